@@ -1,0 +1,88 @@
+"""The jsonl format: a thin reader over ``umie.records``, whose own errors tests/test_records.py covers."""
+
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from umie.data import registry
+from umie.errors import UmieError
+from umie.records import Entity, Record, Region, write_jsonl
+
+RECORD = Record(
+    text="Ann is in Rome .",
+    image="1.jpg",
+    regions=(Region((0, 0.25, 0.5, 1), "Ann"),),
+    entities=(Entity("person", (0, 3)),),
+    id="1",
+    tasks=("mner",),
+)
+FRAGMENTS = [
+    b'{"text": "a b"}',
+    b'{"text": "a", "entities": [{"type": "x", "span": [0, 1]}]}',
+    b'{"text": ',
+    b'"',
+    b"{}",
+    b"[]",
+    b"\n",
+    b"\r\n",
+    b"\xff",
+    b"\xef\xbb\xbf",
+    b"\x00",
+    b"1e999",
+    b"NaN",
+    b'{"text": "a", "regions": [1]}',
+]
+
+
+def test_reads_what_write_jsonl_wrote(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    write_jsonl(path, [RECORD, Record("no picture")])
+    assert list(registry.build("jsonl", path=path)) == [RECORD, Record("no picture")]
+
+
+def test_pictures_lie_beside_the_file_unless_a_folder_is_given(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    write_jsonl(path, [RECORD])
+    (beside,) = registry.build("jsonl", path=path)
+    (elsewhere,) = registry.build("jsonl", path=str(path), images=tmp_path / "pictures")
+    assert beside.image_path() == (tmp_path / "1.jpg").resolve()
+    assert elsewhere.image_path() == (tmp_path / "pictures" / "1.jpg").resolve()
+
+
+def test_reads_one_record_after_the_other(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "good"}\n{"text": ""}\n')
+    records = registry.build("jsonl", path=path)
+    assert next(records).text == "good"
+    with pytest.raises(UmieError) as caught:
+        next(records)
+    assert str(caught.value).startswith(f"{path}:2: text is ''")
+
+
+def test_regions_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UmieError, match="'jsonl' has no separate files of regions; leave regions out"):
+        list(registry.build("jsonl", path=tmp_path / "a.jsonl", regions=tmp_path))
+
+
+def test_missing_file_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "absent.jsonl"
+    with pytest.raises(UmieError) as caught:
+        list(registry.build("jsonl", path=path))
+    assert str(caught.value) == f"{path}: cannot read: No such file or directory"
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.binary(max_size=60) | st.lists(st.sampled_from(FRAGMENTS), max_size=8).map(b"".join))
+def test_no_bytes_raise_anything_but_umie_error(data: bytes) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "a.jsonl")
+        path.write_bytes(data)
+        try:
+            records = list(registry.build("jsonl", path=path))
+        except UmieError as error:
+            assert str(error).startswith(f"{path}:")
+        else:
+            assert all(record.text.strip() for record in records)

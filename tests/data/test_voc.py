@@ -1,0 +1,136 @@
+"""Boxes in pixels and Pascal-VOC files."""
+
+import math
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from umie.data.voc import pixel_region, read_voc
+from umie.errors import UmieError
+from umie.records import Region
+
+OBJECT = (
+    "<object><name>{name}</name><pose>Unspecified</pose><bndbox><xmin>{0}</xmin><ymin>{1}</ymin>"
+    "<xmax>{2}</xmax><ymax>{3}</ymax></bndbox></object>"
+)
+FRAGMENTS = [
+    b"<a>",
+    b"</a>",
+    b"<size><width>10</width><height>10</height></size>",
+    b"<width>0</width>",
+    b"<size/>",
+    b"\xff",
+    b"<object>",
+    b"</object>",
+    b"<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>5</xmax><ymax>5</ymax></bndbox>",
+    b'<?xml version="1.0" encoding="utf-16"?>',
+    b'<?xml version="1.0" encoding="none"?>',
+    b"&x;",
+    b"<xmin>nan</xmin>",
+    b'<!DOCTYPE a [<!ENTITY x "y">]>',
+]
+
+
+def voc(*objects: str, width: object = 200, height: object = 100) -> str:
+    size = f"<size><width>{width}</width><height>{height}</height><depth>3</depth></size>"
+    return f"<annotation><filename>other.jpg</filename>{size}{''.join(objects)}</annotation>"
+
+
+def box(*edges: object, name: str = "Ann") -> str:
+    return OBJECT.format(*edges, name=name)
+
+
+def message(path: Path) -> str:
+    with pytest.raises(UmieError) as caught:
+        read_voc(path)
+    return str(caught.value)
+
+
+def test_boxes_are_relative_to_the_size_and_labelled_by_the_name(tmp_path: Path) -> None:
+    path = tmp_path / "1.xml"
+    path.write_text(voc(box(50, 10, 100, 100, name="Ann Lee"), box("0.0", "0", "200.0", "50", name=" Café ")))
+    assert read_voc(path) == (Region((0.25, 0.1, 0.5, 1.0), "Ann Lee"), Region((0.0, 0.0, 1.0, 0.5), "Café"))
+
+
+def test_a_file_may_hold_no_boxes_and_a_box_no_name(tmp_path: Path) -> None:
+    path = tmp_path / "1.xml"
+    path.write_text(voc())
+    assert read_voc(path) == ()
+    path.write_text(voc(box(0, 0, 200, 100, name=""), box(0, 0, 200, 100).replace("<name>Ann</name>", "")))
+    assert [region.label for region in read_voc(path) or ()] == [None, None]
+
+
+def test_a_missing_file_is_no_error(tmp_path: Path) -> None:
+    assert read_voc(tmp_path / "absent.xml") is None
+
+
+def test_edges_that_rounding_put_outside_are_moved_to_the_border() -> None:
+    assert pixel_region((-1, -2, 201, 102), (200, 100)) == Region((0.0, 0.0, 1.0, 1.0))
+    assert pixel_region((-0.5, 10, 100, 50), (200, 100), "a") == Region((0.0, 0.1, 0.5, 0.5), "a")
+
+
+@pytest.mark.parametrize(
+    ("edges", "size", "problem"),
+    [
+        ((0, 0, 203, 100), (200, 100), "box [0, 0, 203, 100] leaves the picture of 200 x 100 pixels"),
+        ((-3, 0, 10, 100), (200, 100), "box [-3, 0, 10, 100] leaves the picture"),
+        ((0, 0, 10, 10**400), (200, 100), "box [0, 0, 10, 1000"),
+        ((0, 0, math.inf, 10), (200, 100), "box [0, 0, inf, 10] leaves the picture"),
+        ((0, 0, math.nan, 10), (200, 100), "box [0, 0, nan, 10] leaves the picture"),
+        ((50, 0, 50, 10), (200, 100), "box [50, 0, 50, 10] has no area: give x1 < x2 and y1 < y2"),
+        ((0, 20, 50, 10), (200, 100), "box [0, 20, 50, 10] has no area"),
+        ((200, 0, 202, 10), (200, 100), "box [200, 0, 202, 10] has no area"),
+        ((0, 0, 1, 1), (0, 100), "the picture's size is 0 x 100: expected two numbers above 0"),
+        ((0, 0, 1, 1), (200, -1), "the picture's size is 200 x -1"),
+        ((0, 0, 1, 1), (math.nan, 1), "the picture's size is nan x 1"),
+        ((0, 0, 1, 1), (math.inf, 1), "the picture's size is inf x 1"),
+    ],
+)
+def test_boxes_that_fit_no_picture_are_refused(
+    edges: tuple[float, ...], size: tuple[float, float], problem: str
+) -> None:
+    with pytest.raises(UmieError) as caught:
+        pixel_region(edges, size)
+    assert str(caught.value).startswith(problem)
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ("", "not readable XML: no element found"),
+        ("<annotation>", "not readable XML: no element found"),
+        ('<!DOCTYPE a [<!ENTITY x "y">]><a>&x;</a>', "not readable XML: EntitiesForbidden(name='x'"),
+        ('<?xml version="1.0" encoding="nonsense"?><a/>', "not readable XML: unknown encoding"),
+        ("<annotation/>", "<size/width> is missing: expected a number"),
+        (voc(height="tall"), "<size/height> is 'tall': expected a number"),
+        (voc(box(0, 0, 1, 1), width=0), "object 1: the picture's size is 0.0 x 100.0"),
+        (voc(box(0, 0, 1, 1), box(0, 0, 300, 1)), "object 2: box [0.0, 0.0, 300.0, 1.0] leaves the picture"),
+        (voc(box(0, 0, 1, "")), "object 1: <bndbox/ymax> is '': expected a number"),
+        (voc("<object><name>Ann</name></object>"), "object 1: <bndbox/xmin> is missing: expected a number"),
+    ],
+)
+def test_errors_name_the_file_and_the_object(tmp_path: Path, content: str, problem: str) -> None:
+    path = tmp_path / "1.xml"
+    path.write_text(content)
+    assert message(path).startswith(f"{path}: {problem}")
+
+
+def test_a_folder_in_place_of_a_file(tmp_path: Path) -> None:
+    assert message(tmp_path) == f"{tmp_path}: cannot read: Is a directory"
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.binary(max_size=60) | st.lists(st.sampled_from(FRAGMENTS), max_size=10).map(b"".join))
+def test_no_bytes_raise_anything_but_umie_error(data: bytes) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "1.xml")
+        path.write_bytes(data)
+        try:
+            regions = read_voc(path)
+        except UmieError as error:
+            assert str(error).startswith(f"{path}: ")
+        else:
+            assert regions is not None

@@ -1,0 +1,189 @@
+"""The `structured` output style: every item survives writing and reading, and no string breaks the reader."""
+
+from __future__ import annotations
+
+from typing import Any, SupportsIndex
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from umie.tasks import grammar
+from umie.tasks.grammar import RawItem
+
+# the signs of the grammar come up often, so that escapes and false ends are met
+SIGNS = st.sampled_from(list("|[]:= O1290\n\t\xa0é😀\u200b"))
+STRINGS = st.text(SIGNS | st.characters(exclude_categories=["Cs"]), max_size=12)
+LABELS = STRINGS.map(str.strip).filter(bool)
+ITEMS = st.one_of(
+    st.builds(RawItem, LABELS),
+    st.builds(RawItem, LABELS, STRINGS, st.just(False), st.integers(1, 999_999)),
+    st.builds(RawItem, LABELS, st.integers(0, 999).map(grammar.region_name), st.just(True)),
+)
+
+
+@pytest.mark.parametrize(
+    ("items", "expected"),
+    [
+        ([], ""),
+        ([RawItem("person", "Ann Lee")], "[person: Ann Lee]"),
+        ([RawItem("location", "NY", occurrence=2)], "[location: NY]2"),
+        ([RawItem("member of")], "[member of]"),
+        ([RawItem("Target", "O1", is_region=True)], "[Target = O1]"),
+        ([RawItem("a", "b"), RawItem("c", "d")], "[a: b] [c: d]"),
+        ([RawItem("a:b=c", "d:e=f")], "[a|:b|=c: d:e=f]"),
+        ([RawItem("a[b]|", "[c]|d")], "[a|[b|]||: |[c|]||d]"),
+        ([RawItem("a", " b ")], "[a:  b ]"),
+    ],
+    ids=["none", "span", "second occurrence", "label", "region", "two", "signs", "brackets", "spaces"],
+)
+def test_the_written_form(items: list[RawItem], expected: str) -> None:
+    assert grammar.linearise(items) == expected
+    assert grammar.parse(expected) == (items, 0)
+
+
+@settings(deadline=None, max_examples=400)
+@given(st.lists(ITEMS, max_size=6))
+def test_any_items_survive_writing_and_reading(items: list[RawItem]) -> None:
+    assert grammar.parse(grammar.linearise(items)) == (items, 0)
+
+
+@settings(deadline=None, max_examples=400)
+@given(st.text(SIGNS, max_size=60) | st.text(max_size=60))
+def test_any_string_is_read(output: str) -> None:
+    items, dropped = grammar.parse(output)
+    assert all(item.label and item.occurrence >= 1 for item in items)
+    assert len(items) <= output.count("[")
+    assert 0 <= dropped <= 2 * output.count("[") + 1
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.text(SIGNS, max_size=60))
+def test_what_was_read_is_read_again_alike(output: str) -> None:
+    items, _ = grammar.parse(output)
+    items = [item for item in items if not item.is_region]  # a region's name is never escaped
+    assert grammar.parse(grammar.linearise(items)) == (items, 0)
+
+
+@pytest.mark.parametrize(
+    ("output", "items", "dropped"),
+    [
+        ("", [], 0),
+        (" \n", [], 0),
+        ("person", [], 1),
+        ("[", [], 1),
+        ("[]", [], 1),
+        ("[: x]", [], 1),
+        ("[person: Ann", [], 1),
+        ("[person: Ann|]", [], 1),
+        ("[person: Ann]0", [], 1),
+        ("[person: Ann]1234567", [], 1),
+        ("[person: Ann]" + "9" * 5000, [], 1),
+        ("[person: A [location: B]", [RawItem("location", "B")], 1),
+        ("well [person: Ann] then", [RawItem("person", "Ann")], 2),
+        ("[person:Ann][ location :B]", [RawItem("person", "Ann"), RawItem("location", "B")], 0),
+        ("[Target=O1]", [RawItem("Target", "O1", is_region=True)], 0),
+        ("[a: b: c = d]", [RawItem("a", "b: c = d")], 0),
+        ("[a: b]²", [RawItem("a", "b")], 1),
+        ("[a: b]٣", [RawItem("a", "b")], 1),
+    ],
+)
+def test_ill_formed_pieces_are_dropped_and_counted(output: str, items: list[RawItem], dropped: int) -> None:
+    assert grammar.parse(output) == (items, dropped)
+
+
+class CountingString(str):
+    """A string that counts how many of its characters are looked at, searches included."""
+
+    looked_at = 0
+
+    def __getitem__(self, key: SupportsIndex | slice) -> str:
+        found = super().__getitem__(key)
+        self.looked_at += max(len(found), 1)
+        return found
+
+    def find(self, *arguments: Any) -> int:
+        found = super().find(*arguments)
+        start = arguments[1] if len(arguments) > 1 else 0
+        self.looked_at += (len(self) if found < 0 else found) - start + 1
+        return found
+
+
+def characters_looked_at(output: str) -> int:
+    counting = CountingString(output)
+    grammar.parse(counting)
+    return counting.looked_at
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        "[",
+        "]",
+        "|",
+        "x",
+        " ",
+        "1",
+        "[a",
+        "[a:",
+        "[a: b",
+        "[a: b]",
+        "[a]1",
+        "[]",
+        "[[]",
+        "[|",
+        "]1",
+        "[a: |]",
+        "a]b[",
+    ],
+)
+@pytest.mark.parametrize("head", ["", "[", "[a: ", "[a]"])
+def test_reading_looks_at_each_character_a_bounded_number_of_times(head: str, piece: str) -> None:
+    short = characters_looked_at(head + piece * 200)
+    long = characters_looked_at(head + piece * 2000)
+    assert 0 < short <= 4 * len(head + piece * 200)
+    assert long <= 10.5 * short
+
+
+@settings(deadline=None, max_examples=400)
+@given(st.data())
+def test_any_span_is_found_again(data: st.DataObject) -> None:
+    text = data.draw(st.text("ab ", min_size=1, max_size=20) | STRINGS.filter(bool))
+    start = data.draw(st.integers(0, len(text) - 1))
+    span = (start, data.draw(st.integers(start + 1, len(text))))
+    number = grammar.occurrence_of(text, span)
+    assert grammar.locate(text, text[slice(*span)], number) == span
+
+
+def test_occurrences_may_overlap() -> None:
+    assert [grammar.occurrence_of("aaaa", (start, start + 2)) for start in range(3)] == [1, 2, 3]
+    assert [grammar.locate("aaaa", "aa", number) for number in (1, 2, 3, 4)] == [(0, 2), (1, 3), (2, 4), None]
+
+
+@pytest.mark.parametrize(
+    ("surface", "occurrence", "span"),
+    [
+        ("New  York", 1, (3, 11)),
+        (" New York ", 2, (15, 23)),
+        ("New\nYork", 2, (15, 23)),
+        ("New York", 3, None),
+        ("NewYork", 1, None),
+        ("new york", 1, None),
+        ("", 1, None),
+        ("(", 1, None),
+    ],
+)
+def test_white_space_may_differ_and_nothing_else(
+    surface: str, occurrence: int, span: tuple[int, int] | None
+) -> None:
+    assert grammar.locate("in New York or New York", surface, occurrence) == span
+
+
+def test_region_names_count_from_one() -> None:
+    assert [grammar.region_name(index) for index in (0, 1, 35)] == ["O1", "O2", "O36"]
+    assert [grammar.region_index(name) for name in ("O1", " O36 ")] == [0, 35]
+
+
+@pytest.mark.parametrize("name", ["O0", "O", "1", "o1", "O-1", "O1x", "O01", "O²", "O" + "9" * 5000, ""])
+def test_other_names_are_no_regions(name: str) -> None:
+    assert grammar.region_index(name) is None

@@ -1,0 +1,347 @@
+"""Records and their JSONL form."""
+
+import json
+import stat
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from umie.errors import UmieError
+from umie.records import (
+    NO_RELATION,
+    Argument,
+    Entity,
+    Event,
+    Record,
+    Region,
+    Relation,
+    read_jsonl,
+    record_from_json,
+    record_to_json,
+    write_jsonl,
+)
+
+TEXT = "Ann met Bob"
+ANN, MET, BOB = (0, 3), (4, 7), (8, 11)
+BOX = Region((0.0, 0.25, 0.5, 1.0), "a face")
+FULL = Record(
+    TEXT,
+    image="1.jpg",
+    regions=(BOX, Region((0.0, 0.0, 1.0, 1.0))),
+    entities=(Entity("person", ANN),),
+    relations=(Relation("peer", ANN, BOB), Relation(NO_RELATION, BOB, ANN)),
+    events=(Event("meet", MET, (Argument("Entity", ANN), Argument("Entity", region=1))), Event("attack")),
+    id="7",
+    tasks=("mner", "mre"),
+)
+FULL_LINE = {
+    "id": "7",
+    "text": "Ann met Bob",
+    "image": "1.jpg",
+    "regions": [{"box": [0.0, 0.25, 0.5, 1.0], "label": "a face"}, {"box": [0.0, 0.0, 1.0, 1.0]}],
+    "entities": [{"type": "person", "span": [0, 3], "text": "Ann"}],
+    "relations": [
+        {"type": "peer", "head": {"span": [0, 3], "text": "Ann"}, "tail": {"span": [8, 11], "text": "Bob"}},
+        {"type": "none", "head": {"span": [8, 11], "text": "Bob"}, "tail": {"span": [0, 3], "text": "Ann"}},
+    ],
+    "events": [
+        {
+            "type": "meet",
+            "trigger": {"span": [4, 7], "text": "met"},
+            "arguments": [{"role": "Entity", "span": [0, 3], "text": "Ann"}, {"role": "Entity", "region": 1}],
+        },
+        {"type": "attack", "trigger": None, "arguments": []},
+    ],
+    "tasks": ["mner", "mre"],
+}
+
+LABELS = st.text(min_size=1, max_size=8).map(str.strip).filter(bool)
+EDGES = st.floats(0, 1)
+
+
+def box(edges: list[float]) -> tuple[float, float, float, float] | None:
+    x1, x2, y1, y2 = edges
+    return (x1, y1, x2, y2) if x1 < x2 and y1 < y2 else None
+
+
+REGIONS = st.builds(
+    Region,
+    st.lists(EDGES, min_size=4, max_size=4).map(box).filter(bool),
+    st.none() | st.text(max_size=8),
+)
+
+
+@st.composite
+def records(draw: st.DrawFn) -> Record:
+    text = draw(st.text(min_size=1, max_size=30).filter(str.strip))
+    offsets = st.integers(0, len(text))
+    spans = st.tuples(offsets, offsets).filter(lambda span: span[0] != span[1]).map(sorted).map(tuple)
+    regions = tuple(draw(st.lists(REGIONS, max_size=3)))
+    fillers = st.builds(Argument, LABELS, spans)
+    if regions:
+        fillers |= st.builds(Argument, LABELS, st.none(), st.integers(0, len(regions) - 1))
+    events = st.builds(Event, LABELS, st.none() | spans, st.lists(fillers, max_size=3))
+    return Record(
+        text,
+        image=draw(st.none() | st.text(max_size=8)),
+        regions=regions,
+        entities=tuple(draw(st.lists(st.builds(Entity, LABELS, spans), max_size=3))),
+        relations=tuple(draw(st.lists(st.builds(Relation, LABELS, spans, spans), max_size=3))),
+        events=tuple(draw(st.lists(events, max_size=3))),
+        id=draw(st.none() | st.text(max_size=8)),
+        tasks=draw(
+            st.none() | st.lists(st.sampled_from(["mner", "mre", "med", "meae"]), max_size=4).map(tuple)
+        ),
+    )
+
+
+def message(path: Path, content: bytes | str) -> str:
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    with pytest.raises(UmieError) as caught:
+        list(read_jsonl(path))
+    return str(caught.value)
+
+
+def test_the_line_of_a_record() -> None:
+    assert json.loads(record_to_json(FULL)) == FULL_LINE
+    assert record_from_json(json.dumps(FULL_LINE)) == FULL
+
+
+def test_what_is_empty_is_left_out_of_the_line() -> None:
+    assert record_to_json(Record("é")) == '{"text": "é"}'
+    assert record_to_json(Record("a", tasks=())) == '{"text": "a", "tasks": []}'
+
+
+def test_short_forms_of_the_line() -> None:
+    line = {
+        "text": TEXT,
+        "id": 7,
+        "relations": [{"type": "peer", "head": [0, 3], "tail": [8, 11]}],
+        "events": [{"type": "meet", "trigger": [4, 7]}],
+        "entities": None,
+    }
+    assert record_from_json(json.dumps(line)) == Record(
+        TEXT, relations=(Relation("peer", ANN, BOB),), events=(Event("meet", MET),), id="7"
+    )
+
+
+@settings(deadline=None, max_examples=300)
+@given(record=records())
+def test_any_record_survives_its_line(record: Record) -> None:
+    line = record_to_json(record)
+    assert "\n" not in line
+    assert record_from_json(line) == record
+
+
+@settings(deadline=None, max_examples=60)
+@given(written=st.lists(records(), max_size=4))
+def test_any_records_survive_a_file(written: list[Record]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "a.jsonl")
+        write_jsonl(path, written)
+        read = list(read_jsonl(path))
+        assert read == written
+        assert all(record.image_folder == folder for record in read)
+
+
+def test_blank_lines_are_passed_over_and_counted(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'\n{"text": "a"}\r\n  \n{"text": "b"}')
+    assert [record.text for record in read_jsonl(path)] == ["a", "b"]
+    assert message(path, '\n{"text": "a"}\n\n{"text": 5}').startswith(f"{path}:4: text is 5")
+
+
+def test_the_folder_of_the_pictures(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    write_jsonl(path, [FULL])
+    assert next(read_jsonl(path)).image_folder == str(tmp_path)
+    assert next(read_jsonl(path, tmp_path / "pictures")).image_folder == str(tmp_path / "pictures")
+
+
+LINE_ERRORS = [
+    ("{", "not valid JSON: Expecting property name"),
+    ("[" * 100_000, "not valid JSON: "),
+    ('{"text": "a", "id": ' + "1" * 5000 + "}", "not valid JSON: "),
+    ("[1]", "record is [1]: expected a JSON object"),
+    ("{}", "text is None: every record needs a text that is not empty"),
+    ('{"text": " "}', "text is ' ': every record needs a text that is not empty"),
+    ('{"text": 5}', "text is 5: every record needs a text that is not empty"),
+    ('{"text": "\\ud800"}', "text"),
+]
+FIELD_ERRORS = [
+    ('"entites": []', "Unknown record key 'entites'. Did you mean 'entities'? Choices: "),
+    ('"image": 5', "image is 5: give a file name, or null for a text without a picture"),
+    ('"regions": {}', "regions is {}: expected a list"),
+    ('"tasks": "mner"', "tasks is 'mner': expected a list"),
+    ('"regions": [5]', "region is 5: expected a JSON object"),
+    ('"regions": [{}]', "region box is None: expected [x1, y1, x2, y2], relative to the picture"),
+    ('"regions": [{"bbox": []}]', "Unknown region key 'bbox'. Did you mean 'box'?"),
+    ('"regions": [{"box": [0, 0, 1]}]', "box [0, 0, 1] must be four finite numbers x1, y1, x2, y2"),
+    ('"regions": [{"box": [0, 0, 1, "1"]}]', "box [0, 0, 1, '1'] must be four finite numbers"),
+    ('"regions": [{"box": [0, 0, 1, true]}]', "box [0, 0, 1, True] must be four finite numbers"),
+    ('"regions": [{"box": [0, 0, 1, NaN]}]', "box [0, 0, 1, nan] must be four finite numbers"),
+    ('"regions": [{"box": [0, 0, 1, 1e999]}]', "box [0, 0, 1, inf] must be four finite numbers"),
+    ('"regions": [{"box": [0, 0, 1, 1' + "0" * 400 + "]}]", "box [0, 0, 1, 1"),
+    ('"regions": [{"box": [0, 0, 640, 480]}]', "box [0, 0, 640, 480] is not inside the picture: give"),
+    ('"regions": [{"box": [0.5, 0, 0.5, 1]}]', "box [0.5, 0, 0.5, 1] is not inside the picture: give"),
+    ('"entities": [5]', "entity is 5: expected a JSON object"),
+    ('"entities": [{"type": "x"}]', "entity is None: expected two character offsets [start, end]"),
+    ('"entities": [{"span": [0, 1]}]', "entity has type None: expected a string that is not empty"),
+    ('"entities": [{"type": "", "span": [0, 1]}]', "entity has type '': expected a string that is"),
+    ('"entities": [{"type": "x", "span": [0]}]', "entity is [0]: expected two character offsets"),
+    ('"entities": [{"type": "x", "span": [0, 1.0]}]', "entity is [0, 1.0]: expected two character"),
+    ('"entities": [{"type": "x", "span": [false, 1]}]', "entity is [False, 1]: expected two character"),
+    ('"entities": [{"type": "x", "span": [1, 1]}]', "entity is [1, 1]: expected 0 <= start < end"),
+    ('"entities": [{"type": "x", "span": [-1, 1]}]', "entity is [-1, 1]: expected 0 <= start < end"),
+    ('"entities": [{"type": "x", "span": [0, 2]}]', "span [0, 2] is not inside the text of 1 characters"),
+    (
+        '"entities": [{"type": "x", "span": [0, 1], "text": "b"}]',
+        "entity text 'b' differs from what its span [0, 1] covers, 'a'",
+    ),
+    ('"entities": [{"type": "x", "start": 0}]', "Unknown entity key 'start'"),
+    ('"relations": [{"type": "x"}]', "relation head is None: expected two character offsets"),
+    ('"relations": [{"type": "x", "head": [0, 1]}]', "relation tail is None: expected two character"),
+    ('"relations": [{"head": [0, 1], "tail": [0, 1]}]', "relation has type None: expected a string"),
+    (
+        '"relations": [{"type": "x", "head": [0, 1], "tail": {"span": [0, 1], "text": "b"}}]',
+        "relation tail text 'b' differs from what its span [0, 1] covers, 'a'",
+    ),
+    ('"relations": [{"type": "x", "head": [0, 1], "tail": [0, 9]}]', "span [0, 9] is not inside"),
+    ('"events": [{}]', "event has type None: expected a string that is not empty"),
+    ('"events": [{"type": "x", "triger": 5}]', "Unknown event key 'triger'. Did you mean 'trigger'?"),
+    ('"events": [{"type": "x", "trigger": 5}]', "event trigger is 5: expected two character offsets"),
+    ('"events": [{"type": "x", "trigger": [0, 9]}]', "span [0, 9] is not inside the text of 1"),
+    ('"events": [{"type": "x", "arguments": 5}]', "arguments is 5: expected a list"),
+    ('"events": [{"type": "x", "arguments": [{}]}]', "argument has role None: expected a string"),
+    (
+        '"events": [{"type": "x", "arguments": [{"role": "r"}]}]',
+        "argument 'r' needs a span or a region, and not both",
+    ),
+    (
+        '"events": [{"type": "x", "arguments": [{"role": "r", "span": [0, 1], "region": 0}]}]',
+        "argument 'r' needs a span or a region, and not both",
+    ),
+    (
+        '"events": [{"type": "x", "arguments": [{"role": "r", "region": "O1"}]}]',
+        "argument 'r': region 'O1' must be an index, 0 or more",
+    ),
+    (
+        '"events": [{"type": "x", "arguments": [{"role": "r", "region": 0}]}]',
+        "argument 'r' names region 0, but the record has 0 (indices count from 0)",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [*LINE_ERRORS, *((f'{{"text": "a", {fields}}}', problem) for fields, problem in FIELD_ERRORS)],
+    ids=[problem[:60] for _, problem in LINE_ERRORS + FIELD_ERRORS],
+)
+def test_errors_name_file_and_line(tmp_path: Path, line: str, problem: str) -> None:
+    path = tmp_path / "a.jsonl"
+    assert message(path, f'{{"text": "good"}}\n\n{line}\n').startswith(f"{path}:3: {problem}")
+
+
+def test_a_byte_that_is_not_utf8_is_named_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    start = f"{path}:3: not UTF-8 text (invalid start byte); save the file as UTF-8"
+    assert message(path, b'{"text": "a"}\n{"text": "b"}\n{"text": "\xff"}\n') == start
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UmieError) as caught:
+        list(read_jsonl(tmp_path / "absent.jsonl"))
+    assert str(caught.value) == f"{tmp_path / 'absent.jsonl'}: cannot read: No such file or directory"
+
+
+def test_a_text_of_half_a_surrogate_pair_cannot_be_written(tmp_path: Path) -> None:
+    with pytest.raises(UmieError):
+        write_jsonl(tmp_path / "a.jsonl", [Record("\ud800")])
+
+
+def test_a_picture_in_memory_cannot_be_written(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text("before")
+    with pytest.raises(UmieError, match="this record holds its picture in memory; save the picture"):
+        write_jsonl(path, [FULL, replace(FULL, image=Image.new("RGB", (2, 2)))])
+    assert path.read_text() == "before"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_written_file_is_readable_by_others_as_usual(tmp_path: Path) -> None:
+    (tmp_path / "usual").touch()
+    write_jsonl(tmp_path / "new" / "a.jsonl", [FULL])
+    usual = stat.S_IMODE((tmp_path / "usual").stat().st_mode)
+    assert stat.S_IMODE((tmp_path / "new" / "a.jsonl").stat().st_mode) == usual
+
+
+def test_entities_know_their_text() -> None:
+    assert FULL.entities[0].text == "Ann"
+    assert FULL.surface(BOB) == "Bob"
+    with pytest.raises(UmieError, match="entity text 'Bob' differs from what its span"):
+        Record(TEXT, entities=(Entity("person", ANN, "Bob"),))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"text": ""},
+        {"text": " \n"},
+        {"text": None},
+        {"entities": (Entity("person", (8, 12)),)},
+        {"relations": (Relation("peer", ANN, (8, 12)),)},
+        {"relations": (Relation("peer", (8, 12), ANN),)},
+        {"events": (Event("meet", (8, 12)),)},
+        {"events": (Event("meet", MET, (Argument("Entity", (8, 12)),)),)},
+        {"events": (Event("meet", MET, (Argument("Entity", region=0),)),)},
+    ],
+)
+def test_a_record_refuses_what_does_not_fit_its_text(wrong: dict[str, Any]) -> None:
+    with pytest.raises(UmieError):
+        Record(**{"text": TEXT, **wrong})
+
+
+def test_lists_become_tuples() -> None:
+    record = Record(TEXT, regions=[BOX], entities=[Entity("person", [0, 3])], tasks=["mner"])  # type: ignore[arg-type]
+    assert (record.regions, record.entities[0].span, record.tasks) == ((BOX,), (0, 3), ("mner",))
+    assert hash(record) == hash(
+        Record(TEXT, regions=(BOX,), entities=(Entity("person", ANN),), tasks=("mner",))
+    )
+
+
+def test_tasks_of_a_record() -> None:
+    assert FULL.annotated_for("mner")
+    assert not FULL.annotated_for("med")
+    assert Record(TEXT).annotated_for("med")
+    assert not Record(TEXT, tasks=()).annotated_for("med")
+
+
+def test_the_path_of_a_picture(tmp_path: Path) -> None:
+    assert Record(TEXT).image_path() is None
+    assert Record(TEXT, image=Image.new("RGB", (2, 2))).image_path() is None
+    assert Record(TEXT, image="a/1.jpg").image_path() == Path("a/1.jpg")
+    assert Record(TEXT, image=tmp_path / "1.jpg").image_path() == tmp_path / "1.jpg"
+    assert (
+        Record(TEXT, image="a/../1.jpg", image_folder=str(tmp_path)).image_path()
+        == (tmp_path / "1.jpg").resolve()
+    )
+
+
+def test_a_picture_may_not_lie_outside_its_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    (folder / "link").symlink_to(tmp_path)
+    for image in ("../1.jpg", str(tmp_path / "1.jpg"), "link/1.jpg"):
+        with pytest.raises(UmieError, match="leaves the image folder"):
+            Record(TEXT, image=image, image_folder=str(folder)).image_path()
+
+
+def test_a_picture_that_no_file_can_be_called(tmp_path: Path) -> None:
+    with pytest.raises(UmieError):
+        Record(TEXT, image="a\0b", image_folder=str(tmp_path)).image_path()

@@ -1,0 +1,47 @@
+"""umie: multimodal information extraction from composable parts.
+
+``import umie`` is cheap: what needs torch is loaded when it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_PACKAGES = ("data", "decoders", "encoders", "fusion", "grid", "records", "tasks")
+_NAMES = {
+    "Record": "umie.records",
+    "Registry": "umie.registry",
+    "UmieError": "umie.errors",
+    "UmieConfig": "umie.model",
+    "UmieModel": "umie.model",
+    "UmieProcessor": "umie.processor",
+    "compose": "umie.composition",
+}
+
+__all__ = [*_NAMES, *_PACKAGES]
+
+if TYPE_CHECKING:
+    from umie import data, decoders, encoders, fusion, grid, records, tasks
+    from umie.composition import compose
+    from umie.errors import UmieError
+    from umie.model import UmieConfig, UmieModel
+    from umie.processor import UmieProcessor
+    from umie.records import Record
+    from umie.registry import Registry
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PACKAGES:
+        return importlib.import_module(f"umie.{name}")
+    if name in _NAMES:
+        value = getattr(importlib.import_module(_NAMES[name]), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'umie' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,99 @@
+"""compose: a model and its processor from the names of their parts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeAlias
+
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from umie import decoders, encoders
+from umie import fusion as fusions
+from umie import tasks as all_tasks
+from umie.data.synthetic import SyntheticConfig, scenes
+from umie.decoders.t5 import PRESETS
+from umie.model import UmieConfig, UmieModel
+from umie.processor import UmieProcessor
+from umie.tokenization import train_tokenizer
+
+Part: TypeAlias = str | Mapping[str, Any]
+
+TINY_VOCAB_SIZE = 1024
+
+
+def compose(
+    encoder: Part = "tiny",
+    fusion: Part = "gated",
+    decoder: Part = "tiny",
+    *,
+    visual_embedding: Mapping[str, Any] | None = None,
+    tasks: Mapping[str, Mapping[str, Any]] | None = None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    **processor_options: Any,
+) -> tuple[UmieModel, UmieProcessor]:
+    """Return a variant: its model, with pretrained weights where a part names some, and its processor.
+
+    Args:
+        encoder: a registered name, or a mapping with ``name`` and options.
+        fusion: as above.
+        decoder: as above; or a preset, checkpoint folder or hub name for ``t5``.
+        visual_embedding: options of the visual embedding.
+        tasks: for each task its options, e.g. ``{"mner": {"labels": ("person", "place")}}``.
+        tokenizer: the decoder's; by default the checkpoint's own, and for a preset one trained on the embedded
+            data set (byte-level, so that any text can be written with it).
+        processor_options: further options of UmieProcessor.
+
+    Raises:
+        UmieError: an unknown name or option, or a checkpoint that cannot be read.
+    """
+    parts = resolve_parts(encoder, fusion, decoder)
+    if tokenizer is None:
+        tokenizer = default_tokenizer(parts["decoder"])
+    if parts["decoder"].get("source") == "tiny" and parts["decoder"].get("config") is None:
+        overrides = {"vocab_size": len(tokenizer), **parts["decoder"].get("overrides", {})}
+        parts["decoder"] = {**parts["decoder"], "overrides": overrides}
+    config = UmieConfig(**parts, visual_embedding=dict(visual_embedding or {}))
+    model = UmieModel(config)
+    model.load_part_weights()
+    processor = UmieProcessor(tokenizer, parts["encoder"], tasks, **processor_options)
+    return model, processor
+
+
+def resolve_parts(encoder: Part, fusion_part: Part, decoder: Part) -> dict[str, dict[str, Any]]:
+    """Return name and options of the three parts, checked against their registries; builds nothing."""
+    if isinstance(decoder, str) and decoder not in decoders.registry.names():
+        decoder = {"name": "t5", "source": decoder}
+    parts = {}
+    for slot, registry, part in (
+        ("encoder", encoders.registry, encoder),
+        ("fusion", fusions.registry, fusion_part),
+        ("decoder", decoders.registry, decoder),
+    ):
+        options = {"name": part} if isinstance(part, str) else dict(part)
+        if slot == "decoder":
+            options = {"name": "t5", "source": "tiny", **options}
+        registry.check(options.get("name", ""), {key: value for key, value in options.items() if key != "name"})
+        parts[slot] = options
+    return parts
+
+
+def default_tokenizer(decoder: Mapping[str, Any]) -> PreTrainedTokenizerBase:
+    """Return the tokenizer of a decoder's checkpoint, or the embedded data set's for a preset."""
+    source = decoder.get("source", "tiny")
+    if source not in PRESETS:
+        return AutoTokenizer.from_pretrained(source)
+    return train_tokenizer(embedded_texts(), TINY_VOCAB_SIZE)
+
+
+def embedded_texts(num_records: int = 3000) -> Iterable[str]:
+    """Yield instructions, texts and targets of the embedded data set: what the tiny tokenizer is trained on."""
+    built = [all_tasks.registry.build(name) for name in all_tasks.registry.names()]
+    instructions: dict[str, None] = {}
+    for scene in scenes(SyntheticConfig(train=num_records), "train"):
+        yield scene.record.text
+        for task in built:
+            if scene.record.annotated_for(task.name):
+                for query in task.queries(scene.record):
+                    yield query.target
+                    instructions[query.instruction] = None
+    yield from instructions

@@ -1,0 +1,96 @@
+"""MNRE, versions 1 and 2: tweets with the relation of one pair of entities."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from umie.data import registry
+from umie.data._text import Tokens, field, file_name, refuse_regions
+from umie.errors import UmieError, at, shown
+from umie.files import read_lines
+from umie.records import NO_RELATION, Record, Relation, Span
+
+
+@registry.register("mnre")
+def read(path: str | Path, *, images: str | Path | None = None, regions: str | Path | None = None) -> Iterator[Record]:
+    """Yield one MRE record for each line; the text is the tokens joined by one space.
+
+    Source: the files of thecharm/MNRE: lines that are Python dicts, with ``token``, ``h`` and ``t`` (``name``
+    and ``pos``, token offsets, end excluded), ``relation`` and ``img_id`` (the name of the picture; 323 lines
+    of version 1 have a number, which is read as '<number>.jpg'); other fields are passed over. A relation is
+    called by the last part of its path, '/per/org/member_of' is 'member of'; None and none are
+    ``umie.records.NO_RELATION``. Only '/org/org/alternate_names' is called 'organization alternate names', to
+    stay apart from '/per/per/alternate_names': the paper calls both 'alternate names'.
+
+    Args:
+        path: the file.
+        images: the folder of the pictures, named by ``img_id``; without it the records have none.
+        regions: not accepted.
+
+    Raises:
+        UmieError: a line is not such a dict, a span is not inside the text or differs from its name in more
+            than spaces, or ``regions`` is given.
+    """
+    path = Path(path)
+    refuse_regions(path, regions, "mnre")
+    for number, line in read_lines(path):
+        if line.strip():
+            with at(f"{path}:{number}"):
+                record = _record(line, f"{path.stem}:{number}", images)
+            yield record
+
+
+def _record(line: str, identifier: str, images: str | Path | None) -> Record:
+    data = _literal(line)
+    words = field(data, "token", list, "the line")
+    tokens = Tokens(words)
+    return Record(
+        text=tokens.text,
+        image=None if images is None else _image(data),
+        image_folder=None if images is None else str(images),
+        relations=(
+            Relation(
+                _label(field(data, "relation", str, "the line")),
+                _mention(field(data, "h", dict, "the line"), tokens, "the head 'h'"),
+                _mention(field(data, "t", dict, "the line"), tokens, "the tail 't'"),
+            ),
+        ),
+        id=identifier,
+        tasks=("mre",),
+    )
+
+
+def _literal(line: str) -> dict[str, Any]:
+    try:
+        data = ast.literal_eval(line.strip())
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
+        raise UmieError(f"{shown(line)} is not a Python dict of plain values: give one a line") from error
+    if not isinstance(data, dict):
+        raise UmieError(f"{shown(line)} is not a Python dict: give one a line")
+    return data
+
+
+def _image(data: dict[str, Any]) -> str:
+    if type(data.get("img_id")) is int:
+        return file_name(f"{shown(data['img_id'])}.jpg", "img_id")
+    return file_name(field(data, "img_id", str, "the line"), "img_id")
+
+
+def _mention(data: dict[str, Any], tokens: Tokens, owner: str) -> Span:
+    position = field(data, "pos", list, owner)
+    if len(position) != 2:
+        raise UmieError(f"field 'pos' of {owner} is {shown(position)}: expected two token offsets")
+    start, end = position
+    return tokens.span(start, end, owner, field(data, "name", str, owner))
+
+
+def _label(relation: str) -> str:
+    label = relation.rpartition("/")[2].replace("_", " ").strip()
+    if not label:
+        raise UmieError(f"relation is {shown(relation)}: expected such as '/per/org/member_of', or 'None'")
+    if label.lower() == NO_RELATION:
+        return NO_RELATION
+    return f"organization {label}" if relation.strip() == "/org/org/alternate_names" else label

@@ -1,0 +1,265 @@
+"""The embedded data set: drawn from a seed, with a known share of records that only the picture decides.
+
+In a share of the records (``picture_share``) the text leaves the annotation open and the picture shows it:
+what a name stands for (MNER), how two people are related (MRE), what happens (MED), which of two people does
+it and with which object (MEAE; the object is a region). In the others the text decides, and the picture is
+drawn independently of it: unrelated, and mostly misleading. Names are invented; no split shares one with
+another.
+"""
+
+from __future__ import annotations
+
+import random
+import string
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeAlias, TypeVar
+
+from PIL.Image import Image
+
+from umie.data.ceiling import Candidate, text_only_ceiling
+from umie.data.drawing import FILLERS, LEFT, RIGHT, draw_picture
+from umie.errors import UmieError
+from umie.records import NO_RELATION, Argument, Entity, Event, Record, Region, Relation, Span, write_jsonl
+
+T = TypeVar("T")
+_SceneMaker: TypeAlias = "Callable[[random.Random, Sequence[str], bool], Scene]"
+
+SPLITS = ("train", "dev", "test")
+NUM_REGIONS = 4
+
+# What the picture shows for each label, and the words by which a text decides it.
+NAME_ICONS = {"person": "person", "location": "house", "organization": "tower", "miscellaneous": "star"}
+NAME_CUES = {
+    "person": ("singer {0}", "my cousin {0}"),
+    "location": ("the streets of {0}", "downtown {0}"),
+    "organization": ("shares of {0}", "the board of {0}"),
+    "miscellaneous": ("the movie {0}", "the novel {0}"),
+}
+NAME_FRAMES = (
+    "Saw {0} this morning .", "{0} again , what a day !", "Nothing beats {0} .", "Look : {0} at last",
+    "So much of {0} today",
+)  # fmt: skip
+
+PAIR_ICONS = {"couple": "heart", "peer": "ball", "parent": "pram", NO_RELATION: None}
+PAIR_CUES = {
+    "couple": ("{0} married {1} .", "{0} is engaged to {1} ."),
+    "peer": ("{0} plays in one team with {1} .", "{0} is a teammate of {1} ."),
+    "parent": ("{0} has a baby named {1} .", "{0} brought up little {1} ."),
+    NO_RELATION: ("{0} does not know {1} .", "{0} never met {1} ."),
+}
+PAIR_FRAMES = (
+    "{0} and {1} yesterday .",
+    "Here come {0} and {1} !",
+    "{0} with {1} again",
+    "Good to see {0} and {1} .",
+)
+
+EVENT_ICONS = {"attack": "flame", "meet": "table", "transport": "truck", "demonstrate": "placard"}
+EVENT_TRIGGERS = {
+    "attack": ("airstrike", "bombing"),
+    "meet": ("summit", "talks"),
+    "transport": ("convoy", "shipment"),
+    "demonstrate": ("rally", "protest"),
+}
+OPEN_TRIGGERS = ("incident", "scene", "moment", "affair")
+EVENT_FRAMES = ("{0} ( left ) and {1} ( right ) at the {2} .", "The {2} : {0} on the left , {1} on the right")
+AGENT_FIRST_FRAMES = ("{0} led the {2} against {1} .", "The {2} by {0} surprised {1} .")
+AGENT_LAST_FRAMES = ("{0} was drawn into the {2} of {1} .", "{0} faced the {2} that {1} led .")
+
+LABELS: Mapping[str, tuple[str, ...]] = {
+    "mner": tuple(NAME_ICONS),
+    "mre": tuple(PAIR_ICONS),
+    "med": tuple(EVENT_ICONS),
+    "meae": ("Agent", "Target", "Instrument"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SyntheticConfig:
+    """Size and shares of the embedded data set.
+
+    Args:
+        seed: of everything drawn; a split never changes with the size of another.
+        train: number of records in this split; a third each carries names, pairs and events.
+        dev: as train.
+        test: as train.
+        picture_share: share of records in which only the picture decides.
+    """
+
+    seed: int = 0
+    train: int = 3000
+    dev: int = 300
+    test: int = 900
+    picture_share: float = 0.62
+
+    def __post_init__(self) -> None:
+        for split in SPLITS:
+            size = getattr(self, split)
+            if not isinstance(size, int) or size < 0:
+                raise UmieError(f"{split} is {size!r}: give a number of records, 0 or more")
+        if not 0 <= self.picture_share <= 1:
+            raise UmieError(f"picture_share is {self.picture_share}: give 0 to 1")
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A record with its picture; ``picture_decides`` says which of the two holds the answer."""
+
+    record: Record
+    picture: Image
+    picture_decides: bool
+
+
+def scenes(config: SyntheticConfig, split: str) -> Iterator[Scene]:
+    """Yield the scenes of a split: names, pairs and events in turn."""
+    names = _name_pool(split)
+    makers: Sequence[Callable[[random.Random, Sequence[str], bool], Scene]] = (
+        _name_scene,
+        _pair_scene,
+        _event_scene,
+    )
+    for index in range(getattr(config, split)):
+        rng = random.Random(f"{config.seed}/{split}/{index}")
+        picture_decides = rng.random() < config.picture_share
+        scene = makers[index % len(makers)](rng, names, picture_decides)
+        identifier = f"{split}-{index:05d}"
+        record = replace(scene.record, id=identifier, image=f"{split}/{identifier}.png")
+        yield replace(scene, record=record)
+
+
+def ceilings(config: SyntheticConfig) -> dict[str, float]:
+    """Return each task's ceiling of text alone, computed from the distribution; see ``text_only_ceiling``."""
+    open_share, told_share = config.picture_share, 1 - config.picture_share
+
+    def one_of(labels: Sequence[str]) -> float:
+        positives = [label for label in labels if label != NO_RELATION]
+        told = Candidate(told_share * len(positives) / len(labels), 1.0)
+        guessed = Candidate(open_share * len(positives), 1 / len(labels))
+        return text_only_ceiling([told, guessed])
+
+    arguments = [
+        Candidate(told_share * 2, 1.0),  # agent and target are told
+        Candidate(open_share * 4, 0.5),  # either name in either role
+        Candidate(open_share * NUM_REGIONS * 2, 1 / NUM_REGIONS),  # any region as the agent or the instrument
+    ]
+    return {
+        "mner": one_of(LABELS["mner"]),
+        "mre": one_of(LABELS["mre"]),
+        "med": one_of(LABELS["med"]),
+        "meae": text_only_ceiling(arguments),
+    }
+
+
+def write_synthetic(folder: str | Path, config: SyntheticConfig) -> dict[str, Path]:
+    """Write the splits as JSONL files with PNG pictures beside them; return the file of each split.
+
+    A JSONL file is written when its pictures stand, so that what exists is complete.
+    """
+    files = {}
+    for split in SPLITS:
+        records = []
+        (Path(folder) / split).mkdir(parents=True, exist_ok=True)
+        for scene in scenes(config, split):
+            scene.picture.save(Path(folder) / str(scene.record.image))
+            records.append(scene.record)
+        files[split] = Path(folder) / f"{split}.jsonl"
+        write_jsonl(files[split], records)
+    return files
+
+
+def _name_scene(rng: random.Random, names: Sequence[str], picture_decides: bool) -> Scene:
+    label, shown = _truth_and_shown(rng, tuple(NAME_ICONS), picture_decides)
+    cue = "{0}" if picture_decides else rng.choice(NAME_CUES[label])
+    text, (name,) = _fill(rng.choice(NAME_FRAMES).replace("{0}", cue), rng.choice(names))
+    cells = [NAME_ICONS[shown], *rng.choices(FILLERS, k=3)]
+    rng.shuffle(cells)
+    picture, regions, _ = _picture(rng, cells)
+    record = Record(text, regions=regions, entities=(Entity(label, name),), tasks=("mner",))
+    return Scene(record, picture, picture_decides)
+
+
+def _pair_scene(rng: random.Random, names: Sequence[str], picture_decides: bool) -> Scene:
+    label, shown = _truth_and_shown(rng, tuple(PAIR_ICONS), picture_decides)
+    frame = rng.choice(PAIR_FRAMES if picture_decides else PAIR_CUES[label])
+    text, (head, tail) = _fill(frame, *rng.sample(names, 2))
+    cells = _two_people(rng, ("person", "person"), (PAIR_ICONS[shown] or rng.choice(FILLERS), rng.choice(FILLERS)))
+    picture, regions, _ = _picture(rng, cells)
+    return Scene(
+        Record(text, regions=regions, relations=(Relation(label, head, tail),), tasks=("mre",)),
+        picture,
+        picture_decides,
+    )
+
+
+def _event_scene(rng: random.Random, names: Sequence[str], picture_decides: bool) -> Scene:
+    label, shown = _truth_and_shown(rng, tuple(EVENT_ICONS), picture_decides)
+    agent_first, left_marked = _truth_and_shown(rng, (True, False), picture_decides)
+    trigger_word = rng.choice(OPEN_TRIGGERS if picture_decides else EVENT_TRIGGERS[label])
+    told_frames = AGENT_FIRST_FRAMES if agent_first else AGENT_LAST_FRAMES
+    frames = EVENT_FRAMES if picture_decides else told_frames
+    text, (first, second, trigger) = _fill(rng.choice(frames), *rng.sample(names, 2), trigger_word)
+    people = ("agent", "person") if left_marked else ("person", "agent")
+    sign = EVENT_ICONS[shown]
+    picture, regions, order = _picture(rng, _two_people(rng, people, (sign, rng.choice(FILLERS))))
+    agent, target = (first, second) if agent_first else (second, first)
+    arguments = [Argument("Agent", agent), Argument("Target", target)]
+    if picture_decides:
+        arguments.append(Argument("Agent", region=order.index("agent")))
+        arguments.append(Argument("Instrument", region=order.index(sign)))
+    event = Event(label, trigger, tuple(arguments))
+    return Scene(Record(text, regions=regions, events=(event,), tasks=("med", "meae")), picture, picture_decides)
+
+
+def _truth_and_shown(rng: random.Random, choices: Sequence[T], picture_decides: bool) -> tuple[T, T]:
+    """Draw the truth, and what the picture shows: the same, or something drawn independently."""
+    truth, other = rng.choice(choices), rng.choice(choices)
+    return truth, truth if picture_decides else other
+
+
+def _two_people(rng: random.Random, people: tuple[str, str], others: tuple[str, str]) -> list[str]:
+    """Place people[0] on the left, people[1] on the right, and the other two icons in the cells left over."""
+    cells = [""] * 4
+    cells[rng.choice(LEFT)], cells[rng.choice(RIGHT)] = people
+    remaining = list(others)
+    rng.shuffle(remaining)
+    return [cell or remaining.pop() for cell in cells]
+
+
+def _picture(rng: random.Random, cells: Sequence[str]) -> tuple[Image, tuple[Region, ...], list[str]]:
+    """Draw the cells; return the picture, its regions in random order, and the icon of each region."""
+    picture, boxes = draw_picture(rng, cells)
+    order = list(range(len(cells)))
+    rng.shuffle(order)
+    regions = tuple(Region(tuple(round(edge, 4) for edge in boxes[cell])) for cell in order)  # type: ignore[arg-type] # four edges
+    return picture, regions, [cells[cell] for cell in order]
+
+
+def _fill(frame: str, *words: str) -> tuple[str, list[Span]]:
+    """Put words into the numbered places of a frame; return the text and the span of each word."""
+    text = ""
+    spans: dict[int, Span] = {}
+    for literal, field, _, _ in string.Formatter().parse(frame):
+        text += literal
+        if field is not None:
+            spans[int(field)] = (len(text), len(text) + len(words[int(field)]))
+            text += words[int(field)]
+    return text, [spans[index] for index in range(len(words))]
+
+
+_ONSETS = ("b", "d", "f", "g", "j", "k", "l", "m", "n", "p", "r", "s", "t", "v", "z")
+_VOWELS = ("a", "e", "i", "o", "u")
+_NUM_WORDS = 100  # first and second words that names are made of
+
+
+def _name_pool(split: str) -> list[str]:
+    """Return the invented names of a split: two words each; splits share the words, and no name."""
+    syllables = [onset + vowel for onset in _ONSETS for vowel in _VOWELS]
+    words = [first + second for first in syllables for second in syllables]
+    random.Random("words").shuffle(words)
+    firsts, seconds = words[:_NUM_WORDS], words[_NUM_WORDS : 2 * _NUM_WORDS]
+    names = [f"{first} {second}".title() for first in firsts for second in seconds]
+    random.Random("names").shuffle(names)
+    share = len(names) // 5
+    return {"train": names[2 * share :], "dev": names[:share], "test": names[share : 2 * share]}[split]

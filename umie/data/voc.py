@@ -1,0 +1,79 @@
+"""Boxes in pixels, and the Pascal-VOC files that hold them (GMNER annotates its regions so)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from xml.etree.ElementTree import Element, ParseError
+
+from defusedxml import ElementTree
+
+from umie.errors import UmieError, at, shown
+from umie.records import Region
+
+_SLACK = 2  # pixels by which rounding may put an edge outside the picture
+
+
+def read_voc(path: Path) -> tuple[Region, ...] | None:
+    """Return the regions of a Pascal-VOC file, or None if there is no such file.
+
+    Source: Pascal VOC annotation as LabelImg writes it: ``<size>`` with ``<width>`` and ``<height>``, and an
+    ``<object>`` for each box with ``<name>`` (the region's label) and ``<bndbox>``.
+
+    Args:
+        path: the XML file.
+
+    Raises:
+        UmieError: not well-formed XML, a field missing or no number, a box that leaves the picture.
+    """
+    with at(str(path)):
+        try:
+            root = ElementTree.fromstring(path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise UmieError(f"cannot read: {error.strerror}") from error
+        except (ParseError, ValueError, LookupError) as error:  # defusedxml's refusals are ValueErrors
+            raise UmieError(f"not readable XML: {error}") from error
+        size = (_number(root, "size/width"), _number(root, "size/height"))
+    regions = []
+    for number, item in enumerate(root.findall("object"), start=1):
+        with at(f"{path}: object {number}"):
+            box = [_number(item, f"bndbox/{edge}") for edge in ("xmin", "ymin", "xmax", "ymax")]
+            regions.append(pixel_region(box, size, (item.findtext("name") or "").strip() or None))
+    return tuple(regions)
+
+
+def pixel_region(box: Sequence[float], size: tuple[float, float], label: str | None = None) -> Region:
+    """Return the region of a box in pixels; an edge up to two pixels outside is put on the border.
+
+    Args:
+        box: x1, y1, x2, y2.
+        size: width and height of the picture.
+        label: the region's label.
+
+    Raises:
+        UmieError: the picture has no size, or the box has no area or leaves the picture.
+    """
+    width, height = size
+    if not (0 < width < math.inf and 0 < height < math.inf):
+        raise UmieError(f"the picture's size is {width} x {height}: expected two numbers above 0")
+    edges = []
+    for edge, limit in zip(box, (width, height, width, height), strict=True):
+        if not -_SLACK <= edge <= limit + _SLACK:
+            raise UmieError(f"box {shown(list(box))} leaves the picture of {width:g} x {height:g} pixels")
+        edges.append(min(max(edge, 0), limit) / limit)
+    x1, y1, x2, y2 = edges
+    if not (x1 < x2 and y1 < y2):
+        raise UmieError(f"box {shown(list(box))} has no area: give x1 < x2 and y1 < y2")
+    return Region((x1, y1, x2, y2), label)
+
+
+def _number(item: Element, path: str) -> float:
+    text = item.findtext(path)
+    try:
+        return float(text or "")
+    except ValueError as error:
+        found = "missing" if text is None else shown(text)
+        raise UmieError(f"<{path}> is {found}: expected a number") from error

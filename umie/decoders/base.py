@@ -1,0 +1,66 @@
+"""The decoder contract: text tokens to text states, fused states to a loss and logits or to token ids."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+from torch import Tensor, nn
+
+from umie.types import FusedStates
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecoderConfig:
+    """Options that every decoder has: none yet."""
+
+
+class DecoderOutput(NamedTuple):
+    """The loss (None without labels) and logits ``[B, L, vocabulary]``."""
+
+    loss: Tensor | None
+    logits: Tensor
+
+
+class Decoder(nn.Module, ABC):
+    """A language model in two halves, with the fusion between them.
+
+    The text encoder belongs to it too: both halves share a checkpoint, an embedding and a tokenizer.
+    """
+
+    Config: ClassVar[type[DecoderConfig]]
+
+    @property
+    @abstractmethod
+    def widths(self) -> Mapping[str, int]:
+        """``d_model``, ``num_heads``, ``head_dim`` and ``d_ff``, which fusion modules are built with."""
+
+    @abstractmethod
+    def saved_options(self) -> dict[str, Any]:
+        """Return the options that rebuild this decoder's shape without its source at hand."""
+
+    @abstractmethod
+    def load_weights(self) -> None:
+        """Load the weights of the source that the options name, if it has any."""
+
+    @abstractmethod
+    def encode_text(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Return text states ``[B, T, D]`` of ``input_ids [B, T]``."""
+
+    @abstractmethod
+    def forward(
+        self, fused: FusedStates, labels: Tensor | None = None, decoder_input_ids: Tensor | None = None
+    ) -> DecoderOutput:
+        """Decode with teacher forcing.
+
+        Args:
+            fused: the states to attend over.
+            labels: ``[B, L]``, -100 where the loss shall not count; shifted right for the decoder's input.
+            decoder_input_ids: ``[B, L]``, in place of the shifted labels.
+        """
+
+    @abstractmethod
+    def generate(self, fused: FusedStates, **options: Any) -> Any:
+        """Generate token ids ``[B, L]`` with a key-value cache; options are those of transformers' generate."""

@@ -1,0 +1,100 @@
+"""What the encoders around a pretrained tower share: cutting slots out, freezing, running real slots only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Self
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from umie.encoders._weights import load_state
+from umie.encoders.base import EncoderConfig, VisualEncoder
+from umie.records import Box
+
+CHUNK = 64  # crops in one pass: bounds the memory of a frozen tower, whatever the batch size
+
+
+def cut(image: Image.Image, box: Box) -> Image.Image:
+    """Return the part of a picture under a box, its edges rounded to whole pixels; at least 1 x 1.
+
+    Args:
+        image: the picture.
+        box: x1, y1, x2, y2, relative to the picture (0..1).
+    """
+    width, height = image.size
+    left = min(round(box[0] * width), width - 1)
+    top = min(round(box[1] * height), height - 1)
+    right = max(round(box[2] * width), left + 1)
+    bottom = max(round(box[3] * height), top + 1)
+    return image.crop((left, top, right, bottom))
+
+
+class TowerEncoder(VisualEncoder):
+    """An encoder around one pretrained tower, frozen unless the configuration says ``trainable``.
+
+    A frozen tower stays in eval mode and builds no graph. The statistics of batch normalisation never move,
+    also where its weights learn: the crops of a batch come from few pictures, and a picture's features would
+    depend on its neighbours.
+
+    Args:
+        config: the encoder's options.
+        tower: images ``[N, 3, H, W]`` to features ``[N, Dv]`` or a map ``[N, Dv, h, w]``.
+    """
+
+    def __init__(self, config: EncoderConfig, tower: nn.Module) -> None:
+        super().__init__(config)
+        self.tower = tower
+        weights = set(tower.state_dict())
+        for module in tower.modules():
+            # from_pretrained does not restore non-persistent buffers, which some timm towers have: save them
+            for name, buffer in module.named_buffers(recurse=False):
+                module.register_buffer(name, buffer, persistent=True)
+        self._constants = set(tower.state_dict()) - weights
+        self.train()
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the training mode: of the tower only if it is trainable, never of batch normalisation."""
+        super().train(mode)
+        if not self.config.trainable:
+            # not only when built: from_pretrained makes every weight require a gradient, then calls eval
+            self.tower.eval().requires_grad_(False)
+        for module in self.tower.modules():
+            if isinstance(module, _BatchNorm):
+                module.eval()
+        return self
+
+    def load_tower(self, state: Mapping[str, Tensor], source: object) -> None:
+        """Load the tower's weights; see ``load_state``. Constants that no weight file holds stay."""
+        load_state(self.tower, state, source, may_lack=self._constants)
+
+    def run(self, images: Tensor) -> Tensor:
+        """Return what the tower makes of ``[N, 3, H, W]``; no graph is built where it is frozen."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.config.trainable):
+            output: Tensor = self.tower(images.to(self._dtype))
+            return output
+
+    def run_real(self, crops: Tensor, mask: Tensor) -> Tensor:
+        """Run the crops of the real slots, a chunk at a time, and put their features in place.
+
+        Args:
+            crops: ``[B, V, 3, S, S]``.
+            mask: bool ``[B, V]``, True = real.
+
+        Returns:
+            ``[B, V, Dv]``, zero where a slot is not real.
+        """
+        real = mask.flatten().nonzero().squeeze(1)
+        if not real.numel():
+            return torch.zeros(*mask.shape, self.feature_dim, dtype=self._dtype, device=mask.device)
+        flat = crops.flatten(0, 1)
+        chunks = [real[start : start + CHUNK] for start in range(0, len(real), CHUNK)]
+        features = torch.cat([self.run(flat[chunk]) for chunk in chunks])
+        slots = features.new_zeros(mask.numel(), features.shape[1]).index_copy(0, real, features)
+        return slots.view(*mask.shape, -1)
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return next(self.tower.parameters()).dtype

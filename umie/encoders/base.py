@@ -1,0 +1,155 @@
+"""The encoder contract, in two halves: pictures to tensors (data workers), tensors to VisualFeatures."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from umie.encoders.pictures import Picture, open_picture
+from umie.errors import UmieError
+from umie.records import Box, Region
+from umie.types import VisualFeatures
+
+WHOLE_IMAGE: Box = (0.0, 0.0, 1.0, 1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderConfig:
+    """Options that every encoder has.
+
+    Args:
+        max_regions: regions beyond this number are left out (the paper takes 36).
+        trainable: whether training changes the encoder's weights.
+    """
+
+    max_regions: int = 36
+    trainable: bool = True
+
+    def __post_init__(self) -> None:
+        if self.max_regions < 0:
+            raise UmieError(f"max_regions is {self.max_regions}: give 0 or more")
+
+
+class Preprocessor(ABC):
+    """Pictures and regions to the tensors that the encoder's forward takes; holds no weights, pickles."""
+
+    def __init__(self, config: Any) -> None:
+        self.config = config
+
+    @abstractmethod
+    def tensors(self, image: Image.Image, boxes: Sequence[Box]) -> dict[str, Tensor]:
+        """Return the encoder's own inputs for one picture and its slots (slot 0 is the whole image)."""
+
+    @abstractmethod
+    def no_tensors(self) -> dict[str, Tensor]:
+        """Return the same inputs for a record without a picture: empty along every dimension that pads."""
+
+    def one(self, picture: Picture | None, regions: Sequence[Region | Box] = ()) -> dict[str, Tensor]:
+        """Return the tensors of one picture: ``boxes [V, 4]``, ``visual_mask [V]`` and the encoder's own.
+
+        Args:
+            picture: PIL image or path; None gives no slot at all (V = 0).
+            regions: relative boxes, x1, y1, x2, y2 in 0..1; those beyond ``max_regions`` are left out.
+
+        Raises:
+            UmieError: the picture cannot be read, or a box leaves it.
+        """
+        if picture is None:
+            return {
+                "boxes": torch.zeros(0, 4),
+                "visual_mask": torch.zeros(0, dtype=torch.bool),
+                **self.no_tensors(),
+            }
+        regions = list(regions)[: self.config.max_regions]
+        boxes = [WHOLE_IMAGE, *((r if isinstance(r, Region) else Region(r)).box for r in regions)]
+        return {
+            "boxes": torch.tensor(boxes),
+            "visual_mask": torch.ones(len(boxes), dtype=torch.bool),
+            **self.tensors(open_picture(picture), boxes),
+        }
+
+    def __call__(
+        self, pictures: Sequence[Picture | None], regions: Sequence[Sequence[Region | Box]] | None = None
+    ) -> dict[str, Tensor]:
+        """Return the batched, padded tensors of several pictures; see ``one``."""
+        regions = [()] * len(pictures) if regions is None else regions
+        if len(regions) != len(pictures):
+            raise UmieError(f"{len(regions)} lists of regions for {len(pictures)} pictures: give one for each")
+        return collate([self.one(picture, boxes) for picture, boxes in zip(pictures, regions, strict=True)])
+
+
+class VisualEncoder(nn.Module, ABC):
+    """Turns a picture and its regions into features; ``encode`` is ``preprocess`` and ``forward`` together."""
+
+    Config: ClassVar[type[EncoderConfig]]
+    Preprocessor: ClassVar[type[Preprocessor]]
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.preprocess = self.Preprocessor(config)
+
+    @property
+    @abstractmethod
+    def feature_dim(self) -> int:
+        """Width Dv of the features."""
+
+    @abstractmethod
+    def features(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Return ``[B, V, Dv]`` from the preprocessed tensors; what stands in padding slots does not matter."""
+
+    def load_weights(self) -> None:
+        """Load the weights that the configuration names; does nothing where there are none to load.
+
+        The constructor only shapes the module, so that a saved model can be rebuilt without them.
+        """
+
+    def forward(self, **inputs: Tensor) -> VisualFeatures:
+        """Turn the tensors of ``preprocess`` into features; padding slots are zero.
+
+        Args:
+            inputs: what ``preprocess`` returned: ``boxes [B, V, 4]``, ``visual_mask [B, V]`` and the rest.
+        """
+        mask = inputs["visual_mask"]
+        features = self.features(inputs) if mask.numel() else inputs["boxes"].new_zeros(*mask.shape, self.feature_dim)
+        features = features.masked_fill(~mask[..., None], 0)
+        return VisualFeatures(features, inputs["boxes"].to(features.dtype), mask)
+
+    def encode(
+        self, images: Sequence[Picture | None], regions: Sequence[Sequence[Region | Box]] | None = None
+    ) -> VisualFeatures:
+        """Return the features of pictures with their regions.
+
+        Args:
+            images: PIL images or paths; None stands for no picture.
+            regions: for each picture its relative boxes (x1, y1, x2, y2 in 0..1); none by default.
+
+        Raises:
+            UmieError: a picture cannot be read, or a box leaves it.
+        """
+        parameter = next(self.parameters(), None)
+        device = parameter.device if parameter is not None else torch.device("cpu")
+        features: VisualFeatures = self(
+            **{name: value.to(device) for name, value in self.preprocess(images, regions).items()}
+        )
+        return features
+
+
+def collate(items: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Stack the tensors of several records, padded with zeros (False) to the largest size of each dimension."""
+    return {name: pad_stack([item[name] for item in items]) for name in items[0]}
+
+
+def pad_stack(tensors: Sequence[Tensor], value: float = 0) -> Tensor:
+    """Stack tensors of one rank, padded with ``value`` at the end of each dimension."""
+    shape = [max(sizes) for sizes in zip(*(tensor.shape for tensor in tensors), strict=True)]
+    stacked = tensors[0].new_full((len(tensors), *shape), value)
+    for row, tensor in zip(stacked, tensors, strict=True):
+        row[tuple(slice(size) for size in tensor.shape)] = tensor
+    return stacked

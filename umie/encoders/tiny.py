@@ -1,0 +1,82 @@
+"""`tiny`: trainable features from a small pixel crop of each region, cheap enough to learn on a CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from umie.encoders import registry
+from umie.encoders.base import EncoderConfig, Preprocessor, VisualEncoder
+from umie.errors import UmieError
+from umie.records import Box
+
+
+@dataclass(frozen=True, kw_only=True)
+class TinyEncoderConfig(EncoderConfig):
+    """Options of the tiny encoder.
+
+    Args:
+        crop_size: side of the square crop of every region, in pixels.
+        feature_dim: width of the features.
+    """
+
+    crop_size: int = 10
+    feature_dim: int = 128
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("crop_size", "feature_dim"):
+            if getattr(self, name) < 1:
+                raise UmieError(f"{name} is {getattr(self, name)}: give 1 or more")
+
+
+class TinyPreprocessor(Preprocessor):
+    """Crops every slot, resized to ``crop_size``: ``crops [V, 3, S, S]`` in -1..1."""
+
+    def tensors(self, image: Image.Image, boxes: Sequence[Box]) -> dict[str, Tensor]:
+        """Return the crops of one picture."""
+        size = self.config.crop_size
+        width, height = image.size
+        crops = torch.empty(len(boxes), 3, size, size)
+        for crop, (x1, y1, x2, y2) in zip(crops, boxes, strict=True):
+            box = (x1 * width, y1 * height, x2 * width, y2 * height)
+            pixels = image.resize((size, size), Image.Resampling.BILINEAR, box=box)
+            flat = torch.frombuffer(bytearray(pixels.tobytes()), dtype=torch.uint8)
+            crop.copy_(flat.view(size, size, 3).permute(2, 0, 1))
+        return {"crops": crops / 127.5 - 1}
+
+    def no_tensors(self) -> dict[str, Tensor]:
+        """Return no crop."""
+        size = self.config.crop_size
+        return {"crops": torch.zeros(0, 3, size, size)}
+
+
+@registry.register("tiny")
+class TinyEncoder(VisualEncoder):
+    """A two-layer perceptron over the pixels of every crop; trained from scratch with the model."""
+
+    Config = TinyEncoderConfig
+    Preprocessor = TinyPreprocessor
+
+    def __init__(self, config: TinyEncoderConfig) -> None:
+        super().__init__(config)
+        self.config: TinyEncoderConfig = config
+        self.layers = nn.Sequential(
+            nn.Linear(3 * config.crop_size**2, config.feature_dim),
+            nn.GELU(),
+            nn.Linear(config.feature_dim, config.feature_dim),
+        ).requires_grad_(config.trainable)
+
+    @property
+    def feature_dim(self) -> int:
+        """Width Dv of the features."""
+        return self.config.feature_dim
+
+    def features(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Return ``[B, V, Dv]`` from ``crops [B, V, 3, S, S]``."""
+        features: Tensor = self.layers(inputs["crops"].flatten(2))
+        return features

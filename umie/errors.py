@@ -1,0 +1,64 @@
+"""Errors that a user of the library can mend: each message says what is wrong, where, and what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+
+class UmieError(ValueError):
+    """Bad input, named with its place; the command line prints it as one line and exits with 2."""
+
+
+class UnknownNameError(UmieError):
+    """A name that is not among the choices; the message suggests the nearest one."""
+
+    def __init__(self, kind: str, name: object, choices: Iterable[str]) -> None:
+        choices = sorted(choices)
+        near = difflib.get_close_matches(str(name), choices, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        super().__init__(f"Unknown {kind} {name!r}.{hint} Choices: {', '.join(choices) or 'none'}.")
+
+
+def check_keys(kind: str, given: Iterable[object], allowed: Iterable[str]) -> None:
+    """Raise for the first key that is not allowed.
+
+    Args:
+        kind: what a key is called in the message, e.g. ``"grid key"``.
+        given: the keys found.
+        allowed: the keys that may stand there.
+
+    Raises:
+        UnknownNameError: a key is not among the allowed ones.
+    """
+    allowed = list(allowed)
+    for key in given:
+        if key not in allowed:
+            raise UnknownNameError(kind, key, allowed)
+
+
+@contextmanager
+def at(place: str) -> Iterator[None]:
+    """Put ``place`` before the message of a UmieError raised inside."""
+    try:
+        yield
+    except UmieError as error:
+        raise UmieError(f"{place}: {error}") from error
+
+
+def shown(value: object) -> str:
+    """Return a value as an error message shows it: shortened."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # an int too long for a decimal string; a deep nesting
+        text = f"<{type(value).__name__}>"
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def check_characters(text: str, owner: str) -> None:
+    """Raise UmieError for half of a surrogate pair, which an escape can write and UTF-8 cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UmieError(f"{owner} holds half of a surrogate pair at character {error.start}: mend it") from error

@@ -1,0 +1,10 @@
+"""Fusion modules: text states and visual states to the states that the decoder attends over."""
+
+from umie.fusion.base import Fusion, FusionConfig
+from umie.fusion.visual_embedding import VisualEmbedding, VisualEmbeddingConfig
+from umie.registry import Registry
+from umie.types import FusedStates
+
+registry: Registry[Fusion] = Registry("fusion", __name__)
+
+__all__ = ["FusedStates", "Fusion", "FusionConfig", "VisualEmbedding", "VisualEmbeddingConfig", "registry"]

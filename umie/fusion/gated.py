@@ -1,0 +1,165 @@
+"""`gated`: UMIE's gated attention, where one number per example weighs what the text finds in the picture."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from umie.errors import UmieError
+from umie.fusion import registry
+from umie.fusion.attention import GatedFeedForward, MultiHeadAttention
+from umie.fusion.base import Fusion, FusionConfig
+from umie.types import FusedStates
+
+GATE_HIDDEN, GATE_OUT = 384, 128  # the released code's widths
+TAU = math.exp(0.5)
+SLOPE = 0.01
+
+
+@dataclass(frozen=True, kw_only=True)
+class GatedFusionConfig(FusionConfig):
+    """Options of gated attention.
+
+    Args:
+        residual: ``paper`` adds ``g * A``; ``released`` adds ``g * F`` with ``R = H + A`` and
+            ``F = R + FFN(LN(R))``, and applies the gate's LeakyReLU twice.
+        gate: ``dynamic``, or a number at which the gate is fixed for every example with a picture.
+        gate_gradient: ``full``, or ``detached``: the gate's gradient then stops at the two means, so that it
+            trains the gate alone and not the states.
+        scaled: divide the attention logits by sqrt(head_dim); None follows the residual: the paper's eq. 6
+            does, the released code does not.
+    """
+
+    residual: Literal["paper", "released"] = "paper"
+    gate: Literal["dynamic"] | float = "dynamic"
+    gate_gradient: Literal["full", "detached"] = "full"
+    scaled: bool | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, choices in (("residual", ("paper", "released")), ("gate_gradient", ("full", "detached"))):
+            if getattr(self, name) not in choices:
+                raise UmieError(f"{name} is {getattr(self, name)!r}: give one of {', '.join(choices)}")
+        is_number = isinstance(self.gate, int | float) and not isinstance(self.gate, bool)
+        if self.gate != "dynamic" and not (is_number and math.isfinite(float(self.gate))):
+            raise UmieError(f"gate is {self.gate!r}: give 'dynamic' or a number such as 0.05")
+
+
+@registry.register("gated")
+class GatedFusion(Fusion):
+    """Attention from text to visual slots, added with a gate. Source: UMIE, eq. 6 to 8.
+
+    ``A = MHA(LN(H) -> V)``; ``g = LeakyReLU(tau * cos(Wt mean(H), Wv mean(V)))`` with tau = e^0.5;
+    ``H' = H + g * A``. Means go over real tokens and slots; without a picture g is 0, also when it is fixed.
+    """
+
+    Config = GatedFusionConfig
+
+    def __init__(self, config: GatedFusionConfig) -> None:
+        super().__init__(config)
+        self.config: GatedFusionConfig = config
+        d_model = config.d_model
+        scaled = config.residual == "paper" if config.scaled is None else config.scaled
+        self.norm = nn.RMSNorm(d_model, eps=1e-6)
+        self.attention = MultiHeadAttention(d_model, config.num_heads, config.head_dim, scaled=scaled)
+        self.dropout = nn.Dropout(config.dropout)
+        if config.residual == "released":
+            self.feed_forward_norm = nn.RMSNorm(d_model, eps=1e-6)
+            self.feed_forward = GatedFeedForward(d_model, config.d_ff or 2 * d_model)
+        if config.gate == "dynamic":
+            self.gate_text = _gate_projection(d_model)
+            self.gate_visual = _gate_projection(d_model)
+
+    def forward(
+        self,
+        text: Tensor,
+        text_mask: Tensor,
+        visual: Tensor,
+        visual_mask: Tensor,
+        *,
+        output_attention: bool = False,
+    ) -> FusedStates:
+        """Fuse a batch; see the contract. ``.gate`` is ``[B]``."""
+        gate = self.gate(text, text_mask, visual, visual_mask)
+        found, weights = self.attention(self.norm(text), visual, visual_mask, output_attention=output_attention)
+        if self.config.residual == "released":
+            found = text + found
+            found = found + self.feed_forward(self.feed_forward_norm(found))
+        states = text + gate[:, None, None] * self.dropout(found)
+        return FusedStates(states, text_mask, gate=gate, attention=weights)
+
+    def gate(self, text: Tensor, text_mask: Tensor, visual: Tensor, visual_mask: Tensor) -> Tensor:
+        """Return the gate ``[B]``, 0 where an example has no picture."""
+        has_picture = visual_mask.any(dim=1)
+        if self.config.gate != "dynamic":
+            return has_picture.to(text.dtype) * float(self.config.gate)
+        means = masked_mean(text, text_mask), masked_mean(visual, visual_mask)
+        if self.config.gate_gradient == "detached":
+            means = means[0].detach(), means[1].detach()
+        gate = F.leaky_relu(TAU * F.cosine_similarity(self.gate_text(means[0]), self.gate_visual(means[1])), SLOPE)
+        if self.config.residual == "released":
+            gate = F.leaky_relu(gate, SLOPE)
+        return gate.masked_fill(~has_picture, 0)
+
+    @torch.no_grad()
+    def initialise(
+        self,
+        text: Tensor,
+        text_mask: Tensor,
+        visual: Tensor,
+        visual_mask: Tensor,
+        *,
+        cosine: float = 0.75,
+    ) -> dict[str, float]:
+        """Set Wt and Wv so that the gate starts open: mean cosine ``cosine`` on this batch.
+
+        From random weights the gate starts near 0, falls below it within some tens of steps, and stays there
+        on LeakyReLU's slope of 0.01, where the visual path gets almost no gradient. Here both projections get
+        a component of rank one that maps the mean text state and the mean visual state to the same
+        direction, as much stronger than the random part as the wanted cosine needs. The formula is untouched.
+
+        Returns:
+            ``gate_cosine``: the mean cosine on the batch afterwards; empty for a fixed gate, or without
+            any picture in the batch.
+        """
+        has_picture = visual_mask.any(dim=1)
+        if self.config.gate != "dynamic" or not has_picture.any():
+            return {}
+        sides = [
+            (self.gate_text, masked_mean(text, text_mask)[has_picture]),
+            (self.gate_visual, masked_mean(visual, visual_mask)[has_picture]),
+        ]
+        shared = F.normalize(torch.randn(GATE_OUT, device=text.device, dtype=text.dtype), dim=0)
+        random_weights = [tuple(layer.weight.clone() for layer in projection) for projection, _ in sides]
+
+        def set_strength(strength: float) -> float:
+            """Blend the random weights with the common direction; return the mean cosine."""
+            for (projection, means), (first, second) in zip(sides, random_weights, strict=True):
+                common = F.normalize(means.mean(0), dim=0)
+                # The hidden direction carries the common component through both layers of the projection.
+                hidden = F.normalize(first @ common, dim=0)
+                projection[0].weight.copy_(first + strength * torch.outer(hidden, common) * first.norm(2))
+                projection[1].weight.copy_(second + strength * torch.outer(shared, hidden) * second.norm(2))
+            projected = [projection(means) for projection, means in sides]
+            return float(F.cosine_similarity(*projected).mean())
+
+        low, high = 0.0, 8.0
+        for _ in range(40):
+            middle = (low + high) / 2
+            low, high = (middle, high) if set_strength(middle) < cosine else (low, middle)
+        return {"gate_cosine": set_strength(high)}
+
+
+def masked_mean(states: Tensor, mask: Tensor) -> Tensor:
+    """Return the mean ``[B, D]`` of ``states [B, N, D]`` over what ``mask [B, N]`` calls real; 0 if nothing is."""
+    weights = mask.to(states.dtype)[..., None]
+    return (states * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
+
+
+def _gate_projection(d_model: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(d_model, GATE_HIDDEN, bias=False), nn.Linear(GATE_HIDDEN, GATE_OUT, bias=False))

@@ -1,0 +1,106 @@
+"""The visual embedding, shared by all fusions: features and boxes to visual states of the model's width."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from umie.errors import UmieError
+from umie.fusion.attention import GatedFeedForward, MultiHeadAttention, head_width
+from umie.types import VisualFeatures
+
+
+@dataclass(frozen=True, kw_only=True)
+class VisualEmbeddingConfig:
+    """Options of the visual embedding.
+
+    Args:
+        feature_dim: width Dv of the encoder's features.
+        d_model: width D of the visual states.
+        num_heads: attention heads of the Transformer.
+        head_dim: width of a head; None takes d_model / num_heads.
+        d_ff: inner width of the feed-forward layers; None takes 2 x d_model.
+        num_layers: Transformer layers (the paper has 2).
+        normalise: RMS-normalise the two projections before they are added (the released code does).
+        num_slot_embeddings: learn an embedding for each of the first slots, so that states tell which region
+            is O1, O2, ... (the paper's equation has none, the released code has); 0 for none.
+        dropout: on the output of every sublayer.
+    """
+
+    feature_dim: int
+    d_model: int
+    num_heads: int
+    head_dim: int | None = None
+    d_ff: int | None = None
+    num_layers: int = 2
+    normalise: bool = False
+    num_slot_embeddings: int = 0
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("feature_dim", "d_model", "num_heads"):
+            if getattr(self, name) < 1:
+                raise UmieError(f"{name} is {getattr(self, name)}: give 1 or more")
+        for name in ("num_layers", "num_slot_embeddings"):
+            if getattr(self, name) < 0:
+                raise UmieError(f"{name} is {getattr(self, name)}: give 0 or more")
+        head_width(self.d_model, self.num_heads, self.head_dim)
+
+
+class VisualEmbedding(nn.Module):
+    """``FC(features) + FC([x1, y1, x2, y2, area])``, then Transformer layers over the real slots.
+
+    Source: UMIE, eq. 4 and 5. Deviation: the layers are pre-norm, in the form of T5 blocks without position
+    bias, with a final RMSNorm.
+    """
+
+    def __init__(self, config: VisualEmbeddingConfig) -> None:
+        super().__init__()
+        self.config = config
+        d_model = config.d_model
+        norm = nn.RMSNorm if config.normalise else nn.Identity
+        self.feature_projection = nn.Linear(config.feature_dim, d_model)
+        self.box_projection = nn.Linear(5, d_model)
+        self.feature_norm = norm(d_model, eps=1e-6)
+        self.box_norm = norm(d_model, eps=1e-6)
+        self.slots = nn.Embedding(config.num_slot_embeddings, d_model) if config.num_slot_embeddings else None
+        self.layers = nn.ModuleList(_Layer(config) for _ in range(config.num_layers))
+        self.norm = nn.RMSNorm(d_model, eps=1e-6)
+
+    def forward(self, visual: VisualFeatures) -> Tensor:
+        """Return visual states ``[B, V, D]``; padding slots are zero and change nothing."""
+        mask = visual.mask
+        features = visual.features.to(self.feature_projection.weight.dtype).masked_fill(~mask[..., None], 0)
+        boxes = visual.boxes.to(features.dtype).masked_fill(~mask[..., None], 0)
+        x1, y1, x2, y2 = boxes.unbind(-1)
+        area = (x2 - x1) * (y2 - y1)
+        states = self.feature_norm(self.feature_projection(features))
+        states = states + self.box_norm(self.box_projection(torch.cat([boxes, area[..., None]], dim=-1)))
+        if self.slots is not None:
+            num_named = min(mask.shape[1], self.slots.num_embeddings)
+            states[:, :num_named] = states[:, :num_named] + self.slots.weight[:num_named]
+        for layer in self.layers:
+            states = layer(states, mask)
+        embedded: Tensor = self.norm(states).masked_fill(~mask[..., None], 0)
+        return embedded
+
+
+class _Layer(nn.Module):
+    """One pre-norm Transformer layer."""
+
+    def __init__(self, config: VisualEmbeddingConfig) -> None:
+        super().__init__()
+        d_model = config.d_model
+        self.attention_norm = nn.RMSNorm(d_model, eps=1e-6)
+        self.attention = MultiHeadAttention(d_model, config.num_heads, config.head_dim, scaled=True)
+        self.feed_forward_norm = nn.RMSNorm(d_model, eps=1e-6)
+        self.feed_forward = GatedFeedForward(d_model, config.d_ff or 2 * d_model)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, states: Tensor, mask: Tensor) -> Tensor:
+        normed = self.attention_norm(states)
+        states = states + self.dropout(self.attention(normed, normed, mask)[0])
+        fed: Tensor = states + self.dropout(self.feed_forward(self.feed_forward_norm(states)))
+        return fed

@@ -1,0 +1,202 @@
+"""One job of a grid in a process of its own: the warm start, or one cell. Run as ``python -m umie.grid.cell JOB``.
+
+The job is a JSON file. Progress and the result go to standard output as JSON lines; the process ends when its
+standard input does, so that no cell outlives a grid that was killed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import platform
+import shutil
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from umie.files import atomic_write
+from umie.grid.data import GridData
+from umie.grid.plan import load_plugins
+from umie.records import Record, write_jsonl
+
+
+def main(job_file: str) -> int:
+    """Run the job of a file; return the exit code, 0 also where the cell crashed and said so."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    job = json.loads(Path(job_file).read_text(encoding="utf-8"))
+    start = time.perf_counter()
+    try:
+        result = {"status": "ok", **_run(job)}
+    except Exception as error:
+        result = {
+            "status": "crashed",
+            "error": f"{type(error).__name__}: {error}",
+            "traceback": traceback.format_exc(),
+        }
+    result["seconds"] = {**result.get("seconds", {}), "total": time.perf_counter() - start}
+    line = {**job["identity"], **result, "versions": versions()}
+    with atomic_write(job["result"]) as file:
+        json.dump(line, file, ensure_ascii=False)
+    _say(event="result")
+    return 0
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that a result depends on."""
+    import torch
+    import transformers
+
+    import umie
+
+    return {
+        "umie": umie.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }
+
+
+def _run(job: Mapping[str, Any]) -> dict[str, Any]:
+    import torch
+    from transformers.utils import logging
+
+    torch.set_num_threads(job["num_threads"])
+    logging.disable_progress_bar()
+    load_plugins(job["plugins"])
+    torch.manual_seed(job["identity"]["seed"])
+    data = GridData(**job["data"])
+    return _warm_start(job, data) if job["kind"] == "warm_start" else _cell(job, data)
+
+
+def _warm_start(job: Mapping[str, Any], data: GridData) -> dict[str, Any]:
+    """Train the decoder on text alone and save it as a checkpoint folder."""
+    from umie.composition import compose
+    from umie.data.synthetic import SyntheticConfig, scenes
+    from umie.training import QueryDataset, TrainingConfig, train
+
+    if job["records"] is None:
+        records: Iterable[Record] = data.read("train")
+    else:
+        drawn = SyntheticConfig(seed=WARM_START_SEED, train=job["records"])
+        records = (scene.record for scene in scenes(drawn, "train"))
+    texts = [dataclasses.replace(record, image=None) for record in records]
+    model, processor = compose(fusion="text_only", decoder=job["parts"]["decoder"], tasks=data.tasks)
+    dataset = QueryDataset(texts, list(data.tasks), processor)
+    measured = train(
+        model,
+        processor,
+        dataset,
+        TrainingConfig(**job["training"]),
+        seed=job["identity"]["seed"],
+        on_step=_on_step,
+    )
+    folder = Path(job["folder"])
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".part-"))
+    model.decoder.seq2seq.save_pretrained(partial)
+    processor.tokenizer.save_pretrained(partial)
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
+    return {"metrics": {}, **measured}
+
+
+WARM_START_SEED = 1_000_003  # far from any seed a user gives, so that no record of the data set is drawn again
+
+
+def _cell(job: Mapping[str, Any], data: GridData) -> dict[str, Any]:
+    """Train a variant on all tasks together, evaluate it, and save its predictions."""
+    import torch
+
+    from umie.composition import compose
+    from umie.evaluation import evaluate
+    from umie.training import QueryDataset, TrainingConfig, train, visual_gradient
+
+    parts = job["parts"]
+    model, processor = compose(
+        **{slot: parts[slot] for slot in ("encoder", "fusion", "decoder", "visual_embedding")},
+        tasks=data.tasks,
+        missing_pictures=job["missing_pictures"],
+    )
+    tasks = list(data.tasks)
+    dataset = QueryDataset(data.read("train"), tasks, processor)
+    train_counts = dict(processor.counts)
+    probe = processor.collate([dataset[index] for index in range(min(len(dataset), 64))])
+    started = time.perf_counter()
+    measured = train(
+        model,
+        processor,
+        dataset,
+        TrainingConfig(**job["training"]),
+        seed=job["identity"]["seed"],
+        on_step=_on_step,
+    )
+    trained = time.perf_counter()
+    gradient = visual_gradient(model, probe)
+    processor.counts.clear()
+    records = data.read(job["evaluation"]["split"])
+    metrics: dict[str, Any] = {}
+    gates: list[float] = []
+    for index, task in enumerate(tasks):
+        result = evaluate(
+            model,
+            processor,
+            records,
+            task,
+            batch_size=job["evaluation"]["batch_size"],
+            on_batch=lambda done, total, index=index: _say(  # type: ignore[misc] # mypy loses the default's type
+                event="progress", phase="evaluate", done=index + done / total, total=len(tasks)
+            ),
+            **job["evaluation"]["generation"],
+        )
+        metrics[task] = result.scores
+        if result.gates:
+            metrics[task] |= _gate_health(result.gates)
+            gates += result.gates
+        write_jsonl(Path(job["folder"]) / f"{task}.jsonl", result.predictions)
+    evaluated = time.perf_counter()
+    health = {"visual_gradient": gradient, **(_gate_health(gates) if gates else {})}
+    return {
+        "metrics": metrics,
+        "health": health,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        "counts": {"train": train_counts, job["evaluation"]["split"]: dict(processor.counts)},
+        "device": str(model.device),
+        "threads": torch.get_num_threads(),
+        "seconds": {"train": trained - started, "evaluate": evaluated - trained},
+        **measured,
+    }
+
+
+def _gate_health(gates: Sequence[float]) -> dict[str, float]:
+    """Return the mean gate and the share of gates at or below 0, where the visual path starves."""
+    return {
+        "gate_mean": sum(gates) / len(gates),
+        "gate_closed": sum(gate <= 0 for gate in gates) / len(gates),
+    }
+
+
+def _on_step(step: int, total: int, loss: float) -> None:
+    if step % max(1, total // 100) == 0 or step == total:
+        _say(event="progress", phase="train", done=step, total=total)
+
+
+def _say(**event: Any) -> None:
+    sys.stdout.write(json.dumps(event) + "\n")
+    sys.stdout.flush()
+
+
+def _end_with_parent() -> None:
+    """End the process when standard input closes: the grid that started it is gone."""
+    sys.stdin.read()
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

@@ -1,0 +1,204 @@
+"""The data of a grid: read or drawn once, checked line by line and picture by picture, then handed to the cells."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from umie import data as formats
+from umie import tasks as all_tasks
+from umie.data.synthetic import LABELS, SPLITS, SyntheticConfig, ceilings, write_synthetic
+from umie.encoders.pictures import open_picture
+from umie.errors import UmieError, UnknownNameError, check_keys
+from umie.files import atomic_write
+from umie.grid.plan import GridConfig, hash_of
+from umie.records import Record, read_jsonl, write_jsonl
+
+FILE_KEYS = ("format", *SPLITS, "images", "regions", "max_records")
+OnItem = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class GridData:
+    """Checked data, as files that the cells read.
+
+    Args:
+        files: the JSONL file of each split.
+        images: folder of the pictures.
+        tasks: name and options of each task, with its label schema filled in.
+        ceilings: of text alone, by task, where the distribution is known.
+        num_records: of each split.
+        num_pictures: records of each split with a picture that can be read.
+        fingerprint: of all texts, annotations and pictures.
+    """
+
+    files: Mapping[str, str]
+    images: str | None
+    tasks: Mapping[str, Mapping[str, Any]]
+    ceilings: Mapping[str, float]
+    num_records: Mapping[str, int]
+    num_pictures: Mapping[str, int]
+    fingerprint: str
+
+    def read(self, split: str) -> list[Record]:
+        """Return the records of a split."""
+        return list(read_jsonl(self.files[split], images=self.images))
+
+
+def prepare_data(grid: GridConfig, root: Path, output: Path, on_item: OnItem = lambda what: None) -> GridData:
+    """Read or draw the grid's data, check all of it, and write it below ``output``.
+
+    Args:
+        grid: names the data.
+        root: folder that relative paths of ``data`` start from.
+        output: the grid's output folder.
+        on_item: called with a word for each step, to show progress.
+
+    Raises:
+        UmieError: an unknown key or format, a file that cannot be read, a label outside the schema, a picture
+            that is missing or cannot be read (under the policy ``error``), a record without an annotation.
+    """
+    options = dict(grid.data)
+    kind = options.pop("format", None)
+    choices = ["synthetic", *formats.registry.names()]
+    if kind not in choices:
+        raise UnknownNameError("data format", kind, choices)
+    if kind == "synthetic":
+        return _synthetic(grid, options, output, on_item)
+    check_keys("data key", options, FILE_KEYS)
+    splits = {split: _read_split(kind, split, options, root) for split in SPLITS if options.get(split) is not None}
+    for split in ("train", grid.evaluation.split):
+        if not splits.get(split):
+            raise UmieError(f"data has no records for {split!r}: give its file")
+    tasks = _label_schemas(grid.tasks, splits["train"])
+    num_pictures = {}
+    digest = hashlib.sha256()
+    for split, records in splits.items():
+        on_item(f"checking {split}")
+        _check_labels(tasks, records)
+        num_pictures[split] = _check_pictures(records, grid.missing_pictures, digest)
+    for task in tasks:
+        for split in ("train", grid.evaluation.split):
+            if not any(record.annotated_for(task) for record in splits[split]):
+                raise UmieError(f"no record of {split!r} is annotated for the task {task!r}: leave it out of `tasks`")
+    folder = output / "data"
+    files = {}
+    for split, records in splits.items():
+        files[split] = str(folder / f"{split}.jsonl")
+        write_jsonl(files[split], records)
+        digest.update(Path(files[split]).read_bytes())
+    images = next(
+        (record.image_folder for records in splits.values() for record in records if record.image_folder),
+        None,
+    )
+    return GridData(
+        files=files,
+        images=images,
+        tasks=tasks,
+        ceilings={},
+        num_records={split: len(records) for split, records in splits.items()},
+        num_pictures=num_pictures,
+        fingerprint=digest.hexdigest()[:16],
+    )
+
+
+def _synthetic(grid: GridConfig, options: dict[str, Any], output: Path, on_item: OnItem) -> GridData:
+    check_keys("data key", options, [item.name for item in fields(SyntheticConfig)])
+    try:
+        config = SyntheticConfig(**options)
+    except UmieError as error:
+        raise UmieError(f"data: {error}") from error
+    if min(config.train, getattr(config, grid.evaluation.split)) < 3:
+        raise UmieError("data: each split that is used needs 3 records or more, one of each kind")
+    wanted = {name: {"labels": list(LABELS[name]), **given} for name, given in grid.tasks.items()}
+    fingerprint = hash_of({"synthetic": options, "version": 1})
+    folder = output / f"data-{fingerprint}"
+    complete = folder / "complete.json"
+    if not complete.exists():
+        on_item("drawing the embedded data set")
+        write_synthetic(folder, config)
+        with atomic_write(complete) as file:
+            json.dump(options, file)
+    sizes = {split: getattr(config, split) for split in SPLITS}
+    known = ceilings(config)
+    return GridData(
+        files={split: str(folder / f"{split}.jsonl") for split in SPLITS},
+        images=str(folder),
+        tasks=wanted,
+        ceilings={name: known[name] for name in grid.tasks},
+        num_records=sizes,
+        num_pictures=sizes,
+        fingerprint=fingerprint,
+    )
+
+
+def _read_split(kind: str, split: str, options: Mapping[str, Any], root: Path) -> list[Record]:
+    folders = {key: root / str(options[key]) for key in ("images", "regions") if options.get(key) is not None}
+    for key, folder in folders.items():
+        if not folder.is_dir():
+            raise UmieError(f"data: {key} is {folder}: no such folder (relative paths start from {root})")
+    path = root / str(options[split])
+    limits = options.get("max_records") or {}
+    limit = limits.get(split) if isinstance(limits, dict) else limits
+    if limit is not None and (not isinstance(limit, int) or limit < 1):
+        raise UmieError(f"data: max_records is {limits!r}: give a whole number, or one for each split")
+    read: Any = formats.registry.get(kind)
+    records: list[Record] = []
+    for index, record in enumerate(read(path, **folders)):
+        if limit is not None and len(records) == limit:
+            break
+        records.append(record if record.id else replace(record, id=f"{path.name}:{index + 1}"))
+    return records
+
+
+def _label_schemas(tasks: Mapping[str, Mapping[str, Any]], records: Iterable[Record]) -> dict[str, Mapping[str, Any]]:
+    """Fill in the labels of every task that names none: those that its training records use, most frequent first."""
+    schemas: dict[str, Mapping[str, Any]] = {}
+    for name, options in tasks.items():
+        if options.get("labels") is None:
+            task = all_tasks.registry.build(name, **options)
+            used = Counter(
+                label for record in records if record.annotated_for(name) for label in task.used_labels(record)
+            )
+            if not used:
+                raise UmieError(f"no training record carries a {task.label_noun} for the task {name!r}")
+            options = {**options, "labels": [label for label, _ in used.most_common()]}
+        schemas[name] = options
+    return schemas
+
+
+def _check_labels(tasks: Mapping[str, Mapping[str, Any]], records: Iterable[Record]) -> None:
+    built = [all_tasks.registry.build(name, **options) for name, options in tasks.items()]
+    for record in records:
+        for task in built:
+            if record.annotated_for(task.name):
+                try:
+                    task.check(record)
+                except UmieError as error:
+                    raise UmieError(
+                        f"record {record.id!r}: {error} Mend the record, or list the label under `tasks`."
+                    ) from error
+
+
+def _check_pictures(records: Iterable[Record], policy: str, digest: Any) -> int:
+    readable = 0
+    for record in records:
+        if record.image is None:
+            continue
+        try:
+            path = record.image_path()
+            if path is not None:
+                open_picture(path)
+                digest.update(path.read_bytes())
+            readable += 1
+        except UmieError as error:
+            if policy == "error":
+                raise UmieError(
+                    f"record {record.id!r}: {error}; mend it, or set `missing_pictures: text_only`"
+                ) from error
+    return readable

@@ -1,0 +1,308 @@
+"""Reading a grid file and planning its cells; everything that can be wrong is found here, before one runs."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib.util
+import itertools
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from umie import tasks as all_tasks
+from umie.errors import UmieError, UnknownNameError, check_keys
+
+T = TypeVar("T")
+
+SLOTS = ("encoder", "visual_embedding", "fusion", "decoder")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WarmStart:
+    """A text-only training of the decoder, run once and shared by every cell.
+
+    Args:
+        training: options of TrainingConfig.
+        records: with the embedded data set: how many records to draw for it, from a seed of its own; with any
+            other: None, it then takes the texts of the training split.
+        seed: of its weights and batches.
+    """
+
+    training: Mapping[str, Any] = field(default_factory=dict)
+    records: int | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """How a trained cell is scored.
+
+    Args:
+        split: ``test``, or ``dev`` while options are chosen.
+        batch_size: queries in one call of generate.
+        generation: options for transformers' generate, e.g. ``{"num_beams": 4}``.
+    """
+
+    split: str = "test"
+    batch_size: int = 64
+    generation: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.split not in ("dev", "test"):
+            raise UnknownNameError("evaluation split", self.split, ("dev", "test"))
+        if not isinstance(self.batch_size, int) or self.batch_size < 1:
+            raise UmieError(f"batch_size is {self.batch_size!r}: give a whole number, 1 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GridConfig:
+    """A grid file.
+
+    Args:
+        name: of the output folder and of the table.
+        data: ``format`` and its options; see ``umie.grid.data``.
+        tasks: names of the tasks, or a mapping from names to their options.
+        encoder: a part, or a list of parts to vary: a name, or a mapping with ``name`` and options.
+        fusion: as above.
+        decoder: as above; or a preset, checkpoint folder or hub name for ``t5``.
+        visual_embedding: options, or a list of options to vary.
+        seeds: of weights and batches; every variant is run with each.
+        training: options of TrainingConfig.
+        warm_start: see WarmStart; None starts every cell from the decoder as it comes.
+        evaluation: see Evaluation.
+        missing_pictures: what a picture that is not there does: ``error`` or ``text_only``.
+        plugins: Python files that register parts of your own, relative to the grid file.
+        workers: cells that run at a time; None takes half a worker for each processor, at least one.
+        mean_over: tasks that the table averages; empty for all of them.
+        notes: sentences that the table repeats.
+    """
+
+    name: str
+    data: Mapping[str, Any]
+    tasks: Mapping[str, Mapping[str, Any]]
+    encoder: Sequence[Any] = ("tiny",)
+    fusion: Sequence[Any] = ("gated",)
+    decoder: Sequence[Any] = ("tiny",)
+    visual_embedding: Sequence[Mapping[str, Any]] = ({},)
+    seeds: Sequence[int] = (0,)
+    training: Mapping[str, Any] = field(default_factory=dict)
+    warm_start: WarmStart | None = None
+    evaluation: Evaluation = field(default_factory=Evaluation)
+    missing_pictures: str = "error"
+    plugins: Sequence[str] = ()
+    workers: int | None = None
+    mean_over: Sequence[str] = ()
+    notes: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One variant with one seed.
+
+    Args:
+        variant: what the table calls the variant: the parts that vary.
+        seed: of weights and batches.
+        parts: name and options of encoder, fusion and decoder, and options of the visual embedding.
+        hash: of everything that its result depends on.
+    """
+
+    variant: str
+    seed: int
+    parts: Mapping[str, Mapping[str, Any]]
+    hash: str
+
+
+def read_grid(path: str | Path) -> GridConfig:
+    """Read and check a grid file.
+
+    Raises:
+        UmieError: not readable, not YAML, an unknown key, name or option, or a value that is not allowed.
+    """
+    path = Path(path)
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UmieError(f"{path}: cannot read the grid file: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UmieError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    try:
+        return _grid(data, path)
+    except UmieError as error:
+        raise UmieError(f"{path}: {error}") from error
+
+
+def plan_cells(grid: GridConfig, fingerprint: str) -> list[Cell]:
+    """Return the cells: every combination of the slots' options, with every seed.
+
+    Args:
+        grid: a checked grid.
+        fingerprint: of the data, see ``umie.grid.data``; part of every cell's hash.
+
+    Raises:
+        UmieError: two cells are the same.
+    """
+    from umie.composition import resolve_parts
+
+    varied = [slot for slot in SLOTS if len(getattr(grid, slot)) > 1] or ["fusion"]
+    cells: list[Cell] = []
+    for options in itertools.product(*(getattr(grid, slot) for slot in SLOTS)):
+        chosen = dict(zip(SLOTS, options, strict=True))
+        parts = resolve_parts(chosen["encoder"], chosen["fusion"], chosen["decoder"])
+        parts["visual_embedding"] = dict(chosen["visual_embedding"])
+        variant = " + ".join(_label(slot, chosen[slot]) for slot in varied)
+        for seed in grid.seeds:
+            depends_on = {
+                "parts": parts,
+                "seed": seed,
+                "data": fingerprint,
+                "tasks": grid.tasks,
+                "training": grid.training,
+                "warm_start": None if grid.warm_start is None else dataclasses.asdict(grid.warm_start),
+                "evaluation": dataclasses.asdict(grid.evaluation),
+                "missing_pictures": grid.missing_pictures,
+            }
+            cells.append(Cell(variant, seed, parts, hash_of(depends_on)))
+    hashes = [cell.hash for cell in cells]
+    for cell in cells:
+        if hashes.count(cell.hash) > 1:
+            raise UmieError(f"the variant {cell.variant!r} with seed {cell.seed} stands in the grid twice")
+    return cells
+
+
+def hash_of(value: Any) -> str:
+    """Return a short hash of a value made of plain data, the same in every process."""
+    canonical = json.dumps(value, sort_keys=True, ensure_ascii=False, default=list)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+
+def load_plugins(paths: Sequence[str]) -> None:
+    """Run Python files that register parts.
+
+    Raises:
+        UmieError: a file is not there, or fails.
+    """
+    for path in map(Path, paths):
+        spec = importlib.util.spec_from_file_location(f"umie_plugin_{path.stem}", path)
+        if spec is None or spec.loader is None or not path.is_file():
+            raise UmieError(f"plugin {path}: no such Python file")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = module
+        try:
+            spec.loader.exec_module(module)
+        except Exception as error:
+            raise UmieError(f"plugin {path}: {type(error).__name__}: {error}") from error
+
+
+def _grid(data: Any, path: Path) -> GridConfig:
+    from umie.training import TrainingConfig
+
+    if not isinstance(data, dict):
+        raise UmieError("a grid file is a mapping of keys such as name, data, tasks, fusion, seeds, training")
+    check_keys("grid key", data, [item.name for item in dataclasses.fields(GridConfig)])
+    for key in ("data", "tasks"):
+        if not data.get(key):
+            raise UmieError(f"the grid file lacks {key!r}")
+    values = dict(data)
+    values["name"] = str(data.get("name", path.stem))
+    values["plugins"] = [str(path.parent / plugin) for plugin in _as_list(data.get("plugins"))]
+    load_plugins(values["plugins"])
+    values["data"] = _mapping("data", data["data"])
+    values["tasks"] = _tasks(data["tasks"])
+    for slot in SLOTS:
+        values[slot] = _as_list(data.get(slot, "gated" if slot == "fusion" else "tiny"))
+    values["visual_embedding"] = [
+        _mapping("visual_embedding", options) for options in _as_list(data.get("visual_embedding", {}))
+    ]
+    values["seeds"] = _as_list(data.get("seeds", 0))
+    if not all(isinstance(seed, int) and seed >= 0 for seed in values["seeds"]):
+        raise UmieError(f"seeds is {values['seeds']!r}: give whole numbers, 0 or more")
+    values["training"] = _mapping("training", data.get("training") or {})
+    _dataclass("training", TrainingConfig, values["training"])
+    values["evaluation"] = _dataclass("evaluation", Evaluation, data.get("evaluation") or {})
+    if data.get("warm_start") is not None:
+        values["warm_start"] = _dataclass("warm_start", WarmStart, data["warm_start"])
+        _dataclass("warm_start training", TrainingConfig, values["warm_start"].training)
+    policies = ("error", "text_only")
+    if data.get("missing_pictures", "error") not in policies:
+        raise UnknownNameError("policy for missing pictures", data["missing_pictures"], policies)
+    workers = data.get("workers")
+    if workers is not None and not (isinstance(workers, int) and workers > 0):
+        raise UmieError(f"workers is {workers!r}: give a whole number, 1 or more")
+    values["mean_over"] = _as_list(data.get("mean_over")) or list(values["tasks"])
+    check_keys("task in mean_over:", values["mean_over"], values["tasks"])
+    values["notes"] = _as_list(data.get("notes"))
+    grid = GridConfig(**values)
+    plan_cells(grid, fingerprint="")
+    _build_embeddings(grid)
+    return grid
+
+
+def _build_embeddings(grid: GridConfig) -> None:
+    """Check the options of the visual embedding and the values of the parts by building their configurations."""
+    from umie import encoders, fusion
+    from umie.composition import resolve_parts
+    from umie.fusion import VisualEmbeddingConfig
+
+    for options in grid.visual_embedding:
+        widths = {"feature_dim": 8, "d_model": 8, "num_heads": 1}
+        _dataclass("visual_embedding", VisualEmbeddingConfig, {**widths, **options})
+    for encoder, fused in itertools.product(grid.encoder, grid.fusion):
+        parts = resolve_parts(encoder, fused, "tiny")
+        for registry, part, widths in (
+            (encoders.registry, parts["encoder"], {}),
+            (fusion.registry, parts["fusion"], {"d_model": 8, "num_heads": 1}),
+        ):
+            options = {**widths, **part}
+            name = options.pop("name")
+            builder: Any = registry.get(name)  # type: ignore[attr-defined] # two registries of different parts
+            config = getattr(builder, "Config", None)
+            if config is not None:
+                _dataclass(f"{registry.kind} {name!r}", config, options)  # type: ignore[attr-defined] # as above
+
+
+def _tasks(value: Any) -> dict[str, dict[str, Any]]:
+    named = value if isinstance(value, dict) else {name: {} for name in _as_list(value)}
+    checked = {}
+    for name, options in named.items():
+        checked[str(name)] = _mapping(f"task {name!r}", options or {})
+        all_tasks.registry.build(str(name), **checked[str(name)])
+    return checked
+
+
+def _dataclass(kind: str, target: type[T], values: Any) -> T:
+    mapping = _mapping(kind, values)
+    check_keys(f"{kind} key", mapping, [item.name for item in dataclasses.fields(target)])  # type: ignore[arg-type] # always a dataclass
+    try:
+        return target(**mapping)
+    except UmieError as error:
+        raise UmieError(f"{kind}: {error}") from error
+    except (TypeError, ValueError) as error:
+        raise UmieError(f"{kind}: a value does not fit: {error}") from error
+
+
+def _mapping(kind: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+        raise UmieError(f"{kind} is {value!r}: expected a mapping of names to values")
+    return value
+
+
+def _as_list(value: Any) -> list[Any]:
+    if value is None:
+        return []
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def _label(slot: str, part: Any) -> str:
+    """Return a part as the table names it, e.g. ``gated(gate=0.05)``."""
+    options = {"name": part} if isinstance(part, str) else dict(part)
+    name = str(options.pop("name", "visual_embedding" if slot == "visual_embedding" else "t5"))
+    if slot == "decoder" and "source" in options and name == "t5":
+        name = str(options.pop("source"))
+    inner = ", ".join(f"{key}={value}" for key, value in options.items())
+    return f"{name}({inner})" if inner else name

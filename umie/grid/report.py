@@ -1,0 +1,337 @@
+"""The report of a grid: one summary for each variant, as Markdown, CSV and a figure."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from umie.files import atomic_write
+from umie.grid.run import GridRun
+
+MEAN = "mean"
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Mean over seeds and the half width of its 95 % interval (Student's t); NaN with a single seed."""
+
+    mean: float
+    half_width: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Interval:
+        """Return the interval of some values."""
+        if len(values) < 2:
+            return cls(values[0] if values else math.nan, math.nan)
+        from scipy import stats
+
+        quantile = float(stats.t.ppf(0.975, len(values) - 1))
+        return cls(statistics.mean(values), quantile * statistics.stdev(values) / math.sqrt(len(values)))
+
+    def __str__(self) -> str:
+        if math.isnan(self.mean):
+            return "-"
+        return f"{self.mean:.3f}" if math.isnan(self.half_width) else f"{self.mean:.3f} ± {self.half_width:.3f}"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One variant over its seeds.
+
+    Args:
+        variant: its name.
+        lines: the good results, one for each seed.
+        scores: F1 by task, and under ``mean`` the average of the tasks that the grid averages.
+    """
+
+    variant: str
+    lines: Sequence[Mapping[str, Any]]
+    scores: Mapping[str, Interval]
+
+
+def rows(run: GridRun) -> list[Row]:
+    """Return one row for each variant, in the order of the grid; crashed cells are left out of the means."""
+    by_variant: dict[str, list[Mapping[str, Any]]] = {}
+    for cell in run.cells:
+        lines = by_variant.setdefault(cell.variant, [])
+        line = run.results.get(cell.hash)
+        if line is not None and line["status"] == "ok":
+            lines.append(line)
+    return [
+        Row(
+            variant,
+            lines,
+            {
+                name: Interval.of([score(line, name, run.grid.mean_over) for line in lines])
+                for name in [*run.data.tasks, MEAN]
+            },
+        )
+        for variant, lines in by_variant.items()
+    ]
+
+
+def score(line: Mapping[str, Any], name: str, mean_over: Sequence[str]) -> float:
+    """Return the F1 of one result on a task, or the mean over tasks."""
+    if name == MEAN:
+        return statistics.mean(line["metrics"][task]["f1"] for task in mean_over)
+    return float(line["metrics"][name]["f1"])
+
+
+def write_report(run: GridRun, output: Path) -> str:
+    """Write ``table.md``, ``table.csv`` and ``figure.png``; return the Markdown."""
+    table = rows(run)
+    markdown = _markdown(run, table)
+    with atomic_write(output / "table.md") as file:
+        file.write(markdown)
+    with atomic_write(output / "table.csv") as file:
+        file.write(_csv(run, table))
+    _figure(run, table, output / "figure.png")
+    return markdown
+
+
+def checks(run: GridRun) -> list[tuple[bool, str]]:
+    """Compare with the ceiling of text alone: what sees no picture must not pass it, beyond sampling error."""
+    found = []
+    for cell in run.cells:
+        line = run.results.get(cell.hash)
+        if line is None or line["status"] != "ok" or not run.data.ceilings:
+            continue
+        name = f"{cell.variant}, seed {cell.seed}"
+        if cell.parts["fusion"]["name"] == "text_only":
+            for task, ceiling in run.data.ceilings.items():
+                f1 = line["metrics"][task]["f1"]
+                error = 1.96 * line["metrics"][task]["standard_error"]
+                found.append(
+                    (
+                        f1 <= ceiling + error,
+                        f"{name}: {task} {f1:.3f} <= ceiling {ceiling:.3f} + sampling error {error:.3f}",
+                    )
+                )
+        else:
+            mean = score(line, MEAN, run.grid.mean_over)
+            ceiling = _mean_ceiling(run)
+            found.append(
+                (
+                    mean > ceiling,
+                    f"{name}: mean {mean:.3f} > mean ceiling {ceiling:.3f} by {mean - ceiling:.3f}",
+                )
+            )
+    return found
+
+
+def _mean_ceiling(run: GridRun) -> float:
+    return statistics.mean(run.data.ceilings[task] for task in run.grid.mean_over)
+
+
+def _markdown(run: GridRun, table: Sequence[Row]) -> str:
+    tasks = list(run.data.tasks)
+    averaged = ", ".join(task.upper() for task in run.grid.mean_over)
+    header = [
+        "variant",
+        "seeds",
+        *(task.upper() for task in tasks),
+        MEAN,
+        "gate",
+        "gate closed",
+        "visual gradient",
+    ]
+    header += ["parameters", "train s"]
+    body = []
+    if run.data.ceilings:
+        known = [f"{run.data.ceilings[task]:.3f}" for task in tasks]
+        body.append(["*ceiling of text alone*", "", *known, f"{_mean_ceiling(run):.3f}", "", "", "", "", ""])
+    for row in table:
+        health = [_mean_of(row.lines, "health", key) for key in ("gate_mean", "gate_closed", "visual_gradient")]
+        gate, closed, gradient = health
+        body.append(
+            [
+                row.variant,
+                str(len(row.lines)),
+                *(str(row.scores[name]) for name in [*tasks, MEAN]),
+                "-" if gate is None else f"{gate:.2f}",
+                "-" if closed is None else f"{closed:.0%}",
+                "-" if gradient is None else f"{gradient:.2g}",
+                f"{row.lines[0]['parameters']:,}" if row.lines else "-",
+                "-" if not row.lines else f"{statistics.mean(line['seconds']['train'] for line in row.lines):.0f}",
+            ]
+        )
+    split = run.grid.evaluation.split
+    parts = [
+        f"# {run.grid.name}",
+        f"Strict micro-F1 on the {split} split ({run.data.num_records[split]} records). Mean over seeds ± half width of "
+        f"the 95 % interval (Student's t over seeds). `{MEAN}` averages {averaged}.",
+        _markdown_table(header, body),
+        _glossary(run),
+        "## Every cell",
+        _cells(run, tasks),
+        "## Data",
+        _data_facts(run),
+    ]
+    if found := checks(run):
+        parts += [
+            "## Checks against the ceiling of text alone",
+            "\n".join(f"- {'holds' if holds else 'DOES NOT HOLD'}: {text}" for holds, text in found),
+        ]
+    if run.grid.notes:
+        parts += ["## Notes", "\n".join(f"- {note}" for note in run.grid.notes)]
+    if run.crashed:
+        parts.append(f"## Crashed ({len(run.crashed)}; run the grid again to try them again)")
+        for cell in run.crashed:
+            line = run.results.get(cell.hash, {})
+            parts.append(
+                f"{cell.variant}, seed {cell.seed}: {line.get('error', 'not run')}\n\n```\n{line.get('traceback', '')}\n```"
+            )
+    return "\n\n".join(parts) + "\n"
+
+
+def _glossary(run: GridRun) -> str:
+    lines = []
+    if run.data.ceilings:
+        lines.append(
+            "*Ceiling of text alone*: the best F1 that any rule can reach which sees only the text, computed from the "
+            "distribution that the data set is drawn from."
+        )
+    lines.append(
+        "*Gate*: mean over the records with a picture; *gate closed*: share of them with g <= 0, where the visual path "
+        "starves; *visual gradient*: norm of the loss's gradient on the visual path after training."
+    )
+    return "\n\n".join(lines)
+
+
+def _cells(run: GridRun, tasks: Sequence[str]) -> str:
+    header = [
+        "variant",
+        "seed",
+        *(f"{task.upper()} (± 1.96 s.e.)" for task in tasks),
+        MEAN,
+        "gate closed",
+        "dropped",
+    ]
+    body = []
+    for cell in run.cells:
+        line = run.results.get(cell.hash)
+        if line is None or line["status"] != "ok":
+            body.append([cell.variant, str(cell.seed), *["crashed" if line else "not run"] * (len(tasks) + 1), "", ""])
+            continue
+        metrics = line["metrics"]
+        closed = line["health"].get("gate_closed")
+        body.append(
+            [
+                cell.variant,
+                str(cell.seed),
+                *(f"{metrics[task]['f1']:.3f} ± {1.96 * metrics[task]['standard_error']:.3f}" for task in tasks),
+                f"{score(line, MEAN, run.grid.mean_over):.3f}",
+                "-" if closed is None else f"{closed:.0%}",
+                str(sum(metrics[task]["dropped"] for task in tasks)),
+            ]
+        )
+    return _markdown_table(header, body) + (
+        "\n\n± here is the sampling error over the records of the split, for one trained model. *Dropped*: generated "
+        "items that were ill-formed, not in the text, or no region."
+    )
+
+
+def _data_facts(run: GridRun) -> str:
+    facts = [
+        f"- {split}: {run.data.num_records[split]} records, {run.data.num_pictures[split]} with a picture"
+        for split in run.data.num_records
+    ]
+    missing = run.grid.missing_pictures
+    facts.append(f"- a picture that is missing or cannot be read: `{missing}`")
+    lines = [line for line in run.results.values() if line["status"] == "ok"]
+    truncated = {
+        f"{name.replace('_', ' ')} ({split})": max(line["counts"].get(split, {}).get(name, 0) for line in lines)
+        for split in ("train", run.grid.evaluation.split)
+        for name in ("truncated_inputs", "truncated_targets")
+        if lines
+    }
+    facts += [f"- {name}: {count}" for name, count in truncated.items() if count]
+    if lines:
+        used = lines[-1]["versions"]
+        facts.append(
+            f"- device {lines[-1]['device']}, {lines[-1]['threads']} threads a cell; "
+            + ", ".join(f"{name} {version}" for name, version in used.items())
+        )
+    return "\n".join(facts)
+
+
+def _markdown_table(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    columns = [max(len(str(line[index])) for line in [header, *body]) for index in range(len(header))]
+    lines = [header, ["-" * width for width in columns], *body]
+    return "\n".join(
+        "| " + " | ".join(str(value).ljust(width) for value, width in zip(line, columns, strict=True)) + " |"
+        for line in lines
+    )
+
+
+def _csv(run: GridRun, table: Sequence[Row]) -> str:
+    """One line for each variant and task, with the single values beside mean and interval."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["variant", "task", "num_seeds", "f1_mean", "f1_t95_half_width", "f1_by_seed", "ceiling"])
+    for row in table:
+        for name, interval in row.scores.items():
+            values = [score(line, name, run.grid.mean_over) for line in row.lines]
+            ceiling = run.data.ceilings.get(name, _mean_ceiling(run) if run.data.ceilings and name == MEAN else None)
+            writer.writerow(
+                [
+                    row.variant,
+                    name,
+                    len(values),
+                    _plain(interval.mean),
+                    _plain(interval.half_width),
+                    " ".join(f"{line['seed']}:{value:.6f}" for line, value in zip(row.lines, values, strict=True)),
+                    _plain(ceiling),
+                ]
+            )
+    return buffer.getvalue()
+
+
+def _figure(run: GridRun, table: Sequence[Row], path: Path) -> None:
+    """Draw the mean of each variant and task as a bar, each seed as a dot, each ceiling as a line."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    names = [*run.data.tasks, MEAN]
+    shown = [row for row in table if row.lines]
+    figure = Figure(figsize=(1.6 + 1.7 * len(names), 4.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    width = 0.8 / max(1, len(shown))
+    for index, row in enumerate(shown):
+        places = [place - 0.4 + (index + 0.5) * width for place in range(len(names))]
+        means = [row.scores[name].mean for name in names]
+        axes.bar(places, means, width * 0.92, label=row.variant, color=f"C{index}", alpha=0.75)
+        for place, name in zip(places, names, strict=True):
+            values = [score(line, name, run.grid.mean_over) for line in row.lines]
+            axes.plot([place] * len(values), values, "o", color="black", markersize=3)
+    if run.data.ceilings:
+        values = [run.data.ceilings[name] for name in names[:-1]] + [_mean_ceiling(run)]
+        for place, value in enumerate(values):
+            label = "ceiling of text alone" if place == 0 else None
+            axes.plot([place - 0.45, place + 0.45], [value, value], "--", color="black", linewidth=1.2, label=label)
+    axes.set_xticks(range(len(names)), [name.upper() if name != MEAN else name for name in names])
+    axes.set_ylim(0, 1)
+    axes.set_ylabel(f"strict micro-F1 ({run.grid.evaluation.split} split)")
+    axes.set_title(f"{run.grid.name}: mean over seeds (bars), each seed (dots)", fontsize=10)
+    axes.grid(axis="y", alpha=0.3)
+    axes.set_axisbelow(True)
+    if shown:
+        axes.legend(fontsize=8, ncols=min(3, len(shown) + 1), loc="upper center", bbox_to_anchor=(0.5, -0.08))
+    with atomic_write(path, "wb") as file:
+        figure.savefig(file, format="png", dpi=150)
+
+
+def _mean_of(lines: Sequence[Mapping[str, Any]], group: str, key: str) -> float | None:
+    values = [line[group][key] for line in lines if key in line[group]]
+    return statistics.mean(values) if values else None
+
+
+def _plain(value: float | None) -> str:
+    return "" if value is None or math.isnan(value) else f"{value:.6f}"

@@ -1,0 +1,227 @@
+"""UmieProcessor: records to batches of tensors, and generated token ids back to records."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from umie import encoders, tasks
+from umie.encoders.base import Preprocessor, collate, pad_stack
+from umie.errors import UmieError, UnknownNameError
+from umie.files import atomic_write
+from umie.records import Record
+from umie.tasks import Items, Query, Task
+
+PICTURE_POLICIES = ("error", "text_only")
+IGNORED = -100  # label of positions that the loss passes over
+FILE = "umie_processor.json"
+
+
+class UmieProcessor:
+    """The tensors' side of a variant: tokenizer, picture preprocessing, tasks and their label schemas.
+
+    Args:
+        tokenizer: the decoder's.
+        encoder: name and options of the visual encoder, as in UmieConfig; no weights are needed here.
+        task_options: for each task its options (``labels``, ``variant``, ``style``); a task left out has the
+            paper's.
+        max_input_tokens: longer inputs lose the end of their text, which ``counts`` tells (paper: 256).
+        max_target_tokens: as above for targets (paper: 128).
+        missing_pictures: what a picture that is not there or cannot be read does: ``error`` or ``text_only``.
+
+    Attributes:
+        counts: how often an input or target was truncated, a picture was missing, an item dropped.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        encoder: Mapping[str, Any],
+        task_options: Mapping[str, Mapping[str, Any]] | None = None,
+        *,
+        max_input_tokens: int = 256,
+        max_target_tokens: int = 128,
+        missing_pictures: str = "error",
+    ) -> None:
+        if missing_pictures not in PICTURE_POLICIES:
+            raise UnknownNameError("policy for missing pictures", missing_pictures, PICTURE_POLICIES)
+        self.tokenizer = tokenizer
+        self.encoder = dict(encoder)
+        self.task_options = {name: dict(options) for name, options in (task_options or {}).items()}
+        self.max_input_tokens = max_input_tokens
+        self.max_target_tokens = max_target_tokens
+        self.missing_pictures = missing_pictures
+        self.preprocessor = _preprocessor(self.encoder)
+        self.counts: Counter[str] = Counter()
+        self._tasks: dict[str, Task[Any]] = {}
+
+    def task(self, task: str | Task[Any]) -> Task[Any]:
+        """Return the task of this name with this processor's options; a built task is passed through."""
+        if isinstance(task, Task):
+            return task
+        if task not in self._tasks:
+            self._tasks[task] = tasks.registry.build(task, **self.task_options.get(task, {}))
+        return self._tasks[task]
+
+    def __call__(self, records: Record | Iterable[Record], task: str | Task[Any]) -> dict[str, Tensor]:
+        """Return the batch of all queries about the records, in their order.
+
+        Args:
+            records: one record or several; a record may give several queries (MRE: one a pair, MEAE: one an
+                event).
+            task: a task's name, or a built task.
+
+        Returns:
+            ``input_ids`` and ``attention_mask [Q, T]``, ``labels [Q, L]`` (-100 in padding), ``boxes
+            [Q, V, 4]``, ``visual_mask [Q, V]`` and the encoder's own tensors; Q counts queries.
+
+        Raises:
+            UmieError: no record gives a query, or a picture cannot be read under the policy ``error``.
+        """
+        task = self.task(task)
+        items = []
+        for record in _as_list(records):
+            queries = task.queries(record)
+            pictured = self.encode_picture(record) if queries else {}
+            items += [{**self.encode_query(record, query), **pictured} for query in queries]
+        if not items:
+            raise UmieError(
+                f"no queries: {task.name} asks about the pairs of `relations` (type 'none' where unknown) or the "
+                "`events` of a record, and none of these records has any"
+            )
+        return self.collate(items)
+
+    def encode_query(self, record: Record, query: Query) -> dict[str, Tensor]:
+        """Return ``input_ids [T]`` and ``labels [L]`` of one query: the instruction, then the text."""
+        input_ids = self._token_ids(f"{query.instruction} {record.text}", self.max_input_tokens, "truncated_inputs")
+        labels = self._token_ids(query.target, self.max_target_tokens, "truncated_targets")
+        return {"input_ids": torch.tensor(input_ids), "labels": torch.tensor(labels)}
+
+    def encode_picture(self, record: Record) -> dict[str, Tensor]:
+        """Return the visual tensors of one record; without slots where it has no picture, or under the policy.
+
+        Raises:
+            UmieError: the picture cannot be read and the policy is ``error``.
+        """
+        if record.image is None:
+            return self.preprocessor.one(None)
+        try:
+            path = record.image_path()
+            picture: Any = record.image if path is None else path
+            return self.preprocessor.one(picture, record.regions)
+        except UmieError as error:
+            if self.missing_pictures == "error":
+                name = record.id or record.text[:40]
+                raise UmieError(f"record {name!r}: {error}; mend it, or set missing_pictures to text_only") from error
+            self.counts["missing_pictures"] += 1
+            return self.preprocessor.one(None)
+
+    def collate(self, items: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+        """Pad and stack encoded queries into one batch."""
+        pad = self.tokenizer.pad_token_id
+        texts = [item["input_ids"] for item in items]
+        batch = {
+            "input_ids": pad_stack(texts, pad),
+            "attention_mask": pad_stack([torch.ones_like(text) for text in texts]),
+            "labels": pad_stack([item["labels"] for item in items], IGNORED),
+        }
+        visual = [{name: value for name, value in item.items() if name not in batch} for item in items]
+        return {**batch, **collate(visual)}
+
+    def decode(
+        self,
+        token_ids: Tensor | Sequence[Sequence[int]],
+        records: Record | Iterable[Record],
+        task: str | Task[Any],
+    ) -> list[Record]:
+        """Return the records with what was generated about them as their only annotation of this task.
+
+        Args:
+            token_ids: ``[Q, L]``, one row for each query, as ``__call__`` ordered them.
+            records: the same records as given there.
+            task: the same task.
+
+        Raises:
+            UmieError: there are more or fewer rows than queries.
+        """
+        task = self.task(task)
+        records = _as_list(records)
+        found = self.parse(self.decode_text(token_ids), records, task)
+        return [task.with_items(record, items) for record, items in zip(records, found, strict=True)]
+
+    def decode_text(self, token_ids: Tensor | Sequence[Sequence[int]]) -> list[str]:
+        """Return the generated strings, without special tokens."""
+        rows = token_ids.tolist() if isinstance(token_ids, Tensor) else token_ids
+        return self.tokenizer.batch_decode(rows, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+
+    def parse(self, outputs: Sequence[str], records: Sequence[Record], task: str | Task[Any]) -> list[Items[Any]]:
+        """Return, for each record, the items of all its queries, from one generated string for each query."""
+        task = self.task(task)
+        queries = [task.queries(record) for record in records]
+        total = sum(map(len, queries))
+        if len(outputs) != total:
+            raise UmieError(f"{len(outputs)} outputs for {total} queries: pass the records that were asked about")
+        remaining = iter(outputs)
+        found = []
+        for record, asked in zip(records, queries, strict=True):
+            items: Items[Any] = Items()
+            for query in asked:
+                parsed = task.parse(next(remaining), record.text, query.focus, len(record.regions))
+                items.extend(item for item in parsed if item not in items)
+                items.dropped += parsed.dropped
+            self.counts["dropped_items"] += items.dropped
+            found.append(items)
+        return found
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write the tokenizer and the options into a folder, beside the model."""
+        self.tokenizer.save_pretrained(str(folder))
+        options = {
+            "encoder": self.encoder,
+            "task_options": self.task_options,
+            "max_input_tokens": self.max_input_tokens,
+            "max_target_tokens": self.max_target_tokens,
+            "missing_pictures": self.missing_pictures,
+        }
+        with atomic_write(Path(folder) / FILE) as file:
+            json.dump(options, file, indent=2, ensure_ascii=False)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> UmieProcessor:
+        """Load what ``save_pretrained`` wrote.
+
+        Raises:
+            UmieError: the folder holds no processor.
+        """
+        try:
+            options = json.loads((Path(folder) / FILE).read_text(encoding="utf-8"))
+        except (OSError, json.JSONDecodeError) as error:
+            raise UmieError(f"{folder} holds no {FILE}: save model and processor into one folder") from error
+        return cls(AutoTokenizer.from_pretrained(str(folder)), **options)
+
+    def _token_ids(self, text: str, limit: int, counter: str) -> list[int]:
+        ids: list[int] = self.tokenizer(text).input_ids
+        if len(ids) > limit:
+            self.counts[counter] += 1
+            ids = [*ids[: limit - 1], self.tokenizer.eos_token_id]
+        return ids
+
+
+def _as_list(records: Record | Iterable[Record]) -> list[Record]:
+    return [records] if isinstance(records, Record) else list(records)
+
+
+def _preprocessor(encoder: Mapping[str, Any]) -> Preprocessor:
+    options = dict(encoder)
+    name = options.pop("name")
+    encoders.registry.check(name, options)
+    part: Any = encoders.registry.get(name)
+    preprocessor: Preprocessor = part.Preprocessor(part.Config(**options))
+    return preprocessor

@@ -1,0 +1,182 @@
+"""The task contract: what is asked about a record, how the answer is written, read back and scored."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
+
+from umie.errors import UmieError, UnknownNameError
+from umie.records import Record, Span
+from umie.tasks import grammar, metrics
+
+I = TypeVar("I")  # noqa: E741 - the item type: Entity, Relation or Event
+
+VARIANTS = ("paper", "I0", "I1", "I2")
+STYLES = ("structured",)
+
+
+class Pair(NamedTuple):
+    """The head and tail spans that an MRE query asks about."""
+
+    head: Span
+    tail: Span
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskConfig:
+    """What a task asks for and how it words the question.
+
+    Args:
+        labels: the label schema, in the order in which the instruction lists it; None takes the paper's.
+        variant: the instruction: ``paper`` (Table 2) or a rewording ``I0``, ``I1``, ``I2`` (Table 6).
+        style: how targets are written.
+
+    Raises:
+        UmieError: an unknown variant or style, an empty, repeated or padded label.
+    """
+
+    labels: tuple[str, ...] | None = None
+    variant: str = "paper"
+    style: str = "structured"
+
+    def __post_init__(self) -> None:
+        if self.variant not in VARIANTS:
+            raise UnknownNameError("instruction variant", self.variant, VARIANTS)
+        if self.style not in STYLES:
+            raise UnknownNameError("output style", self.style, STYLES)
+        if self.labels is None:
+            return
+        given: Any = self.labels
+        if not isinstance(given, list | tuple) or not all(isinstance(label, str) for label in given):
+            raise UmieError(f"labels is {given!r}: give a list of strings")
+        labels = tuple(given)
+        object.__setattr__(self, "labels", labels)
+        if not labels:
+            raise UmieError("labels is empty: give at least one, or leave it out for the paper's")
+        for label in labels:
+            if not label or label != label.strip() or labels.count(label) > 1:
+                raise UmieError(f"label {label!r} is empty, repeated, or has white space around it")
+
+
+@dataclass(frozen=True)
+class Query:
+    """One question about a record: the instruction, the answer, and the pair or event it is about."""
+
+    instruction: str
+    target: str
+    focus: Any = None
+
+
+class Items(list[I], Generic[I]):
+    """Items read from an output; ``dropped`` counts what was ill-formed, not in the text, or no region."""
+
+    def __init__(self, items: Iterable[I] = (), dropped: int = 0) -> None:
+        super().__init__(items)
+        self.dropped = dropped
+
+
+@dataclass(frozen=True)
+class Task(ABC, Generic[I]):
+    """A task formatter: records to queries, generated strings to items, items to strict micro-F1."""
+
+    config: TaskConfig = field(default_factory=TaskConfig)
+
+    Config: ClassVar[type[TaskConfig]] = TaskConfig
+    name: ClassVar[str]
+    default_labels: ClassVar[tuple[str, ...]]
+    label_noun: ClassVar[str]
+    templates: ClassVar[Mapping[str, str]]
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The label schema in force."""
+        return self.default_labels if self.config.labels is None else self.config.labels
+
+    @property
+    def instruction_template(self) -> str:
+        """The wording of the chosen variant, with ``{labels}`` and the task's own fields."""
+        return self.templates[self.config.variant]
+
+    @abstractmethod
+    def queries(self, record: Record) -> list[Query]:
+        """Return what is asked about a record; see the task for how many queries that is."""
+
+    @abstractmethod
+    def items(self, record: Record) -> list[I]:
+        """Return the record's annotated items of this task."""
+
+    @abstractmethod
+    def keys(self, item: I) -> Iterator[Hashable]:
+        """Yield what an item must match strictly to count as found; nothing if it is never a positive."""
+
+    @abstractmethod
+    def with_items(self, record: Record, items: Iterable[I]) -> Record:
+        """Return the record with these items as its only annotation of this task."""
+
+    @abstractmethod
+    def used_labels(self, record: Record) -> Iterator[str]:
+        """Yield every label of this task that the record's annotation uses."""
+
+    @abstractmethod
+    def _read(self, raw: grammar.RawItem, text: str, focus: Any, num_regions: int) -> I | None:
+        """Turn one well-formed raw item into an item, or None if it has no place in text or picture."""
+
+    def parse(self, output: str, text: str, focus: Any = None, num_regions: int = 0) -> Items[I]:
+        """Read the items of a generated string; any string is allowed, and none raises.
+
+        Args:
+            output: what a decoder generated.
+            text: the record's text, which spans must occur in.
+            focus: ``Query.focus`` of the query that was asked. Without the focus that MRE and MEAE need,
+                every item is dropped.
+            num_regions: how many regions the record has.
+
+        Returns:
+            The items without repetitions, in the order of the output; ``.dropped`` counts the rest. A label
+            outside the schema is kept: scoring decides whether it is right.
+        """
+        raw_items, dropped = grammar.parse(output)
+        read = [self._read(raw, text, focus, num_regions) for raw in raw_items]
+        return Items(dict.fromkeys(item for item in read if item is not None), dropped + read.count(None))
+
+    def counts(self, predictions: Sequence[Iterable[I]], references: Sequence[Record]) -> list[metrics.Counts]:
+        """Return true positives, predicted and gold items of every record.
+
+        Raises:
+            UmieError: there is not one list of predictions for each record.
+        """
+        if len(predictions) != len(references):
+            raise UmieError(f"{len(predictions)} lists of predictions for {len(references)} records")
+        return [
+            metrics.count_matches(self._key_set(predicted), self._key_set(self.items(record)))
+            for predicted, record in zip(predictions, references, strict=True)
+        ]
+
+    def score(self, predictions: Sequence[Iterable[I]], references: Sequence[Record]) -> dict[str, float]:
+        """Return strict micro precision, recall and F1 (0..1) over all records.
+
+        Args:
+            predictions: per record, its items over all queries; repetitions count once.
+            references: the records with their annotation.
+        """
+        return metrics.micro_f1(self.counts(predictions, references))
+
+    def check(self, record: Record) -> None:
+        """Raise UmieError if the record's annotation uses a label outside the schema."""
+        for label in self.used_labels(record):
+            if label not in self.labels:
+                raise UnknownNameError(f"{self.name} label", label, self.labels)
+
+    def _key_set(self, items: Iterable[I]) -> set[Hashable]:
+        return {key for item in items for key in self.keys(item)}
+
+    def _instruct(self, **fields: str) -> str:
+        return self.instruction_template.format(labels=", ".join(self.labels), **fields)
+
+
+def span_item(label: str, text: str, span: Span) -> grammar.RawItem:
+    """Return the raw form of a labelled span."""
+    start, end = span
+    return grammar.RawItem(label, text[start:end], occurrence=grammar.occurrence_of(text, span))

@@ -1,0 +1,90 @@
+"""MEAE: multimodal event argument extraction; one query for each event."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Iterator
+from dataclasses import replace
+from typing import Any
+
+from umie.records import Argument, Event, Record
+from umie.tasks import grammar, registry
+from umie.tasks.base import Query, Task, span_item
+
+
+@registry.register("meae")
+class MEAE(Task[Event]):
+    """Arguments of an event, which the query names: spans of the text, or regions of the picture (``O1``).
+
+    An item is an Event with exactly one argument. Source: UMIE, Table 2. The paper lists the roles of the
+    event's type; this task lists every role of the schema, so that the prompt gives nothing away.
+    The paper prints variants for MNER only; I0 to I2 are the same rewordings.
+    """
+
+    name = "meae"
+    default_labels = (
+        "Agent", "Person", "Place", "Instrument", "Attacker", "Target", "Victim", "Entity", "Police", "Artifact",
+        "Vehicle", "Destination", "Origin", "Giver", "Recipient", "Money",
+    )  # fmt: skip
+    label_noun = "role"
+    templates = {
+        "paper": "Given an {type} event, please extract the corresponding argument type: {labels}.",
+        "I0": "Given an {type} event and the argument types: {labels}. Please extract the specified argument type.",
+        "I1": "Identify the argument type of the {type} event from the given sentence: {labels}.",
+        "I2": "Please extract argument type of the {type} event in the sentence. Option: {labels}.",
+    }
+
+    def queries(self, record: Record) -> list[Query]:
+        """Return one query for each event; its target lists spans by their place, then regions by index."""
+        queries = []
+        for event in _merge(record.events):
+            spans = sorted((argument.span, argument.role) for argument in event.arguments if argument.span is not None)
+            regions = sorted(
+                (argument.region, argument.role) for argument in event.arguments if argument.region is not None
+            )
+            raw = [span_item(role, record.text, span) for span, role in spans]
+            raw += [grammar.RawItem(role, grammar.region_name(index), is_region=True) for index, role in regions]
+            focus = replace(event, arguments=())
+            queries.append(Query(self._instruct(type=event.type), grammar.linearise(raw), focus))
+        return queries
+
+    def items(self, record: Record) -> list[Event]:
+        """Return one Event for each annotated argument."""
+        return [replace(event, arguments=(argument,)) for event in record.events for argument in event.arguments]
+
+    def keys(self, item: Event) -> Iterator[Hashable]:
+        """Yield event type, trigger, role and filler of every argument."""
+        for argument in item.arguments:
+            yield (item.type, item.trigger, argument.role, argument.span, argument.region)
+
+    def with_items(self, record: Record, items: Iterable[Event]) -> Record:
+        """Return the record with its events asked about, their arguments replaced by these."""
+        asked = [replace(event, arguments=()) for event in record.events]
+        return replace(record, events=_merge([*asked, *items]))
+
+    def used_labels(self, record: Record) -> Iterator[str]:
+        """Yield the roles."""
+        return (argument.role for event in record.events for argument in event.arguments)
+
+    def _read(self, raw: grammar.RawItem, text: str, focus: Any, num_regions: int) -> Event | None:
+        if raw.filler is None or focus is None:
+            return None
+        if raw.is_region:
+            region = grammar.region_index(raw.filler)
+            if region is None or region >= num_regions:
+                return None
+            argument = Argument(raw.label, region=region)
+        else:
+            span = grammar.locate(text, raw.filler, raw.occurrence)
+            if span is None:
+                return None
+            argument = Argument(raw.label, span)
+        return Event(focus.type, focus.trigger, (argument,))
+
+
+def _merge(events: Iterable[Event]) -> tuple[Event, ...]:
+    """Join events of the same type and trigger: a query cannot tell them apart."""
+    merged: dict[tuple[Any, ...], dict[Argument, None]] = {}
+    for event in events:
+        arguments = merged.setdefault((event.type, event.trigger), {})
+        arguments.update(dict.fromkeys(event.arguments))
+    return tuple(Event(name, trigger, tuple(arguments)) for (name, trigger), arguments in merged.items())

@@ -1,0 +1,62 @@
+"""MED: multimodal event detection; one query a record."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Iterator
+from dataclasses import replace
+from typing import Any
+
+from umie.records import Event, Record
+from umie.tasks import grammar, registry
+from umie.tasks.base import Query, Task, span_item
+
+
+@registry.register("med")
+class MED(Task[Event]):
+    """Event types with their trigger spans; an event that only the picture shows has no trigger.
+
+    Source: UMIE, Table 2. The paper prints variants for MNER only; I0 to I2 are the same rewordings.
+    """
+
+    name = "med"
+    default_labels = (
+        "arrest jail", "meet", "attack", "transport", "demonstrate", "phone write", "die", "transfer",
+    )  # fmt: skip
+    label_noun = "event"
+    templates = {
+        "paper": "Please extract the following event type: {labels}.",
+        "I0": "Given the event types: {labels}. Please extract the specified event type.",
+        "I1": "Identify the following event type from the given sentence: {labels}.",
+        "I2": "Please extract event type in the sentence. Option: {labels}.",
+    }
+
+    def queries(self, record: Record) -> list[Query]:
+        """Return one query; its target lists the events by the place of their triggers."""
+        events = sorted(record.events, key=lambda event: event.trigger or (-1, -1))
+        raw = (
+            grammar.RawItem(event.type) if event.trigger is None else span_item(event.type, record.text, event.trigger)
+            for event in events
+        )
+        return [Query(self._instruct(), grammar.linearise(raw))]
+
+    def items(self, record: Record) -> list[Event]:
+        """Return the record's events."""
+        return list(record.events)
+
+    def keys(self, item: Event) -> Iterator[Hashable]:
+        """Yield type and trigger span."""
+        yield (item.type, item.trigger)
+
+    def with_items(self, record: Record, items: Iterable[Event]) -> Record:
+        """Return the record with these events."""
+        return replace(record, events=tuple(items))
+
+    def used_labels(self, record: Record) -> Iterator[str]:
+        """Yield the event types."""
+        return (event.type for event in record.events)
+
+    def _read(self, raw: grammar.RawItem, text: str, focus: Any, num_regions: int) -> Event | None:
+        if raw.filler is None:
+            return Event(raw.label)
+        span = None if raw.is_region else grammar.locate(text, raw.filler, raw.occurrence)
+        return Event(raw.label, span) if span else None

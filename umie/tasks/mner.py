@@ -1,0 +1,54 @@
+"""MNER: multimodal named entity recognition; one query a record."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Iterator
+from dataclasses import replace
+from typing import Any
+
+from umie.records import Entity, Record
+from umie.tasks import grammar, registry
+from umie.tasks.base import Query, Task, span_item
+
+
+@registry.register("mner")
+class MNER(Task[Entity]):
+    """Typed spans of the text. Source: UMIE, Table 2 (instruction) and Table 6 (variants)."""
+
+    name = "mner"
+    default_labels = ("person", "location", "miscellaneous", "organization")
+    label_noun = "entity"
+    templates = {
+        "paper": "Please extract the following entity type: {labels}.",
+        "I0": "Given the entity types: {labels}. Please extract the specified entity type.",
+        "I1": "Identity the following entity type from the given sentence: {labels}.",  # as printed
+        "I2": "Please extract entity type in the sentence. Option: {labels}.",
+    }
+
+    def queries(self, record: Record) -> list[Query]:
+        """Return one query; its target lists the entities by their place in the text."""
+        entities = sorted(record.entities, key=lambda entity: entity.span)
+        target = grammar.linearise(span_item(entity.type, record.text, entity.span) for entity in entities)
+        return [Query(self._instruct(), target)]
+
+    def items(self, record: Record) -> list[Entity]:
+        """Return the record's entities."""
+        return list(record.entities)
+
+    def keys(self, item: Entity) -> Iterator[Hashable]:
+        """Yield type and span."""
+        yield (item.type, item.span)
+
+    def with_items(self, record: Record, items: Iterable[Entity]) -> Record:
+        """Return the record with these entities."""
+        return replace(record, entities=tuple(items))
+
+    def used_labels(self, record: Record) -> Iterator[str]:
+        """Yield the entity types."""
+        return (entity.type for entity in record.entities)
+
+    def _read(self, raw: grammar.RawItem, text: str, focus: Any, num_regions: int) -> Entity | None:
+        if raw.filler is None or raw.is_region:
+            return None
+        span = grammar.locate(text, raw.filler, raw.occurrence)
+        return Entity(raw.label, span, text[slice(*span)]) if span else None

@@ -1,0 +1,68 @@
+"""What the parts hand to each other: visual features from encoders, fused states from fusion modules.
+
+Shapes: B batch, T text tokens, V visual slots, D model width, H heads. Masks are bool, True = real.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class VisualFeatures:
+    """Features of the visual slots of a batch: the whole image first, then its regions.
+
+    Args:
+        features: ``[B, V, Dv]``.
+        boxes: ``[B, V, 4]`` as x1, y1, x2, y2, relative to the image (0..1).
+        mask: bool ``[B, V]``, True where the slot is real.
+
+    Raises:
+        ValueError: the shapes do not fit together, or the mask is not bool.
+    """
+
+    features: torch.Tensor
+    boxes: torch.Tensor
+    mask: torch.Tensor
+
+    def __post_init__(self) -> None:
+        slots = tuple(self.features.shape[:2])
+        if self.features.ndim != 3 or tuple(self.boxes.shape) != (*slots, 4) or tuple(self.mask.shape) != slots:
+            raise ValueError(
+                "VisualFeatures expects features [B, V, Dv], boxes [B, V, 4], mask [B, V]; got "
+                f"{list(self.features.shape)}, {list(self.boxes.shape)}, {list(self.mask.shape)}."
+            )
+        if str(self.mask.dtype) != "torch.bool":
+            raise ValueError(f"VisualFeatures expects a bool mask (True = real), got {self.mask.dtype}.")
+
+    def to(self, *args: Any, **kwargs: Any) -> VisualFeatures:
+        """Return a copy moved by ``Tensor.to``; a change of dtype touches the features and boxes only."""
+        moved = self.features.to(*args, **kwargs)
+        return dataclasses.replace(
+            self,
+            features=moved,
+            boxes=self.boxes.to(*args, **kwargs),
+            mask=self.mask.to(moved.device),
+        )
+
+
+@dataclass(frozen=True)
+class FusedStates:
+    """States that the decoder attends over.
+
+    Args:
+        states: ``[B, T', D]``; T' is T, or T + V where the fusion appends visual slots.
+        mask: bool ``[B, T']``.
+        gate: ``[B]`` or finer, or None where the fusion has no gate.
+        attention: ``[B, H, T, V]`` weights over the visual slots, where asked for.
+    """
+
+    states: torch.Tensor
+    mask: torch.Tensor
+    gate: torch.Tensor | None = None
+    attention: torch.Tensor | None = None

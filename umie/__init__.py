@@ -21,7 +21,22 @@ _NAMES = {
     "compose": "umie.composition",
 }
 
-__all__ = [*_NAMES, *_PACKAGES]
+__all__ = [
+    "Record",
+    "Registry",
+    "UmieConfig",
+    "UmieError",
+    "UmieModel",
+    "UmieProcessor",
+    "compose",
+    "data",
+    "decoders",
+    "encoders",
+    "fusion",
+    "grid",
+    "records",
+    "tasks",
+]
 
 if TYPE_CHECKING:
     from umie import data, decoders, encoders, fusion, grid, records, tasks

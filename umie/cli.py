@@ -135,7 +135,11 @@ def ablate(
         run = run_grid(grid, root, output, display)
     from umie.grid.report import write_report
 
-    out.print(Markdown(write_report(run, output)) if out.is_terminal else _table_only(output), markup=False)
+    report = write_report(run, output)
+    if out.is_terminal:
+        out.print(Markdown(report))
+    else:
+        sys.stdout.write(report)
     out.print(f"\nWritten: {output / 'table.md'}, {output / 'table.csv'}, {output / 'figure.png'}", highlight=False)
     if run.crashed:
         err.print(
@@ -163,10 +167,6 @@ def synthetic(
         out.print(f"{split}: {getattr(config, split)} records in {path}", highlight=False)
     shown = ", ".join(f"{task.upper()} {ceiling:.3f}" for task, ceiling in ceilings(config).items())
     out.print(f"ceiling of text alone: {shown}", highlight=False)
-
-
-def _table_only(output: Path) -> str:
-    return (output / "table.md").read_text(encoding="utf-8")
 
 
 class _Display:

@@ -70,8 +70,8 @@ def evaluate(
     gates: list[float] = []
     for done, chunk in enumerate(chunks, start=1):
         batch = processor.collate([encoded[index] for index in chunk])
-        batch = {name: value.to(model.device) for name, value in batch.items() if name != "labels"}
-        fused, _, _ = model.fuse(**batch)
+        inputs: dict[str, Any] = {name: value.to(model.device) for name, value in batch.items() if name != "labels"}
+        fused, _, _ = model.fuse(**inputs)
         generated = model.decoder.generate(
             fused, **{"max_new_tokens": processor.max_target_tokens, **generation_options}
         )
@@ -79,7 +79,7 @@ def evaluate(
             outputs[index] = output
         if fused.gate is not None:
             gate = fused.gate.reshape(len(chunk), -1).mean(dim=1)
-            gates += gate[batch["visual_mask"].any(dim=1)].tolist()
+            gates += gate[inputs["visual_mask"].any(dim=1)].tolist()
         if on_batch is not None:
             on_batch(done, len(chunks))
     found = processor.parse(outputs, records, built)

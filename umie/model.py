@@ -20,7 +20,7 @@ from umie.types import FusedStates, VisualFeatures
 
 
 @strict
-class UmieConfig(PreTrainedConfig):  # type: ignore[misc] # transformers makes its dataclass by a decorator mypy cannot see
+class UmieConfig(PreTrainedConfig):
     """The whole variant: for each slot the registered name and the options of its part.
 
     Args:
@@ -85,19 +85,19 @@ class UmieModel(PreTrainedModel):
 
     def __init__(self, config: UmieConfig) -> None:
         super().__init__(config)
-        self.decoder = _construct(decoders.registry, config.decoder)
+        self.decoder = _construct(decoders.registry, config.decoder or {})
         widths = dict(self.decoder.widths)
-        self.fusion = _construct(fusion.registry, config.fusion, widths)
+        self.fusion = _construct(fusion.registry, config.fusion or {}, widths)
         self.encoder: encoders.VisualEncoder | None = None
         self.visual_embedding: VisualEmbedding | None = None
         if self.fusion.uses_picture:
-            self.encoder = _construct(encoders.registry, config.encoder)
+            self.encoder = _construct(encoders.registry, config.encoder or {})
             try:
-                options = {"feature_dim": self.encoder.feature_dim, **widths, **config.visual_embedding}
+                options = {"feature_dim": self.encoder.feature_dim, **widths, **(config.visual_embedding or {})}
                 self.visual_embedding = VisualEmbedding(VisualEmbeddingConfig(**options))
             except TypeError as error:
                 raise UmieError(f"visual_embedding: {error}") from error
-        config.decoder = {"name": config.decoder["name"], **self.decoder.saved_options()}
+        config.decoder = {"name": (config.decoder or {})["name"], **self.decoder.saved_options()}
         self.post_init()
 
     def _init_weights(self, module: Any) -> None:
@@ -144,7 +144,7 @@ class UmieModel(PreTrainedModel):
         visual: VisualFeatures | None = None,
         *,
         output_attention: bool = False,
-        **inputs: Tensor,
+        **inputs: Any,
     ) -> tuple[FusedStates, Tensor, Tensor | None]:
         """Return the fused states, the text states ``[B, T, D]`` and the visual states ``[B, V, D]``."""
         if attention_mask is None:
@@ -215,7 +215,7 @@ class UmieModel(PreTrainedModel):
         """
         tensors = {name: value for name, value in inputs_and_options.items() if isinstance(value, Tensor)}
         options = {name: value for name, value in inputs_and_options.items() if name not in tensors}
-        fused, _, _ = self.fuse(input_ids, attention_mask, visual, **tensors)
+        fused, _, _ = self.fuse(input_ids, attention_mask, visual, output_attention=False, **tensors)
         return self.decoder.generate(fused, **{"max_new_tokens": 128, **options})
 
     @torch.no_grad()

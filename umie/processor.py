@@ -159,7 +159,10 @@ class UmieProcessor:
     def decode_text(self, token_ids: Tensor | Sequence[Sequence[int]]) -> list[str]:
         """Return the generated strings, without special tokens."""
         rows = token_ids.tolist() if isinstance(token_ids, Tensor) else token_ids
-        return self.tokenizer.batch_decode(rows, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        texts: list[str] = self.tokenizer.batch_decode(
+            rows, skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        return texts
 
     def parse(self, outputs: Sequence[str], records: Sequence[Record], task: str | Task[Any]) -> list[Items[Any]]:
         """Return, for each record, the items of all its queries, from one generated string for each query."""

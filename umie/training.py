@@ -116,8 +116,8 @@ def train(
     measured = {}
     if config.initialise_fusion:
         first = processor.collate([dataset[index] for index in range(min(len(dataset), 4 * config.batch_size))])
-        first.pop("labels")
-        measured = model.initialise_fusion(**first)
+        inputs: dict[str, Any] = {name: value for name, value in first.items() if name != "labels"}
+        measured = model.initialise_fusion(**inputs)
     with tempfile.TemporaryDirectory() as folder:
         arguments = TrainingArguments(
             output_dir=folder,
@@ -176,9 +176,10 @@ class _Trainer(Trainer):
 
     def __init__(self, *args: Any, multipliers: Mapping[str, float], **kwargs: Any) -> None:
         self.multipliers = multipliers
+        self.optimizer: torch.optim.Optimizer | None = None
         super().__init__(*args, **kwargs)
 
-    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+    def create_optimizer(self, model: Any = None) -> Any:
         if self.optimizer is None:
             groups: dict[tuple[float, float], list[Tensor]] = {}
             for name, parameter in self.model.named_parameters():

@@ -54,14 +54,14 @@ class _UntiedHead:
             # transformers draws the head with std 1, as for a head whose input is scaled down; ours is not.
             nn.init.normal_(self.lm_head.weight, std=self.config.d_model**-0.5)
         else:
-            super()._init_weights(module)  # type: ignore[misc] # the method is the T5 base's, which mypy cannot see
+            super()._init_weights(module)  # type: ignore[misc] # a mixin: the method is the T5 base's
 
 
-class UntiedT5(_UntiedHead, T5ForConditionalGeneration):  # type: ignore[misc] # one attribute, two declared types
+class UntiedT5(_UntiedHead, T5ForConditionalGeneration):
     """T5 v1.1 and FLAN-T5: logits are not scaled, the head is its own matrix."""
 
 
-class UntiedMT5(_UntiedHead, MT5ForConditionalGeneration):  # type: ignore[misc] # as above
+class UntiedMT5(_UntiedHead, MT5ForConditionalGeneration):
     """MT5: as T5 v1.1."""
 
 
@@ -155,7 +155,7 @@ class T5Decoder(Decoder):
 
     def generate(self, fused: FusedStates, **options: Any) -> Any:
         """Generate token ids with transformers' ``generate``: greedy, beams, sampling."""
-        return self.seq2seq.generate(  # type: ignore[misc] # transformers types generate by overloads of its own
+        return self.seq2seq.generate(
             encoder_outputs=BaseModelOutput(last_hidden_state=fused.states),
             attention_mask=fused.mask.long(),
             **options,
@@ -201,5 +201,5 @@ def _to_dict(config: PreTrainedConfig) -> dict[str, Any]:
 
 def _shape(config: T5Config | MT5Config) -> T5ForConditionalGeneration:
     if isinstance(config, MT5Config):
-        return UntiedMT5(config)  # type: ignore[return-value] # the same interface by another class
+        return UntiedMT5(config)
     return T5ForConditionalGeneration(config) if config.scale_decoder_outputs else UntiedT5(config)

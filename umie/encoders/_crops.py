@@ -59,8 +59,7 @@ class TowerEncoder(VisualEncoder):
         """Set the training mode: of the tower only if it is trainable, never of batch normalisation."""
         super().train(mode)
         if not self.config.trainable:
-            # not only when built: from_pretrained makes every weight require a gradient, then calls eval
-            self.tower.eval().requires_grad_(False)
+            self.tower.eval()
         for module in self.tower.modules():
             if isinstance(module, _BatchNorm):
                 module.eval()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from PIL import Image
@@ -103,6 +103,13 @@ class VisualEncoder(nn.Module, ABC):
     @abstractmethod
     def features(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Return ``[B, V, Dv]`` from the preprocessed tensors; what stands in padding slots does not matter."""
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode; a frozen encoder stays frozen (transformers unfreezes what it loads, then calls this)."""
+        super().train(mode)
+        if not self.config.trainable:
+            self.requires_grad_(False)
+        return self
 
     def load_weights(self) -> None:
         """Load the weights that the configuration names; does nothing where there are none to load.

@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from umie.encoders import registry
+from umie.encoders._crops import cut
 from umie.encoders.base import EncoderConfig, Preprocessor, VisualEncoder
 from umie.errors import UmieError
 from umie.records import Box
@@ -40,11 +41,9 @@ class TinyPreprocessor(Preprocessor):
     def tensors(self, image: Image.Image, boxes: Sequence[Box]) -> dict[str, Tensor]:
         """Return the crops of one picture."""
         size = self.config.crop_size
-        width, height = image.size
         crops = torch.empty(len(boxes), 3, size, size)
-        for crop, (x1, y1, x2, y2) in zip(crops, boxes, strict=True):
-            box = (x1 * width, y1 * height, x2 * width, y2 * height)
-            pixels = image.resize((size, size), Image.Resampling.BILINEAR, box=box)
+        for crop, box in zip(crops, boxes, strict=True):
+            pixels = cut(image, box).resize((size, size), Image.Resampling.BILINEAR)
             flat = torch.frombuffer(bytearray(pixels.tobytes()), dtype=torch.uint8)
             crop.copy_(flat.view(size, size, 3).permute(2, 0, 1))
         return {"crops": crops / 127.5 - 1}
@@ -69,7 +68,8 @@ class TinyEncoder(VisualEncoder):
             nn.Linear(3 * config.crop_size**2, config.feature_dim),
             nn.GELU(),
             nn.Linear(config.feature_dim, config.feature_dim),
-        ).requires_grad_(config.trainable)
+        )
+        self.train()
 
     @property
     def feature_dim(self) -> int:

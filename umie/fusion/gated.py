@@ -71,9 +71,10 @@ class GatedFusion(Fusion):
         if config.residual == "released":
             self.feed_forward_norm = nn.RMSNorm(d_model, eps=1e-6)
             self.feed_forward = GatedFeedForward(d_model, config.d_ff or 2 * d_model)
+        self.gate_text: nn.Sequential | None = None
+        self.gate_visual: nn.Sequential | None = None
         if config.gate == "dynamic":
-            self.gate_text = _gate_projection(d_model)
-            self.gate_visual = _gate_projection(d_model)
+            self.gate_text, self.gate_visual = _gate_projection(d_model), _gate_projection(d_model)
 
     def forward(
         self,
@@ -85,7 +86,7 @@ class GatedFusion(Fusion):
         output_attention: bool = False,
     ) -> FusedStates:
         """Fuse a batch; see the contract. ``.gate`` is ``[B]``."""
-        gate = self.gate(text, text_mask, visual, visual_mask)
+        gate = self.gate_value(text, text_mask, visual, visual_mask)
         found, weights = self.attention(self.norm(text), visual, visual_mask, output_attention=output_attention)
         if self.config.residual == "released":
             found = text + found
@@ -93,10 +94,10 @@ class GatedFusion(Fusion):
         states = text + gate[:, None, None] * self.dropout(found)
         return FusedStates(states, text_mask, gate=gate, attention=weights)
 
-    def gate(self, text: Tensor, text_mask: Tensor, visual: Tensor, visual_mask: Tensor) -> Tensor:
+    def gate_value(self, text: Tensor, text_mask: Tensor, visual: Tensor, visual_mask: Tensor) -> Tensor:
         """Return the gate ``[B]``, 0 where an example has no picture."""
         has_picture = visual_mask.any(dim=1)
-        if self.config.gate != "dynamic":
+        if self.gate_text is None or self.gate_visual is None:
             return has_picture.to(text.dtype) * float(self.config.gate)
         means = masked_mean(text, text_mask), masked_mean(visual, visual_mask)
         if self.config.gate_gradient == "detached":
@@ -128,14 +129,14 @@ class GatedFusion(Fusion):
             any picture in the batch.
         """
         has_picture = visual_mask.any(dim=1)
-        if self.config.gate != "dynamic" or not has_picture.any():
+        if self.gate_text is None or self.gate_visual is None or not has_picture.any():
             return {}
         sides = [
             (self.gate_text, masked_mean(text, text_mask)[has_picture]),
             (self.gate_visual, masked_mean(visual, visual_mask)[has_picture]),
         ]
         shared = F.normalize(torch.randn(GATE_OUT, device=text.device, dtype=text.dtype), dim=0)
-        random_weights = [tuple(layer.weight.clone() for layer in projection) for projection, _ in sides]
+        random_weights = [[weight.clone() for weight in projection.parameters()] for projection, _ in sides]
 
         def set_strength(strength: float) -> float:
             """Blend the random weights with the common direction; return the mean cosine."""
@@ -143,8 +144,9 @@ class GatedFusion(Fusion):
                 common = F.normalize(means.mean(0), dim=0)
                 # The hidden direction carries the common component through both layers of the projection.
                 hidden = F.normalize(first @ common, dim=0)
-                projection[0].weight.copy_(first + strength * torch.outer(hidden, common) * first.norm(2))
-                projection[1].weight.copy_(second + strength * torch.outer(shared, hidden) * second.norm(2))
+                parameters = list(projection.parameters())
+                parameters[0].copy_(first + strength * first.norm() * torch.outer(hidden, common))
+                parameters[1].copy_(second + strength * second.norm() * torch.outer(shared, hidden))
             projected = [projection(means) for projection, means in sides]
             return float(F.cosine_similarity(*projected).mean())
 

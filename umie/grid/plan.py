@@ -68,7 +68,8 @@ class GridConfig:
         name: of the output folder and of the table.
         data: ``format`` and its options; see ``umie.grid.data``.
         tasks: names of the tasks, or a mapping from names to their options.
-        encoder: a part, or a list of parts to vary: a name, or a mapping with ``name`` and options.
+        encoder: a part, or a list of parts to vary: a name, or a mapping with ``name`` and options, and with
+            ``label`` if the table shall call it otherwise.
         fusion: as above.
         decoder: as above; or a preset, checkpoint folder or hub name for ``t5``.
         visual_embedding: options, or a list of options to vary.
@@ -153,8 +154,8 @@ def plan_cells(grid: GridConfig, fingerprint: str) -> list[Cell]:
     cells: list[Cell] = []
     for options in itertools.product(*(getattr(grid, slot) for slot in SLOTS)):
         chosen = dict(zip(SLOTS, options, strict=True))
-        parts = resolve_parts(chosen["encoder"], chosen["fusion"], chosen["decoder"])
-        parts["visual_embedding"] = dict(chosen["visual_embedding"])
+        encoder, visual_embedding, fusion, decoder = (_without_label(option) for option in options)
+        parts = {**resolve_parts(encoder, fusion, decoder), "visual_embedding": visual_embedding}
         variant = " + ".join(_label(slot, chosen[slot]) for slot in varied)
         for seed in grid.seeds:
             depends_on = {
@@ -250,20 +251,18 @@ def _build_embeddings(grid: GridConfig) -> None:
     from umie.fusion import VisualEmbeddingConfig
 
     for options in grid.visual_embedding:
-        widths = {"feature_dim": 8, "d_model": 8, "num_heads": 1}
-        _dataclass("visual_embedding", VisualEmbeddingConfig, {**widths, **options})
+        embedding = {"feature_dim": 8, "d_model": 8, "num_heads": 1, **_without_label(options)}
+        _dataclass("visual_embedding", VisualEmbeddingConfig, embedding)
     for encoder, fused in itertools.product(grid.encoder, grid.fusion):
-        parts = resolve_parts(encoder, fused, "tiny")
-        for registry, part, widths in (
-            (encoders.registry, parts["encoder"], {}),
-            (fusion.registry, parts["fusion"], {"d_model": 8, "num_heads": 1}),
-        ):
-            options = {**widths, **part}
-            name = options.pop("name")
-            builder: Any = registry.get(name)  # type: ignore[attr-defined] # two registries of different parts
+        parts = resolve_parts(_without_label(encoder), _without_label(fused), "tiny")
+        widths: dict[str, dict[str, Any]] = {"encoder": {}, "fusion": {"d_model": 8, "num_heads": 1}}
+        for slot, get in (("encoder", encoders.registry.get), ("fusion", fusion.registry.get)):
+            values = {**widths[slot], **parts[slot]}
+            name = values.pop("name")
+            builder: Any = get(name)
             config = getattr(builder, "Config", None)
             if config is not None:
-                _dataclass(f"{registry.kind} {name!r}", config, options)  # type: ignore[attr-defined] # as above
+                _dataclass(f"{slot} {name!r}", config, values)
 
 
 def _tasks(value: Any) -> dict[str, dict[str, Any]]:
@@ -298,9 +297,16 @@ def _as_list(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list | tuple) else [value]
 
 
+def _without_label(part: Any) -> Any:
+    """Return a part without the name that the grid file gives it for the table."""
+    return {key: value for key, value in part.items() if key != "label"} if isinstance(part, dict) else part
+
+
 def _label(slot: str, part: Any) -> str:
-    """Return a part as the table names it, e.g. ``gated(gate=0.05)``."""
+    """Return a part as the table names it: its ``label``, or name and options, e.g. ``gated(gate=0.05)``."""
     options = {"name": part} if isinstance(part, str) else dict(part)
+    if "label" in options:
+        return str(options["label"])
     name = str(options.pop("name", "visual_embedding" if slot == "visual_embedding" else "t5"))
     if slot == "decoder" and "source" in options and name == "t5":
         name = str(options.pop("source"))

@@ -79,7 +79,7 @@ def rows(run: GridRun) -> list[Row]:
 def score(line: Mapping[str, Any], name: str, mean_over: Sequence[str]) -> float:
     """Return the F1 of one result on a task, or the mean over tasks."""
     if name == MEAN:
-        return statistics.mean(line["metrics"][task]["f1"] for task in mean_over)
+        return float(statistics.mean(line["metrics"][task]["f1"] for task in mean_over))
     return float(line["metrics"][name]["f1"])
 
 
@@ -164,8 +164,8 @@ def _markdown(run: GridRun, table: Sequence[Row]) -> str:
     split = run.grid.evaluation.split
     parts = [
         f"# {run.grid.name}",
-        f"Strict micro-F1 on the {split} split ({run.data.num_records[split]} records). Mean over seeds ± half width of "
-        f"the 95 % interval (Student's t over seeds). `{MEAN}` averages {averaged}.",
+        f"Strict micro-F1 on the {split} split ({run.data.num_records[split]} records). Mean over seeds ± half width "
+        f"of the 95 % interval (Student's t over seeds). `{MEAN}` averages {averaged}.",
         _markdown_table(header, body),
         _glossary(run),
         "## Every cell",
@@ -184,9 +184,8 @@ def _markdown(run: GridRun, table: Sequence[Row]) -> str:
         parts.append(f"## Crashed ({len(run.crashed)}; run the grid again to try them again)")
         for cell in run.crashed:
             line = run.results.get(cell.hash, {})
-            parts.append(
-                f"{cell.variant}, seed {cell.seed}: {line.get('error', 'not run')}\n\n```\n{line.get('traceback', '')}\n```"
-            )
+            parts.append(f"{cell.variant}, seed {cell.seed}: {line.get('error', 'not run')}")
+            parts.append(f"```\n{line.get('traceback', '')}\n```")
     return "\n\n".join(parts) + "\n"
 
 

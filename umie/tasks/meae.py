@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 from umie.records import Argument, Event, Record
 from umie.tasks import grammar, registry
@@ -26,7 +26,7 @@ class MEAE(Task[Event]):
         "Vehicle", "Destination", "Origin", "Giver", "Recipient", "Money",
     )  # fmt: skip
     label_noun = "role"
-    templates = {
+    templates: ClassVar[Mapping[str, str]] = {
         "paper": "Given an {type} event, please extract the corresponding argument type: {labels}.",
         "I0": "Given an {type} event and the argument types: {labels}. Please extract the specified argument type.",
         "I1": "Identify the argument type of the {type} event from the given sentence: {labels}.",

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 from umie.records import Event, Record
 from umie.tasks import grammar, registry
@@ -23,7 +23,7 @@ class MED(Task[Event]):
         "arrest jail", "meet", "attack", "transport", "demonstrate", "phone write", "die", "transfer",
     )  # fmt: skip
     label_noun = "event"
-    templates = {
+    templates: ClassVar[Mapping[str, str]] = {
         "paper": "Please extract the following event type: {labels}.",
         "I0": "Given the event types: {labels}. Please extract the specified event type.",
         "I1": "Identify the following event type from the given sentence: {labels}.",

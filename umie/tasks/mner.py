@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 from umie.records import Entity, Record
 from umie.tasks import grammar, registry
@@ -18,7 +18,7 @@ class MNER(Task[Entity]):
     name = "mner"
     default_labels = ("person", "location", "miscellaneous", "organization")
     label_noun = "entity"
-    templates = {
+    templates: ClassVar[Mapping[str, str]] = {
         "paper": "Please extract the following entity type: {labels}.",
         "I0": "Given the entity types: {labels}. Please extract the specified entity type.",
         "I1": "Identity the following entity type from the given sentence: {labels}.",  # as printed

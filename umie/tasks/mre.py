@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 from umie.records import NO_RELATION, Record, Relation
 from umie.tasks import grammar, registry
@@ -26,7 +26,7 @@ class MRE(Task[Relation]):
         "place of birth", "charges", "siblings", "religion", "race",
     )  # fmt: skip
     label_noun = "relation"
-    templates = {
+    templates: ClassVar[Mapping[str, str]] = {
         "paper": "Please extract the following relation between {head} and {tail}: {labels}.",
         "I0": "Given the relations: {labels}. Please extract the relation between {head} and {tail}.",
         "I1": "Identify the relation between {head} and {tail} from the given sentence: {labels}.",

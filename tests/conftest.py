@@ -1,0 +1,66 @@
+"""What the tests share: one thread, no network, and the parts that are slow to make."""
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # a test that asks the hub shall fail at once; read when the hub is imported
+os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the tokenizers warn when a process forks after using threads
+
+import hypothesis
+import pytest
+import torch
+from PIL import Image
+
+from umie.composition import compose, default_tokenizer
+from umie.data.synthetic import LABELS, SyntheticConfig, scenes
+
+torch.set_num_threads(1)
+hypothesis.settings.register_profile("umie", deadline=None)  # the cores are shared: a slow example is no failure
+hypothesis.settings.load_profile("umie")
+
+
+@pytest.fixture(scope="session")
+def noise():
+    """Make a picture of coarse noise: ``noise(width, height, seed)``."""
+
+    def make(width, height, seed=0):
+        generator = torch.Generator().manual_seed(seed)
+        coarse = torch.randint(0, 256, (6, 6, 3), generator=generator, dtype=torch.uint8)
+        return Image.frombytes("RGB", (6, 6), coarse.numpy().tobytes()).resize((width, height))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tokenizer():
+    """The tokenizer of the tiny decoder, trained once."""
+    return default_tokenizer({"source": "tiny"})
+
+
+@pytest.fixture(scope="session")
+def variant(tokenizer):
+    """Compose a tiny variant in evaluation mode, its weights drawn from a fixed seed: ``variant(fusion=...)``."""
+
+    def make(seed=0, **parts):
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            model, processor = compose(**{"tasks": TASK_OPTIONS, "tokenizer": tokenizer, **parts})
+        return model.eval(), processor
+
+    return make
+
+
+TASK_OPTIONS = {task: {"labels": labels} for task, labels in LABELS.items()}
+
+
+@pytest.fixture(scope="session")
+def embedded():
+    """Scenes of the embedded data set: names, pairs and events in turn."""
+    return list(scenes(SyntheticConfig(test=60), "test"))
+
+
+@pytest.fixture(scope="session")
+def embedded_records(embedded):
+    """The records of the scenes, each with its picture in memory."""
+    import dataclasses
+
+    return [dataclasses.replace(scene.record, image=scene.picture) for scene in embedded]

@@ -1,0 +1,200 @@
+"""The contract of every registered encoder: shapes, no picture, batches, data workers, gradients, saving."""
+
+import dataclasses
+import json
+import pickle
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from umie.encoders import registry
+from umie.errors import UmieError
+
+OPTIONS = {
+    "clip": [{"model": "RN50"}],
+    "resnet101_roi": [{"mode": "crop"}, {"mode": "align", "short_side": 96}],
+    "tiny": [{}, {"crop_size": 3, "feature_dim": 8}],
+}
+ENCODERS = [
+    pytest.param((name, options), id="-".join([name, *map(str, options.values())]))
+    for name in registry.names()
+    for options in OPTIONS.get(name, [{}])
+]
+
+LEFT, RIGHT, CORNER = (0.0, 0.0, 0.5, 1.0), (0.5, 0.0, 1.0, 1.0), (0.6, 0.7, 1.0, 1.0)
+REGIONS = [[LEFT, CORNER], [RIGHT], []]
+
+
+@pytest.fixture(scope="module", params=ENCODERS)
+def case(request):
+    """Name and options of an encoder; module-scoped, so that one encoder at a time is held."""
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def encoder(case):
+    return build(*case)
+
+
+@pytest.fixture(scope="module")
+def pictures(noise):
+    return [noise(120, 80), noise(50, 90, 1), None]
+
+
+@pytest.fixture(scope="module")
+def encoded(encoder, pictures):
+    """What the encoder makes of the pictures with their regions."""
+    with torch.no_grad():
+        return encoder.encode(pictures, REGIONS)
+
+
+def build(name, options):
+    """Build the encoder with random weights; those that start at 0, and would hide others, are set apart from it."""
+    torch.manual_seed(0)
+    encoder = registry.build(name, **options)
+    with torch.no_grad():
+        for parameter in encoder.parameters():
+            if not parameter.any():
+                parameter.fill_(0.1)
+    return encoder.eval()
+
+
+def relative(actual, expected):
+    scale = float(expected.abs().max())
+    torch.testing.assert_close(actual, expected, atol=1e-5 * scale, rtol=0)
+
+
+def test_shapes_boxes_and_mask(encoder, encoded):
+    assert encoded.features.shape == (3, 3, encoder.feature_dim)
+    assert encoded.features.dtype == torch.float32
+    assert encoded.features.isfinite().all()
+    assert encoded.mask.tolist() == [[True] * 3, [True, True, False], [False] * 3]
+    expected = torch.zeros(3, 3, 4)
+    expected[:2, 0] = torch.tensor([0.0, 0.0, 1.0, 1.0])
+    expected[0, 1:] = torch.tensor([LEFT, CORNER])
+    expected[1, 1] = torch.tensor(RIGHT)
+    assert torch.equal(encoded.boxes, expected)
+
+
+def test_no_picture_and_padding_are_zero(encoded):
+    assert not encoded.features[~encoded.mask].any()
+    assert encoded.features[encoded.mask].any(dim=-1).all()
+    assert not encoded.mask[2].any()
+
+
+def test_slots_differ(encoded):
+    """A region has features of its own, and so has another picture."""
+    whole, left, corner = encoded.features[0]
+    assert not torch.allclose(whole, left)
+    assert not torch.allclose(left, corner)
+    assert not torch.allclose(whole, encoded.features[1, 0])
+
+
+def test_without_any_picture(encoder):
+    with torch.no_grad():
+        found = encoder.encode([None, None])
+    assert found.features.shape == (2, 0, encoder.feature_dim)
+    assert found.boxes.shape == (2, 0, 4)
+    assert found.mask.shape == (2, 0)
+
+
+def test_batch_invariance(encoder, encoded, pictures):
+    with torch.no_grad():
+        for row, (picture, boxes) in enumerate(zip(pictures[:2], REGIONS, strict=False)):
+            alone = encoder.encode([picture], [boxes])
+            num_slots = alone.mask.shape[1]
+            relative(encoded.features[row, :num_slots], alone.features[0])
+            assert torch.equal(encoded.boxes[row, :num_slots], alone.boxes[0])
+            assert num_slots == encoded.mask[row].sum()
+
+
+def test_what_stands_in_padding_slots_never_matters(encoder, encoded, pictures):
+    inputs = encoder.preprocess(pictures, REGIONS)
+    spoilt = {key: value.clone() for key, value in inputs.items()}
+    mask = inputs["visual_mask"]
+    for key, nothing in encoder.preprocess.no_tensors().items():
+        if not len(nothing):  # one entry for each slot
+            spoilt[key][~mask] = 1
+    with torch.no_grad():
+        found = encoder(**spoilt)
+    relative(found.features, encoded.features)
+    assert not found.features[~mask].any()
+
+
+def test_encode_is_forward_of_preprocess(encoder, encoded, pictures):
+    inputs = encoder.preprocess(pictures, REGIONS)
+    assert inputs["boxes"].shape == (3, 3, 4)
+    assert inputs["visual_mask"].dtype == torch.bool
+    assert {"boxes", "visual_mask", *encoder.preprocess.no_tensors()} == set(inputs)
+    with torch.no_grad():
+        found = encoder(**inputs)
+    for field in ("features", "boxes", "mask"):
+        assert torch.equal(getattr(found, field), getattr(encoded, field))
+
+
+def test_a_file_and_a_picture_in_memory_are_the_same(encoder, pictures, tmp_path):
+    pictures[0].save(tmp_path / "picture.png")
+    in_memory = encoder.preprocess(pictures[:1], [[LEFT]])
+    from_file = encoder.preprocess([tmp_path / "picture.png"], [[LEFT]])
+    assert all(torch.equal(in_memory[key], from_file[key]) for key in in_memory)
+
+
+def test_data_workers_can_preprocess(encoder, pictures):
+    copy = pickle.loads(pickle.dumps(encoder.preprocess))  # noqa: S301 # what a data worker does
+    expected = encoder.preprocess(pictures, REGIONS)
+    found = copy(pictures, REGIONS)
+    assert set(found) == set(expected)
+    assert all(torch.equal(found[key], expected[key]) for key in expected)
+
+
+def test_regions_beyond_the_most_are_left_out(case, encoder, pictures):
+    assert encoder.preprocess(pictures[:1], [[LEFT] * 40])["visual_mask"].shape == (1, 37)
+    config = dataclasses.replace(encoder.config, max_regions=1)
+    cut = type(encoder).Preprocessor(config)(pictures[:1], [[LEFT, CORNER]])
+    kept = encoder.preprocess(pictures[:1], [[LEFT]])
+    assert all(torch.equal(cut[key], kept[key]) for key in kept)
+    with pytest.raises(UmieError, match="max_regions is -1"):
+        registry.construct(case[0], {**case[1], "max_regions": -1})
+
+
+def test_gradients_reach_trainable_parameters(case, pictures):
+    encoder = build(case[0], {**case[1], "trainable": True})
+    found = encoder.encode(pictures, [[LEFT], [RIGHT], []])
+    weights = torch.randn(found.features.shape, generator=torch.Generator().manual_seed(1))
+    (found.features * weights).sum().backward()
+    for label, parameter in encoder.named_parameters():
+        assert parameter.requires_grad, label
+        assert parameter.grad is not None, label
+        assert parameter.grad.isfinite().all(), label
+        assert parameter.grad.any(), label
+
+
+def test_frozen_encoders_take_no_gradient(case, encoder, pictures):
+    frozen = build(case[0], {**case[1], "trainable": False})
+    for mode in (True, False):
+        frozen.train(mode)
+        assert not any(parameter.requires_grad for parameter in frozen.parameters())
+    assert not frozen.encode(pictures[:1]).features.requires_grad
+
+
+def test_config_build_save_load(case, encoder, encoded, pictures, tmp_path):
+    save_file(encoder.state_dict(), tmp_path / "encoder.safetensors")
+    config = json.loads(json.dumps(dataclasses.asdict(encoder.config)))
+    torch.manual_seed(9)
+    again = registry.construct(case[0], config).eval()
+    assert again.config == encoder.config
+    assert again.feature_dim == encoder.feature_dim
+    again.load_state_dict(load_file(tmp_path / "encoder.safetensors"))
+    (tmp_path / "encoder.safetensors").unlink()
+    with torch.no_grad():
+        assert torch.equal(again.encode(pictures, REGIONS).features, encoded.features)
+
+
+def test_bad_input_is_named(encoder, pictures, tmp_path):
+    with pytest.raises(UmieError, match=r"nowhere\.png: no such picture"):
+        encoder.encode([tmp_path / "nowhere.png"])
+    with pytest.raises(UmieError, match="not inside the picture"):
+        encoder.encode(pictures[:1], [[(0.5, 0.0, 0.4, 1.0)]])
+    with pytest.raises(UmieError, match="1 lists of regions for 3 pictures"):
+        encoder.encode(pictures, [[]])

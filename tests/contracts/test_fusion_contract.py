@@ -1,0 +1,316 @@
+"""The contract of every registered fusion: masks, batches, no picture, gradients, saving."""
+
+import dataclasses
+import functools
+import itertools
+import json
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+
+from umie.fusion import registry
+
+WIDTHS = {
+    "64": {"d_model": 64, "num_heads": 4},
+    "flan-t5-small": {"d_model": 512, "num_heads": 6, "head_dim": 64},  # 6 does not divide 512
+}
+OPTIONS = {
+    "gated": [
+        {"residual": residual, "gate": gate, "gate_gradient": gradient}
+        for residual, gate, gradient in itertools.product(
+            ("paper", "released"), ("dynamic", 0.05, 0), ("full", "detached")
+        )
+    ]
+}
+FUSIONS = [
+    pytest.param(name, options, id="-".join([name, *map(str, options.values())]))
+    for name in registry.names()
+    for options in OPTIONS.get(name, [{}])
+]
+GATES = [param for param in FUSIONS if param.values[1].get("gate") == "dynamic"]
+
+every_fusion = pytest.mark.parametrize(("name", "options"), FUSIONS)
+every_width = pytest.mark.parametrize("width", WIDTHS)
+
+# real text tokens and visual slots of the rows of one batch: without a picture, one slot, more slots than tokens
+ROWS = [(5, 3), (4, 0), (1, 1), (7, 2), (2, 9)]
+
+
+@functools.cache
+def frozen(name, options, width="64"):
+    """One module for all tests that do not change it; ``options`` as items, to be hashable."""
+    return build(name, dict(options), width)
+
+
+def build(name, options, width="64"):
+    torch.manual_seed(0)
+    return registry.build(name, **WIDTHS[width], **options).eval()
+
+
+def shared(name, options, width="64"):
+    return frozen(name, tuple(options.items()), width)
+
+
+def width_of(fusion):
+    return fusion.config.d_model
+
+
+def draw(rows, d_model, seed=0):
+    """Return for each row its real text and visual states."""
+    generator = torch.Generator().manual_seed(seed)
+    return [
+        (torch.randn(tokens, d_model, generator=generator), torch.randn(slots, d_model, generator=generator))
+        for tokens, slots in rows
+    ]
+
+
+def padded(states, size, garbage):
+    generator = torch.Generator().manual_seed(size)
+    out = garbage * torch.randn(len(states), size, states[0].shape[1], generator=generator)
+    mask = torch.zeros(len(states), size, dtype=torch.bool)
+    for row, real in enumerate(states):
+        out[row, : len(real)] = real
+        mask[row, : len(real)] = True
+    return out, mask
+
+
+def batch(examples, more_tokens=0, more_slots=0, garbage=100.0):
+    """Stack examples; padding is garbage. A batch has one slot at least, as in the model."""
+    texts, visuals = zip(*examples, strict=True)
+    text = padded(texts, max(map(len, texts)) + more_tokens, garbage)
+    visual = padded(visuals, max(1, *map(len, visuals)) + more_slots, garbage)
+    return *text, *visual
+
+
+def rows_of(fused):
+    """Return the real states of each row, whatever the length of the batch."""
+    return [states[mask] for states, mask in zip(fused.states, fused.mask, strict=True)]
+
+
+def close(actual, expected):
+    torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)
+
+
+@every_width
+@every_fusion
+def test_batch_invariance(name, options, width):
+    fusion = shared(name, options, width)
+    examples = draw(ROWS, width_of(fusion))
+    with torch.no_grad():
+        alone = [fusion(*batch([example]), output_attention=True) for example in examples]
+        for order in ([0, 1, 2, 3, 4], [3, 1, 4], [4, 2, 2, 0]):
+            for extra in ({}, {"more_tokens": 6, "more_slots": 5}):
+                chosen = [examples[index] for index in order]
+                together = fusion(*batch(chosen, **extra), output_attention=True)
+                for row, (index, states) in enumerate(zip(order, rows_of(together), strict=True)):
+                    single = alone[index]
+                    close(states, rows_of(single)[0])
+                    assert (together.gate is None) == (single.gate is None)
+                    assert (together.attention is None) == (single.attention is None)
+                    if together.gate is not None:
+                        close(together.gate[row], single.gate[0])
+                    if together.attention is not None:
+                        tokens, slots = ROWS[index]
+                        found, expected = together.attention[row], single.attention[0]
+                        close(found[:, :tokens, :slots], expected[:, :tokens, :slots])
+                        assert not found[:, :, slots:].any()
+
+
+@every_width
+@every_fusion
+def test_shapes_and_masks(name, options, width):
+    fusion = shared(name, options, width)
+    text, text_mask, visual, visual_mask = batch(draw(ROWS, width_of(fusion)))
+    with torch.no_grad():
+        fused = fusion(text, text_mask, visual, visual_mask)
+    assert fused.states.shape == (*fused.mask.shape, width_of(fusion))
+    assert fused.mask.dtype == torch.bool
+    assert torch.equal(fused.mask[:, : text.shape[1]], text_mask)
+    if fused.mask.shape != text_mask.shape:
+        assert torch.equal(fused.mask[:, text.shape[1] :], visual_mask)
+    assert fused.states.isfinite().all()
+    assert fused.attention is None  # not asked for
+
+
+@every_width
+@every_fusion
+def test_no_picture_is_text_only_exactly(name, options, width):
+    fusion = shared(name, options, width)
+    examples = draw([(5, 0), (1, 0), (3, 0)], width_of(fusion))
+    text, text_mask, visual, visual_mask = batch(examples, more_slots=3)
+    assert not visual_mask.any()
+    assert visual.abs().max() > 1
+    with torch.no_grad():
+        fused = fusion(text, text_mask, visual, visual_mask, output_attention=True)
+    assert torch.equal(fused.states, text)
+    assert torch.equal(fused.mask, text_mask)
+    assert fused.gate is None or not fused.gate.any()
+    assert fused.attention is None or not fused.attention.any()
+
+
+@every_width
+@every_fusion
+def test_no_picture_in_a_mixed_batch(name, options, width):
+    fusion = shared(name, options, width)
+    examples = draw(ROWS, width_of(fusion))
+    with torch.no_grad():
+        fused = fusion(*batch(examples))
+    for (text, visual), states in zip(examples, rows_of(fused), strict=True):
+        if not len(visual):
+            close(states, text)
+
+
+@every_fusion
+def test_a_picture_changes_the_states_unless_the_fusion_cannot_see_it(name, options):
+    fusion = shared(name, options)
+    examples = draw([(4, 3)], width_of(fusion))
+    others = [(examples[0][0], examples[0][1].flip(-1))]
+    with torch.no_grad():
+        first, second = fusion(*batch(examples)), fusion(*batch(others))
+    blind = not fusion.uses_picture or options.get("gate") == 0
+    assert torch.equal(first.states, second.states) == blind
+
+
+def gradients(fusion, examples):
+    """Return the inputs with their gradients, from a loss that weighs every real state differently."""
+    text, text_mask, visual, visual_mask = batch(examples, more_tokens=2, more_slots=2)
+    text.requires_grad_()
+    visual.requires_grad_()
+    fused = fusion(text, text_mask, visual, visual_mask)
+    generator = torch.Generator().manual_seed(1)
+    weights = torch.randn(fused.states.shape, generator=generator)
+    (fused.states * weights)[fused.mask].sum().backward()
+    return text, text_mask, visual, visual_mask
+
+
+@every_width
+@every_fusion
+def test_finite_gradients_reach_every_parameter_and_input(name, options, width):
+    fusion = build(name, options, width)
+    text, text_mask, visual, visual_mask = gradients(fusion, draw(ROWS, width_of(fusion)))
+    shut = options.get("gate") == 0  # what is multiplied by 0 learns nothing
+    for label, parameter in fusion.named_parameters():
+        assert parameter.grad is not None, label
+        assert parameter.grad.isfinite().all(), label
+        assert shut or parameter.grad.any(), label
+    assert text.grad.isfinite().all()
+    assert text.grad[text_mask].any(dim=-1).all()
+    assert not text.grad[~text_mask].any()
+    if fusion.uses_picture:
+        assert visual.grad.isfinite().all()
+        assert shut or visual.grad[visual_mask].any(dim=-1).all()
+        assert not visual.grad[~visual_mask].any()
+    else:
+        assert visual.grad is None
+
+
+@every_fusion
+def test_gradients_of_a_batch_without_pictures_are_finite(name, options):
+    fusion = build(name, options)
+    text, text_mask, visual, _ = gradients(fusion, draw([(3, 0), (1, 0)], width_of(fusion)))
+    assert text.grad.isfinite().all()
+    assert text.grad[text_mask].any(dim=-1).all()
+    assert visual.grad is None or not visual.grad.any()
+    for label, parameter in fusion.named_parameters():
+        assert parameter.grad is None or parameter.grad.isfinite().all(), label
+
+
+@pytest.mark.parametrize(("name", "options"), GATES)
+def test_gradient_of_the_gate(name, options):
+    """``full``: through the means into text and picture; ``detached``: into the gate's own weights alone."""
+    fusion = build(name, options)
+    text, text_mask, visual, visual_mask = batch(draw(ROWS, width_of(fusion)))
+    text.requires_grad_()
+    visual.requires_grad_()
+    gate = fusion(text, text_mask, visual, visual_mask).gate
+    own = list(fusion.gate_text.parameters()) + list(fusion.gate_visual.parameters())
+    by_text, by_visual, *by_own = torch.autograd.grad(gate.sum(), [text, visual, *own], allow_unused=True)
+    assert all(gradient.isfinite().all() and gradient.any() for gradient in by_own)
+    if options["gate_gradient"] == "detached":
+        assert by_text is None
+        assert by_visual is None
+        return
+    pictured = visual_mask.any(dim=1)
+    for gradient, mask in ((by_text, text_mask), (by_visual, visual_mask)):
+        assert gradient.isfinite().all()
+        assert gradient[mask & pictured[:, None]].any(dim=-1).all()
+        assert not gradient[~(mask & pictured[:, None])].any()
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [param for param in GATES if param.values[1]["gate_gradient"] == "full"]
+)
+def test_the_detached_gate_has_the_same_values_and_own_gradients(name, options):
+    found = []
+    for gradient in ("full", "detached"):
+        fusion = build(name, {**options, "gate_gradient": gradient})
+        text, *rest = batch(draw(ROWS, width_of(fusion)), garbage=0.0)
+        text.requires_grad_()
+        fused = fusion(text, *rest)
+        weights = torch.randn(fused.states.shape, generator=torch.Generator().manual_seed(1))
+        (fused.states * weights).sum().backward()
+        own = [parameter.grad for parameter in fusion.parameters()]
+        found.append((fused.states.detach(), own, text.grad))
+    (full_states, full_own, full_text), (cut_states, cut_own, cut_text) = found
+    assert torch.equal(full_states, cut_states)
+    assert all(torch.equal(*pair) for pair in zip(full_own, cut_own, strict=True))
+    assert not torch.allclose(full_text, cut_text)
+
+
+@every_width
+@every_fusion
+def test_config_build_save_load(name, options, width, tmp_path):
+    fusion = build(name, options, width)
+    with torch.no_grad():
+        for parameter in fusion.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.1)
+    save_file(fusion.state_dict(), tmp_path / "fusion.safetensors")
+    config = json.loads(json.dumps(dataclasses.asdict(fusion.config)))
+    torch.manual_seed(9)
+    again = registry.build(name, **config).eval()
+    assert again.config == fusion.config
+    inputs = batch(draw(ROWS, width_of(fusion)))
+    with torch.no_grad():
+        expected = fusion(*inputs).states
+        before = again(*inputs).states
+        again.load_state_dict(load_file(tmp_path / "fusion.safetensors"))
+        assert torch.equal(again(*inputs).states, expected)
+    if list(fusion.parameters()) and options.get("gate") != 0:
+        assert not torch.equal(before, expected)
+
+
+@st.composite
+def ragged(draw):
+    """Sizes and masks of a batch, with holes; at least one real text token a row."""
+    rows, tokens, slots = draw(st.integers(1, 4)), draw(st.integers(1, 9)), draw(st.integers(1, 9))
+    text_mask = draw(st.lists(st.lists(st.booleans(), min_size=tokens, max_size=tokens), min_size=rows, max_size=rows))
+    for row in text_mask:
+        row[draw(st.integers(0, tokens - 1))] = True
+    visual_mask = draw(st.lists(st.lists(st.booleans(), min_size=slots, max_size=slots), min_size=rows, max_size=rows))
+    return torch.tensor(text_mask), torch.tensor(visual_mask)
+
+
+@every_fusion
+@settings(max_examples=25)
+@given(masks=ragged(), seed=st.integers(0, 99))
+def test_what_is_masked_never_matters(name, options, masks, seed):
+    fusion = shared(name, options)
+    text_mask, visual_mask = masks
+    generator = torch.Generator().manual_seed(seed)
+    d_model = width_of(fusion)
+    text = torch.randn(*text_mask.shape, d_model, generator=generator)
+    visual = torch.randn(*visual_mask.shape, d_model, generator=generator)
+    other_text = torch.where(text_mask[..., None], text, 50 * text.roll(1, -1) + 7)
+    other_visual = torch.where(visual_mask[..., None], visual, 50 * visual.roll(1, -1) + 7)
+    with torch.no_grad():
+        first = rows_of(fusion(text, text_mask, visual, visual_mask))
+        second = rows_of(fusion(other_text, text_mask, other_visual, visual_mask))
+        for row, (states, others) in enumerate(zip(first, second, strict=True)):
+            close(states, others)
+            one = slice(row, row + 1)
+            close(states, rows_of(fusion(text[one], text_mask[one], visual[one], visual_mask[one]))[0])
+            if not visual_mask[row].any():
+                close(states, text[row][text_mask[row]])

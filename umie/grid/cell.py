@@ -167,6 +167,7 @@ def _cell(job: Mapping[str, Any], data: GridData) -> dict[str, Any]:
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
         "counts": {"train": train_counts, job["evaluation"]["split"]: dict(processor.counts)},
+        "uses_picture": model.fusion.uses_picture,
         "device": str(model.device),
         "threads": torch.get_num_threads(),
         "seconds": {"train": trained - started, "evaluate": evaluated - trained},

@@ -20,7 +20,7 @@ from umie.errors import UmieError, UnknownNameError, check_keys
 
 T = TypeVar("T")
 
-SLOTS = ("encoder", "visual_embedding", "fusion", "decoder")
+SLOTS = ("encoder", "visual_embedding", "fusion", "decoder", "training")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +74,7 @@ class GridConfig:
         decoder: as above; or a preset, checkpoint folder or hub name for ``t5``.
         visual_embedding: options, or a list of options to vary.
         seeds: of weights and batches; every variant is run with each.
-        training: options of TrainingConfig.
+        training: options of TrainingConfig, or a list of options to vary.
         warm_start: see WarmStart; None starts every cell from the decoder as it comes.
         evaluation: see Evaluation.
         missing_pictures: what a picture that is not there does: ``error`` or ``text_only``.
@@ -92,7 +92,7 @@ class GridConfig:
     decoder: Sequence[Any] = ("tiny",)
     visual_embedding: Sequence[Mapping[str, Any]] = ({},)
     seeds: Sequence[int] = (0,)
-    training: Mapping[str, Any] = field(default_factory=dict)
+    training: Sequence[Mapping[str, Any]] = ({},)
     warm_start: WarmStart | None = None
     evaluation: Evaluation = field(default_factory=Evaluation)
     missing_pictures: str = "error"
@@ -110,12 +110,14 @@ class Cell:
         variant: what the table calls the variant: the parts that vary.
         seed: of weights and batches.
         parts: name and options of encoder, fusion and decoder, and options of the visual embedding.
+        training: options of TrainingConfig.
         hash: of everything that its result depends on.
     """
 
     variant: str
     seed: int
     parts: Mapping[str, Mapping[str, Any]]
+    training: Mapping[str, Any]
     hash: str
 
 
@@ -154,7 +156,7 @@ def plan_cells(grid: GridConfig, fingerprint: str) -> list[Cell]:
     cells: list[Cell] = []
     for options in itertools.product(*(getattr(grid, slot) for slot in SLOTS)):
         chosen = dict(zip(SLOTS, options, strict=True))
-        encoder, visual_embedding, fusion, decoder = (_without_label(option) for option in options)
+        encoder, visual_embedding, fusion, decoder, training = (_without_label(option) for option in options)
         parts = {**resolve_parts(encoder, fusion, decoder), "visual_embedding": visual_embedding}
         variant = " + ".join(_label(slot, chosen[slot]) for slot in varied)
         for seed in grid.seeds:
@@ -163,12 +165,12 @@ def plan_cells(grid: GridConfig, fingerprint: str) -> list[Cell]:
                 "seed": seed,
                 "data": fingerprint,
                 "tasks": grid.tasks,
-                "training": grid.training,
+                "training": training,
                 "warm_start": None if grid.warm_start is None else dataclasses.asdict(grid.warm_start),
                 "evaluation": dataclasses.asdict(grid.evaluation),
                 "missing_pictures": grid.missing_pictures,
             }
-            cells.append(Cell(variant, seed, parts, hash_of(depends_on)))
+            cells.append(Cell(variant, seed, parts, training, hash_of(depends_on)))
     hashes = [cell.hash for cell in cells]
     for cell in cells:
         if hashes.count(cell.hash) > 1:
@@ -215,16 +217,15 @@ def _grid(data: Any, path: Path) -> GridConfig:
     load_plugins(values["plugins"])
     values["data"] = _mapping("data", data["data"])
     values["tasks"] = _tasks(data["tasks"])
-    for slot in SLOTS:
-        values[slot] = _as_list(data.get(slot, "gated" if slot == "fusion" else "tiny"))
-    values["visual_embedding"] = [
-        _mapping("visual_embedding", options) for options in _as_list(data.get("visual_embedding", {}))
-    ]
+    for slot, default in (("encoder", "tiny"), ("fusion", "gated"), ("decoder", "tiny")):
+        values[slot] = _as_list(data.get(slot, default))
+    for slot in ("visual_embedding", "training"):
+        values[slot] = [_mapping(slot, options) for options in _as_list(data.get(slot) or {})]
     values["seeds"] = _as_list(data.get("seeds", 0))
     if not all(isinstance(seed, int) and seed >= 0 for seed in values["seeds"]):
         raise UmieError(f"seeds is {values['seeds']!r}: give whole numbers, 0 or more")
-    values["training"] = _mapping("training", data.get("training") or {})
-    _dataclass("training", TrainingConfig, values["training"])
+    for options in values["training"]:
+        _dataclass("training", TrainingConfig, _without_label(options))
     values["evaluation"] = _dataclass("evaluation", Evaluation, data.get("evaluation") or {})
     if data.get("warm_start") is not None:
         values["warm_start"] = _dataclass("warm_start", WarmStart, data["warm_start"])
@@ -307,7 +308,7 @@ def _label(slot: str, part: Any) -> str:
     options = {"name": part} if isinstance(part, str) else dict(part)
     if "label" in options:
         return str(options["label"])
-    name = str(options.pop("name", "visual_embedding" if slot == "visual_embedding" else "t5"))
+    name = str(options.pop("name", "t5" if slot == "decoder" else slot))
     if slot == "decoder" and "source" in options and name == "t5":
         name = str(options.pop("source"))
     inner = ", ".join(f"{key}={value}" for key, value in options.items())

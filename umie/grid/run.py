@@ -185,7 +185,7 @@ def _run_cells(
             "kind": "cell",
             "identity": {"hash": cell.hash, "variant": cell.variant, "seed": cell.seed, "parts": cell.parts},
             "parts": parts,
-            "training": grid.training,
+            "training": cell.training,
             "evaluation": asdict(grid.evaluation),
             "missing_pictures": grid.missing_pictures,
             "folder": str(_folder(output, cell)),

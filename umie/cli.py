@@ -185,6 +185,7 @@ class _Display:
             disable=not err.is_terminal,
         )
         self.bars: dict[str, TaskID] = {}
+        self.preparation: TaskID | None = None
 
     def __enter__(self) -> _Display:
         self.progress.start()
@@ -193,15 +194,20 @@ class _Display:
     def __exit__(self, *error: object) -> None:
         self.progress.stop()
 
-    def note(self, what: str) -> None:
-        """Print a line."""
-        err.print(what, highlight=False, markup=False)
+    def preparing(self, what: str) -> None:
+        """Show what is done before the first job."""
+        if self.preparation is None:
+            self.preparation = self.progress.add_task(what, total=None, phase="")
+        self.progress.update(self.preparation, description=what)
 
     def start(self, job: str) -> None:
         """Begin a job's bar."""
+        if self.preparation is not None:
+            self.progress.remove_task(self.preparation)
+            self.preparation = None
         self.bars[job] = self.progress.add_task(job, total=1.0, phase="loading")
         if not err.is_terminal:
-            self.note(f"{job}: started")
+            self._note(f"{job}: started")
 
     def advance(self, job: str, phase: str, share: float) -> None:
         """Move a job's bar."""
@@ -212,7 +218,10 @@ class _Display:
         self.progress.remove_task(self.bars.pop(job))
         seconds = line.get("seconds", {}).get("total", 0)
         if line["status"] != "ok":
-            self.note(f"{job}: crashed: {line['error']}")
+            self._note(f"{job}: crashed: {line['error']}")
             return
         scores = " ".join(f"{task} {result['f1']:.3f}" for task, result in line.get("metrics", {}).items())
-        self.note(f"{job}: done in {seconds:.0f} s {scores}".rstrip())
+        self._note(f"{job}: done in {seconds:.0f} s {scores}".rstrip())
+
+    def _note(self, what: str) -> None:
+        err.print(what, highlight=False, markup=False)

@@ -25,8 +25,8 @@ RESULTS = "results.jsonl"
 class Progress(Protocol):
     """What a display of the grid's progress must offer."""
 
-    def note(self, what: str) -> None:
-        """Say what goes on."""
+    def preparing(self, what: str) -> None:
+        """Say what is done before the first job."""
 
     def start(self, job: str) -> None:
         """A job begins."""
@@ -62,7 +62,7 @@ class GridRun:
 
 def prepare(grid: GridConfig, root: Path, output: Path, progress: Progress) -> tuple[GridData, list[Cell]]:
     """Check the data and plan the cells; raise UmieError if anything is wrong."""
-    data = prepare_data(grid, root, output, progress.note)
+    data = prepare_data(grid, root, output, progress.preparing)
     return data, plan_cells(grid, data.fingerprint)
 
 

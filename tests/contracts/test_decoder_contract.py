@@ -1,0 +1,211 @@
+"""The contracts of every registered decoder, and of every task over the embedded data set."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_model, save_model
+
+from umie import tasks
+from umie.data.synthetic import LABELS
+from umie.decoders import registry
+from umie.tasks.base import VARIANTS
+from umie.types import FusedStates
+
+OPTIONS = {"t5": [{"source": "tiny"}, {"source": "tiny", "overrides": {"tie_word_embeddings": False}}]}
+DECODERS = [
+    pytest.param((name, options), id=f"{name}-{index}")
+    for name in registry.names()
+    for index, options in enumerate(OPTIONS.get(name, [{}]))
+]
+LENGTHS = (6, 2, 9)
+
+
+def build(name, options):
+    torch.manual_seed(0)
+    return registry.build(name, **options).eval()
+
+
+@pytest.fixture(scope="module", params=DECODERS)
+def case(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def decoder(case):
+    return build(*case)
+
+
+@pytest.fixture(scope="module")
+def texts():
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randint(3, 200, (length,), generator=generator) for length in LENGTHS]
+
+
+@pytest.fixture(scope="module")
+def labels():
+    labels = torch.randint(3, 200, (3, 5), generator=torch.Generator().manual_seed(1))
+    labels[1, 3:] = -100
+    return labels
+
+
+@pytest.fixture
+def fused(decoder, texts):
+    """Text states as they come from the decoder's encoder, in one padded batch."""
+    ids, mask = padded(texts)
+    with torch.no_grad():
+        return FusedStates(decoder.encode_text(ids, mask), mask.bool())
+
+
+def padded(texts, size=None, fill=7):
+    size = size or max(map(len, texts))
+    ids = torch.full((len(texts), size), fill)
+    mask = torch.zeros(len(texts), size, dtype=torch.long)
+    for row, text in enumerate(texts):
+        ids[row, : len(text)], mask[row, : len(text)] = text, 1
+    return ids, mask
+
+
+def test_widths_build_a_fusion(decoder, fused):
+    from umie import fusion
+
+    widths = decoder.widths
+    assert set(widths) == {"d_model", "num_heads", "head_dim", "d_ff"}
+    assert fused.states.shape[2] == widths["d_model"]
+    assert fusion.registry.build("gated", **widths).config.d_ff == widths["d_ff"]
+
+
+def test_text_states_do_not_depend_on_the_batch(decoder, texts):
+    with torch.no_grad():
+        for size in (9, 14):
+            states = decoder.encode_text(*padded(texts, size))
+            for row, text in enumerate(texts):
+                alone = decoder.encode_text(*padded([text]))[0]
+                torch.testing.assert_close(states[row, : len(text)], alone, atol=1e-5, rtol=1e-5)
+
+
+def test_logits_do_not_depend_on_the_batch(decoder, fused, labels):
+    """Masked states may hold anything, and any number of them may follow."""
+    states = torch.cat([fused.states, torch.zeros_like(fused.states)], dim=1)
+    mask = torch.cat([fused.mask, torch.zeros_like(fused.mask)], dim=1)
+    states = states.masked_fill(~mask[..., None], 100.0)
+    with torch.no_grad():
+        expected = decoder(fused, labels).logits
+        found = decoder(FusedStates(states, mask), labels).logits
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+        for row, length in enumerate(LENGTHS):
+            one = FusedStates(fused.states[row : row + 1, :length], fused.mask[row : row + 1, :length])
+            alone = decoder(one, labels[row : row + 1]).logits
+            torch.testing.assert_close(expected[row], alone[0], atol=1e-5, rtol=1e-5)
+
+
+def test_every_real_state_is_attended_over(decoder, fused, labels):
+    """Also states behind the text, where a fusion appends the picture."""
+    extra = torch.randn(3, 2, fused.states.shape[2], generator=torch.Generator().manual_seed(2))
+    mask = torch.cat([fused.mask, torch.ones(3, 2, dtype=torch.bool)], dim=1)
+    with torch.no_grad():
+        plain = decoder(fused, labels).logits
+        longer = decoder(FusedStates(torch.cat([fused.states, extra], dim=1), mask), labels).logits
+    assert longer.shape == plain.shape
+    assert not torch.allclose(longer, plain, atol=1e-4)
+
+
+def test_loss_is_the_cross_entropy_of_the_labels(decoder, fused, labels):
+    with torch.no_grad():
+        output = decoder(fused, labels)
+        expected = torch.nn.functional.cross_entropy(output.logits[labels >= 0], labels[labels >= 0])
+    torch.testing.assert_close(output.loss, expected)
+
+
+def test_decoding_is_causal(decoder, fused, labels):
+    changed = labels.clone()
+    changed[:, 2] = (changed[:, 2] + 1) % 200
+    with torch.no_grad():
+        first, second = decoder(fused, labels).logits, decoder(fused, changed).logits
+    torch.testing.assert_close(first[:, :3], second[:, :3])
+    assert not torch.allclose(first[:, 3:], second[:, 3:], atol=1e-4)
+
+
+def test_generate_takes_the_likeliest_of_forward(decoder, fused):
+    """Token by token with its cache, generate agrees with one forward pass over what it generated."""
+    found = decoder.generate(fused, max_new_tokens=8, do_sample=False)
+    assert found.shape[0] == 3
+    with torch.no_grad():
+        output = decoder(fused, decoder_input_ids=found[:, :-1])
+    assert output.loss is None
+    likeliest = output.logits.argmax(-1)
+    ended = (found[:, 1:] == 1).cumsum(1).bool().roll(1, 1)
+    ended[:, 0] = False
+    assert torch.equal(found[:, 1:][~ended], likeliest[~ended])
+    again = decoder.generate(fused, max_new_tokens=8, do_sample=False, use_cache=False)
+    assert torch.equal(again, found)
+
+
+def test_gradients_reach_every_parameter_and_the_states(case, texts, labels):
+    decoder = build(*case)
+    ids, mask = padded(texts)
+    states = decoder.encode_text(ids, mask)
+    states.retain_grad()
+    decoder(FusedStates(states, mask.bool()), labels).loss.backward()
+    for name, parameter in decoder.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+        assert parameter.grad.any(), name
+    assert states.grad[mask.bool()].any(dim=-1).all()
+    assert not states.grad[~mask.bool()].any()
+
+
+def test_saved_options_rebuild_the_shape(case, decoder, fused, labels, tmp_path):
+    options = json.loads(json.dumps(decoder.saved_options()))
+    torch.manual_seed(9)
+    again = registry.construct(case[0], options).eval()
+    assert json.loads(json.dumps(again.saved_options())) == options
+    save_model(decoder, str(tmp_path / "decoder.safetensors"))
+    load_model(again, str(tmp_path / "decoder.safetensors"))
+    with torch.no_grad():
+        assert torch.equal(again(fused, labels).logits, decoder(fused, labels).logits)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("name", tasks.registry.names())
+def test_every_task_reads_back_its_targets(name, variant, embedded):
+    task = tasks.registry.build(name, labels=LABELS[name], variant=variant)
+    records = [scene.record for scene in embedded if scene.record.annotated_for(name)]
+    assert len(records) == 20
+    answers = []
+    for record in records:
+        task.check(record)
+        (query,) = task.queries(record)
+        assert all(label in query.instruction for label in task.labels)
+        items = task.parse(query.target, record.text, query.focus, len(record.regions))
+        assert items.dropped == 0
+        assert {key for item in items for key in task.keys(item)} == {
+            key for item in task.items(record) for key in task.keys(item)
+        }
+        again = task.with_items(record, items)
+        assert [query.target] == [asked.target for asked in task.queries(again)]
+        answers.append(items)
+    num_gold = sum(len(list(task.keys(item))) for record in records for item in task.items(record))
+    scores = task.score(answers, records)
+    assert scores["f1"] == scores["precision"] == scores["recall"] == 1
+    assert scores["true_positives"] == scores["gold"] == num_gold > 10
+    assert task.score([[] for _ in records], records)["f1"] == 0
+    half = [answer if index % 2 else [] for index, answer in enumerate(answers)]
+    found = sum(len(list(task.keys(item))) for answer in half for item in answer)
+    assert task.score(half, records)["recall"] == found / num_gold
+    assert task.score(half, records)["precision"] == 1
+
+
+@pytest.mark.parametrize("name", tasks.registry.names())
+def test_every_task_reads_another_records_answer_without_raising(name, embedded):
+    """Spans are sought in the record's own text: an answer about another text finds nothing there."""
+    task = tasks.registry.build(name, labels=LABELS[name])
+    records = [scene.record for scene in embedded if scene.record.annotated_for(name)]
+    wrong = []
+    for record, other in zip(records, records[1:] + records[:1], strict=True):
+        (asked,), (query,) = task.queries(record), task.queries(other)
+        wrong.append(task.parse(query.target, record.text, asked.focus, num_regions=0))
+    spans = name != "mre"  # a relation's answer is a label alone
+    assert sum(len(answer) for answer in wrong) < sum(len(task.items(record)) for record in records) * (0.3 if spans else 1.1)
+    assert (sum(answer.dropped for answer in wrong) > 0) == spans
+    assert task.score(wrong, records)["f1"] < 0.5

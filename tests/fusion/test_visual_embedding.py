@@ -1,0 +1,193 @@
+"""The visual embedding: its equation, masks, the order of slots, gradients, options."""
+
+import dataclasses
+import json
+
+import pytest
+import torch
+
+from umie.fusion import VisualEmbedding, VisualEmbeddingConfig
+from umie.types import VisualFeatures
+
+FEATURE_DIM, D_MODEL = 10, 16
+MASK = torch.tensor([[True] * 5, [True, True, False, False, False], [False] * 5, [True, False, True, False, True]])
+
+
+def build(seed=0, **options):
+    torch.manual_seed(seed)
+    config = VisualEmbeddingConfig(**{"feature_dim": FEATURE_DIM, "d_model": D_MODEL, "num_heads": 4, **options})
+    return VisualEmbedding(config).eval()
+
+
+def draw(mask=MASK, seed=0):
+    """Features and boxes, garbage where the mask is False."""
+    generator = torch.Generator().manual_seed(seed)
+    features = torch.randn(*mask.shape, FEATURE_DIM, generator=generator)
+    corners = torch.rand(*mask.shape, 2, 2, generator=generator).sort(dim=2).values
+    boxes = corners.flatten(2)
+    features[~mask], boxes[~mask] = 1e3, -7.0
+    return VisualFeatures(features, boxes, mask)
+
+
+def select(visual, *index):
+    return VisualFeatures(visual.features[index], visual.boxes[index], visual.mask[index])
+
+
+OPTIONS = [{}, {"normalise": True}, {"num_slot_embeddings": 3}, {"num_slot_embeddings": 9, "num_layers": 1}]
+every_option = pytest.mark.parametrize("options", OPTIONS, ids=str)
+
+
+@pytest.mark.parametrize("normalise", [False, True])
+def test_equation_without_layers(normalise):
+    """FC(features) + FC([x1, y1, x2, y2, area]), each RMS-normalised where asked for, and the final norm."""
+    embedding = build(num_layers=0, normalise=normalise, num_slot_embeddings=2).double()
+    with torch.no_grad():
+        for name, parameter in embedding.named_parameters():
+            if "norm" in name:
+                parameter.uniform_(0.5, 1.5)
+    visual = draw().to(torch.float64)
+    with torch.no_grad():
+        found = embedding(visual)
+
+    def norm(state, layer):
+        return state / (state.square().mean() + 1e-6).sqrt() * layer.weight
+
+    for row, slot in MASK.nonzero().tolist():
+        x1, y1, x2, y2 = visual.boxes[row, slot].tolist()
+        box = torch.tensor([x1, y1, x2, y2, (x2 - x1) * (y2 - y1)], dtype=torch.float64)
+        features = embedding.feature_projection.weight @ visual.features[row, slot] + embedding.feature_projection.bias
+        place = embedding.box_projection.weight @ box + embedding.box_projection.bias
+        if normalise:
+            features, place = norm(features, embedding.feature_norm), norm(place, embedding.box_norm)
+        state = features + place
+        if slot < 2:
+            state = state + embedding.slots.weight[slot]
+        torch.testing.assert_close(found[row, slot], norm(state, embedding.norm))
+
+
+@every_option
+def test_masked_slots_are_zero_and_never_matter(options):
+    embedding = build(**options)
+    visual = draw()
+    with torch.no_grad():
+        found = embedding(visual)
+        other = embedding(
+            VisualFeatures(
+                visual.features.masked_fill(~MASK[..., None], -5.0), visual.boxes.masked_fill(~MASK[..., None], 0.5), MASK
+            )
+        )
+    assert found.shape == (*MASK.shape, D_MODEL)
+    assert found.isfinite().all()
+    assert not found[~MASK].any()
+    assert found[MASK].any(dim=-1).all()
+    assert torch.equal(found, other)
+
+
+@every_option
+def test_batch_invariance(options):
+    embedding = build(**options)
+    visual = draw()
+    with torch.no_grad():
+        together = embedding(visual)
+        for row, num_slots in enumerate((5, 2, 1, 5)):
+            alone = embedding(select(visual, slice(row, row + 1), slice(num_slots)))
+            torch.testing.assert_close(together[row, :num_slots], alone[0], atol=1e-5, rtol=1e-5)
+
+
+@every_option
+def test_rows_without_slots_are_finite_in_value_and_gradient(options):
+    embedding = build(**options)
+    visual = draw(torch.tensor([[False] * 3, [False] * 3]))
+    features = visual.features.clone().requires_grad_()
+    found = embedding(dataclasses.replace(visual, features=features))
+    assert torch.equal(found, torch.zeros(2, 3, D_MODEL))
+    found.sum().backward()
+    assert not features.grad.any()
+    assert all(parameter.grad.isfinite().all() for parameter in embedding.parameters())
+
+
+@pytest.mark.parametrize("normalise", [False, True])
+def test_order_of_slots_without_slot_embeddings(normalise):
+    embedding = build(normalise=normalise)
+    visual = draw()
+    order = torch.tensor([3, 0, 4, 2, 1])
+    with torch.no_grad():
+        expected, found = embedding(visual)[:, order], embedding(select(visual, slice(None), order))
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_order_of_slots_with_slot_embeddings():
+    """The first slots have a name; those beyond are as without."""
+    embedding = build(num_slot_embeddings=3)
+    visual = draw()
+    with torch.no_grad():
+        states = embedding(visual)
+        named, unnamed = torch.tensor([1, 0, 2, 3, 4]), torch.tensor([0, 1, 2, 4, 3])
+        swapped = embedding(select(visual, slice(None), named))
+        assert not torch.allclose(swapped[0], states[0, named], atol=1e-3)
+        torch.testing.assert_close(
+            embedding(select(visual, slice(None), unnamed))[0], states[0, unnamed], atol=1e-5, rtol=1e-5
+        )
+
+
+def test_equal_slots_are_told_apart_only_by_slot_embeddings():
+    visual = VisualFeatures(torch.ones(1, 3, FEATURE_DIM), torch.full((1, 3, 4), 0.5), torch.ones(1, 3, dtype=torch.bool))
+    with torch.no_grad():
+        same, named = build()(visual)[0], build(num_slot_embeddings=3)(visual)[0]
+    torch.testing.assert_close(same[1:], same[:1].expand(2, -1))
+    assert (named[0] - named[1]).abs().max() > 1e-3
+    assert (named[1] - named[2]).abs().max() > 1e-3
+
+
+@every_option
+def test_gradients_reach_every_parameter(options):
+    embedding = build(**options)
+    visual = draw()
+    features = visual.features.clone().requires_grad_()
+    found = embedding(dataclasses.replace(visual, features=features))
+    weights = torch.randn(found.shape, generator=torch.Generator().manual_seed(1))
+    (found * weights).sum().backward()
+    for name, parameter in embedding.named_parameters():
+        assert parameter.grad.isfinite().all(), name
+        assert parameter.grad.any(), name
+    assert features.grad[MASK].any(dim=-1).all()
+    assert not features.grad[~MASK].any()
+
+
+@every_option
+def test_config_build_save_load(options, tmp_path):
+    embedding = build(**options)
+    torch.save(embedding.state_dict(), tmp_path / "weights.pt")
+    config = json.loads(json.dumps(dataclasses.asdict(embedding.config)))
+    again = build(seed=9, **config)
+    again.load_state_dict(torch.load(tmp_path / "weights.pt", weights_only=True))
+    with torch.no_grad():
+        assert torch.equal(again(draw()), embedding(draw()))
+
+
+def test_half_precision_features_are_taken_at_the_width_of_the_weights():
+    embedding = build()
+    visual = draw()
+    with torch.no_grad():
+        found = embedding(visual.to(torch.bfloat16))
+        expected = embedding(visual.to(torch.bfloat16).to(torch.float32))
+    assert found.dtype == torch.float32
+    assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"feature_dim": 0}, "feature_dim is 0: give 1 or more"),
+        ({"d_model": -1}, "d_model is -1: give 1 or more"),
+        ({"num_layers": -1}, "num_layers is -1: give 0 or more"),
+        ({"num_slot_embeddings": -2}, "num_slot_embeddings is -2: give 0 or more"),
+        ({"num_heads": 5}, "num_heads=5 does not divide d_model=16: give head_dim"),
+        ({"head_dim": 0}, "head_dim is 0"),
+        ({"d_ff": 0}, "d_ff is 0"),
+        ({"dropout": 1.5}, "dropout is 1.5"),
+    ],
+)
+def test_invalid_options(options, message):
+    with pytest.raises(ValueError, match=message):
+        build(**options)

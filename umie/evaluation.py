@@ -10,6 +10,7 @@ import torch
 
 from umie.model import UmieModel
 from umie.processor import UmieProcessor
+from umie.query_dataset import QueryDataset
 from umie.records import Record
 from umie.tasks.metrics import f1_standard_error
 
@@ -58,18 +59,13 @@ def evaluate(
     model.eval()
     built = processor.task(task)
     records = [record for record in records if record.annotated_for(task)]
-    encoded = [
-        {**processor.encode_query(record, query), **pictured}
-        for record in records
-        for pictured in [processor.encode_picture(record)]
-        for query in built.queries(record)
-    ]
-    order = sorted(range(len(encoded)), key=lambda index: len(encoded[index]["input_ids"]))
+    dataset = QueryDataset(records, [task], processor)
+    order = sorted(range(len(dataset)), key=lambda index: dataset.lengths[index])
     chunks = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-    outputs = [""] * len(encoded)
+    outputs = [""] * len(dataset)
     gates: list[float] = []
     for done, chunk in enumerate(chunks, start=1):
-        batch = processor.collate([encoded[index] for index in chunk])
+        batch = processor.collate([dataset[index] for index in chunk])
         inputs: dict[str, Any] = {name: value.to(model.device) for name, value in batch.items() if name != "labels"}
         fused, _, _ = model.fuse(**inputs)
         generated = model.decoder.generate(

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 
 from umie.errors import UmieError
 from umie.model import UmieModel
 from umie.processor import UmieProcessor
-from umie.records import Record
+from umie.query_dataset import QueryDataset
 
 OnStep = Callable[[int, int, float], None]  # step, of how many, loss
 
@@ -57,37 +56,6 @@ class TrainingConfig:
         for name in ("warmup_share", "label_smoothing"):
             if not 0 <= getattr(self, name) < 1:
                 raise UmieError(f"{name} is {getattr(self, name)!r}: give 0 or more and less than 1")
-
-
-class QueryDataset(Dataset[dict[str, Tensor]]):
-    """All queries of some tasks about some records, encoded once; a picture's tensors are shared by its queries.
-
-    Args:
-        records: the records; a task is asked about those that are annotated for it.
-        tasks: names of the tasks.
-        processor: encodes them.
-
-    Raises:
-        UmieError: there is nothing to ask.
-    """
-
-    def __init__(self, records: Sequence[Record], tasks: Sequence[str], processor: UmieProcessor) -> None:
-        self.items: list[dict[str, Tensor]] = []
-        for record in records:
-            queries = [
-                query for task in tasks if record.annotated_for(task) for query in processor.task(task).queries(record)
-            ]
-            if queries:
-                pictured = processor.encode_picture(record)
-                self.items += [{**processor.encode_query(record, query), **pictured} for query in queries]
-        if not self.items:
-            raise UmieError(f"no record is annotated for any of the tasks {', '.join(tasks)}")
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
-        return self.items[index]
 
 
 def train(

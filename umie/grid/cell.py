@@ -78,7 +78,8 @@ def _warm_start(job: Mapping[str, Any], data: GridData) -> dict[str, Any]:
     """Train the decoder on text alone and save it as a checkpoint folder."""
     from umie.composition import compose
     from umie.data.synthetic import SyntheticConfig, scenes
-    from umie.training import QueryDataset, TrainingConfig, train
+    from umie.query_dataset import QueryDataset
+    from umie.training import TrainingConfig, train
 
     if job["records"] is None:
         records: Iterable[Record] = data.read("train")
@@ -115,7 +116,8 @@ def _cell(job: Mapping[str, Any], data: GridData) -> dict[str, Any]:
 
     from umie.composition import compose
     from umie.evaluation import evaluate
-    from umie.training import QueryDataset, TrainingConfig, train, visual_gradient
+    from umie.query_dataset import QueryDataset
+    from umie.training import TrainingConfig, train, visual_gradient
 
     parts = job["parts"]
     model, processor = compose(

@@ -34,6 +34,7 @@ class GridData:
         ceilings: of text alone, by task, where the distribution is known.
         num_records: of each split.
         num_pictures: records of each split with a picture that can be read.
+        num_seen: records of each split whose text stands in the training split too, where that was counted.
         fingerprint: of all texts, annotations and pictures.
     """
 
@@ -43,6 +44,7 @@ class GridData:
     ceilings: Mapping[str, float]
     num_records: Mapping[str, int]
     num_pictures: Mapping[str, int]
+    num_seen: Mapping[str, int]
     fingerprint: str
 
     def read(self, split: str) -> list[Record]:
@@ -92,6 +94,7 @@ def prepare_data(grid: GridConfig, root: Path, output: Path, on_item: OnItem = l
         files[split] = str(folder / f"{split}.jsonl")
         write_jsonl(files[split], records)
         digest.update(Path(files[split]).read_bytes())
+    trained = {record.text for record in splits["train"]}
     images = next(
         (record.image_folder for records in splits.values() for record in records if record.image_folder),
         None,
@@ -103,6 +106,11 @@ def prepare_data(grid: GridConfig, root: Path, output: Path, on_item: OnItem = l
         ceilings={},
         num_records={split: len(records) for split, records in splits.items()},
         num_pictures=num_pictures,
+        num_seen={
+            split: sum(record.text in trained for record in records)
+            for split, records in splits.items()
+            if split != "train"
+        },
         fingerprint=digest.hexdigest()[:16],
     )
 
@@ -133,6 +141,7 @@ def _synthetic(grid: GridConfig, options: dict[str, Any], output: Path, on_item:
         ceilings={name: known[name] for name in grid.tasks},
         num_records=sizes,
         num_pictures=sizes,
+        num_seen={},
         fingerprint=fingerprint,
     )
 

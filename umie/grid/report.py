@@ -229,6 +229,11 @@ def _data_facts(run: GridRun) -> str:
         f"- {split}: {run.data.num_records[split]} records, {run.data.num_pictures[split]} with a picture"
         for split in run.data.num_records
     ]
+    facts += [
+        f"- {count} records of {split} have a text that stands in train too: their scores flatter"
+        for split, count in run.data.num_seen.items()
+        if count
+    ]
     missing = run.grid.missing_pictures
     facts.append(f"- a picture that is missing or cannot be read: `{missing}`")
     lines = [line for line in run.results.values() if line["status"] == "ok"]

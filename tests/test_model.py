@@ -1,0 +1,447 @@
+"""UmieModel over every fusion: saving, pictures or features, no picture = plain T5, batches, generation, gates."""
+
+import copy
+import dataclasses
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoModel
+
+from umie import fusion as fusions
+from umie.errors import UmieError
+from umie.model import UmieConfig, UmieModel, UmieOutput
+from umie.types import VisualFeatures
+
+OPTIONS = {
+    "gated": [
+        {},
+        {"residual": "released"},
+        {"gate": 0.05, "gate_gradient": "detached"},
+        {"gate": 0.5, "residual": "released", "scaled": True},
+    ]
+}
+FUSIONS = [
+    pytest.param({"name": name, **options}, id="-".join([name, *map(str, options.values())]))
+    for name in fusions.registry.names()
+    for options in OPTIONS.get(name, [{}])
+]
+SEEING = [param for param in FUSIONS if fusions.registry.get(param.values[0]["name"]).uses_picture]
+every_fusion = pytest.mark.parametrize("fusion", FUSIONS)
+every_seeing_fusion = pytest.mark.parametrize("fusion", SEEING)
+
+
+@pytest.fixture(scope="module")
+def build(variant):
+    """A shared model and its processor for a fusion; a test that changes the model makes its own by ``variant``."""
+    made = {}
+
+    def make(fusion):
+        key = json.dumps(fusion)
+        if key not in made:
+            made[key] = variant(fusion=fusion, visual_embedding={"num_slot_embeddings": 3})
+        return made[key]
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def records(embedded_records):
+    """Six records with names, every other one without its picture, and of different numbers of regions."""
+    chosen = [record for record in embedded_records if record.entities][:6]
+    return [
+        dataclasses.replace(record, image=None, regions=())
+        if index % 2
+        else dataclasses.replace(record, regions=record.regions[: index // 2 + 1])
+        for index, record in enumerate(chosen)
+    ]
+
+
+@pytest.fixture(scope="module")
+def textual(records):
+    """The same records, all without pictures."""
+    return [dataclasses.replace(record, image=None, regions=()) for record in records]
+
+
+def logits(model, batch, **options):
+    with torch.no_grad():
+        return model(**batch, **options).logits
+
+
+def plain(model, batch):
+    """What the T5 inside gives for the same tokens, by its own forward."""
+    names = ("input_ids", "attention_mask", "labels")
+    with torch.no_grad():
+        return model.decoder.seq2seq(**{name: batch[name] for name in names})
+
+
+def close(actual, expected):
+    torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)
+
+
+@every_fusion
+def test_forward(build, records, fusion):
+    model, processor = build(fusion)
+    batch = processor(records, "mner")
+    with torch.no_grad():
+        output = model(**batch, output_attention=True)
+    num_texts, num_tokens = batch["input_ids"].shape
+    assert isinstance(output, UmieOutput)
+    assert output.logits.shape == (*batch["labels"].shape, len(processor.tokenizer))
+    expected = torch.nn.functional.cross_entropy(output.logits.flatten(0, 1), batch["labels"].flatten())
+    torch.testing.assert_close(output.loss, expected)
+    assert output.text_states.shape == (num_texts, num_tokens, 96)
+    assert output.fused_states.shape == (*output.fused_mask.shape, 96)
+    if model.fusion.uses_picture:
+        assert output.visual_states.shape == (*batch["visual_mask"].shape, 96)
+        assert not output.visual_states[~batch["visual_mask"]].any()
+    else:
+        assert output.visual_states is None
+    if output.attention is not None:
+        assert output.attention.shape == (num_texts, 4, num_tokens, batch["visual_mask"].shape[1])
+        pictured = batch["visual_mask"].any(1)
+        close(output.attention.sum(-1)[pictured], torch.ones(int(pictured.sum()), 4, num_tokens))
+    with torch.no_grad():
+        assert model(**batch).attention is None
+        unlabelled = {name: value for name, value in batch.items() if name != "labels"}
+        assert model(**unlabelled, decoder_input_ids=torch.zeros(num_texts, 2, dtype=torch.long)).loss is None
+
+
+def test_attention_is_given_where_the_fusion_attends(build, records):
+    for name, has in (("gated", True), ("cross_attention", True), ("concat", False), ("text_only", False)):
+        model, processor = build({"name": name})
+        with torch.no_grad():
+            assert (model(**processor(records, "mner"), output_attention=True).attention is not None) == has
+
+
+@every_fusion
+def test_saved_and_loaded(variant, records, fusion, tmp_path):
+    parts = {"encoder": {"name": "tiny", "crop_size": 6}, "visual_embedding": {"num_layers": 1, "normalise": True}}
+    model, processor = variant(fusion=fusion, **parts)
+    batch = processor(records, "mner")
+    expected = logits(model, batch)
+    generated = model.generate(**batch, max_new_tokens=6)
+    model.save_pretrained(tmp_path)
+    config = AutoConfig.from_pretrained(tmp_path)
+    assert isinstance(config, UmieConfig)
+    assert config.fusion == fusion
+    assert config.encoder == parts["encoder"]
+    for loaded in (UmieModel.from_pretrained(tmp_path), AutoModel.from_pretrained(tmp_path)):
+        assert isinstance(loaded, UmieModel)
+        assert not loaded.training
+        assert torch.equal(logits(loaded, batch), expected)
+        assert torch.equal(loaded.generate(**batch, max_new_tokens=6), generated)
+        assert {name: tuple(value.shape) for name, value in loaded.state_dict().items()} == {
+            name: tuple(value.shape) for name, value in model.state_dict().items()
+        }
+        assert [name for name, value in loaded.named_parameters() if not value.requires_grad] == []
+    again = UmieModel(config)
+    again.load_state_dict(model.state_dict())
+    assert torch.equal(logits(again.eval(), batch), expected)
+
+
+def test_weights_of_a_frozen_encoder_are_in_the_file(variant, records, tmp_path):
+    model, processor = variant(encoder={"name": "tiny", "trainable": False})
+    batch = processor(records, "mner")
+    assert not any(parameter.requires_grad for parameter in model.encoder.parameters())
+    model.save_pretrained(tmp_path)
+    saved = load_file(tmp_path / "model.safetensors")
+    for name, value in model.encoder.state_dict().items():
+        assert torch.equal(saved[f"encoder.{name}"], value)
+    loaded = UmieModel.from_pretrained(tmp_path)
+    assert not any(parameter.requires_grad for parameter in loaded.encoder.parameters())
+    assert all(parameter.requires_grad for parameter in loaded.visual_embedding.parameters())
+    assert torch.equal(logits(loaded, batch), logits(model, batch))
+
+
+@pytest.mark.parametrize(
+    "lost", ["fusion.attention.key.weight", "encoder.layers.0.bias", "decoder.seq2seq.shared.weight"]
+)
+def test_a_folder_that_lacks_weights(build, tmp_path, lost):
+    model, _ = build({"name": "gated"})
+    model.save_pretrained(tmp_path)
+    state = load_file(tmp_path / "model.safetensors")
+    state = {name: value for name, value in state.items() if name != lost}
+    if "shared" in lost:  # tied: whichever of its names the file has
+        state = {name: value for name, value in state.items() if "embed_tokens" not in name and "lm_head" not in name}
+    save_file(state, tmp_path / "model.safetensors", {"format": "pt"})
+    for loader in (UmieModel, AutoModel):
+        with pytest.raises(UmieError, match=rf"lacks \d weights of this variant, e\.g\..*{lost.split('.')[-2]}"):
+            loader.from_pretrained(tmp_path)
+
+
+def test_a_file_of_another_configuration(build, tmp_path):
+    model, _ = build({"name": "gated"})
+    model.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "fusion": {"name": "gated", "residual": "released"}}))
+    with pytest.raises(UmieError, match="lacks 4 weights of this variant, .*fusion.feed_forward"):
+        UmieModel.from_pretrained(tmp_path)
+
+
+@every_fusion
+def test_features_in_equal_pictures_in(build, records, fusion):
+    model, processor = build(fusion)
+    batch = processor(records, "mner")
+    texts = {name: batch[name] for name in ("input_ids", "attention_mask", "labels")}
+    if model.encoder is None:
+        visual = VisualFeatures(torch.randn(6, 2, 8), torch.rand(6, 2, 4), torch.ones(6, 2, dtype=torch.bool))
+        assert torch.equal(logits(model, texts, visual=visual), logits(model, texts))
+        return
+    with torch.no_grad():
+        visual = model.encoder(**{name: batch[name] for name in model.visual_input_names})
+    assert torch.equal(logits(model, texts, visual=visual), logits(model, batch))
+    assert torch.equal(
+        model.generate(**texts, visual=visual, max_new_tokens=5), model.generate(**batch, max_new_tokens=5)
+    )
+    assert not torch.equal(logits(model, batch), logits(model, texts))
+
+
+@every_fusion
+def test_without_pictures_it_is_plain_t5(build, textual, records, fusion):
+    """Bit for bit: with no slot, with no visual tensors at all, and with slots that are all masked."""
+    model, processor = build(fusion)
+    batch = processor(textual, "mner")
+    assert batch["visual_mask"].shape == (6, 0)
+    expected = plain(model, batch)
+    texts = {name: batch[name] for name in ("input_ids", "attention_mask", "labels")}
+    masked = processor(records, "mner")
+    masked["visual_mask"] = torch.zeros_like(masked["visual_mask"])
+    assert masked["visual_mask"].shape[1] > 1
+    asked = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    for given in (batch, texts, masked):
+        with torch.no_grad():
+            output = model(**given)
+        assert torch.equal(output.logits, expected.logits)
+        assert torch.equal(output.loss, expected.loss)
+        assert output.gate is None or not output.gate.any()
+        for options in ({}, {"num_beams": 3}):
+            found = model.generate(**given, max_new_tokens=8, **options)
+            assert torch.equal(found, model.decoder.seq2seq.generate(**asked, max_new_tokens=8, **options))
+
+
+@every_fusion
+def test_records_without_picture_in_a_mixed_batch_are_plain_t5(build, records, fusion):
+    model, processor = build(fusion)
+    batch = processor(records, "mner")
+    pictured = batch["visual_mask"].any(1)
+    assert pictured.tolist() == [True, False] * 3
+    found, expected = logits(model, batch), plain(model, batch).logits
+    close(found[~pictured], expected[~pictured])
+    differs = (found - expected).abs().flatten(1).max(1).values > 1e-4
+    assert differs.tolist() == (pictured if model.fusion.uses_picture else torch.zeros(6)).bool().tolist()
+
+
+@every_fusion
+def test_logits_do_not_depend_on_the_batch(build, records, fusion):
+    model, processor = build(fusion)
+    batch = processor(records, "mner")
+    together = logits(model, batch)
+    generated = model.generate(**batch, max_new_tokens=6, min_new_tokens=6)
+    for row, record in enumerate(records):
+        alone = processor(record, "mner")
+        num_labels = alone["labels"].shape[1]
+        close(together[row, :num_labels], logits(model, alone)[0])
+        assert torch.equal(model.generate(**alone, max_new_tokens=6, min_new_tokens=6)[0], generated[row])
+    order = [5, 2, 0]
+    close(logits(model, {name: value[order] for name, value in batch.items()}), together[order])
+
+
+@every_fusion
+def test_padding_never_matters(build, records, fusion):
+    """More padding in tokens and slots, and garbage in it."""
+    model, processor = build(fusion)
+    batch = processor(records, "mner")
+    expected = logits(model, batch)
+    wide = {
+        name: torch.nn.functional.pad(value, (0, 4), value=9 if name == "input_ids" else 0)
+        for name, value in batch.items()
+        if name in ("input_ids", "attention_mask")
+    }
+    wide["labels"] = batch["labels"]
+    slots = batch["visual_mask"].shape[1]
+    wide["visual_mask"] = torch.nn.functional.pad(batch["visual_mask"], (0, 3))
+    wide["boxes"] = torch.nn.functional.pad(batch["boxes"], (0, 0, 0, 3))
+    wide["crops"] = torch.nn.functional.pad(batch["crops"], (0, 0, 0, 0, 0, 0, 0, 3))
+    assert wide["crops"].shape[1] == slots + 3
+    wide["boxes"][~wide["visual_mask"]] = 0.5
+    wide["crops"][~wide["visual_mask"]] = 3.0
+    close(logits(model, wide), expected)
+
+
+@every_fusion
+def test_cache_beams_and_sampling(build, records, fusion):
+    model, processor = build(fusion)
+    batch = processor(records, "mner")
+    greedy = model.generate(**batch, max_new_tokens=12)
+    assert greedy.shape[0] == 6
+    assert torch.equal(greedy, model.generate(**batch, max_new_tokens=12, use_cache=False))
+    beams = [model.generate(**batch, max_new_tokens=8, num_beams=3, use_cache=cache) for cache in (True, False)]
+    assert torch.equal(*beams)
+    several = model.generate(**batch, max_new_tokens=8, num_beams=3, num_return_sequences=2)
+    assert several.shape[0] == 12
+    assert torch.equal(several[::2, : beams[0].shape[1]], beams[0])
+    samples = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        samples.append(model.generate(**batch, max_new_tokens=8, min_new_tokens=8, do_sample=True))
+    assert torch.equal(samples[0], samples[1])
+    assert not torch.equal(samples[0], samples[2])
+
+
+def test_generation_options_that_are_tensors_reach_generate(build, records):
+    model, processor = build({"name": "gated"})
+    batch = processor(records, "mner")
+    prefix = torch.tensor([[0, 17, 23]]).expand(6, -1)
+    found = model.generate(**batch, max_new_tokens=4, decoder_input_ids=prefix)
+    assert torch.equal(found[:, :3], prefix)
+
+
+def test_generate_follows_the_picture(build, records):
+    """Another picture gives other tokens: the states that generate decodes from are the fused ones."""
+    model, processor = build({"name": "cross_attention"})
+    batch = processor(records, "mner")
+    found = model.generate(**batch, max_new_tokens=8, min_new_tokens=8)
+    for row, (given, expected) in enumerate(zip(found, logits(model, {**batch, "labels": found[:, 1:]}), strict=True)):
+        expected[:, 1] = float("-inf")  # the end, which min_new_tokens forbids
+        assert torch.equal(given[1:], expected.argmax(-1)), row
+
+
+@every_fusion
+def test_gates(build, records, fusion):
+    """``gate``: one number a record, 0 without a picture, within what the equation allows."""
+    model, processor = build(fusion)
+    batch = processor(records, "mner")
+    with torch.no_grad():
+        gate = model(**batch).gate
+    if fusion["name"] != "gated":
+        assert gate is None
+        return
+    pictured = batch["visual_mask"].any(1)
+    assert gate.shape == (6,)
+    assert not gate[~pictured].any()
+    if isinstance(fusion.get("gate"), float):
+        assert torch.equal(gate[pictured], torch.full((3,), fusion["gate"]))
+    else:
+        tau = 2.718281828**0.5
+        slope = 0.0001 if fusion.get("residual") == "released" else 0.01
+        assert ((-tau * slope <= gate[pictured]) & (gate[pictured] <= tau)).all()
+        assert gate[pictured].unique().numel() == 3
+
+
+@every_seeing_fusion
+def test_gradients_reach_every_part(variant, records, fusion):
+    model, processor = variant(fusion=fusion, visual_embedding={"num_slot_embeddings": 3})
+    model.train()(**processor(records, "mner")).loss.backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+        assert parameter.grad.any(), name
+
+
+def test_visual_gradient_tells_a_shut_gate(variant, records):
+    """The health measure of the gate: the gradient that reaches the encoder grows with a fixed gate, from 0."""
+    from umie.training import visual_gradient
+
+    norms = []
+    for gate in (0, 0.01, 1.0):
+        model, processor = variant(fusion={"name": "gated", "gate": gate})
+        norms.append(visual_gradient(model, processor(records, "mner")))
+    assert norms[0] == 0
+    assert 0 < 20 * norms[1] < norms[2]
+    model, processor = variant(fusion="text_only")
+    assert visual_gradient(model, processor(records, "mner")) == 0
+
+
+def test_a_fusion_that_does_not_look_has_no_encoder(build, records):
+    model, processor = build({"name": "text_only"})
+    assert model.encoder is None
+    assert model.visual_embedding is None
+    assert model.visual_input_names == ()
+    batch = processor(records, "mner")
+    assert torch.equal(logits(model, batch), plain(model, batch).logits)
+
+
+@every_fusion
+def test_initialise_fusion(variant, records, textual, fusion):
+    model, processor = variant(fusion=fusion)
+    batch = processor(records, "mner")
+    batch.pop("labels")
+    nothing = processor(textual, "mner")
+    nothing.pop("labels")
+    before = copy.deepcopy(model.state_dict())
+    assert model.initialise_fusion(**nothing) == {}
+    dynamic = fusion["name"] == "gated" and "gate" not in fusion
+    measured = model.initialise_fusion(**batch)
+    changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+    if not dynamic:
+        assert measured == {}
+        assert not changed
+        return
+    assert measured["gate_cosine"] == pytest.approx(0.75, abs=1e-3)
+    assert changed == {f"fusion.gate_{side}.{layer}.weight" for side in ("text", "visual") for layer in (0, 1)}
+    with torch.no_grad():
+        gate = model(**batch, decoder_input_ids=torch.zeros(6, 1, dtype=torch.long)).gate
+    assert gate[batch["visual_mask"].any(1)].mean() == pytest.approx(0.75 * 2.718281828**0.5, abs=1e-2)
+
+
+@every_fusion
+def test_mixed_precision(variant, records, fusion):
+    """Under autocast to bfloat16, as the Trainer runs it, the loss and its gradients stay near those of float32."""
+    model, processor = variant(fusion=fusion)
+    batch = processor(records, "mner")
+    expected = model(**batch).loss
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        output = model(**batch)
+    torch.testing.assert_close(output.loss.float(), expected, atol=0.05, rtol=0.05)
+    output.loss.backward()
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters() if parameter.grad is not None)
+
+
+@every_fusion
+def test_half_precision_weights(variant, records, fusion):
+    model, processor = variant(fusion=fusion)
+    batch = processor(records, "mner")
+    expected = logits(model, batch)
+    found = logits(model.to(torch.bfloat16), batch)
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.float(), expected, atol=0.25, rtol=0.1)
+
+
+def test_the_configuration_is_complete_by_itself(build):
+    """A saved configuration names every part and the decoder's full shape; the widths are not repeated."""
+    model, _ = build({"name": "gated"})
+    values = json.loads(model.config.to_json_string())
+    assert values["model_type"] == "umie"
+    assert values["encoder"] == {"name": "tiny"}
+    assert values["fusion"] == {"name": "gated"}
+    assert values["visual_embedding"] == {"num_slot_embeddings": 3}
+    assert values["decoder"]["name"] == "t5"
+    assert values["decoder"]["config"]["d_model"] == 96
+    again = UmieModel(UmieConfig(**{name: values[name] for name in ("encoder", "visual_embedding", "fusion", "decoder")}))
+    assert sum(map(torch.numel, again.parameters())) == sum(map(torch.numel, model.parameters()))
+
+
+def test_defaults_of_the_configuration():
+    config = UmieConfig()
+    assert (config.encoder, config.fusion, config.decoder) == ({"name": "tiny"}, {"name": "gated"}, {"name": "t5"})
+    assert UmieConfig(fusion={"gate": 0.5}).fusion == {"name": "gated", "gate": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({"fusion": {"name": "gatd"}}, "Unknown fusion 'gatd'. Did you mean 'gated'?"),
+        ({"fusion": {"gates": 1}}, "Unknown option of fusion 'gated': 'gates'. Did you mean 'gate'?"),
+        ({"encoder": {"crop": 3}}, "Unknown option of encoder 'tiny': 'crop'. Did you mean 'crop_size'?"),
+        ({"visual_embedding": {"layers": 3}}, "visual_embedding: "),
+        ({"visual_embedding": {"num_layers": -3}}, "num_layers is -3: give 0 or more"),
+        ({"visual_embedding": {"num_heads": 5, "head_dim": None}}, "num_heads=5 does not divide d_model=96"),
+        ({"visual_embedding": {"num_layers": "two"}}, "num_layers"),
+    ],
+)
+def test_bad_configurations(parts, message):
+    with pytest.raises(UmieError) as error:
+        UmieModel(UmieConfig(**parts))
+    assert message in str(error.value)

@@ -1,0 +1,62 @@
+"""QueryDataset: all queries of some tasks about some records, as the tensors that training and evaluation batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from umie.errors import UmieError
+from umie.processor import UmieProcessor
+from umie.records import Record
+
+KEPT_BYTES = 1 << 30  # pictures beyond this are preprocessed anew each time, so that memory stays bounded
+
+
+class QueryDataset(Dataset[dict[str, Tensor]]):
+    """Texts are encoded once; pictures when they are first asked for, and shared by the queries of a record.
+
+    Args:
+        records: the records; a task is asked about those that are annotated for it.
+        tasks: names of the tasks.
+        processor: encodes them.
+
+    Attributes:
+        lengths: number of input tokens of each query.
+
+    Raises:
+        UmieError: there is nothing to ask.
+    """
+
+    def __init__(self, records: Sequence[Record], tasks: Sequence[str], processor: UmieProcessor) -> None:
+        self._processor = processor
+        self._records: list[Record] = []
+        self._texts: list[dict[str, Tensor]] = []
+        self._pictures: dict[int, dict[str, Tensor]] = {}
+        self._kept_bytes = 0
+        for record in records:
+            for task in tasks:
+                if record.annotated_for(task):
+                    queries = processor.task(task).queries(record)
+                    self._records += [record] * len(queries)
+                    self._texts += [processor.encode_query(record, query) for query in queries]
+        if not self._texts:
+            raise UmieError(f"no record gives a query for any of the tasks {', '.join(tasks)}")
+        self.lengths = [len(text["input_ids"]) for text in self._texts]
+
+    def __len__(self) -> int:
+        return len(self._texts)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        return {**self._texts[index], **self._pictured(self._records[index])}
+
+    def _pictured(self, record: Record) -> dict[str, Tensor]:
+        pictured = self._pictures.get(id(record))
+        if pictured is None:
+            pictured = self._processor.encode_picture(record)
+            num_bytes = sum(tensor.nbytes for tensor in pictured.values())
+            if self._kept_bytes + num_bytes <= KEPT_BYTES:
+                self._kept_bytes += num_bytes
+                self._pictures[id(record)] = pictured
+        return pictured

@@ -166,8 +166,9 @@ def test_a_folder_that_lacks_weights(build, tmp_path, lost):
     if "shared" in lost:  # tied: whichever of its names the file has
         state = {name: value for name, value in state.items() if "embed_tokens" not in name and "lm_head" not in name}
     save_file(state, tmp_path / "model.safetensors", {"format": "pt"})
+    named = lost.replace("seq2seq.shared", "seq2seq.decoder.embed_tokens")  # the first of its tied names
     for loader in (UmieModel, AutoModel):
-        with pytest.raises(UmieError, match=rf"lacks \d weights of this variant, e\.g\..*{lost.split('.')[-2]}"):
+        with pytest.raises(UmieError, match=rf"lacks \d weights of this variant, e\.g\. {named}"):
             loader.from_pretrained(tmp_path)
 
 
@@ -229,8 +230,7 @@ def test_records_without_picture_in_a_mixed_batch_are_plain_t5(build, records, f
     assert pictured.tolist() == [True, False] * 3
     found, expected = logits(model, batch), plain(model, batch).logits
     close(found[~pictured], expected[~pictured])
-    differs = (found - expected).abs().flatten(1).max(1).values > 1e-4
-    assert differs.tolist() == (pictured if model.fusion.uses_picture else torch.zeros(6)).bool().tolist()
+    assert (found[pictured] != expected[pictured]).flatten(1).any(1).all() == model.fusion.uses_picture
 
 
 @every_fusion
@@ -299,13 +299,13 @@ def test_generation_options_that_are_tensors_reach_generate(build, records):
 
 
 def test_generate_follows_the_picture(build, records):
-    """Another picture gives other tokens: the states that generate decodes from are the fused ones."""
+    """The states that generate decodes from are the fused ones: its tokens are the likeliest of forward."""
     model, processor = build({"name": "cross_attention"})
     batch = processor(records, "mner")
     found = model.generate(**batch, max_new_tokens=8, min_new_tokens=8)
-    for row, (given, expected) in enumerate(zip(found, logits(model, {**batch, "labels": found[:, 1:]}), strict=True)):
-        expected[:, 1] = float("-inf")  # the end, which min_new_tokens forbids
-        assert torch.equal(given[1:], expected.argmax(-1)), row
+    expected = logits(model, {**batch, "labels": found[:, 1:].contiguous()})
+    expected[:, :, 1] = float("-inf")  # the end, which min_new_tokens forbids
+    assert torch.equal(found[:, 1:], expected.argmax(-1))
 
 
 @every_fusion

@@ -34,7 +34,8 @@ err = Console(stderr=True)
 def main() -> None:
     """Run the command line; bad input is one line on standard error and exit code 2."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    logging.getLogger("transformers").setLevel(logging.ERROR)
+    for library in ("transformers", "huggingface_hub", "httpx"):
+        logging.getLogger(library).setLevel(logging.ERROR)
     try:
         app()
     except UmieError as error:
@@ -224,4 +225,4 @@ class _Display:
         self._note(f"{job}: done in {seconds:.0f} s {scores}".rstrip())
 
     def _note(self, what: str) -> None:
-        err.print(what, highlight=False, markup=False)
+        err.print(what, highlight=False, markup=False, soft_wrap=True)

@@ -11,7 +11,8 @@ from umie import decoders, encoders
 from umie import fusion as fusions
 from umie import tasks as all_tasks
 from umie.data.synthetic import SyntheticConfig, scenes
-from umie.decoders.t5 import PRESETS
+from umie.decoders.t5 import PRESETS, check_source
+from umie.errors import UmieError
 from umie.model import UmieConfig, UmieModel
 from umie.processor import UmieProcessor
 from umie.tokenization import train_tokenizer
@@ -81,7 +82,13 @@ def default_tokenizer(decoder: Mapping[str, Any]) -> PreTrainedTokenizerBase:
     """Return the tokenizer of a decoder's checkpoint, or the embedded data set's for a preset."""
     source = decoder.get("source", "tiny")
     if source not in PRESETS:
-        return AutoTokenizer.from_pretrained(source)
+        check_source(source)
+        try:
+            return AutoTokenizer.from_pretrained(source)
+        except (OSError, ValueError) as error:
+            raise UmieError(
+                f"decoder {source!r}: its tokenizer cannot be read: {str(error).splitlines()[0]}"
+            ) from error
     return train_tokenizer(embedded_texts(), TINY_VOCAB_SIZE)
 
 

@@ -18,6 +18,8 @@ from umie.fusion import VisualEmbedding, VisualEmbeddingConfig
 from umie.registry import Registry
 from umie.types import FusedStates, VisualFeatures
 
+DEFAULT_NEW_TOKENS = 128  # the paper's longest output
+
 
 @strict
 class UmieConfig(PreTrainedConfig):
@@ -216,7 +218,9 @@ class UmieModel(PreTrainedModel):
         tensors = {name: value for name, value in inputs_and_options.items() if isinstance(value, Tensor)}
         options = {name: value for name, value in inputs_and_options.items() if name not in tensors}
         fused, _, _ = self.fuse(input_ids, attention_mask, visual, output_attention=False, **tensors)
-        return self.decoder.generate(fused, **{"max_new_tokens": 128, **options})
+        if not {"max_new_tokens", "max_length", "generation_config"} & options.keys():
+            options["max_new_tokens"] = DEFAULT_NEW_TOKENS
+        return self.decoder.generate(fused, **options)
 
     @torch.no_grad()
     def initialise_fusion(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -19,7 +20,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from umie.decoders import registry
 from umie.decoders.base import Decoder, DecoderConfig, DecoderOutput
-from umie.errors import UmieError, check_keys
+from umie.errors import UmieError, UnknownNameError, check_keys
 from umie.types import FusedStates
 
 _FLAN = {"vocab_size": 32128, "feed_forward_proj": "gated-gelu", "dropout_rate": 0.1}
@@ -162,6 +163,13 @@ class T5Decoder(Decoder):
         )
 
 
+def check_source(source: str) -> None:
+    """Raise UnknownNameError for a name that is no preset and looks like neither a folder nor a hub name."""
+    if source not in PRESETS and "/" not in source and not Path(source).exists():
+        choices = [*PRESETS, "a checkpoint folder", "a hub name such as google/flan-t5-base"]
+        raise UnknownNameError("decoder", source, choices)
+
+
 def _t5_config(options: T5DecoderConfig) -> T5Config | MT5Config:
     values = dict(options.config) if options.config is not None else _source_values(options.source)
     check_keys("T5 option", options.overrides, values)
@@ -177,13 +185,12 @@ def _t5_config(options: T5DecoderConfig) -> T5Config | MT5Config:
 def _source_values(source: str) -> dict[str, Any]:
     if source in PRESETS:
         return _to_dict(T5Config(**{"tie_word_embeddings": False, "decoder_start_token_id": 0, **PRESETS[source]}))
+    check_source(source)
     try:
         config = AutoConfig.from_pretrained(source)
     except (OSError, ValueError) as error:
-        presets = ", ".join(PRESETS)
         raise UmieError(
-            f"decoder {source!r} is neither a preset ({presets}) nor a checkpoint folder or hub name that can be "
-            f"read: {str(error).splitlines()[0]}"
+            f"decoder {source!r} is no checkpoint folder or hub name that can be read: {str(error).splitlines()[0]}"
         ) from error
     if config.model_type not in ("t5", "mt5"):
         raise UmieError(f"decoder {source!r} is a {config.model_type!r} checkpoint, not of the T5 family")

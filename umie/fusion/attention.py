@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from umie.errors import UmieError
+
 
 def attention(q: Tensor, k: Tensor, v: Tensor, *, key_mask: Tensor, scale: float) -> Tensor:
     """Return scaled dot-product attention; an example whose keys are all masked gives zeros.
@@ -108,10 +110,10 @@ def head_width(d_model: int, num_heads: int, head_dim: int | None) -> int:
     """Return ``head_dim``, or D / H where it is None.
 
     Raises:
-        ValueError: ``head_dim`` is None and H does not divide D (flan-t5-small: 6 heads of 64 on 512).
+        UmieError: ``head_dim`` is None and H does not divide D (flan-t5-small: 6 heads of 64 on 512).
     """
     if head_dim is not None:
         return head_dim
     if d_model % num_heads:
-        raise ValueError(f"num_heads={num_heads} does not divide d_model={d_model}: give head_dim")
+        raise UmieError(f"num_heads={num_heads} does not divide d_model={d_model}: give head_dim")
     return d_model // num_heads

@@ -241,29 +241,29 @@ def _grid(data: Any, path: Path) -> GridConfig:
     values["notes"] = _as_list(data.get("notes"))
     grid = GridConfig(**values)
     plan_cells(grid, fingerprint="")
-    _build_embeddings(grid)
+    _check_parts(grid)
     return grid
 
 
-def _build_embeddings(grid: GridConfig) -> None:
-    """Check the options of the visual embedding and the values of the parts by building their configurations."""
-    from umie import encoders, fusion
+def _check_parts(grid: GridConfig) -> None:
+    """Build every encoder with its weights, and every variant in shape only, so that no cell fails for its options."""
+    import torch
+
+    from umie import encoders
     from umie.composition import resolve_parts
     from umie.fusion import VisualEmbeddingConfig
+    from umie.model import UmieConfig, UmieModel
 
     for options in grid.visual_embedding:
-        embedding = {"feature_dim": 8, "d_model": 8, "num_heads": 1, **_without_label(options)}
-        _dataclass("visual_embedding", VisualEmbeddingConfig, embedding)
-    for encoder, fused in itertools.product(grid.encoder, grid.fusion):
-        parts = resolve_parts(_without_label(encoder), _without_label(fused), "tiny")
-        widths: dict[str, dict[str, Any]] = {"encoder": {}, "fusion": {"d_model": 8, "num_heads": 1}}
-        for slot, get in (("encoder", encoders.registry.get), ("fusion", fusion.registry.get)):
-            values = {**widths[slot], **parts[slot]}
-            name = values.pop("name")
-            builder: Any = get(name)
-            config = getattr(builder, "Config", None)
-            if config is not None:
-                _dataclass(f"{slot} {name!r}", config, values)
+        widths = {"feature_dim": 8, "d_model": 8, "num_heads": 1}
+        _dataclass("visual_embedding", VisualEmbeddingConfig, {**widths, **_without_label(options)})
+    for encoder in grid.encoder:
+        options = resolve_parts(_without_label(encoder), "gated", "tiny")["encoder"]
+        encoders.registry.build(**options)
+    for variant in itertools.product(grid.encoder, grid.fusion, grid.decoder, grid.visual_embedding):
+        *slots, visual_embedding = (_without_label(option) for option in variant)
+        with torch.device("meta"):
+            UmieModel(UmieConfig(**resolve_parts(*slots), visual_embedding=visual_embedding))
 
 
 def _tasks(value: Any) -> dict[str, dict[str, Any]]:

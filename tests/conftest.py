@@ -1,5 +1,6 @@
 """What the tests share: one thread, no network, and the parts that are slow to make."""
 
+import dataclasses
 import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # a test that asks the hub shall fail at once; read when the hub is imported
@@ -28,6 +29,22 @@ def noise():
         return Image.frombytes("RGB", (6, 6), coarse.numpy().tobytes()).resize((width, height))
 
     return make
+
+
+@pytest.fixture(scope="session")
+def aligned():
+    """Copy a loaded module's weights to fresh memory: ``aligned(module)`` returns the module.
+
+    Loaded weights lie in the file's mapped memory at odd addresses, where BLAS takes other kernels; a copy makes
+    results equal bit for bit.
+    """
+
+    def copy(module):
+        for parameter in module.parameters():
+            parameter.data = parameter.data.clone()
+        return module
+
+    return copy
 
 
 @pytest.fixture(scope="session")
@@ -61,6 +78,4 @@ def embedded():
 @pytest.fixture(scope="session")
 def embedded_records(embedded):
     """The records of the scenes, each with its picture in memory."""
-    import dataclasses
-
     return [dataclasses.replace(scene.record, image=scene.picture) for scene in embedded]

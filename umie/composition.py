@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, TypeAlias
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
@@ -15,11 +16,14 @@ from umie.decoders.t5 import PRESETS, check_source
 from umie.errors import UmieError
 from umie.model import UmieConfig, UmieModel
 from umie.processor import UmieProcessor
+from umie.records import Record
+from umie.tasks import Task
 from umie.tokenization import train_tokenizer
 
 Part: TypeAlias = str | Mapping[str, Any]
 
-TINY_VOCAB_SIZE = 1024
+EMBEDDED_VOCAB_SIZE = 1024
+TOKENIZER_FILES = ("tokenizer.json", "spiece.model", "tokenizer_config.json")
 
 
 def compose(
@@ -83,24 +87,32 @@ def default_tokenizer(decoder: Mapping[str, Any]) -> PreTrainedTokenizerBase:
     source = decoder.get("source", "tiny")
     if source not in PRESETS:
         check_source(source)
+        folder = Path(source)
+        if folder.is_dir() and not any((folder / name).exists() for name in TOKENIZER_FILES):
+            raise UmieError(f"decoder {source!r} holds no tokenizer ({', '.join(TOKENIZER_FILES)}): save one there")
         try:
             return AutoTokenizer.from_pretrained(source)
         except (OSError, ValueError) as error:
             raise UmieError(
                 f"decoder {source!r}: its tokenizer cannot be read: {str(error).splitlines()[0]}"
             ) from error
-    return train_tokenizer(embedded_texts(), TINY_VOCAB_SIZE)
+    return train_tokenizer(_embedded_texts(), EMBEDDED_VOCAB_SIZE)
 
 
-def embedded_texts(num_records: int = 3000) -> Iterable[str]:
-    """Yield instructions, texts and targets of the embedded data set: what the tiny tokenizer is trained on."""
-    built = [all_tasks.registry.build(name) for name in all_tasks.registry.names()]
+def tokenizer_texts(records: Iterable[Record], tasks: Iterable[Task[Any]]) -> Iterator[str]:
+    """Yield what a tokenizer for these records learns from: their texts, the targets, and each instruction once."""
+    tasks = list(tasks)
     instructions: dict[str, None] = {}
-    for scene in scenes(SyntheticConfig(train=num_records), "train"):
-        yield scene.record.text
-        for task in built:
-            if scene.record.annotated_for(task.name):
-                for query in task.queries(scene.record):
+    for record in records:
+        yield record.text
+        for task in tasks:
+            if record.annotated_for(task.name):
+                for query in task.queries(record):
                     yield query.target
                     instructions[query.instruction] = None
     yield from instructions
+
+
+def _embedded_texts() -> Iterator[str]:
+    built = [all_tasks.registry.build(name) for name in all_tasks.registry.names()]
+    return tokenizer_texts((scene.record for scene in scenes(SyntheticConfig(), "train")), built)

@@ -38,6 +38,32 @@ def check_keys(kind: str, given: Iterable[object], allowed: Iterable[str]) -> No
             raise UnknownNameError(kind, key, allowed)
 
 
+def check_whole(name: str, value: object, minimum: int) -> None:
+    """Raise UmieError, naming the field, unless ``value`` is a whole number of at least ``minimum``."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
+        raise UmieError(f"{name} is {value!r}: give {minimum} or more, a whole number")
+
+
+def check_share(name: str, value: object, *, below_one: bool = False) -> None:
+    """Raise UmieError, naming the field, unless ``value`` is a number from 0 to 1 (below 1, if so told)."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not (is_number and 0 <= value <= 1) or (below_one and value == 1):  # type: ignore[operator] # a number by then
+        raise UmieError(f"{name} is {value!r}: give 0 <= {name} {'<' if below_one else '<='} 1")
+
+
+def check_positive(name: str, value: object) -> None:
+    """Raise UmieError, naming the field, unless ``value`` is a finite number above 0."""
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < float("inf"):
+        raise UmieError(f"{name} is {value!r}: give a number above 0")
+
+
+def check_choice(name: str, value: object, choices: Iterable[str]) -> None:
+    """Raise UmieError, naming the field, unless ``value`` is one of the choices."""
+    choices = list(choices)
+    if value not in choices:
+        raise UmieError(f"{name} is {value!r}: give one of {', '.join(choices)}")
+
+
 @contextmanager
 def at(place: str) -> Iterator[None]:
     """Put ``place`` before the message of a UmieError raised inside."""

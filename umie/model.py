@@ -90,6 +90,7 @@ class UmieModel(PreTrainedModel):
         self.decoder = _construct(decoders.registry, config.decoder or {})
         widths = dict(self.decoder.widths)
         self.fusion = _construct(fusion.registry, config.fusion or {}, widths)
+        self._preprocessor = encoders.build_preprocessor(config.encoder or {})
         self.encoder: encoders.VisualEncoder | None = None
         self.visual_embedding: VisualEmbedding | None = None
         if self.fusion.uses_picture:
@@ -127,7 +128,7 @@ class UmieModel(PreTrainedModel):
     @property
     def visual_input_names(self) -> tuple[str, ...]:
         """Names of the tensors of a batch that the visual encoder takes."""
-        return () if self.encoder is None else ("boxes", "visual_mask", *self.encoder.preprocess.no_tensors())
+        return ("boxes", "visual_mask", *self._preprocessor.no_tensors())
 
     def embed_visual(self, visual: VisualFeatures | None, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor] | None:
         """Return visual states ``[B, V, D]`` and their mask, or None where there is nothing to look at."""
@@ -149,6 +150,10 @@ class UmieModel(PreTrainedModel):
         **inputs: Any,
     ) -> tuple[FusedStates, Tensor, Tensor | None]:
         """Return the fused states, the text states ``[B, T, D]`` and the visual states ``[B, V, D]``."""
+        for name in inputs:
+            if name not in self.visual_input_names:
+                names = ", ".join(self.visual_input_names)
+                raise TypeError(f"unexpected input {name!r}; the pictures of this variant come as {names}")
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
         text = self.decoder.encode_text(input_ids, attention_mask)
@@ -215,8 +220,9 @@ class UmieModel(PreTrainedModel):
             inputs_and_options: the tensors of ``preprocess``; anything else goes to transformers' generate
                 (``max_new_tokens``, ``num_beams``, ``do_sample``, ...).
         """
-        tensors = {name: value for name, value in inputs_and_options.items() if isinstance(value, Tensor)}
-        options = {name: value for name, value in inputs_and_options.items() if name not in tensors}
+        names = self.visual_input_names
+        tensors = {name: value for name, value in inputs_and_options.items() if name in names}
+        options = {name: value for name, value in inputs_and_options.items() if name not in names}
         fused, _, _ = self.fuse(input_ids, attention_mask, visual, output_attention=False, **tensors)
         if not {"max_new_tokens", "max_length", "generation_config"} & options.keys():
             options["max_new_tokens"] = DEFAULT_NEW_TOKENS

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from umie import encoders, tasks
-from umie.encoders.base import Preprocessor, collate, pad_stack
+from umie.encoders.base import collate, pad_stack
 from umie.errors import UmieError, UnknownNameError
 from umie.files import atomic_write
 from umie.records import Record
@@ -58,7 +58,7 @@ class UmieProcessor:
         self.max_input_tokens = max_input_tokens
         self.max_target_tokens = max_target_tokens
         self.missing_pictures = missing_pictures
-        self.preprocessor = _preprocessor(self.encoder)
+        self.preprocessor = encoders.build_preprocessor(self.encoder)
         self.counts: Counter[str] = Counter()
         self._tasks: dict[str, Task[Any]] = {}
 
@@ -219,12 +219,3 @@ class UmieProcessor:
 
 def _as_list(records: Record | Iterable[Record]) -> list[Record]:
     return [records] if isinstance(records, Record) else list(records)
-
-
-def _preprocessor(encoder: Mapping[str, Any]) -> Preprocessor:
-    options = dict(encoder)
-    name = options.pop("name")
-    encoders.registry.check(name, options)
-    part: Any = encoders.registry.get(name)
-    preprocessor: Preprocessor = part.Preprocessor(part.Config(**options))
-    return preprocessor

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 
-from umie.errors import UmieError
+from umie.errors import check_positive, check_share, check_whole
 from umie.model import UmieModel
 from umie.processor import UmieProcessor
 from umie.query_dataset import QueryDataset
@@ -48,14 +48,14 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size"):
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
-                raise UmieError(f"{name} is {getattr(self, name)!r}: give a whole number, 1 or more")
+            check_whole(name, getattr(self, name), 1)
         for name in ("learning_rate", "max_grad_norm"):
-            if not getattr(self, name) > 0:
-                raise UmieError(f"{name} is {getattr(self, name)!r}: give a number above 0")
+            check_positive(name, getattr(self, name))
         for name in ("warmup_share", "label_smoothing"):
-            if not 0 <= getattr(self, name) < 1:
-                raise UmieError(f"{name} is {getattr(self, name)!r}: give 0 or more and less than 1")
+            check_share(name, getattr(self, name), below_one=True)
+        for prefix, factor in self.learning_rate_multipliers.items():
+            if factor != 0:
+                check_positive(f"learning_rate_multipliers[{prefix!r}]", factor)
 
 
 def train(

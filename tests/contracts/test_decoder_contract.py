@@ -166,6 +166,15 @@ def test_saved_options_rebuild_the_shape(case, decoder, fused, labels, tmp_path)
         assert torch.equal(again(fused, labels).logits, decoder(fused, labels).logits)
 
 
+def test_a_saved_checkpoint_is_a_source(case, decoder, aligned, fused, labels, tmp_path):
+    decoder.save_checkpoint(tmp_path / "checkpoint")
+    again = aligned(registry.build(case[0], source=str(tmp_path / "checkpoint"))).eval()
+    with torch.no_grad():
+        assert torch.equal(again(fused, labels).logits, decoder(fused, labels).logits)
+    first, second = decoder.saved_options(), again.saved_options()
+    assert {**second, "source": first["source"]} == first
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("name", tasks.registry.names())
 def test_every_task_reads_back_its_targets(name, variant, embedded):

@@ -198,3 +198,13 @@ def test_bad_input_is_named(encoder, pictures, tmp_path):
         encoder.encode(pictures[:1], [[(0.5, 0.0, 0.4, 1.0)]])
     with pytest.raises(UmieError, match="1 lists of regions for 3 pictures"):
         encoder.encode(pictures, [[]])
+
+
+def test_half_precision_weights(case, pictures):
+    """A model loaded in bfloat16 is given pictures in float32 all the same."""
+    encoder = build(*case).to(torch.bfloat16)
+    with torch.no_grad():
+        found = encoder.encode(pictures[:1], [[LEFT]])
+    assert found.features.dtype == torch.bfloat16
+    assert found.features.isfinite().all()
+    assert found.features.any()

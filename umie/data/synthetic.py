@@ -20,7 +20,7 @@ from PIL.Image import Image
 
 from umie.data.ceiling import Candidate, text_only_ceiling
 from umie.data.drawing import FILLERS, LEFT, RIGHT, draw_picture
-from umie.errors import UmieError
+from umie.errors import check_share, check_whole
 from umie.records import NO_RELATION, Argument, Entity, Event, Record, Region, Relation, Span, write_jsonl
 
 T = TypeVar("T")
@@ -96,11 +96,8 @@ class SyntheticConfig:
 
     def __post_init__(self) -> None:
         for split in SPLITS:
-            size = getattr(self, split)
-            if not isinstance(size, int) or size < 0:
-                raise UmieError(f"{split} is {size!r}: give a number of records, 0 or more")
-        if not 0 <= self.picture_share <= 1:
-            raise UmieError(f"picture_share is {self.picture_share}: give 0 to 1")
+            check_whole(split, getattr(self, split), 0)
+        check_share("picture_share", self.picture_share)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor, nn
@@ -44,6 +45,10 @@ class Decoder(nn.Module, ABC):
     @abstractmethod
     def load_weights(self) -> None:
         """Load the weights of the source that the options name, if it has any."""
+
+    @abstractmethod
+    def save_checkpoint(self, folder: str | Path) -> None:
+        """Write the decoder alone as a checkpoint folder, which its option ``source`` can then name."""
 
     @abstractmethod
     def encode_text(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
@@ -123,9 +125,9 @@ class T5Decoder(Decoder):
             return
         try:
             seq2seq, info = type(self.seq2seq).from_pretrained(
-                self.config.source, config=self.seq2seq.config, output_loading_info=True
+                self.config.source, config=self.seq2seq.config, dtype=torch.float32, output_loading_info=True
             )
-        except (OSError, RuntimeError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError, SafetensorError) as error:
             raise UmieError(f"decoder source {self.config.source!r}: cannot load its weights: {error}") from error
         missing = set(info["missing_keys"]) - set(seq2seq.all_tied_weights_keys)
         if missing == {"lm_head.weight"}:  # saved while tied: the head is the embedding
@@ -136,6 +138,10 @@ class T5Decoder(Decoder):
                 f"e.g. {sorted(missing)[0]}"
             )
         self.seq2seq = seq2seq
+
+    def save_checkpoint(self, folder: str | Path) -> None:
+        """Write a checkpoint folder in transformers' layout."""
+        self.seq2seq.save_pretrained(folder)
 
     def encode_text(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Return the encoder's last states ``[B, T, D]``."""
@@ -164,8 +170,9 @@ class T5Decoder(Decoder):
 
 
 def check_source(source: str) -> None:
-    """Raise UnknownNameError for a name that is no preset and looks like neither a folder nor a hub name."""
-    if source not in PRESETS and "/" not in source and not Path(source).exists():
+    """Raise UnknownNameError for a name that is no preset, no folder, and does not look like ``owner/model``."""
+    looks_like_hub_name = source.count("/") == 1 and not source.startswith((".", "/", "~"))
+    if source not in PRESETS and not looks_like_hub_name and not Path(source).exists():
         choices = [*PRESETS, "a checkpoint folder", "a hub name such as google/flan-t5-base"]
         raise UnknownNameError("decoder", source, choices)
 

@@ -1,9 +1,27 @@
 """Visual encoders: a picture and its regions of interest to VisualFeatures."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from umie.encoders.base import EncoderConfig, Preprocessor, VisualEncoder
 from umie.registry import Registry
 from umie.types import VisualFeatures
 
 registry: Registry[VisualEncoder] = Registry("encoder", __name__)
 
-__all__ = ["EncoderConfig", "Preprocessor", "VisualEncoder", "VisualFeatures", "registry"]
+
+def build_preprocessor(encoder: Mapping[str, Any]) -> Preprocessor:
+    """Return the preprocessing half of an encoder, given by ``name`` and options; no weights are built.
+
+    Raises:
+        UmieError: the name or an option is unknown, or a value is not allowed.
+    """
+    options = dict(encoder)
+    name = options.pop("name")
+    registry.check(name, options)
+    part: Any = registry.get(name)
+    preprocessor: Preprocessor = part.Preprocessor(part.Config(**options))
+    return preprocessor
+
+
+__all__ = ["EncoderConfig", "Preprocessor", "VisualEncoder", "VisualFeatures", "build_preprocessor", "registry"]

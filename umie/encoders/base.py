@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from umie.encoders.pictures import Picture, open_picture
-from umie.errors import UmieError
+from umie.errors import UmieError, check_whole
 from umie.records import Box, Region
 from umie.types import VisualFeatures
 
@@ -32,8 +32,7 @@ class EncoderConfig:
     trainable: bool = True
 
     def __post_init__(self) -> None:
-        if self.max_regions < 0:
-            raise UmieError(f"max_regions is {self.max_regions}: give 0 or more")
+        check_whole("max_regions", self.max_regions, 0)
 
 
 class Preprocessor(ABC):
@@ -123,10 +122,16 @@ class VisualEncoder(nn.Module, ABC):
         Args:
             inputs: what ``preprocess`` returned: ``boxes [B, V, 4]``, ``visual_mask [B, V]`` and the rest.
         """
-        mask = inputs["visual_mask"]
+        mask, boxes = inputs["visual_mask"], inputs["boxes"]
+        parameter = next(self.parameters(), None)
+        if parameter is not None:  # pictures come in float32, whatever the precision of the weights
+            inputs = {
+                name: value.to(parameter.dtype) if value.is_floating_point() else value
+                for name, value in inputs.items()
+            }
         features = self.features(inputs) if mask.numel() else inputs["boxes"].new_zeros(*mask.shape, self.feature_dim)
         features = features.masked_fill(~mask[..., None], 0)
-        return VisualFeatures(features, inputs["boxes"].to(features.dtype), mask)
+        return VisualFeatures(features, boxes, mask)
 
     def encode(
         self, images: Sequence[Picture | None], regions: Sequence[Sequence[Region | Box]] | None = None

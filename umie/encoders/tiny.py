@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from umie.encoders import registry
 from umie.encoders._crops import cut
 from umie.encoders.base import EncoderConfig, Preprocessor, VisualEncoder
-from umie.errors import UmieError
+from umie.errors import check_whole
 from umie.records import Box
 
 
@@ -30,9 +30,8 @@ class TinyEncoderConfig(EncoderConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("crop_size", "feature_dim"):
-            if getattr(self, name) < 1:
-                raise UmieError(f"{name} is {getattr(self, name)}: give 1 or more")
+        check_whole("crop_size", self.crop_size, 1)
+        check_whole("feature_dim", self.feature_dim, 1)
 
 
 class TinyPreprocessor(Preprocessor):

@@ -37,7 +37,8 @@ def attention(q: Tensor, k: Tensor, v: Tensor, *, key_mask: Tensor, scale: float
 
 def attention_weights(q: Tensor, k: Tensor, *, key_mask: Tensor, scale: float) -> Tensor:
     """Return the weights ``[B, H, T, V]`` that ``attention`` sums the values with, computed plainly."""
-    logits = torch.einsum("bthd,bvhd->bhtv", q, k).float() * scale
+    logits = torch.einsum("bthd,bvhd->bhtv", q, k) * scale
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     logits = logits.masked_fill(~key_mask[:, None, None, :], torch.finfo(logits.dtype).min)
     return (logits.softmax(dim=-1) * key_mask[:, None, None, :]).to(q.dtype)
 
@@ -87,6 +88,17 @@ class MultiHeadAttention(nn.Module):
         weights = attention_weights(q, k, key_mask=key_mask, scale=self.scale) if output_attention else None
         mixed = attention(q, k, v, key_mask=key_mask, scale=self.scale)
         return self.output(rearrange(mixed, "b n h d -> b n (h d)")), weights
+
+
+class RMSNorm(nn.RMSNorm):
+    """Root-mean-square norm in the precision of its weights, which under autocast is not that of its input."""
+
+    def __init__(self, d_model: int) -> None:
+        super().__init__(d_model, eps=1e-6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise the last dimension."""
+        return super().forward(x.to(self.weight.dtype)).to(x.dtype)
 
 
 class GatedFeedForward(nn.Module):

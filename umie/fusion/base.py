@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from umie.errors import UmieError
+from umie.errors import check_share, check_whole
 from umie.fusion.attention import head_width
 from umie.types import FusedStates
 
@@ -33,10 +33,11 @@ class FusionConfig:
 
     def __post_init__(self) -> None:
         for name in ("d_model", "num_heads"):
-            if getattr(self, name) < 1:
-                raise UmieError(f"{name} is {getattr(self, name)}: give 1 or more")
-        if not 0 <= self.dropout < 1:
-            raise UmieError(f"dropout is {self.dropout}: give 0 <= dropout < 1")
+            check_whole(name, getattr(self, name), 1)
+        for name in ("head_dim", "d_ff"):
+            if getattr(self, name) is not None:
+                check_whole(name, getattr(self, name), 1)
+        check_share("dropout", self.dropout, below_one=True)
         head_width(self.d_model, self.num_heads, self.head_dim)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from umie.fusion import registry
-from umie.fusion.attention import MultiHeadAttention
+from umie.fusion.attention import MultiHeadAttention, RMSNorm
 from umie.fusion.base import Fusion, FusionConfig
 from umie.types import FusedStates
 
@@ -16,7 +16,7 @@ class CrossAttentionFusion(Fusion):
 
     def __init__(self, config: FusionConfig) -> None:
         super().__init__(config)
-        self.norm = nn.RMSNorm(config.d_model, eps=1e-6)
+        self.norm = RMSNorm(config.d_model)
         self.attention = MultiHeadAttention(config.d_model, config.num_heads, config.head_dim, scaled=True)
         self.dropout = nn.Dropout(config.dropout)
 

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from umie.errors import UmieError
+from umie.errors import UmieError, check_choice
 from umie.fusion import registry
-from umie.fusion.attention import GatedFeedForward, MultiHeadAttention
+from umie.fusion.attention import GatedFeedForward, MultiHeadAttention, RMSNorm
 from umie.fusion.base import Fusion, FusionConfig
 from umie.types import FusedStates
 
@@ -42,9 +42,10 @@ class GatedFusionConfig(FusionConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, choices in (("residual", ("paper", "released")), ("gate_gradient", ("full", "detached"))):
-            if getattr(self, name) not in choices:
-                raise UmieError(f"{name} is {getattr(self, name)!r}: give one of {', '.join(choices)}")
+        check_choice("residual", self.residual, ("paper", "released"))
+        check_choice("gate_gradient", self.gate_gradient, ("full", "detached"))
+        if self.scaled not in (None, True, False):
+            raise UmieError(f"scaled is {self.scaled!r}: give true or false, or leave it out")
         is_number = isinstance(self.gate, int | float) and not isinstance(self.gate, bool)
         if self.gate != "dynamic" and not (is_number and math.isfinite(float(self.gate))):
             raise UmieError(f"gate is {self.gate!r}: give 'dynamic' or a number such as 0.05")
@@ -65,11 +66,11 @@ class GatedFusion(Fusion):
         self.config: GatedFusionConfig = config
         d_model = config.d_model
         scaled = config.residual == "paper" if config.scaled is None else config.scaled
-        self.norm = nn.RMSNorm(d_model, eps=1e-6)
+        self.norm = RMSNorm(d_model)
         self.attention = MultiHeadAttention(d_model, config.num_heads, config.head_dim, scaled=scaled)
         self.dropout = nn.Dropout(config.dropout)
         if config.residual == "released":
-            self.feed_forward_norm = nn.RMSNorm(d_model, eps=1e-6)
+            self.feed_forward_norm = RMSNorm(d_model)
             self.feed_forward = GatedFeedForward(d_model, config.d_ff or 2 * d_model)
         self.gate_text: nn.Sequential | None = None
         self.gate_visual: nn.Sequential | None = None

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from umie.errors import UmieError
-from umie.fusion.attention import GatedFeedForward, MultiHeadAttention, head_width
+from umie.errors import check_share, check_whole
+from umie.fusion.attention import GatedFeedForward, MultiHeadAttention, RMSNorm, head_width
 from umie.types import VisualFeatures
 
 
@@ -41,11 +41,13 @@ class VisualEmbeddingConfig:
 
     def __post_init__(self) -> None:
         for name in ("feature_dim", "d_model", "num_heads"):
-            if getattr(self, name) < 1:
-                raise UmieError(f"{name} is {getattr(self, name)}: give 1 or more")
+            check_whole(name, getattr(self, name), 1)
         for name in ("num_layers", "num_slot_embeddings"):
-            if getattr(self, name) < 0:
-                raise UmieError(f"{name} is {getattr(self, name)}: give 0 or more")
+            check_whole(name, getattr(self, name), 0)
+        for name in ("head_dim", "d_ff"):
+            if getattr(self, name) is not None:
+                check_whole(name, getattr(self, name), 1)
+        check_share("dropout", self.dropout, below_one=True)
         head_width(self.d_model, self.num_heads, self.head_dim)
 
 
@@ -60,24 +62,26 @@ class VisualEmbedding(nn.Module):
         super().__init__()
         self.config = config
         d_model = config.d_model
-        norm = nn.RMSNorm if config.normalise else nn.Identity
+        norm = RMSNorm if config.normalise else nn.Identity
         self.feature_projection = nn.Linear(config.feature_dim, d_model)
         self.box_projection = nn.Linear(5, d_model)
-        self.feature_norm = norm(d_model, eps=1e-6)
-        self.box_norm = norm(d_model, eps=1e-6)
+        self.feature_norm = norm(d_model)
+        self.box_norm = norm(d_model)
         self.slots = nn.Embedding(config.num_slot_embeddings, d_model) if config.num_slot_embeddings else None
         self.layers = nn.ModuleList(_Layer(config) for _ in range(config.num_layers))
-        self.norm = nn.RMSNorm(d_model, eps=1e-6)
+        self.norm = RMSNorm(d_model)
 
     def forward(self, visual: VisualFeatures) -> Tensor:
         """Return visual states ``[B, V, D]``; padding slots are zero and change nothing."""
         mask = visual.mask
-        features = visual.features.to(self.feature_projection.weight.dtype).masked_fill(~mask[..., None], 0)
-        boxes = visual.boxes.to(features.dtype).masked_fill(~mask[..., None], 0)
+        dtype = self.feature_projection.weight.dtype
+        features = visual.features.to(dtype).masked_fill(~mask[..., None], 0)
+        boxes = visual.boxes.masked_fill(~mask[..., None], 0)
         x1, y1, x2, y2 = boxes.unbind(-1)
         area = (x2 - x1) * (y2 - y1)
         states = self.feature_norm(self.feature_projection(features))
-        states = states + self.box_norm(self.box_projection(torch.cat([boxes, area[..., None]], dim=-1)))
+        places = torch.cat([boxes, area[..., None]], dim=-1).to(dtype)
+        states = states + self.box_norm(self.box_projection(places))
         if self.slots is not None:
             num_named = min(mask.shape[1], self.slots.num_embeddings)
             states[:, :num_named] = states[:, :num_named] + self.slots.weight[:num_named]
@@ -93,9 +97,9 @@ class _Layer(nn.Module):
     def __init__(self, config: VisualEmbeddingConfig) -> None:
         super().__init__()
         d_model = config.d_model
-        self.attention_norm = nn.RMSNorm(d_model, eps=1e-6)
+        self.attention_norm = RMSNorm(d_model)
         self.attention = MultiHeadAttention(d_model, config.num_heads, config.head_dim, scaled=True)
-        self.feed_forward_norm = nn.RMSNorm(d_model, eps=1e-6)
+        self.feed_forward_norm = RMSNorm(d_model)
         self.feed_forward = GatedFeedForward(d_model, config.d_ff or 2 * d_model)
         self.dropout = nn.Dropout(config.dropout)
 

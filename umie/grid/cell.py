@@ -87,7 +87,9 @@ def _warm_start(job: Mapping[str, Any], data: GridData) -> dict[str, Any]:
         drawn = SyntheticConfig(seed=WARM_START_SEED, train=job["records"])
         records = (scene.record for scene in scenes(drawn, "train"))
     texts = [dataclasses.replace(record, image=None) for record in records]
-    model, processor = compose(fusion="text_only", decoder=job["parts"]["decoder"], tasks=data.tasks)
+    decoder = job["parts"]["decoder"]
+    tokenizer = _tokenizer(decoder.get("source", "tiny"), data)
+    model, processor = compose(fusion="text_only", decoder=decoder, tasks=data.tasks, tokenizer=tokenizer)
     dataset = QueryDataset(texts, list(data.tasks), processor)
     measured = train(
         model,
@@ -100,13 +102,14 @@ def _warm_start(job: Mapping[str, Any], data: GridData) -> dict[str, Any]:
     folder = Path(job["folder"])
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".part-"))
-    model.decoder.seq2seq.save_pretrained(partial)
+    model.decoder.save_checkpoint(partial)
     processor.tokenizer.save_pretrained(partial)
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
     return {"metrics": {}, **measured}
 
 
+DATA_VOCAB_SIZE = 4096
 WARM_START_SEED = 1_000_003  # far from any seed a user gives, so that no record of the data set is drawn again
 
 
@@ -123,6 +126,7 @@ def _cell(job: Mapping[str, Any], data: GridData) -> dict[str, Any]:
     model, processor = compose(
         **{slot: parts[slot] for slot in ("encoder", "fusion", "decoder", "visual_embedding")},
         tasks=data.tasks,
+        tokenizer=_tokenizer(parts["decoder"].get("source", "tiny"), data),
         missing_pictures=job["missing_pictures"],
     )
     tasks = list(data.tasks)
@@ -183,6 +187,19 @@ def _gate_health(gates: Sequence[float]) -> dict[str, float]:
         "gate_mean": sum(gates) / len(gates),
         "gate_closed": sum(gate <= 0 for gate in gates) / len(gates),
     }
+
+
+def _tokenizer(source: str, data: GridData) -> Any:
+    """Return the tokenizer of a decoder: a preset without a warm start behind it gets one trained on the data."""
+    from umie import tasks
+    from umie.composition import default_tokenizer, tokenizer_texts
+    from umie.decoders.t5 import PRESETS
+    from umie.tokenization import train_tokenizer
+
+    if data.is_synthetic or source not in PRESETS:
+        return default_tokenizer({"source": source})
+    built = [tasks.registry.build(name, **options) for name, options in data.tasks.items()]
+    return train_tokenizer(tokenizer_texts(data.read("train"), built), DATA_VOCAB_SIZE)
 
 
 def _on_step(step: int, total: int, loss: float) -> None:

@@ -32,6 +32,7 @@ class GridData:
         images: folder of the pictures.
         tasks: name and options of each task, with its label schema filled in.
         ceilings: of text alone, by task, where the distribution is known.
+        is_synthetic: whether this is the embedded data set.
         num_records: of each split.
         num_pictures: records of each split with a picture that can be read.
         num_seen: records of each split whose text stands in the training split too, where that was counted.
@@ -42,6 +43,7 @@ class GridData:
     images: str | None
     tasks: Mapping[str, Mapping[str, Any]]
     ceilings: Mapping[str, float]
+    is_synthetic: bool
     num_records: Mapping[str, int]
     num_pictures: Mapping[str, int]
     num_seen: Mapping[str, int]
@@ -104,6 +106,7 @@ def prepare_data(grid: GridConfig, root: Path, output: Path, on_item: OnItem = l
         images=images,
         tasks=tasks,
         ceilings={},
+        is_synthetic=False,
         num_records={split: len(records) for split, records in splits.items()},
         num_pictures=num_pictures,
         num_seen={
@@ -139,6 +142,7 @@ def _synthetic(grid: GridConfig, options: dict[str, Any], output: Path, on_item:
         images=str(folder),
         tasks=wanted,
         ceilings={name: known[name] for name in grid.tasks},
+        is_synthetic=True,
         num_records=sizes,
         num_pictures=sizes,
         num_seen={},

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import yaml
 
 from umie import tasks as all_tasks
-from umie.errors import UmieError, UnknownNameError, check_keys
+from umie.errors import UmieError, UnknownNameError, check_keys, check_whole
 
 T = TypeVar("T")
 
@@ -56,8 +56,7 @@ class Evaluation:
     def __post_init__(self) -> None:
         if self.split not in ("dev", "test"):
             raise UnknownNameError("evaluation split", self.split, ("dev", "test"))
-        if not isinstance(self.batch_size, int) or self.batch_size < 1:
-            raise UmieError(f"batch_size is {self.batch_size!r}: give a whole number, 1 or more")
+        check_whole("batch_size", self.batch_size, 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,9 +232,8 @@ def _grid(data: Any, path: Path) -> GridConfig:
     policies = ("error", "text_only")
     if data.get("missing_pictures", "error") not in policies:
         raise UnknownNameError("policy for missing pictures", data["missing_pictures"], policies)
-    workers = data.get("workers")
-    if workers is not None and not (isinstance(workers, int) and workers > 0):
-        raise UmieError(f"workers is {workers!r}: give a whole number, 1 or more")
+    if data.get("workers") is not None:
+        check_whole("workers", data["workers"], 1)
     values["mean_over"] = _as_list(data.get("mean_over")) or list(values["tasks"])
     check_keys("task in mean_over:", values["mean_over"], values["tasks"])
     values["notes"] = _as_list(data.get("notes"))

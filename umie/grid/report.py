@@ -290,7 +290,7 @@ def _figure(run: GridRun, table: Sequence[Row], path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    names = [*run.data.tasks, MEAN]
+    names = [*run.data.tasks, *([MEAN] if len(run.grid.mean_over) > 1 else [])]
     shown = [row for row in table if row.lines]
     figure = Figure(figsize=(1.6 + 1.7 * len(names), 4.2), layout="constrained")
     FigureCanvasAgg(figure)
@@ -301,17 +301,21 @@ def _figure(run: GridRun, table: Sequence[Row], path: Path) -> None:
         means = [row.scores[name].mean for name in names]
         axes.bar(places, means, width * 0.92, label=row.variant, color=f"C{index}", alpha=0.75)
         for place, name in zip(places, names, strict=True):
+            interval = row.scores[name]
+            if not math.isnan(interval.half_width):
+                low, high = max(0.0, interval.mean - interval.half_width), min(1.0, interval.mean + interval.half_width)
+                axes.plot([place, place], [low, high], color="black", linewidth=0.8, alpha=0.5)
             values = [score(line, name, run.grid.mean_over) for line in row.lines]
             axes.plot([place] * len(values), values, "o", color="black", markersize=3)
     if run.data.ceilings:
-        values = [run.data.ceilings[name] for name in names[:-1]] + [_mean_ceiling(run)]
+        values = [_mean_ceiling(run) if name == MEAN else run.data.ceilings[name] for name in names]
         for place, value in enumerate(values):
             label = "ceiling of text alone" if place == 0 else None
             axes.plot([place - 0.45, place + 0.45], [value, value], "--", color="black", linewidth=1.2, label=label)
     axes.set_xticks(range(len(names)), [name.upper() if name != MEAN else name for name in names])
-    axes.set_ylim(0, 1)
+    axes.set_ylim(0, 1.03)
     axes.set_ylabel(f"strict micro-F1 ({run.grid.evaluation.split} split)")
-    axes.set_title(f"{run.grid.name}: mean over seeds (bars), each seed (dots)", fontsize=10)
+    axes.set_title(f"{run.grid.name}: mean over seeds (bars) with 95 % interval (lines), each seed (dots)", fontsize=10)
     axes.grid(axis="y", alpha=0.3)
     axes.set_axisbelow(True)
     if shown:

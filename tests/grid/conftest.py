@@ -1,0 +1,186 @@
+"""What the tests of grids share: a small grid, a display that only remembers, and one grid that has been run."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from umie import cli, decoders, encoders, fusion
+from umie.grid.data import GridData
+from umie.grid.plan import read_grid
+from umie.grid.run import RESULTS, GridRun, run_grid
+
+UMIE = Path(sys.executable).with_name("umie")
+
+SMALL = {
+    "name": "small",
+    "data": {"format": "synthetic", "train": 60, "dev": 6, "test": 12},
+    "tasks": ["mner", "mre", "med", "meae"],
+    "fusion": ["gated", "text_only"],
+    "seeds": [0],
+    "warm_start": {"records": 30, "training": {"steps": 3, "batch_size": 4}},
+    "training": {"steps": 3, "batch_size": 4},
+    "evaluation": {"generation": {"max_new_tokens": 8}},
+    "workers": 2,
+}
+
+
+@pytest.fixture(autouse=True)
+def _forget_plugins():
+    """Take the parts that a test's plugins registered out of the registries again."""
+    registries = (encoders.registry, fusion.registry, decoders.registry)
+    for registry in registries:
+        registry.names()  # imports every built-in part, so that all of them are there before and after
+    before = [dict(registry._parts) for registry in registries]
+    yield
+    for registry, parts in zip(registries, before, strict=True):
+        registry._parts.clear()
+        registry._parts.update(parts)
+
+
+def write_grid(folder: Path, **changes) -> Path:
+    """Write the small grid with other values for some keys; a value of ... leaves the key out."""
+    grid = {**copy.deepcopy(SMALL), **changes}
+    path = folder / "grid.yaml"
+    path.write_text(yaml.safe_dump({key: value for key, value in grid.items() if value is not ...}, sort_keys=False))
+    return path
+
+
+@pytest.fixture
+def grid_file(tmp_path):
+    """Write the small grid into the test's folder: ``grid_file(seeds=[1])``."""
+    return lambda **changes: write_grid(tmp_path, **changes)
+
+
+class Recorder:
+    """A progress display that remembers which jobs ran."""
+
+    def __init__(self) -> None:
+        self.steps: list[str] = []
+        self.started: list[str] = []
+        self.advanced: dict[str, list[tuple[str, float]]] = {}
+        self.finished: dict[str, dict] = {}
+
+    def preparing(self, what):
+        self.steps.append(what)
+
+    def start(self, job):
+        self.started.append(job)
+
+    def advance(self, job, phase, share):
+        self.advanced.setdefault(job, []).append((phase, share))
+
+    def finish(self, job, line):
+        self.finished[job] = dict(line)
+
+
+@pytest.fixture
+def run():
+    """Run a grid file in this process (its cells have processes of their own): ``run(path, output)``."""
+
+    def start(path: Path, output: Path) -> tuple[GridRun, Recorder]:
+        recorder = Recorder()
+        return run_grid(read_grid(path), path.parent, output, recorder), recorder
+
+    return start
+
+
+@pytest.fixture
+def umie(monkeypatch, capsys):
+    """Run the command line in this process: ``umie("list")`` gives exit code, standard output and error."""
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["umie", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        streams = capsys.readouterr()
+        return int(caught.value.code or 0), streams.out, streams.err
+
+    return call
+
+
+def environment(**changes) -> dict[str, str]:
+    return {**os.environ, "HF_HUB_OFFLINE": "1", "COLUMNS": "200", **changes}
+
+
+@pytest.fixture
+def start_umie():
+    """Start the command in a process of its own; what still runs at the end of the test is killed."""
+    processes = []
+
+    def start(*arguments, **changes) -> subprocess.Popen:
+        process = subprocess.Popen(
+            [str(UMIE), *map(str, arguments)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment(**changes),
+        )
+        processes.append(process)
+        return process
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+@dataclasses.dataclass(frozen=True)
+class Finished:
+    """A small grid that the command has run once for all tests, which work on copies of its folder."""
+
+    grid_file: Path
+    output: Path
+    command: subprocess.CompletedProcess
+
+    @property
+    def lines(self) -> list[dict]:
+        return read_lines(self.output)
+
+    def copy(self, folder: Path, *, results: bool = True) -> Path:
+        """Copy the folder; without results it holds the data and the warm start only."""
+        output = folder / "run"
+        dropped = () if results else ("cells", RESULTS, "table.*", "figure.png")
+        shutil.copytree(self.output, output, ignore=shutil.ignore_patterns(".lock", *dropped))
+        return output
+
+
+def read_lines(output: Path) -> list[dict]:
+    return [json.loads(line) for line in (output / RESULTS).read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory) -> Finished:
+    folder = tmp_path_factory.mktemp("finished")
+    path = write_grid(folder)
+    output = folder / "run"
+    command = subprocess.run(
+        [str(UMIE), "ablate", str(path), "--output", str(output)],
+        capture_output=True,
+        text=True,
+        env=environment(),
+        check=False,
+    )
+    assert command.returncode == 0, command.stderr
+    return Finished(path, output, command)
+
+
+@pytest.fixture
+def no_data():
+    """The data of a grid, without files: for what only asks for its sizes."""
+
+    def make(**changes) -> GridData:
+        values = {item.name: {} for item in dataclasses.fields(GridData)}
+        return GridData(**{**values, "images": None, "fingerprint": "f", **changes})
+
+    return make

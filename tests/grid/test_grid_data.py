@@ -1,0 +1,378 @@
+"""A grid's data, one's own or drawn: what is wrong with it is found before a cell runs, and named by its place."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from umie.data.synthetic import LABELS, SyntheticConfig, ceilings, write_synthetic
+from umie.encoders.pictures import open_picture
+from umie.errors import UmieError
+from umie.grid.data import prepare_data
+from umie.grid.plan import read_grid
+
+SPLITS = ("train", "dev", "test")
+
+
+@pytest.fixture
+def own(tmp_path, noise, grid_file):
+    """Data of one's own: three files of two tweets each, pictures in a folder beside them."""
+    return Own(tmp_path, noise, grid_file)
+
+
+class Own:
+    """Records of three splits, to be changed and then written."""
+
+    def __init__(self, folder, noise, grid_file):
+        self.folder = folder / "mine"
+        (self.folder / "pictures").mkdir(parents=True)
+        self.output = folder / "run"
+        self.grid_file = grid_file
+        self.records = {}
+        for number, split in enumerate(SPLITS):
+            noise(20, 16, number).save(self.folder / "pictures" / f"{split}.jpg")
+            self.records[split] = [
+                {
+                    "id": f"{split}-0",
+                    "text": f"Ann is in {split.title()} .",
+                    "image": f"{split}.jpg",
+                    "regions": [{"box": [0, 0.25, 0.5, 1], "label": "Ann"}],
+                    "entities": [{"type": "person", "span": [0, 3]}],
+                },
+                {
+                    "id": f"{split}-1",
+                    "text": f"{split.title()} , again .",
+                    "entities": [{"type": "place", "span": [0, len(split)]}],
+                },
+            ]
+
+    def write(self):
+        for split, records in self.records.items():
+            lines = [line if isinstance(line, str) else json.dumps(line) for line in records]
+            (self.folder / f"{split}.jsonl").write_text("".join(line + "\n" for line in lines))
+
+    def prepare(self, *, tasks=("mner",), missing_pictures="error", steps=None, **changes):
+        self.write()
+        data = {"format": "jsonl", **{split: f"{split}.jsonl" for split in self.records}, "images": "pictures"}
+        data = {key: value for key, value in {**data, **changes}.items() if value is not ...}
+        tasks = tasks if isinstance(tasks, dict) else list(tasks)
+        path = self.grid_file(data=data, tasks=tasks, missing_pictures=missing_pictures, warm_start=...)
+        return prepare_data(read_grid(path), self.folder, self.output, *([] if steps is None else [steps.append]))
+
+    def error(self, **changes):
+        with pytest.raises(UmieError) as caught:
+            self.prepare(**changes)
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+
+
+def test_own_files_are_read_checked_and_kept(own):
+    steps = []
+    data = own.prepare(steps=steps)
+    assert data.num_records == {"train": 2, "dev": 2, "test": 2}
+    assert data.num_pictures == {"train": 1, "dev": 1, "test": 1}
+    assert data.ceilings == {}
+    assert steps == ["checking train", "checking dev", "checking test"]
+    for split in SPLITS:
+        first, second = data.read(split)
+        assert (first.id, first.text) == (f"{split}-0", f"Ann is in {split.title()} .")
+        assert first.image_path() == (own.folder / "pictures" / f"{split}.jpg").resolve()
+        assert first.regions[0].label == "Ann"
+        assert second.image_path() is None
+    assert json.loads(json.dumps(dataclasses.asdict(data))) == dataclasses.asdict(data)
+
+
+def test_labels_are_those_of_the_training_records_most_frequent_first(own):
+    own.records["train"].append(
+        {"text": "Rome and Ann", "entities": [{"type": t, "span": s} for t, s in [("place", [0, 4]), ("place", [5, 8])]]}
+    )
+    assert own.prepare().tasks == {"mner": {"labels": ["place", "person"]}}
+
+
+def test_labels_that_the_grid_lists_stay_as_they_are(own):
+    tasks = {"mner": {"labels": ["person", "place", "thing"], "variant": "I1"}}
+    assert own.prepare(tasks=tasks).tasks == tasks
+
+
+@pytest.mark.parametrize("split", ["dev", "test"])
+def test_a_label_that_training_lacks_is_named_with_its_record(own, split):
+    own.records[split][1]["entities"][0]["type"] = "plaice"
+    message = own.error()
+    assert f"record '{split}-1'" in message
+    assert "Unknown mner label 'plaice'. Did you mean 'place'?" in message
+    assert "list the label under `tasks`" in message
+
+
+def test_a_label_outside_the_listed_ones_is_named_with_its_record(own):
+    message = own.error(tasks={"mner": {"labels": ["person"]}})
+    assert "record 'train-1': Unknown mner label 'place'. Choices: person" in message
+
+
+def test_a_record_without_a_name_is_named_by_its_place(own):
+    del own.records["train"][1]["id"]
+    own.records["train"][1]["entities"][0]["type"] = "plaice"
+    tasks = {"mner": {"labels": ["person", "place"]}}
+    assert "train.jsonl:2'" in own.error(tasks=tasks)
+    own.records["train"].insert(0, "")  # a blank line is no record, but it is a line
+    assert "train.jsonl:2'" not in own.error(tasks=tasks)
+
+
+def test_a_missing_picture_is_named_with_its_record(own):
+    (own.folder / "pictures" / "dev.jpg").unlink()
+    message = own.error()
+    assert f"record 'dev-0': {own.folder / 'pictures' / 'dev.jpg'}: no such picture" in message
+    assert "set `missing_pictures: text_only`" in message
+
+
+def test_an_unreadable_picture_is_named_with_its_record(own):
+    (own.folder / "pictures" / "test.jpg").write_text("<html>not found</html>")
+    message = own.error()
+    assert f"record 'test-0': {own.folder / 'pictures' / 'test.jpg'}: not a readable picture" in message
+
+
+@pytest.mark.parametrize("damage", ["missing", "text", "empty", "folder", "cut off"])
+def test_text_only_reads_on_and_counts(own, damage):
+    path = own.folder / "pictures" / "dev.jpg"
+    content = path.read_bytes()
+    path.unlink()
+    if damage == "folder":
+        path.mkdir()
+    elif damage != "missing":
+        path.write_bytes({"text": b"<html>", "empty": b"", "cut off": content[: len(content) // 2]}[damage])
+    data = own.prepare(missing_pictures="text_only")
+    assert data.num_pictures == {"train": 1, "dev": 0, "test": 1}
+    assert data.num_records == {"train": 2, "dev": 2, "test": 2}
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        pytest.param('{"text": "a", ', "not valid JSON", id="cut off"),
+        pytest.param("[]", "expected a JSON object", id="list"),
+        pytest.param('{"text": "  "}', "text is '  ': every record needs a text", id="empty text"),
+        pytest.param('{"image": "a.jpg"}', "text is None", id="no text"),
+        pytest.param('{"text": "a", "entites": []}', "Did you mean 'entities'?", id="key"),
+        pytest.param('{"text": "a", "regions": [{"box": [0, 0, 1.5, 1]}]}', "not inside the picture", id="box outside"),
+        pytest.param('{"text": "a", "regions": [{"box": [0, 0, 640, 480]}]}', "(0..1)", id="box in pixels"),
+        pytest.param('{"text": "a", "entities": [{"type": "x", "span": [0, 2]}]}', "not inside the text", id="span"),
+    ],
+)
+def test_a_broken_line_is_named_by_file_and_line(own, line, expected):
+    own.records["dev"].append(line)
+    message = own.error()
+    assert message.startswith(f"{own.folder / 'dev.jsonl'}:3: ")
+    assert expected in message
+
+
+@pytest.mark.parametrize("how", ["..", "absolute", "symlink"])
+def test_a_picture_outside_the_folder_is_refused(own, how):
+    secret = own.folder / "secret.jpg"
+    shutil.copy(own.folder / "pictures" / "dev.jpg", secret)
+    names = {"..": "../secret.jpg", "absolute": str(secret), "symlink": "link.jpg"}
+    (own.folder / "pictures" / "link.jpg").symlink_to(secret)
+    own.records["dev"][0]["image"] = names[how]
+    message = own.error()
+    assert f"record 'dev-0': image {names[how]!r} leaves the image folder {own.folder / 'pictures'}" in message
+    assert own.prepare(missing_pictures="text_only").num_pictures["dev"] == 0
+
+
+def test_a_folder_that_is_itself_a_link_is_no_way_out(own):
+    (own.folder / "elsewhere").symlink_to(own.folder / "pictures")
+    assert own.prepare(images="elsewhere").num_pictures["dev"] == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"images": "pictuers"}, "images is {folder}/pictuers: no such folder (relative paths start from {folder})"),
+        ({"images": "train.jsonl"}, "images is {folder}/train.jsonl: no such folder"),
+        ({"regions": "xml"}, "regions is {folder}/xml: no such folder"),
+        ({"regions": "pictures"}, "regions"),
+        ({"train": "trian.jsonl"}, "{folder}/trian.jsonl: cannot read: No such file or directory"),
+        ({"train": "pictures"}, "{folder}/pictures: cannot read: Is a directory"),
+        ({"train": ...}, "data has no records for 'train': give its file"),
+        ({"test": ...}, "data has no records for 'test': give its file"),
+        ({"max_records": 0}, "max_records is 0: give a whole number"),
+        ({"max_records": {"train": "x"}}, "max_records is {{'train': 'x'}}: give a whole number"),
+        ({"max_records": {"tran": 1}}, "Did you mean 'train'?"),
+    ],
+    ids=lambda value: next(iter(f"{key}={value[key]}" for key in value)) if isinstance(value, dict) else "",
+)
+def test_wrong_paths_and_limits_are_named(own, changes, expected):
+    assert expected.format(folder=own.folder) in own.error(**changes)
+
+
+def test_a_file_without_records_is_named(own):
+    own.records["test"] = [""]
+    assert own.error() == "data has no records for 'test': give its file"
+
+
+def test_no_dev_file_is_needed_to_score_on_test(own):
+    assert own.prepare(dev=...).num_records == {"train": 2, "test": 2}
+
+
+def test_max_records_limits_all_splits_or_single_ones(own):
+    assert own.prepare(max_records=1, tasks={"mner": {"labels": ["person"]}}).num_records == dict.fromkeys(SPLITS, 1)
+    assert own.prepare(max_records={"dev": 1}).num_records == {"train": 2, "dev": 1, "test": 2}
+
+
+def test_what_lies_beyond_max_records_is_not_read(own):
+    own.records["dev"].append("{broken")
+    assert own.prepare(max_records={"dev": 2}).num_records["dev"] == 2
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_task_that_nobody_is_annotated_for_is_named(own, split):
+    for record in own.records[split]:
+        record["tasks"] = ["mre"]
+    message = own.error(tasks={"mner": {"labels": ["person", "place"]}})
+    assert f"no record of '{split}' is annotated for the task 'mner': leave it out" in message
+
+
+def test_a_task_without_any_label_is_named(own):
+    assert own.error(tasks=["mner", "mre"]) == "no training record carries a relation for the task 'mre'"
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_task_that_nothing_can_be_asked_for_is_named(own, split):
+    """MRE asks about pairs: without any, a cell would learn nothing of it, or fail when it is scored."""
+    for other in SPLITS:
+        if other != split:
+            own.records[other][0]["relations"] = [{"type": "in", "head": [0, 3], "tail": [10, 10 + len(other)]}]
+    message = own.error(tasks={"mner": {}, "mre": {"labels": ["in"]}})
+    assert "'mre'" in message
+    assert f"'{split}'" in message
+
+
+def test_splits_in_folders_of_their_own_keep_their_pictures(own):
+    """Without ``images`` the pictures of a file lie beside it."""
+    for split in SPLITS:
+        (own.folder / split).mkdir()
+        shutil.move(own.folder / "pictures" / f"{split}.jpg", own.folder / split / f"{split}.jpg")
+        own.write()
+        shutil.move(own.folder / f"{split}.jsonl", own.folder / split / f"{split}.jsonl")
+    data = own.prepare(images=..., **{split: f"{split}/{split}.jsonl" for split in SPLITS})
+    assert data.num_pictures == {"train": 1, "dev": 1, "test": 1}
+    for split in SPLITS:
+        assert data.read(split)[0].image_path() == (own.folder / split / f"{split}.jpg").resolve()
+
+
+def test_texts_that_training_has_too_are_counted(own):
+    own.records["test"][0]["text"] = own.records["train"][0]["text"]
+    assert own.prepare().num_seen == {"dev": 0, "test": 1}
+
+
+def test_the_fingerprint_stays_in_another_folder_and_another_run(own, tmp_path):
+    one = own.prepare()
+    again = own.prepare()
+    shutil.copytree(own.folder, tmp_path / "moved")
+    own.folder, own.output = tmp_path / "moved", tmp_path / "other-run"
+    assert one.fingerprint == again.fingerprint == own.prepare().fingerprint
+
+
+@pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize("what", ["text", "label", "picture", "box", "name of the picture", "one more"])
+def test_the_fingerprint_changes_with_everything(own, split, what):
+    tasks = {"mner": {"labels": ["person", "place"]}}
+    before = own.prepare(tasks=tasks).fingerprint
+    first = own.records[split][0]
+    if what == "text":
+        first["text"] = first["text"].replace(".", "!")
+    elif what == "label":
+        first["entities"][0]["type"] = "place"
+    elif what == "box":
+        first["regions"][0]["box"][2] = 0.5001
+    elif what == "name of the picture":
+        shutil.copy(own.folder / "pictures" / f"{split}.jpg", own.folder / "pictures" / "other.jpg")
+        first["image"] = "other.jpg"
+    elif what == "one more":
+        own.records[split].append({"text": "More"})
+    else:
+        path = own.folder / "pictures" / f"{split}.jpg"
+        content = path.read_bytes()
+        path.write_bytes(content + b"\0")  # behind the end of the picture, so that it stays readable
+        assert open_picture(path).size == (20, 16)
+    assert own.prepare(tasks=tasks).fingerprint != before
+
+
+def test_the_fingerprint_changes_when_a_missing_picture_appears(own):
+    path = own.folder / "pictures" / "dev.jpg"
+    content = path.read_bytes()
+    path.unlink()
+    before = own.prepare(missing_pictures="text_only").fingerprint
+    path.write_bytes(content)
+    assert own.prepare(missing_pictures="text_only").fingerprint != before
+
+
+def synthetic(grid_file, output, steps=None, *, tasks=("mner", "mre", "med", "meae"), evaluation=None, **options):
+    data = {"format": "synthetic", "train": 6, "dev": 3, "test": 3, **options}
+    path = grid_file(data=data, tasks=list(tasks), evaluation=evaluation or {})
+    return prepare_data(read_grid(path), path.parent, output, *([] if steps is None else [steps.append]))
+
+
+def test_the_embedded_data_is_written_once_and_reused(grid_file, tmp_path):
+    steps = []
+    data = synthetic(grid_file, tmp_path / "run", steps)
+    assert steps == ["drawing the embedded data set"]
+    files = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in tmp_path.glob("run/**/*.*")}
+    assert synthetic(grid_file, tmp_path / "run", steps) == data
+    assert steps == ["drawing the embedded data set"]
+    assert {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in files} == files
+    assert data.num_records == data.num_pictures == {"train": 6, "dev": 3, "test": 3}
+    assert data.ceilings == ceilings(SyntheticConfig(train=6, dev=3, test=3))
+    assert {task: tuple(options["labels"]) for task, options in data.tasks.items()} == LABELS
+    for split in SPLITS:
+        for record in data.read(split):
+            assert min(open_picture(record.image_path()).size) > 0
+
+
+def test_embedded_data_that_was_drawn_half_is_drawn_again(grid_file, tmp_path):
+    data = synthetic(grid_file, tmp_path / "run")
+    (folder,) = (tmp_path / "run").glob("data-*")
+    (folder / "complete.json").unlink()
+    (folder / "train.jsonl").unlink()
+    steps = []
+    assert synthetic(grid_file, tmp_path / "run", steps) == data
+    assert steps == ["drawing the embedded data set"]
+    assert len(data.read("train")) == 6
+
+
+def test_the_embedded_data_is_that_of_the_command(grid_file, tmp_path):
+    files = write_synthetic(tmp_path / "command", SyntheticConfig(seed=4, train=6, dev=3, test=3))
+    data = synthetic(grid_file, tmp_path / "run", seed=4)
+    for split in SPLITS:
+        assert Path(data.files[split]).read_bytes() == Path(files[split]).read_bytes()
+
+
+def test_the_fingerprint_of_embedded_data_changes_with_its_options(grid_file, tmp_path):
+    prints = [
+        synthetic(grid_file, tmp_path / "run", **options).fingerprint
+        for options in ({}, {"seed": 1}, {"train": 9}, {"test": 6}, {"picture_share": 0.5})
+    ]
+    assert len(set(prints)) == 5
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"trian": 6}, "Unknown data key 'trian'. Did you mean 'train'?"),
+        ({"train": "many"}, "train is 'many': give a number of records"),
+        ({"train": -1}, "train is -1: give a number of records"),
+        ({"train": 2}, "each split that is used needs 3 records or more"),
+        ({"test": 0}, "each split that is used needs 3 records or more"),
+        ({"picture_share": 1.5}, "picture_share is 1.5: give 0 to 1"),
+        ({"picture_share": "half"}, "picture_share is 'half'"),
+    ],
+    ids=str,
+)
+def test_wrong_options_of_embedded_data_are_named(grid_file, tmp_path, options, expected):
+    with pytest.raises(UmieError) as caught:
+        synthetic(grid_file, tmp_path / "run", **options)
+    assert expected in str(caught.value)
+
+
+def test_an_unused_split_of_embedded_data_may_be_empty(grid_file, tmp_path):
+    data = synthetic(grid_file, tmp_path / "run", test=0, evaluation={"split": "dev"})
+    assert data.num_records["test"] == 0

@@ -1,0 +1,314 @@
+"""Grid files: every mistake is one error that names the file; a cell's hash tells what its result depends on."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+
+import pytest
+
+from umie.errors import UmieError
+from umie.grid.plan import WarmStart, plan_cells, read_grid
+
+DATA = {"format": "jsonl", "train": "train.jsonl", "test": "test.jsonl"}
+
+
+def error_of(path):
+    """Return what reading the file says after its name, on one line."""
+    with pytest.raises(UmieError) as caught:
+        read_grid(path)
+    message = str(caught.value)
+    assert message.startswith(f"{path}: ")
+    assert "\n" not in message
+    return message.removeprefix(f"{path}: ")
+
+
+def cells_of(path, fingerprint=""):
+    return plan_cells(read_grid(path), fingerprint)
+
+
+def test_a_good_file_reads(grid_file):
+    grid = read_grid(grid_file(notes="One sentence.", mean_over="mner"))
+    assert grid.name == "small"
+    assert list(grid.tasks) == ["mner", "mre", "med", "meae"]
+    assert (grid.encoder, grid.fusion, grid.decoder) == (["tiny"], ["gated", "text_only"], ["tiny"])
+    assert grid.warm_start == WarmStart(records=30, training={"steps": 3, "batch_size": 4})
+    assert (grid.notes, grid.mean_over, grid.workers) == (["One sentence."], ["mner"], 2)
+
+
+def test_defaults(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("data: {format: synthetic}\ntasks: mner\n")
+    grid = read_grid(path)
+    assert (grid.name, list(grid.tasks), grid.mean_over) == ("mine", ["mner"], ["mner"])
+    assert (grid.fusion, grid.seeds, grid.training) == (["gated"], [0], [{}])
+    assert grid.warm_start is None
+    assert grid.missing_pictures == "error"
+    assert [cell.variant for cell in plan_cells(grid, "")] == ["gated"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        pytest.param("data: [", "not valid YAML: while parsing a flow node", id="open-bracket"),
+        pytest.param("data:\n\t- a", "not valid YAML: while scanning", id="tab"),
+        pytest.param("a: \0", "not valid YAML: unacceptable character", id="nul"),
+        pytest.param(b"a: \xff", "not valid YAML: 'utf-8' codec can't decode byte", id="not-utf8"),
+        pytest.param("[" * 3000, "not valid YAML", id="nested-too-deep"),
+        pytest.param("", "a grid file is a mapping of keys such as name, data, tasks", id="empty"),
+        pytest.param("- a\n- b", "a grid file is a mapping of keys such as name, data, tasks", id="list"),
+        pytest.param("gated", "a grid file is a mapping of keys such as name, data, tasks", id="word"),
+    ],
+)
+def test_not_a_mapping_in_yaml(tmp_path, text, expected):
+    path = tmp_path / "grid.yaml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    assert error_of(path).startswith(expected)
+
+
+def test_no_such_file(tmp_path):
+    assert error_of(tmp_path / "none.yaml") == "cannot read the grid file: No such file or directory"
+    assert error_of(tmp_path) == "cannot read the grid file: Is a directory"
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        pytest.param({"data": ...}, "lacks 'data'", id="no-data"),
+        pytest.param({"tasks": ...}, "lacks 'tasks'", id="no-tasks"),
+        pytest.param({"tasks": []}, "lacks 'tasks'", id="empty-tasks"),
+        pytest.param({"data": 3}, "data is 3: expected a mapping", id="data-number"),
+        pytest.param({"fusoin": "gated"}, "Unknown grid key 'fusoin'. Did you mean 'fusion'?", id="key"),
+        pytest.param({"fusion": "gatd"}, "Unknown fusion 'gatd'. Did you mean 'gated'? Choices: concat", id="fusion"),
+        pytest.param({"encoder": "tinny"}, "Unknown encoder 'tinny'. Did you mean 'tiny'?", id="encoder"),
+        pytest.param({"decoder": {"name": "t6"}}, "Unknown decoder 't6'. ", id="decoder"),
+        pytest.param({"decoder": "tinny"}, "'tinny'", id="decoder-source"),
+        pytest.param({"decoder": {"source": "/no/where"}}, "'/no/where'", id="decoder-folder"),
+        pytest.param({"decoder": {"overrides": {"d_modl": 8}}}, "Did you mean 'd_model'?", id="decoder-override"),
+        pytest.param({"tasks": ["mnre"]}, "Unknown task 'mnre'. Did you mean 'mre'?", id="task"),
+        pytest.param({"tasks": [{"mner": {}}]}, "tasks", id="task-as-mapping-in-list"),
+        pytest.param({"tasks": {"mner": {"labls": []}}}, "'labls'. Did you mean 'labels'?", id="task-option"),
+        pytest.param({"tasks": {"mner": {"labels": "person"}}}, "labels is 'person': give a list", id="task-labels"),
+        pytest.param({"fusion": {"gate": 0.5}}, "Unknown fusion ''", id="fusion-without-name"),
+        pytest.param({"fusion": 3}, "fusion", id="fusion-number"),
+        pytest.param({"fusion": [["gated"]]}, "fusion", id="fusion-list-in-list"),
+        pytest.param({"fusion": {"name": ["gated"]}}, "fusion", id="fusion-name-is-a-list"),
+        pytest.param({"fusion": []}, "fusion", id="fusion-empty"),
+        pytest.param({"fusion": {"name": "gated", "gaet": 1}}, "'gaet'. Did you mean 'gate'?", id="option"),
+        pytest.param({"fusion": {"name": "gated", "gate": "wide"}}, "gate is 'wide': give 'dynamic' or a", id="gate"),
+        pytest.param({"fusion": {"name": "gated", "residual": "x"}}, "residual is 'x': give one of paper", id="residual"),
+        pytest.param({"fusion": {"name": "gated", "dropout": "x"}}, "dropout", id="dropout"),
+        pytest.param({"encoder": {"name": "tiny", "crop_size": 0}}, "crop_size is 0: give 1 or more", id="crop-size"),
+        pytest.param({"visual_embedding": {"layers": 1}}, "'layers'. Did you mean 'num_layers'?", id="embedding-key"),
+        pytest.param({"visual_embedding": {"num_layers": -1}}, "num_layers is -1: give 0 or more", id="embedding"),
+        pytest.param({"training": {"steps": 0}}, "training: steps is 0: give a whole number", id="steps"),
+        pytest.param({"training": {"stps": 1}}, "'stps'. Did you mean 'steps'?", id="training-key"),
+        pytest.param({"training": 3}, "training is 3: expected a mapping", id="training-number"),
+        pytest.param({"training": {"learning_rate": "1e-3"}}, "learning_rate is '1e-3'", id="rate-that-yaml-misreads"),
+        pytest.param({"training": {"learning_rate_multipliers": 3}}, "learning_rate_multipliers", id="multipliers"),
+        pytest.param({"training": {"weight_decay": "x"}}, "weight_decay", id="weight-decay"),
+        pytest.param({"data": {"format": "jsnl"}}, "Unknown data format 'jsnl'. Did you mean 'jsonl'?", id="format"),
+        pytest.param({"data": {"train": "a.jsonl"}}, "data format", id="no-format"),
+        pytest.param({"data": {**DATA, "imges": "x"}}, "'imges'. Did you mean 'images'?", id="data-key"),
+        pytest.param({"mean_over": ["mre"], "tasks": ["mner"]}, "mean_over: 'mre'. Choices: mner", id="mean-over"),
+        pytest.param({"workers": 0}, "workers is 0: give a whole number, 1 or more", id="workers"),
+        pytest.param({"workers": "two"}, "workers is 'two': give a whole number", id="workers-word"),
+        pytest.param({"seeds": ["a"]}, "seeds is ['a']: give whole numbers", id="seeds"),
+        pytest.param({"seeds": [0, -1]}, "seeds is [0, -1]: give whole numbers", id="seeds-negative"),
+        pytest.param({"seeds": [0.5]}, "seeds is [0.5]: give whole numbers", id="seeds-fraction"),
+        pytest.param({"seeds": []}, "seeds", id="seeds-empty"),
+        pytest.param({"seeds": [1, 1]}, "'gated' with seed 1 stands in the grid twice", id="seed-twice"),
+        pytest.param({"fusion": ["gated", {"name": "gated", "label": "x"}]}, "stands in the grid twice", id="twice"),
+        pytest.param({"warm_start": {"steps": 3}}, "Unknown warm_start key 'steps'. Choices: records", id="warm-start"),
+        pytest.param({"warm_start": {"training": {"stps": 3}}}, "'stps'. Did you mean 'steps'?", id="warm-training"),
+        pytest.param({"warm_start": {"training": {"steps": 0}}}, "steps is 0", id="warm-steps"),
+        pytest.param({"warm_start": {"records": "many"}}, "records", id="warm-records"),
+        pytest.param({"warm_start": {"records": 0}}, "records", id="warm-no-records"),
+        pytest.param({"warm_start": {"seed": "x"}}, "seed", id="warm-seed"),
+        pytest.param({"warm_start": 3}, "warm_start is 3: expected a mapping", id="warm-number"),
+        pytest.param({"evaluation": {"splt": "dev"}}, "'splt'. Did you mean 'split'?", id="evaluation"),
+        pytest.param({"evaluation": {"split": "train"}}, "split 'train'. Choices: dev, test", id="split"),
+        pytest.param({"evaluation": {"batch_size": 0}}, "batch_size is 0: give a whole number", id="batch-size"),
+        pytest.param({"evaluation": {"generation": 3}}, "generation", id="generation-number"),
+        pytest.param({"evaluation": {"generation": {"num_beans": 2}}}, "num_beans", id="generation-key"),
+        pytest.param({"missing_pictures": "skip"}, "Unknown policy for missing pictures 'skip'", id="policy"),
+        pytest.param({"plugins": "own.py"}, "own.py: no such Python file", id="plugin"),
+        pytest.param({"plugins": [3]}, "plugin", id="plugin-number"),
+    ],
+)
+def test_a_wrong_value_is_named(grid_file, changes, expected):
+    assert expected in error_of(grid_file(**changes))
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        ("import nothing_of_that_name", "ModuleNotFoundError: No module named 'nothing_of_that_name'"),
+        ("def f(:\n", "SyntaxError: invalid syntax"),
+        ("raise RuntimeError('one\\ntwo')", "RuntimeError: one"),
+        ("import sys\nsys.exit('enough')", "enough"),
+    ],
+    ids=["import", "syntax", "two-lines", "exit"],
+)
+def test_a_plugin_that_fails_is_named(grid_file, tmp_path, code, expected):
+    (tmp_path / "own.py").write_text(code)
+    message = error_of(grid_file(plugins=["own.py"]))
+    assert message.startswith(f"plugin {tmp_path / 'own.py'}: ")
+    assert expected in message
+
+
+def test_a_plugin_may_not_take_a_name_that_is_taken(grid_file, tmp_path):
+    (tmp_path / "own.py").write_text(
+        "from umie.fusion import Fusion, registry\n\n\n@registry.register('gated')\nclass Mine(Fusion): pass\n"
+    )
+    assert "The fusion 'gated' is already registered by umie.fusion.gated" in error_of(grid_file(plugins="own.py"))
+
+
+@pytest.mark.parametrize("changes", [{"num_heads": 3}, {"num_heads": 12}, {"d_ff": 7}, {"head_dim": 5}])
+def test_widths_that_a_model_can_have_are_allowed(grid_file, changes):
+    """The decoder gives head_dim, so that any number of heads will do; test_model holds that such models run."""
+    read_grid(grid_file(fusion={"name": "gated", **changes}, visual_embedding=changes))
+
+
+HASHED = {
+    "fusion-option": {"fusion": [{"name": "gated", "gate": 0.5}]},
+    "fusion": {"fusion": ["concat"]},
+    "encoder-option": {"encoder": {"name": "tiny", "crop_size": 8}},
+    "decoder-option": {"decoder": {"overrides": {"dropout_rate": 0.1}}},
+    "visual-embedding": {"visual_embedding": {"num_layers": 1}},
+    "seed": {"seeds": [1]},
+    "tasks": {"tasks": ["mner", "mre"]},
+    "task-option": {"tasks": {"mner": {"variant": "I1"}, "mre": {}, "med": {}, "meae": {}}},
+    "training": {"training": {"steps": 4, "batch_size": 4}},
+    "multipliers": {"training": {"steps": 3, "batch_size": 4, "learning_rate_multipliers": {"fusion": 0.5}}},
+    "no-warm-start": {"warm_start": ...},
+    "warm-start-records": {"warm_start": {"records": 31, "training": {"steps": 3, "batch_size": 4}}},
+    "warm-start-training": {"warm_start": {"records": 30, "training": {"steps": 4, "batch_size": 4}}},
+    "warm-start-seed": {"warm_start": {"records": 30, "training": {"steps": 3, "batch_size": 4}, "seed": 1}},
+    "split": {"evaluation": {"split": "dev", "generation": {"max_new_tokens": 8}}},
+    "generation": {"evaluation": {"generation": {"max_new_tokens": 9}}},
+    "missing-pictures": {"missing_pictures": "text_only"},
+}
+NOT_HASHED = {
+    "workers": {"workers": 1},
+    "notes": {"notes": ["A note."]},
+    "name": {"name": "other"},
+    "label": {"fusion": [{"name": "gated", "label": "ours"}]},
+    "mean-over": {"mean_over": ["mner"]},
+    "order-of-keys": {"training": {"batch_size": 4, "steps": 3}},
+}
+
+
+@pytest.mark.parametrize("changes", HASHED.values(), ids=HASHED)
+def test_the_hash_changes_with_what_the_result_depends_on(grid_file, changes):
+    (before,) = cells_of(grid_file(fusion=["gated"]))
+    (after,) = cells_of(grid_file(**{"fusion": ["gated"], **changes}))
+    assert after.hash != before.hash
+
+
+@pytest.mark.parametrize("changes", NOT_HASHED.values(), ids=NOT_HASHED)
+def test_the_hash_stays_with_what_the_result_does_not_depend_on(grid_file, changes):
+    (before,) = cells_of(grid_file(fusion=["gated"]))
+    (after,) = cells_of(grid_file(**{"fusion": ["gated"], **changes}))
+    assert after.hash == before.hash
+
+
+def test_the_hash_changes_with_the_data(grid_file):
+    path = grid_file(fusion=["gated"])
+    (one,), (other,), (again,) = (cells_of(path, fingerprint) for fingerprint in ("a", "b", "a"))
+    assert one.hash == again.hash != other.hash
+
+
+def test_the_hash_changes_with_the_code_of_a_plugin(grid_file, tmp_path):
+    """Else a corrected fusion of one's own would keep the results of the wrong one."""
+    code = (
+        "from umie.fusion import FusedStates, Fusion, registry\n\n\n"
+        "@registry.register('mine')\nclass Mine(Fusion):\n"
+        "    def forward(self, text, text_mask, visual, visual_mask, *, output_attention=False):\n"
+        "        return FusedStates({result}, text_mask)\n"
+    )
+    (tmp_path / "own.py").write_text(code.format(result="text"))
+    path = grid_file(plugins="own.py", fusion="mine")
+    (before,) = cells_of(path)
+    (tmp_path / "own.py").write_text(code.format(result="text * 2"))
+    (after,) = cells_of(path)
+    assert before.hash != after.hash
+
+
+def test_all_hashes_differ_and_are_the_same_in_another_process(grid_file):
+    path = grid_file(
+        fusion=["gated", {"name": "gated", "gate": 0.5, "residual": "released"}, "text_only"],
+        training=[{"steps": 3, "learning_rate_multipliers": {"a": 0.1, "b": 0.2}}, {"steps": 4}],
+        seeds=[0, 1],
+        evaluation={"generation": {"num_beams": 2, "length_penalty": 0.5}},
+    )
+    hashes = [cell.hash for cell in cells_of(path, "f")]
+    assert len(set(hashes)) == len(hashes) == 12
+    code = (
+        "import json, sys\nfrom umie.grid.plan import plan_cells, read_grid\n"
+        "print(json.dumps([cell.hash for cell in plan_cells(read_grid(sys.argv[1]), 'f')]))"
+    )
+    other = subprocess.run(
+        [sys.executable, "-c", code, str(path)],
+        env={"PYTHONHASHSEED": "12345", "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        check=True,
+    )
+    assert json.loads(other.stdout) == hashes
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"fusion": "gated"}, ["gated"]),
+        ({"fusion": ["gated", {"name": "gated", "gate": 0.05}]}, ["gated", "gated(gate=0.05)"]),
+        ({"fusion": ["gated", {"name": "gated", "gate": 0.05, "label": "half open"}]}, ["gated", "half open"]),
+        (
+            {"fusion": ["gated", "concat"], "encoder": ["tiny", {"name": "tiny", "crop_size": 8}]},
+            ["tiny + gated", "tiny + concat", "tiny(crop_size=8) + gated", "tiny(crop_size=8) + concat"],
+        ),
+        (
+            {"fusion": "gated", "decoder": ["tiny", {"source": "tiny", "overrides": {"dropout_rate": 0.1}}]},
+            ["tiny", "tiny(overrides={'dropout_rate': 0.1})"],
+        ),
+        ({"fusion": "gated", "decoder": ["tiny", "flan-t5-small"]}, ["tiny", "flan-t5-small"]),
+        (
+            {"fusion": "gated", "training": [{"label": "short", "steps": 3}, {"steps": 4}]},
+            ["short", "training(steps=4)"],
+        ),
+        (
+            {"fusion": "gated", "visual_embedding": [{"label": "deep", "num_layers": 2}, {"num_layers": 1}]},
+            ["deep", "visual_embedding(num_layers=1)"],
+        ),
+    ],
+    ids=["one", "options", "label", "two-slots", "decoders", "presets", "training", "visual-embedding"],
+)
+def test_a_variant_is_called_by_what_varies(grid_file, changes, expected):
+    assert [cell.variant for cell in cells_of(grid_file(**changes))] == expected
+
+
+def test_a_label_does_not_reach_the_parts(grid_file):
+    training = {"label": "short", "steps": 3}
+    embedding = {"label": "deep", "num_layers": 2}
+    (cell,) = cells_of(
+        grid_file(fusion={"name": "gated", "label": "ours"}, training=training, visual_embedding=embedding)
+    )
+    assert cell.parts["fusion"] == {"name": "gated"}
+    assert cell.parts["visual_embedding"] == {"num_layers": 2}
+    assert cell.training == {"steps": 3}
+
+
+def test_every_variant_runs_with_every_seed(grid_file):
+    cells = cells_of(grid_file(seeds=[3, 4]))
+    assert [(cell.variant, cell.seed) for cell in cells] == [
+        ("gated", 3),
+        ("gated", 4),
+        ("text_only", 3),
+        ("text_only", 4),
+    ]
+    assert len({cell.hash for cell in cells}) == 4
+
+
+def test_plans_are_made_of_plain_data(grid_file):
+    for cell in cells_of(grid_file(decoder={"overrides": {"dropout_rate": 0.1}})):
+        assert json.loads(json.dumps(dataclasses.asdict(cell))) == dataclasses.asdict(cell)

@@ -1,0 +1,274 @@
+"""The report of a grid: means and intervals, the ceiling beside them, crashed cells, and the same in CSV and figure."""
+
+import csv
+import io
+import math
+
+import pytest
+from PIL import Image
+
+from umie.grid.plan import GridConfig, plan_cells
+from umie.grid.report import MEAN, Interval, findings, rows, score, write_report
+from umie.grid.run import GridRun
+
+CEILINGS = {"mner": 0.6, "mre": 0.5}
+
+
+@pytest.fixture
+def grid_run(no_data):
+    """A grid of gated and text_only on two tasks: ``grid_run({("gated", 0): {"mner": 0.5, "mre": 0.7}, ...})``."""
+
+    def make(scores, *, ceilings=CEILINGS, crashed=(), **changes):
+        seeds = sorted({seed for _, seed in [*scores, *crashed]})
+        grid = GridConfig(
+            **{
+                "name": "by hand",
+                "data": {"format": "synthetic"},
+                "tasks": {"mner": {}, "mre": {}},
+                "fusion": ["gated", "text_only"],
+                "seeds": seeds,
+                "mean_over": ["mner", "mre"],
+                **changes,
+            }
+        )
+        cells = plan_cells(grid, "f")
+        data = no_data(
+            tasks=grid.tasks,
+            ceilings=ceilings,
+            num_records={"train": 30, "dev": 6, "test": 12},
+            num_pictures={"train": 29, "dev": 6, "test": 10},
+        )
+        results = {}
+        for cell in cells:
+            key = (cell.variant, cell.seed)
+            if key in crashed:
+                error = {"error": "RuntimeError: no luck", "traceback": "Traceback\n  no luck"}
+                results[cell.hash] = {"hash": cell.hash, "status": "crashed", "seed": cell.seed, **error}
+            elif key in scores:
+                results[cell.hash] = result(cell, scores[key])
+        return GridRun(grid, data, cells, results)
+
+    return make
+
+
+def result(cell, scores):
+    gated = cell.variant == "gated"
+    return {
+        "hash": cell.hash,
+        "variant": cell.variant,
+        "seed": cell.seed,
+        "status": "ok",
+        "metrics": {
+            task: {"precision": f1, "recall": f1, "f1": f1, "standard_error": 0.01, "dropped": 2}
+            for task, f1 in scores.items()
+        },
+        "health": {"visual_gradient": 0.25, **({"gate_mean": 0.5, "gate_closed": 0.25} if gated else {})},
+        "parameters": 1234567,
+        "counts": {"train": {"truncated_inputs": 3}, "test": {}},
+        "uses_picture": gated,
+        "device": "cpu",
+        "threads": 1,
+        "seconds": {"train": 10.0, "total": 20.0},
+        "versions": {"umie": "0.1.0"},
+    }
+
+
+SCORES = {
+    ("gated", 0): {"mner": 0.80, "mre": 0.60},
+    ("gated", 1): {"mner": 0.90, "mre": 0.70},
+    ("text_only", 0): {"mner": 0.55, "mre": 0.45},
+    ("text_only", 1): {"mner": 0.61, "mre": 0.53},
+}
+
+
+@pytest.mark.parametrize(
+    ("values", "mean", "half_width"),
+    [
+        # By hand: mean, and t(0.975; n - 1) * s / sqrt(n) with t = 12.7062, 4.3027, 2.7764 for 1, 2, 4 degrees.
+        ((0.8, 0.9), 0.85, 12.7062 * 0.0707107 / math.sqrt(2)),
+        ((0.5, 0.6, 0.7), 0.6, 4.30265 * 0.1 / math.sqrt(3)),
+        ((0.1, 0.2, 0.3, 0.4, 0.5), 0.3, 2.77645 * 0.158114 / math.sqrt(5)),
+        ((0.4, 0.4, 0.4), 0.4, 0.0),
+    ],
+)
+def test_intervals_are_student_s(values, mean, half_width):
+    interval = Interval.of(values)
+    assert interval.mean == pytest.approx(mean)
+    assert interval.half_width == pytest.approx(half_width, rel=1e-4)
+    assert str(interval) == f"{mean:.3f} ± {half_width:.3f}"
+
+
+def test_one_value_has_no_interval_and_none_has_no_mean():
+    assert (str(Interval.of([0.4])), str(Interval.of([]))) == ("0.400", "-")
+    assert math.isnan(Interval.of([0.4]).half_width)
+
+
+def test_rows_average_over_seeds_and_the_chosen_tasks(grid_run):
+    first, second = rows(grid_run(SCORES))
+    assert (first.variant, second.variant) == ("gated", "text_only")
+    assert [first.scores[name].mean for name in ("mner", "mre", MEAN)] == pytest.approx([0.85, 0.65, 0.75])
+    assert second.scores[MEAN].mean == pytest.approx((0.5 + 0.57) / 2)
+    # The interval of the mean is that of the two seeds' means, 0.70 and 0.80, not of the four scores.
+    assert first.scores[MEAN].half_width == pytest.approx(12.7062 * 0.0707107 / math.sqrt(2), rel=1e-4)
+
+
+def test_the_mean_leaves_out_tasks_that_it_is_not_over(grid_run):
+    run = grid_run(SCORES, mean_over=["mre"])
+    assert [score(line, MEAN, run.grid.mean_over) for line in rows(run)[0].lines] == [0.6, 0.7]
+
+
+def table_of(markdown, heading=None):
+    """Return the first table (below a heading) as one mapping a row."""
+    if heading is not None:
+        markdown = markdown.split(heading, 1)[1]
+    lines = markdown[markdown.index("\n|") + 1 :].split("\n\n", 1)[0].splitlines()
+    header, _, *body = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return [dict(zip(header, row, strict=True)) for row in body]
+
+
+def test_the_markdown_holds_every_number(grid_run, tmp_path):
+    markdown = write_report(grid_run(SCORES, notes=["A note."]), tmp_path)
+    assert (tmp_path / "table.md").read_text() == markdown
+    ceiling, gated, text_only = table_of(markdown)
+    assert ceiling == {
+        **dict.fromkeys(ceiling, ""),
+        "variant": "*ceiling of text alone*",
+        "MNER": "0.600",
+        "MRE": "0.500",
+        "mean": "0.550",
+    }
+    assert gated["MNER"] == f"0.850 ± {12.7062 * 0.05:.3f}"
+    assert [gated[key] for key in ("seeds", "gate", "gate closed", "visual gradient", "parameters", "train s")] == [
+        "2",
+        "0.50",
+        "25%",
+        "0.25",
+        "1,234,567",
+        "10",
+    ]
+    assert (text_only["gate"], text_only["gate closed"]) == ("-", "-")
+    cells = table_of(markdown, "## Every cell")
+    assert [(cell["variant"], cell["seed"], cell["mean"]) for cell in cells] == [
+        ("gated", "0", "0.700"),
+        ("gated", "1", "0.800"),
+        ("text_only", "0", "0.500"),
+        ("text_only", "1", "0.570"),
+    ]
+    assert cells[0]["MNER (± 1.96 s.e.)"] == "0.800 ± 0.020"
+    assert cells[0]["dropped"] == "4"
+    assert "on the test split (12 records)" in markdown
+    assert "`mean` averages MNER, MRE" in markdown
+    for fact in ("- test: 12 records, 10 with a picture", "- truncated inputs (train): 3", "- A note.", "umie 0.1.0"):
+        assert fact in markdown
+    assert "crashed" not in markdown.casefold()
+    assert "nan" not in markdown.casefold()
+
+
+def test_without_ceilings_no_row_and_no_findings(grid_run, tmp_path):
+    run = grid_run(SCORES, ceilings={})
+    markdown = write_report(run, tmp_path)
+    assert "ceiling" not in markdown.casefold()
+    assert findings(run) == []
+    assert len(table_of(markdown)) == 2
+    assert {line["ceiling"] for line in csv.DictReader(io.StringIO((tmp_path / "table.csv").read_text()))} == {""}
+
+
+def test_findings_say_what_holds_and_what_does_not(grid_run):
+    found = findings(grid_run(SCORES))
+    assert found == [
+        "gated, seed 0: mean 0.150 above the mean ceiling",
+        "gated, seed 1: mean 0.250 above the mean ceiling",
+        "text_only, seed 0: MNER 0.550 <= ceiling 0.600 + sampling error 0.020: holds",
+        "text_only, seed 0: MRE 0.450 <= ceiling 0.500 + sampling error 0.020: holds",
+        "text_only, seed 1: MNER 0.610 <= ceiling 0.600 + sampling error 0.020: holds",
+        "text_only, seed 1: MRE 0.530 <= ceiling 0.500 + sampling error 0.020: DOES NOT HOLD",
+    ]
+    below = findings(grid_run({("gated", 0): {"mner": 0.5, "mre": 0.5}}))
+    assert below == ["gated, seed 0: mean 0.050 BELOW the mean ceiling"]
+
+
+def test_crashed_cells_are_left_out_of_the_means_and_listed(grid_run, tmp_path):
+    scores = {key: value for key, value in SCORES.items() if key != ("gated", 1)}
+    run = grid_run(scores, crashed=[("gated", 1)])
+    assert [(cell.variant, cell.seed) for cell in run.crashed] == [("gated", 1)]
+    markdown = write_report(run, tmp_path)
+    _, gated, text_only = table_of(markdown)
+    assert (gated["seeds"], gated["MNER"], gated["mean"]) == ("1", "0.800", "0.700")
+    assert text_only["seeds"] == "2"
+    assert table_of(markdown, "## Every cell")[1]["mean"] == "crashed"
+    crashed = markdown.split("## Crashed (1; run the grid again to try them again)")[1]
+    assert "gated, seed 1: RuntimeError: no luck" in crashed
+    assert "Traceback\n  no luck" in crashed
+    assert len(findings(run)) == 5
+
+
+def test_cells_that_never_ran_are_said_to_be_missing(grid_run, tmp_path):
+    run = grid_run({key: value for key, value in SCORES.items() if key != ("text_only", 0)})
+    markdown = write_report(run, tmp_path)
+    assert table_of(markdown, "## Every cell")[2]["mean"] == "not run"
+    assert "text_only, seed 0: not run" in markdown
+
+
+def test_a_grid_of_which_all_cells_crashed_has_a_report_too(grid_run, tmp_path):
+    markdown = write_report(grid_run({}, crashed=[("gated", 0), ("text_only", 0)]), tmp_path)
+    assert [row["mean"] for row in table_of(markdown)] == ["0.550", "-", "-"]
+    assert "nan" not in markdown.casefold()
+    assert "nan" not in (tmp_path / "table.csv").read_text()
+    with Image.open(tmp_path / "figure.png") as figure:
+        figure.load()
+
+
+def test_the_csv_holds_every_number_to_six_places(grid_run, tmp_path):
+    write_report(grid_run(SCORES), tmp_path)
+    lines = list(csv.DictReader(io.StringIO((tmp_path / "table.csv").read_text())))
+    assert [(line["variant"], line["task"]) for line in lines] == [
+        (variant, task) for variant in ("gated", "text_only") for task in ("mner", "mre", "mean")
+    ]
+    assert lines[0] == {
+        "variant": "gated",
+        "task": "mner",
+        "num_seeds": "2",
+        "f1_mean": "0.850000",
+        "f1_t95_half_width": lines[0]["f1_t95_half_width"],
+        "f1_by_seed": "0:0.800000 1:0.900000",
+        "ceiling": "0.600000",
+    }
+    assert float(lines[0]["f1_t95_half_width"]) == pytest.approx(12.7062 * 0.05, rel=1e-4)
+    assert [float(line["ceiling"]) for line in lines[:3]] == pytest.approx([0.6, 0.5, 0.55])
+    assert lines[5]["f1_by_seed"] == "0:0.500000 1:0.570000"
+
+
+def test_a_single_seed_has_a_mean_and_an_empty_interval(grid_run, tmp_path):
+    markdown = write_report(grid_run({key: value for key, value in SCORES.items() if key[1] == 0}), tmp_path)
+    _, gated, _ = table_of(markdown)
+    assert (gated["seeds"], gated["MNER"], gated["MRE"], gated["mean"]) == ("1", "0.800", "0.600", "0.700")
+    assert "nan" not in markdown.casefold()
+    for line in csv.DictReader(io.StringIO((tmp_path / "table.csv").read_text())):
+        assert line["f1_t95_half_width"] == ""
+        assert float(line["f1_mean"]) > 0
+
+
+def test_labels_with_signs_of_their_own_keep_table_and_csv_whole(grid_run, tmp_path):
+    fusion = [{"name": "gated", "label": 'a|b, "c"'}, "text_only"]
+    run = grid_run({('a|b, "c"', 0): {"mner": 0.5, "mre": 0.5}, ("text_only", 0): SCORES["text_only", 0]}, fusion=fusion)
+    markdown = write_report(run, tmp_path)
+    line = next(csv.DictReader(io.StringIO((tmp_path / "table.csv").read_text())))
+    assert line["variant"] == 'a|b, "c"'
+    rows_of_table = markdown[markdown.index("\n|") + 1 :].split("\n\n", 1)[0].splitlines()
+    assert len({row.replace("\\|", "").count("|") for row in rows_of_table}) == 1
+
+
+def test_the_figure_is_a_picture_with_something_on_it(grid_run, tmp_path):
+    write_report(grid_run(SCORES), tmp_path)
+    with Image.open(tmp_path / "figure.png") as figure:
+        assert figure.format == "PNG"
+        assert min(figure.size) > 300
+        colours = figure.convert("RGB").getcolors(maxcolors=1 << 24)
+    assert len(colours) > 50
+    white = max(count for count, _ in colours)
+    assert white < 0.95 * sum(count for count, _ in colours)
+
+
+def test_nothing_is_left_beside_the_three_files(grid_run, tmp_path):
+    write_report(grid_run(SCORES), tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["figure.png", "table.csv", "table.md"]

@@ -1,0 +1,480 @@
+"""Grids that really run: what they leave behind, how they go on after crashes and kills, and that they are exact."""
+
+import contextlib
+import csv
+import io
+import json
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from umie.grid.plan import plan_cells, read_grid
+from umie.grid.run import RESULTS, read_results
+from umie.records import read_jsonl
+
+TASKS = ("mner", "mre", "med", "meae")
+# What may differ between two runs of the same cell.
+VARYING = ("seconds",)
+
+PLUGIN = """
+import os, signal, sys
+from umie.fusion import FusedStates, Fusion, registry
+
+class Passing(Fusion):
+    def forward(self, text, text_mask, visual, visual_mask, *, output_attention=False):
+        {body}
+        return FusedStates(text, text_mask)
+
+registry.register({name!r})(type({name!r}, (Passing,), {{}}))
+"""
+
+
+def write_plugin(folder: Path, name: str, body: str) -> str:
+    """Write a fusion that passes the text through after ``body`` has run in its forward; return the file's name."""
+    (folder / f"{name}.py").write_text(PLUGIN.format(name=name, body=body))
+    return f"{name}.py"
+
+
+def lines_of(output: Path) -> list[dict]:
+    return [json.loads(line) for line in (output / RESULTS).read_text(encoding="utf-8").splitlines()]
+
+
+def constant(line: dict) -> dict:
+    return {key: value for key, value in line.items() if key not in VARYING}
+
+
+# --- a grid that has run ---------------------------------------------------------------------------------------------
+
+
+def test_a_line_for_each_cell_with_all_that_it_measured(finished):
+    cells = plan_cells(read_grid(finished.grid_file), next(finished.output.glob("data-*")).name.removeprefix("data-"))
+    lines = {line["hash"]: line for line in finished.lines}
+    assert len(finished.lines) == len(lines) == 2
+    assert set(lines) == {cell.hash for cell in cells}
+    for cell in cells:
+        line = lines[cell.hash]
+        assert (line["status"], line["variant"], line["seed"]) == ("ok", cell.variant, cell.seed)
+        assert line["parts"] == cell.parts
+        assert set(line["versions"]) == {"umie", "python", "torch", "transformers"}
+        assert set(line["metrics"]) == set(TASKS)
+        for scores in line["metrics"].values():
+            assert {"precision", "recall", "f1", "gold", "predicted", "standard_error", "dropped"} <= set(scores)
+            assert 0 <= scores["f1"] <= 1
+            assert scores["gold"] > 0
+        assert {"train", "evaluate", "total"} <= set(line["seconds"])
+        assert line["seconds"]["total"] >= line["seconds"]["train"] + line["seconds"]["evaluate"] > 0
+        assert line["parameters"] == line["trainable_parameters"] > 500_000
+        assert set(line["counts"]) == {"train", "test"}
+        assert line["train_loss"] > 0
+        assert (line["device"], line["uses_picture"]) == ("cpu", cell.variant == "gated")
+        assert (line["health"]["visual_gradient"] > 0) == (cell.variant == "gated")
+        assert ("gate_mean" in line["health"]) == (cell.variant == "gated")
+    gated, text_only = (lines[cell.hash] for cell in cells)
+    assert gated["parameters"] > text_only["parameters"]
+
+
+def test_predictions_are_records_of_the_split(finished):
+    asked = {record.id: record.text for record in read_jsonl(next(finished.output.glob("data-*")) / "test.jsonl")}
+    for line in finished.lines:
+        for task in TASKS:
+            predictions = list(read_jsonl(finished.output / "cells" / line["hash"] / f"{task}.jsonl"))
+            assert len(predictions) == 4
+            assert all(asked[prediction.id] == prediction.text for prediction in predictions)
+
+
+def test_the_table_is_printed_and_written(finished):
+    markdown = (finished.output / "table.md").read_text()
+    assert finished.command.stdout.startswith(markdown)
+    assert "Traceback" not in finished.command.stderr
+    for line in finished.lines:
+        assert f"\n| {line['variant']} " in markdown
+    assert "*ceiling of text alone*" in markdown
+    assert "60 records, 60 with a picture" in markdown
+    assert "nan" not in markdown.casefold()
+
+
+def test_the_csv_agrees_with_the_results(finished):
+    table = list(csv.DictReader(io.StringIO((finished.output / "table.csv").read_text())))
+    assert len(table) == 2 * (len(TASKS) + 1)
+    scores = {(line["variant"], task): line["metrics"][task]["f1"] for line in finished.lines for task in TASKS}
+    for row in table:
+        if row["task"] != "mean":
+            assert float(row["f1_mean"]) == pytest.approx(scores[row["variant"], row["task"]], abs=1e-6)
+        assert 0 < float(row["ceiling"]) < 1
+
+
+def test_the_figure_opens_and_is_not_blank(finished):
+    with Image.open(finished.output / "figure.png") as figure:
+        assert len(figure.convert("RGB").getcolors(maxcolors=1 << 24)) > 50
+
+
+def test_the_warm_start_is_trained_once_and_shared(finished):
+    assert finished.command.stderr.count("warm start: started") == 1
+    (folder,) = (path for path in (finished.output / "warm_start").iterdir() if not path.suffix)
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= {path.name for path in folder.iterdir()}
+    jobs = [json.loads(path.read_text()) for path in finished.output.glob("cells/*/job.json")]
+    assert [job["parts"]["decoder"]["source"] for job in jobs] == [str(folder), str(folder)]
+
+
+def test_processes_end_quietly(finished):
+    for log in finished.output.rglob("log.txt"):
+        assert log.read_text() == "", log
+
+
+# --- running again ---------------------------------------------------------------------------------------------------
+
+
+def test_running_again_runs_nothing_and_changes_no_result(finished, run, tmp_path):
+    output = finished.copy(tmp_path)
+    before = (output / RESULTS).read_bytes()
+    again, recorder = run(finished.grid_file, output)
+    assert recorder.started == []
+    assert again.crashed == []
+    assert (output / RESULTS).read_bytes() == before
+
+
+def test_a_lost_line_is_collected_from_the_cell_s_folder(finished, run, tmp_path):
+    output = finished.copy(tmp_path)
+    first, second = (output / RESULTS).read_text().splitlines(keepends=True)
+    (output / RESULTS).write_text(second)
+    again, recorder = run(finished.grid_file, output)
+    assert recorder.started == []
+    assert again.crashed == []
+    assert sorted(lines_of(output), key=lambda line: line["hash"]) == sorted(
+        map(json.loads, (first, second)), key=lambda line: line["hash"]
+    )
+
+
+def test_a_lost_file_of_results_is_collected_too(finished, run, tmp_path):
+    output = finished.copy(tmp_path)
+    (output / RESULTS).unlink()
+    again, recorder = run(finished.grid_file, output)
+    assert recorder.started == []
+    assert (again.crashed, len(lines_of(output))) == ([], 2)
+
+
+@pytest.mark.parametrize("cut", [-1, -2, -400, 5], ids=["line end", "bracket", "middle", "begin"])
+def test_a_torn_last_line_is_mended(finished, run, tmp_path, cut):
+    output = finished.copy(tmp_path)
+    text = (output / RESULTS).read_text()
+    first, second = text.splitlines(keepends=True)
+    (output / RESULTS).write_text(first + second[:cut])
+    again, recorder = run(finished.grid_file, output)
+    assert recorder.started == []
+    assert again.crashed == []
+    assert lines_of(output) == [json.loads(first), json.loads(second)]
+
+
+def test_a_line_without_its_end_is_not_grown_together_with_the_next(finished, run, grid_file, tmp_path):
+    """An editor that drops the last line end, or a kill just before it."""
+    output = finished.copy(tmp_path)
+    text = (output / RESULTS).read_text()
+    shutil.rmtree(output / "cells")  # so that nothing but the file tells of the results
+    (output / RESULTS).write_text(text.removesuffix("\n"))
+    path = grid_file(fusion=["gated", "text_only"], plugins=[write_plugin(tmp_path, "stops", "os._exit(3)")])
+    cells = plan_cells(read_grid(path), next(output.glob("data-*")).name.removeprefix("data-"))
+    assert len(read_results(output, cells)) == 2
+    with (output / RESULTS).open("a") as file:  # as a run appends
+        file.write('{"hash": "0", "status": "crashed"}\n')
+    assert len(read_results(output, cells)) == 2
+
+
+def test_line_separators_of_unicode_inside_a_result_do_not_break_it(finished, tmp_path):
+    output = finished.copy(tmp_path)
+    cells = plan_cells(read_grid(finished.grid_file), next(output.glob("data-*")).name.removeprefix("data-"))
+    first, _ = finished.lines
+    crashed = {**first, "status": "crashed", "error": "ValueError: one\u2028two\u0085three", "traceback": "\x0c\u2029"}
+    shutil.rmtree(output / "cells")
+    (output / RESULTS).write_text(json.dumps(crashed, ensure_ascii=False) + "\n")
+    assert read_results(output, cells) == {first["hash"]: crashed}
+
+
+def test_results_of_other_grids_in_the_folder_stay(finished, run, tmp_path):
+    output = finished.copy(tmp_path)
+    other = json.dumps({"hash": "of another grid", "status": "ok"}) + "\n"
+    (output / RESULTS).write_text(other + (output / RESULTS).read_text() + '{"torn')
+    done, recorder = run(finished.grid_file, output)
+    assert recorder.started == []
+    assert (output / RESULTS).read_text().startswith(other)
+    assert "of another grid" not in done.results
+    assert len(lines_of(output)) == 3
+
+
+def test_a_cell_whose_result_is_gone_runs_again_alone_and_comes_out_the_same(finished, run, tmp_path):
+    output = finished.copy(tmp_path)
+    (gone,) = (line for line in finished.lines if line["variant"] == "gated")
+    (kept,) = (line for line in finished.lines if line["variant"] == "text_only")
+    (output / RESULTS).write_text(json.dumps(kept) + "\n" + json.dumps(gone)[:200])
+    shutil.rmtree(output / "cells" / gone["hash"])
+    again, recorder = run(finished.grid_file, output)
+    assert recorder.started == ["gated, seed 0"]
+    assert again.crashed == []
+    first, second = lines_of(output)
+    assert first == kept
+    assert constant(second) == constant(gone)
+    for task in TASKS:
+        file = Path("cells") / gone["hash"] / f"{task}.jsonl"
+        assert (output / file).read_bytes() == (finished.output / file).read_bytes()
+    progress = recorder.advanced["gated, seed 0"]
+    assert [phase for phase, _ in progress] == ["train"] * 3 + ["evaluate"] * 4
+    assert all(0 < share <= 1 for _, share in progress)
+    assert [share for phase, share in progress if phase == "train"] == sorted(share for _, share in progress[:3])
+
+
+# --- crashes ---------------------------------------------------------------------------------------------------------
+
+
+def test_crashed_cells_are_told_kept_apart_and_tried_again(finished, grid_file, umie, tmp_path):
+    output = finished.copy(tmp_path, results=False)
+    plugins = [
+        write_plugin(tmp_path, "raises", "raise RuntimeError('no luck')"),
+        write_plugin(tmp_path, "dies", "os.kill(os.getpid(), signal.SIGKILL)"),
+    ]
+    path = grid_file(fusion=["raises", "dies", "text_only"], plugins=plugins)
+    code, out, err = umie("ablate", path, "--output", output, "--split", "dev")
+    assert code == 1
+    assert "2 of 3 cells crashed" in err
+    assert "Traceback" not in err
+    lines = {line["variant"]: line for line in lines_of(output)}
+    assert len(lines) == len(lines_of(output)) == 3
+    assert {variant: line["status"] for variant, line in lines.items()} == {
+        "raises": "crashed",
+        "dies": "crashed",
+        "text_only": "ok",
+    }
+    assert lines["raises"]["error"] == "RuntimeError: no luck"
+    assert "raises.py" in lines["raises"]["traceback"]
+    assert "raise RuntimeError('no luck')" in lines["raises"]["traceback"]
+    assert lines["dies"]["error"] == "the process was killed by signal 9"
+    assert set(lines["text_only"]["counts"]) == {"train", "dev"}
+    for text in (out, (output / "table.md").read_text()):
+        assert "on the dev split (6 records)" in text
+        assert "## Crashed (2; run the grid again to try them again)" in text
+        assert "raises, seed 0: RuntimeError: no luck" in text
+        assert "dies, seed 0: the process was killed by signal 9" in text
+
+    before = (output / RESULTS).read_bytes()
+    for name in ("raises", "dies"):
+        write_plugin(tmp_path, name, "pass")
+    code, out, err = umie("ablate", path, "--output", output, "--split", "dev")
+    assert (code, "crashed" in out.casefold()) == (0, False)
+    assert (output / RESULTS).read_bytes().startswith(before)
+    added = lines_of(output)[3:]
+    assert {line["variant"]: line["status"] for line in added} | {"text_only": "ok"} == dict.fromkeys(lines, "ok")
+    with Image.open(output / "figure.png") as figure:
+        figure.load()
+
+
+def test_a_cell_that_prints_what_is_no_text_harms_no_other(finished, grid_file, run, tmp_path):
+    output = finished.copy(tmp_path, results=False)
+    body = "os.write(1, b'\\xff\\xfe\\n{\"event\": 3}\\n[]\\n'); os._exit(9)"
+    path = grid_file(fusion=["babbles", "text_only"], plugins=[write_plugin(tmp_path, "babbles", body)])
+    done, _ = run(path, output)
+    lines = {line["variant"]: line for line in done.results.values()}
+    assert lines["babbles"]["error"] == "the process ended with exit code 9"
+    assert lines["text_only"]["status"] == "ok"
+
+
+def test_a_warm_start_that_crashes_is_one_error(finished, grid_file, umie, tmp_path):
+    """A decoder that fits every check and cannot be trained: its vocabulary is smaller than the tokenizer's."""
+    output = finished.copy(tmp_path, results=False)
+    path = grid_file(decoder={"source": "tiny", "overrides": {"vocab_size": 300}})
+    code, _, err = umie("ablate", path, "--output", output)
+    assert code == 2
+    last = err.splitlines()[-1]
+    assert last.startswith("umie: the warm start crashed: ")
+    assert str(output / "warm_start") in last
+    assert "Traceback" not in err
+
+
+# --- kills -----------------------------------------------------------------------------------------------------------
+
+
+def children_of(pid: int) -> list[int]:
+    """Return the processes that a process has started and that have not ended."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it may end while it is looked at
+            state, parent = stat.read_text().rsplit(")", 1)[1].split()[:2]
+            if int(parent) == pid and state != "Z":
+                found.append(int(stat.parent.name))
+    return found
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def wait_until(condition, seconds: float, what: str):
+    """Return what the condition gives as soon as it gives something."""
+    end = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < end, f"waited {seconds} s in vain: {what}"
+        time.sleep(0.05)
+    return value
+
+
+needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds processes below /proc")
+
+
+@needs_proc
+def test_a_killed_grid_takes_its_cells_along_and_goes_on_where_it_was(
+    finished, grid_file, start_umie, run, tmp_path
+):
+    output = finished.copy(tmp_path, results=False)
+    path = grid_file(workers=1)
+    grid = start_umie("ablate", path, "--output", output)
+    results = output / RESULTS
+    wait_until(lambda: len(list(output.glob("cells/*/job.json"))) == 1 or grid.poll(), 60, "the first cell")
+
+    # A second run in the same folder is told so, and harms nothing.
+    other = start_umie("ablate", path, "--output", output)
+    _, err = other.communicate(timeout=60)
+    assert other.returncode == 2
+    assert err == f"umie: {output} is in use by another run: wait for it, or give another --output\n"
+
+    wait_until(lambda: results.exists() and results.read_text().endswith("\n"), 90, "the first result")
+    wait_until(lambda: len(list(output.glob("cells/*/job.json"))) == 2, 30, "the second cell")
+    (worker,) = wait_until(lambda: children_of(grid.pid), 30, "the process of the second cell")
+    os.kill(grid.pid, signal.SIGKILL)
+    grid.wait()
+    assert len(lines_of(output)) == 1
+    wait_until(lambda: not is_running(worker), 20, "the end of the second cell's process")
+
+    before = results.read_bytes()
+    (first,) = lines_of(output)
+    again, recorder = run(path, output)
+    assert again.crashed == []
+    assert len(recorder.started) == 1
+    assert first["variant"] not in recorder.started[0]
+    assert results.read_bytes().startswith(before)
+    lines = lines_of(output)
+    assert sorted(line["variant"] for line in lines) == ["gated", "text_only"]
+    assert [line["status"] for line in lines] == ["ok", "ok"]
+
+
+@needs_proc
+@pytest.mark.slow
+def test_an_interrupted_grid_ends_soon_and_says_how_to_go_on(finished, grid_file, start_umie, tmp_path):
+    """SIGINT for the grid alone, as ``kill -INT`` or a notebook sends it, in the middle of a long cell."""
+    output = finished.copy(tmp_path, results=False)
+    plugin = write_plugin(tmp_path, "sleeps", "open(os.environ['STARTED'], 'w').close(); __import__('time').sleep(60)")
+    path = grid_file(fusion=["sleeps"], plugins=[plugin])
+    started = tmp_path / "started"
+    grid = start_umie("ablate", path, "--output", output, STARTED=str(started))
+    wait_until(started.exists, 60, "the cell's first step")
+    (worker,) = children_of(grid.pid)
+    os.kill(grid.pid, signal.SIGINT)
+    _, err = grid.communicate(timeout=20)
+    assert grid.returncode == 130
+    assert "interrupted; what is finished is kept" in err
+    wait_until(lambda: not is_running(worker), 20, "the end of the cell's process")
+    assert "Traceback" not in err
+
+
+# --- data of one's own -----------------------------------------------------------------------------------------------
+
+
+def test_a_grid_on_data_of_one_s_own(grid_file, umie, noise, tmp_path):
+    """Relative paths, a label schema from the data, a picture that is missing, and no ceiling."""
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    for number, split in enumerate(("train", "test")):
+        noise(20, 16, number).save(folder / f"{split}.png")
+        entities = [{"type": "Person", "span": [0, 3]}, {"type": "Ort", "span": [10, 16]}]
+        records = [
+            {"text": "Ann is in Zürich .", "image": image, "entities": entities}
+            for image in (f"{split}.png", "missing.png", None)
+        ]
+        (folder / f"{split}.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    path = grid_file(
+        data={"format": "jsonl", "train": "train.jsonl", "test": "test.jsonl"},
+        tasks=["mner"],
+        fusion=["gated"],
+        warm_start=...,
+        missing_pictures="text_only",
+    )
+    code, out, err = umie("ablate", path, "--data", folder, "--output", tmp_path / "run")
+    assert (code, "Traceback" in err) == (0, False)
+    (line,) = lines_of(tmp_path / "run")
+    assert line["metrics"]["mner"]["gold"] == 6
+    assert line["counts"]["train"]["missing_pictures"] == 1
+    assert line["counts"]["test"]["missing_pictures"] == 1
+    assert "- test: 3 records, 1 with a picture" in out
+    assert "- 3 records of test have a text that stands in train too" in out
+    assert "`text_only`" in out
+    assert "ceiling" not in out
+    job = json.loads(next((tmp_path / "run").glob("cells/*/job.json")).read_text())
+    assert job["data"]["tasks"] == {"mner": {"labels": ["Person", "Ort"]}}
+
+
+# --- bad input -------------------------------------------------------------------------------------------------------
+
+
+def one_line(err: str) -> str:
+    assert err.count("\n") == 1, err
+    assert err.startswith("umie: ")
+    return err.removeprefix("umie: ").rstrip("\n")
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"fusion": "gatd"}, "Unknown fusion 'gatd'. Did you mean 'gated'?"),
+        ({"data": {"format": "jsnl"}}, "Unknown data format 'jsnl'. Did you mean 'jsonl'?"),
+        ({"data": {"format": "jsonl", "train": "none.jsonl", "test": "none.jsonl"}}, "none.jsonl: cannot read"),
+        ({"data": {"format": "synthetic", "picture_share": 2}}, "picture_share is 2: give 0 to 1"),
+        ({"plugins": ["two_lines.py"]}, "RuntimeError: one"),
+        ({"name": "[red]x[/red]", "fusion": "[bold]"}, "Unknown fusion '[bold]'"),
+    ],
+    ids=lambda value: "" if isinstance(value, str) else next(iter(value)),
+)
+@pytest.mark.parametrize("plan", [(), ("--plan",)], ids=["run", "plan"])
+def test_bad_input_is_one_line_and_exit_code_2(grid_file, umie, tmp_path, changes, expected, plan):
+    (tmp_path / "two_lines.py").write_text("raise RuntimeError('one\\ntwo')")
+    path = grid_file(**changes)
+    code, out, err = umie("ablate", path, "--output", tmp_path / "run", *plan)
+    assert (code, out) == (2, "")
+    assert expected in one_line(err)
+    assert not list(tmp_path.glob("run/cells/*"))
+
+
+def test_a_record_that_cannot_be_used_is_one_line(grid_file, umie, tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "a"}\n{"text": ""}\n')
+    path = grid_file(data={"format": "jsonl", "train": "a.jsonl", "test": "a.jsonl"})
+    code, _, err = umie("ablate", path, "--output", tmp_path / "run")
+    assert code == 2
+    assert one_line(err).startswith(f"{tmp_path / 'a.jsonl'}:2: text is ''")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--data", "{folder}/none"], "--data {folder}/none: no such folder"),
+        (["--data", "{folder}/grid.yaml"], "--data {folder}/grid.yaml: no such folder"),
+        (["--split", "train"], "Unknown evaluation split 'train'. Choices: dev, test."),
+        (["--output", "{folder}/grid.yaml"], "{folder}/grid.yaml"),
+        (["--output", "{folder}/grid.yaml/below"], "{folder}/grid.yaml"),
+    ],
+    ids=["data", "data is a file", "split", "output is a file", "output below a file"],
+)
+def test_bad_options_are_one_line(grid_file, umie, tmp_path, arguments, expected):
+    path = grid_file()
+    code, _, err = umie("ablate", path, *(argument.format(folder=tmp_path) for argument in arguments))
+    assert code == 2
+    assert expected.format(folder=tmp_path) in one_line(err)
+
+
+def test_bad_input_of_a_real_command_is_one_line(start_umie, tmp_path):
+    command = start_umie("ablate", tmp_path / "none.yaml")
+    out, err = command.communicate(timeout=60)
+    assert (command.returncode, out) == (2, "")
+    assert one_line(err) == f"{tmp_path / 'none.yaml'}: cannot read the grid file: No such file or directory"

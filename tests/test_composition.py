@@ -1,0 +1,285 @@
+"""compose: every combination of names, parts by name or mapping, errors that name the choices."""
+
+import dataclasses
+import itertools
+import runpy
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+import umie
+from umie import decoders, encoders, fusion, tasks
+from umie.composition import compose
+from umie.decoders import Decoder, DecoderConfig
+from umie.decoders.t5 import T5Decoder, T5DecoderConfig
+from umie.errors import UmieError
+from umie.fusion.gated import GatedFusion
+from umie.model import UmieModel
+from umie.processor import UmieProcessor
+from umie.records import Record
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+SMALL = {"clip": {"name": "clip", "model": "RN50"}}  # of each kind a member that is quick to build
+
+
+@pytest.mark.parametrize("encoder", encoders.registry.names())
+def test_all_combinations_of_names_build(tokenizer, encoder):
+    encoder = SMALL.get(encoder, encoder)
+    for fused, decoder in itertools.product(fusion.registry.names(), decoders.registry.names()):
+        model, processor = compose(encoder, fused, decoder, tokenizer=tokenizer)
+        assert isinstance(model, UmieModel)
+        assert isinstance(processor, UmieProcessor)
+        assert model.config.fusion["name"] == fused
+        assert model.config.decoder["name"] == decoder
+        name = encoder if isinstance(encoder, str) else encoder["name"]
+        assert model.config.encoder["name"] == processor.encoder["name"] == name
+        if model.encoder is not None:
+            assert type(model.encoder) is encoders.registry.get(name)
+            assert model.visual_embedding.feature_projection.in_features == model.encoder.feature_dim
+        assert type(model.fusion) is fusion.registry.get(fused)
+        assert model.fusion.config.d_model == model.decoder.widths["d_model"]
+
+
+def test_six_lines(tmp_path, monkeypatch):
+    """The example of the README, with every default."""
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (60, 40), "navy").save("photo.jpg")
+    model, processor = umie.compose(encoder="tiny", fusion="gated", decoder="tiny")
+    records = [umie.Record(text="Kids at the Salvation Army", image="photo.jpg")]
+    batch = processor(records, task="mner")
+    found = processor.decode(model.generate(**batch), records, task="mner")
+    assert [(record.text, record.image) for record in found] == [("Kids at the Salvation Army", "photo.jpg")]
+    assert batch["visual_mask"].tolist() == [[True]]
+    model.save_pretrained("my-variant")
+    processor.save_pretrained("my-variant")
+    model = umie.UmieModel.from_pretrained("my-variant")
+    processor = umie.UmieProcessor.from_pretrained("my-variant")
+    assert processor.decode(model.generate(**batch), records, task="mner") == found
+
+
+@pytest.mark.parametrize("task", tasks.registry.names())
+def test_a_variant_learns_every_task_a_step(variant, embedded_records, task):
+    """From records to a loss that one step of gradient descent brings down, with the task's own labels or the paper's."""
+    records = [record for record in embedded_records if record.annotated_for(task)][:4]
+    for options in ({}, {"tasks": None}):
+        model, processor = variant(**options)
+        batch = processor(records, task)
+        loss = model(**batch).loss
+        loss.backward()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter -= 0.02 * parameter.grad / (1e-6 + parameter.grad.norm())
+            assert model(**batch).loss < loss
+
+
+def test_options_as_mappings(tokenizer):
+    model, processor = compose(
+        {"name": "tiny", "crop_size": 5, "feature_dim": 24},
+        {"name": "gated", "residual": "released", "gate": 0.05},
+        {"name": "t5", "source": "tiny", "overrides": {"num_layers": 1, "d_ff": 40}},
+        visual_embedding={"num_layers": 1, "num_slot_embeddings": 4},
+        tasks={"mner": {"labels": ("person", "place"), "variant": "I2"}},
+        tokenizer=tokenizer,
+        max_input_tokens=50,
+        missing_pictures="text_only",
+    )
+    assert (model.encoder.config.crop_size, model.encoder.feature_dim) == (5, 24)
+    assert (model.fusion.config.residual, model.fusion.config.gate) == ("released", 0.05)
+    assert model.fusion.feed_forward.up.out_features == 40
+    assert len(model.decoder.seq2seq.encoder.block) == 1
+    assert len(model.visual_embedding.layers) == 1
+    assert model.visual_embedding.slots.num_embeddings == 4
+    assert processor.task("mner").labels == ("person", "place")
+    assert (processor.max_input_tokens, processor.missing_pictures) == (50, "text_only")
+    batch = processor(Record("Ann in Rome", image=Image.new("RGB", (9, 9))), "mner")
+    assert batch["crops"].shape == (1, 1, 3, 5, 5)
+    assert model(**batch).loss.isfinite()
+
+
+def test_mappings_are_not_changed(tokenizer):
+    given = {"encoder": {"name": "tiny"}, "fusion": {"name": "gated"}, "decoder": {"name": "t5", "overrides": {"d_ff": 40}}}
+    compose(**given, tokenizer=tokenizer)
+    assert given == {
+        "encoder": {"name": "tiny"}, "fusion": {"name": "gated"}, "decoder": {"name": "t5", "overrides": {"d_ff": 40}}
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("decoder", ["tiny", "t5", {"name": "t5"}, {"source": "tiny"}])
+def test_the_tiny_decoder_by_any_name(tokenizer, decoder):
+    model, processor = compose(decoder=decoder, tokenizer=tokenizer)
+    assert model.decoder.widths["d_model"] == 96
+    assert model.decoder.seq2seq.config.vocab_size == len(processor.tokenizer) == len(tokenizer)
+
+
+def test_the_tiny_decoder_has_the_vocabulary_of_its_tokenizer():
+    from umie.tokenization import train_tokenizer
+
+    model, processor = compose(tokenizer=train_tokenizer(["a few words"], 264))
+    assert model.decoder.seq2seq.lm_head.weight.shape == (264, 96)
+    assert len(processor.tokenizer) == 264
+
+
+def test_a_preset_of_published_shape():
+    """Its weights are random; 6 heads of 64 on a width of 512 go through every part."""
+    model, processor = compose(decoder="flan-t5-small")
+    assert model.decoder.widths == {"d_model": 512, "num_heads": 6, "head_dim": 64, "d_ff": 1024}
+    assert model.fusion.attention.query.weight.shape == (384, 512)
+    assert model.visual_embedding.layers[0].attention.query.weight.shape == (384, 512)
+    assert model.decoder.seq2seq.lm_head.weight is not model.decoder.seq2seq.shared.weight
+    batch = processor(Record("Ann in Rome", image=Image.new("RGB", (9, 9))), "mner")
+    with torch.no_grad():
+        assert model.eval()(**batch).loss.isfinite()
+
+
+def test_a_decoder_folder(variant, aligned, tmp_path, embedded_records):
+    """A checkpoint folder brings its own tokenizer and weights, by string and by mapping."""
+    source, processor = variant(seed=3)
+    source.decoder.save_checkpoint(tmp_path / "t5")
+    processor.tokenizer.save_pretrained(tmp_path / "t5")
+    expected = {name: value.clone() for name, value in source.decoder.state_dict().items()}
+    for decoder in (str(tmp_path / "t5"), {"name": "t5", "source": str(tmp_path / "t5")}):
+        model, loaded = compose(decoder=decoder)
+        assert all(torch.equal(value, expected[name]) for name, value in model.decoder.state_dict().items())
+        assert loaded.tokenizer.get_vocab() == processor.tokenizer.get_vocab()
+    shutil.rmtree(tmp_path / "t5")
+    model.save_pretrained(tmp_path / "model")
+    batch = processor(embedded_records[0], "mner")
+    loaded = aligned(UmieModel.from_pretrained(tmp_path / "model"))
+    with torch.no_grad():
+        assert torch.equal(loaded(**batch).logits, aligned(model).eval()(**batch).logits)
+
+
+@pytest.mark.parametrize(
+    ("parts", "expected"),
+    [
+        ({"fusion": "gatd"}, "Unknown fusion 'gatd'. Did you mean 'gated'? Choices: {fusion}."),
+        ({"fusion": "zzz"}, "Unknown fusion 'zzz'. Choices: {fusion}."),
+        ({"encoder": "tinny"}, "Unknown encoder 'tinny'. Did you mean 'tiny'? Choices: {encoder}."),
+        ({"encoder": {"crop_size": 3}}, "Unknown encoder ''. Choices: {encoder}."),
+        ({"decoder": {"name": "t6"}}, "Unknown decoder 't6'. Choices: {decoder}."),
+        (
+            {"fusion": {"name": "gated", "gat": 0.05}},
+            "Unknown option of fusion 'gated': 'gat'. Did you mean 'gate'? Choices: {gated}.",
+        ),
+        (
+            {"fusion": {"name": "concat", "gate": 0.05}},
+            "Unknown option of fusion 'concat': 'gate'. Choices: {concat}.",
+        ),
+        (
+            {"decoder": {"source": "tiny", "override": {}}},
+            "Unknown option of decoder 't5': 'override'. Did you mean 'overrides'? Choices: {t5}.",
+        ),
+        (
+            {"missing_pictures": "ignore"},
+            "Unknown policy for missing pictures 'ignore'. Choices: error, text_only.",
+        ),
+        ({"fusion": {"name": "gated", "gate": "open"}}, "gate is 'open': give 'dynamic' or a number such as 0.05"),
+        ({"encoder": {"name": "tiny", "crop_size": 0}}, "crop_size is 0: give 1 or more"),
+        ({"visual_embedding": {"num_layers": -1}}, "num_layers is -1: give 0 or more"),
+    ],
+)
+def test_errors_say_what_to_do(tokenizer, parts, expected):
+    def fields(config):
+        return ", ".join(sorted(field.name for field in dataclasses.fields(config)))
+
+    choices = {
+        "fusion": ", ".join(fusion.registry.names()), "encoder": ", ".join(encoders.registry.names()),
+        "decoder": ", ".join(decoders.registry.names()), "gated": fields(GatedFusion.Config),
+        "concat": fields(fusion.FusionConfig), "t5": fields(T5DecoderConfig),
+    }  # fmt: skip
+    with pytest.raises(UmieError) as error:
+        compose(**parts, tokenizer=tokenizer)
+    assert str(error.value) == expected.format(**choices)
+
+
+def test_the_choices_are_the_built_in_parts():
+    assert {"concat", "cross_attention", "gated", "text_only"} <= set(fusion.registry.names())
+    assert {"clip", "resnet101_roi", "tiny"} <= set(encoders.registry.names())
+    assert "t5" in decoders.registry.names()
+    assert tasks.registry.names() == ["meae", "med", "mner", "mre"]
+
+
+def test_an_unknown_processor_option_is_named(tokenizer):
+    with pytest.raises((UmieError, TypeError), match="max_tokens"):
+        compose(tokenizer=tokenizer, max_tokens=3)
+
+
+def test_an_unknown_task_in_the_options_is_named(tokenizer):
+    with pytest.raises(UmieError, match="Unknown task 'mnre'. Did you mean 'mner'"):
+        compose(tokenizer=tokenizer, tasks={"mnre": {"labels": ("person",)}})
+
+
+def test_the_example_of_an_own_fusion(tokenizer, monkeypatch, embedded_records):
+    """examples/own_fusion.py as a user runs it: registered outside the package, composed by its name."""
+    monkeypatch.setattr(fusion.registry, "_parts", dict(fusion.registry._parts))
+    fusion.registry._parts.pop("mean_add", None)  # another test may have run the example already
+    runpy.run_path(str(EXAMPLES / "own_fusion.py"))
+    model, processor = compose(fusion="mean_add", tokenizer=tokenizer)
+    assert type(model.fusion).__name__ == "MeanAddFusion"
+    records = [embedded_records[0], dataclasses.replace(embedded_records[3], image=None, regions=())]
+    batch = processor(records, "mner")
+    model(**batch).loss.backward()
+    assert all(parameter.grad.any() for parameter in model.fusion.parameters())
+    with torch.no_grad():
+        found = model.eval()(**batch).fused_states
+        text = model(**batch).text_states
+    assert torch.equal(found[1], text[1])
+    assert not torch.equal(found[0], text[0])
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnDecoderConfig(DecoderConfig):
+    """A decoder of one's own has no source."""
+
+    num_layers: int = 1
+
+
+class OwnDecoder(Decoder):
+    """A small T5 under another contract of options."""
+
+    Config = OwnDecoderConfig
+
+    def __init__(self, config):
+        super().__init__()
+        self.config = config
+        self.inner = T5Decoder(T5DecoderConfig(overrides={"num_layers": config.num_layers}))
+
+    @property
+    def widths(self):
+        return self.inner.widths
+
+    def saved_options(self):
+        return {"num_layers": self.config.num_layers}
+
+    def load_weights(self):
+        """There are none."""
+
+    def save_checkpoint(self, folder):
+        self.inner.save_checkpoint(folder)
+
+    def encode_text(self, input_ids, attention_mask):
+        return self.inner.encode_text(input_ids, attention_mask)
+
+    def forward(self, fused, labels=None, decoder_input_ids=None):
+        return self.inner(fused, labels, decoder_input_ids)
+
+    def generate(self, fused, **options):
+        return self.inner.generate(fused, **options)
+
+
+@pytest.mark.parametrize("part", ["own", {"name": "own", "num_layers": 3}], ids=str)
+def test_a_decoder_of_ones_own(tokenizer, aligned, monkeypatch, embedded_records, tmp_path, part):
+    monkeypatch.setattr(decoders.registry, "_parts", {**decoders.registry._parts, "own": OwnDecoder})
+    model, processor = compose(decoder=part, tokenizer=tokenizer)
+    num_layers = 1 if part == "own" else 3
+    assert model.config.decoder == {"name": "own", "num_layers": num_layers}
+    assert len(model.decoder.inner.seq2seq.encoder.block) == num_layers
+    batch = processor(embedded_records[0], "mner")
+    model.eval().save_pretrained(tmp_path)
+    loaded = aligned(UmieModel.from_pretrained(tmp_path))
+    with torch.no_grad():
+        assert torch.equal(loaded(**batch).logits, model(**batch).logits)

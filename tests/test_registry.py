@@ -1,0 +1,317 @@
+"""Registries: built-in modules, decorators, plugins; and what may import what."""
+
+import ast
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import umie
+from umie import fusion
+from umie.errors import UmieError, UnknownNameError
+from umie.registry import Registry
+
+PACKAGE = Path(umie.__file__).parent
+
+
+@pytest.fixture
+def registry(tmp_path, monkeypatch, request):
+    """A registry of its own package, with the modules ``round``, ``square``, and ``_hidden``."""
+    name = f"shapes_{abs(hash(request.node.name))}"
+    folder = tmp_path / "site" / name
+    folder.mkdir(parents=True)
+    (folder / "__init__.py").write_text(
+        "from umie.registry import Registry\nregistry = Registry('shape', __name__)\n", encoding="utf-8"
+    )
+    for part in ("round", "square"):
+        (folder / f"{part}.py").write_text(
+            f"from {name} import registry\n"
+            f"@registry.register({part!r})\n"
+            f"def build(size=1):\n"
+            f"    return ({part!r}, size)\n"
+        )
+    (folder / "_hidden.py").write_text("raise RuntimeError('not a part')\n")
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    module = __import__(name)
+    yield module.registry
+    for loaded in [loaded for loaded in sys.modules if loaded.split(".")[0] == name]:
+        del sys.modules[loaded]
+
+
+def install(folder, group, **plugins):
+    """Write a distribution's metadata with entry points, as pip leaves it in a folder of sys.path."""
+    info = folder / "some_plugin-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: some-plugin\nVersion: 1.0\n")
+    lines = [f"[{group}]", *(f"{name} = {value}" for name, value in plugins.items())]
+    (info / "entry_points.txt").write_text("\n".join(lines) + "\n")
+
+
+def test_built_in_modules(registry):
+    assert f"{registry.package}.square" not in sys.modules
+    assert registry.build("round", size=3) == ("round", 3)
+    assert f"{registry.package}.square" not in sys.modules  # only the one asked for
+    assert registry.names() == ["round", "square"]
+    assert f"{registry.package}._hidden" not in sys.modules
+
+
+def test_decorator(registry):
+    @registry.register("star")
+    def star(size=5):
+        return ("star", size)
+
+    assert registry.names() == ["round", "square", "star"]
+    assert registry.get("star") is star
+    assert registry.build("star") == ("star", 5)
+
+
+def test_duplicates_raise(registry):
+    registry.get("round")
+
+    def other():
+        return None
+
+    with pytest.raises(UmieError) as error:
+        registry.register("round")(other)
+    message = str(error.value)
+    assert f"The shape 'round' is already registered by {registry.package}.round.build" in message
+    assert "test_registry" in message
+    assert registry.build("round") == ("round", 1)
+    again = registry.get("round")
+    assert registry.register("round")(again) is again  # the same part, met a second time
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("squar", "Unknown shape 'squar'. Did you mean 'square'? Choices: round, square."),
+        ("xyz", "Unknown shape 'xyz'. Choices: round, square."),
+        ("", "Unknown shape ''. Choices: round, square."),
+        ("_hidden", "Unknown shape '_hidden'. Choices: round, square."),
+        (None, "Unknown shape None. Choices: round, square."),
+        (["round"], "Unknown shape ['round']."),
+    ],
+)
+def test_unknown_names(registry, name, message):
+    for ask in (registry.get, registry.build, lambda name: registry.check(name, {})):
+        with pytest.raises(UmieError) as error:
+            ask(name)
+        assert str(error.value).startswith(message)
+
+
+def test_did_you_mean_of_the_fusions():
+    with pytest.raises(UnknownNameError) as error:
+        fusion.registry.build("gatd", d_model=8, num_heads=2)
+    choices = ", ".join(fusion.registry.names())
+    assert str(error.value) == f"Unknown fusion 'gatd'. Did you mean 'gated'? Choices: {choices}."
+    assert isinstance(error.value, ValueError)
+
+
+def test_options(registry):
+    @dataclass(frozen=True, kw_only=True)
+    class Config:
+        size: int = 1
+
+        def __post_init__(self):
+            if self.size < 0:
+                raise ValueError(f"size is {self.size}: give 0 or more")
+
+    @registry.register("ring")
+    class Ring:
+        def __init__(self, config):
+            self.size = config.size
+            self.loaded = False
+
+        def load_weights(self):
+            self.loaded = True
+
+    Ring.Config = Config
+    assert registry.build("ring", size=4).size == 4
+    assert registry.build("ring").loaded
+    assert not registry.construct("ring", {}).loaded
+    registry.check("ring", {"size": -1})  # names alone, no values
+    for ask in (registry.check, registry.construct):
+        with pytest.raises(UmieError) as error:
+            ask("ring", {"sice": 4})
+        assert str(error.value) == "Unknown option of shape 'ring': 'sice'. Did you mean 'size'? Choices: size."
+    with pytest.raises(UmieError, match="Cannot build shape 'ring': size is -1: give 0 or more"):
+        registry.build("ring", size=-1)
+    with pytest.raises(UmieError, match="Cannot build shape 'round': .*unexpected keyword argument 'sice'"):
+        registry.build("round", sice=3)
+
+
+def test_plugins_are_loaded_when_asked_for(registry, tmp_path, monkeypatch):
+    folder = tmp_path / "plugins"
+    install(folder, registry.package, tilted="tilted_plugin:Tilted", bent="bent_plugin:Bent")
+    (folder / "tilted_plugin.py").write_text("class Tilted:\n    angle = 30\n")
+    (folder / "bent_plugin.py").write_text("raise RuntimeError('imported without being asked for')\n")
+    monkeypatch.syspath_prepend(str(folder))
+    assert registry.names() == ["bent", "round", "square", "tilted"]
+    registry.build("round")
+    with pytest.raises(UmieError, match="Choices: bent, round, square, tilted"):
+        registry.get("zzz")
+    assert "tilted_plugin" not in sys.modules
+    assert registry.build("tilted").angle == 30
+    assert "bent_plugin" not in sys.modules
+    del sys.modules["tilted_plugin"]
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("import no_such_library\n", "ModuleNotFoundError: No module named 'no_such_library'"),
+        ("raise RuntimeError('half done')\n", "RuntimeError: half done"),
+        ("x = (\n", "SyntaxError: "),
+        ("", "AttributeError: "),
+        (None, "ModuleNotFoundError: No module named 'broken_plugin'"),
+    ],
+)
+def test_a_broken_plugin_names_itself(registry, tmp_path, monkeypatch, code, reason):
+    folder = tmp_path / "plugins"
+    install(folder, registry.package, broken="broken_plugin:Part", fine="fine_plugin:Part")
+    if code is not None:
+        (folder / "broken_plugin.py").write_text(code)
+    (folder / "fine_plugin.py").write_text("class Part:\n    pass\n")
+    monkeypatch.syspath_prepend(str(folder))
+    with pytest.raises(UmieError) as error:
+        registry.build("broken")
+    message = str(error.value)
+    assert "The plugin 'broken_plugin:Part', which offers the shape 'broken', cannot be loaded: " in message
+    assert reason in message
+    assert registry.names() == ["broken", "fine", "round", "square"]  # the others go on
+    assert type(registry.build("fine")).__name__ == "Part"
+    for name in ("broken_plugin", "fine_plugin"):
+        sys.modules.pop(name, None)
+
+
+def test_a_plugin_does_not_replace_a_built_in_part(registry, tmp_path, monkeypatch):
+    folder = tmp_path / "plugins"
+    install(folder, registry.package, round="other_plugin:Part")
+    (folder / "other_plugin.py").write_text("class Part:\n    pass\n")
+    monkeypatch.syspath_prepend(str(folder))
+    assert registry.names() == ["round", "square"]
+    assert registry.build("round") == ("round", 1)
+    assert "other_plugin" not in sys.modules
+
+
+def test_a_plugin_fusion_in_a_variant(variant, embedded_records, tmp_path, monkeypatch):
+    """Under the real entry-point group, with a Config, composed by its name."""
+    monkeypatch.setattr(fusion.registry, "_parts", dict(fusion.registry._parts))
+    install(tmp_path, "umie.fusion", halved="halved_plugin:Halved")
+    (tmp_path / "halved_plugin.py").write_text(
+        "from umie.fusion import FusedStates, Fusion\n"
+        "class Halved(Fusion):\n"
+        "    def forward(self, text, text_mask, visual, visual_mask, *, output_attention=False):\n"
+        "        return FusedStates(text / 2, text_mask)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert "halved" in fusion.registry.names()
+    model, processor = variant(fusion={"name": "halved", "dropout": 0.0})
+    output = model(**processor(embedded_records[0], "mner"))
+    assert (output.fused_states == output.text_states / 2).all()
+    del sys.modules["halved_plugin"]
+
+
+def test_import_umie_is_cheap():
+    """No torch, no transformers, no PIL; what is lazy is named all the same."""
+    code = (
+        "import sys, umie\n"
+        "heavy = {'torch', 'transformers', 'PIL', 'numpy', 'open_clip', 'typer', 'matplotlib'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+        "assert {'compose', 'Record', 'UmieModel', 'UmieProcessor', 'fusion'} <= set(dir(umie))\n"
+        "record = umie.Record('a text')\n"
+        "assert umie.tasks.registry.names() == ['meae', 'med', 'mner', 'mre']\n"
+        "assert 'torch' not in sys.modules\n"
+        "try:\n"
+        "    umie.nothing\n"
+        "except AttributeError as error:\n"
+        "    assert 'nothing' in str(error)\n"
+        "else:\n"
+        "    raise AssertionError('umie.nothing')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+def test_public_names():
+    for name in umie.__all__:
+        assert getattr(umie, name) is not None
+
+
+# DESIGN.md, "Imports run one way": a module imports from its own layer (packages: from themselves) or a lower one.
+LAYERS = (
+    ("errors", "files", "records", "registry", "types"),
+    ("data", "decoders", "encoders", "fusion", "tasks"),
+    ("composition", "model", "processor", "tokenization"),
+    ("evaluation", "query_dataset", "training"),
+    ("grid",),
+    ("cli",),
+)
+PACKAGES = LAYERS[1]  # never one another
+
+
+def modules():
+    """Return the modules of umie by dotted name; ``umie`` itself imports lazily, by name, and is left out."""
+    found = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        if name:
+            found[name] = path
+    return found
+
+
+def imports(path, known):
+    """Return the modules of umie that a file imports anywhere in it, those inside functions too."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            targets = [f"{node.module}.{alias.name}" for alias in node.names]
+            targets = [target if target.removeprefix("umie.") in known else node.module for target in targets]
+        elif isinstance(node, ast.Import):
+            targets = [alias.name for alias in node.names]
+        else:
+            continue
+        found |= {target.removeprefix("umie.") for target in targets if target.startswith("umie.")}
+        lazy = "umie" in targets or (isinstance(node, ast.ImportFrom) and node.module == "umie")
+        found |= {"umie"} if lazy and not found.issuperset(targets) else set()
+    return found
+
+
+def layer_of(module):
+    top = module.split(".")[0]
+    return next(index for index, layer in enumerate(LAYERS) if top in layer)
+
+
+def test_every_module_has_a_layer():
+    assert {module.split(".")[0] for module in modules()} <= {name for layer in LAYERS for name in layer}
+
+
+def test_imports_run_one_way():
+    known = modules()
+    wrong = []
+    num_imports = 0
+    for module, path in known.items():
+        for target in imports(path, known):
+            num_imports += 1
+            tops = module.split(".")[0], target.split(".")[0]
+            sideways = tops[0] != tops[1] and set(tops) <= set(PACKAGES)
+            if layer_of(target) > layer_of(module) or sideways:
+                wrong.append(f"umie.{module} imports umie.{target}")
+    assert not wrong
+    assert num_imports > 100  # the reading works
+
+
+def test_imports_go_in_no_circle():
+    """Among the files of a package, its ``__init__`` aside: the parts import the registry that stands in it."""
+    known = modules()
+    packages = {module for module, path in known.items() if path.name == "__init__.py"}
+    remaining = {
+        module: imports(path, known) - packages - {module} for module, path in known.items() if module not in packages
+    }
+    while free := {module for module, targets in remaining.items() if not targets & remaining.keys()}:
+        remaining = {module: targets for module, targets in remaining.items() if module not in free}
+    assert not remaining

@@ -359,9 +359,22 @@ def test_a_fusion_that_does_not_look_has_no_encoder(build, records):
     model, processor = build({"name": "text_only"})
     assert model.encoder is None
     assert model.visual_embedding is None
-    assert model.visual_input_names == ()
     batch = processor(records, "mner")
+    assert batch["visual_mask"].any()
     assert torch.equal(logits(model, batch), plain(model, batch).logits)
+
+
+@every_fusion
+def test_a_misspelt_input_is_not_passed_over(build, records, fusion):
+    """The picture would silently not be looked at."""
+    model, processor = build(fusion)
+    batch = processor(records, "mner")
+    assert set(model.visual_input_names) == set(batch) - {"input_ids", "attention_mask", "labels"}
+    batch["visual_masks"] = batch.pop("visual_mask")
+    with pytest.raises(TypeError, match="unexpected input 'visual_masks'.*visual_mask"):
+        model(**batch)
+    with pytest.raises((TypeError, ValueError), match="visual_masks"):
+        model.generate(**batch)
 
 
 @every_fusion
@@ -437,9 +450,9 @@ def test_defaults_of_the_configuration():
         ({"fusion": {"gates": 1}}, "Unknown option of fusion 'gated': 'gates'. Did you mean 'gate'?"),
         ({"encoder": {"crop": 3}}, "Unknown option of encoder 'tiny': 'crop'. Did you mean 'crop_size'?"),
         ({"visual_embedding": {"layers": 3}}, "visual_embedding: "),
-        ({"visual_embedding": {"num_layers": -3}}, "num_layers is -3: give 0 or more"),
+        ({"visual_embedding": {"num_layers": -3}}, "num_layers is -3: "),
         ({"visual_embedding": {"num_heads": 5, "head_dim": None}}, "num_heads=5 does not divide d_model=96"),
-        ({"visual_embedding": {"num_layers": "two"}}, "num_layers"),
+        ({"visual_embedding": {"num_layers": "two"}}, "num_layers is 'two': "),
     ],
 )
 def test_bad_configurations(parts, message):

@@ -76,7 +76,9 @@ class VisualEmbedding(nn.Module):
         mask = visual.mask
         dtype = self.feature_projection.weight.dtype
         features = visual.features.to(dtype).masked_fill(~mask[..., None], 0)
-        boxes = visual.boxes.masked_fill(~mask[..., None], 0)
+        # Areas in float32 at least: bfloat16 has 8 bits.
+        boxes = visual.boxes.to(torch.promote_types(visual.boxes.dtype, torch.float32))
+        boxes = boxes.masked_fill(~mask[..., None], 0)
         x1, y1, x2, y2 = boxes.unbind(-1)
         area = (x2 - x1) * (y2 - y1)
         states = self.feature_norm(self.feature_projection(features))

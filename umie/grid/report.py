@@ -15,6 +15,7 @@ from umie.files import atomic_write
 from umie.grid.run import GridRun
 
 MEAN = "mean"
+TWO_SEEDS = "; with two of them the quantile is 12.7, so the interval is wide"
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,8 @@ def _markdown(run: GridRun, table: Sequence[Row]) -> str:
     parts = [
         f"# {run.grid.name}",
         f"Strict micro-F1 on the {split} split ({run.data.num_records[split]} records). Mean over seeds ± half width "
-        f"of the 95 % interval (Student's t over seeds). `{MEAN}` averages {averaged}.",
+        f"of the 95 % interval (Student's t over seeds{TWO_SEEDS if len(run.grid.seeds) == 2 else ''}). "
+        f"`{MEAN}` averages {averaged}.",
         _markdown_table(header, body),
         _glossary(run),
         "## Every cell",

@@ -1,0 +1,67 @@
+"""QueryDataset: what is asked, and that pictures are read late, once, and in bounded memory."""
+
+import itertools
+
+import pytest
+import torch
+
+from umie import query_dataset
+from umie.composition import compose
+from umie.data.synthetic import SyntheticConfig, scenes
+from umie.errors import UmieError
+from umie.query_dataset import QueryDataset
+from umie.records import Record
+
+TASKS = ("mner", "mre", "med", "meae")
+
+
+@pytest.fixture(scope="module")
+def processor():
+    return compose()[1]
+
+
+@pytest.fixture(scope="module")
+def records() -> list[Record]:
+    from dataclasses import replace
+
+    drawn = itertools.islice(scenes(SyntheticConfig(), "train"), 6)
+    return [replace(scene.record, image=scene.picture) for scene in drawn]
+
+
+def test_each_record_is_asked_what_it_is_annotated_for(records, processor):
+    # two names (one query each), two pairs (one each), two events (detection and arguments)
+    assert [len(QueryDataset(records, [task], processor)) for task in TASKS] == [2, 2, 2, 2]
+    assert len(QueryDataset(records, TASKS, processor)) == 8
+
+
+def test_items_are_what_the_processor_encodes(records, processor):
+    events = [record for record in records if record.events]
+    dataset = QueryDataset(records, ["med"], processor)
+    batch = processor.collate([dataset[index] for index in range(len(dataset))])
+    expected = processor(events, "med")
+    assert batch.keys() == expected.keys()
+    assert all(torch.equal(batch[name], expected[name]) for name in batch)
+    assert dataset.lengths == expected["attention_mask"].sum(1).tolist()
+
+
+def test_queries_about_one_record_share_its_picture(records, processor):
+    dataset = QueryDataset(records[2:3], ("med", "meae"), processor)
+    assert dataset[0]["crops"] is dataset[1]["crops"]
+
+
+def test_pictures_beyond_the_bound_are_read_again(records, processor, monkeypatch):
+    monkeypatch.setattr(query_dataset, "KEPT_BYTES", 0)
+    dataset = QueryDataset(records[2:3], ("med", "meae"), processor)
+    assert dataset[0]["crops"] is not dataset[1]["crops"]
+    assert torch.equal(dataset[0]["crops"], dataset[1]["crops"])
+
+
+def test_a_picture_is_not_read_before_it_is_asked_for(processor):
+    dataset = QueryDataset([Record("a text", image="missing.png", id="r1")], ["mner"], processor)
+    with pytest.raises(UmieError, match="'r1'.*missing.png: no such picture"):
+        dataset[0]
+
+
+def test_nothing_to_ask_is_an_error(processor):
+    with pytest.raises(UmieError, match="no record gives a query for any of the tasks mre"):
+        QueryDataset([Record("a text")], ["mre"], processor)

@@ -41,7 +41,7 @@ format: $(STAMP)  ## format and mend what ruff can
 	$(BIN)/ruff format .
 
 bench: $(STAMP)  ## benchmarks (not part of the tests)
-	$(BIN)/python -m pytest benchmarks --benchmark-only -m ''
+	$(BIN)/python -m pytest benchmarks --benchmark-only --benchmark-columns=median,iqr,rounds
 
 clean:  ## remove the environment and all caches; results in runs/ stay
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks

@@ -63,7 +63,7 @@ def test_six_lines(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("task", tasks.registry.names())
 def test_a_variant_learns_every_task_a_step(variant, embedded_records, task):
-    """From records to a loss that one step of gradient descent brings down, with the task's own labels or the paper's."""
+    """From records to a loss that one step of gradient descent brings down, with labels of its own or the paper's."""
     records = [record for record in embedded_records if record.annotated_for(task)][:4]
     for options in ({}, {"tasks": None}):
         model, processor = variant(**options)
@@ -101,7 +101,11 @@ def test_options_as_mappings(tokenizer):
 
 
 def test_mappings_are_not_changed(tokenizer):
-    given = {"encoder": {"name": "tiny"}, "fusion": {"name": "gated"}, "decoder": {"name": "t5", "overrides": {"d_ff": 40}}}
+    given = {
+        "encoder": {"name": "tiny"},
+        "fusion": {"name": "gated"},
+        "decoder": {"name": "t5", "overrides": {"d_ff": 40}},
+    }
     compose(**given, tokenizer=tokenizer)
     assert given == {
         "encoder": {"name": "tiny"}, "fusion": {"name": "gated"}, "decoder": {"name": "t5", "overrides": {"d_ff": 40}}
@@ -209,7 +213,7 @@ def test_an_unknown_processor_option_is_named(tokenizer):
 
 
 def test_an_unknown_task_in_the_options_is_named(tokenizer):
-    with pytest.raises(UmieError, match="Unknown task 'mnre'. Did you mean 'mner'"):
+    with pytest.raises(UmieError, match="Unknown task 'mnre'. Did you mean 'mre'"):
         compose(tokenizer=tokenizer, tasks={"mnre": {"labels": ("person",)}})
 
 
@@ -247,6 +251,10 @@ class OwnDecoder(Decoder):
         super().__init__()
         self.config = config
         self.inner = T5Decoder(T5DecoderConfig(overrides={"num_layers": config.num_layers}))
+
+    @property
+    def all_tied_weights_keys(self):
+        return {f"inner.{name}": f"inner.{other}" for name, other in self.inner.all_tied_weights_keys.items()}
 
     @property
     def widths(self):

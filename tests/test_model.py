@@ -433,7 +433,9 @@ def test_the_configuration_is_complete_by_itself(build):
     assert values["visual_embedding"] == {"num_slot_embeddings": 3}
     assert values["decoder"]["name"] == "t5"
     assert values["decoder"]["config"]["d_model"] == 96
-    again = UmieModel(UmieConfig(**{name: values[name] for name in ("encoder", "visual_embedding", "fusion", "decoder")}))
+    again = UmieModel(
+        UmieConfig(**{name: values[name] for name in ("encoder", "visual_embedding", "fusion", "decoder")})
+    )
     assert sum(map(torch.numel, again.parameters())) == sum(map(torch.numel, model.parameters()))
 
 

@@ -11,15 +11,14 @@ import pytest
 import umie
 from umie import fusion
 from umie.errors import UmieError, UnknownNameError
-from umie.registry import Registry
 
 PACKAGE = Path(umie.__file__).parent
 
 
 @pytest.fixture
-def registry(tmp_path, monkeypatch, request):
+def registry(tmp_path, monkeypatch):
     """A registry of its own package, with the modules ``round``, ``square``, and ``_hidden``."""
-    name = f"shapes_{abs(hash(request.node.name))}"
+    name = f"shapes_{tmp_path.name}"
     folder = tmp_path / "site" / name
     folder.mkdir(parents=True)
     (folder / "__init__.py").write_text(
@@ -264,7 +263,7 @@ def modules():
 
 
 def imports(path, known):
-    """Return the modules of umie that a file imports anywhere in it, those inside functions too."""
+    """Return the modules of umie that a file imports anywhere in it: in functions, and lazily by ``umie.name``, too."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom):
@@ -273,11 +272,11 @@ def imports(path, known):
             targets = [target if target.removeprefix("umie.") in known else node.module for target in targets]
         elif isinstance(node, ast.Import):
             targets = [alias.name for alias in node.names]
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "umie":
+            targets = [umie._NAMES.get(node.attr, f"umie.{node.attr}")] if node.attr in umie.__all__ else []
         else:
             continue
         found |= {target.removeprefix("umie.") for target in targets if target.startswith("umie.")}
-        lazy = "umie" in targets or (isinstance(node, ast.ImportFrom) and node.module == "umie")
-        found |= {"umie"} if lazy and not found.issuperset(targets) else set()
     return found
 
 

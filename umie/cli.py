@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.markdown import Markdown
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -39,6 +40,9 @@ def main() -> None:
     try:
         app()
     except UmieError as error:
+        err.print(f"umie: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(2)
+    except OSError as error:  # a full disk, a folder that cannot be written
         err.print(f"umie: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(2)
     except KeyboardInterrupt:
@@ -127,10 +131,10 @@ def ablate(
         table = Table("cell", "variant", "seed", "state")
         for cell in cells:
             state = results.get(cell.hash, {}).get("status", "to run")
-            table.add_row(cell.hash, cell.variant, str(cell.seed), state)
+            table.add_row(cell.hash, escape(cell.variant), str(cell.seed), state)
         out.print(table)
         sizes = ", ".join(f"{name} {count}" for name, count in planned_data.num_records.items())
-        out.print(f"{len(cells)} cells; records: {sizes}; results go to {output}", highlight=False)
+        out.print(f"{len(cells)} cells; records: {sizes}; results go to {output}", highlight=False, markup=False)
         return
     with _Display() as display:
         run = run_grid(grid, root, output, display)
@@ -141,7 +145,11 @@ def ablate(
         out.print(Markdown(report))
     else:
         sys.stdout.write(report)
-    out.print(f"\nWritten: {output / 'table.md'}, {output / 'table.csv'}, {output / 'figure.png'}", highlight=False)
+    out.print(
+        f"\nWritten: {output / 'table.md'}, {output / 'table.csv'}, {output / 'figure.png'}",
+        highlight=False,
+        markup=False,
+    )
     if run.crashed:
         err.print(
             f"umie: {len(run.crashed)} of {len(run.cells)} cells crashed; see {output / 'table.md'}",
@@ -165,7 +173,7 @@ def synthetic(
     config = SyntheticConfig(seed=seed, train=train, dev=dev, test=test, picture_share=picture_share)
     files = write_synthetic(folder, config)
     for split, path in files.items():
-        out.print(f"{split}: {getattr(config, split)} records in {path}", highlight=False)
+        out.print(f"{split}: {getattr(config, split)} records in {path}", highlight=False, markup=False)
     shown = ", ".join(f"{task.upper()} {ceiling:.3f}" for task, ceiling in ceilings(config).items())
     out.print(f"ceiling of text alone: {shown}", highlight=False)
 
@@ -206,7 +214,7 @@ class _Display:
         if self.preparation is not None:
             self.progress.remove_task(self.preparation)
             self.preparation = None
-        self.bars[job] = self.progress.add_task(job, total=1.0, phase="loading")
+        self.bars[job] = self.progress.add_task(escape(job), total=1.0, phase="loading")
         if not err.is_terminal:
             self._note(f"{job}: started")
 

@@ -76,7 +76,9 @@ def resolve_parts(encoder: Part, fusion_part: Part, decoder: Part) -> dict[str, 
     ):
         options = {"name": part} if isinstance(part, str) else dict(part)
         if slot == "decoder":
-            options = {"name": "t5", "source": "tiny", **options}
+            options = {"name": "t5", **options}
+            if options["name"] == "t5":
+                options = {"source": "tiny", **options}
         registry.check(options.get("name", ""), {key: value for key, value in options.items() if key != "name"})
         parts[slot] = options
     return parts

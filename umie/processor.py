@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,7 +15,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from umie import encoders, tasks
 from umie.encoders.base import collate, pad_stack
-from umie.errors import UmieError, UnknownNameError
+from umie.errors import UmieError, UnknownNameError, check_keys
 from umie.files import atomic_write
 from umie.records import Record
 from umie.tasks import Items, Query, Task
@@ -61,6 +62,8 @@ class UmieProcessor:
         self.preprocessor = encoders.build_preprocessor(self.encoder)
         self.counts: Counter[str] = Counter()
         self._tasks: dict[str, Task[Any]] = {}
+        for name in self.task_options:
+            self.task(name)
 
     def task(self, task: str | Task[Any]) -> Task[Any]:
         """Return the task of this name with this processor's options; a built task is passed through."""
@@ -158,7 +161,11 @@ class UmieProcessor:
 
     def decode_text(self, token_ids: Tensor | Sequence[Sequence[int]]) -> list[str]:
         """Return the generated strings, without special tokens."""
-        rows = token_ids.tolist() if isinstance(token_ids, Tensor) else token_ids
+        rows: Sequence[Sequence[int]] = token_ids.tolist() if isinstance(token_ids, Tensor) else token_ids
+        if not rows:
+            return []
+        pad = self.tokenizer.pad_token_id
+        rows = [[pad if token == IGNORED else token for token in row] for row in rows]
         texts: list[str] = self.tokenizer.batch_decode(
             rows, skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
@@ -207,6 +214,8 @@ class UmieProcessor:
             options = json.loads((Path(folder) / FILE).read_text(encoding="utf-8"))
         except (OSError, json.JSONDecodeError) as error:
             raise UmieError(f"{folder} holds no {FILE}: save model and processor into one folder") from error
+        names = [name for name in inspect.signature(cls).parameters if name != "tokenizer"]
+        check_keys(f"option in {Path(folder) / FILE}:", options, names)
         return cls(AutoTokenizer.from_pretrained(str(folder)), **options)
 
     def _token_ids(self, text: str, limit: int, counter: str) -> list[int]:

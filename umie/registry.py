@@ -59,6 +59,8 @@ class Registry(Generic[T]):
             UnknownNameError: no part has this name.
             UmieError: the plugin that offers the name cannot be loaded.
         """
+        if not isinstance(name, str):  # a list where a configuration should name a part
+            raise UnknownNameError(self.kind, name, self.names())
         if name not in self._parts and name in self._modules():
             importlib.import_module(f"{self.package}.{name}")
         if name not in self._parts and name in (plugins := self._plugins()):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 
-from umie.errors import check_positive, check_share, check_whole
+from umie.errors import UmieError, check_positive, check_share, check_whole
 from umie.model import UmieModel
 from umie.processor import UmieProcessor
 from umie.query_dataset import QueryDataset
@@ -53,6 +53,11 @@ class TrainingConfig:
             check_positive(name, getattr(self, name))
         for name in ("warmup_share", "label_smoothing"):
             check_share(name, getattr(self, name), below_one=True)
+        if isinstance(self.weight_decay, str | bool) or not 0 <= self.weight_decay < float("inf"):
+            raise UmieError(f"weight_decay is {self.weight_decay!r}: give 0 or more")
+        multipliers: Any = self.learning_rate_multipliers
+        if not isinstance(multipliers, Mapping):
+            raise UmieError(f"learning_rate_multipliers is {multipliers!r}: give a mapping of prefixes to factors")
         for prefix, factor in self.learning_rate_multipliers.items():
             if factor != 0:
                 check_positive(f"learning_rate_multipliers[{prefix!r}]", factor)

@@ -215,6 +215,8 @@ def test_every_task_reads_another_records_answer_without_raising(name, embedded)
         (asked,), (query,) = task.queries(record), task.queries(other)
         wrong.append(task.parse(query.target, record.text, asked.focus, num_regions=0))
     spans = name != "mre"  # a relation's answer is a label alone
-    assert sum(len(answer) for answer in wrong) < sum(len(task.items(record)) for record in records) * (0.3 if spans else 1.1)
+    assert sum(len(answer) for answer in wrong) < sum(len(task.items(record)) for record in records) * (
+        0.3 if spans else 1.1
+    )
     assert (sum(answer.dropped for answer in wrong) > 0) == spans
     assert task.score(wrong, records)["f1"] < 0.5

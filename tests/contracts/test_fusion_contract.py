@@ -240,9 +240,7 @@ def test_gradient_of_the_gate(name, options):
         assert not gradient[~(mask & pictured[:, None])].any()
 
 
-@pytest.mark.parametrize(
-    ("name", "options"), [param for param in GATES if param.values[1]["gate_gradient"] == "full"]
-)
+@pytest.mark.parametrize(("name", "options"), [param for param in GATES if param.values[1]["gate_gradient"] == "full"])
 def test_the_detached_gate_has_the_same_values_and_own_gradients(name, options):
     found = []
     for gradient in ("full", "detached"):

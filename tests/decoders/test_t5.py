@@ -286,7 +286,10 @@ def test_presets_have_the_published_shapes(preset):
     shapes = {name: tuple(value.shape) for name, value in decoder.seq2seq.state_dict().items()}
     assert shapes["shared.weight"] == shapes["lm_head.weight"] == (32128, d_model)
     for stack in ("encoder", "decoder"):
-        assert sum(name.startswith(f"{stack}.block.") and name.endswith("SelfAttention.q.weight") for name in shapes) == layers
+        assert (
+            sum(name.startswith(f"{stack}.block.") and name.endswith("SelfAttention.q.weight") for name in shapes)
+            == layers
+        )
         block = f"{stack}.block.{layers - 1}.layer"
         feed_forward = f"{block}.{1 if stack == 'encoder' else 2}.DenseReluDense"
         assert shapes[f"{block}.0.SelfAttention.q.weight"] == (heads * d_kv, d_model)
@@ -355,7 +358,9 @@ def test_incomplete_checkpoint(tmp_path, tokenizer, how):
     state = write_checkpoint(tmp_path, tokenizer=tokenizer)
     del state["decoder.block.1.layer.1.EncDecAttention.k.weight"]
     save_file(state, tmp_path / "model.safetensors", {"format": "pt"})
-    with pytest.raises(UmieError, match=r"lacks 1 weights, e\.g\. decoder\.block\.1\.layer\.1\.EncDecAttention\.k\.weight"):
+    with pytest.raises(
+        UmieError, match=r"lacks 1 weights, e\.g\. decoder\.block\.1\.layer\.1\.EncDecAttention\.k\.weight"
+    ):
         builds(tmp_path)[how]()
 
 

@@ -252,3 +252,12 @@ def test_invalid_options(options, message):
     with pytest.raises(UmieError) as error:
         registry.build("gated", **{"d_model": D_MODEL, "num_heads": NUM_HEADS, **options})
     assert message in str(error.value)
+
+
+def test_cross_attention_is_the_gate_held_at_one(examples):
+    fusion = build(gate=1)
+    plain = registry.build("cross_attention", d_model=D_MODEL, num_heads=NUM_HEADS).double().eval()
+    plain.load_state_dict(fusion.state_dict())
+    inputs = batch(examples)
+    with torch.no_grad():
+        assert torch.equal(plain(*inputs).states, fusion(*inputs).states)

@@ -73,7 +73,9 @@ def test_masked_slots_are_zero_and_never_matter(options):
         found = embedding(visual)
         other = embedding(
             VisualFeatures(
-                visual.features.masked_fill(~MASK[..., None], -5.0), visual.boxes.masked_fill(~MASK[..., None], 0.5), MASK
+                visual.features.masked_fill(~MASK[..., None], -5.0),
+                visual.boxes.masked_fill(~MASK[..., None], 0.5),
+                MASK,
             )
         )
     assert found.shape == (*MASK.shape, D_MODEL)
@@ -131,7 +133,9 @@ def test_order_of_slots_with_slot_embeddings():
 
 
 def test_equal_slots_are_told_apart_only_by_slot_embeddings():
-    visual = VisualFeatures(torch.ones(1, 3, FEATURE_DIM), torch.full((1, 3, 4), 0.5), torch.ones(1, 3, dtype=torch.bool))
+    visual = VisualFeatures(
+        torch.ones(1, 3, FEATURE_DIM), torch.full((1, 3, 4), 0.5), torch.ones(1, 3, dtype=torch.bool)
+    )
     with torch.no_grad():
         same, named = build()(visual)[0], build(num_slot_embeddings=3)(visual)[0]
     torch.testing.assert_close(same[1:], same[:1].expand(2, -1))
@@ -166,11 +170,13 @@ def test_config_build_save_load(options, tmp_path):
 
 
 def test_half_precision_features_are_taken_at_the_width_of_the_weights():
+    """As of an encoder in bfloat16: only the features lose precision, not the boxes."""
     embedding = build()
     visual = draw()
+    half = visual.features.to(torch.bfloat16)
     with torch.no_grad():
-        found = embedding(visual.to(torch.bfloat16))
-        expected = embedding(visual.to(torch.bfloat16).to(torch.float32))
+        found = embedding(dataclasses.replace(visual, features=half))
+        expected = embedding(dataclasses.replace(visual, features=half.float()))
     assert found.dtype == torch.float32
     assert torch.equal(found, expected)
 

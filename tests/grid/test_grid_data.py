@@ -362,7 +362,7 @@ def test_the_fingerprint_of_embedded_data_changes_with_its_options(grid_file, tm
         ({"train": -1}, "train is -1: give a number of records"),
         ({"train": 2}, "each split that is used needs 3 records or more"),
         ({"test": 0}, "each split that is used needs 3 records or more"),
-        ({"picture_share": 1.5}, "picture_share is 1.5: give 0 to 1"),
+        ({"picture_share": 1.5}, "picture_share is 1.5"),
         ({"picture_share": "half"}, "picture_share is 'half'"),
     ],
     ids=str,

@@ -1,0 +1,207 @@
+"""The command line: what it prints where, and what its exit codes mean. tests/grid/test_run.py runs whole grids."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import umie as library
+from umie import cli
+from umie.data.synthetic import SyntheticConfig, ceilings
+from umie.records import read_jsonl
+
+GRID = """
+name: tiny-grid
+data: {format: synthetic, train: 6, dev: 3, test: 3}
+tasks: [mner]
+fusion: [gated, {name: gated, gate: 0.5, label: "[half] open"}]
+seeds: [0, 1]
+"""
+
+
+@pytest.fixture
+def umie(monkeypatch, capsys):
+    """Run the command line in this process: ``umie("list")`` gives exit code, standard output and error."""
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["umie", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        streams = capsys.readouterr()
+        return int(caught.value.code or 0), streams.out, streams.err
+
+    return call
+
+
+@pytest.fixture
+def grid(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "grid.yaml"
+    path.write_text(GRID)
+    return path
+
+
+def test_list_as_json_is_nothing_but_json():
+    command = subprocess.run(
+        [str(Path(sys.executable).with_name("umie")), "list", "--json"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+        check=True,
+    )
+    parts = json.loads(command.stdout)
+    assert list(parts) == ["encoders", "fusion", "decoders", "tasks"]
+    assert {"clip", "resnet101_roi", "tiny"} <= set(parts["encoders"])
+    assert {"concat", "cross_attention", "gated", "text_only"} <= set(parts["fusion"])
+    assert "t5" in parts["decoders"]
+    assert parts["tasks"] == ["meae", "med", "mner", "mre"]
+    assert command.stderr == ""
+
+
+def test_list_is_a_table_for_people(umie):
+    code, out, err = umie("list")
+    assert (code, err) == (0, "")
+    for name in ("cross_attention", "mner", "flan-t5-base", "synthetic", "twitter"):
+        assert name in out
+
+
+def test_help_says_what_there_is(umie):
+    for arguments, expected in ((["--help"], 0), ([], 2)):  # without a command nothing was done
+        code, out, err = umie(*arguments)
+        assert (code, err) == (expected, "")
+        assert "Multimodal information extraction from composable parts" in out
+        for command in ("list", "ablate", "data"):
+            assert re.search(rf"^\W*{command}\s", out, re.MULTILINE)
+
+
+def test_the_help_of_ablate_says_what_it_does_and_what_codes_mean(umie):
+    code, out, _ = umie("ablate", "--help")
+    assert code == 0
+    for option in ("--plan", "--data", "--output", "--workers", "--split"):
+        assert option in out
+    words = " ".join(out.split())
+    assert "Run an ablation grid and write its table and figure" in words
+    assert "continue with what is missing" in words
+    assert "Exit code: 0 all cells are there, 1 a cell crashed" in words
+
+
+def test_the_version_is_that_of_the_library(umie):
+    assert umie("--version") == (0, f"{library.__version__}\n", "")
+
+
+def test_an_unknown_command_or_option_is_exit_code_2(umie, grid):
+    for arguments in (["ablat"], ["ablate", grid, "--pln"], ["ablate", grid, "--workers", "0"], ["ablate"]):
+        code, out, err = umie(*arguments)
+        assert (code, out) == (2, "")
+        assert err
+        assert "Traceback" not in err
+
+
+def test_data_synthetic_writes_what_the_reader_reads(umie, tmp_path):
+    folder = tmp_path / "drawn"
+    code, out, err = umie(
+        "data", "synthetic", folder, "--train", "6", "--dev", "3", "--test", "3", "--seed", "7", "--picture-share", "1"
+    )
+    assert (code, err) == (0, "")
+    config = SyntheticConfig(seed=7, train=6, dev=3, test=3, picture_share=1)
+    for split, size in (("train", 6), ("dev", 3), ("test", 3)):
+        records = list(read_jsonl(folder / f"{split}.jsonl"))
+        assert len(records) == size
+        assert all(record.image_path().is_file() for record in records)
+        assert f"{split}: {size} records in" in out
+    shown = " ".join(out.split())
+    for task, ceiling in ceilings(config).items():
+        assert f"{task.upper()} {ceiling:.3f}" in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--train", "-1"], "train is -1"),
+        (["--picture-share", "2"], "picture_share is 2"),
+    ],
+)
+def test_data_synthetic_refuses_what_cannot_be_drawn(umie, tmp_path, arguments, expected):
+    code, out, err = umie("data", "synthetic", tmp_path / "drawn", *arguments)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert expected in err
+
+
+def test_data_synthetic_names_a_folder_that_cannot_be_written(umie, tmp_path):
+    (tmp_path / "file").write_text("")
+    code, _, err = umie("data", "synthetic", tmp_path / "file", "--train", "3", "--dev", "3", "--test", "3")
+    assert (code, err.count("\n")) == (2, 1)
+    assert str(tmp_path / "file") in err
+
+
+def rows_of(out):
+    return [[cell.strip() for cell in line.strip("│ ").split("│")] for line in out.splitlines() if "│" in line]
+
+
+def test_plan_lists_the_cells_and_runs_none(umie, grid, tmp_path):
+    code, out, err = umie("ablate", grid, "--plan")
+    assert (code, err) == (0, "")
+    rows = rows_of(out)
+    assert [row[1:] for row in rows] == [
+        ["gated", "0", "to run"],
+        ["gated", "1", "to run"],
+        ["[half] open", "0", "to run"],
+        ["[half] open", "1", "to run"],
+    ]
+    assert len({row[0] for row in rows}) == 4
+    assert "4 cells; records: train 6, dev 3, test 3; results go to runs/tiny-grid" in out
+    assert sorted(path.name.partition("-")[0] for path in (tmp_path / "runs" / "tiny-grid").iterdir()) == ["data"]
+
+
+def test_plan_knows_what_has_run(umie, grid, tmp_path):
+    _, out, _ = umie("ablate", grid, "--plan")
+    cells = [row[0] for row in rows_of(out)]
+    results = tmp_path / "runs" / "tiny-grid" / "results.jsonl"
+    results.write_text(
+        "".join(json.dumps({"hash": h, "status": s}) + "\n" for h, s in [(cells[0], "ok"), (cells[2], "crashed")])
+    )
+    _, out, _ = umie("ablate", grid, "--plan")
+    assert [row[3] for row in rows_of(out)] == ["ok", "to run", "crashed", "to run"]
+
+
+def test_split_plans_other_cells(umie, grid):
+    test, dev, named = (
+        {row[0] for row in rows_of(umie("ablate", grid, "--plan", *arguments)[1])}
+        for arguments in ([], ["--split", "dev"], ["--split", "test"])
+    )
+    assert len(test) == len(dev) == 4
+    assert not test & dev
+    assert named == test
+
+
+def test_workers_and_output_change_no_cell(umie, grid, tmp_path):
+    one, other = (
+        {row[0] for row in rows_of(umie("ablate", grid, "--plan", *arguments)[1])}
+        for arguments in ([], ["--workers", "7", "--output", tmp_path / "else[where]"])
+    )
+    assert one == other
+    assert (tmp_path / "else[where]").is_dir()
+    assert "results go to else[where]\n" in umie("ablate", grid, "--plan", "--output", "else[where]")[1]
+
+
+def test_data_is_the_folder_that_relative_paths_start_from(umie, tmp_path):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "a.jsonl").write_text('{"text": "Ann", "entities": [{"type": "p", "span": [0, 3]}]}\n')
+    path = tmp_path / "grid.yaml"
+    path.write_text("data: {format: jsonl, train: a.jsonl, test: a.jsonl}\ntasks: mner\n")
+    code, _, err = umie("ablate", path, "--plan", "--output", tmp_path / "run")
+    assert code == 2
+    assert f"{tmp_path / 'a.jsonl'}: cannot read" in err
+    code, out, _ = umie("ablate", path, "--plan", "--output", tmp_path / "run", "--data", tmp_path / "there")
+    assert code == 0
+    assert "records: train 1, test 1" in out
+
+
+def test_a_folder_of_data_that_is_not_there_is_named(umie, grid, tmp_path):
+    code, out, err = umie("ablate", grid, "--data", tmp_path / "none")
+    assert (code, out, err) == (2, "", f"umie: --data {tmp_path / 'none'}: no such folder\n")

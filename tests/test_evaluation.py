@@ -1,0 +1,136 @@
+"""Evaluation: the scores are those of decoding and scoring by hand, whatever the batches."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from umie.errors import UmieError
+from umie.evaluation import evaluate
+from umie.query_dataset import QueryDataset
+from umie.tasks.metrics import f1_standard_error
+from umie.training import TrainingConfig, train
+
+TASKS = ("mner", "mre", "med", "meae")
+
+
+@pytest.fixture(scope="module")
+def records(embedded_records):
+    """Twelve records, four of each kind, one of which has lost its picture."""
+    return [
+        dataclasses.replace(record, image=None) if index in (3, 4, 5) else record
+        for index, record in enumerate(embedded_records[:12])
+    ]
+
+
+@pytest.fixture(scope="module")
+def learned(variant, records):
+    """A gated variant that has learned some of the records, so that it gets some right and some wrong."""
+    model, processor = variant(fusion={"name": "gated", "gate": "dynamic"})
+    dataset = QueryDataset(records[:9], TASKS, processor)
+    train(model, processor, dataset, TrainingConfig(steps=90, batch_size=12, learning_rate=3e-3))
+    return model, processor
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_scores_are_those_of_decoding_and_scoring_by_hand(learned, records, task):
+    model, processor = learned
+    result = evaluate(model, processor, records, task)
+    asked = [record for record in records if record.annotated_for(task)]
+    built = processor.task(task)
+    decoded = processor.decode(model.generate(**processor(asked, task)), asked, task)
+    assert result.predictions == decoded
+    found = [built.items(record) for record in decoded]
+    expected = built.score(found, asked)
+    assert {name: result.scores[name] for name in expected} == expected
+    assert result.scores["standard_error"] == f1_standard_error(built.counts(found, asked))
+    assert result.scores["gold"] == sum(len({key for item in built.items(r) for key in built.keys(item)}) for r in asked)
+
+
+def test_the_model_gets_some_right_and_some_wrong(learned, records):
+    """Else the other tests would compare zeros."""
+    scores = [evaluate(*learned, records, task).scores for task in TASKS]
+    assert sum(score["true_positives"] for score in scores) > 5
+    assert sum(score["true_positives"] for score in scores) < sum(score["gold"] for score in scores)
+
+
+@pytest.mark.parametrize("task", ["mner", "meae"])
+def test_results_do_not_depend_on_the_batches(learned, records, task):
+    whole, single, odd = (evaluate(*learned, records, task, batch_size=size) for size in (64, 1, 3))
+    for other in (single, odd):
+        assert other.scores == whole.scores
+        assert other.predictions == whole.predictions
+        assert sorted(other.gates) == pytest.approx(sorted(whole.gates), abs=1e-5)
+
+
+def test_gates_are_those_of_queries_with_a_picture(learned, records):
+    model, processor = learned
+    for task in TASKS:
+        asked = [record for record in records if record.annotated_for(task)]
+        with_picture = [record for record in asked if record.image is not None]
+        assert 0 < len(with_picture) < len(asked)
+        result = evaluate(model, processor, records, task)
+        assert len(result.gates) == sum(len(processor.task(task).queries(record)) for record in with_picture)
+        with torch.no_grad():
+            expected = model(**processor(with_picture, task)).gate.tolist()
+        assert sorted(result.gates) == pytest.approx(sorted(expected), abs=1e-5)
+
+
+def test_no_gates_without_pictures_or_without_a_gate(learned, variant, records):
+    texts = [dataclasses.replace(record, image=None) for record in records]
+    assert evaluate(*learned, texts, "mner", max_new_tokens=4).gates == []
+    for fusion in ("text_only", "concat"):
+        assert evaluate(*variant(fusion=fusion), records, "mner", max_new_tokens=4).gates == []
+
+
+def test_predictions_are_the_records_with_other_annotations(learned, records):
+    result = evaluate(*learned, records, "med")
+    asked = [record for record in records if record.annotated_for("med")]
+    assert len(result.predictions) == len(asked) == 4
+    for prediction, record in zip(result.predictions, asked, strict=True):
+        assert (prediction.id, prediction.text, prediction.regions) == (record.id, record.text, record.regions)
+        assert prediction.image is record.image
+
+
+def test_what_is_cut_off_is_counted_as_dropped(learned, records):
+    model, processor = learned
+    asked = [record for record in records if record.annotated_for("mner")]
+    whole = evaluate(model, processor, records, "mner")
+    cut = evaluate(model, processor, records, "mner", max_new_tokens=3)
+    assert cut.scores["dropped"] > whole.scores["dropped"]
+    outputs = processor.decode_text(model.generate(**processor(asked, "mner"), max_new_tokens=3))
+    by_hand = [
+        processor.task("mner").parse(output, record.text) for output, record in zip(outputs, asked, strict=True)
+    ]
+    assert cut.scores["dropped"] == sum(items.dropped for items in by_hand)
+    assert cut.scores["predicted"] == sum(map(len, by_hand))
+
+
+def test_generation_options_reach_the_decoder(learned, records):
+    greedy = evaluate(*learned, records, "mner", num_beams=1)
+    assert evaluate(*learned, records, "mner").predictions == greedy.predictions
+    model, processor = learned
+    asked = [record for record in records if record.annotated_for("mner")]
+    beams = processor.decode(model.generate(**processor(asked, "mner"), num_beams=3), asked, "mner")
+    assert evaluate(model, processor, records, "mner", num_beams=3).predictions == beams
+
+
+def test_dropout_is_off_and_nothing_keeps_a_gradient(variant, records):
+    model, processor = variant(decoder={"overrides": {"dropout_rate": 0.5}})
+    model.train()
+    one, two = (evaluate(model, processor, records, "mner", max_new_tokens=6) for _ in range(2))
+    assert not model.training
+    assert one == two
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_progress_is_told_after_every_batch(learned, records):
+    told = []
+    evaluate(*learned, records, "mner", batch_size=3, max_new_tokens=2, on_batch=lambda *done: told.append(done))
+    assert told == [(1, 2), (2, 2)]
+
+
+def test_records_that_are_not_annotated_for_a_task_are_passed_over(learned, records):
+    assert len(evaluate(*learned, records, "mre", max_new_tokens=2).predictions) == 4
+    with pytest.raises(UmieError, match="no record gives a query"):
+        evaluate(*learned, [record for record in records if not record.annotated_for("mre")], "mre")

@@ -1,0 +1,240 @@
+"""The examples: every grid file is sound, and the fusion of one's own runs beside the built-in ones."""
+
+import ast
+import csv
+import io
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from umie import cli, fusion
+from umie.data.twitter import read as read_twitter
+from umie.fusion import FusionConfig
+from umie.grid.plan import load_plugins, plan_cells, read_grid
+
+ROOT = Path(__file__).resolve().parents[1]
+EXAMPLES = ROOT / "examples"
+REAL_DATA = ROOT.parent / "shared" / "data"
+needs_real_data = pytest.mark.skipif(
+    not (REAL_DATA / "twitter2017" / "train.txt").exists(),
+    reason=f"reads real tweets below {REAL_DATA}, which are not part of the repository",
+)
+
+
+@pytest.fixture(autouse=True)
+def _forget_plugins():
+    fusion.registry.names()  # imports every built-in part, so that all of them are there before and after
+    before = dict(fusion.registry._parts)
+    yield
+    fusion.registry._parts.clear()
+    fusion.registry._parts.update(before)
+
+
+@pytest.fixture
+def umie(monkeypatch, capsys):
+    """Run the command line in this process: ``umie("list")`` gives exit code, standard output and error."""
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["umie", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        streams = capsys.readouterr()
+        return int(caught.value.code or 0), streams.out, streams.err
+
+    return call
+
+
+SMALL = {
+    "seeds": [0],
+    "warm_start": {"records": 30, "training": {"steps": 3, "batch_size": 4}},
+    "training": {"steps": 3, "batch_size": 4, "initialise_fusion": True},
+    "evaluation": {"generation": {"max_new_tokens": 8}},
+}
+
+
+def shrunken(name, folder, **changes):
+    """Write an example with fewer records and steps into a folder; return the new file."""
+    grid = {**yaml.safe_load((EXAMPLES / name).read_text()), **SMALL, **changes}
+    (folder / name).write_text(yaml.safe_dump({key: value for key, value in grid.items() if value is not ...}))
+    return folder / name
+
+
+def lines_of(output):
+    return [json.loads(line) for line in (output / "results.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_grid_file_is_sound(path):
+    grid = read_grid(path)
+    cells = plan_cells(grid, "")
+    assert len(cells) == len(grid.seeds) * len({cell.variant for cell in cells}) > 0
+    for plugin in grid.plugins:
+        assert Path(plugin).is_file()
+    assert path.read_text().startswith("# ")
+
+
+def test_the_embedded_grid_compares_four_fusions():
+    cells = plan_cells(read_grid(EXAMPLES / "embedded.yaml"), "")
+    assert {cell.variant for cell in cells} == {"gated", "concat", "cross_attention", "text_only"}
+    assert {cell.seed for cell in cells} == {0, 1}
+
+
+# --- a fusion of one's own -------------------------------------------------------------------------------------------
+
+
+def test_a_fusion_of_one_s_own_takes_at_most_20_lines():
+    source = (EXAMPLES / "own_fusion.py").read_text()
+    docstrings = {
+        line
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node)
+        for line in range(node.body[0].lineno, node.body[0].end_lineno + 1)
+    }
+    code = [
+        line
+        for number, line in enumerate(source.splitlines(), start=1)
+        if line.strip() and not line.strip().startswith("#") and number not in docstrings
+    ]
+    assert 5 < len(code) <= 20
+
+
+@pytest.fixture
+def mean_add():
+    """The example's fusion, and states to try it on: three texts, with two, one and no pictures' slots."""
+    load_plugins([str(EXAMPLES / "own_fusion.py")])
+    torch.manual_seed(0)
+    built = fusion.registry.get("mean_add")(FusionConfig(d_model=8, num_heads=2))
+    text, visual = torch.randn(3, 5, 8), torch.randn(3, 4, 8)
+    text_mask = torch.arange(5) < torch.tensor([[5], [3], [4]])
+    visual_mask = torch.arange(4) < torch.tensor([[2], [4], [0]])
+    return built, text, text_mask, visual, visual_mask
+
+
+def test_without_a_picture_its_states_are_those_of_the_text(mean_add):
+    built, text, text_mask, visual, visual_mask = mean_add
+    fused = built(text, text_mask, visual, torch.zeros_like(visual_mask))
+    assert torch.equal(fused.states, text)
+    assert torch.equal(fused.mask, text_mask)
+    mixed = built(text, text_mask, visual, visual_mask).states
+    assert torch.equal(mixed[2], text[2])
+    assert not torch.allclose(mixed[:2], text[:2])
+
+
+def test_padding_and_neighbours_change_nothing(mean_add):
+    built, text, text_mask, visual, visual_mask = mean_add
+    together = built(text, text_mask, visual, visual_mask).states
+    garbage = visual.masked_fill(~visual_mask[..., None], 1e4)
+    assert torch.equal(built(text, text_mask, garbage, visual_mask).states, together)
+    for index in range(3):
+        one = slice(index, index + 1)
+        slots = int(visual_mask[index].sum())
+        alone = built(text[one], text_mask[one], visual[one, :slots], visual_mask[one, :slots]).states
+        torch.testing.assert_close(alone, together[one], atol=1e-6, rtol=0)
+
+
+def test_gradients_reach_its_weights(mean_add):
+    built, text, text_mask, visual, visual_mask = mean_add
+    built(text, text_mask, visual, visual_mask).states.square().sum().backward()
+    assert all(parameter.grad.abs().sum() > 0 for parameter in built.parameters())
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder for the runs of this file, so that they share the data and the warm start."""
+    return tmp_path_factory.mktemp("examples")
+
+
+DATA = {"format": "synthetic", "train": 30, "dev": 3, "test": 6}
+
+
+def test_it_runs_in_a_grid_beside_a_built_in_one(folder, umie):
+    shutil.copy(EXAMPLES / "own_fusion.py", folder)
+    path = shrunken("own_fusion.yaml", folder, data=DATA)
+    code, out, err = umie("ablate", path, "--output", folder / "run")
+    assert code == 0, err
+    lines = {line["variant"]: line for line in lines_of(folder / "run")}
+    assert {variant: line["status"] for variant, line in lines.items()} == {"mean_add": "ok", "gated": "ok"}
+    assert lines["mean_add"]["uses_picture"]
+    assert lines["mean_add"]["health"]["visual_gradient"] > 0
+    assert "gate_mean" not in lines["mean_add"]["health"]
+    table = list(csv.DictReader(io.StringIO((folder / "run" / "table.csv").read_text())))
+    assert [row["variant"] for row in table[::4]] == ["mean_add", "gated"]
+    assert "| mean_add " in out
+
+
+def test_an_installed_distribution_offers_it_by_entry_point(folder, tmp_path, umie, monkeypatch):
+    """Its metadata lies on PYTHONPATH, as pip would put it into site-packages; no grid file names the module."""
+    shutil.copy(EXAMPLES / "own_fusion.py", tmp_path / "mean_add_module.py")
+    metadata = tmp_path / "mean_add-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: mean-add\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text("[umie.fusion]\nmean_add = mean_add_module:MeanAddFusion\n")
+    path = shrunken("own_fusion.yaml", tmp_path, data=DATA, plugins=..., fusion=["mean_add"], seeds=[1])
+    code, _, err = umie("ablate", path, "--output", folder / "run")
+    assert (code, err.count("Unknown fusion 'mean_add'")) == (2, 1)
+
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    assert '"mean_add"' in umie("list", "--json")[1]
+    assert "mean_add_module" not in sys.modules  # listed without being loaded
+    code, _, err = umie("ablate", path, "--output", folder / "run")
+    assert code == 0, err
+    (line,) = (line for line in lines_of(folder / "run") if line["seed"] == 1)
+    assert (line["status"], line["parts"]["fusion"]) == ("ok", {"name": "mean_add"})
+    monkeypatch.delitem(sys.modules, "mean_add_module")
+
+
+# --- real tweets -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def sizes():
+    """How many tweets each split has, and how many of them a picture."""
+    found = {}
+    for split, file in (("train", "train"), ("dev", "valid"), ("test", "test")):
+        tweets = list(read_twitter(REAL_DATA / "twitter2017" / f"{file}.txt", images=REAL_DATA / "twitter_images"))
+        found[split] = len(tweets), sum(tweet.image_path().is_file() for tweet in tweets)
+    return found
+
+
+@needs_real_data
+def test_the_grid_on_real_tweets_can_be_planned(umie, tmp_path, sizes):
+    path = EXAMPLES / "twitter17_real.yaml"
+    code, out, err = umie("ablate", path, "--data", REAL_DATA, "--output", tmp_path / "run", "--plan")
+    assert (code, err) == (0, "")
+    assert out.count("to run") == 8
+    counted = ", ".join(f"{split} {count}" for split, (count, _) in sizes.items())
+    assert f"8 cells; records: {counted}" in out
+    assert sizes["train"] == (3373, sizes["train"][1])
+    assert not (tmp_path / "run" / "cells").exists()
+
+
+@needs_real_data
+@pytest.mark.slow
+def test_a_run_on_real_tweets_says_how_many_had_a_picture(umie, tmp_path, sizes):
+    path = shrunken(
+        "twitter17_real.yaml",
+        tmp_path,
+        fusion=["gated", "text_only"],
+        warm_start={"training": {"steps": 3, "batch_size": 4}},
+    )
+    code, out, err = umie("ablate", path, "--data", REAL_DATA, "--output", tmp_path / "run")
+    assert code == 0, err
+    lines = {line["variant"]: line for line in lines_of(tmp_path / "run")}
+    assert {line["status"] for line in lines.values()} == {"ok"}
+    for split, (count, pictured) in sizes.items():
+        assert f"- {split}: {count} records, {pictured} with a picture" in out
+        if split != "dev":
+            assert lines["gated"]["counts"][split]["missing_pictures"] == count - pictured
+    assert sum(pictured for _, pictured in sizes.values()) < 0.1 * sum(count for count, _ in sizes.values())
+    words = " ".join(out.split())
+    assert "a picture that is missing or cannot be read: `text_only`" in words
+    assert "So few records with a picture are no evidence about fusion." in words
+    assert "ceiling" not in words

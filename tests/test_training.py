@@ -1,0 +1,263 @@
+"""Training: rates, seeds, what the fusion sets before the first step, and that a model really learns."""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+
+from umie.errors import UmieError
+from umie.fusion.gated import GatedFusion
+from umie.query_dataset import QueryDataset
+from umie.training import TrainingConfig, train, visual_gradient
+
+TASKS = ("mner", "mre", "med", "meae")
+QUICK = {"steps": 3, "batch_size": 4, "learning_rate": 1e-3}
+
+
+@pytest.fixture(scope="module")
+def records(embedded_records):
+    """Six records: two with names, two with pairs, two with events."""
+    return embedded_records[:6]
+
+
+def trained(variant, records, *, seed=0, tasks=TASKS, on_step=None, parts=None, **options):
+    """Train a fresh variant; return model, processor, its weights from before, and what train measured."""
+    model, processor = variant(**(parts or {}))
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    dataset = QueryDataset(records, tasks, processor)
+    measured = train(model, processor, dataset, TrainingConfig(**{**QUICK, **options}), seed=seed, on_step=on_step)
+    return model, processor, before, measured
+
+
+# --- the configuration -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"steps": 0}, "steps is 0: give "),
+        ({"steps": 1.5}, "steps is 1.5"),
+        ({"batch_size": -1}, "batch_size is -1"),
+        ({"learning_rate": 0}, "learning_rate is 0"),
+        ({"learning_rate": -1e-4}, "learning_rate is -0.0001"),
+        ({"learning_rate": math.nan}, "learning_rate is nan"),
+        ({"learning_rate": math.inf}, "learning_rate is inf"),
+        ({"learning_rate": "1e-3"}, "learning_rate is '1e-3'"),
+        ({"max_grad_norm": 0}, "max_grad_norm is 0"),
+        ({"warmup_share": 1}, "warmup_share is 1"),
+        ({"label_smoothing": -0.1}, "label_smoothing is -0.1"),
+        ({"weight_decay": -1}, "weight_decay is -1"),
+        ({"weight_decay": "x"}, "weight_decay is 'x'"),
+        ({"learning_rate_multipliers": {"fusion": -1}}, "learning_rate_multipliers"),
+        ({"learning_rate_multipliers": {"fusion": "slow"}}, "learning_rate_multipliers"),
+        ({"learning_rate_multipliers": 3}, "learning_rate_multipliers is 3"),
+    ],
+    ids=str,
+)
+def test_a_wrong_value_is_named_with_its_field(options, expected):
+    with pytest.raises(UmieError) as caught:
+        TrainingConfig(**options)
+    assert expected in str(caught.value)
+
+
+# --- rates -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_longest_prefix_gives_a_parameter_its_rate(variant, records):
+    """AdamW's first step moves the weight with the largest gradient by the learning rate, whatever the gradient."""
+    multipliers = {"fusion": 0.5, "fusion.gate_": 0.01, "fusion.gate_text": 0.1, "encoder": 0.0, "decoder.nothing": 9.0}
+    rate = 1e-2
+    model, _, before, _ = trained(
+        variant,
+        records,
+        parts={"fusion": {"name": "gated", "gate": "dynamic"}},
+        steps=1,
+        batch_size=8,
+        learning_rate=rate,
+        warmup_share=0,
+        weight_decay=0,
+        initialise_fusion=True,  # an open gate, so that every part has a gradient that is not tiny
+        learning_rate_multipliers=multipliers,
+    )
+    expected = {"fusion.attention": 0.5, "fusion.gate_visual": 0.01, "fusion.gate_text": 0.1, "encoder": 0.0}
+    seen = dict.fromkeys([*expected, "decoder", "visual_embedding"], 0)
+    for name, parameter in model.named_parameters():
+        part = next((prefix for prefix in seen if name.startswith(prefix)), None)
+        if part is not None and not name.startswith("fusion.gate"):  # whose weights initialise has set too
+            seen[part] += 1
+            moved = float((parameter.detach() - before[name]).abs().max())
+            if moved:  # a parameter that the batch does not use stays
+                assert moved == pytest.approx(rate * expected.get(part, 1.0), rel=0.02), name
+            else:
+                assert expected.get(part) == 0.0 or "relative_attention_bias" in name, name
+    assert min(seen[part] for part in ("fusion.attention", "encoder", "decoder", "visual_embedding")) > 0
+
+
+def test_the_gate_moves_at_its_own_rate(variant, records):
+    model, _, before, _ = trained(
+        variant,
+        records,
+        steps=1,
+        batch_size=8,
+        learning_rate=1e-2,
+        warmup_share=0,
+        weight_decay=0,
+        learning_rate_multipliers={"fusion": 0.5, "fusion.gate_": 0.01, "fusion.gate_text": 0.1},
+    )
+    moved = {name: float((value.detach() - before[name]).abs().max()) for name, value in model.named_parameters()}
+    for layer in ("0", "1"):
+        assert moved[f"fusion.gate_text.{layer}.weight"] == pytest.approx(1e-3, rel=0.02)
+        assert moved[f"fusion.gate_visual.{layer}.weight"] == pytest.approx(1e-4, rel=0.02)
+
+
+def test_weight_decay_takes_matrices_only(variant, records):
+    """With a rate times decay of 1 a matrix without gradient vanishes; a vector does not."""
+    parts = {"fusion": {"name": "gated", "gate": 0.0}}  # gives the visual path a gradient of exactly 0
+    model, _, before, _ = trained(
+        variant, records, parts=parts, steps=1, warmup_share=0, learning_rate=0.01, weight_decay=100.0
+    )
+    after = model.state_dict()
+    assert float(before["encoder.layers.0.weight"].abs().max()) > 0
+    assert float(after["encoder.layers.0.weight"].abs().max()) < 1e-6
+    assert torch.equal(after["encoder.layers.0.bias"], before["encoder.layers.0.bias"])
+
+
+def test_progress_is_told_after_every_step(variant, records):
+    steps = []
+    _, _, _, measured = trained(variant, records, on_step=lambda *step: steps.append(step))
+    assert [step[:2] for step in steps] == [(1, 3), (2, 3), (3, 3)]
+    assert set(measured) == {"train_loss"}
+    assert 0 < measured["train_loss"] < 20
+
+
+# --- what the fusion sets before the first step -----------------------------------------------------------------------
+
+
+def test_the_fusion_is_initialised_only_when_asked(variant, records, monkeypatch):
+    calls = []
+    initialise = GatedFusion.initialise
+
+    def counted(self, *args, **options):
+        calls.append(self)
+        return initialise(self, *args, **options)
+
+    monkeypatch.setattr(GatedFusion, "initialise", counted)
+    _, _, _, measured = trained(variant, records)
+    assert (calls, "gate_cosine" in measured) == ([], False)
+    model, _, _, measured = trained(variant, records, initialise_fusion=True)
+    assert calls == [model.fusion]
+    assert measured["gate_cosine"] == pytest.approx(0.75, abs=0.01)
+
+
+def test_a_fusion_with_nothing_to_set_trains_all_the_same(variant, records):
+    for fusion in ("text_only", "concat", {"name": "gated", "gate": 0.5}):
+        _, _, _, measured = trained(variant, records, parts={"fusion": fusion}, initialise_fusion=True, steps=1)
+        assert set(measured) == {"train_loss"}
+
+
+def test_initialising_on_records_without_pictures_trains_all_the_same(variant, records):
+    texts = [dataclasses.replace(record, image=None) for record in records]
+    _, _, _, measured = trained(variant, texts, initialise_fusion=True, steps=1)
+    assert set(measured) == {"train_loss"}
+
+
+# --- seeds -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_seed_decides_the_weights(variant, records):
+    runs = [trained(variant, records, seed=seed) for seed in (5, 5, 6)]
+    one, same, other = (model.state_dict() for model, *_ in runs)
+    assert all(torch.equal(one[name], same[name]) for name in one)
+    assert any(not torch.equal(one[name], other[name]) for name in one)
+    assert runs[0][3] == runs[1][3] != runs[2][3]
+    assert all(torch.equal(runs[0][2][name], runs[2][2][name]) for name in runs[0][2])  # they began the same
+
+
+def test_dropout_follows_the_seed_too(variant, records):
+    parts = {"fusion": {"name": "gated", "dropout": 0.3}, "decoder": {"overrides": {"dropout_rate": 0.3}}}
+    one, same = (trained(variant, records, seed=5, parts=parts)[0].state_dict() for _ in range(2))
+    assert all(torch.equal(one[name], same[name]) for name in one)
+
+
+# --- learning --------------------------------------------------------------------------------------------------------
+
+
+def test_eight_queries_are_learned_by_heart(variant, embedded_records):
+    model, processor = variant(fusion="text_only")
+    dataset = QueryDataset(embedded_records[:6], TASKS, processor)
+    assert len(dataset) == 8  # two of each task
+    batch = processor.collate([dataset[index] for index in range(8)])
+    with torch.no_grad():
+        before = float(model(**batch).loss)
+    losses = []
+    config = TrainingConfig(steps=60, batch_size=8, learning_rate=3e-3)
+    train(model, processor, dataset, config, on_step=lambda step, total, loss: losses.append(loss))
+    model.eval()
+    with torch.no_grad():
+        after = float(model(**batch).loss)
+    assert after < 0.3 * before
+    assert losses[-1] < 0.5 * losses[5]  # told every 3 steps
+
+
+def test_the_visual_path_learns_too(variant, records):
+    model, _, before, _ = trained(variant, records, parts={"fusion": {"name": "gated", "gate": 0.5}})
+    for part in ("encoder.", "visual_embedding.", "fusion.", "decoder."):
+        assert any(
+            not torch.equal(value, before[name]) for name, value in model.named_parameters() if name.startswith(part)
+        ), part
+
+
+def test_a_frozen_encoder_stays_as_it_is(variant, records):
+    parts = {"encoder": {"name": "tiny", "trainable": False}, "fusion": {"name": "gated", "gate": 0.5}}
+    model, _, before, _ = trained(variant, records, parts=parts)
+    for name, value in model.named_parameters():
+        if name.startswith("encoder."):
+            assert torch.equal(value, before[name])
+
+
+# --- the gradient on the visual path ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def gradient(variant, records):
+    """Return the visual gradient of a fresh variant with this fusion."""
+
+    def measure(fusion, records=records, **parts):
+        model, processor = variant(fusion=fusion, **parts)
+        dataset = QueryDataset(records, TASKS, processor)
+        value = visual_gradient(model, processor.collate([dataset[index] for index in range(len(dataset))]))
+        assert all(parameter.grad is None for parameter in model.parameters())  # it leaves nothing behind
+        return value
+
+    return measure
+
+
+def test_the_visual_gradient_grows_with_the_gate(gradient):
+    closed, narrow, wide = (gradient({"name": "gated", "gate": gate}) for gate in (0.0, 0.01, 1.0))
+    assert closed == 0
+    assert 0 < narrow < wide / 10
+
+
+def test_the_visual_gradient_tells_a_starving_gate(gradient):
+    """On LeakyReLU's slope of 0.01 below 0 hardly anything passes."""
+    assert gradient({"name": "gated", "gate": -0.005}) < gradient({"name": "gated", "gate": 0.5}) / 10
+
+
+def test_no_visual_gradient_where_nothing_is_looked_at(gradient, records):
+    assert gradient("text_only") == 0
+    texts = [dataclasses.replace(record, image=None) for record in records]
+    assert gradient({"name": "gated", "gate": 1.0}, texts) == 0
+    assert gradient("concat", texts) == 0
+
+
+@pytest.mark.parametrize("fusion", ["concat", "cross_attention"])
+def test_fusions_without_a_gate_have_a_visual_gradient(gradient, fusion):
+    assert gradient(fusion) > 0
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="shows what happens after the Trainer moved a model to a GPU")
+def test_the_visual_gradient_finds_the_model_where_training_left_it(variant, records):
+    model, processor, _, _ = trained(variant, records, parts={"fusion": "concat"}, initialise_fusion=True)
+    dataset = QueryDataset(records, TASKS, processor)
+    assert visual_gradient(model, processor.collate([dataset[0], dataset[1]])) > 0

@@ -44,7 +44,9 @@ def test_scores_are_those_of_decoding_and_scoring_by_hand(learned, records, task
     expected = built.score(found, asked)
     assert {name: result.scores[name] for name in expected} == expected
     assert result.scores["standard_error"] == f1_standard_error(built.counts(found, asked))
-    assert result.scores["gold"] == sum(len({key for item in built.items(r) for key in built.keys(item)}) for r in asked)
+    assert result.scores["gold"] == sum(
+        len({key for item in built.items(r) for key in built.keys(item)}) for r in asked
+    )
 
 
 def test_the_model_gets_some_right_and_some_wrong(learned, records):
@@ -99,9 +101,7 @@ def test_what_is_cut_off_is_counted_as_dropped(learned, records):
     cut = evaluate(model, processor, records, "mner", max_new_tokens=3)
     assert cut.scores["dropped"] > whole.scores["dropped"]
     outputs = processor.decode_text(model.generate(**processor(asked, "mner"), max_new_tokens=3))
-    by_hand = [
-        processor.task("mner").parse(output, record.text) for output, record in zip(outputs, asked, strict=True)
-    ]
+    by_hand = [processor.task("mner").parse(output, record.text) for output, record in zip(outputs, asked, strict=True)]
     assert cut.scores["dropped"] == sum(items.dropped for items in by_hand)
     assert cut.scores["predicted"] == sum(map(len, by_hand))
 

@@ -147,7 +147,7 @@ def test_gradients_reach_its_weights(mean_add):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A folder for the runs of this file, so that they share the data and the warm start."""
+    """A folder for the runs of this file, so that they share the data."""
     return tmp_path_factory.mktemp("examples")
 
 
@@ -156,7 +156,7 @@ DATA = {"format": "synthetic", "train": 30, "dev": 3, "test": 6}
 
 def test_it_runs_in_a_grid_beside_a_built_in_one(folder, umie):
     shutil.copy(EXAMPLES / "own_fusion.py", folder)
-    path = shrunken("own_fusion.yaml", folder, data=DATA)
+    path = shrunken("own_fusion.yaml", folder, data=DATA, warm_start=...)
     code, out, err = umie("ablate", path, "--output", folder / "run")
     assert code == 0, err
     lines = {line["variant"]: line for line in lines_of(folder / "run")}
@@ -176,7 +176,7 @@ def test_an_installed_distribution_offers_it_by_entry_point(folder, tmp_path, um
     metadata.mkdir()
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: mean-add\nVersion: 1.0\n")
     (metadata / "entry_points.txt").write_text("[umie.fusion]\nmean_add = mean_add_module:MeanAddFusion\n")
-    path = shrunken("own_fusion.yaml", tmp_path, data=DATA, plugins=..., fusion=["mean_add"], seeds=[1])
+    path = shrunken("own_fusion.yaml", tmp_path, data=DATA, warm_start=..., plugins=..., fusion=["mean_add"], seeds=[1])
     code, _, err = umie("ablate", path, "--output", folder / "run")
     assert (code, err.count("Unknown fusion 'mean_add'")) == (2, 1)
 
@@ -227,12 +227,9 @@ def test_a_run_on_real_tweets_says_how_many_had_a_picture(umie, tmp_path, sizes)
     )
     code, out, err = umie("ablate", path, "--data", REAL_DATA, "--output", tmp_path / "run")
     assert code == 0, err
-    lines = {line["variant"]: line for line in lines_of(tmp_path / "run")}
-    assert {line["status"] for line in lines.values()} == {"ok"}
+    assert [line["status"] for line in lines_of(tmp_path / "run")] == ["ok", "ok"]
     for split, (count, pictured) in sizes.items():
         assert f"- {split}: {count} records, {pictured} with a picture" in out
-        if split != "dev":
-            assert lines["gated"]["counts"][split]["missing_pictures"] == count - pictured
     assert sum(pictured for _, pictured in sizes.values()) < 0.1 * sum(count for count, _ in sizes.values())
     words = " ".join(out.split())
     assert "a picture that is missing or cannot be read: `text_only`" in words

@@ -28,6 +28,8 @@ FUSIONS = [
     for options in OPTIONS.get(name, [{}])
 ]
 SEEING = [param for param in FUSIONS if fusions.registry.get(param.values[0]["name"]).uses_picture]
+# with random weights, a head that is tied to the embedding repeats one token; a head of its own says something
+UNTIED = {"source": "tiny", "overrides": {"tie_word_embeddings": False}}
 every_fusion = pytest.mark.parametrize("fusion", FUSIONS)
 every_seeing_fusion = pytest.mark.parametrize("fusion", SEEING)
 
@@ -40,7 +42,7 @@ def build(variant):
     def make(fusion):
         key = json.dumps(fusion)
         if key not in made:
-            made[key] = variant(fusion=fusion, visual_embedding={"num_slot_embeddings": 3})
+            made[key] = variant(fusion=fusion, decoder=UNTIED, visual_embedding={"num_slot_embeddings": 3})
         return made[key]
 
     return make
@@ -118,7 +120,7 @@ def test_attention_is_given_where_the_fusion_attends(build, records):
 @every_fusion
 def test_saved_and_loaded(variant, aligned, records, fusion, tmp_path):
     parts = {"encoder": {"name": "tiny", "crop_size": 6}, "visual_embedding": {"num_layers": 1, "normalise": True}}
-    model, processor = variant(fusion=fusion, **parts)
+    model, processor = variant(fusion=fusion, decoder=UNTIED, **parts)
     batch = processor(records, "mner")
     expected = logits(model, batch)
     generated = model.generate(**batch, max_new_tokens=6)
@@ -194,6 +196,9 @@ def test_features_in_equal_pictures_in(build, records, fusion):
     with torch.no_grad():
         visual = model.encoder(**{name: batch[name] for name in model.visual_input_names})
     assert torch.equal(logits(model, texts, visual=visual), logits(model, batch))
+    other = {**batch, "crops": -batch["crops"]}
+    assert torch.equal(logits(model, other, visual=visual), logits(model, batch))  # features take precedence
+    assert not torch.equal(logits(model, other), logits(model, batch))
     assert torch.equal(
         model.generate(**texts, visual=visual, max_new_tokens=5), model.generate(**batch, max_new_tokens=5)
     )
@@ -277,6 +282,7 @@ def test_cache_beams_and_sampling(build, records, fusion):
     batch = processor(records, "mner")
     greedy = model.generate(**batch, max_new_tokens=12)
     assert greedy.shape[0] == 6
+    assert greedy[:, 1:].unique().numel() > 10  # not one token over and over, which would show nothing
     assert torch.equal(greedy, model.generate(**batch, max_new_tokens=12, use_cache=False))
     beams = [model.generate(**batch, max_new_tokens=8, num_beams=3, use_cache=cache) for cache in (True, False)]
     assert torch.equal(*beams)

@@ -95,9 +95,7 @@ def records(draw: st.DrawFn) -> Record:
         relations=tuple(draw(st.lists(st.builds(Relation, LABELS, spans, spans), max_size=3))),
         events=tuple(draw(st.lists(events, max_size=3))),
         id=draw(st.none() | st.text(max_size=8)),
-        tasks=draw(
-            st.none() | st.lists(st.sampled_from(["mner", "mre", "med", "meae"]), max_size=4).map(tuple)
-        ),
+        tasks=draw(st.none() | st.lists(st.sampled_from(["mner", "mre", "med", "meae"]), max_size=4).map(tuple)),
     )
 
 
@@ -310,9 +308,7 @@ def test_a_record_refuses_what_does_not_fit_its_text(wrong: dict[str, Any]) -> N
 def test_lists_become_tuples() -> None:
     record = Record(TEXT, regions=[BOX], entities=[Entity("person", [0, 3])], tasks=["mner"])  # type: ignore[arg-type]
     assert (record.regions, record.entities[0].span, record.tasks) == ((BOX,), (0, 3), ("mner",))
-    assert hash(record) == hash(
-        Record(TEXT, regions=(BOX,), entities=(Entity("person", ANN),), tasks=("mner",))
-    )
+    assert hash(record) == hash(Record(TEXT, regions=(BOX,), entities=(Entity("person", ANN),), tasks=("mner",)))
 
 
 def test_tasks_of_a_record() -> None:
@@ -327,10 +323,7 @@ def test_the_path_of_a_picture(tmp_path: Path) -> None:
     assert Record(TEXT, image=Image.new("RGB", (2, 2))).image_path() is None
     assert Record(TEXT, image="a/1.jpg").image_path() == Path("a/1.jpg")
     assert Record(TEXT, image=tmp_path / "1.jpg").image_path() == tmp_path / "1.jpg"
-    assert (
-        Record(TEXT, image="a/../1.jpg", image_folder=str(tmp_path)).image_path()
-        == (tmp_path / "1.jpg").resolve()
-    )
+    assert Record(TEXT, image="a/../1.jpg", image_folder=str(tmp_path)).image_path() == (tmp_path / "1.jpg").resolve()
 
 
 def test_a_picture_may_not_lie_outside_its_folder(tmp_path: Path) -> None:

@@ -56,8 +56,10 @@ def test_sizes(tokenizer, bare):
 
 
 def test_every_digit_is_a_piece(tokenizer):
-    pieces = tokenizer.convert_ids_to_tokens(tokenizer("O12 2024").input_ids)
-    assert [piece for piece in pieces if any(sign.isdigit() for sign in piece)] == ["1", "2", "2", "0", "2", "4"]
+    """Also where the texts hold some number over and over."""
+    for trained in (tokenizer, train_tokenizer(["O12 2024 12 2024"] * 20, 300)):
+        pieces = trained.convert_ids_to_tokens(trained("O12 2024").input_ids)
+        assert [piece for piece in pieces if any(sign.isdigit() for sign in piece)] == ["1", "2", "2", "0", "2", "4"]
     first, twelfth = (tokenizer.convert_ids_to_tokens(tokenizer(f"= O{n}").input_ids[:-1]) for n in (1, 12))
     assert twelfth == [*first, "2"]
 

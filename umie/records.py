@@ -208,12 +208,18 @@ def read_jsonl(path: str | Path, images: str | Path | None = None) -> Iterator[R
     Raises:
         UmieError: a line cannot be read as a record; the message names file, line and value.
     """
+    for _, record in read_numbered_jsonl(path, images):
+        yield record
+
+
+def read_numbered_jsonl(path: str | Path, images: str | Path | None = None) -> Iterator[tuple[int, Record]]:
+    """Yield the records of a JSONL file as ``read_jsonl`` does, each with the number of its line."""
     folder = str(images if images is not None else Path(path).parent)
     for number, line in read_lines(Path(path)):
         if line.strip():
             with at(f"{path}:{number}"):
                 record = replace(record_from_json(line), image_folder=folder)
-            yield record
+            yield number, record
 
 
 def write_jsonl(path: str | Path, records: Iterable[Record]) -> None:

@@ -99,6 +99,17 @@ def test_logits_do_not_depend_on_the_batch(decoder, fused, labels):
             torch.testing.assert_close(expected[row], alone[0], atol=1e-5, rtol=1e-5)
 
 
+def test_generated_tokens_do_not_depend_on_the_batch(decoder, fused):
+    states = torch.cat([fused.states, torch.zeros_like(fused.states)], dim=1)
+    mask = torch.cat([fused.mask, torch.zeros_like(fused.mask)], dim=1)
+    states = states.masked_fill(~mask[..., None], 100.0)
+    options = {"max_new_tokens": 6, "min_new_tokens": 6, "do_sample": False}
+    found = decoder.generate(FusedStates(states, mask), **options)
+    for row, length in enumerate(LENGTHS):
+        one = FusedStates(fused.states[row : row + 1, :length], fused.mask[row : row + 1, :length])
+        assert torch.equal(decoder.generate(one, **options)[0], found[row])
+
+
 def test_every_real_state_is_attended_over(decoder, fused, labels):
     """Also states behind the text, where a fusion appends the picture."""
     extra = torch.randn(3, 2, fused.states.shape[2], generator=torch.Generator().manual_seed(2))

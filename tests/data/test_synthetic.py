@@ -168,6 +168,16 @@ def test_regions_are_where_the_icons_are(sample):
         assert rest.getcolors() == [(SIZE[0] * SIZE[1], ground)]
 
 
+def test_regions_come_in_random_order(sample):
+    """The index of a region says nothing about its place."""
+    pairs = []
+    for scene in sample:
+        for index, region in enumerate(scene.record.regions):
+            pairs.append((index, (centre(region) < 0.5, region.box[1] + region.box[3] < 1)))
+    assert chi2_contingency(table(pairs)).pvalue > ALPHA
+    assert len(set(pairs)) == 16
+
+
 def test_pictures_of_names(sample):
     for scene in annotated(sample, "mner")[:300]:
         shown = [icon for icon in icons_of(scene) if icon in NAME_ICONS.values()]

@@ -47,7 +47,7 @@ def _forget_plugins():
         registry._parts.update(parts)
 
 
-def write_grid(folder: Path, **changes) -> Path:
+def write_small_grid(folder: Path, **changes) -> Path:
     """Write the small grid with other values for some keys; a value of ... leaves the key out."""
     grid = {**copy.deepcopy(SMALL), **changes}
     path = folder / "grid.yaml"
@@ -55,10 +55,16 @@ def write_grid(folder: Path, **changes) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def write_grid():
+    """Write the small grid into a folder: ``write_grid(folder, seeds=[1])``."""
+    return write_small_grid
+
+
 @pytest.fixture
 def grid_file(tmp_path):
     """Write the small grid into the test's folder: ``grid_file(seeds=[1])``."""
-    return lambda **changes: write_grid(tmp_path, **changes)
+    return lambda **changes: write_small_grid(tmp_path, **changes)
 
 
 class Recorder:
@@ -162,7 +168,7 @@ def read_lines(output: Path) -> list[dict]:
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory) -> Finished:
     folder = tmp_path_factory.mktemp("finished")
-    path = write_grid(folder)
+    path = write_small_grid(folder)
     output = folder / "run"
     command = subprocess.run(
         [str(UMIE), "ablate", str(path), "--output", str(output)],

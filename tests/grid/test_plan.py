@@ -95,12 +95,12 @@ def test_no_such_file(tmp_path):
         pytest.param({"fusion": {"name": ["gated"]}}, "fusion", id="fusion-name-is-a-list"),
         pytest.param({"fusion": []}, "fusion", id="fusion-empty"),
         pytest.param({"fusion": {"name": "gated", "gaet": 1}}, "'gaet'. Did you mean 'gate'?", id="option"),
-        pytest.param({"fusion": {"name": "gated", "gate": "wide"}}, "gate is 'wide': give 'dynamic' or a", id="gate"),
-        pytest.param({"fusion": {"name": "gated", "residual": "x"}}, "residual is 'x': give one of paper", id="residual"),
+        pytest.param({"fusion": {"name": "gated", "gate": "wide"}}, "gate is 'wide': give ", id="gate"),
+        pytest.param({"fusion": {"name": "gated", "residual": "x"}}, "residual is 'x': give ", id="residual"),
         pytest.param({"fusion": {"name": "gated", "dropout": "x"}}, "dropout", id="dropout"),
-        pytest.param({"encoder": {"name": "tiny", "crop_size": 0}}, "crop_size is 0: give 1 or more", id="crop-size"),
+        pytest.param({"encoder": {"name": "tiny", "crop_size": 0}}, "crop_size is 0: give ", id="crop-size"),
         pytest.param({"visual_embedding": {"layers": 1}}, "'layers'. Did you mean 'num_layers'?", id="embedding-key"),
-        pytest.param({"visual_embedding": {"num_layers": -1}}, "num_layers is -1: give 0 or more", id="embedding"),
+        pytest.param({"visual_embedding": {"num_layers": -1}}, "num_layers is -1: give ", id="embedding"),
         pytest.param({"training": {"steps": 0}}, "training: steps is 0: give ", id="steps"),
         pytest.param({"training": {"stps": 1}}, "'stps'. Did you mean 'steps'?", id="training-key"),
         pytest.param({"training": 3}, "training is 3: expected a mapping", id="training-number"),
@@ -111,8 +111,8 @@ def test_no_such_file(tmp_path):
         pytest.param({"data": {"train": "a.jsonl"}}, "data format", id="no-format"),
         pytest.param({"data": {**DATA, "imges": "x"}}, "'imges'. Did you mean 'images'?", id="data-key"),
         pytest.param({"mean_over": ["mre"], "tasks": ["mner"]}, "mean_over: 'mre'. Choices: mner", id="mean-over"),
-        pytest.param({"workers": 0}, "workers is 0: give a whole number, 1 or more", id="workers"),
-        pytest.param({"workers": "two"}, "workers is 'two': give a whole number", id="workers-word"),
+        pytest.param({"workers": 0}, "workers is 0: give ", id="workers"),
+        pytest.param({"workers": "two"}, "workers is 'two': give ", id="workers-word"),
         pytest.param({"seeds": ["a"]}, "seeds is ['a']: give whole numbers", id="seeds"),
         pytest.param({"seeds": [0, -1]}, "seeds is [0, -1]: give whole numbers", id="seeds-negative"),
         pytest.param({"seeds": [0.5]}, "seeds is [0.5]: give whole numbers", id="seeds-fraction"),
@@ -128,7 +128,7 @@ def test_no_such_file(tmp_path):
         pytest.param({"warm_start": 3}, "warm_start is 3: expected a mapping", id="warm-number"),
         pytest.param({"evaluation": {"splt": "dev"}}, "'splt'. Did you mean 'split'?", id="evaluation"),
         pytest.param({"evaluation": {"split": "train"}}, "split 'train'. Choices: dev, test", id="split"),
-        pytest.param({"evaluation": {"batch_size": 0}}, "batch_size is 0: give a whole number", id="batch-size"),
+        pytest.param({"evaluation": {"batch_size": 0}}, "batch_size is 0: give ", id="batch-size"),
         pytest.param({"evaluation": {"generation": 3}}, "generation", id="generation-number"),
         pytest.param({"evaluation": {"generation": {"num_beans": 2}}}, "num_beans", id="generation-key"),
         pytest.param({"missing_pictures": "skip"}, "Unknown policy for missing pictures 'skip'", id="policy"),
@@ -178,6 +178,7 @@ HASHED = {
     "visual-embedding": {"visual_embedding": {"num_layers": 1}},
     "seed": {"seeds": [1]},
     "tasks": {"tasks": ["mner", "mre"]},
+    "order-of-tasks": {"tasks": ["mner", "mre", "meae", "med"]},  # and so of the queries that batches are drawn from
     "task-option": {"tasks": {"mner": {"variant": "I1"}, "mre": {}, "med": {}, "meae": {}}},
     "training": {"training": {"steps": 4, "batch_size": 4}},
     "multipliers": {"training": {"steps": 3, "batch_size": 4, "learning_rate_multipliers": {"fusion": 0.5}}},
@@ -199,18 +200,23 @@ NOT_HASHED = {
 }
 
 
+@pytest.fixture(scope="module")
+def gated_hash(tmp_path_factory, write_grid):
+    """The hash of the small grid's cell with the gated fusion."""
+    (cell,) = cells_of(write_grid(tmp_path_factory.mktemp("gated"), fusion=["gated"]))
+    return cell.hash
+
+
 @pytest.mark.parametrize("changes", HASHED.values(), ids=HASHED)
-def test_the_hash_changes_with_what_the_result_depends_on(grid_file, changes):
-    (before,) = cells_of(grid_file(fusion=["gated"]))
+def test_the_hash_changes_with_what_the_result_depends_on(grid_file, gated_hash, changes):
     (after,) = cells_of(grid_file(**{"fusion": ["gated"], **changes}))
-    assert after.hash != before.hash
+    assert after.hash != gated_hash
 
 
 @pytest.mark.parametrize("changes", NOT_HASHED.values(), ids=NOT_HASHED)
-def test_the_hash_stays_with_what_the_result_does_not_depend_on(grid_file, changes):
-    (before,) = cells_of(grid_file(fusion=["gated"]))
+def test_the_hash_stays_with_what_the_result_does_not_depend_on(grid_file, gated_hash, changes):
     (after,) = cells_of(grid_file(**{"fusion": ["gated"], **changes}))
-    assert after.hash == before.hash
+    assert after.hash == gated_hash
 
 
 def test_the_hash_changes_with_the_data(grid_file):

@@ -249,11 +249,12 @@ def test_a_single_seed_has_a_mean_and_an_empty_interval(grid_run, tmp_path):
 
 
 def test_labels_with_signs_of_their_own_keep_table_and_csv_whole(grid_run, tmp_path):
-    fusion = [{"name": "gated", "label": 'a|b, "c"'}, "text_only"]
-    run = grid_run({('a|b, "c"', 0): {"mner": 0.5, "mre": 0.5}, ("text_only", 0): SCORES["text_only", 0]}, fusion=fusion)
+    label = 'a|b, "c"'
+    scores = {(label, 0): {"mner": 0.5, "mre": 0.5}, ("text_only", 0): SCORES["text_only", 0]}
+    run = grid_run(scores, fusion=[{"name": "gated", "label": label}, "text_only"])
     markdown = write_report(run, tmp_path)
     line = next(csv.DictReader(io.StringIO((tmp_path / "table.csv").read_text())))
-    assert line["variant"] == 'a|b, "c"'
+    assert line["variant"] == label
     rows_of_table = markdown[markdown.index("\n|") + 1 :].split("\n\n", 1)[0].splitlines()
     assert len({row.replace("\\|", "").count("|") for row in rows_of_table}) == 1
 

@@ -273,14 +273,14 @@ def test_crashed_cells_are_told_kept_apart_and_tried_again(finished, grid_file, 
         figure.load()
 
 
-def test_a_cell_that_prints_what_is_no_text_harms_no_other(finished, grid_file, run, tmp_path):
+def test_a_cell_that_prints_what_is_no_text_is_a_cell_like_any_other(finished, grid_file, run, tmp_path):
     output = finished.copy(tmp_path, results=False)
     body = "os.write(1, b'\\xff\\xfe\\n{\"event\": 3}\\n[]\\n'); os._exit(9)"
-    path = grid_file(fusion=["babbles", "text_only"], plugins=[write_plugin(tmp_path, "babbles", body)])
-    done, _ = run(path, output)
-    lines = {line["variant"]: line for line in done.results.values()}
-    assert lines["babbles"]["error"] == "the process ended with exit code 9"
-    assert lines["text_only"]["status"] == "ok"
+    path = grid_file(fusion=["babbles"], plugins=[write_plugin(tmp_path, "babbles", body)])
+    _, recorder = run(path, output)
+    (line,) = lines_of(output)
+    assert (line["status"], line["error"]) == ("crashed", "the process ended with exit code 9")
+    assert recorder.finished["babbles, seed 0"] == line
 
 
 def test_a_warm_start_that_crashes_is_one_error(finished, grid_file, umie, tmp_path):
@@ -329,9 +329,7 @@ needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="fi
 
 
 @needs_proc
-def test_a_killed_grid_takes_its_cells_along_and_goes_on_where_it_was(
-    finished, grid_file, start_umie, run, tmp_path
-):
+def test_a_killed_grid_takes_its_cells_along_and_goes_on_where_it_was(finished, grid_file, start_umie, run, tmp_path):
     output = finished.copy(tmp_path, results=False)
     path = grid_file(workers=1)
     grid = start_umie("ablate", path, "--output", output)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from umie.data import registry
 from umie.data._text import refuse_regions
-from umie.records import Record, read_jsonl
+from umie.records import Record, read_numbered_jsonl
 
 
 @registry.register("jsonl")
 def read(path: str | Path, *, images: str | Path | None = None, regions: str | Path | None = None) -> Iterator[Record]:
-    """Yield the records of a JSONL file, which holds its regions itself.
+    """Yield the records of a JSONL file, which holds its regions itself; one without a name is named by its line.
 
     Args:
         path: the file.
@@ -23,4 +24,5 @@ def read(path: str | Path, *, images: str | Path | None = None, regions: str | P
         UmieError: a line cannot be read as a record, or ``regions`` is given.
     """
     refuse_regions(path, regions, "jsonl")
-    yield from read_jsonl(path, images)
+    for number, record in read_numbered_jsonl(path, images):
+        yield record if record.id else replace(record, id=f"{Path(path).name}:{number}")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,11 @@ from umie import data as formats
 from umie import tasks as all_tasks
 from umie.data.synthetic import LABELS, SPLITS, SyntheticConfig, ceilings, write_synthetic
 from umie.encoders.pictures import open_picture
-from umie.errors import UmieError, UnknownNameError, check_keys
+from umie.errors import UmieError, check_keys
 from umie.files import atomic_write
 from umie.grid.plan import GridConfig, hash_of
 from umie.records import Record, read_jsonl, write_jsonl
 
-FILE_KEYS = ("format", *SPLITS, "images", "regions", "max_records")
 OnItem = Callable[[str], None]
 
 
@@ -29,7 +29,7 @@ class GridData:
 
     Args:
         files: the JSONL file of each split.
-        images: folder of the pictures.
+        images: folder of each split's pictures; None where they are given by paths of their own.
         tasks: name and options of each task, with its label schema filled in.
         ceilings: of text alone, by task, where the distribution is known.
         is_synthetic: whether this is the embedded data set.
@@ -40,7 +40,7 @@ class GridData:
     """
 
     files: Mapping[str, str]
-    images: str | None
+    images: Mapping[str, str | None]
     tasks: Mapping[str, Mapping[str, Any]]
     ceilings: Mapping[str, float]
     is_synthetic: bool
@@ -51,7 +51,7 @@ class GridData:
 
     def read(self, split: str) -> list[Record]:
         """Return the records of a split."""
-        return list(read_jsonl(self.files[split], images=self.images))
+        return list(read_jsonl(self.files[split], images=self.images[split]))
 
 
 def prepare_data(grid: GridConfig, root: Path, output: Path, on_item: OnItem = lambda what: None) -> GridData:
@@ -68,13 +68,9 @@ def prepare_data(grid: GridConfig, root: Path, output: Path, on_item: OnItem = l
             that is missing or cannot be read (under the policy ``error``), a record without an annotation.
     """
     options = dict(grid.data)
-    kind = options.pop("format", None)
-    choices = ["synthetic", *formats.registry.names()]
-    if kind not in choices:
-        raise UnknownNameError("data format", kind, choices)
+    kind = options.pop("format")
     if kind == "synthetic":
         return _synthetic(grid, options, output, on_item)
-    check_keys("data key", options, FILE_KEYS)
     splits = {split: _read_split(kind, split, options, root) for split in SPLITS if options.get(split) is not None}
     for split in ("train", grid.evaluation.split):
         if not splits.get(split):
@@ -86,10 +82,11 @@ def prepare_data(grid: GridConfig, root: Path, output: Path, on_item: OnItem = l
         on_item(f"checking {split}")
         _check_labels(tasks, records)
         num_pictures[split] = _check_pictures(records, grid.missing_pictures, digest)
-    for task in tasks:
+    for name, task_options in tasks.items():
+        task = all_tasks.registry.build(name, **task_options)
         for split in ("train", grid.evaluation.split):
-            if not any(record.annotated_for(task) for record in splits[split]):
-                raise UmieError(f"no record of {split!r} is annotated for the task {task!r}: leave it out of `tasks`")
+            if not any(record.annotated_for(name) and task.queries(record) for record in splits[split]):
+                raise UmieError(f"no record of {split!r} is annotated for the task {name!r}: leave it out of `tasks`")
     folder = output / "data"
     files = {}
     for split, records in splits.items():
@@ -97,10 +94,10 @@ def prepare_data(grid: GridConfig, root: Path, output: Path, on_item: OnItem = l
         write_jsonl(files[split], records)
         digest.update(Path(files[split]).read_bytes())
     trained = {record.text for record in splits["train"]}
-    images = next(
-        (record.image_folder for records in splits.values() for record in records if record.image_folder),
-        None,
-    )
+    images = {
+        split: next((record.image_folder for record in records if record.image_folder), None)
+        for split, records in splits.items()
+    }
     return GridData(
         files=files,
         images=images,
@@ -119,7 +116,6 @@ def prepare_data(grid: GridConfig, root: Path, output: Path, on_item: OnItem = l
 
 
 def _synthetic(grid: GridConfig, options: dict[str, Any], output: Path, on_item: OnItem) -> GridData:
-    check_keys("data key", options, [item.name for item in fields(SyntheticConfig)])
     try:
         config = SyntheticConfig(**options)
     except UmieError as error:
@@ -139,7 +135,7 @@ def _synthetic(grid: GridConfig, options: dict[str, Any], output: Path, on_item:
     known = ceilings(config)
     return GridData(
         files={split: str(folder / f"{split}.jsonl") for split in SPLITS},
-        images=str(folder),
+        images=dict.fromkeys(SPLITS, str(folder)),
         tasks=wanted,
         ceilings={name: known[name] for name in grid.tasks},
         is_synthetic=True,
@@ -156,17 +152,18 @@ def _read_split(kind: str, split: str, options: Mapping[str, Any], root: Path) -
         if not folder.is_dir():
             raise UmieError(f"data: {key} is {folder}: no such folder (relative paths start from {root})")
     path = root / str(options[split])
-    limits = options.get("max_records") or {}
+    limits = options.get("max_records")
+    if isinstance(limits, dict):
+        check_keys("split in max_records:", limits, SPLITS)
     limit = limits.get(split) if isinstance(limits, dict) else limits
-    if limit is not None and (not isinstance(limit, int) or limit < 1):
-        raise UmieError(f"data: max_records is {limits!r}: give a whole number, or one for each split")
+    if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 1):
+        raise UmieError(f"data: max_records is {limits!r}: give a whole number, 1 or more, or one for each split")
     read: Any = formats.registry.get(kind)
-    records: list[Record] = []
-    for index, record in enumerate(read(path, **folders)):
-        if limit is not None and len(records) == limit:
-            break
-        records.append(record if record.id else replace(record, id=f"{path.name}:{index + 1}"))
-    return records
+    records = itertools.islice(read(path, **folders), limit)
+    return [
+        record if record.id else replace(record, id=f"{path.name}, record {number}")
+        for number, record in enumerate(records, start=1)
+    ]
 
 
 def _label_schemas(tasks: Mapping[str, Mapping[str, Any]], records: Iterable[Record]) -> dict[str, Mapping[str, Any]]:

@@ -20,6 +20,7 @@ from umie.errors import UmieError, UnknownNameError, check_keys, check_whole
 
 T = TypeVar("T")
 
+SPLITS = ("train", "dev", "test")
 SLOTS = ("encoder", "visual_embedding", "fusion", "decoder", "training")
 
 
@@ -37,6 +38,11 @@ class WarmStart:
     training: Mapping[str, Any] = field(default_factory=dict)
     records: int | None = None
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.records is not None:
+            check_whole("records", self.records, 3)
+        check_whole("seed", self.seed, 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +63,9 @@ class Evaluation:
         if self.split not in ("dev", "test"):
             raise UnknownNameError("evaluation split", self.split, ("dev", "test"))
         check_whole("batch_size", self.batch_size, 1)
+        from transformers import GenerationConfig
+
+        check_keys("option of generate:", _mapping("generation", self.generation), GenerationConfig().to_dict())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +140,7 @@ def read_grid(path: str | Path) -> GridConfig:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UmieError(f"{path}: cannot read the grid file: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise UmieError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
     try:
         return _grid(data, path)
@@ -168,6 +177,7 @@ def plan_cells(grid: GridConfig, fingerprint: str) -> list[Cell]:
                 "warm_start": None if grid.warm_start is None else dataclasses.asdict(grid.warm_start),
                 "evaluation": dataclasses.asdict(grid.evaluation),
                 "missing_pictures": grid.missing_pictures,
+                "files": _files_of(grid, parts),
             }
             cells.append(Cell(variant, seed, parts, training, hash_of(depends_on)))
     hashes = [cell.hash for cell in cells]
@@ -189,7 +199,8 @@ def load_plugins(paths: Sequence[str]) -> None:
     Raises:
         UmieError: a file is not there, or fails.
     """
-    for path in map(Path, paths):
+    for name in paths:
+        path = Path(name)
         spec = importlib.util.spec_from_file_location(f"umie_plugin_{path.stem}", path)
         if spec is None or spec.loader is None or not path.is_file():
             raise UmieError(f"plugin {path}: no such Python file")
@@ -197,8 +208,9 @@ def load_plugins(paths: Sequence[str]) -> None:
         sys.modules[spec.name] = module
         try:
             spec.loader.exec_module(module)
-        except Exception as error:
-            raise UmieError(f"plugin {path}: {type(error).__name__}: {error}") from error
+        except (Exception, SystemExit) as error:
+            message = " ".join(str(error).split())
+            raise UmieError(f"plugin {path}: {type(error).__name__}: {message}") from error
 
 
 def _grid(data: Any, path: Path) -> GridConfig:
@@ -212,16 +224,17 @@ def _grid(data: Any, path: Path) -> GridConfig:
             raise UmieError(f"the grid file lacks {key!r}")
     values = dict(data)
     values["name"] = str(data.get("name", path.stem))
-    values["plugins"] = [str(path.parent / plugin) for plugin in _as_list(data.get("plugins"))]
+    values["plugins"] = [str(path.parent / str(plugin)) for plugin in _as_list(data.get("plugins"))]
     load_plugins(values["plugins"])
     values["data"] = _mapping("data", data["data"])
+    _check_data_keys(values["data"])
     values["tasks"] = _tasks(data["tasks"])
     for slot, default in (("encoder", "tiny"), ("fusion", "gated"), ("decoder", "tiny")):
-        values[slot] = _as_list(data.get(slot, default))
+        values[slot] = _parts(slot, data.get(slot, default))
     for slot in ("visual_embedding", "training"):
-        values[slot] = [_mapping(slot, options) for options in _as_list(data.get(slot) or {})]
+        values[slot] = [_mapping(slot, options) for options in _as_list(data.get(slot) or {})] or [{}]
     values["seeds"] = _as_list(data.get("seeds", 0))
-    if not all(isinstance(seed, int) and seed >= 0 for seed in values["seeds"]):
+    if not values["seeds"] or not all(isinstance(seed, int) and seed >= 0 for seed in values["seeds"]):
         raise UmieError(f"seeds is {values['seeds']!r}: give whole numbers, 0 or more")
     for options in values["training"]:
         _dataclass("training", TrainingConfig, _without_label(options))
@@ -253,7 +266,7 @@ def _check_parts(grid: GridConfig) -> None:
     from umie.model import UmieConfig, UmieModel
 
     for options in grid.visual_embedding:
-        widths = {"feature_dim": 8, "d_model": 8, "num_heads": 1}
+        widths = {"feature_dim": 8, "d_model": 8, "num_heads": 1, "head_dim": 8}
         _dataclass("visual_embedding", VisualEmbeddingConfig, {**widths, **_without_label(options)})
     for encoder in grid.encoder:
         options = resolve_parts(_without_label(encoder), "gated", "tiny")["encoder"]
@@ -264,7 +277,47 @@ def _check_parts(grid: GridConfig) -> None:
             UmieModel(UmieConfig(**resolve_parts(*slots), visual_embedding=visual_embedding))
 
 
+def _check_data_keys(data: Mapping[str, Any]) -> None:
+    from umie import data as formats
+    from umie.data.synthetic import SyntheticConfig
+
+    kind = data.get("format")
+    choices = ["synthetic", *formats.registry.names()]
+    if kind not in choices:
+        raise UnknownNameError("data format", kind, choices)
+    known = (
+        [item.name for item in dataclasses.fields(SyntheticConfig)]
+        if kind == "synthetic"
+        else [*SPLITS, "images", "regions", "max_records"]
+    )
+    check_keys("data key", data, ["format", *known])
+
+
+def _files_of(grid: GridConfig, parts: Mapping[str, Mapping[str, Any]]) -> list[Any]:
+    """Return what tells a changed plugin, checkpoint folder or weight file from the one before."""
+    files: list[Any] = [hashlib.sha256(Path(plugin).read_bytes()).hexdigest() for plugin in grid.plugins]
+    for options in parts.values():
+        for key in ("source", "weights", "pretrained"):
+            path = Path(str(options.get(key, "")))
+            if options.get(key) and path.exists():
+                below = sorted(path.rglob("*")) if path.is_dir() else [path]
+                files += [(item.name, item.stat().st_size, item.stat().st_mtime_ns) for item in below]
+    return files
+
+
+def _parts(slot: str, value: Any) -> list[Any]:
+    parts = _as_list(value)
+    for part in parts:
+        if not isinstance(part, str | dict) or (isinstance(part, dict) and not isinstance(part.get("name", ""), str)):
+            raise UmieError(f"{slot} is {part!r}: give a name, or a mapping with name and options")
+    if not parts:
+        raise UmieError(f"{slot} is empty: give one part, or a list of parts to vary")
+    return parts
+
+
 def _tasks(value: Any) -> dict[str, dict[str, Any]]:
+    if not isinstance(value, dict) and not all(isinstance(name, str) for name in _as_list(value)):
+        raise UmieError(f"tasks is {value!r}: give a list of names, or a mapping from names to options")
     named = value if isinstance(value, dict) else {name: {} for name in _as_list(value)}
     checked = {}
     for name, options in named.items():

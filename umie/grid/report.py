@@ -256,6 +256,7 @@ def _data_facts(run: GridRun) -> str:
 
 
 def _markdown_table(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    body = [[value.replace("|", "\\|") for value in line] for line in body]
     columns = [max(len(str(line[index])) for line in [header, *body]) for index in range(len(header))]
     lines = [header, ["-" * width for width in columns], *body]
     return "\n".join(

@@ -184,6 +184,21 @@ def test_a_file_of_another_configuration(build, tmp_path):
         UmieModel.from_pretrained(tmp_path)
 
 
+@pytest.mark.parametrize("fault", ["no folder", "damaged", "another shape"])
+def test_a_folder_that_cannot_be_loaded(build, tmp_path, fault):
+    folder = tmp_path / "variant"
+    if fault != "no folder":
+        model, _ = build({"name": "gated"})
+        model.save_pretrained(folder)
+    if fault == "damaged":
+        (folder / "model.safetensors").write_bytes(b"not a safetensors file")
+    if fault == "another shape":
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({**config, "encoder": {"name": "tiny", "crop_size": 3}}))
+    with pytest.raises(UmieError, match=str(folder)):
+        UmieModel.from_pretrained(folder)
+
+
 @every_fusion
 def test_features_in_equal_pictures_in(build, records, fusion):
     model, processor = build(fusion)

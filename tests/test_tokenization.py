@@ -39,8 +39,10 @@ def test_any_text_comes_back(tokenizer, bare, text):
 
 
 @pytest.mark.parametrize("text", ["</s>", "a </s> b", "<pad>", "x<unk>y", "<pad></s><unk>"])
-def test_a_text_that_spells_a_special_token_comes_back(tokenizer, text):
+def test_a_text_that_spells_a_special_token_comes_back(tokenizer, tmp_path, text):
     check_lossless(tokenizer, text)
+    tokenizer.save_pretrained(tmp_path)
+    check_lossless(AutoTokenizer.from_pretrained(tmp_path), text)
 
 
 def test_special_tokens_are_those_of_t5(tokenizer, bare):

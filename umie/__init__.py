@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-_PACKAGES = ("data", "decoders", "encoders", "fusion", "grid", "records", "tasks")
+_PACKAGES = ("data", "decoders", "encoders", "evaluation", "fusion", "grid", "records", "tasks", "training")
 _NAMES = {
     "Record": "umie.records",
     "Registry": "umie.registry",
@@ -32,14 +32,16 @@ __all__ = [
     "data",
     "decoders",
     "encoders",
+    "evaluation",
     "fusion",
     "grid",
     "records",
     "tasks",
+    "training",
 ]
 
 if TYPE_CHECKING:
-    from umie import data, decoders, encoders, fusion, grid, records, tasks
+    from umie import data, decoders, encoders, evaluation, fusion, grid, records, tasks, training
     from umie.composition import compose
     from umie.errors import UmieError
     from umie.model import UmieConfig, UmieModel

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -40,7 +41,8 @@ def main() -> None:
     try:
         app()
     except UmieError as error:
-        err.print(f"umie: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        message = " ".join(str(error).split())
+        err.print(f"umie: {message}", style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(2)
     except OSError as error:  # a full disk, a folder that cannot be written
         err.print(f"umie: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
@@ -98,7 +100,10 @@ def ablate(
         Path | None,
         typer.Option(help="Folder that relative paths of `data` start from; by default the grid file's."),
     ] = None,
-    output: Annotated[Path | None, typer.Option(help="Folder for results; by default runs/<name of the grid>.")] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(help="Folder for results; by default runs/<name of the grid>, with --split in its name."),
+    ] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Cells that run at a time.")] = None,
     split: Annotated[
         str | None,
@@ -123,11 +128,12 @@ def ablate(
     root = grid_file.parent if data is None else data
     if not root.is_dir():
         raise UmieError(f"--data {root}: no such folder")
-    output = Path("runs") / grid.name if output is None else output
+    if output is None:
+        output = Path("runs") / (grid.name if split is None else f"{grid.name}-{split}")
     if plan:
-        with _Display() as display:
-            planned_data, cells = prepare(grid, root, output, display)
-        results = read_results(output, cells)
+        with _Display() as display, tempfile.TemporaryDirectory() as scratch:
+            planned_data, cells = prepare(grid, root, Path(scratch), display)
+        results = read_results(output, cells, mend=False)
         table = Table("cell", "variant", "seed", "state")
         for cell in cells:
             state = results.get(cell.hash, {}).get("status", "to run")

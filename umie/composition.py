@@ -48,6 +48,9 @@ def compose(
             data set (byte-level, so that any text can be written with it).
         processor_options: further options of UmieProcessor.
 
+    Returns:
+        The model, in evaluation mode, and its processor.
+
     Raises:
         UmieError: an unknown name or option, or a checkpoint that cannot be read.
     """
@@ -60,6 +63,7 @@ def compose(
     config = UmieConfig(**parts, visual_embedding=dict(visual_embedding or {}))
     model = UmieModel(config)
     model.load_part_weights()
+    model.eval()
     processor = UmieProcessor(tokenizer, parts["encoder"], tasks, **processor_options)
     return model, processor
 

@@ -57,6 +57,18 @@ def check_positive(name: str, value: object) -> None:
         raise UmieError(f"{name} is {value!r}: give a number above 0")
 
 
+def check_flag(name: str, value: object) -> None:
+    """Raise UmieError, naming the field, unless ``value`` is True or False."""
+    if not isinstance(value, bool):
+        raise UmieError(f"{name} is {value!r}: give true or false")
+
+
+def check_text(name: str, value: object) -> None:
+    """Raise UmieError, naming the field, unless ``value`` is a string or None."""
+    if not isinstance(value, str | None):
+        raise UmieError(f"{name} is {value!r}: give a string")
+
+
 def check_choice(name: str, value: object, choices: Iterable[str]) -> None:
     """Raise UmieError, naming the field, unless ``value`` is one of the choices."""
     choices = list(choices)

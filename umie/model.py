@@ -242,6 +242,8 @@ class UmieModel(PreTrainedModel):
 
 
 def _construct(registry: Registry[Any], options: Mapping[str, Any], widths: Mapping[str, Any] | None = None) -> Any:
+    if widths and "d_model" in options:
+        raise UmieError(f"{registry.kind}: d_model is the decoder's and cannot be set")
     options = {**(widths or {}), **options}
     name = options.pop("name")
     return registry.construct(name, options)

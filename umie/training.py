@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 
-from umie.errors import UmieError, check_positive, check_share, check_whole
+from umie.errors import UmieError, check_flag, check_positive, check_share, check_whole
 from umie.model import UmieModel
-from umie.processor import UmieProcessor
+from umie.processor import IGNORED, UmieProcessor
 from umie.query_dataset import QueryDataset
 
 OnStep = Callable[[int, int, float], None]  # step, of how many, loss
@@ -55,6 +56,7 @@ class TrainingConfig:
             check_share(name, getattr(self, name), below_one=True)
         if isinstance(self.weight_decay, str | bool) or not 0 <= self.weight_decay < float("inf"):
             raise UmieError(f"weight_decay is {self.weight_decay!r}: give 0 or more")
+        check_flag("initialise_fusion", self.initialise_fusion)
         multipliers: Any = self.learning_rate_multipliers
         if not isinstance(multipliers, Mapping):
             raise UmieError(f"learning_rate_multipliers is {multipliers!r}: give a mapping of prefixes to factors")
@@ -89,7 +91,7 @@ def train(
     measured = {}
     if config.initialise_fusion:
         first = processor.collate([dataset[index] for index in range(min(len(dataset), 4 * config.batch_size))])
-        inputs: dict[str, Any] = {name: value for name, value in first.items() if name != "labels"}
+        inputs: dict[str, Any] = {name: value.to(model.device) for name, value in first.items() if name != "labels"}
         measured = model.initialise_fusion(**inputs)
     with tempfile.TemporaryDirectory() as folder:
         arguments = TrainingArguments(
@@ -101,7 +103,6 @@ def train(
             warmup_steps=round(config.warmup_share * config.steps),
             weight_decay=config.weight_decay,
             max_grad_norm=config.max_grad_norm,
-            label_smoothing_factor=config.label_smoothing,
             seed=seed,
             save_strategy="no",
             eval_strategy="no",
@@ -115,6 +116,7 @@ def train(
             model,
             arguments,
             multipliers=config.learning_rate_multipliers,
+            label_smoothing=config.label_smoothing,
             train_dataset=dataset,
             data_collator=processor.collate,
             callbacks=[_Progress(on_step)],
@@ -136,7 +138,7 @@ def visual_gradient(model: UmieModel, batch: Mapping[str, Tensor]) -> float:
         for parameter in part.parameters()
         if parameter.requires_grad
     ]
-    loss = model(**batch).loss
+    loss = model(**{name: value.to(model.device) for name, value in batch.items()}).loss
     if not parameters or loss is None:
         return 0.0
     gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
@@ -147,10 +149,23 @@ def visual_gradient(model: UmieModel, batch: Mapping[str, Tensor]) -> float:
 class _Trainer(Trainer):
     """A Trainer whose optimizer has a group of parameters for each learning rate."""
 
-    def __init__(self, *args: Any, multipliers: Mapping[str, float], **kwargs: Any) -> None:
+    def __init__(self, *args: Any, multipliers: Mapping[str, float], label_smoothing: float, **kwargs: Any) -> None:
         self.multipliers = multipliers
+        self.smoothing = label_smoothing
         self.optimizer: torch.optim.Optimizer | None = None
         super().__init__(*args, **kwargs)
+
+    def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **kwargs: Any) -> Any:
+        outputs = model(**inputs)
+        loss = outputs.loss
+        if self.smoothing:  # not by the Trainer, which keeps the labels from the decoder that shifts them
+            loss = F.cross_entropy(
+                outputs.logits.flatten(0, 1),
+                inputs["labels"].flatten(),
+                ignore_index=IGNORED,
+                label_smoothing=self.smoothing,
+            )
+        return (loss, outputs) if return_outputs else loss
 
     def create_optimizer(self, model: Any = None) -> Any:
         if self.optimizer is None:

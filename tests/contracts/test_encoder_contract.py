@@ -201,10 +201,14 @@ def test_bad_input_is_named(encoder, pictures, tmp_path):
 
 
 def test_half_precision_weights(case, pictures):
-    """A model loaded in bfloat16 is given pictures in float32 all the same."""
+    """A model loaded in bfloat16 is given pictures and boxes in float32 all the same; the boxes stay exact."""
     encoder = build(*case).to(torch.bfloat16)
+    box = (0.5019, 0.5019, 0.5621, 0.5621)
+    rounded = tuple(torch.tensor(box).to(torch.bfloat16).tolist())
     with torch.no_grad():
-        found = encoder.encode(pictures[:1], [[LEFT]])
+        found = encoder.encode(pictures[:1], [[box, rounded]])
     assert found.features.dtype == torch.bfloat16
     assert found.features.isfinite().all()
-    assert found.features.any()
+    assert found.features[0].any(dim=-1).all()
+    assert found.boxes[0, 1].tolist() == torch.tensor(box).tolist()
+    assert not torch.equal(found.features[0, 1], found.features[0, 2])

@@ -82,6 +82,12 @@ class T5DecoderConfig(DecoderConfig):
     config: Mapping[str, Any] | None = None
     overrides: Mapping[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.source, str):
+            raise UmieError(f"source is {self.source!r}: give a preset, a folder or a hub name")
+        if not isinstance(self.overrides, Mapping):
+            raise UmieError(f"overrides is {self.overrides!r}: give a mapping of T5 options")
+
 
 @registry.register("t5")
 class T5Decoder(Decoder):
@@ -92,7 +98,12 @@ class T5Decoder(Decoder):
     def __init__(self, config: T5DecoderConfig) -> None:
         super().__init__()
         self.config = config
-        self.seq2seq: T5ForConditionalGeneration = _shape(_t5_config(config))
+        t5_config = _t5_config(config)
+        try:
+            self.seq2seq: T5ForConditionalGeneration = _shape(t5_config)
+        except (RuntimeError, TypeError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise UmieError(f"decoder {config.source!r}: no T5 has this shape: {reason}") from error
 
     @property
     def all_tied_weights_keys(self) -> dict[str, str]:
@@ -181,11 +192,17 @@ def _t5_config(options: T5DecoderConfig) -> T5Config | MT5Config:
     values = dict(options.config) if options.config is not None else _source_values(options.source)
     check_keys("T5 option", options.overrides, values)
     values.update(options.overrides)
-    model_type = values.pop("model_type", "t5")
+    try:
+        return _typed_config(**values)
+    except Exception as error:  # transformers validates with classes of its own
+        raise UmieError(f"decoder {options.source!r}: {' '.join(str(error).split())}") from error
+
+
+def _typed_config(model_type: str = "t5", tie_word_embeddings: bool = False, **values: Any) -> T5Config | MT5Config:
     if model_type == "mt5":
         return MT5Config(**values)
     # What transformers reads as "T5 v1.1: do not scale the logits"; see _UntiedHead.
-    tied = bool(values.pop("tie_word_embeddings", False))
+    tied = bool(tie_word_embeddings)
     return T5Config(**{"decoder_start_token_id": 0, **values}, tie_word_embeddings=tied)
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from umie.encoders.pictures import Picture, open_picture
-from umie.errors import UmieError, check_whole
+from umie.errors import UmieError, check_flag, check_whole
 from umie.records import Box, Region
 from umie.types import VisualFeatures
 
@@ -33,6 +33,7 @@ class EncoderConfig:
 
     def __post_init__(self) -> None:
         check_whole("max_regions", self.max_regions, 0)
+        check_flag("trainable", self.trainable)
 
 
 class Preprocessor(ABC):

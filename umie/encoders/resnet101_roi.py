@@ -18,7 +18,7 @@ from umie.encoders import registry
 from umie.encoders._crops import TowerEncoder, cut
 from umie.encoders._weights import first_line, is_file_name, read_state_dict
 from umie.encoders.base import EncoderConfig, Preprocessor
-from umie.errors import UmieError, UnknownNameError
+from umie.errors import UmieError, UnknownNameError, check_text
 from umie.records import Box
 
 Mode = Literal["crop", "align"]
@@ -51,6 +51,7 @@ class ResNet101RoiEncoderConfig(EncoderConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_text("weights", self.weights)
         if self.mode not in get_args(Mode):
             raise UnknownNameError("mode", self.mode, get_args(Mode))
         if self.short_side < STRIDE:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from umie.errors import check_share, check_whole
+from umie.errors import check_flag, check_share, check_whole
 from umie.fusion.attention import GatedFeedForward, MultiHeadAttention, RMSNorm, head_width
 from umie.types import VisualFeatures
 
@@ -48,6 +48,7 @@ class VisualEmbeddingConfig:
             if getattr(self, name) is not None:
                 check_whole(name, getattr(self, name), 1)
         check_share("dropout", self.dropout, below_one=True)
+        check_flag("normalise", self.normalise)
         head_width(self.d_model, self.num_heads, self.head_dim)
 
 

@@ -104,6 +104,7 @@ def _warm_start(job: Mapping[str, Any], data: GridData) -> dict[str, Any]:
     partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".part-"))
     model.decoder.save_checkpoint(partial)
     processor.tokenizer.save_pretrained(partial)
+    partial.chmod(0o755)
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
     return {"metrics": {}, **measured}
@@ -132,7 +133,6 @@ def _cell(job: Mapping[str, Any], data: GridData) -> dict[str, Any]:
     tasks = list(data.tasks)
     dataset = QueryDataset(data.read("train"), tasks, processor)
     train_counts = dict(processor.counts)
-    probe = processor.collate([dataset[index] for index in range(min(len(dataset), 64))])
     started = time.perf_counter()
     measured = train(
         model,
@@ -143,7 +143,8 @@ def _cell(job: Mapping[str, Any], data: GridData) -> dict[str, Any]:
         on_step=_on_step,
     )
     trained = time.perf_counter()
-    gradient = visual_gradient(model, probe)
+    probe = [dataset[index] for index in range(min(len(dataset), job["training"].get("batch_size", 16)))]
+    gradient = visual_gradient(model, processor.collate(probe))
     processor.counts.clear()
     records = data.read(job["evaluation"]["split"])
     metrics: dict[str, Any] = {}

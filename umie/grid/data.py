@@ -7,10 +7,11 @@ import itertools
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import umie
 from umie import data as formats
 from umie import tasks as all_tasks
 from umie.data.synthetic import LABELS, SPLITS, SyntheticConfig, ceilings, write_synthetic
@@ -18,7 +19,7 @@ from umie.encoders.pictures import open_picture
 from umie.errors import UmieError, check_keys
 from umie.files import atomic_write
 from umie.grid.plan import GridConfig, hash_of
-from umie.records import Record, read_jsonl, write_jsonl
+from umie.records import Record, read_jsonl, record_to_json
 
 OnItem = Callable[[str], None]
 
@@ -87,12 +88,15 @@ def prepare_data(grid: GridConfig, root: Path, output: Path, on_item: OnItem = l
         for split in ("train", grid.evaluation.split):
             if not any(record.annotated_for(name) and task.queries(record) for record in splits[split]):
                 raise UmieError(f"no record of {split!r} is annotated for the task {name!r}: leave it out of `tasks`")
-    folder = output / "data"
-    files = {}
-    for split, records in splits.items():
-        files[split] = str(folder / f"{split}.jsonl")
-        write_jsonl(files[split], records)
-        digest.update(Path(files[split]).read_bytes())
+    lines = {split: "".join(record_to_json(record) + "\n" for record in records) for split, records in splits.items()}
+    for split in splits:
+        digest.update(lines[split].encode())
+    fingerprint = digest.hexdigest()[:16]
+    folder = output / f"data-{fingerprint}"
+    files = {split: str(folder / f"{split}.jsonl") for split in splits}
+    for split in splits:
+        with atomic_write(files[split]) as file:
+            file.write(lines[split])
     trained = {record.text for record in splits["train"]}
     images = {
         split: next((record.image_folder for record in records if record.image_folder), None)
@@ -111,7 +115,7 @@ def prepare_data(grid: GridConfig, root: Path, output: Path, on_item: OnItem = l
             for split, records in splits.items()
             if split != "train"
         },
-        fingerprint=digest.hexdigest()[:16],
+        fingerprint=fingerprint,
     )
 
 
@@ -123,7 +127,7 @@ def _synthetic(grid: GridConfig, options: dict[str, Any], output: Path, on_item:
     if min(config.train, getattr(config, grid.evaluation.split)) < 3:
         raise UmieError("data: each split that is used needs 3 records or more, one of each kind")
     wanted = {name: {"labels": list(LABELS[name]), **given} for name, given in grid.tasks.items()}
-    fingerprint = hash_of({"synthetic": options, "version": 1})
+    fingerprint = hash_of({"synthetic": asdict(config), "umie": umie.__version__})
     folder = output / f"data-{fingerprint}"
     complete = folder / "complete.json"
     if not complete.exists():

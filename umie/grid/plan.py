@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import yaml
 
+import umie
 from umie import tasks as all_tasks
 from umie.errors import UmieError, UnknownNameError, check_keys, check_whole
 
@@ -140,7 +141,7 @@ def read_grid(path: str | Path) -> GridConfig:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UmieError(f"{path}: cannot read the grid file: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UmieError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
     try:
         return _grid(data, path)
@@ -178,12 +179,16 @@ def plan_cells(grid: GridConfig, fingerprint: str) -> list[Cell]:
                 "evaluation": dataclasses.asdict(grid.evaluation),
                 "missing_pictures": grid.missing_pictures,
                 "files": _files_of(grid, parts),
+                "umie": umie.__version__,
             }
             cells.append(Cell(variant, seed, parts, training, hash_of(depends_on)))
+    names = [(cell.variant, cell.seed) for cell in cells]
     hashes = [cell.hash for cell in cells]
     for cell in cells:
         if hashes.count(cell.hash) > 1:
             raise UmieError(f"the variant {cell.variant!r} with seed {cell.seed} stands in the grid twice")
+        if names.count((cell.variant, cell.seed)) > 1:
+            raise UmieError(f"two variants are called {cell.variant!r}: give them labels of their own")
     return cells
 
 
@@ -224,6 +229,8 @@ def _grid(data: Any, path: Path) -> GridConfig:
             raise UmieError(f"the grid file lacks {key!r}")
     values = dict(data)
     values["name"] = str(data.get("name", path.stem))
+    if values["name"] in ("", ".", "..") or set(values["name"]) & set("/\\\0"):
+        raise UmieError(f"name is {values['name']!r}: give a plain name, it becomes a folder")
     values["plugins"] = [str(path.parent / str(plugin)) for plugin in _as_list(data.get("plugins"))]
     load_plugins(values["plugins"])
     values["data"] = _mapping("data", data["data"])
@@ -234,13 +241,15 @@ def _grid(data: Any, path: Path) -> GridConfig:
     for slot in ("visual_embedding", "training"):
         values[slot] = [_mapping(slot, options) for options in _as_list(data.get(slot) or {})] or [{}]
     values["seeds"] = _as_list(data.get("seeds", 0))
-    if not values["seeds"] or not all(isinstance(seed, int) and seed >= 0 for seed in values["seeds"]):
+    if not values["seeds"] or not all(isinstance(seed, int) and 0 <= seed < 2**32 for seed in values["seeds"]):
         raise UmieError(f"seeds is {values['seeds']!r}: give whole numbers, 0 or more")
     for options in values["training"]:
         _dataclass("training", TrainingConfig, _without_label(options))
     values["evaluation"] = _dataclass("evaluation", Evaluation, data.get("evaluation") or {})
     if data.get("warm_start") is not None:
         values["warm_start"] = _dataclass("warm_start", WarmStart, data["warm_start"])
+        if values["warm_start"].records is not None and values["data"]["format"] != "synthetic":
+            raise UmieError("warm_start: records are drawn for the embedded data only; leave `records` out")
         _dataclass("warm_start training", TrainingConfig, values["warm_start"].training)
     policies = ("error", "text_only")
     if data.get("missing_pictures", "error") not in policies:
@@ -261,7 +270,7 @@ def _check_parts(grid: GridConfig) -> None:
     import torch
 
     from umie import encoders
-    from umie.composition import resolve_parts
+    from umie.composition import default_tokenizer, resolve_parts
     from umie.fusion import VisualEmbeddingConfig
     from umie.model import UmieConfig, UmieModel
 
@@ -271,10 +280,21 @@ def _check_parts(grid: GridConfig) -> None:
     for encoder in grid.encoder:
         options = resolve_parts(_without_label(encoder), "gated", "tiny")["encoder"]
         encoders.registry.build(**options)
+    for decoder in grid.decoder:
+        default_tokenizer(resolve_parts("tiny", "gated", _without_label(decoder))["decoder"])
+    parameters: set[str] = set()
     for variant in itertools.product(grid.encoder, grid.fusion, grid.decoder, grid.visual_embedding):
         *slots, visual_embedding = (_without_label(option) for option in variant)
         with torch.device("meta"):
-            UmieModel(UmieConfig(**resolve_parts(*slots), visual_embedding=visual_embedding))
+            model = UmieModel(UmieConfig(**resolve_parts(*slots), visual_embedding=visual_embedding))
+        parameters.update(name for name, _ in model.named_parameters())
+    for training in grid.training:
+        for prefix in training.get("learning_rate_multipliers", {}):
+            if not any(name.startswith(prefix) for name in parameters):
+                parts = sorted({".".join(name.split(".")[:2]) for name in parameters})
+                raise UmieError(
+                    f"training: no parameter of any variant begins with {prefix!r}; they begin with {', '.join(parts)}"
+                )
 
 
 def _check_data_keys(data: Mapping[str, Any]) -> None:

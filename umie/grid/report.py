@@ -15,6 +15,7 @@ from umie.files import atomic_write
 from umie.grid.run import GridRun
 
 MEAN = "mean"
+MIN_PICTURE_SHARE = 0.5  # below it, the table says that it is no evidence about fusion
 TWO_SEEDS = "; with two of them the quantile is 12.7, so the interval is wide"
 
 
@@ -186,6 +187,11 @@ def _glossary(run: GridRun) -> str:
             "*Ceiling of text alone*: the best F1 that any rule can reach which sees only the text, computed from the "
             "distribution that the data set is drawn from."
         )
+    if "meae" in run.data.tasks:
+        lines.append(
+            "*MEAE* is asked about the annotated events, type and trigger: an oracle beside a pipeline that detects "
+            "them first."
+        )
     lines.append(
         "*Gate*: mean over the records with a picture; *gate closed*: share of them with g <= 0, where the visual path "
         "starves; *visual gradient*: norm of the loss's gradient on the visual path after training."
@@ -246,12 +252,18 @@ def _data_facts(run: GridRun) -> str:
         if lines
     }
     facts += [f"- {name}: {count}" for name, count in truncated.items() if count]
-    if lines:
-        used = lines[-1]["versions"]
+    evaluated = run.grid.evaluation.split
+    if run.data.num_pictures[evaluated] < MIN_PICTURE_SHARE * run.data.num_records[evaluated]:
         facts.append(
-            f"- device {lines[-1]['device']}, {lines[-1]['threads']} threads a cell; "
-            + ", ".join(f"{name} {version}" for name, version in used.items())
+            f"- only {run.data.num_pictures[evaluated]} of {run.data.num_records[evaluated]} records of {evaluated} "
+            "have a picture: so few are no evidence about fusion"
         )
+    environments = {
+        f"device {line['device']}, {line['threads']} threads a cell; "
+        + ", ".join(f"{name} {version}" for name, version in line["versions"].items())
+        for line in lines
+    }
+    facts += [f"- {environment}" for environment in sorted(environments)]
     return "\n".join(facts)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any, Protocol
 
 from filelock import FileLock, Timeout
@@ -95,19 +96,22 @@ def run_grid(grid: GridConfig, root: Path, output: Path, progress: Progress) -> 
         raise UmieError(f"{output} is in use by another run: wait for it, or give another --output") from error
 
 
-def read_results(output: Path, cells: Sequence[Cell]) -> dict[str, dict[str, Any]]:
-    """Return the newest result of each planned cell; mend a file that a killed run left half written.
+def read_results(output: Path, cells: Sequence[Cell], *, mend: bool = True) -> dict[str, dict[str, Any]]:
+    """Return the newest result of each planned cell.
 
-    A cell whose process had finished when the grid was killed is added to the file.
+    A last line that a killed run left half written is passed over, and a cell whose process had finished by then
+    is added; ``mend`` writes that to the file, which only the holder of the folder's lock may.
     """
     path = output / RESULTS
     lines = []
     torn = False
     if path.exists():
-        for text in path.read_text(encoding="utf-8").splitlines():
+        *texts, rest = path.read_bytes().split(b"\n")
+        torn = bool(rest)  # a line ends with its line end
+        for text in texts:
             try:
                 lines.append(json.loads(text))
-            except json.JSONDecodeError:
+            except ValueError:  # not JSON, or not UTF-8
                 torn = True
     known = {(line["hash"], line["status"]) for line in lines}
     for cell in cells:
@@ -117,7 +121,7 @@ def read_results(output: Path, cells: Sequence[Cell]) -> dict[str, dict[str, Any
             if line["status"] == "ok":
                 lines.append(line)
                 torn = True
-    if torn:
+    if torn and mend:
         with atomic_write(path) as file:
             file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
     planned = {cell.hash for cell in cells}
@@ -125,20 +129,24 @@ def read_results(output: Path, cells: Sequence[Cell]) -> dict[str, dict[str, Any
 
 
 def num_workers(grid: GridConfig) -> int:
-    """Return how many cells run at a time."""
-    return grid.workers or max(1, _num_processors() // 2)
+    """Return how many cells run at a time: by default one a GPU, or one for every two processors."""
+    return grid.workers or len(_gpus()) or max(1, _num_processors() // 2)
 
 
 def _warm_start(
     grid: GridConfig, data: GridData, cells: Sequence[Cell], output: Path, progress: Progress
-) -> dict[str, str]:
-    """Train the text-only start of every decoder that the cells use; return its folder by the decoder's hash."""
-    folders: dict[str, str] = {}
+) -> dict[str, str | dict[str, Any]]:
+    """Train the text-only start of every decoder that the cells use.
+
+    Returns:
+        By the decoder's hash the folder of its start, or the result of its crash.
+    """
+    starts: dict[str, str | dict[str, Any]] = {}
     if grid.warm_start is None:
-        return folders
+        return starts
     for cell in cells:
         decoder = hash_of(cell.parts["decoder"])
-        if decoder in folders:
+        if decoder in starts:
             continue
         depends_on = {
             "decoder": cell.parts["decoder"],
@@ -147,7 +155,7 @@ def _warm_start(
         }
         identity = hash_of({**depends_on, "data": data.fingerprint})
         folder = output / "warm_start" / identity
-        folders[decoder] = str(folder)
+        starts[decoder] = str(folder)
         if folder.exists():
             continue
         job = {
@@ -161,29 +169,37 @@ def _warm_start(
         }
         line = _run_job(grid, data, job, output / "warm_start" / f"{identity}.log.d", "warm start", progress)
         if line["status"] != "ok":
-            raise UmieError(f"the warm start crashed: {line['error']} (see {output / 'warm_start'})")
-    return folders
+            starts[decoder] = line
+    return starts
 
 
 def _run_cells(
     grid: GridConfig,
     data: GridData,
     cells: Sequence[Cell],
-    warm: Mapping[str, str],
+    starts: Mapping[str, str | dict[str, Any]],
     output: Path,
     progress: Progress,
 ) -> None:
     """Run cells, ``workers`` at a time, and append each result as it comes."""
     workers = num_workers(grid)
+    slots: SimpleQueue[int] = SimpleQueue()
+    for slot in range(workers):
+        slots.put(slot)
+    processes: set[subprocess.Popen[str]] = set()
 
     def run(cell: Cell) -> dict[str, Any]:
+        identity = {"hash": cell.hash, "variant": cell.variant, "seed": cell.seed, "parts": cell.parts}
         parts = dict(cell.parts)
-        folder = warm.get(hash_of(parts["decoder"]))
-        if folder is not None:
-            parts["decoder"] = {"name": parts["decoder"]["name"], "source": folder}
+        start = starts.get(hash_of(parts["decoder"]))
+        if isinstance(start, dict):
+            error = f"the warm start that this cell needs crashed: {start['error']}"
+            return {**identity, "status": "crashed", "error": error, "traceback": start["traceback"]}
+        if start is not None:
+            parts["decoder"] = {"name": parts["decoder"]["name"], "source": start}
         job = {
             "kind": "cell",
-            "identity": {"hash": cell.hash, "variant": cell.variant, "seed": cell.seed, "parts": cell.parts},
+            "identity": identity,
             "parts": parts,
             "training": cell.training,
             "evaluation": asdict(grid.evaluation),
@@ -191,7 +207,12 @@ def _run_cells(
             "folder": str(_folder(output, cell)),
             "num_threads": max(1, _num_processors() // workers),
         }
-        return _run_job(grid, data, job, _folder(output, cell), f"{cell.variant}, seed {cell.seed}", progress)
+        slot = slots.get()
+        try:
+            name = f"{cell.variant}, seed {cell.seed}"
+            return _run_job(grid, data, job, _folder(output, cell), name, progress, slot, processes)
+        finally:
+            slots.put(slot)
 
     with ThreadPoolExecutor(workers) as pool:
         waiting: set[Future[dict[str, Any]]] = {pool.submit(run, cell) for cell in cells}
@@ -202,11 +223,20 @@ def _run_cells(
                     _append(output / RESULTS, future.result())
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
+            for process in list(processes):  # an interrupt reaches this thread alone
+                process.kill()
             raise
 
 
 def _run_job(
-    grid: GridConfig, data: GridData, job: dict[str, Any], folder: Path, name: str, progress: Progress
+    grid: GridConfig,
+    data: GridData,
+    job: dict[str, Any],
+    folder: Path,
+    name: str,
+    progress: Progress,
+    slot: int = 0,
+    processes: set[subprocess.Popen[str]] | None = None,
 ) -> dict[str, Any]:
     """Run one job in a process of its own and return its result, a crash of the process too."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -222,15 +252,20 @@ def _run_job(
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
-            text=True,
-            env={**os.environ, "TOKENIZERS_PARALLELISM": "false"},
+            encoding="utf-8",
+            errors="replace",
+            env={**os.environ, "TOKENIZERS_PARALLELISM": "false", "PYTHONUTF8": "1", **_one_gpu(slot)},
         )
+        running = set() if processes is None else processes
+        running.add(process)
         try:
             _follow(process, log.write, lambda phase, share: progress.advance(name, phase, share))
             code = process.wait()
         except BaseException:
             process.kill()
             raise
+        finally:
+            running.discard(process)
     if result.exists():
         line: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
     else:
@@ -270,3 +305,18 @@ def _folder(output: Path, cell: Cell) -> Path:
 
 def _num_processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _gpus() -> list[str]:
+    """Return the names by which CUDA_VISIBLE_DEVICES can choose the GPUs at hand."""
+    import torch
+
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = [str(index) for index in range(torch.cuda.device_count())]
+    return visible.split(",")[: len(names)] if visible and names else names
+
+
+def _one_gpu(slot: int) -> dict[str, str]:
+    """Return the environment that gives a worker one GPU, so that no training spreads over several."""
+    gpus = _gpus()
+    return {"CUDA_VISIBLE_DEVICES": gpus[slot % len(gpus)]} if gpus else {}

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from huggingface_hub.dataclasses import strict
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.utils import ModelOutput
@@ -110,7 +111,13 @@ class UmieModel(PreTrainedModel):
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
         """Load a saved model; see transformers. A folder that lacks weights raises UmieError."""
         wanted = kwargs.pop("output_loading_info", False)
-        model, info = super().from_pretrained(*args, output_loading_info=True, **kwargs)
+        try:
+            model, info = super().from_pretrained(*args, output_loading_info=True, **kwargs)
+        except UmieError:
+            raise
+        except (OSError, RuntimeError, ValueError, SafetensorError) as error:
+            reason = " ".join(str(error).split())
+            raise UmieError(f"{args[0] if args else 'the checkpoint'} cannot be loaded: {reason}") from error
         if info["missing_keys"]:
             missing = sorted(info["missing_keys"])
             raise UmieError(

@@ -219,7 +219,7 @@ class UmieProcessor:
         return cls(AutoTokenizer.from_pretrained(str(folder)), **options)
 
     def _token_ids(self, text: str, limit: int, counter: str) -> list[int]:
-        ids: list[int] = self.tokenizer(text).input_ids
+        ids: list[int] = self.tokenizer(text, split_special_tokens=True).input_ids
         if len(ids) > limit:
             self.counts[counter] += 1
             ids = [*ids[: limit - 1], self.tokenizer.eos_token_id]

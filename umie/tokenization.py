@@ -39,4 +39,5 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int = 1024) -> PreTrainedT
         eos_token=EOS,
         unk_token=UNKNOWN,
         clean_up_tokenization_spaces=False,
+        split_special_tokens=True,  # a text that spells </s> is a text
     )

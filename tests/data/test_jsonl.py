@@ -40,7 +40,8 @@ FRAGMENTS = [
 def test_reads_what_write_jsonl_wrote(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     write_jsonl(path, [RECORD, Record("no picture")])
-    assert list(registry.build("jsonl", path=path)) == [RECORD, Record("no picture")]
+    named = Record("no picture", id="a.jsonl:2")  # by its line
+    assert list(registry.build("jsonl", path=path)) == [RECORD, named]
 
 
 def test_pictures_lie_beside_the_file_unless_a_folder_is_given(tmp_path: Path) -> None:

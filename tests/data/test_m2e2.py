@@ -210,9 +210,7 @@ def test_pictures_alone_are_no_records(tmp_path: Path, name: str) -> None:
         ("EVENT.arguments.0.start", "2", "S_1: the argument 'Person' is at ['2', 4]: expected"),
     ],
 )
-def test_errors_in_a_sentence_name_file_and_sentence(
-    tmp_path: Path, change: str, value: object, problem: str
-) -> None:
+def test_errors_in_a_sentence_name_file_and_sentence(tmp_path: Path, change: str, value: object, problem: str) -> None:
     path = write(tmp_path, changed(change, value))
     assert message(path).startswith(f"{path}: {problem}")
 
@@ -294,8 +292,7 @@ def test_errors_in_whole_files_name_them(tmp_path: Path) -> None:
         assert message(path).startswith(f"{path}: {problem}")
     write(tmp_path, pictures=[1])
     assert message(path, images=tmp_path) == (
-        f"{tmp_path / 'image_multimedia_event.json'}: is [1]: "
-        "expected an object with an entry for each picture"
+        f"{tmp_path / 'image_multimedia_event.json'}: is [1]: expected an object with an entry for each picture"
     )
 
 
@@ -337,8 +334,7 @@ PLACES = [
 
 @settings(deadline=None, max_examples=150)
 @given(
-    st.binary(max_size=40)
-    | st.builds(changed, st.sampled_from(PLACES), VALUES).map(json.dumps).map(str.encode),
+    st.binary(max_size=40) | st.builds(changed, st.sampled_from(PLACES), VALUES).map(json.dumps).map(str.encode),
     st.just(PAIRS.encode()) | st.binary(max_size=40),
     VALUES | VALUES.map(with_boxes),
 )

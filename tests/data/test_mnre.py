@@ -84,9 +84,7 @@ def test_relation_names(tmp_path: Path, relation: str, label: str) -> None:
 
 def test_a_name_may_differ_from_the_tokens_in_spaces(tmp_path: Path) -> None:
     tail = {"name": "can't stop", "pos": [0, 4]}
-    (record,) = read(
-        tmp_path, changed(token=["can", "'", "t", "stop", "x"], h={"name": "x", "pos": [4, 5]}, t=tail)
-    )
+    (record,) = read(tmp_path, changed(token=["can", "'", "t", "stop", "x"], h={"name": "x", "pos": [4, 5]}, t=tail))
     assert record.surface(record.relations[0].tail) == "can ' t stop"
 
 

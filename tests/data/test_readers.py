@@ -88,9 +88,7 @@ def test_targets_of_published_records_are_read_back(format_name: str, file: str)
             task = tasks.build(name)
             found: set[object] = set()
             for query in task.queries(record):
-                answer = task.parse(
-                    query.target, record.text, focus=query.focus, num_regions=len(record.regions)
-                )
+                answer = task.parse(query.target, record.text, focus=query.focus, num_regions=len(record.regions))
                 assert answer.dropped == 0, (record.id, query.target)
                 found |= keys(task, answer)
             assert found == keys(task, task.items(record)), record.id
@@ -119,9 +117,7 @@ def test_published_records_have_names_of_their_own(format_name: str, file: str) 
         ("twitter2017/test.txt", 1351, 0),
     ],
 )
-def test_entities_are_the_b_tags_and_the_i_tags_that_continue_nothing(
-    file: str, tagged: int, broken: int
-) -> None:
+def test_entities_are_the_b_tags_and_the_i_tags_that_continue_nothing(file: str, tagged: int, broken: int) -> None:
     records = published("twitter", file)
     lines = (DATA / file).read_text(encoding="utf-8").split("\n")
     assert sum("\tB-" in line for line in lines) == tagged
@@ -176,14 +172,10 @@ def test_mnre1_names_that_differ_from_their_tokens_in_spaces() -> None:
 def test_m2e2_arguments_and_regions() -> None:
     records = published("m2e2", "m2e2/text_multimedia_event.json")
     sentences = json.loads((DATA / "m2e2/text_multimedia_event.json").read_text())
-    spans = sum(
-        len(event["arguments"]) for sentence in sentences for event in sentence["golden-event-mentions"]
-    )
+    spans = sum(len(event["arguments"]) for sentence in sentences for event in sentence["golden-event-mentions"])
     once = {record.id.split(":")[0]: record for record in records if record.id}
     assert len(once) == len(sentences) == 192
-    arguments = [
-        argument for record in once.values() for event in record.events for argument in event.arguments
-    ]
+    arguments = [argument for record in once.values() for event in record.events for argument in event.arguments]
     assert sum(argument.span is not None for argument in arguments) == spans == 307
     regions = {record.image: len(record.regions) for record in records if record.regions}
     assert regions == {
@@ -209,10 +201,5 @@ def test_pictures_alone_are_no_records() -> None:
 
 @pytest.mark.parametrize(("format_name", "files"), [("twitter", 6), ("gmner", 1), ("mnre", 12), ("m2e2", 3)])
 def test_pictures_at_hand_are_found(format_name: str, files: int) -> None:
-    named = [
-        record.image_path()
-        for name, file in COUNTS
-        if name == format_name
-        for record in published(name, file)
-    ]
+    named = [record.image_path() for name, file in COUNTS if name == format_name for record in published(name, file)]
     assert len({path for path in named if path and path.exists()}) == files

@@ -147,9 +147,7 @@ def test_weights_from_a_file(open_clip, pictures, tmp_path, suffix, part, model)
     state = (whole if part == "model" else whole.visual).state_dict()
     path = tmp_path / f"weights{suffix}"
     if suffix == ".pt":
-        torch.save(
-            {"epoch": 1, "state_dict": {f"module.{name}": value for name, value in state.items()}}, path
-        )
+        torch.save({"epoch": 1, "state_dict": {f"module.{name}": value for name, value in state.items()}}, path)
     else:
         save_file(state, path)
     encoder = registry.build("clip", model=model, pretrained=str(path))
@@ -172,9 +170,7 @@ def test_a_tag_decides_on_weights_activation_and_pixels(open_clip, pictures, tmp
     torch.manual_seed(1)
     torch.save(open_clip.create_model("umie-test-vit").state_dict(), path)
     monkeypatch.setattr(open_clip.factory, "download_pretrained", lambda tag, **options: str(path))
-    whole, prepare = open_clip.create_model_from_pretrained(
-        "umie-test-vit", "some_tag", force_quick_gelu=True
-    )
+    whole, prepare = open_clip.create_model_from_pretrained("umie-test-vit", "some_tag", force_quick_gelu=True)
     encoder = registry.build("clip", model="umie-test-vit", pretrained="some_tag")
     with torch.no_grad():
         expected = whole.eval().encode_image(prepare(pictures[0])[None])
@@ -193,15 +189,11 @@ def test_a_download_that_fails(open_clip, monkeypatch):
 
 
 def test_unknown_names(open_clip):
-    with pytest.raises(
-        UnknownNameError, match=r"Unknown open_clip model 'ViT-B-33'. Did you mean 'ViT-B-32'\?"
-    ):
+    with pytest.raises(UnknownNameError, match=r"Unknown open_clip model 'ViT-B-33'. Did you mean 'ViT-B-32'\?"):
         registry.build("clip", model="ViT-B-33")
     with pytest.raises(UnknownNameError, match="Unknown open_clip model 'hf-hub:nobody/none'"):
         registry.build("clip", model="hf-hub:nobody/none")
-    with pytest.raises(
-        UnknownNameError, match=r"weights of umie-test-vit: 'same_tag'. Did you mean 'some_tag'\?"
-    ):
+    with pytest.raises(UnknownNameError, match=r"weights of umie-test-vit: 'same_tag'. Did you mean 'some_tag'\?"):
         registry.build("clip", model="umie-test-vit", pretrained="same_tag")
 
 

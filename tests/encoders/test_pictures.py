@@ -138,9 +138,7 @@ def test_truncated_file(save):
         open_picture(str(path))
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"this is no picture", b"\xff\xd8\xff", b"GIF89a", b"\x89PNG\r\n\x1a\n"]
-)
+@pytest.mark.parametrize("content", [b"", b"this is no picture", b"\xff\xd8\xff", b"GIF89a", b"\x89PNG\r\n\x1a\n"])
 def test_files_that_are_no_pictures(tmp_path, content):
     path = tmp_path / "text.jpg"
     path.write_bytes(content)

@@ -206,9 +206,7 @@ def test_align_in_bfloat16():
 
 def test_align_reads_the_place_of_a_region():
     height, width = 12, 20
-    y, x = torch.meshgrid(
-        (torch.arange(height) + 0.5) / height, (torch.arange(width) + 0.5) / width, indexing="ij"
-    )
+    y, x = torch.meshgrid((torch.arange(height) + 0.5) / height, (torch.arange(width) + 0.5) / width, indexing="ij")
     boxes = torch.tensor([[WHOLE, (0.2, 0.3, 0.6, 0.5), (0.5, 0.25, 0.55, 0.75)]])
     found = _pooled(torch.stack([x, y])[None], boxes)
     centres = (boxes[..., :2] + boxes[..., 2:]) / 2
@@ -266,9 +264,7 @@ def test_weights_from_a_file(reference, weight_file):
 
 
 def test_weights_from_a_training_checkpoint(reference, encoders, tmp_path):
-    state = {
-        f"module.{name}": value for name, value in reference.state_dict().items() if "tracked" not in name
-    }
+    state = {f"module.{name}": value for name, value in reference.state_dict().items() if "tracked" not in name}
     path = tmp_path / "checkpoint.pt"
     torch.save({"epoch": 3, "state_dict": state}, path)
     registry.build("resnet101_roi", weights=str(path))
@@ -331,18 +327,14 @@ def test_published_weights(encoders, reference, monkeypatch):
         raise URLError("no network")
 
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", fail)
-    with pytest.raises(
-        UmieError, match=r"IMAGENET1K_V2: cannot be downloaded .*no network.* give the file's path"
-    ):
+    with pytest.raises(UmieError, match=r"IMAGENET1K_V2: cannot be downloaded .*no network.* give the file's path"):
         encoder.load_weights()
 
 
 def test_unknown_names(encoders):
     encoder = copy.copy(encoders["crop"])
     encoder.config = type(encoder.config)(weights="IMAGENET1K_V3")
-    with pytest.raises(
-        UnknownNameError, match=r"Did you mean 'IMAGENET1K_V\d'\? Choices: DEFAULT, IMAGENET1K_V1"
-    ):
+    with pytest.raises(UnknownNameError, match=r"Did you mean 'IMAGENET1K_V\d'\? Choices: DEFAULT, IMAGENET1K_V1"):
         encoder.load_weights()
     with pytest.raises(UnknownNameError, match=r"Unknown mode 'allign'. Did you mean 'align'"):
         registry.build("resnet101_roi", mode="allign")

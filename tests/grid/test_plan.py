@@ -106,6 +106,11 @@ def test_no_such_file(tmp_path):
         pytest.param({"training": 3}, "training is 3: expected a mapping", id="training-number"),
         pytest.param({"training": {"learning_rate": "1e-3"}}, "learning_rate is '1e-3'", id="rate-that-yaml-misreads"),
         pytest.param({"training": {"learning_rate_multipliers": 3}}, "learning_rate_multipliers", id="multipliers"),
+        pytest.param(
+            {"training": {"learning_rate_multipliers": {"fusion.gaet_": 0.1}}},
+            "no parameter of any variant begins with 'fusion.gaet_'",
+            id="multiplier-of-nothing",
+        ),
         pytest.param({"training": {"weight_decay": "x"}}, "weight_decay", id="weight-decay"),
         pytest.param({"data": {"format": "jsnl"}}, "Unknown data format 'jsnl'. Did you mean 'jsonl'?", id="format"),
         pytest.param({"data": {"train": "a.jsonl"}}, "data format", id="no-format"),
@@ -117,6 +122,7 @@ def test_no_such_file(tmp_path):
         pytest.param({"seeds": [0, -1]}, "seeds is [0, -1]: give whole numbers", id="seeds-negative"),
         pytest.param({"seeds": [0.5]}, "seeds is [0.5]: give whole numbers", id="seeds-fraction"),
         pytest.param({"seeds": []}, "seeds", id="seeds-empty"),
+        pytest.param({"seeds": [2**32]}, "seeds is [4294967296]", id="seeds-too-large"),
         pytest.param({"seeds": [1, 1]}, "'gated' with seed 1 stands in the grid twice", id="seed-twice"),
         pytest.param({"fusion": ["gated", {"name": "gated", "label": "x"}]}, "stands in the grid twice", id="twice"),
         pytest.param({"warm_start": {"steps": 3}}, "Unknown warm_start key 'steps'. Choices: records", id="warm-start"),
@@ -125,12 +131,19 @@ def test_no_such_file(tmp_path):
         pytest.param({"warm_start": {"records": "many"}}, "records", id="warm-records"),
         pytest.param({"warm_start": {"records": 0}}, "records", id="warm-no-records"),
         pytest.param({"warm_start": {"seed": "x"}}, "seed", id="warm-seed"),
+        pytest.param({"data": DATA}, "records are drawn for the embedded data only", id="warm-records-of-own-data"),
         pytest.param({"warm_start": 3}, "warm_start is 3: expected a mapping", id="warm-number"),
         pytest.param({"evaluation": {"splt": "dev"}}, "'splt'. Did you mean 'split'?", id="evaluation"),
         pytest.param({"evaluation": {"split": "train"}}, "split 'train'. Choices: dev, test", id="split"),
         pytest.param({"evaluation": {"batch_size": 0}}, "batch_size is 0: give ", id="batch-size"),
         pytest.param({"evaluation": {"generation": 3}}, "generation", id="generation-number"),
         pytest.param({"evaluation": {"generation": {"num_beans": 2}}}, "num_beans", id="generation-key"),
+        pytest.param(
+            {"fusion": [{"name": "gated", "label": "x"}, {"name": "concat", "label": "x"}]},
+            "two variants are called 'x': give them labels of their own",
+            id="label-twice",
+        ),
+        pytest.param({"name": "../elsewhere"}, "name is '../elsewhere': give a plain name", id="name"),
         pytest.param({"missing_pictures": "skip"}, "Unknown policy for missing pictures 'skip'", id="policy"),
         pytest.param({"plugins": "own.py"}, "own.py: no such Python file", id="plugin"),
         pytest.param({"plugins": [3]}, "plugin", id="plugin-number"),
@@ -225,6 +238,14 @@ def test_the_hash_changes_with_the_data(grid_file):
     assert one.hash == again.hash != other.hash
 
 
+def test_a_folder_that_is_called_like_a_preset_changes_no_hash(grid_file, gated_hash, tmp_path, monkeypatch):
+    (tmp_path / "tiny").mkdir()
+    (tmp_path / "tiny" / "config.json").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    (cell,) = cells_of(grid_file(fusion=["gated"]))
+    assert cell.hash == gated_hash
+
+
 def test_the_hash_changes_with_the_code_of_a_plugin(grid_file, tmp_path):
     """Else a corrected fusion of one's own would keep the results of the wrong one."""
     code = (
@@ -244,7 +265,7 @@ def test_the_hash_changes_with_the_code_of_a_plugin(grid_file, tmp_path):
 def test_all_hashes_differ_and_are_the_same_in_another_process(grid_file):
     path = grid_file(
         fusion=["gated", {"name": "gated", "gate": 0.5, "residual": "released"}, "text_only"],
-        training=[{"steps": 3, "learning_rate_multipliers": {"a": 0.1, "b": 0.2}}, {"steps": 4}],
+        training=[{"steps": 3, "learning_rate_multipliers": {"fusion": 0.1, "encoder": 0.2}}, {"steps": 4}],
         seeds=[0, 1],
         evaluation={"generation": {"num_beams": 2, "length_penalty": 0.5}},
     )

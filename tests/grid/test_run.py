@@ -232,11 +232,15 @@ def test_a_cell_whose_result_is_gone_runs_again_alone_and_comes_out_the_same(fin
 # --- crashes ---------------------------------------------------------------------------------------------------------
 
 
+NO_TEXT = r"""os.write(1, b'\xff\xfe\n{"event": 3}\n[]\n')"""
+
+
 def test_crashed_cells_are_told_kept_apart_and_tried_again(finished, grid_file, umie, tmp_path):
+    """One raises; one prints what is no text and is killed; the third is well, and so are both when mended."""
     output = finished.copy(tmp_path, results=False)
     plugins = [
         write_plugin(tmp_path, "raises", "raise RuntimeError('no luck')"),
-        write_plugin(tmp_path, "dies", "os.kill(os.getpid(), signal.SIGKILL)"),
+        write_plugin(tmp_path, "dies", f"{NO_TEXT}; os.kill(os.getpid(), signal.SIGKILL)"),
     ]
     path = grid_file(fusion=["raises", "dies", "text_only"], plugins=plugins)
     code, out, err = umie("ablate", path, "--output", output, "--split", "dev")
@@ -273,26 +277,19 @@ def test_crashed_cells_are_told_kept_apart_and_tried_again(finished, grid_file, 
         figure.load()
 
 
-def test_a_cell_that_prints_what_is_no_text_is_a_cell_like_any_other(finished, grid_file, run, tmp_path):
-    output = finished.copy(tmp_path, results=False)
-    body = "os.write(1, b'\\xff\\xfe\\n{\"event\": 3}\\n[]\\n'); os._exit(9)"
-    path = grid_file(fusion=["babbles"], plugins=[write_plugin(tmp_path, "babbles", body)])
-    _, recorder = run(path, output)
-    (line,) = lines_of(output)
-    assert (line["status"], line["error"]) == ("crashed", "the process ended with exit code 9")
-    assert recorder.finished["babbles, seed 0"] == line
-
-
-def test_a_warm_start_that_crashes_is_one_error(finished, grid_file, umie, tmp_path):
+def test_cells_whose_warm_start_crashes_are_told_so(finished, grid_file, umie, tmp_path):
     """A decoder that fits every check and cannot be trained: its vocabulary is smaller than the tokenizer's."""
     output = finished.copy(tmp_path, results=False)
     path = grid_file(decoder={"source": "tiny", "overrides": {"vocab_size": 300}})
-    code, _, err = umie("ablate", path, "--output", output)
-    assert code == 2
-    last = err.splitlines()[-1]
-    assert last.startswith("umie: the warm start crashed: ")
-    assert str(output / "warm_start") in last
-    assert "Traceback" not in err
+    code, out, err = umie("ablate", path, "--output", output)
+    assert (code, err.count(": started"), "Traceback" in err) == (1, 1, False)  # the warm start alone
+    lines = lines_of(output)
+    assert sorted(line["variant"] for line in lines) == ["gated", "text_only"]
+    for line in lines:
+        assert line["status"] == "crashed"
+        assert line["error"].startswith("the warm start that this cell needs crashed: IndexError")
+        assert "Traceback" in line["traceback"]
+    assert "## Crashed (2;" in out
 
 
 # --- kills -----------------------------------------------------------------------------------------------------------
@@ -410,6 +407,7 @@ def test_a_grid_on_data_of_one_s_own(grid_file, umie, noise, tmp_path):
     assert line["counts"]["train"]["missing_pictures"] == 1
     assert line["counts"]["test"]["missing_pictures"] == 1
     assert "- test: 3 records, 1 with a picture" in out
+    assert "- only 1 of 3 records of test have a picture: so few are no evidence about fusion" in out
     assert "- 3 records of test have a text that stands in train too" in out
     assert "`text_only`" in out
     assert "ceiling" not in out
@@ -431,10 +429,13 @@ def one_line(err: str) -> str:
     [
         ({"fusion": "gatd"}, "Unknown fusion 'gatd'. Did you mean 'gated'?"),
         ({"data": {"format": "jsnl"}}, "Unknown data format 'jsnl'. Did you mean 'jsonl'?"),
-        ({"data": {"format": "jsonl", "train": "none.jsonl", "test": "none.jsonl"}}, "none.jsonl: cannot read"),
+        (
+            {"data": {"format": "jsonl", "train": "none.jsonl", "test": "a"}, "warm_start": ...},
+            "none.jsonl: cannot read",
+        ),
         ({"data": {"format": "synthetic", "picture_share": 2}}, "picture_share is 2"),
         ({"plugins": ["two_lines.py"]}, "RuntimeError: one"),
-        ({"name": "[red]x[/red]", "fusion": "[bold]"}, "Unknown fusion '[bold]'"),
+        ({"name": "[red]x", "fusion": "[bold]"}, "Unknown fusion '[bold]'"),
     ],
     ids=lambda value: "" if isinstance(value, str) else next(iter(value)),
 )
@@ -450,7 +451,7 @@ def test_bad_input_is_one_line_and_exit_code_2(grid_file, umie, tmp_path, change
 
 def test_a_record_that_cannot_be_used_is_one_line(grid_file, umie, tmp_path):
     (tmp_path / "a.jsonl").write_text('{"text": "a"}\n{"text": ""}\n')
-    path = grid_file(data={"format": "jsonl", "train": "a.jsonl", "test": "a.jsonl"})
+    path = grid_file(data={"format": "jsonl", "train": "a.jsonl", "test": "a.jsonl"}, warm_start=...)
     code, _, err = umie("ablate", path, "--output", tmp_path / "run")
     assert code == 2
     assert one_line(err).startswith(f"{tmp_path / 'a.jsonl'}:2: text is ''")

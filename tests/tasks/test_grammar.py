@@ -173,9 +173,7 @@ def test_occurrences_may_overlap() -> None:
         ("(", 1, None),
     ],
 )
-def test_white_space_may_differ_and_nothing_else(
-    surface: str, occurrence: int, span: tuple[int, int] | None
-) -> None:
+def test_white_space_may_differ_and_nothing_else(surface: str, occurrence: int, span: tuple[int, int] | None) -> None:
     assert grammar.locate("in New York or New York", surface, occurrence) == span
 
 

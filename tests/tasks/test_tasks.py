@@ -75,9 +75,7 @@ def test_instructions_are_the_papers(name: str, variant: str, expected: str) -> 
 
 def test_the_paper_names_are_the_default() -> None:
     assert registry.names() == ["meae", "med", "mner", "mre"]
-    assert [instructions(name) == instructions(name, variant="paper") for name in registry.names()] == [
-        True
-    ] * 4
+    assert [instructions(name) == instructions(name, variant="paper") for name in registry.names()] == [True] * 4
 
 
 @pytest.mark.parametrize("name", ["mner", "mre", "med", "meae"])
@@ -186,14 +184,10 @@ def test_items_are_read_in_their_order_and_without_repetitions() -> None:
     assert items.dropped == 0
 
 
-@pytest.mark.parametrize(
-    ("name", "label"), [("mner", "person"), ("mre", "none"), ("med", "meet"), ("meae", "Entity")]
-)
+@pytest.mark.parametrize(("name", "label"), [("mner", "person"), ("mre", "none"), ("med", "meet"), ("meae", "Entity")])
 def test_labels_outside_the_schema_are_named_with_the_nearest(name: str, label: str) -> None:
     build(name).check(RECORD)
-    with pytest.raises(
-        UmieError, match=rf"Unknown {name} label '\w+'\. (Did you mean .*)?Choices: {label}x\."
-    ):
+    with pytest.raises(UmieError, match=rf"Unknown {name} label '\w+'\. (Did you mean .*)?Choices: {label}x\."):
         build(name, labels=[f"{label}x"]).check(RECORD)
 
 
@@ -219,9 +213,7 @@ def test_a_wrong_configuration_names_field_and_value(config: dict[str, Any], pro
 
 @pytest.mark.parametrize("name", ["mner", "mre", "med", "meae"])
 def test_an_unknown_option_is_named(name: str) -> None:
-    with pytest.raises(
-        UmieError, match=rf"Unknown option of task '{name}': 'label'\. Did you mean 'labels'\?"
-    ):
+    with pytest.raises(UmieError, match=rf"Unknown option of task '{name}': 'label'\. Did you mean 'labels'\?"):
         build(name, label=["a"])
 
 
@@ -245,11 +237,7 @@ def records(draw: st.DrawFn) -> Record:
         entities=tuple(draw(st.lists(st.builds(Entity, LABELS, spans), max_size=4))),
         relations=tuple(draw(st.lists(st.builds(Relation, LABELS, spans, spans), max_size=4))),
         events=tuple(
-            draw(
-                st.lists(
-                    st.builds(Event, LABELS, st.none() | spans, st.lists(fillers, max_size=3)), max_size=3
-                )
-            )
+            draw(st.lists(st.builds(Event, LABELS, st.none() | spans, st.lists(fillers, max_size=3)), max_size=3))
         ),
     )
 

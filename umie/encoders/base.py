@@ -127,7 +127,7 @@ class VisualEncoder(nn.Module, ABC):
         parameter = next(self.parameters(), None)
         if parameter is not None:  # pictures come in float32, whatever the precision of the weights
             inputs = {
-                name: value.to(parameter.dtype) if value.is_floating_point() else value
+                name: value.to(parameter.dtype) if value.is_floating_point() and name != "boxes" else value
                 for name, value in inputs.items()
             }
         features = self.features(inputs) if mask.numel() else inputs["boxes"].new_zeros(*mask.shape, self.feature_dim)

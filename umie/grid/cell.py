@@ -132,7 +132,6 @@ def _cell(job: Mapping[str, Any], data: GridData) -> dict[str, Any]:
     )
     tasks = list(data.tasks)
     dataset = QueryDataset(data.read("train"), tasks, processor)
-    train_counts = dict(processor.counts)
     started = time.perf_counter()
     measured = train(
         model,
@@ -145,6 +144,7 @@ def _cell(job: Mapping[str, Any], data: GridData) -> dict[str, Any]:
     trained = time.perf_counter()
     probe = [dataset[index] for index in range(min(len(dataset), job["training"].get("batch_size", 16)))]
     gradient = visual_gradient(model, processor.collate(probe))
+    train_counts = dict(processor.counts)
     processor.counts.clear()
     records = data.read(job["evaluation"]["split"])
     metrics: dict[str, Any] = {}

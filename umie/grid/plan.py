@@ -173,7 +173,7 @@ def plan_cells(grid: GridConfig, fingerprint: str) -> list[Cell]:
                 "parts": parts,
                 "seed": seed,
                 "data": fingerprint,
-                "tasks": grid.tasks,
+                "tasks": list(grid.tasks.items()),  # their order is that of the queries
                 "training": training,
                 "warm_start": None if grid.warm_start is None else dataclasses.asdict(grid.warm_start),
                 "evaluation": dataclasses.asdict(grid.evaluation),
@@ -315,11 +315,13 @@ def _check_data_keys(data: Mapping[str, Any]) -> None:
 
 def _files_of(grid: GridConfig, parts: Mapping[str, Mapping[str, Any]]) -> list[Any]:
     """Return what tells a changed plugin, checkpoint folder or weight file from the one before."""
+    from umie.decoders.t5 import PRESETS
+
     files: list[Any] = [hashlib.sha256(Path(plugin).read_bytes()).hexdigest() for plugin in grid.plugins]
     for options in parts.values():
         for key in ("source", "weights", "pretrained"):
             path = Path(str(options.get(key, "")))
-            if options.get(key) and path.exists():
+            if options.get(key) and options[key] not in PRESETS and path.exists():
                 below = sorted(path.rglob("*")) if path.is_dir() else [path]
                 files += [(item.name, item.stat().st_size, item.stat().st_mtime_ns) for item in below]
     return files

@@ -107,8 +107,8 @@ def read_results(output: Path, cells: Sequence[Cell], *, mend: bool = True) -> d
     torn = False
     if path.exists():
         *texts, rest = path.read_bytes().split(b"\n")
-        torn = bool(rest)  # a line ends with its line end
-        for text in texts:
+        torn = bool(rest)  # without its end, the next line would grow together with it
+        for text in [*texts, rest] if rest else texts:
             try:
                 lines.append(json.loads(text))
             except ValueError:  # not JSON, or not UTF-8

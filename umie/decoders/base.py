@@ -34,6 +34,11 @@ class Decoder(nn.Module, ABC):
     Config: ClassVar[type[DecoderConfig]]
 
     @property
+    def all_tied_weights_keys(self) -> dict[str, str]:
+        """Weights that share storage, each mapped to the one it is tied to, by name within this decoder."""
+        return {}
+
+    @property
     @abstractmethod
     def widths(self) -> Mapping[str, int]:
         """``d_model``, ``num_heads``, ``head_dim`` and ``d_ff``, which fusion modules are built with."""

@@ -258,14 +258,15 @@ def _run_job(
         )
         running = set() if processes is None else processes
         running.add(process)
-        try:
-            _follow(process, log.write, lambda phase, share: progress.advance(name, phase, share))
-            code = process.wait()
-        except BaseException:
-            process.kill()
-            raise
-        finally:
-            running.discard(process)
+        with process:  # closes the pipes
+            try:
+                _follow(process, log.write, lambda phase, share: progress.advance(name, phase, share))
+                code = process.wait()
+            except BaseException:
+                process.kill()
+                raise
+            finally:
+                running.discard(process)
     if result.exists():
         line: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
     else:

@@ -1,0 +1,36 @@
+"""Records: a text with a picture and its annotation, and their JSONL form (one line, one record).
+
+Spans are character offsets ``(start, end)`` into the text, end excluded. Boxes are ``(x1, y1, x2, y2)``
+relative to the picture, 0..1, origin at the top left. Region indices count from 0: ``O1`` names
+``regions[0]``.
+"""
+
+from umie.records.jsonl import read_jsonl, read_numbered_jsonl, record_from_json, record_to_json, write_jsonl
+from umie.records.model import (
+    NO_RELATION,
+    Argument,
+    Box,
+    Entity,
+    Event,
+    Record,
+    Region,
+    Relation,
+    Span,
+)
+
+__all__ = [
+    "NO_RELATION",
+    "Argument",
+    "Box",
+    "Entity",
+    "Event",
+    "Record",
+    "Region",
+    "Relation",
+    "Span",
+    "read_jsonl",
+    "read_numbered_jsonl",
+    "record_from_json",
+    "record_to_json",
+    "write_jsonl",
+]

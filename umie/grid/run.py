@@ -165,7 +165,7 @@ def _warm_start(
             "training": grid.warm_start.training,
             "records": grid.warm_start.records,
             "folder": str(folder),
-            "num_threads": _num_processors(),
+            "num_threads": max(1, _num_processors() // num_workers(grid)),
         }
         line = _run_job(grid, data, job, output / "warm_start" / f"{identity}.log.d", "warm start", progress)
         if line["status"] != "ok":

@@ -47,9 +47,6 @@ def main() -> None:
     except OSError as error:  # a full disk, a folder that cannot be written
         err.print(f"umie: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(2)
-    except KeyboardInterrupt:
-        err.print("umie: interrupted; what is finished is kept, run the same command to go on")
-        sys.exit(130)
 
 
 @app.callback(invoke_without_command=True)
@@ -142,8 +139,12 @@ def ablate(
         sizes = ", ".join(f"{name} {count}" for name, count in planned_data.num_records.items())
         out.print(f"{len(cells)} cells; records: {sizes}; results go to {output}", highlight=False, markup=False)
         return
-    with _Display() as display:
-        run = run_grid(grid, root, output, display)
+    try:
+        with _Display() as display:
+            run = run_grid(grid, root, output, display)
+    except KeyboardInterrupt as error:
+        err.print("umie: interrupted; what is finished is kept, run the same command to go on")
+        raise typer.Exit(130) from error
     from umie.grid.report import write_report
 
     report = write_report(run, output)

@@ -178,7 +178,7 @@ def plan_cells(grid: GridConfig, fingerprint: str) -> list[Cell]:
                 "warm_start": None if grid.warm_start is None else dataclasses.asdict(grid.warm_start),
                 "evaluation": dataclasses.asdict(grid.evaluation),
                 "missing_pictures": grid.missing_pictures,
-                "files": _files_of(grid, parts),
+                "files": files_of(grid, parts),
                 "umie": umie.__version__,
             }
             cells.append(Cell(variant, seed, parts, training, hash_of(depends_on)))
@@ -271,6 +271,7 @@ def _check_parts(grid: GridConfig) -> None:
 
     from umie import encoders
     from umie.composition import default_tokenizer, resolve_parts
+    from umie.decoders.t5 import PRESETS
     from umie.fusion import VisualEmbeddingConfig
     from umie.model import UmieConfig, UmieModel
 
@@ -281,7 +282,9 @@ def _check_parts(grid: GridConfig) -> None:
         options = resolve_parts(_without_label(encoder), "gated", "tiny")["encoder"]
         encoders.registry.build(**options)
     for decoder in grid.decoder:
-        default_tokenizer(resolve_parts("tiny", "gated", _without_label(decoder))["decoder"])
+        part = resolve_parts("tiny", "gated", _without_label(decoder))["decoder"]
+        if part.get("source") not in PRESETS:
+            default_tokenizer(part)
     parameters: set[str] = set()
     for variant in itertools.product(grid.encoder, grid.fusion, grid.decoder, grid.visual_embedding):
         *slots, visual_embedding = (_without_label(option) for option in variant)
@@ -313,7 +316,7 @@ def _check_data_keys(data: Mapping[str, Any]) -> None:
     check_keys("data key", data, ["format", *known])
 
 
-def _files_of(grid: GridConfig, parts: Mapping[str, Mapping[str, Any]]) -> list[Any]:
+def files_of(grid: GridConfig, parts: Mapping[str, Mapping[str, Any]]) -> list[Any]:
     """Return what tells a changed plugin, checkpoint folder or weight file from the one before."""
     from umie.decoders.t5 import PRESETS
 

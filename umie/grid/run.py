@@ -15,10 +15,11 @@ from typing import Any, Protocol
 
 from filelock import FileLock, Timeout
 
+import umie
 from umie.errors import UmieError
 from umie.files import atomic_write
 from umie.grid.data import GridData, prepare_data
-from umie.grid.plan import Cell, GridConfig, hash_of, plan_cells
+from umie.grid.plan import Cell, GridConfig, files_of, hash_of, plan_cells
 
 RESULTS = "results.jsonl"
 
@@ -151,7 +152,9 @@ def _warm_start(
         depends_on = {
             "decoder": cell.parts["decoder"],
             "warm_start": asdict(grid.warm_start),
-            "tasks": data.tasks,
+            "tasks": list(data.tasks.items()),
+            "files": files_of(grid, {"decoder": cell.parts["decoder"]}),
+            "umie": umie.__version__,
         }
         identity = hash_of({**depends_on, "data": data.fingerprint})
         folder = output / "warm_start" / identity

@@ -13,7 +13,7 @@ from umie import fusion as fusions
 from umie import tasks as all_tasks
 from umie.data.synthetic import SyntheticConfig, scenes
 from umie.decoders.t5 import PRESETS, check_source
-from umie.errors import UmieError
+from umie.errors import UmieError, check_keys
 from umie.model import UmieConfig, UmieModel
 from umie.processor import UmieProcessor
 from umie.records import Record
@@ -23,6 +23,7 @@ from umie.tokenization import train_tokenizer
 Part: TypeAlias = str | Mapping[str, Any]
 
 EMBEDDED_VOCAB_SIZE = 1024
+PROCESSOR_OPTIONS = ("max_input_tokens", "max_target_tokens", "missing_pictures")
 TOKENIZER_FILES = ("tokenizer.json", "spiece.model", "tokenizer_config.json")
 
 
@@ -46,7 +47,8 @@ def compose(
         tasks: for each task its options, e.g. ``{"mner": {"labels": ("person", "place")}}``.
         tokenizer: the decoder's; by default the checkpoint's own, and for a preset one trained on the embedded
             data set (byte-level, so that any text can be written with it).
-        processor_options: further options of UmieProcessor.
+        processor_options: ``max_input_tokens``, ``max_target_tokens``, ``missing_pictures`` (``error`` or
+            ``text_only``); see UmieProcessor.
 
     Returns:
         The model, in evaluation mode, and its processor.
@@ -54,6 +56,7 @@ def compose(
     Raises:
         UmieError: an unknown name or option, or a checkpoint that cannot be read.
     """
+    check_keys("argument of compose:", processor_options, PROCESSOR_OPTIONS)
     parts = resolve_parts(encoder, fusion, decoder)
     if tokenizer is None:
         tokenizer = default_tokenizer(parts["decoder"])

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import sys
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # a test that asks the hub shall fail at once; read when the hub is imported
 os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the tokenizers warn when a process forks after using threads
@@ -11,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from umie import cli
 from umie.composition import compose, default_tokenizer
 from umie.data.synthetic import LABELS, SyntheticConfig, scenes
 
@@ -79,3 +81,18 @@ def embedded():
 def embedded_records(embedded):
     """The records of the scenes, each with its picture in memory."""
     return [dataclasses.replace(scene.record, image=scene.picture) for scene in embedded]
+
+
+@pytest.fixture
+def umie(monkeypatch, capsys):
+    """Run the command line in this process: ``umie("list")`` gives exit code, standard output and error."""
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["umie", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        streams = capsys.readouterr()
+        return int(caught.value.code or 0), streams.out, streams.err
+
+    return call

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 import umie as library
-from umie import cli
 from umie.data.synthetic import SyntheticConfig, ceilings
 from umie.records import read_jsonl
 
@@ -21,21 +20,6 @@ tasks: [mner]
 fusion: [gated, {name: gated, gate: 0.5, label: "[half] open"}]
 seeds: [0, 1]
 """
-
-
-@pytest.fixture
-def umie(monkeypatch, capsys):
-    """Run the command line in this process: ``umie("list")`` gives exit code, standard output and error."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["umie", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as caught:
-            cli.main()
-        streams = capsys.readouterr()
-        return int(caught.value.code or 0), streams.out, streams.err
-
-    return call
 
 
 @pytest.fixture

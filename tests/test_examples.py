@@ -13,7 +13,7 @@ import pytest
 import torch
 import yaml
 
-from umie import cli, fusion
+from umie import fusion
 from umie.data.twitter import read as read_twitter
 from umie.fusion import FusionConfig
 from umie.grid.plan import load_plugins, plan_cells, read_grid
@@ -34,21 +34,6 @@ def _forget_plugins():
     yield
     fusion.registry._parts.clear()
     fusion.registry._parts.update(before)
-
-
-@pytest.fixture
-def umie(monkeypatch, capsys):
-    """Run the command line in this process: ``umie("list")`` gives exit code, standard output and error."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["umie", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as caught:
-            cli.main()
-        streams = capsys.readouterr()
-        return int(caught.value.code or 0), streams.out, streams.err
-
-    return call
 
 
 SMALL = {

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from umie import cli, decoders, encoders, fusion
+from umie import decoders, encoders, fusion
 from umie.grid.data import GridData
 from umie.grid.plan import read_grid
 from umie.grid.run import RESULTS, GridRun, run_grid
@@ -98,21 +98,6 @@ def run():
         return run_grid(read_grid(path), path.parent, output, recorder), recorder
 
     return start
-
-
-@pytest.fixture
-def umie(monkeypatch, capsys):
-    """Run the command line in this process: ``umie("list")`` gives exit code, standard output and error."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["umie", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as caught:
-            cli.main()
-        streams = capsys.readouterr()
-        return int(caught.value.code or 0), streams.out, streams.err
-
-    return call
 
 
 def environment(**changes) -> dict[str, str]:

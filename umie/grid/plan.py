@@ -17,11 +17,11 @@ import yaml
 
 import umie
 from umie import tasks as all_tasks
+from umie.data.synthetic import SPLITS, SyntheticConfig
 from umie.errors import UmieError, UnknownNameError, check_keys, check_whole
 
 T = TypeVar("T")
 
-SPLITS = ("train", "dev", "test")
 SLOTS = ("encoder", "visual_embedding", "fusion", "decoder", "training")
 
 
@@ -219,6 +219,7 @@ def load_plugins(paths: Sequence[str]) -> None:
 
 
 def _grid(data: Any, path: Path) -> GridConfig:
+    from umie.processor import PICTURE_POLICIES
     from umie.training import TrainingConfig
 
     if not isinstance(data, dict):
@@ -251,9 +252,8 @@ def _grid(data: Any, path: Path) -> GridConfig:
         if values["warm_start"].records is not None and values["data"]["format"] != "synthetic":
             raise UmieError("warm_start: records are drawn for the embedded data only; leave `records` out")
         _dataclass("warm_start training", TrainingConfig, values["warm_start"].training)
-    policies = ("error", "text_only")
-    if data.get("missing_pictures", "error") not in policies:
-        raise UnknownNameError("policy for missing pictures", data["missing_pictures"], policies)
+    if data.get("missing_pictures", "error") not in PICTURE_POLICIES:
+        raise UnknownNameError("policy for missing pictures", data["missing_pictures"], PICTURE_POLICIES)
     if data.get("workers") is not None:
         check_whole("workers", data["workers"], 1)
     values["mean_over"] = _as_list(data.get("mean_over")) or list(values["tasks"])
@@ -302,7 +302,6 @@ def _check_parts(grid: GridConfig) -> None:
 
 def _check_data_keys(data: Mapping[str, Any]) -> None:
     from umie import data as formats
-    from umie.data.synthetic import SyntheticConfig
 
     kind = data.get("format")
     choices = ["synthetic", *formats.registry.names()]

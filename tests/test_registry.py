@@ -243,7 +243,7 @@ def test_public_names():
 LAYERS = (
     ("errors", "files", "records", "registry", "types"),
     ("data", "decoders", "encoders", "fusion", "tasks"),
-    ("composition", "model", "processor", "tokenization"),
+    ("audit", "composition", "constrained", "model", "processor", "scoring", "tokenization"),
     ("evaluation", "query_dataset", "training"),
     ("grid",),
     ("cli",),

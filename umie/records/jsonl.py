@@ -12,6 +12,10 @@ from umie.errors import UmieError, at, check_characters, check_keys, shown
 from umie.files import atomic_write, read_lines
 from umie.records.model import Argument, Entity, Event, Record, Region, Relation, Span, check_span
 
+KEYS = (
+    "text", "image", "regions", "entities", "relations", "events", "id", "tasks", "source", "licence", "labels",
+)  # fmt: skip
+
 
 def read_jsonl(path: str | Path, images: str | Path | None = None) -> Iterator[Record]:
     """Yield the records of a JSONL file, one a line; blank lines are passed over.
@@ -58,10 +62,10 @@ def record_from_json(line: str) -> Record:
         data = json.loads(line)
     except (ValueError, RecursionError) as error:  # not JSON, or a number of too many digits
         raise UmieError(f"not valid JSON: {error}") from error
-    data = _object(data, "record", ("text", "image", "regions", "entities", "relations", "events", "id", "tasks"))
+    data = _object(data, "record", KEYS)
     text = data.get("text")
-    if not isinstance(text, str) or not text.strip():
-        raise UmieError(f"text is {text!r}: every record needs a text that is not empty")
+    if not isinstance(text, str) or not (text.strip() or data.get("image")):
+        raise UmieError(f"text is {shown(text)}: every record needs a text that is not empty, or a picture")
     for key, value in data.items():
         check_characters(json.dumps(value, ensure_ascii=False), key)
     image = data.get("image")
@@ -79,6 +83,9 @@ def record_from_json(line: str) -> Record:
         tasks=None
         if data.get("tasks") is None
         else tuple(_string_item(item, "tasks") for item in _list(data, "tasks")),
+        source=_note(data, "source"),
+        licence=_note(data, "licence"),
+        labels=data.get("labels"),
     )
 
 
@@ -115,6 +122,9 @@ def record_to_json(record: Record) -> str:
             for event in record.events
         ],
         "tasks": None if record.tasks is None else list(record.tasks),
+        "source": record.source,
+        "licence": record.licence,
+        "labels": None if record.labels is None else {task: list(labels) for task, labels in record.labels.items()},
     }
     kept = {key: value for key, value in data.items() if value not in (None, []) or (key == "tasks" and value == [])}
     line = json.dumps(kept, ensure_ascii=False)
@@ -142,6 +152,13 @@ def _string(data: Mapping[str, Any], key: str, kind: str) -> str:
     value = data.get(key)
     if not isinstance(value, str) or not value:
         raise UmieError(f"{kind} has {key} {shown(value)}: expected a string that is not empty")
+    return value
+
+
+def _note(data: Mapping[str, Any], key: str) -> str | None:
+    value = data.get(key)
+    if value is not None and not isinstance(value, str):
+        raise UmieError(f"{key} is {shown(value)}: expected a string")
     return value
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -98,7 +99,7 @@ class Record:
     """One text with at most one picture, and what is annotated in them.
 
     Args:
-        text: the text, not empty.
+        text: the text; it may be empty only where there is a picture.
         image: file name or path of the picture (kept as a string), or a PIL image, or None.
         regions: regions of the picture.
         entities: typed spans (MNER).
@@ -106,10 +107,13 @@ class Record:
         events: events with trigger and arguments (MED, MEAE).
         id: a name for messages and joins.
         tasks: names of the tasks that this record is annotated for; None means all of them.
+        source: the data set and file that the record comes from.
+        licence: a note on what the source permits.
+        labels: the label schema of each task that the annotation draws from; None where it is not known.
         image_folder: folder that a relative ``image`` lies in and may not leave; not part of the JSONL line.
 
     Raises:
-        UmieError: an empty text, a span outside the text, a region that does not exist.
+        UmieError: neither text nor picture, a span outside the text, a region that does not exist.
     """
 
     text: str
@@ -120,11 +124,16 @@ class Record:
     events: tuple[Event, ...] = ()
     id: str | None = None
     tasks: tuple[str, ...] | None = None
+    source: str | None = None
+    licence: str | None = None
+    labels: Mapping[str, tuple[str, ...]] | None = field(default=None, hash=False)
     image_folder: str | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.text, str) or not self.text.strip():
-            raise UmieError("text is empty: every record needs a text")
+        if not isinstance(self.text, str):
+            raise UmieError(f"text is {shown(self.text)}: give a string")
+        if not self.text.strip() and self.image is None:
+            raise UmieError("text is empty: every record needs a text or a picture")
         check_characters(self.text, "text")
         for name in ("regions", "entities", "relations", "events"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
@@ -133,6 +142,8 @@ class Record:
             if isinstance(given, str):
                 raise UmieError(f"tasks is {given!r}: give a list of names, [{given!r}]")
             object.__setattr__(self, "tasks", tuple(given))
+        if self.labels is not None:
+            object.__setattr__(self, "labels", _check_schema(self.labels))
         if isinstance(self.image, Path):
             object.__setattr__(self, "image", str(self.image))
         object.__setattr__(self, "entities", tuple(self._with_text(entity) for entity in self.entities))
@@ -188,6 +199,17 @@ class Record:
                 f"entity text {entity.text!r} differs from what its span {list(entity.span)} covers, {covered!r}"
             )
         return entity if entity.text else replace(entity, text=covered)
+
+
+def _check_schema(given: Any) -> dict[str, tuple[str, ...]]:
+    schema = {}
+    if not isinstance(given, Mapping):
+        raise UmieError(f"labels is {shown(given)}: give a list of labels for each task, e.g. {{'mner': ['person']}}")
+    for task, labels in given.items():
+        if isinstance(labels, str) or not all(isinstance(label, str) and label for label in labels):
+            raise UmieError(f"labels of {task!r} is {shown(labels)}: give a list of strings")
+        schema[str(task)] = tuple(labels)
+    return schema
 
 
 def check_span(value: object, kind: str) -> Span:

@@ -1,0 +1,54 @@
+"""The command line: `umie list`, `umie ablate`, `umie data`. One file a command; this one puts them together."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from umie.cli import ablate, data, parts
+from umie.cli.console import err, out
+from umie.errors import UmieError
+
+app = typer.Typer(
+    help="Multimodal information extraction from composable parts: encoders, fusion, decoders, tasks.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("list")(parts.list_parts)
+app.command("ablate")(ablate.ablate)
+app.add_typer(data.app, name="data")
+
+
+def main() -> None:
+    """Run the command line; bad input is one line on standard error and exit code 2."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    for library in ("transformers", "huggingface_hub", "httpx"):
+        logging.getLogger(library).setLevel(logging.ERROR)
+    try:
+        app()
+    except UmieError as error:
+        message = " ".join(str(error).split())
+        err.print(f"umie: {message}", style="red", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(2)
+    except OSError as error:  # a full disk, a folder that cannot be written
+        err.print(f"umie: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(2)
+
+
+@app.callback(invoke_without_command=True)
+def _version(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    if version:
+        import umie
+
+        out.print(umie.__version__)
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        out.print(context.get_help())

@@ -1,0 +1,32 @@
+"""`umie data`: work with data sets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from umie.cli.console import out
+
+app = typer.Typer(help="Work with data sets.", no_args_is_help=True)
+
+
+@app.command("synthetic")
+def synthetic(
+    folder: Annotated[Path, typer.Argument(help="Where to write train.jsonl, dev.jsonl, test.jsonl and pictures.")],
+    seed: Annotated[int, typer.Option(help="Everything is drawn from it.")] = 0,
+    train: Annotated[int, typer.Option(help="Number of training records.")] = 3000,
+    dev: Annotated[int, typer.Option(help="Number of dev records.")] = 300,
+    test: Annotated[int, typer.Option(help="Number of test records.")] = 900,
+    picture_share: Annotated[float, typer.Option(help="Share of records that only the picture decides.")] = 0.62,
+) -> None:
+    """Draw the embedded data set into a folder, as JSONL with PNG pictures, and print its ceilings."""
+    from umie.data.synthetic import SyntheticConfig, ceilings, write_synthetic
+
+    config = SyntheticConfig(seed=seed, train=train, dev=dev, test=test, picture_share=picture_share)
+    files = write_synthetic(folder, config)
+    for split, path in files.items():
+        out.print(f"{split}: {getattr(config, split)} records in {path}", highlight=False, markup=False)
+    shown = ", ".join(f"{task.upper()} {ceiling:.3f}" for task, ceiling in ceilings(config).items())
+    out.print(f"ceiling of text alone: {shown}", highlight=False)

@@ -3,18 +3,35 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+import re
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from umie.errors import UmieError, at, check_characters, check_keys, shown
-from umie.files import atomic_write, read_lines
-from umie.records.model import Argument, Entity, Event, Record, Region, Relation, Span, check_span
+from umie.errors import UmieError, check_characters, check_keys, shown
+from umie.files import atomic_write, decode_utf8, read_lines
+from umie.records.fields import (
+    check_region_index,
+    read_entity,
+    read_event,
+    read_identifier,
+    read_image,
+    read_labels,
+    read_list,
+    read_note,
+    read_region,
+    read_relation,
+    read_tasks,
+    read_text,
+)
+from umie.records.model import Argument, Record, Span
+
+T = TypeVar("T")
 
 KEYS = (
     "text", "image", "regions", "entities", "relations", "events", "id", "tasks", "source", "licence", "labels",
 )  # fmt: skip
+_SURROGATE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def read_jsonl(path: str | Path, images: str | Path | None = None) -> Iterator[Record]:
@@ -31,14 +48,54 @@ def read_jsonl(path: str | Path, images: str | Path | None = None) -> Iterator[R
         yield record
 
 
-def read_numbered_jsonl(path: str | Path, images: str | Path | None = None) -> Iterator[tuple[int, Record]]:
-    """Yield the records of a JSONL file as ``read_jsonl`` does, each with the number of its line."""
+def read_numbered_jsonl(
+    path: str | Path,
+    images: str | Path | None = None,
+    on_error: Callable[[UmieError], None] | None = None,
+) -> Iterator[tuple[int, Record]]:
+    """Yield the records of a JSONL file as ``read_jsonl`` does, each with the number of its line.
+
+    Args:
+        path: the file.
+        images: the folder of the pictures; by default the folder of the file.
+        on_error: called with every error of a line that cannot be read as a record, not just with the first
+            one; reading goes on behind the line. Without it the first error is raised.
+
+    Raises:
+        UmieError: the file cannot be read, or, without ``on_error``, a line cannot.
+    """
     folder = str(images if images is not None else Path(path).parent)
-    for number, line in read_lines(Path(path)):
-        if line.strip():
-            with at(f"{path}:{number}"):
-                record = replace(record_from_json(line), image_folder=folder)
-            yield number, record
+    lines = read_lines(Path(path)) if on_error is None else _decodable_lines(Path(path), on_error)
+    for number, line in lines:
+        if not line.strip():
+            continue
+        try:
+            record = record_from_json(line, folder)
+        except UmieError as error:
+            place = f"{path}:{number}"
+            if on_error is None:
+                raise UmieError(f"{place}: {error}") from error
+            for problem in errors_of_line(line) or [error]:
+                on_error(UmieError(f"{place}: {problem}"))
+            continue
+        yield number, record
+
+
+def _decodable_lines(path: Path, on_error: Callable[[UmieError], None]) -> Iterator[tuple[int, str]]:
+    """Yield the lines of a file as ``umie.files.read_lines``, but go on behind one that is not UTF-8."""
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                try:
+                    text = decode_utf8(line)
+                except UmieError as error:
+                    on_error(UmieError(f"{path}:{number}: {error}"))
+                    continue
+                yield number, text.removeprefix("\ufeff") if number == 1 else text
+    except (OSError, ValueError) as error:  # ValueError: a NUL character in the name
+        if isinstance(error, UmieError):
+            raise
+        raise UmieError(f"{path}: cannot read: {getattr(error, 'strerror', None) or error}") from error
 
 
 def write_jsonl(path: str | Path, records: Iterable[Record]) -> None:
@@ -52,41 +109,116 @@ def write_jsonl(path: str | Path, records: Iterable[Record]) -> None:
             file.write(record_to_json(record) + "\n")
 
 
-def record_from_json(line: str) -> Record:
+def record_from_json(line: str, image_folder: str | None = None) -> Record:
     """Return the record of one JSONL line.
+
+    Args:
+        line: the line.
+        image_folder: the folder of its picture.
 
     Raises:
         UmieError: not a JSON object, an unknown key, or a value that does not fit.
     """
-    try:
-        data = json.loads(line)
-    except (ValueError, RecursionError) as error:  # not JSON, or a number of too many digits
-        raise UmieError(f"not valid JSON: {error}") from error
-    data = _object(data, "record", KEYS)
-    text = data.get("text")
-    if not isinstance(text, str) or not (text.strip() or data.get("image")):
-        raise UmieError(f"text is {shown(text)}: every record needs a text that is not empty, or a picture")
-    for key, value in data.items():
-        check_characters(json.dumps(value, ensure_ascii=False), key)
-    image = data.get("image")
-    if image is not None and not isinstance(image, str):
-        raise UmieError(f"image is {image!r}: give a file name, or null for a text without a picture")
-    identifier = data.get("id")
+    data = _load_object(line)
+    check_keys("record key", data, KEYS)
+    text = read_text(data)
+    if _may_hold_surrogates(line):
+        for key, value in data.items():
+            check_characters(json.dumps(value, ensure_ascii=False), key)
     return Record(
         text=text,
-        image=image,
-        regions=tuple(_region(item) for item in _list(data, "regions")),
-        entities=tuple(_entity(item, text) for item in _list(data, "entities")),
-        relations=tuple(_relation(item, text) for item in _list(data, "relations")),
-        events=tuple(_event(item, text) for item in _list(data, "events")),
-        id=None if identifier is None else str(identifier),
-        tasks=None
-        if data.get("tasks") is None
-        else tuple(_string_item(item, "tasks") for item in _list(data, "tasks")),
-        source=_note(data, "source"),
-        licence=_note(data, "licence"),
-        labels=data.get("labels"),
+        image=read_image(data),
+        regions=tuple(read_region(item) for item in read_list(data, "regions")),
+        entities=tuple(read_entity(item, text) for item in read_list(data, "entities")),
+        relations=tuple(read_relation(item, text) for item in read_list(data, "relations")),
+        events=tuple(read_event(item, text) for item in read_list(data, "events")),
+        id=read_identifier(data),
+        tasks=read_tasks(data),
+        source=read_note(data, "source"),
+        licence=read_note(data, "licence"),
+        labels=read_labels(data),
+        image_folder=image_folder,
     )
+
+
+def errors_of_line(line: str) -> list[UmieError]:
+    """Return everything that keeps a JSONL line from being read as a record; an empty list if nothing does.
+
+    ``record_from_json`` raises the first of them. Each item of the annotation is tried by itself, so that one
+    bad span does not hide the next; an item with two faults is named for its first.
+    """
+    errors: list[UmieError] = []
+
+    def tried(read: Callable[..., T], *arguments: Any) -> T | None:
+        try:
+            return read(*arguments)
+        except UmieError as error:
+            errors.append(error)
+            return None
+
+    data = tried(_load_object, line)
+    if data is None:
+        return errors
+    for key in data:
+        tried(check_keys, "record key", [key], KEYS)
+    text, image = tried(read_text, data), tried(read_image, data)
+    if _may_hold_surrogates(line):
+        before = len(errors)
+        for key, value in data.items():
+            tried(check_characters, json.dumps(value, ensure_ascii=False), key)
+        if len(errors) > before:
+            return errors  # the characters must be mended before offsets into the text mean anything
+    for read in (read_identifier, read_tasks, read_labels):
+        tried(read, data)
+    for key in ("source", "licence"):
+        tried(read_note, data, key)
+    if text is None:
+        return errors
+    record = Record(text, image=image if text.strip() else "?")
+
+    def items(key: str, read: Callable[..., T], *arguments: Any) -> list[T]:
+        read_items = [tried(read, item, *arguments) for item in tried(read_list, data, key) or ()]
+        return [item for item in read_items if item is not None]
+
+    items("regions", read_region)
+    spans = [entity.span for entity in items("entities", read_entity, text)]
+    for relation in items("relations", read_relation, text):
+        spans += [relation.head, relation.tail]
+    for event in items("events", read_event, text):
+        spans += [] if event.trigger is None else [event.trigger]
+        for argument in event.arguments:
+            if argument.span is None:
+                tried(check_region_index, argument, len(data.get("regions") or ()))
+            else:
+                spans.append(argument.span)
+    for span in spans:
+        tried(record.surface, span)
+    return errors
+
+
+def _load_object(line: str) -> dict[str, Any]:
+    data = _load(line)
+    if not isinstance(data, dict):
+        raise UmieError(f"record is {shown(data)}: expected a JSON object")
+    return data
+
+
+def _load(line: str) -> object:
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError) as error:  # not JSON, or a number of too many digits
+        raise UmieError(f"not valid JSON: {error}") from error
+
+
+def _may_hold_surrogates(line: str) -> bool:
+    """Say whether a string of the line may hold half of a surrogate pair: as an escape, or as it is."""
+    if _SURROGATE_ESCAPE.search(line):
+        return True
+    try:
+        line.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def record_to_json(record: Record) -> str:
@@ -130,92 +262,3 @@ def record_to_json(record: Record) -> str:
     line = json.dumps(kept, ensure_ascii=False)
     check_characters(line, "record")
     return line
-
-
-def _object(value: object, kind: str, keys: Sequence[str]) -> Mapping[str, Any]:
-    if not isinstance(value, dict):
-        raise UmieError(f"{kind} is {shown(value)}: expected a JSON object")
-    check_keys(f"{kind} key", value, keys)
-    return value
-
-
-def _list(data: Mapping[str, Any], key: str) -> list[Any]:
-    value = data.get(key)
-    if value is None:
-        return []
-    if not isinstance(value, list):
-        raise UmieError(f"{key} is {shown(value)}: expected a list")
-    return value
-
-
-def _string(data: Mapping[str, Any], key: str, kind: str) -> str:
-    value = data.get(key)
-    if not isinstance(value, str) or not value:
-        raise UmieError(f"{kind} has {key} {shown(value)}: expected a string that is not empty")
-    return value
-
-
-def _note(data: Mapping[str, Any], key: str) -> str | None:
-    value = data.get(key)
-    if value is not None and not isinstance(value, str):
-        raise UmieError(f"{key} is {shown(value)}: expected a string")
-    return value
-
-
-def _string_item(value: object, kind: str) -> str:
-    if not isinstance(value, str):
-        raise UmieError(f"{kind} holds {shown(value)}: expected a string")
-    return value
-
-
-def _mention(value: object, text: str, kind: str) -> Span:
-    """Read a span given as ``[start, end]`` or as an object with ``span`` and, to be checked, ``text``."""
-    if isinstance(value, dict):
-        _object(value, kind, ("span", "text", "type"))
-        span = check_span(value.get("span"), kind)
-        covered = text[span[0] : span[1]]
-        if value.get("text") not in (None, covered):
-            raise UmieError(
-                f"{kind} text {shown(value['text'])} differs from what its span {list(span)} covers, {covered!r}"
-            )
-        return span
-    return check_span(value, kind)
-
-
-def _region(value: object) -> Region:
-    data = _object(value, "region", ("box", "label"))
-    box = data.get("box")
-    if not isinstance(box, list):
-        raise UmieError(f"region box is {shown(box)}: expected [x1, y1, x2, y2], relative to the picture (0..1)")
-    label = data.get("label")
-    return Region(box=tuple(box), label=None if label is None else _string_item(label, "region label"))
-
-
-def _entity(value: object, text: str) -> Entity:
-    data = _object(value, "entity", ("type", "span", "text"))
-    span = _mention({key: data.get(key) for key in ("span", "text")}, text, "entity")
-    return Entity(_string(data, "type", "entity"), span)
-
-
-def _relation(value: object, text: str) -> Relation:
-    data = _object(value, "relation", ("type", "head", "tail"))
-    ends = (_mention(data.get(end), text, f"relation {end}") for end in ("head", "tail"))
-    return Relation(_string(data, "type", "relation"), *ends)
-
-
-def _event(value: object, text: str) -> Event:
-    data = _object(value, "event", ("type", "trigger", "arguments"))
-    trigger = data.get("trigger")
-    arguments = []
-    for item in _list(data, "arguments"):
-        filler = _object(item, "argument", ("role", "span", "region", "text"))
-        role = _string(filler, "role", "argument")
-        span = None
-        if filler.get("span") is not None:
-            span = _mention({key: filler.get(key) for key in ("span", "text")}, text, f"argument {role!r}")
-        arguments.append(Argument(role, span, filler.get("region")))
-    return Event(
-        _string(data, "type", "event"),
-        None if trigger is None else _mention(trigger, text, "event trigger"),
-        tuple(arguments),
-    )

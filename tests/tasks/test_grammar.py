@@ -9,7 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from umie.tasks import grammar
-from umie.tasks.grammar import RawItem
+from umie.tasks.grammar import Forms, RawItem
+from umie.tasks.styles import STYLES
+
+STRUCTURED = STYLES["structured"]
+FORMS = Forms(labels=("a",))
 
 # the signs of the grammar come up often, so that escapes and false ends are met
 SIGNS = st.sampled_from(list("|[]:= O1290\n\t\xa0é😀\u200b"))
@@ -38,20 +42,20 @@ ITEMS = st.one_of(
     ids=["none", "span", "second occurrence", "label", "region", "two", "signs", "brackets", "spaces"],
 )
 def test_the_written_form(items: list[RawItem], expected: str) -> None:
-    assert grammar.linearise(items) == expected
-    assert grammar.parse(expected) == (items, 0)
+    assert STRUCTURED.linearise(items) == expected
+    assert STRUCTURED.parse(expected, FORMS) == (items, 0)
 
 
 @settings(deadline=None, max_examples=400)
 @given(st.lists(ITEMS, max_size=6))
 def test_any_items_survive_writing_and_reading(items: list[RawItem]) -> None:
-    assert grammar.parse(grammar.linearise(items)) == (items, 0)
+    assert STRUCTURED.parse(STRUCTURED.linearise(items), FORMS) == (items, 0)
 
 
 @settings(deadline=None, max_examples=400)
 @given(st.text(SIGNS, max_size=60) | st.text(max_size=60))
 def test_any_string_is_read(output: str) -> None:
-    items, dropped = grammar.parse(output)
+    items, dropped = STRUCTURED.parse(output, FORMS)
     assert all(item.label and item.occurrence >= 1 for item in items)
     assert len(items) <= output.count("[")
     assert 0 <= dropped <= 2 * output.count("[") + 1
@@ -60,9 +64,9 @@ def test_any_string_is_read(output: str) -> None:
 @settings(deadline=None, max_examples=200)
 @given(st.text(SIGNS, max_size=60))
 def test_what_was_read_is_read_again_alike(output: str) -> None:
-    items, _ = grammar.parse(output)
+    items, _ = STRUCTURED.parse(output, FORMS)
     items = [item for item in items if not item.is_region]  # a region's name is never escaped
-    assert grammar.parse(grammar.linearise(items)) == (items, 0)
+    assert STRUCTURED.parse(STRUCTURED.linearise(items), FORMS) == (items, 0)
 
 
 @pytest.mark.parametrize(
@@ -89,7 +93,7 @@ def test_what_was_read_is_read_again_alike(output: str) -> None:
     ],
 )
 def test_ill_formed_pieces_are_dropped_and_counted(output: str, items: list[RawItem], dropped: int) -> None:
-    assert grammar.parse(output) == (items, dropped)
+    assert STRUCTURED.parse(output, FORMS) == (items, dropped)
 
 
 class CountingString(str):
@@ -111,7 +115,7 @@ class CountingString(str):
 
 def characters_looked_at(output: str) -> int:
     counting = CountingString(output)
-    grammar.parse(counting)
+    STRUCTURED.parse(counting, FORMS)
     return counting.looked_at
 
 

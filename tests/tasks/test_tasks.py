@@ -195,7 +195,7 @@ def test_labels_outside_the_schema_are_named_with_the_nearest(name: str, label: 
     ("config", "problem"),
     [
         ({"variant": "papers"}, "Unknown instruction variant 'papers'. Did you mean 'paper'?"),
-        ({"style": "papr"}, "Unknown output style 'papr'. Choices: structured."),
+        ({"style": "papr"}, "Unknown output style 'papr'. Did you mean 'paper'? Choices: paper, released, structured."),
         ({"labels": ()}, "labels is empty: give at least one, or leave it out for the paper's"),
         ({"labels": "person"}, "labels is 'person': give a list of strings"),
         ({"labels": ("a", 5)}, "labels is ('a', 5): give a list of strings"),

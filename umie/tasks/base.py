@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 from umie.errors import UmieError, UnknownNameError
 from umie.records import Record, Span
 from umie.tasks import grammar, metrics
+from umie.tasks.styles import STYLES
 
 I = TypeVar("I")  # noqa: E741 - the item type: Entity, Relation or Event
 
 VARIANTS = ("paper", "I0", "I1", "I2")
-STYLES = ("structured",)
 
 
 class Pair(NamedTuple):
@@ -31,7 +31,7 @@ class TaskConfig:
     Args:
         labels: the label schema, in the order in which the instruction lists it; None takes the paper's.
         variant: the instruction: ``paper`` (Table 2) or a rewording ``I0``, ``I1``, ``I2`` (Table 6).
-        style: how targets are written.
+        style: how targets are written: ``structured`` (lossless), ``paper`` (as in Table 2) or ``released``.
 
     Raises:
         UmieError: an unknown variant or style, an empty, repeated or padded label.
@@ -95,6 +95,11 @@ class Task(ABC, Generic[I]):
         return self.default_labels if self.config.labels is None else self.config.labels
 
     @property
+    def style(self) -> grammar.Style:
+        """The output style in force: it writes targets, reads outputs, and can constrain decoding."""
+        return STYLES[self.config.style]
+
+    @property
     def instruction_template(self) -> str:
         """The wording of the chosen variant, with ``{labels}`` and the task's own fields."""
         return self.templates[self.config.variant]
@@ -102,6 +107,10 @@ class Task(ABC, Generic[I]):
     @abstractmethod
     def queries(self, record: Record) -> list[Query]:
         """Return what is asked about a record; see the task for how many queries that is."""
+
+    @abstractmethod
+    def forms(self, text: str, focus: Any = None, num_regions: int = 0) -> grammar.Forms:
+        """Return which items the answer to a query may hold; the arguments are those of ``parse``."""
 
     @abstractmethod
     def items(self, record: Record) -> list[I]:
@@ -137,8 +146,15 @@ class Task(ABC, Generic[I]):
             The items without repetitions, in the order of the output; ``.dropped`` counts the rest. A label
             outside the schema is kept: scoring decides whether it is right.
         """
-        raw_items, dropped = grammar.parse(output)
-        read = [self._read(raw, text, focus, num_regions) for raw in raw_items]
+        raw_items, dropped = self.style.parse(output, self.forms(text, focus, num_regions))
+        if self.style.is_numbered:
+            read = [self._read(raw, text, focus, num_regions) for raw in raw_items]
+        else:  # one mention more than the text has repeats the first
+            read = [
+                self._read(raw, text, focus, num_regions)
+                or self._read(replace(raw, occurrence=1), text, focus, num_regions)
+                for raw in grammar.with_occurrences(raw_items)
+            ]
         return Items(dict.fromkeys(item for item in read if item is not None), dropped + read.count(None))
 
     def counts(self, predictions: Sequence[Iterable[I]], references: Sequence[Record]) -> list[metrics.Counts]:

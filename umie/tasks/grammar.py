@@ -1,21 +1,20 @@
-"""The `structured` output style: a lossless string form of extracted items.
+"""What a grammar is made of: items as they are written, the items a query admits, and the styles that write them.
 
-One item is ``[label: span]``, ``[label = O1]`` for a region, or ``[label]`` alone. Items stand in a row,
-parted by a space. ``|`` escapes brackets and itself, in labels also ``:`` and ``=``. A span that is not the
-first occurrence of its string carries its number behind the bracket: ``[location: NY]2``.
-The signs are ones that the SentencePiece vocabulary of T5 holds (it has no braces and no backslash).
+One object, a Style, writes the items of an answer, reads them back from any string, and describes the answer's
+parts to ``umie.constrained``, which compiles them into a constraint on decoding.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from umie.records import Span
 
 _REGION = re.compile(r"O([1-9][0-9]{0,5})")
-_MAX_NUMBER_DIGITS = 6
 
 
 @dataclass(frozen=True)
@@ -28,28 +27,96 @@ class RawItem:
     occurrence: int = 1
 
 
-def linearise(items: Iterable[RawItem]) -> str:
-    """Return the string form of the items, in their order."""
-    return " ".join(_linearise(item) for item in items)
+@dataclass(frozen=True, kw_only=True)
+class Forms:
+    """Which items the answer to one query may hold.
+
+    Args:
+        labels: the label schema.
+        spans: whether an item may have a span of the text as its filler.
+        bare: whether an item may be a label alone.
+        num_regions: how many regions an item may name; 0 where none.
+        pair: the strings of the head and the tail that the query asks about (MRE).
+        at_least_one: whether an empty answer is none.
+    """
+
+    labels: tuple[str, ...]
+    spans: bool = False
+    bare: bool = False
+    num_regions: int = 0
+    pair: tuple[str, str] | None = None
+    at_least_one: bool = False
 
 
-def parse(output: str) -> tuple[list[RawItem], int]:
-    """Return the well-formed items of any string and the number of ill-formed pieces, in linear time."""
-    items: list[RawItem] = []
-    dropped = 0
-    position = 0
-    while position < len(output):
-        start = output.find("[", position)
-        between = output[position : start if start >= 0 else len(output)]
-        dropped += bool(between.strip())
-        if start < 0:
-            break
-        item, position = _parse_item(output, start + 1)
-        if item is None:
-            dropped += 1
-        else:
-            items.append(item)
-    return items, dropped
+class Style(ABC):
+    """An output style: how items are written as one string, and read back.
+
+    An answer is ``prefix``, the items with ``separator`` between them, ``suffix``. An item is
+    ``opening(label)``, a space and a span, ``closing``; or ``region_opening(label)``, a space and the region's
+    name, ``closing``; or ``bare(label)``.
+    """
+
+    name: ClassVar[str]
+    prefix: ClassVar[str] = ""
+    separator: ClassVar[str] = " "
+    suffix: ClassVar[str] = ""
+    closing: ClassVar[str] = ""
+    markers: ClassVar[tuple[str, ...]] = ()  # strings that are single tokens, where a tokenizer has them
+    escaped: ClassVar[str] = ""  # signs that ``|`` escapes in a span
+    is_numbered: ClassVar[bool] = False  # whether a repeated span says which of its occurrences it is
+
+    @abstractmethod
+    def opening(self, label: str) -> str:
+        """Return what stands before a span, without the space."""
+
+    @abstractmethod
+    def bare(self, label: str, pair: tuple[str, str] | None = None) -> str:
+        """Return an item that is a label alone; in an answer about a pair, the label between head and tail."""
+
+    @abstractmethod
+    def parse(self, output: str, forms: Forms) -> tuple[list[RawItem], int]:
+        """Return the well-formed items of any string and the number of ill-formed pieces, in linear time."""
+
+    def region_opening(self, label: str) -> str:
+        """Return what stands before the name of a region, without the space."""
+        return self.opening(label)
+
+    def linearise(self, items: Iterable[RawItem], pair: tuple[str, str] | None = None) -> str:
+        """Return the string form of the items, in their order.
+
+        Args:
+            items: the items.
+            pair: the strings of the head and the tail, where the query asks about a pair.
+        """
+        return self.prefix + self.separator.join(self._write(item, pair) for item in items) + self.suffix
+
+    def escape(self, string: str, signs: str | None = None) -> str:
+        """Return a span as it is written."""
+        signs = self.escaped if signs is None else signs
+        return "".join("|" + sign if sign in signs else sign for sign in string) if signs else string
+
+    def _write(self, item: RawItem, pair: tuple[str, str] | None) -> str:
+        if item.filler is None:
+            return self.bare(item.label, pair)
+        if item.is_region:
+            return f"{self.region_opening(item.label)} {item.filler}{self.closing}"
+        number = str(item.occurrence) if self.is_numbered and item.occurrence > 1 else ""
+        return f"{self.opening(item.label)} {self.escape(item.filler)}{self.closing}{number}"
+
+
+def with_occurrences(items: Iterable[RawItem]) -> Iterator[RawItem]:
+    """Number the items of a style that does not: the n-th of the same label and span is the n-th occurrence.
+
+    Spans are written by their place in the text, so this is right wherever every occurrence is annotated alike.
+    """
+    seen: dict[tuple[str, str], int] = {}
+    for item in items:
+        if item.filler is None or item.is_region:
+            yield item
+            continue
+        key = item.label, item.filler
+        seen[key] = seen.get(key, 0) + 1
+        yield replace(item, occurrence=seen[key])
 
 
 def occurrence_of(text: str, span: Span) -> int:
@@ -100,53 +167,3 @@ def _find(text: str, surface: str, occurrence: int) -> Span | None:
         occurrence -= 1
         found = text.find(surface, found + 1)
     return (found, found + len(surface)) if found >= 0 else None
-
-
-def _escape(string: str, signs: str) -> str:
-    return "".join("|" + sign if sign in signs else sign for sign in string)
-
-
-def _linearise(item: RawItem) -> str:
-    label = _escape(item.label, "|[]:=")
-    if item.filler is None:
-        return f"[{label}]"
-    if item.is_region:
-        return f"[{label} = {item.filler}]"
-    number = "" if item.occurrence == 1 else str(item.occurrence)
-    return f"[{label}: {_escape(item.filler, '|[]')}]{number}"
-
-
-def _parse_item(output: str, position: int) -> tuple[RawItem | None, int]:
-    """Read one item behind its opening bracket; return it, or None, and where to go on."""
-    label: str | None = None
-    is_region = False
-    characters: list[str] = []
-    while position < len(output):
-        sign = output[position]
-        if sign == "[":
-            return None, position
-        position += 1
-        if sign == "]":
-            break
-        if sign == "|" and position < len(output):
-            characters.append(output[position])
-            position += 1
-        elif label is None and sign in ":=":
-            label = "".join(characters).strip()
-            is_region = sign == "="
-            characters = []
-        else:
-            characters.append(sign)
-    else:
-        return None, position
-    end = position
-    while end < len(output) and output[end].isascii() and output[end].isdigit():
-        end += 1
-    number = output[position:end]
-    content = "".join(characters)
-    if label is None:
-        item = RawItem(content.strip())
-    else:
-        item = RawItem(label, content.removeprefix(" "), is_region, int(number[:_MAX_NUMBER_DIGITS] or 1))
-    sound = item.label and len(number) <= _MAX_NUMBER_DIGITS and item.occurrence > 0
-    return (item if sound else None), end

@@ -44,8 +44,12 @@ class MEAE(Task[Event]):
             raw = [span_item(role, record.text, span) for span, role in spans]
             raw += [grammar.RawItem(role, grammar.region_name(index), is_region=True) for index, role in regions]
             focus = replace(event, arguments=())
-            queries.append(Query(self._instruct(type=event.type), grammar.linearise(raw), focus))
+            queries.append(Query(self._instruct(type=event.type), self.style.linearise(raw), focus))
         return queries
+
+    def forms(self, text: str, focus: Any = None, num_regions: int = 0) -> grammar.Forms:
+        """Return roles filled by spans or by regions."""
+        return grammar.Forms(labels=self.labels, spans=True, num_regions=num_regions)
 
     def items(self, record: Record) -> list[Event]:
         """Return one Event for each annotated argument."""

@@ -37,7 +37,11 @@ class MED(Task[Event]):
             grammar.RawItem(event.type) if event.trigger is None else span_item(event.type, record.text, event.trigger)
             for event in events
         )
-        return [Query(self._instruct(), grammar.linearise(raw))]
+        return [Query(self._instruct(), self.style.linearise(raw))]
+
+    def forms(self, text: str, focus: Any = None, num_regions: int = 0) -> grammar.Forms:
+        """Return typed spans, and types alone."""
+        return grammar.Forms(labels=self.labels, spans=True, bare=True)
 
     def items(self, record: Record) -> list[Event]:
         """Return the record's events."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections import Counter
+from collections.abc import Hashable, Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
@@ -18,6 +19,12 @@ class Counts(NamedTuple):
 def count_matches(predicted: AbstractSet[Hashable], gold: AbstractSet[Hashable]) -> Counts:
     """Count strict matches; a key that is predicted twice counts once."""
     return Counts(len(predicted & gold), len(predicted), len(gold))
+
+
+def count_repeated(predicted: Iterable[Hashable], gold: Iterable[Hashable]) -> Counts:
+    """Count matches of keys that may repeat: each predicted key answers one gold key that equals it."""
+    found, wanted = Counter(predicted), Counter(gold)
+    return Counts((found & wanted).total(), found.total(), wanted.total())
 
 
 def f1_of(true_positives: float, predicted: float, gold: float) -> float:

@@ -28,8 +28,12 @@ class MNER(Task[Entity]):
     def queries(self, record: Record) -> list[Query]:
         """Return one query; its target lists the entities by their place in the text."""
         entities = sorted(record.entities, key=lambda entity: entity.span)
-        target = grammar.linearise(span_item(entity.type, record.text, entity.span) for entity in entities)
+        target = self.style.linearise(span_item(entity.type, record.text, entity.span) for entity in entities)
         return [Query(self._instruct(), target)]
+
+    def forms(self, text: str, focus: Any = None, num_regions: int = 0) -> grammar.Forms:
+        """Return typed spans."""
+        return grammar.Forms(labels=self.labels, spans=True)
 
     def items(self, record: Record) -> list[Entity]:
         """Return the record's entities."""

@@ -43,11 +43,19 @@ class MRE(Task[Relation]):
         return [
             Query(
                 self._instruct(head=record.surface(pair.head), tail=record.surface(pair.tail)),
-                grammar.linearise(grammar.RawItem(name) for name in types),
+                self.style.linearise(
+                    (grammar.RawItem(name) for name in types),
+                    (record.surface(pair.head), record.surface(pair.tail)),
+                ),
                 pair,
             )
             for pair, types in pairs.items()
         ]
+
+    def forms(self, text: str, focus: Any = None, num_regions: int = 0) -> grammar.Forms:
+        """Return relations alone, at least one; ``none`` is one of them."""
+        pair = None if focus is None else (text[slice(*focus[0])], text[slice(*focus[1])])
+        return grammar.Forms(labels=self.labels, bare=True, pair=pair, at_least_one=True)
 
     def items(self, record: Record) -> list[Relation]:
         """Return the record's relations, unrelated pairs among them."""

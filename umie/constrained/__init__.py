@@ -1,0 +1,10 @@
+"""Constrained decoding: answers that are well-formed, with spans of the text and regions that exist.
+
+``umie.tasks`` writes and reads answers; this package compiles the same output styles into automata over a
+tokenizer's tokens. ``Constraint`` is a logits processor of transformers.
+"""
+
+from umie.constrained.constraint import Constraint
+from umie.constrained.symbols import encode, symbols_of
+
+__all__ = ["Constraint", "encode", "symbols_of"]

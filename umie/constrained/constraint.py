@@ -1,0 +1,101 @@
+"""Constraint: what a batch of queries may be answered with, as a logits processor of transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import chain, repeat
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import LogitsProcessor, PreTrainedTokenizerBase
+
+from umie.constrained.literals import Literals, compile_literals, forms_key
+from umie.constrained.symbols import View, symbols_of
+from umie.constrained.walk import State, Walk
+from umie.errors import UmieError
+from umie.records import Record
+from umie.tasks import Query, Task
+
+
+class Constraint(LogitsProcessor):
+    """Lets only those tokens through that lead to a well-formed answer.
+
+    Labels are those of the task's schema, spans occur in the record's text, regions exist in its picture, and an
+    answer is brought to its end before ``max_new_tokens`` are used up. It is compiled from the task's output style,
+    the same object that writes targets and reads outputs.
+
+    Args:
+        tokenizer: the decoder's.
+        task: the task; its labels may be any, also ones that no training saw.
+        asked: the record and the query of each row of the batch, in the order of the batch.
+        max_new_tokens: as for transformers' ``generate``.
+        prompt_length: tokens that the decoder is given before it generates: 1, the start token.
+
+    Raises:
+        UmieError: the tokenizer spells two labels alike, or cannot be understood.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        task: Task[Any],
+        asked: Iterable[tuple[Record, Query]],
+        max_new_tokens: int,
+        prompt_length: int = 1,
+    ) -> None:
+        symbols = symbols_of(tokenizer)
+        style = task.style
+        literals: dict[Any, Literals] = {}
+        views: dict[str, View] = {}
+        self.walks: list[Walk] = []
+        for record, query in asked:
+            forms = task.forms(record.text, query.focus, len(record.regions))
+            key = forms_key(style, forms)
+            if key not in literals:
+                literals[key] = compile_literals(symbols, style, forms)
+            if record.text not in views:
+                views[record.text] = symbols.view(record.text)
+            self.walks.append(Walk(symbols, literals[key], style, views[record.text], record.text, forms.pair))
+        self.max_new_tokens = max_new_tokens
+        self.prompt_length = prompt_length
+        self._states: list[dict[tuple[int, ...], State]] = [{(): walk.start} for walk in self.walks]
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        """Return the scores with everything that may not come at minus infinity; see transformers."""
+        num_rows = len(input_ids)
+        if num_rows % len(self.walks):
+            raise UmieError(f"{num_rows} rows for {len(self.walks)} queries: pass the batch that the constraint is for")
+        num_beams = num_rows // len(self.walks)
+        allowed: list[Sequence[int]] = []
+        for row, tokens in enumerate(input_ids[:, self.prompt_length :].tolist()):
+            walk = self.walks[row // num_beams]
+            state = self._state(row // num_beams, tuple(tokens))
+            allowed.append(walk.tokens(state, self.max_new_tokens - len(tokens)))
+        return mask_scores(scores, allowed)  # type: ignore[return-value] # a FloatTensor, as the scores are
+
+    def read(self, token_ids: Tensor | Sequence[Sequence[int]]) -> list[str]:
+        """Return the answers that generated rows spell, one row for each query; see ``Walk.read``."""
+        rows: Sequence[Sequence[int]] = token_ids.tolist() if isinstance(token_ids, Tensor) else token_ids
+        if len(rows) != len(self.walks):
+            raise UmieError(f"{len(rows)} rows for {len(self.walks)} queries: pass the batch that the constraint is for")
+        return [walk.read(row[self.prompt_length :]) for walk, row in zip(self.walks, rows, strict=True)]
+
+    def _state(self, index: int, tokens: tuple[int, ...]) -> State:
+        """Return the state behind some tokens; those of the step before are known."""
+        states = self._states[index]
+        state = states.get(tokens)
+        if state is None:
+            state = states[tokens] = self.walks[index].next(self._state(index, tokens[:-1]), tokens[-1])
+        return state
+
+
+def mask_scores(scores: Tensor, allowed: Sequence[Sequence[int]]) -> Tensor:
+    """Return scores ``[R, V]`` with minus infinity everywhere but at each row's allowed tokens."""
+    rows = torch.tensor(
+        list(chain.from_iterable(repeat(row, len(tokens)) for row, tokens in enumerate(allowed))), device=scores.device
+    )
+    columns = torch.tensor(list(chain.from_iterable(allowed)), device=scores.device)
+    masked = torch.full_like(scores, float("-inf"))
+    masked[rows, columns] = scores[rows, columns]
+    return masked

@@ -1,0 +1,258 @@
+"""How a tokenizer spells text: every token as a string of symbols, so that grammars can be checked token by token.
+
+A symbol is a byte of UTF-8 (a character below 256), or one of two kinds of stand-in: a marker token such as
+``<spot>``, or the unknown token, which stands for characters that the vocabulary lacks.
+"""
+
+from __future__ import annotations
+
+import re
+import weakref
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from umie.errors import UmieError
+from umie.records import Span
+
+UNKNOWN = "\u0100"  # the symbol of the unknown token
+_FIRST_MARKER = 0x101
+_BYTE = re.compile(r"<0x([0-9A-F]{2})>")
+_SPACE_SIGN = "▁"  # how SentencePiece writes a space
+
+
+@dataclass
+class Trie:
+    """A node of the tree of all tokens by their symbols."""
+
+    children: dict[str, Trie] = field(default_factory=dict)
+    tokens: list[int] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class View:
+    """A text as the tokenizer sees it.
+
+    Args:
+        symbols: its symbols, without the white space around it.
+        starts: for each symbol, the offset of its character in the text.
+        ends: for each symbol, the offset behind its character.
+    """
+
+    symbols: str
+    starts: Sequence[int]
+    ends: Sequence[int]
+
+    def span(self, start: int, end: int) -> Span:
+        """Return the span of the text that symbols ``start`` to ``end`` (excluded) stand for."""
+        return self.starts[start], self.ends[end - 1]
+
+
+class TokenSymbols:
+    """The symbols of a tokenizer's tokens, and texts in these symbols.
+
+    Byte-level BPE, SentencePiece (Unigram or BPE, with byte fallback or not), WordPiece, BPE with end-of-word
+    signs, and tokenizers of bytes are understood: all that transformers' sequence-to-sequence models use.
+
+    Args:
+        tokenizer: any tokenizer of transformers.
+
+    Attributes:
+        lead: the symbol before each word's first one where tokens begin with a space, else empty.
+        tail: the symbol behind each word where tokens end with a space, else empty.
+        trie: all tokens that spell something.
+        prefix: the tokens that the tokenizer puts before a text.
+        end: the token that ends a text.
+
+    Raises:
+        UmieError: it cannot be told how the tokens spell text.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.tokenizer = tokenizer
+        pieces: list[str] = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
+        special = set(tokenizer.all_special_ids)
+        self.markers = {
+            pieces[token]: chr(_FIRST_MARKER + token)
+            for token in sorted({*special, *tokenizer.added_tokens_decoder})
+            if pieces[token] and not _BYTE.fullmatch(pieces[token])
+        }
+        ordinary = [piece for token, piece in enumerate(pieces) if piece and piece not in self.markers]
+        spell, self.lead, self.tail = _spelling(ordinary, type(tokenizer).__name__)
+        self.symbols = ["" if not piece else self.markers.get(piece) or spell(piece) for piece in pieces]
+        if tokenizer.unk_token_id is not None:
+            self.symbols[tokenizer.unk_token_id] = UNKNOWN
+        self.trie = Trie()
+        for token, symbols in enumerate(self.symbols):
+            if symbols:
+                node = self.trie
+                for symbol in symbols:
+                    node = node.children.setdefault(symbol, Trie())
+                node.tokens.append(token)
+        around: list[int] = tokenizer("").input_ids
+        self.prefix: list[int] = around[:-1]
+        self.end: int | None = around[-1] if around else tokenizer.eos_token_id
+        if self.end is None:
+            raise UmieError(f"the tokenizer {type(tokenizer).__name__} has no end token: set eos_token")
+
+    def encode(self, string: str, markers: Iterable[str] = ()) -> list[int]:
+        """Return the tokens of a string, without those around it; only ``markers`` are read as special tokens."""
+        return encode(self.tokenizer, string, [marker for marker in markers if marker in self.markers])
+
+    def spell(self, tokens: Iterable[int]) -> str:
+        """Return the symbols of some tokens."""
+        return "".join(self.symbols[token] for token in tokens)
+
+    def continuation(self, context: str, string: str, markers: Iterable[str] = ()) -> list[int]:
+        """Return the tokens of ``string`` where it stands behind ``context``.
+
+        Where the tokens of the context change with what follows, the string is cut greedily into the longest
+        tokens, so that it can always be written.
+        """
+        before, both = self.encode(context, markers), self.encode(context + string, markers)
+        if both[: len(before)] == before:
+            return both[len(before) :]
+        return self._longest(string.encode().decode("latin-1"))
+
+    def view(self, text: str) -> View:
+        """Return a text in this tokenizer's symbols."""
+        encoded = text.encode().decode("latin-1")
+        is_fast = self.tokenizer.is_fast
+        found = self.tokenizer(
+            text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=is_fast, verbose=False
+        )
+        spelt = [self.symbols[token] for token in found.input_ids]
+        if not is_fast or "".join(spelt).strip(" ") == encoded.strip(" "):
+            return _same(text)
+        symbols: list[str] = []
+        starts: list[int] = []
+        ends: list[int] = []
+        for piece, (start, end) in zip(spelt, found.offset_mapping, strict=True):
+            covered = text[start:end]
+            start, end = start + len(covered) - len(covered.lstrip()), end - len(covered) + len(covered.rstrip())
+            body = piece.strip(" ")
+            spaces = piece[: len(piece) - len(piece.lstrip(" "))], piece[len(piece.rstrip(" ")) :]
+            inner = _offsets(body, text[start:end], start, end)
+            for part, places in ((spaces[0], [(start, start)]), (body, inner), (spaces[1], [(end, end)])):
+                symbols += part
+                places = places * len(part) if part is not body else places
+                starts += [place[0] for place in places]
+                ends += [place[1] for place in places]
+        joined = "".join(symbols)
+        skipped = len(joined) - len(joined.lstrip(" "))
+        length = len(joined.rstrip(" ")) + len(self.tail)
+        return View(joined[skipped:length], starts[skipped:length], ends[skipped:length])
+
+    def _longest(self, symbols: str) -> list[int]:
+        tokens = []
+        position = 0
+        while position < len(symbols):
+            node, best = self.trie, None
+            for end in range(position, len(symbols)):
+                if symbols[end] not in node.children:
+                    break
+                node = node.children[symbols[end]]
+                if node.tokens:
+                    best = end + 1, node.tokens[0]
+            if best is None:
+                raise UmieError(f"the tokenizer cannot write {symbols!r}, which the answers need")
+            position, token = best
+            tokens.append(token)
+        return tokens
+
+
+_known: weakref.WeakKeyDictionary[Any, tuple[int, TokenSymbols]] = weakref.WeakKeyDictionary()
+
+
+def symbols_of(tokenizer: PreTrainedTokenizerBase) -> TokenSymbols:
+    """Return the symbols of a tokenizer, made once for each, and again when tokens were added to it."""
+    size, known = _known.get(tokenizer, (0, None))
+    if known is None or size != len(tokenizer):
+        known = TokenSymbols(tokenizer)
+        _known[tokenizer] = len(tokenizer), known
+    return known
+
+
+def encode(tokenizer: PreTrainedTokenizerBase, string: str, markers: Sequence[str] = ()) -> list[int]:
+    """Return the tokens of a string, without those that the tokenizer puts around a text.
+
+    Args:
+        tokenizer: the tokenizer.
+        string: any string; what spells a special token in it stays text.
+        markers: tokens of the vocabulary that are read as such.
+    """
+    parts = re.split(f"({'|'.join(map(re.escape, markers))})", string) if markers else [string]
+    tokens: list[int] = []
+    for part in parts:
+        if part in markers:
+            tokens.append(tokenizer.convert_tokens_to_ids(part))
+        elif part:
+            tokens += tokenizer(part, add_special_tokens=False, split_special_tokens=True, verbose=False).input_ids
+    return tokens
+
+
+def _spelling(pieces: Sequence[str], name: str) -> tuple[Any, str, str]:
+    """Return a function from piece to symbols, and what stands before and behind a word."""
+    if any("Ġ" in piece for piece in pieces):
+        table = _byte_level_table()
+        return (lambda piece: "".join(table.get(sign, "") for sign in piece)), " ", ""
+    if any(_SPACE_SIGN in piece for piece in pieces):
+        return _sentence_piece, " ", ""
+    if any(piece.startswith("##") for piece in pieces):
+        return (lambda piece: _latin(piece[2:] if piece.startswith("##") else f" {piece}")), " ", ""
+    if any(piece.endswith("</w>") for piece in pieces):
+        return (lambda piece: _latin(piece[:-4] + " " if piece.endswith("</w>") else piece)), "", " "
+    if {piece for piece in pieces if len(piece) == 1} >= {chr(code) for code in range(32, 127)}:
+        if all(len(piece) == 1 and ord(piece) < 256 for piece in pieces):  # ByT5: a token is a byte
+            return (lambda piece: piece), " ", ""
+        return _latin, " ", ""
+    raise UmieError(
+        f"the tokenizer {name} cannot be constrained: its tokens are neither byte-level BPE, SentencePiece, WordPiece, "
+        "BPE with </w>, nor bytes; decode without a constraint"
+    )
+
+
+def _sentence_piece(piece: str) -> str:
+    byte = _BYTE.fullmatch(piece)
+    return chr(int(byte.group(1), 16)) if byte else _latin(piece.replace(_SPACE_SIGN, " "))
+
+
+def _latin(string: str) -> str:
+    return string.encode("utf-8", "surrogatepass").decode("latin-1")
+
+
+def _byte_level_table() -> dict[str, str]:
+    """Return the byte that each sign of byte-level BPE stands for: printable ones themselves, the others from 256 on."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [code for code in range(256) if code not in set(printable)]
+    return {chr(code): chr(code) for code in printable} | {
+        chr(256 + rank): chr(code) for rank, code in enumerate(others)
+    }
+
+
+def _same(text: str) -> View:
+    """Return the view of a tokenizer that keeps the text as it is."""
+    starts: list[int] = []
+    ends: list[int] = []
+    symbols: list[str] = []
+    for offset, sign in enumerate(text):
+        encoded = sign.encode().decode("latin-1")
+        symbols.append(encoded)
+        starts += [offset] * len(encoded)
+        ends += [offset + 1] * len(encoded)
+    return View("".join(symbols), starts, ends)
+
+
+def _offsets(body: str, covered: str, start: int, end: int) -> list[Span]:
+    """Return the place of each symbol of a token: character by character where their number fits, else the whole."""
+    try:
+        characters = list(body.encode("latin-1").decode())
+    except (UnicodeEncodeError, UnicodeDecodeError):  # an unknown token, or part of a character
+        return [(start, end)] * len(body)
+    if len(characters) != len(covered):
+        return [(start, end)] * len(body)
+    return [
+        (start + offset, start + offset + 1) for offset, sign in enumerate(characters) for _ in range(len(sign.encode()))
+    ]

@@ -1,0 +1,375 @@
+"""The states of one constrained answer: which tokens may come next, built only where decoding goes.
+
+A state is a set of configurations, each a place in a literal, in a span of the text, in what closes a span, or in
+an occurrence's number. States are made when they are first reached, and kept for the other beams and steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from functools import cached_property
+from typing import Any, TypeAlias
+
+from umie.constrained.literals import AFTER, FINAL, REGION, SPAN, Literals, Node, Opened
+from umie.constrained.suffix_automaton import SuffixAutomaton
+from umie.constrained.symbols import TokenSymbols, Trie, View
+from umie.records import Span
+from umie.tasks.grammar import RawItem, Style, occurrence_of, region_name
+
+Config: TypeAlias = tuple[Any, ...]
+Step: TypeAlias = tuple[Config, tuple[Any, ...]]  # a configuration and the events on the way to it
+
+_LITERAL, _LEAD, _SPAN, _CLOSE, _NUMBER, _FINAL = range(6)
+_NEVER = 1 << 30
+_DONE = "done"
+
+
+class State:
+    """One set of configurations.
+
+    Attributes:
+        moves: the state's configurations behind each token that may come next.
+        slack: with at least this many tokens left, all of them may.
+        distances: for each of the tokens, how many are needed from it on to end the answer, itself included.
+    """
+
+    __slots__ = ("configs", "distances", "moves", "slack", "tokens")
+
+    def __init__(self, configs: frozenset[Config]) -> None:
+        self.configs = configs
+        self.moves: dict[int, frozenset[Config]] = {}
+        self.tokens: list[int] = []
+        self.distances: list[int] = []
+        self.slack = 0
+
+
+class Walk:
+    """The constraint on the answer to one query.
+
+    Args:
+        symbols: of the tokenizer.
+        literals: of the task's output style.
+        style: the output style.
+        view: the record's text in the tokenizer's symbols.
+        text: the record's text.
+        pair: the strings of the head and the tail, where the query asks about a pair.
+    """
+
+    def __init__(
+        self,
+        symbols: TokenSymbols,
+        literals: Literals,
+        style: Style,
+        view: View,
+        text: str,
+        pair: tuple[str, str] | None = None,
+    ) -> None:
+        self._symbols = symbols
+        self._literals = literals
+        self._style = style
+        self._view = view
+        self._text = text
+        self._pair = pair
+        self._escaped = style.escaped
+        self._parts_signs = literals.closing[:1] == " " or bool(symbols.tail)  # whether a space stands before any sign
+        self._after = self._closure((_LITERAL, literals.later))
+        self._states: dict[frozenset[Config], State] = {}
+        self._rest = literals.num_ending_tokens + 1  # tokens that end an answer behind an item
+        self._distances: dict[Config, int] = {(_LITERAL, literals.later): self._rest}
+        self.end: int = symbols.end if symbols.end is not None else -1
+        self._ended = self._state(frozenset())
+        prefix = Node()
+        node = prefix
+        for token in symbols.prefix:
+            node.tokens[token] = node = Node()
+        if symbols.prefix:
+            node.tokens, node.children = literals.first.tokens, literals.first.children
+            node.ends, node.may_end = literals.first.ends, literals.first.may_end
+        self.start = self._state(frozenset([(_LITERAL, prefix if symbols.prefix else literals.first)]))
+
+    @cached_property
+    def _automaton(self) -> SuffixAutomaton:
+        return SuffixAutomaton(self._view.symbols)
+
+    def tokens(self, state: State, remaining: int) -> list[int]:
+        """Return the tokens that may come next.
+
+        Args:
+            state: where the answer is.
+            remaining: how many tokens may still come, this one included.
+        """
+        if remaining >= state.slack:
+            return state.tokens
+        limit = max(remaining, min(state.distances))
+        return [token for token, needed in zip(state.tokens, state.distances, strict=True) if needed <= limit]
+
+    def next(self, state: State, token: int) -> State:
+        """Return where a token leads; the end, for one that may not come."""
+        if token == self.end:
+            return self._ended
+        configs = state.moves.get(token)
+        return self._ended if configs is None else self._state(configs)
+
+    def read(self, tokens: Iterable[int]) -> str:
+        """Return the answer that some tokens spell, as its style writes it; an item that was cut off is left out.
+
+        Unlike the tokenizer's own decoding, this gives back characters that the vocabulary lacks, and upper case
+        that the tokenizer does not keep: they are the text's.
+        """
+        paths: dict[Config, Any] = {(_LITERAL, self._literals.first): None}
+        for token in tokens:
+            if token == self.end:
+                break
+            for symbol in self._symbols.symbols[token]:
+                stepped: dict[Config, Any] = {}
+                for config, path in paths.items():
+                    for reached, events in self._steps(config, symbol):
+                        longer = path
+                        for event in events:
+                            longer = (longer, event)
+                        stepped.setdefault(reached, longer)
+                if not stepped:
+                    break
+                paths = stepped
+        config, path = min(paths.items(), key=lambda found: not self._may_end(found[0]))
+        if config[0] == _SPAN and self._may_end(config):
+            path = (path, _DONE)
+        told: list[Any] = []
+        while path is not None:
+            path, event = path
+            told.append(event)
+        return self._style.linearise(self._items(reversed(told)), self._pair)
+
+    def _state(self, configs: frozenset[Config]) -> State:
+        state = self._states.get(configs)
+        if state is None:
+            state = self._states[configs] = State(configs)
+            self._expand(state)
+        return state
+
+    def _expand(self, state: State) -> None:
+        """Find the tokens that may come next and how far each is from the end."""
+        reached: dict[int, set[Config]] = {}
+        for config in state.configs:
+            for token, configs in self._token_moves(config):
+                known = reached.get(token)
+                if known is None:
+                    reached[token] = set(configs)
+                else:
+                    known.update(configs)
+        for token, configs in reached.items():
+            needed = min(self._distance(config) for config in configs)
+            if needed < _NEVER:
+                state.moves[token] = frozenset(configs)
+                state.tokens.append(token)
+                state.distances.append(needed + 1)
+        if not state.configs or any(self._may_end(config) for config in state.configs):
+            state.tokens.append(self.end)
+            state.distances.append(1)
+        state.slack = max(state.distances, default=0)
+
+    def _token_moves(self, config: Config) -> Iterator[tuple[int, Iterable[Config]]]:
+        if config[0] == _LITERAL and config[1].tokens:
+            for token, node in config[1].tokens.items():
+                yield token, self._closure((_LITERAL, node))
+        elif config[0] == _LEAD and self._symbols.lead:
+            child = self._symbols.trie.children.get(self._symbols.lead)
+            if child is not None:
+                yield from self._walk(child, (_SPAN, 0, 0, False, True))
+                for token in child.tokens:
+                    yield token, ((_SPAN, 0, 0, False, True),)
+        elif config[0] == _LEAD:
+            yield from self._walk(self._symbols.trie, (_SPAN, 0, 0, False, True))
+        else:
+            yield from self._walk(self._symbols.trie, config)
+
+    def _walk(self, node: Trie, config: Config) -> Iterator[tuple[int, Iterable[Config]]]:
+        """Yield every token below a node of the tree that fits behind a configuration, and where it leads."""
+        children = node.children
+        for symbol in self._next_symbols(config, children):
+            child = children[symbol]
+            for reached, _ in self._steps(config, symbol):
+                for token in child.tokens:
+                    yield token, (reached,)
+                if child.children:
+                    yield from self._walk(child, reached)
+
+    def _next_symbols(self, config: Config, children: dict[str, Trie]) -> Iterable[str]:
+        """Return those symbols of ``children`` that may follow; in a span, from the smaller side."""
+        if config[0] != _SPAN:
+            return [symbol for symbol in children if self._steps(config, symbol)]
+        following = self._automaton.next[config[1]]
+        if len(following) < len(children):
+            candidates = {*following, *self._literals.closing[:1], *self._escaped}
+            if not self._literals.closing:
+                candidates.update(*(after[1].children for after in self._after if after[0] == _LITERAL))
+            return [symbol for symbol in candidates if symbol in children]
+        return list(children)
+
+    def _steps(self, config: Config, symbol: str) -> list[Step]:
+        """Return where a symbol leads from a configuration; nowhere, where it may not come."""
+        kind = config[0]
+        if kind == _LITERAL:
+            node = config[1].children.get(symbol)
+            return [] if node is None else self._closure_steps((_LITERAL, node))
+        if kind == _LEAD:
+            if self._symbols.lead:
+                return [((_SPAN, 0, 0, False, True), ())] if symbol == self._symbols.lead else []
+            return self._span_steps(0, 0, False, True, symbol)
+        if kind == _SPAN:
+            return self._span_steps(config[1], config[2], config[3], config[4], symbol)
+        if kind == _CLOSE:
+            return self._close_steps(config[1], config[2], symbol)
+        if kind == _NUMBER:
+            return self._number_steps(config[1], config[2], config[3], symbol)
+        return []
+
+    def _span_steps(self, place: int, missing: int, escaped: bool, at_space: bool, symbol: str) -> list[Step]:
+        """Step in a span: ``missing`` bytes of a character are to come; ``escaped``: the sign behind ``|``."""
+        steps: list[Step] = []
+        following = self._automaton.next[place]
+        if place and not missing and not escaped and at_space == bool(self._symbols.tail):
+            count = self._automaton.counts[place]
+            if self._literals.closing:
+                steps += self._close_steps(0, count, symbol)
+            else:
+                steps += [
+                    (reached, (_DONE, *events))
+                    for config in self._after
+                    for reached, events in self._steps(config, symbol)
+                ]
+        if symbol in self._escaped and not escaped:
+            if symbol == "|" and not missing and any(sign in following for sign in self._escaped):
+                steps.append(((_SPAN, place, 0, True, at_space), ()))
+            return steps
+        if escaped and symbol not in self._escaped:
+            return [((_SPAN, place, 0, True, at_space), ())] if symbol == " " and self._parts_signs else steps
+        is_inner = "\x80" <= symbol < "\xc0"
+        reached = following.get(symbol)
+        if reached is None or is_inner != bool(missing) or (not place and symbol.isspace()):
+            return steps
+        if is_inner:
+            missing -= 1
+        elif "\xc0" <= symbol < "\u0100":
+            missing = 1 + (symbol >= "\xe0") + (symbol >= "\xf0")
+        steps.append(((_SPAN, reached, missing, False, symbol in " \t\r\n"), (symbol,)))
+        return steps
+
+    def _close_steps(self, position: int, count: int, symbol: str) -> list[Step]:
+        closing = self._literals.closing
+        if symbol != closing[position]:
+            return []
+        if position + 1 < len(closing):
+            return [((_CLOSE, position + 1, count), ())]
+        steps: list[Step] = [(config, (_DONE,)) for config in self._after]
+        if self._literals.number is not None and count > 1:
+            steps.append(((_NUMBER, 0, 0, count), (_DONE,)))
+        return steps
+
+    def _number_steps(self, position: int, value: int, count: int, symbol: str) -> list[Step]:
+        """Step in the number of an occurrence, 2 to ``count``, and what the tokenizer puts around it."""
+        before, behind = self._literals.number or ("", "")
+        if position < len(before):
+            return [((_NUMBER, position + 1, 0, count), ())] if symbol == before[position] else []
+        is_complete = 2 <= value <= count
+        if symbol.isascii() and symbol.isdigit():
+            value = value * 10 + int(symbol)
+            smallest = value if value > 1 else 10 * value  # 1 is not written: it begins 10, 11, ...
+            if not 0 < smallest <= count:
+                return []
+            steps: list[Step] = [((_NUMBER, position, value, count), (int(symbol),))]
+            if not behind and 2 <= value:
+                steps += [(config, (int(symbol),)) for config in self._after]
+            return steps
+        if is_complete and behind and symbol == behind:
+            return [(config, ()) for config in self._after]
+        return []
+
+    def _closure(self, config: Config) -> list[Config]:
+        return [reached for reached, _ in self._closure_steps(config)]
+
+    def _closure_steps(self, config: Config) -> list[Step]:
+        """Return a place in a literal, and what follows the literals that end there."""
+        node: Node = config[1]
+        steps: list[Step] = [(config, ())] if node.children or node.tokens or node.may_end else []
+        for follows, says in node.ends.items():
+            if follows == SPAN:
+                steps.append(((_LEAD,), (says,)))
+            elif follows == REGION:
+                steps.append(((_LITERAL, self._literals.regions), (says,)))
+            elif follows == AFTER:
+                steps += [(after, (says, _DONE)) for after in self._closure((_LITERAL, self._literals.later))]
+            elif follows == FINAL:
+                steps.append(((_FINAL,), ()))
+        return steps
+
+    def _may_end(self, config: Config) -> bool:
+        if config[0] == _LITERAL:
+            return bool(config[1].may_end)
+        if config[0] == _SPAN and not self._literals.closing:
+            return self._is_whole(config) and any(self._may_end(after) for after in self._after)
+        return bool(config[0] == _FINAL)
+
+    def _is_whole(self, config: Config) -> bool:
+        """Say whether a span may be closed here: behind a whole character, as the tokenizer ends words."""
+        _, place, missing, escaped, at_space = config
+        return bool(place and not missing and not escaped and at_space == bool(self._symbols.tail))
+
+    def _distance(self, config: Config) -> int:
+        """Return how many tokens at least are needed to end the answer, the end token included."""
+        known = self._distances.get(config)
+        if known is None:
+            known = self._distances[config] = self._find_distance(config)
+        return known
+
+    def _find_distance(self, config: Config) -> int:
+        if self._may_end(config):
+            return 1
+        closed = self._literals.num_closing_tokens + self._rest
+        if config[0] == _SPAN and self._is_whole(config):
+            return closed
+        floor = 1 + (closed if config[0] in (_LEAD, _SPAN) else 0)
+        best = _NEVER
+        for _, configs in self._token_moves(config):
+            best = min(best, 1 + min(map(self._distance, configs), default=_NEVER))
+            if best <= floor:
+                break
+        return best
+
+    def _items(self, events: Iterable[Any]) -> list[RawItem]:
+        """Return the completed items that the events of a path tell of."""
+        items: list[RawItem] = []
+        label: str | None = None
+        region: int | None = None
+        symbols: list[str] = []
+        number = 0
+        raw: list[tuple[str, int | None, str, int]] = []
+        for event in events:
+            if isinstance(event, Opened):
+                if event.region is not None:
+                    region = event.region
+                elif event.label is not None:
+                    label, region, symbols, number = event.label, None, [], 0
+            elif event == _DONE:
+                raw.append((label or "", region, "".join(symbols), 1))
+            elif isinstance(event, int):
+                number = number * 10 + event
+                raw[-1] = (*raw[-1][:3], number)
+            else:
+                symbols.append(event)
+        for label, region, spelt, number in raw:
+            if region is not None:
+                items.append(RawItem(label, region_name(region), is_region=True))
+            elif spelt:
+                span = self._place(spelt, number)
+                items.append(RawItem(label, self._text[slice(*span)], occurrence=occurrence_of(self._text, span)))
+            else:
+                items.append(RawItem(label))
+        return items
+
+    def _place(self, spelt: str, number: int) -> Span:
+        spelt = spelt.rstrip(" ")
+        found = self._view.symbols.find(spelt)
+        for _ in range(number - 1):
+            found = self._view.symbols.find(spelt, found + 1)
+        return self._view.span(found, found + len(spelt))

@@ -1,15 +1,17 @@
 """What holds for every reader, and the published files themselves, where they are at hand."""
 
 import ast
+import io
 import json
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from umie.data import registry
 from umie.data.voc import read_voc
@@ -37,7 +39,10 @@ COUNTS = {
     ("mnre", "mnre_images/annotations/ours_val.txt"): 5,
     ("mnre", "mnre_images/annotations/ours_test.txt"): 5,
     ("m2e2", "m2e2/text_multimedia_event.json"): 309,
+    ("m2e2", "m2e2/image_only_event.json"): 188,
+    ("m2e2", "m2e2/image_multimedia_event.json"): 203,
 }
+FORMATS = ["ace", "fmnerg", "gmner", "jsonl", "m2e2", "mnre", "snap", "swig", "twitter"]
 IMAGES = {
     "twitter": "twitter_images",
     "gmner": "twitter_images",
@@ -61,7 +66,7 @@ def keys(task: Task[object], items: Iterator[object] | list[object]) -> set[obje
 
 
 def test_every_format_has_a_reader() -> None:
-    assert {"gmner", "jsonl", "m2e2", "mnre", "twitter"} <= set(registry.names())
+    assert set(FORMATS) <= set(registry.names())
 
 
 def test_an_unknown_format_is_named_with_the_nearest() -> None:
@@ -69,7 +74,7 @@ def test_an_unknown_format_is_named_with_the_nearest() -> None:
         registry.build("twiter", path="x")
 
 
-@pytest.mark.parametrize("name", ["gmner", "jsonl", "m2e2", "mnre", "twitter"])
+@pytest.mark.parametrize("name", FORMATS)
 def test_readers_load_no_torch(name: str) -> None:
     code = f"import sys, umie.data; umie.data.registry.get({name!r}); print('torch' in sys.modules)"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -191,15 +196,75 @@ def test_m2e2_uses_the_papers_labels() -> None:
         tasks.build("meae").check(record)
 
 
-def test_pictures_alone_are_no_records() -> None:
-    path = DATA / "m2e2/image_only_event.json"
-    if not path.exists():
-        pytest.skip(reason="the published file m2e2/image_only_event.json is not at hand")
-    with pytest.raises(UmieError, match="holds no list of sentences, and a record needs a text"):
-        list(registry.build("m2e2", path=path))
+def test_m2e2_pictures_alone() -> None:
+    records = [
+        record
+        for file in ("m2e2/image_only_event.json", "m2e2/image_multimedia_event.json")
+        for record in published("m2e2", file)
+    ]
+    assert len(records) == 188 + 203 == 391
+    placed = [record for record in records if record.annotated_for("meae")]
+    paths = [record.image_path() for record in records]
+    assert sum(path is not None and path.exists() for path in paths) == len(placed) == 6  # the pictures at hand
+    assert {region.label for record in placed for region in record.regions} <= {"instance", "union"}
+    assert sum(len(record.regions) for record in placed) == 19
+    types = Counter(event.type for record in records for event in record.events)
+    assert sum(types.values()) == 391
+    assert types == {
+        "meet": 79, "demonstrate": 69, "die": 64, "arrest jail": 56, "transport": 54, "phone write": 37, "attack": 26,
+        "transfer": 6,
+    }  # fmt: skip
 
 
-@pytest.mark.parametrize(("format_name", "files"), [("twitter", 6), ("gmner", 1), ("mnre", 12), ("m2e2", 3)])
+def test_m2e2_boxes_of_all_pictures(tmp_path: Path) -> None:
+    """Every box of the 391 pictures is read, with blank pictures of a size that holds all boxes in their stead."""
+    flags: Counter[str | None] = Counter()
+    for file, num_boxes in (("image_only_event.json", 688), ("image_multimedia_event.json", 741)):
+        if not (DATA / "m2e2" / file).exists():
+            pytest.skip(reason=f"the published file m2e2/{file} is not at hand")
+        pictures = json.loads((DATA / "m2e2" / file).read_text())
+        blank = io.BytesIO()
+        Image.new("1", (9_000, 9_000)).save(blank, "ppm")  # whose header alone is read
+        (tmp_path / "blank.jpg").write_bytes(blank.getvalue())
+        for stem in pictures:
+            (tmp_path / f"{stem}.jpg").symlink_to("blank.jpg")
+        records = list(registry.build("m2e2", path=DATA / "m2e2" / file, images=tmp_path))
+        assert sum(len(record.regions) for record in records) == num_boxes
+        assert sum(len(event.arguments) for record in records for event in record.events) == num_boxes
+        flags.update(region.label for record in records for region in record.regions)
+    assert flags == {"instance": 1318, "union": 111}
+
+
+def test_m2e2_flags_mean_what_they_are_read_as() -> None:
+    """The box of flag 0 is nearly the hull of the other boxes of most roles that have both; see _m2e2_pictures."""
+    overlaps = []
+    num_alone = 0
+    for file in ("image_only_event.json", "image_multimedia_event.json"):
+        if not (DATA / "m2e2" / file).exists():
+            pytest.skip(reason=f"the published file m2e2/{file} is not at hand")
+        for picture in json.loads((DATA / "m2e2" / file).read_text()).values():
+            for boxes in picture["role"].values():
+                unions = [box[1:] for box in boxes if box[0] == "0"]
+                instances = [box[1:] for box in boxes if box[0] == "1"]
+                num_alone += bool(unions) and not instances
+                if len(unions) == 1 and len(instances) > 1:
+                    x1, y1, x2, y2 = zip(*instances, strict=True)
+                    overlaps.append(overlap(unions[0], (min(x1), min(y1), max(x2), max(y2))))
+    assert num_alone == 69
+    assert len(overlaps) == 31
+    assert sorted(overlaps)[len(overlaps) // 2] > 0.8
+
+
+def overlap(one: Sequence[float], other: Sequence[float]) -> float:
+    """Return the intersection over the union of two boxes."""
+    width = min(one[2], other[2]) - max(one[0], other[0])
+    height = min(one[3], other[3]) - max(one[1], other[1])
+    shared = max(width, 0) * max(height, 0)
+    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (one, other)]
+    return shared / (sum(areas) - shared)
+
+
+@pytest.mark.parametrize(("format_name", "files"), [("twitter", 6), ("gmner", 1), ("mnre", 12), ("m2e2", 6)])
 def test_pictures_at_hand_are_found(format_name: str, files: int) -> None:
     named = [record.image_path() for name, file in COUNTS if name == format_name for record in published(name, file)]
     assert len({path for path in named if path and path.exists()}) == files

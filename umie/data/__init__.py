@@ -15,13 +15,12 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
+from umie.data._reading import OnError
 from umie.errors import UmieError
 from umie.records import Record
 from umie.registry import Registry
-
-OnError: TypeAlias = Callable[[UmieError], None]
 
 registry: Registry[Iterator[Record]] = Registry("data format", __name__)
 

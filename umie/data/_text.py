@@ -12,6 +12,9 @@ from umie.records import Span
 
 T = TypeVar("T")
 
+MAX_TEXT = 100_000  # characters; bounds what one span can cost, so that the time stays linear in the file's size
+_SPARE_SPACES = 64
+
 _TYPE_NAMES: dict[type, str] = {
     str: "a string that is not empty",
     list: "a list",
@@ -79,7 +82,7 @@ class Tokens:
     """A text made of tokens joined by one space, and the character spans of the tokens.
 
     Raises:
-        UmieError: there are no tokens, or one is empty or not a string.
+        UmieError: there are no tokens, one is empty or not a string, or the text is longer than MAX_TEXT.
     """
 
     def __init__(self, tokens: list[str]) -> None:
@@ -92,6 +95,8 @@ class Tokens:
                 raise UmieError(f"token {number} is {shown(token)}: expected a string that is not empty")
             self._spans.append((start, start + len(token)))
             start += len(token) + 1
+        if start > MAX_TEXT:
+            raise UmieError(f"the text has {start - 1:,} characters: give {MAX_TEXT:,} or fewer, or part it")
         self.text = " ".join(tokens)
         check_characters(self.text, "the text")
 
@@ -116,7 +121,9 @@ class Tokens:
             )
         span = self._spans[start][0], self._spans[end - 1][1]
         covered = self.text[slice(*span)]
-        if name is not None and (not isinstance(name, str) or _squeezed(name) != _squeezed(covered)):
+        # a short name cannot cover a long stretch: told before the stretch is gone through, or many names cost too much
+        fits = isinstance(name, str) and span[1] - span[0] <= 2 * len(name) + _SPARE_SPACES
+        if name is not None and not (fits and _squeezed(str(name)) == _squeezed(covered)):
             raise UmieError(f"{owner} is named {shown(name)}, but covers {shown(covered)}: mend one of them")
         return span
 

@@ -1,4 +1,4 @@
-"""M2E2: news sentences with events, paired with the pictures that show the same event."""
+"""M2E2: news sentences with events, pictures with events, and pairs of both that show the same event."""
 
 from __future__ import annotations
 
@@ -8,18 +8,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from PIL import Image
-
 from umie.data import registry
+from umie.data._ace import M2E2_SCHEMA, event_type
+from umie.data._m2e2_pictures import picture_arguments, picture_record
+from umie.data._reading import OnError, numbered_lines, report
 from umie.data._text import Tokens, check_folder, field, file_name, load_json, refuse_regions
-from umie.data.voc import pixel_region
-from umie.errors import UmieError, at, check_characters, shown
-from umie.files import read_lines
-from umie.records import Argument, Event, Record, Region, Span
+from umie.errors import UmieError, at, shown
+from umie.records import Argument, Event, Record, Span
 
+LICENCE = "research use only; no licence file; photographs of VOA may belong to AP or Reuters"
 _PAIRS = "crossmedia_coref.txt"
 _PICTURES = "image_multimedia_event.json"
-_EXIF_ORIENTATION = 0x0112
 
 
 class _Pair(NamedTuple):
@@ -30,55 +29,97 @@ class _Pair(NamedTuple):
 
 
 @registry.register("m2e2")
-def read(path: str | Path, *, images: str | Path | None = None, regions: str | Path | None = None) -> Iterator[Record]:
-    """Yield one MED and MEAE record for each sentence and picture that show the same event.
+def read(
+    path: str | Path,
+    *,
+    images: str | Path | None = None,
+    regions: str | Path | None = None,
+    on_error: OnError | None = None,
+) -> Iterator[Record]:
+    """Yield the MED and MEAE records of one file of M2E2.
 
-    Source: the annotation files of limanling/m2e2. ``path`` is a list of sentences (``sentence_id``,
-    ``words``, ``golden-event-mentions`` with token offsets). Beside it, ``crossmedia_coref.txt`` pairs them
-    with pictures, and ``image_multimedia_event.json`` holds the pictures' arguments: boxes
-    ``[flag, x1, y1, x2, y2]`` in pixels, where both flags, ``1`` for one participant and ``0`` for a group,
-    are read alike. A sentence that no pair names gives one record without a picture.
+    Source: the annotation files of limanling/m2e2. The file is told by what it holds:
 
-    The events of the pair's type get the boxes as arguments, unless the picture is annotated for another type
-    (2 of the 309 pairs). Types are called as in the paper: 'Justice:Arrest-Jail' is 'arrest jail',
-    'Transaction:Transfer-Money' is 'transfer'.
+    - a list of sentences (text_multimedia_event.json, or a list of others: ``sentence_id``, ``words``,
+      ``golden-event-mentions`` with token offsets). Beside it, ``crossmedia_coref.txt`` pairs them with pictures,
+      and ``image_multimedia_event.json`` holds the pictures' arguments. Each pair gives one record, and each
+      sentence that no pair names gives one without a picture. The events of the pair's type get the picture's
+      arguments, unless the picture is annotated for another type (2 of the 309 pairs).
+    - an object of pictures (image_only_event.json, image_multimedia_event.json): one record each, with an empty
+      text and one event without trigger.
+
+    Boxes are ``[flag, x1, y1, x2, y2]`` in pixels; ``umie.data._m2e2_pictures`` says what the flag means. They are
+    relative to the picture's size: where ``images`` is given and the picture is not in it, a record has no
+    regions, and one of a picture alone is annotated for MED only (``tasks``). Event types are called as in the
+    paper: 'Justice:Arrest-Jail' is 'arrest jail', 'Transaction:Transfer-Money' is 'transfer'.
 
     Args:
-        path: text_multimedia_event.json, or another list of such sentences.
-        images: the folder of the pictures; without it the records have none. Boxes are relative to the
-            picture's size, so a picture that is not there leaves its record without regions.
+        path: the file.
+        images: the folder of the pictures; without it the records of sentences have none, and pictures alone
+            cannot be read.
         regions: not accepted.
+        on_error: called with the error of each sentence, pair or picture that cannot be read, which is passed over.
 
     Raises:
-        UmieError: a file that cannot be read or holds no sentences, a missing or ill-typed field, offsets
-            outside the text, a pair without its sentence, a box outside its picture, or ``regions`` given.
+        UmieError: a file that cannot be read or holds neither, ``regions`` given, or pictures without ``images``;
+            without ``on_error``, a missing or ill-typed field, offsets outside the text, a pair without its
+            sentence, a box outside its picture.
     """
     path = Path(path)
     refuse_regions(path, regions, "m2e2")
     if images is not None:
         check_folder(images, "images")
-    sentences = load_json(path)
-    if not isinstance(sentences, list):
-        raise UmieError(
-            f"{path}: holds no list of sentences, and a record needs a text: image_only_event.json and "
-            f"{_PICTURES} annotate pictures alone; give text_multimedia_event.json"
-        )
-    identifiers = []
+    data = load_json(path)
+    common = {"source": f"M2E2: {path.name}", "licence": LICENCE, "labels": M2E2_SCHEMA}
+    if isinstance(data, list):
+        yield from _sentences(path, data, images, on_error, common)
+    elif isinstance(data, dict):
+        if images is None:
+            raise UmieError(f"{path}: annotates pictures alone: give images, the folder of the pictures")
+        for stem, picture in data.items():
+            try:
+                record = picture_record(stem, picture, images, common)
+            except UmieError as error:
+                report(error, on_error, f"{path}: {shown(stem)[1:-1]}")
+                continue
+            yield record
+    else:
+        raise UmieError(f"{path}: holds {shown(data)}: expected a list of sentences or an object of pictures")
+
+
+def _sentences(
+    path: Path, sentences: list[Any], images: str | Path | None, on_error: OnError | None, common: Mapping[str, Any]
+) -> Iterator[Record]:
+    named = []
     for number, sentence in enumerate(sentences):
-        with at(f"{path}: sentence {number} (from 0)"):
-            identifiers.append(field(sentence, "sentence_id", str, "the sentence"))
-    pairs = _pairs(path.with_name(_PAIRS), set(identifiers))
+        try:
+            named.append((field(sentence, "sentence_id", str, "the sentence"), sentence))
+        except UmieError as error:
+            report(error, on_error, f"{path}: sentence {number} (from 0)")
+    pairs = _pairs(path.with_name(_PAIRS), {identifier for identifier, _ in named}, on_error)
     annotation = _annotation(path.with_name(_PICTURES)) if images is not None else None
-    for identifier, sentence in zip(identifiers, sentences, strict=True):
-        with at(f"{path}: {identifier}"):
-            tokens = Tokens(field(sentence, "words", list, "the sentence"))
-            mentions = field(sentence, "golden-event-mentions", list, "the sentence")
-            events = tuple(_event(mention, tokens) for mention in mentions)
-            text_only = Record(tokens.text, events=events, id=identifier, tasks=("med", "meae"))
+    for identifier, sentence in named:
+        try:
+            text_only = _sentence(identifier, sentence, common)
+        except UmieError as error:
+            report(error, on_error, f"{path}: {shown(identifier)[1:-1]}")
+            continue
         if identifier not in pairs:
             yield text_only
         for pair in pairs.get(identifier, ()):
-            yield _paired(text_only, pair, images, annotation)
+            try:
+                record = _paired(text_only, pair, images, annotation)
+            except UmieError as error:  # it names the file, which is one of three
+                report(error, on_error)
+                continue
+            yield record
+
+
+def _sentence(identifier: str, sentence: object, common: Mapping[str, Any]) -> Record:
+    tokens = Tokens(field(sentence, "words", list, "the sentence"))
+    mentions = field(sentence, "golden-event-mentions", list, "the sentence")
+    events = tuple(_event(mention, tokens) for mention in mentions)
+    return Record(tokens.text, events=events, id=identifier, tasks=("med", "meae"), **common)
 
 
 def _paired(record: Record, pair: _Pair, images: str | Path | None, annotation: Mapping[str, Any] | None) -> Record:
@@ -88,44 +129,28 @@ def _paired(record: Record, pair: _Pair, images: str | Path | None, annotation: 
             raise UmieError(f"the sentence {pair.sentence_id} has no event of the type {pair.event_type!r}")
         if annotation is not None and stem not in annotation:
             raise UmieError(f"the picture {stem} is not in {_PICTURES}: add it there, or take the pair out")
-    record = replace(record, id=f"{pair.sentence_id}:{stem}")
+    identifier = f"{pair.sentence_id}:{stem}"
     if images is None:
-        return record
-    regions: list[Region] = []
-    arguments: list[Argument] = []
-    if annotation is not None and (size := _displayed_size(Path(images) / pair.image)):
-        with at(f"{Path(pair.place).parent / _PICTURES}: {stem}"):
-            for role, region in _boxes(annotation[stem], pair.event_type, size):
-                arguments.append(Argument(role, region=len(regions)))
-                regions.append(region)
+        return replace(record, id=identifier)
+    found = None
+    if annotation is not None:
+        place = f"{Path(pair.place).parent / _PICTURES}: {stem}"
+        found = picture_arguments(annotation[stem], Path(images) / pair.image, place, pair.event_type)
+    regions, arguments = found or ((), ())
     events = tuple(
         replace(event, arguments=(*event.arguments, *arguments)) if event.type == pair.event_type else event
         for event in record.events
     )
-    return replace(record, image=pair.image, image_folder=str(images), regions=tuple(regions), events=events)
-
-
-def _boxes(data: object, event_type: str, size: tuple[int, int]) -> Iterator[tuple[str, Region]]:
-    """Yield the roles and regions of a picture, if it is annotated for the type."""
-    if _type_name(field(data, "event_type", str, "the picture")) != event_type:
-        return
-    roles = field(data, "role", dict, "the picture")
-    for role in roles:
-        check_characters(role, "a role")
-        for box in field(roles, role, list, "the picture's roles"):
-            with at(f"role {role!r}"):
-                if not isinstance(box, list) or [type(edge) in (int, float) for edge in box[1:]] != [True] * 4:
-                    raise UmieError(f"box is {shown(box)}: expected [flag, x1, y1, x2, y2]")
-                yield role, pixel_region(box[1:], size)
+    return replace(record, id=identifier, image=pair.image, image_folder=str(images), regions=regions, events=events)
 
 
 def _event(mention: object, tokens: Tokens) -> Event:
-    name = _type_name(field(mention, "event_type", str, "the event"))
+    name = event_type(field(mention, "event_type", str, "the event"))
     trigger = field(mention, "trigger", dict, f"the event {name!r}")
     arguments = []
     for item in field(mention, "arguments", list, f"the event {name!r}"):
         role = field(item, "role", str, "the argument")
-        arguments.append(Argument(role, _mention(item, tokens, f"the argument {role!r}")))
+        arguments.append(Argument(role, _mention(item, tokens, f"the argument {shown(role)}")))
     return Event(name, _mention(trigger, tokens, f"the trigger of {name!r}"), tuple(arguments))
 
 
@@ -133,32 +158,32 @@ def _mention(data: Mapping[str, Any], tokens: Tokens, owner: str) -> Span:
     return tokens.span(data.get("start"), data.get("end"), owner, data.get("text"))
 
 
-def _type_name(name: str) -> str:
-    label = name.rpartition(":")[2].replace("-", " ").lower().strip()
-    if not label:
-        raise UmieError(f"event type is {shown(name)}: expected one such as 'Justice:Arrest-Jail'")
-    return "transfer" if label == "transfer money" else label
-
-
-def _pairs(path: Path, known: AbstractSet[str]) -> dict[str, list[_Pair]]:
+def _pairs(path: Path, known: AbstractSet[str], on_error: OnError | None) -> dict[str, list[_Pair]]:
     """Return the pairs by sentence; none where the file is absent or is about other sentences altogether."""
     if not path.exists():
         return {}
     pairs: dict[str, list[_Pair]] = {}
-    for number, line in read_lines(path):
-        if line.strip():
-            with at(f"{path}:{number}"):
-                parts = line.split("\t")
-                if len(parts) != 3:
-                    raise UmieError(f"{shown(line)} is no pair: expected sentence<TAB>picture<TAB>event type")
-                image = file_name(parts[1].strip(), "the picture")
-                pair = _Pair(f"{path}:{number}", parts[0].strip(), image, _type_name(parts[2]))
-            pairs.setdefault(pair.sentence_id, []).append(pair)
+    for number, line in numbered_lines(path):
+        try:
+            if isinstance(line, UmieError):
+                raise line
+            if not line.strip():
+                continue
+            parts = line.split("\t")
+            if len(parts) != 3:
+                raise UmieError(f"{shown(line)} is no pair: expected sentence<TAB>picture<TAB>event type")
+            image = file_name(parts[1].strip(), "the picture")
+            pair = _Pair(f"{path}:{number}", parts[0].strip(), image, event_type(parts[2]))
+        except UmieError as error:
+            report(error, on_error, f"{path}:{number}")
+            continue
+        pairs.setdefault(pair.sentence_id, []).append(pair)
     if known.isdisjoint(pairs):
         return {}
-    for identifier, (pair, *_) in pairs.items():
-        if identifier not in known:
-            raise UmieError(f"{pair.place}: there is no sentence {identifier}: add it, or take the pair out")
+    for identifier in [identifier for identifier in pairs if identifier not in known]:
+        for pair in pairs.pop(identifier):
+            problem = f"there is no sentence {shown(identifier)[1:-1]}: add it, or take the pair out"
+            report(UmieError(problem), on_error, pair.place)
     return pairs
 
 
@@ -167,16 +192,3 @@ def _annotation(path: Path) -> dict[str, Any] | None:
     if data is not None and not isinstance(data, dict):
         raise UmieError(f"{path}: is {shown(data)}: expected an object with an entry for each picture")
     return data
-
-
-def _displayed_size(path: Path) -> tuple[int, int] | None:
-    """Return width and height of a picture, turned as its EXIF orientation says; None if there is none."""
-    try:
-        with Image.open(path) as picture:
-            width, height = picture.size
-            turned = picture.getexif().get(_EXIF_ORIENTATION) in (5, 6, 7, 8)
-    except FileNotFoundError:
-        return None
-    except Exception as error:  # Pillow's plugins raise whatever their parsing meets
-        raise UmieError(f"{path}: not a readable picture ({error or type(error).__name__})") from error
-    return (height, width) if turned else (width, height)

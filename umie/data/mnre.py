@@ -8,14 +8,32 @@ from pathlib import Path
 from typing import Any
 
 from umie.data import registry
+from umie.data._conll import TWITTER_LICENCE
+from umie.data._reading import OnError, numbered_lines, report
 from umie.data._text import Tokens, field, file_name, refuse_regions
-from umie.errors import UmieError, at, shown
-from umie.files import read_lines
+from umie.errors import UmieError, shown
 from umie.records import NO_RELATION, Record, Relation, Span
+
+MAX_LINE_BYTES = 1 << 16  # Python joins the parts of a string literal in quadratic time; a real line has 425 bytes
+_ONLY_VERSION_1 = (
+    "administration divisions", "capital", "place of death", "creat", "founder of", "leader", "classmate", "colleague",
+)  # fmt: skip
+_BOTH_VERSIONS = (
+    NO_RELATION, "parent", "siblings", "couple", "neighbor", "peer", "charges", "alumi", "alternate names", "member of",
+    "place of residence", "place of birth", "organization alternate names", "subsidiary", "locate at", "contain",
+    "present in", "awarded", "race", "religion", "nationality", "part of", "held on",
+)  # fmt: skip
+_SCHEMAS = ({"mre": (*_BOTH_VERSIONS, *_ONLY_VERSION_1)}, {"mre": _BOTH_VERSIONS})
 
 
 @registry.register("mnre")
-def read(path: str | Path, *, images: str | Path | None = None, regions: str | Path | None = None) -> Iterator[Record]:
+def read(
+    path: str | Path,
+    *,
+    images: str | Path | None = None,
+    regions: str | Path | None = None,
+    on_error: OnError | None = None,
+) -> Iterator[Record]:
     """Yield one MRE record for each line; the text is the tokens joined by one space.
 
     Source: the files of thecharm/MNRE: lines that are Python dicts, with ``token``, ``h`` and ``t`` (``name``
@@ -23,43 +41,56 @@ def read(path: str | Path, *, images: str | Path | None = None, regions: str | P
     of version 1 have a number, which is read as '<number>.jpg'); other fields are passed over. A relation is
     called by the last part of its path, '/per/org/member_of' is 'member of'; None and none are
     ``umie.records.NO_RELATION``. Only '/org/org/alternate_names' is called 'organization alternate names', to
-    stay apart from '/per/per/alternate_names': the paper calls both 'alternate names'.
+    stay apart from '/per/per/alternate_names': the paper calls both 'alternate names'. Version 1 writes
+    ``relation`` before ``img_id``, and its schema has 31 labels; version 2 the other way round, and 23.
 
     Args:
         path: the file.
         images: the folder of the pictures, named by ``img_id``; without it the records have none.
         regions: not accepted.
+        on_error: called with the error of each line that cannot be read, which is passed over.
 
     Raises:
-        UmieError: a line is not such a dict, a span is not inside the text or differs from its name in more
-            than spaces, or ``regions`` is given.
+        UmieError: the file cannot be read, or ``regions`` is given; without ``on_error``, a line that is not such a
+            dict, or a span that is not inside the text or differs from its name in more than spaces.
     """
     path = Path(path)
     refuse_regions(path, regions, "mnre")
-    for number, line in read_lines(path):
-        if line.strip():
-            with at(f"{path}:{number}"):
-                record = _record(line, f"{path.stem}:{number}", images)
-            yield record
+    for number, line in numbered_lines(path, MAX_LINE_BYTES):
+        try:
+            if isinstance(line, UmieError):
+                raise line
+            if not line or line.isspace():
+                continue
+            record = _record(line, path, number, images)
+        except UmieError as error:
+            report(error, on_error, f"{path}:{number}")
+            continue
+        yield record
 
 
-def _record(line: str, identifier: str, images: str | Path | None) -> Record:
+def _record(line: str, path: Path, number: int, images: str | Path | None) -> Record:
     data = _literal(line)
-    words = field(data, "token", list, "the line")
-    tokens = Tokens(words)
+    tokens = Tokens(field(data, "token", list, "the line"))
+    label = _label(field(data, "relation", str, "the line"))
+    keys = list(data)
+    schema = _SCHEMAS["img_id" not in keys or keys.index("img_id") < keys.index("relation")]
     return Record(
         text=tokens.text,
         image=None if images is None else _image(data),
         image_folder=None if images is None else str(images),
         relations=(
             Relation(
-                _label(field(data, "relation", str, "the line")),
+                label,
                 _mention(field(data, "h", dict, "the line"), tokens, "the head 'h'"),
                 _mention(field(data, "t", dict, "the line"), tokens, "the tail 't'"),
             ),
         ),
-        id=identifier,
+        id=f"{path.stem}:{number}",
         tasks=("mre",),
+        source=f"MNRE: {path.name}",
+        licence=TWITTER_LICENCE,
+        labels=schema if label in schema["mre"] else None,  # a relation of somebody's own
     )
 
 

@@ -1,0 +1,115 @@
+"""The pictures of M2E2: an event each, and its arguments as boxes, of single participants or of all together.
+
+What the flag of a box means is said nowhere in the files. The paper (Li et al. 2020, section 2) has two sorts of
+boxes: a union box, the smallest one that covers all participants of a role, and instance boxes, one for each
+participant. 1,318 boxes have the flag "1" and up to dozens of them share a role; 111 have "0", with few exceptions
+one a role, mostly of crowds, and nearly the hull of the role's "1" boxes where it has some: so "1" is an instance
+box and "0" a union box.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from umie.data._ace import event_type
+from umie.data._text import field, file_name
+from umie.data.voc import pixel_region
+from umie.errors import UmieError, at, check_characters, shown
+from umie.records import Argument, Event, Record, Region
+
+INSTANCE, UNION = "instance", "union"  # the labels of the regions
+_FLAGS = {"1": INSTANCE, "0": UNION}
+_EXIF_ORIENTATION = 0x0112
+
+
+def picture_record(stem: str, data: object, images: str | Path, common: Mapping[str, Any]) -> Record:
+    """Return the record of a picture alone: one event without trigger, whose arguments are regions.
+
+    Args:
+        stem: the file name of the picture, without ``.jpg``.
+        data: its annotation.
+        images: the folder of the pictures.
+        common: source, licence and labels.
+
+    Returns:
+        The record. If the picture is not there, its boxes cannot be placed: it has no regions and no arguments, and
+        is annotated for MED only.
+
+    Raises:
+        UmieError: a missing or ill-typed field, a box outside the picture, a file that is no picture.
+    """
+    check_characters(stem, "the name")
+    name = file_name(f"{stem}.jpg", "the picture")
+    kind = event_type(field(data, "event_type", str, "the picture"))
+    found = picture_arguments(data, Path(images) / name, "", kind)
+    regions, arguments = found or ((), ())
+    return Record(
+        "",
+        image=name,
+        image_folder=str(images),
+        regions=regions,
+        events=(Event(kind, None, arguments),),
+        id=stem,
+        tasks=("med",) if found is None else ("med", "meae"),
+        **common,
+    )
+
+
+def picture_arguments(
+    data: object, picture: Path, place: str, wanted_type: str
+) -> tuple[tuple[Region, ...], tuple[Argument, ...]] | None:
+    """Return the regions of a picture and the arguments that name them; None if there is no such picture.
+
+    Args:
+        data: the annotation of the picture.
+        picture: its file, which says its size.
+        place: put before the messages about the annotation, if not empty.
+        wanted_type: the event type; a picture annotated for another one has no regions.
+
+    Raises:
+        UmieError: a missing or ill-typed field, a box outside the picture, a file that is no picture.
+    """
+    size = displayed_size(picture)
+    if size is None:
+        return None
+    regions: list[Region] = []
+    arguments: list[Argument] = []
+    try:
+        for role, region in _boxes(data, wanted_type, size):
+            arguments.append(Argument(role, region=len(regions)))
+            regions.append(region)
+    except UmieError as error:
+        raise UmieError(f"{place}: {error}" if place else str(error)) from error
+    return tuple(regions), tuple(arguments)
+
+
+def _boxes(data: object, wanted_type: str, size: tuple[int, int]) -> Iterator[tuple[str, Region]]:
+    if event_type(field(data, "event_type", str, "the picture")) != wanted_type:
+        return
+    roles = field(data, "role", dict, "the picture")
+    for role in roles:
+        check_characters(role, "a role")
+        for box in field(roles, role, list, "the picture's roles"):
+            with at(f"role {shown(role)}"):
+                if not isinstance(box, list) or [type(edge) in (int, float) for edge in box[1:]] != [True] * 4:
+                    raise UmieError(f"box is {shown(box)}: expected [flag, x1, y1, x2, y2]")
+                if not isinstance(box[0], str) or box[0] not in _FLAGS:
+                    raise UmieError(f"flag is {shown(box[0])}: expected '1' (an instance) or '0' (the union)")
+                yield role, pixel_region(box[1:], size, _FLAGS[box[0]])
+
+
+def displayed_size(path: Path) -> tuple[int, int] | None:
+    """Return width and height of a picture, turned as its EXIF orientation says; None if there is none."""
+    try:
+        with Image.open(path) as picture:
+            width, height = picture.size
+            turned = picture.getexif().get(_EXIF_ORIENTATION) in (5, 6, 7, 8)
+    except FileNotFoundError:
+        return None
+    except Exception as error:  # Pillow's plugins raise whatever their parsing meets
+        raise UmieError(f"{path}: not a readable picture ({error or type(error).__name__})") from error
+    return (height, width) if turned else (width, height)

@@ -1,0 +1,155 @@
+"""ACE-2005 in the JSON lines that OneIE's preprocessing writes: sentences with entities, relations and events."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from umie.data import registry
+from umie.data._ace import event_type
+from umie.data._reading import OnError, numbered_lines, report
+from umie.data._text import Tokens, field, refuse_regions
+from umie.errors import UmieError, shown
+from umie.records import Argument, Entity, Event, Record, Relation, Span
+
+LICENCE = "LDC2006T06: members and licensees of the LDC only; not to be passed on"
+ENTITY_TYPES = {
+    "PER": "person",
+    "ORG": "organization",
+    "GPE": "geopolitical entity",
+    "LOC": "location",
+    "FAC": "facility",
+    "VEH": "vehicle",
+    "WEA": "weapon",
+}
+RELATION_TYPES = {
+    "PHYS": "physical",
+    "PART-WHOLE": "part whole",
+    "PER-SOC": "personal social",
+    "ORG-AFF": "organization affiliation",
+    "ART": "agent artifact",
+    "GEN-AFF": "general affiliation",
+}
+EVENT_TYPES = (
+    "be born", "marry", "divorce", "injure", "die", "transport", "transfer ownership", "transfer", "start org",
+    "merge org", "declare bankruptcy", "end org", "attack", "demonstrate", "meet", "phone write", "start position",
+    "end position", "nominate", "elect", "arrest jail", "release parole", "trial hearing", "charge indict", "sue",
+    "convict", "sentence", "fine", "execute", "extradite", "acquit", "appeal", "pardon",
+)  # fmt: skip
+ROLES = (
+    "Person", "Place", "Buyer", "Seller", "Beneficiary", "Price", "Artifact", "Origin", "Destination", "Giver",
+    "Recipient", "Money", "Org", "Agent", "Victim", "Instrument", "Entity", "Attacker", "Target", "Defendant",
+    "Adjudicator", "Prosecutor", "Plaintiff", "Vehicle", "Crime", "Position", "Sentence",
+)  # fmt: skip
+_SCHEMA = {
+    "mner": tuple(ENTITY_TYPES.values()),
+    "mre": tuple(RELATION_TYPES.values()),
+    "med": EVENT_TYPES,
+    "meae": ROLES,
+}
+
+
+@registry.register("ace")
+def read(
+    path: str | Path,
+    *,
+    images: str | Path | None = None,
+    regions: str | Path | None = None,
+    on_error: OnError | None = None,
+) -> Iterator[Record]:
+    """Yield one record for each sentence; the text is the tokens joined by one space.
+
+    Source: OneIE (Lin et al. 2020), the files ``{train,dev,test}.oneie.json``: a JSON object a line with
+    ``tokens``, ``entity_mentions`` (``id``, ``text``, ``entity_type``, token offsets ``start`` and ``end``),
+    ``relation_mentions`` (``relation_type``, two ``arguments`` with ``entity_id`` and ``role`` Arg-1 or Arg-2), and
+    ``event_mentions`` (``event_type``, ``trigger`` with token offsets, ``arguments`` with ``entity_id`` and
+    ``role``); other fields are passed over. Events are called as in M2E2: 'Conflict:Attack' is 'attack',
+    'Transaction:Transfer-Money' is 'transfer'. A name that ACE does not have is read in small letters; the label
+    schema stays ACE's.
+
+    Args:
+        path: the file.
+        images: not accepted: ACE has no pictures.
+        regions: not accepted.
+        on_error: called with the error of each line that cannot be read, which is passed over.
+
+    Raises:
+        UmieError: the file cannot be read, or ``images`` or ``regions`` is given; without ``on_error``, a line that
+            is no such object, offsets outside the text, an argument that no entity has.
+    """
+    path = Path(path)
+    refuse_regions(path, regions, "ace")
+    if images is not None:
+        raise UmieError(f"{path}: the format 'ace' has no pictures; leave images out")
+    for number, line in numbered_lines(path):
+        try:
+            if isinstance(line, UmieError):
+                raise line
+            if not line or line.isspace():
+                continue
+            record = _record(line, path, number)
+        except UmieError as error:
+            report(error, on_error, f"{path}:{number}")
+            continue
+        yield record
+
+
+def _record(line: str, path: Path, number: int) -> Record:
+    try:
+        data = json.loads(line)
+    except (ValueError, RecursionError) as error:  # not JSON, an endless integer, nested too deep
+        raise UmieError(f"not valid JSON: {error}") from error
+    tokens = Tokens(field(data, "tokens", list, "the line"))
+    spans: dict[str, Span] = {}
+    entities = []
+    for mention in field(data, "entity_mentions", list, "the line"):
+        name = field(mention, "entity_type", str, "the entity")
+        entity = Entity(_named(name, ENTITY_TYPES), _span(mention, tokens, f"the entity {shown(name)}"))
+        spans[field(mention, "id", str, "the entity")] = entity.span
+        entities.append(entity)
+    identifier = data.get("sent_id", data.get("wnd_id"))
+    return Record(
+        text=tokens.text,
+        entities=tuple(entities),
+        relations=tuple(_relation(item, spans) for item in field(data, "relation_mentions", list, "the line")),
+        events=tuple(_event(item, spans, tokens) for item in field(data, "event_mentions", list, "the line")),
+        id=identifier if isinstance(identifier, str) and identifier else f"{path.name}:{number}",
+        tasks=("mner", "mre", "med", "meae"),
+        source=f"ACE-2005: {path.name}",
+        licence=LICENCE,
+        labels=_SCHEMA,
+    )
+
+
+def _relation(data: object, spans: Mapping[str, Span]) -> Relation:
+    name = field(data, "relation_type", str, "the relation")
+    owner = f"the relation {shown(name)}"
+    ends = dict(_arguments(data, spans, owner))
+    if set(ends) != {"Arg-1", "Arg-2"}:
+        raise UmieError(f"{owner} has the arguments {shown(sorted(ends))}: expected Arg-1 and Arg-2")
+    return Relation(_named(name.partition(":")[0], RELATION_TYPES), ends["Arg-1"], ends["Arg-2"])
+
+
+def _event(data: object, spans: Mapping[str, Span], tokens: Tokens) -> Event:
+    name = event_type(field(data, "event_type", str, "the event"))
+    owner = f"the event {shown(name)}"
+    trigger = _span(field(data, "trigger", dict, owner), tokens, f"the trigger of {shown(name)}")
+    return Event(name, trigger, tuple(Argument(role, span) for role, span in _arguments(data, spans, owner)))
+
+
+def _arguments(data: object, spans: Mapping[str, Span], owner: str) -> Iterator[tuple[str, Span]]:
+    for item in field(data, "arguments", list, owner):
+        identifier = field(item, "entity_id", str, f"an argument of {owner}")
+        if identifier not in spans:
+            raise UmieError(f"an argument of {owner} is the entity {shown(identifier)}, which the line does not have")
+        yield field(item, "role", str, f"an argument of {owner}"), spans[identifier]
+
+
+def _span(data: Mapping[str, Any], tokens: Tokens, owner: str) -> Span:
+    return tokens.span(data.get("start"), data.get("end"), owner, data.get("text"))
+
+
+def _named(name: str, names: Mapping[str, str]) -> str:
+    return names.get(name) or name.lower().replace("-", " ")

@@ -14,6 +14,7 @@ from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedMode
 from transformers.utils import ModelOutput
 
 from umie import decoders, encoders, fusion
+from umie.constrained import Constraint
 from umie.errors import UmieError
 from umie.fusion import VisualEmbedding, VisualEmbeddingConfig
 from umie.registry import Registry
@@ -215,6 +216,7 @@ class UmieModel(PreTrainedModel):
         attention_mask: Tensor | None = None,
         visual: VisualFeatures | None = None,
         labels: Tensor | None = None,
+        constraint: Constraint | None = None,
         **inputs_and_options: Any,
     ) -> Any:
         """Generate token ids ``[B, L]``.
@@ -224,6 +226,7 @@ class UmieModel(PreTrainedModel):
             attention_mask: ``[B, T]``, as in forward.
             visual: features, in place of pictures.
             labels: not looked at, so that a training batch can be passed as it is.
+            constraint: lets only well-formed answers through; from ``UmieProcessor.constraint``.
             inputs_and_options: the tensors of ``preprocess``; anything else goes to transformers' generate
                 (``max_new_tokens``, ``num_beams``, ``do_sample``, ...).
         """
@@ -233,7 +236,7 @@ class UmieModel(PreTrainedModel):
         fused, _, _ = self.fuse(input_ids, attention_mask, visual, output_attention=False, **tensors)
         if not {"max_new_tokens", "max_length", "generation_config"} & options.keys():
             options["max_new_tokens"] = DEFAULT_NEW_TOKENS
-        return self.decoder.generate(fused, **options)
+        return self.decoder.generate(fused, constraint, **options)
 
     @torch.no_grad()
     def initialise_fusion(

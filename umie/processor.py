@@ -6,6 +6,7 @@ import inspect
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from umie import encoders, tasks
+from umie.constrained import Constraint, encode
 from umie.encoders.base import collate, pad_stack
 from umie.errors import UmieError, UnknownNameError, check_keys
 from umie.files import atomic_write
@@ -101,10 +103,25 @@ class UmieProcessor:
             )
         return self.collate(items)
 
+    def constraint(
+        self, records: Record | Iterable[Record], task: str | Task[Any], max_new_tokens: int | None = None
+    ) -> Constraint:
+        """Return the constraint on the answers to all queries about the records, as ``__call__`` orders them.
+
+        Args:
+            records: the records.
+            task: the task; a built one brings labels of its own, seen in training or not.
+            max_new_tokens: as for ``generate``; by default ``max_target_tokens``.
+        """
+        task = self.task(task)
+        asked = [(record, query) for record in _as_list(records) for query in task.queries(record)]
+        return Constraint(self.tokenizer, task, asked, max_new_tokens or self.max_target_tokens)
+
     def encode_query(self, record: Record, query: Query) -> dict[str, Tensor]:
         """Return ``input_ids [T]`` and ``labels [L]`` of one query: the instruction, then the text."""
-        input_ids = self._token_ids(f"{query.instruction} {record.text}", self.max_input_tokens, "truncated_inputs")
-        labels = self._token_ids(query.target, self.max_target_tokens, "truncated_targets")
+        text = f"{query.instruction} {record.text}".rstrip()
+        input_ids = self._token_ids(text, (), self.max_input_tokens, "truncated_inputs")
+        labels = self._token_ids(query.target, query.markers, self.max_target_tokens, "truncated_targets")
         return {"input_ids": torch.tensor(input_ids), "labels": torch.tensor(labels)}
 
     def encode_picture(self, record: Record) -> dict[str, Tensor]:
@@ -143,6 +160,7 @@ class UmieProcessor:
         token_ids: Tensor | Sequence[Sequence[int]],
         records: Record | Iterable[Record],
         task: str | Task[Any],
+        constraint: Constraint | None = None,
     ) -> list[Record]:
         """Return the records with what was generated about them as their only annotation of this task.
 
@@ -150,26 +168,33 @@ class UmieProcessor:
             token_ids: ``[Q, L]``, one row for each query, as ``__call__`` ordered them.
             records: the same records as given there.
             task: the same task.
+            constraint: the one that they were generated under; it reads them exactly, also what the tokenizer
+                does not keep.
 
         Raises:
             UmieError: there are more or fewer rows than queries.
         """
         task = self.task(task)
         records = _as_list(records)
-        found = self.parse(self.decode_text(token_ids), records, task)
+        texts = self.decode_text(token_ids, task) if constraint is None else constraint.read(token_ids)
+        found = self.parse(texts, records, task)
         return [task.with_items(record, items) for record, items in zip(records, found, strict=True)]
 
-    def decode_text(self, token_ids: Tensor | Sequence[Sequence[int]]) -> list[str]:
-        """Return the generated strings, without special tokens."""
+    def decode_text(self, token_ids: Tensor | Sequence[Sequence[int]], task: str | Task[Any] = "mner") -> list[str]:
+        """Return the generated strings, without special tokens but the markers of the task's output style."""
         rows: Sequence[Sequence[int]] = token_ids.tolist() if isinstance(token_ids, Tensor) else token_ids
         if not rows:
             return []
         pad = self.tokenizer.pad_token_id
         rows = [[pad if token == IGNORED else token for token in row] for row in rows]
-        texts: list[str] = self.tokenizer.batch_decode(
-            rows, skip_special_tokens=True, clean_up_tokenization_spaces=False
-        )
-        return texts
+        markers = {self._token(marker): marker for marker in self.task(task).style.markers}
+        markers.pop(None, None)
+        if not markers:
+            texts: list[str] = self.tokenizer.batch_decode(
+                rows, skip_special_tokens=True, clean_up_tokenization_spaces=False
+            )
+            return texts
+        return [self._decode_marked(row, markers) for row in rows]
 
     def parse(self, outputs: Sequence[str], records: Sequence[Record], task: str | Task[Any]) -> list[Items[Any]]:
         """Return, for each record, the items of all its queries, from one generated string for each query."""
@@ -218,8 +243,28 @@ class UmieProcessor:
         check_keys(f"option in {Path(folder) / FILE}:", options, names)
         return cls(AutoTokenizer.from_pretrained(str(folder)), **options)
 
-    def _token_ids(self, text: str, limit: int, counter: str) -> list[int]:
-        ids: list[int] = self.tokenizer(text, split_special_tokens=True).input_ids
+    def _token(self, marker: str) -> int | None:
+        """Return the id of a marker that is one token of the vocabulary, or None."""
+        found: int | None = self.tokenizer.convert_tokens_to_ids(marker)
+        return None if found == self.tokenizer.unk_token_id else found
+
+    def _decode_marked(self, row: Sequence[int], markers: Mapping[int | None, str]) -> str:
+        parts: list[str] = []
+        for is_marker, run in groupby(row, key=lambda token: token in markers):
+            tokens = list(run)
+            if is_marker:
+                parts += [markers[token] for token in tokens]
+            else:
+                parts.append(
+                    self.tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False).strip()
+                )
+        return " ".join(part for part in parts if part)
+
+    def _token_ids(self, text: str, markers: Sequence[str], limit: int, counter: str) -> list[int]:
+        markers = [marker for marker in markers if self._token(marker) is not None]
+        ids: list[int] = self.tokenizer(text if not markers else "", split_special_tokens=True).input_ids
+        if markers:
+            ids = [*ids[:-1], *encode(self.tokenizer, text, markers), *ids[-1:]]
         if len(ids) > limit:
             self.counts[counter] += 1
             ids = [*ids[: limit - 1], self.tokenizer.eos_token_id]

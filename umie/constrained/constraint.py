@@ -59,7 +59,12 @@ class Constraint(LogitsProcessor):
             self.walks.append(Walk(symbols, literals[key], style, views[record.text], record.text, forms.pair))
         self.max_new_tokens = max_new_tokens
         self.prompt_length = prompt_length
-        self._states: list[dict[tuple[int, ...], State]] = [{(): walk.start} for walk in self.walks]
+        self._states: list[dict[tuple[int, ...], State]] = []
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget the answers so far; done before each generation."""
+        self._states = [{(): walk.start} for walk in self.walks]
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
         """Return the scores with everything that may not come at minus infinity; see transformers."""
@@ -78,7 +83,9 @@ class Constraint(LogitsProcessor):
         """Return the answers that generated rows spell, one row for each query; see ``Walk.read``."""
         rows: Sequence[Sequence[int]] = token_ids.tolist() if isinstance(token_ids, Tensor) else token_ids
         if len(rows) != len(self.walks):
-            raise UmieError(f"{len(rows)} rows for {len(self.walks)} queries: pass the batch that the constraint is for")
+            raise UmieError(
+                f"{len(rows)} rows for {len(self.walks)} queries: pass the batch that the constraint is for"
+            )
         return [walk.read(row[self.prompt_length :]) for walk, row in zip(self.walks, rows, strict=True)]
 
     def _state(self, index: int, tokens: tuple[int, ...]) -> State:

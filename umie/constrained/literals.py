@@ -116,4 +116,3 @@ def compile_literals(symbols: TokenSymbols, style: Style, forms: Forms) -> Liter
 def forms_key(style: Style, forms: Forms) -> tuple[str, Forms]:
     """Return what tells compiled literals apart."""
     return style.name, forms if style.name == "paper" else replace(forms, pair=None)
-

@@ -254,5 +254,7 @@ def _offsets(body: str, covered: str, start: int, end: int) -> list[Span]:
     if len(characters) != len(covered):
         return [(start, end)] * len(body)
     return [
-        (start + offset, start + offset + 1) for offset, sign in enumerate(characters) for _ in range(len(sign.encode()))
+        (start + offset, start + offset + 1)
+        for offset, sign in enumerate(characters)
+        for _ in range(len(sign.encode()))
     ]

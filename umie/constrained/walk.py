@@ -278,7 +278,7 @@ class Walk:
             if not 0 < smallest <= count:
                 return []
             steps: list[Step] = [((_NUMBER, position, value, count), (int(symbol),))]
-            if not behind and 2 <= value:
+            if not behind and value >= 2:
                 steps += [(config, (int(symbol),)) for config in self._after]
             return steps
         if is_complete and behind and symbol == behind:

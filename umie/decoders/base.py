@@ -72,5 +72,13 @@ class Decoder(nn.Module, ABC):
         """
 
     @abstractmethod
-    def generate(self, fused: FusedStates, **options: Any) -> Any:
-        """Generate token ids ``[B, L]`` with a key-value cache; options are those of transformers' generate."""
+    def generate(self, fused: FusedStates, constraint: Any = None, *, jump_forward: bool = True, **options: Any) -> Any:
+        """Generate token ids ``[B, L]`` with a key-value cache.
+
+        Args:
+            fused: the states to attend over.
+            constraint: an ``umie.constrained.Constraint`` on the answers, or None.
+            jump_forward: under a constraint, take in tokens that leave no choice without a step of their own,
+                where decoding is greedy and the decoder can; the output is the same.
+            options: those of transformers' generate.
+        """

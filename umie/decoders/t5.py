@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,6 +22,8 @@ from transformers import (
 from transformers.modeling_outputs import BaseModelOutput
 
 from umie.decoders import registry
+from umie.decoders._jump_forward import generate
+from umie.decoders._t5_steps import T5Steps
 from umie.decoders.base import Decoder, DecoderConfig, DecoderOutput
 from umie.errors import UmieError, UnknownNameError, check_keys
 from umie.types import FusedStates
@@ -171,13 +174,32 @@ class T5Decoder(Decoder):
         )
         return DecoderOutput(output.loss, output.logits)
 
-    def generate(self, fused: FusedStates, **options: Any) -> Any:
-        """Generate token ids with transformers' ``generate``: greedy, beams, sampling."""
+    def generate(self, fused: FusedStates, constraint: Any = None, *, jump_forward: bool = True, **options: Any) -> Any:
+        """Generate token ids with transformers' ``generate``: greedy, beams, sampling; see the contract."""
+        if constraint is not None:
+            options["max_new_tokens"] = min(options.get("max_new_tokens", inf), constraint.max_new_tokens)
+            if jump_forward and _is_greedy(options):
+                config = self.seq2seq.config
+                with torch.no_grad():
+                    return generate(
+                        T5Steps(self.seq2seq, fused),
+                        constraint.walks,
+                        config.decoder_start_token_id,
+                        config.pad_token_id,
+                        options["max_new_tokens"],
+                    ).to(fused.states.device)
+            constraint.restart()
+            options["logits_processor"] = [*options.get("logits_processor", ()), constraint]
         return self.seq2seq.generate(
             encoder_outputs=BaseModelOutput(last_hidden_state=fused.states),
             attention_mask=fused.mask.long(),
             **options,
         )
+
+
+def _is_greedy(options: Mapping[str, Any]) -> bool:
+    plain = {"max_new_tokens": None, "num_beams": 1, "do_sample": False, "use_cache": True}
+    return all(name in plain and plain[name] in (None, value) for name, value in options.items())
 
 
 def check_source(source: str) -> None:

@@ -62,11 +62,19 @@ class TaskConfig:
 
 @dataclass(frozen=True)
 class Query:
-    """One question about a record: the instruction, the answer, and the pair or event it is about."""
+    """One question about a record.
+
+    Args:
+        instruction: the question.
+        target: the annotated answer, as the output style writes it.
+        focus: the pair or the event that it is about.
+        markers: what the output style writes as tokens of its own, where the tokenizer has them.
+    """
 
     instruction: str
     target: str
     focus: Any = None
+    markers: tuple[str, ...] = ()
 
 
 class Items(list[I], Generic[I]):

@@ -44,7 +44,8 @@ class MEAE(Task[Event]):
             raw = [span_item(role, record.text, span) for span, role in spans]
             raw += [grammar.RawItem(role, grammar.region_name(index), is_region=True) for index, role in regions]
             focus = replace(event, arguments=())
-            queries.append(Query(self._instruct(type=event.type), self.style.linearise(raw), focus))
+            target = self.style.linearise(raw)
+            queries.append(Query(self._instruct(type=event.type), target, focus, self.style.markers))
         return queries
 
     def forms(self, text: str, focus: Any = None, num_regions: int = 0) -> grammar.Forms:

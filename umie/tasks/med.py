@@ -37,7 +37,7 @@ class MED(Task[Event]):
             grammar.RawItem(event.type) if event.trigger is None else span_item(event.type, record.text, event.trigger)
             for event in events
         )
-        return [Query(self._instruct(), self.style.linearise(raw))]
+        return [Query(self._instruct(), self.style.linearise(raw), markers=self.style.markers)]
 
     def forms(self, text: str, focus: Any = None, num_regions: int = 0) -> grammar.Forms:
         """Return typed spans, and types alone."""

@@ -29,7 +29,7 @@ class MNER(Task[Entity]):
         """Return one query; its target lists the entities by their place in the text."""
         entities = sorted(record.entities, key=lambda entity: entity.span)
         target = self.style.linearise(span_item(entity.type, record.text, entity.span) for entity in entities)
-        return [Query(self._instruct(), target)]
+        return [Query(self._instruct(), target, markers=self.style.markers)]
 
     def forms(self, text: str, focus: Any = None, num_regions: int = 0) -> grammar.Forms:
         """Return typed spans."""

@@ -48,6 +48,7 @@ class MRE(Task[Relation]):
                     (record.surface(pair.head), record.surface(pair.tail)),
                 ),
                 pair,
+                self.style.markers,
             )
             for pair, types in pairs.items()
         ]

@@ -1,0 +1,116 @@
+"""Jump-forward decoding: tokens that a constraint leaves no choice about are taken in with the next ones.
+
+Where only one token may come, no step of the decoder is needed to choose it. Source: Zheng et al., SGLang (2024),
+Section 4, there over strings; here over tokens, so that the output is that of greedy decoding, token for token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+
+class Walk(Protocol):
+    """What may be answered to one query; see ``umie.constrained``."""
+
+    @property
+    def start(self) -> Any:
+        """The state before the first token."""
+
+    @property
+    def end(self) -> int:
+        """The token that ends an answer."""
+
+    def tokens(self, state: Any, remaining: int) -> Sequence[int]:
+        """Return the tokens that may come next when so many may still come."""
+
+    def next(self, state: Any, token: int) -> Any:
+        """Return the state behind a token."""
+
+
+class Steps(Protocol):
+    """A decoder whose rows take in different numbers of tokens."""
+
+    def feed(self, tokens: Sequence[Sequence[int]]) -> Tensor:
+        """Take in some tokens for each row and return the logits ``[B, vocabulary]`` behind its last."""
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Go on with some of the rows only."""
+
+
+class _Row:
+    def __init__(self, walk: Walk, first: int) -> None:
+        self.walk = walk
+        self.state = walk.start
+        self.tokens = [first]
+        self.num_fed = 0
+        self.allowed: Sequence[int] = ()
+
+
+def generate(
+    steps: Steps, walks: Sequence[Walk], start: int, pad: int, max_new_tokens: int, *, jump: bool = True
+) -> Tensor:
+    """Decode greedily under a constraint.
+
+    Args:
+        steps: the decoder, with nothing taken in yet.
+        walks: the constraint on each row.
+        start: the token that the decoder begins with.
+        pad: stands behind the end of shorter rows.
+        max_new_tokens: as for transformers' ``generate``.
+        jump: whether to skip the steps that have no choice; False is the plain twin.
+
+    Returns:
+        Token ids ``[B, L]``, the start token included, as transformers' ``generate`` gives them.
+    """
+    rows = [_Row(walk, start) for walk in walks]
+    active = [row for row in rows if not _advance(row, max_new_tokens, jump)]
+    kept = list(rows)
+    if len(active) < len(kept):
+        steps.keep([index for index, row in enumerate(kept) if row in active])
+        kept = active
+    while active:
+        # finished rows cost as much as others, and leaving them out costs a copy: wait until it pays
+        if len(active) <= 0.75 * len(kept):
+            steps.keep([index for index, row in enumerate(kept) if row in active])
+            kept = active
+        logits = steps.feed([row.tokens[row.num_fed :] or [pad] for row in kept])
+        for row in kept:
+            row.num_fed = len(row.tokens)
+        for row, token in zip(kept, _best(logits, kept), strict=True):
+            if row in active:
+                row.tokens.append(token)
+                row.state = row.walk.next(row.state, token)
+        active = [row for row in active if row.tokens[-1] != row.walk.end and not _advance(row, max_new_tokens, jump)]
+    longest = max(len(row.tokens) for row in rows)
+    return torch.tensor([[*row.tokens, *[pad] * (longest - len(row.tokens))] for row in rows])
+
+
+def _advance(row: _Row, max_new_tokens: int, jump: bool) -> bool:
+    """Add the tokens that alone may come; say whether the answer ended with them."""
+    while True:
+        remaining = max_new_tokens - len(row.tokens) + 1
+        if remaining <= 0:
+            return True
+        row.allowed = row.walk.tokens(row.state, remaining)
+        if len(row.allowed) > 1 or not jump:
+            return False
+        token = row.allowed[0]
+        row.tokens.append(token)
+        if token == row.walk.end:
+            return True
+        row.state = row.walk.next(row.state, token)
+
+
+def _best(logits: Tensor, rows: Sequence[_Row]) -> list[int]:
+    """Return the best allowed token of each row."""
+    longest = max(len(row.allowed) for row in rows)
+    columns = torch.tensor(
+        [[*row.allowed, *[row.allowed[0]] * (longest - len(row.allowed))] for row in rows], device=logits.device
+    )
+    places = logits.gather(1, columns).argmax(dim=1, keepdim=True)
+    best: list[int] = columns.gather(1, places).squeeze(1).tolist()
+    return best

@@ -1,0 +1,120 @@
+"""T5's decoder step by step, where every row of a batch may take in another number of tokens.
+
+transformers' own loop gives all rows the same number, so a row cannot take in what is already known of its answer.
+The weights are T5's; the arithmetic here is checked against transformers' decoder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from umie.types import FusedStates
+
+
+class T5Steps:
+    """Cached decoding of a batch whose rows have different lengths.
+
+    A row's keys and values lie at its own positions. A shorter row's padding is written behind its end, where no
+    query of it looks, and where its next tokens overwrite it.
+
+    Args:
+        seq2seq: transformers' T5.
+        fused: the states that the decoder attends over.
+    """
+
+    def __init__(self, seq2seq: Any, fused: FusedStates) -> None:
+        self._seq2seq = seq2seq
+        self._blocks = seq2seq.decoder.block
+        num_rows = len(fused.states)
+        device, dtype = fused.states.device, fused.states.dtype
+        self._lengths = torch.zeros(num_rows, dtype=torch.long, device=device)
+        self._lowest = torch.finfo(dtype).min
+        self._cross_bias = torch.where(fused.mask, 0.0, self._lowest).to(dtype)[:, None, None, :]
+        self._cross = []
+        self._own: list[tuple[Tensor, Tensor]] = []
+        for block in self._blocks:
+            attention = block.layer[1].EncDecAttention
+            self._cross.append(tuple(self._heads(layer(fused.states)) for layer in (attention.k, attention.v)))
+            empty = fused.states.new_zeros(num_rows, 0, attention.n_heads, attention.key_value_proj_dim)
+            self._own.append((empty, empty))
+        self._bias = fused.states.new_zeros(0, self._blocks[0].layer[0].SelfAttention.n_heads)
+
+    def feed(self, tokens: Sequence[Sequence[int]]) -> Tensor:
+        """Take in some tokens for each row, one or more, and return the logits ``[B, vocabulary]`` behind its last."""
+        device = self._lengths.device
+        counts = torch.tensor([len(row) for row in tokens], device=device)
+        longest = max(map(len, tokens))
+        padded = torch.tensor([[*row, *[0] * (longest - len(row))] for row in tokens], device=device)
+        places = self._lengths[:, None] + torch.arange(longest, device=device)  # [B, L]
+        num_keys = int(places.max()) + 1
+        self._grow(num_keys)
+        rows = torch.arange(len(tokens), device=device)
+        distances = places[:, :, None] - torch.arange(num_keys, device=device)  # [B, L, K]
+        bias = self._bias[distances.clamp(min=0)].masked_fill((distances < 0)[..., None], self._lowest)
+        bias = bias.permute(0, 3, 1, 2)  # [B, H, L, K]
+        states = self._seq2seq.shared(padded)
+        for block, (keys, values), cross in zip(self._blocks, self._own, self._cross, strict=True):
+            layer = block.layer[0]
+            attention = layer.SelfAttention
+            normed = layer.layer_norm(states)
+            keys[rows[:, None], places] = self._split(attention.k(normed), attention)
+            values[rows[:, None], places] = self._split(attention.v(normed), attention)
+            own = keys[:, :num_keys].transpose(1, 2), values[:, :num_keys].transpose(1, 2)
+            states = states + self._attend(attention, normed, own, bias)
+            layer = block.layer[1]
+            attention = layer.EncDecAttention
+            states = states + self._attend(attention, layer.layer_norm(states), cross, self._cross_bias)
+            states = block.layer[2](states)
+        self._lengths = self._lengths + counts
+        last = self._seq2seq.decoder.final_layer_norm(states[rows, counts - 1])
+        if self._seq2seq.config.scale_decoder_outputs:
+            last = last * self._seq2seq.model_dim**-0.5
+        logits: Tensor = self._seq2seq.lm_head(last)
+        return logits
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Go on with some of the rows only."""
+        chosen = torch.tensor(list(rows), device=self._lengths.device)
+        self._lengths = self._lengths[chosen]
+        self._cross_bias = self._cross_bias[chosen]
+        self._cross = [tuple(tensor[chosen] for tensor in pair) for pair in self._cross]
+        self._own = [(keys[chosen], values[chosen]) for keys, values in self._own]
+
+    def _grow(self, num_keys: int) -> None:
+        """Make room for this many positions."""
+        room = self._bias.shape[0]
+        if num_keys <= room:
+            return
+        room = max(num_keys, 2 * room, 16)
+        self._own = [(_lengthened(keys, room), _lengthened(values, room)) for keys, values in self._own]
+        attention = self._blocks[0].layer[0].SelfAttention
+        buckets = attention._relative_position_bucket(
+            -torch.arange(room, device=self._lengths.device),
+            bidirectional=False,
+            num_buckets=attention.relative_attention_num_buckets,
+            max_distance=attention.relative_attention_max_distance,
+        )
+        self._bias = attention.relative_attention_bias(buckets)
+
+    def _attend(self, attention: Any, normed: Tensor, kept: tuple[Tensor, ...], bias: Tensor) -> Tensor:
+        queries = self._heads(attention.q(normed), attention)
+        attended = F.scaled_dot_product_attention(queries, kept[0], kept[1], attn_mask=bias, scale=1.0)
+        output: Tensor = attention.o(attended.transpose(1, 2).flatten(2))
+        return output
+
+    def _heads(self, projected: Tensor, attention: Any = None) -> Tensor:
+        """Return ``[B, L, H * d]`` as ``[B, H, L, d]``."""
+        return self._split(projected, attention).transpose(1, 2)
+
+    def _split(self, projected: Tensor, attention: Any = None) -> Tensor:
+        attention = attention or self._blocks[0].layer[0].SelfAttention
+        return projected.view(*projected.shape[:-1], attention.n_heads, attention.key_value_proj_dim)
+
+
+def _lengthened(kept: Tensor, room: int) -> Tensor:
+    return F.pad(kept, (0, 0, 0, 0, 0, room - kept.shape[1]))

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from umie.cli import ablate, data, parts
+from umie.cli import ablate, data, evaluate, parts
 from umie.cli.console import err, out
 from umie.errors import UmieError
 
@@ -21,6 +21,7 @@ app = typer.Typer(
 )
 app.command("list")(parts.list_parts)
 app.command("ablate")(ablate.ablate)
+app.command("evaluate")(evaluate.evaluate)
 app.add_typer(data.app, name="data")
 
 

@@ -1,0 +1,220 @@
+"""Files of predictions: read leniently, and joined to the records they answer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from umie.errors import UmieError, at, shown
+from umie.files import read_lines
+from umie.records import NO_RELATION, Record, read_numbered_jsonl, record_from_json
+from umie.scoring.mentions import strings_of
+from umie.scoring.tally import Key
+
+
+class GoldLine(NamedTuple):
+    """An annotated record and the line it stands on."""
+
+    number: int
+    record: Record
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a system says about one record.
+
+    Args:
+        record: its items that have offsets.
+        strings: for each task that the file answers without offsets, all items as strings, label first.
+    """
+
+    record: Record
+    strings: Mapping[str, tuple[Key, ...]] = field(default_factory=dict)
+
+
+def read_gold(path: str | Path) -> list[GoldLine]:
+    """Read the annotated records of a JSONL file.
+
+    Raises:
+        UmieError: a line cannot be read as a record, or there is none.
+    """
+    lines = [GoldLine(number, record) for number, record in read_numbered_jsonl(path)]
+    if not lines:
+        raise UmieError(f"{path}: holds no record: give a file of annotated records")
+    return lines
+
+
+def read_answers(path: str | Path, gold: Sequence[GoldLine], gold_path: str | Path) -> list[Answer]:
+    """Read predictions, in the order of ``gold``.
+
+    The file has the form of records, with what was predicted in place of the annotation. It may be more lenient:
+    a line that has an ``id`` may leave out ``text``; one without ``image`` or ``regions`` is about those of gold;
+    and an entity, head, tail, trigger or argument may be given by its ``text`` alone, without ``span``. A task
+    with such items is scored by strings only, all through the file.
+
+    Lines are joined to gold by ``id`` if every record of both files has one of its own, else by their order.
+
+    Args:
+        path: the predictions.
+        gold: the annotated records.
+        gold_path: the file they are from, for messages.
+
+    Raises:
+        UmieError: a line that cannot be read, that answers no record of gold or one with another text, or a
+            record of gold without an answer.
+    """
+    lines = list(_objects(path))
+    pairs, by_id = _join(path, lines, gold, gold_path)
+    parsed = []
+    for (number, data), (gold_number, record) in pairs:
+        with at(f"{path}:{number}"):
+            text = data.setdefault("text", record.text if by_id else "")
+            if text != record.text:
+                raise UmieError(
+                    f"text is {shown(text)}, but {gold_path}:{gold_number} says {shown(record.text)}: "
+                    "offsets would not fit; predict on the same texts, in the same order or with an id each"
+                )
+            for key, value in _context(record).items():
+                data.setdefault(key, value)
+            loose = _take_loose(data, text)
+            parsed.append((record_from_json(json.dumps(data)), loose))
+    tasks = {task for _, loose in parsed for task in loose}
+    return [
+        Answer(record, {task: (*strings_of(task, record), *loose.get(task, ())) for task in tasks})
+        for record, loose in parsed
+    ]
+
+
+def _objects(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    for number, line in read_lines(Path(path)):
+        if not line.strip():
+            continue
+        with at(f"{path}:{number}"):
+            try:
+                data = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise UmieError(f"not valid JSON: {error}") from error
+            if not isinstance(data, dict):
+                raise UmieError(f"the line is {shown(data)}: expected a JSON object, one record")
+        yield number, data
+
+
+def _join(
+    path: str | Path, lines: Sequence[tuple[int, dict[str, Any]]], gold: Sequence[GoldLine], gold_path: str | Path
+) -> tuple[list[tuple[tuple[int, dict[str, Any]], GoldLine]], bool]:
+    """Return each gold line with its answer, and whether they were joined by id."""
+    names = [line.record.id for line in gold]
+    given = [None if data.get("id") is None else str(data["id"]) for _, data in lines]
+    if None in names or None in given or len(set(names)) < len(names) or len(set(given)) < len(given):
+        if len(lines) > len(gold):
+            raise UmieError(
+                f"{path}:{lines[len(gold)][0]}: one record more than the {len(gold)} of {gold_path}; records are "
+                "joined by order where an id is missing or repeated: take it out, or give each record its own id"
+            )
+        if len(lines) < len(gold):
+            raise UmieError(
+                f"{path}: has {len(lines)} records, but {gold_path} has {len(gold)}; the first without an answer "
+                f"is {gold_path}:{gold[len(lines)].number}: add a line for it, with nothing in it if nothing was found"
+            )
+        return list(zip(lines, gold, strict=True)), False
+    answers = dict(zip(given, lines, strict=True))
+    known = set(names)
+    for name, (number, _) in answers.items():
+        if name not in known:
+            raise UmieError(f"{path}:{number}: id {name!r} is not in {gold_path}: take the line out")
+    for line in gold:
+        if line.record.id not in answers:
+            raise UmieError(
+                f"{path}: has no record with the id {line.record.id!r} of {gold_path}:{line.number}: "
+                "add a line for it, with nothing in it if nothing was found"
+            )
+    return [(answers[line.record.id], line) for line in gold], True
+
+
+def _context(record: Record) -> dict[str, Any]:
+    """Return picture and regions of a gold record as JSON values."""
+    context: dict[str, Any] = {"image": record.image} if isinstance(record.image, str) else {}
+    if record.regions:
+        context["regions"] = [{"box": list(region.box)} for region in record.regions]
+    return context
+
+
+def _take_loose(data: dict[str, Any], text: str) -> dict[str, list[Key]]:
+    """Take out of a line what has no offsets, and return it as strings by task."""
+    loose: dict[str, list[Key]] = {}
+
+    def keep(items: list[Any], is_loose: Callable[[Any], bool], take: Callable[[Any], None]) -> list[Any]:
+        for item in filter(is_loose, items):
+            take(item)
+        return [item for item in items if not is_loose(item)]
+
+    def entity(item: Any) -> None:
+        loose.setdefault("mner", []).append((_label(item, "type", "entity"), item["text"]))
+
+    def relation(item: Any) -> None:
+        name = _label(item, "type", "relation")
+        found = loose.setdefault("mre", [])
+        if name.lower() != NO_RELATION:
+            found.append((name, _string(item.get("head"), text), _string(item.get("tail"), text)))
+
+    def event(item: Any) -> None:
+        name, trigger = _label(item, "type", "event"), item["trigger"]["text"]
+        loose.setdefault("med", []).append((name, trigger))
+        found = loose.setdefault("meae", [])
+        for argument in item.get("arguments") or ():
+            if isinstance(argument, dict) and argument.get("region") is None:
+                found.append((_label(argument, "role", "argument"), _string(argument, text), name, trigger))
+
+    for key, is_loose, take in (
+        ("entities", _is_loose, entity),
+        ("relations", lambda item: _has(item, "head") or _has(item, "tail"), relation),
+        ("events", lambda item: _has(item, "trigger"), event),
+    ):
+        if isinstance(data.get(key), list):
+            data[key] = keep(data[key], is_loose, take)
+    for item in data.get("events") or ():
+        if isinstance(item, dict) and isinstance(item.get("arguments"), list):
+            for filler in filter(_is_loose, item["arguments"]):
+                trigger = None if item.get("trigger") is None else _string(item["trigger"], text)
+                role, name = _label(filler, "role", "argument"), _label(item, "type", "event")
+                loose.setdefault("meae", []).append((role, filler["text"], name, trigger))
+            item["arguments"] = [filler for filler in item["arguments"] if not _is_loose(filler)]
+    return loose
+
+
+def _is_loose(item: Any) -> bool:
+    """Say whether a mention is given by its text alone."""
+    return (
+        isinstance(item, dict)
+        and item.get("span") is None
+        and item.get("region") is None
+        and isinstance(item.get("text"), str)
+        and bool(item["text"])
+    )
+
+
+def _has(item: Any, key: str) -> bool:
+    return isinstance(item, dict) and _is_loose(item.get(key))
+
+
+def _label(item: Mapping[str, Any], key: str, kind: str) -> str:
+    value = item.get(key)
+    if not isinstance(value, str) or not value:
+        raise UmieError(f"{kind} has {key} {shown(value)}: expected a string that is not empty")
+    return value
+
+
+def _string(mention: Any, text: str) -> str:
+    """Return what a mention covers, given as a span, as an object with a span, or by its text."""
+    if _is_loose(mention):
+        return str(mention["text"])
+    span = mention.get("span") if isinstance(mention, dict) else mention
+    if not (isinstance(span, list) and len(span) == 2 and all(type(edge) is int for edge in span)):
+        raise UmieError(f"{shown(mention)} is no mention: give its span [start, end], or its text")
+    start, end = span
+    if not 0 <= start < end <= len(text):
+        raise UmieError(f"span {span} is not inside the text of {len(text)} characters")
+    return text[start:end]

@@ -1,0 +1,160 @@
+"""What a system without a model would score: printed beside every score, and named."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from umie.records import NO_RELATION, Argument, Entity, Event, Record, Relation, Span
+
+_WORD = re.compile(r"\S+")
+_Mentions = Mapping[tuple[str, ...], str]
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A way to answer records without a model.
+
+    Args:
+        name: what it does and what it learnt that from.
+        answer: returns the record with its guess as the annotation.
+    """
+
+    name: str
+    answer: Callable[[Record], Record]
+
+
+def baseline_of(task: str, figure: str, gold: Sequence[Record], train: Sequence[Record] | None) -> Baseline:
+    """Return the baseline of a task.
+
+    - MNER: the mentions of the training records, each with its most frequent type, wherever their words stand;
+      without training records, nothing.
+    - MRE: the most frequent relation for every pair of gold; ``none`` may be it only in the figure that
+      includes it.
+    - MED: the triggers of the training records, each with its most frequent type, wherever their words stand; a
+      record without a text gets the most frequent type. Without training records every record gets that, without
+      a trigger.
+    - MEAE: for the events of gold (so it knows more than a system does), the argument words of the training
+      records for the event's type, each with its most frequent role; every region of gold gets the most frequent
+      role of a region.
+
+    Args:
+        task: the task.
+        figure: the name of the figure that it is compared in.
+        gold: the annotated records; where ``train`` is None the most frequent label is theirs.
+        train: training records.
+    """
+    source = "gold" if train is None else "train"
+    learnt = gold if train is None else [record for record in train if record.annotated_for(task)]
+    builders = {"mner": _entities, "mre": _relations, "med": _events, "meae": _arguments}
+    return builders[task](learnt, source, figure)
+
+
+def most_frequent(values: Iterable[str]) -> str | None:
+    """Return the most frequent value, the first in the alphabet among equals; None where there is none."""
+    counts = Counter(values)
+    return min(counts, key=lambda value: (-counts[value], value)) if counts else None
+
+
+def memorised(mentions: Iterable[tuple[str, str]]) -> dict[tuple[str, ...], str]:
+    """Return the most frequent label of each mention, its words as the key."""
+    labels: dict[tuple[str, ...], list[str]] = {}
+    for text, label in mentions:
+        labels.setdefault(tuple(text.split()), []).append(label)
+    return {words: most_frequent(found) or "" for words, found in labels.items()}
+
+
+def find_mentions(text: str, known: _Mentions) -> Iterator[tuple[str, Span]]:
+    """Yield label and span of known mentions in a text, the longest first at each word, without overlaps."""
+    words = [(match.group(), match.span()) for match in _WORD.finditer(text)]
+    longest = max(map(len, known), default=0)
+    start = 0
+    while start < len(words):
+        for size in range(min(longest, len(words) - start), 0, -1):
+            label = known.get(tuple(word for word, _ in words[start : start + size]))
+            if label is not None:
+                yield label, (words[start][1][0], words[start + size - 1][1][1])
+                start += size
+                break
+        else:
+            start += 1
+
+
+def _entities(learnt: Sequence[Record], source: str, figure: str) -> Baseline:
+    if source == "gold":
+        return Baseline("nothing", lambda record: replace(record, entities=()))
+    known = memorised((entity.text, entity.type) for record in learnt for entity in record.entities)
+
+    def answer(record: Record) -> Record:
+        return replace(record, entities=tuple(Entity(*found) for found in find_mentions(record.text, known)))
+
+    return Baseline("mentions of train", answer)
+
+
+def _relations(learnt: Sequence[Record], source: str, figure: str) -> Baseline:
+    types = [item.type.lower() for record in learnt for item in record.relations if item.type.lower() == NO_RELATION]
+    if figure != "with none":
+        types = []
+    types += [item.type for record in learnt for item in record.relations if item.type.lower() != NO_RELATION]
+    name = most_frequent(types)
+    if name is None:
+        return Baseline("nothing", lambda record: replace(record, relations=()))
+
+    def answer(record: Record) -> Record:
+        pairs = dict.fromkeys((item.head, item.tail) for item in record.relations)
+        return replace(record, relations=tuple(Relation(name, head, tail) for head, tail in pairs))
+
+    return Baseline(f"always {name!r}, most frequent in {source}", answer)
+
+
+def _events(learnt: Sequence[Record], source: str, figure: str) -> Baseline:
+    name = most_frequent(event.type for record in learnt for event in record.events)
+    if name is None:
+        return Baseline("nothing", lambda record: replace(record, events=()))
+    known = memorised(
+        (record.surface(event.trigger), event.type)
+        for record in learnt
+        for event in record.events
+        if source == "train" and event.trigger is not None
+    )
+
+    def answer(record: Record) -> Record:
+        if source == "gold" or not record.text.strip():
+            return replace(record, events=(Event(name),))
+        return replace(record, events=tuple(Event(*found) for found in find_mentions(record.text, known)))
+
+    always = f"always {name!r} without trigger, most frequent in {source}"
+    return Baseline(always if source == "gold" else f"triggers of train; pictures {name!r}", answer)
+
+
+def _arguments(learnt: Sequence[Record], source: str, figure: str) -> Baseline:
+    role = most_frequent(
+        argument.role
+        for record in learnt
+        for event in record.events
+        for argument in event.arguments
+        if argument.region is not None
+    )
+    mentions: dict[str, list[tuple[str, str]]] = {}
+    for record in learnt if source == "train" else ():
+        for event in record.events:
+            mentions.setdefault(event.type, []).extend(
+                (record.surface(argument.span), argument.role)
+                for argument in event.arguments
+                if argument.span is not None
+            )
+    known = {name: memorised(found) for name, found in mentions.items()}
+
+    def answer(record: Record) -> Record:
+        regions = () if role is None else tuple(Argument(role, region=index) for index in range(len(record.regions)))
+        events = []
+        for event in record.events:
+            spans = (Argument(*found) for found in find_mentions(record.text, known.get(event.type, {})))
+            events.append(replace(event, arguments=(*spans, *regions)))
+        return replace(record, events=tuple(events))
+
+    parts = ["arguments of train"] if source == "train" else []
+    parts += [f"every region {role!r}, most frequent in {source}"] if role else []
+    return Baseline("gold events; " + "; ".join(parts or ["nothing"]), answer)

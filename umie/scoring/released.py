@@ -1,0 +1,218 @@
+"""The published scorer's behaviour, rebuilt from facts, with a count of what it never looks at.
+
+Source: the evaluation code of ZUCC-AI/UMIE at a50b479. It writes gold and prediction as bracketed strings,
+reads both back with a bracket parser that takes the first word after a bracket for the label, and compares the
+lists. What its parser cannot read back is gone from gold, and no system is ever asked for it. Not rebuilt: what
+its tokenizer and its limits on length change in the strings.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from umie.records import NO_RELATION, Record, Relation
+from umie.tasks import registry
+
+_Read = tuple[Any, str | None]  # what the parser reads back, or why it does not
+
+
+class _Schema(NamedTuple):
+    """What the parser knows: the task's labels, the event types, and whether it reads gold."""
+
+    labels: frozenset[str]
+    types: frozenset[str]
+    is_gold: bool
+
+
+HEAD = "head of several words"
+SAME_HEAD = "another relation of the same head"
+ONE_WORD = "event type of one word"
+SAME_WORD = "type is the mention's own words"
+NO_TRIGGER = "event without a trigger"
+VISUAL = "visual argument"
+NO_LABEL = "label that gold does not have"
+REPEATED = "repeated at the same offsets"
+
+
+@dataclass(frozen=True)
+class Released:
+    """What the published scorer says.
+
+    Args:
+        task: the task.
+        precision: its precision, 0..1, rounded to four digits as it is there.
+        recall: its recall.
+        f1: its F1.
+        gold: annotated items, before anything is dropped.
+        dropped: gold items that it never sees, by reason.
+        predicted: predicted items, before anything is dropped.
+        dropped_predictions: predicted items that it never sees, by reason.
+        perfect: the F1 of a prediction equal to gold.
+        perfect_found: gold items that a perfect prediction is credited with.
+    """
+
+    task: str
+    precision: float
+    recall: float
+    f1: float
+    gold: int
+    dropped: dict[str, int]
+    predicted: int
+    dropped_predictions: dict[str, int]
+    perfect: float
+    perfect_found: int
+
+    @property
+    def dropped_share(self) -> float:
+        """Share of gold that is never looked at, 0..1."""
+        return sum(self.dropped.values()) / self.gold if self.gold else 0.0
+
+
+def released_score(task: str, predictions: Sequence[Record], gold: Sequence[Record]) -> Released:
+    """Score as the published scorer does.
+
+    Lists are compared item by item as strings: a prediction is a true positive while an equal gold item is left;
+    a gold item is a false negative only if no prediction equals it, so a repeated mention need be predicted once.
+    ``none`` is a relation like any other. Labels outside the schema, which is what gold uses or says it draws
+    from, vanish from predictions. A mention whose words are its own type is left out of gold, but counts as a
+    false positive when predicted.
+
+    Args:
+        task: the task.
+        predictions: the records with what was predicted.
+        gold: the records as annotated.
+    """
+    schema = _Schema(_labels(task, gold), _labels("med", gold), is_gold=False)
+    found = [list(_read_back(task, record, schema)) for record in predictions]
+    repeated = [list(_read_back(task, record, schema)) for record in gold]
+    wanted = [list(_read_back(task, record, schema._replace(is_gold=True))) for record in gold]
+    right, false, missed = _compare(found, wanted)
+    precision, recall, f1 = _rounded(right, false, missed)
+    perfect = _compare(repeated, wanted)
+    return Released(
+        task=task,
+        precision=precision,
+        recall=recall,
+        f1=f1,
+        gold=sum(map(len, wanted)),
+        dropped=_reasons(wanted),
+        predicted=sum(map(len, found)),
+        dropped_predictions=_reasons(found),
+        perfect=_rounded(*perfect)[2],
+        perfect_found=perfect[0],
+    )
+
+
+def _read_back(task: str, record: Record, schema: _Schema) -> Iterator[_Read]:
+    for item, reason in _READERS[task](record, schema):
+        yield (item, reason or (None if item[0] in schema.labels else NO_LABEL))
+
+
+def _entities(record: Record, schema: _Schema) -> Iterator[_Read]:
+    seen: set[object] = set()
+    for entity in sorted(record.entities, key=lambda entity: entity.span):
+        yield _spot(entity.type, entity.span, _words(entity.text), seen, schema)
+
+
+def _relations(record: Record, schema: _Schema) -> Iterator[_Read]:
+    heads: dict[object, list[Relation]] = {}
+    for relation in sorted(record.relations, key=lambda item: (item.head, item.tail, item.type)):
+        heads.setdefault(relation.head, []).append(relation)
+    for relations in heads.values():
+        for place, relation in enumerate(relations):
+            name = NO_RELATION if relation.type.lower() == NO_RELATION else relation.type
+            head, tail = _words(record.surface(relation.head)), _words(record.surface(relation.tail))
+            first, _, rest = head.partition(" ")
+            if place:
+                yield (name,), SAME_HEAD
+            elif not rest:
+                yield (name, head, tail), None
+            elif (
+                first in schema.labels
+            ):  # the parser takes the head's first word for the relation, the rest for the tail
+                yield (first, first, rest), None
+            else:
+                yield (name,), HEAD
+
+
+def _events(record: Record, schema: _Schema) -> Iterator[_Read]:
+    seen: set[object] = set()
+    for event in sorted(record.events, key=lambda event: event.trigger or (-1, -1)):
+        if event.trigger is None:
+            yield (event.type,), NO_TRIGGER
+            continue
+        item, reason = _spot(event.type, event.trigger, _words(record.surface(event.trigger)), seen, schema)
+        has_arguments = any(argument.span is not None for argument in event.arguments)
+        yield item, (None if reason == SAME_WORD and has_arguments else reason)
+
+
+def _arguments(record: Record, schema: _Schema) -> Iterator[_Read]:
+    for event in record.events:
+        for argument in event.arguments:
+            if argument.span is None:
+                yield (argument.role,), VISUAL
+            elif event.trigger is None:
+                yield (argument.role,), NO_TRIGGER
+            elif len(event.type.split()) == 1:
+                yield (argument.role,), ONE_WORD
+            elif event.type not in schema.types:
+                yield (argument.role,), NO_LABEL
+            else:
+                yield (argument.role, event.type, _words(record.surface(argument.span))), None
+
+
+_READERS = {"mner": _entities, "mre": _relations, "med": _events, "meae": _arguments}
+
+
+def _spot(label: str, span: object, words: str, seen: set[object], schema: _Schema) -> _Read:
+    if schema.is_gold and (label, span) in seen:
+        return (label,), REPEATED
+    seen.add((label, span))
+    own = schema.is_gold and label in (words, NO_RELATION)
+    return (label, words), (SAME_WORD if own else None)
+
+
+def _words(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _compare(found: Sequence[list[_Read]], wanted: Sequence[list[_Read]]) -> tuple[int, int, int]:
+    """Return true positives, false positives and false negatives, counted as there."""
+    right = false = missed = 0
+    for predicted, gold in zip(found, wanted, strict=True):
+        predictions, left = _kept(predicted), Counter(_kept(gold))
+        for item in predictions:
+            if left[item]:
+                left[item] -= 1
+                right += 1
+            else:
+                false += 1
+        missed += sum(item not in predictions for item in _kept(gold))
+    return right, false, missed
+
+
+def _rounded(right: int, false: int, missed: int) -> tuple[float, float, float]:
+    precision = round(right / (right + false), 4) if right else 0.0
+    recall = round(right / (right + missed), 4) if right else 0.0
+    f1 = round(2 * precision * recall / (precision + recall), 4) if right else 0.0
+    return precision, recall, f1
+
+
+def _kept(items: Iterable[_Read]) -> list[Any]:
+    return [item for item, reason in items if reason is None]
+
+
+def _reasons(records: Iterable[Iterable[_Read]]) -> dict[str, int]:
+    counts = Counter(reason for items in records for _, reason in items if reason is not None)
+    return dict(sorted(counts.items()))
+
+
+def _labels(task: str, records: Collection[Record]) -> frozenset[str]:
+    """Return the labels that records use or say they draw from."""
+    used = registry.build(task).used_labels
+    labels = {label for record in records for label in used(record)}
+    labels |= {label for record in records for label in (record.labels or {}).get(task, ())}
+    return frozenset(NO_RELATION if label.lower() == NO_RELATION else label for label in labels)

@@ -1,0 +1,118 @@
+"""What an evaluation found, and its JSON form."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from umie.errors import UmieError
+from umie.scoring.released import Released
+from umie.scoring.resampling import LEVEL
+from umie.scoring.sheet import Score
+
+
+class Versus(NamedTuple):
+    """One figure of two systems on the same records.
+
+    Args:
+        other: the F1 of the other system.
+        difference: F1 minus the other's.
+        interval: 95 % of the differences over resamples of the records.
+        p_bootstrap: two-sided p of the paired bootstrap.
+        p_randomisation: two-sided p of approximate randomisation.
+    """
+
+    other: float
+    difference: float
+    interval: tuple[float, float]
+    p_bootstrap: float
+    p_randomisation: float
+
+
+@dataclass(frozen=True)
+class Line:
+    """One figure.
+
+    Args:
+        task: the task.
+        figure: the name of the figure.
+        average: ``micro``, or ``macro`` over labels.
+        split: ``all``, or the split of M2E2.
+        definition: what counts as right.
+        records: the number of records.
+        score: precision, recall, F1 and the totals.
+        interval: 95 % of the F1 over resamples of the records.
+        baseline: what the baseline does.
+        baseline_f1: what it reaches.
+        labels: the score of each label with the interval of its F1; empty for macro and without labels.
+        versus: the comparison with the other system, if there is one that the figure can score.
+    """
+
+    task: str
+    figure: str
+    average: str
+    split: str
+    definition: str
+    records: int
+    score: Score
+    interval: tuple[float, float]
+    baseline: str
+    baseline_f1: float
+    labels: dict[str, tuple[Score, tuple[float, float]]]
+    versus: Versus | None = None
+
+
+@dataclass(frozen=True)
+class Report:
+    """What an evaluation found.
+
+    Args:
+        lines: the figures; those in which nothing is predicted and nothing annotated are left out.
+        released: what the published scorer says, for each task that is answered with offsets.
+        resamples: how many resamples the intervals and tests rest on.
+        seed: what they are drawn from.
+    """
+
+    lines: list[Line]
+    released: list[Released]
+    resamples: int
+    seed: int
+
+    def line(self, task: str, figure: str, average: str = "micro", split: str | None = None) -> Line:
+        """Return one line; without a split the first that has the figure."""
+        for line in self.lines:
+            if (line.task, line.figure, line.average) == (task, figure, average) and split in (None, line.split):
+                return line
+        raise UmieError(f"there is no figure {task} {figure} {average} {split or ''}".rstrip())
+
+
+def to_json(report: Report) -> dict[str, Any]:
+    """Return a report as plain values for a JSON file."""
+
+    def score(value: Score) -> dict[str, float]:
+        return value._asdict()
+
+    def line(item: Line) -> dict[str, Any]:
+        labels = {label: {**score(value), "interval": list(edges)} for label, (value, edges) in item.labels.items()}
+        versus = None if item.versus is None else {**item.versus._asdict(), "interval": list(item.versus.interval)}
+        return {
+            "task": item.task,
+            "figure": item.figure,
+            "average": item.average,
+            "split": item.split,
+            "definition": item.definition,
+            "records": item.records,
+            **score(item.score),
+            "interval": list(item.interval),
+            "baseline": {"name": item.baseline, "f1": item.baseline_f1},
+            "labels": labels,
+            "versus": versus,
+        }
+
+    return {
+        "resamples": report.resamples,
+        "seed": report.seed,
+        "level": LEVEL,
+        "figures": [line(item) for item in report.lines],
+        "released": [{**vars(item), "dropped_share": item.dropped_share} for item in report.released],
+    }

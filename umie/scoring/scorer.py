@@ -1,0 +1,210 @@
+"""Scoring of answers: every figure of every task, with intervals, baselines and the comparison of two systems."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from umie.errors import UmieError, UnknownNameError
+from umie.records import Record
+from umie.scoring import mentions
+from umie.scoring.answers import Answer
+from umie.scoring.baselines import baseline_of
+from umie.scoring.figures import EVENT_TASKS, SPLITS, TASKS, Figure, figures_of, split_of
+from umie.scoring.released import Released, released_score
+from umie.scoring.report import Line, Report, Versus
+from umie.scoring.resampling import bootstrap_p, bootstrap_sums, interval, randomisation_p, swapped_sums
+from umie.scoring.sheet import Score, Sheet, ratios
+from umie.scoring.tally import Tally
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+ALL = "all"
+AVERAGES = ("micro", "macro")
+
+
+def score_answers(
+    gold: Sequence[Record],
+    answers: Sequence[Answer],
+    *,
+    tasks: Sequence[str] | None = None,
+    split: str = ALL,
+    other: Sequence[Answer] | None = None,
+    train: Sequence[Record] | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Report:
+    """Score answers to annotated records.
+
+    Args:
+        gold: the annotated records.
+        answers: one answer for each of them, in their order.
+        tasks: the tasks to score; None takes those that gold is annotated for.
+        split: ``all`` scores all records together and, where M2E2's splits are mixed, each by itself; a split's
+            name scores its records alone.
+        other: the answers of another system, to compare with.
+        train: training records, for the baselines.
+        resamples: how many resamples intervals and tests rest on.
+        seed: what they are drawn from.
+
+    Raises:
+        UmieError: an unknown task or split, or one that no record of gold is annotated for.
+    """
+    if split not in (ALL, *SPLITS):
+        raise UnknownNameError("split", split, (ALL, *SPLITS))
+    for task in tasks or ():
+        if task not in TASKS:
+            raise UnknownNameError("task", task, TASKS)
+    chosen = tuple(tasks) if tasks else annotated_tasks(gold)
+    if not chosen:
+        raise UmieError("gold is annotated for no task: give --task, or a file with annotation")
+    lines: list[Line] = []
+    released: list[Released] = []
+    for task in chosen:
+        rows = [
+            row
+            for row, record in enumerate(gold)
+            if record.annotated_for(task) and (split == ALL or split_of(record) == split)
+        ]
+        if not rows:
+            among = "" if split == ALL else f" of the split {split!r}"
+            raise UmieError(f"no record{among} of gold is annotated for {task!r}: choose another --task or --split")
+        lines += _lines(task, split, gold, answers, other, train, rows, resamples, seed)
+        if not _is_loose(task, [answers[row] for row in rows]):
+            records = [[side[row] for row in rows] for side in ([answer.record for answer in answers], gold)]
+            released.append(released_score(task, *records))
+    return Report(lines, released, resamples, seed)
+
+
+def annotated_tasks(gold: Sequence[Record]) -> tuple[str, ...]:
+    """Return the tasks that records are annotated for: those they name, or where they name none, have items of."""
+    found = {task for record in gold for task in record.tasks or ()}
+    for record in gold:
+        if record.tasks is None:
+            found |= {"mner"} if record.entities else set()
+            found |= {"mre"} if record.relations else set()
+            found |= {"med"} if record.events else set()
+            found |= {"meae"} if any(event.arguments for event in record.events) else set()
+    return tuple(task for task in TASKS if task in found)
+
+
+def _lines(
+    task: str,
+    split: str,
+    gold: Sequence[Record],
+    answers: Sequence[Answer],
+    other: Sequence[Answer] | None,
+    train: Sequence[Record] | None,
+    rows: Sequence[int],
+    resamples: int,
+    seed: int,
+) -> Iterator[Line]:
+    wanted = [gold[row] for row in rows]
+    sides = [[side[row] for row in rows] for side in ([answers] if other is None else [answers, other])]
+    groups = list(_groups(task, split, wanted))
+    for figure in figures_of(task):
+        usable = [
+            side for side in sides if figure.strings or not any(task in answer.strings for answer in side)
+        ]  # without offsets strings are all there is to compare
+        if not usable or usable[0] is not sides[0]:
+            continue
+        tallies = [
+            [_tally(figure, answer, record) for answer, record in zip(side, wanted, strict=True)] for side in usable
+        ]
+        baseline = baseline_of(task, figure.name, wanted, train)
+        guessed = [figure.count(baseline.answer(record), record) for record in wanted]
+        for name, members in groups:
+            if figure.split not in (None, name):
+                continue
+            sheets = [Sheet.of([tally[row] for row in members]) for tally in tallies]
+            if all(sheet.is_empty for sheet in sheets) and figure is not figures_of(task)[0]:
+                continue
+            guess = Sheet.of([guessed[row] for row in members])
+            sums = [bootstrap_sums(_columns(sheet), resamples, seed) for sheet in sheets]
+            for average in AVERAGES if sheets[0].has_labels else AVERAGES[:1]:
+                values = [_f1(total, sheet, average) for total, sheet in zip(sums, sheets, strict=True)]
+                yield Line(
+                    task=task,
+                    figure=figure.name,
+                    average=average,
+                    split=name,
+                    definition=figure.definition,
+                    records=len(members),
+                    score=sheets[0].score(average),
+                    interval=interval(values[0]),
+                    baseline=baseline.name,
+                    baseline_f1=guess.score(average).f1,
+                    labels=_labels(sheets[0], sums[0]) if average == "micro" else {},
+                    versus=_versus(sheets, values, average, resamples, seed) if len(sheets) == 2 else None,
+                )
+
+
+def _groups(task: str, split: str, records: Sequence[Record]) -> Iterator[tuple[str, list[int]]]:
+    """Yield the names and rows of what is scored together: all, and each of M2E2's splits if there are several."""
+    kinds = [split_of(record) for record in records] if task in EVENT_TASKS else []
+    present = [name for name in SPLITS if name in kinds]
+    yield (present[0] if len(present) == 1 else split), list(range(len(records)))
+    for name in present if len(present) > 1 else ():
+        yield name, [row for row, kind in enumerate(kinds) if kind == name]
+
+
+def _is_loose(task: str, answers: Sequence[Answer]) -> bool:
+    return any(task in answer.strings for answer in answers)
+
+
+def _tally(figure: Figure, answer: Answer, record: Record) -> Tally:
+    if figure.strings and figure.task in answer.strings:
+        return mentions.tally_strings(answer.strings[figure.task], record, figure.task)
+    return figure.count(answer.record, record)
+
+
+def _columns(sheet: Sheet) -> NDArray[np.float64]:
+    return sheet.counts.reshape(len(sheet.counts), -1)
+
+
+def _f1(sums: NDArray[np.float64], sheet: Sheet, average: str) -> NDArray[np.float64]:
+    values: NDArray[np.float64] = ratios(sums.reshape(len(sums), len(sheet.labels), 3), average)[2]
+    return values
+
+
+def _labels(sheet: Sheet, sums: NDArray[np.float64]) -> dict[str, tuple[Score, tuple[float, float]]]:
+    if not sheet.has_labels:
+        return {}
+    by_label = sums.reshape(len(sums), len(sheet.labels), 3)
+    return {
+        label: (score, interval(ratios(by_label[:, index : index + 1], "micro")[2]))
+        for index, (label, score) in enumerate(sheet.by_label().items())
+    }
+
+
+def _versus(
+    sheets: Sequence[Sheet], values: Sequence[NDArray[np.float64]], average: str, resamples: int, seed: int
+) -> Versus:
+    first, second = _aligned(*sheets)
+    swapped = swapped_sums(_columns(first), _columns(second), resamples, seed)
+    one, two = (_f1(sums, sheet, average) for sums, sheet in zip(swapped, (first, second), strict=True))
+    mine, theirs = (sheet.score(average).f1 for sheet in sheets)
+    differences = values[0] - values[1]
+    return Versus(
+        other=theirs,
+        difference=mine - theirs,
+        interval=interval(differences),
+        p_bootstrap=bootstrap_p(differences),
+        p_randomisation=randomisation_p(mine - theirs, one - two),
+    )
+
+
+def _aligned(first: Sheet, second: Sheet) -> tuple[Sheet, Sheet]:
+    """Return two sheets with the same labels, so that their rows can change places."""
+    labels = tuple(sorted({*first.labels, *second.labels}))
+
+    def widened(sheet: Sheet) -> Sheet:
+        counts = np.zeros((len(sheet.counts), len(labels), 3))
+        counts[:, [labels.index(label) for label in sheet.labels]] = sheet.counts
+        return replace(sheet, labels=labels, counts=counts)
+
+    return widened(first), widened(second)

@@ -8,8 +8,19 @@ from typing import Annotated
 import typer
 
 from umie.cli.console import out
+from umie.cli.data_audit import audit, clean, fingerprint
+from umie.cli.data_convert import convert
+from umie.cli.data_sample import sample
+from umie.cli.data_stats import stats
+from umie.cli.data_validate import validate
 
-app = typer.Typer(help="Work with data sets.", no_args_is_help=True)
+app = typer.Typer(
+    help="Work with data sets: convert, check, count, look at, compare.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",  # the examples of the help are its code blocks
+)
+for command in (convert, validate, stats, sample, audit, clean, fingerprint):
+    app.command(command.__name__)(command)
 
 
 @app.command("synthetic")
@@ -21,7 +32,11 @@ def synthetic(
     test: Annotated[int, typer.Option(help="Number of test records.")] = 900,
     picture_share: Annotated[float, typer.Option(help="Share of records that only the picture decides.")] = 0.62,
 ) -> None:
-    """Draw the embedded data set into a folder, as JSONL with PNG pictures, and print its ceilings."""
+    """Draw the embedded data set into a folder, as JSONL with PNG pictures, and print its ceilings.
+
+    Example:
+        umie data synthetic embedded --seed 0 --train 300 --dev 30 --test 90
+    """
     from umie.data.synthetic import SyntheticConfig, ceilings, write_synthetic
 
     config = SyntheticConfig(seed=seed, train=train, dev=dev, test=test, picture_share=picture_share)

@@ -1,0 +1,150 @@
+"""Statistics of a file of records, gathered in one pass and in memory that does not grow with the file."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from umie.audit.checks import all_tasks
+from umie.audit.pictures import Presence, presence
+from umie.records import Record, Span
+
+PERCENTILES = (5, 25, 50, 75, 95, 99)
+MAX_LABELS = 10_000  # distinct labels counted by name for each task; a file of garbage shall not fill the memory
+OTHER = "(further labels)"
+
+
+class Statistics:
+    """Counts over records; ``add`` each of them, then ``summary`` gives the figures.
+
+    Lengths are kept as histograms, so percentiles are exact, and memory depends on how many lengths and labels
+    differ, not on how many records there are.
+
+    Args:
+        pictures: whether to seek the files of the pictures.
+    """
+
+    def __init__(self, *, pictures: bool = True) -> None:
+        self._seek = pictures
+        self.records = 0
+        self.labels: dict[str, Counter[str]] = {}
+        self.annotated: Counter[str] = Counter()
+        self.items: Counter[str] = Counter()
+        self.lengths: dict[str, Counter[int]] = {
+            name: Counter()
+            for name in ("characters", "words", "entities", "relations", "events", "regions", "words of a span")
+        }
+        self.pictures: Counter[str] = Counter()
+        self.spans = 0
+        self.multi_word = 0
+
+    def add(self, record: Record) -> None:
+        """Count one record."""
+        self.records += 1
+        lengths = self.lengths
+        lengths["characters"][len(record.text)] += 1
+        lengths["words"][len(record.text.split())] += 1
+        for name in ("entities", "relations", "events", "regions"):
+            number = len(getattr(record, name))
+            lengths[name][number] += 1
+            self.items[name] += number
+        for entity in record.entities:
+            self._span(record, entity.span)
+        for relation in record.relations:
+            self._span(record, relation.head)
+            self._span(record, relation.tail)
+        for event in record.events:
+            if event.trigger is not None:
+                self._span(record, event.trigger)
+            for argument in event.arguments:
+                if argument.span is not None:
+                    self._span(record, argument.span)
+                    self.items["arguments in the text"] += 1
+                else:
+                    self.items["arguments in the picture"] += 1
+        for name, task in all_tasks().items():
+            if record.annotated_for(name):
+                self.annotated[name] += 1
+                for label in task.used_labels(record):
+                    self._label(name, label)
+        self._picture(record)
+
+    def summary(self) -> dict[str, Any]:
+        """Return every figure, as JSON holds it."""
+        with_picture = self.records - self.pictures[Presence.NONE.name]
+        found = self.pictures[Presence.FOUND.name]
+        return {
+            "records": self.records,
+            "annotated_for": dict(sorted(self.annotated.items())),
+            "items": {name: count for name, count in self.items.items() if count},
+            "labels": {name: dict(counter.most_common()) for name, counter in sorted(self.labels.items())},
+            "lengths": {name: _describe(counter) for name, counter in self.lengths.items() if counter},
+            "spans": {
+                "total": self.spans,
+                "multi_word": self.multi_word,
+                "multi_word_share": _share(self.multi_word, self.spans),
+            },
+            "pictures": {
+                "named": with_picture,
+                "named_share": _share(with_picture, self.records),
+                "sought": self._seek,
+                "found": found if self._seek else None,
+                "missing": with_picture - found if self._seek else None,
+                "missing_share": _share(with_picture - found, with_picture) if self._seek else None,
+            },
+        }
+
+    def _span(self, record: Record, span: Span) -> None:
+        words = len(record.text[slice(*span)].split())
+        self.spans += 1
+        self.multi_word += words > 1
+        self.lengths["words of a span"][words] += 1
+
+    def _label(self, task: str, label: str) -> None:
+        counter = self.labels.setdefault(task, Counter())
+        counter[label if label in counter or len(counter) < MAX_LABELS else OTHER] += 1
+
+    def _picture(self, record: Record) -> None:
+        if record.image is None or self._seek:
+            self.pictures[presence(record).name] += 1
+        else:
+            self.pictures[Presence.MISSING.name] += 1  # named, not sought
+
+
+def gather(records: Any, *, pictures: bool = True, progress: Callable[[], None] = lambda: None) -> Statistics:
+    """Return the statistics of some records.
+
+    Args:
+        records: an iterable of records; they are read one by one.
+        pictures: whether to seek the files of the pictures.
+        progress: called once for each record.
+    """
+    statistics = Statistics(pictures=pictures)
+    for record in records:
+        statistics.add(record)
+        progress()
+    return statistics
+
+
+def _describe(histogram: Counter[int]) -> dict[str, float]:
+    """Return minimum, mean, maximum and percentiles (nearest rank) of a histogram."""
+    total = sum(histogram.values())
+    ordered = sorted(histogram.items())
+    result = {
+        "min": ordered[0][0],
+        "mean": sum(value * count for value, count in ordered) / total,
+        "max": ordered[-1][0],
+    }
+    for percentile in PERCENTILES:
+        rank, seen = max(1, -(-percentile * total // 100)), 0
+        for value, count in ordered:
+            seen += count
+            if seen >= rank:
+                result[f"p{percentile}"] = value
+                break
+    return result
+
+
+def _share(part: int, whole: int) -> float | None:
+    return part / whole if whole else None

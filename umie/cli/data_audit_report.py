@@ -1,0 +1,141 @@
+"""How `umie data audit` shows its report: tables, and a sentence for everything found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from umie.cli.console import out
+from umie.cli.data_options import show
+
+_KINDS = {
+    "text": "same text",
+    "near_text": "nearly",
+    "image_name": "picture: name",
+    "image_bytes": "bytes",
+    "image_looks": "looks",
+}
+
+
+def print_audit(report: Mapping[str, Any]) -> None:
+    """Print the report."""
+    sizes = {split["name"]: split["records"] for split in report["splits"]}
+    for table in (_splits(report), _overlaps(report, sizes), _versions(report), _prompts(report)):
+        if table.row_count:
+            show(table)
+            out.print()
+    for sentence in _findings(report, sizes):
+        out.print(f"- {sentence}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(*columns, title=title, title_justify="left", title_style="bold", box=None)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    return table
+
+
+def _splits(report: Mapping[str, Any]) -> Table:
+    table = _table("Files", "", "records", "distinct texts", "repeating a text", "to the letter", "pictures", "at hand")
+    keys = (
+        "records", "distinct_texts", "records_repeating_a_text", "records_repeating_a_text_to_the_letter",
+        "distinct_image_names", "images_at_hand",
+    )  # fmt: skip
+    for split in report["splits"]:
+        table.add_row(escape(split["name"]), *(f"{split[key]:,}" for key in keys))
+    return table
+
+
+def _overlaps(report: Mapping[str, Any], sizes: Mapping[str, int]) -> Table:
+    table = _table("Records that have in the other file, or elsewhere in their own, ...", "", "of", *_KINDS.values())
+    for overlap in report["overlaps"]:
+        left, right = overlap["left"], overlap["right"]
+        name = f"within {left}" if left == right else f"{left} in {right}"
+        counts = [overlap["records"][kind] for kind in _KINDS]
+        table.add_row(escape(name), f"{sizes[left]:,}", *(f"{count:,}" if count else "-" for count in counts))
+    return table
+
+
+def _versions(report: Mapping[str, Any]) -> Table:
+    table = _table("Known versions", "", "version", "verdict", "texts that differ", "records that differ", "shared")
+    for column in table.columns[1:3]:
+        column.justify = "left"
+    for name, results in report["versions"].items():
+        if not results:
+            table.add_row(escape(name), "none that is known", "", "", "", "")
+        for result in results:
+            table.add_row(
+                escape(name),
+                escape(result["name"]),
+                result["verdict"],
+                _about(result["texts"]),
+                "many" if result["annotations"] is None else _about(result["annotations"]),
+                f"{100 * result['shared']:.0f} %",
+            )
+    return table
+
+
+def _about(number: int) -> str:
+    return f"about {number:,}" if number else "0"
+
+
+def _prompts(report: Mapping[str, Any]) -> Table:
+    columns = {
+        "queries": "questions",
+        "label_dependent": "name a gold label",
+        "span_dependent": "name a gold span",
+        "only_gold_lists": "list gold labels only",
+        "answer_in_instruction": "hold the answer",
+        "answer_in_text": "answer in text",
+        "gold_label_in_text": "gold label in text",
+        "other_label_in_text": "other label in text",
+    }
+    table = _table("Prompts", "", *columns.values())
+    for prompt in report["prompts"]:
+        table.add_row(escape(prompt["task"]), *(_figure(prompt[key]) for key in columns))
+    return table
+
+
+def _figure(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:,}" if isinstance(value, int) else f"{100 * value:.1f} %"
+
+
+def _findings(report: Mapping[str, Any], sizes: Mapping[str, int]) -> Iterator[str]:
+    for overlap in report["overlaps"]:
+        left, right, counts = overlap["left"], overlap["right"], overlap["records"]
+        total = counts["text"] + counts["near_text"]
+        if total and left != right:
+            yield (
+                f"{total:,} of {sizes[left]:,} records of {left} ({100 * total / sizes[left]:.1f} %) have a text that "
+                f"{right} has too, {counts['near_text']:,} of them nearly"
+            )
+    for name, results in report["versions"].items():
+        for result in results:
+            if result["verdict"] == "edited labels":
+                differing = "many" if result["annotations"] is None else f"about {result['annotations']:,}"
+                yield (
+                    f"{name} has the texts of {result['name']}, but other labels: {differing} records differ; "
+                    f"{_changes(result['labels'])}"
+                )
+    for prompt in report["prompts"]:
+        if prompt["label_dependent"]:
+            yield (
+                f"{prompt['task']}: {prompt['label_dependent']:,} of {prompt['queries']:,} instructions name a gold "
+                "label, so asked from gold annotation they are an oracle: predict it first, or say so beside the score"
+            )
+        if prompt["answer_in_instruction"] or prompt["only_gold_lists"]:
+            yield f"{prompt['task']}: instructions give the answer away, see the table"
+
+
+def _changes(labels: Mapping[str, Mapping[str, Any]]) -> str:
+    parts = [
+        f"{task} {label} {before:,} -> {after:,}"
+        for task, changes in labels.items()
+        for label, (before, after) in changes.items()
+    ]
+    return "; ".join(parts) if parts else "each label is used as often as before"

@@ -1,0 +1,68 @@
+"""What the `umie data` commands share: options, the progress bar, and how a source is made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table
+
+from umie.cli.console import err, out
+
+STEP = 500  # records between two updates of the bar
+
+Format = Annotated[
+    str,
+    typer.Option("--format", "-f", help="What the file is: jsonl, twitter, mnre, m2e2 and so on; see docs/data.md."),
+]
+Images = Annotated[Path | None, typer.Option(help="Folder of the pictures. Without it only JSONL names pictures.")]
+Regions = Annotated[
+    Path | None, typer.Option(help="What annotates regions: a folder of VOC files for twitter and gmner.")
+]
+NoPictures = Annotated[bool, typer.Option("--no-pictures", help="Do not seek the files of pictures.")]
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON in place of a table.")]
+
+
+@contextmanager
+def counting(what: str) -> Iterator[Callable[[], None]]:
+    """Show on standard error, where it is a terminal, how many records went by; gives what counts one."""
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        TextColumn("{task.completed:,.0f} records"),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
+        bar = progress.add_task(what, total=None, rate="")
+        number = 0
+
+        def count() -> None:
+            nonlocal number
+            number += 1
+            if not number % STEP:
+                elapsed = progress.tasks[0].elapsed or 0
+                progress.update(bar, completed=number, rate=f"{number / elapsed:,.0f} a second" if elapsed else "")
+
+        yield count
+
+
+def tell(message: str, style: str | None = None) -> None:
+    """Print a line on standard error as it is: no markup, no wrapping."""
+    err.print(message, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
+def show(table: Table) -> None:
+    """Print a table as wide as a terminal is, or, where there is none, as wide as the table needs."""
+    if out.is_terminal:
+        out.print(table)
+        return
+    needed = Measurement.get(out, out.options.update(max_width=10_000), table).maximum
+    Console(file=out.file, width=needed).print(table)

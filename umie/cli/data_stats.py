@@ -1,0 +1,144 @@
+"""`umie data stats`: counts, labels, lengths and pictures of some files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from umie.cli.console import out
+from umie.cli.data_options import Format, Images, JsonFlag, NoPictures, Regions, counting, show
+from umie.errors import UmieError
+
+if TYPE_CHECKING:
+    from umie.audit.statistics import Statistics
+
+
+def stats(
+    files: Annotated[list[Path], typer.Argument(help="The files; several splits stand side by side.")],
+    format_name: Format = "jsonl",
+    images: Images = None,
+    regions: Regions = None,
+    no_pictures: NoPictures = False,
+    as_json: JsonFlag = False,
+    figure: Annotated[Path | None, typer.Option(help="Draw a figure there: .png, .pdf or .svg.")] = None,
+) -> None:
+    """Count records, labels, lengths and pictures; each file is read once, in memory that does not grow with it.
+
+    Example:
+        umie data stats tw17/train.jsonl tw17/dev.jsonl tw17/test.jsonl --figure tw17.png
+        umie data stats mnre_txt/train.txt --format mnre --json > mnre.json
+    """
+    from umie.audit.source import Source
+    from umie.audit.statistics import gather
+
+    if figure is not None and figure.suffix not in (".png", ".pdf", ".svg"):
+        raise UmieError(f"--figure {figure}: give a name that ends in .png, .pdf or .svg")
+    splits: dict[str, Statistics] = {}
+    for name, file in zip(_names(files), files, strict=True):
+        source = Source(file, format_name, images, regions)
+        with counting(f"counting {file.name}") as count:
+            splits[name] = gather(source.records(), pictures=not no_pictures, progress=count)
+    summaries = {name: statistics.summary() for name, statistics in splits.items()}
+    if as_json:
+        typer.echo(json.dumps(summaries, ensure_ascii=False, indent=2))
+    else:
+        show(_table(summaries))
+    if figure is not None:
+        from umie.audit.figure import write_figure
+
+        write_figure(figure, splits)
+        if not as_json:
+            out.print(f"Written: {figure}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _names(files: list[Path]) -> list[str]:
+    """Return what to call the files: their stems, or their paths where stems repeat."""
+    stems = [file.stem for file in files]
+    if len(set(stems)) == len(stems):
+        return stems
+    if len({str(file) for file in files}) < len(files):
+        raise UmieError("a file is given twice: give each once")
+    return [str(file) for file in files]
+
+
+def _table(summaries: Mapping[str, Mapping[str, Any]]) -> Table:
+    table = Table("", *map(escape, summaries), box=None, header_style="bold")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    table.columns[0].no_wrap = True
+
+    def row(title: str, *values: str) -> None:
+        table.add_row(title, *values)
+
+    def every(title: str, *path: str) -> None:
+        values = [_value(summary, path) for summary in summaries.values()]
+        if any(value is not None for value in values):
+            row(title, *map(_number, values))
+
+    every("records", "records")
+    for name in _keys(summaries, "items"):
+        every(name, "items", name)
+    for task in _keys(summaries, "labels"):
+        row(f"[bold]{escape(task.upper())}")
+        for label in _keys(summaries, "labels", task):
+            counts = [_value(summary, ("labels", task)) or {} for summary in summaries.values()]
+            row(f"  {escape(label)}", *(_with_share(count.get(label, 0), sum(count.values())) for count in counts))
+    row("[bold]lengths", *["mean (median, 95 %, most)"] * len(summaries))
+    for name in _keys(summaries, "lengths"):
+        found = [_value(summary, ("lengths", name)) for summary in summaries.values()]
+        if not any(length and length["max"] for length in found):
+            continue
+        row(
+            f"  {name}",
+            *("-" if length is None else f"{length['mean']:.1f} ({length['p50']}, {length['p95']}, {length['max']})"
+              for length in found),
+        )  # fmt: skip
+    row("[bold]spans")
+    every("  spans", "spans", "total")
+    row("  of several words", *(_percent(summary["spans"]["multi_word_share"]) for summary in summaries.values()))
+    row("[bold]pictures")
+    row(
+        "  named",
+        *(_with_share(summary["pictures"]["named"], summary["records"]) for summary in summaries.values()),
+    )
+    if any(summary["pictures"]["sought"] and summary["pictures"]["named"] for summary in summaries.values()):
+        row(
+            "  missing",
+            *(
+                _with_share(summary["pictures"]["missing"], summary["pictures"]["named"])
+                for summary in summaries.values()
+            ),
+        )
+    return table
+
+
+def _keys(summaries: Mapping[str, Mapping[str, Any]], *path: str) -> list[str]:
+    found: dict[str, None] = {}
+    for summary in summaries.values():
+        found.update(dict.fromkeys(_value(summary, path) or {}))
+    return list(found)
+
+
+def _value(summary: Mapping[str, Any], path: tuple[str, ...]) -> Any:
+    value: Any = summary
+    for key in path:
+        value = value.get(key) if value is not None else None
+    return value
+
+
+def _number(value: int | None) -> str:
+    return "-" if value is None else f"{value:,}"
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f} %"
+
+
+def _with_share(part: int, whole: int) -> str:
+    return f"{part:,} ({_percent(part / whole)})" if whole else f"{part:,}"

@@ -14,6 +14,7 @@ T = TypeVar("T")
 
 MAX_TEXT = 100_000  # characters; bounds what one span can cost, so that the time stays linear in the file's size
 _SPARE_SPACES = 64
+_MAX_NAME_BYTES = 240  # file systems take 255, an ending among them
 
 _TYPE_NAMES: dict[type, str] = {
     str: "a string that is not empty",
@@ -60,9 +61,13 @@ def field(data: object, key: str, kind: type[T], owner: str) -> T:
 
 
 def file_name(name: str, owner: str) -> str:
-    """Return ``name`` if it is the name of a file in a folder; raise UmieError if it leads elsewhere."""
+    """Return ``name`` if it can be the name of a file in a folder; raise UmieError if not, or if it leads elsewhere."""
     if name in ("", ".", "..") or any(sign in name for sign in "/\\\0"):
         raise UmieError(f"{owner} is {shown(name)}: expected a plain file name, without folders")
+    if len(name.encode("utf-8", "surrogatepass")) > _MAX_NAME_BYTES or len(name.splitlines()) > 1:
+        raise UmieError(
+            f"{owner} is {shown(name)}: expected a file name of one line and {_MAX_NAME_BYTES} bytes at most"
+        )
     return name
 
 

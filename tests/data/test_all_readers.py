@@ -1,0 +1,246 @@
+"""What every reader promises: notes on each record, all errors listed, and no error but UmieError."""
+
+import importlib.metadata
+import json
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from samples import IDS, SAMPLES, Sample, dumped
+
+from umie import data
+from umie.errors import UmieError
+from umie.records import Record, read_jsonl, write_jsonl
+
+samples = pytest.mark.parametrize("sample", SAMPLES, ids=IDS)
+
+
+def read_all(sample: Sample, folder: str | Path, **changed: bytes) -> tuple[list[Record], list[UmieError]]:
+    """Return the records and the errors of a sample with one file changed; what ends the reading is the last error."""
+    path, options = sample.write(folder, changed)
+    records, errors = [], []
+    try:
+        for record in data.read(sample.format, path, **options, on_error=errors.append):
+            records.append(record)
+    except UmieError as error:
+        errors.append(error)
+    return records, errors
+
+
+@samples
+def test_the_samples_are_valid(sample: Sample, tmp_path: Path) -> None:
+    records, errors = read_all(sample, tmp_path)
+    assert (len(records), errors) == (sample.num_records, [])
+
+
+@samples
+def test_every_record_says_where_it_comes_from_and_what_that_permits(sample: Sample, tmp_path: Path) -> None:
+    records, _ = read_all(sample, tmp_path)
+    for record in records:
+        if sample.format == "jsonl":  # says what its line says
+            assert (record.source, record.licence, record.labels) == ("a book", None, {"mner": ("person",)})
+        else:
+            name, _, file = str(record.source).partition(": ")
+            assert name and file == sample.main
+            assert record.licence and "only" in record.licence
+            assert record.labels and set(record.tasks or ()) <= set(record.labels)
+            assert str(tmp_path) not in f"{record.source}{record.licence}"
+
+
+@samples
+def test_every_label_is_in_the_schema(sample: Sample, tmp_path: Path) -> None:
+    for record in read_all(sample, tmp_path)[0]:
+        if sample.format != "jsonl":
+            schema = record.labels or {}
+            assert {entity.type for entity in record.entities} <= set(schema.get("mner", ()))
+            assert {relation.type for relation in record.relations} <= set(schema.get("mre", ()))
+            assert {event.type for event in record.events} <= set(schema.get("med", ()))
+            roles = {argument.role for event in record.events for argument in event.arguments}
+            assert roles <= set(schema.get("meae", ()))
+
+
+@samples
+def test_records_survive_jsonl(sample: Sample, tmp_path: Path) -> None:
+    records, _ = read_all(sample, tmp_path)
+    write_jsonl(tmp_path / "copy.jsonl", records)
+    assert list(read_jsonl(tmp_path / "copy.jsonl")) == records
+
+
+@samples
+def test_a_record_that_cannot_be_read_is_listed_and_the_others_are_read(sample: Sample, tmp_path: Path) -> None:
+    (good, _), (records, errors) = read_all(sample, tmp_path), ([], [])
+    path, options = sample.write(tmp_path, {sample.main: sample.with_broken()})
+    records = list(data.read(sample.format, path, **options, on_error=errors.append))
+    assert [record.text for record in records] == [record.text for record in good]
+    assert [record.entities for record in records] == [record.entities for record in good]
+    assert len(errors) == 1
+    assert str(errors[0]).startswith(f"{path}:")
+    with pytest.raises(UmieError) as caught:
+        list(data.read(sample.format, path, **options))
+    assert str(caught.value) == str(errors[0])
+
+
+@samples
+def test_a_file_that_cannot_be_opened_raises_though_errors_are_listed(sample: Sample, tmp_path: Path) -> None:
+    path, options = sample.write(tmp_path)
+    path.unlink()
+    errors: list[UmieError] = []
+    with pytest.raises(UmieError, match="cannot read: No such file or directory"):
+        list(data.read(sample.format, path, **options, on_error=errors.append))
+    assert errors == []
+
+
+@samples
+def test_a_line_that_is_not_utf8_or_too_long_costs_one_record(sample: Sample, tmp_path: Path) -> None:
+    if sample.json_like or sample.format == "jsonl":  # one value; lines of their own, see tests/test_records.py
+        return
+    content = sample.files[sample.main]
+    for bad in (b"\xff", b"x" * (3 << 20)):
+        header = b"IMGID:1\n" if content.startswith(b"IMGID") else b""
+        records, errors = read_all(sample, tmp_path, **{sample.main: header + bad + b"\n\n" + content})
+        assert len(records) == sample.num_records
+        assert len(errors) == 1
+        assert f"{sample.main}:{2 if header else 1}: " in str(errors[0])
+
+
+def test_each_broken_tweet_is_one_error(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text(
+        "x\tO\ny\tO\n\nIMGID:1\na\tB-NONE\nb\tB-NONE\n\nIMGID:2\n\nIMGID:../3\nc\tO\n\nIMGID:4\nd\tO\n"
+    )
+    errors: list[UmieError] = []
+    records = list(data.read("twitter", tmp_path / "a.txt", on_error=errors.append))
+    assert [record.id for record in records] == ["4"]
+    lines = [str(error).removeprefix(f"{tmp_path / 'a.txt'}:").split(":")[0] for error in errors]
+    assert lines == ["1", "5", "8", "10"]
+
+
+def test_errors_in_the_files_beside_are_listed_too(tmp_path: Path) -> None:
+    sample = next(sample for sample in SAMPLES if sample.main == "text.json")
+    pairs = b"S_1\tP_1.jpg\tJustice:Arrest-Jail\nno pair\nS_9\tP_1.jpg\tLife:Die\nS_1\tP_2.jpg\tLife:Die\n"
+    records, errors = read_all(sample, tmp_path, **{"crossmedia_coref.txt": pairs})
+    assert [record.id for record in records] == ["S_1:P_1", "S_2"]
+    place = tmp_path / "crossmedia_coref.txt"
+    assert [str(error).partition(": ")[0] for error in errors] == [f"{place}:2", f"{place}:3", f"{place}:4"]
+
+
+def plain_reader(path: str, *, images: object = None, regions: object = None) -> Iterator[Record]:
+    """Read as a plugin may that knows nothing of listed errors."""
+    yield Record("one")
+    raise UmieError(f"{path}:2: broken")
+
+
+def test_a_plugin_need_not_list_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+    point = importlib.metadata.EntryPoint("plain", f"{__name__}:plain_reader", "umie.data")
+    monkeypatch.setattr(data.registry, "_plugins", lambda: {"plain": point})
+    monkeypatch.setattr(data.registry, "_parts", dict(data.registry._parts))
+    errors: list[UmieError] = []
+    assert [record.text for record in data.read("plain", "x", on_error=errors.append)] == ["one"]
+    assert [str(error) for error in errors] == ["x:2: broken"]
+    with pytest.raises(UmieError, match="x:2: broken"):
+        list(data.read("plain", "x"))
+
+
+def test_what_only_one_format_takes_is_handed_on(tmp_path: Path) -> None:
+    sample = next(sample for sample in SAMPLES if sample.format == "swig")
+    path, options = sample.write(tmp_path)
+    (tmp_path / "ace_sr_mapping.txt").rename(tmp_path / "other.txt")
+    assert len(list(data.read("swig", path, **options, mapping=tmp_path / "other.txt"))) == 2
+    with pytest.raises(UmieError, match=r"ace_sr_mapping\.txt: no such file: put ace_sr_mapping\.txt of M2E2 there"):
+        list(data.read("swig", path, **options))
+
+
+def test_an_unknown_format_is_told_at_once() -> None:
+    with pytest.raises(UmieError, match="Unknown data format 'swigg'"):
+        data.read("swigg", "x")
+
+
+# Fuzzing: any of a format's files, broken in its bytes or in its JSON.
+
+FRAGMENTS = [
+    b"", b"\n", b"\n\n", b"\r\n", b"\t", b"\x00", b"\xff", b"\xef\xbb\xbf", b"\\ud800", b"\\u0000", b'"', b"'", b"{",
+    b"}", b"[", b"]", b",", b":", b"1e999", b"NaN", b"-1", b"9" * 5000, b"null", b"true", b'"\\n"', b"IMGID:",
+    b"IMGID:..", b"O", b"B-PER", b"I-PER", b"\xe2\x80\xa8", b"\xc2\x85", b"<a>", b"</object>", b"<!DOCTYPE a>", b"&x;",
+    b"[" * 2000, b"(" * 2000,
+]  # fmt: skip
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=4)
+    | st.sampled_from(
+        ["S_1", "P_1", "../x", "\ud800", "a\nb", "\u2028", "Justice:Arrest-Jail", "Arg-1", "E1", "1", "0"]
+    ),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    max_leaves=6,
+)
+
+
+def place(error: UmieError) -> str:
+    """Return the file, and the line if any, that an error names."""
+    return " ".join(str(error).split(" ")[:1])
+
+
+@st.composite
+def mutated(draw: st.DrawFn, content: bytes) -> bytes:
+    """Draw a file like ``content``: cut off, with pieces taken out, doubled or put in, or one value exchanged."""
+    try:
+        value = json.loads(content)
+    except ValueError:
+        value = None
+    if value is not None and draw(st.booleans()):
+        return exchanged(draw, value)
+    for _ in range(draw(st.integers(1, 3))):
+        start, end = sorted(draw(st.tuples(*[st.integers(0, len(content))] * 2)))
+        piece = draw(st.sampled_from([*FRAGMENTS, content[start:end] * 2]) | st.binary(max_size=8))
+        content = content[:start] + piece + content[draw(st.sampled_from([start, end, len(content)])) :]
+    return content
+
+
+def exchanged(draw: st.DrawFn, value: Any) -> bytes:
+    """Return JSON with a value, somewhere down a path of its own choice, exchanged, taken out or put in."""
+    parent, key, node = None, None, value
+    while isinstance(node, dict | list) and node and (parent is None or draw(st.integers(0, 4))):
+        keys = list(node) if isinstance(node, dict) else range(len(node))
+        parent, key = node, draw(st.sampled_from(keys))
+        node = parent[key]
+    new = draw(VALUES)
+    if parent is None:
+        return dumped(new)
+    if isinstance(parent, dict) and draw(st.booleans()):
+        del parent[key]
+        parent[draw(st.text(max_size=3) | st.just("\ud800") | st.just("a\u2028b"))] = draw(st.just(node) | VALUES)
+    else:
+        parent[key] = new
+    return dumped(value)
+
+
+@samples
+@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(drawn=st.data())
+def test_no_file_raises_anything_but_umie_error(sample: Sample, drawn: st.DataObject) -> None:
+    name = drawn.draw(st.sampled_from(list(sample.files)), label="file")
+    content = drawn.draw(mutated(sample.files[name]) | st.binary(max_size=60), label="content")
+    with tempfile.TemporaryDirectory() as folder:
+        records, errors = read_all(sample, folder, **{name: content})
+        for record in records:
+            assert isinstance(record, Record)
+        for error in errors:
+            assert isinstance(error, UmieError)
+            assert len(str(error).splitlines()) == 1, str(error)
+            assert str(error).startswith(folder)
+            assert sample.format == "jsonl" or len(str(error)) < 2000
+        path, options = sample.write(folder, {name: content})
+        before_the_first = []
+        try:
+            for record in data.read(sample.format, path, **options):
+                before_the_first.append(record)
+            assert errors == []
+        except UmieError as error:
+            assert place(error) == place(errors[0])
+            assert sample.format == "jsonl" or str(error) == str(errors[0])  # it words several errors of a line anew
+        assert before_the_first == records[: len(before_the_first)]

@@ -7,6 +7,7 @@ the file's format, so a converted or re-tokenised copy is still recognised. It h
 from __future__ import annotations
 
 import base64
+import heapq
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -32,6 +33,7 @@ class Fingerprint:
     Args:
         name: what the version is called, e.g. ``Twitter-17 train``.
         records: the number of its records.
+        distinct: the number of its distinct texts.
         texts: sum of the 128-bit hashes of all texts, in hexadecimal digits.
         annotated: the same of all texts with their annotation.
         text_buckets: for each of 256 buckets, into which the hash of its text puts a record, the sum of the
@@ -44,6 +46,7 @@ class Fingerprint:
 
     name: str
     records: int
+    distinct: int
     texts: str
     annotated: str
     text_buckets: str
@@ -56,7 +59,7 @@ def fingerprint(records: Iterable[Record], name: str = "") -> Fingerprint:
     """Return the fingerprint of some records; they are read once, one by one."""
     number = texts = annotated = 0
     buckets = {"text": np.zeros(BUCKETS, dtype=np.uint32), "annotation": np.zeros(BUCKETS, dtype=np.uint32)}
-    smallest: set[int] = set()
+    distinct: set[int] = set()
     labels: dict[str, Counter[str]] = {}
     for record in records:
         number += 1
@@ -69,20 +72,19 @@ def fingerprint(records: Iterable[Record], name: str = "") -> Fingerprint:
         with np.errstate(over="ignore"):  # the sums are meant to wrap around
             buckets["text"][bucket] += np.uint32(text_hash >> 64 & 0xFFFFFFFF)
             buckets["annotation"][bucket] += np.uint32(annotation_hash >> 64 & 0xFFFFFFFF)
-        smallest.add(text_hash & _MASK)
-        if len(smallest) > 16 * SMALLEST:
-            smallest = set(sorted(smallest)[:SMALLEST])
+        distinct.add(text_hash & _MASK)
         for task_name, task in all_tasks().items():
             for label in task.used_labels(record):
                 labels.setdefault(task_name, Counter())[label] += 1
     return Fingerprint(
         name=name,
         records=number,
+        distinct=len(distinct),
         texts=f"{texts % 2**128:032x}",
         annotated=f"{annotated % 2**128:032x}",
         text_buckets=_packed(buckets["text"]),
         annotation_buckets=_packed(buckets["annotation"]),
-        smallest=_packed(np.array(sorted(smallest)[:SMALLEST], dtype="<u8")),
+        smallest=_packed(np.array(heapq.nsmallest(SMALLEST, distinct), dtype="<u8")),
         labels={task: dict(sorted(counter.items())) for task, counter in sorted(labels.items())},
     )
 

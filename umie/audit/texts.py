@@ -26,8 +26,14 @@ def normalise(text: str) -> str:
     white space. A text that is nothing else keeps its links.
     """
     tokens = unicodedata.normalize("NFKC", text).casefold().split()
-    kept = "".join(token for token in tokens if not _LINK.match(token))
-    return kept if any(sign.isalnum() for sign in kept) else "".join(tokens)
+    kept, before = [], ""
+    for token in tokens:
+        # a tokeniser may have cut the link in two, 'http://t.' and 'co/RdsxE7efDz'
+        if not _LINK.match(token) and not (before.endswith("//t.") and token.startswith("co/")):
+            kept.append(token)
+        before = token
+    joined = "".join(kept)
+    return joined if any(sign.isalnum() for sign in joined) else "".join(tokens)
 
 
 def near_duplicates(texts: Sequence[str], threshold: float = THRESHOLD) -> Iterator[tuple[int, int, float]]:

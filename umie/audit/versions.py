@@ -21,6 +21,7 @@ KNOWN = Path(__file__).with_name("known_versions.json")
 FEW = 0.9  # share of differing buckets up to which their number tells how many items differ
 LEAST_SHARED = 0.05  # share of texts in common, of the smaller file, from which two files are said to overlap
 _ARRAYS = {"text_buckets": ("<u4", BUCKETS), "annotation_buckets": ("<u4", BUCKETS), "smallest": ("<u8", SMALLEST)}
+_ORDER = ("same", "edited labels", "edited texts", "overlap")
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,8 @@ class Comparison:
         verdict: ``same``; ``edited labels`` (the texts agree, the annotation does not); ``edited texts`` (a few
             texts differ, are missing or were added); ``overlap`` (many do, and some are shared).
         records: the number of records of the version.
-        texts: how many texts differ, missing and added ones together; an estimate unless it is 0.
+        texts: how many texts differ, missing and added ones together; an estimate unless it is 0; None where they
+            are too many to tell.
         annotations: how many records differ in text or annotation; an estimate unless it is 0; None where they are
             too many to tell.
         shared: share of the smaller file's texts that the other has, 0..1; an estimate unless the texts agree.
@@ -42,7 +44,7 @@ class Comparison:
     name: str
     verdict: str
     records: int
-    texts: int
+    texts: int | None
     annotations: int | None
     shared: float
     labels: Mapping[str, Mapping[str, tuple[int, int]]]
@@ -51,7 +53,9 @@ class Comparison:
 def compare(found: Fingerprint, known: Iterable[Fingerprint]) -> list[Comparison]:
     """Return the known versions that a file is a copy of or overlaps with, the closest first."""
     comparisons = [_compare(found, version) for version in known]
-    return sorted((item for item in comparisons if item is not None), key=lambda item: (item.texts, -item.shared))
+    return sorted(
+        (item for item in comparisons if item is not None), key=lambda item: (_ORDER.index(item.verdict), -item.shared)
+    )
 
 
 def _compare(found: Fingerprint, version: Fingerprint) -> Comparison | None:
@@ -59,14 +63,14 @@ def _compare(found: Fingerprint, version: Fingerprint) -> Comparison | None:
     annotations = _differing(found.annotation_buckets, version.annotation_buckets)
     few = texts <= FEW * BUCKETS and min(found.records, version.records) > texts / 2
     if found.texts == version.texts:
-        shared, num_texts = 1.0, 0
+        shared = 1.0
+        num_texts: int | None = 0
         verdict = "same" if found.annotated == version.annotated else "edited labels"
     else:
         shared = _shared(found, version)
         if shared < LEAST_SHARED:
             return None
-        smaller = min(found.records, version.records)
-        num_texts = _items(texts) if few else round(found.records + version.records - 2 * shared * smaller)
+        num_texts = _items(texts) if few else None
         verdict = "edited texts" if few else "overlap"
     return Comparison(
         name=version.name,
@@ -89,8 +93,8 @@ def _shared(found: Fingerprint, version: Fingerprint) -> float:
     if not union:
         return 0.0
     jaccard = sum(value in left and value in right for value in union) / len(union)
-    together = found.records + version.records
-    return min(1.0, jaccard * together / (1 + jaccard) / min(found.records, version.records))
+    common = jaccard / (1 + jaccard) * (found.distinct + version.distinct)
+    return min(1.0, common / min(found.distinct, version.distinct))
 
 
 def known_versions(path: Path | None = None) -> list[Fingerprint]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -68,7 +68,8 @@ def audit(
         raise UmieError("nothing to audit: give --train, --dev or --test")
     sources = {name: Source(path, format_name, images) for name, path in own.items()}
     others = {
-        str(path): Source(path, against_format or format_name, against_images) for path in dict.fromkeys(against or ())
+        name: Source(path, against_format or format_name, against_images)
+        for name, path in _short_names(against or [], taken=own).items()
     }
     table = known_versions(versions)
     with counting("reading") as count:
@@ -91,6 +92,19 @@ def audit(
         with atomic_write(json_file) as file:
             json.dump(report, file, ensure_ascii=False, indent=2)
         out.print(f"Written: {json_file}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _short_names(paths: Iterable[Path], taken: Container[str]) -> dict[str, Path]:
+    """Name files by as much of the end of their paths as tells them apart."""
+    names: dict[str, Path] = {}
+    different = list(dict.fromkeys(paths))
+    for path in different:
+        for length in range(2, len(path.parts) + 2):
+            name = "/".join(path.parts[-length:])
+            if name not in taken and sum("/".join(other.parts[-length:]) == name for other in different) == 1:
+                break
+        names[name] = path
+    return names
 
 
 def _pairs(num_own: int, num_others: int) -> list[tuple[int, int]]:
@@ -132,13 +146,18 @@ def clean(
     match = match or ["near"]
     for name in match:
         check_choice("--match", name, MATCHES)
+    if len({file, *against}) <= len(against):
+        raise UmieError("a file is given twice: give each once")
     for path in (file, *against):
         if output.exists() and path.exists() and output.samefile(path):
             raise UmieError(f"{output}: is an input: give --output another name")
     source = Source(file, format_name, images, regions)
     others = [Source(path, against_format or format_name, against_images) for path in against]
     with counting("comparing") as count:
-        splits: list[Split] = [read_split(str(item.path), item, count) for item in (source, *others)]
+        names = list(_short_names([file, *against], taken=()))
+        splits: list[Split] = [
+            read_split(name, item, count) for name, item in zip(names, (source, *others), strict=True)
+        ]
     pairs = [(0, other) for other in range(1, len(splits))]
     removed: dict[int, str] = {}
     for overlap in overlaps(splits, threshold=threshold, pairs=pairs):

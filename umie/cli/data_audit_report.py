@@ -60,7 +60,9 @@ def _overlaps(report: Mapping[str, Any], sizes: Mapping[str, int]) -> Table:
 
 
 def _versions(report: Mapping[str, Any]) -> Table:
-    table = _table("Known versions", "", "version", "verdict", "texts that differ", "records that differ", "shared")
+    table = _table(
+        "Known versions", "", "version", "verdict", "texts that differ", "records that differ", "texts shared"
+    )
     for column in table.columns[1:3]:
         column.justify = "left"
     for name, results in report["versions"].items():
@@ -72,13 +74,15 @@ def _versions(report: Mapping[str, Any]) -> Table:
                 escape(result["name"]),
                 result["verdict"],
                 _about(result["texts"]),
-                "many" if result["annotations"] is None else _about(result["annotations"]),
-                f"{100 * result['shared']:.0f} %",
+                _about(result["annotations"]),
+                f"about {100 * result['shared']:.0f} %" if result["shared"] < 1 else "all",
             )
     return table
 
 
-def _about(number: int) -> str:
+def _about(number: int | None) -> str:
+    if number is None:
+        return "many"
     return f"about {number:,}" if number else "0"
 
 
@@ -117,10 +121,9 @@ def _findings(report: Mapping[str, Any], sizes: Mapping[str, int]) -> Iterator[s
     for name, results in report["versions"].items():
         for result in results:
             if result["verdict"] == "edited labels":
-                differing = "many" if result["annotations"] is None else f"about {result['annotations']:,}"
                 yield (
-                    f"{name} has the texts of {result['name']}, but other labels: {differing} records differ; "
-                    f"{_changes(result['labels'])}"
+                    f"{name} has the texts of {result['name']}, but other labels: "
+                    f"{_about(result['annotations'])} records differ; {_changes(result['labels'])}"
                 )
     for prompt in report["prompts"]:
         if prompt["label_dependent"]:

@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from umie.audit.statistics import Statistics
 from umie.files import atomic_write
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 MAX_BARS = 16  # labels of a task; the rest become one bar
 _COLUMNS = 2
 _LABEL_LENGTH = 28
+_PANEL = 3.4  # inches
 
 
 def write_figure(path: Path, splits: Mapping[str, Statistics]) -> None:
@@ -29,11 +30,11 @@ def write_figure(path: Path, splits: Mapping[str, Statistics]) -> None:
     from matplotlib.figure import Figure
 
     tasks = sorted({task for statistics in splits.values() for task in statistics.labels})
-    rows = math.ceil((len(tasks) + 3) / _COLUMNS)
-    bars = max((len(_ranked(splits, task)) for task in tasks), default=1)
-    height = max(3.0, 0.16 * bars * (len(splits) + 1) + 0.8)
-    figure = Figure(figsize=(13, rows * height), layout="constrained")
-    axes = list(figure.subplots(rows, _COLUMNS, squeeze=False).flat)
+    panels = [_bars_height(splits, task) for task in tasks] + [_PANEL] * 3
+    heights = [max(panels[row : row + _COLUMNS]) for row in range(0, len(panels), _COLUMNS)]
+    figure = Figure(figsize=(13, sum(heights)), layout="constrained")
+    grid = figure.subplots(len(heights), _COLUMNS, squeeze=False, height_ratios=heights)
+    axes = list(grid.flat)
     for axis, task in zip(axes, tasks, strict=False):
         _labels(axis, splits, task)
     words, items, pictures, *unused = axes[len(tasks) :]
@@ -46,6 +47,11 @@ def write_figure(path: Path, splits: Mapping[str, Statistics]) -> None:
     figure.legend(handles, names, loc="outside upper center", ncols=min(len(names), 4), frameon=False)
     with atomic_write(path, "wb") as file:
         figure.savefig(file, format=path.suffix.removeprefix(".") or "png", dpi=120)
+
+
+def _bars_height(splits: Mapping[str, Statistics], task: str) -> float:
+    """Return the height, in inches, that keeps the bars of a task's labels apart."""
+    return max(_PANEL, 0.13 * (len(_ranked(splits, task)) + 1) * (len(splits) + 1) + 0.8)
 
 
 def _ranked(splits: Mapping[str, Statistics], task: str) -> list[str]:
@@ -101,6 +107,7 @@ def _items(axis: Axes, splits: Mapping[str, Statistics]) -> None:
     )
     most = max((_percentile(statistics.lengths[kind], 0.995) for statistics in splits.values()), default=0)
     most = min(max(most, 1), 12)
+    longer = any(length > most for statistics in splits.values() for length in statistics.lengths[kind])
     width = 0.8 / len(splits)
     for number, statistics in enumerate(splits.values()):
         counts = [0] * (most + 1)
@@ -108,23 +115,24 @@ def _items(axis: Axes, splits: Mapping[str, Statistics]) -> None:
             counts[min(length, most)] += count
         places = [value + (number - (len(splits) - 1) / 2) * width for value in range(most + 1)]
         axis.bar(places, [100 * count / (statistics.records or 1) for count in counts], width, color=f"C{number}")
-    axis.set_xticks(range(most + 1), [*map(str, range(most)), f"{most}+"])
+    axis.set_xticks(range(most + 1), [*map(str, range(most)), f"{most}+" if longer else str(most)])
     axis.set_xlabel(f"{kind} of a record")
     axis.set_ylabel("% of records")
     axis.set_title("Annotation")
 
 
 def _pictures(axis: Axes, splits: Mapping[str, Statistics]) -> None:
-    names = list(splits)
+    names = [name if len(name) <= _LABEL_LENGTH else f"…{name[1 - _LABEL_LENGTH :]}" for name in splits]
     left = [0.0] * len(names)
     summaries = [statistics.summary() for statistics in splits.values()]
     sought = summaries[0]["pictures"]["sought"] if summaries else False
-    parts = [("found", "C2"), ("missing", "C3")] if sought else [("named", "C2")]
-    for part, colour in parts:
+    parts = {"found": ("0.3", ""), "missing": ("white", "////")} if sought else {"named": ("0.3", "")}
+    for part, (colour, hatch) in parts.items():  # no colours: those are the splits'
         shares = [100 * (summary["pictures"][part] or 0) / (summary["records"] or 1) for summary in summaries]
-        axis.barh(names, shares, left=left, color=colour, label=part if sought else "named, not sought")
+        style: dict[str, Any] = {"facecolor": colour, "edgecolor": "0.3", "hatch": hatch}
+        axis.barh(names, shares, left=left, label=part if sought else "named, not sought", **style)
         left = [before + share for before, share in zip(left, shares, strict=True)]
-    axis.barh(names, [100 - share for share in left], left=left, color="0.85", label="no picture")
+    axis.barh(names, [100 - share for share in left], left=left, facecolor="0.85", edgecolor="0.3", label="no picture")
     axis.invert_yaxis()
     axis.set_xlim(0, 100)
     axis.set_xlabel("% of records")

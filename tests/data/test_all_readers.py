@@ -231,9 +231,10 @@ def test_no_file_raises_anything_but_umie_error(sample: Sample, drawn: st.DataOb
             assert isinstance(record, Record)
         for error in errors:
             assert isinstance(error, UmieError)
-            assert len(str(error).splitlines()) == 1, str(error)
             assert str(error).startswith(folder)
-            assert sample.format == "jsonl" or len(str(error)) < 2000
+            if sample.format != "jsonl":  # its messages are those of umie.records
+                assert len(str(error).splitlines()) == 1, str(error)
+                assert len(str(error)) < 2000
         path, options = sample.write(folder, {name: content})
         before_the_first = []
         try:

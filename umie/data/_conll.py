@@ -40,6 +40,10 @@ class TagSet:
         """Every tag, ``O`` among them."""
         return frozenset(_tags(self.names))
 
+    @cached_property
+    def _in_small_letters(self) -> dict[str, str]:
+        return {tag.lower(): tag for tag in self.tags} if self.any_case else {}
+
     @property
     def form(self) -> str:
         """How a line looks, for messages."""
@@ -49,10 +53,10 @@ class TagSet:
         """Return a tag as ``names`` spells it; raise UmieError if there is none such."""
         if tag in self.tags:
             return tag
-        known = {known.lower(): known for known in self.tags} if self.any_case else {}
-        if tag.lower() in known:
-            return known[tag.lower()]
-        raise UnknownNameError("tag", tag[:80], self.tags)
+        known = self._in_small_letters.get(tag.lower())
+        if known is None:
+            raise UnknownNameError("tag", tag[:80], self.tags)
+        return known
 
 
 class _Tweet:

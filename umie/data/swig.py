@@ -96,7 +96,7 @@ def _record(name: str, data: object, situations: Mapping[str, _Situation], commo
     situation = situations.get(field(data, "verb", str, "the picture"))
     size = _length(data, "width"), _length(data, "height")
     boxes = field(data, "bb", dict, "the picture")
-    frames = field(data, "frames", list, "the picture")
+    nouns = _nouns(field(data, "frames", list, "the picture"))
     regions: list[Region] = []
     arguments: list[Argument] = []
     for role, box in boxes.items():
@@ -107,21 +107,23 @@ def _record(name: str, data: object, situations: Mapping[str, _Situation], commo
                 continue
             if situation is not None and role in situation.roles:
                 arguments.append(Argument(situation.roles[role], region=len(regions)))
-            regions.append(pixel_region(box, size, _noun(frames, role)))
+            regions.append(pixel_region(box, size, nouns.get(role)))
     events = () if situation is None else (Event(situation.event_type, None, tuple(arguments)),)
     return Record("", image=name, regions=tuple(regions), events=events, id=name, **common)
 
 
-def _noun(frames: list[Any], role: str) -> str | None:
-    """Return what most annotators saw in a role; at a tie what the first of them saw."""
-    nouns: Counter[str] = Counter()
+def _nouns(frames: list[Any]) -> dict[str, str]:
+    """Return what most annotators saw in each role; at a tie what the first of them saw."""
+    seen: dict[str, Counter[str]] = {}
     for number, frame in enumerate(frames):
-        if not isinstance(frame, dict) or not isinstance(frame.get(role, ""), str):
+        if not isinstance(frame, dict) or not all(isinstance(noun, str) for noun in frame.values()):
             raise UmieError(f"frame {number} (from 0) is {shown(frame)}: expected an object with a noun for each role")
-        if frame.get(role):
-            check_characters(frame[role], "the noun")
-            nouns[frame[role]] += 1
-    return max(nouns, key=nouns.__getitem__, default=None)  # a Counter keeps the order of the annotators
+        for role, noun in frame.items():
+            if noun:
+                check_characters(noun, "a noun")
+                seen.setdefault(role, Counter())[noun] += 1
+    # a Counter keeps the order of the annotators
+    return {role: max(nouns, key=nouns.__getitem__) for role, nouns in seen.items()}
 
 
 def _length(data: object, key: str) -> float:

@@ -134,3 +134,66 @@ def test_records_that_are_not_annotated_for_a_task_are_passed_over(learned, reco
     assert len(evaluate(*learned, records, "mre", max_new_tokens=2).predictions) == 4
     with pytest.raises(UmieError, match="no record gives a query"):
         evaluate(*learned, [record for record in records if not record.annotated_for("mre")], "mre")
+
+
+def test_the_second_stage_asks_about_the_events_that_the_first_found(learned, records):
+    """MEAE on predicted events is MED, then MEAE about what it gave; what was not found is missed."""
+    model, processor = learned
+    two_stages = evaluate(model, processor, records, "meae", events="predicted")
+    asked = [record for record in records if record.annotated_for("meae")]
+    detected = evaluate(model, processor, records, "med").predictions
+    meae = processor.task("meae")
+    assert [meae.queries(record) for record in detected] != [meae.queries(record) for record in asked]
+    by_hand = []
+    for record in detected:
+        queries = meae.queries(record)
+        answers = processor.decode(model.generate(**processor([record], meae)), [record], meae) if queries else [record]
+        by_hand += [meae.items(answers[0])]
+    expected = meae.score(by_hand, asked)
+    assert {name: two_stages.scores[name] for name in expected} == expected
+    assert two_stages.scores["gold"] == evaluate(model, processor, records, "meae", events="gold").scores["gold"]
+    given = evaluate(model, processor, records, "meae", events="predicted", detected=detected)
+    assert given.scores == two_stages.scores
+
+
+def test_no_event_found_is_every_argument_missed(learned, records):
+    model, processor = learned
+    asked = [record for record in records if record.annotated_for("meae")]
+    nothing = [dataclasses.replace(record, events=()) for record in asked]
+    scores = evaluate(model, processor, asked, "meae", events="predicted", detected=nothing).scores
+    assert scores["f1"] == 0
+    assert scores["predicted"] == 0 < scores["gold"]
+
+
+def test_an_unknown_choice_of_events(learned, records):
+    with pytest.raises(UmieError, match="events is 'oracle': give one of predicted, gold"):
+        evaluate(*learned, records, "meae", events="oracle")
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_constrained_answers_are_well_formed(learned, records, task):
+    constrained = evaluate(*learned, records, task, constrained=True)
+    assert constrained.scores["dropped"] == 0
+    beams = evaluate(*learned, records, task, constrained=True, num_beams=2)
+    assert beams.scores["dropped"] == 0
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_constraint_changes_no_answer_that_keeps_to_it(learned, records, task):
+    model, processor = learned
+    asked = [record for record in records if record.annotated_for(task)]
+    batch = processor(asked, task)
+    free = model.generate(**batch, max_new_tokens=60).tolist()
+    constraint = processor.constraint(asked, task, max_new_tokens=60)
+    constrained = model.generate(**batch, constraint=constraint, max_new_tokens=60).tolist()
+    kept = 0
+    for walk, row, other in zip(constraint.walks, free, constrained, strict=True):
+        state, tokens = walk.start, row[1 : row.index(walk.end) + 1] if walk.end in row else []
+        for place, token in enumerate(tokens):
+            if token not in walk.tokens(state, 60 - place):
+                break
+            state = walk.next(state, token)
+        else:
+            kept += bool(tokens)
+            assert not tokens or other[1 : len(tokens) + 1] == tokens
+    assert kept

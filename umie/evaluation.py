@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from umie.constrained import Constraint
+from umie.errors import UmieError, check_choice
 from umie.model import UmieModel
 from umie.processor import UmieProcessor
 from umie.query_dataset import QueryDataset
@@ -34,6 +36,9 @@ class TaskResult:
     gates: list[float]
 
 
+EVENTS = ("predicted", "gold")
+
+
 @torch.no_grad()
 def evaluate(
     model: UmieModel,
@@ -41,6 +46,9 @@ def evaluate(
     records: Sequence[Record],
     task: str,
     *,
+    constrained: bool = False,
+    events: str = "gold",
+    detected: Sequence[Record] | None = None,
     batch_size: int = 64,
     on_batch: OnBatch | None = None,
     **generation_options: Any,
@@ -52,35 +60,82 @@ def evaluate(
         processor: its processor.
         records: records that are annotated for the task; the others are passed over.
         task: the task's name.
+        constrained: decode under the task's grammar; see ``umie.constrained``.
+        events: which events MEAE is asked about: ``predicted`` by MED, the two stages of the paper, or ``gold``,
+            which is an oracle: an argument of an event that was not found counts as missed in the first only.
+        detected: the records with the predicted events, where MED ran before; else it runs first.
         batch_size: queries in one call of generate.
         on_batch: called after each batch.
         generation_options: for transformers' generate, e.g. ``num_beams``.
+
+    Raises:
+        UmieError: nothing is annotated for the task, or ``events`` is neither of the two.
     """
+    check_choice("events", events, EVENTS)
     model.eval()
     built = processor.task(task)
     records = [record for record in records if record.annotated_for(task)]
+    if not any(built.queries(record) for record in records):
+        raise UmieError(f"no record gives a query for the task {task}")
+    asked_about = records
+    options = {"constrained": constrained, "batch_size": batch_size, **generation_options}
+    if task == "meae" and events == "predicted":
+        if detected is None:
+            outputs, _ = _generate(model, processor, records, "med", on_batch=None, **options)
+            med = processor.task("med")
+            found = processor.parse(outputs, records, med)
+            detected = [med.with_items(record, items) for record, items in zip(records, found, strict=True)]
+        else:
+            detected = [record for record in detected if record.annotated_for(task)]
+        asked_about = detected
+    outputs, gates = _generate(model, processor, asked_about, task, on_batch=on_batch, **options)
+    found = processor.parse(outputs, asked_about, built)
+    scores = built.score(found, records)
+    scores["standard_error"] = f1_standard_error(built.counts(found, records))
+    scores["dropped"] = sum(items.dropped for items in found)
+    predictions = [built.with_items(record, items) for record, items in zip(asked_about, found, strict=True)]
+    return TaskResult(scores, predictions, gates)
+
+
+def _generate(
+    model: UmieModel,
+    processor: UmieProcessor,
+    records: Sequence[Record],
+    task: str,
+    *,
+    constrained: bool,
+    batch_size: int,
+    on_batch: OnBatch | None,
+    **generation_options: Any,
+) -> tuple[list[str], list[float]]:
+    """Return the answer to every query about the records, and the gates of those about a picture."""
+    built = processor.task(task)
+    asked = [(record, query) for record in records for query in built.queries(record)]
+    if not asked:  # no event was found
+        if on_batch is not None:
+            on_batch(1, 1)
+        return [], []
     dataset = QueryDataset(records, [task], processor)
     order = sorted(range(len(dataset)), key=lambda index: dataset.lengths[index])
     chunks = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
     outputs = [""] * len(dataset)
     gates: list[float] = []
+    options = {"max_new_tokens": processor.max_target_tokens, **generation_options}
     for done, chunk in enumerate(chunks, start=1):
         batch = processor.collate([dataset[index] for index in chunk])
         inputs: dict[str, Any] = {name: value.to(model.device) for name, value in batch.items() if name != "labels"}
         fused, _, _ = model.fuse(**inputs)
-        generated = model.decoder.generate(
-            fused, **{"max_new_tokens": processor.max_target_tokens, **generation_options}
-        )
-        for index, output in zip(chunk, processor.decode_text(generated), strict=True):
+        constraint = None
+        if constrained:
+            rows = [asked[index] for index in chunk]
+            constraint = Constraint(processor.tokenizer, built, rows, options["max_new_tokens"])
+        generated = model.decoder.generate(fused, constraint, **options)
+        answers = processor.decode_text(generated, built) if constraint is None else constraint.read(generated)
+        for index, output in zip(chunk, answers, strict=True):
             outputs[index] = output
         if fused.gate is not None:
             gate = fused.gate.reshape(len(chunk), -1).mean(dim=1)
             gates += gate[inputs["visual_mask"].any(dim=1)].tolist()
         if on_batch is not None:
             on_batch(done, len(chunks))
-    found = processor.parse(outputs, records, built)
-    scores = built.score(found, records)
-    scores["standard_error"] = f1_standard_error(built.counts(found, records))
-    scores["dropped"] = sum(items.dropped for items in found)
-    predictions = [built.with_items(record, items) for record, items in zip(records, found, strict=True)]
-    return TaskResult(scores, predictions, gates)
+    return outputs, gates

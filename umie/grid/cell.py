@@ -149,6 +149,7 @@ def _cell(job: Mapping[str, Any], data: GridData) -> dict[str, Any]:
     records = data.read(job["evaluation"]["split"])
     metrics: dict[str, Any] = {}
     gates: list[float] = []
+    detected = None
     for index, task in enumerate(tasks):
         result = evaluate(
             model,
@@ -156,12 +157,17 @@ def _cell(job: Mapping[str, Any], data: GridData) -> dict[str, Any]:
             records,
             task,
             batch_size=job["evaluation"]["batch_size"],
+            constrained=job["evaluation"]["constrained"],
+            events=job["evaluation"]["events"] if "med" in tasks else "gold",
+            detected=detected,
             on_batch=lambda done, total, index=index: _say(  # type: ignore[misc] # mypy loses the default's type
                 event="progress", phase="evaluate", done=index + done / total, total=len(tasks)
             ),
             **job["evaluation"]["generation"],
         )
         metrics[task] = result.scores
+        if task == "med":
+            detected = result.predictions
         if result.gates:
             metrics[task] |= _gate_health(result.gates)
             gates += result.gates

@@ -18,7 +18,7 @@ import yaml
 import umie
 from umie import tasks as all_tasks
 from umie.data.synthetic import SPLITS, SyntheticConfig
-from umie.errors import UmieError, UnknownNameError, check_keys, check_whole
+from umie.errors import UmieError, UnknownNameError, check_choice, check_flag, check_keys, check_whole
 
 T = TypeVar("T")
 
@@ -53,17 +53,24 @@ class Evaluation:
     Args:
         split: ``test``, or ``dev`` while options are chosen.
         batch_size: queries in one call of generate.
+        constrained: decode under each task's grammar.
+        events: which events MEAE is asked about: ``predicted`` by MED, as in the paper, or ``gold``, an oracle.
+            Without MED among the tasks it is ``gold``.
         generation: options for transformers' generate, e.g. ``{"num_beams": 4}``.
     """
 
     split: str = "test"
     batch_size: int = 64
+    constrained: bool = False
+    events: str = "predicted"
     generation: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.split not in ("dev", "test"):
             raise UnknownNameError("evaluation split", self.split, ("dev", "test"))
         check_whole("batch_size", self.batch_size, 1)
+        check_flag("constrained", self.constrained)
+        check_choice("events", self.events, ("predicted", "gold"))
         from transformers import GenerationConfig
 
         check_keys("option of generate:", _mapping("generation", self.generation), GenerationConfig().to_dict())
@@ -109,6 +116,11 @@ class GridConfig:
     workers: int | None = None
     mean_over: Sequence[str] = ()
     notes: Sequence[str] = ()
+
+    @property
+    def asks_about_gold_events(self) -> bool:
+        """Whether MEAE is asked about annotated events: an oracle, and named so in every table."""
+        return self.evaluation.events == "gold" or "med" not in self.tasks
 
 
 @dataclass(frozen=True)

@@ -85,6 +85,13 @@ def score(line: Mapping[str, Any], name: str, mean_over: Sequence[str]) -> float
     return float(line["metrics"][name]["f1"])
 
 
+def title(run: GridRun, name: str) -> str:
+    """Return what a table calls a task, or the mean: MEAE on annotated events is named as the oracle that it is."""
+    if name == MEAN:
+        return name
+    return "MEAE (oracle events)" if name == "meae" and run.grid.asks_about_gold_events else name.upper()
+
+
 def write_report(run: GridRun, output: Path) -> str:
     """Write ``table.md``, ``table.csv`` and ``figure.png``; return the Markdown."""
     table = rows(run)
@@ -113,7 +120,7 @@ def findings(run: GridRun) -> list[str]:
             f1, error = line["metrics"][task]["f1"], 1.96 * line["metrics"][task]["standard_error"]
             verdict = "holds" if f1 <= ceiling + error else "DOES NOT HOLD"
             found.append(
-                f"{name}: {task.upper()} {f1:.3f} <= ceiling {ceiling:.3f} + sampling error {error:.3f}: {verdict}"
+                f"{name}: {title(run, task)} {f1:.3f} <= ceiling {ceiling:.3f} + sampling error {error:.3f}: {verdict}"
             )
     return found
 
@@ -124,11 +131,11 @@ def _mean_ceiling(run: GridRun) -> float:
 
 def _markdown(run: GridRun, table: Sequence[Row]) -> str:
     tasks = list(run.data.tasks)
-    averaged = ", ".join(task.upper() for task in run.grid.mean_over)
+    averaged = ", ".join(title(run, task) for task in run.grid.mean_over)
     header = [
         "variant",
         "seeds",
-        *(task.upper() for task in tasks),
+        *(title(run, task) for task in tasks),
         MEAN,
         "gate",
         "gate closed",
@@ -187,11 +194,13 @@ def _glossary(run: GridRun) -> str:
             "*Ceiling of text alone*: the best F1 that any rule can reach which sees only the text, computed from the "
             "distribution that the data set is drawn from."
         )
-    if "meae" in run.data.tasks:
+    if "meae" in run.data.tasks and run.grid.asks_about_gold_events:
         lines.append(
-            "*MEAE* is asked about the annotated events, type and trigger: an oracle beside a pipeline that detects "
-            "them first."
+            f"*{title(run, 'meae')}* is asked about the annotated events, type and trigger: an oracle beside a "
+            "pipeline that detects them first."
         )
+    elif "meae" in run.data.tasks:
+        lines.append("*MEAE* is asked about the events that MED predicted: an argument of a missed event is missed.")
     lines.append(
         "*Gate*: mean over the records with a picture; *gate closed*: share of them with g <= 0, where the visual path "
         "starves; *visual gradient*: norm of the loss's gradient on the visual path after training."
@@ -203,7 +212,7 @@ def _cells(run: GridRun, tasks: Sequence[str]) -> str:
     header = [
         "variant",
         "seed",
-        *(f"{task.upper()} (± 1.96 s.e.)" for task in tasks),
+        *(f"{title(run, task)} (± 1.96 s.e.)" for task in tasks),
         MEAN,
         "gate closed",
         "dropped",
@@ -289,7 +298,7 @@ def _csv(run: GridRun, table: Sequence[Row]) -> str:
             writer.writerow(
                 [
                     row.variant,
-                    name,
+                    name if title(run, name) == name.upper() or name == MEAN else title(run, name).lower(),
                     len(values),
                     _plain(interval.mean),
                     _plain(interval.half_width),
@@ -327,7 +336,7 @@ def _figure(run: GridRun, table: Sequence[Row], path: Path) -> None:
         for place, value in enumerate(values):
             label = "ceiling of text alone" if place == 0 else None
             axes.plot([place - 0.45, place + 0.45], [value, value], "--", color="black", linewidth=1.2, label=label)
-    axes.set_xticks(range(len(names)), [name.upper() if name != MEAN else name for name in names])
+    axes.set_xticks(range(len(names)), [title(run, name).replace(" (", "\n(") for name in names])
     axes.set_ylim(0, 1.03)
     axes.set_ylabel(f"strict micro-F1 ({run.grid.evaluation.split} split)")
     axes.set_title(f"{run.grid.name}: mean over seeds (bars) with 95 % interval (lines), each seed (dots)", fontsize=10)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from typing import NamedTuple
 
-_CACHE_KIB = 4096
+_CACHE_KIB = 2048
 _BATCH = 2000
 
 
@@ -23,7 +23,7 @@ class IdLog:
     """Takes every id with the number of its place, and gives those that repeat.
 
     The ids lie in a private database on disk that SQLite deletes by itself; sorting spills to disk as well, so
-    memory stays within its cache of 4 MiB however many there are, and no two ids are ever confused, as hashes
+    memory stays within its cache of 2 MiB however many there are, and no two ids are ever confused, as hashes
     might be.
     """
 

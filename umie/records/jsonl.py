@@ -31,6 +31,7 @@ T = TypeVar("T")
 KEYS = (
     "text", "image", "regions", "entities", "relations", "events", "id", "tasks", "source", "licence", "labels",
 )  # fmt: skip
+_encode = json.JSONEncoder(ensure_ascii=False).encode  # json.dumps would make an encoder for each line
 _SURROGATE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
@@ -259,6 +260,6 @@ def record_to_json(record: Record) -> str:
         "labels": None if record.labels is None else {task: list(labels) for task, labels in record.labels.items()},
     }
     kept = {key: value for key, value in data.items() if value not in (None, []) or (key == "tasks" and value == [])}
-    line = json.dumps(kept, ensure_ascii=False)
+    line = _encode(kept)
     check_characters(line, "record")
     return line

@@ -1,0 +1,124 @@
+"""Streaming of the data commands: `.venv/bin/python benchmarks/data_commands/test_bench_stream.py` prints the table.
+
+It gives lines a second and peak memory of convert, validate and stats at 10,000, 100,000 and 1,000,000 lines, or at
+the numbers given. `make bench` runs the two smaller ones and refuses a peak that grows with the file.
+"""
+
+import json
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+LINES = (10_000, 100_000, 1_000_000)
+GROWTH_MIB = 8  # between ten times as many lines
+WORDS = [
+    "the",
+    "a",
+    "in",
+    "with",
+    "Ann",
+    "Lee",
+    "Rome",
+    "visited",
+    "today",
+    "park",
+    "NASA",
+    "über",
+    "🙂",
+    "said",
+    "new",
+]
+PROGRAM = """
+import sys
+from pathlib import Path
+from umie.cli import main
+peak = sys.argv.pop(1)
+try:
+    main()
+finally:
+    status = Path("/proc/self/status").read_text().splitlines()  # of this process alone, unlike ru_maxrss
+    Path(peak).write_text(next(line.split()[1] for line in status if line.startswith("VmHWM")))
+"""
+COMMANDS = {
+    "convert": ("convert", "--input", "{file}", "--output", "{folder}/out.jsonl"),
+    "validate": ("validate", "{file}"),
+    "stats": ("stats", "{file}", "--json"),
+}
+
+
+def write_lines(path: Path, number: int) -> None:
+    """Write records as long as tweets: an id, a picture, two entities, a relation, tasks and a label schema."""
+    generator = random.Random(0)
+    (path.parent / "picture.jpg").write_bytes(b"not looked into")
+    with path.open("w", encoding="utf-8") as file:
+        for index in range(number):
+            words = generator.choices(WORDS, k=16)
+            starts = [sum(map(len, words[:place])) + place for place in (1, 7)]
+            mentions = [
+                {"span": [start, start + len(words[place])], "text": words[place]}
+                for start, place in zip(starts, (1, 7), strict=True)
+            ]
+            record = {
+                "id": f"record-{index}",
+                "text": " ".join(words),
+                "image": "picture.jpg",
+                "entities": [{"type": generator.choice(("person", "location")), **mention} for mention in mentions],
+                "relations": [{"type": "peer", "head": mentions[0], "tail": mentions[1]}],
+                "tasks": ["mner", "mre"],
+                "labels": {"mner": ["person", "location"], "mre": ["peer", "none"]},
+            }
+            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+
+def measure(command: str, file: Path) -> tuple[float, float]:
+    """Run a command in a process of its own; return its seconds and its peak of resident memory in MiB."""
+    with tempfile.TemporaryDirectory() as folder:
+        peak = Path(folder, "peak")
+        words = [word.format(file=file, folder=folder) for word in COMMANDS[command]]
+        start = time.perf_counter()
+        subprocess.run(
+            [sys.executable, "-c", PROGRAM, str(peak), "data", *words], check=True, stdout=subprocess.DEVNULL
+        )
+        return time.perf_counter() - start, int(peak.read_text()) / 1024
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("lines")
+    result = {number: folder / f"{number}.jsonl" for number in LINES[:2]}
+    for number, path in result.items():
+        write_lines(path, number)
+    return result
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_stream(benchmark, files, command):
+    few, many = LINES[:2]
+    _, before = measure(command, files[few])
+    seconds, peak = benchmark.pedantic(measure, (command, files[many]), rounds=1)
+    benchmark.extra_info.update(lines_per_second=round(many / seconds), peak_mib=round(peak, 1))
+    assert peak < before + GROWTH_MIB
+
+
+def main() -> None:
+    """Print the table."""
+    sizes = [int(word.replace(",", "")) for word in sys.argv[1:]] or LINES
+    sys.stdout.write("| command | lines | seconds | lines a second | peak MiB |\n|---|---|---|---|---|\n")
+    with tempfile.TemporaryDirectory() as folder:
+        for number in sizes:
+            path = Path(folder, f"{number}.jsonl")
+            write_lines(path, number)
+            for command in COMMANDS:
+                seconds, peak = measure(command, path)
+                sys.stdout.write(f"| {command} | {number:,} | {seconds:.1f} | {number / seconds:,.0f} | {peak:.1f} |\n")
+                sys.stdout.flush()
+            path.unlink()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,229 @@
+"""Checks of records and of files: every error of every line, ids that repeat."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from umie.audit.checks import check_record
+from umie.audit.ids import IdLog, Repeated
+from umie.audit.source import Source
+from umie.audit.validation import Validation, validate
+from umie.errors import UmieError
+from umie.records import Argument, Entity, Event, Record, Region, Relation, record_from_json
+from umie.records.jsonl import errors_of_line
+
+TEXT = "Ann Lee met Bob"
+ANN, LEE, BOB = (0, 3), (4, 7), (12, 15)
+SOUND = Record(
+    TEXT,
+    image="1.jpg",
+    regions=(Region((0, 0, 0.5, 1)),),
+    entities=(Entity("person", ANN), Entity("person", BOB)),
+    relations=(Relation("peer", ANN, BOB), Relation("none", BOB, ANN)),
+    events=(Event("meet", (8, 11), (Argument("Entity", ANN), Argument("Entity", region=0))),),
+    id="1",
+    labels={"mner": ("person",), "mre": ("peer",), "med": ("meet",), "meae": ("Entity",)},
+)
+
+
+def messages(record, *, errors):
+    return [finding.message for finding in check_record(record, pictures=False) if finding.is_error is errors]
+
+
+def test_a_sound_record():
+    assert list(check_record(SOUND, pictures=False)) == []
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        (Record(TEXT, entities=[Entity("animal", ANN)], labels={"mner": ("person",)}), "mner label 'animal' is not in"),
+        (Record(TEXT, relations=[Relation("x", ANN, BOB)], labels={"mre": ("peer",)}), "mre label 'x' is not in"),
+        (Record(TEXT, events=[Event("x", ANN)], labels={"med": ("meet",)}), "med label 'x' is not in"),
+    ],
+)
+def test_labels_outside_the_own_schema_are_errors(record, message):
+    (found,) = messages(record, errors=True)
+    assert found.startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        (Record(TEXT, entities=[Entity("person", (0, 4))]), "entity [0, 4] covers 'Ann ', with white space"),
+        (Record(TEXT, relations=[Relation("peer", ANN, (11, 15))]), "relation tail [11, 15] covers ' Bob'"),
+        (Record(TEXT, entities=[Entity("person", ANN)] * 2), "entity {'type': 'person', 'span': (0, 3)"),
+        (
+            Record(TEXT, entities=[Entity("a", ANN), Entity("b", ANN)]),
+            "span [0, 3] is an entity of several types, a, b",
+        ),
+        (Record(TEXT, relations=[Relation("peer", ANN, ANN)]), "relation 'peer' relates [0, 3] to itself"),
+        (
+            Record(TEXT, relations=[Relation("none", ANN, BOB), Relation("peer", ANN, BOB)]),
+            "pair [0, 3] [12, 15] is 'none' and peer",
+        ),
+        (Record(TEXT, events=[Event("meet", ANN, [Argument("Place", BOB)] * 2)]), "argument 'Place' of event 'meet'"),
+        (Record(TEXT, regions=[Region((0, 0, 1, 1))]), "1 regions of no picture"),
+        (Record(TEXT, image="a", regions=[Region((0, 0, 1, 1))] * 2), "box [0.0, 0.0, 1.0, 1.0] stands 2 times"),
+        (Record(TEXT, tasks=["nmer"]), "tasks names 'nmer', which is no task here"),
+        (Record(TEXT, labels={"nmer": ("a",)}), "labels names the task 'nmer', which is no task here"),
+        (Record(TEXT, labels={"mner": ("a", "a")}), "labels of 'mner' holds 'a' repeatedly or padded"),
+        (Record(TEXT, entities=[Entity("person", ANN)], tasks=["mre"]), "annotation for 'mner', but tasks is ['mre']"),
+    ],
+    ids=lambda value: value[:40] if isinstance(value, str) else "",
+)
+def test_what_is_doubtful(record, message):
+    (found,) = messages(record, errors=False)
+    assert found.startswith(message)
+    assert messages(record, errors=True) == []
+
+
+def test_pictures(tmp_path):
+    record = Record(TEXT, image="a.jpg", image_folder=str(tmp_path))
+    (finding,) = check_record(record)
+    assert finding.is_error
+    assert finding.message.startswith(f"image 'a.jpg' is not there (in {tmp_path})")
+    (tmp_path / "a.jpg").write_bytes(b"x")
+    assert list(check_record(record)) == []
+
+
+BAD_LINE = {
+    "text": "Ann met",
+    "regions": [{"box": [0, 0, 1, 1]}, {"box": [0, 0, 640, 480]}],
+    "entities": [{"type": "person", "span": [0, 99]}, {"type": "", "span": [0, 3]}, {"type": "x", "span": [3, 1]}],
+    "relations": [{"type": "peer", "head": [0, 3], "tail": [50, 60]}],
+    "events": [{"type": "e", "arguments": [{"role": "a", "region": 1}, {"role": "b", "region": 2}]}],
+    "tasks": "mner",
+    "labels": {"mner": 5},
+    "source": 7,
+    "entites": [],
+}
+
+
+def test_every_error_of_a_line():
+    found = [str(error) for error in errors_of_line(json.dumps(BAD_LINE))]
+    expected = [
+        "Unknown record key 'entites'",
+        "tasks is 'mner': expected a list",
+        "labels of 'mner' is 5",
+        "source is 7",
+        "box [0, 0, 640, 480] is not inside",
+        "entity has type ''",
+        "entity is [3, 1]: expected 0 <= start",
+        "argument 'b' names region 2, but the record has 2",
+        "span [0, 99] is not inside",
+        "span [50, 60] is not inside",
+    ]
+    assert len(found) == len(expected)
+    for start in expected:
+        assert any(message.startswith(start) for message in found), start
+
+
+SCALARS = st.none() | st.integers(-2, 9) | st.floats() | st.text(max_size=3) | st.booleans()
+SPANS = st.lists(st.integers(-1, 8), min_size=2, max_size=2) | SCALARS
+ITEMS = st.lists(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "type": SCALARS,
+            "span": SPANS,
+            "text": SCALARS,
+            "head": SPANS,
+            "tail": SPANS,
+            "trigger": SPANS,
+            "box": st.lists(st.floats(0, 1), max_size=4),
+            "arguments": st.lists(
+                st.fixed_dictionaries({"role": SCALARS}, optional={"span": SPANS, "region": SCALARS})
+            ),
+        },
+    )
+    | SCALARS,
+    max_size=3,
+)
+LINES = st.fixed_dictionaries(
+    {"text": st.sampled_from(["Ann met", "", "\ud800", "🙂", 5])},
+    optional={
+        "image": SCALARS,
+        "regions": ITEMS | SCALARS,
+        "entities": ITEMS | SCALARS,
+        "relations": ITEMS | SCALARS,
+        "events": ITEMS | SCALARS,
+        "tasks": st.lists(SCALARS) | SCALARS,
+        "labels": st.dictionaries(st.text(max_size=2), st.lists(SCALARS) | SCALARS) | SCALARS,
+        "source": SCALARS,
+        "id": SCALARS,
+        "x": SCALARS,
+    },
+).map(json.dumps)
+
+
+@given(LINES | st.text(max_size=20))
+def test_errors_of_a_line_are_those_that_reading_finds(line):
+    errors = errors_of_line(line)
+    try:
+        record_from_json(line)
+    except UmieError as error:
+        # the message of an item may lack its place: spans are checked by themselves
+        assert errors
+        assert str(error) in [str(found) for found in errors]
+    else:
+        assert errors == []
+
+
+@given(st.lists(st.text(max_size=2), max_size=40))
+def test_repeated_ids(ids):
+    log = IdLog()
+    for place, identifier in enumerate(ids):
+        log.add(identifier, place)
+    expected = [Repeated(name, place, ids.index(name)) for place, name in enumerate(ids) if ids.index(name) < place]
+    assert sorted(log.repeated(), key=lambda item: item.place) == expected
+    log.close()
+
+
+def test_more_ids_than_a_batch_holds():
+    log = IdLog()
+    for place in range(5001):
+        log.add(str(place % 5000), place)
+    assert list(log.repeated()) == [Repeated("0", 5000, 0)]
+    log.close()
+
+
+def test_a_file(tmp_path):
+    path = tmp_path / "a.jsonl"
+    lines = [
+        b'{"text": "Ann met", "id": "1"}',
+        b"",
+        json.dumps(BAD_LINE).encode(),
+        b'{"text": "\xff"}',
+        b"[]",
+        b'{"text": "Ann met", "id": "1", "entities": [{"type": "x", "span": [0, 4]}]}',
+        b'{"text": "Bob", "image": "absent.jpg"}',
+    ]
+    path.write_bytes(b"\n".join(lines))
+    found = []
+    seen = []
+    result = validate(
+        Source(path), lambda place, finding: found.append((place, finding)), progress=lambda: seen.append(1)
+    )
+    assert result == Validation(records=3, errors=10 + 1 + 1 + 1 + 1, warnings=1)
+    assert len(seen) == 3
+    shown = [f"{place}: {finding.message}" if place else finding.message for place, finding in found]
+    assert shown[10].startswith(f"{path}:4: not UTF-8 text")
+    assert shown[11].startswith(f"{path}:5: record is []")
+    assert shown[12].startswith(f"{path}:6: entity [0, 4] covers 'Ann '")
+    assert shown[13].startswith(f"{path}:7: image 'absent.jpg' is not there")
+    assert shown[14].startswith(f"{path}:6: id '1' is also that of {path}:1")
+    assert validate(Source(path), lambda *_: None, pictures=False).errors == result.errors - 1
+
+
+def test_a_file_of_another_format(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("IMGID:1\nAnn\tB-PER\n\nIMGID:1\nBob\tB-PER\n\nIMGID:2\nBob\tB-XYZ\n")
+    found = []
+    result = validate(Source(path, "twitter"), lambda place, finding: found.append(f"{place} {finding.message}"))
+    assert result == Validation(records=2, errors=2)
+    assert "'XYZ'" in found[0] or "B-XYZ" in found[0]
+    assert f"{path}:8" in found[0]
+    assert found[1].startswith(f"{path}: record 2 id '1' is also that of {path}: record 1")

@@ -14,7 +14,7 @@ from typing import Any
 from umie import tasks
 from umie.audit.checks import all_tasks
 from umie.records import Argument, Record
-from umie.tasks import Query, Task
+from umie.tasks import Task
 
 _WORD = re.compile(r"[^\W_]+")
 _LEAST_ANSWER = 8  # characters; a shorter target that stands in a text is most often a coincidence
@@ -103,18 +103,19 @@ def _examine(report: PromptReport, task: Task[Any], record: Record, schemas: Map
     schema = schemas[report.task]
     queries = task.queries(record)
     report.queries += len(queries)
-    exchanged = _instructions(task.queries(_exchange_labels(record, schemas)))
-    shifted = _instructions(task.queries(_without_spans(record)))
+    exchanged = _instructions(task, _exchange_labels(record, schemas), len(queries))
+    shifted = _instructions(task, _without_spans(record), len(queries))
     gold = set(task.used_labels(record))
-    for query in queries:
-        report.label_dependent += query.instruction not in exchanged
-        report.span_dependent += query.instruction not in shifted and query.instruction in exchanged
+    for query, without_labels, without_spans in zip(queries, exchanged, shifted, strict=True):
+        by_label = query.instruction != without_labels
+        report.label_dependent += by_label
+        report.span_dependent += query.instruction != without_spans and not by_label
         listed = _listed(query.instruction, schema)
         if listed and len(listed) < len(schema):
             report.partial_lists += 1
             report.only_gold_lists += bool(gold) and listed <= gold
         target = query.target.strip()
-        report.answer_in_instruction += bool(target) and target not in schema and target in query.instruction
+        report.answer_in_instruction += bool(target) and target not in schema and _stands_in(target, query.instruction)
         report.answer_in_text += len(target) >= _LEAST_ANSWER and target in record.text
     _tally_labels(report, record.text, gold, schema)
 
@@ -141,8 +142,14 @@ def _listed(instruction: str, schema: Sequence[str]) -> set[str]:
     return found
 
 
-def _instructions(queries: Iterable[Query]) -> set[str]:
-    return {query.instruction for query in queries}
+def _instructions(task: Task[Any], record: Record, number: int) -> list[str | None]:
+    """Return the instructions of a changed record, one for each of the ``number`` queries of the record itself."""
+    found: list[str | None] = [query.instruction for query in task.queries(record)]
+    return (found + [None] * number)[:number]  # spans that fell together may have made two queries one
+
+
+def _stands_in(part: str, text: str) -> bool:
+    return re.search(rf"(?<!\w){re.escape(part)}(?!\w)", text) is not None
 
 
 def _exchange_labels(record: Record, schemas: Mapping[str, Sequence[str]]) -> Record:

@@ -90,7 +90,7 @@ def _shared(found: Fingerprint, version: Fingerprint) -> float:
     """
     left, right = (set(unpacked(item.smallest, "<u8").tolist()) for item in (found, version))
     union = sorted(left | right)[:SMALLEST]
-    if not union:
+    if not left or not right:
         return 0.0
     jaccard = sum(value in left and value in right for value in union) / len(union)
     common = jaccard / (1 + jaccard) * (found.distinct + version.distinct)

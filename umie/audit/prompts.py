@@ -157,6 +157,8 @@ def _exchange_labels(record: Record, schemas: Mapping[str, Sequence[str]]) -> Re
 
     def other(task: str, label: str) -> str:
         labels = list(schemas.get(task, ()))
+        if len(labels) < 2:  # a schema of one label has no other: take one of the task's own
+            labels += [own for own in all_tasks()[task].labels if own not in labels]
         return labels[(labels.index(label) + 1) % len(labels)] if label in labels else label
 
     return replace(

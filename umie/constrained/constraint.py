@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessor, PreTrainedTokenizerBase
 
-from umie.constrained.literals import Literals, compile_literals, forms_key
-from umie.constrained.symbols import View, symbols_of
+from umie.constrained.literals import compile_literals
+from umie.constrained.symbols import symbols_of
 from umie.constrained.walk import State, Walk
 from umie.errors import UmieError
 from umie.records import Record
@@ -46,17 +46,15 @@ class Constraint(LogitsProcessor):
     ) -> None:
         symbols = symbols_of(tokenizer)
         style = task.style
-        literals: dict[Any, Literals] = {}
-        views: dict[str, View] = {}
+        known: dict[Any, Walk] = {}  # queries that may be answered alike share their states
         self.walks: list[Walk] = []
         for record, query in asked:
             forms = task.forms(record.text, query.focus, len(record.regions))
-            key = forms_key(style, forms)
-            if key not in literals:
-                literals[key] = compile_literals(symbols, style, forms)
-            if record.text not in views:
-                views[record.text] = symbols.view(record.text)
-            self.walks.append(Walk(symbols, literals[key], style, views[record.text], record.text, forms.pair))
+            literals = compile_literals(symbols, style, forms)
+            key = record.text if forms.spans else "", id(literals), forms.pair
+            if key not in known:
+                known[key] = Walk(symbols, literals, style, record.text, forms.pair)
+            self.walks.append(known[key])
         self.max_new_tokens = max_new_tokens
         self.prompt_length = prompt_length
         self._states: list[dict[tuple[int, ...], State]] = []

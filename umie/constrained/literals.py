@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from umie.constrained.symbols import TokenSymbols
 from umie.errors import UmieError
 from umie.tasks.grammar import Forms, RawItem, Style, region_name
 
 SPAN, REGION, AFTER, FINAL = "span", "region", "after", "final"
+KEPT = 256  # compiled literals that a tokenizer keeps
 
 
 class Opened(NamedTuple):
@@ -78,7 +79,19 @@ class Literals:
 
 
 def compile_literals(symbols: TokenSymbols, style: Style, forms: Forms) -> Literals:
-    """Return the literals that answers of these forms are made of, as the tokenizer writes them."""
+    """Return the literals that answers of these forms are made of, as the tokenizer writes them; kept with it."""
+    if style.bare("", ("", "")) == style.bare(""):  # the style does not write the pair
+        forms = replace(forms, pair=None)
+    key = style.name, forms
+    known: dict[Any, Literals] = symbols.compiled
+    if key not in known:
+        while len(known) >= KEPT:
+            known.pop(next(iter(known)))
+        known[key] = _compile(symbols, style, forms)
+    return known[key]
+
+
+def _compile(symbols: TokenSymbols, style: Style, forms: Forms) -> Literals:
     written = style.linearise([RawItem("x", "y")]).removesuffix(style.suffix)  # up to the end of an item
 
     def spell(context: str, string: str) -> list[tuple[int, str]]:
@@ -111,8 +124,3 @@ def compile_literals(symbols: TokenSymbols, style: Style, forms: Forms) -> Liter
         before, _, behind = symbols.spell(symbols.continuation(written, "2", style.markers)).partition("2")
         number = before, behind
     return Literals(first, later, regions, symbols.spell(closing), len(closing), len(ending), number)
-
-
-def forms_key(style: Style, forms: Forms) -> tuple[str, Forms]:
-    """Return what tells compiled literals apart."""
-    return style.name, forms if style.name == "paper" else replace(forms, pair=None)

@@ -82,8 +82,12 @@ class TokenSymbols:
         ordinary = [piece for token, piece in enumerate(pieces) if piece and piece not in self.markers]
         spell, self.lead, self.tail = _spelling(ordinary, type(tokenizer).__name__)
         self.symbols = ["" if not piece else self.markers.get(piece) or spell(piece) for piece in pieces]
+        backend = getattr(tokenizer, "backend_tokenizer", None)
+        is_byte_level = any("Ġ" in piece for piece in ordinary)
+        self._keeps_text = is_byte_level and backend is not None and backend.normalizer is None
         if tokenizer.unk_token_id is not None:
             self.symbols[tokenizer.unk_token_id] = UNKNOWN
+        self.compiled: dict[Any, Any] = {}  # what has been compiled for this tokenizer; see umie.constrained.literals
         self.trie = Trie()
         for token, symbols in enumerate(self.symbols):
             if symbols:
@@ -118,8 +122,10 @@ class TokenSymbols:
 
     def view(self, text: str) -> View:
         """Return a text in this tokenizer's symbols."""
-        encoded = text.encode().decode("latin-1")
         is_fast = self.tokenizer.is_fast
+        if self._keeps_text:
+            return _same(text)
+        encoded = text.encode().decode("latin-1")
         found = self.tokenizer(
             text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=is_fast, verbose=False
         )
@@ -224,7 +230,7 @@ def _latin(string: str) -> str:
 
 
 def _byte_level_table() -> dict[str, str]:
-    """Return the byte that each sign of byte-level BPE stands for: printable ones themselves, the others from 256 on."""
+    """Return the byte that each sign of byte-level BPE stands for: printable ones stand for themselves."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [code for code in range(256) if code not in set(printable)]
     return {chr(code): chr(code) for code in printable} | {
@@ -234,6 +240,8 @@ def _byte_level_table() -> dict[str, str]:
 
 def _same(text: str) -> View:
     """Return the view of a tokenizer that keeps the text as it is."""
+    if text.isascii():
+        return View(text, range(len(text)), range(1, len(text) + 1))
     starts: list[int] = []
     ends: list[int] = []
     symbols: list[str] = []

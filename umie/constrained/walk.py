@@ -6,7 +6,7 @@ an occurrence's number. States are made when they are first reached, and kept fo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from functools import cached_property
 from typing import Any, TypeAlias
 
@@ -17,10 +17,12 @@ from umie.records import Span
 from umie.tasks.grammar import RawItem, Style, occurrence_of, region_name
 
 Config: TypeAlias = tuple[Any, ...]
+Moves: TypeAlias = dict[int, list[Config]]  # the configurations behind each token
 Step: TypeAlias = tuple[Config, tuple[Any, ...]]  # a configuration and the events on the way to it
 
 _LITERAL, _LEAD, _SPAN, _CLOSE, _NUMBER, _FINAL = range(6)
 _NEVER = 1 << 30
+_SPACES = " \t\r\n"
 _DONE = "done"
 
 
@@ -28,7 +30,7 @@ class State:
     """One set of configurations.
 
     Attributes:
-        moves: the state's configurations behind each token that may come next.
+        moves: the configurations behind each token that may come next.
         slack: with at least this many tokens left, all of them may.
         distances: for each of the tokens, how many are needed from it on to end the answer, itself included.
     """
@@ -37,7 +39,7 @@ class State:
 
     def __init__(self, configs: frozenset[Config]) -> None:
         self.configs = configs
-        self.moves: dict[int, frozenset[Config]] = {}
+        self.moves: dict[int, list[Config]] = {}
         self.tokens: list[int] = []
         self.distances: list[int] = []
         self.slack = 0
@@ -50,7 +52,6 @@ class Walk:
         symbols: of the tokenizer.
         literals: of the task's output style.
         style: the output style.
-        view: the record's text in the tokenizer's symbols.
         text: the record's text.
         pair: the strings of the head and the tail, where the query asks about a pair.
     """
@@ -60,19 +61,20 @@ class Walk:
         symbols: TokenSymbols,
         literals: Literals,
         style: Style,
-        view: View,
         text: str,
         pair: tuple[str, str] | None = None,
     ) -> None:
         self._symbols = symbols
         self._literals = literals
         self._style = style
-        self._view = view
         self._text = text
         self._pair = pair
         self._escaped = style.escaped
         self._parts_signs = literals.closing[:1] == " " or bool(symbols.tail)  # whether a space stands before any sign
         self._after = self._closure((_LITERAL, literals.later))
+        self._breaks = {"|", *literals.closing[:1]} if self._escaped else set(literals.closing[:1])
+        if not literals.closing:
+            self._breaks.update(literals.later.children)
         self._states: dict[frozenset[Config], State] = {}
         self._rest = literals.num_ending_tokens + 1  # tokens that end an answer behind an item
         self._distances: dict[Config, int] = {(_LITERAL, literals.later): self._rest}
@@ -86,6 +88,10 @@ class Walk:
             node.tokens, node.children = literals.first.tokens, literals.first.children
             node.ends, node.may_end = literals.first.ends, literals.first.may_end
         self.start = self._state(frozenset([(_LITERAL, prefix if symbols.prefix else literals.first)]))
+
+    @cached_property
+    def _view(self) -> View:
+        return self._symbols.view(self._text)
 
     @cached_property
     def _automaton(self) -> SuffixAutomaton:
@@ -108,7 +114,7 @@ class Walk:
         if token == self.end:
             return self._ended
         configs = state.moves.get(token)
-        return self._ended if configs is None else self._state(configs)
+        return self._ended if configs is None else self._state(frozenset(configs))
 
     def read(self, tokens: Iterable[int]) -> str:
         """Return the answer that some tokens spell, as its style writes it; an item that was cut off is left out.
@@ -149,18 +155,13 @@ class Walk:
 
     def _expand(self, state: State) -> None:
         """Find the tokens that may come next and how far each is from the end."""
-        reached: dict[int, set[Config]] = {}
+        moves: Moves = {}
         for config in state.configs:
-            for token, configs in self._token_moves(config):
-                known = reached.get(token)
-                if known is None:
-                    reached[token] = set(configs)
-                else:
-                    known.update(configs)
-        for token, configs in reached.items():
-            needed = min(self._distance(config) for config in configs)
+            self._add_moves(config, moves)
+        for token, configs in moves.items():
+            needed = min(map(self._distance, configs))
             if needed < _NEVER:
-                state.moves[token] = frozenset(configs)
+                state.moves[token] = configs
                 state.tokens.append(token)
                 state.distances.append(needed + 1)
         if not state.configs or any(self._may_end(config) for config in state.configs):
@@ -168,43 +169,66 @@ class Walk:
             state.distances.append(1)
         state.slack = max(state.distances, default=0)
 
-    def _token_moves(self, config: Config) -> Iterator[tuple[int, Iterable[Config]]]:
+    def _add_moves(self, config: Config, moves: Moves) -> None:
+        """Add the tokens that may come behind a configuration, and where they lead."""
+        trie = self._symbols.trie
         if config[0] == _LITERAL and config[1].tokens:
             for token, node in config[1].tokens.items():
-                yield token, self._closure((_LITERAL, node))
+                moves.setdefault(token, []).extend(self._closure((_LITERAL, node)))
         elif config[0] == _LEAD and self._symbols.lead:
-            child = self._symbols.trie.children.get(self._symbols.lead)
+            child = trie.children.get(self._symbols.lead)
             if child is not None:
-                yield from self._walk(child, (_SPAN, 0, 0, False, True))
                 for token in child.tokens:
-                    yield token, ((_SPAN, 0, 0, False, True),)
+                    moves.setdefault(token, []).append((_SPAN, 0, 0, False, True))
+                self._add_span(child, 0, 0, True, moves)
         elif config[0] == _LEAD:
-            yield from self._walk(self._symbols.trie, (_SPAN, 0, 0, False, True))
+            self._add_span(trie, 0, 0, True, moves)
+        elif config[0] == _SPAN and not config[3]:
+            self._add_span(trie, config[1], config[2], config[4], moves)
         else:
-            yield from self._walk(self._symbols.trie, config)
+            self._add(trie, config, moves)
 
-    def _walk(self, node: Trie, config: Config) -> Iterator[tuple[int, Iterable[Config]]]:
-        """Yield every token below a node of the tree that fits behind a configuration, and where it leads."""
-        children = node.children
-        for symbol in self._next_symbols(config, children):
-            child = children[symbol]
+    def _add(self, node: Trie, config: Config, moves: Moves) -> None:
+        """Add every token below a node of the tree that fits behind a configuration."""
+        for symbol, child in node.children.items():
             for reached, _ in self._steps(config, symbol):
-                for token in child.tokens:
-                    yield token, (reached,)
-                if child.children:
-                    yield from self._walk(child, reached)
+                self._add_child(child, reached, moves)
 
-    def _next_symbols(self, config: Config, children: dict[str, Trie]) -> Iterable[str]:
-        """Return those symbols of ``children`` that may follow; in a span, from the smaller side."""
-        if config[0] != _SPAN:
-            return [symbol for symbol in children if self._steps(config, symbol)]
-        following = self._automaton.next[config[1]]
-        if len(following) < len(children):
-            candidates = {*following, *self._literals.closing[:1], *self._escaped}
-            if not self._literals.closing:
-                candidates.update(*(after[1].children for after in self._after if after[0] == _LITERAL))
-            return [symbol for symbol in candidates if symbol in children]
-        return list(children)
+    def _add_child(self, child: Trie, reached: Config, moves: Moves) -> None:
+        for token in child.tokens:
+            moves.setdefault(token, []).append(reached)
+        if child.children:
+            self._add(child, reached, moves)
+
+    def _add_span(self, node: Trie, place: int, missing: int, at_space: bool, moves: Moves) -> None:
+        """As ``_add`` in a span, from the smaller side: what the text goes on with, or what the tokens do."""
+        following, children = self._automaton.next[place], node.children
+        fewer = following if len(following) < len(children) else children
+        for symbol in fewer:
+            child, reached = children.get(symbol), following.get(symbol)
+            if child is None or reached is None or symbol in self._escaped:
+                continue
+            is_inner = "\x80" <= symbol < "\xc0"
+            if is_inner != bool(missing) or (not place and symbol.isspace()):
+                continue
+            left = missing - 1 if is_inner else _num_following(symbol)
+            is_space = symbol in _SPACES
+            if child.tokens:
+                config = (_SPAN, reached, left, False, is_space)
+                for token in child.tokens:
+                    known = moves.get(token)
+                    if known is None:
+                        moves[token] = [config]
+                    else:
+                        known.append(config)
+            if child.children:
+                self._add_span(child, reached, left, is_space, moves)
+        for symbol in self._breaks:
+            broken = children.get(symbol)
+            if broken is not None:
+                for config, _ in self._span_steps(place, missing, False, at_space, symbol):
+                    if config[0] != _SPAN or config[3]:
+                        self._add_child(broken, config, moves)
 
     def _steps(self, config: Config, symbol: str) -> list[Step]:
         """Return where a symbol leads from a configuration; nowhere, where it may not come."""
@@ -250,9 +274,9 @@ class Walk:
             return steps
         if is_inner:
             missing -= 1
-        elif "\xc0" <= symbol < "\u0100":
-            missing = 1 + (symbol >= "\xe0") + (symbol >= "\xf0")
-        steps.append(((_SPAN, reached, missing, False, symbol in " \t\r\n"), (symbol,)))
+        else:
+            missing = _num_following(symbol)
+        steps.append(((_SPAN, reached, missing, False, symbol in _SPACES), (symbol,)))
         return steps
 
     def _close_steps(self, position: int, count: int, symbol: str) -> list[Step]:
@@ -325,16 +349,9 @@ class Walk:
     def _find_distance(self, config: Config) -> int:
         if self._may_end(config):
             return 1
-        closed = self._literals.num_closing_tokens + self._rest
         if config[0] == _SPAN and self._is_whole(config):
-            return closed
-        floor = 1 + (closed if config[0] in (_LEAD, _SPAN) else 0)
-        best = _NEVER
-        for _, configs in self._token_moves(config):
-            best = min(best, 1 + min(map(self._distance, configs), default=_NEVER))
-            if best <= floor:
-                break
-        return best
+            return self._literals.num_closing_tokens + self._rest
+        return min(self._state(frozenset((config,))).distances, default=_NEVER)
 
     def _items(self, events: Iterable[Any]) -> list[RawItem]:
         """Return the completed items that the events of a path tell of."""
@@ -373,3 +390,8 @@ class Walk:
         for _ in range(number - 1):
             found = self._view.symbols.find(spelt, found + 1)
         return self._view.span(found, found + len(spelt))
+
+
+def _num_following(symbol: str) -> int:
+    """Return how many bytes follow the first byte of a character."""
+    return 1 + (symbol >= "\xe0") + (symbol >= "\xf0") if "\xc0" <= symbol < "\u0100" else 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -11,6 +12,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from umie import decoders, encoders
 from umie import fusion as fusions
 from umie import tasks as all_tasks
+from umie.constrained import encode
 from umie.data.synthetic import SyntheticConfig, scenes
 from umie.decoders.t5 import PRESETS, check_source
 from umie.errors import UmieError, check_keys
@@ -60,11 +62,18 @@ def compose(
     parts = resolve_parts(encoder, fusion, decoder)
     if tokenizer is None:
         tokenizer = default_tokenizer(parts["decoder"])
+    tokenizer = _with_markers(tokenizer, tasks or {})
     if parts["decoder"].get("source") == "tiny" and parts["decoder"].get("config") is None:
         overrides = {"vocab_size": len(tokenizer), **parts["decoder"].get("overrides", {})}
         parts["decoder"] = {**parts["decoder"], "overrides": overrides}
     config = UmieConfig(**parts, visual_embedding=dict(visual_embedding or {}))
     model = UmieModel(config)
+    size = model.decoder.vocab_size
+    if size is not None and len(tokenizer) > size:
+        raise UmieError(
+            f"the tokenizer has {len(tokenizer)} tokens and the decoder {size} rows for them: give a decoder with more "
+            "(overrides: vocab_size), or another tokenizer; the styles 'paper' and 'released' may add tokens"
+        )
     model.load_part_weights()
     model.eval()
     processor = UmieProcessor(tokenizer, parts["encoder"], tasks, **processor_options)
@@ -106,6 +115,21 @@ def default_tokenizer(decoder: Mapping[str, Any]) -> PreTrainedTokenizerBase:
                 f"decoder {source!r}: its tokenizer cannot be read: {str(error).splitlines()[0]}"
             ) from error
     return train_tokenizer(_embedded_texts(), EMBEDDED_VOCAB_SIZE)
+
+
+def _with_markers(
+    tokenizer: PreTrainedTokenizerBase, task_options: Mapping[str, Mapping[str, Any]]
+) -> PreTrainedTokenizerBase:
+    """Return a tokenizer that can write what the tasks' output styles write: T5's has no ``<`` for ``<spot>``."""
+    markers: dict[str, None] = {}
+    for name, options in task_options.items():
+        markers |= dict.fromkeys(all_tasks.registry.build(name, **options).style.markers)
+    lacking = [marker for marker in markers if tokenizer.unk_token_id in encode(tokenizer, marker)]
+    lacking = [marker for marker in lacking if marker not in tokenizer.get_vocab()]
+    if lacking:
+        tokenizer = copy.deepcopy(tokenizer)  # the caller's stays as it is
+        tokenizer.add_tokens(lacking, special_tokens=True)
+    return tokenizer
 
 
 def tokenizer_texts(records: Iterable[Record], tasks: Iterable[Task[Any]]) -> Iterator[str]:

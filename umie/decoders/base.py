@@ -43,6 +43,11 @@ class Decoder(nn.Module, ABC):
     def widths(self) -> Mapping[str, int]:
         """``d_model``, ``num_heads``, ``head_dim`` and ``d_ff``, which fusion modules are built with."""
 
+    @property
+    def vocab_size(self) -> int | None:
+        """How many tokens the decoder can tell apart; None where it does not say."""
+        return None
+
     @abstractmethod
     def saved_options(self) -> dict[str, Any]:
         """Return the options that rebuild this decoder's shape without its source at hand."""

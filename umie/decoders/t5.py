@@ -125,6 +125,12 @@ class T5Decoder(Decoder):
             "d_ff": config.d_ff,
         }
 
+    @property
+    def vocab_size(self) -> int:
+        """Rows of the embedding."""
+        size: int = self.seq2seq.config.vocab_size
+        return size
+
     def saved_options(self) -> dict[str, Any]:
         """Return the source, for the record, and the full configuration."""
         return {"source": self.config.source, "config": _to_dict(self.seq2seq.config)}

@@ -1,0 +1,137 @@
+"""Constrained decoding against free decoding, in time per batch of 16 queries, on answers as they are annotated.
+
+The weights are random, so a bias leads every mode to the annotated answers: all of them decode the same tokens, and the
+bias costs each the same. Real tweets and news are used where they are at hand, the embedded set elsewhere.
+
+Run: ``pytest benchmarks/decoders --benchmark-only --benchmark-columns=median,iqr,rounds``
+"""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import LogitsProcessor
+
+from umie import data
+from umie.composition import compose, tokenizer_texts
+from umie.constrained import Constraint
+from umie.data.synthetic import SyntheticConfig, scenes
+from umie.decoders._jump_forward import generate
+from umie.decoders._t5_steps import T5Steps
+from umie.tasks import registry as tasks
+from umie.tokenization import train_tokenizer
+
+BATCH, NEW_TOKENS = 16, 128
+torch.set_num_threads(1)  # steps are short: more threads wait for each other
+SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
+REAL = {
+    "mner": ("twitter", "twitter2017/test.txt"),
+    "mre": ("mnre", "mnre_v2/test.txt"),
+    "med": ("m2e2", "m2e2/text_multimedia_event.json"),
+    "meae": ("m2e2", "m2e2/text_multimedia_event.json"),
+}
+MODES = ("free", "constrained", "constrained_steps", "jump_forward")
+
+
+def records(task, count):
+    """Return records with an answer: of the published set, or drawn."""
+    name, file = REAL[task]
+    if (SHARED / file).exists():
+        read = data.read(name, SHARED / file)
+        return list(itertools.islice((record for record in read if _is_answered(record, task)), count)), file
+    drawn = (scene.record for scene in scenes(SyntheticConfig(test=3 * count), "test"))
+    return list(itertools.islice((record for record in drawn if record.annotated_for(task)), count)), "embedded"
+
+
+def _is_answered(record, task):
+    return any(query.target for query in tasks.build(task, labels=_labels(record, task)).queries(record))
+
+
+def _labels(record, task):
+    return (record.labels or {}).get(task)
+
+
+class Leading(LogitsProcessor):
+    """Adds so much to the annotated next token that it wins."""
+
+    def __init__(self, answers):
+        self.answers = answers
+
+    def __call__(self, input_ids, scores):
+        place = input_ids.shape[1] - 1
+        scores[torch.arange(len(scores)), [answer[min(place, len(answer) - 1)] for answer in self.answers]] += 1e4
+        return scores
+
+
+class LedSteps:
+    """The decoder's steps with the same lead."""
+
+    def __init__(self, steps, answers):
+        self.steps, self.answers, self.places = steps, answers, [-1] * len(answers)
+
+    def feed(self, tokens):
+        logits = self.steps.feed(tokens)
+        self.places = [place + len(row) for place, row in zip(self.places, tokens, strict=True)]
+        best = [answer[min(place, len(answer) - 1)] for place, answer in zip(self.places, self.answers, strict=True)]
+        logits[torch.arange(len(logits)), best] += 1e4
+        return logits
+
+    def keep(self, rows):
+        self.steps.keep(rows)
+        self.answers = [self.answers[row] for row in rows]
+        self.places = [self.places[row] for row in rows]
+
+
+@pytest.fixture(scope="module", params=["tiny", "flan-t5-small", "flan-t5-base"])
+def shape(request):
+    """A decoder of random weights with a tokenizer trained on the texts at hand."""
+    torch.manual_seed(0)
+    found = {task: records(task, 64) for task in REAL}
+    built = {task: tasks.build(task, labels=_labels(found[task][0][0], task)) for task in REAL}
+    texts = [text for task in REAL for text in tokenizer_texts(found[task][0], [built[task]])]
+    tokenizer = train_tokenizer(texts, 4096)
+    model, processor = compose(fusion="text_only", decoder=request.param, tokenizer=tokenizer)
+    return request.param, model, processor, found, built
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("task", list(REAL))
+@torch.no_grad()
+def test_decoding(benchmark, shape, task, mode):
+    name, model, processor, found, built = shape
+    drawn, source = found[task]
+    asked = [(record, query) for record in drawn for query in built[task].queries(record)][:BATCH]
+    batch = processor.collate([processor.encode_query(*pair) | processor.preprocessor.one(None) for pair in asked])
+    answers = [[token for token in row if token != -100] for row in batch["labels"].tolist()]
+    fused, _, _ = model.fuse(batch["input_ids"], batch["attention_mask"])
+    t5 = model.decoder
+
+    def run():
+        if mode == "free":
+            return t5.seq2seq.generate(
+                encoder_outputs=_encoded(fused), attention_mask=fused.mask.long(), max_new_tokens=NEW_TOKENS,
+                logits_processor=[Leading(answers)],
+            )  # fmt: skip
+        constraint = Constraint(processor.tokenizer, built[task], asked, NEW_TOKENS)
+        if mode == "constrained":
+            return t5.generate(
+                fused, constraint, jump_forward=False, max_new_tokens=NEW_TOKENS, logits_processor=[Leading(answers)]
+            )
+        steps = LedSteps(T5Steps(t5.seq2seq, fused), answers)
+        return generate(steps, constraint.walks, 0, 0, NEW_TOKENS, jump=mode == "jump_forward")
+
+    expected = [[0, *answer] for answer in answers]
+    assert [row[: len(answer)] for row, answer in zip(run().tolist(), expected, strict=True)] == expected
+    benchmark.extra_info |= {"shape": name, "task": task, "mode": mode, "data": source, "batch": BATCH}
+    benchmark.extra_info["tokens"] = sum(map(len, answers))
+    benchmark.group = f"{name}, {task}"
+    benchmark.pedantic(run, rounds=5, warmup_rounds=1)
+
+
+def _encoded(fused):
+    from transformers.modeling_outputs import BaseModelOutput
+
+    return BaseModelOutput(last_hidden_state=fused.states)

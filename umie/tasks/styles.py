@@ -59,9 +59,10 @@ class Paper(Style):
     """As the paper's Table 2 prints answers: ``Person, kids <spot> Organization, Salvation Army``.
 
     Source: UMIE, Table 2; ``Star Fox, member of, Starlink`` for a relation. It is not lossless: which of
-    several equal spans is meant, a text that spells ``<spot>``, a span ``O1`` beside a region O1, and labels
-    that differ in their first letter's case alone. An event without a trigger, which the paper does not
-    print, is its label alone.
+    several equal spans is meant, white space around a span, a string that spells ``<spot>``, a span ``O1``
+    beside a region O1; labels that differ in their first letter's case alone or of which one goes on behind
+    another with a comma; and, in a relation, repeated white space in a label. An event without a trigger,
+    which the paper does not print, is its label alone.
     """
 
     name = "paper"
@@ -99,8 +100,8 @@ class Released(Style):
     ``<extra_id_6>`` for a span that there is not: ``<extra_id_0> <extra_id_0> person <extra_id_5> kids
     <extra_id_1> <extra_id_1>``. Source: Lu et al., Unified Structure Generation (ACL 2022), Section 3.1 and
     its released format. Deviation: the relation of a pair that is asked about is a label with no span, where
-    the released data nests the tail in the head. Not lossless: which of several equal spans is meant, a text
-    that spells a sentinel, a span ``O1`` beside a region O1.
+    the released data nests the tail in the head. Not lossless: which of several equal spans is meant, white
+    space around a span, a string that spells a sentinel, a span ``O1`` beside a region O1.
     """
 
     name = "released"

@@ -1,0 +1,124 @@
+"""Random records that are hard to write and read: spans that repeat, overlap and nest, and texts full of signs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from umie.records import Argument, Entity, Event, Record, Region, Relation, Span
+from umie.tasks.base import Query, Task
+from umie.tasks.grammar import RawItem, with_occurrences
+from umie.tasks.styles import STYLES
+
+T = TypeVar("T")
+Draw = Callable[[int, int], int]  # a whole number between two, both included
+
+PIECES = (
+    "a", "a", "b", "ab", "NY", "NY", "Ann Lee", " ", " ", "  ", ", ", ",", ": ", " = ", "[", "]", "|", "[a]", "]2",
+    "<spot>", " <spot> ", "<extra_id_0>", "<extra_id_1>", " <extra_id_5> ", "<extra_id_6>", "O1", "O2", "O12", "none",
+    "é", "e\u0301", "ß", "😀", "👩\u200d👧", "日本", "\n", "\t", "\u00a0", "\u200b", "1", "23", "²", '"', "\\", "{0}", "…",
+)  # fmt: skip
+LABELS: Mapping[str, tuple[str, ...]] = {
+    "plain": ("person", "location", "none"),
+    "spaces and commas": ("arrest jail", "arrest", "arrest, jail", "place of birth", "x  y"),
+    "signs": ("a:b", "[c]", "d=e|", "O1", "😀", "|"),
+    "alike": ("Agent", "agent", "a", "a, b"),
+}  # fmt: skip
+
+
+def random_record(draw: Draw) -> tuple[Record, tuple[str, ...]]:
+    """Return a record with annotations for all tasks, and the label schema they draw from.
+
+    Args:
+        draw: where the randomness comes from: ``random.Random.randint``, or what hypothesis draws.
+    """
+
+    def choice(values: Sequence[T]) -> T:
+        return values[draw(0, len(values) - 1)]
+
+    def several(most: int, make: Callable[[], T]) -> list[T]:
+        return [make() for _ in range(draw(0, most))]
+
+    labels = LABELS[choice(tuple(LABELS))]
+    pieces = [choice(PIECES) for _ in range(draw(1, 9))]
+    text = "".join(pieces * draw(1, 2))
+    if not text.strip():
+        text += "x"
+    regions = tuple(Region((0.0, 0.0, (index + 1) / 4, 1.0)) for index in range(draw(0, 3)))
+
+    def span() -> Span:
+        start = draw(0, len(text) - 1)
+        return start, min(len(text), start + draw(1, 9))
+
+    spans = [span() for _ in range(draw(1, 5))]
+
+    def argument() -> Argument:
+        if regions and not draw(0, 2):
+            return Argument(choice(labels), region=draw(0, len(regions) - 1))
+        return Argument(choice(labels), choice(spans))
+
+    return Record(
+        text,
+        regions=regions,
+        entities=dict.fromkeys(several(4, lambda: Entity(choice(labels), choice(spans)))),
+        relations=dict.fromkeys(several(3, lambda: Relation(choice(labels), choice(spans), choice(spans)))),
+        events=several(3, lambda: Event(choice(labels), choice((None, *spans)), several(3, argument))),
+    ), labels
+
+
+def asked_about(task: Task[Any], record: Record, query: Query) -> set[Any]:
+    """Return the annotated items that the answer to a query shall hold."""
+    items = task.items(record)
+    if task.name == "med":
+        items = [replace(item, arguments=()) for item in items]
+    if task.name == "mre":
+        items = [item for item in items if (item.head, item.tail) == query.focus]
+    if task.name == "meae":
+        items = [item for item in items if (item.type, item.trigger) == (query.focus.type, query.focus.trigger)]
+    return set(items)
+
+
+def losses(task: Task[Any], record: Record, query: Query) -> set[str]:
+    """Return by which of the reasons that the style's docstring names the answer need not come back; none is none.
+
+    Args:
+        task: the task, in any output style.
+        record: the record.
+        query: the query of the task in the style ``structured``, whose target says what the items are.
+    """
+    style = task.style.name
+    if style == "structured":
+        return set()
+    forms = task.forms(record.text, query.focus, len(record.regions))
+    items, _ = STYLES["structured"].parse(query.target, forms)
+    fillers = [item.filler for item in items if item.filler is not None]
+    strings = [*fillers, *(item.label for item in items), *(forms.pair or ())]
+    spaced = [*fillers, *(forms.pair or ())] if style == "paper" else fillers
+    found = set()
+    if [item.occurrence for item in items] != [item.occurrence for item in with_occurrences(items)]:
+        found.add("which of several equal spans")
+    if any(marker in string for marker in task.style.markers for string in strings):
+        found.add("spells a marker")
+    if any(string != string.strip() for string in spaced):
+        found.add("white space around a span")
+    if any(_names_region(item, forms.num_regions) for item in items):
+        found.add("span named like a region")
+    if style == "paper" and any(_ambiguous(item, forms.labels, forms.pair is not None) for item in items):
+        found.add("labels alike")
+    return found
+
+
+def _names_region(item: RawItem, num_regions: int) -> bool:
+    names = {f"O{index + 1}" for index in range(num_regions)}
+    return not item.is_region and item.filler is not None and item.filler.strip() in names
+
+
+def _ambiguous(item: RawItem, labels: tuple[str, ...], is_pair: bool) -> bool:
+    if is_pair:
+        return item.label != " ".join(item.label.split())
+    written = item.label[:1].upper() + item.label[1:]
+    others = [other[:1].upper() + other[1:] for other in labels if other != item.label]
+    answer = written if item.filler is None else f"{written}, {item.filler}"
+    longer = [other for other in others if len(other) > len(written)]
+    return written in others or answer in others or any(answer.startswith(f"{other},") for other in longer)

@@ -7,7 +7,7 @@ import pytest
 from umie.errors import UmieError
 from umie.records import Argument, Entity, Event, Record, Region, Relation
 from umie.tasks import registry
-from umie.tasks.metrics import Counts, count_matches, f1_of, f1_standard_error, micro_f1
+from umie.tasks.metrics import Counts, count_matches, count_repeated, f1_of, f1_standard_error, micro_f1
 
 # characters:  0         1         2         3
 #              0123456789012345678901234567890123456789
@@ -152,6 +152,13 @@ def test_a_list_of_predictions_for_each_record(name: str) -> None:
 def test_counts_of_sets() -> None:
     assert count_matches({1, 2, 3}, {2, 3, 4, 5}) == Counts(true_positives=2, predicted=3, gold=4)
     assert count_matches(set(), set()) == Counts(0, 0, 0)
+
+
+def test_counts_of_keys_that_repeat() -> None:
+    assert count_repeated("aab", "abbc") == Counts(true_positives=2, predicted=3, gold=4)
+    assert count_repeated("aaa", "a") == Counts(1, 3, 1)
+    assert count_repeated("a", "aa") == Counts(1, 1, 2)
+    assert count_repeated("", "") == Counts(0, 0, 0)
 
 
 def test_f1_from_totals() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,7 +19,6 @@ from umie.errors import UmieError
 if TYPE_CHECKING:
     from umie.scoring import Line, Released, Report, Score
 
-_WITH_MACRO = ("with none", "string")  # beside each task's first figure; the JSON file has all
 
 _EXAMPLE = """
 Both files are JSONL, one record a line; predictions hold what was found in
@@ -110,10 +108,6 @@ def _numbers(score: Score) -> list[str]:
     return [_percent(score.precision), _percent(score.recall), str(score.predicted), str(score.gold)]
 
 
-def _name(line: Line) -> str:
-    return line.figure if line.average == "micro" else f"{line.figure}, {line.average}"
-
-
 def _table(title: str, first: str, *columns: str) -> Table:
     """Return a table that fits 80 columns: numbers are never cut, a long name goes on in the next line."""
     table = Table(first, title=escape(title), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
@@ -122,22 +116,19 @@ def _table(title: str, first: str, *columns: str) -> Table:
     return table
 
 
-def _parts(report: Report) -> Iterator[tuple[str, list[Line]]]:
-    """Yield a title and the lines of each task and split, macro averages of the main figures only."""
-    for task, split in dict.fromkeys((line.task, line.split) for line in report.lines):
-        lines = [line for line in report.lines if (line.task, line.split) == (task, split)]
-        main = (lines[0].figure, *_WITH_MACRO)
-        kept = [line for line in lines if line.average == "micro" or line.figure in main]
-        yield f"{task}, {split}, {lines[0].records} records", kept
+def _title(task: str, split: str, lines: list[Line]) -> str:
+    return f"{task}, {split}, {lines[0].records} records"
 
 
 def _print_scores(report: Report) -> None:
     baselines = list(dict.fromkeys((line.task, line.baseline) for line in report.lines))
-    for title, lines in _parts(report):
-        table = _table(title, "figure", "F1", "95 % interval", "P", "R", "found", "gold", "baseline")
+    for task, split, lines in report.parts():
+        table = _table(
+            _title(task, split, lines), "figure", "F1", "95 % interval", "P", "R", "found", "gold", "baseline"
+        )
         for line in lines:
             number = baselines.index((line.task, line.baseline)) + 1
-            row = [_name(line), _percent(line.score.f1), _interval(line.interval), *_numbers(line.score)]
+            row = [line.name, _percent(line.score.f1), _interval(line.interval), *_numbers(line.score)]
             table.add_row(*row, f"{_percent(line.baseline_f1)} ({number})")
         out.print(table)
     for number, (task, name) in enumerate(baselines, start=1):
@@ -146,8 +137,9 @@ def _print_scores(report: Report) -> None:
 
 
 def _print_labels(report: Report) -> None:
-    for title, lines in _parts(report):
-        table = _table(f"{title}, {lines[0].figure}", "label", "F1", "95 % interval", "P", "R", "found", "gold")
+    for task, split, lines in report.parts():
+        title = f"{_title(task, split, lines)}, {lines[0].figure}"
+        table = _table(title, "label", "F1", "95 % interval", "P", "R", "found", "gold")
         for label, (score, edges) in lines[0].labels.items():
             table.add_row(escape(label), _percent(score.f1), _interval(edges), *_numbers(score))
         out.print(table)
@@ -155,12 +147,12 @@ def _print_labels(report: Report) -> None:
 
 def _print_comparison(report: Report, predictions: Path, other: Path) -> None:
     _say(f"A is {predictions}, B is {other}; two-sided p: paired bootstrap, approximate randomisation")
-    for title, lines in _parts(report):
-        table = _table(title, "figure", "A", "B", "A - B", "95 % interval", "p boot", "p rand")
+    for task, split, lines in report.parts():
+        table = _table(_title(task, split, lines), "figure", "A", "B", "A - B", "95 % interval", "p boot", "p rand")
         for line in lines:
             if line.versus is not None:
                 versus = line.versus
-                row = [_name(line), _percent(line.score.f1), _percent(versus.other), f"{100 * versus.difference:+.1f}"]
+                row = [line.name, _percent(line.score.f1), _percent(versus.other), f"{100 * versus.difference:+.1f}"]
                 row += [_interval(versus.interval), f"{versus.p_bootstrap:.4f}", f"{versus.p_randomisation:.4f}"]
                 table.add_row(*row)
         out.print(table)

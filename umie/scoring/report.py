@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -9,6 +10,8 @@ from umie.errors import UmieError
 from umie.scoring.released import Released
 from umie.scoring.resampling import LEVEL
 from umie.scoring.sheet import Score
+
+_WITH_MACRO = ("with none", "string")  # beside each task's first figure; the JSON form has all
 
 
 class Versus(NamedTuple):
@@ -61,6 +64,11 @@ class Line:
     labels: dict[str, tuple[Score, tuple[float, float]]]
     versus: Versus | None = None
 
+    @property
+    def name(self) -> str:
+        """The figure and, where it is not micro, the average."""
+        return self.figure if self.average == "micro" else f"{self.figure}, {self.average}"
+
 
 @dataclass(frozen=True)
 class Report:
@@ -77,6 +85,13 @@ class Report:
     released: list[Released]
     resamples: int
     seed: int
+
+    def parts(self) -> Iterator[tuple[str, str, list[Line]]]:
+        """Yield task, split and lines of what belongs in one table; macro averages of the main figures only."""
+        for task, split in dict.fromkeys((line.task, line.split) for line in self.lines):
+            lines = [line for line in self.lines if (line.task, line.split) == (task, split)]
+            main = (lines[0].figure, *_WITH_MACRO)
+            yield task, split, [line for line in lines if line.average == "micro" or line.figure in main]
 
     def line(self, task: str, figure: str, average: str = "micro", split: str | None = None) -> Line:
         """Return one line; without a split the first that has the figure."""

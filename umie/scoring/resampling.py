@@ -41,17 +41,21 @@ def bootstrap_sums(counts: NDArray[np.float64], resamples: int, seed: int) -> ND
 
 
 def interval(values: NDArray[np.float64]) -> tuple[float, float]:
-    """Return the percentile interval that holds 95 % of the values."""
-    low, high = np.percentile(values, [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
+    """Return the percentile interval that holds 95 % of the values; NaN, of a resample with nothing in it, is none."""
+    defined = values[~np.isnan(values)]
+    if not len(defined):
+        return 0.0, 0.0
+    low, high = np.percentile(defined, [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
     return float(low), float(high)
 
 
 def bootstrap_p(differences: NDArray[np.float64]) -> float:
     """Return the two-sided p of a paired bootstrap: twice the smaller share of differences on one side of 0.
 
-    A difference of 0 counts on both sides; 1 is added to both counts and to the number of resamples, so that p
-    is never 0.
+    A difference of 0 counts on both sides, NaN on none; 1 is added to both counts and to the number of
+    resamples, so that p is never 0.
     """
+    differences = differences[~np.isnan(differences)]
     below = int((differences <= _ROUNDING).sum())
     above = int((differences >= -_ROUNDING).sum())
     return min(1.0, 2 * (min(below, above) + 1) / (len(differences) + 1))

@@ -59,7 +59,8 @@ def score_answers(
     for task in tasks or ():
         if task not in TASKS:
             raise UnknownNameError("task", task, TASKS)
-    chosen = tuple(tasks) if tasks else annotated_tasks(gold)
+    annotated = annotated_tasks(gold)
+    chosen = tuple(tasks) if tasks else annotated
     if not chosen:
         raise UmieError("gold is annotated for no task: give --task, or a file with annotation")
     lines: list[Line] = []
@@ -70,7 +71,7 @@ def score_answers(
             for row, record in enumerate(gold)
             if record.annotated_for(task) and (split == ALL or split_of(record) == split)
         ]
-        if not rows:
+        if not rows or task not in annotated:
             among = "" if split == ALL else f" of the split {split!r}"
             raise UmieError(f"no record{among} of gold is annotated for {task!r}: choose another --task or --split")
         lines += _lines(task, split, gold, answers, other, train, rows, resamples, seed)
@@ -106,17 +107,16 @@ def _lines(
     wanted = [gold[row] for row in rows]
     sides = [[side[row] for row in rows] for side in ([answers] if other is None else [answers, other])]
     groups = list(_groups(task, split, wanted))
+    guesses: dict[str, list[Record]] = {}
     for figure in figures_of(task):
-        usable = [
-            side for side in sides if figure.strings or not any(task in answer.strings for answer in side)
-        ]  # without offsets strings are all there is to compare
-        if not usable or usable[0] is not sides[0]:
+        usable = [side for side in sides if figure.strings or not _is_loose(task, side)]
+        if not usable or usable[0] is not sides[0]:  # without offsets, strings are all there is to compare
             continue
-        tallies = [
-            [_tally(figure, answer, record) for answer, record in zip(side, wanted, strict=True)] for side in usable
-        ]
+        tallies = [list(map(_tally, [figure] * len(rows), side, wanted)) for side in usable]
         baseline = baseline_of(task, figure.name, wanted, train)
-        guessed = [figure.count(baseline.answer(record), record) for record in wanted]
+        if baseline.name not in guesses:
+            guesses[baseline.name] = [baseline.answer(record) for record in wanted]
+        guessed = list(map(figure.count, guesses[baseline.name], wanted))
         for name, members in groups:
             if figure.split not in (None, name):
                 continue
@@ -126,7 +126,7 @@ def _lines(
             guess = Sheet.of([guessed[row] for row in members])
             sums = [bootstrap_sums(_columns(sheet), resamples, seed) for sheet in sheets]
             for average in AVERAGES if sheets[0].has_labels else AVERAGES[:1]:
-                values = [_f1(total, sheet, average) for total, sheet in zip(sums, sheets, strict=True)]
+                values = [_f1(total, len(sheet.labels), average) for total, sheet in zip(sums, sheets, strict=True)]
                 yield Line(
                     task=task,
                     figure=figure.name,
@@ -166,8 +166,10 @@ def _columns(sheet: Sheet) -> NDArray[np.float64]:
     return sheet.counts.reshape(len(sheet.counts), -1)
 
 
-def _f1(sums: NDArray[np.float64], sheet: Sheet, average: str) -> NDArray[np.float64]:
-    values: NDArray[np.float64] = ratios(sums.reshape(len(sums), len(sheet.labels), 3), average)[2]
+def _f1(sums: NDArray[np.float64], labels: int, average: str) -> NDArray[np.float64]:
+    """Return the F1 of each row of sums; NaN where nothing is predicted and nothing annotated."""
+    by_label = sums.reshape(len(sums), labels, 3)
+    values: NDArray[np.float64] = np.where(by_label.any(axis=(1, 2)), ratios(by_label, average)[2], np.nan)
     return values
 
 
@@ -176,7 +178,7 @@ def _labels(sheet: Sheet, sums: NDArray[np.float64]) -> dict[str, tuple[Score, t
         return {}
     by_label = sums.reshape(len(sums), len(sheet.labels), 3)
     return {
-        label: (score, interval(ratios(by_label[:, index : index + 1], "micro")[2]))
+        label: (score, interval(_f1(by_label[:, index], 1, "micro")))
         for index, (label, score) in enumerate(sheet.by_label().items())
     }
 
@@ -186,7 +188,7 @@ def _versus(
 ) -> Versus:
     first, second = _aligned(*sheets)
     swapped = swapped_sums(_columns(first), _columns(second), resamples, seed)
-    one, two = (_f1(sums, sheet, average) for sums, sheet in zip(swapped, (first, second), strict=True))
+    one, two = (np.nan_to_num(_f1(sums, len(first.labels), average)) for sums in swapped)  # as the score has it: 0
     mine, theirs = (sheet.score(average).f1 for sheet in sheets)
     differences = values[0] - values[1]
     return Versus(

@@ -1,0 +1,94 @@
+"""What a system without a model would score."""
+
+import pytest
+
+from umie.records import Argument, Entity, Event, Record, Region, Relation
+from umie.scoring.baselines import baseline_of, find_mentions, memorised, most_frequent
+
+HALF, WHOLE = Region((0, 0, 0.5, 1)), Region((0, 0, 1, 1))
+
+
+def test_the_most_frequent_label_and_the_first_among_equals():
+    assert most_frequent(["b", "a", "b"]) == "b"
+    assert most_frequent(["b", "a"]) == "a"
+    assert most_frequent([]) is None
+
+
+def test_mentions_are_found_as_words_the_longest_first_without_overlaps():
+    known = memorised(
+        [("New York", "loc"), ("New York Times", "org"), ("York", "per"), ("York", "per"), ("York", "loc")]
+    )
+    text = "The New  York Times of New York and York , NewYork"
+    assert [(label, text[slice(*span)]) for label, span in find_mentions(text, known)] == [
+        ("org", "New  York Times"),
+        ("loc", "New York"),
+        ("per", "York"),
+    ]
+    assert list(find_mentions("", known)) == list(find_mentions(text, {})) == []
+
+
+def test_entities_are_memorised_from_train_and_nothing_without():
+    gold = [Record("Rome and Ann", entities=(Entity("loc", (0, 4)), Entity("per", (9, 12))))]
+    train = [Record("in Rome", entities=(Entity("loc", (3, 7)),)), Record("Rome", entities=(), tasks=("mre",))]
+    baseline = baseline_of("mner", "strict", gold, train)
+    assert baseline.name == "mentions of train"
+    assert baseline.answer(gold[0]).entities == (Entity("loc", (0, 4), "Rome"),)
+    nothing = baseline_of("mner", "strict", gold, None)
+    assert nothing.name == "nothing"
+    assert nothing.answer(gold[0]).entities == ()
+
+
+def test_the_most_frequent_relation_is_none_only_where_none_counts():
+    record = Record(
+        "a b c d",
+        relations=(
+            *(Relation(name, (0, 1), (2, 3)) for name in ("none", "peer")),
+            *(Relation("None", (0, 1), (end, end + 1)) for end in (4, 6)),
+        ),
+    )
+    strict = baseline_of("mre", "strict", [record], None)
+    assert strict.name == "always 'peer', most frequent in gold"
+    assert strict.answer(record).relations == tuple(Relation("peer", (0, 1), (end, end + 1)) for end in (2, 4, 6))
+    assert baseline_of("mre", "with none", [record], None).name == "always 'none', most frequent in gold"
+    train = [Record("a b", relations=(Relation("couple", (0, 1), (2, 3)),))]
+    assert baseline_of("mre", "strict", [record], train).name == "always 'couple', most frequent in train"
+    assert baseline_of("mre", "strict", [Record("a")], None).name == "nothing"
+
+
+def test_events_without_and_with_training_records():
+    gold = [Record("they met", image="1.jpg", events=(Event("meet", (5, 8)), Event("meet"), Event("die")))]
+    plain = baseline_of("med", "strict", gold, None)
+    assert plain.name == "always 'meet' without trigger, most frequent in gold"
+    assert plain.answer(gold[0]).events == (Event("meet"),)
+    train = [
+        Record("he met", events=(Event("contact", (3, 6)),)),
+        Record("", image="2.jpg", events=(Event("die"),) * 2),
+    ]
+    learnt = baseline_of("med", "strict", gold, train)
+    assert learnt.answer(gold[0]).events == (Event("contact", (5, 8)),)
+    assert learnt.answer(Record("", image="3.jpg")).events == (Event("die"),)
+    assert "pictures 'die'" in learnt.name
+
+
+def test_arguments_take_the_events_of_gold_and_say_so():
+    event = Event("attack", (0, 1), (Argument("Target", region=0), Argument("Place", (2, 3))))
+    gold = [Record("a b", image="1.jpg", regions=(HALF, WHOLE), events=(event,))]
+    plain = baseline_of("meae", "strict", gold, None)
+    assert plain.name == "gold events; every region 'Target', most frequent in gold"
+    assert plain.answer(gold[0]).events == (
+        Event("attack", (0, 1), (Argument("Target", region=0), Argument("Target", region=1))),
+    )
+    train = [Record("x b", events=(Event("attack", (0, 1), (Argument("Origin", (2, 3)),)), Event("die", (0, 1))))]
+    learnt = baseline_of("meae", "strict", gold, train)
+    assert learnt.name == "gold events; arguments of train"
+    assert learnt.answer(gold[0]).events == (Event("attack", (0, 1), (Argument("Origin", (2, 3)),)),)
+
+
+@pytest.mark.parametrize(("task", "kind"), [("mner", "entities"), ("med", "events")])
+def test_a_baseline_from_train_does_not_look_at_gold(task, kind):
+    bare = Record("a b", image="1.jpg", regions=(HALF,))
+    told = Record("a b", bare.image, bare.regions, entities=(Entity("z", (2, 3)),), events=(Event("z", (0, 1)),))
+    train = [Record("a b", entities=(Entity("x", (0, 1)),), events=(Event("y", (2, 3)),))]
+    baseline = baseline_of(task, "strict", [told], train)
+    assert len(getattr(baseline.answer(bare), kind)) == 1
+    assert getattr(baseline.answer(bare), kind) == getattr(baseline.answer(told), kind)

@@ -1,0 +1,200 @@
+"""Whole evaluations: which figures there are for which records, and what stands beside each."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+from umie.errors import UmieError, UnknownNameError
+from umie.records import Argument, Entity, Event, Record, Region, Relation
+from umie.scoring import FIGURES, SPLITS, Answer, score_answers, split_of, to_json
+
+TEXT = "Ann met Bob in Rome"
+ANN, MET, BOB, ROME = (0, 3), (4, 7), (8, 11), (15, 19)
+
+
+def answers(records):
+    return [Answer(record) for record in records]
+
+
+def evaluate(gold, predicted=None, **options):
+    return score_answers(gold, answers(gold if predicted is None else predicted), resamples=100, **options)
+
+
+NAMES = [Record(TEXT, entities=(Entity("per", ANN), Entity("loc", ROME)), tasks=("mner",))] * 2
+PAIRS = [Record(TEXT, relations=(Relation("peer", ANN, BOB), Relation("none", ANN, ROME)), tasks=("mre",))]
+TEXT_ONLY = Record(TEXT, events=(Event("meet", MET, (Argument("Place", ROME),)),), tasks=("med", "meae"))
+REGIONS = (Region((0, 0, 0.5, 1)), Region((0.5, 0, 1, 1)))
+IMAGE_ONLY = Record("", "1.jpg", REGIONS, events=(Event("meet", None, (Argument("Entity", region=0),)),))
+BOTH = replace(TEXT_ONLY, image="1.jpg", regions=REGIONS, events=(*TEXT_ONLY.events, *IMAGE_ONLY.events))
+EVENTS = [TEXT_ONLY, replace(IMAGE_ONLY, tasks=("med", "meae")), BOTH]
+
+
+def test_scoring_loads_no_torch():
+    code = (
+        "import sys, umie.scoring, umie.scoring.plot; sys.exit('torch' in sys.modules or 'matplotlib' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_tasks_are_those_that_gold_is_annotated_for():
+    report = evaluate([*NAMES, *PAIRS, *EVENTS])
+    assert list(dict.fromkeys(line.task for line in report.lines)) == ["mner", "mre", "med", "meae"]
+    assert [line.records for line in report.lines if line.name == "strict"] == [2, 1, 3, 1, 1, 1, 3, 1, 1, 1]
+    unnamed = [replace(record, tasks=None) for record in PAIRS]
+    assert {line.task for line in evaluate(unnamed).lines} == {"mre"}
+
+
+def test_records_of_other_tasks_are_passed_over():
+    """A record that is not annotated for names says nothing against a system that finds some there."""
+    gold = [*NAMES, Record(TEXT, tasks=("mre",))]
+    predicted = [*NAMES, Record(TEXT, entities=(Entity("per", ANN),))]
+    assert evaluate(gold, predicted, tasks=["mner"]).line("mner", "strict").score.f1 == 1
+    gold[2] = Record(TEXT, tasks=("mner",))
+    assert evaluate(gold, predicted).line("mner", "strict").score.precision == 4 / 5
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"tasks": ["ner"]}, "Unknown task 'ner'. Did you mean 'mner'"),
+        ({"split": "image"}, "Unknown split 'image'"),
+        ({"tasks": ["mner", "mre"]}, "no record of gold is annotated for 'mre'"),
+        ({"split": "image-only"}, "no record of the split 'image-only' of gold is annotated for 'mner'"),
+    ],
+)
+def test_what_cannot_be_scored_is_refused(options, message):
+    with pytest.raises(UmieError, match=message):
+        evaluate(NAMES, **options)
+
+
+def test_gold_without_annotation_is_refused():
+    with pytest.raises(UmieError, match="annotated for no task"):
+        evaluate([Record(TEXT)])
+
+
+def test_the_error_of_an_unknown_task_is_one_of_names():
+    with pytest.raises(UnknownNameError):
+        evaluate(NAMES, tasks=["xyz"])
+
+
+def test_splits_are_told_by_text_and_picture():
+    assert [split_of(record) for record in EVENTS] == ["text-only", "image-only", "multimedia"]
+
+
+def test_every_split_has_its_own_lines_beside_all():
+    predicted = [replace(TEXT_ONLY, events=()), EVENTS[1], BOTH]
+    report = evaluate(EVENTS, predicted)
+    f1 = {name: report.line("med", "strict", split=name).score.f1 for name in SPLITS}
+    assert f1 == {"text-only": 0, "image-only": 1, "multimedia": 1}
+    assert report.line("med", "strict", split="all").score == pytest.approx((1, 3 / 4, 6 / 7, 3, 3, 4))
+    assert {line.split for line in report.lines if line.figure == "text or picture"} == {"multimedia"}
+
+
+def test_one_split_can_be_chosen_and_one_alone_is_called_by_its_name():
+    chosen = evaluate(EVENTS, split="image-only")
+    alone = evaluate(EVENTS[1:2])
+    for report in (chosen, alone):
+        assert {line.split for line in report.lines} == {"image-only"}
+        assert report.line("med", "strict").records == 1
+    assert chosen.lines == alone.lines
+
+
+def test_figures_about_nothing_are_left_out_but_the_first_stays():
+    names = [line.figure for line in evaluate([TEXT_ONLY]).lines if line.task == "meae" and line.average == "micro"]
+    assert names == ["strict", "textual", "by type", "textual by type", "string"]
+    empty = evaluate([Record(TEXT, tasks=("mner",))])
+    assert [(line.figure, line.score.f1, line.interval) for line in empty.lines] == [("strict", 0, (0, 0))]
+
+
+def test_perfect_predictions_are_perfect_in_every_figure():
+    report = evaluate([*NAMES, *PAIRS, *EVENTS])
+    assert {(line.score.precision, line.score.recall, line.score.f1) for line in report.lines} == {(1, 1, 1)}
+    assert {line.interval for line in report.lines} == {(1, 1)}
+    assert {(line.task, line.figure) for line in report.lines} == {(figure.task, figure.name) for figure in FIGURES}
+
+
+def test_a_resample_with_nothing_in_it_says_nothing():
+    """One of ten records holds the only picture: a third of the resamples lack it, and do not count as 0."""
+    gold = [replace(IMAGE_ONLY, tasks=("meae",)), *[Record("", "2.jpg", tasks=("meae",))] * 9]
+    assert evaluate(gold).line("meae", "visual instance").interval == (1, 1)
+
+
+def test_intervals_baselines_and_labels_stand_beside_the_score():
+    gold = [Record(TEXT, entities=(Entity("per", ANN),))] * 20 + [Record(TEXT, entities=(Entity("loc", ROME),))] * 20
+    predicted = [replace(record, entities=record.entities * (place % 2)) for place, record in enumerate(gold)]
+    train = [Record("Ann", entities=(Entity("per", (0, 3)),))]
+    line = evaluate(gold, predicted, train=train, seed=1).line("mner", "strict")
+    assert line.score.f1 == pytest.approx(2 / 3)
+    assert line.interval[0] < 2 / 3 < line.interval[1]
+    assert (line.baseline, line.baseline_f1) == ("mentions of train", pytest.approx(2 * 20 / (40 + 40)))
+    assert {label: score.f1 for label, (score, _) in line.labels.items()} == pytest.approx({"loc": 2 / 3, "per": 2 / 3})
+    assert line.interval[0] > line.labels["loc"][1][0]  # a label has fewer items than all together
+    again = evaluate(gold, predicted, train=train, seed=1).line("mner", "strict")
+    assert again == line
+    assert evaluate(gold, predicted, train=train, seed=2).line("mner", "strict").interval != line.interval
+
+
+def test_macro_lines_stand_beside_micro_where_there_are_labels():
+    predicted = [replace(NAMES[0], entities=NAMES[0].entities[:1]), NAMES[1]]
+    report = evaluate(NAMES, predicted)
+    assert report.line("mner", "strict", "macro").score.f1 == pytest.approx((1 + 2 / 3) / 2)
+    with pytest.raises(UmieError, match="no figure mner boundary macro"):
+        report.line("mner", "boundary", "macro")
+
+
+def test_a_system_against_itself_and_against_a_better_one():
+    gold = [Record(TEXT, entities=(Entity("per", ANN), Entity("loc", ROME)))] * 30
+    half = [replace(record, entities=record.entities[:1]) for record in gold]
+    same = evaluate(gold, half, other=answers(half)).line("mner", "strict").versus
+    assert same == (pytest.approx(2 / 3), 0, (0, 0), 1, 1)
+    for average in ("micro", "macro"):
+        worse = evaluate(gold, half, other=answers(gold)).line("mner", "strict", average).versus
+        better = evaluate(gold, gold, other=answers(half)).line("mner", "strict", average).versus
+        assert better.difference == -worse.difference > 0.3
+        assert better.p_randomisation == worse.p_randomisation == pytest.approx(1 / 101)
+        assert better.p_bootstrap == worse.p_bootstrap == pytest.approx(2 / 101)
+    assert evaluate(gold).line("mner", "strict").versus is None
+
+
+def test_systems_with_other_labels_are_compared():
+    gold = NAMES * 5
+    renamed = [replace(record, entities=(Entity("x", ANN), Entity("loc", ROME))) for record in gold]
+    nothing = [replace(record, entities=()) for record in gold]
+    for other in (renamed, nothing):
+        versus = evaluate(gold, gold, other=answers(other)).line("mner", "strict", "macro").versus
+        assert versus.difference > 0.5
+
+
+def test_answers_without_offsets_get_the_figure_of_strings_alone():
+    loose = [Answer(Record(TEXT), {"mner": (("per", "Ann"), ("loc", "Rome"), ("loc", "Rome"))})] * 2
+    report = score_answers(NAMES, loose, resamples=100, other=answers(NAMES))
+    assert [(line.figure, line.average) for line in report.lines] == [("string", "micro"), ("string", "macro")]
+    assert report.lines[0].score[:3] == pytest.approx((2 / 3, 1, 4 / 5))
+    assert report.lines[0].versus.other == 1
+    assert report.released == []
+    turned = score_answers(NAMES, answers(NAMES), resamples=100, other=loose)
+    assert {line.figure for line in turned.lines if line.versus is not None} == {"string"}
+    assert turned.line("mner", "strict").score.f1 == 1
+
+
+def test_the_json_form_says_everything_and_is_json():
+    report = evaluate([*NAMES, *EVENTS], other=answers([*NAMES, *EVENTS]), seed=5)
+    data = json.loads(json.dumps(to_json(report)))
+    assert (data["seed"], data["resamples"], data["level"]) == (5, 100, 0.95)
+    assert len(data["figures"]) == len(report.lines)
+    first = data["figures"][0]
+    assert first["labels"]["per"]["true_positives"] == 2
+    assert first["versus"]["p_randomisation"] == 1
+    assert {key: first[key] for key in ("task", "figure", "average", "split", "records", "predicted", "gold")} == {
+        "task": "mner", "figure": "strict", "average": "micro", "split": "all", "records": 2, "predicted": 4, "gold": 4,
+    }  # fmt: skip
+    assert [item["task"] for item in data["released"]] == ["mner", "med", "meae"]
+    assert data["released"][2]["dropped"] == {"event type of one word": 2, "visual argument": 2}
+
+
+def test_every_figure_says_what_it_counts():
+    assert all(len(figure.definition) > 20 and figure.definition.endswith(".") for figure in FIGURES)
+    assert len({(figure.task, figure.name) for figure in FIGURES}) == len(FIGURES)

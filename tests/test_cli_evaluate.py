@@ -1,0 +1,149 @@
+"""`umie evaluate`: tables, files and errors."""
+
+import json
+
+import pytest
+from PIL import Image
+
+from umie.records import Entity, Record, Relation, write_jsonl
+
+TEXT = "Ann [sic] met Bob in Rome"
+ANN, BOB, ROME = (0, 3), (14, 17), (21, 25)
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    """Gold of names and pairs, the same predicted in half, and training records."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    gold, half = [], []
+    for number in range(20):
+        entities = (Entity("per[son]", ANN), Entity("location", ROME))
+        relations = (Relation("peer", ANN, BOB), Relation("none", ANN, ROME))
+        gold.append(Record(TEXT, entities=entities, relations=relations, id=str(number)))
+        half.append(Record(TEXT, entities=entities[number % 2 :], relations=relations[number % 2 :], id=str(number)))
+    write_jsonl("g.jsonl", gold)
+    write_jsonl("p.jsonl", half)
+    write_jsonl("t.jsonl", [Record("in Rome", entities=(Entity("location", (3, 7)),))])
+    return tmp_path
+
+
+def row(out, name, part=""):
+    """Return the cells of the first line behind ``part`` that begins with ``name``."""
+    lines = out[out.index(part) :].splitlines()
+    return next(line for line in lines if line.strip().startswith(f"{name} ")).split()
+
+
+def test_scores_in_tables_that_fit_the_terminal(umie, files):
+    code, out, err = umie("evaluate", "--predictions", "p.jsonl", "--gold", "g.jsonl", "--train", "t.jsonl")
+    assert (code, err) == (0, "")
+    strict = row(out, "strict", "mner, all, 20 records")
+    assert strict[:2] == ["strict", "85.7"]  # 30 of 40: P 100, R 75
+    assert strict[-6:] == ["100.0", "75.0", "30", "40", "66.7", "(1)"]
+    low, high = float(strict[2]), float(strict[4])
+    assert low < 85.7 < high
+    assert "baseline (1) mner: mentions of train" in out
+    assert row(out, "with none,", "mre, all, 20 records")
+    tables = [line for line in out.splitlines() if not line.startswith(("baseline", "released"))]
+    assert max(map(len, tables)) <= 80
+    assert "intervals: 1000 resamples of the records, seed 0" in out
+
+
+def test_labels_with_brackets_are_printed_as_they_are(umie, files):
+    _, out, _ = umie("evaluate", "--predictions", "p.jsonl", "--gold", "g.jsonl", "--labels")
+    assert row(out, "per[son]")[:2] == ["per[son]", "66.7"]
+    assert row(out, "location")[:2] == ["location", "100.0"]
+    _, out, _ = umie("evaluate", "--predictions", "p.jsonl", "--gold", "g.jsonl")
+    assert "per[son]" not in out
+
+
+def test_the_published_scorer_and_what_it_drops(umie, files):
+    _, out, _ = umie("evaluate", "--predictions", "p.jsonl", "--gold", "g.jsonl", "--task", "mre")
+    (line,) = (line for line in out.splitlines() if line.startswith("released"))
+    assert "It drops 20 of 40 gold items (50.0 %: 20 another relation of the same head) and 10 of 30" in line
+    assert "a perfect prediction gets F1 100.0, for 20 of 40 items" in line
+    assert "mner" not in out
+
+
+def test_two_systems_are_compared(umie, files):
+    code, out, _ = umie("evaluate", "--predictions", "g.jsonl", "--gold", "g.jsonl", "--other", "p.jsonl")
+    assert code == 0
+    assert "A is g.jsonl, B is p.jsonl" in out
+    strict = row(out, "strict", "A is g.jsonl")
+    assert strict[1:4] == ["100.0", "85.7", "+14.3"]
+    assert 0 < float(strict[-1]) < 0.01
+    _, out, _ = umie("evaluate", "--predictions", "p.jsonl", "--gold", "g.jsonl", "--other", "p.jsonl")
+    assert row(out, "strict", "A is p.jsonl")[-2:] == ["1.0000", "1.0000"]
+
+
+def test_the_json_file_says_what_was_scored_and_how(umie, files):
+    arguments = ["--predictions", "p.jsonl", "--gold", "g.jsonl", "--seed", "7", "--resamples", "200"]
+    code, out, _ = umie("evaluate", *arguments, "--json", "made/scores.json")
+    assert code == 0
+    assert "Written: made/scores.json" in out
+    data = json.loads((files / "made" / "scores.json").read_text(encoding="utf-8"))
+    assert (data["seed"], data["resamples"]) == (7, 200)
+    assert set(data["files"]) == {"predictions", "gold"}
+    assert len(data["files"]["gold"]["sha256"]) == 64
+    assert set(data["versions"]) == {"umie", "python", "numpy", "scipy"}
+    assert data["figures"][0]["f1"] == pytest.approx(6 / 7)
+    again = umie("evaluate", *arguments, "--json", "again.json")
+    assert again[0] == 0
+    assert (files / "again.json").read_bytes() == (files / "made" / "scores.json").read_bytes()
+
+
+def test_the_figure_is_a_png(umie, files):
+    assert umie("evaluate", "--predictions", "p.jsonl", "--gold", "g.jsonl", "--figure", "f.png")[0] == 0
+    with Image.open(files / "f.png") as picture:
+        assert picture.format == "PNG"
+
+
+def test_strings_alone_are_scored_under_their_name(umie, files):
+    lines = [
+        {"id": str(number), "entities": [{"type": "location", "text": "Rome"}, {"type": "per[son]", "text": "Ann"}]}
+        for number in range(20)
+    ]
+    (files / "p.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    code, out, _ = umie("evaluate", "--predictions", "p.jsonl", "--gold", "g.jsonl", "--task", "mner")
+    assert code == 0
+    assert row(out, "string")[1] == "100.0"
+    assert "strict" not in out
+    assert "released" not in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--predictions", "none.jsonl", "--gold", "g.jsonl"], "none.jsonl: cannot read"),
+        (["--predictions", "p.jsonl", "--gold", "none.jsonl"], "none.jsonl: cannot read"),
+        (["--predictions", "t.jsonl", "--gold", "g.jsonl"], "t.jsonl: has 1 records, but g.jsonl has 20"),
+        (["--predictions", "p.jsonl", "--gold", "g.jsonl", "--task", "ner"], "Unknown task 'ner'"),
+        (["--predictions", "p.jsonl", "--gold", "g.jsonl", "--task", "med"], "annotated for 'med'"),
+        (["--predictions", "p.jsonl", "--gold", "g.jsonl", "--split", "text"], "Unknown split 'text'"),
+        (["--predictions", "p.jsonl", "--gold", "g.jsonl", "--other", "t.jsonl"], "t.jsonl: has 1 records"),
+        (["--predictions", "p.jsonl", "--gold", "g.jsonl", "--train", "none.jsonl"], "none.jsonl: cannot read"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(umie, files, arguments, message):
+    code, out, err = umie("evaluate", *arguments)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert message in err
+
+
+def test_help_teaches_with_an_example(umie):
+    code, out, _ = umie("evaluate", "--help")
+    assert code == 0
+    assert "umie evaluate --predictions p.jsonl --gold g.jsonl --labels" in out
+    assert '"entities": [{"type": "location", "span": [3, 7]}]' in out
+    for option in ("--other", "--train", "--task", "--split", "--json", "--figure", "--seed", "--resamples"):
+        assert option in out
+
+
+def test_the_example_of_the_help_is_right(umie, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    line = '{"id": "7", "text": "In Rome", "entities": [{"type": "location", "span": [3, 7]}]}\n'
+    for name in ("p.jsonl", "g.jsonl"):
+        (tmp_path / name).write_text(line)
+    code, out, _ = umie("evaluate", "--predictions", "p.jsonl", "--gold", "g.jsonl", "--labels")
+    assert code == 0
+    assert row(out, "location")[1] == "100.0"

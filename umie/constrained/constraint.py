@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessor, PreTrainedTokenizerBase
 
-from umie.constrained.literals import compile_literals
+from umie.constrained.literals import compile_literals, without_pair
 from umie.constrained.symbols import symbols_of
 from umie.constrained.walk import State, Walk
 from umie.errors import UmieError
@@ -49,12 +49,13 @@ class Constraint(LogitsProcessor):
         known: dict[Any, Walk] = {}  # queries that may be answered alike share their states
         self.walks: list[Walk] = []
         for record, query in asked:
-            forms = task.forms(record.text, query.focus, len(record.regions))
+            forms = without_pair(style, task.forms(record.text, query.focus, len(record.regions)))
             literals = compile_literals(symbols, style, forms)
-            key = record.text if forms.spans else "", id(literals), forms.pair
-            if key not in known:
-                known[key] = Walk(symbols, literals, style, record.text, forms.pair)
-            self.walks.append(known[key])
+            kept, text = (known, record.text) if forms.spans else (literals.walks, "")
+            key = text, id(literals), forms.pair
+            if key not in kept:
+                kept[key] = Walk(symbols, literals, style, text, forms.pair)
+            self.walks.append(kept[key])
         self.max_new_tokens = max_new_tokens
         self.prompt_length = prompt_length
         self._states: list[dict[tuple[int, ...], State]] = []

@@ -66,6 +66,7 @@ class Literals:
         closing: the symbols that close a span.
         num_closing_tokens: how many tokens those take.
         num_ending_tokens: how many tokens the style's suffix takes.
+        walks: constraints on answers that hold no span, which every text shares.
         number: the symbols around an occurrence's number, or None where the style writes none.
     """
 
@@ -76,12 +77,16 @@ class Literals:
     num_closing_tokens: int
     num_ending_tokens: int
     number: tuple[str, str] | None
+    walks: dict[Any, Any] = field(default_factory=dict)
+
+
+def without_pair(style: Style, forms: Forms) -> Forms:
+    """Return forms without the pair, where the style does not write it and all pairs are answered alike."""
+    return replace(forms, pair=None) if style.bare("", ("", "")) == style.bare("") else forms
 
 
 def compile_literals(symbols: TokenSymbols, style: Style, forms: Forms) -> Literals:
     """Return the literals that answers of these forms are made of, as the tokenizer writes them; kept with it."""
-    if style.bare("", ("", "")) == style.bare(""):  # the style does not write the pair
-        forms = replace(forms, pair=None)
     key = style.name, forms
     known: dict[Any, Literals] = symbols.compiled
     if key not in known:

@@ -88,6 +88,24 @@ def test_bad_records_are_left_out_when_asked(umie, tmp_path, tweets):
     assert [record.id for record in read_jsonl(output)] == ["1", "2", "4"]
 
 
+def test_convert_swig_with_a_mapping(umie, tmp_path):
+    picture = {
+        "verb": "arresting",
+        "width": 100,
+        "height": 50,
+        "bb": {"agent": [10, 5, 50, 45], "place": [-1, -1, -1, -1]},
+        "frames": [{"agent": "n10448983", "place": ""}],
+    }
+    (tmp_path / "swig.json").write_text(json.dumps({"arresting_1.jpg": picture}))
+    (tmp_path / "elsewhere.txt").write_text("arresting\tagent\tJustice||Arrest-Jail\tAgent\n")
+    arguments = ("data", "convert", "-f", "swig", "-i", tmp_path / "swig.json", "-o", tmp_path / "out.jsonl")
+    assert umie(*arguments)[0] == 2
+    code, out, _ = umie(*arguments, "--mapping", tmp_path / "elsewhere.txt")
+    assert (code, out.splitlines()[0]) == (0, "records: 1; events: 1; regions: 1; pictures named: 1 (not sought)")
+    (record,) = read_jsonl(tmp_path / "out.jsonl")
+    assert [(event.type, event.arguments[0].role) for event in record.events] == [("arrest jail", "Agent")]
+
+
 def test_convert_is_the_same_from_jsonl(umie, tmp_path, records):
     output = tmp_path / "out.jsonl"
     umie("data", "convert", "-i", records, "-o", output)
@@ -135,6 +153,7 @@ def test_where_nothing_can_be_written(umie, tmp_path, records, folder):
         (("convert", "-i", ".", "-o", "o.jsonl"), ".: is a folder; give one split file"),
         (("convert", "-f", "twiter", "-i", "a.jsonl", "-o", "o.jsonl"), "Did you mean 'twitter'?"),
         (("convert", "-i", "a.jsonl", "-o", "o.jsonl", "--images", "absent"), "absent: no such folder; give --images"),
+        (("convert", "-i", "a.jsonl", "-o", "o.jsonl", "--mapping", "b.jsonl"), "only the format 'swig' takes one"),
         (("validate", "absent.jsonl"), "absent.jsonl: cannot read"),
         (("stats", "absent.jsonl"), "absent.jsonl: cannot read"),
         (("stats", "a.jsonl", "a.jsonl"), "a file is given twice"),

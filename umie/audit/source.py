@@ -23,17 +23,20 @@ class Source:
         format: its format.
         images: the folder of the pictures; without it only JSONL names pictures, beside the file.
         regions: what annotates the regions, for formats that keep it apart.
+        mapping: the file that maps verbs and roles to event types, for ``swig``; by default beside the file.
     """
 
     path: Path
     format: str = JSONL
     images: Path | None = None
     regions: Path | None = None
+    mapping: Path | None = None
 
     def records(self, on_error: Callable[[UmieError], None] | None = None) -> Iterator[Record]:
         """Yield the records; see ``umie.data.read``."""
         self.check()
-        return data.read(self.format, self.path, images=self.images, regions=self.regions, on_error=on_error)
+        options = {} if self.mapping is None else {"mapping": self.mapping}
+        return data.read(self.format, self.path, images=self.images, regions=self.regions, on_error=on_error, **options)
 
     def numbered(self, on_error: Callable[[UmieError], None] | None = None) -> Iterator[tuple[int, Record]]:
         """Yield the records with their numbers, from 1: of the line in JSONL, of the record elsewhere.
@@ -59,5 +62,7 @@ class Source:
         """Raise UmieError for a folder that is not there or a file that is none, before anything is read."""
         if self.images is not None and not self.images.is_dir():
             raise UmieError(f"{self.images}: no such folder; give --images an existing one, or leave it out")
+        if self.mapping is not None and self.format != "swig":
+            raise UmieError(f"--mapping {self.mapping}: only the format 'swig' takes one; leave it out")
         if self.path.is_dir():
             raise UmieError(f"{self.path}: is a folder; give one split file")

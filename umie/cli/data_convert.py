@@ -23,6 +23,9 @@ def convert(
     format_name: Format = "jsonl",
     images: Images = None,
     regions: Regions = None,
+    mapping: Annotated[
+        Path | None, typer.Option(help="For swig: what maps verbs to events; by default ace_sr_mapping.txt beside it.")
+    ] = None,
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Leave out records that cannot be read, and list each with its place.")
     ] = False,
@@ -49,7 +52,7 @@ def convert(
         skipped += 1
         tell(f"left out: {error}")
 
-    source = Source(input_file, format_name, images, regions)
+    source = Source(input_file, format_name, images, regions, mapping)
     counts: Counter[str] = Counter()
     with counting(f"converting {input_file.name}") as count:
         records = source.records(on_error=skip if skip_bad else None)

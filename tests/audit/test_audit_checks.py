@@ -1,6 +1,8 @@
 """Checks of records and of files: every error of every line, ids that repeat."""
 
 import json
+import tempfile
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -216,6 +218,17 @@ def test_a_file(tmp_path):
     assert shown[13].startswith(f"{path}:7: image 'absent.jpg' is not there")
     assert shown[14].startswith(f"{path}:6: id '1' is also that of {path}:1")
     assert validate(Source(path), lambda *_: None, pictures=False).errors == result.errors - 1
+
+
+@given(st.binary(max_size=60) | st.lists(LINES.map(str.encode), max_size=4).map(b"\n".join))
+def test_no_file_is_too_broken_to_be_checked(content):
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "a.jsonl")
+        path.write_bytes(content)
+        found = []
+        result = validate(Source(path), lambda place, finding: found.append(place + finding.message))
+        assert result.errors + result.warnings == len(found)
+        assert all(message.startswith(f"{path}:") for message in found)
 
 
 def test_a_file_of_another_format(tmp_path):

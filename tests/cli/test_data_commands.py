@@ -88,6 +88,15 @@ def test_bad_records_are_left_out_when_asked(umie, tmp_path, tweets):
     assert [record.id for record in read_jsonl(output)] == ["1", "2", "4"]
 
 
+def test_a_line_of_two_errors_is_one_record_left_out(umie, tmp_path):
+    path, output = tmp_path / "a.jsonl", tmp_path / "out.jsonl"
+    path.write_text('{"text": "Ann", "x": 1, "y": 2}\n{"text": "Bob", "tasks": 5}\n{"text": "Cid"}\n')
+    code, out, err = umie("data", "convert", "-i", path, "-o", output, "--skip-bad")
+    assert (code, err.count("\n")) == (0, 3)
+    assert "left out: 2\n" in out
+    assert [record.text for record in read_jsonl(output)] == ["Cid"]
+
+
 def test_convert_swig_with_a_mapping(umie, tmp_path):
     picture = {
         "verb": "arresting",

@@ -50,7 +50,7 @@ def _splits(report: Mapping[str, Any]) -> Table:
 
 
 def _overlaps(report: Mapping[str, Any], sizes: Mapping[str, int]) -> Table:
-    table = _table("Records that have in the other file, or elsewhere in their own, ...", "", "of", *_KINDS.values())
+    table = _table("Records with a copy there", "", "of", *_KINDS.values())
     for overlap in report["overlaps"]:
         left, right = overlap["left"], overlap["right"]
         name = f"within {left}" if left == right else f"{left} in {right}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -45,12 +46,16 @@ def convert(
 
     if output.exists() and input_file.exists() and output.samefile(input_file):
         raise UmieError(f"{output}: is the input itself: give --output another name")
+    line = re.compile(re.escape(str(input_file)) + r":\d+: ")
     skipped = 0
+    before = ""
 
     def skip(error: UmieError) -> None:
-        nonlocal skipped
-        skipped += 1
-        tell(f"left out: {error}")
+        nonlocal skipped, before
+        place = line.match(str(error))
+        skipped += place is None or place[0] != before  # JSONL names every error of a line
+        before = place[0] if place else ""
+        tell(f"left out: {' '.join(str(error).split())}")
 
     source = Source(input_file, format_name, images, regions, mapping)
     counts: Counter[str] = Counter()

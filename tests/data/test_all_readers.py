@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from samples import IDS, SAMPLES, Sample, dumped
+from samples import IDS, PAIR, SAMPLES, SENTENCE, Sample, dumped
 
 from umie import data
+from umie.data._reading import numbered_lines
 from umie.errors import UmieError
 from umie.records import Record, read_jsonl, write_jsonl
 
@@ -125,6 +126,41 @@ def test_errors_in_the_files_beside_are_listed_too(tmp_path: Path) -> None:
     assert [record.id for record in records] == ["S_1:P_1", "S_2"]
     place = tmp_path / "crossmedia_coref.txt"
     assert [str(error).partition(": ")[0] for error in errors] == [f"{place}:2", f"{place}:3", f"{place}:4"]
+
+
+def only_error(format_name: str, path: Path, **options: object) -> str:
+    errors: list[UmieError] = []
+    assert list(data.read(format_name, path, **options, on_error=errors.append)) == []
+    (error,) = errors
+    return str(error).removeprefix(f"{path}")
+
+
+def test_texts_lines_and_names_have_limits(tmp_path: Path) -> None:
+    """They are what keeps time and memory linear, whatever a file holds."""
+    path = tmp_path / "a.txt"
+    path.write_text("IMGID:1\n" + "x\tO\n" * 60_000)
+    assert only_error("twitter", path) == ":50002: the tweet of line 1 has more than 100,000 characters: part it"
+    path.write_text(repr({**PAIR, "token": ["Ann", "Lee", "joins", "NASA", "x" * 60_000]}))
+    assert len(list(data.read("mnre", path))) == 1
+    path.write_text(repr({**PAIR, "token": ["Ann", "Lee", "joins", "NASA", "x" * 70_000]}))
+    assert only_error("mnre", path) == ":1: the line has more than 65,536 bytes: part it, or take it out"
+    path.write_text(json.dumps({**SENTENCE, "tokens": ["x" * 100_001]}))
+    assert only_error("ace", path) == ":1: the text has 100,001 characters: give 100,000 or fewer, or part it"
+    path.write_text(f"IMGID:{'é' * 130}\nx\tO\n")
+    assert only_error("twitter", path).startswith(":1: the id of the picture is 'ééé")
+    path.write_text("IMGID:a\u2028b\nx\tO\n")
+    assert only_error("twitter", path).startswith(
+        ":1: the id of the picture is 'a\\u2028b': expected a file name of one"
+    )
+
+
+@pytest.mark.parametrize("ending", [b"", b"\n", b"\r\n"])
+def test_a_line_of_just_the_allowed_length_is_read(tmp_path: Path, ending: bytes) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"x" * 10 + b"\r\n" + b"y" * 11 + b"\n" + b"z" * 10 + ending)
+    lines = list(numbered_lines(path, 10))
+    assert [number for number, _ in lines] == [1, 2, 3]
+    assert (lines[0][1], str(lines[1][1])[:27], lines[2][1]) == ("x" * 10, "the line has more than 10 b", "z" * 10)
 
 
 def plain_reader(path: str, *, images: object = None, regions: object = None) -> Iterator[Record]:

@@ -84,6 +84,23 @@ def test_relation_names(tmp_path: Path, relation: str, label: str) -> None:
     assert record.relations[0].type == label
 
 
+@pytest.mark.parametrize(
+    ("line", "num_labels"),
+    [
+        ({**LINE}, 23),  # img_id before relation: version 2
+        ({key: LINE[key] for key in ("token", "h", "t", "relation", "img_id")}, 31),
+        ({**LINE, "relation": "/per/per/colleague"}, None),
+        ({**LINE, "relation": "None"}, 23),
+    ],
+    ids=["version 2", "version 1", "a label of neither", "none"],
+)
+def test_the_schema_is_that_of_the_version(tmp_path: Path, line: dict[str, Any], num_labels: int | None) -> None:
+    path = tmp_path / "train.txt"
+    path.write_text(repr(line))
+    (record,) = registry.build("mnre", path=path)
+    assert (None if record.labels is None else len(set(record.labels["mre"]))) == num_labels
+
+
 def test_a_name_may_differ_from_the_tokens_in_spaces(tmp_path: Path) -> None:
     tail = {"name": "can't stop", "pos": [0, 4]}
     (record,) = read(tmp_path, changed(token=["can", "'", "t", "stop", "x"], h={"name": "x", "pos": [4, 5]}, t=tail))

@@ -161,6 +161,15 @@ def test_mnre_relations_stay_apart() -> None:
     assert all(len(names) == 1 for names in relations.values())
 
 
+@pytest.mark.parametrize(
+    ("file", "size"), [(file, 31 if "mnre_v1" in file else 23) for name, file in COUNTS if name == "mnre"]
+)
+def test_mnre_schemas_hold_every_label(file: str, size: int) -> None:
+    for record in published("mnre", file):
+        assert record.labels and len(record.labels["mre"]) == size
+        assert record.relations[0].type in record.labels["mre"]
+
+
 def test_mnre1_names_that_differ_from_their_tokens_in_spaces() -> None:
     differing: Counter[str] = Counter()
     for file in ("mnre_v1/ours_train.txt", "mnre_v1/ours_val.txt"):

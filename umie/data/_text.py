@@ -49,14 +49,14 @@ def field(data: object, key: str, kind: type[T], owner: str) -> T:
         UmieError: ``data`` is not a dict, the field is missing, or it is of another kind.
     """
     if not isinstance(data, dict):
-        raise UmieError(f"{owner} is {shown(data)}: expected an object with the field {key!r}")
+        raise UmieError(f"{owner} is {shown(data)}: expected an object with the field {shown(key)}")
     if key not in data:
-        raise UmieError(f"{owner} has no field {key!r}: add it")
+        raise UmieError(f"{owner} has no field {shown(key)}: add it")
     value = data[key]
     if not isinstance(value, kind) or value == "":
-        raise UmieError(f"field {key!r} of {owner} is {shown(value)}: expected {_TYPE_NAMES[kind]}")
+        raise UmieError(f"field {shown(key)} of {owner} is {shown(value)}: expected {_TYPE_NAMES[kind]}")
     if isinstance(value, str):
-        check_characters(value, f"field {key!r} of {owner}")
+        check_characters(value, f"field {shown(key)} of {owner}")
     return value
 
 

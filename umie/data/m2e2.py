@@ -80,7 +80,7 @@ def read(
             try:
                 record = picture_record(stem, picture, images, common)
             except UmieError as error:
-                report(error, on_error, f"{path}: {shown(stem)[1:-1]}")
+                report(error, on_error, f"{path}: {_bare(stem)}")
                 continue
             yield record
     else:
@@ -102,7 +102,7 @@ def _sentences(
         try:
             text_only = _sentence(identifier, sentence, common)
         except UmieError as error:
-            report(error, on_error, f"{path}: {shown(identifier)[1:-1]}")
+            report(error, on_error, f"{path}: {_bare(identifier)}")
             continue
         if identifier not in pairs:
             yield text_only
@@ -126,15 +126,15 @@ def _paired(record: Record, pair: _Pair, images: str | Path | None, annotation: 
     stem = Path(pair.image).stem
     with at(pair.place):
         if pair.event_type not in {event.type for event in record.events}:
-            raise UmieError(f"the sentence {pair.sentence_id} has no event of the type {pair.event_type!r}")
+            raise UmieError(f"the sentence {_bare(pair.sentence_id)} has no event of the type {shown(pair.event_type)}")
         if annotation is not None and stem not in annotation:
-            raise UmieError(f"the picture {stem} is not in {_PICTURES}: add it there, or take the pair out")
+            raise UmieError(f"the picture {_bare(stem)} is not in {_PICTURES}: add it there, or take the pair out")
     identifier = f"{pair.sentence_id}:{stem}"
     if images is None:
         return replace(record, id=identifier)
     found = None
     if annotation is not None:
-        place = f"{Path(pair.place).parent / _PICTURES}: {stem}"
+        place = f"{Path(pair.place).parent / _PICTURES}: {_bare(stem)}"
         found = picture_arguments(annotation[stem], Path(images) / pair.image, place, pair.event_type)
     regions, arguments = found or ((), ())
     events = tuple(
@@ -146,12 +146,12 @@ def _paired(record: Record, pair: _Pair, images: str | Path | None, annotation: 
 
 def _event(mention: object, tokens: Tokens) -> Event:
     name = event_type(field(mention, "event_type", str, "the event"))
-    trigger = field(mention, "trigger", dict, f"the event {name!r}")
+    trigger = field(mention, "trigger", dict, f"the event {shown(name)}")
     arguments = []
-    for item in field(mention, "arguments", list, f"the event {name!r}"):
+    for item in field(mention, "arguments", list, f"the event {shown(name)}"):
         role = field(item, "role", str, "the argument")
         arguments.append(Argument(role, _mention(item, tokens, f"the argument {shown(role)}")))
-    return Event(name, _mention(trigger, tokens, f"the trigger of {name!r}"), tuple(arguments))
+    return Event(name, _mention(trigger, tokens, f"the trigger of {shown(name)}"), tuple(arguments))
 
 
 def _mention(data: Mapping[str, Any], tokens: Tokens, owner: str) -> Span:
@@ -182,7 +182,7 @@ def _pairs(path: Path, known: AbstractSet[str], on_error: OnError | None) -> dic
         return {}
     for identifier in [identifier for identifier in pairs if identifier not in known]:
         for pair in pairs.pop(identifier):
-            problem = f"there is no sentence {shown(identifier)[1:-1]}: add it, or take the pair out"
+            problem = f"there is no sentence {_bare(identifier)}: add it, or take the pair out"
             report(UmieError(problem), on_error, pair.place)
     return pairs
 
@@ -192,3 +192,7 @@ def _annotation(path: Path) -> dict[str, Any] | None:
     if data is not None and not isinstance(data, dict):
         raise UmieError(f"{path}: is {shown(data)}: expected an object with an entry for each picture")
     return data
+
+
+def _bare(name: str) -> str:
+    return shown(name)[1:-1]

@@ -3,6 +3,8 @@
 import json
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from umie.errors import UmieError
 from umie.records import Argument, Entity, Event, Region, Relation
@@ -80,6 +82,9 @@ A, B = {"id": "a", "text": "in Rome"}, {"id": "b", "text": "in Oslo"}
         ([A], [{**A, "events": [{"type": "x", "arguments": [{"role": "y", "region": 0}]}]}], r"names region 0"),
         ([A], [{**A, "relations": [{"type": "x", "head": {"text": "Rome"}, "tail": [0, 99]}]}], r"span \[0, 99\]"),
         ([A], [{**A, "relations": [{"type": "x", "head": {"text": "Rome"}}]}], r"None is no mention"),
+        ([A], [{**A, "events": [{"type": "x", "text": "Rome"}]}], r"Unknown event key 'text'"),
+        ([A], [{**A, "entities": [{"type": "x", "text": "\ud800"}]}], r"p.jsonl:1: .* half of a surrogate pair"),
+        ([A], ['{"id": "a", "x": ' + "[" * 100000 + "]" * 100000 + "}"], r"p.jsonl:1: "),
         ([], [A], r"g.jsonl: holds no record"),
     ],
 )
@@ -129,3 +134,44 @@ def test_events_without_offsets(files):
         ("Place", "here", "rest", None),
     )
     assert answer.record.events == (Event("die", (0, 2), (Argument("By", (0, 2)),)), Event("rest"))
+
+
+SPANS = st.lists(st.integers(-1, 9), min_size=2, max_size=2)
+MENTIONS = SPANS | st.fixed_dictionaries(
+    {}, optional={"span": SPANS | st.none(), "text": st.sampled_from(["", "in", 3])}
+)
+VALUES = st.none() | st.integers() | st.text(max_size=3) | MENTIONS
+ARGUMENTS = st.fixed_dictionaries(
+    {},
+    optional={
+        "role": st.sampled_from(["x", "", None]),
+        "span": SPANS,
+        "text": st.just("in"),
+        "region": st.integers(0, 1),
+    },
+)
+ITEMS = st.lists(
+    VALUES
+    | st.fixed_dictionaries(
+        {"type": st.sampled_from(["x", "none", "", None])},
+        optional={
+            "span": SPANS, "text": VALUES, "head": VALUES, "tail": VALUES, "trigger": VALUES,
+            "arguments": st.lists(ARGUMENTS | VALUES, max_size=3) | VALUES,
+        },
+    ),
+    max_size=3,
+)  # fmt: skip
+LINES = st.fixed_dictionaries({}, optional=dict.fromkeys(("entities", "relations", "events", "text"), ITEMS | VALUES))
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)
+@given(LINES)
+def test_any_line_is_read_or_refused_by_its_place(files, line):
+    try:
+        (answer,) = files([A], [{"id": "a", **line}])
+    except UmieError as error:
+        assert str(error).startswith("p.jsonl:1: ")
+        assert "\n" not in str(error)
+    else:
+        assert answer.record.text == "in Rome"
+        assert all(isinstance(part, str | None) for keys in answer.strings.values() for key in keys for part in key)

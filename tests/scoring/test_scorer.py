@@ -70,6 +70,16 @@ def test_what_cannot_be_scored_is_refused(options, message):
         evaluate(NAMES, **options)
 
 
+def test_answers_and_numbers_that_do_not_fit_are_refused():
+    for arguments, other in ((answers(NAMES[:1]), None), (answers(NAMES), answers(NAMES[:1]))):
+        with pytest.raises(UmieError, match="1 answers for 2 records"):
+            score_answers(NAMES, arguments, other=other)
+    with pytest.raises(UmieError, match="resamples is 0"):
+        score_answers(NAMES, answers(NAMES), resamples=0)
+    with pytest.raises(UmieError, match="seed is -1"):
+        score_answers(NAMES, answers(NAMES), seed=-1)
+
+
 def test_gold_without_annotation_is_refused():
     with pytest.raises(UmieError, match="annotated for no task"):
         evaluate([Record(TEXT)])

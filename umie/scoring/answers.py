@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from umie.errors import UmieError, at, shown
+from umie.errors import UmieError, at, check_characters, shown
 from umie.files import read_lines
-from umie.records import NO_RELATION, Record, read_numbered_jsonl, record_from_json
+from umie.records import Record, read_numbered_jsonl, record_from_json
+from umie.scoring.loose import take_loose
 from umie.scoring.mentions import strings_of
 from umie.scoring.tally import Key
 
@@ -79,13 +80,22 @@ def read_answers(path: str | Path, gold: Sequence[GoldLine], gold_path: str | Pa
                 )
             for key, value in _context(record).items():
                 data.setdefault(key, value)
-            loose = _take_loose(data, text)
-            parsed.append((record_from_json(json.dumps(data)), loose))
+            loose = take_loose(data, text)
+            check_characters(json.dumps(loose, ensure_ascii=False), "a mention without a span")
+            parsed.append((_record(data), loose))
     tasks = {task for _, loose in parsed for task in loose}
     return [
         Answer(record, {task: (*strings_of(task, record), *loose.get(task, ())) for task in tasks})
         for record, loose in parsed
     ]
+
+
+def _record(data: Mapping[str, Any]) -> Record:
+    try:
+        line = json.dumps(data)
+    except RecursionError as error:
+        raise UmieError("the line is nested too deep: expected a record") from error
+    return record_from_json(line)
 
 
 def _objects(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -140,81 +150,3 @@ def _context(record: Record) -> dict[str, Any]:
     if record.regions:
         context["regions"] = [{"box": list(region.box)} for region in record.regions]
     return context
-
-
-def _take_loose(data: dict[str, Any], text: str) -> dict[str, list[Key]]:
-    """Take out of a line what has no offsets, and return it as strings by task."""
-    loose: dict[str, list[Key]] = {}
-
-    def keep(items: list[Any], is_loose: Callable[[Any], bool], take: Callable[[Any], None]) -> list[Any]:
-        for item in filter(is_loose, items):
-            take(item)
-        return [item for item in items if not is_loose(item)]
-
-    def entity(item: Any) -> None:
-        loose.setdefault("mner", []).append((_label(item, "type", "entity"), item["text"]))
-
-    def relation(item: Any) -> None:
-        name = _label(item, "type", "relation")
-        found = loose.setdefault("mre", [])
-        if name.lower() != NO_RELATION:
-            found.append((name, _string(item.get("head"), text), _string(item.get("tail"), text)))
-
-    def event(item: Any) -> None:
-        name, trigger = _label(item, "type", "event"), item["trigger"]["text"]
-        loose.setdefault("med", []).append((name, trigger))
-        found = loose.setdefault("meae", [])
-        for argument in item.get("arguments") or ():
-            if isinstance(argument, dict) and argument.get("region") is None:
-                found.append((_label(argument, "role", "argument"), _string(argument, text), name, trigger))
-
-    for key, is_loose, take in (
-        ("entities", _is_loose, entity),
-        ("relations", lambda item: _has(item, "head") or _has(item, "tail"), relation),
-        ("events", lambda item: _has(item, "trigger"), event),
-    ):
-        if isinstance(data.get(key), list):
-            data[key] = keep(data[key], is_loose, take)
-    for item in data.get("events") or ():
-        if isinstance(item, dict) and isinstance(item.get("arguments"), list):
-            for filler in filter(_is_loose, item["arguments"]):
-                trigger = None if item.get("trigger") is None else _string(item["trigger"], text)
-                role, name = _label(filler, "role", "argument"), _label(item, "type", "event")
-                loose.setdefault("meae", []).append((role, filler["text"], name, trigger))
-            item["arguments"] = [filler for filler in item["arguments"] if not _is_loose(filler)]
-    return loose
-
-
-def _is_loose(item: Any) -> bool:
-    """Say whether a mention is given by its text alone."""
-    return (
-        isinstance(item, dict)
-        and item.get("span") is None
-        and item.get("region") is None
-        and isinstance(item.get("text"), str)
-        and bool(item["text"])
-    )
-
-
-def _has(item: Any, key: str) -> bool:
-    return isinstance(item, dict) and _is_loose(item.get(key))
-
-
-def _label(item: Mapping[str, Any], key: str, kind: str) -> str:
-    value = item.get(key)
-    if not isinstance(value, str) or not value:
-        raise UmieError(f"{kind} has {key} {shown(value)}: expected a string that is not empty")
-    return value
-
-
-def _string(mention: Any, text: str) -> str:
-    """Return what a mention covers, given as a span, as an object with a span, or by its text."""
-    if _is_loose(mention):
-        return str(mention["text"])
-    span = mention.get("span") if isinstance(mention, dict) else mention
-    if not (isinstance(span, list) and len(span) == 2 and all(type(edge) is int for edge in span)):
-        raise UmieError(f"{shown(mention)} is no mention: give its span [start, end], or its text")
-    start, end = span
-    if not 0 <= start < end <= len(text):
-        raise UmieError(f"span {span} is not inside the text of {len(text)} characters")
-    return text[start:end]

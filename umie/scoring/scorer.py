@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from umie.errors import UmieError, UnknownNameError
+from umie.errors import UmieError, UnknownNameError, check_whole
 from umie.records import Record
 from umie.scoring import mentions
 from umie.scoring.answers import Answer
@@ -52,8 +52,14 @@ def score_answers(
         seed: what they are drawn from.
 
     Raises:
-        UmieError: an unknown task or split, or one that no record of gold is annotated for.
+        UmieError: an unknown task or split, or one that no record of gold is annotated for; a number of answers
+            that differs from that of gold.
     """
+    check_whole("resamples", resamples, 1)
+    check_whole("seed", seed, 0)
+    for side in (answers, *([] if other is None else [other])):
+        if len(side) != len(gold):
+            raise UmieError(f"{len(side)} answers for {len(gold)} records: give one for each, in their order")
     if split not in (ALL, *SPLITS):
         raise UnknownNameError("split", split, (ALL, *SPLITS))
     for task in tasks or ():

@@ -34,8 +34,8 @@ class Walk(Protocol):
 class Steps(Protocol):
     """A decoder whose rows take in different numbers of tokens."""
 
-    def feed(self, tokens: Sequence[Sequence[int]]) -> Tensor:
-        """Take in some tokens for each row and return the logits ``[B, vocabulary]`` behind its last."""
+    def feed(self, tokens: Sequence[Sequence[int]], candidates: Tensor | None = None) -> Tensor:
+        """Take in some tokens for each row and return the logits behind its last: of all tokens, or of some."""
 
     def keep(self, rows: Sequence[int]) -> None:
         """Go on with some of the rows only."""
@@ -77,10 +77,10 @@ def generate(
         if len(active) <= 0.75 * len(kept):
             steps.keep([index for index, row in enumerate(kept) if row in active])
             kept = active
-        logits = steps.feed([row.tokens[row.num_fed :] or [pad] for row in kept])
+        fed = [row.tokens[row.num_fed :] or [pad] for row in kept]
         for row in kept:
             row.num_fed = len(row.tokens)
-        for row, token in zip(kept, _best(logits, kept), strict=True):
+        for row, token in zip(kept, _best(steps, fed, kept), strict=True):
             if row in active:
                 row.tokens.append(token)
                 row.state = row.walk.next(row.state, token)
@@ -105,12 +105,13 @@ def _advance(row: _Row, max_new_tokens: int, jump: bool) -> bool:
         row.state = row.walk.next(row.state, token)
 
 
-def _best(logits: Tensor, rows: Sequence[_Row]) -> list[int]:
-    """Return the best allowed token of each row."""
+def _best(steps: Steps, fed: Sequence[Sequence[int]], rows: Sequence[_Row]) -> list[int]:
+    """Return the best allowed token of each row; only the logits of tokens that some row may take are computed."""
+    candidates = sorted({token for row in rows for token in row.allowed})
+    logits = steps.feed(fed, torch.tensor(candidates))
+    places = {token: place for place, token in enumerate(candidates)}
     longest = max(len(row.allowed) for row in rows)
-    columns = torch.tensor(
-        [[*row.allowed, *[row.allowed[0]] * (longest - len(row.allowed))] for row in rows], device=logits.device
-    )
-    places = logits.gather(1, columns).argmax(dim=1, keepdim=True)
-    best: list[int] = columns.gather(1, places).squeeze(1).tolist()
-    return best
+    columns = [[places[token] for token in row.allowed] for row in rows]
+    padded = torch.tensor([[*row, *[row[0]] * (longest - len(row))] for row in columns], device=logits.device)
+    best = padded.gather(1, logits.gather(1, padded).argmax(dim=1, keepdim=True)).squeeze(1)
+    return [candidates[place] for place in best.tolist()]

@@ -206,7 +206,7 @@ def _check_schema(given: Any) -> dict[str, tuple[str, ...]]:
     if not isinstance(given, Mapping):
         raise UmieError(f"labels is {shown(given)}: give a list of labels for each task, e.g. {{'mner': ['person']}}")
     for task, labels in given.items():
-        if isinstance(labels, str) or not all(isinstance(label, str) and label for label in labels):
+        if not isinstance(labels, list | tuple) or not all(isinstance(label, str) and label for label in labels):
             raise UmieError(f"labels of {task!r} is {shown(labels)}: give a list of strings")
         schema[str(task)] = tuple(labels)
     return schema
@@ -214,11 +214,7 @@ def _check_schema(given: Any) -> dict[str, tuple[str, ...]]:
 
 def check_span(value: object, kind: str) -> Span:
     """Return two character offsets as a span; raise UmieError, naming ``kind``, if they are none."""
-    if (
-        not isinstance(value, list | tuple)
-        or len(value) != 2
-        or not all(isinstance(offset, int) and not isinstance(offset, bool) for offset in value)
-    ):
+    if not isinstance(value, list | tuple) or len(value) != 2 or not type(value[0]) is type(value[1]) is int:
         raise UmieError(f"{kind} is {shown(value)}: expected two character offsets [start, end]")
     start, end = value
     if not 0 <= start < end:

@@ -17,7 +17,8 @@ Draw = Callable[[int, int], int]  # a whole number between two, both included
 PIECES = (
     "a", "a", "b", "ab", "NY", "NY", "Ann Lee", " ", " ", "  ", ", ", ",", ": ", " = ", "[", "]", "|", "[a]", "]2",
     "<spot>", " <spot> ", "<extra_id_0>", "<extra_id_1>", " <extra_id_5> ", "<extra_id_6>", "O1", "O2", "O12", "none",
-    "é", "e\u0301", "ß", "😀", "👩\u200d👧", "日本", "\n", "\t", "\u00a0", "\u200b", "1", "23", "²", '"', "\\", "{0}", "…",
+    "é", "e\u0301", "ß", "😀", "👩\u200d👧", "日本", "\n", "\t", "\u00a0", "\u200b", "1", "23", "²", '"', "\\",
+    "{0}", "…",
 )  # fmt: skip
 LABELS: Mapping[str, tuple[str, ...]] = {
     "plain": ("person", "location", "none"),
@@ -94,17 +95,16 @@ def losses(task: Task[Any], record: Record, query: Query) -> set[str]:
     items, _ = STYLES["structured"].parse(query.target, forms)
     fillers = [item.filler for item in items if item.filler is not None]
     strings = [*fillers, *(item.label for item in items), *(forms.pair or ())]
-    spaced = [*fillers, *(forms.pair or ())] if style == "paper" else fillers
     found = set()
     if [item.occurrence for item in items] != [item.occurrence for item in with_occurrences(items)]:
         found.add("which of several equal spans")
     if any(marker in string for marker in task.style.markers for string in strings):
         found.add("spells a marker")
-    if any(string != string.strip() for string in spaced):
+    if any(string != string.strip(" \t\r\n") for string in fillers):
         found.add("white space around a span")
     if any(_names_region(item, forms.num_regions) for item in items):
         found.add("span named like a region")
-    if style == "paper" and any(_ambiguous(item, forms.labels, forms.pair is not None) for item in items):
+    if style == "paper" and forms.pair is None and any(_ambiguous(item, forms.labels) for item in items):
         found.add("labels alike")
     return found
 
@@ -114,9 +114,7 @@ def _names_region(item: RawItem, num_regions: int) -> bool:
     return not item.is_region and item.filler is not None and item.filler.strip() in names
 
 
-def _ambiguous(item: RawItem, labels: tuple[str, ...], is_pair: bool) -> bool:
-    if is_pair:
-        return item.label != " ".join(item.label.split())
+def _ambiguous(item: RawItem, labels: tuple[str, ...]) -> bool:
     written = item.label[:1].upper() + item.label[1:]
     others = [other[:1].upper() + other[1:] for other in labels if other != item.label]
     answer = written if item.filler is None else f"{written}, {item.filler}"

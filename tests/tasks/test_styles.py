@@ -151,10 +151,10 @@ def test_structured_tells_a_region_from_a_span_and_numbers_a_span() -> None:
     assert STYLES["structured"].parse("[Target = O1] [Target: O1] [Target: O1]3", MEAE) == (items, 0)
 
 
-PIECES = st.sampled_from(
-    ["<spot>", " <spot> ", "<extra_id_0>", "<extra_id_1>", "<extra_id_5>", "<extra_id_6>", "<extra_id_", ">", "[", "]"]
-    + ["|", ":", " = ", ", ", ",", "O1", "O2", "person", "Person", "Star Fox", "Starlink", " ", "\n", "\x1c", "é", "😀"]
-)
+PIECES = st.sampled_from((
+    "<spot>", " <spot> ", "<extra_id_0>", "<extra_id_1>", "<extra_id_5>", "<extra_id_6>", "<extra_id_", ">", "[", "]",
+    "|", ":", " = ", ", ", ",", "O1", "O2", "person", "Person", "Star Fox", "Starlink", " ", "\n", "\x1c", "é", "😀",
+))  # fmt: skip
 OUTPUTS = st.lists(PIECES | st.text(max_size=4), max_size=20).map("".join) | st.text(st.characters(), max_size=40)
 
 

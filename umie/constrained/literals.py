@@ -66,6 +66,7 @@ class Literals:
         closing: the symbols that close a span.
         num_closing_tokens: how many tokens those take.
         num_ending_tokens: how many tokens the style's suffix takes.
+        markers: the symbols of what the style writes around items, which no span may hold.
         walks: constraints on answers that hold no span, which every text shares.
         number: the symbols around an occurrence's number, or None where the style writes none.
     """
@@ -77,6 +78,7 @@ class Literals:
     num_closing_tokens: int
     num_ending_tokens: int
     number: tuple[str, str] | None
+    markers: tuple[str, ...] = ()
     walks: dict[Any, Any] = field(default_factory=dict)
 
 
@@ -128,4 +130,5 @@ def _compile(symbols: TokenSymbols, style: Style, forms: Forms) -> Literals:
     if style.is_numbered:
         before, _, behind = symbols.spell(symbols.continuation(written, "2", style.markers)).partition("2")
         number = before, behind
-    return Literals(first, later, regions, symbols.spell(closing), len(closing), len(ending), number)
+    markers = tuple(symbols.spell(symbols.encode(marker)).strip(" ") for marker in style.markers)
+    return Literals(first, later, regions, symbols.spell(closing), len(closing), len(ending), number, markers)

@@ -14,6 +14,7 @@ class SuffixAutomaton:
     Attributes:
         next: for each state, the state behind each symbol that can follow.
         counts: for each state, how often its substrings occur; overlapping occurrences count.
+        lengths: for each state, the length of its longest substring; what follows a state is longer.
     """
 
     def __init__(self, string: str) -> None:
@@ -48,3 +49,4 @@ class SuffixAutomaton:
         for state in sorted(range(1, len(lengths)), key=lengths.__getitem__, reverse=True):
             counts[links[state]] += counts[state]
         self.counts = counts
+        self.lengths = lengths

@@ -124,14 +124,14 @@ class TokenSymbols:
         """Return a text in this tokenizer's symbols."""
         is_fast = self.tokenizer.is_fast
         if self._keeps_text:
-            return _same(text)
+            return _same(text, self.tail)
         encoded = text.encode().decode("latin-1")
         found = self.tokenizer(
             text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=is_fast, verbose=False
         )
         spelt = [self.symbols[token] for token in found.input_ids]
         if not is_fast or "".join(spelt).strip(" ") == encoded.strip(" "):
-            return _same(text)
+            return _same(text, self.tail)
         symbols: list[str] = []
         starts: list[int] = []
         ends: list[int] = []
@@ -238,9 +238,9 @@ def _byte_level_table() -> dict[str, str]:
     }
 
 
-def _same(text: str) -> View:
-    """Return the view of a tokenizer that keeps the text as it is."""
-    if text.isascii():
+def _same(text: str, tail: str) -> View:
+    """Return the view of a tokenizer that keeps the text as it is; ``tail`` stands behind its last word."""
+    if text.isascii() and not tail:
         return View(text, range(len(text)), range(1, len(text) + 1))
     starts: list[int] = []
     ends: list[int] = []
@@ -250,7 +250,8 @@ def _same(text: str) -> View:
         symbols.append(encoded)
         starts += [offset] * len(encoded)
         ends += [offset + 1] * len(encoded)
-    return View("".join(symbols), starts, ends)
+    behind = [len(text)] * len(tail)
+    return View("".join(symbols) + tail, [*starts, *behind], [*ends, *behind])
 
 
 def _offsets(body: str, covered: str, start: int, end: int) -> list[Span]:

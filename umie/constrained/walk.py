@@ -6,6 +6,7 @@ an occurrence's number. States are made when they are first reached, and kept fo
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -22,6 +23,8 @@ Step: TypeAlias = tuple[Config, tuple[Any, ...]]  # a configuration and the even
 
 _LITERAL, _LEAD, _SPAN, _CLOSE, _NUMBER, _FINAL = range(6)
 _NEVER = 1 << 30
+_NO_SYMBOL = "\U0010ffff"  # what no token spells
+_DEEP = 40  # symbols: what is found by recursion is not deeper
 _SPACES = " \t\r\n"
 _DONE = "done"
 
@@ -95,7 +98,31 @@ class Walk:
 
     @cached_property
     def _automaton(self) -> SuffixAutomaton:
-        return SuffixAutomaton(self._view.symbols)
+        symbols = self._view.symbols
+        for marker in self._literals.markers:  # a span that held one could not be read back
+            symbols = symbols.replace(marker, _NO_SYMBOL + marker[1:])
+        return SuffixAutomaton(symbols)
+
+    @cached_property
+    def _deep_distances(self) -> None:
+        """Find the distances in spans from the longest on, where they may not be closed for a long way."""
+        symbols = self._view.symbols
+        longest = max(
+            map(len, symbols.split(" ") if self._symbols.tail else re.findall(f"[{_SPACES}]+", symbols)), default=0
+        )
+        if longest < _DEEP:
+            return
+        configs = [(_SPAN, 0, 0, False, True)]
+        seen = set(configs)
+        for config in configs:
+            for symbol in {*self._automaton.next[config[1]], *self._escaped[:1]}:
+                for reached, _ in self._span_steps(*config[1:], symbol):
+                    if reached[0] == _SPAN and reached not in seen:
+                        seen.add(reached)
+                        configs.append(reached)
+        lengths = self._automaton.lengths
+        for config in sorted(configs[1:], key=lambda config: (lengths[config[1]], config[3]), reverse=True):
+            self._distance(config)
 
     def tokens(self, state: State, remaining: int) -> list[int]:
         """Return the tokens that may come next.
@@ -172,6 +199,8 @@ class Walk:
     def _add_moves(self, config: Config, moves: Moves) -> None:
         """Add the tokens that may come behind a configuration, and where they lead."""
         trie = self._symbols.trie
+        if config[0] == _LEAD:
+            self._deep_distances  # noqa: B018 - found once, before any of them is asked for
         if config[0] == _LITERAL and config[1].tokens:
             for token, node in config[1].tokens.items():
                 moves.setdefault(token, []).extend(self._closure((_LITERAL, node)))

@@ -9,6 +9,7 @@ from typing import ClassVar
 from umie.tasks.grammar import Forms, RawItem, Style, region_index
 
 _MAX_NUMBER_DIGITS = 6
+_SPACES = " \t\r\n"  # what decoders put around words; other white space is the span's own
 
 
 class Structured(Style):
@@ -60,9 +61,9 @@ class Paper(Style):
 
     Source: UMIE, Table 2; ``Star Fox, member of, Starlink`` for a relation. It is not lossless: which of
     several equal spans is meant, white space around a span, a string that spells ``<spot>``, a span ``O1``
-    beside a region O1; labels that differ in their first letter's case alone or of which one goes on behind
-    another with a comma; and, in a relation, repeated white space in a label. An event without a trigger,
-    which the paper does not print, is its label alone.
+    beside a region O1; and labels that differ in their first letter's case alone, or of which one goes on
+    behind another with a comma, or, of relations, that differ in white space alone. An event without a
+    trigger, which the paper does not print, is its label alone.
     """
 
     name = "paper"
@@ -83,12 +84,13 @@ class Paper(Style):
             return [], 0
         if forms.pair is None:
             written = {_capitalised(label): label for label in forms.labels}
-            items = [_labelled(part.strip(), written, forms) for part in output.split("<spot>")]
+            items = [_labelled(part.strip(_SPACES), written, forms) for part in output.split("<spot>")]
         else:
             # head and tail may spell the separator, so a pair's answer is split at the end of one item only
             head, tail = (_squeezed(end) for end in forms.pair)
             parts = re.split(rf"(?<={re.escape(tail[-1:])}) <spot> (?={re.escape(head[:1])})", _squeezed(output))
-            items = [_between(part, head, tail) for part in parts]
+            squeezed = {_squeezed(label): label for label in forms.labels}
+            items = [_between(part, head, tail, squeezed) for part in parts]
         found = [item for item in items if item is not None]
         return found, len(items) - len(found)
 
@@ -122,7 +124,7 @@ class Released(Style):
 
     def parse(self, output: str, forms: Forms) -> tuple[list[RawItem], int]:
         """Return the items of any string; the outer brackets may be missing."""
-        parts = [part.strip() for part in self._sign.split(output)]
+        parts = [part.strip(_SPACES) for part in self._sign.split(output)]
         items: list[RawItem] = []
         dropped = 0
         position = 0
@@ -153,7 +155,7 @@ def _labelled(part: str, written: Mapping[str, str], forms: Forms) -> RawItem | 
         return RawItem(written[part])
     known = max((label for label in written if part.startswith(f"{label},")), key=len, default=None)
     label, comma, filler = part.partition(",") if known is None else (known, ",", part[len(known) + 1 :])
-    label, filler = label.strip(), filler.strip()
+    label, filler = label.strip(), filler.strip(_SPACES)
     if not label or (comma and not filler):
         return None
     if not comma:
@@ -161,12 +163,13 @@ def _labelled(part: str, written: Mapping[str, str], forms: Forms) -> RawItem | 
     return _filled(written.get(label, label), filler, forms)
 
 
-def _between(part: str, head: str, tail: str) -> RawItem | None:
-    """Read ``head, label, tail``."""
-    if not (part.startswith(f"{head}, ") and part.endswith(f", {tail}")):
+def _between(part: str, head: str, tail: str, written: Mapping[str, str]) -> RawItem | None:
+    """Read ``head, label, tail``; white space at the ends of head and tail is gone, but for one behind the head."""
+    if not (part.startswith(head) and part.endswith(tail)):
         return None
-    label = part[len(head) + 2 : len(part) - len(tail) - 2].strip()
-    return RawItem(label) if label else None
+    inner = part[len(head) : max(len(part) - len(tail), len(head))].strip()
+    label = inner[1:-1].strip()
+    return RawItem(written.get(label, label)) if label and inner[0] == inner[-1] == "," else None
 
 
 def _bracketed(parts: list[str], forms: Forms) -> RawItem | None:

@@ -169,6 +169,12 @@ def test_a_system_against_itself_and_against_a_better_one():
     assert evaluate(gold).line("mner", "strict").versus is None
 
 
+def test_systems_that_both_find_nothing_where_there_is_nothing_are_equal():
+    gold = [Record(TEXT, tasks=("mner",))]
+    versus = evaluate(gold, gold, other=answers(gold)).line("mner", "strict").versus
+    assert (versus.difference, versus.p_bootstrap, versus.p_randomisation) == (0, 1, 1)
+
+
 def test_systems_with_other_labels_are_compared():
     gold = NAMES * 5
     renamed = [replace(record, entities=(Entity("x", ANN), Entity("loc", ROME))) for record in gold]

@@ -130,9 +130,7 @@ def _relations(record: Record, schema: _Schema) -> Iterator[_Read]:
                 yield (name,), SAME_HEAD
             elif not rest:
                 yield (name, head, tail), None
-            elif (
-                first in schema.labels
-            ):  # the parser takes the head's first word for the relation, the rest for the tail
+            elif first in schema.labels:  # read as the relation, and the rest of the head as the tail
                 yield (first, first, rest), None
             else:
                 yield (name,), HEAD

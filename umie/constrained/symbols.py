@@ -86,7 +86,7 @@ class TokenSymbols:
         is_byte_level = any("Ġ" in piece for piece in ordinary)
         self._keeps_text = is_byte_level and backend is not None and backend.normalizer is None
         if tokenizer.unk_token_id is not None:
-            self.symbols[tokenizer.unk_token_id] = UNKNOWN
+            self.symbols[tokenizer.unk_token_id] = spell("x").replace("x", UNKNOWN)  # WordPiece's is a whole word
         self.compiled: dict[Any, Any] = {}  # what has been compiled for this tokenizer; see umie.constrained.literals
         self.trie = Trie()
         for token, symbols in enumerate(self.symbols):

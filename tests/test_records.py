@@ -22,6 +22,7 @@ from umie.records import (
     Region,
     Relation,
     read_jsonl,
+    read_numbered_jsonl,
     record_from_json,
     record_to_json,
     write_jsonl,
@@ -338,3 +339,30 @@ def test_a_picture_may_not_lie_outside_its_folder(tmp_path: Path) -> None:
 def test_a_picture_that_no_file_can_be_called(tmp_path: Path) -> None:
     with pytest.raises(UmieError):
         Record(TEXT, image="a\0b", image_folder=str(tmp_path)).image_path()
+
+
+def test_lines_and_texts_have_a_limit(tmp_path):
+    """What the spans of one line can cost is bounded, so that reading is linear in the file."""
+    path = tmp_path / "long.jsonl"
+    entity = {"type": "a", "span": [0, 1]}
+    fits = json.dumps({"text": "a" * 100_000, "entities": [entity] * 1000})
+    long_text = json.dumps({"text": "a" * 100_001})
+    long_line = json.dumps({"text": "a", "entities": [entity] * 40_000})
+    path.write_text("\n".join([fits, long_text, long_line]))
+    errors = []
+    assert [number for number, _ in read_numbered_jsonl(path, on_error=errors.append)] == [1]
+    assert [str(error) for error in errors] == [
+        f"{path}:2: text has 100,001 characters: give 100,000 or fewer, or part the record",
+        f"{path}:3: the line has {len(long_line):,} characters: give 1,048,576 or fewer, or part the record",
+    ]
+
+
+def test_an_unknown_key_is_shown_on_one_line_and_shortened(tmp_path):
+    path = tmp_path / "odd.jsonl"
+    path.write_text('{"text": "a", "b\\u2028\\ud800": "\\ud800"}\n{"text": "a", "%s": 1}' % ("k" * 5000))
+    errors = []
+    assert not list(read_numbered_jsonl(path, on_error=errors.append))
+    with pytest.raises(UmieError) as first:
+        list(read_numbered_jsonl(path))
+    assert len(errors) >= 3
+    assert all(len(str(error).splitlines()) == 1 and len(str(error)) < 600 for error in [*errors, first.value])

@@ -16,9 +16,9 @@ class UnknownNameError(UmieError):
 
     def __init__(self, kind: str, name: object, choices: Iterable[str]) -> None:
         choices = sorted(choices)
-        near = difflib.get_close_matches(str(name), choices, n=1)
+        near = difflib.get_close_matches(str(name)[:100], choices, n=1)  # the search is not linear
         hint = f" Did you mean {near[0]!r}?" if near else ""
-        super().__init__(f"Unknown {kind} {name!r}.{hint} Choices: {', '.join(choices) or 'none'}.")
+        super().__init__(f"Unknown {kind} {shown(name)}.{hint} Choices: {', '.join(choices) or 'none'}.")
 
 
 def check_keys(kind: str, given: Iterable[object], allowed: Iterable[str]) -> None:

@@ -9,11 +9,16 @@ from umie.errors import UmieError, check_keys, shown
 from umie.records.model import Argument, Entity, Event, Region, Relation, Span, check_span
 
 
+MAX_TEXT = 100_000  # characters
+
+
 def read_text(data: Mapping[str, Any]) -> str:
     """Return the text; it may be empty only where there is a picture."""
     text = data.get("text")
     if not isinstance(text, str) or not (text.strip() or data.get("image")):
         raise UmieError(f"text is {shown(text)}: every record needs a text that is not empty, or a picture")
+    if len(text) > MAX_TEXT:
+        raise UmieError(f"text has {len(text):,} characters: give {MAX_TEXT:,} or fewer, or part the record")
     return text
 
 

@@ -31,6 +31,7 @@ T = TypeVar("T")
 KEYS = (
     "text", "image", "regions", "entities", "relations", "events", "id", "tasks", "source", "licence", "labels",
 )  # fmt: skip
+MAX_LINE = 1 << 20  # characters; with the limit on the text it bounds what the spans of one line can cost
 _encode = json.JSONEncoder(ensure_ascii=False).encode  # json.dumps would make an encoder for each line
 _SURROGATE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")
 
@@ -92,6 +93,7 @@ def _decodable_lines(path: Path, on_error: Callable[[UmieError], None]) -> Itera
                 except UmieError as error:
                     on_error(UmieError(f"{path}:{number}: {error}"))
                     continue
+                text = text.removesuffix("\n").removesuffix("\r")
                 yield number, text.removeprefix("\ufeff") if number == 1 else text
     except (OSError, ValueError) as error:  # ValueError: a NUL character in the name
         if isinstance(error, UmieError):
@@ -125,7 +127,7 @@ def record_from_json(line: str, image_folder: str | None = None) -> Record:
     text = read_text(data)
     if _may_hold_surrogates(line):
         for key, value in data.items():
-            check_characters(json.dumps(value, ensure_ascii=False), key)
+            check_characters(json.dumps(value, ensure_ascii=False), key if key in KEYS else shown(key))
     return Record(
         text=text,
         image=read_image(data),
@@ -166,7 +168,7 @@ def errors_of_line(line: str) -> list[UmieError]:
     if _may_hold_surrogates(line):
         before = len(errors)
         for key, value in data.items():
-            tried(check_characters, json.dumps(value, ensure_ascii=False), key)
+            tried(check_characters, json.dumps(value, ensure_ascii=False), key if key in KEYS else shown(key))
         if len(errors) > before:
             return errors  # the characters must be mended before offsets into the text mean anything
     for read in (read_identifier, read_tasks, read_labels):
@@ -205,6 +207,8 @@ def _load_object(line: str) -> dict[str, Any]:
 
 
 def _load(line: str) -> object:
+    if len(line) > MAX_LINE:
+        raise UmieError(f"the line has {len(line):,} characters: give {MAX_LINE:,} or fewer, or part the record")
     try:
         return json.loads(line)
     except (ValueError, RecursionError) as error:  # not JSON, or a number of too many digits

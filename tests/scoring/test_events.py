@@ -1,5 +1,7 @@
 """Events and arguments, on cases counted by hand."""
 
+from dataclasses import replace
+
 import pytest
 
 from umie.records import Argument, Event, Record, Region
@@ -153,3 +155,23 @@ def test_strict_adds_textual_and_visual_arguments(counts, tally):
     predicted = events(("attack", ATTACK, ("Place", ROME), ("Place", 0), ("Target", 0)), boxes=[LEFT])
     assert counts("meae strict", predicted, gold) == (2, 3, 3)
     assert tally("meae strict", predicted, gold) == {"Place": (2, 2, 2), "Target": (0, 1, 1)}
+
+
+def test_each_form_takes_its_own_sort_of_box_where_a_role_has_both(counts):
+    """As M2E2 annotates them: boxes of single participants, and one of all that the union form is scored against."""
+
+    def labelled(*regions):
+        numbers = [("Target", index) for index in range(len(regions))]
+        record = events(("attack", None, *numbers), boxes=[box for box, _ in regions])
+        return replace(record, regions=tuple(Region(*region) for region in regions))
+
+    gold = labelled((LEFT, "instance"), (RIGHT, "instance"), (WHOLE, "union"))
+    one, both, whole = labelled((LEFT, None)), labelled((LEFT, None), (RIGHT, None)), labelled((WHOLE, None))
+    instance, union = "meae visual instance", "meae visual union"
+    assert counts(instance, both, gold) == (2, 2, 2)
+    assert counts(instance, one, gold) == (1, 1, 2)
+    assert counts(instance, whole, gold) == (0, 1, 2)
+    assert counts(union, whole, gold) == counts(union, both, gold) == counts(union, gold, gold) == (1, 1, 1)
+    assert counts(union, one, gold) == (0, 1, 1)
+    crowd = labelled((WHOLE, "union"))
+    assert counts(instance, whole, crowd) == counts(union, whole, crowd) == (1, 1, 1)

@@ -1,4 +1,4 @@
-"""The command line: `umie list`, `umie ablate`, `umie data`. One file a command; this one puts them together."""
+"""The command line: `umie list`, `ablate`, `evaluate`, `data`. One file a command; this one puts them together."""
 
 from __future__ import annotations
 

@@ -79,29 +79,31 @@ def arguments_textual_by_type(predicted: Record, gold: Record) -> Tally:
 def arguments_instance(predicted: Record, gold: Record) -> Tally:
     """Each box of a role answers one gold box of the role at IoU >= 0.5, under the same type and trigger.
 
-    One to one in the largest matching; the boxes are those of either side's own regions.
+    One to one in the largest matching; the boxes are those of either side's own regions. Of a role that has boxes
+    of single participants and one of all (a region labelled ``union``), the latter is left to the union form.
     """
-    return tally_groups(_boxes(predicted, _type_and_trigger), _boxes(gold, _type_and_trigger), _role, _count_instances)
+    return _tally_instances(predicted, gold, _type_and_trigger)
 
 
 def arguments_instance_by_type(predicted: Record, gold: Record) -> Tally:
     """As the instance form, under the same event type."""
-    return tally_groups(_boxes(predicted, _type), _boxes(gold, _type), _role, _count_instances)
+    return _tally_instances(predicted, gold, _type)
 
 
 def arguments_union(predicted: Record, gold: Record) -> Tally:
     """The box around all boxes of a role has IoU >= 0.5 with the one around gold's; an event's role counts once.
 
-    Under the same type and trigger.
+    Under the same type and trigger. Where a role has regions labelled ``union``, they are what is enclosed.
     """
-    return tally_groups(_boxes(predicted, _type_and_trigger), _boxes(gold, _type_and_trigger), _role, _count_union)
+    return _tally_unions(predicted, gold, _type_and_trigger)
 
 
 def arguments_union_by_type(predicted: Record, gold: Record) -> Tally:
     """As the union form, under the same event type."""
-    return tally_groups(_boxes(predicted, _type), _boxes(gold, _type), _role, _count_union)
+    return _tally_unions(predicted, gold, _type)
 
 
+UNION = "union"  # the label of a region around all participants of a role, as the reader of M2E2 gives it
 _EventKey = Callable[[Event], Hashable]
 
 
@@ -132,15 +134,28 @@ def _spans(record: Record, key: _EventKey) -> Iterator[Key]:
                 yield (argument.role, argument.span, key(event))
 
 
-def _boxes(record: Record, key: _EventKey) -> dict[Hashable, list[Box]]:
+def _tally_instances(predicted: Record, gold: Record, key: _EventKey) -> Tally:
+    """Compare boxes of single participants; one of all stands in where a role has no others."""
+    sides = [_boxes(side, key, prefer_union=False) for side in (predicted, gold)]
+    return tally_groups(sides[0], sides[1], _role, _count_instances)
+
+
+def _tally_unions(predicted: Record, gold: Record, key: _EventKey) -> Tally:
+    """Compare boxes of all participants; those of single ones stand in where a role has none."""
+    sides = [_boxes(side, key, prefer_union=True) for side in (predicted, gold)]
+    return tally_groups(sides[0], sides[1], _role, _count_union)
+
+
+def _boxes(record: Record, key: _EventKey, prefer_union: bool) -> dict[Hashable, list[Box]]:
     """Return the distinct boxes of each role of each event; regions with the same box are one."""
-    groups: dict[Hashable, dict[Box, None]] = {}
+    groups: dict[Hashable, dict[bool, dict[Box, None]]] = {}
     for event in record.events:
         for argument in event.arguments:
             if argument.region is not None:
-                boxes = groups.setdefault((argument.role, key(event)), {})
-                boxes[record.regions[argument.region].box] = None
-    return {group: list(boxes) for group, boxes in groups.items()}
+                region = record.regions[argument.region]
+                sorts = groups.setdefault((argument.role, key(event)), {})
+                sorts.setdefault(region.label == UNION, {})[region.box] = None
+    return {group: list(sorts.get(prefer_union) or sorts[not prefer_union]) for group, sorts in groups.items()}
 
 
 def _count_instances(predicted: Sequence[Box], gold: Sequence[Box]) -> Counts:

@@ -88,7 +88,7 @@ class T5Steps:
 
     def keep(self, rows: Sequence[int]) -> None:
         """Go on with some of the rows only."""
-        chosen = torch.tensor(list(rows), device=self._lengths.device)
+        chosen = torch.tensor(list(rows), dtype=torch.long, device=self._lengths.device)
         self._lengths = self._lengths[chosen]
         self._cross_bias = self._cross_bias[chosen]
         self._cross = [tuple(tensor[chosen] for tensor in pair) for pair in self._cross]

@@ -28,10 +28,12 @@ def list_parts(
         sys.stdout.write(json.dumps(parts, indent=2) + "\n")
         return
     from umie.decoders.t5 import PRESETS
+    from umie.tasks.styles import STYLES
 
     table = Table("slot", "names")
     for slot, names in parts.items():
         table.add_row(slot, ", ".join(names))
     table.add_row("presets of t5", ", ".join(PRESETS))
+    table.add_row("output styles", ", ".join(STYLES))
     table.add_row("data formats", ", ".join(["synthetic", *umie.data.registry.names()]))
     out.print(table)

@@ -139,13 +139,13 @@ class TokenSymbols:
             covered = text[start:end]
             start, end = start + len(covered) - len(covered.lstrip()), end - len(covered) + len(covered.rstrip())
             body = piece.strip(" ")
-            spaces = piece[: len(piece) - len(piece.lstrip(" "))], piece[len(piece.rstrip(" ")) :]
+            before = piece[: len(piece) - len(piece.lstrip(" "))]
+            behind = piece[len(before) + len(body) :]  # of a token that is spaces alone, nothing
             inner = _offsets(body, text[start:end], start, end)
-            for part, places in ((spaces[0], [(start, start)]), (body, inner), (spaces[1], [(end, end)])):
-                symbols += part
-                places = places * len(part) if part is not body else places
-                starts += [place[0] for place in places]
-                ends += [place[1] for place in places]
+            symbols += piece
+            places = [*[(start, start)] * len(before), *inner, *[(end, end)] * len(behind)]
+            starts += [place[0] for place in places]
+            ends += [place[1] for place in places]
         joined = "".join(symbols)
         skipped = len(joined) - len(joined.lstrip(" "))
         length = len(joined.rstrip(" ")) + len(self.tail)

@@ -11,11 +11,11 @@ from collections.abc import Iterable
 from functools import cached_property
 from typing import Any, TypeAlias
 
-from umie.constrained.literals import AFTER, FINAL, REGION, SPAN, Literals, Node, Opened
+from umie.constrained.literals import AFTER, FINAL, REGION, SPAN, Literals, Node
+from umie.constrained.reading import DONE, items_told
 from umie.constrained.suffix_automaton import SuffixAutomaton
 from umie.constrained.symbols import TokenSymbols, Trie, View
-from umie.records import Span
-from umie.tasks.grammar import RawItem, Style, occurrence_of, region_name
+from umie.tasks.grammar import Style
 
 Config: TypeAlias = tuple[Any, ...]
 Moves: TypeAlias = dict[int, list[Config]]  # the configurations behind each token
@@ -26,7 +26,6 @@ _NEVER = 1 << 30
 _NO_SYMBOL = "\U0010ffff"  # what no token spells
 _DEEP = 40  # symbols: what is found by recursion is not deeper
 _SPACES = " \t\r\n"
-_DONE = "done"
 
 
 class State:
@@ -166,12 +165,12 @@ class Walk:
                 paths = stepped
         config, path = min(paths.items(), key=lambda found: not self._may_end(found[0]))
         if config[0] == _SPAN and self._may_end(config):
-            path = (path, _DONE)
+            path = (path, DONE)
         told: list[Any] = []
         while path is not None:
             path, event = path
             told.append(event)
-        return self._style.linearise(self._items(reversed(told)), self._pair)
+        return self._style.linearise(items_told(reversed(told), self._view, self._text), self._pair)
 
     def _state(self, configs: frozenset[Config]) -> State:
         state = self._states.get(configs)
@@ -287,7 +286,7 @@ class Walk:
                 steps += self._close_steps(0, count, symbol)
             else:
                 steps += [
-                    (reached, (_DONE, *events))
+                    (reached, (DONE, *events))
                     for config in self._after
                     for reached, events in self._steps(config, symbol)
                 ]
@@ -314,9 +313,9 @@ class Walk:
             return []
         if position + 1 < len(closing):
             return [((_CLOSE, position + 1, count), ())]
-        steps: list[Step] = [(config, (_DONE,)) for config in self._after]
+        steps: list[Step] = [(config, (DONE,)) for config in self._after]
         if self._literals.number is not None and count > 1:
-            steps.append(((_NUMBER, 0, 0, count), (_DONE,)))
+            steps.append(((_NUMBER, 0, 0, count), (DONE,)))
         return steps
 
     def _number_steps(self, position: int, value: int, count: int, symbol: str) -> list[Step]:
@@ -351,7 +350,7 @@ class Walk:
             elif follows == REGION:
                 steps.append(((_LITERAL, self._literals.regions), (says,)))
             elif follows == AFTER:
-                steps += [(after, (says, _DONE)) for after in self._closure((_LITERAL, self._literals.later))]
+                steps += [(after, (says, DONE)) for after in self._closure((_LITERAL, self._literals.later))]
             elif follows == FINAL:
                 steps.append(((_FINAL,), ()))
         return steps
@@ -381,44 +380,6 @@ class Walk:
         if config[0] == _SPAN and self._is_whole(config):
             return self._literals.num_closing_tokens + self._rest
         return min(self._state(frozenset((config,))).distances, default=_NEVER)
-
-    def _items(self, events: Iterable[Any]) -> list[RawItem]:
-        """Return the completed items that the events of a path tell of."""
-        items: list[RawItem] = []
-        label: str | None = None
-        region: int | None = None
-        symbols: list[str] = []
-        number = 0
-        raw: list[tuple[str, int | None, str, int]] = []
-        for event in events:
-            if isinstance(event, Opened):
-                if event.region is not None:
-                    region = event.region
-                elif event.label is not None:
-                    label, region, symbols, number = event.label, None, [], 0
-            elif event == _DONE:
-                raw.append((label or "", region, "".join(symbols), 1))
-            elif isinstance(event, int):
-                number = number * 10 + event
-                raw[-1] = (*raw[-1][:3], number)
-            else:
-                symbols.append(event)
-        for label, region, spelt, number in raw:
-            if region is not None:
-                items.append(RawItem(label, region_name(region), is_region=True))
-            elif spelt:
-                span = self._place(spelt, number)
-                items.append(RawItem(label, self._text[slice(*span)], occurrence=occurrence_of(self._text, span)))
-            else:
-                items.append(RawItem(label))
-        return items
-
-    def _place(self, spelt: str, number: int) -> Span:
-        spelt = spelt.rstrip(" ")
-        found = self._view.symbols.find(spelt)
-        for _ in range(number - 1):
-            found = self._view.symbols.find(spelt, found + 1)
-        return self._view.span(found, found + len(spelt))
 
 
 def _num_following(symbol: str) -> int:

@@ -1,0 +1,106 @@
+"""How texts look in a tokenizer's symbols, and that annotated answers can be reached under a constraint."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+from families import FAMILIES
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from published import FILES, published
+from random_records import PIECES
+from tokenizers import processors
+
+from umie import tasks
+from umie.constrained import Constraint, symbols_of
+from umie.errors import UmieError
+from umie.records import Entity, Record
+
+TEXTS = st.lists(st.sampled_from(PIECES) | st.text(st.characters(exclude_categories=["Cs"]), max_size=3), max_size=10)
+ENDLESS = 10_000
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@settings(deadline=None, max_examples=80)
+@given(TEXTS.map("".join))
+def test_every_symbol_has_its_place(family: str, text: str) -> None:
+    view = symbols_of(FAMILIES[family]()).view(text)
+    assert len(view.symbols) == len(view.starts) == len(view.ends)
+    assert all(0 <= start <= end <= len(text) for start, end in zip(view.starts, view.ends, strict=True))
+    assert list(view.starts) == sorted(view.starts)
+    assert list(view.ends) == sorted(view.ends)
+
+
+@pytest.mark.parametrize("family", ["unigram", "wordpiece", "end_of_word"])
+@pytest.mark.parametrize(
+    "text", ["Ann Lee met Will … in NY", "… ½ Ann Lee", "ﬁne  Ann Lee 😀 x", "É Ann Lee", "Ann Lee"]
+)
+def test_words_keep_their_place_in_a_text_that_the_tokenizer_changes(family: str, text: str) -> None:
+    start = text.index("Ann Lee")
+    record = Record(text, entities=(Entity("person", (start, start + 7)),))
+    task = tasks.registry.build("mner")
+    (query,) = task.queries(record)
+    (walk,) = Constraint(FAMILIES[family](), task, [(record, query)], 64).walks
+    symbols = symbols_of(FAMILIES[family]())
+    tokens = [*symbols.prefix, *symbols.encode(query.target), walk.end]
+    assert refused(walk, tokens) is None
+    assert walk.read(tokens) == "[person: Ann Lee]"
+    assert "  " not in symbols.view(text).symbols
+
+
+def refused(walk, tokens) -> int | None:
+    state = walk.start
+    for position, token in enumerate(tokens):
+        if token not in walk.tokens(state, ENDLESS):
+            return position
+        state = walk.next(state, token)
+    return None
+
+
+def check_published(family: str, style: str, format_name: str, file: str, stride: int) -> int:
+    """Check that every annotated answer is admitted and read back exactly; return how many there were."""
+    tokenizer = FAMILIES[family]()
+    symbols = symbols_of(tokenizer)
+    records = published(format_name, file)
+    num_checked = 0
+    for name in records[0].tasks or ():
+        usual = tasks.registry.build(name)
+        labels = dict.fromkeys([*usual.labels, *(label for record in records for label in usual.used_labels(record))])
+        task = tasks.registry.build(name, labels=list(labels), style=style)
+        for record in records[::stride]:
+            for query in task.queries(record):
+                (walk,) = Constraint(tokenizer, task, [(record, query)], 64).walks
+                tokens = [*symbols.prefix, *symbols.encode(query.target, task.style.markers), walk.end]
+                assert refused(walk, tokens) is None, (record.text, query.target)
+                assert walk.read(tokens) == query.target
+                num_checked += 1
+    return num_checked
+
+
+@pytest.mark.parametrize(("format_name", "file"), FILES)
+@pytest.mark.parametrize("family", ["project", "unigram"])
+def test_some_published_answers_can_be_reached(family: str, format_name: str, file: str) -> None:
+    assert check_published(family, "structured", format_name, file, stride=100) >= 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("format_name", "file"), FILES)
+@pytest.mark.parametrize("style", ["structured", "paper", "released"])
+@pytest.mark.parametrize("family", ["project", "unigram"])
+def test_every_published_answer_can_be_reached(family: str, style: str, format_name: str, file: str) -> None:
+    assert check_published(family, style, format_name, file, stride=1) >= len(published(format_name, file)) / 2
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_symbols_are_made_once_and_again_for_added_tokens(family: str) -> None:
+    tokenizer = FAMILIES[family]()
+    assert symbols_of(tokenizer) is symbols_of(tokenizer)
+
+
+def test_a_tokenizer_without_an_end_token_is_refused(tokenizer) -> None:
+    endless = copy.deepcopy(tokenizer)
+    endless.backend_tokenizer.post_processor = processors.Sequence([])
+    endless.eos_token = None
+    with pytest.raises(UmieError, match="has no end token: set eos_token"):
+        symbols_of(endless)

@@ -35,7 +35,7 @@ class Steps(Protocol):
     """A decoder whose rows take in different numbers of tokens."""
 
     def feed(self, tokens: Sequence[Sequence[int]], candidates: Tensor | None = None) -> Tensor:
-        """Take in some tokens for each row and return the logits behind its last: of all tokens, or of some."""
+        """Take in some tokens, or none, for each row; return the logits behind the last of each that got any."""
 
     def keep(self, rows: Sequence[int]) -> None:
         """Go on with some of the rows only."""
@@ -69,21 +69,15 @@ def generate(
     rows = [_Row(walk, start) for walk in walks]
     active = [row for row in rows if not _advance(row, max_new_tokens, jump)]
     kept = list(rows)
-    if len(active) < len(kept):
-        steps.keep([index for index, row in enumerate(kept) if row in active])
-        kept = active
     while active:
-        # finished rows cost as much as others, and leaving them out costs a copy: wait until it pays
-        if len(active) <= 0.75 * len(kept):
+        if len(active) <= 0.5 * len(kept):  # a finished row costs a little of the attention, leaving it out a copy
             steps.keep([index for index, row in enumerate(kept) if row in active])
             kept = active
-        fed = [row.tokens[row.num_fed :] or [pad] for row in kept]
-        for row in kept:
+        fed = [row.tokens[row.num_fed :] if row in active else [] for row in kept]
+        for row, token in zip(active, _best(steps, fed, active), strict=True):
             row.num_fed = len(row.tokens)
-        for row, token in zip(kept, _best(steps, fed, kept), strict=True):
-            if row in active:
-                row.tokens.append(token)
-                row.state = row.walk.next(row.state, token)
+            row.tokens.append(token)
+            row.state = row.walk.next(row.state, token)
         active = [row for row in active if row.tokens[-1] != row.walk.end and not _advance(row, max_new_tokens, jump)]
     longest = max(len(row.tokens) for row in rows)
     return torch.tensor([[*row.tokens, *[pad] * (longest - len(row.tokens))] for row in rows])

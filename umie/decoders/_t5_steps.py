@@ -19,8 +19,7 @@ from umie.types import FusedStates
 class T5Steps:
     """Cached decoding of a batch whose rows have different lengths.
 
-    A row's keys and values lie at its own positions. A shorter row's padding is written behind its end, where no
-    query of it looks, and where its next tokens overwrite it.
+    A row's keys and values lie at its own positions, so no row waits for another or holds gaps.
 
     Args:
         seq2seq: transformers' T5.
@@ -39,48 +38,54 @@ class T5Steps:
         self._own: list[tuple[Tensor, Tensor]] = []
         for block in self._blocks:
             attention = block.layer[1].EncDecAttention
-            self._cross.append(tuple(self._heads(layer(fused.states)) for layer in (attention.k, attention.v)))
+            projected = [self._split(layer(fused.states)).transpose(1, 2) for layer in (attention.k, attention.v)]
+            self._cross.append(tuple(projected))
             empty = fused.states.new_zeros(num_rows, 0, attention.n_heads, attention.key_value_proj_dim)
             self._own.append((empty, empty))
         self._bias = fused.states.new_zeros(0, self._blocks[0].layer[0].SelfAttention.n_heads)
 
     def feed(self, tokens: Sequence[Sequence[int]], candidates: Tensor | None = None) -> Tensor:
-        """Take in some tokens for each row, one or more, and return the logits behind its last.
+        """Take in some tokens for each row and return the logits behind the last of each row that got any.
+
+        Projections and feed-forward layers see the tokens of all rows side by side, without padding.
 
         Args:
-            tokens: for each row, its tokens.
+            tokens: for each row its tokens, which may be none.
             candidates: the tokens ``[N]`` whose logits are wanted; None for the whole vocabulary. The output head
                 is a large part of a step: of FLAN-T5 small's weights in it, two fifths.
 
         Returns:
-            Logits ``[B, N]``.
+            Logits ``[A, N]``, where A counts the rows that got tokens.
         """
         device = self._lengths.device
         counts = torch.tensor([len(row) for row in tokens], device=device)
-        longest = max(map(len, tokens))
-        padded = torch.tensor([[*row, *[0] * (longest - len(row))] for row in tokens], device=device)
-        places = self._lengths[:, None] + torch.arange(longest, device=device)  # [B, L]
+        flat = torch.tensor([token for row in tokens for token in row], device=device)  # [M]
+        rows = torch.repeat_interleave(torch.arange(len(tokens), device=device), counts)
+        offsets = torch.arange(len(flat), device=device) - (counts.cumsum(0) - counts)[rows]
+        places = self._lengths[rows] + offsets
         num_keys = int(places.max()) + 1
         self._grow(num_keys)
-        rows = torch.arange(len(tokens), device=device)
-        distances = places[:, :, None] - torch.arange(num_keys, device=device)  # [B, L, K]
-        bias = self._bias[distances.clamp(min=0)].masked_fill((distances < 0)[..., None], self._lowest)
+        longest = int(counts.max())
+        padded = self._lengths[:, None] + torch.arange(longest, device=device)  # [B, L]
+        distances = padded[:, :, None] - torch.arange(num_keys, device=device)  # [B, L, K]
+        bias = self._bias[distances.clamp(0, num_keys - 1)].masked_fill((distances < 0)[..., None], self._lowest)
         bias = bias.permute(0, 3, 1, 2)  # [B, H, L, K]
-        states = self._seq2seq.shared(padded)
+        states = self._seq2seq.shared(flat)  # [M, D]
         for block, (keys, values), cross in zip(self._blocks, self._own, self._cross, strict=True):
             layer = block.layer[0]
             attention = layer.SelfAttention
             normed = layer.layer_norm(states)
-            keys[rows[:, None], places] = self._split(attention.k(normed), attention)
-            values[rows[:, None], places] = self._split(attention.v(normed), attention)
+            keys[rows, places] = self._split(attention.k(normed))
+            values[rows, places] = self._split(attention.v(normed))
             own = keys[:, :num_keys].transpose(1, 2), values[:, :num_keys].transpose(1, 2)
-            states = states + self._attend(attention, normed, own, bias)
+            states = states + self._attend(attention, normed, own, bias, rows, offsets)
             layer = block.layer[1]
             attention = layer.EncDecAttention
-            states = states + self._attend(attention, layer.layer_norm(states), cross, self._cross_bias)
+            normed = layer.layer_norm(states)
+            states = states + self._attend(attention, normed, cross, self._cross_bias, rows, offsets)
             states = block.layer[2](states)
         self._lengths = self._lengths + counts
-        last = self._seq2seq.decoder.final_layer_norm(states[rows, counts - 1])
+        last = self._seq2seq.decoder.final_layer_norm(states[counts[counts > 0].cumsum(0) - 1])
         if self._seq2seq.config.scale_decoder_outputs:
             last = last * self._seq2seq.model_dim**-0.5
         head: Tensor = self._seq2seq.lm_head.weight
@@ -110,18 +115,20 @@ class T5Steps:
         )
         self._bias = attention.relative_attention_bias(buckets)
 
-    def _attend(self, attention: Any, normed: Tensor, kept: tuple[Tensor, ...], bias: Tensor) -> Tensor:
-        queries = self._heads(attention.q(normed), attention)
-        attended = F.scaled_dot_product_attention(queries, kept[0], kept[1], attn_mask=bias, scale=1.0)
-        output: Tensor = attention.o(attended.transpose(1, 2).flatten(2))
+    def _attend(
+        self, attention: Any, normed: Tensor, kept: tuple[Tensor, ...], bias: Tensor, rows: Tensor, offsets: Tensor
+    ) -> Tensor:
+        """Attend over keys and values ``[B, H, K, d]``; queries are put into rows for it, and taken out again."""
+        queries = self._split(attention.q(normed))
+        padded = queries.new_zeros(len(kept[0]), int(offsets.max()) + 1, *queries.shape[1:])
+        padded[rows, offsets] = queries
+        attended = F.scaled_dot_product_attention(padded.transpose(1, 2), kept[0], kept[1], attn_mask=bias, scale=1.0)
+        output: Tensor = attention.o(attended.transpose(1, 2)[rows, offsets].flatten(1))
         return output
 
-    def _heads(self, projected: Tensor, attention: Any = None) -> Tensor:
-        """Return ``[B, L, H * d]`` as ``[B, H, L, d]``."""
-        return self._split(projected, attention).transpose(1, 2)
-
-    def _split(self, projected: Tensor, attention: Any = None) -> Tensor:
-        attention = attention or self._blocks[0].layer[0].SelfAttention
+    def _split(self, projected: Tensor) -> Tensor:
+        """Return ``[..., H * d]`` as ``[..., H, d]``."""
+        attention = self._blocks[0].layer[0].SelfAttention
         return projected.view(*projected.shape[:-1], attention.n_heads, attention.key_value_proj_dim)
 
 

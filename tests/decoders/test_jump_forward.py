@@ -202,3 +202,12 @@ def test_an_answer_without_a_choice_needs_no_decoder():
     rows = generate(steps, [Forced(0), Forced(1)], START, PAD, 30)
     assert rows.tolist() == [[0, 11, 12, 13, 14, 1]] * 2
     assert steps.num_steps == 0
+
+
+@torch.no_grad()
+def test_no_row_may_be_kept():
+    built = decoder("tied")
+    steps = T5Steps(built.seq2seq, fused_states(built, 2))
+    steps.feed([[0], [0]])
+    steps.keep([])
+    steps.keep([])

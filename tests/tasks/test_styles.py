@@ -137,6 +137,12 @@ PERSON = "<extra_id_0> person <extra_id_5> kids <extra_id_1>"
         (MNER, "<extra_id_0> person <extra_id_5> <extra_id_6> <extra_id_1>", [RawItem("person")], 0),
         (MNER, "<extra_id_0> person <extra_id_5> <extra_id_6> kids <extra_id_1>", [], 2),
         (MNER, "<extra_id_2> person", [], 1),
+        (
+            MNER,
+            PERSON.replace("person", "\x1cperson\xa0").replace("kids", "\xa0kids"),
+            [RawItem("person", "\xa0kids")],
+            0,
+        ),
         (MEAE, "<extra_id_0>Target<extra_id_5>O1<extra_id_1>", [O1], 0),
         (MEAE, "<extra_id_0>Target<extra_id_5>O3<extra_id_1>", [RawItem("Target", "O3")], 0),
     ],
@@ -168,6 +174,7 @@ def test_any_string_is_read(name: str, forms: Forms, output: str) -> None:
     assert len(items) + dropped <= len(output)
     for item in items:
         assert item.label
+        assert item.label == item.label.strip()
         assert item.occurrence >= 1
         assert item.filler is None or not item.is_region or name == "structured" or item.filler in ("O1", "O2")
 

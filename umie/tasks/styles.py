@@ -174,12 +174,13 @@ def _between(part: str, head: str, tail: str, written: Mapping[str, str]) -> Raw
 
 def _bracketed(parts: list[str], forms: Forms) -> RawItem | None:
     """Read an item at the beginning of a list in which texts and signs take turns."""
-    if len(parts) < 5 or parts[0] != "<extra_id_0>" or not parts[1] or parts[2] != "<extra_id_5>":
+    if len(parts) < 5 or parts[0] != "<extra_id_0>" or not parts[1].strip() or parts[2] != "<extra_id_5>":
         return None
+    label = parts[1].strip()
     if parts[4] == "<extra_id_1>" and parts[3]:
-        return _filled(parts[1], parts[3], forms)
+        return _filled(label, parts[3], forms)
     if parts[3:] == ["", "<extra_id_6>", "", "<extra_id_1>"]:
-        return RawItem(parts[1])
+        return RawItem(label)
     return None
 
 

@@ -44,6 +44,7 @@ class Constraint(LogitsProcessor):
         max_new_tokens: int,
         prompt_length: int = 1,
     ) -> None:
+        self.tokenizer = tokenizer
         symbols = symbols_of(tokenizer)
         style = task.style
         known: dict[Any, Walk] = {}  # queries that may be answered alike share their states

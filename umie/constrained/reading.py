@@ -37,15 +37,21 @@ def items_told(events: Iterable[Any], view: View, text: str) -> list[RawItem]:
             told[-1] = label, region, symbols, number
         else:
             symbols += event
-    return [_item(*item, view, text) for item in told]
+    items = (_item(*item, view, text) for item in told)
+    return [item for item in items if item is not None]
 
 
-def _item(label: str, region: int | None, symbols: str, number: int, view: View, text: str) -> RawItem:
+def _item(label: str, region: int | None, symbols: str, number: int, view: View, text: str) -> RawItem | None:
+    """Return an item; None if its symbols stand for white space alone, as of a sign that the tokenizer drops."""
     if region is not None:
         return RawItem(label, region_name(region), is_region=True)
     if not symbols:
         return RawItem(label)
-    span = _place(symbols.rstrip(" "), number, view)
+    start, end = _place(symbols.rstrip(" "), number, view)
+    covered = text[start:end]
+    span = start + len(covered) - len(covered.lstrip()), end - len(covered) + len(covered.rstrip())
+    if not covered.strip():
+        return None
     return RawItem(label, text[slice(*span)], occurrence=occurrence_of(text, span))
 
 

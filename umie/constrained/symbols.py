@@ -71,7 +71,7 @@ class TokenSymbols:
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        self.tokenizer = tokenizer
+        self._tokenizer = weakref.ref(tokenizer)  # so that symbols kept for a tokenizer do not keep it alive
         pieces: list[str] = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
         special = set(tokenizer.all_special_ids)
         self.markers = {
@@ -100,6 +100,14 @@ class TokenSymbols:
         self.end: int | None = around[-1] if around else tokenizer.eos_token_id
         if self.end is None:
             raise UmieError(f"the tokenizer {type(tokenizer).__name__} has no end token: set eos_token")
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The tokenizer, which whoever uses its symbols has to keep."""
+        found = self._tokenizer()
+        if found is None:
+            raise RuntimeError("the tokenizer is gone: keep it as long as its symbols are used")
+        return found
 
     def encode(self, string: str, markers: Iterable[str] = ()) -> list[int]:
         """Return the tokens of a string, without those around it; only ``markers`` are read as special tokens."""
@@ -137,7 +145,8 @@ class TokenSymbols:
         ends: list[int] = []
         for piece, (start, end) in zip(spelt, found.offset_mapping, strict=True):
             covered = text[start:end]
-            start, end = start + len(covered) - len(covered.lstrip()), end - len(covered) + len(covered.rstrip())
+            if covered.strip():
+                start, end = start + len(covered) - len(covered.lstrip()), end - len(covered) + len(covered.rstrip())
             body = piece.strip(" ")
             before = piece[: len(piece) - len(piece.lstrip(" "))]
             behind = piece[len(before) + len(body) :]  # of a token that is spaces alone, nothing

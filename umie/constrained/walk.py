@@ -379,6 +379,9 @@ class Walk:
             return 1
         if config[0] == _SPAN and self._is_whole(config):
             return self._literals.num_closing_tokens + self._rest
+        _, behind = self._literals.number or ("", "")
+        if config[0] == _NUMBER and config[2] > 1 and not behind:
+            return self._rest  # a whole number: longer ones need not be looked at
         return min(self._state(frozenset((config,))).distances, default=_NEVER)
 
 

@@ -8,7 +8,6 @@ from typing import Any
 from umie.errors import UmieError, check_keys, shown
 from umie.records.model import Argument, Entity, Event, Region, Relation, Span, check_span
 
-
 MAX_TEXT = 100_000  # characters
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from umie.errors import UmieError
 from umie.records import Argument, Entity, Event, Region, Relation
-from umie.scoring import read_answers, read_gold
+from umie.scoring import read_answers, read_gold, score_answers
 
 ROME = {"type": "location", "span": [3, 7]}
 
@@ -53,6 +53,20 @@ def test_text_picture_and_regions_are_those_of_gold_where_they_are_left_out(file
     assert (answer.record.text, answer.record.image) == ("in Rome", "1.jpg")
     (own,) = files([gold], [{"id": "a", "events": [event], "regions": [{"box": [0, 0, 1, 1]}]}])
     assert own.record.regions == (Region((0, 0, 1, 1)),)
+
+
+def test_gold_without_its_regions_is_a_perfect_answer(files):
+    """The label `union` decides which form a box counts in, so it must come from gold with the box."""
+    boxes = [[0, 0, 0.2, 1], [0.8, 0, 1, 1], [0, 0, 1, 1]]
+    regions = [{"box": box, "label": label} for box, label in zip(boxes, ("man", None, "union"), strict=True)]
+    arguments = [{"role": "Entity", "region": index} for index in range(3)]
+    gold = {"id": "a", "text": "", "image": "1.jpg", "events": [{"type": "meet", "arguments": arguments}]}
+    answers = files([{**gold, "regions": regions}], [gold])
+    assert [region.label for region in answers[0].record.regions] == ["man", None, "union"]
+    records = [line.record for line in read_gold("g.jsonl")]
+    report = score_answers(records, answers, resamples=100)
+    assert [line.figure for line in report.lines if line.score.f1 != 1] == []
+    assert report.line("meae", "visual instance").score.gold == 2
 
 
 def test_a_record_of_a_picture_alone(files):

@@ -148,5 +148,5 @@ def _context(record: Record) -> dict[str, Any]:
     """Return picture and regions of a gold record as JSON values."""
     context: dict[str, Any] = {"image": record.image} if isinstance(record.image, str) else {}
     if record.regions:
-        context["regions"] = [{"box": list(region.box)} for region in record.regions]
+        context["regions"] = [{"box": list(region.box), "label": region.label} for region in record.regions]
     return context

@@ -115,7 +115,8 @@ class UmieProcessor:
         """
         task = self.task(task)
         asked = [(record, query) for record in _as_list(records) for query in task.queries(record)]
-        return Constraint(self.tokenizer, task, asked, max_new_tokens or self.max_target_tokens)
+        limit = self.max_target_tokens if max_new_tokens is None else max_new_tokens
+        return Constraint(self.tokenizer, task, asked, limit)
 
     def encode_query(self, record: Record, query: Query) -> dict[str, Tensor]:
         """Return ``input_ids [T]`` and ``labels [L]`` of one query: the instruction, then the text."""

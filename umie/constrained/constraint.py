@@ -13,7 +13,7 @@ from transformers import LogitsProcessor, PreTrainedTokenizerBase
 from umie.constrained.literals import compile_literals, without_pair
 from umie.constrained.symbols import symbols_of
 from umie.constrained.walk import State, Walk
-from umie.errors import UmieError
+from umie.errors import UmieError, check_whole
 from umie.records import Record
 from umie.tasks import Query, Task
 
@@ -44,6 +44,7 @@ class Constraint(LogitsProcessor):
         max_new_tokens: int,
         prompt_length: int = 1,
     ) -> None:
+        check_whole("max_new_tokens", max_new_tokens, 1)
         self.tokenizer = tokenizer
         symbols = symbols_of(tokenizer)
         style = task.style
@@ -60,23 +61,39 @@ class Constraint(LogitsProcessor):
         self.max_new_tokens = max_new_tokens
         self.prompt_length = prompt_length
         self._states: list[dict[tuple[int, ...], State]] = []
+        self._limit = max_new_tokens
         self.restart()
 
-    def restart(self) -> None:
-        """Forget the answers so far; done before each generation."""
+    def restart(self, num_rows: int | None = None, max_new_tokens: int | None = None) -> int:
+        """Forget the answers so far; done before each generation.
+
+        Args:
+            num_rows: rows of the batch, to be checked.
+            max_new_tokens: the limit of this generation, where it is tighter than the constraint's own.
+
+        Returns:
+            The limit that holds.
+
+        Raises:
+            UmieError: the batch is not the one that the constraint is for.
+        """
+        if num_rows is not None and num_rows != len(self.walks):
+            raise UmieError(f"{num_rows} rows for {len(self.walks)} queries: pass the batch that the constraint is for")
         self._states = [{(): walk.start} for walk in self.walks]
+        self._limit = self.max_new_tokens if max_new_tokens is None else min(self.max_new_tokens, max_new_tokens)
+        return self._limit
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
         """Return the scores with everything that may not come at minus infinity; see transformers."""
         num_rows = len(input_ids)
-        if num_rows % len(self.walks):
+        if not self.walks or num_rows % len(self.walks):
             raise UmieError(f"{num_rows} rows for {len(self.walks)} queries: pass the batch that the constraint is for")
         num_beams = num_rows // len(self.walks)
         allowed: list[Sequence[int]] = []
         for row, tokens in enumerate(input_ids[:, self.prompt_length :].tolist()):
             walk = self.walks[row // num_beams]
             state = self._state(row // num_beams, tuple(tokens))
-            allowed.append(walk.tokens(state, self.max_new_tokens - len(tokens)))
+            allowed.append(walk.tokens(state, self._limit - len(tokens)))
         return mask_scores(scores, allowed)  # type: ignore[return-value] # a FloatTensor, as the scores are
 
     def read(self, token_ids: Tensor | Sequence[Sequence[int]]) -> list[str]:

@@ -89,6 +89,9 @@ def without_pair(style: Style, forms: Forms) -> Forms:
 
 def compile_literals(symbols: TokenSymbols, style: Style, forms: Forms) -> Literals:
     """Return the literals that answers of these forms are made of, as the tokenizer writes them; kept with it."""
+    for label in forms.labels:
+        if any(marker in label for marker in style.markers):
+            raise UmieError(f"the label {label!r} spells a sign of the style {style.name!r}: rename it")
     key = style.name, forms
     known: dict[Any, Literals] = symbols.compiled
     if key not in known:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -25,20 +25,31 @@ app.command("evaluate")(evaluate.evaluate)
 app.add_typer(data.app, name="data")
 
 
+_UsageError: Any = typer.BadParameter.__mro__[1]  # of click, or of the copy of it that newer typers bring
+
+
 def main() -> None:
     """Run the command line; bad input is one line on standard error and exit code 2."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     for library in ("transformers", "huggingface_hub", "httpx"):
         logging.getLogger(library).setLevel(logging.ERROR)
     try:
-        app()
-    except UmieError as error:
-        message = " ".join(str(error).split())
-        err.print(f"umie: {message}", style="red", markup=False, highlight=False, soft_wrap=True)
-        sys.exit(2)
-    except OSError as error:  # a full disk, a folder that cannot be written
-        err.print(f"umie: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
-        sys.exit(2)
+        code = app(standalone_mode=False)  # else typer prints its own errors, in boxes of several lines
+    except (UmieError, OSError) as error:  # OSError: a full disk, a folder that cannot be written
+        _fail(str(error))
+    except _UsageError as error:
+        if type(error).__name__ == "NoArgsIsHelpError":  # the help is printed by then
+            sys.exit(2)
+        context = getattr(error, "ctx", None)
+        more = "" if context is None else f" ({context.command_path} --help says more)"
+        _fail(f"{error.format_message()}{more}")
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(message: str) -> NoReturn:
+    line = " ".join(message.split())
+    err.print(f"umie: {line}", style="red", markup=False, highlight=False, soft_wrap=True)
+    sys.exit(2)
 
 
 @app.callback(invoke_without_command=True)

@@ -108,7 +108,23 @@ def test_strings_alone_are_scored_under_their_name(umie, files):
     assert code == 0
     assert row(out, "string")[1] == "100.0"
     assert "strict" not in out
-    assert "released" not in out
+    assert not any(line.startswith("released") for line in out.splitlines())
+    assert "left out: released mner: it is not computed where mentions are given without offsets\n" in out
+
+
+def test_a_task_that_cannot_be_scored_is_named(umie, files):
+    event = {"type": "meet", "trigger": [0, 3], "arguments": [{"role": "Entity", "region": 0}]}
+    line = {"id": "1", "text": TEXT, "image": "1.jpg", "regions": [{"box": [0, 0, 1, 1]}]}
+    (files / "g.jsonl").write_text(json.dumps({**line, "events": [event]}))
+    (files / "p.jsonl").write_text(json.dumps({**line, "events": [{**event, "trigger": {"text": "Ann"}}]}))
+    arguments = ("evaluate", "--predictions", "p.jsonl", "--gold", "g.jsonl", "--task", "meae")
+    code, out, _ = umie(*arguments, "--json", "s.json")
+    assert code == 0
+    assert "left out: meae: some mentions are given without offsets" in out
+    assert set(json.loads((files / "s.json").read_text())["left_out"]) == {"meae", "released meae"}
+    code, _, err = umie(*arguments, "--figure", "f.png")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "f.png: there is no score to draw" in err
 
 
 @pytest.mark.parametrize(
@@ -119,6 +135,10 @@ def test_strings_alone_are_scored_under_their_name(umie, files):
         (["--predictions", "t.jsonl", "--gold", "g.jsonl"], "t.jsonl: has 1 records, but g.jsonl has 20"),
         (["--predictions", "p.jsonl", "--gold", "g.jsonl", "--task", "ner"], "Unknown task 'ner'"),
         (["--predictions", "p.jsonl", "--gold", "g.jsonl", "--task", "med"], "annotated for 'med'"),
+        (["--predictions", "p.jsonl", "--gold", "g.jsonl", "--figure", "f.pdf"], "--figure f.pdf: give a name that"),
+        (["--predictions", "p.jsonl", "--gold", "g.jsonl", "--figure", "f.txt"], "--figure f.txt: give a name that"),
+        (["--predictions", "p.jsonl", "--gold", "g.jsonl", "--resamples", "100001"], "Invalid value for '--resamples'"),
+        (["--predictions", "p.jsonl", "--gold", "g.jsonl", "--resamples", "0"], "(umie evaluate --help says more)"),
         (["--predictions", "p.jsonl", "--gold", "g.jsonl", "--split", "text"], "Unknown split 'text'"),
         (["--predictions", "p.jsonl", "--gold", "g.jsonl", "--other", "t.jsonl"], "t.jsonl: has 1 records"),
         (["--predictions", "p.jsonl", "--gold", "g.jsonl", "--train", "none.jsonl"], "none.jsonl: cannot read"),

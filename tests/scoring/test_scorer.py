@@ -191,9 +191,26 @@ def test_answers_without_offsets_get_the_figure_of_strings_alone():
     assert report.lines[0].score[:3] == pytest.approx((2 / 3, 1, 4 / 5))
     assert report.lines[0].versus.other == 1
     assert report.released == []
+    assert list(report.left_out) == ["released mner"]
     turned = score_answers(NAMES, answers(NAMES), resamples=100, other=loose)
     assert {line.figure for line in turned.lines if line.versus is not None} == {"string"}
     assert turned.line("mner", "strict").score.f1 == 1
+
+
+def test_a_task_that_has_no_line_is_named_with_the_reason():
+    """The argument is a region: once the event's trigger is a string, there is nothing to compare."""
+    gold = [Record(TEXT, "1.jpg", REGIONS, events=(Event("meet", MET, (Argument("Entity", region=0),)),))]
+    loose = [Answer(Record(TEXT, "1.jpg", REGIONS), {"med": (("meet", "met"),), "meae": ()})]
+    report = score_answers(gold, loose, resamples=100)
+    assert {line.task for line in report.lines} == {"med"}
+    assert list(report.left_out) == ["released med", "meae", "released meae"]
+    assert "without offsets" in report.left_out["meae"]
+    assert to_json(report)["left_out"] == report.left_out
+    assert evaluate(gold).left_out == {}
+
+
+def test_a_task_that_is_named_twice_is_scored_once():
+    assert evaluate(NAMES, tasks=["mner", "mner"]) == evaluate(NAMES, tasks=["mner"])
 
 
 def test_the_json_form_says_everything_and_is_json():

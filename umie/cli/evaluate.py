@@ -59,12 +59,14 @@ def evaluate(
     json_file: Annotated[Path | None, typer.Option("--json", help="Write everything to this JSON file.")] = None,
     figure: Annotated[Path | None, typer.Option(help="Draw F1 and intervals into this PNG.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="What resamples are drawn from.")] = 0,
-    resamples: Annotated[int, typer.Option(min=100, help="Resamples of the records.")] = 1000,
+    resamples: Annotated[int, typer.Option(min=100, max=100_000, help="Resamples of the records.")] = 1000,
 ) -> None:
     """Score predictions: strict and diagnostic F1 with 95 % intervals, baselines, and the published scorer's."""
     from umie.records import read_jsonl
     from umie.scoring import read_answers, read_gold, score_answers
 
+    if figure is not None and figure.suffix != ".png":
+        raise UmieError(f"--figure {figure}: give a name that ends in .png")
     wanted = read_gold(gold)
     report = score_answers(
         [line.record for line in wanted],
@@ -83,6 +85,8 @@ def evaluate(
         _print_comparison(report, predictions, other)
     for released in report.released:
         _print_released(released)
+    for name, reason in report.left_out.items():
+        _say(f"left out: {name}: {reason}")
     if json_file is not None:
         files = {"predictions": predictions, "gold": gold, "other": other, "train": train}
         _write_json(json_file, report, {name: path for name, path in files.items() if path is not None})

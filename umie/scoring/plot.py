@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from umie.errors import UmieError
 from umie.files import atomic_write
 from umie.scoring.report import Line, Report
 
@@ -20,7 +21,12 @@ def draw(report: Report, path: str | Path) -> None:
     Args:
         report: what to draw.
         path: the PNG to write.
+
+    Raises:
+        UmieError: the report has no figures.
     """
+    if not report.lines:
+        raise UmieError(f"{path}: there is no score to draw: leave the figure out, or predict with offsets")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

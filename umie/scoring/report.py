@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from umie.errors import UmieError
@@ -79,12 +79,14 @@ class Report:
         released: what the published scorer says, for each task that is answered with offsets.
         resamples: how many resamples the intervals and tests rest on.
         seed: what they are drawn from.
+        left_out: why a task, or ``released`` of a task, is not there.
     """
 
     lines: list[Line]
     released: list[Released]
     resamples: int
     seed: int
+    left_out: dict[str, str] = field(default_factory=dict)
 
     def parts(self) -> Iterator[tuple[str, str, list[Line]]]:
         """Yield task, split and lines of what belongs in one table; macro averages of the main figures only."""
@@ -130,4 +132,5 @@ def to_json(report: Report) -> dict[str, Any]:
         "level": LEVEL,
         "figures": [line(item) for item in report.lines],
         "released": [{**vars(item), "dropped_share": item.dropped_share} for item in report.released],
+        "left_out": report.left_out,
     }

@@ -71,7 +71,8 @@ def score_answers(
         raise UmieError("gold is annotated for no task: give --task, or a file with annotation")
     lines: list[Line] = []
     released: list[Released] = []
-    for task in chosen:
+    left_out: dict[str, str] = {}
+    for task in dict.fromkeys(chosen):
         rows = [
             row
             for row, record in enumerate(gold)
@@ -80,11 +81,16 @@ def score_answers(
         if not rows or task not in annotated:
             among = "" if split == ALL else f" of the split {split!r}"
             raise UmieError(f"no record{among} of gold is annotated for {task!r}: choose another --task or --split")
-        lines += _lines(task, split, gold, answers, other, train, rows, resamples, seed)
-        if not _is_loose(task, [answers[row] for row in rows]):
+        found = list(_lines(task, split, gold, answers, other, train, rows, resamples, seed))
+        lines += found
+        if not found:  # regions and events without a trigger are no strings
+            left_out[task] = "some mentions are given without offsets, and there is no string of it to compare"
+        if _is_loose(task, [answers[row] for row in rows]):
+            left_out[f"released {task}"] = "it is not computed where mentions are given without offsets"
+        else:
             records = [[side[row] for row in rows] for side in ([answer.record for answer in answers], gold)]
             released.append(released_score(task, *records))
-    return Report(lines, released, resamples, seed)
+    return Report(lines, released, resamples, seed, left_out)
 
 
 def annotated_tasks(gold: Sequence[Record]) -> tuple[str, ...]:

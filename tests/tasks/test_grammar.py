@@ -189,3 +189,38 @@ def test_region_names_count_from_one() -> None:
 @pytest.mark.parametrize("name", ["O0", "O", "1", "o1", "O-1", "O1x", "O01", "O²", "O" + "9" * 5000, ""])
 def test_other_names_are_no_regions(name: str) -> None:
     assert grammar.region_index(name) is None
+
+
+@settings(max_examples=300)
+@given(st.text("ab ", min_size=1, max_size=40), st.data())
+@pytest.mark.parametrize("short", [0, 64])
+def test_occurrences_are_those_of_trying_every_place(short: int, text: str, data: st.DataObject) -> None:
+    """Short strings are sought by ``find``, long ones by the search that stays linear where they overlap themselves."""
+    start = data.draw(st.integers(0, len(text) - 1))
+    span = start, data.draw(st.integers(start + 1, len(text)))
+    surface = text[slice(*span)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(grammar, "_SHORT", short)
+        grammar._places.cache_clear()
+        number = grammar.occurrence_of(text, span)
+        assert number == sum(text.startswith(surface, place) for place in range(start + 1))
+        assert grammar.locate(text, surface, number) == span
+    grammar._places.cache_clear()
+
+
+class CountingText(str):
+    """Counts how often it is searched."""
+
+    searches = 0
+
+    def find(self, *arguments: Any) -> int:
+        CountingText.searches += 1
+        return super().find(*arguments)
+
+
+def test_a_string_is_sought_once_however_often_it_is_named() -> None:
+    CountingText.searches = 0
+    text = CountingText("a " * 500)
+    for number in range(1, 501):
+        assert grammar.locate(text, "a", number) == (2 * number - 2, 2 * number - 1)
+    assert CountingText.searches <= 501

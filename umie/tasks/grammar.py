@@ -10,10 +10,13 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
+from itertools import islice, takewhile
 from typing import ClassVar
 
 from umie.records import Span
 
+_SHORT = 64  # characters
 _REGION = re.compile(r"O([1-9][0-9]{0,5})")
 
 
@@ -123,12 +126,7 @@ def occurrence_of(text: str, span: Span) -> int:
     """Return which occurrence of its own string ``span`` is in ``text``, counted from 1; overlaps count."""
     start, end = span
     surface = text[start:end]
-    number = 1
-    found = text.find(surface)
-    while 0 <= found < start:
-        number += 1
-        found = text.find(surface, found + 1)
-    return number
+    return 1 + sum(1 for _ in takewhile(lambda found: found < start, _starts(text, surface)))
 
 
 def locate(text: str, surface: str, occurrence: int) -> Span | None:
@@ -137,17 +135,63 @@ def locate(text: str, surface: str, occurrence: int) -> Span | None:
     A string that does not occur as it stands is sought once more without regard to white space, which
     SentencePiece tokenizers do not keep.
     """
-    for pattern in (surface, surface.strip()):
-        if pattern and (span := _find(text, pattern, occurrence)):
-            return span
-    words = surface.split()
-    if not words:
-        return None
-    matches = re.finditer(r"\s+".join(map(re.escape, words)), text)
-    for number, match in enumerate(matches, start=1):
-        if number == occurrence:
-            return match.span()
-    return None
+    return _places(text).span(surface, occurrence)
+
+
+class _Places:
+    """Where strings occur in a text; each string is sought once, however often it is asked for."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._found: dict[str | tuple[str, ...], tuple[list[Span], Iterator[Span]]] = {}
+
+    def span(self, surface: str, occurrence: int) -> Span | None:
+        """Return the place of an occurrence, looking no further than to it."""
+        words = surface.split()
+        for pattern in dict.fromkeys((surface, surface.strip())):
+            if pattern and (span := self._nth(pattern, pattern, occurrence)):
+                return span
+        return self._nth(tuple(words), r"\s+".join(map(re.escape, words)), occurrence) if words else None
+
+    def _nth(self, key: str | tuple[str, ...], pattern: str, occurrence: int) -> Span | None:
+        if key not in self._found:
+            self._found[key] = [], self._occurrences(pattern, is_expression=isinstance(key, tuple))
+        known, coming = self._found[key]
+        known += islice(coming, max(0, occurrence - len(known)))
+        return known[occurrence - 1] if occurrence <= len(known) else None
+
+    def _occurrences(self, pattern: str, is_expression: bool) -> Iterator[Span]:
+        if is_expression:
+            return (match.span() for match in re.finditer(pattern, self._text))
+        return ((start, start + len(pattern)) for start in _starts(self._text, pattern))
+
+
+_places = lru_cache(maxsize=16)(_Places)
+
+
+def _starts(text: str, surface: str) -> Iterator[int]:
+    """Yield where a string occurs in a text, overlaps too, in linear time."""
+    if len(surface) <= _SHORT:
+        found = text.find(surface)
+        while found >= 0:
+            yield found
+            found = text.find(surface, found + 1)
+        return
+    # long strings that overlap themselves take find a quadratic time: Knuth, Morris and Pratt (1977)
+    borders = [0] * len(surface)
+    matched = 0
+    for place in range(1, len(surface)):
+        while matched and surface[place] != surface[matched]:
+            matched = borders[matched - 1]
+        matched += surface[place] == surface[matched]
+        borders[place] = matched
+    matched = 0
+    for place, sign in enumerate(text):
+        while matched and (matched == len(surface) or sign != surface[matched]):
+            matched = borders[matched - 1]
+        matched += sign == surface[matched]
+        if matched == len(surface):
+            yield place + 1 - matched
 
 
 def region_name(index: int) -> str:
@@ -159,11 +203,3 @@ def region_index(name: str) -> int | None:
     """Return the index (from 0) that a region name such as ``O1`` stands for, or None."""
     match = _REGION.fullmatch(name.strip())
     return int(match.group(1)) - 1 if match else None
-
-
-def _find(text: str, surface: str, occurrence: int) -> Span | None:
-    found = text.find(surface)
-    while found >= 0 and occurrence > 1:
-        occurrence -= 1
-        found = text.find(surface, found + 1)
-    return (found, found + len(surface)) if found >= 0 else None

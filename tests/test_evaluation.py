@@ -35,7 +35,8 @@ def learned(variant, records):
 @pytest.mark.parametrize("task", TASKS)
 def test_scores_are_those_of_decoding_and_scoring_by_hand(learned, records, task):
     model, processor = learned
-    result = evaluate(model, processor, records, task)
+    result = evaluate(model, processor, records, task, events="gold")
+    assert result.is_oracle == (task == "meae")
     asked = [record for record in records if record.annotated_for(task)]
     built = processor.task(task)
     decoded = processor.decode(model.generate(**processor(asked, task)), asked, task)
@@ -71,7 +72,7 @@ def test_gates_are_those_of_queries_with_a_picture(learned, records):
         asked = [record for record in records if record.annotated_for(task)]
         with_picture = [record for record in asked if record.image is not None]
         assert 0 < len(with_picture) < len(asked)
-        result = evaluate(model, processor, records, task)
+        result = evaluate(model, processor, records, task, events="gold")
         assert len(result.gates) == sum(len(processor.task(task).queries(record)) for record in with_picture)
         with torch.no_grad():
             expected = model(**processor(with_picture, task)).gate.tolist()
@@ -152,8 +153,11 @@ def test_the_second_stage_asks_about_the_events_that_the_first_found(learned, re
     expected = meae.score(by_hand, asked)
     assert {name: two_stages.scores[name] for name in expected} == expected
     assert two_stages.scores["gold"] == evaluate(model, processor, records, "meae", events="gold").scores["gold"]
-    given = evaluate(model, processor, records, "meae", events="predicted", detected=detected)
+    given = evaluate(model, processor, records, "meae", detected=detected)
     assert given.scores == two_stages.scores
+    assert not given.is_oracle
+    with pytest.raises(UmieError, match="detected is about other records"):
+        evaluate(model, processor, records, "meae", detected=detected[::-1])
 
 
 def test_no_event_found_is_every_argument_missed(learned, records):

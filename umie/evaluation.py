@@ -29,11 +29,13 @@ class TaskResult:
         predictions: the records with what was predicted in place of their annotation.
         gates: the gate of each query about a record with a picture, where the fusion has one; a gate that is
             finer than one number per example is averaged.
+        is_oracle: whether the model was told gold events, so that the score is none of a system alone.
     """
 
     scores: dict[str, float]
     predictions: list[Record]
     gates: list[float]
+    is_oracle: bool = False
 
 
 EVENTS = ("predicted", "gold")
@@ -47,7 +49,7 @@ def evaluate(
     task: str,
     *,
     constrained: bool = False,
-    events: str = "gold",
+    events: str = "predicted",
     detected: Sequence[Record] | None = None,
     batch_size: int = 64,
     on_batch: OnBatch | None = None,
@@ -63,13 +65,15 @@ def evaluate(
         constrained: decode under the task's grammar; see ``umie.constrained``.
         events: which events MEAE is asked about: ``predicted`` by MED, the two stages of the paper, or ``gold``,
             which is an oracle: an argument of an event that was not found counts as missed in the first only.
-        detected: the records with the predicted events, where MED ran before; else it runs first.
+            Without effect on the other tasks.
+        detected: the predictions of MED about the same records, where it ran before; else it runs first.
         batch_size: queries in one call of generate.
         on_batch: called after each batch.
         generation_options: for transformers' generate, e.g. ``num_beams``.
 
     Raises:
-        UmieError: nothing is annotated for the task, or ``events`` is neither of the two.
+        UmieError: nothing is annotated for the task, ``events`` is neither of the two, or ``detected`` is about
+            other records.
     """
     check_choice("events", events, EVENTS)
     model.eval()
@@ -78,6 +82,7 @@ def evaluate(
     if not any(built.queries(record) for record in records):
         raise UmieError(f"no record gives a query for the task {task}")
     asked_about = records
+    is_oracle = task == "meae" and events == "gold"
     options = {"constrained": constrained, "batch_size": batch_size, **generation_options}
     if task == "meae" and events == "predicted":
         if detected is None:
@@ -87,6 +92,8 @@ def evaluate(
             detected = [med.with_items(record, items) for record, items in zip(records, found, strict=True)]
         else:
             detected = [record for record in detected if record.annotated_for(task)]
+            if [record.text for record in detected] != [record.text for record in records]:
+                raise UmieError("detected is about other records: give what MED predicted, in the order of the records")
         asked_about = detected
     outputs, gates = _generate(model, processor, asked_about, task, on_batch=on_batch, **options)
     found = processor.parse(outputs, asked_about, built)
@@ -94,7 +101,7 @@ def evaluate(
     scores["standard_error"] = f1_standard_error(built.counts(found, records))
     scores["dropped"] = sum(items.dropped for items in found)
     predictions = [built.with_items(record, items) for record, items in zip(asked_about, found, strict=True)]
-    return TaskResult(scores, predictions, gates)
+    return TaskResult(scores, predictions, gates, is_oracle)
 
 
 def _generate(

@@ -166,6 +166,8 @@ def _cell(job: Mapping[str, Any], data: GridData) -> dict[str, Any]:
             **job["evaluation"]["generation"],
         )
         metrics[task] = result.scores
+        if result.is_oracle:
+            metrics[task]["oracle"] = "gold events"
         if task == "med":
             detected = result.predictions
         if result.gates:

@@ -1,12 +1,16 @@
 """Atomic writes and reading line by line."""
 
 import os
+import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from umie.data._reading import numbered_lines
 from umie.errors import UmieError
-from umie.files import atomic_write, read_lines
+from umie.files import MAX_LINE, atomic_write, bounded_lines, read_lines
+from umie.records import read_numbered_jsonl
 
 
 def test_a_file_appears_whole_and_alone(tmp_path: Path):
@@ -38,6 +42,54 @@ def test_the_mode_follows_the_umask(tmp_path: Path):
     assert (tmp_path / "a").stat().st_mode & 0o777 == 0o640
 
 
+def test_a_link_stays_and_what_it_names_is_written(tmp_path: Path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "a.txt").write_text("old")
+    for name, target in (("link", "real/a.txt"), ("dangling", "real/b.txt")):
+        (tmp_path / name).symlink_to(target)
+        with atomic_write(tmp_path / name) as file:
+            file.write("new")
+        assert (tmp_path / name).is_symlink()
+        assert (tmp_path / target).read_text() == "new"
+    assert sorted(os.listdir(tmp_path / "real")) == ["a.txt", "b.txt"]
+
+
+def test_a_pipe_stays(tmp_path: Path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("pipe")
+    for name in ("pipe", "link"):
+        assert refused(tmp_path / name) == f"{tmp_path / name}: is a device or a pipe: give the name of a file"
+        assert (tmp_path / name).is_fifo()
+
+
+def test_where_no_file_can_be(tmp_path: Path):
+    (tmp_path / "file").write_text("old")
+    (tmp_path / "loop").symlink_to("loop")
+    assert refused(tmp_path) == f"{tmp_path}: is a folder: give the name of a file"
+    for name in ("file/a", "file/a/b"):
+        file = tmp_path / "file"
+        assert refused(tmp_path / name) == f"{tmp_path / name}: {file} is no folder: give another place"
+    for name in ("loop", "a\0b", "a" * 300):
+        message = refused(tmp_path / name)
+        assert message.startswith(f"{tmp_path / name}: cannot write: ")
+        assert "Errno" not in message
+        assert ".part" not in message
+    assert sorted(os.listdir(tmp_path)) == ["file", "loop"]
+    assert (tmp_path / "file").read_text() == "old"
+
+
+def test_a_name_of_the_greatest_length(tmp_path: Path):
+    with atomic_write(tmp_path / ("a" * 255)) as file:
+        file.write("x")
+    assert os.listdir(tmp_path) == ["a" * 255]
+
+
+def refused(path: Path) -> str:
+    with pytest.raises(UmieError) as caught, atomic_write(path) as file:
+        file.write("new")
+    return str(caught.value)
+
+
 def test_lines_come_with_numbers_without_ends_or_mark(tmp_path: Path):
     path = tmp_path / "a.txt"
     path.write_bytes("\ufeffone\r\ntwo\n\nfour".encode())
@@ -48,3 +100,46 @@ def test_lines_come_with_numbers_without_ends_or_mark(tmp_path: Path):
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, name: str):
     with pytest.raises(UmieError, match="cannot read"):
         list(read_lines(tmp_path / name))
+
+
+def through_read_lines(path: Path) -> list[str]:
+    with pytest.raises(UmieError) as caught:
+        list(read_lines(path))
+    return [str(caught.value)]
+
+
+def through_jsonl(path: Path) -> list[str]:
+    errors: list[UmieError] = []
+    assert [number for number, _ in read_numbered_jsonl(path, on_error=errors.append)] == [2]
+    return [str(error) for error in errors]
+
+
+def through_a_reader(path: Path) -> list[str]:
+    (_, error), (number, line) = numbered_lines(path)
+    assert (number, line) == (2, '{"text": "a"}')
+    return [f"{path}:1: {error}"]
+
+
+@pytest.mark.parametrize("read", [through_read_lines, through_jsonl, through_a_reader])
+def test_a_line_is_never_held_whole(tmp_path: Path, read: Callable[[Path], list[str]]):
+    path = tmp_path / "a.jsonl"
+    with path.open("wb") as file:
+        file.truncate(1 << 26)
+        file.seek(0, os.SEEK_END)
+        file.write(b'\n{"text": "a"}\n')
+    tracemalloc.start()
+    try:
+        (error,) = read(path)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 25
+    finally:
+        tracemalloc.stop()
+    assert error.startswith(f"{path}:1: the line has more than 1,048,576 ")
+
+
+def test_a_line_is_measured_in_characters(tmp_path: Path):
+    path = tmp_path / "a.txt"
+    for length in (MAX_LINE, MAX_LINE + 1):
+        path.write_text("\U0001f600" * length + "\r\nb\n", encoding="utf-8")
+        lines = list(bounded_lines(path))
+        assert lines[1] == (2, "b")
+        assert (len(lines[0][1]) if isinstance(lines[0][1], str) else 0) == (MAX_LINE if length == MAX_LINE else 0)

@@ -175,6 +175,10 @@ LINE_ERRORS = [
 ]
 FIELD_ERRORS = [
     ('"entites": []', "Unknown record key 'entites'. Did you mean 'entities'? Choices: "),
+    ('"id": [1]', "id is [1]: give a string or a whole number"),
+    ('"id": {}', "id is {}: give a string or a whole number"),
+    ('"id": 1.5', "id is 1.5: give a string or a whole number"),
+    ('"id": true', "id is True: give a string or a whole number"),
     ('"image": 5', "image is 5: give a file name, or null for a text without a picture"),
     ('"regions": {}', "regions is {}: expected a list"),
     ('"tasks": "mner"', "tasks is 'mner': expected a list"),
@@ -355,6 +359,20 @@ def test_lines_and_texts_have_a_limit(tmp_path):
         f"{path}:2: text has 100,001 characters: give 100,000 or fewer, or part the record",
         f"{path}:3: the line has {len(long_line):,} characters: give 1,048,576 or fewer, or part the record",
     ]
+
+
+def test_what_cannot_be_read_is_not_written(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    fits = Record("a" * 100_000)
+    write_jsonl(path, [fits])
+    assert list(read_jsonl(path)) == [fits]
+    before = path.read_bytes()
+    long_line = Record("a", entities=(Entity("a", (0, 1)),) * 40_000)
+    for record, problem in ((Record("a" * 100_001), "text has 100,001 characters"), (long_line, "the line has 1,")):
+        with pytest.raises(UmieError) as caught:
+            write_jsonl(path, [fits, record])
+        assert str(caught.value).startswith(f"{path}: record 2: {problem}")
+        assert path.read_bytes() == before
 
 
 def test_an_unknown_key_is_shown_on_one_line_and_shortened(tmp_path):

@@ -9,10 +9,10 @@ from typing import TypeVar
 from umie.errors import UmieError, at, check_characters, shown
 from umie.files import decode_utf8
 from umie.records import Span
+from umie.records.fields import MAX_TEXT
 
 T = TypeVar("T")
 
-MAX_TEXT = 100_000  # characters; bounds what one span can cost, so that the time stays linear in the file's size
 _SPARE_SPACES = 64
 _MAX_NAME_BYTES = 240  # file systems take 255, an ending among them
 

@@ -8,7 +8,7 @@ from typing import Any
 from umie.errors import UmieError, check_keys, shown
 from umie.records.model import Argument, Entity, Event, Region, Relation, Span, check_span
 
-MAX_TEXT = 100_000  # characters
+MAX_TEXT = 100_000  # characters; bounds what one span can cost, so that the time stays linear in the file's size
 
 
 def read_text(data: Mapping[str, Any]) -> str:
@@ -16,9 +16,14 @@ def read_text(data: Mapping[str, Any]) -> str:
     text = data.get("text")
     if not isinstance(text, str) or not (text.strip() or data.get("image")):
         raise UmieError(f"text is {shown(text)}: every record needs a text that is not empty, or a picture")
+    check_text_length(text)
+    return text
+
+
+def check_text_length(text: str) -> None:
+    """Raise UmieError for a text that is too long to be read."""
     if len(text) > MAX_TEXT:
         raise UmieError(f"text has {len(text):,} characters: give {MAX_TEXT:,} or fewer, or part the record")
-    return text
 
 
 def read_image(data: Mapping[str, Any]) -> str | None:
@@ -32,6 +37,8 @@ def read_image(data: Mapping[str, Any]) -> str | None:
 def read_identifier(data: Mapping[str, Any]) -> str | None:
     """Return the id as a string, or None."""
     identifier = data.get("id")
+    if not isinstance(identifier, str | int | None) or isinstance(identifier, bool):
+        raise UmieError(f"id is {shown(identifier)}: give a string or a whole number")
     return None if identifier is None else str(identifier)
 
 

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from umie.errors import UmieError, check_characters, check_keys, shown
-from umie.files import atomic_write, decode_utf8, read_lines
+from umie.files import MAX_LINE, atomic_write, bounded_lines
 from umie.records.fields import (
     check_region_index,
+    check_text_length,
     read_entity,
     read_event,
     read_identifier,
@@ -31,7 +32,6 @@ T = TypeVar("T")
 KEYS = (
     "text", "image", "regions", "entities", "relations", "events", "id", "tasks", "source", "licence", "labels",
 )  # fmt: skip
-MAX_LINE = 1 << 20  # characters; with the limit on the text it bounds what the spans of one line can cost
 _encode = json.JSONEncoder(ensure_ascii=False).encode  # json.dumps would make an encoder for each line
 _SURROGATE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")
 
@@ -67,49 +67,37 @@ def read_numbered_jsonl(
         UmieError: the file cannot be read, or, without ``on_error``, a line cannot.
     """
     folder = str(images if images is not None else Path(path).parent)
-    lines = read_lines(Path(path)) if on_error is None else _decodable_lines(Path(path), on_error)
-    for number, line in lines:
-        if not line.strip():
-            continue
+    for number, line in bounded_lines(Path(path)):
         try:
+            if isinstance(line, UmieError):
+                raise line
+            if not line.strip():
+                continue
             record = record_from_json(line, folder)
         except UmieError as error:
             place = f"{path}:{number}"
             if on_error is None:
                 raise UmieError(f"{place}: {error}") from error
-            for problem in errors_of_line(line) or [error]:
+            for problem in (isinstance(line, str) and errors_of_line(line)) or [error]:
                 on_error(UmieError(f"{place}: {problem}"))
             continue
         yield number, record
-
-
-def _decodable_lines(path: Path, on_error: Callable[[UmieError], None]) -> Iterator[tuple[int, str]]:
-    """Yield the lines of a file as ``umie.files.read_lines``, but go on behind one that is not UTF-8."""
-    try:
-        with path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                try:
-                    text = decode_utf8(line)
-                except UmieError as error:
-                    on_error(UmieError(f"{path}:{number}: {error}"))
-                    continue
-                text = text.removesuffix("\n").removesuffix("\r")
-                yield number, text.removeprefix("\ufeff") if number == 1 else text
-    except (OSError, ValueError) as error:  # ValueError: a NUL character in the name
-        if isinstance(error, UmieError):
-            raise
-        raise UmieError(f"{path}: cannot read: {getattr(error, 'strerror', None) or error}") from error
 
 
 def write_jsonl(path: str | Path, records: Iterable[Record]) -> None:
     """Write records as JSONL, atomically: the file appears whole, or not at all.
 
     Raises:
-        UmieError: a record holds its picture in memory; save it and give its file name instead.
+        UmieError: a record holds its picture in memory (save it and give its file name instead), or is too long for
+            ``read_jsonl``.
     """
     with atomic_write(path) as file:
-        for record in records:
-            file.write(record_to_json(record) + "\n")
+        for number, record in enumerate(records, start=1):
+            try:
+                line = record_to_json(record)
+            except UmieError as error:
+                raise UmieError(f"{path}: record {number}: {error}") from error
+            file.write(line + "\n")
 
 
 def record_from_json(line: str, image_folder: str | None = None) -> Record:
@@ -207,8 +195,7 @@ def _load_object(line: str) -> dict[str, Any]:
 
 
 def _load(line: str) -> object:
-    if len(line) > MAX_LINE:
-        raise UmieError(f"the line has {len(line):,} characters: give {MAX_LINE:,} or fewer, or part the record")
+    _check_length(line)
     try:
         return json.loads(line)
     except (ValueError, RecursionError) as error:  # not JSON, or a number of too many digits
@@ -227,9 +214,15 @@ def _may_hold_surrogates(line: str) -> bool:
 
 
 def record_to_json(record: Record) -> str:
-    """Return the JSONL line of a record; what is empty is left out."""
+    """Return the JSONL line of a record; what is empty is left out.
+
+    Raises:
+        UmieError: the record holds its picture in memory, or is too long to be read.
+    """
     if record.image is not None and not isinstance(record.image, str):
         raise UmieError("this record holds its picture in memory; save the picture and give its file name")
+
+    check_text_length(record.text)
 
     def mention(span: Span) -> dict[str, Any]:
         return {"span": list(span), "text": record.surface(span)}
@@ -266,4 +259,10 @@ def record_to_json(record: Record) -> str:
     kept = {key: value for key, value in data.items() if value not in (None, []) or (key == "tasks" and value == [])}
     line = _encode(kept)
     check_characters(line, "record")
+    _check_length(line)
     return line
+
+
+def _check_length(line: str) -> None:
+    if len(line) > MAX_LINE:
+        raise UmieError(f"the line has {len(line):,} characters: give {MAX_LINE:,} or fewer, or part the record")

@@ -167,6 +167,8 @@ LINE_ERRORS = [
     ("{", "not valid JSON: Expecting property name"),
     ("[" * 100_000, "not valid JSON: "),
     ('{"text": "a", "id": ' + "1" * 5000 + "}", "not valid JSON: "),
+    ('{"text": "a", "entities": [], "entities": []}', "the key 'entities' stands twice in one object: join the two"),
+    ('{"text": "a", "entities": [{"type": "x", "span": [0, 1], "type": "y"}]}', "the key 'type' stands twice"),
     ("[1]", "record is [1]: expected a JSON object"),
     ("{}", "text is None: every record needs a text that is not empty"),
     ('{"text": " "}', "text is ' ': every record needs a text that is not empty"),

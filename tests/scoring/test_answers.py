@@ -87,6 +87,7 @@ A, B = {"id": "a", "text": "in Rome"}, {"id": "b", "text": "in Oslo"}
         ([{"text": "x"}], [{"text": "x"}, {"text": "y"}], r"p.jsonl:2: one record more than the 1 of g.jsonl"),
         ([{"text": "x"}, {"text": "y"}], [{"text": "y"}, {"text": "x"}], r"p.jsonl:1: text is 'y', but g.jsonl:1"),
         ([{"text": "x"}], [{"entities": []}], r"p.jsonl:1: text is '', but g.jsonl:1 says 'x'"),
+        ([A], ['{"id": "a", "entities": [], "entities": [1]}'], r"p.jsonl:1: the key 'entities' stands twice"),
         ([A], ["{"], r"p.jsonl:1: not valid JSON"),
         ([A], ["", "[]"], r"p.jsonl:2: the line is \[\]: expected a JSON object"),
         ([A], [{**A, "entitys": []}], r"p.jsonl:1: Unknown record key 'entitys'. Did you mean 'entities'"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -188,18 +189,33 @@ def errors_of_line(line: str) -> list[UmieError]:
 
 
 def _load_object(line: str) -> dict[str, Any]:
-    data = _load(line)
+    data = parse_line(line)
     if not isinstance(data, dict):
         raise UmieError(f"record is {shown(data)}: expected a JSON object")
     return data
 
 
-def _load(line: str) -> object:
+def parse_line(line: str) -> object:
+    """Return the JSON value of a line; raise UmieError if it is none, too long, or an object with a key twice."""
     _check_length(line)
     try:
-        return json.loads(line)
+        return _decode(line)
+    except UmieError:
+        raise
     except (ValueError, RecursionError) as error:  # not JSON, or a number of too many digits
         raise UmieError(f"not valid JSON: {error}") from error
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make an object of its keys and values; json itself would keep the last value of a key and lose the others."""
+    data = dict(pairs)
+    if len(data) < len(pairs):
+        repeated = Counter(key for key, _ in pairs).most_common(1)[0][0]
+        raise UmieError(f"the key {shown(repeated)} stands twice in one object: join the two, or take one out")
+    return data
+
+
+_decode = json.JSONDecoder(object_pairs_hook=_without_repeats).decode
 
 
 def _may_hold_surrogates(line: str) -> bool:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from umie.errors import UmieError, at, check_characters, shown
 from umie.files import read_lines
 from umie.records import Record, read_numbered_jsonl, record_from_json
+from umie.records.jsonl import parse_line
 from umie.scoring.loose import take_loose
 from umie.scoring.mentions import strings_of
 from umie.scoring.tally import Key
@@ -103,10 +104,7 @@ def _objects(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
         if not line.strip():
             continue
         with at(f"{path}:{number}"):
-            try:
-                data = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise UmieError(f"not valid JSON: {error}") from error
+            data = parse_line(line)
             if not isinstance(data, dict):
                 raise UmieError(f"the line is {shown(data)}: expected a JSON object, one record")
         yield number, data

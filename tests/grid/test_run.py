@@ -287,7 +287,7 @@ def test_cells_whose_warm_start_crashes_are_told_so(finished, grid_file, umie, t
     assert sorted(line["variant"] for line in lines) == ["gated", "text_only"]
     for line in lines:
         assert line["status"] == "crashed"
-        assert line["error"].startswith("the warm start that this cell needs crashed: IndexError")
+        assert line["error"].startswith("the warm start that this cell needs crashed: UmieError: the tokenizer")
         assert "Traceback" in line["traceback"]
     assert "## Crashed (2;" in out
 

@@ -108,11 +108,17 @@ def test_convert_swig_with_a_mapping(umie, tmp_path):
     (tmp_path / "swig.json").write_text(json.dumps({"arresting_1.jpg": picture}))
     (tmp_path / "elsewhere.txt").write_text("arresting\tagent\tJustice||Arrest-Jail\tAgent\n")
     arguments = ("data", "convert", "-f", "swig", "-i", tmp_path / "swig.json", "-o", tmp_path / "out.jsonl")
-    assert umie(*arguments)[0] == 2
+    code, _, err = umie(*arguments)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "or name it: --mapping" in err
     code, out, _ = umie(*arguments, "--mapping", tmp_path / "elsewhere.txt")
     assert (code, out.splitlines()[0]) == (0, "records: 1; events: 1; regions: 1; pictures named: 1 (not sought)")
     (record,) = read_jsonl(tmp_path / "out.jsonl")
     assert [(event.type, event.arguments[0].role) for event in record.events] == [("arrest jail", "Agent")]
+    for command in (["validate", "--no-pictures"], ["stats", "--no-pictures"], ["sample"]):
+        arguments = ("data", *command, tmp_path / "swig.json", "-f", "swig")
+        assert umie(*arguments)[0] == 2
+        assert umie(*arguments, "--mapping", tmp_path / "elsewhere.txt")[0] == 0
 
 
 def test_convert_is_the_same_from_jsonl(umie, tmp_path, records):
@@ -167,15 +173,23 @@ def test_where_nothing_can_be_written(umie, tmp_path, records, folder):
         (("stats", "absent.jsonl"), "absent.jsonl: cannot read"),
         (("stats", "a.jsonl", "a.jsonl"), "a file is given twice"),
         (("stats", "a.jsonl", "--figure", "a.bmp"), "--figure a.bmp: give a name that ends in .png"),
+        (("stats", "a.jsonl", "link.jsonl"), "link.jsonl: is the same file as a.jsonl; a file is given twice"),
+        (("convert", "-i", "empty.jsonl", "-o", "o.jsonl"), "empty.jsonl: holds no records"),
+        (("convert", "-i", "bad.jsonl", "-o", "o.jsonl", "--skip-bad"), "bad.jsonl: holds no records that can be"),
+        (("validate", "a.jsonl", "--mapping", "b.jsonl"), "only the format 'swig' takes one"),
         (("sample", "absent.jsonl"), "absent.jsonl: cannot read"),
         (("sample", "empty.jsonl"), "empty.jsonl: holds no records"),
         (("audit",), "nothing to audit: give --train, --dev or --test"),
+        (("audit", "--test", "a.jsonl", "--train", "link.jsonl"), "a.jsonl: is the same file as link.jsonl"),
+        (("audit", "--test", "a.jsonl", "--against", "x/../a.jsonl"), "a file is given twice"),
         (("audit", "--test", "absent.jsonl"), "absent.jsonl: cannot read"),
         (("audit", "--test", "a.jsonl", "--threshold", "0"), "threshold is 0.0"),
         (("audit", "--test", "a.jsonl", "--versions", "a.jsonl"), "a.jsonl: is {"),
         (("clean", "a.jsonl", "--against", "b.jsonl", "-o", "b.jsonl"), "b.jsonl: is an input"),
         (("clean", "a.jsonl", "--against", "b.jsonl", "-o", "a.jsonl"), "a.jsonl: is an input"),
         (("clean", "a.jsonl", "--against", "a.jsonl", "-o", "o.jsonl"), "a file is given twice"),
+        (("clean", "a.jsonl", "--against", "x/../a.jsonl", "-o", "o.jsonl"), "a file is given twice"),
+        (("clean", "a.jsonl", "--against", "b.jsonl", "--against", "b.jsonl", "-o", "o.jsonl"), "given twice"),
         (
             ("clean", "a.jsonl", "--against", "b.jsonl", "-o", "o.jsonl", "--match", "x"),
             "--match is 'x': give one of text",
@@ -189,17 +203,30 @@ def test_bad_input_is_one_line(umie, tmp_path, monkeypatch, arguments, message):
     for name in ("a", "b"):
         (tmp_path / f"{name}.jsonl").write_text(json.dumps({"text": "Ann", "id": name}) + "\n")
     (tmp_path / "empty.jsonl").touch()
-    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    (tmp_path / "bad.jsonl").write_text("{")
+    (tmp_path / "x").mkdir()
+    (tmp_path / "link.jsonl").symlink_to("a.jsonl")
+    before = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
     code, _, err = umie("data", *arguments)
-    assert (code, err.count("\n")) == (2, 1)
-    assert message in err
-    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+    lines = [line for line in err.splitlines() if not line.startswith("left out: ")]
+    assert (code, len(lines)) == (2, 1)
+    assert message in lines[0]
+    assert {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
 
 
 def test_validate_a_sound_file(umie, tmp_path, records):
     (tmp_path / "absent.jpg").write_bytes(b"x")
     code, out, _ = umie("data", "validate", records)
     assert (code, out) == (0, f"{records}: 3 records read, 0 errors, 0 warnings\n")
+
+
+@pytest.mark.parametrize("content", ["", "\n \n"])
+def test_validate_a_file_of_nothing(umie, tmp_path, content):
+    path = tmp_path / "a.jsonl"
+    path.write_text(content)
+    code, out, _ = umie("data", "validate", path)
+    assert code == 2
+    assert out == f"error: {path}: holds no records\n{path}: 0 records read, 1 errors, 0 warnings\n"
 
 
 @pytest.fixture

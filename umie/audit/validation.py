@@ -63,6 +63,8 @@ def validate(
                 tell(source.place(number), finding)
             if record.id is not None:
                 ids.add(record.id, number)
+        if not result.records and not result.errors:
+            unreadable(UmieError(f"{source.path}: holds no records"))
         for repeated in ids.repeated():
             message = f"id {repeated.id!r} is also that of {source.place(repeated.first)}: give each record its own"
             tell(source.place(repeated.place), Finding(True, message))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from umie.cli.console import out
-from umie.cli.data_options import Format, Images, Regions, counting, tell
+from umie.cli.data_options import Format, Images, Regions, check_distinct, counting, tell
 from umie.errors import UmieError, check_choice
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ def audit(
     own = {name: path for name, path in (("train", train), ("dev", dev), ("test", test)) if path is not None}
     if not own:
         raise UmieError("nothing to audit: give --train, --dev or --test")
+    check_distinct([*own.values(), *(against or [])])
     sources = {name: Source(path, format_name, images) for name, path in own.items()}
     others = {
         name: Source(path, against_format or format_name, against_images)
@@ -146,8 +147,7 @@ def clean(
     match = match or ["near"]
     for name in match:
         check_choice("--match", name, MATCHES)
-    if len({file, *against}) <= len(against):
-        raise UmieError("a file is given twice: give each once")
+    check_distinct([file, *against])
     for path in (file, *against):
         if output.exists() and path.exists() and output.samefile(path):
             raise UmieError(f"{output}: is an input: give --output another name")

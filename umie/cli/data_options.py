@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -13,6 +13,7 @@ from rich.measure import Measurement
 from rich.table import Table
 
 from umie.cli.console import err, out
+from umie.errors import UmieError
 
 STEP = 500  # records between two updates of the bar
 
@@ -23,6 +24,9 @@ Format = Annotated[
 Images = Annotated[Path | None, typer.Option(help="Folder of the pictures. Without it only JSONL names pictures.")]
 Regions = Annotated[
     Path | None, typer.Option(help="What annotates regions: a folder of VOC files for twitter and gmner.")
+]
+MappingFile = Annotated[
+    Path | None, typer.Option(help="For swig: what maps verbs to events; by default ace_sr_mapping.txt beside it.")
 ]
 NoPictures = Annotated[bool, typer.Option("--no-pictures", help="Do not seek the files of pictures.")]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON in place of a table.")]
@@ -52,6 +56,17 @@ def counting(what: str) -> Iterator[Callable[[], None]]:
                 progress.update(bar, completed=number, rate=f"{number / elapsed:,.0f} a second" if elapsed else "")
 
         yield count
+
+
+def check_distinct(files: Iterable[Path]) -> None:
+    """Raise UmieError if two paths lead to one file."""
+    seen: dict[object, Path] = {}
+    for path in files:
+        status = path.stat() if path.exists() else None  # one that is not there is told when it is read
+        key = path if status is None else (status.st_dev, status.st_ino)
+        if key in seen:
+            raise UmieError(f"{path}: is the same file as {seen[key]}; a file is given twice: give each once")
+        seen[key] = path
 
 
 def tell(message: str, style: str | None = None) -> None:

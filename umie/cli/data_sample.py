@@ -11,7 +11,7 @@ import typer
 from rich.text import Text
 
 from umie.cli.console import out
-from umie.cli.data_options import Format, Images, JsonFlag, Regions, counting
+from umie.cli.data_options import Format, Images, JsonFlag, MappingFile, Regions, counting
 from umie.errors import UmieError
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ def sample(
     format_name: Format = "jsonl",
     images: Images = None,
     regions: Regions = None,
+    mapping: MappingFile = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Show some records, each equally likely to be drawn, with their spans marked in the text.
@@ -42,7 +43,7 @@ def sample(
 
     generator = random.Random(seed)
     drawn: list[tuple[int, Record]] = []
-    source = Source(file, format_name, images, regions)
+    source = Source(file, format_name, images, regions, mapping)
     with counting(f"drawing from {file.name}") as count:
         # a reservoir (Vitter's algorithm R): one pass, and memory for the records drawn only
         for position, (place, record) in enumerate(source.numbered()):

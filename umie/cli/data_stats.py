@@ -12,7 +12,17 @@ from rich.markup import escape
 from rich.table import Table
 
 from umie.cli.console import out
-from umie.cli.data_options import Format, Images, JsonFlag, NoPictures, Regions, counting, show
+from umie.cli.data_options import (
+    Format,
+    Images,
+    JsonFlag,
+    MappingFile,
+    NoPictures,
+    Regions,
+    check_distinct,
+    counting,
+    show,
+)
 from umie.errors import UmieError
 
 if TYPE_CHECKING:
@@ -24,6 +34,7 @@ def stats(
     format_name: Format = "jsonl",
     images: Images = None,
     regions: Regions = None,
+    mapping: MappingFile = None,
     no_pictures: NoPictures = False,
     as_json: JsonFlag = False,
     figure: Annotated[Path | None, typer.Option(help="Draw a figure there: .png, .pdf or .svg.")] = None,
@@ -39,9 +50,10 @@ def stats(
 
     if figure is not None and figure.suffix not in (".png", ".pdf", ".svg"):
         raise UmieError(f"--figure {figure}: give a name that ends in .png, .pdf or .svg")
+    check_distinct(files)
     splits: dict[str, Statistics] = {}
     for name, file in zip(_names(files), files, strict=True):
-        source = Source(file, format_name, images, regions)
+        source = Source(file, format_name, images, regions, mapping)
         with counting(f"counting {file.name}") as count:
             splits[name] = gather(source.records(), pictures=not no_pictures, progress=count)
     summaries = {name: statistics.summary() for name, statistics in splits.items()}
@@ -60,11 +72,7 @@ def stats(
 def _names(files: list[Path]) -> list[str]:
     """Return what to call the files: their stems, or their paths where stems repeat."""
     stems = [file.stem for file in files]
-    if len(set(stems)) == len(stems):
-        return stems
-    if len({str(file) for file in files}) < len(files):
-        raise UmieError("a file is given twice: give each once")
-    return [str(file) for file in files]
+    return stems if len(set(stems)) == len(stems) else [str(file) for file in files]
 
 
 def _table(summaries: Mapping[str, Mapping[str, Any]]) -> Table:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from umie.cli.console import out
-from umie.cli.data_options import Format, Images, NoPictures, Regions, counting
+from umie.cli.data_options import Format, Images, MappingFile, NoPictures, Regions, counting
 
 if TYPE_CHECKING:
     from umie.audit.checks import Finding
@@ -19,6 +19,7 @@ def validate(
     format_name: Format = "jsonl",
     images: Images = None,
     regions: Regions = None,
+    mapping: MappingFile = None,
     no_pictures: NoPictures = False,
     limit: Annotated[int, typer.Option(min=0, help="List so many findings at most, and count all; 0 lists all.")] = 0,
     no_warnings: Annotated[bool, typer.Option("--no-warnings", help="Count warnings, and list errors only.")] = False,
@@ -28,7 +29,8 @@ def validate(
     An error makes a record unsound: a line that cannot be read, a span outside the text, a box outside the picture,
     a region that is not there, a label outside the record's own schema, a repeated id, a picture that is not there
     or lies outside its folder. A warning makes it doubtful: white space at the end of a span, repeated annotation,
-    a relation of a span to itself, annotation for a task that the record does not name.
+    a relation of a span to itself, annotation for a task that the record does not name. A file without records is
+    an error.
 
     Exit code: 0 sound, perhaps with warnings; 2 errors.
 
@@ -53,7 +55,8 @@ def validate(
         out.print(f"{severity}: {message}", style=style, markup=False, highlight=False, soft_wrap=True)
 
     with counting(f"checking {file.name}") as count:
-        result = check(Source(file, format_name, images, regions), report, pictures=not no_pictures, progress=count)
+        source = Source(file, format_name, images, regions, mapping)
+        result = check(source, report, pictures=not no_pictures, progress=count)
     unlisted = result.errors + (0 if no_warnings else result.warnings) - listed
     more = f" ({unlisted:,} more are not listed; --limit 0 lists all)" if unlisted else ""
     out.print(

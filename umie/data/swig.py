@@ -135,7 +135,7 @@ def _length(data: object, key: str) -> float:
 
 def _mapping(path: Path) -> dict[str, _Situation]:
     if not path.exists():
-        raise UmieError(f"{path}: no such file: put {_MAPPING} of M2E2 there, or name it as `mapping`")
+        raise UmieError(f"{path}: no such file: put {_MAPPING} of M2E2 there, or name it: --mapping, or mapping=")
     situations: dict[str, _Situation] = {}
     for number, line in numbered_lines(path):
         with at(f"{path}:{number}"):

@@ -210,7 +210,7 @@ def test_missing_pictures(tokenizer, tmp_path, content):
     lost = Record(TEXT, image="lost.png", regions=BOXES, image_folder=str(tmp_path))
     named = dataclasses.replace(lost, id="r-7")
     strict = UmieProcessor(tokenizer, {"name": "tiny"})
-    with pytest.raises(UmieError, match=r"record 'r-7': .*lost\.png.*set missing_pictures to text_only"):
+    with pytest.raises(UmieError, match=r"record 'r-7': .*lost\.png.*compose with missing_pictures='text_only'"):
         strict([named], "mner")
     with pytest.raises(UmieError, match=f"record {TEXT!r}: "):
         strict([lost], "mner")

@@ -10,9 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-_PACKAGES = ("data", "decoders", "encoders", "evaluation", "fusion", "grid", "records", "tasks", "training")
+_PACKAGES = (
+    "audit", "constrained", "data", "decoders", "encoders", "evaluation", "fusion", "grid", "records", "scoring",
+    "tasks", "training",
+)  # fmt: skip
 _NAMES = {
+    "Argument": "umie.records",
+    "Entity": "umie.records",
+    "Event": "umie.records",
     "Record": "umie.records",
+    "Region": "umie.records",
+    "Relation": "umie.records",
     "Registry": "umie.registry",
     "UmieError": "umie.errors",
     "UmieConfig": "umie.model",
@@ -22,13 +30,20 @@ _NAMES = {
 }
 
 __all__ = [
+    "Argument",
+    "Entity",
+    "Event",
     "Record",
+    "Region",
     "Registry",
+    "Relation",
     "UmieConfig",
     "UmieError",
     "UmieModel",
     "UmieProcessor",
+    "audit",
     "compose",
+    "constrained",
     "data",
     "decoders",
     "encoders",
@@ -36,17 +51,31 @@ __all__ = [
     "fusion",
     "grid",
     "records",
+    "scoring",
     "tasks",
     "training",
 ]
 
 if TYPE_CHECKING:
-    from umie import data, decoders, encoders, evaluation, fusion, grid, records, tasks, training
+    from umie import (
+        audit,
+        constrained,
+        data,
+        decoders,
+        encoders,
+        evaluation,
+        fusion,
+        grid,
+        records,
+        scoring,
+        tasks,
+        training,
+    )
     from umie.composition import compose
     from umie.errors import UmieError
     from umie.model import UmieConfig, UmieModel
     from umie.processor import UmieProcessor
-    from umie.records import Record
+    from umie.records import Argument, Entity, Event, Record, Region, Relation
     from umie.registry import Registry
 
 
@@ -61,4 +90,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return sorted({*globals(), *__all__})

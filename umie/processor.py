@@ -140,7 +140,8 @@ class UmieProcessor:
         except UmieError as error:
             if self.missing_pictures == "error":
                 name = record.id or record.text[:40]
-                raise UmieError(f"record {name!r}: {error}; mend it, or set missing_pictures to text_only") from error
+                hint = "mend it, or compose with missing_pictures='text_only'"
+                raise UmieError(f"record {name!r}: {error}; {hint}") from error
             self.counts["missing_pictures"] += 1
             return self.preprocessor.one(None)
 

@@ -253,6 +253,9 @@ def _data_facts(run: GridRun) -> str:
     ]
     missing = run.grid.missing_pictures
     facts.append(f"- a picture that is missing or cannot be read: `{missing}`")
+    facts.append(f"- decoding: {_decoding(run)}")
+    for options in run.grid.training:
+        facts.append(f"- training: {', '.join(f'{name} {value}' for name, value in options.items()) or 'defaults'}")
     lines = [line for line in run.results.values() if line["status"] == "ok"]
     truncated = {
         f"{name.replace('_', ' ')} ({split})": max(line["counts"].get(split, {}).get(name, 0) for line in lines)
@@ -274,6 +277,12 @@ def _data_facts(run: GridRun) -> str:
     }
     facts += [f"- {environment}" for environment in sorted(environments)]
     return "\n".join(facts)
+
+
+def _decoding(run: GridRun) -> str:
+    evaluation = run.grid.evaluation
+    options = ", ".join(f"{name} {value}" for name, value in evaluation.generation.items()) or "greedy"
+    return f"{'under the grammar (constrained)' if evaluation.constrained else 'free'}, {options}"
 
 
 def _markdown_table(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
@@ -339,11 +348,14 @@ def _figure(run: GridRun, table: Sequence[Row], path: Path) -> None:
     axes.set_xticks(range(len(names)), [title(run, name).replace(" (", "\n(") for name in names])
     axes.set_ylim(0, 1.03)
     axes.set_ylabel(f"strict micro-F1 ({run.grid.evaluation.split} split)")
-    axes.set_title(f"{run.grid.name}: mean over seeds (bars) with 95 % interval (lines), each seed (dots)", fontsize=10)
+    drawn = (
+        "mean over seeds (bars) with 95 % interval (lines), each seed (dots)" if len(run.grid.seeds) > 1 else "one seed"
+    )
+    axes.set_title(f"{run.grid.name}: {drawn}", fontsize=10)
     axes.grid(axis="y", alpha=0.3)
     axes.set_axisbelow(True)
     if shown:
-        axes.legend(fontsize=8, ncols=min(3, len(shown) + 1), loc="upper center", bbox_to_anchor=(0.5, -0.08))
+        axes.legend(fontsize=8, ncols=min(3, len(shown) + 1), loc="upper center", bbox_to_anchor=(0.5, -0.13))
     with atomic_write(path, "wb") as file:
         figure.savefig(file, format="png", dpi=150)
 

@@ -167,3 +167,41 @@ def test_the_example_of_the_help_is_right(umie, tmp_path, monkeypatch):
     code, out, _ = umie("evaluate", "--predictions", "p.jsonl", "--gold", "g.jsonl", "--labels")
     assert code == 0
     assert row(out, "location")[1] == "100.0"
+
+
+def test_a_file_about_one_task_is_scored_with_that_task(umie, tmp_path):
+    """As a cell of a grid writes them: records that are annotated for another task have no line."""
+    entity = {"type": "location", "span": [0, 4]}
+    gold = [
+        {"id": "1", "text": "Rome", "entities": [entity], "tasks": ["mner"]},
+        {"id": "2", "text": "Oslo meets", "events": [{"type": "meet", "trigger": {"span": [5, 10]}}], "tasks": ["med"]},
+        {"id": "3", "text": "Bern", "entities": [entity], "tasks": ["mner"]},
+    ]
+    files = {}
+    for name, records in {"gold": gold, "found": [gold[2], gold[0]], "unnamed": [gold[0], gold[2]]}.items():
+        files[name] = tmp_path / f"{name}.jsonl"
+        drop = ("id",) if name == "unnamed" else ()
+        files[name].write_text(
+            "".join(json.dumps({k: v for k, v in r.items() if k not in drop}) + "\n" for r in records)
+        )
+    for name in ("found", "unnamed"):
+        code, out, _ = umie("evaluate", "--predictions", files[name], "--gold", files["gold"], "--task", "mner")
+        assert code == 0
+        assert "mner, all, 2 records" in out
+        assert "100.0" in out
+    code, _, err = umie("evaluate", "--predictions", files["found"], "--gold", files["gold"])
+    assert code == 2
+    assert "has no record with the id '2'" in err
+    assert "a file about one task alone is scored with --task" in err
+
+
+def test_labels_that_gold_does_not_know_are_named(umie, tmp_path):
+    gold, found = tmp_path / "g.jsonl", tmp_path / "p.jsonl"
+    line = {"id": "1", "text": "Ann in Rome", "entities": [{"type": "person", "span": [0, 3]}]}
+    gold.write_text(json.dumps({**line, "labels": {"mner": ["person", "location"]}}) + "\n")
+    entities = [{"type": "PER", "span": [0, 3]}, {"type": "location", "span": [7, 11]}]
+    found.write_text(json.dumps({**line, "entities": entities}) + "\n")
+    _, out, _ = umie("evaluate", "--predictions", found, "--gold", gold)
+    assert "note: mner: 1 predictions have labels that gold does not know: PER (1)" in " ".join(out.split())
+    _, out, _ = umie("evaluate", "--predictions", gold, "--gold", gold)
+    assert "gold does not know" not in out

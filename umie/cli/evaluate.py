@@ -35,6 +35,9 @@ Lines are joined by id where each has its own, else by order. A mention
 without offsets, {"type": "location", "text": "Rome"}, is scored by its
 string, under that name only. docs/scores.md defines every figure.
 
+With --task, records that are annotated for none of the tasks need no line,
+so that the files of a grid's cell (cells/HASH/mner.jsonl) can be scored.
+
 Exit code: 0 scored, 2 bad input.
 """
 
@@ -63,17 +66,19 @@ def evaluate(
 ) -> None:
     """Score predictions: strict and diagnostic F1 with 95 % intervals, baselines, and the published scorer's."""
     from umie.records import read_jsonl
-    from umie.scoring import read_answers, read_gold, score_answers
+    from umie.scoring import read_answers, read_gold, score_answers, unknown_labels
 
     if figure is not None and figure.suffix != ".png":
         raise UmieError(f"--figure {figure}: give a name that ends in .png")
     wanted = read_gold(gold)
+    records = [line.record for line in wanted]
+    answers = read_answers(predictions, wanted, gold, task)
     report = score_answers(
-        [line.record for line in wanted],
-        read_answers(predictions, wanted, gold),
+        records,
+        answers,
         tasks=task,
         split=split,
-        other=None if other is None else read_answers(other, wanted, gold),
+        other=None if other is None else read_answers(other, wanted, gold, task),
         train=None if train is None else list(read_jsonl(train)),
         resamples=resamples,
         seed=seed,
@@ -85,6 +90,11 @@ def evaluate(
         _print_comparison(report, predictions, other)
     for released in report.released:
         _print_released(released)
+    for name in dict.fromkeys(line.task for line in report.lines):
+        unknown = unknown_labels(name, [answer.record for answer in answers], records)
+        if unknown:
+            shown = ", ".join(f"{label} ({count})" for label, count in unknown.most_common(8))
+            _say(f"note: {name}: {unknown.total()} predictions have labels that gold does not know: {shown}")
     for name, reason in report.left_out.items():
         _say(f"left out: {name}: {reason}")
     if json_file is not None:

@@ -2,6 +2,7 @@
 
 from umie.scoring.answers import Answer, GoldLine, read_answers, read_gold
 from umie.scoring.figures import FIGURES, SPLITS, TASKS, Figure, split_of
+from umie.scoring.labels import unknown_labels
 from umie.scoring.released import Released, released_score
 from umie.scoring.report import Line, Report, Versus, to_json
 from umie.scoring.scorer import score_answers
@@ -26,4 +27,5 @@ __all__ = [
     "score_answers",
     "split_of",
     "to_json",
+    "unknown_labels",
 ]

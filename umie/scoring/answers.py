@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -49,7 +49,9 @@ def read_gold(path: str | Path) -> list[GoldLine]:
     return lines
 
 
-def read_answers(path: str | Path, gold: Sequence[GoldLine], gold_path: str | Path) -> list[Answer]:
+def read_answers(
+    path: str | Path, gold: Sequence[GoldLine], gold_path: str | Path, tasks: Sequence[str] | None = None
+) -> list[Answer]:
     """Read predictions, in the order of ``gold``.
 
     The file has the form of records, with what was predicted in place of the annotation. It may be more lenient:
@@ -63,15 +65,22 @@ def read_answers(path: str | Path, gold: Sequence[GoldLine], gold_path: str | Pa
         path: the predictions.
         gold: the annotated records.
         gold_path: the file they are from, for messages.
+        tasks: the tasks that will be scored: a record of gold that is annotated for none of them needs no answer.
+            None asks for an answer to every record.
 
     Raises:
         UmieError: a line that cannot be read, that answers no record of gold or one with another text, or a
             record of gold without an answer.
     """
     lines = list(_objects(path))
-    pairs, by_id = _join(path, lines, gold, gold_path)
+    needed = [line for line in gold if tasks is None or any(map(line.record.annotated_for, tasks))]
+    pairs, by_id = _join(path, lines, gold, gold_path, needed)
     parsed = []
-    for (number, data), (gold_number, record) in pairs:
+    for found, (gold_number, record) in pairs:
+        if found is None:
+            parsed.append((replace(record, entities=(), relations=(), events=()), {}))
+            continue
+        number, data = found
         with at(f"{path}:{number}"):
             text = data.setdefault("text", record.text if by_id else "")
             if text != record.text:
@@ -84,9 +93,9 @@ def read_answers(path: str | Path, gold: Sequence[GoldLine], gold_path: str | Pa
             loose = take_loose(data, text)
             check_characters(json.dumps(loose, ensure_ascii=False), "a mention without a span")
             parsed.append((_record(data), loose))
-    tasks = {task for _, loose in parsed for task in loose}
+    by_string = {task for _, loose in parsed for task in loose}
     return [
-        Answer(record, {task: (*strings_of(task, record), *loose.get(task, ())) for task in tasks})
+        Answer(record, {task: (*strings_of(task, record), *loose.get(task, ())) for task in by_string})
         for record, loose in parsed
     ]
 
@@ -111,12 +120,19 @@ def _objects(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _join(
-    path: str | Path, lines: Sequence[tuple[int, dict[str, Any]]], gold: Sequence[GoldLine], gold_path: str | Path
-) -> tuple[list[tuple[tuple[int, dict[str, Any]], GoldLine]], bool]:
-    """Return each gold line with its answer, and whether they were joined by id."""
+    path: str | Path,
+    lines: Sequence[tuple[int, dict[str, Any]]],
+    gold: Sequence[GoldLine],
+    gold_path: str | Path,
+    needed: Sequence[GoldLine],
+) -> tuple[list[tuple[tuple[int, dict[str, Any]] | None, GoldLine]], bool]:
+    """Return each gold line with its answer, if it needs one, and whether they were joined by id."""
     names = [line.record.id for line in gold]
     given = [None if data.get("id") is None else str(data["id"]) for _, data in lines]
     if None in names or None in given or len(set(names)) < len(names) or len(set(given)) < len(given):
+        if len(lines) == len(needed) < len(gold):
+            places = {line.number: answer for line, answer in zip(needed, lines, strict=True)}
+            return [(places.get(line.number), line) for line in gold], False
         if len(lines) > len(gold):
             raise UmieError(
                 f"{path}:{lines[len(gold)][0]}: one record more than the {len(gold)} of {gold_path}; records are "
@@ -133,13 +149,13 @@ def _join(
     for name, (number, _) in answers.items():
         if name not in known:
             raise UmieError(f"{path}:{number}: id {name!r} is not in {gold_path}: take the line out")
-    for line in gold:
+    for line in needed:
         if line.record.id not in answers:
             raise UmieError(
-                f"{path}: has no record with the id {line.record.id!r} of {gold_path}:{line.number}: "
-                "add a line for it, with nothing in it if nothing was found"
+                f"{path}: has no record with the id {line.record.id!r} of {gold_path}:{line.number}: add a line for "
+                "it, with nothing in it if nothing was found; a file about one task alone is scored with --task"
             )
-    return [(answers[line.record.id], line) for line in gold], True
+    return [(answers.get(line.record.id), line) for line in gold], True
 
 
 def _context(record: Record) -> dict[str, Any]:

@@ -256,7 +256,7 @@ def test_validate_counts_what_it_does_not_list(umie, unsound):
     _, out, _ = umie("data", "validate", unsound, "--limit", 1, "--no-warnings")
     listed, total = out.splitlines()
     assert listed.startswith("error: ")
-    assert total.endswith("3 errors, 1 warnings (2 more are not listed; --limit 0 lists all)")
+    assert total.endswith("3 errors, 1 warnings (2 more are not listed; --limit 0 and --warnings 0 list all)")
 
 
 def test_validate_warnings_alone_are_sound(umie, tmp_path):
@@ -351,3 +351,14 @@ def test_help_teaches_with_an_example(umie, command):
 def test_help_names_every_command(umie):
     _, out, _ = umie("data", "--help")
     assert all(command in out for command in COMMANDS)
+
+
+def test_validate_lists_every_error_and_the_first_warnings(umie, tmp_path):
+    path = tmp_path / "many.jsonl"
+    doubtful = {"text": "Ann ", "entities": [{"type": "person", "span": [0, 4]}]}
+    unsound = {"text": "Ann", "entities": [{"type": "person", "span": [0, 9]}]}
+    path.write_text("".join(json.dumps(line) + "\n" for line in [doubtful] * 30 + [unsound] * 30))
+    _, out, _ = umie("data", "validate", path)
+    assert (out.count("warning: "), out.count("error: ")) == (20, 30)
+    assert "30 errors, 30 warnings (10 more are not listed" in out
+    assert umie("data", "validate", path, "--warnings", 0)[1].count("warning: ") == 30

@@ -61,7 +61,13 @@ def _overlaps(report: Mapping[str, Any], sizes: Mapping[str, int]) -> Table:
 
 def _versions(report: Mapping[str, Any]) -> Table:
     table = _table(
-        "Known versions", "", "version", "verdict", "texts that differ", "records that differ", "texts shared"
+        "Known versions",
+        "",
+        "version",
+        "verdict",
+        "texts that differ",
+        "records that differ",
+        "of the smaller file's texts",
     )
     for column in table.columns[1:3]:
         column.justify = "left"
@@ -75,9 +81,16 @@ def _versions(report: Mapping[str, Any]) -> Table:
                 result["verdict"],
                 _about(result["texts"]),
                 _about(result["annotations"]),
-                f"about {100 * result['shared']:.0f} %" if result["shared"] < 1 else "all",
+                _shared(result["shared"]),
             )
     return table
+
+
+def _shared(share: float) -> str:
+    """Return an estimate from 128 hashes in words; what ``--against`` joins is counted."""
+    if share >= 1:
+        return "all"
+    return "few" if share < 0.25 else "some" if share < 0.75 else "most"
 
 
 def _about(number: int | None) -> str:

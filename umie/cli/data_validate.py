@@ -22,6 +22,9 @@ def validate(
     mapping: MappingFile = None,
     no_pictures: NoPictures = False,
     limit: Annotated[int, typer.Option(min=0, help="List so many findings at most, and count all; 0 lists all.")] = 0,
+    warnings: Annotated[
+        int, typer.Option(min=0, help="List so many warnings at most, and count all; 0 lists all.")
+    ] = 20,
     no_warnings: Annotated[bool, typer.Option("--no-warnings", help="Count warnings, and list errors only.")] = False,
 ) -> None:
     """List everything that is wrong with a file: every error of every line, not just the first.
@@ -41,13 +44,16 @@ def validate(
     from umie.audit.source import Source
     from umie.audit.validation import validate as check
 
-    listed = 0
+    listed = warned = 0
 
     def report(place: str, finding: Finding) -> None:
-        nonlocal listed
-        if (no_warnings and not finding.is_error) or (limit and listed >= limit):
+        nonlocal listed, warned
+        if not finding.is_error and (no_warnings or (warnings and warned >= warnings)):
+            return
+        if limit and listed >= limit:
             return
         listed += 1
+        warned += not finding.is_error
         severity = "error" if finding.is_error else "warning"
         where = f"{place}: " if place else ""
         message = " ".join(f"{where}{finding.message}".split())
@@ -58,7 +64,7 @@ def validate(
         source = Source(file, format_name, images, regions, mapping)
         result = check(source, report, pictures=not no_pictures, progress=count)
     unlisted = result.errors + (0 if no_warnings else result.warnings) - listed
-    more = f" ({unlisted:,} more are not listed; --limit 0 lists all)" if unlisted else ""
+    more = f" ({unlisted:,} more are not listed; --limit 0 and --warnings 0 list all)" if unlisted else ""
     out.print(
         f"{file}: {result.records:,} records read, {result.errors:,} errors, {result.warnings:,} warnings{more}",
         highlight=False,

@@ -75,7 +75,7 @@ def read_answers(
     lines = list(_objects(path))
     needed = [line for line in gold if tasks is None or any(map(line.record.annotated_for, tasks))]
     pairs, by_id = _join(path, lines, gold, gold_path, needed)
-    parsed = []
+    parsed: list[tuple[Record, dict[str, list[Key]]]] = []
     for found, (gold_number, record) in pairs:
         if found is None:
             parsed.append((replace(record, entities=(), relations=(), events=()), {}))

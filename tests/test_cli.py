@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -193,3 +194,31 @@ def test_data_is_the_folder_that_relative_paths_start_from(umie, tmp_path):
 def test_a_folder_of_data_that_is_not_there_is_named(umie, grid, tmp_path):
     code, out, err = umie("ablate", grid, "--data", tmp_path / "none")
     assert (code, out, err) == (2, "", f"umie: --data {tmp_path / 'none'}: no such folder\n")
+
+
+def start(*arguments, **options):
+    """Run the command line in a process of its own."""
+    program = "import sys; from umie.cli import main; sys.argv[0] = 'umie'; main()"
+    return subprocess.Popen([sys.executable, "-c", program, *map(str, arguments)], text=True, **options)
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(tmp_path):
+    path = tmp_path / "many.jsonl"
+    path.write_text('{"text": "Ann ", "entities": [{"type": "a", "span": [0, 4]}]}\n' * 20_000)
+    with start("data", "validate", path, "--warnings", 0, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.wait(timeout=60) == 1
+        assert process.stderr.read() == ""
+
+
+def test_an_interrupt_leaves_no_traceback(tmp_path):
+    path = tmp_path / "endless.jsonl"
+    os.mkfifo(path)
+    with start("data", "stats", path, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        with path.open("w") as writer:  # opens once the command reads
+            writer.write('{"text": "Ann"}\n')
+            writer.flush()
+            process.send_signal(signal.SIGINT)
+            assert process.wait(timeout=60) == 130
+        assert process.stderr.read() in ("", "umie: interrupted\n")  # which, depends on typer's version

@@ -34,7 +34,14 @@ def main() -> None:
     for library in ("transformers", "huggingface_hub", "httpx"):
         logging.getLogger(library).setLevel(logging.ERROR)
     try:
-        code = app(standalone_mode=False)  # else typer prints its own errors, in boxes of several lines
+        # not standalone, else typer prints its own errors, in boxes of several lines
+        code = app(prog_name="umie", standalone_mode=False)
+    except BrokenPipeError:  # whoever reads has seen enough: `umie data stats FILE | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except typer.Abort:
+        err.print("umie: interrupted")
+        sys.exit(130)
     except (UmieError, OSError) as error:  # OSError: a full disk, a folder that cannot be written
         _fail(str(error))
     except _UsageError as error:

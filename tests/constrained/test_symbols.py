@@ -88,8 +88,11 @@ def test_some_published_answers_can_be_reached(family: str, format_name: str, fi
 @pytest.mark.parametrize(("format_name", "file"), FILES)
 @pytest.mark.parametrize("style", ["structured", "paper", "released"])
 @pytest.mark.parametrize("family", ["project", "unigram"])
-def test_every_published_answer_can_be_reached(family: str, style: str, format_name: str, file: str) -> None:
-    assert check_published(family, style, format_name, file, stride=1) >= len(published(format_name, file)) / 2
+def test_published_answers_can_be_reached(family: str, style: str, format_name: str, file: str) -> None:
+    """Every one in the default style; every twentieth in the others, where each pair of MRE has labels of its own."""
+    stride = 1 if style == "structured" else 20
+    checked = check_published(family, style, format_name, file, stride)
+    assert checked >= len(published(format_name, file)) / (2 * stride)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

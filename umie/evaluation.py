@@ -14,6 +14,7 @@ from umie.model import UmieModel
 from umie.processor import UmieProcessor
 from umie.query_dataset import QueryDataset
 from umie.records import Record
+from umie.tasks.meae import EVENTS
 from umie.tasks.metrics import f1_standard_error
 
 OnBatch = Callable[[int, int], None]  # batches done, of how many
@@ -36,9 +37,6 @@ class TaskResult:
     predictions: list[Record]
     gates: list[float]
     is_oracle: bool = False
-
-
-EVENTS = ("predicted", "gold")
 
 
 @torch.no_grad()
@@ -117,8 +115,7 @@ def _generate(
 ) -> tuple[list[str], list[float]]:
     """Return the answer to every query about the records, and the gates of those about a picture."""
     built = processor.task(task)
-    asked = [(record, query) for record in records for query in built.queries(record)]
-    if not asked:  # no event was found
+    if not any(built.queries(record) for record in records):  # no event was found
         if on_batch is not None:
             on_batch(1, 1)
         return [], []
@@ -134,7 +131,7 @@ def _generate(
         fused, _, _ = model.fuse(**inputs)
         constraint = None
         if constrained:
-            rows = [asked[index] for index in chunk]
+            rows = [dataset.asked[index] for index in chunk]
             constraint = Constraint(processor.tokenizer, built, rows, options["max_new_tokens"])
         generated = model.decoder.generate(fused, constraint, **options)
         answers = processor.decode_text(generated, built) if constraint is None else constraint.read(generated)

@@ -10,6 +10,7 @@ from torch.utils.data import Dataset
 from umie.errors import UmieError
 from umie.processor import UmieProcessor
 from umie.records import Record
+from umie.tasks import Query
 
 KEPT_BYTES = 1 << 30  # pictures beyond this are preprocessed anew each time, so that memory stays bounded
 
@@ -23,6 +24,7 @@ class QueryDataset(Dataset[dict[str, Tensor]]):
         processor: encodes them.
 
     Attributes:
+        asked: the record and the query of each item.
         lengths: number of input tokens of each query.
 
     Raises:
@@ -31,7 +33,7 @@ class QueryDataset(Dataset[dict[str, Tensor]]):
 
     def __init__(self, records: Sequence[Record], tasks: Sequence[str], processor: UmieProcessor) -> None:
         self._processor = processor
-        self._records: list[Record] = []
+        self.asked: list[tuple[Record, Query]] = []
         self._texts: list[dict[str, Tensor]] = []
         self._pictures: dict[int, dict[str, Tensor]] = {}
         self._kept_bytes = 0
@@ -39,7 +41,7 @@ class QueryDataset(Dataset[dict[str, Tensor]]):
             for task in tasks:
                 if record.annotated_for(task):
                     queries = processor.task(task).queries(record)
-                    self._records += [record] * len(queries)
+                    self.asked += [(record, query) for query in queries]
                     self._texts += [processor.encode_query(record, query) for query in queries]
         if not self._texts:
             raise UmieError(f"no record gives a query for any of the tasks {', '.join(tasks)}")
@@ -49,7 +51,7 @@ class QueryDataset(Dataset[dict[str, Tensor]]):
         return len(self._texts)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        return {**self._texts[index], **self._pictured(self._records[index])}
+        return {**self._texts[index], **self._pictured(self.asked[index][0])}
 
     def _pictured(self, record: Record) -> dict[str, Tensor]:
         pictured = self._pictures.get(id(record))

@@ -60,8 +60,6 @@ class Constraint(LogitsProcessor):
             self.walks.append(kept[key])
         self.max_new_tokens = max_new_tokens
         self.prompt_length = prompt_length
-        self._states: list[dict[tuple[int, ...], State]] = []
-        self._limit = max_new_tokens
         self.restart()
 
     def restart(self, num_rows: int | None = None, max_new_tokens: int | None = None) -> int:
@@ -78,8 +76,8 @@ class Constraint(LogitsProcessor):
             UmieError: the batch is not the one that the constraint is for.
         """
         if num_rows is not None and num_rows != len(self.walks):
-            raise UmieError(f"{num_rows} rows for {len(self.walks)} queries: pass the batch that the constraint is for")
-        self._states = [{(): walk.start} for walk in self.walks]
+            raise self._other_batch(num_rows)
+        self._states: list[dict[tuple[int, ...], State]] = [{(): walk.start} for walk in self.walks]
         self._limit = self.max_new_tokens if max_new_tokens is None else min(self.max_new_tokens, max_new_tokens)
         return self._limit
 
@@ -87,7 +85,7 @@ class Constraint(LogitsProcessor):
         """Return the scores with everything that may not come at minus infinity; see transformers."""
         num_rows = len(input_ids)
         if not self.walks or num_rows % len(self.walks):
-            raise UmieError(f"{num_rows} rows for {len(self.walks)} queries: pass the batch that the constraint is for")
+            raise self._other_batch(num_rows)
         num_beams = num_rows // len(self.walks)
         allowed: list[Sequence[int]] = []
         for row, tokens in enumerate(input_ids[:, self.prompt_length :].tolist()):
@@ -100,10 +98,11 @@ class Constraint(LogitsProcessor):
         """Return the answers that generated rows spell, one row for each query; see ``Walk.read``."""
         rows: Sequence[Sequence[int]] = token_ids.tolist() if isinstance(token_ids, Tensor) else token_ids
         if len(rows) != len(self.walks):
-            raise UmieError(
-                f"{len(rows)} rows for {len(self.walks)} queries: pass the batch that the constraint is for"
-            )
+            raise self._other_batch(len(rows))
         return [walk.read(row[self.prompt_length :]) for walk, row in zip(self.walks, rows, strict=True)]
+
+    def _other_batch(self, num_rows: int) -> UmieError:
+        return UmieError(f"{num_rows} rows for {len(self.walks)} queries: pass the batch that the constraint is for")
 
     def _state(self, index: int, tokens: tuple[int, ...]) -> State:
         """Return the state behind some tokens; those of the step before are known."""

@@ -158,7 +158,7 @@ def _cell(job: Mapping[str, Any], data: GridData) -> dict[str, Any]:
             task,
             batch_size=job["evaluation"]["batch_size"],
             constrained=job["evaluation"]["constrained"],
-            events=job["evaluation"]["events"] if "med" in tasks else "gold",
+            events=job["evaluation"]["events"],
             detected=detected,
             on_batch=lambda done, total, index=index: _say(  # type: ignore[misc] # mypy loses the default's type
                 event="progress", phase="evaluate", done=index + done / total, total=len(tasks)

@@ -19,6 +19,7 @@ import umie
 from umie import tasks as all_tasks
 from umie.data.synthetic import SPLITS, SyntheticConfig
 from umie.errors import UmieError, UnknownNameError, check_choice, check_flag, check_keys, check_whole
+from umie.tasks.meae import EVENTS
 
 T = TypeVar("T")
 
@@ -70,7 +71,7 @@ class Evaluation:
             raise UnknownNameError("evaluation split", self.split, ("dev", "test"))
         check_whole("batch_size", self.batch_size, 1)
         check_flag("constrained", self.constrained)
-        check_choice("events", self.events, ("predicted", "gold"))
+        check_choice("events", self.events, EVENTS)
         from transformers import GenerationConfig
 
         check_keys("option of generate:", _mapping("generation", self.generation), GenerationConfig().to_dict())

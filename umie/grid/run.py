@@ -205,7 +205,7 @@ def _run_cells(
             "identity": identity,
             "parts": parts,
             "training": cell.training,
-            "evaluation": asdict(grid.evaluation),
+            "evaluation": asdict(grid.evaluation) | {"events": "gold" if grid.asks_about_gold_events else "predicted"},
             "missing_pictures": grid.missing_pictures,
             "folder": str(_folder(output, cell)),
             "num_threads": max(1, _num_processors() // workers),

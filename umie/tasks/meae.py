@@ -10,6 +10,8 @@ from umie.records import Argument, Event, Record
 from umie.tasks import grammar, registry
 from umie.tasks.base import Query, Task, span_item
 
+EVENTS = ("predicted", "gold")  # which events it is asked about: those that MED found, or annotated ones, an oracle
+
 
 @registry.register("meae")
 class MEAE(Task[Event]):

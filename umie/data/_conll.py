@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -76,6 +76,23 @@ class _Tweet:
             raise UmieError(f"the tweet of line {self.line} has more than {MAX_TEXT:,} characters: part it")
         self.tokens.append(token)
         self.tags.append(tag)
+
+
+def tweet_reader(tag_set: TagSet) -> Callable[..., Iterator[Record]]:
+    """Return the reader of a data set of tagged tweets; its module says where the files are from."""
+
+    def read(
+        path: str | Path,
+        *,
+        images: str | Path | None = None,
+        regions: str | Path | None = None,
+        on_error: OnError | None = None,
+    ) -> Iterator[Record]:
+        """Yield the tweets of a file as MNER records; ``read_tweets`` says how, and what the arguments are."""
+        return read_tweets(path, tag_set, images, regions, on_error)
+
+    read.__qualname__ = f"read of {tag_set.source}"  # a registry tells parts apart by where they are defined
+    return read
 
 
 def read_tweets(

@@ -1,14 +1,15 @@
-"""FMNERG: the tweets and boxes of GMNER, with 51 fine types instead of 4."""
+"""FMNERG: the tweets and boxes of GMNER, with 51 fine types instead of 4.
+
+Source: the files of NUSTM/FMNERG, ``txt_fine/``: a header ``IMGID:<id>``, then
+``token<TAB>coarse tag<TAB>fine tag`` lines, such as ``Ted<TAB>B-person<TAB>B-politician``. An entity is what the
+fine tags mark, its type the fine one with spaces ('sports team'); ``FINE_TYPES`` says which coarse type that
+is. The boxes are those of GMNER.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 from umie.data import registry
-from umie.data._conll import TagSet, read_tweets
-from umie.data._reading import OnError
-from umie.records import Record
+from umie.data._conll import TagSet, tweet_reader
 
 FINE_TYPES = {  # coarse type -> fine types, as the files spell them ("ordinance" too)
     "location": ("city", "country", "state", "continent", "location_other", "park", "road"),
@@ -33,29 +34,4 @@ _TAG_SET = TagSet(
     any_case=True,
 )
 
-
-@registry.register("fmnerg")
-def read(
-    path: str | Path,
-    *,
-    images: str | Path | None = None,
-    regions: str | Path | None = None,
-    on_error: OnError | None = None,
-) -> Iterator[Record]:
-    """Yield the tweets of an FMNERG file as MNER records of the fine types; ``read_tweets`` says how.
-
-    Source: the files of NUSTM/FMNERG, ``txt_fine/``: a header ``IMGID:<id>``, then
-    ``token<TAB>coarse tag<TAB>fine tag`` lines, such as ``Ted<TAB>B-person<TAB>B-politician``. An entity is what the
-    fine tags mark, its type the fine one with spaces ('sports team'); ``FINE_TYPES`` says which coarse type that
-    is. The boxes are those of GMNER.
-
-    Args:
-        path: the file.
-        images: the folder of the pictures, ``<id>.jpg``; without it the records have none.
-        regions: the folder of GMNER's Pascal-VOC files, ``<id>.xml``; a tweet without a file has no regions.
-        on_error: called with the error of each tweet that cannot be read, which is passed over.
-
-    Raises:
-        UmieError: the file cannot be read; without ``on_error``, a tweet cannot be.
-    """
-    return read_tweets(path, _TAG_SET, images, regions, on_error)
+read = registry.register("fmnerg")(tweet_reader(_TAG_SET))

@@ -14,9 +14,9 @@ import pytest
 from PIL import Image
 
 from umie.data import registry
-from umie.data.voc import read_voc
 from umie.errors import UmieError
 from umie.records import Record, read_jsonl, write_jsonl
+from umie.records.voc import read_voc
 from umie.tasks import Task
 from umie.tasks import registry as tasks
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from umie.data._reading import OnError, numbered_lines, report
 from umie.data._text import Tokens, check_folder, file_name
-from umie.data.voc import read_voc
 from umie.errors import UmieError, UnknownNameError, shown
 from umie.records import Entity, Record, Region
 from umie.records.fields import MAX_TEXT
+from umie.records.voc import read_voc
 
 _HEADER = "IMGID:"
 TWITTER_LICENCE = "research use only; X (Twitter) terms; no licence file"

@@ -17,9 +17,9 @@ from PIL import Image
 
 from umie.data._ace import event_type
 from umie.data._text import field, file_name
-from umie.data.voc import pixel_region
 from umie.errors import UmieError, at, check_characters, shown
 from umie.records import Argument, Event, Record, Region
+from umie.records.voc import pixel_region
 
 INSTANCE, UNION = "instance", "union"  # the labels of the regions
 _FLAGS = {"1": INSTANCE, "0": UNION}

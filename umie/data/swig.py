@@ -13,9 +13,9 @@ from umie.data import registry
 from umie.data._ace import event_type
 from umie.data._reading import OnError, numbered_lines, report
 from umie.data._text import check_folder, field, file_name, load_json, refuse_regions
-from umie.data.voc import pixel_region
 from umie.errors import UmieError, at, check_characters, shown
 from umie.records import Argument, Event, Record, Region
+from umie.records.voc import pixel_region
 
 LICENCE = "research use only; annotations MIT (Allen Institute for AI), pictures of imSitu as found on the web"
 _MAPPING = "ace_sr_mapping.txt"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Self
+from dataclasses import dataclass
+from typing import ClassVar, Self
 
 import torch
 from PIL import Image
@@ -12,9 +13,36 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from umie.encoders._weights import load_state
 from umie.encoders.base import EncoderConfig, VisualEncoder
+from umie.errors import check_choice, check_flag
 from umie.records import Box
 
 CHUNK = 64  # crops in one pass: bounds the memory of a frozen tower, whatever the batch size
+
+
+PRECISIONS = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TowerConfig(EncoderConfig):
+    """Options of every encoder around a pretrained tower.
+
+    Args:
+        trainable: whether training changes the tower; its batch statistics never move.
+        precision: of the tower's weights and features: "bfloat16", "float16", "float32"; None follows the model.
+        channels_last: run the tower on pixels that lie channels last, which convolutions are faster on.
+    """
+
+    NOT_IN_FEATURES: ClassVar[frozenset[str]] = EncoderConfig.NOT_IN_FEATURES | {"channels_last"}
+
+    trainable: bool = False
+    precision: str | None = None
+    channels_last: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.precision is not None:
+            check_choice("precision", self.precision, PRECISIONS)
+        check_flag("channels_last", self.channels_last)
 
 
 def cut(image: Image.Image, box: Box) -> Image.Image:
@@ -44,8 +72,9 @@ class TowerEncoder(VisualEncoder):
         tower: images ``[N, 3, H, W]`` to features ``[N, Dv]`` or a map ``[N, Dv, h, w]``.
     """
 
-    def __init__(self, config: EncoderConfig, tower: nn.Module) -> None:
+    def __init__(self, config: TowerConfig, tower: nn.Module) -> None:
         super().__init__(config)
+        self.config: TowerConfig = config
         self.tower = tower
         weights = set(tower.state_dict())
         for module in tower.modules():
@@ -63,6 +92,8 @@ class TowerEncoder(VisualEncoder):
         for module in self.tower.modules():
             if isinstance(module, _BatchNorm):
                 module.eval()
+        if self.config.precision is not None:  # a loaded or moved model has one precision for all its parts
+            self.tower.to(PRECISIONS[self.config.precision])
         return self
 
     def load_tower(self, state: Mapping[str, Tensor], source: object) -> None:
@@ -72,7 +103,8 @@ class TowerEncoder(VisualEncoder):
     def run(self, images: Tensor) -> Tensor:
         """Return what the tower makes of ``[N, 3, H, W]``; no graph is built where it is frozen."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.config.trainable):
-            output: Tensor = self.tower(images.to(self._dtype))
+            layout = torch.channels_last if self.config.channels_last else torch.contiguous_format
+            output: Tensor = self.tower(images.to(self._dtype, memory_format=layout))
             return output
 
     def run_real(self, crops: Tensor, mask: Tensor) -> Tensor:

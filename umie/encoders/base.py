@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +30,8 @@ class EncoderConfig:
         max_regions: regions beyond this number are left out (the paper takes 36).
         trainable: whether training changes the encoder's weights.
     """
+
+    NOT_IN_FEATURES: ClassVar[frozenset[str]] = frozenset({"max_regions", "trainable"})
 
     max_regions: int = 36
     trainable: bool = True
@@ -61,18 +66,27 @@ class Preprocessor(ABC):
             UmieError: the picture cannot be read, or a box leaves it.
         """
         if picture is None:
-            return {
-                "boxes": torch.zeros(0, 4),
-                "visual_mask": torch.zeros(0, dtype=torch.bool),
-                **self.no_tensors(),
-            }
-        regions = list(regions)[: self.config.max_regions]
-        boxes = [WHOLE_IMAGE, *((r if isinstance(r, Region) else Region(r)).box for r in regions)]
+            return {**no_slots(), **self.no_tensors()}
+        boxes = self.slots(regions)
         return {
             "boxes": torch.tensor(boxes),
             "visual_mask": torch.ones(len(boxes), dtype=torch.bool),
             **self.tensors(open_picture(picture), boxes),
         }
+
+    def slots(self, regions: Sequence[Region | Box]) -> list[Box]:
+        """Return the boxes of a picture's slots: the whole image, then its regions, at most ``max_regions``.
+
+        Raises:
+            UmieError: a box leaves the picture, has no area, or is not four finite numbers.
+        """
+        regions = list(regions)[: self.config.max_regions]
+        return [WHOLE_IMAGE, *((r if isinstance(r, Region) else Region(r)).box for r in regions)]
+
+    def check(self, picture: Picture, regions: Sequence[Region | Box] = ()) -> None:
+        """Raise UmieError where ``one`` would; an encoder that does not look at pixels looks for what it needs."""
+        self.slots(regions)
+        open_picture(picture)
 
     def __call__(
         self, pictures: Sequence[Picture | None], regions: Sequence[Sequence[Region | Box]] | None = None
@@ -117,6 +131,20 @@ class VisualEncoder(nn.Module, ABC):
         The constructor only shapes the module, so that a saved model can be rebuilt without them.
         """
 
+    def fingerprint(self) -> str:
+        """Return a hash of all that the features depend on beside picture and boxes: options and weights.
+
+        Two encoders with one fingerprint give the same features, up to the rounding of another device or release
+        of torch. It costs one pass over the weights.
+        """
+        options = dataclasses.asdict(self.config)
+        kept = {name: value for name, value in options.items() if name not in self.config.NOT_IN_FEATURES}
+        digest = hashlib.sha256(json.dumps([type(self).__qualname__, kept], sort_keys=True, default=list).encode())
+        for name, tensor in sorted(self.state_dict().items()):
+            digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        return digest.hexdigest()[:32]
+
     def forward(self, **inputs: Tensor) -> VisualFeatures:
         """Turn the tensors of ``preprocess`` into features; padding slots are zero.
 
@@ -152,6 +180,11 @@ class VisualEncoder(nn.Module, ABC):
             **{name: value.to(device) for name, value in self.preprocess(images, regions).items()}
         )
         return features
+
+
+def no_slots() -> dict[str, Tensor]:
+    """Return the boxes and the mask of a record without a picture: no slot at all."""
+    return {"boxes": torch.zeros(0, 4), "visual_mask": torch.zeros(0, dtype=torch.bool)}
 
 
 def collate(items: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:

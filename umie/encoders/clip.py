@@ -12,26 +12,24 @@ from PIL import Image
 from torch import Tensor, nn
 
 from umie.encoders import registry
-from umie.encoders._crops import TowerEncoder, cut
+from umie.encoders._crops import TowerConfig, TowerEncoder, cut
 from umie.encoders._weights import first_line, is_file_name, read_state_dict
-from umie.encoders.base import EncoderConfig, Preprocessor
+from umie.encoders.base import Preprocessor
 from umie.errors import UmieError, UnknownNameError
 from umie.records import Box
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClipEncoderConfig(EncoderConfig):
+class ClipEncoderConfig(TowerConfig):
     """Options of the CLIP encoder.
 
     Args:
-        trainable: whether training changes the tower; its batch statistics never move.
         model: open_clip's name of the model, e.g. "ViT-B-32".
         pretrained: an open_clip tag, or a .safetensors, .pth or .pt file of the whole model or of its image
             tower, or None for random. A file does not say how to prepare pictures: they get open_clip's
             default mean and deviation, as in open_clip; give the tag where it has others (as SigLIP has).
     """
 
-    trainable: bool = False
     model: str = "RN101"
     pretrained: str | None = None
 

@@ -15,9 +15,9 @@ from torchvision.ops import roi_align
 from torchvision.transforms.functional import normalize, to_tensor
 
 from umie.encoders import registry
-from umie.encoders._crops import TowerEncoder, cut
+from umie.encoders._crops import TowerConfig, TowerEncoder, cut
 from umie.encoders._weights import first_line, is_file_name, read_state_dict
-from umie.encoders.base import EncoderConfig, Preprocessor
+from umie.encoders.base import Preprocessor
 from umie.errors import UmieError, UnknownNameError, check_text
 from umie.records import Box
 
@@ -30,11 +30,10 @@ CELLS = 7  # align: cells of a region, per side, before they are averaged
 
 
 @dataclass(frozen=True, kw_only=True)
-class ResNet101RoiEncoderConfig(EncoderConfig):
+class ResNet101RoiEncoderConfig(TowerConfig):
     """Options of the ResNet-101 encoder.
 
     Args:
-        trainable: whether training changes the backbone; its batch statistics never move.
         weights: torchvision's name (IMAGENET1K_V2), a .safetensors, .pth or .pt file, or None for random.
         mode: "crop" as in the paper, one backbone pass for every slot resized to 224 x 224 pixels; "align"
             for one pass over the picture and RoIAlign on its last map, cheaper and coarser.
@@ -44,7 +43,6 @@ class ResNet101RoiEncoderConfig(EncoderConfig):
 
     feature_dim: ClassVar[int] = 2048
 
-    trainable: bool = False
     weights: str | None = None
     mode: Mode = "crop"
     short_side: int = 320

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from umie.data.voc import pixel_region, read_voc
 from umie.errors import UmieError
 from umie.records import Region
+from umie.records.voc import pixel_region, read_voc
 
 OBJECT = (
     "<object><name>{name}</name><pose>Unspecified</pose><bndbox><xmin>{0}</xmin><ymin>{1}</ymin>"

@@ -10,7 +10,7 @@ from xml.etree.ElementTree import Element, ParseError
 from defusedxml import ElementTree
 
 from umie.errors import UmieError, at, shown
-from umie.records import Region
+from umie.records.model import Region
 
 _SLACK = 2  # pixels by which rounding may put an edge outside the picture
 

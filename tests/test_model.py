@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModel
 from umie import fusion as fusions
 from umie.errors import UmieError
 from umie.model import UmieConfig, UmieModel, UmieOutput
-from umie.types import VisualFeatures
+from umie.types import FEATURES, VisualFeatures
 
 OPTIONS = {
     "gated": [
@@ -218,6 +218,9 @@ def test_features_in_equal_pictures_in(build, records, fusion):
         model.generate(**texts, visual=visual, max_new_tokens=5), model.generate(**batch, max_new_tokens=5)
     )
     assert not torch.equal(logits(model, batch), logits(model, texts))
+    made = {**texts, "boxes": visual.boxes, "visual_mask": visual.mask, FEATURES: visual.features}
+    assert torch.equal(logits(model, made), logits(model, batch))
+    assert torch.equal(model.generate(**made, max_new_tokens=5), model.generate(**batch, max_new_tokens=5))
 
 
 @every_fusion

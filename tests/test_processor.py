@@ -13,6 +13,7 @@ from umie.data.synthetic import LABELS
 from umie.errors import UmieError
 from umie.processor import UmieProcessor
 from umie.records import Argument, Event, Record, Region, Relation
+from umie.types import FEATURES
 
 TASKS = tuple(LABELS)
 EOS, PAD = 1, 0
@@ -217,15 +218,55 @@ def test_missing_pictures(tokenizer, tmp_path, content):
     assert not strict.counts
     lenient = UmieProcessor(tokenizer, {"name": "tiny"}, missing_pictures="text_only")
     batch = lenient([named, lost], "mner")
-    assert lenient.counts == {"missing_pictures": 2}
+    assert lenient.counts == {"missing_pictures": 1}  # one picture, though two records show it
+    assert list(lenient.unreadable) == [str(tmp_path / "lost.png")]
     assert batch["visual_mask"].shape == (2, 0)
     without = lenient([dataclasses.replace(lost, image=None)] * 2, "mner")
-    assert lenient.counts["missing_pictures"] == 2  # a record that never had one misses nothing
+    assert lenient.counts["missing_pictures"] == 1  # a record that never had one misses nothing
     assert all(torch.equal(batch[name], without[name]) for name in without)
+    lenient.reset_counts()
+    assert (lenient.counts, lenient.unreadable) == ({}, {})
+
+
+def test_skipping_leaves_records_out(tokenizer, picture, tmp_path):
+    picture.save(tmp_path / "good.png")
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    good = Record(TEXT, image="good.png", image_folder=str(tmp_path))
+    bad, outside = (dataclasses.replace(good, image=name, id=name) for name in ("bad.png", "../good.png"))
+    plain = dataclasses.replace(good, image=None)
+    processor = UmieProcessor(tokenizer, {"name": "tiny"}, missing_pictures="skip")
+    assert processor.usable([good, bad, plain, outside, bad]) == [good, plain]
+    assert processor.counts == {"missing_pictures": 2}
+    assert "not a readable picture" in processor.unreadable[str(tmp_path / "bad.png")]
+    assert any("leaves the image folder" in reason for reason in processor.unreadable.values())
+    with pytest.raises(UmieError, match=r"record 'bad\.png': .*; pass processor\.usable\(records\)"):
+        processor([bad], "mner")
+    for policy in ("error", "text_only"):
+        assert UmieProcessor(tokenizer, {"name": "tiny"}, missing_pictures=policy).usable([bad, good]) == [bad, good]
+
+
+def test_features_take_the_place_of_pictures(tokenizer, record):
+    """Whatever gives features is asked for those of each picture, and its refusals meet the policy."""
+
+    class Source:
+        def one(self, picture, regions=()):
+            if picture is not None and not regions:
+                raise UmieError("no features")
+            slots = 0 if picture is None else 1 + len(regions)
+            mask = torch.ones(slots, dtype=torch.bool)
+            return {"boxes": torch.zeros(slots, 4), "visual_mask": mask, FEATURES: torch.ones(slots, 5)}
+
+    processor = UmieProcessor(tokenizer, {"name": "tiny"}, missing_pictures="text_only")
+    processor.features = Source()
+    bare = dataclasses.replace(record, regions=(), events=())
+    batch = processor([record, dataclasses.replace(record, image=None), bare], "mner")
+    assert batch[FEATURES].sum((1, 2)).tolist() == [5.0 * (1 + len(record.regions)), 0, 0]
+    assert "crops" not in batch
+    assert processor.counts == {"missing_pictures": 1}
 
 
 def test_unknown_policy(tokenizer):
-    with pytest.raises(UmieError, match="Unknown policy for missing pictures 'black'. Choices: error, text_only."):
+    with pytest.raises(UmieError, match="Unknown policy for missing pictures 'black'. Choices: error, skip, text_only."):
         UmieProcessor(tokenizer, {"name": "tiny"}, missing_pictures="black")
 
 

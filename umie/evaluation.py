@@ -76,7 +76,7 @@ def evaluate(
     check_choice("events", events, EVENTS)
     model.eval()
     built = processor.task(task)
-    records = [record for record in records if record.annotated_for(task)]
+    records = processor.usable(record for record in records if record.annotated_for(task))
     if not any(built.queries(record) for record in records):
         raise UmieError(f"no record gives a query for the task {task}")
     asked_about = records
@@ -89,7 +89,7 @@ def evaluate(
             found = processor.parse(outputs, records, med)
             detected = [med.with_items(record, items) for record, items in zip(records, found, strict=True)]
         else:
-            detected = [record for record in detected if record.annotated_for(task)]
+            detected = processor.usable(record for record in detected if record.annotated_for(task))
             if [record.text for record in detected] != [record.text for record in records]:
                 raise UmieError("detected is about other records: give what MED predicted, in the order of the records")
         asked_about = detected

@@ -18,7 +18,7 @@ from umie.constrained import Constraint
 from umie.errors import UmieError
 from umie.fusion import VisualEmbedding, VisualEmbeddingConfig
 from umie.registry import Registry
-from umie.types import FusedStates, VisualFeatures
+from umie.types import FEATURES, FusedStates, VisualFeatures
 
 DEFAULT_NEW_TOKENS = 128  # the paper's longest output
 
@@ -135,7 +135,7 @@ class UmieModel(PreTrainedModel):
 
     @property
     def visual_input_names(self) -> tuple[str, ...]:
-        """Names of the tensors of a batch that the visual encoder takes."""
+        """Names of the tensors of a batch that the visual encoder takes; FEATURES may stand in place of its own."""
         return ("boxes", "visual_mask", *self._preprocessor.no_tensors())
 
     def embed_visual(self, visual: VisualFeatures | None, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor] | None:
@@ -143,7 +143,10 @@ class UmieModel(PreTrainedModel):
         if self.encoder is None or self.visual_embedding is None:
             return None
         if visual is None and "visual_mask" in inputs and inputs["visual_mask"].shape[1]:
-            visual = self.encoder(**{name: inputs[name] for name in self.visual_input_names})
+            if FEATURES in inputs:
+                visual = VisualFeatures(inputs[FEATURES], inputs["boxes"], inputs["visual_mask"])
+            else:
+                visual = self.encoder(**{name: inputs[name] for name in self.visual_input_names})
         if visual is None or not visual.mask.shape[1]:
             return None
         return self.visual_embedding(visual), visual.mask
@@ -159,7 +162,7 @@ class UmieModel(PreTrainedModel):
     ) -> tuple[FusedStates, Tensor, Tensor | None]:
         """Return the fused states, the text states ``[B, T, D]`` and the visual states ``[B, V, D]``."""
         for name in inputs:
-            if name not in self.visual_input_names:
+            if name not in (*self.visual_input_names, FEATURES):
                 names = ", ".join(self.visual_input_names)
                 raise TypeError(f"unexpected input {name!r}; the pictures of this variant come as {names}")
         if attention_mask is None:
@@ -230,7 +233,7 @@ class UmieModel(PreTrainedModel):
             inputs_and_options: the tensors of ``preprocess``; anything else goes to transformers' generate
                 (``max_new_tokens``, ``num_beams``, ``do_sample``, ...).
         """
-        names = self.visual_input_names
+        names = (*self.visual_input_names, FEATURES)
         tensors = {name: value for name, value in inputs_and_options.items() if name in names}
         options = {name: value for name, value in inputs_and_options.items() if name not in names}
         fused, _, _ = self.fuse(input_ids, attention_mask, visual, output_attention=False, **tensors)

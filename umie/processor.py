@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -17,14 +17,26 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from umie import encoders, tasks
 from umie.constrained import Constraint, encode
 from umie.encoders.base import collate, pad_stack
+from umie.encoders.pictures import Picture
 from umie.errors import UmieError, UnknownNameError, check_keys
 from umie.files import atomic_write
-from umie.records import Record
+from umie.records import Box, Record, Region
 from umie.tasks import Items, Query, Task
 
-PICTURE_POLICIES = ("error", "text_only")
+PICTURE_POLICIES = ("error", "text_only", "skip")
+HINTS = {
+    "error": "mend it, or compose with missing_pictures='text_only' or 'skip'",
+    "skip": "pass processor.usable(records), which leaves such records out",
+}
 IGNORED = -100  # label of positions that the loss passes over
 FILE = "umie_processor.json"
+
+
+class FeatureSource(Protocol):
+    """What gives the visual tensors of one picture."""
+
+    def one(self, picture: Picture | None, regions: Sequence[Region | Box] = ()) -> dict[str, Tensor]:
+        """Return ``boxes [V, 4]``, ``visual_mask [V]`` and what the model makes features of, or the features."""
 
 
 class UmieProcessor:
@@ -37,10 +49,13 @@ class UmieProcessor:
             paper's.
         max_input_tokens: longer inputs lose the end of their text, which ``counts`` tells (paper: 256).
         max_target_tokens: as above for targets (paper: 128).
-        missing_pictures: what a picture that is not there or cannot be read does: ``error`` or ``text_only``.
+        missing_pictures: what a picture that is not there or cannot be read does: ``error``; ``text_only``, its
+            record is asked about all the same; ``skip``, datasets and evaluations leave its record out.
 
     Attributes:
         counts: how often an input or target was truncated, a picture was missing, an item dropped.
+        unreadable: why a picture that was met could not be read, by its name.
+        features: where set, gives each picture's features in place of its pixels; see ``CachedEncoder``.
     """
 
     def __init__(
@@ -63,6 +78,9 @@ class UmieProcessor:
         self.missing_pictures = missing_pictures
         self.preprocessor = encoders.build_preprocessor(self.encoder)
         self.counts: Counter[str] = Counter()
+        self.unreadable: dict[str, str] = {}
+        self.features: FeatureSource | None = None
+        self._checked: dict[tuple[str, tuple[Region, ...]], str] = {}
         self._tasks: dict[str, Task[Any]] = {}
         for name in self.task_options:
             self.task(name)
@@ -129,21 +147,55 @@ class UmieProcessor:
         """Return the visual tensors of one record; without slots where it has no picture, or under the policy.
 
         Raises:
-            UmieError: the picture cannot be read and the policy is ``error``.
+            UmieError: the picture cannot be read and the policy is not ``text_only``.
         """
+        source = self.preprocessor if self.features is None else self.features
         if record.image is None:
-            return self.preprocessor.one(None)
+            return source.one(None)
         try:
-            path = record.image_path()
-            picture: Any = record.image if path is None else path
-            return self.preprocessor.one(picture, record.regions)
+            return source.one(_picture(record), record.regions)
         except UmieError as error:
-            if self.missing_pictures == "error":
-                name = record.id or record.text[:40]
-                hint = "mend it, or compose with missing_pictures='text_only'"
-                raise UmieError(f"record {name!r}: {error}; {hint}") from error
+            if self.missing_pictures != "text_only":
+                raise UmieError(
+                    f"record {record.id or record.text[:40]!r}: {error}; {HINTS[self.missing_pictures]}"
+                ) from error
+            self._count_unreadable(record, str(error))
+            return source.one(None)
+
+    def usable(self, records: Iterable[Record]) -> list[Record]:
+        """Return the records without those that the policy ``skip`` leaves out; every other policy keeps all.
+
+        Each picture is looked at once. ``unreadable`` tells why one could not be read.
+        """
+        if self.missing_pictures != "skip":
+            return list(records)
+        return [record for record in records if self._is_readable(record)]
+
+    def reset_counts(self) -> None:
+        """Count from zero again, e.g. for another split."""
+        self.counts.clear()
+        self.unreadable.clear()
+
+    def _is_readable(self, record: Record) -> bool:
+        if record.image is None:
+            return True
+        place = (_name(record), record.regions)
+        if place not in self._checked:
+            try:
+                self.preprocessor.check(_picture(record), record.regions)
+                self._checked[place] = ""
+            except UmieError as error:
+                self._checked[place] = str(error)
+        if self._checked[place]:
+            self._count_unreadable(record, self._checked[place])
+        return not self._checked[place]
+
+    def _count_unreadable(self, record: Record, reason: str) -> None:
+        """Count a picture once, however many records and epochs meet it."""
+        name = _name(record)
+        if name not in self.unreadable:
+            self.unreadable[name] = reason
             self.counts["missing_pictures"] += 1
-            return self.preprocessor.one(None)
 
     def collate(self, items: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
         """Pad and stack encoded queries into one batch."""
@@ -271,6 +323,18 @@ class UmieProcessor:
             self.counts[counter] += 1
             ids = [*ids[: limit - 1], self.tokenizer.eos_token_id]
         return ids
+
+
+def _picture(record: Record) -> Any:
+    path = record.image_path()
+    return record.image if path is None else path
+
+
+def _name(record: Record) -> str:
+    """Return what a picture is called: its file, or, for one in memory, its record."""
+    if isinstance(record.image, str):
+        return str(Path(record.image_folder or "") / record.image)
+    return f"the picture of record {record.id or record.text[:40]!r}"
 
 
 def _as_list(records: Record | Iterable[Record]) -> list[Record]:

@@ -19,7 +19,8 @@ class QueryDataset(Dataset[dict[str, Tensor]]):
     """Texts are encoded once; pictures when they are first asked for, and shared by the queries of a record.
 
     Args:
-        records: the records; a task is asked about those that are annotated for it.
+        records: the records; a task is asked about those that are annotated for it, and that the processor's
+            policy for pictures does not leave out.
         tasks: names of the tasks.
         processor: encodes them.
 
@@ -37,7 +38,7 @@ class QueryDataset(Dataset[dict[str, Tensor]]):
         self._texts: list[dict[str, Tensor]] = []
         self._pictures: dict[int, dict[str, Tensor]] = {}
         self._kept_bytes = 0
-        for record in records:
+        for record in processor.usable(records):
             for task in tasks:
                 if record.annotated_for(task):
                     queries = processor.task(task).queries(record)

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
+FEATURES = "visual_features"  # in a batch: features [B, V, Dv] that were made before, in place of pictures
+
 
 @dataclass(frozen=True)
 class VisualFeatures:

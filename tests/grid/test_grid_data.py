@@ -127,7 +127,7 @@ def test_a_missing_picture_is_named_with_its_record(own):
     (own.folder / "pictures" / "dev.jpg").unlink()
     message = own.error()
     assert f"record 'dev-0': {own.folder / 'pictures' / 'dev.jpg'}: no such picture" in message
-    assert "set `missing_pictures: text_only`" in message
+    assert "set `missing_pictures` to `text_only` or `skip`" in message
 
 
 def test_an_unreadable_picture_is_named_with_its_record(own):
@@ -148,6 +148,14 @@ def test_text_only_reads_on_and_counts(own, damage):
     data = own.prepare(missing_pictures="text_only")
     assert data.num_pictures == {"train": 1, "dev": 0, "test": 1}
     assert data.num_records == {"train": 2, "dev": 2, "test": 2}
+    assert list(data.unreadable["dev"]) == ["dev.jpg"]
+    assert not data.unreadable["train"]
+    skipped = own.prepare(missing_pictures="skip")
+    assert skipped.num_pictures == {"train": 1, "dev": 0, "test": 1}
+    assert skipped.num_records == {"train": 2, "dev": 1, "test": 2}
+    assert [record.image for record in skipped.read("dev")] == [None]
+    assert skipped.unreadable == data.unreadable
+    assert skipped.fingerprint != data.fingerprint
 
 
 @pytest.mark.parametrize(

@@ -144,7 +144,7 @@ def test_no_such_file(tmp_path):
             id="label-twice",
         ),
         pytest.param({"name": "../elsewhere"}, "name is '../elsewhere': give a plain name", id="name"),
-        pytest.param({"missing_pictures": "skip"}, "Unknown policy for missing pictures 'skip'", id="policy"),
+        pytest.param({"missing_pictures": "ignore"}, "Unknown policy for missing pictures 'ignore'", id="policy"),
         pytest.param({"plugins": "own.py"}, "own.py: no such Python file", id="plugin"),
         pytest.param({"plugins": [3]}, "plugin", id="plugin-number"),
     ],

@@ -102,6 +102,7 @@ class VisualEncoder(nn.Module, ABC):
     """Turns a picture and its regions into features; ``encode`` is ``preprocess`` and ``forward`` together."""
 
     Config: ClassVar[type[EncoderConfig]]
+    is_lookup: ClassVar[bool] = False  # True: features are read, not made, and need no cache
     Preprocessor: ClassVar[type[Preprocessor]]
 
     def __init__(self, config: EncoderConfig) -> None:

@@ -6,7 +6,9 @@ standard input does, so that no cell outlives a grid that was killed.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import itertools
 import json
 import os
 import platform
@@ -20,10 +22,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from umie.errors import UmieError
 from umie.files import atomic_write
 from umie.grid.data import GridData
 from umie.grid.plan import load_plugins
-from umie.records import Record, write_jsonl
+from umie.records import Record, Region, write_jsonl
 
 
 def main(job_file: str) -> int:
@@ -131,7 +134,11 @@ def _cell(job: Mapping[str, Any], data: GridData) -> dict[str, Any]:
         missing_pictures=job["missing_pictures"],
     )
     tasks = list(data.tasks)
-    dataset = QueryDataset(data.read("train"), tasks, processor)
+    split = job["evaluation"]["split"]
+    training_records, records = data.read("train"), data.read(split)
+    calls = None if model.encoder is None else _EncoderCalls(model.encoder)
+    pictures = _store_features(model, processor, [*training_records, *records], job["features"])
+    dataset = QueryDataset(training_records, tasks, processor)
     started = time.perf_counter()
     measured = train(
         model,
@@ -145,8 +152,7 @@ def _cell(job: Mapping[str, Any], data: GridData) -> dict[str, Any]:
     probe = [dataset[index] for index in range(min(len(dataset), job["training"].get("batch_size", 16)))]
     gradient = visual_gradient(model, processor.collate(probe))
     train_counts = dict(processor.counts)
-    processor.counts.clear()
-    records = data.read(job["evaluation"]["split"])
+    processor.reset_counts()
     metrics: dict[str, Any] = {}
     gates: list[float] = []
     detected = None
@@ -181,13 +187,85 @@ def _cell(job: Mapping[str, Any], data: GridData) -> dict[str, Any]:
         "health": health,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
-        "counts": {"train": train_counts, job["evaluation"]["split"]: dict(processor.counts)},
+        "counts": {"train": train_counts, split: dict(processor.counts)},
+        "pictures": {**pictures, "encoder_calls": 0 if calls is None else calls.number},
         "uses_picture": model.fusion.uses_picture,
         "device": str(model.device),
         "threads": torch.get_num_threads(),
-        "seconds": {"train": trained - started, "evaluate": evaluated - trained},
+        "seconds": {"encode": pictures["seconds"], "train": trained - started, "evaluate": evaluated - trained},
         **measured,
     }
+
+
+class _NoPictures:
+    """Gives a fusion that does not look at pictures none, so that none is prepared."""
+
+    def one(self, picture: Any, regions: Any = ()) -> Any:
+        """Return no slots."""
+        from umie.encoders.base import no_slots
+
+        return no_slots()
+
+
+class _EncoderCalls:
+    """Counts the pictures that pass through an encoder, whoever calls it."""
+
+    def __init__(self, encoder: Any) -> None:
+        self._parts: list[Any] = []
+        encoder.register_forward_hook(lambda module, arguments, output: self._parts.append(output.mask.any(1).sum()))
+
+    @property
+    def number(self) -> int:
+        """Pictures so far."""
+        return sum(int(part) for part in self._parts)
+
+
+def _store_features(model: Any, processor: Any, records: Sequence[Record], store: Mapping[str, Any]) -> dict[str, Any]:
+    """Let the processor read a frozen encoder's features from the grid's store, and fill in what that lacks.
+
+    Returns:
+        ``features``: ``stored``, ``made anew each time`` (the encoder learns, or there is no store), ``looked up``
+        or ``not used``; how many ``pictures`` there are, what the ``cache`` counted, and ``seconds``.
+    """
+    from umie.encoders.cache import CachedEncoder, FeatureCache
+
+    pictures = _pictures(records)
+    report: dict[str, Any] = {"pictures": len(pictures), "seconds": 0.0}
+    if model.encoder is None:
+        processor.features = _NoPictures()
+        return report | {"features": "not used"}
+    if model.encoder.is_lookup:
+        return report | {"features": "looked up"}
+    if model.encoder.config.trainable or not store["enabled"]:
+        return report | {"features": "made anew each time"}
+    started = time.perf_counter()
+    cache = FeatureCache(store["folder"], max_bytes=store["max_bytes"], on_event=_log)
+    cached = CachedEncoder(model.encoder, cache)
+    done = itertools.count(1)
+    cached.fill(
+        pictures,
+        on_item=lambda: _say(event="progress", phase="encode", done=next(done), total=len(pictures)),
+        on_error=lambda index, error: None,  # the grid's policy decides when the picture is asked for
+    )
+    processor.features = cached
+    seconds = time.perf_counter() - started
+    return report | {"features": "stored", "cache": dataclasses.asdict(cache.stats), "seconds": seconds}
+
+
+def _pictures(records: Sequence[Record]) -> list[tuple[Path, Sequence[Region]]]:
+    """Return each picture that lies where it may, with its regions, once."""
+    found: dict[tuple[Path, Sequence[Region]], None] = {}
+    for record in records:
+        with contextlib.suppress(UmieError):
+            path = record.image_path()
+            if path is not None:
+                found[path, record.regions] = None
+    return list(found)
+
+
+def _log(sentence: str) -> None:
+    """Write a sentence to the job's log."""
+    sys.stderr.write(sentence + "\n")
 
 
 def _gate_health(gates: Sequence[float]) -> dict[str, float]:

@@ -15,10 +15,10 @@ import umie
 from umie import data as formats
 from umie import tasks as all_tasks
 from umie.data.synthetic import LABELS, SPLITS, SyntheticConfig, ceilings, write_synthetic
-from umie.encoders.pictures import open_picture
+from umie.encoders import Preprocessor, build_preprocessor
 from umie.errors import UmieError, check_keys
 from umie.files import atomic_write
-from umie.grid.plan import GridConfig, hash_of
+from umie.grid.plan import GridConfig, hash_of, without_label
 from umie.records import Record, read_jsonl, record_to_json
 
 OnItem = Callable[[str], None]
@@ -36,6 +36,8 @@ class GridData:
         is_synthetic: whether this is the embedded data set.
         num_records: of each split.
         num_pictures: records of each split with a picture that can be read.
+        unreadable: for each split, the pictures that cannot be read, with the reason; its records are trained on and
+            scored as text alone, or left out, as the grid's policy says.
         num_seen: records of each split whose text stands in the training split too, where that was counted.
         fingerprint: of all texts, annotations and pictures.
     """
@@ -48,6 +50,7 @@ class GridData:
     num_records: Mapping[str, int]
     num_pictures: Mapping[str, int]
     num_seen: Mapping[str, int]
+    unreadable: Mapping[str, Mapping[str, str]]
     fingerprint: str
 
     def read(self, split: str) -> list[Record]:
@@ -77,12 +80,17 @@ def prepare_data(grid: GridConfig, root: Path, output: Path, on_item: OnItem = l
         if not splits.get(split):
             raise UmieError(f"data has no records for {split!r}: give its file")
     tasks = _label_schemas(grid.tasks, splits["train"])
-    num_pictures = {}
+    unreadable: dict[str, dict[str, str]] = {}
     digest = hashlib.sha256()
+    checks = _picture_checks(grid)
     for split, records in splits.items():
         on_item(f"checking {split}")
         _check_labels(tasks, records)
-        num_pictures[split] = _check_pictures(records, grid.missing_pictures, digest)
+        splits[split], unreadable[split] = _check_pictures(records, checks, grid.missing_pictures, digest)
+        if not splits[split]:
+            raise UmieError(
+                f"no record of {split!r} has a picture that can be read: {next(iter(unreadable[split].values()))}"
+            )
     for name, task_options in tasks.items():
         task = all_tasks.registry.build(name, **task_options)
         for split in ("train", grid.evaluation.split):
@@ -109,12 +117,16 @@ def prepare_data(grid: GridConfig, root: Path, output: Path, on_item: OnItem = l
         ceilings={},
         is_synthetic=False,
         num_records={split: len(records) for split, records in splits.items()},
-        num_pictures=num_pictures,
+        num_pictures={
+            split: sum(record.image is not None and _name(record) not in unreadable[split] for record in records)
+            for split, records in splits.items()
+        },
         num_seen={
             split: sum(record.text in trained for record in records)
             for split, records in splits.items()
             if split != "train"
         },
+        unreadable=unreadable,
         fingerprint=fingerprint,
     )
 
@@ -146,6 +158,7 @@ def _synthetic(grid: GridConfig, options: dict[str, Any], output: Path, on_item:
         num_records=sizes,
         num_pictures=sizes,
         num_seen={},
+        unreadable={},
         fingerprint=fingerprint,
     )
 
@@ -199,20 +212,44 @@ def _check_labels(tasks: Mapping[str, Mapping[str, Any]], records: Iterable[Reco
                     ) from error
 
 
-def _check_pictures(records: Iterable[Record], policy: str, digest: Any) -> int:
-    readable = 0
+def _picture_checks(grid: GridConfig) -> list[Preprocessor]:
+    """Return preprocessors that tell together whether a record's picture is fit for every encoder of the grid."""
+    from umie.composition import resolve_parts
+
+    checks: dict[str, Preprocessor] = {}
+    for encoder in grid.encoder:
+        options = resolve_parts(without_label(encoder), "gated", "tiny")["encoder"]
+        preprocessor = build_preprocessor(options)
+        looks_at_pixels = type(preprocessor).check is Preprocessor.check
+        checks["pixels" if looks_at_pixels else hash_of(options)] = preprocessor
+    return list(checks.values())
+
+
+def _check_pictures(
+    records: Iterable[Record], checks: Iterable[Preprocessor], policy: str, digest: Any
+) -> tuple[list[Record], dict[str, str]]:
+    """Return the records that the policy keeps, and why pictures cannot be read."""
+    kept = []
+    unreadable: dict[str, str] = {}
     for record in records:
-        if record.image is None:
-            continue
-        try:
-            path = record.image_path()
-            if path is not None:
-                open_picture(path)
-                digest.update(path.read_bytes())
-            readable += 1
-        except UmieError as error:
-            if policy == "error":
-                raise UmieError(
-                    f"record {record.id!r}: {error}; mend it, or set `missing_pictures: text_only`"
-                ) from error
-    return readable
+        if record.image is not None:
+            try:
+                path = record.image_path()
+                for check in checks:
+                    check.check(record.image if path is None else path, record.regions)
+                if path is not None and path.is_file():
+                    digest.update(path.read_bytes())
+            except UmieError as error:
+                if policy == "error":
+                    raise UmieError(
+                        f"record {record.id!r}: {error}; mend it, or set `missing_pictures` to `text_only` or `skip`"
+                    ) from error
+                unreadable[_name(record)] = str(error)
+                if policy == "skip":
+                    continue
+        kept.append(record)
+    return kept, unreadable
+
+
+def _name(record: Record) -> str:
+    return str(record.image)

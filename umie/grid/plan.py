@@ -18,7 +18,7 @@ import yaml
 import umie
 from umie import tasks as all_tasks
 from umie.data.synthetic import SPLITS, SyntheticConfig
-from umie.errors import UmieError, UnknownNameError, check_choice, check_flag, check_keys, check_whole
+from umie.errors import UmieError, UnknownNameError, check_choice, check_flag, check_keys, check_text, check_whole
 from umie.tasks.meae import EVENTS
 
 T = TypeVar("T")
@@ -78,6 +78,27 @@ class Evaluation:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FeatureStore:
+    """Where the features of frozen encoders are kept, so that cells share them.
+
+    Args:
+        folder: relative to the grid's output folder; another grid that names the same place shares it.
+        max_bytes: beyond it, what was used longest ago is removed; None keeps all.
+        enabled: if false, every cell encodes its pictures in every epoch.
+    """
+
+    folder: str = "features"
+    max_bytes: int | None = None
+    enabled: bool = True
+
+    def __post_init__(self) -> None:
+        check_text("folder", self.folder)
+        if self.max_bytes is not None:
+            check_whole("max_bytes", self.max_bytes, 1)
+        check_flag("enabled", self.enabled)
+
+
+@dataclass(frozen=True, kw_only=True)
 class GridConfig:
     """A grid file.
 
@@ -94,7 +115,8 @@ class GridConfig:
         training: options of TrainingConfig, or a list of options to vary.
         warm_start: see WarmStart; None starts every cell from the decoder as it comes.
         evaluation: see Evaluation.
-        missing_pictures: what a picture that is not there does: ``error`` or ``text_only``.
+        missing_pictures: what a picture that cannot be read does: ``error``, ``text_only`` or ``skip``.
+        features: see FeatureStore.
         plugins: Python files that register parts of your own, relative to the grid file.
         workers: cells that run at a time; None takes half a worker for each processor, at least one.
         mean_over: tasks that the table averages; empty for all of them.
@@ -113,6 +135,7 @@ class GridConfig:
     warm_start: WarmStart | None = None
     evaluation: Evaluation = field(default_factory=Evaluation)
     missing_pictures: str = "error"
+    features: FeatureStore = field(default_factory=FeatureStore)
     plugins: Sequence[str] = ()
     workers: int | None = None
     mean_over: Sequence[str] = ()
@@ -178,7 +201,7 @@ def plan_cells(grid: GridConfig, fingerprint: str) -> list[Cell]:
     cells: list[Cell] = []
     for options in itertools.product(*(getattr(grid, slot) for slot in SLOTS)):
         chosen = dict(zip(SLOTS, options, strict=True))
-        encoder, visual_embedding, fusion, decoder, training = (_without_label(option) for option in options)
+        encoder, visual_embedding, fusion, decoder, training = (without_label(option) for option in options)
         parts = {**resolve_parts(encoder, fusion, decoder), "visual_embedding": visual_embedding}
         variant = " + ".join(_label(slot, chosen[slot]) for slot in varied)
         for seed in grid.seeds:
@@ -258,8 +281,9 @@ def _grid(data: Any, path: Path) -> GridConfig:
     if not values["seeds"] or not all(isinstance(seed, int) and 0 <= seed < 2**32 for seed in values["seeds"]):
         raise UmieError(f"seeds is {values['seeds']!r}: give whole numbers, 0 or more")
     for options in values["training"]:
-        _dataclass("training", TrainingConfig, _without_label(options))
+        _dataclass("training", TrainingConfig, without_label(options))
     values["evaluation"] = _dataclass("evaluation", Evaluation, data.get("evaluation") or {})
+    values["features"] = _dataclass("features", FeatureStore, data.get("features") or {})
     if data.get("warm_start") is not None:
         values["warm_start"] = _dataclass("warm_start", WarmStart, data["warm_start"])
         if values["warm_start"].records is not None and values["data"]["format"] != "synthetic":
@@ -290,17 +314,17 @@ def _check_parts(grid: GridConfig) -> None:
 
     for options in grid.visual_embedding:
         widths = {"feature_dim": 8, "d_model": 8, "num_heads": 1, "head_dim": 8}
-        _dataclass("visual_embedding", VisualEmbeddingConfig, {**widths, **_without_label(options)})
+        _dataclass("visual_embedding", VisualEmbeddingConfig, {**widths, **without_label(options)})
     for encoder in grid.encoder:
-        options = resolve_parts(_without_label(encoder), "gated", "tiny")["encoder"]
+        options = resolve_parts(without_label(encoder), "gated", "tiny")["encoder"]
         encoders.registry.build(**options)
     for decoder in grid.decoder:
-        part = resolve_parts("tiny", "gated", _without_label(decoder))["decoder"]
+        part = resolve_parts("tiny", "gated", without_label(decoder))["decoder"]
         if part.get("source") not in PRESETS:
             default_tokenizer(part)
     parameters: set[str] = set()
     for variant in itertools.product(grid.encoder, grid.fusion, grid.decoder, grid.visual_embedding):
-        *slots, visual_embedding = (_without_label(option) for option in variant)
+        *slots, visual_embedding = (without_label(option) for option in variant)
         with torch.device("meta"):
             model = UmieModel(UmieConfig(**resolve_parts(*slots), visual_embedding=visual_embedding))
         parameters.update(name for name, _ in model.named_parameters())
@@ -334,7 +358,7 @@ def files_of(grid: GridConfig, parts: Mapping[str, Mapping[str, Any]]) -> list[A
 
     files: list[Any] = [hashlib.sha256(Path(plugin).read_bytes()).hexdigest() for plugin in grid.plugins]
     for options in parts.values():
-        for key in ("source", "weights", "pretrained"):
+        for key in ("source", "weights", "pretrained", "path"):
             path = Path(str(options.get(key, "")))
             if options.get(key) and options[key] not in PRESETS and path.exists():
                 below = sorted(path.rglob("*")) if path.is_dir() else [path]
@@ -386,7 +410,7 @@ def _as_list(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list | tuple) else [value]
 
 
-def _without_label(part: Any) -> Any:
+def without_label(part: Any) -> Any:
     """Return a part without the name that the grid file gives it for the table."""
     return {key: value for key, value in part.items() if key != "label"} if isinstance(part, dict) else part
 

@@ -216,12 +216,15 @@ def _cells(run: GridRun, tasks: Sequence[str]) -> str:
         MEAN,
         "gate closed",
         "dropped",
+        "encoder calls",
     ]
     body = []
     for cell in run.cells:
         line = run.results.get(cell.hash)
         if line is None or line["status"] != "ok":
-            body.append([cell.variant, str(cell.seed), *["crashed" if line else "not run"] * (len(tasks) + 1), "", ""])
+            body.append(
+                [cell.variant, str(cell.seed), *["crashed" if line else "not run"] * (len(tasks) + 1), "", "", ""]
+            )
             continue
         metrics = line["metrics"]
         closed = line["health"].get("gate_closed")
@@ -233,11 +236,13 @@ def _cells(run: GridRun, tasks: Sequence[str]) -> str:
                 f"{score(line, MEAN, run.grid.mean_over):.3f}",
                 "-" if closed is None else f"{closed:.0%}",
                 str(sum(metrics[task]["dropped"] for task in tasks)),
+                f"{line.get('pictures', {}).get('encoder_calls', '-')}",
             ]
         )
     return _markdown_table(header, body) + (
         "\n\n± here is the sampling error over the records of the split, for one trained model. *Dropped*: generated "
-        "items that were ill-formed, not in the text, or no region."
+        "items that were ill-formed, not in the text, or no region. *Encoder calls*: pictures that went through the "
+        "visual encoder."
     )
 
 
@@ -253,6 +258,14 @@ def _data_facts(run: GridRun) -> str:
     ]
     missing = run.grid.missing_pictures
     facts.append(f"- a picture that is missing or cannot be read: `{missing}`")
+    for split, reasons in run.data.unreadable.items():
+        if reasons:
+            kept = "left out" if missing == "skip" else "taken as text alone"
+            name, reason = next(iter(reasons.items()))
+            facts.append(
+                f"- {len(reasons)} pictures of {split} cannot be read, their records are {kept}: {name} ({reason})"
+            )
+    facts += _encoded(run)
     facts.append(f"- decoding: {_decoding(run)}")
     for options in run.grid.training:
         facts.append(f"- training: {', '.join(f'{name} {value}' for name, value in options.items()) or 'defaults'}")
@@ -277,6 +290,23 @@ def _data_facts(run: GridRun) -> str:
     }
     facts += [f"- {environment}" for environment in sorted(environments)]
     return "\n".join(facts)
+
+
+def _encoded(run: GridRun) -> list[str]:
+    """Say how often pictures went through frozen encoders whose features are kept."""
+    stored = [
+        line["pictures"]
+        for line in run.results.values()
+        if line["status"] == "ok" and line.get("pictures", {}).get("features") == "stored"
+    ]
+    if not stored:
+        return []
+    calls = sum(pictures["encoder_calls"] for pictures in stored)
+    most = max(pictures["pictures"] for pictures in stored)
+    return [
+        f"- frozen encoders: {calls:,} calls in {len(stored)} cells, which share up to {most:,} pictures; all else "
+        "came from the feature store"
+    ]
 
 
 def _decoding(run: GridRun) -> str:

@@ -1,0 +1,185 @@
+"""`umie data features`: encode every picture once, into a feature cache that grids and programs read."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from umie.cli.console import err, out
+from umie.cli.data_options import Format, Images, MappingFile, Regions, tell
+from umie.errors import UmieError, UnknownNameError
+
+if TYPE_CHECKING:
+    from umie.audit.source import Source
+    from umie.encoders.cache import CachedEncoder, FeatureCache
+    from umie.records import Record
+
+POLICIES = ("error", "skip")
+SHOWN = 3  # unreadable pictures named on the terminal; the file names all
+GIGABYTE = 10**9
+FAR = 10_000  # records by which reading may run ahead of encoding
+
+
+def features(
+    input_file: Annotated[Path, typer.Option("--input", "-i", help="The records whose pictures to encode.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the cache; what is there is kept.")],
+    encoder: Annotated[str, typer.Option(help="Name of a frozen encoder: resnet101_roi, clip, ...; see umie list.")],
+    option: Annotated[
+        list[str] | None, typer.Option(help="Option of the encoder, NAME=VALUE, e.g. mode=align; repeat for more.")
+    ] = None,
+    format_name: Format = "jsonl",
+    images: Images = None,
+    regions: Regions = None,
+    mapping: MappingFile = None,
+    missing_pictures: Annotated[
+        str, typer.Option(help="What a picture does that cannot be read: skip, listed in --quarantine; or error.")
+    ] = "skip",
+    quarantine: Annotated[
+        Path | None, typer.Option(help="JSONL file that lists unreadable pictures; by default in the cache's folder.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Pictures in one pass.")] = 8,
+    max_gb: Annotated[
+        float | None, typer.Option(min=0, help="Keep the cache below this size; longest unused features go first.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; by default a GPU where there is one.")] = None,
+) -> None:
+    """Encode the pictures of a data set once, regions and all, and keep the features.
+
+    What is in the cache already is not encoded again, so that a run which was killed is simply started again. An
+    entry is known by the picture's bytes, the regions, the encoder's options and its weights. A grid whose
+    `features: {folder: ...}` names the folder reads it; so does `CachedEncoder` in Python.
+
+    Example:
+        umie data features --input train.jsonl --encoder resnet101_roi --option weights=IMAGENET1K_V2
+            --option mode=align --output features
+        umie data features --format gmner --input txt/train.txt --images pictures --regions xml --encoder clip
+            --option model=ViT-B-32 --option pretrained=openai --output features
+    """
+    if missing_pictures not in POLICIES:
+        raise UnknownNameError("policy for missing pictures", missing_pictures, POLICIES)
+    from umie.audit.source import Source
+    from umie.encoders.cache import CachedEncoder, FeatureCache
+
+    source = Source(input_file, format_name, images, regions, mapping)
+    total = _count(source)
+    part = _encoder(encoder, option or [], device)
+    max_bytes = None if max_gb is None else round(max_gb * GIGABYTE)
+    with FeatureCache(output, max_bytes=max_bytes, on_event=tell) as cache:
+        cached = CachedEncoder(part, cache)
+        started = time.perf_counter()
+        bad = _fill(cached, source, total, missing_pictures, batch_size)
+        _report(cached, cache, total, time.perf_counter() - started)
+    if bad:
+        file = output / "unreadable.jsonl" if quarantine is None else quarantine
+        _write(file, bad)
+        tell(f"{len(bad):,} records have a picture that cannot be read, all listed in {file}:", style="yellow")
+        for line in bad[:SHOWN]:
+            tell(f"  {line['reason']}")
+
+
+def _count(source: Source) -> int:
+    """Return the number of records with a picture; raise UmieError if there is none."""
+    total = sum(record.image is not None for record in source.records())
+    if not total:
+        raise UmieError(
+            f"{source.path}: no record names a picture; formats other than JSONL need --images, the pictures' folder"
+        )
+    return total
+
+
+def _encoder(name: str, options: list[str], device: str | None) -> Any:
+    """Return the frozen encoder, with its weights, on the device."""
+    import torch
+
+    from umie.cli.part_options import part_options
+    from umie.encoders import registry
+
+    part: Any = registry.build(name, **part_options(options))
+    try:
+        return part.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    except (RuntimeError, AssertionError) as error:
+        raise UmieError(f"--device {device}: {str(error).splitlines()[0]}") from error
+
+
+def _fill(
+    cached: CachedEncoder, source: Source, total: int, policy: str, batch_size: int
+) -> list[dict[str, str | None]]:
+    """Encode what is missing, with a progress bar; return the unreadable pictures."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    bad: list[dict[str, str | None]] = []
+    waiting: dict[int, Record] = {}  # those that fill has asked for and not yet told of
+
+    def items() -> Iterator[tuple[Any, Any]]:
+        index = 0
+        for record in source.named():
+            if record.image is None:
+                continue
+            try:
+                picture = record.image_path()
+            except UmieError as error:  # it leaves its folder
+                refuse(record, error)
+                advance()
+                continue
+            waiting[index] = record
+            waiting.pop(index - FAR, None)
+            index += 1
+            yield picture, record.regions
+
+    def refuse(record: Record, error: UmieError) -> None:
+        if policy == "error":
+            raise UmieError(f"record {record.id!r}: {error}; mend it, or give --missing-pictures skip") from error
+        bad.append({"id": record.id, "image": str(record.image), "reason": str(error)})
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
+        bar = progress.add_task("encoding", total=total, rate="")
+        started = time.monotonic()
+
+        def advance() -> None:
+            done = progress.tasks[0].completed + 1
+            progress.update(bar, completed=done, rate=f"{done / (time.monotonic() - started + 1e-9):,.1f} a second")
+
+        cached.fill(
+            items(), batch_size=batch_size, on_item=advance, on_error=lambda index, error: refuse(waiting[index], error)
+        )
+    return bad
+
+
+def _report(cached: CachedEncoder, cache: FeatureCache, total: int, seconds: float) -> None:
+    """Print what was found and made."""
+    stats = cache.stats
+    rate = f", {cached.calls / seconds:,.1f} a second" if cached.calls else ""
+    lines = [
+        f"records with a picture: {total:,}; hits: {stats.hits:,}, misses: {stats.misses:,}; "
+        f"pictures encoded: {cached.calls:,}{rate}",
+        f"read: {_size(stats.read_bytes)}, written: {_size(stats.written_bytes)}; removed for space: "
+        f"{stats.evicted:,}, damaged and made anew: {stats.corrupted:,}, not written: {stats.write_failures:,}",
+        f"the cache holds {cache.num_entries:,} entries, {_size(cache.num_bytes)}: {cache.folder}",
+    ]
+    for line in lines:
+        out.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _size(num_bytes: int) -> str:
+    from rich.filesize import decimal
+
+    return str(decimal(num_bytes))
+
+
+def _write(file: Path, bad: list[dict[str, str | None]]) -> None:
+    from umie.files import atomic_write
+
+    with atomic_write(file) as stream:
+        stream.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in bad)

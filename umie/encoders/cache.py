@@ -1,0 +1,286 @@
+"""The feature cache: what a frozen encoder makes of a picture and its regions, encoded once and kept on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import stat
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import torch
+from filelock import FileLock
+from PIL import Image
+from torch import Tensor
+
+from umie.encoders._cache_store import CacheStats, FeatureCache
+from umie.encoders.base import VisualEncoder, collate, no_slots
+from umie.encoders.pictures import Picture, open_picture
+from umie.errors import UmieError, check_whole
+from umie.records import Box, Region
+
+__all__ = ["CacheStats", "CachedEncoder", "FeatureCache", "feature_key", "picture_digest"]
+
+Regions: TypeAlias = Sequence[Region | Box]
+
+FORMAT = 1  # raise it where the same picture, boxes and encoder would give other features than before
+POLL = 0.02  # seconds between two looks at a lock that another process holds
+
+
+def picture_digest(picture: Picture) -> str:
+    """Return a hash of what features can depend on in a picture.
+
+    Args:
+        picture: of a path, the bytes of its file; of a PIL image, the pixels as displayed: mode, palette,
+            transparency and EXIF orientation are in what ``open_picture`` makes of them.
+
+    Raises:
+        UmieError: there is no such file, it cannot be read, or the image cannot be decoded.
+    """
+    if isinstance(picture, Image.Image):
+        image = open_picture(picture)
+        return hashlib.sha256(f"RGB {image.width} {image.height} ".encode() + image.tobytes()).hexdigest()
+    if not isinstance(picture, str | Path):
+        raise UmieError(f"a picture is a PIL image or a path, not {type(picture).__name__}")
+    try:
+        if not stat.S_ISREG(Path(picture).stat().st_mode):  # a pipe would be waited for
+            raise UmieError(f"{picture}: not a readable picture (it is no file)")
+        with Path(picture).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError as error:
+        raise UmieError(f"{picture}: no such picture") from error
+    except OSError as error:
+        raise UmieError(f"{picture}: not a readable picture ({error.strerror})") from error
+    except UmieError:
+        raise
+    except ValueError as error:  # a NUL character in the name
+        raise UmieError(f"{picture}: not a readable picture ({error})") from error
+
+
+def feature_key(fingerprint: str, digest: str, boxes: Sequence[Box]) -> str:
+    """Return the key of features in the cache, 64 hexadecimal digits.
+
+    Args:
+        fingerprint: the encoder's, of its options and weights.
+        digest: the picture's.
+        boxes: of all slots, the whole image included, relative to the picture (0..1).
+    """
+    # 0.0 is added to make -0.0 and whole numbers the same as the floats they equal
+    parts = [FORMAT, fingerprint, digest, [[float(edge) + 0.0 for edge in box] for box in boxes]]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+@dataclass
+class _Job:
+    """One picture that is to be encoded, under the key that its features will have."""
+
+    key: str
+    digest: str
+    picture: Picture
+    regions: Regions
+    index: int = 0
+
+
+class CachedEncoder:
+    """A frozen encoder that looks into the cache first; stands between a processor and the encoder.
+
+    What it gives is bit for bit what ``encoder.encode`` gives, in the encoder's own dtype, for the batch in which
+    the picture was encoded: alone by ``one``, with others by ``fill``. The batch shows in the last bits (1e-5).
+
+    Args:
+        encoder: frozen; its weights and options shall not change from now on.
+        cache: where features are kept.
+
+    Attributes:
+        fingerprint: of the encoder.
+        calls: pictures that the encoder has really encoded.
+
+    Raises:
+        UmieError: the encoder is trainable, or looks features up itself.
+    """
+
+    def __init__(self, encoder: VisualEncoder, cache: FeatureCache) -> None:
+        name = type(encoder).__name__
+        if getattr(encoder, "is_lookup", False):
+            raise UmieError(
+                f"{name} reads features from files and does not look at pictures: caching it under the pictures' "
+                "bytes would be wrong; use it without a cache"
+            )
+        if encoder.config.trainable:
+            raise UmieError(f"{name} is trainable, its features change as it learns: cache it with trainable=False")
+        self.encoder = encoder
+        self.cache = cache
+        self.fingerprint = encoder.fingerprint()
+        self.calls = 0
+
+    def key(self, picture: Picture, regions: Regions = ()) -> str:
+        """Return the key of a picture's features; regions beyond ``max_regions`` do not count.
+
+        Raises:
+            UmieError: the picture's file cannot be read, or a box is none.
+        """
+        return self._job(picture, regions).key
+
+    def one(self, picture: Picture | None, regions: Regions = ()) -> dict[str, Tensor]:
+        """Return ``boxes [V, 4]``, ``visual_mask [V]`` and ``visual_features [V, Dv]`` of a picture, on the CPU.
+
+        Args:
+            picture: PIL image or path; None gives no slot at all (V = 0).
+            regions: relative boxes, x1, y1, x2, y2 in 0..1; those beyond ``max_regions`` are left out.
+
+        Raises:
+            UmieError: the picture cannot be read, or a box leaves it; nothing is cached then.
+        """
+        if picture is None:
+            dtype = next((parameter.dtype for parameter in self.encoder.parameters()), torch.float32)
+            return {**no_slots(), "visual_features": torch.zeros(0, self.encoder.feature_dim, dtype=dtype)}
+        job = self._job(picture, regions)
+        found = self.cache.get(job.key)
+        if found is None:
+            encoded, _ = self._encode_missing([job])
+            outcome = encoded[job.key]
+            if isinstance(outcome, UmieError):
+                raise outcome
+            found = outcome
+        mask = torch.ones(len(found["boxes"]), dtype=torch.bool)
+        return {"boxes": found["boxes"], "visual_mask": mask, "visual_features": found["features"]}
+
+    def fill(
+        self,
+        items: Iterable[tuple[Picture | None, Regions]],
+        *,
+        batch_size: int = 8,
+        on_item: Callable[[], None] | None = None,
+        on_error: Callable[[int, UmieError], None] | None = None,
+    ) -> None:
+        """Encode what the cache does not have yet, in batches; of several processes one encodes each picture.
+
+        Every batch is stored before the next is begun: an interruption loses one batch at most. Where a whole
+        batch cannot be stored (a full disk), no more is encoded; the remaining pictures are only checked.
+
+        Args:
+            items: pictures with their regions; None for a record without a picture.
+            batch_size: pictures that the encoder is given at a time.
+            on_item: called when an item is done, whatever came of it.
+            on_error: called with the item's number, from 0, and the error where a picture cannot be encoded;
+                without it the error is raised.
+
+        Raises:
+            UmieError: a picture cannot be read or a box leaves it, and there is no ``on_error``.
+        """
+        check_whole("batch_size", batch_size, 1)
+        stores = True
+
+        def finish(number: int, outcome: object) -> None:
+            if isinstance(outcome, UmieError):
+                if on_error is None:
+                    raise outcome
+                on_error(number, outcome)
+            if on_item is not None:
+                on_item()
+
+        def encode(jobs: list[_Job]) -> None:
+            nonlocal stores
+            if stores:
+                outcomes, stores = self._encode_missing(jobs)
+            else:
+                outcomes = {job.key: outcome for job in jobs if (outcome := self._checked(job))}
+            for job in jobs:
+                finish(job.index, outcomes.get(job.key))
+
+        jobs: list[_Job] = []
+        for number, (picture, regions) in enumerate(items):
+            outcome: object = None
+            if picture is not None:
+                try:
+                    job = self._job(picture, regions, number)
+                except UmieError as error:
+                    outcome = error
+                else:
+                    if self.cache.get(job.key) is None:
+                        jobs.append(job)
+                        if len(jobs) == batch_size:
+                            encode(jobs)
+                            jobs = []
+                        continue
+            finish(number, outcome)
+        if jobs:
+            encode(jobs)
+
+    def _job(self, picture: Picture, regions: Regions, number: int = 0) -> _Job:
+        boxes = self.encoder.preprocess.slots(regions)
+        digest = picture_digest(picture)
+        return _Job(feature_key(self.fingerprint, digest, boxes), digest, picture, regions, number)
+
+    def _checked(self, job: _Job) -> UmieError | None:
+        try:
+            self.encoder.preprocess.check(job.picture, job.regions)
+        except UmieError as error:
+            return error
+        return None
+
+    def _encode_missing(self, jobs: Sequence[_Job]) -> tuple[dict[str, dict[str, Tensor] | UmieError], bool]:
+        """Return features or an error for each key, and whether any could be stored (or none had to be).
+
+        One lock for each encoder: who waited for it looks again whether another process has done the work.
+        """
+        outcomes: dict[str, dict[str, Tensor] | UmieError] = {}
+        inputs: dict[str, dict[str, Tensor]] = {}
+        repeated = []
+        with self._lock():
+            for job in jobs:
+                if job.key in inputs or job.key in outcomes:
+                    repeated.append(job)
+                    continue
+                found = self.cache.get_after_miss(job.key)
+                if found is not None:
+                    outcomes[job.key] = found
+                    continue
+                try:
+                    inputs[job.key] = self._inputs(job)
+                except UmieError as error:
+                    outcomes[job.key] = error
+            encoded = dict(zip(inputs, self._encode(list(inputs.values())), strict=True)) if inputs else {}
+            stored = [self.cache.put(key, tensors) for key, tensors in encoded.items()]
+        for job in repeated:
+            self.cache.get_after_miss(job.key)  # for the count: it was found, in the end
+        return {**outcomes, **encoded}, not stored or any(stored)
+
+    def _inputs(self, job: _Job) -> dict[str, Tensor]:
+        inputs = self.encoder.preprocess.one(job.picture, job.regions)
+        if not isinstance(job.picture, Image.Image) and picture_digest(job.picture) != job.digest:
+            raise UmieError(f"{job.picture}: changed while it was read: run again when it is whole")
+        return inputs
+
+    def _encode(self, inputs: Sequence[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
+        parameter = next(self.encoder.parameters(), None)
+        device = torch.device("cpu") if parameter is None else parameter.device
+        modes = [(module, module.training) for module in self.encoder.modules()]
+        try:
+            self.encoder.eval()
+            with torch.no_grad():
+                found = self.encoder(**{name: value.to(device) for name, value in collate(inputs).items()})
+        finally:
+            for module, mode in modes:
+                module.training = mode
+        self.calls += len(inputs)
+        features = found.features.cpu()
+        return [
+            {"features": row[: len(item["boxes"])].clone(), "boxes": item["boxes"]}
+            for row, item in zip(features, inputs, strict=True)
+        ]
+
+    @contextmanager
+    def _lock(self) -> Iterator[None]:
+        folder = self.cache.folder / "locks"
+        lock = FileLock(folder / f"{self.fingerprint}.lock")
+        with suppress(OSError):  # where it cannot be written nothing will be stored: there is nothing to wait for
+            folder.mkdir(exist_ok=True)
+            lock.acquire(poll_interval=POLL)
+        try:
+            yield
+        finally:
+            lock.release()

@@ -11,6 +11,7 @@ from umie.cli.console import out
 from umie.cli.data_audit import audit, clean, fingerprint
 from umie.cli.data_convert import convert
 from umie.cli.data_features import features
+from umie.cli.data_regions import regions
 from umie.cli.data_sample import sample
 from umie.cli.data_stats import stats
 from umie.cli.data_validate import validate
@@ -20,7 +21,7 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="markdown",  # the examples of the help are its code blocks
 )
-for command in (convert, validate, stats, sample, audit, clean, fingerprint, features):
+for command in (convert, regions, validate, stats, sample, audit, clean, fingerprint, features):
     app.command(command.__name__)(command)
 
 

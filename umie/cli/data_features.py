@@ -16,7 +16,7 @@ from umie.errors import UmieError, UnknownNameError
 
 if TYPE_CHECKING:
     from umie.audit.source import Source
-    from umie.encoders.cache import CachedEncoder, FeatureCache
+    from umie.encoders import CachedEncoder, FeatureCache
     from umie.records import Record
 
 POLICIES = ("error", "skip")
@@ -63,7 +63,7 @@ def features(
     if missing_pictures not in POLICIES:
         raise UnknownNameError("policy for missing pictures", missing_pictures, POLICIES)
     from umie.audit.source import Source
-    from umie.encoders.cache import CachedEncoder, FeatureCache
+    from umie.encoders import CachedEncoder, FeatureCache
 
     source = Source(input_file, format_name, images, regions, mapping)
     total = _count(source)
@@ -99,7 +99,11 @@ def _encoder(name: str, options: list[str], device: str | None) -> Any:
     from umie.cli.part_options import part_options
     from umie.encoders import registry
 
+    torch.manual_seed(0)  # random weights, which serve tries only, shall be the same when the run is started again
     part: Any = registry.build(name, **part_options(options))
+    named = [getattr(part.config, field) for field in ("weights", "pretrained") if hasattr(part.config, field)]
+    if named == [None]:
+        tell(f"the weights of {name} are random: name some with --option, see its documentation", style="yellow")
     try:
         return part.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     except (RuntimeError, AssertionError) as error:

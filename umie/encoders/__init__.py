@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from umie.encoders.base import EncoderConfig, Preprocessor, VisualEncoder
+from umie.encoders.cache import CachedEncoder, FeatureCache
 from umie.registry import Registry
 from umie.types import VisualFeatures
 
@@ -24,4 +25,13 @@ def build_preprocessor(encoder: Mapping[str, Any]) -> Preprocessor:
     return preprocessor
 
 
-__all__ = ["EncoderConfig", "Preprocessor", "VisualEncoder", "VisualFeatures", "build_preprocessor", "registry"]
+__all__ = [
+    "CachedEncoder",
+    "EncoderConfig",
+    "FeatureCache",
+    "Preprocessor",
+    "VisualEncoder",
+    "VisualFeatures",
+    "build_preprocessor",
+    "registry",
+]

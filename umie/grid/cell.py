@@ -227,7 +227,7 @@ def _store_features(model: Any, processor: Any, records: Sequence[Record], store
         ``features``: ``stored``, ``made anew each time`` (the encoder learns, or there is no store), ``looked up``
         or ``not used``; how many ``pictures`` there are, what the ``cache`` counted, and ``seconds``.
     """
-    from umie.encoders.cache import CachedEncoder, FeatureCache
+    from umie.encoders import CachedEncoder, FeatureCache
 
     pictures = _pictures(records)
     report: dict[str, Any] = {"pictures": len(pictures), "seconds": 0.0}

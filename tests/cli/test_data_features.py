@@ -1,0 +1,165 @@
+"""`umie data features`: what it encodes, keeps, reports, lists as unreadable, and how it goes on after a kill."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from umie.encoders import CachedEncoder, FeatureCache, registry
+from umie.records import Record, Region, write_jsonl
+
+TINY = ("--encoder", "tiny", "--option", "trainable=false", "--option", "crop_size=6")
+
+
+@pytest.fixture
+def data(tmp_path, noise):
+    """Four records of three pictures, one of them twice with other regions, and a record without a picture."""
+    for number in range(3):
+        noise(30, 20, number).save(tmp_path / f"{number}.png")
+    left = Region((0.0, 0.0, 0.5, 1.0))
+    records = [Record(f"text {number}", image=f"{number}.png", regions=(left,), id=f"r{number}") for number in range(3)]
+    records += [Record("again", image="0.png", id="r3"), Record("no picture", id="r4")]
+    write_jsonl(tmp_path / "records.jsonl", records)
+    return tmp_path
+
+
+def numbers(out):
+    """The figures of the report by name."""
+    return {
+        name.strip(): int(value.replace(",", "")) for name, value in re.findall(r"([a-z ]+): ([\d,]+)(?=[;,\n])", out)
+    }
+
+
+def test_pictures_are_encoded_once_and_the_features_are_the_encoder_s(umie, data):
+    arguments = ("data", "features", "-i", data / "records.jsonl", "-o", data / "cache", *TINY)
+    code, out, err = umie(*arguments)
+    assert (code, err) == (0, "")
+    found = numbers(out)
+    assert (found["records with a picture"], found["hits"], found["misses"], found["pictures encoded"]) == (
+        4,
+        0,
+        4,
+        4,
+    )
+    assert "the cache holds 4 entries" in out
+    found = numbers(umie(*arguments)[1])
+    assert (found["hits"], found["misses"], found["pictures encoded"]) == (4, 0, 0)
+    torch.manual_seed(0)
+    encoder = registry.build("tiny", trainable=False, crop_size=6)
+    with FeatureCache(data / "cache") as cache:
+        cached = CachedEncoder(encoder, cache)
+        given = cached.one(data / "1.png", [(0.0, 0.0, 0.5, 1.0)])
+    assert cached.calls == 0
+    expected = encoder.encode([data / "1.png"], [[(0.0, 0.0, 0.5, 1.0)]])
+    torch.testing.assert_close(given["visual_features"], expected.features[0])
+    found = numbers(umie(*arguments[:-1], "crop_size=5")[1])  # another encoder
+    assert (found["hits"], found["misses"]) == (0, 4)
+
+
+def test_unreadable_pictures_are_listed_and_the_others_encoded(umie, data):
+    (data / "1.png").write_bytes(b"no picture")
+    (data / "2.png").unlink()
+    with (data / "records.jsonl").open("a") as file:
+        file.write(json.dumps({"text": "outside", "image": "../secret.png", "id": "r5"}) + "\n")
+    code, out, err = umie("data", "features", "-i", data / "records.jsonl", "-o", data / "cache", *TINY)
+    assert code == 0
+    assert "the cache holds 2 entries" in out
+    assert f"3 records have a picture that cannot be read, all listed in {data / 'cache' / 'unreadable.jsonl'}" in err
+    lines = [json.loads(line) for line in (data / "cache" / "unreadable.jsonl").read_text().splitlines()]
+    listed = {line["id"]: line["reason"] for line in lines}
+    assert set(listed) == {"r1", "r2", "r5"}
+    assert "not a readable picture" in listed["r1"]
+    assert "no such picture" in listed["r2"]
+    assert "leaves the image folder" in listed["r5"]
+    (data / "own.jsonl").touch()
+    umie(
+        "data",
+        "features",
+        "-i",
+        data / "records.jsonl",
+        "-o",
+        data / "cache",
+        *TINY,
+        "--quarantine",
+        data / "own.jsonl",
+    )
+    assert len((data / "own.jsonl").read_text().splitlines()) == 3
+
+
+def test_on_request_an_unreadable_picture_ends_it_and_what_was_done_is_kept(umie, data):
+    (data / "2.png").write_bytes(b"no picture")
+    arguments = ("data", "features", "-i", data / "records.jsonl", "-o", data / "cache", *TINY, "--batch-size", "1")
+    code, _, err = umie(*arguments, "--missing-pictures", "error")
+    assert code == 2
+    assert re.fullmatch(
+        r"umie: record 'r2': \S+2\.png: not a readable picture \(.*\); mend it, or give --missing-pictures skip\n", err
+    )
+    assert numbers(umie(*arguments)[1])["hits"] == 2
+
+
+def test_a_bounded_cache_says_what_it_removed(umie, data):
+    code, out, _ = umie(
+        "data", "features", "-i", data / "records.jsonl", "-o", data / "cache", *TINY, "--max-gb", "2e-6"
+    )
+    assert code == 0
+    assert numbers(out)["removed for space"] > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("--encoder", "tinny"), "Unknown encoder 'tinny'. Did you mean 'tiny'?"),
+        (("--encoder", "tiny", "--option", "size=3"), "Unknown option of encoder 'tiny': 'size'"),
+        (("--encoder", "tiny", "--option", "crop_size"), "--option 'crop_size': give NAME=VALUE"),
+        (("--encoder", "tiny"), "trainable"),
+        ((*TINY, "--missing-pictures", "black"), "Unknown policy for missing pictures 'black'. Choices: error, skip."),
+        ((*TINY, "--option", "crop_size=3"), "--option crop_size is given twice"),
+        ((*TINY, "--device", "abacus"), "--device abacus: "),
+    ],
+)
+def test_bad_options_are_one_line(umie, data, arguments, expected):
+    code, out, err = umie("data", "features", "-i", data / "records.jsonl", "-o", data / "cache", *arguments)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert expected in err
+    assert not (data / "cache" / "index.sqlite").exists() or "trainable" in expected
+
+
+def test_records_without_pictures_are_told(umie, tmp_path):
+    write_jsonl(tmp_path / "plain.jsonl", [Record("text")])
+    code, _, err = umie("data", "features", "-i", tmp_path / "plain.jsonl", "-o", tmp_path / "cache", *TINY)
+    assert code == 2
+    assert "no record names a picture" in err
+
+
+def test_random_weights_are_told(umie, data):
+    options = ("--encoder", "resnet101_roi", "--option", "mode=align", "--option", "short_side=32")
+    code, _, err = umie("data", "features", "-i", data / "records.jsonl", "-o", data / "cache", *options)
+    assert code == 0
+    assert "the weights of resnet101_roi are random" in err
+
+
+def test_a_killed_run_goes_on_where_it_was(data, noise):
+    records = []
+    for number in range(6):
+        noise(64, 64, number).save(data / f"many{number}.png")
+        records.append(Record("t", image=f"many{number}.png", regions=(Region((0.0, 0.0, 0.5, 1.0)),) * 3))
+    write_jsonl(data / "many.jsonl", records)
+    command = [str(Path(sys.executable).with_name("umie")), "data", "features", "-i", str(data / "many.jsonl")]
+    command += ["-o", str(data / "cache"), "--encoder", "resnet101_roi", "--batch-size", "1"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while process.poll() is None and not list((data / "cache").glob("??/*.safetensors")):
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    done = len(list((data / "cache").glob("??/*.safetensors")))
+    assert 1 <= done < 6
+    again = subprocess.run(command, capture_output=True, text=True, check=True)
+    found = numbers(again.stdout)
+    assert (found["hits"], found["misses"], found["pictures encoded"]) == (done, 6 - done, 6 - done)

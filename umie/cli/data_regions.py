@@ -1,0 +1,179 @@
+"""`umie data regions`: regions for the pictures of a data set, from a proposer."""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from collections.abc import Callable, Iterator
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from umie.cli.console import out
+from umie.cli.data_options import Format, Images, MappingFile, counting, tell
+from umie.errors import UmieError, shown
+
+if TYPE_CHECKING:
+    from umie.encoders.regions import Proposer
+    from umie.records import Record
+
+
+class MissingPictures(StrEnum):
+    """What a picture that cannot be read does, as everywhere in the library."""
+
+    error = "error"
+    text_only = "text_only"
+    skip = "skip"
+
+
+def regions(
+    input_file: Annotated[Path, typer.Option("--input", "-i", help="One split file of the data set.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The JSONL file to write.")],
+    proposer: Annotated[str, typer.Option("--proposer", "-p", help="faster_rcnn, file, grid, grounding, or a plugin.")],
+    option: Annotated[
+        list[str] | None,
+        typer.Option("--option", metavar="KEY=VALUE", help="An option of the proposer, e.g. top=10; may be repeated."),
+    ] = None,
+    format_name: Format = "jsonl",
+    images: Images = None,
+    mapping: MappingFile = None,
+    missing_pictures: Annotated[
+        MissingPictures,
+        typer.Option(help="A picture that cannot be read: ends it; its record stays as it is; its record is left out."),
+    ] = MissingPictures.error,
+    draw: Annotated[Path | None, typer.Option(help="Folder for pictures with their regions drawn into them.")] = None,
+    draw_number: Annotated[int, typer.Option(min=1, help="How many pictures --draw writes, the first ones.")] = 20,
+) -> None:
+    """Give the records of a file regions, and write them as JSONL, with the pictures named as before.
+
+    Regions that a record has stay, and come first, since arguments name them by number; what is proposed comes behind
+    them, best first. Options are those of the proposer's Config: top, nms, min_score for each; weights, model, min_size
+    for faster_rcnn; checkpoint, phrases for grounding; scales for grid; path, format, boxes for file.
+
+    Example:
+        umie data regions -i train.jsonl -o with_regions.jsonl -p grid --images pictures
+        umie data regions -i train.jsonl -o with_regions.jsonl -p faster_rcnn --option weights=COCO_V1 --option top=20
+        umie data regions -i train.jsonl -o with_regions.jsonl -p file --option path=xml --draw look
+    """
+    from umie.audit.source import Source
+    from umie.records import write_jsonl
+
+    if output.exists() and input_file.exists() and output.samefile(input_file):
+        raise UmieError(f"{output}: is the input itself: give --output another name")
+    source = Source(input_file, format_name, images, mapping=mapping)
+    source.check()
+    options = _options(option or [])
+    part = _built(proposer, options)
+    counts: Counter[str] = Counter()
+    with counting(f"regions of {input_file.name}") as count:
+        records = _filled(source.records(), part, missing_pictures, counts, count)
+        if draw is not None:
+            records = _drawn(records, draw, draw_number, counts)
+        write_jsonl(output, _not_none(records, input_file))
+    for line in _summary(counts, part.counts, draw):
+        out.print(line, highlight=False, markup=False, soft_wrap=True)
+    out.print(f"Written: {output}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _options(given: list[str]) -> dict[str, Any]:
+    import yaml
+
+    options: dict[str, Any] = {}
+    for item in given:
+        key, sign, value = item.partition("=")
+        if not sign or not key:
+            raise UmieError(f"--option {shown(item)}: give KEY=VALUE, e.g. top=10")
+        if key in options:
+            raise UmieError(f"--option {key} is given twice: give it once")
+        try:
+            options[key] = yaml.safe_load(value)
+        except (yaml.YAMLError, ValueError) as error:
+            raise UmieError(f"--option {shown(item)}: the value cannot be read as YAML; quote it") from error
+    return options
+
+
+def _built(name: str, options: dict[str, Any]) -> Proposer:
+    from umie.encoders.regions import registry
+
+    registry.check(name, options)
+    return registry.build(name, **options)
+
+
+def _filled(
+    records: Iterator[Record],
+    part: Proposer,
+    policy: MissingPictures,
+    counts: Counter[str],
+    count: Callable[[], None],
+) -> Iterator[Record]:
+    """Yield the records with regions, by the policy for pictures that cannot be read."""
+    current: list[Record] = []
+    failed = False
+
+    def watched() -> Iterator[Record]:
+        for record in records:
+            current[:] = [record]
+            yield record
+
+    def on_error(error: UmieError) -> None:
+        nonlocal failed
+        failed = True
+        counts["unreadable"] += 1
+        tell(f"cannot be read: {' '.join(str(error).split())}")
+
+    for filled in part.fill(watched(), None if policy is MissingPictures.error else on_error):
+        left_out = failed and policy is MissingPictures.skip
+        counts["left out" if left_out else "records"] += 1
+        counts["pictures"] += filled.image is not None
+        counts["proposals"] += max(0, len(filled.regions) - len(current[0].regions))
+        counts["cut"] += max(0, len(current[0].regions) - len(filled.regions))
+        count()
+        failed = False
+        if not left_out:
+            yield filled
+
+
+def _drawn(records: Iterator[Record], folder: Path, most: int, counts: Counter[str]) -> Iterator[Record]:
+    """Yield the records, and write the first pictures that can be read with their regions."""
+    from umie.encoders.pictures import open_picture
+    from umie.encoders.regions.drawing import draw_regions
+    from umie.files import atomic_write
+
+    for record in records:
+        if record.image is not None and counts["drawn"] < most:
+            try:
+                path = record.image_path()
+                assert path is not None  # what is read from a file holds no picture in memory
+                picture = draw_regions(open_picture(path), record.regions)
+            except UmieError:
+                pass  # has been told, or the proposer did without the picture
+            else:
+                counts["drawn"] += 1
+                data = io.BytesIO()
+                picture.save(data, "PNG")
+                with atomic_write(folder / f"{counts['drawn']:04d}_{path.stem[:100]}.png", "wb") as file:
+                    file.write(data.getvalue())
+        yield record
+
+
+def _not_none(records: Iterator[Record], file: Path) -> Iterator[Record]:
+    """Yield the records; raise UmieError if there is none, so that nothing is written."""
+    found = False
+    for record in records:
+        found = True
+        yield record
+    if not found:
+        raise UmieError(f"{file}: holds no records that could be written: give a file of records with their pictures")
+
+
+def _summary(counts: Counter[str], found: Counter[str], draw: Path | None) -> Iterator[str]:
+    parts = [f"{name}: {counts[name]:,}" for name in ("records", "pictures", "proposals")]
+    if counts["cut"]:
+        parts.append(f"regions cut: {counts['cut']:,}")
+    yield "; ".join([*parts, *(f"{name}: {number:,}" for name, number in sorted(found.items()))])
+    left_out = f", their records left out: {counts['left out']:,}" if counts["left out"] else ""
+    yield f"pictures that cannot be read: {counts['unreadable']:,}{left_out}"
+    if draw is not None:
+        yield f"Drawn: {counts['drawn']:,} pictures in {draw}"

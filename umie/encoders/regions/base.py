@@ -1,0 +1,163 @@
+"""The proposer contract: pictures, and texts where they matter, to proposals; records to records with regions."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from PIL import Image
+
+from umie.encoders._weights import first_line
+from umie.encoders.pictures import Picture, open_picture
+from umie.encoders.regions._select import Candidates, Proposal, select
+from umie.errors import UmieError, check_share, check_whole, shown
+from umie.records import Box, Record, Region
+
+__all__ = ["Candidates", "PixelProposer", "Proposal", "Proposer", "ProposerConfig", "check_device"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProposerConfig:
+    """Options that every proposer has.
+
+    Args:
+        top: the most regions of one picture (the paper takes 36).
+        nms: intersection over union above which the worse of two boxes is left out; 1 keeps all but equal ones.
+        min_score: boxes that score less are left out.
+    """
+
+    top: int = 36
+    nms: float = 0.5
+    min_score: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_whole("top", self.top, 1)
+        check_share("nms", self.nms)
+        check_share("min_score", self.min_score)
+
+
+class Proposer(ABC):
+    """Finds boxes in pictures; a subclass says in ``candidates`` what there is, the selection is here for all.
+
+    Pictures are looked at one by one: in a batch they would be padded to one size, and a detector's boxes would
+    depend on the neighbours.
+
+    ``counts`` says how many boxes were dropped since the proposer was built, and why.
+    """
+
+    Config: ClassVar[type[ProposerConfig]] = ProposerConfig
+
+    def __init__(self, config: ProposerConfig) -> None:
+        self.config = config
+        self.counts: Counter[str] = Counter()
+
+    @abstractmethod
+    def candidates(self, picture: Picture, text: str | None, name: str | None) -> Candidates:
+        """Return what there is in a picture, before selection.
+
+        Args:
+            picture: a PIL image or a path.
+            text: what is said about it.
+            name: the name of its file, if it has one.
+
+        Raises:
+            UmieError: the picture, or what is looked up for it, cannot be read.
+        """
+
+    def propose(self, images: Sequence[Picture], texts: Sequence[str | None] | None = None) -> list[list[Proposal]]:
+        """Return the proposals of each picture, best first, at most ``top``.
+
+        Args:
+            images: PIL images or paths.
+            texts: what is said about each picture; most proposers do without.
+
+        Raises:
+            UmieError: a picture cannot be read, or there are not as many texts as pictures.
+        """
+        texts = [None] * len(images) if texts is None else texts
+        if len(texts) != len(images):
+            raise UmieError(f"{len(texts)} texts for {len(images)} pictures: give one for each")
+        return [self._selected(image, text, _file_name(image)) for image, text in zip(images, texts, strict=True)]
+
+    def fill(self, records: Iterable[Record], on_error: Callable[[UmieError], None] | None = None) -> Iterator[Record]:
+        """Yield the records, one by one, with the proposals behind the regions that they have.
+
+        A record's own regions keep their indices, which arguments name. Proposals that overlap them are left out,
+        and so are those beyond ``top`` in all; own regions beyond it are cut, but for those up to the last one that
+        an argument names. A record without a picture comes as it is.
+
+        Args:
+            records: the records; they are read one after the other.
+            on_error: called with the error of each record whose picture cannot be read; the record then comes as it
+                is. Without it the first such error is raised.
+
+        Raises:
+            UmieError: a picture cannot be read or lies outside its folder, and there is no ``on_error``.
+        """
+        for number, record in enumerate(records, start=1):
+            try:
+                filled = self._filled(record)
+            except UmieError as error:
+                placed = UmieError(f"record {record.id or number}: {error}")
+                if on_error is None:
+                    raise placed from error
+                on_error(placed)
+                filled = record
+            yield filled
+
+    def _filled(self, record: Record) -> Record:
+        if record.image is None:
+            return record
+        named = [item.region for event in record.events for item in event.arguments if item.region is not None]
+        own = record.regions[: max(self.config.top, *(index + 1 for index in named), 0)]
+        found: list[Proposal] = []
+        if len(own) < self.config.top:
+            picture = record.image_path() if isinstance(record.image, str) else record.image
+            assert picture is not None  # only a record without a picture has no path
+            name = Path(record.image).name if isinstance(record.image, str) else _file_name(picture)
+            found = self._selected(picture, record.text, name, [region.box for region in own])
+        return replace(record, regions=(*own, *(Region(item.box, item.label) for item in found)))
+
+    def _selected(
+        self, picture: Picture, text: str | None, name: str | None, taken: Sequence[Box] = ()
+    ) -> list[Proposal]:
+        config = self.config
+        return select(
+            self.candidates(picture, text, name),
+            top=config.top - len(taken),
+            overlap=config.nms,
+            min_score=config.min_score,
+            taken=taken,
+            counts=self.counts,
+        )
+
+
+class PixelProposer(Proposer):
+    """A proposer that looks at the picture itself; a subclass says in ``_candidates`` what it sees there."""
+
+    def candidates(self, picture: Picture, text: str | None, name: str | None) -> Candidates:
+        """Open the picture and return what there is in it; see ``Proposer.candidates``."""
+        del name
+        return self._candidates(open_picture(picture), text)
+
+    @abstractmethod
+    def _candidates(self, image: Image.Image, text: str | None) -> Candidates:
+        """Return what there is in one picture, given as displayed and in RGB; boxes are relative to it."""
+
+
+def check_device(device: object) -> None:
+    """Raise UmieError unless tensors can be put on the device of this name."""
+    try:
+        torch.zeros(1).to(device)  # type: ignore[call-overload] # whatever it is
+    except Exception as error:
+        raise UmieError(f"device is {shown(device)}: cannot be used ({first_line(error)}); give e.g. cpu") from error
+
+
+def _file_name(picture: Picture) -> str | None:
+    path = getattr(picture, "filename", None) if isinstance(picture, Image.Image) else picture
+    return Path(path).name if isinstance(path, str | Path) and str(path) else None

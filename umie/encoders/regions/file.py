@@ -1,0 +1,139 @@
+"""`file`: regions that somebody has found already, in Pascal-VOC or JSON files, or in the records themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+
+from umie.encoders.pictures import Picture, open_picture
+from umie.encoders.regions import registry
+from umie.encoders.regions._boxes import Unit, read_json, read_regions
+from umie.encoders.regions.base import Candidates, Proposal, Proposer, ProposerConfig
+from umie.errors import UmieError, at, check_choice, check_text, shown
+from umie.records.voc import read_voc
+
+Format = Literal["voc", "json"]
+
+WITHOUT = "pictures without annotation"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileProposerConfig(ProposerConfig):
+    """Options of regions from files.
+
+    Args:
+        path: a folder with a file for each picture, called as the picture is but for the ending, or one JSON file
+            for all; None takes the regions that the records have.
+        format: of the files in a folder: "voc" (.xml) or "json".
+        boxes: of JSON files, whether boxes are "absolute" (in pixels) or "relative" (0..1); it is never guessed.
+        nms: as everywhere; by default nothing that somebody annotated is suppressed.
+    """
+
+    path: str | None = None
+    format: Format = "voc"
+    boxes: Unit | None = None
+    nms: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_text("path", self.path)
+        check_choice("format", self.format, get_args(Format))
+        if self.boxes is not None:
+            check_choice("boxes", self.boxes, get_args(Unit))
+        if self.path is None:
+            return
+        path = Path(self.path)
+        if not path.is_dir() and not (path.is_file() and path.suffix == ".json"):
+            raise UmieError(f"path is {self.path!r}: give an existing folder of annotations, or one .json file")
+        if self.boxes is None and (path.is_file() or self.format == "json"):
+            raise UmieError("boxes is None: JSON does not tell, so give 'absolute' (pixels) or 'relative' (0..1)")
+
+
+@registry.register("file")
+class FileProposer(Proposer):
+    """Regions of annotation files, by the name of the picture; a picture without annotation has none.
+
+    One JSON file for all pictures is an object ``{"1.jpg": REGIONS, ...}``, each by the picture's file name, with or
+    without the ending; a JSON file for each picture is just REGIONS. REGIONS is a list of ``{"box": [x1, y1, x2, y2],
+    "label": "cat", "score": 0.9}``, of which label and score may lack (the score is then 1), or ``{"width": 640,
+    "height": 480, "regions": [...]}``. Boxes in pixels need the size: that, or the picture itself, as displayed.
+
+    A picture is opened only for its size. Of JSON, boxes that make no sense are dropped and counted, and a box that
+    leaves the picture is an error; of VOC, either is an error.
+    """
+
+    Config = FileProposerConfig
+
+    def __init__(self, config: FileProposerConfig) -> None:
+        super().__init__(config)
+        self.config: FileProposerConfig = config
+
+    def propose(self, images: Sequence[Picture], texts: Sequence[str | None] | None = None) -> list[list[Proposal]]:
+        """Return the proposals of each picture; see ``Proposer.propose``. It takes a path to read from."""
+        if self.config.path is None:
+            raise UmieError("path is None, the regions of the records themselves: give path, or records to fill")
+        return super().propose(images, texts)
+
+    def candidates(self, picture: Picture, text: str | None, name: str | None) -> Candidates:
+        """Return what the annotation of the picture called ``name`` holds; see ``Proposer.candidates``."""
+        del text
+        if self.config.path is None:
+            return Candidates()
+        if name is None:
+            raise UmieError("a picture in memory has no name to find its annotation by: give the path of the picture")
+        found = self._found(Path(name), picture)
+        if found is None:
+            self.counts[WITHOUT] += 1
+            return Candidates()
+        return found
+
+    def _found(self, name: Path, picture: Picture) -> Candidates | None:
+        unit = self.config.boxes
+        folder = Path(self.config.path or "")
+        if self._table is not None:
+            assert unit is not None  # the configuration sees to it
+            key = name.name if name.name in self._table else name.stem
+            if key not in self._table:
+                return None
+            with at(f"{folder}: {shown(key)}"):
+                return read_regions(self._table[key], unit, lambda: open_picture(picture).size)
+        path = _inside(folder, f"{name.stem}.{'xml' if self.config.format == 'voc' else 'json'}")
+        if self.config.format == "voc":
+            regions = read_voc(path)
+            if regions is None:
+                return None
+            boxes = torch.tensor([region.box for region in regions], dtype=torch.float64).view(-1, 4)
+            return Candidates(boxes, torch.ones(len(regions)), [region.label for region in regions])
+        if not path.exists():
+            return None
+        assert unit is not None  # the configuration sees to it
+        content = read_json(path)
+        with at(str(path)):
+            return read_regions(content, unit, lambda: open_picture(picture).size)
+
+    @cached_property
+    def _table(self) -> dict[str, Any] | None:
+        """The regions of all pictures by name, if one file holds them."""
+        path = Path(self.config.path or "")
+        if not path.is_file():
+            return None
+        table = read_json(path)
+        if not isinstance(table, dict):
+            raise UmieError(f"{path}: is {shown(table)}: expected a JSON object, regions by the picture's file name")
+        return table
+
+
+def _inside(folder: Path, name: str) -> Path:
+    """Return the path of a file in a folder; raise UmieError if a link leads it out."""
+    try:
+        path = (folder / name).resolve()
+    except (ValueError, OSError, RuntimeError) as error:  # a NUL character, a loop of links
+        raise UmieError(f"{folder}: {name!r} is no file name: {error}") from error
+    if not path.is_relative_to(folder.resolve()):
+        raise UmieError(f"{folder / name}: leaves the folder {folder}; put the file itself there")
+    return path

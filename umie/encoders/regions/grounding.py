@@ -1,0 +1,181 @@
+"""`grounding`: a zero-shot detector of transformers, asked for the noun phrases of the text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from umie.encoders._weights import first_line
+from umie.encoders.regions import registry
+from umie.encoders.regions._phrases import MAX_PHRASES, noun_phrases
+from umie.encoders.regions._shape import tamed
+from umie.encoders.regions.base import Candidates, PixelProposer, ProposerConfig, check_device
+from umie.errors import UmieError, check_whole, shown
+
+Phrases = Callable[[str], Sequence[str]] | Sequence[str] | None
+
+FAMILIES = ("grounding-dino", "mm-grounding-dino", "omdet-turbo", "owlv2", "owlvit")
+DINO = FAMILIES[:2]  # they read all phrases as one text and score its tokens
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroundingProposerConfig(ProposerConfig):
+    """Options of the zero-shot detectors.
+
+    Args:
+        checkpoint: a folder that ``save_pretrained`` wrote, or a name on the hub: OWL-ViT, OWLv2, Grounding DINO,
+            MM Grounding DINO or OmDet-Turbo.
+        phrases: what is sought: a function of the text, or the same phrases for every picture; None takes the
+            text's noun phrases.
+        max_phrases: the most phrases of one text.
+        min_score: as everywhere; suits OWL-ViT and OWLv2, for Grounding DINO give about 0.25.
+        device: where the detector runs, e.g. "cuda".
+    """
+
+    checkpoint: str | None = None
+    phrases: Phrases = None
+    max_phrases: int = MAX_PHRASES
+    min_score: float = 0.1
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.checkpoint, str) or not self.checkpoint:
+            raise UmieError(
+                f"checkpoint is {shown(self.checkpoint)}: give the folder of a zero-shot detector, or its name on the "
+                "hub, e.g. google/owlv2-base-patch16-ensemble"
+            )
+        if self.phrases is not None and not callable(self.phrases):
+            _check_phrases(self.phrases)
+        check_whole("max_phrases", self.max_phrases, 1)
+        check_device(self.device)
+
+
+@registry.register("grounding")
+class GroundingProposer(PixelProposer):
+    """A zero-shot object detector; each box is labelled with the phrase that fits it best.
+
+    A text without phrases has no proposals.
+
+    Source: Minderer et al. 2022 and 2023 (OWL-ViT, OWLv2), Liu et al. 2023 (Grounding DINO), Zhao et al. 2024 (MM
+    Grounding DINO, OmDet-Turbo), as transformers has them. Deviation: the score of a Grounding DINO box is that of
+    the best token of a phrase; the points between phrases do not count.
+    """
+
+    Config = GroundingProposerConfig
+
+    def __init__(self, config: GroundingProposerConfig) -> None:
+        super().__init__(config)
+        self.config: GroundingProposerConfig = config
+
+    def load_weights(self) -> None:
+        """Load the checkpoint.
+
+        Raises:
+            UmieError: it is not there, cannot be downloaded, is no zero-shot detector, or lacks weights.
+        """
+        _ = self._detector
+
+    def phrases(self, text: str | None) -> list[str]:
+        """Return what is sought for a text, at most ``max_phrases``.
+
+        Raises:
+            UmieError: there is no text and it would be needed, or the function for phrases gives no list of strings.
+        """
+        given = self.config.phrases
+        if given is None or callable(given):
+            if text is None:
+                raise UmieError("grounding seeks what a text names: give a text for each picture, or fixed phrases")
+            given = noun_phrases(text, self.config.max_phrases) if given is None else given(text)
+            _check_phrases(given)
+        stripped = (" ".join(phrase.split()) for phrase in given)
+        return list(dict.fromkeys(phrase for phrase in stripped if phrase))[: self.config.max_phrases]
+
+    def _candidates(self, image: Image.Image, text: str | None) -> Candidates:
+        phrases = self.phrases(text)
+        if not phrases:
+            self.counts["texts without phrases"] += 1
+            return Candidates()
+        model, processor = self._detector
+        find = _by_token if model.config.model_type in DINO else _by_phrase
+        with torch.inference_mode():
+            return find(model, processor, tamed(image), phrases)
+
+    @cached_property
+    def _detector(self) -> tuple[Any, Any]:
+        from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor
+
+        name = self.config.checkpoint
+        try:
+            model, report = AutoModelForZeroShotObjectDetection.from_pretrained(name, output_loading_info=True)
+            processor = AutoProcessor.from_pretrained(name)
+        except Exception as error:  # of a damaged checkpoint the loaders raise nearly anything
+            raise UmieError(
+                f"checkpoint {name}: cannot be loaded ({first_line(error)}); give a folder that holds a zero-shot "
+                f"detector with its processor ({', '.join(FAMILIES)}), as save_pretrained writes it"
+            ) from error
+        if model.config.model_type not in FAMILIES:
+            raise UmieError(f"checkpoint {name}: is {model.config.model_type!r}: give one of {', '.join(FAMILIES)}")
+        lacking = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
+        if lacking:
+            raise UmieError(
+                f"checkpoint {name}: lacks {len(lacking)} weights ({', '.join(lacking[:3])}); fetch it anew"
+            )
+        return model.float().to(self.config.device).eval(), processor
+
+
+def _by_phrase(model: Any, processor: Any, image: Image.Image, phrases: Sequence[str]) -> Candidates:
+    """Return what a detector finds that scores each box for each phrase: OWL-ViT, OWLv2, OmDet-Turbo."""
+    width, height = image.size
+    # a long phrase is cut: the text towers take 16 tokens (OWL) or 77
+    inputs = processor(images=image, text=[list(phrases)], return_tensors="pt", truncation=True).to(model.device)
+    options: Mapping[str, Any] = {"nms_threshold": 1.0} if model.config.model_type == "omdet-turbo" else {}
+    (found,) = processor.post_process_grounded_object_detection(
+        model(**inputs), text_labels=[list(phrases)], threshold=0.0, target_sizes=[(height, width)], **options
+    )
+    boxes = found["boxes"].cpu() / torch.tensor([width, height, width, height])
+    return Candidates(boxes, found["scores"].cpu(), found["text_labels"])
+
+
+def _by_token(model: Any, processor: Any, image: Image.Image, phrases: Sequence[str]) -> Candidates:
+    """Return what a detector finds that scores each box for each token of "a cat. a red bus.": Grounding DINO."""
+    phrases = [" ".join(phrase.replace(".", " ").split()) for phrase in phrases]  # points part the phrases
+    inputs = processor(
+        images=image,
+        text=[[phrase for phrase in phrases if phrase]],
+        return_tensors="pt",
+        truncation=True,
+        max_length=model.config.max_text_len,
+    ).to(model.device)
+    output = model(**inputs)
+    spans = _spans(inputs["input_ids"][0].tolist(), processor.tokenizer)
+    probabilities = output.logits[0].sigmoid()  # [queries, tokens]
+    scores: Tensor = torch.stack([probabilities[:, span].amax(1) for span in spans], 1)  # [queries, phrases]
+    best, which = scores.max(1)
+    centre, size = output.pred_boxes[0].chunk(2, 1)
+    boxes = torch.cat([centre - size / 2, centre + size / 2], 1)
+    named = [phrase for phrase in phrases if phrase]
+    return Candidates(boxes.cpu(), best.cpu(), [named[index] for index in which.tolist()])
+
+
+def _spans(tokens: Sequence[int], tokenizer: Any) -> list[list[int]]:
+    """Return the positions of each phrase's tokens; phrases end with a point."""
+    point = tokenizer.convert_tokens_to_ids(".")
+    spans: list[list[int]] = [[]]
+    for position, token in enumerate(tokens):
+        if token == point:
+            spans.append([])
+        elif token not in tokenizer.all_special_ids or token == tokenizer.unk_token_id:
+            spans[-1].append(position)
+    return [span for span in spans if span]
+
+
+def _check_phrases(phrases: object) -> None:
+    if not isinstance(phrases, list | tuple) or not all(isinstance(phrase, str) for phrase in phrases):
+        raise UmieError(f"phrases is {shown(phrases)}: give a list of strings, e.g. [person, car]")

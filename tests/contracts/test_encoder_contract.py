@@ -12,7 +12,12 @@ from umie.encoders import registry
 from umie.errors import UmieError
 
 OPTIONS = {
-    "clip": [{"model": "RN50"}],
+    "clip": [
+        {"model": "RN50"},
+        {"model": "RN50", "mode": "pool"},
+        {"model": "ViT-S-32-alt", "mode": "pool", "short_side": 160},
+    ],
+    "precomputed": [{"boxes": "relative", "whole": "mean"}, {"boxes": "relative", "whole": "file"}],
     "resnet101_roi": [{"mode": "crop"}, {"mode": "align", "short_side": 96}],
     "tiny": [{}, {"crop_size": 3, "feature_dim": 8}],
 }
@@ -24,12 +29,27 @@ ENCODERS = [
 
 LEFT, RIGHT, CORNER = (0.0, 0.0, 0.5, 1.0), (0.5, 0.0, 1.0, 1.0), (0.6, 0.7, 1.0, 1.0)
 REGIONS = [[LEFT, CORNER], [RIGHT], []]
+EXACT = (0.5019, 0.5019, 0.5621, 0.5621)
+ROUNDED = tuple(torch.tensor(EXACT).to(torch.bfloat16).tolist())
+
+
+@pytest.fixture(scope="module")
+def features(tmp_path_factory):
+    """A folder with the features of two pictures, which an encoder that looks features up is told to look in."""
+    folder = tmp_path_factory.mktemp("features")
+    generator = torch.Generator().manual_seed(0)
+    for name in ("one", "two"):
+        boxes = torch.tensor([CORNER, LEFT, ROUNDED, EXACT, RIGHT])
+        rows, whole = torch.randn(6, 16, generator=generator).split([5, 1])
+        save_file({"features": rows, "boxes": boxes, "whole": whole[0]}, folder / f"{name}.safetensors")
+    return folder
 
 
 @pytest.fixture(scope="module", params=ENCODERS)
-def case(request):
+def case(request, features):
     """Name and options of an encoder; module-scoped, so that one encoder at a time is held."""
-    return request.param
+    name, options = request.param
+    return name, {**options, "path": str(features)} if registry.get(name).is_lookup else options
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +58,9 @@ def encoder(case):
 
 
 @pytest.fixture(scope="module")
-def pictures(noise):
+def pictures(encoder, noise, features):
+    if encoder.is_lookup:
+        return [features / "one.png", features / "two.png", None]
     return [noise(120, 80), noise(50, 90, 1), None]
 
 
@@ -133,7 +155,11 @@ def test_encode_is_forward_of_preprocess(encoder, encoded, pictures):
         assert torch.equal(getattr(found, field), getattr(encoded, field))
 
 
-def test_a_file_and_a_picture_in_memory_are_the_same(encoder, pictures, tmp_path):
+def test_a_file_and_a_picture_in_memory_are_the_same(encoder, pictures, tmp_path, noise):
+    if encoder.is_lookup:
+        with pytest.raises(UmieError, match="has no name"):
+            encoder.encode([noise(120, 80)])
+        return
     pictures[0].save(tmp_path / "picture.png")
     in_memory = encoder.preprocess(pictures[:1], [[LEFT]])
     from_file = encoder.preprocess([tmp_path / "picture.png"], [[LEFT]])
@@ -161,6 +187,10 @@ def test_regions_beyond_the_most_are_left_out(case, encoder, pictures):
 def test_gradients_reach_trainable_parameters(case, pictures):
     encoder = build(case[0], {**case[1], "trainable": True})
     found = encoder.encode(pictures, [[LEFT], [RIGHT], []])
+    if encoder.is_lookup:  # there is nothing to learn
+        assert not list(encoder.parameters())
+        assert not found.features.requires_grad
+        return
     weights = torch.randn(found.features.shape, generator=torch.Generator().manual_seed(1))
     (found.features * weights).sum().backward()
     for label, parameter in encoder.named_parameters():
@@ -203,12 +233,10 @@ def test_bad_input_is_named(encoder, pictures, tmp_path):
 def test_half_precision_weights(case, pictures):
     """A model loaded in bfloat16 is given pictures and boxes in float32 all the same; the boxes stay exact."""
     encoder = build(*case).to(torch.bfloat16)
-    box = (0.5019, 0.5019, 0.5621, 0.5621)
-    rounded = tuple(torch.tensor(box).to(torch.bfloat16).tolist())
     with torch.no_grad():
-        found = encoder.encode(pictures[:1], [[box, rounded]])
+        found = encoder.encode(pictures[:1], [[EXACT, ROUNDED]])
     assert found.features.dtype == torch.bfloat16
     assert found.features.isfinite().all()
     assert found.features[0].any(dim=-1).all()
-    assert found.boxes[0, 1].tolist() == torch.tensor(box).tolist()
+    assert found.boxes[0, 1].tolist() == torch.tensor(EXACT).tolist()
     assert not torch.equal(found.features[0, 1], found.features[0, 2])

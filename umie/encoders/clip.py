@@ -1,22 +1,36 @@
-"""`clip`: the image tower of any open_clip model over the picture and over each region."""
+"""`clip`: the image tower of any open_clip model over the picture and its regions, by crops or from one pass."""
 
 from __future__ import annotations
 
-import warnings
+import dataclasses
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, Literal, Self, get_args
 
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from umie.encoders import registry
+from umie.encoders._clip_models import (
+    build_tower,
+    model_config,
+    open_clip,
+    preparation,
+    tower_weights,
+)
+from umie.encoders._clip_pool import Size, geometry, spatial
 from umie.encoders._crops import TowerConfig, TowerEncoder, cut
-from umie.encoders._weights import first_line, is_file_name, read_state_dict
 from umie.encoders.base import Preprocessor
-from umie.errors import UmieError, UnknownNameError
+from umie.errors import UmieError, UnknownNameError, check_text, check_whole
 from umie.records import Box
+
+Mode = Literal["crop", "pool"]
+
+MAX_ASPECT = 4  # pool: a longer picture is squeezed to this, so that no picture's map grows without bound
+IMAGES = 8  # pool: pictures of one size in one pass
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,53 +38,103 @@ class ClipEncoderConfig(TowerConfig):
     """Options of the CLIP encoder.
 
     Args:
-        model: open_clip's name of the model, e.g. "ViT-B-32".
+        model: open_clip's name of the model, e.g. "ViT-B-32". OpenAI's own weights need the names that end in
+            "-quickgelu" where they come from a file; a tag asks for it by itself.
         pretrained: an open_clip tag, or a .safetensors, .pth or .pt file of the whole model or of its image
             tower, or None for random. A file does not say how to prepare pictures: they get open_clip's
             default mean and deviation, as in open_clip; give the tag where it has others (as SigLIP has).
+        mode: "crop" for one pass of the tower for every slot, prepared as open_clip prepares a picture; "pool" for
+            one pass over the picture, of which nothing is cut off, and its map averaged under each box: cheaper.
+        short_side: pool only, the picture's short side in pixels, to the nearest multiple of the tower's patch or
+            stride; None takes the tower's own. The long side keeps the aspect ratio, up to 4 times the short one.
     """
+
+    # the weights themselves, the activation and the preparation of pictures stand for it in the fingerprint
+    NOT_IN_FEATURES: ClassVar[frozenset[str]] = TowerConfig.NOT_IN_FEATURES | {"pretrained"}
 
     model: str = "RN101"
     pretrained: str | None = None
+    mode: Mode = "crop"
+    short_side: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_text("pretrained", self.pretrained)
+        if self.mode not in get_args(Mode):
+            raise UnknownNameError("mode", self.mode, get_args(Mode))
+        if self.short_side is not None:
+            check_whole("short_side", self.short_side, 1)
+            if self.mode != "pool":
+                raise UmieError(f"short_side is {self.short_side}: it is for mode 'pool', leave it out")
 
     @property
     def feature_dim(self) -> int:
         """Width of the features; nothing is built to tell it."""
-        return int(_model_config(self.model)["embed_dim"])
+        return int(model_config(self.model)["embed_dim"])
 
 
 class ClipPreprocessor(Preprocessor):
-    """Cuts out every slot and prepares it as open_clip prepares a picture: ``crops [V, 3, S, S]``."""
+    """Prepares pictures as open_clip does.
+
+    mode "crop" gives ``crops [V, 3, S, S]``; "pool" gives ``pixels [3, H, W]`` and ``image_size [2]`` (H, W: the
+    true size, which padding in a batch does not change).
+    """
 
     def __init__(self, config: ClipEncoderConfig) -> None:
         super().__init__(config)
-        transform = _open_clip().transform
-        merged = transform.merge_preprocess_dict(transform.PreprocessCfg(), _tag(config))
-        options = transform.PreprocessCfg(**{**merged, "size": _vision_config(config.model).image_size})
-        self.transform = transform.image_transform_v2(options, is_train=False)
-        self.input_size: tuple[int, ...] = options.input_size
+        self.options = preparation(config.model, config.pretrained)
+        self.transform = open_clip().transform.image_transform_v2(self.options, is_train=False)
+        self.own_size: Size = tuple(self.options.input_size[1:])
+        if config.mode == "pool":
+            self.own_size, self.stride = geometry(config.model)
+            if config.short_side is not None and config.short_side < min(self.stride):
+                raise UmieError(
+                    f"short_side is {config.short_side}: give {min(self.stride)} or more, a patch of {config.model}"
+                )
 
     def tensors(self, image: Image.Image, boxes: Sequence[Box]) -> dict[str, Tensor]:
-        """Return the crops of one picture."""
-        return {"crops": torch.stack([self.transform(cut(image, box)) for box in boxes])}
+        """Return the crops of one picture, or the whole picture, by mode."""
+        if self.config.mode == "crop":
+            return {"crops": torch.stack([self.transform(cut(image, box)) for box in boxes])}
+        size = self._size(*image.size)
+        squashed = dataclasses.replace(self.options, size=size, resize_mode="squash")
+        pixels = open_clip().transform.image_transform_v2(squashed, is_train=False)(image)
+        return {"pixels": pixels, "image_size": torch.tensor(size)}
 
     def no_tensors(self) -> dict[str, Tensor]:
-        """Return no crop."""
-        return {"crops": torch.zeros(0, *self.input_size)}
+        """Return no crop, or a picture without pixels, by mode."""
+        if self.config.mode == "crop":
+            return {"crops": torch.zeros(0, 3, *self.own_size)}
+        return {"pixels": torch.zeros(3, 0, 0), "image_size": torch.zeros(2, dtype=torch.long)}
+
+    def _size(self, width: int, height: int) -> Size:
+        """Return the size in the tower's pixels, height first, of a picture of this size."""
+        short = self.config.short_side or min(self.own_size)
+        if width == height and (short, short) == self.own_size:
+            return short, short  # some towers' own size is no multiple of their patch
+        scale = short / min(width, height)
+        cells = [
+            round(min(side * scale, short * MAX_ASPECT) / stride)
+            for side, stride in zip((height, width), self.stride, strict=True)
+        ]
+        return max(cells[0], 1) * self.stride[0], max(cells[1], 1) * self.stride[1]
 
 
 @registry.register("clip")
 class ClipEncoder(TowerEncoder):
-    """The image tower of an open_clip model: its pooled, projected, not normalised output for every crop.
+    """The image tower of an open_clip model: its pooled, projected, not normalised output.
 
-    Source: the released code of UMIE takes CLIP RN101 features, 512-d, where the paper has ResNet-101.
+    Mode "pool" takes regions from the tower's last map, averaged under the box, through the tower's own head.
+
+    Source: the released code of UMIE takes CLIP RN101 features, 512-d, where the paper has ResNet-101. The mode
+    "pool" is not the paper's; MaskCLIP (Zhou et al. 2022) reads features off a CLIP tower's map in this way.
     """
 
     Config = ClipEncoderConfig
     Preprocessor = ClipPreprocessor
 
     def __init__(self, config: ClipEncoderConfig) -> None:
-        super().__init__(config, _build_tower(config))
+        super().__init__(config, build_tower(config.model, config.pretrained))
         self.config: ClipEncoderConfig = config
 
     @property
@@ -85,80 +149,54 @@ class ClipEncoder(TowerEncoder):
             UmieError: the file is missing or does not fit, or the tag's weights cannot be had.
             UnknownNameError: open_clip has no such tag for the model.
         """
-        name = self.config.pretrained
-        if name is None:
-            return
-        if _tag(self.config):
-            self.load_tower(_published(self.config), name)
-        elif is_file_name(name):
-            state = read_state_dict(name)
-            visual = {key: value for key, value in state.items() if key.startswith("visual.")}
-            tower = {key.removeprefix("visual."): value for key, value in (visual or state).items()}
-            self.load_tower(tower, name)
-        else:
-            tags = _open_clip().list_pretrained_tags_by_model(self.config.model)
-            raise UnknownNameError(f"open_clip weights of {self.config.model}:", name, tags)
+        if self.config.pretrained is not None:
+            self.load_tower(tower_weights(self.config.model, self.config.pretrained), self.config.pretrained)
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the training mode; see ``TowerEncoder.train``."""
+        # a cast to another precision makes timm build rotary frequencies anew: on the meta device of from_pretrained
+        # they could not be, and they would not be saved
+        with torch.device("cpu"):
+            super().train(mode)
+        for module in self.tower.modules():
+            for name, buffer in module.named_buffers(recurse=False):
+                module.register_buffer(name, buffer, persistent=True)
+        return self
+
+    def fingerprint(self) -> str:
+        """Return a hash of all that the features depend on: where the weights came from is not of it."""
+        preprocess: Any = self.preprocess
+        how = {
+            "preparation": dataclasses.asdict(preprocess.options),
+            "quick_gelu": any(type(module).__name__ == "QuickGELU" for module in self.tower.modules()),
+        }
+        text = json.dumps([super().fingerprint(), how], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
 
     def features(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        """Return ``[B, V, Dv]`` from ``crops [B, V, 3, S, S]``."""
-        return self.run_real(inputs["crops"], inputs["visual_mask"])
+        """Return ``[B, V, Dv]`` from ``crops``, or from ``pixels`` and ``image_size``, by mode."""
+        mask = inputs["visual_mask"]
+        if self.config.mode == "crop":
+            return self.run_real(inputs["crops"], mask)
+        slots = [inputs["pixels"].new_zeros(mask.shape[1], self.feature_dim, dtype=self._dtype)] * len(mask)
+        for (height, width), rows in _by_size(inputs["image_size"], mask).items():
+            for start in range(0, len(rows), IMAGES):
+                chunk = rows[start : start + IMAGES]
+                found = self._pooled(inputs["pixels"][chunk, :, :height, :width], inputs["boxes"][chunk])
+                for row, features in zip(chunk, found, strict=True):
+                    slots[row] = features
+        return torch.stack(slots)
+
+    def _pooled(self, pixels: Tensor, boxes: Tensor) -> Tensor:
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.config.trainable):
+            layout = torch.channels_last if self.config.channels_last else torch.contiguous_format
+            return spatial(self.tower).pooled(pixels.to(self._dtype, memory_format=layout), boxes)
 
 
-def _open_clip() -> Any:
-    try:
-        import open_clip  # heavy: seconds
-    except ImportError as error:
-        raise ImportError("The encoder 'clip' needs open_clip: pip install open_clip_torch") from error
-    return open_clip
-
-
-def _model_config(model: str) -> dict[str, Any]:
-    open_clip = _open_clip()
-    names = open_clip.list_models()
-    if model not in names:  # get_model_config would take "hf-hub:..." to the network
-        raise UnknownNameError("open_clip model", model, names)
-    config: dict[str, Any] = open_clip.get_model_config(model)
-    return config
-
-
-def _vision_config(model: str) -> Any:
-    # output_tokens (CoCa) makes a tower return its patches too
-    return _open_clip().CLIPVisionCfg(**{**_model_config(model)["vision_cfg"], "output_tokens": False})
-
-
-def _tag(config: ClipEncoderConfig) -> dict[str, Any]:
-    """Return what open_clip knows of the pretrained tag; empty where it is no tag of this model."""
-    tag: dict[str, Any] = _open_clip().get_pretrained_cfg(config.model, config.pretrained or "")
-    return tag
-
-
-def _build_tower(config: ClipEncoderConfig) -> nn.Module:
-    """Return the image tower with random weights."""
-    shape = _model_config(config.model)
-    # open_clip's public create_model would build the text tower too, and log to the root logger
-    build = _open_clip().model._build_vision_tower
-    # a tag can ask for QuickGELU where the model of that name has GELU: its weights were trained with it
-    quick_gelu = bool(shape.get("quick_gelu") or _tag(config).get("quick_gelu"))
-    with torch.device("cpu"):  # from_pretrained builds on the meta device, where open_clip and timm fail
-        tower: nn.Module = build(shape["embed_dim"], _vision_config(config.model), quick_gelu)
-    return tower
-
-
-def _published(config: ClipEncoderConfig) -> Mapping[str, Tensor]:
-    """Return the image tower's weights of a tag, through open_clip, which converts foreign formats."""
-    try:
-        with warnings.catch_warnings(), torch.device("cpu"):
-            # about an activation that the configuration of the model asks for and the tag does not speak of
-            warnings.filterwarnings("ignore", message="QuickGELU mismatch")
-            model = _open_clip().create_model(
-                config.model,
-                pretrained=config.pretrained,
-                force_quick_gelu=bool(_tag(config).get("quick_gelu")),
-            )
-    except (OSError, RuntimeError) as error:
-        raise UmieError(
-            f"open_clip weights {config.pretrained} of {config.model} cannot be loaded: {first_line(error)}; "
-            "without a network, give the path of a weight file as pretrained"
-        ) from error
-    state: Mapping[str, Tensor] = model.visual.state_dict()
-    return state
+def _by_size(sizes: Tensor, mask: Tensor) -> dict[Size, list[int]]:
+    """Return the rows that have a picture, by its size: padding would change features."""
+    rows: dict[Size, list[int]] = {}
+    for row, ((height, width), real) in enumerate(zip(sizes.tolist(), mask.any(1).tolist(), strict=True)):
+        if real:
+            rows.setdefault((height, width), []).append(row)
+    return rows

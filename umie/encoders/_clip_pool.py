@@ -1,0 +1,302 @@
+"""Whole picture and regions from one pass of a CLIP image tower: its map under boxes, through its own head.
+
+Shapes: N pictures, R regions of each, C width of the map, h x w its cells, D width of the features, M vectors.
+"""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.functional import interpolate
+
+from umie.encoders._clip_models import build_tower
+from umie.encoders._roi import pool_boxes
+from umie.encoders._weights import first_line
+from umie.errors import UmieError
+
+Size = tuple[int, int]  # height, width
+
+AVERAGE = ("avg", "fast", "fastavg")  # timm's names of pooling by the plain mean
+
+
+class Spatial(nn.Module, ABC):
+    """A tower seen as two parts: pixels to a map, and a head that turns any cell, or a mean of cells, to features.
+
+    Args:
+        tower: the image tower; it is used as it is, never changed.
+    """
+
+    def __init__(self, tower: Any) -> None:
+        super().__init__()
+        self.tower = tower
+        self.own_size: Size = _pair(tower.image_size)
+
+    @property
+    @abstractmethod
+    def stride(self) -> Size:
+        """Pixels of the picture for one cell of the map."""
+
+    @property
+    @abstractmethod
+    def own_grid(self) -> Size:
+        """Cells of the map at the tower's own size."""
+
+    @abstractmethod
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the features ``[N, D]`` of ``[N, 3, H, W]`` as the tower gives them, and the map ``[N, C, h, w]``."""
+
+    @abstractmethod
+    def head(self, cells: Tensor) -> Tensor:
+        """Return features ``[M, D]`` from means of cells ``[M, C]``."""
+
+    @abstractmethod
+    def positions(self, grid: Size) -> dict[str, Tensor]:
+        """Return the tower's tensors, by name, that are others where the map has ``grid`` instead of its own cells."""
+
+    def whole_and_map(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return ``forward`` of pictures of any size, with positions for it."""
+        grid = (images.shape[2] // self.stride[0], images.shape[3] // self.stride[1])
+        changed = {} if grid == self.own_grid else self.positions(grid)
+        # the tower's own tensors are put back before this returns, and gradients reach them through the others
+        found: tuple[Tensor, Tensor] = functional_call(
+            self, {f"tower.{name}": value for name, value in changed.items()}, (images,)
+        )
+        return found
+
+    def pooled(self, images: Tensor, boxes: Tensor) -> Tensor:
+        """Return the features of whole pictures and of their regions.
+
+        Args:
+            images: ``[N, 3, H, W]``, sides multiples of ``stride`` or the tower's own.
+            boxes: ``[N, 1 + R, 4]``, relative; the first of each picture stands for the whole picture.
+
+        Returns:
+            ``[N, 1 + R, D]``.
+        """
+        whole, maps = self.whole_and_map(images)
+        if boxes.shape[1] == 1:  # not every head takes no cell at all
+            return whole[:, None]
+        cells = pool_boxes(maps, boxes[:, 1:])
+        regions = self.head(cells.flatten(0, 1)).view(*cells.shape[:2], -1)
+        return torch.cat([whole[:, None], regions], dim=1)
+
+
+class _Transformer(Spatial):
+    """open_clip's VisionTransformer: the patches after the last block, then ``ln_post`` and ``proj`` as its token."""
+
+    def __init__(self, tower: Any) -> None:
+        super().__init__(tower)
+        if tower.attn_pool is not None and tower.attn_pool_contrastive is not None:
+            raise UmieError("it pools by two attentions")
+        if tower.pool_type not in ("tok", "avg"):
+            raise UmieError(f"its pooling is {tower.pool_type!r}")
+        # what the tower normalises before it averages is normalised before it is averaged under a box
+        self._normalises_cells = tower.attn_pool is None and tower.pool_type == "avg" and not tower.final_ln_after_pool
+
+    @property
+    def stride(self) -> Size:
+        height, width = self.tower.patch_size
+        return height, width
+
+    @property
+    def own_grid(self) -> Size:
+        height, width = self.tower.grid_size
+        return height, width
+
+    def positions(self, grid: Size) -> dict[str, Tensor]:
+        own = self.tower.positional_embedding
+        return {"positional_embedding": _resized(own, self.own_grid, grid)}
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        found = self.tower.forward_intermediates(images, indices=1, output_fmt="NCHW")
+        (maps,) = found["image_intermediates"]
+        if self._normalises_cells:
+            maps = self.tower.ln_post(maps.movedim(1, -1)).movedim(-1, 1)
+        return found["image_features"], maps
+
+    def head(self, cells: Tensor) -> Tensor:
+        tower = self.tower
+        if tower.attn_pool is not None:
+            # over one cell attention is its value and output projections, the same for every query: one is enough
+            one = {"query": tower.attn_pool.query[:1]}
+            cells = functional_call(tower.attn_pool, one, (cells[:, None],))[:, 0]
+        if not self._normalises_cells:
+            cells = tower.ln_post(cells)
+        return cells if tower.proj is None else cells @ tower.proj
+
+
+class _ResNet(Spatial):
+    """open_clip's ModifiedResNet: the last map, then the value and output projections of its attention pool.
+
+    Source: MaskCLIP (Zhou et al. 2022), section 3.2; a cell keeps the position that the attention pool adds to it.
+    """
+
+    stride = (32, 32)
+
+    @property
+    def own_grid(self) -> Size:
+        side = self.own_size[0] // self.stride[0]
+        return side, side
+
+    def positions(self, grid: Size) -> dict[str, Tensor]:
+        own = self.tower.attnpool.positional_embedding
+        return {"attnpool.positional_embedding": _resized(own, self.own_grid, grid)}
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        found = self.tower.forward_intermediates(images, indices=1)
+        (maps,) = found["image_intermediates"]
+        places = self.tower.attnpool.positional_embedding[1:].T.view(-1, *maps.shape[2:])
+        return found["image_features"], maps + places.to(maps.dtype)
+
+    def head(self, cells: Tensor) -> Tensor:
+        features: Tensor = self.tower.attnpool.c_proj(self.tower.attnpool.v_proj(cells))
+        return features
+
+
+class _TimmTransformer(Spatial):
+    """A transformer of timm: the patches after the last block, then its head as over a picture of one patch."""
+
+    def __init__(self, tower: Any) -> None:
+        super().__init__(tower)
+        trunk = tower.trunk
+        rope = getattr(trunk, "rope", None)
+        if trunk.global_pool not in ("token", "map", *AVERAGE):
+            raise UmieError(f"its pooling is {trunk.global_pool!r}")
+        if rope is not None and not (hasattr(rope, "update_feat_shape") and "pos_embed" in rope._buffers):
+            raise UmieError(f"its positions are of type {type(rope).__name__}")
+
+    @property
+    def stride(self) -> Size:
+        height, width = self.tower.trunk.patch_embed.feat_ratio(as_scalar=False)
+        return height, width
+
+    @property
+    def own_grid(self) -> Size:
+        height, width = self.tower.trunk.patch_embed.grid_size
+        return height, width
+
+    def positions(self, grid: Size) -> dict[str, Tensor]:
+        trunk = self.tower.trunk
+        changed: dict[str, Tensor] = {}
+        if trunk.dynamic_img_size:
+            return changed  # it does the same by itself
+        if trunk.pos_embed is not None:
+            changed["trunk.pos_embed"] = _resized(trunk.pos_embed[0], self.own_grid, grid)[None]
+        if getattr(trunk, "rope", None) is not None:
+            rope = _copied(trunk.rope)
+            rope.update_feat_shape(list(grid))
+            changed["trunk.rope.pos_embed"] = rope.pos_embed
+        return changed
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        trunk = copy.copy(self.tower.trunk)
+        patches = copy.copy(trunk.patch_embed)
+        patches.img_size = None  # or it refuses every size but the tower's own
+        trunk._modules = {**trunk._modules, "patch_embed": patches}
+        final, (maps,) = trunk.forward_intermediates(images, indices=1, output_fmt="NCHW")
+        if trunk.global_pool != "token":  # normalised before the tower pools them, if at all
+            maps = trunk.norm(maps.movedim(1, -1)).movedim(-1, 1)
+        return self.tower.head(trunk.forward_head(final)), maps
+
+    def head(self, cells: Tensor) -> Tensor:
+        trunk = self.tower.trunk
+        if trunk.global_pool == "token":
+            cells = trunk.norm(cells)
+        # whichever token or tokens the head looks at; over equal tokens, attention is its value and output projections
+        tokens = cells[:, None].expand(-1, trunk.num_prefix_tokens + 1, -1)
+        features: Tensor = self.tower.head(trunk.forward_head(tokens))
+        return features
+
+
+class _TimmConvolutions(Spatial):
+    """A convolutional net of timm with average pooling: its map, then its head as over a map of one cell."""
+
+    def __init__(self, tower: Any) -> None:
+        super().__init__(tower)
+        trunk = tower.trunk
+        pool = getattr(getattr(trunk, "head", None), "global_pool", None) or getattr(trunk, "global_pool", None)
+        if getattr(pool, "pool_type", None) not in AVERAGE or hasattr(tower.head, "pool"):
+            raise UmieError("it does not pool its map by the plain mean")
+
+    @property
+    def stride(self) -> Size:
+        reduction = self.tower.trunk.feature_info[-1]["reduction"]
+        return reduction, reduction
+
+    @property
+    def own_grid(self) -> Size:
+        return self.own_size[0] // self.stride[0], self.own_size[1] // self.stride[1]
+
+    def positions(self, grid: Size) -> dict[str, Tensor]:
+        return {}
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        maps = self.tower.trunk.forward_features(images)
+        return self.tower.head(self.tower.trunk.forward_head(maps)), maps
+
+    def head(self, cells: Tensor) -> Tensor:
+        features: Tensor = self.tower.head(self.tower.trunk.forward_head(cells[:, :, None, None]))
+        return features
+
+
+def spatial(tower: nn.Module) -> Spatial:
+    """Return a tower's two parts.
+
+    Raises:
+        UmieError: its map cannot be pooled under boxes; the message says why, and names no model.
+    """
+    kind = type(tower).__name__
+    if kind == "TimmModel":
+        from timm.models import Eva, VisionTransformer  # open_clip has it imported by now
+
+        transformer = isinstance(tower.trunk, VisionTransformer | Eva)
+        return _TimmTransformer(tower) if transformer else _TimmConvolutions(tower)
+    kinds: dict[str, type[Spatial]] = {"VisionTransformer": _Transformer, "ModifiedResNet": _ResNet}
+    if kind not in kinds:
+        raise UmieError(f"it is a {kind}")
+    return kinds[kind](tower)
+
+
+def geometry(model: str) -> tuple[Size, Size]:
+    """Return a model's own size and its stride, both as height and width in pixels; no weights are built.
+
+    Raises:
+        UmieError: features of regions cannot be had from the model's map.
+    """
+    try:
+        parts = spatial(build_tower(model, None, device="meta"))
+        height, width = 3 * parts.stride[0], 2 * parts.stride[1]
+        _, maps = parts.whole_and_map(torch.empty(1, 3, height, width, device="meta"))
+        if maps.shape[2:] != (3, 2):
+            raise UmieError(f"{height} x {width} pixels give {' x '.join(map(str, maps.shape[2:]))} cells")
+    except UmieError as error:
+        raise UmieError(f"{model}: regions cannot be pooled from its map: {error}; give mode='crop'") from error
+    except Exception as error:  # a tower that takes its own size only fails in its own way
+        raise UmieError(
+            f"{model}: regions cannot be pooled from its map: {first_line(error)}; give mode='crop'"
+        ) from error
+    return parts.own_size, parts.stride
+
+
+def _resized(positions: Tensor, own: Size, grid: Size) -> Tensor:
+    """Return positions ``[prefix + own cells, C]`` for another grid, resized as open_clip and timm resize them."""
+    prefix = len(positions) - own[0] * own[1]
+    cells = positions[prefix:].float().T.view(1, -1, *own)
+    cells = interpolate(cells, grid, mode="bicubic", antialias=True)[0]
+    return torch.cat([positions[:prefix], cells.flatten(1).T.to(positions.dtype)])
+
+
+def _copied(module: Any) -> Any:
+    """Return a module of its own buffers, so that what is written there does not change the first."""
+    copied = copy.copy(module)
+    copied._buffers = {name: None if value is None else value.clone() for name, value in module._buffers.items()}
+    return copied
+
+
+def _pair(size: int | tuple[int, int]) -> Size:
+    return (size, size) if isinstance(size, int) else (size[0], size[1])

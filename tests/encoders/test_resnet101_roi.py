@@ -8,11 +8,10 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 from torchvision.models import ResNet101_Weights, resnet101
-from transformers import PreTrainedConfig, PreTrainedModel
+from torchvision.ops import roi_align
 
 from umie.encoders import registry
 from umie.encoders._crops import cut
-from umie.encoders.resnet101_roi import _pooled
 from umie.errors import UmieError, UnknownNameError
 
 WHOLE, LEFT, CORNER = (0.0, 0.0, 1.0, 1.0), (0.0, 0.0, 0.5, 1.0), (0.6, 0.7, 1.0, 1.0)
@@ -158,8 +157,18 @@ def test_regions_beyond_36_are_left_out(encoders, mode):
     assert inputs["visual_mask"].sum() == 37
 
 
+@pytest.mark.parametrize(
+    ("size", "at_once"), [((224, 224), 8), ((320, 427), 2), ((480, 640), 1), ((320, 1280), 1), ((1, 1), 8 * 224 * 224)]
+)
+def test_pictures_in_one_pass(encoders, size, at_once):
+    assert encoders["align"].num_at_once(*size) == at_once
+    on_no_device = copy.copy(encoders["align"])
+    on_no_device._modules = {"tower": CallModule(None).to("meta")}
+    assert on_no_device.num_at_once(*size) == max(1, 64 * 224 * 224 // (size[0] * size[1]))
+
+
 def test_crops_run_in_chunks(encoders, monkeypatch):
-    monkeypatch.setattr("umie.encoders._crops.CHUNK", 2)
+    monkeypatch.setattr("umie.encoders._crops.CPU_PIXELS", 2)
     sizes = []
 
     def tower(images):
@@ -184,31 +193,38 @@ class CallModule(nn.Module):
         return self.call(images)
 
 
-@pytest.mark.parametrize(("short_side", "atol"), [(448, 1e-4), (320, 0.1)])
-def test_align_of_the_whole_picture_is_global_pooling(encoders, backbone, short_side, atol):
-    config = type(encoders["align"].config)(mode="align", short_side=short_side)
-    inputs = encoders["align"].Preprocessor(config)([noise(70, 70)], [[WHOLE]])
-    assert inputs["pixels"].shape == (1, 3, short_side, short_side)
-    assert inputs["image_size"].tolist() == [[short_side, short_side]]
-    whole, region = encoders["align"](**inputs).features[0]
+@pytest.mark.parametrize(("width", "height"), [(70, 70), (90, 60), (31, 100)])
+def test_align_of_the_whole_picture_is_global_pooling(encoders, backbone, width, height):
+    inputs = encoders["align"].preprocess([noise(width, height)], [[WHOLE, LEFT]])
+    whole, region, left = encoders["align"](**inputs).features[0]
     with torch.no_grad():
-        torch.testing.assert_close(whole, backbone(inputs["pixels"])[0], atol=1e-5, rtol=1e-5)
-    # 448 pixels are 14 cells: the 7 x 7 x 2 x 2 samples fall on their centres; else they are interpolated
-    torch.testing.assert_close(region, whole, atol=atol * float(whole.abs().max()), rtol=0)
+        expected = backbone(inputs["pixels"])[0]
+    torch.testing.assert_close(whole, expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(region, expected, atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(left, expected, atol=1e-2)
 
 
-def test_align_in_bfloat16():
-    maps, boxes = torch.rand(1, 8, 5, 6), torch.tensor([[WHOLE, LEFT, CORNER]])
-    half = _pooled(maps.bfloat16(), boxes.bfloat16())
-    assert half.dtype == torch.bfloat16
-    torch.testing.assert_close(half.float(), _pooled(maps, boxes), atol=0.02, rtol=0)
+@pytest.mark.parametrize("short_side", [96, 224])
+def test_roi_align_is_torchvisions(encoders, reference, short_side):
+    """Pooling by samples: the region around the whole picture is then only near the picture's mean."""
+    config = type(encoders["align"].config)(mode="align", short_side=short_side, pooling="roi_align")
+    encoder = copy.copy(encoders["align"])
+    encoder.config, encoder.preprocess = config, encoder.Preprocessor(config)
+    inputs = encoder.preprocess([noise(90, 60)], [[WHOLE, LEFT, CORNER]])
+    found = encoder(**inputs).features[0]
+    with torch.no_grad():
+        maps = nn.Sequential(*list(reference.children())[:-2])(inputs["pixels"])
+    rois = inputs["boxes"][0] * torch.tensor([maps.shape[3], maps.shape[2]] * 2)
+    aligned = roi_align(maps, [rois], 7, sampling_ratio=2, aligned=True).mean((2, 3))
+    torch.testing.assert_close(found, torch.cat([maps.mean((2, 3)), aligned[1:]]), atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(found[1], found[0], atol=1e-3)
 
 
-def test_align_reads_the_place_of_a_region():
+def test_align_reads_the_place_of_a_region(encoders):
     height, width = 12, 20
     y, x = torch.meshgrid((torch.arange(height) + 0.5) / height, (torch.arange(width) + 0.5) / width, indexing="ij")
     boxes = torch.tensor([[WHOLE, (0.2, 0.3, 0.6, 0.5), (0.5, 0.25, 0.55, 0.75)]])
-    found = _pooled(torch.stack([x, y])[None], boxes)
+    found = encoders["align"]._pooled(torch.stack([x, y])[None], boxes)
     centres = (boxes[..., :2] + boxes[..., 2:]) / 2
     torch.testing.assert_close(found, centres, atol=1e-5, rtol=0)
 
@@ -340,6 +356,8 @@ def test_unknown_names(encoders):
         registry.build("resnet101_roi", mode="allign")
     with pytest.raises(UmieError, match="short_side is 16: give 32 or more"):
         registry.build("resnet101_roi", short_side=16)
+    with pytest.raises(UmieError, match="pooling is 'max': give one of precise, roi_align"):
+        registry.build("resnet101_roi", pooling="max")
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -347,28 +365,3 @@ def test_preprocessor_pickles(encoders, pictures, mode):
     preprocess = pickle.loads(pickle.dumps(encoders[mode].preprocess))  # noqa: S301 # what a data worker does
     for name, value in encoders[mode].preprocess(pictures, REGIONS).items():
         assert torch.equal(preprocess(pictures, REGIONS)[name], value)
-
-
-class Holder(PreTrainedModel):
-    config_class = PreTrainedConfig
-
-    def __init__(self, config):
-        super().__init__(config)
-        self.encoder = registry.construct("resnet101_roi", config.encoder)
-        self.post_init()
-
-    def _init_weights(self, module):
-        pass
-
-
-def test_saved_model_loads_again(encoders, pictures, tmp_path):
-    options = {"mode": "align", "short_side": 96, "weights": "gone.pth"}
-    model = Holder(PreTrainedConfig(encoder=options))
-    model.encoder = encoders["align"]
-    model.save_pretrained(tmp_path)
-    loaded = Holder.from_pretrained(tmp_path)
-    assert not any(parameter.requires_grad for parameter in loaded.parameters())
-    assert not any(norm.training for norm in norms(loaded))
-    expected = encoders["align"].encode(pictures[:1], REGIONS[:1]).features
-    assert torch.equal(loaded.encoder.encode(pictures[:1], REGIONS[:1]).features, expected)
-    (tmp_path / "model.safetensors").unlink()

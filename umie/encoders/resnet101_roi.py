@@ -11,22 +11,20 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 from torchvision.models import ResNet101_Weights, resnet101
-from torchvision.ops import roi_align
 from torchvision.transforms.functional import normalize, to_tensor
 
 from umie.encoders import registry
 from umie.encoders._crops import TowerConfig, TowerEncoder, cut
+from umie.encoders._roi import Pooling, pool_boxes
 from umie.encoders._weights import first_line, is_file_name, read_state_dict
 from umie.encoders.base import Preprocessor
-from umie.errors import UmieError, UnknownNameError, check_text
+from umie.errors import UmieError, UnknownNameError, check_choice, check_text, check_whole
 from umie.records import Box
 
 Mode = Literal["crop", "align"]
 
 STRIDE = 32  # pixels of the picture for one cell of the backbone's map
 MAX_ASPECT = 4  # align: a longer picture is squeezed to this, so that no picture's map grows without bound
-IMAGES = 8  # align: pictures of one size in one pass
-CELLS = 7  # align: cells of a region, per side, before they are averaged
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,24 +34,30 @@ class ResNet101RoiEncoderConfig(TowerConfig):
     Args:
         weights: torchvision's name (IMAGENET1K_V2), a .safetensors, .pth or .pt file, or None for random.
         mode: "crop" as in the paper, one backbone pass for every slot resized to 224 x 224 pixels; "align"
-            for one pass over the picture and RoIAlign on its last map, cheaper and coarser.
+            for one pass over the picture, its last map averaged under each region, cheaper and coarser.
         short_side: align only, the picture's short side in pixels; the long side keeps the aspect ratio, up
             to 4 times the short one.
+        pooling: align only, how the mean under a region is taken: "roi_align" from the 14 x 14 samples of
+            RoIAlign, "precise" as the integral that they stand for, so that a region around the whole picture
+            has the features of the whole picture.
     """
 
+    # the weights themselves are hashed, wherever they came from
+    NOT_IN_FEATURES: ClassVar[frozenset[str]] = TowerConfig.NOT_IN_FEATURES | {"weights"}
     feature_dim: ClassVar[int] = 2048
 
     weights: str | None = None
     mode: Mode = "crop"
     short_side: int = 320
+    pooling: Pooling = "precise"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_text("weights", self.weights)
         if self.mode not in get_args(Mode):
             raise UnknownNameError("mode", self.mode, get_args(Mode))
-        if self.short_side < STRIDE:
-            raise UmieError(f"short_side is {self.short_side}: give {STRIDE} or more")
+        check_whole("short_side", self.short_side, STRIDE)
+        check_choice("pooling", self.pooling, get_args(Pooling))
 
 
 class ResNet101RoiPreprocessor(Preprocessor):
@@ -91,12 +95,12 @@ class ResNet101RoiPreprocessor(Preprocessor):
 
 @registry.register("resnet101_roi")
 class ResNet101RoiEncoder(TowerEncoder):
-    """ResNet-101 up to its global average pooling, over every crop or over the picture with RoIAlign.
+    """ResNet-101 up to its global average pooling, over every crop, or once over the picture with its regions pooled.
 
     Random weights start every residual branch at zero: torchvision's usual ones give features around 1e5.
 
     Source: UMIE (papers/002), visual encoder: the picture and up to 36 regions, 224 x 224. The mode "align"
-    is not the paper's: it reads the regions off one map (RoIAlign: He et al. 2017, Mask R-CNN).
+    is not the paper's: it reads the regions off one map (see ``_roi.py``).
     """
 
     Config = ResNet101RoiEncoderConfig
@@ -137,12 +141,20 @@ class ResNet101RoiEncoder(TowerEncoder):
             return self.run_real(inputs["crops"], mask)
         slots = [inputs["pixels"].new_zeros(mask.shape[1], self.feature_dim, dtype=self._dtype)] * len(mask)
         for (height, width), rows in _by_size(inputs["image_size"], mask).items():
-            for start in range(0, len(rows), IMAGES):
-                chunk = rows[start : start + IMAGES]
+            at_once = self.num_at_once(height, width)
+            for start in range(0, len(rows), at_once):
+                chunk = rows[start : start + at_once]
                 maps = self.run(inputs["pixels"][chunk, :, :height, :width])
-                for row, found in zip(chunk, _pooled(maps, inputs["boxes"][chunk]), strict=True):
+                for row, found in zip(chunk, self._pooled(maps, inputs["boxes"][chunk]), strict=True):
                     slots[row] = found
         return torch.stack(slots)
+
+    def _pooled(self, maps: Tensor, boxes: Tensor) -> Tensor:
+        """Return slots ``[N, V, C]``: the mean of maps ``[N, C, h, w]``, then that under each of ``boxes[:, 1:]``.
+
+        Relative boxes scale with the map: its last cell hangs over the picture where 32 does not divide a side.
+        """
+        return torch.cat([maps.mean((2, 3))[:, None], pool_boxes(maps, boxes[:, 1:], self.config.pooling)], dim=1)
 
 
 def _by_size(sizes: Tensor, mask: Tensor) -> dict[tuple[int, int], list[int]]:
@@ -152,16 +164,6 @@ def _by_size(sizes: Tensor, mask: Tensor) -> dict[tuple[int, int], list[int]]:
         if real:
             rows.setdefault((height, width), []).append(row)
     return rows
-
-
-def _pooled(maps: Tensor, boxes: Tensor) -> Tensor:
-    """Return slots ``[N, V, C]``: the mean of maps ``[N, C, h, w]``, then RoIAlign of ``boxes[:, 1:]``."""
-    height, width = maps.shape[2:]
-    # relative boxes scale with the map: its last cell hangs over the picture where 32 does not divide a side
-    rois = boxes[:, 1:].float() * boxes.new_tensor([width, height, width, height], dtype=torch.float)
-    found = roi_align(maps.float(), list(rois), CELLS, spatial_scale=1.0, sampling_ratio=2, aligned=True)
-    regions = found.mean((2, 3)).view(len(maps), -1, maps.shape[1]).to(maps.dtype)
-    return torch.cat([maps.mean((2, 3))[:, None], regions], dim=1)
 
 
 def _published(name: str) -> Mapping[str, Tensor]:

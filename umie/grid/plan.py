@@ -423,5 +423,10 @@ def _label(slot: str, part: Any) -> str:
     name = str(options.pop("name", "t5" if slot == "decoder" else slot))
     if slot == "decoder" and "source" in options and name == "t5":
         name = str(options.pop("source"))
-    inner = ", ".join(f"{key}={value}" for key, value in options.items())
+    inner = ", ".join(f"{key}={_short(value)}" for key, value in options.items())
     return f"{name}({inner})" if inner else name
+
+
+def _short(value: Any) -> Any:
+    """Return a value as a label shows it: of a path the last part."""
+    return Path(value).name or value if isinstance(value, str) else value

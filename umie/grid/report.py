@@ -6,6 +6,7 @@ import csv
 import io
 import math
 import statistics
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from umie.files import atomic_write
 from umie.grid.run import GridRun
 
 MEAN = "mean"
+LETTERS = 12  # of the figure's legend, in an inch
+LINE = 0.17  # inches of height that a line of the legend takes
 MIN_PICTURE_SHARE = 0.5  # below it, the table says that it is no evidence about fusion
 TWO_SEEDS = "; with two of them the quantile is 12.7, so the interval is wide"
 
@@ -261,9 +264,9 @@ def _data_facts(run: GridRun) -> str:
     for split, reasons in run.data.unreadable.items():
         if reasons:
             kept = "left out" if missing == "skip" else "taken as text alone"
-            name, reason = next(iter(reasons.items()))
+            reason = next(iter(reasons.values()))
             facts.append(
-                f"- {len(reasons)} pictures of {split} cannot be read, their records are {kept}: {name} ({reason})"
+                f"- pictures of {split} that cannot be read: {len(reasons)}, their records are {kept}; e.g. {reason}"
             )
     facts += _encoded(run)
     facts.append(f"- decoding: {_decoding(run)}")
@@ -355,14 +358,19 @@ def _figure(run: GridRun, table: Sequence[Row], path: Path) -> None:
 
     names = [*run.data.tasks, *([MEAN] if len(run.grid.mean_over) > 1 else [])]
     shown = [row for row in table if row.lines]
-    figure = Figure(figsize=(1.6 + 1.7 * len(names), 4.2), layout="constrained")
+    inches = max(4.8, 1.6 + 1.7 * len(names))
+    labels = [textwrap.fill(row.variant, int(inches * LETTERS)) for row in shown]
+    longest = max((len(line) for label in labels for line in label.splitlines()), default=1)
+    columns = max(1, min(3, len(shown) + 1, int(inches * LETTERS) // (longest + 6)))
+    lines = sum(label.count("\n") + 1 for label in labels) / columns
+    figure = Figure(figsize=(inches, 4.2 + LINE * max(0.0, lines - 3)), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     width = 0.8 / max(1, len(shown))
     for index, row in enumerate(shown):
         places = [place - 0.4 + (index + 0.5) * width for place in range(len(names))]
         means = [row.scores[name].mean for name in names]
-        axes.bar(places, means, width * 0.92, label=row.variant, color=f"C{index}", alpha=0.75)
+        axes.bar(places, means, width * 0.92, label=labels[index], color=f"C{index}", alpha=0.75)
         for place, name in zip(places, names, strict=True):
             interval = row.scores[name]
             if not math.isnan(interval.half_width):
@@ -385,7 +393,7 @@ def _figure(run: GridRun, table: Sequence[Row], path: Path) -> None:
     axes.grid(axis="y", alpha=0.3)
     axes.set_axisbelow(True)
     if shown:
-        axes.legend(fontsize=8, ncols=min(3, len(shown) + 1), loc="upper center", bbox_to_anchor=(0.5, -0.13))
+        axes.legend(fontsize=8, ncols=columns, loc="upper center", bbox_to_anchor=(0.5, -0.13))
     with atomic_write(path, "wb") as file:
         figure.savefig(file, format="png", dpi=150)
 

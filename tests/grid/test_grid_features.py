@@ -1,0 +1,103 @@
+"""Cells that share a frozen encoder encode each picture once, whatever they are killed by, and the table says so."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from umie.encoders import registry
+from umie.grid.run import RESULTS
+
+LEFT = {"box": [0.0, 0.0, 0.5, 1.0]}
+
+
+@pytest.fixture
+def frozen(tmp_path):
+    """A frozen ResNet-101 with weights in a file, so that every cell has the same."""
+    torch.manual_seed(0)
+    save_file(registry.build("resnet101_roi").tower.state_dict(), tmp_path / "resnet.safetensors")
+    return {"name": "resnet101_roi", "mode": "align", "short_side": 32, "weights": str(tmp_path / "resnet.safetensors")}
+
+
+@pytest.fixture
+def pictured(tmp_path, noise):
+    """Three training and two test records with pictures; a picture of train stands in test too, one is damaged."""
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    for number in range(4):
+        noise(40, 30, number).save(folder / f"{number}.png")
+    (folder / "damaged.png").write_bytes(b"no picture")
+    for split, names in (("train", ["0", "1", "damaged"]), ("test", ["0", "2", "3"])):
+        records = [
+            {
+                "text": "Ann is here .",
+                "image": f"{name}.png",
+                "regions": [LEFT],
+                "entities": [{"type": "p", "span": [0, 3]}],
+            }
+            for name in names
+        ]
+        (folder / f"{split}.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    return folder
+
+
+def test_each_picture_is_encoded_once_for_all_cells(grid_file, umie, frozen, pictured, tmp_path):
+    options = {
+        "data": {"format": "jsonl", "train": "train.jsonl", "test": "test.jsonl"},
+        "tasks": ["mner"],
+        "warm_start": ...,
+        "missing_pictures": "skip",
+        "features": {"folder": "kept"},
+    }
+    output = tmp_path / "run"
+    path = grid_file(encoder=frozen, fusion=["gated", "concat", "text_only"], **options)
+    code, out, err = umie("ablate", path, "--data", pictured, "--output", output)
+    assert (code, "Traceback" in err) == (0, False)
+    found = pictures_of(output)
+    assert all(pictures["pictures"] == 4 for pictures in found["stored"])
+    assert sorted(pictures["encoder_calls"] for pictures in found["stored"]) == [0, 4]
+    assert [pictures["encoder_calls"] for pictures in found["not used"]] == [0]
+    assert "- frozen encoders: 4 calls in 2 cells, which share up to 4 pictures" in out
+    assert "- pictures of train that cannot be read: 1, their records are left out; e.g. " in out
+    assert len(list((output / "kept").glob("??/*.safetensors"))) == 4
+
+    path = grid_file(encoder=[frozen, {"name": "tiny"}], fusion="concat", seeds=[1], **options)
+    assert umie("ablate", path, "--data", pictured, "--output", output)[0] == 0
+    found = pictures_of(output)
+    assert [pictures["encoder_calls"] for pictures in found["stored"]][2:] == [0]  # a later run finds them, too
+    # three steps over two records, as many to measure the gradient, and three records of the test split
+    assert [pictures["encoder_calls"] for pictures in found["made anew each time"]] == [3 * 2 + 2 + 3]
+
+
+def pictures_of(output):
+    """What the cells say of their pictures, by what became of the features, in the order of the results."""
+    found = {}
+    for line in (output / RESULTS).read_text().splitlines():
+        pictures = json.loads(line)["pictures"]
+        found.setdefault(pictures["features"], []).append(pictures)
+    return found
+
+
+def test_without_a_store_the_scores_are_the_same(grid_file, umie, frozen, pictured, tmp_path):
+    scores = []
+    for enabled in (True, False):
+        path = grid_file(
+            data={"format": "jsonl", "train": "train.jsonl", "test": "test.jsonl"},
+            tasks=["mner"],
+            encoder=frozen,
+            fusion="concat",
+            warm_start=...,
+            missing_pictures="text_only",
+            features={"enabled": enabled},
+        )
+        output = tmp_path / f"run {enabled}"
+        code, out, _ = umie("ablate", path, "--data", pictured, "--output", output)
+        assert code == 0
+        assert "- pictures of train that cannot be read: 1, their records are taken as text alone; e.g. " in out
+        (line,) = [json.loads(line) for line in (output / RESULTS).read_text().splitlines()]
+        assert (line["pictures"]["features"] == "stored") == enabled
+        assert line["counts"]["train"]["missing_pictures"] == 1
+        scores.append(line)
+    assert scores[0]["train_loss"] == pytest.approx(scores[1]["train_loss"], rel=1e-4)
+    assert scores[0]["health"]["visual_gradient"] == pytest.approx(scores[1]["health"]["visual_gradient"], rel=1e-3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 from pathlib import Path
 
 import h5py
@@ -29,6 +30,18 @@ def b64(values, dtype=np.float32):
     return base64.b64encode(np.ascontiguousarray(values, dtype)).decode()
 
 
+def in_folder(write):
+    """Make the folder first."""
+
+    @functools.wraps(write)
+    def layout(folder: Path, **options) -> Path:
+        folder.mkdir(parents=True, exist_ok=True)
+        return write(folder, **options)
+
+    return layout
+
+
+@in_folder
 def vinvl(folder):
     for name in NAMES:
         arrays = {"num_boxes": 3, "image_w": WIDTH, "image_h": HEIGHT, "objects": np.array(["man", "a", "b"])}
@@ -36,6 +49,7 @@ def vinvl(folder):
     return folder
 
 
+@in_folder
 def butd(folder, transposed=False):
     for name in NAMES:
         features = rows(name)[0]
@@ -67,12 +81,14 @@ def lxmert_line(name, boxes=ABSOLUTE, features=None, num_boxes=None, size=(WIDTH
     ]
 
 
+@in_folder
 def lxmert(folder):
     path = folder / "train_obj36.tsv"
     path.write_text("".join("\t".join(lxmert_line(name)) + "\n" for name in NAMES))
     return path
 
 
+@in_folder
 def lxmert_named(folder):
     path = folder / "named.tsv"
     lines = [LXMERT, *(lxmert_line(name) for name in NAMES)]
@@ -80,6 +96,7 @@ def lxmert_named(folder):
     return folder
 
 
+@in_folder
 def butd_tsv(folder):
     path = folder / "butd.tsv"
     lines = [(name, str(WIDTH), str(HEIGHT), "3", b64(ABSOLUTE), b64(rows(name)[0])) for name in NAMES]
@@ -87,6 +104,7 @@ def butd_tsv(folder):
     return path
 
 
+@in_folder
 def umie_h5(folder):
     """One file for each picture, with its name as the group, and one box more than regions: the whole picture's."""
     for name in NAMES:
@@ -100,6 +118,7 @@ def umie_h5(folder):
     return folder
 
 
+@in_folder
 def vlt5_h5(folder):
     path = folder / "features.hdf5"
     with h5py.File(path, "w") as file:
@@ -117,12 +136,14 @@ def tensors(name):
     return {"features": regions, "boxes": ABSOLUTE, "whole": whole, **size}
 
 
+@in_folder
 def safetensors_each(folder):
     for name in NAMES:
         save_file(tensors(name), folder / f"{name}.safetensors")
     return folder
 
 
+@in_folder
 def safetensors_all(folder):
     path = folder / "all.safetensors"
     save_file({f"{name}/{key}": value for name in NAMES for key, value in tensors(name).items()}, path)
@@ -134,9 +155,3 @@ LAYOUTS = (
     *(umie_h5, vlt5_h5, safetensors_each, safetensors_all),
 )
 WITH_WHOLE = (umie_h5, safetensors_each, safetensors_all)
-
-
-def write(layout, folder: Path) -> Path:
-    """Write a layout into a new folder and return the path to give."""
-    folder.mkdir(parents=True, exist_ok=True)
-    return layout(folder)

@@ -39,7 +39,7 @@ def layout(request):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_layout_gives_the_same(layout, name, tmp_path):
-    found = reader(samples.write(layout, tmp_path)).read(f"pictures/{name}.jpg")
+    found = reader(layout(tmp_path)).read(f"pictures/{name}.jpg")
     regions, _ = samples.rows(name)
     np.testing.assert_array_equal(found.features, regions)
     np.testing.assert_allclose(found.boxes, RELATIVE, atol=1e-7)
@@ -49,7 +49,7 @@ def test_every_layout_gives_the_same(layout, name, tmp_path):
 
 
 def test_whole_picture(layout, tmp_path):
-    path = samples.write(layout, tmp_path)
+    path = layout(tmp_path)
     regions, whole = samples.rows("one")
     first = reader(path, whole="first").read("one.jpg")
     np.testing.assert_array_equal(first.whole, regions[0])
@@ -64,7 +64,7 @@ def test_whole_picture(layout, tmp_path):
 
 
 def test_a_missing_picture_is_named_with_the_place(layout, tmp_path):
-    path = samples.write(layout, tmp_path)
+    path = layout(tmp_path)
     message = error_of(path, "pictures/three.jpg")
     assert message.startswith("pictures/three.jpg: no such picture")
     assert str(path) in message
@@ -73,7 +73,7 @@ def test_a_missing_picture_is_named_with_the_place(layout, tmp_path):
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.9])
 def test_a_file_cut_short(layout, share, tmp_path):
-    path = samples.write(layout, tmp_path)
+    path = layout(tmp_path)
     for file in [path] if path.is_file() else sorted(path.iterdir()):
         content = file.read_bytes()
         file.write_bytes(content[: int(len(content) * share)])
@@ -94,7 +94,7 @@ def test_a_file_cut_short(layout, share, tmp_path):
 
 
 def test_a_file_of_another_kind(layout, tmp_path):
-    path = samples.write(layout, tmp_path)
+    path = layout(tmp_path)
     for file in [path] if path.is_file() else list(path.iterdir()):
         file.write_bytes(b"\x80\x04\x95 this is a pickle, say\n")
     assert str(tmp_path) in error_of(path)
@@ -329,7 +329,7 @@ def test_a_picture_with_two_lines(tmp_path):
     assert reader(path).read("one.jpg").features.shape == (3, FEATURE_DIM)  # the same twice
     path = tsv(tmp_path, samples.lxmert_line("one"), changed(img_w="201"))
     assert f"{path}:2: 'one' stands in line 1 too" in error_of(path)
-    samples.write(samples.lxmert_named, tmp_path)
+    samples.lxmert_named(tmp_path)
     assert "both hold 'one'" in error_of(tmp_path)
 
 
@@ -427,7 +427,7 @@ def test_boxes_are_usable_or_counted(tmp_path_factory, boxes, width, height, dec
     changes=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=8),
 )
 def test_damaged_bytes_give_features_or_one_line(tmp_path_factory, layout, changes):
-    path = samples.write(layout, tmp_path_factory.mktemp("damaged"))
+    path = layout(tmp_path_factory.mktemp("damaged"))
     for file in [path] if path.is_file() else list(path.iterdir()):
         content = bytearray(file.read_bytes())
         for share, value in changes:

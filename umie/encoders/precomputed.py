@@ -259,9 +259,12 @@ class PrecomputedEncoder(VisualEncoder):
             name: value for name, value in options.items() if name not in self.config.NOT_IN_FEATURES
         }
         files = []
-        for path in self.preprocess.source.files():
-            status = path.stat()
-            files.append([path.name, status.st_size, status.st_mtime_ns])
+        try:
+            for path in self.preprocess.source.files():
+                status = path.stat()
+                files.append([path.name, status.st_size, status.st_mtime_ns])
+        except OSError as error:
+            raise UmieError(f"{self.config.path}: cannot read: {error.strerror}") from error
         content = json.dumps([type(self).__qualname__, kept, files], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:32]
 

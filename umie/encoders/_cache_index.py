@@ -10,12 +10,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from umie.encoders._cache_files import entries, entry_path, folder_lock, remove
+from umie.errors import UmieError
 
 FILE = "index.sqlite"
 VERSION = 1
 FLUSH_AFTER = 1000  # hits whose last use is not yet written; a killed process loses them, which only blurs the order
 WAIT = 60.0  # seconds for another process's transaction
 _BROKEN = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+_NOT_TEXT = "its text is not UTF-8"  # sqlite's messages quote a damaged schema
 _INHERITED: list[sqlite3.Connection] = []  # of a fork's parent: neither to be used nor to be closed in the child
 
 # `used` counts uses, not seconds, so that a clock that is set back does not matter
@@ -110,8 +112,7 @@ class Index:
         """Return the number of entries and of their bytes."""
         with self.changes() as connection:
             _write_uses(connection, self.folder, self._taken())
-            num_entries, num_bytes = connection.execute("SELECT entries, bytes FROM totals").fetchone()
-            return num_entries, num_bytes
+            return _totals(connection)
 
     def reconcile(self) -> int:
         """Make the index agree with the files; return how many rows had to change."""
@@ -127,19 +128,21 @@ class Index:
                 yield connection
                 connection.execute("COMMIT")
             except BaseException as error:
-                with suppress(sqlite3.Error):
+                with suppress(sqlite3.Error, UnicodeDecodeError):
                     connection.execute("ROLLBACK")
-                if _is_broken(error):
-                    self._drop_connection()
+                if isinstance(error, UnicodeDecodeError):
+                    raise _WrongIndexError(_NOT_TEXT) from error
                 raise
 
     def mended(self, error: sqlite3.Error) -> bool:
-        """Make the index anew if the error says that it is damaged; return whether to try again."""
+        """Remove an index that the error says is damaged, to be made anew; return whether to try again."""
         if not _is_broken(error):
             return False
         with self._lock:
             self._drop_connection()
-            self._rebuild(error)
+            with self._folder_lock:
+                if not self._was_replaced:  # else another process has mended it
+                    self._remove(error)
         return True
 
     def close(self) -> None:
@@ -168,13 +171,7 @@ class Index:
         if self._connection is not None and self._was_replaced:
             self._drop_connection()
         if self._connection is None:
-            try:
-                self._connection = self._open()
-            except sqlite3.DatabaseError as error:
-                if not _is_broken(error):
-                    raise
-                self._rebuild(error)
-        assert self._connection is not None
+            self._connection = self._open()
         self._connection.execute("BEGIN IMMEDIATE")
         return self._connection
 
@@ -189,21 +186,37 @@ class Index:
 
     def _open(self) -> sqlite3.Connection:
         with self._folder_lock:  # sqlite does not wait where several processes change a new file to WAL
-            connection = sqlite3.connect(
-                self.folder / FILE, timeout=WAIT, isolation_level=None, check_same_thread=False
-            )
             try:
-                connection.execute("PRAGMA journal_mode = WAL")
-                connection.execute("PRAGMA synchronous = NORMAL")
-                if connection.execute("PRAGMA user_version").fetchone()[0] != VERSION:
-                    self._create(connection)
-                connection.execute("SELECT entries, bytes FROM totals").fetchone()
-                state = (self.folder / FILE).stat()
-            except BaseException:
-                connection.close()
-                raise
+                return self._connect()
+            except sqlite3.Error as error:
+                if not _is_broken(error):
+                    raise
+                self._remove(error)
+                return self._connect()
+
+    def _connect(self) -> sqlite3.Connection:
+        path = self.folder / FILE
+        connection = sqlite3.connect(path, timeout=WAIT, isolation_level=None, check_same_thread=False)
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = NORMAL")
+            if connection.execute("PRAGMA user_version").fetchone()[0] != VERSION:
+                self._create(connection)
+            _check_totals(connection)
+            state = path.stat()
+        except UnicodeDecodeError as error:
+            connection.close()
+            raise _WrongIndexError(_NOT_TEXT) from error
+        except BaseException:
+            connection.close()
+            raise
         self._opened = (state.st_dev, state.st_ino)
         return connection
+
+    def _remove(self, error: sqlite3.Error) -> None:
+        self._tell(f"{self.folder / FILE}: damaged ({error}), removed")
+        for suffix in ("", "-wal", "-shm"):
+            (self.folder / f"{FILE}{suffix}").unlink(missing_ok=True)
 
     def _create(self, connection: sqlite3.Connection) -> None:
         connection.execute("BEGIN IMMEDIATE")
@@ -213,24 +226,6 @@ class Index:
             self._tell(f"{self.folder / FILE}: made anew from the {found} entries in the folder")
         connection.execute("COMMIT")
 
-    def _rebuild(self, error: sqlite3.Error) -> None:
-        with self._folder_lock:
-            try:
-                connection = self._open()  # another process may have mended it
-                try:
-                    sound = connection.execute("PRAGMA quick_check(1)").fetchone()[0] == "ok"
-                finally:
-                    connection.close()
-            except sqlite3.DatabaseError as again:
-                if not _is_broken(again):
-                    raise
-                sound = False
-            if not sound:
-                self._tell(f"{self.folder / FILE}: damaged ({error}), removed")
-                for suffix in ("", "-wal", "-shm"):
-                    (self.folder / f"{FILE}{suffix}").unlink(missing_ok=True)
-            self._connection = self._open()
-
     def _drop_connection(self) -> None:
         if self._connection is not None:
             with suppress(sqlite3.Error):
@@ -238,16 +233,39 @@ class Index:
             self._connection = None
 
 
+class _WrongIndexError(sqlite3.DatabaseError):
+    """What sqlite reads without complaint is not what was written."""
+
+
 def _is_broken(error: BaseException) -> bool:
     code = getattr(error, "sqlite_errorcode", None)
-    # a table that is not there: someone else's database, or one whose schema was damaged
-    missing = isinstance(error, sqlite3.OperationalError) and str(error).startswith(("no such", "malformed"))
-    return missing or (code is not None and (code & 0xFF) in _BROKEN)
+    if isinstance(error, _WrongIndexError) or (code is not None and (code & 0xFF) in _BROKEN):
+        return True
+    # a damaged schema: tables or columns that are not there; damaged text
+    return isinstance(error, sqlite3.OperationalError) and str(error).startswith(("no such", "malformed", "Could not"))
+
+
+def _totals(connection: sqlite3.Connection) -> tuple[int, int]:
+    row = connection.execute("SELECT entries, bytes FROM totals").fetchone()
+    if row is None or not all(isinstance(value, int) for value in row):
+        raise _WrongIndexError(f"totals are {row}")
+    return row[0], row[1]
+
+
+def _check_totals(connection: sqlite3.Connection) -> None:
+    counted = (
+        "SELECT t.entries, t.bytes, (SELECT COUNT(*) FROM entries), (SELECT TOTAL(bytes) FROM entries) FROM totals t"
+    )
+    row = connection.execute(counted).fetchone()
+    if row is None or row[:2] != row[2:]:
+        raise _WrongIndexError(f"totals are {row}")
 
 
 def _next_use(connection: sqlite3.Connection) -> int:
-    found: int = connection.execute("SELECT COALESCE(MAX(used), 0) + 1 FROM entries").fetchone()[0]
-    return found
+    last = connection.execute("SELECT COALESCE(MAX(used), 0) FROM entries").fetchone()[0]
+    if not isinstance(last, int) or not 0 <= last < 1 << 62:
+        raise _WrongIndexError(f"last use is {last!r}")
+    return last + 1
 
 
 def _write_uses(connection: sqlite3.Connection, folder: Path, keys: list[str]) -> None:
@@ -261,13 +279,18 @@ def _write_uses(connection: sqlite3.Connection, folder: Path, keys: list[str]) -
 
 def _evict(connection: sqlite3.Connection, folder: Path, max_bytes: int | None, spare: str = "") -> int:
     num_evicted = 0
-    while max_bytes is not None and connection.execute("SELECT bytes FROM totals").fetchone()[0] > max_bytes:
+    while max_bytes is not None and _totals(connection)[1] > max_bytes:
         row = connection.execute("SELECT key FROM entries WHERE key != ? ORDER BY used LIMIT 1", (spare,)).fetchone()
         if row is None:
-            break
+            raise _WrongIndexError("totals without entries")
+        try:
+            path = entry_path(folder, row[0])
+        except UmieError as error:
+            raise _WrongIndexError(str(error)) from error
         # who has mapped the file keeps it: on POSIX the file lives on, without a name, as long as it is mapped
-        remove(entry_path(folder, row[0]))
-        connection.execute("DELETE FROM entries WHERE key = ?", row)
+        remove(path)
+        if connection.execute("DELETE FROM entries WHERE key = ?", row).rowcount != 1:
+            raise _WrongIndexError("rows and their order disagree")
         num_evicted += 1
     return num_evicted
 

@@ -46,39 +46,44 @@ def vision_config(model: str) -> Any:
     return open_clip().CLIPVisionCfg(**{**model_config(model)["vision_cfg"], **changed})
 
 
-def tag_config(model: str, pretrained: str | None) -> dict[str, Any]:
-    """Return what open_clip knows of the pretrained tag; empty where it is no tag of this model."""
-    tag: dict[str, Any] = open_clip().get_pretrained_cfg(model, pretrained or "")
-    return tag
+def tag_config(model: str, tag: str | None) -> dict[str, Any]:
+    """Return what open_clip knows of a pretrained tag; empty where it is no tag of this model."""
+    known: dict[str, Any] = open_clip().get_pretrained_cfg(model, tag or "")
+    return known
 
 
-def has_quick_gelu(model: str, pretrained: str | None) -> bool:
+def check_tag(model: str, tag: str) -> None:
+    """Raise UnknownNameError unless open_clip has this tag for the model."""
+    if not tag_config(model, tag):
+        tags = open_clip().list_pretrained_tags_by_model(model)
+        raise UnknownNameError(f"open_clip weights of {model}:", tag, tags)
+
+
+def has_quick_gelu(model: str, tag: str | None) -> bool:
     """Whether the tower has QuickGELU: a tag can ask for it where the model of that name has GELU."""
-    return bool(model_config(model).get("quick_gelu") or tag_config(model, pretrained).get("quick_gelu"))
+    return bool(model_config(model).get("quick_gelu") or tag_config(model, tag).get("quick_gelu"))
 
 
-def preparation(model: str, pretrained: str | None) -> Any:
-    """Return how pictures are prepared, a PreprocessCfg: the tag's way where there is one, else open_clip's default."""
+def preparation(model: str, tag: str | None) -> Any:
+    """Return how pictures are prepared, a PreprocessCfg: the tag's way where it is one, else open_clip's default."""
     transform = open_clip().transform
-    merged = transform.merge_preprocess_dict(transform.PreprocessCfg(), tag_config(model, pretrained))
+    merged = transform.merge_preprocess_dict(transform.PreprocessCfg(), tag_config(model, tag))
     return transform.PreprocessCfg(**{**merged, "size": vision_config(model).image_size})
 
 
-def build_tower(model: str, pretrained: str | None, device: str = "cpu") -> nn.Module:
-    """Return the image tower with random weights; ``pretrained`` decides on the activation.
+def build_tower(model: str, tag: str | None, device: str = "cpu") -> nn.Module:
+    """Return the image tower with random weights.
 
     Args:
         model: open_clip's name.
-        pretrained: a tag, a file or None.
+        tag: decides on the activation; what is no tag of the model leaves it as the model has it.
         device: "cpu", also where from_pretrained would build on the meta device: some towers come out wrong there;
             "meta" for the shape alone.
     """
     # open_clip's public create_model would build the text tower too, and log to the root logger
     build = open_clip().model._build_vision_tower
     with torch.device(device):
-        tower: nn.Module = build(
-            model_config(model)["embed_dim"], vision_config(model), has_quick_gelu(model, pretrained)
-        )
+        tower: nn.Module = build(model_config(model)["embed_dim"], vision_config(model), has_quick_gelu(model, tag))
     return tower
 
 
@@ -92,8 +97,7 @@ def tower_weights(model: str, pretrained: str) -> Mapping[str, Tensor]:
     if tag_config(model, pretrained):
         return _published(model, pretrained)
     if not is_file_name(pretrained):
-        tags = open_clip().list_pretrained_tags_by_model(model)
-        raise UnknownNameError(f"open_clip weights of {model}:", pretrained, tags)
+        check_tag(model, pretrained)
     state = read_state_dict(pretrained)
     visual = {key: value for key, value in state.items() if key.startswith("visual.")}
     return {key.removeprefix("visual."): value for key, value in (visual or state).items()}

@@ -16,9 +16,11 @@ from torch import Tensor
 from umie.encoders import registry
 from umie.encoders._clip_models import (
     build_tower,
+    check_tag,
     model_config,
     open_clip,
     preparation,
+    tag_config,
     tower_weights,
 )
 from umie.encoders._clip_pool import Size, geometry, spatial
@@ -38,28 +40,31 @@ class ClipEncoderConfig(TowerConfig):
     """Options of the CLIP encoder.
 
     Args:
-        model: open_clip's name of the model, e.g. "ViT-B-32". OpenAI's own weights need the names that end in
-            "-quickgelu" where they come from a file; a tag asks for it by itself.
+        model: open_clip's name of the model, e.g. "ViT-B-32".
         pretrained: an open_clip tag, or a .safetensors, .pth or .pt file of the whole model or of its image
-            tower, or None for random. A file does not say how to prepare pictures: they get open_clip's
-            default mean and deviation, as in open_clip; give the tag where it has others (as SigLIP has).
+            tower, or None for random.
+        tag: what a file does not say: the open_clip tag whose weights it holds, which decides on the preparation
+            of pictures (SigLIP's mean is another) and the activation (OpenAI's is QuickGELU, as in the models whose
+            names end in "-quickgelu"). None takes open_clip's default preparation and the model's own activation.
         mode: "crop" for one pass of the tower for every slot, prepared as open_clip prepares a picture; "pool" for
             one pass over the picture, of which nothing is cut off, and its map averaged under each box: cheaper.
         short_side: pool only, the picture's short side in pixels, to the nearest multiple of the tower's patch or
             stride; None takes the tower's own. The long side keeps the aspect ratio, up to 4 times the short one.
     """
 
-    # the weights themselves, the activation and the preparation of pictures stand for it in the fingerprint
-    NOT_IN_FEATURES: ClassVar[frozenset[str]] = TowerConfig.NOT_IN_FEATURES | {"pretrained"}
+    # the weights themselves, the activation and the preparation of pictures stand for them in the fingerprint
+    NOT_IN_FEATURES: ClassVar[frozenset[str]] = TowerConfig.NOT_IN_FEATURES | {"pretrained", "tag"}
 
     model: str = "RN101"
     pretrained: str | None = None
+    tag: str | None = None
     mode: Mode = "crop"
     short_side: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_text("pretrained", self.pretrained)
+        check_text("tag", self.tag)
         if self.mode not in get_args(Mode):
             raise UnknownNameError("mode", self.mode, get_args(Mode))
         if self.short_side is not None:
@@ -82,7 +87,11 @@ class ClipPreprocessor(Preprocessor):
 
     def __init__(self, config: ClipEncoderConfig) -> None:
         super().__init__(config)
-        self.options = preparation(config.model, config.pretrained)
+        if config.tag is not None:
+            check_tag(config.model, config.tag)
+            if config.pretrained not in (None, config.tag) and tag_config(config.model, config.pretrained):
+                raise UmieError(f"tag is {config.tag!r} and pretrained is the tag {config.pretrained!r}: give one")
+        self.options = preparation(config.model, config.tag or config.pretrained)
         self.transform = open_clip().transform.image_transform_v2(self.options, is_train=False)
         self.own_size: Size = tuple(self.options.input_size[1:])
         if config.mode == "pool":
@@ -134,7 +143,7 @@ class ClipEncoder(TowerEncoder):
     Preprocessor = ClipPreprocessor
 
     def __init__(self, config: ClipEncoderConfig) -> None:
-        super().__init__(config, build_tower(config.model, config.pretrained))
+        super().__init__(config, build_tower(config.model, config.tag or config.pretrained))
         self.config: ClipEncoderConfig = config
 
     @property
@@ -149,8 +158,9 @@ class ClipEncoder(TowerEncoder):
             UmieError: the file is missing or does not fit, or the tag's weights cannot be had.
             UnknownNameError: open_clip has no such tag for the model.
         """
-        if self.config.pretrained is not None:
-            self.load_tower(tower_weights(self.config.model, self.config.pretrained), self.config.pretrained)
+        name = self.config.pretrained
+        if name is not None:
+            self.load_tower(tower_weights(self.config.model, name), name)
 
     def train(self, mode: bool = True) -> Self:
         """Set the training mode; see ``TowerEncoder.train``."""

@@ -145,6 +145,13 @@ def test_edges_a_little_outside_are_put_on_the_border(tmp_path):
     assert reader(npz(tmp_path, boxes)).read("one.jpg").boxes.tolist() == [[0, 0, 1, 1]]
 
 
+def test_relative_edges_a_little_outside_where_the_size_is_not_known(tmp_path):
+    boxes = np.array([[-0.0009, 0, 1.0009, 1], [0, 0, 1.002, 1]], np.float32)
+    found = reader(npz(tmp_path, boxes, image_w=None, image_h=None), boxes="relative").read("one.jpg")
+    assert found.boxes.tolist() == [[0, 0, 1, 1]]
+    assert found.dropped == {"outside": 1}
+
+
 def test_declared_boxes_are_not_guessed(tmp_path):
     absolute, relative = npz(tmp_path / "absolute"), npz(tmp_path / "relative", RELATIVE)
     assert "declare boxes='absolute'" in error_of(absolute, boxes="relative")
@@ -258,6 +265,14 @@ def test_h5_box_of_the_whole_picture(tmp_path):
     with h5py.File(tmp_path / "one.h5", "a") as file:
         file["one/bbox"][0] = [10, 10, 20, 20]
     assert "its first, [10.0, 10.0, 20.0, 20.0], is not the whole picture" in error_of(tmp_path)
+
+
+def test_one_picture_may_stand_behind_its_name(tmp_path):
+    content = {f"one/{name}": torch.from_numpy(value) for name, value in samples.tensors("one").items()}
+    save_file(content, tmp_path / "one.safetensors")
+    np.testing.assert_array_equal(reader(tmp_path).read("one.jpg").features, samples.rows("one")[0])
+    (tmp_path / "one.safetensors").rename(tmp_path / "two.safetensors")
+    assert "holds neither features and boxes but ''" in error_of(tmp_path, "two.jpg")
 
 
 def test_bfloat16_tensors(tmp_path):

@@ -224,11 +224,14 @@ def test_h5py_is_an_extra(tmp_path, monkeypatch):
 
 
 def test_nothing_is_opened_where_the_width_is_told(tmp_path):
-    encoder = build(tmp_path / "nowhere", feature_dim=5)
+    options = {"path": tmp_path / "nowhere", "boxes": "absolute", "feature_dim": 5}
+    encoder = registry.construct("precomputed", options)  # as from_pretrained does
     assert encoder.feature_dim == 5
     assert encoder.encode([None]).features.shape == (1, 0, 5)
     with pytest.raises(UmieError, match="no such file or folder of features"):
         encoder.encode(["one.jpg"])
+    with pytest.raises(UmieError, match="no such file or folder of features"):
+        registry.build("precomputed", **options)
 
 
 def test_the_width_is_found_while_a_model_is_shaped_without_memory(layout, tmp_path):

@@ -23,6 +23,7 @@ BOXES = ("absolute", "relative")
 WHOLE = ("mean", "first", "file")
 MAX_BYTES = 256 << 20  # of one array: a picture with 100 boxes has less than 1 MiB of features
 _SLACK = 2  # pixels by which rounding may put an edge outside the picture, as for boxes of annotations
+_RELATIVE_SLACK = 1e-3  # of a relative edge, where the picture's size is not known
 
 
 def _names(features: str, boxes: str, width: str, height: str, **more: str) -> Layout:
@@ -235,7 +236,7 @@ def _own_whole(entry: Entry, names: Layout, whole: str) -> Array | None:
 def _without_whole(boxes: Array, size: tuple[float, float] | None, names: Layout) -> Array:
     """Return the boxes without the first, which is the whole picture's where there is one more than regions."""
     edges = [(0, 0, 0, 0), (0, 0, 1, 1), (0, 0, *(size or (1, 1)))]
-    if not any(np.abs(boxes[0] - edge).max() <= (_SLACK if max(edge) > 1 else 1e-3) for edge in edges):
+    if not any(np.abs(boxes[0] - edge).max() <= (_SLACK if max(edge) > 1 else _RELATIVE_SLACK) for edge in edges):
         raise UmieError(
             f"{names['boxes']} has one row more than {names['features']}, and its first, "
             f"{shown(boxes[0].tolist())}, is not the whole picture"
@@ -247,7 +248,7 @@ def _usable(boxes: Array, size: tuple[float, float] | None, declared: str) -> tu
     """Return relative boxes, float32, which of them can be used, and how many cannot, by reason."""
     scale = np.array([*size, *size]) if size else np.ones(4)
     relative = boxes / scale if declared == "absolute" else boxes
-    slack = _SLACK / scale if size else np.full(4, 1e-6)
+    slack = _SLACK / scale if size else np.full(4, _RELATIVE_SLACK)
     finite = _rows_where(np.isfinite(boxes))
     with np.errstate(invalid="ignore"):
         inside = _rows_where((relative >= -slack) & (relative <= 1 + slack))

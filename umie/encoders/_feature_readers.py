@@ -109,8 +109,8 @@ class TensorFile:
                 self.groups.setdefault(prefix + slash, set()).add(name)
 
     def entry(self, prefix: str, place: str) -> TensorEntry:
-        """Return the tensors whose names begin with ``prefix``, one of ``groups``."""
-        return TensorEntry(self._handle, self.groups[prefix], prefix, place)
+        """Return the tensors whose names begin with ``prefix``."""
+        return TensorEntry(self._handle, self.groups.get(prefix, ()), prefix, place)
 
 
 def _open_tensors(path: Path) -> Any:

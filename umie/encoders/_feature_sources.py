@@ -78,7 +78,9 @@ class Folder(FeatureSource):
             with open_h5(path) as file:
                 yield h5_group(file, [*names, path.stem], path) or H5Entry(file, str(path))
         else:
-            yield TensorFile(path).entry("", str(path))
+            file = TensorFile(path)
+            prefix = next((f"{name}/" for name in names if f"{name}/" in file.groups), "")
+            yield file.entry(prefix, str(path))
 
     def some_names(self) -> Iterator[str]:
         """Yield the names of the files, without the format's suffix."""

@@ -232,6 +232,10 @@ class PrecomputedEncoder(VisualEncoder):
         assert self.config.feature_dim is not None
         return self.config.feature_dim
 
+    def load_weights(self) -> None:
+        """Look whether there are files: a new model shall not find out picture by picture that its path is wrong."""
+        _ = self.preprocess.source
+
     def saved_options(self) -> dict[str, Any]:
         """Return the options that rebuild this encoder without its files: they tell the width."""
         return {"feature_dim": self.feature_dim}

@@ -54,7 +54,6 @@ class Index:
         self._pid = os.getpid()
         self._used: dict[str, None] = {}
         self._opened = (0, 0)  # device and inode of the open file
-        self._folder_lock = folder_lock(folder)  # one object, so that a rebuild may open
 
     def use(self, key: str) -> None:
         """Note that an entry was used; written with later notes together."""
@@ -140,7 +139,7 @@ class Index:
             return False
         with self._lock:
             self._drop_connection()
-            with self._folder_lock:
+            with folder_lock(self.folder):
                 if not self._was_replaced:  # else another process has mended it
                     self._remove(error)
         return True
@@ -185,7 +184,7 @@ class Index:
         return (state.st_dev, state.st_ino) != self._opened
 
     def _open(self) -> sqlite3.Connection:
-        with self._folder_lock:  # sqlite does not wait where several processes change a new file to WAL
+        with folder_lock(self.folder):  # sqlite does not wait where several processes change a new file to WAL
             try:
                 return self._connect()
             except sqlite3.Error as error:

@@ -1,0 +1,405 @@
+"""The feature cache under fault: killed writers, several processes, a full disk, a folder that cannot be written."""
+
+import multiprocessing
+import os
+import random
+import resource
+import shutil
+import subprocess
+import tempfile
+import time
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from umie.encoders import registry
+from umie.encoders.cache import CachedEncoder, FeatureCache
+
+processes = multiprocessing.get_context("forkserver")
+processes.set_forkserver_preload(["umie.encoders.cache", "umie.encoders.tiny"])
+
+LEFT, RIGHT = (0.0, 0.0, 0.5, 1.0), (0.5, 0.0, 1.0, 1.0)
+NUM_PICTURES = 24
+BOUND = 1_500_000
+
+
+def tensors_of(key):
+    """Return tensors that their key tells, some 40 to 400 KB."""
+    generator = torch.Generator().manual_seed(int(key[:8], 16))
+    num_slots = 5 + int(key[:8], 16) % 45
+    return {"features": torch.randn(num_slots, 2048, generator=generator), "boxes": torch.zeros(num_slots, 4)}
+
+
+def is_right(key, tensors):
+    expected = tensors_of(key)
+    return tensors.keys() == expected.keys() and all(torch.equal(tensors[name], expected[name]) for name in expected)
+
+
+def picture(number):
+    pixels = random.Random(number).randbytes(3 * 12 * 12)
+    return Image.frombytes("RGB", (12, 12), pixels)
+
+
+def items():
+    return [(picture(number), [LEFT, RIGHT][: number % 3]) for number in range(NUM_PICTURES)]
+
+
+def encoder(**options):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return registry.build("tiny", trainable=False, **options)
+
+
+@contextmanager
+def child(target, *arguments):
+    """Run ``target(pipe, ...)`` in a process of its own; give the process and the pipe's other end."""
+    here, there = processes.Pipe()
+    process = processes.Process(target=_run, args=(target, there, *arguments))
+    process.start()
+    there.close()
+    try:
+        yield process, here
+    finally:
+        if process.is_alive():
+            process.kill()
+        process.join()
+        here.close()
+
+
+def _run(target, pipe, *arguments):
+    torch.set_num_threads(1)
+    target(pipe, *arguments)
+
+
+# --- killed
+
+
+def keep_writing(pipe, folder, seed):
+    draw = random.Random(seed)
+    cache = FeatureCache(folder, BOUND, on_event=lambda event: None)
+    pipe.send("begun")
+    while True:
+        key = f"{draw.randrange(40):08x}"
+        found = cache.get(key)
+        if found is None:
+            cache.put(key, tensors_of(key))
+        elif not is_right(key, found):
+            pipe.send(key)
+
+
+def check_after_kill(folder):
+    """Open the cache again: every entry is right, the index agrees with the files, nothing is left over."""
+    events = []
+    with FeatureCache(folder, BOUND, on_event=events.append) as cache:
+        files = list(folder.glob("??/*"))
+        assert (cache.num_entries, cache.num_bytes) == (len(files), sum(file.stat().st_size for file in files))
+        assert cache.num_bytes <= BOUND
+        for file in files:
+            assert is_right(file.stem, cache.get(file.stem))
+        assert cache.stats.corrupted == 0
+        assert list((folder / "writers").glob("*.part")) == []
+        assert cache.stats.cleaned == sum(int(event.split(": ")[1].split()[0]) for event in events if "half" in event)
+        return cache.stats.cleaned
+
+
+def test_writers_killed_at_any_moment(tmp_path):
+    draw = random.Random(0)
+    for seed in range(25):
+        with child(keep_writing, tmp_path, seed) as (process, pipe):
+            assert pipe.recv() == "begun"
+            time.sleep(draw.random() * 0.08)
+            process.kill()
+            process.join()
+            with pytest.raises(EOFError):
+                pytest.fail(f"entry {pipe.recv()} was read wrong")
+        check_after_kill(tmp_path)
+    assert list(tmp_path.glob("??/*"))
+
+
+def test_a_writer_killed_while_another_goes_on(tmp_path):
+    with child(keep_writing, tmp_path, 100) as (lasting, lasting_pipe):
+        lasting_pipe.recv()
+        for seed in range(8):
+            with child(keep_writing, tmp_path, seed) as (process, pipe):
+                pipe.recv()
+                time.sleep(0.03)
+                process.kill()
+                process.join()
+            with FeatureCache(tmp_path, BOUND, on_event=lambda event: None):  # cleans up beside the living
+                assert lasting.is_alive()
+        assert not lasting_pipe.poll()
+    check_after_kill(tmp_path)
+
+
+def write_large(pipe, folder):
+    tensors = {"features": torch.ones(40_000_000), "boxes": torch.zeros(1, 4)}
+    cache = FeatureCache(folder)
+    pipe.send("begun")
+    while True:
+        cache.put("0123456789", tensors)
+
+
+def test_half_written_files_are_never_served_and_go(tmp_path):
+    for _ in range(20):
+        with child(write_large, tmp_path) as (process, pipe):
+            pipe.recv()
+            deadline = time.monotonic() + 60
+            while not list(tmp_path.glob("writers/*.part")) and time.monotonic() < deadline:
+                pass
+            process.kill()
+            process.join()
+        left = list(tmp_path.glob("writers/*.part"))
+        events = []
+        with FeatureCache(tmp_path, on_event=events.append) as cache:
+            found = cache.get("0123456789")
+            assert found is None or bool((found["features"] == 1).all())
+            assert list((tmp_path / "writers").glob("*.part")) == []
+            assert cache.stats.cleaned == len(left)
+            assert cache.stats.corrupted == 0
+        if left:
+            assert f"{tmp_path}: 1 half-written file(s) of killed writers removed" in events
+            return
+    pytest.fail("no kill came while a file was written")
+
+
+def fill(pipe, folder, batch_size, num_pictures=NUM_PICTURES, pause=0.0):
+    with FeatureCache(folder) as cache:
+        cached = CachedEncoder(encoder(), cache)
+        pipe.send("ready")
+        pipe.recv()
+        cached.fill(items()[:num_pictures], batch_size=batch_size, on_item=lambda: time.sleep(pause))
+        pipe.send((cached.calls, cache.stats))
+
+
+def test_a_filling_that_is_killed_goes_on_where_it_was(tmp_path):
+    batch_size = 4
+    with child(fill, tmp_path, batch_size, NUM_PICTURES, 0.05) as (process, pipe):
+        pipe.recv()
+        pipe.send("go")
+        while len(list(tmp_path.glob("??/*"))) < 2 * batch_size:
+            assert process.is_alive()
+        process.kill()
+        process.join()
+    num_kept = len(list(tmp_path.glob("??/*")))
+    assert 2 * batch_size <= num_kept < NUM_PICTURES
+    with child(fill, tmp_path, batch_size) as (_, pipe):
+        pipe.recv()
+        pipe.send("go")
+        calls, stats = pipe.recv()
+    assert (calls, stats.hits, stats.misses) == (NUM_PICTURES - num_kept, num_kept, NUM_PICTURES - num_kept)
+
+
+# --- together
+
+
+def together(pipes):
+    """Let processes that are ready begin at one moment; return what they send at the end."""
+    for pipe in pipes:
+        assert pipe.recv() == "ready"
+    for pipe in pipes:
+        pipe.send("go")
+    return [pipe.recv() for pipe in pipes]
+
+
+@pytest.mark.parametrize("batch_size", [1, 5])
+@pytest.mark.parametrize("num_processes", [2, 4])
+def test_processes_that_fill_the_same_encode_each_picture_once(tmp_path, num_processes, batch_size):
+    with ExitStack() as stack:
+        children = [stack.enter_context(child(fill, tmp_path, batch_size)) for _ in range(num_processes)]
+        done = together([pipe for _, pipe in children])
+    assert sum(calls for calls, _ in done) == NUM_PICTURES
+    assert all(stats.hits + stats.misses == NUM_PICTURES for _, stats in done)
+    assert sum(stats.misses for _, stats in done) == NUM_PICTURES
+    assert all(stats.corrupted == stats.write_failures == 0 for _, stats in done)
+    events = []
+    with FeatureCache(tmp_path, on_event=events.append) as cache:
+        plain, cached = encoder(), CachedEncoder(encoder(), cache)
+        for image, regions in items():
+            expected = plain.encode([image], [regions]).features[0]
+            torch.testing.assert_close(cached.one(image, regions)["visual_features"], expected, atol=1e-5, rtol=0)
+        assert cache.num_entries == NUM_PICTURES
+        assert cached.calls == 0
+    assert events == []
+
+
+def contend(pipe, folder, seed):
+    """Read, write and evict the same few keys as others do."""
+    draw = random.Random(seed)
+    wrong = 0
+    with FeatureCache(folder, BOUND) as cache:
+        pipe.send("ready")
+        pipe.recv()
+        for _ in range(150):
+            key = f"{draw.randrange(20):08x}"
+            found = cache.get(key) if draw.random() < 0.5 else None
+            if found is None:
+                cache.put(key, tensors_of(key))
+            else:
+                wrong += not is_right(key, found)
+        pipe.send((wrong, cache.stats))
+
+
+def test_processes_that_evict_what_others_read(tmp_path):
+    with ExitStack() as stack:
+        done = together([stack.enter_context(child(contend, tmp_path, seed))[1] for seed in range(3)])
+    for wrong, stats in done:
+        assert (wrong, stats.corrupted, stats.write_failures) == (0, 0, 0)
+    assert sum(stats.evicted for _, stats in done) > 0
+    assert check_after_kill(tmp_path) == 0
+
+
+def fork_inside(pipe, folder):
+    """Use one cache in a process and, after a fork, in its child; then in the process again."""
+    with FeatureCache(folder) as cache:
+        cache.put("00000001", tensors_of("00000001"))
+        cache.get("00000001")
+        pid = os.fork()
+        if pid == 0:
+            right = is_right("00000001", cache.get("00000001"))
+            right = cache.put("00000002", tensors_of("00000002")) and right
+            cache.close()
+            del cache
+            os._exit(0 if right else 1)
+        status = os.waitpid(pid, 0)[1]
+        alive = FeatureCache(folder)  # were the parent's lock lost, this would take it for dead
+        part = len(list((folder / "writers").glob("*.lock")))
+        right = is_right("00000002", cache.get("00000002")) and cache.put("00000003", tensors_of("00000003"))
+        pipe.send((status, part, right, alive.num_entries))
+        alive.close()
+
+
+def test_a_cache_that_goes_through_a_fork(tmp_path):
+    with child(fork_inside, tmp_path) as (_, pipe):
+        assert pipe.recv() == (0, 1, True, 3)
+
+
+# --- no room
+
+
+def encode_all(pipe, folder, limit):
+    """Encode in a process whose files cannot grow beyond ``limit`` bytes: as on a disk that is full."""
+    if limit is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    events = []
+    with FeatureCache(folder, on_event=events.append) as cache:
+        cached = CachedEncoder(encoder(feature_dim=2048), cache)
+        cached.fill(items()[:6], batch_size=2)
+        found = [cached.one(*item)["visual_features"].numpy() for item in items()[:6]]
+    pipe.send((found, cached.calls, cache.stats, events))
+
+
+def encoded_in_child(folder, limit=None):
+    with child(encode_all, folder, limit) as (_, pipe):
+        return pipe.recv()
+
+
+def check_features(found):
+    plain = encoder(feature_dim=2048)
+    for features, (image, regions) in zip(found, items(), strict=False):
+        expected = plain.encode([image], [regions]).features[0]
+        torch.testing.assert_close(torch.from_numpy(features), expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("limit", [0, 5_000, 10_000, 20_000, 30_000, 60_000])
+def test_files_that_cannot_grow(tmp_path, limit):
+    found, calls, stats, events = encoded_in_child(tmp_path, limit)
+    check_features(found)
+    assert stats.corrupted == 0
+    assert len(events) == len(set(events)) <= 2
+    if limit <= 5_000:  # less than any entry: the first batch tells, no other is encoded for nothing
+        assert calls == 2 + 6
+        assert stats.write_failures == calls
+        assert (
+            sum("entries cannot be stored (File too large): the features are used uncached" in e for e in events) == 1
+        )
+    kept = len(list(tmp_path.glob("??/*")))
+    found, calls, stats, _ = encoded_in_child(tmp_path)
+    check_features(found)
+    assert (calls, stats.hits, stats.write_failures, stats.corrupted) == (6 - kept, 6 + kept, 0, 0)
+    with FeatureCache(tmp_path) as cache:
+        assert cache.num_entries == 6
+
+
+@pytest.mark.parametrize("room", [0, 40_000, 150_000])
+def test_a_disk_that_is_full(tmp_path, room):
+    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(tmp_path)]
+    if os.geteuid() or not shutil.which("mount") or subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("a small file system cannot be mounted here")
+    try:
+        filler = tmp_path / "filler"
+        with suppress(OSError), filler.open("wb", buffering=0) as file:
+            while file.write(bytes(4096)):  # to the last block
+                pass
+        with filler.open("rb+") as file:
+            file.truncate(filler.stat().st_size - room)
+        folder = tmp_path / "cache"
+        folder.mkdir()
+        found, calls, stats, events = encoded_in_child(folder)
+        check_features(found)
+        assert stats.corrupted == 0
+        assert stats.write_failures > 0 or any("index" in event for event in events)
+        assert len(events) == len(set(events)) <= 2
+        assert all("No space left on device" in event or "is full" in event or "disk I/O" in event for event in events)
+        filler.unlink()
+        kept = len(list(folder.glob("??/*")))
+        found, calls, stats, events = encoded_in_child(folder)
+        check_features(found)
+        assert (calls, stats.hits, stats.write_failures, stats.corrupted) == (6 - kept, 6 + kept, 0, 0)
+        with FeatureCache(folder) as cache:
+            assert cache.num_entries == 6
+    finally:
+        subprocess.run(["umount", "-l", str(tmp_path)], check=True)
+
+
+# --- no right to write
+
+
+def read_only(pipe, folder):
+    if os.geteuid() == 0:  # nothing is read-only for root
+        os.setuid(65534)
+    events = []
+    with FeatureCache(folder, on_event=events.append) as cache:
+        cached = CachedEncoder(encoder(), cache)
+        cached.fill(items()[:5])
+        found = [cached.one(*item)["visual_features"].numpy() for item in items()[:5]]
+        damaged = next(iter(sorted(folder.glob("??/*"))))
+        pipe.send((found, cached.calls, cache.stats, cache.num_entries, events))
+        pipe.recv()
+        events.clear()
+        for _ in range(2):
+            pipe.send((cache.get(damaged.stem), list(events)))
+
+
+def test_a_folder_that_cannot_be_written_serves_what_it_has():
+    with tempfile.TemporaryDirectory() as name:  # not tmp_path, which only its owner may enter
+        folder = Path(name) / "cache"
+        Path(name).chmod(0o755)
+        with FeatureCache(folder) as cache:
+            CachedEncoder(encoder(), cache).fill(items()[:3])
+        for path in [folder, *folder.rglob("*")]:
+            path.chmod(0o555 if path.is_dir() else 0o444)
+        try:
+            with child(read_only, folder) as (_, pipe):
+                found, calls, stats, num_entries, events = pipe.recv()
+                damaged = min(folder.glob("??/*"))
+                damaged.chmod(0o644)
+                damaged.write_bytes(damaged.read_bytes()[:-1])
+                pipe.send("go")
+                answers = [pipe.recv() for _ in range(2)]
+        finally:
+            for path in [folder, *folder.rglob("*")]:
+                path.chmod(0o755)
+    plain = encoder()
+    for features, (image, regions) in zip(found, items(), strict=False):
+        expected = plain.encode([image], [regions]).features[0]
+        torch.testing.assert_close(torch.from_numpy(features), expected, atol=1e-5, rtol=0)
+    assert num_entries == 3
+    assert (calls, stats.hits, stats.misses, stats.corrupted) == (2 + 2, 3 + 3, 2 + 2, 0)
+    assert len(events) == 2
+    assert "the index cannot be used" in events[0]
+    assert "entries cannot be stored (Permission denied)" in events[1]
+    assert all(tensors is None for tensors, _ in answers)
+    assert "cannot be removed (Permission denied): not used" in answers[-1][1][0]

@@ -84,10 +84,9 @@ def keep_writing(pipe, folder, seed):
     while True:
         key = f"{draw.randrange(40):08x}"
         found = cache.get(key)
-        if found is None:
-            cache.put(key, tensors_of(key))
-        elif not is_right(key, found):
-            pipe.send(key)
+        right = cache.put(key, tensors_of(key)) if found is None else is_right(key, found)
+        if not right:
+            pipe.send(f"entry {key} was {'not stored' if found is None else 'read wrong'}")
 
 
 def check_after_kill(folder):
@@ -114,7 +113,7 @@ def test_writers_killed_at_any_moment(tmp_path):
             process.kill()
             process.join()
             with pytest.raises(EOFError):
-                pytest.fail(f"entry {pipe.recv()} was read wrong")
+                pytest.fail(pipe.recv())
         check_after_kill(tmp_path)
     assert list(tmp_path.glob("??/*"))
 

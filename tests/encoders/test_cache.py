@@ -1,0 +1,399 @@
+"""What stands between processor and encoder: keys, features bit for bit, modes, filling, errors."""
+
+import itertools
+import pickle
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from umie.encoders import registry
+from umie.encoders.cache import CachedEncoder, FeatureCache, feature_key, picture_digest
+from umie.encoders.pictures import TURNS, open_picture
+from umie.errors import UmieError
+from umie.records import Region
+
+DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
+LEFT, RIGHT, CORNER = (0.0, 0.0, 0.5, 1.0), (0.5, 0.0, 1.0, 1.0), (0.6, 0.7, 1.0, 1.0)
+REGIONS = [[LEFT, CORNER], [RIGHT], [], [Region(RIGHT, "dog")]]
+
+
+def build(name="tiny", seed=0, **options):
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return registry.build(name, **{"trainable": False, **options})
+
+
+@pytest.fixture
+def cache(tmp_path):
+    with FeatureCache(tmp_path / "cache", on_event=pytest.fail) as opened:
+        yield opened
+
+
+@pytest.fixture
+def cached(cache):
+    return CachedEncoder(build(), cache)
+
+
+@pytest.fixture(scope="module")
+def pictures(noise):
+    return [noise(60, 40, seed) for seed in range(4)]
+
+
+def same(found, expected):
+    return found.keys() == expected.keys() and all(
+        found[name].dtype == tensor.dtype and torch.equal(found[name], tensor) for name, tensor in expected.items()
+    )
+
+
+def counts(cached):
+    stats = cached.cache.stats
+    return cached.calls, stats.hits, stats.misses
+
+
+# --- keys
+
+
+def test_a_file_is_its_bytes(tmp_path, pictures):
+    first, second = tmp_path / "first.png", tmp_path / "second.png"
+    pictures[0].save(first)
+    second.write_bytes(first.read_bytes())
+    assert picture_digest(first) == picture_digest(str(second))
+    second.write_bytes(first.read_bytes() + b"\0")
+    assert picture_digest(first) != picture_digest(second)
+
+
+def test_pixels_and_size_are_in_the_digest(pictures):
+    flat = Image.frombytes("RGB", (6, 4), bytes(range(72)))
+    others = [Image.frombytes("RGB", (4, 6), flat.tobytes())]
+    changed = flat.copy()
+    changed.putpixel((5, 3), (0, 0, 0))
+    others += [changed, flat.convert("L"), *pictures]
+    digests = [picture_digest(picture) for picture in [flat, *others]]
+    assert len(set(digests)) == len(digests)
+    assert picture_digest(flat.copy()) == digests[0]
+
+
+def with_orientation(turn):
+    image = Image.frombytes("RGB", (6, 4), bytes(range(72)))
+    image.getexif()[0x0112] = turn
+    return image
+
+
+def palette(**info):
+    image = Image.frombytes("P", (2, 2), bytes([0, 1, 1, 0]))
+    image.putpalette([255, 0, 0, 0, 255, 0])
+    image.info |= info
+    return image
+
+
+def other_palette():
+    image = palette()
+    image.putpalette([255, 0, 0, 0, 0, 255])
+    return image
+
+
+def test_all_that_is_displayed_is_in_the_digest():
+    """What ``open_picture`` honours changes the digest: orientation, palette, transparency, depth."""
+    variants = [with_orientation(turn) for turn in (1, *TURNS)]
+    variants += [palette(), other_palette(), palette(transparency=0)]
+    variants += [Image.frombytes("RGBA", (1, 1), bytes([9, 9, 9, alpha])) for alpha in (0, 100, 255)]
+    displayed = [open_picture(image) for image in variants]
+    digests = [picture_digest(image) for image in variants]
+    for (first, one), (second, other) in itertools.combinations(zip(displayed, digests, strict=True), 2):
+        same_pixels = (first.size, first.tobytes()) == (second.size, second.tobytes())
+        assert (one == other) == same_pixels
+    assert len(set(digests)) == len(digests)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda folder: folder / "nowhere.png", "nowhere.png: no such picture"),
+        (lambda folder: folder, "not a readable picture .it is no file"),
+        (lambda folder: "nul\0.png", "not a readable picture .*null"),
+        (lambda folder: 5, "a picture is a PIL image or a path, not int"),
+        (lambda folder: Image.new("RGB", (0, 3)), "not a readable picture"),
+    ],
+    ids=["absent", "folder", "NUL", "number", "no pixels"],
+)
+def test_what_has_no_digest(tmp_path, cached, make, message):
+    for call in (picture_digest, cached.one):
+        with pytest.raises(UmieError, match=message):
+            call(make(tmp_path))
+    assert cached.cache.num_entries == 0
+
+
+boxes_of = st.lists(st.tuples(*[st.floats(0, 1)] * 4), max_size=4)
+
+
+@given(
+    st.lists(st.tuples(st.text(max_size=3), st.text(max_size=3), boxes_of), min_size=2, max_size=5, unique_by=repr),
+)
+def test_keys_differ_where_anything_differs(parts):
+    keys = {}
+    for fingerprint, digest, boxes in parts:
+        key = feature_key(fingerprint, digest, boxes)
+        assert len(key) == 64
+        assert keys.setdefault(key, (fingerprint, digest, boxes)) == (fingerprint, digest, boxes)
+
+
+def test_equal_boxes_have_one_key():
+    assert feature_key("a", "b", [(0, 0, 1, 1)]) == feature_key("a", "b", [(-0.0, 0.0, 1.0, 1.0)])
+
+
+# --- one
+
+
+def test_features_are_what_the_encoder_gives(cached, pictures):
+    plain = build().eval()
+    for _ in range(2):
+        for picture, regions in zip(pictures, REGIONS, strict=True):
+            found = cached.one(picture, regions)
+            expected = plain.encode([picture], [regions])
+            assert same(
+                found,
+                {
+                    "boxes": expected.boxes[0],
+                    "visual_mask": expected.mask[0],
+                    "visual_features": expected.features[0].detach(),
+                },
+            )
+            assert not found["visual_features"].requires_grad
+    assert counts(cached) == (4, 4, 4)
+
+
+def test_no_picture_has_no_slot(cached):
+    found = cached.one(None, [LEFT])
+    assert {name: list(tensor.shape) for name, tensor in found.items()} == {
+        "boxes": [0, 4],
+        "visual_mask": [0],
+        "visual_features": [0, 128],
+    }
+    assert found["visual_mask"].dtype == torch.bool
+    assert counts(cached) == (0, 0, 0)
+
+
+def test_the_dtype_is_the_encoders(cache, pictures):
+    cached = CachedEncoder(build().to(torch.bfloat16), cache)
+    for found in (cached.one(pictures[0], [LEFT]), cached.one(pictures[0], [LEFT]), cached.one(None)):
+        assert found["visual_features"].dtype == torch.bfloat16
+        assert found["boxes"].dtype == torch.float32
+    assert counts(cached) == (1, 1, 1)
+
+
+def test_regions_beyond_the_most_hit_the_same_entry(cache, pictures):
+    cached = CachedEncoder(build(max_regions=2), cache)
+    whole = cached.one(pictures[0], [LEFT, RIGHT])
+    assert same(cached.one(pictures[0], [LEFT, RIGHT, CORNER]), whole)
+    assert same(CachedEncoder(build(), cache).one(pictures[0], [LEFT, RIGHT]), whole)
+    assert cached.calls == 1
+    assert (cache.stats.hits, cache.num_entries) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        lambda cached, picture: cached.one(picture, [RIGHT, LEFT]),
+        lambda cached, picture: cached.one(picture, [LEFT]),
+        lambda cached, picture: cached.one(picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT), [LEFT, RIGHT]),
+        lambda cached, picture: CachedEncoder(build(seed=1), cached.cache).one(picture, [LEFT, RIGHT]),
+        lambda cached, picture: CachedEncoder(build(crop_size=5), cached.cache).one(picture, [LEFT, RIGHT]),
+    ],
+    ids=["order of regions", "regions", "pixels", "weights", "options"],
+)
+def test_another_has_an_entry_of_its_own(cached, pictures, other):
+    found = cached.one(pictures[0], [LEFT, RIGHT])
+    assert not same(other(cached, pictures[0]), found)
+    assert cached.cache.stats.hits == 0
+    assert cached.cache.num_entries == 2
+
+
+def test_mode_and_graph_are_left_as_they_were(cached, pictures):
+    dropout = torch.nn.Dropout(0.5)
+    cached.encoder.layers.append(dropout)
+    cached.encoder.train()
+    dropout.eval()
+    expected = build().encode([pictures[0]]).features[0]
+    assert torch.equal(cached.one(pictures[0])["visual_features"], expected)
+    assert cached.encoder.training
+    assert cached.encoder.layers.training
+    assert not dropout.training
+    dropout.train()
+    assert torch.equal(cached.one(pictures[1])["visual_features"], build().encode([pictures[1]]).features[0])
+    assert dropout.training
+    assert torch.is_grad_enabled()
+
+
+def test_trainable_encoders_are_refused(cache):
+    with pytest.raises(UmieError, match="TinyEncoder is trainable, .* cache it with trainable=False"):
+        CachedEncoder(build(trainable=True), cache)
+
+
+def test_encoders_that_look_up_are_refused(cache):
+    encoder = build()
+    encoder.is_lookup = True
+    with pytest.raises(UmieError, match="reads features from files and does not look at pictures"):
+        CachedEncoder(encoder, cache)
+
+
+@pytest.mark.parametrize(
+    ("content", "regions", "message"),
+    [
+        (b"", [], "bad.jpg: not a readable picture"),
+        (b"no picture\n", [], "bad.jpg: not a readable picture"),
+        (None, [(0.5, 0.0, 0.4, 1.0)], "not inside the picture"),
+        (None, [(0.0, 0.0, float("nan"), 1.0)], "box"),
+    ],
+    ids=["empty", "text", "inverted box", "NaN"],
+)
+def test_nothing_is_cached_for_what_cannot_be_encoded(cached, tmp_path, pictures, content, regions, message):
+    path = tmp_path / "bad.jpg"
+    if content is None:
+        pictures[0].save(path)
+    else:
+        path.write_bytes(content)
+    for _ in range(2):
+        with pytest.raises(UmieError, match=message):
+            cached.one(path, regions)
+    assert cached.calls == cached.cache.num_entries == cached.cache.stats.written_bytes == 0
+
+
+def test_a_picture_that_changes_while_it_is_read(cached, tmp_path, pictures):
+    """What was read is not what was hashed: no entry under the old picture's key may hold the new one's features."""
+    path = tmp_path / "picture.png"
+    pictures[0].save(path)
+
+    class Careless(type(cached.encoder.preprocess)):
+        def tensors(self, image, boxes):
+            pictures[1].save(path)
+            return super().tensors(image, boxes)
+
+    cached.encoder.preprocess = Careless(cached.encoder.config)
+    with pytest.raises(UmieError, match="picture.png: changed while it was read"):
+        cached.one(path)
+    assert cached.cache.num_entries == 0
+
+
+def test_a_copy_for_a_data_worker(cache, pictures):
+    cache.put("0123456789", {"features": torch.ones(1, 2), "boxes": torch.ones(1, 4)})
+    copy = pickle.loads(pickle.dumps(FeatureCache(cache.folder, 10**9)))  # noqa: S301 # what a data worker does
+    assert copy.max_bytes == 10**9
+    assert torch.equal(copy.get("0123456789")["features"], torch.ones(1, 2))
+    copy.close()
+
+
+# --- fill
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 8])
+def test_filling_encodes_each_picture_with_its_regions_once(cached, pictures, batch_size):
+    items = [(picture, regions) for picture in pictures for regions in REGIONS]
+    done = []
+    cached.fill(iter(items), batch_size=batch_size, on_item=lambda: done.append(1))
+    assert counts(cached) == (12, 4, 12)  # two of the region lists are the same but for a label
+    assert len(done) == len(items)
+    plain = build()
+    for picture, regions in items:
+        expected = plain.encode([picture], [regions])
+        found = cached.one(picture, regions)
+        assert torch.equal(found["boxes"], expected.boxes[0])
+        torch.testing.assert_close(found["visual_features"], expected.features[0], atol=1e-5, rtol=0)
+    assert cached.calls == 12
+
+
+def test_a_batch_is_bit_for_bit_the_encoders(cached, pictures):
+    cached.fill(zip(pictures[:3], REGIONS, strict=False), batch_size=3)
+    expected = build().encode(pictures[:3], REGIONS[:3])
+    for row, (picture, regions) in enumerate(zip(pictures[:3], REGIONS, strict=False)):
+        found = cached.one(picture, regions)
+        num_slots = 1 + len(regions)
+        assert torch.equal(found["visual_features"], expected.features[row, :num_slots])
+        assert torch.equal(found["boxes"], expected.boxes[row, :num_slots])
+        assert found["visual_mask"].tolist() == [True] * num_slots
+    assert counts(cached) == (3, 3, 3)
+
+
+def test_filling_again_encodes_nothing(cached, pictures):
+    items = list(zip(pictures, REGIONS, strict=True))
+    cached.fill(items[:2])
+    cached.fill(items)
+    cached.fill(items)
+    assert counts(cached) == (4, 2 + 4, 2 + 2)
+
+
+def test_an_interrupted_filling_keeps_what_was_encoded(cached, pictures):
+    def interrupted():
+        yield from zip(pictures[:3], REGIONS, strict=False)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        cached.fill(interrupted(), batch_size=2)
+    assert cached.cache.num_entries == 2
+    assert not list((cached.cache.folder / "writers").glob("*.part"))
+
+
+def test_bad_items_are_told_by_number(cached, tmp_path, pictures):
+    bad = tmp_path / "bad.jpg"
+    bad.write_bytes(b"no picture")
+    items = [(pictures[0], []), (bad, []), (None, []), (pictures[1], [(0, 0, 2, 1)]), (bad, []), (pictures[1], [])]
+    for batch_size in (1, 2, 8):
+        errors, done = {}, []
+        cached.fill(items, batch_size=batch_size, on_item=partial(done.append, 1), on_error=errors.__setitem__)
+        assert sorted(errors) == [1, 3, 4]
+        assert "bad.jpg: not a readable picture" in str(errors[1])
+        assert "not inside the picture" in str(errors[3])
+        assert len(done) == len(items)
+    assert (cached.calls, cached.cache.num_entries) == (2, 2)
+    with pytest.raises(UmieError, match="bad.jpg"):
+        cached.fill(items[:2])
+    with pytest.raises(UmieError, match="batch_size is 0"):
+        cached.fill(items, batch_size=0)
+
+
+def test_a_filling_that_cannot_store_encodes_one_batch_and_checks_the_rest(tmp_path, pictures):
+    bad = tmp_path / "bad.jpg"
+    bad.write_bytes(b"no picture")
+    events, errors, done = [], {}, []
+    with FeatureCache(tmp_path / "cache", max_bytes=1, on_event=events.append) as cache:
+        cached = CachedEncoder(build(), cache)
+        items = [*zip(pictures, REGIONS, strict=True), (bad, [])]
+        cached.fill(items, batch_size=2, on_item=lambda: done.append(1), on_error=errors.__setitem__)
+        assert cached.calls == 2
+        assert list(errors) == [4]
+        assert len(done) == 5
+        assert torch.equal(cached.one(pictures[3])["visual_features"], build().encode(pictures[3:]).features[0])
+    assert len(events) == 1
+
+
+def test_resnet_through_the_cache(cache, noise):
+    """A real tower: the cached features are the batch's, bit for bit, in its dtype; options that do not matter hit."""
+    options = {"mode": "align", "short_side": 64, "precision": "bfloat16"}
+    cached = CachedEncoder(build("resnet101_roi", **options), cache)
+    pictures = [noise(120, 80), noise(50, 90, 1)]
+    cached.fill(zip(pictures, REGIONS, strict=False), batch_size=2)
+    with torch.no_grad():
+        expected = cached.encoder.encode(pictures, REGIONS[:2]).features
+    assert expected.dtype == torch.bfloat16
+    again = CachedEncoder(build("resnet101_roi", **options, channels_last=False, max_regions=5), cache)
+    for row, (picture, regions) in enumerate(zip(pictures, REGIONS, strict=False)):
+        found = again.one(picture, regions)["visual_features"]
+        assert torch.equal(found, expected[row, : 1 + len(regions)])
+    assert (again.calls, cache.stats.hits) == (0, 2)
+
+
+def test_real_pictures_are_encoded_once(cached):
+    """Real files, two of which are PNGs called .jpg: the second reading comes from the cache, the same bit for bit."""
+    if not DATA.exists():
+        pytest.skip("needs ../shared/data, real pictures")
+    files = sorted(path for path in DATA.rglob("*") if path.suffix in (".jpg", ".png"))[:30]
+    assert files
+    first = [cached.one(path, [LEFT]) for path in files]
+    num_different = len({path.read_bytes() for path in files})
+    assert cached.calls == num_different
+    assert all(same(cached.one(path, [LEFT]), found) for path, found in zip(files, first, strict=True))
+    assert cached.calls == num_different

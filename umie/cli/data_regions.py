@@ -5,17 +5,19 @@ from __future__ import annotations
 import io
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from umie.cli.console import out
-from umie.cli.data_options import Format, Images, MappingFile, counting, tell
-from umie.errors import UmieError, shown
+from umie.cli.console import err, out
+from umie.cli.data_options import Format, Images, MappingFile, Regions, tell
+from umie.errors import UmieError
 
 if TYPE_CHECKING:
+    from umie.audit.source import Source
     from umie.encoders.regions import Proposer
     from umie.records import Record
 
@@ -34,10 +36,11 @@ def regions(
     proposer: Annotated[str, typer.Option("--proposer", "-p", help="faster_rcnn, file, grid, grounding, or a plugin.")],
     option: Annotated[
         list[str] | None,
-        typer.Option("--option", metavar="KEY=VALUE", help="An option of the proposer, e.g. top=10; may be repeated."),
+        typer.Option("--option", help="Option of the proposer, NAME=VALUE, e.g. top=10; repeat for more."),
     ] = None,
     format_name: Format = "jsonl",
     images: Images = None,
+    regions: Regions = None,
     mapping: MappingFile = None,
     missing_pictures: Annotated[
         MissingPictures,
@@ -62,12 +65,11 @@ def regions(
 
     if output.exists() and input_file.exists() and output.samefile(input_file):
         raise UmieError(f"{output}: is the input itself: give --output another name")
-    source = Source(input_file, format_name, images, mapping=mapping)
+    source = Source(input_file, format_name, images, regions, mapping)
     source.check()
-    options = _options(option or [])
-    part = _built(proposer, options)
+    part = _built(proposer, option or [])
     counts: Counter[str] = Counter()
-    with counting(f"regions of {input_file.name}") as count:
+    with _progress(f"regions of {input_file.name}", _total(source)) as count:
         records = _filled(source.records(), part, missing_pictures, counts, count)
         if draw is not None:
             records = _drawn(records, draw, draw_number, counts)
@@ -77,28 +79,40 @@ def regions(
     out.print(f"Written: {output}", highlight=False, markup=False, soft_wrap=True)
 
 
-def _options(given: list[str]) -> dict[str, Any]:
-    import yaml
-
-    options: dict[str, Any] = {}
-    for item in given:
-        key, sign, value = item.partition("=")
-        if not sign or not key:
-            raise UmieError(f"--option {shown(item)}: give KEY=VALUE, e.g. top=10")
-        if key in options:
-            raise UmieError(f"--option {key} is given twice: give it once")
-        try:
-            options[key] = yaml.safe_load(value)
-        except (yaml.YAMLError, ValueError) as error:
-            raise UmieError(f"--option {shown(item)}: the value cannot be read as YAML; quote it") from error
-    return options
+def _total(source: Source) -> int:
+    """Return the number of records with a picture; raise UmieError if there is none."""
+    total = sum(record.image is not None for record in source.records())
+    if not total:
+        raise UmieError(
+            f"{source.path}: no record names a picture; formats other than JSONL need --images, the pictures' folder"
+        )
+    return total
 
 
-def _built(name: str, options: dict[str, Any]) -> Proposer:
+@contextmanager
+def _progress(what: str, total: int) -> Iterator[Callable[[], None]]:
+    """Show on standard error, where it is a terminal, how many pictures went by; gives what counts one."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
+        bar = progress.add_task(what, total=total)
+        yield lambda: progress.advance(bar)
+
+
+def _built(name: str, given: list[str]) -> Proposer:
+    import torch
+
+    from umie.cli.part_options import part_options
     from umie.encoders.regions import registry
 
+    options = part_options(given)
     registry.check(name, options)
-    return registry.build(name, **options)
+    torch.manual_seed(0)  # random weights, which serve tries only, shall be the same every time
+    part = registry.build(name, **options)
+    if getattr(part.config, "weights", "") is None:
+        tell(f"the weights of {name} are random: name some with --option weights=...", style="yellow")
+    return part
 
 
 def _filled(
@@ -129,7 +143,8 @@ def _filled(
         counts["pictures"] += filled.image is not None
         counts["proposals"] += max(0, len(filled.regions) - len(current[0].regions))
         counts["cut"] += max(0, len(current[0].regions) - len(filled.regions))
-        count()
+        if filled.image is not None:
+            count()
         failed = False
         if not left_out:
             yield filled

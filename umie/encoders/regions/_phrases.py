@@ -102,7 +102,10 @@ def _is_name(word: str) -> bool:
 
 def _parted(run: list[str], starts_sentence: bool) -> Iterator[list[str]]:
     """Yield the phrases of a run: names apart from the words around them, none longer than MAX_WORDS."""
-    in_name = [_is_name(word) or word == "&" or word.lower() in _LINKS | _ARTICLES for word in run]
+    in_name = [_is_name(word) or word.lower() in _LINKS | _ARTICLES for word in run]
+    for index, word in enumerate(run):
+        if word[0].isdigit():  # a number goes with the word before it, or the one behind: Euro 2016, 5th Avenue
+            in_name[index] = in_name[index - 1] if index else in_name[1:2] == [True]
     if starts_sentence and in_name[1:2] == [False]:
         in_name[0] = False  # the first word of a sentence is capitalised whatever it is
     for _, group in groupby(zip(in_name, run, strict=True), key=lambda pair: pair[0]):

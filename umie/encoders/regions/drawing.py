@@ -28,8 +28,7 @@ def draw_regions(image: Image.Image, regions: Sequence[Region]) -> Image.Image:
     for index in reversed(range(len(regions))):  # the first on top
         region, colour = regions[index], COLOURS[index % len(COLOURS)]
         x1, y1, x2, y2 = (round(edge * side) for edge, side in zip(region.box, drawn.size * 2, strict=True))
-        right, bottom = max(x1, min(x2, drawn.width - 1)), max(y1, min(y2, drawn.height - 1))
-        draw.rectangle((x1, y1, right, bottom), outline=colour, width=width)
+        draw.rectangle((x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)), outline=colour, width=width)
         text = f"O{index + 1}" + (f" {region.label}" if region.label else "")
         place = (x1 + width, y1 + width)
         draw.rectangle(draw.textbbox(place, text, font=font), fill=colour)

@@ -95,7 +95,9 @@ class GroundingProposer(PixelProposer):
             given = noun_phrases(text, self.config.max_phrases) if given is None else given(text)
             _check_phrases(given)
         stripped = (" ".join(phrase.split()) for phrase in given)
-        return list(dict.fromkeys(phrase for phrase in stripped if phrase))[: self.config.max_phrases]
+        return list(dict.fromkeys(phrase for phrase in stripped if any(map(str.isalnum, phrase))))[
+            : self.config.max_phrases
+        ]
 
     def _candidates(self, image: Image.Image, text: str | None) -> Candidates:
         phrases = self.phrases(text)
@@ -145,23 +147,22 @@ def _by_phrase(model: Any, processor: Any, image: Image.Image, phrases: Sequence
 
 def _by_token(model: Any, processor: Any, image: Image.Image, phrases: Sequence[str]) -> Candidates:
     """Return what a detector finds that scores each box for each token of "a cat. a red bus.": Grounding DINO."""
-    phrases = [" ".join(phrase.replace(".", " ").split()) for phrase in phrases]  # points part the phrases
+    # points part the phrases, so that there may be none inside
+    texts = [" ".join(phrase.replace(".", " ").split()) for phrase in phrases]
     inputs = processor(
-        images=image,
-        text=[[phrase for phrase in phrases if phrase]],
-        return_tensors="pt",
-        truncation=True,
-        max_length=model.config.max_text_len,
+        images=image, text=[texts], return_tensors="pt", truncation=True, max_length=model.config.max_text_len
     ).to(model.device)
-    output = model(**inputs)
     spans = _spans(inputs["input_ids"][0].tolist(), processor.tokenizer)
+    whole = [(phrase, span) for phrase, span in zip(phrases, spans, strict=False) if span]  # what was not cut off
+    if not whole:
+        return Candidates()
+    output = model(**inputs)
     probabilities = output.logits[0].sigmoid()  # [queries, tokens]
-    scores: Tensor = torch.stack([probabilities[:, span].amax(1) for span in spans], 1)  # [queries, phrases]
+    scores: Tensor = torch.stack([probabilities[:, span].amax(1) for _, span in whole], 1)  # [queries, phrases]
     best, which = scores.max(1)
     centre, size = output.pred_boxes[0].chunk(2, 1)
     boxes = torch.cat([centre - size / 2, centre + size / 2], 1)
-    named = [phrase for phrase in phrases if phrase]
-    return Candidates(boxes.cpu(), best.cpu(), [named[index] for index in which.tolist()])
+    return Candidates(boxes.cpu(), best.cpu(), [whole[index][0] for index in which.tolist()])
 
 
 def _spans(tokens: Sequence[int], tokenizer: Any) -> list[list[int]]:
@@ -173,7 +174,7 @@ def _spans(tokens: Sequence[int], tokenizer: Any) -> list[list[int]]:
             spans.append([])
         elif token not in tokenizer.all_special_ids or token == tokenizer.unk_token_id:
             spans[-1].append(position)
-    return [span for span in spans if span]
+    return spans
 
 
 def _check_phrases(phrases: object) -> None:

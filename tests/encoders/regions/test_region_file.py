@@ -1,0 +1,187 @@
+"""The proposer `file`: Pascal-VOC, JSON, and the regions of the records themselves."""
+
+import json
+import os
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from umie.encoders.pictures import TURNS
+from umie.encoders.regions import Proposal, registry
+from umie.errors import UmieError
+from umie.records import Record, Region
+
+LEFT, RIGHT = (0.0, 0.0, 0.5, 1.0), (0.5, 0.0, 1.0, 1.0)
+VOC = """<annotation><size><width>200</width><height>100</height></size>{}</annotation>"""
+OBJECT = (
+    """<object><name>{}</name><bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax></bndbox></object>"""
+)
+
+
+def write(tmp_path, content, name="boxes.json"):
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return str(path)
+
+
+# --- Pascal-VOC --------------------------------------------------------------------------------------------------
+
+
+def test_voc_by_the_name_of_the_picture(tmp_path, picture, record, error):
+    write(tmp_path, VOC.format(OBJECT.format("Ann", 100, 0, 200, 100) + OBJECT.format("", 0, 0, 100, 100)), "xml/1.xml")
+    proposer = registry.build("file", path=str(tmp_path / "xml"))
+    expected = [Proposal(LEFT, 1.0), Proposal(RIGHT, 1.0, "Ann")]
+    with Image.open(picture) as opened:
+        assert proposer.propose([picture, "elsewhere/1.png", opened]) == [expected] * 3
+    assert proposer.counts == {}
+    assert proposer.propose(["2.jpg"]) == [[]]
+    assert proposer.counts == {"pictures without annotation": 1}
+    assert "a picture in memory has no name" in error(proposer.propose, [Image.new("RGB", (2, 2))])
+    (filled,) = proposer.fill([record(Region(LEFT, "own"))])
+    assert filled.regions == (Region(LEFT, "own"), Region(RIGHT, "Ann"))
+
+
+def test_a_bad_voc_file_is_named(tmp_path, picture, error):
+    path = write(tmp_path, VOC.format(OBJECT.format("Ann", 100, 0, 50, 100)), "xml/1.xml")
+    proposer = registry.build("file", path=str(tmp_path / "xml"))
+    assert error(proposer.propose, [picture]).startswith(f"{path}: object 1: box [100.0, 0.0, 50.0, 100.0] has no area")
+
+
+@pytest.mark.parametrize("ending", ["xml", "json"])
+def test_annotation_that_a_link_leads_out_of_the_folder(tmp_path, picture, ending, error):
+    write(tmp_path, VOC.format("") if ending == "xml" else "[]", f"outside.{ending}")
+    (tmp_path / "inside").mkdir()
+    (tmp_path / "inside" / f"1.{ending}").symlink_to(tmp_path / f"outside.{ending}")
+    form = {"format": "json", "boxes": "relative"} if ending == "json" else {}
+    proposer = registry.build("file", path=str(tmp_path / "inside"), **form)
+    assert "leaves the folder" in error(proposer.propose, [picture])
+    assert proposer.propose([f"{os.sep}tmp/../x/..{os.sep}.."]) == [[]]  # only the name counts, which is none here
+
+
+# --- JSON -------------------------------------------------------------------------------------------------
+
+BOXES = [{"box": [100, 0, 200, 100], "label": "dog", "score": 0.25}, {"box": [0, 0, 100, 100], "score": 0.75}]
+FOUND = [Proposal(LEFT, 0.75), Proposal(RIGHT, 0.25, "dog")]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"1.jpg": BOXES},
+        {"1": BOXES},
+        {"1.jpg": {"regions": BOXES}},
+        {"1.jpg": {"regions": BOXES, "width": 200, "height": 100.0}, "2": 5},
+    ],
+)
+def test_one_json_file_for_all(tmp_path, picture, content):
+    path = write(tmp_path, content)
+    assert registry.build("file", path=path, boxes="absolute").propose([picture, "3.jpg"]) == [FOUND, []]
+
+
+def test_a_json_file_for_each_picture(tmp_path, picture):
+    write(tmp_path, BOXES, "folder/1.json")
+    proposer = registry.build("file", path=str(tmp_path / "folder"), format="json", boxes="absolute")
+    assert proposer.propose([picture, "3.jpg"]) == [FOUND, []]
+
+
+def test_relative_boxes_need_no_picture(tmp_path):
+    path = write(tmp_path, {"1.jpg": [{"box": [0, 0, 0.5, 1]}]})
+    proposer = registry.build("file", path=path, boxes="relative")
+    assert proposer.propose(["absent/1.jpg"]) == [[Proposal(LEFT, 1.0)]]
+
+
+def test_boxes_in_pixels_are_of_the_picture_as_displayed(tmp_path, noise):
+    path = tmp_path / "1.jpg"
+    exif = Image.Exif()
+    exif[0x0112] = next(number for number, turn in TURNS.items() if turn is Image.Transpose.ROTATE_270)
+    noise(200, 100).save(path, exif=exif)
+    boxes = write(tmp_path, {"1.jpg": [{"box": [0, 0, 50, 200]}]})
+    assert registry.build("file", path=boxes, boxes="absolute").propose([path])[0][0].box == LEFT
+
+
+def test_boxes_that_make_no_sense_are_dropped_and_counted(tmp_path):
+    bad = [[float("nan"), 0, 1, 1], [0.5, 0, 0.4, 1], [0, 0, 0, 1], [1.0, 0, 1.005, 1]]
+    path = write(tmp_path, {"1": [{"box": box} for box in [*bad, [-0.005, 0, 0.5, 1]]]})
+    proposer = registry.build("file", path=path, boxes="relative")
+    assert [item.box for item in proposer.propose(["1.jpg"])[0]] == [LEFT]
+    assert proposer.counts == {"boxes not finite": 1, "boxes without area": 2, "boxes outside the picture": 1}
+
+
+@pytest.mark.parametrize(
+    ("unit", "content", "message"),
+    [
+        (
+            "relative",
+            {"1": [{"box": [0, 0, 100, 50]}]},
+            "region 1: box [0, 0, 100, 50] leaves the picture (0..1): mend",
+        ),
+        ("absolute", {"1": [{"box": [0, 0, 203, 50]}]}, "region 1: box [0, 0, 203, 50] leaves the picture (200 x 100"),
+        ("absolute", {"1": [{"box": [0, 0, 0.5, 1]}]}, "no edge lies beyond 1 pixel: the boxes seem to be relative"),
+        ("absolute", {"1": [{"box": [0, 0, 9]}]}, "box is [0, 0, 9]: expected [x1, y1, x2, y2]"),
+        ("absolute", {"1": [{"box": [0, 0, 9, "9"]}]}, "box is '9': expected a number"),
+        ("absolute", {"1": [{"box": [0, 0, 9, 10**400]}]}, "too large a number"),
+        ("absolute", {"1": [{"bbox": [0, 0, 9, 9]}]}, "Unknown region key 'bbox'. Did you mean 'box'?"),
+        ("absolute", {"1": [{"box": [0, 0, 9, 9], "label": 3}]}, "label is 3: give a string"),
+        ("absolute", {"1": [{"box": [0, 0, 9, 9], "score": "x"}]}, "score is 'x': expected a number"),
+        ("absolute", {"1": [5]}, "region is 5: expected a JSON object"),
+        ("absolute", {"1": 5}, "regions is 5: expected a list of regions"),
+        ("absolute", {"1": {"boxes": []}}, "Unknown picture key 'boxes'"),
+        ("absolute", {"1": {"regions": [], "width": 3}}, "height is None: expected a number"),
+        ("absolute", {"1": {"regions": [], "width": 0, "height": 3}}, "width is 0.0: give the picture's size"),
+        ("absolute", [], "is []: expected a JSON object, regions by the picture's file name"),
+        ("absolute", "{", "not valid JSON"),
+        ("absolute", '{"1": [], "1": []}', "the key '1' stands twice in one object"),
+        ("absolute", "[" * 100_000, "not valid JSON"),
+    ],
+)
+def test_json_of_another_layout_is_named(tmp_path, picture, unit, content, message, error):
+    path = write(tmp_path, content)
+    proposer = registry.build("file", path=path, boxes=unit)
+    found = error(proposer.propose, [picture])
+    assert found.startswith(f"{path}: ")
+    assert message in found
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.sampled_from(["box", "regions", "width"]), inner),
+    max_leaves=12,
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(values | st.lists(st.fixed_dictionaries({"box": st.lists(st.floats(-1, 2), min_size=4, max_size=4)})))
+def test_any_json_gives_regions_or_one_error(tmp_path, value):
+    proposer = registry.build("file", path=write(tmp_path, {"1": value}), boxes="relative")
+    try:
+        (found,) = proposer.propose(["1.jpg"])
+    except UmieError as caught:
+        assert "\n" not in str(caught)
+    else:
+        assert all(Region(item.box) for item in found)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"path": "absent"}, "path is 'absent': give an existing folder"),
+        ({"path": ".", "format": "xml"}, "format is 'xml': give one of voc, json"),
+        ({"path": ".", "format": "json"}, "boxes is None: JSON does not tell, so give 'absolute' (pixels) or"),
+        ({"path": ".", "boxes": "pixels"}, "boxes is 'pixels': give one of absolute, relative"),
+        ({"path": 3}, "path is 3: give a string"),
+    ],
+)
+def test_options_of_file(options, message, error):
+    assert message in error(registry.build, "file", **options)
+
+
+def test_regions_of_the_records_themselves(picture, record, error):
+    proposer = registry.build("file", top=2)
+    own = [Region((0.0, 0.0, (index + 1) / 10, 1.0)) for index in range(6)]
+    given = [record(*own, name="absent.jpg"), record(), Record("no picture")]
+    assert [item.regions for item in proposer.fill(given)] == [tuple(own[:2]), (), ()]
+    assert proposer.counts == {}
+    assert "give path, or records to fill" in error(proposer.propose, [picture])

@@ -1,0 +1,110 @@
+"""What all proposers share, shown on `grid`: options, propose, fill."""
+
+import dataclasses
+
+import pytest
+
+from umie.encoders.regions import Proposal, registry
+from umie.records import Argument, Event, Record, Region
+
+WHOLE = (0.0, 0.0, 1.0, 1.0)
+
+
+def test_registry(error):
+    assert registry.names() == ["faster_rcnn", "file", "grid", "grounding"]
+    assert error(registry.build, "grit").startswith("Unknown region proposer 'grit'. Did you mean 'grid'?")
+    message = error(registry.build, "grid", tops=3)
+    assert message.startswith("Unknown option of region proposer 'grid': 'tops'. Did you mean 'top'?")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"top": 0}, "top is 0: give 1 or more, a whole number"),
+        ({"top": 2.5}, "top is 2.5: give 1 or more"),
+        ({"nms": 1.5}, "nms is 1.5: give 0 <= nms <= 1"),
+        ({"min_score": "x"}, "min_score is 'x': give 0 <= min_score <= 1"),
+        ({"scales": 3}, "scales is 3: give a list of cells a side"),
+        ({"scales": []}, "scales is []: give a list"),
+        ({"scales": [2, 0]}, "scales is 0: give 1 or more"),
+        ({"scales": [33]}, "scales holds 33: give 32"),
+    ],
+)
+def test_values_that_are_not_allowed(options, message, error):
+    assert message in error(registry.build, "grid", **options)
+
+
+def test_the_grid_covers_the_picture_from_coarse_to_fine(picture):
+    grid = registry.build("grid")
+    (cells,) = grid.propose([picture])
+    assert len(cells) == 4 + 9 + 16
+    assert [cell.score for cell in cells] == [1 / 2] * 4 + [1 / 3] * 9 + [1 / 4] * 16
+    quarters = [(x / 2, y / 2, (x + 1) / 2, (y + 1) / 2) for y in range(2) for x in range(2)]
+    assert [cell.box for cell in cells[:4]] == quarters
+    for start, end in ((0, 4), (4, 13), (13, 29)):
+        boxes = [cell.box for cell in cells[start:end]]
+        assert sum((x2 - x1) * (y2 - y1) for x1, y1, x2, y2 in boxes) == pytest.approx(1)
+    assert registry.build("grid", scales=[4, 3, 2, 2]).propose([picture]) == [cells]
+    assert registry.build("grid", top=5).propose([picture]) == [cells[:5]]
+
+
+def test_propose_gives_a_list_for_each_picture(picture, noise, error):
+    grid = registry.build("grid", scales=[1])
+    assert grid.propose([picture, str(picture), noise(5, 5)]) == [[Proposal(WHOLE, 1.0)]] * 3
+    assert grid.propose([]) == []
+    assert "1 texts for 2 pictures" in error(grid.propose, [picture, picture], ["a"])
+    assert "nowhere.jpg: no such picture" in error(grid.propose, [picture, "nowhere.jpg"])
+
+
+def test_fill_keeps_own_regions_and_their_indices(record):
+    own = (Region((0.5, 0.5, 1.0, 1.0), "dog"), Region((0.0, 0.0, 0.1, 0.1)))
+    events = (Event("attack", arguments=(Argument("target", region=1),)),)
+    given = record(*own, events=events, id="7")
+    (filled,) = registry.build("grid", scales=[2], top=4).fill([given])
+    quarters = [(0.0, 0.0, 0.5, 0.5), (0.5, 0.0, 1.0, 0.5)]
+    assert filled == dataclasses.replace(given, regions=(*own, *map(Region, quarters)))
+    # its own lower right quarter is not proposed again, and there are 4 in all
+    assert len(next(iter(registry.build("grid", scales=[2]).fill([given]))).regions) == 2 + 3
+
+
+def test_own_regions_beyond_top_are_cut_but_not_those_that_an_argument_names(record):
+    own = [Region((0.0, 0.0, (index + 1) / 10, 1.0)) for index in range(6)]
+    events = (Event("attack", arguments=(Argument("target", region=4),)),)
+    grid = registry.build("grid", top=3)
+    assert [len(item.regions) for item in grid.fill([record(*own)])] == [3]
+    assert [item.regions for item in grid.fill([record(*own, events=events)])] == [tuple(own[:5])]
+
+
+def test_fill_streams_and_passes_by_what_has_no_picture(noise):
+    grid = registry.build("grid", scales=[1])
+    taken = []
+
+    def records():
+        for number in range(3):
+            taken.append(number)
+            yield Record("a text", image=noise(9, 9) if number else None)
+
+    filled = grid.fill(records())
+    assert next(filled).regions == ()
+    assert taken == [0]
+    assert [len(item.regions) for item in filled] == [1, 1]
+
+
+def test_fill_hands_errors_on_and_goes_on(picture, record, error):
+    (picture.parent / "bad.jpg").write_bytes(b"")
+    outside = picture.parent.parent / "outside.jpg"
+    outside.write_bytes(picture.read_bytes())
+    (picture.parent / "link.jpg").symlink_to(outside)
+    names = ["1.jpg", "bad.jpg", "absent.jpg", "../outside.jpg", "link.jpg", "1.jpg"]
+    records = [record(name=name, id=f"id{index}") for index, name in enumerate(names)]
+    errors = []
+    grid = registry.build("grid", scales=[1])
+    filled = list(grid.fill(records, errors.append))
+    assert [len(item.regions) for item in filled] == [1, 0, 0, 0, 0, 1]
+    assert [filled[index] for index in (1, 2, 3, 4)] == records[1:5]
+    messages = [str(item) for item in errors]
+    assert [message.split(":")[0] for message in messages] == [f"record id{index}" for index in (1, 2, 3, 4)]
+    assert ["not a readable" in messages[0], "no such picture" in messages[1]] == [True, True]
+    assert all("leaves the image folder" in message for message in messages[2:])
+    assert error(grid.fill, records).startswith("record id1: ")
+    assert error(grid.fill, [dataclasses.replace(records[1], id=None)]).startswith("record 1: ")

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.lib import format as npy
 
 from umie.encoders._feature_files import Array, Entry, check_bytes, readable
@@ -90,8 +89,7 @@ class TensorEntry(Entry):
     def array(self, name: str) -> Array:
         """Return a tensor; one in bfloat16, which numpy does not know, in float32."""
         with readable(f"a tensor {name} of a .safetensors file"):
-            with torch.device("cpu"):  # a model may be under construction without memory
-                tensor = self._handle.get_tensor(self._prefix + name)
+            tensor = self._handle.get_tensor(self._prefix + name)
             check_bytes(name, tensor.shape, tensor.element_size())
             array: Array = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
             return array

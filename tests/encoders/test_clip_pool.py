@@ -175,16 +175,21 @@ def test_a_region_around_the_picture_is_the_picture_where_the_tower_averages(enc
 
 
 def test_a_region_is_the_pooled_patches_as_the_token_is_taken(encoders, pictures):
-    """Where the class token stands for the picture, its own tower's end is written out: normalised, projected."""
-    encoder = encoders["umie-pool-token"]
-    tower, kept = encoder.tower, []
-    handle = tower.transformer.resblocks[-1].register_forward_hook(lambda module, inputs, output: kept.append(output))
-    found = encoder.encode(pictures[:1], [[(0.0, 0.0, 1.0, 1.0)]]).features[0]
-    handle.remove()
-    (tokens,) = kept
-    mean = tokens[0, 1:].mean(0)
-    close(found[0], (tower.ln_post(tokens[0, 0]) @ tower.proj).detach())
-    close(found[1], (tower.ln_post(mean) @ tower.proj).detach())
+    """Where the class token stands for the picture, the tower's end is written out: normalised, projected."""
+    ends = {
+        "umie-pool-token": lambda tower, token: tower.ln_post(token) @ tower.proj,
+        "umie-pool-timm-token": lambda tower, token: tower.head(tower.trunk.norm(token)),
+        "umie-pool-eva": lambda tower, token: tower.trunk.head(tower.trunk.norm(token)),
+    }
+    for model, end in ends.items():
+        encoder, kept = encoders[model], []
+        blocks = encoder.tower.transformer.resblocks if model == "umie-pool-token" else encoder.tower.trunk.blocks
+        handle = blocks[-1].register_forward_hook(lambda module, inputs, output, kept=kept: kept.append(output))
+        found = encoder.encode(pictures[:1], [[WHOLE]]).features[0]
+        handle.remove()
+        ((tokens,),) = kept
+        close(found[0], end(encoder.tower, tokens[0]).detach())
+        close(found[1], end(encoder.tower, tokens[1:].mean(0)).detach())
 
 
 def test_a_region_of_a_resnet_is_its_attention_pool_over_equal_cells(encoders):
@@ -192,8 +197,32 @@ def test_a_region_of_a_resnet_is_its_attention_pool_over_equal_cells(encoders):
     cells, place = torch.randn(3, 512), torch.randn(512)
     pool = parts.tower.attnpool
     with torch.no_grad():
-        expected = functional_call(pool, {"positional_embedding": place.expand(7, -1)}, (spread(cells, 2, 3),))
+        spread = cells[:, :, None, None].expand(-1, -1, 2, 3)
+        expected = functional_call(pool, {"positional_embedding": place.expand(7, -1)}, (spread,))
         close(parts.head(cells + place), expected)
+
+
+def test_a_region_around_the_picture_is_the_picture_where_a_resnet_attends_evenly(encoders, noise):
+    encoder = copy.deepcopy(encoders["umie-pool-resnet"])
+    pool = encoder.tower.attnpool
+    with torch.no_grad():
+        pool.q_proj.weight.zero_()
+        pool.q_proj.bias.zero_()
+        pool.positional_embedding[0] = pool.positional_embedding[1:].mean(0)
+    whole, region = encoder.encode([noise(70, 70)], [[WHOLE]]).features[0]
+    close(region, whole)
+
+
+def test_positions_of_a_resnet_stand_at_their_cells(encoders, noise):
+    """Where the map is empty, a region is nothing but the positions of its cells."""
+    encoder = copy.deepcopy(encoders["umie-pool-resnet"])
+    pool = encoder.tower.attnpool
+    with torch.no_grad():
+        for parameter in encoder.tower.layer4.parameters():
+            parameter.zero_()
+        corners = [(0.2, 0.2, 0.25, 0.25), (0.75, 0.2, 0.8, 0.25), (0.2, 0.75, 0.25, 0.8), (0.75, 0.75, 0.8, 0.8)]
+        found = encoder.encode([noise(70, 70)], [corners]).features[0, 1:]
+        close(found, pool.c_proj(pool.v_proj(pool.positional_embedding[1:])))
 
 
 def test_a_region_of_coca_is_its_attention_pool_over_equal_cells(encoders):
@@ -211,10 +240,6 @@ def test_one_cell_is_the_whole_picture_for_a_latent_attention(encoders, noise):
     assert encoder.preprocess([noise(80, 80)])["pixels"].shape == (1, 3, 16, 16)
     whole, region = encoder.encode([noise(80, 80)], [[CORNER]]).features[0]
     close(region, whole)
-
-
-def spread(cells, height, width):
-    return cells[:, :, None, None].expand(-1, -1, height, width)
 
 
 @models

@@ -32,7 +32,6 @@ from umie.records import Box
 Mode = Literal["crop", "pool"]
 
 MAX_ASPECT = 4  # pool: a longer picture is squeezed to this, so that no picture's map grows without bound
-IMAGES = 8  # pool: pictures of one size in one pass
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,8 +189,9 @@ class ClipEncoder(TowerEncoder):
             return self.run_real(inputs["crops"], mask)
         slots = [inputs["pixels"].new_zeros(mask.shape[1], self.feature_dim, dtype=self._dtype)] * len(mask)
         for (height, width), rows in _by_size(inputs["image_size"], mask).items():
-            for start in range(0, len(rows), IMAGES):
-                chunk = rows[start : start + IMAGES]
+            at_once = self.num_at_once(height, width)
+            for start in range(0, len(rows), at_once):
+                chunk = rows[start : start + at_once]
                 found = self._pooled(inputs["pixels"][chunk, :, :height, :width], inputs["boxes"][chunk])
                 for row, features in zip(chunk, found, strict=True):
                     slots[row] = features

@@ -2,6 +2,7 @@
 
 import itertools
 import pickle
+import random
 from functools import partial
 from pathlib import Path
 
@@ -384,6 +385,31 @@ def test_resnet_through_the_cache(cache, noise):
         found = again.one(picture, regions)["visual_features"]
         assert torch.equal(found, expected[row, : 1 + len(regions)])
     assert (again.calls, cache.stats.hits) == (0, 2)
+
+
+def test_damaged_pictures_leave_nothing_wrong_behind(cached, tmp_path, noise):
+    """Bytes flipped anywhere in a JPEG: what still decodes is cached as it decodes, the rest not at all."""
+    plain, draw = build(), random.Random(0)
+    path = tmp_path / "picture.jpg"
+    noise(90, 70).save(path, quality=90)
+    whole = path.read_bytes()
+    num_decoded = 0
+    for _ in range(120):
+        spoilt = bytearray(whole)
+        for _ in range(draw.choice((1, 3, 30))):
+            spoilt[draw.randrange(len(spoilt))] = draw.randrange(256)
+        path.write_bytes(spoilt[: draw.choice((len(spoilt), len(spoilt), draw.randrange(len(spoilt))))])
+        try:
+            expected = plain.encode([path], [[LEFT]]).features[0]
+        except UmieError:
+            with pytest.raises(UmieError, match="picture.jpg"):
+                cached.one(path, [LEFT])
+        else:
+            num_decoded += 1
+            assert torch.equal(cached.one(path, [LEFT])["visual_features"], expected)
+            assert torch.equal(cached.one(path, [LEFT])["visual_features"], expected)
+    assert 0 < num_decoded < 120
+    assert cached.cache.num_entries == cached.calls <= num_decoded
 
 
 def test_real_pictures_are_encoded_once(cached):

@@ -16,7 +16,16 @@ FILE = "index.sqlite"
 VERSION = 1
 FLUSH_AFTER = 1000  # hits whose last use is not yet written; a killed process loses them, which only blurs the order
 WAIT = 60.0  # seconds for another process's transaction
-_BROKEN = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+# what the statements below, which do not change, can only meet in a damaged file
+_BROKEN = (
+    sqlite3.SQLITE_ERROR,
+    sqlite3.SQLITE_CORRUPT,
+    sqlite3.SQLITE_TOOBIG,
+    sqlite3.SQLITE_CONSTRAINT,
+    sqlite3.SQLITE_MISMATCH,
+    sqlite3.SQLITE_FORMAT,
+    sqlite3.SQLITE_NOTADB,
+)
 _NOT_TEXT = "its text is not UTF-8"  # sqlite's messages quote a damaged schema
 _INHERITED: list[sqlite3.Connection] = []  # of a fork's parent: neither to be used nor to be closed in the child
 
@@ -135,7 +144,7 @@ class Index:
 
     def mended(self, error: sqlite3.Error) -> bool:
         """Remove an index that the error says is damaged, to be made anew; return whether to try again."""
-        if not _is_broken(error):
+        if not _is_broken(error, self.folder):
             return False
         with self._lock:
             self._drop_connection()
@@ -188,7 +197,7 @@ class Index:
             try:
                 return self._connect()
             except sqlite3.Error as error:
-                if not _is_broken(error):
+                if not _is_broken(error, self.folder):
                     raise
                 self._remove(error)
                 return self._connect()
@@ -236,12 +245,11 @@ class _WrongIndexError(sqlite3.DatabaseError):
     """What sqlite reads without complaint is not what was written."""
 
 
-def _is_broken(error: BaseException) -> bool:
-    code = getattr(error, "sqlite_errorcode", None)
-    if isinstance(error, _WrongIndexError) or (code is not None and (code & 0xFF) in _BROKEN):
-        return True
-    # a damaged schema: tables or columns that are not there; damaged text
-    return isinstance(error, sqlite3.OperationalError) and str(error).startswith(("no such", "malformed", "Could not"))
+def _is_broken(error: sqlite3.Error, folder: Path) -> bool:
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_OK) & 0xFF
+    if code == sqlite3.SQLITE_READONLY:  # a damaged header says so, too
+        return os.access(folder / FILE, os.W_OK) and os.access(folder, os.W_OK)
+    return code in _BROKEN or isinstance(error, _WrongIndexError) or str(error).startswith("Could not decode")
 
 
 def _totals(connection: sqlite3.Connection) -> tuple[int, int]:

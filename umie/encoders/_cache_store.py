@@ -289,6 +289,8 @@ class _Events:
         self._told: set[str] = set()
 
     def tell(self, sentence: str) -> None:
+        # the messages of sqlite and safetensors quote what is damaged
+        sentence = "".join(letter if letter.isprintable() else "?" for letter in sentence)
         if self.on_event is None:
             logging.getLogger("umie.cache").warning("%s", sentence)
         else:

@@ -160,6 +160,7 @@ class CachedEncoder:
 
         Every batch is stored before the next is begun: an interruption loses one batch at most. Where a whole
         batch cannot be stored (a full disk), no more is encoded; the remaining pictures are only checked.
+        Processes with one encoder take turns at encoding: they share the work, but not at the same moment.
 
         Args:
             items: pictures with their regions; None for a record without a picture.

@@ -76,7 +76,7 @@ def test_options_are_yaml(run):
         (("-p", "grounding"), "checkpoint is None: give the folder"),
         (("-p", "file", "--option", "path=absent"), "path is 'absent': give an existing folder"),
         (("-p", "grid", "--images", "absent"), "absent: no such folder; give --images"),
-        (("-p", "grid", "--missing-pictures", "never"), "'never' is not one of 'error', 'text_only', 'skip'"),
+        (("-p", "grid", "--missing-pictures", "never"), "Unknown policy for missing pictures 'never'"),
         (("-p", "grid", "--draw-number", "0"), "'--draw-number'"),
         ((), "Missing option '--proposer'"),
     ],
@@ -119,6 +119,15 @@ def test_pictures_that_cannot_be_read(run, tmp_path, policy, kept):
     assert {record.id: len(record.regions) for record in written} == kept
     left_out = ", their records left out: 1" if policy == "skip" else ""
     assert f"records: {len(kept)}; pictures: 2; proposals: 4\npictures that cannot be read: 1{left_out}\n" in out
+
+
+def test_a_picture_that_cannot_be_read_is_told_once(run, tmp_path):
+    records = tmp_path / "many.jsonl"
+    names = ["absent.jpg", "1.jpg", "absent.jpg", "gone.jpg"]
+    records.write_text("".join(json.dumps({"text": "a", "image": name}) + "\n" for name in names))
+    code, out, err, written = run("-p", "grid", "--missing-pictures", "skip", name=records)
+    assert (code, len(written), err.count("\n")) == (0, 1, 2)
+    assert "pictures that cannot be read: 2, their records left out: 3\n" in out
 
 
 def test_nothing_is_written_where_no_picture_can_be_read(run, tmp_path):

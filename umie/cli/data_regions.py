@@ -6,7 +6,6 @@ import io
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,7 +13,7 @@ import typer
 
 from umie.cli.console import err, out
 from umie.cli.data_options import Format, Images, MappingFile, Regions, tell
-from umie.errors import UmieError
+from umie.errors import UmieError, UnknownNameError
 
 if TYPE_CHECKING:
     from umie.audit.source import Source
@@ -22,12 +21,7 @@ if TYPE_CHECKING:
     from umie.records import Record
 
 
-class MissingPictures(StrEnum):
-    """What a picture that cannot be read does, as everywhere in the library."""
-
-    error = "error"
-    text_only = "text_only"
-    skip = "skip"
+POLICIES = ("error", "text_only", "skip")
 
 
 def regions(
@@ -43,9 +37,9 @@ def regions(
     regions: Regions = None,
     mapping: MappingFile = None,
     missing_pictures: Annotated[
-        MissingPictures,
-        typer.Option(help="A picture that cannot be read: ends it; its record stays as it is; its record is left out."),
-    ] = MissingPictures.error,
+        str,
+        typer.Option(help="What a picture does that cannot be read: error ends it; text_only; skip. See above."),
+    ] = "error",
     draw: Annotated[Path | None, typer.Option(help="Folder for pictures with their regions drawn into them.")] = None,
     draw_number: Annotated[int, typer.Option(min=1, help="How many pictures --draw writes, the first ones.")] = 20,
 ) -> None:
@@ -55,11 +49,16 @@ def regions(
     them, best first. Options are those of the proposer's Config: top, nms, min_score for each; weights, model, min_size
     for faster_rcnn; checkpoint, phrases for grounding; scales for grid; path, format, boxes for file.
 
+    The first picture that cannot be read ends it with exit code 2, and nothing is written. With --missing-pictures
+    text_only its record is written as it is, with skip it is left out; each such picture is named on standard error.
+
     Example:
         umie data regions -i train.jsonl -o with_regions.jsonl -p grid --images pictures
         umie data regions -i train.jsonl -o with_regions.jsonl -p faster_rcnn --option weights=COCO_V1 --option top=20
         umie data regions -i train.jsonl -o with_regions.jsonl -p file --option path=xml --draw look
     """
+    if missing_pictures not in POLICIES:
+        raise UnknownNameError("policy for missing pictures", missing_pictures, POLICIES)
     from umie.audit.source import Source
     from umie.records import write_jsonl
 
@@ -118,12 +117,13 @@ def _built(name: str, given: list[str]) -> Proposer:
 def _filled(
     records: Iterator[Record],
     part: Proposer,
-    policy: MissingPictures,
+    policy: str,
     counts: Counter[str],
     count: Callable[[], None],
 ) -> Iterator[Record]:
     """Yield the records with regions, by the policy for pictures that cannot be read."""
     current: list[Record] = []
+    unreadable: set[object] = set()
     failed = False
 
     def watched() -> Iterator[Record]:
@@ -134,11 +134,14 @@ def _filled(
     def on_error(error: UmieError) -> None:
         nonlocal failed
         failed = True
-        counts["unreadable"] += 1
-        tell(f"cannot be read: {' '.join(str(error).split())}")
+        picture = current[0].image
+        if picture not in unreadable:  # a picture is counted once, however many records name it
+            unreadable.add(picture)
+            counts["unreadable"] += 1
+            tell(f"cannot be read: {' '.join(str(error).split())}")
 
-    for filled in part.fill(watched(), None if policy is MissingPictures.error else on_error):
-        left_out = failed and policy is MissingPictures.skip
+    for filled in part.fill(watched(), None if policy == "error" else on_error):
+        left_out = failed and policy == "skip"
         counts["left out" if left_out else "records"] += 1
         counts["pictures"] += filled.image is not None
         counts["proposals"] += max(0, len(filled.regions) - len(current[0].regions))

@@ -108,3 +108,28 @@ def test_fill_hands_errors_on_and_goes_on(picture, record, error):
     assert all("leaves the image folder" in message for message in messages[2:])
     assert error(grid.fill, records).startswith("record id1: ")
     assert error(grid.fill, [dataclasses.replace(records[1], id=None)]).startswith("record 1: ")
+
+
+@pytest.mark.parametrize("reads_text", [False, True])
+def test_a_picture_of_several_records_is_looked_at_once(record, monkeypatch, reads_text):
+    """Also where own regions differ; where the text matters, once for each text."""
+    grid = registry.build("grid", scales=[2])
+    monkeypatch.setattr(type(grid), "reads_text", reads_text)
+    looked = []
+    candidates = grid.candidates
+    monkeypatch.setattr(grid, "candidates", lambda *arguments: looked.append(arguments[1]) or candidates(*arguments))
+    corner = Region((0.0, 0.0, 0.5, 0.5))
+    records = [record(), record(corner), dataclasses.replace(record(), text="another"), record()]
+    filled = list(grid.fill(records))
+    assert looked == (["a text", "another"] if reads_text else ["a text"])
+    assert [item.regions for item in filled] == [next(grid.fill([item])).regions for item in records]
+    assert filled[1].regions[0] == corner
+
+
+def test_only_the_last_pictures_are_remembered(record, monkeypatch):
+    grid = registry.build("grid", scales=[1])
+    monkeypatch.setattr("umie.encoders.regions.base.RECENT", 2)
+    looked = []
+    monkeypatch.setattr(grid, "candidates", lambda picture, text, name: looked.append(name) or grid._cells)
+    list(grid.fill(record(name=name) for name in ["1.jpg", "2.jpg", "1.jpg", "3.jpg", "1.jpg", "2.jpg"]))
+    assert looked == ["1.jpg", "2.jpg", "3.jpg", "2.jpg"]

@@ -21,6 +21,9 @@ from umie.records import Box, Record, Region
 __all__ = ["Candidates", "PixelProposer", "Proposal", "Proposer", "ProposerConfig", "check_device"]
 
 
+RECENT = 256  # pictures whose candidates are kept while records are filled; some sets name each in several records
+
+
 @dataclass(frozen=True, kw_only=True)
 class ProposerConfig:
     """Options that every proposer has.
@@ -51,6 +54,7 @@ class Proposer(ABC):
     """
 
     Config: ClassVar[type[ProposerConfig]] = ProposerConfig
+    reads_text: ClassVar[bool] = False  # whether what is found depends on the text
 
     def __init__(self, config: ProposerConfig) -> None:
         self.config = config
@@ -82,7 +86,10 @@ class Proposer(ABC):
         texts = [None] * len(images) if texts is None else texts
         if len(texts) != len(images):
             raise UmieError(f"{len(texts)} texts for {len(images)} pictures: give one for each")
-        return [self._selected(image, text, _file_name(image)) for image, text in zip(images, texts, strict=True)]
+        return [
+            self._selected(self.candidates(image, text, _file_name(image)))
+            for image, text in zip(images, texts, strict=True)
+        ]
 
     def fill(self, records: Iterable[Record], on_error: Callable[[UmieError], None] | None = None) -> Iterator[Record]:
         """Yield the records, one by one, with the proposals behind the regions that they have.
@@ -99,9 +106,10 @@ class Proposer(ABC):
         Raises:
             UmieError: a picture cannot be read or lies outside its folder, and there is no ``on_error``.
         """
+        recent: dict[object, Candidates] = {}
         for number, record in enumerate(records, start=1):
             try:
-                filled = self._filled(record)
+                filled = self._filled(record, recent)
             except UmieError as error:
                 placed = UmieError(f"record {record.id or number}: {error}")
                 if on_error is None:
@@ -110,25 +118,37 @@ class Proposer(ABC):
                 filled = record
             yield filled
 
-    def _filled(self, record: Record) -> Record:
+    def _filled(self, record: Record, recent: dict[object, Candidates]) -> Record:
+        """Return the record with proposals; ``recent`` keeps the last candidates, since pictures come repeatedly."""
         if record.image is None:
             return record
         named = [item.region for event in record.events for item in event.arguments if item.region is not None]
         own = record.regions[: max(self.config.top, *(index + 1 for index in named), 0)]
         found: list[Proposal] = []
         if len(own) < self.config.top:
-            picture = record.image_path() if isinstance(record.image, str) else record.image
-            assert picture is not None  # only a record without a picture has no path
-            name = Path(record.image).name if isinstance(record.image, str) else _file_name(picture)
-            found = self._selected(picture, record.text, name, [region.box for region in own])
+            found = self._selected(self._recalled(record, recent), [region.box for region in own])
         return replace(record, regions=(*own, *(Region(item.box, item.label) for item in found)))
 
-    def _selected(
-        self, picture: Picture, text: str | None, name: str | None, taken: Sequence[Box] = ()
-    ) -> list[Proposal]:
+    def _recalled(self, record: Record, recent: dict[object, Candidates]) -> Candidates:
+        """Return what there is in a record's picture, from ``recent`` if it stands there."""
+        if not isinstance(record.image, str):
+            assert record.image is not None  # the caller has looked
+            return self.candidates(record.image, record.text, _file_name(record.image))
+        key = (record.image_folder, record.image, record.text if self.reads_text else None)
+        found = recent.pop(key, None)
+        if found is None:
+            picture = record.image_path()
+            assert picture is not None  # only a record without a picture has no path
+            found = self.candidates(picture, record.text, Path(record.image).name)
+        recent[key] = found  # the last one used is the last one to go
+        if len(recent) > RECENT:
+            del recent[next(iter(recent))]
+        return found
+
+    def _selected(self, candidates: Candidates, taken: Sequence[Box] = ()) -> list[Proposal]:
         config = self.config
         return select(
-            self.candidates(picture, text, name),
+            candidates,
             top=config.top - len(taken),
             overlap=config.nms,
             min_score=config.min_score,

@@ -69,6 +69,7 @@ class GroundingProposer(PixelProposer):
     """
 
     Config = GroundingProposerConfig
+    reads_text = True
 
     def __init__(self, config: GroundingProposerConfig) -> None:
         super().__init__(config)

@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from umie.encoders import registry
+from umie.encoders import _cache_index, registry
 from umie.encoders.cache import CachedEncoder, FeatureCache
 
 processes = multiprocessing.get_context("forkserver")
@@ -259,6 +259,8 @@ def fork_inside(pipe, folder):
         if pid == 0:
             right = is_right("00000001", cache.get("00000001"))
             right = cache.put("00000002", tensors_of("00000002")) and right
+            right = right and len(list((folder / "writers").glob("*.lock"))) == 2  # each writes under its own name
+            right = right and len(_cache_index._INHERITED) == 1  # sqlite: never use a connection across a fork
             cache.close()
             del cache
             os._exit(0 if right else 1)

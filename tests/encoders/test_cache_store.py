@@ -457,6 +457,21 @@ def test_an_index_that_sqlite_cannot_open(tmp_path, events):
         (True, False),
         (False, True),
     ]
-    (tmp_path / "index.sqlite").rmdir()
+
+
+def test_an_index_that_comes_back_learns_what_it_missed(tmp_path, events):
+    index, aside = tmp_path / "index.sqlite", tmp_path / "aside"
+    with FeatureCache(tmp_path) as cache:
+        cache.put(key_of(1), tensors_of(1))
+    index.rename(aside)
+    index.mkdir()
     with FeatureCache(tmp_path, on_event=events.append) as cache:
-        assert cache.num_entries == 1
+        cache.put(key_of(2), tensors_of(2))
+    index.rmdir()
+    aside.rename(index)
+    with FeatureCache(tmp_path, on_event=events.append) as cache:
+        assert (cache.num_entries, cache.num_bytes) == (2, 2 * size_of())
+    assert len(events) == 2
+    assert "the index did not agree with 1 file(s)" in events[1]
+    with FeatureCache(tmp_path, on_event=events.append):
+        assert len(events) == 2

@@ -266,9 +266,8 @@ class FeatureCache:
         # where no writer was killed the index is only opened, to learn early that it has to be mended
         changed = self._indexed(Index.reconcile, 0) if num_dead else self._indexed(Index.open, None)
         if changed:
-            self._events.tell(
-                f"{self.folder}: the index did not agree with {changed} file(s) after a writer was killed; mended"
-            )
+            about = "of a writer that was killed or had no index"
+            self._events.tell(f"{self.folder}: the index did not agree with {changed} file(s) {about}; mended")
         if self.max_bytes is not None:
             self._count(evicted=self._indexed(lambda index: index.evict(self.max_bytes), 0))
 

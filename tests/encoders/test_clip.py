@@ -1,3 +1,5 @@
+"""`clip` by crops: what open_clip gives for every slot, weights from files and tags, saving, and the errors."""
+
 import copy
 import json
 import pickle

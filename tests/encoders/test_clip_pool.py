@@ -6,14 +6,13 @@ import json
 
 import pytest
 import torch
-from PIL import Image
 from torch import nn
 from torch.func import functional_call
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from umie.encoders import build_preprocessor, registry
-from umie.encoders._clip_pool import _resized, spatial
-from umie.errors import UmieError
+from umie.encoders import registry
+from umie.encoders._clip_pool import spatial
+from umie.encoders._clip_spatial import resized
 
 WHOLE, LEFT, CORNER = (0.0, 0.0, 1.0, 1.0), (0.0, 0.0, 0.5, 1.0), (0.6, 0.7, 1.0, 1.0)
 REGIONS = [[LEFT, CORNER], [CORNER], []]
@@ -287,49 +286,7 @@ def test_positions_are_resized_as_timm_resizes_them(own):
 
     positions = torch.randn(2 + own[0] * own[1], 8)
     expected = resample_abs_pos_embed(positions[None], new_size=[4, 9], old_size=list(own), num_prefix_tokens=2)[0]
-    assert torch.equal(_resized(positions, own, (4, 9)), expected)
-
-
-@pytest.mark.parametrize(
-    ("size", "short_side", "expected"),
-    [
-        ((500, 500), None, (32, 32)),
-        ((640, 480), None, (32, 40)),  # 42.7 wide: the nearest multiple of 8
-        ((480, 640), 64, (88, 64)),
-        ((4000, 1), None, (32, 128)),
-        ((1, 4000), 100, (400, 96)),
-        ((500, 500), 35, (32, 32)),
-        ((50, 50), 9, (8, 8)),
-    ],
-)
-def test_size_in_pixels(open_clip, noise, size, short_side, expected):
-    preprocess = build_preprocessor(
-        {"name": "clip", "model": "umie-pool-token", "mode": "pool", "short_side": short_side}
-    )
-    found = preprocess([Image.new("RGB", size)])
-    assert found["pixels"].shape[2:] == expected
-    assert found["image_size"].tolist() == [list(expected)]
-
-
-def test_an_own_size_that_is_no_multiple_of_the_patch_stays(open_clip, noise):
-    """ViT-SO400M-14-SigLIP-384 takes 384 pixels in 27 patches of 14."""
-    preprocess = build_preprocessor({"name": "clip", "model": "ViT-SO400M-14-SigLIP-384", "mode": "pool"})
-    assert preprocess([noise(50, 50)])["pixels"].shape[2:] == (384, 384)
-    assert preprocess([noise(50, 60)])["pixels"].shape[2:] == (462, 378)
-
-
-def test_pixels_are_open_clips_and_nothing_is_cut_off(open_clip, monkeypatch):
-    tag = {"hf_hub": "nobody/none/", "mean": (0.5, 0.4, 0.3), "std": (0.1, 0.2, 0.3), "interpolation": "bilinear"}
-    monkeypatch.setitem(open_clip.pretrained._PRETRAINED, "umie-pool-token", {"some_tag": tag})
-    options = {"name": "clip", "model": "umie-pool-token", "pretrained": "some_tag"}
-    pooling, cropping = build_preprocessor({**options, "mode": "pool"}), build_preprocessor(options)
-    picture = Image.effect_noise((90, 90), 80).convert("RGB")
-    assert torch.equal(pooling([picture])["pixels"], cropping([picture])["crops"][:, 0])
-    wide = Image.new("RGB", (96, 48))
-    wide.paste((255, 255, 255), (92, 0, 96, 48))
-    (pixels,) = pooling([wide])["pixels"]
-    torch.testing.assert_close(pixels[:, 16, -1], torch.tensor([5.0, 3.0, 7 / 3]))
-    torch.testing.assert_close(pixels[:, 16, 0], torch.tensor([-5.0, -2.0, -1.0]))
+    assert torch.equal(resized(positions, own, (4, 9)), expected)
 
 
 class Holder(PreTrainedModel):
@@ -372,29 +329,3 @@ def test_a_trainable_tower_learns_its_positions_at_every_size(open_clip, noise):
     assert gradient.isfinite().all()
     assert gradient.any(dim=1).all()
     assert isinstance(encoder.tower.positional_embedding, nn.Parameter)
-
-
-@pytest.mark.parametrize(
-    ("model", "why"),
-    [
-        ("swin_base_patch4_window7_224", r"Input height \(96\) doesn't match model \(224\)"),
-        ("vit_relpos_medium_patch16_cls_224", "it does not pool its map by the plain mean"),
-    ],
-)
-def test_towers_that_cannot_be_pooled_say_so(open_clip, model, why):
-    with pytest.raises(UmieError, match=f"^{model}: regions cannot be pooled from its map: .*{why}.*give mode='crop'$"):
-        build_preprocessor({"name": "clip", "model": model, "mode": "pool"})
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"mode": "roi"}, r"Unknown mode 'roi'\. Choices: crop, pool\."),
-        ({"short_side": 64}, "short_side is 64: it is for mode 'pool'"),
-        ({"mode": "pool", "short_side": 0}, "short_side is 0: give 1 or more"),
-        ({"mode": "pool", "short_side": 4}, "short_side is 4: give 8 or more, a patch of umie-pool-token"),
-    ],
-)
-def test_options_that_make_no_sense(open_clip, options, message):
-    with pytest.raises(UmieError, match=message):
-        registry.build("clip", model="umie-pool-token", **options)

@@ -1,89 +1,20 @@
-"""Whole picture and regions from one pass of a CLIP image tower: its map under boxes, through its own head.
-
-Shapes: N pictures, R regions of each, C width of the map, h x w its cells, D width of the features, M vectors.
-"""
+"""Every kind of image tower that open_clip builds, as a map and a head; and which models have none."""
 
 from __future__ import annotations
 
 import copy
-from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn.functional import interpolate
 
 from umie.encoders._clip_models import build_tower
-from umie.encoders._roi import pool_boxes
+from umie.encoders._clip_spatial import Size, Spatial, resized
 from umie.encoders._weights import first_line
 from umie.errors import UmieError
 
-Size = tuple[int, int]  # height, width
-
 AVERAGE = ("avg", "fast", "fastavg")  # timm's names of pooling by the plain mean
-
-
-class Spatial(nn.Module, ABC):
-    """A tower seen as two parts: pixels to a map, and a head that turns any cell, or a mean of cells, to features.
-
-    Args:
-        tower: the image tower; it is used as it is, never changed.
-    """
-
-    def __init__(self, tower: Any) -> None:
-        super().__init__()
-        self.tower = tower
-        self.own_size: Size = _pair(tower.image_size)
-
-    @property
-    @abstractmethod
-    def stride(self) -> Size:
-        """Pixels of the picture for one cell of the map."""
-
-    @property
-    @abstractmethod
-    def own_grid(self) -> Size:
-        """Cells of the map at the tower's own size."""
-
-    @abstractmethod
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the features ``[N, D]`` of ``[N, 3, H, W]`` as the tower gives them, and the map ``[N, C, h, w]``."""
-
-    @abstractmethod
-    def head(self, cells: Tensor) -> Tensor:
-        """Return features ``[M, D]`` from means of cells ``[M, C]``."""
-
-    @abstractmethod
-    def positions(self, grid: Size) -> dict[str, Tensor]:
-        """Return the tower's tensors, by name, that are others where the map has ``grid`` instead of its own cells."""
-
-    def whole_and_map(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return ``forward`` of pictures of any size, with positions for it."""
-        grid = (images.shape[2] // self.stride[0], images.shape[3] // self.stride[1])
-        changed = {} if grid == self.own_grid else self.positions(grid)
-        # the tower's own tensors are put back before this returns, and gradients reach them through the others
-        found: tuple[Tensor, Tensor] = functional_call(
-            self, {f"tower.{name}": value for name, value in changed.items()}, (images,)
-        )
-        return found
-
-    def pooled(self, images: Tensor, boxes: Tensor) -> Tensor:
-        """Return the features of whole pictures and of their regions.
-
-        Args:
-            images: ``[N, 3, H, W]``, sides multiples of ``stride`` or the tower's own.
-            boxes: ``[N, 1 + R, 4]``, relative; the first of each picture stands for the whole picture.
-
-        Returns:
-            ``[N, 1 + R, D]``.
-        """
-        whole, maps = self.whole_and_map(images)
-        if boxes.shape[1] == 1:  # not every head takes no cell at all
-            return whole[:, None]
-        cells = pool_boxes(maps, boxes[:, 1:])
-        regions = self.head(cells.flatten(0, 1)).view(*cells.shape[:2], -1)
-        return torch.cat([whole[:, None], regions], dim=1)
 
 
 class _Transformer(Spatial):
@@ -110,7 +41,7 @@ class _Transformer(Spatial):
 
     def positions(self, grid: Size) -> dict[str, Tensor]:
         own = self.tower.positional_embedding
-        return {"positional_embedding": _resized(own, self.own_grid, grid)}
+        return {"positional_embedding": resized(own, self.own_grid, grid)}
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         found = self.tower.forward_intermediates(images, indices=1, output_fmt="NCHW")
@@ -133,7 +64,8 @@ class _Transformer(Spatial):
 class _ResNet(Spatial):
     """open_clip's ModifiedResNet: the last map, then the value and output projections of its attention pool.
 
-    Source: MaskCLIP (Zhou et al. 2022), section 3.2; a cell keeps the position that the attention pool adds to it.
+    Source: MaskCLIP (Zhou et al. 2022); here a cell keeps the position that the attention pool adds to it, since the
+    projections were trained on cells with their positions.
     """
 
     stride = (32, 32)
@@ -145,7 +77,7 @@ class _ResNet(Spatial):
 
     def positions(self, grid: Size) -> dict[str, Tensor]:
         own = self.tower.attnpool.positional_embedding
-        return {"attnpool.positional_embedding": _resized(own, self.own_grid, grid)}
+        return {"attnpool.positional_embedding": resized(own, self.own_grid, grid)}
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         found = self.tower.forward_intermediates(images, indices=1)
@@ -186,7 +118,7 @@ class _TimmTransformer(Spatial):
         if trunk.dynamic_img_size:
             return changed  # it does the same by itself
         if trunk.pos_embed is not None:
-            changed["trunk.pos_embed"] = _resized(trunk.pos_embed[0], self.own_grid, grid)[None]
+            changed["trunk.pos_embed"] = resized(trunk.pos_embed[0], self.own_grid, grid)[None]
         if getattr(trunk, "rope", None) is not None:
             rope = _copied(trunk.rope)
             rope.update_feat_shape(list(grid))
@@ -283,20 +215,8 @@ def geometry(model: str) -> tuple[Size, Size]:
     return parts.own_size, parts.stride
 
 
-def _resized(positions: Tensor, own: Size, grid: Size) -> Tensor:
-    """Return positions ``[prefix + own cells, C]`` for another grid, resized as open_clip and timm resize them."""
-    prefix = len(positions) - own[0] * own[1]
-    cells = positions[prefix:].float().T.view(1, -1, *own)
-    cells = interpolate(cells, grid, mode="bicubic", antialias=True)[0]
-    return torch.cat([positions[:prefix], cells.flatten(1).T.to(positions.dtype)])
-
-
 def _copied(module: Any) -> Any:
     """Return a module of its own buffers, so that what is written there does not change the first."""
     copied = copy.copy(module)
     copied._buffers = {name: None if value is None else value.clone() for name, value in module._buffers.items()}
     return copied
-
-
-def _pair(size: int | tuple[int, int]) -> Size:
-    return (size, size) if isinstance(size, int) else (size[0], size[1])

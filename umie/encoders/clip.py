@@ -23,7 +23,8 @@ from umie.encoders._clip_models import (
     tag_config,
     tower_weights,
 )
-from umie.encoders._clip_pool import Size, geometry, spatial
+from umie.encoders._clip_pool import geometry, spatial
+from umie.encoders._clip_spatial import Size
 from umie.encoders._crops import TowerConfig, TowerEncoder, cut
 from umie.encoders.base import Preprocessor
 from umie.errors import UmieError, UnknownNameError, check_text, check_whole

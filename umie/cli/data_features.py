@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from umie.cli.console import err, out
-from umie.cli.data_options import Format, Images, MappingFile, Regions, tell
+from umie.cli.console import out
+from umie.cli.data_options import Format, Images, MappingFile, Regions, counting_to, num_pictured, tell
 from umie.errors import UmieError, UnknownNameError
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from umie.encoders import CachedEncoder, FeatureCache
     from umie.records import Record
 
-POLICIES = ("error", "skip")
+POLICIES = ("error", "text_only", "skip")
 SHOWN = 3  # unreadable pictures named on the terminal; the file names all
 GIGABYTE = 10**9
 FAR = 10_000  # records by which reading may run ahead of encoding
@@ -37,7 +37,8 @@ def features(
     regions: Regions = None,
     mapping: MappingFile = None,
     missing_pictures: Annotated[
-        str, typer.Option(help="What a picture does that cannot be read: skip, listed in --quarantine; or error.")
+        str,
+        typer.Option(help="What a picture does that cannot be read: skip or text_only, it is listed; error ends it."),
     ] = "skip",
     quarantine: Annotated[
         Path | None, typer.Option(help="JSONL file that lists unreadable pictures; by default in the cache's folder.")
@@ -66,7 +67,7 @@ def features(
     from umie.encoders import CachedEncoder, FeatureCache
 
     source = Source(input_file, format_name, images, regions, mapping)
-    total = _count(source)
+    total = num_pictured(source)
     part = _encoder(encoder, option or [], device)
     max_bytes = None if max_gb is None else round(max_gb * GIGABYTE)
     with FeatureCache(output, max_bytes=max_bytes, on_event=tell) as cache:
@@ -80,16 +81,6 @@ def features(
         tell(f"{len(bad):,} records have a picture that cannot be read, all listed in {file}:", style="yellow")
         for line in bad[:SHOWN]:
             tell(f"  {line['reason']}")
-
-
-def _count(source: Source) -> int:
-    """Return the number of records with a picture; raise UmieError if there is none."""
-    total = sum(record.image is not None for record in source.records())
-    if not total:
-        raise UmieError(
-            f"{source.path}: no record names a picture; formats other than JSONL need --images, the pictures' folder"
-        )
-    return total
 
 
 def _encoder(name: str, options: list[str], device: str | None) -> Any:
@@ -114,8 +105,6 @@ def _fill(
     cached: CachedEncoder, source: Source, total: int, policy: str, batch_size: int
 ) -> list[dict[str, str | None]]:
     """Encode what is missing, with a progress bar; return the unreadable pictures."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
     bad: list[dict[str, str | None]] = []
     waiting: dict[int, Record] = {}  # those that fill has asked for and not yet told of
 
@@ -140,23 +129,12 @@ def _fill(
             raise UmieError(f"record {record.id!r}: {error}; mend it, or give --missing-pictures skip") from error
         bad.append({"id": record.id, "image": str(record.image), "reason": str(error)})
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
-        bar = progress.add_task("encoding", total=total, rate="")
-        started = time.monotonic()
-
-        def advance() -> None:
-            done = progress.tasks[0].completed + 1
-            progress.update(bar, completed=done, rate=f"{done / (time.monotonic() - started + 1e-9):,.1f} a second")
-
+    with counting_to(total, "encoding") as advance:
         cached.fill(
-            items(), batch_size=batch_size, on_item=advance, on_error=lambda index, error: refuse(waiting[index], error)
+            items(),
+            batch_size=batch_size,
+            on_item=advance,
+            on_error=lambda index, error: refuse(waiting[index], error),
         )
     return bad
 

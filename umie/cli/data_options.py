@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -14,6 +14,9 @@ from rich.table import Table
 
 from umie.cli.console import err, out
 from umie.errors import UmieError
+
+if TYPE_CHECKING:
+    from umie.audit.source import Source
 
 STEP = 500  # records between two updates of the bar
 
@@ -56,6 +59,38 @@ def counting(what: str) -> Iterator[Callable[[], None]]:
                 progress.update(bar, completed=number, rate=f"{number / elapsed:,.0f} a second" if elapsed else "")
 
         yield count
+
+
+@contextmanager
+def counting_to(total: int, what: str) -> Iterator[Callable[[], None]]:
+    """Show on standard error, where it is a terminal, how far long work is and when it will end; gives what counts."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
+        bar = progress.add_task(what, total=total, rate="")
+
+        def count() -> None:
+            done, elapsed = progress.tasks[0].completed + 1, progress.tasks[0].elapsed
+            progress.update(bar, completed=done, rate=f"{done / elapsed:,.1f} a second" if elapsed else "")
+
+        yield count
+
+
+def num_pictured(source: Source) -> int:
+    """Return the number of records with a picture; raise UmieError if there is none."""
+    total = sum(record.image is not None for record in source.records())
+    if not total:
+        raise UmieError(
+            f"{source.path}: no record names a picture; formats other than JSONL need --images, the pictures' folder"
+        )
+    return total
 
 
 def check_distinct(files: Iterable[Path]) -> None:

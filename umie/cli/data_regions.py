@@ -5,18 +5,16 @@ from __future__ import annotations
 import io
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from umie.cli.console import err, out
-from umie.cli.data_options import Format, Images, MappingFile, Regions, tell
+from umie.cli.console import out
+from umie.cli.data_options import Format, Images, MappingFile, Regions, counting_to, num_pictured, tell
 from umie.errors import UmieError, UnknownNameError
 
 if TYPE_CHECKING:
-    from umie.audit.source import Source
     from umie.encoders.regions import Proposer
     from umie.records import Record
 
@@ -68,7 +66,7 @@ def regions(
     source.check()
     part = _built(proposer, option or [])
     counts: Counter[str] = Counter()
-    with _progress(f"regions of {input_file.name}", _total(source)) as count:
+    with counting_to(num_pictured(source), f"regions of {input_file.name}") as count:
         records = _filled(source.records(), part, missing_pictures, counts, count)
         if draw is not None:
             records = _drawn(records, draw, draw_number, counts)
@@ -76,27 +74,6 @@ def regions(
     for line in _summary(counts, part.counts, draw):
         out.print(line, highlight=False, markup=False, soft_wrap=True)
     out.print(f"Written: {output}", highlight=False, markup=False, soft_wrap=True)
-
-
-def _total(source: Source) -> int:
-    """Return the number of records with a picture; raise UmieError if there is none."""
-    total = sum(record.image is not None for record in source.records())
-    if not total:
-        raise UmieError(
-            f"{source.path}: no record names a picture; formats other than JSONL need --images, the pictures' folder"
-        )
-    return total
-
-
-@contextmanager
-def _progress(what: str, total: int) -> Iterator[Callable[[], None]]:
-    """Show on standard error, where it is a terminal, how many pictures went by; gives what counts one."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
-        bar = progress.add_task(what, total=total)
-        yield lambda: progress.advance(bar)
 
 
 def _built(name: str, given: list[str]) -> Proposer:

@@ -15,11 +15,13 @@ from umie.cli.console import out
 def list_parts(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
 ) -> None:
-    """List the registered encoders, fusions, decoders and tasks, plugins among them."""
+    """List the registered encoders, region proposers, fusions, decoders and tasks, plugins among them."""
     import umie
+    from umie.encoders import regions
 
     parts = {
         "encoders": umie.encoders.registry.names(),
+        "region proposers": regions.registry.names(),
         "fusion": umie.fusion.registry.names(),
         "decoders": umie.decoders.registry.names(),
         "tasks": umie.tasks.registry.names(),

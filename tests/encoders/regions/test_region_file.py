@@ -1,13 +1,16 @@
 """The proposer `file`: Pascal-VOC, JSON, and the regions of the records themselves."""
 
+import dataclasses
 import json
 import os
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from umie import data
 from umie.encoders.pictures import TURNS
 from umie.encoders.regions import Proposal, registry
 from umie.errors import UmieError
@@ -185,3 +188,21 @@ def test_regions_of_the_records_themselves(picture, record, error):
     assert [item.regions for item in proposer.fill(given)] == [tuple(own[:2]), (), ()]
     assert proposer.counts == {}
     assert "give path, or records to fill" in error(proposer.propose, [picture])
+
+
+DATA = Path(__file__).resolve().parents[3].parent / "shared" / "data"
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="the published files are not here")
+def test_the_boxes_of_gmner_are_those_that_its_reader_gives():
+    """Over 1500 tweets, whose pictures need not be there; a box that stands twice in a file is one region."""
+    gmner = DATA / "gmner"
+    options = {"images": gmner, "regions": gmner / "xml"}
+    read = list(data.read("gmner", gmner / "txt" / "dev.txt", **options))
+    bare = [dataclasses.replace(item, regions=()) for item in read]
+    proposer = registry.build("file", path=str(gmner / "xml"))
+    filled = list(proposer.fill(bare))
+    assert [{region.box for region in item.regions} for item in filled] == [
+        {region.box for region in item.regions} for item in read
+    ]
+    assert sum(len(item.regions) for item in filled) > 1000

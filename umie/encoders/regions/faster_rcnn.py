@@ -40,7 +40,7 @@ class FasterRcnnProposerConfig(ProposerConfig):
         weights: torchvision's name (COCO_V1), a .safetensors, .pth or .pt file, or None for random.
         min_score: as everywhere; torchvision's own default.
         min_size: pixels to which the short side of a picture is scaled; None is the model's own (800, or 320).
-            Half the size costs about a quarter of the time and loses small things.
+            Less is faster and loses small things.
         labels: names of the classes by index, the background first; None takes those of published weights.
         device: where the detector runs, e.g. "cuda".
     """

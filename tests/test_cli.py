@@ -40,7 +40,7 @@ def test_list_as_json_is_nothing_but_json():
         check=True,
     )
     parts = json.loads(command.stdout)
-    assert list(parts) == ["encoders", "fusion", "decoders", "tasks"]
+    assert list(parts) == ["encoders", "region proposers", "fusion", "decoders", "tasks"]
     assert {"clip", "resnet101_roi", "tiny"} <= set(parts["encoders"])
     assert {"concat", "cross_attention", "gated", "text_only"} <= set(parts["fusion"])
     assert "t5" in parts["decoders"]

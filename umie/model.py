@@ -97,6 +97,7 @@ class UmieModel(PreTrainedModel):
         self.visual_embedding: VisualEmbedding | None = None
         if self.fusion.uses_picture:
             self.encoder = _construct(encoders.registry, config.encoder or {})
+            config.encoder = {**(config.encoder or {}), **self.encoder.saved_options()}
             try:
                 options = {"feature_dim": self.encoder.feature_dim, **widths, **(config.visual_embedding or {})}
                 self.visual_embedding = VisualEmbedding(VisualEmbeddingConfig(**options))

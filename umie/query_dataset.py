@@ -58,6 +58,8 @@ class QueryDataset(Dataset[dict[str, Tensor]]):
         pictured = self._pictures.get(id(record))
         if pictured is None:
             pictured = self._processor.encode_picture(record)
+            if self._processor.features is not None:  # mapped from files, of which a process may hold so many
+                pictured = {name: tensor.clone() for name, tensor in pictured.items()}
             num_bytes = sum(tensor.nbytes for tensor in pictured.values())
             if self._kept_bytes + num_bytes <= KEPT_BYTES:
                 self._kept_bytes += num_bytes

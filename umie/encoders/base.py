@@ -132,6 +132,10 @@ class VisualEncoder(nn.Module, ABC):
         The constructor only shapes the module, so that a saved model can be rebuilt without them.
         """
 
+    def saved_options(self) -> dict[str, Any]:
+        """Return the options that a saved model keeps beside those it was given: what a file told once."""
+        return {}
+
     def fingerprint(self) -> str:
         """Return a hash of all that the features depend on beside picture and boxes: options and weights.
 

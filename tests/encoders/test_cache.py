@@ -1,6 +1,5 @@
-"""What stands between processor and encoder: keys, features bit for bit, modes, filling, errors."""
+"""What stands between processor and encoder: features bit for bit, modes, filling, errors."""
 
-import itertools
 import pickle
 import random
 from functools import partial
@@ -8,13 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 
 from umie.encoders import registry
-from umie.encoders.cache import CachedEncoder, FeatureCache, feature_key, picture_digest
-from umie.encoders.pictures import TURNS, open_picture
+from umie.encoders.cache import CachedEncoder, FeatureCache, picture_digest
 from umie.errors import UmieError
 from umie.records import Region
 
@@ -54,97 +50,6 @@ def same(found, expected):
 def counts(cached):
     stats = cached.cache.stats
     return cached.calls, stats.hits, stats.misses
-
-
-# --- keys
-
-
-def test_a_file_is_its_bytes(tmp_path, pictures):
-    first, second = tmp_path / "first.png", tmp_path / "second.png"
-    pictures[0].save(first)
-    second.write_bytes(first.read_bytes())
-    assert picture_digest(first) == picture_digest(str(second))
-    second.write_bytes(first.read_bytes() + b"\0")
-    assert picture_digest(first) != picture_digest(second)
-
-
-def test_pixels_and_size_are_in_the_digest(pictures):
-    flat = Image.frombytes("RGB", (6, 4), bytes(range(72)))
-    others = [Image.frombytes("RGB", (4, 6), flat.tobytes())]
-    changed = flat.copy()
-    changed.putpixel((5, 3), (0, 0, 0))
-    others += [changed, flat.convert("L"), *pictures]
-    digests = [picture_digest(picture) for picture in [flat, *others]]
-    assert len(set(digests)) == len(digests)
-    assert picture_digest(flat.copy()) == digests[0]
-
-
-def with_orientation(turn):
-    image = Image.frombytes("RGB", (6, 4), bytes(range(72)))
-    image.getexif()[0x0112] = turn
-    return image
-
-
-def palette(**info):
-    image = Image.frombytes("P", (2, 2), bytes([0, 1, 1, 0]))
-    image.putpalette([255, 0, 0, 0, 255, 0])
-    image.info |= info
-    return image
-
-
-def other_palette():
-    image = palette()
-    image.putpalette([255, 0, 0, 0, 0, 255])
-    return image
-
-
-def test_all_that_is_displayed_is_in_the_digest():
-    """What ``open_picture`` honours changes the digest: orientation, palette, transparency, depth."""
-    variants = [with_orientation(turn) for turn in (1, *TURNS)]
-    variants += [palette(), other_palette(), palette(transparency=0)]
-    variants += [Image.frombytes("RGBA", (1, 1), bytes([9, 9, 9, alpha])) for alpha in (0, 100, 255)]
-    displayed = [open_picture(image) for image in variants]
-    digests = [picture_digest(image) for image in variants]
-    for (first, one), (second, other) in itertools.combinations(zip(displayed, digests, strict=True), 2):
-        same_pixels = (first.size, first.tobytes()) == (second.size, second.tobytes())
-        assert (one == other) == same_pixels
-    assert len(set(digests)) == len(digests)
-
-
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda folder: folder / "nowhere.png", "nowhere.png: no such picture"),
-        (lambda folder: folder, "not a readable picture .it is no file"),
-        (lambda folder: "nul\0.png", "not a readable picture .*null"),
-        (lambda folder: 5, "a picture is a PIL image or a path, not int"),
-        (lambda folder: Image.new("RGB", (0, 3)), "not a readable picture"),
-    ],
-    ids=["absent", "folder", "NUL", "number", "no pixels"],
-)
-def test_what_has_no_digest(tmp_path, cached, make, message):
-    for call in (picture_digest, cached.one):
-        with pytest.raises(UmieError, match=message):
-            call(make(tmp_path))
-    assert cached.cache.num_entries == 0
-
-
-boxes_of = st.lists(st.tuples(*[st.floats(0, 1)] * 4), max_size=4)
-
-
-@given(
-    st.lists(st.tuples(st.text(max_size=3), st.text(max_size=3), boxes_of), min_size=2, max_size=5, unique_by=repr),
-)
-def test_keys_differ_where_anything_differs(parts):
-    keys = {}
-    for fingerprint, digest, boxes in parts:
-        key = feature_key(fingerprint, digest, boxes)
-        assert len(key) == 64
-        assert keys.setdefault(key, (fingerprint, digest, boxes)) == (fingerprint, digest, boxes)
-
-
-def test_equal_boxes_have_one_key():
-    assert feature_key("a", "b", [(0, 0, 1, 1)]) == feature_key("a", "b", [(-0.0, 0.0, 1.0, 1.0)])
 
 
 # --- one
@@ -286,6 +191,24 @@ def test_a_copy_for_a_data_worker(cache, pictures):
     assert copy.max_bytes == 10**9
     assert torch.equal(copy.get("0123456789")["features"], torch.ones(1, 2))
     copy.close()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda folder: folder / "nowhere.png", "nowhere.png: no such picture"),
+        (lambda folder: folder, "not a readable picture .it is no file"),
+        (lambda folder: "nul\0.png", "not a readable picture .*null"),
+        (lambda folder: 5, "a picture is a PIL image or a path, not int"),
+        (lambda folder: Image.new("RGB", (0, 3)), "not a readable picture"),
+    ],
+    ids=["absent", "folder", "NUL", "number", "no pixels"],
+)
+def test_what_has_no_digest(tmp_path, cached, make, message):
+    for call in (picture_digest, cached.one):
+        with pytest.raises(UmieError, match=message):
+            call(make(tmp_path))
+    assert cached.cache.num_entries == 0
 
 
 # --- fill

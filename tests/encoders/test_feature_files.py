@@ -465,6 +465,7 @@ def test_names_of_pictures():
     assert picture_names("111254.jpg") == ["111254.jpg", "111254"]
     assert picture_names("2014.12.17.2562583_0") == ["2014.12.17.2562583_0"]
     assert picture_names("2014.12.17.2562583_0.jpg") == ["2014.12.17.2562583_0.jpg", "2014.12.17.2562583_0"]
+    assert picture_names("2014.12.17") == ["2014.12.17"]
     assert picture_names(".jpg") == [".jpg"]
     for name in ("", ".", "..", "a/b", "a\\b", "a\0b"):
         with pytest.raises(UmieError, match="no file name of a picture"):

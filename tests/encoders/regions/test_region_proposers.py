@@ -133,3 +133,15 @@ def test_only_the_last_pictures_are_remembered(record, monkeypatch):
     monkeypatch.setattr(grid, "candidates", lambda picture, text, name: looked.append(name) or grid._cells)
     list(grid.fill(record(name=name) for name in ["1.jpg", "2.jpg", "1.jpg", "3.jpg", "1.jpg", "2.jpg"]))
     assert looked == ["1.jpg", "2.jpg", "3.jpg", "2.jpg"]
+
+
+def test_a_picture_that_the_detector_fails_on_is_one_error(record, noise, monkeypatch, error):
+    """A real failure: a picture that torchvision scales to a side of no pixels, were it not squeezed before."""
+    detector = registry.build("faster_rcnn", model="fasterrcnn_mobilenet_v3_large_320_fpn", min_score=0.0, top=2)
+    monkeypatch.setattr("umie.encoders.regions.faster_rcnn.tamed", lambda image: image)
+    errors = []
+    thin = Record("thin", image=noise(1, 2000), id="thin")
+    filled = list(detector.fill([thin, record()], errors.append))
+    assert [len(item.regions) for item in filled] == [0, 2]
+    assert str(errors[0]).startswith("record thin: picture (1 x 2000): the detector fails on it (")
+    assert "the detector fails on it" in error(detector.propose, [noise(1, 2000)])

@@ -162,8 +162,17 @@ class PixelProposer(Proposer):
 
     def candidates(self, picture: Picture, text: str | None, name: str | None) -> Candidates:
         """Open the picture and return what there is in it; see ``Proposer.candidates``."""
-        del name
-        return self._candidates(open_picture(picture), text)
+        image = open_picture(picture)
+        try:
+            return self._candidates(image, text)
+        except UmieError:
+            raise
+        except (RuntimeError, ValueError) as error:  # one picture that a detector cannot take shall not end a run
+            picture_name = f"{name or 'picture'} ({image.width} x {image.height})"
+            raise UmieError(
+                f"{picture_name}: the detector fails on it ({first_line(error)}); "
+                "leave it out, or take another detector or device"
+            ) from error
 
     @abstractmethod
     def _candidates(self, image: Image.Image, text: str | None) -> Candidates:

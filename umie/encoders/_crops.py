@@ -16,8 +16,8 @@ from umie.encoders.base import EncoderConfig, VisualEncoder
 from umie.errors import check_choice, check_flag
 from umie.records import Box
 
-# Pixels in one pass. On a processor more of them leave its caches: 37 crops of ResNet-101 at once take up to twice
-# as long as 8 at a time. Elsewhere it bounds the memory of a frozen tower, whatever the batch size.
+# Pixels in one pass. On a processor more of them leave its caches: on two idle cores 37 crops of ResNet-101 at once
+# take up to twice as long as 8 at a time. Elsewhere it bounds the memory of a frozen tower, whatever the batch size.
 CPU_PIXELS = 8 * 224**2
 GPU_PIXELS = 64 * 224**2
 

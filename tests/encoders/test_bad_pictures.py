@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from umie.encoders import registry
+from umie.encoders import CachedEncoder, FeatureCache, build_preprocessor, registry
 from umie.encoders.pictures import open_picture
 from umie.errors import UmieError
 from umie.evaluation import evaluate
@@ -45,6 +45,7 @@ READ = {  # what is seen of it: its size and the colour of the left half
     "4000 x 1.png": ((4000, 1), (255, 0, 0)),
 }
 ENCODERS = {
+    "clip": {"model": "RN50"},
     "tiny": {},
     "resnet101_roi": {"mode": "align", "short_side": 32},
 }
@@ -127,6 +128,15 @@ def test_boxes_follow_the_displayed_orientation(folder, encoder):
     torch.testing.assert_close(turned, upright)
 
 
+def test_a_very_long_picture_is_seen_as_open_clip_sees_it_but_for_memory(noise):
+    preprocess = build_preprocessor({"name": "clip", "model": "RN50"})
+    for size in ((400, 20), (20, 401)):
+        picture = noise(*size)
+        torch.testing.assert_close(
+            preprocess.one(picture)["crops"][0], preprocess.transform(picture), atol=1e-4, rtol=0
+        )
+
+
 @pytest.mark.parametrize("box", [(float("nan"), 0, 1, 1), (0.5, 0, 0.4, 1), (0.5, 0, 0.5, 1), (0, 0, 1.01, 1)])
 def test_a_bad_box_is_refused(folder, encoder, box):
     with pytest.raises(UmieError, match="box"):
@@ -205,3 +215,30 @@ def check_damaged(variant, folder, contents):
     assert 0 < len(processor.unreadable) < len(contents)
     assert processor.counts["missing_pictures"] == len(processor.unreadable)
     assert all("\n" not in reason for reason in processor.unreadable.values())
+
+
+@pytest.mark.parametrize("name", ["tiny", "resnet101_roi"])
+def test_of_bad_pictures_nothing_is_cached_and_of_the_others_what_is_right(folder, name, noise, tmp_path):
+    """Each picture is either refused with its reason, or the cache has the features of what it shows."""
+    encoder = registry.build(name, trainable=False, **ENCODERS[name]).eval()
+    paths = [folder / file for file in [*READ, *REFUSED] if (folder / file).parent == folder and file != "link.png"]
+    for seed in range(20):
+        noise(40, 30, seed).save(tmp_path / "drawn.jpg")
+        paths.append(tmp_path / f"{seed}.jpg")
+        paths[-1].write_bytes(damaged((tmp_path / "drawn.jpg").read_bytes(), seed))
+    refused = {}
+    with FeatureCache(tmp_path / "cache") as cache:
+        cached = CachedEncoder(encoder, cache)
+        cached.fill(
+            [(path, [LEFT]) for path in paths], on_error=lambda index, error: refused.update({paths[index]: error})
+        )
+        assert cached.calls == cache.num_entries == len(paths) - len(refused)
+        for path in paths:
+            if path in refused:
+                with pytest.raises(UmieError):
+                    open_picture(path)
+                continue
+            expected = encoder.encode([path], [[LEFT]]).features[0]
+            scale = float(expected.abs().max())
+            torch.testing.assert_close(cached.one(path, [LEFT])["visual_features"], expected, atol=1e-5 * scale, rtol=0)
+        assert cached.calls == len(paths) - len(refused)

@@ -32,6 +32,7 @@ from umie.records import Box
 
 Mode = Literal["crop", "pool"]
 
+MAX_CROP_ASPECT = 16  # crop: of a longer one the middle is looked at
 MAX_ASPECT = 4  # pool: a longer picture is squeezed to this, so that no picture's map grows without bound
 
 
@@ -104,7 +105,7 @@ class ClipPreprocessor(Preprocessor):
     def tensors(self, image: Image.Image, boxes: Sequence[Box]) -> dict[str, Tensor]:
         """Return the crops of one picture, or the whole picture, by mode."""
         if self.config.mode == "crop":
-            return {"crops": torch.stack([self.transform(cut(image, box)) for box in boxes])}
+            return {"crops": torch.stack([self.transform(self._centre(cut(image, box))) for box in boxes])}
         size = self._size(*image.size)
         squashed = dataclasses.replace(self.options, size=size, resize_mode="squash")
         pixels = open_clip().transform.image_transform_v2(squashed, is_train=False)(image)
@@ -115,6 +116,19 @@ class ClipPreprocessor(Preprocessor):
         if self.config.mode == "crop":
             return {"crops": torch.zeros(0, 3, *self.own_size)}
         return {"pixels": torch.zeros(3, 0, 0), "image_size": torch.zeros(2, dtype=torch.long)}
+
+    def _centre(self, image: Image.Image) -> Image.Image:
+        """Cut the ends off a very long picture, of which open_clip sees the middle square only.
+
+        It enlarges the short side before it cuts: one row of 4000 pixels would take 600 MB.
+        """
+        width, height = image.size
+        most = MAX_CROP_ASPECT * min(image.size)
+        if self.options.resize_mode != "shortest" or max(image.size) <= most:
+            return image
+        most += (max(image.size) - most) % 2  # as much from either end, so that the middle stays where it is
+        left, top = max(0, (width - most) // 2), max(0, (height - most) // 2)
+        return image.crop((left, top, left + min(width, most), top + min(height, most)))
 
     def _size(self, width: int, height: int) -> Size:
         """Return the size in the tower's pixels, height first, of a picture of this size."""

@@ -262,9 +262,9 @@ def test_a_region_is_about_its_own_place(encoders, noise, model):
     """What stands under a box changes its features more than what stands at the other end of the picture."""
     encoder = encoders[model]
     picture = noise(240, 80)
-    boxes = [(0.0, 0.0, 0.25, 0.5), (0.75, 0.5, 1.0, 1.0)]
+    boxes = [(0.75, 0.0, 1.0, 0.5), (0.0, 0.5, 0.25, 1.0)]
     features = encoder.encode([picture], [boxes]).features[0, 1:]
-    places = [(0, 0, 60, 40), (180, 40, 240, 80)]
+    places = [(180, 0, 240, 40), (0, 40, 60, 80)]
     for own, other in [(0, 1), (1, 0)]:
         changed = [picture.copy(), picture.copy()]
         changed[0].paste(noise(60, 40, 7), places[own])

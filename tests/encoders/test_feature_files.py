@@ -329,6 +329,13 @@ def test_bytes_as_python_shows_them(tmp_path):
     np.testing.assert_array_equal(reader(tsv(tmp_path, line)).read("one.jpg").features, samples.rows("one")[0])
 
 
+def test_a_byte_order_mark_before_the_first_picture(tmp_path):
+    path = tsv(tmp_path, samples.lxmert_line("one"), samples.lxmert_line("2014.12.17_0"))
+    path.write_text("\ufeff" + path.read_text())
+    for name in NAMES:
+        np.testing.assert_array_equal(reader(path).read(name).features, samples.rows(name)[0])
+
+
 def test_columns(tmp_path):
     line = samples.lxmert_line("one")
     short = tsv(tmp_path, line[:1] + line[7:], samples.lxmert_line("2014.12.17_0"))
@@ -389,8 +396,10 @@ def test_an_index_that_cannot_be_written_stays_in_memory(tmp_path):
 
 def test_lines_are_bounded(tmp_path, monkeypatch):
     path = samples.lxmert(tmp_path)
-    monkeypatch.setattr(_feature_tsv, "MAX_ROW", 100)
-    assert f"{path}:1: more than 100 bytes in a line" in error_of(path)
+    length = len(path.read_text().splitlines()[0])
+    for line, limit in ((1, length), (2, length + 1)):  # the line's end counts
+        monkeypatch.setattr(_feature_tsv, "MAX_ROW", limit)
+        assert f"{path}:{line}: more than {limit:,} bytes in a line" in error_of(path)
 
 
 # properties

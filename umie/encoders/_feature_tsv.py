@@ -152,9 +152,7 @@ class TsvFile:
         try:
             with self.path.open("rb", buffering=1 << 20) as file:
                 for number, line in enumerate(iter(lambda: file.readline(MAX_ROW + 1), b""), start=1):
-                    if len(line) > MAX_ROW:
-                        raise UmieError(f"{self.path}:{number}: a line has more than {MAX_ROW:,} bytes: part the file")
-                    start, offset = offset, offset + len(line)
+                    start, offset = offset, offset + len(self._checked(line, number))
                     if number == 1:
                         if self._has_names:
                             continue

@@ -79,9 +79,12 @@ def regions(
 def _built(name: str, given: list[str]) -> Proposer:
     import torch
 
+    from transformers.utils import logging
+
     from umie.cli.part_options import part_options
     from umie.encoders.regions import registry
 
+    logging.disable_progress_bar()  # of loading weights, beside our own
     options = part_options(given)
     registry.check(name, options)
     torch.manual_seed(0)  # random weights, which serve tries only, shall be the same every time

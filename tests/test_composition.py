@@ -23,7 +23,10 @@ from umie.processor import UmieProcessor
 from umie.records import Record
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-SMALL = {"clip": {"name": "clip", "model": "RN50"}}  # of each kind a member that is quick to build
+SMALL = {  # of each kind a member that is quick to build
+    "clip": {"name": "clip", "model": "RN50"},
+    "precomputed": {"name": "precomputed", "path": ".", "format": "npz", "boxes": "absolute", "feature_dim": 8},
+}
 
 
 @pytest.mark.parametrize("encoder", encoders.registry.names())

@@ -266,7 +266,9 @@ def test_features_take_the_place_of_pictures(tokenizer, record):
 
 
 def test_unknown_policy(tokenizer):
-    with pytest.raises(UmieError, match="Unknown policy for missing pictures 'black'. Choices: error, skip, text_only."):
+    with pytest.raises(
+        UmieError, match="Unknown policy for missing pictures 'black'. Choices: error, skip, text_only."
+    ):
         UmieProcessor(tokenizer, {"name": "tiny"}, missing_pictures="black")
 
 

@@ -27,7 +27,18 @@ RECORDS = [
     Record("Rome [bold]", events=(Event("meet", (0, 4)),), id="2"),
     Record("", image="absent.jpg", events=(Event("attack"),), id="3"),
 ]
-COMMANDS = ["convert", "validate", "stats", "sample", "audit", "clean", "fingerprint", "synthetic", "regions", "features"]
+COMMANDS = [
+    "convert",
+    "validate",
+    "stats",
+    "sample",
+    "audit",
+    "clean",
+    "fingerprint",
+    "synthetic",
+    "regions",
+    "features",
+]
 
 
 @pytest.fixture

@@ -119,7 +119,10 @@ def test_a_bounded_cache_says_what_it_removed(umie, data):
         (("--encoder", "tiny", "--option", "size=3"), "Unknown option of encoder 'tiny': 'size'"),
         (("--encoder", "tiny", "--option", "crop_size"), "--option 'crop_size': give NAME=VALUE"),
         (("--encoder", "tiny"), "trainable"),
-        ((*TINY, "--missing-pictures", "black"), "Unknown policy for missing pictures 'black'. Choices: error, skip, text_only."),
+        (
+            (*TINY, "--missing-pictures", "black"),
+            "Unknown policy for missing pictures 'black'. Choices: error, skip, text_only.",
+        ),
         ((*TINY, "--option", "crop_size=3"), "--option crop_size is given twice"),
         ((*TINY, "--device", "abacus"), "--device abacus: "),
     ],

@@ -101,3 +101,38 @@ def test_without_a_store_the_scores_are_the_same(grid_file, umie, frozen, pictur
         scores.append(line)
     assert scores[0]["train_loss"] == pytest.approx(scores[1]["train_loss"], rel=1e-4)
     assert scores[0]["health"]["visual_gradient"] == pytest.approx(scores[1]["health"]["visual_gradient"], rel=1e-3)
+
+
+def test_looked_up_features_need_no_pictures_and_new_ones_run_the_cells_again(grid_file, umie, pictured, tmp_path):
+    for file in pictured.glob("*.png"):
+        file.unlink()
+
+    def make_features(seed):
+        generator = torch.Generator().manual_seed(seed)
+        (tmp_path / "made").mkdir(exist_ok=True)
+        for name in ("0", "1", "2", "3"):
+            boxes = torch.tensor([[0.0, 0.0, 0.5, 1.0], [0.5, 0.0, 1.0, 1.0]])
+            tensors = {"features": torch.randn(2, 6, generator=generator), "boxes": boxes}
+            save_file(tensors, tmp_path / "made" / f"{name}.safetensors")
+
+    make_features(0)
+    path = grid_file(
+        data={"format": "jsonl", "train": "train.jsonl", "test": "test.jsonl"},
+        tasks=["mner"],
+        encoder={"name": "precomputed", "path": str(tmp_path / "made"), "boxes": "relative"},
+        fusion="concat",
+        warm_start=...,
+        missing_pictures="skip",
+    )
+    arguments = ("ablate", path, "--data", pictured, "--output", tmp_path / "run")
+    code, out, _ = umie(*arguments)
+    assert code == 0
+    assert "- train: 2 records, 2 with a picture" in out
+    assert "- pictures of train that cannot be read: 1, their records are left out; e.g. " in out
+    (pictures,) = pictures_of(tmp_path / "run")["looked up"]
+    assert pictures["pictures"] == 4
+    umie(*arguments)
+    assert len(pictures_of(tmp_path / "run")["looked up"]) == 1
+    make_features(1)
+    umie(*arguments)
+    assert len(pictures_of(tmp_path / "run")["looked up"]) == 2

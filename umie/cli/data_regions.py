@@ -78,7 +78,6 @@ def regions(
 
 def _built(name: str, given: list[str]) -> Proposer:
     import torch
-
     from transformers.utils import logging
 
     from umie.cli.part_options import part_options

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
@@ -105,9 +105,13 @@ class TowerEncoder(VisualEncoder):
     def run(self, images: Tensor) -> Tensor:
         """Return what the tower makes of ``[N, 3, H, W]``; no graph is built where it is frozen."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.config.trainable):
-            layout = torch.channels_last if self.config.channels_last else torch.contiguous_format
-            output: Tensor = self.tower(images.to(self._dtype, memory_format=layout))
+            output: Tensor = self.tower(self.laid_out(images))
             return output
+
+    def laid_out(self, images: Tensor) -> Tensor:
+        """Return images ``[N, 3, H, W]`` in the tower's precision and memory format."""
+        layout = torch.channels_last if self.config.channels_last else torch.contiguous_format
+        return images.to(self._dtype, memory_format=layout)
 
     def num_at_once(self, height: int, width: int) -> int:
         """Return how many pictures of this size, in pixels, go through the tower in one pass; at least 1."""
@@ -133,6 +137,35 @@ class TowerEncoder(VisualEncoder):
         features = torch.cat([self.run(flat[chunk]) for chunk in chunks])
         slots = features.new_zeros(mask.numel(), features.shape[1]).index_copy(0, real, features)
         return slots.view(*mask.shape, -1)
+
+    def run_whole(self, inputs: Mapping[str, Tensor], slots_of: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        """Run whole pictures, those of one size together: padding in a convolution would change features.
+
+        Args:
+            inputs: ``pixels [B, 3, H, W]``, ``image_size [B, 2]`` (each picture's height and width), ``boxes
+                [B, V, 4]`` and ``visual_mask [B, V]``.
+            slots_of: gives ``[N, V, Dv]`` of the pixels and the boxes of pictures of one size.
+
+        Returns:
+            ``[B, V, Dv]``, zero for a record without a picture.
+        """
+        pixels, boxes, mask = inputs["pixels"], inputs["boxes"], inputs["visual_mask"]
+        rows: dict[tuple[int, int], list[int]] = {}
+        for row, ((height, width), real) in enumerate(
+            zip(inputs["image_size"].tolist(), mask.any(1).tolist(), strict=True)
+        ):
+            if real:
+                rows.setdefault((height, width), []).append(row)
+        slots = [pixels.new_zeros(mask.shape[1], self.feature_dim, dtype=self._dtype)] * len(mask)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.config.trainable):
+            for (height, width), same in rows.items():
+                at_once = self.num_at_once(height, width)
+                for start in range(0, len(same), at_once):
+                    chunk = same[start : start + at_once]
+                    found = slots_of(pixels[chunk, :, :height, :width], boxes[chunk])
+                    for row, features in zip(chunk, found, strict=True):
+                        slots[row] = features
+        return torch.stack(slots)
 
     @property
     def _dtype(self) -> torch.dtype:

@@ -199,29 +199,7 @@ class ClipEncoder(TowerEncoder):
 
     def features(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Return ``[B, V, Dv]`` from ``crops``, or from ``pixels`` and ``image_size``, by mode."""
-        mask = inputs["visual_mask"]
         if self.config.mode == "crop":
-            return self.run_real(inputs["crops"], mask)
-        slots = [inputs["pixels"].new_zeros(mask.shape[1], self.feature_dim, dtype=self._dtype)] * len(mask)
-        for (height, width), rows in _by_size(inputs["image_size"], mask).items():
-            at_once = self.num_at_once(height, width)
-            for start in range(0, len(rows), at_once):
-                chunk = rows[start : start + at_once]
-                found = self._pooled(inputs["pixels"][chunk, :, :height, :width], inputs["boxes"][chunk])
-                for row, features in zip(chunk, found, strict=True):
-                    slots[row] = features
-        return torch.stack(slots)
-
-    def _pooled(self, pixels: Tensor, boxes: Tensor) -> Tensor:
-        with torch.set_grad_enabled(torch.is_grad_enabled() and self.config.trainable):
-            layout = torch.channels_last if self.config.channels_last else torch.contiguous_format
-            return spatial(self.tower).pooled(pixels.to(self._dtype, memory_format=layout), boxes)
-
-
-def _by_size(sizes: Tensor, mask: Tensor) -> dict[Size, list[int]]:
-    """Return the rows that have a picture, by its size: padding would change features."""
-    rows: dict[Size, list[int]] = {}
-    for row, ((height, width), real) in enumerate(zip(sizes.tolist(), mask.any(1).tolist(), strict=True)):
-        if real:
-            rows.setdefault((height, width), []).append(row)
-    return rows
+            return self.run_real(inputs["crops"], inputs["visual_mask"])
+        parts = spatial(self.tower)
+        return self.run_whole(inputs, lambda pixels, boxes: parts.pooled(self.laid_out(pixels), boxes))

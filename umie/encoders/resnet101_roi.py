@@ -136,18 +136,9 @@ class ResNet101RoiEncoder(TowerEncoder):
 
     def features(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Return ``[B, V, 2048]`` from ``crops``, or from ``pixels`` and ``image_size``, by mode."""
-        mask = inputs["visual_mask"]
         if self.config.mode == "crop":
-            return self.run_real(inputs["crops"], mask)
-        slots = [inputs["pixels"].new_zeros(mask.shape[1], self.feature_dim, dtype=self._dtype)] * len(mask)
-        for (height, width), rows in _by_size(inputs["image_size"], mask).items():
-            at_once = self.num_at_once(height, width)
-            for start in range(0, len(rows), at_once):
-                chunk = rows[start : start + at_once]
-                maps = self.run(inputs["pixels"][chunk, :, :height, :width])
-                for row, found in zip(chunk, self._pooled(maps, inputs["boxes"][chunk]), strict=True):
-                    slots[row] = found
-        return torch.stack(slots)
+            return self.run_real(inputs["crops"], inputs["visual_mask"])
+        return self.run_whole(inputs, lambda pixels, boxes: self._pooled(self.run(pixels), boxes))
 
     def _pooled(self, maps: Tensor, boxes: Tensor) -> Tensor:
         """Return slots ``[N, V, C]``: the mean of maps ``[N, C, h, w]``, then that under each of ``boxes[:, 1:]``.
@@ -155,15 +146,6 @@ class ResNet101RoiEncoder(TowerEncoder):
         Relative boxes scale with the map: its last cell hangs over the picture where 32 does not divide a side.
         """
         return torch.cat([maps.mean((2, 3))[:, None], pool_boxes(maps, boxes[:, 1:], self.config.pooling)], dim=1)
-
-
-def _by_size(sizes: Tensor, mask: Tensor) -> dict[tuple[int, int], list[int]]:
-    """Return the rows that have a picture, by its size: padding in a convolution would change features."""
-    rows: dict[tuple[int, int], list[int]] = {}
-    for row, ((height, width), real) in enumerate(zip(sizes.tolist(), mask.any(1).tolist(), strict=True)):
-        if real:
-            rows.setdefault((height, width), []).append(row)
-    return rows
 
 
 def _published(name: str) -> Mapping[str, Tensor]:

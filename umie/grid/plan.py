@@ -353,16 +353,21 @@ def _check_data_keys(data: Mapping[str, Any]) -> None:
 
 
 def files_of(grid: GridConfig, parts: Mapping[str, Mapping[str, Any]]) -> list[Any]:
-    """Return what tells a changed plugin, checkpoint folder or weight file from the one before."""
+    """Return what tells a changed plugin, checkpoint folder, weight or feature file from the one before."""
+    from umie import encoders
     from umie.decoders.t5 import PRESETS
 
     files: list[Any] = [hashlib.sha256(Path(plugin).read_bytes()).hexdigest() for plugin in grid.plugins]
     for options in parts.values():
-        for key in ("source", "weights", "pretrained", "path"):
+        for key in ("source", "weights", "pretrained"):
             path = Path(str(options.get(key, "")))
             if options.get(key) and options[key] not in PRESETS and path.exists():
                 below = sorted(path.rglob("*")) if path.is_dir() else [path]
                 files += [(item.name, item.stat().st_size, item.stat().st_mtime_ns) for item in below]
+    encoder = dict(parts.get("encoder", {"name": "tiny"}))
+    name = encoder.pop("name")
+    if getattr(encoders.registry.get(name), "is_lookup", False):
+        files.append(encoders.registry.construct(name, encoder).fingerprint())
     return files
 
 

@@ -141,14 +141,14 @@ def test_preprocessor_pickles(encoders, pictures):
     assert torch.equal(again(pictures, REGIONS)["crops"], preprocess(pictures, REGIONS)["crops"])
 
 
-@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt", ".bin"])
 @pytest.mark.parametrize("part", ["model", "tower"])
 @pytest.mark.parametrize("model", ["umie-test-resnet", "umie-test-timm"])
 def test_weights_from_a_file(open_clip, pictures, tmp_path, suffix, part, model):
     whole = open_clip.create_model(model)
     state = (whole if part == "model" else whole.visual).state_dict()
     path = tmp_path / f"weights{suffix}"
-    if suffix == ".pt":
+    if suffix != ".safetensors":
         torch.save({"epoch": 1, "state_dict": {f"module.{name}": value for name, value in state.items()}}, path)
     else:
         save_file(state, path)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from umie.errors import UmieError
 
-SUFFIXES = (".safetensors", ".pth", ".pt")
+SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 SHOWN = 3  # keys listed in a message
 
 
@@ -28,7 +28,7 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     A training checkpoint is looked into: its ``state_dict``, without the ``module.`` of a parallel wrapper.
 
     Args:
-        path: a ``.safetensors`` file, or a ``.pth`` or ``.pt`` file that holds tensors only.
+        path: a ``.safetensors`` file, or a ``.pth``, ``.pt`` or ``.bin`` file that holds tensors only.
 
     Raises:
         UmieError: there is no such file, it cannot be read, or it is not a state dict.

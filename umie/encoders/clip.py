@@ -42,7 +42,7 @@ class ClipEncoderConfig(TowerConfig):
 
     Args:
         model: open_clip's name of the model, e.g. "ViT-B-32".
-        pretrained: an open_clip tag, or a .safetensors, .pth or .pt file of the whole model or of its image
+        pretrained: an open_clip tag, or a .safetensors, .pth, .pt or .bin file of the whole model or of its image
             tower, or None for random.
         tag: what a file does not say: the open_clip tag whose weights it holds, which decides on the preparation
             of pictures (SigLIP's mean is another) and the activation (OpenAI's is QuickGELU, as in the models whose

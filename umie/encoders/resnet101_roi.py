@@ -32,7 +32,7 @@ class ResNet101RoiEncoderConfig(TowerConfig):
     """Options of the ResNet-101 encoder.
 
     Args:
-        weights: torchvision's name (IMAGENET1K_V2), a .safetensors, .pth or .pt file, or None for random.
+        weights: torchvision's name (IMAGENET1K_V2), a .safetensors, .pth, .pt or .bin file, or None for random.
         mode: "crop" as in the paper, one backbone pass for every slot resized to 224 x 224 pixels; "align"
             for one pass over the picture, its last map averaged under each region, cheaper and coarser.
         short_side: align only, the picture's short side in pixels; the long side keeps the aspect ratio, up

@@ -37,7 +37,7 @@ class FasterRcnnProposerConfig(ProposerConfig):
 
     Args:
         model: one of torchvision's Faster R-CNNs.
-        weights: torchvision's name (COCO_V1), a .safetensors, .pth or .pt file, or None for random.
+        weights: torchvision's name (COCO_V1), a .safetensors, .pth, .pt or .bin file, or None for random.
         min_score: as everywhere; torchvision's own default.
         min_size: pixels to which the short side of a picture is scaled; None is the model's own (800, or 320).
             Less is faster and loses small things.

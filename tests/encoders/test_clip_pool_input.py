@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from umie.encoders import build_preprocessor, registry
+from umie.encoders import _clip_pool, build_preprocessor, registry
 from umie.errors import UmieError
 
 
@@ -43,6 +43,23 @@ def test_size_in_pixels(open_clip, noise, size, short_side, expected):
     found = preprocess([Image.new("RGB", size)])
     assert found["pixels"].shape[2:] == expected
     assert found["image_size"].tolist() == [list(expected)]
+
+
+def test_the_tower_is_looked_at_once(open_clip, monkeypatch):
+    """Every command and every data worker builds preprocessors; each tower would cost it tenths of a second."""
+    built = []
+
+    def build_tower(model, *arguments, **options):
+        built.append(model)
+        return original(model, *arguments, **options)
+
+    original = _clip_pool.build_tower
+    monkeypatch.setattr(_clip_pool, "build_tower", build_tower)
+    _clip_pool.geometry.cache_clear()
+    options = {"name": "clip", "model": "umie-input-vit", "mode": "pool"}
+    first, second = build_preprocessor(options), build_preprocessor({**options, "short_side": 64})
+    assert (first.own_size, first.stride) == (second.own_size, second.stride) == ((32, 32), (8, 8))
+    assert built == ["umie-input-vit"]
 
 
 def test_an_own_size_that_is_no_multiple_of_the_patch_stays(open_clip, noise):

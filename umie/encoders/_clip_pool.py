@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from typing import Any
 
 import torch
@@ -194,6 +195,7 @@ def spatial(tower: nn.Module) -> Spatial:
     return kinds[kind](tower)
 
 
+@functools.cache  # the tower, though without weights, takes tenths of a second to build, for each preprocessor
 def geometry(model: str) -> tuple[Size, Size]:
     """Return a model's own size and its stride, both as height and width in pixels; no weights are built.
 

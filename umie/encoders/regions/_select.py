@@ -108,4 +108,9 @@ def _rank(proposal: Proposal) -> tuple[float | str, ...]:
 def _without_repeats(found: Sequence[Proposal], taken: Sequence[Box]) -> list[Proposal]:
     """Return the proposals without those whose box stands already, which no overlap above 1 would tell."""
     seen = set(taken)
-    return [proposal for proposal in found if not (proposal.box in seen or seen.add(proposal.box))]  # type: ignore[func-returns-value] # add returns None
+    kept = []
+    for proposal in found:
+        if proposal.box not in seen:
+            seen.add(proposal.box)
+            kept.append(proposal)
+    return kept

@@ -39,7 +39,7 @@ def layout(request):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_layout_gives_the_same(layout, name, tmp_path):
-    found = reader(layout(tmp_path)).read(f"pictures/{name}.jpg")
+    found = reader(layout(tmp_path), whole="mean").read(f"pictures/{name}.jpg")
     regions, _ = samples.rows(name)
     np.testing.assert_array_equal(found.features, regions)
     np.testing.assert_allclose(found.boxes, RELATIVE, atol=1e-7)
@@ -59,7 +59,9 @@ def test_whole_picture(layout, tmp_path):
         own = reader(path, whole="file").read("one.jpg")
         np.testing.assert_array_equal(own.whole, whole)
         np.testing.assert_array_equal(own.features, regions)
+        np.testing.assert_array_equal(reader(path).read("one.jpg").whole, whole)  # goes before the mean
     else:
+        np.testing.assert_allclose(reader(path).read("one.jpg").whole, regions.mean(0), atol=1e-6)
         assert "whole='mean'" in error_of(path, whole="file")
 
 
@@ -210,6 +212,21 @@ def test_other_names(tmp_path):
     found = reader(tmp_path, keys=keys, whole="file").read("one.jpg")
     assert found.features.shape == (3, 6)
     assert not found.whole.any()
+
+
+def test_the_files_own_vector_of_the_whole_picture(tmp_path):
+    keys = {"whole": "cls"}
+    npz(tmp_path, cls=np.full((1, FEATURE_DIM), 7, np.float32))
+    npz(tmp_path, name="without")
+    assert (reader(tmp_path).read("one.jpg").whole == 1).all()  # no known release calls it so
+    assert (reader(tmp_path, keys=keys).read("one.jpg").whole == 7).all()
+    assert (reader(tmp_path, keys=keys, whole="mean").read("one.jpg").whole == 1).all()
+    assert (reader(tmp_path, keys=keys).read("without.jpg").whole == 1).all()
+    assert "no vector cls of the whole picture" in error_of(tmp_path, "without.jpg", keys=keys, whole="file")
+    no_boxes = npz(tmp_path / "no_boxes", np.zeros((0, 4)), cls=np.full(FEATURE_DIM, 7, np.float32))
+    assert (reader(no_boxes, keys=keys).read("one.jpg").whole == 7).all()
+    for cls, message in ((np.full(FEATURE_DIM, np.nan), "cls is not finite"), (np.ones(9), "vector is 9 wide")):
+        assert message in error_of(npz(tmp_path / "damaged", cls=cls), keys=keys)
 
 
 def test_sizes_in_files_are_not_trusted(tmp_path, monkeypatch):

@@ -114,7 +114,9 @@ def check_bytes(name: str, shape: Sequence[int], itemsize: int) -> None:
         raise UmieError(f"{name} is {list(shape)}, {size:,} bytes: more than {MAX_BYTES:,} cannot be of one picture")
 
 
-def picture_features(entry: Entry, layouts: Sequence[Layout], keys: Layout, boxes: str, whole: str) -> PictureFeatures:
+def picture_features(
+    entry: Entry, layouts: Sequence[Layout], keys: Layout, boxes: str, whole: str | None
+) -> PictureFeatures:
     """Return the features of one picture, its boxes relative and only those that can be used.
 
     Args:
@@ -123,7 +125,7 @@ def picture_features(entry: Entry, layouts: Sequence[Layout], keys: Layout, boxe
         keys: names that take the place of a layout's.
         boxes: what the file's boxes are: ``absolute``, in pixels, or ``relative``.
         whole: what stands for the whole picture: the ``mean`` over the regions, the ``first`` row (which then is
-            no region), or the ``file``'s own vector.
+            no region), or the ``file``'s own vector; None takes the file's own where it has one, else the mean.
 
     Raises:
         UmieError: arrays are missing or do not fit together, features are not finite, there is nothing to average,
@@ -159,7 +161,10 @@ def picture_features(entry: Entry, layouts: Sequence[Layout], keys: Layout, boxe
                 raise UmieError("there is no usable box to take the mean of: mend the file, or choose another `whole`")
             own = rows.mean(0, dtype=np.float64).astype(np.float32)
         if len(rows) and own.shape[0] != rows.shape[1]:
-            raise UmieError(f"the whole picture's vector is {own.shape[0]} wide and the regions' {rows.shape[1]}")
+            raise UmieError(
+                f"the whole picture's vector is {own.shape[0]} wide and the regions' {rows.shape[1]}: make the "
+                "features again, or choose whole='mean'"
+            )
         return PictureFeatures(entry.place, rows.reshape(len(rows), own.shape[0]), relative, own, dropped)
 
 
@@ -216,11 +221,13 @@ def _size(entry: Entry, names: Layout, boxes: str) -> tuple[float, float] | None
     return width, height
 
 
-def _own_whole(entry: Entry, names: Layout, whole: str) -> Array | None:
-    if whole != "file":
+def _own_whole(entry: Entry, names: Layout, whole: str | None) -> Array | None:
+    if whole not in (None, "file"):
         return None
     name = names.get("whole")
     if name not in entry.names or name is None:
+        if whole is None:
+            return None
         raise UmieError(
             f"holds no vector {name or ''} of the whole picture: give its name as `keys` = {{'whole': ...}}, "
             "or choose whole='mean'"

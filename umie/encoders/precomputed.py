@@ -38,7 +38,9 @@ class PrecomputedEncoderConfig(EncoderConfig):
             ``width``, ``height``, ``count``, ``whole`` and ``id`` to the name.
         columns: names of all columns of a .tsv file that has no line of names and is not laid out as LXMERT's.
         whole: what the slot of the whole picture is: the ``mean`` of the features of the file's regions, its
-            ``first`` row (which then is no region), or the ``file``'s own vector (UMIE's ``fc_features``).
+            ``first`` row (which then is no region), or the ``file``'s own vector (``fc_features`` in UMIE's files,
+            ``whole`` in .safetensors, else what ``keys`` calls it), without which a file is an error. None takes the
+            file's own vector where it has one, and the mean where it has none.
         feature_dim: width of the features; read from the files if left out. Where it is given, a model can be built
             without them.
         min_overlap: least intersection over union of a record's region and the box whose features it takes.
@@ -51,7 +53,7 @@ class PrecomputedEncoderConfig(EncoderConfig):
     boxes: str = ""
     keys: Mapping[str, str] = field(default_factory=dict)
     columns: Sequence[str] | None = None
-    whole: str = "mean"
+    whole: str | None = None
     feature_dim: int | None = None
     min_overlap: float = 0.5
 
@@ -67,7 +69,8 @@ class PrecomputedEncoderConfig(EncoderConfig):
                 f"boxes is {self.boxes!r}: say what the files' boxes are, 'absolute' (x1, y1, x2, y2 in pixels) or "
                 "'relative' (the same divided by the picture's width and height, 0..1)"
             )
-        check_choice("whole", self.whole, WHOLE)
+        if self.whole is not None:
+            check_choice("whole", self.whole, WHOLE)
         if not isinstance(self.keys, Mapping) or not all(isinstance(name, str) for name in self.keys.values()):
             raise UmieError(f"keys is {shown(self.keys)}: give a mapping of {', '.join(ROLES)} to names")
         check_keys("role in keys:", self.keys, ROLES)

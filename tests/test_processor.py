@@ -245,6 +245,16 @@ def test_skipping_leaves_records_out(tokenizer, picture, tmp_path):
         assert UmieProcessor(tokenizer, {"name": "tiny"}, missing_pictures=policy).usable([bad, good]) == [bad, good]
 
 
+def test_pictures_in_memory_are_told_apart_though_their_records_look_the_same(tokenizer, picture):
+    broken = Image.new("RGB", (0, 3))
+    processor = UmieProcessor(tokenizer, {"name": "tiny"}, missing_pictures="skip")
+    records = [Record(TEXT, image=broken), Record(TEXT, image=picture), Record(TEXT, image=broken)]
+    assert [record.image for record in processor.usable(records)] == [picture]
+    assert processor.usable(records[::-1]) == [records[1]]
+    assert list(processor.unreadable) == [f"picture 1 in memory, of record {TEXT!r}"]
+    assert processor.counts == {"missing_pictures": 1}
+
+
 def test_features_take_the_place_of_pictures(tokenizer, record):
     """Whatever gives features is asked for those of each picture, and its refusals meet the policy."""
 

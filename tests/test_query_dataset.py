@@ -8,9 +8,11 @@ import torch
 from umie import query_dataset
 from umie.composition import compose
 from umie.data.synthetic import SyntheticConfig, scenes
+from umie.encoders.base import no_slots
 from umie.errors import UmieError
 from umie.query_dataset import QueryDataset
 from umie.records import Record
+from umie.types import FEATURES
 
 TASKS = ("mner", "mre", "med", "meae")
 
@@ -65,3 +67,19 @@ def test_a_picture_is_not_read_before_it_is_asked_for(processor):
 def test_nothing_to_ask_is_an_error(processor):
     with pytest.raises(UmieError, match="no record gives a query for any of the tasks mre"):
         QueryDataset([Record("a text")], ["mre"], processor)
+
+
+def test_another_source_of_features_is_asked_for_what_is_kept(variant, embedded_records):
+    """Pixels and features do not stand in one batch."""
+
+    class Source:
+        def one(self, picture, regions=()):
+            return {**no_slots(), FEATURES: torch.zeros(0, 5)}
+
+    _, processor = variant()
+    dataset = QueryDataset(embedded_records[:9], ["mner"], processor)
+    assert "crops" in dataset[0]
+    processor.features = Source()
+    assert FEATURES in processor.collate([dataset[0], dataset[1]])
+    processor.features = None
+    assert "crops" in processor.collate([dataset[0], dataset[1]])

@@ -18,12 +18,12 @@ from umie import encoders, tasks
 from umie.constrained import Constraint, encode
 from umie.encoders.base import collate, pad_stack
 from umie.encoders.pictures import Picture
-from umie.errors import UmieError, UnknownNameError, check_keys
+from umie.errors import UmieError, check_keys
 from umie.files import atomic_write
 from umie.records import Box, Record, Region
 from umie.tasks import Items, Query, Task
+from umie.types import check_picture_policy
 
-PICTURE_POLICIES = ("error", "text_only", "skip")
 HINTS = {
     "error": "mend it, or compose with missing_pictures='text_only' or 'skip'",
     "skip": "pass processor.usable(records), which leaves such records out",
@@ -68,8 +68,7 @@ class UmieProcessor:
         max_target_tokens: int = 128,
         missing_pictures: str = "error",
     ) -> None:
-        if missing_pictures not in PICTURE_POLICIES:
-            raise UnknownNameError("policy for missing pictures", missing_pictures, PICTURE_POLICIES)
+        check_picture_policy(missing_pictures)
         self.tokenizer = tokenizer
         self.encoder = dict(encoder)
         self.task_options = {name: dict(options) for name, options in (task_options or {}).items()}
@@ -81,6 +80,7 @@ class UmieProcessor:
         self.unreadable: dict[str, str] = {}
         self.features: FeatureSource | None = None
         self._checked: dict[tuple[str, tuple[Region, ...]], str] = {}
+        self._in_memory: dict[int, tuple[Any, str]] = {}  # pictures without a file, held so that their ids stay theirs
         self._tasks: dict[str, Task[Any]] = {}
         for name in self.task_options:
             self.task(name)
@@ -179,7 +179,7 @@ class UmieProcessor:
     def _is_readable(self, record: Record) -> bool:
         if record.image is None:
             return True
-        place = (_name(record), record.regions)
+        place = (self._name(record), record.regions)
         if place not in self._checked:
             try:
                 self.preprocessor.check(_picture(record), record.regions)
@@ -192,7 +192,7 @@ class UmieProcessor:
 
     def _count_unreadable(self, record: Record, reason: str) -> None:
         """Count a picture once, however many records and epochs meet it."""
-        name = _name(record)
+        name = self._name(record)
         if name not in self.unreadable:
             self.unreadable[name] = reason
             self.counts["missing_pictures"] += 1
@@ -297,6 +297,14 @@ class UmieProcessor:
         check_keys(f"option in {Path(folder) / FILE}:", options, names)
         return cls(AutoTokenizer.from_pretrained(str(folder)), **options)
 
+    def _name(self, record: Record) -> str:
+        """Return what a picture is called: its file, or a number and its record for one in memory."""
+        if isinstance(record.image, str):
+            return str(Path(record.image_folder or "") / record.image)
+        number = len(self._in_memory) + 1
+        named = record.image, f"picture {number} in memory, of record {record.id or record.text[:40]!r}"
+        return self._in_memory.setdefault(id(record.image), named)[1]
+
     def _token(self, marker: str) -> int | None:
         """Return the id of a marker that is one token of the vocabulary, or None."""
         found: int | None = self.tokenizer.convert_tokens_to_ids(marker)
@@ -328,13 +336,6 @@ class UmieProcessor:
 def _picture(record: Record) -> Any:
     path = record.image_path()
     return record.image if path is None else path
-
-
-def _name(record: Record) -> str:
-    """Return what a picture is called: its file, or, for one in memory, its record."""
-    if isinstance(record.image, str):
-        return str(Path(record.image_folder or "") / record.image)
-    return f"the picture of record {record.id or record.text[:40]!r}"
 
 
 def _as_list(records: Record | Iterable[Record]) -> list[Record]:

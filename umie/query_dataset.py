@@ -38,6 +38,7 @@ class QueryDataset(Dataset[dict[str, Tensor]]):
         self._texts: list[dict[str, Tensor]] = []
         self._pictures: dict[int, dict[str, Tensor]] = {}
         self._kept_bytes = 0
+        self._source: object = processor.features
         for record in processor.usable(records):
             for task in tasks:
                 if record.annotated_for(task):
@@ -55,6 +56,10 @@ class QueryDataset(Dataset[dict[str, Tensor]]):
         return {**self._texts[index], **self._pictured(self.asked[index][0])}
 
     def _pictured(self, record: Record) -> dict[str, Tensor]:
+        if self._processor.features is not self._source:  # what is kept was made by another source
+            self._source = self._processor.features
+            self._pictures.clear()
+            self._kept_bytes = 0
         pictured = self._pictures.get(id(record))
         if pictured is None:
             pictured = self._processor.encode_picture(record)

@@ -9,10 +9,19 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from umie.errors import UnknownNameError
+
 if TYPE_CHECKING:
     import torch
 
+PICTURE_POLICIES = ("error", "text_only", "skip")  # what a picture does that is not there or cannot be read
 FEATURES = "visual_features"  # in a batch: features [B, V, Dv] that were made before, in place of pictures
+
+
+def check_picture_policy(policy: object) -> None:
+    """Raise UnknownNameError unless ``policy`` is one of PICTURE_POLICIES."""
+    if policy not in PICTURE_POLICIES:
+        raise UnknownNameError("policy for missing pictures", policy, PICTURE_POLICIES)
 
 
 @dataclass(frozen=True)

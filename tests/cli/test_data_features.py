@@ -71,8 +71,12 @@ def test_unreadable_pictures_are_listed_and_the_others_encoded(umie, data):
     code, out, err = umie("data", "features", "-i", data / "records.jsonl", "-o", data / "cache", *TINY)
     assert code == 0
     assert "the cache holds 2 entries" in out
-    assert f"3 records have a picture that cannot be read, all listed in {data / 'cache' / 'unreadable.jsonl'}" in err
-    lines = [json.loads(line) for line in (data / "cache" / "unreadable.jsonl").read_text().splitlines()]
+    assert (
+        f"3 records have a picture that cannot be read, all listed in {data / 'cache' / 'unreadable-records.jsonl'}"
+        in err
+    )
+    listing = data / "cache" / "unreadable-records.jsonl"
+    lines = [json.loads(line) for line in listing.read_text().splitlines()]
     listed = {line["id"]: line["reason"] for line in lines}
     assert set(listed) == {"r1", "r2", "r5"}
     assert "not a readable picture" in listed["r1"]
@@ -91,6 +95,20 @@ def test_unreadable_pictures_are_listed_and_the_others_encoded(umie, data):
         data / "own.jsonl",
     )
     assert len((data / "own.jsonl").read_text().splitlines()) == 3
+    write_jsonl(data / "records.jsonl", [Record("mended", image="0.png")])
+    assert umie("data", "features", "-i", data / "records.jsonl", "-o", data / "cache", *TINY)[0] == 0
+    assert listing.read_text() == ""
+
+
+def test_a_bad_picture_before_many_hits_is_listed_when_the_run_is_started_again(umie, data):
+    """It waits for a batch to fill, which hits do not."""
+    (data / "bad.png").write_bytes(b"no picture")
+    records = [Record("bad", image="bad.png", id="bad"), *(Record("good", image="0.png") for _ in range(12_000))]
+    write_jsonl(data / "long.jsonl", records)
+    for _ in range(2):
+        code, _, err = umie("data", "features", "-i", data / "long.jsonl", "-o", data / "cache", *TINY)
+        assert code == 0
+        assert "1 records have a picture that cannot be read" in err
 
 
 def test_on_request_an_unreadable_picture_ends_it_and_what_was_done_is_kept(umie, data):
@@ -125,6 +143,7 @@ def test_a_bounded_cache_says_what_it_removed(umie, data):
         ),
         ((*TINY, "--option", "crop_size=3"), "--option crop_size is given twice"),
         ((*TINY, "--device", "abacus"), "--device abacus: "),
+        ((*TINY, "--max-gb", "0"), "--max-gb is 0: give a number above 0"),
     ],
 )
 def test_bad_options_are_one_line(umie, data, arguments, expected):

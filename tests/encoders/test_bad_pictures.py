@@ -215,6 +215,22 @@ def check_damaged(variant, folder, contents):
     assert 0 < len(processor.unreadable) < len(contents)
     assert processor.counts["missing_pictures"] == len(processor.unreadable)
     assert all("\n" not in reason for reason in processor.unreadable.values())
+    encoder = registry.build("tiny", trainable=False)
+    refused = {}
+    with FeatureCache(folder / "cache") as cache:
+        cached = CachedEncoder(encoder, cache)
+        paths = [folder / f"{number}.jpg" for number in range(len(contents))]
+        cached.fill([(path, ()) for path in paths], on_error=lambda index, error: refused.update({index: error}))
+        assert sorted(refused) == [number for number, is_seen in enumerate(seen.tolist()) if not is_seen]
+        for number, path in enumerate(paths):
+            if number not in refused:
+                found = cached.one(path)["visual_features"]
+                torch.testing.assert_close(found, encoder.encode([path]).features[0], atol=1e-5, rtol=1e-5)
+        assert (
+            cached.calls
+            == cache.num_entries
+            == len({path.read_bytes() for path in paths}) - len({paths[number].read_bytes() for number in refused})
+        )
 
 
 @pytest.mark.parametrize("name", ["tiny", "resnet101_roi"])

@@ -1,8 +1,9 @@
 """What stands between processor and encoder: features bit for bit, modes, filling, errors."""
 
+import importlib.util
 import pickle
 import random
-from functools import partial
+import sys
 from pathlib import Path
 
 import pytest
@@ -218,9 +219,9 @@ def test_what_has_no_digest(tmp_path, cached, make, message):
 def test_filling_encodes_each_picture_with_its_regions_once(cached, pictures, batch_size):
     items = [(picture, regions) for picture in pictures for regions in REGIONS]
     done = []
-    cached.fill(iter(items), batch_size=batch_size, on_item=lambda: done.append(1))
+    cached.fill(iter(items), batch_size=batch_size, on_item=done.append)
     assert counts(cached) == (12, 4, 12)  # two of the region lists are the same but for a label
-    assert len(done) == len(items)
+    assert sorted(done) == list(range(len(items)))
     plain = build()
     for picture, regions in items:
         expected = plain.encode([picture], [regions])
@@ -267,11 +268,11 @@ def test_bad_items_are_told_by_number(cached, tmp_path, pictures):
     items = [(pictures[0], []), (bad, []), (None, []), (pictures[1], [(0, 0, 2, 1)]), (bad, []), (pictures[1], [])]
     for batch_size in (1, 2, 8):
         errors, done = {}, []
-        cached.fill(items, batch_size=batch_size, on_item=partial(done.append, 1), on_error=errors.__setitem__)
+        cached.fill(items, batch_size=batch_size, on_item=done.append, on_error=errors.__setitem__)
         assert sorted(errors) == [1, 3, 4]
         assert "bad.jpg: not a readable picture" in str(errors[1])
         assert "not inside the picture" in str(errors[3])
-        assert len(done) == len(items)
+        assert sorted(done) == list(range(len(items)))
     assert (cached.calls, cached.cache.num_entries) == (2, 2)
     with pytest.raises(UmieError, match="bad.jpg"):
         cached.fill(items[:2])
@@ -286,10 +287,10 @@ def test_a_filling_that_cannot_store_encodes_one_batch_and_checks_the_rest(tmp_p
     with FeatureCache(tmp_path / "cache", max_bytes=1, on_event=events.append) as cache:
         cached = CachedEncoder(build(), cache)
         items = [*zip(pictures, REGIONS, strict=True), (bad, [])]
-        cached.fill(items, batch_size=2, on_item=lambda: done.append(1), on_error=errors.__setitem__)
+        cached.fill(items, batch_size=2, on_item=done.append, on_error=errors.__setitem__)
         assert cached.calls == 2
         assert list(errors) == [4]
-        assert len(done) == 5
+        assert sorted(done) == [0, 1, 2, 3, 4]
         assert torch.equal(cached.one(pictures[3])["visual_features"], build().encode(pictures[3:]).features[0])
     assert len(events) == 1
 
@@ -346,3 +347,63 @@ def test_real_pictures_are_encoded_once(cached):
     assert cached.calls == num_different
     assert all(same(cached.one(path, [LEFT]), found) for path, found in zip(files, first, strict=True))
     assert cached.calls == num_different
+
+
+def test_autocast_does_not_show_in_what_is_stored(noise, tmp_path):
+    """Outside of it the same key is asked for."""
+    encoder = registry.build("tiny", trainable=False)
+    with FeatureCache(tmp_path) as cache:
+        cached = CachedEncoder(encoder, cache)
+        with torch.autocast("cpu", torch.bfloat16):
+            found = cached.one(noise(20, 20))["visual_features"]
+        assert torch.equal(found, encoder.encode([noise(20, 20)]).features[0])
+
+
+@pytest.mark.parametrize("change", ["written", "loaded", "cast", "assigned"])
+def test_weights_that_change_are_an_error_and_spoil_nothing(noise, tmp_path, change):
+    encoder, other = (registry.build("tiny", trainable=False) for _ in range(2))
+    with FeatureCache(tmp_path) as cache:
+        cached = CachedEncoder(encoder, cache)
+        cached.one(noise(20, 20))
+        if change == "written":
+            with torch.no_grad():
+                next(encoder.parameters()).add_(1)
+        elif change == "cast":
+            encoder.to(torch.bfloat16)
+        else:
+            encoder.load_state_dict(other.state_dict(), assign=change == "assigned")
+        with pytest.raises(UmieError, match="the weights of TinyEncoder have changed .* make a new CachedEncoder"):
+            cached.one(noise(20, 20, 1))
+        assert cache.num_entries == 1
+        CachedEncoder(encoder, cache).one(noise(20, 20, 1))
+
+
+def test_weights_that_only_move_are_the_same(noise, tmp_path):
+    encoder = registry.build("tiny", trainable=False)
+    with FeatureCache(tmp_path) as cache:
+        cached = CachedEncoder(encoder, cache)
+        for parameter in encoder.parameters():
+            parameter.data = parameter.data.clone()
+        cached.one(noise(20, 20))
+        assert cached.calls == 1
+
+
+def test_own_code_is_in_the_fingerprint_of_a_plugin(tmp_path, monkeypatch):
+    """An encoder of one's own that was edited must not read what it made before."""
+    fingerprints = []
+    for number, factor in enumerate((1, 2, 2)):
+        path = tmp_path / str(number) / "plugin.py"
+        path.parent.mkdir()
+        path.write_text(
+            "from umie.encoders.tiny import TinyEncoder\n"
+            "class Mine(TinyEncoder):\n"
+            "    def features(self, inputs):\n"
+            f"        return super().features(inputs) * {factor}\n"
+        )
+        spec = importlib.util.spec_from_file_location("plugin", path)
+        module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, "plugin", module)
+        spec.loader.exec_module(module)
+        torch.manual_seed(0)
+        fingerprints.append(module.Mine(module.Mine.Config(trainable=False)).fingerprint())
+    assert fingerprints[0] != fingerprints[1] == fingerprints[2]

@@ -164,7 +164,7 @@ def fill(pipe, folder, batch_size, num_pictures=NUM_PICTURES, pause=0.0):
         cached = CachedEncoder(encoder(), cache)
         pipe.send("ready")
         pipe.recv()
-        cached.fill(items()[:num_pictures], batch_size=batch_size, on_item=lambda: time.sleep(pause))
+        cached.fill(items()[:num_pictures], batch_size=batch_size, on_item=lambda number: time.sleep(pause))
         pipe.send((cached.calls, cache.stats))
 
 

@@ -58,7 +58,7 @@ def test_each_picture_is_encoded_once_for_all_cells(grid_file, umie, frozen, pic
     assert all(pictures["pictures"] == 4 for pictures in found["stored"])
     assert sorted(pictures["encoder_calls"] for pictures in found["stored"]) == [0, 4]
     assert [pictures["encoder_calls"] for pictures in found["not used"]] == [0]
-    assert "- frozen encoders: 4 calls in 2 cells, which share up to 4 pictures" in out
+    assert "different in options or weights: 1, in 2 cells with up to 4 pictures; encoder calls: 4, all else" in out
     assert "- pictures of train that cannot be read: 1, their records are left out; e.g. " in out
     assert len(list((output / "kept").glob("??/*.safetensors"))) == 4
 
@@ -85,7 +85,7 @@ def test_without_a_store_the_scores_are_the_same(grid_file, umie, frozen, pictur
         path = grid_file(
             data={"format": "jsonl", "train": "train.jsonl", "test": "test.jsonl"},
             tasks=["mner"],
-            encoder=frozen,
+            encoder={name: value for name, value in frozen.items() if name != "weights"},
             fusion="concat",
             warm_start=...,
             missing_pictures="text_only",
@@ -95,6 +95,7 @@ def test_without_a_store_the_scores_are_the_same(grid_file, umie, frozen, pictur
         code, out, _ = umie("ablate", path, "--data", pictured, "--output", output)
         assert code == 0
         assert "- pictures of train that cannot be read: 1, their records are taken as text alone; e.g. " in out
+        assert "- the weights of the frozen encoder resnet101_roi are random" in out
         (line,) = [json.loads(line) for line in (output / RESULTS).read_text().splitlines()]
         assert (line["pictures"]["features"] == "stored") == enabled
         assert line["counts"]["train"]["missing_pictures"] == 1
@@ -111,8 +112,8 @@ def test_looked_up_features_need_no_pictures_and_new_ones_run_the_cells_again(gr
         generator = torch.Generator().manual_seed(seed)
         (tmp_path / "made").mkdir(exist_ok=True)
         for name in ("0", "1", "2", "3"):
-            boxes = torch.tensor([[0.0, 0.0, 0.5, 1.0], [0.5, 0.0, 1.0, 1.0]])
-            tensors = {"features": torch.randn(2, 6, generator=generator), "boxes": boxes}
+            boxes = torch.tensor([[0.0, 0.0, 0.5, 1.0], [0.5, 0.0, 1.0, 1.0], [0.2, 0.2, 0.2, 0.3]])
+            tensors = {"features": torch.randn(3, 6, generator=generator), "boxes": boxes}
             save_file(tensors, tmp_path / "made" / f"{name}.safetensors")
 
     make_features(0)
@@ -131,6 +132,8 @@ def test_looked_up_features_need_no_pictures_and_new_ones_run_the_cells_again(gr
     assert "- pictures of train that cannot be read: 1, their records are left out; e.g. " in out
     (pictures,) = pictures_of(tmp_path / "run")["looked up"]
     assert pictures["pictures"] == 4
+    assert pictures["encoder_calls"] == 0
+    assert "- boxes of looked-up features that were left out: 4 no area" in out
     umie(*arguments)
     assert len(pictures_of(tmp_path / "run")["looked up"]) == 1
     make_features(1)

@@ -8,7 +8,8 @@ import sys
 import pytest
 
 from umie.errors import UmieError
-from umie.grid.plan import WarmStart, plan_cells, read_grid
+from umie.grid.config import WarmStart
+from umie.grid.plan import plan_cells, read_grid
 
 DATA = {"format": "jsonl", "train": "train.jsonl", "test": "test.jsonl"}
 

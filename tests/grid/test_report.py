@@ -7,9 +7,11 @@ import math
 import pytest
 from PIL import Image
 
-from umie.grid.plan import GridConfig, plan_cells
-from umie.grid.report import MEAN, Interval, findings, rows, score, write_report
+from umie.grid.config import GridConfig
+from umie.grid.plan import plan_cells
+from umie.grid.report import findings, write_report
 from umie.grid.run import GridRun
+from umie.grid.summary import MEAN, Interval, rows, score
 
 CEILINGS = {"mner": 0.6, "mre": 0.5}
 

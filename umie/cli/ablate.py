@@ -40,7 +40,8 @@ def ablate(
     """
     import dataclasses
 
-    from umie.grid.plan import Evaluation, read_grid
+    from umie.grid.config import Evaluation
+    from umie.grid.plan import read_grid
     from umie.grid.run import prepare, read_results, run_grid
 
     grid = read_grid(grid_file)

@@ -12,17 +12,16 @@ import typer
 
 from umie.cli.console import out
 from umie.cli.data_options import Format, Images, MappingFile, Regions, counting_to, num_pictured, tell
-from umie.errors import UmieError, UnknownNameError
+from umie.errors import UmieError
+from umie.types import check_picture_policy
 
 if TYPE_CHECKING:
     from umie.audit.source import Source
     from umie.encoders import CachedEncoder, FeatureCache
     from umie.records import Record
 
-POLICIES = ("error", "text_only", "skip")
 SHOWN = 3  # unreadable pictures named on the terminal; the file names all
 GIGABYTE = 10**9
-FAR = 10_000  # records by which reading may run ahead of encoding
 
 
 def features(
@@ -41,11 +40,12 @@ def features(
         typer.Option(help="What a picture does that cannot be read: skip or text_only, it is listed; error ends it."),
     ] = "skip",
     quarantine: Annotated[
-        Path | None, typer.Option(help="JSONL file that lists unreadable pictures; by default in the cache's folder.")
+        Path | None,
+        typer.Option(help="JSONL file that lists unreadable pictures; by default unreadable-INPUT.jsonl in the cache."),
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Pictures in one pass.")] = 8,
     max_gb: Annotated[
-        float | None, typer.Option(min=0, help="Keep the cache below this size; longest unused features go first.")
+        float | None, typer.Option(help="Keep the cache below this size; longest unused features go first.")
     ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; by default a GPU where there is one.")] = None,
 ) -> None:
@@ -61,8 +61,9 @@ def features(
         umie data features --format gmner --input txt/train.txt --images pictures --regions xml --encoder clip
             --option model=ViT-B-32 --option pretrained=openai --output features
     """
-    if missing_pictures not in POLICIES:
-        raise UnknownNameError("policy for missing pictures", missing_pictures, POLICIES)
+    check_picture_policy(missing_pictures)
+    if max_gb is not None and max_gb <= 0:
+        raise UmieError(f"--max-gb is {max_gb:g}: give a number above 0, or leave it out")
     from umie.audit.source import Source
     from umie.encoders import CachedEncoder, FeatureCache
 
@@ -75,9 +76,10 @@ def features(
         started = time.perf_counter()
         bad = _fill(cached, source, total, missing_pictures, batch_size)
         _report(cached, cache, total, time.perf_counter() - started)
-    if bad:
-        file = output / "unreadable.jsonl" if quarantine is None else quarantine
+    file = output / f"unreadable-{input_file.stem}.jsonl" if quarantine is None else quarantine
+    if bad or file.exists():  # what an earlier run listed and was mended since shall not stand there
         _write(file, bad)
+    if bad:
         tell(f"{len(bad):,} records have a picture that cannot be read, all listed in {file}:", style="yellow")
         for line in bad[:SHOWN]:
             tell(f"  {line['reason']}")
@@ -92,8 +94,7 @@ def _encoder(name: str, options: list[str], device: str | None) -> Any:
 
     torch.manual_seed(0)  # random weights, which serve tries only, shall be the same when the run is started again
     part: Any = registry.build(name, **part_options(options))
-    named = [getattr(part.config, field) for field in ("weights", "pretrained") if hasattr(part.config, field)]
-    if named == [None]:
+    if part.config.has_random_weights:
         tell(f"the weights of {name} are random: name some with --option, see its documentation", style="yellow")
     try:
         return part.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -120,7 +121,6 @@ def _fill(
                 advance()
                 continue
             waiting[index] = record
-            waiting.pop(index - FAR, None)
             index += 1
             yield picture, record.regions
 
@@ -129,11 +129,15 @@ def _fill(
             raise UmieError(f"record {record.id!r}: {error}; mend it, or give --missing-pictures skip") from error
         bad.append({"id": record.id, "image": str(record.image), "reason": str(error)})
 
+    def finish(index: int) -> None:
+        del waiting[index]
+        advance()
+
     with counting_to(total, "encoding") as advance:
         cached.fill(
             items(),
             batch_size=batch_size,
-            on_item=advance,
+            on_item=finish,
             on_error=lambda index, error: refuse(waiting[index], error),
         )
     return bad

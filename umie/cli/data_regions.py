@@ -12,14 +12,12 @@ import typer
 
 from umie.cli.console import out
 from umie.cli.data_options import Format, Images, MappingFile, Regions, counting_to, num_pictured, tell
-from umie.errors import UmieError, UnknownNameError
+from umie.errors import UmieError
+from umie.types import check_picture_policy
 
 if TYPE_CHECKING:
     from umie.encoders.regions import Proposer
     from umie.records import Record
-
-
-POLICIES = ("error", "text_only", "skip")
 
 
 def regions(
@@ -55,8 +53,7 @@ def regions(
         umie data regions -i train.jsonl -o with_regions.jsonl -p faster_rcnn --option weights=COCO_V1 --option top=20
         umie data regions -i train.jsonl -o with_regions.jsonl -p file --option path=xml --draw look
     """
-    if missing_pictures not in POLICIES:
-        raise UnknownNameError("policy for missing pictures", missing_pictures, POLICIES)
+    check_picture_policy(missing_pictures)
     from umie.audit.source import Source
     from umie.records import write_jsonl
 

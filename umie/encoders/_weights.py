@@ -88,6 +88,11 @@ def _content(path: Path) -> Any:
             return load_file(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged or foreign file can make the readers raise nearly anything
+        if "TorchScript" in str(error):
+            raise UmieError(
+                f"{path}: is a TorchScript archive, which holds code; if you trust it, save its tensors alone: "
+                "torch.save(torch.jit.load(PATH).state_dict(), 'weights.pt')"
+            ) from error
         raise UmieError(f"{path}: cannot be read as weights ({first_line(error)})") from error
 
 

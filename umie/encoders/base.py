@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import inspect
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -35,6 +36,11 @@ class EncoderConfig:
 
     max_regions: int = 36
     trainable: bool = True
+
+    @property
+    def has_random_weights(self) -> bool:
+        """Whether the encoder would have weights from elsewhere, and names none."""
+        return any(getattr(self, name, "") is None for name in ("weights", "pretrained"))
 
     def __post_init__(self) -> None:
         check_whole("max_regions", self.max_regions, 0)
@@ -137,14 +143,15 @@ class VisualEncoder(nn.Module, ABC):
         return {}
 
     def fingerprint(self) -> str:
-        """Return a hash of all that the features depend on beside picture and boxes: options and weights.
+        """Return a hash of all that the features depend on beside picture and boxes: options, weights, own code.
 
         Two encoders with one fingerprint give the same features, up to the rounding of another device or release
         of torch. It costs one pass over the weights.
         """
         options = dataclasses.asdict(self.config)
         kept = {name: value for name, value in options.items() if name not in self.config.NOT_IN_FEATURES}
-        digest = hashlib.sha256(json.dumps([type(self).__qualname__, kept], sort_keys=True, default=list).encode())
+        what = [_code_of(type(self)), _code_of(self.Preprocessor), kept]
+        digest = hashlib.sha256(json.dumps(what, sort_keys=True, default=list).encode())
         for name, tensor in sorted(self.state_dict().items()):
             digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
             digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
@@ -185,6 +192,17 @@ class VisualEncoder(nn.Module, ABC):
             **{name: value.to(device) for name, value in self.preprocess(images, regions).items()}
         )
         return features
+
+
+def _code_of(part: type) -> list[str]:
+    """Return a class's name, and for one from outside this project its code too, which changes without a release."""
+    name = [part.__module__, part.__qualname__]
+    if part.__module__.split(".")[0] == __name__.split(".")[0]:
+        return name[1:]
+    try:
+        return [*name, inspect.getsource(part)]
+    except (OSError, TypeError):  # typed into an interpreter
+        return name
 
 
 def no_slots() -> dict[str, Tensor]:

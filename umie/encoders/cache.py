@@ -73,6 +73,15 @@ def feature_key(fingerprint: str, digest: str, boxes: Sequence[Box]) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
+def _tensors_of(encoder: VisualEncoder) -> Sequence[Tensor]:
+    return [*encoder.parameters(), *encoder.buffers()]
+
+
+def _state_of(tensors: Sequence[Tensor]) -> list[tuple[int, int]]:
+    """Return what changes where weights do: where each lies, and how often it was written."""
+    return [(tensor.data_ptr(), tensor._version) for tensor in tensors]
+
+
 @dataclass
 class _Job:
     """One picture that is to be encoded, under the key that its features will have."""
@@ -91,7 +100,7 @@ class CachedEncoder:
     the picture was encoded: alone by ``one``, with others by ``fill``. The batch shows in the last bits (1e-5).
 
     Args:
-        encoder: frozen; its weights and options shall not change from now on.
+        encoder: frozen; it may move to another device, but weights that change from now on are an error.
         cache: where features are kept.
 
     Attributes:
@@ -99,7 +108,7 @@ class CachedEncoder:
         calls: pictures that the encoder has really encoded.
 
     Raises:
-        UmieError: the encoder is trainable, or looks features up itself.
+        UmieError: the encoder is trainable, or looks features up itself; later, that its weights have changed.
     """
 
     def __init__(self, encoder: VisualEncoder, cache: FeatureCache) -> None:
@@ -115,6 +124,8 @@ class CachedEncoder:
         self.cache = cache
         self.fingerprint = encoder.fingerprint()
         self.calls = 0
+        self._tensors: Sequence[Tensor] = _tensors_of(encoder)
+        self._state = _state_of(self._tensors)
 
     def key(self, picture: Picture, regions: Regions = ()) -> str:
         """Return the key of a picture's features; regions beyond ``max_regions`` do not count.
@@ -153,7 +164,7 @@ class CachedEncoder:
         items: Iterable[tuple[Picture | None, Regions]],
         *,
         batch_size: int = 8,
-        on_item: Callable[[], None] | None = None,
+        on_item: Callable[[int], None] | None = None,
         on_error: Callable[[int, UmieError], None] | None = None,
     ) -> None:
         """Encode what the cache does not have yet, in batches; of several processes one encodes each picture.
@@ -165,9 +176,9 @@ class CachedEncoder:
         Args:
             items: pictures with their regions; None for a record without a picture.
             batch_size: pictures that the encoder is given at a time.
-            on_item: called when an item is done, whatever came of it.
-            on_error: called with the item's number, from 0, and the error where a picture cannot be encoded;
-                without it the error is raised.
+            on_item: called with an item's number, from 0, when it is done, whatever came of it.
+            on_error: called before that with the number and the error where a picture cannot be encoded; without it
+                the error is raised.
 
         Raises:
             UmieError: a picture cannot be read or a box leaves it, and there is no ``on_error``.
@@ -181,7 +192,7 @@ class CachedEncoder:
                     raise outcome
                 on_error(number, outcome)
             if on_item is not None:
-                on_item()
+                on_item(number)
 
         def encode(jobs: list[_Job]) -> None:
             nonlocal stores
@@ -212,6 +223,7 @@ class CachedEncoder:
             encode(jobs)
 
     def _job(self, picture: Picture, regions: Regions, number: int = 0) -> _Job:
+        self._check_weights(self._tensors)  # those known before: to list them anew would take longer than a hit
         boxes = self.encoder.preprocess.slots(regions)
         digest = picture_digest(picture)
         return _Job(feature_key(self.fingerprint, digest, boxes), digest, picture, regions, number)
@@ -256,13 +268,26 @@ class CachedEncoder:
             raise UmieError(f"{job.picture}: changed while it was read: run again when it is whole")
         return inputs
 
+    def _check_weights(self, tensors: Sequence[Tensor]) -> None:
+        """Raise UmieError where the weights are others than when the fingerprint was taken; a move is no change."""
+        state = _state_of(tensors)
+        if state != self._state:
+            if self.encoder.fingerprint() != self.fingerprint:
+                raise UmieError(
+                    f"the weights of {type(self.encoder).__name__} have changed since it was given to CachedEncoder, "
+                    "so its features are others: make a new CachedEncoder"
+                )
+            self._tensors, self._state = tensors, state
+
     def _encode(self, inputs: Sequence[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
+        self._check_weights(_tensors_of(self.encoder))
         parameter = next(self.encoder.parameters(), None)
         device = torch.device("cpu") if parameter is None else parameter.device
         modes = [(module, module.training) for module in self.encoder.modules()]
         try:
             self.encoder.eval()
-            with torch.no_grad():
+            # autocast would make other features than the key says
+            with torch.no_grad(), torch.autocast(device.type, enabled=False):
                 found = self.encoder(**{name: value.to(device) for name, value in collate(inputs).items()})
         finally:
             for module, mode in modes:

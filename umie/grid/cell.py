@@ -136,7 +136,8 @@ def _cell(job: Mapping[str, Any], data: GridData) -> dict[str, Any]:
     tasks = list(data.tasks)
     split = job["evaluation"]["split"]
     training_records, records = data.read("train"), data.read(split)
-    calls = None if model.encoder is None else _EncoderCalls(model.encoder)
+    model.to("cuda" if torch.cuda.is_available() else "cpu")  # as the Trainer will, but pictures are encoded before
+    calls = None if model.encoder is None or model.encoder.is_lookup else _EncoderCalls(model.encoder)
     pictures = _store_features(model, processor, [*training_records, *records], job["features"])
     dataset = QueryDataset(training_records, tasks, processor)
     started = time.perf_counter()
@@ -188,7 +189,11 @@ def _cell(job: Mapping[str, Any], data: GridData) -> dict[str, Any]:
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
         "counts": {"train": train_counts, split: dict(processor.counts)},
-        "pictures": {**pictures, "encoder_calls": 0 if calls is None else calls.number},
+        "pictures": {
+            **pictures,
+            "encoder_calls": 0 if calls is None else calls.number,
+            "boxes": dict(getattr(processor.preprocessor, "counts", {})),  # of looked-up features: all, and left out
+        },
         "uses_picture": model.fusion.uses_picture,
         "device": str(model.device),
         "threads": torch.get_num_threads(),
@@ -225,7 +230,8 @@ def _store_features(model: Any, processor: Any, records: Sequence[Record], store
 
     Returns:
         ``features``: ``stored``, ``made anew each time`` (the encoder learns, or there is no store), ``looked up``
-        or ``not used``; how many ``pictures`` there are, what the ``cache`` counted, and ``seconds``.
+        or ``not used``; how many ``pictures`` there are, the fingerprint of a frozen ``encoder``, what the ``cache``
+        counted, and ``seconds``.
     """
     from umie.encoders import CachedEncoder, FeatureCache
 
@@ -244,12 +250,17 @@ def _store_features(model: Any, processor: Any, records: Sequence[Record], store
     done = itertools.count(1)
     cached.fill(
         pictures,
-        on_item=lambda: _say(event="progress", phase="encode", done=next(done), total=len(pictures)),
+        on_item=lambda number: _say(event="progress", phase="encode", done=next(done), total=len(pictures)),
         on_error=lambda index, error: None,  # the grid's policy decides when the picture is asked for
     )
     processor.features = cached
     seconds = time.perf_counter() - started
-    return report | {"features": "stored", "cache": dataclasses.asdict(cache.stats), "seconds": seconds}
+    return report | {
+        "features": "stored",
+        "encoder": cached.fingerprint,
+        "cache": dataclasses.asdict(cache.stats),
+        "seconds": seconds,
+    }
 
 
 def _pictures(records: Sequence[Record]) -> list[tuple[Path, Sequence[Region]]]:

@@ -18,7 +18,8 @@ from umie.data.synthetic import LABELS, SPLITS, SyntheticConfig, ceilings, write
 from umie.encoders import Preprocessor, build_preprocessor
 from umie.errors import UmieError, check_keys
 from umie.files import atomic_write
-from umie.grid.plan import GridConfig, hash_of, without_label
+from umie.grid.config import GridConfig
+from umie.grid.plan import hash_of, without_label
 from umie.records import Record, read_jsonl, record_to_json
 
 OnItem = Callable[[str], None]

@@ -9,7 +9,7 @@ import itertools
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,133 +18,13 @@ import yaml
 import umie
 from umie import tasks as all_tasks
 from umie.data.synthetic import SPLITS, SyntheticConfig
-from umie.errors import UmieError, UnknownNameError, check_choice, check_flag, check_keys, check_text, check_whole
-from umie.tasks.meae import EVENTS
+from umie.errors import UmieError, UnknownNameError, check_keys, check_whole
+from umie.grid.config import Evaluation, FeatureStore, GridConfig, WarmStart, as_mapping
+from umie.types import check_picture_policy
 
 T = TypeVar("T")
 
 SLOTS = ("encoder", "visual_embedding", "fusion", "decoder", "training")
-
-
-@dataclass(frozen=True, kw_only=True)
-class WarmStart:
-    """A text-only training of the decoder, run once and shared by every cell.
-
-    Args:
-        training: options of TrainingConfig.
-        records: with the embedded data set: how many records to draw for it, from a seed of its own; with any
-            other: None, it then takes the texts of the training split.
-        seed: of its weights and batches.
-    """
-
-    training: Mapping[str, Any] = field(default_factory=dict)
-    records: int | None = None
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.records is not None:
-            check_whole("records", self.records, 3)
-        check_whole("seed", self.seed, 0)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Evaluation:
-    """How a trained cell is scored.
-
-    Args:
-        split: ``test``, or ``dev`` while options are chosen.
-        batch_size: queries in one call of generate.
-        constrained: decode under each task's grammar.
-        events: which events MEAE is asked about: ``predicted`` by MED, as in the paper, or ``gold``, an oracle.
-            Without MED among the tasks it is ``gold``.
-        generation: options for transformers' generate, e.g. ``{"num_beams": 4}``.
-    """
-
-    split: str = "test"
-    batch_size: int = 64
-    constrained: bool = False
-    events: str = "predicted"
-    generation: Mapping[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if self.split not in ("dev", "test"):
-            raise UnknownNameError("evaluation split", self.split, ("dev", "test"))
-        check_whole("batch_size", self.batch_size, 1)
-        check_flag("constrained", self.constrained)
-        check_choice("events", self.events, EVENTS)
-        from transformers import GenerationConfig
-
-        check_keys("option of generate:", _mapping("generation", self.generation), GenerationConfig().to_dict())
-
-
-@dataclass(frozen=True, kw_only=True)
-class FeatureStore:
-    """Where the features of frozen encoders are kept, so that cells share them.
-
-    Args:
-        folder: relative to the grid's output folder; another grid that names the same place shares it.
-        max_bytes: beyond it, what was used longest ago is removed; None keeps all.
-        enabled: if false, every cell encodes its pictures in every epoch.
-    """
-
-    folder: str = "features"
-    max_bytes: int | None = None
-    enabled: bool = True
-
-    def __post_init__(self) -> None:
-        check_text("folder", self.folder)
-        if self.max_bytes is not None:
-            check_whole("max_bytes", self.max_bytes, 1)
-        check_flag("enabled", self.enabled)
-
-
-@dataclass(frozen=True, kw_only=True)
-class GridConfig:
-    """A grid file.
-
-    Args:
-        name: of the output folder and of the table.
-        data: ``format`` and its options; see ``umie.grid.data``.
-        tasks: names of the tasks, or a mapping from names to their options.
-        encoder: a part, or a list of parts to vary: a name, or a mapping with ``name`` and options, and with
-            ``label`` if the table shall call it otherwise.
-        fusion: as above.
-        decoder: as above; or a preset, checkpoint folder or hub name for ``t5``.
-        visual_embedding: options, or a list of options to vary.
-        seeds: of weights and batches; every variant is run with each.
-        training: options of TrainingConfig, or a list of options to vary.
-        warm_start: see WarmStart; None starts every cell from the decoder as it comes.
-        evaluation: see Evaluation.
-        missing_pictures: what a picture that cannot be read does: ``error``, ``text_only`` or ``skip``.
-        features: see FeatureStore.
-        plugins: Python files that register parts of your own, relative to the grid file.
-        workers: cells that run at a time; None takes half a worker for each processor, at least one.
-        mean_over: tasks that the table averages; empty for all of them.
-        notes: sentences that the table repeats.
-    """
-
-    name: str
-    data: Mapping[str, Any]
-    tasks: Mapping[str, Mapping[str, Any]]
-    encoder: Sequence[Any] = ("tiny",)
-    fusion: Sequence[Any] = ("gated",)
-    decoder: Sequence[Any] = ("tiny",)
-    visual_embedding: Sequence[Mapping[str, Any]] = ({},)
-    seeds: Sequence[int] = (0,)
-    training: Sequence[Mapping[str, Any]] = ({},)
-    warm_start: WarmStart | None = None
-    evaluation: Evaluation = field(default_factory=Evaluation)
-    missing_pictures: str = "error"
-    features: FeatureStore = field(default_factory=FeatureStore)
-    plugins: Sequence[str] = ()
-    workers: int | None = None
-    mean_over: Sequence[str] = ()
-    notes: Sequence[str] = ()
-
-    @property
-    def asks_about_gold_events(self) -> bool:
-        """Whether MEAE is asked about annotated events: an oracle, and named so in every table."""
-        return self.evaluation.events == "gold" or "med" not in self.tasks
 
 
 @dataclass(frozen=True)
@@ -255,7 +135,6 @@ def load_plugins(paths: Sequence[str]) -> None:
 
 
 def _grid(data: Any, path: Path) -> GridConfig:
-    from umie.processor import PICTURE_POLICIES
     from umie.training import TrainingConfig
 
     if not isinstance(data, dict):
@@ -270,13 +149,13 @@ def _grid(data: Any, path: Path) -> GridConfig:
         raise UmieError(f"name is {values['name']!r}: give a plain name, it becomes a folder")
     values["plugins"] = [str(path.parent / str(plugin)) for plugin in _as_list(data.get("plugins"))]
     load_plugins(values["plugins"])
-    values["data"] = _mapping("data", data["data"])
+    values["data"] = as_mapping("data", data["data"])
     _check_data_keys(values["data"])
     values["tasks"] = _tasks(data["tasks"])
     for slot, default in (("encoder", "tiny"), ("fusion", "gated"), ("decoder", "tiny")):
         values[slot] = _parts(slot, data.get(slot, default))
     for slot in ("visual_embedding", "training"):
-        values[slot] = [_mapping(slot, options) for options in _as_list(data.get(slot) or {})] or [{}]
+        values[slot] = [as_mapping(slot, options) for options in _as_list(data.get(slot) or {})] or [{}]
     values["seeds"] = _as_list(data.get("seeds", 0))
     if not values["seeds"] or not all(isinstance(seed, int) and 0 <= seed < 2**32 for seed in values["seeds"]):
         raise UmieError(f"seeds is {values['seeds']!r}: give whole numbers, 0 or more")
@@ -289,8 +168,7 @@ def _grid(data: Any, path: Path) -> GridConfig:
         if values["warm_start"].records is not None and values["data"]["format"] != "synthetic":
             raise UmieError("warm_start: records are drawn for the embedded data only; leave `records` out")
         _dataclass("warm_start training", TrainingConfig, values["warm_start"].training)
-    if data.get("missing_pictures", "error") not in PICTURE_POLICIES:
-        raise UnknownNameError("policy for missing pictures", data["missing_pictures"], PICTURE_POLICIES)
+    check_picture_policy(data.get("missing_pictures", "error"))
     if data.get("workers") is not None:
         check_whole("workers", data["workers"], 1)
     values["mean_over"] = _as_list(data.get("mean_over")) or list(values["tasks"])
@@ -387,13 +265,13 @@ def _tasks(value: Any) -> dict[str, dict[str, Any]]:
     named = value if isinstance(value, dict) else {name: {} for name in _as_list(value)}
     checked = {}
     for name, options in named.items():
-        checked[str(name)] = _mapping(f"task {name!r}", options or {})
+        checked[str(name)] = as_mapping(f"task {name!r}", options or {})
         all_tasks.registry.build(str(name), **checked[str(name)])
     return checked
 
 
 def _dataclass(kind: str, target: type[T], values: Any) -> T:
-    mapping = _mapping(kind, values)
+    mapping = as_mapping(kind, values)
     check_keys(f"{kind} key", mapping, [item.name for item in dataclasses.fields(target)])  # type: ignore[arg-type] # always a dataclass
     try:
         return target(**mapping)
@@ -401,12 +279,6 @@ def _dataclass(kind: str, target: type[T], values: Any) -> T:
         raise UmieError(f"{kind}: {error}") from error
     except (TypeError, ValueError) as error:
         raise UmieError(f"{kind}: a value does not fit: {error}") from error
-
-
-def _mapping(kind: str, value: Any) -> dict[str, Any]:
-    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
-        raise UmieError(f"{kind} is {value!r}: expected a mapping of names to values")
-    return value
 
 
 def _as_list(value: Any) -> list[Any]:

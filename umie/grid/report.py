@@ -6,93 +6,17 @@ import csv
 import io
 import math
 import statistics
-import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from umie.files import atomic_write
+from umie.grid.figure import draw
 from umie.grid.run import GridRun
+from umie.grid.summary import MEAN, Row, mean_ceiling, rows, score, title
 
-MEAN = "mean"
-LETTERS = 12  # of the figure's legend, in an inch
-LINE = 0.17  # inches of height that a line of the legend takes
 MIN_PICTURE_SHARE = 0.5  # below it, the table says that it is no evidence about fusion
 TWO_SEEDS = "; with two of them the quantile is 12.7, so the interval is wide"
-
-
-@dataclass(frozen=True)
-class Interval:
-    """Mean over seeds and the half width of its 95 % interval (Student's t); NaN with a single seed."""
-
-    mean: float
-    half_width: float
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> Interval:
-        """Return the interval of some values."""
-        if len(values) < 2:
-            return cls(values[0] if values else math.nan, math.nan)
-        from scipy import stats
-
-        quantile = float(stats.t.ppf(0.975, len(values) - 1))
-        return cls(statistics.mean(values), quantile * statistics.stdev(values) / math.sqrt(len(values)))
-
-    def __str__(self) -> str:
-        if math.isnan(self.mean):
-            return "-"
-        return f"{self.mean:.3f}" if math.isnan(self.half_width) else f"{self.mean:.3f} ± {self.half_width:.3f}"
-
-
-@dataclass(frozen=True)
-class Row:
-    """One variant over its seeds.
-
-    Args:
-        variant: its name.
-        lines: the good results, one for each seed.
-        scores: F1 by task, and under ``mean`` the average of the tasks that the grid averages.
-    """
-
-    variant: str
-    lines: Sequence[Mapping[str, Any]]
-    scores: Mapping[str, Interval]
-
-
-def rows(run: GridRun) -> list[Row]:
-    """Return one row for each variant, in the order of the grid; crashed cells are left out of the means."""
-    by_variant: dict[str, list[Mapping[str, Any]]] = {}
-    for cell in run.cells:
-        lines = by_variant.setdefault(cell.variant, [])
-        line = run.results.get(cell.hash)
-        if line is not None and line["status"] == "ok":
-            lines.append(line)
-    return [
-        Row(
-            variant,
-            lines,
-            {
-                name: Interval.of([score(line, name, run.grid.mean_over) for line in lines])
-                for name in [*run.data.tasks, MEAN]
-            },
-        )
-        for variant, lines in by_variant.items()
-    ]
-
-
-def score(line: Mapping[str, Any], name: str, mean_over: Sequence[str]) -> float:
-    """Return the F1 of one result on a task, or the mean over tasks."""
-    if name == MEAN:
-        return float(statistics.mean(line["metrics"][task]["f1"] for task in mean_over))
-    return float(line["metrics"][name]["f1"])
-
-
-def title(run: GridRun, name: str) -> str:
-    """Return what a table calls a task, or the mean: MEAE on annotated events is named as the oracle that it is."""
-    if name == MEAN:
-        return name
-    return "MEAE (oracle events)" if name == "meae" and run.grid.asks_about_gold_events else name.upper()
 
 
 def write_report(run: GridRun, output: Path) -> str:
@@ -103,7 +27,7 @@ def write_report(run: GridRun, output: Path) -> str:
         file.write(markdown)
     with atomic_write(output / "table.csv") as file:
         file.write(_csv(run, table))
-    _figure(run, table, output / "figure.png")
+    draw(run, table, output / "figure.png")
     return markdown
 
 
@@ -116,7 +40,7 @@ def findings(run: GridRun) -> list[str]:
             continue
         name = f"{cell.variant}, seed {cell.seed}"
         if line["uses_picture"]:
-            above = score(line, MEAN, run.grid.mean_over) - _mean_ceiling(run)
+            above = score(line, MEAN, run.grid.mean_over) - mean_ceiling(run)
             found.append(f"{name}: mean {abs(above):.3f} {'above' if above > 0 else 'BELOW'} the mean ceiling")
             continue
         for task, ceiling in run.data.ceilings.items():
@@ -126,10 +50,6 @@ def findings(run: GridRun) -> list[str]:
                 f"{name}: {title(run, task)} {f1:.3f} <= ceiling {ceiling:.3f} + sampling error {error:.3f}: {verdict}"
             )
     return found
-
-
-def _mean_ceiling(run: GridRun) -> float:
-    return statistics.mean(run.data.ceilings[task] for task in run.grid.mean_over)
 
 
 def _markdown(run: GridRun, table: Sequence[Row]) -> str:
@@ -148,7 +68,7 @@ def _markdown(run: GridRun, table: Sequence[Row]) -> str:
     body = []
     if run.data.ceilings:
         known = [f"{run.data.ceilings[task]:.3f}" for task in tasks]
-        body.append(["*ceiling of text alone*", "", *known, f"{_mean_ceiling(run):.3f}", "", "", "", "", ""])
+        body.append(["*ceiling of text alone*", "", *known, f"{mean_ceiling(run):.3f}", "", "", "", "", ""])
     for row in table:
         health = [_mean_of(row.lines, "health", key) for key in ("gate_mean", "gate_closed", "visual_gradient")]
         gate, closed, gradient = health
@@ -268,7 +188,9 @@ def _data_facts(run: GridRun) -> str:
             facts.append(
                 f"- pictures of {split} that cannot be read: {len(reasons)}, their records are {kept}; e.g. {reason}"
             )
+    facts += _random_encoders(run)
     facts += _encoded(run)
+    facts += _boxes_left_out(run)
     facts.append(f"- decoding: {_decoding(run)}")
     for options in run.grid.training:
         facts.append(f"- training: {', '.join(f'{name} {value}' for name, value in options.items()) or 'defaults'}")
@@ -305,11 +227,35 @@ def _encoded(run: GridRun) -> list[str]:
     if not stored:
         return []
     calls = sum(pictures["encoder_calls"] for pictures in stored)
+    different = len({pictures["encoder"] for pictures in stored})
     most = max(pictures["pictures"] for pictures in stored)
     return [
-        f"- frozen encoders: {calls:,} calls in {len(stored)} cells, which share up to {most:,} pictures; all else "
-        "came from the feature store"
+        f"- frozen encoders, different in options or weights: {different}, in {len(stored)} cells with up to {most:,} "
+        f"pictures; encoder calls: {calls:,}, all else came from the feature store"
     ]
+
+
+def _random_encoders(run: GridRun) -> list[str]:
+    """Name frozen encoders that see nothing, for want of weights."""
+    from umie import encoders
+
+    random: dict[str, None] = {}
+    for cell in run.cells:
+        options = dict(cell.parts["encoder"])
+        part = encoders.registry.get(options.pop("name"))
+        config = part.Config(**options)  # type: ignore[attr-defined] # every encoder has one
+        if config.has_random_weights and not config.trainable:
+            random[cell.parts["encoder"]["name"]] = None
+    return [f"- the weights of the frozen encoder {name} are random, others for each seed" for name in random]
+
+
+def _boxes_left_out(run: GridRun) -> list[str]:
+    """Say how many boxes of looked-up features were of no use."""
+    counts = [line["pictures"]["boxes"] for line in run.results.values() if line.get("pictures", {}).get("boxes")]
+    reasons = {reason for boxes in counts for reason in boxes if reason != "boxes"}
+    left_out = {reason: max(boxes.get(reason, 0) for boxes in counts) for reason in sorted(reasons)}
+    told = ", ".join(f"{number:,} {reason.replace('_', ' ')}" for reason, number in left_out.items())
+    return [f"- boxes of looked-up features that were left out: {told}"] if told else []
 
 
 def _decoding(run: GridRun) -> str:
@@ -336,7 +282,7 @@ def _csv(run: GridRun, table: Sequence[Row]) -> str:
     for row in table:
         for name, interval in row.scores.items():
             values = [score(line, name, run.grid.mean_over) for line in row.lines]
-            ceiling = run.data.ceilings.get(name, _mean_ceiling(run) if run.data.ceilings and name == MEAN else None)
+            ceiling = run.data.ceilings.get(name, mean_ceiling(run) if run.data.ceilings and name == MEAN else None)
             writer.writerow(
                 [
                     row.variant,
@@ -349,53 +295,6 @@ def _csv(run: GridRun, table: Sequence[Row]) -> str:
                 ]
             )
     return buffer.getvalue()
-
-
-def _figure(run: GridRun, table: Sequence[Row], path: Path) -> None:
-    """Draw the mean of each variant and task as a bar, each seed as a dot, each ceiling as a line."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    names = [*run.data.tasks, *([MEAN] if len(run.grid.mean_over) > 1 else [])]
-    shown = [row for row in table if row.lines]
-    inches = max(4.8, 1.6 + 1.7 * len(names))
-    labels = [textwrap.fill(row.variant, int(inches * LETTERS)) for row in shown]
-    longest = max((len(line) for label in labels for line in label.splitlines()), default=1)
-    columns = max(1, min(3, len(shown) + 1, int(inches * LETTERS) // (longest + 6)))
-    lines = sum(label.count("\n") + 1 for label in labels) / columns
-    figure = Figure(figsize=(inches, 4.2 + LINE * max(0.0, lines - 3)), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots()
-    width = 0.8 / max(1, len(shown))
-    for index, row in enumerate(shown):
-        places = [place - 0.4 + (index + 0.5) * width for place in range(len(names))]
-        means = [row.scores[name].mean for name in names]
-        axes.bar(places, means, width * 0.92, label=labels[index], color=f"C{index}", alpha=0.75)
-        for place, name in zip(places, names, strict=True):
-            interval = row.scores[name]
-            if not math.isnan(interval.half_width):
-                low, high = max(0.0, interval.mean - interval.half_width), min(1.0, interval.mean + interval.half_width)
-                axes.plot([place, place], [low, high], color="black", linewidth=0.8, alpha=0.5)
-            values = [score(line, name, run.grid.mean_over) for line in row.lines]
-            axes.plot([place] * len(values), values, "o", color="black", markersize=3)
-    if run.data.ceilings:
-        values = [_mean_ceiling(run) if name == MEAN else run.data.ceilings[name] for name in names]
-        for place, value in enumerate(values):
-            label = "ceiling of text alone" if place == 0 else None
-            axes.plot([place - 0.45, place + 0.45], [value, value], "--", color="black", linewidth=1.2, label=label)
-    axes.set_xticks(range(len(names)), [title(run, name).replace(" (", "\n(") for name in names])
-    axes.set_ylim(0, 1.03)
-    axes.set_ylabel(f"strict micro-F1 ({run.grid.evaluation.split} split)")
-    drawn = (
-        "mean over seeds (bars) with 95 % interval (lines), each seed (dots)" if len(run.grid.seeds) > 1 else "one seed"
-    )
-    axes.set_title(f"{run.grid.name}: {drawn}", fontsize=10)
-    axes.grid(axis="y", alpha=0.3)
-    axes.set_axisbelow(True)
-    if shown:
-        axes.legend(fontsize=8, ncols=columns, loc="upper center", bbox_to_anchor=(0.5, -0.13))
-    with atomic_write(path, "wb") as file:
-        figure.savefig(file, format="png", dpi=150)
 
 
 def _mean_of(lines: Sequence[Mapping[str, Any]], group: str, key: str) -> float | None:

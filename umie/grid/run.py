@@ -18,8 +18,9 @@ from filelock import FileLock, Timeout
 import umie
 from umie.errors import UmieError
 from umie.files import atomic_write
+from umie.grid.config import GridConfig
 from umie.grid.data import GridData, prepare_data
-from umie.grid.plan import Cell, GridConfig, files_of, hash_of, plan_cells
+from umie.grid.plan import Cell, files_of, hash_of, plan_cells
 
 RESULTS = "results.jsonl"
 

@@ -493,6 +493,23 @@ def test_names_of_pictures():
     assert picture_names("2014.12.17.2562583_0.jpg") == ["2014.12.17.2562583_0.jpg", "2014.12.17.2562583_0"]
     assert picture_names("2014.12.17") == ["2014.12.17"]
     assert picture_names(".jpg") == [".jpg"]
-    for name in ("", ".", "..", "a/b", "a\\b", "a\0b"):
+    assert picture_names("/data/train/1.jpg") == ["train/1.jpg", "train/1", "1.jpg", "1"]
+    assert picture_names("train/1") == ["train/1", "1"]
+    for folder in ("..", ".", "/", "a/..", "a\\b", "a\0b"):  # which is no folder below
+        assert picture_names(f"{folder}/1.jpg") == ["1.jpg", "1"]
+    for name in ("", ".", "..", "a/..", "/", "a\\b", "a\0b"):
         with pytest.raises(UmieError, match="no file name of a picture"):
             picture_names(name)
+
+
+@given(st.text(st.sampled_from("a.b/\\\0")))
+def test_no_name_leads_out_of_its_folder(path):
+    try:
+        names = picture_names(path)
+    except UmieError:
+        return
+    for name in names:
+        *folders, last = name.split("/")
+        assert len(folders) <= 1
+        assert not {"", ".", ".."} & {*folders, last}
+        assert "\\" not in name

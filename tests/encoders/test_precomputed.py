@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import feature_samples as samples
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -126,7 +127,104 @@ def test_a_name_cannot_leave_the_folder(picture, tmp_path):
         encoder.encode([picture])
 
 
-def test_only_the_last_part_of_a_path_counts(layout, tmp_path):
+def split_folder(folder):
+    """Features of train/1.jpg, test/1.jpg and another 1.jpg, told apart by their value, as files in folders."""
+    for value, name in enumerate(("1", "train/1.jpg", "test/1")):
+        (folder / name).parent.mkdir(exist_ok=True, parents=True)
+        save_file(split_tensors(value), folder / f"{name}.safetensors")
+    return folder
+
+
+def split_tensors(value):
+    return {"features": torch.full((1, 2), float(value)), "boxes": torch.tensor([[0.0, 0, 1, 1]])}
+
+
+def split_safetensors(folder):
+    """The same in one file."""
+    named = {"1": split_tensors(0), "train/1.jpg": split_tensors(1), "test/1": split_tensors(2)}
+    save_file({f"{name}/{key}": value for name, found in named.items() for key, value in found.items()}, folder / "a")
+    return (folder / "a").rename(folder / "all.safetensors")
+
+
+def split_h5(folder):
+    """The same in groups."""
+    with h5py.File(folder / "all.h5", "w") as file:
+        for value, name in enumerate(("1", "train/1.jpg", "test/1")):
+            for key, tensor in split_tensors(value).items():
+                file[f"{name}/{key}"] = tensor.numpy()
+    return folder / "all.h5"
+
+
+def split_tsv(folder):
+    """The same in lines."""
+    lines = []
+    for value, name in enumerate(("1", "train/1.jpg", "test/1")):
+        lines.append(samples.lxmert_line(name, features=np.full((3, 2), value)))
+        lines[-1][samples.LXMERT.index("boxes")] = samples.b64(RELATIVE)
+    (folder / "all.tsv").write_text("".join("\t".join(line) + "\n" for line in lines))
+    return folder / "all.tsv"
+
+
+@pytest.mark.parametrize("split", [split_folder, split_safetensors, split_h5, split_tsv])
+def test_pictures_called_alike_in_two_folders(split, tmp_path):
+    encoder = build(split(tmp_path), boxes="relative")
+    pictures = ["train/1.jpg", "test/1.jpg", "/data/test/1.png", "dev/1.jpg", "1.jpg", "train/../1.jpg"]
+    assert encoder.encode(pictures).features[:, 0, 0].tolist() == [1, 2, 2, 0, 0, 0]
+    with pytest.raises(UmieError) as caught:
+        encoder.encode(["train/2.jpg"])
+    assert "searched for 'train/2.jpg', 'train/2', '2.jpg' and '2': make its features" in str(caught.value)
+
+
+@pytest.mark.parametrize("split", [split_folder, split_safetensors, split_h5])
+def test_where_all_features_are_of_pictures_in_folders(split, tmp_path):
+    """The width, the format and the state of the files are then found below."""
+    path = split(tmp_path)
+    if path.is_dir():
+        (path / "1.safetensors").unlink()
+    elif path.suffix == ".h5":
+        with h5py.File(path, "a") as file:
+            del file["1"]
+    else:
+        save_file({f"train/1/{key}": value for key, value in split_tensors(1).items()}, path)
+    encoder = build(path, boxes="relative")
+    assert encoder.feature_dim == 2
+    with pytest.raises(UmieError, match="no such picture"):
+        encoder.encode(["dev/1.jpg"])
+    if path.is_dir():
+        before = encoder.fingerprint()
+        (path / "test" / "1.safetensors").rename(path / "test" / "2.safetensors")
+        assert encoder.fingerprint() != before
+
+
+def test_folders_below_do_not_disturb(tmp_path):
+    """Links that lead nowhere, folders that hold no features, or others than the files beside them."""
+    path = samples.vinvl(tmp_path / "inside")
+    (path / "loop").symlink_to(path / "loop")
+    samples.lxmert(path / "a")
+    np.savez(path / "a" / "two.npz", x=np.ones((1, 9), np.float32), bbox=[[0, 0, 5, 5]], image_w=9, image_h=9)
+    (path / "one.jpg").mkdir()
+    encoder = build(path)
+    assert encoder.feature_dim == FEATURE_DIM
+    assert encoder.encode(["a/one.jpg", "x" * 300 + "/one.jpg"]).mask.all()
+
+
+def test_a_folder_below_that_may_not_be_searched_is_not_passed_over(tmp_path, monkeypatch):
+    """Its features would silently be another picture's."""
+    encoder = build(split_folder(tmp_path), boxes="relative")
+    is_file = Path.is_file
+
+    def refused(path):
+        if path.parent.name == "train":
+            raise PermissionError(13, "Permission denied")
+        return is_file(path)
+
+    monkeypatch.setattr(Path, "is_file", refused)  # who runs the tests may be allowed everything
+    assert encoder.encode(["test/1.jpg"]).mask.all()
+    with pytest.raises(UmieError, match="cannot look for 'train/1.jpg': Permission denied"):
+        encoder.encode(["train/1.jpg"])
+
+
+def test_only_the_last_two_parts_of_a_path_count(layout, tmp_path):
     path = layout(tmp_path / "inside")
     for name in ("three", "inside"):
         samples.butd(tmp_path)
@@ -137,7 +235,7 @@ def test_only_the_last_part_of_a_path_counts(layout, tmp_path):
 
 def test_what_is_no_name(tmp_path):
     encoder = build(samples.vinvl(tmp_path))
-    with pytest.raises(UmieError, match="is no file name"):
+    with pytest.raises(UmieError, match="cannot look for 'xxx.*: File name too long"):
         encoder.encode(["x" * 300])
     with pytest.raises(UmieError, match="not int"):
         encoder.encode([3])

@@ -146,6 +146,20 @@ def h5_group(file: Any, names: Sequence[str], path: Path) -> H5Entry | None:
     return None
 
 
+def h5_names(file: Any, path: Path) -> Iterator[str]:
+    """Yield the names of the groups that may be a picture's: with a dataset in them, or in a group without any."""
+    with at(str(path)), readable("an .h5 file"):
+        for name in file:
+            if _is_group(file, name) and len(file[name]) and all(_is_group(file[name], below) for below in file[name]):
+                yield from (f"{name}/{below}" for below in file[name])
+            else:
+                yield name
+
+
+def _is_group(parent: Any, name: str) -> bool:
+    return parent.get(name, getclass=True) is _h5py().Group
+
+
 def _h5py() -> Any:
     try:
         import h5py  # type: ignore[import-untyped] # it ships no type information

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 from umie.encoders._feature_files import LAYOUTS, Entry, Layout
-from umie.encoders._feature_readers import H5Entry, TensorFile, h5_group, open_h5, open_npz
+from umie.encoders._feature_readers import H5Entry, TensorFile, h5_group, h5_names, open_h5, open_npz
 from umie.encoders._feature_tsv import TsvFile
 from umie.errors import UmieError, shown
 
@@ -19,20 +20,31 @@ FORMATS = tuple(LAYOUTS)
 _LONGEST_SUFFIX = 5  # letters and digits behind the dot of a picture's name
 
 
-def picture_names(file_name: str) -> list[str]:
-    """Return the names that the files may know a picture by: its file name, and that without its suffix.
+def picture_names(path: str | Path) -> list[str]:
+    """Return the names that the files may know a picture by, the most telling first.
+
+    They are the last two parts of its path and then the last, since splits often name their pictures alike
+    (``train/1.jpg``, ``test/1.jpg``); each with and without the suffix.
 
     Source: the release of VinVL features for Twitter says ``111254.jpg.npz``, that of UMIE ``111254.h5``.
 
     Raises:
-        UmieError: it is no file name.
+        UmieError: the path ends in no file name.
     """
-    if file_name in ("", ".", "..") or "/" in file_name or "\\" in file_name or "\0" in file_name:
+    path = Path(path)
+    file_name, folder = path.name, path.parent.name
+    if not _is_one_part(file_name):
         raise UmieError(f"{shown(file_name)} is no file name of a picture")
     stem, _, suffix = file_name.rpartition(".")
     # an M2E2 name is "2014.12.17.2562583_0": what follows its last dot is no suffix
     is_suffix = stem and suffix.isalnum() and not suffix.isdigit() and len(suffix) <= _LONGEST_SUFFIX
-    return [file_name, stem] if is_suffix else [file_name]
+    names = [file_name, stem] if is_suffix else [file_name]
+    return [f"{folder}/{name}" for name in names] + names if _is_one_part(folder) else names
+
+
+def _is_one_part(name: str) -> bool:
+    """Return whether a name leads to what lies in a folder and nowhere else."""
+    return name not in ("", ".", "..") and not any(character in name for character in "/\\\0")
 
 
 class FeatureSource(ABC):
@@ -58,7 +70,8 @@ class FeatureSource(ABC):
 class Folder(FeatureSource):
     """A folder with one file for each picture, called as the picture is, and then the format's suffix.
 
-    Links in it are followed: its owner made them. Names come from data, and cannot leave it.
+    The file may lie in a folder below, called as the picture's is. Links in it are followed: its owner made them.
+    Names come from data, and cannot leave it.
     """
 
     def __init__(self, path: Path, file_format: str) -> None:
@@ -83,12 +96,13 @@ class Folder(FeatureSource):
             yield file.entry(prefix, str(path))
 
     def some_names(self) -> Iterator[str]:
-        """Yield the names of the files, without the format's suffix."""
-        return (path.name[: -len(path.suffix)] for path in self.files())
+        """Yield the names of the files, with that of the folder below, without the format's suffix."""
+        return (path.relative_to(self.path).as_posix()[: -len(path.suffix)] for path in self.files())
 
     def files(self) -> list[Path]:
-        """Return the files of the format."""
-        return sorted(path for path in self.path.iterdir() if path.suffix in self.suffixes)
+        """Return the files of the format, and behind them those in the folders below."""
+        found = (path for path in _paths(self.path) if path.suffix in self.suffixes)
+        return sorted(found, key=lambda path: (path.parent != self.path, path))
 
     def _file(self, names: Sequence[str]) -> Path | None:
         for name in names:
@@ -97,8 +111,10 @@ class Folder(FeatureSource):
                 try:
                     if path.is_file():
                         return path
-                except OSError as error:  # a name that is too long
-                    raise UmieError(f"{self.path}: {shown(name)} is no file name: {error.strerror}") from error
+                except OSError as error:
+                    if error.errno == errno.ENAMETOOLONG and "/" in name:
+                        continue  # there can be no such folder; if the file's name is too long, the last names tell
+                    raise UmieError(f"{self.path}: cannot look for {shown(name)}: {error.strerror}") from error
         return None
 
 
@@ -131,7 +147,7 @@ class Container(FeatureSource):
 
 
 class H5Container(Container):
-    """An .h5 file with a group for each picture."""
+    """An .h5 file with a group for each picture, or for each folder of pictures."""
 
     def _open(self) -> Any:
         return open_h5(self.path)
@@ -141,8 +157,8 @@ class H5Container(Container):
         return nullcontext(h5_group(self.handle, names, self.path))
 
     def some_names(self) -> Iterator[str]:
-        """Yield the names of the groups."""
-        return iter(self.handle)
+        """Yield the names of the groups, and of groups in a group that holds no dataset."""
+        return h5_names(self.handle, self.path)
 
 
 class TensorContainer(Container):
@@ -157,7 +173,7 @@ class TensorContainer(Container):
         return nullcontext(None if known is None else self.handle.entry(f"{known}/", f"{self.path}: {known}"))
 
     def some_names(self) -> Iterator[str]:
-        """Yield what stands before the slash in the tensors' names."""
+        """Yield what stands before the last slash in the tensors' names."""
         return (prefix[:-1] for prefix in sorted(self.handle.groups) if prefix)
 
 
@@ -216,6 +232,8 @@ def open_source(path: Path, file_format: str | None, columns: Sequence[str] | No
     except OSError as error:
         raise UmieError(f"{path}: cannot read: {error.strerror}") from error
     formats = sorted({SUFFIXES[suffix] for suffix in found if suffix in SUFFIXES})
+    if file_format is None and not formats and is_folder:  # each picture's may lie below; .tsv files may not
+        formats = sorted({SUFFIXES.get(below.suffix, "tsv") for below in _paths(path)} - {"tsv"})
     if file_format is None:
         if len(formats) != 1:
             held = f"files of {' and '.join(formats)}" if formats else "no file of a known format"
@@ -228,3 +246,13 @@ def open_source(path: Path, file_format: str | None, columns: Sequence[str] | No
     if file_format == "npz":
         raise UmieError(f"{path}: an .npz file holds one picture: give the folder that it lies in")
     return (H5Container if file_format == "h5" else TensorContainer)(path, file_format)
+
+
+def _paths(folder: Path) -> Iterator[Path]:
+    """Yield what lies in a folder and in the folders below it, but for those that may not be listed."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            yield folder / entry.name
+            if entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and Path(entry).is_dir()):
+                with suppress(PermissionError), os.scandir(entry) as below:
+                    yield from (folder / entry.name / file.name for file in below)

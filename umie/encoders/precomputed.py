@@ -112,7 +112,8 @@ class PrecomputedPreprocessor(Preprocessor):
         """Return the tensors of one picture: ``boxes [V, 4]``, ``visual_mask [V]`` and ``features [V, Dv]``.
 
         Args:
-            picture: a path, of which the last part counts; None gives no slot at all (V = 0).
+            picture: a path, of which the last two parts count: features of ``train/1.jpg`` are looked for under
+                this name, ``train/1``, ``1.jpg`` and ``1``, in this order; None gives no slot at all (V = 0).
             regions: relative boxes: each takes the features of the file's box that overlaps it most. Without any,
                 the file's boxes are the regions, in their order, at most ``max_regions``.
 
@@ -148,13 +149,14 @@ class PrecomputedPreprocessor(Preprocessor):
             raise UmieError("a picture in memory has no name to look features up by: give its path")
         if not isinstance(picture, str | Path):
             raise UmieError(f"a picture is a path here, not {type(picture).__name__}")
-        names = picture_names(Path(picture).name)
+        names = picture_names(picture)
         options = self.config
         with self.source.entry(names) as entry:
             if entry is None:
+                tried = " and ".join(filter(None, [", ".join(map(repr, names[:-1])), repr(names[-1])]))
                 raise UmieError(
-                    f"{picture}: no such picture in the features of {options.path}, which were searched for "
-                    f"{' and '.join(map(repr, names))}: make its features, or take it out of the data"
+                    f"{picture}: no such picture in the features of {options.path}, which were searched for {tried}: "
+                    "make its features, or take it out of the data"
                 )
             layouts = LAYOUTS[self.source.format]
             found = picture_features(entry, layouts, options.keys, options.boxes, options.whole)
@@ -163,8 +165,8 @@ class PrecomputedPreprocessor(Preprocessor):
             self._feature_dim = width
         elif width != expected:
             raise UmieError(f"{found.place}: features are {width} wide, and {expected} elsewhere: do not mix files")
-        if names[0] not in self._counted:
-            self._counted.add(names[0])
+        if found.place not in self._counted:
+            self._counted.add(found.place)
             self.counts.update({"boxes": len(found.boxes) + sum(found.dropped.values()), **found.dropped})
         return found
 
@@ -207,6 +209,11 @@ class PrecomputedEncoder(VisualEncoder):
     """Passes features through that files hold: VinVL and bottom-up attention, LXMERT, UMIE, or your own.
 
     Source: UMIE's released code reads CLIP features of the picture (``fc_features``) and of its regions from files.
+
+    A picture is found by its folder's name and its own (``train/1.jpg``), each with and without the suffix, and where
+    there is no such file, group or line, by its own name alone. So where pictures in several folders are called alike,
+    their features must stand below folders or groups of these names: if not, all of one name take the same.
+
     There are no weights, so ``trainable`` changes nothing, and a cache of the features would only repeat the files.
 
     Layout of the project's own .safetensors: ``features [N, Dv]``, ``boxes [N, 4]``, ``image_w`` and ``image_h`` (one
@@ -266,10 +273,12 @@ class PrecomputedEncoder(VisualEncoder):
             name: value for name, value in options.items() if name not in self.config.NOT_IN_FEATURES
         }
         files = []
+        root = Path(self.config.path)
         try:
+            folder = root if root.is_dir() else root.parent
             for path in self.preprocess.source.files():
                 status = path.stat()
-                files.append([path.name, status.st_size, status.st_mtime_ns])
+                files.append([path.relative_to(folder).as_posix(), status.st_size, status.st_mtime_ns])
         except OSError as error:
             raise UmieError(f"{self.config.path}: cannot read: {error.strerror}") from error
         content = json.dumps([type(self).__qualname__, kept, files], sort_keys=True)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from umie.errors import UmieError
 from umie.records import Region
-from umie.records.voc import pixel_region, read_voc
+from umie.records.voc import BoxError, pixel_region, read_voc
 
 OBJECT = (
     "<object><name>{name}</name><pose>Unspecified</pose><bndbox><xmin>{0}</xmin><ymin>{1}</ymin>"
@@ -116,6 +116,20 @@ def test_errors_name_the_file_and_the_object(tmp_path: Path, content: str, probl
     path = tmp_path / "1.xml"
     path.write_text(content)
     assert message(path).startswith(f"{path}: {problem}")
+
+
+def test_bad_boxes_can_be_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "1.xml"
+    path.write_text(voc(box(9, 0, 3, 5), box(0, 0, 200, 50), box(0, 0, 300, 5), box(4, 0, 4, 5), box("nan", 0, 4, 5)))
+    bad: list[BoxError] = []
+    assert read_voc(path, bad.append) == (Region((0.0, 0.0, 1.0, 0.5), "Ann"),)
+    assert [error.leaves for error in bad] == [False, True, False, True]
+    assert [error.box for error in bad[:3]] == [(9, 0, 3, 5), (0, 0, 300, 5), (4, 0, 4, 5)]
+    for content in (voc(box(0, 0, 1, "")), voc(box(0, 0, 1, 1), width=0), "<annotation>"):  # no matter of one box
+        path.write_text(content)
+        with pytest.raises(UmieError, match=r"1\.xml: "):
+            read_voc(path, bad.append)
+    assert len(bad) == 4
 
 
 def test_a_folder_in_place_of_a_file(tmp_path: Path) -> None:

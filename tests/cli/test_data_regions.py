@@ -118,7 +118,10 @@ def test_pictures_that_cannot_be_read(run, tmp_path, policy, kept):
     assert code == 0
     assert {record.id: len(record.regions) for record in written} == kept
     left_out = ", their records left out: 1" if policy == "skip" else ""
-    assert f"records: {len(kept)}; pictures: 2; proposals: 4\npictures that cannot be read: 1{left_out}\n" in out
+    pictures = 1 if policy == "skip" else 2  # of the records that are written
+    assert (
+        f"records: {len(kept)}; pictures: {pictures}; proposals: 4\npictures that cannot be read: 1{left_out}\n" in out
+    )
 
 
 def test_a_picture_that_cannot_be_read_is_told_once(run, tmp_path):
@@ -146,6 +149,39 @@ def test_boxes_from_a_file_and_what_was_dropped(run, tmp_path):
     assert (code, err) == (0, "")
     assert "proposals: 1; boxes without area: 1; pictures without annotation: 1\n" in out
     assert written[0].regions == (Region((0.0, 0.0, 0.5, 1.0)),)
+
+
+VOC = "<annotation><size><width>60</width><height>40</height></size>{}</annotation>"
+OBJECT = "<object><bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax></bndbox></object>"
+
+
+@pytest.mark.parametrize("policy", ["error", "text_only", "skip"])
+def test_a_bad_box_of_voc_costs_no_record(run, tmp_path, policy):
+    (tmp_path / "xml").mkdir()
+    objects = "".join(OBJECT.format(*box) for box in ((30, 0, 20, 40), (0, 0, 30, 40), (0, 0, 70, 40)))
+    (tmp_path / "xml" / "1.xml").write_text(VOC.format(objects))
+    code, out, err, written = run("-p", "file", "--option", f"path={tmp_path / 'xml'}", "--missing-pictures", policy)
+    assert (code, err) == (0, "")
+    assert written[0].regions == (Region((0.0, 0.0, 0.5, 1.0)),)
+    dropped = "boxes outside the picture: 1; boxes without area: 1; pictures without annotation: 1"
+    assert f"records: 3; pictures: 2; proposals: 1; {dropped}\npictures that cannot be read: 0\nWritten" in out
+
+
+@pytest.mark.parametrize(
+    ("policy", "kept", "left_out"),
+    [("text_only", ["1", "2", "3"], ""), ("skip", ["2", "3"], ", their records left out: 1")],
+)
+def test_annotation_that_cannot_be_read_is_no_unreadable_picture(run, tmp_path, policy, kept, left_out):
+    (tmp_path / "xml").mkdir()
+    (tmp_path / "xml" / "1.xml").write_text("no annotation")
+    arguments = ("-p", "file", "--option", f"path={tmp_path / 'xml'}", "--missing-pictures")
+    code, out, err, written = run(*arguments, policy)
+    assert (code, [record.id for record in written]) == (0, kept)
+    assert err.startswith(f"annotation cannot be read: record 1: {tmp_path / 'xml' / '1.xml'}: not readable XML")
+    assert err.count("\n") == 1
+    assert f"\npictures that cannot be read: 0\nannotations that cannot be read: 1{left_out}\nWritten" in out
+    (tmp_path / "out.jsonl").unlink()
+    assert run(*arguments, "error")[0::3] == (2, None)
 
 
 def test_own_regions_that_are_cut_are_counted(run, tmp_path):

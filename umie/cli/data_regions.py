@@ -47,6 +47,7 @@ def regions(
 
     The first picture that cannot be read ends it with exit code 2, and nothing is written. With --missing-pictures
     text_only its record is written as it is, with skip it is left out; each such picture is named on standard error.
+    Annotation that cannot be read (of the proposer file) is treated as its picture, and counted by itself.
 
     Example:
         umie data regions -i train.jsonl -o with_regions.jsonl -p grid --images pictures
@@ -98,9 +99,11 @@ def _filled(
     count: Callable[[], None],
 ) -> Iterator[Record]:
     """Yield the records with regions, by the policy for pictures that cannot be read."""
+    from umie.encoders.regions import AnnotationError
+
     current: list[Record] = []
     unreadable: set[object] = set()
-    failed = False
+    failed = ""  # what of the last record could not be read
 
     def watched() -> Iterator[Record]:
         for record in records:
@@ -109,22 +112,22 @@ def _filled(
 
     def on_error(error: UmieError) -> None:
         nonlocal failed
-        failed = True
+        failed = "annotation" if isinstance(error, AnnotationError) else "picture"
         picture = current[0].image
         if picture not in unreadable:  # a picture is counted once, however many records name it
             unreadable.add(picture)
-            counts["unreadable"] += 1
-            tell(f"cannot be read: {' '.join(str(error).split())}")
+            counts[f"{failed}: unreadable"] += 1
+            tell(f"{failed} cannot be read: {' '.join(str(error).split())}")
 
     for filled in part.fill(watched(), None if policy == "error" else on_error):
         left_out = failed and policy == "skip"
-        counts["left out" if left_out else "records"] += 1
-        counts["pictures"] += filled.image is not None
+        counts[f"{failed}: left out" if left_out else "records"] += 1
+        counts["pictures"] += filled.image is not None and not left_out
         counts["proposals"] += max(0, len(filled.regions) - len(current[0].regions))
         counts["cut"] += max(0, len(current[0].regions) - len(filled.regions))
         if filled.image is not None:
             count()
-        failed = False
+        failed = ""
         if not left_out:
             yield filled
 
@@ -167,7 +170,10 @@ def _summary(counts: Counter[str], found: Counter[str], draw: Path | None) -> It
     if counts["cut"]:
         parts.append(f"regions cut: {counts['cut']:,}")
     yield "; ".join([*parts, *(f"{name}: {number:,}" for name, number in sorted(found.items()))])
-    left_out = f", their records left out: {counts['left out']:,}" if counts["left out"] else ""
-    yield f"pictures that cannot be read: {counts['unreadable']:,}{left_out}"
+    for kind in ("picture", "annotation"):
+        unreadable, left_out = counts[f"{kind}: unreadable"], counts[f"{kind}: left out"]
+        records = f", their records left out: {left_out:,}" if left_out else ""
+        if unreadable or kind == "picture":
+            yield f"{kind}s that cannot be read: {unreadable:,}{records}"
     if draw is not None:
         yield f"Drawn: {counts['drawn']:,} pictures in {draw}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from xml.etree.ElementTree import Element, ParseError
 
@@ -15,7 +15,16 @@ from umie.records.model import Region
 _SLACK = 2  # pixels by which rounding may put an edge outside the picture
 
 
-def read_voc(path: Path) -> tuple[Region, ...] | None:
+class BoxError(UmieError):
+    """A box that is no region of the picture; ``box`` holds it, x1, y1, x2, y2 in pixels, and ``leaves`` why."""
+
+    def __init__(self, message: str, box: Sequence[float], *, leaves: bool) -> None:
+        super().__init__(message)
+        self.box = tuple(box)
+        self.leaves = leaves  # whether it leaves the picture; else it has no area
+
+
+def read_voc(path: Path, on_bad_box: Callable[[BoxError], None] | None = None) -> tuple[Region, ...] | None:
     """Return the regions of a Pascal-VOC file, or None if there is no such file.
 
     Source: Pascal VOC annotation as LabelImg writes it: ``<size>`` with ``<width>`` and ``<height>``, and an
@@ -23,9 +32,11 @@ def read_voc(path: Path) -> tuple[Region, ...] | None:
 
     Args:
         path: the XML file.
+        on_bad_box: called for each box that leaves the picture or has no area, which then is left out. Without it
+            the first is an error.
 
     Raises:
-        UmieError: not well-formed XML, a field missing or no number, a box that leaves the picture.
+        UmieError: not well-formed XML, a field missing or no number, a box that leaves the picture or has no area.
     """
     with at(str(path)):
         try:
@@ -41,7 +52,12 @@ def read_voc(path: Path) -> tuple[Region, ...] | None:
     for number, item in enumerate(root.findall("object"), start=1):
         with at(f"{path}: object {number}"):
             box = [_number(item, f"bndbox/{edge}") for edge in ("xmin", "ymin", "xmax", "ymax")]
-            regions.append(pixel_region(box, size, (item.findtext("name") or "").strip() or None))
+            try:
+                regions.append(pixel_region(box, size, (item.findtext("name") or "").strip() or None))
+            except BoxError as error:
+                if on_bad_box is None:
+                    raise
+                on_bad_box(error)
     return tuple(regions)
 
 
@@ -54,7 +70,8 @@ def pixel_region(box: Sequence[float], size: tuple[float, float], label: str | N
         label: the region's label.
 
     Raises:
-        UmieError: the picture has no size, or the box has no area or leaves the picture.
+        UmieError: the picture has no size.
+        BoxError: the box has no area or leaves the picture.
     """
     width, height = size
     if not (0 < width < math.inf and 0 < height < math.inf):
@@ -62,11 +79,12 @@ def pixel_region(box: Sequence[float], size: tuple[float, float], label: str | N
     edges = []
     for edge, limit in zip(box, (width, height, width, height), strict=True):
         if not -_SLACK <= edge <= limit + _SLACK:
-            raise UmieError(f"box {shown(list(box))} leaves the picture of {width:g} x {height:g} pixels")
+            message = f"box {shown(list(box))} leaves the picture of {width:g} x {height:g} pixels"
+            raise BoxError(message, box, leaves=True)
         edges.append(min(max(edge, 0), limit) / limit)
     x1, y1, x2, y2 = edges
     if not (x1 < x2 and y1 < y2):
-        raise UmieError(f"box {shown(list(box))} has no area: give x1 < x2 and y1 < y2")
+        raise BoxError(f"box {shown(list(box))} has no area: give x1 < x2 and y1 < y2", box, leaves=False)
     return Region((x1, y1, x2, y2), label)
 
 

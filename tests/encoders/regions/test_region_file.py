@@ -12,7 +12,7 @@ from PIL import Image
 
 from umie import data
 from umie.encoders.pictures import TURNS
-from umie.encoders.regions import Proposal, registry
+from umie.encoders.regions import AnnotationError, Proposal, registry
 from umie.errors import UmieError
 from umie.records import Record, Region
 
@@ -48,9 +48,34 @@ def test_voc_by_the_name_of_the_picture(tmp_path, picture, record, error):
 
 
 def test_a_bad_voc_file_is_named(tmp_path, picture, error):
-    path = write(tmp_path, VOC.format(OBJECT.format("Ann", 100, 0, 50, 100)), "xml/1.xml")
-    proposer = registry.build("file", path=str(tmp_path / "xml"))
-    assert error(proposer.propose, [picture]).startswith(f"{path}: object 1: box [100.0, 0.0, 50.0, 100.0] has no area")
+    proposer = registry.build("file", path=str(tmp_path))
+    for content, message in (
+        ("<annotation>", "not readable XML"),
+        (VOC.format(OBJECT.format("Ann", 0, 0, 9, "")), "object 1: <bndbox/ymax> is '': expected a number"),
+        (VOC.format(OBJECT.format("Ann", 0, 0, 9, 9)).replace("200", "0"), "object 1: the picture's size is 0.0 x 100"),
+    ):
+        path = write(tmp_path, content, "1.xml")
+        assert error(proposer.propose, [picture]).startswith(f"{path}: {message}")
+    with pytest.raises(AnnotationError, match=r"^record 1: .*1\.xml: object 1: "):
+        list(proposer.fill([Record("a", image=picture.name)]))
+
+
+def test_bad_boxes_of_voc_are_dropped_and_counted(tmp_path, record):
+    bad = [(100, 0, 50, 100), (0, 0, 203, 9), (300, 0, 400, 9), (5, 5, 5, 9), (0, 0, "nan", 9)]
+    write(tmp_path, VOC.format("".join(OBJECT.format("Ann", *box) for box in [*bad, (100, 0, 201, 100)])), "1.xml")
+    proposer = registry.build("file", path=str(tmp_path))
+    (filled,) = proposer.fill([record()])
+    assert filled.regions == (Region(RIGHT, "Ann"),)
+    assert proposer.counts == {"boxes without area": 2, "boxes outside the picture": 2, "boxes not finite": 1}
+
+
+def test_pictures_and_annotation_that_cannot_be_read_are_told_apart(tmp_path, record):
+    """A size that the annotation does not tell is the picture's: then that may be what fails."""
+    proposer = registry.build("file", path=write(tmp_path, {"1.jpg": 5, "2": BOXES}), boxes="absolute")
+    errors = []
+    list(proposer.fill([record(), record(name="2.jpg")], errors.append))
+    assert [type(found) for found in errors] == [AnnotationError, UmieError]
+    assert "2.jpg: no such picture" in str(errors[1])
 
 
 @pytest.mark.parametrize("ending", ["xml", "json"])

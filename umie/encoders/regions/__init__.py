@@ -1,8 +1,8 @@
 """Where regions of interest come from: proposers find boxes in a picture, which the encoders then look at."""
 
-from umie.encoders.regions.base import PixelProposer, Proposal, Proposer, ProposerConfig
+from umie.encoders.regions.base import AnnotationError, PixelProposer, Proposal, Proposer, ProposerConfig
 from umie.registry import Registry
 
 registry: Registry[Proposer] = Registry("region proposer", __name__)
 
-__all__ = ["PixelProposer", "Proposal", "Proposer", "ProposerConfig", "registry"]
+__all__ = ["AnnotationError", "PixelProposer", "Proposal", "Proposer", "ProposerConfig", "registry"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -34,11 +34,13 @@ class Candidates:
         boxes: ``[N, 4]``, x1, y1, x2, y2, relative to the picture; they may leave it, or be none at all.
         scores: ``[N]``, higher is better.
         labels: N names of what stands in the boxes, or none.
+        dropped: how many boxes were left out already, by reason.
     """
 
     boxes: Tensor = field(default_factory=lambda: torch.zeros(0, 4))
     scores: Tensor = field(default_factory=lambda: torch.zeros(0))
     labels: Sequence[str | None] = ()
+    dropped: Mapping[str, int] = field(default_factory=dict)
 
 
 def select(
@@ -65,6 +67,8 @@ def select(
         taken: boxes that stand already; what overlaps them is left out, too.
         counts: how many boxes were dropped is added here, by reason.
     """
+    if counts is not None:
+        counts.update(candidates.dropped)
     boxes = candidates.boxes.detach().to("cpu", torch.float64)
     scores = candidates.scores.detach().to("cpu", torch.float64)
     keep = _sound(boxes, scores, counts) & (scores >= min_score)

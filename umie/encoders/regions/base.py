@@ -18,10 +18,13 @@ from umie.encoders.regions._select import Candidates, Proposal, select
 from umie.errors import UmieError, check_share, check_whole, shown
 from umie.records import Box, Record, Region
 
-__all__ = ["Candidates", "PixelProposer", "Proposal", "Proposer", "ProposerConfig", "check_device"]
-
+__all__ = ["AnnotationError", "Candidates", "PixelProposer", "Proposal", "Proposer", "ProposerConfig", "check_device"]
 
 RECENT = 256  # pictures whose candidates are kept while records are filled; some sets name each in several records
+
+
+class AnnotationError(UmieError):
+    """What somebody has annotated cannot be read; the picture may be sound."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +73,8 @@ class Proposer(ABC):
             name: the name of its file, if it has one.
 
         Raises:
-            UmieError: the picture, or what is looked up for it, cannot be read.
+            AnnotationError: what is looked up for the picture cannot be read.
+            UmieError: the picture cannot be read.
         """
 
     def propose(self, images: Sequence[Picture], texts: Sequence[str | None] | None = None) -> list[list[Proposal]]:
@@ -100,18 +104,20 @@ class Proposer(ABC):
 
         Args:
             records: the records; they are read one after the other.
-            on_error: called with the error of each record whose picture cannot be read; the record then comes as it
-                is. Without it the first such error is raised.
+            on_error: called with the error of each record whose picture cannot be read, or whose annotation cannot
+                (an AnnotationError); the record then comes as it is. Without it the first such error is raised.
 
         Raises:
-            UmieError: a picture cannot be read or lies outside its folder, and there is no ``on_error``.
+            UmieError: a picture or an annotation cannot be read or lies outside its folder, and there is no
+                ``on_error``.
         """
         recent: dict[object, Candidates] = {}
         for number, record in enumerate(records, start=1):
             try:
                 filled = self._filled(record, recent)
             except UmieError as error:
-                placed = UmieError(f"record {record.id or number}: {error}")
+                kind = AnnotationError if isinstance(error, AnnotationError) else UmieError
+                placed = kind(f"record {record.id or number}: {error}")
                 if on_error is None:
                     raise placed from error
                 on_error(placed)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,9 +15,10 @@ import torch
 from umie.encoders.pictures import Picture, open_picture
 from umie.encoders.regions import registry
 from umie.encoders.regions._boxes import Unit, read_json, read_regions
-from umie.encoders.regions.base import Candidates, Proposal, Proposer, ProposerConfig
+from umie.encoders.regions._select import NO_AREA, NOT_FINITE, OUTSIDE
+from umie.encoders.regions.base import AnnotationError, Candidates, Proposal, Proposer, ProposerConfig
 from umie.errors import UmieError, at, check_choice, check_text, shown
-from umie.records.voc import read_voc
+from umie.records.voc import BoxError, read_voc
 
 Format = Literal["voc", "json"]
 
@@ -63,8 +66,9 @@ class FileProposer(Proposer):
     "label": "cat", "score": 0.9}``, of which label and score may lack (the score is then 1), or ``{"width": 640,
     "height": 480, "regions": [...]}``. Boxes in pixels need the size: that, or the picture itself, as displayed.
 
-    A picture is opened only for its size. Of JSON, boxes that make no sense are dropped and counted, and a box that
-    leaves the picture is an error; of VOC, either is an error.
+    A picture is opened only for its size. Boxes that make no sense are dropped and counted. A box of VOC, which names
+    the picture's size, is so too where it leaves the picture by more than two pixels; of JSON it is an error, since
+    the boxes may be of another unit than declared. Annotation that cannot be read is an AnnotationError.
     """
 
     Config = FileProposerConfig
@@ -86,13 +90,19 @@ class FileProposer(Proposer):
             return Candidates()
         if name is None:
             raise UmieError("a picture in memory has no name to find its annotation by: give the path of the picture")
-        found = self._found(Path(name), picture)
+        size = _Size(picture)
+        try:
+            found = self._found(Path(name), size)
+        except UmieError as error:
+            if size.failed:
+                raise
+            raise AnnotationError(str(error)) from error
         if found is None:
             self.counts[WITHOUT] += 1
             return Candidates()
         return found
 
-    def _found(self, name: Path, picture: Picture) -> Candidates | None:
+    def _found(self, name: Path, size: _Size) -> Candidates | None:
         unit = self.config.boxes
         folder = Path(self.config.path or "")
         if self._table is not None:
@@ -101,20 +111,22 @@ class FileProposer(Proposer):
             if key not in self._table:
                 return None
             with at(f"{folder}: {shown(key)}"):
-                return read_regions(self._table[key], unit, lambda: open_picture(picture).size)
+                return read_regions(self._table[key], unit, size)
         path = _inside(folder, f"{name.stem}.{'xml' if self.config.format == 'voc' else 'json'}")
         if self.config.format == "voc":
-            regions = read_voc(path)
+            bad: list[BoxError] = []
+            regions = read_voc(path, bad.append)
             if regions is None:
                 return None
             boxes = torch.tensor([region.box for region in regions], dtype=torch.float64).view(-1, 4)
-            return Candidates(boxes, torch.ones(len(regions)), [region.label for region in regions])
+            labels = [region.label for region in regions]
+            return Candidates(boxes, torch.ones(len(regions)), labels, Counter(map(_reason, bad)))
         if not path.exists():
             return None
         assert unit is not None  # the configuration sees to it
         content = read_json(path)
         with at(str(path)):
-            return read_regions(content, unit, lambda: open_picture(picture).size)
+            return read_regions(content, unit, size)
 
     @cached_property
     def _table(self) -> dict[str, Any] | None:
@@ -126,6 +138,27 @@ class FileProposer(Proposer):
         if not isinstance(table, dict):
             raise UmieError(f"{path}: is {shown(table)}: expected a JSON object, regions by the picture's file name")
         return table
+
+
+class _Size:
+    """Gives width and height of a picture, and remembers whether it could not."""
+
+    def __init__(self, picture: Picture) -> None:
+        self.picture = picture
+        self.failed = False
+
+    def __call__(self) -> tuple[int, int]:
+        self.failed = True
+        size = open_picture(self.picture).size
+        self.failed = False
+        return size
+
+
+def _reason(error: BoxError) -> str:
+    """Return the reason for leaving a box out, as ``select`` counts it."""
+    if not all(map(math.isfinite, error.box)):
+        return NOT_FINITE
+    return OUTSIDE if error.leaves else NO_AREA
 
 
 def _inside(folder: Path, name: str) -> Path:

@@ -493,6 +493,7 @@ def test_names_of_pictures():
     assert picture_names("2014.12.17.2562583_0.jpg") == ["2014.12.17.2562583_0.jpg", "2014.12.17.2562583_0"]
     assert picture_names("2014.12.17") == ["2014.12.17"]
     assert picture_names(".jpg") == [".jpg"]
+    assert picture_names("..jpg") == ["..jpg"]  # in an .h5 file "." is the group itself
     assert picture_names("/data/train/1.jpg") == ["train/1.jpg", "train/1", "1.jpg", "1"]
     assert picture_names("train/1") == ["train/1", "1"]
     for folder in ("..", ".", "/", "a/..", "a\\b", "a\0b"):  # which is no folder below

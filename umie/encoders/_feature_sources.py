@@ -37,7 +37,7 @@ def picture_names(path: str | Path) -> list[str]:
         raise UmieError(f"{shown(file_name)} is no file name of a picture")
     stem, _, suffix = file_name.rpartition(".")
     # an M2E2 name is "2014.12.17.2562583_0": what follows its last dot is no suffix
-    is_suffix = stem and suffix.isalnum() and not suffix.isdigit() and len(suffix) <= _LONGEST_SUFFIX
+    is_suffix = _is_one_part(stem) and suffix.isalnum() and not suffix.isdigit() and len(suffix) <= _LONGEST_SUFFIX
     names = [file_name, stem] if is_suffix else [file_name]
     return [f"{folder}/{name}" for name in names] + names if _is_one_part(folder) else names
 

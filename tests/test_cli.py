@@ -1,5 +1,6 @@
 """The command line: what it prints where, and what its exit codes mean. tests/grid/test_run.py runs whole grids."""
 
+import dataclasses
 import json
 import os
 import re
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import umie as library
+from umie import encoders
 from umie.data.synthetic import SyntheticConfig, ceilings
 from umie.records import read_jsonl
 
@@ -29,6 +31,23 @@ def grid(tmp_path, monkeypatch):
     path = tmp_path / "grid.yaml"
     path.write_text(GRID)
     return path
+
+
+@pytest.mark.parametrize("name", ["resnet101_roi", "grid", "gated", "t5", "mner"])
+def test_list_tells_every_option_of_a_part(umie, name):
+    code, out, _ = umie("list", name, "--json")
+    assert code == 0
+    meanings = json.loads(out)
+    assert all(meanings.values()), meanings
+    assert name in umie("list", name)[1]
+    if name == "resnet101_roi":
+        assert set(meanings) == {field.name for field in dataclasses.fields(encoders.registry.get(name).Config)}
+
+
+def test_list_of_an_unknown_part_suggests_one(umie):
+    code, _, err = umie("list", "clp")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "Unknown part 'clp'. Did you mean 'clip'?" in err
 
 
 def test_list_as_json_is_nothing_but_json():

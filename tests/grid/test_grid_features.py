@@ -58,9 +58,9 @@ def test_each_picture_is_encoded_once_for_all_cells(grid_file, umie, frozen, pic
     assert all(pictures["pictures"] == 4 for pictures in found["stored"])
     assert sorted(pictures["encoder_calls"] for pictures in found["stored"]) == [0, 4]
     assert [pictures["encoder_calls"] for pictures in found["not used"]] == [0]
-    assert "different in options or weights: 1, in 2 cells with up to 4 pictures; encoder calls: 4, all else" in out
+    assert "- frozen encoders: 1 (by options and weights); cells: 2; pictures: 4; encoder calls: 4, all" in out
     assert "- pictures of train that cannot be read: 1, their records are left out; e.g. " in out
-    assert len(list((output / "kept").glob("??/*.safetensors"))) == 4
+    assert len(list((tmp_path / "kept").glob("??/*.safetensors"))) == 4
 
     path = grid_file(encoder=[frozen, {"name": "tiny"}], fusion="concat", seeds=[1], **options)
     assert umie("ablate", path, "--data", pictured, "--output", output)[0] == 0

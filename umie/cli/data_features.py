@@ -27,9 +27,10 @@ GIGABYTE = 10**9
 def features(
     input_file: Annotated[Path, typer.Option("--input", "-i", help="The records whose pictures to encode.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the cache; what is there is kept.")],
-    encoder: Annotated[str, typer.Option(help="Name of a frozen encoder: resnet101_roi, clip, ...; see umie list.")],
+    encoder: Annotated[str, typer.Option(help="Name of a frozen encoder: resnet101_roi, clip or your own.")],
     option: Annotated[
-        list[str] | None, typer.Option(help="Option of the encoder, NAME=VALUE, e.g. mode=align; repeat for more.")
+        list[str] | None,
+        typer.Option(help="NAME=VALUE, an option of the encoder; repeat for more. `umie list ENCODER` shows them."),
     ] = None,
     format_name: Format = "jsonl",
     images: Images = None,
@@ -53,7 +54,8 @@ def features(
 
     What is in the cache already is not encoded again, so that a run which was killed is simply started again. An
     entry is known by the picture's bytes, the regions, the encoder's options and its weights. A grid whose
-    `features: {folder: ...}` names the folder reads it; so does `CachedEncoder` in Python.
+    `features: {folder: ...}` names the folder reads it; so does `CachedEncoder` in Python. Encoders that learn (tiny)
+    or read files (precomputed) have nothing to keep.
 
     Example:
         umie data features --input train.jsonl --encoder resnet101_roi --option weights=IMAGENET1K_V2
@@ -75,14 +77,19 @@ def features(
         cached = CachedEncoder(part, cache)
         started = time.perf_counter()
         bad = _fill(cached, source, total, missing_pictures, batch_size)
-        _report(cached, cache, total, time.perf_counter() - started)
+        _report(cached, cache, total, bad, time.perf_counter() - started)
     file = output / f"unreadable-{input_file.stem}.jsonl" if quarantine is None else quarantine
     if bad or file.exists():  # what an earlier run listed and was mended since shall not stand there
         _write(file, bad)
     if bad:
+        reasons = list(dict.fromkeys(line["reason"] for line in bad))
         tell(f"{len(bad):,} records have a picture that cannot be read, all listed in {file}:", style="yellow")
-        for line in bad[:SHOWN]:
-            tell(f"  {line['reason']}")
+        for reason in reasons[:SHOWN]:
+            tell(f"  {reason}")
+        if len(reasons) > SHOWN:
+            tell(f"  and {len(reasons) - SHOWN:,} more pictures")
+    if len(bad) == total:
+        raise UmieError(f"{input_file}: no picture could be read: give their folder as --images")
 
 
 def _encoder(name: str, options: list[str], device: str | None) -> Any:
@@ -95,7 +102,8 @@ def _encoder(name: str, options: list[str], device: str | None) -> Any:
     torch.manual_seed(0)  # random weights, which serve tries only, shall be the same when the run is started again
     part: Any = registry.build(name, **part_options(options))
     if part.config.has_random_weights:
-        tell(f"the weights of {name} are random: name some with --option, see its documentation", style="yellow")
+        option = next(field for field in ("weights", "pretrained") if hasattr(part.config, field))
+        tell(f"the weights of {name} are random: name some, --option {option}=... (`umie list {name}`)", style="yellow")
     try:
         return part.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     except (RuntimeError, AssertionError) as error:
@@ -143,13 +151,15 @@ def _fill(
     return bad
 
 
-def _report(cached: CachedEncoder, cache: FeatureCache, total: int, seconds: float) -> None:
+def _report(
+    cached: CachedEncoder, cache: FeatureCache, total: int, bad: list[dict[str, str | None]], seconds: float
+) -> None:
     """Print what was found and made."""
     stats = cache.stats
     rate = f", {cached.calls / seconds:,.1f} a second" if cached.calls else ""
     lines = [
-        f"records with a picture: {total:,}; hits: {stats.hits:,}, misses: {stats.misses:,}; "
-        f"pictures encoded: {cached.calls:,}{rate}",
+        f"records with a picture: {total:,}; hits: {stats.hits:,}, misses: {total - stats.hits:,}; pictures encoded: "
+        f"{cached.calls:,}{rate}; records whose picture cannot be read: {len(bad):,}",
         f"read: {_size(stats.read_bytes)}, written: {_size(stats.written_bytes)}; removed for space: "
         f"{stats.evicted:,}, damaged and made anew: {stats.corrupted:,}, not written: {stats.write_failures:,}",
         f"the cache holds {cache.num_entries:,} entries, {_size(cache.num_bytes)}: {cache.folder}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from umie.errors import UmieError
 if TYPE_CHECKING:
     from umie.audit.source import Source
 
+QUIET = 30.0  # seconds between two lines of progress where there is no terminal for a bar
 STEP = 500  # records between two updates of the bar
 
 Format = Annotated[
@@ -76,9 +78,16 @@ def counting_to(total: int, what: str) -> Iterator[Callable[[], None]]:
     with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
         bar = progress.add_task(what, total=total, rate="")
 
+        told = time.monotonic()
+
         def count() -> None:
+            nonlocal told
             done, elapsed = progress.tasks[0].completed + 1, progress.tasks[0].elapsed
-            progress.update(bar, completed=done, rate=f"{done / elapsed:,.1f} a second" if elapsed else "")
+            rate = f"{done / elapsed:,.1f} a second" if elapsed else ""
+            progress.update(bar, completed=done, rate=rate)
+            if not err.is_terminal and time.monotonic() - told > QUIET:
+                told = time.monotonic()
+                tell(f"{what}: {done:,.0f} of {total:,}, {rate}")
 
         yield count
 

@@ -26,7 +26,10 @@ def regions(
     proposer: Annotated[str, typer.Option("--proposer", "-p", help="faster_rcnn, file, grid, grounding, or a plugin.")],
     option: Annotated[
         list[str] | None,
-        typer.Option("--option", help="Option of the proposer, NAME=VALUE, e.g. top=10; repeat for more."),
+        typer.Option(
+            "--option",
+            help="Option of the proposer, NAME=VALUE, e.g. top=10; repeat for more. `umie list NAME` shows them.",
+        ),
     ] = None,
     format_name: Format = "jsonl",
     images: Images = None,

@@ -1,5 +1,6 @@
 """Visual encoders: a picture and its regions of interest to VisualFeatures."""
 
+import importlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,6 +24,12 @@ def build_preprocessor(encoder: Mapping[str, Any]) -> Preprocessor:
     part: Any = registry.get(name)
     preprocessor: Preprocessor = part.Preprocessor(part.Config(**options))
     return preprocessor
+
+
+def __getattr__(name: str) -> Any:
+    if name == "regions":  # imported when it is first used: it needs torchvision
+        return importlib.import_module(f"{__name__}.regions")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 __all__ = [

@@ -9,6 +9,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
@@ -16,7 +17,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from umie.encoders.pictures import Picture, open_picture
-from umie.errors import UmieError, check_flag, check_whole
+from umie.errors import UmieError, check_flag, check_whole, shown
 from umie.records import Box, Region
 from umie.types import VisualFeatures
 
@@ -86,8 +87,15 @@ class Preprocessor(ABC):
         Raises:
             UmieError: a box leaves the picture, has no area, or is not four finite numbers.
         """
-        regions = list(regions)[: self.config.max_regions]
-        return [WHOLE_IMAGE, *((r if isinstance(r, Region) else Region(r)).box for r in regions)]
+        try:
+            return [
+                WHOLE_IMAGE,
+                *((r if isinstance(r, Region) else Region(r)).box for r in list(regions)[: self.config.max_regions]),
+            ]
+        except TypeError as error:
+            raise UmieError(
+                f"regions is {shown(regions)}: give a list of boxes [x1, y1, x2, y2] for each picture, [] for none"
+            ) from error
 
     def check(self, picture: Picture, regions: Sequence[Region | Box] = ()) -> None:
         """Raise UmieError where ``one`` would; an encoder that does not look at pixels looks for what it needs."""
@@ -98,6 +106,8 @@ class Preprocessor(ABC):
         self, pictures: Sequence[Picture | None], regions: Sequence[Sequence[Region | Box]] | None = None
     ) -> dict[str, Tensor]:
         """Return the batched, padded tensors of several pictures; see ``one``."""
+        if isinstance(pictures, str | Path | Image.Image):
+            raise UmieError("pictures is one picture: give a list of pictures, and of each the list of its regions")
         regions = [()] * len(pictures) if regions is None else regions
         if len(regions) != len(pictures):
             raise UmieError(f"{len(regions)} lists of regions for {len(pictures)} pictures: give one for each")

@@ -230,8 +230,8 @@ def _store_features(model: Any, processor: Any, records: Sequence[Record], store
 
     Returns:
         ``features``: ``stored``, ``made anew each time`` (the encoder learns, or there is no store), ``looked up``
-        or ``not used``; how many ``pictures`` there are, the fingerprint of a frozen ``encoder``, what the ``cache``
-        counted, and ``seconds``.
+        or ``not used``; how many ``pictures`` there are and are ``readable``, the fingerprint of a frozen ``encoder``,
+        what the ``cache`` counted, and ``seconds``.
     """
     from umie.encoders import CachedEncoder, FeatureCache
 
@@ -248,16 +248,23 @@ def _store_features(model: Any, processor: Any, records: Sequence[Record], store
     cache = FeatureCache(store["folder"], max_bytes=store["max_bytes"], on_event=_log)
     cached = CachedEncoder(model.encoder, cache)
     done = itertools.count(1)
+    unreadable = 0
+
+    def refuse(index: int, error: UmieError) -> None:
+        nonlocal unreadable
+        unreadable += 1  # the grid's policy decides when the picture is asked for
+
     cached.fill(
         pictures,
         on_item=lambda number: _say(event="progress", phase="encode", done=next(done), total=len(pictures)),
-        on_error=lambda index, error: None,  # the grid's policy decides when the picture is asked for
+        on_error=refuse,
     )
     processor.features = cached
     seconds = time.perf_counter() - started
     return report | {
         "features": "stored",
         "encoder": cached.fingerprint,
+        "readable": len(pictures) - unreadable,
         "cache": dataclasses.asdict(cache.stats),
         "seconds": seconds,
     }

@@ -66,12 +66,13 @@ class FeatureStore:
     """Where the features of frozen encoders are kept, so that cells share them.
 
     Args:
-        folder: relative to the grid's output folder; another grid that names the same place shares it.
+        folder: relative to the grid file; grids and ``umie data features`` share a place that they both name. None
+            takes ``features`` in the grid's output folder.
         max_bytes: beyond it, what was used longest ago is removed; None keeps all.
         enabled: if false, every cell encodes its pictures in every epoch.
     """
 
-    folder: str = "features"
+    folder: str | None = None
     max_bytes: int | None = None
     enabled: bool = True
 

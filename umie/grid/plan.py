@@ -9,7 +9,7 @@ import itertools
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -162,7 +162,8 @@ def _grid(data: Any, path: Path) -> GridConfig:
     for options in values["training"]:
         _dataclass("training", TrainingConfig, without_label(options))
     values["evaluation"] = _dataclass("evaluation", Evaluation, data.get("evaluation") or {})
-    values["features"] = _dataclass("features", FeatureStore, data.get("features") or {})
+    store = _dataclass("features", FeatureStore, data.get("features") or {})
+    values["features"] = store if store.folder is None else replace(store, folder=str(path.parent / store.folder))
     if data.get("warm_start") is not None:
         values["warm_start"] = _dataclass("warm_start", WarmStart, data["warm_start"])
         if values["warm_start"].records is not None and values["data"]["format"] != "synthetic":

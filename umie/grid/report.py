@@ -228,10 +228,10 @@ def _encoded(run: GridRun) -> list[str]:
         return []
     calls = sum(pictures["encoder_calls"] for pictures in stored)
     different = len({pictures["encoder"] for pictures in stored})
-    most = max(pictures["pictures"] for pictures in stored)
+    most = max(pictures["readable"] for pictures in stored)
     return [
-        f"- frozen encoders, different in options or weights: {different}, in {len(stored)} cells with up to {most:,} "
-        f"pictures; encoder calls: {calls:,}, all else came from the feature store"
+        f"- frozen encoders: {different} (by options and weights); cells: {len(stored)}; pictures: {most:,}; encoder "
+        f"calls: {calls:,}, all else came from the feature store"
     ]
 
 
@@ -246,7 +246,10 @@ def _random_encoders(run: GridRun) -> list[str]:
         config = part.Config(**options)  # type: ignore[attr-defined] # every encoder has one
         if config.has_random_weights and not config.trainable:
             random[cell.parts["encoder"]["name"]] = None
-    return [f"- the weights of the frozen encoder {name} are random, others for each seed" for name in random]
+    return [
+        f"- the weights of the frozen encoder {name} are random, others in every cell: its features say nothing"
+        for name in random
+    ]
 
 
 def _boxes_left_out(run: GridRun) -> list[str]:

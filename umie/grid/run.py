@@ -208,7 +208,7 @@ def _run_cells(
             "training": cell.training,
             "evaluation": asdict(grid.evaluation) | {"events": "gold" if grid.asks_about_gold_events else "predicted"},
             "missing_pictures": grid.missing_pictures,
-            "features": {**asdict(grid.features), "folder": str(output / grid.features.folder)},
+            "features": {**asdict(grid.features), "folder": grid.features.folder or str(output / "features")},
             "folder": str(_folder(output, cell)),
             "num_threads": max(1, _num_processors() // workers),
         }

@@ -14,7 +14,9 @@ _LETTER = 45  # pixels of the long side for one of a letter's height
 
 
 def draw_regions(image: Image.Image, regions: Sequence[Region]) -> Image.Image:
-    """Return a copy of a picture with its regions: a frame for each, with O1, O2, ... and the label.
+    """Return a copy of a picture with its regions: a frame for each, with its name and label.
+
+    O1 names ``regions[0]``, as in targets.
 
     Args:
         image: the picture, as displayed, in RGB.
@@ -25,12 +27,23 @@ def draw_regions(image: Image.Image, regions: Sequence[Region]) -> Image.Image:
     long = max(drawn.size)
     width = max(1, long // _LINE)
     font = ImageFont.load_default(size=max(9, long // _LETTER))
-    for index in reversed(range(len(regions))):  # the first on top
+    taken: list[tuple[float, float, float, float]] = []
+    labels = []
+    for index in range(len(regions)):
         region, colour = regions[index], COLOURS[index % len(COLOURS)]
         x1, y1, x2, y2 = (round(edge * side) for edge, side in zip(region.box, drawn.size * 2, strict=True))
         draw.rectangle((x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)), outline=colour, width=width)
         text = f"O{index + 1}" + (f" {region.label}" if region.label else "")
-        place = (x1 + width, y1 + width)
-        draw.rectangle(draw.textbbox(place, text, font=font), fill=colour)
-        draw.text(place, text, fill="white", font=font)
+        left, top, right, bottom = draw.textbbox((x1 + width, y1 + width), text, font=font)
+        while top < drawn.height and any(_overlap((left, top, right, bottom), other) for other in taken):
+            top, bottom = top + 1, bottom + 1  # boxes of one corner would hide each other's labels
+        taken.append((left, top, right, bottom))
+        labels.append(((left, top, right, bottom), text, colour))
+    for box, text, colour in labels:  # above all frames
+        draw.rectangle(box, fill=colour)
+        draw.text(((box[0] + box[2]) / 2, (box[1] + box[3]) / 2), text, fill="white", font=font, anchor="mm")
     return drawn
+
+
+def _overlap(one: tuple[float, float, float, float], other: tuple[float, float, float, float]) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]

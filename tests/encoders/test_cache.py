@@ -378,6 +378,13 @@ def test_weights_that_change_are_an_error_and_spoil_nothing(noise, tmp_path, cha
         CachedEncoder(encoder, cache).one(noise(20, 20, 1))
 
 
+def test_an_encoder_of_inference_mode_can_be_cached(noise, tmp_path):
+    with torch.inference_mode():
+        encoder = registry.build("tiny", trainable=False)
+    with FeatureCache(tmp_path) as cache:
+        assert CachedEncoder(encoder, cache).one(noise(20, 20))["visual_features"].shape == (1, 128)
+
+
 def test_weights_that_only_move_are_the_same(noise, tmp_path):
     encoder = registry.build("tiny", trainable=False)
     with FeatureCache(tmp_path) as cache:

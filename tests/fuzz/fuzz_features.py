@@ -29,7 +29,7 @@ import feature_samples as samples  # behind the instrumented imports
 import harness
 import numpy as np
 
-CHOICES = [(boxes, whole) for boxes in BOXES for whole in WHOLE]
+CHOICES = [(boxes, whole) for boxes in BOXES for whole in (None, *WHOLE)]
 
 
 def target(path: Path) -> harness.Target:

@@ -79,7 +79,7 @@ def _tensors_of(encoder: VisualEncoder) -> Sequence[Tensor]:
 
 def _state_of(tensors: Sequence[Tensor]) -> list[tuple[int, int]]:
     """Return what changes where weights do: where each lies, and how often it was written."""
-    return [(tensor.data_ptr(), tensor._version) for tensor in tensors]
+    return [(tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version) for tensor in tensors]
 
 
 @dataclass

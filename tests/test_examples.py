@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -221,3 +222,10 @@ def test_a_run_on_real_tweets_says_how_many_had_a_picture(umie, tmp_path, sizes)
     count, pictured = sizes["test"]
     assert f"only {pictured} of {count} records of test have a picture: so few are no evidence about fusion" in words
     assert "ceiling" not in words
+
+
+def test_documents_hold_no_place_that_was_to_be_filled():
+    for document in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+        assert not re.search(r"^[A-Z_]+_TABLE$|TODO|FIXME", document.read_text(encoding="utf-8"), re.MULTILINE), (
+            document
+        )

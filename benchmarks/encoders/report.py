@@ -102,16 +102,21 @@ def table(header: list[str], lines: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(cells) + " |" for cells in [header, rule, *lines])
 
 
+def figure(value: float) -> str:
+    """Return a number with three digits, or all before the point."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
 def times_table(chosen: dict[str, Row], times: dict[str, list[float]], peaks: dict[str, float]) -> str:
     """Return what every row took, for a picture and for a pixel."""
     lines = []
     for name, row in chosen.items():
         found = times[name]
         pixels = row.num_pixels() if row.num_pixels else 0
-        spread = f"{1e3 * median(found):.3g} ({1e3 * min(found):.3g} to {1e3 * max(found):.3g})"
+        spread = f"{figure(1e3 * median(found))} ({figure(1e3 * min(found))} to {figure(1e3 * max(found))})"
         per_pixel = f"{1e9 * median(found) / pixels:.0f}" if pixels else "-"
         peak = f"{peaks[name]:.0f}" if name in peaks else "-"
-        lines.append([name, spread, f"{1 / median(found):.3g}", f"{pixels:,}" if pixels else "-", per_pixel, peak])
+        lines.append([name, spread, figure(1 / median(found)), f"{pixels:,}" if pixels else "-", per_pixel, peak])
     return table(["", "ms a picture", "pictures/s", "pixels", "ns a pixel", "peak MiB"], lines)
 
 
@@ -124,7 +129,7 @@ def ratios_table(chosen: dict[str, Row], times: dict[str, list[float]]) -> str:
         middle, least, most = ratio(times, line.slow, line.fast)
         slow, fast = chosen[line.slow].num_pixels, chosen[line.fast].num_pixels
         by_pixels = f"{slow() / fast():.3g}" if slow and fast else "-"
-        found = f"{middle:.3g} ({least:.3g} to {most:.3g})"
+        found = f"{figure(middle)} ({figure(least)} to {figure(most)})"
         lines.append([line.slow, line.fast, found, str(line), line.verdict(middle), by_pixels])
     return table(["time of", "by that of", "ratio (range)", "expected", "holds", "ratio of pixels"], lines)
 

@@ -167,7 +167,8 @@ def test_random_weights_are_told(umie, data):
     assert "the weights of resnet101_roi are random" in err
 
 
-def test_a_killed_run_goes_on_where_it_was(data, noise):
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_a_killed_run_goes_on_where_it_was(data, noise, how):
     records = []
     for number in range(6):
         noise(64, 64, number).save(data / f"many{number}.png")
@@ -175,11 +176,13 @@ def test_a_killed_run_goes_on_where_it_was(data, noise):
     write_jsonl(data / "many.jsonl", records)
     command = [str(Path(sys.executable).with_name("umie")), "data", "features", "-i", str(data / "many.jsonl")]
     command += ["-o", str(data / "cache"), "--encoder", "resnet101_roi", "--batch-size", "1"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     while process.poll() is None and not list((data / "cache").glob("??/*.safetensors")):
         time.sleep(0.01)
-    os.kill(process.pid, signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    os.kill(process.pid, how)
+    _, err = process.communicate()
+    assert process.returncode == (130 if how == signal.SIGINT else -signal.SIGKILL)
+    assert ("interrupted; the " in err) == (how == signal.SIGINT)
     done = len(list((data / "cache").glob("??/*.safetensors")))
     assert 1 <= done < 6
     again = subprocess.run(command, capture_output=True, text=True, check=True)

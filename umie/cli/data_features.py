@@ -76,7 +76,11 @@ def features(
     with FeatureCache(output, max_bytes=max_bytes, on_event=tell) as cache:
         cached = CachedEncoder(part, cache)
         started = time.perf_counter()
-        bad = _fill(cached, source, total, missing_pictures, batch_size)
+        try:
+            bad = _fill(cached, source, total, missing_pictures, batch_size)
+        except KeyboardInterrupt as error:
+            tell(f"umie: interrupted; the {cached.calls:,} pictures encoded so far are kept, run it again to go on")
+            raise typer.Exit(130) from error
         _report(cached, cache, total, bad, time.perf_counter() - started)
     file = output / f"unreadable-{input_file.stem}.jsonl" if quarantine is None else quarantine
     if bad or file.exists():  # what an earlier run listed and was mended since shall not stand there

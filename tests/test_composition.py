@@ -182,7 +182,7 @@ def test_a_decoder_folder(variant, aligned, tmp_path, embedded_records):
         ),
         (
             {"missing_pictures": "ignore"},
-            "Unknown policy for missing pictures 'ignore'. Choices: error, text_only.",
+            "Unknown policy for missing pictures 'ignore'. Choices: error, skip, text_only.",
         ),
         ({"fusion": {"name": "gated", "gate": "open"}}, "gate is 'open': give 'dynamic' or a number such as 0.05"),
         ({"encoder": {"name": "tiny", "crop_size": 0}}, "crop_size is 0: give 1 or more, a whole number"),

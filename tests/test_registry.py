@@ -247,6 +247,7 @@ LAYERS = (
     ("evaluation", "query_dataset", "training"),
     ("grid",),
     ("cli",),
+    ("__main__",),
 )
 PACKAGES = LAYERS[1]  # never one another
 

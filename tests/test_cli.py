@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -218,7 +219,9 @@ def test_a_folder_of_data_that_is_not_there_is_named(umie, grid, tmp_path):
 def start(*arguments, **options):
     """Run the command line in a process of its own."""
     program = "import sys; from umie.cli import main; sys.argv[0] = 'umie'; main()"
-    return subprocess.Popen([sys.executable, "-c", program, *map(str, arguments)], text=True, **options)
+    hears = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # also where the tests run in the background
+    command = [sys.executable, "-c", program, *map(str, arguments)]
+    return subprocess.Popen(command, text=True, preexec_fn=hears, **options)
 
 
 def test_a_reader_that_has_seen_enough_is_no_error(tmp_path):

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ import torch
 from umie.encoders import CachedEncoder, FeatureCache, registry
 from umie.records import Record, Region, write_jsonl
 
+HEARS = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # also where the tests run in the background
 TINY = ("--encoder", "tiny", "--option", "trainable=false", "--option", "crop_size=6")
 
 
@@ -176,7 +178,7 @@ def test_a_killed_run_goes_on_where_it_was(data, noise, how):
     write_jsonl(data / "many.jsonl", records)
     command = [str(Path(sys.executable).with_name("umie")), "data", "features", "-i", str(data / "many.jsonl")]
     command += ["-o", str(data / "cache"), "--encoder", "resnet101_roi", "--batch-size", "1"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=HEARS)
     while process.poll() is None and not list((data / "cache").glob("??/*.safetensors")):
         time.sleep(0.01)
     os.kill(process.pid, how)

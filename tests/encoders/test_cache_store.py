@@ -232,7 +232,11 @@ class Model(RuleBasedStateMachine):
         content = bytearray(path.read_bytes())
         content[data.draw(st.integers(0, len(content) - 1))] ^= data.draw(st.integers(1, 255))
         path.write_bytes(content)
-        assert self.cache.get(key_of(number)) is None
+        found = self.cache.get(key_of(number))
+        if found is not None:  # a blank of the header became another, which changes nothing
+            assert same(found, tensors_of(number, self.model[number]))
+            path.write_bytes(b"")
+            assert self.cache.get(key_of(number)) is None
         del self.model[number]
 
     def num_bytes(self):

@@ -17,8 +17,8 @@ DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 THIRDS = [(x / 3, y / 3, (x + 1) / 3, (y + 1) / 3) for y in range(3) for x in range(3)]
 
 
-def reference_model():
-    """A ResNet-101 without its head, with statistics under which every layer counts and features stay near 1."""
+def reference_model(*, head=False):
+    """A ResNet-101, its head on request, with statistics under which every layer counts and features stay near 1."""
     torch.manual_seed(0)
     model = resnet101()
     for name, module in model.named_modules():
@@ -26,7 +26,8 @@ def reference_model():
             module.running_mean.normal_(std=0.1)
             module.running_var.uniform_(0.5, 1.5)
             nn.init.constant_(module.weight, 0.2 if name.endswith("bn3") else 1.0)
-    model.fc = nn.Identity()
+    if not head:
+        model.fc = nn.Identity()
     return model.eval()
 
 

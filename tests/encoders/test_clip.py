@@ -9,10 +9,11 @@ import warnings
 
 import pytest
 import torch
+from clip_samples import Holder
 from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig
 
 from umie.encoders import registry
 from umie.errors import UmieError, UnknownNameError
@@ -212,18 +213,6 @@ else:
     raise AssertionError
 """
     subprocess.run([sys.executable, "-c", code], check=True)
-
-
-class Holder(PreTrainedModel):
-    config_class = PreTrainedConfig
-
-    def __init__(self, config):
-        super().__init__(config)
-        self.encoder = registry.construct("clip", config.encoder)
-        self.post_init()
-
-    def _init_weights(self, module):
-        pass
 
 
 @pytest.mark.parametrize("model", ["umie-test-vit", "umie-test-resnet", "umie-test-timm"])

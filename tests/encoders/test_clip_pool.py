@@ -6,9 +6,10 @@ import json
 
 import pytest
 import torch
+from clip_samples import Holder
 from torch import nn
 from torch.func import functional_call
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig
 
 from umie.encoders import registry
 from umie.encoders._clip_pool import spatial
@@ -287,18 +288,6 @@ def test_positions_are_resized_as_timm_resizes_them(own):
     positions = torch.randn(2 + own[0] * own[1], 8)
     expected = resample_abs_pos_embed(positions[None], new_size=[4, 9], old_size=list(own), num_prefix_tokens=2)[0]
     assert torch.equal(resized(positions, own, (4, 9)), expected)
-
-
-class Holder(PreTrainedModel):
-    config_class = PreTrainedConfig
-
-    def __init__(self, config):
-        super().__init__(config)
-        self.encoder = registry.construct("clip", config.encoder)
-        self.post_init()
-
-    def _init_weights(self, module):
-        pass
 
 
 @models

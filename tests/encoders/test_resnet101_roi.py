@@ -5,9 +5,10 @@ from urllib.error import URLError
 import pytest
 import torch
 from PIL import Image
+from roi_samples import reference_model
 from safetensors.torch import save_file
 from torch import nn
-from torchvision.models import ResNet101_Weights, resnet101
+from torchvision.models import ResNet101_Weights
 from torchvision.ops import roi_align
 
 from umie.encoders import registry
@@ -20,15 +21,8 @@ MODES = ["crop", "align"]
 
 @pytest.fixture(scope="module")
 def reference():
-    """torchvision's own model, with statistics under which every layer counts and features stay near 1."""
-    torch.manual_seed(0)
-    model = resnet101()
-    for name, module in model.named_modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.running_mean.normal_(std=0.1)
-            module.running_var.uniform_(0.5, 1.5)
-            nn.init.constant_(module.weight, 0.2 if name.endswith("bn3") else 1.0)
-    return model.eval()
+    """torchvision's own model, its head included."""
+    return reference_model(head=True)
 
 
 @pytest.fixture(scope="module", params=[".safetensors", ".pth"])

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from umie.cli.console import out
-from umie.cli.data_options import Format, Images, MappingFile, Regions, counting, tell
+from umie.cli.data_options import Format, Images, MappingFile, Regions, counting, not_none, tell
 from umie.errors import UmieError
 
 if TYPE_CHECKING:
@@ -59,7 +59,9 @@ def convert(
     counts: Counter[str] = Counter()
     with counting(f"converting {input_file.name}") as count:
         records = source.records(on_error=skip if skip_bad else None)
-        write_jsonl(output, _not_none(_counted(records, counts, count, seek=images is not None), input_file))
+        counted = _counted(records, counts, count, seek=images is not None)
+        missing = f"{input_file}: holds no records that can be read: give a file of records"
+        write_jsonl(output, not_none(counted, missing))
     out.print(_summary(counts), highlight=False, markup=False, soft_wrap=True)
     if skip_bad:
         out.print(f"left out: {skipped:,}", highlight=False, markup=False)
@@ -83,16 +85,6 @@ def _counted(
                 counts["found" if presence(record) is Presence.FOUND else "missing"] += 1
         count()
         yield record
-
-
-def _not_none(records: Iterator[Record], file: Path) -> Iterator[Record]:
-    """Yield the records; raise UmieError if there is none, most likely a wrong file, so that nothing is written."""
-    found = False
-    for record in records:
-        found = True
-        yield record
-    if not found:
-        raise UmieError(f"{file}: holds no records that can be read: give a file of records")
 
 
 def _summary(counts: Counter[str]) -> str:

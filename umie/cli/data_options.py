@@ -18,6 +18,7 @@ from umie.errors import UmieError
 
 if TYPE_CHECKING:
     from umie.audit.source import Source
+    from umie.records import Record
 
 QUIET = 30.0  # seconds between two lines of progress where there is no terminal for a bar
 STEP = 500  # records between two updates of the bar
@@ -100,6 +101,16 @@ def num_pictured(source: Source) -> int:
             f"{source.path}: no record names a picture; formats other than JSONL need --images, the pictures' folder"
         )
     return total
+
+
+def not_none(records: Iterable[Record], message: str) -> Iterator[Record]:
+    """Yield the records; raise UmieError with the message if there is none, so that no empty file is written."""
+    found = False
+    for record in records:
+        found = True
+        yield record
+    if not found:
+        raise UmieError(message)
 
 
 def check_distinct(files: Iterable[Path]) -> None:

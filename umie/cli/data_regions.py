@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from umie.cli.console import out
-from umie.cli.data_options import Format, Images, MappingFile, Regions, counting_to, num_pictured, tell
+from umie.cli.data_options import Format, Images, MappingFile, Regions, counting_to, not_none, num_pictured, tell
 from umie.errors import UmieError
 from umie.types import check_picture_policy
 
@@ -71,7 +70,8 @@ def regions(
         records = _filled(source.records(), part, missing_pictures, counts, count)
         if draw is not None:
             records = _drawn(records, draw, draw_number, counts)
-        write_jsonl(output, _not_none(records, input_file))
+        missing = f"{input_file}: holds no records that could be written: give a file of records with their pictures"
+        write_jsonl(output, not_none(records, missing))
     for line in _summary(counts, part.counts, draw):
         out.print(line, highlight=False, markup=False, soft_wrap=True)
     out.print(f"Written: {output}", highlight=False, markup=False, soft_wrap=True)
@@ -151,21 +151,9 @@ def _drawn(records: Iterator[Record], folder: Path, most: int, counts: Counter[s
                 pass  # has been told, or the proposer did without the picture
             else:
                 counts["drawn"] += 1
-                data = io.BytesIO()
-                picture.save(data, "PNG")
                 with atomic_write(folder / f"{counts['drawn']:04d}_{path.stem[:100]}.png", "wb") as file:
-                    file.write(data.getvalue())
+                    picture.save(file, "PNG")
         yield record
-
-
-def _not_none(records: Iterator[Record], file: Path) -> Iterator[Record]:
-    """Yield the records; raise UmieError if there is none, so that nothing is written."""
-    found = False
-    for record in records:
-        found = True
-        yield record
-    if not found:
-        raise UmieError(f"{file}: holds no records that could be written: give a file of records with their pictures")
 
 
 def _summary(counts: Counter[str], found: Counter[str], draw: Path | None) -> Iterator[str]:

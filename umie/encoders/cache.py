@@ -21,6 +21,7 @@ from umie.encoders.base import VisualEncoder, collate, no_slots
 from umie.encoders.pictures import Picture, open_picture
 from umie.errors import UmieError, check_whole
 from umie.records import Box, Region
+from umie.types import FEATURES
 
 __all__ = ["CacheStats", "CachedEncoder", "FeatureCache", "feature_key", "picture_digest"]
 
@@ -147,7 +148,7 @@ class CachedEncoder:
         """
         if picture is None:
             dtype = next((parameter.dtype for parameter in self.encoder.parameters()), torch.float32)
-            return {**no_slots(), "visual_features": torch.zeros(0, self.encoder.feature_dim, dtype=dtype)}
+            return {**no_slots(), FEATURES: torch.zeros(0, self.encoder.feature_dim, dtype=dtype)}
         job = self._job(picture, regions)
         found = self.cache.get(job.key)
         if found is None:
@@ -157,7 +158,7 @@ class CachedEncoder:
                 raise outcome
             found = outcome
         mask = torch.ones(len(found["boxes"]), dtype=torch.bool)
-        return {"boxes": found["boxes"], "visual_mask": mask, "visual_features": found["features"]}
+        return {"boxes": found["boxes"], "visual_mask": mask, FEATURES: found["features"]}
 
     def fill(
         self,

@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from umie.fusion.attention import GatedFeedForward, MultiHeadAttention, attention, attention_weights, head_width
+from umie.fusion.attention import MultiHeadAttention, attention, attention_weights, head_width
+from umie.fusion.feed_forward import GatedFeedForward
 
 MASK = torch.tensor([[True, False, True, True], [False] * 4, [False, False, False, True]])
 

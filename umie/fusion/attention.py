@@ -1,19 +1,55 @@
-"""Masked multi-head attention over visual slots: one function, and the layer with its projections.
+"""Masked multi-head attention over visual slots: one function, its backends, and the layer with its projections.
 
 Shapes: B batch, T queries, V slots, D model width, H heads, d head width.
 """
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
 import torch
-import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
 from umie.errors import UmieError
+from umie.fusion.kernels import Case, Kernel, Projections, registry
+from umie.fusion.kernels.reference import attention_weights
+
+AUTO = "auto"
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor, *, key_mask: Tensor, scale: float) -> Tensor:
+@dataclass(frozen=True)
+class Explanation:
+    """Which backend a case gets, and what stands for or against each.
+
+    Args:
+        case: what was asked about.
+        chosen: the backend's name.
+        reasons: for every backend one sentence.
+    """
+
+    case: Case
+    chosen: str
+    reasons: Mapping[str, str]
+
+    def __str__(self) -> str:
+        lines = (f"{'*' if name == self.chosen else ' '} {name}: {reason}" for name, reason in self.reasons.items())
+        return "\n".join(lines)
+
+
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    key_mask: Tensor,
+    scale: float,
+    dropout: float = 0.0,
+    backend: str = AUTO,
+) -> Tensor:
     """Return scaled dot-product attention; an example whose keys are all masked gives zeros.
 
     Args:
@@ -21,26 +57,86 @@ def attention(q: Tensor, k: Tensor, v: Tensor, *, key_mask: Tensor, scale: float
         k: ``[B, V, H, d]``.
         v: ``[B, V, H, d]``.
         key_mask: bool ``[B, V]``, True = real.
-        scale: factor on the logits.
+        scale: factor on the logits; T5 has 1.
+        dropout: share of attention weights dropped.
+        backend: a registered name, or ``auto``.
 
     Returns:
         ``[B, T, H, d]``.
+
+    Raises:
+        UmieError: the backend cannot run here; the message holds the library's reason.
     """
-    has_keys = key_mask.any(dim=1)
-    # A row without any key would be NaN: let it attend everywhere, and put zeros in its place afterwards.
-    mask = (key_mask | ~has_keys[:, None])[:, None, None, :]
-    out = F.scaled_dot_product_attention(
-        q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attn_mask=mask, scale=scale
+    kernel = _kernel(backend, q, k, dropout, num_heads=q.shape[2], head_dim=q.shape[3], d_model=None)
+    return kernel.attend(q, k, v, key_mask=key_mask, scale=scale, dropout=dropout)
+
+
+def explain(case: Case, backend: str = AUTO) -> Explanation:
+    """Return which backend a case gets and why; ``print`` shows a line for each.
+
+    Args:
+        case: device, dtype and shape; see Case.
+        backend: a registered name, or ``auto``.
+
+    Raises:
+        UmieError: no backend has this name, or it cannot run the case.
+    """
+    against, costs = {}, {}
+    for name in registry.names():
+        kernel = registry.build(name)
+        reason, cost = kernel.why_not(case), None
+        if reason is not None:
+            against[name] = f"cannot run: {reason}"
+        elif (cost := kernel.cost(case)) is None:
+            against[name] = "runs, by name only"
+        else:
+            costs[name] = cost
+    if backend == AUTO:
+        chosen = min(costs, key=lambda name: costs[name])
+    else:
+        reason = registry.build(backend).why_not(case)
+        if reason is not None:
+            raise UmieError(f"attention backend {backend!r} cannot run here: {reason}; give another, or 'auto'")
+        chosen = backend
+    for name, cost in costs.items():
+        note = " (the least)" if cost == min(costs.values()) else ""
+        against[name] = f"expects {cost / 1e9:.4g} billion multiplications{note}"
+    return Explanation(case, chosen, MappingProxyType(dict(sorted(against.items()))))
+
+
+@functools.lru_cache(maxsize=4096)
+def _choose(case: Case, backend: str) -> Kernel:
+    return registry.build(explain(case, backend).chosen)
+
+
+@functools.cache
+def _named(backend: str) -> Kernel:
+    return registry.build(backend)
+
+
+def _kernel(
+    backend: str, queries: Tensor, keys: Tensor, dropout: float, *, num_heads: int, head_dim: int, d_model: int | None
+) -> Kernel:
+    """Return the backend for these tensors, ``[B, T, ...]`` and ``[B, V, ...]``."""
+    if torch.compiler.is_compiling():  # a compiler fuses sdpa itself, and must not trace the choice
+        return _SDPA if backend == AUTO else _named(backend)
+    device = queries.device.type
+    case = Case(
+        device=device,
+        dtype=torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else queries.dtype,
+        batch=queries.shape[0],
+        num_queries=queries.shape[1],
+        num_keys=keys.shape[1],
+        num_heads=num_heads,
+        head_dim=head_dim,
+        d_model=d_model,
+        needs_grad=torch.is_grad_enabled() and (queries.requires_grad or keys.requires_grad or d_model is not None),
+        dropout=dropout,
     )
-    return out.transpose(1, 2).masked_fill(~has_keys[:, None, None, None], 0)
+    return _choose(case, backend)
 
 
-def attention_weights(q: Tensor, k: Tensor, *, key_mask: Tensor, scale: float) -> Tensor:
-    """Return the weights ``[B, H, T, V]`` that ``attention`` sums the values with, computed plainly."""
-    logits = torch.einsum("bthd,bvhd->bhtv", q, k) * scale
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    logits = logits.masked_fill(~key_mask[:, None, None, :], torch.finfo(logits.dtype).min)
-    return (logits.softmax(dim=-1) * key_mask[:, None, None, :]).to(q.dtype)
+_SDPA = registry.build("sdpa")
 
 
 class MultiHeadAttention(nn.Module):
@@ -51,19 +147,34 @@ class MultiHeadAttention(nn.Module):
         num_heads: H.
         head_dim: d; None takes D / H.
         scaled: divide the logits by sqrt(d); T5 does not.
+        dropout: share of attention weights dropped while training.
+        backend: how attention is computed: a registered name, or ``auto``.
     """
 
-    def __init__(self, d_model: int, num_heads: int, head_dim: int | None, *, scaled: bool) -> None:
+    def __init__(
+        self,
+        d_model: int,
+        num_heads: int,
+        head_dim: int | None,
+        *,
+        scaled: bool,
+        dropout: float = 0.0,
+        backend: str = AUTO,
+    ) -> None:
         super().__init__()
         head_dim = head_width(d_model, num_heads, head_dim)
         inner = num_heads * head_dim
         self.num_heads = num_heads
+        self.head_dim = head_dim
         self.scale = head_dim**-0.5 if scaled else 1.0
+        self.dropout = dropout
+        self.backend = backend
         self.query = nn.Linear(d_model, inner, bias=False)
         self.key = nn.Linear(d_model, inner, bias=False)
         self.value = nn.Linear(d_model, inner, bias=False)
         self.output = nn.Linear(inner, d_model, bias=False)
         self.reset_parameters(head_dim)
+        check_backend(backend)
 
     def reset_parameters(self, head_dim: int) -> None:
         """Draw initial weights so that logits start with unit variance, with and without scaling."""
@@ -74,48 +185,68 @@ class MultiHeadAttention(nn.Module):
         nn.init.normal_(self.output.weight, std=self.output.in_features**-0.5)
 
     def forward(
-        self, queries: Tensor, keys: Tensor, key_mask: Tensor, *, output_attention: bool = False
+        self,
+        queries: Tensor,
+        keys: Tensor,
+        key_mask: Tensor,
+        *,
+        query_mask: Tensor | None = None,
+        gate: Tensor | None = None,
+        residual: Tensor | None = None,
+        output_attention: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
         """Attend from ``queries [B, T, D]`` over ``keys [B, V, D]`` (which give the values as well).
 
+        Args:
+            queries: ``[B, T, D]``.
+            keys: ``[B, V, D]``.
+            key_mask: bool ``[B, V]``, True = real.
+            query_mask: bool ``[B, T]``, True = real; a backend may skip the others.
+            gate: ``[B]``, a factor on what is found; None for 1.
+            residual: ``[B, T, D]``, added to it; None for nothing.
+            output_attention: return the weights too.
+
         Returns:
-            ``[B, T, D]``, zeros where an example has no key, and the weights ``[B, H, T, V]`` if asked for.
+            ``residual + gate * found``, ``[B, T, D]``, where nothing is found in an example without a key; and the
+            weights ``[B, H, T, V]`` if asked for (before dropout).
         """
-        q, k, v = (
-            rearrange(projected, "b n (h d) -> b n h d", h=self.num_heads)
-            for projected in (self.query(queries), self.key(keys), self.value(keys))
+        dropout = self.dropout if self.training else 0.0
+        kernel = _kernel(
+            self.backend,
+            queries,
+            keys,
+            dropout,
+            num_heads=self.num_heads,
+            head_dim=self.head_dim,
+            d_model=self.query.in_features,
         )
-        weights = attention_weights(q, k, key_mask=key_mask, scale=self.scale) if output_attention else None
-        mixed = attention(q, k, v, key_mask=key_mask, scale=self.scale)
-        return self.output(rearrange(mixed, "b n h d -> b n (h d)")), weights
+        found = kernel.layer(
+            queries,
+            keys,
+            Projections(self.query.weight, self.key.weight, self.value.weight, self.output.weight),
+            num_heads=self.num_heads,
+            key_mask=key_mask,
+            query_mask=query_mask,
+            scale=self.scale,
+            dropout=dropout,
+            gate=gate,
+            residual=residual,
+        )
+        return found, self.weights(queries, keys, key_mask) if output_attention else None
+
+    def weights(self, queries: Tensor, keys: Tensor, key_mask: Tensor) -> Tensor:
+        """Return the attention weights ``[B, H, T, V]``, without dropout; arguments as in ``forward``."""
+        q, k = (
+            rearrange(projected, "b n (h d) -> b n h d", h=self.num_heads)
+            for projected in (self.query(queries), self.key(keys))
+        )
+        return attention_weights(q, k, key_mask=key_mask, scale=self.scale)
 
 
-class RMSNorm(nn.RMSNorm):
-    """Root-mean-square norm in the precision of its weights, which under autocast is not that of its input."""
-
-    def __init__(self, d_model: int) -> None:
-        super().__init__(d_model, eps=1e-6)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalise the last dimension."""
-        return super().forward(x.to(self.weight.dtype)).to(x.dtype)
-
-
-class GatedFeedForward(nn.Module):
-    """The feed-forward layer of T5 v1.1: ``Wo (gelu_tanh(W0 x) * W1 x)``, without biases."""
-
-    def __init__(self, d_model: int, d_ff: int) -> None:
-        super().__init__()
-        self.gate = nn.Linear(d_model, d_ff, bias=False)
-        self.up = nn.Linear(d_model, d_ff, bias=False)
-        self.down = nn.Linear(d_ff, d_model, bias=False)
-        for layer in (self.gate, self.up, self.down):
-            nn.init.normal_(layer.weight, std=layer.in_features**-0.5)
-
-    def forward(self, states: Tensor) -> Tensor:
-        """Map ``[..., D]`` to ``[..., D]``."""
-        result: Tensor = self.down(F.gelu(self.gate(states), approximate="tanh") * self.up(states))
-        return result
+def check_backend(backend: object) -> None:
+    """Raise UmieError, with the choices, unless ``backend`` is ``auto`` or a registered name."""
+    if backend != AUTO:
+        registry.get(backend)  # type: ignore[arg-type] # it refuses what is not a string
 
 
 def head_width(d_model: int, num_heads: int, head_dim: int | None) -> int:

@@ -9,7 +9,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from umie.errors import check_share, check_whole
-from umie.fusion.attention import head_width
+from umie.fusion.attention import AUTO, MultiHeadAttention, check_backend, head_width
 from umie.types import FusedStates
 
 
@@ -39,6 +39,35 @@ class FusionConfig:
                 check_whole(name, getattr(self, name), 1)
         check_share("dropout", self.dropout, below_one=True)
         head_width(self.d_model, self.num_heads, self.head_dim)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttentionFusionConfig(FusionConfig):
+    """Options of a fusion in which the text attends over the visual slots.
+
+    Args:
+        backend: how attention is computed: ``auto``, or a name of ``umie.fusion.kernels``; values are the same.
+        attention_dropout: share of attention weights dropped while training.
+    """
+
+    backend: str = AUTO
+    attention_dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_backend(self.backend)
+        check_share("attention_dropout", self.attention_dropout, below_one=True)
+
+    def attention(self, *, scaled: bool) -> MultiHeadAttention:
+        """Return the attention layer that these options describe."""
+        return MultiHeadAttention(
+            self.d_model,
+            self.num_heads,
+            self.head_dim,
+            scaled=scaled,
+            dropout=self.attention_dropout,
+            backend=self.backend,
+        )
 
 
 class Fusion(nn.Module, ABC):

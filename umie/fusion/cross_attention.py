@@ -5,8 +5,9 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from umie.fusion import registry
-from umie.fusion.attention import MultiHeadAttention, RMSNorm
-from umie.fusion.base import Fusion, FusionConfig
+from umie.fusion.base import AttentionFusionConfig, Fusion
+from umie.fusion.norm import RMSNorm
+from umie.fusion.slices import in_slices
 from umie.types import FusedStates
 
 
@@ -14,10 +15,12 @@ from umie.types import FusedStates
 class CrossAttentionFusion(Fusion):
     """``H' = H + MHA(LN(H) -> V)``: the gated fusion of UMIE with its gate held at 1."""
 
-    def __init__(self, config: FusionConfig) -> None:
+    Config = AttentionFusionConfig
+
+    def __init__(self, config: AttentionFusionConfig) -> None:
         super().__init__(config)
         self.norm = RMSNorm(config.d_model)
-        self.attention = MultiHeadAttention(config.d_model, config.num_heads, config.head_dim, scaled=True)
+        self.attention = config.attention(scaled=True)
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(
@@ -30,5 +33,13 @@ class CrossAttentionFusion(Fusion):
         output_attention: bool = False,
     ) -> FusedStates:
         """Add what the text finds in the picture."""
-        found, weights = self.attention(self.norm(text), visual, visual_mask, output_attention=output_attention)
-        return FusedStates(text + self.dropout(found), text_mask, attention=weights)
+        weights = self.attention.weights(self.norm(text), visual, visual_mask) if output_attention else None
+        return FusedStates(in_slices(self._add, text, text_mask, visual, visual_mask), text_mask, attention=weights)
+
+    def _add(self, text: Tensor, text_mask: Tensor, visual: Tensor, visual_mask: Tensor) -> Tensor:
+        drops = self.training and self.dropout.p > 0
+        found: Tensor
+        found, _ = self.attention(
+            self.norm(text), visual, visual_mask, query_mask=text_mask, residual=None if drops else text
+        )
+        return text + self.dropout(found) if drops else found

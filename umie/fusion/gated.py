@@ -12,8 +12,10 @@ from torch import Tensor, nn
 
 from umie.errors import UmieError, check_choice
 from umie.fusion import registry
-from umie.fusion.attention import GatedFeedForward, MultiHeadAttention, RMSNorm
-from umie.fusion.base import Fusion, FusionConfig
+from umie.fusion.base import AttentionFusionConfig, Fusion
+from umie.fusion.feed_forward import GatedFeedForward
+from umie.fusion.norm import RMSNorm
+from umie.fusion.slices import in_slices
 from umie.types import FusedStates
 
 GATE_HIDDEN, GATE_OUT = 384, 128  # the released code's widths
@@ -22,7 +24,7 @@ SLOPE = 0.01
 
 
 @dataclass(frozen=True, kw_only=True)
-class GatedFusionConfig(FusionConfig):
+class GatedFusionConfig(AttentionFusionConfig):
     """Options of gated attention.
 
     Args:
@@ -67,7 +69,7 @@ class GatedFusion(Fusion):
         d_model = config.d_model
         scaled = config.residual == "paper" if config.scaled is None else config.scaled
         self.norm = RMSNorm(d_model)
-        self.attention = MultiHeadAttention(d_model, config.num_heads, config.head_dim, scaled=scaled)
+        self.attention = config.attention(scaled=scaled)
         self.dropout = nn.Dropout(config.dropout)
         if config.residual == "released":
             self.feed_forward_norm = RMSNorm(d_model)
@@ -88,12 +90,28 @@ class GatedFusion(Fusion):
     ) -> FusedStates:
         """Fuse a batch; see the contract. ``.gate`` is ``[B]``."""
         gate = self.gate_value(text, text_mask, visual, visual_mask)
-        found, weights = self.attention(self.norm(text), visual, visual_mask, output_attention=output_attention)
-        if self.config.residual == "released":
-            found = text + found
-            found = found + self.feed_forward(self.feed_forward_norm(found))
-        states = text + gate[:, None, None] * self.dropout(found)
+        weights = self.attention.weights(self.norm(text), visual, visual_mask) if output_attention else None
+        add = self._add_released if self.config.residual == "released" else self._add_paper
+        states = in_slices(add, text, text_mask, visual, visual_mask, gate)
         return FusedStates(states, text_mask, gate=gate, attention=weights)
+
+    def _add_paper(self, text: Tensor, text_mask: Tensor, visual: Tensor, visual_mask: Tensor, gate: Tensor) -> Tensor:
+        """Return ``H + g * A``; without dropout the layer adds both itself."""
+        normed = self.norm(text)
+        if self.training and self.dropout.p:
+            found, _ = self.attention(normed, visual, visual_mask, query_mask=text_mask)
+            return torch.addcmul(text, gate[:, None, None], self.dropout(found))
+        states: Tensor
+        states, _ = self.attention(normed, visual, visual_mask, query_mask=text_mask, gate=gate, residual=text)
+        return states
+
+    def _add_released(
+        self, text: Tensor, text_mask: Tensor, visual: Tensor, visual_mask: Tensor, gate: Tensor
+    ) -> Tensor:
+        """Return ``H + g * F`` with ``R = H + A`` and ``F = R + FFN(LN(R))``."""
+        found, _ = self.attention(self.norm(text), visual, visual_mask, query_mask=text_mask, residual=text)
+        found = self.feed_forward.add_to(found, self.feed_forward_norm(found))
+        return torch.addcmul(text, gate[:, None, None], self.dropout(found))
 
     def gate_value(self, text: Tensor, text_mask: Tensor, visual: Tensor, visual_mask: Tensor) -> Tensor:
         """Return the gate ``[B]``, 0 where an example has no picture."""
@@ -160,8 +178,9 @@ class GatedFusion(Fusion):
 
 def masked_mean(states: Tensor, mask: Tensor) -> Tensor:
     """Return the mean ``[B, D]`` of ``states [B, N, D]`` over what ``mask [B, N]`` calls real; 0 if nothing is."""
-    weights = mask.to(states.dtype)[..., None]
-    return (states * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
+    weights = mask.to(states.dtype)
+    weights = weights / weights.sum(dim=1, keepdim=True).clamp(min=1)
+    return torch.bmm(weights[:, None], states)[:, 0]  # no masked copy of the states
 
 
 def _gate_projection(d_model: int) -> nn.Sequential:

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from umie.errors import check_flag, check_share, check_whole
-from umie.fusion.attention import GatedFeedForward, MultiHeadAttention, RMSNorm, head_width
+from umie.fusion.attention import MultiHeadAttention, head_width
+from umie.fusion.feed_forward import GatedFeedForward
+from umie.fusion.norm import RMSNorm
 from umie.types import VisualFeatures
 
 

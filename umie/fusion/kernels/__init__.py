@@ -1,0 +1,10 @@
+"""Attention backends: one file each, found by name; `umie.fusion.attention` chooses among them."""
+
+from __future__ import annotations
+
+from umie.fusion.kernels.base import Case, Kernel, Projections
+from umie.registry import Registry
+
+registry: Registry[Kernel] = Registry("attention backend", "umie.fusion.kernels")
+
+__all__ = ["Case", "Kernel", "Projections", "registry"]

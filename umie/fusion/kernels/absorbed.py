@@ -1,0 +1,160 @@
+"""`absorbed`: the query and output projections folded into the few keys and values, once for each image.
+
+``q k^T = x (Wq^T k)^T`` and ``(p v) Wo^T = p (v Wo^T)``: with V slots and H heads the folded keys and values are
+``[H * V, D]``, and where H * V < D (FLAN-T5 base: 12 * 37 = 444 < 768) a token needs two products with them in place of
+two with the projections and two with the slots. Folding costs as much as projecting the slots once more, so that it
+pays for long texts alone.
+
+Shapes: B batch, T queries, V slots, D model width, H heads, d head width.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from umie.fusion.kernels import registry
+from umie.fusion.kernels.base import Case, Kernel, Projections, split_heads
+
+FOLD_COST = 1.5  # of a multiplication while folding, against one of a large product: the inner dimension is d alone
+
+
+@registry.register("absorbed")
+class Absorbed(Kernel):
+    """The whole layer in folded form; on a CPU one image after another, so that what is folded stays in its caches."""
+
+    whole_layer_only = True
+
+    def why_not(self, case: Case) -> str | None:
+        """Return a reason where there are no projections to fold."""
+        if case.d_model is None:
+            return "it folds the layer's projections into keys and values: attention alone has none"
+        return None
+
+    def cost(self, case: Case) -> float | None:
+        """Return the multiplications, those of folding at their lower rate."""
+        if case.d_model is None or case.device != "cpu" or case.compiling:
+            return None  # elsewhere nobody has measured where it wins
+        slots = case.num_heads * case.num_keys
+        project = 2.0 * case.num_keys * case.d_model * case.num_heads * case.head_dim
+        return case.batch * (2.0 * case.num_queries * slots * case.d_model + project * (1 + FOLD_COST))
+
+    def layer(
+        self,
+        queries: Tensor,
+        keys: Tensor,
+        weights: Projections,
+        *,
+        num_heads: int,
+        key_mask: Tensor,
+        query_mask: Tensor | None = None,
+        scale: float,
+        dropout: float = 0.0,
+        gate: Tensor | None = None,
+        residual: Tensor | None = None,
+    ) -> Tensor:
+        """Return attention with its projections; see the contract."""
+        k, v = (
+            split_heads(F.linear(keys, weight), num_heads).transpose(1, 2) for weight in (weights.key, weights.value)
+        )
+        has_keys = key_mask.any(dim=1)
+        real = key_mask[:, None, :, None]
+        # Where no key is real all weights are alike, and the values zeros.
+        k, v = (k * scale).masked_fill(~real, 0), v.masked_fill(~real, 0)
+        if gate is not None:
+            v = v * gate[:, None, None, None].to(v.dtype)
+        bias = torch.zeros_like(key_mask, dtype=k.dtype).masked_fill(~key_mask & has_keys[:, None], -torch.inf)
+        query = weights.query.view(num_heads, -1, queries.shape[-1])  # [H, d, D]
+        output = weights.output.T.reshape(num_heads, -1, queries.shape[-1])
+        autocast = torch.is_autocast_enabled(queries.device.type)
+        if queries.device.type != "cpu" or autocast or dropout or torch.compiler.is_compiling():
+            return _whole_batch(queries, k, v, query, output, bias, dropout, residual)
+        added = residual if residual is not None and residual.dtype == queries.dtype else None
+        out: Tensor = _ImageByImage.apply(queries, k, v, query, output, bias, added)
+        return out if residual is None or added is not None else residual + out
+
+
+def _whole_batch(
+    queries: Tensor,
+    k: Tensor,
+    v: Tensor,
+    query: Tensor,
+    output: Tensor,
+    bias: Tensor,
+    dropout: float,
+    residual: Tensor | None,
+) -> Tensor:
+    """Return the layer for all images at once: what `_ImageByImage` is tested against."""
+    folded_keys = torch.einsum("bhvi,hid->bhvd", k, query)
+    folded_values = torch.einsum("bhvi,hid->bhvd", v, output)
+    logits = torch.einsum("btd,bhvd->bthv", queries.to(folded_keys.dtype), folded_keys) + bias[:, None, None]
+    weights = F.dropout(logits.softmax(-1), dropout).to(folded_values.dtype)
+    out = torch.einsum("bthv,bhvd->btd", weights, folded_values)
+    return out if residual is None else residual + out
+
+
+class _ImageByImage(torch.autograd.Function):
+    """Keeps the attention weights alone; folded keys and values are made anew for the gradient."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        queries: Tensor,
+        k: Tensor,
+        v: Tensor,
+        query: Tensor,
+        output: Tensor,
+        bias: Tensor,
+        residual: Tensor | None,
+    ) -> Tensor:
+        (batch, num_tokens, d_model), (num_heads, num_slots) = queries.shape, k.shape[1:3]
+        keep = any(ctx.needs_input_grad)
+        rows = bias[:, None, None].expand(-1, 1, num_heads, -1).reshape(batch, 1, -1)
+        folded = k.new_empty(num_heads, num_slots, d_model)
+        flat = folded.view(-1, d_model)
+        weights = queries.new_empty(batch if keep else 1, num_tokens, num_heads, num_slots)
+        logits = queries.new_empty(num_tokens, num_heads * num_slots)
+        out = torch.empty_like(queries)
+        for image in range(batch):
+            torch.bmm(k[image], query, out=folded)
+            torch.addmm(rows[image], queries[image], flat.T, out=logits)
+            mixed = weights[image if keep else 0]
+            torch.softmax(logits.view(num_tokens, num_heads, num_slots), -1, out=mixed)
+            torch.bmm(v[image], output, out=folded)
+            if residual is None:
+                torch.mm(mixed.view(num_tokens, -1), flat, out=out[image])
+            else:
+                torch.addmm(residual[image], mixed.view(num_tokens, -1), flat, out=out[image])
+        if keep:
+            ctx.save_for_backward(queries, k, v, query, output, weights)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        queries, k, v, query, output, all_weights = ctx.saved_tensors
+        num_heads, num_slots = k.shape[1:3]
+        folded = k.new_empty(num_heads, num_slots, queries.shape[-1])
+        flat = folded.view(-1, queries.shape[-1])
+        grads = [torch.empty_like(queries), torch.empty_like(k), torch.empty_like(v)]
+        grad_queries, grad_k, grad_v = grads
+        grad_query, grad_output = torch.zeros_like(query), torch.zeros_like(output)
+        for image, weights in enumerate(all_weights):
+            mixed = weights.flatten(1)
+            torch.bmm(v[image], output, out=folded)
+            grad_logits = (grad[image] @ flat.T).view_as(weights).mul_(weights)
+            grad_logits.addcmul_(weights, grad_logits.sum(-1, keepdim=True), value=-1)
+            torch.mm(mixed.T, grad[image], out=flat)  # of the folded values
+            torch.bmm(folded, output.transpose(1, 2), out=grad_v[image])
+            grad_output.baddbmm_(v[image].transpose(1, 2), folded)
+            torch.bmm(k[image], query, out=folded)
+            grad_logits = grad_logits.flatten(1)
+            torch.mm(grad_logits, flat, out=grad_queries[image])
+            torch.mm(grad_logits.T, queries[image], out=flat)  # of the folded keys
+            torch.bmm(folded, query.transpose(1, 2), out=grad_k[image])
+            grad_query.baddbmm_(k[image].transpose(1, 2), folded)
+        return *grads, grad_query, grad_output, None, grad

@@ -1,0 +1,38 @@
+"""`reference`: attention as its equation says, softmax in float32; what every other backend is tested against."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from umie.fusion.kernels import registry
+from umie.fusion.kernels.base import Case, Kernel
+
+
+@registry.register("reference")
+class Reference(Kernel):
+    """``softmax(scale * q k^T) v`` by einsum, one intermediate after another."""
+
+    def why_not(self, case: Case) -> str | None:
+        """Return None: it runs everywhere."""
+        return None
+
+    def cost(self, case: Case) -> float | None:
+        """Return None: it is there to be compared with."""
+        return None
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, *, key_mask: Tensor, scale: float, dropout: float) -> Tensor:
+        """Return attention; see the contract."""
+        weights = F.dropout(attention_weights(q, k, key_mask=key_mask, scale=scale), dropout)
+        # Values of padding may be anything, and 0 * inf is not 0.
+        v = v.masked_fill(~key_mask[:, :, None, None], 0)
+        return torch.einsum("bhtv,bvhd->bthd", weights, v)
+
+
+def attention_weights(q: Tensor, k: Tensor, *, key_mask: Tensor, scale: float) -> Tensor:
+    """Return the weights ``[B, H, T, V]`` that attention sums the values with; zeros where no key is real."""
+    logits = torch.einsum("bthd,bvhd->bhtv", q, k) * scale
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    logits = logits.masked_fill(~key_mask[:, None, None, :], torch.finfo(logits.dtype).min)
+    return (logits.softmax(dim=-1) * key_mask[:, None, None, :]).to(q.dtype)

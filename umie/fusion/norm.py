@@ -37,7 +37,8 @@ class _RmsNorm(torch.autograd.Function):
         norms = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=wide)
         scale = norms.square_().mul_(1 / x.shape[-1]).add_(eps).rsqrt_()
         ctx.save_for_backward(x, weight, scale)
-        return (x * scale).mul_(weight).to(x.dtype)
+        normed: Tensor = (x * scale).mul_(weight)
+        return normed.to(x.dtype)
 
     @staticmethod
     @once_differentiable

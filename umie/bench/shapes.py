@@ -1,0 +1,107 @@
+"""What a benchmark runs on: FLAN-T5's widths, a batch, and random states made outside the timing.
+
+Shapes: B batch, T text tokens, V visual slots, D model width, H heads, d head width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from umie.errors import UmieError, UnknownNameError
+
+SIZES = {  # d_model, num_heads, head_dim, d_ff of FLAN-T5's checkpoints
+    "small": (512, 6, 64, 1024),
+    "base": (768, 12, 64, 2048),
+    "large": (1024, 16, 64, 2816),
+    "xl": (2048, 32, 64, 5120),
+}
+NUM_SLOTS = 37
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """One shape of the block.
+
+    Args:
+        size: a key of ``SIZES``.
+        batch: B.
+        tokens: T.
+        slots: V.
+        ragged: texts and slot lists of different lengths, padded to T and V, one example without a picture;
+            otherwise all are real.
+    """
+
+    size: str
+    batch: int
+    tokens: int
+    slots: int = NUM_SLOTS
+    ragged: bool = False
+
+    def __post_init__(self) -> None:
+        if self.size not in SIZES:
+            raise UnknownNameError("size", self.size, SIZES)
+        for name in ("batch", "tokens", "slots"):
+            if getattr(self, name) < 1:
+                raise UmieError(f"{name} is {getattr(self, name)}: give 1 or more")
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """Options of a fusion: ``d_model``, ``num_heads``, ``head_dim``, ``d_ff``."""
+        return dict(zip(("d_model", "num_heads", "head_dim", "d_ff"), SIZES[self.size], strict=True))
+
+    def __str__(self) -> str:
+        d_model, num_heads, _, _ = SIZES[self.size]
+        kind = "ragged" if self.ragged else "dense"
+        return f"{self.size} B={self.batch} T={self.tokens} V={self.slots} D={d_model} H={num_heads} {kind}"
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Random states of one shape.
+
+    Args:
+        text: ``[B, T, D]``.
+        text_mask: bool ``[B, T]``.
+        visual: ``[B, V, D]``.
+        visual_mask: bool ``[B, V]``.
+        grad: ``[B, T, D]``, what is given to ``backward``; 0 at padding.
+    """
+
+    text: Tensor
+    text_mask: Tensor
+    visual: Tensor
+    visual_mask: Tensor
+    grad: Tensor
+
+
+def draw(
+    shape: Shape, *, device: str, dtype: torch.dtype, lengths: Sequence[int] | None = None, seed: int = 0
+) -> Inputs:
+    """Return random inputs: the same for a seed on every device, up to the precision of ``dtype``.
+
+    Args:
+        shape: their shape.
+        device: where they lie.
+        dtype: of states and gradient.
+        lengths: numbers of tokens to draw the texts' lengths from, cut at T; None draws from 1/8 T to T.
+        seed: of the generator.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    batch, tokens, slots, width = shape.batch, shape.tokens, shape.slots, shape.widths["d_model"]
+    text, visual, grad = (torch.randn(batch, number, width, generator=generator) for number in (tokens, slots, tokens))
+    text_mask, visual_mask = torch.ones(batch, tokens).bool(), torch.ones(batch, slots).bool()
+    if shape.ragged:
+        choices = torch.tensor(list(lengths) if lengths else list(range(max(1, tokens // 8), tokens + 1)))
+        drawn = choices[torch.randint(len(choices), (batch,), generator=generator)].clamp(1, tokens)
+        num_slots = torch.randint(1, slots + 1, (batch,), generator=generator)
+        if batch > 1:
+            num_slots[-1] = 0  # an example without a picture
+        text_mask = torch.arange(tokens) < drawn[:, None]
+        visual_mask = torch.arange(slots) < num_slots[:, None]
+        grad = grad * text_mask[..., None]
+    text, visual, grad = (value.to(device, dtype) for value in (text, visual, grad))
+    return Inputs(text, text_mask.to(device), visual, visual_mask.to(device), grad)

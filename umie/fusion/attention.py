@@ -14,7 +14,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from umie.errors import UmieError
+from umie.errors import UmieError, UnknownNameError
 from umie.fusion.kernels import Case, Kernel, Projections, registry
 from umie.fusion.kernels.reference import attention_weights
 
@@ -81,9 +81,10 @@ def explain(case: Case, backend: str = AUTO) -> Explanation:
     Raises:
         UmieError: no backend has this name, or it cannot run the case.
     """
+    check_backend(backend)
     against, costs = {}, {}
     for name in registry.names():
-        kernel = registry.build(name)
+        kernel = _named(name)
         reason, cost = kernel.why_not(case), None
         if reason is not None:
             against[name] = f"cannot run: {reason}"
@@ -94,7 +95,7 @@ def explain(case: Case, backend: str = AUTO) -> Explanation:
     if backend == AUTO:
         chosen = min(costs, key=lambda name: costs[name])
     else:
-        reason = registry.build(backend).why_not(case)
+        reason = _named(backend).why_not(case)
         if reason is not None:
             raise UmieError(f"attention backend {backend!r} cannot run here: {reason}; give another, or 'auto'")
         chosen = backend
@@ -106,12 +107,16 @@ def explain(case: Case, backend: str = AUTO) -> Explanation:
 
 @functools.lru_cache(maxsize=4096)
 def _choose(case: Case, backend: str) -> Kernel:
-    return registry.build(explain(case, backend).chosen)
+    return _named(explain(case, backend).chosen)
 
 
-@functools.cache
 def _named(backend: str) -> Kernel:
-    return registry.build(backend)
+    if backend not in _BUILT:
+        _BUILT[backend] = registry.build(backend)
+    return _BUILT[backend]
+
+
+_BUILT: dict[str, Kernel] = {}  # not a cache by decorator: a compiler cannot look through one
 
 
 def _kernel(
@@ -119,7 +124,7 @@ def _kernel(
 ) -> Kernel:
     """Return the backend for these tensors, ``[B, T, ...]`` and ``[B, V, ...]``."""
     if torch.compiler.is_compiling():  # a compiler fuses sdpa itself, and must not trace the choice
-        return _SDPA if backend == AUTO else _named(backend)
+        return _named("sdpa" if backend == AUTO else backend)
     device = queries.device.type
     case = Case(
         device=device,
@@ -134,9 +139,6 @@ def _kernel(
         dropout=dropout,
     )
     return _choose(case, backend)
-
-
-_SDPA = registry.build("sdpa")
 
 
 class MultiHeadAttention(nn.Module):
@@ -245,8 +247,9 @@ class MultiHeadAttention(nn.Module):
 
 def check_backend(backend: object) -> None:
     """Raise UmieError, with the choices, unless ``backend`` is ``auto`` or a registered name."""
-    if backend != AUTO:
-        registry.get(backend)  # type: ignore[arg-type] # it refuses what is not a string
+    if not isinstance(backend, str) or backend not in (AUTO, *registry.names()):
+        raise UnknownNameError("attention backend", backend, [AUTO, *registry.names()])
+    _named("sdpa" if backend == AUTO else backend)  # built before a compiler looks
 
 
 def head_width(d_model: int, num_heads: int, head_dim: int | None) -> int:

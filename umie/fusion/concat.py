@@ -24,7 +24,8 @@ class ConcatFusion(Fusion):
         output_attention: bool = False,
     ) -> FusedStates:
         """Append the visual states; a batch wholly without pictures stays the text alone."""
-        if not visual_mask.any():
+        # What a compiler traces must not hang on values; the states are then longer, and masked, with the same outcome.
+        if not torch.compiler.is_compiling() and not visual_mask.any():
             return FusedStates(text, text_mask)
         visual = visual.masked_fill(~visual_mask[..., None], 0)
         return FusedStates(torch.cat([text, visual], dim=1), torch.cat([text_mask, visual_mask], dim=1))

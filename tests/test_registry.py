@@ -246,6 +246,7 @@ LAYERS = (
     ("audit", "composition", "constrained", "model", "processor", "scoring", "tokenization"),
     ("evaluation", "query_dataset", "training"),
     ("grid",),
+    ("bench",),
     ("cli",),
     ("__main__",),
 )

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 import torch
-from einops import rearrange
 from torch import Tensor, nn
 
 from umie.errors import UmieError, UnknownNameError
 from umie.fusion.kernels import Case, Kernel, Projections, registry
+from umie.fusion.kernels.base import split_heads
 from umie.fusion.kernels.reference import attention_weights
+from umie.fusion.linears import are_plain
 
 AUTO = "auto"
 
@@ -213,6 +214,7 @@ class MultiHeadAttention(nn.Module):
             weights ``[B, H, T, V]`` if asked for (before dropout).
         """
         dropout = self.dropout if self.training else 0.0
+        plain = are_plain(self.query, self.key, self.value, self.output)
         kernel = _kernel(
             self.backend,
             queries,
@@ -220,28 +222,49 @@ class MultiHeadAttention(nn.Module):
             dropout,
             num_heads=self.num_heads,
             head_dim=self.head_dim,
-            d_model=self.query.in_features,
+            d_model=self.query.in_features if plain else None,
         )
-        found = kernel.layer(
-            queries,
-            keys,
-            Projections(self.query.weight, self.key.weight, self.value.weight, self.output.weight),
-            num_heads=self.num_heads,
-            key_mask=key_mask,
-            query_mask=query_mask,
-            scale=self.scale,
-            dropout=dropout,
-            gate=gate,
-            residual=residual,
-        )
+        if plain:
+            found = kernel.layer(
+                queries,
+                keys,
+                Projections(self.query.weight, self.key.weight, self.value.weight, self.output.weight),
+                num_heads=self.num_heads,
+                key_mask=key_mask,
+                query_mask=query_mask,
+                scale=self.scale,
+                dropout=dropout,
+                gate=gate,
+                residual=residual,
+            )
+        else:
+            found = self._by_modules(kernel, queries, keys, key_mask, dropout, gate, residual)
         return found, self.weights(queries, keys, key_mask) if output_attention else None
+
+    def _by_modules(
+        self,
+        kernel: Kernel,
+        queries: Tensor,
+        keys: Tensor,
+        key_mask: Tensor,
+        dropout: float,
+        gate: Tensor | None,
+        residual: Tensor | None,
+    ) -> Tensor:
+        """Do as ``Kernel.layer`` does where a projection is more than its weight: an adapter, or one with hooks."""
+        q, k, v = (
+            split_heads(projected, self.num_heads)
+            for projected in (self.query(queries), self.key(keys), self.value(keys))
+        )
+        mixed = kernel.attend(q, k, v, key_mask=key_mask, scale=self.scale, dropout=dropout)
+        found: Tensor = self.output(mixed.flatten(2))
+        if gate is not None:
+            found = gate[:, None, None].to(found.dtype) * found
+        return found if residual is None else residual + found
 
     def weights(self, queries: Tensor, keys: Tensor, key_mask: Tensor) -> Tensor:
         """Return the attention weights ``[B, H, T, V]``, without dropout; arguments as in ``forward``."""
-        q, k = (
-            rearrange(projected, "b n (h d) -> b n h d", h=self.num_heads)
-            for projected in (self.query(queries), self.key(keys))
-        )
+        q, k = (split_heads(projected, self.num_heads) for projected in (self.query(queries), self.key(keys)))
         return attention_weights(q, k, key_mask=key_mask, scale=self.scale)
 
 

@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from umie.fusion.linears import are_plain
+
 # Columns of the inner width at a time: 1,024 tokens of 512 are 2 MiB in float32. With gradients there are twice as many
 # products on each, and memory is used again less often.
 NUM_COLUMNS, NUM_COLUMNS_TRAINING = 512, 1024
@@ -32,7 +34,7 @@ class GatedFeedForward(nn.Module):
     def add_to(self, added: Tensor | None, states: Tensor) -> Tensor:
         """Return ``added + forward(states)``, both ``[..., D]``; the sum costs nothing of its own."""
         device = states.device.type
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() or not are_plain(self.gate, self.up, self.down):
             result = self.plain(states)
             return result if added is None else added + result
         weights = [self.gate.weight, self.up.weight, self.down.weight]

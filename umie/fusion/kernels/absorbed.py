@@ -32,7 +32,7 @@ class Absorbed(Kernel):
     def why_not(self, case: Case) -> str | None:
         """Return a reason where there are no projections to fold."""
         if case.d_model is None:
-            return "it folds the layer's projections into keys and values: attention alone has none"
+            return "it folds plain projections into keys and values: here are none, or some with an adapter or hooks"
         return None
 
     def cost(self, case: Case) -> float | None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor
 
 
@@ -145,7 +146,7 @@ class Kernel(ABC):
 
 def split_heads(states: Tensor, num_heads: int) -> Tensor:
     """Return ``[B, N, H, d]`` for ``[B, N, H * d]``."""
-    return states.view(*states.shape[:-1], num_heads, -1)
+    return rearrange(states, "b n (h d) -> b n h d", h=num_heads)
 
 
 def add_product(added: Tensor | None, states: Tensor, weight: Tensor) -> Tensor:

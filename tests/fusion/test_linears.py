@@ -1,0 +1,97 @@
+"""Projections that are more than a weight: an adapter's part, or a hook, is never passed by."""
+
+import pytest
+import torch
+from torch import nn
+
+from umie.errors import UmieError
+from umie.fusion.attention import MultiHeadAttention
+from umie.fusion.feed_forward import GatedFeedForward
+from umie.fusion.kernels import registry
+from umie.fusion.linears import are_plain
+
+
+class Adapted(nn.Module):
+    """A linear layer with a low-rank part beside it, and a ``weight`` to be mistaken by, as adapters have."""
+
+    def __init__(self, linear):
+        super().__init__()
+        self.linear = linear
+        self.weight = linear.weight
+        self.low = nn.Linear(linear.in_features, 2, bias=False)
+        self.high = nn.Linear(2, linear.out_features, bias=False)
+
+    @property
+    def in_features(self):
+        return self.linear.in_features
+
+    def forward(self, states):
+        return self.linear(states) + self.high(self.low(states))
+
+    def merged(self):
+        linear = nn.Linear(self.linear.in_features, self.linear.out_features, bias=False).double()
+        linear.weight = nn.Parameter(self.weight + self.high.weight @ self.low.weight)
+        return linear
+
+
+PROJECTIONS = ("query", "key", "value", "output")
+BACKENDS = [name for name in ("auto", *registry.names()) if name not in ("absorbed", "xformers")]
+
+
+def draw():
+    torch.manual_seed(0)
+    mask = torch.tensor([[True, True, False, True], [False] * 4])
+    return torch.randn(2, 5, 12).double(), torch.randn(2, 4, 12).double(), mask
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("name", PROJECTIONS)
+def test_attention_uses_the_adapter(name, backend):
+    queries, keys, mask = draw()
+    layer = MultiHeadAttention(12, 3, None, scaled=True, backend=backend).double()
+    adapted = Adapted(getattr(layer, name)).double()
+    gate, residual = torch.tensor([0.5, 0.0]).double(), torch.randn(2, 5, 12).double()
+    setattr(layer, name, adapted)
+    out, weights = layer(queries, keys, mask, gate=gate, residual=residual, output_attention=True)
+    setattr(layer, name, adapted.merged())
+    expected, expected_weights = layer(queries, keys, mask, gate=gate, residual=residual, output_attention=True)
+    torch.testing.assert_close(out, expected)
+    torch.testing.assert_close(weights, expected_weights)
+    assert torch.equal(out[1], residual[1])
+
+
+@pytest.mark.parametrize("name", ("gate", "up", "down"))
+def test_feed_forward_uses_the_adapter(name):
+    layer = GatedFeedForward(12, 20).double()
+    adapted = Adapted(getattr(layer, name)).double()
+    setattr(layer, name, adapted)
+    states = draw()[0]
+    out = layer(states)
+    setattr(layer, name, adapted.merged())
+    torch.testing.assert_close(out, layer(states))
+
+
+@pytest.mark.parametrize("name", PROJECTIONS)
+def test_hooks_are_called(name):
+    queries, keys, mask = draw()
+    layer = MultiHeadAttention(12, 3, None, scaled=True).double()
+    seen = []
+    handle = getattr(layer, name).register_forward_hook(lambda module, inputs, output: seen.append(output.shape))
+    hooked = layer(queries, keys, mask)[0]
+    assert len(seen) == 1
+    handle.remove()
+    torch.testing.assert_close(layer(queries, keys, mask)[0], hooked)
+    assert len(seen) == 1
+
+
+def test_folding_refuses_an_adapter():
+    queries, keys, mask = draw()
+    layer = MultiHeadAttention(12, 3, None, scaled=True, backend="absorbed").double()
+    layer.query = Adapted(layer.query).double()
+    with pytest.raises(UmieError, match="'absorbed' cannot run here: it folds plain projections"):
+        layer(queries, keys, mask)
+
+
+def test_a_bias_is_not_plain():
+    assert are_plain(nn.Linear(2, 3, bias=False))
+    assert not are_plain(nn.Linear(2, 3, bias=False), nn.Linear(2, 3))

@@ -6,15 +6,18 @@ those of the examples that have both.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from abc import abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from umie.errors import UmieError
-from umie.fusion.kernels.base import Projections, add_product, split_heads
+from umie.fusion.kernels.base import Case, Kernel, Projections, add_product, split_heads
+
+NOT_COMPILED = "the number of packed tokens depends on the data, which a compiler does not have"
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,16 +50,13 @@ class Packing:
             query_mask: bool ``[B, T]``, True = real.
             key_mask: bool ``[B, V]``, True = real.
         """
+        device, (batch, num_queries), num_keys = query_mask.device, query_mask.shape, key_mask.shape[1]
         masks = torch.cat([query_mask, key_mask], dim=1).cpu()  # all sizes follow from this one copy
-        queries, keys = masks.split([query_mask.shape[1], key_mask.shape[1]], dim=1)
+        queries, keys = masks[:, :num_queries], masks[:, num_queries:]
         packed = queries.any(dim=1) & keys.any(dim=1)
-        queries, keys = queries & packed[:, None], keys & packed[:, None]
-        return cls(
-            *(mask.flatten().nonzero()[:, 0].to(query_mask.device, non_blocking=True) for mask in (queries, keys)),
-            *(tuple(mask[packed].sum(dim=1).tolist()) for mask in (queries, keys)),
-            padded_tokens=(queries.shape[0], queries.shape[1]),
-            padded_slots=(keys.shape[0], keys.shape[1]),
-        )
+        tokens, slots = ((mask & packed[:, None]).flatten().nonzero()[:, 0].to(device) for mask in (queries, keys))
+        num_tokens, num_slots = (tuple(mask[packed].sum(dim=1).tolist()) for mask in (queries, keys))
+        return cls(tokens, slots, num_tokens, num_slots, (batch, num_queries), (batch, num_keys))
 
     def pack_tokens(self, states: Tensor) -> Tensor:
         """Return ``[N, ...]`` of ``[B, T, ...]``."""
@@ -74,108 +74,94 @@ class Packing:
         """Return ``[B, V, ...]`` of ``[M, ...]``; the other places keep what ``into`` has, or are zeros."""
         return _unpack(packed, self.slots, self.padded_slots, into)
 
+    def per_slot(self, factors: Tensor) -> Tensor:
+        """Return ``[M]`` of ``[B]``, in float32 at least: a factor's gradient sums over slots, unrounded."""
+        wide = factors.to(torch.promote_types(factors.dtype, torch.float32))
+        return self.pack_slots(wide[:, None].expand(self.padded_slots))
+
     def block_mask(self) -> Tensor:
         """Return bool ``[N, M]``, True where token and slot are of one example."""
         example_of_token = self.tokens // self.padded_tokens[1]
         return example_of_token[:, None] == self.slots // self.padded_slots[1]
 
 
-BlockAttention = Callable[[Tensor, Tensor, Tensor, Packing, float, float], Tensor]
-"""Takes q ``[1, N, H, d]``, k and v ``[1, M, H, d]``, their packing, scale and dropout; returns a tensor like q."""
+class PackedKernel(Kernel):
+    """A backend that attends within blocks of packed tokens and slots; projections of real tokens alone."""
 
+    name: ClassVar[str]
 
-def packed_attention(
-    q: Tensor, k: Tensor, v: Tensor, packing: Packing, scale: float, dropout: float, blocks: BlockAttention
-) -> Tensor:
-    """Return attention of packed tokens to the slots of their own example.
+    @abstractmethod
+    def blocks(self, q: Tensor, k: Tensor, v: Tensor, packing: Packing, scale: float, dropout: float) -> Tensor:
+        """Return block-diagonal attention: each token over the slots of its own example.
 
-    Args:
-        q: ``[N, H, d]``.
-        k: ``[M, H, d]``.
-        v: ``[M, H, d]``.
-        packing: of these tokens and slots.
-        scale: factor on the logits.
-        dropout: share of attention weights dropped.
-        blocks: what computes it, never without any block.
+        Args:
+            q: ``[1, N, H, d]``.
+            k: ``[1, M, H, d]``.
+            v: ``[1, M, H, d]``.
+            packing: of these tokens and slots; one example at least.
+            scale: factor on the logits.
+            dropout: share of attention weights dropped.
 
-    Returns:
-        ``[N, H, d]``.
-    """
-    if not packing.num_tokens:
-        return q + k + v  # all empty: the sum keeps each of them in the graph, with a gradient of zeros
-    return blocks(q[None], k[None], v[None], packing, scale, dropout)[0]
+        Returns:
+            ``[1, N, H, d]``.
+        """
 
+    def cost(self, case: Case) -> float | None:
+        """Return None: a case does not say how much of it is padding."""
+        return None
 
-def packed_layer(
-    queries: Tensor,
-    keys: Tensor,
-    weights: Projections,
-    blocks: BlockAttention,
-    *,
-    num_heads: int,
-    key_mask: Tensor,
-    query_mask: Tensor | None,
-    scale: float,
-    dropout: float,
-    gate: Tensor | None,
-    residual: Tensor | None,
-) -> Tensor:
-    """Return attention with its projections, computed for packed tokens and slots alone.
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, *, key_mask: Tensor, scale: float, dropout: float) -> Tensor:
+        """Return attention; see the contract. Slots are packed, and all tokens of examples that have slots."""
+        self._refuse_to_compile()
+        packing = Packing.of(_all_real(q), key_mask)
+        q, k, v = (states[None] for states in (packing.pack_tokens(q), packing.pack_slots(k), packing.pack_slots(v)))
+        return packing.unpack_tokens(self._attend_packed(q, k, v, packing, scale, dropout)[0])
 
-    Args:
-        queries: ``[B, T, D]``.
-        keys: ``[B, V, D]``.
-        weights: the four projections.
-        blocks: attention of the packed tokens to the packed slots.
-        num_heads: H.
-        key_mask: bool ``[B, V]``, True = real.
-        query_mask: bool ``[B, T]``, True = real; None: all are.
-        scale: factor on the logits.
-        dropout: share of attention weights dropped.
-        gate: ``[B]``, a factor for each example; None for 1.
-        residual: ``[B, T, D]``, added; None for nothing.
+    def layer(
+        self,
+        queries: Tensor,
+        keys: Tensor,
+        weights: Projections,
+        *,
+        num_heads: int,
+        key_mask: Tensor,
+        query_mask: Tensor | None = None,
+        scale: float,
+        dropout: float = 0.0,
+        gate: Tensor | None = None,
+        residual: Tensor | None = None,
+    ) -> Tensor:
+        """Return attention with its projections; see the contract. What is not packed comes out as the residual."""
+        self._refuse_to_compile()
+        packing = Packing.of(_all_real(queries) if query_mask is None else query_mask, key_mask)
+        tokens, slots = packing.pack_tokens(queries)[None], packing.pack_slots(keys)[None]
+        q, k, v = (
+            split_heads(F.linear(states, weight), num_heads)
+            for states, weight in ((tokens, weights.query), (slots, weights.key), (slots, weights.value))
+        )
+        if gate is not None:
+            v = (v * packing.per_slot(gate)[None, :, None, None]).to(v.dtype)
+        mixed = self._attend_packed(q, k, v, packing, scale, dropout)[0]
+        added = None if residual is None else packing.pack_tokens(residual)
+        return packing.unpack_tokens(add_product(added, mixed.flatten(1), weights.output), into=residual)
 
-    Returns:
-        ``[B, T, D]``; at every token that is not packed the residual itself, or zeros.
-    """
-    packing = Packing.of(_all_real(queries) if query_mask is None else query_mask, key_mask)
-    tokens, slots = packing.pack_tokens(queries), packing.pack_slots(keys)
-    q, k, v = (
-        split_heads(F.linear(states, weight), num_heads)
-        for states, weight in ((tokens, weights.query), (slots, weights.key), (slots, weights.value))
-    )
-    if gate is not None:
-        v = v * packing.pack_slots(gate[:, None].expand_as(key_mask))[:, None, None].to(v.dtype)
-    mixed = packed_attention(q, k, v, packing, scale, dropout, blocks)
-    added = None if residual is None else packing.pack_tokens(residual)
-    return packing.unpack_tokens(add_product(added, mixed.flatten(1), weights.output), into=residual)
+    def _attend_packed(self, q: Tensor, k: Tensor, v: Tensor, packing: Packing, scale: float, dropout: float) -> Tensor:
+        if not packing.num_tokens:
+            return q + k + v  # all empty: the sum keeps each of them in the graph, with a gradient of zeros
+        return self.blocks(q, k, v, packing, scale, dropout)
 
-
-def attend_to_packed(
-    q: Tensor, k: Tensor, v: Tensor, blocks: BlockAttention, *, key_mask: Tensor, scale: float, dropout: float
-) -> Tensor:
-    """Return attention without projections for ``[B, T, H, d]``: slots packed, and all tokens of their examples."""
-    packing = Packing.of(_all_real(q), key_mask)
-    packed = packing.pack_tokens(q), packing.pack_slots(k), packing.pack_slots(v)
-    return packing.unpack_tokens(packed_attention(*packed, packing, scale, dropout, blocks))
+    def _refuse_to_compile(self) -> None:
+        if torch.compiler.is_compiling():  # nobody asks why_not there
+            raise UmieError(f"attention backend {self.name!r} cannot run here: {NOT_COMPILED}; give 'sdpa', or 'auto'")
 
 
 def plain_blocks(q: Tensor, k: Tensor, v: Tensor, packing: Packing, scale: float, dropout: float) -> Tensor:
-    """Return block-diagonal attention with its mask written out, ``[N, M]``: the twin of every BlockAttention."""
+    """Return block-diagonal attention with its mask written out, ``[N, M]``: the twin of every ``blocks``."""
     logits = torch.einsum("bnhd,bmhd->bhnm", q, k) * scale
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     logits = logits.masked_fill(~packing.block_mask(), -torch.inf)
     weights = F.dropout(logits.softmax(dim=-1), dropout).to(v.dtype)
     return torch.einsum("bhnm,bmhd->bnhd", weights, v)
-
-
-def refuse_to_compile(backend: str) -> None:
-    """Raise UmieError under ``torch.compile`` or ``torch.export``: the size of a pack depends on the data."""
-    if torch.compiler.is_compiling():
-        raise UmieError(f"attention backend {backend!r} cannot run here: {NOT_COMPILED}; give 'sdpa', or 'auto'")
-
-
-NOT_COMPILED = "the number of packed tokens depends on the data, which a compiler does not have"
 
 
 def _all_real(states: Tensor) -> Tensor:

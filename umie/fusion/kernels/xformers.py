@@ -30,16 +30,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from umie.fusion.kernels import registry
-from umie.fusion.kernels.base import Case, Kernel, Projections
-from umie.fusion.packing import NOT_COMPILED, Packing, attend_to_packed, packed_layer, refuse_to_compile
+from umie.fusion.kernels.base import Case
+from umie.fusion.packing import NOT_COMPILED, PackedKernel, Packing
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 ALIGNMENT = 8  # of the head width
 
 
 @registry.register("xformers")
-class Xformers(Kernel):
+class Xformers(PackedKernel):
     """Block-diagonal attention between ragged texts and ragged slots; projections of real tokens alone."""
+
+    name = "xformers"
 
     def why_not(self, case: Case) -> str | None:
         """Return the reason why xformers cannot run the case; imports it on CUDA alone."""
@@ -55,7 +57,7 @@ class Xformers(Kernel):
             fmha = library()
         except Exception as error:  # a broken installation must not stop other backends
             return f"xformers cannot be imported ({_one_line(error)}): pip install xformers"
-        sample = torch.empty(1, 2, case.num_heads, _aligned(case.head_dim), dtype=case.dtype, device=case.device)
+        sample = torch.empty(1, 2, case.num_heads, aligned(case.head_dim), dtype=case.dtype, device=case.device)
         bias = fmha.BlockDiagonalMask.from_seqlens([1, 1], [1, 1], device=sample.device)
         inputs = fmha.Inputs(sample, sample, sample, attn_bias=bias, p=case.dropout, scale=1.0)
         return refusal(fmha, inputs, needs_grad=case.needs_grad)
@@ -64,51 +66,17 @@ class Xformers(Kernel):
         """Return None: no GPU has been measured, so that nobody knows where it is the fastest."""
         return None
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, *, key_mask: Tensor, scale: float, dropout: float) -> Tensor:
-        """Return attention; see the contract. Slots are packed, tokens as far as their examples have slots."""
-        refuse_to_compile("xformers")
-        return attend_to_packed(q, k, v, xformers_blocks, key_mask=key_mask, scale=scale, dropout=dropout)
-
-    def layer(
-        self,
-        queries: Tensor,
-        keys: Tensor,
-        weights: Projections,
-        *,
-        num_heads: int,
-        key_mask: Tensor,
-        query_mask: Tensor | None = None,
-        scale: float,
-        dropout: float = 0.0,
-        gate: Tensor | None = None,
-        residual: Tensor | None = None,
-    ) -> Tensor:
-        """Return attention with its projections; see the contract."""
-        refuse_to_compile("xformers")
-        return packed_layer(
-            queries,
-            keys,
-            weights,
-            xformers_blocks,
-            num_heads=num_heads,
-            key_mask=key_mask,
-            query_mask=query_mask,
-            scale=scale,
-            dropout=dropout,
-            gate=gate,
-            residual=residual,
-        )
-
-
-def xformers_blocks(q: Tensor, k: Tensor, v: Tensor, packing: Packing, scale: float, dropout: float) -> Tensor:
-    """Return block-diagonal attention by xformers; see BlockAttention."""
-    fmha = library()
-    width = q.shape[-1]
-    q, k, v = (F.pad(states, (0, _aligned(width) - width)).contiguous() for states in (q, k, v))
-    bias = fmha.BlockDiagonalMask.from_seqlens(list(packing.num_tokens), list(packing.num_slots), device=q.device)
-    with _kernels_of_torch(fmha):
-        mixed: Tensor = fmha.memory_efficient_attention(q, k, v, attn_bias=bias, p=dropout, scale=scale)
-    return mixed[..., :width]
+    def blocks(self, q: Tensor, k: Tensor, v: Tensor, packing: Packing, scale: float, dropout: float) -> Tensor:
+        """Return block-diagonal attention by xformers; see the contract."""
+        fmha = library()
+        if scale <= 0:  # the kernels take the largest logit before they scale
+            q, scale = q * scale, 1.0
+        width = q.shape[-1]
+        q, k, v = (F.pad(states, (0, aligned(width) - width)).contiguous() for states in (q, k, v))
+        bias = fmha.BlockDiagonalMask.from_seqlens(list(packing.num_tokens), list(packing.num_slots), device=q.device)
+        with _kernels_of_torch(fmha):
+            mixed: Tensor = fmha.memory_efficient_attention(q, k, v, attn_bias=bias, p=dropout, scale=scale)
+        return mixed[..., :width]
 
 
 @functools.cache
@@ -166,7 +134,8 @@ def _reasons(message: str) -> str:
     return "; ".join(f"{name}: {', '.join(lines)}" for name, lines in reasons.items()) or _one_line(message)
 
 
-def _aligned(width: int) -> int:
+def aligned(width: int) -> int:
+    """Return the head width that xformers is given for one of ``width``."""
     return -(-width // ALIGNMENT) * ALIGNMENT
 
 

@@ -4,39 +4,17 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from packed_layers import KEYS, QUERIES, REFERENCE, Plain, compare, draw, mask_of, run
 from torch.utils.flop_counter import FlopCounterMode
 
 from umie.errors import UmieError
 from umie.fusion import registry as fusions
 from umie.fusion.attention import MultiHeadAttention, explain
-from umie.fusion.kernels import Case, Projections, registry
-from umie.fusion.packing import PackedKernel, Packing, plain_blocks
-
-REFERENCE = registry.build("reference")
-
-
-class Plain(PackedKernel):
-    """Packed, its attention by the mask written out."""
-
-    name = "plain"
-
-    def why_not(self, case):
-        return None
-
-    def blocks(self, *arguments):
-        return plain_blocks(*arguments)
-
+from umie.fusion.kernels import Case, registry
+from umie.fusion.packing import Packing
 
 KERNELS = [pytest.param(Plain(), id="plain"), pytest.param(registry.build("packed"), id="packed")]
 every_kernel = pytest.mark.parametrize("kernel", KERNELS)
-
-
-def mask_of(*rows):
-    return torch.tensor([[mark == "x" for mark in row] for row in rows])
-
-
-QUERIES = mask_of("xxx.", "xx..", "....", "x.xx", "x...")
-KEYS = mask_of("xx", "..", "xx", ".x", "x.")
 
 
 def test_what_is_packed():
@@ -83,57 +61,6 @@ def test_there_and_back(pair):
     assert torch.equal(packing.block_mask(), of_token[:, None] == of_slot)
     assert packing.num_tokens == tuple(of_token.unique(return_counts=True)[1].tolist())
     assert packing.num_slots == tuple(of_slot.unique(return_counts=True)[1].tolist())
-
-
-def draw(shape, seed=0, *, gate=True, residual=True):
-    """Return the arguments of a layer in float64, by name; shape is B, T, V, H, d, D."""
-    batch, tokens, slots, heads, width, d_model = shape
-    generator = torch.Generator().manual_seed(seed)
-
-    def normal(*sizes):
-        return torch.randn(sizes, generator=generator, dtype=torch.float64) * sizes[-1] ** -0.25
-
-    inner = heads * width
-    inputs = {"queries": normal(batch, tokens, d_model), "keys": normal(batch, slots, d_model)}
-    inputs |= {name: normal(inner, d_model) for name in ("query", "key", "value")} | {"output": normal(d_model, inner)}
-    if gate:
-        inputs["gate"] = normal(batch, 1)[:, 0]
-    if residual:
-        inputs["residual"] = normal(batch, tokens, d_model)
-    return inputs
-
-
-def run(kernel, inputs, heads, query_mask, key_mask, dropout=0.0):
-    weights = Projections(*(inputs[name] for name in ("query", "key", "value", "output")))
-    return kernel.layer(
-        inputs["queries"],
-        inputs["keys"],
-        weights,
-        num_heads=heads,
-        key_mask=key_mask,
-        query_mask=query_mask,
-        scale=1.0,
-        dropout=dropout,
-        gate=inputs.get("gate"),
-        residual=inputs.get("residual"),
-    )
-
-
-def compare(kernel, inputs, heads, query_mask, key_mask):
-    """Hold values and gradients at real tokens against the reference, and the others against the residual."""
-    real = torch.ones_like(inputs["queries"][..., 0], dtype=torch.bool) if query_mask is None else query_mask
-    found = []
-    for each in (kernel, REFERENCE):
-        leaves = {name: value.clone().requires_grad_() for name, value in inputs.items()}
-        out = run(each, leaves, heads, query_mask, key_mask)
-        upstream = torch.randn(out.shape, dtype=out.dtype, generator=torch.Generator().manual_seed(1)) * real[..., None]
-        found.append((out.detach(), torch.autograd.grad((out * upstream).sum(), list(leaves.values()))))
-    (out, grads), (expected, exact_grads) = found
-    torch.testing.assert_close(out[real], expected[real], atol=1e-10, rtol=1e-10)
-    still = ~(real & key_mask.any(1, keepdim=True))
-    assert torch.equal(out[still], inputs.get("residual", torch.zeros_like(out))[still])
-    for name, grad, exact in zip(inputs, grads, exact_grads, strict=True):
-        torch.testing.assert_close(grad, exact, atol=1e-10, rtol=1e-10, msg=lambda text, name=name: f"{name}: {text}")
 
 
 @every_kernel
@@ -241,6 +168,15 @@ def test_autocast_keeps_the_precision_of_the_residual(kernel):
     assert torch.equal(out[1], inputs["residual"][1])
     grads = torch.autograd.grad(out.sum(), list(inputs.values()))
     assert all(grad.dtype == torch.float32 and grad.isfinite().all() for grad in grads)
+
+
+@every_kernel
+def test_a_residual_of_lower_precision_is_raised(kernel):
+    inputs = {name: value.float() for name, value in draw((5, 4, 2, 2, 8, 16)).items()}
+    expected = run(REFERENCE, inputs | {"residual": inputs["residual"].bfloat16()}, 2, QUERIES, KEYS)
+    out = run(kernel, inputs | {"residual": inputs["residual"].bfloat16()}, 2, QUERIES, KEYS)
+    assert out.dtype == expected.dtype == torch.float32
+    torch.testing.assert_close(out[QUERIES], expected[QUERIES])
 
 
 @pytest.mark.parametrize("name", ["gated", "cross_attention"])

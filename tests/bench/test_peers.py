@@ -1,6 +1,7 @@
 """Peers: each computes its own equation, values and gradients, and is as near to ours as its note says."""
 
 import ast
+import dataclasses
 import functools
 import sys
 from pathlib import Path
@@ -128,15 +129,36 @@ def test_x_transformers_attention_is_our_cross_attention():
     assert distance(output(peer.build(shape, weights_of("odd")), inputs), wanted) < 1e-6  # the norm's epsilon
 
 
-@pytest.mark.parametrize("name", ["transformers T5 with FFN", "transformers T5 with FFN, eager"])
-def test_t5_with_its_feed_forward_layer_is_what_our_gate_weighs(name):
+@pytest.mark.parametrize(
+    ("name", "scaled"),
+    [("transformers T5 with FFN", False), ("transformers T5 with FFN, eager", False), ("x-transformers", True)],
+)
+def test_with_a_feed_forward_layer_a_peer_is_what_our_gate_weighs(name, scaled):
     shape = shape_of()
     inputs = draw(shape, device="cpu", dtype=torch.float64)
-    ours = registry.build("gated", residual="released", gate=1.0, **shape.widths).double()
+    ours = registry.build("gated", residual="released", gate=1.0, scaled=scaled, **shape.widths).double()
     ours.load_state_dict(weights_of("odd"), strict=False)
     wanted = ours(inputs.text, inputs.text_mask, inputs.visual, inputs.visual_mask).states - inputs.text
-    found = output(available(f"{name} beside released").build(shape, weights_of("odd")), inputs)
-    assert distance(found, wanted) < 1e-6
+    peer = available(f"{name} beside released").build(shape, weights_of("odd"))
+    for parameter in (parameter for key, parameter in peer.named_parameters() if key.endswith("bias")):
+        torch.nn.init.zeros_(parameter)
+    assert distance(output(peer, inputs), wanted) < 1e-6
+
+
+@every_peer
+def test_padding_slots_change_nothing_but_where_dense_shapes_alone_are_taken(peer):
+    if reason := peer.why_not():
+        pytest.skip(reason)
+    inputs = draw(shape_of(batch=8, ragged=True), device="cpu", dtype=torch.float32)
+    seen = inputs.visual_mask.any(1)
+    assert not inputs.visual_mask[seen].all()
+    noise = torch.where(inputs.visual_mask[..., None], 0.0, 3.0)
+    module = peer.build(shape_of(), weights_of("odd"))
+    found, wanted = (
+        output(module, dataclasses.replace(inputs, visual=visual))[seen]
+        for visual in (inputs.visual, inputs.visual + noise)
+    )
+    assert peer.dense_only != torch.allclose(found, wanted, rtol=1e-5, atol=1e-5)
 
 
 def test_t5_takes_a_new_mask():
@@ -144,7 +166,7 @@ def test_t5_takes_a_new_mask():
     shape = shape_of()
     layer, exact = (build(shape, weights_of("odd")) for build in (peer.build, peer.exact))
     for ragged, dtype in ((False, torch.float64), (True, torch.float64), (True, torch.float32), (False, torch.float32)):
-        inputs = draw(shape_of(ragged=ragged, tokens=6 + ragged), device="cpu", dtype=dtype)
+        inputs = draw(shape_of(ragged=ragged), device="cpu", dtype=dtype)
         for _ in range(2):
             assert distance(output(layer, inputs), output(exact, inputs).double()) < 1e-6
 

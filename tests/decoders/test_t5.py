@@ -1,6 +1,7 @@
 """T5: the head stays apart from the embedding, whichever way it is loaded; text alone is transformers' own T5."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -328,7 +329,7 @@ def builds(source):
 
 @pytest.mark.parametrize("how", ["registry", "compose"])
 def test_missing_folder(tmp_path, how):
-    with pytest.raises(UmieError, match="decoder '.*nowhere'"):
+    with pytest.raises(UmieError, match=f"decoder '{re.escape(str(tmp_path)[:40])}"):  # a long name is cut
         builds(tmp_path / "nowhere")[how]()
 
 

@@ -40,8 +40,9 @@ format: $(STAMP)  ## format and mend what ruff can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(STAMP)  ## benchmarks (not part of the tests)
+bench: $(STAMP)  ## benchmarks (not part of the tests); the fusion's as ratios in runs/bench
 	$(BIN)/python -m pytest benchmarks --benchmark-only --benchmark-columns=median,iqr,rounds
+	$(BIN)/umie bench
 
 clean:  ## remove the environment and all caches; results in runs/ stay
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks

@@ -1,70 +1,67 @@
-"""Time of every registered fusion at FLAN-T5 widths: `make bench`. A fusion is timed only if it is right.
+"""Time of every fusion by every backend, its peers and its limit, one after another; one is timed only if it is right.
 
-Compare rows within one run; the figures of two machines, or of two thread counts, say nothing together.
+Compare rows of one run, on an idle machine. `umie bench` takes the same operations in turn, and writes ratios,
+Markdown and a figure; it has other shapes and dtypes too.
 """
 
 from __future__ import annotations
 
+import functools
+import importlib.metadata
+
 import pytest
 import torch
 
-from umie.fusion import registry
-from umie.fusion.attention import attention, attention_weights
+from umie.bench.check import compare, expect
+from umie.bench.environment import LIBRARIES
+from umie.bench.memory import peak_bytes
+from umie.bench.operations import DIRECTIONS, DTYPES, backends, blocks, make_weights, operations
+from umie.bench.runner import Runner, place
+from umie.bench.shapes import Shape, draw
 
-WIDTHS = {  # d_model, num_heads, head_dim of FLAN-T5
-    "small": {"d_model": 512, "num_heads": 6, "head_dim": 64},
-    "base": {"d_model": 768, "num_heads": 12, "head_dim": 64},
+DEVICE, DTYPE = "cpu", "float32"
+SHAPES = {
+    "small-ragged": Shape(size="small", batch=8, tokens=64, ragged=True),
+    "base-dense": Shape(size="base", batch=8, tokens=64),
 }
-BATCH, TOKENS, SLOTS = 8, 256, 37
+weights = functools.cache(lambda name: make_weights(SHAPES[name]))
+inputs = functools.cache(lambda name: draw(SHAPES[name], device=DEVICE, dtype=DTYPES[DTYPE]))
 
 
-@pytest.fixture(params=WIDTHS)
-def widths(request: pytest.FixtureRequest) -> dict[str, int]:
-    return WIDTHS[request.param]
+def rows():
+    for name, shape in SHAPES.items():
+        for operation in operations(shape, device=DEVICE, dtype=DTYPE, blocks=blocks(), backends=backends()):
+            for direction in DIRECTIONS:
+                words = (operation.block, operation.name.replace(",", "").replace(" ", "_"), direction, name)
+                yield pytest.param(operation, direction, name, id="-".join(words))
 
 
-@pytest.fixture
-def states(widths: dict[str, int]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Random text and visual states; the last example has no picture."""
-    generator = torch.Generator().manual_seed(0)
-    text = torch.randn(BATCH, TOKENS, widths["d_model"], generator=generator)
-    visual = torch.randn(BATCH, SLOTS, widths["d_model"], generator=generator)
-    text_mask = torch.ones(BATCH, TOKENS, dtype=torch.bool)
-    visual_mask = torch.ones(BATCH, SLOTS, dtype=torch.bool)
-    visual_mask[-1] = False
-    return text, text_mask, visual, visual_mask
+@functools.cache
+def expected(block, reference, name):
+    """Return what all operations of a block that have one twin shall give."""
+    found = operations(SHAPES[name], device=DEVICE, dtype=DTYPE, blocks=[block], backends=backends())
+    twin = next(operation for operation in found if operation.reference == reference and operation.exact)
+    return expect(twin, inputs(name), weights(name), DTYPES[DTYPE])
 
 
-def check(fusion: torch.nn.Module, states: tuple[torch.Tensor, ...]) -> None:
-    """Refuse to time a fusion that changes a text without a picture, or whose attention is not the plain one."""
-    text, text_mask, visual, visual_mask = states
-    fused = fusion(text, text_mask, visual, visual_mask).states
-    assert torch.allclose(fused[-1, :TOKENS], text[-1], atol=1e-6)
-    q, k, v = (torch.randn(2, size, 3, 16) for size in (5, 7, 7))
-    mask = torch.tensor([[True] * 7, [True] * 3 + [False] * 4])
-    plain = torch.einsum("bhtv,bvhd->bthd", attention_weights(q, k, key_mask=mask, scale=0.25), v)
-    assert torch.allclose(attention(q, k, v, key_mask=mask, scale=0.25), plain, atol=1e-5)
-
-
-@pytest.mark.parametrize("direction", ["forward", "forward+backward"])
-@pytest.mark.parametrize("name", registry.names())
-def test_fusion(benchmark, name, direction, widths, states):
-    torch.manual_seed(0)
-    fusion = registry.build(name, **widths)
-    check(fusion, states)
-    text, text_mask, visual, visual_mask = states
-
-    def forward() -> None:
-        with torch.no_grad():
-            fusion(text, text_mask, visual, visual_mask)
-
-    leaf = text.clone().requires_grad_()
-
-    def forward_backward() -> None:
-        fusion(leaf, text_mask, visual, visual_mask).states.sum().backward()
-
-    benchmark.extra_info.update(
-        torch=torch.__version__, threads=torch.get_num_threads(), dtype="float32", device="cpu", **widths
-    )
-    benchmark.group = f"{direction}, B={BATCH} T={TOKENS} V={SLOTS} D={widths['d_model']}"
-    benchmark.pedantic(forward if direction == "forward" else forward_backward, rounds=7, warmup_rounds=2)
+@pytest.mark.parametrize(("operation", "direction", "name"), rows())
+def test_fusion(benchmark, operation, direction, name):
+    if (reason := operation.why_not[direction]) is not None:
+        pytest.skip(reason)
+    runner = Runner(place(operation.build(weights(name)), weights(name), DEVICE, DTYPES[DTYPE]), inputs(name))
+    if operation.exact is not None:
+        errors = compare(runner, expected(operation.block, operation.reference, name), training=True)
+        assert errors.wrong(DTYPES[DTYPE]) is None, errors.wrong(DTYPES[DTYPE])
+    run = functools.partial(runner.run, direction)
+    run()
+    installed = {found.metadata["Name"] for found in importlib.metadata.distributions()}
+    benchmark.extra_info |= {
+        "device": DEVICE,
+        "dtype": DTYPE,
+        "threads": torch.get_num_threads(),
+        "shape": str(SHAPES[name]),
+        "peak_bytes": peak_bytes(run, DEVICE),
+        **{library: importlib.metadata.version(library) for library in LIBRARIES if library in installed},
+    }
+    benchmark.group = f"{operation.block}, {direction}, {SHAPES[name]}"
+    benchmark.pedantic(run, setup=runner.clear, rounds=7, warmup_rounds=1)

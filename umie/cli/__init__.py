@@ -1,4 +1,4 @@
-"""The command line: `umie list`, `ablate`, `evaluate`, `data`. One file a command; this one puts them together."""
+"""The command line: `umie list`, `ablate`, `evaluate`, `data`, `bench`, one file each; this one joins them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from umie.cli import ablate, data, evaluate, parts
+from umie.cli import ablate, bench, data, evaluate, parts
 from umie.cli.console import err, out
 from umie.errors import UmieError
 
@@ -23,6 +23,7 @@ app.command("list")(parts.list_parts)
 app.command("ablate")(ablate.ablate)
 app.command("evaluate")(evaluate.evaluate)
 app.add_typer(data.app, name="data")
+app.add_typer(bench.app, name="bench")
 
 
 _UsageError: Any = typer.BadParameter.__mro__[1]  # of click, or of the copy of it that newer typers bring

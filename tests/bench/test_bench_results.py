@@ -1,0 +1,226 @@
+"""Ratios within rounds, the JSON form, the report's lines, and what moved between two results."""
+
+import dataclasses
+import json
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from umie.bench.compare import differences, moves
+from umie.bench.figure import write_figure
+from umie.bench.lengths import read_lengths
+from umie.bench.lines import lines
+from umie.bench.ratios import Spread, ratio, spread
+from umie.bench.report import markdown
+from umie.bench.results import CANNOT, DONE, WRONG, Results, Row, file_name
+from umie.bench.table import blocks_of
+from umie.data.synthetic import SyntheticConfig, scenes
+from umie.errors import UmieError
+from umie.records import write_jsonl
+
+ENVIRONMENT = {
+    "device": "cpu",
+    "device_name": "A",
+    "processor": "A",
+    "threads": 2,
+    "load": 0.1,
+    "date": "2026-01-02T03:04:05+00:00",
+    "umie": "0.1.0",
+    "versions": {"torch": "2.15.0+cpu", "xformers": None},
+}
+positive = st.floats(1e-6, 1e3)
+
+
+def row(name, seconds, block="released", kind="ours", direction="forward", batch=8, **options):
+    widths = {"size": "base", "batch": batch, "tokens": 256, "slots": 37, "ragged": False}
+    status = options.pop("status", DONE)
+    return Row(
+        shape=f"base B={batch}", widths=widths, dtype="float32", direction=direction, block=block, name=name, kind=kind,
+        chosen=name == "umie auto" or name == "umie", seconds=list(seconds), status=status, **options,
+    )  # fmt: skip
+
+
+def results(*rows, **environment):
+    return Results(environment={**ENVIRONMENT, **environment}, options={"rounds": 3}, rows=list(rows))
+
+
+def test_a_ratio_is_taken_within_each_round():
+    """A round that is slow for all is slow for none: the medians' ratio would be 1.5, or worse."""
+    found = ratio([1.0, 10.0, 3.0, 40.0], [2.0, 20.0, 6.0, 80.0])
+    assert found == Spread(0.5, 0.5, 0.5)
+    assert ratio([1.0, 2.0, 9.0], [1.0, 1.0, 3.0]) == Spread(2.0, 1.5, 2.5)
+    assert ratio([1.0, 2.0, 8.0], [1.0, 1.0]) == Spread(1.5, 1.25, 1.75)  # an interrupt took the last round's end
+
+
+@given(st.lists(positive, min_size=1, max_size=9), positive)
+def test_quartiles_enclose_the_median(values, factor):
+    found = spread(values)
+    assert min(values) <= found.low <= found.median <= found.high <= max(values)
+    assert found.times(factor).median == found.median * factor
+    assert not found.apart(found)
+
+
+def test_a_row_stands_beside_the_fastest_peer_and_its_limit():
+    found = results(
+        row("umie auto", [2, 4, 6], peak_bytes=90),
+        row("bare products", [1, 2, 3], kind="limit"),
+        row("plain released", [4, 8, 12], kind="peer", peak_bytes=100),
+        row("fast", [1, 2.5, 4], kind="peer"),
+        row("faster, wrong", [], kind="peer", status=WRONG, reason="wrong: error 3e-2"),
+    )
+    (block,) = blocks_of(found)
+    entry = block.chosen
+    assert (block.peer.name, block.limit.name, block.plain.name) == ("fast", "bare products", "plain released")
+    assert entry.of_limit.median == 2
+    assert entry.of_peer.median == 1.6  # the median of 2, 1.6 and 1.5
+    assert entry.of_plain_memory == 0.9
+
+
+def test_lines_are_judged_only_where_their_rows_were_measured():
+    assert lines(results(row("umie sdpa", [1.0]))) == []
+    found = lines(
+        results(
+            row("umie auto", [1.04], peak_bytes=1),
+            row("umie sdpa", [1.07]),
+            row("umie absorbed", [0.99]),
+            row("bare products", [1.0], kind="limit"),
+            row("peer", [1.0], kind="peer"),
+            row("umie", [1.0], block="gate"),
+            row("plain gate", [7.9], block="gate", kind="peer"),
+            row("umie auto", [1.06], direction="forward+backward", batch=16, peak_bytes=91),
+            row("plain released", [1.0], kind="peer", direction="forward+backward", batch=16, peak_bytes=100),
+        )
+    )
+    assert [(line.bound, line.holds) for line in found] == [
+        ("at least 8", False),
+        ("at most 1.06", False),
+        ("at most 1", True),
+        ("at most 0.9", False),
+        ("at most 1.05", True),
+        ("at most 1.05", True),
+        ("at most 1.05", False),
+    ]
+    ours = lines(results(row("umie", [1.0], block="gate"), row("plain gate", [8.0], block="gate", kind="peer")))
+    assert all(line.holds for line in ours)
+    assert lines(results(row("umie sdpa", [9]), row("bare products", [1], kind="limit"), device="cuda")) == []
+
+
+def test_json_comes_back_and_a_damaged_one_is_one_line(tmp_path):
+    found = results(
+        row("umie auto", [0.1, 0.2], error=1e-7, gradient_error=2e-7, peak_bytes=5),
+        row("xformers", [], status=CANNOT, reason="no CUDA"),
+        row("wrong", [], status=WRONG, reason="wrong: error nan", error=math.nan),
+    )
+    path = tmp_path / "found.json"
+    found.write(path)
+    again = Results.read(path)
+    assert again.rows[:2] == found.rows[:2]
+    assert again.rows[2].error is None
+    assert (again.environment, again.options, again.complete) == (found.environment, found.options, True)
+    data = json.loads(path.read_text())
+    broken = [
+        "{",
+        "[]",
+        json.dumps({**data, "format": 0}),
+        json.dumps({**data, "rows": [{"name": 1}]}),
+        json.dumps({**data, "rows": [{**data["rows"][0], "seconds": [0]}]}),
+        json.dumps({**data, "rows": [{**data["rows"][0], "seconds": ["1"]}]}),
+        json.dumps({**data, "rows": 3}),
+    ]
+    for text in broken:
+        path.write_text(text)
+        with pytest.raises(UmieError, match=r"found\.json: .*(measure again|umie bench)") as caught:
+            Results.read(path)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(UmieError, match="cannot read"):
+        Results.read(tmp_path / "none.json")
+
+
+def test_the_file_name_carries_device_dtype_and_version():
+    assert file_name(ENVIRONMENT, ["float32"]) == "fusion_torch2.15.0_cpu_2threads_float32"
+    on_gpu = {**ENVIRONMENT, "device": "cuda:0", "device_name": "NVIDIA H200"}
+    assert file_name(on_gpu, ["bfloat16"]) == "fusion_torch2.15.0_nvidia-h200_bfloat16"
+
+
+def test_the_report_shows_what_was_measured_and_what_was_not(tmp_path):
+    found = results(
+        row("umie auto", [0.001, 0.002, 0.003], peak_bytes=1 << 20),
+        row("bare products", [0.001, 0.001, 0.001], kind="limit"),
+        row("peer", [0.002, 0.002, 0.002], kind="peer", note="no gate"),
+        row("umie xformers", [], status=CANNOT, reason="for CUDA alone"),
+    )
+    text = markdown(found, "umie bench")
+    assert "| umie auto | 2 (1.5-2.5) | 2 (1.5-2.5) | 1 (0.75-1.25) | 1 |" in text
+    assert "| released: umie xformers | for CUDA alone |" in text
+    assert "| released: peer | no gate |" in text
+    assert "2 threads" in text
+    assert "torch 2.15.0+cpu" in text
+    assert "**Interrupted**" in markdown(dataclasses.replace(found, complete=False), "umie bench")
+    assert write_figure(found, tmp_path / "found.png")
+    assert (tmp_path / "found.png").read_bytes().startswith(b"\x89PNG")
+    assert not write_figure(results(row("umie auto", [1.0])), tmp_path / "none.png")
+    assert not (tmp_path / "none.png").exists()
+
+
+def verdicts(old, new, **options):
+    return [(move.row.name, move.verdict) for move in moves(results(*old), results(*new), **options)]
+
+
+def test_a_move_needs_quartiles_apart_and_more_than_the_tolerance():
+    calm = row("a", [1.0, 1.01, 1.02])
+    assert verdicts([calm], [row("a", [1.2, 1.21, 1.22])]) == [("a", "slower")]
+    assert verdicts([calm], [row("a", [0.8, 0.81, 0.82])]) == [("a", "faster")]
+    assert verdicts([calm], [row("a", [1.03, 1.035, 1.04])]) == []  # apart, and within the tolerance
+    assert verdicts([calm], [row("a", [1.03, 1.035, 1.04])], tolerance=0.01) == [("a", "slower")]
+    assert verdicts([row("a", [0.5, 1.0, 2.0])], [row("a", [0.9, 1.5, 2.5])]) == []  # not apart
+    assert verdicts([calm], [calm]) == []
+
+
+def test_what_is_new_gone_broken_or_heavier_is_told():
+    old = [
+        row("a", [1.0], peak_bytes=100),
+        row("b", [1.0]),
+        row("c", [1.0]),
+        row("d", [], status=WRONG, reason="wrong"),
+    ]
+    new = [
+        row("a", [1.0], peak_bytes=102),
+        row("c", [], status=WRONG, reason="wrong"),
+        row("d", [1.0]),
+        row("e", [1.0]),
+    ]
+    found = verdicts(old, new)
+    assert sorted(found) == [("a", "more memory"), ("b", "gone"), ("c", "broken"), ("d", "mended"), ("e", "new")]
+    worse = {move.row.name for move in moves(results(*old), results(*new)) if move.is_worse}
+    assert worse == {"a", "c"}
+    with pytest.raises(UmieError, match="no row in common"):
+        moves(results(row("a", [1.0])), results(row("b", [1.0])))
+
+
+def test_by_limit_a_machine_that_is_busier_moves_nothing():
+    old = [row("a", [1.0, 1.0]), row("bare products", [0.5, 0.5], kind="limit")]
+    new = [row("a", [3.0, 3.0]), row("bare products", [1.5, 1.5], kind="limit")]
+    assert verdicts(old, new, of_limit=True) == [("bare products", "slower")]
+    assert verdicts(old, new) == [("a", "slower"), ("bare products", "slower")]
+
+
+def test_other_devices_and_threads_are_told():
+    one = results(row("a", [1.0]))
+    assert differences(one, one) == []
+    assert differences(one, results(row("a", [1.0]), threads=4)) == ["threads was 2, is 4"]
+    other = dataclasses.replace(row("a", [1.0]), dtype="bfloat16")
+    assert differences(one, results(other)) == ["dtypes were float32, are bfloat16"]
+
+
+def test_lengths_are_those_of_the_queries(tmp_path):
+    path = tmp_path / "records.jsonl"
+    records = [scene.record for scene in scenes(SyntheticConfig(test=4), "test")]
+    write_jsonl(path, [dataclasses.replace(record, image=None) for record in records])
+    found = read_lengths(path)
+    assert len(found) >= len(records)
+    assert min(found) > min(len(record.text.split()) for record in records)
+    write_jsonl(path, [dataclasses.replace(records[0], image=None, tasks=())])
+    with pytest.raises(UmieError, match=r"records\.jsonl: no record gives a query"):
+        read_lengths(path)

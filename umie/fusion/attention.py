@@ -108,7 +108,11 @@ def explain(case: Case, backend: str = AUTO) -> Explanation:
 
 @functools.lru_cache(maxsize=4096)
 def _choose(case: Case, backend: str) -> Kernel:
-    return _named(explain(case, backend).chosen)
+    if backend != AUTO:
+        return _named(explain(case, backend).chosen)
+    # As `explain` chooses, but without asking those that are taken by name only: their libraries may be heavy.
+    costs = {name: cost for name in registry.names() if (cost := _named(name).cost(case)) is not None}
+    return _named(min((name for name in costs if _named(name).why_not(case) is None), key=lambda name: costs[name]))
 
 
 def _named(backend: str) -> Kernel:

@@ -13,7 +13,7 @@ def are_plain(*projections: nn.Module) -> bool:
     """
     return all(
         type(projection) is nn.Linear
-        and projection.bias is None
+        and projection._parameters["bias"] is None
         and not projection._forward_hooks
         and not projection._forward_pre_hooks
         and not projection._backward_hooks

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from umie.fusion.attention import MultiHeadAttention, attention, attention_weights, head_width
-from umie.fusion.feed_forward import GatedFeedForward
 
 MASK = torch.tensor([[True, False, True, True], [False] * 4, [False, False, False, True]])
 
@@ -30,11 +29,12 @@ def plain(q, k, v, *, key_mask, scale):
     return out
 
 
+@pytest.mark.parametrize("backend", ["reference", "auto"])
 @pytest.mark.parametrize("scale", [1.0, 0.4])
-def test_equals_a_loop_in_values_and_gradients(scale):
+def test_equals_a_loop_in_values_and_gradients(scale, backend):
     inputs = draw(dtype=torch.float64, grad=True)
     weights = torch.randn(3, 5, 2, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    out = attention(*inputs, key_mask=MASK, scale=scale)
+    out = attention(*inputs, key_mask=MASK, scale=scale, backend=backend)
     twin = plain(*inputs, key_mask=MASK, scale=scale)
     torch.testing.assert_close(out, twin)
     found = torch.autograd.grad((out * weights).sum(), inputs)
@@ -114,11 +114,12 @@ def test_gradcheck_of_the_weights():
     assert torch.autograd.gradcheck(lambda q, k: attention_weights(q, k, key_mask=MASK, scale=0.7), (q, k))
 
 
+@pytest.mark.parametrize("backend", ["reference", "auto"])
 @pytest.mark.parametrize("head_dim", [None, 5])
 @pytest.mark.parametrize("scaled", [True, False])
-def test_layer_equals_its_projections_around_attention(scaled, head_dim):
+def test_layer_equals_its_projections_around_attention(scaled, head_dim, backend):
     torch.manual_seed(0)
-    layer = MultiHeadAttention(12, 3, head_dim, scaled=scaled).double()
+    layer = MultiHeadAttention(12, 3, head_dim, scaled=scaled, backend=backend).double()
     width = head_dim or 4
     queries, keys = torch.randn(3, 5, 12).double(), torch.randn(3, 4, 12).double()
     with torch.no_grad():
@@ -145,20 +146,6 @@ def test_logits_start_with_unit_variance(scaled):
         q, k = (projection(states).view(400, 4, 16) for projection in (layer.query, layer.key))
         logits = torch.einsum("thd,vhd->htv", q, k) * layer.scale
     assert 0.7 < logits.std() < 1.4
-
-
-def test_feed_forward_is_that_of_t5():
-    from transformers import T5Config
-    from transformers.models.t5.modeling_t5 import T5DenseGatedActDense
-
-    torch.manual_seed(0)
-    ours = GatedFeedForward(8, 20)
-    config = T5Config(d_model=8, d_ff=20, feed_forward_proj="gated-gelu", dropout_rate=0.0)
-    theirs = T5DenseGatedActDense(config)
-    names = {"wi_0.weight": "gate.weight", "wi_1.weight": "up.weight", "wo.weight": "down.weight"}
-    theirs.load_state_dict({name: ours.state_dict()[own] for name, own in names.items()})
-    states = torch.randn(3, 8)
-    torch.testing.assert_close(ours(states), theirs(states))
 
 
 def test_head_width():

@@ -44,7 +44,7 @@ def expected(block, reference, name):
     return expect(twin, inputs(name), weights(name), DTYPES[DTYPE])
 
 
-@pytest.mark.parametrize(("operation", "direction", "name"), rows())
+@pytest.mark.parametrize(("operation", "direction", "name"), list(rows()))
 def test_fusion(benchmark, operation, direction, name):
     if (reason := operation.why_not[direction]) is not None:
         pytest.skip(reason)

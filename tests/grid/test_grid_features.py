@@ -51,21 +51,20 @@ def test_each_picture_is_encoded_once_for_all_cells(grid_file, umie, frozen, pic
         "features": {"folder": "kept"},
     }
     output = tmp_path / "run"
-    path = grid_file(encoder=frozen, fusion=["gated", "concat", "text_only"], **options)
+    path = grid_file(encoder=frozen, fusion=["gated", "concat"], **options)
     code, out, err = umie("ablate", path, "--data", pictured, "--output", output)
     assert (code, "Traceback" in err) == (0, False)
     found = pictures_of(output)
     assert all(pictures["pictures"] == 4 for pictures in found["stored"])
     assert sorted(pictures["encoder_calls"] for pictures in found["stored"]) == [0, 4]
-    assert [pictures["encoder_calls"] for pictures in found["not used"]] == [0]
     assert "- frozen encoders: 1 (by options and weights); cells: 2; pictures: 4; encoder calls: 4, all" in out
     assert "- pictures of train that cannot be read: 1, their records are left out; e.g. " in out
     assert len(list((tmp_path / "kept").glob("??/*.safetensors"))) == 4
 
-    path = grid_file(encoder=[frozen, {"name": "tiny"}], fusion="concat", seeds=[1], **options)
+    path = grid_file(encoder={"name": "tiny"}, fusion=["concat", "text_only"], **options)
     assert umie("ablate", path, "--data", pictured, "--output", output)[0] == 0
     found = pictures_of(output)
-    assert [pictures["encoder_calls"] for pictures in found["stored"]][2:] == [0]  # a later run finds them, too
+    assert [pictures["encoder_calls"] for pictures in found["not used"]] == [0]
     # three steps over two records, as many to measure the gradient, and three records of the test split
     assert [pictures["encoder_calls"] for pictures in found["made anew each time"]] == [3 * 2 + 2 + 3]
 

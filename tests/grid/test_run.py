@@ -208,27 +208,6 @@ def test_results_of_other_grids_in_the_folder_stay(finished, run, tmp_path):
     assert len(lines_of(output)) == 3
 
 
-def test_a_cell_whose_result_is_gone_runs_again_alone_and_comes_out_the_same(finished, run, tmp_path):
-    output = finished.copy(tmp_path)
-    (gone,) = (line for line in finished.lines if line["variant"] == "gated")
-    (kept,) = (line for line in finished.lines if line["variant"] == "text_only")
-    (output / RESULTS).write_text(json.dumps(kept) + "\n" + json.dumps(gone)[:200])
-    shutil.rmtree(output / "cells" / gone["hash"])
-    again, recorder = run(finished.grid_file, output)
-    assert recorder.started == ["gated, seed 0"]
-    assert again.crashed == []
-    first, second = lines_of(output)
-    assert first == kept
-    assert constant(second) == constant(gone)
-    for task in TASKS:
-        file = Path("cells") / gone["hash"] / f"{task}.jsonl"
-        assert (output / file).read_bytes() == (finished.output / file).read_bytes()
-    progress = recorder.advanced["gated, seed 0"]
-    assert [phase for phase, _ in progress] == ["train"] * 3 + ["evaluate"] * 4
-    assert all(0 < share <= 1 for _, share in progress)
-    assert [share for phase, share in progress if phase == "train"] == sorted(share for _, share in progress[:3])
-
-
 # --- crashes ---------------------------------------------------------------------------------------------------------
 
 
@@ -236,13 +215,14 @@ NO_TEXT = r"""os.write(1, b'\xff\xfe\n{"event": 3}\n[]\n')"""
 
 
 def test_crashed_cells_are_told_kept_apart_and_tried_again(finished, grid_file, umie, tmp_path):
-    """One raises; one prints what is no text and is killed; the third is well, and so are both when mended."""
+    """One raises; one prints what is no text and is killed; the third is well, and so is the first when mended."""
     output = finished.copy(tmp_path, results=False)
+    mended = tmp_path / "mended"  # the cause lies outside the plugins, whose change would make all cells new ones
     plugins = [
-        write_plugin(tmp_path, "raises", "raise RuntimeError('no luck')"),
+        write_plugin(tmp_path, "raises", f"if not os.path.exists({str(mended)!r}): raise RuntimeError('no luck')"),
         write_plugin(tmp_path, "dies", f"{NO_TEXT}; os.kill(os.getpid(), signal.SIGKILL)"),
     ]
-    path = grid_file(fusion=["raises", "dies", "text_only"], plugins=plugins)
+    path = grid_file(fusion=["raises", "dies", "text_only"], plugins=plugins, warm_start=...)
     code, out, err = umie("ablate", path, "--output", output, "--split", "dev")
     assert code == 1
     assert "2 of 3 cells crashed" in err
@@ -266,13 +246,14 @@ def test_crashed_cells_are_told_kept_apart_and_tried_again(finished, grid_file, 
         assert "dies, seed 0: the process was killed by signal 9" in text
 
     before = (output / RESULTS).read_bytes()
-    for name in ("raises", "dies"):
-        write_plugin(tmp_path, name, "pass")
+    mended.touch()
+    path = grid_file(fusion=["raises", "text_only"], plugins=plugins, warm_start=...)
     code, out, err = umie("ablate", path, "--output", output, "--split", "dev")
     assert (code, "## Crashed" in out, "| crashed" in out) == (0, False, False)
+    assert err.count(": started") == 1  # what was well is not run again
     assert (output / RESULTS).read_bytes().startswith(before)
-    added = lines_of(output)[3:]
-    assert {line["variant"]: line["status"] for line in added} | {"text_only": "ok"} == dict.fromkeys(lines, "ok")
+    (added,) = lines_of(output)[3:]
+    assert (added["hash"], added["status"]) == (lines["raises"]["hash"], "ok")
     with Image.open(output / "figure.png") as figure:
         figure.load()
 
@@ -326,18 +307,49 @@ needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="fi
 
 
 @needs_proc
-def test_a_killed_grid_takes_its_cells_along_and_goes_on_where_it_was(finished, grid_file, start_umie, run, tmp_path):
+def test_a_killed_grid_takes_its_cell_along_and_the_cell_comes_out_the_same(finished, start_umie, umie, run, tmp_path):
+    """One cell's result stands, the other's is torn and its folder gone: it alone runs, is killed, and runs again."""
+    output = finished.copy(tmp_path)
+    (gone,) = (line for line in finished.lines if line["variant"] == "gated")
+    (kept,) = (line for line in finished.lines if line["variant"] == "text_only")
+    (output / RESULTS).write_text(json.dumps(kept) + "\n" + json.dumps(gone)[:200])
+    shutil.rmtree(output / "cells" / gone["hash"])
+    grid = start_umie("ablate", finished.grid_file, "--output", output)
+    (worker,) = wait_until(lambda: children_of(grid.pid), 60, "the process of the cell")
+
+    # A second run in the same folder is told so, and harms nothing.
+    code, _, err = umie("ablate", finished.grid_file, "--output", output)
+    assert code == 2
+    assert err == f"umie: {output} is in use by another run: wait for it, or give another --output\n"
+
+    os.kill(grid.pid, signal.SIGKILL)
+    grid.wait()
+    wait_until(lambda: not is_running(worker), 20, "the end of the cell's process")
+    assert lines_of(output) == [kept]
+
+    again, recorder = run(finished.grid_file, output)
+    assert recorder.started == ["gated, seed 0"]
+    assert again.crashed == []
+    first, second = lines_of(output)
+    assert first == kept
+    assert constant(second) == constant(gone)
+    for task in TASKS:
+        file = Path("cells") / gone["hash"] / f"{task}.jsonl"
+        assert (output / file).read_bytes() == (finished.output / file).read_bytes()
+    progress = recorder.advanced["gated, seed 0"]
+    assert [phase for phase, _ in progress] == ["train"] * 3 + ["evaluate"] * 4
+    assert all(0 < share <= 1 for _, share in progress)
+    assert [share for phase, share in progress if phase == "train"] == sorted(share for _, share in progress[:3])
+
+
+@needs_proc
+@pytest.mark.slow
+def test_a_grid_killed_in_its_second_cell_has_written_the_first(finished, grid_file, start_umie, run, tmp_path):
     output = finished.copy(tmp_path, results=False)
     path = grid_file(workers=1)
     grid = start_umie("ablate", path, "--output", output)
     results = output / RESULTS
     wait_until(lambda: len(list(output.glob("cells/*/job.json"))) == 1 or grid.poll(), 60, "the first cell")
-
-    # A second run in the same folder is told so, and harms nothing.
-    other = start_umie("ablate", path, "--output", output)
-    _, err = other.communicate(timeout=60)
-    assert other.returncode == 2
-    assert err == f"umie: {output} is in use by another run: wait for it, or give another --output\n"
 
     wait_until(lambda: results.exists() and results.read_text().endswith("\n"), 90, "the first result")
     wait_until(lambda: len(list(output.glob("cells/*/job.json"))) == 2, 30, "the second cell")

@@ -37,12 +37,14 @@ def records(draw):
 
 
 PAIRS = st.lists(st.tuples(records(), records()), min_size=1, max_size=3)
+some = settings(max_examples=40)  # each holds up to three pairs, counted by every figure
 
 
 def sheet(figure, pairs):
     return Sheet.of([figure.count(predicted, gold) for predicted, gold in pairs])
 
 
+@some
 @given(PAIRS)
 def test_a_perfect_prediction_has_all_right(pairs):
     for figure in FIGURES:
@@ -52,6 +54,7 @@ def test_a_perfect_prediction_has_all_right(pairs):
             assert perfect.score(average)[:3] == pytest.approx(expected), figure
 
 
+@some
 @given(PAIRS)
 def test_scores_lie_between_0_and_1_and_counts_fit_together(pairs):
     for figure in FIGURES:
@@ -62,6 +65,7 @@ def test_scores_lie_between_0_and_1_and_counts_fit_together(pairs):
             assert score.true_positives <= min(score.predicted, score.gold), figure
 
 
+@some
 @given(PAIRS, st.randoms(use_true_random=False))
 def test_the_order_of_records_items_and_regions_changes_nothing(pairs, random):
     def shuffled(items):
@@ -92,6 +96,7 @@ def _moved(argument, order):
     return argument if argument.region is None else replace(argument, region=order.index(argument.region))
 
 
+@some
 @given(PAIRS)
 def test_precision_and_recall_change_places_with_gold_and_prediction(pairs):
     for figure in FIGURES:
@@ -116,6 +121,7 @@ def with_wrong_item(task, record, label, start):
     return replace(record, **added[task])
 
 
+@some
 @given(PAIRS, st.sampled_from(["x", "never"]))
 def test_a_wrong_item_more_never_raises_f1(pairs, label):
     text = TEXT + " z"  # the last word is where no drawn item is
@@ -128,6 +134,7 @@ def test_a_wrong_item_more_never_raises_f1(pairs, label):
             assert after.f1 <= before.f1 + 1e-12, figure
 
 
+@some
 @given(PAIRS)
 def test_the_strict_figures_are_those_that_training_uses(pairs):
     for figure in FIGURES:

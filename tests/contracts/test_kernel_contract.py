@@ -32,34 +32,6 @@ from kernel_cases import (
 
 from umie.fusion.kernels import registry
 
-LEARNS_WITHOUT_RESIDUAL = (
-    "test_values_and_gradients_of_all_inputs",
-    "test_any_shape_and_mask",
-    "test_an_example_without_keys_is_exact_and_has_no_gradient",
-    "test_what_stands_at_masked_places_never_matters",
-    "test_batch_invariance",
-    "test_strided_inputs_and_gradients",
-    "test_one_picture_for_all_texts",
-    "test_frozen_parts",
-    "test_gradcheck",
-)
-
-
-@pytest.fixture(autouse=True)
-def known_defect(request):
-    """`absorbed` returns a gradient for the residual also where there is none."""
-    options = getattr(request.node, "callspec", None) and request.node.callspec.params
-    if (
-        options
-        and request.node.originalname in LEARNS_WITHOUT_RESIDUAL
-        and options["name"] == "absorbed"
-        and (options.get("form", "layer") == "layer" or request.node.originalname == "test_any_shape_and_mask")
-        and not options.get("dropout")
-        and options.get("form") != "attend"
-    ):
-        reason = "a gradient for the residual that is not there"
-        request.node.add_marker(pytest.mark.xfail(strict=True, reason=reason))
-
 
 @pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
 @pytest.mark.parametrize("scaled", [False, True], ids=["scale 1", "1/sqrt(d)"])

@@ -190,12 +190,7 @@ def test_a_fusion_has_the_same_values_and_gradients_with_every_backend(name, fus
 
 @pytest.mark.parametrize(
     "backend",
-    [
-        pytest.param(name, marks=pytest.mark.xfail(strict=True, reason="a gradient for the residual that is not there"))
-        if name == "absorbed"
-        else name
-        for name in ("auto", *registry.names())
-    ],
+    ["auto", *registry.names()],
 )
 def test_dropout_inside_and_outside_of_attention_while_training(backend):
     """Training with both has gradients in every parameter, in every backend that runs here."""

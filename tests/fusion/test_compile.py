@@ -135,7 +135,6 @@ def assert_exports(module):
         torch.testing.assert_close(states, expected[0], atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.xfail(strict=True, raises=RuntimeError, reason="FusedStates is not registered as a pytree")
 def test_a_fusion_exports_as_it_is():
     fusion = registry.build("gated", d_model=24, num_heads=3).eval()
     fused = torch.export.export(fusion, draw()).module()(*draw())

@@ -57,7 +57,6 @@ def test_equals_that_of_torch(dtype, tolerance, sizes, width, size, seed):
     assert_equal_results([value, grad_weight], [exact[0], exact[2]], tolerance)
 
 
-@pytest.mark.xfail(strict=True, raises=IndexError, reason="the gradient counts on a dimension before the last")
 def test_states_of_one_token():
     norm, x = build(4), draw(4)
     assert_equal_results(results(norm, norm, x), results(lambda x: own(norm, x), norm, x), 1e-10)

@@ -1,9 +1,13 @@
 """Fusion modules: text states and visual states to the states that the decoder attends over."""
 
+import torch
+
 from umie.fusion.base import Fusion, FusionConfig
 from umie.fusion.visual_embedding import VisualEmbedding, VisualEmbeddingConfig
 from umie.registry import Registry
 from umie.types import FusedStates
+
+torch.export.register_dataclass(FusedStates, serialized_type_name="umie.types.FusedStates")
 
 registry: Registry[Fusion] = Registry("fusion", __name__)
 

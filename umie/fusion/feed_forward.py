@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from umie.fusion.linears import are_plain
+from umie.fusion.linears import are_plain, keeps
 
 # Columns of the inner width at a time: 1,024 tokens of 512 are 2 MiB in float32. With gradients there are twice as many
 # products on each, and memory is used again less often.
@@ -41,10 +41,11 @@ class GatedFeedForward(nn.Module):
         if torch.is_autocast_enabled(device):
             dtype = torch.get_autocast_dtype(device)
             states, weights = states.to(dtype), [weight.to(dtype) for weight in weights]
-        inside = None if added is None or added.dtype != states.dtype else added.flatten(0, -2)
+        flat = states.reshape(-1, states.shape[-1])
+        inside = None if added is None or added.dtype != states.dtype else added.reshape(-1, added.shape[-1])
         with torch.autocast(device, enabled=False):
-            out: Tensor = _GatedFeedForward.apply(inside, states.flatten(0, -2), *weights)
-        out = out.view(*states.shape[:-1], -1)
+            out: Tensor = _GatedFeedForward.apply(inside, flat, *weights, keeps(flat, *weights))
+        out = out.view(*states.shape[:-1], out.shape[-1])
         return out if added is None or inside is not None else added + out
 
     def plain(self, states: Tensor) -> Tensor:
@@ -57,8 +58,9 @@ class _GatedFeedForward(torch.autograd.Function):
     """Keeps the two inner products alone: their activation and its product are made anew for the gradient."""
 
     @staticmethod
-    def forward(ctx: Any, added: Tensor | None, x: Tensor, gate: Tensor, up: Tensor, down: Tensor) -> Tensor:
-        keep = any(ctx.needs_input_grad)
+    def forward(
+        ctx: Any, added: Tensor | None, x: Tensor, gate: Tensor, up: Tensor, down: Tensor, keep: bool
+    ) -> Tensor:
         out = x.new_zeros(len(x), down.shape[0]) if added is None else added.clone()
         kept = []
         for columns in _slices(x, gate.shape[0], keep):
@@ -76,12 +78,14 @@ class _GatedFeedForward(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        if not ctx.saved_tensors:  # what is added alone has a gradient
+            return grad, None, None, None, None, None
         x, gate, up, down, *kept = ctx.saved_tensors
         wanted = ctx.needs_input_grad[1:]
         grad_x = torch.zeros_like(x) if wanted[0] else None
         grads = [
             torch.empty_like(weight) if asked else None
-            for weight, asked in zip((gate, up, down), wanted[1:], strict=True)
+            for weight, asked in zip((gate, up, down), wanted[1:4], strict=True)
         ]
         grad_gate, grad_up, grad_down = grads
         for number, columns in enumerate(_slices(x, gate.shape[0], True)):
@@ -98,7 +102,7 @@ class _GatedFeedForward(torch.autograd.Function):
                 torch.mm(grad_lifted.T, x, out=grad_up[columns])
             if grad_x is not None:
                 grad_x.addmm_(grad_gated, gate[columns]).addmm_(grad_lifted, up[columns])
-        return grad if ctx.needs_input_grad[0] else None, grad_x, grad_gate, grad_up, grad_down
+        return grad if ctx.needs_input_grad[0] else None, grad_x, grad_gate, grad_up, grad_down, None
 
 
 def _slices(x: Tensor, width: int, training: bool) -> list[slice]:

@@ -19,6 +19,7 @@ from torch.autograd.function import once_differentiable
 
 from umie.fusion.kernels import registry
 from umie.fusion.kernels.base import Case, Kernel, Projections, split_heads
+from umie.fusion.linears import keeps
 
 FOLD_COST = 1.5  # of a multiplication while folding, against one of a large product: the inner dimension is d alone
 
@@ -74,7 +75,9 @@ class Absorbed(Kernel):
         if queries.device.type != "cpu" or autocast or dropout or torch.compiler.is_compiling():
             return _whole_batch(queries, k, v, query, output, bias, dropout, residual)
         added = residual if residual is not None and residual.dtype == queries.dtype else None
-        out: Tensor = _ImageByImage.apply(queries, k, v, query, output, bias, added)
+        out: Tensor = _ImageByImage.apply(
+            queries, k, v, query, output, bias, added, keeps(queries, k, v, query, output)
+        )
         return out if residual is None or added is not None else residual + out
 
 
@@ -110,9 +113,9 @@ class _ImageByImage(torch.autograd.Function):
         output: Tensor,
         bias: Tensor,
         residual: Tensor | None,
+        keep: bool,
     ) -> Tensor:
         (batch, num_tokens, d_model), (num_heads, num_slots) = queries.shape, k.shape[1:3]
-        keep = any(ctx.needs_input_grad)
         rows = bias[:, None, None].expand(-1, 1, num_heads, -1).reshape(batch, 1, -1)
         folded = k.new_empty(num_heads, num_slots, d_model)
         flat = folded.view(-1, d_model)
@@ -136,6 +139,8 @@ class _ImageByImage(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        if not ctx.saved_tensors:  # the residual alone has a gradient
+            return None, None, None, None, None, None, grad, None
         queries, k, v, query, output, all_weights = ctx.saved_tensors
         num_heads, num_slots = k.shape[1:3]
         folded = k.new_empty(num_heads, num_slots, queries.shape[-1])
@@ -157,4 +162,4 @@ class _ImageByImage(torch.autograd.Function):
             torch.mm(grad_logits.T, queries[image], out=flat)  # of the folded keys
             torch.bmm(folded, query.transpose(1, 2), out=grad_k[image])
             grad_query.baddbmm_(k[image].transpose(1, 2), folded)
-        return *grads, grad_query, grad_output, None, grad
+        return *grads, grad_query, grad_output, None, grad if ctx.needs_input_grad[6] else None, None

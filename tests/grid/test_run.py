@@ -326,6 +326,7 @@ def test_a_killed_grid_takes_its_cell_along_and_the_cell_comes_out_the_same(fini
     grid.wait()
     wait_until(lambda: not is_running(worker), 20, "the end of the cell's process")
     assert lines_of(output) == [kept]
+    assert not (output / "cells" / gone["hash"] / "result.json").exists()  # it did not go on to its own end
 
     again, recorder = run(finished.grid_file, output)
     assert recorder.started == ["gated, seed 0"]

@@ -25,9 +25,9 @@ def bench(
     blocks: Annotated[
         str, typer.Option(help="What is computed: released, paper, gate, cross_attention, concat, your own; or all.")
     ] = "all",
-    backends: Annotated[str, typer.Option(help="Attention backends: auto, sdpa, absorbed, reference, ...; or all.")] = (
-        "all"
-    ),
+    backends: Annotated[
+        str, typer.Option(help="Attention backends: auto, sdpa, absorbed, reference, packed, ...; or all.")
+    ] = "auto,sdpa,absorbed",
     sizes: Annotated[str, typer.Option(help="FLAN-T5's widths: small, base, large, xl; or all.")] = "base",
     batch: Annotated[str, typer.Option(help="Numbers of examples B.")] = "8",
     tokens: Annotated[str, typer.Option(help="Numbers of text tokens T.")] = "64,256",
@@ -44,7 +44,7 @@ def bench(
     directions: Annotated[str, typer.Option(help="forward, forward+backward; or all.")] = "all",
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of torch; by default torch's own choice.")] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="How often each operation is timed.")] = 5,
+    rounds: Annotated[int, typer.Option(min=1, help="How often each operation is timed; 11 for figures to keep.")] = 3,
     peers: Annotated[bool, typer.Option("--peers/--no-peers", help="Other libraries and the bare products.")] = True,
     memory: Annotated[bool, typer.Option("--memory/--no-memory", help="Peak memory of each operation.")] = True,
     compiled: Annotated[
@@ -61,7 +61,7 @@ def bench(
     """Time every fusion by every backend, beside its peers and its limit; ratios are taken within each round.
 
     An operation is timed only after its values and gradients matched a plain twin in float64. What is wrong or cannot
-    run is a row with its reason. Lists take commas. Without options: one minute or two on two cores.
+    run is a row with its reason. Lists take commas. Without options: two minutes on two idle cores.
 
     Exit code: 0, 1 an operation is wrong, 2 bad input, 130 interrupted (what was measured is kept).
 

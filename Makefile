@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+WORKERS ?= 2
 STAMP := $(VENV)/.installed
 
 .PHONY: help setup ablate test test-slow lint types format bench clean
@@ -23,8 +24,8 @@ $(STAMP): pyproject.toml
 ablate: $(STAMP)  ## run the embedded ablation grid: table, CSV and figure in runs/embedded
 	$(BIN)/umie ablate examples/embedded.yaml
 
-test: lint types  ## lint, type check and tests
-	$(BIN)/python -m pytest
+test: lint types  ## lint, type check and tests, in two processes of some 3 GiB (WORKERS=1 for one)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test-slow: $(STAMP)  ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow

@@ -493,3 +493,10 @@ def test_bad_input_of_a_real_command_is_one_line(start_umie, tmp_path):
     out, err = command.communicate(timeout=60)
     assert (command.returncode, out) == (2, "")
     assert one_line(err) == f"{tmp_path / 'none.yaml'}: cannot read the grid file: No such file or directory"
+
+
+def test_only_a_grid_that_was_finished_says_so(finished, tmp_path, umie):
+    assert "there already" not in finished.command.stderr
+    code, _, err = umie("ablate", finished.path, "--output", finished.copy(tmp_path))
+    assert code == 0
+    assert "cells were there already, none was run" in err

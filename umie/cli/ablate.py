@@ -70,7 +70,7 @@ def ablate(
     try:
         with GridDisplay() as display:
             run = run_grid(grid, root, output, display)
-        if not display.bars:
+        if not display.num_started:
             err.print(f"umie: all {len(run.cells)} cells were there already, none was run", highlight=False)
     except KeyboardInterrupt as error:
         err.print("umie: interrupted; what is finished is kept, run the same command to go on")

@@ -27,6 +27,7 @@ class GridDisplay:
             disable=not err.is_terminal,
         )
         self.bars: dict[str, TaskID] = {}
+        self.num_started = 0
         self.preparation: TaskID | None = None
 
     def __enter__(self) -> GridDisplay:
@@ -47,6 +48,7 @@ class GridDisplay:
         if self.preparation is not None:
             self.progress.remove_task(self.preparation)
             self.preparation = None
+        self.num_started += 1
         self.bars[job] = self.progress.add_task(escape(job), total=1.0, phase="loading")
         if not err.is_terminal:
             self._note(f"{job}: started")

@@ -497,6 +497,6 @@ def test_bad_input_of_a_real_command_is_one_line(start_umie, tmp_path):
 
 def test_only_a_grid_that_was_finished_says_so(finished, tmp_path, umie):
     assert "there already" not in finished.command.stderr
-    code, _, err = umie("ablate", finished.path, "--output", finished.copy(tmp_path))
+    code, _, err = umie("ablate", finished.grid_file, "--output", finished.copy(tmp_path))
     assert code == 0
     assert "cells were there already, none was run" in err

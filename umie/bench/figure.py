@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from umie.bench.ratios import Spread
@@ -14,6 +15,7 @@ from umie.files import atomic_write
 COLORS = {"ours": "C0", "peer": "C1"}  # blue and orange, as the title says
 ROW = 0.21  # inches of height that a bar takes
 WIDTH = 6.4  # inches of a panel
+CUT = 3.0  # times the middle of all bars: longer ones are cut, or nothing would be seen of the others
 
 
 def write_figure(results: Results, path: Path) -> bool:
@@ -44,7 +46,7 @@ def write_figure(results: Results, path: Path) -> bool:
             axes.set_title(f"{direction}, {shape}, {dtype}", fontsize=9)
     environment = results.environment
     figure.suptitle(
-        f"Time over that of the bare matrix products (line at 1), medians and quartiles; blue: umie, orange: others\n"
+        f"Time over that of the bare matrix products (line at 1), medians and quartiles; blue: umie, orange: others; >: cut\n"
         f"{environment['device_name']}, {environment['threads']} threads, torch {environment['versions']['torch']}",
         fontsize=10,
     )
@@ -65,16 +67,17 @@ def _num_rows(blocks: Sequence[tuple[str, list[Any]]]) -> int:
 def _draw(axes: Any, blocks: Sequence[tuple[str, list[tuple[str, str, Spread]]]]) -> None:
     place = 0
     labels: dict[int, str] = {}
-    most = 1.0
+    middle = median(found.median for _, bars in blocks for _, _, found in bars)
+    most = max(1.0, min(CUT * middle, max(found.high for _, bars in blocks for _, _, found in bars)))
     for name, bars in blocks:
         labels[place] = name
         place += 1
         for label, kind, found in bars:
-            axes.barh(place, found.median, 0.8, color=COLORS[kind], alpha=0.8)
-            axes.plot([found.low, found.high], [place, place], color="black", linewidth=1.2)
-            axes.text(max(found.median, found.high), place, f" {found.median:.2f}", va="center", fontsize=7)
+            axes.barh(place, min(found.median, most), 0.8, color=COLORS[kind], alpha=0.8)
+            axes.plot([min(found.low, most), min(found.high, most)], [place, place], color="black", linewidth=1.2)
+            end, cut = max(found.median, found.high), " >" if found.median > most else ""
+            axes.text(min(end, most), place, f" {found.median:.2f}{cut}", va="center", fontsize=7)
             labels[place] = label
-            most = max(most, found.high)
             place += 1
     axes.axvline(1, color="black", linewidth=0.8, linestyle="--")
     axes.set_xlim(0, most * 1.12)

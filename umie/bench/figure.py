@@ -46,7 +46,8 @@ def write_figure(results: Results, path: Path) -> bool:
             axes.set_title(f"{direction}, {shape}, {dtype}", fontsize=9)
     environment = results.environment
     figure.suptitle(
-        f"Time over that of the bare matrix products (line at 1), medians and quartiles; blue: umie, orange: others; >: cut\n"
+        "Time over that of the bare matrix products (line at 1), medians and quartiles; "
+        "blue: umie, orange: others; >: cut\n"
         f"{environment['device_name']}, {environment['threads']} threads, torch {environment['versions']['torch']}",
         fontsize=10,
     )

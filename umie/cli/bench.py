@@ -61,7 +61,7 @@ def bench(
     """Time every fusion by every backend, beside its peers and its limit; ratios are taken within each round.
 
     An operation is timed only after its values and gradients matched a plain twin in float64. What is wrong or cannot
-    run is a row with its reason. Lists take commas. Without options: two minutes on two idle cores.
+    run is a row with its reason. Lists take commas. Without options: some minutes on two cores.
 
     Exit code: 0, 1 an operation is wrong, 2 bad input, 130 interrupted (what was measured is kept).
 

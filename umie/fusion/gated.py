@@ -121,10 +121,12 @@ class GatedFusion(Fusion):
         means = masked_mean(text, text_mask), masked_mean(visual, visual_mask)
         if self.config.gate_gradient == "detached":
             means = means[0].detach(), means[1].detach()
-        gate = F.leaky_relu(TAU * F.cosine_similarity(self.gate_text(means[0]), self.gate_visual(means[1])), SLOPE)
+        wide = torch.promote_types(text.dtype, torch.float32)  # the cosine's least norm, 1e-8, is 0 in float16
+        sides = self.gate_text(means[0]).to(wide), self.gate_visual(means[1]).to(wide)
+        gate = F.leaky_relu(TAU * F.cosine_similarity(*sides), SLOPE)
         if self.config.residual == "released":
             gate = F.leaky_relu(gate, SLOPE)
-        return gate.masked_fill(~has_picture, 0)
+        return gate.masked_fill(~has_picture, 0).to(text.dtype)
 
     @torch.no_grad()
     def initialise(

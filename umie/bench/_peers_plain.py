@@ -170,5 +170,7 @@ def _average(states: Tensor, mask: Tensor) -> Tensor:
 
 
 def _gate(text: Tensor, visual: Tensor, *, released: bool) -> Tensor:
-    gate = F.leaky_relu(math.exp(0.5) * F.cosine_similarity(text, visual, dim=-1), 0.01)
+    wide = torch.promote_types(text.dtype, torch.float32)  # in 16 bits a cosine's gradient is mostly rounding
+    cosine = F.cosine_similarity(text.to(wide), visual.to(wide), dim=-1).to(text.dtype)
+    gate = F.leaky_relu(math.exp(0.5) * cosine, 0.01)
     return F.leaky_relu(gate, 0.01) if released else gate

@@ -7,15 +7,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from umie.bench._peers_equations import Equation, Parameters
 from umie.bench.shapes import Shape
-from umie.fusion import Fusion, registry
 from umie.fusion.gated import GATE_HIDDEN, GATE_OUT
 
 
@@ -84,22 +81,8 @@ class PlainGate(nn.Module):
     def gate_value(self, text: Tensor, text_mask: Tensor, visual: Tensor, visual_mask: Tensor) -> Tensor:
         """Return the gate."""
         means = _average(self.gate_text(text), text_mask), _average(self.gate_visual(visual), visual_mask)
-        return _gate(*means, released=self.released)
-
-
-class GateEquation(PlainGate):
-    """The gate in another order, example by example: the mean of what is real, then its projection."""
-
-    def gate_value(self, text: Tensor, text_mask: Tensor, visual: Tensor, visual_mask: Tensor) -> Tensor:
-        """Return the gate."""
-        gates = []
-        for states, real, slots, seen in zip(text, text_mask, visual, visual_mask, strict=True):
-            if not seen.any():
-                gates.append(text.new_zeros(()))
-                continue
-            found, wanted = self.gate_visual(slots[seen].mean(0)), self.gate_text(states[real].mean(0))
-            gates.append(_gate(wanted, found, released=self.released))
-        return torch.stack(gates)
+        gate = _gate(*means, released=self.released)
+        return gate.masked_fill(~visual_mask.any(1), 0)  # a cosine with 0 has a gradient that float16 does not hold
 
 
 class PlainBlock(PlainGate):
@@ -126,38 +109,18 @@ class PlainBlock(PlainGate):
 
 def build_block(shape: Shape, weights: Mapping[str, Tensor], *, released: bool) -> nn.Module:
     """Return the plain block with our weights."""
-    return _with_weights(PlainBlock(shape, released=released), weights)
+    return with_weights(PlainBlock(shape, released=released), weights)
 
 
 def build_gate(shape: Shape, weights: Mapping[str, Tensor]) -> nn.Module:
     """Return the plain gate with our weights."""
-    return _with_weights(PlainGate(shape.widths["d_model"], released=True), weights)
+    return with_weights(PlainGate(shape.widths["d_model"], released=True), weights)
 
 
-def exact_block(shape: Shape, weights: Mapping[str, Tensor], *, released: bool) -> nn.Module:
-    """Return our own block on the reference backend."""
-    residual = "released" if released else "paper"
-    fusion = registry.build("gated", residual=residual, backend="reference", **shape.widths)
-    return Equation(_with_weights(fusion, weights), partial(_states, fusion))
-
-
-def exact_gate(shape: Shape, weights: Mapping[str, Tensor]) -> nn.Module:
-    """Return the gate's equation."""
-    return _with_weights(GateEquation(shape.widths["d_model"], released=True), weights)
-
-
-def _with_weights(module: nn.Module, weights: Mapping[str, Tensor]) -> nn.Module:
+def with_weights(module: nn.Module, weights: Mapping[str, Tensor]) -> nn.Module:
     """Return the module with our weights, of which it may have fewer."""
     module.load_state_dict({name: weights[name] for name in module.state_dict()})
     return module
-
-
-def _states(
-    fusion: Fusion, _: Parameters, text: Tensor, text_mask: Tensor, visual: Tensor, visual_mask: Tensor
-) -> Tensor:
-    """Return what our block on the reference backend gives."""
-    states: Tensor = fusion(text, text_mask, visual, visual_mask).states
-    return states
 
 
 def _projection(d_model: int) -> nn.Sequential:

@@ -28,6 +28,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 GATED = ("released", "paper", "gate")  # the blocks of the fusion `gated`
 LIMIT = "bare products"
 OURS = "umie"
+TWIN = "twin"
 Weights = Mapping[str, Tensor]
 
 
@@ -53,7 +54,7 @@ class Operation:
     kind: Literal["ours", "peer", "limit"]
     build: Callable[[Weights], nn.Module]
     exact: Callable[[Weights], nn.Module] | None = None
-    reference: str = "reference"
+    reference: str = TWIN
     backend: str | None = None
     why_not: Mapping[str, str | None] = field(default_factory=lambda: dict.fromkeys(DIRECTIONS))
     note: str = ""
@@ -229,7 +230,7 @@ def _peers(shape: Shape, block: str) -> Iterator[Operation]:
             kind="peer",
             build=functools.partial(peer.build, shape),
             exact=functools.partial(peer.exact, shape),
-            reference=peer.name,
+            reference=TWIN if peer.has_our_twin else peer.name,
             why_not=dict.fromkeys(DIRECTIONS, reason),
             note=peer.note,
         )
@@ -243,16 +244,20 @@ def _has_backends(block: str) -> bool:
 
 
 def _builders(shape: Shape, block: str) -> tuple[Callable[..., nn.Module], Callable[[Weights], nn.Module]]:
-    """Return what builds a block of ours, and what builds its twin with the reference backend."""
+    """Return what builds a block of ours, and what builds its twin.
+
+    That of a block whose equation stands in ``_twins`` shares no code with it; any other is its own twin in float64,
+    on the reference backend where it has one.
+    """
     if block in GATED:
         options: dict[str, Any] = {"residual": "paper" if block == "paper" else "released"}
         build = functools.partial(_build, shape, "gated", Gate if block == "gate" else Ours, options)
-        if block == "gate":
-            from umie.bench._peers_plain import exact_gate
-
-            return build, functools.partial(exact_gate, shape)
     else:
         build = functools.partial(_build, shape, block, Ours, {})
+    from umie.bench._twins import BLOCKS, twin
+
+    if block in BLOCKS:
+        return build, functools.partial(twin, shape, block=block)
     return build, functools.partial(build, backend="reference") if _has_backends(block) else build
 
 

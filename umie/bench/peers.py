@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from umie.bench import _peers_flamingo, _peers_plain, _peers_t5, _peers_x_transformers
+from umie.bench import _peers_flamingo, _peers_plain, _peers_t5, _peers_x_transformers, _twins
 from umie.bench.shapes import Shape
 
 Builder = Callable[[Shape, Mapping[str, Tensor]], nn.Module]
@@ -34,6 +34,7 @@ class Peer:
         why_not: gives the reason why it cannot be had here, and what to install; None where it can.
         note: what it computes otherwise than ours.
         dense_only: it has no mask for slots, and is right only where all are real.
+        has_our_twin: ``exact`` is that of our block too.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Peer:
     why_not: Callable[[], str | None]
     note: str
     dense_only: bool = False
+    has_our_twin: bool = False
 
 
 def peers() -> list[Peer]:
@@ -57,7 +59,8 @@ def _plain() -> list[Peer]:
             name=f"plain {block}",
             block=block,
             build=partial(_peers_plain.build_block, released=block == "released"),
-            exact=partial(_peers_plain.exact_block, released=block == "released"),
+            exact=partial(_twins.twin, block=block),
+            has_our_twin=True,
             why_not=_here,
             note=note,
         )
@@ -67,7 +70,8 @@ def _plain() -> list[Peer]:
         name="plain gate",
         block="gate",
         build=_peers_plain.build_gate,
-        exact=_peers_plain.exact_gate,
+        exact=partial(_twins.twin, block="gate"),
+        has_our_twin=True,
         why_not=_here,
         note="the same values; projects all tokens and slots, then averages the real ones",
     )

@@ -64,7 +64,8 @@ class Runner:
         return {name: leaf.grad for name, leaf in self._leaves().items() if leaf.grad is not None}
 
     def _leaves(self) -> dict[str, Tensor]:
-        return {**dict(zip(INPUTS, (self._text, self._visual), strict=True)), **dict(self.module.named_parameters())}
+        module = self.module.fusion if isinstance(self.module, Ours) else self.module  # ours have their twins' names
+        return {**dict(zip(INPUTS, (self._text, self._visual), strict=True)), **dict(module.named_parameters())}
 
     def real(self, out: Tensor) -> Tensor:
         """Return which places of an output are no padding: a mask that broadcasts against it."""

@@ -1,5 +1,7 @@
 """A run: what is right is timed, what is wrong or cannot run is told; memory; interrupts."""
 
+import dataclasses
+import functools
 import math
 
 import pytest
@@ -24,8 +26,11 @@ from umie.bench.runner import Runner, place
 from umie.bench.shapes import Shape, draw
 from umie.fusion import registry as fusions
 from umie.fusion.base import Fusion
+from umie.fusion.cross_attention import CrossAttentionFusion
+from umie.fusion.feed_forward import GatedFeedForward, _GatedFeedForward
 from umie.fusion.kernels import registry as kernels
 from umie.fusion.kernels.sdpa import Sdpa
+from umie.fusion.norm import RMSNorm
 from umie.types import FusedStates
 
 MIB = 1 << 20
@@ -128,6 +133,61 @@ def test_a_wrong_kernel_is_refused(monkeypatch, name, kernel, where):
     assert set(told) == {f"umie {name}"}
 
 
+def other_eps(patch):
+    patch.setattr(RMSNorm, "__init__", lambda self, d_model: torch.nn.RMSNorm.__init__(self, d_model, eps=1e-3))
+
+
+def swapped_gradients(patch):
+    backward = _GatedFeedForward.backward
+
+    def swapped(ctx, grad):
+        found = list(backward(ctx, grad))
+        gate, up = (place for place, value in enumerate(found) if value is not None and value.shape == (64, 32))
+        found[gate], found[up] = found[up], found[gate]
+        return tuple(found)
+
+    patch.setattr(_GatedFeedForward, "backward", staticmethod(swapped))
+
+
+def halved_feed_forward(patch):
+    add_to = GatedFeedForward.add_to
+    patch.setattr(GatedFeedForward, "add_to", lambda self, added, states: added + 0.5 * add_to(self, None, states))
+
+
+@pytest.mark.parametrize(
+    ("bug", "wrong"),
+    [
+        (other_eps, {"released", "paper", "cross_attention"}),
+        (swapped_gradients, {"released"}),
+        (halved_feed_forward, {"released"}),
+    ],
+)
+def test_a_bug_that_every_backend_has_makes_our_rows_wrong(monkeypatch, bug, wrong):
+    """The twin shares no code with ours: the reference backend is as wrong as the others."""
+    bug(monkeypatch)
+    listed = ["released", "paper", "cross_attention", "gate"]
+    results = measured(plan(blocks=listed, backends=["reference", "sdpa"], rounds=1, memory=False))
+    assert {row.block for row in results.rows if row.kind == "ours" and row.status == WRONG} == wrong
+    for row in results.rows:
+        if row.kind == "ours":
+            assert (row.status == WRONG) == (row.block in wrong), row
+        elif row.name.startswith("plain"):
+            assert row.status == DONE
+
+
+def test_values_that_are_wrong_with_gradients_alone_are_refused(monkeypatch):
+    class Trained(CrossAttentionFusion):
+        def forward(self, *inputs, **options):
+            found = super().forward(*inputs, **options)
+            off = 0.001 * found.states.detach() if torch.is_grad_enabled() else 0.0  # every gradient is right
+            return dataclasses.replace(found, states=found.states + off)
+
+    monkeypatch.setitem(fusions._parts, "cross_attention", Trained)
+    results = measured(plan(blocks=["cross_attention"], backends=["sdpa"], peers=False))
+    assert {row.status for row in results.rows} == {WRONG}
+    assert "gradient" not in results.rows[0].reason
+
+
 def test_a_fusion_of_ones_own_is_a_block_and_one_that_crashes_has_its_reason(monkeypatch):
     class Mean(Fusion):
         def forward(self, text, text_mask, visual, visual_mask, *, output_attention=False):
@@ -142,6 +202,53 @@ def test_a_fusion_of_ones_own_is_a_block_and_one_that_crashes_has_its_reason(mon
     rows = by_name(measured(plan(blocks=["mean", "crash"])))
     assert rows["mean", "umie"].status == DONE
     assert (rows["crash", "umie"].status, rows["crash", "umie"].reason) == (CANNOT, "RuntimeError: no kernel image")
+
+
+class Fails(Sdpa):
+    """Runs out of memory from its nth call on."""
+
+    calls = 0
+    first = 0
+
+    def attend(self, q, k, v, **options):
+        type(self).calls += 1
+        if self.calls >= self.first:
+            raise MemoryError("9 GB\nwere asked for")
+        return super().attend(q, k, v, **options)
+
+
+@pytest.mark.parametrize("first", range(3, 7))  # calls: a check in each direction, warm-up, two rounds of two, weighing
+def test_what_fails_while_timed_is_a_row_with_its_reason(monkeypatch, first):
+    monkeypatch.setitem(kernels._parts, "fails", Fails)
+    Fails.calls, Fails.first = 0, first
+    results = measured(plan(blocks=["paper"], backends=["fails", "sdpa"], peers=False))
+    assert results.complete
+    for row in results.rows:
+        if row.name == "umie sdpa":
+            assert (row.status, len(row.seconds)) == (DONE, 2)
+        else:
+            assert (row.status, row.seconds) == (CANNOT, [])
+            assert row.reason == "while timed: MemoryError: 9 GB"
+
+
+def test_what_fails_while_weighed_keeps_its_times(monkeypatch):
+    monkeypatch.setitem(kernels._parts, "fails", Fails)
+    Fails.calls, Fails.first = 0, 8
+    results = measured(plan(blocks=["paper"], backends=["fails"], directions=[FORWARD], peers=False))
+    (row,) = results.rows
+    assert (row.status, len(row.seconds), row.peak_bytes) == (DONE, 2, None)
+    assert row.reason == "peak memory: MemoryError: 9 GB"
+
+
+def test_an_operation_runs_untimed_before_each_measurement():
+    calls, times = [], {"a": [], "b": []}
+    measure.in_turn(
+        {name: functools.partial(calls.append, name) for name in times}, rounds=3, device="cpu", times=times
+    )
+    assert [len(found) for found in times.values()] == [3, 3]
+    assert calls[:2] == ["a", "b"]  # warm-ups
+    assert len(calls) == 2 + 2 * 2 * 3
+    assert all(untimed == timed for untimed, timed in zip(calls[2::2], calls[3::2], strict=True))
 
 
 def test_an_interrupt_keeps_what_was_measured():
@@ -165,9 +272,17 @@ def test_an_interrupt_keeps_what_was_measured():
 
 
 def test_half_precision_is_held_to_its_own_bound():
-    results = measured(plan(blocks=["paper"], backends=["sdpa"], dtypes=["bfloat16"], peers=False))
+    results = measured(plan(blocks=["cross_attention"], backends=["sdpa"], dtypes=["bfloat16"], peers=False))
     assert [row.status for row in results.rows] == [DONE, DONE]
     assert 1e-5 < results.rows[0].error < 1e-2
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_the_plain_rows_are_right_without_a_picture_in_16_bits(dtype):
+    results = measured(plan(blocks=["released", "paper", "gate"], backends=["sdpa"], dtypes=[dtype], rounds=1))
+    plain = [row for row in results.rows if row.name.startswith("plain")]
+    assert len(plain) == 6
+    assert all(row.status == DONE for row in plain), [row.reason for row in plain]
 
 
 def test_errors_are_relative_and_nan_is_wrong():
@@ -179,6 +294,16 @@ def test_errors_are_relative_and_nan_is_wrong():
     for wrong in (Errors(2e-5), Errors(float("nan")), Errors(0.0, 1e-4, "text"), Errors(0.0, float("nan"), "text")):
         assert wrong.wrong(torch.float32)
     assert Errors(9e-6, 9e-6).wrong(torch.float32) is None
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_in_16_bits_gradients_of_peers_have_a_bound_of_their_own(dtype):
+    assert "(at most 1e-02)" in Errors(0.0, 2e-2, "text").wrong(dtype)
+    assert Errors(0.0, 9e-3, "text").wrong(dtype) is None
+    assert Errors(0.0, 4e-2, "text").wrong(dtype, peer=True) is None
+    assert "(at most 5e-02)" in Errors(0.0, 6e-2, "text").wrong(dtype, peer=True)
+    assert Errors(2e-2, 0.0, "text").wrong(dtype, peer=True)  # values have one bound
+    assert Errors(0.0, 2e-5, "text").wrong(torch.float32, peer=True)
 
 
 @pytest.mark.parametrize("block", ["released", "paper", "cross_attention", "gate"])

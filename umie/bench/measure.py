@@ -73,8 +73,12 @@ def in_turn(
     device: str,
     times: Mapping[str, list[float]],
     after: Callable[[str], None] = lambda name: None,
+    failed: Callable[[str, Exception], None] | None = None,
 ) -> None:
-    """Time operations in rounds, each round in another order.
+    """Time operations in rounds, each round in another order; one that fails leaves the others in their rounds.
+
+    Before each measurement the operation runs once untimed, in its place: what ran before it has filled the caches and
+    given memory back to the system, and a ratio is one of steady states.
 
     Args:
         runs: what to time, warmed up here.
@@ -83,18 +87,34 @@ def in_turn(
         times: for each operation a list; seconds are appended, one figure a round, so that an interrupt loses no
             finished round.
         after: called after each warm-up and each measurement, outside the timing.
+        failed: told of an operation that raised, which is not run again; by default it is raised.
     """
-    repeats = {}
+    repeats: dict[str, int] = {}
     for name, run in runs.items():
-        repeats[name] = repeats_for(run, device)
+        try:
+            repeats[name] = repeats_for(run, device)
+        except Exception as error:
+            _tell(failed, name, error)
         after(name)
-    order, shuffle = list(runs), random.Random(0).shuffle
+    order, shuffle = list(repeats), random.Random(0).shuffle
     for _ in range(rounds):
         shuffle(order)
         found: dict[str, float] = {}
         with no_garbage_collection():
-            for name in order:
-                found[name] = seconds(runs[name], repeats[name], device)
+            for name in list(order):
+                try:
+                    runs[name]()
+                    found[name] = seconds(runs[name], repeats[name], device)
+                except Exception as error:
+                    order.remove(name)
+                    _tell(failed, name, error)
                 after(name)
         for name, value in found.items():
             times[name].append(value)
+
+
+def _tell(failed: Callable[[str, Exception], None] | None, name: str, error: Exception) -> None:
+    """Tell of an operation that raised, or raise it again."""
+    if failed is None:
+        raise error
+    failed(name, error)

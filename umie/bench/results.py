@@ -33,7 +33,7 @@ class Row:
         kind: ``ours``, ``peer`` or ``limit``.
         chosen: what a user of ours gets without asking for a backend.
         status: ``done``, ``wrong``, ``cannot run`` or ``not reached``.
-        reason: why it is not done.
+        reason: why it is not done, or was not weighed.
         note: what a reader should know.
         error: of its values, relative to the norm.
         gradient_error: the largest of its gradients.

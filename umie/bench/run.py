@@ -14,6 +14,7 @@ from umie.bench.limits import BLOCKS, copy_bandwidth, floor_s, matrix_rate
 from umie.bench.measure import in_turn
 from umie.bench.memory import peak_bytes
 from umie.bench.operations import DIRECTIONS, DTYPES, TRAINING, Operation, make_weights, operations
+from umie.bench.ratios import ROUNDS
 from umie.bench.results import CANNOT, DONE, MISSED, WRONG, Results, Row
 from umie.bench.runner import Runner, place
 from umie.bench.shapes import Shape, draw
@@ -43,7 +44,7 @@ class Plan:
     dtypes: Sequence[str] = ("float32",)
     directions: Sequence[str] = DIRECTIONS
     device: str = "cpu"
-    rounds: int = 7
+    rounds: int = ROUNDS
     peers: bool = True
     memory: bool = True
     compiled: bool = False
@@ -168,9 +169,8 @@ class _Group:
                 expected.clear()
             try:
                 runner = self._prepare(operation, expected)
-            except Exception as error:  # whatever it is: it is that row's, and shall be seen there
-                reason = (str(error).strip().splitlines() or [""])[0]
-                self._refuse(operation, CANNOT, f"{type(error).__name__}: {reason}")
+            except Exception as error:
+                self._refuse(operation, CANNOT, _reason(error))
                 continue
             finally:
                 self.progress.step()
@@ -191,7 +191,7 @@ class _Group:
         for direction in self.plan.directions:
             row = self._row(operation, direction)
             row.error, row.gradient_error = errors.values, errors.gradients
-        if reason := errors.wrong(self.torch_dtype):
+        if reason := errors.wrong(self.torch_dtype, peer=operation.kind == "peer"):
             self._refuse(operation, WRONG, reason)
             return None
         return runner
@@ -232,6 +232,12 @@ class _Group:
             by_name[name][1].clear()
             self.progress.step()
 
+        def failed(name: str, error: Exception) -> None:
+            row = by_name[name][0]
+            row.status, row.reason = CANNOT, f"while timed: {_reason(error)}"
+            row.seconds.clear()
+            self.progress.done(row)
+
         try:
             in_turn(
                 {name: functools.partial(runner.run, direction) for name, (_, runner) in by_name.items()},
@@ -239,17 +245,31 @@ class _Group:
                 device=self.plan.device,
                 times={name: row.seconds for name, (row, _) in by_name.items()},
                 after=after,
+                failed=failed,
             )
         finally:
             for row, _ in by_name.values():
-                row.status = DONE if row.seconds else MISSED
+                if row.status == MISSED and row.seconds:
+                    row.status = DONE
 
     def _weigh(self, direction: str, runners: dict[tuple[str, str, str, str, str], Runner]) -> None:
         for key, runner in runners.items():
+            row = self.rows[key]
             runner.clear()
-            self.rows[key].peak_bytes = peak_bytes(functools.partial(runner.run, direction), self.plan.device)
+            # A graph holds its memory from when it was recorded: what a replay allocates says nothing.
+            if row.status == DONE and runner.variant != "graph":
+                try:
+                    row.peak_bytes = peak_bytes(functools.partial(runner.run, direction), self.plan.device)
+                except Exception as error:  # its times stand
+                    row.reason = f"peak memory: {_reason(error)}"
+                    self.progress.done(row)
             runner.clear()
             self.progress.step()
+
+
+def _reason(error: Exception) -> str:
+    """Return an error as one line: whatever it is, it is a row's, and shall be seen there."""
+    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
 
 
 @functools.cache

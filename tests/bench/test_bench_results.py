@@ -79,18 +79,18 @@ def test_a_row_stands_beside_the_fastest_peer_and_its_limit():
 
 
 def test_lines_are_judged_only_where_their_rows_were_measured():
-    assert lines(results(row("umie sdpa", [1.0]))) == []
+    assert lines(results(row("umie sdpa", 7 * [1.0]))) == []
     found = lines(
         results(
-            row("umie auto", [1.04], peak_bytes=1),
-            row("umie sdpa", [1.07]),
-            row("umie absorbed", [0.99]),
-            row("bare products", [1.0], kind="limit"),
-            row("peer", [1.0], kind="peer"),
-            row("umie", [1.0], block="gate"),
-            row("plain gate", [7.9], block="gate", kind="peer"),
-            row("umie auto", [1.06], direction="forward+backward", batch=16, peak_bytes=91),
-            row("plain released", [1.0], kind="peer", direction="forward+backward", batch=16, peak_bytes=100),
+            row("umie auto", 7 * [1.04], peak_bytes=1),
+            row("umie sdpa", 7 * [1.07]),
+            row("umie absorbed", 7 * [0.99]),
+            row("bare products", 7 * [1.0], kind="limit"),
+            row("peer", 7 * [1.0], kind="peer"),
+            row("umie", 7 * [1.0], block="gate"),
+            row("plain gate", 7 * [7.9], block="gate", kind="peer"),
+            row("umie auto", 7 * [1.06], direction="forward+backward", batch=16, peak_bytes=91),
+            row("plain released", 7 * [1.0], kind="peer", direction="forward+backward", batch=16, peak_bytes=100),
         )
     )
     assert [(line.bound, line.holds) for line in found] == [
@@ -102,9 +102,41 @@ def test_lines_are_judged_only_where_their_rows_were_measured():
         ("at most 1.05", True),
         ("at most 1.05", False),
     ]
-    ours = lines(results(row("umie", [1.0], block="gate"), row("plain gate", [8.0], block="gate", kind="peer")))
+    ours = lines(results(row("umie", 7 * [1.0], block="gate"), row("plain gate", 7 * [8.0], block="gate", kind="peer")))
     assert all(line.holds for line in ours)
-    assert lines(results(row("umie sdpa", [9]), row("bare products", [1], kind="limit"), device="cuda")) == []
+    assert lines(results(row("umie sdpa", 7 * [9]), row("bare products", 7 * [1], kind="limit"), device="cuda")) == []
+
+
+def test_with_too_few_rounds_there_is_no_verdict_but_on_memory():
+    def found(rounds):
+        return results(
+            row("umie auto", rounds * [1.0], direction="forward+backward", batch=16, peak_bytes=1),
+            row("plain released", rounds * [2.0], kind="peer", direction="forward+backward", batch=16, peak_bytes=9),
+        )
+
+    assert [line.verdict for line in lines(found(6))] == ["yes", "too few rounds"]
+    assert [line.verdict for line in lines(found(7))] == ["yes", "yes"]
+    assert "| at most 1.05 | too few rounds |" in markdown(found(6), "umie bench")
+
+
+@pytest.mark.parametrize(("name", "value"), [("slots", 36), ("batch", 4), ("size", "small"), ("ragged", True)])
+def test_lines_are_judged_at_their_shape_alone(name, value):
+    listed = [
+        row("umie sdpa", 7 * [9.0]),
+        row("bare products", 7 * [1.0], kind="limit"),
+        row("umie", 7 * [1.0], block="gate"),
+        row("plain gate", 7 * [9.0], block="gate", kind="peer"),
+    ]
+    before = {line.bound for line in lines(results(*listed))}
+    for found in listed:
+        found.widths = {**found.widths, name: value}
+    assert before - {line.bound for line in lines(results(*listed))} == {"at least 8", "at most 1.06"}
+
+
+def test_what_was_not_weighed_has_its_reason_and_its_time():
+    text = markdown(results(row("umie auto", [0.001], reason="peak memory: MemoryError: 9 GB")), "umie bench")
+    assert "| umie auto | 1 (1-1) |" in text
+    assert "peak memory: MemoryError: 9 GB |" in text
 
 
 def test_json_comes_back_and_a_damaged_one_is_one_line(tmp_path):
@@ -162,6 +194,27 @@ def test_the_report_shows_what_was_measured_and_what_was_not(tmp_path):
     assert (tmp_path / "found.png").read_bytes().startswith(b"\x89PNG")
     assert not write_figure(results(row("umie auto", [1.0])), tmp_path / "none.png")
     assert not (tmp_path / "none.png").exists()
+
+
+def test_no_part_of_the_title_is_cut(tmp_path, monkeypatch):
+    from matplotlib.figure import Figure
+
+    outside = []
+
+    def saved(figure, *_, **__):
+        figure.canvas.draw()
+        box = figure._suptitle.get_window_extent()
+        outside.append(box.x0 < 0 or box.x1 > figure.bbox.width)
+
+    monkeypatch.setattr(Figure, "savefig", saved)
+    for directions in (["forward"], ["forward", "forward+backward"]):
+        listed = [
+            row(name, [1.0], kind=kind, direction=direction)
+            for direction in directions
+            for name, kind in (("umie auto", "ours"), ("bare products", "limit"))
+        ]
+        write_figure(results(*listed, device_name="AMD EPYC 9B45 128-Core Processor"), tmp_path / "found.png")
+    assert outside == [False, False]
 
 
 def verdicts(old, new, **options):

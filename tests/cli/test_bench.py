@@ -1,11 +1,15 @@
 """`umie bench` and `umie bench compare`: what they print, write and refuse."""
 
+import inspect
 import json
 
 import pytest
 
 from umie.bench import measure, shapes
+from umie.bench.ratios import ROUNDS
 from umie.bench.results import Results
+from umie.bench.run import Plan
+from umie.cli.bench import bench
 from umie.fusion.kernels import registry as kernels
 from umie.fusion.kernels.sdpa import Sdpa
 
@@ -62,7 +66,7 @@ def test_a_wrong_kernel_is_told_and_the_code_is_one(umie, monkeypatch, tmp_path)
 
 
 def test_a_dry_run_lists_everything_and_runs_nothing(umie, tmp_path):
-    code, out, _ = umie("bench", "--sizes", "xl", "--batch", "64", "--dry-run")
+    code, out, _ = umie("bench", "--sizes", "xl", "--batch", "64", "--blocks", "all", "--dry-run")
     assert code == 0
     assert "released: umie sdpa (forward, forward+backward): would run" in out
     assert "text_only: umie" in out
@@ -113,10 +117,10 @@ def measured(umie, tmp_path):
     return tmp_path / "old.json"
 
 
-def scaled(path, to, factor, **environment):
+def scaled(path, to, factor, rounds=7, **environment):
     data = json.loads(path.read_text())
     for row in data["rows"]:
-        row["seconds"] = [1.0 * factor, 1.01 * factor]
+        row["seconds"] = [factor * (1 + 0.01 * (number % 2)) for number in range(rounds)]
     data["environment"] |= environment
     to.write_text(json.dumps(data))
     return to
@@ -134,6 +138,23 @@ def test_compare_tells_what_moved(umie, measured, tmp_path):
     assert umie("bench", "compare", tmp_path / "b.json", old)[0] == 0  # faster is no fault
 
 
+def test_times_of_too_few_rounds_are_shown_and_are_no_verdict(umie, measured, tmp_path):
+    old, new = scaled(measured, tmp_path / "a.json", 1), scaled(measured, tmp_path / "b.json", 1.5, rounds=6)
+    code, out, err = umie("bench", "compare", old, new)
+    assert code == 0
+    assert "slower: text_only: umie" in out
+    assert ", too few rounds\n" in out
+    assert "in too few rounds, no verdict" in err
+    data = json.loads(new.read_text())
+    data["rows"][0] |= {"status": "wrong", "reason": "wrong: error", "seconds": []}
+    new.write_text(json.dumps(data))
+    assert umie("bench", "compare", old, new)[0] == 1
+
+
+def test_the_default_rounds_are_enough_for_a_verdict():
+    assert inspect.signature(bench).parameters["rounds"].default == Plan.rounds == ROUNDS == 7
+
+
 def test_compare_refuses_other_machines(umie, measured, tmp_path):
     other = scaled(measured, tmp_path / "b.json", 1, threads=7)
     code, _, err = umie("bench", "compare", measured, other)
@@ -148,4 +169,6 @@ def test_help_teaches_with_examples(umie):
     code, out, _ = umie("bench", "--help")
     assert code == 0
     assert "umie bench compare before.json after.json" in out
+    assert "--backends all --ragged --dense --lengths tweets.jsonl" in " ".join(out.split())
+    assert "reference, packed and xformers" in " ".join(out.replace("│", " ").split())
     assert "compare" in out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from umie.bench.lines import TOO_FEW
 from umie.bench.ratios import Spread, ratio, spread
 from umie.bench.results import DONE, Results, Row
 from umie.errors import UmieError
@@ -21,16 +22,18 @@ class Move:
         row: of the newer result; of the older where it is gone.
         verdict: ``slower``, ``faster``, ``more memory``, ``less memory``, ``new``, ``gone``, ``broken`` or ``mended``.
         detail: the figures, as they stand in the table.
+        is_sure: False for a time of too few rounds.
     """
 
     row: Row
     verdict: str
     detail: str
+    is_sure: bool = True
 
     @property
     def is_worse(self) -> bool:
         """Whether the exit code tells of it."""
-        return self.verdict in ("slower", "more memory", "broken")
+        return self.is_sure and self.verdict in ("slower", "more memory", "broken")
 
 
 def differences(old: Results, new: Results) -> list[str]:
@@ -83,7 +86,8 @@ def _moved(row: Row, was: Row, old: Spread, new: Spread, tolerance: float, of_li
     if new.apart(old) and not 1 / (1 + tolerance) <= change <= 1 + tolerance:
         unit = "x bare products" if of_limit and row.kind != "limit" else "ms"
         detail = f"{_shown(old, unit)} -> {_shown(new, unit)} {unit}, x {change:.2f}"
-        found.append(Move(row, "slower" if change > 1 else "faster", detail))
+        sure = old.is_enough and new.is_enough
+        found.append(Move(row, "slower" if change > 1 else "faster", detail if sure else f"{detail}, {TOO_FEW}", sure))
     if was.peak_bytes and row.peak_bytes is not None:
         share = row.peak_bytes / was.peak_bytes
         if abs(share - 1) > MEMORY_TOLERANCE:

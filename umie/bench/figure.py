@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
@@ -15,6 +16,7 @@ from umie.files import atomic_write
 COLORS = {"ours": "C0", "peer": "C1"}  # blue and orange, as the title says
 ROW = 0.21  # inches of height that a bar takes
 WIDTH = 6.4  # inches of a panel
+LETTERS = 11  # of the title, an inch
 CUT = 3.0  # times the middle of all bars: longer ones are cut, or nothing would be seen of the others
 
 
@@ -45,12 +47,13 @@ def write_figure(results: Results, path: Path) -> bool:
             _draw(axes, panel[direction])
             axes.set_title(f"{direction}, {shape}, {dtype}", fontsize=9)
     environment = results.environment
-    figure.suptitle(
+    title = (
         "Time over that of the bare matrix products (line at 1), medians and quartiles; "
-        "blue: umie, orange: others; >: cut\n"
+        "blue: umie, orange: others; >: cut",
         f"{environment['device_name']}, {environment['threads']} threads, torch {environment['versions']['torch']}",
-        fontsize=10,
     )
+    letters = int(LETTERS * WIDTH * len(directions))
+    figure.suptitle("\n".join(textwrap.fill(line, letters) for line in title), fontsize=10)
     with atomic_write(path, "wb") as file:
         figure.savefig(file, format="png", dpi=130)
     return True

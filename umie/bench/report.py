@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from itertools import groupby
 
-from umie.bench.check import GRADIENTS, VALUES
+from umie.bench.check import GRADIENTS, PEER_GRADIENTS, VALUES
 from umie.bench.lines import lines
 from umie.bench.measure import LEAST_S
+from umie.bench.ratios import ROUNDS
 from umie.bench.results import DONE, Results, Row
 from umie.bench.table import Block, Entry, blocks_of, figure, mebibytes, with_quartiles
 
@@ -28,7 +29,9 @@ def markdown(results: Results, command: str) -> str:
         listed = list(blocks)
         parts += [f"## {', '.join(group)}", table(*_cells(listed))]
     if found:
-        rows = [[line.what, line.found, line.bound, "yes" if line.holds else "**no**"] for line in found]
+        rows = [
+            [line.what, line.found, line.bound, line.verdict if line.holds is not False else "**no**"] for line in found
+        ]
         parts += ["## What is expected", table(["", "ratio (quartiles)", "expected", "holds"], rows)]
     if missing := not_done(results):
         parts += ["## Not measured", table(["", "why"], [[what, why] for what, why in missing])]
@@ -41,7 +44,7 @@ def not_done(results: Results) -> list[tuple[str, str]]:
     """Return what was not timed, and why; directions and shapes with one reason are one line."""
     found: dict[tuple[str, str, str], list[Row]] = {}
     for row in results.rows:
-        if row.status != DONE:
+        if row.status != DONE or row.reason:  # what was not weighed is done, and has its reason
             found.setdefault((row.block, row.name, row.reason or row.status), []).append(row)
     lines = []
     for (block, name, reason), rows in found.items():
@@ -61,7 +64,8 @@ def _intro(results: Results, command: str) -> str:
     environment = results.environment
     versions = ", ".join(f"{name} {version}" for name, version in environment["versions"].items() if version)
     bounds = "; ".join(
-        f"{str(dtype).removeprefix('torch.')} {VALUES[dtype]:.0e} (gradients {GRADIENTS[dtype]:.0e})"
+        f"{str(dtype).removeprefix('torch.')} {VALUES[dtype]:.0e} (gradients {GRADIENTS[dtype]:.0e}, of others' blocks "
+        f"{PEER_GRADIENTS[dtype]:.0e})"
         for dtype in VALUES
     )
     return (
@@ -70,8 +74,10 @@ def _intro(results: Results, command: str) -> str:
         f"of the machine before: {environment['load']}. Every operation was first held against a plain twin in "
         f"float64, values and gradients; relative error at most {bounds}. Operations of a shape run in turn, in "
         f"{results.options.get('rounds', '?')} rounds of at least {1000 * LEAST_S:.0f} ms each; times are medians, and "
-        "ratios medians of the ratios within each round, with quartiles. Peak memory is what an operation allocates "
-        "through torch, above what was there before. `auto` is what a user gets without asking."
+        "ratios medians of the ratios within each round, with quartiles; before each measurement the operation runs "
+        "once untimed, in its place, so that a ratio is one of steady states. A verdict on times needs at least "
+        f"{ROUNDS} rounds. Peak memory is what an operation allocates through torch, above what was there before. "
+        "`auto` is what a user gets without asking."
     )
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from umie.bench.ratios import ROUNDS
 from umie.cli.bench_options import files, names, place, shapes
 from umie.cli.data_options import tell
 from umie.errors import UmieError, check_choice
@@ -24,13 +25,17 @@ def bench(
     context: typer.Context,
     blocks: Annotated[
         str, typer.Option(help="What is computed: released, paper, gate, cross_attention, concat, your own; or all.")
-    ] = "all",
+    ] = "released,paper,gate,cross_attention",
     backends: Annotated[
-        str, typer.Option(help="Attention backends: auto, sdpa, absorbed, reference, packed, ...; or all.")
+        str,
+        typer.Option(
+            help="Attention backends; by default what auto picks among on a CPU, and auto itself. all: every one that "
+            "is registered, so reference, packed and xformers too."
+        ),
     ] = "auto,sdpa,absorbed",
     sizes: Annotated[str, typer.Option(help="FLAN-T5's widths: small, base, large, xl; or all.")] = "base",
     batch: Annotated[str, typer.Option(help="Numbers of examples B.")] = "8",
-    tokens: Annotated[str, typer.Option(help="Numbers of text tokens T.")] = "64,256",
+    tokens: Annotated[str, typer.Option(help="Numbers of text tokens T.")] = "256",
     slots: Annotated[str, typer.Option(help="Numbers of visual slots V.")] = "37",
     dense: Annotated[bool, typer.Option("--dense", help="All tokens and slots are real; so by default.")] = False,
     ragged: Annotated[
@@ -44,7 +49,7 @@ def bench(
     directions: Annotated[str, typer.Option(help="forward, forward+backward; or all.")] = "all",
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of torch; by default torch's own choice.")] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="How often each operation is timed; 11 for figures to keep.")] = 3,
+    rounds: Annotated[int, typer.Option(min=1, help="How often each operation is timed; verdicts need 7.")] = ROUNDS,
     peers: Annotated[bool, typer.Option("--peers/--no-peers", help="Other libraries and the bare products.")] = True,
     memory: Annotated[bool, typer.Option("--memory/--no-memory", help="Peak memory of each operation.")] = True,
     compiled: Annotated[
@@ -69,11 +74,11 @@ def bench(
         umie bench
         umie bench --blocks released,gate --sizes base --tokens 256 --directions forward --rounds 11
         umie bench --ragged --lengths train.jsonl --backends auto,sdpa,packed --dtypes bfloat16
-        umie bench --device cuda --sizes base,xl --batch 64 --tokens 256 --dense --ragged --dtypes bfloat16 --compile
+        umie bench --device cuda --sizes base,xl --batch 64 --dtypes bfloat16 --compile --backends all --ragged --dense --lengths tweets.jsonl
         umie bench --sizes all --dry-run
         umie bench --sizes small,xl --tokens 16,256 --explain
         umie bench compare before.json after.json
-    """
+    """  # noqa: E501 (a command is one line)
     if context.invoked_subcommand is not None:
         return
     plan = _plan(
@@ -216,6 +221,8 @@ def compare(
 ) -> None:
     """Print what moved between two results beyond noise: quartiles apart, and medians more than the tolerance.
 
+    Times of fewer than 7 rounds are shown, and are no verdict.
+
     Exit code: 0 nothing got worse, 1 something is slower, takes more memory or broke, 2 not to be compared.
 
     Example:
@@ -235,5 +242,7 @@ def compare(
     moved = moves(before, after, tolerance=tolerance, of_limit=by == "limit")
     common = len({row.key for row in before.rows} & {row.key for row in after.rows})
     show_moves(moved, common, tolerance)
+    if unsure := sum(not move.is_sure for move in moved):
+        tell(f"umie: {unsure} moved in too few rounds, no verdict: measure with --rounds {ROUNDS}", style="yellow")
     if any(move.is_worse for move in moved):
         raise typer.Exit(1)

@@ -75,7 +75,7 @@ def show_results(results: Results) -> None:
     if found := lines(results):
         table = Table("", "ratio", "expected", "holds", box=None, header_style="bold")
         for line in found:
-            holds = "yes" if line.holds else "[red]no[/red]"
+            holds = "[red]no[/red]" if line.holds is False else line.verdict
             table.add_row(escape(line.what), line.found, line.bound, holds)
         out.print("\n[bold]expected[/bold]")
         show(table)

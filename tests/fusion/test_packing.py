@@ -200,7 +200,7 @@ def test_when_packed_runs():
     packed = registry.build("packed")
     assert packed.why_not(case()) is None
     assert packed.cost(case()) is None
-    with pytest.raises(UmieError, match="cannot run here: it saves projections of padding: attention alone has none"):
+    with pytest.raises(UmieError, match="cannot run here: it saves plain projections of padding: here are none"):
         explain(case(d_model=None), "packed")
     with pytest.raises(UmieError, match="cannot run here: the number of packed tokens depends on the data"):
         explain(case(compiling=True), "packed")

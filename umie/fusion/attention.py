@@ -17,7 +17,7 @@ from umie.errors import UmieError, UnknownNameError
 from umie.fusion.kernels import Case, Kernel, Projections, registry
 from umie.fusion.kernels.base import split_heads
 from umie.fusion.kernels.reference import attention_weights
-from umie.fusion.linears import are_plain
+from umie.fusion.linears import are_plain, autocast_dtype
 
 AUTO = "auto"
 
@@ -83,36 +83,35 @@ def explain(case: Case, backend: str = AUTO) -> Explanation:
         UmieError: no backend has this name, or it cannot run the case.
     """
     check_backend(backend)
-    against, costs = {}, {}
+    costs, reasons = _contest(case), {}
+    if backend != AUTO and (reason := _named(backend).why_not(case)) is not None:
+        raise UmieError(f"attention backend {backend!r} cannot run here: {reason}; give another, or 'auto'")
+    least = min(costs, key=lambda name: costs[name])
     for name in registry.names():
-        kernel = _named(name)
-        reason, cost = kernel.why_not(case), None
-        if reason is not None:
-            against[name] = f"cannot run: {reason}"
-        elif (cost := kernel.cost(case)) is None:
-            against[name] = "runs, by name only"
+        if name in costs:
+            note = " (the least)" if name == least else ""
+            reasons[name] = f"expects the work of {costs[name] / 1e9:.4g} billion multiplications{note}"
         else:
-            costs[name] = cost
-    if backend == AUTO:
-        chosen = min(costs, key=lambda name: costs[name])
-    else:
-        reason = _named(backend).why_not(case)
-        if reason is not None:
-            raise UmieError(f"attention backend {backend!r} cannot run here: {reason}; give another, or 'auto'")
-        chosen = backend
-    for name, cost in costs.items():
-        note = " (the least)" if cost == min(costs.values()) else ""
-        against[name] = f"expects {cost / 1e9:.4g} billion multiplications{note}"
-    return Explanation(case, chosen, MappingProxyType(dict(sorted(against.items()))))
+            reason = _named(name).why_not(case)
+            reasons[name] = "runs, by name only" if reason is None else f"cannot run: {reason}"
+    return Explanation(case, least if backend == AUTO else backend, MappingProxyType(reasons))
+
+
+def _contest(case: Case) -> dict[str, float]:
+    """Return what each backend costs that ``auto`` may take: it has a cost, and runs.
+
+    Those that are taken by name only are not asked whether they run: their libraries may be heavy.
+    """
+    costs = {name: cost for name in registry.names() if (cost := _named(name).cost(case)) is not None}
+    return {name: cost for name, cost in costs.items() if _named(name).why_not(case) is None}
 
 
 @functools.lru_cache(maxsize=4096)
 def _choose(case: Case, backend: str) -> Kernel:
     if backend != AUTO:
         return _named(explain(case, backend).chosen)
-    # As `explain` chooses, but without asking those that are taken by name only: their libraries may be heavy.
-    costs = {name: cost for name in registry.names() if (cost := _named(name).cost(case)) is not None}
-    return _named(min((name for name in costs if _named(name).why_not(case) is None), key=lambda name: costs[name]))
+    costs = _contest(case)
+    return _named(min(costs, key=lambda name: costs[name]))
 
 
 def _named(backend: str) -> Kernel:
@@ -129,11 +128,13 @@ def _kernel(
 ) -> Kernel:
     """Return the backend for these tensors, ``[B, T, ...]`` and ``[B, V, ...]``."""
     if torch.compiler.is_compiling():  # a compiler fuses sdpa itself, and must not trace the choice
-        return _named("sdpa" if backend == AUTO else backend)
-    device = queries.device.type
+        kernel = _named("sdpa" if backend == AUTO else backend)
+        if kernel.whole_layer_only and d_model is None:
+            raise UmieError(f"attention backend {backend!r} cannot run here: it needs plain projections; give 'sdpa'")
+        return kernel
     case = Case(
-        device=device,
-        dtype=torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else queries.dtype,
+        device=queries.device.type,
+        dtype=autocast_dtype(queries) or queries.dtype,
         batch=queries.shape[0],
         num_queries=queries.shape[1],
         num_keys=keys.shape[1],

@@ -34,7 +34,10 @@ class CrossAttentionFusion(Fusion):
     ) -> FusedStates:
         """Add what the text finds in the picture."""
         weights = self.attention.weights(self.norm(text), visual, visual_mask) if output_attention else None
-        return FusedStates(in_slices(self._add, text, text_mask, visual, visual_mask), text_mask, attention=weights)
+        parts = text, text_mask, visual, visual_mask
+        # In training dropout must not hang on slices, which are taken without gradients only (checkpointing).
+        states = self._add(*parts) if self.training else in_slices(self._add, *parts)
+        return FusedStates(states, text_mask, attention=weights)
 
     def _add(self, text: Tensor, text_mask: Tensor, visual: Tensor, visual_mask: Tensor) -> Tensor:
         drops = self.training and self.dropout.p > 0

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from umie.fusion.linears import are_plain, keeps
+from umie.fusion.linears import are_plain, autocast_dtype, keeps, may_fuse
 
 # Columns of the inner width at a time: 1,024 tokens of 512 are 2 MiB in float32. With gradients there are twice as many
 # products on each, and memory is used again less often.
@@ -33,17 +33,16 @@ class GatedFeedForward(nn.Module):
 
     def add_to(self, added: Tensor | None, states: Tensor) -> Tensor:
         """Return ``added + forward(states)``, both ``[..., D]``; the sum costs nothing of its own."""
-        device = states.device.type
-        if torch.compiler.is_compiling() or not are_plain(self.gate, self.up, self.down):
+        if not may_fuse(states) or not are_plain(self.gate, self.up, self.down):
             result = self.plain(states)
             return result if added is None else added + result
         weights = [self.gate.weight, self.up.weight, self.down.weight]
-        if torch.is_autocast_enabled(device):
-            dtype = torch.get_autocast_dtype(device)
+        dtype = autocast_dtype(states)
+        if dtype is not None:
             states, weights = states.to(dtype), [weight.to(dtype) for weight in weights]
         flat = states.reshape(-1, states.shape[-1])
         inside = None if added is None or added.dtype != states.dtype else added.reshape(-1, added.shape[-1])
-        with torch.autocast(device, enabled=False):
+        with torch.autocast(states.device.type, enabled=False):
             out: Tensor = _GatedFeedForward.apply(inside, flat, *weights, keeps(flat, *weights))
         out = out.view(*states.shape[:-1], out.shape[-1])
         return out if added is None or inside is not None else added + out
@@ -78,31 +77,39 @@ class _GatedFeedForward(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        if not ctx.saved_tensors:  # what is added alone has a gradient
+        saved = ctx.saved_tensors  # once: checkpointing makes them anew at each look
+        if not saved:  # what is added alone has a gradient
             return grad, None, None, None, None, None
-        x, gate, up, down, *kept = ctx.saved_tensors
-        wanted = ctx.needs_input_grad[1:]
-        grad_x = torch.zeros_like(x) if wanted[0] else None
-        grads = [
-            torch.empty_like(weight) if asked else None
-            for weight, asked in zip((gate, up, down), wanted[1:4], strict=True)
-        ]
-        grad_gate, grad_up, grad_down = grads
-        for number, columns in enumerate(_slices(x, gate.shape[0], True)):
-            gated, lifted = kept[2 * number], kept[2 * number + 1]
-            active = F.gelu(gated, approximate="tanh")
-            if grad_down is not None:
-                grad_down[:, columns] = grad.T @ (active * lifted)
-            grad_inner = grad @ down[:, columns]
-            grad_gated = torch.ops.aten.gelu_backward(grad_inner * lifted, gated, approximate="tanh")
-            grad_lifted = grad_inner.mul_(active)
-            if grad_gate is not None:
-                torch.mm(grad_gated.T, x, out=grad_gate[columns])
-            if grad_up is not None:
-                torch.mm(grad_lifted.T, x, out=grad_up[columns])
-            if grad_x is not None:
-                grad_x.addmm_(grad_gated, gate[columns]).addmm_(grad_lifted, up[columns])
-        return grad if ctx.needs_input_grad[0] else None, grad_x, grad_gate, grad_up, grad_down, None
+        x, gate, up, down, *kept = saved
+        with torch.autocast(x.device.type, enabled=False):
+            grads = _gradients(grad, x, gate, up, down, kept, ctx.needs_input_grad[1:5])
+        return grad if ctx.needs_input_grad[0] else None, *grads, None
+
+
+def _gradients(
+    grad: Tensor, x: Tensor, gate: Tensor, up: Tensor, down: Tensor, kept: list[Tensor], wanted: tuple[bool, ...]
+) -> tuple[Tensor | None, ...]:
+    """Return the gradients of ``x`` and of the three weights, those that are wanted."""
+    grad_x = torch.zeros_like(x) if wanted[0] else None
+    grads = [
+        torch.empty_like(weight) if asked else None for weight, asked in zip((gate, up, down), wanted[1:4], strict=True)
+    ]
+    grad_gate, grad_up, grad_down = grads
+    for number, columns in enumerate(_slices(x, gate.shape[0], True)):
+        gated, lifted = kept[2 * number], kept[2 * number + 1]
+        active = F.gelu(gated, approximate="tanh")
+        if grad_down is not None:
+            grad_down[:, columns] = grad.T @ (active * lifted)
+        grad_inner = grad @ down[:, columns]
+        grad_gated = torch.ops.aten.gelu_backward(grad_inner * lifted, gated, approximate="tanh")
+        grad_lifted = grad_inner.mul_(active)
+        if grad_gate is not None:
+            torch.mm(grad_gated.T, x, out=grad_gate[columns])
+        if grad_up is not None:
+            torch.mm(grad_lifted.T, x, out=grad_up[columns])
+        if grad_x is not None:
+            grad_x.addmm_(grad_gated, gate[columns]).addmm_(grad_lifted, up[columns])
+    return grad_x, grad_gate, grad_up, grad_down
 
 
 def _slices(x: Tensor, width: int, training: bool) -> list[slice]:

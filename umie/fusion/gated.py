@@ -92,7 +92,9 @@ class GatedFusion(Fusion):
         gate = self.gate_value(text, text_mask, visual, visual_mask)
         weights = self.attention.weights(self.norm(text), visual, visual_mask) if output_attention else None
         add = self._add_released if self.config.residual == "released" else self._add_paper
-        states = in_slices(add, text, text_mask, visual, visual_mask, gate)
+        parts = text, text_mask, visual, visual_mask, gate
+        # In training dropout must not hang on slices, which are taken without gradients only (checkpointing).
+        states = add(*parts) if self.training else in_slices(add, *parts)
         return FusedStates(states, text_mask, gate=gate, attention=weights)
 
     def _add_paper(self, text: Tensor, text_mask: Tensor, visual: Tensor, visual_mask: Tensor, gate: Tensor) -> Tensor:

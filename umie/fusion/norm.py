@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from umie.fusion.linears import may_fuse
+
 
 class RMSNorm(nn.RMSNorm):
     """Root-mean-square norm in the precision of its weights, which under autocast is not that of its input."""
@@ -21,7 +23,7 @@ class RMSNorm(nn.RMSNorm):
         """Normalise the last dimension."""
         dtype = x.dtype
         x = x.to(self.weight.dtype)
-        if x.device.type != "cpu" or torch.compiler.is_compiling():  # elsewhere torch's own is one kernel
+        if x.device.type != "cpu" or not may_fuse(x):  # elsewhere torch's own is one kernel
             own: Tensor = torch.nn.functional.rms_norm(x, x.shape[-1:], self.weight, self.eps)
             return own.to(dtype)
         normed: Tensor = _RmsNorm.apply(x, self.weight, self.eps)

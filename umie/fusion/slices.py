@@ -17,6 +17,8 @@ def in_slices(function: Callable[..., Tensor], first: Tensor, *others: Tensor) -
         function: treats each example by itself, and returns ``[B, T, D]`` like ``first``.
         first: ``[B, T, D]``.
         others: tensors whose first dimension is B.
+
+    Hooks on parts that the function calls see one slice after another.
     """
     batch, num_tokens = first.shape[:2]
     size = max(1, NUM_TOKENS // max(num_tokens, 1))

@@ -19,7 +19,7 @@ from torch.autograd.function import once_differentiable
 
 from umie.fusion.kernels import registry
 from umie.fusion.kernels.base import Case, Kernel, Projections, split_heads
-from umie.fusion.linears import keeps
+from umie.fusion.linears import autocast_dtype, keeps, may_fuse
 
 FOLD_COST = 1.5  # of a multiplication while folding, against one of a large product: the inner dimension is d alone
 
@@ -71,8 +71,8 @@ class Absorbed(Kernel):
         bias = torch.zeros_like(key_mask, dtype=k.dtype).masked_fill(~key_mask & has_keys[:, None], -torch.inf)
         query = weights.query.view(num_heads, -1, queries.shape[-1])  # [H, d, D]
         output = weights.output.T.reshape(num_heads, -1, queries.shape[-1])
-        autocast = torch.is_autocast_enabled(queries.device.type)
-        if queries.device.type != "cpu" or autocast or dropout or torch.compiler.is_compiling():
+        on_cpu = queries.device.type == "cpu" and autocast_dtype(queries) is None
+        if not on_cpu or dropout or not may_fuse(queries) or not queries.numel() or not keys.numel():
             return _whole_batch(queries, k, v, query, output, bias, dropout, residual)
         added = residual if residual is not None and residual.dtype == queries.dtype else None
         out: Tensor = _ImageByImage.apply(
@@ -139,27 +139,36 @@ class _ImageByImage(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        if not ctx.saved_tensors:  # the residual alone has a gradient
+        saved = ctx.saved_tensors  # once: checkpointing makes them anew at each look
+        if not saved:  # the residual alone has a gradient
             return None, None, None, None, None, None, grad, None
-        queries, k, v, query, output, all_weights = ctx.saved_tensors
-        num_heads, num_slots = k.shape[1:3]
-        folded = k.new_empty(num_heads, num_slots, queries.shape[-1])
-        flat = folded.view(-1, queries.shape[-1])
-        grads = [torch.empty_like(queries), torch.empty_like(k), torch.empty_like(v)]
-        grad_queries, grad_k, grad_v = grads
-        grad_query, grad_output = torch.zeros_like(query), torch.zeros_like(output)
-        for image, weights in enumerate(all_weights):
-            mixed = weights.flatten(1)
-            torch.bmm(v[image], output, out=folded)
-            grad_logits = (grad[image] @ flat.T).view_as(weights).mul_(weights)
-            grad_logits.addcmul_(weights, grad_logits.sum(-1, keepdim=True), value=-1)
-            torch.mm(mixed.T, grad[image], out=flat)  # of the folded values
-            torch.bmm(folded, output.transpose(1, 2), out=grad_v[image])
-            grad_output.baddbmm_(v[image].transpose(1, 2), folded)
-            torch.bmm(k[image], query, out=folded)
-            grad_logits = grad_logits.flatten(1)
-            torch.mm(grad_logits, flat, out=grad_queries[image])
-            torch.mm(grad_logits.T, queries[image], out=flat)  # of the folded keys
-            torch.bmm(folded, query.transpose(1, 2), out=grad_k[image])
-            grad_query.baddbmm_(k[image].transpose(1, 2), folded)
-        return *grads, grad_query, grad_output, None, grad if ctx.needs_input_grad[6] else None, None
+        with torch.autocast("cpu", enabled=False):
+            grads = _gradients(grad, *saved)
+        return *grads, None, grad if ctx.needs_input_grad[6] else None, None
+
+
+def _gradients(
+    grad: Tensor, queries: Tensor, k: Tensor, v: Tensor, query: Tensor, output: Tensor, all_weights: Tensor
+) -> tuple[Tensor, ...]:
+    """Return the gradients of the five after ``grad``, one image after another."""
+    num_heads, num_slots = k.shape[1:3]
+    folded = k.new_empty(num_heads, num_slots, queries.shape[-1])
+    flat = folded.view(-1, queries.shape[-1])
+    grads = [torch.empty_like(queries), torch.empty_like(k), torch.empty_like(v)]
+    grad_queries, grad_k, grad_v = grads
+    grad_query, grad_output = torch.zeros_like(query), torch.zeros_like(output)
+    for image, weights in enumerate(all_weights):
+        mixed = weights.flatten(1)
+        torch.bmm(v[image], output, out=folded)
+        grad_logits = (grad[image] @ flat.T).view_as(weights).mul_(weights)
+        grad_logits.addcmul_(weights, grad_logits.sum(-1, keepdim=True), value=-1)
+        torch.mm(mixed.T, grad[image], out=flat)  # of the folded values
+        torch.bmm(folded, output.transpose(1, 2), out=grad_v[image])
+        grad_output.baddbmm_(v[image].transpose(1, 2), folded)
+        torch.bmm(k[image], query, out=folded)
+        grad_logits = grad_logits.flatten(1)
+        torch.mm(grad_logits, flat, out=grad_queries[image])
+        torch.mm(grad_logits.T, queries[image], out=flat)  # of the folded keys
+        torch.bmm(folded, query.transpose(1, 2), out=grad_k[image])
+        grad_query.baddbmm_(k[image].transpose(1, 2), folded)
+    return *grads, grad_query, grad_output

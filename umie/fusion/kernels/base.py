@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
+from umie.fusion.linears import autocast_dtype
+
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
@@ -77,7 +79,9 @@ class Kernel(ABC):
 
     @abstractmethod
     def cost(self, case: Case) -> float | None:
-        """Return the expected cost in multiplications and additions at the rate of large matrix products.
+        """Return the expected cost in multiplications, each addition with them, at the rate of large matrix products.
+
+        What runs at a lower rate counts for more.
 
         ``auto`` takes the backend that expects the least. None: never taken by ``auto``, only by name.
         """
@@ -160,6 +164,6 @@ def add_product(added: Tensor | None, states: Tensor, weight: Tensor) -> Tensor:
     if added is None:
         return F.linear(states, weight)
     # Under autocast addmm would bring what is added into the low precision as well; a compiler fuses the two itself.
-    if added.dtype != states.dtype or torch.is_autocast_enabled(states.device.type) or torch.compiler.is_compiling():
+    if added.dtype != states.dtype or autocast_dtype(states) is not None or torch.compiler.is_compiling():
         return added + F.linear(states, weight)
     return torch.addmm(added.flatten(0, -2), states.flatten(0, -2), weight.T).view_as(added)

@@ -25,7 +25,7 @@ class Packed(PackedKernel):
     def why_not(self, case: Case) -> str | None:
         """Return a reason where there are no projections to save, and under a compiler."""
         if case.d_model is None:
-            return "it saves projections of padding: attention alone has none"
+            return "it saves plain projections of padding: here are none, or some with an adapter or hooks"
         return NOT_COMPILED if case.compiling else None
 
     def blocks(self, q: Tensor, k: Tensor, v: Tensor, packing: Packing, scale: float, dropout: float) -> Tensor:

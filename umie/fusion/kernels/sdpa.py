@@ -28,7 +28,7 @@ class Sdpa(Kernel):
     def attend(self, q: Tensor, k: Tensor, v: Tensor, *, key_mask: Tensor, scale: float, dropout: float) -> Tensor:
         """Return attention; see the contract."""
         has_keys = key_mask.any(dim=1)
-        # A row without any key would be NaN: let it attend everywhere, to values that are all zeros.
+        # What a row without any key gives hangs on the kernel, 0 or NaN: let it attend everywhere, to zeros.
         mask = (key_mask | ~has_keys[:, None])[:, None, None, :]
         v = v.masked_fill(~key_mask[:, :, None, None], 0)
         k = k.masked_fill(~has_keys[:, None, None, None], 0)

@@ -21,6 +21,7 @@ from __future__ import annotations
 import functools
 import importlib
 import logging
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -35,6 +36,7 @@ from umie.fusion.packing import NOT_COMPILED, PackedKernel, Packing
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 ALIGNMENT = 8  # of the head width
+_FLAG = threading.RLock()  # the flag is one for all threads
 
 
 @registry.register("xformers")
@@ -115,11 +117,12 @@ def _kernels_of_torch(fmha: Any) -> Iterator[None]:
 
     What torch lacks is still refused: whether a kernel is there is another check, and so is its signature.
     """
-    before, fmha.common._built_with_cuda = fmha.common._built_with_cuda, True
-    try:
-        yield
-    finally:
-        fmha.common._built_with_cuda = before
+    with _FLAG:
+        before, fmha.common._built_with_cuda = fmha.common._built_with_cuda, True
+        try:
+            yield
+        finally:
+            fmha.common._built_with_cuda = before
 
 
 def _reasons(message: str) -> str:

@@ -151,7 +151,7 @@ def swapped_gradients(patch):
 
 def halved_feed_forward(patch):
     add_to = GatedFeedForward.add_to
-    patch.setattr(GatedFeedForward, "add_to", lambda self, added, states: added + 0.5 * add_to(self, None, states))
+    patch.setattr(GatedFeedForward, "add_to", lambda self, added, states, **_: added + 0.5 * add_to(self, None, states))
 
 
 @pytest.mark.parametrize(
@@ -296,9 +296,9 @@ def test_errors_are_relative_and_nan_is_wrong():
     assert Errors(9e-6, 9e-6).wrong(torch.float32) is None
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_in_16_bits_gradients_of_peers_have_a_bound_of_their_own(dtype):
-    assert "(at most 1e-02)" in Errors(0.0, 2e-2, "text").wrong(dtype)
+@pytest.mark.parametrize(("dtype", "most"), [(torch.bfloat16, "3e-02"), (torch.float16, "1e-02")])
+def test_in_16_bits_gradients_of_peers_have_a_bound_of_their_own(dtype, most):
+    assert f"(at most {most})" in Errors(0.0, 4e-2, "text").wrong(dtype)
     assert Errors(0.0, 9e-3, "text").wrong(dtype) is None
     assert Errors(0.0, 4e-2, "text").wrong(dtype, peer=True) is None
     assert "(at most 5e-02)" in Errors(0.0, 6e-2, "text").wrong(dtype, peer=True)

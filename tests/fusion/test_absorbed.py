@@ -35,7 +35,7 @@ def draw(batch=3, tokens=5, slots=4, heads=2, width=3, d_model=7, dtype=torch.fl
 
 def image_by_image(queries, k, v, query, output, bias, residual=None):
     keep = keeps(queries, k, v, query, output)
-    return absorbed._ImageByImage.apply(queries, k, v, query, output, bias, residual, keep)
+    return absorbed._ImageByImage.apply(queries, k, v, query, output, bias, residual, keep, None)
 
 
 def whole_batch(queries, k, v, query, output, bias, residual=None):

@@ -181,3 +181,16 @@ def test_what_is_added_alone_may_learn():
     out = layer.add_to(added, states)
     out.square().sum().backward()
     torch.testing.assert_close(added.grad, 2 * out.detach())
+
+
+def test_in_place_without_gradients_alone():
+    layer, states, added = build(), draw(4, 6), draw(4, 6, seed=3)
+    expected, before = added + layer.plain(states), added.clone()
+    torch.testing.assert_close(layer.add_to(added, states, in_place=True), expected)
+    assert torch.equal(added, before)
+    with torch.no_grad():
+        torch.testing.assert_close(layer.add_to(added, states), expected)
+        assert torch.equal(added, before)
+        result = layer.add_to(added, states, in_place=True)
+    torch.testing.assert_close(result, expected)
+    assert result.data_ptr() == added.data_ptr()

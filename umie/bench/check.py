@@ -13,7 +13,8 @@ from umie.bench.runner import INPUTS, Runner, rounded
 from umie.bench.shapes import Inputs
 
 VALUES = {torch.float32: 1e-5, torch.bfloat16: 1e-2, torch.float16: 1e-2}  # most relative error, in the norm
-GRADIENTS = {torch.float32: 1e-5, torch.bfloat16: 1e-2, torch.float16: 1e-2}
+# 16 bits: what the plain equations in bfloat16 have themselves, 2.2e-2 at most, in the weights of the gate.
+GRADIENTS = {torch.float32: 1e-5, torch.bfloat16: 3e-2, torch.float16: 1e-2}
 # A peer must compute the right thing, and need not be as exact as ours.
 PEER_GRADIENTS = {torch.float32: 1e-5, torch.bfloat16: 5e-2, torch.float16: 5e-2}
 # Of the largest gradient of a parameter: smaller ones are measured against this, as rounding in what they are summed

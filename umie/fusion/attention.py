@@ -6,7 +6,7 @@ Shapes: B batch, T queries, V slots, D model width, H heads, d head width.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -201,6 +201,7 @@ class MultiHeadAttention(nn.Module):
         query_mask: Tensor | None = None,
         gate: Tensor | None = None,
         residual: Tensor | None = None,
+        norm: Callable[[Tensor], Tensor] | None = None,
         output_attention: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
         """Attend from ``queries [B, T, D]`` over ``keys [B, V, D]`` (which give the values as well).
@@ -212,6 +213,7 @@ class MultiHeadAttention(nn.Module):
             query_mask: bool ``[B, T]``, True = real; a backend may skip the others.
             gate: ``[B]``, a factor on what is found; None for 1.
             residual: ``[B, T, D]``, added to it; None for nothing.
+            norm: applied to the queries, token by token.
             output_attention: return the weights too.
 
         Returns:
@@ -241,10 +243,14 @@ class MultiHeadAttention(nn.Module):
                 dropout=dropout,
                 gate=gate,
                 residual=residual,
+                norm=norm,
             )
         else:
+            queries, norm = (queries if norm is None else norm(queries)), None
             found = self._by_modules(kernel, queries, keys, key_mask, dropout, gate, residual)
-        return found, self.weights(queries, keys, key_mask) if output_attention else None
+        if not output_attention:
+            return found, None
+        return found, self.weights(queries if norm is None else norm(queries), keys, key_mask)
 
     def _by_modules(
         self,

@@ -43,6 +43,6 @@ class CrossAttentionFusion(Fusion):
         drops = self.training and self.dropout.p > 0
         found: Tensor
         found, _ = self.attention(
-            self.norm(text), visual, visual_mask, query_mask=text_mask, residual=None if drops else text
+            text, visual, visual_mask, query_mask=text_mask, residual=None if drops else text, norm=self.norm
         )
         return text + self.dropout(found) if drops else found

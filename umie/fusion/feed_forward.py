@@ -31,19 +31,29 @@ class GatedFeedForward(nn.Module):
         """Map ``[..., D]`` to ``[..., D]``."""
         return self.add_to(None, states)
 
-    def add_to(self, added: Tensor | None, states: Tensor) -> Tensor:
-        """Return ``added + forward(states)``, both ``[..., D]``; the sum costs nothing of its own."""
+    def add_to(self, added: Tensor | None, states: Tensor, *, in_place: bool = False) -> Tensor:
+        """Return ``added + forward(states)``, both ``[..., D]``; the sum costs nothing of its own.
+
+        Args:
+            added: ``[..., D]``; None for nothing.
+            states: ``[..., D]``.
+            in_place: nobody needs ``added`` afterwards: it may become the result. Heeded without gradients alone.
+        """
         if not may_fuse(states) or not are_plain(self.gate, self.up, self.down):
             result = self.plain(states)
             return result if added is None else added + result
-        weights = [self.gate.weight, self.up.weight, self.down.weight]
+        weights: list[Tensor] = [self.gate.weight, self.up.weight, self.down.weight]
         dtype = autocast_dtype(states)
         if dtype is not None:
             states, weights = states.to(dtype), [weight.to(dtype) for weight in weights]
         flat = states.reshape(-1, states.shape[-1])
         inside = None if added is None or added.dtype != states.dtype else added.reshape(-1, added.shape[-1])
         with torch.autocast(states.device.type, enabled=False):
-            out: Tensor = _GatedFeedForward.apply(inside, flat, *weights, keeps(flat, *weights))
+            if torch.is_grad_enabled():
+                out: Tensor = _GatedFeedForward.apply(inside, flat, *weights, keeps(flat, *weights))
+            else:
+                gate, up, down = weights
+                out = _accumulate(_start(inside, flat, down, in_place), flat, gate, up, down, None)
         out = out.view(*states.shape[:-1], out.shape[-1])
         return out if added is None or inside is not None else added + out
 
@@ -60,16 +70,8 @@ class _GatedFeedForward(torch.autograd.Function):
     def forward(
         ctx: Any, added: Tensor | None, x: Tensor, gate: Tensor, up: Tensor, down: Tensor, keep: bool
     ) -> Tensor:
-        out = x.new_zeros(len(x), down.shape[0]) if added is None else added.clone()
-        kept = []
-        for columns in _slices(x, gate.shape[0], keep):
-            gated, lifted = x @ gate[columns].T, x @ up[columns].T
-            if keep:
-                kept += [gated, lifted]
-                inner = F.gelu(gated, approximate="tanh").mul_(lifted)
-            else:
-                inner = torch.ops.aten.gelu_(gated, approximate="tanh").mul_(lifted)
-            out.addmm_(inner, down[:, columns].T)
+        kept: list[Tensor] = []
+        out = _accumulate(_start(added, x, down, False), x, gate, up, down, kept if keep else None)
         if keep:
             ctx.save_for_backward(x, gate, up, down, *kept)
         return out
@@ -84,6 +86,26 @@ class _GatedFeedForward(torch.autograd.Function):
         with torch.autocast(x.device.type, enabled=False):
             grads = _gradients(grad, x, gate, up, down, kept, ctx.needs_input_grad[1:5])
         return grad if ctx.needs_input_grad[0] else None, *grads, None
+
+
+def _start(added: Tensor | None, x: Tensor, down: Tensor, in_place: bool) -> Tensor:
+    """Return what the products are added to."""
+    if added is None:
+        return x.new_zeros(len(x), down.shape[0])
+    return added if in_place else added.clone()
+
+
+def _accumulate(out: Tensor, x: Tensor, gate: Tensor, up: Tensor, down: Tensor, kept: list[Tensor] | None) -> Tensor:
+    """Add the layer of ``x`` to ``out``, in place, and put the inner products into ``kept``."""
+    for columns in _slices(x, gate.shape[0], kept is not None):
+        gated, lifted = x @ gate[columns].T, x @ up[columns].T
+        if kept is None:
+            inner = torch.ops.aten.gelu_(gated, approximate="tanh").mul_(lifted)
+        else:
+            kept += [gated, lifted]
+            inner = F.gelu(gated, approximate="tanh").mul_(lifted)
+        out.addmm_(inner, down[:, columns].T)
+    return out
 
 
 def _gradients(

@@ -99,20 +99,24 @@ class GatedFusion(Fusion):
 
     def _add_paper(self, text: Tensor, text_mask: Tensor, visual: Tensor, visual_mask: Tensor, gate: Tensor) -> Tensor:
         """Return ``H + g * A``; without dropout the layer adds both itself."""
-        normed = self.norm(text)
         if self.training and self.dropout.p:
-            found, _ = self.attention(normed, visual, visual_mask, query_mask=text_mask)
+            found, _ = self.attention(text, visual, visual_mask, query_mask=text_mask, norm=self.norm)
             return torch.addcmul(text, gate[:, None, None], self.dropout(found))
         states: Tensor
-        states, _ = self.attention(normed, visual, visual_mask, query_mask=text_mask, gate=gate, residual=text)
+        states, _ = self.attention(
+            text, visual, visual_mask, query_mask=text_mask, gate=gate, residual=text, norm=self.norm
+        )
         return states
 
     def _add_released(
         self, text: Tensor, text_mask: Tensor, visual: Tensor, visual_mask: Tensor, gate: Tensor
     ) -> Tensor:
         """Return ``H + g * F`` with ``R = H + A`` and ``F = R + FFN(LN(R))``."""
-        found, _ = self.attention(self.norm(text), visual, visual_mask, query_mask=text_mask, residual=text)
-        found = self.feed_forward.add_to(found, self.feed_forward_norm(found))
+        found, _ = self.attention(text, visual, visual_mask, query_mask=text_mask, residual=text, norm=self.norm)
+        found = self.feed_forward.add_to(found, self.feed_forward_norm(found), in_place=True)
+        alone = not (self.training or torch.is_grad_enabled() or torch.compiler.is_compiling())
+        if alone and found.dtype == text.dtype:
+            return found.mul_(gate[:, None, None]).add_(text)  # in memory that is there
         return torch.addcmul(text, gate[:, None, None], self.dropout(found))
 
     def gate_value(self, text: Tensor, text_mask: Tensor, visual: Tensor, visual_mask: Tensor) -> Tensor:

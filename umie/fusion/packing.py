@@ -7,6 +7,7 @@ those of the examples that have both.
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -130,11 +131,14 @@ class PackedKernel(Kernel):
         dropout: float = 0.0,
         gate: Tensor | None = None,
         residual: Tensor | None = None,
+        norm: Callable[[Tensor], Tensor] | None = None,
     ) -> Tensor:
         """Return attention with its projections; see the contract. What is not packed comes out as the residual."""
         self._refuse_to_compile()
         packing = Packing.of(_all_real(queries) if query_mask is None else query_mask, key_mask)
         tokens, slots = packing.pack_tokens(queries)[None], packing.pack_slots(keys)[None]
+        if norm is not None:
+            tokens = norm(tokens)
         q, k, v = (
             split_heads(F.linear(states, weight), num_heads)
             for states, weight in ((tokens, weights.query), (slots, weights.key), (slots, weights.value))

@@ -10,6 +10,7 @@ Shapes: B batch, T queries, V slots, D model width, H heads, d head width.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -57,6 +58,7 @@ class Absorbed(Kernel):
         dropout: float = 0.0,
         gate: Tensor | None = None,
         residual: Tensor | None = None,
+        norm: Callable[[Tensor], Tensor] | None = None,
     ) -> Tensor:
         """Return attention with its projections; see the contract."""
         k, v = (
@@ -72,11 +74,14 @@ class Absorbed(Kernel):
         query = weights.query.view(num_heads, -1, queries.shape[-1])  # [H, d, D]
         output = weights.output.T.reshape(num_heads, -1, queries.shape[-1])
         on_cpu = queries.device.type == "cpu" and autocast_dtype(queries) is None
-        if not on_cpu or dropout or not may_fuse(queries) or not queries.numel() or not keys.numel():
+        image_by_image = on_cpu and not dropout and may_fuse(queries) and queries.numel() and keys.numel()
+        if norm is not None and (torch.is_grad_enabled() or not image_by_image):
+            queries, norm = norm(queries), None
+        if not image_by_image:
             return _whole_batch(queries, k, v, query, output, bias, dropout, residual)
         added = residual if residual is not None and residual.dtype == queries.dtype else None
         out: Tensor = _ImageByImage.apply(
-            queries, k, v, query, output, bias, added, keeps(queries, k, v, query, output)
+            queries, k, v, query, output, bias, added, keeps(queries, k, v, query, output), norm
         )
         return out if residual is None or added is not None else residual + out
 
@@ -114,6 +119,7 @@ class _ImageByImage(torch.autograd.Function):
         bias: Tensor,
         residual: Tensor | None,
         keep: bool,
+        norm: Callable[[Tensor], Tensor] | None,
     ) -> Tensor:
         (batch, num_tokens, d_model), (num_heads, num_slots) = queries.shape, k.shape[1:3]
         rows = bias[:, None, None].expand(-1, 1, num_heads, -1).reshape(batch, 1, -1)
@@ -123,8 +129,9 @@ class _ImageByImage(torch.autograd.Function):
         logits = queries.new_empty(num_tokens, num_heads * num_slots)
         out = torch.empty_like(queries)
         for image in range(batch):
+            asked = queries[image] if norm is None else norm(queries[image])
             torch.bmm(k[image], query, out=folded)
-            torch.addmm(rows[image], queries[image], flat.T, out=logits)
+            torch.addmm(rows[image], asked, flat.T, out=logits)
             mixed = weights[image if keep else 0]
             torch.softmax(logits.view(num_tokens, num_heads, num_slots), -1, out=mixed)
             torch.bmm(v[image], output, out=folded)
@@ -141,10 +148,10 @@ class _ImageByImage(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         saved = ctx.saved_tensors  # once: checkpointing makes them anew at each look
         if not saved:  # the residual alone has a gradient
-            return None, None, None, None, None, None, grad, None
+            return None, None, None, None, None, None, grad, None, None
         with torch.autocast("cpu", enabled=False):
             grads = _gradients(grad, *saved)
-        return *grads, None, grad if ctx.needs_input_grad[6] else None, None
+        return *grads, None, grad if ctx.needs_input_grad[6] else None, None, None
 
 
 def _gradients(

@@ -6,6 +6,7 @@ Shapes: B batch, T queries, V slots, D model width, H heads, d head width, I = H
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -115,6 +116,7 @@ class Kernel(ABC):
         dropout: float = 0.0,
         gate: Tensor | None = None,
         residual: Tensor | None = None,
+        norm: Callable[[Tensor], Tensor] | None = None,
     ) -> Tensor:
         """Return attention with its projections, ``residual + gate * MHA(queries -> keys)``.
 
@@ -133,11 +135,14 @@ class Kernel(ABC):
             gate: ``[B]``, a factor for each example; None for 1. It scales the values, which are fewer than the
                 tokens, and commutes with all that follows them.
             residual: ``[B, T, D]``, added; None for nothing.
+            norm: applied to the queries, token by token, so that a backend may do it where it reads them.
 
         Returns:
             ``[B, T, D]``; finite, but otherwise unspecified, where ``query_mask`` is False. The residual itself,
             exactly, where an example has no key.
         """
+        if norm is not None:
+            queries = norm(queries)
         q, k, v = (
             split_heads(F.linear(states, weight), num_heads)
             for states, weight in ((queries, weights.query), (keys, weights.key), (keys, weights.value))

@@ -147,3 +147,14 @@ def test_the_residual_alone_may_learn():
     image_by_image(**fixed).square().sum().backward()
     expected = 2 * image_by_image(**fixed).detach()
     torch.testing.assert_close(fixed["residual"].grad, expected)
+
+
+def test_a_residual_of_another_precision():
+    queries, keys, residual = torch.randn(2, 3, 8), torch.randn(2, 4, 8), torch.randn(2, 3, 8).double()
+    weights = Projections(*(torch.randn(8, 8) for _ in range(4)))
+    options = {"num_heads": 2, "key_mask": torch.ones(2, 4, dtype=torch.bool), "scale": 0.3, "residual": residual}
+    found, expected = (
+        registry.build(name).layer(queries, keys, weights, **options) for name in ("absorbed", "reference")
+    )
+    assert found.dtype == torch.float64
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)

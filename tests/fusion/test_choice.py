@@ -9,7 +9,7 @@ from umie.errors import UmieError
 from umie.fusion import attention as attention_module
 from umie.fusion import registry as fusions
 from umie.fusion.attention import MultiHeadAttention, attention, explain
-from umie.fusion.kernels import Case, registry
+from umie.fusion.kernels import Case, Kernel, registry
 
 BASE = Case(
     device="cpu", dtype=torch.float32, batch=8, num_queries=256, num_keys=37, num_heads=12, head_dim=64, d_model=768
@@ -213,3 +213,22 @@ def test_dropout_inside_and_outside_of_attention_while_training(backend):
             masks = torch.ones(2, 7, dtype=torch.bool), torch.ones(2, 5, dtype=torch.bool)
             module(text, masks[0], visual, masks[1]).states.square().sum().backward()
             assert all(parameter.grad.isfinite().all() for parameter in module.parameters())
+
+
+def test_auto_passes_by_what_costs_nothing_and_cannot_run(monkeypatch):
+    """In what the layer does, and in what `explain` says."""
+
+    class Free(Kernel):
+        def why_not(self, case):
+            return "it is not built"
+
+        def cost(self, case):
+            return 0.0
+
+    monkeypatch.setitem(registry._parts, "free", Free)
+    monkeypatch.setattr(attention_module, "_BUILT", {})
+    attention_module._choose.cache_clear()
+    assert explain(BASE).chosen == "absorbed"
+    assert explain(BASE).reasons["free"] == "cannot run: it is not built"
+    assert attention_module._choose(BASE, "auto") is attention_module._named("absorbed")
+    attention_module._choose.cache_clear()

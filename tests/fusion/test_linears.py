@@ -74,17 +74,27 @@ def test_feed_forward_uses_the_adapter(name):
     torch.testing.assert_close(out, layer(states))
 
 
+HOOKS = {
+    "forward": lambda module, seen: module.register_forward_hook(lambda *_: seen.append(1)),
+    "before forward": lambda module, seen: module.register_forward_pre_hook(lambda *_: seen.append(1)),
+    "backward": lambda module, seen: module.register_full_backward_hook(lambda *_: seen.append(1)),
+    "before backward": lambda module, seen: module.register_full_backward_pre_hook(lambda *_: seen.append(1)),
+}
+
+
+@pytest.mark.parametrize("kind", HOOKS)
 @pytest.mark.parametrize("name", PROJECTIONS)
-def test_hooks_are_called(name):
+def test_hooks_are_called(name, kind):
     queries, keys, mask = draw()
     layer = MultiHeadAttention(12, 3, None, scaled=True).double()
     seen = []
-    handle = getattr(layer, name).register_forward_hook(lambda module, inputs, output: seen.append(output.shape))
-    hooked = layer(queries, keys, mask)[0]
-    assert len(seen) == 1
+    handle = HOOKS[kind](getattr(layer, name), seen)
+    hooked = layer(queries.requires_grad_(), keys.requires_grad_(), mask)[0]
+    hooked.sum().backward()
+    assert seen == [1]
     handle.remove()
     torch.testing.assert_close(layer(queries, keys, mask)[0], hooked)
-    assert len(seen) == 1
+    assert seen == [1]
 
 
 def test_folding_refuses_an_adapter():

@@ -201,3 +201,30 @@ def test_a_constraint_changes_no_answer_that_keeps_to_it(learned, records, task)
             kept += bool(tokens)
             assert not tokens or other[1 : len(tokens) + 1] == tokens
     assert kept
+
+
+@pytest.mark.parametrize("task", ["mner", "meae"])
+def test_a_built_task_brings_its_own_schema(learned, records, task):
+    """Data sets name their labels differently; the processor's own task stays as it is."""
+    model, processor = learned
+    own = processor.task(task)
+    built = type(own)(dataclasses.replace(own.config, labels=tuple(reversed(own.labels))))
+    result = evaluate(model, processor, records, built, events="gold")
+    asked = [record for record in records if record.annotated_for(task)]
+    assert result.predictions == processor.decode(model.generate(**processor(asked, built)), asked, built)
+    prompt = QueryDataset(records, [built], processor).asked[0][1].instruction
+    assert prompt.index(own.labels[-1]) < prompt.index(own.labels[0])
+    assert QueryDataset(records, [task], processor).asked[0][1].instruction != prompt
+
+
+def test_the_first_stage_of_meae_may_ask_with_another_schema(learned, records):
+    model, processor = learned
+    own = processor.task("med")
+    other = type(own)(dataclasses.replace(own.config, labels=("attack",)))
+    alone = evaluate(model, processor, records, "meae", med=other, constrained=True)
+    detected = evaluate(model, processor, records, other, constrained=True)
+    assert (
+        alone.scores
+        == evaluate(model, processor, records, "meae", detected=detected.predictions, constrained=True).scores
+    )
+    assert {event.type for record in alone.predictions for event in record.events} <= {"attack"}

@@ -14,6 +14,7 @@ from umie.model import UmieModel
 from umie.processor import UmieProcessor
 from umie.query_dataset import QueryDataset
 from umie.records import Record
+from umie.tasks import Task
 from umie.tasks.meae import EVENTS
 from umie.tasks.metrics import f1_standard_error
 
@@ -44,9 +45,10 @@ def evaluate(
     model: UmieModel,
     processor: UmieProcessor,
     records: Sequence[Record],
-    task: str,
+    task: str | Task[Any],
     *,
     constrained: bool = False,
+    med: Task[Any] | None = None,
     events: str = "predicted",
     detected: Sequence[Record] | None = None,
     batch_size: int = 64,
@@ -59,11 +61,12 @@ def evaluate(
         model: any variant; it is put into evaluation mode.
         processor: its processor.
         records: records that are annotated for the task; the others are passed over.
-        task: the task's name.
+        task: the task's name, or a built task, e.g. with the label schema of one data set.
         constrained: decode under the task's grammar; see ``umie.constrained``.
         events: which events MEAE is asked about: ``predicted`` by MED, the two stages of the paper, or ``gold``,
             which is an oracle: an argument of an event that was not found counts as missed in the first only.
             Without effect on the other tasks.
+        med: the task MED that MEAE's first stage asks with, where it is not the processor's own.
         detected: the predictions of MED about the same records, where it ran before; else it runs first.
         batch_size: queries in one call of generate.
         on_batch: called after each batch.
@@ -76,24 +79,24 @@ def evaluate(
     check_choice("events", events, EVENTS)
     model.eval()
     built = processor.task(task)
-    records = processor.usable(record for record in records if record.annotated_for(task))
+    records = processor.usable(record for record in records if record.annotated_for(built.name))
     if not any(built.queries(record) for record in records):
-        raise UmieError(f"no record gives a query for the task {task}")
+        raise UmieError(f"no record gives a query for the task {built.name}")
     asked_about = records
-    is_oracle = task == "meae" and events == "gold"
+    is_oracle = built.name == "meae" and events == "gold"
     options = {"constrained": constrained, "batch_size": batch_size, **generation_options}
-    if task == "meae" and events == "predicted":
+    if built.name == "meae" and events == "predicted":
         if detected is None:
-            outputs, _ = _generate(model, processor, records, "med", on_batch=None, **options)
-            med = processor.task("med")
-            found = processor.parse(outputs, records, med)
-            detected = [med.with_items(record, items) for record, items in zip(records, found, strict=True)]
+            first = processor.task("med" if med is None else med)
+            outputs, _ = _generate(model, processor, records, first, on_batch=None, **options)
+            found = processor.parse(outputs, records, first)
+            detected = [first.with_items(record, items) for record, items in zip(records, found, strict=True)]
         else:
-            detected = processor.usable(record for record in detected if record.annotated_for(task))
+            detected = processor.usable(record for record in detected if record.annotated_for(built.name))
             if [record.text for record in detected] != [record.text for record in records]:
                 raise UmieError("detected is about other records: give what MED predicted, in the order of the records")
         asked_about = detected
-    outputs, gates = _generate(model, processor, asked_about, task, on_batch=on_batch, **options)
+    outputs, gates = _generate(model, processor, asked_about, built, on_batch=on_batch, **options)
     found = processor.parse(outputs, asked_about, built)
     scores = built.score(found, records)
     scores["standard_error"] = f1_standard_error(built.counts(found, records))
@@ -106,7 +109,7 @@ def _generate(
     model: UmieModel,
     processor: UmieProcessor,
     records: Sequence[Record],
-    task: str,
+    task: Task[Any],
     *,
     constrained: bool,
     batch_size: int,
@@ -114,8 +117,7 @@ def _generate(
     **generation_options: Any,
 ) -> tuple[list[str], list[float]]:
     """Return the answer to every query about the records, and the gates of those about a picture."""
-    built = processor.task(task)
-    if not any(built.queries(record) for record in records):  # no event was found
+    if not any(task.queries(record) for record in records):  # no event was found
         if on_batch is not None:
             on_batch(1, 1)
         return [], []
@@ -132,9 +134,9 @@ def _generate(
         constraint = None
         if constrained:
             rows = [dataset.asked[index] for index in chunk]
-            constraint = Constraint(processor.tokenizer, built, rows, options["max_new_tokens"])
+            constraint = Constraint(processor.tokenizer, task, rows, options["max_new_tokens"])
         generated = model.decoder.generate(fused, constraint, **options)
-        answers = processor.decode_text(generated, built) if constraint is None else constraint.read(generated)
+        answers = processor.decode_text(generated, task) if constraint is None else constraint.read(generated)
         for index, output in zip(chunk, answers, strict=True):
             outputs[index] = output
         if fused.gate is not None:

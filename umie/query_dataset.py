@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -10,7 +11,7 @@ from torch.utils.data import Dataset
 from umie.errors import UmieError
 from umie.processor import UmieProcessor
 from umie.records import Record
-from umie.tasks import Query
+from umie.tasks import Query, Task
 
 KEPT_BYTES = 1 << 30  # pictures beyond this are preprocessed anew each time, so that memory stays bounded
 
@@ -21,7 +22,7 @@ class QueryDataset(Dataset[dict[str, Tensor]]):
     Args:
         records: the records; a task is asked about those that are annotated for it, and that the processor's
             policy for pictures does not leave out.
-        tasks: names of the tasks.
+        tasks: names of the tasks, or built tasks, e.g. with the label schema of one data set.
         processor: encodes them.
 
     Attributes:
@@ -32,21 +33,22 @@ class QueryDataset(Dataset[dict[str, Tensor]]):
         UmieError: there is nothing to ask.
     """
 
-    def __init__(self, records: Sequence[Record], tasks: Sequence[str], processor: UmieProcessor) -> None:
+    def __init__(self, records: Sequence[Record], tasks: Sequence[str | Task[Any]], processor: UmieProcessor) -> None:
         self._processor = processor
         self.asked: list[tuple[Record, Query]] = []
         self._texts: list[dict[str, Tensor]] = []
         self._pictures: dict[int, dict[str, Tensor]] = {}
         self._kept_bytes = 0
         self._source: object = processor.features
+        built = [processor.task(task) for task in tasks]
         for record in processor.usable(records):
-            for task in tasks:
-                if record.annotated_for(task):
-                    queries = processor.task(task).queries(record)
+            for task in built:
+                if record.annotated_for(task.name):
+                    queries = task.queries(record)
                     self.asked += [(record, query) for query in queries]
                     self._texts += [processor.encode_query(record, query) for query in queries]
         if not self._texts:
-            raise UmieError(f"no record gives a query for any of the tasks {', '.join(tasks)}")
+            raise UmieError(f"no record gives a query for any of the tasks {', '.join(task.name for task in built)}")
         self.lengths = [len(text["input_ids"]) for text in self._texts]
 
     def __len__(self) -> int:

@@ -33,7 +33,16 @@ def select(visual, *index):
     return VisualFeatures(visual.features[index], visual.boxes[index], visual.mask[index])
 
 
-OPTIONS = [{}, {"normalise": True}, {"num_slot_embeddings": 3}, {"num_slot_embeddings": 9, "num_layers": 1}]
+RELEASED = {"layers": "t5", "normalise": True, "num_slot_embeddings": 5}
+OPTIONS = [
+    {},
+    {"normalise": True},
+    {"num_slot_embeddings": 3},
+    {"num_slot_embeddings": 9, "num_layers": 1},
+    {"layers": "t5"},
+    RELEASED,
+    {**RELEASED, "num_layers": 0},
+]
 every_option = pytest.mark.parametrize("options", OPTIONS, ids=str)
 
 
@@ -143,6 +152,38 @@ def test_equal_slots_are_told_apart_only_by_slot_embeddings():
     assert (named[1] - named[2]).abs().max() > 1e-3
 
 
+def test_t5_layers_know_slots_by_their_distance():
+    """Also without names: equal slots far from an unlike one differ from those near it, by the buckets there are."""
+    features = torch.zeros(1, 9, FEATURE_DIM)
+    features[0, 0] = 1.0
+    visual = VisualFeatures(features, torch.full((1, 9, 4), 0.5), torch.ones(1, 9, dtype=torch.bool))
+    with torch.no_grad():
+        plain = build()(visual)[0]
+        torch.testing.assert_close(plain[2:], plain[1:2].expand(7, -1))
+        embedding = build(layers="t5", num_layers=1, num_position_buckets=4, max_position_distance=2)
+        embedding.layers.stack.block[0].layer[0].SelfAttention.relative_attention_bias.weight.normal_()
+        # 4 buckets tell the slot itself, those before and those after apart
+        bucketed = embedding(visual)[0]
+    assert (bucketed[1] - bucketed[4]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_t5_layers_are_finite_in_half_precision(dtype):
+    with torch.no_grad():
+        found = build(**RELEASED).to(dtype)(draw())
+    assert found.isfinite().all()
+    assert not found[~MASK].any()
+
+
+@pytest.mark.parametrize("options", [{}, RELEASED], ids=str)
+def test_dropout_is_off_in_evaluation_and_on_in_training(options):
+    embedding = build(**options, dropout=0.5)
+    with torch.no_grad():
+        assert torch.equal(embedding(draw()), embedding(draw()))
+        embedding.train()
+        assert not torch.equal(embedding(draw()), embedding(draw()))
+
+
 @every_option
 def test_gradients_reach_every_parameter(options):
     embedding = build(**options)
@@ -192,6 +233,9 @@ def test_half_precision_features_are_taken_at_the_width_of_the_weights():
         ({"head_dim": 0}, "head_dim is 0"),
         ({"d_ff": 0}, "d_ff is 0"),
         ({"dropout": 1.5}, "dropout is 1.5"),
+        ({"layers": "t6"}, "layers is 't6'"),
+        ({"num_position_buckets": 3}, "num_position_buckets is 3: give 4 or more"),
+        ({"max_position_distance": 8}, "max_position_distance is 8: give 9 or more"),
     ],
 )
 def test_invalid_options(options, message):

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from umie.errors import check_flag, check_share, check_whole
+from umie.errors import check_choice, check_flag, check_share, check_whole
 from umie.fusion.attention import MultiHeadAttention, head_width
 from umie.fusion.feed_forward import GatedFeedForward
 from umie.fusion.norm import RMSNorm
+from umie.fusion.visual_t5 import T5Layers
 from umie.types import VisualFeatures
 
 
@@ -25,6 +27,10 @@ class VisualEmbeddingConfig:
         head_dim: width of a head; None takes d_model / num_heads.
         d_ff: inner width of the feed-forward layers; None takes 2 x d_model.
         num_layers: Transformer layers (the paper has 2).
+        layers: ``plain``, which know a slot's place by its box alone; or ``t5``, the released code's: T5's encoder
+            blocks with a relative position bias over the slots, and logits that are not scaled.
+        num_position_buckets: distances between slots that ``t5`` layers tell apart.
+        max_position_distance: slots that are further apart are so for ``t5`` layers all alike.
         normalise: RMS-normalise the two projections before they are added (the released code does).
         num_slot_embeddings: learn an embedding for each of the first slots, so that states tell which region
             is O1, O2, ... (the paper's equation has none, the released code has); 0 for none.
@@ -37,6 +43,9 @@ class VisualEmbeddingConfig:
     head_dim: int | None = None
     d_ff: int | None = None
     num_layers: int = 2
+    layers: Literal["plain", "t5"] = "plain"
+    num_position_buckets: int = 32
+    max_position_distance: int = 128
     normalise: bool = False
     num_slot_embeddings: int = 0
     dropout: float = 0.0
@@ -49,6 +58,10 @@ class VisualEmbeddingConfig:
         for name in ("head_dim", "d_ff"):
             if getattr(self, name) is not None:
                 check_whole(name, getattr(self, name), 1)
+        check_choice("layers", self.layers, ("plain", "t5"))
+        check_whole("num_position_buckets", self.num_position_buckets, 4)
+        # below it there is no logarithm to part the distances by
+        check_whole("max_position_distance", self.max_position_distance, self.num_position_buckets // 4 + 1)
         check_share("dropout", self.dropout, below_one=True)
         check_flag("normalise", self.normalise)
         head_width(self.d_model, self.num_heads, self.head_dim)
@@ -58,7 +71,7 @@ class VisualEmbedding(nn.Module):
     """``FC(features) + FC([x1, y1, x2, y2, area])``, then Transformer layers over the real slots.
 
     Source: UMIE, eq. 4 and 5. Deviation: the layers are pre-norm, in the form of T5 blocks without position
-    bias, with a final RMSNorm.
+    bias, with a final RMSNorm. The released code's form is ``layers="t5", normalise=True`` with slot embeddings.
     """
 
     def __init__(self, config: VisualEmbeddingConfig) -> None:
@@ -71,7 +84,20 @@ class VisualEmbedding(nn.Module):
         self.feature_norm = norm(d_model)
         self.box_norm = norm(d_model)
         self.slots = nn.Embedding(config.num_slot_embeddings, d_model) if config.num_slot_embeddings else None
-        self.layers = nn.ModuleList(_Layer(config) for _ in range(config.num_layers))
+        self.layers: nn.Module
+        if config.layers == "t5":
+            self.layers = T5Layers(
+                d_model,
+                num_heads=config.num_heads,
+                head_dim=head_width(d_model, config.num_heads, config.head_dim),
+                d_ff=config.d_ff or 2 * d_model,
+                num_layers=config.num_layers,
+                num_buckets=config.num_position_buckets,
+                max_distance=config.max_position_distance,
+                dropout=config.dropout,
+            )
+        else:
+            self.layers = _Layers(_Layer(config) for _ in range(config.num_layers))
         self.norm = RMSNorm(d_model)
 
     def forward(self, visual: VisualFeatures) -> Tensor:
@@ -90,10 +116,17 @@ class VisualEmbedding(nn.Module):
         if self.slots is not None:
             num_named = min(mask.shape[1], self.slots.num_embeddings)
             states[:, :num_named] = states[:, :num_named] + self.slots.weight[:num_named]
-        for layer in self.layers:
-            states = layer(states, mask)
-        embedded: Tensor = self.norm(states).masked_fill(~mask[..., None], 0)
+        embedded: Tensor = self.norm(self.layers(states, mask)).masked_fill(~mask[..., None], 0)
         return embedded
+
+
+class _Layers(nn.ModuleList):
+    """One layer after the other."""
+
+    def forward(self, states: Tensor, mask: Tensor) -> Tensor:
+        for layer in self:
+            states = layer(states, mask)
+        return states
 
 
 class _Layer(nn.Module):

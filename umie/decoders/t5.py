@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +12,6 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
-    GenerationConfig,
     MT5Config,
     MT5ForConditionalGeneration,
     PreTrainedConfig,
@@ -23,7 +21,7 @@ from transformers import (
 from transformers.modeling_outputs import BaseModelOutput
 
 from umie.decoders import registry
-from umie.decoders._jump_forward import generate
+from umie.decoders._generation import generate
 from umie.decoders._t5_steps import T5Steps
 from umie.decoders.base import Decoder, DecoderConfig, DecoderOutput
 from umie.errors import UmieError, UnknownNameError, check_keys
@@ -181,72 +179,9 @@ class T5Decoder(Decoder):
         )
         return DecoderOutput(output.loss, output.logits)
 
-    def _resolved(self, options: Mapping[str, Any]) -> GenerationConfig:
-        """Return the generation options that hold: those of the call over those of the checkpoint."""
-        config = copy.deepcopy(options.get("generation_config") or self.seq2seq.generation_config)
-        config.update(**{name: value for name, value in options.items() if name != "generation_config"})
-        return config
-
     def generate(self, fused: FusedStates, constraint: Any = None, *, jump_forward: bool = True, **options: Any) -> Any:
         """Generate token ids with transformers' ``generate``: greedy, beams, sampling; see the contract."""
-        if constraint is not None:
-            config = self._resolved(options)
-            limit = constraint.restart(len(fused.states), _new_tokens(config, options))
-            config.max_length, config.max_new_tokens = None, limit
-            options = {name: value for name, value in options.items() if not hasattr(config, name)}
-            options.pop("generation_config", None)
-            if jump_forward and _is_plain_greedy(config) and not options and not _is_autocast(fused):
-                with torch.no_grad():
-                    return generate(
-                        T5Steps(self.seq2seq, fused),
-                        constraint.walks,
-                        self.seq2seq.config.decoder_start_token_id,
-                        self.seq2seq.config.pad_token_id,
-                        limit,
-                    ).to(fused.states.device)
-            options |= {
-                "generation_config": config,
-                "logits_processor": [*(options.get("logits_processor") or ()), constraint],
-            }
-        return self.seq2seq.generate(
-            encoder_outputs=BaseModelOutput(last_hidden_state=fused.states),
-            attention_mask=fused.mask.long(),
-            **options,
-        )
-
-
-_PLAIN = {
-    "num_beams": 1, "do_sample": False, "use_cache": True, "repetition_penalty": 1.0, "no_repeat_ngram_size": 0,
-    "min_length": 0, "num_return_sequences": 1, "num_beam_groups": 1, "return_dict_in_generate": False,
-    "encoder_repetition_penalty": 1.0, "encoder_no_repeat_ngram_size": 0, "remove_invalid_values": False,
-    "output_scores": False, "output_logits": False, "output_attentions": False, "output_hidden_states": False,
-}  # fmt: skip
-_UNSET = (
-    "min_new_tokens", "bad_words_ids", "forced_bos_token_id", "forced_eos_token_id", "suppress_tokens",
-    "begin_suppress_tokens", "sequence_bias", "exponential_decay_length_penalty", "guidance_scale", "stop_strings",
-    "prompt_lookup_num_tokens", "penalty_alpha", "constraints", "force_words_ids", "watermarking_config",
-)  # fmt: skip
-
-
-def _is_plain_greedy(config: GenerationConfig) -> bool:
-    """Say whether nothing but the most probable token of each step is asked for."""
-    known = config.to_dict()
-    plain = all(known.get(name) in (None, value) for name, value in _PLAIN.items())
-    return plain and not any(known.get(name) is not None for name in _UNSET)
-
-
-def _new_tokens(config: GenerationConfig, options: Mapping[str, Any]) -> int | None:
-    """Return the limit that a call of generate sets; ``max_length`` counts the start token, too."""
-    given = options.get("generation_config")
-    if config.max_new_tokens is not None:
-        return int(config.max_new_tokens)
-    if options.get("max_length") is not None or (given is not None and given.max_length is not None):
-        return int(config.max_length) - 1
-    return None
-
-
-def _is_autocast(fused: FusedStates) -> bool:
-    return torch.is_autocast_enabled(fused.states.device.type)
+        return generate(self.seq2seq, fused, constraint, make_steps=T5Steps if jump_forward else None, **options)
 
 
 def check_source(source: str) -> None:

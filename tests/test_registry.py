@@ -244,7 +244,7 @@ LAYERS = (
     ("errors", "files", "records", "registry", "types"),
     ("data", "decoders", "encoders", "fusion", "tasks"),
     ("audit", "composition", "constrained", "model", "processor", "scoring", "tokenization"),
-    ("evaluation", "query_dataset", "training"),
+    ("corpus", "evaluation", "query_dataset", "training"),
     ("grid",),
     ("bench",),
     ("cli",),

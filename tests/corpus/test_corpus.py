@@ -1,0 +1,223 @@
+"""Several data sets in one corpus: each keeps its schema, what stands in two splits is counted or left out."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from umie.corpus import Corpus, Sampling, prepare_corpus, read_corpus_config
+from umie.errors import UmieError
+
+REAL = Path(__file__).parents[3] / "shared" / "data"
+TASKS = {"mner": {}, "mre": {}}
+
+
+def line(text, **annotation):
+    return {"text": text, **annotation}
+
+
+def names(text, kind):
+    return line(text, tasks=["mner"], entities=[{"type": kind, "span": [0, len(text.split()[0])]}])
+
+
+def pair(text, kind):
+    first, second, *_ = text.split()
+    head, tail = [0, len(first)], [len(first) + 1, len(first) + 1 + len(second)]
+    return line(text, tasks=["mre"], relations=[{"type": kind, "head": head, "tail": tail}])
+
+
+@pytest.fixture
+def two(tmp_path):
+    """Two sets: names with train and test, pairs with all three splits; ``two(**keys)`` prepares them."""
+    files = {
+        "a/train": [names("Ann sings .", "person"), names("Rome burns .", "place")],
+        "a/test": [names("Bob sings .", "person")],
+        "b/train": [pair("Ann Bob met", "peer"), pair("Bob  sings .", "none")],
+        "b/dev": [pair("Ann Bob left", "peer")],
+        "b/test": [pair("Eve Bob met", "peer")],
+    }
+
+    def prepare(*, tasks=TASKS, sets=None, changed=None, **keys):
+        for name, lines in {**files, **(changed or {})}.items():
+            path = tmp_path / f"{name}.jsonl"
+            path.parent.mkdir(exist_ok=True)
+            path.write_text("".join(json.dumps(item) + "\n" for item in lines))
+        given = {
+            "a": {"format": "jsonl", "train": "a/train.jsonl", "test": "a/test.jsonl"},
+            "b": {"format": "jsonl", **{split: f"b/{split}.jsonl" for split in ("train", "dev", "test")}},
+        }
+        for name, options in (sets or {}).items():
+            given[name] = {key: value for key, value in {**given.get(name, {}), **options}.items() if value is not ...}
+        used = keys.pop("splits", ("train", "test"))
+        return prepare_corpus(
+            {"sets": given, **keys}, tasks, root=tmp_path, output=tmp_path / "run", splits=used, encoders=["tiny"]
+        )
+
+    return prepare
+
+
+def error_of(prepare, **changes):
+    with pytest.raises(UmieError) as caught:
+        prepare(**changes)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_each_set_has_the_tasks_that_it_is_annotated_for(two):
+    corpus = two()
+    assert {name: dict(one.tasks) for name, one in corpus.sets.items()} == {
+        "a": {"mner": {"labels": ["person", "place"]}},
+        "b": {"mre": {"labels": ["peer", "none"]}},
+    }
+    assert [scored.key for scored in corpus.scored("test")] == ["a mner", "b mre"]
+    assert [scored.key for scored in corpus.scored("dev")] == ["b mre"]
+    assert corpus.sets["b"].num_queries == {"train": {"mre": 2}, "dev": {"mre": 1}, "test": {"mre": 1}}
+    assert [one.name for one in corpus.trained(["b"])] == ["b"]
+    assert [record.text for record in corpus.records("train", ["a"])] == ["Ann sings .", "Rome burns ."]
+    assert len(corpus.records("train")) == 4
+
+
+def test_a_task_keeps_a_schema_for_each_set(two):
+    changed = {"b/train": [names("Ann met .", "human")], "b/dev": [], "b/test": [names("Eve met .", "human")]}
+    corpus = two(tasks={"mner": {"variant": "I1"}}, changed=changed)
+    built = {name: one.built()["mner"] for name, one in corpus.sets.items()}
+    assert {name: task.labels for name, task in built.items()} == {"a": ("person", "place"), "b": ("human",)}
+    assert built["a"].config.variant == built["b"].config.variant == "I1"
+    assert corpus.sets["a"].built({"mner": {"variant": "I2"}})["mner"].config.variant == "I2"
+    assert corpus.task_options == {"mner": {"variant": "I1", "labels": ["person", "place", "human"]}}
+
+
+def test_a_corpus_comes_back_from_json(two):
+    corpus = two(sampling={"strategy": "temperature", "temperature": 3}, sets={"b": {"weight": 0.5}})
+    again = Corpus.from_json(json.loads(json.dumps(dataclasses.asdict(corpus))))
+    assert again == corpus
+    assert again.sampling == Sampling(strategy="temperature", temperature=3)
+    assert again.weights == {"a": 1.0, "b": 0.5}
+    assert again.fingerprint == corpus.fingerprint
+
+
+def test_the_fingerprint_tells_weights_sampling_and_tasks(two):
+    prints = [
+        two(**changes).fingerprint
+        for changes in (
+            {},
+            {"sets": {"a": {"weight": 2}}},
+            {"sampling": {"strategy": "equal"}},
+            {"sets": {"a": {"tasks": {"mner": {"variant": "I0"}}}}},
+            {"sets": {"a": {"test": ...}}},
+        )
+    ]
+    assert len(set(prints)) == len(prints)
+
+
+def test_a_set_without_the_scored_split_is_trained_on_and_not_scored(two):
+    corpus = two(sets={"a": {"test": ...}})
+    assert [scored.key for scored in corpus.scored("test")] == ["b mre"]
+    assert [one.name for one in corpus.trained()] == ["a", "b"]
+
+
+def test_a_set_without_training_is_scored_with_the_schema_that_its_records_name(two):
+    record = names("Bob sings .", "person") | {"labels": {"mner": ["place", "person"]}}
+    corpus = two(sets={"a": {"train": ...}}, changed={"a/test": [record]})
+    assert corpus.sets["a"].tasks == {"mner": {"labels": ["place", "person"]}}
+    assert [one.name for one in corpus.trained()] == ["b"]
+    assert [scored.key for scored in corpus.scored("test")] == ["a mner", "b mre"]
+
+
+def test_texts_are_compared_across_sets_whatever_their_spaces(two):
+    corpus = two()
+    assert corpus.sets["a"].num_seen == {"test": 1}  # "Bob sings ." is trained on in b, with two spaces
+    assert [one.num_excluded for one in corpus.sets.values()] == [0, 0]
+    mended = two(exclude_overlap=True)
+    assert mended.sets["a"].num_seen == {"test": 0}
+    assert [one.num_excluded for one in mended.sets.values()] == [0, 1]
+    assert [record.text for record in mended.sets["b"].read("train")] == ["Ann Bob met"]
+    assert mended.sets["b"].tasks["mre"]["labels"] == ["peer", "none"]  # the schema is the set's, not what is left
+    assert mended.fingerprint != corpus.fingerprint
+    assert two(exclude_overlap=["dev"]).sets["b"].num_excluded == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"sets": {"a": {"format": "jsnl"}}}, "data set 'a': Unknown data format 'jsnl'. Did you mean 'jsonl'?"),
+        ({"sets": {"a": {"tain": "x"}}}, "data set 'a': Unknown data key 'tain'. Did you mean 'train'?"),
+        ({"sets": {"a": {"tasks": "mre"}, "b": {"tasks": "mre"}}}, "no data set has the task 'mner'"),
+        ({"tasks": {**TASKS, "med": {}}}, "no data set is annotated for the task 'med': leave it out of `tasks`"),
+        ({"sets": {"a": {"tasks": ["mner", "mre"]}}}, "data set 'a': no training record carries a relation"),
+        ({"sets": {"a": {"tasks": []}}}, "data set 'a': tasks is empty"),
+        ({"sets": {"a": {"weight": 0}}}, "data set 'a': weight is 0: give a number above 0"),
+        ({"sets": {"a": {"train": "no.jsonl"}}}, "no.jsonl: cannot read"),
+        ({"sets": {"a b": {"format": "jsonl"}}}, "data set 'a b': its name is 'a b': give one without spaces"),
+        ({"sets": {"../c": {"format": "jsonl"}}}, "its name is '../c'"),
+        ({"sets": {"c": {"format": "jsonl"}}}, "data set 'c': it names no file: give one for train, dev, test"),
+        ({"sampling": {"strategy": "equl"}}, "data: sampling: strategy is 'equl': give one of proportional"),
+        ({"sampling": {"temperature": 0}}, "data: sampling: temperature is 0: give a number above 0"),
+        ({"sampling": {"temprature": 1}}, "Did you mean 'temperature'?"),
+        ({"exclude_overlap": ["train"]}, "Unknown split in exclude_overlap: 'train'. Choices: dev, test."),
+        ({"exclude_overlap": "yes"}, "exclude_overlap is 'yes': give true or false"),
+        ({"sample": 1}, "Unknown data key 'sample'. Did you mean 'sampling'?"),
+        ({"sets": {"b": {"dev": ...}}, "splits": ("train", "dev")}, "no data set has records for 'dev'"),
+        ({"tasks": {"med": {}}}, "data set 'a': no record of it is annotated for any of the tasks med"),
+    ],
+    ids=lambda value: "" if isinstance(value, str) else str(value)[:40],
+)
+def test_what_is_wrong_is_named_with_its_set(two, changes, expected):
+    assert expected in error_of(two, **changes)
+
+
+def test_no_sets_are_named():
+    with pytest.raises(UmieError, match="sets is empty"):
+        read_corpus_config({"sets": {}}, TASKS)
+
+
+def test_embedded_sets_stand_beside_one_another(tmp_path):
+    sizes = {"format": "synthetic", "train": 6, "dev": 3, "test": 3}
+    data = {"sets": {"names": {**sizes, "tasks": ["mner"]}, "more": {**sizes, "seed": 1}}}
+    corpus = prepare_corpus(data, {"mner": {}, "med": {}}, root=tmp_path, output=tmp_path, splits=("train", "test"))
+    assert [scored.key for scored in corpus.scored("test")] == ["names mner", "more mner", "more med"]
+    assert corpus.sets["names"].fingerprint != corpus.sets["more"].fingerprint
+    assert all(one.ceilings.keys() == one.tasks.keys() for one in corpus.sets.values())
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(),
+        lambda inner: st.dictionaries(
+            st.sampled_from(
+                ["sets", "format", "train", "sampling", "exclude_overlap", "weight", "tasks", "a", "synthetic"]
+            ),
+            inner | st.lists(inner, max_size=2) | st.sampled_from(["jsonl", "synthetic", "mner"]),
+            max_size=4,
+        ),
+    )
+)
+def test_any_value_is_read_or_refused_in_one_line(value):
+    try:
+        read_corpus_config(value, TASKS)
+    except UmieError as error:
+        assert "\n" not in str(error)
+
+
+def test_the_published_tweets_as_one_corpus(tmp_path):
+    if not REAL.is_dir():
+        pytest.skip("the published data is not beside the project")
+    data = {
+        "sets": {
+            "twitter17": {
+                "format": "twitter",
+                **{split: f"twitter2017/{file}.txt" for split, file in (("train", "train"), ("test", "test"))},
+            },
+            "gmner": {"format": "gmner", "train": "gmner/txt/train.txt"},
+        },
+        "exclude_overlap": True,
+    }
+    corpus = prepare_corpus(
+        data, {"mner": {}}, root=REAL, output=tmp_path, splits=("train", "test"), missing_pictures="text_only"
+    )
+    assert corpus.sets["gmner"].num_excluded > 400
+    assert corpus.sets["twitter17"].num_seen == {"test": 0}
+    assert corpus.sets["gmner"].num_records == {"train": 7000 - corpus.sets["gmner"].num_excluded}

@@ -5,9 +5,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from string import Formatter
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
-from umie.errors import UmieError, UnknownNameError
+from umie.errors import UmieError, UnknownNameError, check_text
 from umie.records import Record, Span
 from umie.tasks import grammar, metrics
 from umie.tasks.styles import STYLES
@@ -32,20 +33,25 @@ class TaskConfig:
         labels: the label schema, in the order in which the instruction lists it; None takes the paper's.
         variant: the instruction: ``paper`` (Table 2) or a rewording ``I0``, ``I1``, ``I2`` (Table 6).
         style: how targets are written: ``structured`` (lossless), ``paper`` (as in Table 2) or ``released``.
+        instruction: an instruction of one's own in place of the variant's: a template with ``{labels}`` and the
+            task's other fields (MRE: ``{head}`` and ``{tail}``; MEAE: ``{type}``); ``{{`` writes a brace.
 
     Raises:
-        UmieError: an unknown variant or style, an empty, repeated or padded label.
+        UmieError: an unknown variant or style, an empty, repeated or padded label; by the task that is built: a
+            template with a field that the task does not have, or without one that it has.
     """
 
     labels: tuple[str, ...] | None = None
     variant: str = "paper"
     style: str = "structured"
+    instruction: str | None = None
 
     def __post_init__(self) -> None:
         if self.variant not in VARIANTS:
             raise UnknownNameError("instruction variant", self.variant, VARIANTS)
         if self.style not in STYLES:
             raise UnknownNameError("output style", self.style, STYLES)
+        check_text("instruction", self.instruction)
         if self.labels is None:
             return
         given: Any = self.labels
@@ -97,6 +103,22 @@ class Task(ABC, Generic[I]):
     label_noun: ClassVar[str]
     templates: ClassVar[Mapping[str, str]]
 
+    def __post_init__(self) -> None:
+        if self.config.instruction is None:
+            return
+        if not self.config.instruction.strip():
+            raise UmieError(f"instruction is {self.config.instruction!r}: write one, or leave it out")
+        wanted = _fields(self.templates["paper"])
+        given = _fields(self.config.instruction)
+        shown = f"the instruction {self.config.instruction!r} of {self.name}"
+        for name in given:
+            if name not in wanted:
+                has = " and ".join(f"{{{field}}}" for field in wanted)
+                raise UmieError(f"{shown} has the field {{{name}}}: the task has {has}; write a brace twice for itself")
+        lacking = [name for name in wanted if name not in given]
+        if lacking:
+            raise UmieError(f"{shown} lacks the field {{{lacking[0]}}}: put it where its value shall stand")
+
     @property
     def labels(self) -> tuple[str, ...]:
         """The label schema in force."""
@@ -109,8 +131,8 @@ class Task(ABC, Generic[I]):
 
     @property
     def instruction_template(self) -> str:
-        """The wording of the chosen variant, with ``{labels}`` and the task's own fields."""
-        return self.templates[self.config.variant]
+        """The wording of the user or of the chosen variant, with ``{labels}`` and the task's own fields."""
+        return self.config.instruction or self.templates[self.config.variant]
 
     @abstractmethod
     def queries(self, record: Record) -> list[Query]:
@@ -198,6 +220,21 @@ class Task(ABC, Generic[I]):
 
     def _instruct(self, **fields: str) -> str:
         return self.instruction_template.format(labels=", ".join(self.labels), **fields)
+
+
+def _fields(template: str) -> list[str]:
+    """Return the fields of a template as they are written, each once; raise UmieError if it is none."""
+    try:
+        parts = list(Formatter().parse(template))
+    except ValueError as error:
+        raise UmieError(f"the instruction {template!r} is no template: {error}") from error
+    # a conversion or a format is shown as a part of the name, so that neither is taken
+    written = [
+        name + (f"!{conversion}" if conversion else "") + (f":{form}" if form else "")
+        for _, name, form, conversion in parts
+        if name is not None
+    ]
+    return list(dict.fromkeys(written))
 
 
 def span_item(label: str, text: str, span: Span) -> grammar.RawItem:

@@ -245,7 +245,7 @@ LAYERS = (
     ("data", "decoders", "encoders", "fusion", "tasks"),
     ("audit", "composition", "constrained", "model", "processor", "scoring", "tokenization"),
     ("corpus", "evaluation", "query_dataset", "training"),
-    ("grid",),
+    ("extraction", "grid", "reporting"),
     ("bench",),
     ("cli",),
     ("__main__",),

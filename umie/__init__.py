@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _PACKAGES = (
-    "audit", "constrained", "data", "decoders", "encoders", "evaluation", "fusion", "grid", "records", "scoring",
-    "tasks", "training",
+    "audit", "constrained", "data", "decoders", "encoders", "evaluation", "extraction", "fusion", "grid", "records",
+    "scoring", "tasks", "training",
 )  # fmt: skip
 _NAMES = {
     "Argument": "umie.records",
     "Entity": "umie.records",
     "Event": "umie.records",
+    "Extractor": "umie.extraction",
     "Record": "umie.records",
     "Region": "umie.records",
     "Relation": "umie.records",
@@ -33,6 +34,7 @@ __all__ = [
     "Argument",
     "Entity",
     "Event",
+    "Extractor",
     "Record",
     "Region",
     "Registry",
@@ -48,6 +50,7 @@ __all__ = [
     "decoders",
     "encoders",
     "evaluation",
+    "extraction",
     "fusion",
     "grid",
     "records",
@@ -64,6 +67,7 @@ if TYPE_CHECKING:
         decoders,
         encoders,
         evaluation,
+        extraction,
         fusion,
         grid,
         records,
@@ -73,6 +77,7 @@ if TYPE_CHECKING:
     )
     from umie.composition import compose
     from umie.errors import UmieError
+    from umie.extraction import Extractor
     from umie.model import UmieConfig, UmieModel
     from umie.processor import UmieProcessor
     from umie.records import Argument, Entity, Event, Record, Region, Relation

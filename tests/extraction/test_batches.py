@@ -1,0 +1,93 @@
+"""An answer is the same whatever else is asked about: batch size, order, neighbours, pictures, repetitions."""
+
+import random
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from umie.extraction import Extractor, answering
+from umie.records import Record
+
+
+@pytest.fixture(scope="module")
+def inputs(records):
+    """Records with and without pictures, some twice, among texts of other lengths."""
+    texts = ["Rome", "Ann met Bob", "a " * 40 + "summit in Oslo", "Kids at the Salvation Army in Zürich 🙂"]
+    return [*records, *records[:3], *texts, Record("", image=records[0].image, regions=records[0].regions)]
+
+
+@pytest.fixture(scope="module")
+def alone(learned, inputs):
+    """Each input by itself, in a batch of one."""
+    single = Extractor(*learned, batch_size=1)
+    return [single.extract(item) for item in inputs]
+
+
+def gates(extraction):
+    return [-9.0 if answer.gate is None else answer.gate for answer in extraction.answers]
+
+
+def check(found, alone):
+    assert found == alone
+    assert [answer.output for answer in found.answers] == [answer.output for answer in alone.answers]
+    assert gates(found) == pytest.approx(gates(alone), abs=1e-5)
+
+
+def test_something_is_found(alone):
+    """Else the other tests would compare nothing."""
+    assert sum(map(len, (found.entities for found in alone))) > 10
+    assert sum(len(event.arguments) for found in alone for event in found.events) > 10
+    assert any(found.relations for found in alone)
+    assert any(gate > -9 for found in alone for gate in gates(found))
+
+
+@pytest.mark.parametrize("batch_size", [7, 32])
+@pytest.mark.parametrize("constrained", [True, False])
+def test_batches_of_any_size(learned, inputs, alone, batch_size, constrained):
+    if not constrained:
+        single = Extractor(*learned, batch_size=1, constrained=False)
+        alone = [single.extract(item) for item in inputs]
+    found = Extractor(*learned, batch_size=batch_size, constrained=constrained).extract(inputs)
+    assert len(found) == len(inputs)
+    for one, expected in zip(found, alone, strict=True):
+        check(one, expected)
+
+
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seed=st.integers(0, 10**6), batch_size=st.integers(1, 12))
+def test_any_neighbours_in_any_order(learned, inputs, alone, seed, batch_size):
+    rng = random.Random(seed)
+    chosen = rng.choices(range(len(inputs)), k=rng.randint(1, 16))
+    found = Extractor(*learned, batch_size=batch_size).extract_many(inputs[index] for index in chosen)
+    for index, one in zip(chosen, found, strict=True):
+        check(one, alone[index])
+
+
+def test_what_is_repeated_is_asked_once_and_keeps_its_name(extractor, records, monkeypatch):
+    asked = []
+    real = answering.generate
+    monkeypatch.setattr(
+        "umie.extraction.extractor.generate",
+        lambda *parts, **options: asked.append(len(parts[3])) or real(*parts, **options),
+    )
+    twice = [Record("Ann met Bob", id="1"), Record("Ann met Bob", id="2", source="s"), Record("Ann met Bob !", id="3")]
+    found = extractor.extract(twice, tasks=["mner"])
+    assert asked == [2]
+    assert [one.record.id for one in found] == ["1", "2", "3"]
+    assert found[1].record.source == "s"
+
+
+def test_a_stream_is_read_as_it_is_used(extractor):
+    """A million texts do not have to fit into memory."""
+    taken = []
+
+    def endless():
+        while True:
+            taken.append(None)
+            yield f"Ann {len(taken)}"
+
+    found = extractor.extract_many(endless(), tasks=["mner"])
+    assert next(found).text == "Ann 1"
+    assert next(found).text == "Ann 2"
+    assert len(taken) <= 4 * extractor.batch_size

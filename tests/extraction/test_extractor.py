@@ -1,0 +1,314 @@
+"""Extractor: what is asked, what comes back, and what it says about how it was found."""
+
+import dataclasses
+import json
+
+import pytest
+from PIL import Image
+
+import umie
+from umie.evaluation import evaluate
+from umie.extraction import Extractor
+from umie.records import Argument, Entity, Event, Record, Region, Relation, record_from_json
+
+TASKS = ("mner", "mre", "med", "meae")
+ANN, BOB, ROME = (0, 3), (8, 11), (15, 19)
+TEXT = "Ann met Bob in Rome"
+
+
+def kinds(found):
+    return [notice.kind for notice in found.warnings]
+
+
+def only(record, task):
+    """Return the record as a question about one task: the pairs that it asks about and the events are kept."""
+    return dataclasses.replace(record, tasks=(task,))
+
+
+@pytest.mark.parametrize("task", ["mner", "mre", "med"])
+def test_it_finds_what_evaluation_finds(learned, extractor, records, task):
+    """The same answers by another path: evaluation asks about the annotated records of one task."""
+    expected = evaluate(*learned, records, task, constrained=True)
+    asked = [record for record in records if record.annotated_for(task)]
+    found = extractor.extract(asked, tasks=[task])
+    built = learned[1].task(task)
+    assert [built.items(one.record) for one in found] == [built.items(record) for record in expected.predictions]
+    gates = [gate for one in found for gate in one.gate.values() if gate is not None]
+    assert sorted(gates) == pytest.approx(sorted(expected.gates), abs=1e-5)
+
+
+@pytest.mark.parametrize(("events", "tasks"), [("gold", ["meae"]), ("predicted", ["med", "meae"])])
+def test_arguments_of_events_that_are_given_or_found(learned, extractor, records, events, tasks):
+    asked = [record for record in records if record.annotated_for("meae")]
+    expected = evaluate(*learned, asked, "meae", constrained=True, events=events).predictions
+    assert [one.events for one in extractor.extract(asked, tasks=tasks)] == [record.events for record in expected]
+
+
+def test_an_annotation_never_slips_into_an_answer(extractor, records):
+    """All tasks of an annotated record and of its bare text and picture; only the pairs of MRE are a question."""
+    for record in records[:6]:
+        bare = Record(record.text, record.image, record.regions)
+        annotated = dataclasses.replace(record, relations=())
+        assert extractor.extract(annotated).record.events == extractor.extract(bare).record.events
+        assert extractor.extract(annotated).entities == extractor.extract(bare).entities
+
+
+def test_every_ordered_pair_of_entities_is_asked_about(extractor):
+    entities = [Entity("person", ANN), Entity("person", BOB), Entity("location", ROME), Entity("person", ROME)]
+    found = extractor.extract(Record(TEXT, entities=entities), tasks=["mre"])
+    pairs = [(item.head, item.tail) for item in found.record.relations]
+    assert pairs == [(ANN, BOB), (ANN, ROME), (BOB, ANN), (BOB, ROME), (ROME, ANN), (ROME, BOB)]
+    assert [item.type for item in found.relations] == [
+        t for t in (i.type for i in found.record.relations) if t != "none"
+    ]
+    assert found.entities == ()
+    assert kinds(found) == []
+
+
+def test_mner_runs_before_mre(extractor):
+    """On a text alone, whether or not its entities are wanted."""
+    both = extractor.extract("Good to see Dema Sama and Fuza Zote .", tasks=["mre", "mner"])
+    names = {entity.span for entity in both.entities}
+    assert {(item.head, item.tail) for item in both.record.relations} == {
+        (a, b) for a in names for b in names if a != b
+    }
+    alone = extractor.extract("Good to see Dema Sama and Fuza Zote .", tasks=["mre"])
+    assert alone.record.relations == both.record.relations
+    assert alone.entities == ()
+
+
+def test_the_nearest_pairs_are_kept(learned):
+    entities = [Entity("person", ANN), Entity("person", BOB), Entity("location", ROME)]
+    found = Extractor(*learned, max_pairs=3).extract(Record(TEXT, entities=entities), tasks=["mre"])
+    assert [(item.head, item.tail) for item in found.record.relations] == [(ANN, BOB), (BOB, ROME), (ROME, BOB)]
+    assert found.warnings == (("pairs", "mre: 6 pairs of entities; the 3 nearest were asked about"),)
+
+
+def test_pairs_that_are_given_are_the_question(extractor):
+    record = Record(TEXT, relations=[Relation("couple", BOB, ANN)])
+    found = extractor.extract(record, tasks=["mner", "mre"])
+    assert {(item.head, item.tail) for item in found.record.relations} == {(BOB, ANN)}
+
+
+def test_labels_of_the_call(extractor):
+    found = extractor.extract(TEXT, tasks=["mner"], labels={"mner": ["ship", "person"]})
+    assert {entity.type for entity in found.entities} <= {"ship", "person"}
+    assert found.warnings == (("labels", "mner: the checkpoint was not trained for 'ship'"),)
+    again = extractor.extract(TEXT, tasks=["mner"])
+    assert again.warnings == ()
+    found = extractor.extract(TEXT, tasks=["meae"], labels={"med": ["meet"], "meae": ["Place"]})
+    assert {event.type for event in found.events} <= {"meet"}
+    assert {argument.role for event in found.events for argument in event.arguments} <= {"Place"}
+
+
+def test_the_tasks_are_those_of_the_checkpoint(variant, learned):
+    assert Extractor(*learned).extract("Ann").record.tasks == TASKS
+    model, processor = variant(tasks={"med": {"labels": ["meet", "attack"]}})
+    assert Extractor(model, processor).extract("Ann").record.tasks == ("med",)
+    model, processor = variant(tasks=None)
+    assert Extractor(model, processor).extract("Ann", tasks=["mner", "med"]).record.tasks == ("mner", "med")
+
+
+def test_a_truncated_text_is_told(learned):
+    found = Extractor(*learned).extract("Ann met Bob . " * 200, tasks=["mner"])
+    assert kinds(found) == ["truncated"]
+    assert found.answers[0].is_truncated
+    assert kinds(Extractor(*learned).extract("Ann met Bob .", tasks=["mner"])) == []
+
+
+def test_what_is_ill_formed_is_dropped_and_told(learned):
+    found = Extractor(*learned, constrained=False, max_new_tokens=4).extract([TEXT, "Rome " * 9], tasks=["mner", "med"])
+    assert any("dropped" in kinds(one) for one in found)
+    for one in found:
+        dropped = sum(answer.dropped for answer in one.answers)
+        assert ("dropped" in kinds(one)) == (dropped > 0)
+    constrained = Extractor(*learned).extract([TEXT, "Rome " * 9], tasks=["mner", "med"])
+    assert all(kinds(one) == [] for one in constrained)
+
+
+def test_regions_that_are_named_are_boxes(extractor, records):
+    asked = [record for record in records if record.annotated_for("meae") and record.image is not None]
+    boxes = [(0.25, 0.0, 0.5, 1.0), (0.5, 0.5, 1.0, 0.75)]
+    found = [extractor.extract(record, record.image, tasks=["meae"], regions=boxes) for record in asked]
+    named = [
+        (one, argument)
+        for one in found
+        for event in one.events
+        for argument in event.arguments
+        if argument.span is None
+    ]
+    assert named
+    for one, argument in named:
+        assert one.region(argument).box == boxes[argument.region]
+        width, height = one.picture_size
+        x1, y1, x2, y2 = boxes[argument.region]
+        assert one.pixel_box(argument) == tuple(map(round, (x1 * width, y1 * height, x2 * width, y2 * height)))
+        (written,) = (
+            item
+            for event in one.to_json()["events"]
+            for item in event["arguments"]
+            if item.get("region") == argument.region and item["role"] == argument.role
+        )
+        assert written["box"] == list(boxes[argument.region])
+        assert written["pixels"] == list(one.pixel_box(argument))
+    argument = Argument("Agent", (0, 3))
+    assert found[0].region(argument) is found[0].pixel_box(argument) is None
+
+
+def test_a_thin_box_has_a_pixel():
+    record = Record("", image="x.png", regions=[Region((0.9999, 0.1, 1.0, 0.10001))])
+    found = umie.extraction.Extraction(record, picture_size=(10, 10))
+    assert found.pixel_box(Argument("Agent", region=0)) == (9, 1, 10, 2)
+
+
+def test_a_picture_turned_by_its_camera_is_as_wide_as_it_is_shown(extractor, records, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (40, 20)).save(tmp_path / "turned.jpg", exif=exif)
+    event = Event("meet", None, (Argument("Agent", region=0),))
+    record = Record("", str(tmp_path / "turned.jpg"), [Region((0, 0, 1, 1))], events=[event])
+    assert umie.extraction.looking.picture_size(record) == (20, 40)
+
+
+def test_the_json_form_is_a_record_with_more(extractor, records):
+    asked = records[2]
+    found = extractor.extract(dataclasses.replace(asked, image="some.png"), asked.image, regions=asked.regions)
+    data = json.loads(json.dumps(found.to_json()))
+    assert set(data["gate"]) <= set(TASKS)
+    for name in ("gate", "warnings"):
+        data.pop(name)
+    for event in data.get("events", ()):
+        for argument in event["arguments"]:
+            argument.pop("box", None)
+            argument.pop("pixels", None)
+    record = record_from_json(json.dumps(data))
+    assert (record.text, record.entities, record.events) == (found.text, found.entities, found.events)
+
+
+@pytest.mark.parametrize(
+    ("policy", "message"),
+    [("text_only", "answered from the text alone"), ("skip", "nothing was asked")],
+)
+def test_a_picture_that_is_not_there(learned, policy, message):
+    found = Extractor(*learned, missing_pictures=policy).extract(TEXT, "no/such.png")
+    ((kind, said),) = found.warnings
+    assert kind == "picture"
+    assert said == f"no/such.png: no such picture; {message}"
+    plain = Extractor(*learned).extract(TEXT)
+    if policy == "skip":
+        assert (found.entities, found.events, found.answers, found.gate) == ((), (), (), {})
+    else:
+        assert (found.entities, found.record.relations, found.events) == (
+            plain.entities,
+            plain.record.relations,
+            plain.events,
+        )
+        assert set(found.gate.values()) == {None}
+
+
+def test_a_picture_that_is_not_there_is_an_error_by_default(learned):
+    with pytest.raises(umie.UmieError, match=r"no/such.png: no such picture; mend it, or compose with"):
+        Extractor(*learned).extract(TEXT, "no/such.png")
+    placed = Extractor(*learned).extract_many(
+        ["Ann", Record("Bob", "no/such.png")], place=lambda n: f"in.jsonl:{n + 7}"
+    )
+    with pytest.raises(umie.UmieError, match=r"^in.jsonl:8: record 'Bob': no/such.png"):
+        list(placed)
+
+
+def test_the_policy_is_that_of_the_processor(variant, learned):
+    model, processor = variant(missing_pictures="text_only")
+    assert kinds(Extractor(model, processor).extract("Ann", "no.png", tasks=["mner"])) == ["picture"]
+    assert processor.missing_pictures == "text_only"
+    assert processor.counts == {}
+
+
+def test_a_picture_never_leaves_its_folder(learned, tmp_path):
+    record = Record("Ann", "../x.png", image_folder=str(tmp_path))
+    with pytest.raises(umie.UmieError, match="leaves the image folder"):
+        Extractor(*learned, missing_pictures="skip").extract(record)
+
+
+def test_what_is_not_looked_at_is_told(variant, learned, records, noise):
+    assert kinds(Extractor(*learned).extract(TEXT, tasks=["mner"], regions=[(0, 0, 1, 1)])) == ["regions"]
+    many = [(index / 50, 0, (index + 1) / 50, 1) for index in range(40)]
+    found = Extractor(*learned).extract(TEXT, noise(20, 20), tasks=["mner"], regions=many)
+    assert found.warnings == (("regions", "of 40 regions the first 36 are looked at"),)
+    found = Extractor(*variant(fusion="text_only")).extract(TEXT, noise(20, 20), tasks=["mner"])
+    assert found.warnings == (("picture", "this variant does not look at pictures"),)
+    assert found.gate == {"mner": None}
+
+
+@pytest.mark.parametrize("fusion", ["concat", "cross_attention"])
+def test_a_fusion_without_a_gate_has_none(variant, records, fusion):
+    assert Extractor(*variant(fusion=fusion)).extract(records[0], tasks=["mner"]).gate == {"mner": None}
+
+
+def test_a_folder_gives_what_the_model_gave(extractor, checkpoint, records):
+    loaded = umie.Extractor.from_pretrained(checkpoint, device="cpu")
+    assert [one.record for one in loaded.extract(records[:6])] == [one.record for one in extractor.extract(records[:6])]
+
+
+def test_half_precision(checkpoint, records):
+    loaded = Extractor.from_pretrained(checkpoint, device="cpu", dtype="bfloat16")
+    assert str(loaded.model.dtype) == "torch.bfloat16"
+    assert len(loaded.extract(records[:4])) == 4
+
+
+def test_features_of_a_store(variant, records, tmp_path):
+    """A processor may read its features from a cache in place of making them."""
+    from umie.encoders import CachedEncoder, FeatureCache
+
+    model, processor = variant(encoder={"name": "tiny", "trainable": False})
+    expected = Extractor(model, processor, max_new_tokens=16).extract(records[:6], tasks=["mner", "med"])
+    processor.features = CachedEncoder(model.encoder, FeatureCache(tmp_path))
+    files = []
+    for record in records[:6]:
+        files.append(record)
+        if record.image is not None:
+            record.image.save(tmp_path / f"{record.id}.png")
+            files[-1] = dataclasses.replace(record, image=str(tmp_path / f"{record.id}.png"))
+    found = Extractor(model, processor, max_new_tokens=16).extract(files, tasks=["mner", "med"])
+    assert [one.answers for one in found] == [one.answers for one in expected]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"tasks": ["ner"]}, "Unknown task 'ner'"),
+        ({"tasks": "mner"}, r"give a list of names, \['mner'\]"),
+        ({"tasks": []}, "tasks is empty"),
+        ({"labels": {"ner": ["x"]}}, "Unknown task in labels: 'ner'"),
+        ({"tasks": ["med"], "labels": {"mner": ["x"]}}, "Unknown task in labels: 'mner'"),
+        ({"labels": {"mner": []}}, "labels is empty"),
+        ({"labels": {"mner": "person"}}, "give a list of strings"),
+        ({"regions": [(0, 0, 30, 40)]}, r"relative to its size \(0..1\)"),
+    ],
+)
+def test_bad_input(extractor, options, message):
+    with pytest.raises(umie.UmieError, match=message):
+        extractor.extract(TEXT, **options)
+
+
+def test_bad_texts_and_folders(extractor, tmp_path, checkpoint):
+    for text, message in (("", "text is empty"), (7, "7 is no text"), ([7], "7 is no text")):
+        with pytest.raises(umie.UmieError, match=message):
+            extractor.extract(text)
+    with pytest.raises(umie.UmieError, match="put them into records"):
+        extractor.extract([TEXT], "x.png")
+    with pytest.raises(umie.UmieError, match="no such folder"):
+        Extractor.from_pretrained(tmp_path / "none")
+    with pytest.raises(umie.UmieError, match=r"holds no umie_processor.json"):
+        Extractor.from_pretrained(tmp_path)
+    with pytest.raises(umie.UmieError, match="device 'warp' cannot be used"):
+        Extractor.from_pretrained(checkpoint, device="warp")
+    with pytest.raises(umie.UmieError, match="dtype is 'int8'"):
+        Extractor.from_pretrained(checkpoint, dtype="int8")
+
+
+@pytest.mark.parametrize(
+    "options", [{"batch_size": 0}, {"max_pairs": 0}, {"constrained": "yes"}, {"missing_pictures": "ignore"}]
+)
+def test_bad_options(learned, options):
+    with pytest.raises(umie.UmieError, match=next(iter(options)).split("_")[0]):
+        Extractor(*learned, **options)

@@ -1,0 +1,6 @@
+"""Use of what was trained: from a text and a picture to typed results with offsets, boxes, gates and warnings."""
+
+from umie.extraction.extractor import Extractor
+from umie.extraction.result import Answer, Extraction, Notice
+
+__all__ = ["Answer", "Extraction", "Extractor", "Notice"]

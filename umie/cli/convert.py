@@ -1,0 +1,70 @@
+"""`umie convert`: a checkpoint of UMIE's published code to a folder of this library."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from umie.cli.console import out
+
+
+def convert(
+    input_file: Annotated[Path, typer.Option("--input", "-i", help="The state dict: a .pth or .safetensors file.")],
+    config: Annotated[Path, typer.Option("--config", "-c", help="The config.json of its T5.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")],
+    tokenizer: Annotated[
+        Path | None, typer.Option(help="A folder with its tokenizer: the result then has a processor, too.")
+    ] = None,
+    features: Annotated[
+        Path, typer.Option(help="Where the features lie that the model takes; its config.json names it.")
+    ] = Path("features"),
+    boxes: Annotated[str, typer.Option(help="What the boxes there are: relative (0..1) or absolute (pixels).")] = (
+        "relative"
+    ),
+    style: Annotated[str, typer.Option(help="How the model writes its answers: released, paper or structured.")] = (
+        "released"
+    ),
+    allow_unmatched: Annotated[
+        bool, typer.Option("--allow-unmatched", help="Leave out weights that no published model has.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier conversion.")] = False,
+) -> None:
+    r"""Convert a state dict with UMIE's published names, so that umie.UmieModel.from_pretrained loads it.
+
+    Nothing but tensors is unpickled. A weight that is missing, unknown or of another shape ends it with exit code 2,
+    and nothing is written.
+
+    Example:
+        umie convert --input state_dict.pth --config config.json --output umie-base
+        umie convert --input state_dict.pth --config flan-t5-base/config.json --output umie-base \
+            --tokenizer flan-t5-base --features clip_features
+    """
+    from umie.conversion import convert_released
+
+    result = convert_released(
+        input_file,
+        config,
+        output,
+        tokenizer=tokenizer,
+        encoder={"name": "precomputed", "path": str(features), "boxes": boxes},
+        style=style,
+        allow_unmatched=allow_unmatched,
+        overwrite=overwrite,
+    )
+    _say(f"taken: {result.taken} weights, {result.dtype}")
+    for what, names in (
+        ("unused in the published model", result.unused),
+        ("left out", result.left_out),
+        ("options without a meaning here", result.ignored_options),
+    ):
+        if names:
+            _say(f"{what}: {', '.join(names)}")
+    for note in result.notes:
+        _say(f"note: {note}")
+    _say(f"Written: {result.folder}")
+
+
+def _say(what: str) -> None:
+    out.print(what, highlight=False, markup=False, soft_wrap=True)

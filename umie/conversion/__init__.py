@@ -1,0 +1,5 @@
+"""Checkpoints of others' code to folders that `UmieModel.from_pretrained` loads."""
+
+from umie.conversion.convert import Conversion, convert_released
+
+__all__ = ["Conversion", "convert_released"]

@@ -1,0 +1,248 @@
+"""A state dict with UMIE's published names to a folder that `UmieModel.from_pretrained` loads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+import umie
+from umie.composition import default_tokenizer
+from umie.constrained import encode
+from umie.conversion import released
+from umie.conversion.folder import MARK, written_folder
+from umie.conversion.reading import read_config, read_state_dict
+from umie.errors import UmieError, at
+from umie.model import UmieConfig, UmieModel
+from umie.processor import UmieProcessor
+from umie.tasks import registry as tasks
+
+FEATURES = {"name": "precomputed", "path": "features", "boxes": "relative"}
+SHARD_SIZE = "4GB"
+_SHOWN = 12  # names in an error
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conversion:
+    """What became of a state dict.
+
+    Args:
+        folder: what was written.
+        taken: how many weights of the input the model uses.
+        unused: those that the published model never uses, by their published names.
+        left_out: those that no published model has, and that were allowed.
+        ignored_options: options of the configuration that mean nothing here.
+        dtype: of the weights.
+        notes: what a user should know.
+    """
+
+    folder: Path
+    taken: int
+    unused: list[str]
+    left_out: list[str]
+    ignored_options: list[str]
+    dtype: str
+    notes: list[str]
+
+
+def convert_released(
+    state_dict: str | Path,
+    config: str | Path,
+    output: str | Path,
+    *,
+    tokenizer: str | Path | None = None,
+    encoder: Mapping[str, Any] | None = None,
+    style: str = "released",
+    allow_unmatched: bool = False,
+    overwrite: bool = False,
+) -> Conversion:
+    """Convert a checkpoint of UMIE's published code. Source: UMIE's released code, for the names of its weights.
+
+    The weights stay where they lie, in the mapped file, until they are written, so that memory holds few of them.
+
+    Args:
+        state_dict: a ``.pth`` or ``.safetensors`` file.
+        config: the ``config.json`` of its T5.
+        output: the folder to write, at once at the end.
+        tokenizer: a folder with the checkpoint's tokenizer; a processor is then saved with the model.
+        encoder: name and options of the encoder whose features the model takes; by default features that are looked
+            up in the folder ``features``, with relative boxes.
+        style: in which the model answers; the processor's tasks have it.
+        allow_unmatched: leave out weights that no published model has, in place of an error.
+        overwrite: put the result in the place of an earlier one.
+
+    Returns:
+        What was taken, left out and written.
+
+    Raises:
+        UmieError: a file cannot be read, a weight is missing, unknown or of another shape, or the folder exists.
+    """
+    state_path, config_path = Path(state_dict), Path(config)
+    with written_folder(Path(output), overwrite=overwrite) as folder:
+        values = read_config(config_path)
+        state = read_state_dict(state_path)
+        parts = dict(encoder or FEATURES)
+        with at(str(config_path)):
+            umie_config, ignored = released.variant(values, state, parts, state_path.name)
+        model = _on_meta(umie_config, config_path)
+        with at(str(state_path)):
+            weights, unused, left_out, notes = _matched(state, model, allow_unmatched)
+        dtype = _common_dtype(weights)
+        weights = {name: value.to(dtype) for name, value in weights.items()}
+        model.load_state_dict(weights, assign=True)
+        model.tie_weights()
+        if tokenizer is not None:
+            notes += _save_processor(str(tokenizer), parts, model, style, folder)
+        result = Conversion(
+            folder=Path(output),
+            taken=len(state) - len(unused) - len(left_out),
+            unused=unused,
+            left_out=left_out,
+            ignored_options=ignored,
+            dtype=str(dtype).removeprefix("torch."),
+            notes=notes,
+        )
+        try:
+            model.save_pretrained(folder, max_shard_size=SHARD_SIZE)
+            _write_mark(folder, result, state_path)
+        except (OSError, SafetensorError) as error:
+            raise UmieError(f"{output}: cannot write: {error}; give a place with room for the weights") from error
+    return result
+
+
+def _on_meta(config: UmieConfig, place: Path) -> UmieModel:
+    """Return the model without memory for its weights."""
+    with at(str(place)), torch.device("meta"):
+        model = UmieModel(config)
+    model.eval()
+    return model
+
+
+def _matched(
+    state: Mapping[str, Tensor], model: UmieModel, allow_unmatched: bool
+) -> tuple[dict[str, Tensor], list[str], list[str], list[str]]:
+    """Return the model's weights by our names, then the names that are unused and left out, and notes."""
+    _check_embeddings(state)
+    state = dict(state)
+    if released.EMBEDDING not in state:  # .safetensors keeps one name alone of those that share memory
+        copies = [name for name in (*released.EMBEDDING_COPIES, released.SLOT_ORDER) if name in state]
+        state |= {released.EMBEDDING: state[copies[0]]} if copies else {}
+    expected = {name: value.shape for name, value in model.state_dict().items()}
+    unused = [name for name in state if released.is_unused(name)]
+    folded = [name for name in (released.PICTURE_ORDER, released.SLOT_ORDER) if name in state]
+    weights, left_out = {}, []
+    for name, value in state.items():
+        if name in unused or name in folded:
+            continue
+        ours = released.our_name(name)
+        if ours is None or ours not in expected:
+            left_out.append(name)
+        else:
+            weights[ours] = value
+    for copy in released.EMBEDDING_COPIES:
+        if released.EMBEDDING in state:
+            weights[released.our_name(copy) or copy] = state[released.EMBEDDING]
+    missing = [released.their_name(name) for name in expected if name not in weights and name != released.SLOTS]
+    if released.PICTURE_ORDER not in state:
+        missing.append(released.PICTURE_ORDER)
+    if missing or (left_out and not allow_unmatched):
+        raise UmieError(_unmatched(missing, left_out if not allow_unmatched else []))
+    for name, value in weights.items():
+        if value.shape != expected[name]:
+            raise UmieError(
+                f"{released.their_name(name)} is {list(value.shape)} and {list(expected[name])} by the configuration: "
+                "give the config.json that belongs to it"
+            )
+    width = expected[released.SLOTS][1]
+    for name in folded:
+        if state[name].ndim != 2 or state[name].shape[1] != width:
+            raise UmieError(f"{name} is {list(state[name].shape)}: its rows must be {width} wide")
+    weights[released.SLOTS] = released.slot_embeddings(state)
+    notes = []
+    if torch.equal(state[released.HEAD], state[released.EMBEDDING]):
+        notes.append(f"{released.HEAD} equals {released.EMBEDDING}, which the published models do not share")
+        weights[released.our_name(released.HEAD) or ""] = state[released.HEAD].clone()  # one memory would tie them
+    return weights, unused, left_out, notes
+
+
+def _check_embeddings(state: Mapping[str, Tensor]) -> None:
+    """Raise UmieError unless the names of the one embedding hold one matrix."""
+    names = [name for name in (released.EMBEDDING, *released.EMBEDDING_COPIES) if name in state]
+    for name in names[1:]:
+        if not torch.equal(state[names[0]], state[name]):
+            raise UmieError(
+                f"{name} differs from {names[0]}, and a T5 has one embedding for both its halves: "
+                "save the state dict anew from the model as it was trained"
+            )
+
+
+def _unmatched(missing: list[str], extra: list[str]) -> str:
+    parts = []
+    if missing:
+        parts.append(f"lacks {len(missing)} weights of the published model: {_listed(missing)}")
+    if extra:
+        parts.append(
+            f"has {len(extra)} that no published model of this configuration has: {_listed(extra)} "
+            "(allow_unmatched, --allow-unmatched, leaves such out)"
+        )
+    return "; ".join(parts) + ("; give the whole state dict and its own config.json" if missing else "")
+
+
+def _listed(names: list[str]) -> str:
+    more = len(names) - _SHOWN
+    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def _common_dtype(weights: Mapping[str, Tensor]) -> torch.dtype:
+    dtype = torch.float16
+    found = {value.dtype for value in weights.values()}
+    if len(found) == 1:
+        dtype = found.pop()
+    else:
+        for other in found:
+            dtype = torch.promote_types(dtype, other)
+    if not dtype.is_floating_point:
+        raise UmieError(f"the weights are {str(dtype).removeprefix('torch.')}: give a state dict of floating point")
+    return dtype
+
+
+def _save_processor(
+    tokenizer: str, encoder: Mapping[str, Any], model: UmieModel, style: str, folder: Path
+) -> list[str]:
+    """Save tokenizer and options beside the model; return notes."""
+    if not Path(tokenizer).is_dir():
+        raise UmieError(f"{tokenizer}: no such folder: give the one that the checkpoint's tokenizer lies in")
+    found = default_tokenizer({"source": tokenizer})
+    size = model.decoder.vocab_size
+    if size is not None and len(found) > size:
+        raise UmieError(f"{tokenizer}: has {len(found)} tokens and the model {size} rows for them: give its own")
+    options = {name: {"style": style} for name in tasks.names()}
+    processor = UmieProcessor(found, {**encoder, "feature_dim": model.encoder and model.encoder.feature_dim}, options)
+    processor.save_pretrained(folder)
+    markers = {marker: None for name in options for marker in processor.task(name).style.markers}
+    lacking = [marker for marker in markers if found.unk_token_id in encode(found, marker)]
+    if lacking:
+        return [f"the tokenizer cannot write {', '.join(lacking)} of the style {style!r}: is it the checkpoint's own?"]
+    return []
+
+
+def _write_mark(folder: Path, result: Conversion, source: Path) -> None:
+    content = {
+        "source": source.name,
+        "source_bytes": source.stat().st_size,
+        "umie": umie.__version__,
+        "torch": torch.__version__,
+        "taken": result.taken,
+        "unused": result.unused,
+        "left_out": result.left_out,
+        "ignored_options": result.ignored_options,
+        "dtype": result.dtype,
+        "notes": result.notes,
+    }
+    (folder / MARK).write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

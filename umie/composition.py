@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Any, TypeAlias
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
@@ -14,7 +14,7 @@ from umie import fusion as fusions
 from umie import tasks as all_tasks
 from umie.constrained import encode
 from umie.data.synthetic import SyntheticConfig, scenes
-from umie.decoders.t5 import PRESETS, check_source
+from umie.decoders._sources import check_tokenizer
 from umie.errors import UmieError, check_keys
 from umie.model import UmieConfig, UmieModel
 from umie.processor import UmieProcessor
@@ -26,7 +26,7 @@ Part: TypeAlias = str | Mapping[str, Any]
 
 EMBEDDED_VOCAB_SIZE = 1024
 PROCESSOR_OPTIONS = ("max_input_tokens", "max_target_tokens", "missing_pictures")
-TOKENIZER_FILES = ("tokenizer.json", "spiece.model", "tokenizer_config.json")
+LIMITS = ("max_input_tokens", "max_target_tokens")
 
 
 def compose(
@@ -63,7 +63,7 @@ def compose(
     if tokenizer is None:
         tokenizer = default_tokenizer(parts["decoder"])
     tokenizer = _with_markers(tokenizer, tasks or {})
-    if parts["decoder"].get("source") == "tiny" and parts["decoder"].get("config") is None:
+    if _is_tiny(parts["decoder"]):
         overrides = {"vocab_size": len(tokenizer), **parts["decoder"].get("overrides", {})}
         parts["decoder"] = {**parts["decoder"], "overrides": overrides}
     config = UmieConfig(**parts, visual_embedding=dict(visual_embedding or {}))
@@ -74,6 +74,8 @@ def compose(
             f"the tokenizer has {len(tokenizer)} tokens and the decoder {size} rows for them: give a decoder with more "
             "(overrides: vocab_size), or another tokenizer; the styles 'paper' and 'released' may add tokens"
         )
+    _check_end(tokenizer, model.decoder.end_token_id)
+    processor_options = _fitting(processor_options, model.decoder.max_lengths)
     model.load_part_weights()
     model.eval()
     processor = UmieProcessor(tokenizer, parts["encoder"], tasks, **processor_options)
@@ -93,28 +95,78 @@ def resolve_parts(encoder: Part, fusion_part: Part, decoder: Part) -> dict[str, 
         options = {"name": part} if isinstance(part, str) else dict(part)
         if slot == "decoder":
             options = {"name": "t5", **options}
-            if options["name"] == "t5":
+            if options["name"] in ("t5", "seq2seq"):
                 options = {"source": "tiny", **options}
         registry.check(options.get("name", ""), {key: value for key, value in options.items() if key != "name"})
         parts[slot] = options
     return parts
 
 
+def _is_tiny(decoder: Mapping[str, Any]) -> bool:
+    """Say whether a decoder is a preset whose vocabulary is that of any tokenizer."""
+    return decoder["name"] in ("t5", "seq2seq") and decoder["source"] == "tiny" and decoder.get("config") is None
+
+
+def checkpoint_of(decoder: Mapping[str, Any]) -> str | None:
+    """Return the folder or hub name that holds a decoder's weights and tokenizer.
+
+    Args:
+        decoder: name and options, as ``resolve_parts`` gives them.
+
+    Returns:
+        None for a preset: random weights, and no tokenizer of its own.
+
+    Raises:
+        UmieError: the source is none that the decoder knows.
+    """
+    part: Any = decoders.registry.get(decoder.get("name", "t5"))
+    source = decoder.get("source")
+    if source is None or not hasattr(part, "checkpoint"):
+        return None
+    found: str | None = part.checkpoint(source)
+    return found
+
+
 def default_tokenizer(decoder: Mapping[str, Any]) -> PreTrainedTokenizerBase:
     """Return the tokenizer of a decoder's checkpoint, or the embedded data set's for a preset."""
-    source = decoder.get("source", "tiny")
-    if source not in PRESETS:
-        check_source(source)
-        folder = Path(source)
-        if folder.is_dir() and not any((folder / name).exists() for name in TOKENIZER_FILES):
-            raise UmieError(f"decoder {source!r} holds no tokenizer ({', '.join(TOKENIZER_FILES)}): save one there")
+    checkpoint = checkpoint_of(decoder)
+    if checkpoint is not None:
+        source = decoder["source"]
+        check_tokenizer(source)
         try:
-            return AutoTokenizer.from_pretrained(source)
+            return AutoTokenizer.from_pretrained(checkpoint)
         except (OSError, ValueError) as error:
             raise UmieError(
                 f"decoder {source!r}: its tokenizer cannot be read: {str(error).splitlines()[0]}"
             ) from error
     return train_tokenizer(_embedded_texts(), EMBEDDED_VOCAB_SIZE)
+
+
+def _check_end(tokenizer: PreTrainedTokenizerBase, end: int | None) -> None:
+    """Raise UmieError where the tokenizer ends targets with another token than the decoder ends answers with."""
+    around: list[int] = tokenizer("").input_ids
+    written = around[-1] if around else tokenizer.eos_token_id
+    if end is not None and written != end:
+        raise UmieError(
+            f"the tokenizer ends a text with token {written} and the decoder an answer with token {end}: give the "
+            "decoder's own tokenizer, or overrides: eos_token_id"
+        )
+
+
+def _fitting(options: Mapping[str, Any], limits: tuple[int | None, int | None]) -> dict[str, Any]:
+    """Return the processor's options with lengths that the decoder has positions for.
+
+    Raises:
+        UmieError: a length that was asked for is longer.
+    """
+    fitting = dict(options)
+    for name, limit in zip(LIMITS, limits, strict=True):
+        default = inspect.signature(UmieProcessor).parameters[name].default
+        if limit is not None and options.get(name, 0) > limit:
+            raise UmieError(f"{name} is {options[name]}: the decoder has positions for {limit} tokens")
+        if limit is not None:
+            fitting.setdefault(name, min(default, limit))
+    return fitting
 
 
 def _with_markers(

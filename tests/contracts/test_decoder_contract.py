@@ -12,7 +12,31 @@ from umie.decoders import registry
 from umie.tasks.base import VARIANTS
 from umie.types import FusedStates
 
-OPTIONS = {"t5": [{"source": "tiny"}, {"source": "tiny", "overrides": {"tie_word_embeddings": False}}]}
+BERT = {
+    "model_type": "bert", "vocab_size": 300, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "intermediate_size": 48, "max_position_embeddings": 64, "initializer_range": 0.2,
+}  # fmt: skip
+PAIR = {
+    "model_type": "encoder-decoder", "encoder": BERT,
+    "decoder": {**BERT, "is_decoder": True, "add_cross_attention": True},
+    "decoder_start_token_id": 2, "pad_token_id": 0, "eos_token_id": 3,
+}  # fmt: skip
+SEQ2SEQ = {
+    "bart": {
+        "model_type": "bart", "vocab_size": 300, "d_model": 32, "encoder_layers": 2, "decoder_layers": 2,
+        "encoder_attention_heads": 4, "decoder_attention_heads": 4, "encoder_ffn_dim": 48, "decoder_ffn_dim": 48,
+        "max_position_embeddings": 64, "init_std": 0.2,
+    },
+    "mt5": {
+        "model_type": "mt5", "vocab_size": 300, "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4,
+    },
+    "bert2bert": PAIR,
+    "two widths": {**PAIR, "decoder": {**PAIR["decoder"], "hidden_size": 48, "intermediate_size": 40}},
+}  # fmt: skip
+OPTIONS = {
+    "t5": [{"source": "tiny"}, {"source": "tiny", "overrides": {"tie_word_embeddings": False}}],
+    "seq2seq": [{"config": config} for config in SEQ2SEQ.values()],
+}
 DECODERS = [
     pytest.param((name, options), id=f"{name}-{index}")
     for name in registry.names()
@@ -145,7 +169,8 @@ def test_generate_takes_the_likeliest_of_forward(decoder, fused):
         output = decoder(fused, decoder_input_ids=found[:, :-1])
     assert output.loss is None
     likeliest = output.logits.argmax(-1)
-    ended = (found[:, 1:] == 1).cumsum(1).bool().roll(1, 1)
+    end = 1 if decoder.end_token_id is None else decoder.end_token_id
+    ended = (found[:, 1:] == end).cumsum(1).bool().roll(1, 1)
     ended[:, 0] = False
     assert torch.equal(found[:, 1:][~ended], likeliest[~ended])
     again = decoder.generate(fused, max_new_tokens=8, do_sample=False, use_cache=False)

@@ -48,6 +48,31 @@ class Decoder(nn.Module, ABC):
         """How many tokens the decoder can tell apart; None where it does not say."""
         return None
 
+    @property
+    def end_token_id(self) -> int | None:
+        """The token that ends an answer; None where any tokenizer's may."""
+        return None
+
+    @property
+    def max_lengths(self) -> tuple[int | None, int | None]:
+        """How many tokens a text and an answer may have; None where positions have no end."""
+        return None, None
+
+    @classmethod
+    def checkpoint(cls, source: str) -> str | None:
+        """Return the folder or hub name that holds a source's weights and tokenizer.
+
+        Args:
+            source: what the option ``source`` names.
+
+        Returns:
+            Where transformers can read it, or None for a shape that has random weights and no tokenizer.
+
+        Raises:
+            UmieError: ``source`` is none that this decoder knows.
+        """
+        return source
+
     @abstractmethod
     def saved_options(self) -> dict[str, Any]:
         """Return the options that rebuild this decoder's shape without its source at hand."""

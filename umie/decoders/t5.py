@@ -22,9 +22,10 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from umie.decoders import registry
 from umie.decoders._generation import generate
+from umie.decoders._sources import check_source, located
 from umie.decoders._t5_steps import T5Steps
 from umie.decoders.base import Decoder, DecoderConfig, DecoderOutput
-from umie.errors import UmieError, UnknownNameError, check_keys
+from umie.errors import UmieError, check_keys
 from umie.types import FusedStates
 
 _FLAN = {"vocab_size": 32128, "feed_forward_proj": "gated-gelu", "dropout_rate": 0.1}
@@ -75,7 +76,8 @@ class T5DecoderConfig(DecoderConfig):
     """Where the T5 comes from.
 
     Args:
-        source: a preset (random weights in the shape of its name), a local checkpoint folder, or a hub name.
+        source: a preset (random weights in the shape of its name), a local checkpoint folder,
+            ``package:NAME`` (the checkpoint inside an installed package), or a hub name.
         config: the full transformers configuration, in place of the source's; saved models carry it.
         overrides: single values to change in it, e.g. ``{"dropout_rate": 0.0}``.
     """
@@ -100,9 +102,9 @@ class T5Decoder(Decoder):
     def __init__(self, config: T5DecoderConfig) -> None:
         super().__init__()
         self.config = config
-        t5_config = _t5_config(config)
+        chosen = _chosen_config(config)
         try:
-            self.seq2seq: T5ForConditionalGeneration = _shape(t5_config)
+            self.seq2seq: T5ForConditionalGeneration = t5_shape(chosen)
         except (RuntimeError, TypeError, ValueError) as error:
             reason = " ".join(str(error).split())
             raise UmieError(f"decoder {config.source!r}: no T5 has this shape: {reason}") from error
@@ -130,9 +132,17 @@ class T5Decoder(Decoder):
         size: int = self.seq2seq.config.vocab_size
         return size
 
+    @classmethod
+    def checkpoint(cls, source: str) -> str | None:
+        """Return where a source's checkpoint lies; a preset has none."""
+        if source in PRESETS:
+            return None
+        check_source(source, [*PRESETS, "a checkpoint folder", "a hub name such as google/flan-t5-base"])
+        return located(source)
+
     def saved_options(self) -> dict[str, Any]:
         """Return the source, for the record, and the full configuration."""
-        return {"source": self.config.source, "config": _to_dict(self.seq2seq.config)}
+        return {"source": self.config.source, "config": t5_values(self.seq2seq.config)}
 
     def load_weights(self) -> None:
         """Load the checkpoint of the source; a preset has none.
@@ -140,23 +150,9 @@ class T5Decoder(Decoder):
         Raises:
             UmieError: the checkpoint cannot be read, or leaves weights unset.
         """
-        if self.config.source in PRESETS:
-            return
-        try:
-            seq2seq, info = type(self.seq2seq).from_pretrained(
-                self.config.source, config=self.seq2seq.config, dtype=torch.float32, output_loading_info=True
-            )
-        except (OSError, RuntimeError, ValueError, SafetensorError) as error:
-            raise UmieError(f"decoder source {self.config.source!r}: cannot load its weights: {error}") from error
-        missing = set(info["missing_keys"]) - set(seq2seq.all_tied_weights_keys)
-        if missing == {"lm_head.weight"}:  # saved while tied: the head is the embedding
-            seq2seq.lm_head.weight.data.copy_(seq2seq.shared.weight.data)
-        elif missing:
-            raise UmieError(
-                f"decoder source {self.config.source!r}: the checkpoint lacks {len(missing)} weights, "
-                f"e.g. {sorted(missing)[0]}"
-            )
-        self.seq2seq = seq2seq
+        checkpoint = self.checkpoint(self.config.source)
+        if checkpoint is not None:
+            self.seq2seq = load_t5(self.seq2seq, self.config.source, checkpoint)
 
     def save_checkpoint(self, folder: str | Path) -> None:
         """Write a checkpoint folder in transformers' layout."""
@@ -184,27 +180,50 @@ class T5Decoder(Decoder):
         return generate(self.seq2seq, fused, constraint, make_steps=T5Steps if jump_forward else None, **options)
 
 
-def check_source(source: str) -> None:
-    """Raise UnknownNameError for a name that is no preset, no folder, and does not look like ``owner/model``."""
-    looks_like_hub_name = source.count("/") == 1 and not source.startswith((".", "/", "~"))
-    if source not in PRESETS and not looks_like_hub_name and not Path(source).exists():
-        choices = [*PRESETS, "a checkpoint folder", "a hub name such as google/flan-t5-base"]
-        raise UnknownNameError("decoder", source, choices)
+def load_t5(
+    shape: T5ForConditionalGeneration, source: str, checkpoint: str, **options: Any
+) -> T5ForConditionalGeneration:
+    """Return a model of the T5 family with the weights of a checkpoint, in float32.
+
+    Args:
+        shape: a model from ``t5_shape``.
+        source: what errors call the checkpoint.
+        checkpoint: its folder or hub name.
+        options: for transformers' from_pretrained.
+
+    Raises:
+        UmieError: the checkpoint cannot be read, or leaves weights unset.
+    """
+    try:
+        seq2seq, info = type(shape).from_pretrained(
+            checkpoint, config=shape.config, dtype=torch.float32, output_loading_info=True, **options
+        )
+    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
+        raise UmieError(f"decoder source {source!r}: cannot load its weights: {error}") from error
+    missing = set(info["missing_keys"]) - set(seq2seq.all_tied_weights_keys)
+    if missing == {"lm_head.weight"}:  # saved while tied: the head is the embedding
+        seq2seq.lm_head.weight.data.copy_(seq2seq.shared.weight.data)
+    elif missing:
+        raise UmieError(
+            f"decoder source {source!r}: the checkpoint lacks {len(missing)} weights, e.g. {sorted(missing)[0]}"
+        )
+    return seq2seq
 
 
-def _t5_config(options: T5DecoderConfig) -> T5Config | MT5Config:
+def _chosen_config(options: T5DecoderConfig) -> T5Config | MT5Config:
     values = dict(options.config) if options.config is not None else _source_values(options.source)
     check_keys("T5 option", options.overrides, values)
     values.update(options.overrides)
     if "num_layers" in options.overrides and "num_decoder_layers" not in options.overrides:
         values["num_decoder_layers"] = values["num_layers"]  # transformers' generate counts on both alike
     try:
-        return _typed_config(**values)
+        return t5_config(**values)
     except Exception as error:  # transformers validates with classes of its own
         raise UmieError(f"decoder {options.source!r}: {' '.join(str(error).split())}") from error
 
 
-def _typed_config(model_type: str = "t5", tie_word_embeddings: bool = False, **values: Any) -> T5Config | MT5Config:
+def t5_config(model_type: str = "t5", tie_word_embeddings: bool = False, **values: Any) -> T5Config | MT5Config:
+    """Return transformers' configuration from values as ``t5_values`` gives them."""
     if model_type == "mt5":
         return MT5Config(**values)
     # What transformers reads as "T5 v1.1: do not scale the logits"; see _UntiedHead.
@@ -214,20 +233,21 @@ def _typed_config(model_type: str = "t5", tie_word_embeddings: bool = False, **v
 
 def _source_values(source: str) -> dict[str, Any]:
     if source in PRESETS:
-        return _to_dict(T5Config(**{"tie_word_embeddings": False, "decoder_start_token_id": 0, **PRESETS[source]}))
-    check_source(source)
+        return t5_values(T5Config(**{"tie_word_embeddings": False, "decoder_start_token_id": 0, **PRESETS[source]}))
     try:
-        config = AutoConfig.from_pretrained(source)
+        config = AutoConfig.from_pretrained(T5Decoder.checkpoint(source))
     except (OSError, ValueError) as error:
         raise UmieError(
             f"decoder {source!r} is no checkpoint folder or hub name that can be read: {str(error).splitlines()[0]}"
         ) from error
     if config.model_type not in ("t5", "mt5"):
-        raise UmieError(f"decoder {source!r} is a {config.model_type!r} checkpoint, not of the T5 family")
-    return _to_dict(config)
+        raise UmieError(
+            f"decoder {source!r} is a {config.model_type!r} checkpoint, not of the T5 family: name the decoder seq2seq"
+        )
+    return t5_values(config)
 
 
-def _to_dict(config: PreTrainedConfig) -> dict[str, Any]:
+def t5_values(config: PreTrainedConfig) -> dict[str, Any]:
     """Return the configuration with ``tie_word_embeddings`` as it is in truth."""
     values = config.to_dict()
     scaled = values.pop("scale_decoder_outputs", False)
@@ -236,7 +256,8 @@ def _to_dict(config: PreTrainedConfig) -> dict[str, Any]:
     return {**values, "tie_word_embeddings": bool(scaled)}
 
 
-def _shape(config: T5Config | MT5Config) -> T5ForConditionalGeneration:
+def t5_shape(config: T5Config | MT5Config) -> T5ForConditionalGeneration:
+    """Return a model of the T5 family with random weights, whose head is tied where its configuration says so."""
     if isinstance(config, MT5Config):
         return UntiedMT5(config)
     return T5ForConditionalGeneration(config) if config.scale_decoder_outputs else UntiedT5(config)

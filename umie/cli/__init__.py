@@ -1,4 +1,4 @@
-"""The command line: `umie list`, `ablate`, `evaluate`, `data`, `bench`, one file each; this one joins them."""
+"""The command line: `umie list`, `ablate`, `evaluate`, `extract`, `data`, `bench`, one file each, joined here."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from umie.cli import ablate, bench, data, evaluate, parts
+from umie.cli import ablate, bench, data, evaluate, extract, parts
 from umie.cli.console import err, out
 from umie.errors import UmieError
 
@@ -22,6 +22,7 @@ app = typer.Typer(
 app.command("list")(parts.list_parts)
 app.command("ablate")(ablate.ablate)
 app.command("evaluate")(evaluate.evaluate)
+app.command("extract")(extract.extract)
 app.add_typer(data.app, name="data")
 app.add_typer(bench.app, name="bench")
 

@@ -1,0 +1,77 @@
+"""Tables of what was found in one text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+from umie.cli.console import out
+from umie.cli.data_options import show
+
+if TYPE_CHECKING:
+    from umie.extraction import Extraction
+    from umie.records import Argument, Span
+
+
+def show_extraction(found: Extraction) -> None:
+    """Print what was found: a table for each sort, and the gate of each task."""
+    if found.entities:
+        rows = [(item.type, item.text, _place(item.span)) for item in found.entities]
+        _show("Entities", ("type", "text", "characters"), rows)
+    if found.relations:
+        pairs = [
+            (_said(found, item.head), item.type, _said(found, item.tail), f"{_place(item.head)}, {_place(item.tail)}")
+            for item in found.relations
+        ]
+        _show("Relations", ("head", "type", "tail", "characters"), pairs)
+    if found.events:
+        _show("Events", ("event", "role", "text or region", "characters", "pixels"), _events(found))
+    if not (found.entities or found.relations or found.events):
+        out.print("Nothing was found.")
+    gates = [f"{task} {gate:+.3f}" for task, gate in found.gate.items() if gate is not None]
+    if gates:
+        out.print(f"gate: {', '.join(gates)}", highlight=False)
+
+
+def _events(found: Extraction) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = []
+    for event in found.events:
+        trigger = (
+            ("(in the picture)", "") if event.trigger is None else (_said(found, event.trigger), _place(event.trigger))
+        )
+        rows.append((event.type, "", *trigger, ""))
+        rows += [("", argument.role, *_filler(found, argument)) for argument in event.arguments]
+    return rows
+
+
+def _filler(found: Extraction, argument: Argument) -> tuple[str, str, str]:
+    region = found.region(argument)
+    if region is None:
+        span = argument.span or (0, 0)
+        return _said(found, span), _place(span), ""
+    name = f"region {argument.region}" + (f" ({region.label})" if region.label else "")
+    pixels = found.pixel_box(argument)
+    relative = ", ".join(f"{edge:.2f}" for edge in region.box)
+    return name, f"box {relative}", "" if pixels is None else ", ".join(map(str, pixels))
+
+
+def _said(found: Extraction, span: Span) -> str:
+    return found.record.surface(span)
+
+
+def _place(span: Span) -> str:
+    return f"{span[0]}-{span[1]}"
+
+
+def _show(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    table = Table(*columns, title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    if not any(row[-1] for row in rows):  # no picture's size is known
+        table = Table(*columns[:-1], title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+        rows = [row[:-1] for row in rows]
+    for row in rows:
+        table.add_row(*map(escape, row))
+    show(table)

@@ -67,7 +67,13 @@ class ResumableLines:
                 opened.truncate(found[self.done - 1] if self.done else 0)
                 opened.seek(0, os.SEEK_END)
                 self._files.append(opened)
-            yield self
+            try:
+                yield self
+            except BaseException:
+                if not any(file.tell() for file in self._files):  # nothing is done: no run to go on with
+                    for path in (*parts, marker):
+                        path.unlink()
+                raise
             for opened in self._files:
                 opened.flush()
                 os.fsync(opened.fileno())

@@ -131,12 +131,12 @@ def _generate(
         batch = processor.collate([dataset[index] for index in chunk])
         inputs: dict[str, Any] = {name: value.to(model.device) for name, value in batch.items() if name != "labels"}
         fused, _, _ = model.fuse(**inputs)
+        asked = [dataset.asked[index] for index in chunk]
         constraint = None
         if constrained:
-            rows = [dataset.asked[index] for index in chunk]
-            constraint = Constraint(processor.tokenizer, task, rows, options["max_new_tokens"])
+            constraint = Constraint(processor.tokenizer, task, asked, options["max_new_tokens"])
         generated = model.decoder.generate(fused, constraint, **options)
-        answers = processor.decode_text(generated, task) if constraint is None else constraint.read(generated)
+        answers = processor.decode_text(generated, task, asked) if constraint is None else constraint.read(generated)
         for index, output in zip(chunk, answers, strict=True):
             outputs[index] = output
         if fused.gate is not None:

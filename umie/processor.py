@@ -6,6 +6,7 @@ import inspect
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,13 +16,14 @@ from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from umie import encoders, tasks
-from umie.constrained import Constraint, encode
+from umie.constrained import Constraint, encode, keeps_answers, read_answers
 from umie.encoders.base import collate, pad_stack
 from umie.encoders.pictures import Picture
 from umie.errors import UmieError, check_keys
 from umie.files import atomic_write
 from umie.records import Box, Record, Region
 from umie.tasks import Items, Query, Task
+from umie.tasks.grammar import Style
 from umie.types import check_picture_policy
 
 HINTS = {
@@ -230,18 +232,38 @@ class UmieProcessor:
         """
         task = self.task(task)
         records = _as_list(records)
-        texts = self.decode_text(token_ids, task) if constraint is None else constraint.read(token_ids)
+        asked = [(record, query) for record in records for query in task.queries(record)]
+        texts = self.decode_text(token_ids, task, asked) if constraint is None else constraint.read(token_ids)
         found = self.parse(texts, records, task)
         return [task.with_items(record, items) for record, items in zip(records, found, strict=True)]
 
-    def decode_text(self, token_ids: Tensor | Sequence[Sequence[int]], task: str | Task[Any] = "mner") -> list[str]:
-        """Return the generated strings, without special tokens but the markers of the task's output style."""
+    def decode_text(
+        self,
+        token_ids: Tensor | Sequence[Sequence[int]],
+        task: str | Task[Any] = "mner",
+        asked: Sequence[tuple[Record, Query]] | None = None,
+    ) -> list[str]:
+        """Return the generated strings, without special tokens but the markers of the task's output style.
+
+        Args:
+            token_ids: ``[Q, L]``.
+            task: the task.
+            asked: the record and the query of each row, where at hand: with them the answers of a tokenizer that
+                does not keep text come back in the text's own signs; see ``umie.constrained.lossy``.
+        """
         rows: Sequence[Sequence[int]] = token_ids.tolist() if isinstance(token_ids, Tensor) else token_ids
         if not rows:
             return []
         pad = self.tokenizer.pad_token_id
         rows = [[pad if token == IGNORED else token for token in row] for row in rows]
-        markers = {self._token(marker): marker for marker in self.task(task).style.markers}
+        task = self.task(task)
+        decode = partial(self._strings, style=task.style)
+        if asked is None or len(asked) != len(rows) or keeps_answers(self.tokenizer, task.style, decode):
+            return decode(rows)
+        return read_answers(self.tokenizer, task, asked, rows, decode)
+
+    def _strings(self, rows: Sequence[Sequence[int]], style: Style) -> list[str]:
+        markers = {self._token(marker): marker for marker in style.markers}
         markers.pop(None, None)
         if not markers:
             texts: list[str] = self.tokenizer.batch_decode(
@@ -329,7 +351,8 @@ class UmieProcessor:
             ids = [*ids[:-1], *encode(self.tokenizer, text, markers), *ids[-1:]]
         if len(ids) > limit:
             self.counts[counter] += 1
-            ids = [*ids[: limit - 1], self.tokenizer.eos_token_id]
+            end = self.tokenizer.eos_token_id
+            ids = [*ids[: limit - 1], ids[-1] if end is None else end]  # BERT's ends with its separator
         return ids
 
 

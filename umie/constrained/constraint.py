@@ -101,6 +101,19 @@ class Constraint(LogitsProcessor):
             raise self._other_batch(len(rows))
         return [walk.read(row[self.prompt_length :]) for walk, row in zip(self.walks, rows, strict=True)]
 
+    def read_strictly(self, rows: Sequence[Sequence[int]]) -> list[tuple[str, list[int]]]:
+        """Return what rows spell that were generated without a constraint; see ``Walk.read_strictly``.
+
+        Args:
+            rows: token ids of the answers alone, one row for each query.
+
+        Returns:
+            For each row the answer that its first items spell, and the tokens from the first on that does not fit.
+        """
+        if len(rows) != len(self.walks):
+            raise self._other_batch(len(rows))
+        return [walk.read_strictly(row) for walk, row in zip(self.walks, rows, strict=True)]
+
     def _other_batch(self, num_rows: int) -> UmieError:
         return UmieError(f"{num_rows} rows for {len(self.walks)} queries: pass the batch that the constraint is for")
 

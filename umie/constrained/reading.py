@@ -2,15 +2,112 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from itertools import takewhile
+from typing import Any, TypeAlias
 
 from umie.constrained.literals import Opened
-from umie.constrained.symbols import View
+from umie.constrained.symbols import TokenSymbols, View
 from umie.records import Span
 from umie.tasks.grammar import RawItem, occurrence_of, region_name
 
+Config: TypeAlias = tuple[Any, ...]  # a place in an answer; see umie.constrained.walk
+Step: TypeAlias = tuple[Config, tuple[Any, ...]]  # a configuration and the events on the way to it
+Path: TypeAlias = Any  # the events so far, as nested pairs; None at the start
+
 DONE = "done"  # the event of a completed item
+
+
+class Reader:
+    """Follows tokens through an answer's configurations and tells what they say.
+
+    Args:
+        symbols: of the tokenizer.
+        first: the configuration before an answer.
+        later: the one behind an item.
+        steps: where a symbol leads from a configuration.
+        may_end: whether an answer may end in a configuration.
+        is_open: whether a configuration is in a span.
+        end: the token that ends an answer.
+    """
+
+    def __init__(
+        self,
+        symbols: TokenSymbols,
+        first: Config,
+        later: Config,
+        *,
+        steps: Callable[[Config, str], list[Step]],
+        may_end: Callable[[Config], bool],
+        is_open: Callable[[Config], bool],
+        end: int,
+    ) -> None:
+        self._symbols = symbols
+        self._first = first
+        self._later = later
+        self._steps = steps
+        self._may_end = may_end
+        self._is_open = is_open
+        self._end = end
+
+    def read(self, tokens: Iterable[int]) -> list[Any]:
+        """Return the events that tokens tell of; symbols that do not fit are passed over."""
+        paths: dict[Config, Path] = {self._first: None}
+        for token in takewhile(lambda token: token != self._end, tokens):
+            for symbol in self._symbols.symbols[token]:
+                stepped = self._stepped(paths, symbol)
+                if not stepped:
+                    break
+                paths = stepped
+        return _told(self._finished(paths)[1])
+
+    def read_strictly(self, tokens: Iterable[int]) -> tuple[list[Any], list[int]]:
+        """Return the events of the items before the first token that does not fit, and the tokens behind them.
+
+        An item counts once it is closed; one whose number the text has no place for does not.
+        """
+        ordinary = list(takewhile(lambda token: token != self._end, tokens))
+        before = self._symbols.prefix
+        begin = len(before) if before and ordinary[: len(before)] == before else 0
+        paths: dict[Config, Path] = {self._first: None}
+        previous = last = (begin, None)  # where whole items end, and what they tell
+        for position in range(begin, len(ordinary)):
+            for symbol in self._symbols.symbols[ordinary[position]] or "\0":
+                paths = self._stepped(paths, symbol)
+            if not paths:
+                break
+            if self._later in paths:
+                previous, last = last, (position + 1, paths[self._later])
+        else:
+            config, path = self._finished(paths)
+            if self._may_end(config):
+                last = len(ordinary), path
+        if self._symbols.spell(ordinary[last[0] : last[0] + 1]).strip(" ")[:1].isdigit():
+            last = previous
+        return _told(last[1]), ordinary[last[0] :]
+
+    def _stepped(self, paths: Mapping[Config, Path], symbol: str) -> dict[Config, Path]:
+        stepped: dict[Config, Path] = {}
+        for config, path in paths.items():
+            for reached, events in self._steps(config, symbol):
+                longer = path
+                for event in events:
+                    longer = (longer, event)
+                stepped.setdefault(reached, longer)
+        return stepped
+
+    def _finished(self, paths: Mapping[Config, Path]) -> tuple[Config, Path]:
+        """Return a configuration that an answer may end in, if there is one, and its path, an open span closed."""
+        config, path = min(paths.items(), key=lambda found: not self._may_end(found[0]))
+        return config, (path, DONE) if self._is_open(config) and self._may_end(config) else path
+
+
+def _told(path: Path) -> list[Any]:
+    told: list[Any] = []
+    while path is not None:
+        path, event = path
+        told.append(event)
+    return told[::-1]
 
 
 def items_told(events: Iterable[Any], view: View, text: str) -> list[RawItem]:

@@ -12,14 +12,12 @@ from functools import cached_property
 from typing import Any, TypeAlias
 
 from umie.constrained.literals import AFTER, FINAL, REGION, SPAN, Literals, Node
-from umie.constrained.reading import DONE, items_told
+from umie.constrained.reading import DONE, Config, Reader, Step, items_told
 from umie.constrained.suffix_automaton import SuffixAutomaton
 from umie.constrained.symbols import TokenSymbols, Trie, View
 from umie.tasks.grammar import Style
 
-Config: TypeAlias = tuple[Any, ...]
 Moves: TypeAlias = dict[int, list[Config]]  # the configurations behind each token
-Step: TypeAlias = tuple[Config, tuple[Any, ...]]  # a configuration and the events on the way to it
 
 _LITERAL, _LEAD, _SPAN, _CLOSE, _NUMBER, _FINAL = range(6)
 _NEVER = 1 << 30
@@ -148,29 +146,30 @@ class Walk:
         Unlike the tokenizer's own decoding, this gives back characters that the vocabulary lacks, and upper case
         that the tokenizer does not keep: they are the text's.
         """
-        paths: dict[Config, Any] = {(_LITERAL, self._literals.first): None}
-        for token in tokens:
-            if token == self.end:
-                break
-            for symbol in self._symbols.symbols[token]:
-                stepped: dict[Config, Any] = {}
-                for config, path in paths.items():
-                    for reached, events in self._steps(config, symbol):
-                        longer = path
-                        for event in events:
-                            longer = (longer, event)
-                        stepped.setdefault(reached, longer)
-                if not stepped:
-                    break
-                paths = stepped
-        config, path = min(paths.items(), key=lambda found: not self._may_end(found[0]))
-        if config[0] == _SPAN and self._may_end(config):
-            path = (path, DONE)
-        told: list[Any] = []
-        while path is not None:
-            path, event = path
-            told.append(event)
-        return self._style.linearise(items_told(reversed(told), self._view, self._text), self._pair)
+        return self._written(self._reader.read(tokens))
+
+    def read_strictly(self, tokens: Iterable[int]) -> tuple[str, list[int]]:
+        """Return the answer up to the first token that does not fit, and the tokens behind its last whole item.
+
+        For tokens that no constraint held to an answer's form: nothing is mended.
+        """
+        told, rest = self._reader.read_strictly(tokens)
+        return self._written(told), rest
+
+    def _written(self, told: Iterable[Any]) -> str:
+        return self._style.linearise(items_told(told, self._view, self._text), self._pair)
+
+    @cached_property
+    def _reader(self) -> Reader:
+        return Reader(
+            self._symbols,
+            (_LITERAL, self._literals.first),
+            (_LITERAL, self._literals.later),
+            steps=self._steps,
+            may_end=self._may_end,
+            is_open=lambda config: config[0] == _SPAN,
+            end=self.end,
+        )
 
     def _state(self, configs: frozenset[Config]) -> State:
         state = self._states.get(configs)

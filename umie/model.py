@@ -85,7 +85,7 @@ class UmieModel(PreTrainedModel):
     base_model_prefix = ""
     main_input_name = "input_ids"
     accepts_loss_kwargs = False  # keeps the Trainer from passing its own keywords to forward
-    supports_gradient_checkpointing = False
+    supports_gradient_checkpointing = True  # of the language model's blocks
 
     def __init__(self, config: UmieConfig) -> None:
         super().__init__(config)
@@ -105,9 +105,19 @@ class UmieModel(PreTrainedModel):
                 raise UmieError(f"visual_embedding: {error}") from error
         config.decoder = {"name": (config.decoder or {})["name"], **self.decoder.saved_options()}
         self.post_init()
+        inside = [part for part in self.decoder.modules() if isinstance(part, PreTrainedModel)]
+        self._no_split_modules = sorted(
+            {name for part in inside for name in part._no_split_modules or ()}
+        )  # FSDP's units
 
     def _init_weights(self, module: Any) -> None:
         """Leave the weights alone: every part draws its own when it is built."""
+
+    def get_input_embeddings(self) -> None:
+        """Return None: the language model's embedding is shared by its halves, so FSDP must not part it from them."""
+
+    def get_output_embeddings(self) -> None:
+        """Return None, see ``get_input_embeddings``."""
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:

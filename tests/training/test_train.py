@@ -127,7 +127,7 @@ def test_progress_is_told_after_every_step(variant, records):
     steps = []
     _, _, _, measured = trained(variant, records, on_step=lambda *step: steps.append(step))
     assert [step[:2] for step in steps] == [(1, 3), (2, 3), (3, 3)]
-    assert set(measured) == {"train_loss"}
+    assert set(measured) == {"train_loss", "steps"}
     assert 0 < measured["train_loss"] < 20
 
 
@@ -153,13 +153,13 @@ def test_the_fusion_is_initialised_only_when_asked(variant, records, monkeypatch
 def test_a_fusion_with_nothing_to_set_trains_all_the_same(variant, records):
     for fusion in ("text_only", "concat", {"name": "gated", "gate": 0.5}):
         _, _, _, measured = trained(variant, records, parts={"fusion": fusion}, initialise_fusion=True, steps=1)
-        assert set(measured) == {"train_loss"}
+        assert set(measured) == {"train_loss", "steps"}
 
 
 def test_initialising_on_records_without_pictures_trains_all_the_same(variant, records):
     texts = [dataclasses.replace(record, image=None) for record in records]
     _, _, _, measured = trained(variant, texts, initialise_fusion=True, steps=1)
-    assert set(measured) == {"train_loss"}
+    assert set(measured) == {"train_loss", "steps"}
 
 
 # --- seeds -----------------------------------------------------------------------------------------------------------

@@ -1,0 +1,174 @@
+"""train: run a variant's instruction tuning, with checkpoints where it is given a folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import tempfile
+import warnings
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import DistributedType
+from torch import Tensor
+from torch.utils.data import Dataset
+from transformers import EarlyStoppingCallback, TrainingArguments, set_seed
+from transformers.trainer_callback import PrinterCallback
+
+from umie.errors import UmieError
+from umie.model import UmieModel
+from umie.processor import UmieProcessor
+from umie.training.config import Checkpoints, TrainingConfig
+from umie.training.mixture import RunSampler, as_mixture
+from umie.training.trainer import OnDev, OnStep, Progress, RunTrainer, last_checkpoint
+
+
+def train(
+    model: UmieModel,
+    processor: UmieProcessor,
+    dataset: Dataset[Any],
+    config: TrainingConfig,
+    *,
+    seed: int = 0,
+    on_step: OnStep | None = None,
+    output: str | Path | None = None,
+    checkpoints: Checkpoints | None = None,
+    dev: OnDev | None = None,
+    on_log: Callable[[int, Mapping[str, float]], None] | None = None,
+) -> dict[str, Any]:
+    """Train the model in place.
+
+    Args:
+        model: any variant.
+        processor: its processor.
+        dataset: encoded queries (a QueryDataset), or a Mixture of such; batches are drawn by ``seed``.
+        config: rates and sizes.
+        seed: of the batches and of dropout.
+        on_step: called after every step with the step, the number of steps and the last logged loss.
+        output: folder of checkpoints; where it holds some of the same run, the run goes on from the newest, exactly.
+        checkpoints: when to save and to score, where there is an ``output``.
+        dev: scores a model on the dev set: names to values, among them ``Checkpoints.metric``.
+        on_log: called with the step and whatever is logged: losses, rates, dev scores.
+
+    Returns:
+        ``train_loss``, ``steps``, where the run has dev scores ``best_step`` and ``best`` (the score), and what the
+        fusion's initialisation measured, if it was asked for.
+
+    Raises:
+        UmieError: a loss that is no number; a batch that the processes cannot share; a checkpoint that cannot be
+            written: what was saved before stands.
+    """
+    set_seed(seed)
+    mixture = as_mixture(dataset)
+    steps = config.num_steps(len(mixture))
+    saving = checkpoints or Checkpoints(report_to=())
+    resumed = None if output is None else last_checkpoint(output)
+    measured: dict[str, Any] = {}
+    sampler = RunSampler(mixture, steps, config.batch_size, seed, length_bucketing=config.length_bucketing)
+    if config.initialise_fusion and resumed is None:
+        measured = _initialise_fusion(model, processor, mixture, 4 * config.batch_size)
+    with ExitStack() as stack:
+        folder = output or stack.enter_context(tempfile.TemporaryDirectory())
+        arguments = _arguments(config, saving if output else None, steps, str(folder), seed, dev is not None)
+        callbacks: list[Any] = [Progress(on_step, on_log)]
+        if dev is not None and saving.patience is not None:
+            callbacks.append(EarlyStoppingCallback(saving.patience, saving.threshold))
+        trainer = RunTrainer(model, arguments, config, sampler, processor, dev=dev, callbacks=callbacks)
+        trainer.pop_callback(PrinterCallback)
+        if config.fsdp and trainer.accelerator.distributed_type != DistributedType.FSDP:
+            raise UmieError(
+                "fsdp is set, and accelerate does not shard here: start the run by torchrun or accelerate launch on "
+                "several GPUs, or leave fsdp out"
+            )
+        with warnings.catch_warnings():
+            # transformers warns that a lr scheduler's state was saved before the optimizer's first step, and the like
+            warnings.filterwarnings("ignore", category=UserWarning, module="torch.optim.lr_scheduler")
+            result = trainer.train(resume_from_checkpoint=None if resumed is None else str(resumed))
+    if trainer.state.best_global_step:
+        measured |= {"best_step": trainer.state.best_global_step, "best": trainer.state.best_metric}
+    return {"train_loss": result.training_loss, "steps": trainer.state.global_step, **measured}
+
+
+def _initialise_fusion(model: UmieModel, processor: UmieProcessor, mixture: Any, count: int) -> dict[str, Any]:
+    first = processor.collate([mixture[index] for index in range(min(len(mixture), count))])
+    inputs: dict[str, Any] = {name: value.to(model.device) for name, value in first.items() if name != "labels"}
+    measured: dict[str, Any] = model.initialise_fusion(**inputs)
+    return measured
+
+
+def _arguments(
+    config: TrainingConfig, saving: Checkpoints | None, steps: int, folder: str, seed: int, has_dev: bool
+) -> TrainingArguments:
+    shares = config.gradient_accumulation * int(os.environ.get("WORLD_SIZE", 1))
+    if config.batch_size % shares:
+        raise UmieError(
+            f"batch_size is {config.batch_size}: it cannot be shared by {shares} (processes times "
+            f"gradient_accumulation {config.gradient_accumulation}); give a multiple of {shares}"
+        )
+    interval = None if saving is None else saving.interval(steps)
+    options: dict[str, Any] = {
+        "output_dir": folder,
+        "max_steps": steps,
+        "per_device_train_batch_size": config.batch_size // shares,
+        "gradient_accumulation_steps": config.gradient_accumulation,
+        "learning_rate": config.learning_rate,
+        "lr_scheduler_type": "linear",
+        "warmup_steps": round(config.warmup_share * steps),
+        "weight_decay": config.weight_decay,
+        "max_grad_norm": config.max_grad_norm,
+        "seed": seed,
+        "bf16": config.precision == "bfloat16",
+        **_checkpointing(config),
+        "torch_compile": bool(config.compile),
+        "torch_compile_backend": config.compile if isinstance(config.compile, str) else None,
+        "fsdp": bool(config.fsdp),
+        "fsdp_config": dict(config.fsdp) if isinstance(config.fsdp, Mapping) else None,
+        "ddp_find_unused_parameters": True,  # a batch without pictures leaves the visual parts unused
+        "use_cpu": not (torch.cuda.is_available() or torch.backends.mps.is_available()),
+        "dataloader_num_workers": config.num_workers,
+        "dataloader_pin_memory": torch.cuda.is_available(),
+        "logging_steps": max(1, steps // 20) if saving is None else max(1, min(10, steps // 20)),
+        "logging_nan_inf_filter": False,  # a loss that is no number ends the run, see RunTrainer
+        "report_to": [] if saving is None else list(saving.report_to),
+        "disable_tqdm": True,
+        "remove_unused_columns": False,
+        "save_strategy": "no" if interval is None else "steps",
+        "save_steps": interval or 500,
+        "save_total_limit": None if saving is None else saving.keep,
+        "eval_strategy": "steps" if interval is not None and has_dev else "no",
+        "eval_steps": interval,
+        "metric_for_best_model": saving.metric if saving is not None and has_dev else None,
+        "greater_is_better": None if saving is None or not has_dev else not saving.metric.endswith("loss"),
+    }
+    return TrainingArguments(**options)
+
+
+def _checkpointing(config: TrainingConfig) -> dict[str, Any]:
+    """Return the option that keeps states between blocks only; it changed its name within transformers 5."""
+    if not config.gradient_checkpointing:
+        return {}
+    new = "activation_checkpointing" in {item.name for item in dataclasses.fields(TrainingArguments)}
+    return {"activation_checkpointing" if new else "gradient_checkpointing": True}
+
+
+def visual_gradient(model: UmieModel, batch: Mapping[str, Tensor]) -> float:
+    """Return the norm of the loss's gradient on the visual path: the encoder and the visual embedding.
+
+    A gate at or below 0 starves this path; the norm tells before the scores do.
+    """
+    parameters = [
+        parameter
+        for part in (model.encoder, model.visual_embedding)
+        if part is not None
+        for parameter in part.parameters()
+        if parameter.requires_grad
+    ]
+    loss = model(**{name: value.to(model.device) for name, value in batch.items()}).loss
+    if not parameters or loss is None:
+        return 0.0
+    gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+    norms = [gradient.norm() for gradient in gradients if gradient is not None]
+    return float(torch.stack(norms).norm()) if norms else 0.0

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from published import CONFIG, OTHER, inputs, state_dict, values
+from published_model import CONFIG, OTHER, inputs, state_dict, values
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel

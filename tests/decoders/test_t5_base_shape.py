@@ -21,9 +21,9 @@ from umie.model import UmieModel
 from umie.query_dataset import QueryDataset
 from umie.training import TrainingConfig, train
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "conversion"))  # where published.py lies
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "conversion"))  # where published_model.py lies
 
-from published import state_dict
+from published_model import state_dict
 
 SHAPES = {
     "small twin": {

@@ -1,0 +1,118 @@
+"""Tokens per second of generating with a composed variant, beside transformers' own T5, and beside no cache.
+
+All rows have the same weights and make the same number of tokens. Before anything is timed, the tokens must be equal
+(of the variant without a picture and the plain T5; of the variant with one and the plain T5 over the same fused
+states; of decoding with and without a cache), and so must the logits behind a given answer.
+
+An idle machine, FLAN-T5 base:  python benchmarks/generation/tokens.py
+A minute:  python benchmarks/generation/tokens.py --size flan-t5-small --batch 2 --new-tokens 16 --rounds 3
+A GPU:  python benchmarks/generation/tokens.py --device cuda --batch 32 --new-tokens 128
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # where language.py lies
+
+import language as shared
+from transformers.modeling_outputs import BaseModelOutput
+
+MOST_TIME = 1.05
+TOLERANCE = 1e-5
+PLAIN, PLAIN_FUSED = "plain T5, text alone", "plain T5, from fused states"
+TEXT, PICTURE = "umie, text alone", "umie, text and picture"
+FUSED, NO_CACHE = "umie, from fused states", "umie, text and picture, no cache"
+EQUAL = [(TEXT, PLAIN), (PICTURE, PLAIN_FUSED), (FUSED, PLAIN_FUSED), (PICTURE, NO_CACHE)]
+
+
+def check(found: dict[str, Tensor], num_tokens: int) -> None:
+    """Hold what the rows generate against each other."""
+    for one, other in EQUAL:
+        if one not in found or other not in found:
+            continue
+        assert found[one].shape[1] == num_tokens + 1, f"{one}: {found[one].shape[1] - 1} tokens, not {num_tokens}"
+        equal = torch.equal(found[one], found[other])
+        assert equal, f"{one} and {other} differ in {int((found[one] != found[other]).sum())} tokens"
+
+
+def check_logits(one: Tensor, other: Tensor, what: str) -> None:
+    """Hold logits against each other: of random weights, different models may well choose equal tokens."""
+    error = float((one - other).norm() / other.norm())
+    assert error <= TOLERANCE, f"{what}: the logits differ by {error:.1e}"
+
+
+def main() -> None:
+    """Measure, print and write."""
+    parser = shared.arguments(__doc__ or "", batch=8, tokens=64)
+    parser.add_argument("--new-tokens", type=int, default=32, help="tokens of an answer (default: %(default)s)")
+    parser.add_argument("--num-beams", type=int, default=1, help="1 is greedy (default: %(default)s)")
+    parser.add_argument("--no-uncached", action="store_true", help="leave decoding without a cache out: it is slow")
+    options = parser.parse_args()
+    where = shared.prepare(options)
+    model = shared.variant(options)
+    twin = shared.plain_twin(model, shared=True)
+    text = shared.batch(options, model.decoder.vocab_size or 0, options.new_tokens)
+    answer = text.pop("labels")
+    visual = shared.features(options)
+    with torch.no_grad():
+        fused, _, _ = model.fuse(**text, visual=visual)
+    # no answer ends early, so that all rows make as many tokens
+    how = {"max_new_tokens": options.new_tokens, "min_new_tokens": options.new_tokens, "num_beams": options.num_beams}
+
+    def from_fused() -> Tensor:
+        # generate may write into what it is given
+        states = BaseModelOutput(last_hidden_state=fused.states)
+        found: Tensor = twin.generate(encoder_outputs=states, attention_mask=fused.mask.long(), **how)
+        return found
+
+    runs = {
+        PLAIN: lambda: twin.generate(**text, **how),
+        TEXT: lambda: model.generate(**text, **how),
+        PICTURE: lambda: model.generate(**text, visual=visual, **how),
+        PLAIN_FUSED: from_fused,
+        FUSED: lambda: model.decoder.generate(fused, **how),
+    }
+    if not options.no_uncached:
+        runs[NO_CACHE] = lambda: model.generate(**text, visual=visual, use_cache=False, **how)
+    with torch.no_grad():
+        own, plain = (one(**text, decoder_input_ids=answer).logits for one in (model, twin))
+        check_logits(own, plain, "text alone")
+        plain = twin(
+            encoder_outputs=BaseModelOutput(last_hidden_state=fused.states),
+            attention_mask=fused.mask.long(),
+            decoder_input_ids=answer,
+        ).logits
+        check_logits(model(**text, visual=visual, decoder_input_ids=answer).logits, plain, "text and picture")
+        check({name: run() for name, run in runs.items()}, options.new_tokens)
+    shared.say("right: equal tokens and logits")
+    rows = {name: shared.Measured() for name in runs}
+    with torch.no_grad():
+        complete = shared.time_all(runs, rows, options)
+    beams = "greedy" if options.num_beams == 1 else f"{options.num_beams} beams"
+    shared.report(
+        "Generation",
+        f"{options.size}, float32, {beams}: {options.batch} texts of {options.tokens // 2} to {options.tokens} tokens, "
+        f"{options.new_tokens} new tokens each, cached features of {options.slots} slots x {options.feature_dim}. "
+        "Fused states are made before: rows from them time the decoder alone.",
+        rows,
+        [
+            shared.Bound(PICTURE, PLAIN, MOST_TIME),
+            shared.Bound(TEXT, PLAIN, MOST_TIME),
+            shared.Bound(FUSED, PLAIN_FUSED, MOST_TIME),
+            shared.Bound(NO_CACHE, PICTURE),
+        ],
+        options,
+        where,
+        num_items=options.batch * options.new_tokens,
+        item="tokens",
+        complete=complete,
+    )
+
+
+if __name__ == "__main__":
+    shared.run(main)

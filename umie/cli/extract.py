@@ -12,7 +12,6 @@ from umie.cli.console import err, out
 from umie.errors import UmieError
 
 if TYPE_CHECKING:
-    from umie.extraction import Extractor
     from umie.records import Region
 
 _EXAMPLES = """
@@ -71,7 +70,7 @@ def extract(
     json_flag: Annotated[bool, typer.Option("--json", help="Print JSON in place of a table.")] = False,
 ) -> None:
     """Find entities, relations, events and their arguments in a text and its picture, or in a file of them."""
-    from umie.cli.extract_file import Job, extract_file
+    from umie.cli.extract_file import Job, extract_file, load
 
     if model is None:
         raise UmieError("--model is missing: give the folder of a saved variant")
@@ -109,16 +108,6 @@ def extract(
 
 
 extract.__doc__ = f"{extract.__doc__}\n{_EXAMPLES}"
-
-
-def load(model: Path, **options: Any) -> Extractor:
-    """Return the extractor of a folder, without progress bars of its own."""
-    from transformers.utils import logging
-
-    from umie.extraction import Extractor
-
-    logging.disable_progress_bar()
-    return Extractor.from_pretrained(model, **options)
 
 
 def _labels(given: list[str] | tuple[()], tasks: list[str] | None) -> dict[str, list[str]] | None:

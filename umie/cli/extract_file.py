@@ -17,7 +17,7 @@ from umie.cli.data_options import check_distinct, counting_to, tell
 from umie.errors import UmieError, at
 
 if TYPE_CHECKING:
-    from umie.extraction import Extraction
+    from umie.extraction import Extraction, Extractor
     from umie.records import Record
 
 
@@ -98,6 +98,16 @@ def extract_file(job: Job, setting: Mapping[str, Any]) -> None:
     _summarise(job, len(numbers), begun, notices)
 
 
+def load(model: Path, **options: Any) -> Extractor:
+    """Return the extractor of a folder, without progress bars of its own."""
+    from transformers.utils import logging
+
+    from umie.extraction import Extractor
+
+    logging.disable_progress_bar()
+    return Extractor.from_pretrained(model, **options)
+
+
 def _records(job: Job) -> Iterator[tuple[int, Record]]:
     from umie.records import read_numbered_jsonl
 
@@ -108,8 +118,6 @@ def _records(job: Job) -> Iterator[tuple[int, Record]]:
 
 
 def _found(job: Job, setting: Mapping[str, Any], numbers: Sequence[int], begun: int) -> Iterator[Extraction]:
-    from umie.cli.extract import load
-
     extractor = load(job.model, **job.options, **setting)
     return extractor.extract_many(
         (record for _, record in islice(_records(job), begun, None)),

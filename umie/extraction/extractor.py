@@ -10,10 +10,11 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeAlias, overload
 
-from umie.errors import UmieError, check_choice, check_flag, check_whole, shown
+from umie.errors import UmieError, check_flag, check_whole, shown
 from umie.extraction import stages
 from umie.extraction.answering import Asked, generate
 from umie.extraction.draft import Draft
+from umie.extraction.loading import load_checkpoint
 from umie.extraction.looking import look
 from umie.extraction.result import Answer, Extraction, Notice
 from umie.model import UmieModel
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 Labels: TypeAlias = Mapping[str, Sequence[str]]
 Place: TypeAlias = Callable[[int], str]  # what a message calls the item of this index, from 0
 
-DTYPES = ("float32", "bfloat16", "float16")
 BATCHES = 4  # that are sorted by length together
 
 
@@ -90,19 +90,7 @@ class Extractor:
         Raises:
             UmieError: there is no such folder, it is incomplete, or the device cannot be used.
         """
-        import torch
-
-        check_choice("dtype", dtype, DTYPES)
-        if not Path(folder).is_dir():
-            raise UmieError(f"{folder}: no such folder; give one with a saved model and its processor")
-        processor = UmieProcessor.from_pretrained(folder)
-        model = UmieModel.from_pretrained(str(folder), dtype=getattr(torch, dtype))
-        device = ("cuda" if torch.cuda.is_available() else "cpu") if device is None else device
-        try:
-            model.to(device)
-        except (RuntimeError, AssertionError) as error:  # an unknown name; a device that is not there
-            reason = " ".join(str(error).split())
-            raise UmieError(f"device {device!r} cannot be used: {reason}; give cpu, or one that is there") from error
+        model, processor = load_checkpoint(folder, device, dtype)
         return cls(model, processor, **options)
 
     @overload

@@ -52,6 +52,7 @@ class ResumableLines:
                 stack.enter_context(lock)
             except Timeout as error:
                 raise UmieError(f"{first}: another process is writing it: let it finish, or end it") from error
+            stack.callback(Path(lock.lock_file).unlink, missing_ok=True)  # while it is held
             parts = [_beside(path, ".part") for path in self.paths]
             if any(part.exists() for part in parts) and _read(marker) != self.run:
                 raise UmieError(
@@ -80,7 +81,6 @@ class ResumableLines:
             for part, path in zip(parts, self.paths, strict=True):
                 part.replace(path.resolve())
             marker.unlink()
-        Path(lock.lock_file).unlink(missing_ok=True)
 
     def write(self, *lines: str) -> None:
         """Write one item: a line for each file; from then on a kill does not lose it."""

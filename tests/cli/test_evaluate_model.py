@@ -1,0 +1,280 @@
+"""`umie evaluate --model`: a report that says what it rests on, and predictions that can be scored again."""
+
+import dataclasses
+import json
+
+import pytest
+from PIL import Image
+
+from umie.evaluation import evaluate
+from umie.extraction.loading import load_checkpoint
+from umie.query_dataset import QueryDataset
+from umie.records import Entity, Record, read_jsonl, write_jsonl
+from umie.training import TrainingConfig, train
+
+TASKS = ("mner", "mre", "med", "meae")
+
+
+@pytest.fixture(scope="module")
+def checkpoint(variant, embedded_records, tmp_path_factory):
+    """A gated variant that has learned some records."""
+    model, processor = variant(fusion={"name": "gated"}, max_target_tokens=48)
+    dataset = QueryDataset(embedded_records[:12], TASKS, processor)
+    train(model, processor, dataset, TrainingConfig(steps=90, batch_size=12, learning_rate=3e-3))
+    folder = tmp_path_factory.mktemp("checkpoint")
+    for part in (model, processor):
+        part.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def data(tmp_path, monkeypatch, embedded_records):
+    """18 records with pictures in a file."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    records = []
+    for record in embedded_records[:18]:
+        record.image.save(tmp_path / "photos" / f"{record.id}.png")
+        records.append(dataclasses.replace(record, image=f"{record.id}.png"))
+    write_jsonl("test.jsonl", records)
+    return tmp_path
+
+
+def of(checkpoint, *more, data="test.jsonl"):
+    return ("evaluate", "--model", checkpoint, "--data", data, "--images", "photos", "--output", "report", *more)
+
+
+def scores(folder, decoding="constrained"):
+    content = json.loads((folder / "report" / "scores.json").read_text(encoding="utf-8"))
+    return content, {
+        (line["task"], line["figure"], line["average"]): line for line in content["decodings"][decoding]["figures"]
+    }
+
+
+def test_the_scores_are_those_of_evaluation_and_of_the_predictions_file(umie, data, checkpoint):
+    code, out, _ = umie(*of(checkpoint))
+    assert code == 0
+    assert "Written: report/report.md" in out
+    model, processor = load_checkpoint(checkpoint)
+    records = list(read_jsonl("test.jsonl", "photos"))
+    content, lines = scores(data)
+    some = 0
+    for task in TASKS:
+        expected = evaluate(model, processor, records, task, constrained=True)
+        found = list(read_jsonl(f"report/predictions-constrained/{task}.jsonl"))
+        built = processor.task(task)
+        assert [built.items(one) for one in found] == [built.items(one) for one in expected.predictions]
+        assert [one.id for one in found] == [one.id for one in expected.predictions]
+        line = lines[task, "strict", "micro"]
+        if task != "meae":  # whose regions are compared by their boxes there
+            assert line["f1"] == pytest.approx(expected.scores["f1"])
+        some += line["true_positives"]
+        again = umie(
+            *("evaluate", "--predictions", f"report/predictions-constrained/{task}.jsonl"),
+            *("--gold", "report/gold.jsonl", "--task", task, "--json", "again.json"),
+        )
+        assert again[0] == 0
+        figures = json.loads((data / "again.json").read_text())["figures"]
+        assert [one for one in content["decodings"]["constrained"]["figures"] if one["task"] == task] == figures
+        gates = content["decodings"]["constrained"]["gates"][task]
+        assert gates["mean"] == pytest.approx(sum(expected.gates) / len(expected.gates), abs=1e-5)
+    assert some > 5
+
+
+def test_the_report_says_what_it_rests_on(umie, data, checkpoint):
+    assert umie(*of(checkpoint, "--title", "dev|split", "--train", "test.jsonl", "--labels"))[0] == 0
+    page = (data / "report" / "report.md").read_text(encoding="utf-8")
+    content, _ = scores(data)
+    assert page.startswith(f"# {checkpoint} on test.jsonl, dev|split\n")
+    for part in (
+        "| MNER | constrained | **",
+        "(mentions of train) |",
+        "![F1 with intervals](scores-constrained.png)",
+        "![F1 of each label](labels-constrained.png)",
+        "![histogram of the gate for each task](gates.png)",
+        "| fusion | gated |",
+        "| records | 18 |",
+        "| events of MEAE | predicted |",
+    ):
+        assert part in page
+    assert content["weights"]["sha256"]["model.safetensors"] in page
+    assert content["data"]["sha256"] in page
+    assert set(content["versions"]) == {"umie", "python", "torch", "transformers", "numpy", "scipy"}
+    for name in ("scores-constrained", "labels-constrained", "gates"):
+        with Image.open(data / "report" / f"{name}.png") as picture:
+            assert picture.format == "PNG"
+    assert sorted(path.name for path in data.iterdir()) == ["photos", "report", "test.jsonl"]
+
+
+def test_both_ways_of_decoding_are_compared(umie, data, checkpoint):
+    code, out, _ = umie(*of(checkpoint, "--decoding", "both", "--task", "mner", "--task", "med"))
+    assert code == 0
+    assert "A is constrained, B is free" in out
+    page = (data / "report" / "report.md").read_text(encoding="utf-8")
+    assert "| task | constrained - free |" in page
+    assert "## Every figure, free" in page
+    content, lines = scores(data)
+    _, free = scores(data, "free")
+    line = lines["mner", "strict", "micro"]
+    assert line["versus"]["other"] == free["mner", "strict", "micro"]["f1"]
+    model, processor = load_checkpoint(checkpoint)
+    records = list(read_jsonl("test.jsonl", "photos"))
+    assert free["mner", "strict", "micro"]["f1"] == pytest.approx(
+        evaluate(model, processor, records, "mner").scores["f1"]
+    )
+    assert content["decodings"]["constrained"]["counts"]["mner"] == {"dropped_items": 0}
+
+
+def test_gold_events_are_called_an_oracle(umie, data, checkpoint):
+    code, out, _ = umie(*of(checkpoint, "--task", "meae", "--events", "gold"))
+    assert code == 0
+    assert "meae was told the annotated events" in out
+    page = (data / "report" / "report.md").read_text(encoding="utf-8")
+    assert "| MEAE (oracle events) | constrained |" in page
+    assert scores(data)[0]["decodings"]["constrained"]["oracles"] == ["meae"]
+
+
+def test_events_are_detected_where_none_is_scored(umie, data, checkpoint):
+    """MEAE alone, of records that are annotated for nothing else, is asked about what MED finds all the same."""
+    assert umie(*of(checkpoint))[0] == 0
+    expected = scores(data)[1]["meae", "strict", "micro"]
+    records = [
+        dataclasses.replace(record, tasks=("meae",)) for record in read_jsonl("test.jsonl", "photos") if record.events
+    ]
+    write_jsonl("meae.jsonl", records)
+    assert umie(*of(checkpoint, data="meae.jsonl"))[0] == 0
+    content, lines = scores(data)
+    assert content["settings"]["tasks"] == ["meae"]
+    assert lines["meae", "strict", "micro"]["f1"] == expected["f1"]
+
+
+def test_the_embedded_data_set(umie, data, checkpoint):
+    arguments = ("evaluate", "--model", checkpoint, "--format", "synthetic", "--output", "report", "--data")
+    code, _, err = umie(*arguments, "dev", "--limit", "9", "--train", "train", "--task", "mner")
+    assert code == 0
+    assert "no system that sees the text alone can be expected to pass mner 55.1" in err
+    content, lines = scores(data)
+    assert content["data"]["records"] == content["data"]["with a picture"] == 9
+    assert lines["mner", "strict", "micro"]["baseline"]["name"] == "mentions of train"
+    assert len(list(read_jsonl("report/gold.jsonl"))) == 9
+    code, _, err = umie(*arguments, "tset")
+    assert code == 2
+    assert "--data is 'tset': give one of train, dev, test" in err
+
+
+def entities(*labels):
+    text = " ".join(labels)
+    return Record(
+        text, entities=[Entity(label, (text.index(label), text.index(label) + len(label))) for label in labels]
+    )
+
+
+def test_labels_that_the_checkpoint_does_not_know(umie, data, checkpoint):
+    records = [dataclasses.replace(entities("person", "ship", "city"), tasks=("mner",)), entities("ship", "location")]
+    write_jsonl("other.jsonl", [dataclasses.replace(record, tasks=("mner",)) for record in records])
+    code, _, err = umie(*of(checkpoint, data="other.jsonl"))
+    assert code == 0
+    said = "mner: 3 of 5 entity labels of the data are not in the checkpoint's schema and cannot be found: "
+    said += "ship (2), city (1)"
+    assert f"note: {said}; --schema data asks for them" in err
+    assert said in (data / "report" / "report.md").read_text(encoding="utf-8")
+    code, _, err = umie(*of(checkpoint, "--schema", "data", data="other.jsonl"))
+    assert code == 0
+    assert "note: mner: labels of the data that no training saw: city, ship" in err
+    assert scores(data)[0]["settings"]["labels"] == {"mner": ["city", "location", "person", "ship"]}
+    predicted = [
+        entity.type for one in read_jsonl("report/predictions-constrained/mner.jsonl") for entity in one.entities
+    ]
+    assert set(predicted) <= {"city", "location", "person", "ship"}
+    write_jsonl("other.jsonl", [dataclasses.replace(entities("ship", "city"), tasks=("mner",))])
+    code, _, err = umie(*of(checkpoint, data="other.jsonl"))
+    assert (code, err.count("\n")) == (2, 1)
+    assert "other.jsonl: mner: none of its labels is in the checkpoint's schema (person, location, organization" in err
+
+
+def test_what_was_cut_and_what_could_not_be_read_is_counted(umie, data, checkpoint):
+    long = Record("Rome " * 400, entities=[Entity("location", (0, 4))], tasks=("mner",))
+    gone = Record("Oslo", "gone.png", entities=[Entity("location", (0, 4))], tasks=("mner",))
+    write_jsonl("hard.jsonl", [long, gone])
+    code, out, err = umie(*of(checkpoint, data="hard.jsonl"))
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "gone.png: no such picture" in err
+    assert not (data / "report").exists()
+    code, out, _ = umie(*of(checkpoint, "--missing-pictures", "text_only", data="hard.jsonl"))
+    assert code == 0
+    assert (
+        "note: mner, constrained: queries whose text was too long for the model, so that its end was cut off: 1\n"
+        in out
+    )
+    assert (
+        "note: constrained: pictures that could not be read, so that the text alone was asked about: 1; the first:"
+        in out
+    )
+    code, _, err = umie(*of(checkpoint, "--missing-pictures", "skip", data="hard.jsonl"))
+    assert code == 0
+    assert "note: records left out, as their pictures cannot be read: 1; the first:" in err
+    assert len(list(read_jsonl("report/gold.jsonl"))) == 1
+
+
+def test_a_text_without_pictures_is_told(umie, data, checkpoint):
+    write_jsonl("text.jsonl", [Record("Rome", entities=[Entity("location", (0, 4))], tasks=("mner",))])
+    _, _, err = umie(*of(checkpoint, data="text.jsonl"))
+    assert "note: no record names a picture, so that the model saw text alone" in err
+    assert "There is none: the fusion has no gate" in (data / "report" / "report.md").read_text(encoding="utf-8")
+
+
+def test_a_report_is_replaced_and_nothing_else(umie, data, checkpoint):
+    assert umie(*of(checkpoint, "--task", "mner"))[0] == 0
+    assert umie(*of(checkpoint, "--task", "med"))[0] == 0
+    assert [path.name for path in (data / "report" / "predictions-constrained").iterdir()] == ["med.jsonl"]
+    code, _, err = umie(*of(checkpoint, "--task", "mre", "--device", "warp"))
+    assert (code, err.count("\n")) == (2, 1)
+    assert (data / "report" / "report.md").exists()
+    code, _, err = umie("evaluate", "--model", checkpoint, "--data", "test.jsonl", "--output", "photos")
+    assert code == 2
+    assert "photos: holds something else than an evaluation" in err
+    assert len(list((data / "photos").iterdir())) == 18
+    assert not list(data.glob(".*.part"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "give --model and --data for a checkpoint, or --predictions and --gold"),
+        (["--predictions", "p.jsonl"], "give --model and --data for a checkpoint, or --predictions and --gold"),
+        (["--model", "CKPT"], "--data is missing"),
+        (["--model", "CKPT", "--data", "test.jsonl"], "--output is missing"),
+        (["--model", "CKPT", "--data", "no.jsonl", "--output", "r"], "no.jsonl: cannot read"),
+        (["--model", "CKPT", "--data", "empty.jsonl", "--output", "r"], "empty.jsonl: holds no record"),
+        (["--model", "no", "--data", "test.jsonl", "--output", "r"], "no: no such folder"),
+        (["--model", "CKPT", "--data", "test.jsonl", "--output", "test.jsonl"], "test.jsonl: is a file"),
+        (["--model", "CKPT", "--data", "bare.jsonl", "--output", "r"], "bare.jsonl: is annotated for nothing"),
+        (["--model", "CKPT", "--data", "bare.jsonl", "--task", "mre", "--output", "r"], "annotated for 'mre'"),
+        (["--model", "CKPT", "--data", "test.jsonl", "--task", "ner", "--output", "r"], "Unknown task 'ner'"),
+        (["--model", "CKPT", "--data", "test.jsonl", "--schema", "mine", "--output", "r"], "schema is 'mine'"),
+        (["--model", "CKPT", "--data", "test.jsonl", "--events", "all", "--output", "r"], "events is 'all'"),
+        (["--model", "CKPT", "--data", "test.jsonl", "--split", "text", "--output", "r"], "--split is 'text'"),
+        (
+            ["--model", "CKPT", "--data", "test.jsonl", "--format", "cnoll", "--output", "r"],
+            "Unknown data format 'cnoll'",
+        ),
+        (["--model", "CKPT", "--gold", "g.jsonl"], "--gold goes with --predictions, not with --model"),
+        (["--predictions", "p", "--gold", "g", "--num-beams", "2"], "--num-beams goes with --model, not with --pred"),
+        (["--predictions", "p", "--gold", "g", "--format", "mnre"], "--format goes with --model"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(umie, data, checkpoint, arguments, message):
+    (data / "empty.jsonl").write_text("")
+    (data / "bare.jsonl").write_text('{"text": "Ann"}\n')
+    more = ["--images", "photos"] if "test.jsonl" in arguments and "--gold" not in arguments else []
+    code, out, err = umie("evaluate", *[checkpoint if part == "CKPT" else part for part in arguments], *more)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert message in err
+    assert not (data / "r").exists()
+
+
+def test_help_teaches_with_examples(umie):
+    code, out, _ = umie("evaluate", "--help")
+    assert code == 0
+    for part in ("umie evaluate --model best --data test.jsonl --output report", "--schema", "--decoding", "--events"):
+        assert part in out

@@ -1,0 +1,103 @@
+"""`umie evaluate --predictions`: scores of a file of predictions, of any system."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from umie.cli.evaluate_display import print_comparison, print_labels, print_released, print_scores, say
+from umie.errors import UmieError
+
+if TYPE_CHECKING:
+    from umie.scoring import Report
+
+
+def evaluate_files(
+    predictions: Path,
+    gold: Path,
+    *,
+    other: Path | None,
+    train: Path | None,
+    task: Sequence[str] | None,
+    split: str,
+    labels: bool,
+    json_file: Path | None,
+    figure: Path | None,
+    seed: int,
+    resamples: int,
+) -> None:
+    """Score a file of predictions and print the tables; the arguments are the options of the command."""
+    from umie.records import read_jsonl
+    from umie.scoring import read_answers, read_gold, score_answers, unknown_labels
+
+    if figure is not None and figure.suffix != ".png":
+        raise UmieError(f"--figure {figure}: give a name that ends in .png")
+    wanted = read_gold(gold)
+    records = [line.record for line in wanted]
+    answers = read_answers(predictions, wanted, gold, task)
+    report = score_answers(
+        records,
+        answers,
+        tasks=task,
+        split=split,
+        other=None if other is None else read_answers(other, wanted, gold, task),
+        train=None if train is None else list(read_jsonl(train)),
+        resamples=resamples,
+        seed=seed,
+    )
+    print_scores(report)
+    if labels:
+        print_labels(report)
+    if other is not None:
+        print_comparison(report, predictions, other)
+    for released in report.released:
+        print_released(released)
+    for name in dict.fromkeys(line.task for line in report.lines):
+        unknown = unknown_labels(name, [answer.record for answer in answers], records)
+        if unknown:
+            shown = ", ".join(f"{label} ({count})" for label, count in unknown.most_common(8))
+            say(f"note: {name}: {unknown.total()} predictions have labels that gold does not know: {shown}")
+    for name, reason in report.left_out.items():
+        say(f"left out: {name}: {reason}")
+    if json_file is not None:
+        files = {"predictions": predictions, "gold": gold, "other": other, "train": train}
+        _write_json(json_file, report, {name: path for name, path in files.items() if path is not None})
+    if figure is not None:
+        from umie.scoring.plot import draw
+
+        draw(report, figure)
+        say(f"Written: {figure}")
+
+
+def _write_json(path: Path, report: Report, files: dict[str, Path]) -> None:
+    import numpy
+    import scipy
+
+    import umie
+    from umie.files import atomic_write
+    from umie.scoring import to_json
+
+    content: dict[str, Any] = {
+        "files": {name: {"path": str(file), "sha256": _digest(file)} for name, file in files.items()},
+        "versions": {
+            "umie": umie.__version__,
+            "python": platform.python_version(),
+            "numpy": numpy.__version__,
+            "scipy": scipy.__version__,
+        },
+        **to_json(report),
+    }
+    with atomic_write(path) as file:
+        file.write(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    say(f"Written: {path}")
+
+
+def _digest(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise UmieError(f"{path}: cannot read: {error.strerror}") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -18,7 +19,9 @@ from transformers import (
     PreTrainedConfig,
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES
+from transformers.utils import logging
 
+from umie.decoders._sources import check_tokenizer
 from umie.decoders.t5 import load_t5, t5_config, t5_shape, t5_values
 from umie.errors import UmieError, check_keys
 
@@ -196,6 +199,7 @@ def _token_ids(
         "pad_token_id": config.pad_token_id,
     }  # fmt: skip
     try:
+        check_tokenizer(checkpoint)  # of a folder without one, transformers would make an empty one
         tokenizer: Any = AutoTokenizer.from_pretrained(checkpoint)
     except (OSError, ValueError):
         tokenizer = None
@@ -222,12 +226,22 @@ def _start_halves(model: Any, source: str, checkpoint: str) -> None:
     _refuse(source, {name for name in missing if not name.startswith("pooler.")})
     names = set(encoder.state_dict())
     model.encoder.load_state_dict(encoder.state_dict(), strict=False)  # the pooler has no place
-    decoder, missing = _from_pretrained(AutoModelForCausalLM, source, checkpoint, model.config.decoder)
+    with _no_warnings():  # of what is new on purpose
+        decoder, missing = _from_pretrained(AutoModelForCausalLM, source, checkpoint, model.config.decoder)
     prefix = f"{decoder.base_model_prefix}."
-    missing -= set(decoder.all_tied_weights_keys)
     _refuse(source, {name for name in missing if name.removeprefix(prefix) in names})
     known = {name: value for name, value in decoder.state_dict().items() if name not in missing}
     model.decoder.load_state_dict(known, strict=False)
+
+
+@contextmanager
+def _no_warnings() -> Iterator[None]:
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
 
 
 def _from_pretrained(kind: Any, source: str, checkpoint: str, config: PreTrainedConfig) -> tuple[Any, set[str]]:

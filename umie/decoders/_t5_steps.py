@@ -86,7 +86,7 @@ class T5Steps:
             states = block.layer[2](states)
         self._lengths = self._lengths + counts
         last = self._seq2seq.decoder.final_layer_norm(states[counts[counts > 0].cumsum(0) - 1])
-        if self._seq2seq.config.scale_decoder_outputs:
+        if getattr(self._seq2seq.config, "scale_decoder_outputs", False):  # mT5 has no such option
             last = last * self._seq2seq.model_dim**-0.5
         head: Tensor = self._seq2seq.lm_head.weight
         return F.linear(last, head if candidates is None else head[candidates.to(head.device)])

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from umie import decoders, encoders, fusion
-from umie.grid.data import GridData
+from umie.corpus import Corpus, DataSet
 from umie.grid.plan import read_grid
 from umie.grid.run import RESULTS, GridRun, run_grid
 
@@ -168,10 +168,13 @@ def finished(tmp_path_factory) -> Finished:
 
 @pytest.fixture
 def no_data():
-    """The data of a grid, without files: for what only asks for its sizes."""
+    """One data set without files, for what only asks for its sizes: ``no_data(tasks=..., num_records=...)``."""
 
-    def make(**changes) -> GridData:
-        values = {item.name: {} for item in dataclasses.fields(GridData)}
-        return GridData(**{**values, "images": None, "fingerprint": "f", **changes})
+    def make(**changes) -> Corpus:
+        values = {item.name: {} for item in dataclasses.fields(DataSet)}
+        values |= {"name": "data", "format": "jsonl", "num_excluded": 0, "is_synthetic": False, "fingerprint": "f"}
+        values |= changes
+        values["num_queries"] = {split: dict.fromkeys(values["tasks"], 1) for split in values["num_records"]}
+        return Corpus(sets={"data": DataSet(**values)}, weights={"data": 1.0})
 
     return make

@@ -100,7 +100,9 @@ def test_no_such_file(tmp_path):
         pytest.param({"fusion": {"name": "gated", "residual": "x"}}, "residual is 'x': give ", id="residual"),
         pytest.param({"fusion": {"name": "gated", "dropout": "x"}}, "dropout", id="dropout"),
         pytest.param({"encoder": {"name": "tiny", "crop_size": 0}}, "crop_size is 0: give ", id="crop-size"),
-        pytest.param({"visual_embedding": {"layers": 1}}, "'layers'. Did you mean 'num_layers'?", id="embedding-key"),
+        pytest.param(
+            {"visual_embedding": {"num_layer": 1}}, "'num_layer'. Did you mean 'num_layers'?", id="embedding-key"
+        ),
         pytest.param({"visual_embedding": {"num_layers": -1}}, "num_layers is -1: give ", id="embedding"),
         pytest.param({"training": {"steps": 0}}, "training: steps is 0: give ", id="steps"),
         pytest.param({"training": {"stps": 1}}, "'stps'. Did you mean 'steps'?", id="training-key"),
@@ -146,6 +148,22 @@ def test_no_such_file(tmp_path):
         ),
         pytest.param({"name": "../elsewhere"}, "name is '../elsewhere': give a plain name", id="name"),
         pytest.param({"missing_pictures": "ignore"}, "Unknown policy for missing pictures 'ignore'", id="policy"),
+        pytest.param({"train_on": ["dta"]}, "data set in train_on: 'dta'. Did you mean 'data'?", id="train-on"),
+        pytest.param({"train_on": {"without": "data"}}, "it leaves nothing to train on", id="train-on-nothing"),
+        pytest.param({"train_on": {"wihout": "data"}}, "Did you mean 'without'?", id="train-on-key"),
+        pytest.param({"train_on": {"label": "x"}}, "give either `only` or `without`", id="train-on-neither"),
+        pytest.param({"train_on": 3}, "train_on is", id="train-on-number"),
+        pytest.param({"train_on": []}, "train_on is empty", id="train-on-empty"),
+        pytest.param({"instruction": "I3"}, "Unknown instruction variant 'I3'. Choices: I0", id="instruction"),
+        pytest.param({"instruction": {"mnre": "{labels}"}}, "Did you mean 'mre'?", id="instruction-task"),
+        pytest.param({"instruction": {"mner": "{lables}"}}, "has the field {lables}", id="instruction-field"),
+        pytest.param({"instruction": {"mre": "{labels}"}}, "lacks the field {head}", id="instruction-lacks"),
+        pytest.param({"instruction": {"label": "x"}}, "name a task and its instruction", id="instruction-no-task"),
+        pytest.param({"instruction": 3}, "instruction is 3: give paper", id="instruction-number"),
+        pytest.param({"evaluation": {"instructions": ["I0", "I0"]}}, "are called 'I0'", id="instructions-twice"),
+        pytest.param({"reference": "paper-table-4"}, "Did you mean 'paper-table-4-", id="reference"),
+        pytest.param({"reference": {"data": {"mner": 881}}}, "reference of 'data' is", id="reference-percent"),
+        pytest.param({"reference": {"data": 88}}, "give F1 in percent", id="reference-number"),
         pytest.param({"plugins": "own.py"}, "own.py: no such Python file", id="plugin"),
         pytest.param({"plugins": [3]}, "plugin", id="plugin-number"),
     ],
@@ -203,6 +221,9 @@ HASHED = {
     "split": {"evaluation": {"split": "dev", "generation": {"max_new_tokens": 8}}},
     "generation": {"evaluation": {"generation": {"max_new_tokens": 9}}},
     "missing-pictures": {"missing_pictures": "text_only"},
+    "instruction": {"instruction": "I1"},
+    "own-instruction": {"instruction": {"mner": "Which? {labels}"}},
+    "instructions-asked": {"evaluation": {"generation": {"max_new_tokens": 8}, "instructions": ["I1"]}},
 }
 NOT_HASHED = {
     "workers": {"workers": 1},
@@ -210,6 +231,8 @@ NOT_HASHED = {
     "name": {"name": "other"},
     "label": {"fusion": [{"name": "gated", "label": "ours"}]},
     "mean-over": {"mean_over": ["mner"]},
+    "reference": {"reference": ["paper-table-4-base", {"data": {"mner": 88.1}}]},
+    "train-on-all": {"train_on": ["data"]},
     "order-of-keys": {"training": {"batch_size": 4, "steps": 3}},
 }
 
@@ -322,6 +345,65 @@ def test_the_hashes_are_the_same_in_another_process(varied):
 )
 def test_a_variant_is_called_by_what_varies(grid_file, changes, expected):
     assert [cell.variant for cell in cells_of(grid_file(**changes))] == expected
+
+
+SETS = {
+    "a": {"format": "synthetic", "tasks": ["mner"]},
+    "b": {"format": "synthetic", "seed": 1, "tasks": ["mner"]},
+}
+
+
+@pytest.mark.parametrize(
+    ("train_on", "expected"),
+    [
+        (None, {"gated": ["a", "b"]}),
+        (["a", "b"], {"gated": ["a", "b"]}),
+        (["b"], {"gated": ["b"]}),
+        ({"without": "b", "label": "less"}, {"gated": ["a"]}),
+        ([["a"], ["b", "a"]], {"a": ["a"], "a + b": ["a", "b"]}),
+        (
+            ["all", {"without": "a"}, {"label": "first", "only": ["a"]}],
+            {"all sets": ["a", "b"], "without a": ["b"], "first": ["a"]},
+        ),
+    ],
+    ids=str,
+)
+def test_the_data_sets_that_are_trained_on_can_vary(grid_file, train_on, expected):
+    path = grid_file(data={"sets": SETS}, tasks=["mner"], fusion=["gated"], train_on=train_on)
+    cells = cells_of(path)
+    assert [cell.train_on for cell in cells] == list(expected.values())
+    assert [cell.variant for cell in cells] == list(expected)
+    assert len({cell.hash for cell in cells}) == len(cells)
+
+
+def test_the_wording_can_vary(grid_file):
+    own = {"label": "mine", "mner": "Which? {labels}", "mre": "I2"}
+    cells = cells_of(grid_file(fusion="gated", instruction=["paper", "I0", own]))
+    assert [cell.variant for cell in cells] == ["paper", "I0", "mine"]
+    assert cells[1].instruction["med"] == {"variant": "I0", "instruction": None}
+    assert cells[2].instruction == {
+        "mner": {"instruction": "Which? {labels}"},
+        "mre": {"variant": "I2", "instruction": None},
+    }
+
+
+def test_a_grid_is_read_without_the_files_that_it_names(grid_file, tmp_path):
+    names = {
+        "decoder": "google/no-such-model",
+        "encoder": {"name": "precomputed", "path": str(tmp_path / "none.tsv"), "boxes": "absolute"},
+    }
+    path = grid_file(fusion="gated", **names)
+    assert error_of(path)
+    grid = read_grid(path, read_files=False)
+    assert len(plan_cells(grid, "", read_files=False)) == 1
+    for changes, expected in (
+        ({"fusion": {"name": "gated", "gate": "wide"}}, "gate is 'wide'"),
+        ({"encoder": {"name": "precomputed", "path": "x", "boxes": "abs"}}, "boxes"),
+        ({"decoder": {"source": 3}}, "source is 3"),
+    ):
+        with pytest.raises(UmieError) as caught:
+            read_grid(grid_file(**{"fusion": "gated", **names, **changes}), read_files=False)
+        assert expected in str(caught.value)
 
 
 def test_a_label_does_not_reach_the_parts(grid_file):

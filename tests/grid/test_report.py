@@ -116,7 +116,7 @@ def test_rows_average_over_seeds_and_the_chosen_tasks(grid_run):
 
 def test_the_mean_leaves_out_tasks_that_it_is_not_over(grid_run):
     run = grid_run(SCORES, mean_over=["mre"])
-    assert [score(line, MEAN, run.grid.mean_over) for line in rows(run)[0].lines] == [0.6, 0.7]
+    assert [score(line, MEAN, run.mean_over) for line in rows(run)[0].lines] == [0.6, 0.7]
 
 
 def table_of(markdown, heading=None):

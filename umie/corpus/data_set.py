@@ -104,7 +104,10 @@ class Corpus:
 
     @property
     def fingerprint(self) -> str:
-        """A hash of all that a model trained on the corpus depends on."""
+        """A hash of all that a model trained on the corpus depends on, but the options of a single set's tasks."""
+        if self.is_single:
+            (one,) = self.sets.values()
+            return one.fingerprint
         sets = [[name, one.fingerprint, list(one.tasks.items()), self.weights[name]] for name, one in self.sets.items()]
         return hash_of([sets, vars(self.sampling), self.is_single])
 

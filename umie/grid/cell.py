@@ -6,7 +6,6 @@ standard input does, so that no cell outlives a grid that was killed.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import itertools
 import json
@@ -22,11 +21,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from umie.errors import UmieError
+from umie.corpus import Corpus, DataSet
 from umie.files import atomic_write
-from umie.grid.data import GridData
+from umie.grid.asked import Asked, file_name
+from umie.grid.features import EncoderCalls, store_features
+from umie.grid.parts import checkpoint_of
 from umie.grid.plan import load_plugins
-from umie.records import Record, Region, write_jsonl
+from umie.records import Record, write_jsonl
 
 
 def main(job_file: str) -> int:
@@ -73,31 +74,39 @@ def _run(job: Mapping[str, Any]) -> dict[str, Any]:
     logging.disable_progress_bar()
     load_plugins(job["plugins"])
     torch.manual_seed(job["identity"]["seed"])
-    data = GridData(**job["data"])
+    data = Corpus.from_json(job["data"])
     return _warm_start(job, data) if job["kind"] == "warm_start" else _cell(job, data)
 
 
-def _warm_start(job: Mapping[str, Any], data: GridData) -> dict[str, Any]:
+def _warm_start(job: Mapping[str, Any], data: Corpus) -> dict[str, Any]:
     """Train the decoder on text alone and save it as a checkpoint folder."""
     from umie.composition import compose
     from umie.data.synthetic import SyntheticConfig, scenes
-    from umie.query_dataset import QueryDataset
-    from umie.training import TrainingConfig, train
+    from umie.training import Mixture, TrainingConfig, train
 
+    sets = data.trained(job["train_on"])
+    decoder = job["parts"]["decoder"]
+    tokenizer = _tokenizer(decoder, sets, job["instruction"])
+    model, processor = compose(fusion="text_only", decoder=decoder, tasks=data.task_options, tokenizer=tokenizer)
     if job["records"] is None:
-        records: Iterable[Record] = data.read("train")
+        read = {one.name: one.read("train") for one in sets}
     else:
         drawn = SyntheticConfig(seed=WARM_START_SEED, train=job["records"])
-        records = (scene.record for scene in scenes(drawn, "train"))
-    texts = [dataclasses.replace(record, image=None) for record in records]
-    decoder = job["parts"]["decoder"]
-    tokenizer = _tokenizer(decoder.get("source", "tiny"), data)
-    model, processor = compose(fusion="text_only", decoder=decoder, tasks=data.tasks, tokenizer=tokenizer)
-    dataset = QueryDataset(texts, list(data.tasks), processor)
+        read = {sets[0].name: [scene.record for scene in scenes(drawn, "train")]}
+    texts = {name: [dataclasses.replace(record, image=None) for record in records] for name, records in read.items()}
+    if job["records"] is not None:  # one draw for all the tasks that are trained on
+        tasks = {name: task for one in reversed(sets) for name, task in one.built(job["instruction"]).items()}
+        ordered = [tasks[name] for name in data.tasks if name in tasks]
+        sources = [(sets[0].name, _queries(texts[sets[0].name], ordered, processor), 1.0)]
+    else:
+        sources = [
+            (one.name, _queries(texts[one.name], one.built(job["instruction"]).values(), processor), weight)
+            for one, weight in ((one, data.weights[one.name]) for one in sets)
+        ]
     measured = train(
         model,
         processor,
-        dataset,
+        Mixture(sources, data.sampling.strategy, data.sampling.temperature),
         TrainingConfig(**job["training"]),
         seed=job["identity"]["seed"],
         on_step=_on_step,
@@ -113,33 +122,47 @@ def _warm_start(job: Mapping[str, Any], data: GridData) -> dict[str, Any]:
     return {"metrics": {}, **measured}
 
 
+GATES = "gates.json"  # in a cell's folder: the gate of every query about a picture, by what is scored
 DATA_VOCAB_SIZE = 4096
 WARM_START_SEED = 1_000_003  # far from any seed a user gives, so that no record of the data set is drawn again
 
 
-def _cell(job: Mapping[str, Any], data: GridData) -> dict[str, Any]:
-    """Train a variant on all tasks together, evaluate it, and save its predictions."""
+def _cell(job: Mapping[str, Any], data: Corpus) -> dict[str, Any]:
+    """Train a variant on all its data sets together, evaluate it, and save its predictions."""
     import torch
 
     from umie.composition import compose
-    from umie.evaluation import evaluate
-    from umie.query_dataset import QueryDataset
-    from umie.training import TrainingConfig, train, visual_gradient
+    from umie.training import Mixture, TrainingConfig, train, visual_gradient
 
-    parts = job["parts"]
+    parts, split, wording = job["parts"], job["evaluation"]["split"], job["instruction"]
+    trained_on = data.trained(job["train_on"])
     model, processor = compose(
         **{slot: parts[slot] for slot in ("encoder", "fusion", "decoder", "visual_embedding")},
-        tasks=data.tasks,
-        tokenizer=_tokenizer(parts["decoder"].get("source", "tiny"), data),
+        tasks=data.task_options,
+        tokenizer=_tokenizer(parts["decoder"], trained_on, wording),
         missing_pictures=job["missing_pictures"],
     )
-    tasks = list(data.tasks)
-    split = job["evaluation"]["split"]
-    training_records, records = data.read("train"), data.read(split)
+    scored = [Asked(**given) for given in job["asked"]]
+    training = {one.name: one.read("train") for one in trained_on}
+    evaluated = {name: data.sets[name].read(split) for name in dict.fromkeys(one.data_set for one in scored)}
     model.to("cuda" if torch.cuda.is_available() else "cpu")  # as the Trainer will, but pictures are encoded before
-    calls = None if model.encoder is None or model.encoder.is_lookup else _EncoderCalls(model.encoder)
-    pictures = _store_features(model, processor, [*training_records, *records], job["features"])
-    dataset = QueryDataset(training_records, tasks, processor)
+    calls = None if model.encoder is None or model.encoder.is_lookup else EncoderCalls(model.encoder)
+    pictures = store_features(
+        model,
+        processor,
+        [record for records in (*training.values(), *evaluated.values()) for record in records],
+        job["features"],
+        lambda done, total: _say(event="progress", phase="encode", done=done, total=total),
+        lambda sentence: print(sentence, file=sys.stderr),  # noqa: T201 # the job's log
+    )
+    dataset = Mixture(
+        [
+            (one.name, _queries(training[one.name], one.built(wording).values(), processor), data.weights[one.name])
+            for one in trained_on
+        ],
+        data.sampling.strategy,
+        data.sampling.temperature,
+    )
     started = time.perf_counter()
     measured = train(
         model,
@@ -150,45 +173,23 @@ def _cell(job: Mapping[str, Any], data: GridData) -> dict[str, Any]:
         on_step=_on_step,
     )
     trained = time.perf_counter()
-    probe = [dataset[index] for index in range(min(len(dataset), job["training"].get("batch_size", 16)))]
+    size = min(len(dataset), job["training"].get("batch_size", 16))
+    probe = [dataset[index * len(dataset) // size] for index in range(size)]  # of every set
     gradient = visual_gradient(model, processor.collate(probe))
     train_counts = dict(processor.counts)
     processor.reset_counts()
-    metrics: dict[str, Any] = {}
-    gates: list[float] = []
-    detected = None
-    for index, task in enumerate(tasks):
-        result = evaluate(
-            model,
-            processor,
-            records,
-            task,
-            batch_size=job["evaluation"]["batch_size"],
-            constrained=job["evaluation"]["constrained"],
-            events=job["evaluation"]["events"],
-            detected=detected,
-            on_batch=lambda done, total, index=index: _say(  # type: ignore[misc] # mypy loses the default's type
-                event="progress", phase="evaluate", done=index + done / total, total=len(tasks)
-            ),
-            **job["evaluation"]["generation"],
-        )
-        metrics[task] = result.scores
-        if result.is_oracle:
-            metrics[task]["oracle"] = "gold events"
-        if task == "med":
-            detected = result.predictions
-        if result.gates:
-            metrics[task] |= _gate_health(result.gates)
-            gates += result.gates
-        write_jsonl(Path(job["folder"]) / f"{task}.jsonl", result.predictions)
-    evaluated = time.perf_counter()
-    health = {"visual_gradient": gradient, **(_gate_health(gates) if gates else {})}
+    metrics, gates = _evaluate(job, model, processor, data, scored, evaluated)
+    ended = time.perf_counter()
+    every_gate = [gate for values in gates.values() for gate in values]
+    with atomic_write(Path(job["folder"]) / GATES) as file:
+        json.dump({key: [round(gate, 6) for gate in values] for key, values in gates.items()}, file)
     return {
         "metrics": metrics,
-        "health": health,
+        "health": {"visual_gradient": gradient, **(_gate_health(every_gate) if every_gate else {})},
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
         "counts": {"train": train_counts, split: dict(processor.counts)},
+        "shares": dict(zip(dataset.names, dataset.probabilities, strict=True)),
         "pictures": {
             **pictures,
             "encoder_calls": 0 if calls is None else calls.number,
@@ -197,93 +198,60 @@ def _cell(job: Mapping[str, Any], data: GridData) -> dict[str, Any]:
         "uses_picture": model.fusion.uses_picture,
         "device": str(model.device),
         "threads": torch.get_num_threads(),
-        "seconds": {"encode": pictures["seconds"], "train": trained - started, "evaluate": evaluated - trained},
+        "seconds": {"encode": pictures["seconds"], "train": trained - started, "evaluate": ended - trained},
         **measured,
     }
 
 
-class _NoPictures:
-    """Gives a fusion that does not look at pictures none, so that none is prepared."""
+def _evaluate(
+    job: Mapping[str, Any],
+    model: Any,
+    processor: Any,
+    data: Corpus,
+    scored: Sequence[Asked],
+    records: Mapping[str, Sequence[Record]],
+) -> tuple[dict[str, Any], dict[str, list[float]]]:
+    """Return the metrics and the gates of everything that is scored, and save the predictions."""
+    from umie.evaluation import evaluate
 
-    def one(self, picture: Any, regions: Any = ()) -> Any:
-        """Return no slots."""
-        from umie.encoders.base import no_slots
-
-        return no_slots()
-
-
-class _EncoderCalls:
-    """Counts the pictures that pass through an encoder, whoever calls it."""
-
-    def __init__(self, encoder: Any) -> None:
-        self._parts: list[Any] = []
-        encoder.register_forward_hook(lambda module, arguments, output: self._parts.append(output.mask.any(1).sum()))
-
-    @property
-    def number(self) -> int:
-        """Pictures so far."""
-        return sum(int(part) for part in self._parts)
-
-
-def _store_features(model: Any, processor: Any, records: Sequence[Record], store: Mapping[str, Any]) -> dict[str, Any]:
-    """Let the processor read a frozen encoder's features from the grid's store, and fill in what that lacks.
-
-    Returns:
-        ``features``: ``stored``, ``made anew each time`` (the encoder learns, or there is no store), ``looked up``
-        or ``not used``; how many ``pictures`` there are and are ``readable``, the fingerprint of a frozen ``encoder``,
-        what the ``cache`` counted, and ``seconds``.
-    """
-    from umie.encoders import CachedEncoder, FeatureCache
-
-    pictures = _pictures(records)
-    report: dict[str, Any] = {"pictures": len(pictures), "seconds": 0.0}
-    if model.encoder is None:
-        processor.features = _NoPictures()
-        return report | {"features": "not used"}
-    if model.encoder.is_lookup:
-        return report | {"features": "looked up"}
-    if model.encoder.config.trainable or not store["enabled"]:
-        return report | {"features": "made anew each time"}
-    started = time.perf_counter()
-    cache = FeatureCache(store["folder"], max_bytes=store["max_bytes"], on_event=_log)
-    cached = CachedEncoder(model.encoder, cache)
-    done = itertools.count(1)
-    unreadable = 0
-
-    def refuse(index: int, error: UmieError) -> None:
-        nonlocal unreadable
-        unreadable += 1  # the grid's policy decides when the picture is asked for
-
-    cached.fill(
-        pictures,
-        on_item=lambda number: _say(event="progress", phase="encode", done=next(done), total=len(pictures)),
-        on_error=refuse,
-    )
-    processor.features = cached
-    seconds = time.perf_counter() - started
-    return report | {
-        "features": "stored",
-        "encoder": cached.fingerprint,
-        "readable": len(pictures) - unreadable,
-        "cache": dataclasses.asdict(cache.stats),
-        "seconds": seconds,
-    }
+    metrics: dict[str, Any] = {}
+    gates: dict[str, list[float]] = {}
+    detected: dict[tuple[str, str], list[Record]] = {}
+    for index, one in enumerate(scored):
+        tasks = data.sets[one.data_set].built(job["instruction"] if one.instruction is None else one.instruction)
+        stage = one.data_set, json.dumps(one.instruction)
+        result = evaluate(
+            model,
+            processor,
+            records[one.data_set],
+            tasks[one.task],
+            batch_size=job["evaluation"]["batch_size"],
+            constrained=job["evaluation"]["constrained"],
+            events=one.events,
+            med=tasks.get("med"),
+            detected=detected.get(stage),
+            on_batch=lambda done, total, index=index: _say(  # type: ignore[misc] # mypy loses the default's type
+                event="progress", phase="evaluate", done=index + done / total, total=len(scored)
+            ),
+            **job["evaluation"]["generation"],
+        )
+        metrics[one.key] = result.scores
+        if result.is_oracle:
+            metrics[one.key]["oracle"] = "gold events"
+        if one.task == "med":
+            detected[stage] = result.predictions
+        if result.gates:
+            metrics[one.key] |= _gate_health(result.gates)
+            gates[one.key] = result.gates
+        write_jsonl(Path(job["folder"]) / f"{file_name(one.key)}.jsonl", result.predictions)
+    return metrics, gates
 
 
-def _pictures(records: Sequence[Record]) -> list[tuple[Path, Sequence[Region]]]:
-    """Return each picture that lies where it may, with its regions, once."""
-    found: dict[tuple[Path, Sequence[Region]], None] = {}
-    for record in records:
-        with contextlib.suppress(UmieError):
-            path = record.image_path()
-            if path is not None:
-                found[path, record.regions] = None
-    return list(found)
+def _queries(records: Sequence[Record], tasks: Iterable[Any], processor: Any) -> Any:
+    """Return the queries of all tasks that anything is asked for."""
+    from umie.query_dataset import QueryDataset
 
-
-def _log(sentence: str) -> None:
-    """Write a sentence to the job's log."""
-    sys.stderr.write(sentence + "\n")
+    return QueryDataset(records, list(tasks), processor)
 
 
 def _gate_health(gates: Sequence[float]) -> dict[str, float]:
@@ -294,17 +262,17 @@ def _gate_health(gates: Sequence[float]) -> dict[str, float]:
     }
 
 
-def _tokenizer(source: str, data: GridData) -> Any:
-    """Return the tokenizer of a decoder: a preset without a warm start behind it gets one trained on the data."""
-    from umie import tasks
+def _tokenizer(decoder: Mapping[str, Any], sets: Sequence[DataSet], wording: Mapping[str, Mapping[str, Any]]) -> Any:
+    """Return a decoder's tokenizer: one trained on the data where it has random weights and no checkpoint."""
     from umie.composition import default_tokenizer, tokenizer_texts
-    from umie.decoders.t5 import PRESETS
     from umie.tokenization import train_tokenizer
 
-    if data.is_synthetic or source not in PRESETS:
-        return default_tokenizer({"source": source})
-    built = [tasks.registry.build(name, **options) for name, options in data.tasks.items()]
-    return train_tokenizer(tokenizer_texts(data.read("train"), built), DATA_VOCAB_SIZE)
+    if checkpoint_of(decoder) is not None or all(one.is_synthetic for one in sets):
+        return default_tokenizer(decoder)
+    texts = itertools.chain.from_iterable(
+        tokenizer_texts(one.read("train"), one.built(wording).values()) for one in sets
+    )
+    return train_tokenizer(texts, DATA_VOCAB_SIZE)
 
 
 def _on_step(step: int, total: int, loss: float) -> None:

@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from umie.errors import UmieError, UnknownNameError, check_choice, check_flag, check_keys, check_text, check_whole
+from umie.corpus.config import as_mapping
+from umie.errors import UnknownNameError, check_choice, check_flag, check_keys, check_text, check_whole
+from umie.grid.slots import Instruction, TrainOn
 from umie.tasks.meae import EVENTS
 
 
@@ -42,6 +44,8 @@ class Evaluation:
         events: which events MEAE is asked about: ``predicted`` by MED, as in the paper, or ``gold``, an oracle.
             Without MED among the tasks it is ``gold``.
         generation: options for transformers' generate, e.g. ``{"num_beams": 4}``.
+        instructions: the wordings that a trained model is asked with, each scored on its own; empty for the one that
+            it was trained with.
     """
 
     split: str = "test"
@@ -49,6 +53,7 @@ class Evaluation:
     constrained: bool = False
     events: str = "predicted"
     generation: Mapping[str, Any] = field(default_factory=dict)
+    instructions: Sequence[Instruction] = ()
 
     def __post_init__(self) -> None:
         if self.split not in ("dev", "test"):
@@ -89,10 +94,13 @@ class GridConfig:
 
     Args:
         name: of the output folder and of the table.
-        data: ``format`` and its options; see ``umie.grid.data``.
+        data: ``format`` and its options, or ``sets`` of such by name; see ``umie.corpus``. In the file also the
+            name of a YAML file beside it that holds them.
         tasks: names of the tasks, or a mapping from names to their options.
+        train_on: the data sets that are trained on, or a list of choices to vary; see ``umie.grid.slots``.
+        instruction: the wording that tasks are trained and asked with, or a list to vary; see ``umie.grid.slots``.
         encoder: a part, or a list of parts to vary: a name, or a mapping with ``name`` and options, and with
-            ``label`` if the table shall call it otherwise.
+            ``label`` if the table shall call it otherwise, and ``training`` with options that go before the grid's.
         fusion: as above.
         decoder: as above; or a preset, checkpoint folder or hub name for ``t5``.
         visual_embedding: options, or a list of options to vary.
@@ -104,13 +112,17 @@ class GridConfig:
         features: see FeatureStore.
         plugins: Python files that register parts of your own, relative to the grid file.
         workers: cells that run at a time; None takes half a worker for each processor, at least one.
-        mean_over: tasks that the table averages; empty for all of them.
+        mean_over: tasks that the table averages, or with several data sets one of them on one (``twitter17 mner``);
+            empty for all of them.
+        reference: published F1 to show beside the measured; see ``umie.grid.reference``.
         notes: sentences that the table repeats.
     """
 
     name: str
     data: Mapping[str, Any]
     tasks: Mapping[str, Mapping[str, Any]]
+    train_on: Sequence[TrainOn] = (TrainOn("all sets", ()),)
+    instruction: Sequence[Instruction] = (Instruction(),)
     encoder: Sequence[Any] = ("tiny",)
     fusion: Sequence[Any] = ("gated",)
     decoder: Sequence[Any] = ("tiny",)
@@ -124,16 +136,5 @@ class GridConfig:
     plugins: Sequence[str] = ()
     workers: int | None = None
     mean_over: Sequence[str] = ()
+    reference: Sequence[Any] = ()
     notes: Sequence[str] = ()
-
-    @property
-    def asks_about_gold_events(self) -> bool:
-        """Whether MEAE is asked about annotated events: an oracle, and named so in every table."""
-        return self.evaluation.events == "gold" or "med" not in self.tasks
-
-
-def as_mapping(kind: str, value: Any) -> dict[str, Any]:
-    """Return a value that is a mapping with strings as keys; raise UmieError, naming ``kind``, if it is none."""
-    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
-        raise UmieError(f"{kind} is {value!r}: expected a mapping of names to values")
-    return value

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from umie.files import atomic_write
+from umie.grid.reference import joined
 from umie.grid.run import GridRun
 from umie.grid.summary import MEAN, Row, mean_ceiling, score, title
 
@@ -20,7 +21,7 @@ def draw(run: GridRun, table: Sequence[Row], path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    names = [*run.data.tasks, *([MEAN] if len(run.grid.mean_over) > 1 else [])]
+    names = [*(one.key for one in run.asked), *([MEAN] if len(run.mean_over) > 1 else [])]
     shown = [row for row in table if row.lines]
     inches = max(4.8, 1.6 + 1.7 * len(names))
     labels = [textwrap.fill(row.variant, int(inches * LETTERS)) for row in shown]
@@ -40,14 +41,21 @@ def draw(run: GridRun, table: Sequence[Row], path: Path) -> None:
             if not math.isnan(interval.half_width):
                 low, high = max(0.0, interval.mean - interval.half_width), min(1.0, interval.mean + interval.half_width)
                 axes.plot([place, place], [low, high], color="black", linewidth=0.8, alpha=0.5)
-            values = [score(line, name, run.grid.mean_over) for line in row.lines]
+            values = [score(line, name, run.mean_over) for line in row.lines]
             axes.plot([place] * len(values), values, "o", color="black", markersize=3)
-    if run.data.ceilings:
-        values = [mean_ceiling(run) if name == MEAN else run.data.ceilings[name] for name in names]
-        for place, value in enumerate(values):
-            label = "ceiling of text alone" if place == 0 else None
-            axes.plot([place - 0.45, place + 0.45], [value, value], "--", color="black", linewidth=1.2, label=label)
-    axes.set_xticks(range(len(names)), [title(run, name).replace(" (", "\n(") for name in names])
+    if run.ceilings:
+        ceilings = [mean_ceiling(run) if name == MEAN else run.ceilings.get(name) for name in names]
+        label: str | None = "ceiling of text alone"
+        for place, value in enumerate(ceilings):
+            if value is not None:
+                axes.plot([place - 0.45, place + 0.45], [value, value], "--", color="black", linewidth=1.2, label=label)
+                label = None
+    for (published, source, printed), marker in zip(joined(run.grid.reference, run.asked), "DsvP^*" * 9, strict=False):
+        marked = [(place, value) for place, value in enumerate(printed) if value is not None]
+        label = f"{published} ({source.split(':')[0]})"
+        places, heights = [place + 0.44 for place, _ in marked], [value for _, value in marked]
+        axes.plot(places, heights, marker, color="black", markerfacecolor="none", markersize=5, label=label)
+    axes.set_xticks(range(len(names)), [_broken(title(run, name)) for name in names])
     axes.set_ylim(0, 1.03)
     axes.set_ylabel(f"strict micro-F1 ({run.grid.evaluation.split} split)")
     drawn = (
@@ -60,3 +68,9 @@ def draw(run: GridRun, table: Sequence[Row], path: Path) -> None:
         axes.legend(fontsize=8, ncols=columns, loc="upper center", bbox_to_anchor=(0.5, -0.13))
     with atomic_write(path, "wb") as file:
         figure.savefig(file, format="png", dpi=150)
+
+
+def _broken(name: str) -> str:
+    """Return a title in lines: a data set, its task, and what stands in brackets."""
+    first, *rest = name.replace(" (", "\n(").replace(" [", "\n[").split("\n")
+    return "\n".join([*first.split(" "), *rest])

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import importlib.util
 import itertools
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,15 +14,18 @@ from typing import Any, TypeVar
 import yaml
 
 import umie
-from umie import tasks as all_tasks
-from umie.data.synthetic import SPLITS, SyntheticConfig
-from umie.errors import UmieError, UnknownNameError, check_keys, check_whole
-from umie.grid.config import Evaluation, FeatureStore, GridConfig, WarmStart, as_mapping
+from umie.corpus.config import CorpusConfig, as_mapping, check_tasks, read_corpus_config
+from umie.corpus.data_set import hash_of
+from umie.errors import UmieError, check_keys, check_whole
+from umie.grid.config import Evaluation, FeatureStore, GridConfig, WarmStart
+from umie.grid.parts import check_options, check_parts, files_of, training_of, without_label
+from umie.grid.reference import read_reference
+from umie.grid.slots import Instruction, TrainOn, read_instructions, read_train_on
 from umie.types import check_picture_policy
 
 T = TypeVar("T")
 
-SLOTS = ("encoder", "visual_embedding", "fusion", "decoder", "training")
+SLOTS = ("train_on", "instruction", "encoder", "visual_embedding", "fusion", "decoder", "training")
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ class Cell:
         seed: of weights and batches.
         parts: name and options of encoder, fusion and decoder, and options of the visual embedding.
         training: options of TrainingConfig.
+        train_on: the data sets that it is trained on.
+        instruction: what goes before the tasks' options, by task.
         hash: of everything that its result depends on.
     """
 
@@ -43,34 +46,46 @@ class Cell:
     seed: int
     parts: Mapping[str, Mapping[str, Any]]
     training: Mapping[str, Any]
+    train_on: Sequence[str]
+    instruction: Mapping[str, Mapping[str, Any]]
     hash: str
 
 
-def read_grid(path: str | Path) -> GridConfig:
+def read_grid(path: str | Path, *, read_files: bool = True) -> GridConfig:
     """Read and check a grid file.
+
+    Args:
+        path: the file.
+        read_files: also read the weights, feature files and tokenizers that it names; without them everything else
+            is checked.
 
     Raises:
         UmieError: not readable, not YAML, an unknown key, name or option, or a value that is not allowed.
     """
     path = Path(path)
+    data = _yaml(path, "the grid file")
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UmieError(f"{path}: cannot read the grid file: {error.strerror}") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise UmieError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
-    try:
-        return _grid(data, path)
+        return _grid(data, path, read_files)
     except UmieError as error:
         raise UmieError(f"{path}: {error}") from error
 
 
-def plan_cells(grid: GridConfig, fingerprint: str) -> list[Cell]:
+def _yaml(path: Path, what: str) -> Any:
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UmieError(f"{path}: cannot read {what}: {error.strerror}") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise UmieError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+
+
+def plan_cells(grid: GridConfig, fingerprint: str, *, read_files: bool = True) -> list[Cell]:
     """Return the cells: every combination of the slots' options, with every seed.
 
     Args:
         grid: a checked grid.
-        fingerprint: of the data, see ``umie.grid.data``; part of every cell's hash.
+        fingerprint: of the data, see ``umie.corpus``; part of every cell's hash.
+        read_files: let the hash tell changed weights, features and plugins apart.
 
     Raises:
         UmieError: two cells are the same.
@@ -81,23 +96,31 @@ def plan_cells(grid: GridConfig, fingerprint: str) -> list[Cell]:
     cells: list[Cell] = []
     for options in itertools.product(*(getattr(grid, slot) for slot in SLOTS)):
         chosen = dict(zip(SLOTS, options, strict=True))
-        encoder, visual_embedding, fusion, decoder, training = (without_label(option) for option in options)
+        train_on: TrainOn = chosen["train_on"]
+        instruction: Instruction = chosen["instruction"]
+        encoder, visual_embedding, fusion, decoder, training = (without_label(option) for option in options[2:])
+        for option in options[2:-1]:
+            training = {**training, **training_of(option)}
         parts = {**resolve_parts(encoder, fusion, decoder), "visual_embedding": visual_embedding}
-        variant = " + ".join(_label(slot, chosen[slot]) for slot in varied)
+        variant = " + ".join(label(slot, chosen[slot]) for slot in varied)
         for seed in grid.seeds:
             depends_on = {
                 "parts": parts,
                 "seed": seed,
                 "data": fingerprint,
                 "tasks": list(grid.tasks.items()),  # their order is that of the queries
+                "train_on": train_on.sets,
+                "instruction": instruction.options,
                 "training": training,
                 "warm_start": None if grid.warm_start is None else dataclasses.asdict(grid.warm_start),
                 "evaluation": dataclasses.asdict(grid.evaluation),
                 "missing_pictures": grid.missing_pictures,
-                "files": files_of(grid, parts),
+                "files": files_of(grid, parts) if read_files else [],
                 "umie": umie.__version__,
             }
-            cells.append(Cell(variant, seed, parts, training, hash_of(depends_on)))
+            cells.append(
+                Cell(variant, seed, parts, training, list(train_on.sets), instruction.options, hash_of(depends_on))
+            )
     names = [(cell.variant, cell.seed) for cell in cells]
     hashes = [cell.hash for cell in cells]
     for cell in cells:
@@ -106,12 +129,6 @@ def plan_cells(grid: GridConfig, fingerprint: str) -> list[Cell]:
         if names.count((cell.variant, cell.seed)) > 1:
             raise UmieError(f"two variants are called {cell.variant!r}: give them labels of their own")
     return cells
-
-
-def hash_of(value: Any) -> str:
-    """Return a short hash of a value made of plain data, the same in every process."""
-    canonical = json.dumps(value, sort_keys=True, ensure_ascii=False, default=list)
-    return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
 
 def load_plugins(paths: Sequence[str]) -> None:
@@ -134,7 +151,7 @@ def load_plugins(paths: Sequence[str]) -> None:
             raise UmieError(f"plugin {path}: {type(error).__name__}: {message}") from error
 
 
-def _grid(data: Any, path: Path) -> GridConfig:
+def _grid(data: Any, path: Path, read_files: bool) -> GridConfig:
     from umie.training import TrainingConfig
 
     if not isinstance(data, dict):
@@ -149,9 +166,12 @@ def _grid(data: Any, path: Path) -> GridConfig:
         raise UmieError(f"name is {values['name']!r}: give a plain name, it becomes a folder")
     values["plugins"] = [str(path.parent / str(plugin)) for plugin in _as_list(data.get("plugins"))]
     load_plugins(values["plugins"])
-    values["data"] = as_mapping("data", data["data"])
-    _check_data_keys(values["data"])
-    values["tasks"] = _tasks(data["tasks"])
+    values["data"] = as_mapping("data", _data(data["data"], path))
+    values["tasks"] = check_tasks(data["tasks"])
+    corpus = read_corpus_config(values["data"], values["tasks"])
+    tasks = list(dict.fromkeys(task for one in corpus.sets.values() for task in one.tasks))
+    values["train_on"] = read_train_on(data.get("train_on"), list(corpus.sets))
+    values["instruction"] = read_instructions("instruction", data.get("instruction"), tasks)
     for slot, default in (("encoder", "tiny"), ("fusion", "gated"), ("decoder", "tiny")):
         values[slot] = _parts(slot, data.get(slot, default))
     for slot in ("visual_embedding", "training"):
@@ -161,93 +181,49 @@ def _grid(data: Any, path: Path) -> GridConfig:
         raise UmieError(f"seeds is {values['seeds']!r}: give whole numbers, 0 or more")
     for options in values["training"]:
         _dataclass("training", TrainingConfig, without_label(options))
-    values["evaluation"] = _dataclass("evaluation", Evaluation, data.get("evaluation") or {})
+        for slot in SLOTS[2:-1]:
+            for part in values[slot]:
+                _dataclass(f"training of a {slot}", TrainingConfig, {**without_label(options), **training_of(part)})
+    values["evaluation"] = _evaluation(data.get("evaluation") or {}, tasks)
     store = _dataclass("features", FeatureStore, data.get("features") or {})
     values["features"] = store if store.folder is None else replace(store, folder=str(path.parent / store.folder))
     if data.get("warm_start") is not None:
         values["warm_start"] = _dataclass("warm_start", WarmStart, data["warm_start"])
-        if values["warm_start"].records is not None and values["data"]["format"] != "synthetic":
+        if values["warm_start"].records is not None and not _is_drawn(corpus):
             raise UmieError("warm_start: records are drawn for the embedded data only; leave `records` out")
         _dataclass("warm_start training", TrainingConfig, values["warm_start"].training)
     check_picture_policy(data.get("missing_pictures", "error"))
     if data.get("workers") is not None:
         check_whole("workers", data["workers"], 1)
-    values["mean_over"] = _as_list(data.get("mean_over")) or list(values["tasks"])
-    check_keys("task in mean_over:", values["mean_over"], values["tasks"])
+    values["mean_over"] = _as_list(data.get("mean_over")) or (tasks if corpus.is_single else [])
+    asked = [] if corpus.is_single else [f"{name} {task}" for name, one in corpus.sets.items() for task in one.tasks]
+    check_keys("task in mean_over:", values["mean_over"], [*tasks, *asked])
+    values["reference"] = read_reference(data.get("reference"))
     values["notes"] = _as_list(data.get("notes"))
     grid = GridConfig(**values)
-    plan_cells(grid, fingerprint="")
-    _check_parts(grid)
+    plan_cells(grid, fingerprint="", read_files=read_files)
+    check_parts(grid, read_files=read_files)
     return grid
 
 
-def _check_parts(grid: GridConfig) -> None:
-    """Build every encoder with its weights, and every variant in shape only, so that no cell fails for its options."""
-    import torch
-
-    from umie import encoders
-    from umie.composition import default_tokenizer, resolve_parts
-    from umie.decoders.t5 import PRESETS
-    from umie.fusion import VisualEmbeddingConfig
-    from umie.model import UmieConfig, UmieModel
-
-    for options in grid.visual_embedding:
-        widths = {"feature_dim": 8, "d_model": 8, "num_heads": 1, "head_dim": 8}
-        _dataclass("visual_embedding", VisualEmbeddingConfig, {**widths, **without_label(options)})
-    for encoder in grid.encoder:
-        options = resolve_parts(without_label(encoder), "gated", "tiny")["encoder"]
-        encoders.registry.build(**options)
-    for decoder in grid.decoder:
-        part = resolve_parts("tiny", "gated", without_label(decoder))["decoder"]
-        if part.get("source") not in PRESETS:
-            default_tokenizer(part)
-    parameters: set[str] = set()
-    for variant in itertools.product(grid.encoder, grid.fusion, grid.decoder, grid.visual_embedding):
-        *slots, visual_embedding = (without_label(option) for option in variant)
-        with torch.device("meta"):
-            model = UmieModel(UmieConfig(**resolve_parts(*slots), visual_embedding=visual_embedding))
-        parameters.update(name for name, _ in model.named_parameters())
-    for training in grid.training:
-        for prefix in training.get("learning_rate_multipliers", {}):
-            if not any(name.startswith(prefix) for name in parameters):
-                parts = sorted({".".join(name.split(".")[:2]) for name in parameters})
-                raise UmieError(
-                    f"training: no parameter of any variant begins with {prefix!r}; they begin with {', '.join(parts)}"
-                )
+def _data(value: Any, path: Path) -> Any:
+    """Return the key ``data``; a string names a YAML file beside the grid file, so that grids can share one."""
+    return _yaml(path.parent / value, "what `data` names") if isinstance(value, str) else value
 
 
-def _check_data_keys(data: Mapping[str, Any]) -> None:
-    from umie import data as formats
-
-    kind = data.get("format")
-    choices = ["synthetic", *formats.registry.names()]
-    if kind not in choices:
-        raise UnknownNameError("data format", kind, choices)
-    known = (
-        [item.name for item in dataclasses.fields(SyntheticConfig)]
-        if kind == "synthetic"
-        else [*SPLITS, "images", "regions", "max_records"]
-    )
-    check_keys("data key", data, ["format", *known])
+def _evaluation(value: Any, tasks: Sequence[str]) -> Evaluation:
+    options = as_mapping("evaluation", value)
+    given = options.get("instructions")
+    words = [] if given is None else read_instructions("evaluation: instructions", given, tasks)
+    labels = [word.label for word in words]
+    for label in labels:
+        if labels.count(label) > 1:
+            raise UmieError(f"evaluation: two instructions are called {label!r}: give them labels of their own")
+    return _dataclass("evaluation", Evaluation, {**options, "instructions": words})
 
 
-def files_of(grid: GridConfig, parts: Mapping[str, Mapping[str, Any]]) -> list[Any]:
-    """Return what tells a changed plugin, checkpoint folder, weight or feature file from the one before."""
-    from umie import encoders
-    from umie.decoders.t5 import PRESETS
-
-    files: list[Any] = [hashlib.sha256(Path(plugin).read_bytes()).hexdigest() for plugin in grid.plugins]
-    for options in parts.values():
-        for key in ("source", "weights", "pretrained"):
-            path = Path(str(options.get(key, "")))
-            if options.get(key) and options[key] not in PRESETS and path.exists():
-                below = sorted(path.rglob("*")) if path.is_dir() else [path]
-                files += [(item.name, item.stat().st_size, item.stat().st_mtime_ns) for item in below]
-    encoder = dict(parts.get("encoder", {"name": "tiny"}))
-    name = encoder.pop("name")
-    if getattr(encoders.registry.get(name), "is_lookup", False):
-        files.append(encoders.registry.construct(name, encoder).fingerprint())
-    return files
+def _is_drawn(corpus: CorpusConfig) -> bool:
+    return all(one.format == "synthetic" for one in corpus.sets.values())
 
 
 def _parts(slot: str, value: Any) -> list[Any]:
@@ -260,26 +236,8 @@ def _parts(slot: str, value: Any) -> list[Any]:
     return parts
 
 
-def _tasks(value: Any) -> dict[str, dict[str, Any]]:
-    if not isinstance(value, dict) and not all(isinstance(name, str) for name in _as_list(value)):
-        raise UmieError(f"tasks is {value!r}: give a list of names, or a mapping from names to options")
-    named = value if isinstance(value, dict) else {name: {} for name in _as_list(value)}
-    checked = {}
-    for name, options in named.items():
-        checked[str(name)] = as_mapping(f"task {name!r}", options or {})
-        all_tasks.registry.build(str(name), **checked[str(name)])
-    return checked
-
-
 def _dataclass(kind: str, target: type[T], values: Any) -> T:
-    mapping = as_mapping(kind, values)
-    check_keys(f"{kind} key", mapping, [item.name for item in dataclasses.fields(target)])  # type: ignore[arg-type] # always a dataclass
-    try:
-        return target(**mapping)
-    except UmieError as error:
-        raise UmieError(f"{kind}: {error}") from error
-    except (TypeError, ValueError) as error:
-        raise UmieError(f"{kind}: a value does not fit: {error}") from error
+    return check_options(kind, target, as_mapping(kind, values))
 
 
 def _as_list(value: Any) -> list[Any]:
@@ -288,14 +246,13 @@ def _as_list(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list | tuple) else [value]
 
 
-def without_label(part: Any) -> Any:
-    """Return a part without the name that the grid file gives it for the table."""
-    return {key: value for key, value in part.items() if key != "label"} if isinstance(part, dict) else part
-
-
-def _label(slot: str, part: Any) -> str:
+def label(slot: str, part: Any) -> str:
     """Return a part as the table names it: its ``label``, or name and options, e.g. ``gated(gate=0.05)``."""
-    options = {"name": part} if isinstance(part, str) else dict(part)
+    if isinstance(part, TrainOn | Instruction):
+        return part.label
+    options = {"name": part} if isinstance(part, str) else {**part}
+    if slot != "training":
+        options.pop("training", None)
     if "label" in options:
         return str(options["label"])
     name = str(options.pop("name", "t5" if slot == "decoder" else slot))

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Protocol
@@ -16,11 +17,14 @@ from typing import Any, Protocol
 from filelock import FileLock, Timeout
 
 import umie
+from umie.corpus import Corpus, prepare_corpus
+from umie.corpus.data_set import hash_of
 from umie.errors import UmieError
 from umie.files import atomic_write
+from umie.grid.asked import Asked, asked, averaged
 from umie.grid.config import GridConfig
-from umie.grid.data import GridData, prepare_data
-from umie.grid.plan import Cell, files_of, hash_of, plan_cells
+from umie.grid.parts import files_of, without_label
+from umie.grid.plan import Cell, plan_cells
 
 RESULTS = "results.jsonl"
 
@@ -53,9 +57,25 @@ class GridRun:
     """
 
     grid: GridConfig
-    data: GridData
+    data: Corpus
     cells: Sequence[Cell]
     results: Mapping[str, Mapping[str, Any]]
+
+    @cached_property
+    def asked(self) -> list[Asked]:
+        """All that every cell is scored on."""
+        return asked(self.grid, self.data)
+
+    @cached_property
+    def mean_over(self) -> list[str]:
+        """The keys of what the table averages."""
+        return averaged(self.grid, self.asked)
+
+    @cached_property
+    def ceilings(self) -> dict[str, float]:
+        """The ceiling of text alone of all that is scored, by key, where the distribution is known."""
+        known = {one.key: self.data.sets[one.data_set].ceilings.get(one.task) for one in self.asked}
+        return {key: ceiling for key, ceiling in known.items() if ceiling is not None}
 
     @property
     def crashed(self) -> list[Cell]:
@@ -63,9 +83,22 @@ class GridRun:
         return [cell for cell in self.cells if self.results.get(cell.hash, {}).get("status") != "ok"]
 
 
-def prepare(grid: GridConfig, root: Path, output: Path, progress: Progress) -> tuple[GridData, list[Cell]]:
+def prepare(grid: GridConfig, root: Path, output: Path, progress: Progress) -> tuple[Corpus, list[Cell]]:
     """Check the data and plan the cells; raise UmieError if anything is wrong."""
-    data = prepare_data(grid, root, output, progress.preparing)
+    data = prepare_corpus(
+        grid.data,
+        grid.tasks,
+        root=root,
+        output=output,
+        splits=("train", grid.evaluation.split),
+        missing_pictures=grid.missing_pictures,
+        encoders=[without_label(encoder) for encoder in grid.encoder],
+        on_item=progress.preparing,
+    )
+    averaged(grid, asked(grid, data))
+    for choice in grid.train_on:
+        if not data.trained(choice.sets):
+            raise UmieError(f"train_on {choice.label!r}: none of its data sets has training records")
     return data, plan_cells(grid, data.fingerprint)
 
 
@@ -136,50 +169,61 @@ def num_workers(grid: GridConfig) -> int:
 
 
 def _warm_start(
-    grid: GridConfig, data: GridData, cells: Sequence[Cell], output: Path, progress: Progress
+    grid: GridConfig, data: Corpus, cells: Sequence[Cell], output: Path, progress: Progress
 ) -> dict[str, str | dict[str, Any]]:
-    """Train the text-only start of every decoder that the cells use.
+    """Train the text-only start of every decoder that the cells use, on the data sets and wording of each cell.
 
     Returns:
-        By the decoder's hash the folder of its start, or the result of its crash.
+        By the hash of these three the folder of its start, or the result of its crash.
     """
     starts: dict[str, str | dict[str, Any]] = {}
     if grid.warm_start is None:
         return starts
+    keys = {_start_of(cell) for cell in cells}
     for cell in cells:
-        decoder = hash_of(cell.parts["decoder"])
-        if decoder in starts:
+        start = _start_of(cell)
+        if start in starts:
             continue
         depends_on = {
             "decoder": cell.parts["decoder"],
+            "train_on": cell.train_on,  # a set that is left out must not come in by the warm start
+            "instruction": cell.instruction,
             "warm_start": asdict(grid.warm_start),
-            "tasks": list(data.tasks.items()),
+            "tasks": list(grid.tasks.items()),
             "files": files_of(grid, {"decoder": cell.parts["decoder"]}),
             "umie": umie.__version__,
         }
         identity = hash_of({**depends_on, "data": data.fingerprint})
         folder = output / "warm_start" / identity
-        starts[decoder] = str(folder)
+        starts[start] = str(folder)
         if folder.exists():
             continue
         job = {
             "kind": "warm_start",
             "identity": {"hash": identity, "variant": "warm start", "seed": grid.warm_start.seed},
             "parts": cell.parts,
+            "train_on": cell.train_on,
+            "instruction": cell.instruction,
             "training": grid.warm_start.training,
             "records": grid.warm_start.records,
             "folder": str(folder),
             "num_threads": max(1, _num_processors() // num_workers(grid)),
         }
-        line = _run_job(grid, data, job, output / "warm_start" / f"{identity}.log.d", "warm start", progress)
+        name = "warm start" if len(keys) == 1 else f"warm start of {cell.variant}"
+        line = _run_job(grid, data, job, output / "warm_start" / f"{identity}.log.d", name, progress)
         if line["status"] != "ok":
-            starts[decoder] = line
+            starts[start] = line
     return starts
+
+
+def _start_of(cell: Cell) -> str:
+    """Return what tells the warm start of a cell from others."""
+    return hash_of([cell.parts["decoder"], cell.train_on, cell.instruction])
 
 
 def _run_cells(
     grid: GridConfig,
-    data: GridData,
+    data: Corpus,
     cells: Sequence[Cell],
     starts: Mapping[str, str | dict[str, Any]],
     output: Path,
@@ -195,7 +239,7 @@ def _run_cells(
     def run(cell: Cell) -> dict[str, Any]:
         identity = {"hash": cell.hash, "variant": cell.variant, "seed": cell.seed, "parts": cell.parts}
         parts = dict(cell.parts)
-        start = starts.get(hash_of(parts["decoder"]))
+        start = starts.get(_start_of(cell))
         if isinstance(start, dict):
             error = f"the warm start that this cell needs crashed: {start['error']}"
             return {**identity, "status": "crashed", "error": error, "traceback": start["traceback"]}
@@ -205,8 +249,11 @@ def _run_cells(
             "kind": "cell",
             "identity": identity,
             "parts": parts,
+            "train_on": cell.train_on,
+            "instruction": cell.instruction,
             "training": cell.training,
-            "evaluation": asdict(grid.evaluation) | {"events": "gold" if grid.asks_about_gold_events else "predicted"},
+            "evaluation": asdict(grid.evaluation),
+            "asked": [asdict(one) for one in asked(grid, data)],
             "missing_pictures": grid.missing_pictures,
             "features": {**asdict(grid.features), "folder": grid.features.folder or str(output / "features")},
             "folder": str(_folder(output, cell)),
@@ -235,7 +282,7 @@ def _run_cells(
 
 def _run_job(
     grid: GridConfig,
-    data: GridData,
+    data: Corpus,
     job: dict[str, Any],
     folder: Path,
     name: str,

@@ -43,7 +43,7 @@ class Row:
     Args:
         variant: its name.
         lines: the good results, one for each seed.
-        scores: F1 by task, and under ``mean`` the average of the tasks that the grid averages.
+        scores: F1 by key of what is scored, and under ``mean`` the average of those that the grid averages.
     """
 
     variant: str
@@ -64,8 +64,8 @@ def rows(run: GridRun) -> list[Row]:
             variant,
             lines,
             {
-                name: Interval.of([score(line, name, run.grid.mean_over) for line in lines])
-                for name in [*run.data.tasks, MEAN]
+                name: Interval.of([score(line, name, run.mean_over) for line in lines])
+                for name in [*(one.key for one in run.asked), MEAN]
             },
         )
         for variant, lines in by_variant.items()
@@ -73,19 +73,24 @@ def rows(run: GridRun) -> list[Row]:
 
 
 def score(line: Mapping[str, Any], name: str, mean_over: Sequence[str]) -> float:
-    """Return the F1 of one result on a task, or the mean over tasks."""
+    """Return the F1 of one result by key, or the mean over keys."""
     if name == MEAN:
-        return float(statistics.mean(line["metrics"][task]["f1"] for task in mean_over))
+        return float(statistics.mean(line["metrics"][key]["f1"] for key in mean_over))
     return float(line["metrics"][name]["f1"])
 
 
 def title(run: GridRun, name: str) -> str:
-    """Return what a table calls a task, or the mean: MEAE on annotated events is named as the oracle that it is."""
-    if name == MEAN:
-        return name
-    return "MEAE (oracle events)" if name == "meae" and run.grid.asks_about_gold_events else name.upper()
+    """Return what a table calls a key, or the mean: MEAE on annotated events is named as the oracle that it is."""
+    return next((one.title for one in run.asked if one.key == name), name)
 
 
-def mean_ceiling(run: GridRun) -> float:
-    """Return the ceiling of the mean over tasks."""
-    return statistics.mean(run.data.ceilings[task] for task in run.grid.mean_over)
+def mean_ceiling(run: GridRun) -> float | None:
+    """Return the ceiling of the mean; None where one that it takes is not known."""
+    known = [run.ceilings.get(key) for key in run.mean_over]
+    return None if None in known or not known else statistics.mean(value for value in known if value is not None)
+
+
+def mean_of(lines: Sequence[Mapping[str, Any]], group: str, key: str) -> float | None:
+    """Return the mean of a figure over the results that have it, or None."""
+    values = [line[group][key] for line in lines if key in line[group]]
+    return statistics.mean(values) if values else None

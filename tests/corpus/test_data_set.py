@@ -1,4 +1,4 @@
-"""A grid's data, one's own or drawn: what is wrong with it is found before a cell runs, and named by its place."""
+"""A data set, one's own or drawn: what is wrong with it is found before anything is trained, and named by its place."""
 
 import dataclasses
 import json
@@ -8,29 +8,28 @@ from pathlib import Path
 
 import pytest
 
+from umie.corpus import prepare_corpus
+from umie.corpus.config import check_tasks
 from umie.data.synthetic import LABELS, SyntheticConfig, ceilings, write_synthetic
 from umie.encoders.pictures import open_picture
 from umie.errors import UmieError
-from umie.grid.data import prepare_data
-from umie.grid.plan import read_grid
 
 SPLITS = ("train", "dev", "test")
 
 
 @pytest.fixture
-def own(tmp_path, noise, grid_file):
+def own(tmp_path, noise):
     """Data of one's own: three files of two tweets each, pictures in a folder beside them."""
-    return Own(tmp_path, noise, grid_file)
+    return Own(tmp_path, noise)
 
 
 class Own:
     """Records of three splits, to be changed and then written."""
 
-    def __init__(self, folder, noise, grid_file):
+    def __init__(self, folder, noise):
         self.folder = folder / "mine"
         (self.folder / "pictures").mkdir(parents=True)
         self.output = folder / "run"
-        self.grid_file = grid_file
         self.records = {}
         for number, split in enumerate(SPLITS):
             noise(20, 16, number).save(self.folder / "pictures" / f"{split}.jpg")
@@ -58,9 +57,15 @@ class Own:
         self.write()
         data = {"format": "jsonl", **{split: f"{split}.jsonl" for split in self.records}, "images": "pictures"}
         data = {key: value for key, value in {**data, **changes}.items() if value is not ...}
-        tasks = tasks if isinstance(tasks, dict) else list(tasks)
-        path = self.grid_file(data=data, tasks=tasks, missing_pictures=missing_pictures, warm_start=...)
-        return prepare_data(read_grid(path), self.folder, self.output, *([] if steps is None else [steps.append]))
+        (one,) = prepare_corpus(
+            data,
+            check_tasks(tasks),
+            root=self.folder,
+            output=self.output,
+            missing_pictures=missing_pictures,
+            on_item=(lambda what: None) if steps is None else steps.append,
+        ).sets.values()
+        return one
 
     def error(self, **changes):
         with pytest.raises(UmieError) as caught:
@@ -318,18 +323,24 @@ def test_the_fingerprint_changes_when_a_missing_picture_appears(own):
     assert own.prepare(missing_pictures="text_only").fingerprint != before
 
 
-def synthetic(grid_file, output, steps=None, *, tasks=("mner", "mre", "med", "meae"), evaluation=None, **options):
-    data = {"format": "synthetic", "train": 6, "dev": 3, "test": 3, **options}
-    path = grid_file(data=data, tasks=list(tasks), evaluation=evaluation or {})
-    return prepare_data(read_grid(path), path.parent, output, *([] if steps is None else [steps.append]))
+def synthetic(output, steps=None, *, tasks=("mner", "mre", "med", "meae"), split="test", **options):
+    (one,) = prepare_corpus(
+        {"format": "synthetic", "train": 6, "dev": 3, "test": 3, **options},
+        check_tasks(tasks),
+        root=output,
+        output=output,
+        splits=("train", split),
+        on_item=(lambda what: None) if steps is None else steps.append,
+    ).sets.values()
+    return one
 
 
-def test_the_embedded_data_is_written_once_and_reused(grid_file, tmp_path):
+def test_the_embedded_data_is_written_once_and_reused(tmp_path):
     steps = []
-    data = synthetic(grid_file, tmp_path / "run", steps)
+    data = synthetic(tmp_path / "run", steps)
     assert steps == ["drawing the embedded data set"]
     files = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in tmp_path.glob("run/**/*.*")}
-    assert synthetic(grid_file, tmp_path / "run", steps) == data
+    assert synthetic(tmp_path / "run", steps) == data
     assert steps == ["drawing the embedded data set"]
     assert {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in files} == files
     assert data.num_records == data.num_pictures == {"train": 6, "dev": 3, "test": 3}
@@ -340,27 +351,27 @@ def test_the_embedded_data_is_written_once_and_reused(grid_file, tmp_path):
             assert min(open_picture(record.image_path()).size) > 0
 
 
-def test_embedded_data_that_was_drawn_half_is_drawn_again(grid_file, tmp_path):
-    data = synthetic(grid_file, tmp_path / "run")
+def test_embedded_data_that_was_drawn_half_is_drawn_again(tmp_path):
+    data = synthetic(tmp_path / "run")
     (folder,) = (tmp_path / "run").glob("data-*")
     (folder / "complete.json").unlink()
     (folder / "train.jsonl").unlink()
     steps = []
-    assert synthetic(grid_file, tmp_path / "run", steps) == data
+    assert synthetic(tmp_path / "run", steps) == data
     assert steps == ["drawing the embedded data set"]
     assert len(data.read("train")) == 6
 
 
-def test_the_embedded_data_is_that_of_the_command(grid_file, tmp_path):
+def test_the_embedded_data_is_that_of_the_command(tmp_path):
     files = write_synthetic(tmp_path / "command", SyntheticConfig(seed=4, train=6, dev=3, test=3))
-    data = synthetic(grid_file, tmp_path / "run", seed=4)
+    data = synthetic(tmp_path / "run", seed=4)
     for split in SPLITS:
         assert Path(data.files[split]).read_bytes() == Path(files[split]).read_bytes()
 
 
-def test_the_fingerprint_of_embedded_data_changes_with_its_options(grid_file, tmp_path):
+def test_the_fingerprint_of_embedded_data_changes_with_its_options(tmp_path):
     prints = [
-        synthetic(grid_file, tmp_path / "run", **options).fingerprint
+        synthetic(tmp_path / "run", **options).fingerprint
         for options in ({}, {"seed": 1}, {"train": 9}, {"test": 6}, {"picture_share": 0.5})
     ]
     assert len(set(prints)) == 5
@@ -379,12 +390,12 @@ def test_the_fingerprint_of_embedded_data_changes_with_its_options(grid_file, tm
     ],
     ids=str,
 )
-def test_wrong_options_of_embedded_data_are_named(grid_file, tmp_path, options, expected):
+def test_wrong_options_of_embedded_data_are_named(tmp_path, options, expected):
     with pytest.raises(UmieError) as caught:
-        synthetic(grid_file, tmp_path / "run", **options)
+        synthetic(tmp_path / "run", **options)
     assert expected in str(caught.value)
 
 
-def test_an_unused_split_of_embedded_data_may_be_empty(grid_file, tmp_path):
-    data = synthetic(grid_file, tmp_path / "run", test=0, evaluation={"split": "dev"})
+def test_an_unused_split_of_embedded_data_may_be_empty(tmp_path):
+    data = synthetic(tmp_path / "run", test=0, split="dev")
     assert data.num_records["test"] == 0

@@ -1,0 +1,134 @@
+"""Figure 4 from a grid: what is a sweep, what agrees with the paper and what does not, and the two figures."""
+
+import json
+
+import pytest
+from PIL import Image
+
+from umie.grid.cell import GATES
+from umie.grid.config import GridConfig
+from umie.grid.gate_figures import HISTOGRAM, SWEEP
+from umie.grid.gates import AGREES, DISAGREES, UNDECIDED, gate_findings, medians, sweeps
+from umie.grid.plan import plan_cells
+from umie.grid.report import write_report
+from umie.grid.run import GridRun
+
+SEEDS = [0, 1, 2]
+FUSIONS = [
+    {"name": "gated", "gate_gradient": "detached", "label": "D"},
+    {"name": "gated", "gate": 0.0},
+    {"name": "gated", "gate": 0.1},
+    {"name": "gated", "gate": 1.0},
+    {"name": "gated", "residual": "released", "gate": 0.5},
+    {"name": "gated", "residual": "released"},
+    "text_only",
+]
+F1 = {"dynamic": (0.80, 0.82, 0.81), 0.0: (0.70, 0.72, 0.71), 0.1: (0.80, 0.81, 0.83), 1.0: (0.85, 0.86, 0.87)}
+
+
+@pytest.fixture
+def swept(no_data):
+    """A grid that varies the gate under two residuals: ``swept(f1=..., crashed=...)``."""
+
+    def make(f1=F1, seeds=SEEDS, crashed=()):
+        tasks = {"mner": {}, "mre": {}}
+        grid = GridConfig(name="swept", data={}, tasks=tasks, fusion=FUSIONS, seeds=seeds, mean_over=list(tasks))
+        cells = plan_cells(grid, "f")
+        sizes = {"train": 9, "test": 9}
+        data = no_data(tasks=tasks, num_records=sizes, num_pictures=sizes)
+        results = {}
+        for cell in cells:
+            values = f1.get(cell.parts["fusion"].get("gate", "dynamic"), (0.5, 0.6, 0.4))
+            score = {"mner": values[cell.seed], "mre": values[cell.seed] / 2}
+            results[cell.hash] = {
+                "hash": cell.hash,
+                "status": "crashed" if (cell.variant, cell.seed) in crashed else "ok",
+                "error": "no luck",
+                "seed": cell.seed,
+                "metrics": {task: {"f1": f1, "standard_error": 0.01, "dropped": 0} for task, f1 in score.items()},
+                "health": {},
+                "counts": {},
+                "parameters": 1,
+                "uses_picture": True,
+                "device": "cpu",
+                "threads": 1,
+                "seconds": {"train": 1.0},
+                "versions": {},
+            }
+        return GridRun(grid, data, cells, results)
+
+    return make
+
+
+def keep_gates(run, output, gates):
+    for cell in run.cells:
+        folder = output / "cells" / cell.hash
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / GATES).write_text(json.dumps(gates))
+
+
+def test_a_sweep_is_what_differs_in_the_gate_alone(swept):
+    first, second = sweeps(swept())
+    assert (first.title, second.title) == ("residual paper", "residual released")
+    assert list(first.fixed) == [0.0, 0.1, 1.0]
+    assert list(second.fixed) == [0.5]
+    assert sorted(first.dynamic) == sorted(second.dynamic) == SEEDS
+    assert first.f1("dynamic", "mner") == [0.80, 0.82, 0.81]
+    assert first.gain("dynamic", 0.0, "mner") == pytest.approx([0.1, 0.1, 0.1])
+
+
+def test_each_sentence_of_the_paper_agrees_disagrees_or_is_undecided(swept):
+    found = {
+        (one.task, one.said): (one.measured, one.verdict)
+        for one in gate_findings(swept())
+        if one.sweep == "residual paper"
+    }
+    assert found["MNER", "dynamic is better than g = 0 (by 0.1 in the paper)"] == ("+10.0 [+10.0, +10.0]", AGREES)
+    assert found["MNER", "dynamic is better than g = 0.1"][1] == UNDECIDED
+    assert found["MNER", "dynamic is better than g = 1"][1] == DISAGREES
+    assert found["MNER", "g = 0.1 is better than g = 1"][1] == DISAGREES
+    # by hand: -(0.05, 0.05, 0.04) in points: mean -4.667, t(0.975; 2) * s / sqrt(3) = 4.30265 * 0.57735 / 1.73205
+    assert found["MNER", "g = 0.1 is better than g = 1"][0] == "-4.7 [-6.1, -3.2]"
+    assert found["MRE", "gains more over g = 0 than MNER"] == ("-5.0 [-5.0, -5.0]", DISAGREES)
+
+
+def test_with_one_seed_nothing_is_decided(swept):
+    assert {one.verdict for one in gate_findings(swept(seeds=[0]))} == {UNDECIDED}
+
+
+def test_a_crashed_seed_is_left_out_of_the_pairs(swept):
+    (sweep, _) = sweeps(swept(crashed=[("D", 1)]))
+    assert sweep.gain("dynamic", 0.0, "mner") == pytest.approx([0.1, 0.1])
+
+
+def test_the_medians_stand_beside_the_authors(swept, tmp_path):
+    run = swept()
+    keep_gates(run, tmp_path, {"mner": [0.1, 0.2, 0.6], "mre": [-0.01]})
+    assert medians(run, tmp_path)[:2] == [
+        ("residual paper", "MNER", 9, 0.2, 0.056),
+        ("residual paper", "MRE", 3, -0.01, 0.082),
+    ]
+
+
+def test_the_report_draws_both_figures(swept, tmp_path):
+    run = swept()
+    keep_gates(run, tmp_path, {"mner": [0.1, 0.2, 0.6], "mre": [-0.01, 0.05]})
+    report = write_report(run, tmp_path)
+    for name in (SWEEP, HISTOGRAM):
+        assert f"![{name}]({name})" in report
+        with Image.open(tmp_path / name) as figure:
+            colours = figure.convert("RGB").getcolors(maxcolors=1 << 24)
+            assert max(count for count, _ in colours) < 0.95 * figure.width * figure.height
+    assert "comparisons agree" in report
+    assert "| residual paper    | MNER | dynamic is better than g = 1 " in report
+
+
+def test_without_kept_gates_there_is_a_sweep_and_no_histogram(swept, tmp_path):
+    report = write_report(swept(), tmp_path)
+    assert (tmp_path / SWEEP).exists() and not (tmp_path / HISTOGRAM).exists()
+    assert HISTOGRAM not in report
+
+
+def test_a_sweep_of_which_all_crashed_has_a_report(swept, tmp_path):
+    run = swept(seeds=[0], crashed=[(cell.variant, 0) for cell in swept(seeds=[0]).cells])
+    assert "nan" not in write_report(run, tmp_path).casefold()

@@ -1,0 +1,102 @@
+"""A grid over several data sets: what is left out of training is scored all the same, and each wording on its own."""
+
+import json
+
+import pytest
+
+from umie.grid.cell import GATES
+
+SIZES = {"format": "synthetic", "train": 30, "dev": 3, "test": 6}
+GRID = {
+    "data": {
+        "sets": {
+            "names": {**SIZES, "tasks": ["mner"]},
+            "both": {**SIZES, "seed": 1},
+            "own": {"format": "jsonl", "train": "own.jsonl", "tasks": {"mner": {"labels": ["ship", "person"]}}},
+        },
+        "sampling": {"strategy": "equal"},
+    },
+    "tasks": ["mner", "med"],
+    "fusion": ["gated"],
+    "train_on": ["all", {"without": "names"}],
+    "warm_start": {"training": {"steps": 2, "batch_size": 4}},
+    "evaluation": {
+        "generation": {"max_new_tokens": 4},
+        "instructions": ["paper", {"label": "mine", "mner": "Names? {labels}", "med": "I1"}],
+    },
+    "reference": [{"title": "last year", "names": {"mner": 50}, "nothing": {"mner": 1}}],
+    "mean_over": ["mner"],
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """The folder of the one run that the tests read."""
+    return tmp_path_factory.mktemp("several")
+
+
+@pytest.fixture
+def finished_grid(folder, write_grid, umie):
+    """Run the grid, or, from the second test on, only its report."""
+    line = {"text": "Ann is aboard .", "entities": [{"type": "person", "span": [0, 3]}], "tasks": ["mner"]}
+    (folder / "own.jsonl").write_text(json.dumps(line) + "\n")
+    path = write_grid(folder, **GRID)
+    code, out, err = umie("ablate", path, "--output", folder / "run")
+    assert code == 0, err
+    lines = [json.loads(text) for text in (folder / "run" / "results.jsonl").read_text().splitlines()]
+    return {line["variant"]: line for line in lines}, out, folder / "run"
+
+
+def test_every_set_is_scored_under_every_wording(finished_grid):
+    lines, _, output = finished_grid
+    assert list(lines) == ["all sets", "without names"]
+    keys = [f"{one} [{word}]" for word in ("paper", "mine") for one in ("names mner", "both mner", "both med")]
+    for line in lines.values():
+        assert line["status"] == "ok"
+        assert list(line["metrics"]) == keys
+        cell = output / "cells" / line["hash"]
+        assert (cell / "names-mner-mine.jsonl").is_file()
+        gates = json.loads((cell / GATES).read_text())
+        assert {key: len(values) for key, values in gates.items()} == dict.fromkeys(keys[:1], 2) | {
+            key: len(gates[key]) for key in keys[1:]
+        }
+        assert "gates" not in json.dumps(line)
+
+
+def test_what_is_left_out_comes_in_neither_by_training_nor_by_the_warm_start(finished_grid):
+    lines, _, output = finished_grid
+    assert {variant: list(line["shares"]) for variant, line in lines.items()} == {
+        "all sets": ["names", "both", "own"],
+        "without names": ["both", "own"],
+    }
+    assert lines["without names"]["shares"] == {"both": 0.5, "own": 0.5}
+    starts = {}
+    for path in output.glob("warm_start/*.log.d/job.json"):
+        job = json.loads(path.read_text())
+        starts[tuple(job["train_on"])] = job["folder"]
+    assert set(starts) == {("names", "both", "own"), ("both", "own")}
+    for variant, line in lines.items():
+        job = json.loads((output / "cells" / line["hash"] / "job.json").read_text())
+        assert job["parts"]["decoder"]["source"] == starts[tuple(job["train_on"])], variant
+        assert job["data"]["sets"]["own"]["tasks"] == {"mner": {"labels": ["ship", "person"]}}
+
+
+def test_the_table_names_set_and_wording_and_what_is_published(finished_grid):
+    _, out, output = finished_grid
+    words = " ".join(out.split())
+    for fact in (
+        "names MNER [mine]",
+        "`mean` averages names MNER [paper], both MNER [paper], names MNER [mine], both MNER [mine].",
+        "- own is not scored: it has no annotated test records",
+        "- own train: 1 records, 0 with a picture",
+        "- training draws from the data sets: equal",
+        "- shares of without names: both 50.0%, own 50.0%",
+        "- decoder tiny: random weights and a warm start on texts alone",
+        "*last year*: the grid file; printed there, not measured here.",
+    ):
+        assert fact in words, fact
+    (row,) = [line for line in out.splitlines() if "*last year (the grid file)*" in line]
+    cells = [cell.strip() for cell in row.split("|")]
+    assert cells[3:9] == ["0.500", "", "", "0.500", "", ""]
+    header = (output / "table.csv").read_text().splitlines()[0]
+    assert header.endswith(",ceiling,reference: last year")

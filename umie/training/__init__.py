@@ -2,7 +2,20 @@
 
 from umie.training.config import Checkpoints, TrainingConfig
 from umie.training.mixture import Mixture
-from umie.training.parts import LoadedAdapter, adapt, freeze
+from umie.training.parts import adapt, freeze, has_adapter, merged, save_adapter
 from umie.training.train import train, visual_gradient
+from umie.training.trainer import last_checkpoint
 
-__all__ = ["Checkpoints", "LoadedAdapter", "Mixture", "TrainingConfig", "adapt", "freeze", "train", "visual_gradient"]
+__all__ = [
+    "Checkpoints",
+    "Mixture",
+    "TrainingConfig",
+    "adapt",
+    "freeze",
+    "has_adapter",
+    "last_checkpoint",
+    "merged",
+    "save_adapter",
+    "train",
+    "visual_gradient",
+]

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import nn
+from transformers import PreTrainedModel
 
 from umie.errors import UmieError, UnknownNameError
 from umie.model import UmieModel
 
+ADAPTER_FILE = "adapter_model.safetensors"  # as peft calls it
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "text": ("decoder.",),  # the language model: text encoder and text decoder
     "visual": ("encoder.", "visual_embedding."),
@@ -48,41 +50,7 @@ def freeze(model: UmieModel, names: Sequence[str]) -> int:
     return frozen
 
 
-@dataclass(frozen=True)
-class LoadedAdapter:
-    """An adapter inside a model's language model.
-
-    Args:
-        model: the model that holds it.
-        config: of peft.
-    """
-
-    model: UmieModel
-    config: Any
-
-    def merged(self) -> UmieModel:
-        """Return a copy of the model with the adapter added into its weights: a plain variant."""
-        import copy
-
-        from peft.tuners.tuners_utils import BaseTunerLayer
-
-        model = copy.deepcopy(self.model)
-        for name, layer in list(model.decoder.named_modules()):
-            if isinstance(layer, BaseTunerLayer):
-                layer.merge()
-                parent, _, child = name.rpartition(".")
-                setattr(model.decoder.get_submodule(parent), child, layer.get_base_layer())
-        return model
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the adapter's own weights, under the names that peft saves them by."""
-        from peft import get_peft_model_state_dict
-
-        state: dict[str, Any] = get_peft_model_state_dict(self.model.decoder)
-        return state
-
-
-def adapt(model: UmieModel, options: Mapping[str, Any]) -> LoadedAdapter:
+def adapt(model: UmieModel, options: Mapping[str, Any]) -> None:
     """Put an adapter of peft into the language model, whose own weights are then frozen.
 
     Args:
@@ -104,39 +72,56 @@ def adapt(model: UmieModel, options: Mapping[str, Any]) -> LoadedAdapter:
     known = {str(name.value): config for name, config in PEFT_TYPE_TO_CONFIG_MAPPING.items()}
     if kind not in known:
         raise UnknownNameError("adapter type", kind.lower(), sorted(name.lower() for name in known))
+    language_model = _language_model(model)
     try:
-        config = known[kind](**given)
-        if getattr(config, "target_modules", None) is None and "target_modules" not in given:
-            config.target_modules = _default_targets(model, kind)
-        peft.inject_adapter_in_model(config, model.decoder)
+        peft.inject_adapter_in_model(known[kind](**given), language_model)
     except (TypeError, ValueError) as error:
-        raise UmieError(f"adapter: {' '.join(str(error).split())}") from error
-    return LoadedAdapter(model, config)
-
-
-def _default_targets(model: UmieModel, kind: str) -> Any:
-    """Return the modules that peft adapts by default in a model of this family."""
-    from peft.utils import constants
-
-    tables = {"LORA": "TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING"}
-    tables["IA3"] = "TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING"
-    table = getattr(constants, tables.get(kind, tables["LORA"]))
-    family = next(
-        (
-            config.model_type
-            for module in model.decoder.modules()
-            if (config := getattr(module, "config", None)) is not None and getattr(config, "model_type", None) in table
-        ),
-        None,
-    )
-    if family is None:
-        linear = sorted(
-            {name.rpartition(".")[2] for name, part in model.decoder.named_modules() if isinstance(part, nn.Linear)}
-        )
+        layers = {
+            name.rpartition(".")[2] for name, part in language_model.named_modules() if isinstance(part, nn.Linear)
+        }
         raise UmieError(
-            f"adapter: give target_modules; the language model's linear layers are called {', '.join(linear)}"
-        )
-    return list(table[family])
+            f"adapter: {' '.join(str(error).split())} (the language model's linear layers: {', '.join(sorted(layers))})"
+        ) from error
+
+
+def has_adapter(model: UmieModel) -> bool:
+    """Say whether the language model holds an adapter."""
+    return getattr(_language_model(model), "peft_config", None) is not None
+
+
+def merged(model: UmieModel) -> UmieModel:
+    """Return a copy of the model with its adapter added into the weights: a plain variant."""
+    import copy
+
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    model = copy.deepcopy(model)
+    language_model = _language_model(model)
+    for name, layer in list(language_model.named_modules()):
+        if isinstance(layer, BaseTunerLayer):
+            layer.merge()
+            parent, _, child = name.rpartition(".")
+            setattr(language_model.get_submodule(parent), child, layer.get_base_layer())
+    del language_model.peft_config
+    return model
+
+
+def save_adapter(model: UmieModel, folder: Path) -> None:
+    """Write the adapter alone into a folder, in peft's layout."""
+    from peft import get_peft_model_state_dict
+    from safetensors.torch import save_file
+
+    language_model = _language_model(model)
+    config = next(iter(language_model.peft_config.values()))
+    folder.mkdir(parents=True, exist_ok=True)
+    config.save_pretrained(str(folder))
+    state = get_peft_model_state_dict(language_model)
+    save_file({name: value.detach().cpu().contiguous() for name, value in state.items()}, folder / ADAPTER_FILE)
+
+
+def _language_model(model: UmieModel) -> PreTrainedModel:
+    """Return transformers' own model inside a decoder, which peft knows the family of."""
+    return next(part for part in model.decoder.modules() if isinstance(part, PreTrainedModel))
 
 
 def _prefixes(names: Mapping[str, Any]) -> list[str]:

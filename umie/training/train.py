@@ -23,7 +23,13 @@ from umie.model import UmieModel
 from umie.processor import UmieProcessor
 from umie.training.config import Checkpoints, TrainingConfig
 from umie.training.mixture import RunSampler, as_mixture
+from umie.training.parts import adapt, freeze, has_adapter
 from umie.training.trainer import OnDev, OnStep, Progress, RunTrainer, last_checkpoint
+
+NO_SHARDS = (
+    "fsdp is set, and accelerate does not shard here: start the run by torchrun or accelerate launch on several GPUs, "
+    "or leave fsdp out"
+)
 
 
 def train(
@@ -50,7 +56,8 @@ def train(
         on_step: called after every step with the step, the number of steps and the last logged loss.
         output: folder of checkpoints; where it holds some of the same run, the run goes on from the newest, exactly.
         checkpoints: when to save and to score, where there is an ``output``.
-        dev: scores a model on the dev set: names to values, among them ``Checkpoints.metric``.
+        dev: scores a model on the dev set: names to values, among them ``Checkpoints.metric``; not under FSDP, which
+            holds no whole model to generate with.
         on_log: called with the step and whatever is logged: losses, rates, dev scores.
 
     Returns:
@@ -67,6 +74,9 @@ def train(
     saving = checkpoints or Checkpoints(report_to=())
     resumed = None if output is None else last_checkpoint(output)
     measured: dict[str, Any] = {}
+    if config.adapter is not None and not has_adapter(model):
+        adapt(model, config.adapter)
+    freeze(model, config.freeze)
     sampler = RunSampler(mixture, steps, config.batch_size, seed, length_bucketing=config.length_bucketing)
     if config.initialise_fusion and resumed is None:
         measured = _initialise_fusion(model, processor, mixture, 4 * config.batch_size)
@@ -79,10 +89,7 @@ def train(
         trainer = RunTrainer(model, arguments, config, sampler, processor, dev=dev, callbacks=callbacks)
         trainer.pop_callback(PrinterCallback)
         if config.fsdp and trainer.accelerator.distributed_type != DistributedType.FSDP:
-            raise UmieError(
-                "fsdp is set, and accelerate does not shard here: start the run by torchrun or accelerate launch on "
-                "several GPUs, or leave fsdp out"
-            )
+            raise UmieError(NO_SHARDS)
         with warnings.catch_warnings():
             # transformers warns that a lr scheduler's state was saved before the optimizer's first step, and the like
             warnings.filterwarnings("ignore", category=UserWarning, module="torch.optim.lr_scheduler")
@@ -102,7 +109,10 @@ def _initialise_fusion(model: UmieModel, processor: UmieProcessor, mixture: Any,
 def _arguments(
     config: TrainingConfig, saving: Checkpoints | None, steps: int, folder: str, seed: int, has_dev: bool
 ) -> TrainingArguments:
-    shares = config.gradient_accumulation * int(os.environ.get("WORLD_SIZE", 1))
+    processes = int(os.environ.get("WORLD_SIZE", 1))
+    if config.fsdp and processes == 1:
+        raise UmieError(NO_SHARDS)
+    shares = config.gradient_accumulation * processes
     if config.batch_size % shares:
         raise UmieError(
             f"batch_size is {config.batch_size}: it cannot be shared by {shares} (processes times "

@@ -188,7 +188,15 @@ def last_checkpoint(folder: str | Path) -> Path | None:
 
 def is_disk_error(error: BaseException) -> bool:
     """Say whether an error of a save is the disk's: full, over quota, read-only; libraries wrap it in their own."""
-    return isinstance(error, OSError) or any(
-        words in str(error)
-        for words in ("No space left", "os error", "PytorchStreamWriter", "write failed", "I/O error")
-    )
+    return isinstance(error, OSError) or any(words in str(error) for words in _DISK_ERRORS)
+
+
+_DISK_ERRORS = (
+    "No space left",
+    "File too large",
+    "os error",
+    "I/O error",
+    "inline_container",
+    "iostream",
+    "write failed",
+)

@@ -1,0 +1,177 @@
+"""Checkpoints: a killed run goes on to the last bit; best and newest are kept; nothing saved is lost by an error."""
+
+import contextlib
+import json
+import random
+import resource
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import child
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from umie.errors import UmieError
+from umie.model import UmieModel
+from umie.processor import UmieProcessor
+from umie.query_dataset import QueryDataset
+from umie.training import Checkpoints, TrainingConfig, last_checkpoint, train
+
+
+def losses(folder):
+    """Return the loss of each step; a step that was taken twice must have had the same loss twice."""
+    found = {}
+    for line in (folder / "losses.jsonl").read_text().splitlines():
+        step, loss = json.loads(line)
+        assert found.setdefault(step, loss) == loss
+    return found
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    """A run that nothing disturbs: its folder and its final model."""
+    folder = tmp_path_factory.mktemp("unbroken")
+    model, measured = child.run(folder, {"checkpoints": {"every": 3, "keep": 100}})
+    return folder, model, measured
+
+
+def test_a_run_killed_at_a_random_step_goes_on_with_the_same_losses_to_the_last_bit(unbroken, tmp_path):
+    folder, model, _ = unbroken
+    step = random.randint(4, 13)
+    options = {"checkpoints": {"every": 3, "keep": 100}}
+    command = [sys.executable, str(Path(child.__file__)), str(tmp_path), json.dumps(options | {"kill_at": step})]
+    killed = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert killed.returncode == -9, killed.stderr
+    assert max(losses(tmp_path)) <= step
+    saved = last_checkpoint(tmp_path)
+    assert saved is not None and saved.name == f"checkpoint-{(step - 1) // 3 * 3}"
+    again, measured = child.run(tmp_path, options)
+    assert measured["steps"] == 14
+    assert losses(tmp_path) == losses(folder), f"killed after step {step}"
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, again.state_dict()[name]), f"{name}, killed after step {step}"
+
+
+def test_every_checkpoint_is_a_model_that_loads_and_holds_no_pickled_arguments(unbroken):
+    folder, model, _ = unbroken
+    assert sorted(path.name for path in folder.glob("checkpoint-*")) == [
+        "checkpoint-12", "checkpoint-14", "checkpoint-3", "checkpoint-6", "checkpoint-9",
+    ]  # fmt: skip
+    loaded = UmieModel.from_pretrained(folder / "checkpoint-14")
+    assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in model.state_dict().items())
+    assert UmieProcessor.from_pretrained(folder / "checkpoint-14").task_options.keys() == child.TASKS.keys()
+    assert not list(folder.rglob("training_args.bin"))
+
+
+def test_what_a_killed_save_left_half_written_is_passed_over(unbroken, tmp_path):
+    folder, _, _ = unbroken
+    for name in ("checkpoint-3", "checkpoint-6"):
+        (tmp_path / name).mkdir()
+        state = (folder / name / "trainer_state.json").read_text()
+        (tmp_path / name / "trainer_state.json").write_text(state if name == "checkpoint-3" else state[:100])
+    (tmp_path / "checkpoint-9").mkdir()
+    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-3"
+    assert last_checkpoint(tmp_path / "nothing") is None
+
+
+@contextlib.contextmanager
+def full_disk(num_bytes):
+    """Let no file grow larger, as a disk that is full would."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
+
+
+@pytest.mark.parametrize("share", [0.5, 1.2], ids=["weights", "optimizer"])
+def test_a_full_disk_is_told_and_what_stood_stays(unbroken, tmp_path, share):
+    folder, _, _ = unbroken
+    options = {"checkpoints": {"every": 3}}
+    with pytest.raises(KeyboardInterrupt):
+        child.run(tmp_path, options | {"stop_at": 5})
+    size = (folder / "checkpoint-3" / "model.safetensors").stat().st_size
+    with full_disk(int(share * size)), pytest.raises(UmieError) as caught:
+        child.run(tmp_path, options)
+    assert "checkpoint-6 cannot be written" in str(caught.value)
+    assert "checkpoint-3 stands: make room, then run the same command" in str(caught.value)
+    assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-3"]
+    child.run(tmp_path, options)
+    assert losses(tmp_path) == losses(folder)
+
+
+@pytest.fixture
+def small(variant, embedded_records):
+    """A fresh variant and its queries."""
+    model, processor = variant()
+    return model, processor, QueryDataset(embedded_records[:6], ["mner", "mre"], processor)
+
+
+def test_the_best_on_dev_is_kept_beside_the_newest_and_patience_ends_the_run(small, tmp_path):
+    model, processor, queries = small
+    scores = iter([0.2, 0.6, 0.5, 0.6, 0.4, 0.9])
+    logged = []
+    measured = train(
+        model,
+        processor,
+        queries,
+        TrainingConfig(steps=12, batch_size=2, learning_rate=1e-3),
+        output=tmp_path,
+        checkpoints=Checkpoints(every=2, keep=1, patience=3, metric="mner_f1", report_to=()),
+        dev=lambda model: {"mner_f1": next(scores)},
+        on_log=lambda step, logs: logged.append((step, logs.get("eval_mner_f1"))),
+    )
+    assert (measured["best_step"], measured["best"], measured["steps"]) == (4, 0.6, 10)
+    assert [pair for pair in logged if pair[1] is not None] == [(2, 0.2), (4, 0.6), (6, 0.5), (8, 0.6), (10, 0.4)]
+    assert {path.name for path in tmp_path.glob("checkpoint-*")} >= {"checkpoint-4"}
+
+
+def test_scores_and_losses_go_to_tensorboard(small, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    model, processor, queries = small
+    train(
+        model,
+        processor,
+        queries,
+        TrainingConfig(steps=4, batch_size=2),
+        output=tmp_path,
+        checkpoints=Checkpoints(every=2),
+        dev=lambda model: {"mean_f1": 0.25},
+    )
+    (folder,) = {path.parent for path in tmp_path.rglob("events.out.tfevents.*")}
+    events = EventAccumulator(str(folder)).Reload()
+    assert [(event.step, event.value) for event in events.Scalars("eval/mean_f1")] == [(2, 0.25), (4, 0.25)]
+    assert [event.step for event in events.Scalars("train/loss")] == [1, 2, 3, 4]
+
+
+def test_a_loss_that_is_no_number_ends_the_run_before_the_weights_are_spoilt(small, tmp_path):
+    model, processor, queries = small
+    before = {}
+
+    def spoil(step, total, loss):
+        if step == 3:
+            before.update({name: value.clone() for name, value in model.state_dict().items()})
+            model.fusion.norm.weight.data[0] = float("nan")
+
+    with pytest.raises(UmieError, match=r"the loss is nan at step 4, .* Lower learning_rate .* records of the step: "):
+        train(
+            model,
+            processor,
+            queries,
+            TrainingConfig(steps=6, batch_size=2),
+            output=tmp_path,
+            checkpoints=Checkpoints(every=2, report_to=()),
+            on_step=spoil,
+        )
+    saved = load_file(last_checkpoint(tmp_path) / "model.safetensors")
+    assert last_checkpoint(tmp_path).name == "checkpoint-2"
+    assert all(bool(value.isfinite().all()) for value in saved.values())
+    name = "fusion.attention.query.weight" if "fusion.attention.query.weight" in before else next(iter(before))
+    assert torch.equal(model.state_dict()[name], before[name])

@@ -260,7 +260,7 @@ class UmieProcessor:
         decode = partial(self._strings, style=task.style)
         if asked is None or len(asked) != len(rows) or keeps_answers(self.tokenizer, task.style, decode):
             return decode(rows)
-        return read_answers(self.tokenizer, task, asked, rows, decode)
+        return read_answers(self.tokenizer, task, asked, rows)
 
     def _strings(self, rows: Sequence[Sequence[int]], style: Style) -> list[str]:
         markers = {self._token(marker): marker for marker in style.markers}

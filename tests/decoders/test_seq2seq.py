@@ -387,3 +387,31 @@ def test_a_package_is_a_source(encoder, tmp_path, monkeypatch):
         registry.build("seq2seq", source="package:pack_without")
     with pytest.raises(UmieError, match="give package:NAME"):
         registry.build("seq2seq", source="package:../pack")
+
+
+# --- answers under a constraint --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", [{}, {"num_beams": 2}], ids=["greedy", "beams"])
+@pytest.mark.parametrize("kind", ["bart", "mt5", "pair"])
+def test_answers_under_a_constraint_are_well_formed(kind, options, embedded_records):
+    from umie.decoders._seq2seq_models import config_values, merged
+
+    ids = {"eos_token_id": 1, "pad_token_id": 0, "decoder_start_token_id": 0 if kind != "pair" else 2}
+    config = {**config_values(MAKE[kind]().config), **ids}
+    for half in ("encoder", "decoder"):
+        if half in config:
+            config = merged(config, {half: {"vocab_size": 1024}})
+    config |= {"vocab_size": 1024} if kind != "pair" else {}
+    torch.manual_seed(0)
+    decoder = {"name": "seq2seq", "config": config}
+    model, processor = compose(decoder=decoder, tokenizer=FAMILIES["project"](), max_input_tokens=160)
+    found = 0
+    for task in ("mner", "mre", "med", "meae"):
+        records = [record for record in embedded_records if record.annotated_for(task)][:6]
+        constraint = processor.constraint(records, task, max_new_tokens=32)
+        rows = model.generate(**processor(records, task), constraint=constraint, max_new_tokens=32, **options)
+        answers = processor.decode(rows, records, task, constraint)
+        found += sum(len(processor.task(task).items(answer)) for answer in answers)
+    assert processor.counts["dropped_items"] == 0
+    assert found > 6

@@ -17,6 +17,7 @@ from umie.records import Record
 from umie.tasks import Query, Task
 from umie.tasks.grammar import Forms, RawItem, Style
 
+_NO_ITEM = ","  # what every style counts as one dropped item
 Decode = Callable[[list[list[int]]], list[str]]
 
 
@@ -33,19 +34,17 @@ def read_answers(
     task: Task[Any],
     asked: Iterable[tuple[Record, Query]],
     rows: Sequence[Sequence[int]],
-    decode: Decode,
 ) -> list[str]:
     """Return the answers that rows of tokens spell, generated with or without a constraint.
 
-    An answer is read item by item, until a token does not fit its form and its text; what comes from there on is
-    decoded as it stands and left to the style's strict reading. So nothing is found that was not written out.
+    An answer is read item by item, until a token does not fit its form and its text; what comes from there on counts
+    as one dropped item. Its string is not looked at: ``ann lee`` in it may have been meant as ``Ann Lee``.
 
     Args:
         tokenizer: the tokenizer.
         task: the task.
         asked: the record and the query of each row.
         rows: token ids; special tokens are passed over, but the end and the style's markers.
-        decode: makes strings of rows of tokens.
     """
     constraint = Constraint(tokenizer, task, asked, max_new_tokens=1)
     markers = {tokenizer.convert_tokens_to_ids(marker) for marker in task.style.markers}
@@ -53,5 +52,5 @@ def read_answers(
     ends = {walk.end for walk in constraint.walks}
     written = [[token for token in row if token not in passed_over or token in ends] for row in rows]
     read = constraint.read_strictly(written)
-    rests = decode([rest for _, rest in read])
-    return [f"{answer} {rest}".strip(" ") if rest else answer for (answer, _), rest in zip(read, rests, strict=True)]
+    junk = f"{task.style.separator or ' '}{_NO_ITEM}"
+    return [f"{answer}{junk if answer else _NO_ITEM}" if rest else answer for answer, rest in read]

@@ -58,12 +58,94 @@ def lines_of(output):
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_grid_file_is_sound(path):
-    grid = read_grid(path)
-    cells = plan_cells(grid, "")
+    """Everything is checked that needs no file: neither data nor weights, which few have at hand."""
+    grid = read_grid(path, read_files=False)
+    cells = plan_cells(grid, "", read_files=False)
     assert len(cells) == len(grid.seeds) * len({cell.variant for cell in cells}) > 0
     for plugin in grid.plugins:
         assert Path(plugin).is_file()
     assert path.read_text().startswith("# ")
+    assert f"examples/{path.name}" in path.read_text() or path.stem in ("embedded", "gate_health", "own_fusion")
+
+
+# --- the paper's studies ---------------------------------------------------------------------------------------------
+
+
+def study(name):
+    grid = read_grid(EXAMPLES / f"{name}.yaml", read_files=False)
+    return grid, plan_cells(grid, "", read_files=False)
+
+
+def test_the_main_table_trains_each_size_as_the_paper_does():
+    grid, cells = study("paper_main")
+    assert {cell.variant: (cell.training["batch_size"], cell.training["learning_rate"]) for cell in cells} == {
+        "base": (16, 1e-4),
+        "large": (8, 5e-5),
+        "xlarge": (8, 5e-5),
+    }
+    assert all(cell.training["epochs"] == 40 and cell.training["label_smoothing"] > 0 for cell in cells)
+    assert len(grid.reference) == 3
+
+
+@pytest.mark.parametrize("name", ["paper_zero_shot", "zero_shot_small"])
+def test_zero_shot_leaves_out_one_set_at_a_time(name):
+    grid, cells = study(name)
+    trained = {cell.variant: set(cell.train_on) for cell in cells}
+    for left_out in ("twitter17", "mnre2"):
+        assert trained["all sets"] - trained[f"without {left_out}"] == {left_out}
+    assert grid.data["exclude_overlap"]
+
+
+def test_the_instructions_are_asked_with_every_wording_of_the_paper():
+    grid, _ = study("paper_instructions")
+    assert [word.label for word in grid.evaluation.instructions] == ["paper", "I0", "I1", "I2", "own"]
+
+
+@pytest.mark.parametrize(("name", "num_gates"), [("paper_gate", 15), ("gate_sweep", 4)])
+def test_the_gate_is_swept_from_0_to_1_under_both_residuals(name, num_gates):
+    grid, cells = study(name)
+    gates = {}
+    for cell in cells:
+        fusion = cell.parts["fusion"]
+        gates.setdefault(fusion["residual"], set()).add(fusion.get("gate", "dynamic"))
+    assert gates["paper"] == gates["released"]
+    assert len(gates["paper"]) == num_gates + 1
+    assert {0.0, 0.1, 1.0, "dynamic"} <= gates["paper"]
+    assert len(grid.seeds) == 3
+
+
+def test_the_corpora_are_twitter_and_news():
+    _, cells = study("paper_corpus")
+    twitter, news, both = (set(cell.train_on) for cell in cells)
+    assert not twitter & news
+    assert twitter | news == both
+
+
+def test_a_plan_says_what_a_study_lacks(umie, tmp_path):
+    """Data by data, weights by weights; the weights are named by files here, so that nothing is asked for."""
+    shutil.copytree(EXAMPLES / "data", tmp_path / "data")
+    grid = yaml.safe_load((EXAMPLES / "paper_main.yaml").read_text())
+    grid |= {"encoder": {"name": "resnet101_roi", "weights": str(tmp_path / "resnet.pth")}}
+    grid |= {"decoder": str(tmp_path / "flan-t5-base")}
+    (tmp_path / "paper_main.yaml").write_text(yaml.safe_dump(grid))
+    (tmp_path / "flan-t5-base").mkdir()
+    code, out, err = umie("ablate", tmp_path / "paper_main.yaml", "--data", tmp_path, "--plan")
+    assert code == 2
+    assert "needs what is not here" in out
+    words = " ".join(err.split())
+    for lacking in ("twitter17, test", "m2e2, images", "encoder resnet101_roi: ", "decoder '"):
+        assert f"umie: not here: {lacking}" in words.replace("data: ", ""), lacking
+
+
+@pytest.mark.slow
+def test_the_zero_shot_grid_on_real_tweets_can_be_planned(umie, tmp_path):
+    if not REAL_DATA.is_dir():
+        pytest.skip(f"reads real tweets below {REAL_DATA}, which are not part of the repository")
+    path = EXAMPLES / "zero_shot_small.yaml"
+    code, out, err = umie("ablate", path, "--data", REAL_DATA, "--output", tmp_path / "run", "--plan")
+    assert (code, err) == (0, "")
+    assert out.count("to run") == 6
+    assert "twitter17: train 3370, dev 300, test 723" in out  # three texts of the test split are left out
 
 
 def test_the_embedded_grid_compares_four_fusions():

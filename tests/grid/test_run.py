@@ -425,7 +425,7 @@ def test_a_grid_on_data_of_one_s_own(grid_file, umie, noise, tmp_path):
     assert "`text_only`" in out
     assert "ceiling" not in out
     job = json.loads(next((tmp_path / "run").glob("cells/*/job.json")).read_text())
-    assert job["data"]["tasks"] == {"mner": {"labels": ["Person", "Ort"]}}
+    assert job["data"]["sets"]["data"]["tasks"] == {"mner": {"labels": ["Person", "Ort"]}}
 
 
 # --- bad input -------------------------------------------------------------------------------------------------------
@@ -442,10 +442,6 @@ def one_line(err: str) -> str:
     [
         ({"fusion": "gatd"}, "Unknown fusion 'gatd'. Did you mean 'gated'?"),
         ({"data": {"format": "jsnl"}}, "Unknown data format 'jsnl'. Did you mean 'jsonl'?"),
-        (
-            {"data": {"format": "jsonl", "train": "none.jsonl", "test": "a"}, "warm_start": ...},
-            "none.jsonl: cannot read",
-        ),
         ({"data": {"format": "synthetic", "picture_share": 2}}, "picture_share is 2"),
         ({"plugins": ["two_lines.py"]}, "RuntimeError: one"),
         ({"name": "[red]x", "fusion": "[bold]"}, "Unknown fusion '[bold]'"),
@@ -460,6 +456,27 @@ def test_bad_input_is_one_line_and_exit_code_2(grid_file, umie, tmp_path, change
     assert (code, out) == (2, "")
     assert expected in one_line(err)
     assert not list(tmp_path.glob("run/cells/*"))
+
+
+def test_what_is_not_here_is_named_and_by_a_plan_all_of_it(grid_file, umie, tmp_path):
+    path = grid_file(
+        data={"format": "jsonl", "train": "none.jsonl", "test": "a", "images": "pictures"},
+        decoder=["tiny", "nobody/nothing"],
+        warm_start=...,
+    )
+    code, out, err = umie("ablate", path, "--output", tmp_path / "run", "--plan")
+    assert code == 2
+    lines = err.replace("\n", " ").split("umie: not here: ")[1:]
+    for line, expected in zip(
+        lines, ("none.jsonl: no such", "a: no such file", "pictures: no such folder", "'nobody/nothing'"), strict=True
+    ):
+        assert expected in line
+    assert out.count("needs what is not here") == 4
+    code, out, err = umie(
+        "ablate", grid_file(data={"format": "jsonl", "train": "none.jsonl", "test": "a"}, warm_start=...)
+    )
+    assert (code, out) == (2, "")
+    assert "none.jsonl: cannot read" in one_line(err)
 
 
 def test_a_record_that_cannot_be_used_is_one_line(grid_file, umie, tmp_path):

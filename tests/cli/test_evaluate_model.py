@@ -9,7 +9,7 @@ from PIL import Image
 from umie.evaluation import evaluate
 from umie.extraction.loading import load_checkpoint
 from umie.query_dataset import QueryDataset
-from umie.records import Entity, Record, read_jsonl, write_jsonl
+from umie.records import Entity, Event, Record, read_jsonl, write_jsonl
 from umie.training import TrainingConfig, train
 
 TASKS = ("mner", "mre", "med", "meae")
@@ -195,7 +195,8 @@ def test_labels_that_the_checkpoint_does_not_know(umie, data, checkpoint):
 def test_what_was_cut_and_what_could_not_be_read_is_counted(umie, data, checkpoint):
     long = Record("Rome " * 400, entities=[Entity("location", (0, 4))], tasks=("mner",))
     gone = Record("Oslo", "gone.png", entities=[Entity("location", (0, 4))], tasks=("mner",))
-    write_jsonl("hard.jsonl", [long, gone])
+    meeting = Record("they meet", events=[Event("meet", (5, 9))], tasks=("med",))
+    write_jsonl("hard.jsonl", [long, gone, meeting])
     code, out, err = umie(*of(checkpoint, data="hard.jsonl"))
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert "gone.png: no such picture" in err
@@ -210,10 +211,13 @@ def test_what_was_cut_and_what_could_not_be_read_is_counted(umie, data, checkpoi
         "note: constrained: pictures that could not be read, so that the text alone was asked about: 1; the first:"
         in out
     )
+    counts = scores(data)[0]["decodings"]["constrained"]["counts"]
+    assert counts["mner"]["truncated_inputs"] == 1
+    assert "truncated_inputs" not in counts["med"]
     code, _, err = umie(*of(checkpoint, "--missing-pictures", "skip", data="hard.jsonl"))
     assert code == 0
     assert "note: records left out, as their pictures cannot be read: 1; the first:" in err
-    assert len(list(read_jsonl("report/gold.jsonl"))) == 1
+    assert len(list(read_jsonl("report/gold.jsonl"))) == 2
 
 
 def test_a_text_without_pictures_is_told(umie, data, checkpoint):

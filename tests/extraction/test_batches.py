@@ -14,7 +14,14 @@ from umie.records import Record
 def inputs(records):
     """Records with and without pictures, some twice, among texts of other lengths."""
     texts = ["Rome", "Ann met Bob", "a " * 40 + "summit in Oslo", "Kids at the Salvation Army in Zürich 🙂"]
-    return [*records, *records[:3], *texts, Record("", image=records[0].image, regions=records[0].regions)]
+    seen, other = records[0], records[1]
+    same_text = [
+        Record(seen.text, regions=seen.regions),
+        Record(seen.text, other.image, seen.regions),
+        Record(seen.text, seen.image, seen.regions[:1]),
+        Record(seen.text, seen.image),
+    ]
+    return [*records, *records[:3], *texts, *same_text, Record("", seen.image, seen.regions)]
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +83,12 @@ def test_what_is_repeated_is_asked_once_and_keeps_its_name(extractor, records, m
     assert asked == [2]
     assert [one.record.id for one in found] == ["1", "2", "3"]
     assert found[1].record.source == "s"
+
+
+def test_what_differs_in_the_picture_alone_is_asked_for_itself(extractor, inputs, records):
+    told = [gates(one) for one in extractor.extract(inputs[-5:-1], tasks=["mner"])]
+    assert told[0] == [-9.0]
+    assert len({tuple(one) for one in told}) == 4
 
 
 def test_a_stream_is_read_as_it_is_used(extractor):

@@ -37,10 +37,10 @@ def notes_of(result: Evaluated) -> list[str]:
             f"{task}, {result.decoding}: {said}: {counts[name]:,}" for name, said in _COUNTS.items() if counts[name]
         ]
     if result.unreadable:
-        name, reason = next(iter(result.unreadable.items()))
+        reason = next(iter(result.unreadable.values()))
         notes.append(
             f"{result.decoding}: pictures that could not be read, so that the text alone was asked about: "
-            f"{len(result.unreadable):,}; the first: {name}: {reason}"
+            f"{len(result.unreadable):,}; the first: {reason}"
         )
     notes += [f"{result.decoding}: left out: {name}: {reason}" for name, reason in result.report.left_out.items()]
     return notes

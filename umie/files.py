@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -48,6 +49,44 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def atomic_folder(path: str | Path) -> Iterator[Path]:
+    """Give a temporary folder, which takes the place of ``path`` on success; on an error leave no trace.
+
+    Args:
+        path: where the folder shall stand; one that stands there is replaced.
+
+    Raises:
+        UmieError: no folder can stand there.
+    """
+    target = Path(path).resolve()
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name[:40]}.", suffix=".part"))
+    except OSError as error:
+        raise UmieError(f"{path}: cannot write: {error.strerror}; give a place that can be written") from error
+    try:
+        new = temporary / "new"
+        new.mkdir()
+        yield new
+        umask = os.umask(0)
+        os.umask(umask)
+        for file in (file for file in new.rglob("*") if file.is_file()):
+            file.chmod(0o666 & ~umask)  # safetensors writes for its owner alone
+            with file.open("rb") as handle:
+                os.fsync(handle.fileno())
+        if target.exists():
+            target.rename(temporary / "old")
+        try:
+            new.rename(target)
+        except OSError:
+            if (temporary / "old").exists():
+                (temporary / "old").rename(target)
+            raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _writable(path: Path) -> Path:

@@ -65,8 +65,8 @@ def test_each_picture_is_encoded_once_for_all_cells(grid_file, umie, frozen, pic
     assert umie("ablate", path, "--data", pictured, "--output", output)[0] == 0
     found = pictures_of(output)
     assert [pictures["encoder_calls"] for pictures in found["not used"]] == [0]
-    # three steps over two records, as many to measure the gradient, and three records of the test split
-    assert [pictures["encoder_calls"] for pictures in found["made anew each time"]] == [3 * 2 + 2 + 3]
+    # three steps of four from two records, two to measure the gradient, and three records of the test split
+    assert [pictures["encoder_calls"] for pictures in found["made anew each time"]] == [3 * 4 + 2 + 3]
 
 
 def pictures_of(output):

@@ -1,15 +1,13 @@
-"""A folder that is written beside its place and renamed at the end, so that nobody meets half of one."""
+"""The folder of a conversion: written whole or not at all, and never in the place of anything but an earlier one."""
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from umie.errors import UmieError
+from umie.files import atomic_folder
 
 MARK = "conversion.json"  # what tells a converted folder from any other
 
@@ -26,33 +24,9 @@ def written_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
         UmieError: something else stands there, or no folder can.
     """
     _check_place(path, overwrite)
-    target = path.resolve()
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name[:40]}.", suffix=".part"))
-    except OSError as error:
-        raise UmieError(f"{path}: cannot write: {error.strerror}; give a place that can be written") from error
-    try:
-        new = temporary / "new"
-        new.mkdir()
+    with atomic_folder(path) as new:
         yield new
-        umask = os.umask(0)
-        os.umask(umask)
-        for file in new.iterdir():
-            file.chmod(0o666 & ~umask)  # safetensors writes for its owner alone
-            with file.open("rb") as handle:
-                os.fsync(handle.fileno())
         _check_place(path, overwrite)  # it took a while
-        if target.exists():
-            target.rename(temporary / "old")
-        try:
-            new.rename(target)
-        except OSError:
-            if (temporary / "old").exists():
-                (temporary / "old").rename(target)
-            raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _check_place(path: Path, overwrite: bool) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -116,10 +116,16 @@ def _beside_dynamic(sweep: Sweep, one: Asked) -> Iterator[Finding]:
         differences = sweep.gain(DYNAMIC, gate, one.key)
         if not differences:
             continue
-        said = f"dynamic is better than g = {gate:g}"
-        if gate == 0 and printed is not None:
-            said += f" (by {printed} in the paper)"
-        yield _finding(sweep, one.title, said, Interval.of(differences))
+        said, difference = f"dynamic is better than g = {gate:g}", Interval.of(differences)
+        if gate != 0 or printed is None:
+            yield _finding(sweep, one.title, said, difference)
+            continue
+        is_inside = abs(printed / 100 - difference.mean) <= difference.half_width
+        found = _finding(sweep, one.title, f"{said} (by {printed} in the paper)", difference)
+        where = "inside" if is_inside else "outside"
+        yield replace(
+            found, measured=f"{found.measured}, the paper's {where}" if len(differences) > 1 else found.measured
+        )
 
 
 def _above_bound(sweep: Sweep, one: Asked) -> Iterator[Finding]:

@@ -63,14 +63,15 @@ def read_grid(path: str | Path, *, read_files: bool = True) -> GridConfig:
         UmieError: not readable, not YAML, an unknown key, name or option, or a value that is not allowed.
     """
     path = Path(path)
-    data = _yaml(path, "the grid file")
+    data = read_yaml(path, "the grid file")
     try:
-        return _grid(data, path, read_files)
+        return grid_of(data, path, read_files)
     except UmieError as error:
         raise UmieError(f"{path}: {error}") from error
 
 
-def _yaml(path: Path, what: str) -> Any:
+def read_yaml(path: Path, what: str) -> Any:
+    """Return what a YAML file holds; raise UmieError, naming ``what`` it should be, if it cannot be read."""
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -151,7 +152,8 @@ def load_plugins(paths: Sequence[str]) -> None:
             raise UmieError(f"plugin {path}: {type(error).__name__}: {message}") from error
 
 
-def _grid(data: Any, path: Path, read_files: bool) -> GridConfig:
+def grid_of(data: Any, path: Path, read_files: bool) -> GridConfig:
+    """Return the grid that a file's values describe, checked; relative names start from the file's folder."""
     from umie.training import TrainingConfig
 
     if not isinstance(data, dict):
@@ -208,7 +210,7 @@ def _grid(data: Any, path: Path, read_files: bool) -> GridConfig:
 
 def _data(value: Any, path: Path) -> Any:
     """Return the key ``data``; a string names a YAML file beside the grid file, so that grids can share one."""
-    return _yaml(path.parent / value, "what `data` names") if isinstance(value, str) else value
+    return read_yaml(path.parent / value, "what `data` names") if isinstance(value, str) else value
 
 
 def _evaluation(value: Any, tasks: Sequence[str]) -> Evaluation:

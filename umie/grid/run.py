@@ -300,7 +300,7 @@ def _run_job(
     progress.start(name)
     with (folder / "log.txt").open("w", encoding="utf-8") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "umie.grid.cell", str(folder / "job.json")],
+            [sys.executable, "-m", "umie.grid.job", str(folder / "job.json")],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,

@@ -83,7 +83,10 @@ def test_each_sentence_of_the_paper_agrees_disagrees_or_is_undecided(swept):
         for one in gate_findings(swept())
         if one.sweep == "residual paper"
     }
-    assert found["MNER", "dynamic is better than g = 0 (by 0.1 in the paper)"] == ("+10.0 [+10.0, +10.0]", AGREES)
+    assert found["MNER", "dynamic is better than g = 0 (by 0.1 in the paper)"] == (
+        "+10.0 [+10.0, +10.0], the paper's outside",
+        AGREES,
+    )
     assert found["MNER", "dynamic is better than g = 0.1"][1] == UNDECIDED
     assert found["MNER", "dynamic is better than g = 1"][1] == DISAGREES
     assert found["MNER", "g = 0.1 is better than g = 1"][1] == DISAGREES

@@ -275,3 +275,13 @@ def test_the_figure_is_a_picture_with_something_on_it(grid_run, tmp_path):
 def test_nothing_is_left_beside_the_three_files(grid_run, tmp_path):
     write_report(grid_run(SCORES), tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["figure.png", "table.csv", "table.md"]
+
+
+def test_training_options_of_single_parts_are_told_with_their_variants(grid_run, tmp_path):
+    fusion = [{"name": "gated", "label": "gated", "training": {"steps": 7}}, "text_only"]
+    run = grid_run(SCORES, fusion=fusion, training=[{"steps": 5, "batch_size": 2}])
+    assert {cell.variant: cell.training["steps"] for cell in run.cells} == {"gated": 7, "text_only": 5}
+    assert run.cells[0].parts["fusion"] == {"name": "gated"}
+    markdown = write_report(run, tmp_path)
+    assert "- training of gated: steps 7, batch_size 2" in markdown
+    assert "- training of text_only: steps 5, batch_size 2" in markdown

@@ -30,8 +30,7 @@ def data_facts(run: GridRun) -> str:
     facts += _encoded(run)
     facts += _boxes_left_out(run)
     facts.append(f"- decoding: {_decoding(run)}")
-    for options in run.grid.training:
-        facts.append(f"- training: {', '.join(f'{name} {value}' for name, value in options.items()) or 'defaults'}")
+    facts += _trainings(run)
     lines = [line for line in run.results.values() if line["status"] == "ok"]
     truncated = {
         f"{name.replace('_', ' ')} ({split})": max(line["counts"].get(split, {}).get(name, 0) for line in lines)
@@ -56,6 +55,18 @@ def data_facts(run: GridRun) -> str:
     }
     facts += [f"- {environment}" for environment in sorted(environments)]
     return "\n".join(facts)
+
+
+def _trainings(run: GridRun) -> list[str]:
+    """Name the options of training; where parts bring options of their own, with the variants that have them."""
+    told = [", ".join(f"{name} {value}" for name, value in options.items()) for options in run.grid.training]
+    by_options: dict[str, dict[str, None]] = {}
+    for cell in run.cells:
+        shown = ", ".join(f"{name} {value}" for name, value in cell.training.items())
+        by_options.setdefault(shown, {})[cell.variant] = None
+    if len(by_options) <= len(told):
+        return [f"- training: {options or 'defaults'}" for options in told]
+    return [f"- training of {'; '.join(variants)}: {options}" for options, variants in by_options.items()]
 
 
 def _sets(run: GridRun) -> list[str]:

@@ -49,7 +49,7 @@ def finished_grid(folder, write_grid, umie):
 
 def test_every_set_is_scored_under_every_wording(finished_grid):
     lines, _, output = finished_grid
-    assert list(lines) == ["all sets", "without names"]
+    assert set(lines) == {"all sets", "without names"}  # whichever ends first
     keys = [f"{one} [{word}]" for word in ("paper", "mine") for one in ("names mner", "both mner", "both med")]
     for line in lines.values():
         assert line["status"] == "ok"

@@ -246,6 +246,7 @@ LAYERS = (
     ("audit", "composition", "constrained", "model", "processor", "scoring", "tokenization"),
     ("conversion", "corpus", "evaluation", "query_dataset", "training"),
     ("extraction", "grid", "reporting"),
+    ("runs",),
     ("bench",),
     ("cli",),
     ("__main__",),

@@ -1,4 +1,4 @@
-"""The command line: `umie list`, `ablate`, `evaluate`, `extract`, `data`, `bench`, one file each, joined here."""
+"""The command line: `umie list`, `train`, `ablate`, `evaluate`, `extract`, ..., one file each, joined here."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from umie.cli import ablate, bench, data, evaluate, extract, parts
+from umie.cli import ablate, bench, convert, data, evaluate, extract, parts, train
 from umie.cli.console import err, out
 from umie.errors import UmieError
 
@@ -20,9 +20,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("list")(parts.list_parts)
+app.command("train")(train.train)
 app.command("ablate")(ablate.ablate)
 app.command("evaluate")(evaluate.evaluate)
 app.command("extract")(extract.extract)
+app.command("convert")(convert.convert)
 app.add_typer(data.app, name="data")
 app.add_typer(bench.app, name="bench")
 

@@ -1,0 +1,59 @@
+"""Presets of `umie train`: the paper's values, which a config file's own keys go before."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+from umie.errors import UnknownNameError
+
+
+def _paper(size: str, batch_size: int, learning_rate: float) -> dict[str, Any]:
+    return {
+        "encoder": {"name": "resnet101_roi", "mode": "crop"},
+        "visual_embedding": {"num_slot_embeddings": 37},  # 36 regions and the image: MEAE names them by number
+        "fusion": {"name": "gated", "residual": "paper"},
+        "decoder": {"name": "t5", "source": f"google/flan-t5-{size}"},
+        "max_input_tokens": 256,
+        "max_target_tokens": 128,
+        "training": {
+            "epochs": 40,
+            "batch_size": batch_size,
+            "learning_rate": learning_rate,
+            "label_smoothing": 0.1,
+            "length_bucketing": True,
+        },
+    }
+
+
+# Source: UMIE, "Training Configuration": label smoothing (its value is not given; 0.1 is the usual one), AdamW, 40
+# epochs, rates and batches of base and large, 256 tokens in and 128 out. XLarge's are not given: those of large.
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "paper-base": _paper("base", 16, 1e-4),
+    "paper-large": _paper("large", 8, 5e-5),
+    "paper-xl": _paper("xl", 8, 5e-5),
+}
+
+
+def with_preset(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a config's values over those of the preset that it names, if any; ``training`` is merged key by key.
+
+    Raises:
+        UnknownNameError: there is no such preset.
+    """
+    name = values.get("preset")
+    if name is None:
+        return dict(values)
+    if name not in PRESETS:
+        raise UnknownNameError("preset", name, PRESETS)
+    merged = copy.deepcopy(dict(PRESETS[name]))
+    for key, value in values.items():
+        if key == "training" and isinstance(value, dict):
+            inherited = {
+                own: kept for own, kept in merged["training"].items() if not (own == "epochs" and "steps" in value)
+            }
+            merged[key] = {**inherited, **value}
+        else:
+            merged[key] = value
+    return merged

@@ -1,0 +1,189 @@
+"""run_training: from a config to a trained variant: checkpoints, the best and the last model, and its scores."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from umie.corpus import Corpus
+from umie.errors import UmieError
+from umie.grid.work import mixture_of
+from umie.runs.config import RunConfig
+from umie.runs.export import BEST, LAST, export, load_checkpoint_weights
+from umie.runs.prepare import Display, check_lengths, data_of, encode_pictures, identify, records_of, variant_of
+from umie.runs.score import Scorer
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A run that came to its end.
+
+    Args:
+        folder: of the run: ``best``, ``last``, checkpoints, predictions, report.
+        config: of the run.
+        corpus: the data.
+        measured: what ``train`` returned, and ``seconds``.
+        history: what was logged at each step, over all resumptions: losses, rates, dev scores.
+        metrics: the scores of the best model, by split and key.
+        gates: of the best model, by split and key.
+        titles: what tables call each key.
+        facts: sentences about data, pictures and truncation.
+    """
+
+    folder: Path
+    config: RunConfig
+    corpus: Corpus
+    measured: Mapping[str, Any]
+    history: Sequence[Mapping[str, Any]]
+    metrics: Mapping[str, Mapping[str, Any]]
+    gates: Mapping[str, Mapping[str, Sequence[float]]]
+    titles: Mapping[str, str]
+    facts: Sequence[str]
+
+
+def run_training(config: RunConfig, *, root: Path, output: Path, display: Display) -> RunResult:
+    """Train, save and score a variant; a run that was ended goes on from its last checkpoint, exactly.
+
+    Under torchrun every process calls it; the first one writes.
+
+    Args:
+        config: the run.
+        root: folder that relative paths of ``data`` start from.
+        output: folder of the run.
+        display: shows its progress.
+
+    Raises:
+        UmieError: bad data, another run in the folder, a target that would be cut, and what ``train`` raises.
+    """
+    import torch
+    from accelerate import PartialState
+    from transformers.utils import logging
+
+    from umie.training import last_checkpoint, train
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    started = time.perf_counter()
+    state = PartialState(cpu=not torch.cuda.is_available())
+    with _locked(output, state.is_main_process):
+        with state.main_process_first():
+            corpus, used = data_of(config, root, output, display)
+            cell = config.cell(corpus.fingerprint)
+            if state.is_main_process:
+                identify(config, cell, corpus, output)
+            torch.manual_seed(config.seed)
+            model, processor = variant_of(config, cell, corpus, output, display)
+        records = {split: records_of(cell, corpus, split) for split in used}
+        model.to(state.device)
+        with state.main_process_first():
+            pictures = encode_pictures(config, model, processor, records, output, display)
+        display.phase("encoding texts")
+        mixture = mixture_of(corpus, records["train"], cell.instruction, processor)
+        cut = check_lengths(config, processor, mixture)
+        processor.reset_counts()
+        scorer = Scorer(config, cell, corpus, processor, records, display)
+        has_dev = "dev" in used and not config.training.fsdp
+        if has_dev:
+            scorer.check_metric()
+        steps = config.training.num_steps(len(mixture))
+        for sentence in _beginning(config, mixture, steps, used, last_checkpoint(output), cut):
+            display.note(sentence)
+        display.phase("train", steps)
+        measured = train(
+            model,
+            processor,
+            mixture,
+            config.training,
+            seed=config.seed,
+            on_step=lambda step, total, loss: display.advance(step, loss),
+            on_log=lambda step, logs: _note_scores(display, step, steps, logs),
+            output=output,
+            checkpoints=config.checkpoints,
+            dev=scorer.dev if has_dev else None,
+        )
+        metrics: dict[str, dict[str, Any]] = {}
+        gates: dict[str, dict[str, list[float]]] = {}
+        if state.is_main_process and not config.training.fsdp:
+            display.phase("saving")
+            export(model, processor, output / LAST)
+            if "best_step" in measured:
+                load_checkpoint_weights(model, output / f"checkpoint-{measured['best_step']}")
+            export(model, processor, output / BEST)
+            for split in used[1:]:
+                display.phase(f"scoring {split}", 1)
+                metrics[split], gates[split] = scorer.score(model, split, output / "predictions" / split)
+        state.wait_for_everyone()
+    return RunResult(
+        folder=output,
+        config=config,
+        corpus=corpus,
+        measured={**measured, "seconds": time.perf_counter() - started},
+        history=_history(last_checkpoint(output)),
+        metrics=metrics,
+        gates=gates,
+        titles={one.key: one.title for split in used[1:] for one in scorer.asked(split)},
+        facts=[*_about_data(corpus, mixture, pictures), *cut],
+    )
+
+
+@contextmanager
+def _locked(output: Path, is_main: bool) -> Iterator[None]:
+    if not is_main:
+        yield
+        return
+    output.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(output / ".lock", timeout=0):
+            yield
+    except Timeout as error:
+        raise UmieError(f"{output} is in use by another run: wait for it, or give another --output") from error
+
+
+def _beginning(
+    config: RunConfig, mixture: Any, steps: int, used: Sequence[str], resumed: Path | None, cut: Sequence[str]
+) -> Iterator[str]:
+    shares = ", ".join(f"{name} {share:.0%}" for name, share in zip(mixture.names, mixture.probabilities, strict=True))
+    yield f"{len(mixture)} training queries ({shares}), {steps} steps of {config.training.batch_size}"
+    yield from cut
+    if "dev" not in used:
+        yield "no data set has a dev split: nothing is scored while training, and the best model is the last"
+    elif config.training.fsdp:
+        yield "sharded by fsdp: nothing is scored while training; score a checkpoint by umie evaluate afterwards"
+    if resumed is not None:
+        yield f"going on from {resumed.name}"
+
+
+def _note_scores(display: Display, step: int, steps: int, logs: Mapping[str, float]) -> None:
+    scores = {name.removeprefix("eval_"): value for name, value in logs.items() if name.startswith("eval_")}
+    if scores:
+        shown = " ".join(f"{name.removesuffix('_f1')} {value:.3f}" for name, value in scores.items() if "_f1" in name)
+        display.note(f"step {step} of {steps}: dev F1 {shown}")
+
+
+def _history(checkpoint: Path | None) -> list[dict[str, Any]]:
+    if checkpoint is None:
+        return []
+    state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    return list(state["log_history"])
+
+
+def _about_data(corpus: Corpus, mixture: Any, pictures: Mapping[str, Any]) -> Iterator[str]:
+    for (name, one), share in zip(
+        ((name, corpus.sets[name]) for name in mixture.names), mixture.probabilities, strict=True
+    ):
+        sizes = ", ".join(f"{split} {count}" for split, count in one.num_records.items())
+        seen = "".join(
+            f"; {count} texts of {split} stand in a training split" for split, count in one.num_seen.items() if count
+        )
+        yield f"{name} ({one.format}): records {sizes}; {share:.0%} of the queries drawn{seen}"
+        for split, lost in one.unreadable.items():
+            if lost:
+                yield f"{name}: pictures of {split} that cannot be read: {len(lost)}, e.g. {next(iter(lost.values()))}"
+    yield f"pictures: {pictures['pictures']}, their features are {pictures['features']}"

@@ -244,7 +244,7 @@ LAYERS = (
     ("errors", "files", "records", "registry", "types"),
     ("data", "decoders", "encoders", "fusion", "tasks"),
     ("audit", "composition", "constrained", "model", "processor", "scoring", "tokenization"),
-    ("conversion", "corpus", "evaluation", "query_dataset", "training"),
+    ("answers", "conversion", "corpus", "evaluation", "query_dataset", "training"),
     ("extraction", "grid", "reporting"),
     ("runs",),
     ("bench",),

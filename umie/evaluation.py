@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from umie.constrained import Constraint
+from umie.answers import OnBatch, answer
 from umie.errors import UmieError, check_choice
 from umie.model import UmieModel
 from umie.processor import UmieProcessor
@@ -17,8 +17,6 @@ from umie.records import Record
 from umie.tasks import Task
 from umie.tasks.meae import EVENTS
 from umie.tasks.metrics import f1_standard_error
-
-OnBatch = Callable[[int, int], None]  # batches done, of how many
 
 
 @dataclass(frozen=True)
@@ -122,26 +120,16 @@ def _generate(
             on_batch(1, 1)
         return [], []
     dataset = QueryDataset(records, [task], processor)
-    order = sorted(range(len(dataset)), key=lambda index: dataset.lengths[index])
-    chunks = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-    outputs = [""] * len(dataset)
-    gates: list[float] = []
-    options = {"max_new_tokens": processor.max_target_tokens, **generation_options}
-    for done, chunk in enumerate(chunks, start=1):
-        batch = processor.collate([dataset[index] for index in chunk])
-        inputs: dict[str, Any] = {name: value.to(model.device) for name, value in batch.items() if name != "labels"}
-        fused, _, _ = model.fuse(**inputs)
-        asked = [dataset.asked[index] for index in chunk]
-        constraint = None
-        if constrained:
-            constraint = Constraint(processor.tokenizer, task, asked, options["max_new_tokens"])
-        generated = model.decoder.generate(fused, constraint, **options)
-        answers = processor.decode_text(generated, task, asked) if constraint is None else constraint.read(generated)
-        for index, output in zip(chunk, answers, strict=True):
-            outputs[index] = output
-        if fused.gate is not None:
-            gate = fused.gate.reshape(len(chunk), -1).mean(dim=1)
-            gates += gate[inputs["visual_mask"].any(dim=1)].tolist()
-        if on_batch is not None:
-            on_batch(done, len(chunks))
-    return outputs, gates
+    answers = answer(
+        model,
+        processor,
+        task,
+        dataset.asked,
+        dataset,
+        dataset.lengths,
+        constrained=constrained,
+        batch_size=batch_size,
+        on_batch=on_batch,
+        **generation_options,
+    )
+    return [one.output for one in answers], [one.gate for one in answers if one.gate is not None]

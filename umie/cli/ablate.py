@@ -45,7 +45,7 @@ def ablate(
     With --plan nothing runs: the cells are listed, and what the grid needs and is not here is named (exit code 2).
     Exit code: 0 all cells are there, 1 a cell crashed (the others are kept), 2 bad input, found before any runs.
     """
-    from umie.grid.parts import absent
+    from umie.grid.parts import absent, unnamed_regions
     from umie.grid.plan import plan_cells, read_grid
     from umie.grid.run import prepare, read_results, run_grid
 
@@ -75,6 +75,9 @@ def ablate(
                 out.print(f"{name}: {sizes}", highlight=False, markup=False)
         told = f"records: {sizes}" if data_sets.is_single else f"{len(data_sets.sets)} data sets"
         out.print(f"{len(cells)} cells; {told}; results go to {output}", highlight=False, markup=False)
+        warning = unnamed_regions(grid)
+        if warning:
+            err.print(f"umie: warning: {warning}", highlight=False, markup=False, soft_wrap=True)
         return
     try:
         with GridDisplay() as display:

@@ -1,4 +1,4 @@
-"""Generation: queries of one task to answers, batched by length and given back in the order of asking."""
+"""Queries of one task about records that have been looked at: encoded, answered, and told where the input was cut."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
-from umie.constrained import Constraint
+from umie.answers import answer
 from umie.extraction.looking import Visual
 from umie.model import UmieModel
 from umie.processor import UmieProcessor
@@ -34,7 +32,6 @@ class Generated:
     is_truncated: bool
 
 
-@torch.no_grad()
 def generate(
     model: UmieModel,
     processor: UmieProcessor,
@@ -45,10 +42,7 @@ def generate(
     batch_size: int,
     **options: Any,
 ) -> list[Generated]:
-    """Return the answer to each query, in their order.
-
-    Queries of like length go together, so that little is computed for padding. An answer does not depend on its
-    neighbours: padding is masked everywhere, and nothing is shared between rows.
+    """Return the answer to each query, in their order; see ``umie.answers.answer``.
 
     Args:
         model: in evaluation mode.
@@ -64,25 +58,15 @@ def generate(
         before = processor.counts["truncated_inputs"]
         texts.append(processor.encode_query(item.record, item.query))
         cut.append(processor.counts["truncated_inputs"] > before)
-    order = sorted(range(len(asked)), key=lambda index: len(texts[index]["input_ids"]))
-    limit = {"max_new_tokens": processor.max_target_tokens, **options}
-    found: dict[int, Generated] = {}
-    for start in range(0, len(order), batch_size):
-        chunk = order[start : start + batch_size]
-        batch = processor.collate([{**texts[index], **asked[index].visual} for index in chunk])
-        inputs: dict[str, Any] = {name: value.to(model.device) for name, value in batch.items() if name != "labels"}
-        fused, _, _ = model.fuse(**inputs)
-        constraint = None
-        if constrained:
-            rows = [(asked[index].record, asked[index].query) for index in chunk]
-            constraint = Constraint(processor.tokenizer, task, rows, limit["max_new_tokens"])
-        tokens = model.decoder.generate(fused, constraint, **limit)
-        outputs = processor.decode_text(tokens, task) if constraint is None else constraint.read(tokens)
-        gates: list[float | None] = [None] * len(chunk)
-        if fused.gate is not None and "visual_mask" in inputs:
-            means = fused.gate.float().reshape(len(chunk), -1).mean(dim=1).tolist()
-            pictured = inputs["visual_mask"].any(dim=1).tolist()
-            gates = [mean if is_pictured else None for mean, is_pictured in zip(means, pictured, strict=True)]
-        for index, output, gate in zip(chunk, outputs, gates, strict=True):
-            found[index] = Generated(output, gate, cut[index])
-    return [found[index] for index in range(len(asked))]
+    answers = answer(
+        model,
+        processor,
+        task,
+        [(item.record, item.query) for item in asked],
+        [{**text, **item.visual} for text, item in zip(texts, asked, strict=True)],
+        [len(text["input_ids"]) for text in texts],
+        constrained=constrained,
+        batch_size=batch_size,
+        **options,
+    )
+    return [Generated(one.output, one.gate, was_cut) for one, was_cut in zip(answers, cut, strict=True)]

@@ -1,4 +1,4 @@
-"""One job of a grid in a process of its own: the warm start, or one cell. Run as ``python -m umie.grid.cell JOB``.
+"""One job of a grid in a process of its own: the warm start, or one cell. See ``umie.grid.job``.
 
 The job is a JSON file. Progress and the result go to standard output as JSON lines; the process ends when its
 standard input does, so that no cell outlives a grid that was killed.
@@ -7,10 +7,8 @@ standard input does, so that no cell outlives a grid that was killed.
 from __future__ import annotations
 
 import json
-import os
 import platform
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Mapping
@@ -27,7 +25,6 @@ from umie.grid.work import gate_health, mixture_of, score_all, tokenizer_of, tra
 
 def main(job_file: str) -> int:
     """Run the job of a file; return the exit code, 0 also where the cell crashed and said so."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
     job = json.loads(Path(job_file).read_text(encoding="utf-8"))
     start = time.perf_counter()
     try:
@@ -180,13 +177,3 @@ def _on_step(step: int, total: int, loss: float) -> None:
 def _say(**event: Any) -> None:
     sys.stdout.write(json.dumps(event) + "\n")
     sys.stdout.flush()
-
-
-def _end_with_parent() -> None:
-    """End the process when standard input closes: the grid that started it is gone."""
-    sys.stdin.read()
-    os._exit(1)
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))

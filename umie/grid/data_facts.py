@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from umie.grid.parts import checkpoint_of
+from umie.grid.parts import unnamed_regions
 from umie.grid.reference import paper
 from umie.grid.run import GridRun
 
@@ -29,6 +29,7 @@ def data_facts(run: GridRun) -> str:
     facts += _random_encoders(run)
     facts += _encoded(run)
     facts += _boxes_left_out(run)
+    facts += [f"- **warning**: {warning}" for warning in [unnamed_regions(run.grid)] if warning]
     facts.append(f"- decoding: {_decoding(run)}")
     facts += _trainings(run)
     lines = [line for line in run.results.values() if line["status"] == "ok"]
@@ -120,6 +121,7 @@ def _of(run: GridRun, name: str) -> str:
 def _weights(run: GridRun) -> list[str]:
     """Say where the weights of decoders and encoders come from."""
     from umie import encoders
+    from umie.composition import checkpoint_of
 
     facts: dict[str, None] = {}
     warm = " and a warm start on texts alone" if run.grid.warm_start is not None else ""

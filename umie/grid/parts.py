@@ -34,7 +34,7 @@ def check_parts(grid: GridConfig, *, read_files: bool = True) -> None:
     import torch
 
     from umie import decoders, encoders
-    from umie.composition import default_tokenizer, resolve_parts
+    from umie.composition import checkpoint_of, default_tokenizer, resolve_parts
     from umie.fusion import VisualEmbeddingConfig
     from umie.model import UmieConfig, UmieModel
 
@@ -78,7 +78,7 @@ def absent(grid: GridConfig, root: Path) -> list[str]:
         root: folder that relative paths of ``data`` start from.
     """
     from umie import encoders
-    from umie.composition import default_tokenizer, resolve_parts
+    from umie.composition import checkpoint_of, default_tokenizer, resolve_parts
 
     found = [f"data: {line}" for line in _absent_data(grid, root)]
     for encoder in grid.encoder:
@@ -97,6 +97,24 @@ def absent(grid: GridConfig, root: Path) -> list[str]:
     return list(dict.fromkeys(found))
 
 
+def unnamed_regions(grid: GridConfig) -> str | None:
+    """Return a warning where MEAE is asked of a variant whose input does not tell regions apart by number, or None.
+
+    Attention over visual slots does not know a slot's number, and neither does T5's cross-attention.
+    """
+    from umie import fusion
+
+    asks = any("meae" in one.tasks for one in read_corpus_config(grid.data, grid.tasks).sets.values())
+    names = [part if isinstance(part, str) else part.get("name", "gated") for part in grid.fusion]
+    looks = any(getattr(fusion.registry.get(name), "uses_picture", True) for name in names)
+    if not asks or not looks or all(options.get("num_slot_embeddings") for options in grid.visual_embedding):
+        return None
+    return (
+        "meae names regions by number, and visual_embedding.num_slot_embeddings is 0: their numbers are not in the "
+        "input; set it to 1 + the most regions of a picture"
+    )
+
+
 def _absent_data(grid: GridConfig, root: Path) -> Iterator[str]:
     for name, one in read_corpus_config(grid.data, grid.tasks).sets.items():
         if one.format != "synthetic":
@@ -109,6 +127,7 @@ def _absent_data(grid: GridConfig, root: Path) -> Iterator[str]:
 def files_of(grid: GridConfig, parts: Mapping[str, Mapping[str, Any]]) -> list[Any]:
     """Return what tells a changed plugin, checkpoint folder, weight or feature file from the one before."""
     from umie import encoders
+    from umie.composition import checkpoint_of
 
     files: list[Any] = [hashlib.sha256(Path(plugin).read_bytes()).hexdigest() for plugin in grid.plugins]
     for slot, options in parts.items():
@@ -125,16 +144,6 @@ def files_of(grid: GridConfig, parts: Mapping[str, Mapping[str, Any]]) -> list[A
     if getattr(encoders.registry.get(name), "is_lookup", False):
         files.append(encoders.registry.construct(name, encoder).fingerprint())
     return files
-
-
-def checkpoint_of(decoder: Mapping[str, Any]) -> str | None:
-    """Return the folder or hub name of a decoder's weights and tokenizer; None for random weights in a known shape."""
-    from umie import decoders
-
-    part: Any = decoders.registry.get(decoder["name"])
-    source = decoder.get("source", getattr(part.Config, "source", None))
-    found: str | None = None if source is None else part.checkpoint(source)
-    return found
 
 
 def check_options(kind: str, target: type[T], values: Mapping[str, Any]) -> T:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from umie.corpus import Corpus, DataSet
 from umie.files import atomic_folder
 from umie.grid.asked import Asked, file_name
-from umie.grid.parts import checkpoint_of
 from umie.records import Record, write_jsonl
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ TEXT_START_SEED = 1_000_003  # far from any seed a user gives, so that no record
 
 def tokenizer_of(decoder: Mapping[str, Any], sets: Sequence[DataSet], wording: Wording) -> Any:
     """Return a decoder's tokenizer: one trained on the data where it has random weights and no checkpoint."""
-    from umie.composition import default_tokenizer, tokenizer_texts
+    from umie.composition import checkpoint_of, default_tokenizer, tokenizer_texts
     from umie.tokenization import train_tokenizer
 
     if checkpoint_of(decoder) is not None or all(one.is_synthetic for one in sets):

@@ -5,15 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from umie.errors import UmieError
-from umie.files import atomic_write
+from umie.files import atomic_folder, atomic_write
 from umie.model import UmieModel
 from umie.records import Record, write_jsonl
 from umie.reporting.checkpoint import Evaluated
@@ -34,16 +32,8 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         UmieError: a file is there, or a folder that no evaluation wrote.
     """
     check_folder(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    made = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name[:40]}.", suffix=".part"))
-    try:
+    with atomic_folder(folder) as made:
         yield made
-        made.chmod(0o755)
-        if folder.exists():
-            shutil.rmtree(folder)
-        made.rename(folder)
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
 
 
 def check_folder(folder: Path) -> None:

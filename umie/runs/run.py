@@ -14,6 +14,7 @@ from filelock import FileLock, Timeout
 
 from umie.corpus import Corpus
 from umie.errors import UmieError
+from umie.grid.parts import unnamed_regions
 from umie.grid.work import mixture_of
 from umie.runs.config import RunConfig
 from umie.runs.export import BEST, LAST, export, load_checkpoint_weights
@@ -129,7 +130,7 @@ def run_training(config: RunConfig, *, root: Path, output: Path, display: Displa
         metrics=metrics,
         gates=gates,
         titles={one.key: one.title for split in used[1:] for one in scorer.asked(split)},
-        facts=[*_about_data(corpus, mixture, pictures), *cut],
+        facts=[*_about_data(corpus, mixture, pictures), *cut, *filter(None, [unnamed_regions(config.grid)])],
     )
 
 
@@ -152,6 +153,9 @@ def _beginning(
     shares = ", ".join(f"{name} {share:.0%}" for name, share in zip(mixture.names, mixture.probabilities, strict=True))
     yield f"{len(mixture)} training queries ({shares}), {steps} steps of {config.training.batch_size}"
     yield from cut
+    warning = unnamed_regions(config.grid)
+    if warning:
+        yield f"warning: {warning}"
     if "dev" not in used:
         yield "no data set has a dev split: nothing is scored while training, and the best model is the last"
     elif config.training.fsdp:

@@ -100,7 +100,8 @@ def train(
 
 
 def _initialise_fusion(model: UmieModel, processor: UmieProcessor, mixture: Any, count: int) -> dict[str, Any]:
-    first = processor.collate([mixture[index] for index in range(min(len(mixture), count))])
+    count = min(len(mixture), count)  # spread, so that every data set is among them
+    first = processor.collate([mixture[index * len(mixture) // count] for index in range(count)])
     inputs: dict[str, Any] = {name: value.to(model.device) for name, value in first.items() if name != "labels"}
     measured: dict[str, Any] = model.initialise_fusion(**inputs)
     return measured

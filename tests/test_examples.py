@@ -17,7 +17,9 @@ import yaml
 from umie import fusion
 from umie.data.twitter import read as read_twitter
 from umie.fusion import FusionConfig
+from umie.grid.parts import unnamed_regions
 from umie.grid.plan import load_plugins, plan_cells, read_grid
+from umie.runs import read_run
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = ROOT / "examples"
@@ -56,7 +58,18 @@ def lines_of(output):
     return [json.loads(line) for line in (output / "results.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.yaml")), ids=lambda path: path.stem)
+RUNS = sorted(EXAMPLES.glob("train_*.yaml"))
+
+
+@pytest.mark.parametrize("path", RUNS, ids=lambda path: path.stem)
+def test_every_config_of_a_run_is_sound(path):
+    run = read_run(path)
+    assert run.checkpoints.metric == "mean_f1"
+    assert f"umie train examples/{path.name}" in path.read_text().splitlines()[0]
+    assert unnamed_regions(run.grid) is None
+
+
+@pytest.mark.parametrize("path", sorted({*EXAMPLES.glob("*.yaml")} - {*RUNS}), ids=lambda path: path.stem)
 def test_every_grid_file_is_sound(path):
     """Everything is checked that needs no file: neither data nor weights, which few have at hand."""
     grid = read_grid(path, read_files=False)

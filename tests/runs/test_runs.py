@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from small_run import SMALL
 
 import umie as library
 from umie.records import Entity, Record, write_jsonl
@@ -40,8 +41,6 @@ def run(path, output, *settings, end_at=None):
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """A run that nothing disturbed: its config file and its result."""
-    from conftest import SMALL
-
     folder = tmp_path_factory.mktemp("whole")
     (folder / "config.yaml").write_text(yaml.safe_dump(SMALL))
     return folder / "config.yaml", *run(folder / "config.yaml", folder / "run")
@@ -190,8 +189,8 @@ def test_several_sets_are_scored_apart_and_drawn_in_their_shares(config_file, na
 
 
 def test_the_metric_of_the_checkpoints_must_be_scored(config_file, tmp_path):
-    path = config_file(checkpoints={"every": 2, "metric": "mnre_f1", "report_to": []})
-    with pytest.raises(library.UmieError, match=r"Unknown checkpoints: metric 'mnre_f1'. Did you mean 'mner_f1'\?"):
+    path = config_file(checkpoints={"every": 2, "metric": "mnerr_f1", "report_to": []})
+    with pytest.raises(library.UmieError, match=r"Unknown checkpoints: metric 'mnerr_f1'. Did you mean 'mner_f1'\?"):
         run(path, tmp_path / "run")
 
 

@@ -13,7 +13,7 @@ import yaml
 from umie.errors import UmieError, check_flag, check_keys, check_text, check_whole
 from umie.grid.config import GridConfig
 from umie.grid.parts import check_options
-from umie.grid.plan import Cell, grid_of, plan_cells, read_yaml
+from umie.grid.plan import SLOTS, Cell, grid_of, plan_cells, read_yaml
 from umie.runs.presets import with_preset
 from umie.training.config import Checkpoints, TrainingConfig
 
@@ -108,7 +108,7 @@ def _run(given: Mapping[str, Any], path: Path, read_files: bool) -> RunConfig:
         read_files,
     )
     if len(plan_cells(grid, "", read_files=read_files)) > 1:
-        several = [slot for slot in shared if slot != "mean_over" and isinstance(values.get(slot), list)]
+        several = [slot for slot in SLOTS if len(getattr(grid, slot)) > 1]
         raise UmieError(f"a run trains one variant: give one option for {' and '.join(several)}, or use umie ablate")
     training = TrainingConfig(**plan_cells(grid, "", read_files=read_files)[0].training)
     if training.fsdp and checkpoints.patience is not None:

@@ -1,0 +1,11 @@
+"""The values of a small config of a run."""
+
+SMALL = {
+    "name": "small",
+    "data": {"format": "synthetic", "train": 60, "dev": 6, "test": 12},
+    "tasks": ["mner", "mre", "med", "meae"],
+    "fusion": {"name": "gated", "dropout": 0.1},
+    "training": {"steps": 6, "batch_size": 4},
+    "checkpoints": {"every": 2, "report_to": []},
+    "evaluation": {"generation": {"max_new_tokens": 8}},
+}

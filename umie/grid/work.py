@@ -68,7 +68,7 @@ def train_text_start(
     training: Mapping[str, Any],
     records: int | None,
     seed: int,
-    folder: Path,
+    folder: Path | None,
     on_step: Callable[[int, int, float], None],
 ) -> dict[str, Any]:
     """Train a decoder on text alone and write it as a checkpoint folder: what stands in for a pretrained one.
@@ -81,7 +81,7 @@ def train_text_start(
         training: options of TrainingConfig.
         records: how many to draw in their place, for the embedded data set; None takes the sets' own.
         seed: of its batches.
-        folder: where it is written.
+        folder: where it is written; None in a process that writes nothing.
         on_step: as for ``train``.
     """
     from umie.composition import compose
@@ -101,9 +101,10 @@ def train_text_start(
         ordered = [tasks[name] for name in data.tasks if name in tasks]
         mixture = Mixture([(sets[0].name, QueryDataset(own, ordered, processor), 1.0)])
     measured = train(model, processor, mixture, TrainingConfig(**training), seed=seed, on_step=on_step)
-    with atomic_folder(folder) as partial:
-        model.decoder.save_checkpoint(partial)
-        processor.tokenizer.save_pretrained(str(partial))
+    if folder is not None:
+        with atomic_folder(folder) as partial:
+            model.decoder.save_checkpoint(partial)
+            processor.tokenizer.save_pretrained(str(partial))
     return measured
 
 

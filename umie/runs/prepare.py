@@ -19,6 +19,8 @@ from umie.records import Record
 from umie.runs.config import RunConfig
 
 if TYPE_CHECKING:
+    from accelerate import PartialState
+
     from umie.model import UmieModel
     from umie.processor import UmieProcessor
     from umie.training import Mixture
@@ -91,10 +93,35 @@ def identify(config: RunConfig, cell: Cell, corpus: Corpus, output: Path) -> Non
         json.dump(plain, file, indent=1, ensure_ascii=False)
 
 
+def text_start(
+    config: RunConfig, cell: Cell, corpus: Corpus, output: Path, display: Display, state: PartialState
+) -> None:
+    """Train the text-only start that the config asks for, by all processes together, unless it is there."""
+    start = config.grid.warm_start
+    if start is None:
+        return
+    is_there = (output / TEXT_START).exists()
+    state.wait_for_everyone()  # the answer must be the same in all processes
+    if not is_there:
+        display.phase("text-only start", 1)
+        train_text_start(
+            cell.parts["decoder"],
+            corpus,
+            corpus.trained(cell.train_on),
+            cell.instruction,
+            training=start.training,
+            records=start.records,
+            seed=start.seed,
+            folder=output / TEXT_START if state.is_main_process else None,
+            on_step=lambda step, total, loss: display.advance(step / total, loss),
+        )
+    state.wait_for_everyone()
+
+
 def variant_of(
     config: RunConfig, cell: Cell, corpus: Corpus, output: Path, display: Display
 ) -> tuple[UmieModel, UmieProcessor]:
-    """Return the model and the processor that the training begins with; a text-only start is trained once, and kept."""
+    """Return the model and the processor that the training begins with."""
     from umie.composition import compose
     from umie.model import UmieModel
     from umie.processor import UmieProcessor
@@ -109,23 +136,8 @@ def variant_of(
         return model, UmieProcessor(before.tokenizer, before.encoder, corpus.task_options, **options)
     parts = {slot: cell.parts[slot] for slot in ("encoder", "fusion", "decoder", "visual_embedding")}
     sets = corpus.trained(cell.train_on)
-    start = config.grid.warm_start
-    if start is not None:
-        folder = output / TEXT_START
-        if not folder.exists():
-            display.phase("text-only start", 1)
-            train_text_start(
-                parts["decoder"],
-                corpus,
-                sets,
-                cell.instruction,
-                training=start.training,
-                records=start.records,
-                seed=start.seed,
-                folder=folder,
-                on_step=lambda step, total, loss: display.advance(step / total, loss),
-            )
-        parts["decoder"] = {"name": parts["decoder"]["name"], "source": str(folder)}
+    if config.grid.warm_start is not None:
+        parts["decoder"] = {"name": parts["decoder"]["name"], "source": str(output / TEXT_START)}
     tokenizer = tokenizer_of(parts["decoder"], sets, cell.instruction)
     return compose(**parts, tasks=corpus.task_options, tokenizer=tokenizer, **options)
 

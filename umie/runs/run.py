@@ -18,7 +18,16 @@ from umie.grid.parts import unnamed_regions
 from umie.grid.work import mixture_of
 from umie.runs.config import RunConfig
 from umie.runs.export import BEST, LAST, export, load_checkpoint_weights
-from umie.runs.prepare import Display, check_lengths, data_of, encode_pictures, identify, records_of, variant_of
+from umie.runs.prepare import (
+    Display,
+    check_lengths,
+    data_of,
+    encode_pictures,
+    identify,
+    records_of,
+    text_start,
+    variant_of,
+)
 from umie.runs.score import Scorer
 
 
@@ -79,8 +88,10 @@ def run_training(config: RunConfig, *, root: Path, output: Path, display: Displa
             cell = config.cell(corpus.fingerprint)
             if state.is_main_process:
                 identify(config, cell, corpus, output)
-            torch.manual_seed(config.seed)
-            model, processor = variant_of(config, cell, corpus, output, display)
+        torch.manual_seed(config.seed)
+        text_start(config, cell, corpus, output, display, state)
+        torch.manual_seed(config.seed)
+        model, processor = variant_of(config, cell, corpus, output, display)
         records = {split: records_of(cell, corpus, split) for split in used}
         model.to(state.device)
         with state.main_process_first():

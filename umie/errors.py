@@ -54,7 +54,8 @@ def check_share(name: str, value: object, *, below_one: bool = False) -> None:
 def check_positive(name: str, value: object) -> None:
     """Raise UmieError, naming the field, unless ``value`` is a finite number above 0."""
     if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < float("inf"):
-        raise UmieError(f"{name} is {value!r}: give a number above 0")
+        hint = " (YAML reads 1e-4 as text: write 1.0e-4)" if isinstance(value, str) else ""
+        raise UmieError(f"{name} is {value!r}: give a number above 0{hint}")
 
 
 def check_flag(name: str, value: object) -> None:

@@ -22,6 +22,9 @@ from umie.runs import PRESETS, read_run
         ({"checkpoints": {"patience": 0}}, "patience is 0"),
         ({"training": {"fsdp": True}, "checkpoints": {"patience": 1}}, "patience needs dev scores"),
         ({"preset": "paper-bse"}, r"Unknown preset 'paper-bse'. Did you mean 'paper-base'\?"),
+        ({"preset": ["paper-base"]}, r"Unknown preset"),
+        ({"training": {"weight_decay": [1]}}, r"weight_decay is \[1\]: give 0 or more"),
+        ({"training": {"learning_rate": "1e-4"}}, "YAML reads 1e-4 as text: write 1.0e-4"),
         ({"start_from": "nowhere", "fusion": ...}, "no trained variant there"),
         ({"start_from": "nowhere"}, "leave 'fusion' out"),
         ({"data": ...}, "lacks 'data'"),
@@ -62,6 +65,14 @@ def test_settings_go_before_the_file(config_file):
     ):
         with pytest.raises(UmieError, match=expected):
             read_run(path, [setting])
+
+
+def test_an_option_of_a_part_that_the_file_names_shortly_or_not_at_all(config_file):
+    run = read_run(config_file(fusion="gated"), ["fusion.gate=0.1"])
+    assert run.cell("").parts["fusion"] == {"name": "gated", "gate": 0.1}
+    path = config_file(fusion=..., preset="paper-base", training=...)
+    run = read_run(path, ["fusion.gate=0.1"], read_files=False)
+    assert run.cell("", read_files=False).parts["fusion"] == {"name": "gated", "residual": "paper", "gate": 0.1}
 
 
 def test_presets_carry_the_papers_values(config_file):

@@ -106,6 +106,30 @@ def test_the_folder_of_another_run_is_refused(whole):
         run(path, result.folder, "fusion.gate=0.5")
     with pytest.raises(library.UmieError, match="differs in seed"):
         run(path, result.folder, "seed=1")
+    with pytest.raises(library.UmieError, match="differs in metric"):
+        run(path, result.folder, "checkpoints.metric=mner_f1")
+    with pytest.raises(library.UmieError, match="differs in evaluation"):
+        run(path, result.folder, "evaluation.constrained=true")
+
+
+def test_a_finished_run_is_not_trained_again(whole):
+    path, result, _ = whole
+    again, _ = run(path, result.folder)
+    assert again.history == result.history and again.metrics == result.metrics
+    assert again.measured["steps"] == 6 and again.measured["train_loss"] > 0.1
+
+
+def test_what_a_trained_variant_brings_is_kept(config_file, tmp_path):
+    first, _ = run(
+        config_file(
+            max_input_tokens=200, visual_embedding={"num_slot_embeddings": 5}, training={"steps": 1, "batch_size": 2}
+        ),
+        tmp_path / "first",
+    )
+    path = config_file(fusion=..., start_from=str(first.folder / "best"), training={"steps": 1, "batch_size": 2})
+    again, display = run(path, tmp_path / "again")
+    assert library.UmieProcessor.from_pretrained(again.folder / "best").max_input_tokens == 200
+    assert not [note for note in display.notes if "num_slot_embeddings" in note]
 
 
 def test_a_trained_variant_is_gone_on_from(whole, config_file, tmp_path):
@@ -116,6 +140,8 @@ def test_a_trained_variant_is_gone_on_from(whole, config_file, tmp_path):
         training={"steps": 1, "batch_size": 2, "learning_rate": 1e-9},
     )
     again, _ = run(path, tmp_path / "run")
+    processor = library.UmieProcessor.from_pretrained(again.folder / "last")
+    assert (processor.max_input_tokens, processor.max_target_tokens) == (256, 128)
     before, after = weights(result.folder / "last"), weights(again.folder / "last")
     assert before.keys() == after.keys()
     assert all(torch.allclose(value, after[name], atol=1e-6) for name, value in before.items())
@@ -165,6 +191,23 @@ def test_without_a_dev_split_the_best_model_is_the_last(config_file, names, tmp_
     assert "best_step" not in result.measured and result.metrics == {}
     last = weights(result.folder / "last")
     assert all(torch.equal(value, last[name]) for name, value in weights(result.folder / "best").items())
+
+
+def test_patience_without_a_dev_split_is_refused(config_file, names, tmp_path):
+    path = config_file(data=names(train=4), tasks=["mner"], checkpoints={"every": 2, "patience": 2, "report_to": []})
+    with pytest.raises(library.UmieError, match="patience needs dev scores, and no data set has a dev split"):
+        run(path, tmp_path / "run")
+
+
+def test_a_set_that_is_left_out_does_not_choose_the_checkpoint(config_file, names, tmp_path):
+    one = names(train=6, dev=2)
+    sets = {"first": {**one, "tasks": ["mner"]}, "second": {**one, "tasks": ["mner"]}}
+    path = config_file(data={"sets": sets}, tasks=["mner"], train_on={"without": "second"})
+    result, _ = run(path, tmp_path / "run")
+    for entry in result.history:
+        if "eval_mean_f1" in entry:
+            assert entry["eval_mean_f1"] == entry["eval_first_mner_f1"]
+            assert "eval_second_mner_f1" in entry
 
 
 def test_an_empty_split_and_a_label_unseen_in_training_are_named(config_file, names, tmp_path):

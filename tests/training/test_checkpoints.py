@@ -4,6 +4,7 @@ import contextlib
 import json
 import random
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -68,11 +69,12 @@ def test_every_checkpoint_is_a_model_that_loads_and_holds_no_pickled_arguments(u
 
 def test_what_a_killed_save_left_half_written_is_passed_over(unbroken, tmp_path):
     folder, _, _ = unbroken
-    for name in ("checkpoint-3", "checkpoint-6"):
-        (tmp_path / name).mkdir()
-        state = (folder / name / "trainer_state.json").read_text()
-        (tmp_path / name / "trainer_state.json").write_text(state if name == "checkpoint-3" else state[:100])
-    (tmp_path / "checkpoint-9").mkdir()
+    for step in (3, 6, 9, 12):
+        shutil.copytree(folder / f"checkpoint-{step}", tmp_path / f"checkpoint-{step}")
+    state = tmp_path / "checkpoint-6" / "trainer_state.json"
+    state.write_text(state.read_text()[:100])
+    (tmp_path / "checkpoint-9" / "model.safetensors").unlink()
+    (tmp_path / "checkpoint-12" / "optimizer.pt").unlink()
     assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-3"
     assert last_checkpoint(tmp_path / "nothing") is None
 
@@ -129,7 +131,53 @@ def test_the_best_on_dev_is_kept_beside_the_newest_and_patience_ends_the_run(sma
     )
     assert (measured["best_step"], measured["best"], measured["steps"]) == (4, 0.6, 10)
     assert [pair for pair in logged if pair[1] is not None] == [(2, 0.2), (4, 0.6), (6, 0.5), (8, 0.6), (10, 0.4)]
-    assert {path.name for path in tmp_path.glob("checkpoint-*")} >= {"checkpoint-4"}
+    assert {path.name for path in tmp_path.glob("checkpoint-*")} == {"checkpoint-4", "checkpoint-10"}
+
+
+def test_patience_goes_on_counting_where_a_run_was_ended_and_an_ended_run_is_over(variant, embedded_records, tmp_path):
+    def start(scores, end_at=None):
+        model, processor = variant()
+        queries = QueryDataset(embedded_records[:6], ["mner", "mre"], processor)
+        given = iter(scores)
+
+        def on_step(step, total, loss):
+            if step == end_at:
+                raise KeyboardInterrupt
+
+        return train(
+            model,
+            processor,
+            queries,
+            TrainingConfig(steps=20, batch_size=2, learning_rate=1e-3),
+            output=tmp_path,
+            checkpoints=Checkpoints(every=2, patience=3, report_to=()),
+            dev=lambda model: {"mean_f1": next(given)},
+            on_step=on_step,
+        ), model
+
+    with pytest.raises(KeyboardInterrupt):
+        start([0.5, 0.4, 0.3], end_at=7)
+    measured, model = start([0.2])  # the third in a row
+    assert (measured["steps"], measured["best_step"], measured["best"]) == (8, 2, 0.5)
+    again, loaded = start([])
+    assert again == measured
+    assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in model.state_dict().items())
+    assert measured["train_loss"] > 0.1
+
+
+def test_what_patience_and_the_metric_need_is_said(small, tmp_path):
+    model, processor, queries = small
+    with pytest.raises(UmieError, match="patience is set: give train an output"):
+        train(model, processor, queries, TrainingConfig(steps=1), checkpoints=Checkpoints(patience=1))
+    with pytest.raises(UmieError, match=r"Unknown metric 'mean_f1'. .*Choices: f1"):
+        train(
+            model,
+            processor,
+            queries,
+            TrainingConfig(steps=1, batch_size=2),
+            output=tmp_path,
+            dev=lambda model: {"f1": 1.0},
+        )
 
 
 def test_scores_and_losses_go_to_tensorboard(small, tmp_path):
@@ -160,7 +208,9 @@ def test_a_loss_that_is_no_number_ends_the_run_before_the_weights_are_spoilt(sma
             before.update({name: value.clone() for name, value in model.state_dict().items()})
             model.fusion.norm.weight.data[0] = float("nan")
 
-    with pytest.raises(UmieError, match=r"the loss is nan at step 4, .* Lower learning_rate .* records of the step: "):
+    with pytest.raises(
+        UmieError, match=r"the loss is nan at step 4, .* lower learning_rate, or look at the records of the step: \w"
+    ):
         train(
             model,
             processor,

@@ -28,8 +28,12 @@ def start(folder, **options):
 
 
 def settings(training=None, **options):
-    """Return what child.py is asked for."""
-    return {"dropout": 0.0, "training": {"steps": 3, "batch_size": 8, **(training or {})}, **options}
+    """Return what child.py is asked for; gradients are kept after clipping, which would hide a wrong scale."""
+    return {
+        "dropout": 0.0,
+        "training": {"steps": 3, "batch_size": 8, "max_grad_norm": 1e9, **(training or {})},
+        **options,
+    }
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +48,8 @@ def assert_alike(gradients, expected):
     """Each parameter's gradient is that of one process, up to rounding, from the first step to the last."""
     assert gradients.keys() == expected.keys()
     for name, value in expected.items():
-        torch.testing.assert_close(gradients[name], value, rtol=1e-3, atol=2e-5 * float(value.abs().max()) + 1e-9)
+        share = 2e-5 if name.startswith("0.") else 2e-4  # Adam magnifies rounding from step to step
+        torch.testing.assert_close(gradients[name], value, rtol=1e-3, atol=share * float(value.abs().max()) + 1e-9)
 
 
 @pytest.mark.slow

@@ -89,6 +89,17 @@ def test_an_adapter_learns_in_place_of_the_language_model_and_merges_into_a_plai
     assert kept and all("lora_" in name for name in kept)
 
 
+def test_an_adapter_learns_beside_frozen_text(small):
+    model, processor, queries = small
+    config = TrainingConfig(
+        steps=2, batch_size=4, learning_rate=1e-2, adapter=LORA, freeze=["text", "visual", "fusion"]
+    )
+    train(model, processor, queries, config)
+    learned = {name for name, value in model.named_parameters() if value.requires_grad}
+    assert learned and all("lora_" in name for name in learned)
+    assert any(float(value.detach().abs().sum()) > 0 for name, value in model.named_parameters() if "lora_B" in name)
+
+
 def test_constrained_answers_are_those_of_the_merged_model(small, embedded_records):
     """Greedy decoding under a constraint steps through T5's own layers, where an adapter must not be passed over."""
     model, processor, queries = small

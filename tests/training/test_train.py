@@ -10,6 +10,7 @@ from umie.errors import UmieError
 from umie.fusion.gated import GatedFusion
 from umie.query_dataset import QueryDataset
 from umie.training import TrainingConfig, train, visual_gradient
+from umie.training.mixture import RunSampler, as_mixture
 
 TASKS = ("mner", "mre", "med", "meae")
 QUICK = {"steps": 3, "batch_size": 4, "learning_rate": 1e-3}
@@ -261,3 +262,25 @@ def test_the_visual_gradient_finds_the_model_where_training_left_it(variant, rec
     model, processor, _, _ = trained(variant, records, parts={"fusion": "concat"}, initialise_fusion=True)
     dataset = QueryDataset(records, TASKS, processor)
     assert visual_gradient(model, processor.collate([dataset[0], dataset[1]])) > 0
+
+
+# --- the loss --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+def test_the_loss_is_the_mean_over_the_tokens_of_a_step_with_its_smoothing(variant, records, smoothing, accumulation):
+    """Beside the definition: (1 - e) times the log-probability of the label, and e times the mean over all tokens."""
+    model, processor = variant()
+    dataset = QueryDataset(records, TASKS, processor)
+    sampler = RunSampler(as_mixture(dataset), 1, 4, 0)
+    batch = processor.collate([dataset[index] for index in sampler.batch(0)])
+    with torch.no_grad():
+        scores = model(**batch).logits.log_softmax(-1)
+    labels = batch["labels"]
+    own = scores.gather(-1, labels.clamp(min=0)[..., None])[..., 0]
+    expected = -((1 - smoothing) * own + smoothing * scores.mean(-1))[labels != -100].mean()
+    config = TrainingConfig(
+        steps=1, batch_size=4, learning_rate=1e-9, label_smoothing=smoothing, gradient_accumulation=accumulation
+    )
+    assert train(model, processor, dataset, config)["train_loss"] == pytest.approx(float(expected), rel=1e-4)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,9 +95,8 @@ def _run(given: Mapping[str, Any], path: Path, read_files: bool) -> RunConfig:
             if slot in given:
                 raise UmieError(f"start_from brings the parts of {start}: leave {slot!r} out")
         folder = path.parent / str(start)
-        given = {**given, "start_from": str(folder)}
-        if read_files and not (folder / "config.json").is_file():
-            raise UmieError(f"start_from is {folder}: no trained variant there (it lacks config.json)")
+        given = {**given, "start_from": str(folder.resolve()), **_parts_of(folder)}
+        read_files = False  # what its parts were once made from is not needed
     values = with_preset(given)
     options = {name: values[name] for name in own if name in values}
     if not isinstance(options.get("seed", 0), int) or isinstance(options.get("seed", 0), bool):
@@ -116,6 +116,15 @@ def _run(given: Mapping[str, Any], path: Path, read_files: bool) -> RunConfig:
     return RunConfig(**{**options, "grid": grid, "checkpoints": checkpoints})
 
 
+def _parts_of(folder: Path) -> dict[str, Any]:
+    """Return the encoder, the visual embedding and the fusion of a trained variant."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        return {slot: config[slot] for slot in ("encoder", "visual_embedding", "fusion")}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UmieError(f"start_from is {folder}: no trained variant there (config.json: {error})") from error
+
+
 def _set(given: Mapping[str, Any], settings: Sequence[str]) -> dict[str, Any]:
     """Return the values with settings such as ``training.steps=100`` put in."""
     values: dict[str, Any] = dict(given)
@@ -131,6 +140,8 @@ def _set(given: Mapping[str, Any], settings: Sequence[str]) -> dict[str, Any]:
         inner = values
         for key in keys[:-1]:
             inside = inner.get(key) or {}
+            if inner is values and key in ("encoder", "fusion") and isinstance(inside, str):
+                inside = {"name": inside}
             if not isinstance(inside, dict):
                 raise UmieError(f"--set {setting}: {key} is {inside!r}, it has no keys of its own")
             inner[key] = dict(inside)

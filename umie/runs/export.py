@@ -25,14 +25,3 @@ def export(model: UmieModel, processor: UmieProcessor, folder: Path) -> None:
             model = merged(model)
         model.save_pretrained(str(partial))
         processor.save_pretrained(partial)
-
-
-def load_checkpoint_weights(model: UmieModel, checkpoint: Path) -> None:
-    """Put the weights of a checkpoint of the run into its model."""
-    from safetensors.torch import load_file
-
-    state = load_file(checkpoint / "model.safetensors")
-    missing, unexpected = model.load_state_dict(state, strict=False)
-    tied = set(model.all_tied_weights_keys)
-    if unexpected or set(missing) - tied:
-        raise RuntimeError(f"{checkpoint} is of another model: {sorted({*unexpected, *missing} - tied)[:3]}")

@@ -78,6 +78,9 @@ def identify(config: RunConfig, cell: Cell, corpus: Corpus, output: Path) -> Non
         "warm_start": None if config.grid.warm_start is None else dataclasses.asdict(config.grid.warm_start),
         "start_from": config.start_from,
         "lengths": [config.max_input_tokens, config.max_target_tokens],
+        "metric": config.checkpoints.metric,
+        "evaluation": dataclasses.asdict(config.grid.evaluation),
+        "missing_pictures": config.grid.missing_pictures,
     }
     plain: dict[str, Any] = json.loads(json.dumps(identity, default=list))
     path = output / IDENTITY
@@ -132,6 +135,7 @@ def variant_of(
     options["missing_pictures"] = config.grid.missing_pictures
     if config.start_from is not None:
         before = UmieProcessor.from_pretrained(config.start_from)
+        options = {"max_input_tokens": before.max_input_tokens, "max_target_tokens": before.max_target_tokens} | options
         model: UmieModel = UmieModel.from_pretrained(config.start_from)
         return model, UmieProcessor(before.tokenizer, before.encoder, corpus.task_options, **options)
     parts = {slot: cell.parts[slot] for slot in ("encoder", "fusion", "decoder", "visual_embedding")}

@@ -37,7 +37,9 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 
 
 def with_preset(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a config's values over those of the preset that it names, if any; ``training`` is merged key by key.
+    """Return a config's values over those of the preset that it names, if any.
+
+    ``training``, and a part that is given without a name, are merged key by key.
 
     Raises:
         UnknownNameError: there is no such preset.
@@ -45,8 +47,8 @@ def with_preset(values: Mapping[str, Any]) -> dict[str, Any]:
     name = values.get("preset")
     if name is None:
         return dict(values)
-    if name not in PRESETS:
-        raise UnknownNameError("preset", name, PRESETS)
+    if not isinstance(name, str) or name not in PRESETS:
+        raise UnknownNameError("preset", str(name), PRESETS)
     merged = copy.deepcopy(dict(PRESETS[name]))
     for key, value in values.items():
         if key == "training" and isinstance(value, dict):
@@ -54,6 +56,8 @@ def with_preset(values: Mapping[str, Any]) -> dict[str, Any]:
                 own: kept for own, kept in merged["training"].items() if not (own == "epochs" and "steps" in value)
             }
             merged[key] = {**inherited, **value}
+        elif key in ("encoder", "fusion", "decoder") and isinstance(value, dict) and "name" not in value:
+            merged[key] = {**merged[key], **value}  # options of the preset's part
         else:
             merged[key] = value
     return merged

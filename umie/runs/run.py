@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from umie.errors import UmieError
 from umie.grid.parts import unnamed_regions
 from umie.grid.work import mixture_of
 from umie.runs.config import RunConfig
-from umie.runs.export import BEST, LAST, export, load_checkpoint_weights
+from umie.runs.export import BEST, LAST, export
 from umie.runs.prepare import (
     Display,
     check_lengths,
@@ -76,12 +76,13 @@ def run_training(config: RunConfig, *, root: Path, output: Path, display: Displa
     from accelerate import PartialState
     from transformers.utils import logging
 
-    from umie.training import last_checkpoint, train
+    from umie.training import last_checkpoint, load_weights, state_of, train
 
     logging.disable_progress_bar()
     logging.set_verbosity_error()
     started = time.perf_counter()
-    state = PartialState(cpu=not torch.cuda.is_available())
+    # what the first process does alone, above all the last scores, takes its time
+    state = PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=1))
     with _locked(output, state.is_main_process):
         with state.main_process_first():
             corpus, used = data_of(config, root, output, display)
@@ -104,6 +105,8 @@ def run_training(config: RunConfig, *, root: Path, output: Path, display: Displa
         has_dev = "dev" in used and not config.training.fsdp
         if has_dev:
             scorer.check_metric()
+        elif config.checkpoints.patience is not None:
+            raise UmieError("checkpoints: patience needs dev scores, and no data set has a dev split: leave it out")
         steps = config.training.num_steps(len(mixture))
         for sentence in _beginning(config, mixture, steps, used, last_checkpoint(output), cut):
             display.note(sentence)
@@ -126,7 +129,7 @@ def run_training(config: RunConfig, *, root: Path, output: Path, display: Displa
             display.phase("saving")
             export(model, processor, output / LAST)
             if "best_step" in measured:
-                load_checkpoint_weights(model, output / f"checkpoint-{measured['best_step']}")
+                load_weights(model, output / f"checkpoint-{measured['best_step']}")
             export(model, processor, output / BEST)
             for split in used[1:]:
                 display.phase(f"scoring {split}", 1)
@@ -137,7 +140,7 @@ def run_training(config: RunConfig, *, root: Path, output: Path, display: Displa
         config=config,
         corpus=corpus,
         measured={**measured, "seconds": time.perf_counter() - started},
-        history=_history(last_checkpoint(output)),
+        history=[] if (newest := last_checkpoint(output)) is None else state_of(newest)["log_history"],
         metrics=metrics,
         gates=gates,
         titles={one.key: one.title for split in used[1:] for one in scorer.asked(split)},
@@ -180,13 +183,6 @@ def _note_scores(display: Display, step: int, steps: int, logs: Mapping[str, flo
     if scores:
         shown = " ".join(f"{name.removesuffix('_f1')} {value:.3f}" for name, value in scores.items() if "_f1" in name)
         display.note(f"step {step} of {steps}: dev F1 {shown}")
-
-
-def _history(checkpoint: Path | None) -> list[dict[str, Any]]:
-    if checkpoint is None:
-        return []
-    state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-    return list(state["log_history"])
 
 
 def _about_data(corpus: Corpus, mixture: Any, pictures: Mapping[str, Any]) -> Iterator[str]:

@@ -4,7 +4,7 @@ from umie.training.config import Checkpoints, TrainingConfig
 from umie.training.mixture import Mixture
 from umie.training.parts import adapt, freeze, has_adapter, merged, save_adapter
 from umie.training.train import train, visual_gradient
-from umie.training.trainer import last_checkpoint
+from umie.training.trainer import last_checkpoint, load_weights, state_of
 
 __all__ = [
     "Checkpoints",
@@ -14,8 +14,10 @@ __all__ = [
     "freeze",
     "has_adapter",
     "last_checkpoint",
+    "load_weights",
     "merged",
     "save_adapter",
+    "state_of",
     "train",
     "visual_gradient",
 ]

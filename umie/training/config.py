@@ -77,7 +77,8 @@ class TrainingConfig:
             check_positive(name, getattr(self, name))
         for name in ("warmup_share", "label_smoothing"):
             check_share(name, getattr(self, name), below_one=True)
-        if isinstance(self.weight_decay, str | bool) or not 0 <= self.weight_decay < float("inf"):
+        decay: Any = self.weight_decay
+        if not isinstance(decay, int | float) or isinstance(decay, bool) or not 0 <= decay < float("inf"):
             raise UmieError(f"weight_decay is {self.weight_decay!r}: give 0 or more")
         for name in ("initialise_fusion", "gradient_checkpointing", "length_bucketing"):
             check_flag(name, getattr(self, name))
@@ -112,7 +113,7 @@ class Checkpoints:
     Args:
         every: optimizer steps from one checkpoint to the next; None makes ten of them.
         keep: checkpoints that are kept: the newest ones, and the best.
-        metric: what the dev scores are compared by: ``mean_f1``, ``loss``, or one of a task, e.g. ``mner_f1``.
+        metric: what the dev scores are compared by: ``mean_f1``, or one of a task, e.g. ``mner_f1``.
         patience: checkpoints without a better score after which the run ends; None goes on to the end.
         threshold: by how much a score must be better to count.
         report_to: where scores and losses go as well: names of transformers, e.g. ``tensorboard``, ``wandb``.
@@ -133,7 +134,7 @@ class Checkpoints:
         if not isinstance(self.threshold, int | float) or isinstance(self.threshold, bool) or not self.threshold >= 0:
             raise UmieError(f"threshold is {self.threshold!r}: give 0 or more")
         if not isinstance(self.metric, str) or not self.metric:
-            raise UmieError(f"metric is {self.metric!r}: give mean_f1, loss, or a score such as mner_f1")
+            raise UmieError(f"metric is {self.metric!r}: give mean_f1, or a score such as mner_f1")
         reported: Any = self.report_to
         if not isinstance(reported, list | tuple) or not all(isinstance(name, str) for name in reported):
             raise UmieError(f"report_to is {reported!r}: give a list such as [tensorboard]")

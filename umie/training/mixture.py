@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import ConcatDataset, Dataset, Sampler
 
+from umie.corpus.config import STRATEGIES
 from umie.errors import UmieError, check_choice, check_positive
 
-STRATEGIES = ("proportional", "equal", "temperature")
 WINDOW = 32  # batches among which queries of like length are put together
 
 
@@ -45,7 +45,7 @@ class Mixture(ConcatDataset[dict[str, Tensor]]):
         self,
         sources: Sequence[tuple[str, Any, float]],
         strategy: str = "proportional",
-        temperature: float = 1.0,
+        temperature: float = 2.0,
     ) -> None:
         check_choice("strategy", strategy, STRATEGIES)
         check_positive("temperature", temperature)

@@ -20,13 +20,14 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
 }
 
 
-def freeze(model: UmieModel, names: Sequence[str]) -> int:
+def freeze(model: UmieModel, names: Sequence[str], *, all_of_it: bool = False) -> int:
     """Keep parts from learning.
 
     Args:
         model: any variant.
         names: groups (``text``: the whole language model, ``visual``: encoder and visual embedding, ``fusion``), or
             prefixes of parameter names such as ``decoder.seq2seq.encoder``.
+        all_of_it: nothing needs to be left, since an adapter will learn.
 
     Returns:
         How many values are frozen by it.
@@ -45,7 +46,7 @@ def freeze(model: UmieModel, names: Sequence[str]) -> int:
             if parameter.requires_grad:
                 frozen += parameter.numel()
                 parameter.requires_grad_(False)
-    if not any(parameter.requires_grad for parameter in parameters.values()):
+    if not all_of_it and not any(parameter.requires_grad for parameter in parameters.values()):
         raise UmieError(f"freeze is {list(names)!r}: nothing is left to train; leave one part out of it")
     return frozen
 

@@ -24,7 +24,15 @@ from umie.processor import UmieProcessor
 from umie.training.config import Checkpoints, TrainingConfig
 from umie.training.mixture import RunSampler, as_mixture
 from umie.training.parts import adapt, freeze, has_adapter
-from umie.training.trainer import OnDev, OnStep, Progress, RunTrainer, last_checkpoint
+from umie.training.trainer import (
+    OnDev,
+    OnStep,
+    Progress,
+    RunTrainer,
+    last_checkpoint,
+    load_weights,
+    state_of,
+)
 
 NO_SHARDS = (
     "fsdp is set, and accelerate does not shard here: start the run by torchrun or accelerate launch on several GPUs, "
@@ -74,9 +82,14 @@ def train(
     saving = checkpoints or Checkpoints(report_to=())
     resumed = None if output is None else last_checkpoint(output)
     measured: dict[str, Any] = {}
+    freeze(model, config.freeze, all_of_it=config.adapter is not None)
     if config.adapter is not None and not has_adapter(model):
         adapt(model, config.adapter)
-    freeze(model, config.freeze)
+    if output is None and saving.patience is not None:
+        raise UmieError("patience is set: give train an output, where the best checkpoint is kept")
+    if resumed is not None and _is_over(state_of(resumed), steps, saving):
+        load_weights(model, resumed)
+        return _told(state_of(resumed))
     sampler = RunSampler(mixture, steps, config.batch_size, seed, length_bucketing=config.length_bucketing)
     if config.initialise_fusion and resumed is None:
         measured = _initialise_fusion(model, processor, mixture, 4 * config.batch_size)
@@ -86,6 +99,8 @@ def train(
         callbacks: list[Any] = [Progress(on_step, on_log)]
         if dev is not None and saving.patience is not None:
             callbacks.append(EarlyStoppingCallback(saving.patience, saving.threshold))
+            if resumed is not None:
+                callbacks[-1].early_stopping_patience_counter = _without_gain(state_of(resumed))
         trainer = RunTrainer(model, arguments, config, sampler, processor, dev=dev, callbacks=callbacks)
         trainer.pop_callback(PrinterCallback)
         if config.fsdp and trainer.accelerator.distributed_type != DistributedType.FSDP:
@@ -94,9 +109,33 @@ def train(
             # transformers warns that a lr scheduler's state was saved before the optimizer's first step, and the like
             warnings.filterwarnings("ignore", category=UserWarning, module="torch.optim.lr_scheduler")
             result = trainer.train(resume_from_checkpoint=None if resumed is None else str(resumed))
-    if trainer.state.best_global_step:
-        measured |= {"best_step": trainer.state.best_global_step, "best": trainer.state.best_metric}
-    return {"train_loss": result.training_loss, "steps": trainer.state.global_step, **measured}
+    told = _told(dataclasses.asdict(trainer.state))
+    if resumed is None:
+        told["train_loss"] = result.training_loss  # all steps are in it, also those after the last log
+    return {**told, **measured}
+
+
+def _is_over(state: Mapping[str, Any], steps: int, saving: Checkpoints) -> bool:
+    """Say whether a run came to its end: all its steps are taken, or it ended early."""
+    ended = saving.patience is not None and _without_gain(state) >= saving.patience
+    return ended or int(state["global_step"]) >= steps
+
+
+def _without_gain(state: Mapping[str, Any]) -> int:
+    """Return how many checkpoints in a row have not been better than the best."""
+    kept = state.get("stateful_callbacks", {}).get("EarlyStoppingCallback", {})
+    return int(kept.get("attributes", {}).get("early_stopping_patience_counter", 0))
+
+
+def _told(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a run's state says about it: steps, the mean of the logged losses, the best checkpoint."""
+    logged = [(entry["step"], entry["loss"]) for entry in state["log_history"] if "loss" in entry]
+    before = [0, *(step for step, _ in logged)]
+    total = sum(loss * (step - start) for (step, loss), start in zip(logged, before, strict=False))
+    told = {"train_loss": total / max(1, before[-1]), "steps": state["global_step"]}
+    if state.get("best_global_step"):
+        told |= {"best_step": state["best_global_step"], "best": state["best_metric"]}
+    return told
 
 
 def _initialise_fusion(model: UmieModel, processor: UmieProcessor, mixture: Any, count: int) -> dict[str, Any]:
@@ -148,13 +187,16 @@ def _arguments(
         "remove_unused_columns": False,
         "save_strategy": "no" if interval is None else "steps",
         "save_steps": interval or 500,
-        "save_total_limit": None if saving is None else saving.keep,
+        "save_total_limit": None if saving is None else max(2, saving.keep),  # with 1, the Trainer drops the newest
         "eval_strategy": "steps" if interval is not None and has_dev else "no",
         "eval_steps": interval,
         "metric_for_best_model": saving.metric if saving is not None and has_dev else None,
-        "greater_is_better": None if saving is None or not has_dev else not saving.metric.endswith("loss"),
+        "greater_is_better": True if saving is not None and has_dev else None,
     }
-    return TrainingArguments(**options)
+    arguments = TrainingArguments(**options)
+    if arguments.n_gpu > 1:  # the Trainer would split each batch by nn.DataParallel; several GPUs are torchrun's
+        arguments._n_gpu = 1
+    return arguments
 
 
 def _checkpointing(config: TrainingConfig) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,10 +13,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 from transformers import Trainer, TrainerCallback
 
-from umie.errors import UmieError
+from umie.errors import UmieError, UnknownNameError
 from umie.processor import IGNORED, UmieProcessor
 from umie.training.config import TrainingConfig
 from umie.training.mixture import RunSampler
@@ -91,9 +93,11 @@ class RunTrainer(Trainer):
         places = [self.sampler.mixture.place_of(index) for index in self.sampler.batch(step)]
         asked = [getattr(dataset, "asked", {})[index][0] for dataset, index in places if hasattr(dataset, "asked")]
         named = ", ".join(dict.fromkeys(str(record.id or repr(record.text[:30])) for record in asked[:6]))
+        records = f", or look at the records of the step: {named}, ..." if named else ""
         return (
-            f"the loss is {loss} at step {step + 1}, before the weights were changed by it; what was saved earlier "
-            f"stands. Lower learning_rate or max_grad_norm, or look at the records of the step: {named}, ..."
+            f"the loss is {loss} at step {step + 1}, which has changed nothing; what was saved stands, though an "
+            "earlier step may have spoilt it. Start anew, or from a checkpoint by start_from, with a lower "
+            f"learning_rate{records}"
         )
 
     def create_optimizer(self, model: Any = None) -> Any:
@@ -124,6 +128,9 @@ class RunTrainer(Trainer):
             raise UmieError("this run has no dev set")
         model = self.accelerator.unwrap_model(self.model_wrapped, keep_torch_compile=False)
         scores = {f"eval_{name}": value for name, value in self.dev(model).items()}
+        metric = self.args.metric_for_best_model
+        if metric is not None and f"eval_{metric}" not in scores:
+            raise UnknownNameError("metric", metric, [name.removeprefix("eval_") for name in scores])
         self.log(scores)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, scores)
         return scores
@@ -173,17 +180,42 @@ class Progress(TrainerCallback):
 def last_checkpoint(folder: str | Path) -> Path | None:
     """Return the newest checkpoint of a run that was written to its end, or None.
 
-    The state is the last file that a checkpoint gets, so that what a killed run left half written is passed over.
+    The state is the last file that a checkpoint gets, so that what a killed run left half written is passed over; of
+    several processes, each must have left the state of its random numbers.
     """
     found = []
+    processes = int(os.environ.get("WORLD_SIZE", 1))
+    random_states = [f"rng_state_{rank}.pth" for rank in range(processes)] if processes > 1 else []
     for state in Path(folder).glob("checkpoint-*/trainer_state.json"):
         try:
             step = json.loads(state.read_text(encoding="utf-8"))["global_step"]
         except (OSError, ValueError, KeyError):
             continue
-        if state.parent.name == f"checkpoint-{step}":
-            found.append((step, state.parent))
+        folder = state.parent
+        has_weights = any((folder / name).is_file() for name in ("model.safetensors", "model.safetensors.index.json"))
+        has_optimizer = any((folder / name).exists() for name in ("optimizer.pt", "optimizer.bin", "optimizer_0"))
+        is_whole = has_weights and has_optimizer and all((folder / name).is_file() for name in random_states)
+        if folder.name == f"checkpoint-{step}" and is_whole:
+            found.append((step, folder))
     return max(found)[1] if found else None
+
+
+def state_of(checkpoint: Path) -> dict[str, Any]:
+    """Return the Trainer's state in a checkpoint."""
+    state: dict[str, Any] = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    return state
+
+
+def load_weights(model: Any, checkpoint: Path) -> None:
+    """Put the weights of a checkpoint of a run into its model; raise UmieError if they are of another or not there."""
+    try:
+        state = load_file(checkpoint / "model.safetensors")
+    except (OSError, SafetensorError) as error:
+        raise UmieError(f"{checkpoint}: its weights cannot be read: {' '.join(str(error).split())}") from error
+    missing, unexpected = model.load_state_dict(state, strict=False)
+    others = {*unexpected, *missing} - set(model.all_tied_weights_keys)
+    if others:
+        raise UmieError(f"{checkpoint} is of another model: {', '.join(sorted(others)[:3])} do not fit")
 
 
 def is_disk_error(error: BaseException) -> bool:

@@ -138,6 +138,8 @@ def test_texts_are_compared_across_sets_whatever_their_spaces(two):
     assert mended.sets["b"].tasks["mre"]["labels"] == ["peer", "none"]  # the schema is the set's, not what is left
     assert mended.fingerprint != corpus.fingerprint
     assert two(exclude_overlap=["dev"]).sets["b"].num_excluded == 0
+    other_way = two(exclude_overlap=True, changed={"b/test": [pair("Ann sings .", "peer")]})
+    assert [one.num_excluded for one in other_way.sets.values()] == [1, 1]  # a text of b's test split, in a
 
 
 @pytest.mark.parametrize(

@@ -86,6 +86,7 @@ def test_presets_carry_the_papers_values(config_file):
         assert (run.max_input_tokens, run.max_target_tokens) == (256, 128)
         assert parts["decoder"] == {"name": "t5", "source": f"google/flan-t5-{size}"}
         assert parts["encoder"]["name"] == "resnet101_roi" and parts["encoder"]["mode"] == "crop"
+        assert parts["encoder"]["weights"] == "IMAGENET1K_V2"
         assert parts["fusion"]["name"] == "gated"
         assert parts["visual_embedding"]["num_slot_embeddings"] == 37
 

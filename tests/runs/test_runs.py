@@ -114,7 +114,8 @@ def test_the_folder_of_another_run_is_refused(whole):
 
 def test_a_finished_run_is_not_trained_again(whole):
     path, result, _ = whole
-    again, _ = run(path, result.folder)
+    again, display = run(path, result.folder)
+    assert "finished at checkpoint-6: scored again" in display.notes
     assert again.history == result.history and again.metrics == result.metrics
     assert again.measured["steps"] == 6 and again.measured["train_loss"] > 0.1
 
@@ -182,7 +183,7 @@ def test_a_target_that_would_be_cut_is_an_error_unless_allowed(config_file, name
         run(config_file(**options), tmp_path / "run")
     result, display = run(config_file(**options, allow_truncated_targets=True), tmp_path / "allowed")
     assert any("4 of 4 training targets have more than 3 tokens and are cut" in note for note in display.notes)
-    assert any("training inputs have more than 12 tokens" in fact for fact in result.facts)
+    assert any("training inputs are cut: they have more than 12 tokens" in fact for fact in result.facts)
 
 
 def test_without_a_dev_split_the_best_model_is_the_last(config_file, names, tmp_path):

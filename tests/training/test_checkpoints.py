@@ -165,6 +165,15 @@ def test_patience_goes_on_counting_where_a_run_was_ended_and_an_ended_run_is_ove
     assert measured["train_loss"] > 0.1
 
 
+def test_a_reporter_and_a_backend_that_are_not_known_are_named(small, tmp_path):
+    model, processor, queries = small
+    with pytest.raises(UmieError, match="training: .*nowhere"):
+        reported = Checkpoints(report_to=("nowhere",))
+        train(model, processor, queries, TrainingConfig(steps=1), output=tmp_path, checkpoints=reported)
+    with pytest.raises(UmieError, match=r"Unknown torch.compile backend 'inductr'. Did you mean 'inductor'\?"):
+        train(model, processor, queries, TrainingConfig(steps=1, compile="inductr"))
+
+
 def test_what_patience_and_the_metric_need_is_said(small, tmp_path):
     model, processor, queries = small
     with pytest.raises(UmieError, match="patience is set: give train an output"):

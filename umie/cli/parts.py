@@ -48,13 +48,16 @@ def list_parts(
     if as_json:
         sys.stdout.write(json.dumps(parts, indent=2) + "\n")
         return
-    from umie.decoders.t5 import PRESETS
+    from umie.decoders import seq2seq, t5
+    from umie.fusion import kernels
     from umie.tasks.styles import STYLES
 
     table = Table("slot", "names")
     for slot, names in parts.items():
         table.add_row(slot, ", ".join(names))
-    table.add_row("presets of t5", ", ".join(PRESETS))
+    table.add_row("presets of t5", ", ".join(t5.PRESETS))
+    table.add_row("presets of seq2seq", ", ".join(seq2seq.PRESETS))
+    table.add_row("attention backends", ", ".join(["auto", *kernels.registry.names()]))
     table.add_row("output styles", ", ".join(STYLES))
     table.add_row("data formats", ", ".join(["synthetic", *umie.data.registry.names()]))
     out.print(table)

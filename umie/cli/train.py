@@ -75,8 +75,12 @@ def train(
         out.print(Markdown(page))
     else:
         sys.stdout.write(page)
-    what = "best/, last/, report.md, scores.json, curves.png, predictions/" if run.metrics else "checkpoints, report.md"
-    out.print(f"\nWritten to {output}: {what}", highlight=False, markup=False)
+    what = (
+        "best/, last/, report.md, scores.json, curves.png, gates.png, predictions/"
+        if run.metrics
+        else "checkpoints, report.md"
+    )
+    out.print(f"\nWritten to {output}: {what}", highlight=False, markup=False, soft_wrap=True)
 
 
 train.__doc__ = f"{train.__doc__}\n{_EXAMPLE}"

@@ -136,7 +136,8 @@ def _weights(run: GridRun) -> list[str]:
         if getattr(part, "is_lookup", False):
             begun = f"features looked up in {Path(str(encoder.get('path', ''))).name}"
         else:
-            begun = "random weights" if config.has_random_weights else "pretrained weights"
+            named = next((value for key in ("weights", "pretrained") if (value := getattr(config, key, None))), None)
+            begun = "random weights" if named is None else f"weights {Path(str(named)).name}"
             begun += ", trained" if config.trainable else ", frozen"
         facts[f"- encoder {name}: {begun}"] = None
     return list(facts)

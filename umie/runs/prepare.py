@@ -190,8 +190,8 @@ def check_lengths(config: RunConfig, processor: UmieProcessor, mixture: Mixture)
     found = []
     if counts["truncated_inputs"]:
         found.append(
-            f"{counts['truncated_inputs']} of {len(mixture)} training inputs have more than "
-            f"{processor.max_input_tokens} tokens and lose the end of their text (max_input_tokens)"
+            f"{counts['truncated_inputs']} of {len(mixture)} training inputs are cut: they have more than "
+            f"{processor.max_input_tokens} tokens (max_input_tokens) and lose the end of their text"
         )
     if counts["truncated_targets"]:
         longest = (

@@ -11,7 +11,7 @@ from umie.errors import UnknownNameError
 
 def _paper(size: str, batch_size: int, learning_rate: float) -> dict[str, Any]:
     return {
-        "encoder": {"name": "resnet101_roi", "mode": "crop"},
+        "encoder": {"name": "resnet101_roi", "mode": "crop", "weights": "IMAGENET1K_V2"},
         "visual_embedding": {"num_slot_embeddings": 37},  # 36 regions and the image: MEAE names them by number
         "fusion": {"name": "gated", "residual": "paper"},
         "decoder": {"name": "t5", "source": f"google/flan-t5-{size}"},

@@ -175,7 +175,10 @@ def _beginning(
     elif config.training.fsdp:
         yield "sharded by fsdp: nothing is scored while training; score a checkpoint by umie evaluate afterwards"
     if resumed is not None:
-        yield f"going on from {resumed.name}"
+        from umie.training import is_over, state_of
+
+        ended = is_over(state_of(resumed), steps, config.checkpoints)
+        yield f"finished at {resumed.name}: scored again" if ended else f"going on from {resumed.name}"
 
 
 def _note_scores(display: Display, step: int, steps: int, logs: Mapping[str, float]) -> None:

@@ -3,7 +3,7 @@
 from umie.training.config import Checkpoints, TrainingConfig
 from umie.training.mixture import Mixture
 from umie.training.parts import adapt, freeze, has_adapter, merged, save_adapter
-from umie.training.train import train, visual_gradient
+from umie.training.train import is_over, train, visual_gradient
 from umie.training.trainer import last_checkpoint, load_weights, state_of
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "adapt",
     "freeze",
     "has_adapter",
+    "is_over",
     "last_checkpoint",
     "load_weights",
     "merged",

@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 from transformers import EarlyStoppingCallback, TrainingArguments, set_seed
 from transformers.trainer_callback import PrinterCallback
 
-from umie.errors import UmieError
+from umie.errors import UmieError, UnknownNameError
 from umie.model import UmieModel
 from umie.processor import UmieProcessor
 from umie.training.config import Checkpoints, TrainingConfig
@@ -76,6 +76,7 @@ def train(
         UmieError: a loss that is no number; a batch that the processes cannot share; a checkpoint that cannot be
             written: what was saved before stands.
     """
+    _check_compile(config.compile)
     set_seed(seed)
     mixture = as_mixture(dataset)
     steps = config.num_steps(len(mixture))
@@ -87,7 +88,7 @@ def train(
         adapt(model, config.adapter)
     if output is None and saving.patience is not None:
         raise UmieError("patience is set: give train an output, where the best checkpoint is kept")
-    if resumed is not None and _is_over(state_of(resumed), steps, saving):
+    if resumed is not None and is_over(state_of(resumed), steps, saving):
         load_weights(model, resumed)
         return _told(state_of(resumed))
     sampler = RunSampler(mixture, steps, config.batch_size, seed, length_bucketing=config.length_bucketing)
@@ -101,7 +102,10 @@ def train(
             callbacks.append(EarlyStoppingCallback(saving.patience, saving.threshold))
             if resumed is not None:
                 callbacks[-1].early_stopping_patience_counter = _without_gain(state_of(resumed))
-        trainer = RunTrainer(model, arguments, config, sampler, processor, dev=dev, callbacks=callbacks)
+        try:
+            trainer = RunTrainer(model, arguments, config, sampler, processor, dev=dev, callbacks=callbacks)
+        except (ValueError, ImportError, RuntimeError) as error:  # e.g. a reporter that is not known, or not installed
+            raise UmieError(f"training: {' '.join(str(error).split())}") from error
         trainer.pop_callback(PrinterCallback)
         if config.fsdp and trainer.accelerator.distributed_type != DistributedType.FSDP:
             raise UmieError(NO_SHARDS)
@@ -115,7 +119,7 @@ def train(
     return {**told, **measured}
 
 
-def _is_over(state: Mapping[str, Any], steps: int, saving: Checkpoints) -> bool:
+def is_over(state: Mapping[str, Any], steps: int, saving: Checkpoints) -> bool:
     """Say whether a run came to its end: all its steps are taken, or it ended early."""
     ended = saving.patience is not None and _without_gain(state) >= saving.patience
     return ended or int(state["global_step"]) >= steps
@@ -197,6 +201,11 @@ def _arguments(
     if arguments.n_gpu > 1:  # the Trainer would split each batch by nn.DataParallel; several GPUs are torchrun's
         arguments._n_gpu = 1
     return arguments
+
+
+def _check_compile(backend: bool | str) -> None:
+    if isinstance(backend, str) and backend not in (known := torch._dynamo.list_backends(exclude_tags=())):
+        raise UnknownNameError("torch.compile backend", backend, known)
 
 
 def _checkpointing(config: TrainingConfig) -> dict[str, Any]:

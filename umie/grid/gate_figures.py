@@ -102,7 +102,7 @@ def _draw_sweeps(run: GridRun, found: Sequence[Sweep], path: Path) -> None:
 def _draw_histograms(run: GridRun, gates: dict[str, dict[str, list[float]]], path: Path) -> None:
     """Draw a panel for each sweep: how the dynamic gate is distributed in each task, beside the authors' medians."""
     printed = paper()["gate"]["medians"]
-    figure, panels = _panels(len(gates), 4.9, 4.8)
+    figure, panels = _panels(len(gates), 5.0, 5.6)
     for axes, (title, by_key) in zip(panels, gates.items(), strict=True):
         every = [gate for values in by_key.values() for gate in values]
         marks = [printed[one.task] for one in run.asked if one.task in printed]
@@ -128,7 +128,7 @@ def _draw_histograms(run: GridRun, gates: dict[str, dict[str, list[float]]], pat
                 axes.axvline(printed[one.task], color=colour, linestyle=":", linewidth=1.6, label=label)
         axes.set_xlabel("dynamic gate g")
         axes.set_title(title, fontsize=10)
-        axes.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
+        axes.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=1)
     panels[0].set_ylabel("share of the queries about a picture")
     figure.suptitle(f"{run.grid.name}: the dynamic gate by task, all seeds", fontsize=10)
     _save(figure, path)

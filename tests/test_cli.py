@@ -205,7 +205,7 @@ def test_data_is_the_folder_that_relative_paths_start_from(umie, tmp_path):
     path.write_text("data: {format: jsonl, train: a.jsonl, test: a.jsonl}\ntasks: mner\n")
     code, _, err = umie("ablate", path, "--plan", "--output", tmp_path / "run")
     assert code == 2
-    assert f"{tmp_path / 'a.jsonl'}: cannot read" in err
+    assert f"{tmp_path / 'a.jsonl'}: no such file" in err
     code, out, _ = umie("ablate", path, "--plan", "--output", tmp_path / "run", "--data", tmp_path / "there")
     assert code == 0
     assert "records: train 1, test 1" in out

@@ -66,7 +66,7 @@ def test_every_config_of_a_run_is_sound(path):
     run = read_run(path)
     assert run.checkpoints.metric == "mean_f1"
     assert f"umie train examples/{path.name}" in path.read_text().splitlines()[0]
-    assert unnamed_regions(run.grid) is None
+    assert unnamed_regions(run.grid, run.grid.tasks) is None
 
 
 @pytest.mark.parametrize("path", sorted({*EXAMPLES.glob("*.yaml")} - {*RUNS}), ids=lambda path: path.stem)

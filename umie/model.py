@@ -101,7 +101,7 @@ class UmieModel(PreTrainedModel):
             try:
                 options = {"feature_dim": self.encoder.feature_dim, **widths, **(config.visual_embedding or {})}
                 self.visual_embedding = VisualEmbedding(VisualEmbeddingConfig(**options))
-            except TypeError as error:
+            except (TypeError, UmieError) as error:
                 raise UmieError(f"visual_embedding: {error}") from error
         config.decoder = {"name": (config.decoder or {})["name"], **self.decoder.saved_options()}
         self.post_init()

@@ -75,7 +75,7 @@ def ablate(
                 out.print(f"{name}: {sizes}", highlight=False, markup=False)
         told = f"records: {sizes}" if data_sets.is_single else f"{len(data_sets.sets)} data sets"
         out.print(f"{len(cells)} cells; {told}; results go to {output}", highlight=False, markup=False)
-        warning = unnamed_regions(grid)
+        warning = unnamed_regions(grid, data_sets.tasks)
         if warning:
             err.print(f"umie: warning: {warning}", highlight=False, markup=False, soft_wrap=True)
         return

@@ -29,7 +29,7 @@ def data_facts(run: GridRun) -> str:
     facts += _random_encoders(run)
     facts += _encoded(run)
     facts += _boxes_left_out(run)
-    facts += [f"- **warning**: {warning}" for warning in [unnamed_regions(run.grid)] if warning]
+    facts += [f"- **warning**: {warning}" for warning in [unnamed_regions(run.grid, run.data.tasks)] if warning]
     facts.append(f"- decoding: {_decoding(run)}")
     facts += _trainings(run)
     lines = [line for line in run.results.values() if line["status"] == "ok"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -97,17 +97,16 @@ def absent(grid: GridConfig, root: Path) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def unnamed_regions(grid: GridConfig) -> str | None:
+def unnamed_regions(grid: GridConfig, tasks: Iterable[str]) -> str | None:
     """Return a warning where MEAE is asked of a variant whose input does not tell regions apart by number, or None.
 
     Attention over visual slots does not know a slot's number, and neither does T5's cross-attention.
     """
     from umie import fusion
 
-    asks = any("meae" in one.tasks for one in read_corpus_config(grid.data, grid.tasks).sets.values())
     names = [part if isinstance(part, str) else part.get("name", "gated") for part in grid.fusion]
     looks = any(getattr(fusion.registry.get(name), "uses_picture", True) for name in names)
-    if not asks or not looks or all(options.get("num_slot_embeddings") for options in grid.visual_embedding):
+    if "meae" not in tasks or not looks or all(options.get("num_slot_embeddings") for options in grid.visual_embedding):
         return None
     return (
         "meae names regions by number, and visual_embedding.num_slot_embeddings is 0: their numbers are not in the "

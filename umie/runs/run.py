@@ -108,7 +108,7 @@ def run_training(config: RunConfig, *, root: Path, output: Path, display: Displa
         elif config.checkpoints.patience is not None:
             raise UmieError("checkpoints: patience needs dev scores, and no data set has a dev split: leave it out")
         steps = config.training.num_steps(len(mixture))
-        for sentence in _beginning(config, mixture, steps, used, last_checkpoint(output), cut):
+        for sentence in _beginning(config, corpus, mixture, steps, used, last_checkpoint(output), cut):
             display.note(sentence)
         display.phase("train", steps)
         measured = train(
@@ -144,7 +144,11 @@ def run_training(config: RunConfig, *, root: Path, output: Path, display: Displa
         metrics=metrics,
         gates=gates,
         titles={one.key: one.title for split in used[1:] for one in scorer.asked(split)},
-        facts=[*_about_data(corpus, mixture, pictures), *cut, *filter(None, [unnamed_regions(config.grid)])],
+        facts=[
+            *_about_data(corpus, mixture, pictures),
+            *cut,
+            *filter(None, [unnamed_regions(config.grid, corpus.tasks)]),
+        ],
     )
 
 
@@ -162,12 +166,18 @@ def _locked(output: Path, is_main: bool) -> Iterator[None]:
 
 
 def _beginning(
-    config: RunConfig, mixture: Any, steps: int, used: Sequence[str], resumed: Path | None, cut: Sequence[str]
+    config: RunConfig,
+    corpus: Corpus,
+    mixture: Any,
+    steps: int,
+    used: Sequence[str],
+    resumed: Path | None,
+    cut: Sequence[str],
 ) -> Iterator[str]:
     shares = ", ".join(f"{name} {share:.0%}" for name, share in zip(mixture.names, mixture.probabilities, strict=True))
     yield f"{len(mixture)} training queries ({shares}), {steps} steps of {config.training.batch_size}"
     yield from cut
-    warning = unnamed_regions(config.grid)
+    warning = unnamed_regions(config.grid, corpus.tasks)
     if warning:
         yield f"warning: {warning}"
     if "dev" not in used:

@@ -186,7 +186,10 @@ def test_a_decoder_folder(variant, aligned, tmp_path, embedded_records):
         ),
         ({"fusion": {"name": "gated", "gate": "open"}}, "gate is 'open': give 'dynamic' or a number such as 0.05"),
         ({"encoder": {"name": "tiny", "crop_size": 0}}, "crop_size is 0: give 1 or more, a whole number"),
-        ({"visual_embedding": {"num_layers": -1}}, "visual_embedding: num_layers is -1: give 0 or more, a whole number"),
+        (
+            {"visual_embedding": {"num_layers": -1}},
+            "visual_embedding: num_layers is -1: give 0 or more, a whole number",
+        ),
     ],
 )
 def test_errors_say_what_to_do(tokenizer, parts, expected):

@@ -107,10 +107,11 @@ def _run(given: Mapping[str, Any], path: Path, read_files: bool) -> RunConfig:
         path,
         read_files,
     )
-    if len(plan_cells(grid, "", read_files=read_files)) > 1:
+    cells = plan_cells(grid, "", read_files=read_files)
+    if len(cells) > 1:
         several = [slot for slot in SLOTS if len(getattr(grid, slot)) > 1]
         raise UmieError(f"a run trains one variant: give one option for {' and '.join(several)}, or use umie ablate")
-    training = TrainingConfig(**plan_cells(grid, "", read_files=read_files)[0].training)
+    training = TrainingConfig(**cells[0].training)
     if training.fsdp and checkpoints.patience is not None:
         raise UmieError("checkpoints: patience needs dev scores, which a run sharded by fsdp has none of: leave it out")
     return RunConfig(**{**options, "grid": grid, "checkpoints": checkpoints})

@@ -1,49 +1,70 @@
-# Two commands do everything: `make ablate` and `make test`. Both create the environment first, if need be.
+# Two commands do everything: `make ablate` and `make test`. Both create the environment first if it is missing.
 PYTHON ?= python3
-VENV := .venv
-BIN := $(VENV)/bin
+VENV ?= .venv
 WORKERS ?= 2
+# which versions to install: `locked` (the tested ones, with hashes), `latest` or `oldest` that pyproject.toml admits
+VERSIONS ?= locked
+BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+LOCK := $(BIN)/uv pip compile --quiet --no-header --no-annotate --universal --python-version 3.11 --extra dev pyproject.toml
 
-.PHONY: help setup ablate test test-slow lint types format bench clean
+.PHONY: help setup ablate test test-latest test-oldest test-slow lint types format bench lock clean
 
 help:  ## show this help
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 setup: $(STAMP)  ## create .venv with umie and its development tools
 
-$(STAMP): pyproject.toml
+$(STAMP): pyproject.toml requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "umie needs Python 3.11 or newer: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
+	@$(PYTHON) -m venv $(VENV)
 	@echo "installing umie and its dependencies (PyTorch among them: several GB, some minutes) ..."
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+ifeq ($(VERSIONS),locked)
+	@$(PIP) install -qq --require-hashes -r requirements.lock
+else ifeq ($(VERSIONS),oldest)
+	@$(PIP) install -qq uv
+	@$(LOCK) --resolution lowest-direct --output-file $(VENV)/oldest.txt
+	@$(PIP) install -qq -r $(VENV)/oldest.txt
+else
+	@$(PIP) install -qq --upgrade --editable '.[dev]'
+endif
+	@$(PIP) install -qq --no-deps --no-build-isolation --editable .
 	@touch $(STAMP)
 
 ablate: $(STAMP)  ## run the embedded ablation grid: table, CSV and figure in runs/embedded
-	$(BIN)/umie ablate examples/embedded.yaml
+	@$(BIN)/umie ablate examples/embedded.yaml
 
-test: lint types  ## lint, type check and tests, in two processes of some 3 GiB (WORKERS=1 for one)
+test: lint types  ## lint, type check and tests, in two processes of about 3 GiB each (WORKERS=1 for one)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+
+test-latest:  ## the same with the newest versions that pyproject.toml admits, in an environment of its own
+	$(MAKE) test VENV=.venv-latest VERSIONS=latest
+
+test-oldest:  ## the same with the oldest versions that pyproject.toml admits
+	$(MAKE) test VENV=.venv-oldest VERSIONS=oldest
 
 test-slow: $(STAMP)  ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow
 
-lint: $(STAMP)
+lint: $(STAMP)  ## check style and formatting
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: $(STAMP)
+types: $(STAMP)  ## check types
 	$(BIN)/mypy
 
-format: $(STAMP)  ## format and mend what ruff can
+format: $(STAMP)  ## format, and fix what ruff can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(STAMP)  ## benchmarks (not part of the tests); the fusion's as ratios in runs/bench
+bench: $(STAMP)  ## benchmarks (not part of the tests); those of the fusions as ratios in runs/bench
 	$(BIN)/python -m pytest benchmarks --benchmark-only --benchmark-columns=median,iqr,rounds
 	$(BIN)/umie bench
 
-clean:  ## remove the environment and all caches; results in runs/ stay
-	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks
+lock: $(STAMP)  ## renew requirements.lock: the newest versions that pyproject.toml admits, with hashes
+	$(LOCK) --upgrade --generate-hashes --output-file requirements.lock
+
+clean:  ## remove the environments and all caches; results in runs/ are kept
+	rm -rf $(VENV) .venv-latest .venv-oldest build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks

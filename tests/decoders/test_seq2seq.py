@@ -223,6 +223,7 @@ def test_a_tokenizer_with_another_end_is_refused(encoder):
 
 def test_a_composed_variant_reads_answers_in_the_texts_own_signs(encoder, embedded_records, tmp_path):
     """Uncased and without an end token: targets are cut at the separator, and spans come back as the text has them."""
+    torch.manual_seed(0)
     model, processor = compose(decoder={"name": "seq2seq", "source": str(encoder)}, fusion="gated")
     assert processor.max_input_tokens == 160
     assert processor.max_target_tokens == 128
@@ -245,6 +246,20 @@ def test_a_composed_variant_reads_answers_in_the_texts_own_signs(encoder, embedd
     processor.save_pretrained(tmp_path)
     again, reader = UmieModel.from_pretrained(tmp_path), UmieProcessor.from_pretrained(tmp_path)
     assert reader.decode(again.generate(**batch, max_new_tokens=8), records, "meae")
+
+
+def test_a_token_beyond_the_tokenizer_is_dropped(encoder, embedded_records):
+    """A decoder may have more rows than its tokenizer has tokens; an answer keeps what comes before such a token."""
+    _, processor = compose(decoder={"name": "seq2seq", "source": str(encoder)})
+    task = processor.task("mner")
+    records = [record for record in embedded_records if record.annotated_for("mner")][:4]
+    end, beyond = processor.tokenizer.sep_token_id, len(processor.tokenizer) + 1
+    (nothing,) = processor.decode([[beyond]], records[:1], task)
+    assert not nothing.entities
+    rows = [row.tolist() for row in processor(records, task)["labels"]]
+    found = processor.decode([[*row[: row.index(end)], beyond, end] for row in rows], records, task)
+    assert [set(record.entities) for record in found] == [set(record.entities) for record in records]
+    assert processor.counts["dropped_items"] == len(records) + 1
 
 
 @pytest.mark.parametrize("fusion", ["gated", "concat", "cross_attention", "text_only"])

@@ -54,7 +54,7 @@ class Reader:
         """Return the events that tokens tell of; symbols that do not fit are passed over."""
         paths: dict[Config, Path] = {self._first: None}
         for token in takewhile(lambda token: token != self._end, tokens):
-            for symbol in self._symbols.symbols[token]:
+            for symbol in self._symbols.of(token):
                 stepped = self._stepped(paths, symbol)
                 if not stepped:
                     break
@@ -72,7 +72,7 @@ class Reader:
         paths: dict[Config, Path] = {self._first: None}
         previous = last = (begin, None)  # where whole items end, and what they tell
         for position in range(begin, len(ordinary)):
-            for symbol in self._symbols.symbols[ordinary[position]] or "\0":
+            for symbol in self._symbols.of(ordinary[position]) or "\0":
                 paths = self._stepped(paths, symbol)
             if not paths:
                 break

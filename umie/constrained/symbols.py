@@ -115,7 +115,11 @@ class TokenSymbols:
 
     def spell(self, tokens: Iterable[int]) -> str:
         """Return the symbols of some tokens."""
-        return "".join(self.symbols[token] for token in tokens)
+        return "".join(map(self.of, tokens))
+
+    def of(self, token: int) -> str:
+        """Return the symbols of a token; none for an id that only the decoder has, whose vocabulary may be larger."""
+        return self.symbols[token] if token < len(self.symbols) else ""
 
     def continuation(self, context: str, string: str, markers: Iterable[str] = ()) -> list[int]:
         """Return the tokens of ``string`` where it stands behind ``context``.

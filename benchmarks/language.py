@@ -29,7 +29,7 @@ from umie.model import UmieConfig, UmieModel
 from umie.types import VisualFeatures
 
 RESULTS = Path(__file__).resolve().parent / "results"
-NUM_SLOTS, FEATURE_DIM = 37, 2048  # the whole picture and 36 regions, as ResNet-101 and VinVL have them
+NUM_SLOTS, FEATURE_DIM = 37, 2048  # the whole image and 36 regions, as ResNet-101 and VinVL have them
 FIRST_TOKEN = 3  # behind those for padding, the end and the unknown
 
 
@@ -62,7 +62,7 @@ def arguments(description: str, **defaults: int) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--size", default="flan-t5-base", choices=list(PRESETS), help="shape of the T5 (default: %(default)s)")
-    add("--fusion", default="gated", help="how text and picture are fused (default: %(default)s)")
+    add("--fusion", default="gated", help="how text and image are fused (default: %(default)s)")
     add("--batch", type=int, default=defaults["batch"], help="texts at a time (default: %(default)s)")
     add("--tokens", type=int, default=defaults["tokens"], help="of the longest text; the shortest has half")
     add("--slots", type=int, default=NUM_SLOTS, help="visual slots of a text (default: %(default)s)")

@@ -8,7 +8,7 @@ from umie.fusion import FusedStates, Fusion, registry
 
 @registry.register("mean_add")
 class MeanAddFusion(Fusion):
-    """``H' = H + W mean(V)``, the mean taken over the real slots; nothing is added without a picture."""
+    """``H' = H + W mean(V)``, the mean taken over the real slots; nothing is added without an image."""
 
     def __init__(self, config):
         super().__init__(config)

@@ -23,7 +23,7 @@ hypothesis.settings.load_profile("umie")
 
 @pytest.fixture(scope="session")
 def noise():
-    """Make a picture of coarse noise: ``noise(width, height, seed)``."""
+    """Make an image of coarse noise: ``noise(width, height, seed)``."""
 
     def make(width, height, seed=0):
         generator = torch.Generator().manual_seed(seed)
@@ -79,8 +79,8 @@ def embedded():
 
 @pytest.fixture(scope="session")
 def embedded_records(embedded):
-    """The records of the scenes, each with its picture in memory."""
-    return [dataclasses.replace(scene.record, image=scene.picture) for scene in embedded]
+    """The records of the scenes, each with its image in memory."""
+    return [dataclasses.replace(scene.record, image=scene.image) for scene in embedded]
 
 
 @pytest.fixture

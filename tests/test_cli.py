@@ -110,10 +110,10 @@ def test_an_unknown_command_or_option_is_exit_code_2(umie, grid):
 def test_data_synthetic_writes_what_the_reader_reads(umie, tmp_path):
     folder = tmp_path / "drawn"
     code, out, err = umie(
-        "data", "synthetic", folder, "--train", "6", "--dev", "3", "--test", "3", "--seed", "7", "--picture-share", "1"
+        "data", "synthetic", folder, "--train", "6", "--dev", "3", "--test", "3", "--seed", "7", "--image-share", "1"
     )
     assert (code, err) == (0, "")
-    config = SyntheticConfig(seed=7, train=6, dev=3, test=3, picture_share=1)
+    config = SyntheticConfig(seed=7, train=6, dev=3, test=3, image_share=1)
     for split, size in (("train", 6), ("dev", 3), ("test", 3)):
         records = list(read_jsonl(folder / f"{split}.jsonl"))
         assert len(records) == size
@@ -128,7 +128,7 @@ def test_data_synthetic_writes_what_the_reader_reads(umie, tmp_path):
     ("arguments", "expected"),
     [
         (["--train", "-1"], "train is -1"),
-        (["--picture-share", "2"], "picture_share is 2"),
+        (["--image-share", "2"], "image_share is 2"),
     ],
 )
 def test_data_synthetic_refuses_what_cannot_be_drawn(umie, tmp_path, arguments, expected):

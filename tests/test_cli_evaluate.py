@@ -94,8 +94,8 @@ def test_the_json_file_says_what_was_scored_and_how(umie, files):
 
 def test_the_figure_is_a_png(umie, files):
     assert umie("evaluate", "--predictions", "p.jsonl", "--gold", "g.jsonl", "--figure", "f.png")[0] == 0
-    with Image.open(files / "f.png") as picture:
-        assert picture.format == "PNG"
+    with Image.open(files / "f.png") as image:
+        assert image.format == "PNG"
 
 
 def test_strings_alone_are_scored_under_their_name(umie, files):

@@ -88,7 +88,7 @@ def test_options_as_mappings(tokenizer):
         tasks={"mner": {"labels": ("person", "place"), "variant": "I2"}},
         tokenizer=tokenizer,
         max_input_tokens=50,
-        missing_pictures="text_only",
+        missing_images="text_only",
     )
     assert (model.encoder.config.crop_size, model.encoder.feature_dim) == (5, 24)
     assert (model.fusion.config.residual, model.fusion.config.gate) == ("released", 0.05)
@@ -97,7 +97,7 @@ def test_options_as_mappings(tokenizer):
     assert len(model.visual_embedding.layers) == 1
     assert model.visual_embedding.slots.num_embeddings == 4
     assert processor.task("mner").labels == ("person", "place")
-    assert (processor.max_input_tokens, processor.missing_pictures) == (50, "text_only")
+    assert (processor.max_input_tokens, processor.missing_images) == (50, "text_only")
     batch = processor(Record("Ann in Rome", image=Image.new("RGB", (9, 9))), "mner")
     assert batch["crops"].shape == (1, 1, 3, 5, 5)
     assert model(**batch).loss.isfinite()
@@ -181,8 +181,8 @@ def test_a_decoder_folder(variant, aligned, tmp_path, embedded_records):
             "Unknown option of decoder 't5': 'override'. Did you mean 'overrides'? Choices: {t5}.",
         ),
         (
-            {"missing_pictures": "ignore"},
-            "Unknown policy for missing pictures 'ignore'. Choices: error, skip, text_only.",
+            {"missing_images": "ignore"},
+            "Unknown policy for missing images 'ignore'. Choices: error, skip, text_only.",
         ),
         ({"fusion": {"name": "gated", "gate": "open"}}, "gate is 'open': give 'dynamic' or a number such as 0.05"),
         ({"encoder": {"name": "tiny", "crop_size": 0}}, "crop_size is 0: give 1 or more, a whole number"),

@@ -50,8 +50,8 @@ def test_a_positive_number_is_asked_for(value: object):
 
 @pytest.mark.parametrize("value", [-0.1, 1.1, math.nan, "0", None])
 def test_a_share_is_asked_for(value: object):
-    with pytest.raises(UmieError, match="^picture_share is .*: give 0 <= picture_share <= 1$"):
-        check_share("picture_share", value)
+    with pytest.raises(UmieError, match="^image_share is .*: give 0 <= image_share <= 1$"):
+        check_share("image_share", value)
 
 
 def test_the_bounds_themselves_are_shares():

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from umie.errors import UmieError
-from umie.evaluation import evaluate
-from umie.query_dataset import QueryDataset
-from umie.tasks.metrics import f1_standard_error
+from umie.evaluation import SourcePredictions, evaluate
+from umie.evaluation.queries import QueryDataset
+from umie.scoring import strict_score
 from umie.training import TrainingConfig, train
 
 TASKS = ("mner", "mre", "med", "meae")
@@ -16,7 +16,7 @@ TASKS = ("mner", "mre", "med", "meae")
 
 @pytest.fixture(scope="module")
 def records(embedded_records):
-    """Twelve records, four of each kind, one of which has lost its picture."""
+    """Twelve records, four of each kind, one of which has lost its image."""
     return [
         dataclasses.replace(record, image=None) if index in (3, 4, 5) else record
         for index, record in enumerate(embedded_records[:12])
@@ -41,13 +41,10 @@ def test_scores_are_those_of_decoding_and_scoring_by_hand(learned, records, task
     built = processor.task(task)
     decoded = processor.decode(model.generate(**processor(asked, task)), asked, task)
     assert result.predictions == decoded
-    found = [built.items(record) for record in decoded]
-    expected = built.score(found, asked)
+    expected = strict_score(task, decoded, asked)
     assert {name: result.scores[name] for name in expected} == expected
-    assert result.scores["standard_error"] == f1_standard_error(built.counts(found, asked))
-    assert result.scores["gold"] == sum(
-        len({key for item in built.items(r) for key in built.keys(item)}) for r in asked
-    )
+    positives = [{item for item in built.items(r) if built.label_of(item) != "none"} for r in asked]
+    assert result.scores["gold"] == sum(map(len, positives))
 
 
 def test_the_model_gets_some_right_and_some_wrong(learned, records):
@@ -66,20 +63,20 @@ def test_results_do_not_depend_on_the_batches(learned, records, task):
         assert sorted(other.gates) == pytest.approx(sorted(whole.gates), abs=1e-5)
 
 
-def test_gates_are_those_of_queries_with_a_picture(learned, records):
+def test_gates_are_those_of_queries_with_a_image(learned, records):
     model, processor = learned
     for task in TASKS:
         asked = [record for record in records if record.annotated_for(task)]
-        with_picture = [record for record in asked if record.image is not None]
-        assert 0 < len(with_picture) < len(asked)
+        with_image = [record for record in asked if record.image is not None]
+        assert 0 < len(with_image) < len(asked)
         result = evaluate(model, processor, records, task, events="gold")
-        assert len(result.gates) == sum(len(processor.task(task).queries(record)) for record in with_picture)
+        assert len(result.gates) == sum(len(processor.task(task).queries(record)) for record in with_image)
         with torch.no_grad():
-            expected = model(**processor(with_picture, task)).gate.tolist()
+            expected = model(**processor(with_image, task)).gate.tolist()
         assert sorted(result.gates) == pytest.approx(sorted(expected), abs=1e-5)
 
 
-def test_no_gates_without_pictures_or_without_a_gate(learned, variant, records):
+def test_no_gates_without_images_or_without_a_gate(learned, variant, records):
     texts = [dataclasses.replace(record, image=None) for record in records]
     assert evaluate(*learned, texts, "mner", max_new_tokens=4).gates == []
     for fusion in ("text_only", "concat"):
@@ -150,21 +147,24 @@ def test_the_second_stage_asks_about_the_events_that_the_first_found(learned, re
         queries = meae.queries(record)
         answers = processor.decode(model.generate(**processor([record], meae)), [record], meae) if queries else [record]
         by_hand += [meae.items(answers[0])]
-    expected = meae.score(by_hand, asked)
+    predicted = [meae.with_items(*pair) for pair in zip(detected, by_hand, strict=True)]
+    expected = strict_score("meae", predicted, asked)
     assert {name: two_stages.scores[name] for name in expected} == expected
     assert two_stages.scores["gold"] == evaluate(model, processor, records, "meae", events="gold").scores["gold"]
-    given = evaluate(model, processor, records, "meae", detected=detected)
+    sources = SourcePredictions()
+    assert evaluate(model, processor, records, "med", sources=sources).predictions == detected
+    given = evaluate(model, processor, records, "meae", sources=sources)
     assert given.scores == two_stages.scores
     assert not given.is_oracle
-    with pytest.raises(UmieError, match="detected is about other records"):
-        evaluate(model, processor, records, "meae", detected=detected[::-1])
 
 
 def test_no_event_found_is_every_argument_missed(learned, records):
     model, processor = learned
     asked = [record for record in records if record.annotated_for("meae")]
     nothing = [dataclasses.replace(record, events=()) for record in asked]
-    scores = evaluate(model, processor, asked, "meae", events="predicted", detected=nothing).scores
+    sources = SourcePredictions()
+    sources.add("med", asked, nothing)
+    scores = evaluate(model, processor, asked, "meae", events="predicted", sources=sources).scores
     assert scores["f1"] == 0
     assert scores["predicted"] == 0 < scores["gold"]
 
@@ -191,12 +191,12 @@ def test_a_constraint_changes_no_answer_that_keeps_to_it(learned, records, task)
     constraint = processor.constraint(asked, task, max_new_tokens=60)
     constrained = model.generate(**batch, constraint=constraint, max_new_tokens=60).tolist()
     kept = 0
-    for walk, row, other in zip(constraint.walks, free, constrained, strict=True):
-        state, tokens = walk.start, row[1 : row.index(walk.end) + 1] if walk.end in row else []
+    for automaton, row, other in zip(constraint.automata, free, constrained, strict=True):
+        state, tokens = automaton.start, row[1 : row.index(automaton.end) + 1] if automaton.end in row else []
         for place, token in enumerate(tokens):
-            if token not in walk.tokens(state, 60 - place):
+            if token not in automaton.tokens(state, 60 - place):
                 break
-            state = walk.next(state, token)
+            state = automaton.next(state, token)
         else:
             kept += bool(tokens)
             assert not tokens or other[1 : len(tokens) + 1] == tokens
@@ -221,10 +221,8 @@ def test_the_first_stage_of_meae_may_ask_with_another_schema(learned, records):
     model, processor = learned
     own = processor.task("med")
     other = type(own)(dataclasses.replace(own.config, labels=("attack",)))
-    alone = evaluate(model, processor, records, "meae", med=other, constrained=True)
-    detected = evaluate(model, processor, records, other, constrained=True)
-    assert (
-        alone.scores
-        == evaluate(model, processor, records, "meae", detected=detected.predictions, constrained=True).scores
-    )
+    alone = evaluate(model, processor, records, "meae", sources=SourcePredictions({"med": other}), constrained=True)
+    sources = SourcePredictions()
+    evaluate(model, processor, records, other, sources=sources, constrained=True)
+    assert alone.scores == evaluate(model, processor, records, "meae", sources=sources, constrained=True).scores
     assert {event.type for record in alone.predictions for event in record.events} <= {"attack"}

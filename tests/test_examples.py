@@ -16,10 +16,10 @@ import yaml
 
 from umie import fusion
 from umie.data.twitter import read as read_twitter
+from umie.experiments.parts import unnamed_regions
+from umie.experiments.plan import load_plugins, plan_cells, read_grid
+from umie.experiments.run_config import read_run
 from umie.fusion import FusionConfig
-from umie.grid.parts import unnamed_regions
-from umie.grid.plan import load_plugins, plan_cells, read_grid
-from umie.runs import read_run
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = ROOT / "examples"
@@ -42,7 +42,7 @@ def _forget_plugins():
 SMALL = {
     "seeds": [0],
     "warm_start": {"records": 30, "training": {"steps": 3, "batch_size": 4}},
-    "training": {"steps": 3, "batch_size": 4, "initialise_fusion": True},
+    "training": {"steps": 3, "batch_size": 4, "initialize_fusion": True},
     "evaluation": {"generation": {"max_new_tokens": 8}},
 }
 
@@ -188,7 +188,7 @@ def test_a_fusion_of_one_s_own_takes_at_most_20_lines():
 
 @pytest.fixture
 def mean_add():
-    """The example's fusion, and states to try it on: three texts, with two, one and no pictures' slots."""
+    """The example's fusion, and states to try it on: three texts, with two, one and no images' slots."""
     load_plugins([str(EXAMPLES / "own_fusion.py")])
     torch.manual_seed(0)
     built = fusion.registry.get("mean_add")(FusionConfig(d_model=8, num_heads=2))
@@ -198,7 +198,7 @@ def mean_add():
     return built, text, text_mask, visual, visual_mask
 
 
-def test_without_a_picture_its_states_are_those_of_the_text(mean_add):
+def test_without_a_image_its_states_are_those_of_the_text(mean_add):
     built, text, text_mask, visual, visual_mask = mean_add
     fused = built(text, text_mask, visual, torch.zeros_like(visual_mask))
     assert torch.equal(fused.states, text)
@@ -208,7 +208,7 @@ def test_without_a_picture_its_states_are_those_of_the_text(mean_add):
     assert not torch.allclose(mixed[:2], text[:2])
 
 
-def test_padding_and_neighbours_change_nothing(mean_add):
+def test_padding_and_neighbors_change_nothing(mean_add):
     built, text, text_mask, visual, visual_mask = mean_add
     together = built(text, text_mask, visual, visual_mask).states
     garbage = visual.masked_fill(~visual_mask[..., None], 1e4)
@@ -242,7 +242,7 @@ def test_it_runs_in_a_grid_beside_a_built_in_one(folder, umie):
     assert code == 0, err
     lines = {line["variant"]: line for line in lines_of(folder / "run")}
     assert {variant: line["status"] for variant, line in lines.items()} == {"mean_add": "ok", "gated": "ok"}
-    assert lines["mean_add"]["uses_picture"]
+    assert lines["mean_add"]["uses_image"]
     assert lines["mean_add"]["health"]["visual_gradient"] > 0
     assert "gate_mean" not in lines["mean_add"]["health"]
     table = list(csv.DictReader(io.StringIO((folder / "run" / "table.csv").read_text())))
@@ -277,7 +277,7 @@ def test_an_installed_distribution_offers_it_by_entry_point(folder, tmp_path, um
 
 @pytest.fixture(scope="module")
 def sizes():
-    """How many tweets each split has, and how many of them a picture."""
+    """How many tweets each split has, and how many of them an image."""
     found = {}
     for split, file in (("train", "train"), ("dev", "valid"), ("test", "test")):
         tweets = list(read_twitter(REAL_DATA / "twitter2017" / f"{file}.txt", images=REAL_DATA / "twitter_images"))
@@ -299,7 +299,7 @@ def test_the_grid_on_real_tweets_can_be_planned(umie, tmp_path, sizes):
 
 @needs_real_data
 @pytest.mark.slow
-def test_a_run_on_real_tweets_says_how_many_had_a_picture(umie, tmp_path, sizes):
+def test_a_run_on_real_tweets_says_how_many_had_a_image(umie, tmp_path, sizes):
     path = shrunken(
         "twitter17_real.yaml",
         tmp_path,
@@ -309,13 +309,13 @@ def test_a_run_on_real_tweets_says_how_many_had_a_picture(umie, tmp_path, sizes)
     code, out, err = umie("ablate", path, "--data", REAL_DATA, "--output", tmp_path / "run")
     assert code == 0, err
     assert [line["status"] for line in lines_of(tmp_path / "run")] == ["ok", "ok"]
-    for split, (count, pictured) in sizes.items():
-        assert f"- {split}: {count} records, {pictured} with a picture" in out
-    assert sum(pictured for _, pictured in sizes.values()) < 0.1 * sum(count for count, _ in sizes.values())
+    for split, (count, with_image) in sizes.items():
+        assert f"- {split}: {count} records, {with_image} with an image" in out
+    assert sum(with_image for _, with_image in sizes.values()) < 0.1 * sum(count for count, _ in sizes.values())
     words = " ".join(out.split())
-    assert "a picture that is missing or cannot be read: `text_only`" in words
-    count, pictured = sizes["test"]
-    assert f"only {pictured} of {count} records of test have a picture: so few are no evidence about fusion" in words
+    assert "an image that is missing or cannot be read: `text_only`" in words
+    count, with_image = sizes["test"]
+    assert f"only {with_image} of {count} records of test have an image: so few are no evidence about fusion" in words
     assert "ceiling" not in words
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from umie.data._reading import numbered_lines
+from umie.data.reading import numbered_lines
 from umie.errors import UmieError
 from umie.files import MAX_LINE, atomic_write, bounded_lines, read_lines
 from umie.records import read_numbered_jsonl

@@ -1,4 +1,4 @@
-"""UmieModel over every fusion: saving, pictures or features, no picture = plain T5, batches, generation, gates."""
+"""UmieModel over every fusion: saving, images or features, no image = plain T5, batches, generation, gates."""
 
 import copy
 import dataclasses
@@ -27,7 +27,7 @@ FUSIONS = [
     for name in fusions.registry.names()
     for options in OPTIONS.get(name, [{}])
 ]
-SEEING = [param for param in FUSIONS if fusions.registry.get(param.values[0]["name"]).uses_picture]
+SEEING = [param for param in FUSIONS if fusions.registry.get(param.values[0]["name"]).uses_image]
 # with random weights, a head that is tied to the embedding repeats one token; a head of its own says something
 UNTIED = {"source": "tiny", "overrides": {"tie_word_embeddings": False}}
 every_fusion = pytest.mark.parametrize("fusion", FUSIONS)
@@ -50,7 +50,7 @@ def build(variant):
 
 @pytest.fixture(scope="module")
 def records(embedded_records):
-    """Six records with names, every other one without its picture, and of different numbers of regions."""
+    """Six records with names, every other one without its image, and of different numbers of regions."""
     chosen = [record for record in embedded_records if record.entities][:6]
     return [
         dataclasses.replace(record, image=None, regions=())
@@ -62,7 +62,7 @@ def records(embedded_records):
 
 @pytest.fixture(scope="module")
 def textual(records):
-    """The same records, all without pictures."""
+    """The same records, all without images."""
     return [dataclasses.replace(record, image=None, regions=()) for record in records]
 
 
@@ -95,19 +95,19 @@ def test_forward(build, records, fusion):
     torch.testing.assert_close(output.loss, expected)
     assert output.text_states.shape == (num_texts, num_tokens, 96)
     assert output.fused_states.shape == (*output.fused_mask.shape, 96)
-    if model.fusion.uses_picture:
+    if model.fusion.uses_image:
         assert output.visual_states.shape == (*batch["visual_mask"].shape, 96)
         assert not output.visual_states[~batch["visual_mask"]].any()
     else:
         assert output.visual_states is None
     if output.attention is not None:
         assert output.attention.shape == (num_texts, 4, num_tokens, batch["visual_mask"].shape[1])
-        pictured = batch["visual_mask"].any(1)
-        close(output.attention.sum(-1)[pictured], torch.ones(int(pictured.sum()), 4, num_tokens))
+        with_image = batch["visual_mask"].any(1)
+        close(output.attention.sum(-1)[with_image], torch.ones(int(with_image.sum()), 4, num_tokens))
     with torch.no_grad():
         assert model(**batch).attention is None
-        unlabelled = {name: value for name, value in batch.items() if name != "labels"}
-        assert model(**unlabelled, decoder_input_ids=torch.zeros(num_texts, 2, dtype=torch.long)).loss is None
+        unlabeled = {name: value for name, value in batch.items() if name != "labels"}
+        assert model(**unlabeled, decoder_input_ids=torch.zeros(num_texts, 2, dtype=torch.long)).loss is None
 
 
 def test_attention_is_given_where_the_fusion_attends(build, records):
@@ -119,7 +119,7 @@ def test_attention_is_given_where_the_fusion_attends(build, records):
 
 @every_fusion
 def test_saved_and_loaded(variant, aligned, records, fusion, tmp_path):
-    parts = {"encoder": {"name": "tiny", "crop_size": 6}, "visual_embedding": {"num_layers": 1, "normalise": True}}
+    parts = {"encoder": {"name": "tiny", "crop_size": 6}, "visual_embedding": {"num_layers": 1, "normalize": True}}
     model, processor = variant(fusion=fusion, decoder=UNTIED, **parts)
     batch = processor(records, "mner")
     expected = logits(model, batch)
@@ -200,7 +200,7 @@ def test_a_folder_that_cannot_be_loaded(build, tmp_path, fault):
 
 
 @every_fusion
-def test_features_in_equal_pictures_in(build, records, fusion):
+def test_features_in_equal_images_in(build, records, fusion):
     model, processor = build(fusion)
     batch = processor(records, "mner")
     texts = {name: batch[name] for name in ("input_ids", "attention_mask", "labels")}
@@ -224,7 +224,7 @@ def test_features_in_equal_pictures_in(build, records, fusion):
 
 
 @every_fusion
-def test_without_pictures_it_is_plain_t5(build, textual, records, fusion):
+def test_without_images_it_is_plain_t5(build, textual, records, fusion):
     """Bit for bit: with no slot, with no visual tensors at all, and with slots that are all masked."""
     model, processor = build(fusion)
     batch = processor(textual, "mner")
@@ -247,14 +247,14 @@ def test_without_pictures_it_is_plain_t5(build, textual, records, fusion):
 
 
 @every_fusion
-def test_records_without_picture_in_a_mixed_batch_are_plain_t5(build, records, fusion):
+def test_records_without_image_in_a_mixed_batch_are_plain_t5(build, records, fusion):
     model, processor = build(fusion)
     batch = processor(records, "mner")
-    pictured = batch["visual_mask"].any(1)
-    assert pictured.tolist() == [True, False] * 3
+    with_image = batch["visual_mask"].any(1)
+    assert with_image.tolist() == [True, False] * 3
     found, expected = logits(model, batch), plain(model, batch).logits
-    close(found[~pictured], expected[~pictured])
-    assert (found[pictured] != expected[pictured]).flatten(1).any(1).all() == model.fusion.uses_picture
+    close(found[~with_image], expected[~with_image])
+    assert (found[with_image] != expected[with_image]).flatten(1).any(1).all() == model.fusion.uses_image
 
 
 @every_fusion
@@ -323,7 +323,7 @@ def test_generation_options_that_are_tensors_reach_generate(build, records):
     assert torch.equal(found[:, :3], prefix)
 
 
-def test_generate_follows_the_picture(build, records):
+def test_generate_follows_the_image(build, records):
     """The states that generate decodes from are the fused ones: its tokens are the likeliest of forward."""
     model, processor = build({"name": "cross_attention"})
     batch = processor(records, "mner")
@@ -335,7 +335,7 @@ def test_generate_follows_the_picture(build, records):
 
 @every_fusion
 def test_gates(build, records, fusion):
-    """``gate``: one number a record, 0 without a picture, within what the equation allows."""
+    """``gate``: one number a record, 0 without an image, within what the equation allows."""
     model, processor = build(fusion)
     batch = processor(records, "mner")
     with torch.no_grad():
@@ -343,16 +343,16 @@ def test_gates(build, records, fusion):
     if fusion["name"] != "gated":
         assert gate is None
         return
-    pictured = batch["visual_mask"].any(1)
+    with_image = batch["visual_mask"].any(1)
     assert gate.shape == (6,)
-    assert not gate[~pictured].any()
+    assert not gate[~with_image].any()
     if isinstance(fusion.get("gate"), float):
-        assert torch.equal(gate[pictured], torch.full((3,), fusion["gate"]))
+        assert torch.equal(gate[with_image], torch.full((3,), fusion["gate"]))
     else:
         tau = 2.718281828**0.5
         slope = 0.0001 if fusion.get("residual") == "released" else 0.01
-        assert ((-tau * slope <= gate[pictured]) & (gate[pictured] <= tau)).all()
-        assert gate[pictured].unique().numel() == 3
+        assert ((-tau * slope <= gate[with_image]) & (gate[with_image] <= tau)).all()
+        assert gate[with_image].unique().numel() == 3
 
 
 @every_seeing_fusion
@@ -389,8 +389,8 @@ def test_a_fusion_that_does_not_look_has_no_encoder(build, records):
 
 
 @every_fusion
-def test_a_misspelt_input_is_not_passed_over(build, records, fusion):
-    """The picture would silently not be looked at."""
+def test_a_misspelled_input_is_not_passed_over(build, records, fusion):
+    """The image would silently not be looked at."""
     model, processor = build(fusion)
     batch = processor(records, "mner")
     assert set(model.visual_input_names) == set(batch) - {"input_ids", "attention_mask", "labels"}
@@ -402,16 +402,16 @@ def test_a_misspelt_input_is_not_passed_over(build, records, fusion):
 
 
 @every_fusion
-def test_initialise_fusion(variant, records, textual, fusion):
+def test_initialize_fusion(variant, records, textual, fusion):
     model, processor = variant(fusion=fusion)
     batch = processor(records, "mner")
     batch.pop("labels")
     nothing = processor(textual, "mner")
     nothing.pop("labels")
     before = copy.deepcopy(model.state_dict())
-    assert model.initialise_fusion(**nothing) == {}
+    assert model.initialize_fusion(**nothing) == {}
     dynamic = fusion["name"] == "gated" and "gate" not in fusion
-    measured = model.initialise_fusion(**batch)
+    measured = model.initialize_fusion(**batch)
     changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
     if not dynamic:
         assert measured == {}

@@ -1,4 +1,4 @@
-"""UmieProcessor: records to batches and back, truncation, pictures that are missing, saving."""
+"""UmieProcessor: records to batches and back, truncation, images that are missing, saving."""
 
 import dataclasses
 import json
@@ -32,16 +32,16 @@ def processor(tokenizer):
 
 
 @pytest.fixture
-def picture():
+def image():
     return Image.new("RGB", (20, 10), "red")
 
 
 @pytest.fixture
-def record(picture):
+def record(image):
     """Three pairs and two events."""
     return Record(
         TEXT,
-        image=picture,
+        image=image,
         regions=BOXES,
         relations=(Relation("peer", ANN, BOB), Relation("none", ANN, CID), Relation("couple", BOB, CID)),
         events=(
@@ -83,7 +83,7 @@ def test_keys_and_shapes(processor, embedded_records, task):
         ids = processor.tokenizer(f"{query.instruction} {record.text}").input_ids
         assert batch["input_ids"][row].tolist() == ids + [PAD] * (num_tokens - length)
         assert length == len(ids)
-        target = processor.tokenizer(query.target).input_ids
+        target = processor.tokenizer(query.answer).input_ids
         labels = batch["labels"][row].tolist()
         assert labels == target + [-100] * (len(labels) - len(target))
         assert batch["boxes"][row].tolist() == torch.tensor([[0, 0, 1, 1], *(r.box for r in record.regions)]).tolist()
@@ -169,8 +169,8 @@ def test_rows_must_fit_the_queries(processor, record, rows, task):
 
 
 @pytest.mark.parametrize("task", ["mre", "meae"])
-def test_no_queries(processor, picture, task):
-    bare = Record("Ann met Bob", image=picture)
+def test_no_queries(processor, image, task):
+    bare = Record("Ann met Bob", image=image)
     with pytest.raises(UmieError, match=f"no queries: {task} asks about the pairs of `relations`"):
         processor([bare, bare], task)
     with pytest.raises(UmieError, match=f"no queries: {task}"):
@@ -204,114 +204,112 @@ def test_truncation_is_counted(tokenizer, embedded_records):
     assert cut.counts["truncated_targets"] == int((targets > 4).sum()) + int(targets[0] > 4)
 
 
-@pytest.mark.parametrize("content", [None, b"no picture"], ids=["not there", "not readable"])
-def test_missing_pictures(tokenizer, tmp_path, content):
+@pytest.mark.parametrize("content", [None, b"no image"], ids=["not there", "not readable"])
+def test_missing_images(tokenizer, tmp_path, content):
     if content is not None:
         (tmp_path / "lost.png").write_bytes(content)
     lost = Record(TEXT, image="lost.png", regions=BOXES, image_folder=str(tmp_path))
     named = dataclasses.replace(lost, id="r-7")
     strict = UmieProcessor(tokenizer, {"name": "tiny"})
-    with pytest.raises(UmieError, match=r"record 'r-7': .*lost\.png.*compose with missing_pictures='text_only'"):
+    with pytest.raises(UmieError, match=r"record 'r-7': .*lost\.png.*compose with missing_images='text_only'"):
         strict([named], "mner")
     with pytest.raises(UmieError, match=f"record {TEXT!r}: "):
         strict([lost], "mner")
     assert not strict.counts
-    lenient = UmieProcessor(tokenizer, {"name": "tiny"}, missing_pictures="text_only")
+    lenient = UmieProcessor(tokenizer, {"name": "tiny"}, missing_images="text_only")
     batch = lenient([named, lost], "mner")
-    assert lenient.counts == {"missing_pictures": 1}  # one picture, though two records show it
+    assert lenient.counts == {"missing_images": 1}  # one image, though two records show it
     assert list(lenient.unreadable) == [str(tmp_path / "lost.png")]
     assert batch["visual_mask"].shape == (2, 0)
     without = lenient([dataclasses.replace(lost, image=None)] * 2, "mner")
-    assert lenient.counts["missing_pictures"] == 1  # a record that never had one misses nothing
+    assert lenient.counts["missing_images"] == 1  # a record that never had one misses nothing
     assert all(torch.equal(batch[name], without[name]) for name in without)
     lenient.reset_counts()
     assert (lenient.counts, lenient.unreadable) == ({}, {})
 
 
-def test_skipping_leaves_records_out(tokenizer, picture, tmp_path):
-    picture.save(tmp_path / "good.png")
-    (tmp_path / "bad.png").write_bytes(b"no picture")
+def test_skipping_leaves_records_out(tokenizer, image, tmp_path):
+    image.save(tmp_path / "good.png")
+    (tmp_path / "bad.png").write_bytes(b"no image")
     good = Record(TEXT, image="good.png", image_folder=str(tmp_path))
     bad, outside = (dataclasses.replace(good, image=name, id=name) for name in ("bad.png", "../good.png"))
     plain = dataclasses.replace(good, image=None)
-    processor = UmieProcessor(tokenizer, {"name": "tiny"}, missing_pictures="skip")
+    processor = UmieProcessor(tokenizer, {"name": "tiny"}, missing_images="skip")
     assert processor.usable([good, bad, plain, outside, bad]) == [good, plain]
-    assert processor.counts == {"missing_pictures": 2}
-    assert "not a readable picture" in processor.unreadable[str(tmp_path / "bad.png")]
+    assert processor.counts == {"missing_images": 2}
+    assert "not a readable image" in processor.unreadable[str(tmp_path / "bad.png")]
     assert any("leaves the image folder" in reason for reason in processor.unreadable.values())
     with pytest.raises(UmieError, match=r"record 'bad\.png': .*; pass processor\.usable\(records\)"):
         processor([bad], "mner")
     for policy in ("error", "text_only"):
-        assert UmieProcessor(tokenizer, {"name": "tiny"}, missing_pictures=policy).usable([bad, good]) == [bad, good]
+        assert UmieProcessor(tokenizer, {"name": "tiny"}, missing_images=policy).usable([bad, good]) == [bad, good]
 
 
-def test_pictures_in_memory_are_told_apart_though_their_records_look_the_same(tokenizer, picture):
+def test_images_in_memory_are_told_apart_though_their_records_look_the_same(tokenizer, image):
     broken = Image.new("RGB", (0, 3))
-    processor = UmieProcessor(tokenizer, {"name": "tiny"}, missing_pictures="skip")
-    records = [Record(TEXT, image=broken), Record(TEXT, image=picture), Record(TEXT, image=broken)]
-    assert [record.image for record in processor.usable(records)] == [picture]
+    processor = UmieProcessor(tokenizer, {"name": "tiny"}, missing_images="skip")
+    records = [Record(TEXT, image=broken), Record(TEXT, image=image), Record(TEXT, image=broken)]
+    assert [record.image for record in processor.usable(records)] == [image]
     assert processor.usable(records[::-1]) == [records[1]]
-    assert list(processor.unreadable) == [f"picture 1 in memory, of record {TEXT!r}"]
-    assert processor.counts == {"missing_pictures": 1}
+    assert list(processor.unreadable) == [f"image 1 in memory, of record {TEXT!r}"]
+    assert processor.counts == {"missing_images": 1}
 
 
-def test_features_take_the_place_of_pictures(tokenizer, record):
-    """Whatever gives features is asked for those of each picture, and its refusals meet the policy."""
+def test_features_take_the_place_of_images(tokenizer, record):
+    """Whatever gives features is asked for those of each image, and its refusals meet the policy."""
 
     class Source:
-        def one(self, picture, regions=()):
-            if picture is not None and not regions:
+        def one(self, image, regions=()):
+            if image is not None and not regions:
                 raise UmieError("no features")
-            slots = 0 if picture is None else 1 + len(regions)
+            slots = 0 if image is None else 1 + len(regions)
             mask = torch.ones(slots, dtype=torch.bool)
             return {"boxes": torch.zeros(slots, 4), "visual_mask": mask, FEATURES: torch.ones(slots, 5)}
 
-    processor = UmieProcessor(tokenizer, {"name": "tiny"}, missing_pictures="text_only")
+    processor = UmieProcessor(tokenizer, {"name": "tiny"}, missing_images="text_only")
     processor.features = Source()
     bare = dataclasses.replace(record, regions=(), events=())
     batch = processor([record, dataclasses.replace(record, image=None), bare], "mner")
     assert batch[FEATURES].sum((1, 2)).tolist() == [5.0 * (1 + len(record.regions)), 0, 0]
     assert "crops" not in batch
-    assert processor.counts == {"missing_pictures": 1}
+    assert processor.counts == {"missing_images": 1}
 
 
 def test_unknown_policy(tokenizer):
-    with pytest.raises(
-        UmieError, match="Unknown policy for missing pictures 'black'. Choices: error, skip, text_only."
-    ):
-        UmieProcessor(tokenizer, {"name": "tiny"}, missing_pictures="black")
+    with pytest.raises(UmieError, match="Unknown policy for missing images 'black'. Choices: error, skip, text_only."):
+        UmieProcessor(tokenizer, {"name": "tiny"}, missing_images="black")
 
 
 @pytest.mark.parametrize("kind", ["parent", "absolute", "link"])
-def test_a_picture_outside_its_folder_is_refused(tokenizer, picture, tmp_path, kind):
+def test_a_image_outside_its_folder_is_refused(tokenizer, image, tmp_path, kind):
     folder = tmp_path / "images"
     folder.mkdir()
-    picture.save(tmp_path / "secret.png")
-    picture.save(folder / "own.png")
+    image.save(tmp_path / "secret.png")
+    image.save(folder / "own.png")
     if kind == "link":
         (folder / "link.png").symlink_to(tmp_path / "secret.png")
     name = {"parent": "../secret.png", "absolute": str(tmp_path / "secret.png"), "link": "link.png"}[kind]
     outside = Record(TEXT, image=name, id="r-9", image_folder=str(folder))
     with pytest.raises(UmieError, match="record 'r-9': image .* leaves the image folder"):
         UmieProcessor(tokenizer, {"name": "tiny"})(outside, "mner")
-    lenient = UmieProcessor(tokenizer, {"name": "tiny"}, missing_pictures="text_only")
+    lenient = UmieProcessor(tokenizer, {"name": "tiny"}, missing_images="text_only")
     batch = lenient([outside, dataclasses.replace(outside, image="own.png")], "mner")
     assert batch["visual_mask"].tolist() == [[False], [True]]
-    assert lenient.counts == {"missing_pictures": 1}
+    assert lenient.counts == {"missing_images": 1}
 
 
-def test_pictures_in_memory_and_on_disk_are_the_same(processor, record, picture, tmp_path):
-    picture.save(tmp_path / "photo.png")
+def test_images_in_memory_and_on_disk_are_the_same(processor, record, image, tmp_path):
+    image.save(tmp_path / "photo.png")
     in_memory = processor(record, "mner")
     assert in_memory["visual_mask"].tolist() == [[True, True, True]]
     assert in_memory["crops"][0, :, 0].eq(1).all()  # red
-    for image, folder in ((tmp_path / "photo.png", None), ("photo.png", str(tmp_path))):
-        on_disk = processor(dataclasses.replace(record, image=image, image_folder=folder), "mner")
+    for source, folder in ((tmp_path / "photo.png", None), ("photo.png", str(tmp_path))):
+        on_disk = processor(dataclasses.replace(record, image=source, image_folder=folder), "mner")
         assert all(torch.equal(on_disk[name], in_memory[name]) for name in in_memory)
 
 
-def test_a_picture_without_regions_is_one_slot(processor, picture):
-    batch = processor([Record(TEXT, image=picture), Record(TEXT)], "mner")
+def test_a_image_without_regions_is_one_slot(processor, image):
+    batch = processor([Record(TEXT, image=image), Record(TEXT)], "mner")
     assert batch["visual_mask"].tolist() == [[True], [False]]
     assert batch["boxes"].tolist() == [[[0, 0, 1, 1]], [[0, 0, 0, 0]]]
 
@@ -346,7 +344,7 @@ def test_bad_encoder(tokenizer, encoder, message):
 def test_saved_beside_the_model(variant, aligned, record, tmp_path):
     from umie.model import UmieModel
 
-    options = {"max_input_tokens": 60, "max_target_tokens": 7, "missing_pictures": "text_only"}
+    options = {"max_input_tokens": 60, "max_target_tokens": 7, "missing_images": "text_only"}
     model, processor = variant(
         encoder={"name": "tiny", "crop_size": 5},
         tasks={"mre": {"labels": ("peer", "none"), "variant": "I1"}},

@@ -1,16 +1,16 @@
-"""QueryDataset: what is asked, and that pictures are read late, once, and in bounded memory."""
+"""QueryDataset: what is asked, and that images are read late, once, and in bounded memory."""
 
 import itertools
 
 import pytest
 import torch
 
-from umie import query_dataset
 from umie.composition import compose
 from umie.data.synthetic import SyntheticConfig, scenes
 from umie.encoders.base import no_slots
 from umie.errors import UmieError
-from umie.query_dataset import QueryDataset
+from umie.evaluation import queries as query_dataset
+from umie.evaluation.queries import QueryDataset
 from umie.records import Record
 from umie.types import FEATURES
 
@@ -27,7 +27,7 @@ def records() -> list[Record]:
     from dataclasses import replace
 
     drawn = itertools.islice(scenes(SyntheticConfig(), "train"), 6)
-    return [replace(scene.record, image=scene.picture) for scene in drawn]
+    return [replace(scene.record, image=scene.image) for scene in drawn]
 
 
 def test_each_record_is_asked_what_it_is_annotated_for(records, processor):
@@ -46,21 +46,21 @@ def test_items_are_what_the_processor_encodes(records, processor):
     assert dataset.lengths == expected["attention_mask"].sum(1).tolist()
 
 
-def test_queries_about_one_record_share_its_picture(records, processor):
+def test_queries_about_one_record_share_its_image(records, processor):
     dataset = QueryDataset(records[2:3], ("med", "meae"), processor)
     assert dataset[0]["crops"] is dataset[1]["crops"]
 
 
-def test_pictures_beyond_the_bound_are_read_again(records, processor, monkeypatch):
+def test_images_beyond_the_bound_are_read_again(records, processor, monkeypatch):
     monkeypatch.setattr(query_dataset, "KEPT_BYTES", 0)
     dataset = QueryDataset(records[2:3], ("med", "meae"), processor)
     assert dataset[0]["crops"] is not dataset[1]["crops"]
     assert torch.equal(dataset[0]["crops"], dataset[1]["crops"])
 
 
-def test_a_picture_is_not_read_before_it_is_asked_for(processor):
+def test_a_image_is_not_read_before_it_is_asked_for(processor):
     dataset = QueryDataset([Record("a text", image="missing.png", id="r1")], ["mner"], processor)
-    with pytest.raises(UmieError, match="'r1'.*missing.png: no such picture"):
+    with pytest.raises(UmieError, match="'r1'.*missing.png: no such image"):
         dataset[0]
 
 
@@ -73,7 +73,7 @@ def test_another_source_of_features_is_asked_for_what_is_kept(variant, embedded_
     """Pixels and features do not stand in one batch."""
 
     class Source:
-        def one(self, picture, regions=()):
+        def one(self, image, regions=()):
             return {**no_slots(), FEATURES: torch.zeros(0, 5)}
 
     _, processor = variant()

@@ -156,11 +156,11 @@ def test_blank_lines_are_passed_over_and_counted(tmp_path: Path) -> None:
     assert message(path, '\n{"text": "a"}\n\n{"text": 5}').startswith(f"{path}:4: text is 5")
 
 
-def test_the_folder_of_the_pictures(tmp_path: Path) -> None:
+def test_the_folder_of_the_images(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     write_jsonl(path, [FULL])
     assert next(read_jsonl(path)).image_folder == str(tmp_path)
-    assert next(read_jsonl(path, tmp_path / "pictures")).image_folder == str(tmp_path / "pictures")
+    assert next(read_jsonl(path, tmp_path / "images")).image_folder == str(tmp_path / "images")
 
 
 LINE_ERRORS = [
@@ -181,11 +181,11 @@ FIELD_ERRORS = [
     ('"id": {}', "id is {}: give a string or a whole number"),
     ('"id": 1.5', "id is 1.5: give a string or a whole number"),
     ('"id": true', "id is True: give a string or a whole number"),
-    ('"image": 5', "image is 5: give a file name, or null for a text without a picture"),
+    ('"image": 5', "image is 5: give a file name, or null for a text without an image"),
     ('"regions": {}', "regions is {}: expected a list"),
     ('"tasks": "mner"', "tasks is 'mner': expected a list"),
     ('"regions": [5]', "region is 5: expected a JSON object"),
-    ('"regions": [{}]', "region box is None: expected [x1, y1, x2, y2], relative to the picture"),
+    ('"regions": [{}]', "region box is None: expected [x1, y1, x2, y2], relative to the image"),
     ('"regions": [{"bbox": []}]', "Unknown region key 'bbox'. Did you mean 'box'?"),
     ('"regions": [{"box": [0, 0, 1]}]', "box [0, 0, 1] must be four finite numbers x1, y1, x2, y2"),
     ('"regions": [{"box": [0, 0, 1, "1"]}]', "box [0, 0, 1, '1'] must be four finite numbers"),
@@ -193,8 +193,8 @@ FIELD_ERRORS = [
     ('"regions": [{"box": [0, 0, 1, NaN]}]', "box [0, 0, 1, nan] must be four finite numbers"),
     ('"regions": [{"box": [0, 0, 1, 1e999]}]', "box [0, 0, 1, inf] must be four finite numbers"),
     ('"regions": [{"box": [0, 0, 1, 1' + "0" * 400 + "]}]", "box [0, 0, 1, 1"),
-    ('"regions": [{"box": [0, 0, 640, 480]}]', "box [0, 0, 640, 480] is not inside the picture: give"),
-    ('"regions": [{"box": [0.5, 0, 0.5, 1]}]', "box [0.5, 0, 0.5, 1] is not inside the picture: give"),
+    ('"regions": [{"box": [0, 0, 640, 480]}]', "box [0, 0, 640, 480] is not inside the image: give"),
+    ('"regions": [{"box": [0.5, 0, 0.5, 1]}]', "box [0.5, 0, 0.5, 1] is not inside the image: give"),
     ('"entities": [5]', "entity is 5: expected a JSON object"),
     ('"entities": [{"type": "x"}]', "entity is None: expected two character offsets [start, end]"),
     ('"entities": [{"span": [0, 1]}]', "entity has type None: expected a string that is not empty"),
@@ -270,10 +270,10 @@ def test_a_text_of_half_a_surrogate_pair_cannot_be_written(tmp_path: Path) -> No
         write_jsonl(tmp_path / "a.jsonl", [Record("\ud800")])
 
 
-def test_a_picture_in_memory_cannot_be_written(tmp_path: Path) -> None:
+def test_a_image_in_memory_cannot_be_written(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text("before")
-    with pytest.raises(UmieError, match="this record holds its picture in memory; save the picture"):
+    with pytest.raises(UmieError, match="this record holds its image in memory; save the image"):
         write_jsonl(path, [FULL, replace(FULL, image=Image.new("RGB", (2, 2)))])
     assert path.read_text() == "before"
     assert list(tmp_path.iterdir()) == [path]
@@ -325,7 +325,7 @@ def test_tasks_of_a_record() -> None:
     assert not Record(TEXT, tasks=()).annotated_for("med")
 
 
-def test_the_path_of_a_picture(tmp_path: Path) -> None:
+def test_the_path_of_a_image(tmp_path: Path) -> None:
     assert Record(TEXT).image_path() is None
     assert Record(TEXT, image=Image.new("RGB", (2, 2))).image_path() is None
     assert Record(TEXT, image="a/1.jpg").image_path() == Path("a/1.jpg")
@@ -333,8 +333,8 @@ def test_the_path_of_a_picture(tmp_path: Path) -> None:
     assert Record(TEXT, image="a/../1.jpg", image_folder=str(tmp_path)).image_path() == (tmp_path / "1.jpg").resolve()
 
 
-def test_a_picture_may_not_lie_outside_its_folder(tmp_path: Path) -> None:
-    folder = tmp_path / "pictures"
+def test_a_image_may_not_lie_outside_its_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "images"
     folder.mkdir()
     (folder / "link").symlink_to(tmp_path)
     for image in ("../1.jpg", str(tmp_path / "1.jpg"), "link/1.jpg"):
@@ -342,7 +342,7 @@ def test_a_picture_may_not_lie_outside_its_folder(tmp_path: Path) -> None:
             Record(TEXT, image=image, image_folder=str(folder)).image_path()
 
 
-def test_a_picture_that_no_file_can_be_called(tmp_path: Path) -> None:
+def test_a_image_that_no_file_can_be_called(tmp_path: Path) -> None:
     with pytest.raises(UmieError):
         Record(TEXT, image="a\0b", image_folder=str(tmp_path)).image_path()
 

@@ -13,7 +13,7 @@ EOS, PAD, UNKNOWN = 1, 0, 2
 
 @pytest.fixture(scope="module")
 def bare():
-    """A tokenizer that has learnt nothing: bytes and special tokens alone."""
+    """A tokenizer that has learned nothing: bytes and special tokens alone."""
     return train_tokenizer([], 259)
 
 
@@ -66,7 +66,7 @@ def test_every_digit_is_a_piece(tokenizer):
     assert twelfth == [*first, "2"]
 
 
-def test_it_has_learnt_from_its_texts(tokenizer, bare):
+def test_it_has_learned_from_its_texts(tokenizer, bare):
     text = "Please extract the following entity type: person, location"
     assert len(tokenizer(text).input_ids) < len(bare(text).input_ids) / 3
 

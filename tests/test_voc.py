@@ -49,7 +49,7 @@ def message(path: Path) -> str:
     return str(caught.value)
 
 
-def test_boxes_are_relative_to_the_size_and_labelled_by_the_name(tmp_path: Path) -> None:
+def test_boxes_are_relative_to_the_size_and_labeled_by_the_name(tmp_path: Path) -> None:
     path = tmp_path / "1.xml"
     path.write_text(voc(box(50, 10, 100, 100, name="Ann Lee"), box("0.0", "0", "200.0", "50", name=" Café ")))
     assert read_voc(path) == (Region((0.25, 0.1, 0.5, 1.0), "Ann Lee"), Region((0.0, 0.0, 1.0, 0.5), "Café"))
@@ -75,23 +75,21 @@ def test_edges_that_rounding_put_outside_are_moved_to_the_border() -> None:
 @pytest.mark.parametrize(
     ("edges", "size", "problem"),
     [
-        ((0, 0, 203, 100), (200, 100), "box [0, 0, 203, 100] leaves the picture of 200 x 100 pixels"),
-        ((-3, 0, 10, 100), (200, 100), "box [-3, 0, 10, 100] leaves the picture"),
+        ((0, 0, 203, 100), (200, 100), "box [0, 0, 203, 100] leaves the image of 200 x 100 pixels"),
+        ((-3, 0, 10, 100), (200, 100), "box [-3, 0, 10, 100] leaves the image"),
         ((0, 0, 10, 10**400), (200, 100), "box [0, 0, 10, 1000"),
-        ((0, 0, math.inf, 10), (200, 100), "box [0, 0, inf, 10] leaves the picture"),
-        ((0, 0, math.nan, 10), (200, 100), "box [0, 0, nan, 10] leaves the picture"),
+        ((0, 0, math.inf, 10), (200, 100), "box [0, 0, inf, 10] leaves the image"),
+        ((0, 0, math.nan, 10), (200, 100), "box [0, 0, nan, 10] leaves the image"),
         ((50, 0, 50, 10), (200, 100), "box [50, 0, 50, 10] has no area: give x1 < x2 and y1 < y2"),
         ((0, 20, 50, 10), (200, 100), "box [0, 20, 50, 10] has no area"),
         ((200, 0, 202, 10), (200, 100), "box [200, 0, 202, 10] has no area"),
-        ((0, 0, 1, 1), (0, 100), "the picture's size is 0 x 100: expected two numbers above 0"),
-        ((0, 0, 1, 1), (200, -1), "the picture's size is 200 x -1"),
-        ((0, 0, 1, 1), (math.nan, 1), "the picture's size is nan x 1"),
-        ((0, 0, 1, 1), (math.inf, 1), "the picture's size is inf x 1"),
+        ((0, 0, 1, 1), (0, 100), "the image's size is 0 x 100: expected two numbers above 0"),
+        ((0, 0, 1, 1), (200, -1), "the image's size is 200 x -1"),
+        ((0, 0, 1, 1), (math.nan, 1), "the image's size is nan x 1"),
+        ((0, 0, 1, 1), (math.inf, 1), "the image's size is inf x 1"),
     ],
 )
-def test_boxes_that_fit_no_picture_are_refused(
-    edges: tuple[float, ...], size: tuple[float, float], problem: str
-) -> None:
+def test_boxes_that_fit_no_image_are_refused(edges: tuple[float, ...], size: tuple[float, float], problem: str) -> None:
     with pytest.raises(UmieError) as caught:
         pixel_region(edges, size)
     assert str(caught.value).startswith(problem)
@@ -106,8 +104,8 @@ def test_boxes_that_fit_no_picture_are_refused(
         ('<?xml version="1.0" encoding="nonsense"?><a/>', "not readable XML: unknown encoding"),
         ("<annotation/>", "<size/width> is missing: expected a number"),
         (voc(height="tall"), "<size/height> is 'tall': expected a number"),
-        (voc(box(0, 0, 1, 1), width=0), "object 1: the picture's size is 0.0 x 100.0"),
-        (voc(box(0, 0, 1, 1), box(0, 0, 300, 1)), "object 2: box [0.0, 0.0, 300.0, 1.0] leaves the picture"),
+        (voc(box(0, 0, 1, 1), width=0), "object 1: the image's size is 0.0 x 100.0"),
+        (voc(box(0, 0, 1, 1), box(0, 0, 300, 1)), "object 2: box [0.0, 0.0, 300.0, 1.0] leaves the image"),
         (voc(box(0, 0, 1, "")), "object 1: <bndbox/ymax> is '': expected a number"),
         (voc("<object><name>Ann</name></object>"), "object 1: <bndbox/xmin> is missing: expected a number"),
     ],

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _PACKAGES = (
-    "audit", "constrained", "data", "decoders", "encoders", "evaluation", "extraction", "fusion", "grid", "records",
-    "scoring", "tasks", "training",
+    "audit", "constrained", "data", "decoders", "encoders", "evaluation", "experiments", "extraction", "fusion",
+    "records", "reports", "scoring", "tasks", "training",
 )  # fmt: skip
 _NAMES = {
     "Argument": "umie.records",
@@ -50,10 +50,11 @@ __all__ = [
     "decoders",
     "encoders",
     "evaluation",
+    "experiments",
     "extraction",
     "fusion",
-    "grid",
     "records",
+    "reports",
     "scoring",
     "tasks",
     "training",
@@ -67,10 +68,11 @@ if TYPE_CHECKING:
         decoders,
         encoders,
         evaluation,
+        experiments,
         extraction,
         fusion,
-        grid,
         records,
+        reports,
         scoring,
         tasks,
         training,

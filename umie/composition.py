@@ -14,7 +14,7 @@ from umie import fusion as fusions
 from umie import tasks as all_tasks
 from umie.constrained import encode
 from umie.data.synthetic import SyntheticConfig, scenes
-from umie.decoders._sources import check_tokenizer
+from umie.decoders.sources import check_tokenizer
 from umie.errors import UmieError, check_keys
 from umie.model import UmieConfig, UmieModel
 from umie.processor import UmieProcessor
@@ -25,7 +25,7 @@ from umie.tokenization import train_tokenizer
 Part: TypeAlias = str | Mapping[str, Any]
 
 EMBEDDED_VOCAB_SIZE = 1024
-PROCESSOR_OPTIONS = ("max_input_tokens", "max_target_tokens", "missing_pictures")
+PROCESSOR_OPTIONS = ("max_input_tokens", "max_target_tokens", "missing_images")
 LIMITS = ("max_input_tokens", "max_target_tokens")
 
 
@@ -49,7 +49,7 @@ def compose(
         tasks: for each task its options, e.g. ``{"mner": {"labels": ("person", "place")}}``.
         tokenizer: the decoder's; by default the checkpoint's own, and for a preset one trained on the embedded
             data set (byte-level, so that any text can be written with it).
-        processor_options: ``max_input_tokens``, ``max_target_tokens``, ``missing_pictures`` (``error`` or
+        processor_options: ``max_input_tokens``, ``max_target_tokens``, ``missing_images`` (``error`` or
             ``text_only``); see UmieProcessor.
 
     Returns:
@@ -193,7 +193,7 @@ def tokenizer_texts(records: Iterable[Record], tasks: Iterable[Task[Any]]) -> It
         for task in tasks:
             if record.annotated_for(task.name):
                 for query in task.queries(record):
-                    yield query.target
+                    yield query.answer
                     instructions[query.instruction] = None
     yield from instructions
 

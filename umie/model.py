@@ -56,7 +56,7 @@ class UmieOutput(ModelOutput):
     Args:
         loss: mean cross-entropy over the labels, where labels were given.
         logits: ``[B, L, vocabulary]``.
-        gate: ``[B]``, where the fusion has a gate; 0 for an example without a picture.
+        gate: ``[B]``, where the fusion has a gate; 0 for an example without an image.
         text_states: ``[B, T, D]`` before the fusion.
         visual_states: ``[B, V, D]``, where there are slots that the fusion looks at.
         fused_states: ``[B, T', D]``.
@@ -75,10 +75,10 @@ class UmieOutput(ModelOutput):
 
 
 class UmieModel(PreTrainedModel):
-    """A variant: pictures to visual features, text to states, both fused, and decoded.
+    """A variant: images to visual features, text to states, both fused, and decoded.
 
     ``save_pretrained`` writes every weight, those of a frozen encoder too, so that the folder is complete.
-    A fusion that does not look at the picture is built without an encoder (``.encoder`` is None).
+    A fusion that does not look at the image is built without an encoder (``.encoder`` is None).
     """
 
     config_class = UmieConfig
@@ -95,7 +95,7 @@ class UmieModel(PreTrainedModel):
         self._preprocessor = encoders.build_preprocessor(config.encoder or {})
         self.encoder: encoders.VisualEncoder | None = None
         self.visual_embedding: VisualEmbedding | None = None
-        if self.fusion.uses_picture:
+        if self.fusion.uses_image:
             self.encoder = _construct(encoders.registry, config.encoder or {})
             config.encoder = {**(config.encoder or {}), **self.encoder.saved_options()}
             try:
@@ -175,7 +175,7 @@ class UmieModel(PreTrainedModel):
         for name in inputs:
             if name not in (*self.visual_input_names, FEATURES):
                 names = ", ".join(self.visual_input_names)
-                raise TypeError(f"unexpected input {name!r}; the pictures of this variant come as {names}")
+                raise TypeError(f"unexpected input {name!r}; the images of this variant come as {names}")
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
         text = self.decoder.encode_text(input_ids, attention_mask)
@@ -202,7 +202,7 @@ class UmieModel(PreTrainedModel):
         Args:
             input_ids: ``[B, T]``, instruction and text.
             attention_mask: ``[B, T]``, 1 = real; all ones if left out.
-            visual: features, in place of pictures.
+            visual: features, in place of images.
             labels: ``[B, L]``, -100 where the loss shall not count.
             decoder_input_ids: ``[B, L]``, in place of the shifted labels.
             output_attention: return the attention over the visual slots.
@@ -238,7 +238,7 @@ class UmieModel(PreTrainedModel):
         Args:
             input_ids: ``[B, T]``, as in forward.
             attention_mask: ``[B, T]``, as in forward.
-            visual: features, in place of pictures.
+            visual: features, in place of images.
             labels: not looked at, so that a training batch can be passed as it is.
             constraint: lets only well-formed answers through; from ``UmieProcessor.constraint``.
             inputs_and_options: the tensors of ``preprocess``; anything else goes to transformers' generate
@@ -253,15 +253,15 @@ class UmieModel(PreTrainedModel):
         return self.decoder.generate(fused, constraint, **options)
 
     @torch.no_grad()
-    def initialise_fusion(
+    def initialize_fusion(
         self, input_ids: Tensor, attention_mask: Tensor, visual: VisualFeatures | None = None, **inputs: Any
     ) -> dict[str, float]:
-        """Let the fusion set weights from a first batch; see ``Fusion.initialise``. Never done by itself."""
+        """Let the fusion set weights from a first batch; see ``Fusion.initialize``. Never done by itself."""
         embedded = self.embed_visual(visual, inputs)
         if embedded is None:
             return {}
         text = self.decoder.encode_text(input_ids, attention_mask)
-        measured: dict[str, float] = self.fusion.initialise(text, attention_mask.bool(), *embedded)
+        measured: dict[str, float] = self.fusion.initialize(text, attention_mask.bool(), *embedded)
         return measured
 
 

@@ -18,16 +18,16 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from umie import encoders, tasks
 from umie.constrained import Constraint, encode, keeps_answers, read_answers
 from umie.encoders.base import collate, pad_stack
-from umie.encoders.pictures import Picture
+from umie.encoders.images import ImageSource
 from umie.errors import UmieError, check_keys
 from umie.files import atomic_write
 from umie.records import Box, Record, Region
 from umie.tasks import Items, Query, Task
 from umie.tasks.grammar import Style
-from umie.types import check_picture_policy
+from umie.types import check_image_policy
 
 HINTS = {
-    "error": "mend it, or compose with missing_pictures='text_only' or 'skip'",
+    "error": "mend it, or compose with missing_images='text_only' or 'skip'",
     "skip": "pass processor.usable(records), which leaves such records out",
 }
 IGNORED = -100  # label of positions that the loss passes over
@@ -35,14 +35,14 @@ FILE = "umie_processor.json"
 
 
 class FeatureSource(Protocol):
-    """What gives the visual tensors of one picture."""
+    """What gives the visual tensors of one image."""
 
-    def one(self, picture: Picture | None, regions: Sequence[Region | Box] = ()) -> dict[str, Tensor]:
+    def one(self, image: ImageSource | None, regions: Sequence[Region | Box] = ()) -> dict[str, Tensor]:
         """Return ``boxes [V, 4]``, ``visual_mask [V]`` and what the model makes features of, or the features."""
 
 
 class UmieProcessor:
-    """The tensors' side of a variant: tokenizer, picture preprocessing, tasks and their label schemas.
+    """The tensors' side of a variant: tokenizer, image preprocessing, tasks and their label schemas.
 
     Args:
         tokenizer: the decoder's.
@@ -51,13 +51,13 @@ class UmieProcessor:
             paper's.
         max_input_tokens: longer inputs lose the end of their text, which ``counts`` tells (paper: 256).
         max_target_tokens: as above for targets (paper: 128).
-        missing_pictures: what a picture that is not there or cannot be read does: ``error``; ``text_only``, its
+        missing_images: what an image that is not there or cannot be read does: ``error``; ``text_only``, its
             record is asked about all the same; ``skip``, datasets and evaluations leave its record out.
 
     Attributes:
-        counts: how often an input or target was truncated, a picture was missing, an item dropped.
-        unreadable: why a picture that was met could not be read, by its name.
-        features: where set, gives each picture's features in place of its pixels; see ``CachedEncoder``.
+        counts: how often an input or target was truncated, an image was missing, an item dropped.
+        unreadable: why an image that was met could not be read, by its name.
+        features: where set, gives each image's features in place of its pixels; see ``CachedEncoder``.
     """
 
     def __init__(
@@ -68,21 +68,21 @@ class UmieProcessor:
         *,
         max_input_tokens: int = 256,
         max_target_tokens: int = 128,
-        missing_pictures: str = "error",
+        missing_images: str = "error",
     ) -> None:
-        check_picture_policy(missing_pictures)
+        check_image_policy(missing_images)
         self.tokenizer = tokenizer
         self.encoder = dict(encoder)
         self.task_options = {name: dict(options) for name, options in (task_options or {}).items()}
         self.max_input_tokens = max_input_tokens
         self.max_target_tokens = max_target_tokens
-        self.missing_pictures = missing_pictures
+        self.missing_images = missing_images
         self.preprocessor = encoders.build_preprocessor(self.encoder)
         self.counts: Counter[str] = Counter()
         self.unreadable: dict[str, str] = {}
         self.features: FeatureSource | None = None
         self._checked: dict[tuple[str, tuple[Region, ...]], str] = {}
-        self._in_memory: dict[int, tuple[Any, str]] = {}  # pictures without a file, held so that their ids stay theirs
+        self._in_memory: dict[int, tuple[Any, str]] = {}  # images without a file, held so that their ids stay theirs
         self._tasks: dict[str, Task[Any]] = {}
         for name in self.task_options:
             self.task(name)
@@ -108,14 +108,14 @@ class UmieProcessor:
             [Q, V, 4]``, ``visual_mask [Q, V]`` and the encoder's own tensors; Q counts queries.
 
         Raises:
-            UmieError: no record gives a query, or a picture cannot be read under the policy ``error``.
+            UmieError: no record gives a query, or an image cannot be read under the policy ``error``.
         """
         task = self.task(task)
         items = []
         for record in _as_list(records):
             queries = task.queries(record)
-            pictured = self.encode_picture(record) if queries else {}
-            items += [{**self.encode_query(record, query), **pictured} for query in queries]
+            with_image = self.encode_image(record) if queries else {}
+            items += [{**self.encode_query(record, query), **with_image} for query in queries]
         if not items:
             raise UmieError(
                 f"no queries: {task.name} asks about the pairs of `relations` (type 'none' where unknown) or the "
@@ -142,24 +142,24 @@ class UmieProcessor:
         """Return ``input_ids [T]`` and ``labels [L]`` of one query: the instruction, then the text."""
         text = f"{query.instruction} {record.text}".rstrip()
         input_ids = self._token_ids(text, (), self.max_input_tokens, "truncated_inputs")
-        labels = self._token_ids(query.target, query.markers, self.max_target_tokens, "truncated_targets")
+        labels = self._token_ids(query.answer, query.markers, self.max_target_tokens, "truncated_targets")
         return {"input_ids": torch.tensor(input_ids), "labels": torch.tensor(labels)}
 
-    def encode_picture(self, record: Record) -> dict[str, Tensor]:
-        """Return the visual tensors of one record; without slots where it has no picture, or under the policy.
+    def encode_image(self, record: Record) -> dict[str, Tensor]:
+        """Return the visual tensors of one record; without slots where it has no image, or under the policy.
 
         Raises:
-            UmieError: the picture cannot be read and the policy is not ``text_only``.
+            UmieError: the image cannot be read and the policy is not ``text_only``.
         """
         source = self.preprocessor if self.features is None else self.features
         if record.image is None:
             return source.one(None)
         try:
-            return source.one(_picture(record), record.regions)
+            return source.one(_image(record), record.regions)
         except UmieError as error:
-            if self.missing_pictures != "text_only":
+            if self.missing_images != "text_only":
                 raise UmieError(
-                    f"record {record.id or record.text[:40]!r}: {error}; {HINTS[self.missing_pictures]}"
+                    f"record {record.id or record.text[:40]!r}: {error}; {HINTS[self.missing_images]}"
                 ) from error
             self._count_unreadable(record, str(error))
             return source.one(None)
@@ -167,9 +167,9 @@ class UmieProcessor:
     def usable(self, records: Iterable[Record]) -> list[Record]:
         """Return the records without those that the policy ``skip`` leaves out; every other policy keeps all.
 
-        Each picture is looked at once. ``unreadable`` tells why one could not be read.
+        Each image is looked at once. ``unreadable`` tells why one could not be read.
         """
-        if self.missing_pictures != "skip":
+        if self.missing_images != "skip":
             return list(records)
         return [record for record in records if self._is_readable(record)]
 
@@ -184,7 +184,7 @@ class UmieProcessor:
         place = (self._name(record), record.regions)
         if place not in self._checked:
             try:
-                self.preprocessor.check(_picture(record), record.regions)
+                self.preprocessor.check(_image(record), record.regions)
                 self._checked[place] = ""
             except UmieError as error:
                 self._checked[place] = str(error)
@@ -193,11 +193,11 @@ class UmieProcessor:
         return not self._checked[place]
 
     def _count_unreadable(self, record: Record, reason: str) -> None:
-        """Count a picture once, however many records and epochs meet it."""
+        """Count an image once, however many records and epochs meet it."""
         name = self._name(record)
         if name not in self.unreadable:
             self.unreadable[name] = reason
-            self.counts["missing_pictures"] += 1
+            self.counts["missing_images"] += 1
 
     def collate(self, items: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
         """Pad and stack encoded queries into one batch."""
@@ -249,7 +249,7 @@ class UmieProcessor:
             token_ids: ``[Q, L]``.
             task: the task.
             asked: the record and the query of each row, where at hand: with them the answers of a tokenizer that
-                does not keep text come back in the text's own signs; see ``umie.constrained.lossy``.
+                does not keep text come back in the text's own signs; see ``umie.constrained.lossy_tokenizers``.
         """
         rows: Sequence[Sequence[int]] = token_ids.tolist() if isinstance(token_ids, Tensor) else token_ids
         if not rows:
@@ -284,7 +284,7 @@ class UmieProcessor:
         for record, asked in zip(records, queries, strict=True):
             items: Items[Any] = Items()
             for query in asked:
-                parsed = task.parse(next(remaining), record.text, query.focus, len(record.regions))
+                parsed = task.parse(next(remaining), record.text, query.target, len(record.regions))
                 items.extend(item for item in parsed if item not in items)
                 items.dropped += parsed.dropped
             self.counts["dropped_items"] += items.dropped
@@ -299,7 +299,7 @@ class UmieProcessor:
             "task_options": self.task_options,
             "max_input_tokens": self.max_input_tokens,
             "max_target_tokens": self.max_target_tokens,
-            "missing_pictures": self.missing_pictures,
+            "missing_images": self.missing_images,
         }
         with atomic_write(Path(folder) / FILE) as file:
             json.dump(options, file, indent=2, ensure_ascii=False)
@@ -320,11 +320,11 @@ class UmieProcessor:
         return cls(AutoTokenizer.from_pretrained(str(folder)), **options)
 
     def _name(self, record: Record) -> str:
-        """Return what a picture is called: its file, or a number and its record for one in memory."""
+        """Return what an image is called: its file, or a number and its record for one in memory."""
         if isinstance(record.image, str):
             return str(Path(record.image_folder or "") / record.image)
         number = len(self._in_memory) + 1
-        named = record.image, f"picture {number} in memory, of record {record.id or record.text[:40]!r}"
+        named = record.image, f"image {number} in memory, of record {record.id or record.text[:40]!r}"
         return self._in_memory.setdefault(id(record.image), named)[1]
 
     def _token(self, marker: str) -> int | None:
@@ -356,7 +356,7 @@ class UmieProcessor:
         return ids
 
 
-def _picture(record: Record) -> Any:
+def _image(record: Record) -> Any:
     path = record.image_path()
     return record.image if path is None else path
 

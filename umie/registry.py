@@ -5,8 +5,12 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import importlib.metadata
-import pkgutil
-from collections.abc import Callable
+import importlib.util
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from umie.errors import UmieError, UnknownNameError, check_keys
@@ -18,8 +22,9 @@ C = TypeVar("C", bound=Callable[..., Any])
 class Registry(Generic[T]):
     """Names of the parts of one kind, found in three places.
 
-    A part is a module of the package (it registers itself when imported), a class that a user registers
-    with the decorator, or an entry point of an installed distribution in the group named like the package.
+    A part is built in (a module of the package registers it with ``@registry.register("name")``), registered by a
+    user with the same decorator, or an entry point of an installed distribution in the group named like the package.
+    The source of built-in modules is read for the names they register, so that listing names imports none of them.
 
     Args:
         kind: what a part is called in messages, e.g. ``"fusion"``.
@@ -47,10 +52,24 @@ class Registry(Generic[T]):
         return decorate
 
     def names(self) -> list[str]:
-        """Return every name, sorted: built in, registered, and offered by plugins (which are not loaded)."""
-        for module in self._modules():
-            importlib.import_module(f"{self.package}.{module}")
-        return sorted({*self._parts, *self._plugins()})
+        """Return every name, sorted: built in, registered, and offered by plugins; none is imported."""
+        return sorted({*self._modules(), *self._parts, *self._plugins()})
+
+    def known(self) -> list[str]:
+        """Return the names that are built in or registered by now, sorted; plugins count once they are loaded."""
+        return sorted({*self._modules(), *self._parts})
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names())
+
+    def __len__(self) -> int:
+        return len(self.names())
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.names()
+
+    def __repr__(self) -> str:
+        return f"<registry of {len(self)} {self.kind} names: {', '.join(self)}>"
 
     def get(self, name: str) -> Callable[..., T]:
         """Return the part registered under ``name``; load only the module or plugin that holds it.
@@ -62,7 +81,7 @@ class Registry(Generic[T]):
         if not isinstance(name, str):  # a list where a configuration should name a part
             raise UnknownNameError(self.kind, name, self.names())
         if name not in self._parts and name in self._modules():
-            importlib.import_module(f"{self.package}.{name}")
+            importlib.import_module(self._modules()[name])
         if name not in self._parts and name in (plugins := self._plugins()):
             self._load(name, plugins[name])
         if name not in self._parts and name not in self.names():
@@ -106,9 +125,9 @@ class Registry(Generic[T]):
         except (TypeError, ValueError) as error:
             raise UmieError(f"Cannot build {self.kind} {name!r}: {error}") from error
 
-    def _modules(self) -> list[str]:
-        path = importlib.import_module(self.package).__path__
-        return [module.name for module in pkgutil.iter_modules(path) if not module.name.startswith("_")]
+    def _modules(self) -> dict[str, str]:
+        """Return the module of each built-in part, by its name."""
+        return _built_in(self.package)
 
     def _plugins(self) -> dict[str, importlib.metadata.EntryPoint]:
         return {point.name: point for point in importlib.metadata.entry_points(group=self.package)}
@@ -119,9 +138,65 @@ class Registry(Generic[T]):
         except Exception as error:
             raise UmieError(
                 f"The plugin {plugin.value!r}, which offers the {self.kind} {name!r}, cannot be loaded: "
-                f"{type(error).__name__}: {error}. Mend or uninstall its distribution."
+                f"{type(error).__name__}: {error}. Fix or uninstall the package."
             ) from error
         self._parts.setdefault(name, part)
+
+
+@cache
+def _built_in(package: str) -> dict[str, str]:
+    """Return name and module of the parts that the modules of a package register, without importing them.
+
+    A module belongs to the registry that it imports: ``umie.encoders.regions`` has its own.
+    """
+    imports = re.compile(rf"^from {re.escape(package)} import [^\n]*\bregistry\b", re.MULTILINE)
+    found: dict[str, str] = {}
+    spec = importlib.util.find_spec(package)
+    for folder in (spec.submodule_search_locations or ()) if spec else ():
+        for path in sorted(Path(folder).rglob("*.py")):
+            source = path.read_text(encoding="utf-8")
+            if imports.search(source):
+                module = ".".join([package, *path.relative_to(folder).with_suffix("").parts])
+                found |= dict.fromkeys(_REGISTERED.findall(source), module)
+    return found
+
+
+_REGISTERED = re.compile(r"^@registry\.register\(\"([^\"]+)\"\)", re.MULTILINE)
+
+
+_loaded: dict[str, bytes] = {}
+
+
+def load_plugins(paths: Iterable[str | Path]) -> None:
+    """Run Python files that register parts; a file that was run before, and has not changed, is skipped.
+
+    Args:
+        paths: the files.
+
+    Raises:
+        UmieError: a file does not exist or fails.
+    """
+    for name in paths:
+        path = Path(name).resolve()
+        code = path.read_bytes() if path.is_file() else b""
+        if code and _loaded.get(str(path)) == code:
+            continue
+        spec = importlib.util.spec_from_file_location(f"umie_plugin_{path.stem}", path)
+        if spec is None or spec.loader is None or not path.is_file():
+            raise UmieError(f"plugin {name}: no such Python file")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = module
+        try:
+            spec.loader.exec_module(module)
+        except (Exception, SystemExit) as error:
+            message = " ".join(str(error).split())
+            raise UmieError(f"plugin {name}: {type(error).__name__}: {message}") from error
+        _loaded[str(path)] = code
+
+
+def loaded_plugins() -> list[str]:
+    """Return the paths of the plugin files that this process has run."""
+    return list(_loaded)
 
 
 def _origin(part: Callable[..., Any]) -> tuple[str, str]:

@@ -14,14 +14,14 @@ from umie.errors import UnknownNameError
 if TYPE_CHECKING:
     import torch
 
-PICTURE_POLICIES = ("error", "text_only", "skip")  # what a picture does that is not there or cannot be read
-FEATURES = "visual_features"  # in a batch: features [B, V, Dv] that were made before, in place of pictures
+IMAGE_POLICIES = ("error", "text_only", "skip")  # what an image does that is not there or cannot be read
+FEATURES = "visual_features"  # in a batch: features [B, V, Dv] that were made before, in place of images
 
 
-def check_picture_policy(policy: object) -> None:
-    """Raise UnknownNameError unless ``policy`` is one of PICTURE_POLICIES."""
-    if policy not in PICTURE_POLICIES:
-        raise UnknownNameError("policy for missing pictures", policy, PICTURE_POLICIES)
+def check_image_policy(policy: object) -> None:
+    """Raise UnknownNameError unless ``policy`` is one of IMAGE_POLICIES."""
+    if policy not in IMAGE_POLICIES:
+        raise UnknownNameError("policy for missing images", policy, IMAGE_POLICIES)
 
 
 @dataclass(frozen=True)

@@ -35,16 +35,16 @@ def many(sample: samples.Sample, num_records: int, folder: Path) -> tuple[Path, 
     content = sample.files[sample.main]
     if sample.main == "text.json":
         news = [{**samples.NEWS[0], "sentence_id": f"S_{number}"} for number in range(num_records)]
-        pictures = {f"P_{number}": samples.NEWS_PICTURES["P_1"] for number in range(num_records)}
+        images = {f"P_{number}": samples.NEWS_IMAGES["P_1"] for number in range(num_records)}
         path.write_text(json.dumps(news))
-        (folder / "image_multimedia_event.json").write_text(json.dumps(pictures))
+        (folder / "image_multimedia_event.json").write_text(json.dumps(images))
         lines = [f"S_{number}\tP_{number}.jpg\tJustice:Arrest-Jail\n" for number in range(num_records)]
         (folder / "crossmedia_coref.txt").write_text("".join(lines))
     elif sample.main == "image.json":
-        path.write_text(json.dumps({f"P_{n}": samples.NEWS_PICTURES["P_1"] for n in range(num_records)}))
+        path.write_text(json.dumps({f"P_{n}": samples.NEWS_IMAGES["P_1"] for n in range(num_records)}))
     elif sample.format == "swig":
-        pictures = {f"{number}.jpg": samples.SITUATIONS["arresting_1.jpg"] for number in range(num_records)}
-        path.write_text(json.dumps(pictures))
+        images = {f"{number}.jpg": samples.SITUATIONS["arresting_1.jpg"] for number in range(num_records)}
+        path.write_text(json.dumps(images))
     else:
         lines = content.rstrip(b"\n") + (b"\n\n" if content.startswith(b"IMGID") else b"\n")
         path.write_bytes(lines * (num_records // sample.num_records))

@@ -53,9 +53,9 @@ COMMANDS = {
 
 
 def write_lines(path: Path, number: int) -> None:
-    """Write records as long as tweets: an id, a picture, two entities, a relation, tasks and a label schema."""
+    """Write records as long as tweets: an id, an image, two entities, a relation, tasks and a label schema."""
     generator = random.Random(0)
-    (path.parent / "picture.jpg").write_bytes(b"not looked into")
+    (path.parent / "image.jpg").write_bytes(b"not looked into")
     with path.open("w", encoding="utf-8") as file:
         for index in range(number):
             words = generator.choices(WORDS, k=16)
@@ -67,7 +67,7 @@ def write_lines(path: Path, number: int) -> None:
             record = {
                 "id": f"record-{index}",
                 "text": " ".join(words),
-                "image": "picture.jpg",
+                "image": "image.jpg",
                 "entities": [{"type": generator.choice(("person", "location")), **mention} for mention in mentions],
                 "relations": [{"type": "peer", "head": mentions[0], "tail": mentions[1]}],
                 "tasks": ["mner", "mre"],

@@ -20,8 +20,8 @@ from umie import data
 from umie.composition import compose, tokenizer_texts
 from umie.constrained import Constraint
 from umie.data.synthetic import SyntheticConfig, scenes
-from umie.decoders._jump_forward import generate
-from umie.decoders._t5_steps import T5Steps
+from umie.decoders.jump_forward import generate
+from umie.decoders.t5_steps import T5Steps
 from umie.tasks import registry as tasks
 from umie.tokenization import train_tokenizer
 
@@ -48,7 +48,7 @@ def records(task, count):
 
 
 def _is_answered(record, task):
-    return any(query.target for query in tasks.build(task, labels=_labels(record, task)).queries(record))
+    return any(query.answer for query in tasks.build(task, labels=_labels(record, task)).queries(record))
 
 
 def _labels(record, task):
@@ -127,7 +127,7 @@ def test_decoding(benchmark, shape, task, mode):
                 fused, constraint, jump_forward=False, max_new_tokens=NEW_TOKENS, logits_processor=[Leading(answers)]
             )
         steps = LedSteps(T5Steps(t5.seq2seq, fused), answers)
-        return generate(steps, constraint.walks, 0, 0, NEW_TOKENS, jump=mode == "jump_forward")
+        return generate(steps, constraint.automata, 0, 0, NEW_TOKENS, jump=mode == "jump_forward")
 
     expected = [[0, *answer] for answer in answers]
     assert [row[: len(answer)] for row, answer in zip(run().tolist(), expected, strict=True)] == expected

@@ -108,7 +108,7 @@ def figure(value: float) -> str:
 
 
 def times_table(chosen: dict[str, Row], times: dict[str, list[float]], peaks: dict[str, float]) -> str:
-    """Return what every row took, for a picture and for a pixel."""
+    """Return what every row took, for an image and for a pixel."""
     lines = []
     for name, row in chosen.items():
         found = times[name]
@@ -117,7 +117,7 @@ def times_table(chosen: dict[str, Row], times: dict[str, list[float]], peaks: di
         per_pixel = f"{1e9 * median(found) / pixels:.0f}" if pixels else "-"
         peak = f"{peaks[name]:.0f}" if name in peaks else "-"
         lines.append([name, spread, figure(1 / median(found)), f"{pixels:,}" if pixels else "-", per_pixel, peak])
-    return table(["", "ms a picture", "pictures/s", "pixels", "ns a pixel", "peak MiB"], lines)
+    return table(["", "ms an image", "images/s", "pixels", "ns a pixel", "peak MiB"], lines)
 
 
 def ratios_table(chosen: dict[str, Row], times: dict[str, list[float]]) -> str:

@@ -1,4 +1,4 @@
-"""What the encoder benchmarks time: one picture of 640 x 480 pixels with 36 regions, read from a JPEG file.
+"""What the encoder benchmarks time: one image of 640 x 480 pixels with 36 regions, read from a JPEG file.
 
 Every row checks its values against a plain reference before it may be timed. ``python rows.py NAME THREADS`` runs one
 row in a process of its own and prints the peak of its memory in MiB.
@@ -25,9 +25,9 @@ from torch.nn.functional import cosine_similarity
 from torchvision.ops import roi_align
 
 from umie.encoders import registry
-from umie.encoders._roi import pool_boxes
 from umie.encoders.base import VisualEncoder
-from umie.encoders.cache import CachedEncoder, FeatureCache
+from umie.encoders.cache.cached_encoder import CachedEncoder, FeatureCache
+from umie.encoders.roi import pool_boxes
 from umie.types import FEATURES
 
 WIDTH, HEIGHT, NUM_REGIONS = 640, 480, 36
@@ -42,9 +42,9 @@ class Row:
     """One operation.
 
     Args:
-        run: does it once for one picture.
+        run: does it once for one image.
         check: raises AssertionError if what ``run`` gives is not right.
-        num_pixels: tells how many pixels go into the network for the picture; None where there is no network.
+        num_pixels: tells how many pixels go into the network for the image; None where there is no network.
     """
 
     run: Callable[[], object]
@@ -61,12 +61,12 @@ def folder() -> Path:
 
 
 @functools.cache
-def picture() -> Path:
-    """Return the picture's file: coarse noise, which a JPEG decoder takes as long for as for a photograph."""
+def image() -> Path:
+    """Return the image's file: coarse noise, which a JPEG decoder takes as long for as for a photograph."""
     coarse = torch.randint(0, 256, (60, 80, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    image = Image.frombytes("RGB", (80, 60), coarse.numpy().tobytes()).resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC)
-    image.save(folder() / "picture.jpg", quality=90)
-    return folder() / "picture.jpg"
+    noise = Image.frombytes("RGB", (80, 60), coarse.numpy().tobytes()).resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC)
+    noise.save(folder() / "image.jpg", quality=90)
+    return folder() / "image.jpg"
 
 
 @functools.cache
@@ -112,30 +112,30 @@ def clip(model: str, mode: str) -> VisualEncoder:
 
 @torch.inference_mode()
 def encode(build: Build, *options: object) -> Tensor:
-    """Return the features ``[V, Dv]`` of the picture, from its file, by the encoder that ``build`` returns."""
-    return build(*options).encode([picture()], [regions()]).features[0]
+    """Return the features ``[V, Dv]`` of the image, from its file, by the encoder that ``build`` returns."""
+    return build(*options).encode([image()], [regions()]).features[0]
 
 
 @torch.inference_mode()
 def all_at_once(build: Build, *options: object) -> Tensor:
-    """Return the features of the crops from one pass over all of them, as a plain loop over pictures has it."""
+    """Return the features of the crops from one pass over all of them, as a plain loop over images has it."""
     encoder = build(*options)
-    crops = encoder.preprocess.one(picture(), regions())["crops"]
+    crops = encoder.preprocess.one(image(), regions())["crops"]
     dtype = next(encoder.parameters()).dtype
     return encoder.tower(crops.to(dtype, memory_format=torch.channels_last)).mean((2, 3))
 
 
 @torch.inference_mode()
 def bare(build: Build, *options: object) -> Tensor:
-    """Return the backbone's map of the prepared picture: what nothing that runs the backbone can be faster than."""
+    """Return the backbone's map of the prepared image: what nothing that runs the backbone can be faster than."""
     return build(*options).tower(prepared(build, *options))
 
 
 @functools.cache
 def prepared(build: Build, *options: object) -> Tensor:
-    """Return the pixels that the tower takes for the picture, in its dtype and memory format."""
+    """Return the pixels that the tower takes for the image, in its dtype and memory format."""
     encoder = build(*options)
-    tensors = encoder.preprocess.one(picture(), regions())
+    tensors = encoder.preprocess.one(image(), regions())
     pixels = tensors["crops"] if "crops" in tensors else tensors["pixels"][None]
     return pixels.to(next(encoder.parameters()).dtype, memory_format=torch.channels_last)
 
@@ -146,8 +146,8 @@ def num_pixels(build: Build, *options: object) -> int:
 
 
 def prepare(build: Build, *options: object) -> object:
-    """Read the picture's file, and cut and resize it for the encoder."""
-    return build(*options).preprocess.one(picture(), regions())
+    """Read the image's file, and cut and resize it for the encoder."""
+    return build(*options).preprocess.one(image(), regions())
 
 
 def near(found: Tensor, expected: Tensor, tolerance: float = 1e-5) -> None:
@@ -166,7 +166,7 @@ def like(found: Tensor, expected: Tensor) -> None:
 @torch.inference_mode()
 def check_crop(run: Callable[..., Tensor], dtype: str) -> None:
     """Check crops against the tower run in float32 on a crop at a time."""
-    crops = resnet("float32", "crop").preprocess.one(picture(), regions())["crops"]
+    crops = resnet("float32", "crop").preprocess.one(image(), regions())["crops"]
     slots = [0, 1, SLOTS - 1]
     expected = torch.cat([tower("float32")(crops[slot : slot + 1]).mean((2, 3)) for slot in slots])
     (near if dtype == "float32" else like)(run(resnet, dtype, "crop")[slots], expected)
@@ -176,7 +176,7 @@ def check_crop(run: Callable[..., Tensor], dtype: str) -> None:
 def check_align(dtype: str, short_side: int) -> None:
     """Check one pass against the plain map's mean and against torchvision's RoIAlign with many samples."""
     exact = resnet("float32", "align", short_side)
-    maps = tower("float32")(exact.preprocess.one(picture(), regions())["pixels"][None])
+    maps = tower("float32")(exact.preprocess.one(image(), regions())["pixels"][None])
     rois = torch.tensor(regions()) * torch.tensor([maps.shape[3], maps.shape[2]] * 2)
     dense = roi_align(maps, [rois], 7, sampling_ratio=8, aligned=True).mean((2, 3))
     found = encode(resnet, dtype, "align", short_side)
@@ -189,8 +189,8 @@ def check_align(dtype: str, short_side: int) -> None:
 
 @torch.inference_mode()
 def check_clip(model: str, mode: str) -> None:
-    """Check that the slot of a square picture is what the tower gives for the picture as open_clip prepares it."""
-    square = Image.open(picture()).crop((0, 0, HEIGHT, HEIGHT))
+    """Check that the slot of a square image is what the tower gives for the image as open_clip prepares it."""
+    square = Image.open(image()).crop((0, 0, HEIGHT, HEIGHT))
     crop = clip(model, "crop")
     encoder = clip(model, mode)
     encoder.tower.load_state_dict(crop.tower.state_dict())
@@ -199,7 +199,7 @@ def check_clip(model: str, mode: str) -> None:
 
 @functools.cache
 def some_map() -> Tensor:
-    """Return the backbone's map of the picture."""
+    """Return the backbone's map of the image."""
     return bare(resnet, "float32", "align", 320)
 
 
@@ -221,15 +221,15 @@ def check_pooled() -> None:
 
 @functools.cache
 def cached() -> CachedEncoder:
-    """Return the encoder behind a cache that holds the picture."""
+    """Return the encoder behind a cache that holds the image."""
     kept = CachedEncoder(resnet("float32", "align", 320), FeatureCache(folder() / "cache"))
-    kept.one(picture(), regions())
+    kept.one(image(), regions())
     return kept
 
 
 def look_up() -> Tensor:
-    """Return the features from the cache; the key is made from the picture's bytes and the regions."""
-    return cached().one(picture(), regions())[FEATURES]
+    """Return the features from the cache; the key is made from the image's bytes and the regions."""
+    return cached().one(image(), regions())[FEATURES]
 
 
 def check_cached() -> None:

@@ -46,7 +46,7 @@ def expected(block, reference, name):
 
 @pytest.mark.parametrize(("operation", "direction", "name"), list(rows()))
 def test_fusion(benchmark, operation, direction, name):
-    if (reason := operation.why_not[direction]) is not None:
+    if (reason := operation.unsupported_reason[direction]) is not None:
         pytest.skip(reason)
     runner = Runner(place(operation.build(weights(name)), weights(name), DEVICE, DTYPES[DTYPE]), inputs(name))
     if operation.exact is not None:

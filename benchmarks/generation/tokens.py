@@ -1,7 +1,7 @@
 """Tokens per second of generating with a composed variant, beside transformers' own T5, and beside no cache.
 
 All rows have the same weights and make the same number of tokens. Before anything is timed, the tokens must be equal
-(of the variant without a picture and the plain T5; of the variant with one and the plain T5 over the same fused
+(of the variant without an image and the plain T5; of the variant with one and the plain T5 over the same fused
 states; of decoding with and without a cache), and so must the logits behind a given answer.
 
 An idle machine, FLAN-T5 base:  python benchmarks/generation/tokens.py
@@ -25,9 +25,9 @@ from transformers.modeling_outputs import BaseModelOutput
 MOST_TIME = 1.05
 TOLERANCE = 1e-5
 PLAIN, PLAIN_FUSED = "plain T5, text alone", "plain T5, from fused states"
-TEXT, PICTURE = "umie, text alone", "umie, text and picture"
-FUSED, NO_CACHE = "umie, from fused states", "umie, text and picture, no cache"
-EQUAL = [(TEXT, PLAIN), (PICTURE, PLAIN_FUSED), (FUSED, PLAIN_FUSED), (PICTURE, NO_CACHE)]
+TEXT, IMAGE = "umie, text alone", "umie, text and image"
+FUSED, NO_CACHE = "umie, from fused states", "umie, text and image, no cache"
+EQUAL = [(TEXT, PLAIN), (IMAGE, PLAIN_FUSED), (FUSED, PLAIN_FUSED), (IMAGE, NO_CACHE)]
 
 
 def check(found: dict[str, Tensor], num_tokens: int) -> None:
@@ -73,7 +73,7 @@ def main() -> None:
     runs = {
         PLAIN: lambda: twin.generate(**text, **how),
         TEXT: lambda: model.generate(**text, **how),
-        PICTURE: lambda: model.generate(**text, visual=visual, **how),
+        IMAGE: lambda: model.generate(**text, visual=visual, **how),
         PLAIN_FUSED: from_fused,
         FUSED: lambda: model.decoder.generate(fused, **how),
     }
@@ -87,7 +87,7 @@ def main() -> None:
             attention_mask=fused.mask.long(),
             decoder_input_ids=answer,
         ).logits
-        check_logits(model(**text, visual=visual, decoder_input_ids=answer).logits, plain, "text and picture")
+        check_logits(model(**text, visual=visual, decoder_input_ids=answer).logits, plain, "text and image")
         check({name: run() for name, run in runs.items()}, options.new_tokens)
     shared.say("right: equal tokens and logits")
     rows = {name: shared.Measured() for name in runs}
@@ -101,10 +101,10 @@ def main() -> None:
         "Fused states are made before: rows from them time the decoder alone.",
         rows,
         [
-            shared.Bound(PICTURE, PLAIN, MOST_TIME),
+            shared.Bound(IMAGE, PLAIN, MOST_TIME),
             shared.Bound(TEXT, PLAIN, MOST_TIME),
             shared.Bound(FUSED, PLAIN_FUSED, MOST_TIME),
-            shared.Bound(NO_CACHE, PICTURE),
+            shared.Bound(NO_CACHE, IMAGE),
         ],
         options,
         where,

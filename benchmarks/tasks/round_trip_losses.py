@@ -36,7 +36,7 @@ def count(
             task = registry.build(name, labels=labels, style=style)
             for query, plainly in zip(task.queries(record), queries, strict=True):
                 expected = asked_about(task, record, query)
-                answer = task.parse(query.target, record.text, query.focus, len(record.regions))
+                answer = task.parse(query.answer, record.text, query.target, len(record.regions))
                 if style == "structured":
                     totals += Counter(queries=1, items=len(expected))
                 if set(answer) != expected or answer.dropped:

@@ -1,7 +1,7 @@
 """Step time and peak memory of training a composed variant, beside plain T5 training on the same text.
 
 A step is forward, backward and AdamW's step. The variant takes cached features of 37 slots x 2,048; the plain T5 is
-transformers' own, with the same weights, texts and labels. Before anything is timed, the variant without a picture
+transformers' own, with the same weights, texts and labels. Before anything is timed, the variant without an image
 must give the plain T5's loss and gradients, and with one every part of it must have a gradient.
 
 An idle machine, FLAN-T5 base:  python benchmarks/training/steps.py
@@ -58,8 +58,8 @@ class Training:
 
 
 def check(model: Any, twin: Any, text: dict[str, Any], visual: Any, cast: Any) -> None:
-    """Hold the variant without a picture against the plain T5, and see that the picture counts with one."""
-    own, plain, pictured = (
+    """Hold the variant without an image against the plain T5, and see that the image counts with one."""
+    own, plain, with_image = (
         Training(one, given, cast) for one, given in ((model, text), (twin, text), (model, {**text, "visual": visual}))
     )
     difference = abs(float(own.gradients() - plain.gradients()))
@@ -69,7 +69,7 @@ def check(model: Any, twin: Any, text: dict[str, Any], visual: Any, cast: Any) -
     assert error <= TOLERANCE, f"the gradients of the embedding differ by {error:.1e}"
     for one in (model, twin):
         one.zero_grad(set_to_none=True)
-    pictured.gradients()
+    with_image.gradients()
     lacking = [name for name, value in model.named_parameters() if value.grad is None or not value.grad.any()]
     lacking = [name for name in lacking if not name.endswith("relative_attention_bias.weight")]
     assert not lacking, f"no gradient reaches {lacking[0]}"
@@ -95,7 +95,7 @@ def main() -> None:
         return torch.autocast(torch.device(options.device).type, torch.bfloat16)
 
     check(model, twin, text, visual, cast)
-    shared.say("right: the loss and gradients of the plain T5 without a picture, gradients everywhere with one")
+    shared.say("right: the loss and gradients of the plain T5 without an image, gradients everywhere with one")
     del twin
     ours = f"umie, {options.fusion}"
     trained: dict[str, tuple[nn.Module, dict[str, Any]]] = {

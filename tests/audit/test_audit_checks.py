@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from umie.audit.checks import check_record
 from umie.audit.ids import IdLog, Repeated
-from umie.audit.source import Source
 from umie.audit.validation import Validation, validate
+from umie.data.source import Source
 from umie.errors import UmieError
 from umie.records import Argument, Entity, Event, Record, Region, Relation, record_from_json
 from umie.records.jsonl import errors_of_line
@@ -31,11 +31,11 @@ SOUND = Record(
 
 
 def messages(record, *, errors):
-    return [finding.message for finding in check_record(record, pictures=False) if finding.is_error is errors]
+    return [finding.message for finding in check_record(record, images=False) if finding.is_error is errors]
 
 
 def test_a_sound_record():
-    assert list(check_record(SOUND, pictures=False)) == []
+    assert list(check_record(SOUND, images=False)) == []
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_labels_outside_the_own_schema_are_errors(record, message):
             "pair [0, 3] [12, 15] is 'none' and peer",
         ),
         (Record(TEXT, events=[Event("meet", ANN, [Argument("Place", BOB)] * 2)]), "argument 'Place' of event 'meet'"),
-        (Record(TEXT, regions=[Region((0, 0, 1, 1))]), "1 regions of no picture"),
+        (Record(TEXT, regions=[Region((0, 0, 1, 1))]), "1 regions of no image"),
         (Record(TEXT, image="a", regions=[Region((0, 0, 1, 1))] * 2), "box [0.0, 0.0, 1.0, 1.0] stands 2 times"),
         (Record(TEXT, tasks=["nmer"]), "tasks names 'nmer', which is no task here"),
         (Record(TEXT, labels={"nmer": ("a",)}), "labels names the task 'nmer', which is no task here"),
@@ -82,7 +82,7 @@ def test_what_is_doubtful(record, message):
     assert messages(record, errors=True) == []
 
 
-def test_pictures(tmp_path):
+def test_images(tmp_path):
     record = Record(TEXT, image="a.jpg", image_folder=str(tmp_path))
     (finding,) = check_record(record)
     assert finding.is_error
@@ -217,7 +217,7 @@ def test_a_file(tmp_path):
     assert shown[12].startswith(f"{path}:6: entity [0, 4] covers 'Ann '")
     assert shown[13].startswith(f"{path}:7: image 'absent.jpg' is not there")
     assert shown[14].startswith(f"{path}:6: id '1' is also that of {path}:1")
-    assert validate(Source(path), lambda *_: None, pictures=False).errors == result.errors - 1
+    assert validate(Source(path), lambda *_: None, images=False).errors == result.errors - 1
 
 
 @given(st.binary(max_size=60) | st.lists(LINES.map(str.encode), max_size=4).map(b"\n".join))

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from umie.audit.overlap import overlaps, read_split
-from umie.audit.source import Source
+from umie.data.source import Source
 from umie.records import Record, write_jsonl
 
 DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
@@ -27,12 +27,12 @@ def matches(found, left, right):
 
 @pytest.fixture
 def found(tmp_path, noise):
-    picture = noise(64, 48, seed=1)
+    image = noise(64, 48, seed=1)
     for folder in ("train", "test"):
         (tmp_path / folder).mkdir()
-    picture.save(tmp_path / "train" / "1.png")
-    picture.save(tmp_path / "test" / "renamed.png")
-    picture.resize((32, 24)).save(tmp_path / "test" / "small.png")
+    image.save(tmp_path / "train" / "1.png")
+    image.save(tmp_path / "test" / "renamed.png")
+    image.resize((32, 24)).save(tmp_path / "test" / "small.png")
     noise(64, 48, seed=3).save(tmp_path / "test" / "4.png")
     train = make(
         tmp_path / "train",
@@ -61,7 +61,7 @@ def test_texts_between_splits(found):
     assert shared["near_text"] == {"b3": ["a1", "a2"]}  # b1 and b2 resemble a3 too, and match in a closer way
 
 
-def test_pictures_between_splits(found):
+def test_images_between_splits(found):
     shared = matches(found[2], "test", "train")
     assert shared["image_name"] == {"b2": ["a2"], "b4": ["a4"]}
     assert shared["image_bytes"] == {"b1": ["a1"]}

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from umie.audit import statistics
-from umie.audit.figure import write_figure
 from umie.audit.statistics import PERCENTILES, Statistics, gather
 from umie.records import Argument, Entity, Event, Record, Region, Relation
+from umie.reports.data_figure import write_figure
 
 RECORDS = [
     Record(
@@ -47,7 +47,7 @@ def test_counts(summary):
         "events": 1,
         "regions": 1,
         "arguments in the text": 1,
-        "arguments in the picture": 1,
+        "arguments in the image": 1,
     }
     assert summary["labels"] == {
         "meae": {"Place": 1, "Entity": 1},
@@ -63,8 +63,8 @@ def test_spans(summary):
     assert summary["lengths"]["words of a span"]["max"] == 2
 
 
-def test_pictures(summary):
-    assert summary["pictures"] == {
+def test_images(summary):
+    assert summary["images"] == {
         "named": 2,
         "named_share": pytest.approx(2 / 3),
         "sought": True,
@@ -72,7 +72,7 @@ def test_pictures(summary):
         "missing": 1,
         "missing_share": 0.5,
     }
-    unsought = gather(RECORDS, pictures=False).summary()["pictures"]
+    unsought = gather(RECORDS, images=False).summary()["images"]
     assert (unsought["named"], unsought["found"], unsought["missing"]) == (2, None, None)
 
 
@@ -105,14 +105,14 @@ def test_labels_without_end_do_not_fill_the_memory(monkeypatch):
 @pytest.mark.parametrize("suffix", [".png", ".pdf", ".svg"])
 def test_the_figure(tmp_path, suffix):
     many = [Record("Ann", entities=(Entity(f"a very long name of a type, number {n}", (0, 3)),)) for n in range(40)]
-    splits = {"train": gather(RECORDS), "dev": gather(many, pictures=False), "empty": Statistics()}
+    splits = {"train": gather(RECORDS), "dev": gather(many, images=False), "empty": Statistics()}
     path = tmp_path / f"figure{suffix}"
     write_figure(path, splits)
     assert path.stat().st_size > 10_000
     if suffix == ".png":
-        with Image.open(path) as picture:
-            assert picture.width == 13 * 120
-            assert len(picture.convert("RGB").getcolors(1 << 24)) > 10
+        with Image.open(path) as image:
+            assert image.width == 13 * 120
+            assert len(image.convert("RGB").getcolors(1 << 24)) > 10
 
 
 def test_the_figure_of_nothing(tmp_path):

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from umie.audit.texts import SHINGLE, near_duplicates, normalise
+from umie.audit.texts import SHINGLE, near_duplicates, normalize
 from umie.errors import UmieError
 
 WORDS = st.sampled_from(["ann lee", "in rome", " today", "nasa", "x", "🙂", "é"])
@@ -23,7 +23,7 @@ TEXTS = st.lists(st.lists(WORDS, min_size=1, max_size=6).map(" ".join), unique=T
     ],
 )
 def test_copies_are_the_same(left, right):
-    assert normalise(left) == normalise(right)
+    assert normalize(left) == normalize(right)
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,7 @@ def test_copies_are_the_same(left, right):
     [("Ann met Bob", "Bob met Ann"), ("http://t.co/a", "http://t.co/b"), ("Ann co/x", "Ann"), ("🙂", "🙃")],
 )
 def test_others_are_not(left, right):
-    assert normalise(left) != normalise(right)
+    assert normalize(left) != normalize(right)
 
 
 def similarity(left, right):

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from umie.audit.fingerprints import BUCKETS, fingerprint
-from umie.audit.source import Source
-from umie.audit.versions import compare, known_versions, to_json
+from umie.audit.known_versions import compare, known_versions, to_json
+from umie.data.source import Source
 from umie.errors import UmieError
 from umie.records import Argument, Entity, Event, Record, Region, Relation
 
@@ -53,7 +53,7 @@ def relation_to_known(records):
 
 
 def spaced(record):
-    """The record with every space doubled, as another tokeniser leaves it."""
+    """The record with every space doubled, as another tokenizer leaves it."""
 
     def move(span):
         return tuple(place + record.text[:place].count(" ") for place in span)
@@ -69,9 +69,9 @@ def spaced(record):
     )
 
 
-def with_picture(record):
-    picture = Argument("Place", region=0)
-    events = tuple(replace(event, arguments=(*event.arguments, picture)) for event in record.events)
+def with_image(record):
+    image = Argument("Place", region=0)
+    events = tuple(replace(event, arguments=(*event.arguments, image)) for event in record.events)
     return replace(record, image="1.jpg", regions=(Region((0, 0, 1, 1)),), events=events, id=None, source="elsewhere")
 
 
@@ -81,9 +81,9 @@ def with_picture(record):
         random.Random(0).sample(RECORDS, len(RECORDS)),
         [replace(record, entities=record.entities[::-1]) for record in RECORDS],
         [spaced(record) for record in RECORDS],
-        [with_picture(record) for record in RECORDS],
+        [with_image(record) for record in RECORDS],
     ],
-    ids=["another order", "entities in another order", "other spaces", "pictures, ids and sources"],
+    ids=["another order", "entities in another order", "other spaces", "images, ids and sources"],
 )
 def test_copies_are_the_same(records):
     result = relation_to_known(records)

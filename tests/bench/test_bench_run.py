@@ -278,7 +278,7 @@ def test_half_precision_is_held_to_its_own_bound():
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_the_plain_rows_are_right_without_a_picture_in_16_bits(dtype):
+def test_the_plain_rows_are_right_without_a_image_in_16_bits(dtype):
     results = measured(plan(blocks=["released", "paper", "gate"], backends=["sdpa"], dtypes=[dtype], rounds=1))
     plain = [row for row in results.rows if row.name.startswith("plain")]
     assert len(plain) == 6

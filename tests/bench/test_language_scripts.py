@@ -18,10 +18,10 @@ SCRIPTS = {
         {
             "plain T5, text alone",
             "umie, text alone",
-            "umie, text and picture",
+            "umie, text and image",
             "plain T5, from fused states",
             "umie, from fused states",
-            "umie, text and picture, no cache",
+            "umie, text and image, no cache",
         },
     ),
 }

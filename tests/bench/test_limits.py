@@ -18,7 +18,7 @@ from umie.bench.limits import (
     matrix_rate,
     multiplications,
 )
-from umie.bench.peers import peers
+from umie.bench.peers.registry import peers
 from umie.bench.shapes import Shape, draw
 from umie.errors import UmieError
 from umie.fusion import registry

@@ -13,13 +13,13 @@ from torch.utils.flop_counter import FlopCounterMode
 import umie.bench
 from umie.bench import shapes
 from umie.bench.limits import multiplications
-from umie.bench.peers import peers
+from umie.bench.peers.registry import peers
 from umie.bench.shapes import Shape, draw
 from umie.fusion import registry
 
 SIZES = {"odd": (40, 3, 16, 64), "long": (48, 2, 8, 30)}  # neither I = D nor F = 8/3 D
 # T5's norm goes through float32 wherever it runs, and so does x-transformers' softmax without flash, where the number
-# that masks in float64 becomes -inf: without a picture its gradients are then NaN.
+# that masks in float64 becomes -inf: without an image its gradients are then NaN.
 THROUGH_FLOAT32, NOT_IN_FLOAT64 = "transformers T5", "x-transformers, einsum"
 PEERS = {f"{peer.name} beside {peer.block}": peer for peer in peers()}
 every_peer = pytest.mark.parametrize("peer", [pytest.param(peer, id=name) for name, peer in PEERS.items()])
@@ -41,7 +41,7 @@ def weights_of(size):
     shape = shape_of(size)
     fusion = registry.build("gated", residual="released", **shape.widths)
     inputs = draw(shape, device="cpu", dtype=torch.float32)
-    fusion.initialise(inputs.text, inputs.text_mask, inputs.visual, inputs.visual_mask)
+    fusion.initialize(inputs.text, inputs.text_mask, inputs.visual, inputs.visual_mask)
     for norm in (fusion.norm, fusion.feed_forward_norm):
         torch.nn.init.uniform_(norm.weight, 0.5, 1.5)
     return {name: value.detach() for name, value in fusion.state_dict().items()}
@@ -49,7 +49,7 @@ def weights_of(size):
 
 def available(name):
     peer = PEERS[name]
-    if reason := peer.why_not():
+    if reason := peer.unsupported_reason():
         pytest.skip(reason)
     return peer
 
@@ -76,7 +76,7 @@ def distance(found, wanted):
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("ragged", [False, True], ids=["dense", "ragged"])
 def test_values_and_gradients_are_those_of_the_equation(peer, size, ragged):
-    if reason := peer.why_not():
+    if reason := peer.unsupported_reason():
         pytest.skip(reason)
     if peer.dense_only and ragged:
         pytest.skip("it has no mask")
@@ -93,7 +93,7 @@ def test_values_and_gradients_are_those_of_the_equation(peer, size, ragged):
             assert distance(value, wanted[name]) < (1e-12 if exact else 2e-6), name
 
 
-def test_ragged_shapes_hold_an_example_without_a_picture():
+def test_ragged_shapes_hold_an_example_without_a_image():
     inputs = draw(shape_of(ragged=True), device="cpu", dtype=torch.float32)
     assert not inputs.visual_mask[-1].any()
     assert inputs.visual_mask.any()
@@ -147,7 +147,7 @@ def test_with_a_feed_forward_layer_a_peer_is_what_our_gate_weighs(name, scaled):
 
 @every_peer
 def test_padding_slots_change_nothing_but_where_dense_shapes_alone_are_taken(peer):
-    if reason := peer.why_not():
+    if reason := peer.unsupported_reason():
         pytest.skip(reason)
     inputs = draw(shape_of(batch=8, ragged=True), device="cpu", dtype=torch.float32)
     seen = inputs.visual_mask.any(1)
@@ -171,7 +171,7 @@ def test_t5_takes_a_new_mask():
             assert distance(output(layer, inputs), output(exact, inputs).double()) < 1e-6
 
 
-def test_flamingo_attends_as_if_the_first_token_were_the_picture():
+def test_flamingo_attends_as_if_the_first_token_were_the_image():
     block = available("flamingo-pytorch beside released").build(shape_of(), weights_of("odd"))
     inputs = draw(shape_of(), device="cpu", dtype=torch.float64)
     first = torch.zeros(inputs.text.shape[:2]).bool()
@@ -204,7 +204,7 @@ def test_peers_multiply_as_often_as_our_block(name, size):
 def test_a_missing_package_names_itself_and_the_extra(monkeypatch):
     for module in ("x_transformers", "flamingo_pytorch"):
         monkeypatch.setitem(sys.modules, module, None)
-    reasons = {peer.name: peer.why_not() for peer in peers()}
+    reasons = {peer.name: peer.unsupported_reason() for peer in peers()}
     missing = {"x-transformers": "x-transformers", "x-transformers, einsum": "x-transformers"}
     missing["flamingo-pytorch"] = "flamingo-pytorch"
     assert {name for name, reason in reasons.items() if reason is not None} == missing.keys()

@@ -117,7 +117,7 @@ def test_clean_by_text_alone(umie, tmp_path, splits):
     assert [record.id for record in read_jsonl(output)] == WORDS[:57]
 
 
-def test_clean_by_picture(umie, tmp_path, noise):
+def test_clean_by_image(umie, tmp_path, noise):
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
     noise(32, 32, seed=1).save(tmp_path / "one" / "a.png")

@@ -59,19 +59,19 @@ def test_convert(umie, tmp_path, tweets):
     output = tmp_path / "new" / "out.jsonl"
     code, out, err = umie("data", "convert", "--format", "twitter", "--input", tweets, "--output", output)
     assert (code, err) == (0, "")
-    assert out == f"records: 2; entities: 2; pictures named: 0 (not sought)\nWritten: {output}\n"
+    assert out == f"records: 2; entities: 2; images named: 0 (not sought)\nWritten: {output}\n"
     first, second = read_jsonl(output)
     assert (first.text, [entity.text for entity in first.entities]) == ("Ann Lee in Rome", ["Ann Lee", "Rome"])
     assert (second.text, second.image) == ("Hi", None)
 
 
-def test_convert_with_pictures(umie, tmp_path, tweets):
-    pictures = tmp_path / "pictures"
-    pictures.mkdir()
-    (pictures / "1.jpg").write_bytes(b"x")
+def test_convert_with_images(umie, tmp_path, tweets):
+    images = tmp_path / "images"
+    images.mkdir()
+    (images / "1.jpg").write_bytes(b"x")
     output = tmp_path / "out.jsonl"
-    _, out, _ = umie("data", "convert", "-f", "twitter", "-i", tweets, "-o", output, "--images", pictures)
-    assert "pictures: 1 found, 1 missing" in out
+    _, out, _ = umie("data", "convert", "-f", "twitter", "-i", tweets, "-o", output, "--images", images)
+    assert "images: 1 found, 1 missing" in out
     assert [record.image for record in read_jsonl(output)] == ["1.jpg", "2.jpg"]
 
 
@@ -109,24 +109,24 @@ def test_a_line_of_two_errors_is_one_record_left_out(umie, tmp_path):
 
 
 def test_convert_swig_with_a_mapping(umie, tmp_path):
-    picture = {
+    image = {
         "verb": "arresting",
         "width": 100,
         "height": 50,
         "bb": {"agent": [10, 5, 50, 45], "place": [-1, -1, -1, -1]},
         "frames": [{"agent": "n10448983", "place": ""}],
     }
-    (tmp_path / "swig.json").write_text(json.dumps({"arresting_1.jpg": picture}))
+    (tmp_path / "swig.json").write_text(json.dumps({"arresting_1.jpg": image}))
     (tmp_path / "elsewhere.txt").write_text("arresting\tagent\tJustice||Arrest-Jail\tAgent\n")
     arguments = ("data", "convert", "-f", "swig", "-i", tmp_path / "swig.json", "-o", tmp_path / "out.jsonl")
     code, _, err = umie(*arguments)
     assert (code, err.count("\n")) == (2, 1)
     assert "or name it: --mapping" in err
     code, out, _ = umie(*arguments, "--mapping", tmp_path / "elsewhere.txt")
-    assert (code, out.splitlines()[0]) == (0, "records: 1; events: 1; regions: 1; pictures named: 1 (not sought)")
+    assert (code, out.splitlines()[0]) == (0, "records: 1; events: 1; regions: 1; images named: 1 (not sought)")
     (record,) = read_jsonl(tmp_path / "out.jsonl")
     assert [(event.type, event.arguments[0].role) for event in record.events] == [("arrest jail", "Agent")]
-    for command in (["validate", "--no-pictures"], ["stats", "--no-pictures"], ["sample"]):
+    for command in (["validate", "--no-images"], ["stats", "--no-images"], ["sample"]):
         arguments = ("data", *command, tmp_path / "swig.json", "-f", "swig")
         assert umie(*arguments)[0] == 2
         assert umie(*arguments, "--mapping", tmp_path / "elsewhere.txt")[0] == 0
@@ -277,11 +277,11 @@ def test_validate_warnings_alone_are_sound(umie, tmp_path):
     assert (code, out.count("warning: ")) == (0, 1)
 
 
-def test_validate_pictures(umie, records):
+def test_validate_images(umie, records):
     code, out, _ = umie("data", "validate", records)
     assert code == 2
     assert f"error: {records}:3: image 'absent.jpg' is not there" in out
-    assert umie("data", "validate", records, "--no-pictures")[0] == 0
+    assert umie("data", "validate", records, "--no-images")[0] == 0
 
 
 def test_a_huge_line(umie, tmp_path):
@@ -309,8 +309,8 @@ def test_stats_as_json(umie, records, tweets):
     summary = json.loads(out)["records"]
     assert code == 0
     assert summary["labels"] == {"med": {"meet": 1, "attack": 1}, "mner": {"person": 1}, "mre": {"peer": 1}}
-    assert summary["pictures"]["missing"] == 1
-    _, out, _ = umie("data", "stats", tweets, "-f", "twitter", "--json", "--no-pictures")
+    assert summary["images"]["missing"] == 1
+    _, out, _ = umie("data", "stats", tweets, "-f", "twitter", "--json", "--no-images")
     assert json.loads(out)["tweets"]["records"] == 2
 
 
@@ -326,11 +326,11 @@ def test_stats_of_files_with_one_name(umie, tmp_path):
 def test_sample_marks_spans(umie, records):
     code, out, err = umie("data", "sample", records, "-n", 10)
     assert (code, err) == (0, "")
-    assert f"{records}:1  id 1, no picture, 0 regions\n[Ann Lee|head] met [Bob|tail]\n" in out
+    assert f"{records}:1  id 1, no image, 0 regions\n[Ann Lee|head] met [Bob|tail]\n" in out
     assert "person: 'Ann Lee' [0, 7]" in out
     assert "'Ann Lee' [0, 7] -- peer --> 'Bob' [12, 15]" in out
     assert "[Rome|meet] [bold]" in out  # markup in a text is text
-    assert "event attack: (in the picture)" in out
+    assert "event attack: (in the image)" in out
 
 
 def test_sample_draws_evenly_and_again(umie, tmp_path):

@@ -22,12 +22,12 @@ TINY = ("--encoder", "tiny", "--option", "trainable=false", "--option", "crop_si
 
 @pytest.fixture
 def data(tmp_path, noise):
-    """Four records of three pictures, one of them twice with other regions, and a record without a picture."""
+    """Four records of three images, one of them twice with other regions, and a record without an image."""
     for number in range(3):
         noise(30, 20, number).save(tmp_path / f"{number}.png")
     left = Region((0.0, 0.0, 0.5, 1.0))
     records = [Record(f"text {number}", image=f"{number}.png", regions=(left,), id=f"r{number}") for number in range(3)]
-    records += [Record("again", image="0.png", id="r3"), Record("no picture", id="r4")]
+    records += [Record("again", image="0.png", id="r3"), Record("no image", id="r4")]
     write_jsonl(tmp_path / "records.jsonl", records)
     return tmp_path
 
@@ -39,12 +39,12 @@ def numbers(out):
     }
 
 
-def test_pictures_are_encoded_once_and_the_features_are_the_encoder_s(umie, data):
+def test_images_are_encoded_once_and_the_features_are_the_encoder_s(umie, data):
     arguments = ("data", "features", "-i", data / "records.jsonl", "-o", data / "cache", *TINY)
     code, out, err = umie(*arguments)
     assert (code, err) == (0, "")
     found = numbers(out)
-    assert (found["records with a picture"], found["hits"], found["misses"], found["pictures encoded"]) == (
+    assert (found["records with an image"], found["hits"], found["misses"], found["images encoded"]) == (
         4,
         0,
         4,
@@ -52,7 +52,7 @@ def test_pictures_are_encoded_once_and_the_features_are_the_encoder_s(umie, data
     )
     assert "the cache holds 4 entries" in out
     found = numbers(umie(*arguments)[1])
-    assert (found["hits"], found["misses"], found["pictures encoded"]) == (4, 0, 0)
+    assert (found["hits"], found["misses"], found["images encoded"]) == (4, 0, 0)
     torch.manual_seed(0)
     encoder = registry.build("tiny", trainable=False, crop_size=6)
     with FeatureCache(data / "cache") as cache:
@@ -65,8 +65,8 @@ def test_pictures_are_encoded_once_and_the_features_are_the_encoder_s(umie, data
     assert (found["hits"], found["misses"]) == (0, 4)
 
 
-def test_unreadable_pictures_are_listed_and_the_others_encoded(umie, data):
-    (data / "1.png").write_bytes(b"no picture")
+def test_unreadable_images_are_listed_and_the_others_encoded(umie, data):
+    (data / "1.png").write_bytes(b"no image")
     (data / "2.png").unlink()
     with (data / "records.jsonl").open("a") as file:
         file.write(json.dumps({"text": "outside", "image": "../secret.png", "id": "r5"}) + "\n")
@@ -74,15 +74,15 @@ def test_unreadable_pictures_are_listed_and_the_others_encoded(umie, data):
     assert code == 0
     assert "the cache holds 2 entries" in out
     assert (
-        f"3 records have a picture that cannot be read, all listed in {data / 'cache' / 'unreadable-records.jsonl'}"
+        f"3 records have an image that cannot be read, all listed in {data / 'cache' / 'unreadable-records.jsonl'}"
         in err
     )
     listing = data / "cache" / "unreadable-records.jsonl"
     lines = [json.loads(line) for line in listing.read_text().splitlines()]
     listed = {line["id"]: line["reason"] for line in lines}
     assert set(listed) == {"r1", "r2", "r5"}
-    assert "not a readable picture" in listed["r1"]
-    assert "no such picture" in listed["r2"]
+    assert "not a readable image" in listed["r1"]
+    assert "no such image" in listed["r2"]
     assert "leaves the image folder" in listed["r5"]
     (data / "own.jsonl").touch()
     umie(
@@ -102,24 +102,24 @@ def test_unreadable_pictures_are_listed_and_the_others_encoded(umie, data):
     assert listing.read_text() == ""
 
 
-def test_a_bad_picture_before_many_hits_is_listed_when_the_run_is_started_again(umie, data):
+def test_a_bad_image_before_many_hits_is_listed_when_the_run_is_started_again(umie, data):
     """It waits for a batch to fill, which hits do not."""
-    (data / "bad.png").write_bytes(b"no picture")
+    (data / "bad.png").write_bytes(b"no image")
     records = [Record("bad", image="bad.png", id="bad"), *(Record("good", image="0.png") for _ in range(12_000))]
     write_jsonl(data / "long.jsonl", records)
     for _ in range(2):
         code, _, err = umie("data", "features", "-i", data / "long.jsonl", "-o", data / "cache", *TINY)
         assert code == 0
-        assert "1 records have a picture that cannot be read" in err
+        assert "1 records have an image that cannot be read" in err
 
 
-def test_on_request_an_unreadable_picture_ends_it_and_what_was_done_is_kept(umie, data):
-    (data / "2.png").write_bytes(b"no picture")
+def test_on_request_an_unreadable_image_ends_it_and_what_was_done_is_kept(umie, data):
+    (data / "2.png").write_bytes(b"no image")
     arguments = ("data", "features", "-i", data / "records.jsonl", "-o", data / "cache", *TINY, "--batch-size", "1")
-    code, _, err = umie(*arguments, "--missing-pictures", "error")
+    code, _, err = umie(*arguments, "--missing-images", "error")
     assert code == 2
     assert re.fullmatch(
-        r"umie: record 'r2': \S+2\.png: not a readable picture \(.*\); mend it, or give --missing-pictures skip\n", err
+        r"umie: record 'r2': \S+2\.png: not a readable image \(.*\); mend it, or give --missing-images skip\n", err
     )
     assert numbers(umie(*arguments)[1])["hits"] == 2
 
@@ -140,8 +140,8 @@ def test_a_bounded_cache_says_what_it_removed(umie, data):
         (("--encoder", "tiny", "--option", "crop_size"), "--option 'crop_size': give NAME=VALUE"),
         (("--encoder", "tiny"), "trainable"),
         (
-            (*TINY, "--missing-pictures", "black"),
-            "Unknown policy for missing pictures 'black'. Choices: error, skip, text_only.",
+            (*TINY, "--missing-images", "black"),
+            "Unknown policy for missing images 'black'. Choices: error, skip, text_only.",
         ),
         ((*TINY, "--option", "crop_size=3"), "--option crop_size is given twice"),
         ((*TINY, "--device", "abacus"), "--device abacus: "),
@@ -155,11 +155,11 @@ def test_bad_options_are_one_line(umie, data, arguments, expected):
     assert not (data / "cache" / "index.sqlite").exists() or "trainable" in expected
 
 
-def test_records_without_pictures_are_told(umie, tmp_path):
+def test_records_without_images_are_told(umie, tmp_path):
     write_jsonl(tmp_path / "plain.jsonl", [Record("text")])
     code, _, err = umie("data", "features", "-i", tmp_path / "plain.jsonl", "-o", tmp_path / "cache", *TINY)
     assert code == 2
-    assert "no record names a picture" in err
+    assert "no record names an image" in err
 
 
 def test_random_weights_are_told(umie, data):
@@ -171,9 +171,9 @@ def test_random_weights_are_told(umie, data):
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_killed_run_goes_on_where_it_was(umie, data, noise, how):
-    num_pictures = 60  # small ones: some seconds' work, so that the signal comes in the midst of it
+    num_images = 60  # small ones: some seconds' work, so that the signal comes in the midst of it
     records = []
-    for number in range(num_pictures):
+    for number in range(num_images):
         noise(32, 32, number).save(data / f"many{number}.png")
         records.append(Record("t", image=f"many{number}.png", regions=(Region((0.0, 0.0, 0.5, 1.0)),) * 3))
     write_jsonl(data / "many.jsonl", records)
@@ -188,8 +188,8 @@ def test_a_killed_run_goes_on_where_it_was(umie, data, noise, how):
     assert process.returncode == (130 if how == signal.SIGINT else -signal.SIGKILL)
     assert ("interrupted; the " in err) == (how == signal.SIGINT)
     done = len(list((data / "cache").glob("??/*.safetensors")))
-    assert 1 <= done < num_pictures
+    assert 1 <= done < num_images
     code, out, _ = umie(*arguments)
     found = numbers(out)
-    left = num_pictures - done
-    assert (code, found["hits"], found["misses"], found["pictures encoded"]) == (0, done, left, left)
+    left = num_images - done
+    assert (code, found["hits"], found["misses"], found["images encoded"]) == (0, done, left, left)

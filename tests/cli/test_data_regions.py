@@ -1,4 +1,4 @@
-"""`umie data regions` as a user runs it, on small pictures and, where they are, on real ones."""
+"""`umie data regions` as a user runs it, on small images and, where they are, on real ones."""
 
 import json
 import os
@@ -18,7 +18,7 @@ real = pytest.mark.skipif(not DATA.is_dir(), reason="the published files are not
 
 @pytest.fixture
 def records(tmp_path, noise):
-    """Three records: with a picture, with a picture and a region, without a picture."""
+    """Three records: with an image, with an image and a region, without an image."""
     for name in ("1.jpg", "2.jpg"):
         noise(60, 40, int(name[0])).save(tmp_path / name)
     own = {"regions": (Region((0.0, 0.0, 0.5, 0.5), "dog"),)}
@@ -51,7 +51,7 @@ def test_regions_are_added_behind_those_that_are_there(run, tmp_path, records):
     code, out, err, written = run("-p", "grid", "--option", "scales=[2]")
     assert (code, err) == (0, "")
     assert out == (
-        f"records: 3; pictures: 2; proposals: 7\npictures that cannot be read: 0\nWritten: {tmp_path / 'out.jsonl'}\n"
+        f"records: 3; images: 2; proposals: 7\nimages that cannot be read: 0\nWritten: {tmp_path / 'out.jsonl'}\n"
     )
     given = list(read_jsonl(records))
     assert [len(record.regions) for record in written] == [4, 4, 0]
@@ -76,7 +76,7 @@ def test_options_are_yaml(run):
         (("-p", "grounding"), "checkpoint is None: give the folder"),
         (("-p", "file", "--option", "path=absent"), "path is 'absent': give an existing folder"),
         (("-p", "grid", "--images", "absent"), "absent: no such folder; give --images"),
-        (("-p", "grid", "--missing-pictures", "never"), "Unknown policy for missing pictures 'never'"),
+        (("-p", "grid", "--missing-images", "never"), "Unknown policy for missing images 'never'"),
         (("-p", "grid", "--draw-number", "0"), "'--draw-number'"),
         ((), "Missing option '--proposer'"),
     ],
@@ -96,7 +96,7 @@ def test_files_that_are_not_taken(umie, tmp_path, records):
     assert (code, "is the input itself" in err) == (2, True)
     (tmp_path / "none.jsonl").write_text('{"text": "a"}\n')
     code, _, err = umie("data", "regions", "-i", tmp_path / "none.jsonl", "-o", tmp_path / "o.jsonl", "-p", "grid")
-    assert (code, "no record names a picture" in err, err.count("\n")) == (2, True, 1)
+    assert (code, "no record names an image" in err, err.count("\n")) == (2, True, 1)
     (tmp_path / "bad.jsonl").write_text('{"text": "a", "image": "1.jpg"}\n{"text": 5}\n')
     code, _, err = umie("data", "regions", "-i", tmp_path / "bad.jsonl", "-o", tmp_path / "o.jsonl", "-p", "grid")
     assert (code, "bad.jsonl:2: text is 5" in err, err.count("\n")) == (2, True, 1)
@@ -106,37 +106,35 @@ def test_files_that_are_not_taken(umie, tmp_path, records):
 @pytest.mark.parametrize(
     ("policy", "kept"), [("text_only", {"1": 4, "2": 1, "3": 0}), ("skip", {"1": 4, "3": 0}), ("error", None)]
 )
-def test_pictures_that_cannot_be_read(run, tmp_path, policy, kept):
-    (tmp_path / "2.jpg").write_bytes(b"no picture")
-    code, out, err, written = run("-p", "grid", "--option", "scales=[2]", "--missing-pictures", policy)
+def test_images_that_cannot_be_read(run, tmp_path, policy, kept):
+    (tmp_path / "2.jpg").write_bytes(b"no image")
+    code, out, err, written = run("-p", "grid", "--option", "scales=[2]", "--missing-images", policy)
     assert err.count("\n") == 1
     assert "record 2: " in err
-    assert "2.jpg: not a readable picture" in err
+    assert "2.jpg: not a readable image" in err
     if kept is None:
         assert (code, written) == (2, None)
         return
     assert code == 0
     assert {record.id: len(record.regions) for record in written} == kept
     left_out = ", their records left out: 1" if policy == "skip" else ""
-    pictures = 1 if policy == "skip" else 2  # of the records that are written
-    assert (
-        f"records: {len(kept)}; pictures: {pictures}; proposals: 4\npictures that cannot be read: 1{left_out}\n" in out
-    )
+    images = 1 if policy == "skip" else 2  # of the records that are written
+    assert f"records: {len(kept)}; images: {images}; proposals: 4\nimages that cannot be read: 1{left_out}\n" in out
 
 
-def test_a_picture_that_cannot_be_read_is_told_once(run, tmp_path):
+def test_a_image_that_cannot_be_read_is_told_once(run, tmp_path):
     records = tmp_path / "many.jsonl"
     names = ["absent.jpg", "1.jpg", "absent.jpg", "gone.jpg"]
     records.write_text("".join(json.dumps({"text": "a", "image": name}) + "\n" for name in names))
-    code, out, err, written = run("-p", "grid", "--missing-pictures", "skip", name=records)
+    code, out, err, written = run("-p", "grid", "--missing-images", "skip", name=records)
     assert (code, len(written), err.count("\n")) == (0, 1, 2)
-    assert "pictures that cannot be read: 2, their records left out: 3\n" in out
+    assert "images that cannot be read: 2, their records left out: 3\n" in out
 
 
-def test_nothing_is_written_where_no_picture_can_be_read(run, tmp_path):
+def test_nothing_is_written_where_no_image_can_be_read(run, tmp_path):
     records = tmp_path / "one.jsonl"
     records.write_text('{"text": "a", "image": "absent.jpg"}\n')
-    code, _, err, written = run("-p", "grid", "--missing-pictures", "skip", name=records)
+    code, _, err, written = run("-p", "grid", "--missing-images", "skip", name=records)
     assert (code, written) == (2, None)
     assert "holds no records that could be written" in err
 
@@ -147,7 +145,7 @@ def test_boxes_from_a_file_and_what_was_dropped(run, tmp_path):
     options = ("--option", f"path={tmp_path / 'boxes.json'}", "--option", "boxes=absolute")
     code, out, err, written = run("-p", "file", *options)
     assert (code, err) == (0, "")
-    assert "proposals: 1; boxes without area: 1; pictures without annotation: 1\n" in out
+    assert "proposals: 1; boxes without area: 1; images without annotation: 1\n" in out
     assert written[0].regions == (Region((0.0, 0.0, 0.5, 1.0)),)
 
 
@@ -160,26 +158,26 @@ def test_a_bad_box_of_voc_costs_no_record(run, tmp_path, policy):
     (tmp_path / "xml").mkdir()
     objects = "".join(OBJECT.format(*box) for box in ((30, 0, 20, 40), (0, 0, 30, 40), (0, 0, 70, 40)))
     (tmp_path / "xml" / "1.xml").write_text(VOC.format(objects))
-    code, out, err, written = run("-p", "file", "--option", f"path={tmp_path / 'xml'}", "--missing-pictures", policy)
+    code, out, err, written = run("-p", "file", "--option", f"path={tmp_path / 'xml'}", "--missing-images", policy)
     assert (code, err) == (0, "")
     assert written[0].regions == (Region((0.0, 0.0, 0.5, 1.0)),)
-    dropped = "boxes outside the picture: 1; boxes without area: 1; pictures without annotation: 1"
-    assert f"records: 3; pictures: 2; proposals: 1; {dropped}\npictures that cannot be read: 0\nWritten" in out
+    dropped = "boxes outside the image: 1; boxes without area: 1; images without annotation: 1"
+    assert f"records: 3; images: 2; proposals: 1; {dropped}\nimages that cannot be read: 0\nWritten" in out
 
 
 @pytest.mark.parametrize(
     ("policy", "kept", "left_out"),
     [("text_only", ["1", "2", "3"], ""), ("skip", ["2", "3"], ", their records left out: 1")],
 )
-def test_annotation_that_cannot_be_read_is_no_unreadable_picture(run, tmp_path, policy, kept, left_out):
+def test_annotation_that_cannot_be_read_is_no_unreadable_image(run, tmp_path, policy, kept, left_out):
     (tmp_path / "xml").mkdir()
     (tmp_path / "xml" / "1.xml").write_text("no annotation")
-    arguments = ("-p", "file", "--option", f"path={tmp_path / 'xml'}", "--missing-pictures")
+    arguments = ("-p", "file", "--option", f"path={tmp_path / 'xml'}", "--missing-images")
     code, out, err, written = run(*arguments, policy)
     assert (code, [record.id for record in written]) == (0, kept)
     assert err.startswith(f"annotation cannot be read: record 1: {tmp_path / 'xml' / '1.xml'}: not readable XML")
     assert err.count("\n") == 1
-    assert f"\npictures that cannot be read: 0\nannotations that cannot be read: 1{left_out}\nWritten" in out
+    assert f"\nimages that cannot be read: 0\nannotations that cannot be read: 1{left_out}\nWritten" in out
     (tmp_path / "out.jsonl").unlink()
     assert run(*arguments, "error")[0::3] == (2, None)
 
@@ -202,10 +200,10 @@ def test_random_weights_are_told_and_are_the_same_every_time(run):
     assert run(*arguments)[3] == first
 
 
-def test_pictures_with_their_regions_drawn_in(run, tmp_path):
+def test_images_with_their_regions_drawn_in(run, tmp_path):
     Image.new("RGB", (200, 100), "black").save(tmp_path / "1.jpg")
     code, out, _, _ = run("-p", "grid", "--option", "scales=[2]", "--draw", tmp_path / "look", "--draw-number", "1")
-    assert (code, f"Drawn: 1 pictures in {tmp_path / 'look'}\n" in out) == (0, True)
+    assert (code, f"Drawn: 1 images in {tmp_path / 'look'}\n" in out) == (0, True)
     assert os.listdir(tmp_path / "look") == ["0001_1.png"]
     with Image.open(tmp_path / "look" / "0001_1.png") as drawn:
         assert drawn.size == (200, 100)
@@ -228,33 +226,31 @@ def test_help_loads_no_torch():
 
 
 @real
-def test_real_pictures_with_the_boxes_of_gmner(umie, tmp_path):
-    """Five of the six tweets' pictures have a VOC file; two pictures are PNG by their bytes."""
-    pictures = sorted((DATA / "twitter_images").glob("*.jpg"))
+def test_real_images_with_the_boxes_of_gmner(umie, tmp_path):
+    """Five of the six tweets' images have a VOC file; two images are PNG by their bytes."""
+    images = sorted((DATA / "twitter_images").glob("*.jpg"))
     records = tmp_path / "records.jsonl"
-    write_jsonl(records, [Record("a text", image=path.name, id=path.stem) for path in pictures])
+    write_jsonl(records, [Record("a text", image=path.name, id=path.stem) for path in images])
     output = tmp_path / "out.jsonl"
     common = ("data", "regions", "-i", records, "-o", output, "--images", DATA / "twitter_images")
     code, out, err = umie(*common, "-p", "file", "--option", f"path={DATA / 'gmner' / 'xml'}")
     assert (code, err) == (0, "")
-    assert "records: 6; pictures: 6; proposals: 6; pictures without annotation: 1\n" in out
+    assert "records: 6; images: 6; proposals: 6; images without annotation: 1\n" in out
     found = {record.id: [region.label for region in record.regions] for record in read_jsonl(output)}
     assert found["1953977"] == ["Angelina Jolie", "Angelina Jolie"]
     assert found["70560"] == []
 
 
 @real
-def test_every_real_picture(umie, tmp_path):
-    pictures = [
-        path for name in ("twitter_images", "mnre_images", "m2e2/images") for path in (DATA / name).glob("*.jpg")
-    ]
-    assert len(pictures) == 27
+def test_every_real_image(umie, tmp_path):
+    images = [path for name in ("twitter_images", "mnre_images", "m2e2/images") for path in (DATA / name).glob("*.jpg")]
+    assert len(images) == 27
     records = tmp_path / "records.jsonl"
-    write_jsonl(records, [Record("a", image=str(path.relative_to(DATA))) for path in pictures])
+    write_jsonl(records, [Record("a", image=str(path.relative_to(DATA))) for path in images])
     output = tmp_path / "out.jsonl"
     common = ("data", "regions", "-i", records, "-o", output, "--images", DATA)
     code, out, _ = umie(*common, "-p", "grid")
-    assert (code, "records: 27; pictures: 27; proposals: 783\n" in out) == (0, True)
+    assert (code, "records: 27; images: 27; proposals: 783\n" in out) == (0, True)
     options = ("model=fasterrcnn_mobilenet_v3_large_320_fpn", "min_score=0", "min_size=64", "top=10")
     code, out, _ = umie(*common, "-p", "faster_rcnn", *(part for option in options for part in ("--option", option)))
-    assert (code, "records: 27; pictures: 27; proposals: 270\n" in out) == (0, True)
+    assert (code, "records: 27; images: 27; proposals: 270\n" in out) == (0, True)

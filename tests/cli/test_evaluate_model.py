@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from umie.evaluation import evaluate
+from umie.evaluation.queries import QueryDataset
 from umie.extraction.loading import load_checkpoint
-from umie.query_dataset import QueryDataset
 from umie.records import Entity, Event, Record, read_jsonl, write_jsonl
 from umie.training import TrainingConfig, train
 
@@ -29,7 +29,7 @@ def checkpoint(variant, embedded_records, tmp_path_factory):
 
 @pytest.fixture
 def data(tmp_path, monkeypatch, embedded_records):
-    """18 records with pictures in a file."""
+    """18 records with images in a file."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "photos").mkdir()
     records = []
@@ -101,8 +101,8 @@ def test_the_report_says_what_it_rests_on(umie, data, checkpoint):
     assert content["data"]["sha256"] in page
     assert set(content["versions"]) == {"umie", "python", "torch", "transformers", "numpy", "scipy"}
     for name in ("scores-constrained", "labels-constrained", "gates"):
-        with Image.open(data / "report" / f"{name}.png") as picture:
-            assert picture.format == "PNG"
+        with Image.open(data / "report" / f"{name}.png") as image:
+            assert image.format == "PNG"
     assert sorted(path.name for path in data.iterdir()) == ["photos", "report", "test.jsonl"]
 
 
@@ -154,7 +154,7 @@ def test_the_embedded_data_set(umie, data, checkpoint):
     assert code == 0
     assert "no system that sees the text alone can be expected to pass mner 55.1" in err
     content, lines = scores(data)
-    assert content["data"]["records"] == content["data"]["with a picture"] == 9
+    assert content["data"]["records"] == content["data"]["with an image"] == 9
     assert lines["mner", "strict", "micro"]["baseline"]["name"] == "mentions of train"
     assert len(list(read_jsonl("report/gold.jsonl"))) == 9
     code, _, err = umie(*arguments, "tset")
@@ -199,31 +199,30 @@ def test_what_was_cut_and_what_could_not_be_read_is_counted(umie, data, checkpoi
     write_jsonl("hard.jsonl", [long, gone, meeting])
     code, out, err = umie(*of(checkpoint, data="hard.jsonl"))
     assert (code, out, err.count("\n")) == (2, "", 1)
-    assert "gone.png: no such picture" in err
+    assert "gone.png: no such image" in err
     assert not (data / "report").exists()
-    code, out, _ = umie(*of(checkpoint, "--missing-pictures", "text_only", data="hard.jsonl"))
+    code, out, _ = umie(*of(checkpoint, "--missing-images", "text_only", data="hard.jsonl"))
     assert code == 0
     assert (
         "note: mner, constrained: queries whose text was too long for the model, so that its end was cut off: 1\n"
         in out
     )
     assert (
-        "note: constrained: pictures that could not be read, so that the text alone was asked about: 1; the first:"
-        in out
+        "note: constrained: images that could not be read, so that the text alone was asked about: 1; the first:" in out
     )
     counts = scores(data)[0]["decodings"]["constrained"]["counts"]
     assert counts["mner"]["truncated_inputs"] == 1
     assert "truncated_inputs" not in counts["med"]
-    code, _, err = umie(*of(checkpoint, "--missing-pictures", "skip", data="hard.jsonl"))
+    code, _, err = umie(*of(checkpoint, "--missing-images", "skip", data="hard.jsonl"))
     assert code == 0
-    assert "note: records left out, as their pictures cannot be read: 1; the first:" in err
+    assert "note: records left out, as their images cannot be read: 1; the first:" in err
     assert len(list(read_jsonl("report/gold.jsonl"))) == 2
 
 
-def test_a_text_without_pictures_is_told(umie, data, checkpoint):
+def test_a_text_without_images_is_told(umie, data, checkpoint):
     write_jsonl("text.jsonl", [Record("Rome", entities=[Entity("location", (0, 4))], tasks=("mner",))])
     _, _, err = umie(*of(checkpoint, data="text.jsonl"))
-    assert "note: no record names a picture, so that the model saw text alone" in err
+    assert "note: no record names an image, so that the model saw text alone" in err
     assert "There is none: the fusion has no gate" in (data / "report" / "report.md").read_text(encoding="utf-8")
 
 

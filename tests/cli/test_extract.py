@@ -14,7 +14,7 @@ from umie.records import Event, Record, Region, read_jsonl, write_jsonl
 def checkpoint(variant, embedded_records, tmp_path_factory):
     """Random weights, whose answers are well-formed all the same; on a few label names, so that they are short."""
     folder = tmp_path_factory.mktemp("checkpoint")
-    for part in variant(missing_pictures="error", max_target_tokens=24):
+    for part in variant(missing_images="error", max_target_tokens=24):
         part.save_pretrained(folder)
     return folder
 
@@ -41,17 +41,17 @@ def test_a_table_with_offsets_and_boxes(umie, files, checkpoint, embedded_record
     record = embedded_records[2]
     boxes = [",".join(map(str, region.box)) for region in record.regions]
     given = [part for box in boxes for part in ("--region", box)]
-    picture = f"photos/{record.id}.png"
-    code, out, _ = umie("extract", "--model", checkpoint, record.text, "--image", picture, *given)
+    image = f"photos/{record.id}.png"
+    code, out, _ = umie("extract", "--model", checkpoint, record.text, "--image", image, *given)
     assert code == 0
-    expected = library.Extractor.from_pretrained(checkpoint).extract(record.text, picture, regions=record.regions)
+    expected = library.Extractor.from_pretrained(checkpoint).extract(record.text, image, regions=record.regions)
     for entity in expected.entities:
         (line,) = [
             line for line in out.splitlines() if f" {entity.span[0]}-{entity.span[1]} " in line and entity.type in line
         ]
         assert entity.text in line
     assert "gate: mner" in out
-    code, out, _ = umie("extract", "--model", checkpoint, record.text, "--image", picture, *given, "--json")
+    code, out, _ = umie("extract", "--model", checkpoint, record.text, "--image", image, *given, "--json")
     printed, wanted = json.loads(out), expected.to_json()
     assert printed.pop("gate") == pytest.approx(wanted.pop("gate"), abs=1e-5)
     assert printed == wanted
@@ -70,12 +70,12 @@ def test_regions_and_events_in_the_table(capsys):
         relations=(Relation("peer", (0, 3), (9, 12)), Relation("none", (9, 12), (0, 3))),
         events=(Event("meet", None, (Argument("Agent", region=0), Argument("Entity", (9, 12)))),),
     )
-    show_extraction(Extraction(record, picture_size=(100, 50)))
+    show_extraction(Extraction(record, image_size=(100, 50)))
     out = " ".join(capsys.readouterr().out.split())
     assert "per[son] Ann 0-3" in out
     assert "Ann peer Bob 0-3, 9-12" in out
     assert "none" not in out
-    assert "meet (in the picture)" in out
+    assert "meet (in the image)" in out
     assert "Agent region 0 (man) box 0.10, 0.20, 0.50, 0.90 10, 10, 50, 45" in out
     assert "Entity Bob 9-12" in out
     show_extraction(Extraction(Record("Ann")))
@@ -176,14 +176,14 @@ def test_lines_are_truncated_to_what_all_files_have(tmp_path):
 def test_warnings_are_counted(umie, files, checkpoint):
     with (files / "in.jsonl").open("a") as file:
         file.write('{"text": "Ann", "image": "gone.png"}\n')
-    code, _, err = umie(*of_file(checkpoint, "--missing-pictures", "text_only", "--task", "mner"))
+    code, _, err = umie(*of_file(checkpoint, "--missing-images", "text_only", "--task", "mner"))
     assert code == 0
-    assert "note: the picture was not looked at: 1 of the 10 records; --details FILE tells which" in err
+    assert "note: the image was not looked at: 1 of the 10 records; --details FILE tells which" in err
     (files / "out.jsonl").unlink()
     code, _, err = umie(*of_file(checkpoint, "--task", "mner"))
     assert (code, err.count("\n")) == (2, 1)
     assert err.startswith("umie: in.jsonl:10: record 'Ann': ")
-    assert "gone.png: no such picture" in err
+    assert "gone.png: no such image" in err
     assert len((files / "out.jsonl.part").read_text().splitlines()) == 8  # two windows of four; the third has it
 
 
@@ -223,7 +223,7 @@ def test_bad_lines_are_named_before_anything_is_done(umie, files, checkpoint, li
         (["Ann", "--model", "CKPT", "--label", "ship"], "--label 'ship': say of which task, e.g. mner=ship"),
         (["Ann", "--model", "CKPT", "--task", "ner"], "Unknown task 'ner'"),
         (["Ann", "--model", "CKPT", "--region", "1,2"], "--region '1,2': give four numbers"),
-        (["Ann", "--model", "CKPT", "--image", "no.png"], "no.png: no such picture"),
+        (["Ann", "--model", "CKPT", "--image", "no.png"], "no.png: no such image"),
         (["Ann", "--model", "CKPT", "--device", "warp"], "device 'warp' cannot be used"),
         (["Ann", "--model", "CKPT", "--batch-size", "0"], "Invalid value for '--batch-size'"),
     ],

@@ -40,28 +40,28 @@ def constraint(family: str, task: Task[Any], record: Record, query: Query, limit
 def gold_tokens(family: str, task: Task[Any], query: Query) -> list[int]:
     symbols = symbols_of(FAMILIES[family]())
     assert symbols.end is not None
-    return [*symbols.prefix, *symbols.encode(query.target, task.style.markers), symbols.end]
+    return [*symbols.prefix, *symbols.encode(query.answer, task.style.markers), symbols.end]
 
 
-def first_refused(walk: Any, tokens: list[int]) -> int | None:
-    state = walk.start
+def first_refused(automaton: Any, tokens: list[int]) -> int | None:
+    state = automaton.start
     for position, token in enumerate(tokens):
-        if token not in walk.tokens(state, ENDLESS):
+        if token not in automaton.tokens(state, ENDLESS):
             return position
-        state = walk.next(state, token)
+        state = automaton.next(state, token)
     return None
 
 
-def wander(walk: Any, rng: random.Random, limit: int) -> list[int]:
+def wander(automaton: Any, rng: random.Random, limit: int) -> list[int]:
     """Choose among the admitted tokens at random until the end."""
-    state, tokens = walk.start, []
+    state, tokens = automaton.start, []
     for remaining in range(limit, 0, -1):
-        admitted = walk.tokens(state, remaining)
+        admitted = automaton.tokens(state, remaining)
         assert admitted
         tokens.append(rng.choice(admitted))
-        if tokens[-1] == walk.end:
+        if tokens[-1] == automaton.end:
             return tokens
-        state = walk.next(state, tokens[-1])
+        state = automaton.next(state, tokens[-1])
     raise AssertionError(f"no end within {limit} tokens: {tokens}")
 
 
@@ -70,15 +70,15 @@ def wander(walk: Any, rng: random.Random, limit: int) -> list[int]:
 def test_the_gold_answer_is_admitted_and_read_back(family: str, style: str, name: str) -> None:
     task = tasks.registry.build(name, style=style)
     for query in task.queries(RECORD):
-        (walk,) = constraint(family, task, RECORD, query).walks
+        (automaton,) = constraint(family, task, RECORD, query).automata
         tokens = gold_tokens(family, task, query)
-        assert first_refused(walk, tokens) is None
-        assert walk.read(tokens) == query.target
+        assert first_refused(automaton, tokens) is None
+        assert automaton.read(tokens) == query.answer
         needed = len(tokens)  # with this many tokens and no more, it is admitted too
-        state = walk.start
+        state = automaton.start
         for position, token in enumerate(tokens):
-            assert token in walk.tokens(state, needed - position)
-            state = walk.next(state, token)
+            assert token in automaton.tokens(state, needed - position)
+            state = automaton.next(state, token)
 
 
 def is_kept(family: str, text: str) -> bool:
@@ -99,7 +99,7 @@ def test_random_gold_answers_are_admitted(family: str, style: str) -> None:
         for name in TASKS:
             task, plain = (tasks.registry.build(name, labels=labels, style=kind) for kind in (style, "structured"))
             for query, plainly in zip(task.queries(record), plain.queries(record), strict=True):
-                spans = [item.filler for item in STYLES["structured"].parse(plainly.target, None)[0] if item.filler]  # type: ignore[arg-type]
+                spans = [item.filler for item in STYLES["structured"].parse(plainly.answer, None)[0] if item.filler]  # type: ignore[arg-type]
                 if any(span != span.strip() for span in spans) or any(
                     marker in record.text for marker in task.style.markers
                 ):
@@ -109,14 +109,14 @@ def test_random_gold_answers_are_admitted(family: str, style: str) -> None:
                 if not is_kept(family, record.text):
                     continue
                 try:
-                    (walk,) = constraint(family, task, record, query).walks
+                    (automaton,) = constraint(family, task, record, query).automata
                 except UmieError:
                     assert style == "paper" or family in LOWER_CASE
                     continue
                 tokens = gold_tokens(family, task, query)
-                assert first_refused(walk, tokens) is None, (record.text, query.target)
+                assert first_refused(automaton, tokens) is None, (record.text, query.answer)
                 if family not in LOWER_CASE and "alike" not in str(losses(task, record, plainly)):
-                    assert walk.read(tokens) == query.target
+                    assert automaton.read(tokens) == query.answer
                 num_admitted += 1
     assert num_admitted > (60 if family in LOSSLESS else 8)
 
@@ -135,21 +135,21 @@ def test_any_admitted_answer_ends_in_time_and_is_read_whole(family: str, style: 
         task = tasks.registry.build(name, labels=labels, style=style)
         for query in task.queries(record):
             try:
-                (walk,) = constraint(family, task, record, query).walks
+                (automaton,) = constraint(family, task, record, query).automata
             except UmieError as error:
                 assert "alike" in str(error)
                 break
-            smallest = min(walk.start.distances)
+            smallest = min(automaton.start.distances)
             for limit in {smallest, smallest + 1, smallest + 3, 10, 16, 24, 40, 64, 160}:
                 if limit < smallest:
                     continue
-                tokens = wander(walk, rng, limit)
-                output = walk.read(tokens)
-                found = task.parse(output, record.text, query.focus, len(record.regions))
+                tokens = wander(automaton, rng, limit)
+                output = automaton.read(tokens)
+                found = task.parse(output, record.text, query.target, len(record.regions))
                 assert found.dropped == 0, (record.text, output)
                 assert {_label(item) for item in found} <= set(labels), output
                 num_spans += len(task.with_items(record, found).entities) if name == "mner" else len(found)
-                if task.forms(record.text, query.focus).at_least_one:
+                if task.answer_schema(record.text, query.target).at_least_one:
                     assert found
     assert num_spans > 15
 
@@ -161,11 +161,11 @@ def _label(item: Any) -> str:
 def test_the_smallest_budgets_are_kept() -> None:
     task = tasks.registry.build("mner")
     (query,) = task.queries(RECORD)
-    (walk,) = constraint("project", task, RECORD, query).walks
-    assert walk.tokens(walk.start, 1) == [walk.end]
+    (automaton,) = constraint("project", task, RECORD, query).automata
+    assert automaton.tokens(automaton.start, 1) == [automaton.end]
     for limit in range(1, 30):
         for seed in range(20):
-            assert len(wander(walk, random.Random(seed), limit)) <= limit
+            assert len(wander(automaton, random.Random(seed), limit)) <= limit
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -173,17 +173,17 @@ def test_a_repeated_span_gets_its_number_and_no_higher_one(family: str) -> None:
     record = Record("ny met ny and ny")
     task = tasks.registry.build("mner", labels=["location"])
     (query,) = task.queries(record)
-    (walk,) = constraint(family, task, record, query).walks
+    (automaton,) = constraint(family, task, record, query).automata
     symbols = symbols_of(FAMILIES[family]())
     for number, admitted in ((1, False), (2, True), (3, True), (4, False), (12, False)):
         target = f"[location: ny]{number}"
-        tokens = [*symbols.prefix, *symbols.encode(target), walk.end]
-        assert (first_refused(walk, tokens) is None) == admitted, target
+        tokens = [*symbols.prefix, *symbols.encode(target), automaton.end]
+        assert (first_refused(automaton, tokens) is None) == admitted, target
         if admitted:
-            (entity,) = task.parse(walk.read(tokens), record.text)
+            (entity,) = task.parse(automaton.read(tokens), record.text)
             assert entity.span[0] == [m.start() for m in re.finditer("ny", record.text)][number - 1]
-    unnumbered = [*symbols.prefix, *symbols.encode("[location: met]2"), walk.end]
-    assert first_refused(walk, unnumbered) is not None
+    unnumbered = [*symbols.prefix, *symbols.encode("[location: met]2"), automaton.end]
+    assert first_refused(automaton, unnumbered) is not None
 
 
 @pytest.mark.parametrize("style", STYLES)
@@ -193,14 +193,14 @@ def test_only_regions_that_exist_are_admitted(style: str, num_regions: int) -> N
     record = Record("Ann", regions=regions, events=(Event("meet"),))
     task = tasks.registry.build("meae", style=style)
     (query,) = task.queries(record)
-    (walk,) = constraint("project", task, record, query).walks
+    (automaton,) = constraint("project", task, record, query).automata
     symbols = symbols_of(FAMILIES["project"]())
     for number in (1, 2, 3, 10, 12, 13):
         argument = Argument("Target", region=number - 1)
         many = [Region((0, 0, (index + 1) / 20, 1)) for index in range(number)]
         (gold,) = task.queries(Record("Ann", regions=many, events=(Event("meet", None, (argument,)),)))
-        tokens = [*symbols.encode(gold.target, task.style.markers), walk.end]
-        assert (first_refused(walk, tokens) is None) == (number <= num_regions), number
+        tokens = [*symbols.encode(gold.answer, task.style.markers), automaton.end]
+        assert (first_refused(automaton, tokens) is None) == (number <= num_regions), number
 
 
 @pytest.mark.parametrize(("family", "style"), ALL)
@@ -209,12 +209,12 @@ def test_labels_given_at_call_time_are_the_only_ones(family: str, style: str) ->
     new, usual = (tasks.registry.build("mner", labels=labels, style=style) for labels in (["space ship, big"], None))
     (query,) = new.queries(record)
     tokens = gold_tokens(family, new, query)
-    assert first_refused(constraint(family, new, record, query).walks[0], tokens) is None
-    assert first_refused(constraint(family, usual, record, query).walks[0], tokens) is not None
+    assert first_refused(constraint(family, new, record, query).automata[0], tokens) is None
+    assert first_refused(constraint(family, usual, record, query).automata[0], tokens) is not None
 
 
 @pytest.mark.parametrize("family", LOWER_CASE)
-def test_labels_that_are_spelt_alike_are_refused(family: str) -> None:
+def test_labels_that_are_spelled_alike_are_refused(family: str) -> None:
     task = tasks.registry.build("mner", labels=["Person", "person"])
     (query,) = task.queries(RECORD)
     with pytest.raises(UmieError, match=r"spells the labels 'Person' and 'person' alike: rename one"):
@@ -234,8 +234,8 @@ def test_reading_gives_back_what_the_tokenizer_drops(family: str) -> None:
     record = Record("ÉCOLE 🎉 Ann met", entities=(Entity("person", (0, 5)), Entity("person", (6, 11))))
     task = tasks.registry.build("mner")
     (query,) = task.queries(record)
-    (walk,) = constraint(family, task, record, query).walks
-    assert walk.read(gold_tokens(family, task, query)) == query.target
+    (automaton,) = constraint(family, task, record, query).automata
+    assert automaton.read(gold_tokens(family, task, query)) == query.answer
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -243,9 +243,9 @@ def test_reading_gives_back_what_the_tokenizer_drops(family: str) -> None:
 def test_a_long_row_of_one_sign_is_no_deep_recursion(family: str, text: str) -> None:
     record = Record(text)
     task = tasks.registry.build("mner")
-    (walk,) = constraint(family, task, record, task.queries(record)[0]).walks
+    (automaton,) = constraint(family, task, record, task.queries(record)[0]).automata
     for seed in range(5):
-        found = task.parse(walk.read(wander(walk, random.Random(seed), 40)), text)
+        found = task.parse(automaton.read(wander(automaton, random.Random(seed), 40)), text)
         assert found.dropped == 0
 
 
@@ -253,9 +253,9 @@ def test_a_long_row_of_one_sign_is_no_deep_recursion(family: str, text: str) -> 
 def test_a_span_holds_no_marker_of_its_style(family: str, style: str) -> None:
     record = Record("x <spot> y <extra_id_1> z <extra_id_5> w")
     task = tasks.registry.build("mner", style=style)
-    (walk,) = constraint(family, task, record, task.queries(record)[0]).walks
+    (automaton,) = constraint(family, task, record, task.queries(record)[0]).automata
     for seed in range(40):
-        output = walk.read(wander(walk, random.Random(seed), 30))
+        output = automaton.read(wander(automaton, random.Random(seed), 30))
         found = task.parse(output, record.text)
         assert found.dropped == 0, output
         assert not any(marker in entity.text for entity in found for marker in task.style.markers)
@@ -268,8 +268,8 @@ def test_scores_of_refused_tokens_are_minus_infinity_and_the_others_unchanged() 
     scores = torch.randn(4, len(FAMILIES["project"]()))  # two beams a row
     masked = made(torch.zeros(4, 1, dtype=torch.long), scores)  # type: ignore[arg-type]
     for row in range(4):
-        walk = made.walks[row // 2]
-        admitted = walk.tokens(walk.start, 8)
+        automaton = made.automata[row // 2]
+        admitted = automaton.tokens(automaton.start, 8)
         assert masked[row].isfinite().nonzero().flatten().tolist() == sorted(admitted)
         assert torch.equal(masked[row, admitted], scores[row, admitted])
 
@@ -290,6 +290,6 @@ def test_what_is_asked_comes_back() -> None:
     for name in TASKS:
         task = tasks.registry.build(name)
         for query in task.queries(RECORD):
-            (walk,) = constraint("wordpiece", task, RECORD, query).walks
-            output = walk.read(gold_tokens("wordpiece", task, query))
-            assert set(task.parse(output, TEXT, query.focus, 2)) == asked_about(task, RECORD, query)
+            (automaton,) = constraint("wordpiece", task, RECORD, query).automata
+            output = automaton.read(gold_tokens("wordpiece", task, query))
+            assert set(task.parse(output, TEXT, query.target, 2)) == asked_about(task, RECORD, query)

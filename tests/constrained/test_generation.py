@@ -21,7 +21,7 @@ REAL = [("twitter", "twitter2017/test.txt"), ("mnre", "mnre_v2/test.txt"), ("m2e
 NEW_TOKENS = 48
 
 
-def randomised(model, seed, scale=0.3):
+def randomized(model, seed, scale=0.3):
     """Draw all weights of the decoder anew, so that answers are long and of all kinds."""
     generator = torch.Generator().manual_seed(seed)
     for parameter in model.decoder.parameters():
@@ -39,7 +39,7 @@ def asked_for(record: Record, name: str, rng: random.Random) -> Record:
 
 
 def real_records(number: int) -> list[Record]:
-    """Return this many records without pictures, from the published files in turn."""
+    """Return this many records without images, from the published files in turn."""
     if not all((FOLDER / file).exists() for _, file in REAL):
         pytest.skip(reason="the published files are not at hand")
     found = [
@@ -83,7 +83,7 @@ def check(model, processor, records, name, **options) -> int:
 def test_answers_to_embedded_texts_can_be_read(name, variant, embedded_records):
     model, processor = variant(fusion="gated")
     records = [record for record in embedded_records if record.annotated_for(name)]
-    assert sum(check(randomised(model, seed), processor, records, name) for seed in range(3)) > len(records) / 2
+    assert sum(check(randomized(model, seed), processor, records, name) for seed in range(3)) > len(records) / 2
 
 
 @pytest.mark.slow
@@ -99,7 +99,7 @@ def test_1000_answers_to_real_texts_can_be_read(name, style, variant, tokenizer)
         options = {"do_sample": True} if seed % 2 else {}
         if style == "released":
             options["limit"] = 128  # this tokenizer writes a sentinel with a dozen tokens
-        num_items += check(randomised(model, seed), processor, records[seed * 250 : (seed + 1) * 250], name, **options)
+        num_items += check(randomized(model, seed), processor, records[seed * 250 : (seed + 1) * 250], name, **options)
     assert num_items > 50
 
 
@@ -108,7 +108,7 @@ def test_100_answers_to_real_texts_can_be_read(name, variant):
     model, processor = variant(fusion="text_only", tasks={name: {}})
     rng = random.Random(name)
     records = [asked_for(record, name, rng) for record in real_records(110)][:100]
-    assert check(randomised(model, 1), processor, records, name) > 0
+    assert check(randomized(model, 1), processor, records, name) > 0
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_100_answers_to_real_texts_can_be_read(name, variant):
 @pytest.mark.parametrize("name", TASKS)
 def test_beams_and_samples_can_be_read(name, options, variant, embedded_records):
     model, processor = variant()
-    randomised(model, 5)
+    randomized(model, 5)
     records = [record for record in embedded_records if record.annotated_for(name)][:12]
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -127,7 +127,7 @@ def test_beams_and_samples_can_be_read(name, options, variant, embedded_records)
 @pytest.mark.parametrize("name", TASKS)
 def test_an_answer_does_not_depend_on_its_batch(name, variant, embedded_records):
     model, processor = variant()
-    randomised(model, 7)
+    randomized(model, 7)
     records = [record for record in embedded_records if record.annotated_for(name)][:12]
     together = [output for _, output in generations(model, processor, records, name, batch_size=12)]
     alone = [output for _, output in generations(model, processor, records, name, batch_size=1)]
@@ -143,7 +143,7 @@ def test_greedy_answers_are_those_of_transformers_loop(name, fusion, variant, em
     records = [record for record in embedded_records if record.annotated_for(name)][:10]
     batch = processor(records, name)
     for seed in range(3):
-        randomised(model, seed)
+        randomized(model, seed)
         constraint = processor.constraint(records, name, max_new_tokens=NEW_TOKENS)
         jumped = model.generate(**batch, constraint=constraint, max_new_tokens=NEW_TOKENS)
         stepped = model.generate(**batch, constraint=constraint, max_new_tokens=NEW_TOKENS, jump_forward=False)
@@ -165,7 +165,7 @@ def test_greedy_answers_are_those_of_transformers_loop(name, fusion, variant, em
 
 def test_without_a_constraint_nothing_changes(variant, embedded_records):
     model, processor = variant()
-    randomised(model, 3)
+    randomized(model, 3)
     records = [record for record in embedded_records if record.annotated_for("mner")][:8]
     batch = processor(records, "mner")
     before = model.generate(**batch, max_new_tokens=16)
@@ -191,7 +191,7 @@ def test_zero_shot_labels_are_generated_without_training(variant, embedded_recor
     found = [
         item.type
         for seed in range(8)
-        for answer, _ in generations(randomised(model, seed), processor, records, task)
+        for answer, _ in generations(randomized(model, seed), processor, records, task)
         for item in answer.entities
     ]
     assert set(found) == {"space ship", "émigré, old"}
@@ -199,7 +199,7 @@ def test_zero_shot_labels_are_generated_without_training(variant, embedded_recor
 
 def test_one_constraint_serves_several_generations(variant, embedded_records):
     model, processor = variant()
-    randomised(model, 6)
+    randomized(model, 6)
     records = [record for record in embedded_records if record.annotated_for("meae")][:6]
     batch = processor(records, "meae")
     constraint = processor.constraint(records, "meae", max_new_tokens=30)

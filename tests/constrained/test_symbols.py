@@ -41,20 +41,20 @@ def test_words_keep_their_place_in_a_text_that_the_tokenizer_changes(family: str
     record = Record(text, entities=(Entity("person", (start, start + 7)),))
     task = tasks.registry.build("mner")
     (query,) = task.queries(record)
-    (walk,) = Constraint(FAMILIES[family](), task, [(record, query)], 64).walks
+    (automaton,) = Constraint(FAMILIES[family](), task, [(record, query)], 64).automata
     symbols = symbols_of(FAMILIES[family]())
-    tokens = [*symbols.prefix, *symbols.encode(query.target), walk.end]
-    assert refused(walk, tokens) is None
-    assert walk.read(tokens) == "[person: Ann Lee]"
+    tokens = [*symbols.prefix, *symbols.encode(query.answer), automaton.end]
+    assert refused(automaton, tokens) is None
+    assert automaton.read(tokens) == "[person: Ann Lee]"
     assert "  " not in symbols.view(text).symbols
 
 
-def refused(walk, tokens) -> int | None:
-    state = walk.start
+def refused(automaton, tokens) -> int | None:
+    state = automaton.start
     for position, token in enumerate(tokens):
-        if token not in walk.tokens(state, ENDLESS):
+        if token not in automaton.tokens(state, ENDLESS):
             return position
-        state = walk.next(state, token)
+        state = automaton.next(state, token)
     return None
 
 
@@ -70,10 +70,10 @@ def check_published(family: str, style: str, format_name: str, file: str, stride
         task = tasks.registry.build(name, labels=list(labels), style=style)
         for record in records[::stride]:
             for query in task.queries(record):
-                (walk,) = Constraint(tokenizer, task, [(record, query)], 64).walks
-                tokens = [*symbols.prefix, *symbols.encode(query.target, task.style.markers), walk.end]
-                assert refused(walk, tokens) is None, (record.text, query.target)
-                assert walk.read(tokens) == query.target
+                (automaton,) = Constraint(tokenizer, task, [(record, query)], 64).automata
+                tokens = [*symbols.prefix, *symbols.encode(query.answer, task.style.markers), automaton.end]
+                assert refused(automaton, tokens) is None, (record.text, query.answer)
+                assert automaton.read(tokens) == query.answer
                 num_checked += 1
     return num_checked
 

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from umie.fusion.kernels import Case, Projections, registry
+from umie.fusion.kernels import KernelCase, Projections, registry
 
 PROJECTIONS = ("query", "key", "value", "output")
 TOLERANCES = {torch.float32: 1e-5, torch.bfloat16: 1e-2, torch.float16: 3e-3}
@@ -44,14 +44,14 @@ def runnable(name, form, device, shape, dtype=torch.float32, dropout=0.0):
     kernel = registry.build(name)
     if form == "attend" and kernel.whole_layer_only:
         pytest.skip(f"{name} has no form without projections")
-    reason = kernel.why_not(case_of(form, device, shape, dtype, dropout))
+    reason = kernel.unsupported_reason(case_of(form, device, shape, dtype, dropout))
     if reason is not None:
         pytest.skip(f"{name}: {reason}")
     return kernel
 
 
 def case_of(form, device, shape, dtype=torch.float32, dropout=0.0):
-    return Case(
+    return KernelCase(
         device=device,
         dtype=dtype,
         batch=shape.batch,

@@ -9,6 +9,7 @@ from safetensors.torch import load_model, save_model
 from umie import tasks
 from umie.data.synthetic import LABELS
 from umie.decoders import registry
+from umie.scoring import strict_score
 from umie.tasks.base import VARIANTS
 from umie.types import FusedStates
 
@@ -135,7 +136,7 @@ def test_generated_tokens_do_not_depend_on_the_batch(decoder, fused):
 
 
 def test_every_real_state_is_attended_over(decoder, fused, labels):
-    """Also states behind the text, where a fusion appends the picture."""
+    """Also states behind the text, where a fusion appends the image."""
     extra = torch.randn(3, 2, fused.states.shape[2], generator=torch.Generator().manual_seed(2))
     mask = torch.cat([fused.mask, torch.ones(3, 2, dtype=torch.bool)], dim=1)
     with torch.no_grad():
@@ -222,23 +223,25 @@ def test_every_task_reads_back_its_targets(name, variant, embedded):
         task.check(record)
         (query,) = task.queries(record)
         assert all(label in query.instruction for label in task.labels)
-        items = task.parse(query.target, record.text, query.focus, len(record.regions))
+        items = task.parse(query.answer, record.text, query.target, len(record.regions))
         assert items.dropped == 0
-        assert {key for item in items for key in task.keys(item)} == {
-            key for item in task.items(record) for key in task.keys(item)
-        }
+        assert set(items) == set(task.items(record))
         again = task.with_items(record, items)
-        assert [query.target] == [asked.target for asked in task.queries(again)]
+        assert [query.answer] == [asked.answer for asked in task.queries(again)]
         answers.append(items)
-    num_gold = sum(len(list(task.keys(item))) for record in records for item in task.items(record))
-    scores = task.score(answers, records)
+    num_gold = sum(task.label_of(item) != "none" for record in records for item in task.items(record))
+
+    def score(answers):
+        return strict_score(name, [task.with_items(*pair) for pair in zip(records, answers, strict=True)], records)
+
+    scores = score(answers)
     assert scores["f1"] == scores["precision"] == scores["recall"] == 1
     assert scores["true_positives"] == scores["gold"] == num_gold > 10
-    assert task.score([[] for _ in records], records)["f1"] == 0
+    assert score([[] for _ in records])["f1"] == 0
     half = [answer if index % 2 else [] for index, answer in enumerate(answers)]
-    found = sum(len(list(task.keys(item))) for answer in half for item in answer)
-    assert task.score(half, records)["recall"] == found / num_gold
-    assert task.score(half, records)["precision"] == 1
+    found = sum(task.label_of(item) != "none" for answer in half for item in answer)
+    assert score(half)["recall"] == found / num_gold
+    assert score(half)["precision"] == 1
 
 
 @pytest.mark.parametrize("name", tasks.registry.names())
@@ -249,10 +252,11 @@ def test_every_task_reads_another_records_answer_without_raising(name, embedded)
     wrong = []
     for record, other in zip(records, records[1:] + records[:1], strict=True):
         (asked,), (query,) = task.queries(record), task.queries(other)
-        wrong.append(task.parse(query.target, record.text, asked.focus, num_regions=0))
+        wrong.append(task.parse(query.answer, record.text, asked.target, num_regions=0))
     spans = name != "mre"  # a relation's answer is a label alone
     assert sum(len(answer) for answer in wrong) < sum(len(task.items(record)) for record in records) * (
         0.3 if spans else 1.1
     )
     assert (sum(answer.dropped for answer in wrong) > 0) == spans
-    assert task.score(wrong, records)["f1"] < 0.5
+    predictions = [task.with_items(*pair) for pair in zip(records, wrong, strict=True)]
+    assert strict_score(name, predictions, records)["f1"] < 0.5

@@ -1,4 +1,4 @@
-"""The contract of every registered encoder: shapes, no picture, batches, data workers, gradients, saving."""
+"""The contract of every registered encoder: shapes, no image, batches, data workers, gradients, saving."""
 
 import dataclasses
 import json
@@ -35,7 +35,7 @@ ROUNDED = tuple(torch.tensor(EXACT).to(torch.bfloat16).tolist())
 
 @pytest.fixture(scope="module")
 def features(tmp_path_factory):
-    """A folder with the features of two pictures, which an encoder that looks features up is told to look in."""
+    """A folder with the features of two images, which an encoder that looks features up is told to look in."""
     folder = tmp_path_factory.mktemp("features")
     generator = torch.Generator().manual_seed(0)
     for name in ("one", "two"):
@@ -58,17 +58,17 @@ def encoder(case):
 
 
 @pytest.fixture(scope="module")
-def pictures(encoder, noise, features):
+def images(encoder, noise, features):
     if encoder.is_lookup:
         return [features / "one.png", features / "two.png", None]
     return [noise(120, 80), noise(50, 90, 1), None]
 
 
 @pytest.fixture(scope="module")
-def encoded(encoder, pictures):
-    """What the encoder makes of the pictures with their regions."""
+def encoded(encoder, images):
+    """What the encoder makes of the images with their regions."""
     with torch.no_grad():
-        return encoder.encode(pictures, REGIONS)
+        return encoder.encode(images, REGIONS)
 
 
 def build(name, options):
@@ -99,21 +99,21 @@ def test_shapes_boxes_and_mask(encoder, encoded):
     assert torch.equal(encoded.boxes, expected)
 
 
-def test_no_picture_and_padding_are_zero(encoded):
+def test_no_image_and_padding_are_zero(encoded):
     assert not encoded.features[~encoded.mask].any()
     assert encoded.features[encoded.mask].any(dim=-1).all()
     assert not encoded.mask[2].any()
 
 
 def test_slots_differ(encoded):
-    """A region has features of its own, and so has another picture."""
+    """A region has features of its own, and so has another image."""
     whole, left, corner = encoded.features[0]
     assert not torch.allclose(whole, left)
     assert not torch.allclose(left, corner)
     assert not torch.allclose(whole, encoded.features[1, 0])
 
 
-def test_without_any_picture(encoder):
+def test_without_any_image(encoder):
     with torch.no_grad():
         found = encoder.encode([None, None])
     assert found.features.shape == (2, 0, encoder.feature_dim)
@@ -121,18 +121,18 @@ def test_without_any_picture(encoder):
     assert found.mask.shape == (2, 0)
 
 
-def test_batch_invariance(encoder, encoded, pictures):
+def test_batch_invariance(encoder, encoded, images):
     with torch.no_grad():
-        for row, (picture, boxes) in enumerate(zip(pictures[:2], REGIONS, strict=False)):
-            alone = encoder.encode([picture], [boxes])
+        for row, (image, boxes) in enumerate(zip(images[:2], REGIONS, strict=False)):
+            alone = encoder.encode([image], [boxes])
             num_slots = alone.mask.shape[1]
             relative(encoded.features[row, :num_slots], alone.features[0])
             assert torch.equal(encoded.boxes[row, :num_slots], alone.boxes[0])
             assert num_slots == encoded.mask[row].sum()
 
 
-def test_what_stands_in_padding_slots_never_matters(encoder, encoded, pictures):
-    inputs = encoder.preprocess(pictures, REGIONS)
+def test_what_stands_in_padding_slots_never_matters(encoder, encoded, images):
+    inputs = encoder.preprocess(images, REGIONS)
     spoilt = {key: value.clone() for key, value in inputs.items()}
     mask = inputs["visual_mask"]
     for key, nothing in encoder.preprocess.no_tensors().items():
@@ -144,8 +144,8 @@ def test_what_stands_in_padding_slots_never_matters(encoder, encoded, pictures):
     assert not found.features[~mask].any()
 
 
-def test_encode_is_forward_of_preprocess(encoder, encoded, pictures):
-    inputs = encoder.preprocess(pictures, REGIONS)
+def test_encode_is_forward_of_preprocess(encoder, encoded, images):
+    inputs = encoder.preprocess(images, REGIONS)
     assert inputs["boxes"].shape == (3, 3, 4)
     assert inputs["visual_mask"].dtype == torch.bool
     assert {"boxes", "visual_mask", *encoder.preprocess.no_tensors()} == set(inputs)
@@ -155,38 +155,38 @@ def test_encode_is_forward_of_preprocess(encoder, encoded, pictures):
         assert torch.equal(getattr(found, field), getattr(encoded, field))
 
 
-def test_a_file_and_a_picture_in_memory_are_the_same(encoder, pictures, tmp_path, noise):
+def test_a_file_and_a_image_in_memory_are_the_same(encoder, images, tmp_path, noise):
     if encoder.is_lookup:
         with pytest.raises(UmieError, match="has no name"):
             encoder.encode([noise(120, 80)])
         return
-    pictures[0].save(tmp_path / "picture.png")
-    in_memory = encoder.preprocess(pictures[:1], [[LEFT]])
-    from_file = encoder.preprocess([tmp_path / "picture.png"], [[LEFT]])
+    images[0].save(tmp_path / "image.png")
+    in_memory = encoder.preprocess(images[:1], [[LEFT]])
+    from_file = encoder.preprocess([tmp_path / "image.png"], [[LEFT]])
     assert all(torch.equal(in_memory[key], from_file[key]) for key in in_memory)
 
 
-def test_data_workers_can_preprocess(encoder, pictures):
+def test_data_workers_can_preprocess(encoder, images):
     copy = pickle.loads(pickle.dumps(encoder.preprocess))  # noqa: S301 # what a data worker does
-    expected = encoder.preprocess(pictures, REGIONS)
-    found = copy(pictures, REGIONS)
+    expected = encoder.preprocess(images, REGIONS)
+    found = copy(images, REGIONS)
     assert set(found) == set(expected)
     assert all(torch.equal(found[key], expected[key]) for key in expected)
 
 
-def test_regions_beyond_the_most_are_left_out(case, encoder, pictures):
-    assert encoder.preprocess(pictures[:1], [[LEFT] * 40])["visual_mask"].shape == (1, 37)
+def test_regions_beyond_the_most_are_left_out(case, encoder, images):
+    assert encoder.preprocess(images[:1], [[LEFT] * 40])["visual_mask"].shape == (1, 37)
     config = dataclasses.replace(encoder.config, max_regions=1)
-    cut = type(encoder).Preprocessor(config)(pictures[:1], [[LEFT, CORNER]])
-    kept = encoder.preprocess(pictures[:1], [[LEFT]])
+    cut = type(encoder).Preprocessor(config)(images[:1], [[LEFT, CORNER]])
+    kept = encoder.preprocess(images[:1], [[LEFT]])
     assert all(torch.equal(cut[key], kept[key]) for key in kept)
     with pytest.raises(UmieError, match="max_regions is -1"):
         registry.construct(case[0], {**case[1], "max_regions": -1})
 
 
-def test_gradients_reach_trainable_parameters(case, pictures):
+def test_gradients_reach_trainable_parameters(case, images):
     encoder = build(case[0], {**case[1], "trainable": True})
-    found = encoder.encode(pictures, [[LEFT], [RIGHT], []])
+    found = encoder.encode(images, [[LEFT], [RIGHT], []])
     if encoder.is_lookup:  # there is nothing to learn
         assert not list(encoder.parameters())
         assert not found.features.requires_grad
@@ -200,15 +200,15 @@ def test_gradients_reach_trainable_parameters(case, pictures):
         assert parameter.grad.any(), label
 
 
-def test_frozen_encoders_take_no_gradient(case, encoder, pictures):
+def test_frozen_encoders_take_no_gradient(case, encoder, images):
     frozen = build(case[0], {**case[1], "trainable": False})
     for mode in (True, False):
         frozen.train(mode)
         assert not any(parameter.requires_grad for parameter in frozen.parameters())
-    assert not frozen.encode(pictures[:1]).features.requires_grad
+    assert not frozen.encode(images[:1]).features.requires_grad
 
 
-def test_config_build_save_load(case, encoder, encoded, pictures, tmp_path):
+def test_config_build_save_load(case, encoder, encoded, images, tmp_path):
     save_file(encoder.state_dict(), tmp_path / "encoder.safetensors")
     config = json.loads(json.dumps(dataclasses.asdict(encoder.config)))
     torch.manual_seed(9)
@@ -218,23 +218,23 @@ def test_config_build_save_load(case, encoder, encoded, pictures, tmp_path):
     again.load_state_dict(load_file(tmp_path / "encoder.safetensors"))
     (tmp_path / "encoder.safetensors").unlink()
     with torch.no_grad():
-        assert torch.equal(again.encode(pictures, REGIONS).features, encoded.features)
+        assert torch.equal(again.encode(images, REGIONS).features, encoded.features)
 
 
-def test_bad_input_is_named(encoder, pictures, tmp_path):
-    with pytest.raises(UmieError, match=r"nowhere\.png: no such picture"):
+def test_bad_input_is_named(encoder, images, tmp_path):
+    with pytest.raises(UmieError, match=r"nowhere\.png: no such image"):
         encoder.encode([tmp_path / "nowhere.png"])
-    with pytest.raises(UmieError, match="not inside the picture"):
-        encoder.encode(pictures[:1], [[(0.5, 0.0, 0.4, 1.0)]])
-    with pytest.raises(UmieError, match="1 lists of regions for 3 pictures"):
-        encoder.encode(pictures, [[]])
+    with pytest.raises(UmieError, match="not inside the image"):
+        encoder.encode(images[:1], [[(0.5, 0.0, 0.4, 1.0)]])
+    with pytest.raises(UmieError, match="1 lists of regions for 3 images"):
+        encoder.encode(images, [[]])
 
 
-def test_half_precision_weights(case, pictures):
-    """A model loaded in bfloat16 is given pictures and boxes in float32 all the same; the boxes stay exact."""
+def test_half_precision_weights(case, images):
+    """A model loaded in bfloat16 is given images and boxes in float32 all the same; the boxes stay exact."""
     encoder = build(*case).to(torch.bfloat16)
     with torch.no_grad():
-        found = encoder.encode(pictures[:1], [[EXACT, ROUNDED]])
+        found = encoder.encode(images[:1], [[EXACT, ROUNDED]])
     assert found.features.dtype == torch.bfloat16
     assert found.features.isfinite().all()
     assert found.features[0].any(dim=-1).all()

@@ -1,4 +1,4 @@
-"""The contract of every registered fusion: masks, batches, no picture, gradients, saving."""
+"""The contract of every registered fusion: masks, batches, no image, gradients, saving."""
 
 import dataclasses
 import functools
@@ -35,7 +35,7 @@ GATES = [param for param in FUSIONS if param.values[1].get("gate") == "dynamic"]
 every_fusion = pytest.mark.parametrize(("name", "options"), FUSIONS)
 every_width = pytest.mark.parametrize("width", WIDTHS)
 
-# real text tokens and visual slots of the rows of one batch: without a picture, one slot, more slots than tokens
+# real text tokens and visual slots of the rows of one batch: without an image, one slot, more slots than tokens
 ROWS = [(5, 3), (4, 0), (1, 1), (7, 2), (2, 9)]
 
 
@@ -137,7 +137,7 @@ def test_shapes_and_masks(name, options, width):
 
 @every_width
 @every_fusion
-def test_no_picture_is_text_only_exactly(name, options, width):
+def test_no_image_is_text_only_exactly(name, options, width):
     fusion = shared(name, options, width)
     examples = draw([(5, 0), (1, 0), (3, 0)], width_of(fusion))
     text, text_mask, visual, visual_mask = batch(examples, more_slots=3)
@@ -153,7 +153,7 @@ def test_no_picture_is_text_only_exactly(name, options, width):
 
 @every_width
 @every_fusion
-def test_no_picture_in_a_mixed_batch(name, options, width):
+def test_no_image_in_a_mixed_batch(name, options, width):
     fusion = shared(name, options, width)
     examples = draw(ROWS, width_of(fusion))
     with torch.no_grad():
@@ -164,13 +164,13 @@ def test_no_picture_in_a_mixed_batch(name, options, width):
 
 
 @every_fusion
-def test_a_picture_changes_the_states_unless_the_fusion_cannot_see_it(name, options):
+def test_a_image_changes_the_states_unless_the_fusion_cannot_see_it(name, options):
     fusion = shared(name, options)
     examples = draw([(4, 3)], width_of(fusion))
     others = [(examples[0][0], examples[0][1].flip(-1))]
     with torch.no_grad():
         first, second = fusion(*batch(examples)), fusion(*batch(others))
-    blind = not fusion.uses_picture or options.get("gate") == 0
+    blind = not fusion.uses_image or options.get("gate") == 0
     assert torch.equal(first.states, second.states) == blind
 
 
@@ -199,7 +199,7 @@ def test_finite_gradients_reach_every_parameter_and_input(name, options, width):
     assert text.grad.isfinite().all()
     assert text.grad[text_mask].any(dim=-1).all()
     assert not text.grad[~text_mask].any()
-    if fusion.uses_picture:
+    if fusion.uses_image:
         assert visual.grad.isfinite().all()
         assert shut or visual.grad[visual_mask].any(dim=-1).all()
         assert not visual.grad[~visual_mask].any()
@@ -208,7 +208,7 @@ def test_finite_gradients_reach_every_parameter_and_input(name, options, width):
 
 
 @every_fusion
-def test_gradients_of_a_batch_without_pictures_are_finite(name, options):
+def test_gradients_of_a_batch_without_images_are_finite(name, options):
     fusion = build(name, options)
     text, text_mask, visual, _ = gradients(fusion, draw([(3, 0), (1, 0)], width_of(fusion)))
     assert text.grad.isfinite().all()
@@ -220,7 +220,7 @@ def test_gradients_of_a_batch_without_pictures_are_finite(name, options):
 
 @pytest.mark.parametrize(("name", "options"), GATES)
 def test_gradient_of_the_gate(name, options):
-    """``full``: through the means into text and picture; ``detached``: into the gate's own weights alone."""
+    """``full``: through the means into text and image; ``detached``: into the gate's own weights alone."""
     fusion = build(name, options)
     text, text_mask, visual, visual_mask = batch(draw(ROWS, width_of(fusion)))
     text.requires_grad_()
@@ -233,11 +233,11 @@ def test_gradient_of_the_gate(name, options):
         assert by_text is None
         assert by_visual is None
         return
-    pictured = visual_mask.any(dim=1)
+    with_image = visual_mask.any(dim=1)
     for gradient, mask in ((by_text, text_mask), (by_visual, visual_mask)):
         assert gradient.isfinite().all()
-        assert gradient[mask & pictured[:, None]].any(dim=-1).all()
-        assert not gradient[~(mask & pictured[:, None])].any()
+        assert gradient[mask & with_image[:, None]].any(dim=-1).all()
+        assert not gradient[~(mask & with_image[:, None])].any()
 
 
 @pytest.mark.parametrize(("name", "options"), [param for param in GATES if param.values[1]["gate_gradient"] == "full"])

@@ -82,7 +82,7 @@ def test_any_shape_and_mask(name, device, form, problem):
     runnable(name, form, device, SHAPES["small"])
     shape, key_mask, query_mask, scale, parts, seed = problem
     kernel = registry.build(name)
-    if kernel.why_not(case_of(form, device, shape)) is not None:
+    if kernel.unsupported_reason(case_of(form, device, shape)) is not None:
         return
     inputs = to(draw(form, shape, seed, **parts), device, torch.float32)
     options = {"key_mask": key_mask.to(device), "query_mask": query_mask.to(device), "scale": scale}
@@ -209,7 +209,7 @@ def test_strided_inputs_and_gradients(name, device, form):
 
 
 @every_kernel
-def test_one_picture_for_all_texts(name, device):
+def test_one_image_for_all_texts(name, device):
     """Keys that are one example expanded over the batch."""
     shape = SHAPES["small"]
     kernel = runnable(name, "layer", device, shape)

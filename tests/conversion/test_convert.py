@@ -79,7 +79,7 @@ def test_what_plain_equations_give(tmp_path, config):
     state, given = state_dict(config), inputs(config)
     result = convert_released(*write(tmp_path, state, config), tmp_path / "out")
     expected = values(state, config, given)
-    assert expected["gate"].max() > 0.05  # else the picture's part would not be seen
+    assert expected["gate"].max() > 0.05  # else the image's part would not be seen
     assert_near(run(tmp_path / "out", given), expected, 1e-5)
     assert set(result.unused) == UNUSED
     assert result.ignored_options == ["note"]

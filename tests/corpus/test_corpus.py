@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from umie.corpus import Corpus, Sampling, prepare_corpus, read_corpus_config
 from umie.errors import UmieError
+from umie.experiments.data_config import Sampling, read_corpus_config
+from umie.experiments.data_sets import Corpus
+from umie.experiments.prepare_data import prepare_corpus
 
 REAL = Path(__file__).parents[3] / "shared" / "data"
 TASKS = {"mner": {}, "mre": {}}
@@ -218,7 +220,7 @@ def test_the_published_tweets_as_one_corpus(tmp_path):
         "exclude_overlap": True,
     }
     corpus = prepare_corpus(
-        data, {"mner": {}}, root=REAL, output=tmp_path, splits=("train", "test"), missing_pictures="text_only"
+        data, {"mner": {}}, root=REAL, output=tmp_path, splits=("train", "test"), missing_images="text_only"
     )
     assert corpus.sets["gmner"].num_excluded > 400
     assert corpus.sets["twitter17"].num_seen == {"test": 0}

@@ -8,18 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from umie.corpus import prepare_corpus
-from umie.corpus.config import check_tasks
 from umie.data.synthetic import LABELS, SyntheticConfig, ceilings, write_synthetic
-from umie.encoders.pictures import open_picture
+from umie.encoders.images import open_image
 from umie.errors import UmieError
+from umie.experiments.data_config import check_tasks
+from umie.experiments.prepare_data import prepare_corpus
 
 SPLITS = ("train", "dev", "test")
 
 
 @pytest.fixture
 def own(tmp_path, noise):
-    """Data of one's own: three files of two tweets each, pictures in a folder beside them."""
+    """Data of one's own: three files of two tweets each, images in a folder beside them."""
     return Own(tmp_path, noise)
 
 
@@ -28,11 +28,11 @@ class Own:
 
     def __init__(self, folder, noise):
         self.folder = folder / "mine"
-        (self.folder / "pictures").mkdir(parents=True)
+        (self.folder / "images").mkdir(parents=True)
         self.output = folder / "run"
         self.records = {}
         for number, split in enumerate(SPLITS):
-            noise(20, 16, number).save(self.folder / "pictures" / f"{split}.jpg")
+            noise(20, 16, number).save(self.folder / "images" / f"{split}.jpg")
             self.records[split] = [
                 {
                     "id": f"{split}-0",
@@ -53,16 +53,16 @@ class Own:
             lines = [line if isinstance(line, str) else json.dumps(line) for line in records]
             (self.folder / f"{split}.jsonl").write_text("".join(line + "\n" for line in lines))
 
-    def prepare(self, *, tasks=("mner",), missing_pictures="error", steps=None, **changes):
+    def prepare(self, *, tasks=("mner",), missing_images="error", steps=None, **changes):
         self.write()
-        data = {"format": "jsonl", **{split: f"{split}.jsonl" for split in self.records}, "images": "pictures"}
+        data = {"format": "jsonl", **{split: f"{split}.jsonl" for split in self.records}, "images": "images"}
         data = {key: value for key, value in {**data, **changes}.items() if value is not ...}
         (one,) = prepare_corpus(
             data,
             check_tasks(tasks),
             root=self.folder,
             output=self.output,
-            missing_pictures=missing_pictures,
+            missing_images=missing_images,
             on_item=(lambda what: None) if steps is None else steps.append,
         ).sets.values()
         return one
@@ -78,13 +78,13 @@ def test_own_files_are_read_checked_and_kept(own):
     steps = []
     data = own.prepare(steps=steps)
     assert data.num_records == {"train": 2, "dev": 2, "test": 2}
-    assert data.num_pictures == {"train": 1, "dev": 1, "test": 1}
+    assert data.num_images == {"train": 1, "dev": 1, "test": 1}
     assert data.ceilings == {}
     assert steps == ["checking train", "checking dev", "checking test"]
     for split in SPLITS:
         first, second = data.read(split)
         assert (first.id, first.text) == (f"{split}-0", f"Ann is in {split.title()} .")
-        assert first.image_path() == (own.folder / "pictures" / f"{split}.jpg").resolve()
+        assert first.image_path() == (own.folder / "images" / f"{split}.jpg").resolve()
         assert first.regions[0].label == "Ann"
         assert second.image_path() is None
     assert json.loads(json.dumps(dataclasses.asdict(data))) == dataclasses.asdict(data)
@@ -128,35 +128,35 @@ def test_a_record_without_a_name_is_named_by_its_place(own):
     assert "train.jsonl:2'" not in own.error(tasks=tasks)
 
 
-def test_a_missing_picture_is_named_with_its_record(own):
-    (own.folder / "pictures" / "dev.jpg").unlink()
+def test_a_missing_image_is_named_with_its_record(own):
+    (own.folder / "images" / "dev.jpg").unlink()
     message = own.error()
-    assert f"record 'dev-0': {own.folder / 'pictures' / 'dev.jpg'}: no such picture" in message
-    assert "set `missing_pictures` to `text_only` or `skip`" in message
+    assert f"record 'dev-0': {own.folder / 'images' / 'dev.jpg'}: no such image" in message
+    assert "set `missing_images` to `text_only` or `skip`" in message
 
 
-def test_an_unreadable_picture_is_named_with_its_record(own):
-    (own.folder / "pictures" / "test.jpg").write_text("<html>not found</html>")
+def test_an_unreadable_image_is_named_with_its_record(own):
+    (own.folder / "images" / "test.jpg").write_text("<html>not found</html>")
     message = own.error()
-    assert f"record 'test-0': {own.folder / 'pictures' / 'test.jpg'}: not a readable picture" in message
+    assert f"record 'test-0': {own.folder / 'images' / 'test.jpg'}: not a readable image" in message
 
 
 @pytest.mark.parametrize("damage", ["missing", "text", "empty", "folder", "cut off"])
 def test_text_only_reads_on_and_counts(own, damage):
-    path = own.folder / "pictures" / "dev.jpg"
+    path = own.folder / "images" / "dev.jpg"
     content = path.read_bytes()
     path.unlink()
     if damage == "folder":
         path.mkdir()
     elif damage != "missing":
         path.write_bytes({"text": b"<html>", "empty": b"", "cut off": content[: len(content) // 2]}[damage])
-    data = own.prepare(missing_pictures="text_only")
-    assert data.num_pictures == {"train": 1, "dev": 0, "test": 1}
+    data = own.prepare(missing_images="text_only")
+    assert data.num_images == {"train": 1, "dev": 0, "test": 1}
     assert data.num_records == {"train": 2, "dev": 2, "test": 2}
     assert list(data.unreadable["dev"]) == ["dev.jpg"]
     assert not data.unreadable["train"]
-    skipped = own.prepare(missing_pictures="skip")
-    assert skipped.num_pictures == {"train": 1, "dev": 0, "test": 1}
+    skipped = own.prepare(missing_images="skip")
+    assert skipped.num_images == {"train": 1, "dev": 0, "test": 1}
     assert skipped.num_records == {"train": 2, "dev": 1, "test": 2}
     assert [record.image for record in skipped.read("dev")] == [None]
     assert skipped.unreadable == data.unreadable
@@ -171,7 +171,7 @@ def test_text_only_reads_on_and_counts(own, damage):
         pytest.param('{"text": "  "}', "text is '  ': every record needs a text", id="empty text"),
         pytest.param('{"image": "a.jpg"}', "text is None", id="no text"),
         pytest.param('{"text": "a", "entites": []}', "Did you mean 'entities'?", id="key"),
-        pytest.param('{"text": "a", "regions": [{"box": [0, 0, 1.5, 1]}]}', "not inside the picture", id="box outside"),
+        pytest.param('{"text": "a", "regions": [{"box": [0, 0, 1.5, 1]}]}', "not inside the image", id="box outside"),
         pytest.param('{"text": "a", "regions": [{"box": [0, 0, 640, 480]}]}', "(0..1)", id="box in pixels"),
         pytest.param('{"text": "a", "entities": [{"type": "x", "span": [0, 2]}]}', "not inside the text", id="span"),
     ],
@@ -184,20 +184,20 @@ def test_a_broken_line_is_named_by_file_and_line(own, line, expected):
 
 
 @pytest.mark.parametrize("how", ["..", "absolute", "symlink"])
-def test_a_picture_outside_the_folder_is_refused(own, how):
+def test_a_image_outside_the_folder_is_refused(own, how):
     secret = own.folder / "secret.jpg"
-    shutil.copy(own.folder / "pictures" / "dev.jpg", secret)
+    shutil.copy(own.folder / "images" / "dev.jpg", secret)
     names = {"..": "../secret.jpg", "absolute": str(secret), "symlink": "link.jpg"}
-    (own.folder / "pictures" / "link.jpg").symlink_to(secret)
+    (own.folder / "images" / "link.jpg").symlink_to(secret)
     own.records["dev"][0]["image"] = names[how]
     message = own.error()
-    assert f"record 'dev-0': image {names[how]!r} leaves the image folder {own.folder / 'pictures'}" in message
-    assert own.prepare(missing_pictures="text_only").num_pictures["dev"] == 0
+    assert f"record 'dev-0': image {names[how]!r} leaves the image folder {own.folder / 'images'}" in message
+    assert own.prepare(missing_images="text_only").num_images["dev"] == 0
 
 
 def test_a_folder_that_is_itself_a_link_is_no_way_out(own):
-    (own.folder / "elsewhere").symlink_to(own.folder / "pictures")
-    assert own.prepare(images="elsewhere").num_pictures["dev"] == 1
+    (own.folder / "elsewhere").symlink_to(own.folder / "images")
+    assert own.prepare(images="elsewhere").num_images["dev"] == 1
 
 
 @pytest.mark.parametrize(
@@ -206,9 +206,9 @@ def test_a_folder_that_is_itself_a_link_is_no_way_out(own):
         ({"images": "pictuers"}, "images is {folder}/pictuers: no such folder (relative paths start from {folder})"),
         ({"images": "train.jsonl"}, "images is {folder}/train.jsonl: no such folder"),
         ({"regions": "xml"}, "regions is {folder}/xml: no such folder"),
-        ({"regions": "pictures"}, "regions"),
+        ({"regions": "images"}, "regions"),
         ({"train": "trian.jsonl"}, "{folder}/trian.jsonl: cannot read: No such file or directory"),
-        ({"train": "pictures"}, "{folder}/pictures: cannot read: Is a directory"),
+        ({"train": "images"}, "{folder}/images: cannot read: Is a directory"),
         ({"train": ...}, "data has no records for 'train': give its file"),
         ({"test": ...}, "data has no records for 'test': give its file"),
         ({"max_records": 0}, "max_records is 0: give a whole number"),
@@ -263,15 +263,15 @@ def test_a_task_that_nothing_can_be_asked_for_is_named(own, split):
     assert f"'{split}'" in message
 
 
-def test_splits_in_folders_of_their_own_keep_their_pictures(own):
-    """Without ``images`` the pictures of a file lie beside it."""
+def test_splits_in_folders_of_their_own_keep_their_images(own):
+    """Without ``images`` the images of a file lie beside it."""
     for split in SPLITS:
         (own.folder / split).mkdir()
-        shutil.move(own.folder / "pictures" / f"{split}.jpg", own.folder / split / f"{split}.jpg")
+        shutil.move(own.folder / "images" / f"{split}.jpg", own.folder / split / f"{split}.jpg")
         own.write()
         shutil.move(own.folder / f"{split}.jsonl", own.folder / split / f"{split}.jsonl")
     data = own.prepare(images=..., **{split: f"{split}/{split}.jsonl" for split in SPLITS})
-    assert data.num_pictures == {"train": 1, "dev": 1, "test": 1}
+    assert data.num_images == {"train": 1, "dev": 1, "test": 1}
     for split in SPLITS:
         assert data.read(split)[0].image_path() == (own.folder / split / f"{split}.jpg").resolve()
 
@@ -290,7 +290,7 @@ def test_the_fingerprint_stays_in_another_folder_and_another_run(own, tmp_path):
 
 
 @pytest.mark.parametrize("split", SPLITS)
-@pytest.mark.parametrize("what", ["text", "label", "picture", "box", "name of the picture", "one more"])
+@pytest.mark.parametrize("what", ["text", "label", "image", "box", "name of the image", "one more"])
 def test_the_fingerprint_changes_with_everything(own, split, what):
     tasks = {"mner": {"labels": ["person", "place"]}}
     before = own.prepare(tasks=tasks).fingerprint
@@ -301,26 +301,26 @@ def test_the_fingerprint_changes_with_everything(own, split, what):
         first["entities"][0]["type"] = "place"
     elif what == "box":
         first["regions"][0]["box"][2] = 0.5001
-    elif what == "name of the picture":
-        shutil.copy(own.folder / "pictures" / f"{split}.jpg", own.folder / "pictures" / "other.jpg")
+    elif what == "name of the image":
+        shutil.copy(own.folder / "images" / f"{split}.jpg", own.folder / "images" / "other.jpg")
         first["image"] = "other.jpg"
     elif what == "one more":
         own.records[split].append({"text": "More"})
     else:
-        path = own.folder / "pictures" / f"{split}.jpg"
+        path = own.folder / "images" / f"{split}.jpg"
         content = path.read_bytes()
-        path.write_bytes(content + b"\0")  # behind the end of the picture, so that it stays readable
-        assert open_picture(path).size == (20, 16)
+        path.write_bytes(content + b"\0")  # behind the end of the image, so that it stays readable
+        assert open_image(path).size == (20, 16)
     assert own.prepare(tasks=tasks).fingerprint != before
 
 
-def test_the_fingerprint_changes_when_a_missing_picture_appears(own):
-    path = own.folder / "pictures" / "dev.jpg"
+def test_the_fingerprint_changes_when_a_missing_image_appears(own):
+    path = own.folder / "images" / "dev.jpg"
     content = path.read_bytes()
     path.unlink()
-    before = own.prepare(missing_pictures="text_only").fingerprint
+    before = own.prepare(missing_images="text_only").fingerprint
     path.write_bytes(content)
-    assert own.prepare(missing_pictures="text_only").fingerprint != before
+    assert own.prepare(missing_images="text_only").fingerprint != before
 
 
 def synthetic(output, steps=None, *, tasks=("mner", "mre", "med", "meae"), split="test", **options):
@@ -343,12 +343,12 @@ def test_the_embedded_data_is_written_once_and_reused(tmp_path):
     assert synthetic(tmp_path / "run", steps) == data
     assert steps == ["drawing the embedded data set"]
     assert {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in files} == files
-    assert data.num_records == data.num_pictures == {"train": 6, "dev": 3, "test": 3}
+    assert data.num_records == data.num_images == {"train": 6, "dev": 3, "test": 3}
     assert data.ceilings == ceilings(SyntheticConfig(train=6, dev=3, test=3))
     assert {task: tuple(options["labels"]) for task, options in data.tasks.items()} == LABELS
     for split in SPLITS:
         for record in data.read(split):
-            assert min(open_picture(record.image_path()).size) > 0
+            assert min(open_image(record.image_path()).size) > 0
 
 
 def test_embedded_data_that_was_drawn_half_is_drawn_again(tmp_path):
@@ -372,7 +372,7 @@ def test_the_embedded_data_is_that_of_the_command(tmp_path):
 def test_the_fingerprint_of_embedded_data_changes_with_its_options(tmp_path):
     prints = [
         synthetic(tmp_path / "run", **options).fingerprint
-        for options in ({}, {"seed": 1}, {"train": 9}, {"test": 6}, {"picture_share": 0.5})
+        for options in ({}, {"seed": 1}, {"train": 9}, {"test": 6}, {"image_share": 0.5})
     ]
     assert len(set(prints)) == 5
 
@@ -385,8 +385,8 @@ def test_the_fingerprint_of_embedded_data_changes_with_its_options(tmp_path):
         ({"train": -1}, "train is -1: give "),
         ({"train": 2}, "each split that is used needs 3 records or more"),
         ({"test": 0}, "each split that is used needs 3 records or more"),
-        ({"picture_share": 1.5}, "picture_share is 1.5"),
-        ({"picture_share": "half"}, "picture_share is 'half'"),
+        ({"image_share": 1.5}, "image_share is 1.5"),
+        ({"image_share": "half"}, "image_share is 'half'"),
     ],
     ids=str,
 )

@@ -60,7 +60,7 @@ NEWS: list[dict[str, Any]] = [
     },
     {"sentence_id": "S_2", "words": ["Nothing", "."], "golden-event-mentions": []},
 ]
-NEWS_PICTURES: dict[str, Any] = {
+NEWS_IMAGES: dict[str, Any] = {
     "P_1": {
         "role": {"Person": [["1", 20, 10, 60, 50], ["0", 0, 0, 201, 100]], "Agent": [["1", 100, 0, 200, 100]]},
         "event_type": "Justice:Arrest-Jail",
@@ -172,7 +172,7 @@ class Sample:
         return Path(folder, self.main), dict.fromkeys(self.options, str(folder))
 
 
-def picture() -> bytes:
+def image() -> bytes:
     """Return a JPEG of 200 x 100 pixels."""
     content = io.BytesIO()
     Image.new("RGB", (200, 100)).save(content, "jpeg")
@@ -192,7 +192,7 @@ def _samples() -> list[Sample]:
         Sample(name, {"train.txt": TWEETS.format(other=other).encode(), **boxes}, 2, both, broken_tweet)
         for name, other in (("twitter", "OTHER"), ("gmner", "OTHER"), ("snap", "MISC"))
     ]
-    news = {"crossmedia_coref.txt": b"S_1\tP_1.jpg\tJustice:Arrest-Jail", "P_1.jpg": picture()}
+    news = {"crossmedia_coref.txt": b"S_1\tP_1.jpg\tJustice:Arrest-Jail", "P_1.jpg": image()}
     situations = {"train.json": dumped(SITUATIONS), "ace_sr_mapping.txt": MAPPING.encode()}
     return [
         *tweets,
@@ -200,15 +200,13 @@ def _samples() -> list[Sample]:
         Sample("mnre", {"train.txt": f"{PAIR}\n{PAIR}\n".encode()}, 2, ("images",), b"{'token': 5}\n"),
         Sample(
             "m2e2",
-            {"text.json": dumped(NEWS), **news, "image_multimedia_event.json": dumped(NEWS_PICTURES)},
+            {"text.json": dumped(NEWS), **news, "image_multimedia_event.json": dumped(NEWS_IMAGES)},
             2,
             ("images",),
             b'{"sentence_id": "S_9"}, ',
             True,
         ),
-        Sample(
-            "m2e2", {"image.json": dumped(NEWS_PICTURES), "P_1.jpg": picture()}, 2, ("images",), b'"P_9": 5, ', True
-        ),
+        Sample("m2e2", {"image.json": dumped(NEWS_IMAGES), "P_1.jpg": image()}, 2, ("images",), b'"P_9": 5, ', True),
         Sample("swig", situations, 2, ("images",), b'"x.jpg": {"verb": "x"}, ', True),
         Sample("ace", {"train.oneie.json": dumped(SENTENCE) + b"\n" + dumped(SENTENCE)}, 2, (), b'{"tokens": 5}\n'),
         Sample("jsonl", {"a.jsonl": dumped(LINE) + b"\n" + dumped(LINE)}, 2, ("images",), b'{"text": ""}\n'),

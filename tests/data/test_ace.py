@@ -144,8 +144,8 @@ def test_lines_that_are_no_json(tmp_path: Path) -> None:
     assert message(tmp_path, [1]) == "1: the line is [1]: expected an object with the field 'tokens'"
 
 
-def test_pictures_and_regions_are_refused(tmp_path: Path) -> None:
-    assert message(tmp_path, images=tmp_path) == " the format 'ace' has no pictures; leave images out"
+def test_images_and_regions_are_refused(tmp_path: Path) -> None:
+    assert message(tmp_path, images=tmp_path) == " the format 'ace' has no images; leave images out"
     assert (
         message(tmp_path, regions=tmp_path) == " the format 'ace' has no separate files of regions; leave regions out"
     )

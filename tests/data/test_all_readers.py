@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from samples import IDS, PAIR, SAMPLES, SENTENCE, Sample, dumped
 
 from umie import data
-from umie.data._reading import numbered_lines
+from umie.data.reading import numbered_lines
 from umie.errors import UmieError
 from umie.records import Record, read_jsonl, write_jsonl
 
@@ -43,13 +43,13 @@ def test_every_record_says_where_it_comes_from_and_what_that_permits(sample: Sam
     records, _ = read_all(sample, tmp_path)
     for record in records:
         if sample.format == "jsonl":  # says what its line says
-            assert (record.source, record.licence, record.labels) == ("a book", None, {"mner": ("person",)})
+            assert (record.source, record.license, record.labels) == ("a book", None, {"mner": ("person",)})
         else:
             name, _, file = str(record.source).partition(": ")
             assert name and file == sample.main
-            assert record.licence and "only" in record.licence
+            assert record.license and "only" in record.license
             assert record.labels and set(record.tasks or ()) <= set(record.labels)
-            assert str(tmp_path) not in f"{record.source}{record.licence}"
+            assert str(tmp_path) not in f"{record.source}{record.license}"
 
 
 @samples
@@ -147,11 +147,9 @@ def test_texts_lines_and_names_have_limits(tmp_path: Path) -> None:
     path.write_text(json.dumps({**SENTENCE, "tokens": ["x" * 100_001]}))
     assert only_error("ace", path) == ":1: the text has 100,001 characters: give 100,000 or fewer, or part it"
     path.write_text(f"IMGID:{'é' * 130}\nx\tO\n")
-    assert only_error("twitter", path).startswith(":1: the id of the picture is 'ééé")
+    assert only_error("twitter", path).startswith(":1: the id of the image is 'ééé")
     path.write_text("IMGID:a\u2028b\nx\tO\n")
-    assert only_error("twitter", path).startswith(
-        ":1: the id of the picture is 'a\\u2028b': expected a file name of one"
-    )
+    assert only_error("twitter", path).startswith(":1: the id of the image is 'a\\u2028b': expected a file name of one")
 
 
 @pytest.mark.parametrize("ending", [b"", b"\n", b"\r\n"])

@@ -62,9 +62,9 @@ def test_ceilings_of_the_embedded_data_set():
     assert all(0.50 <= ceiling <= 0.65 for ceiling in found.values())
 
 
-def test_ceilings_fall_with_the_share_of_pictures_that_decide():
+def test_ceilings_fall_with_the_share_of_images_that_decide():
     shares = [0, 0.2, 0.5, 0.62, 0.8, 1]
-    rows = [ceilings(SyntheticConfig(picture_share=share)) for share in shares]
+    rows = [ceilings(SyntheticConfig(image_share=share)) for share in shares]
     for task in rows[0]:
         column = [row[task] for row in rows]
         assert column[0] == 1

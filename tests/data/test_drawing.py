@@ -1,4 +1,4 @@
-"""The drawn pictures: icons stand in their boxes, and can be told apart by their colours."""
+"""The drawn images: icons stand in their boxes, and can be told apart by their colors."""
 
 import itertools
 import random
@@ -6,7 +6,7 @@ import random
 import pytest
 from PIL import Image, ImageDraw
 
-from umie.data.drawing import CELLS, FILLERS, ICONS, LEFT, RIGHT, SIZE, draw_picture
+from umie.data.drawing import CELLS, FILLERS, ICONS, LEFT, RIGHT, SIZE, draw_image
 from umie.data.synthetic import EVENT_ICONS, NAME_ICONS, PAIR_ICONS
 
 GROUND = (200, 210, 220)
@@ -14,9 +14,9 @@ BOX = (20, 10, 59, 39)  # edges of an icon in pixels, the last ones included
 every_icon = pytest.mark.parametrize("name", ICONS)
 
 
-def colours(image):
-    """Return the colours of a picture and how many pixels each has."""
-    return {colour: count for count, colour in image.getcolors(1 << 16)}
+def colors(image):
+    """Return the colors of an image and how many pixels each has."""
+    return {color: count for count, color in image.getcolors(1 << 16)}
 
 
 def paint(name):
@@ -41,16 +41,16 @@ def test_an_icon_stays_in_its_box_and_fills_it(name):
 
 
 @pytest.mark.parametrize("pair", list(itertools.combinations(ICONS, 2)), ids="-".join)
-def test_icons_have_colours_of_their_own(pair):
-    first, second = (set(colours(paint(name))) - {GROUND} for name in pair)
+def test_icons_have_colors_of_their_own(pair):
+    first, second = (set(colors(paint(name))) - {GROUND} for name in pair)
     assert first != second
 
 
 @every_icon
 def test_icons_are_seen_on_every_ground(name):
-    """The ground is 190 to 240 in each channel: no icon has a colour like that."""
-    for colour in set(colours(paint(name))) - {GROUND}:
-        assert not all(190 <= channel <= 240 for channel in colour), colour
+    """The ground is 190 to 240 in each channel: no icon has a color like that."""
+    for color in set(colors(paint(name))) - {GROUND}:
+        assert not all(190 <= channel <= 240 for channel in color), color
 
 
 def test_cells_and_sides():
@@ -73,12 +73,12 @@ def test_the_icons_in_use_exist():
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_a_picture_has_each_icon_in_its_box(seed):
+def test_a_image_has_each_icon_in_its_box(seed):
     names = random.Random(seed).sample(sorted(ICONS), 4)
-    image, boxes = draw_picture(random.Random(seed), names)
+    image, boxes = draw_image(random.Random(seed), names)
     assert image.size == SIZE
     assert image.mode == "RGB"
-    ground = max(colours(image), key=colours(image).get)
+    ground = max(colors(image), key=colors(image).get)
     assert all(190 <= channel <= 240 for channel in ground)
     outside = image.copy()
     for name, box, cell in zip(names, boxes, CELLS, strict=True):
@@ -87,20 +87,20 @@ def test_a_picture_has_each_icon_in_its_box(seed):
         for low, high, size in ((0, 2, 0.5), (1, 3, 0.5)):
             assert 0.65 * size <= box[high] - box[low] <= 0.9 * size
         edges = [round(box[index] * SIZE[index % 2]) for index in range(4)]
-        assert set(colours(image.crop(edges))) - {ground} == set(colours(paint(name))) - {GROUND}, name
+        assert set(colors(image.crop(edges))) - {ground} == set(colors(paint(name))) - {GROUND}, name
         outside.paste(ground, (edges[0] - 1, edges[1] - 1, edges[2] + 1, edges[3] + 1))
-    assert set(colours(outside)) == {ground}
+    assert set(colors(outside)) == {ground}
 
 
 def test_places_sizes_and_grounds_vary_and_follow_the_seed():
     names = ["person", "star", "cloud", "truck"]
-    drawn = [draw_picture(random.Random(seed), names) for seed in range(30)]
+    drawn = [draw_image(random.Random(seed), names) for seed in range(30)]
     assert len({boxes[0] for _, boxes in drawn}) == 30
-    assert len({max(colours(image), key=colours(image).get) for image, _ in drawn}) > 25
-    again = [draw_picture(random.Random(seed), names) for seed in range(30)]
+    assert len({max(colors(image), key=colors(image).get) for image, _ in drawn}) > 25
+    again = [draw_image(random.Random(seed), names) for seed in range(30)]
     assert [(image.tobytes(), boxes) for image, boxes in again] == [(image.tobytes(), boxes) for image, boxes in drawn]
 
 
 def test_four_icons_are_needed():
     with pytest.raises(ValueError, match="zip"):
-        draw_picture(random.Random(0), ["person", "star", "cloud"])
+        draw_image(random.Random(0), ["person", "star", "cloud"])

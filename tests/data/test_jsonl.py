@@ -39,18 +39,18 @@ FRAGMENTS = [
 
 def test_reads_what_write_jsonl_wrote(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
-    write_jsonl(path, [RECORD, Record("no picture")])
-    named = Record("no picture", id="a.jsonl:2")  # by its line
+    write_jsonl(path, [RECORD, Record("no image")])
+    named = Record("no image", id="a.jsonl:2")  # by its line
     assert list(registry.build("jsonl", path=path)) == [RECORD, named]
 
 
-def test_pictures_lie_beside_the_file_unless_a_folder_is_given(tmp_path: Path) -> None:
+def test_images_lie_beside_the_file_unless_a_folder_is_given(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     write_jsonl(path, [RECORD])
     (beside,) = registry.build("jsonl", path=path)
-    (elsewhere,) = registry.build("jsonl", path=str(path), images=tmp_path / "pictures")
+    (elsewhere,) = registry.build("jsonl", path=str(path), images=tmp_path / "images")
     assert beside.image_path() == (tmp_path / "1.jpg").resolve()
-    assert elsewhere.image_path() == (tmp_path / "pictures" / "1.jpg").resolve()
+    assert elsewhere.image_path() == (tmp_path / "images" / "1.jpg").resolve()
 
 
 def test_reads_one_record_after_the_other(tmp_path: Path) -> None:

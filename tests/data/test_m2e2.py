@@ -36,7 +36,7 @@ SENTENCES: list[dict[str, Any]] = [
     {"sentence_id": "S_2", "words": ["Nothing", "."], "golden-event-mentions": [], "image": []},
 ]
 PAIRS = "S_1\tP_1.jpg\tJustice:Arrest-Jail\nS_1\tP_2.jpg\tConflict:Demonstrate"
-PICTURES: dict[str, Any] = {
+IMAGES: dict[str, Any] = {
     "P_1": {
         "role": {
             "Person": [["1", 20, 10, 60, 50], ["0", 0, 0, 201, 100]],
@@ -55,15 +55,15 @@ def write(
     folder: Path,
     sentences: Any = SENTENCES,
     pairs: str | None = PAIRS,
-    pictures: Any = PICTURES,
+    images: Any = IMAGES,
     size: Any = (200, 100),
 ) -> Path:
     path = folder / "text_multimedia_event.json"
     path.write_text(json.dumps(sentences))
     if pairs is not None:
         (folder / "crossmedia_coref.txt").write_text(pairs)
-    if pictures is not None:
-        (folder / "image_multimedia_event.json").write_text(json.dumps(pictures))
+    if images is not None:
+        (folder / "image_multimedia_event.json").write_text(json.dumps(images))
     if size is not None:
         Image.new("RGB", size).save(folder / "P_1.jpg")
     return path
@@ -71,7 +71,7 @@ def write(
 
 def read(path: Path, **options: object) -> list[Record]:
     records = registry.build("m2e2", path=path, **options)
-    return [replace(record, source=None, licence=None, labels=None) for record in records]  # test_notes.py covers them
+    return [replace(record, source=None, license=None, labels=None) for record in records]  # test_notes.py covers them
 
 
 def message(path: Path, **options: object) -> str:
@@ -116,14 +116,14 @@ def test_boxes_become_arguments_of_the_event_of_the_pair(tmp_path: Path) -> None
     assert record.image_path() == (tmp_path / "P_1.jpg").resolve()
 
 
-def test_boxes_of_a_picture_annotated_for_another_event_are_left_out(tmp_path: Path) -> None:
+def test_boxes_of_a_image_annotated_for_another_event_are_left_out(tmp_path: Path) -> None:
     path = write(tmp_path)
     Image.new("RGB", (50, 50)).save(tmp_path / "P_2.jpg")
     record = read(path, images=tmp_path)[1]
     assert (record.image, record.regions, record.events) == ("P_2.jpg", (), (ARREST, MARCH))
 
 
-def test_a_picture_that_is_not_there_leaves_no_regions(tmp_path: Path) -> None:
+def test_a_image_that_is_not_there_leaves_no_regions(tmp_path: Path) -> None:
     records = read(write(tmp_path, size=None), images=tmp_path)
     assert [(record.image, record.regions) for record in records] == [
         ("P_1.jpg", ()),
@@ -133,7 +133,7 @@ def test_a_picture_that_is_not_there_leaves_no_regions(tmp_path: Path) -> None:
     assert records[0].events == (ARREST, MARCH)
 
 
-def test_boxes_are_relative_to_the_picture_as_displayed(tmp_path: Path) -> None:
+def test_boxes_are_relative_to_the_image_as_displayed(tmp_path: Path) -> None:
     path = write(tmp_path, size=None)
     exif = Image.Exif()
     exif[0x0112] = 6  # turned by a quarter: stored 100 x 200, displayed 200 x 100
@@ -142,7 +142,7 @@ def test_boxes_are_relative_to_the_picture_as_displayed(tmp_path: Path) -> None:
 
 
 def test_files_beside_may_be_missing(tmp_path: Path) -> None:
-    path = write(tmp_path, pairs=None, pictures=None)
+    path = write(tmp_path, pairs=None, images=None)
     assert [record.id for record in read(path, images=tmp_path)] == ["S_1", "S_2"]
     (tmp_path / "crossmedia_coref.txt").write_text(PAIRS)
     record = read(path, images=tmp_path)[0]
@@ -172,16 +172,16 @@ def test_event_names_are_the_papers(tmp_path: Path, name: str, label: str) -> No
     assert read(path)[0].events[1].type == label
 
 
-def write_pictures(folder: Path, name: str = "image_only_event.json", pictures: Any = PICTURES) -> Path:
+def write_images(folder: Path, name: str = "image_only_event.json", images: Any = IMAGES) -> Path:
     path = folder / name
-    path.write_text(json.dumps(pictures))
+    path.write_text(json.dumps(images))
     Image.new("RGB", (200, 100)).save(folder / "P_1.jpg")
     return path
 
 
 @pytest.mark.parametrize("name", ["image_only_event.json", "image_multimedia_event.json"])
-def test_a_picture_alone_is_an_event_without_trigger(tmp_path: Path, name: str) -> None:
-    there, missing = read(write_pictures(tmp_path, name), images=tmp_path)
+def test_a_image_alone_is_an_event_without_trigger(tmp_path: Path, name: str) -> None:
+    there, missing = read(write_images(tmp_path, name), images=tmp_path)
     visual = (Argument("Person", region=0), Argument("Person", region=1), Argument("Agent", region=2))
     assert there == Record(
         "",
@@ -200,16 +200,16 @@ def test_a_picture_alone_is_an_event_without_trigger(tmp_path: Path, name: str) 
     assert missing == Record("", image="P_2.jpg", events=(Event("meet"),), id="P_2", tasks=("med",))
 
 
-def test_pictures_alone_need_their_folder(tmp_path: Path) -> None:
-    path = write_pictures(tmp_path)
-    assert message(path) == f"{path}: annotates pictures alone: give images, the folder of the pictures"
+def test_images_alone_need_their_folder(tmp_path: Path) -> None:
+    path = write_images(tmp_path)
+    assert message(path) == f"{path}: annotates images alone: give images, the folder of the images"
 
 
 @pytest.mark.parametrize(
-    ("stem", "picture", "problem"),
+    ("stem", "image", "problem"),
     [
-        ("../P_1", {}, "../P_1: the picture is '../P_1.jpg': expected a plain file name, without folders"),
-        ("P_1", 5, "P_1: the picture is 5: expected an object with the field 'event_type'"),
+        ("../P_1", {}, "../P_1: the image is '../P_1.jpg': expected a plain file name, without folders"),
+        ("P_1", 5, "P_1: the image is 5: expected an object with the field 'event_type'"),
         ("P_1", {"event_type": "Life:Die", "role": {"Victim": [["1", 1, 1, 300, 9]]}}, "P_1: role 'Victim': box [1, 1"),
         (
             "P_1",
@@ -218,8 +218,8 @@ def test_pictures_alone_need_their_folder(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_errors_in_a_picture_alone_name_file_and_picture(tmp_path: Path, stem: str, picture: Any, problem: str) -> None:
-    path = write_pictures(tmp_path, pictures={"P_0": PICTURES["P_2"], stem: picture})
+def test_errors_in_a_image_alone_name_file_and_image(tmp_path: Path, stem: str, image: Any, problem: str) -> None:
+    path = write_images(tmp_path, images={"P_0": IMAGES["P_2"], stem: image})
     assert message(path, images=tmp_path).startswith(f"{path}: {problem}")
 
 
@@ -263,18 +263,18 @@ def test_errors_in_a_sentence_name_file_and_sentence(tmp_path: Path, change: str
     [
         (
             "S_1 P_1.jpg Life:Die",
-            "'S_1 P_1.jpg Life:Die' is no pair: expected sentence<TAB>picture<TAB>event type",
+            "'S_1 P_1.jpg Life:Die' is no pair: expected sentence<TAB>image<TAB>event type",
         ),
         (
             "S_1\t../P_1.jpg\tLife:Die",
-            "the picture is '../P_1.jpg': expected a plain file name, without folders",
+            "the image is '../P_1.jpg': expected a plain file name, without folders",
         ),
         ("S_1\tP_1.jpg\tLife:", "event type is 'Life:': expected one such as 'Justice:Arrest-Jail'"),
         ("S_9\tP_1.jpg\tLife:Die", "there is no sentence S_9: add it, or take the pair out"),
         ("S_2\tP_1.jpg\tLife:Die", "the sentence S_2 has no event of the type 'die'"),
         (
             "S_1\tP_9.jpg\tConflict:Demonstrate",
-            "the picture P_9 is not in image_multimedia_event.json: add it",
+            "the image P_9 is not in image_multimedia_event.json: add it",
         ),
     ],
 )
@@ -290,12 +290,12 @@ def test_a_pair_that_is_not_utf8(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("picture", "problem"),
+    ("image", "problem"),
     [
-        (5, "P_1: the picture is 5: expected an object with the field 'event_type'"),
-        ({"role": {}}, "P_1: the picture has no field 'event_type': add it"),
-        ({"event_type": "Justice:Arrest-Jail"}, "P_1: the picture has no field 'role': add it"),
-        ({"Person": 5}, "P_1: field 'Person' of the picture's roles is 5: expected a list"),
+        (5, "P_1: the image is 5: expected an object with the field 'event_type'"),
+        ({"role": {}}, "P_1: the image has no field 'event_type': add it"),
+        ({"event_type": "Justice:Arrest-Jail"}, "P_1: the image has no field 'role': add it"),
+        ({"Person": 5}, "P_1: field 'Person' of the image's roles is 5: expected a list"),
         ({"\ud800": []}, "P_1: a role holds half of a surrogate pair at character 0: mend it"),
         ({"Person": [5]}, "P_1: role 'Person': box is 5: expected [flag, x1, y1, x2, y2]"),
         (
@@ -306,17 +306,17 @@ def test_a_pair_that_is_not_utf8(tmp_path: Path) -> None:
         ({"Person": [["1", 1, 1, 9, True]]}, "P_1: role 'Person': box is ['1', 1, 1, 9, True]: expected"),
         (
             {"Person": [["1", 1, 1, 203, 9]]},
-            "P_1: role 'Person': box [1, 1, 203, 9] leaves the picture of 200 x 100",
+            "P_1: role 'Person': box [1, 1, 203, 9] leaves the image of 200 x 100",
         ),
         ({"Person": [["1", 9, 1, 9, 9]]}, "P_1: role 'Person': box [9, 1, 9, 9] has no area"),
         ({"Person": [["1", 1, 1, 9, 10**400]]}, "P_1: role 'Person': box [1, 1, 9, 1000"),
         ({"Person": [["1", 1, 1, 9, float("nan")]]}, "P_1: role 'Person': box [1, 1, 9, nan] leaves"),
     ],
 )
-def test_errors_in_a_picture_name_file_and_picture(tmp_path: Path, picture: Any, problem: str) -> None:
-    if isinstance(picture, dict) and not picture.keys() & {"role", "event_type"}:
-        picture = {"role": picture, "event_type": "Justice:Arrest-Jail"}
-    path = write(tmp_path, pictures={**PICTURES, "P_1": picture})
+def test_errors_in_a_image_name_file_and_image(tmp_path: Path, image: Any, problem: str) -> None:
+    if isinstance(image, dict) and not image.keys() & {"role", "event_type"}:
+        image = {"role": image, "event_type": "Justice:Arrest-Jail"}
+    path = write(tmp_path, images={**IMAGES, "P_1": image})
     assert message(path, images=tmp_path).startswith(f"{tmp_path / 'image_multimedia_event.json'}: {problem}")
 
 
@@ -329,23 +329,23 @@ def test_errors_in_whole_files_name_them(tmp_path: Path) -> None:
         (b"[" * 100_000, "not valid JSON: "),
         (b"1" * 5000, "not valid JSON: "),
         (b"\xff", "not UTF-8 text (invalid start byte); save the file as UTF-8"),
-        (b"5", "holds 5: expected a list of sentences or an object of pictures"),
+        (b"5", "holds 5: expected a list of sentences or an object of images"),
     ]:
         path.write_bytes(content)
         assert message(path).startswith(f"{path}: {problem}")
-    write(tmp_path, pictures=[1])
+    write(tmp_path, images=[1])
     assert message(path, images=tmp_path) == (
-        f"{tmp_path / 'image_multimedia_event.json'}: is [1]: expected an object with an entry for each picture"
+        f"{tmp_path / 'image_multimedia_event.json'}: is [1]: expected an object with an entry for each image"
     )
 
 
-def test_a_broken_picture_is_named(tmp_path: Path) -> None:
+def test_a_broken_image_is_named(tmp_path: Path) -> None:
     path = write(tmp_path, size=None)
-    (tmp_path / "P_1.jpg").write_bytes(b"no picture")
-    assert message(path, images=tmp_path).startswith(f"{tmp_path / 'P_1.jpg'}: not a readable picture (")
+    (tmp_path / "P_1.jpg").write_bytes(b"no image")
+    assert message(path, images=tmp_path).startswith(f"{tmp_path / 'P_1.jpg'}: not a readable image (")
 
 
-def test_a_mistyped_folder_of_pictures_is_not_taken_for_missing_pictures(tmp_path: Path) -> None:
+def test_a_mistyped_folder_of_images_is_not_taken_for_missing_images(tmp_path: Path) -> None:
     assert message(write(tmp_path), images=tmp_path / "imags") == (
         f"{tmp_path / 'imags'}: no such folder; give images an existing one, or leave it out"
     )
@@ -366,7 +366,7 @@ VALUES = st.recursive(
 
 
 def with_boxes(value: object) -> dict[str, Any]:
-    return {**PICTURES, "P_1": {**PICTURES["P_1"], "role": {"Person": value}}}
+    return {**IMAGES, "P_1": {**IMAGES["P_1"], "role": {"Person": value}}}
 
 
 PLACES = [
@@ -383,9 +383,9 @@ PLACES = [
     st.just(PAIRS.encode()) | st.binary(max_size=40),
     VALUES | VALUES.map(with_boxes),
 )
-def test_no_bytes_raise_anything_but_umie_error(sentences: bytes, pairs: bytes, pictures: Any) -> None:
+def test_no_bytes_raise_anything_but_umie_error(sentences: bytes, pairs: bytes, images: Any) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        path = write(Path(folder), pairs=None, pictures=pictures)
+        path = write(Path(folder), pairs=None, images=images)
         path.write_bytes(sentences)
         Path(folder, "crossmedia_coref.txt").write_bytes(pairs)
         try:

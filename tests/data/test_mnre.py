@@ -35,7 +35,7 @@ def read(folder: Path, content: str | bytes, **options: object) -> list[Record]:
     path = folder / "ours_val.txt"
     path.write_bytes(content.encode() if isinstance(content, str) else content)
     records = registry.build("mnre", path=path, **options)
-    return [replace(record, source=None, licence=None, labels=None) for record in records]  # test_notes.py covers them
+    return [replace(record, source=None, license=None, labels=None) for record in records]  # test_notes.py covers them
 
 
 def test_a_line_is_a_record_with_one_relation(tmp_path: Path) -> None:
@@ -54,14 +54,14 @@ def test_lines_are_numbered_in_the_file_and_blank_ones_passed_over(tmp_path: Pat
     assert [record.id for record in records] == ["ours_val:1", "ours_val:3"]
 
 
-def test_the_picture_is_named_only_where_a_folder_is_given(tmp_path: Path) -> None:
-    (without_picture,) = read(tmp_path, repr(LINE))
-    (with_picture,) = read(tmp_path, repr(LINE), images=tmp_path)
-    assert (without_picture.image, without_picture.image_folder) == (None, None)
-    assert with_picture.image_path() == (tmp_path / "7.jpg").resolve()
+def test_the_image_is_named_only_where_a_folder_is_given(tmp_path: Path) -> None:
+    (without_image,) = read(tmp_path, repr(LINE))
+    (with_image,) = read(tmp_path, repr(LINE), images=tmp_path)
+    assert (without_image.image, without_image.image_folder) == (None, None)
+    assert with_image.image_path() == (tmp_path / "7.jpg").resolve()
 
 
-def test_a_number_names_the_picture_without_its_ending(tmp_path: Path) -> None:
+def test_a_number_names_the_image_without_its_ending(tmp_path: Path) -> None:
     (record,) = read(tmp_path, changed(img_id=71532), images=tmp_path)
     assert record.image == "71532.jpg"
 
@@ -195,7 +195,7 @@ def test_errors_name_file_and_line(tmp_path: Path, line: str | bytes, problem: s
         (without("img_id"), "the line has no field 'img_id': add it"),
     ],
 )
-def test_errors_in_the_name_of_a_picture(tmp_path: Path, line: str, problem: str) -> None:
+def test_errors_in_the_name_of_a_image(tmp_path: Path, line: str, problem: str) -> None:
     with pytest.raises(UmieError) as caught:
         read(tmp_path, line, images=tmp_path)
     assert str(caught.value) == f"{tmp_path / 'ours_val.txt'}:1: {problem}"

@@ -10,7 +10,7 @@ from PIL import Image
 from samples import MAPPING, SITUATIONS
 
 from umie.data import registry
-from umie.data._ace import M2E2_EVENT_TYPES, M2E2_ROLES
+from umie.data.ace_events import M2E2_EVENT_TYPES, M2E2_ROLES
 from umie.data.swig import _mapping
 from umie.errors import UmieError
 from umie.records import Argument, Event, Record, Region
@@ -86,7 +86,7 @@ def test_annotators_vote_on_the_noun(tmp_path: Path, nouns: list[str], label: st
     assert record.events[0].arguments == (Argument("Agent", region=0),)
 
 
-def test_pictures_lie_in_the_folder_if_one_is_given(tmp_path: Path) -> None:
+def test_images_lie_in_the_folder_if_one_is_given(tmp_path: Path) -> None:
     path = write(tmp_path)
     Image.new("RGB", (200, 100)).save(tmp_path / "arresting_1.jpg")
     assert read(path)[0].image_folder is None
@@ -134,31 +134,31 @@ def test_the_published_mapping() -> None:
 @pytest.mark.parametrize(
     ("fields", "problem"),
     [
-        ({"verb": 5}, "field 'verb' of the picture is 5: expected a string that is not empty"),
-        ({"width": "200"}, "field 'width' of the picture is '200': expected a number of pixels"),
-        ({"height": True}, "field 'height' of the picture is True: expected a number of pixels"),
-        ({"width": 0}, "role 'agent': the picture's size is 0 x 100: expected two numbers above 0"),
-        ({"bb": []}, "field 'bb' of the picture is []: expected an object with named fields"),
+        ({"verb": 5}, "field 'verb' of the image is 5: expected a string that is not empty"),
+        ({"width": "200"}, "field 'width' of the image is '200': expected a number of pixels"),
+        ({"height": True}, "field 'height' of the image is True: expected a number of pixels"),
+        ({"width": 0}, "role 'agent': the image's size is 0 x 100: expected two numbers above 0"),
+        ({"bb": []}, "field 'bb' of the image is []: expected an object with named fields"),
         ({"bb": {"agent": [1, 2, 3]}}, "role 'agent': box is [1, 2, 3]: expected [x1, y1, x2, y2], or four times -1"),
         ({"bb": {"agent": [1, 2, 3, "4"]}}, "role 'agent': box is [1, 2, 3, '4']: expected"),
-        ({"bb": {"agent": [0, 0, 300, 50]}}, "role 'agent': box [0, 0, 300, 50] leaves the picture of 200 x 100"),
+        ({"bb": {"agent": [0, 0, 300, 50]}}, "role 'agent': box [0, 0, 300, 50] leaves the image of 200 x 100"),
         ({"bb": {"agent": [9, 0, 9, 50]}}, "role 'agent': box [9, 0, 9, 50] has no area"),
-        ({"frames": {}}, "field 'frames' of the picture is {}: expected a list"),
+        ({"frames": {}}, "field 'frames' of the image is {}: expected a list"),
         ({"frames": [{}, 5]}, "frame 1 (from 0) is 5: expected an object with a noun for each role"),
         ({"frames": [{"agent": 5}]}, "frame 0 (from 0) is {'agent': 5}: expected an object with a noun"),
     ],
 )
-def test_errors_in_a_picture_name_file_and_picture(tmp_path: Path, fields: dict[str, Any], problem: str) -> None:
+def test_errors_in_a_image_name_file_and_image(tmp_path: Path, fields: dict[str, Any], problem: str) -> None:
     path = write(tmp_path, changed(**fields))
     assert message(path).startswith(f"{path}: arresting_1.jpg: {problem}")
 
 
 def test_errors_in_the_whole_file(tmp_path: Path) -> None:
     path = write(tmp_path, [1])
-    assert message(path) == f"{path}: is [1]: expected an object with an entry for each picture"
+    assert message(path) == f"{path}: is [1]: expected an object with an entry for each image"
     path = write(tmp_path, {"../x.jpg": {}})
     assert message(path).startswith(
-        f"{path}: ../x.jpg: the name of the picture is '../x.jpg': expected a plain file name"
+        f"{path}: ../x.jpg: the name of the image is '../x.jpg': expected a plain file name"
     )
     assert message(path, regions=tmp_path) == (
         f"{path}: the format 'swig' has no separate files of regions; leave regions out"

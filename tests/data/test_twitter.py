@@ -60,7 +60,7 @@ def read(folder: Path, content: str | bytes, **options: object) -> list[Record]:
     path = folder / "tweets.txt"
     path.write_bytes(content.encode() if isinstance(content, str) else content)
     records = registry.build("twitter", path=path, **options)
-    return [replace(record, source=None, licence=None, labels=None) for record in records]  # test_notes.py covers them
+    return [replace(record, source=None, license=None, labels=None) for record in records]  # test_notes.py covers them
 
 
 def message(folder: Path, content: str | bytes, **options: object) -> str:
@@ -93,13 +93,13 @@ def test_text_entities_and_id(tmp_path: Path) -> None:
     assert (second.id, second.text, second.entities) == ("O_18", "Hi", ())
 
 
-def test_no_picture_is_sought_without_a_folder(tmp_path: Path) -> None:
+def test_no_image_is_sought_without_a_folder(tmp_path: Path) -> None:
     record = read(tmp_path, TWO_TWEETS)[0]
     assert record.image is None
     assert record.image_folder is None
 
 
-def test_the_picture_is_named_by_the_id(tmp_path: Path) -> None:
+def test_the_image_is_named_by_the_id(tmp_path: Path) -> None:
     records = read(tmp_path, TWO_TWEETS, images=tmp_path)
     assert [record.image for record in records] == ["17.jpg", "O_18.jpg"]
     assert records[0].image_path() == (tmp_path / "17.jpg").resolve()
@@ -117,7 +117,7 @@ def test_gmner_reads_the_same_way(tmp_path: Path) -> None:
     (tmp_path / "17.xml").write_text(VOC)
     records = read(tmp_path, TWO_TWEETS, regions=tmp_path)
     found = registry.build("gmner", path=tmp_path / "tweets.txt", regions=tmp_path)
-    assert [replace(record, source=None, licence=None, labels=None) for record in found] == records
+    assert [replace(record, source=None, license=None, labels=None) for record in found] == records
 
 
 @pytest.mark.parametrize(
@@ -184,11 +184,11 @@ def test_reads_one_tweet_after_the_other(tmp_path: Path) -> None:
         ("IMGID:1\na\tO\n\nIMGID:2\n\nIMGID:3\nb\tO\n", 4, "there are no tokens: every record needs a text"),
         ("IMGID:1\na\tO\n\nIMGID:2", 4, "there are no tokens"),
         ("IMGID:1\n\xa0\tO\n", 1, "text is empty: every record needs a text"),
-        ("IMGID:\na\tO\n", 1, "the id of the picture is '': expected a plain file name, without folders"),
+        ("IMGID:\na\tO\n", 1, "the id of the image is '': expected a plain file name, without folders"),
         (
             "IMGID:../../etc/passwd\na\tO\n",
             1,
-            "the id of the picture is '../../etc/passwd': expected a plain",
+            "the id of the image is '../../etc/passwd': expected a plain",
         ),
         (b"IMGID:1\na\tO\n\xffb\tO\n", 3, "not UTF-8 text (invalid start byte); save the file as UTF-8"),
     ],

@@ -9,8 +9,8 @@ import torch
 from transformers.modeling_outputs import BaseModelOutput
 
 from umie.decoders import registry
-from umie.decoders._jump_forward import generate
-from umie.decoders._t5_steps import T5Steps
+from umie.decoders.jump_forward import generate
+from umie.decoders.t5_steps import T5Steps
 from umie.types import FusedStates
 
 FLAN = {
@@ -112,21 +112,21 @@ class RandomWalk:
 
 
 class Processor:
-    """The walks as transformers asks for them."""
+    """The automata as transformers asks for them."""
 
-    def __init__(self, walks, limit):
-        self.walks, self.limit = walks, limit
+    def __init__(self, automata, limit):
+        self.automata, self.limit = automata, limit
 
     def __call__(self, input_ids, scores):
         masked = torch.full_like(scores, float("-inf"))
-        for row, (walk, tokens) in enumerate(zip(self.walks, input_ids.tolist(), strict=True)):
-            state = walk.start
+        for row, (automaton, tokens) in enumerate(zip(self.automata, input_ids.tolist(), strict=True)):
+            state = automaton.start
             if END in tokens[1:]:
                 masked[row, END] = 0
                 continue
             for token in tokens[1:]:
-                state = walk.next(state, token)
-            allowed = walk.tokens(state, self.limit - len(tokens) + 1)
+                state = automaton.next(state, token)
+            allowed = automaton.tokens(state, self.limit - len(tokens) + 1)
             masked[row, allowed] = scores[row, allowed]
         return masked
 
@@ -140,9 +140,9 @@ def test_jumps_change_nothing(shape, num_rows, limit):
     for seed in range(4):
         built = decoder(shape, seed)
         fused = fused_states(built, num_rows, seed)
-        walks = [RandomWalk(100 * seed + row) for row in range(num_rows)]
+        automata = [RandomWalk(100 * seed + row) for row in range(num_rows)]
         jumped, stepped = (
-            generate(T5Steps(built.seq2seq, fused), walks, START, PAD, limit, jump=jump) for jump in (True, False)
+            generate(T5Steps(built.seq2seq, fused), automata, START, PAD, limit, jump=jump) for jump in (True, False)
         )
         assert torch.equal(jumped, stepped)
         assert jumped.shape[1] <= limit + 1
@@ -150,7 +150,7 @@ def test_jumps_change_nothing(shape, num_rows, limit):
         theirs = built.seq2seq.generate(
             encoder_outputs=BaseModelOutput(last_hidden_state=fused.states),
             attention_mask=fused.mask.long(),
-            logits_processor=[Processor(walks, limit)],
+            logits_processor=[Processor(automata, limit)],
             **options,
             pad_token_id=PAD,
             eos_token_id=END,
@@ -176,17 +176,17 @@ class CountingSteps(T5Steps):
 def test_forced_tokens_need_no_step_of_their_own():
     built = decoder("tied")
     fused = fused_states(built, 1)
-    walk = RandomWalk(3)
-    walk.length = 24
+    automaton = RandomWalk(3)
+    automaton.length = 24
     counted = {}
     for jump in (True, False):
         steps = CountingSteps(built.seq2seq, fused)
-        row = generate(steps, [walk], START, PAD, 30, jump=jump)[0].tolist()
+        row = generate(steps, [automaton], START, PAD, 30, jump=jump)[0].tolist()
         counted[jump] = steps.num_steps
-    state, num_choices = walk.start, 0
+    state, num_choices = automaton.start, 0
     for place, token in enumerate(row[1:]):
-        num_choices += len(walk.tokens(state, 30 - place)) > 1
-        state = walk.next(state, token)
+        num_choices += len(automaton.tokens(state, 30 - place)) > 1
+        state = automaton.next(state, token)
     assert counted[False] == len(row) - 1
     assert counted[True] == num_choices < len(row) - 1
 

@@ -254,9 +254,9 @@ def test_half_precision_checkpoint_is_loaded_in_full(tmp_path, tokenizer, batch)
     model, _ = compose(decoder=str(tmp_path), fusion="cross_attention")
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
     assert torch.equal(model.decoder.seq2seq.lm_head.weight, state["lm_head.weight"].bfloat16().float())
-    picture = {"crops": torch.zeros(3, 1, 3, 10, 10), "boxes": torch.zeros(3, 1, 4)}
+    image = {"crops": torch.zeros(3, 1, 3, 10, 10), "boxes": torch.zeros(3, 1, 4)}
     ids, mask, labels = batch
-    output = model(ids, mask, labels=labels, **picture, visual_mask=torch.ones(3, 1, dtype=torch.bool))
+    output = model(ids, mask, labels=labels, **image, visual_mask=torch.ones(3, 1, dtype=torch.bool))
     assert output.loss.isfinite()
 
 

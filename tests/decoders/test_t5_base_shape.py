@@ -17,8 +17,8 @@ from transformers import T5Config, T5ForConditionalGeneration
 from umie.composition import compose
 from umie.conversion import convert_released
 from umie.data.synthetic import LABELS
+from umie.evaluation.queries import QueryDataset
 from umie.model import UmieModel
-from umie.query_dataset import QueryDataset
 from umie.training import TrainingConfig, train
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "conversion"))  # where published_model.py lies
@@ -72,7 +72,7 @@ def plain(checkpoint, aligned):
 
 @pytest.fixture(scope="module")
 def records(embedded_records):
-    """Two records with names and pictures, of different lengths."""
+    """Two records with names and images, of different lengths."""
     chosen = [record for record in embedded_records if record.entities]
     return [chosen[0], max(chosen, key=lambda record: len(record.text))]
 
@@ -87,7 +87,7 @@ def assert_apart(seq2seq):
 
 @pytest.mark.parametrize("fusion", ["text_only", "gated"])
 def test_text_alone_is_transformers_own_to_the_last_bit(checkpoint, plain, aligned, records, fusion):
-    """Loss, logits and generated tokens; the gated fusion is given no picture, or slots that are all padding."""
+    """Loss, logits and generated tokens; the gated fusion is given no image, or slots that are all padding."""
     model, processor = compose(encoder="tiny", fusion=fusion, decoder=str(checkpoint[0]), tasks=TASKS)
     aligned(model)
     batch = processor(records, "mner")
@@ -112,7 +112,7 @@ def test_text_alone_is_transformers_own_to_the_last_bit(checkpoint, plain, align
 def test_fuses_trains_a_step_and_generates(checkpoint, records):
     model, processor = compose(encoder="tiny", fusion="gated", decoder=str(checkpoint[0]), tasks=TASKS)
     batch = processor(records, "mner")
-    pictured = {name: value for name, value in batch.items() if name != "labels"}
+    with_image = {name: value for name, value in batch.items() if name != "labels"}
     with torch.no_grad():
         output = model(**batch)
     assert output.gate.all()
@@ -131,7 +131,7 @@ def test_fuses_trains_a_step_and_generates(checkpoint, records):
     ):  # fmt: skip
         assert f"{part}.weight" in changed, part
     model.eval()
-    answer = model.generate(**pictured, max_new_tokens=4)
+    answer = model.generate(**with_image, max_new_tokens=4)
     assert answer.shape[0] == 2
     assert answer.shape[1] <= 5
     assert_apart(model.decoder.seq2seq)

@@ -21,7 +21,7 @@ LXMERT = (
 
 
 def rows(name, num=3):
-    """The features of a picture's regions, and of the whole."""
+    """The features of an image's regions, and of the whole."""
     values = np.random.default_rng(NAMES.index(name)).normal(size=(num + 1, FEATURE_DIM)).astype(np.float32)
     return values[1:], values[0]
 
@@ -106,7 +106,7 @@ def butd_tsv(folder):
 
 @in_folder
 def umie_h5(folder):
-    """One file for each picture, with its name as the group, and one box more than regions: the whole picture's."""
+    """One file for each image, with its name as the group, and one box more than regions: the whole image's."""
     for name in NAMES:
         regions, whole = rows(name)
         with h5py.File(folder / f"{name}.h5", "w") as file:

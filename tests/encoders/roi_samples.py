@@ -1,4 +1,4 @@
-"""torchvision's own ResNet-101 with telling weights, and the real pictures with their boxes."""
+"""torchvision's own ResNet-101 with telling weights, and the real images with their boxes."""
 
 import dataclasses
 from pathlib import Path
@@ -40,17 +40,17 @@ def encoder_of(model, **options):
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
-    """A real picture with relative boxes of regions, and where they came from."""
+    """A real image with relative boxes of regions, and where they came from."""
 
     path: Path
     regions: list
     source: str
 
 
-def real_pictures():
-    """Every real picture at hand: VinVL's boxes or GMNER's for tweets, M2E2's, a grid of nine where there are none."""
+def real_images():
+    """Every real image at hand: VinVL's boxes or GMNER's for tweets, M2E2's, a grid of nine where there are none."""
     if not DATA.exists():
-        pytest.skip(reason=f"the published pictures are not at hand: there is no {DATA}")
+        pytest.skip(reason=f"the published images are not at hand: there is no {DATA}")
     return [*_twitter(), *_mnre(), *_m2e2()]
 
 

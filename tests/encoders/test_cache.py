@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from umie.encoders import registry
-from umie.encoders.cache import CachedEncoder, FeatureCache, picture_digest
+from umie.encoders.cache.cached_encoder import CachedEncoder, FeatureCache, image_digest
 from umie.errors import UmieError
 from umie.records import Region
 
@@ -38,7 +38,7 @@ def cached(cache):
 
 
 @pytest.fixture(scope="module")
-def pictures(noise):
+def images(noise):
     return [noise(60, 40, seed) for seed in range(4)]
 
 
@@ -56,12 +56,12 @@ def counts(cached):
 # --- one
 
 
-def test_features_are_what_the_encoder_gives(cached, pictures):
+def test_features_are_what_the_encoder_gives(cached, images):
     plain = build().eval()
     for _ in range(2):
-        for picture, regions in zip(pictures, REGIONS, strict=True):
-            found = cached.one(picture, regions)
-            expected = plain.encode([picture], [regions])
+        for image, regions in zip(images, REGIONS, strict=True):
+            found = cached.one(image, regions)
+            expected = plain.encode([image], [regions])
             assert same(
                 found,
                 {
@@ -74,7 +74,7 @@ def test_features_are_what_the_encoder_gives(cached, pictures):
     assert counts(cached) == (4, 4, 4)
 
 
-def test_no_picture_has_no_slot(cached):
+def test_no_image_has_no_slot(cached):
     found = cached.one(None, [LEFT])
     assert {name: list(tensor.shape) for name, tensor in found.items()} == {
         "boxes": [0, 4],
@@ -85,19 +85,19 @@ def test_no_picture_has_no_slot(cached):
     assert counts(cached) == (0, 0, 0)
 
 
-def test_the_dtype_is_the_encoders(cache, pictures):
+def test_the_dtype_is_the_encoders(cache, images):
     cached = CachedEncoder(build().to(torch.bfloat16), cache)
-    for found in (cached.one(pictures[0], [LEFT]), cached.one(pictures[0], [LEFT]), cached.one(None)):
+    for found in (cached.one(images[0], [LEFT]), cached.one(images[0], [LEFT]), cached.one(None)):
         assert found["visual_features"].dtype == torch.bfloat16
         assert found["boxes"].dtype == torch.float32
     assert counts(cached) == (1, 1, 1)
 
 
-def test_regions_beyond_the_most_hit_the_same_entry(cache, pictures):
+def test_regions_beyond_the_most_hit_the_same_entry(cache, images):
     cached = CachedEncoder(build(max_regions=2), cache)
-    whole = cached.one(pictures[0], [LEFT, RIGHT])
-    assert same(cached.one(pictures[0], [LEFT, RIGHT, CORNER]), whole)
-    assert same(CachedEncoder(build(), cache).one(pictures[0], [LEFT, RIGHT]), whole)
+    whole = cached.one(images[0], [LEFT, RIGHT])
+    assert same(cached.one(images[0], [LEFT, RIGHT, CORNER]), whole)
+    assert same(CachedEncoder(build(), cache).one(images[0], [LEFT, RIGHT]), whole)
     assert cached.calls == 1
     assert (cache.stats.hits, cache.num_entries) == (2, 1)
 
@@ -105,33 +105,33 @@ def test_regions_beyond_the_most_hit_the_same_entry(cache, pictures):
 @pytest.mark.parametrize(
     "other",
     [
-        lambda cached, picture: cached.one(picture, [RIGHT, LEFT]),
-        lambda cached, picture: cached.one(picture, [LEFT]),
-        lambda cached, picture: cached.one(picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT), [LEFT, RIGHT]),
-        lambda cached, picture: CachedEncoder(build(seed=1), cached.cache).one(picture, [LEFT, RIGHT]),
-        lambda cached, picture: CachedEncoder(build(crop_size=5), cached.cache).one(picture, [LEFT, RIGHT]),
+        lambda cached, image: cached.one(image, [RIGHT, LEFT]),
+        lambda cached, image: cached.one(image, [LEFT]),
+        lambda cached, image: cached.one(image.transpose(Image.Transpose.FLIP_LEFT_RIGHT), [LEFT, RIGHT]),
+        lambda cached, image: CachedEncoder(build(seed=1), cached.cache).one(image, [LEFT, RIGHT]),
+        lambda cached, image: CachedEncoder(build(crop_size=5), cached.cache).one(image, [LEFT, RIGHT]),
     ],
     ids=["order of regions", "regions", "pixels", "weights", "options"],
 )
-def test_another_has_an_entry_of_its_own(cached, pictures, other):
-    found = cached.one(pictures[0], [LEFT, RIGHT])
-    assert not same(other(cached, pictures[0]), found)
+def test_another_has_an_entry_of_its_own(cached, images, other):
+    found = cached.one(images[0], [LEFT, RIGHT])
+    assert not same(other(cached, images[0]), found)
     assert cached.cache.stats.hits == 0
     assert cached.cache.num_entries == 2
 
 
-def test_mode_and_graph_are_left_as_they_were(cached, pictures):
+def test_mode_and_graph_are_left_as_they_were(cached, images):
     dropout = torch.nn.Dropout(0.5)
     cached.encoder.layers.append(dropout)
     cached.encoder.train()
     dropout.eval()
-    expected = build().encode([pictures[0]]).features[0]
-    assert torch.equal(cached.one(pictures[0])["visual_features"], expected)
+    expected = build().encode([images[0]]).features[0]
+    assert torch.equal(cached.one(images[0])["visual_features"], expected)
     assert cached.encoder.training
     assert cached.encoder.layers.training
     assert not dropout.training
     dropout.train()
-    assert torch.equal(cached.one(pictures[1])["visual_features"], build().encode([pictures[1]]).features[0])
+    assert torch.equal(cached.one(images[1])["visual_features"], build().encode([images[1]]).features[0])
     assert dropout.training
     assert torch.is_grad_enabled()
 
@@ -144,24 +144,24 @@ def test_trainable_encoders_are_refused(cache):
 def test_encoders_that_look_up_are_refused(cache):
     encoder = build()
     encoder.is_lookup = True
-    with pytest.raises(UmieError, match="reads features from files and does not look at pictures"):
+    with pytest.raises(UmieError, match="reads features from files and does not look at images"):
         CachedEncoder(encoder, cache)
 
 
 @pytest.mark.parametrize(
     ("content", "regions", "message"),
     [
-        (b"", [], "bad.jpg: not a readable picture"),
-        (b"no picture\n", [], "bad.jpg: not a readable picture"),
-        (None, [(0.5, 0.0, 0.4, 1.0)], "not inside the picture"),
+        (b"", [], "bad.jpg: not a readable image"),
+        (b"no image\n", [], "bad.jpg: not a readable image"),
+        (None, [(0.5, 0.0, 0.4, 1.0)], "not inside the image"),
         (None, [(0.0, 0.0, float("nan"), 1.0)], "box"),
     ],
     ids=["empty", "text", "inverted box", "NaN"],
 )
-def test_nothing_is_cached_for_what_cannot_be_encoded(cached, tmp_path, pictures, content, regions, message):
+def test_nothing_is_cached_for_what_cannot_be_encoded(cached, tmp_path, images, content, regions, message):
     path = tmp_path / "bad.jpg"
     if content is None:
-        pictures[0].save(path)
+        images[0].save(path)
     else:
         path.write_bytes(content)
     for _ in range(2):
@@ -170,23 +170,23 @@ def test_nothing_is_cached_for_what_cannot_be_encoded(cached, tmp_path, pictures
     assert cached.calls == cached.cache.num_entries == cached.cache.stats.written_bytes == 0
 
 
-def test_a_picture_that_changes_while_it_is_read(cached, tmp_path, pictures):
-    """What was read is not what was hashed: no entry under the old picture's key may hold the new one's features."""
-    path = tmp_path / "picture.png"
-    pictures[0].save(path)
+def test_a_image_that_changes_while_it_is_read(cached, tmp_path, images):
+    """What was read is not what was hashed: no entry under the old image's key may hold the new one's features."""
+    path = tmp_path / "image.png"
+    images[0].save(path)
 
     class Careless(type(cached.encoder.preprocess)):
         def tensors(self, image, boxes):
-            pictures[1].save(path)
+            images[1].save(path)
             return super().tensors(image, boxes)
 
     cached.encoder.preprocess = Careless(cached.encoder.config)
-    with pytest.raises(UmieError, match="picture.png: changed while it was read"):
+    with pytest.raises(UmieError, match="image.png: changed while it was read"):
         cached.one(path)
     assert cached.cache.num_entries == 0
 
 
-def test_a_copy_for_a_data_worker(cache, pictures):
+def test_a_copy_for_a_data_worker(cache, images):
     cache.put("0123456789", {"features": torch.ones(1, 2), "boxes": torch.ones(1, 4)})
     copy = pickle.loads(pickle.dumps(FeatureCache(cache.folder, 10**9)))  # noqa: S301 # what a data worker does
     assert copy.max_bytes == 10**9
@@ -197,16 +197,16 @@ def test_a_copy_for_a_data_worker(cache, pictures):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda folder: folder / "nowhere.png", "nowhere.png: no such picture"),
-        (lambda folder: folder, "not a readable picture .it is no file"),
-        (lambda folder: "nul\0.png", "not a readable picture .*null"),
-        (lambda folder: 5, "a picture is a PIL image or a path, not int"),
-        (lambda folder: Image.new("RGB", (0, 3)), "not a readable picture"),
+        (lambda folder: folder / "nowhere.png", "nowhere.png: no such image"),
+        (lambda folder: folder, "not a readable image .it is no file"),
+        (lambda folder: "nul\0.png", "not a readable image .*null"),
+        (lambda folder: 5, "an image is a PIL image or a path, not int"),
+        (lambda folder: Image.new("RGB", (0, 3)), "not a readable image"),
     ],
     ids=["absent", "folder", "NUL", "number", "no pixels"],
 )
 def test_what_has_no_digest(tmp_path, cached, make, message):
-    for call in (picture_digest, cached.one):
+    for call in (image_digest, cached.one):
         with pytest.raises(UmieError, match=message):
             call(make(tmp_path))
     assert cached.cache.num_entries == 0
@@ -216,26 +216,26 @@ def test_what_has_no_digest(tmp_path, cached, make, message):
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 8])
-def test_filling_encodes_each_picture_with_its_regions_once(cached, pictures, batch_size):
-    items = [(picture, regions) for picture in pictures for regions in REGIONS]
+def test_filling_encodes_each_image_with_its_regions_once(cached, images, batch_size):
+    items = [(image, regions) for image in images for regions in REGIONS]
     done = []
     cached.fill(iter(items), batch_size=batch_size, on_item=done.append)
     assert counts(cached) == (12, 4, 12)  # two of the region lists are the same but for a label
     assert sorted(done) == list(range(len(items)))
     plain = build()
-    for picture, regions in items:
-        expected = plain.encode([picture], [regions])
-        found = cached.one(picture, regions)
+    for image, regions in items:
+        expected = plain.encode([image], [regions])
+        found = cached.one(image, regions)
         assert torch.equal(found["boxes"], expected.boxes[0])
         torch.testing.assert_close(found["visual_features"], expected.features[0], atol=1e-5, rtol=0)
     assert cached.calls == 12
 
 
-def test_a_batch_is_bit_for_bit_the_encoders(cached, pictures):
-    cached.fill(zip(pictures[:3], REGIONS, strict=False), batch_size=3)
-    expected = build().encode(pictures[:3], REGIONS[:3])
-    for row, (picture, regions) in enumerate(zip(pictures[:3], REGIONS, strict=False)):
-        found = cached.one(picture, regions)
+def test_a_batch_is_bit_for_bit_the_encoders(cached, images):
+    cached.fill(zip(images[:3], REGIONS, strict=False), batch_size=3)
+    expected = build().encode(images[:3], REGIONS[:3])
+    for row, (image, regions) in enumerate(zip(images[:3], REGIONS, strict=False)):
+        found = cached.one(image, regions)
         num_slots = 1 + len(regions)
         assert torch.equal(found["visual_features"], expected.features[row, :num_slots])
         assert torch.equal(found["boxes"], expected.boxes[row, :num_slots])
@@ -243,17 +243,17 @@ def test_a_batch_is_bit_for_bit_the_encoders(cached, pictures):
     assert counts(cached) == (3, 3, 3)
 
 
-def test_filling_again_encodes_nothing(cached, pictures):
-    items = list(zip(pictures, REGIONS, strict=True))
+def test_filling_again_encodes_nothing(cached, images):
+    items = list(zip(images, REGIONS, strict=True))
     cached.fill(items[:2])
     cached.fill(items)
     cached.fill(items)
     assert counts(cached) == (4, 2 + 4, 2 + 2)
 
 
-def test_an_interrupted_filling_keeps_what_was_encoded(cached, pictures):
+def test_an_interrupted_filling_keeps_what_was_encoded(cached, images):
     def interrupted():
-        yield from zip(pictures[:3], REGIONS, strict=False)
+        yield from zip(images[:3], REGIONS, strict=False)
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -262,16 +262,16 @@ def test_an_interrupted_filling_keeps_what_was_encoded(cached, pictures):
     assert not list((cached.cache.folder / "writers").glob("*.part"))
 
 
-def test_bad_items_are_told_by_number(cached, tmp_path, pictures):
+def test_bad_items_are_told_by_number(cached, tmp_path, images):
     bad = tmp_path / "bad.jpg"
-    bad.write_bytes(b"no picture")
-    items = [(pictures[0], []), (bad, []), (None, []), (pictures[1], [(0, 0, 2, 1)]), (bad, []), (pictures[1], [])]
+    bad.write_bytes(b"no image")
+    items = [(images[0], []), (bad, []), (None, []), (images[1], [(0, 0, 2, 1)]), (bad, []), (images[1], [])]
     for batch_size in (1, 2, 8):
         errors, done = {}, []
         cached.fill(items, batch_size=batch_size, on_item=done.append, on_error=errors.__setitem__)
         assert sorted(errors) == [1, 3, 4]
-        assert "bad.jpg: not a readable picture" in str(errors[1])
-        assert "not inside the picture" in str(errors[3])
+        assert "bad.jpg: not a readable image" in str(errors[1])
+        assert "not inside the image" in str(errors[3])
         assert sorted(done) == list(range(len(items)))
     assert (cached.calls, cached.cache.num_entries) == (2, 2)
     with pytest.raises(UmieError, match="bad.jpg"):
@@ -280,18 +280,18 @@ def test_bad_items_are_told_by_number(cached, tmp_path, pictures):
         cached.fill(items, batch_size=0)
 
 
-def test_a_filling_that_cannot_store_encodes_one_batch_and_checks_the_rest(tmp_path, pictures):
+def test_a_filling_that_cannot_store_encodes_one_batch_and_checks_the_rest(tmp_path, images):
     bad = tmp_path / "bad.jpg"
-    bad.write_bytes(b"no picture")
+    bad.write_bytes(b"no image")
     events, errors, done = [], {}, []
     with FeatureCache(tmp_path / "cache", max_bytes=1, on_event=events.append) as cache:
         cached = CachedEncoder(build(), cache)
-        items = [*zip(pictures, REGIONS, strict=True), (bad, [])]
+        items = [*zip(images, REGIONS, strict=True), (bad, [])]
         cached.fill(items, batch_size=2, on_item=done.append, on_error=errors.__setitem__)
         assert cached.calls == 2
         assert list(errors) == [4]
         assert sorted(done) == [0, 1, 2, 3, 4]
-        assert torch.equal(cached.one(pictures[3])["visual_features"], build().encode(pictures[3:]).features[0])
+        assert torch.equal(cached.one(images[3])["visual_features"], build().encode(images[3:]).features[0])
     assert len(events) == 1
 
 
@@ -299,22 +299,22 @@ def test_resnet_through_the_cache(cache, noise):
     """A real tower: the cached features are the batch's, bit for bit, in its dtype; options that do not matter hit."""
     options = {"mode": "align", "short_side": 64, "precision": "bfloat16"}
     cached = CachedEncoder(build("resnet101_roi", **options), cache)
-    pictures = [noise(120, 80), noise(50, 90, 1)]
-    cached.fill(zip(pictures, REGIONS, strict=False), batch_size=2)
+    images = [noise(120, 80), noise(50, 90, 1)]
+    cached.fill(zip(images, REGIONS, strict=False), batch_size=2)
     with torch.no_grad():
-        expected = cached.encoder.encode(pictures, REGIONS[:2]).features
+        expected = cached.encoder.encode(images, REGIONS[:2]).features
     assert expected.dtype == torch.bfloat16
     again = CachedEncoder(build("resnet101_roi", **options, channels_last=False, max_regions=5), cache)
-    for row, (picture, regions) in enumerate(zip(pictures, REGIONS, strict=False)):
-        found = again.one(picture, regions)["visual_features"]
+    for row, (image, regions) in enumerate(zip(images, REGIONS, strict=False)):
+        found = again.one(image, regions)["visual_features"]
         assert torch.equal(found, expected[row, : 1 + len(regions)])
     assert (again.calls, cache.stats.hits) == (0, 2)
 
 
-def test_damaged_pictures_leave_nothing_wrong_behind(cached, tmp_path, noise):
+def test_damaged_images_leave_nothing_wrong_behind(cached, tmp_path, noise):
     """Bytes flipped anywhere in a JPEG: what still decodes is cached as it decodes, the rest not at all."""
     plain, draw = build(), random.Random(0)
-    path = tmp_path / "picture.jpg"
+    path = tmp_path / "image.jpg"
     noise(90, 70).save(path, quality=90)
     whole = path.read_bytes()
     num_decoded = 0
@@ -326,7 +326,7 @@ def test_damaged_pictures_leave_nothing_wrong_behind(cached, tmp_path, noise):
         try:
             expected = plain.encode([path], [[LEFT]]).features[0]
         except UmieError:
-            with pytest.raises(UmieError, match="picture.jpg"):
+            with pytest.raises(UmieError, match="image.jpg"):
                 cached.one(path, [LEFT])
         else:
             num_decoded += 1
@@ -336,10 +336,10 @@ def test_damaged_pictures_leave_nothing_wrong_behind(cached, tmp_path, noise):
     assert cached.cache.num_entries == cached.calls <= num_decoded
 
 
-def test_real_pictures_are_encoded_once(cached):
+def test_real_images_are_encoded_once(cached):
     """Real files, two of which are PNGs called .jpg: the second reading comes from the cache, the same bit for bit."""
     if not DATA.exists():
-        pytest.skip("needs ../shared/data, real pictures")
+        pytest.skip("needs ../shared/data, real images")
     files = sorted(path for path in DATA.rglob("*") if path.suffix in (".jpg", ".png"))[:30]
     assert files
     first = [cached.one(path, [LEFT]) for path in files]

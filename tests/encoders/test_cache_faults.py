@@ -10,14 +10,15 @@ import pytest
 import torch
 from PIL import Image
 
-from umie.encoders import _cache_index, registry
-from umie.encoders.cache import CachedEncoder, FeatureCache
+from umie.encoders import registry
+from umie.encoders.cache import index as _cache_index
+from umie.encoders.cache.cached_encoder import CachedEncoder, FeatureCache
 
 processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(["umie.encoders.cache", "umie.encoders.tiny"])
+processes.set_forkserver_preload(["umie.encoders.cache.cached_encoder", "umie.encoders.tiny"])
 
 LEFT, RIGHT = (0.0, 0.0, 0.5, 1.0), (0.5, 0.0, 1.0, 1.0)
-NUM_PICTURES = 24
+NUM_IMAGES = 24
 BOUND = 1_500_000
 
 
@@ -33,13 +34,13 @@ def is_right(key, tensors):
     return tensors.keys() == expected.keys() and all(torch.equal(tensors[name], expected[name]) for name in expected)
 
 
-def picture(number):
+def image(number):
     pixels = random.Random(number).randbytes(3 * 12 * 12)
     return Image.frombytes("RGB", (12, 12), pixels)
 
 
 def items():
-    return [(picture(number), [LEFT, RIGHT][: number % 3]) for number in range(NUM_PICTURES)]
+    return [(image(number), [LEFT, RIGHT][: number % 3]) for number in range(NUM_IMAGES)]
 
 
 def encoder(**options):
@@ -159,18 +160,18 @@ def test_half_written_files_are_never_served_and_go(tmp_path):
     pytest.fail("no kill came while a file was written")
 
 
-def fill(pipe, folder, batch_size, num_pictures=NUM_PICTURES, pause=0.0):
+def fill(pipe, folder, batch_size, num_images=NUM_IMAGES, pause=0.0):
     with FeatureCache(folder) as cache:
         cached = CachedEncoder(encoder(), cache)
         pipe.send("ready")
         pipe.recv()
-        cached.fill(items()[:num_pictures], batch_size=batch_size, on_item=lambda number: time.sleep(pause))
+        cached.fill(items()[:num_images], batch_size=batch_size, on_item=lambda number: time.sleep(pause))
         pipe.send((cached.calls, cache.stats))
 
 
 def test_a_filling_that_is_killed_goes_on_where_it_was(tmp_path):
     batch_size = 4
-    with child(fill, tmp_path, batch_size, NUM_PICTURES, 0.05) as (process, pipe):
+    with child(fill, tmp_path, batch_size, NUM_IMAGES, 0.05) as (process, pipe):
         pipe.recv()
         pipe.send("go")
         while len(list(tmp_path.glob("??/*"))) < 2 * batch_size:
@@ -178,12 +179,12 @@ def test_a_filling_that_is_killed_goes_on_where_it_was(tmp_path):
         process.kill()
         process.join()
     num_kept = len(list(tmp_path.glob("??/*")))
-    assert 2 * batch_size <= num_kept < NUM_PICTURES
+    assert 2 * batch_size <= num_kept < NUM_IMAGES
     with child(fill, tmp_path, batch_size) as (_, pipe):
         pipe.recv()
         pipe.send("go")
         calls, stats = pipe.recv()
-    assert (calls, stats.hits, stats.misses) == (NUM_PICTURES - num_kept, num_kept, NUM_PICTURES - num_kept)
+    assert (calls, stats.hits, stats.misses) == (NUM_IMAGES - num_kept, num_kept, NUM_IMAGES - num_kept)
 
 
 # --- together
@@ -200,13 +201,13 @@ def together(pipes):
 
 @pytest.mark.parametrize("batch_size", [1, 5])
 @pytest.mark.parametrize("num_processes", [2, 4])
-def test_processes_that_fill_the_same_encode_each_picture_once(tmp_path, num_processes, batch_size):
+def test_processes_that_fill_the_same_encode_each_image_once(tmp_path, num_processes, batch_size):
     with ExitStack() as stack:
         children = [stack.enter_context(child(fill, tmp_path, batch_size)) for _ in range(num_processes)]
         done = together([pipe for _, pipe in children])
-    assert sum(calls for calls, _ in done) == NUM_PICTURES
-    assert all(stats.hits + stats.misses == NUM_PICTURES for _, stats in done)
-    assert sum(stats.misses for _, stats in done) == NUM_PICTURES
+    assert sum(calls for calls, _ in done) == NUM_IMAGES
+    assert all(stats.hits + stats.misses == NUM_IMAGES for _, stats in done)
+    assert sum(stats.misses for _, stats in done) == NUM_IMAGES
     assert all(stats.corrupted == stats.write_failures == 0 for _, stats in done)
     events = []
     with FeatureCache(tmp_path, on_event=events.append) as cache:
@@ -214,7 +215,7 @@ def test_processes_that_fill_the_same_encode_each_picture_once(tmp_path, num_pro
         for image, regions in items():
             expected = plain.encode([image], [regions]).features[0]
             torch.testing.assert_close(cached.one(image, regions)["visual_features"], expected, atol=1e-5, rtol=0)
-        assert cache.num_entries == NUM_PICTURES
+        assert cache.num_entries == NUM_IMAGES
         assert cached.calls == 0
     assert events == []
 

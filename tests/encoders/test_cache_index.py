@@ -7,7 +7,7 @@ import sqlite3
 import pytest
 from test_cache_store import file_of, key_of, same, size_of, tensors_of
 
-from umie.encoders.cache import FeatureCache
+from umie.encoders.cache.cached_encoder import FeatureCache
 
 
 @pytest.fixture

@@ -7,33 +7,33 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from umie.encoders.cache import feature_key, picture_digest
-from umie.encoders.pictures import TURNS, open_picture
+from umie.encoders.cache.cached_encoder import feature_key, image_digest
+from umie.encoders.images import TURNS, open_image
 
 
 @pytest.fixture(scope="module")
-def pictures(noise):
+def images(noise):
     return [noise(60, 40, seed) for seed in range(4)]
 
 
-def test_a_file_is_its_bytes(tmp_path, pictures):
+def test_a_file_is_its_bytes(tmp_path, images):
     first, second = tmp_path / "first.png", tmp_path / "second.png"
-    pictures[0].save(first)
+    images[0].save(first)
     second.write_bytes(first.read_bytes())
-    assert picture_digest(first) == picture_digest(str(second))
+    assert image_digest(first) == image_digest(str(second))
     second.write_bytes(first.read_bytes() + b"\0")
-    assert picture_digest(first) != picture_digest(second)
+    assert image_digest(first) != image_digest(second)
 
 
-def test_pixels_and_size_are_in_the_digest(pictures):
+def test_pixels_and_size_are_in_the_digest(images):
     flat = Image.frombytes("RGB", (6, 4), bytes(range(72)))
     others = [Image.frombytes("RGB", (4, 6), flat.tobytes())]
     changed = flat.copy()
     changed.putpixel((5, 3), (0, 0, 0))
-    others += [changed, flat.convert("L"), *pictures]
-    digests = [picture_digest(picture) for picture in [flat, *others]]
+    others += [changed, flat.convert("L"), *images]
+    digests = [image_digest(image) for image in [flat, *others]]
     assert len(set(digests)) == len(digests)
-    assert picture_digest(flat.copy()) == digests[0]
+    assert image_digest(flat.copy()) == digests[0]
 
 
 def with_orientation(turn):
@@ -56,12 +56,12 @@ def other_palette():
 
 
 def test_all_that_is_displayed_is_in_the_digest():
-    """What ``open_picture`` honours changes the digest: orientation, palette, transparency, depth."""
+    """What ``open_image`` honours changes the digest: orientation, palette, transparency, depth."""
     variants = [with_orientation(turn) for turn in (1, *TURNS)]
     variants += [palette(), other_palette(), palette(transparency=0)]
     variants += [Image.frombytes("RGBA", (1, 1), bytes([9, 9, 9, alpha])) for alpha in (0, 100, 255)]
-    displayed = [open_picture(image) for image in variants]
-    digests = [picture_digest(image) for image in variants]
+    displayed = [open_image(image) for image in variants]
+    digests = [image_digest(image) for image in variants]
     for (first, one), (second, other) in itertools.combinations(zip(displayed, digests, strict=True), 2):
         same_pixels = (first.size, first.tobytes()) == (second.size, second.tobytes())
         assert (one == other) == same_pixels

@@ -12,7 +12,7 @@ import pytest
 import torch
 from test_cache_faults import child, encoder, items
 
-from umie.encoders.cache import CachedEncoder, FeatureCache
+from umie.encoders.cache.cached_encoder import CachedEncoder, FeatureCache
 
 
 def encode_all(pipe, folder, limit):

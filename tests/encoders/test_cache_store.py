@@ -11,8 +11,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from umie.encoders._cache_files import pack
-from umie.encoders.cache import CacheStats, FeatureCache
+from umie.encoders.cache.cached_encoder import CacheStats, FeatureCache
+from umie.encoders.cache.files import pack
 from umie.errors import UmieError
 
 

@@ -52,7 +52,7 @@ def encoders(open_clip):
 
 
 @pytest.fixture(scope="module")
-def pictures():
+def images():
     generator = torch.Generator().manual_seed(0)
     coarse = torch.randint(0, 256, (6, 6, 3), generator=generator, dtype=torch.uint8)
     noise = Image.frombytes("RGB", (6, 6), coarse.numpy().tobytes())
@@ -60,7 +60,7 @@ def pictures():
 
 
 @pytest.mark.parametrize("model", ["RN50", "ViT-B-32", "umie-test-vit", "umie-test-resnet", "umie-test-timm"])
-def test_features_are_open_clips(open_clip, pictures, model):
+def test_features_are_open_clips(open_clip, images, model):
     torch.manual_seed(0)
     whole = open_clip.create_model(model).eval()
     prepare = open_clip.transform.image_transform_v2(
@@ -68,20 +68,20 @@ def test_features_are_open_clips(open_clip, pictures, model):
     )
     encoder = registry.build("clip", model=model)
     encoder.load_tower(whole.visual.state_dict(), model)
-    found = encoder.encode(pictures, [[], [CORNER], []]).features
+    found = encoder.encode(images, [[], [CORNER], []]).features
     with torch.no_grad():
         for row, slot, crop in [
-            (0, 0, pictures[0]),
-            (1, 0, pictures[1]),
-            (1, 1, pictures[1].crop((30, 63, 50, 90))),
+            (0, 0, images[0]),
+            (1, 0, images[1]),
+            (1, 1, images[1].crop((30, 63, 50, 90))),
         ]:
             expected = whole.encode_image(prepare(crop)[None])[0]
             assert expected.abs().mean() > 0.001
             torch.testing.assert_close(found[row, slot], expected, atol=1e-5, rtol=1e-5)
 
 
-def test_output_tokens_are_left_out(encoders, pictures):
-    assert encoders["umie-test-tokens"].encode(pictures).features.shape == (3, 1, 24)
+def test_output_tokens_are_left_out(encoders, images):
+    assert encoders["umie-test-tokens"].encode(images).features.shape == (3, 1, 24)
 
 
 @pytest.mark.parametrize(("model", "width"), [("RN101", 512), ("ViT-L-14", 768), ("coca_ViT-B-32", 512)])
@@ -90,62 +90,62 @@ def test_width_is_known_before_building(open_clip, model, width):
 
 
 @pytest.mark.parametrize("model", ["umie-test-vit", "umie-test-resnet"])
-def test_order_boxes_and_mask(encoders, pictures, model):
-    found = encoders[model].encode(pictures, REGIONS)
+def test_order_boxes_and_mask(encoders, images, model):
+    found = encoders[model].encode(images, REGIONS)
     assert found.features.shape == (3, 3, 24)
     assert found.mask.tolist() == [[True] * 3, [True, True, False], [False] * 3]
     torch.testing.assert_close(found.boxes[1, 1], torch.tensor(CORNER))
     assert not found.features[~found.mask].any()
-    swapped = encoders[model].encode(pictures[:1], [[CORNER, LEFT]]).features[0]
+    swapped = encoders[model].encode(images[:1], [[CORNER, LEFT]]).features[0]
     torch.testing.assert_close(found.features[0], swapped[[0, 2, 1]], atol=1e-5, rtol=0)
     assert not torch.allclose(swapped[1], swapped[2], atol=1e-3)
 
 
 @pytest.mark.parametrize("model", ["umie-test-vit", "umie-test-resnet"])
-def test_batch_invariance(encoders, pictures, model):
-    together = encoders[model].encode(pictures, REGIONS).features
-    for row, (picture, boxes) in enumerate(zip(pictures, REGIONS, strict=True)):
-        alone = encoders[model].encode([picture], [boxes]).features[0]
+def test_batch_invariance(encoders, images, model):
+    together = encoders[model].encode(images, REGIONS).features
+    for row, (image, boxes) in enumerate(zip(images, REGIONS, strict=True)):
+        alone = encoders[model].encode([image], [boxes]).features[0]
         torch.testing.assert_close(together[row, : len(alone)], alone, atol=1e-5, rtol=0)
 
 
-def test_no_picture_and_too_many_regions(encoders, pictures):
+def test_no_image_and_too_many_regions(encoders, images):
     encoder = encoders["umie-test-vit"]
     assert encoder.encode([None, None]).features.shape == (2, 0, 24)
-    assert encoder.encode(pictures[:1], [[LEFT] * 40]).mask.shape == (1, 37)
+    assert encoder.encode(images[:1], [[LEFT] * 40]).mask.shape == (1, 37)
 
 
-def test_frozen(encoders, pictures):
+def test_frozen(encoders, images):
     encoder = copy.deepcopy(encoders["umie-test-resnet"])
     before = copy.deepcopy(encoder.state_dict())
     nn.Sequential(encoder).train()
     assert not any(module.training for module in encoder.tower.modules())
     assert not any(parameter.requires_grad for parameter in encoder.parameters())
-    assert not encoder.encode(pictures).features.requires_grad
+    assert not encoder.encode(images).features.requires_grad
     assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())
 
 
 @pytest.mark.parametrize("model", ["umie-test-vit", "umie-test-resnet"])
-def test_trainable(open_clip, pictures, model):
+def test_trainable(open_clip, images, model):
     encoder = registry.build("clip", model=model, trainable=True)
     encoder.train()
     assert encoder.tower.training
     assert not any(module.training for module in encoder.modules() if isinstance(module, nn.BatchNorm2d))
-    encoder.encode(pictures, REGIONS).features.square().sum().backward()
+    encoder.encode(images, REGIONS).features.square().sum().backward()
     assert all(parameter.grad.isfinite().all() for parameter in encoder.parameters())
     assert encoder.tower.conv1.weight.grad.any()
 
 
-def test_preprocessor_pickles(encoders, pictures):
+def test_preprocessor_pickles(encoders, images):
     preprocess = encoders["umie-test-vit"].preprocess
     again = pickle.loads(pickle.dumps(preprocess))  # noqa: S301 # what a data worker does
-    assert torch.equal(again(pictures, REGIONS)["crops"], preprocess(pictures, REGIONS)["crops"])
+    assert torch.equal(again(images, REGIONS)["crops"], preprocess(images, REGIONS)["crops"])
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pt", ".bin"])
 @pytest.mark.parametrize("part", ["model", "tower"])
 @pytest.mark.parametrize("model", ["umie-test-resnet", "umie-test-timm"])
-def test_weights_from_a_file(open_clip, pictures, tmp_path, suffix, part, model):
+def test_weights_from_a_file(open_clip, images, tmp_path, suffix, part, model):
     whole = open_clip.create_model(model)
     state = (whole if part == "model" else whole.visual).state_dict()
     path = tmp_path / f"weights{suffix}"
@@ -156,7 +156,7 @@ def test_weights_from_a_file(open_clip, pictures, tmp_path, suffix, part, model)
     encoder = registry.build("clip", model=model, pretrained=str(path))
     loaded = encoder.tower.state_dict()
     assert all(torch.equal(value, loaded[name]) for name, value in whole.visual.state_dict().items())
-    assert encoder.encode(pictures).features.isfinite().all()
+    assert encoder.encode(images).features.isfinite().all()
 
 
 def test_weights_that_do_not_fit(open_clip, encoders, tmp_path):
@@ -168,7 +168,7 @@ def test_weights_that_do_not_fit(open_clip, encoders, tmp_path):
         registry.build("clip", model="umie-test-vit", pretrained="weights/gone.pt")
 
 
-def test_a_tag_decides_on_weights_activation_and_pixels(open_clip, pictures, tmp_path, monkeypatch):
+def test_a_tag_decides_on_weights_activation_and_pixels(open_clip, images, tmp_path, monkeypatch):
     path = tmp_path / "downloaded.pt"
     torch.manual_seed(1)
     torch.save(open_clip.create_model("umie-test-vit").state_dict(), path)
@@ -176,10 +176,10 @@ def test_a_tag_decides_on_weights_activation_and_pixels(open_clip, pictures, tmp
     whole, prepare = open_clip.create_model_from_pretrained("umie-test-vit", "some_tag", force_quick_gelu=True)
     encoder = registry.build("clip", model="umie-test-vit", pretrained="some_tag")
     with torch.no_grad():
-        expected = whole.eval().encode_image(prepare(pictures[0])[None])
-    torch.testing.assert_close(encoder.encode(pictures[:1]).features[0], expected, atol=1e-5, rtol=0)
+        expected = whole.eval().encode_image(prepare(images[0])[None])
+    torch.testing.assert_close(encoder.encode(images[:1]).features[0], expected, atol=1e-5, rtol=0)
     plain = registry.build("clip", model="umie-test-vit", pretrained=str(path))
-    assert not torch.allclose(plain.encode(pictures[:1]).features[0], expected, atol=1e-3)
+    assert not torch.allclose(plain.encode(images[:1]).features[0], expected, atol=1e-3)
 
 
 def test_a_download_that_fails(open_clip, monkeypatch):
@@ -202,7 +202,7 @@ def test_unknown_names(open_clip):
 
 def test_open_clip_is_imported_late_and_named_where_it_is_missing():
     code = """
-import sys, umie.encoders.clip as clip
+import sys, umie.encoders.clip.encoder as clip
 assert "open_clip" not in sys.modules
 sys.modules["open_clip"] = None
 try:
@@ -216,23 +216,23 @@ else:
 
 
 @pytest.mark.parametrize("model", ["umie-test-vit", "umie-test-resnet", "umie-test-timm"])
-def test_saved_model_loads_again(encoders, pictures, tmp_path, model):
+def test_saved_model_loads_again(encoders, images, tmp_path, model):
     holder = Holder(PreTrainedConfig(encoder={"model": model, "pretrained": "gone.pt"})).eval()
     holder.encoder.load_state_dict(encoders[model].state_dict())
     holder.save_pretrained(tmp_path)
-    # a loader that leaves memory uninitialised may find the old values there
+    # a loader that leaves memory uninitialized may find the old values there
     dirt = [torch.full((1 << size,), torch.nan) for size in range(8, 20)]
     del dirt
     loaded = Holder.from_pretrained(tmp_path)
     assert not any(parameter.requires_grad for parameter in loaded.parameters())
-    expected = encoders[model].encode(pictures, REGIONS).features
-    assert torch.equal(loaded.encoder.encode(pictures, REGIONS).features, expected)
-    half = Holder.from_pretrained(tmp_path, dtype=torch.bfloat16).encoder.encode(pictures, REGIONS).features
+    expected = encoders[model].encode(images, REGIONS).features
+    assert torch.equal(loaded.encoder.encode(images, REGIONS).features, expected)
+    half = Holder.from_pretrained(tmp_path, dtype=torch.bfloat16).encoder.encode(images, REGIONS).features
     assert half.dtype == torch.bfloat16
     torch.testing.assert_close(half.float(), expected, atol=0.05 * float(expected.abs().max()), rtol=0)
 
 
-def test_no_python_warnings(open_clip, pictures):
+def test_no_python_warnings(open_clip, images):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        registry.build("clip", model="umie-test-vit").encode(pictures, REGIONS)
+        registry.build("clip", model="umie-test-vit").encode(images, REGIONS)

@@ -17,7 +17,7 @@ CORNER = (0.6, 0.7, 1.0, 1.0)
 
 @pytest.fixture(scope="session")
 def open_clip(tmp_path_factory):
-    """open_clip with small models, two tags that prepare pictures in their own ways, and one of another activation."""
+    """open_clip with small models, two tags that prepare images in their own ways, and one of another activation."""
     import json
 
     import open_clip
@@ -67,7 +67,7 @@ def test_same_weights_in_another_file_have_the_same_fingerprint(weights):
 
 
 def test_what_changes_features_changes_the_fingerprint(weights, noise):
-    """Each of these encoders has the same weights, and other features of the picture or its region."""
+    """Each of these encoders has the same weights, and other features of the image or its region."""
     encoders = {
         "file": build(weights),
         "mean": build(weights, tag="grey"),
@@ -107,7 +107,7 @@ def test_the_name_of_a_model_says_its_activation(open_clip, weights, noise):
 
 
 def test_every_quickgelu_model_of_open_clip_has_it(open_clip):
-    from umie.encoders._clip_models import has_quick_gelu
+    from umie.encoders.clip.models import has_quick_gelu
 
     names = [name for name in open_clip.list_models() if name.endswith("-quickgelu")]
     assert "ViT-B-32-quickgelu" in names

@@ -1,4 +1,4 @@
-"""`clip`, mode "pool": one pass over the whole picture, regions from its map; small towers of every kind."""
+"""`clip`, mode "pool": one pass over the whole image, regions from its map; small towers of every kind."""
 
 import copy
 import dataclasses
@@ -12,8 +12,8 @@ from torch.func import functional_call
 from transformers import PreTrainedConfig
 
 from umie.encoders import registry
-from umie.encoders._clip_pool import spatial
-from umie.encoders._clip_spatial import resized
+from umie.encoders.clip.pool import spatial
+from umie.encoders.clip.spatial import resized
 
 WHOLE, LEFT, CORNER = (0.0, 0.0, 1.0, 1.0), (0.0, 0.0, 0.5, 1.0), (0.6, 0.7, 1.0, 1.0)
 REGIONS = [[LEFT, CORNER], [CORNER], []]
@@ -77,15 +77,15 @@ def open_clip(tmp_path_factory):
 @pytest.fixture(scope="session")
 def encoders(open_clip):
     torch.manual_seed(0)
-    return {name: randomised(registry.build("clip", model=name, mode="pool").eval()) for name in MODELS}
+    return {name: randomized(registry.build("clip", model=name, mode="pool").eval()) for name in MODELS}
 
 
 @pytest.fixture(scope="module")
-def pictures(noise):
+def images(noise):
     return [noise(120, 80), noise(50, 90, 1), None]
 
 
-def randomised(encoder):
+def randomized(encoder):
     """Set weights apart from zero that start there: positions, biases and scales would have no effect."""
     with torch.no_grad():
         for parameter in encoder.parameters():
@@ -105,17 +105,17 @@ def close(actual, expected):
 
 
 @models
-def test_a_square_picture_at_the_own_size_is_open_clips(open_clip, encoders, noise, model):
+def test_a_square_image_at_the_own_size_is_open_clips(open_clip, encoders, noise, model):
     encoder = encoders[model]
     whole = open_clip.create_model(model).eval()
     whole.visual.load_state_dict(encoder.tower.state_dict(), strict=False)
     prepare = open_clip.transform.image_transform_v2(
         open_clip.transform.PreprocessCfg(**whole.visual.preprocess_cfg), is_train=False
     )
-    picture = noise(150, 150)
-    found = encoder.encode([picture, noise(90, 60)], [[CORNER], [LEFT]]).features[0, 0]
+    image = noise(150, 150)
+    found = encoder.encode([image, noise(90, 60)], [[CORNER], [LEFT]]).features[0, 0]
     with torch.no_grad():
-        close(found, whole.encode_image(prepare(picture)[None])[0])
+        close(found, whole.encode_image(prepare(image)[None])[0])
 
 
 def test_vit_at_another_size_is_open_clips_tower_of_that_size(open_clip, encoders, noise):
@@ -169,13 +169,13 @@ def test_batches_of_different_sizes_leave_the_tower_as_it_was(encoders, noise, m
 
 
 @pytest.mark.parametrize("model", AVERAGING)
-def test_a_region_around_the_picture_is_the_picture_where_the_tower_averages(encoders, pictures, model):
-    whole, region = encoders[model].encode(pictures[:1], [[WHOLE]]).features[0]
+def test_a_region_around_the_image_is_the_image_where_the_tower_averages(encoders, images, model):
+    whole, region = encoders[model].encode(images[:1], [[WHOLE]]).features[0]
     close(region, whole)
 
 
-def test_a_region_is_the_pooled_patches_as_the_token_is_taken(encoders, pictures):
-    """Where the class token stands for the picture, the tower's end is written out: normalised, projected."""
+def test_a_region_is_the_pooled_patches_as_the_token_is_taken(encoders, images):
+    """Where the class token stands for the image, the tower's end is written out: normalized, projected."""
     ends = {
         "umie-pool-token": lambda tower, token: tower.ln_post(token) @ tower.proj,
         "umie-pool-timm-token": lambda tower, token: tower.head(tower.trunk.norm(token)),
@@ -185,7 +185,7 @@ def test_a_region_is_the_pooled_patches_as_the_token_is_taken(encoders, pictures
         encoder, kept = encoders[model], []
         blocks = encoder.tower.transformer.resblocks if model == "umie-pool-token" else encoder.tower.trunk.blocks
         handle = blocks[-1].register_forward_hook(lambda module, inputs, output, kept=kept: kept.append(output))
-        found = encoder.encode(pictures[:1], [[WHOLE]]).features[0]
+        found = encoder.encode(images[:1], [[WHOLE]]).features[0]
         handle.remove()
         ((tokens,),) = kept
         close(found[0], end(encoder.tower, tokens[0]).detach())
@@ -202,7 +202,7 @@ def test_a_region_of_a_resnet_is_its_attention_pool_over_equal_cells(encoders):
         close(parts.head(cells + place), expected)
 
 
-def test_a_region_around_the_picture_is_the_picture_where_a_resnet_attends_evenly(encoders, noise):
+def test_a_region_around_the_image_is_the_image_where_a_resnet_attends_evenly(encoders, noise):
     encoder = copy.deepcopy(encoders["umie-pool-resnet"])
     pool = encoder.tower.attnpool
     with torch.no_grad():
@@ -233,7 +233,7 @@ def test_a_region_of_coca_is_its_attention_pool_over_equal_cells(encoders):
         close(parts.head(cells), pooled @ parts.tower.proj)
 
 
-def test_one_cell_is_the_whole_picture_for_a_latent_attention(encoders, noise):
+def test_one_cell_is_the_whole_image_for_a_latent_attention(encoders, noise):
     """SigLIP's pool over a map of one cell sees what a region sees, its norm included."""
     encoder = copy.deepcopy(encoders["umie-pool-siglip"])
     encoder.preprocess = type(encoder.preprocess)(dataclasses.replace(encoder.config, short_side=16))
@@ -260,14 +260,14 @@ def test_a_box_inside_a_cell_is_that_cell(encoders, noise, model):
 
 @models
 def test_a_region_is_about_its_own_place(encoders, noise, model):
-    """What stands under a box changes its features more than what stands at the other end of the picture."""
+    """What stands under a box changes its features more than what stands at the other end of the image."""
     encoder = encoders[model]
-    picture = noise(240, 80)
+    image = noise(240, 80)
     boxes = [(0.75, 0.0, 1.0, 0.5), (0.0, 0.5, 0.25, 1.0)]
-    features = encoder.encode([picture], [boxes]).features[0, 1:]
+    features = encoder.encode([image], [boxes]).features[0, 1:]
     places = [(180, 0, 240, 40), (0, 40, 60, 80)]
     for own, other in [(0, 1), (1, 0)]:
-        changed = [picture.copy(), picture.copy()]
+        changed = [image.copy(), image.copy()]
         changed[0].paste(noise(60, 40, 7), places[own])
         changed[1].paste(noise(60, 40, 7), places[other])
         moved = [encoder.encode([each], [boxes]).features[0, 1 + own] - features[own] for each in changed]
@@ -275,10 +275,10 @@ def test_a_region_is_about_its_own_place(encoders, noise, model):
 
 
 @models
-def test_layout_of_the_pixels_does_not_matter(encoders, pictures, model):
+def test_layout_of_the_pixels_does_not_matter(encoders, images, model):
     encoder = copy.deepcopy(encoders[model])
     encoder.config = dataclasses.replace(encoder.config, channels_last=False)
-    close(encoder.encode(pictures, REGIONS).features, encoders[model].encode(pictures, REGIONS).features)
+    close(encoder.encode(images, REGIONS).features, encoders[model].encode(images, REGIONS).features)
 
 
 @pytest.mark.parametrize("own", [(7, 7), (3, 5)])
@@ -292,22 +292,22 @@ def test_positions_are_resized_as_timm_resizes_them(own):
 
 @models
 @pytest.mark.parametrize("precision", [None, "bfloat16"])
-def test_saved_model_loads_again(encoders, pictures, tmp_path, model, precision):
+def test_saved_model_loads_again(encoders, images, tmp_path, model, precision):
     options = {"model": model, "mode": "pool", "short_side": None, "precision": precision}
     holder = Holder(PreTrainedConfig(encoder=options)).eval()
     holder.encoder.load_state_dict(encoders[model].state_dict())
-    expected = holder.encoder.encode(pictures, REGIONS).features
+    expected = holder.encoder.encode(images, REGIONS).features
     assert expected.dtype == (torch.bfloat16 if precision else torch.float32)
     scale = float(expected.abs().max())
     torch.testing.assert_close(
-        expected.float(), encoders[model].encode(pictures, REGIONS).features, atol=0.05 * scale, rtol=0
+        expected.float(), encoders[model].encode(images, REGIONS).features, atol=0.05 * scale, rtol=0
     )
     holder.save_pretrained(tmp_path)
     dirt = [torch.full((1 << size,), torch.nan) for size in range(8, 20)]
     del dirt
     loaded = Holder.from_pretrained(tmp_path)
     assert {parameter.dtype for parameter in loaded.encoder.parameters()} == {expected.dtype}
-    close(loaded.encoder.encode(pictures, REGIONS).features.float(), expected.float())
+    close(loaded.encoder.encode(images, REGIONS).features.float(), expected.float())
 
 
 def test_a_trainable_tower_learns_its_positions_at_every_size(open_clip, noise):

@@ -6,7 +6,8 @@ import pytest
 import torch
 from PIL import Image
 
-from umie.encoders import _clip_pool, build_preprocessor, registry
+from umie.encoders import build_preprocessor, registry
+from umie.encoders.clip import pool as _clip_pool
 from umie.errors import UmieError
 
 
@@ -74,8 +75,8 @@ def test_pixels_are_open_clips_and_nothing_is_cut_off(open_clip, monkeypatch):
     monkeypatch.setitem(open_clip.pretrained._PRETRAINED, "umie-input-vit", {"some_tag": tag})
     options = {"name": "clip", "model": "umie-input-vit", "pretrained": "some_tag"}
     pooling, cropping = build_preprocessor({**options, "mode": "pool"}), build_preprocessor(options)
-    picture = Image.effect_noise((90, 90), 80).convert("RGB")
-    assert torch.equal(pooling([picture])["pixels"], cropping([picture])["crops"][:, 0])
+    image = Image.effect_noise((90, 90), 80).convert("RGB")
+    assert torch.equal(pooling([image])["pixels"], cropping([image])["crops"][:, 0])
     wide = Image.effect_noise((400, 50), 80).convert("RGB")  # longer than 4 : 1, and squeezed
     expected = wide.resize((128, 32), Image.Resampling.BILINEAR)
     expected = torch.tensor(bytearray(expected.tobytes())).view(32, 128, 3) / 255

@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from safetensors.torch import save_file
 
-from umie.encoders import _feature_files, _feature_tsv, build_preprocessor
-from umie.encoders._feature_sources import picture_names
-from umie.encoders._feature_tsv import INDEX_SUFFIX
+from umie.encoders import build_preprocessor
+from umie.encoders.precomputed import files as _feature_files
+from umie.encoders.precomputed import tsv as _feature_tsv
+from umie.encoders.precomputed.sources import image_names
+from umie.encoders.precomputed.tsv import INDEX_SUFFIX
 from umie.errors import UmieError
 
 
@@ -24,9 +26,9 @@ def reader(path, **options):
     return build_preprocessor({"name": "precomputed", "path": str(path), "boxes": "absolute", **options})
 
 
-def error_of(path, picture="one.jpg", **options):
+def error_of(path, image="one.jpg", **options):
     with pytest.raises(UmieError) as caught:
-        reader(path, **options).read(picture)
+        reader(path, **options).read(image)
     message = str(caught.value)
     assert len(message.splitlines()) == 1, message
     return message
@@ -39,7 +41,7 @@ def layout(request):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_layout_gives_the_same(layout, name, tmp_path):
-    found = reader(layout(tmp_path), whole="mean").read(f"pictures/{name}.jpg")
+    found = reader(layout(tmp_path), whole="mean").read(f"images/{name}.jpg")
     regions, _ = samples.rows(name)
     np.testing.assert_array_equal(found.features, regions)
     np.testing.assert_allclose(found.boxes, RELATIVE, atol=1e-7)
@@ -48,7 +50,7 @@ def test_every_layout_gives_the_same(layout, name, tmp_path):
     assert not found.dropped
 
 
-def test_whole_picture(layout, tmp_path):
+def test_whole_image(layout, tmp_path):
     path = layout(tmp_path)
     regions, whole = samples.rows("one")
     first = reader(path, whole="first").read("one.jpg")
@@ -65,10 +67,10 @@ def test_whole_picture(layout, tmp_path):
         assert "whole='mean'" in error_of(path, whole="file")
 
 
-def test_a_missing_picture_is_named_with_the_place(layout, tmp_path):
+def test_a_missing_image_is_named_with_the_place(layout, tmp_path):
     path = layout(tmp_path)
-    message = error_of(path, "pictures/three.jpg")
-    assert message.startswith("pictures/three.jpg: no such picture")
+    message = error_of(path, "images/three.jpg")
+    assert message.startswith("images/three.jpg: no such image")
     assert str(path) in message
     assert "'three.jpg' and 'three'" in message
 
@@ -102,7 +104,7 @@ def test_a_file_of_another_kind(layout, tmp_path):
     assert str(tmp_path) in error_of(path)
 
 
-# what the arrays of one picture may be; written as .npz, since all formats share what checks them
+# what the arrays of one image may be; written as .npz, since all formats share what checks them
 
 
 def npz(folder, boxes=ABSOLUTE, features=None, name="one", **other):
@@ -124,7 +126,7 @@ def npz(folder, boxes=ABSOLUTE, features=None, name="one", **other):
         ([10, 20, 20, 10], "no_area"),
         ([0, 0, 0, 0], "no_area"),
         ([10, 10, 10, 20], "no_area"),
-        ([WIDTH + 1, 0, WIDTH + 2, 50], "no_area"),  # nothing of it is in the picture
+        ([WIDTH + 1, 0, WIDTH + 2, 50], "no_area"),  # nothing of it is in the image
         ([np.nan, 0, 20, 50], "not_finite"),
         ([0, 0, np.inf, 50], "not_finite"),
     ],
@@ -139,7 +141,7 @@ def test_boxes_that_cannot_be_used_are_dropped_and_counted(box, reason, tmp_path
     np.testing.assert_array_equal(found.features, features[[0, 2, 3]])
     np.testing.assert_allclose(found.whole, features[[0, 2, 3]].mean(0))
     preprocessor.read("one.jpg")
-    assert preprocessor.counts == {"boxes": 4, reason: 1}  # each picture once
+    assert preprocessor.counts == {"boxes": 4, reason: 1}  # each image once
 
 
 def test_edges_a_little_outside_are_put_on_the_border(tmp_path):
@@ -214,7 +216,7 @@ def test_other_names(tmp_path):
     assert not found.whole.any()
 
 
-def test_the_files_own_vector_of_the_whole_picture(tmp_path):
+def test_the_files_own_vector_of_the_whole_image(tmp_path):
     keys = {"whole": "cls"}
     npz(tmp_path, cls=np.full((1, FEATURE_DIM), 7, np.float32))
     npz(tmp_path, name="without")
@@ -222,7 +224,7 @@ def test_the_files_own_vector_of_the_whole_picture(tmp_path):
     assert (reader(tmp_path, keys=keys).read("one.jpg").whole == 7).all()
     assert (reader(tmp_path, keys=keys, whole="mean").read("one.jpg").whole == 1).all()
     assert (reader(tmp_path, keys=keys).read("without.jpg").whole == 1).all()
-    assert "no vector cls of the whole picture" in error_of(tmp_path, "without.jpg", keys=keys, whole="file")
+    assert "no vector cls of the whole image" in error_of(tmp_path, "without.jpg", keys=keys, whole="file")
     no_boxes = npz(tmp_path / "no_boxes", np.zeros((0, 4)), cls=np.full(FEATURE_DIM, 7, np.float32))
     assert (reader(no_boxes, keys=keys).read("one.jpg").whole == 7).all()
     for cls, message in ((np.full(FEATURE_DIM, np.nan), "cls is not finite"), (np.ones(9), "vector is 9 wide")):
@@ -276,17 +278,17 @@ def test_h5_datasets_lie_in_their_file(tmp_path):
     assert "regions is no dataset" in error_of(tmp_path)
 
 
-def test_h5_box_of_the_whole_picture(tmp_path):
+def test_h5_box_of_the_whole_image(tmp_path):
     samples.umie_h5(tmp_path)
     with h5py.File(tmp_path / "one.h5", "a") as file:
         file["one/bbox"][0] = 0  # padding in its place
     np.testing.assert_allclose(reader(tmp_path).read("one.jpg").boxes, RELATIVE, atol=1e-7)
     with h5py.File(tmp_path / "one.h5", "a") as file:
         file["one/bbox"][0] = [10, 10, 20, 20]
-    assert "its first, [10.0, 10.0, 20.0, 20.0], is not the whole picture" in error_of(tmp_path)
+    assert "its first, [10.0, 10.0, 20.0, 20.0], is not the whole image" in error_of(tmp_path)
 
 
-def test_one_picture_may_stand_behind_its_name(tmp_path):
+def test_one_image_may_stand_behind_its_name(tmp_path):
     content = {f"one/{name}": torch.from_numpy(value) for name, value in samples.tensors("one").items()}
     save_file(content, tmp_path / "one.safetensors")
     np.testing.assert_array_equal(reader(tmp_path).read("one.jpg").features, samples.rows("one")[0])
@@ -346,7 +348,7 @@ def test_bytes_as_python_shows_them(tmp_path):
     np.testing.assert_array_equal(reader(tsv(tmp_path, line)).read("one.jpg").features, samples.rows("one")[0])
 
 
-def test_a_byte_order_mark_before_the_first_picture(tmp_path):
+def test_a_byte_order_mark_before_the_first_image(tmp_path):
     path = tsv(tmp_path, samples.lxmert_line("one"), samples.lxmert_line("2014.12.17_0"))
     path.write_text("\ufeff" + path.read_text())
     for name in NAMES:
@@ -360,12 +362,12 @@ def test_columns(tmp_path):
     given = {"columns": ["img_id", "num_boxes", "boxes", "features"], "keys": {"width": "w", "height": "h"}}
     assert f"{short}:1: 'one': holds no w and no h" in error_of(short, **given)
     assert f"{short}:2: '2014.12.17_0': 10 columns in place of 4" in error_of(short, "2014.12.17_0", **given)
-    assert "no column has the pictures' names" in error_of(short, columns=["a", "b", "boxes", "features"])
+    assert "no column has the images' names" in error_of(short, columns=["a", "b", "boxes", "features"])
     too_few = tsv(tmp_path, line, ["two", "100"])
     assert f"{too_few}:2: 'two': 2 columns in place of 10" in error_of(too_few, "two")
 
 
-def test_a_picture_with_two_lines(tmp_path):
+def test_a_image_with_two_lines(tmp_path):
     path = tsv(tmp_path, samples.lxmert_line("one"), samples.lxmert_line("one"))
     assert reader(path).read("one.jpg").features.shape == (3, FEATURE_DIM)  # the same twice
     path = tsv(tmp_path, samples.lxmert_line("one"), changed(img_w="201"))
@@ -382,7 +384,7 @@ def test_the_index_is_built_once_and_when_the_file_changes(tmp_path):
     assert content["rows"]["one"] == [[0, 1]]
     content["rows"]["renamed"] = content["rows"].pop("one")
     index.write_text(json.dumps(content))
-    assert "no such picture" in error_of(path)  # the index is trusted to be whole,
+    assert "no such image" in error_of(path)  # the index is trusted to be whole,
     assert f"delete {index.name}" in error_of(path, "renamed")  # and not for where a line stands
     with path.open("a") as file:
         file.write("\n")
@@ -428,16 +430,16 @@ IDS = st.text(st.characters(codec="utf-8", exclude_characters="\t\r\n\0/\\"), mi
 
 
 @given(
-    pictures=st.dictionaries(IDS, st.integers(1, 4), min_size=1, max_size=5),
+    images=st.dictionaries(IDS, st.integers(1, 4), min_size=1, max_size=5),
     feature_dim=st.integers(1, 5),
     seed=st.integers(0, 9),
     line_end=st.sampled_from(["\n", "\r\n"]),
     is_named=st.booleans(),
 )
-def test_what_is_written_as_tsv_is_read(tmp_path_factory, pictures, feature_dim, seed, line_end, is_named):
+def test_what_is_written_as_tsv_is_read(tmp_path_factory, images, feature_dim, seed, line_end, is_named):
     path = tmp_path_factory.mktemp("tsv") / "features.tsv"
     generator = np.random.default_rng(seed)
-    content = {name: generator.normal(size=(num, feature_dim)).astype(np.float32) for name, num in pictures.items()}
+    content = {name: generator.normal(size=(num, feature_dim)).astype(np.float32) for name, num in images.items()}
     lines = [samples.lxmert_line(name, np.tile(ABSOLUTE[:1], (len(rows), 1)), rows) for name, rows in content.items()]
     lines = [samples.LXMERT, *lines] if is_named else lines
     path.write_bytes("".join("\t".join(line) + line_end for line in lines).encode())
@@ -487,26 +489,26 @@ def test_damaged_bytes_give_features_or_one_line(tmp_path_factory, layout, chang
             assert found.features.shape == (len(found.boxes), len(found.whole))
 
 
-def test_names_of_pictures():
-    assert picture_names("111254.jpg") == ["111254.jpg", "111254"]
-    assert picture_names("2014.12.17.2562583_0") == ["2014.12.17.2562583_0"]
-    assert picture_names("2014.12.17.2562583_0.jpg") == ["2014.12.17.2562583_0.jpg", "2014.12.17.2562583_0"]
-    assert picture_names("2014.12.17") == ["2014.12.17"]
-    assert picture_names(".jpg") == [".jpg"]
-    assert picture_names("..jpg") == ["..jpg"]  # in an .h5 file "." is the group itself
-    assert picture_names("/data/train/1.jpg") == ["train/1.jpg", "train/1", "1.jpg", "1"]
-    assert picture_names("train/1") == ["train/1", "1"]
+def test_names_of_images():
+    assert image_names("111254.jpg") == ["111254.jpg", "111254"]
+    assert image_names("2014.12.17.2562583_0") == ["2014.12.17.2562583_0"]
+    assert image_names("2014.12.17.2562583_0.jpg") == ["2014.12.17.2562583_0.jpg", "2014.12.17.2562583_0"]
+    assert image_names("2014.12.17") == ["2014.12.17"]
+    assert image_names(".jpg") == [".jpg"]
+    assert image_names("..jpg") == ["..jpg"]  # in an .h5 file "." is the group itself
+    assert image_names("/data/train/1.jpg") == ["train/1.jpg", "train/1", "1.jpg", "1"]
+    assert image_names("train/1") == ["train/1", "1"]
     for folder in ("..", ".", "/", "a/..", "a\\b", "a\0b"):  # which is no folder below
-        assert picture_names(f"{folder}/1.jpg") == ["1.jpg", "1"]
+        assert image_names(f"{folder}/1.jpg") == ["1.jpg", "1"]
     for name in ("", ".", "..", "a/..", "/", "a\\b", "a\0b"):
-        with pytest.raises(UmieError, match="no file name of a picture"):
-            picture_names(name)
+        with pytest.raises(UmieError, match="no file name of an image"):
+            image_names(name)
 
 
 @given(st.text(st.sampled_from("a.b/\\\0")))
 def test_no_name_leads_out_of_its_folder(path):
     try:
-        names = picture_names(path)
+        names = image_names(path)
     except UmieError:
         return
     for name in names:

@@ -21,7 +21,7 @@ from umie import UmieModel, UmieProcessor
 from umie.composition import compose
 from umie.encoders import registry
 from umie.errors import UmieError
-from umie.query_dataset import QueryDataset
+from umie.evaluation.queries import QueryDataset
 from umie.records import Entity, Record, Region
 from umie.records.voc import read_voc
 from umie.training import TrainingConfig, train
@@ -41,7 +41,7 @@ def layout(request):
 
 def test_without_regions_the_slots_are_the_boxes_of_the_file(tmp_path):
     encoder = build(samples.vinvl(tmp_path))
-    found = encoder.encode(["somewhere/one.jpg", None])  # the picture is nowhere
+    found = encoder.encode(["somewhere/one.jpg", None])  # the image is nowhere
     regions, _ = samples.rows("one")
     assert found.mask.tolist() == [[True] * 4, [False] * 4]
     torch.testing.assert_close(found.boxes[0], torch.tensor([[0, 0, 1, 1], *RELATIVE.tolist()]), atol=1e-7, rtol=0)
@@ -59,7 +59,7 @@ def test_regions_of_the_record_take_the_features_of_the_nearest_box(tmp_path):
     found = encoder.encode(["one.jpg"], [[Region(near_last), second, near_last]])
     np.testing.assert_array_equal(found.features[0, 1:], regions[[2, 1, 2]])
     assert found.boxes[0, 1:].tolist() == torch.tensor([near_last, second, near_last]).tolist()
-    with pytest.raises(UmieError, match="not inside the picture"):
+    with pytest.raises(UmieError, match="not inside the image"):
         encoder.encode(["one.jpg"], [[(0.5, 0, 0.4, 1)]])
 
 
@@ -104,10 +104,10 @@ def test_bad_paths(tmp_path):
         build(tmp_path / "nowhere")
     with pytest.raises(UmieError, match="no file of a known format"):
         build(tmp_path)
-    with pytest.raises(UmieError, match="holds no picture"):
+    with pytest.raises(UmieError, match="holds no image"):
         build(tmp_path, format="npz")
     samples.vinvl(tmp_path)
-    with pytest.raises(UmieError, match="an .npz file holds one picture: give the folder"):
+    with pytest.raises(UmieError, match="an .npz file holds one image: give the folder"):
         build(tmp_path / "one.jpg.npz")
     samples.umie_h5(tmp_path)
     with pytest.raises(UmieError, match="files of h5 and npz: say format='h5' or 'npz'"):
@@ -119,12 +119,12 @@ def test_bad_paths(tmp_path):
     assert build(path, format="tsv").feature_dim == FEATURE_DIM
 
 
-@pytest.mark.parametrize("picture", ["..", "a/..", "", ".", "/"])
-def test_a_name_cannot_leave_the_folder(picture, tmp_path):
+@pytest.mark.parametrize("image", ["..", "a/..", "", ".", "/"])
+def test_a_name_cannot_leave_the_folder(image, tmp_path):
     encoder = build(samples.vinvl(tmp_path / "inside"))
     samples.butd(tmp_path)
-    with pytest.raises(UmieError, match="no file name of a picture"):
-        encoder.encode([picture])
+    with pytest.raises(UmieError, match="no file name of an image"):
+        encoder.encode([image])
 
 
 def split_folder(folder):
@@ -166,17 +166,17 @@ def split_tsv(folder):
 
 
 @pytest.mark.parametrize("split", [split_folder, split_safetensors, split_h5, split_tsv])
-def test_pictures_called_alike_in_two_folders(split, tmp_path):
+def test_images_called_alike_in_two_folders(split, tmp_path):
     encoder = build(split(tmp_path), boxes="relative")
-    pictures = ["train/1.jpg", "test/1.jpg", "/data/test/1.png", "dev/1.jpg", "1.jpg", "train/../1.jpg"]
-    assert encoder.encode(pictures).features[:, 0, 0].tolist() == [1, 2, 2, 0, 0, 0]
+    images = ["train/1.jpg", "test/1.jpg", "/data/test/1.png", "dev/1.jpg", "1.jpg", "train/../1.jpg"]
+    assert encoder.encode(images).features[:, 0, 0].tolist() == [1, 2, 2, 0, 0, 0]
     with pytest.raises(UmieError) as caught:
         encoder.encode(["train/2.jpg"])
     assert "searched for 'train/2.jpg', 'train/2', '2.jpg' and '2': make its features" in str(caught.value)
 
 
 @pytest.mark.parametrize("split", [split_folder, split_safetensors, split_h5])
-def test_where_all_features_are_of_pictures_in_folders(split, tmp_path):
+def test_where_all_features_are_of_images_in_folders(split, tmp_path):
     """The width, the format and the state of the files are then found below."""
     path = split(tmp_path)
     if path.is_dir():
@@ -188,7 +188,7 @@ def test_where_all_features_are_of_pictures_in_folders(split, tmp_path):
         save_file({f"train/1/{key}": value for key, value in split_tensors(1).items()}, path)
     encoder = build(path, boxes="relative")
     assert encoder.feature_dim == 2
-    with pytest.raises(UmieError, match="no such picture"):
+    with pytest.raises(UmieError, match="no such image"):
         encoder.encode(["dev/1.jpg"])
     if path.is_dir():
         before = encoder.fingerprint()
@@ -209,7 +209,7 @@ def test_folders_below_do_not_disturb(tmp_path):
 
 
 def test_a_folder_below_that_may_not_be_searched_is_not_passed_over(tmp_path, monkeypatch):
-    """Its features would silently be another picture's."""
+    """Its features would silently be another image's."""
     encoder = build(split_folder(tmp_path), boxes="relative")
     is_file = Path.is_file
 
@@ -228,7 +228,7 @@ def test_only_the_last_two_parts_of_a_path_count(layout, tmp_path):
     path = layout(tmp_path / "inside")
     for name in ("three", "inside"):
         samples.butd(tmp_path)
-        with pytest.raises(UmieError, match="no such picture"):
+        with pytest.raises(UmieError, match="no such image"):
             build(path).encode([f"../../{name}.jpg"])
     assert build(path).encode(["../../one.jpg"]).mask.all()
 
@@ -249,7 +249,7 @@ def test_the_full_name_goes_before_the_stem(tmp_path):
     assert encoder.encode(["one.png", "one.jpg"]).features[:, 0].tolist() == [[0, 0], [1, 1]]
 
 
-def test_pictures_of_another_width_do_not_mix(tmp_path):
+def test_images_of_another_width_do_not_mix(tmp_path):
     samples.vinvl(tmp_path)
     encoder = build(tmp_path)
     np.savez(tmp_path / "wide.npz", x=np.ones((1, 9), np.float32), bbox=[[0, 0, 5, 5]], image_w=9, image_h=9)
@@ -306,7 +306,7 @@ def test_fingerprint(layout, tmp_path):
 
 
 def test_features_that_are_looked_up_are_not_cached(tmp_path):
-    from umie.encoders.cache import CachedEncoder, FeatureCache
+    from umie.encoders.cache.cached_encoder import CachedEncoder, FeatureCache
 
     encoder = build(samples.vinvl(tmp_path))
     assert encoder.is_lookup
@@ -355,7 +355,7 @@ def record(name, **changes):
 def variant_on(path, tokenizer, **options):
     torch.manual_seed(0)
     encoder = {"name": "precomputed", "path": str(path), "boxes": "absolute", "whole": "file", **options}
-    return compose(encoder, tokenizer=tokenizer, visual_embedding={}, missing_pictures="error")
+    return compose(encoder, tokenizer=tokenizer, visual_embedding={}, missing_images="error")
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -402,31 +402,31 @@ def test_the_trainer_runs_on_it(tokenizer, tmp_path):
 
 
 @pytest.mark.parametrize(("policy", "num_slots"), [("text_only", [4, 0]), ("skip", [4])])
-def test_policies_for_pictures_without_features(policy, num_slots, tokenizer, tmp_path):
+def test_policies_for_images_without_features(policy, num_slots, tokenizer, tmp_path):
     encoder = {"name": "precomputed", "path": str(samples.vinvl(tmp_path)), "boxes": "absolute"}
-    _, processor = compose(encoder, tokenizer=tokenizer, missing_pictures=policy)
+    _, processor = compose(encoder, tokenizer=tokenizer, missing_images=policy)
     batch = processor(processor.usable([record("one"), record("three")]), "mner")
     assert batch["visual_mask"].sum(1).tolist() == num_slots
-    assert processor.counts["missing_pictures"] == 1
+    assert processor.counts["missing_images"] == 1
 
 
 @needs_data
 def test_real_vinvl_features():
     """Nothing of the six real files is dropped, and every annotated region of GMNER finds a box."""
-    pictures = sorted((DATA / "twitter_images").glob("*.jpg"))
+    images = sorted((DATA / "twitter_images").glob("*.jpg"))
     encoder = build(DATA / "twitter_images" / "vinvl")
-    found = encoder.encode(pictures)
+    found = encoder.encode(images)
     assert found.features.shape == (6, 37, 2048)
     assert found.mask.sum(1).tolist() == [11, 37, 36, 37, 37, 32]
     assert encoder.preprocess.counts == {"boxes": 184}
     overlaps = []
-    for picture in pictures:
-        regions = read_voc(DATA / "gmner" / "xml" / f"{picture.stem}.xml")
+    for image in images:
+        regions = read_voc(DATA / "gmner" / "xml" / f"{image.stem}.xml")
         if regions:
-            boxes = torch.from_numpy(encoder.preprocess.read(picture).boxes).double()
+            boxes = torch.from_numpy(encoder.preprocess.read(image).boxes).double()
             own = torch.tensor([region.box for region in regions], dtype=torch.float64)
             overlaps += box_iou(own, boxes).max(1).values.tolist()
-            matched = encoder.encode([picture], [regions])
+            matched = encoder.encode([image], [regions])
             assert matched.boxes[0, 1:].tolist() == own.float().tolist()
     assert len(overlaps) == 6
     assert min(overlaps) > 0.87

@@ -12,7 +12,7 @@ from torchvision.models import ResNet101_Weights
 from torchvision.ops import roi_align
 
 from umie.encoders import registry
-from umie.encoders._crops import cut
+from umie.encoders.tower import cut
 from umie.errors import UmieError, UnknownNameError
 
 WHOLE, LEFT, CORNER = (0.0, 0.0, 1.0, 1.0), (0.0, 0.0, 0.5, 1.0), (0.6, 0.7, 1.0, 1.0)
@@ -62,7 +62,7 @@ def noise(width, height, seed=0):
 
 
 @pytest.fixture(scope="module")
-def pictures():
+def images():
     return [noise(120, 80), noise(50, 90, 1), None]
 
 
@@ -90,8 +90,8 @@ def test_cut(box, size):
     assert cut(Image.new("RGB", (1, 1)), box).size == (1, 1)
 
 
-def test_crop_is_torchvisions_resnet_crop_by_crop(encoders, backbone, pictures):
-    found = encoders["crop"].encode(pictures, REGIONS).features
+def test_crop_is_torchvisions_resnet_crop_by_crop(encoders, backbone, images):
+    found = encoders["crop"].encode(images, REGIONS).features
     pixel_boxes = [
         [(0, 0, 120, 80), (0, 0, 60, 80), (72, 56, 120, 80)],
         [(0, 0, 50, 90), (30, 63, 50, 90)],
@@ -99,7 +99,7 @@ def test_crop_is_torchvisions_resnet_crop_by_crop(encoders, backbone, pictures):
     mean, std = ResNet101_Weights.DEFAULT.transforms().mean, ResNet101_Weights.DEFAULT.transforms().std
     for row, boxes in enumerate(pixel_boxes):
         for slot, box in enumerate(boxes):
-            crop = pictures[row].crop(box).resize((224, 224), Image.Resampling.BILINEAR)
+            crop = images[row].crop(box).resize((224, 224), Image.Resampling.BILINEAR)
             pixels = torch.tensor(list(crop.tobytes()), dtype=torch.float).view(224, 224, 3) / 255
             pixels = (pixels - torch.tensor(mean)) / torch.tensor(std)
             with torch.no_grad():
@@ -110,31 +110,31 @@ def test_crop_is_torchvisions_resnet_crop_by_crop(encoders, backbone, pictures):
 
 @pytest.mark.usefixtures("small_crops")
 @pytest.mark.parametrize("mode", MODES)
-def test_order_boxes_and_mask(encoders, pictures, mode):
-    found = encoders[mode].encode(pictures, REGIONS)
+def test_order_boxes_and_mask(encoders, images, mode):
+    found = encoders[mode].encode(images, REGIONS)
     assert found.features.shape == (3, 3, 2048)
     assert found.mask.tolist() == [[True] * 3, [True, True, False], [False] * 3]
     torch.testing.assert_close(found.boxes[0], torch.tensor([WHOLE, LEFT, CORNER]))
     torch.testing.assert_close(found.boxes[1, 1], torch.tensor(CORNER))
     assert not found.features[~found.mask].any()
     assert found.features[found.mask].abs().amax(1).min() > 0
-    swapped = encoders[mode].encode(pictures[:1], [[CORNER, LEFT]]).features[0]
+    swapped = encoders[mode].encode(images[:1], [[CORNER, LEFT]]).features[0]
     torch.testing.assert_close(found.features[0], swapped[[0, 2, 1]], atol=1e-5, rtol=1e-5)
     assert not torch.allclose(swapped[1], swapped[2], atol=1e-2)
 
 
 @pytest.mark.usefixtures("small_crops")
 @pytest.mark.parametrize("mode", MODES)
-def test_batch_invariance(encoders, pictures, mode):
-    batch, regions = [*pictures, noise(60, 40, 2), pictures[0]], [*REGIONS, [], [CORNER]]
+def test_batch_invariance(encoders, images, mode):
+    batch, regions = [*images, noise(60, 40, 2), images[0]], [*REGIONS, [], [CORNER]]
     together = encoders[mode].encode(batch, regions).features
-    for row, (picture, boxes) in enumerate(zip(batch, regions, strict=True)):
-        alone = encoders[mode].encode([picture], [boxes]).features[0]
+    for row, (image, boxes) in enumerate(zip(batch, regions, strict=True)):
+        alone = encoders[mode].encode([image], [boxes]).features[0]
         torch.testing.assert_close(together[row, : len(alone)], alone, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_no_picture_at_all(encoders, mode):
+def test_no_image_at_all(encoders, mode):
     assert encoders[mode].encode([None, None]).features.shape == (2, 0, 2048)
     padded = encoders[mode].preprocess([noise(40, 40), None])
     nothing = {name: value[1:] for name, value in padded.items()}
@@ -154,7 +154,7 @@ def test_regions_beyond_36_are_left_out(encoders, mode):
 @pytest.mark.parametrize(
     ("size", "at_once"), [((224, 224), 8), ((320, 427), 2), ((480, 640), 1), ((320, 1280), 1), ((1, 1), 8 * 224 * 224)]
 )
-def test_pictures_in_one_pass(encoders, size, at_once):
+def test_images_in_one_pass(encoders, size, at_once):
     assert encoders["align"].num_at_once(*size) == at_once
     on_no_device = copy.copy(encoders["align"])
     on_no_device._modules = {"tower": CallModule(None).to("meta")}
@@ -162,7 +162,7 @@ def test_pictures_in_one_pass(encoders, size, at_once):
 
 
 def test_crops_run_in_chunks(encoders, monkeypatch):
-    monkeypatch.setattr("umie.encoders._crops.CPU_PIXELS", 2)
+    monkeypatch.setattr("umie.encoders.tower.CPU_PIXELS", 2)
     sizes = []
 
     def tower(images):
@@ -188,7 +188,7 @@ class CallModule(nn.Module):
 
 
 @pytest.mark.parametrize(("width", "height"), [(70, 70), (90, 60), (31, 100)])
-def test_align_of_the_whole_picture_is_global_pooling(encoders, backbone, width, height):
+def test_align_of_the_whole_image_is_global_pooling(encoders, backbone, width, height):
     inputs = encoders["align"].preprocess([noise(width, height)], [[WHOLE, LEFT]])
     whole, region, left = encoders["align"](**inputs).features[0]
     with torch.no_grad():
@@ -200,7 +200,7 @@ def test_align_of_the_whole_picture_is_global_pooling(encoders, backbone, width,
 
 @pytest.mark.parametrize("short_side", [96, 224])
 def test_roi_align_is_torchvisions(encoders, reference, short_side):
-    """Pooling by samples: the region around the whole picture is then only near the picture's mean."""
+    """Pooling by samples: the region around the whole image is then only near the image's mean."""
     config = type(encoders["align"].config)(mode="align", short_side=short_side, pooling="roi_align")
     encoder = copy.copy(encoders["align"])
     encoder.config, encoder.preprocess = config, encoder.Preprocessor(config)
@@ -355,7 +355,7 @@ def test_unknown_names(encoders):
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_preprocessor_pickles(encoders, pictures, mode):
+def test_preprocessor_pickles(encoders, images, mode):
     preprocess = pickle.loads(pickle.dumps(encoders[mode].preprocess))  # noqa: S301 # what a data worker does
-    for name, value in encoders[mode].preprocess(pictures, REGIONS).items():
-        assert torch.equal(preprocess(pictures, REGIONS)[name], value)
+    for name, value in encoders[mode].preprocess(images, REGIONS).items():
+        assert torch.equal(preprocess(images, REGIONS)[name], value)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch.autograd import gradcheck
 from torchvision.ops import roi_align
 
-from umie.encoders._roi import box_weights, pool_boxes
+from umie.encoders.roi import box_weights, pool_boxes
 
 WHOLE = (0.0, 0.0, 1.0, 1.0)
 POOLINGS = ["precise", "roi_align"]

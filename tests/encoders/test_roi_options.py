@@ -21,7 +21,7 @@ def reference():
 
 
 @pytest.fixture(scope="module")
-def pictures(noise):
+def images(noise):
     return [noise(120, 80), noise(50, 90, 1)]
 
 
@@ -39,11 +39,11 @@ def dtypes(module):
 
 
 @ids
-def test_bfloat16_features_are_near_float32(reference, pictures, options):
-    exact = encoder_of(reference, **options).encode(pictures, REGIONS)
+def test_bfloat16_features_are_near_float32(reference, images, options):
+    exact = encoder_of(reference, **options).encode(images, REGIONS)
     encoder = encoder_of(reference, precision="bfloat16", **options)
     assert dtypes(encoder) == {torch.bfloat16}
-    found = encoder.encode(pictures, REGIONS)
+    found = encoder.encode(images, REGIONS)
     assert found.features.dtype == torch.bfloat16
     assert torch.equal(found.boxes, exact.boxes)
     nearness = nn.functional.cosine_similarity(found.features.float(), exact.features, dim=-1)[exact.mask]
@@ -53,27 +53,27 @@ def test_bfloat16_features_are_near_float32(reference, pictures, options):
 
 
 @ids
-def test_the_memory_format_changes_no_more_than_rounding(reference, pictures, options):
+def test_the_memory_format_changes_no_more_than_rounding(reference, images, options):
     formats = []
     encoders = [encoder_of(reference, channels_last=last, **options) for last in (True, False)]
     for encoder in encoders:
         encoder.tower.register_forward_pre_hook(
             lambda _, given: formats.append(given[0].is_contiguous(memory_format=torch.channels_last))
         )
-    last, first = (encoder.encode(pictures, REGIONS).features for encoder in encoders)
+    last, first = (encoder.encode(images, REGIONS).features for encoder in encoders)
     assert formats == [True] * (len(formats) // 2) + [False] * (len(formats) // 2)
     torch.testing.assert_close(last, first, atol=1e-5 * float(first.abs().max()), rtol=1e-5)
 
 
 @pytest.mark.parametrize("channels_last", [True, False])
-def test_a_saved_model_keeps_precision_and_stays_frozen(reference, pictures, tokenizer, tmp_path, channels_last):
+def test_a_saved_model_keeps_precision_and_stays_frozen(reference, images, tokenizer, tmp_path, channels_last):
     options = {"mode": "align", "short_side": 64, "precision": "bfloat16", "channels_last": channels_last}
     weights = tmp_path / "resnet101.safetensors"
     save_file(reference.state_dict(), weights)
     encoder = {"name": "resnet101_roi", "weights": str(weights), **options}
     model, _ = umie.compose(encoder=encoder, tokenizer=tokenizer)
     weights.unlink()
-    expected = model.encoder.encode(pictures, REGIONS).features
+    expected = model.encoder.encode(images, REGIONS).features
     model.save_pretrained(tmp_path / "model")
     loaded = umie.UmieModel.from_pretrained(tmp_path / "model")
     for stage in (loaded, loaded.train(), loaded.eval()):
@@ -82,19 +82,19 @@ def test_a_saved_model_keeps_precision_and_stays_frozen(reference, pictures, tok
         assert dtypes(stage.decoder) == {torch.float32}
         assert not any(parameter.requires_grad for parameter in stage.encoder.parameters())
         assert not any(module.training for module in stage.encoder.tower.modules())
-        assert torch.equal(stage.encoder.encode(pictures, REGIONS).features, expected)
+        assert torch.equal(stage.encoder.encode(images, REGIONS).features, expected)
     assert loaded.encoder.fingerprint() == model.encoder.fingerprint()
     (tmp_path / "model" / "model.safetensors").unlink()
 
 
-def test_a_trainable_encoder_learns_after_loading(pictures, tokenizer, tmp_path):
+def test_a_trainable_encoder_learns_after_loading(images, tokenizer, tmp_path):
     encoder = {"name": "resnet101_roi", "mode": "align", "short_side": 32, "trainable": True}
     model, _ = umie.compose(encoder=encoder, tokenizer=tokenizer)
     model.save_pretrained(tmp_path / "model")
     loaded = umie.UmieModel.from_pretrained(tmp_path / "model").train().encoder
     assert all(parameter.requires_grad for parameter in loaded.parameters())
     assert not any(module.training for module in loaded.modules() if isinstance(module, nn.BatchNorm2d))
-    loaded.encode(pictures[:1], REGIONS[:1]).features.square().sum().backward()
+    loaded.encode(images[:1], REGIONS[:1]).features.square().sum().backward()
     assert loaded.tower.conv1.weight.grad.any()
     (tmp_path / "model" / "model.safetensors").unlink()
 

@@ -1,14 +1,14 @@
-"""ResNet-101 on real pictures with real boxes, against torchvision's own model run crop by crop."""
+"""ResNet-101 on real images with real boxes, against torchvision's own model run crop by crop."""
 
 import pytest
 import torch
 from PIL import Image
-from roi_samples import encoder_of, real_pictures, reference_model
+from roi_samples import encoder_of, real_images, reference_model
 from torchvision.models import ResNet101_Weights
 from torchvision.ops import roi_align
 from torchvision.transforms import Compose, InterpolationMode, Normalize, Resize, ToTensor
 
-from umie.encoders.pictures import open_picture
+from umie.encoders.images import open_image
 from umie.records import Region
 
 WHOLE = (0.0, 0.0, 1.0, 1.0)
@@ -21,7 +21,7 @@ def reference():
 
 @pytest.fixture(scope="module")
 def samples():
-    return real_pictures()
+    return real_images()
 
 
 def boxes_of(sample, most=36):
@@ -52,7 +52,7 @@ def close(found, expected):
 
 
 def check_crops(reference, samples, most):
-    """The whole batch at once, of pictures that differ in size and in their number of boxes."""
+    """The whole batch at once, of images that differ in size and in their number of boxes."""
     boxes = [boxes_of(sample, most - row % 2) for row, sample in enumerate(samples)]
     found = encoder_of(reference, mode="crop").encode([sample.path for sample in samples], boxes)
     assert found.mask.sum(1).tolist() == [len(kept) + 1 for kept in boxes]
@@ -63,7 +63,7 @@ def check_crops(reference, samples, most):
 
 
 def check_align(reference, samples, most, short_side):
-    """In one batch: the picture's mean, also of a region around it, each region's place, and no other order."""
+    """In one batch: the image's mean, also of a region around it, each region's place, and no other order."""
     boxes = [[WHOLE, *boxes_of(sample, most - 1 - row % 2)] for row, sample in enumerate(samples)]
     encoder = encoder_of(reference, mode="align", short_side=short_side)
     inputs = encoder.preprocess([sample.path for sample in samples], boxes)
@@ -85,37 +85,37 @@ def check_align(reference, samples, most, short_side):
 
 
 def few(samples):
-    """One picture of every source with boxes, the smallest, which costs the least to read."""
+    """One image of every source with boxes, the smallest, which costs the least to read."""
     sources = [[sample for sample in samples if sample.source == source] for source in ("VinVL", "GMNER", "M2E2")]
     return [min(found, key=lambda sample: sample.path.stat().st_size) for found in sources if found]
 
 
-def test_crops_of_real_pictures(reference, samples):
+def test_crops_of_real_images(reference, samples):
     check_crops(reference, few(samples), most=2)
 
 
-def test_align_of_real_pictures(reference, samples):
+def test_align_of_real_images(reference, samples):
     check_align(reference, few(samples), most=36, short_side=96)
 
 
 @pytest.mark.slow
-def test_crops_of_every_real_picture(reference, samples):
+def test_crops_of_every_real_image(reference, samples):
     check_crops(reference, samples, most=36)
 
 
 @pytest.mark.slow
-def test_align_of_every_real_picture(reference, samples):
+def test_align_of_every_real_image(reference, samples):
     check_align(reference, samples, most=36, short_side=320)
 
 
 @pytest.mark.slow
-def test_every_real_picture_is_prepared_with_its_boxes(reference, samples):
+def test_every_real_image_is_prepared_with_its_boxes(reference, samples):
     """Sizes and boxes alone, of all of them: nothing runs through the network."""
     assert len({sample.path for sample in samples}) >= 27
     preprocess = encoder_of(reference, mode="align", short_side=64).preprocess
     for sample in samples:
         one = preprocess.one(sample.path, sample.regions)
-        width, height = open_picture(sample.path).size
+        width, height = open_image(sample.path).size
         rows, columns = one["image_size"].tolist()
         assert min(rows, columns) == 64
         assert abs(columns / rows - width / height) < 0.02 * width / height

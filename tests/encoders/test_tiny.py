@@ -17,14 +17,14 @@ def encoder():
 
 
 @pytest.fixture(scope="module")
-def pictures():
+def images():
     two = Image.new("RGB", (40, 20), "red")
     two.paste("blue", (20, 0, 40, 20))
     return [two, Image.new("RGB", (7, 33), "green"), None]
 
 
-def test_shapes_order_and_mask(encoder, pictures):
-    found = encoder.encode(pictures, [[LEFT, RIGHT], [RIGHT], []])
+def test_shapes_order_and_mask(encoder, images):
+    found = encoder.encode(images, [[LEFT, RIGHT], [RIGHT], []])
     assert found.features.shape == (3, 3, encoder.feature_dim)
     assert found.mask.tolist() == [[True] * 3, [True, True, False], [False] * 3]
     assert found.boxes.tolist() == [
@@ -33,47 +33,47 @@ def test_shapes_order_and_mask(encoder, pictures):
         [[0, 0, 0, 0]] * 3,
     ]
     assert not found.features[~found.mask].any()
-    swapped = encoder.encode(pictures[:1], [[RIGHT, LEFT]])
+    swapped = encoder.encode(images[:1], [[RIGHT, LEFT]])
     torch.testing.assert_close(found.features[0], swapped.features[0, [0, 2, 1]])
 
 
-def test_crops_are_the_pixels(encoder, pictures):
-    crops = encoder.preprocess(pictures[:1], [[LEFT, RIGHT]])["crops"]
+def test_crops_are_the_pixels(encoder, images):
+    crops = encoder.preprocess(images[:1], [[LEFT, RIGHT]])["crops"]
     assert crops.shape == (1, 3, 3, 4, 4)
     assert crops[0, 1, :, 2, 2].tolist() == [1, -1, -1]
     assert crops[0, 2, :, 2, 2].tolist() == [-1, -1, 1]
 
 
-def test_batch_invariance(encoder, pictures):
+def test_batch_invariance(encoder, images):
     regions = [[LEFT, RIGHT], [RIGHT], []]
-    together = encoder.encode(pictures, regions).features
-    for row, (picture, boxes) in enumerate(zip(pictures, regions, strict=True)):
-        alone = encoder.encode([picture], [boxes]).features[0]
+    together = encoder.encode(images, regions).features
+    for row, (image, boxes) in enumerate(zip(images, regions, strict=True)):
+        alone = encoder.encode([image], [boxes]).features[0]
         torch.testing.assert_close(together[row, : len(alone)], alone, atol=1e-5, rtol=0)
 
 
-def test_no_picture_at_all(encoder):
+def test_no_image_at_all(encoder):
     found = encoder.encode([None, None])
     assert found.features.shape == (2, 0, 16)
     assert found.mask.shape == (2, 0)
 
 
-def test_regions_beyond_36_are_left_out(encoder, pictures):
-    assert encoder.encode(pictures[:1], [[LEFT] * 50]).mask.shape == (1, 37)
+def test_regions_beyond_36_are_left_out(encoder, images):
+    assert encoder.encode(images[:1], [[LEFT] * 50]).mask.shape == (1, 37)
 
 
-def test_trainable_or_frozen(pictures):
+def test_trainable_or_frozen(images):
     learns = registry.build("tiny")
-    learns.encode(pictures).features.sum().backward()
+    learns.encode(images).features.sum().backward()
     assert all(parameter.grad.isfinite().all() for parameter in learns.parameters())
     frozen = registry.build("tiny", trainable=False)
-    assert not frozen.encode(pictures).features.requires_grad
+    assert not frozen.encode(images).features.requires_grad
 
 
-def test_preprocessor_pickles(encoder, pictures):
+def test_preprocessor_pickles(encoder, images):
     copy = pickle.loads(pickle.dumps(encoder.preprocess))  # noqa: S301 # what a data worker does
-    for name, value in encoder.preprocess(pictures).items():
-        assert torch.equal(copy(pictures)[name], value)
+    for name, value in encoder.preprocess(images).items():
+        assert torch.equal(copy(images)[name], value)
 
 
 @pytest.mark.parametrize("option", [{"crop_size": 0}, {"feature_dim": -1}, {"max_regions": -1}])
@@ -83,8 +83,8 @@ def test_bad_options(option):
         registry.build("tiny", **option)
 
 
-def test_bad_boxes_and_counts(encoder, pictures):
-    with pytest.raises(UmieError, match="not inside the picture"):
-        encoder.encode(pictures[:1], [[(0.5, 0, 0.5, 1)]])
-    with pytest.raises(UmieError, match="2 lists of regions for 3 pictures"):
-        encoder.encode(pictures, [[], []])
+def test_bad_boxes_and_counts(encoder, images):
+    with pytest.raises(UmieError, match="not inside the image"):
+        encoder.encode(images[:1], [[(0.5, 0, 0.5, 1)]])
+    with pytest.raises(UmieError, match="2 lists of regions for 3 images"):
+        encoder.encode(images, [[], []])

@@ -4,8 +4,8 @@ import dataclasses
 
 import pytest
 
+from umie.evaluation.queries import QueryDataset
 from umie.extraction import Extractor
-from umie.query_dataset import QueryDataset
 from umie.training import TrainingConfig, train
 
 TASKS = ("mner", "mre", "med", "meae")
@@ -13,7 +13,7 @@ TASKS = ("mner", "mre", "med", "meae")
 
 @pytest.fixture(scope="session")
 def records(embedded_records):
-    """Records of every kind, some of which have lost their pictures."""
+    """Records of every kind, some of which have lost their images."""
     return [
         dataclasses.replace(record, image=None) if index % 4 == 3 else record
         for index, record in enumerate(embedded_records[:24])

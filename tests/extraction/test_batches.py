@@ -1,4 +1,4 @@
-"""An answer is the same whatever else is asked about: batch size, order, neighbours, pictures, repetitions."""
+"""An answer is the same whatever else is asked about: batch size, order, neighbors, images, repetitions."""
 
 import random
 
@@ -12,7 +12,7 @@ from umie.records import Record
 
 @pytest.fixture(scope="module")
 def inputs(records):
-    """Records with and without pictures, some twice, among texts of other lengths."""
+    """Records with and without images, some twice, among texts of other lengths."""
     texts = ["Rome", "Ann met Bob", "a " * 40 + "summit in Oslo", "Kids at the Salvation Army in Zürich 🙂"]
     seen, other = records[0], records[1]
     same_text = [
@@ -63,7 +63,7 @@ def test_batches_of_any_size(learned, inputs, alone, batch_size, constrained):
 
 @settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 10**6), batch_size=st.integers(1, 12))
-def test_any_neighbours_in_any_order(learned, inputs, alone, seed, batch_size):
+def test_any_neighbors_in_any_order(learned, inputs, alone, seed, batch_size):
     rng = random.Random(seed)
     chosen = rng.choices(range(len(inputs)), k=rng.randint(1, 16))
     found = Extractor(*learned, batch_size=batch_size).extract_many(inputs[index] for index in chosen)
@@ -85,7 +85,7 @@ def test_what_is_repeated_is_asked_once_and_keeps_its_name(extractor, records, m
     assert found[1].record.source == "s"
 
 
-def test_what_differs_in_the_picture_alone_is_asked_for_itself(extractor, inputs, records):
+def test_what_differs_in_the_image_alone_is_asked_for_itself(extractor, inputs, records):
     told = [gates(one) for one in extractor.extract(inputs[-5:-1], tasks=["mner"])]
     assert told[0] == [-9.0]
     assert len({tuple(one) for one in told}) == 4

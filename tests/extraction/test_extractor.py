@@ -45,7 +45,7 @@ def test_arguments_of_events_that_are_given_or_found(learned, extractor, records
 
 
 def test_an_annotation_never_slips_into_an_answer(extractor, records):
-    """All tasks of an annotated record and of its bare text and picture; only the pairs of MRE are a question."""
+    """All tasks of an annotated record and of its bare text and image; only the pairs of MRE are a question."""
     for record in records[:6]:
         bare = Record(record.text, record.image, record.regions)
         annotated = dataclasses.replace(record, relations=())
@@ -140,7 +140,7 @@ def test_regions_that_are_named_are_boxes(extractor, records):
     assert named
     for one, argument in named:
         assert one.region(argument).box == boxes[argument.region]
-        width, height = one.picture_size
+        width, height = one.image_size
         x1, y1, x2, y2 = boxes[argument.region]
         assert one.pixel_box(argument) == tuple(map(round, (x1 * width, y1 * height, x2 * width, y2 * height)))
         (written,) = (
@@ -157,17 +157,17 @@ def test_regions_that_are_named_are_boxes(extractor, records):
 
 def test_a_thin_box_has_a_pixel():
     record = Record("", image="x.png", regions=[Region((0.9999, 0.1, 1.0, 0.10001))])
-    found = umie.extraction.Extraction(record, picture_size=(10, 10))
+    found = umie.extraction.Extraction(record, image_size=(10, 10))
     assert found.pixel_box(Argument("Agent", region=0)) == (9, 1, 10, 2)
 
 
-def test_a_picture_turned_by_its_camera_is_as_wide_as_it_is_shown(extractor, records, tmp_path):
+def test_a_image_turned_by_its_camera_is_as_wide_as_it_is_shown(extractor, records, tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (40, 20)).save(tmp_path / "turned.jpg", exif=exif)
     event = Event("meet", None, (Argument("Agent", region=0),))
     record = Record("", str(tmp_path / "turned.jpg"), [Region((0, 0, 1, 1))], events=[event])
-    assert umie.extraction.looking.picture_size(record) == (20, 40)
+    assert umie.extraction.images.image_size(record) == (20, 40)
 
 
 def test_the_json_form_is_a_record_with_more(extractor, records):
@@ -189,11 +189,11 @@ def test_the_json_form_is_a_record_with_more(extractor, records):
     ("policy", "message"),
     [("text_only", "answered from the text alone"), ("skip", "nothing was asked")],
 )
-def test_a_picture_that_is_not_there(learned, policy, message):
-    found = Extractor(*learned, missing_pictures=policy).extract(TEXT, "no/such.png")
+def test_a_image_that_is_not_there(learned, policy, message):
+    found = Extractor(*learned, missing_images=policy).extract(TEXT, "no/such.png")
     ((kind, said),) = found.warnings
-    assert kind == "picture"
-    assert said == f"no/such.png: no such picture; {message}"
+    assert kind == "image"
+    assert said == f"no/such.png: no such image; {message}"
     plain = Extractor(*learned).extract(TEXT)
     if policy == "skip":
         assert (found.entities, found.events, found.answers, found.gate) == ((), (), (), {})
@@ -206,8 +206,8 @@ def test_a_picture_that_is_not_there(learned, policy, message):
         assert set(found.gate.values()) == {None}
 
 
-def test_a_picture_that_is_not_there_is_an_error_by_default(learned):
-    with pytest.raises(umie.UmieError, match=r"no/such.png: no such picture; mend it, or compose with"):
+def test_a_image_that_is_not_there_is_an_error_by_default(learned):
+    with pytest.raises(umie.UmieError, match=r"no/such.png: no such image; mend it, or compose with"):
         Extractor(*learned).extract(TEXT, "no/such.png")
     placed = Extractor(*learned).extract_many(
         ["Ann", Record("Bob", "no/such.png")], place=lambda n: f"in.jsonl:{n + 7}"
@@ -217,16 +217,16 @@ def test_a_picture_that_is_not_there_is_an_error_by_default(learned):
 
 
 def test_the_policy_is_that_of_the_processor(variant, learned):
-    model, processor = variant(missing_pictures="text_only")
-    assert kinds(Extractor(model, processor).extract("Ann", "no.png", tasks=["mner"])) == ["picture"]
-    assert processor.missing_pictures == "text_only"
+    model, processor = variant(missing_images="text_only")
+    assert kinds(Extractor(model, processor).extract("Ann", "no.png", tasks=["mner"])) == ["image"]
+    assert processor.missing_images == "text_only"
     assert processor.counts == {}
 
 
-def test_a_picture_never_leaves_its_folder(learned, tmp_path):
+def test_a_image_never_leaves_its_folder(learned, tmp_path):
     record = Record("Ann", "../x.png", image_folder=str(tmp_path))
     with pytest.raises(umie.UmieError, match="leaves the image folder"):
-        Extractor(*learned, missing_pictures="skip").extract(record)
+        Extractor(*learned, missing_images="skip").extract(record)
 
 
 def test_what_is_not_looked_at_is_told(variant, learned, records, noise):
@@ -235,7 +235,7 @@ def test_what_is_not_looked_at_is_told(variant, learned, records, noise):
     found = Extractor(*learned).extract(TEXT, noise(20, 20), tasks=["mner"], regions=many)
     assert found.warnings == (("regions", "of 40 regions the first 36 are looked at"),)
     found = Extractor(*variant(fusion="text_only")).extract(TEXT, noise(20, 20), tasks=["mner"])
-    assert found.warnings == (("picture", "this variant does not look at pictures"),)
+    assert found.warnings == (("image", "this variant does not look at images"),)
     assert found.gate == {"mner": None}
 
 
@@ -307,7 +307,7 @@ def test_bad_texts_and_folders(extractor, tmp_path, checkpoint):
 
 
 @pytest.mark.parametrize(
-    "options", [{"batch_size": 0}, {"max_pairs": 0}, {"constrained": "yes"}, {"missing_pictures": "ignore"}]
+    "options", [{"batch_size": 0}, {"max_pairs": 0}, {"constrained": "yes"}, {"missing_images": "ignore"}]
 )
 def test_bad_options(learned, options):
     with pytest.raises(umie.UmieError, match=next(iter(options)).split("_")[0]):

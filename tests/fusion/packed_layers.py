@@ -13,7 +13,7 @@ class Plain(PackedKernel):
 
     name = "plain"
 
-    def why_not(self, case):
+    def unsupported_reason(self, case):
         return None
 
     def blocks(self, *arguments):

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from umie.fusion.kernels import Case, Projections, absorbed, registry
+from umie.fusion.kernels import KernelCase, Projections, absorbed, registry
 from umie.fusion.linears import keeps
 
 PARTS = ("queries", "k", "v", "query", "output", "residual")
@@ -122,7 +122,7 @@ def test_without_gradients_one_image_is_held_at_a_time(peak_bytes):
     assert peak_bytes(compute) < of_all_weights
 
 
-BASE = Case(
+BASE = KernelCase(
     device="cpu", dtype=torch.float32, batch=8, num_queries=256, num_keys=37, num_heads=12, head_dim=64, d_model=768
 )
 

@@ -9,9 +9,9 @@ from umie.errors import UmieError
 from umie.fusion import attention as attention_module
 from umie.fusion import registry as fusions
 from umie.fusion.attention import MultiHeadAttention, attention, explain
-from umie.fusion.kernels import Case, Kernel, registry
+from umie.fusion.kernels import Kernel, KernelCase, registry
 
-BASE = Case(
+BASE = KernelCase(
     device="cpu", dtype=torch.float32, batch=8, num_queries=256, num_keys=37, num_heads=12, head_dim=64, d_model=768
 )
 ALONE = dataclasses.replace(BASE, d_model=None)
@@ -42,7 +42,7 @@ def test_long_texts_are_worth_folding(num_queries, name, needs_grad):
 @pytest.mark.parametrize("case", [case for case in CASES if case.device == "cpu"], ids=str)
 def test_auto_takes_the_least_cost_of_those_that_run(case):
     kernels = {name: registry.build(name) for name in registry.names()}
-    costs = {name: kernel.cost(case) for name, kernel in kernels.items() if kernel.why_not(case) is None}
+    costs = {name: kernel.cost(case) for name, kernel in kernels.items() if kernel.unsupported_reason(case) is None}
     costs = {name: cost for name, cost in costs.items() if cost is not None}
     chosen = explain(case).chosen
     assert costs[chosen] == min(costs.values())
@@ -59,7 +59,7 @@ def test_explain_has_a_line_for_each_backend_and_marks_one(case):
     assert "(the least)" in found.reasons[found.chosen]
     assert found.case == case
     for name in registry.names():
-        reason = registry.build(name).why_not(case)
+        reason = registry.build(name).unsupported_reason(case)
         if reason is not None:
             assert found.reasons[name] == f"cannot run: {reason}"
     assert found.reasons["reference"] == "runs, by name only"
@@ -68,7 +68,7 @@ def test_explain_has_a_line_for_each_backend_and_marks_one(case):
 @every_name
 @pytest.mark.parametrize("case", [BASE, ALONE, dataclasses.replace(BASE, dtype=torch.float64)], ids=str)
 def test_a_backend_taken_by_name_is_marked_or_refused_with_its_reason(name, case):
-    reason = registry.build(name).why_not(case)
+    reason = registry.build(name).unsupported_reason(case)
     if reason is None:
         found = explain(case, name)
         assert found.chosen == name
@@ -87,10 +87,10 @@ def test_a_backend_taken_by_name_is_marked_or_refused_with_its_reason(name, case
 def test_forcing_a_backend_in_attention(name):
     q, kv = torch.randn(2, 3, 2, 4), torch.randn(2, 5, 2, 4)
     mask = torch.ones(2, 5, dtype=torch.bool)
-    case = Case(
+    case = KernelCase(
         device="cpu", dtype=q.dtype, batch=2, num_queries=3, num_keys=5, num_heads=2, head_dim=4, needs_grad=False
     )
-    reason = registry.build(name).why_not(case)
+    reason = registry.build(name).unsupported_reason(case)
     if reason is None:
         assert attention(q, kv, kv, key_mask=mask, scale=1.0, backend=name).shape == q.shape
     else:
@@ -102,7 +102,7 @@ def test_forcing_a_backend_in_attention(name):
 @pytest.mark.parametrize("name", ["absorbed", "xformers"])
 def test_some_cannot_run_attention_alone_on_a_cpu(name):
     """So that the tests above do refuse something."""
-    assert registry.build(name).why_not(ALONE)
+    assert registry.build(name).unsupported_reason(ALONE)
 
 
 @pytest.mark.parametrize("wrong", ["spda", "flash", "", None, 3, ["sdpa"]])
@@ -169,7 +169,7 @@ FUSIONS = [("gated", {"residual": "paper"}), ("gated", {"residual": "released"})
 @every_name
 @pytest.mark.parametrize(("fusion", "options"), FUSIONS)
 def test_a_fusion_has_the_same_values_and_gradients_with_every_backend(name, fusion, options):
-    reason = registry.build(name).why_not(dataclasses.replace(BASE, needs_grad=True))
+    reason = registry.build(name).unsupported_reason(dataclasses.replace(BASE, needs_grad=True))
     if reason is not None:
         pytest.skip(f"{name}: {reason}")
     torch.manual_seed(2)
@@ -194,7 +194,11 @@ def test_a_fusion_has_the_same_values_and_gradients_with_every_backend(name, fus
 )
 def test_dropout_inside_and_outside_of_attention_while_training(backend):
     """Training with both has gradients in every parameter, in every backend that runs here."""
-    reason = None if backend == "auto" else registry.build(backend).why_not(dataclasses.replace(BASE, dropout=0.2))
+    reason = (
+        None
+        if backend == "auto"
+        else registry.build(backend).unsupported_reason(dataclasses.replace(BASE, dropout=0.2))
+    )
     if reason is not None:
         pytest.skip(f"{backend}: {reason}")
     torch.manual_seed(0)
@@ -219,7 +223,7 @@ def test_auto_passes_by_what_costs_nothing_and_cannot_run(monkeypatch):
     """In what the layer does, and in what `explain` says."""
 
     class Free(Kernel):
-        def why_not(self, case):
+        def unsupported_reason(self, case):
             return "it is not built"
 
         def cost(self, case):

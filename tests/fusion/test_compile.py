@@ -50,7 +50,7 @@ def build(name, options, **more):
 
 
 def draw(batch=3, tokens=5, slots=4, seed=0):
-    """Return a ragged batch whose last example has no picture."""
+    """Return a ragged batch whose last example has no image."""
     generator = torch.Generator().manual_seed(seed)
     text, visual = (torch.randn(batch, size, 24, generator=generator) for size in (tokens, slots))
     text_mask, visual_mask = (torch.ones(states.shape[:2], dtype=torch.bool) for states in (text, visual))

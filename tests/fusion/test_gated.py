@@ -164,7 +164,7 @@ def test_dropout_is_on_what_is_added(examples):
 
 
 def mean_cosine(fusion, examples):
-    """Mean of the reference's gate over the examples with a picture, without LeakyReLU and tau."""
+    """Mean of the reference's gate over the examples with an image, without LeakyReLU and tau."""
     equation = {"residual": fusion.config.residual, "gate": "dynamic", "scaled": True, "head_dim": 8}
     state = fusion.state_dict()
     gates = [reference(state, text, visual, **equation)[1] for text, visual in examples if len(visual)]
@@ -174,10 +174,10 @@ def mean_cosine(fusion, examples):
 
 @pytest.mark.parametrize("gate_gradient", ["full", "detached"])
 @pytest.mark.parametrize("residual", ["paper", "released"])
-def test_initialise_opens_the_gate(examples, residual, gate_gradient):
+def test_initialize_opens_the_gate(examples, residual, gate_gradient):
     fusion = build(residual=residual, gate_gradient=gate_gradient)
     before = copy.deepcopy(fusion.state_dict())
-    measured = fusion.initialise(*batch(examples))
+    measured = fusion.initialize(*batch(examples))
     assert set(measured) == {"gate_cosine"}
     assert measured["gate_cosine"] == pytest.approx(0.75, abs=1e-6)
     assert mean_cosine(fusion, examples) == pytest.approx(0.75, abs=1e-6)
@@ -189,22 +189,22 @@ def test_initialise_opens_the_gate(examples, residual, gate_gradient):
 
 
 @pytest.mark.parametrize("cosine", [0.5, 0.9])
-def test_initialise_to_another_cosine(examples, cosine):
+def test_initialize_to_another_cosine(examples, cosine):
     fusion = build()
-    assert fusion.initialise(*batch(examples), cosine=cosine)["gate_cosine"] == pytest.approx(cosine, abs=1e-6)
+    assert fusion.initialize(*batch(examples), cosine=cosine)["gate_cosine"] == pytest.approx(cosine, abs=1e-6)
     assert mean_cosine(fusion, examples) == pytest.approx(cosine, abs=1e-6)
 
 
-def test_initialise_adds_a_component_of_rank_one(examples):
+def test_initialize_adds_a_component_of_rank_one(examples):
     """So the random part, which tells examples apart, stays."""
     fusion = build()
     before = copy.deepcopy(fusion.state_dict())
-    fusion.initialise(*batch(examples))
+    fusion.initialize(*batch(examples))
     for name in ("gate_text.0.weight", "gate_text.1.weight", "gate_visual.0.weight", "gate_visual.1.weight"):
         assert torch.linalg.matrix_rank(fusion.state_dict()[name] - before[name], rtol=1e-6) == 1
 
 
-def test_forward_never_initialises(examples):
+def test_forward_never_initializes(examples):
     fusion = build().train()
     before = copy.deepcopy(fusion.state_dict())
     fusion(*batch(examples)).states.sum().backward()
@@ -212,18 +212,18 @@ def test_forward_never_initialises(examples):
 
 
 @pytest.mark.parametrize("gate", [0, 0.05])
-def test_initialise_leaves_a_fixed_gate_alone(examples, gate):
+def test_initialize_leaves_a_fixed_gate_alone(examples, gate):
     fusion = build(gate=gate)
     before = copy.deepcopy(fusion.state_dict())
-    assert fusion.initialise(*batch(examples)) == {}
+    assert fusion.initialize(*batch(examples)) == {}
     assert all(torch.equal(value, before[name]) for name, value in fusion.state_dict().items())
     assert not any("gate_" in name for name in before)
 
 
-def test_initialise_without_any_picture(examples):
+def test_initialize_without_any_image(examples):
     fusion = build()
     before = copy.deepcopy(fusion.state_dict())
-    assert fusion.initialise(*batch([(text, visual[:0]) for text, visual in examples])) == {}
+    assert fusion.initialize(*batch([(text, visual[:0]) for text, visual in examples])) == {}
     assert all(torch.equal(value, before[name]) for name, value in fusion.state_dict().items())
 
 

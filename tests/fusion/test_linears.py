@@ -7,7 +7,7 @@ from torch import nn
 from umie.errors import UmieError
 from umie.fusion.attention import MultiHeadAttention
 from umie.fusion.feed_forward import GatedFeedForward
-from umie.fusion.kernels import Case, registry
+from umie.fusion.kernels import KernelCase, registry
 from umie.fusion.linears import are_plain
 
 
@@ -48,8 +48,8 @@ def draw():
 @pytest.mark.parametrize("name", PROJECTIONS)
 def test_attention_uses_the_adapter(name, backend):
     queries, keys, mask = draw()
-    case = Case(device="cpu", dtype=queries.dtype, batch=2, num_queries=5, num_keys=4, num_heads=3, head_dim=4)
-    if backend != "auto" and (reason := registry.build(backend).why_not(case)):
+    case = KernelCase(device="cpu", dtype=queries.dtype, batch=2, num_queries=5, num_keys=4, num_heads=3, head_dim=4)
+    if backend != "auto" and (reason := registry.build(backend).unsupported_reason(case)):
         pytest.skip(reason)
     layer = MultiHeadAttention(12, 3, None, scaled=True, backend=backend).double()
     adapted = Adapted(getattr(layer, name)).double()

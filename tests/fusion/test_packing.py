@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from umie.errors import UmieError
 from umie.fusion import registry as fusions
 from umie.fusion.attention import MultiHeadAttention, explain
-from umie.fusion.kernels import Case, registry
+from umie.fusion.kernels import KernelCase, registry
 from umie.fusion.packing import Packing
 
 KERNELS = [pytest.param(Plain(), id="plain"), pytest.param(registry.build("packed"), id="packed")]
@@ -39,7 +39,7 @@ masks = st.tuples(st.integers(1, 5), st.integers(1, 6), st.integers(1, 5)).flatm
         )
     )
 )
-WITHOUT_PICTURES = (torch.ones(3, 4, dtype=torch.bool), torch.zeros(3, 2, dtype=torch.bool))
+WITHOUT_IMAGES = (torch.ones(3, 4, dtype=torch.bool), torch.zeros(3, 2, dtype=torch.bool))
 
 
 @given(masks)
@@ -77,8 +77,8 @@ def test_the_layer_equals_the_padded_reference(kernel, pair, widths, gate, resid
 @pytest.mark.parametrize("residual", [True, False], ids=["residual", "none"])
 @pytest.mark.parametrize(
     "pair",
-    [(QUERIES, KEYS), (None, KEYS), WITHOUT_PICTURES, (QUERIES[:, :1], KEYS[:, :1]), (mask_of("xx"), mask_of("x"))],
-    ids=["ragged", "all tokens", "no picture", "one token, one slot", "dense"],
+    [(QUERIES, KEYS), (None, KEYS), WITHOUT_IMAGES, (QUERIES[:, :1], KEYS[:, :1]), (mask_of("xx"), mask_of("x"))],
+    ids=["ragged", "all tokens", "no image", "one token, one slot", "dense"],
 )
 def test_the_layer_at_its_edges(kernel, pair, residual):
     query_mask, key_mask = pair
@@ -207,13 +207,13 @@ def test_a_fusion_with_packed_attention(name, options):
 
 
 def case(**changes):
-    return Case(**{"device": "cpu", "dtype": torch.float32, "batch": 2, "num_queries": 4, "num_keys": 3, "num_heads": 2,
-                   "head_dim": 8, "d_model": 16, **changes})  # fmt: skip
+    options = {"device": "cpu", "dtype": torch.float32, "batch": 2, "num_queries": 4, "num_keys": 3}
+    return KernelCase(**{**options, "num_heads": 2, "head_dim": 8, "d_model": 16, **changes})
 
 
 def test_when_packed_runs():
     packed = registry.build("packed")
-    assert packed.why_not(case()) is None
+    assert packed.unsupported_reason(case()) is None
     assert packed.cost(case()) is None
     with pytest.raises(UmieError, match="cannot run here: it saves plain projections of padding: here are none"):
         explain(case(d_model=None), "packed")

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-NAMED = {"num_slot_embeddings": 5, "normalise": True}
+NAMED = {"num_slot_embeddings": 5, "normalize": True}
 
 
 def logits(model, processor, records):

@@ -33,10 +33,10 @@ def select(visual, *index):
     return VisualFeatures(visual.features[index], visual.boxes[index], visual.mask[index])
 
 
-RELEASED = {"layers": "t5", "normalise": True, "num_slot_embeddings": 5}
+RELEASED = {"layers": "t5", "normalize": True, "num_slot_embeddings": 5}
 OPTIONS = [
     {},
-    {"normalise": True},
+    {"normalize": True},
     {"num_slot_embeddings": 3},
     {"num_slot_embeddings": 9, "num_layers": 1},
     {"layers": "t5"},
@@ -46,10 +46,10 @@ OPTIONS = [
 every_option = pytest.mark.parametrize("options", OPTIONS, ids=str)
 
 
-@pytest.mark.parametrize("normalise", [False, True])
-def test_equation_without_layers(normalise):
-    """FC(features) + FC([x1, y1, x2, y2, area]), each RMS-normalised where asked for, and the final norm."""
-    embedding = build(num_layers=0, normalise=normalise, num_slot_embeddings=2).double()
+@pytest.mark.parametrize("normalize", [False, True])
+def test_equation_without_layers(normalize):
+    """FC(features) + FC([x1, y1, x2, y2, area]), each RMS-normalized where asked for, and the final norm."""
+    embedding = build(num_layers=0, normalize=normalize, num_slot_embeddings=2).double()
     with torch.no_grad():
         for name, parameter in embedding.named_parameters():
             if "norm" in name:
@@ -66,7 +66,7 @@ def test_equation_without_layers(normalise):
         box = torch.tensor([x1, y1, x2, y2, (x2 - x1) * (y2 - y1)], dtype=torch.float64)
         features = embedding.feature_projection.weight @ visual.features[row, slot] + embedding.feature_projection.bias
         place = embedding.box_projection.weight @ box + embedding.box_projection.bias
-        if normalise:
+        if normalize:
             features, place = norm(features, embedding.feature_norm), norm(place, embedding.box_norm)
         state = features + place
         if slot < 2:
@@ -117,9 +117,9 @@ def test_rows_without_slots_are_finite_in_value_and_gradient(options):
     assert all(parameter.grad.isfinite().all() for parameter in embedding.parameters())
 
 
-@pytest.mark.parametrize("normalise", [False, True])
-def test_order_of_slots_without_slot_embeddings(normalise):
-    embedding = build(normalise=normalise)
+@pytest.mark.parametrize("normalize", [False, True])
+def test_order_of_slots_without_slot_embeddings(normalize):
+    embedding = build(normalize=normalize)
     visual = draw()
     order = torch.tensor([3, 0, 4, 2, 1])
     with torch.no_grad():

@@ -13,7 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from umie.errors import UmieError
 from umie.fusion.attention import MultiHeadAttention, explain
-from umie.fusion.kernels import Case, registry
+from umie.fusion.kernels import KernelCase, registry
 from umie.fusion.kernels.xformers import Xformers, aligned, library, refusal
 from umie.fusion.packing import Packing, plain_blocks
 
@@ -42,7 +42,7 @@ def test_without_a_gpu_it_says_so_and_is_not_imported(device, monkeypatch):
         "cuda": "no CUDA device here: xformers has kernels for CUDA alone",
         "mps": "xformers has kernels for CUDA alone, and this is mps",
     }[device]
-    case = Case(device=device, dtype=torch.float32, **CASE)
+    case = KernelCase(device=device, dtype=torch.float32, **CASE)
     assert explain(case).reasons["xformers"] == f"cannot run: {expected}"
     with pytest.raises(UmieError, match=f"attention backend 'xformers' cannot run here: {expected}; give another"):
         explain(case, "xformers")
@@ -59,13 +59,13 @@ def test_reasons_that_need_no_library(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     forbid_import(monkeypatch)
     kernel = registry.build("xformers")
-    double = Case(device="cuda", dtype=torch.float64, **CASE)
-    assert kernel.why_not(double) == (
+    double = KernelCase(device="cuda", dtype=torch.float64, **CASE)
+    assert kernel.unsupported_reason(double) == (
         "xformers has kernels for torch.float32, torch.float16, torch.bfloat16, not for torch.float64"
     )
-    compiled = Case(device="cuda", dtype=torch.float32, compiling=True, **CASE)
-    assert "depends on the data" in kernel.why_not(compiled)
-    missing = kernel.why_not(Case(device="cuda", dtype=torch.float32, **CASE))
+    compiled = KernelCase(device="cuda", dtype=torch.float32, compiling=True, **CASE)
+    assert "depends on the data" in kernel.unsupported_reason(compiled)
+    missing = kernel.unsupported_reason(KernelCase(device="cuda", dtype=torch.float32, **CASE))
     assert missing.startswith("xformers cannot be imported (")
     assert missing.endswith("): pip install xformers")
     assert kernel.cost(double) is None
@@ -136,7 +136,7 @@ def test_the_layer_around_the_kernel(asked, width):
     assert call["p"] == 0.0
 
 
-def test_nothing_is_asked_without_a_picture(asked):
+def test_nothing_is_asked_without_a_image(asked):
     compare(Xformers(), draw((5, 4, 2, 2, 3, 5)), 2, QUERIES, torch.zeros_like(KEYS))
     assert not asked
 
@@ -204,7 +204,7 @@ def test_what_the_kernel_refuses_leaves_the_library_as_it_was(fmha, monkeypatch)
 def on_gpu(dtype, width):
     """Return the backend where it runs in this precision, or skip with its reason."""
     kernel = registry.build("xformers")
-    reason = kernel.why_not(Case(device="cuda", dtype=dtype, **{**CASE, "head_dim": width}))
+    reason = kernel.unsupported_reason(KernelCase(device="cuda", dtype=dtype, **{**CASE, "head_dim": width}))
     if reason is not None:
         pytest.skip(f"xformers: {reason}")
     return kernel

@@ -1,9 +1,9 @@
 """Fuzz every reader of feature files: pip install atheris; python tests/fuzz/fuzz_features.py CORPUS_FOLDER.
 
 The first byte of an input chooses the layout (tests/encoders/feature_samples.py), the second what the boxes are
-declared to be and what stands for the whole picture; the rest takes the place of its first file. A finding is any
+declared to be and what stands for the whole image; the rest takes the place of its first file. A finding is any
 exception but UmieError, a message of more than one line, features that are not finite or a box that is not inside
-the picture, or ten seconds for one input. ``-max_total_time=300`` ends it, ``-max_len=8192`` lets the inputs grow;
+the image, or ten seconds for one input. ``-max_total_time=300`` ends it, ``-max_len=8192`` lets the inputs grow;
 ``PYTHONPATH`` must hold umie.
 """
 
@@ -19,10 +19,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "encoders"))  # whe
 
 import atheris  # behind the path
 
-with atheris.instrument_imports(include=["umie.encoders._feature", "umie.encoders.precomputed"]):
+with atheris.instrument_imports(include=["umie.encoders._feature", "umie.encoders.precomputed.encoder"]):
     from umie import encoders
-    from umie.encoders import precomputed
-    from umie.encoders._feature_files import BOXES, WHOLE
+    from umie.encoders.precomputed import encoder as precomputed
+    from umie.encoders.precomputed.files import BOXES, WHOLE
     from umie.errors import UmieError
 
 import feature_samples as samples  # behind the instrumented imports
@@ -33,7 +33,7 @@ CHOICES = [(boxes, whole) for boxes in BOXES for whole in (None, *WHOLE)]
 
 
 def target(path: Path) -> harness.Target:
-    """Return what replaces the first feature file of a layout and reads all pictures."""
+    """Return what replaces the first feature file of a layout and reads all images."""
     file = path if path.is_file() else min(path.iterdir())
 
     def read(content: bytes) -> None:

@@ -2,7 +2,7 @@
 
 The first byte of an input chooses task and style; then come the number of regions, the ends of the pair that MRE
 asks about, and, up to a NUL byte, the text; the rest is what a decoder is said to have written. A finding is any
-exception, an item that is not in the text or the picture, an answer that is read otherwise once it was written
+exception, an item that is not in the text or the image, an answer that is read otherwise once it was written
 again, or ten seconds for one input. ``-max_len=4096`` lets the inputs grow; ``PYTHONPATH`` must hold umie.
 """
 
@@ -34,7 +34,7 @@ SEED = Record(
 
 
 def decoded(content: bytes) -> str:
-    """Return any bytes as a string, half pairs of UTF-16 too, where they are spelt."""
+    """Return any bytes as a string, half pairs of UTF-16 too, where they are spelled."""
     try:
         return content.decode("utf-8", "surrogatepass")
     except UnicodeDecodeError:
@@ -49,14 +49,14 @@ def target(task: Task[Any]) -> harness.Target:
             return
         written, _, output = content[3:].partition(b"\0")
         text = written.decode("utf-8", "ignore")
-        focus: Any = Event("meet")
+        target: Any = Event("meet")
         if task.name == "mre":
             if not text:
                 return
             head, tail = (content[1] % len(text), content[2] % len(text))
-            focus = Pair((head, len(text)), (tail, tail + 1))
+            target = Pair((head, len(text)), (tail, tail + 1))
         num_regions = content[0] % 4
-        found = task.parse(decoded(output), text, focus, num_regions)
+        found = task.parse(decoded(output), text, target, num_regions)
         assert found.dropped >= 0
         if not found:
             return
@@ -64,9 +64,9 @@ def target(task: Task[Any]) -> harness.Target:
         record = task.with_items(Record(text, image="x", regions=regions), found)  # which refuses spans outside
         structured = type(task)(type(task.config)(style="structured"))
         for query in structured.queries(record):
-            again = structured.parse(query.target, text, query.focus, num_regions)
-            assert again.dropped == 0, query.target
-            assert set(again) <= set(found), (query.target, again, found)
+            again = structured.parse(query.answer, text, query.target, num_regions)
+            assert again.dropped == 0, query.answer
+            assert set(again) <= set(found), (query.answer, again, found)
 
     return read
 
@@ -74,7 +74,7 @@ def target(task: Task[Any]) -> harness.Target:
 def seeds() -> list[tuple[str, bytes]]:
     """Return the written answers of a record, in every style."""
     return [
-        (f"{name}/{style}", bytes([1, 0, 9]) + TEXT.encode() + b"\0" + query.target.encode())
+        (f"{name}/{style}", bytes([1, 0, 9]) + TEXT.encode() + b"\0" + query.answer.encode())
         for name in tasks.registry.names()
         for style in STYLES
         for query in tasks.registry.build(name, style=style).queries(SEED)

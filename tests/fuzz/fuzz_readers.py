@@ -55,7 +55,7 @@ def target(sample: Sample, folder: Path) -> harness.Target:
 
 def main() -> None:
     """Fuzz all readers."""
-    warnings.simplefilter("ignore")  # Pillow warns of odd pictures
+    warnings.simplefilter("ignore")  # Pillow warns of odd images
     logging.disable(logging.CRITICAL)
     with tempfile.TemporaryDirectory() as folder:
         targets = {}

@@ -15,9 +15,9 @@ import pytest
 import yaml
 
 from umie import decoders, encoders, fusion
-from umie.corpus import Corpus, DataSet
-from umie.grid.plan import read_grid
-from umie.grid.run import RESULTS, GridRun, run_grid
+from umie.experiments.data_sets import Corpus, DataSet
+from umie.experiments.plan import read_grid
+from umie.experiments.scheduler import RESULTS, GridRun, run_grid
 
 UMIE = Path(sys.executable).with_name("umie")
 

@@ -5,13 +5,13 @@ import json
 import pytest
 from PIL import Image
 
-from umie.grid.cell import GATES
-from umie.grid.config import GridConfig
-from umie.grid.gate_figures import HISTOGRAM, SWEEP
-from umie.grid.gates import AGREES, DISAGREES, UNDECIDED, gate_findings, medians, sweeps
-from umie.grid.plan import plan_cells
-from umie.grid.report import write_report
-from umie.grid.run import GridRun
+from umie.experiments.cell import GATES
+from umie.experiments.grid_config import GridConfig
+from umie.experiments.plan import plan_cells
+from umie.experiments.scheduler import GridRun
+from umie.reports.gate_figures import HISTOGRAM, SWEEP
+from umie.reports.gate_study import AGREES, DISAGREES, UNDECIDED, gate_findings, medians, sweeps
+from umie.reports.grid import write_report
 
 SEEDS = [0, 1, 2]
 FUSIONS = [
@@ -35,7 +35,7 @@ def swept(no_data):
         grid = GridConfig(name="swept", data={}, tasks=tasks, fusion=FUSIONS, seeds=seeds, mean_over=list(tasks))
         cells = plan_cells(grid, "f")
         sizes = {"train": 9, "test": 9}
-        data = no_data(tasks=tasks, num_records=sizes, num_pictures=sizes)
+        data = no_data(tasks=tasks, num_records=sizes, num_images=sizes)
         results = {}
         for cell in cells:
             values = f1.get(cell.parts["fusion"].get("gate", "dynamic"), (0.5, 0.6, 0.4))
@@ -49,7 +49,7 @@ def swept(no_data):
                 "health": {},
                 "counts": {},
                 "parameters": 1,
-                "uses_picture": True,
+                "uses_image": True,
                 "device": "cpu",
                 "threads": 1,
                 "seconds": {"train": 1.0},
@@ -120,8 +120,8 @@ def test_the_report_draws_both_figures(swept, tmp_path):
     for name in (SWEEP, HISTOGRAM):
         assert f"![{name}]({name})" in report
         with Image.open(tmp_path / name) as figure:
-            colours = figure.convert("RGB").getcolors(maxcolors=1 << 24)
-            assert max(count for count, _ in colours) < 0.95 * figure.width * figure.height
+            colors = figure.convert("RGB").getcolors(maxcolors=1 << 24)
+            assert max(count for count, _ in colors) < 0.95 * figure.width * figure.height
     assert "comparisons agree" in report
     assert "| residual paper    | MNER | dynamic is better than g = 1 " in report
 

@@ -1,4 +1,4 @@
-"""Cells that share a frozen encoder encode each picture once, whatever they are killed by, and the table says so."""
+"""Cells that share a frozen encoder encode each image once, whatever they are killed by, and the table says so."""
 
 import json
 
@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from umie.encoders import registry
-from umie.grid.run import RESULTS
+from umie.experiments.scheduler import RESULTS
 
 LEFT = {"box": [0.0, 0.0, 0.5, 1.0]}
 
@@ -21,13 +21,13 @@ def frozen(tmp_path):
 
 
 @pytest.fixture
-def pictured(tmp_path, noise):
-    """Three training and two test records with pictures; a picture of train stands in test too, one is damaged."""
+def with_image(tmp_path, noise):
+    """Three training and two test records with images; an image of train stands in test too, one is damaged."""
     folder = tmp_path / "mine"
     folder.mkdir()
     for number in range(4):
         noise(40, 30, number).save(folder / f"{number}.png")
-    (folder / "damaged.png").write_bytes(b"no picture")
+    (folder / "damaged.png").write_bytes(b"no image")
     for split, names in (("train", ["0", "1", "damaged"]), ("test", ["0", "2", "3"])):
         records = [
             {
@@ -42,43 +42,43 @@ def pictured(tmp_path, noise):
     return folder
 
 
-def test_each_picture_is_encoded_once_for_all_cells(grid_file, umie, frozen, pictured, tmp_path):
+def test_each_image_is_encoded_once_for_all_cells(grid_file, umie, frozen, with_image, tmp_path):
     options = {
         "data": {"format": "jsonl", "train": "train.jsonl", "test": "test.jsonl"},
         "tasks": ["mner"],
         "warm_start": ...,
-        "missing_pictures": "skip",
+        "missing_images": "skip",
         "features": {"folder": "kept"},
     }
     output = tmp_path / "run"
     path = grid_file(encoder=frozen, fusion=["gated", "concat"], **options)
-    code, out, err = umie("ablate", path, "--data", pictured, "--output", output)
+    code, out, err = umie("ablate", path, "--data", with_image, "--output", output)
     assert (code, "Traceback" in err) == (0, False)
-    found = pictures_of(output)
-    assert all(pictures["pictures"] == 4 for pictures in found["stored"])
-    assert sorted(pictures["encoder_calls"] for pictures in found["stored"]) == [0, 4]
-    assert "- frozen encoders: 1 (by options and weights); cells: 2; pictures: 4; encoder calls: 4, all" in out
-    assert "- pictures of train that cannot be read: 1, their records are left out; e.g. " in out
+    found = images_of(output)
+    assert all(images["images"] == 4 for images in found["stored"])
+    assert sorted(images["encoder_calls"] for images in found["stored"]) == [0, 4]
+    assert "- frozen encoders: 1 (by options and weights); cells: 2; images: 4; encoder calls: 4, all" in out
+    assert "- images of train that cannot be read: 1, their records are left out; e.g. " in out
     assert len(list((tmp_path / "kept").glob("??/*.safetensors"))) == 4
 
     path = grid_file(encoder={"name": "tiny"}, fusion=["concat", "text_only"], **options)
-    assert umie("ablate", path, "--data", pictured, "--output", output)[0] == 0
-    found = pictures_of(output)
-    assert [pictures["encoder_calls"] for pictures in found["not used"]] == [0]
+    assert umie("ablate", path, "--data", with_image, "--output", output)[0] == 0
+    found = images_of(output)
+    assert [images["encoder_calls"] for images in found["not used"]] == [0]
     # three steps of four from two records, two to measure the gradient, and three records of the test split
-    assert [pictures["encoder_calls"] for pictures in found["made anew each time"]] == [3 * 4 + 2 + 3]
+    assert [images["encoder_calls"] for images in found["made anew each time"]] == [3 * 4 + 2 + 3]
 
 
-def pictures_of(output):
-    """What the cells say of their pictures, by what became of the features, in the order of the results."""
+def images_of(output):
+    """What the cells say of their images, by what became of the features, in the order of the results."""
     found = {}
     for line in (output / RESULTS).read_text().splitlines():
-        pictures = json.loads(line)["pictures"]
-        found.setdefault(pictures["features"], []).append(pictures)
+        images = json.loads(line)["images"]
+        found.setdefault(images["features"], []).append(images)
     return found
 
 
-def test_without_a_store_the_scores_are_the_same(grid_file, umie, frozen, pictured, tmp_path):
+def test_without_a_store_the_scores_are_the_same(grid_file, umie, frozen, with_image, tmp_path):
     scores = []
     for enabled in (True, False):
         path = grid_file(
@@ -87,24 +87,24 @@ def test_without_a_store_the_scores_are_the_same(grid_file, umie, frozen, pictur
             encoder={name: value for name, value in frozen.items() if name != "weights"},
             fusion="concat",
             warm_start=...,
-            missing_pictures="text_only",
+            missing_images="text_only",
             features={"enabled": enabled},
         )
         output = tmp_path / f"run {enabled}"
-        code, out, _ = umie("ablate", path, "--data", pictured, "--output", output)
+        code, out, _ = umie("ablate", path, "--data", with_image, "--output", output)
         assert code == 0
-        assert "- pictures of train that cannot be read: 1, their records are taken as text alone; e.g. " in out
+        assert "- images of train that cannot be read: 1, their records are taken as text alone; e.g. " in out
         assert "- the weights of the frozen encoder resnet101_roi are random" in out
         (line,) = [json.loads(line) for line in (output / RESULTS).read_text().splitlines()]
-        assert (line["pictures"]["features"] == "stored") == enabled
-        assert line["counts"]["train"]["missing_pictures"] == 1
+        assert (line["images"]["features"] == "stored") == enabled
+        assert line["counts"]["train"]["missing_images"] == 1
         scores.append(line)
     assert scores[0]["train_loss"] == pytest.approx(scores[1]["train_loss"], rel=1e-4)
     assert scores[0]["health"]["visual_gradient"] == pytest.approx(scores[1]["health"]["visual_gradient"], rel=1e-3)
 
 
-def test_looked_up_features_need_no_pictures_and_new_ones_run_the_cells_again(grid_file, umie, pictured, tmp_path):
-    for file in pictured.glob("*.png"):
+def test_looked_up_features_need_no_images_and_new_ones_run_the_cells_again(grid_file, umie, with_image, tmp_path):
+    for file in with_image.glob("*.png"):
         file.unlink()
 
     def make_features(seed):
@@ -122,19 +122,19 @@ def test_looked_up_features_need_no_pictures_and_new_ones_run_the_cells_again(gr
         encoder={"name": "precomputed", "path": str(tmp_path / "made"), "boxes": "relative"},
         fusion="concat",
         warm_start=...,
-        missing_pictures="skip",
+        missing_images="skip",
     )
-    arguments = ("ablate", path, "--data", pictured, "--output", tmp_path / "run")
+    arguments = ("ablate", path, "--data", with_image, "--output", tmp_path / "run")
     code, out, _ = umie(*arguments)
     assert code == 0
-    assert "- train: 2 records, 2 with a picture" in out
-    assert "- pictures of train that cannot be read: 1, their records are left out; e.g. " in out
-    (pictures,) = pictures_of(tmp_path / "run")["looked up"]
-    assert pictures["pictures"] == 4
-    assert pictures["encoder_calls"] == 0
+    assert "- train: 2 records, 2 with an image" in out
+    assert "- images of train that cannot be read: 1, their records are left out; e.g. " in out
+    (images,) = images_of(tmp_path / "run")["looked up"]
+    assert images["images"] == 4
+    assert images["encoder_calls"] == 0
     assert "- boxes of looked-up features that were left out: 4 no area" in out
     umie(*arguments)
-    assert len(pictures_of(tmp_path / "run")["looked up"]) == 1
+    assert len(images_of(tmp_path / "run")["looked up"]) == 1
     make_features(1)
     umie(*arguments)
-    assert len(pictures_of(tmp_path / "run")["looked up"]) == 2
+    assert len(images_of(tmp_path / "run")["looked up"]) == 2

@@ -8,8 +8,8 @@ import sys
 import pytest
 
 from umie.errors import UmieError
-from umie.grid.config import WarmStart
-from umie.grid.plan import plan_cells, read_grid
+from umie.experiments.grid_config import WarmStart
+from umie.experiments.plan import plan_cells, read_grid
 
 DATA = {"format": "jsonl", "train": "train.jsonl", "test": "test.jsonl"}
 
@@ -44,7 +44,7 @@ def test_defaults(tmp_path):
     assert (grid.name, list(grid.tasks), grid.mean_over) == ("mine", ["mner"], ["mner"])
     assert (grid.fusion, grid.seeds, grid.training) == (["gated"], [0], [{}])
     assert grid.warm_start is None
-    assert grid.missing_pictures == "error"
+    assert grid.missing_images == "error"
     assert [cell.variant for cell in plan_cells(grid, "")] == ["gated"]
 
 
@@ -147,7 +147,7 @@ def test_no_such_file(tmp_path):
             id="label-twice",
         ),
         pytest.param({"name": "../elsewhere"}, "name is '../elsewhere': give a plain name", id="name"),
-        pytest.param({"missing_pictures": "ignore"}, "Unknown policy for missing pictures 'ignore'", id="policy"),
+        pytest.param({"missing_images": "ignore"}, "Unknown policy for missing images 'ignore'", id="policy"),
         pytest.param({"train_on": ["dta"]}, "data set in train_on: 'dta'. Did you mean 'data'?", id="train-on"),
         pytest.param({"train_on": {"without": "data"}}, "it leaves nothing to train on", id="train-on-nothing"),
         pytest.param({"train_on": {"wihout": "data"}}, "Did you mean 'without'?", id="train-on-key"),
@@ -220,7 +220,7 @@ HASHED = {
     "warm-start-seed": {"warm_start": {"records": 30, "training": {"steps": 3, "batch_size": 4}, "seed": 1}},
     "split": {"evaluation": {"split": "dev", "generation": {"max_new_tokens": 8}}},
     "generation": {"evaluation": {"generation": {"max_new_tokens": 9}}},
-    "missing-pictures": {"missing_pictures": "text_only"},
+    "missing-images": {"missing_images": "text_only"},
     "instruction": {"instruction": "I1"},
     "own-instruction": {"instruction": {"mner": "Which? {labels}"}},
     "instructions-asked": {"evaluation": {"generation": {"max_new_tokens": 8}, "instructions": ["I1"]}},
@@ -305,7 +305,7 @@ def test_all_hashes_differ(varied):
 @pytest.mark.slow  # that the command's process finds the same, every grid that is run shows
 def test_the_hashes_are_the_same_in_another_process(varied):
     code = (
-        "import json, sys\nfrom umie.grid.plan import plan_cells, read_grid\n"
+        "import json, sys\nfrom umie.experiments.plan import plan_cells, read_grid\n"
         "print(json.dumps([cell.hash for cell in plan_cells(read_grid(sys.argv[1]), 'f')]))"
     )
     other = subprocess.run(

@@ -3,8 +3,8 @@
 import pytest
 
 from umie.errors import UmieError
-from umie.grid.asked import Asked
-from umie.grid.reference import joined, paper, read_reference
+from umie.experiments.reference import joined, paper, read_reference
+from umie.experiments.scored_tasks import Asked
 
 
 def asked(data_set, task, wording=None):

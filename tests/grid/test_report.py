@@ -7,11 +7,11 @@ import math
 import pytest
 from PIL import Image
 
-from umie.grid.config import GridConfig
-from umie.grid.plan import plan_cells
-from umie.grid.report import findings, write_report
-from umie.grid.run import GridRun
-from umie.grid.summary import MEAN, Interval, rows, score
+from umie.experiments.grid_config import GridConfig
+from umie.experiments.plan import plan_cells
+from umie.experiments.scheduler import GridRun
+from umie.experiments.summary import MEAN, Interval, rows, score
+from umie.reports.grid import findings, write_report
 
 CEILINGS = {"mner": 0.6, "mre": 0.5}
 
@@ -38,7 +38,7 @@ def grid_run(no_data):
             tasks=grid.tasks,
             ceilings=ceilings,
             num_records={"train": 30, "dev": 6, "test": 12},
-            num_pictures={"train": 29, "dev": 6, "test": 10},
+            num_images={"train": 29, "dev": 6, "test": 10},
         )
         results = {}
         for cell in cells:
@@ -67,7 +67,7 @@ def result(cell, scores):
         "health": {"visual_gradient": 0.25, **({"gate_mean": 0.5, "gate_closed": 0.25} if gated else {})},
         "parameters": 1234567,
         "counts": {"train": {"truncated_inputs": 3}, "test": {}},
-        "uses_picture": gated,
+        "uses_image": gated,
         "device": "cpu",
         "threads": 1,
         "seconds": {"train": 10.0, "total": 20.0},
@@ -160,7 +160,7 @@ def test_the_markdown_holds_every_number(grid_run, tmp_path):
     assert cells[0]["dropped"] == "4"
     assert "on the test split (12 records)" in markdown
     assert "`mean` averages MNER, MRE" in markdown
-    for fact in ("- test: 12 records, 10 with a picture", "- truncated inputs (train): 3", "- A note.", "umie 0.1.0"):
+    for fact in ("- test: 12 records, 10 with an image", "- truncated inputs (train): 3", "- A note.", "umie 0.1.0"):
         assert fact in markdown
     assert "crashed" not in markdown.casefold()
     assert "nan" not in markdown.casefold()
@@ -261,15 +261,15 @@ def test_labels_with_signs_of_their_own_keep_table_and_csv_whole(grid_run, tmp_p
     assert len({row.replace("\\|", "").count("|") for row in rows_of_table}) == 1
 
 
-def test_the_figure_is_a_picture_with_something_on_it(grid_run, tmp_path):
+def test_the_figure_is_a_image_with_something_on_it(grid_run, tmp_path):
     write_report(grid_run(SCORES), tmp_path)
     with Image.open(tmp_path / "figure.png") as figure:
         assert figure.format == "PNG"
         assert min(figure.size) > 300
-        colours = figure.convert("RGB").getcolors(maxcolors=1 << 24)
-    assert len(colours) > 50
-    white = max(count for count, _ in colours)
-    assert white < 0.95 * sum(count for count, _ in colours)
+        colors = figure.convert("RGB").getcolors(maxcolors=1 << 24)
+    assert len(colors) > 50
+    white = max(count for count, _ in colors)
+    assert white < 0.95 * sum(count for count, _ in colors)
 
 
 def test_nothing_is_left_beside_the_three_files(grid_run, tmp_path):

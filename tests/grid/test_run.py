@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from umie.grid.plan import plan_cells, read_grid
-from umie.grid.run import RESULTS, _append, read_results
+from umie.experiments.plan import plan_cells, read_grid
+from umie.experiments.scheduler import RESULTS, _append, read_results
 from umie.records import read_jsonl
 
 TASKS = ("mner", "mre", "med", "meae")
@@ -76,7 +76,7 @@ def test_a_line_for_each_cell_with_all_that_it_measured(finished):
         assert line["parameters"] == line["trainable_parameters"] > 500_000
         assert set(line["counts"]) == {"train", "test"}
         assert line["train_loss"] > 0
-        assert (line["device"], line["uses_picture"]) == ("cpu", cell.variant == "gated")
+        assert (line["device"], line["uses_image"]) == ("cpu", cell.variant == "gated")
         assert (line["health"]["visual_gradient"] > 0) == (cell.variant == "gated")
         assert ("gate_mean" in line["health"]) == (cell.variant == "gated")
     gated, text_only = (lines[cell.hash] for cell in cells)
@@ -99,7 +99,7 @@ def test_the_table_is_printed_and_written(finished):
     for line in finished.lines:
         assert f"\n| {line['variant']} " in markdown
     assert "*ceiling of text alone*" in markdown
-    assert "60 records, 60 with a picture" in markdown
+    assert "60 records, 60 with an image" in markdown
     assert "nan" not in markdown.casefold()
 
 
@@ -395,7 +395,7 @@ def test_an_interrupted_grid_ends_soon_and_says_how_to_go_on(finished, grid_file
 
 
 def test_a_grid_on_data_of_one_s_own(grid_file, umie, noise, tmp_path):
-    """Relative paths, a label schema from the data, a picture that is missing, and no ceiling."""
+    """Relative paths, a label schema from the data, an image that is missing, and no ceiling."""
     folder = tmp_path / "mine"
     folder.mkdir()
     for number, split in enumerate(("train", "test")):
@@ -411,16 +411,16 @@ def test_a_grid_on_data_of_one_s_own(grid_file, umie, noise, tmp_path):
         tasks=["mner"],
         fusion=["gated"],
         warm_start=...,
-        missing_pictures="text_only",
+        missing_images="text_only",
     )
     code, out, err = umie("ablate", path, "--data", folder, "--output", tmp_path / "run")
     assert (code, "Traceback" in err) == (0, False)
     (line,) = lines_of(tmp_path / "run")
     assert line["metrics"]["mner"]["gold"] == 6
-    assert line["counts"]["train"]["missing_pictures"] == 1
-    assert line["counts"]["test"]["missing_pictures"] == 1
-    assert "- test: 3 records, 1 with a picture" in out
-    assert "- only 1 of 3 records of test have a picture: so few are no evidence about fusion" in out
+    assert line["counts"]["train"]["missing_images"] == 1
+    assert line["counts"]["test"]["missing_images"] == 1
+    assert "- test: 3 records, 1 with an image" in out
+    assert "- only 1 of 3 records of test have an image: so few are no evidence about fusion" in out
     assert "- 3 records of test have a text that stands in train too" in out
     assert "`text_only`" in out
     assert "ceiling" not in out
@@ -442,7 +442,7 @@ def one_line(err: str) -> str:
     [
         ({"fusion": "gatd"}, "Unknown fusion 'gatd'. Did you mean 'gated'?"),
         ({"data": {"format": "jsnl"}}, "Unknown data format 'jsnl'. Did you mean 'jsonl'?"),
-        ({"data": {"format": "synthetic", "picture_share": 2}}, "picture_share is 2"),
+        ({"data": {"format": "synthetic", "image_share": 2}}, "image_share is 2"),
         ({"plugins": ["two_lines.py"]}, "RuntimeError: one"),
         ({"name": "[red]x", "fusion": "[bold]"}, "Unknown fusion '[bold]'"),
     ],
@@ -460,7 +460,7 @@ def test_bad_input_is_one_line_and_exit_code_2(grid_file, umie, tmp_path, change
 
 def test_what_is_not_here_is_named_and_by_a_plan_all_of_it(grid_file, umie, tmp_path):
     path = grid_file(
-        data={"format": "jsonl", "train": "none.jsonl", "test": "a", "images": "pictures"},
+        data={"format": "jsonl", "train": "none.jsonl", "test": "a", "images": "images"},
         decoder=["tiny", "nobody/nothing"],
         warm_start=...,
     )
@@ -468,7 +468,7 @@ def test_what_is_not_here_is_named_and_by_a_plan_all_of_it(grid_file, umie, tmp_
     assert code == 2
     lines = err.replace("\n", " ").split("umie: not here: ")[1:]
     for line, expected in zip(
-        lines, ("none.jsonl: no such", "a: no such file", "pictures: no such folder", "'nobody/nothing'"), strict=True
+        lines, ("none.jsonl: no such", "a: no such file", "images: no such folder", "'nobody/nothing'"), strict=True
     ):
         assert expected in line
     assert out.count("needs what is not here") == 4

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from umie.grid.cell import GATES
+from umie.experiments.cell import GATES
 
 SIZES = {"format": "synthetic", "train": 30, "dev": 3, "test": 6}
 GRID = {
@@ -88,7 +88,7 @@ def test_the_table_names_set_and_wording_and_what_is_published(finished_grid):
         "names MNER [mine]",
         "`mean` averages names MNER [paper], both MNER [paper], names MNER [mine], both MNER [mine].",
         "- own is not scored: it has no annotated test records",
-        "- own train: 1 records, 0 with a picture",
+        "- own train: 1 records, 0 with an image",
         "- training draws from the data sets: equal",
         "- shares of without names: both 50.0%, own 50.0%",
         "- decoder tiny: random weights and a warm start on texts alone",

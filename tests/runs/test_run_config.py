@@ -3,7 +3,8 @@
 import pytest
 
 from umie.errors import UmieError
-from umie.runs import PRESETS, read_run
+from umie.experiments.presets import PRESETS
+from umie.experiments.run_config import read_run
 
 
 @pytest.mark.parametrize(

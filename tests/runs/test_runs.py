@@ -10,8 +10,9 @@ import yaml
 from small_run import SMALL
 
 import umie as library
+from umie.experiments.run import run_training
+from umie.experiments.run_config import read_run
 from umie.records import Entity, Record, write_jsonl
-from umie.runs import read_run, run_training
 from umie.training import last_checkpoint
 
 

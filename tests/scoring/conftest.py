@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
+from umie.scoring.counts import Counts
 
 from umie.data import read
-from umie.scoring import FIGURES
-from umie.tasks.metrics import Counts
+from umie.scoring import MEASURES
 
 DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 
@@ -29,7 +29,7 @@ def tally():
 
 
 def tally_of(name, predicted, gold):
-    (figure,) = (figure for figure in FIGURES if f"{figure.task} {figure.name}" == name)
+    (figure,) = (figure for figure in MEASURES if f"{figure.task} {figure.name}" == name)
     return figure.count(predicted, gold)
 
 

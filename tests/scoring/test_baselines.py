@@ -3,7 +3,7 @@
 import pytest
 
 from umie.records import Argument, Entity, Event, Record, Region, Relation
-from umie.scoring.baselines import baseline_of, find_mentions, memorised, most_frequent
+from umie.scoring.baselines import baseline_of, find_mentions, memorized, most_frequent
 
 HALF, WHOLE = Region((0, 0, 0.5, 1)), Region((0, 0, 1, 1))
 
@@ -15,7 +15,7 @@ def test_the_most_frequent_label_and_the_first_among_equals():
 
 
 def test_mentions_are_found_as_words_the_longest_first_without_overlaps():
-    known = memorised(
+    known = memorized(
         [("New York", "loc"), ("New York Times", "org"), ("York", "per"), ("York", "per"), ("York", "loc")]
     )
     text = "The New  York Times of New York and York , NewYork"
@@ -27,7 +27,7 @@ def test_mentions_are_found_as_words_the_longest_first_without_overlaps():
     assert list(find_mentions("", known)) == list(find_mentions(text, {})) == []
 
 
-def test_entities_are_memorised_from_train_and_nothing_without():
+def test_entities_are_memorized_from_train_and_nothing_without():
     gold = [Record("Rome and Ann", entities=(Entity("loc", (0, 4)), Entity("per", (9, 12))))]
     train = [
         Record("in Rome", entities=(Entity("loc", (3, 7)),)),
@@ -67,10 +67,10 @@ def test_events_without_and_with_training_records():
         Record("he met", events=(Event("contact", (3, 6)),)),
         Record("", image="2.jpg", events=(Event("die"),) * 2),
     ]
-    learnt = baseline_of("med", "strict", gold, train)
-    assert learnt.answer(gold[0]).events == (Event("contact", (5, 8)),)
-    assert learnt.answer(Record("", image="3.jpg")).events == (Event("die"),)
-    assert "pictures 'die'" in learnt.name
+    learned = baseline_of("med", "strict", gold, train)
+    assert learned.answer(gold[0]).events == (Event("contact", (5, 8)),)
+    assert learned.answer(Record("", image="3.jpg")).events == (Event("die"),)
+    assert "images 'die'" in learned.name
 
 
 def test_arguments_take_the_events_of_gold_and_say_so():
@@ -82,9 +82,9 @@ def test_arguments_take_the_events_of_gold_and_say_so():
         Event("attack", (0, 1), (Argument("Target", region=0), Argument("Target", region=1))),
     )
     train = [Record("x b", events=(Event("attack", (0, 1), (Argument("Origin", (2, 3)),)), Event("die", (0, 1))))]
-    learnt = baseline_of("meae", "strict", gold, train)
-    assert learnt.name == "gold events; arguments of train"
-    assert learnt.answer(gold[0]).events == (Event("attack", (0, 1), (Argument("Origin", (2, 3)),)),)
+    learned = baseline_of("meae", "strict", gold, train)
+    assert learned.name == "gold events; arguments of train"
+    assert learned.answer(gold[0]).events == (Event("attack", (0, 1), (Argument("Origin", (2, 3)),)),)
 
 
 @pytest.mark.parametrize(("task", "kind"), [("mner", "entities"), ("med", "events")])

@@ -53,9 +53,9 @@ def test_modalities_are_counted_apart(counts):
     assert counts("med visual", predicted, gold) == (1, 2, 1)
 
 
-def test_an_event_of_a_pair_is_right_by_its_trigger_or_by_the_picture(counts):
+def test_an_event_of_a_pair_is_right_by_its_trigger_or_by_the_image(counts):
     gold = events(("attack", ATTACK), ("attack", TROOPS), ("meet", MEET))
-    name = "med text or picture"
+    name = "med text or image"
     assert counts(name, events(("attack", None)), gold) == (1, 1, 3)
     assert counts(name, events(("attack", ATTACK), ("attack", None)), gold) == (2, 2, 3)
     assert counts(name, events(("attack", ATTACK), ("attack", None), ("meet", None)), gold) == (3, 3, 3)
@@ -160,18 +160,18 @@ def test_strict_adds_textual_and_visual_arguments(counts, tally):
 def test_each_form_takes_its_own_sort_of_box_where_a_role_has_both(counts):
     """As M2E2 annotates them: boxes of single participants, and one of all that the union form is scored against."""
 
-    def labelled(*regions):
+    def labeled(*regions):
         numbers = [("Target", index) for index in range(len(regions))]
         record = events(("attack", None, *numbers), boxes=[box for box, _ in regions])
         return replace(record, regions=tuple(Region(*region) for region in regions))
 
-    gold = labelled((LEFT, "instance"), (RIGHT, "instance"), (WHOLE, "union"))
-    one, both, whole = labelled((LEFT, None)), labelled((LEFT, None), (RIGHT, None)), labelled((WHOLE, None))
+    gold = labeled((LEFT, "instance"), (RIGHT, "instance"), (WHOLE, "union"))
+    one, both, whole = labeled((LEFT, None)), labeled((LEFT, None), (RIGHT, None)), labeled((WHOLE, None))
     instance, union = "meae visual instance", "meae visual union"
     assert counts(instance, both, gold) == (2, 2, 2)
     assert counts(instance, one, gold) == (1, 1, 2)
     assert counts(instance, whole, gold) == (0, 1, 2)
     assert counts(union, whole, gold) == counts(union, both, gold) == counts(union, gold, gold) == (1, 1, 1)
     assert counts(union, one, gold) == (0, 1, 1)
-    crowd = labelled((WHOLE, "union"))
+    crowd = labeled((WHOLE, "union"))
     assert counts(instance, whole, crowd) == counts(union, whole, crowd) == (1, 1, 1)

@@ -1,4 +1,4 @@
-"""The published scorer's behaviour, trap by trap, and what it drops of the published data."""
+"""The published scorer's behavior, trap by trap, and what it drops of the published data."""
 
 import pytest
 

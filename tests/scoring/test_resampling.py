@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from umie.scoring import resampling
-from umie.scoring.resampling import bootstrap_p, bootstrap_sums, interval, randomisation_p, swapped_sums
+from umie.scoring.resampling import bootstrap_p, bootstrap_sums, interval, randomization_p, swapped_sums
 
 
 def test_resamples_are_sums_over_records_drawn_with_replacement():
@@ -65,12 +65,12 @@ def test_p_of_the_bootstrap_by_hand(differences, expected):
     assert bootstrap_p(np.array(differences)) == pytest.approx(expected)
 
 
-def test_p_of_the_randomisation_by_hand():
+def test_p_of_the_randomization_by_hand():
     differences = np.array([0.5, -0.5, 0.1, 0.0])
-    assert randomisation_p(0.5, differences) == pytest.approx(3 / 5)
-    assert randomisation_p(-0.5, differences) == pytest.approx(3 / 5)
-    assert randomisation_p(0.7, differences) == pytest.approx(1 / 5)
-    assert randomisation_p(0.0, differences) == 1.0
+    assert randomization_p(0.5, differences) == pytest.approx(3 / 5)
+    assert randomization_p(-0.5, differences) == pytest.approx(3 / 5)
+    assert randomization_p(0.7, differences) == pytest.approx(1 / 5)
+    assert randomization_p(0.0, differences) == 1.0
 
 
 def test_swaps_keep_what_the_two_systems_have_together():
@@ -83,10 +83,10 @@ def test_swaps_keep_what_the_two_systems_have_together():
     assert (same[0] == first.sum(axis=0)).all()
 
 
-def test_the_randomisation_agrees_with_the_sign_test():
+def test_the_randomization_agrees_with_the_sign_test():
     """Systems that differ in single items on 40 records: a swap flips a coin for each, which the sign test counts."""
     first, second = np.zeros((100, 1)), np.zeros((100, 1))
     first[:27], second[27:40] = 1, 1
     one, two = swapped_sums(first, second, 20000, seed=0)
     expected = stats.binomtest(27, 40).pvalue
-    assert randomisation_p(14.0, (one - two)[:, 0]) == pytest.approx(expected, abs=0.006)
+    assert randomization_p(14.0, (one - two)[:, 0]) == pytest.approx(expected, abs=0.006)

@@ -9,18 +9,18 @@ import pytest
 
 from umie.errors import UmieError, UnknownNameError
 from umie.records import Argument, Entity, Event, Record, Region, Relation
-from umie.scoring import FIGURES, SPLITS, Answer, score_answers, split_of, to_json
+from umie.scoring import MEASURES, SPLITS, Prediction, modality_of, score_predictions, to_json
 
 TEXT = "Ann met Bob in Rome"
 ANN, MET, BOB, ROME = (0, 3), (4, 7), (8, 11), (15, 19)
 
 
 def answers(records):
-    return [Answer(record) for record in records]
+    return [Prediction(record) for record in records]
 
 
 def evaluate(gold, predicted=None, **options):
-    return score_answers(gold, answers(gold if predicted is None else predicted), resamples=100, **options)
+    return score_predictions(gold, answers(gold if predicted is None else predicted), resamples=100, **options)
 
 
 NAMES = [Record(TEXT, entities=(Entity("per", ANN), Entity("loc", ROME)), tasks=("mner",))] * 2
@@ -34,7 +34,7 @@ EVENTS = [TEXT_ONLY, replace(IMAGE_ONLY, tasks=("med", "meae")), BOTH]
 
 def test_scoring_loads_no_torch():
     code = (
-        "import sys, umie.scoring, umie.scoring.plot; sys.exit('torch' in sys.modules or 'matplotlib' in sys.modules)"
+        "import sys, umie.scoring, umie.reports.score_figure; sys.exit(bool({'torch', 'matplotlib'} & {*sys.modules}))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
@@ -73,11 +73,11 @@ def test_what_cannot_be_scored_is_refused(options, message):
 def test_answers_and_numbers_that_do_not_fit_are_refused():
     for arguments, other in ((answers(NAMES[:1]), None), (answers(NAMES), answers(NAMES[:1]))):
         with pytest.raises(UmieError, match="1 answers for 2 records"):
-            score_answers(NAMES, arguments, other=other)
+            score_predictions(NAMES, arguments, other=other)
     with pytest.raises(UmieError, match="resamples is 0"):
-        score_answers(NAMES, answers(NAMES), resamples=0)
+        score_predictions(NAMES, answers(NAMES), resamples=0)
     with pytest.raises(UmieError, match="seed is -1"):
-        score_answers(NAMES, answers(NAMES), seed=-1)
+        score_predictions(NAMES, answers(NAMES), seed=-1)
 
 
 def test_gold_without_annotation_is_refused():
@@ -90,8 +90,8 @@ def test_the_error_of_an_unknown_task_is_one_of_names():
         evaluate(NAMES, tasks=["xyz"])
 
 
-def test_splits_are_told_by_text_and_picture():
-    assert [split_of(record) for record in EVENTS] == ["text-only", "image-only", "multimedia"]
+def test_splits_are_told_by_text_and_image():
+    assert [modality_of(record) for record in EVENTS] == ["text-only", "image-only", "multimedia"]
 
 
 def test_every_split_has_its_own_lines_beside_all():
@@ -100,7 +100,7 @@ def test_every_split_has_its_own_lines_beside_all():
     f1 = {name: report.line("med", "strict", split=name).score.f1 for name in SPLITS}
     assert f1 == {"text-only": 0, "image-only": 1, "multimedia": 1}
     assert report.line("med", "strict", split="all").score == pytest.approx((1, 3 / 4, 6 / 7, 3, 3, 4))
-    assert {line.split for line in report.lines if line.figure == "text or picture"} == {"multimedia"}
+    assert {line.split for line in report.lines if line.figure == "text or image"} == {"multimedia"}
 
 
 def test_one_split_can_be_chosen_and_one_alone_is_called_by_its_name():
@@ -123,11 +123,11 @@ def test_perfect_predictions_are_perfect_in_every_figure():
     report = evaluate([*NAMES, *PAIRS, *EVENTS])
     assert {(line.score.precision, line.score.recall, line.score.f1) for line in report.lines} == {(1, 1, 1)}
     assert {line.interval for line in report.lines} == {(1, 1)}
-    assert {(line.task, line.figure) for line in report.lines} == {(figure.task, figure.name) for figure in FIGURES}
+    assert {(line.task, line.figure) for line in report.lines} == {(figure.task, figure.name) for figure in MEASURES}
 
 
 def test_a_resample_with_nothing_in_it_says_nothing():
-    """One of ten records holds the only picture: a third of the resamples lack it, and do not count as 0."""
+    """One of ten records holds the only image: a third of the resamples lack it, and do not count as 0."""
     gold = [replace(IMAGE_ONLY, tasks=("meae",)), *[Record("", "2.jpg", tasks=("meae",))] * 9]
     assert evaluate(gold).line("meae", "visual instance").interval == (1, 1)
 
@@ -164,7 +164,7 @@ def test_a_system_against_itself_and_against_a_better_one():
         worse = evaluate(gold, half, other=answers(gold)).line("mner", "strict", average).versus
         better = evaluate(gold, gold, other=answers(half)).line("mner", "strict", average).versus
         assert better.difference == -worse.difference > 0.3
-        assert better.p_randomisation == worse.p_randomisation == pytest.approx(1 / 101)
+        assert better.p_randomization == worse.p_randomization == pytest.approx(1 / 101)
         assert better.p_bootstrap == worse.p_bootstrap == pytest.approx(2 / 101)
     assert evaluate(gold).line("mner", "strict").versus is None
 
@@ -172,7 +172,7 @@ def test_a_system_against_itself_and_against_a_better_one():
 def test_systems_that_both_find_nothing_where_there_is_nothing_are_equal():
     gold = [Record(TEXT, tasks=("mner",))]
     versus = evaluate(gold, gold, other=answers(gold)).line("mner", "strict").versus
-    assert (versus.difference, versus.p_bootstrap, versus.p_randomisation) == (0, 1, 1)
+    assert (versus.difference, versus.p_bootstrap, versus.p_randomization) == (0, 1, 1)
 
 
 def test_systems_with_other_labels_are_compared():
@@ -185,14 +185,14 @@ def test_systems_with_other_labels_are_compared():
 
 
 def test_answers_without_offsets_get_the_figure_of_strings_alone():
-    loose = [Answer(Record(TEXT), {"mner": (("per", "Ann"), ("loc", "Rome"), ("loc", "Rome"))})] * 2
-    report = score_answers(NAMES, loose, resamples=100, other=answers(NAMES))
+    loose = [Prediction(Record(TEXT), {"mner": (("per", "Ann"), ("loc", "Rome"), ("loc", "Rome"))})] * 2
+    report = score_predictions(NAMES, loose, resamples=100, other=answers(NAMES))
     assert [(line.figure, line.average) for line in report.lines] == [("string", "micro"), ("string", "macro")]
     assert report.lines[0].score[:3] == pytest.approx((2 / 3, 1, 4 / 5))
     assert report.lines[0].versus.other == 1
     assert report.released == []
     assert list(report.left_out) == ["released mner"]
-    turned = score_answers(NAMES, answers(NAMES), resamples=100, other=loose)
+    turned = score_predictions(NAMES, answers(NAMES), resamples=100, other=loose)
     assert {line.figure for line in turned.lines if line.versus is not None} == {"string"}
     assert turned.line("mner", "strict").score.f1 == 1
 
@@ -200,8 +200,8 @@ def test_answers_without_offsets_get_the_figure_of_strings_alone():
 def test_a_task_that_has_no_line_is_named_with_the_reason():
     """The argument is a region: once the event's trigger is a string, there is nothing to compare."""
     gold = [Record(TEXT, "1.jpg", REGIONS, events=(Event("meet", MET, (Argument("Entity", region=0),)),))]
-    loose = [Answer(Record(TEXT, "1.jpg", REGIONS), {"med": (("meet", "met"),), "meae": ()})]
-    report = score_answers(gold, loose, resamples=100)
+    loose = [Prediction(Record(TEXT, "1.jpg", REGIONS), {"med": (("meet", "met"),), "meae": ()})]
+    report = score_predictions(gold, loose, resamples=100)
     assert {line.task for line in report.lines} == {"med"}
     assert list(report.left_out) == ["released med", "meae", "released meae"]
     assert "without offsets" in report.left_out["meae"]
@@ -220,7 +220,7 @@ def test_the_json_form_says_everything_and_is_json():
     assert len(data["figures"]) == len(report.lines)
     first = data["figures"][0]
     assert first["labels"]["per"]["true_positives"] == 2
-    assert first["versus"]["p_randomisation"] == 1
+    assert first["versus"]["p_randomization"] == 1
     assert {key: first[key] for key in ("task", "figure", "average", "split", "records", "predicted", "gold")} == {
         "task": "mner", "figure": "strict", "average": "micro", "split": "all", "records": 2, "predicted": 4, "gold": 4,
     }  # fmt: skip
@@ -229,5 +229,5 @@ def test_the_json_form_says_everything_and_is_json():
 
 
 def test_every_figure_says_what_it_counts():
-    assert all(len(figure.definition) > 20 and figure.definition.endswith(".") for figure in FIGURES)
-    assert len({(figure.task, figure.name) for figure in FIGURES}) == len(FIGURES)
+    assert all(len(figure.definition) > 20 and figure.definition.endswith(".") for figure in MEASURES)
+    assert len({(figure.task, figure.name) for figure in MEASURES}) == len(MEASURES)

@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 
 from umie.records import Entity
-from umie.scoring import FIGURES, Sheet
+from umie.scoring import MEASURES, Sheet
 
 metrics = pytest.importorskip("seqeval.metrics", reason="seqeval is not installed: pip install umie[dev]")
-STRICT = next(figure for figure in FIGURES if (figure.task, figure.name) == ("mner", "strict"))
+STRICT = next(figure for figure in MEASURES if (figure.task, figure.name) == ("mner", "strict"))
 
 
 def corrupted(record, random, rate):

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from umie.records import Argument, Entity, Event, Record, Region, Relation, Span
 from umie.tasks.base import Query, Task
-from umie.tasks.grammar import RawItem, with_occurrences
+from umie.tasks.grammar import ParsedItem, with_occurrences
 from umie.tasks.styles import STYLES
 
 T = TypeVar("T")
@@ -74,9 +74,9 @@ def asked_about(task: Task[Any], record: Record, query: Query) -> set[Any]:
     if task.name == "med":
         items = [replace(item, arguments=()) for item in items]
     if task.name == "mre":
-        items = [item for item in items if (item.head, item.tail) == query.focus]
+        items = [item for item in items if (item.head, item.tail) == query.target]
     if task.name == "meae":
-        items = [item for item in items if (item.type, item.trigger) == (query.focus.type, query.focus.trigger)]
+        items = [item for item in items if (item.type, item.trigger) == (query.target.type, query.target.trigger)]
     return set(items)
 
 
@@ -91,8 +91,8 @@ def losses(task: Task[Any], record: Record, query: Query) -> set[str]:
     style = task.style.name
     if style == "structured":
         return set()
-    forms = task.forms(record.text, query.focus, len(record.regions))
-    items, _ = STYLES["structured"].parse(query.target, forms)
+    forms = task.answer_schema(record.text, query.target, len(record.regions))
+    items, _ = STYLES["structured"].parse(query.answer, forms)
     fillers = [item.filler for item in items if item.filler is not None]
     strings = [*fillers, *(item.label for item in items), *(forms.pair or ())]
     found = set()
@@ -109,12 +109,12 @@ def losses(task: Task[Any], record: Record, query: Query) -> set[str]:
     return found
 
 
-def _names_region(item: RawItem, num_regions: int) -> bool:
+def _names_region(item: ParsedItem, num_regions: int) -> bool:
     names = {f"O{index + 1}" for index in range(num_regions)}
     return not item.is_region and item.filler is not None and item.filler.strip() in names
 
 
-def _ambiguous(item: RawItem, labels: tuple[str, ...]) -> bool:
+def _ambiguous(item: ParsedItem, labels: tuple[str, ...]) -> bool:
     written = item.label[:1].upper() + item.label[1:]
     others = [other[:1].upper() + other[1:] for other in labels if other != item.label]
     answer = written if item.filler is None else f"{written}, {item.filler}"

@@ -9,20 +9,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from umie.tasks import grammar
-from umie.tasks.grammar import Forms, RawItem
+from umie.tasks.grammar import AnswerSchema, ParsedItem
 from umie.tasks.styles import STYLES
 
 STRUCTURED = STYLES["structured"]
-FORMS = Forms(labels=("a",))
+FORMS = AnswerSchema(labels=("a",))
 
 # the signs of the grammar come up often, so that escapes and false ends are met
 SIGNS = st.sampled_from(list("|[]:= O1290\n\t\xa0é😀\u200b"))
 STRINGS = st.text(SIGNS | st.characters(exclude_categories=["Cs"]), max_size=12)
 LABELS = STRINGS.map(str.strip).filter(bool)
 ITEMS = st.one_of(
-    st.builds(RawItem, LABELS),
-    st.builds(RawItem, LABELS, STRINGS, st.just(False), st.integers(1, 999_999)),
-    st.builds(RawItem, LABELS, st.integers(0, 999).map(grammar.region_name), st.just(True)),
+    st.builds(ParsedItem, LABELS),
+    st.builds(ParsedItem, LABELS, STRINGS, st.just(False), st.integers(1, 999_999)),
+    st.builds(ParsedItem, LABELS, st.integers(0, 999).map(grammar.region_name), st.just(True)),
 )
 
 
@@ -30,26 +30,26 @@ ITEMS = st.one_of(
     ("items", "expected"),
     [
         ([], ""),
-        ([RawItem("person", "Ann Lee")], "[person: Ann Lee]"),
-        ([RawItem("location", "NY", occurrence=2)], "[location: NY]2"),
-        ([RawItem("member of")], "[member of]"),
-        ([RawItem("Target", "O1", is_region=True)], "[Target = O1]"),
-        ([RawItem("a", "b"), RawItem("c", "d")], "[a: b] [c: d]"),
-        ([RawItem("a:b=c", "d:e=f")], "[a|:b|=c: d:e=f]"),
-        ([RawItem("a[b]|", "[c]|d")], "[a|[b|]||: |[c|]||d]"),
-        ([RawItem("a", " b ")], "[a:  b ]"),
+        ([ParsedItem("person", "Ann Lee")], "[person: Ann Lee]"),
+        ([ParsedItem("location", "NY", occurrence=2)], "[location: NY]2"),
+        ([ParsedItem("member of")], "[member of]"),
+        ([ParsedItem("Target", "O1", is_region=True)], "[Target = O1]"),
+        ([ParsedItem("a", "b"), ParsedItem("c", "d")], "[a: b] [c: d]"),
+        ([ParsedItem("a:b=c", "d:e=f")], "[a|:b|=c: d:e=f]"),
+        ([ParsedItem("a[b]|", "[c]|d")], "[a|[b|]||: |[c|]||d]"),
+        ([ParsedItem("a", " b ")], "[a:  b ]"),
     ],
     ids=["none", "span", "second occurrence", "label", "region", "two", "signs", "brackets", "spaces"],
 )
-def test_the_written_form(items: list[RawItem], expected: str) -> None:
-    assert STRUCTURED.linearise(items) == expected
+def test_the_written_form(items: list[ParsedItem], expected: str) -> None:
+    assert STRUCTURED.linearize(items) == expected
     assert STRUCTURED.parse(expected, FORMS) == (items, 0)
 
 
 @settings(deadline=None, max_examples=400)
 @given(st.lists(ITEMS, max_size=6))
-def test_any_items_survive_writing_and_reading(items: list[RawItem]) -> None:
-    assert STRUCTURED.parse(STRUCTURED.linearise(items), FORMS) == (items, 0)
+def test_any_items_survive_writing_and_reading(items: list[ParsedItem]) -> None:
+    assert STRUCTURED.parse(STRUCTURED.linearize(items), FORMS) == (items, 0)
 
 
 @settings(deadline=None, max_examples=400)
@@ -66,7 +66,7 @@ def test_any_string_is_read(output: str) -> None:
 def test_what_was_read_is_read_again_alike(output: str) -> None:
     items, _ = STRUCTURED.parse(output, FORMS)
     items = [item for item in items if not item.is_region]  # a region's name is never escaped
-    assert STRUCTURED.parse(STRUCTURED.linearise(items), FORMS) == (items, 0)
+    assert STRUCTURED.parse(STRUCTURED.linearize(items), FORMS) == (items, 0)
 
 
 @pytest.mark.parametrize(
@@ -83,16 +83,16 @@ def test_what_was_read_is_read_again_alike(output: str) -> None:
         ("[person: Ann]0", [], 1),
         ("[person: Ann]1234567", [], 1),
         ("[person: Ann]" + "9" * 5000, [], 1),
-        ("[person: A [location: B]", [RawItem("location", "B")], 1),
-        ("well [person: Ann] then", [RawItem("person", "Ann")], 2),
-        ("[person:Ann][ location :B]", [RawItem("person", "Ann"), RawItem("location", "B")], 0),
-        ("[Target=O1]", [RawItem("Target", "O1", is_region=True)], 0),
-        ("[a: b: c = d]", [RawItem("a", "b: c = d")], 0),
-        ("[a: b]²", [RawItem("a", "b")], 1),
-        ("[a: b]٣", [RawItem("a", "b")], 1),
+        ("[person: A [location: B]", [ParsedItem("location", "B")], 1),
+        ("well [person: Ann] then", [ParsedItem("person", "Ann")], 2),
+        ("[person:Ann][ location :B]", [ParsedItem("person", "Ann"), ParsedItem("location", "B")], 0),
+        ("[Target=O1]", [ParsedItem("Target", "O1", is_region=True)], 0),
+        ("[a: b: c = d]", [ParsedItem("a", "b: c = d")], 0),
+        ("[a: b]²", [ParsedItem("a", "b")], 1),
+        ("[a: b]٣", [ParsedItem("a", "b")], 1),
     ],
 )
-def test_ill_formed_pieces_are_dropped_and_counted(output: str, items: list[RawItem], dropped: int) -> None:
+def test_ill_formed_pieces_are_dropped_and_counted(output: str, items: list[ParsedItem], dropped: int) -> None:
     assert STRUCTURED.parse(output, FORMS) == (items, dropped)
 
 

@@ -28,10 +28,10 @@ def check(name: str, record: Record, labels: tuple[str, ...] | None = None) -> C
         task: Task[Any] = registry.build(name, labels=labels, style=style)
         for query, plainly in zip(task.queries(record), structured, strict=True):
             expected = asked_about(task, record, query)
-            answer = task.parse(query.target, record.text, query.focus, len(record.regions))
+            answer = task.parse(query.answer, record.text, query.target, len(record.regions))
             reasons = losses(task, record, plainly)
             came_back = set(answer) == expected and len(answer) == len(expected) and not answer.dropped
-            assert came_back or reasons, (style, query.target, answer, expected)
+            assert came_back or reasons, (style, query.answer, answer, expected)
             found[style, "queries"] += 1
             if not came_back:
                 found[style, " + ".join(sorted(reasons))] += 1

@@ -6,17 +6,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from umie.tasks.grammar import Forms, RawItem
+from umie.tasks.grammar import AnswerSchema, ParsedItem
 from umie.tasks.styles import STYLES
 
 PAPER, RELEASED = STYLES["paper"], STYLES["released"]
-MNER = Forms(labels=("person", "location", "organization", "miscellaneous"), spans=True)
-MRE = Forms(labels=("member of", "part of"), bare=True, pair=("Star Fox", "Starlink"), at_least_one=True)
-MED = Forms(labels=("attack", "arrest jail"), spans=True, bare=True)
-MEAE = Forms(labels=("Attacker", "Target"), spans=True, num_regions=2)
+MNER = AnswerSchema(labels=("person", "location", "organization", "miscellaneous"), spans=True)
+MRE = AnswerSchema(labels=("member of", "part of"), bare=True, pair=("Star Fox", "Starlink"), at_least_one=True)
+MED = AnswerSchema(labels=("attack", "arrest jail"), spans=True, bare=True)
+MEAE = AnswerSchema(labels=("Attacker", "Target"), spans=True, num_regions=2)
 FORMS = {"mner": MNER, "mre": MRE, "med": MED, "meae": MEAE}
-KIDS, ARMY = RawItem("person", "kids"), RawItem("organization", "Salvation Army")
-O1 = RawItem("Target", "O1", is_region=True)
+KIDS, ARMY = ParsedItem("person", "kids"), ParsedItem("organization", "Salvation Army")
+O1 = ParsedItem("Target", "O1", is_region=True)
 
 
 @pytest.mark.parametrize(
@@ -31,39 +31,39 @@ O1 = RawItem("Target", "O1", is_region=True)
         ),
         (
             MRE,
-            [RawItem("member of")],
+            [ParsedItem("member of")],
             "Star Fox, member of, Starlink",
             "<extra_id_0> <extra_id_0> member of <extra_id_5> <extra_id_6> <extra_id_1> <extra_id_1>",
         ),
         (
             MRE,
-            [RawItem("member of"), RawItem("part of")],
+            [ParsedItem("member of"), ParsedItem("part of")],
             "Star Fox, member of, Starlink <spot> Star Fox, part of, Starlink",
             "<extra_id_0> <extra_id_0> member of <extra_id_5> <extra_id_6> <extra_id_1>"
             " <extra_id_0> part of <extra_id_5> <extra_id_6> <extra_id_1> <extra_id_1>",
         ),
         (
             MED,
-            [RawItem("attack", "airstrike")],
+            [ParsedItem("attack", "airstrike")],
             "Attack, airstrike",
             "<extra_id_0> <extra_id_0> attack <extra_id_5> airstrike <extra_id_1> <extra_id_1>",
         ),
         (
             MED,
-            [RawItem("arrest jail")],
+            [ParsedItem("arrest jail")],
             "Arrest jail",
             "<extra_id_0> <extra_id_0> arrest jail <extra_id_5> <extra_id_6> <extra_id_1> <extra_id_1>",
         ),
         (
             MEAE,
-            [RawItem("Attacker", "coalition"), O1],
+            [ParsedItem("Attacker", "coalition"), O1],
             "Attacker, coalition <spot> Target, O1",
             "<extra_id_0> <extra_id_0> Attacker <extra_id_5> coalition <extra_id_1>"
             " <extra_id_0> Target <extra_id_5> O1 <extra_id_1> <extra_id_1>",
         ),
         (
             MNER,
-            [RawItem("person", "Lee, Ann [x]")],
+            [ParsedItem("person", "Lee, Ann [x]")],
             "Person, Lee, Ann [x]",
             "<extra_id_0> <extra_id_0> person <extra_id_5> Lee, Ann [x] <extra_id_1> <extra_id_1>",
         ),
@@ -71,9 +71,9 @@ O1 = RawItem("Target", "O1", is_region=True)
     ],
     ids=["mner", "mre", "two relations", "med", "no trigger", "meae", "comma", "nothing"],
 )
-def test_the_written_form(forms: Forms, items: list[RawItem], paper: str, released: str) -> None:
-    assert PAPER.linearise(items, forms.pair) == paper
-    assert RELEASED.linearise(items, forms.pair) == released
+def test_the_written_form(forms: AnswerSchema, items: list[ParsedItem], paper: str, released: str) -> None:
+    assert PAPER.linearize(items, forms.pair) == paper
+    assert RELEASED.linearize(items, forms.pair) == released
     assert PAPER.parse(paper, forms) == (items, 0)
     assert RELEASED.parse(released, forms) == (items, 0)
 
@@ -84,38 +84,38 @@ def test_the_written_form(forms: Forms, items: list[RawItem], paper: str, releas
         (MNER, " \n", [], 0),
         (MNER, "Person,kids<spot>Organization, Salvation Army ", [KIDS, ARMY], 0),
         (MNER, "person, kids", [KIDS], 0),
-        (MNER, "Alien, kids", [RawItem("Alien", "kids")], 0),
-        (MNER, "Person", [RawItem("person")], 0),
+        (MNER, "Alien, kids", [ParsedItem("Alien", "kids")], 0),
+        (MNER, "Person", [ParsedItem("person")], 0),
         (MNER, "kids", [], 1),
         (MNER, "Person, <spot> , kids <spot>", [], 3),
-        (MNER, "Person, O1", [RawItem("person", "O1")], 0),
-        (MED, "Attack <spot> meet", [RawItem("attack"), RawItem("meet")], 0),
+        (MNER, "Person, O1", [ParsedItem("person", "O1")], 0),
+        (MED, "Attack <spot> meet", [ParsedItem("attack"), ParsedItem("meet")], 0),
         (MEAE, "Target, O1 <spot> Target, O2 <spot> Target, O3", [
-            O1, RawItem("Target", "O2", is_region=True), RawItem("Target", "O3"),
+            O1, ParsedItem("Target", "O2", is_region=True), ParsedItem("Target", "O3"),
         ], 0),
-        (MRE, "Star  Fox, part of , Starlink", [RawItem("part of")], 0),
+        (MRE, "Star  Fox, part of , Starlink", [ParsedItem("part of")], 0),
         (MRE, "Star Fox, Starlink", [], 1),
         (MRE, "Starlink, part of, Star Fox", [], 1),
         (MRE, "Star Fox, , Starlink", [], 1),
         (MRE, "Star Fox, part of, Starlink <spot> nonsense", [], 1),
-        (MRE, "Star Fox, part of, Starlink <spot> Star Fox, x", [RawItem("part of")], 1),
+        (MRE, "Star Fox, part of, Starlink <spot> Star Fox, x", [ParsedItem("part of")], 1),
     ],
 )  # fmt: skip
-def test_what_is_read_in_paper_style(forms: Forms, output: str, items: list[RawItem], dropped: int) -> None:
+def test_what_is_read_in_paper_style(forms: AnswerSchema, output: str, items: list[ParsedItem], dropped: int) -> None:
     assert PAPER.parse(output, forms) == (items, dropped)
 
 
 def test_the_longest_label_is_read_in_paper_style() -> None:
-    forms = Forms(labels=("a", "a, b", "c"), spans=True, bare=True)
+    forms = AnswerSchema(labels=("a", "a, b", "c"), spans=True, bare=True)
     assert PAPER.parse("A, b, x <spot> A, x <spot> A, b <spot> C, a, b", forms) == (
-        [RawItem("a, b", "x"), RawItem("a", "x"), RawItem("a, b"), RawItem("c", "a, b")],
+        [ParsedItem("a, b", "x"), ParsedItem("a", "x"), ParsedItem("a, b"), ParsedItem("c", "a, b")],
         0,
     )
 
 
 def test_a_pair_that_overlaps_is_read_in_paper_style() -> None:
-    forms = Forms(labels=("peer",), bare=True, pair=("a, b", "b, a"))
-    assert PAPER.parse("a, b, peer, b, a", forms) == ([RawItem("peer")], 0)
+    forms = AnswerSchema(labels=("peer",), bare=True, pair=("a, b", "b, a"))
+    assert PAPER.parse("a, b, peer, b, a", forms) == ([ParsedItem("peer")], 0)
     assert PAPER.parse("a, b, a", forms) == ([], 1)
 
 
@@ -134,26 +134,28 @@ PERSON = "<extra_id_0> person <extra_id_5> kids <extra_id_1>"
         (MNER, "<extra_id_0> person <extra_id_5> <extra_id_1>", [], 1),
         (MNER, "<extra_id_0> <extra_id_5> kids <extra_id_1>", [], 1),
         (MNER, f"<extra_id_0> person <extra_id_5> {PERSON}", [KIDS], 1),
-        (MNER, "<extra_id_0> person <extra_id_5> <extra_id_6> <extra_id_1>", [RawItem("person")], 0),
+        (MNER, "<extra_id_0> person <extra_id_5> <extra_id_6> <extra_id_1>", [ParsedItem("person")], 0),
         (MNER, "<extra_id_0> person <extra_id_5> <extra_id_6> kids <extra_id_1>", [], 2),
         (MNER, "<extra_id_2> person", [], 1),
         (
             MNER,
             PERSON.replace("person", "\x1cperson\xa0").replace("kids", "\xa0kids"),
-            [RawItem("person", "\xa0kids")],
+            [ParsedItem("person", "\xa0kids")],
             0,
         ),
         (MEAE, "<extra_id_0>Target<extra_id_5>O1<extra_id_1>", [O1], 0),
-        (MEAE, "<extra_id_0>Target<extra_id_5>O3<extra_id_1>", [RawItem("Target", "O3")], 0),
+        (MEAE, "<extra_id_0>Target<extra_id_5>O3<extra_id_1>", [ParsedItem("Target", "O3")], 0),
     ],
 )
-def test_what_is_read_in_released_style(forms: Forms, output: str, items: list[RawItem], dropped: int) -> None:
+def test_what_is_read_in_released_style(
+    forms: AnswerSchema, output: str, items: list[ParsedItem], dropped: int
+) -> None:
     assert RELEASED.parse(output, forms) == (items, dropped)
 
 
 def test_structured_tells_a_region_from_a_span_and_numbers_a_span() -> None:
-    items = [O1, RawItem("Target", "O1"), RawItem("Target", "O1", occurrence=3)]
-    assert STYLES["structured"].linearise(items) == "[Target = O1] [Target: O1] [Target: O1]3"
+    items = [O1, ParsedItem("Target", "O1"), ParsedItem("Target", "O1", occurrence=3)]
+    assert STYLES["structured"].linearize(items) == "[Target = O1] [Target: O1] [Target: O1]3"
     assert STYLES["structured"].parse("[Target = O1] [Target: O1] [Target: O1]3", MEAE) == (items, 0)
 
 
@@ -168,7 +170,7 @@ OUTPUTS = st.lists(PIECES | st.text(max_size=4), max_size=20).map("".join) | st.
 @pytest.mark.parametrize("name", STYLES)
 @settings(deadline=None, max_examples=150)
 @given(OUTPUTS)
-def test_any_string_is_read(name: str, forms: Forms, output: str) -> None:
+def test_any_string_is_read(name: str, forms: AnswerSchema, output: str) -> None:
     items, dropped = STYLES[name].parse(output, forms)
     assert dropped >= 0
     assert len(items) + dropped <= len(output)
@@ -184,7 +186,7 @@ def test_any_string_is_read(name: str, forms: Forms, output: str) -> None:
 )
 @pytest.mark.parametrize("forms", FORMS.values(), ids=FORMS)
 @pytest.mark.parametrize("name", STYLES)
-def test_no_piece_is_read_twice(name: str, forms: Forms, piece: str) -> None:
+def test_no_piece_is_read_twice(name: str, forms: AnswerSchema, piece: str) -> None:
     """What is kept and what is dropped grow with the length and no faster: every piece belongs to one item."""
     found = []
     for times in (30, 300):
@@ -194,7 +196,7 @@ def test_no_piece_is_read_twice(name: str, forms: Forms, piece: str) -> None:
 
 
 def test_labels_are_written_as_they_are_but_for_their_first_letter() -> None:
-    forms = Forms(labels=("iPhone", "émile x", "ABC"), bare=True)
-    items = [RawItem(label) for label in forms.labels]
-    assert PAPER.linearise(items) == "IPhone <spot> Émile x <spot> ABC"
+    forms = AnswerSchema(labels=("iPhone", "émile x", "ABC"), bare=True)
+    items = [ParsedItem(label) for label in forms.labels]
+    assert PAPER.linearize(items) == "IPhone <spot> Émile x <spot> ABC"
     assert PAPER.parse("IPhone <spot> Émile x <spot> ABC", forms) == (items, 0)

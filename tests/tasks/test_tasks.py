@@ -93,30 +93,30 @@ def test_braces_in_a_head_are_no_fields() -> None:
 
 def test_mner_asks_once_and_lists_entities_by_place() -> None:
     (query,) = build("mner").queries(RECORD)
-    assert query.target == "[person: Ann] [location: NY] [location: NY]2"
-    assert query.focus is None
+    assert query.answer == "[person: Ann] [location: NY] [location: NY]2"
+    assert query.target is None
 
 
 def test_mre_asks_once_for_each_pair() -> None:
     first, second = build("mre").queries(RECORD)
-    assert (first.target, first.focus) == ("[peer] [couple]", (ANN, BOB))
-    assert (second.target, second.focus) == ("[none]", (ANN, NY))
+    assert (first.answer, first.target) == ("[peer] [couple]", (ANN, BOB))
+    assert (second.answer, second.target) == ("[none]", (ANN, NY))
     assert "between Ann and NY:" in second.instruction
 
 
-def test_med_asks_once_and_lists_what_only_the_picture_shows_first() -> None:
+def test_med_asks_once_and_lists_what_only_the_image_shows_first() -> None:
     (query,) = build("med").queries(RECORD)
-    assert query.target == "[attack] [meet: met] [die: Bob]"
+    assert query.answer == "[attack] [meet: met] [die: Bob]"
 
 
 def test_meae_asks_once_for_each_event() -> None:
     queries = build("meae").queries(RECORD)
-    assert [query.target for query in queries] == [
+    assert [query.answer for query in queries] == [
         "[Entity: Ann] [Entity: Bob] [Entity = O2]",
         "[Target = O1]",
         "",
     ]
-    assert [query.focus for query in queries] == [Event("meet", MET), Event("attack"), Event("die", BOB)]
+    assert [query.target for query in queries] == [Event("meet", MET), Event("attack"), Event("die", BOB)]
     assert [query.instruction.split(",")[0] for query in queries] == [
         "Given an meet event",
         "Given an attack event",
@@ -127,7 +127,7 @@ def test_meae_asks_once_for_each_event() -> None:
 def test_meae_asks_once_for_events_that_a_query_cannot_tell_apart() -> None:
     events = (Event("meet", MET, (Argument("Entity", ANN),)), Event("meet", MET, (Argument("Place", NY),)))
     (query,) = build("meae").queries(Record(TEXT, events=events))
-    assert query.target == "[Entity: Ann] [Place: NY]"
+    assert query.answer == "[Entity: Ann] [Place: NY]"
 
 
 def test_a_bare_record_is_asked_about_entities_and_events_only() -> None:
@@ -138,7 +138,7 @@ def test_a_bare_record_is_asked_about_entities_and_events_only() -> None:
         "mner": 1,
         "mre": 0,
     }
-    assert [build(name).queries(bare)[0].target for name in ("med", "mner")] == ["", ""]
+    assert [build(name).queries(bare)[0].answer for name in ("med", "mner")] == ["", ""]
 
 
 @pytest.mark.parametrize("name", ["mner", "mre", "med", "meae"])
@@ -147,7 +147,7 @@ def test_what_was_read_can_be_put_into_a_record(name: str) -> None:
     found = [item for query in task.queries(RECORD) for item in answer(task, RECORD, query)]
     kept = task.with_items(RECORD, found)
     assert keys(task, kept) == keys(task, RECORD)
-    assert [query.target for query in task.queries(kept)] == [query.target for query in task.queries(RECORD)]
+    assert [query.answer for query in task.queries(kept)] == [query.answer for query in task.queries(RECORD)]
     others = [other for other in ("mner", "mre") if other != name]
     assert [keys(build(other), kept) for other in others] == [keys(build(other), RECORD) for other in others]
 
@@ -155,7 +155,7 @@ def test_what_was_read_can_be_put_into_a_record(name: str) -> None:
 @pytest.mark.parametrize("name", ["mre", "meae"])
 def test_without_the_focus_nothing_can_be_read(name: str) -> None:
     task = build(name)
-    items = task.parse(task.queries(RECORD)[0].target, TEXT, num_regions=2)
+    items = task.parse(task.queries(RECORD)[0].answer, TEXT, num_regions=2)
     assert (list(items), items.dropped) == ([], {"mre": 2, "meae": 3}[name])
 
 
@@ -170,7 +170,7 @@ def test_without_the_focus_nothing_can_be_read(name: str) -> None:
 )
 def test_items_of_a_form_that_is_not_the_tasks_are_dropped(name: str, output: str) -> None:
     task = build(name)
-    items = task.parse(output, TEXT, focus=task.queries(RECORD)[0].focus, num_regions=2)
+    items = task.parse(output, TEXT, target=task.queries(RECORD)[0].target, num_regions=2)
     assert (list(items), items.dropped) == ([], 3)
 
 
@@ -243,12 +243,12 @@ def records(draw: st.DrawFn) -> Record:
 
 
 def answer(task: Task[Any], record: Record, query: Query, output: str | None = None) -> Any:
-    output = query.target if output is None else output
-    return task.parse(output, record.text, focus=query.focus, num_regions=len(record.regions))
+    output = query.answer if output is None else output
+    return task.parse(output, record.text, target=query.target, num_regions=len(record.regions))
 
 
 def keys(task: Task[Any], record: Record) -> set[Any]:
-    return {key for item in task.items(record) for key in task.keys(item)}
+    return set(task.items(record))
 
 
 @pytest.mark.parametrize("name", ["mner", "mre", "med", "meae"])
@@ -258,7 +258,7 @@ def test_the_target_of_any_record_is_read_back(name: str, record: Record) -> Non
     task = build(name)
     answers = [answer(task, record, query) for query in task.queries(record)]
     assert [items.dropped for items in answers] == [0] * len(answers)
-    assert {key for items in answers for item in items for key in task.keys(item)} == keys(task, record)
+    assert {item for items in answers for item in items} == keys(task, record)
 
 
 @pytest.mark.parametrize("name", ["mner", "mre", "med", "meae"])

@@ -21,17 +21,17 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from umie.composition import compose, default_tokenizer
 from umie.data.synthetic import LABELS, SyntheticConfig, scenes
-from umie.query_dataset import QueryDataset
+from umie.evaluation.queries import QueryDataset
 from umie.training import Checkpoints, TrainingConfig, train
 
-TRAINING = {"steps": 14, "batch_size": 4, "learning_rate": 1e-3, "initialise_fusion": True}
+TRAINING = {"steps": 14, "batch_size": 4, "learning_rate": 1e-3, "initialize_fusion": True}
 TASKS = {task: {"labels": labels} for task, labels in LABELS.items()}
 
 
 def run(folder, options):
     """Train a gated variant with dropout on a dozen embedded records; return what ``train`` does."""
     records = [
-        replace(scene.record, image=scene.picture) for scene in itertools.islice(scenes(SyntheticConfig(), "train"), 12)
+        replace(scene.record, image=scene.image) for scene in itertools.islice(scenes(SyntheticConfig(), "train"), 12)
     ]
     dropout = options.get("dropout", 0.1)
     torch.manual_seed(0)
@@ -95,14 +95,14 @@ def shard_on_cpu():
 
     original = AcceleratorState.__init__
 
-    def initialise(self, *arguments, fsdp_plugin=None, **options):
+    def initialize(self, *arguments, fsdp_plugin=None, **options):
         original(self, *arguments, fsdp_plugin=fsdp_plugin, **options)
         if fsdp_plugin is not None:
             self.fsdp_plugin = fsdp_plugin
         if "fsdp_plugin" in self.__dict__:
             self.distributed_type = DistributedType.FSDP
 
-    AcceleratorState.__init__ = initialise
+    AcceleratorState.__init__ = initialize
 
 
 def main():

@@ -16,9 +16,9 @@ import torch
 from safetensors.torch import load_file
 
 from umie.errors import UmieError
+from umie.evaluation.queries import QueryDataset
 from umie.model import UmieModel
 from umie.processor import UmieProcessor
-from umie.query_dataset import QueryDataset
 from umie.training import Checkpoints, TrainingConfig, last_checkpoint, train
 
 

@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import load_file
 
 from umie.errors import UmieError
-from umie.query_dataset import QueryDataset
+from umie.evaluation.queries import QueryDataset
 from umie.training import TrainingConfig, adapt, freeze, has_adapter, merged, save_adapter, train
 
 LORA = {"type": "lora", "r": 4, "target_modules": ["q", "v"]}
@@ -44,10 +44,10 @@ def test_frozen_parts_stay_and_the_others_learn(small, names, still, moving):
         model,
         processor,
         queries,
-        TrainingConfig(steps=2, batch_size=4, freeze=names, weight_decay=0.1, initialise_fusion=True),
+        TrainingConfig(steps=2, batch_size=4, freeze=names, weight_decay=0.1, initialize_fusion=True),
     )
     moved = changed(model, before)
-    gates = {name for name in moved if name.startswith("fusion.gate_")}  # initialise_fusion sets them
+    gates = {name for name in moved if name.startswith("fusion.gate_")}  # initialize_fusion sets them
     assert not [name for name in moved - gates if name.startswith(still)]
     for prefix in moving:
         assert any(name.startswith(prefix) for name in moved), prefix
@@ -67,7 +67,7 @@ def test_an_adapter_learns_in_place_of_the_language_model_and_merges_into_a_plai
         model,
         processor,
         queries,
-        TrainingConfig(steps=3, batch_size=4, learning_rate=1e-2, adapter=LORA, initialise_fusion=True),
+        TrainingConfig(steps=3, batch_size=4, learning_rate=1e-2, adapter=LORA, initialize_fusion=True),
     )
     moved = changed(model, before)
     assert not [name for name in moved if name.startswith("decoder.")]

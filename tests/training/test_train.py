@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from umie.errors import UmieError
+from umie.evaluation.queries import QueryDataset
 from umie.fusion.gated import GatedFusion
-from umie.query_dataset import QueryDataset
 from umie.training import TrainingConfig, train, visual_gradient
 from umie.training.mixture import RunSampler, as_mixture
 
@@ -78,14 +78,14 @@ def test_the_longest_prefix_gives_a_parameter_its_rate(variant, records):
         learning_rate=rate,
         warmup_share=0,
         weight_decay=0,
-        initialise_fusion=True,  # an open gate, so that every part has a gradient that is not tiny
+        initialize_fusion=True,  # an open gate, so that every part has a gradient that is not tiny
         learning_rate_multipliers=multipliers,
     )
     expected = {"fusion.attention": 0.5, "fusion.gate_visual": 0.01, "fusion.gate_text": 0.1, "encoder": 0.0}
     seen = dict.fromkeys([*expected, "decoder", "visual_embedding"], 0)
     for name, parameter in model.named_parameters():
         part = next((prefix for prefix in seen if name.startswith(prefix)), None)
-        if part is not None and not name.startswith("fusion.gate"):  # whose weights initialise has set too
+        if part is not None and not name.startswith("fusion.gate"):  # whose weights initialize has set too
             seen[part] += 1
             moved = float((parameter.detach() - before[name]).abs().max())
             if moved:  # a parameter that the batch does not use stays
@@ -135,31 +135,31 @@ def test_progress_is_told_after_every_step(variant, records):
 # --- what the fusion sets before the first step -----------------------------------------------------------------------
 
 
-def test_the_fusion_is_initialised_only_when_asked(variant, records, monkeypatch):
+def test_the_fusion_is_initialized_only_when_asked(variant, records, monkeypatch):
     calls = []
-    initialise = GatedFusion.initialise
+    initialize = GatedFusion.initialize
 
     def counted(self, *args, **options):
         calls.append(self)
-        return initialise(self, *args, **options)
+        return initialize(self, *args, **options)
 
-    monkeypatch.setattr(GatedFusion, "initialise", counted)
+    monkeypatch.setattr(GatedFusion, "initialize", counted)
     _, _, _, measured = trained(variant, records)
     assert (calls, "gate_cosine" in measured) == ([], False)
-    model, _, _, measured = trained(variant, records, initialise_fusion=True)
+    model, _, _, measured = trained(variant, records, initialize_fusion=True)
     assert calls == [model.fusion]
     assert measured["gate_cosine"] == pytest.approx(0.75, abs=0.01)
 
 
 def test_a_fusion_with_nothing_to_set_trains_all_the_same(variant, records):
     for fusion in ("text_only", "concat", {"name": "gated", "gate": 0.5}):
-        _, _, _, measured = trained(variant, records, parts={"fusion": fusion}, initialise_fusion=True, steps=1)
+        _, _, _, measured = trained(variant, records, parts={"fusion": fusion}, initialize_fusion=True, steps=1)
         assert set(measured) == {"train_loss", "steps"}
 
 
-def test_initialising_on_records_without_pictures_trains_all_the_same(variant, records):
+def test_initializing_on_records_without_images_trains_all_the_same(variant, records):
     texts = [dataclasses.replace(record, image=None) for record in records]
-    _, _, _, measured = trained(variant, texts, initialise_fusion=True, steps=1)
+    _, _, _, measured = trained(variant, texts, initialize_fusion=True, steps=1)
     assert set(measured) == {"train_loss", "steps"}
 
 
@@ -259,7 +259,7 @@ def test_fusions_without_a_gate_have_a_visual_gradient(gradient, fusion):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="shows what happens after the Trainer moved a model to a GPU")
 def test_the_visual_gradient_finds_the_model_where_training_left_it(variant, records):
-    model, processor, _, _ = trained(variant, records, parts={"fusion": "concat"}, initialise_fusion=True)
+    model, processor, _, _ = trained(variant, records, parts={"fusion": "concat"}, initialize_fusion=True)
     dataset = QueryDataset(records, TASKS, processor)
     assert visual_gradient(model, processor.collate([dataset[0], dataset[1]])) > 0
 

@@ -6,13 +6,13 @@ when it is asked to.
 
 from umie.audit.checks import Finding, check_record
 from umie.audit.fingerprints import Fingerprint, fingerprint
+from umie.audit.known_versions import Comparison, compare, known_versions
 from umie.audit.overlap import Overlap, Split, overlaps, read_split
 from umie.audit.prompts import PromptReport, examine_prompts
-from umie.audit.source import Source
 from umie.audit.statistics import Statistics
-from umie.audit.texts import near_duplicates, normalise
+from umie.audit.texts import near_duplicates, normalize
 from umie.audit.validation import validate
-from umie.audit.versions import Comparison, compare, known_versions
+from umie.data.source import Source
 
 __all__ = [
     "Comparison",
@@ -29,7 +29,7 @@ __all__ = [
     "fingerprint",
     "known_versions",
     "near_duplicates",
-    "normalise",
+    "normalize",
     "overlaps",
     "read_split",
     "validate",

@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from umie import tasks
-from umie.audit.pictures import Presence, presence
+from umie.audit.images import Presence, presence
 from umie.errors import shown
 from umie.records import NO_RELATION, Record, Span
 from umie.tasks import Task
@@ -27,18 +27,18 @@ def all_tasks() -> Mapping[str, Task[Any]]:
     return {name: tasks.registry.build(name) for name in tasks.registry.names()}
 
 
-def check_record(record: Record, *, pictures: bool = True) -> Iterator[Finding]:
+def check_record(record: Record, *, images: bool = True) -> Iterator[Finding]:
     """Yield what is wrong with a record that could be read at all.
 
-    A ``Record`` cannot hold a span outside its text, a box outside its picture, or a region that does not exist;
+    A ``Record`` cannot hold a span outside its text, a box outside its image, or a region that does not exist;
     this looks for the rest.
 
     Args:
         record: the record.
-        pictures: whether to seek the file of its picture.
+        images: whether to seek the file of its image.
     """
-    if pictures:
-        yield from _check_picture(record)
+    if images:
+        yield from _check_image(record)
     yield from _check_labels(record)
     yield from _check_spans(record)
     yield from _check_repetitions(record)
@@ -46,7 +46,7 @@ def check_record(record: Record, *, pictures: bool = True) -> Iterator[Finding]:
     yield from _check_boxes(record)
 
 
-def _check_picture(record: Record) -> Iterator[Finding]:
+def _check_image(record: Record) -> Iterator[Finding]:
     state = presence(record)
     if state in (Presence.NONE, Presence.FOUND):
         return
@@ -80,7 +80,9 @@ def _check_labels(record: Record) -> Iterator[Finding]:
 
 def _shares_annotation(record: Record, name: str) -> bool:
     """Say whether a task that the record is annotated for uses the same part of the annotation."""
-    return name in ("med", "meae") and (record.annotated_for("med") or record.annotated_for("meae"))
+    shared = ("events", "arguments")
+    kinds = {task.name: task.kind for task in all_tasks().values()}
+    return kinds[name] in shared and any(record.annotated_for(other) for other, kind in kinds.items() if kind in shared)
 
 
 def _check_spans(record: Record) -> Iterator[Finding]:
@@ -144,7 +146,7 @@ def _check_relations(record: Record) -> Iterator[Finding]:
 
 def _check_boxes(record: Record) -> Iterator[Finding]:
     if record.regions and record.image is None:
-        yield Finding(False, f"{len(record.regions)} regions of no picture: give image, or read with --images")
+        yield Finding(False, f"{len(record.regions)} regions of no image: give image, or read with --images")
     for box, count in Counter(region.box for region in record.regions).items():
         if count > 1:
             yield Finding(False, f"box {list(box)} stands {count} times among the regions")

@@ -1,7 +1,7 @@
 """Fingerprints of files: what tells copies of a data set apart without holding a word of it.
 
-A fingerprint does not depend on the order of the records, on white space inside a text, on pictures, boxes, ids or
-the file's format, so a converted or re-tokenised copy is still recognised. It holds sums of hashes and no text.
+A fingerprint does not depend on the order of the records, on white space inside a text, on images, boxes, ids or
+the file's format, so a converted or re-tokenized copy is still recognized. It holds sums of hashes and no text.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def _annotation(record: Record) -> list[Any]:
 
 def _arguments(arguments: Iterable[Argument], span: Any) -> Iterator[list[Any]]:
     for argument in arguments:
-        if argument.span is not None:  # those in the picture depend on whether it was at hand
+        if argument.span is not None:  # those in the image depend on whether it was at hand
             yield [argument.role, span(argument.span)]
 
 

@@ -1,4 +1,4 @@
-"""What splits have in common: texts, the same or nearly, and pictures, by name, by bytes and by looks."""
+"""What splits have in common: texts, the same or nearly, and images, by name, by bytes and by looks."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from hashlib import blake2b
 from pathlib import PurePath
 from typing import Any, TypeVar
 
-from umie.audit.pictures import DISTANCE, PictureHashes, hashes, near_pictures
-from umie.audit.source import Source
-from umie.audit.texts import THRESHOLD, near_duplicates, normalise
+from umie.audit.images import DISTANCE, ImageHashes, hashes, near_images
+from umie.audit.texts import THRESHOLD, near_duplicates, normalize
+from umie.data.source import Source
 from umie.errors import UmieError
 from umie.records import Record
 
@@ -22,17 +22,17 @@ KINDS = ("text", "near_text", "image_name", "image_bytes", "image_looks")
 
 @dataclass
 class Split:
-    """What an audit keeps of a split: no text and no picture, only what tells them apart.
+    """What an audit keeps of a split: no text and no image, only what tells them apart.
 
     Args:
         name: what it is called in the report, such as ``test``.
         source: the file.
         ids: the id of each record.
-        texts: the number of each record's normalised text among ``keys``, or -1 where it has none.
-        keys: the normalised texts, each of them once.
+        texts: the number of each record's normalized text among ``keys``, or -1 where it has none.
+        keys: the normalized texts, each of them once.
         exact: how many records repeat the text of an earlier one, letter for letter.
-        images: the records of each picture, by its name.
-        hashes: the hashes of the pictures that are at hand.
+        images: the records of each image, by its name.
+        hashes: the hashes of the images that are at hand.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Split:
     keys: list[str] = field(default_factory=list)
     exact: int = 0
     images: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
-    hashes: dict[str, PictureHashes] = field(default_factory=dict)
+    hashes: dict[str, ImageHashes] = field(default_factory=dict)
 
     def summary(self) -> dict[str, Any]:
         """Return the counts of the split itself, as JSON holds them."""
@@ -94,7 +94,7 @@ class Overlap:
 def read_split(name: str, source: Source, progress: Callable[[], None] = lambda: None) -> Split:
     """Read what an audit needs of a file.
 
-    Pictures are hashed where their files are at hand; a file that is no picture is passed over, as
+    Images are hashed where their files are at hand; a file that is no image is passed over, as
     ``umie data validate`` is what names it.
     """
     split = Split(name, source)
@@ -103,7 +103,7 @@ def read_split(name: str, source: Source, progress: Callable[[], None] = lambda:
     for position, record in enumerate(source.named()):
         progress()
         split.ids.append(str(record.id))
-        key = normalise(record.text)
+        key = normalize(record.text)
         if key:
             split.texts.append(numbers.setdefault(key, len(numbers)))
             letter = blake2b(record.text.encode(), digest_size=16).digest()
@@ -112,12 +112,12 @@ def read_split(name: str, source: Source, progress: Callable[[], None] = lambda:
         else:
             split.texts.append(-1)
         if isinstance(record.image, str):
-            _note_picture(split, record, record.image, position)
+            _note_image(split, record, record.image, position)
     split.keys = list(numbers)
     return split
 
 
-def _note_picture(split: Split, record: Record, image: str, position: int) -> None:
+def _note_image(split: Split, record: Record, image: str, position: int) -> None:
     name = PurePath(image).name
     if name not in split.images:
         try:
@@ -141,7 +141,7 @@ def overlaps(
     Args:
         splits: the splits.
         threshold: least Jaccard similarity of near-duplicate texts.
-        distance: most bits in which the difference hashes of two pictures that look alike may differ.
+        distance: most bits in which the difference hashes of two images that look alike may differ.
         pairs: which splits to compare, by position; by default every later one with every earlier one, and each
             with itself.
 
@@ -153,10 +153,10 @@ def overlaps(
         pairs = [(right, left) for right in range(len(splits)) for left in range(right + 1)]
     numbers: dict[str, int] = {}
     texts = [_records_by_text(split, numbers) for split in splits]
-    near = _neighbours((left, right) for left, right, _ in near_duplicates(list(numbers), threshold))
+    near = _neighbors((left, right) for left, right, _ in near_duplicates(list(numbers), threshold))
     contents = {found.content: found.difference for split in splits for found in split.hashes.values()}
     looks = {content: bits for content, bits in contents.items() if bits is not None}
-    alike = _neighbours((left, right) for left, right, _ in near_pictures(looks, distance))
+    alike = _neighbors((left, right) for left, right, _ in near_images(looks, distance))
     result = []
     for left, right in pairs:
         match = _Matcher(splits[left], splits[right])
@@ -218,7 +218,7 @@ def _records_by_content(split: Split) -> dict[str, list[int]]:
     return dict(records)
 
 
-def _neighbours(pairs: Iterable[tuple[T, T]]) -> dict[T, list[T]]:
+def _neighbors(pairs: Iterable[tuple[T, T]]) -> dict[T, list[T]]:
     result: dict[T, list[T]] = defaultdict(list)
     for left, right in pairs:
         result[left].append(right)

@@ -114,7 +114,7 @@ def _examine(report: PromptReport, task: Task[Any], record: Record, schemas: Map
         if listed and len(listed) < len(schema):
             report.partial_lists += 1
             report.only_gold_lists += bool(gold) and listed <= gold
-        target = query.target.strip()
+        target = query.answer.strip()
         report.answer_in_instruction += bool(target) and target not in schema and _stands_in(target, query.instruction)
         report.answer_in_text += len(target) >= _LEAST_ANSWER and target in record.text
     _tally_labels(report, record.text, gold, schema)
@@ -154,8 +154,10 @@ def _stands_in(part: str, text: str) -> bool:
 
 def _exchange_labels(record: Record, schemas: Mapping[str, Sequence[str]]) -> Record:
     """Return the record with every label of its annotation replaced by the next one of the schema."""
+    by_kind = {task.kind: name for name, task in reversed(list(all_tasks().items()))}
 
-    def other(task: str, label: str) -> str:
+    def other(kind: str, label: str) -> str:
+        task = by_kind[kind]
         labels = list(schemas.get(task, ()))
         if len(labels) < 2:  # a schema of one label has no other: take one of the task's own
             labels += [own for own in all_tasks()[task].labels if own not in labels]
@@ -163,13 +165,15 @@ def _exchange_labels(record: Record, schemas: Mapping[str, Sequence[str]]) -> Re
 
     return replace(
         record,
-        entities=tuple(replace(entity, type=other("mner", entity.type)) for entity in record.entities),
-        relations=tuple(replace(relation, type=other("mre", relation.type)) for relation in record.relations),
+        entities=tuple(replace(entity, type=other("entities", entity.type)) for entity in record.entities),
+        relations=tuple(replace(relation, type=other("relations", relation.type)) for relation in record.relations),
         events=tuple(
             replace(
                 event,
-                type=other("med", event.type),
-                arguments=tuple(replace(argument, role=other("meae", argument.role)) for argument in event.arguments),
+                type=other("events", event.type),
+                arguments=tuple(
+                    replace(argument, role=other("arguments", argument.role)) for argument in event.arguments
+                ),
             )
             for event in record.events
         ),

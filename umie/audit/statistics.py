@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from umie.audit.checks import all_tasks
-from umie.audit.pictures import Presence, presence
+from umie.audit.images import Presence, presence
 from umie.records import Record, Span
 
 PERCENTILES = (5, 25, 50, 75, 95, 99)
@@ -22,11 +22,11 @@ class Statistics:
     differ, not on how many records there are.
 
     Args:
-        pictures: whether to seek the files of the pictures.
+        images: whether to seek the files of the images.
     """
 
-    def __init__(self, *, pictures: bool = True) -> None:
-        self._seek = pictures
+    def __init__(self, *, images: bool = True) -> None:
+        self._seek = images
         self.records = 0
         self.labels: dict[str, Counter[str]] = {}
         self.annotated: Counter[str] = Counter()
@@ -35,7 +35,7 @@ class Statistics:
             name: Counter()
             for name in ("characters", "words", "entities", "relations", "events", "regions", "words of a span")
         }
-        self.pictures: Counter[str] = Counter()
+        self.images: Counter[str] = Counter()
         self.spans = 0
         self.multi_word = 0
 
@@ -62,18 +62,18 @@ class Statistics:
                     self._span(record, argument.span)
                     self.items["arguments in the text"] += 1
                 else:
-                    self.items["arguments in the picture"] += 1
+                    self.items["arguments in the image"] += 1
         for name, task in all_tasks().items():
             if record.annotated_for(name):
                 self.annotated[name] += 1
                 for label in task.used_labels(record):
                     self._label(name, label)
-        self._picture(record)
+        self._image(record)
 
     def summary(self) -> dict[str, Any]:
         """Return every figure, as JSON holds it."""
-        with_picture = self.records - self.pictures[Presence.NONE.name]
-        found = self.pictures[Presence.FOUND.name]
+        with_image = self.records - self.images[Presence.NONE.name]
+        found = self.images[Presence.FOUND.name]
         return {
             "records": self.records,
             "annotated_for": dict(sorted(self.annotated.items())),
@@ -85,13 +85,13 @@ class Statistics:
                 "multi_word": self.multi_word,
                 "multi_word_share": _share(self.multi_word, self.spans),
             },
-            "pictures": {
-                "named": with_picture,
-                "named_share": _share(with_picture, self.records),
+            "images": {
+                "named": with_image,
+                "named_share": _share(with_image, self.records),
                 "sought": self._seek,
                 "found": found if self._seek else None,
-                "missing": with_picture - found if self._seek else None,
-                "missing_share": _share(with_picture - found, with_picture) if self._seek else None,
+                "missing": with_image - found if self._seek else None,
+                "missing_share": _share(with_image - found, with_image) if self._seek else None,
             },
         }
 
@@ -105,22 +105,22 @@ class Statistics:
         counter = self.labels.setdefault(task, Counter())
         counter[label if label in counter or len(counter) < MAX_LABELS else OTHER] += 1
 
-    def _picture(self, record: Record) -> None:
+    def _image(self, record: Record) -> None:
         if record.image is None or self._seek:
-            self.pictures[presence(record).name] += 1
+            self.images[presence(record).name] += 1
         else:
-            self.pictures[Presence.MISSING.name] += 1  # named, not sought
+            self.images[Presence.MISSING.name] += 1  # named, not sought
 
 
-def gather(records: Any, *, pictures: bool = True, progress: Callable[[], None] = lambda: None) -> Statistics:
+def gather(records: Any, *, images: bool = True, progress: Callable[[], None] = lambda: None) -> Statistics:
     """Return the statistics of some records.
 
     Args:
         records: an iterable of records; they are read one by one.
-        pictures: whether to seek the files of the pictures.
+        images: whether to seek the files of the images.
         progress: called once for each record.
     """
-    statistics = Statistics(pictures=pictures)
+    statistics = Statistics(images=images)
     for record in records:
         statistics.add(record)
         progress()

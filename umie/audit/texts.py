@@ -1,4 +1,4 @@
-"""When two texts are the same, or nearly: normalisation, and an exact join on shared character sequences."""
+"""When two texts are the same, or nearly: normalization, and an exact join on shared character sequences."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _LINK = re.compile(r"(https?(:|…|\.\.|$)|//t\.co|t\.co/|www\.)")
 _FACTOR = np.uint64(0x100000001B3)
 
 
-def normalise(text: str) -> str:
-    """Return what two copies of a text have in common whatever tokeniser they went through.
+def normalize(text: str) -> str:
+    """Return what two copies of a text have in common whatever tokenizer they went through.
 
     Unicode NFKC, case folded, without links (a shortened link differs from one retweet to the next) and without
     white space. A text that is nothing else keeps its links.
@@ -28,7 +28,7 @@ def normalise(text: str) -> str:
     tokens = unicodedata.normalize("NFKC", text).casefold().split()
     kept, before = [], ""
     for token in tokens:
-        # a tokeniser may have cut the link in two, 'http://t.' and 'co/RdsxE7efDz'
+        # a tokenizer may have cut the link in two, 'http://t.' and 'co/RdsxE7efDz'
         if not _LINK.match(token) and not (before.endswith("//t.") and token.startswith("co/")):
             kept.append(token)
         before = token
@@ -43,7 +43,7 @@ def near_duplicates(texts: Sequence[str], threshold: float = THRESHOLD) -> Itera
     exact, unlike that of MinHash: no pair at or above the threshold is missed, and none below it is given.
 
     Args:
-        texts: normalised texts, each of them once.
+        texts: normalized texts, each of them once.
         threshold: the least similarity, above 0, at most 1.
 
     Returns:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from umie.audit.checks import Finding, check_record
 from umie.audit.ids import IdLog
-from umie.audit.source import Source
+from umie.data.source import Source
 from umie.errors import UmieError
 
 
@@ -24,7 +24,7 @@ def validate(
     source: Source,
     report: Callable[[str, Finding], None],
     *,
-    pictures: bool = True,
+    images: bool = True,
     progress: Callable[[], None] = lambda: None,
 ) -> Validation:
     """Check a file from its first line to its last; nothing ends it early but a file that cannot be read at all.
@@ -36,7 +36,7 @@ def validate(
         source: the file.
         report: called with the place and what is wrong there; a record that cannot be read has its place in the
             message, and an empty one here.
-        pictures: whether to seek the files of the pictures.
+        images: whether to seek the files of the images.
         progress: called once for each record.
 
     Returns:
@@ -59,7 +59,7 @@ def validate(
         for number, record in source.numbered(unreadable):
             result.records += 1
             progress()
-            for finding in check_record(record, pictures=pictures):
+            for finding in check_record(record, images=images):
                 tell(source.place(number), finding)
             if record.id is not None:
                 ids.add(record.id, number)

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from umie.bench._products import BareBlock, BareGate
+from umie.bench.products import BareBlock, BareGate
 from umie.bench.shapes import Inputs, Shape
 from umie.errors import UmieError, UnknownNameError
 from umie.fusion.gated import GATE_HIDDEN, GATE_OUT
@@ -57,7 +57,7 @@ def multiplications(shape: Shape, block: str, *, backward: bool = False, inputs:
         shape: its widths, and without ``inputs`` its batch.
         block: one of ``BLOCKS``.
         backward: count those of the backward pass as well.
-        inputs: count what is real in them alone, and nothing for an example without a picture; None counts padding.
+        inputs: count what is real in them alone, and nothing for an example without an image; None counts padding.
     """
     _check(block)
     d_model, num_heads, head_dim, d_ff = shape.widths.values()

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from umie.bench.shapes import Shape, draw
 from umie.fusion import registry as fusions
 from umie.fusion.attention import AUTO, explain
-from umie.fusion.kernels import Case
+from umie.fusion.kernels import KernelCase
 from umie.fusion.kernels import registry as kernels
 from umie.types import FusedStates
 
@@ -44,7 +44,7 @@ class Operation:
         exact: makes the plain twin, which runs in float64; None for a limit.
         reference: what the twin is called; operations of a block with the same one share its results.
         backend: of attention, where the operation has a choice.
-        why_not: for each direction the reason why it cannot run here; None where it can.
+        unsupported_reason: for each direction the reason why it cannot run here; None where it can.
         note: what a reader should know.
         variant: how it is run: as written, compiled, or replayed from a CUDA graph.
     """
@@ -56,7 +56,7 @@ class Operation:
     exact: Callable[[Weights], nn.Module] | None = None
     reference: str = TWIN
     backend: str | None = None
-    why_not: Mapping[str, str | None] = field(default_factory=lambda: dict.fromkeys(DIRECTIONS))
+    unsupported_reason: Mapping[str, str | None] = field(default_factory=lambda: dict.fromkeys(DIRECTIONS))
     note: str = ""
     variant: Literal["eager", "compiled", "graph"] = "eager"
 
@@ -116,14 +116,14 @@ def make_weights(shape: Shape, lengths: Sequence[int] | None = None) -> dict[str
         torch.manual_seed(0)
         fusion: Any = fusions.build("gated", residual="released", **shape.widths)
         drawn = draw(shape, device="cpu", dtype=torch.float32, lengths=lengths)
-        fusion.initialise(drawn.text, drawn.text_mask, drawn.visual, drawn.visual_mask)
+        fusion.initialize(drawn.text, drawn.text_mask, drawn.visual, drawn.visual_mask)
     return {name: value.detach() for name, value in fusion.state_dict().items()}
 
 
-def case_of(shape: Shape, *, device: str, dtype: str, direction: str) -> Case:
+def case_of(shape: Shape, *, device: str, dtype: str, direction: str) -> KernelCase:
     """Return what the backends of attention are chosen by for the layer inside a fusion."""
     widths = shape.widths
-    return Case(
+    return KernelCase(
         device=torch.device(device).type,
         dtype=DTYPES[dtype],
         batch=shape.batch,
@@ -174,15 +174,15 @@ def _ours(shape: Shape, block: str, device: str, dtype: str, backends: Sequence[
         yield Operation(block=block, name=OURS, kind="ours", build=build, exact=exact)
         return
     for backend in backends:
-        why_not: dict[str, str | None] = {}
+        unsupported_reason: dict[str, str | None] = {}
         chosen: dict[str, None] = {}
         for direction in DIRECTIONS:
             case = case_of(shape, device=device, dtype=dtype, direction=direction)
             if backend == AUTO:
-                why_not[direction] = None
+                unsupported_reason[direction] = None
                 chosen[explain(case).chosen] = None
             else:
-                why_not[direction] = kernels.build(backend).why_not(case)
+                unsupported_reason[direction] = kernels.build(backend).unsupported_reason(case)
         yield Operation(
             block=block,
             name=f"{OURS} {backend}",
@@ -190,7 +190,7 @@ def _ours(shape: Shape, block: str, device: str, dtype: str, backends: Sequence[
             build=functools.partial(build, backend=backend),
             exact=exact,
             backend=backend,
-            why_not=why_not,
+            unsupported_reason=unsupported_reason,
             note=f"takes {' or '.join(chosen)}" if chosen else "",
         )
 
@@ -216,12 +216,12 @@ def _compiled(shape: Shape, block: str, device: str) -> Iterator[Operation]:
 
 
 def _peers(shape: Shape, block: str) -> Iterator[Operation]:
-    from umie.bench.peers import peers
+    from umie.bench.peers.registry import peers
 
     for peer in peers():
         if peer.block != block:
             continue
-        reason = peer.why_not()
+        reason = peer.unsupported_reason()
         if reason is None and peer.dense_only and shape.ragged:
             reason = "takes no masks: dense shapes only"
         yield Operation(
@@ -231,7 +231,7 @@ def _peers(shape: Shape, block: str) -> Iterator[Operation]:
             build=functools.partial(peer.build, shape),
             exact=functools.partial(peer.exact, shape),
             reference=TWIN if peer.has_our_twin else peer.name,
-            why_not=dict.fromkeys(DIRECTIONS, reason),
+            unsupported_reason=dict.fromkeys(DIRECTIONS, reason),
             note=peer.note,
         )
 
@@ -254,7 +254,7 @@ def _builders(shape: Shape, block: str) -> tuple[Callable[..., nn.Module], Calla
         build = functools.partial(_build, shape, "gated", Gate if block == "gate" else Ours, options)
     else:
         build = functools.partial(_build, shape, block, Ours, {})
-    from umie.bench._twins import BLOCKS, twin
+    from umie.bench.reference_layers import BLOCKS, twin
 
     if block in BLOCKS:
         return build, functools.partial(twin, shape, block=block)

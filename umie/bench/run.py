@@ -72,7 +72,7 @@ class Plan:
             for dtype in self.dtypes:
                 for operation in self.operations(shape, dtype):
                     for direction in self.directions:
-                        reason = operation.why_not[direction]
+                        reason = operation.unsupported_reason[direction]
                         found.append(_row(shape, dtype, direction, operation, reason))
         return found
 
@@ -186,7 +186,7 @@ class _Group:
             return runner
         if operation.reference not in expected:
             expected[operation.reference] = expect(operation, self.inputs, self.weights, self.torch_dtype)
-        training = operation.why_not[TRAINING] is None
+        training = operation.unsupported_reason[TRAINING] is None
         errors = compare(runner, expected[operation.reference], training=training)
         for direction in self.plan.directions:
             row = self._row(operation, direction)

@@ -31,7 +31,7 @@ class Shape:
         batch: B.
         tokens: T.
         slots: V.
-        ragged: texts and slot lists of different lengths, padded to T and V, one example without a picture;
+        ragged: texts and slot lists of different lengths, padded to T and V, one example without an image;
             otherwise all are real.
     """
 
@@ -99,7 +99,7 @@ def draw(
         drawn = choices[torch.randint(len(choices), (batch,), generator=generator)].clamp(1, tokens)
         num_slots = torch.randint(1, slots + 1, (batch,), generator=generator)
         if batch > 1:
-            num_slots[-1] = 0  # an example without a picture
+            num_slots[-1] = 0  # an example without an image
         text_mask = torch.arange(tokens) < drawn[:, None]
         visual_mask = torch.arange(slots) < num_slots[:, None]
         grad = grad * text_mask[..., None]

@@ -9,7 +9,8 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from umie.cli import ablate, bench, convert, data, evaluate, extract, parts, train
+from umie.cli import ablate, bench, convert, data, evaluate, extract, train
+from umie.cli import list_parts as parts
 from umie.cli.console import err, out
 from umie.errors import UmieError
 

@@ -19,8 +19,8 @@ from umie.cli.grid_display import GridDisplay
 from umie.errors import UmieError
 
 if TYPE_CHECKING:
-    from umie.grid.config import GridConfig
-    from umie.grid.plan import Cell
+    from umie.experiments.grid_config import GridConfig
+    from umie.experiments.plan import Cell
 
 
 def ablate(
@@ -45,9 +45,9 @@ def ablate(
     With --plan nothing runs: the cells are listed, and what the grid needs and is not here is named (exit code 2).
     Exit code: 0 all cells are there, 1 a cell crashed (the others are kept), 2 bad input, found before any runs.
     """
-    from umie.grid.parts import absent, unnamed_regions
-    from umie.grid.plan import plan_cells, read_grid
-    from umie.grid.run import prepare, read_results, run_grid
+    from umie.experiments.parts import absent, unnamed_regions
+    from umie.experiments.plan import plan_cells, read_grid
+    from umie.experiments.scheduler import prepare, read_results, run_grid
 
     grid = read_grid(grid_file, read_files=not plan)
     grid = _with_options(grid, workers, split)
@@ -87,7 +87,7 @@ def ablate(
     except KeyboardInterrupt as error:
         err.print("umie: interrupted; what is finished is kept, run the same command to go on")
         raise typer.Exit(130) from error
-    from umie.grid.report import FIGURES, write_report
+    from umie.reports.grid import FIGURES, write_report
 
     report = write_report(run, output)
     if out.is_terminal:

@@ -11,7 +11,7 @@ import typer
 
 from umie.bench.ratios import ROUNDS
 from umie.cli.bench_options import files, names, place, shapes
-from umie.cli.data_options import tell
+from umie.cli.options import tell
 from umie.errors import UmieError, check_choice
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def bench(
     slots: Annotated[str, typer.Option(help="Numbers of visual slots V.")] = "37",
     dense: Annotated[bool, typer.Option("--dense", help="All tokens and slots are real; so by default.")] = False,
     ragged: Annotated[
-        bool, typer.Option("--ragged", help="Texts and slots of different lengths, padded; one without a picture.")
+        bool, typer.Option("--ragged", help="Texts and slots of different lengths, padded; one without an image.")
     ] = False,
     lengths: Annotated[
         Path | None,

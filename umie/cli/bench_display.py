@@ -17,7 +17,7 @@ from umie.bench.results import DONE, MISSED, Results, Row
 from umie.bench.run import Progress as RunProgress
 from umie.bench.table import Block, Entry, blocks_of, figure, mebibytes, with_quartiles
 from umie.cli.console import err, out
-from umie.cli.data_options import show, tell
+from umie.cli.options import show, tell
 
 
 class BenchDisplay(RunProgress):

@@ -27,21 +27,21 @@ for command in (convert, regions, validate, stats, sample, audit, clean, fingerp
 
 @app.command("synthetic")
 def synthetic(
-    folder: Annotated[Path, typer.Argument(help="Where to write train.jsonl, dev.jsonl, test.jsonl and pictures.")],
+    folder: Annotated[Path, typer.Argument(help="Where to write train.jsonl, dev.jsonl, test.jsonl and images.")],
     seed: Annotated[int, typer.Option(help="Everything is drawn from it.")] = 0,
     train: Annotated[int, typer.Option(help="Number of training records.")] = 3000,
     dev: Annotated[int, typer.Option(help="Number of dev records.")] = 300,
     test: Annotated[int, typer.Option(help="Number of test records.")] = 900,
-    picture_share: Annotated[float, typer.Option(help="Share of records that only the picture decides.")] = 0.62,
+    image_share: Annotated[float, typer.Option(help="Share of records that only the image decides.")] = 0.62,
 ) -> None:
-    """Draw the embedded data set into a folder, as JSONL with PNG pictures, and print its ceilings.
+    """Draw the embedded data set into a folder, as JSONL with PNG images, and print its ceilings.
 
     Example:
         umie data synthetic embedded --seed 0 --train 300 --dev 30 --test 90
     """
     from umie.data.synthetic import SyntheticConfig, ceilings, write_synthetic
 
-    config = SyntheticConfig(seed=seed, train=train, dev=dev, test=test, picture_share=picture_share)
+    config = SyntheticConfig(seed=seed, train=train, dev=dev, test=test, image_share=image_share)
     files = write_synthetic(folder, config)
     for split, path in files.items():
         out.print(f"{split}: {getattr(config, split)} records in {path}", highlight=False, markup=False)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from umie.cli.console import out
-from umie.cli.data_options import Format, Images, Regions, check_distinct, counting, tell
+from umie.cli.options import Format, Images, Regions, check_distinct, counting, tell
 from umie.errors import UmieError, check_choice
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ Against = Annotated[
     list[Path] | None, typer.Option(help="A file of another data set to compare with; may be given again.")
 ]
 AgainstFormat = Annotated[str | None, typer.Option(help="The format of --against; by default that of the splits.")]
-AgainstImages = Annotated[Path | None, typer.Option(help="Folder of the pictures of --against.")]
+AgainstImages = Annotated[Path | None, typer.Option(help="Folder of the images of --against.")]
 Threshold = Annotated[
     float,
     typer.Option(help="Least Jaccard similarity, over 5 characters at a time, of texts that are nearly the same."),
@@ -47,7 +47,7 @@ def audit(
 ) -> None:
     """Report what the splits of a data set share, with each other and with other sets; nothing is edited.
 
-    Texts, the same but for spaces, case and links, or nearly the same; pictures, by name, by bytes and by looks
+    Texts, the same but for spaces, case and links, or nearly the same; images, by name, by bytes and by looks
     (--images names them); copies of known versions whose labels or texts were edited; prompts that give the answer
     away. --against answers, for instance, which test records of Twitter-17 occur in SNAP's training set;
     `umie data clean` writes a copy without them.
@@ -57,11 +57,11 @@ def audit(
         umie data audit --test twitter2017/test.txt --against snap/train.txt --format twitter
     """
     from umie.audit.fingerprints import fingerprint as take
+    from umie.audit.known_versions import compare, known_versions
     from umie.audit.overlap import overlaps, read_split
     from umie.audit.prompts import examine_prompts, schema_of
-    from umie.audit.source import Source
-    from umie.audit.versions import compare, known_versions
     from umie.cli.data_audit_report import print_audit
+    from umie.data.source import Source
 
     own = {name: path for name, path in (("train", train), ("dev", dev), ("test", test)) if path is not None}
     if not own:
@@ -141,7 +141,7 @@ def clean(
         umie data clean snap/train.txt --format twitter --against twitter2017/test.txt --output snap/clean.jsonl
     """
     from umie.audit.overlap import overlaps, read_split
-    from umie.audit.source import Source
+    from umie.data.source import Source
     from umie.records import write_jsonl
 
     match = match or ["near"]
@@ -194,8 +194,8 @@ def fingerprint(
           --add-to versions.json
     """
     from umie.audit.fingerprints import fingerprint as take
-    from umie.audit.source import Source
-    from umie.audit.versions import known_versions, to_json
+    from umie.audit.known_versions import known_versions, to_json
+    from umie.data.source import Source
 
     names: Sequence[str] = name or [str(file) for file in files]
     if len(names) != len(files) or len(set(names)) != len(names):

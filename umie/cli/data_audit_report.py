@@ -9,12 +9,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from umie.cli.console import out
-from umie.cli.data_options import show
+from umie.cli.options import show
 
 _KINDS = {
     "text": "same text",
     "near_text": "nearly",
-    "image_name": "picture: name",
+    "image_name": "image: name",
     "image_bytes": "bytes",
     "image_looks": "looks",
 }
@@ -39,7 +39,7 @@ def _table(title: str, *columns: str) -> Table:
 
 
 def _splits(report: Mapping[str, Any]) -> Table:
-    table = _table("Files", "", "records", "distinct texts", "repeating a text", "to the letter", "pictures", "at hand")
+    table = _table("Files", "", "records", "distinct texts", "repeating a text", "to the letter", "images", "at hand")
     keys = (
         "records", "distinct_texts", "records_repeating_a_text", "records_repeating_a_text_to_the_letter",
         "distinct_image_names", "images_at_hand",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from umie.cli.console import out
-from umie.cli.data_options import Format, Images, MappingFile, Regions, counting, not_none, tell
+from umie.cli.options import Format, Images, MappingFile, Regions, counting, not_none, tell
 from umie.errors import UmieError
 
 if TYPE_CHECKING:
@@ -32,14 +32,14 @@ def convert(
     """Convert one file of a published data set to JSONL, one record a line.
 
     The first record that cannot be read ends it with exit code 2, and nothing is written; --skip-bad lists such
-    records on standard error and goes on. Without --images no picture is sought, and formats other than JSONL name
+    records on standard error and goes on. Without --images no image is sought, and formats other than JSONL name
     none.
 
     Example:
-        umie data convert --format twitter --input twitter2017/train.txt --output tw17/train.jsonl --images pictures
+        umie data convert --format twitter --input twitter2017/train.txt --output tw17/train.jsonl --images images
         umie data convert --format mnre --input mnre_txt/train.txt --output mnre/train.jsonl
     """
-    from umie.audit.source import Source
+    from umie.data.source import Source
     from umie.records import write_jsonl
 
     if output.exists() and input_file.exists() and output.samefile(input_file):
@@ -71,7 +71,7 @@ def convert(
 def _counted(
     records: Iterator[Record], counts: Counter[str], count: Callable[[], None], seek: bool
 ) -> Iterator[Record]:
-    from umie.audit.pictures import Presence, presence
+    from umie.audit.images import Presence, presence
 
     for record in records:
         counts["records"] += 1
@@ -80,7 +80,7 @@ def _counted(
         counts["events"] += len(record.events)
         counts["regions"] += len(record.regions)
         if record.image is not None:
-            counts["pictures named"] += 1
+            counts["images named"] += 1
             if seek:
                 counts["found" if presence(record) is Presence.FOUND else "missing"] += 1
         count()
@@ -91,7 +91,7 @@ def _summary(counts: Counter[str]) -> str:
     parts = [f"records: {counts['records']:,}"]
     parts += [f"{name}: {counts[name]:,}" for name in ("entities", "relations", "events", "regions") if counts[name]]
     if counts["found"] or counts["missing"]:
-        parts.append(f"pictures: {counts['found']:,} found, {counts['missing']:,} missing")
+        parts.append(f"images: {counts['found']:,} found, {counts['missing']:,} missing")
     else:
-        parts.append(f"pictures named: {counts['pictures named']:,} (not sought)")
+        parts.append(f"images named: {counts['images named']:,} (not sought)")
     return "; ".join(parts)

@@ -1,4 +1,4 @@
-"""`umie data features`: encode every picture once, into a feature cache that grids and programs read."""
+"""`umie data features`: encode every image once, into a feature cache that grids and programs read."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from umie.cli.console import out
-from umie.cli.data_options import Format, Images, MappingFile, Regions, counting_to, num_pictured, tell
+from umie.cli.options import Format, Images, MappingFile, Regions, counting_to, num_with_image, tell
 from umie.errors import UmieError
-from umie.types import check_picture_policy
+from umie.types import check_image_policy
 
 if TYPE_CHECKING:
-    from umie.audit.source import Source
+    from umie.data.source import Source
     from umie.encoders import CachedEncoder, FeatureCache
     from umie.records import Record
 
-SHOWN = 3  # unreadable pictures named on the terminal; the file names all
+SHOWN = 3  # unreadable images named on the terminal; the file names all
 GIGABYTE = 10**9
 
 
 def features(
-    input_file: Annotated[Path, typer.Option("--input", "-i", help="The records whose pictures to encode.")],
+    input_file: Annotated[Path, typer.Option("--input", "-i", help="The records whose images to encode.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the cache; what is there is kept.")],
     encoder: Annotated[str, typer.Option(help="Name of a frozen encoder: resnet101_roi, clip or your own.")],
     option: Annotated[
@@ -36,50 +36,50 @@ def features(
     images: Images = None,
     regions: Regions = None,
     mapping: MappingFile = None,
-    missing_pictures: Annotated[
+    missing_images: Annotated[
         str,
-        typer.Option(help="What a picture does that cannot be read: skip or text_only, it is listed; error ends it."),
+        typer.Option(help="What an image does that cannot be read: skip or text_only, it is listed; error ends it."),
     ] = "skip",
     quarantine: Annotated[
         Path | None,
-        typer.Option(help="JSONL file that lists unreadable pictures; by default unreadable-INPUT.jsonl in the cache."),
+        typer.Option(help="JSONL file that lists unreadable images; by default unreadable-INPUT.jsonl in the cache."),
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Pictures in one pass.")] = 8,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images in one pass.")] = 8,
     max_gb: Annotated[
         float | None, typer.Option(help="Keep the cache below this size; longest unused features go first.")
     ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; by default a GPU where there is one.")] = None,
 ) -> None:
-    """Encode the pictures of a data set once, regions and all, and keep the features.
+    """Encode the images of a data set once, regions and all, and keep the features.
 
     What is in the cache already is not encoded again, so that a run which was killed is simply started again. An
-    entry is known by the picture's bytes, the regions, the encoder's options and its weights. A grid whose
+    entry is known by the image's bytes, the regions, the encoder's options and its weights. A grid whose
     `features: {folder: ...}` names the folder reads it; so does `CachedEncoder` in Python. Encoders that learn (tiny)
     or read files (precomputed) have nothing to keep.
 
     Example:
         umie data features --input train.jsonl --encoder resnet101_roi --option weights=IMAGENET1K_V2
             --option mode=align --output features
-        umie data features --format gmner --input txt/train.txt --images pictures --regions xml --encoder clip
+        umie data features --format gmner --input txt/train.txt --images images --regions xml --encoder clip
             --option model=ViT-B-32 --option pretrained=openai --output features
     """
-    check_picture_policy(missing_pictures)
+    check_image_policy(missing_images)
     if max_gb is not None and max_gb <= 0:
         raise UmieError(f"--max-gb is {max_gb:g}: give a number above 0, or leave it out")
-    from umie.audit.source import Source
+    from umie.data.source import Source
     from umie.encoders import CachedEncoder, FeatureCache
 
     source = Source(input_file, format_name, images, regions, mapping)
-    total = num_pictured(source)
+    total = num_with_image(source)
     part = _encoder(encoder, option or [], device)
     max_bytes = None if max_gb is None else round(max_gb * GIGABYTE)
     with FeatureCache(output, max_bytes=max_bytes, on_event=tell) as cache:
         cached = CachedEncoder(part, cache)
         started = time.perf_counter()
         try:
-            bad = _fill(cached, source, total, missing_pictures, batch_size)
+            bad = _fill(cached, source, total, missing_images, batch_size)
         except KeyboardInterrupt as error:
-            tell(f"umie: interrupted; the {cached.calls:,} pictures encoded so far are kept, run it again to go on")
+            tell(f"umie: interrupted; the {cached.calls:,} images encoded so far are kept, run it again to go on")
             raise typer.Exit(130) from error
         _report(cached, cache, total, bad, time.perf_counter() - started)
     file = output / f"unreadable-{input_file.stem}.jsonl" if quarantine is None else quarantine
@@ -87,13 +87,13 @@ def features(
         _write(file, bad)
     if bad:
         reasons = list(dict.fromkeys(line["reason"] for line in bad))
-        tell(f"{len(bad):,} records have a picture that cannot be read, all listed in {file}:", style="yellow")
+        tell(f"{len(bad):,} records have an image that cannot be read, all listed in {file}:", style="yellow")
         for reason in reasons[:SHOWN]:
             tell(f"  {reason}")
         if len(reasons) > SHOWN:
-            tell(f"  and {len(reasons) - SHOWN:,} more pictures")
+            tell(f"  and {len(reasons) - SHOWN:,} more images")
     if len(bad) == total:
-        raise UmieError(f"{input_file}: no picture could be read: give their folder as --images")
+        raise UmieError(f"{input_file}: no image could be read: give their folder as --images")
 
 
 def _encoder(name: str, options: list[str], device: str | None) -> Any:
@@ -117,7 +117,7 @@ def _encoder(name: str, options: list[str], device: str | None) -> Any:
 def _fill(
     cached: CachedEncoder, source: Source, total: int, policy: str, batch_size: int
 ) -> list[dict[str, str | None]]:
-    """Encode what is missing, with a progress bar; return the unreadable pictures."""
+    """Encode what is missing, with a progress bar; return the unreadable images."""
     bad: list[dict[str, str | None]] = []
     waiting: dict[int, Record] = {}  # those that fill has asked for and not yet told of
 
@@ -127,18 +127,18 @@ def _fill(
             if record.image is None:
                 continue
             try:
-                picture = record.image_path()
+                image = record.image_path()
             except UmieError as error:  # it leaves its folder
                 refuse(record, error)
                 advance()
                 continue
             waiting[index] = record
             index += 1
-            yield picture, record.regions
+            yield image, record.regions
 
     def refuse(record: Record, error: UmieError) -> None:
         if policy == "error":
-            raise UmieError(f"record {record.id!r}: {error}; mend it, or give --missing-pictures skip") from error
+            raise UmieError(f"record {record.id!r}: {error}; mend it, or give --missing-images skip") from error
         bad.append({"id": record.id, "image": str(record.image), "reason": str(error)})
 
     def finish(index: int) -> None:
@@ -162,8 +162,8 @@ def _report(
     stats = cache.stats
     rate = f", {cached.calls / seconds:,.1f} a second" if cached.calls else ""
     lines = [
-        f"records with a picture: {total:,}; hits: {stats.hits:,}, misses: {total - stats.hits:,}; pictures encoded: "
-        f"{cached.calls:,}{rate}; records whose picture cannot be read: {len(bad):,}",
+        f"records with an image: {total:,}; hits: {stats.hits:,}, misses: {total - stats.hits:,}; images encoded: "
+        f"{cached.calls:,}{rate}; records whose image cannot be read: {len(bad):,}",
         f"read: {_size(stats.read_bytes)}, written: {_size(stats.written_bytes)}; removed for space: "
         f"{stats.evicted:,}, damaged and made anew: {stats.corrupted:,}, not written: {stats.write_failures:,}",
         f"the cache holds {cache.num_entries:,} entries, {_size(cache.num_bytes)}: {cache.folder}",

@@ -11,13 +11,13 @@ import typer
 from rich.text import Text
 
 from umie.cli.console import out
-from umie.cli.data_options import Format, Images, JsonFlag, MappingFile, Regions, counting
+from umie.cli.options import Format, Images, JsonFlag, MappingFile, Regions, counting
 from umie.errors import UmieError
 
 if TYPE_CHECKING:
     from umie.records import Argument, Record, Span
 
-_COLOURS = ("cyan", "green", "magenta", "yellow", "blue", "red")
+_COLORS = ("cyan", "green", "magenta", "yellow", "blue", "red")
 
 
 def sample(
@@ -32,13 +32,13 @@ def sample(
 ) -> None:
     """Show some records, each equally likely to be drawn, with their spans marked in the text.
 
-    In a terminal spans are coloured by type; elsewhere they stand in brackets, [Ann Lee|person].
+    In a terminal spans are colored by type; elsewhere they stand in brackets, [Ann Lee|person].
 
     Example:
         umie data sample tw17/train.jsonl -n 3 --seed 7
         umie data sample tw17/train.jsonl -n 100 --json > some.jsonl
     """
-    from umie.audit.source import Source
+    from umie.data.source import Source
     from umie.records import record_to_json
 
     generator = random.Random(seed)
@@ -57,21 +57,21 @@ def sample(
         if as_json:
             typer.echo(record_to_json(record))
         else:
-            out.print(_shown(record, source.place(place), colour=out.is_terminal), soft_wrap=True, highlight=False)
+            out.print(_shown(record, source.place(place), color=out.is_terminal), soft_wrap=True, highlight=False)
 
 
-def _shown(record: Record, place: str, colour: bool) -> Text:
+def _shown(record: Record, place: str, color: bool) -> Text:
     text = Text()
-    picture = "no picture" if record.image is None else f"picture {record.image}"
-    text.append(f"{place}  id {record.id}, {picture}, {len(record.regions)} regions\n", style="dim")
-    text.append_text(_marked(record, colour))
+    image = "no image" if record.image is None else f"image {record.image}"
+    text.append(f"{place}  id {record.id}, {image}, {len(record.regions)} regions\n", style="dim")
+    text.append_text(_marked(record, color))
     text.append("\n")
     for line in _lines(record):
         text.append(f"  {line}\n")
     return text
 
 
-def _marked(record: Record, colour: bool) -> Text:
+def _marked(record: Record, color: bool) -> Text:
     """Return the text with its entities and triggers marked; one that overlaps an earlier one is left to the list."""
     spans = [(entity.span, entity.type) for entity in record.entities]
     spans += [(event.trigger, event.type) for event in record.events if event.trigger is not None]
@@ -83,8 +83,8 @@ def _marked(record: Record, colour: bool) -> Text:
         if span[0] < end:
             continue
         text.append(record.text[end : span[0]])
-        if colour:
-            text.append(record.surface(span), style=f"bold {_COLOURS[kinds.index(kind) % len(_COLOURS)]}")
+        if color:
+            text.append(record.surface(span), style=f"bold {_COLORS[kinds.index(kind) % len(_COLORS)]}")
             text.append(f"|{kind}", style="dim")
         else:
             text.append(f"[{record.surface(span)}|{kind}]")
@@ -95,7 +95,7 @@ def _marked(record: Record, colour: bool) -> Text:
 
 def _lines(record: Record) -> Iterator[str]:
     def named(span: Span | None) -> str:
-        return "(in the picture)" if span is None else f"{record.surface(span)!r} {list(span)}"
+        return "(in the image)" if span is None else f"{record.surface(span)!r} {list(span)}"
 
     def filler(argument: Argument) -> str:
         if argument.region is None:

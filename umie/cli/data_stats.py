@@ -1,4 +1,4 @@
-"""`umie data stats`: counts, labels, lengths and pictures of some files."""
+"""`umie data stats`: counts, labels, lengths and images of some files."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from umie.cli.console import out
-from umie.cli.data_options import (
+from umie.cli.options import (
     Format,
     Images,
     JsonFlag,
     MappingFile,
-    NoPictures,
+    NoImages,
     Regions,
     check_distinct,
     counting,
@@ -35,18 +35,18 @@ def stats(
     images: Images = None,
     regions: Regions = None,
     mapping: MappingFile = None,
-    no_pictures: NoPictures = False,
+    no_images: NoImages = False,
     as_json: JsonFlag = False,
     figure: Annotated[Path | None, typer.Option(help="Draw a figure there: .png, .pdf or .svg.")] = None,
 ) -> None:
-    """Count records, labels, lengths and pictures; each file is read once, in memory that does not grow with it.
+    """Count records, labels, lengths and images; each file is read once, in memory that does not grow with it.
 
     Example:
         umie data stats tw17/train.jsonl tw17/dev.jsonl tw17/test.jsonl --figure tw17.png
         umie data stats mnre_txt/train.txt --format mnre --json > mnre.json
     """
-    from umie.audit.source import Source
     from umie.audit.statistics import gather
+    from umie.data.source import Source
 
     if figure is not None and figure.suffix not in (".png", ".pdf", ".svg"):
         raise UmieError(f"--figure {figure}: give a name that ends in .png, .pdf or .svg")
@@ -55,14 +55,14 @@ def stats(
     for name, file in zip(_names(files), files, strict=True):
         source = Source(file, format_name, images, regions, mapping)
         with counting(f"counting {file.name}") as count:
-            splits[name] = gather(source.records(), pictures=not no_pictures, progress=count)
+            splits[name] = gather(source.records(), images=not no_images, progress=count)
     summaries = {name: statistics.summary() for name, statistics in splits.items()}
     if as_json:
         typer.echo(json.dumps(summaries, ensure_ascii=False, indent=2))
     else:
         show(_table(summaries))
     if figure is not None:
-        from umie.audit.figure import write_figure
+        from umie.reports.data_figure import write_figure
 
         write_figure(figure, splits)
         if not as_json:
@@ -110,18 +110,15 @@ def _table(summaries: Mapping[str, Mapping[str, Any]]) -> Table:
     row("[bold]spans")
     every("  spans", "spans", "total")
     row("  of several words", *(_percent(summary["spans"]["multi_word_share"]) for summary in summaries.values()))
-    row("[bold]pictures")
+    row("[bold]images")
     row(
         "  named",
-        *(_with_share(summary["pictures"]["named"], summary["records"]) for summary in summaries.values()),
+        *(_with_share(summary["images"]["named"], summary["records"]) for summary in summaries.values()),
     )
-    if any(summary["pictures"]["sought"] and summary["pictures"]["named"] for summary in summaries.values()):
+    if any(summary["images"]["sought"] and summary["images"]["named"] for summary in summaries.values()):
         row(
             "  missing",
-            *(
-                _with_share(summary["pictures"]["missing"], summary["pictures"]["named"])
-                for summary in summaries.values()
-            ),
+            *(_with_share(summary["images"]["missing"], summary["images"]["named"]) for summary in summaries.values()),
         )
     return table
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from umie.cli.console import out
-from umie.cli.data_options import Format, Images, MappingFile, NoPictures, Regions, counting
+from umie.cli.options import Format, Images, MappingFile, NoImages, Regions, counting
 
 if TYPE_CHECKING:
     from umie.audit.checks import Finding
@@ -20,7 +20,7 @@ def validate(
     images: Images = None,
     regions: Regions = None,
     mapping: MappingFile = None,
-    no_pictures: NoPictures = False,
+    no_images: NoImages = False,
     limit: Annotated[int, typer.Option(min=0, help="List so many findings at most, and count all; 0 lists all.")] = 0,
     warnings: Annotated[
         int, typer.Option(min=0, help="List so many warnings at most, and count all; 0 lists all.")
@@ -29,8 +29,8 @@ def validate(
 ) -> None:
     """List everything that is wrong with a file: every error of every line, not just the first.
 
-    An error makes a record unsound: a line that cannot be read, a span outside the text, a box outside the picture,
-    a region that is not there, a label outside the record's own schema, a repeated id, a picture that is not there
+    An error makes a record unsound: a line that cannot be read, a span outside the text, a box outside the image,
+    a region that is not there, a label outside the record's own schema, a repeated id, an image that is not there
     or lies outside its folder. A warning makes it doubtful: white space at the end of a span, repeated annotation,
     a relation of a span to itself, annotation for a task that the record does not name. A file without records is
     an error.
@@ -38,11 +38,11 @@ def validate(
     Exit code: 0 sound, perhaps with warnings; 2 errors.
 
     Example:
-        umie data validate tw17/train.jsonl --images pictures --limit 50
-        umie data validate twitter2017/train.txt --format twitter --no-pictures
+        umie data validate tw17/train.jsonl --images images --limit 50
+        umie data validate twitter2017/train.txt --format twitter --no-images
     """
-    from umie.audit.source import Source
     from umie.audit.validation import validate as check
+    from umie.data.source import Source
 
     listed = warned = 0
 
@@ -62,7 +62,7 @@ def validate(
 
     with counting(f"checking {file.name}") as count:
         source = Source(file, format_name, images, regions, mapping)
-        result = check(source, report, pictures=not no_pictures, progress=count)
+        result = check(source, report, images=not no_images, progress=count)
     unlisted = result.errors + (0 if no_warnings else result.warnings) - listed
     more = f" ({unlisted:,} more are not listed; --limit 0 and --warnings 0 list all)" if unlisted else ""
     out.print(

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from umie.cli.data_options import MappingFile
+from umie.cli.options import MappingFile
 from umie.errors import UmieError
 
 _EXAMPLE = """
@@ -17,7 +17,7 @@ report is written: report.md, scores.json, figures and predictions.
 
     umie evaluate --model best --data test.jsonl --output report
     umie evaluate --model best --data mnre/test.txt --format mnre
-      --images pictures --train mnre/train.txt --decoding both -o report
+      --images images --train mnre/train.txt --decoding both -o report
     umie evaluate --model best --data test --format synthetic -o report
 
 Or predictions of any system are scored. Both files are then JSONL, one
@@ -61,7 +61,7 @@ def evaluate(
     format_name: Annotated[
         str, typer.Option("--format", "-f", help="What the data is: jsonl, twitter, mnre and so on, or synthetic.")
     ] = "jsonl",
-    images: Annotated[Path | None, typer.Option(help="Folder of the pictures of the data.")] = None,
+    images: Annotated[Path | None, typer.Option(help="Folder of the images of the data.")] = None,
     regions: Annotated[Path | None, typer.Option(help="What annotates regions: VOC files for twitter, gmner.")] = None,
     mapping: MappingFile = None,
     title: Annotated[str | None, typer.Option(help="What the report calls the data, e.g. 'dev'.")] = None,
@@ -76,8 +76,8 @@ def evaluate(
         str, typer.Option(help="Whose labels are asked for: those of the checkpoint, or of the data.")
     ] = "checkpoint",
     num_beams: Annotated[int, typer.Option(min=1, help="Beams; 1 is greedy.")] = 1,
-    missing_pictures: Annotated[
-        str | None, typer.Option(help="What a picture that cannot be read does: error, text_only or skip.")
+    missing_images: Annotated[
+        str | None, typer.Option(help="What an image that cannot be read does: error, text_only or skip.")
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Queries at once; it changes no score.")] = 64,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; by default a GPU where there is one.")] = None,
@@ -94,8 +94,8 @@ def evaluate(
         list[str] | None,
         typer.Option(help="A task to score: mner, mre, med, meae; may be repeated. By default all that gold has."),
     ] = None,
-    split: Annotated[
-        str, typer.Option(help="Events of one of M2E2's splits alone: text-only, image-only, multimedia.")
+    modality: Annotated[
+        str, typer.Option(help="Only records of one modality: text-only, image-only or multimedia, the splits of M2E2.")
     ] = "all",
     labels: Annotated[bool, typer.Option("--labels", help="Print the score of each label, too.")] = False,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write everything to this JSON file.")] = None,
@@ -117,7 +117,7 @@ def evaluate(
             other=other,
             train=train,
             task=task,
-            split=split,
+            modality=modality,
             labels=labels,
             json_file=json_file,
             figure=figure,
@@ -128,10 +128,10 @@ def evaluate(
     _refuse(given & _OF_FILES, "--predictions", "--model")
     from umie.cli.evaluate_model import evaluate_model, job_from
     from umie.errors import check_choice
-    from umie.reporting import DECODINGS
-    from umie.scoring import SPLITS
+    from umie.evaluation.checkpoint import DECODINGS
+    from umie.scoring import MODALITIES
 
-    check_choice("--split", split, ("all", *SPLITS))
+    check_choice("--modality", modality, ("all", *MODALITIES))
     options = {name: value for name, value in context.params.items() if name not in _OF_FILES}
     options |= {"format": options.pop("format_name"), "tasks": options.pop("task")}
     options["decodings"] = DECODINGS if decoding == Decoding.both else (options["decoding"].value,)
@@ -145,7 +145,7 @@ _OF_FILES = frozenset({"predictions", "gold", "other", "json_file", "figure"})
 _OF_MODEL = frozenset(
     {
         "data", "output", "format_name", "images", "regions", "mapping", "title", "limit", "decoding", "events",
-        "schema", "num_beams", "missing_pictures", "batch_size", "device", "dtype",
+        "schema", "num_beams", "missing_images", "batch_size", "device", "dtype",
     }
 )  # fmt: skip
 

@@ -39,16 +39,16 @@ def _table(title: str, first: str, *columns: str) -> Table:
     return table
 
 
-def _title(task: str, split: str, lines: list[Line]) -> str:
-    return f"{task}, {split}, {lines[0].records} records"
+def _title(task: str, modality: str, lines: list[Line]) -> str:
+    return f"{task}, {modality}, {lines[0].records} records"
 
 
 def print_scores(report: Report) -> None:
-    """Print every figure, a table for each task and split."""
+    """Print every figure, a table for each task and modality."""
     baselines = list(dict.fromkeys((line.task, line.baseline) for line in report.lines))
-    for task, split, lines in report.parts():
+    for task, modality, lines in report.parts():
         table = _table(
-            _title(task, split, lines), "figure", "F1", "95 % interval", "P", "R", "found", "gold", "baseline"
+            _title(task, modality, lines), "measure", "F1", "95 % interval", "P", "R", "found", "gold", "baseline"
         )
         for line in lines:
             number = baselines.index((line.task, line.baseline)) + 1
@@ -62,8 +62,8 @@ def print_scores(report: Report) -> None:
 
 def print_labels(report: Report) -> None:
     """Print the score of each label."""
-    for task, split, lines in report.parts():
-        title = f"{_title(task, split, lines)}, {lines[0].figure}"
+    for task, modality, lines in report.parts():
+        title = f"{_title(task, modality, lines)}, {lines[0].measure}"
         table = _table(title, "label", "F1", "95 % interval", "P", "R", "found", "gold")
         for label, (score, edges) in lines[0].labels.items():
             table.add_row(escape(label), _percent(score.f1), _interval(edges), *_numbers(score))
@@ -72,14 +72,14 @@ def print_labels(report: Report) -> None:
 
 def print_comparison(report: Report, predictions: object, other: object) -> None:
     """Print the two tests of two systems, under the names that are given."""
-    say(f"A is {predictions}, B is {other}; two-sided p: paired bootstrap, approximate randomisation")
-    for task, split, lines in report.parts():
-        table = _table(_title(task, split, lines), "figure", "A", "B", "A - B", "95 % interval", "p boot", "p rand")
+    say(f"A is {predictions}, B is {other}; two-sided p: paired bootstrap, approximate randomization")
+    for task, modality, lines in report.parts():
+        table = _table(_title(task, modality, lines), "measure", "A", "B", "A - B", "95 % interval", "p boot", "p rand")
         for line in lines:
             if line.versus is not None:
                 versus = line.versus
                 row = [line.name, _percent(line.score.f1), _percent(versus.other), f"{100 * versus.difference:+.1f}"]
-                row += [_interval(versus.interval), f"{versus.p_bootstrap:.4f}", f"{versus.p_randomisation:.4f}"]
+                row += [_interval(versus.interval), f"{versus.p_bootstrap:.4f}", f"{versus.p_randomization:.4f}"]
                 table.add_row(*row)
         out.print(table)
 

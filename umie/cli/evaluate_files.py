@@ -23,7 +23,7 @@ def evaluate_files(
     other: Path | None,
     train: Path | None,
     task: Sequence[str] | None,
-    split: str,
+    modality: str,
     labels: bool,
     json_file: Path | None,
     figure: Path | None,
@@ -32,19 +32,19 @@ def evaluate_files(
 ) -> None:
     """Score a file of predictions and print the tables; the arguments are the options of the command."""
     from umie.records import read_jsonl
-    from umie.scoring import read_answers, read_gold, score_answers, unknown_labels
+    from umie.scoring import read_gold, read_predictions, score_predictions, unknown_labels
 
     if figure is not None and figure.suffix != ".png":
         raise UmieError(f"--figure {figure}: give a name that ends in .png")
     wanted = read_gold(gold)
     records = [line.record for line in wanted]
-    answers = read_answers(predictions, wanted, gold, task)
-    report = score_answers(
+    answers = read_predictions(predictions, wanted, gold, task)
+    report = score_predictions(
         records,
         answers,
         tasks=task,
-        split=split,
-        other=None if other is None else read_answers(other, wanted, gold, task),
+        modality=modality,
+        other=None if other is None else read_predictions(other, wanted, gold, task),
         train=None if train is None else list(read_jsonl(train)),
         resamples=resamples,
         seed=seed,
@@ -67,7 +67,7 @@ def evaluate_files(
         files = {"predictions": predictions, "gold": gold, "other": other, "train": train}
         _write_json(json_file, report, {name: path for name, path in files.items() if path is not None})
     if figure is not None:
-        from umie.scoring.plot import draw
+        from umie.reports.score_figure import draw
 
         draw(report, figure)
         say(f"Written: {figure}")

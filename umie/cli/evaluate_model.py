@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from umie.cli.console import err
-from umie.cli.data_options import tell
 from umie.cli.evaluate_display import print_comparison, print_labels, print_scores, say
+from umie.cli.options import tell
 from umie.errors import UmieError
 
 if TYPE_CHECKING:
-    from umie.audit.source import Source
+    from umie.data.source import Source
+    from umie.evaluation.checkpoint import OnBatch
     from umie.records import Record
-    from umie.reporting.checkpoint import OnBatch
 
 SYNTHETIC = "synthetic"
 
@@ -35,14 +35,14 @@ class Job:
     mapping: Path | None
     train: Path | None
     tasks: Sequence[str] | None
-    split: str
+    modality: str
     title: str | None
     limit: int | None
     decodings: Sequence[str]
     events: str
     schema: str
     num_beams: int
-    missing_pictures: str | None
+    missing_images: str | None
     batch_size: int
     device: str | None
     dtype: str
@@ -55,26 +55,27 @@ def evaluate_model(job: Job) -> None:
     """Generate, score, print the tables, and write the folder of the report."""
     from transformers.utils import logging
 
+    from umie.evaluation.checkpoint import evaluate_checkpoint
+    from umie.evaluation.schema import choose_tasks
     from umie.extraction.loading import load_checkpoint
-    from umie.reporting import choose_tasks, evaluate_checkpoint
-    from umie.reporting.folder import check_folder, versions, weights_of, whole_folder, write_folder
-    from umie.types import check_picture_policy
+    from umie.reports.checkpoint_folder import check_folder, versions, weights_of, whole_folder, write_folder
+    from umie.types import check_image_policy
 
     check_folder(job.output)
-    if job.missing_pictures is not None:
-        check_picture_policy(job.missing_pictures)
+    if job.missing_images is not None:
+        check_image_policy(job.missing_images)
     logging.disable_progress_bar()
     with whole_folder(job.output) as folder:
         records, train, about = _read(job, folder)
         model, processor = load_checkpoint(job.model, job.device, job.dtype)
-        processor.missing_pictures = job.missing_pictures or processor.missing_pictures
+        processor.missing_images = job.missing_images or processor.missing_images
         usable = processor.usable(records)
         notes = list(about.pop("notes"))
         if len(usable) < len(records):
             reason, lost = next(iter(processor.unreadable.values())), len(records) - len(usable)
-            notes.append(f"records left out, as their pictures cannot be read: {lost:,}; the first: {reason}")
-        if model.fusion.uses_picture and not any(record.image is not None for record in usable):
-            notes.append("no record names a picture, so that the model saw text alone; --images says where they are")
+            notes.append(f"records left out, as their images cannot be read: {lost:,}; the first: {reason}")
+        if model.fusion.uses_image and not any(record.image is not None for record in usable):
+            notes.append("no record names an image, so that the model saw text alone; --images says where they are")
         asked = choose_tasks(processor, usable, job.tasks, schema=job.schema, source=job.data)
         notes += asked.notes
         for note in notes:
@@ -101,7 +102,7 @@ def evaluate_model(job: Job) -> None:
             "data": {
                 **about,
                 "records": len(records),
-                "with a picture": sum(item.image is not None for item in records),
+                "with an image": sum(item.image is not None for item in records),
             },
             "settings": {
                 "tasks": list(asked.scored),
@@ -111,7 +112,7 @@ def evaluate_model(job: Job) -> None:
                 "beams": job.num_beams,
                 "longest input": processor.max_input_tokens,
                 "longest answer": processor.max_target_tokens,
-                "missing pictures": processor.missing_pictures,
+                "missing images": processor.missing_images,
                 "device": str(model.device),
                 "precision": str(model.dtype).removeprefix("torch."),
                 "seed": job.seed,
@@ -124,7 +125,7 @@ def evaluate_model(job: Job) -> None:
 
 
 def _print(job: Job, results: Sequence[Any]) -> None:
-    from umie.reporting.page import notes_of
+    from umie.reports.checkpoint_page import notes_of
 
     for result in results:
         if len(results) > 1:
@@ -143,7 +144,7 @@ def _print(job: Job, results: Sequence[Any]) -> None:
 
 def _read(job: Job, folder: Path) -> tuple[list[Record], list[Record] | None, dict[str, Any]]:
     """Return the records, those of training where they are given, and what the report says about them."""
-    from umie.scoring import SPLITS, split_of
+    from umie.scoring import MODALITIES, modality_of
 
     about: dict[str, Any] = {"notes": []}
     if job.format == SYNTHETIC:
@@ -157,18 +158,18 @@ def _read(job: Job, folder: Path) -> tuple[list[Record], list[Record] | None, di
             about["images"] = str(job.images)
     if not records:
         raise UmieError(f"{job.data}: holds no record: give a file of annotated records")
-    if job.split in SPLITS:
-        records = [record for record in records if split_of(record) == job.split]
+    if job.modality in MODALITIES:
+        records = [record for record in records if modality_of(record) == job.modality]
         if not records:
-            raise UmieError(f"{job.data}: no record is of the split {job.split!r}: choose another --split")
-        about["split"] = job.split
+            raise UmieError(f"{job.data}: no record is of the modality {job.modality!r}: choose another --modality")
+        about["modality"] = job.modality
     if job.limit is not None and job.format != SYNTHETIC:
         about["notes"].append(f"the first {job.limit:,} records of the data only (--limit)")
     return records, train, about
 
 
 def _source(job: Job, path: Path) -> Source:
-    from umie.audit.source import Source
+    from umie.data.source import Source
 
     return Source(path, job.format, job.images, job.regions, job.mapping)
 
@@ -188,7 +189,7 @@ def _drawn(job: Job, folder: Path, about: dict[str, Any]) -> tuple[list[Record],
     if job.train is not None:
         check_choice("--train", str(job.train), SPLITS)
         train = [scene.record for scene in scenes(default, str(job.train))]
-    about |= {"embedded data set": job.data, "seed": config.seed, "picture share": config.picture_share}
+    about |= {"embedded data set": job.data, "seed": config.seed, "image share": config.image_share}
     known = ", ".join(f"{task} {100 * value:.1f}" for task, value in ceilings(config).items())
     about["notes"].append(f"no system that sees the text alone can be expected to pass {known} (meae: told the events)")
     return records, train

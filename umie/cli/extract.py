@@ -1,4 +1,4 @@
-"""`umie extract`: what a trained model finds in a text and its picture, or in a file of them."""
+"""`umie extract`: what a trained model finds in a text and its image, or in a file of them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ The model is a folder with a saved variant and its processor. For example:
 
 A line of the input is a record, at least {"text": "..."}; "image" names a
 file inside --images (by default the input's folder), "regions" lists boxes
-relative to the picture, {"box": [0.1, 0.2, 0.5, 0.9]}. Its pairs in
+relative to the image, {"box": [0.1, 0.2, 0.5, 0.9]}. Its pairs in
 "relations" are asked about, else all pairs of the entities found; its
 "events" only where med is not among the tasks. The output has a line for
 each, in their order, which `umie evaluate --predictions` can score.
@@ -38,9 +38,9 @@ Exit code: 0 done, 2 bad input.
 def extract(
     text: Annotated[str | None, typer.Argument(help="The text; leave it out with --input.")] = None,
     model: Annotated[Path | None, typer.Option("--model", "-m", help="Folder of a saved variant.")] = None,
-    image: Annotated[Path | None, typer.Option(help="The picture of the text.")] = None,
+    image: Annotated[Path | None, typer.Option(help="The image of the text.")] = None,
     region: Annotated[
-        list[str] | None, typer.Option(help="A box of the picture, x1,y1,x2,y2 relative to its size; may be repeated.")
+        list[str] | None, typer.Option(help="A box of the image, x1,y1,x2,y2 relative to its size; may be repeated.")
     ] = None,
     task: Annotated[
         list[str] | None,
@@ -55,9 +55,9 @@ def extract(
     details: Annotated[
         Path | None, typer.Option(help="Write boxes in pixels, gates and warnings of each record to this JSONL, too.")
     ] = None,
-    images: Annotated[Path | None, typer.Option(help="Folder of the pictures of --input.")] = None,
-    missing_pictures: Annotated[
-        str | None, typer.Option(help="What a picture that cannot be read does: error, text_only or skip.")
+    images: Annotated[Path | None, typer.Option(help="Folder of the images of --input.")] = None,
+    missing_images: Annotated[
+        str | None, typer.Option(help="What an image that cannot be read does: error, text_only or skip.")
     ] = None,
     constrained: Annotated[
         bool, typer.Option("--constrained/--free", help="Let only well-formed answers through, or any.")
@@ -69,7 +69,7 @@ def extract(
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
     json_flag: Annotated[bool, typer.Option("--json", help="Print JSON in place of a table.")] = False,
 ) -> None:
-    """Find entities, relations, events and their arguments in a text and its picture, or in a file of them."""
+    """Find entities, relations, events and their arguments in a text and its image, or in a file of them."""
     from umie.cli.extract_file import Job, extract_file, load
 
     if model is None:
@@ -80,7 +80,7 @@ def extract(
     options: dict[str, Any] = {
         "constrained": constrained,
         "max_pairs": max_pairs,
-        "missing_pictures": missing_pictures,
+        "missing_images": missing_images,
         "num_beams": num_beams,
     }
     setting = {"batch_size": batch_size, "device": device}
@@ -111,12 +111,12 @@ extract.__doc__ = f"{extract.__doc__}\n{_EXAMPLES}"
 
 
 def _labels(given: list[str] | tuple[()], tasks: list[str] | None) -> dict[str, list[str]] | None:
-    from umie.extraction.stages import STAGES
+    from umie.tasks import registry
 
     labels: dict[str, list[str]] = {}
     for text in given:
         task, equals, label = text.partition("=")
-        if not (equals and task in STAGES):
+        if not (equals and task in registry):
             if tasks is None or len(tasks) != 1:
                 raise UmieError(f"--label {text!r}: say of which task, e.g. mner={text}, or give one --task")
             task, label = tasks[0], text
@@ -130,5 +130,5 @@ def _region(text: str) -> Region:
     try:
         x1, y1, x2, y2 = map(float, text.split(","))
     except ValueError as error:
-        raise UmieError(f"--region {text!r}: give four numbers x1,y1,x2,y2, relative to the picture's size") from error
+        raise UmieError(f"--region {text!r}: give four numbers x1,y1,x2,y2, relative to the image's size") from error
     return Region((x1, y1, x2, y2))

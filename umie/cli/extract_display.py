@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from umie.cli.console import out
-from umie.cli.data_options import show
+from umie.cli.options import show
 
 if TYPE_CHECKING:
     from umie.extraction import Extraction
@@ -41,7 +41,7 @@ def _events(found: Extraction) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
     for event in found.events:
         trigger = (
-            ("(in the picture)", "") if event.trigger is None else (_said(found, event.trigger), _place(event.trigger))
+            ("(in the image)", "") if event.trigger is None else (_said(found, event.trigger), _place(event.trigger))
         )
         rows.append((event.type, "", *trigger, ""))
         rows += [("", argument.role, *_filler(found, argument)) for argument in event.arguments]
@@ -69,7 +69,7 @@ def _place(span: Span) -> str:
 
 def _show(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     table = Table(*columns, title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    if not any(row[-1] for row in rows):  # no picture's size is known
+    if not any(row[-1] for row in rows):  # no image's size is known
         table = Table(*columns[:-1], title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
         rows = [row[:-1] for row in rows]
     for row in rows:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from umie.cli.console import out
-from umie.cli.data_options import check_distinct, counting_to, tell
+from umie.cli.options import check_distinct, counting_to, tell
 from umie.errors import UmieError, at
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class Job:
         input: the records.
         output: the file to write.
         details: where gates, boxes in pixels and warnings go, if anywhere.
-        images: the folder of the pictures; None takes that of the input.
+        images: the folder of the images; None takes that of the input.
         tasks: what to ask.
         labels: the labels to look for in place of the model's.
         options: for ``Extractor.from_pretrained``.
@@ -70,7 +70,7 @@ def extract_file(job: Job, setting: Mapping[str, Any]) -> None:
         setting: device and size of a batch.
 
     Raises:
-        UmieError: a line that cannot be read, named before the model is loaded; a picture that cannot be read, under
+        UmieError: a line that cannot be read, named before the model is loaded; an image that cannot be read, under
             the policy ``error``; an output that another run has begun.
     """
     from umie.extraction.resumable import ResumableLines
@@ -95,7 +95,7 @@ def extract_file(job: Job, setting: Mapping[str, Any]) -> None:
                     lines.write(*_lines(job, found, numbers[index]))
                     notices.update({notice.kind for notice in found.warnings})
                     count()
-    _summarise(job, len(numbers), begun, notices)
+    _summarize(job, len(numbers), begun, notices)
 
 
 def load(model: Path, **options: Any) -> Extractor:
@@ -113,7 +113,7 @@ def _records(job: Job) -> Iterator[tuple[int, Record]]:
 
     for number, record in read_numbered_jsonl(job.input, job.images):
         with at(f"{job.input}:{number}"):
-            record.image_path()  # a picture outside of the folder is an error before the first one is looked at
+            record.image_path()  # an image outside of the folder is an error before the first one is looked at
         yield number, record
 
 
@@ -137,7 +137,7 @@ def _lines(job: Job, found: Extraction, number: int) -> list[str]:
     return lines
 
 
-def _summarise(job: Job, total: int, begun: int, notices: Counter[str]) -> None:
+def _summarize(job: Job, total: int, begun: int, notices: Counter[str]) -> None:
     from umie.extraction.result import NOTICES
 
     of_run = " of this run" if begun else ""

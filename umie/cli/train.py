@@ -46,8 +46,8 @@ def train(
     ] = None,
 ) -> None:
     """Train one variant with checkpoints, and score the best on dev; run it again to go on after an end."""
-    from umie.grid.parts import absent
-    from umie.runs.config import read_run
+    from umie.experiments.parts import absent
+    from umie.experiments.run_config import read_run
 
     config = read_run(config_file, settings or (), read_files=not plan)
     root = config_file.parent if data is None else data
@@ -58,8 +58,8 @@ def train(
     if plan:
         _print_plan(config, output, absent(config.grid, root))
         return
-    from umie.runs.report import write_run_report
-    from umie.runs.run import run_training
+    from umie.experiments.run import run_training
+    from umie.reports.run import write_run_report
 
     is_main = int(os.environ.get("RANK", 0)) == 0
     try:

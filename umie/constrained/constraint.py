@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessor, PreTrainedTokenizerBase
 
+from umie.constrained.automaton import AnswerAutomaton, State
 from umie.constrained.literals import compile_literals, without_pair
 from umie.constrained.symbols import symbols_of
-from umie.constrained.walk import State, Walk
 from umie.errors import UmieError, check_whole
 from umie.records import Record
 from umie.tasks import Query, Task
@@ -21,7 +21,7 @@ from umie.tasks import Query, Task
 class Constraint(LogitsProcessor):
     """Lets only those tokens through that lead to a well-formed answer.
 
-    Labels are those of the task's schema, spans occur in the record's text, regions exist in its picture, and an
+    Labels are those of the task's schema, spans occur in the record's text, regions exist in its image, and an
     answer is brought to its end before ``max_new_tokens`` are used up. It is compiled from the task's output style,
     the same object that writes targets and reads outputs.
 
@@ -48,16 +48,16 @@ class Constraint(LogitsProcessor):
         self.tokenizer = tokenizer
         symbols = symbols_of(tokenizer)
         style = task.style
-        known: dict[Any, Walk] = {}  # queries that may be answered alike share their states
-        self.walks: list[Walk] = []
+        known: dict[Any, AnswerAutomaton] = {}  # queries that may be answered alike share their states
+        self.automata: list[AnswerAutomaton] = []
         for record, query in asked:
-            forms = without_pair(style, task.forms(record.text, query.focus, len(record.regions)))
+            forms = without_pair(style, task.answer_schema(record.text, query.target, len(record.regions)))
             literals = compile_literals(symbols, style, forms)
-            kept, text = (known, record.text) if forms.spans else (literals.walks, "")
+            kept, text = (known, record.text) if forms.spans else (literals.automata, "")
             key = text, id(literals), forms.pair
             if key not in kept:
-                kept[key] = Walk(symbols, literals, style, text, forms.pair)
-            self.walks.append(kept[key])
+                kept[key] = AnswerAutomaton(symbols, literals, style, text, forms.pair)
+            self.automata.append(kept[key])
         self.max_new_tokens = max_new_tokens
         self.prompt_length = prompt_length
         self.restart()
@@ -75,34 +75,34 @@ class Constraint(LogitsProcessor):
         Raises:
             UmieError: the batch is not the one that the constraint is for.
         """
-        if num_rows is not None and num_rows != len(self.walks):
+        if num_rows is not None and num_rows != len(self.automata):
             raise self._other_batch(num_rows)
-        self._states: list[dict[tuple[int, ...], State]] = [{(): walk.start} for walk in self.walks]
+        self._states: list[dict[tuple[int, ...], State]] = [{(): automaton.start} for automaton in self.automata]
         self._limit = self.max_new_tokens if max_new_tokens is None else min(self.max_new_tokens, max_new_tokens)
         return self._limit
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
         """Return the scores with everything that may not come at minus infinity; see transformers."""
         num_rows = len(input_ids)
-        if not self.walks or num_rows % len(self.walks):
+        if not self.automata or num_rows % len(self.automata):
             raise self._other_batch(num_rows)
-        num_beams = num_rows // len(self.walks)
+        num_beams = num_rows // len(self.automata)
         allowed: list[Sequence[int]] = []
         for row, tokens in enumerate(input_ids[:, self.prompt_length :].tolist()):
-            walk = self.walks[row // num_beams]
+            automaton = self.automata[row // num_beams]
             state = self._state(row // num_beams, tuple(tokens))
-            allowed.append(walk.tokens(state, self._limit - len(tokens)))
+            allowed.append(automaton.tokens(state, self._limit - len(tokens)))
         return mask_scores(scores, allowed)  # type: ignore[return-value] # a FloatTensor, as the scores are
 
     def read(self, token_ids: Tensor | Sequence[Sequence[int]]) -> list[str]:
-        """Return the answers that generated rows spell, one row for each query; see ``Walk.read``."""
+        """Return the answers that generated rows spell, one row for each query; see ``AnswerAutomaton.read``."""
         rows: Sequence[Sequence[int]] = token_ids.tolist() if isinstance(token_ids, Tensor) else token_ids
-        if len(rows) != len(self.walks):
+        if len(rows) != len(self.automata):
             raise self._other_batch(len(rows))
-        return [walk.read(row[self.prompt_length :]) for walk, row in zip(self.walks, rows, strict=True)]
+        return [automaton.read(row[self.prompt_length :]) for automaton, row in zip(self.automata, rows, strict=True)]
 
     def read_strictly(self, rows: Sequence[Sequence[int]]) -> list[tuple[str, list[int]]]:
-        """Return what rows spell that were generated without a constraint; see ``Walk.read_strictly``.
+        """Return what rows spell that were generated without a constraint; see ``AnswerAutomaton.read_strictly``.
 
         Args:
             rows: token ids of the answers alone, one row for each query.
@@ -110,19 +110,19 @@ class Constraint(LogitsProcessor):
         Returns:
             For each row the answer that its first items spell, and the tokens from the first on that does not fit.
         """
-        if len(rows) != len(self.walks):
+        if len(rows) != len(self.automata):
             raise self._other_batch(len(rows))
-        return [walk.read_strictly(row) for walk, row in zip(self.walks, rows, strict=True)]
+        return [automaton.read_strictly(row) for automaton, row in zip(self.automata, rows, strict=True)]
 
     def _other_batch(self, num_rows: int) -> UmieError:
-        return UmieError(f"{num_rows} rows for {len(self.walks)} queries: pass the batch that the constraint is for")
+        return UmieError(f"{num_rows} rows for {len(self.automata)} queries: pass the batch that the constraint is for")
 
     def _state(self, index: int, tokens: tuple[int, ...]) -> State:
         """Return the state behind some tokens; those of the step before are known."""
         states = self._states[index]
         state = states.get(tokens)
         if state is None:
-            state = states[tokens] = self.walks[index].next(self._state(index, tokens[:-1]), tokens[-1])
+            state = states[tokens] = self.automata[index].next(self._state(index, tokens[:-1]), tokens[-1])
         return state
 
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from umie.constrained.symbols import TokenSymbols
 from umie.errors import UmieError
-from umie.tasks.grammar import Forms, RawItem, Style, region_name
+from umie.tasks.grammar import AnswerSchema, ParsedItem, Style, region_name
 
 SPAN, REGION, AFTER, FINAL = "span", "region", "after", "final"
 KEPT = 256  # compiled literals that a tokenizer keeps
@@ -67,7 +67,7 @@ class Literals:
         num_closing_tokens: how many tokens those take.
         num_ending_tokens: how many tokens the style's suffix takes.
         markers: the symbols of what the style writes around items, which no span may hold.
-        walks: constraints on answers that hold no span, which every text shares.
+        automata: constraints on answers that hold no span, which every text shares.
         number: the symbols around an occurrence's number, or None where the style writes none.
     """
 
@@ -79,15 +79,15 @@ class Literals:
     num_ending_tokens: int
     number: tuple[str, str] | None
     markers: tuple[str, ...] = ()
-    walks: dict[Any, Any] = field(default_factory=dict)
+    automata: dict[Any, Any] = field(default_factory=dict)
 
 
-def without_pair(style: Style, forms: Forms) -> Forms:
+def without_pair(style: Style, forms: AnswerSchema) -> AnswerSchema:
     """Return forms without the pair, where the style does not write it and all pairs are answered alike."""
     return replace(forms, pair=None) if style.bare("", ("", "")) == style.bare("") else forms
 
 
-def compile_literals(symbols: TokenSymbols, style: Style, forms: Forms) -> Literals:
+def compile_literals(symbols: TokenSymbols, style: Style, forms: AnswerSchema) -> Literals:
     """Return the literals that answers of these forms are made of, as the tokenizer writes them; kept with it."""
     for label in forms.labels:
         if any(marker in label for marker in style.markers):
@@ -101,8 +101,8 @@ def compile_literals(symbols: TokenSymbols, style: Style, forms: Forms) -> Liter
     return known[key]
 
 
-def _compile(symbols: TokenSymbols, style: Style, forms: Forms) -> Literals:
-    written = style.linearise([RawItem("x", "y")]).removesuffix(style.suffix)  # up to the end of an item
+def _compile(symbols: TokenSymbols, style: Style, forms: AnswerSchema) -> Literals:
+    written = style.linearize([ParsedItem("x", "y")]).removesuffix(style.suffix)  # up to the end of an item
 
     def spell(context: str, string: str) -> list[tuple[int, str]]:
         tokens = symbols.continuation(context, string, style.markers)

@@ -141,13 +141,13 @@ class TokenSymbols:
         found = self.tokenizer(
             text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=is_fast, verbose=False
         )
-        spelt = [self.symbols[token] for token in found.input_ids]
-        if not is_fast or "".join(spelt).strip(" ") == encoded.strip(" "):
+        spelled = [self.symbols[token] for token in found.input_ids]
+        if not is_fast or "".join(spelled).strip(" ") == encoded.strip(" "):
             return _same(text, self.tail)
         symbols: list[str] = []
         starts: list[int] = []
         ends: list[int] = []
-        for piece, (start, end) in zip(spelt, found.offset_mapping, strict=True):
+        for piece, (start, end) in zip(spelled, found.offset_mapping, strict=True):
             covered = text[start:end]
             if covered.strip():
                 start, end = start + len(covered) - len(covered.lstrip()), end - len(covered) + len(covered.rstrip())

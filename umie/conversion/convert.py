@@ -135,7 +135,7 @@ def _matched(
         state |= {released.EMBEDDING: state[copies[0]]} if copies else {}
     expected = {name: value.shape for name, value in model.state_dict().items()}
     unused = [name for name in state if released.is_unused(name)]
-    folded = [name for name in (released.PICTURE_ORDER, released.SLOT_ORDER) if name in state]
+    folded = [name for name in (released.IMAGE_ORDER, released.SLOT_ORDER) if name in state]
     weights, left_out = {}, []
     for name, value in state.items():
         if name in unused or name in folded:
@@ -149,8 +149,8 @@ def _matched(
         if released.EMBEDDING in state:
             weights[released.our_name(copy) or copy] = state[released.EMBEDDING]
     missing = [released.their_name(name) for name in expected if name not in weights and name != released.SLOTS]
-    if released.PICTURE_ORDER not in state:
-        missing.append(released.PICTURE_ORDER)
+    if released.IMAGE_ORDER not in state:
+        missing.append(released.IMAGE_ORDER)
     if missing or (left_out and not allow_unmatched):
         raise UmieError(_unmatched(missing, left_out if not allow_unmatched else []))
     for name, value in weights.items():

@@ -16,11 +16,11 @@ from transformers import T5Config
 from umie.errors import UmieError, check_whole, shown
 from umie.model import UmieConfig
 
-NUM_SLOTS = 37  # the whole picture and 36 regions
+NUM_SLOTS = 37  # the whole image and 36 regions
 EMBEDDING, HEAD = "shared.weight", "lm_head.weight"
 EMBEDDING_COPIES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
-# A slot's place is told by a row for its picture's number, of which there is one, and one from the vocabulary's end.
-PICTURE_ORDER = "encoder.visual_embedding.img_order_embedding.weight"
+# A slot's place is told by a row for its image's number, of which there is one, and one from the vocabulary's end.
+IMAGE_ORDER = "encoder.visual_embedding.img_order_embedding.weight"
 SLOT_ORDER = "encoder.visual_embedding.obj_order_embedding.weight"
 SLOTS = "visual_embedding.slots.weight"
 
@@ -111,7 +111,7 @@ def variant(
     visual = {
         "layers": "t5",
         "num_layers": 1 + max((int(found[1]) for found in map(_BLOCK.match, state) if found), default=-1),
-        "normalise": True,
+        "normalize": True,
         "num_slot_embeddings": NUM_SLOTS,
         "num_position_buckets": t5.get("relative_attention_num_buckets", 32),
         "max_position_distance": t5.get("relative_attention_max_distance", 128),
@@ -132,9 +132,9 @@ def variant(
 
 
 def slot_embeddings(state: Mapping[str, Tensor]) -> Tensor:
-    """Return ``[37, D]``: for each slot the row of its picture and its row of the vocabulary, both in one.
+    """Return ``[37, D]``: for each slot the row of its image and its row of the vocabulary, both in one.
 
-    Slot s has row ``rows - 1 - s`` of the vocabulary; the picture's is row 0.
+    Slot s has row ``rows - 1 - s`` of the vocabulary; the image's is row 0.
 
     Raises:
         UmieError: there are fewer rows than slots.
@@ -142,5 +142,5 @@ def slot_embeddings(state: Mapping[str, Tensor]) -> Tensor:
     rows = state.get(SLOT_ORDER, state[EMBEDDING])
     if len(rows) < NUM_SLOTS:
         raise UmieError(f"{SLOT_ORDER} has {len(rows)} rows and there are {NUM_SLOTS} slots: is it the vocabulary?")
-    picture = state[PICTURE_ORDER][0]
-    return (rows[-NUM_SLOTS:].flip(0).float() + picture.float()).to(picture.dtype)
+    image = state[IMAGE_ORDER][0]
+    return (rows[-NUM_SLOTS:].flip(0).float() + image.float()).to(image.dtype)

@@ -4,7 +4,7 @@ A reader is a function ``read(path, *, images=None, regions=None, on_error=None)
 registered under the format's name. It reads one record after the other, and every error is a UmieError that
 begins with the place, ``file:line:`` or ``file: key:``.
 
-``images`` is the folder of the pictures, ``regions`` what annotates their regions; a reader whose format has
+``images`` is the folder of the images, ``regions`` what annotates their regions; a reader whose format has
 no such thing says so. ``on_error`` is called with the error of each record that cannot be read, which is then
 passed over; without it the first such error is raised. A plugin offers a reader under the entry-point group
 ``umie.data``.
@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from umie.data._reading import OnError
+from umie.data.reading import OnError
 from umie.errors import UmieError
 from umie.records import Record
 from umie.registry import Registry
@@ -41,8 +41,8 @@ def read(
     Args:
         format_name: a name of ``umie.data.registry``.
         path: the file.
-        images: the folder of the pictures; without it most formats name none.
-        regions: what annotates the regions of the pictures, for formats that keep it apart.
+        images: the folder of the images; without it most formats name none.
+        regions: what annotates the regions of the images, for formats that keep it apart.
         on_error: called with the error of each record that cannot be read; reading then goes on with the next
             one, so that records and errors together are all that the file holds. Without it the first error is
             raised. A plugin's reader that takes no ``on_error`` ends at its first error.

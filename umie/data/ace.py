@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from umie.data import registry
-from umie.data._ace import event_type
-from umie.data._reading import OnError, numbered_lines, report
-from umie.data._text import Tokens, field, refuse_regions
+from umie.data.ace_events import event_type
+from umie.data.reading import OnError, numbered_lines, report
+from umie.data.text import Tokens, field, refuse_regions
 from umie.errors import UmieError, shown
 from umie.records import Argument, Entity, Event, Record, Relation, Span
 
-LICENCE = "LDC2006T06: members and licensees of the LDC only; not to be passed on"
+LICENSE = "LDC2006T06: members and licensees of the LDC only; not to be passed on"
 ENTITY_TYPES = {
     "PER": "person",
     "ORG": "organization",
@@ -71,7 +71,7 @@ def read(
 
     Args:
         path: the file.
-        images: not accepted: ACE has no pictures.
+        images: not accepted: ACE has no images.
         regions: not accepted.
         on_error: called with the error of each line that cannot be read, which is passed over.
 
@@ -82,7 +82,7 @@ def read(
     path = Path(path)
     refuse_regions(path, regions, "ace")
     if images is not None:
-        raise UmieError(f"{path}: the format 'ace' has no pictures; leave images out")
+        raise UmieError(f"{path}: the format 'ace' has no images; leave images out")
     for number, line in numbered_lines(path):
         try:
             if isinstance(line, UmieError):
@@ -118,7 +118,7 @@ def _record(line: str, path: Path, number: int) -> Record:
         id=identifier if isinstance(identifier, str) and identifier else f"{path.name}:{number}",
         tasks=("mner", "mre", "med", "meae"),
         source=f"ACE-2005: {path.name}",
-        licence=LICENCE,
+        license=LICENSE,
         labels=_SCHEMA,
     )
 

@@ -1,4 +1,4 @@
-"""Icons of the embedded data set: simple shapes with a colour of their own, drawn with PIL."""
+"""Icons of the embedded data set: simple shapes with a color of their own, drawn with PIL."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 
 from umie.records import Box
 
-SIZE = (96, 72)  # width and height of a picture, in pixels
+SIZE = (96, 72)  # width and height of an image, in pixels
 CELLS: tuple[Box, ...] = ((0, 0, 0.5, 0.5), (0.5, 0, 1, 0.5), (0, 0.5, 0.5, 1), (0.5, 0.5, 1, 1))
 LEFT, RIGHT = (0, 2), (1, 3)  # indices of the cells of either side
 
@@ -18,7 +18,7 @@ Edges: TypeAlias = tuple[float, float, float, float]
 Icon: TypeAlias = Callable[[ImageDraw.ImageDraw, Edges], None]
 
 
-def draw_picture(rng: random.Random, icons: Sequence[str]) -> tuple[Image.Image, list[Box]]:
+def draw_image(rng: random.Random, icons: Sequence[str]) -> tuple[Image.Image, list[Box]]:
     """Draw one icon into each of the four cells, at a random size and place, on a random pale ground.
 
     Args:
@@ -26,12 +26,12 @@ def draw_picture(rng: random.Random, icons: Sequence[str]) -> tuple[Image.Image,
         icons: four names, for the cells in the order of ``CELLS``.
 
     Returns:
-        The picture and the relative box of each icon.
+        The image and the relative box of each icon.
     """
     width, height = SIZE
     ground = tuple(rng.randint(190, 240) for _ in range(3))
-    picture = Image.new("RGB", SIZE, ground)
-    draw = ImageDraw.Draw(picture)
+    image = Image.new("RGB", SIZE, ground)
+    draw = ImageDraw.Draw(image)
     boxes: list[Box] = []
     for name, (left, top, right, bottom) in zip(icons, CELLS, strict=True):
         share = rng.uniform(0.65, 0.9)
@@ -41,7 +41,7 @@ def draw_picture(rng: random.Random, icons: Sequence[str]) -> tuple[Image.Image,
         box = (x1, y1, x1 + box_width, y1 + box_height)
         ICONS[name](draw, (box[0] * width, box[1] * height, box[2] * width - 1, box[3] * height - 1))
         boxes.append(box)
-    return picture, boxes
+    return image, boxes
 
 
 def _polygon(fill: str, *points: tuple[float, float]) -> Icon:

@@ -9,7 +9,7 @@ is. The boxes are those of GMNER.
 from __future__ import annotations
 
 from umie.data import registry
-from umie.data._conll import TagSet, tweet_reader
+from umie.data.conll import TagSet, tweet_reader
 
 FINE_TYPES = {  # coarse type -> fine types, as the files spell them ("ordinance" too)
     "location": ("city", "country", "state", "continent", "location_other", "park", "road"),

@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from umie.data import registry
-from umie.data._reading import OnError
-from umie.data._text import refuse_regions
+from umie.data.reading import OnError
+from umie.data.text import refuse_regions
 from umie.records import Record, read_numbered_jsonl
 
 
@@ -22,11 +22,11 @@ def read(
 ) -> Iterator[Record]:
     """Yield the records of a JSONL file, which holds its regions itself; one without a name is named by its line.
 
-    Source, licence and label schema are what the line says.
+    Source, license and label schema are what the line says.
 
     Args:
         path: the file.
-        images: the folder of the pictures; by default the folder of the file.
+        images: the folder of the images; by default the folder of the file.
         regions: not accepted.
         on_error: called with every error of a line that cannot be read, which is passed over.
 

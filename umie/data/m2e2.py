@@ -1,4 +1,4 @@
-"""M2E2: news sentences with events, pictures with events, and pairs of both that show the same event."""
+"""M2E2: news sentences with events, images with events, and pairs of both that show the same event."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from umie.data import registry
-from umie.data._ace import M2E2_SCHEMA, event_type
-from umie.data._m2e2_pictures import picture_arguments, picture_record
-from umie.data._reading import OnError, numbered_lines, report
-from umie.data._text import Tokens, check_folder, field, file_name, load_json, refuse_regions
+from umie.data.ace_events import M2E2_SCHEMA, event_type
+from umie.data.m2e2_images import image_arguments, image_record
+from umie.data.reading import OnError, numbered_lines, report
+from umie.data.text import Tokens, check_folder, field, file_name, load_json, refuse_regions
 from umie.errors import UmieError, at, shown
 from umie.records import Argument, Event, Record, Span
 
-LICENCE = "research use only; no licence file; photographs of VOA may belong to AP or Reuters"
+LICENSE = "research use only; no license file; photographs of VOA may belong to AP or Reuters"
 _PAIRS = "crossmedia_coref.txt"
-_PICTURES = "image_multimedia_event.json"
+_IMAGES = "image_multimedia_event.json"
 
 
 class _Pair(NamedTuple):
@@ -41,50 +41,50 @@ def read(
     Source: the annotation files of limanling/m2e2. The file is told by what it holds:
 
     - a list of sentences (text_multimedia_event.json, or a list of others: ``sentence_id``, ``words``,
-      ``golden-event-mentions`` with token offsets). Beside it, ``crossmedia_coref.txt`` pairs them with pictures,
-      and ``image_multimedia_event.json`` holds the pictures' arguments. Each pair gives one record, and each
-      sentence that no pair names gives one without a picture. The events of the pair's type get the picture's
-      arguments, unless the picture is annotated for another type (2 of the 309 pairs).
-    - an object of pictures (image_only_event.json, image_multimedia_event.json): one record each, with an empty
+      ``golden-event-mentions`` with token offsets). Beside it, ``crossmedia_coref.txt`` pairs them with images,
+      and ``image_multimedia_event.json`` holds the images' arguments. Each pair gives one record, and each
+      sentence that no pair names gives one without an image. The events of the pair's type get the image's
+      arguments, unless the image is annotated for another type (2 of the 309 pairs).
+    - an object of images (image_only_event.json, image_multimedia_event.json): one record each, with an empty
       text and one event without trigger.
 
-    Boxes are ``[flag, x1, y1, x2, y2]`` in pixels; ``umie.data._m2e2_pictures`` says what the flag means. They are
-    relative to the picture's size: where ``images`` is given and the picture is not in it, a record has no
-    regions, and one of a picture alone is annotated for MED only (``tasks``). Event types are called as in the
+    Boxes are ``[flag, x1, y1, x2, y2]`` in pixels; ``umie.data.m2e2_images`` says what the flag means. They are
+    relative to the image's size: where ``images`` is given and the image is not in it, a record has no
+    regions, and one of an image alone is annotated for MED only (``tasks``). Event types are called as in the
     paper: 'Justice:Arrest-Jail' is 'arrest jail', 'Transaction:Transfer-Money' is 'transfer'.
 
     Args:
         path: the file.
-        images: the folder of the pictures; without it the records of sentences have none, and pictures alone
+        images: the folder of the images; without it the records of sentences have none, and images alone
             cannot be read.
         regions: not accepted.
-        on_error: called with the error of each sentence, pair or picture that cannot be read, which is passed over.
+        on_error: called with the error of each sentence, pair or image that cannot be read, which is passed over.
 
     Raises:
-        UmieError: a file that cannot be read or holds neither, ``regions`` given, or pictures without ``images``;
+        UmieError: a file that cannot be read or holds neither, ``regions`` given, or images without ``images``;
             without ``on_error``, a missing or ill-typed field, offsets outside the text, a pair without its
-            sentence, a box outside its picture.
+            sentence, a box outside its image.
     """
     path = Path(path)
     refuse_regions(path, regions, "m2e2")
     if images is not None:
         check_folder(images, "images")
     data = load_json(path)
-    common = {"source": f"M2E2: {path.name}", "licence": LICENCE, "labels": M2E2_SCHEMA}
+    common = {"source": f"M2E2: {path.name}", "license": LICENSE, "labels": M2E2_SCHEMA}
     if isinstance(data, list):
         yield from _sentences(path, data, images, on_error, common)
     elif isinstance(data, dict):
         if images is None:
-            raise UmieError(f"{path}: annotates pictures alone: give images, the folder of the pictures")
-        for stem, picture in data.items():
+            raise UmieError(f"{path}: annotates images alone: give images, the folder of the images")
+        for stem, image in data.items():
             try:
-                record = picture_record(stem, picture, images, common)
+                record = image_record(stem, image, images, common)
             except UmieError as error:
                 report(error, on_error, f"{path}: {_bare(stem)}")
                 continue
             yield record
     else:
-        raise UmieError(f"{path}: holds {shown(data)}: expected a list of sentences or an object of pictures")
+        raise UmieError(f"{path}: holds {shown(data)}: expected a list of sentences or an object of images")
 
 
 def _sentences(
@@ -97,7 +97,7 @@ def _sentences(
         except UmieError as error:
             report(error, on_error, f"{path}: sentence {number} (from 0)")
     pairs = _pairs(path.with_name(_PAIRS), {identifier for identifier, _ in named}, on_error)
-    annotation = _annotation(path.with_name(_PICTURES)) if images is not None else None
+    annotation = _annotation(path.with_name(_IMAGES)) if images is not None else None
     for identifier, sentence in named:
         try:
             text_only = _sentence(identifier, sentence, common)
@@ -128,14 +128,14 @@ def _paired(record: Record, pair: _Pair, images: str | Path | None, annotation: 
         if pair.event_type not in {event.type for event in record.events}:
             raise UmieError(f"the sentence {_bare(pair.sentence_id)} has no event of the type {shown(pair.event_type)}")
         if annotation is not None and stem not in annotation:
-            raise UmieError(f"the picture {_bare(stem)} is not in {_PICTURES}: add it there, or take the pair out")
+            raise UmieError(f"the image {_bare(stem)} is not in {_IMAGES}: add it there, or take the pair out")
     identifier = f"{pair.sentence_id}:{stem}"
     if images is None:
         return replace(record, id=identifier)
     found = None
     if annotation is not None:
-        place = f"{Path(pair.place).parent / _PICTURES}: {_bare(stem)}"
-        found = picture_arguments(annotation[stem], Path(images) / pair.image, place, pair.event_type)
+        place = f"{Path(pair.place).parent / _IMAGES}: {_bare(stem)}"
+        found = image_arguments(annotation[stem], Path(images) / pair.image, place, pair.event_type)
     regions, arguments = found or ((), ())
     events = tuple(
         replace(event, arguments=(*event.arguments, *arguments)) if event.type == pair.event_type else event
@@ -171,8 +171,8 @@ def _pairs(path: Path, known: AbstractSet[str], on_error: OnError | None) -> dic
                 continue
             parts = line.split("\t")
             if len(parts) != 3:
-                raise UmieError(f"{shown(line)} is no pair: expected sentence<TAB>picture<TAB>event type")
-            image = file_name(parts[1].strip(), "the picture")
+                raise UmieError(f"{shown(line)} is no pair: expected sentence<TAB>image<TAB>event type")
+            image = file_name(parts[1].strip(), "the image")
             pair = _Pair(f"{path}:{number}", parts[0].strip(), image, event_type(parts[2]))
         except UmieError as error:
             report(error, on_error, f"{path}:{number}")
@@ -190,7 +190,7 @@ def _pairs(path: Path, known: AbstractSet[str], on_error: OnError | None) -> dic
 def _annotation(path: Path) -> dict[str, Any] | None:
     data = load_json(path) if path.exists() else None
     if data is not None and not isinstance(data, dict):
-        raise UmieError(f"{path}: is {shown(data)}: expected an object with an entry for each picture")
+        raise UmieError(f"{path}: is {shown(data)}: expected an object with an entry for each image")
     return data
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from umie.data import registry
-from umie.data._conll import TWITTER_LICENCE
-from umie.data._reading import OnError, numbered_lines, report
-from umie.data._text import Tokens, field, file_name, refuse_regions
+from umie.data.conll import TWITTER_LICENSE
+from umie.data.reading import OnError, numbered_lines, report
+from umie.data.text import Tokens, field, file_name, refuse_regions
 from umie.errors import UmieError, shown
 from umie.records import NO_RELATION, Record, Relation, Span
 
@@ -37,7 +37,7 @@ def read(
     """Yield one MRE record for each line; the text is the tokens joined by one space.
 
     Source: the files of thecharm/MNRE: lines that are Python dicts, with ``token``, ``h`` and ``t`` (``name``
-    and ``pos``, token offsets, end excluded), ``relation`` and ``img_id`` (the name of the picture; 323 lines
+    and ``pos``, token offsets, end excluded), ``relation`` and ``img_id`` (the name of the image; 323 lines
     of version 1 have a number, which is read as '<number>.jpg'); other fields are passed over. A relation is
     called by the last part of its path, '/per/org/member_of' is 'member of'; None and none are
     ``umie.records.NO_RELATION``. Only '/org/org/alternate_names' is called 'organization alternate names', to
@@ -46,7 +46,7 @@ def read(
 
     Args:
         path: the file.
-        images: the folder of the pictures, named by ``img_id``; without it the records have none.
+        images: the folder of the images, named by ``img_id``; without it the records have none.
         regions: not accepted.
         on_error: called with the error of each line that cannot be read, which is passed over.
 
@@ -89,7 +89,7 @@ def _record(line: str, path: Path, number: int, images: str | Path | None) -> Re
         id=f"{path.stem}:{number}",
         tasks=("mre",),
         source=f"MNRE: {path.name}",
-        licence=TWITTER_LICENCE,
+        license=TWITTER_LICENSE,
         labels=schema if label in schema["mre"] else None,  # a relation of somebody's own
     )
 

@@ -9,7 +9,7 @@ and MISC. Copies that say OTHER, spell the type out (``B-person``) or write it i
 from __future__ import annotations
 
 from umie.data import registry
-from umie.data._conll import TagSet, tweet_reader
+from umie.data.conll import TagSet, tweet_reader
 from umie.data.twitter import LABELS
 
 _TAG_SET = TagSet("SNAP", {**LABELS, **{name.upper(): name for name in LABELS.values()}}, any_case=True)

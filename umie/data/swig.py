@@ -1,4 +1,4 @@
-"""SWiG: pictures of imSitu with situations, whose boxes ground the roles; read as events by way of a mapping to ACE."""
+"""SWiG: images of imSitu with situations, whose boxes ground the roles; read as events by way of a mapping to ACE."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from umie.data import registry
-from umie.data._ace import event_type
-from umie.data._reading import OnError, numbered_lines, report
-from umie.data._text import check_folder, field, file_name, load_json, refuse_regions
+from umie.data.ace_events import event_type
+from umie.data.reading import OnError, numbered_lines, report
+from umie.data.text import check_folder, field, file_name, load_json, refuse_regions
 from umie.errors import UmieError, at, check_characters, shown
 from umie.records import Argument, Event, Record, Region
 from umie.records.voc import pixel_region
 
-LICENCE = "research use only; annotations MIT (Allen Institute for AI), pictures of imSitu as found on the web"
+LICENSE = "research use only; annotations MIT (Allen Institute for AI), images of imSitu as found on the web"
 _MAPPING = "ace_sr_mapping.txt"
 _NOT_GROUNDED = [-1, -1, -1, -1]
 
@@ -39,9 +39,9 @@ def read(
     on_error: OnError | None = None,
     mapping: str | Path | None = None,
 ) -> Iterator[Record]:
-    """Yield one MED and MEAE record for each picture, with an empty text.
+    """Yield one MED and MEAE record for each image, with an empty text.
 
-    Source: allenai/swig, ``SWiG_jsons/{train,dev,test}.json``: an object with an entry for each picture: ``verb``,
+    Source: allenai/swig, ``SWiG_jsons/{train,dev,test}.json``: an object with an entry for each image: ``verb``,
     ``width`` and ``height``, ``bb`` (the box of each role in pixels, or four times -1 where nothing is grounded),
     and ``frames`` (what each of the annotators, three in the published files, saw in each role: a WordNet id, or ''
     for nothing). The mapping to ACE is the one of M2E2's authors: lines
@@ -54,14 +54,14 @@ def read(
 
     Args:
         path: the file.
-        images: the folder of the pictures; without it the records only name them.
+        images: the folder of the images; without it the records only name them.
         regions: not accepted: the boxes are in the file.
-        on_error: called with the error of each picture that cannot be read, which is passed over.
+        on_error: called with the error of each image that cannot be read, which is passed over.
         mapping: the file of the mapping; by default ace_sr_mapping.txt beside ``path``.
 
     Raises:
         UmieError: a file that cannot be read, a line of the mapping that is none, or ``regions`` given; without
-            ``on_error``, a missing or ill-typed field, a box outside the picture.
+            ``on_error``, a missing or ill-typed field, a box outside the image.
     """
     path = Path(path)
     refuse_regions(path, regions, "swig")
@@ -72,7 +72,7 @@ def read(
         "image_folder": None if images is None else str(images),
         "tasks": ("med", "meae"),
         "source": f"SWiG: {path.name}",
-        "licence": LICENCE,
+        "license": LICENSE,
         "labels": {
             "med": tuple(dict.fromkeys(item.event_type for item in situations.values())),
             "meae": tuple(dict.fromkeys(role for item in situations.values() for role in item.roles.values())),
@@ -80,10 +80,10 @@ def read(
     }
     data = load_json(path)
     if not isinstance(data, dict):
-        raise UmieError(f"{path}: is {shown(data)}: expected an object with an entry for each picture")
-    for name, picture in data.items():
+        raise UmieError(f"{path}: is {shown(data)}: expected an object with an entry for each image")
+    for name, image in data.items():
         try:
-            record = _record(name, picture, situations, common)
+            record = _record(name, image, situations, common)
         except UmieError as error:
             report(error, on_error, f"{path}: {shown(name)[1:-1]}")
             continue
@@ -91,12 +91,12 @@ def read(
 
 
 def _record(name: str, data: object, situations: Mapping[str, _Situation], common: Mapping[str, Any]) -> Record:
-    check_characters(name, "the name of the picture")
-    file_name(name, "the name of the picture")
-    situation = situations.get(field(data, "verb", str, "the picture"))
+    check_characters(name, "the name of the image")
+    file_name(name, "the name of the image")
+    situation = situations.get(field(data, "verb", str, "the image"))
     size = _length(data, "width"), _length(data, "height")
-    boxes = field(data, "bb", dict, "the picture")
-    nouns = _nouns(field(data, "frames", list, "the picture"))
+    boxes = field(data, "bb", dict, "the image")
+    nouns = _nouns(field(data, "frames", list, "the image"))
     regions: list[Region] = []
     arguments: list[Argument] = []
     for role, box in boxes.items():
@@ -129,7 +129,7 @@ def _nouns(frames: list[Any]) -> dict[str, str]:
 def _length(data: object, key: str) -> float:
     value = data.get(key) if isinstance(data, dict) else None
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise UmieError(f"field {key!r} of the picture is {shown(value)}: expected a number of pixels")
+        raise UmieError(f"field {key!r} of the image is {shown(value)}: expected a number of pixels")
     return value
 
 

@@ -1,8 +1,8 @@
-"""The embedded data set: drawn from a seed, with a known share of records that only the picture decides.
+"""The embedded data set: drawn from a seed, with a known share of records that only the image decides.
 
-In a share of the records (``picture_share``) the text leaves the annotation open and the picture shows it:
+In a share of the records (``image_share``) the text leaves the annotation open and the image shows it:
 what a name stands for (MNER), how two people are related (MRE), what happens (MED), which of two people does
-it and with which object (MEAE; the object is a region). In the others the text decides, and the picture is
+it and with which object (MEAE; the object is a region). In the others the text decides, and the image is
 drawn independently of it: unrelated, and mostly misleading. Names are invented; no split shares one with
 another.
 """
@@ -19,7 +19,7 @@ from typing import TypeAlias, TypeVar
 from PIL.Image import Image
 
 from umie.data.ceiling import Candidate, text_only_ceiling
-from umie.data.drawing import FILLERS, LEFT, RIGHT, draw_picture
+from umie.data.drawing import FILLERS, LEFT, RIGHT, draw_image
 from umie.errors import check_share, check_whole
 from umie.records import NO_RELATION, Argument, Entity, Event, Record, Region, Relation, Span, write_jsonl
 
@@ -29,7 +29,7 @@ _SceneMaker: TypeAlias = "Callable[[random.Random, Sequence[str], bool], Scene]"
 SPLITS = ("train", "dev", "test")
 NUM_REGIONS = 4
 
-# What the picture shows for each label, and the words by which a text decides it.
+# What the image shows for each label, and the words by which a text decides it.
 NAME_ICONS = {"person": "person", "location": "house", "organization": "tower", "miscellaneous": "star"}
 NAME_CUES = {
     "person": ("singer {0}", "my cousin {0}"),
@@ -85,28 +85,28 @@ class SyntheticConfig:
         train: number of records in this split; a third each carries names, pairs and events.
         dev: as train.
         test: as train.
-        picture_share: share of records in which only the picture decides.
+        image_share: share of records in which only the image decides.
     """
 
     seed: int = 0
     train: int = 3000
     dev: int = 300
     test: int = 900
-    picture_share: float = 0.62
+    image_share: float = 0.62
 
     def __post_init__(self) -> None:
         for split in SPLITS:
             check_whole(split, getattr(self, split), 0)
-        check_share("picture_share", self.picture_share)
+        check_share("image_share", self.image_share)
 
 
 @dataclass(frozen=True)
 class Scene:
-    """A record with its picture; ``picture_decides`` says which of the two holds the answer."""
+    """A record with its image; ``image_decides`` says which of the two holds the answer."""
 
     record: Record
-    picture: Image
-    picture_decides: bool
+    image: Image
+    image_decides: bool
 
 
 def scenes(config: SyntheticConfig, split: str) -> Iterator[Scene]:
@@ -119,8 +119,8 @@ def scenes(config: SyntheticConfig, split: str) -> Iterator[Scene]:
     )
     for index in range(getattr(config, split)):
         rng = random.Random(f"{config.seed}/{split}/{index}")
-        picture_decides = rng.random() < config.picture_share
-        scene = makers[index % len(makers)](rng, names, picture_decides)
+        image_decides = rng.random() < config.image_share
+        scene = makers[index % len(makers)](rng, names, image_decides)
         identifier = f"{split}-{index:05d}"
         record = replace(scene.record, id=identifier, image=f"{split}/{identifier}.png")
         yield replace(scene, record=record)
@@ -128,7 +128,7 @@ def scenes(config: SyntheticConfig, split: str) -> Iterator[Scene]:
 
 def ceilings(config: SyntheticConfig) -> dict[str, float]:
     """Return each task's ceiling of text alone, computed from the distribution; see ``text_only_ceiling``."""
-    open_share, told_share = config.picture_share, 1 - config.picture_share
+    open_share, told_share = config.image_share, 1 - config.image_share
 
     def one_of(labels: Sequence[str]) -> float:
         positives = [label for label in labels if label != NO_RELATION]
@@ -150,69 +150,69 @@ def ceilings(config: SyntheticConfig) -> dict[str, float]:
 
 
 def write_synthetic(folder: str | Path, config: SyntheticConfig) -> dict[str, Path]:
-    """Write the splits as JSONL files with PNG pictures beside them; return the file of each split.
+    """Write the splits as JSONL files with PNG images beside them; return the file of each split.
 
-    A JSONL file is written when its pictures stand, so that what exists is complete.
+    A JSONL file is written when its images stand, so that what exists is complete.
     """
     files = {}
     for split in SPLITS:
         records = []
         (Path(folder) / split).mkdir(parents=True, exist_ok=True)
         for scene in scenes(config, split):
-            scene.picture.save(Path(folder) / str(scene.record.image))
+            scene.image.save(Path(folder) / str(scene.record.image))
             records.append(scene.record)
         files[split] = Path(folder) / f"{split}.jsonl"
         write_jsonl(files[split], records)
     return files
 
 
-def _name_scene(rng: random.Random, names: Sequence[str], picture_decides: bool) -> Scene:
-    label, shown = _truth_and_shown(rng, tuple(NAME_ICONS), picture_decides)
-    cue = "{0}" if picture_decides else rng.choice(NAME_CUES[label])
+def _name_scene(rng: random.Random, names: Sequence[str], image_decides: bool) -> Scene:
+    label, shown = _truth_and_shown(rng, tuple(NAME_ICONS), image_decides)
+    cue = "{0}" if image_decides else rng.choice(NAME_CUES[label])
     text, (name,) = _fill(rng.choice(NAME_FRAMES).replace("{0}", cue), rng.choice(names))
     cells = [NAME_ICONS[shown], *rng.choices(FILLERS, k=3)]
     rng.shuffle(cells)
-    picture, regions, _ = _picture(rng, cells)
+    image, regions, _ = _image(rng, cells)
     record = Record(text, regions=regions, entities=(Entity(label, name),), tasks=("mner",))
-    return Scene(record, picture, picture_decides)
+    return Scene(record, image, image_decides)
 
 
-def _pair_scene(rng: random.Random, names: Sequence[str], picture_decides: bool) -> Scene:
-    label, shown = _truth_and_shown(rng, tuple(PAIR_ICONS), picture_decides)
-    frame = rng.choice(PAIR_FRAMES if picture_decides else PAIR_CUES[label])
+def _pair_scene(rng: random.Random, names: Sequence[str], image_decides: bool) -> Scene:
+    label, shown = _truth_and_shown(rng, tuple(PAIR_ICONS), image_decides)
+    frame = rng.choice(PAIR_FRAMES if image_decides else PAIR_CUES[label])
     text, (head, tail) = _fill(frame, *rng.sample(names, 2))
     cells = _two_people(rng, ("person", "person"), (PAIR_ICONS[shown] or rng.choice(FILLERS), rng.choice(FILLERS)))
-    picture, regions, _ = _picture(rng, cells)
+    image, regions, _ = _image(rng, cells)
     return Scene(
         Record(text, regions=regions, relations=(Relation(label, head, tail),), tasks=("mre",)),
-        picture,
-        picture_decides,
+        image,
+        image_decides,
     )
 
 
-def _event_scene(rng: random.Random, names: Sequence[str], picture_decides: bool) -> Scene:
-    label, shown = _truth_and_shown(rng, tuple(EVENT_ICONS), picture_decides)
-    agent_first, left_marked = _truth_and_shown(rng, (True, False), picture_decides)
-    trigger_word = rng.choice(OPEN_TRIGGERS if picture_decides else EVENT_TRIGGERS[label])
+def _event_scene(rng: random.Random, names: Sequence[str], image_decides: bool) -> Scene:
+    label, shown = _truth_and_shown(rng, tuple(EVENT_ICONS), image_decides)
+    agent_first, left_marked = _truth_and_shown(rng, (True, False), image_decides)
+    trigger_word = rng.choice(OPEN_TRIGGERS if image_decides else EVENT_TRIGGERS[label])
     told_frames = AGENT_FIRST_FRAMES if agent_first else AGENT_LAST_FRAMES
-    frames = EVENT_FRAMES if picture_decides else told_frames
+    frames = EVENT_FRAMES if image_decides else told_frames
     text, (first, second, trigger) = _fill(rng.choice(frames), *rng.sample(names, 2), trigger_word)
     people = ("agent", "person") if left_marked else ("person", "agent")
     sign = EVENT_ICONS[shown]
-    picture, regions, order = _picture(rng, _two_people(rng, people, (sign, rng.choice(FILLERS))))
+    image, regions, order = _image(rng, _two_people(rng, people, (sign, rng.choice(FILLERS))))
     agent, target = (first, second) if agent_first else (second, first)
     arguments = [Argument("Agent", agent), Argument("Target", target)]
-    if picture_decides:
+    if image_decides:
         arguments.append(Argument("Agent", region=order.index("agent")))
         arguments.append(Argument("Instrument", region=order.index(sign)))
     event = Event(label, trigger, tuple(arguments))
-    return Scene(Record(text, regions=regions, events=(event,), tasks=("med", "meae")), picture, picture_decides)
+    return Scene(Record(text, regions=regions, events=(event,), tasks=("med", "meae")), image, image_decides)
 
 
-def _truth_and_shown(rng: random.Random, choices: Sequence[T], picture_decides: bool) -> tuple[T, T]:
-    """Draw the truth, and what the picture shows: the same, or something drawn independently."""
+def _truth_and_shown(rng: random.Random, choices: Sequence[T], image_decides: bool) -> tuple[T, T]:
+    """Draw the truth, and what the image shows: the same, or something drawn independently."""
     truth, other = rng.choice(choices), rng.choice(choices)
-    return truth, truth if picture_decides else other
+    return truth, truth if image_decides else other
 
 
 def _two_people(rng: random.Random, people: tuple[str, str], others: tuple[str, str]) -> list[str]:
@@ -224,13 +224,13 @@ def _two_people(rng: random.Random, people: tuple[str, str], others: tuple[str, 
     return [cell or remaining.pop() for cell in cells]
 
 
-def _picture(rng: random.Random, cells: Sequence[str]) -> tuple[Image, tuple[Region, ...], list[str]]:
-    """Draw the cells; return the picture, its regions in random order, and the icon of each region."""
-    picture, boxes = draw_picture(rng, cells)
+def _image(rng: random.Random, cells: Sequence[str]) -> tuple[Image, tuple[Region, ...], list[str]]:
+    """Draw the cells; return the image, its regions in random order, and the icon of each region."""
+    image, boxes = draw_image(rng, cells)
     order = list(range(len(cells)))
     rng.shuffle(order)
     regions = tuple(Region(tuple(round(edge, 4) for edge in boxes[cell])) for cell in order)  # type: ignore[arg-type] # four edges
-    return picture, regions, [cells[cell] for cell in order]
+    return image, regions, [cells[cell] for cell in order]
 
 
 def _fill(frame: str, *words: str) -> tuple[str, list[Span]]:

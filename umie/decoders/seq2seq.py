@@ -12,12 +12,12 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers.modeling_outputs import BaseModelOutput
 
-from umie.decoders import _seq2seq_models as models
 from umie.decoders import registry
-from umie.decoders._generation import generate, limit_of, resolved
-from umie.decoders._sources import check_source, located
-from umie.decoders._t5_steps import T5Steps
+from umie.decoders import seq2seq_models as models
 from umie.decoders.base import Decoder, DecoderConfig, DecoderOutput
+from umie.decoders.generation import generate, limit_of, resolved
+from umie.decoders.sources import check_source, located
+from umie.decoders.t5_steps import T5Steps
 from umie.errors import UmieError
 from umie.types import FusedStates
 

@@ -21,10 +21,10 @@ from transformers import (
 from transformers.modeling_outputs import BaseModelOutput
 
 from umie.decoders import registry
-from umie.decoders._generation import generate
-from umie.decoders._sources import check_source, located
-from umie.decoders._t5_steps import T5Steps
 from umie.decoders.base import Decoder, DecoderConfig, DecoderOutput
+from umie.decoders.generation import generate
+from umie.decoders.sources import check_source, located
+from umie.decoders.t5_steps import T5Steps
 from umie.errors import UmieError, check_keys
 from umie.types import FusedStates
 

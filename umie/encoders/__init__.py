@@ -1,11 +1,11 @@
-"""Visual encoders: a picture and its regions of interest to VisualFeatures."""
+"""Visual encoders: an image and its regions of interest to VisualFeatures."""
 
 import importlib
 from collections.abc import Mapping
 from typing import Any
 
 from umie.encoders.base import EncoderConfig, Preprocessor, VisualEncoder
-from umie.encoders.cache import CachedEncoder, FeatureCache
+from umie.encoders.cache.cached_encoder import CachedEncoder, FeatureCache
 from umie.registry import Registry
 from umie.types import VisualFeatures
 

@@ -1,4 +1,4 @@
-"""The encoder contract, in two halves: pictures to tensors (data workers), tensors to VisualFeatures."""
+"""The encoder contract, in two halves: images to tensors (data workers), tensors to VisualFeatures."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from umie.encoders.pictures import Picture, open_picture
+from umie.encoders.images import ImageSource, open_image
 from umie.errors import UmieError, check_flag, check_whole, shown
 from umie.records import Box, Region
 from umie.types import VisualFeatures
@@ -33,7 +33,7 @@ class EncoderConfig:
         trainable: whether training changes the encoder's weights.
     """
 
-    NOT_IN_FEATURES: ClassVar[frozenset[str]] = frozenset({"max_regions", "trainable"})
+    FINGERPRINT_EXCLUDE: ClassVar[frozenset[str]] = frozenset({"max_regions", "trainable"})
 
     max_regions: int = 36
     trainable: bool = True
@@ -49,43 +49,43 @@ class EncoderConfig:
 
 
 class Preprocessor(ABC):
-    """Pictures and regions to the tensors that the encoder's forward takes; holds no weights, pickles."""
+    """Images and regions to the tensors that the encoder's forward takes; holds no weights, pickles."""
 
     def __init__(self, config: Any) -> None:
         self.config = config
 
     @abstractmethod
     def tensors(self, image: Image.Image, boxes: Sequence[Box]) -> dict[str, Tensor]:
-        """Return the encoder's own inputs for one picture and its slots (slot 0 is the whole image)."""
+        """Return the encoder's own inputs for one image and its slots (slot 0 is the whole image)."""
 
     @abstractmethod
     def no_tensors(self) -> dict[str, Tensor]:
-        """Return the same inputs for a record without a picture: empty along every dimension that pads."""
+        """Return the same inputs for a record without an image: empty along every dimension that pads."""
 
-    def one(self, picture: Picture | None, regions: Sequence[Region | Box] = ()) -> dict[str, Tensor]:
-        """Return the tensors of one picture: ``boxes [V, 4]``, ``visual_mask [V]`` and the encoder's own.
+    def one(self, image: ImageSource | None, regions: Sequence[Region | Box] = ()) -> dict[str, Tensor]:
+        """Return the tensors of one image: ``boxes [V, 4]``, ``visual_mask [V]`` and the encoder's own.
 
         Args:
-            picture: PIL image or path; None gives no slot at all (V = 0).
+            image: PIL image or path; None gives no slot at all (V = 0).
             regions: relative boxes, x1, y1, x2, y2 in 0..1; those beyond ``max_regions`` are left out.
 
         Raises:
-            UmieError: the picture cannot be read, or a box leaves it.
+            UmieError: the image cannot be read, or a box leaves it.
         """
-        if picture is None:
+        if image is None:
             return {**no_slots(), **self.no_tensors()}
         boxes = self.slots(regions)
         return {
             "boxes": torch.tensor(boxes),
             "visual_mask": torch.ones(len(boxes), dtype=torch.bool),
-            **self.tensors(open_picture(picture), boxes),
+            **self.tensors(open_image(image), boxes),
         }
 
     def slots(self, regions: Sequence[Region | Box]) -> list[Box]:
-        """Return the boxes of a picture's slots: the whole image, then its regions, at most ``max_regions``.
+        """Return the boxes of an image's slots: the whole image, then its regions, at most ``max_regions``.
 
         Raises:
-            UmieError: a box leaves the picture, has no area, or is not four finite numbers.
+            UmieError: a box leaves the image, has no area, or is not four finite numbers.
         """
         try:
             return [
@@ -94,28 +94,28 @@ class Preprocessor(ABC):
             ]
         except TypeError as error:
             raise UmieError(
-                f"regions is {shown(regions)}: give a list of boxes [x1, y1, x2, y2] for each picture, [] for none"
+                f"regions is {shown(regions)}: give a list of boxes [x1, y1, x2, y2] for each image, [] for none"
             ) from error
 
-    def check(self, picture: Picture, regions: Sequence[Region | Box] = ()) -> None:
+    def check(self, image: ImageSource, regions: Sequence[Region | Box] = ()) -> None:
         """Raise UmieError where ``one`` would; an encoder that does not look at pixels looks for what it needs."""
         self.slots(regions)
-        open_picture(picture)
+        open_image(image)
 
     def __call__(
-        self, pictures: Sequence[Picture | None], regions: Sequence[Sequence[Region | Box]] | None = None
+        self, images: Sequence[ImageSource | None], regions: Sequence[Sequence[Region | Box]] | None = None
     ) -> dict[str, Tensor]:
-        """Return the batched, padded tensors of several pictures; see ``one``."""
-        if isinstance(pictures, str | Path | Image.Image):
-            raise UmieError("pictures is one picture: give a list of pictures, and of each the list of its regions")
-        regions = [()] * len(pictures) if regions is None else regions
-        if len(regions) != len(pictures):
-            raise UmieError(f"{len(regions)} lists of regions for {len(pictures)} pictures: give one for each")
-        return collate([self.one(picture, boxes) for picture, boxes in zip(pictures, regions, strict=True)])
+        """Return the batched, padded tensors of several images; see ``one``."""
+        if isinstance(images, str | Path | Image.Image):
+            raise UmieError("images is one image: give a list of images, and of each the list of its regions")
+        regions = [()] * len(images) if regions is None else regions
+        if len(regions) != len(images):
+            raise UmieError(f"{len(regions)} lists of regions for {len(images)} images: give one for each")
+        return collate([self.one(image, boxes) for image, boxes in zip(images, regions, strict=True)])
 
 
 class VisualEncoder(nn.Module, ABC):
-    """Turns a picture and its regions into features; ``encode`` is ``preprocess`` and ``forward`` together."""
+    """Turns an image and its regions into features; ``encode`` is ``preprocess`` and ``forward`` together."""
 
     Config: ClassVar[type[EncoderConfig]]
     is_lookup: ClassVar[bool] = False  # True: features are read, not made, and need no cache
@@ -153,13 +153,13 @@ class VisualEncoder(nn.Module, ABC):
         return {}
 
     def fingerprint(self) -> str:
-        """Return a hash of all that the features depend on beside picture and boxes: options, weights, own code.
+        """Return a hash of all that the features depend on beside image and boxes: options, weights, own code.
 
         Two encoders with one fingerprint give the same features, up to the rounding of another device or release
         of torch. It costs one pass over the weights.
         """
         options = dataclasses.asdict(self.config)
-        kept = {name: value for name, value in options.items() if name not in self.config.NOT_IN_FEATURES}
+        kept = {name: value for name, value in options.items() if name not in self.config.FINGERPRINT_EXCLUDE}
         what = [_code_of(type(self)), _code_of(self.Preprocessor), kept]
         digest = hashlib.sha256(json.dumps(what, sort_keys=True, default=list).encode())
         for name, tensor in sorted(self.state_dict().items()):
@@ -175,7 +175,7 @@ class VisualEncoder(nn.Module, ABC):
         """
         mask, boxes = inputs["visual_mask"], inputs["boxes"]
         parameter = next(self.parameters(), None)
-        if parameter is not None:  # pictures come in float32, whatever the precision of the weights
+        if parameter is not None:  # images come in float32, whatever the precision of the weights
             inputs = {
                 name: value.to(parameter.dtype) if value.is_floating_point() and name != "boxes" else value
                 for name, value in inputs.items()
@@ -185,16 +185,16 @@ class VisualEncoder(nn.Module, ABC):
         return VisualFeatures(features, boxes, mask)
 
     def encode(
-        self, images: Sequence[Picture | None], regions: Sequence[Sequence[Region | Box]] | None = None
+        self, images: Sequence[ImageSource | None], regions: Sequence[Sequence[Region | Box]] | None = None
     ) -> VisualFeatures:
-        """Return the features of pictures with their regions.
+        """Return the features of images with their regions.
 
         Args:
-            images: PIL images or paths; None stands for no picture.
-            regions: for each picture its relative boxes (x1, y1, x2, y2 in 0..1); none by default.
+            images: PIL images or paths; None stands for no image.
+            regions: for each image its relative boxes (x1, y1, x2, y2 in 0..1); none by default.
 
         Raises:
-            UmieError: a picture cannot be read, or a box leaves it.
+            UmieError: an image cannot be read, or a box leaves it.
         """
         parameter = next(self.parameters(), None)
         device = parameter.device if parameter is not None else torch.device("cpu")
@@ -216,7 +216,7 @@ def _code_of(part: type) -> list[str]:
 
 
 def no_slots() -> dict[str, Tensor]:
-    """Return the boxes and the mask of a record without a picture: no slot at all."""
+    """Return the boxes and the mask of a record without an image: no slot at all."""
     return {"boxes": torch.zeros(0, 4), "visual_mask": torch.zeros(0, dtype=torch.bool)}
 
 

@@ -1,4 +1,4 @@
-"""`resnet101_roi`: the paper's encoder, 2048-d ResNet-101 features of the picture and of each region."""
+"""`resnet101_roi`: the paper's encoder, 2048-d ResNet-101 features of the image and of each region."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from torchvision.models import ResNet101_Weights, resnet101
 from torchvision.transforms.functional import normalize, to_tensor
 
 from umie.encoders import registry
-from umie.encoders._crops import TowerConfig, TowerEncoder, cut
-from umie.encoders._roi import Pooling, pool_boxes
-from umie.encoders._weights import first_line, is_file_name, read_state_dict
 from umie.encoders.base import Preprocessor
+from umie.encoders.roi import Pooling, pool_boxes
+from umie.encoders.tower import TowerConfig, TowerEncoder, cut
+from umie.encoders.weights import first_line, is_file_name, read_state_dict
 from umie.errors import UmieError, UnknownNameError, check_choice, check_text, check_whole
 from umie.records import Box
 
 Mode = Literal["crop", "align"]
 
-STRIDE = 32  # pixels of the picture for one cell of the backbone's map
-MAX_ASPECT = 4  # align: a longer picture is squeezed to this, so that no picture's map grows without bound
+STRIDE = 32  # pixels of the image for one cell of the backbone's map
+MAX_ASPECT = 4  # align: a longer image is squeezed to this, so that no image's map grows without bound
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,16 +34,16 @@ class ResNet101RoiEncoderConfig(TowerConfig):
     Args:
         weights: torchvision's name (IMAGENET1K_V2), a .safetensors, .pth, .pt or .bin file, or None for random.
         mode: "crop" as in the paper, one backbone pass for every slot resized to 224 x 224 pixels; "align"
-            for one pass over the picture, its last map averaged under each region, cheaper and coarser.
-        short_side: align only, the picture's short side in pixels; the long side keeps the aspect ratio, up
+            for one pass over the image, its last map averaged under each region, cheaper and coarser.
+        short_side: align only, the image's short side in pixels; the long side keeps the aspect ratio, up
             to 4 times the short one.
         pooling: align only, how the mean under a region is taken: "roi_align" from the 14 x 14 samples of
-            RoIAlign, "precise" as the integral that they stand for, so that a region around the whole picture
-            has the features of the whole picture.
+            RoIAlign, "precise" as the integral that they stand for, so that a region around the whole image
+            has the features of the whole image.
     """
 
     # the weights themselves are hashed, wherever they came from
-    NOT_IN_FEATURES: ClassVar[frozenset[str]] = TowerConfig.NOT_IN_FEATURES | {"weights"}
+    FINGERPRINT_EXCLUDE: ClassVar[frozenset[str]] = TowerConfig.FINGERPRINT_EXCLUDE | {"weights"}
     feature_dim: ClassVar[int] = 2048
 
     weights: str | None = None
@@ -61,7 +61,7 @@ class ResNet101RoiEncoderConfig(TowerConfig):
 
 
 class ResNet101RoiPreprocessor(Preprocessor):
-    """Pictures as ImageNet models take them.
+    """Images as ImageNet models take them.
 
     mode "crop" gives ``crops [V, 3, 224, 224]``; "align" gives ``pixels [3, H, W]`` and ``image_size [2]``
     (H, W: the true size, which padding in a batch does not change).
@@ -72,7 +72,7 @@ class ResNet101RoiPreprocessor(Preprocessor):
     CROP = 224
 
     def tensors(self, image: Image.Image, boxes: Sequence[Box]) -> dict[str, Tensor]:
-        """Return the crops of one picture, or the whole picture, by mode."""
+        """Return the crops of one image, or the whole image, by mode."""
         if self.config.mode == "crop":
             crops = [self._pixels(cut(image, box), self.CROP, self.CROP) for box in boxes]
             return {"crops": torch.stack(crops)}
@@ -82,7 +82,7 @@ class ResNet101RoiPreprocessor(Preprocessor):
         return {"pixels": self._pixels(image, width, height), "image_size": torch.tensor([height, width])}
 
     def no_tensors(self) -> dict[str, Tensor]:
-        """Return no crop, or a picture without pixels, by mode."""
+        """Return no crop, or an image without pixels, by mode."""
         if self.config.mode == "crop":
             return {"crops": torch.zeros(0, 3, self.CROP, self.CROP)}
         return {"pixels": torch.zeros(3, 0, 0), "image_size": torch.zeros(2, dtype=torch.long)}
@@ -95,11 +95,11 @@ class ResNet101RoiPreprocessor(Preprocessor):
 
 @registry.register("resnet101_roi")
 class ResNet101RoiEncoder(TowerEncoder):
-    """ResNet-101 up to its global average pooling, over every crop, or once over the picture with its regions pooled.
+    """ResNet-101 up to its global average pooling, over every crop, or once over the image with its regions pooled.
 
     Random weights start every residual branch at zero: torchvision's usual ones give features around 1e5.
 
-    Source: UMIE (papers/002), visual encoder: the picture and up to 36 regions, 224 x 224. The mode "align"
+    Source: UMIE (papers/002), visual encoder: the image and up to 36 regions, 224 x 224. The mode "align"
     is not the paper's: it reads the regions off one map (see ``_roi.py``).
     """
 
@@ -143,7 +143,7 @@ class ResNet101RoiEncoder(TowerEncoder):
     def _pooled(self, maps: Tensor, boxes: Tensor) -> Tensor:
         """Return slots ``[N, V, C]``: the mean of maps ``[N, C, h, w]``, then that under each of ``boxes[:, 1:]``.
 
-        Relative boxes scale with the map: its last cell hangs over the picture where 32 does not divide a side.
+        Relative boxes scale with the map: its last cell hangs over the image where 32 does not divide a side.
         """
         return torch.cat([maps.mean((2, 3))[:, None], pool_boxes(maps, boxes[:, 1:], self.config.pooling)], dim=1)
 

@@ -10,8 +10,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from umie.encoders import registry
-from umie.encoders._crops import cut
 from umie.encoders.base import EncoderConfig, Preprocessor, VisualEncoder
+from umie.encoders.tower import cut
 from umie.errors import check_whole
 from umie.records import Box
 
@@ -38,7 +38,7 @@ class TinyPreprocessor(Preprocessor):
     """Crops every slot, resized to ``crop_size``: ``crops [V, 3, S, S]`` in -1..1."""
 
     def tensors(self, image: Image.Image, boxes: Sequence[Box]) -> dict[str, Tensor]:
-        """Return the crops of one picture."""
+        """Return the crops of one image."""
         size = self.config.crop_size
         crops = torch.empty(len(boxes), 3, size, size)
         for crop, box in zip(crops, boxes, strict=True):

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from umie.answers import answer
-from umie.extraction.looking import Visual
+from umie.evaluation.answers import answer
+from umie.extraction.images import Visual
 from umie.model import UmieModel
 from umie.processor import UmieProcessor
 from umie.records import Record
@@ -42,7 +42,7 @@ def generate(
     batch_size: int,
     **options: Any,
 ) -> list[Generated]:
-    """Return the answer to each query, in their order; see ``umie.answers.answer``.
+    """Return the answer to each query, in their order; see ``umie.evaluation.answers.answer``.
 
     Args:
         model: in evaluation mode.

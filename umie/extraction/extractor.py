@@ -1,4 +1,4 @@
-"""Extractor: from a text and a picture to what a trained model finds in them."""
+"""Extractor: from a text and an image to what a trained model finds in them."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from umie.errors import UmieError, check_flag, check_whole, shown
 from umie.extraction import stages
 from umie.extraction.answering import Asked, generate
 from umie.extraction.draft import Draft
+from umie.extraction.images import look
 from umie.extraction.loading import load_checkpoint
-from umie.extraction.looking import look
 from umie.extraction.result import Answer, Extraction, Notice
 from umie.model import UmieModel
 from umie.processor import UmieProcessor
 from umie.records import Box, Record, Region
 from umie.tasks import Items, Task
-from umie.types import PICTURE_POLICIES, check_picture_policy
+from umie.types import IMAGE_POLICIES, check_image_policy
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -43,9 +43,9 @@ class Extractor:
         processor: its processor; the extractor takes a copy.
         batch_size: queries at once. Memory holds four batches of records, whatever the length of a stream.
         constrained: let only well-formed answers through: labels of the schema, spans of the text, regions of the
-            picture; see ``umie.constrained``.
+            image; see ``umie.constrained``.
         max_pairs: the most pairs of entities that MRE asks about in one text, where no pairs are given.
-        missing_pictures: what a picture that cannot be read does: ``error``; ``text_only``, the text alone is asked
+        missing_images: what an image that cannot be read does: ``error``; ``text_only``, the text alone is asked
             about; ``skip``, nothing is. None takes the processor's policy.
         generation_options: for transformers' generate, e.g. ``num_beams=4``.
     """
@@ -58,18 +58,18 @@ class Extractor:
         batch_size: int = 16,
         constrained: bool = True,
         max_pairs: int = 132,
-        missing_pictures: str | None = None,
+        missing_images: str | None = None,
         **generation_options: Any,
     ) -> None:
         check_whole("batch_size", batch_size, 1)
         check_whole("max_pairs", max_pairs, 1)
         check_flag("constrained", constrained)
-        self.policy = processor.missing_pictures if missing_pictures is None else missing_pictures
-        check_picture_policy(self.policy)
+        self.policy = processor.missing_images if missing_images is None else missing_images
+        check_image_policy(self.policy)
         self.model = model.eval()
         self.processor = copy.copy(processor)
         self.processor.counts, self.processor.unreadable = Counter(), {}
-        self.processor.missing_pictures = PICTURE_POLICIES[0]  # errors come here, and the policy is followed here
+        self.processor.missing_images = IMAGE_POLICIES[0]  # errors come here, and the policy is followed here
         self.batch_size = batch_size
         self.constrained = constrained
         self.max_pairs = max_pairs
@@ -124,7 +124,7 @@ class Extractor:
         labels: Labels | None = None,
         regions: Sequence[Region | Box] | None = None,
     ) -> Extraction | list[Extraction]:
-        """Return what the model finds in a text and its picture.
+        """Return what the model finds in a text and its image.
 
         MNER and MED are asked about the text. MRE is asked about the pairs of a record's ``relations``, or where it
         has none, about every ordered pair of the entities that MNER found (the record's own, where MNER is not among
@@ -133,14 +133,14 @@ class Extractor:
         Args:
             text: a text, a record, or several of them, which give a list. A record's annotation does not get into
                 the result, but for the pairs and events named above.
-            image: path or PIL image of one text's picture; a record brings its own.
+            image: path or PIL image of one text's image; a record brings its own.
             tasks: what to ask; by default what the checkpoint was trained for.
             labels: for a task, the labels to look for in place of the checkpoint's, also ones that it never saw.
-            regions: regions of the picture, x1, y1, x2, y2 relative to its size (0..1), as ``umie.Region``: those
+            regions: regions of the image, x1, y1, x2, y2 relative to its size (0..1), as ``umie.Region``: those
                 that an argument of an event can be. None takes the record's.
 
         Raises:
-            UmieError: bad input; a picture that cannot be read, under the policy ``error``.
+            UmieError: bad input; an image that cannot be read, under the policy ``error``.
         """
         if isinstance(text, Iterable) and not isinstance(text, str):
             if image is not None or regions is not None:
@@ -218,15 +218,15 @@ class Extractor:
             drafts += [Draft(record, item, names) for record, item in zip(part, looked, strict=True)]
         for name in built:
             is_source = name not in names
-            dependents = [task for task in names if stages.SOURCES.get(task) == name]
+            dependents = [built[task] for task in names if built[task].source == name]
             asked = [
                 draft
                 for draft in drafts
                 if draft.looked.visual is not None
-                and (not is_source or any(stages.needs_source(task, names, draft.given) for task in dependents))
+                and (not is_source or any(task.needs_source(draft.given, names) for task in dependents))
             ]
             for draft in asked:
-                draft.prepare(name, names, self.max_pairs)
+                draft.prepare(built[name], names, self.max_pairs)
             self._ask(built[name], asked)
         return [draft.extraction(names, notices) for draft in drafts]
 
@@ -253,11 +253,11 @@ class Extractor:
             items: Items[Any] = Items()
             for query in own:
                 answer = next(generated)
-                parsed = task.parse(answer.output, draft.found.text, query.focus, len(draft.found.regions))
+                parsed = task.parse(answer.output, draft.found.text, query.target, len(draft.found.regions))
                 items.extend(item for item in parsed if item not in items)
                 items.dropped += parsed.dropped
                 draft.answers.append(
-                    Answer(task.name, query.focus, answer.output, answer.gate, answer.is_truncated, parsed.dropped)
+                    Answer(task.name, query.target, answer.output, answer.gate, answer.is_truncated, parsed.dropped)
                 )
             draft.found = task.with_items(draft.found, items)
 
@@ -275,8 +275,8 @@ def _identity(record: Record) -> Any:
 
 
 def _named_as(found: Extraction, record: Record) -> Extraction:
-    """Return an extraction under the name of another record with the same text and picture."""
-    same = replace(found.record, id=record.id, source=record.source, licence=record.licence)
+    """Return an extraction under the name of another record with the same text and image."""
+    same = replace(found.record, id=record.id, source=record.source, license=record.license)
     return replace(found, record=same)
 
 

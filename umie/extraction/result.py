@@ -1,4 +1,4 @@
-"""Extraction: what was found in one text and its picture, and what to know about how it was found."""
+"""Extraction: what was found in one text and its image, and what to know about how it was found."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PixelBox: TypeAlias = tuple[int, int, int, int]
 
 NOTICES = {
     "truncated": "the text was longer than the model reads",
-    "picture": "the picture was not looked at",
+    "image": "the image was not looked at",
     "regions": "regions were not looked at",
     "labels": "labels that the checkpoint was not trained for",
     "pairs": "pairs of entities were not asked about",
@@ -33,16 +33,16 @@ class Answer:
 
     Args:
         task: the task.
-        focus: the pair or the event that was asked about.
+        target: the pair or the event that was asked about.
         output: what was generated.
-        gate: how far the fusion let the picture in; None without a picture, or where the fusion has no gate. A gate
+        gate: how far the fusion let the image in; None without an image, or where the fusion has no gate. A gate
             that is finer than one number per example is averaged.
         is_truncated: whether the end of the text was cut off.
-        dropped: how many parts of the output were ill-formed, or not in text or picture.
+        dropped: how many parts of the output were ill-formed, or not in text or image.
     """
 
     task: str
-    focus: Any
+    target: Any
     output: str
     gate: float | None = None
     is_truncated: bool = False
@@ -51,20 +51,20 @@ class Answer:
 
 @dataclass(frozen=True)
 class Extraction:
-    """What was found in one text and its picture. Two are equal where they say the same about the same record.
+    """What was found in one text and its image. Two are equal where they say the same about the same record.
 
     Args:
-        record: what was found as a record: text, picture, regions, the tasks that were asked, entities, relations
+        record: what was found as a record: text, image, regions, the tasks that were asked, entities, relations
             (``none`` where a pair was asked about and is not related), events.
         warnings: what to know about it.
-        picture_size: width and height of the picture in pixels, as it is displayed; only where an argument is a
-            region, and the picture can be read.
+        image_size: width and height of the image in pixels, as it is displayed; only where an argument is a
+            region, and the image can be read.
         answers: every query's answer, in the order of asking; not compared, as gates are rounded.
     """
 
     record: Record
     warnings: tuple[Notice, ...] = ()
-    picture_size: tuple[int, int] | None = None
+    image_size: tuple[int, int] | None = None
     answers: tuple[Answer, ...] = field(default=(), compare=False)
 
     @property
@@ -96,15 +96,15 @@ class Extraction:
         return {task: sum(values) / len(values) if values else None for task, values in gates.items()}
 
     def region(self, argument: Argument) -> Region | None:
-        """Return the region that fills a role, its box relative to the picture (0..1), or None for a span."""
+        """Return the region that fills a role, its box relative to the image (0..1), or None for a span."""
         return None if argument.region is None else self.record.regions[argument.region]
 
     def pixel_box(self, argument: Argument) -> PixelBox | None:
-        """Return the box that fills a role in pixels, or None for a span and where the picture's size is not known."""
+        """Return the box that fills a role in pixels, or None for a span and where the image's size is not known."""
         region = self.region(argument)
-        if region is None or self.picture_size is None:
+        if region is None or self.image_size is None:
             return None
-        return _pixels(region.box, self.picture_size)
+        return _pixels(region.box, self.image_size)
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as plain values: the JSONL form of the record, with boxes, gates and warnings added."""

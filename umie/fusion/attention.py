@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from umie.errors import UmieError, UnknownNameError
-from umie.fusion.kernels import Case, Kernel, Projections, registry
+from umie.fusion.kernels import Kernel, KernelCase, Projections, registry
 from umie.fusion.kernels.base import split_heads
 from umie.fusion.kernels.reference import attention_weights
 from umie.fusion.linears import are_plain, autocast_dtype
@@ -32,7 +32,7 @@ class Explanation:
         reasons: for every backend one sentence.
     """
 
-    case: Case
+    case: KernelCase
     chosen: str
     reasons: Mapping[str, str]
 
@@ -72,11 +72,11 @@ def attention(
     return kernel.attend(q, k, v, key_mask=key_mask, scale=scale, dropout=dropout)
 
 
-def explain(case: Case, backend: str = AUTO) -> Explanation:
+def explain(case: KernelCase, backend: str = AUTO) -> Explanation:
     """Return which backend a case gets and why; ``print`` shows a line for each.
 
     Args:
-        case: device, dtype and shape; see Case.
+        case: device, dtype and shape; see KernelCase.
         backend: a registered name, or ``auto``.
 
     Raises:
@@ -84,7 +84,7 @@ def explain(case: Case, backend: str = AUTO) -> Explanation:
     """
     check_backend(backend)
     costs, reasons = _contest(case), {}
-    if backend != AUTO and (reason := _named(backend).why_not(case)) is not None:
+    if backend != AUTO and (reason := _named(backend).unsupported_reason(case)) is not None:
         raise UmieError(f"attention backend {backend!r} cannot run here: {reason}; give another, or 'auto'")
     least = min(costs, key=lambda name: costs[name])
     for name in registry.names():
@@ -92,22 +92,22 @@ def explain(case: Case, backend: str = AUTO) -> Explanation:
             note = " (the least)" if name == least else ""
             reasons[name] = f"expects the work of {costs[name] / 1e9:.4g} billion multiplications{note}"
         else:
-            reason = _named(name).why_not(case)
+            reason = _named(name).unsupported_reason(case)
             reasons[name] = "runs, by name only" if reason is None else f"cannot run: {reason}"
     return Explanation(case, least if backend == AUTO else backend, MappingProxyType(reasons))
 
 
-def _contest(case: Case) -> dict[str, float]:
+def _contest(case: KernelCase) -> dict[str, float]:
     """Return what each backend costs that ``auto`` may take: it has a cost, and runs.
 
     Those that are taken by name only are not asked whether they run: their libraries may be heavy.
     """
     costs = {name: cost for name in registry.names() if (cost := _named(name).cost(case)) is not None}
-    return {name: cost for name, cost in costs.items() if _named(name).why_not(case) is None}
+    return {name: cost for name, cost in costs.items() if _named(name).unsupported_reason(case) is None}
 
 
 @functools.lru_cache(maxsize=4096)
-def _choose(case: Case, backend: str) -> Kernel:
+def _choose(case: KernelCase, backend: str) -> Kernel:
     if backend != AUTO:
         return _named(explain(case, backend).chosen)
     costs = _contest(case)
@@ -132,7 +132,7 @@ def _kernel(
         if kernel.whole_layer_only and d_model is None:
             raise UmieError(f"attention backend {backend!r} cannot run here: it needs plain projections; give 'sdpa'")
         return kernel
-    case = Case(
+    case = KernelCase(
         device=queries.device.type,
         dtype=autocast_dtype(queries) or queries.dtype,
         batch=queries.shape[0],

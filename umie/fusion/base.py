@@ -78,7 +78,7 @@ class Fusion(nn.Module, ABC):
     """
 
     Config: ClassVar[type[FusionConfig]] = FusionConfig
-    uses_picture: ClassVar[bool] = True
+    uses_image: ClassVar[bool] = True
 
     def __init__(self, config: FusionConfig) -> None:
         super().__init__()
@@ -104,7 +104,7 @@ class Fusion(nn.Module, ABC):
             output_attention: return the attention weights too, where the fusion has any.
         """
 
-    def initialise(self, text: Tensor, text_mask: Tensor, visual: Tensor, visual_mask: Tensor) -> dict[str, float]:
+    def initialize(self, text: Tensor, text_mask: Tensor, visual: Tensor, visual_mask: Tensor) -> dict[str, float]:
         """Set weights from the states of a first batch; call it once, before training, if at all.
 
         Returns:

@@ -23,7 +23,7 @@ class ConcatFusion(Fusion):
         *,
         output_attention: bool = False,
     ) -> FusedStates:
-        """Append the visual states; a batch wholly without pictures stays the text alone."""
+        """Append the visual states; a batch wholly without images stays the text alone."""
         # What a compiler traces must not hang on values; the states are then longer, and masked, with the same outcome.
         if not torch.compiler.is_compiling() and not visual_mask.any():
             return FusedStates(text, text_mask)

@@ -32,7 +32,7 @@ class CrossAttentionFusion(Fusion):
         *,
         output_attention: bool = False,
     ) -> FusedStates:
-        """Add what the text finds in the picture."""
+        """Add what the text finds in the image."""
         weights = self.attention.weights(self.norm(text), visual, visual_mask) if output_attention else None
         parts = text, text_mask, visual, visual_mask
         # In training dropout must not hang on slices, which are taken without gradients only (checkpointing).

@@ -1,4 +1,4 @@
-"""`gated`: UMIE's gated attention, where one number per example weighs what the text finds in the picture."""
+"""`gated`: UMIE's gated attention, where one number per example weighs what the text finds in the image."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class GatedFusionConfig(AttentionFusionConfig):
     Args:
         residual: ``paper`` adds ``g * A``; ``released`` adds ``g * F`` with ``R = H + A`` and
             ``F = R + FFN(LN(R))``, and applies the gate's LeakyReLU twice.
-        gate: ``dynamic``, or a number at which the gate is fixed for every example with a picture.
+        gate: ``dynamic``, or a number at which the gate is fixed for every example with an image.
         gate_gradient: ``full``, or ``detached``: the gate's gradient then stops at the two means, so that it
             trains the gate alone and not the states.
         scaled: divide the attention logits by sqrt(head_dim); None follows the residual: the paper's eq. 6
@@ -58,7 +58,7 @@ class GatedFusion(Fusion):
     """Attention from text to visual slots, added with a gate. Source: UMIE, eq. 6 to 8.
 
     ``A = MHA(LN(H) -> V)``; ``g = LeakyReLU(tau * cos(Wt mean(H), Wv mean(V)))`` with tau = e^0.5;
-    ``H' = H + g * A``. Means go over real tokens and slots; without a picture g is 0, also when it is fixed.
+    ``H' = H + g * A``. Means go over real tokens and slots; without an image g is 0, also when it is fixed.
     """
 
     Config = GatedFusionConfig
@@ -120,10 +120,10 @@ class GatedFusion(Fusion):
         return torch.addcmul(text, gate[:, None, None], self.dropout(found))
 
     def gate_value(self, text: Tensor, text_mask: Tensor, visual: Tensor, visual_mask: Tensor) -> Tensor:
-        """Return the gate ``[B]``, 0 where an example has no picture."""
-        has_picture = visual_mask.any(dim=1)
+        """Return the gate ``[B]``, 0 where an example has no image."""
+        has_image = visual_mask.any(dim=1)
         if self.gate_text is None or self.gate_visual is None:
-            return has_picture.to(text.dtype) * float(self.config.gate)
+            return has_image.to(text.dtype) * float(self.config.gate)
         means = masked_mean(text, text_mask), masked_mean(visual, visual_mask)
         if self.config.gate_gradient == "detached":
             means = means[0].detach(), means[1].detach()
@@ -132,10 +132,10 @@ class GatedFusion(Fusion):
         gate = F.leaky_relu(TAU * F.cosine_similarity(*sides), SLOPE)
         if self.config.residual == "released":
             gate = F.leaky_relu(gate, SLOPE)
-        return gate.masked_fill(~has_picture, 0).to(text.dtype)
+        return gate.masked_fill(~has_image, 0).to(text.dtype)
 
     @torch.no_grad()
-    def initialise(
+    def initialize(
         self,
         text: Tensor,
         text_mask: Tensor,
@@ -153,14 +153,14 @@ class GatedFusion(Fusion):
 
         Returns:
             ``gate_cosine``: the mean cosine on the batch afterwards; empty for a fixed gate, or without
-            any picture in the batch.
+            any image in the batch.
         """
-        has_picture = visual_mask.any(dim=1)
-        if self.gate_text is None or self.gate_visual is None or not has_picture.any():
+        has_image = visual_mask.any(dim=1)
+        if self.gate_text is None or self.gate_visual is None or not has_image.any():
             return {}
         sides = [
-            (self.gate_text, masked_mean(text, text_mask)[has_picture]),
-            (self.gate_visual, masked_mean(visual, visual_mask)[has_picture]),
+            (self.gate_text, masked_mean(text, text_mask)[has_image]),
+            (self.gate_visual, masked_mean(visual, visual_mask)[has_image]),
         ]
         shared = F.normalize(torch.randn(GATE_OUT, device=text.device, dtype=text.dtype), dim=0)
         random_weights = [[weight.clone() for weight in projection.parameters()] for projection, _ in sides]

@@ -20,7 +20,7 @@ class RMSNorm(nn.RMSNorm):
         super().__init__(d_model, eps=1e-6)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise the last dimension."""
+        """Normalize the last dimension."""
         dtype = x.dtype
         x = x.to(self.weight.dtype)
         if x.device.type != "cpu" or not may_fuse(x):  # elsewhere torch's own is one kernel

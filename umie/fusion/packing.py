@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from umie.errors import UmieError
-from umie.fusion.kernels.base import Case, Kernel, Projections, add_product, split_heads
+from umie.fusion.kernels.base import Kernel, KernelCase, Projections, add_product, split_heads
 
 NOT_COMPILED = "the number of packed tokens depends on the data, which a compiler does not have"
 
@@ -107,7 +107,7 @@ class PackedKernel(Kernel):
             ``[1, N, H, d]``.
         """
 
-    def cost(self, case: Case) -> float | None:
+    def cost(self, case: KernelCase) -> float | None:
         """Return None: a case does not say how much of it is padding."""
         return None
 
@@ -155,7 +155,7 @@ class PackedKernel(Kernel):
         return self.blocks(q, k, v, packing, scale, dropout)
 
     def _refuse_to_compile(self) -> None:
-        if torch.compiler.is_compiling():  # nobody asks why_not there
+        if torch.compiler.is_compiling():  # nobody asks unsupported_reason there
             raise UmieError(f"attention backend {self.name!r} cannot run here: {NOT_COMPILED}; give 'sdpa', or 'auto'")
 
 

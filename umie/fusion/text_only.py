@@ -1,4 +1,4 @@
-"""`text_only`: the picture is not looked at; the baseline that any other fusion must beat."""
+"""`text_only`: the image is not looked at; the baseline that any other fusion must beat."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from umie.types import FusedStates
 class TextOnlyFusion(Fusion):
     """Passes the text states through."""
 
-    uses_picture = False
+    uses_image = False
 
     def forward(
         self,

@@ -31,7 +31,7 @@ class VisualEmbeddingConfig:
             blocks with a relative position bias over the slots, and logits that are not scaled.
         num_position_buckets: distances between slots that ``t5`` layers tell apart.
         max_position_distance: slots that are further apart are so for ``t5`` layers all alike.
-        normalise: RMS-normalise the two projections before they are added (the released code does).
+        normalize: RMS-normalize the two projections before they are added (the released code does).
         num_slot_embeddings: learn an embedding for each of the first slots, so that states tell which region
             is O1, O2, ... (the paper's equation has none, the released code has); 0 for none.
         dropout: on the output of every sublayer.
@@ -46,7 +46,7 @@ class VisualEmbeddingConfig:
     layers: Literal["plain", "t5"] = "plain"
     num_position_buckets: int = 32
     max_position_distance: int = 128
-    normalise: bool = False
+    normalize: bool = False
     num_slot_embeddings: int = 0
     dropout: float = 0.0
 
@@ -63,7 +63,7 @@ class VisualEmbeddingConfig:
         # below it there is no logarithm to part the distances by
         check_whole("max_position_distance", self.max_position_distance, self.num_position_buckets // 4 + 1)
         check_share("dropout", self.dropout, below_one=True)
-        check_flag("normalise", self.normalise)
+        check_flag("normalize", self.normalize)
         head_width(self.d_model, self.num_heads, self.head_dim)
 
 
@@ -71,14 +71,14 @@ class VisualEmbedding(nn.Module):
     """``FC(features) + FC([x1, y1, x2, y2, area])``, then Transformer layers over the real slots.
 
     Source: UMIE, eq. 4 and 5. Deviation: the layers are pre-norm, in the form of T5 blocks without position
-    bias, with a final RMSNorm. The released code's form is ``layers="t5", normalise=True`` with slot embeddings.
+    bias, with a final RMSNorm. The released code's form is ``layers="t5", normalize=True`` with slot embeddings.
     """
 
     def __init__(self, config: VisualEmbeddingConfig) -> None:
         super().__init__()
         self.config = config
         d_model = config.d_model
-        norm = RMSNorm if config.normalise else nn.Identity
+        norm = RMSNorm if config.normalize else nn.Identity
         self.feature_projection = nn.Linear(config.feature_dim, d_model)
         self.box_projection = nn.Linear(5, d_model)
         self.feature_norm = norm(d_model)

@@ -1,7 +1,7 @@
-"""Records: a text with a picture and its annotation, and their JSONL form (one line, one record).
+"""Records: a text with an image and its annotation, and their JSONL form (one line, one record).
 
 Spans are character offsets ``(start, end)`` into the text, end excluded. Boxes are ``(x1, y1, x2, y2)``
-relative to the picture, 0..1, origin at the top left. Region indices count from 0: ``O1`` names
+relative to the image, 0..1, origin at the top left. Region indices count from 0: ``O1`` names
 ``regions[0]``.
 """
 

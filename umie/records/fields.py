@@ -12,10 +12,10 @@ MAX_TEXT = 100_000  # characters; bounds what one span can cost, so that the tim
 
 
 def read_text(data: Mapping[str, Any]) -> str:
-    """Return the text; it may be empty only where there is a picture."""
+    """Return the text; it may be empty only where there is an image."""
     text = data.get("text")
     if not isinstance(text, str) or not (text.strip() or data.get("image")):
-        raise UmieError(f"text is {shown(text)}: every record needs a text that is not empty, or a picture")
+        raise UmieError(f"text is {shown(text)}: every record needs a text that is not empty, or an image")
     check_text_length(text)
     return text
 
@@ -27,10 +27,10 @@ def check_text_length(text: str) -> None:
 
 
 def read_image(data: Mapping[str, Any]) -> str | None:
-    """Return the file name of the picture, or None."""
+    """Return the file name of the image, or None."""
     image = data.get("image")
     if image is not None and not isinstance(image, str):
-        raise UmieError(f"image is {shown(image)}: give a file name, or null for a text without a picture")
+        raise UmieError(f"image is {shown(image)}: give a file name, or null for a text without an image")
     return image
 
 
@@ -128,11 +128,11 @@ def _span(data: Mapping[str, Any], text: str, kind: str) -> Span:
 
 
 def read_region(value: object) -> Region:
-    """Return a region of the picture."""
+    """Return a region of the image."""
     data = check_object(value, "region", ("box", "label"))
     box = data.get("box")
     if not isinstance(box, list):
-        raise UmieError(f"region box is {shown(box)}: expected [x1, y1, x2, y2], relative to the picture (0..1)")
+        raise UmieError(f"region box is {shown(box)}: expected [x1, y1, x2, y2], relative to the image (0..1)")
     label = data.get("label")
     return Region(box=tuple(box), label=None if label is None else _string_item(label, "region label"))
 

@@ -31,7 +31,7 @@ from umie.records.model import Argument, Record, Span
 T = TypeVar("T")
 
 KEYS = (
-    "text", "image", "regions", "entities", "relations", "events", "id", "tasks", "source", "licence", "labels",
+    "text", "image", "regions", "entities", "relations", "events", "id", "tasks", "source", "license", "labels",
 )  # fmt: skip
 _encode = json.JSONEncoder(ensure_ascii=False).encode  # json.dumps would make an encoder for each line
 _SURROGATE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")
@@ -42,7 +42,7 @@ def read_jsonl(path: str | Path, images: str | Path | None = None) -> Iterator[R
 
     Args:
         path: the file.
-        images: the folder of the pictures; by default the folder of the file.
+        images: the folder of the images; by default the folder of the file.
 
     Raises:
         UmieError: a line cannot be read as a record; the message names file, line and value.
@@ -60,7 +60,7 @@ def read_numbered_jsonl(
 
     Args:
         path: the file.
-        images: the folder of the pictures; by default the folder of the file.
+        images: the folder of the images; by default the folder of the file.
         on_error: called with every error of a line that cannot be read as a record, not just with the first
             one; reading goes on behind the line. Without it the first error is raised.
 
@@ -89,7 +89,7 @@ def write_jsonl(path: str | Path, records: Iterable[Record]) -> None:
     """Write records as JSONL, atomically: the file appears whole, or not at all.
 
     Raises:
-        UmieError: a record holds its picture in memory (save it and give its file name instead), or is too long for
+        UmieError: a record holds its image in memory (save it and give its file name instead), or is too long for
             ``read_jsonl``.
     """
     with atomic_write(path) as file:
@@ -106,7 +106,7 @@ def record_from_json(line: str, image_folder: str | None = None) -> Record:
 
     Args:
         line: the line.
-        image_folder: the folder of its picture.
+        image_folder: the folder of its image.
 
     Raises:
         UmieError: not a JSON object, an unknown key, or a value that does not fit.
@@ -127,7 +127,7 @@ def record_from_json(line: str, image_folder: str | None = None) -> Record:
         id=read_identifier(data),
         tasks=read_tasks(data),
         source=read_note(data, "source"),
-        licence=read_note(data, "licence"),
+        license=read_note(data, "license"),
         labels=read_labels(data),
         image_folder=image_folder,
     )
@@ -162,7 +162,7 @@ def errors_of_line(line: str) -> list[UmieError]:
             return errors  # the characters must be mended before offsets into the text mean anything
     for read in (read_identifier, read_tasks, read_labels):
         tried(read, data)
-    for key in ("source", "licence"):
+    for key in ("source", "license"):
         tried(read_note, data, key)
     if text is None:
         return errors
@@ -233,10 +233,10 @@ def record_to_json(record: Record) -> str:
     """Return the JSONL line of a record; what is empty is left out.
 
     Raises:
-        UmieError: the record holds its picture in memory, or is too long to be read.
+        UmieError: the record holds its image in memory, or is too long to be read.
     """
     if record.image is not None and not isinstance(record.image, str):
-        raise UmieError("this record holds its picture in memory; save the picture and give its file name")
+        raise UmieError("this record holds its image in memory; save the image and give its file name")
 
     check_text_length(record.text)
 
@@ -269,7 +269,7 @@ def record_to_json(record: Record) -> str:
         ],
         "tasks": None if record.tasks is None else list(record.tasks),
         "source": record.source,
-        "licence": record.licence,
+        "license": record.license,
         "labels": None if record.labels is None else {task: list(labels) for task, labels in record.labels.items()},
     }
     kept = {key: value for key, value in data.items() if value not in (None, []) or (key == "tasks" and value == [])}

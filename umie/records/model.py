@@ -21,7 +21,7 @@ NO_RELATION = "none"  # the type of a pair that is asked about and not related; 
 
 @dataclass(frozen=True)
 class Region:
-    """A region of interest of the picture; ``label`` is what a detector or annotator called it."""
+    """A region of interest of the image; ``label`` is what a detector or annotator called it."""
 
     box: Box
     label: str | None = None
@@ -33,7 +33,7 @@ class Region:
         x1, y1, x2, y2 = (float(edge) for edge in box)
         if not (0 <= x1 < x2 <= 1 and 0 <= y1 < y2 <= 1):
             raise UmieError(
-                f"box {list(box)} is not inside the picture: give x1 < x2 and y1 < y2, relative to its size (0..1)"
+                f"box {list(box)} is not inside the image: give x1 < x2 and y1 < y2, relative to its size (0..1)"
             )
         object.__setattr__(self, "box", (x1, y1, x2, y2))
 
@@ -65,7 +65,7 @@ class Relation:
 
 @dataclass(frozen=True)
 class Argument:
-    """What fills a role of an event: a span of the text, or a region of the picture by index."""
+    """What fills a role of an event: a span of the text, or a region of the image by index."""
 
     role: str
     span: Span | None = None
@@ -82,7 +82,7 @@ class Argument:
 
 @dataclass(frozen=True)
 class Event:
-    """An event with its trigger span (None where only the picture shows it) and its arguments."""
+    """An event with its trigger span (None where only the image shows it) and its arguments."""
 
     type: str
     trigger: Span | None = None
@@ -96,24 +96,24 @@ class Event:
 
 @dataclass(frozen=True)
 class Record:
-    """One text with at most one picture, and what is annotated in them.
+    """One text with at most one image, and what is annotated in them.
 
     Args:
-        text: the text; it may be empty only where there is a picture.
-        image: file name or path of the picture (kept as a string), or a PIL image, or None.
-        regions: regions of the picture.
+        text: the text; it may be empty only where there is an image.
+        image: file name or path of the image (kept as a string), or a PIL image, or None.
+        regions: regions of the image.
         entities: typed spans (MNER).
         relations: typed pairs, unrelated ones too (MRE).
         events: events with trigger and arguments (MED, MEAE).
         id: a name for messages and joins.
         tasks: names of the tasks that this record is annotated for; None means all of them.
         source: the data set and file that the record comes from.
-        licence: a note on what the source permits.
+        license: a note on what the source permits.
         labels: the label schema of each task that the annotation draws from; None where it is not known.
         image_folder: folder that a relative ``image`` lies in and may not leave; not part of the JSONL line.
 
     Raises:
-        UmieError: neither text nor picture, a span outside the text, a region that does not exist.
+        UmieError: neither text nor image, a span outside the text, a region that does not exist.
     """
 
     text: str
@@ -125,7 +125,7 @@ class Record:
     id: str | None = None
     tasks: tuple[str, ...] | None = None
     source: str | None = None
-    licence: str | None = None
+    license: str | None = None
     labels: Mapping[str, tuple[str, ...]] | None = field(default=None, hash=False)
     image_folder: str | None = field(default=None, compare=False)
 
@@ -133,7 +133,7 @@ class Record:
         if not isinstance(self.text, str):
             raise UmieError(f"text is {shown(self.text)}: give a string")
         if not self.text.strip() and self.image is None:
-            raise UmieError("text is empty: every record needs a text or a picture")
+            raise UmieError("text is empty: every record needs a text or an image")
         check_characters(self.text, "text")
         for name in ("regions", "entities", "relations", "events"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
@@ -174,7 +174,7 @@ class Record:
         return self.tasks is None or task in self.tasks
 
     def image_path(self) -> Path | None:
-        """Return where the picture lies, or None if there is none or it is held in memory.
+        """Return where the image lies, or None if there is none or it is held in memory.
 
         Raises:
             UmieError: the path leaves the image folder (through ``..``, a symlink, or by being absolute).

@@ -12,16 +12,16 @@ from defusedxml import ElementTree
 from umie.errors import UmieError, at, shown
 from umie.records.model import Region
 
-_SLACK = 2  # pixels by which rounding may put an edge outside the picture
+_SLACK = 2  # pixels by which rounding may put an edge outside the image
 
 
 class BoxError(UmieError):
-    """A box that is no region of the picture; ``box`` holds it, x1, y1, x2, y2 in pixels, and ``leaves`` why."""
+    """A box that is no region of the image; ``box`` holds it, x1, y1, x2, y2 in pixels, and ``leaves`` why."""
 
     def __init__(self, message: str, box: Sequence[float], *, leaves: bool) -> None:
         super().__init__(message)
         self.box = tuple(box)
-        self.leaves = leaves  # whether it leaves the picture; else it has no area
+        self.leaves = leaves  # whether it leaves the image; else it has no area
 
 
 def read_voc(path: Path, on_bad_box: Callable[[BoxError], None] | None = None) -> tuple[Region, ...] | None:
@@ -32,11 +32,11 @@ def read_voc(path: Path, on_bad_box: Callable[[BoxError], None] | None = None) -
 
     Args:
         path: the XML file.
-        on_bad_box: called for each box that leaves the picture or has no area, which then is left out. Without it
+        on_bad_box: called for each box that leaves the image or has no area, which then is left out. Without it
             the first is an error.
 
     Raises:
-        UmieError: not well-formed XML, a field missing or no number, a box that leaves the picture or has no area.
+        UmieError: not well-formed XML, a field missing or no number, a box that leaves the image or has no area.
     """
     with at(str(path)):
         try:
@@ -66,20 +66,20 @@ def pixel_region(box: Sequence[float], size: tuple[float, float], label: str | N
 
     Args:
         box: x1, y1, x2, y2.
-        size: width and height of the picture.
+        size: width and height of the image.
         label: the region's label.
 
     Raises:
-        UmieError: the picture has no size.
-        BoxError: the box has no area or leaves the picture.
+        UmieError: the image has no size.
+        BoxError: the box has no area or leaves the image.
     """
     width, height = size
     if not (0 < width < math.inf and 0 < height < math.inf):
-        raise UmieError(f"the picture's size is {width} x {height}: expected two numbers above 0")
+        raise UmieError(f"the image's size is {width} x {height}: expected two numbers above 0")
     edges = []
     for edge, limit in zip(box, (width, height, width, height), strict=True):
         if not -_SLACK <= edge <= limit + _SLACK:
-            message = f"box {shown(list(box))} leaves the picture of {width:g} x {height:g} pixels"
+            message = f"box {shown(list(box))} leaves the image of {width:g} x {height:g} pixels"
             raise BoxError(message, box, leaves=True)
         edges.append(min(max(edge, 0), limit) / limit)
     x1, y1, x2, y2 = edges

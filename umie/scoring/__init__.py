@@ -1,31 +1,33 @@
-"""Scores that can be believed: strict figures with intervals, baselines and tests, and the published scorer's."""
+"""Scores that can be believed: strict measures with intervals, baselines and tests, and the published scorer's."""
 
-from umie.scoring.answers import Answer, GoldLine, read_answers, read_gold
-from umie.scoring.figures import FIGURES, SPLITS, TASKS, Figure, split_of
 from umie.scoring.labels import unknown_labels
+from umie.scoring.measures import MEASURES, MODALITIES, Measure, modality_of
+from umie.scoring.predictions import GoldLine, Prediction, read_gold, read_predictions
 from umie.scoring.released import Released, released_score
 from umie.scoring.report import Line, Report, Versus, to_json
-from umie.scoring.scorer import score_answers
-from umie.scoring.sheet import Score, Sheet
+from umie.scoring.score_sheet import Score, Sheet
+from umie.scoring.scorer import annotated_tasks, score_predictions
+from umie.scoring.strict import strict_score
 
 __all__ = [
-    "FIGURES",
-    "SPLITS",
-    "TASKS",
-    "Answer",
-    "Figure",
+    "MEASURES",
+    "MODALITIES",
     "GoldLine",
     "Line",
+    "Measure",
+    "Prediction",
     "Released",
     "Report",
     "Score",
     "Sheet",
     "Versus",
-    "read_answers",
+    "annotated_tasks",
+    "modality_of",
     "read_gold",
+    "read_predictions",
     "released_score",
-    "score_answers",
-    "split_of",
+    "score_predictions",
+    "strict_score",
     "to_json",
     "unknown_labels",
 ]

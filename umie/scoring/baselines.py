@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from umie.records import NO_RELATION, Argument, Entity, Event, Record, Relation, Span
+from umie.tasks import registry
 
 _WORD = re.compile(r"\S+")
 _Mentions = Mapping[tuple[str, ...], str]
@@ -18,7 +19,7 @@ class Baseline:
     """A way to answer records without a model.
 
     Args:
-        name: what it does and what it learnt that from.
+        name: what it does and what it learned that from.
         answer: returns the record with its guess as the annotation.
     """
 
@@ -26,12 +27,12 @@ class Baseline:
     answer: Callable[[Record], Record]
 
 
-def baseline_of(task: str, figure: str, gold: Sequence[Record], train: Sequence[Record] | None) -> Baseline:
+def baseline_of(task: str, measure: str, gold: Sequence[Record], train: Sequence[Record] | None) -> Baseline:
     """Return the baseline of a task.
 
     - MNER: the mentions of the training records, each with its most frequent type, wherever their words stand;
       without training records, nothing.
-    - MRE: the most frequent relation for every pair of gold; ``none`` may be it only in the figure that
+    - MRE: the most frequent relation for every pair of gold; ``none`` may be it only in the measure that
       includes it.
     - MED: the triggers of the training records, each with its most frequent type, wherever their words stand; a
       record without a text gets the most frequent type. Without training records every record gets that, without
@@ -42,14 +43,17 @@ def baseline_of(task: str, figure: str, gold: Sequence[Record], train: Sequence[
 
     Args:
         task: the task.
-        figure: the name of the figure that it is compared in.
+        measure: the name of the measure that it is compared in.
         gold: the annotated records; where ``train`` is None the most frequent label is theirs.
         train: training records.
     """
     source = "gold" if train is None else "train"
-    learnt = gold if train is None else [record for record in train if record.annotated_for(task)]
-    builders = {"mner": _entities, "mre": _relations, "med": _events, "meae": _arguments}
-    return builders[task](learnt, source, figure)
+    learned = gold if train is None else [record for record in train if record.annotated_for(task)]
+    builders = {"entities": _entities, "relations": _relations, "events": _events, "arguments": _arguments}
+    built = registry.build(task)
+    if built.kind not in builders:
+        return Baseline("nothing", lambda record: built.with_items(record, ()))
+    return builders[built.kind](learned, source, measure)
 
 
 def most_frequent(values: Iterable[str]) -> str | None:
@@ -58,7 +62,7 @@ def most_frequent(values: Iterable[str]) -> str | None:
     return min(counts, key=lambda value: (-counts[value], value)) if counts else None
 
 
-def memorised(mentions: Iterable[tuple[str, str]]) -> dict[tuple[str, ...], str]:
+def memorized(mentions: Iterable[tuple[str, str]]) -> dict[tuple[str, ...], str]:
     """Return the most frequent label of each mention, its words as the key."""
     labels: dict[tuple[str, ...], list[str]] = {}
     for text, label in mentions:
@@ -82,10 +86,10 @@ def find_mentions(text: str, known: _Mentions) -> Iterator[tuple[str, Span]]:
             start += 1
 
 
-def _entities(learnt: Sequence[Record], source: str, figure: str) -> Baseline:
+def _entities(learned: Sequence[Record], source: str, measure: str) -> Baseline:
     if source == "gold":
         return Baseline("nothing", lambda record: replace(record, entities=()))
-    known = memorised((entity.text, entity.type) for record in learnt for entity in record.entities)
+    known = memorized((entity.text, entity.type) for record in learned for entity in record.entities)
 
     def answer(record: Record) -> Record:
         return replace(record, entities=tuple(Entity(*found) for found in find_mentions(record.text, known)))
@@ -93,11 +97,11 @@ def _entities(learnt: Sequence[Record], source: str, figure: str) -> Baseline:
     return Baseline("mentions of train", answer)
 
 
-def _relations(learnt: Sequence[Record], source: str, figure: str) -> Baseline:
-    types = [item.type.lower() for record in learnt for item in record.relations if item.type.lower() == NO_RELATION]
-    if figure != "with none":
+def _relations(learned: Sequence[Record], source: str, measure: str) -> Baseline:
+    types = [item.type.lower() for record in learned for item in record.relations if item.type.lower() == NO_RELATION]
+    if measure != "with none":
         types = []
-    types += [item.type for record in learnt for item in record.relations if item.type.lower() != NO_RELATION]
+    types += [item.type for record in learned for item in record.relations if item.type.lower() != NO_RELATION]
     name = most_frequent(types)
     if name is None:
         return Baseline("nothing", lambda record: replace(record, relations=()))
@@ -109,13 +113,13 @@ def _relations(learnt: Sequence[Record], source: str, figure: str) -> Baseline:
     return Baseline(f"always {name!r}, most frequent in {source}", answer)
 
 
-def _events(learnt: Sequence[Record], source: str, figure: str) -> Baseline:
-    name = most_frequent(event.type for record in learnt for event in record.events)
+def _events(learned: Sequence[Record], source: str, measure: str) -> Baseline:
+    name = most_frequent(event.type for record in learned for event in record.events)
     if name is None:
         return Baseline("nothing", lambda record: replace(record, events=()))
-    known = memorised(
+    known = memorized(
         (record.surface(event.trigger), event.type)
-        for record in learnt
+        for record in learned
         for event in record.events
         if source == "train" and event.trigger is not None
     )
@@ -126,26 +130,26 @@ def _events(learnt: Sequence[Record], source: str, figure: str) -> Baseline:
         return replace(record, events=tuple(Event(*found) for found in find_mentions(record.text, known)))
 
     always = f"always {name!r} without trigger, most frequent in {source}"
-    return Baseline(always if source == "gold" else f"triggers of train; pictures {name!r}", answer)
+    return Baseline(always if source == "gold" else f"triggers of train; images {name!r}", answer)
 
 
-def _arguments(learnt: Sequence[Record], source: str, figure: str) -> Baseline:
+def _arguments(learned: Sequence[Record], source: str, measure: str) -> Baseline:
     role = most_frequent(
         argument.role
-        for record in learnt
+        for record in learned
         for event in record.events
         for argument in event.arguments
         if argument.region is not None
     )
     mentions: dict[str, list[tuple[str, str]]] = {}
-    for record in learnt if source == "train" else ():
+    for record in learned if source == "train" else ():
         for event in record.events:
             mentions.setdefault(event.type, []).extend(
                 (record.surface(argument.span), argument.role)
                 for argument in event.arguments
                 if argument.span is not None
             )
-    known = {name: memorised(found) for name, found in mentions.items()}
+    known = {name: memorized(found) for name, found in mentions.items()}
 
     def answer(record: Record) -> Record:
         regions = () if role is None else tuple(Argument(role, region=index) for index in range(len(record.regions)))

@@ -1,10 +1,10 @@
-"""What counts as right in events and their arguments: one function for each figure.
+"""What counts as right in events and their arguments: one function for each measure.
 
-An event is known by its type and its trigger span, which is None where only the picture shows it; two events
-alike in both are one. The figures called "by type" take the event's type alone, as the published protocol of
+An event is known by its type and its trigger span, which is None where only the image shows it; two events
+alike in both are one. The measures called "by type" take the event's type alone, as the published protocol of
 M2E2 does. Source: Li et al. 2020 (WASE), section 5.1: a textual argument is right if its event type, offsets
 and role match; a visual one if its event type, localization and role match, localized meaning IoU with the
-gold box; a multimedia event if its type and its trigger offsets, or the picture, match.
+gold box; a multimedia event if its type and its trigger offsets, or the image, match.
 """
 
 from __future__ import annotations
@@ -13,12 +13,11 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 
 from umie.records import Box, Event, Record, Span
 from umie.scoring.boxes import count_pairs, enclosing, same_place
-from umie.scoring.tally import Key, Tally, merged, tally_groups, tally_repeated, tally_sets
-from umie.tasks.metrics import Counts
+from umie.scoring.counts import Counts, Key, Tally, merged, tally_groups, tally_repeated, tally_sets
 
 
 def events_strict(predicted: Record, gold: Record) -> Tally:
-    """Type and trigger offsets are equal; an event of the picture, without a trigger, has to match as such."""
+    """Type and trigger offsets are equal; an event of the image, without a trigger, has to match as such."""
     return tally_sets(_events(predicted), _events(gold))
 
 
@@ -38,12 +37,12 @@ def events_textual(predicted: Record, gold: Record) -> Tally:
 
 
 def events_visual(predicted: Record, gold: Record) -> Tally:
-    """As strict, over the events without a trigger, which the picture shows: the type is equal."""
+    """As strict, over the events without a trigger, which the image shows: the type is equal."""
     return tally_sets(*((key for key in _events(side) if not key[1]) for side in (predicted, gold)))
 
 
 def events_multimedia(predicted: Record, gold: Record) -> Tally:
-    """The type is equal, and the trigger offsets are, or the prediction rests on the picture alone.
+    """The type is equal, and the trigger offsets are, or the prediction rests on the image alone.
 
     M2E2's rule for multimedia events, one to one: a predicted event without a trigger answers one gold event
     of its type that no trigger has answered.
@@ -52,7 +51,7 @@ def events_multimedia(predicted: Record, gold: Record) -> Tally:
     sides = [dict.fromkeys(_events(side)) for side in (predicted, gold)]
     for name in {name: None for side in sides for name, _ in side}:
         found, wanted = ([span for label, span in side if label == name] for side in sides)
-        tally[name] = Counts(count_pairs(found, wanted, _same_or_pictured), len(found), len(wanted))
+        tally[name] = Counts(count_pairs(found, wanted, _same_or_visual), len(found), len(wanted))
     return tally
 
 
@@ -80,7 +79,7 @@ def arguments_instance(predicted: Record, gold: Record) -> Tally:
     """Each box of a role answers one gold box of the role at IoU >= 0.5, under the same type and trigger.
 
     One to one in the largest matching; the boxes are those of either side's own regions. Of a role that has boxes
-    of single participants and one of all (a region labelled ``union``), the latter is left to the union form.
+    of single participants and one of all (a region labeled ``union``), the latter is left to the union form.
     """
     return _tally_instances(predicted, gold, _type_and_trigger)
 
@@ -93,7 +92,7 @@ def arguments_instance_by_type(predicted: Record, gold: Record) -> Tally:
 def arguments_union(predicted: Record, gold: Record) -> Tally:
     """The box around all boxes of a role has IoU >= 0.5 with the one around gold's; an event's role counts once.
 
-    Under the same type and trigger. Where a role has regions labelled ``union``, they are what is enclosed.
+    Under the same type and trigger. Where a role has regions labeled ``union``, they are what is enclosed.
     """
     return _tally_unions(predicted, gold, _type_and_trigger)
 
@@ -123,7 +122,7 @@ def _events(record: Record) -> Iterator[Key]:
     return ((event.type, event.trigger) for event in record.events)
 
 
-def _same_or_pictured(found: Span | None, wanted: Span | None) -> bool:
+def _same_or_visual(found: Span | None, wanted: Span | None) -> bool:
     return found is None or found == wanted
 
 

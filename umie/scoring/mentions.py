@@ -1,4 +1,4 @@
-"""What counts as right in named entities and relations: one function for each figure."""
+"""What counts as right in named entities and relations: one function for each measure."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 
 from umie.records import NO_RELATION, Record, Span
 from umie.scoring.boxes import count_pairs, overlap
-from umie.scoring.tally import Key, Tally, tally_groups, tally_repeated, tally_sets
-from umie.tasks.metrics import Counts
+from umie.scoring.counts import Counts, Key, Tally, tally_groups, tally_repeated, tally_sets
 
 
 def entities_strict(predicted: Record, gold: Record) -> Tally:
@@ -57,18 +56,18 @@ def is_positive(key: Key) -> bool:
     return bool(key[0] != NO_RELATION)
 
 
-def strings_of(task: str, record: Record) -> list[Key]:
-    """Return the items of a task without their offsets: label first, then strings.
+def strings_of(kind: str, record: Record) -> list[Key]:
+    """Return the items of a kind without their offsets: label first, then strings.
 
     Items that are equal offset by offset count once; mentions of the same string at other offsets repeat.
     Unrelated pairs and visual arguments are left out: neither is a positive that a string can name.
     """
-    return _STRINGS[task](record)
+    return _STRINGS[kind](record)
 
 
-def tally_strings(predicted: Sequence[Key], gold: Record, task: str) -> Tally:
+def tally_strings(predicted: Sequence[Key], gold: Record, kind: str) -> Tally:
     """Label and strings are equal; a string that gold holds twice must be predicted twice."""
-    return tally_repeated(predicted, strings_of(task, gold))
+    return tally_repeated(predicted, strings_of(kind, gold))
 
 
 def _count_overlaps(predicted: Sequence[Span], gold: Sequence[Span]) -> Counts:
@@ -104,8 +103,8 @@ def _argument_strings(record: Record) -> list[Key]:
 
 
 _STRINGS: dict[str, Callable[[Record], list[Key]]] = {
-    "mner": _entity_strings,
-    "mre": _relation_strings,
-    "med": _event_strings,
-    "meae": _argument_strings,
+    "entities": _entity_strings,
+    "relations": _relation_strings,
+    "events": _event_strings,
+    "arguments": _argument_strings,
 }

@@ -1,4 +1,4 @@
-"""The published scorer's behaviour, rebuilt from facts, with a count of what it never looks at.
+"""The published scorer's behavior, rebuilt from facts, with a count of what it never looks at.
 
 Source: the evaluation code of ZUCC-AI/UMIE at a50b479. It writes gold and prediction as bracketed strings,
 reads both back with a bracket parser that takes the first word after a bracket for the label, and compares the
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from umie.records import NO_RELATION, Record, Relation
-from umie.tasks import registry
+from umie.tasks import ordered, registry, task_class
 
 _Read = tuple[Any, str | None]  # what the parser reads back, or why it does not
 
@@ -85,7 +85,7 @@ def released_score(task: str, predictions: Sequence[Record], gold: Sequence[Reco
         predictions: the records with what was predicted.
         gold: the records as annotated.
     """
-    schema = _Schema(_labels(task, gold), _labels("med", gold), is_gold=False)
+    schema = _Schema(_labels(task, gold), _event_types(gold), is_gold=False)
     found = [list(_read_back(task, record, schema)) for record in predictions]
     repeated = [list(_read_back(task, record, schema)) for record in gold]
     wanted = [list(_read_back(task, record, schema._replace(is_gold=True))) for record in gold]
@@ -107,7 +107,7 @@ def released_score(task: str, predictions: Sequence[Record], gold: Sequence[Reco
 
 
 def _read_back(task: str, record: Record, schema: _Schema) -> Iterator[_Read]:
-    for item, reason in _READERS[task](record, schema):
+    for item, reason in _READERS[task_class(task).kind](record, schema):
         yield (item, reason or (None if item[0] in schema.labels else NO_LABEL))
 
 
@@ -162,7 +162,7 @@ def _arguments(record: Record, schema: _Schema) -> Iterator[_Read]:
                 yield (argument.role, event.type, _words(record.surface(argument.span))), None
 
 
-_READERS = {"mner": _entities, "mre": _relations, "med": _events, "meae": _arguments}
+_READERS = {"entities": _entities, "relations": _relations, "events": _events, "arguments": _arguments}
 
 
 def _spot(label: str, span: object, words: str, seen: set[object], schema: _Schema) -> _Read:
@@ -206,6 +206,17 @@ def _kept(items: Iterable[_Read]) -> list[Any]:
 def _reasons(records: Iterable[Iterable[_Read]]) -> dict[str, int]:
     counts = Counter(reason for items in records for _, reason in items if reason is not None)
     return dict(sorted(counts.items()))
+
+
+def is_known_to_released(task: str) -> bool:
+    """Say whether the published scorer has a counterpart of a task."""
+    return task_class(task).kind in _READERS
+
+
+def _event_types(records: Collection[Record]) -> frozenset[str]:
+    """Return the event types that records use or say they draw from."""
+    names = [name for name in ordered() if task_class(name).kind == "events"]
+    return frozenset().union(*(_labels(name, records) for name in names))
 
 
 def _labels(task: str, records: Collection[Record]) -> frozenset[str]:

@@ -9,38 +9,38 @@ from typing import Any, NamedTuple
 from umie.errors import UmieError
 from umie.scoring.released import Released
 from umie.scoring.resampling import LEVEL
-from umie.scoring.sheet import Score
+from umie.scoring.score_sheet import Score
 
-_WITH_MACRO = ("with none", "string")  # beside each task's first figure; the JSON form has all
+_WITH_MACRO = ("with none", "string")  # beside each task's first measure; the JSON form has all
 
 
 class Versus(NamedTuple):
-    """One figure of two systems on the same records.
+    """One measure of two systems on the same records.
 
     Args:
         other: the F1 of the other system.
         difference: F1 minus the other's.
         interval: 95 % of the differences over resamples of the records.
         p_bootstrap: two-sided p of the paired bootstrap.
-        p_randomisation: two-sided p of approximate randomisation.
+        p_randomization: two-sided p of approximate randomization.
     """
 
     other: float
     difference: float
     interval: tuple[float, float]
     p_bootstrap: float
-    p_randomisation: float
+    p_randomization: float
 
 
 @dataclass(frozen=True)
 class Line:
-    """One figure.
+    """One measure.
 
     Args:
         task: the task.
-        figure: the name of the figure.
+        measure: the name of the measure.
         average: ``micro``, or ``macro`` over labels.
-        split: ``all``, or the split of M2E2.
+        modality: ``all``, or the modality of M2E2.
         definition: what counts as right.
         records: the number of records.
         score: precision, recall, F1 and the totals.
@@ -48,13 +48,13 @@ class Line:
         baseline: what the baseline does.
         baseline_f1: what it reaches.
         labels: the score of each label with the interval of its F1; empty for macro and without labels.
-        versus: the comparison with the other system, if there is one that the figure can score.
+        versus: the comparison with the other system, if there is one that the measure can score.
     """
 
     task: str
-    figure: str
+    measure: str
     average: str
-    split: str
+    modality: str
     definition: str
     records: int
     score: Score
@@ -66,8 +66,8 @@ class Line:
 
     @property
     def name(self) -> str:
-        """The figure and, where it is not micro, the average."""
-        return self.figure if self.average == "micro" else f"{self.figure}, {self.average}"
+        """The measure and, where it is not micro, the average."""
+        return self.measure if self.average == "micro" else f"{self.measure}, {self.average}"
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Report:
     """What an evaluation found.
 
     Args:
-        lines: the figures; those in which nothing is predicted and nothing annotated are left out.
+        lines: the measures; those in which nothing is predicted and nothing annotated are left out.
         released: what the published scorer says, for each task that is answered with offsets.
         resamples: how many resamples the intervals and tests rest on.
         seed: what they are drawn from.
@@ -89,18 +89,21 @@ class Report:
     left_out: dict[str, str] = field(default_factory=dict)
 
     def parts(self) -> Iterator[tuple[str, str, list[Line]]]:
-        """Yield task, split and lines of what belongs in one table; macro averages of the main figures only."""
-        for task, split in dict.fromkeys((line.task, line.split) for line in self.lines):
-            lines = [line for line in self.lines if (line.task, line.split) == (task, split)]
-            main = (lines[0].figure, *_WITH_MACRO)
-            yield task, split, [line for line in lines if line.average == "micro" or line.figure in main]
+        """Yield task, modality and lines of what belongs in one table; macro averages of the main measures only."""
+        for task, modality in dict.fromkeys((line.task, line.modality) for line in self.lines):
+            lines = [line for line in self.lines if (line.task, line.modality) == (task, modality)]
+            main = (lines[0].measure, *_WITH_MACRO)
+            yield task, modality, [line for line in lines if line.average == "micro" or line.measure in main]
 
-    def line(self, task: str, figure: str, average: str = "micro", split: str | None = None) -> Line:
-        """Return one line; without a split the first that has the figure."""
+    def line(self, task: str, measure: str, average: str = "micro", modality: str | None = None) -> Line:
+        """Return one line; without a modality the first that has the measure."""
         for line in self.lines:
-            if (line.task, line.figure, line.average) == (task, figure, average) and split in (None, line.split):
+            if (line.task, line.measure, line.average) == (task, measure, average) and modality in (
+                None,
+                line.modality,
+            ):
                 return line
-        raise UmieError(f"there is no figure {task} {figure} {average} {split or ''}".rstrip())
+        raise UmieError(f"there is no measure {task} {measure} {average} {modality or ''}".rstrip())
 
 
 def to_json(report: Report) -> dict[str, Any]:
@@ -114,9 +117,9 @@ def to_json(report: Report) -> dict[str, Any]:
         versus = None if item.versus is None else {**item.versus._asdict(), "interval": list(item.versus.interval)}
         return {
             "task": item.task,
-            "figure": item.figure,
+            "measure": item.measure,
             "average": item.average,
-            "split": item.split,
+            "modality": item.modality,
             "definition": item.definition,
             "records": item.records,
             **score(item.score),
@@ -130,7 +133,7 @@ def to_json(report: Report) -> dict[str, Any]:
         "resamples": report.resamples,
         "seed": report.seed,
         "level": LEVEL,
-        "figures": [line(item) for item in report.lines],
+        "measures": [line(item) for item in report.lines],
         "released": [{**vars(item), "dropped_share": item.dropped_share} for item in report.released],
         "left_out": report.left_out,
     }

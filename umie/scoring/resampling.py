@@ -1,4 +1,4 @@
-"""How sure a score is: bootstrap intervals, and two paired tests between two systems. Vectorised and seeded."""
+"""How sure a score is: bootstrap intervals, and two paired tests between two systems. Vectorized and seeded."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def swapped_sums(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the sums of two systems' counts after swapping their answers on a random half of the records.
 
-    Source: approximate randomisation, Noreen 1989; Yeh 2000.
+    Source: approximate randomization, Noreen 1989; Yeh 2000.
 
     Args:
         first: [records, columns] of one system.
@@ -88,7 +88,7 @@ def swapped_sums(
     return first.sum(axis=0) + moved, second.sum(axis=0) - moved
 
 
-def randomisation_p(observed: float, differences: NDArray[np.float64]) -> float:
+def randomization_p(observed: float, differences: NDArray[np.float64]) -> float:
     """Return the share of swaps whose difference is at least as large as the observed one, either way.
 
     1 is added to the count and to the number of swaps, so that p is never 0.

@@ -1,4 +1,4 @@
-"""Scoring of answers: every figure of every task, with intervals, baselines and the comparison of two systems."""
+"""Scoring of answers: every measure of every task, with intervals, baselines and the comparison of two systems."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ import numpy as np
 from umie.errors import UmieError, UnknownNameError, check_whole
 from umie.records import Record
 from umie.scoring import mentions
-from umie.scoring.answers import Answer
 from umie.scoring.baselines import baseline_of
-from umie.scoring.figures import EVENT_TASKS, SPLITS, TASKS, Figure, figures_of, split_of
-from umie.scoring.released import Released, released_score
+from umie.scoring.counts import Tally
+from umie.scoring.measures import EVENT_KINDS, MODALITIES, Measure, measures_of, modality_of
+from umie.scoring.predictions import Prediction
+from umie.scoring.released import Released, is_known_to_released, released_score
 from umie.scoring.report import Line, Report, Versus
-from umie.scoring.resampling import bootstrap_p, bootstrap_sums, interval, randomisation_p, swapped_sums
-from umie.scoring.sheet import Score, Sheet, ratios
-from umie.scoring.tally import Tally
+from umie.scoring.resampling import bootstrap_p, bootstrap_sums, interval, randomization_p, swapped_sums
+from umie.scoring.score_sheet import Score, Sheet, f1_of_sums
+from umie.tasks import ordered, registry, task_class
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -27,13 +28,13 @@ ALL = "all"
 AVERAGES = ("micro", "macro")
 
 
-def score_answers(
+def score_predictions(
     gold: Sequence[Record],
-    answers: Sequence[Answer],
+    answers: Sequence[Prediction],
     *,
     tasks: Sequence[str] | None = None,
-    split: str = ALL,
-    other: Sequence[Answer] | None = None,
+    modality: str = ALL,
+    other: Sequence[Prediction] | None = None,
     train: Sequence[Record] | None = None,
     resamples: int = 1000,
     seed: int = 0,
@@ -44,15 +45,15 @@ def score_answers(
         gold: the annotated records.
         answers: one answer for each of them, in their order.
         tasks: the tasks to score; None takes those that gold is annotated for.
-        split: ``all`` scores all records together and, where M2E2's splits are mixed, each by itself; a split's
-            name scores its records alone.
+        modality: ``all`` scores all records together and, where several modalities of M2E2 are mixed, each by itself;
+            a modality scores only its own records.
         other: the answers of another system, to compare with.
         train: training records, for the baselines.
         resamples: how many resamples intervals and tests rest on.
         seed: what they are drawn from.
 
     Raises:
-        UmieError: an unknown task or split, or one that no record of gold is annotated for; a number of answers
+        UmieError: an unknown task or modality, or one that no record of gold is annotated for; a number of answers
             that differs from that of gold.
     """
     check_whole("resamples", resamples, 1)
@@ -60,11 +61,10 @@ def score_answers(
     for side in (answers, *([] if other is None else [other])):
         if len(side) != len(gold):
             raise UmieError(f"{len(side)} answers for {len(gold)} records: give one for each, in their order")
-    if split not in (ALL, *SPLITS):
-        raise UnknownNameError("split", split, (ALL, *SPLITS))
+    if modality not in (ALL, *MODALITIES):
+        raise UnknownNameError("modality", modality, (ALL, *MODALITIES))
     for task in tasks or ():
-        if task not in TASKS:
-            raise UnknownNameError("task", task, TASKS)
+        task_class(task)  # raises where there is none
     annotated = annotated_tasks(gold)
     chosen = tuple(tasks) if tasks else annotated
     if not chosen:
@@ -76,18 +76,18 @@ def score_answers(
         rows = [
             row
             for row, record in enumerate(gold)
-            if record.annotated_for(task) and (split == ALL or split_of(record) == split)
+            if record.annotated_for(task) and (modality == ALL or modality_of(record) == modality)
         ]
         if not rows or task not in annotated:
-            among = "" if split == ALL else f" of the split {split!r}"
-            raise UmieError(f"no record{among} of gold is annotated for {task!r}: choose another --task or --split")
-        found = list(_lines(task, split, gold, answers, other, train, rows, resamples, seed))
+            among = "" if modality == ALL else f" of the modality {modality!r}"
+            raise UmieError(f"no record{among} of gold is annotated for {task!r}: choose another --task or --modality")
+        found = list(_lines(task, modality, gold, answers, other, train, rows, resamples, seed))
         lines += found
         if not found:  # regions and events without a trigger are no strings
             left_out[task] = "some mentions are given without offsets, and there is no string of it to compare"
         if _is_loose(task, [answers[row] for row in rows]):
             left_out[f"released {task}"] = "it is not computed where mentions are given without offsets"
-        else:
+        elif is_known_to_released(task):
             records = [[side[row] for row in rows] for side in ([answer.record for answer in answers], gold)]
             released.append(released_score(task, *records))
     return Report(lines, released, resamples, seed, left_out)
@@ -95,22 +95,22 @@ def score_answers(
 
 def annotated_tasks(gold: Sequence[Record]) -> tuple[str, ...]:
     """Return the tasks that records are annotated for: those they name, or where they name none, have items of."""
-    found = {task for record in gold for task in record.tasks or ()}
-    for record in gold:
-        if record.tasks is None:
-            found |= {"mner"} if record.entities else set()
-            found |= {"mre"} if record.relations else set()
-            found |= {"med"} if record.events else set()
-            found |= {"meae"} if any(event.arguments for event in record.events) else set()
-    return tuple(task for task in TASKS if task in found)
+    named = {task for record in gold for task in record.tasks or ()}
+    for task in named:
+        task_class(task)
+    unnamed = [record for record in gold if record.tasks is None]
+    used = (
+        [name for name in registry.known() if any(map(registry.build(name).is_annotated, unnamed))] if unnamed else []
+    )
+    return ordered({*named, *used})
 
 
 def _lines(
     task: str,
-    split: str,
+    modality: str,
     gold: Sequence[Record],
-    answers: Sequence[Answer],
-    other: Sequence[Answer] | None,
+    answers: Sequence[Prediction],
+    other: Sequence[Prediction] | None,
     train: Sequence[Record] | None,
     rows: Sequence[int],
     resamples: int,
@@ -118,33 +118,35 @@ def _lines(
 ) -> Iterator[Line]:
     wanted = [gold[row] for row in rows]
     sides = [[side[row] for row in rows] for side in ([answers] if other is None else [answers, other])]
-    groups = list(_groups(task, split, wanted))
+    groups = list(_groups(task, modality, wanted))
     guesses: dict[str, list[Record]] = {}
-    for figure in figures_of(task):
-        usable = [side for side in sides if figure.strings or not _is_loose(task, side)]
+    for measure in measures_of(task):
+        usable = [side for side in sides if measure.strings or not _is_loose(task, side)]
         if not usable or usable[0] is not sides[0]:  # without offsets, strings are all there is to compare
             continue
-        tallies = [list(map(_tally, [figure] * len(rows), side, wanted)) for side in usable]
-        baseline = baseline_of(task, figure.name, wanted, train)
+        tallies = [list(map(_tally, [measure] * len(rows), side, wanted)) for side in usable]
+        baseline = baseline_of(task, measure.name, wanted, train)
         if baseline.name not in guesses:
             guesses[baseline.name] = [baseline.answer(record) for record in wanted]
-        guessed = list(map(figure.count, guesses[baseline.name], wanted))
+        guessed = list(map(measure.count, guesses[baseline.name], wanted))
         for name, members in groups:
-            if figure.split not in (None, name):
+            if measure.modality not in (None, name):
                 continue
             sheets = [Sheet.of([tally[row] for row in members]) for tally in tallies]
-            if all(sheet.is_empty for sheet in sheets) and figure is not figures_of(task)[0]:
+            if all(sheet.is_empty for sheet in sheets) and measure is not measures_of(task)[0]:
                 continue
             guess = Sheet.of([guessed[row] for row in members])
             sums = [bootstrap_sums(_columns(sheet), resamples, seed) for sheet in sheets]
             for average in AVERAGES if sheets[0].has_labels else AVERAGES[:1]:
-                values = [_f1(total, len(sheet.labels), average) for total, sheet in zip(sums, sheets, strict=True)]
+                values = [
+                    f1_of_sums(total, len(sheet.labels), average) for total, sheet in zip(sums, sheets, strict=True)
+                ]
                 yield Line(
                     task=task,
-                    figure=figure.name,
+                    measure=measure.name,
                     average=average,
-                    split=name,
-                    definition=figure.definition,
+                    modality=name,
+                    definition=measure.definition,
                     records=len(members),
                     score=sheets[0].score(average),
                     interval=interval(values[0]),
@@ -155,34 +157,28 @@ def _lines(
                 )
 
 
-def _groups(task: str, split: str, records: Sequence[Record]) -> Iterator[tuple[str, list[int]]]:
-    """Yield the names and rows of what is scored together: all, and each of M2E2's splits if there are several."""
-    kinds = [split_of(record) for record in records] if task in EVENT_TASKS else []
-    present = [name for name in SPLITS if name in kinds]
-    yield (present[0] if len(present) == 1 else split), list(range(len(records)))
+def _groups(task: str, modality: str, records: Sequence[Record]) -> Iterator[tuple[str, list[int]]]:
+    """Yield the names and rows of what is scored together: all, and each of M2E2's modalities if there are several."""
+    kinds = [modality_of(record) for record in records] if task_class(task).kind in EVENT_KINDS else []
+    present = [name for name in MODALITIES if name in kinds]
+    yield (present[0] if len(present) == 1 else modality), list(range(len(records)))
     for name in present if len(present) > 1 else ():
         yield name, [row for row, kind in enumerate(kinds) if kind == name]
 
 
-def _is_loose(task: str, answers: Sequence[Answer]) -> bool:
-    return any(task in answer.strings for answer in answers)
+def _is_loose(task: str, answers: Sequence[Prediction]) -> bool:
+    kind = task_class(task).kind
+    return any(kind in answer.strings for answer in answers)
 
 
-def _tally(figure: Figure, answer: Answer, record: Record) -> Tally:
-    if figure.strings and figure.task in answer.strings:
-        return mentions.tally_strings(answer.strings[figure.task], record, figure.task)
-    return figure.count(answer.record, record)
+def _tally(measure: Measure, answer: Prediction, record: Record) -> Tally:
+    if measure.strings and measure.kind in answer.strings:
+        return mentions.tally_strings(answer.strings[measure.kind], record, measure.kind)
+    return measure.count(answer.record, record)
 
 
 def _columns(sheet: Sheet) -> NDArray[np.float64]:
     return sheet.counts.reshape(len(sheet.counts), -1)
-
-
-def _f1(sums: NDArray[np.float64], labels: int, average: str) -> NDArray[np.float64]:
-    """Return the F1 of each row of sums; NaN where nothing is predicted and nothing annotated."""
-    by_label = sums.reshape(len(sums), labels, 3)
-    values: NDArray[np.float64] = np.where(by_label.any(axis=(1, 2)), ratios(by_label, average)[2], np.nan)
-    return values
 
 
 def _labels(sheet: Sheet, sums: NDArray[np.float64]) -> dict[str, tuple[Score, tuple[float, float]]]:
@@ -190,7 +186,7 @@ def _labels(sheet: Sheet, sums: NDArray[np.float64]) -> dict[str, tuple[Score, t
         return {}
     by_label = sums.reshape(len(sums), len(sheet.labels), 3)
     return {
-        label: (score, interval(_f1(by_label[:, index], 1, "micro")))
+        label: (score, interval(f1_of_sums(by_label[:, index], 1, "micro")))
         for index, (label, score) in enumerate(sheet.by_label().items())
     }
 
@@ -200,7 +196,9 @@ def _versus(
 ) -> Versus:
     first, second = _aligned(*sheets)
     swapped = swapped_sums(_columns(first), _columns(second), resamples, seed)
-    one, two = (np.nan_to_num(_f1(sums, len(first.labels), average)) for sums in swapped)  # as the score has it: 0
+    one, two = (
+        np.nan_to_num(f1_of_sums(sums, len(first.labels), average)) for sums in swapped
+    )  # as the score has it: 0
     mine, theirs = (sheet.score(average).f1 for sheet in sheets)
     differences = values[0] - values[1]
     return Versus(
@@ -208,7 +206,7 @@ def _versus(
         difference=mine - theirs,
         interval=interval(differences),
         p_bootstrap=bootstrap_p(differences),
-        p_randomisation=randomisation_p(mine - theirs, one - two),
+        p_randomization=randomization_p(mine - theirs, one - two),
     )
 
 

@@ -1,5 +1,6 @@
-"""Tasks: records to instructions and targets, generated strings back to items, items to scores."""
+"""Tasks: records to instructions and answers, generated strings back to items."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from umie.registry import Registry
@@ -7,4 +8,38 @@ from umie.tasks.base import Items, Query, Task, TaskConfig
 
 registry: Registry[Task[Any]] = Registry("task", __name__)
 
-__all__ = ["Items", "Query", "Task", "TaskConfig", "registry"]
+
+def ordered(names: Iterable[str] | None = None) -> tuple[str, ...]:
+    """Return task names in the order of asking and of tables, each once; a task comes after its source.
+
+    Args:
+        names: registered names; None takes all that are built in or registered by now.
+    """
+    wanted = set(registry.known() if names is None else names)
+    found: dict[str, None] = {}
+
+    def add(name: str) -> None:
+        source = task_class(name).source
+        if source in wanted and source not in found:
+            add(str(source))
+        found[name] = None
+
+    for name in sorted(wanted, key=lambda name: (task_class(name).rank, name)):
+        if name not in found:
+            add(name)
+    return tuple(found)
+
+
+def with_sources(names: Iterable[str]) -> tuple[str, ...]:
+    """Return task names together with the tasks that find what they ask about, in the order of asking."""
+    names = list(names)
+    sources = [source for name in names if (source := task_class(name).source) is not None]
+    return ordered([*names, *sources])
+
+
+def task_class(name: str) -> Any:
+    """Return the class of a registered task; raise UnknownNameError if there is none."""
+    return registry.get(name)
+
+
+__all__ = ["Items", "Query", "Task", "TaskConfig", "ordered", "registry", "task_class", "with_sources"]

@@ -1,16 +1,16 @@
-"""The task contract: what is asked about a record, how the answer is written, read back and scored."""
+"""The task contract: what is asked about a record, how the answer is written, and how it is read back."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from string import Formatter
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 from umie.errors import UmieError, UnknownNameError, check_text
 from umie.records import Record, Span
-from umie.tasks import grammar, metrics
+from umie.tasks import grammar
 from umie.tasks.styles import STYLES
 
 I = TypeVar("I")  # noqa: E741 - the item type: Entity, Relation or Event
@@ -72,14 +72,14 @@ class Query:
 
     Args:
         instruction: the question.
-        target: the annotated answer, as the output style writes it.
-        focus: the pair or the event that it is about.
+        answer: the annotated answer, as the output style writes it.
+        target: the pair or the event that it is about.
         markers: what the output style writes as tokens of its own, where the tokenizer has them.
     """
 
     instruction: str
-    target: str
-    focus: Any = None
+    answer: str
+    target: Any = None
     markers: tuple[str, ...] = ()
 
 
@@ -93,7 +93,24 @@ class Items(list[I], Generic[I]):
 
 @dataclass(frozen=True)
 class Task(ABC, Generic[I]):
-    """A task formatter: records to queries, generated strings to items, items to strict micro-F1."""
+    """A task formatter: records to queries, generated strings to items.
+
+    A registered subclass is all that training, evaluation, extraction, scoring and grids need to know about a task.
+
+    Class attributes:
+        name: the registered name.
+        default_labels: the label schema where none is given.
+        label_noun: what a label names: an entity, a relation, ...
+        templates: the instruction of each variant, with ``{labels}`` and the task's own fields.
+        kind: what its items are in a record: ``entities``, ``relations``, ``events`` or ``arguments``. The measures
+            and baselines of ``umie.scoring`` are defined by kind. An empty string stands for a kind of its own: an item
+            is then right if it equals an annotated one.
+        source: the task that finds what this one asks about, e.g. MNER the entities whose pairs MRE asks about.
+        is_staged: whether evaluation asks about what ``source`` predicted rather than about the annotation; its items
+            then belong to those of ``source``, as arguments belong to events.
+        names_regions: whether answers name regions of the image by their number.
+        rank: its place in tables and in the order of asking, ascending.
+    """
 
     config: TaskConfig = field(default_factory=TaskConfig)
 
@@ -102,6 +119,11 @@ class Task(ABC, Generic[I]):
     default_labels: ClassVar[tuple[str, ...]]
     label_noun: ClassVar[str]
     templates: ClassVar[Mapping[str, str]]
+    kind: ClassVar[str] = ""
+    source: ClassVar[str | None] = None
+    is_staged: ClassVar[bool] = False
+    names_regions: ClassVar[bool] = False
+    rank: ClassVar[int] = 100
 
     def __post_init__(self) -> None:
         if self.config.instruction is None:
@@ -139,16 +161,12 @@ class Task(ABC, Generic[I]):
         """Return what is asked about a record; see the task for how many queries that is."""
 
     @abstractmethod
-    def forms(self, text: str, focus: Any = None, num_regions: int = 0) -> grammar.Forms:
+    def answer_schema(self, text: str, target: Any = None, num_regions: int = 0) -> grammar.AnswerSchema:
         """Return which items the answer to a query may hold; the arguments are those of ``parse``."""
 
     @abstractmethod
     def items(self, record: Record) -> list[I]:
         """Return the record's annotated items of this task."""
-
-    @abstractmethod
-    def keys(self, item: I) -> Iterator[Hashable]:
-        """Yield what an item must match strictly to count as found; nothing if it is never a positive."""
 
     @abstractmethod
     def with_items(self, record: Record, items: Iterable[I]) -> Record:
@@ -159,16 +177,16 @@ class Task(ABC, Generic[I]):
         """Yield every label of this task that the record's annotation uses."""
 
     @abstractmethod
-    def _read(self, raw: grammar.RawItem, text: str, focus: Any, num_regions: int) -> I | None:
-        """Turn one well-formed raw item into an item, or None if it has no place in text or picture."""
+    def _read(self, raw: grammar.ParsedItem, text: str, target: Any, num_regions: int) -> I | None:
+        """Turn one well-formed raw item into an item, or None if it has no place in text or image."""
 
-    def parse(self, output: str, text: str, focus: Any = None, num_regions: int = 0) -> Items[I]:
+    def parse(self, output: str, text: str, target: Any = None, num_regions: int = 0) -> Items[I]:
         """Read the items of a generated string; any string is allowed, and none raises.
 
         Args:
             output: what a decoder generated.
             text: the record's text, which spans must occur in.
-            focus: ``Query.focus`` of the query that was asked. Without the focus that MRE and MEAE need,
+            target: ``Query.target`` of the query that was asked. Without the target that MRE and MEAE need,
                 every item is dropped.
             num_regions: how many regions the record has.
 
@@ -176,47 +194,52 @@ class Task(ABC, Generic[I]):
             The items without repetitions, in the order of the output; ``.dropped`` counts the rest. A label
             outside the schema is kept: scoring decides whether it is right.
         """
-        raw_items, dropped = self.style.parse(output, self.forms(text, focus, num_regions))
+        raw_items, dropped = self.style.parse(output, self.answer_schema(text, target, num_regions))
         if self.style.is_numbered:
-            read = [self._read(raw, text, focus, num_regions) for raw in raw_items]
+            read = [self._read(raw, text, target, num_regions) for raw in raw_items]
         else:  # one mention more than the text has repeats the first
             read = [
-                self._read(raw, text, focus, num_regions)
-                or self._read(replace(raw, occurrence=1), text, focus, num_regions)
+                self._read(raw, text, target, num_regions)
+                or self._read(replace(raw, occurrence=1), text, target, num_regions)
                 for raw in grammar.with_occurrences(raw_items)
             ]
         return Items(dict.fromkeys(item for item in read if item is not None), dropped + read.count(None))
 
-    def counts(self, predictions: Sequence[Iterable[I]], references: Sequence[Record]) -> list[metrics.Counts]:
-        """Return true positives, predicted and gold items of every record.
+    def label_of(self, item: I) -> str:
+        """Return the label of an item, by which scores are broken down."""
+        return str(getattr(item, "type", ""))
 
-        Raises:
-            UmieError: there is not one list of predictions for each record.
-        """
-        if len(predictions) != len(references):
-            raise UmieError(f"{len(predictions)} lists of predictions for {len(references)} records")
-        return [
-            metrics.count_matches(self._key_set(predicted), self._key_set(self.items(record)))
-            for predicted, record in zip(predictions, references, strict=True)
-        ]
+    def is_annotated(self, record: Record) -> bool:
+        """Say whether a record that names no tasks holds annotation of this one."""
+        return bool(self.items(record))
 
-    def score(self, predictions: Sequence[Iterable[I]], references: Sequence[Record]) -> dict[str, float]:
-        """Return strict micro precision, recall and F1 (0..1) over all records.
+    def needs_source(self, given: Record, asked: Collection[str]) -> bool:
+        """Say whether extraction asks about what ``source`` finds, rather than about what the record holds.
 
         Args:
-            predictions: per record, its items over all queries; repetitions count once.
-            references: the records with their annotation.
+            given: the record as it was given.
+            asked: the names of all tasks of the call.
         """
-        return metrics.micro_f1(self.counts(predictions, references))
+        return self.source is not None
+
+    def with_subjects(
+        self, found: Record, given: Record, *, from_source: bool, max_subjects: int | None = None
+    ) -> tuple[Record, int]:
+        """Return the record with what this task asks about, without answers, and how many subjects there were.
+
+        Args:
+            found: the record with what other tasks have found in it.
+            given: the record as it was given.
+            from_source: whether to ask about what ``source`` found, or about what the given record holds.
+            max_subjects: the most subjects to ask about.
+        """
+        return found, 0
 
     def check(self, record: Record) -> None:
         """Raise UmieError if the record's annotation uses a label outside the schema."""
         for label in self.used_labels(record):
             if label not in self.labels:
                 raise UnknownNameError(f"{self.name} label", label, self.labels)
-
-    def _key_set(self, items: Iterable[I]) -> set[Hashable]:
-        return {key for item in items for key in self.keys(item)}
 
     def _instruct(self, **fields: str) -> str:
         return self.instruction_template.format(labels=", ".join(self.labels), **fields)
@@ -237,7 +260,7 @@ def _fields(template: str) -> list[str]:
     return list(dict.fromkeys(written))
 
 
-def span_item(label: str, text: str, span: Span) -> grammar.RawItem:
-    """Return the raw form of a labelled span."""
+def span_item(label: str, text: str, span: Span) -> grammar.ParsedItem:
+    """Return the raw form of a labeled span."""
     start, end = span
-    return grammar.RawItem(label, text[start:end], occurrence=grammar.occurrence_of(text, span))
+    return grammar.ParsedItem(label, text[start:end], occurrence=grammar.occurrence_of(text, span))

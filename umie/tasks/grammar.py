@@ -21,7 +21,7 @@ _REGION = re.compile(r"O([1-9][0-9]{0,5})")
 
 
 @dataclass(frozen=True)
-class RawItem:
+class ParsedItem:
     """One item as written: a label, its filler (None, a string, or a region such as ``O1``), a number."""
 
     label: str
@@ -31,7 +31,7 @@ class RawItem:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Forms:
+class AnswerSchema:
     """Which items the answer to one query may hold.
 
     Args:
@@ -77,14 +77,14 @@ class Style(ABC):
         """Return an item that is a label alone; in an answer about a pair, the label between head and tail."""
 
     @abstractmethod
-    def parse(self, output: str, forms: Forms) -> tuple[list[RawItem], int]:
+    def parse(self, output: str, forms: AnswerSchema) -> tuple[list[ParsedItem], int]:
         """Return the well-formed items of any string and the number of ill-formed pieces, in linear time."""
 
     def region_opening(self, label: str) -> str:
         """Return what stands before the name of a region, without the space."""
         return self.opening(label)
 
-    def linearise(self, items: Iterable[RawItem], pair: tuple[str, str] | None = None) -> str:
+    def linearize(self, items: Iterable[ParsedItem], pair: tuple[str, str] | None = None) -> str:
         """Return the string form of the items, in their order.
 
         Args:
@@ -98,7 +98,7 @@ class Style(ABC):
         signs = self.escaped if signs is None else signs
         return "".join("|" + sign if sign in signs else sign for sign in string) if signs else string
 
-    def _write(self, item: RawItem, pair: tuple[str, str] | None) -> str:
+    def _write(self, item: ParsedItem, pair: tuple[str, str] | None) -> str:
         if item.filler is None:
             return self.bare(item.label, pair)
         if item.is_region:
@@ -107,7 +107,7 @@ class Style(ABC):
         return f"{self.opening(item.label)} {self.escape(item.filler)}{self.closing}{number}"
 
 
-def with_occurrences(items: Iterable[RawItem]) -> Iterator[RawItem]:
+def with_occurrences(items: Iterable[ParsedItem]) -> Iterator[ParsedItem]:
     """Number the items of a style that does not: the n-th of the same label and span is the n-th occurrence.
 
     Spans are written by their place in the text, so this is right wherever every occurrence is annotated alike.

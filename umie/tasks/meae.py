@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -10,12 +10,10 @@ from umie.records import Argument, Event, Record
 from umie.tasks import grammar, registry
 from umie.tasks.base import Query, Task, span_item
 
-EVENTS = ("predicted", "gold")  # which events it is asked about: those that MED found, or annotated ones, an oracle
-
 
 @registry.register("meae")
 class MEAE(Task[Event]):
-    """Arguments of an event, which the query names: spans of the text, or regions of the picture (``O1``).
+    """Arguments of an event, which the query names: spans of the text, or regions of the image (``O1``).
 
     An item is an Event with exactly one argument. Source: UMIE, Table 2. The paper lists the roles of the
     event's type; this task lists every role of the schema, so that the prompt gives nothing away.
@@ -27,6 +25,11 @@ class MEAE(Task[Event]):
         "Agent", "Person", "Place", "Instrument", "Attacker", "Target", "Victim", "Entity", "Police", "Artifact",
         "Vehicle", "Destination", "Origin", "Giver", "Recipient", "Money",
     )  # fmt: skip
+    kind = "arguments"
+    source = "med"
+    is_staged = True
+    names_regions = True
+    rank = 3
     label_noun = "role"
     templates: ClassVar[Mapping[str, str]] = {
         "paper": "Given an {type} event, please extract the corresponding argument type: {labels}.",
@@ -36,7 +39,7 @@ class MEAE(Task[Event]):
     }
 
     def queries(self, record: Record) -> list[Query]:
-        """Return one query for each event; its target lists spans by their place, then regions by index."""
+        """Return one query for each event; its answer lists spans by their place, then regions by index."""
         queries = []
         for event in _merge(record.events):
             spans = sorted((argument.span, argument.role) for argument in event.arguments if argument.span is not None)
@@ -44,36 +47,46 @@ class MEAE(Task[Event]):
                 (argument.region, argument.role) for argument in event.arguments if argument.region is not None
             )
             raw = [span_item(role, record.text, span) for span, role in spans]
-            raw += [grammar.RawItem(role, grammar.region_name(index), is_region=True) for index, role in regions]
-            focus = replace(event, arguments=())
-            target = self.style.linearise(raw)
-            queries.append(Query(self._instruct(type=event.type), target, focus, self.style.markers))
+            raw += [grammar.ParsedItem(role, grammar.region_name(index), is_region=True) for index, role in regions]
+            target = replace(event, arguments=())
+            answer = self.style.linearize(raw)
+            queries.append(Query(self._instruct(type=event.type), answer, target, self.style.markers))
         return queries
 
-    def forms(self, text: str, focus: Any = None, num_regions: int = 0) -> grammar.Forms:
+    def answer_schema(self, text: str, target: Any = None, num_regions: int = 0) -> grammar.AnswerSchema:
         """Return roles filled by spans or by regions."""
-        return grammar.Forms(labels=self.labels, spans=True, num_regions=num_regions)
+        return grammar.AnswerSchema(labels=self.labels, spans=True, num_regions=num_regions)
 
     def items(self, record: Record) -> list[Event]:
         """Return one Event for each annotated argument."""
         return [replace(event, arguments=(argument,)) for event in record.events for argument in event.arguments]
-
-    def keys(self, item: Event) -> Iterator[Hashable]:
-        """Yield event type, trigger, role and filler of every argument."""
-        for argument in item.arguments:
-            yield (item.type, item.trigger, argument.role, argument.span, argument.region)
 
     def with_items(self, record: Record, items: Iterable[Event]) -> Record:
         """Return the record with its events asked about, their arguments replaced by these."""
         asked = [replace(event, arguments=()) for event in record.events]
         return replace(record, events=_merge([*asked, *items]))
 
+    def label_of(self, item: Event) -> str:
+        """Return the role of an item's argument."""
+        return item.arguments[0].role
+
+    def needs_source(self, given: Record, asked: Collection[str]) -> bool:
+        """Given events are asked about only where none are extracted, so that no annotation slips into an answer."""
+        return self.source in asked or not given.events
+
+    def with_subjects(
+        self, found: Record, given: Record, *, from_source: bool, max_subjects: int | None = None
+    ) -> tuple[Record, int]:
+        """Return the record with the events to ask about, without arguments."""
+        events = (found if from_source else given).events
+        return replace(found, events=tuple(Event(event.type, event.trigger) for event in events)), len(events)
+
     def used_labels(self, record: Record) -> Iterator[str]:
         """Yield the roles."""
         return (argument.role for event in record.events for argument in event.arguments)
 
-    def _read(self, raw: grammar.RawItem, text: str, focus: Any, num_regions: int) -> Event | None:
-        if raw.filler is None or focus is None:
+    def _read(self, raw: grammar.ParsedItem, text: str, target: Any, num_regions: int) -> Event | None:
+        if raw.filler is None or target is None:
             return None
         if raw.is_region:
             region = grammar.region_index(raw.filler)
@@ -85,7 +98,7 @@ class MEAE(Task[Event]):
             if span is None:
                 return None
             argument = Argument(raw.label, span)
-        return Event(focus.type, focus.trigger, (argument,))
+        return Event(target.type, target.trigger, (argument,))
 
 
 def _merge(events: Iterable[Event]) -> tuple[Event, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -13,7 +13,7 @@ from umie.tasks.base import Query, Task, span_item
 
 @registry.register("med")
 class MED(Task[Event]):
-    """Event types with their trigger spans; an event that only the picture shows has no trigger.
+    """Event types with their trigger spans; an event that only the image shows has no trigger.
 
     Source: UMIE, Table 2. The paper prints variants for MNER only; I0 to I2 are the same rewordings.
     """
@@ -22,6 +22,8 @@ class MED(Task[Event]):
     default_labels = (
         "arrest jail", "meet", "attack", "transport", "demonstrate", "phone write", "die", "transfer",
     )  # fmt: skip
+    kind = "events"
+    rank = 2
     label_noun = "event"
     templates: ClassVar[Mapping[str, str]] = {
         "paper": "Please extract the following event type: {labels}.",
@@ -31,25 +33,23 @@ class MED(Task[Event]):
     }
 
     def queries(self, record: Record) -> list[Query]:
-        """Return one query; its target lists the events by the place of their triggers."""
+        """Return one query; its answer lists the events by the place of their triggers."""
         events = sorted(record.events, key=lambda event: event.trigger or (-1, -1))
         raw = (
-            grammar.RawItem(event.type) if event.trigger is None else span_item(event.type, record.text, event.trigger)
+            grammar.ParsedItem(event.type)
+            if event.trigger is None
+            else span_item(event.type, record.text, event.trigger)
             for event in events
         )
-        return [Query(self._instruct(), self.style.linearise(raw), markers=self.style.markers)]
+        return [Query(self._instruct(), self.style.linearize(raw), markers=self.style.markers)]
 
-    def forms(self, text: str, focus: Any = None, num_regions: int = 0) -> grammar.Forms:
+    def answer_schema(self, text: str, target: Any = None, num_regions: int = 0) -> grammar.AnswerSchema:
         """Return typed spans, and types alone."""
-        return grammar.Forms(labels=self.labels, spans=True, bare=True)
+        return grammar.AnswerSchema(labels=self.labels, spans=True, bare=True)
 
     def items(self, record: Record) -> list[Event]:
         """Return the record's events."""
         return list(record.events)
-
-    def keys(self, item: Event) -> Iterator[Hashable]:
-        """Yield type and trigger span."""
-        yield (item.type, item.trigger)
 
     def with_items(self, record: Record, items: Iterable[Event]) -> Record:
         """Return the record with these events."""
@@ -59,7 +59,7 @@ class MED(Task[Event]):
         """Yield the event types."""
         return (event.type for event in record.events)
 
-    def _read(self, raw: grammar.RawItem, text: str, focus: Any, num_regions: int) -> Event | None:
+    def _read(self, raw: grammar.ParsedItem, text: str, target: Any, num_regions: int) -> Event | None:
         if raw.filler is None:
             return Event(raw.label)
         span = None if raw.is_region else grammar.locate(text, raw.filler, raw.occurrence)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -17,6 +17,8 @@ class MNER(Task[Entity]):
 
     name = "mner"
     default_labels = ("person", "location", "miscellaneous", "organization")
+    kind = "entities"
+    rank = 0
     label_noun = "entity"
     templates: ClassVar[Mapping[str, str]] = {
         "paper": "Please extract the following entity type: {labels}.",
@@ -26,22 +28,18 @@ class MNER(Task[Entity]):
     }
 
     def queries(self, record: Record) -> list[Query]:
-        """Return one query; its target lists the entities by their place in the text."""
+        """Return one query; its answer lists the entities by their place in the text."""
         entities = sorted(record.entities, key=lambda entity: entity.span)
-        target = self.style.linearise(span_item(entity.type, record.text, entity.span) for entity in entities)
-        return [Query(self._instruct(), target, markers=self.style.markers)]
+        answer = self.style.linearize(span_item(entity.type, record.text, entity.span) for entity in entities)
+        return [Query(self._instruct(), answer, markers=self.style.markers)]
 
-    def forms(self, text: str, focus: Any = None, num_regions: int = 0) -> grammar.Forms:
+    def answer_schema(self, text: str, target: Any = None, num_regions: int = 0) -> grammar.AnswerSchema:
         """Return typed spans."""
-        return grammar.Forms(labels=self.labels, spans=True)
+        return grammar.AnswerSchema(labels=self.labels, spans=True)
 
     def items(self, record: Record) -> list[Entity]:
         """Return the record's entities."""
         return list(record.entities)
-
-    def keys(self, item: Entity) -> Iterator[Hashable]:
-        """Yield type and span."""
-        yield (item.type, item.span)
 
     def with_items(self, record: Record, items: Iterable[Entity]) -> Record:
         """Return the record with these entities."""
@@ -51,7 +49,7 @@ class MNER(Task[Entity]):
         """Yield the entity types."""
         return (entity.type for entity in record.entities)
 
-    def _read(self, raw: grammar.RawItem, text: str, focus: Any, num_regions: int) -> Entity | None:
+    def _read(self, raw: grammar.ParsedItem, text: str, target: Any, num_regions: int) -> Entity | None:
         if raw.filler is None or raw.is_region:
             return None
         span = grammar.locate(text, raw.filler, raw.occurrence)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
+from itertools import permutations
 from typing import Any, ClassVar
 
-from umie.records import NO_RELATION, Record, Relation
+from umie.records import NO_RELATION, Record, Relation, Span
 from umie.tasks import grammar, registry
 from umie.tasks.base import Pair, Query, Task
 
@@ -25,6 +26,9 @@ class MRE(Task[Relation]):
         "locate at", "alternate names", "neighbor", "subsidiary", "awarded", "couple", "parent", "nationality",
         "place of birth", "charges", "siblings", "religion", "race",
     )  # fmt: skip
+    kind = "relations"
+    source = "mner"
+    rank = 1
     label_noun = "relation"
     templates: ClassVar[Mapping[str, str]] = {
         "paper": "Please extract the following relation between {head} and {tail}: {labels}.",
@@ -34,7 +38,7 @@ class MRE(Task[Relation]):
     }
 
     def queries(self, record: Record) -> list[Query]:
-        """Return one query for each pair, in the order of the record; its target lists the pair's relations."""
+        """Return one query for each pair, in the order of the record; its answer lists the pair's relations."""
         pairs: dict[Pair, list[str]] = {}
         for relation in record.relations:
             types = pairs.setdefault(Pair(relation.head, relation.tail), [])
@@ -43,8 +47,8 @@ class MRE(Task[Relation]):
         return [
             Query(
                 self._instruct(head=record.surface(pair.head), tail=record.surface(pair.tail)),
-                self.style.linearise(
-                    (grammar.RawItem(name) for name in types),
+                self.style.linearize(
+                    (grammar.ParsedItem(name) for name in types),
                     (record.surface(pair.head), record.surface(pair.tail)),
                 ),
                 pair,
@@ -53,29 +57,48 @@ class MRE(Task[Relation]):
             for pair, types in pairs.items()
         ]
 
-    def forms(self, text: str, focus: Any = None, num_regions: int = 0) -> grammar.Forms:
+    def answer_schema(self, text: str, target: Any = None, num_regions: int = 0) -> grammar.AnswerSchema:
         """Return relations alone, at least one; ``none`` is one of them."""
-        pair = None if focus is None else (text[slice(*focus[0])], text[slice(*focus[1])])
-        return grammar.Forms(labels=self.labels, bare=True, pair=pair, at_least_one=True)
+        pair = None if target is None else (text[slice(*target[0])], text[slice(*target[1])])
+        return grammar.AnswerSchema(labels=self.labels, bare=True, pair=pair, at_least_one=True)
 
     def items(self, record: Record) -> list[Relation]:
         """Return the record's relations, unrelated pairs among them."""
         return list(record.relations)
 
-    def keys(self, item: Relation) -> Iterator[Hashable]:
-        """Yield type, head and tail; nothing for ``none``."""
-        if item.type.lower() != NO_RELATION:
-            yield (item.type, item.head, item.tail)
-
     def with_items(self, record: Record, items: Iterable[Relation]) -> Record:
         """Return the record with these relations."""
         return replace(record, relations=tuple(items))
+
+    def needs_source(self, given: Record, asked: Collection[str]) -> bool:
+        """Pairs that are given are asked about as they are; else those of the entities found, or of the given ones."""
+        return not given.relations and (self.source in asked or not given.entities)
+
+    def with_subjects(
+        self, found: Record, given: Record, *, from_source: bool, max_subjects: int | None = None
+    ) -> tuple[Record, int]:
+        """Return the record with the pairs to ask about, all of them ``none``; of too many, the nearest are kept."""
+        if given.relations:
+            pairs = list(dict.fromkeys((item.head, item.tail) for item in given.relations))
+            number = len(pairs)
+        else:
+            spans = sorted({entity.span for entity in (found if from_source else given).entities})
+            pairs = list(permutations(spans, 2))
+            number = len(pairs)
+            if max_subjects is not None and number > max_subjects:
+                pairs = sorted(sorted(pairs, key=lambda pair: (_gap(*pair), pair))[:max_subjects])
+        return replace(found, relations=tuple(Relation(NO_RELATION, head, tail) for head, tail in pairs)), number
 
     def used_labels(self, record: Record) -> Iterator[str]:
         """Yield the relation types."""
         return (relation.type for relation in record.relations)
 
-    def _read(self, raw: grammar.RawItem, text: str, focus: Any, num_regions: int) -> Relation | None:
-        if raw.filler is not None or focus is None:
+    def _read(self, raw: grammar.ParsedItem, text: str, target: Any, num_regions: int) -> Relation | None:
+        if raw.filler is not None or target is None:
             return None
-        return Relation(raw.label, *focus)
+        return Relation(raw.label, *target)
+
+
+def _gap(head: Span, tail: Span) -> int:
+    """Return the number of characters between two spans; negative where they overlap."""
+    return max(head[0], tail[0]) - min(head[1], tail[1])

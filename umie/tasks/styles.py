@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import ClassVar
 
-from umie.tasks.grammar import Forms, RawItem, Style, region_index
+from umie.tasks.grammar import AnswerSchema, ParsedItem, Style, region_index
 
 _MAX_NUMBER_DIGITS = 6
 _SPACES = " \t\r\n"  # what decoders put around words; other white space is the span's own
@@ -37,9 +37,9 @@ class Structured(Style):
         """Return ``[label]``, also about a pair, which the query names."""
         return f"[{self.escape(label, '|[]:=')}]"
 
-    def parse(self, output: str, forms: Forms | None = None) -> tuple[list[RawItem], int]:
+    def parse(self, output: str, forms: AnswerSchema | None = None) -> tuple[list[ParsedItem], int]:
         """Return the items of any string; this style needs no ``forms``."""
-        items: list[RawItem] = []
+        items: list[ParsedItem] = []
         dropped = 0
         position = 0
         while position < len(output):
@@ -78,13 +78,13 @@ class Paper(Style):
         """Return ``Label``, or ``head, label, tail`` about a pair."""
         return _capitalised(label) if pair is None else f"{pair[0]}, {label}, {pair[1]}"
 
-    def parse(self, output: str, forms: Forms) -> tuple[list[RawItem], int]:
+    def parse(self, output: str, forms: AnswerSchema) -> tuple[list[ParsedItem], int]:
         """Return the items of any string; see Style."""
         if not output.strip():
             return [], 0
         if forms.pair is None:
             written = {_capitalised(label): label for label in forms.labels}
-            items = [_labelled(part.strip(_SPACES), written, forms) for part in output.split("<spot>")]
+            items = [_labeled(part.strip(_SPACES), written, forms) for part in output.split("<spot>")]
         else:
             # head and tail may spell the separator, so a pair's answer is split at the end of one item only
             head, tail = (_squeezed(end) for end in forms.pair)
@@ -122,10 +122,10 @@ class Released(Style):
         """Return a bracket around the label and the sign of no span."""
         return f"{self.opening(label)} <extra_id_6>{self.closing}"
 
-    def parse(self, output: str, forms: Forms) -> tuple[list[RawItem], int]:
+    def parse(self, output: str, forms: AnswerSchema) -> tuple[list[ParsedItem], int]:
         """Return the items of any string; the outer brackets may be missing."""
         parts = [part.strip(_SPACES) for part in self._sign.split(output)]
-        items: list[RawItem] = []
+        items: list[ParsedItem] = []
         dropped = 0
         position = 0
         while position < len(parts):
@@ -149,30 +149,30 @@ def _squeezed(string: str) -> str:
     return " ".join(string.split())
 
 
-def _labelled(part: str, written: Mapping[str, str], forms: Forms) -> RawItem | None:
+def _labeled(part: str, written: Mapping[str, str], forms: AnswerSchema) -> ParsedItem | None:
     """Read ``Label, filler``: the longest label of the schema, or else what stands before the first comma."""
     if part in written:
-        return RawItem(written[part])
+        return ParsedItem(written[part])
     known = max((label for label in written if part.startswith(f"{label},")), key=len, default=None)
     label, comma, filler = part.partition(",") if known is None else (known, ",", part[len(known) + 1 :])
     label, filler = label.strip(), filler.strip(_SPACES)
     if not label or (comma and not filler):
         return None
     if not comma:
-        return RawItem(label) if forms.bare else None
+        return ParsedItem(label) if forms.bare else None
     return _filled(written.get(label, label), filler, forms)
 
 
-def _between(part: str, head: str, tail: str, written: Mapping[str, str]) -> RawItem | None:
+def _between(part: str, head: str, tail: str, written: Mapping[str, str]) -> ParsedItem | None:
     """Read ``head, label, tail``; white space at the ends of head and tail is gone, but for one behind the head."""
     if not (part.startswith(head) and part.endswith(tail)):
         return None
     inner = part[len(head) : max(len(part) - len(tail), len(head))].strip()
     label = inner[1:-1].strip()
-    return RawItem(written.get(label, label)) if label and inner[0] == inner[-1] == "," else None
+    return ParsedItem(written.get(label, label)) if label and inner[0] == inner[-1] == "," else None
 
 
-def _bracketed(parts: list[str], forms: Forms) -> RawItem | None:
+def _bracketed(parts: list[str], forms: AnswerSchema) -> ParsedItem | None:
     """Read an item at the beginning of a list in which texts and signs take turns."""
     if len(parts) < 5 or parts[0] != "<extra_id_0>" or not parts[1].strip() or parts[2] != "<extra_id_5>":
         return None
@@ -180,16 +180,16 @@ def _bracketed(parts: list[str], forms: Forms) -> RawItem | None:
     if parts[4] == "<extra_id_1>" and parts[3]:
         return _filled(label, parts[3], forms)
     if parts[3:] == ["", "<extra_id_6>", "", "<extra_id_1>"]:
-        return RawItem(label)
+        return ParsedItem(label)
     return None
 
 
-def _filled(label: str, filler: str, forms: Forms) -> RawItem:
+def _filled(label: str, filler: str, forms: AnswerSchema) -> ParsedItem:
     index = region_index(filler)
-    return RawItem(label, filler, is_region=index is not None and index < forms.num_regions)
+    return ParsedItem(label, filler, is_region=index is not None and index < forms.num_regions)
 
 
-def _parse_bracket(output: str, position: int) -> tuple[RawItem | None, int]:
+def _parse_bracket(output: str, position: int) -> tuple[ParsedItem | None, int]:
     """Read one item behind its opening bracket; return it, or None, and where to go on."""
     label: str | None = None
     is_region = False
@@ -218,8 +218,8 @@ def _parse_bracket(output: str, position: int) -> tuple[RawItem | None, int]:
     number = output[position:end]
     content = "".join(characters)
     if label is None:
-        item = RawItem(content.strip())
+        item = ParsedItem(content.strip())
     else:
-        item = RawItem(label, content.removeprefix(" "), is_region, int(number[:_MAX_NUMBER_DIGITS] or 1))
+        item = ParsedItem(label, content.removeprefix(" "), is_region, int(number[:_MAX_NUMBER_DIGITS] or 1))
     sound = item.label and len(number) <= _MAX_NUMBER_DIGITS and item.occurrence > 0
     return (item if sound else None), end

@@ -30,7 +30,7 @@ class TrainingConfig:
         weight_decay: of AdamW, on matrices only.
         max_grad_norm: gradients are scaled down to this norm.
         label_smoothing: of the cross-entropy.
-        initialise_fusion: call ``Fusion.initialise`` on the first batch, before the first step.
+        initialize_fusion: call ``Fusion.initialize`` on the first batch, before the first step.
         precision: ``float32``, or ``bfloat16`` for autocast (weights and optimizer stay float32).
         gradient_checkpointing: keep the states between the language model's blocks only, and compute the rest again.
         compile: compile the model by torch.compile: true, or the name of a backend.
@@ -53,7 +53,7 @@ class TrainingConfig:
     weight_decay: float = 0.01
     max_grad_norm: float = 1.0
     label_smoothing: float = 0.0
-    initialise_fusion: bool = False
+    initialize_fusion: bool = False
     precision: str = "float32"
     gradient_checkpointing: bool = False
     compile: bool | str = False
@@ -80,7 +80,7 @@ class TrainingConfig:
         decay: Any = self.weight_decay
         if not isinstance(decay, int | float) or isinstance(decay, bool) or not 0 <= decay < float("inf"):
             raise UmieError(f"weight_decay is {self.weight_decay!r}: give 0 or more")
-        for name in ("initialise_fusion", "gradient_checkpointing", "length_bucketing"):
+        for name in ("initialize_fusion", "gradient_checkpointing", "length_bucketing"):
             check_flag(name, getattr(self, name))
         if not isinstance(self.compile, bool | str):
             raise UmieError(f"compile is {self.compile!r}: give true, false or the name of a backend")

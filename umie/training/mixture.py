@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import ConcatDataset, Dataset, Sampler
 
-from umie.corpus.config import STRATEGIES
 from umie.errors import UmieError, check_choice, check_positive
+from umie.experiments.data_config import STRATEGIES
 
 WINDOW = 32  # batches among which queries of like length are put together
 

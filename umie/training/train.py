@@ -70,7 +70,7 @@ def train(
 
     Returns:
         ``train_loss``, ``steps``, where the run has dev scores ``best_step`` and ``best`` (the score), and what the
-        fusion's initialisation measured, if it was asked for.
+        fusion's initialization measured, if it was asked for.
 
     Raises:
         UmieError: a loss that is no number; a batch that the processes cannot share; a checkpoint that cannot be
@@ -92,8 +92,8 @@ def train(
         load_weights(model, resumed)
         return _told(state_of(resumed))
     sampler = RunSampler(mixture, steps, config.batch_size, seed, length_bucketing=config.length_bucketing)
-    if config.initialise_fusion and resumed is None:
-        measured = _initialise_fusion(model, processor, mixture, 4 * config.batch_size)
+    if config.initialize_fusion and resumed is None:
+        measured = _initialize_fusion(model, processor, mixture, 4 * config.batch_size)
     with ExitStack() as stack:
         folder = output or stack.enter_context(tempfile.TemporaryDirectory())
         arguments = _arguments(config, saving if output else None, steps, str(folder), seed, dev is not None)
@@ -142,11 +142,11 @@ def _told(state: Mapping[str, Any]) -> dict[str, Any]:
     return told
 
 
-def _initialise_fusion(model: UmieModel, processor: UmieProcessor, mixture: Any, count: int) -> dict[str, Any]:
+def _initialize_fusion(model: UmieModel, processor: UmieProcessor, mixture: Any, count: int) -> dict[str, Any]:
     count = min(len(mixture), count)  # spread, so that every data set is among them
     first = processor.collate([mixture[index * len(mixture) // count] for index in range(count)])
     inputs: dict[str, Any] = {name: value.to(model.device) for name, value in first.items() if name != "labels"}
-    measured: dict[str, Any] = model.initialise_fusion(**inputs)
+    measured: dict[str, Any] = model.initialize_fusion(**inputs)
     return measured
 
 
@@ -180,7 +180,7 @@ def _arguments(
         "torch_compile_backend": config.compile if isinstance(config.compile, str) else None,
         "fsdp": bool(config.fsdp),
         "fsdp_config": dict(config.fsdp) if isinstance(config.fsdp, Mapping) else None,
-        "ddp_find_unused_parameters": True,  # a batch without pictures leaves the visual parts unused
+        "ddp_find_unused_parameters": True,  # a batch without images leaves the visual parts unused
         "use_cpu": not (torch.cuda.is_available() or torch.backends.mps.is_available()),
         "dataloader_num_workers": config.num_workers,
         "dataloader_pin_memory": torch.cuda.is_available(),

@@ -7,20 +7,20 @@ from umie.records import Record
 
 
 @pytest.fixture
-def picture(tmp_path, noise):
-    """The path of a picture of 200 x 100 pixels, in a folder of its own."""
-    path = tmp_path / "pictures" / "1.jpg"
+def image(tmp_path, noise):
+    """The path of an image of 200 x 100 pixels, in a folder of its own."""
+    path = tmp_path / "images" / "1.jpg"
     path.parent.mkdir()
     noise(200, 100).save(path)
     return path
 
 
 @pytest.fixture
-def record(picture):
-    """Make a record with the picture: ``record(*regions, name=..., **fields)``."""
+def record(image):
+    """Make a record with the image: ``record(*regions, name=..., **fields)``."""
 
     def make(*regions, name="1.jpg", **fields):
-        return Record("a text", image=name, image_folder=str(picture.parent), regions=regions, **fields)
+        return Record("a text", image=name, image_folder=str(image.parent), regions=regions, **fields)
 
     return make
 

@@ -11,8 +11,8 @@ from torchvision.models import get_model, get_model_weights
 from torchvision.transforms.functional import pil_to_tensor
 
 from umie.encoders.regions import registry
-from umie.encoders.regions._select import Candidates, select
 from umie.encoders.regions.faster_rcnn import MODELS
+from umie.encoders.regions.select import Candidates, select
 
 SMALL = "fasterrcnn_mobilenet_v3_large_320_fpn"
 
@@ -38,7 +38,7 @@ def proposer(weights):
 
 
 @pytest.fixture(scope="module")
-def pictures(noise):
+def images(noise):
     return [noise(160, 90, 1), noise(70, 120, 2), noise(64, 64, 3)]
 
 
@@ -46,7 +46,7 @@ def test_every_model_of_the_family_is_published():
     assert all(list(get_model_weights(name)) for name in MODELS)
 
 
-def test_proposals_are_what_torchvision_finds(weights, proposer, pictures):
+def test_proposals_are_what_torchvision_finds(weights, proposer, images):
     """Against torchvision's own call, without its suppression, which the selection stands for."""
     model = get_model(
         SMALL,
@@ -60,10 +60,10 @@ def test_proposals_are_what_torchvision_finds(weights, proposer, pictures):
     )
     model.load_state_dict(load_file(weights))
     with torch.inference_mode():
-        detections = [model.eval()([pil_to_tensor(picture) / 255])[0] for picture in pictures]
-    found = proposer.propose(pictures)
-    for picture, detection, proposals in zip(pictures, detections, found, strict=True):
-        size = torch.tensor([picture.width, picture.height] * 2)
+        detections = [model.eval()([pil_to_tensor(image) / 255])[0] for image in images]
+    found = proposer.propose(images)
+    for image, detection, proposals in zip(images, detections, found, strict=True):
+        size = torch.tensor([image.width, image.height] * 2)
         labels = [str(label) for label in detection["labels"].tolist()]
         expected = select(Candidates(detection["boxes"] / size, detection["scores"], labels), top=36, overlap=0.5)
         assert proposals == expected
@@ -72,27 +72,27 @@ def test_proposals_are_what_torchvision_finds(weights, proposer, pictures):
         assert min(proposal.score for proposal in proposals) >= 0.1
 
 
-def test_neighbours_in_a_batch_change_nothing(proposer, pictures):
-    together = proposer.propose(pictures)
-    assert proposer.propose(pictures[::-1])[::-1] == together
-    assert [proposer.propose([picture])[0] for picture in pictures] == together
+def test_neighbors_in_a_batch_change_nothing(proposer, images):
+    together = proposer.propose(images)
+    assert proposer.propose(images[::-1])[::-1] == together
+    assert [proposer.propose([image])[0] for image in images] == together
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 4000), (4000, 1), (3, 3), (2, 50)])
-def test_pictures_of_odd_shapes(weights, size):
+def test_images_of_odd_shapes(weights, size):
     (found,) = build(weights=weights, min_score=0.0, top=5).propose([Image.new("RGB", size, "red")])
     assert len(found) == 5
 
 
-def test_options_reach_the_detector(weights, pictures):
+def test_options_reach_the_detector(weights, images):
     few = build(weights=weights, min_score=0.1, top=2, labels=["background", "cat", "dog", "bus"])
-    (found,) = few.propose(pictures[:1])
+    (found,) = few.propose(images[:1])
     assert len(found) == 2
     assert {proposal.label for proposal in found} <= {"cat", "dog", "bus"}
-    assert few.propose(pictures[:1]) != build(weights=weights, min_score=0.1, top=2, min_size=96).propose(pictures[:1])
+    assert few.propose(images[:1]) != build(weights=weights, min_score=0.1, top=2, min_size=96).propose(images[:1])
 
 
-def test_weights_under_their_published_name_bring_the_names_of_the_classes(tmp_path, monkeypatch, pictures):
+def test_weights_under_their_published_name_bring_the_names_of_the_classes(tmp_path, monkeypatch, images):
     """By torchvision's name, found in torch's own folder of downloads, and as a file that was fetched by hand."""
     published = get_model_weights(SMALL).COCO_V1
     torch.manual_seed(0)
@@ -102,16 +102,16 @@ def test_weights_under_their_published_name_bring_the_names_of_the_classes(tmp_p
     path = folder / published.url.rpartition("/")[2]
     torch.save(model.state_dict(), path)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    (found,) = build(weights="COCO_V1", min_score=0.0).propose(pictures[:1])
+    (found,) = build(weights="COCO_V1", min_score=0.0).propose(images[:1])
     assert found
     assert {proposal.label for proposal in found} <= set(published.meta["categories"])
-    (by_hand,) = build(weights=str(path), min_score=0.0).propose(pictures[:1])
+    (by_hand,) = build(weights=str(path), min_score=0.0).propose(images[:1])
     assert {proposal.label for proposal in by_hand} <= {str(index) for index in range(91)}  # not the published bytes
     assert [proposal.box for proposal in by_hand] == [proposal.box for proposal in found]
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     named = path.rename(folder / f"fasterrcnn-{digest[:8]}.pth")
     monkeypatch.setattr(type(published), "url", property(lambda self: f"https://x.org/{named.name}"), raising=False)
-    assert build(weights=str(named), min_score=0.0).propose(pictures[:1]) == [found]
+    assert build(weights=str(named), min_score=0.0).propose(images[:1]) == [found]
 
 
 def test_the_one_set_of_weights_that_runs_without_epsilon(tmp_path, monkeypatch):

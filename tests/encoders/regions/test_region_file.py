@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from umie import data
-from umie.encoders.pictures import TURNS
+from umie.encoders.images import TURNS
 from umie.encoders.regions import AnnotationError, Proposal, registry
 from umie.errors import UmieError
 from umie.records import Record, Region
@@ -33,31 +33,31 @@ def write(tmp_path, content, name="boxes.json"):
 # --- Pascal-VOC --------------------------------------------------------------------------------------------------
 
 
-def test_voc_by_the_name_of_the_picture(tmp_path, picture, record, error):
+def test_voc_by_the_name_of_the_image(tmp_path, image, record, error):
     write(tmp_path, VOC.format(OBJECT.format("Ann", 100, 0, 200, 100) + OBJECT.format("", 0, 0, 100, 100)), "xml/1.xml")
     proposer = registry.build("file", path=str(tmp_path / "xml"))
     expected = [Proposal(LEFT, 1.0), Proposal(RIGHT, 1.0, "Ann")]
-    with Image.open(picture) as opened:
-        assert proposer.propose([picture, "elsewhere/1.png", opened]) == [expected] * 3
+    with Image.open(image) as opened:
+        assert proposer.propose([image, "elsewhere/1.png", opened]) == [expected] * 3
     assert proposer.counts == {}
     assert proposer.propose(["2.jpg"]) == [[]]
-    assert proposer.counts == {"pictures without annotation": 1}
-    assert "a picture in memory has no name" in error(proposer.propose, [Image.new("RGB", (2, 2))])
+    assert proposer.counts == {"images without annotation": 1}
+    assert "an image in memory has no name" in error(proposer.propose, [Image.new("RGB", (2, 2))])
     (filled,) = proposer.fill([record(Region(LEFT, "own"))])
     assert filled.regions == (Region(LEFT, "own"), Region(RIGHT, "Ann"))
 
 
-def test_a_bad_voc_file_is_named(tmp_path, picture, error):
+def test_a_bad_voc_file_is_named(tmp_path, image, error):
     proposer = registry.build("file", path=str(tmp_path))
     for content, message in (
         ("<annotation>", "not readable XML"),
         (VOC.format(OBJECT.format("Ann", 0, 0, 9, "")), "object 1: <bndbox/ymax> is '': expected a number"),
-        (VOC.format(OBJECT.format("Ann", 0, 0, 9, 9)).replace("200", "0"), "object 1: the picture's size is 0.0 x 100"),
+        (VOC.format(OBJECT.format("Ann", 0, 0, 9, 9)).replace("200", "0"), "object 1: the image's size is 0.0 x 100"),
     ):
         path = write(tmp_path, content, "1.xml")
-        assert error(proposer.propose, [picture]).startswith(f"{path}: {message}")
+        assert error(proposer.propose, [image]).startswith(f"{path}: {message}")
     with pytest.raises(AnnotationError, match=r"^record 1: .*1\.xml: object 1: "):
-        list(proposer.fill([Record("a", image=picture.name)]))
+        list(proposer.fill([Record("a", image=image.name)]))
 
 
 def test_bad_boxes_of_voc_are_dropped_and_counted(tmp_path, record):
@@ -66,26 +66,26 @@ def test_bad_boxes_of_voc_are_dropped_and_counted(tmp_path, record):
     proposer = registry.build("file", path=str(tmp_path))
     (filled,) = proposer.fill([record()])
     assert filled.regions == (Region(RIGHT, "Ann"),)
-    assert proposer.counts == {"boxes without area": 2, "boxes outside the picture": 2, "boxes not finite": 1}
+    assert proposer.counts == {"boxes without area": 2, "boxes outside the image": 2, "boxes not finite": 1}
 
 
-def test_pictures_and_annotation_that_cannot_be_read_are_told_apart(tmp_path, record):
-    """A size that the annotation does not tell is the picture's: then that may be what fails."""
+def test_images_and_annotation_that_cannot_be_read_are_told_apart(tmp_path, record):
+    """A size that the annotation does not tell is the image's: then that may be what fails."""
     proposer = registry.build("file", path=write(tmp_path, {"1.jpg": 5, "2": BOXES}), boxes="absolute")
     errors = []
     list(proposer.fill([record(), record(name="2.jpg")], errors.append))
     assert [type(found) for found in errors] == [AnnotationError, UmieError]
-    assert "2.jpg: no such picture" in str(errors[1])
+    assert "2.jpg: no such image" in str(errors[1])
 
 
 @pytest.mark.parametrize("ending", ["xml", "json"])
-def test_annotation_that_a_link_leads_out_of_the_folder(tmp_path, picture, ending, error):
+def test_annotation_that_a_link_leads_out_of_the_folder(tmp_path, image, ending, error):
     write(tmp_path, VOC.format("") if ending == "xml" else "[]", f"outside.{ending}")
     (tmp_path / "inside").mkdir()
     (tmp_path / "inside" / f"1.{ending}").symlink_to(tmp_path / f"outside.{ending}")
     form = {"format": "json", "boxes": "relative"} if ending == "json" else {}
     proposer = registry.build("file", path=str(tmp_path / "inside"), **form)
-    assert "leaves the folder" in error(proposer.propose, [picture])
+    assert "leaves the folder" in error(proposer.propose, [image])
     assert proposer.propose([f"{os.sep}tmp/../x/..{os.sep}.."]) == [[]]  # only the name counts, which is none here
 
 
@@ -104,24 +104,24 @@ FOUND = [Proposal(LEFT, 0.75), Proposal(RIGHT, 0.25, "dog")]
         {"1.jpg": {"regions": BOXES, "width": 200, "height": 100.0}, "2": 5},
     ],
 )
-def test_one_json_file_for_all(tmp_path, picture, content):
+def test_one_json_file_for_all(tmp_path, image, content):
     path = write(tmp_path, content)
-    assert registry.build("file", path=path, boxes="absolute").propose([picture, "3.jpg"]) == [FOUND, []]
+    assert registry.build("file", path=path, boxes="absolute").propose([image, "3.jpg"]) == [FOUND, []]
 
 
-def test_a_json_file_for_each_picture(tmp_path, picture):
+def test_a_json_file_for_each_image(tmp_path, image):
     write(tmp_path, BOXES, "folder/1.json")
     proposer = registry.build("file", path=str(tmp_path / "folder"), format="json", boxes="absolute")
-    assert proposer.propose([picture, "3.jpg"]) == [FOUND, []]
+    assert proposer.propose([image, "3.jpg"]) == [FOUND, []]
 
 
-def test_relative_boxes_need_no_picture(tmp_path):
+def test_relative_boxes_need_no_image(tmp_path):
     path = write(tmp_path, {"1.jpg": [{"box": [0, 0, 0.5, 1]}]})
     proposer = registry.build("file", path=path, boxes="relative")
     assert proposer.propose(["absent/1.jpg"]) == [[Proposal(LEFT, 1.0)]]
 
 
-def test_boxes_in_pixels_are_of_the_picture_as_displayed(tmp_path, noise):
+def test_boxes_in_pixels_are_of_the_image_as_displayed(tmp_path, noise):
     path = tmp_path / "1.jpg"
     exif = Image.Exif()
     exif[0x0112] = next(number for number, turn in TURNS.items() if turn is Image.Transpose.ROTATE_270)
@@ -135,7 +135,7 @@ def test_boxes_that_make_no_sense_are_dropped_and_counted(tmp_path):
     path = write(tmp_path, {"1": [{"box": box} for box in [*bad, [-0.005, 0, 0.5, 1]]]})
     proposer = registry.build("file", path=path, boxes="relative")
     assert [item.box for item in proposer.propose(["1.jpg"])[0]] == [LEFT]
-    assert proposer.counts == {"boxes not finite": 1, "boxes without area": 2, "boxes outside the picture": 1}
+    assert proposer.counts == {"boxes not finite": 1, "boxes without area": 2, "boxes outside the image": 1}
 
 
 @pytest.mark.parametrize(
@@ -144,9 +144,9 @@ def test_boxes_that_make_no_sense_are_dropped_and_counted(tmp_path):
         (
             "relative",
             {"1": [{"box": [0, 0, 100, 50]}]},
-            "region 1: box [0, 0, 100, 50] leaves the picture (0..1): mend",
+            "region 1: box [0, 0, 100, 50] leaves the image (0..1): mend",
         ),
-        ("absolute", {"1": [{"box": [0, 0, 203, 50]}]}, "region 1: box [0, 0, 203, 50] leaves the picture (200 x 100"),
+        ("absolute", {"1": [{"box": [0, 0, 203, 50]}]}, "region 1: box [0, 0, 203, 50] leaves the image (200 x 100"),
         ("absolute", {"1": [{"box": [0, 0, 0.5, 1]}]}, "no edge lies beyond 1 pixel: the boxes seem to be relative"),
         ("absolute", {"1": [{"box": [0, 0, 9]}]}, "box is [0, 0, 9]: expected [x1, y1, x2, y2]"),
         ("absolute", {"1": [{"box": [0, 0, 9, "9"]}]}, "box is '9': expected a number"),
@@ -156,19 +156,19 @@ def test_boxes_that_make_no_sense_are_dropped_and_counted(tmp_path):
         ("absolute", {"1": [{"box": [0, 0, 9, 9], "score": "x"}]}, "score is 'x': expected a number"),
         ("absolute", {"1": [5]}, "region is 5: expected a JSON object"),
         ("absolute", {"1": 5}, "regions is 5: expected a list of regions"),
-        ("absolute", {"1": {"boxes": []}}, "Unknown picture key 'boxes'"),
+        ("absolute", {"1": {"boxes": []}}, "Unknown image key 'boxes'"),
         ("absolute", {"1": {"regions": [], "width": 3}}, "height is None: expected a number"),
-        ("absolute", {"1": {"regions": [], "width": 0, "height": 3}}, "width is 0.0: give the picture's size"),
-        ("absolute", [], "is []: expected a JSON object, regions by the picture's file name"),
+        ("absolute", {"1": {"regions": [], "width": 0, "height": 3}}, "width is 0.0: give the image's size"),
+        ("absolute", [], "is []: expected a JSON object, regions by the image's file name"),
         ("absolute", "{", "not valid JSON"),
         ("absolute", '{"1": [], "1": []}', "the key '1' stands twice in one object"),
         ("absolute", "[" * 100_000, "not valid JSON"),
     ],
 )
-def test_json_of_another_layout_is_named(tmp_path, picture, unit, content, message, error):
+def test_json_of_another_layout_is_named(tmp_path, image, unit, content, message, error):
     path = write(tmp_path, content)
     proposer = registry.build("file", path=path, boxes=unit)
-    found = error(proposer.propose, [picture])
+    found = error(proposer.propose, [image])
     assert found.startswith(f"{path}: ")
     assert message in found
 
@@ -206,13 +206,13 @@ def test_options_of_file(options, message, error):
     assert message in error(registry.build, "file", **options)
 
 
-def test_regions_of_the_records_themselves(picture, record, error):
+def test_regions_of_the_records_themselves(image, record, error):
     proposer = registry.build("file", top=2)
     own = [Region((0.0, 0.0, (index + 1) / 10, 1.0)) for index in range(6)]
-    given = [record(*own, name="absent.jpg"), record(), Record("no picture")]
+    given = [record(*own, name="absent.jpg"), record(), Record("no image")]
     assert [item.regions for item in proposer.fill(given)] == [tuple(own[:2]), (), ()]
     assert proposer.counts == {}
-    assert "give path, or records to fill" in error(proposer.propose, [picture])
+    assert "give path, or records to fill" in error(proposer.propose, [image])
 
 
 DATA = Path(__file__).resolve().parents[3].parent / "shared" / "data"
@@ -220,7 +220,7 @@ DATA = Path(__file__).resolve().parents[3].parent / "shared" / "data"
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="the published files are not here")
 def test_the_boxes_of_gmner_are_those_that_its_reader_gives():
-    """Over 1500 tweets, whose pictures need not be there; a box that stands twice in a file is one region."""
+    """Over 1500 tweets, whose images need not be there; a box that stands twice in a file is one region."""
     gmner = DATA / "gmner"
     options = {"images": gmner, "regions": gmner / "xml"}
     read = list(data.read("gmner", gmner / "txt" / "dev.txt", **options))

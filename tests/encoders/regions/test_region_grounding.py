@@ -11,8 +11,8 @@ from safetensors.torch import load_file, save_file
 from tiny_detectors import FAMILIES, write
 
 from umie.encoders.regions import registry
-from umie.encoders.regions._select import Candidates, select
 from umie.encoders.regions.grounding import FAMILIES as KNOWN
+from umie.encoders.regions.select import Candidates, select
 from umie.records import Record
 
 PHRASES = ["cat", "red bus", "Ann Lee"]
@@ -41,7 +41,7 @@ def owl(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def pictures(noise):
+def images(noise):
     return [noise(120, 80, 1), noise(50, 90, 2)]
 
 
@@ -55,14 +55,14 @@ def test_every_family_that_transformers_maps_is_tried():
     assert set(KNOWN) == set(FAMILIES) <= set(MODEL_FOR_ZERO_SHOT_OBJECT_DETECTION_MAPPING_NAMES)
 
 
-def test_boxes_and_scores_are_those_of_transformers(family, checkpoint, proposer, pictures):
+def test_boxes_and_scores_are_those_of_transformers(family, checkpoint, proposer, images):
     """Against the processor's own post-processing; of Grounding DINO, where the points between phrases say less."""
     model = transformers.AutoModelForZeroShotObjectDetection.from_pretrained(checkpoint).eval()
     processor = transformers.AutoProcessor.from_pretrained(checkpoint)
     options = {"nms_threshold": 1.0} if family == "omdet-turbo" else {}
     compared = 0
-    for picture, found in zip(pictures, proposer.propose(pictures, [TEXT] * 2), strict=True):
-        inputs = processor(images=picture, text=[PHRASES], return_tensors="pt")
+    for image, found in zip(images, proposer.propose(images, [TEXT] * 2), strict=True):
+        inputs = processor(images=image, text=[PHRASES], return_tensors="pt")
         if "dino" in family:
             options = {"text_threshold": 0.0}
         with torch.inference_mode():
@@ -70,10 +70,10 @@ def test_boxes_and_scores_are_those_of_transformers(family, checkpoint, proposer
                 model(**inputs),
                 text_labels=[PHRASES],
                 threshold=0.0,
-                target_sizes=[(picture.height, picture.width)],
+                target_sizes=[(image.height, image.width)],
                 **options,
             )
-        boxes = expected["boxes"] / torch.tensor([picture.width, picture.height] * 2)
+        boxes = expected["boxes"] / torch.tensor([image.width, image.height] * 2)
         if "dino" in family:
             by_box = {
                 box.numpy().round(4).tobytes(): score for box, score in zip(boxes, expected["scores"], strict=True)
@@ -91,36 +91,36 @@ def test_boxes_and_scores_are_those_of_transformers(family, checkpoint, proposer
     assert compared > 1
 
 
-def test_neighbours_in_a_batch_change_nothing(proposer, pictures):
+def test_neighbors_in_a_batch_change_nothing(proposer, images):
     texts = [TEXT, "a dog"]
-    together = proposer.propose(pictures, texts)
+    together = proposer.propose(images, texts)
     assert all(together)
-    assert [proposer.propose([picture], [text])[0] for picture, text in zip(pictures, texts, strict=True)] == together
+    assert [proposer.propose([image], [text])[0] for image, text in zip(images, texts, strict=True)] == together
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 600), (600, 1), (3, 3)])
-def test_pictures_of_odd_shapes(family, proposer, size):
+def test_images_of_odd_shapes(family, proposer, size):
     (found,) = proposer.propose([Image.new("RGB", size, "red")], [TEXT])
     if family != "owlv2":  # it pads to a square, and the boxes of random weights may lie in the padding
         assert found
 
 
-def test_a_text_without_phrases_has_no_proposals(proposer, pictures):
+def test_a_text_without_phrases_has_no_proposals(proposer, images):
     before = proposer.counts["texts without phrases"]
-    assert proposer.propose(pictures, ["you and me", ""]) == [[], []]
+    assert proposer.propose(images, ["you and me", ""]) == [[], []]
     assert proposer.counts["texts without phrases"] == before + 2
 
 
 @pytest.mark.parametrize("phrases", [["."], ["U.S. flag", "...", "x" * 3000], ["東京", "\u200b", "<|endoftext|>"]])
-def test_odd_phrases(checkpoint, pictures, phrases):
-    (found,) = build(checkpoint, phrases=phrases).propose(pictures[:1])
+def test_odd_phrases(checkpoint, images, phrases):
+    (found,) = build(checkpoint, phrases=phrases).propose(images[:1])
     assert {item.label for item in found} <= {phrase for phrase in phrases if any(map(str.isalnum, phrase))}
     assert bool(found) == (phrases != ["."])
 
 
-def test_more_phrases_than_the_text_tower_takes(checkpoint, pictures):
+def test_more_phrases_than_the_text_tower_takes(checkpoint, images):
     phrases = [f"thing {index}" for index in range(300)]
-    (found,) = build(checkpoint, phrases=phrases, max_phrases=300).propose(pictures[:1])
+    (found,) = build(checkpoint, phrases=phrases, max_phrases=300).propose(images[:1])
     assert {item.label for item in found} <= set(phrases)
 
 
@@ -129,11 +129,11 @@ def test_each_phrase_has_the_tokens_between_two_points(tmp_path):
 
     tokenizer = transformers.AutoTokenizer.from_pretrained(write("grounding-dino", tmp_path))
     tokens = tokenizer("ab. c ü. . d.")["input_ids"]
-    spelt = [[tokenizer.decode([tokens[index]]) for index in span] for span in _spans(tokens, tokenizer)]
-    assert spelt == [["a", "##b"], ["c", "u"], [], ["d"], []]
+    spelled = [[tokenizer.decode([tokens[index]]) for index in span] for span in _spans(tokens, tokenizer)]
+    assert spelled == [["a", "##b"], ["c", "u"], [], ["d"], []]
 
 
-def test_a_dino_box_is_named_by_the_phrase_of_its_best_token(tmp_path, pictures, monkeypatch):
+def test_a_dino_box_is_named_by_the_phrase_of_its_best_token(tmp_path, images, monkeypatch):
     proposer = build(write("grounding-dino", tmp_path), phrases=["ab", "c d", "e"], nms=1.0)
     model = proposer._detector[0]
     forward = model.forward
@@ -148,7 +148,7 @@ def test_a_dino_box_is_named_by_the_phrase_of_its_best_token(tmp_path, pictures,
         return output
 
     monkeypatch.setattr(model, "forward", rigged)
-    (found,) = proposer.propose(pictures[:1])
+    (found,) = proposer.propose(images[:1])
     # [CLS] a ##b . c d . e . [SEP]: the tokens 1, 2 are of "ab", 4, 5 of "c d", 7 of "e"; a point names nothing
     named = {round(((item.box[2] - item.box[0]) - 0.1) * 40): (item.label, item.score) for item in found}
     expected = {0: "ab", 1: "ab", 3: "c d", 4: "c d", 6: "e"}
@@ -158,17 +158,17 @@ def test_a_dino_box_is_named_by_the_phrase_of_its_best_token(tmp_path, pictures,
     assert named[2][1] == named[7][1] == pytest.approx(float(torch.tensor(-4.0).sigmoid()), rel=1e-5)
 
 
-def test_what_is_sought(owl, pictures, error):
+def test_what_is_sought(owl, images, error):
     assert build(owl).phrases(TEXT) == PHRASES
     assert build(owl, max_phrases=2).phrases(TEXT) == PHRASES[:2]
     assert build(owl, phrases=["a  b", "a b", "!", "c"]).phrases(None) == ["a b", "c"]
     assert build(owl, phrases=str.split).phrases("x yz") == ["x", "yz"]
     fixed = build(owl, phrases=["cat"])
-    assert fixed.propose(pictures) == fixed.propose(pictures, ["a", None])
-    assert {item.label for item in fixed.propose(pictures)[0]} == {"cat"}
-    assert "give a text for each picture, or fixed phrases" in error(build(owl).propose, pictures)
+    assert fixed.propose(images) == fixed.propose(images, ["a", None])
+    assert {item.label for item in fixed.propose(images)[0]} == {"cat"}
+    assert "give a text for each image, or fixed phrases" in error(build(owl).propose, images)
     assert "phrases is 'X YZ': give a list" in error(build(owl, phrases=str.upper).phrases, "x yz")
-    (filled,) = build(owl, top=3).fill([Record(TEXT, image=pictures[0])])
+    (filled,) = build(owl, top=3).fill([Record(TEXT, image=images[0])])
     assert len(filled.regions) == 3
     assert {region.label for region in filled.regions} <= set(PHRASES)
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from umie.encoders.regions._phrases import MAX_CHARACTERS, MAX_PHRASES, MAX_WORDS, noun_phrases
+from umie.encoders.regions.phrases import MAX_CHARACTERS, MAX_PHRASES, MAX_WORDS, noun_phrases
 
 
 @pytest.mark.parametrize(

@@ -34,9 +34,9 @@ def test_values_that_are_not_allowed(options, message, error):
     assert message in error(registry.build, "grid", **options)
 
 
-def test_the_grid_covers_the_picture_from_coarse_to_fine(picture):
+def test_the_grid_covers_the_image_from_coarse_to_fine(image):
     grid = registry.build("grid")
-    (cells,) = grid.propose([picture])
+    (cells,) = grid.propose([image])
     assert len(cells) == 4 + 9 + 16
     assert [cell.score for cell in cells] == [1 / 2] * 4 + [1 / 3] * 9 + [1 / 4] * 16
     quarters = [(x / 2, y / 2, (x + 1) / 2, (y + 1) / 2) for y in range(2) for x in range(2)]
@@ -44,16 +44,16 @@ def test_the_grid_covers_the_picture_from_coarse_to_fine(picture):
     for start, end in ((0, 4), (4, 13), (13, 29)):
         boxes = [cell.box for cell in cells[start:end]]
         assert sum((x2 - x1) * (y2 - y1) for x1, y1, x2, y2 in boxes) == pytest.approx(1)
-    assert registry.build("grid", scales=[4, 3, 2, 2]).propose([picture]) == [cells]
-    assert registry.build("grid", top=5).propose([picture]) == [cells[:5]]
+    assert registry.build("grid", scales=[4, 3, 2, 2]).propose([image]) == [cells]
+    assert registry.build("grid", top=5).propose([image]) == [cells[:5]]
 
 
-def test_propose_gives_a_list_for_each_picture(picture, noise, error):
+def test_propose_gives_a_list_for_each_image(image, noise, error):
     grid = registry.build("grid", scales=[1])
-    assert grid.propose([picture, str(picture), noise(5, 5)]) == [[Proposal(WHOLE, 1.0)]] * 3
+    assert grid.propose([image, str(image), noise(5, 5)]) == [[Proposal(WHOLE, 1.0)]] * 3
     assert grid.propose([]) == []
-    assert "1 texts for 2 pictures" in error(grid.propose, [picture, picture], ["a"])
-    assert "nowhere.jpg: no such picture" in error(grid.propose, [picture, "nowhere.jpg"])
+    assert "1 texts for 2 images" in error(grid.propose, [image, image], ["a"])
+    assert "nowhere.jpg: no such image" in error(grid.propose, [image, "nowhere.jpg"])
 
 
 def test_fill_keeps_own_regions_and_their_indices(record):
@@ -75,7 +75,7 @@ def test_own_regions_beyond_top_are_cut_but_not_those_that_an_argument_names(rec
     assert [item.regions for item in grid.fill([record(*own, events=events)])] == [tuple(own[:5])]
 
 
-def test_fill_streams_and_passes_by_what_has_no_picture(noise):
+def test_fill_streams_and_passes_by_what_has_no_image(noise):
     grid = registry.build("grid", scales=[1])
     taken = []
 
@@ -90,11 +90,11 @@ def test_fill_streams_and_passes_by_what_has_no_picture(noise):
     assert [len(item.regions) for item in filled] == [1, 1]
 
 
-def test_fill_hands_errors_on_and_goes_on(picture, record, error):
-    (picture.parent / "bad.jpg").write_bytes(b"")
-    outside = picture.parent.parent / "outside.jpg"
-    outside.write_bytes(picture.read_bytes())
-    (picture.parent / "link.jpg").symlink_to(outside)
+def test_fill_hands_errors_on_and_goes_on(image, record, error):
+    (image.parent / "bad.jpg").write_bytes(b"")
+    outside = image.parent.parent / "outside.jpg"
+    outside.write_bytes(image.read_bytes())
+    (image.parent / "link.jpg").symlink_to(outside)
     names = ["1.jpg", "bad.jpg", "absent.jpg", "../outside.jpg", "link.jpg", "1.jpg"]
     records = [record(name=name, id=f"id{index}") for index, name in enumerate(names)]
     errors = []
@@ -104,14 +104,14 @@ def test_fill_hands_errors_on_and_goes_on(picture, record, error):
     assert [filled[index] for index in (1, 2, 3, 4)] == records[1:5]
     messages = [str(item) for item in errors]
     assert [message.split(":")[0] for message in messages] == [f"record id{index}" for index in (1, 2, 3, 4)]
-    assert ["not a readable" in messages[0], "no such picture" in messages[1]] == [True, True]
+    assert ["not a readable" in messages[0], "no such image" in messages[1]] == [True, True]
     assert all("leaves the image folder" in message for message in messages[2:])
     assert error(grid.fill, records).startswith("record id1: ")
     assert error(grid.fill, [dataclasses.replace(records[1], id=None)]).startswith("record 1: ")
 
 
 @pytest.mark.parametrize("reads_text", [False, True])
-def test_a_picture_of_several_records_is_looked_at_once(record, monkeypatch, reads_text):
+def test_a_image_of_several_records_is_looked_at_once(record, monkeypatch, reads_text):
     """Also where own regions differ; where the text matters, once for each text."""
     grid = registry.build("grid", scales=[2])
     monkeypatch.setattr(type(grid), "reads_text", reads_text)
@@ -126,22 +126,22 @@ def test_a_picture_of_several_records_is_looked_at_once(record, monkeypatch, rea
     assert filled[1].regions[0] == corner
 
 
-def test_only_the_last_pictures_are_remembered(record, monkeypatch):
+def test_only_the_last_images_are_remembered(record, monkeypatch):
     grid = registry.build("grid", scales=[1])
     monkeypatch.setattr("umie.encoders.regions.base.RECENT", 2)
     looked = []
-    monkeypatch.setattr(grid, "candidates", lambda picture, text, name: looked.append(name) or grid._cells)
+    monkeypatch.setattr(grid, "candidates", lambda image, text, name: looked.append(name) or grid._cells)
     list(grid.fill(record(name=name) for name in ["1.jpg", "2.jpg", "1.jpg", "3.jpg", "1.jpg", "2.jpg"]))
     assert looked == ["1.jpg", "2.jpg", "3.jpg", "2.jpg"]
 
 
-def test_a_picture_that_the_detector_fails_on_is_one_error(record, noise, monkeypatch, error):
-    """A real failure: a picture that torchvision scales to a side of no pixels, were it not squeezed before."""
+def test_a_image_that_the_detector_fails_on_is_one_error(record, noise, monkeypatch, error):
+    """A real failure: an image that torchvision scales to a side of no pixels, were it not squeezed before."""
     detector = registry.build("faster_rcnn", model="fasterrcnn_mobilenet_v3_large_320_fpn", min_score=0.0, top=2)
     monkeypatch.setattr("umie.encoders.regions.faster_rcnn.tamed", lambda image: image)
     errors = []
     thin = Record("thin", image=noise(1, 2000), id="thin")
     filled = list(detector.fill([thin, record()], errors.append))
     assert [len(item.regions) for item in filled] == [0, 2]
-    assert str(errors[0]).startswith("record thin: picture (1 x 2000): the detector fails on it (")
+    assert str(errors[0]).startswith("record thin: image (1 x 2000): the detector fails on it (")
     assert "the detector fails on it" in error(detector.propose, [noise(1, 2000)])

@@ -1,4 +1,4 @@
-"""Where regions of interest come from: proposers find boxes in a picture, which the encoders then look at."""
+"""Where regions of interest come from: proposers find boxes in an image, which the encoders then look at."""
 
 from umie.encoders.regions.base import AnnotationError, PixelProposer, Proposal, Proposer, ProposerConfig
 from umie.registry import Registry

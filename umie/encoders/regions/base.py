@@ -1,4 +1,4 @@
-"""The proposer contract: pictures, and texts where they matter, to proposals; records to records with regions."""
+"""The proposer contract: images, and texts where they matter, to proposals; records to records with regions."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from typing import ClassVar
 import torch
 from PIL import Image
 
-from umie.encoders._weights import first_line
-from umie.encoders.pictures import Picture, open_picture
-from umie.encoders.regions._select import Candidates, Proposal, select
+from umie.encoders.images import ImageSource, open_image
+from umie.encoders.regions.select import Candidates, Proposal, select
+from umie.encoders.weights import first_line
 from umie.errors import UmieError, check_share, check_whole, shown
 from umie.records import Box, Record, Region
 
 __all__ = ["AnnotationError", "Candidates", "PixelProposer", "Proposal", "Proposer", "ProposerConfig", "check_device"]
 
-RECENT = 256  # pictures whose candidates are kept while records are filled; some sets name each in several records
+RECENT = 256  # images whose candidates are kept while records are filled; some sets name each in several records
 
 
 class AnnotationError(UmieError):
-    """What somebody has annotated cannot be read; the picture may be sound."""
+    """What somebody has annotated cannot be read; the image may be sound."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,7 @@ class ProposerConfig:
     """Options that every proposer has.
 
     Args:
-        top: the most regions of one picture (the paper takes 36).
+        top: the most regions of one image (the paper takes 36).
         nms: intersection over union above which the worse of two boxes is left out; 1 keeps all but equal ones.
         min_score: boxes that score less are left out.
     """
@@ -48,10 +48,10 @@ class ProposerConfig:
 
 
 class Proposer(ABC):
-    """Finds boxes in pictures; a subclass says in ``candidates`` what there is, the selection is here for all.
+    """Finds boxes in images; a subclass says in ``candidates`` what there is, the selection is here for all.
 
-    Pictures are looked at one by one: in a batch they would be padded to one size, and a detector's boxes would
-    depend on the neighbours.
+    Images are looked at one by one: in a batch they would be padded to one size, and a detector's boxes would
+    depend on the neighbors.
 
     ``counts`` says how many boxes were dropped since the proposer was built, and why.
     """
@@ -64,32 +64,32 @@ class Proposer(ABC):
         self.counts: Counter[str] = Counter()
 
     @abstractmethod
-    def candidates(self, picture: Picture, text: str | None, name: str | None) -> Candidates:
-        """Return what there is in a picture, before selection.
+    def candidates(self, image: ImageSource, text: str | None, name: str | None) -> Candidates:
+        """Return what there is in an image, before selection.
 
         Args:
-            picture: a PIL image or a path.
+            image: a PIL image or a path.
             text: what is said about it.
             name: the name of its file, if it has one.
 
         Raises:
-            AnnotationError: what is looked up for the picture cannot be read.
-            UmieError: the picture cannot be read.
+            AnnotationError: what is looked up for the image cannot be read.
+            UmieError: the image cannot be read.
         """
 
-    def propose(self, images: Sequence[Picture], texts: Sequence[str | None] | None = None) -> list[list[Proposal]]:
-        """Return the proposals of each picture, best first, at most ``top``.
+    def propose(self, images: Sequence[ImageSource], texts: Sequence[str | None] | None = None) -> list[list[Proposal]]:
+        """Return the proposals of each image, best first, at most ``top``.
 
         Args:
             images: PIL images or paths.
-            texts: what is said about each picture; most proposers do without.
+            texts: what is said about each image; most proposers do without.
 
         Raises:
-            UmieError: a picture cannot be read, or there are not as many texts as pictures.
+            UmieError: an image cannot be read, or there are not as many texts as images.
         """
         texts = [None] * len(images) if texts is None else texts
         if len(texts) != len(images):
-            raise UmieError(f"{len(texts)} texts for {len(images)} pictures: give one for each")
+            raise UmieError(f"{len(texts)} texts for {len(images)} images: give one for each")
         return [
             self._selected(self.candidates(image, text, _file_name(image)))
             for image, text in zip(images, texts, strict=True)
@@ -100,15 +100,15 @@ class Proposer(ABC):
 
         A record's own regions keep their indices, which arguments name. Proposals that overlap them are left out,
         and so are those beyond ``top`` in all; own regions beyond it are cut, but for those up to the last one that
-        an argument names. A record without a picture comes as it is.
+        an argument names. A record without an image comes as it is.
 
         Args:
             records: the records; they are read one after the other.
-            on_error: called with the error of each record whose picture cannot be read, or whose annotation cannot
+            on_error: called with the error of each record whose image cannot be read, or whose annotation cannot
                 (an AnnotationError); the record then comes as it is. Without it the first such error is raised.
 
         Raises:
-            UmieError: a picture or an annotation cannot be read or lies outside its folder, and there is no
+            UmieError: an image or an annotation cannot be read or lies outside its folder, and there is no
                 ``on_error``.
         """
         recent: dict[object, Candidates] = {}
@@ -125,7 +125,7 @@ class Proposer(ABC):
             yield filled
 
     def _filled(self, record: Record, recent: dict[object, Candidates]) -> Record:
-        """Return the record with proposals; ``recent`` keeps the last candidates, since pictures come repeatedly."""
+        """Return the record with proposals; ``recent`` keeps the last candidates, since images come repeatedly."""
         if record.image is None:
             return record
         named = [item.region for event in record.events for item in event.arguments if item.region is not None]
@@ -136,16 +136,16 @@ class Proposer(ABC):
         return replace(record, regions=(*own, *(Region(item.box, item.label) for item in found)))
 
     def _recalled(self, record: Record, recent: dict[object, Candidates]) -> Candidates:
-        """Return what there is in a record's picture, from ``recent`` if it stands there."""
+        """Return what there is in a record's image, from ``recent`` if it stands there."""
         if not isinstance(record.image, str):
             assert record.image is not None  # the caller has looked
             return self.candidates(record.image, record.text, _file_name(record.image))
         key = (record.image_folder, record.image, record.text if self.reads_text else None)
         found = recent.pop(key, None)
         if found is None:
-            picture = record.image_path()
-            assert picture is not None  # only a record without a picture has no path
-            found = self.candidates(picture, record.text, Path(record.image).name)
+            image = record.image_path()
+            assert image is not None  # only a record without an image has no path
+            found = self.candidates(image, record.text, Path(record.image).name)
         recent[key] = found  # the last one used is the last one to go
         if len(recent) > RECENT:
             del recent[next(iter(recent))]
@@ -164,25 +164,25 @@ class Proposer(ABC):
 
 
 class PixelProposer(Proposer):
-    """A proposer that looks at the picture itself; a subclass says in ``_candidates`` what it sees there."""
+    """A proposer that looks at the image itself; a subclass says in ``_candidates`` what it sees there."""
 
-    def candidates(self, picture: Picture, text: str | None, name: str | None) -> Candidates:
-        """Open the picture and return what there is in it; see ``Proposer.candidates``."""
-        image = open_picture(picture)
+    def candidates(self, image: ImageSource, text: str | None, name: str | None) -> Candidates:
+        """Open the image and return what there is in it; see ``Proposer.candidates``."""
+        opened = open_image(image)
         try:
-            return self._candidates(image, text)
+            return self._candidates(opened, text)
         except UmieError:
             raise
-        except (RuntimeError, ValueError) as error:  # one picture that a detector cannot take shall not end a run
-            picture_name = f"{name or 'picture'} ({image.width} x {image.height})"
+        except (RuntimeError, ValueError) as error:  # one image that a detector cannot take shall not end a run
+            image_name = f"{name or 'image'} ({opened.width} x {opened.height})"
             raise UmieError(
-                f"{picture_name}: the detector fails on it ({first_line(error)}); "
+                f"{image_name}: the detector fails on it ({first_line(error)}); "
                 "leave it out, or take another detector or device"
             ) from error
 
     @abstractmethod
     def _candidates(self, image: Image.Image, text: str | None) -> Candidates:
-        """Return what there is in one picture, given as displayed and in RGB; boxes are relative to it."""
+        """Return what there is in one image, given as displayed and in RGB; boxes are relative to it."""
 
 
 def check_device(device: object) -> None:
@@ -193,6 +193,6 @@ def check_device(device: object) -> None:
         raise UmieError(f"device is {shown(device)}: cannot be used ({first_line(error)}); give e.g. cpu") from error
 
 
-def _file_name(picture: Picture) -> str | None:
-    path = getattr(picture, "filename", None) if isinstance(picture, Image.Image) else picture
+def _file_name(image: ImageSource) -> str | None:
+    path = getattr(image, "filename", None) if isinstance(image, Image.Image) else image
     return Path(path).name if isinstance(path, str | Path) and str(path) else None

@@ -1,4 +1,4 @@
-"""Regions drawn into their picture, so that people can look at what was proposed."""
+"""Regions drawn into their image, so that people can look at what was proposed."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from PIL import Image, ImageDraw, ImageFont
 
 from umie.records import Region
 
-COLOURS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080", "#9a6324", "#808000")
+COLORS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080", "#9a6324", "#808000")
 _LINE = 250  # pixels of the long side for one pixel of a line's width
 _LETTER = 45  # pixels of the long side for one of a letter's height
 
 
 def draw_regions(image: Image.Image, regions: Sequence[Region]) -> Image.Image:
-    """Return a copy of a picture with its regions: a frame for each, with its name and label.
+    """Return a copy of an image with its regions: a frame for each, with its name and label.
 
     O1 names ``regions[0]``, as in targets.
 
     Args:
-        image: the picture, as displayed, in RGB.
+        image: the image, as displayed, in RGB.
         regions: its regions; they are numbered in this order, as targets name them.
     """
     drawn = image.copy()
@@ -30,17 +30,17 @@ def draw_regions(image: Image.Image, regions: Sequence[Region]) -> Image.Image:
     taken: list[tuple[float, float, float, float]] = []
     labels = []
     for index in range(len(regions)):
-        region, colour = regions[index], COLOURS[index % len(COLOURS)]
+        region, color = regions[index], COLORS[index % len(COLORS)]
         x1, y1, x2, y2 = (round(edge * side) for edge, side in zip(region.box, drawn.size * 2, strict=True))
-        draw.rectangle((x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)), outline=colour, width=width)
+        draw.rectangle((x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)), outline=color, width=width)
         text = f"O{index + 1}" + (f" {region.label}" if region.label else "")
         left, top, right, bottom = draw.textbbox((x1 + width, y1 + width), text, font=font)
         while top < drawn.height and any(_overlap((left, top, right, bottom), other) for other in taken):
             top, bottom = top + 1, bottom + 1  # boxes of one corner would hide each other's labels
         taken.append((left, top, right, bottom))
-        labels.append(((left, top, right, bottom), text, colour))
-    for box, text, colour in labels:  # above all frames
-        draw.rectangle(box, fill=colour)
+        labels.append(((left, top, right, bottom), text, color))
+    for box, text, color in labels:  # above all frames
+        draw.rectangle(box, fill=color)
         draw.text(((box[0] + box[2]) / 2, (box[1] + box[3]) / 2), text, fill="white", font=font, anchor="mm")
     return drawn
 

@@ -13,10 +13,10 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from umie.encoders._weights import first_line, is_file_name, load_state, read_state_dict
 from umie.encoders.regions import registry
-from umie.encoders.regions._shape import tamed
 from umie.encoders.regions.base import Candidates, PixelProposer, ProposerConfig, check_device
+from umie.encoders.regions.shape import tamed
+from umie.encoders.weights import first_line, is_file_name, load_state, read_state_dict
 from umie.errors import UmieError, UnknownNameError, check_text, check_whole, shown
 
 MODELS = (
@@ -25,7 +25,7 @@ MODELS = (
     "fasterrcnn_mobilenet_v3_large_fpn",
     "fasterrcnn_mobilenet_v3_large_320_fpn",
 )
-DETECTIONS = 1000  # candidates of one picture; far more than are kept
+DETECTIONS = 1000  # candidates of one image; far more than are kept
 CLASSES = 91  # of COCO, the background among them
 WITHOUT_EPSILON = {("fasterrcnn_resnet50_fpn", "COCO_V1")}  # torchvision runs these weights without one, too
 _SCORES = "roi_heads.box_predictor.cls_score.weight"  # [classes, ...]
@@ -39,7 +39,7 @@ class FasterRcnnProposerConfig(ProposerConfig):
         model: one of torchvision's Faster R-CNNs.
         weights: torchvision's name (COCO_V1), a .safetensors, .pth, .pt or .bin file, or None for random.
         min_score: as everywhere; torchvision's own default.
-        min_size: pixels to which the short side of a picture is scaled; None is the model's own (800, or 320).
+        min_size: pixels to which the short side of an image is scaled; None is the model's own (800, or 320).
             Less is faster and loses small things.
         labels: names of the classes by index, the background first; None takes those of published weights.
         device: where the detector runs, e.g. "cuda".

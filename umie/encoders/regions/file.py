@@ -12,17 +12,17 @@ from typing import Any, Literal, get_args
 
 import torch
 
-from umie.encoders.pictures import Picture, open_picture
+from umie.encoders.images import ImageSource, open_image
 from umie.encoders.regions import registry
-from umie.encoders.regions._boxes import Unit, read_json, read_regions
-from umie.encoders.regions._select import NO_AREA, NOT_FINITE, OUTSIDE
 from umie.encoders.regions.base import AnnotationError, Candidates, Proposal, Proposer, ProposerConfig
+from umie.encoders.regions.boxes import Unit, read_json, read_regions
+from umie.encoders.regions.select import NO_AREA, NOT_FINITE, OUTSIDE
 from umie.errors import UmieError, at, check_choice, check_text, shown
 from umie.records.voc import BoxError, read_voc
 
 Format = Literal["voc", "json"]
 
-WITHOUT = "pictures without annotation"
+WITHOUT = "images without annotation"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +30,7 @@ class FileProposerConfig(ProposerConfig):
     """Options of regions from files.
 
     Args:
-        path: a folder with a file for each picture, called as the picture is but for the ending, or one JSON file
+        path: a folder with a file for each image, called as the image is but for the ending, or one JSON file
             for all; None takes the regions that the records have.
         format: of the files in a folder: "voc" (.xml) or "json".
         boxes: of JSON files, whether boxes are "absolute" (in pixels) or "relative" (0..1); it is never guessed.
@@ -59,15 +59,15 @@ class FileProposerConfig(ProposerConfig):
 
 @registry.register("file")
 class FileProposer(Proposer):
-    """Regions of annotation files, by the name of the picture; a picture without annotation has none.
+    """Regions of annotation files, by the name of the image; an image without annotation has none.
 
-    One JSON file for all pictures is an object ``{"1.jpg": REGIONS, ...}``, each by the picture's file name, with or
-    without the ending; a JSON file for each picture is just REGIONS. REGIONS is a list of ``{"box": [x1, y1, x2, y2],
+    One JSON file for all images is an object ``{"1.jpg": REGIONS, ...}``, each by the image's file name, with or
+    without the ending; a JSON file for each image is just REGIONS. REGIONS is a list of ``{"box": [x1, y1, x2, y2],
     "label": "cat", "score": 0.9}``, of which label and score may lack (the score is then 1), or ``{"width": 640,
-    "height": 480, "regions": [...]}``. Boxes in pixels need the size: that, or the picture itself, as displayed.
+    "height": 480, "regions": [...]}``. Boxes in pixels need the size: that, or the image itself, as displayed.
 
-    A picture is opened only for its size. Boxes that make no sense are dropped and counted. A box of VOC, which names
-    the picture's size, is so too where it leaves the picture by more than two pixels; of JSON it is an error, since
+    An image is opened only for its size. Boxes that make no sense are dropped and counted. A box of VOC, which names
+    the image's size, is so too where it leaves the image by more than two pixels; of JSON it is an error, since
     the boxes may be of another unit than declared. Annotation that cannot be read is an AnnotationError.
     """
 
@@ -77,20 +77,20 @@ class FileProposer(Proposer):
         super().__init__(config)
         self.config: FileProposerConfig = config
 
-    def propose(self, images: Sequence[Picture], texts: Sequence[str | None] | None = None) -> list[list[Proposal]]:
-        """Return the proposals of each picture; see ``Proposer.propose``. It takes a path to read from."""
+    def propose(self, images: Sequence[ImageSource], texts: Sequence[str | None] | None = None) -> list[list[Proposal]]:
+        """Return the proposals of each image; see ``Proposer.propose``. It takes a path to read from."""
         if self.config.path is None:
             raise UmieError("path is None, the regions of the records themselves: give path, or records to fill")
         return super().propose(images, texts)
 
-    def candidates(self, picture: Picture, text: str | None, name: str | None) -> Candidates:
-        """Return what the annotation of the picture called ``name`` holds; see ``Proposer.candidates``."""
+    def candidates(self, image: ImageSource, text: str | None, name: str | None) -> Candidates:
+        """Return what the annotation of the image called ``name`` holds; see ``Proposer.candidates``."""
         del text
         if self.config.path is None:
             return Candidates()
         if name is None:
-            raise UmieError("a picture in memory has no name to find its annotation by: give the path of the picture")
-        size = _Size(picture)
+            raise UmieError("an image in memory has no name to find its annotation by: give the path of the image")
+        size = _Size(image)
         try:
             found = self._found(Path(name), size)
         except UmieError as error:
@@ -130,26 +130,26 @@ class FileProposer(Proposer):
 
     @cached_property
     def _table(self) -> dict[str, Any] | None:
-        """The regions of all pictures by name, if one file holds them."""
+        """The regions of all images by name, if one file holds them."""
         path = Path(self.config.path or "")
         if not path.is_file():
             return None
         table = read_json(path)
         if not isinstance(table, dict):
-            raise UmieError(f"{path}: is {shown(table)}: expected a JSON object, regions by the picture's file name")
+            raise UmieError(f"{path}: is {shown(table)}: expected a JSON object, regions by the image's file name")
         return table
 
 
 class _Size:
-    """Gives width and height of a picture, and remembers whether it could not."""
+    """Gives width and height of an image, and remembers whether it could not."""
 
-    def __init__(self, picture: Picture) -> None:
-        self.picture = picture
+    def __init__(self, image: ImageSource) -> None:
+        self.image = image
         self.failed = False
 
     def __call__(self) -> tuple[int, int]:
         self.failed = True
-        size = open_picture(self.picture).size
+        size = open_image(self.image).size
         self.failed = False
         return size
 

@@ -1,4 +1,4 @@
-"""`grid`: the cells of regular grids; no weights, and nothing of the picture but that it can be read."""
+"""`grid`: the cells of regular grids; no weights, and nothing of the image but that it can be read."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class GridProposerConfig(ProposerConfig):
     """Options of the grid.
 
     Args:
-        scales: cells a side; 2 is for the four quarters of the picture. The coarser grids come first.
-        nms: as everywhere; the default keeps every cell of neighbouring scales up to 6.
+        scales: cells a side; 2 is for the four quarters of the image. The coarser grids come first.
+        nms: as everywhere; the default keeps every cell of neighboring scales up to 6.
     """
 
     scales: Sequence[int] = (2, 3, 4)

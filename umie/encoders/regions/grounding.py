@@ -11,11 +11,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from umie.encoders._weights import first_line
 from umie.encoders.regions import registry
-from umie.encoders.regions._phrases import MAX_PHRASES, noun_phrases
-from umie.encoders.regions._shape import tamed
 from umie.encoders.regions.base import Candidates, PixelProposer, ProposerConfig, check_device
+from umie.encoders.regions.phrases import MAX_PHRASES, noun_phrases
+from umie.encoders.regions.shape import tamed
+from umie.encoders.weights import first_line
 from umie.errors import UmieError, check_whole, shown
 
 Phrases = Callable[[str], Sequence[str]] | Sequence[str] | None
@@ -31,7 +31,7 @@ class GroundingProposerConfig(ProposerConfig):
     Args:
         checkpoint: a folder that ``save_pretrained`` wrote, or a name on the hub: OWL-ViT, OWLv2, Grounding DINO,
             MM Grounding DINO or OmDet-Turbo.
-        phrases: what is sought: a function of the text, or the same phrases for every picture; None takes the
+        phrases: what is sought: a function of the text, or the same phrases for every image; None takes the
             text's noun phrases.
         max_phrases: the most phrases of one text.
         min_score: as everywhere; suits OWL-ViT and OWLv2, for Grounding DINO give about 0.25.
@@ -59,7 +59,7 @@ class GroundingProposerConfig(ProposerConfig):
 
 @registry.register("grounding")
 class GroundingProposer(PixelProposer):
-    """A zero-shot object detector; each box is labelled with the phrase that fits it best.
+    """A zero-shot object detector; each box is labeled with the phrase that fits it best.
 
     A text without phrases has no proposals.
 
@@ -92,7 +92,7 @@ class GroundingProposer(PixelProposer):
         given = self.config.phrases
         if given is None or callable(given):
             if text is None:
-                raise UmieError("grounding seeks what a text names: give a text for each picture, or fixed phrases")
+                raise UmieError("grounding seeks what a text names: give a text for each image, or fixed phrases")
             given = noun_phrases(text, self.config.max_phrases) if given is None else given(text)
             _check_phrases(given)
         stripped = (" ".join(phrase.split()) for phrase in given)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from umie.fusion.kernels.base import Case, Kernel, Projections
+from umie.fusion.kernels.base import Kernel, KernelCase, Projections
 from umie.registry import Registry
 
 registry: Registry[Kernel] = Registry("attention backend", "umie.fusion.kernels")
 
-__all__ = ["Case", "Kernel", "Projections", "registry"]
+__all__ = ["Kernel", "KernelCase", "Projections", "registry"]

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from umie.fusion.kernels import registry
-from umie.fusion.kernels.base import Case, Kernel, Projections, split_heads
+from umie.fusion.kernels.base import Kernel, KernelCase, Projections, split_heads
 from umie.fusion.linears import autocast_dtype, keeps, may_fuse
 
 FOLD_COST = 1.5  # of a multiplication while folding, against one of a large product: the inner dimension is d alone
@@ -31,13 +31,13 @@ class Absorbed(Kernel):
 
     whole_layer_only = True
 
-    def why_not(self, case: Case) -> str | None:
+    def unsupported_reason(self, case: KernelCase) -> str | None:
         """Return a reason where there are no projections to fold."""
         if case.d_model is None:
             return "it folds plain projections into keys and values: here are none, or some with an adapter or hooks"
         return None
 
-    def cost(self, case: Case) -> float | None:
+    def cost(self, case: KernelCase) -> float | None:
         """Return the multiplications, those of folding at their lower rate."""
         if case.d_model is None or case.device != "cpu" or case.compiling:
             return None  # elsewhere nobody has measured where it wins

@@ -18,7 +18,7 @@ from umie.fusion.linears import autocast_dtype
 
 
 @dataclass(frozen=True, kw_only=True)
-class Case:
+class KernelCase:
     """What a backend is chosen by.
 
     Args:
@@ -75,11 +75,11 @@ class Kernel(ABC):
     whole_layer_only: bool = False
 
     @abstractmethod
-    def why_not(self, case: Case) -> str | None:
+    def unsupported_reason(self, case: KernelCase) -> str | None:
         """Return the reason why this backend cannot run the case, as a library gives it; None where it can."""
 
     @abstractmethod
-    def cost(self, case: Case) -> float | None:
+    def cost(self, case: KernelCase) -> float | None:
         """Return the expected cost in multiplications, each addition with them, at the rate of large matrix products.
 
         What runs at a lower rate counts for more.

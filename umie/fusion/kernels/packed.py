@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from umie.fusion.kernels import registry
-from umie.fusion.kernels.base import Case
+from umie.fusion.kernels.base import KernelCase
 from umie.fusion.kernels.sdpa import Sdpa
 from umie.fusion.packing import NOT_COMPILED, PackedKernel, Packing
 
@@ -22,7 +22,7 @@ class Packed(PackedKernel):
     name = "packed"
     whole_layer_only = True
 
-    def why_not(self, case: Case) -> str | None:
+    def unsupported_reason(self, case: KernelCase) -> str | None:
         """Return a reason where there are no projections to save, and under a compiler."""
         if case.d_model is None:
             return "it saves plain projections of padding: here are none, or some with an adapter or hooks"

@@ -7,18 +7,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from umie.fusion.kernels import registry
-from umie.fusion.kernels.base import Case, Kernel
+from umie.fusion.kernels.base import Kernel, KernelCase
 
 
 @registry.register("reference")
 class Reference(Kernel):
     """``softmax(scale * q k^T) v`` by einsum, one intermediate after another."""
 
-    def why_not(self, case: Case) -> str | None:
+    def unsupported_reason(self, case: KernelCase) -> str | None:
         """Return None: it runs everywhere."""
         return None
 
-    def cost(self, case: Case) -> float | None:
+    def cost(self, case: KernelCase) -> float | None:
         """Return None: it is there to be compared with."""
         return None
 

@@ -6,18 +6,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from umie.fusion.kernels import registry
-from umie.fusion.kernels.base import Case, Kernel
+from umie.fusion.kernels.base import Kernel, KernelCase
 
 
 @registry.register("sdpa")
 class Sdpa(Kernel):
     """``torch.nn.functional.scaled_dot_product_attention``."""
 
-    def why_not(self, case: Case) -> str | None:
+    def unsupported_reason(self, case: KernelCase) -> str | None:
         """Return None: it runs everywhere."""
         return None
 
-    def cost(self, case: Case) -> float | None:
+    def cost(self, case: KernelCase) -> float | None:
         """Return the multiplications of the products."""
         inner = case.num_heads * case.head_dim
         cost = 2.0 * case.num_queries * case.num_keys * inner

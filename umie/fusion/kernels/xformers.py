@@ -31,7 +31,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from umie.fusion.kernels import registry
-from umie.fusion.kernels.base import Case
+from umie.fusion.kernels.base import KernelCase
 from umie.fusion.packing import NOT_COMPILED, PackedKernel, Packing
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -45,7 +45,7 @@ class Xformers(PackedKernel):
 
     name = "xformers"
 
-    def why_not(self, case: Case) -> str | None:
+    def unsupported_reason(self, case: KernelCase) -> str | None:
         """Return the reason why xformers cannot run the case; imports it on CUDA alone."""
         if case.compiling:
             return NOT_COMPILED
@@ -64,7 +64,7 @@ class Xformers(PackedKernel):
         inputs = fmha.Inputs(sample, sample, sample, attn_bias=bias, p=case.dropout, scale=1.0)
         return refusal(fmha, inputs, needs_grad=case.needs_grad)
 
-    def cost(self, case: Case) -> float | None:
+    def cost(self, case: KernelCase) -> float | None:
         """Return None: no GPU has been measured, so that nobody knows where it is the fastest."""
         return None
 

@@ -1,0 +1,171 @@
+import struct
+
+import pytest
+from PIL import Image
+
+from umie.encoders.images import open_image
+from umie.errors import UmieError
+
+RED, WHITE = (255, 0, 0), (255, 255, 255)
+
+
+def pixels(image):
+    return [image.getpixel((x, y)) for y in range(image.height) for x in range(image.width)]
+
+
+def grey16(values, mode="I;16", form="<"):
+    return Image.frombytes(mode, (len(values), 1), struct.pack(f"{form}{len(values)}H", *values))
+
+
+@pytest.fixture
+def save(tmp_path):
+    def write(image, name, **options):
+        path = tmp_path / name
+        image.save(path, **options)
+        return path
+
+    return write
+
+
+def test_transparent_pixels_of_a_png_named_jpg_are_white(save):
+    image = Image.new("RGBA", (2, 1), (255, 0, 0, 255))
+    image.putpixel((1, 0), (255, 0, 0, 0))
+    opened = open_image(save(image, "image.jpg", format="PNG"))
+    assert opened.mode == "RGB"
+    assert pixels(opened) == [RED, WHITE]
+
+
+@pytest.mark.parametrize("transparency", [0, b"\x00\xff\xff"])
+def test_palette_with_transparency(save, transparency):
+    image = Image.new("P", (3, 1))
+    image.putpalette([9, 9, 9, 255, 0, 0, 0, 0, 255])
+    image.putdata([0, 1, 2])
+    path = save(image, "palette.png", transparency=transparency)
+    assert pixels(open_image(path)) == [WHITE, RED, (0, 0, 255)]
+
+
+@pytest.mark.parametrize("mode", ["LA", "PA", "RGBa"])
+def test_other_modes_with_transparency(mode):
+    assert pixels(open_image(Image.new("RGBA", (1, 1), (0, 0, 0, 0)).convert(mode))) == [WHITE]
+
+
+@pytest.mark.parametrize(
+    ("mode", "color", "expected"),
+    [("CMYK", (0, 255, 255, 0), RED), ("1", 1, WHITE), ("L", 7, (7, 7, 7)), ("F", 7.0, (7, 7, 7))],
+)
+def test_other_modes(mode, color, expected):
+    assert pixels(open_image(Image.new(mode, (1, 1), color))) == [expected]
+
+
+@pytest.mark.parametrize("suffix", ["png", "tiff"])
+def test_grey_of_16_bits_is_scaled_by_its_range(save, suffix):
+    path = save(grey16([0, 257 * 100, 65535]), f"grey.{suffix}")
+    assert pixels(open_image(path)) == [(0, 0, 0), (100, 100, 100), WHITE]
+
+
+def test_grey_of_16_bits_does_not_depend_on_the_rest_of_the_image():
+    assert pixels(open_image(grey16([65535, 65535]))) == [WHITE, WHITE]
+    assert pixels(open_image(grey16([200, 250]))) == [(0, 0, 0), (0, 0, 0)]
+    assert pixels(open_image(grey16([65535], "I;16B", ">"))) == [WHITE]
+
+
+def test_grey_of_16_bits_with_transparency(save):
+    assert pixels(open_image(save(grey16([0, 65535]), "grey.png", transparency=0))) == [(0, 0, 0), WHITE]
+
+
+def test_grey_of_32_bits():
+    image = Image.new("I", (2, 1), 100)
+    assert pixels(open_image(image)) == [(100, 100, 100)] * 2
+    image.putpixel((0, 0), 65535)
+    assert pixels(open_image(image)) == [WHITE, (0, 0, 0)]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation(save, orientation):
+    upright = Image.new("RGB", (48, 32), "blue")
+    upright.paste((255, 255, 0), (0, 0, 16, 16))
+    undo = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }
+    stored = upright.transpose(undo[orientation]) if orientation in undo else upright
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    opened = open_image(save(stored, "turned.png", exif=exif))
+    assert opened.size == (48, 32)
+    assert pixels(opened) == pixels(upright)
+
+
+@pytest.mark.parametrize(
+    "exif",
+    [
+        b"Exif\0\0",
+        b"Exif\0\0garbage",
+        b"Exif\0\0II*\0\x08\0\0\0\xff\xff\x12\x01\x03\0",
+        b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x02\0\0\0\x04\xff\xff\xff\xff",
+        b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x02\0\0\0\x02A\0\0\0\0\0\0\0",
+    ],
+)
+def test_damaged_exif_does_not_cost_the_image(save, exif):
+    path = save(Image.new("RGB", (4, 2)), "damaged.jpg", exif=exif)
+    assert open_image(path).size == (4, 2)
+
+
+def test_one_pixel(save):
+    assert pixels(open_image(save(Image.new("RGB", (1, 1), RED), "dot.png"))) == [RED]
+
+
+def test_the_given_image_is_left_alone():
+    image = Image.new("RGBA", (2, 2), (0, 0, 0, 0))
+    open_image(image)
+    assert (image.mode, image.getpixel((0, 0))) == ("RGBA", (0, 0, 0, 0))
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(UmieError, match=r"none\.png: no such image"):
+        open_image(tmp_path / "none.png")
+
+
+def test_truncated_file(save):
+    path = save(Image.effect_noise((64, 64), 50), "cut.jpg")
+    path.write_bytes(path.read_bytes()[:800])
+    with pytest.raises(UmieError, match=r"cut\.jpg: not a readable image \(.*truncated"):
+        open_image(str(path))
+
+
+@pytest.mark.parametrize("content", [b"", b"this is no image", b"\xff\xd8\xff", b"GIF89a", b"\x89PNG\r\n\x1a\n"])
+def test_files_that_are_no_images(tmp_path, content):
+    path = tmp_path / "text.jpg"
+    path.write_bytes(content)
+    with pytest.raises(UmieError, match=r"text\.jpg: not a readable image"):
+        open_image(path)
+
+
+def test_a_folder(tmp_path):
+    with pytest.raises(UmieError, match="not a readable image"):
+        open_image(tmp_path)
+
+
+def test_decompression_bomb(save, monkeypatch):
+    path = save(Image.new("1", (20, 15)), "bomb.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # 300 pixels: beyond twice the limit PIL raises
+    with pytest.raises(UmieError, match=r"bomb\.png: refused"):
+        open_image(path)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 200)  # and up to it PIL only warns
+    with pytest.raises(UmieError, match=r"bomb\.png: refused"):
+        open_image(path)
+
+
+def test_no_pixels():
+    with pytest.raises(UmieError, match="0 x 3 pixels"):
+        open_image(Image.new("RGB", (0, 3)))
+
+
+def test_neither_image_nor_path():
+    with pytest.raises(UmieError, match="a PIL image or a path, not bytes"):
+        open_image(b"image.png")

@@ -1,0 +1,119 @@
+"""Whether an image is where its record says, and when two images are the same, or nearly."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from enum import Enum
+from pathlib import Path
+from typing import NamedTuple
+
+from umie.errors import UmieError
+from umie.records import Record
+
+DISTANCE = 3  # bits of 64 in which the hashes of two images may differ; 4 bands then share one at least
+_BANDS = 4
+
+
+class Presence(Enum):
+    """Where the image of a record is."""
+
+    NONE = "the record has no image"
+    FOUND = "found"
+    MISSING = "is not there"
+    EMPTY = "is an empty file"
+    NO_FILE = "is no file"
+    UNREADABLE = "may not be read"
+    OUTSIDE = "is no file name inside the folder"
+
+
+def presence(record: Record) -> Presence:
+    """Say whether the file of a record's image is there and readable; the file is not opened.
+
+    A plain name costs one system call, so that a million records can be asked.
+    """
+    if not isinstance(record.image, str):
+        return Presence.NONE if record.image is None else Presence.FOUND  # an image in memory
+    name = record.image
+    try:
+        if record.image_folder is None or "/" in name or name in ("", ".", ".."):
+            return _presence(record.image_path())
+        path = f"{record.image_folder}/{name}"
+        status = os.lstat(path)
+        if stat.S_ISLNK(status.st_mode):
+            return _presence(record.image_path())
+        return _judged(path, status)
+    except FileNotFoundError:
+        return Presence.MISSING
+    except (UmieError, ValueError):
+        return Presence.OUTSIDE
+    except OSError:  # a name too long, a folder that may not be entered
+        return Presence.UNREADABLE
+
+
+def _presence(path: Path | None) -> Presence:
+    return Presence.NONE if path is None else _judged(path, path.stat())
+
+
+def _judged(path: str | Path, status: os.stat_result) -> Presence:
+    if not stat.S_ISREG(status.st_mode):
+        return Presence.NO_FILE
+    if not status.st_size:
+        return Presence.EMPTY
+    return Presence.FOUND if os.access(path, os.R_OK) else Presence.UNREADABLE
+
+
+class ImageHashes(NamedTuple):
+    """Of an image: the SHA-256 of its bytes, and its difference hash, None where it has no structure."""
+
+    content: str
+    difference: int | None
+
+
+def hashes(path: Path) -> ImageHashes:
+    """Return the hashes of an image file.
+
+    Source: the difference hash compares neighboring grey values of the image shrunk to 9 x 8. An image that is
+    flat nearly everywhere (under 4 bits set or unset) resembles every other such image and gets none.
+
+    Raises:
+        UmieError: the file is no image that can be read.
+    """
+    from PIL import Image
+
+    try:
+        content = hashlib.sha256(path.read_bytes()).hexdigest()
+        with Image.open(path) as image:
+            pixels = image.convert("L").resize((9, 8)).tobytes()
+    except Exception as error:  # Pillow's plugins raise whatever their parsing meets
+        raise UmieError(f"{path}: not a readable image ({error or type(error).__name__})") from error
+    bits = 0
+    for row in range(8):
+        for column in range(8):
+            bits = bits << 1 | (pixels[row * 9 + column] < pixels[row * 9 + column + 1])
+    return ImageHashes(content, bits if 4 <= bits.bit_count() <= 60 else None)
+
+
+def near_images(differences: Mapping[str, int], distance: int = DISTANCE) -> Iterator[tuple[str, str, int]]:
+    """Yield every pair of names whose difference hashes differ in at most ``distance`` (0..3) bits.
+
+    Two hashes that differ in at most 3 bits agree on at least one of 4 bands of 16 bits, so only those that share
+    a band are compared: nothing is missed.
+    """
+    if not 0 <= distance < _BANDS:
+        raise UmieError(f"distance is {distance}: give 0 to {_BANDS - 1} bits")
+    width = 64 // _BANDS
+    seen: set[tuple[str, str]] = set()
+    for band in range(_BANDS):
+        groups: dict[int, list[str]] = defaultdict(list)
+        for name, value in differences.items():
+            key = value >> band * width & (1 << width) - 1
+            for other in groups[key]:
+                differing = (differences[other] ^ value).bit_count()
+                if differing <= distance and (other, name) not in seen:
+                    seen.add((other, name))
+                    yield other, name, differing
+            groups[key].append(name)

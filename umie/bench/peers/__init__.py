@@ -1,0 +1,1 @@
+"""Implementations of others, measured beside ours."""

@@ -1,0 +1,86 @@
+"""flamingo-pytorch's gated cross-attention block, its feed-forward width set to the multiplications of ours."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from umie.bench.peers.equations import Equation, Parameters, layer_norm, multi_head_attention
+from umie.bench.shapes import Shape
+
+
+class FlamingoBlock(nn.Module):
+    """The block, given all slots as the latents of one medium; it has no mask for slots.
+
+    Without ``media_locations`` every token attends to the medium, as it does where they name the first token, and
+    three passes over the attention weights are saved.
+    """
+
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__()
+        self.block = block
+
+    def forward(self, text: Tensor, text_mask: Tensor, visual: Tensor, visual_mask: Tensor) -> Tensor:
+        """Return ``[B, T, D]``."""
+        states: Tensor = self.block(text, visual[:, None])
+        return states
+
+
+def build(shape: Shape, weights: Mapping[str, Tensor]) -> nn.Module:
+    """Return the block with our weights, its layer norms' biases and tanh gates away from 0."""
+    from flamingo_pytorch import GatedCrossAttentionBlock
+
+    d_model, num_heads, head_dim, d_ff = shape.widths.values()
+    inner = 3 * d_ff // 2  # two products with it cost as much as our three with d_ff: 4 D for FLAN-T5 base
+    block = GatedCrossAttentionBlock(dim=d_model, dim_head=head_dim, heads=num_heads, ff_mult=(inner + 0.5) / d_model)
+    biases = torch.linspace(-0.5, 0.5, d_model)
+    block.load_state_dict(
+        {
+            "attn_gate": torch.tensor([0.5]),
+            "attn.norm.weight": weights["norm.weight"],
+            "attn.norm.bias": biases,
+            "attn.to_q.weight": weights["attention.query.weight"],
+            "attn.to_kv.weight": torch.cat([weights["attention.key.weight"], weights["attention.value.weight"]]),
+            "attn.to_out.weight": weights["attention.output.weight"],
+            "ff_gate": torch.tensor([-0.7]),
+            "ff.0.weight": weights["feed_forward_norm.weight"],
+            "ff.0.bias": biases.flip(0),
+            "ff.1.weight": torch.cat([weights["feed_forward.gate.weight"], weights["feed_forward.up.weight"]])[:inner],
+            "ff.3.weight": torch.cat([weights["feed_forward.down.weight"]] * 2, 1)[:, :inner],
+        }
+    )
+    return FlamingoBlock(block)
+
+
+def exact(shape: Shape, weights: Mapping[str, Tensor]) -> nn.Module:
+    """Return the block's equation."""
+    return Equation(build(shape, weights), partial(_equation, shape.widths["num_heads"], shape.widths["head_dim"]))
+
+
+def _equation(
+    num_heads: int,
+    head_dim: int,
+    parameters: Parameters,
+    text: Tensor,
+    text_mask: Tensor,
+    visual: Tensor,
+    visual_mask: Tensor,
+) -> Tensor:
+    """Return ``R = H + tanh(a) MHA(LN(H) -> V)``, then ``R + tanh(b) W2 gelu(W1 LN(R))``."""
+    parameters = {name.removeprefix("block."): value for name, value in parameters.items()}
+    key, value = parameters["attn.to_kv.weight"].chunk(2)
+    found = multi_head_attention(
+        layer_norm(text, parameters["attn.norm.weight"], parameters["attn.norm.bias"]),
+        visual,
+        (parameters["attn.to_q.weight"], key, value, parameters["attn.to_out.weight"]),
+        num_heads=num_heads,
+        scale=head_dim**-0.5,
+    )
+    out = text + parameters["attn_gate"].tanh() * found
+    normed = layer_norm(out, parameters["ff.0.weight"], parameters["ff.0.bias"])
+    hidden = F.gelu(normed @ parameters["ff.1.weight"].T)
+    return out + parameters["ff_gate"].tanh() * (hidden @ parameters["ff.3.weight"].T)

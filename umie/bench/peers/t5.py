@@ -1,0 +1,137 @@
+"""transformers' T5 cross-attention layer, alone and with the feed-forward layer that follows it in a decoder block."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from umie.bench.peers.equations import Equation, Parameters, multi_head_attention, rms_norm
+from umie.bench.shapes import Shape
+
+EPS = 1e-6
+
+
+class T5CrossAttention(nn.Module):
+    """The layer as T5's decoder calls it.
+
+    The decoder makes the mask in the layer's form, and the zeros that stand for a position bias, once for all its
+    layers: here they are made at the first call with a mask and kept for as long as the same mask is given. An example
+    without an image attends to its padding: with every slot masked the gradients of torch's sdpa would be wrong,
+    since what T5 masks with is the least number and not -inf.
+    """
+
+    def __init__(self, config: Any, *, feed_forward: bool) -> None:
+        from transformers.models.t5 import modeling_t5
+
+        super().__init__()
+        self.config = config
+        self.cross_attention = modeling_t5.T5LayerCrossAttention(config, layer_idx=0)
+        self.feed_forward = modeling_t5.T5LayerFF(config) if feed_forward else None
+        self._known: tuple[Tensor, torch.Size, torch.dtype] | None = None
+        self._mask: Tensor | None = None
+        self._bias: Tensor | None = None
+
+    def forward(self, text: Tensor, text_mask: Tensor, visual: Tensor, visual_mask: Tensor) -> Tensor:
+        """Return ``[B, T, D]``."""
+        if self._known is None or self._known[0] is not visual_mask or self._known[1:] != (text.shape, text.dtype):
+            self._prepare(text, visual, visual_mask)
+        states: Tensor
+        states, _, _ = self.cross_attention(
+            text, key_value_states=visual, attention_mask=self._mask, position_bias=self._bias
+        )
+        if self.feed_forward is not None:
+            states = self.feed_forward(states)
+        return states
+
+    def _prepare(self, text: Tensor, visual: Tensor, visual_mask: Tensor) -> None:
+        from transformers.masking_utils import create_bidirectional_mask
+
+        self._mask = create_bidirectional_mask(
+            config=self.config,
+            inputs_embeds=text,
+            attention_mask=_never_empty(visual_mask),
+            encoder_hidden_states=visual,
+        )
+        self._bias = text.new_zeros(1, self.config.num_heads, text.shape[1], visual.shape[1])
+        self._known = visual_mask, text.shape, text.dtype
+
+
+def build(shape: Shape, weights: Mapping[str, Tensor], *, implementation: str, feed_forward: bool = False) -> nn.Module:
+    """Return the layer with our weights.
+
+    Args:
+        shape: its widths.
+        weights: of our released block.
+        implementation: ``eager`` or ``sdpa``, by transformers' names.
+        feed_forward: with the feed-forward layer behind it.
+    """
+    from transformers import T5Config
+
+    d_model, num_heads, head_dim, d_ff = shape.widths.values()
+    config = T5Config(
+        d_model=d_model,
+        d_kv=head_dim,
+        num_heads=num_heads,
+        d_ff=d_ff,
+        feed_forward_proj="gated-gelu",
+        dropout_rate=0.0,
+        layer_norm_epsilon=EPS,
+        is_decoder=True,
+    )
+    config._attn_implementation = implementation  # a model sets it; a layer by itself would go by None, with a warning
+    layer = T5CrossAttention(config, feed_forward=feed_forward)
+    names = {
+        "cross_attention.EncDecAttention.q": "attention.query",
+        "cross_attention.EncDecAttention.k": "attention.key",
+        "cross_attention.EncDecAttention.v": "attention.value",
+        "cross_attention.EncDecAttention.o": "attention.output",
+        "cross_attention.layer_norm": "norm",
+    }
+    if feed_forward:
+        names |= {
+            "feed_forward.DenseReluDense.wi_0": "feed_forward.gate",
+            "feed_forward.DenseReluDense.wi_1": "feed_forward.up",
+            "feed_forward.DenseReluDense.wo": "feed_forward.down",
+            "feed_forward.layer_norm": "feed_forward_norm",
+        }
+    layer.load_state_dict({f"{theirs}.weight": weights[f"{ours}.weight"] for theirs, ours in names.items()})
+    return layer
+
+
+def exact(shape: Shape, weights: Mapping[str, Tensor], *, implementation: str, feed_forward: bool = False) -> nn.Module:
+    """Return the layer's equation; arguments as for ``build``."""
+    layer = build(shape, weights, implementation=implementation, feed_forward=feed_forward)
+    return Equation(layer, partial(_equation, shape.widths["num_heads"], feed_forward))
+
+
+def _never_empty(mask: Tensor) -> Tensor:
+    """Return ``mask [B, V]``, all True where nothing is."""
+    return mask | ~mask.any(1, keepdim=True)
+
+
+def _equation(
+    num_heads: int,
+    feed_forward: bool,
+    parameters: Parameters,
+    text: Tensor,
+    text_mask: Tensor,
+    visual: Tensor,
+    visual_mask: Tensor,
+) -> Tensor:
+    """Return ``R = H + MHA(LN(H) -> V)``, or ``R + FFN(LN(R))``."""
+    names = (f"cross_attention.EncDecAttention.{name}.weight" for name in "qkvo")
+    query, key, value, output = (parameters[name] for name in names)
+    normed = rms_norm(text, parameters["cross_attention.layer_norm.weight"], EPS)
+    out = text + multi_head_attention(
+        normed, visual, (query, key, value, output), num_heads=num_heads, scale=1.0, mask=_never_empty(visual_mask)
+    )
+    if not feed_forward:
+        return out
+    gate, up, down = (parameters[f"feed_forward.DenseReluDense.{name}.weight"] for name in ("wi_0", "wi_1", "wo"))
+    normed = rms_norm(out, parameters["feed_forward.layer_norm.weight"], EPS)
+    return out + (F.gelu(normed @ gate.T, approximate="tanh") * (normed @ up.T)) @ down.T

@@ -1,0 +1,111 @@
+"""x-transformers' cross-attender, configured as near to our released block as its options go."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from umie.bench.peers.equations import Equation, Parameters, multi_head_attention, rms_norm
+from umie.bench.shapes import Shape
+
+
+class XCrossAttender(nn.Module):
+    """A cross-attender of depth 1, given the slots as its context."""
+
+    def __init__(self, attender: nn.Module) -> None:
+        super().__init__()
+        self.attender = attender
+
+    def forward(self, text: Tensor, text_mask: Tensor, visual: Tensor, visual_mask: Tensor) -> Tensor:
+        """Return ``[B, T, D]``."""
+        states: Tensor = self.attender(text, context=visual, context_mask=visual_mask)
+        return states
+
+
+def build(shape: Shape, weights: Mapping[str, Tensor], *, flash: bool, feed_forward: bool = True) -> nn.Module:
+    """Return the cross-attender with our weights.
+
+    Args:
+        shape: its widths.
+        weights: of our released block.
+        flash: attention by torch's sdpa; otherwise by einsum and a float32 softmax.
+        feed_forward: with the feed-forward layer.
+    """
+    with warnings.catch_warnings():  # as it is imported it compiles a helper by a way that torch deprecates
+        warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)
+        from x_transformers import CrossAttender
+
+    d_model, num_heads, head_dim, d_ff = shape.widths.values()
+    attender = CrossAttender(
+        dim=d_model,
+        heads=num_heads,
+        attn_dim_head=head_dim,
+        attn_flash=flash,
+        use_rmsnorm=True,
+        norm_add_unit_offset=False,
+        pre_norm_has_final_norm=False,
+        ff_glu=True,
+        ff_no_bias=True,
+        ff_mult=(d_ff + 0.5) / d_model,  # it cuts the product, and half a column keeps rounding from losing one
+        ff_custom_activation=nn.GELU(approximate="tanh"),
+        **({"depth": 1} if feed_forward else {"custom_layers": ("c",)}),
+    )
+    state = {
+        "layers.0.0.0.g": weights["norm.weight"],
+        "layers.0.1.to_q.weight": weights["attention.query.weight"],
+        "layers.0.1.to_k.weight": weights["attention.key.weight"],
+        "layers.0.1.to_v.weight": weights["attention.value.weight"],
+        "layers.0.1.to_out.weight": weights["attention.output.weight"],
+    }
+    if feed_forward:
+        state |= {
+            "layers.1.0.0.g": weights["feed_forward_norm.weight"],
+            "layers.1.1.ff.0.proj.weight": torch.cat(
+                [weights[f"feed_forward.{name}.weight"] for name in ("up", "gate")]
+            ),
+            "layers.1.1.ff.0.proj.bias": torch.linspace(-0.5, 0.5, 2 * d_ff),
+            "layers.1.1.ff.2.weight": weights["feed_forward.down.weight"],
+        }
+    attender.load_state_dict(state)
+    return XCrossAttender(attender)
+
+
+def exact(shape: Shape, weights: Mapping[str, Tensor], *, flash: bool, feed_forward: bool = True) -> nn.Module:
+    """Return the cross-attender's equation; arguments as for ``build``."""
+    attender = build(shape, weights, flash=flash, feed_forward=feed_forward)
+    return Equation(attender, partial(_equation, shape.widths["num_heads"], shape.widths["head_dim"], feed_forward))
+
+
+def _equation(
+    num_heads: int,
+    head_dim: int,
+    feed_forward: bool,
+    parameters: Parameters,
+    text: Tensor,
+    text_mask: Tensor,
+    visual: Tensor,
+    visual_mask: Tensor,
+) -> Tensor:
+    """Return ``R = H + MHA(RMSNorm(H) -> V)``, nothing found without a slot, or ``R + GLU(RMSNorm(R))``."""
+    parameters = {name.removeprefix("attender.layers."): value for name, value in parameters.items()}
+    query, key, value, output = (parameters[f"0.1.to_{name}.weight"] for name in ("q", "k", "v", "out"))
+    has_slots = visual_mask.any(1, keepdim=True)
+    found = multi_head_attention(
+        rms_norm(text, parameters["0.0.0.g"], 0.0),
+        visual,
+        (query, key, value, output),
+        num_heads=num_heads,
+        scale=head_dim**-0.5,
+        mask=visual_mask | ~has_slots,
+    )
+    out = text + found * has_slots[..., None]
+    if not feed_forward:
+        return out
+    normed = rms_norm(out, parameters["1.0.0.g"], 0.0)
+    up, gate = (normed @ parameters["1.1.ff.0.proj.weight"].T + parameters["1.1.ff.0.proj.bias"]).chunk(2, -1)
+    return out + (up * F.gelu(gate, approximate="tanh")) @ parameters["1.1.ff.2.weight"].T

@@ -1,0 +1,159 @@
+"""What a path through a constraint tells: the items that were written, with spans of the text itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from itertools import takewhile
+from typing import Any, TypeAlias
+
+from umie.constrained.literals import Opened
+from umie.constrained.symbols import TokenSymbols, View
+from umie.records import Span
+from umie.tasks.grammar import ParsedItem, occurrence_of, region_name
+
+Config: TypeAlias = tuple[Any, ...]  # a place in an answer; see umie.constrained.automaton
+Step: TypeAlias = tuple[Config, tuple[Any, ...]]  # a configuration and the events on the way to it
+Path: TypeAlias = Any  # the events so far, as nested pairs; None at the start
+
+DONE = "done"  # the event of a completed item
+
+
+class Reader:
+    """Follows tokens through an answer's configurations and tells what they say.
+
+    Args:
+        symbols: of the tokenizer.
+        first: the configuration before an answer.
+        later: the one behind an item.
+        steps: where a symbol leads from a configuration.
+        may_end: whether an answer may end in a configuration.
+        is_open: whether a configuration is in a span.
+        end: the token that ends an answer.
+    """
+
+    def __init__(
+        self,
+        symbols: TokenSymbols,
+        first: Config,
+        later: Config,
+        *,
+        steps: Callable[[Config, str], list[Step]],
+        may_end: Callable[[Config], bool],
+        is_open: Callable[[Config], bool],
+        end: int,
+    ) -> None:
+        self._symbols = symbols
+        self._first = first
+        self._later = later
+        self._steps = steps
+        self._may_end = may_end
+        self._is_open = is_open
+        self._end = end
+
+    def read(self, tokens: Iterable[int]) -> list[Any]:
+        """Return the events that tokens tell of; symbols that do not fit are passed over."""
+        paths: dict[Config, Path] = {self._first: None}
+        for token in takewhile(lambda token: token != self._end, tokens):
+            for symbol in self._symbols.of(token):
+                stepped = self._stepped(paths, symbol)
+                if not stepped:
+                    break
+                paths = stepped
+        return _told(self._finished(paths)[1])
+
+    def read_strictly(self, tokens: Iterable[int]) -> tuple[list[Any], list[int]]:
+        """Return the events of the items before the first token that does not fit, and the tokens behind them.
+
+        An item counts once it is closed; one whose number the text has no place for does not.
+        """
+        ordinary = list(takewhile(lambda token: token != self._end, tokens))
+        before = self._symbols.prefix
+        begin = len(before) if before and ordinary[: len(before)] == before else 0
+        paths: dict[Config, Path] = {self._first: None}
+        previous = last = (begin, None)  # where whole items end, and what they tell
+        for position in range(begin, len(ordinary)):
+            for symbol in self._symbols.of(ordinary[position]) or "\0":
+                paths = self._stepped(paths, symbol)
+            if not paths:
+                break
+            if self._later in paths:
+                previous, last = last, (position + 1, paths[self._later])
+        else:
+            config, path = self._finished(paths)
+            if self._may_end(config):
+                last = len(ordinary), path
+        if self._symbols.spell(ordinary[last[0] : last[0] + 1]).strip(" ")[:1].isdigit():
+            last = previous
+        return _told(last[1]), ordinary[last[0] :]
+
+    def _stepped(self, paths: Mapping[Config, Path], symbol: str) -> dict[Config, Path]:
+        stepped: dict[Config, Path] = {}
+        for config, path in paths.items():
+            for reached, events in self._steps(config, symbol):
+                longer = path
+                for event in events:
+                    longer = (longer, event)
+                stepped.setdefault(reached, longer)
+        return stepped
+
+    def _finished(self, paths: Mapping[Config, Path]) -> tuple[Config, Path]:
+        """Return a configuration that an answer may end in, if there is one, and its path, an open span closed."""
+        config, path = min(paths.items(), key=lambda found: not self._may_end(found[0]))
+        return config, (path, DONE) if self._is_open(config) and self._may_end(config) else path
+
+
+def _told(path: Path) -> list[Any]:
+    told: list[Any] = []
+    while path is not None:
+        path, event = path
+        told.append(event)
+    return told[::-1]
+
+
+def items_told(events: Iterable[Any], view: View, text: str) -> list[ParsedItem]:
+    """Return the completed items that events tell of.
+
+    Args:
+        events: in their order, what opened an item or named its region, the symbols of its span, ``DONE``, and
+            the digits of its occurrence.
+        view: the text in the symbols that the events hold.
+        text: the text.
+    """
+    told: list[tuple[str, int | None, str, int]] = []
+    label, region, symbols, number = "", None, "", 0
+    for event in events:
+        if isinstance(event, Opened):
+            if event.region is not None:
+                region = event.region
+            elif event.label is not None:
+                label, region, symbols, number = event.label, None, "", 0
+        elif event == DONE:
+            told.append((label, region, symbols, 1))
+        elif isinstance(event, int):
+            number = number * 10 + event
+            told[-1] = label, region, symbols, number
+        else:
+            symbols += event
+    items = (_item(*item, view, text) for item in told)
+    return [item for item in items if item is not None]
+
+
+def _item(label: str, region: int | None, symbols: str, number: int, view: View, text: str) -> ParsedItem | None:
+    """Return an item; None if its symbols stand for white space alone, as of a sign that the tokenizer drops."""
+    if region is not None:
+        return ParsedItem(label, region_name(region), is_region=True)
+    if not symbols:
+        return ParsedItem(label)
+    start, end = _place(symbols.rstrip(" "), number, view)
+    covered = text[start:end]
+    span = start + len(covered) - len(covered.lstrip()), end - len(covered) + len(covered.rstrip())
+    if not covered.strip():
+        return None
+    return ParsedItem(label, text[slice(*span)], occurrence=occurrence_of(text, span))
+
+
+def _place(symbols: str, number: int, view: View) -> Span:
+    found = view.symbols.find(symbols)
+    for _ in range(number - 1):
+        found = view.symbols.find(symbols, found + 1)
+    return view.span(found, found + len(symbols))

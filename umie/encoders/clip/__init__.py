@@ -1,0 +1,1 @@
+"""CLIP encoders by open_clip."""

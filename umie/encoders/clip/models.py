@@ -1,0 +1,120 @@
+"""What `clip` asks of open_clip: names, shapes, preparation of images, image towers and their published weights."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from umie.encoders.weights import first_line, is_file_name, read_state_dict
+from umie.errors import UmieError, UnknownNameError
+
+
+def open_clip() -> Any:
+    """Return open_clip, which takes seconds to import.
+
+    Raises:
+        ImportError: it is not installed.
+    """
+    try:
+        import open_clip
+    except ImportError as error:
+        raise ImportError("The encoder 'clip' needs open_clip: pip install open_clip_torch") from error
+    return open_clip
+
+
+def model_config(model: str) -> dict[str, Any]:
+    """Return open_clip's description of a model.
+
+    Raises:
+        UnknownNameError: open_clip has no model of this name.
+    """
+    names = open_clip().list_models()
+    if model not in names:  # get_model_config would take "hf-hub:..." to the network
+        raise UnknownNameError("open_clip model", model, names)
+    config: dict[str, Any] = open_clip().get_model_config(model)
+    return config
+
+
+def vision_config(model: str) -> Any:
+    """Return the description of a model's image tower, a CLIPVisionCfg."""
+    # output_tokens (CoCa) makes a tower return its patches too; without all patches features would be drawn by lot
+    changed = {"output_tokens": False, "patch_dropout": 0.0}
+    return open_clip().CLIPVisionCfg(**{**model_config(model)["vision_cfg"], **changed})
+
+
+def tag_config(model: str, tag: str | None) -> dict[str, Any]:
+    """Return what open_clip knows of a pretrained tag; empty where it is no tag of this model."""
+    known: dict[str, Any] = open_clip().get_pretrained_cfg(model, tag or "")
+    return known
+
+
+def check_tag(model: str, tag: str) -> None:
+    """Raise UnknownNameError unless open_clip has this tag for the model."""
+    if not tag_config(model, tag):
+        tags = open_clip().list_pretrained_tags_by_model(model)
+        raise UnknownNameError(f"open_clip weights of {model}:", tag, tags)
+
+
+def has_quick_gelu(model: str, tag: str | None) -> bool:
+    """Whether the tower has QuickGELU: a tag can ask for it where the model of that name has GELU."""
+    return bool(model_config(model).get("quick_gelu") or tag_config(model, tag).get("quick_gelu"))
+
+
+def preparation(model: str, tag: str | None) -> Any:
+    """Return how images are prepared, a PreprocessCfg: the tag's way where it is one, else open_clip's default."""
+    transform = open_clip().transform
+    merged = transform.merge_preprocess_dict(transform.PreprocessCfg(), tag_config(model, tag))
+    return transform.PreprocessCfg(**{**merged, "size": vision_config(model).image_size})
+
+
+def build_tower(model: str, tag: str | None, device: str = "cpu") -> nn.Module:
+    """Return the image tower with random weights.
+
+    Args:
+        model: open_clip's name.
+        tag: decides on the activation; what is no tag of the model leaves it as the model has it.
+        device: "cpu", also where from_pretrained would build on the meta device: some towers come out wrong there;
+            "meta" for the shape alone.
+    """
+    # open_clip's public create_model would build the text tower too, and log to the root logger
+    build = open_clip().model._build_vision_tower
+    with torch.device(device):
+        tower: nn.Module = build(model_config(model)["embed_dim"], vision_config(model), has_quick_gelu(model, tag))
+    return tower
+
+
+def tower_weights(model: str, pretrained: str) -> Mapping[str, Tensor]:
+    """Return the image tower's weights from a tag or a file.
+
+    Raises:
+        UmieError: the file is missing or cannot be read, or the tag's weights cannot be had.
+        UnknownNameError: open_clip has no such tag for the model.
+    """
+    if tag_config(model, pretrained):
+        return _published(model, pretrained)
+    if not is_file_name(pretrained):
+        check_tag(model, pretrained)
+    state = read_state_dict(pretrained)
+    visual = {key: value for key, value in state.items() if key.startswith("visual.")}
+    return {key.removeprefix("visual."): value for key, value in (visual or state).items()}
+
+
+def _published(model: str, tag: str) -> Mapping[str, Tensor]:
+    """Return the weights of a tag through open_clip, which converts foreign formats."""
+    try:
+        with warnings.catch_warnings(), torch.device("cpu"):
+            # about an activation that the configuration of the model asks for and the tag does not speak of
+            warnings.filterwarnings("ignore", message="QuickGELU mismatch")
+            quick = bool(tag_config(model, tag).get("quick_gelu"))
+            whole = open_clip().create_model(model, pretrained=tag, force_quick_gelu=quick)
+    except (OSError, RuntimeError) as error:
+        raise UmieError(
+            f"open_clip weights {tag} of {model} cannot be loaded: {first_line(error)}; "
+            "without a network, give the path of a weight file as pretrained"
+        ) from error
+    state: Mapping[str, Tensor] = whole.visual.state_dict()
+    return state

@@ -1,0 +1,287 @@
+"""Region features of one image, from any kind of file: which arrays to take, checks, boxes made relative."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from umie.encoders.weights import first_line
+from umie.errors import UmieError, at, shown
+
+Array: TypeAlias = NDArray[Any]
+Layout: TypeAlias = Mapping[str, str]  # what is needed, by the name that a file gives it
+
+ROLES = ("id", "features", "boxes", "width", "height", "count", "whole")
+BOXES = ("absolute", "relative")
+WHOLE = ("mean", "first", "file")
+MAX_BYTES = 256 << 20  # of one array: an image with 100 boxes has less than 1 MiB of features
+_SLACK = 2  # pixels by which rounding may put an edge outside the image, as for boxes of annotations
+_RELATIVE_SLACK = 1e-3  # of a relative edge, where the image's size is not known
+
+
+def _names(features: str, boxes: str, width: str, height: str, **more: str) -> Layout:
+    return {"features": features, "boxes": boxes, "width": width, "height": height, **more}
+
+
+# Of those whose features and boxes a file has, the one that it has most of; `keys` puts other names in all of them.
+LAYOUTS: Mapping[str, Sequence[Layout]] = {
+    "npz": (
+        _names("box_features", "bounding_boxes", "image_w", "image_h", count="num_boxes"),  # VinVL
+        _names("x", "bbox", "image_w", "image_h", count="num_bbox"),  # bottom-up attention, PyTorch versions
+    ),
+    "h5": (
+        _names("regions", "bbox", "img_w", "img_h", whole="fc_features"),  # UMIE's release
+        _names("features", "boxes", "img_w", "img_h"),  # VL-T5
+    ),
+    "tsv": (
+        _names("features", "boxes", "img_w", "img_h", count="num_boxes", id="img_id"),  # LXMERT
+        _names("features", "boxes", "image_w", "image_h", count="num_boxes", id="image_id"),  # bottom-up attention
+    ),
+    "safetensors": (_names("features", "boxes", "image_w", "image_h", whole="whole"),),
+}
+
+
+@dataclass(frozen=True)
+class ImageFeatures:
+    """What the files hold about one image.
+
+    Args:
+        place: where it stands, for messages.
+        features: float32 ``[N, Dv]``, a row for each usable box, in the file's order.
+        boxes: float32 ``[N, 4]`` as x1, y1, x2, y2, relative to the image (0..1).
+        whole: float32 ``[Dv]``, of the whole image.
+        dropped: how many boxes were left out, by reason: ``outside``, ``no_area``, ``not_finite``.
+    """
+
+    place: str
+    features: Array
+    boxes: Array
+    whole: Array
+    dropped: Mapping[str, int]
+
+
+class Entry(ABC):
+    """The arrays of one image in a file, read when asked for."""
+
+    def __init__(self, place: str) -> None:
+        self.place = place
+
+    @property
+    @abstractmethod
+    def names(self) -> Collection[str]:
+        """Names of the arrays."""
+
+    @abstractmethod
+    def array(self, name: str) -> Array:
+        """Return an array of at most MAX_BYTES; raise UmieError, without the place, where it cannot be read."""
+
+    def matrix(self, name: str, rows: int | None = None, columns: int | None = None) -> Array:
+        """Return an array; what is stored without its shape takes the one given."""
+        return self.array(name)
+
+    def number(self, name: str) -> float:
+        """Return an array of one number as a number."""
+        array = self.array(name)
+        if array.size != 1 or array.dtype.kind not in "fiu":
+            raise UmieError(f"{name} is an array {list(array.shape)} of {array.dtype}: expected one number")
+        return float(array.reshape(()))
+
+
+@contextmanager
+def readable(what: str) -> Iterator[None]:
+    """Turn whatever a reader of damaged files raises inside into a UmieError of one line."""
+    try:
+        yield
+    except (UmieError, ImportError):
+        raise
+    except Exception as error:  # zipfile, numpy, h5py and safetensors raise nearly anything
+        raise UmieError(f"not readable as {what} ({first_line(error)}): get or make it again") from error
+
+
+def check_bytes(name: str, shape: Sequence[int], itemsize: int) -> None:
+    """Raise UmieError before an array beyond MAX_BYTES would be made; sizes in files are not to be trusted."""
+    size = itemsize
+    for length in shape:
+        size *= int(length)
+    if not 0 <= size <= MAX_BYTES:
+        raise UmieError(f"{name} is {list(shape)}, {size:,} bytes: more than {MAX_BYTES:,} cannot be of one image")
+
+
+def image_features(
+    entry: Entry, layouts: Sequence[Layout], keys: Layout, boxes: str, whole: str | None
+) -> ImageFeatures:
+    """Return the features of one image, its boxes relative and only those that can be used.
+
+    Args:
+        entry: the image's arrays.
+        layouts: known sets of names; the one that fits best is taken.
+        keys: names that take the place of a layout's.
+        boxes: what the file's boxes are: ``absolute``, in pixels, or ``relative``.
+        whole: what stands for the whole image: the ``mean`` over the regions, the ``first`` row (which then is
+            no region), or the ``file``'s own vector; None takes the file's own where it has one, else the mean.
+
+    Raises:
+        UmieError: arrays are missing or do not fit together, features are not finite, there is nothing to average,
+            or the boxes are plainly not what they are declared to be.
+    """
+    with at(entry.place):
+        names = _layout(entry, layouts, keys)
+        box_rows = _floats(entry.matrix(names["boxes"], columns=4), names["boxes"], np.float64)
+        if box_rows.size and (box_rows.ndim != 2 or box_rows.shape[1] != 4):
+            raise UmieError(f"{names['boxes']} is {list(box_rows.shape)}: expected [N, 4]")
+        box_rows = box_rows.reshape(-1, 4)
+        count = _count(entry, names, len(box_rows))
+        rows = _feature_rows(entry, names, len(box_rows))
+        size = _size(entry, names, boxes)
+        own = _own_whole(entry, names, whole)
+        if len(box_rows) == len(rows) + 1 and names.get("whole") in entry.names:
+            box_rows, count = _without_whole(box_rows, size, names), count and count - 1
+        if len(rows) != len(box_rows):
+            raise UmieError(
+                f"{names['features']} has {len(rows)} rows and {names['boxes']} {len(box_rows)}: expected one for each"
+            )
+        rows, box_rows = rows[:count], box_rows[:count]
+        if not (finite := _rows_where(np.isfinite(rows))).all():
+            raise UmieError(f"{names['features']}: row {int(finite.argmin())} is not finite: make the features again")
+        if whole == "first":
+            if not len(rows):
+                raise UmieError("there is no first row to stand for the whole image")
+            own, rows, box_rows = rows[0], rows[1:], box_rows[1:]
+        relative, keep, dropped = _usable(box_rows, size, boxes)
+        rows, relative = rows[keep], relative[keep]
+        if own is None:
+            if not len(rows):
+                raise UmieError("there is no usable box to take the mean of: mend the file, or choose another `whole`")
+            own = rows.mean(0, dtype=np.float64).astype(np.float32)
+        if len(rows) and own.shape[0] != rows.shape[1]:
+            raise UmieError(
+                f"the whole image's vector is {own.shape[0]} wide and the regions' {rows.shape[1]}: make the "
+                "features again, or choose whole='mean'"
+            )
+        return ImageFeatures(entry.place, rows.reshape(len(rows), own.shape[0]), relative, own, dropped)
+
+
+def _layout(entry: Entry, layouts: Sequence[Layout], keys: Layout) -> Layout:
+    """Return the names by which the entry holds most; features and boxes it must hold."""
+    known: list[Layout] = [{**layout, **keys} for layout in layouts]
+    fitting = [names for names in known if {names["features"], names["boxes"]} <= set(entry.names)]
+    if fitting:
+        return max(fitting, key=lambda names: len(set(names.values()) & set(entry.names)))
+    tried = dict.fromkeys(f"{names['features']} and {names['boxes']}" for names in known)
+    raise UmieError(
+        f"holds neither {' nor '.join(tried)} but {shown(', '.join(sorted(entry.names)))}: give their names in `keys`, "
+        "e.g. {'features': ..., 'boxes': ...}"
+    )
+
+
+def _floats(array: Array, name: str, dtype: type) -> Array:
+    if array.dtype.kind != "f" and not (dtype is np.float64 and array.dtype.kind in "iu"):
+        raise UmieError(f"{name} is of {array.dtype}: expected floating-point numbers")
+    with np.errstate(over="ignore", invalid="ignore"):  # what overflows is found as not finite
+        return array.astype(dtype)
+
+
+def _count(entry: Entry, names: Layout, limit: int) -> int | None:
+    """Return how many rows count, where the file says so: others are padding."""
+    if names.get("count") not in entry.names:
+        return None
+    count = entry.number(names["count"])
+    if not 0 <= count <= limit or count != int(count):
+        raise UmieError(f"{names['count']} is {count:g} and {names['boxes']} has {limit} rows")
+    return int(count)
+
+
+def _feature_rows(entry: Entry, names: Layout, num_boxes: int) -> Array:
+    rows = _floats(entry.matrix(names["features"], rows=num_boxes), names["features"], np.float32)
+    if rows.ndim != 2:
+        raise UmieError(f"{names['features']} is {list(rows.shape)}: expected [N, Dv]")
+    # the bottom-up features of VQA projects stand [Dv, N] under the same names; the boxes tell
+    return rows.T if rows.shape[0] != num_boxes and rows.shape[1] == num_boxes and num_boxes > 1 else rows
+
+
+def _size(entry: Entry, names: Layout, boxes: str) -> tuple[float, float] | None:
+    """Return width and height of the image; None where the file has none and relative boxes need none."""
+    lacking = [names[role] for role in ("width", "height") if names[role] not in entry.names]
+    if lacking:
+        if boxes == "relative":
+            return None
+        raise UmieError(
+            f"holds no {' and no '.join(lacking)}, by which absolute boxes are divided: give their names in `keys`"
+        )
+    width, height = entry.number(names["width"]), entry.number(names["height"])
+    if not (0 < width < np.inf and 0 < height < np.inf):
+        raise UmieError(f"the image's size is {width:g} x {height:g}: expected two numbers above 0")
+    return width, height
+
+
+def _own_whole(entry: Entry, names: Layout, whole: str | None) -> Array | None:
+    if whole not in (None, "file"):
+        return None
+    name = names.get("whole")
+    if name not in entry.names or name is None:
+        if whole is None:
+            return None
+        raise UmieError(
+            f"holds no vector {name or ''} of the whole image: give its name as `keys` = {{'whole': ...}}, "
+            "or choose whole='mean'"
+        )
+    vector = _floats(entry.array(name), name, np.float32)
+    if vector.ndim == 0 or vector.size != vector.shape[-1]:
+        raise UmieError(f"{name} is {list(vector.shape)}: expected one vector [Dv]")
+    if not np.isfinite(vector).all():
+        raise UmieError(f"{name} is not finite: make the features again")
+    return vector.reshape(-1)
+
+
+def _without_whole(boxes: Array, size: tuple[float, float] | None, names: Layout) -> Array:
+    """Return the boxes without the first, which is the whole image's where there is one more than regions."""
+    edges = [(0, 0, 0, 0), (0, 0, 1, 1), (0, 0, *(size or (1, 1)))]
+    if not any(np.abs(boxes[0] - edge).max() <= (_SLACK if max(edge) > 1 else _RELATIVE_SLACK) for edge in edges):
+        raise UmieError(
+            f"{names['boxes']} has one row more than {names['features']}, and its first, "
+            f"{shown(boxes[0].tolist())}, is not the whole image"
+        )
+    return boxes[1:]
+
+
+def _usable(boxes: Array, size: tuple[float, float] | None, declared: str) -> tuple[Array, Array, Counter[str]]:
+    """Return relative boxes, float32, which of them can be used, and how many cannot, by reason."""
+    scale = np.array([*size, *size]) if size else np.ones(4)
+    relative = boxes / scale if declared == "absolute" else boxes
+    slack = _SLACK / scale if size else np.full(4, _RELATIVE_SLACK)
+    finite = _rows_where(np.isfinite(boxes))
+    with np.errstate(invalid="ignore"):
+        inside = _rows_where((relative >= -slack) & (relative <= 1 + slack))
+        relative = np.clip(relative, 0, 1).astype(np.float32)
+    has_area = _rows_where(relative[:, :2] < relative[:, 2:])
+    keep, outside = finite & inside & has_area, finite & ~inside
+    _check_declaration(boxes, keep, outside, size, declared)
+    reasons = {"not_finite": ~finite, "outside": outside, "no_area": finite & inside & ~has_area}
+    return relative, keep, Counter({name: int(which.sum()) for name, which in reasons.items() if which.any()})
+
+
+def _rows_where(conditions: Array) -> Array:
+    return np.asarray(conditions.all(axis=1))
+
+
+def _check_declaration(
+    boxes: Array, keep: Array, outside: Array, size: tuple[float, float] | None, declared: str
+) -> None:
+    """Refuse boxes that cannot be what they are declared to be: a guess would be right most of the time only."""
+    if declared == "relative" and not keep.any() and outside.any() and boxes[outside].max() > 2:
+        raise UmieError(
+            f"box {shown(boxes[outside][0].tolist())} is not relative (0..1), nor is any other: if they are in pixels, "
+            "declare boxes='absolute'"
+        )
+    if declared == "absolute" and size and max(size) > 2 and keep.any() and boxes[keep].max() <= 1:
+        raise UmieError(
+            f"no box is larger than one pixel, e.g. {shown(boxes[keep][0].tolist())}: if they are relative (0..1), "
+            "declare boxes='relative'"
+        )

@@ -1,0 +1,128 @@
+"""Boxes in JSON files of people's own: what they look like, and how they become relative."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from umie.encoders.regions.select import Candidates
+from umie.errors import UmieError, at, check_keys, shown
+
+Unit = Literal["absolute", "relative"]
+
+SLACK = {"absolute": 2.0, "relative": 0.01}  # by which rounding may put an edge outside the image
+
+
+def read_json(path: Path) -> Any:
+    """Return what a JSON file holds.
+
+    Raises:
+        UmieError: it cannot be read, is not JSON, or names a key twice.
+    """
+    try:
+        return json.loads(path.read_bytes(), object_pairs_hook=_object)
+    except OSError as error:
+        raise UmieError(f"{path}: cannot read: {error.strerror}") from error
+    except UmieError as error:
+        raise UmieError(f"{path}: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise UmieError(f"{path}: not valid JSON: {error}") from error
+
+
+def read_regions(value: object, unit: Unit, size: Callable[[], tuple[int, int]]) -> Candidates:
+    """Return the boxes of one image.
+
+    Args:
+        value: a list of ``{"box": [x1, y1, x2, y2], "label": ..., "score": ...}``, of which label and score may
+            lack, or ``{"width": ..., "height": ..., "regions": [...]}``.
+        unit: whether the boxes are in pixels or relative to the image.
+        size: gives width and height of the image in pixels, where the value does not.
+
+    Raises:
+        UmieError: the value has another layout, a box is not four numbers or leaves the image, or boxes in pixels
+            are all of one pixel at most.
+    """
+    regions, declared = _layout(value)
+    limits = (1.0, 1.0)
+    if unit == "absolute" and regions:
+        limits = declared or size()
+    boxes, scores, labels = [], [], []
+    for number, region in enumerate(regions, start=1):
+        with at(f"region {number}"):
+            data = _mapping(region, "region", ("box", "label", "score"))
+            boxes.append(_edges(data.get("box"), limits, unit))
+            scores.append(1.0 if data.get("score") is None else _number(data["score"], "score"))
+            label = data.get("label")
+            if not isinstance(label, str | None):
+                raise UmieError(f"label is {shown(label)}: give a string")
+            labels.append(label)
+    if unit == "absolute" and boxes and all(edge <= 1 for box in boxes for edge in box):
+        raise UmieError("no edge lies beyond 1 pixel: the boxes seem to be relative; then give boxes='relative'")
+    if not boxes:
+        return Candidates()
+    scale = torch.tensor([*limits, *limits], dtype=torch.float64)
+    return Candidates(
+        torch.tensor(boxes, dtype=torch.float64) / scale, torch.tensor(scores, dtype=torch.float64), labels
+    )
+
+
+def _layout(value: object) -> tuple[list[Any], tuple[float, float] | None]:
+    """Return the regions, and width and height if they are declared."""
+    declared = None
+    if isinstance(value, Mapping):
+        check_keys("image key", value, ("width", "height", "regions"))
+        if "width" in value or "height" in value:
+            declared = (_side(value, "width"), _side(value, "height"))
+        value = value.get("regions")
+    if not isinstance(value, list):
+        raise UmieError(f"regions is {shown(value)}: expected a list of regions, each with a box")
+    return value, declared
+
+
+def _side(data: Mapping[str, Any], key: str) -> float:
+    side = _number(data.get(key), key)
+    if not 0 < side < math.inf:
+        raise UmieError(f"{key} is {side}: give the image's size in pixels")
+    return side
+
+
+def _edges(box: object, limits: tuple[float, float], unit: str) -> list[float]:
+    if not isinstance(box, list) or len(box) != 4:
+        raise UmieError(f"box is {shown(box)}: expected [x1, y1, x2, y2]")
+    edges = [_number(edge, "box") for edge in box]
+    slack = SLACK[unit]
+    for edge, limit in zip(edges, limits * 2, strict=True):
+        if math.isfinite(edge) and not -slack <= edge <= limit + slack:
+            inside = f"{limits[0]:g} x {limits[1]:g} pixels" if unit == "absolute" else "0..1"
+            raise UmieError(f"box {shown(box)} leaves the image ({inside}): mend it; boxes are declared {unit}")
+    return edges
+
+
+def _number(value: object, name: str) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise UmieError(f"{name} is {shown(value)}: expected a number")
+    try:
+        return float(value)
+    except OverflowError as error:
+        raise UmieError(f"{name} is {shown(value)}: too large a number") from error
+
+
+def _mapping(value: object, kind: str, keys: tuple[str, ...]) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise UmieError(f"{kind} is {shown(value)}: expected a JSON object")
+    check_keys(f"{kind} key", value, keys)
+    return value
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    data = dict(pairs)
+    if len(data) < len(pairs):
+        repeated = Counter(key for key, _ in pairs).most_common(1)[0][0]
+        raise UmieError(f"the key {shown(repeated)} stands twice in one object: take one out")
+    return data

@@ -1,0 +1,120 @@
+"""From candidate boxes to proposals, in one place for every proposer: drop, suppress, order, cut."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torchvision.ops import box_iou, nms
+
+from umie.records import Box
+
+NOT_FINITE = "boxes not finite"
+NO_AREA = "boxes without area"
+OUTSIDE = "boxes outside the image"
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A box that a proposer found, relative to the image as displayed (x1, y1, x2, y2 in 0..1)."""
+
+    box: Box
+    score: float
+    label: str | None = None
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """What a proposer found in one image, before selection.
+
+    Args:
+        boxes: ``[N, 4]``, x1, y1, x2, y2, relative to the image; they may leave it, or be none at all.
+        scores: ``[N]``, higher is better.
+        labels: N names of what stands in the boxes, or none.
+        dropped: how many boxes were left out already, by reason.
+    """
+
+    boxes: Tensor = field(default_factory=lambda: torch.zeros(0, 4))
+    scores: Tensor = field(default_factory=lambda: torch.zeros(0))
+    labels: Sequence[str | None] = ()
+    dropped: Mapping[str, int] = field(default_factory=dict)
+
+
+def select(
+    candidates: Candidates,
+    *,
+    top: int,
+    overlap: float,
+    min_score: float = 0.0,
+    taken: Sequence[Box] = (),
+    counts: Counter[str] | None = None,
+) -> list[Proposal]:
+    """Return the best candidates that make sense, best first, without those that overlap a better one.
+
+    Boxes are cut at the image's edges. Equal scores are ordered by the box, from the top left, then by the label,
+    so that the order of the candidates never matters. Suppression looks at no label (``nms``, not ``batched_nms``):
+    a slot of an encoder is a place, and one place under two names would take two slots for the same pixels.
+
+    Args:
+        candidates: what a proposer found.
+        top: the most that are returned.
+        overlap: intersection over union above which the worse of two boxes is left out; a box that stands there
+            already always is.
+        min_score: candidates below it are left out.
+        taken: boxes that stand already; what overlaps them is left out, too.
+        counts: how many boxes were dropped is added here, by reason.
+    """
+    if counts is not None:
+        counts.update(candidates.dropped)
+    boxes = candidates.boxes.detach().to("cpu", torch.float64)
+    scores = candidates.scores.detach().to("cpu", torch.float64)
+    keep = _sound(boxes, scores, counts) & (scores >= min_score)
+    boxes, scores = boxes.clamp(0, 1)[keep], scores[keep]
+    labels = [label for label, kept in zip(candidates.labels, keep.tolist(), strict=True) if kept]
+    found = [
+        Proposal((x1, y1, x2, y2), score, label)
+        for (x1, y1, x2, y2), score, label in zip(boxes.tolist(), scores.tolist(), labels, strict=True)
+    ]
+    found = _without_repeats(sorted(found, key=_rank), taken)
+    if not found:
+        return []
+    ordered = torch.tensor([proposal.box for proposal in found], dtype=torch.float64)
+    if taken:
+        free = (box_iou(ordered, torch.tensor(taken, dtype=torch.float64)) <= overlap).all(1).nonzero().squeeze(1)
+    else:
+        free = torch.arange(len(found))
+    # the ranks are the scores: no two are equal, so that nothing is left to how nms breaks ties
+    ranks = -torch.arange(len(free), dtype=torch.float64)
+    best = free[nms(ordered[free], ranks, overlap)][:top]
+    return [found[index] for index in best.tolist()]
+
+
+def _sound(boxes: Tensor, scores: Tensor, counts: Counter[str] | None) -> Tensor:
+    """Return which boxes make sense once they are cut at the edges: bool ``[N]``; count the others by reason."""
+    clipped = boxes.clamp(0, 1)
+    finite = boxes.isfinite().all(1) & scores.isfinite()
+    area = (boxes[:, :2] < boxes[:, 2:]).all(1)
+    inside = (clipped[:, :2] < clipped[:, 2:]).all(1)
+    if counts is not None:
+        reasons = {NOT_FINITE: ~finite, NO_AREA: finite & ~area, OUTSIDE: finite & area & ~inside}
+        counts.update({reason: number for reason, which in reasons.items() if (number := int(which.sum()))})
+    return finite & area & inside
+
+
+def _rank(proposal: Proposal) -> tuple[float | str, ...]:
+    x1, y1, x2, y2 = proposal.box
+    return (-proposal.score, y1, x1, y2, x2, proposal.label or "")
+
+
+def _without_repeats(found: Sequence[Proposal], taken: Sequence[Box]) -> list[Proposal]:
+    """Return the proposals without those whose box stands already, which no overlap above 1 would tell."""
+    seen = set(taken)
+    kept = []
+    for proposal in found:
+        if proposal.box not in seen:
+            seen.add(proposal.box)
+            kept.append(proposal)
+    return kept

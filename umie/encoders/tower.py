@@ -1,0 +1,172 @@
+"""What the encoders around a pretrained tower share: cutting slots out, freezing, running real slots only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from umie.encoders.base import EncoderConfig, VisualEncoder
+from umie.encoders.weights import load_state
+from umie.errors import check_choice, check_flag
+from umie.records import Box
+
+# Pixels in one pass. On a processor more of them leave its caches: on two idle cores 37 crops of ResNet-101 at once
+# take up to twice as long as 8 at a time. Elsewhere it bounds the memory of a frozen tower, whatever the batch size.
+CPU_PIXELS = 8 * 224**2
+GPU_PIXELS = 64 * 224**2
+
+PRECISIONS = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TowerConfig(EncoderConfig):
+    """Options of every encoder around a pretrained tower.
+
+    Args:
+        trainable: whether training changes the tower; its batch statistics never move.
+        precision: of the tower's weights and features: "bfloat16", "float16", "float32"; None follows the model.
+        channels_last: run the tower on pixels that lie channels last, which convolutions are faster on.
+    """
+
+    FINGERPRINT_EXCLUDE: ClassVar[frozenset[str]] = EncoderConfig.FINGERPRINT_EXCLUDE | {"channels_last"}
+
+    trainable: bool = False
+    precision: str | None = None
+    channels_last: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.precision is not None:
+            check_choice("precision", self.precision, PRECISIONS)
+        check_flag("channels_last", self.channels_last)
+
+
+def cut(image: Image.Image, box: Box) -> Image.Image:
+    """Return the part of an image under a box, its edges rounded to whole pixels; at least 1 x 1.
+
+    Args:
+        image: the image.
+        box: x1, y1, x2, y2, relative to the image (0..1).
+    """
+    width, height = image.size
+    left = min(round(box[0] * width), width - 1)
+    top = min(round(box[1] * height), height - 1)
+    right = max(round(box[2] * width), left + 1)
+    bottom = max(round(box[3] * height), top + 1)
+    return image.crop((left, top, right, bottom))
+
+
+class TowerEncoder(VisualEncoder):
+    """An encoder around one pretrained tower, frozen unless the configuration says ``trainable``.
+
+    A frozen tower stays in eval mode and builds no graph. The statistics of batch normalization never move,
+    also where its weights learn: the crops of a batch come from few images, and an image's features would
+    depend on its neighbors.
+
+    Args:
+        config: the encoder's options.
+        tower: images ``[N, 3, H, W]`` to features ``[N, Dv]`` or a map ``[N, Dv, h, w]``.
+    """
+
+    def __init__(self, config: TowerConfig, tower: nn.Module) -> None:
+        super().__init__(config)
+        self.config: TowerConfig = config
+        self.tower = tower
+        weights = set(tower.state_dict())
+        for module in tower.modules():
+            # from_pretrained does not restore non-persistent buffers, which some timm towers have: save them
+            for name, buffer in module.named_buffers(recurse=False):
+                module.register_buffer(name, buffer, persistent=True)
+        self._constants = set(tower.state_dict()) - weights
+        self.train()
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the training mode: of the tower only if it is trainable, never of batch normalization."""
+        super().train(mode)
+        if not self.config.trainable:
+            self.tower.eval()
+        for module in self.tower.modules():
+            if isinstance(module, _BatchNorm):
+                module.eval()
+        if self.config.precision is not None:  # a loaded or moved model has one precision for all its parts
+            self.tower.to(PRECISIONS[self.config.precision])
+        return self
+
+    def load_tower(self, state: Mapping[str, Tensor], source: object) -> None:
+        """Load the tower's weights; see ``load_state``. Constants that no weight file holds stay."""
+        load_state(self.tower, state, source, may_lack=self._constants)
+
+    def run(self, images: Tensor) -> Tensor:
+        """Return what the tower makes of ``[N, 3, H, W]``; no graph is built where it is frozen."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.config.trainable):
+            output: Tensor = self.tower(self.laid_out(images))
+            return output
+
+    def laid_out(self, images: Tensor) -> Tensor:
+        """Return images ``[N, 3, H, W]`` in the tower's precision and memory format."""
+        layout = torch.channels_last if self.config.channels_last else torch.contiguous_format
+        return images.to(self._dtype, memory_format=layout)
+
+    def num_at_once(self, height: int, width: int) -> int:
+        """Return how many images of this size, in pixels, go through the tower in one pass; at least 1."""
+        on_cpu = next(self.tower.parameters()).device.type == "cpu"
+        return max(1, (CPU_PIXELS if on_cpu else GPU_PIXELS) // (height * width))
+
+    def run_real(self, crops: Tensor, mask: Tensor) -> Tensor:
+        """Run the crops of the real slots, a chunk at a time, and put their features in place.
+
+        Args:
+            crops: ``[B, V, 3, S, S]``.
+            mask: bool ``[B, V]``, True = real.
+
+        Returns:
+            ``[B, V, Dv]``, zero where a slot is not real.
+        """
+        real = mask.flatten().nonzero().squeeze(1)
+        if not real.numel():
+            return torch.zeros(*mask.shape, self.feature_dim, dtype=self._dtype, device=mask.device)
+        flat = crops.flatten(0, 1)
+        at_once = self.num_at_once(*crops.shape[-2:])
+        chunks = [real[start : start + at_once] for start in range(0, len(real), at_once)]
+        features = torch.cat([self.run(flat[chunk]) for chunk in chunks])
+        slots = features.new_zeros(mask.numel(), features.shape[1]).index_copy(0, real, features)
+        return slots.view(*mask.shape, -1)
+
+    def run_whole(self, inputs: Mapping[str, Tensor], slots_of: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        """Run whole images, those of one size together: padding in a convolution would change features.
+
+        Args:
+            inputs: ``pixels [B, 3, H, W]``, ``image_size [B, 2]`` (each image's height and width), ``boxes
+                [B, V, 4]`` and ``visual_mask [B, V]``.
+            slots_of: gives ``[N, V, Dv]`` of the pixels and the boxes of images of one size.
+
+        Returns:
+            ``[B, V, Dv]``, zero for a record without an image.
+        """
+        pixels, boxes, mask = inputs["pixels"], inputs["boxes"], inputs["visual_mask"]
+        rows: dict[tuple[int, int], list[int]] = {}
+        for row, ((height, width), real) in enumerate(
+            zip(inputs["image_size"].tolist(), mask.any(1).tolist(), strict=True)
+        ):
+            if real:
+                rows.setdefault((height, width), []).append(row)
+        slots = [pixels.new_zeros(mask.shape[1], self.feature_dim, dtype=self._dtype)] * len(mask)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.config.trainable):
+            for (height, width), same in rows.items():
+                at_once = self.num_at_once(height, width)
+                for start in range(0, len(same), at_once):
+                    chunk = same[start : start + at_once]
+                    found = slots_of(pixels[chunk, :, :height, :width], boxes[chunk])
+                    for row, features in zip(chunk, found, strict=True):
+                        slots[row] = features
+        return torch.stack(slots)
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return next(self.tower.parameters()).dtype

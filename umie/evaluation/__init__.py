@@ -1,0 +1,7 @@
+"""From a variant and records to answers and scores."""
+
+from umie.evaluation.answers import Answer, OnBatch, answer
+from umie.evaluation.evaluate_task import SUBJECTS, SourcePredictions, TaskResult, evaluate
+from umie.evaluation.queries import QueryDataset
+
+__all__ = ["SUBJECTS", "Answer", "OnBatch", "QueryDataset", "SourcePredictions", "TaskResult", "answer", "evaluate"]

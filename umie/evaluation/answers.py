@@ -1,0 +1,89 @@
+"""answer: queries to generated answers, batched by length and given back in the order of asking."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from umie.constrained import Constraint
+from umie.model import UmieModel
+from umie.processor import UmieProcessor
+from umie.records import Record
+from umie.tasks import Query, Task
+
+OnBatch = Callable[[int, int], None]  # batches done, of how many
+
+
+class Answer(NamedTuple):
+    """The string that was generated, and the gate, where the fusion has one and the record an image.
+
+    A gate that is finer than one number for an example is averaged.
+    """
+
+    output: str
+    gate: float | None
+
+
+class Encoded(Protocol):
+    """The tensors of each query, made when they are asked for."""
+
+    def __getitem__(self, index: int, /) -> dict[str, Tensor]:
+        """Return the tensors of a query."""
+
+
+@torch.no_grad()
+def answer(
+    model: UmieModel,
+    processor: UmieProcessor,
+    task: Task[Any],
+    asked: Sequence[tuple[Record, Query]],
+    encoded: Encoded,
+    lengths: Sequence[int],
+    *,
+    constrained: bool,
+    batch_size: int,
+    on_batch: OnBatch | None = None,
+    **options: Any,
+) -> list[Answer]:
+    """Return the answer to each query, in their order.
+
+    Queries of like length go together, so that little is computed for padding. An answer does not depend on its
+    neighbors: padding is masked everywhere, and nothing is shared between rows.
+
+    Args:
+        model: in evaluation mode.
+        processor: its processor.
+        task: the task of all queries.
+        asked: the record and the query of each.
+        encoded: the tensors of each.
+        lengths: input tokens of each.
+        constrained: decode under the task's grammar.
+        batch_size: queries at once.
+        on_batch: called after each batch.
+        options: for transformers' generate.
+    """
+    order = sorted(range(len(asked)), key=lambda index: lengths[index])
+    chunks = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    limit = {"max_new_tokens": processor.max_target_tokens, **options}
+    found: dict[int, Answer] = {}
+    for done, chunk in enumerate(chunks, start=1):
+        batch = processor.collate([encoded[index] for index in chunk])
+        inputs: dict[str, Any] = {name: value.to(model.device) for name, value in batch.items() if name != "labels"}
+        fused, _, _ = model.fuse(**inputs)
+        rows = [asked[index] for index in chunk]
+        constraint = Constraint(processor.tokenizer, task, rows, limit["max_new_tokens"]) if constrained else None
+        tokens = model.decoder.generate(fused, constraint, **limit)
+        outputs = processor.decode_text(tokens, task, rows) if constraint is None else constraint.read(tokens)
+        gates: list[float | None] = [None] * len(chunk)
+        if fused.gate is not None and "visual_mask" in inputs:
+            means = fused.gate.float().reshape(len(chunk), -1).mean(dim=1).tolist()
+            with_image = inputs["visual_mask"].any(dim=1).tolist()
+            gates = [mean if has_image else None for mean, has_image in zip(means, with_image, strict=True)]
+        for index, output, gate in zip(chunk, outputs, gates, strict=True):
+            found[index] = Answer(output, gate)
+        if on_batch is not None:
+            on_batch(done, len(chunks))
+    return [found[index] for index in range(len(asked))]

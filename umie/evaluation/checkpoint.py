@@ -1,0 +1,139 @@
+"""A checkpoint on annotated records: generated, scored with intervals and baselines, counted."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from umie.errors import check_choice
+from umie.evaluation.evaluate_task import SourcePredictions, evaluate
+from umie.evaluation.schema import Asked
+from umie.model import UmieModel
+from umie.processor import UmieProcessor
+from umie.records import Record
+from umie.scoring import Prediction, Report, score_predictions
+
+DECODINGS = ("constrained", "free")
+OnBatch = Callable[[str, str, int, int], None]  # decoding, task, batches done, of how many
+
+
+@dataclass
+class Evaluated:
+    """What a checkpoint reached under one way of decoding.
+
+    Args:
+        decoding: ``constrained`` or ``free``.
+        report: scores, intervals, labels, baselines.
+        predictions: by task, what was predicted about each record that is annotated for it.
+        gates: by task, the gate of each query about an image; empty where the fusion has none.
+        counts: by task, queries with a truncated input, dropped items, images that could not be read.
+        unreadable: why an image could not be read, by its name.
+        seconds: by task, of generation and scoring.
+        oracles: the tasks that were told gold events.
+    """
+
+    decoding: str
+    report: Report = field(default_factory=lambda: Report([], [], 0, 0))
+    predictions: dict[str, list[Record]] = field(default_factory=dict)
+    gates: dict[str, list[float]] = field(default_factory=dict)
+    counts: dict[str, Counter[str]] = field(default_factory=dict)
+    unreadable: dict[str, str] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    oracles: list[str] = field(default_factory=list)
+
+
+def evaluate_checkpoint(
+    model: UmieModel,
+    processor: UmieProcessor,
+    records: Sequence[Record],
+    asked: Asked,
+    *,
+    decodings: Sequence[str] = ("constrained",),
+    events: str = "predicted",
+    train: Sequence[Record] | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
+    batch_size: int = 64,
+    on_batch: OnBatch | None = None,
+    **generation_options: Any,
+) -> list[Evaluated]:
+    """Generate and score under each way of decoding; the first is compared with the second, if there are two.
+
+    Args:
+        model: any variant.
+        processor: its processor.
+        records: the annotated records, without those that its policy for images leaves out.
+        asked: the tasks; see ``choose_tasks``.
+        decodings: ``constrained``, ``free`` or both.
+        events: which events MEAE is asked about; see ``umie.evaluation.evaluate``.
+        train: training records, for the baselines.
+        resamples: how many resamples intervals rest on.
+        seed: what they are drawn from.
+        batch_size: queries at once.
+        on_batch: called after each batch.
+        generation_options: for transformers' generate.
+    """
+    for decoding in decodings:
+        check_choice("decoding", decoding, DECODINGS)
+    results = []
+    for decoding in decodings:
+        result = Evaluated(decoding)
+        sources = SourcePredictions(asked.tasks)
+        for name in asked.scored:
+            started = time.perf_counter()
+            own = [record for record in records if record.annotated_for(name)]
+            options = {"constrained": decoding == "constrained", "batch_size": batch_size, **generation_options}
+            task = asked.tasks[name]
+            if task.is_staged and events == "predicted":  # first, so that the counts below are the task's own
+                sources.of(str(task.source), own, model, processor, **options)
+            processor.reset_counts()
+
+            def tell(done: int, total: int, name: str = name, decoding: str = decoding) -> None:
+                if on_batch is not None:
+                    on_batch(decoding, name, done, total)
+
+            found = evaluate(model, processor, own, task, events=events, sources=sources, on_batch=tell, **options)
+            result.predictions[name] = found.predictions
+            result.gates[name] = found.gates
+            result.counts[name] = Counter(processor.counts)
+            result.unreadable |= processor.unreadable
+            result.seconds[name] = time.perf_counter() - started
+            result.oracles += [name] if found.is_oracle else []
+        results.append(result)
+    for place, result in enumerate(results):
+        other = results[1] if place == 0 and len(results) > 1 else None
+        result.report = _score(records, result, other, asked.scored, train, resamples, seed)
+    return results
+
+
+def _score(
+    records: Sequence[Record],
+    result: Evaluated,
+    other: Evaluated | None,
+    names: Sequence[str],
+    train: Sequence[Record] | None,
+    resamples: int,
+    seed: int,
+) -> Report:
+    reports = []
+    for name in names:
+        own = [record for record in records if record.annotated_for(name)]
+        sides = [
+            None if side is None else [Prediction(found) for found in side.predictions[name]]
+            for side in (result, other)
+        ]
+        reports.append(
+            score_predictions(
+                own, sides[0] or [], tasks=[name], other=sides[1], train=train, resamples=resamples, seed=seed
+            )
+        )
+    return Report(
+        [line for report in reports for line in report.lines],
+        [line for report in reports for line in report.released],
+        resamples,
+        seed,
+        {name: reason for report in reports for name, reason in report.left_out.items()},
+    )

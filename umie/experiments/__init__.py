@@ -1,0 +1,1 @@
+"""From a YAML file to results: runs and grids of runs."""

@@ -1,0 +1,271 @@
+"""prepare_corpus: data sets are read or drawn once, checked line by line and image by image, and written."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import umie
+from umie import data as formats
+from umie import tasks as all_tasks
+from umie.audit.texts import normalize
+from umie.data.synthetic import LABELS, SPLITS, SyntheticConfig, ceilings, write_synthetic
+from umie.encoders import Preprocessor
+from umie.errors import UmieError, at, check_keys
+from umie.experiments.data_checks import (
+    check_images,
+    check_labels,
+    count_queries,
+    image_checks,
+    label_schemas,
+    num_among,
+    texts_of,
+)
+from umie.experiments.data_config import CorpusConfig, SetConfig, read_corpus_config
+from umie.experiments.data_sets import Corpus, DataSet, hash_of
+from umie.files import atomic_write
+from umie.records import Record, read_jsonl, record_to_json
+
+OnItem = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class _Files:
+    """A data set as read: its records by split, before images are checked."""
+
+    config: SetConfig
+    splits: dict[str, list[Record]]
+    tasks: Mapping[str, Mapping[str, Any]]
+    num_excluded: int = 0
+
+
+def prepare_corpus(
+    data: Mapping[str, Any],
+    tasks: Mapping[str, Mapping[str, Any]],
+    *,
+    root: Path,
+    output: Path,
+    splits: Sequence[str] = ("train", "test"),
+    missing_images: str = "error",
+    encoders: Sequence[Any] = ("tiny",),
+    on_item: OnItem = lambda what: None,
+) -> Corpus:
+    """Read or draw data sets, check all of them, and write them below ``output``.
+
+    Args:
+        data: one data set or several; see ``read_corpus_config``.
+        tasks: name and options of each task.
+        root: folder that relative paths of ``data`` start from.
+        output: folder that the checked files are written to, each set in one of its own.
+        splits: those that are used, each of which one set at least must have.
+        missing_images: ``error``, ``text_only`` or ``skip``.
+        encoders: the encoders that the images must be fit for: names, or mappings with ``name`` and options.
+        on_item: called with a word for each step, to show progress.
+
+    Raises:
+        UmieError: an unknown key or format, a file that cannot be read, a label outside the schema, an image
+            that is missing or cannot be read (under the policy ``error``), no record annotated for a task.
+    """
+    config = read_corpus_config(data, tasks)
+    read: dict[str, _Files] = {}
+    for name, one in config.sets.items():
+        if one.format != "synthetic":
+            with _place(config, name):
+                read[name] = _read_files(one, root, splits, config.is_single)
+    if config.exclude_overlap:
+        read = _without_overlap(read, config.exclude_overlap)
+    trained = texts_of(record for one in read.values() for record in one.splits.get("train", ()))
+    checks = image_checks(encoders)
+    sets: dict[str, DataSet] = {}
+    for name, one in config.sets.items():
+        prefix = "" if config.is_single else f"{name}: "
+
+        def say(what: str, prefix: str = prefix) -> None:
+            on_item(prefix + what)
+
+        with _place(config, name):
+            if one.format == "synthetic":
+                sets[name] = _synthetic(one, output, splits, say)
+            else:
+                sets[name] = _written(read[name], trained, checks, missing_images, output, splits, say)
+    lacking = [task for task in tasks if not any(task in one.tasks for one in sets.values())]
+    if lacking:
+        raise UmieError(f"no data set is annotated for the task {lacking[0]!r}: leave it out of `tasks`")
+    for split in splits:
+        if not any(one.asked(split) for one in sets.values()):
+            raise UmieError(f"no data set has records for {split!r}: give one a file for it")
+    return Corpus(
+        sets=sets,
+        weights={name: one.weight for name, one in config.sets.items()},
+        sampling=config.sampling,
+        is_single=config.is_single,
+    )
+
+
+def _place(config: CorpusConfig, name: str) -> Any:
+    return nullcontext() if config.is_single else at(f"data set {name!r}")
+
+
+def _read_files(config: SetConfig, root: Path, used: Sequence[str], is_single: bool) -> _Files:
+    splits = {
+        split: _read_split(config.format, split, config.options, root)
+        for split in SPLITS
+        if config.options.get(split) is not None
+    }
+    needed = used if is_single else [split for split in used if split in splits]
+    for split in needed:
+        if not splits.get(split):
+            raise UmieError(f"data has no records for {split!r}: give its file")
+    if not splits:
+        raise UmieError(f"it names no file: give one for {', '.join(SPLITS)}, or for some of them")
+    chosen = config.tasks
+    if not config.names_tasks:
+        built = {name: all_tasks.registry.build(name, **options) for name, options in config.tasks.items()}
+        counts = count_queries(built, itertools.chain.from_iterable(splits.values()))
+        chosen = {name: options for name, options in config.tasks.items() if counts[name]}
+        if not chosen:
+            raise UmieError(f"no record of it is annotated for any of the tasks {', '.join(config.tasks)}")
+    others = [record for records in splits.values() for record in records]
+    return _Files(config, splits, label_schemas(chosen, splits.get("train"), others))
+
+
+def _without_overlap(read: Mapping[str, _Files], splits: Sequence[str]) -> dict[str, _Files]:
+    """Leave every training record out whose text stands in one of these splits of any set."""
+    held_out = texts_of(record for one in read.values() for split in splits for record in one.splits.get(split, ()))
+    kept = {}
+    for name, one in read.items():
+        before = one.splits.get("train", [])
+        after = [record for record in before if normalize(record.text) not in held_out]
+        changed = {**one.splits, "train": after} if "train" in one.splits else one.splits
+        kept[name] = replace(one, splits=changed, num_excluded=len(before) - len(after))
+    return kept
+
+
+def _written(
+    read: _Files,
+    trained: set[str],
+    checks: Sequence[Preprocessor],
+    missing_images: str,
+    output: Path,
+    used: Sequence[str],
+    on_item: OnItem,
+) -> DataSet:
+    """Check the labels, images and queries of a set, and write its records as JSONL."""
+    splits = dict(read.splits)
+    built = {name: all_tasks.registry.build(name, **options) for name, options in read.tasks.items()}
+    unreadable: dict[str, dict[str, str]] = {}
+    digest = hashlib.sha256()
+    for split, records in splits.items():
+        on_item(f"checking {split}")
+        check_labels(built, records)
+        splits[split], unreadable[split] = check_images(records, checks, missing_images, digest)
+        if records and not splits[split]:
+            raise UmieError(
+                f"no record of {split!r} has an image that can be read: {next(iter(unreadable[split].values()))}"
+            )
+    num_queries = {split: count_queries(built, records) for split, records in splits.items()}
+    if read.config.names_tasks:
+        for task in built:
+            for split in used:
+                if split in splits and not num_queries[split][task]:
+                    raise UmieError(
+                        f"no record of {split!r} is annotated for the task {task!r}: leave it out of `tasks`"
+                    )
+    lines = {split: "".join(record_to_json(record) + "\n" for record in records) for split, records in splits.items()}
+    for split in splits:
+        digest.update(lines[split].encode())
+    fingerprint = digest.hexdigest()[:16]
+    folder = output / f"data-{fingerprint}"
+    files = {split: str(folder / f"{split}.jsonl") for split in splits}
+    for split in splits:
+        with atomic_write(files[split]) as file:
+            file.write(lines[split])
+    return DataSet(
+        name=read.config.name,
+        format=read.config.format,
+        files=files,
+        images={
+            split: next((record.image_folder for record in records if record.image_folder), None)
+            for split, records in splits.items()
+        },
+        tasks=read.tasks,
+        ceilings={},
+        is_synthetic=False,
+        num_records={split: len(records) for split, records in splits.items()},
+        num_queries=num_queries,
+        num_images={
+            split: sum(record.image is not None and str(record.image) not in unreadable[split] for record in records)
+            for split, records in splits.items()
+        },
+        num_seen={split: num_among(records, trained) for split, records in splits.items() if split != "train"},
+        num_excluded=read.num_excluded,
+        unreadable=unreadable,
+        fingerprint=fingerprint,
+    )
+
+
+def _synthetic(one: SetConfig, output: Path, used: Sequence[str], on_item: OnItem) -> DataSet:
+    try:
+        config = SyntheticConfig(**one.options)
+    except UmieError as error:
+        raise UmieError(f"data: {error}") from error
+    sizes = {split: getattr(config, split) for split in SPLITS}
+    if min(sizes[split] for split in used) < 3:
+        raise UmieError("data: each split that is used needs 3 records or more, one of each kind")
+    tasks = {name: {"labels": list(LABELS[name]), **given} for name, given in one.tasks.items()}
+    fingerprint = hash_of({"synthetic": asdict(config), "umie": umie.__version__})
+    folder = output / f"data-{fingerprint}"
+    complete = folder / "complete.json"
+    if not complete.exists():
+        on_item("drawing the embedded data set")
+        write_synthetic(folder, config)
+        with atomic_write(complete) as file:
+            json.dump(dict(one.options), file)
+    files = {split: str(folder / f"{split}.jsonl") for split in SPLITS}
+    built = {name: all_tasks.registry.build(name, **options) for name, options in tasks.items()}
+    known = ceilings(config)
+    return DataSet(
+        name=one.name,
+        format="synthetic",
+        files=files,
+        images=dict.fromkeys(SPLITS, str(folder)),
+        tasks=tasks,
+        ceilings={name: known[name] for name in tasks},
+        is_synthetic=True,
+        num_records=sizes,
+        num_queries={
+            split: count_queries(built, read_jsonl(path, images=folder)) if sizes[split] else dict.fromkeys(tasks, 0)
+            for split, path in files.items()
+        },
+        num_images=sizes,
+        num_seen={},
+        num_excluded=0,
+        unreadable={},
+        fingerprint=fingerprint,
+    )
+
+
+def _read_split(kind: str, split: str, options: Mapping[str, Any], root: Path) -> list[Record]:
+    folders = {key: root / str(options[key]) for key in ("images", "regions") if options.get(key) is not None}
+    for key, folder in folders.items():
+        if not folder.is_dir():
+            raise UmieError(f"data: {key} is {folder}: no such folder (relative paths start from {root})")
+    path = root / str(options[split])
+    limits = options.get("max_records")
+    if isinstance(limits, dict):
+        check_keys("split in max_records:", limits, SPLITS)
+    limit = limits.get(split) if isinstance(limits, dict) else limits
+    if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 1):
+        raise UmieError(f"data: max_records is {limits!r}: give a whole number, 1 or more, or one for each split")
+    read: Any = formats.registry.get(kind)
+    records: Iterable[Record] = itertools.islice(read(path, **folders), limit)
+    return [
+        record if record.id else replace(record, id=f"{path.name}, record {number}")
+        for number, record in enumerate(records, start=1)
+    ]

@@ -1,1 +1,0 @@
-"""Ablation grids: plan the cells of a YAML file, run what is missing, report."""

@@ -1,0 +1,198 @@
+"""The page of an evaluated checkpoint, in Markdown: scores first, then what they rest on."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from umie.evaluation.checkpoint import Evaluated
+from umie.reports.checkpoint_figures import headlines
+from umie.scoring import Line
+
+_COUNTS = {
+    "truncated_inputs": "queries whose text was too long for the model, so that its end was cut off",
+    "dropped_items": "items of answers that were ill-formed, or not in the text or image",
+}
+
+
+def page(title: str, results: Sequence[Evaluated], facts: Mapping[str, Any], figures: Mapping[str, str]) -> str:
+    """Return the page.
+
+    Args:
+        title: of the page.
+        results: one for each way of decoding.
+        facts: what the scores rest on, by heading: names and values; ``notes`` is a list of sentences.
+        figures: the file of each figure, by its name: ``gates``, and for each way of decoding such as ``free``,
+            ``scores-free`` and ``labels-free``.
+    """
+    return "\n".join(_lines(title, results, facts, figures)) + "\n"
+
+
+def notes_of(result: Evaluated) -> list[str]:
+    """Return what was counted while generating, as sentences."""
+    notes = []
+    for task, counts in result.counts.items():
+        notes += [
+            f"{task}, {result.decoding}: {said}: {counts[name]:,}" for name, said in _COUNTS.items() if counts[name]
+        ]
+    if result.unreadable:
+        reason = next(iter(result.unreadable.values()))
+        notes.append(
+            f"{result.decoding}: images that could not be read, so that the text alone was asked about: "
+            f"{len(result.unreadable):,}; the first: {reason}"
+        )
+    notes += [f"{result.decoding}: left out: {name}: {reason}" for name, reason in result.report.left_out.items()]
+    return notes
+
+
+def _lines(
+    title: str, results: Sequence[Evaluated], facts: Mapping[str, Any], figures: Mapping[str, str]
+) -> Iterator[str]:
+    yield f"# {title}"
+    yield ""
+    yield from _headline_table(results)
+    resamples = results[0].report.resamples
+    yield f"Strict micro-F1 in %, 95 % intervals over {resamples:,} resamples of the records."
+    if any(result.oracles for result in results):
+        yield "MEAE was told the annotated events: its score is none of a system alone."
+    yield ""
+    yield from _comparison(results)
+    notes = [*facts.get("notes", ()), *(note for result in results for note in notes_of(result))]
+    if notes:
+        yield "## To know"
+        yield ""
+        yield from (f"- {note}" for note in notes)
+        yield ""
+    for result in results:
+        yield from _of_decoding(result, figures, len(results) > 1)
+    yield from _gate(results[0], figures.get("gates"))
+    for heading in (name for name in facts if name != "notes"):
+        yield f"## {heading.capitalize()}"
+        yield ""
+        yield from _table(("", ""), [(name, _shown(value)) for name, value in facts[heading].items()])
+
+
+def _headline_table(results: Sequence[Evaluated]) -> Iterator[str]:
+    rows = []
+    for result in results:
+        for line in headlines(result.report):
+            name = f"{line.task.upper()}{' (oracle events)' if line.task in result.oracles else ''}"
+            baseline = f"{_percent(line.baseline_f1)} ({line.baseline})"
+            rows.append((name, result.decoding, f"**{_percent(line.score.f1)}**", *_numbers(line), baseline))
+    columns = ("task", "decoding", "F1", "interval", "P", "R", "found", "gold", "records", "baseline")
+    yield from _table(columns, rows)
+
+
+def _comparison(results: Sequence[Evaluated]) -> Iterator[str]:
+    lines = [line for line in headlines(results[0].report) if line.versus is not None]
+    if not lines:
+        return
+    rows = []
+    for line in lines:
+        versus = line.versus
+        if versus is not None:
+            edges = f"{100 * versus.interval[0]:+.1f} to {100 * versus.interval[1]:+.1f}"
+            ps = (f"{versus.p_bootstrap:.4f}", f"{versus.p_randomization:.4f}")
+            rows.append((line.task.upper(), f"{100 * versus.difference:+.1f}", edges, *ps))
+    first, second = (result.decoding for result in results[:2])
+    columns = ("task", f"{first} - {second}", "interval", "p, paired bootstrap", "p, randomization")
+    yield from _table(columns, rows)
+
+
+def _of_decoding(result: Evaluated, figures: Mapping[str, str], is_one_of_two: bool) -> Iterator[str]:
+    behind = f", {result.decoding}" if is_one_of_two else ""
+    names = {name: figures.get(f"{name}-{result.decoding}") for name in ("scores", "labels")}
+    yield f"## Every figure{behind}"
+    yield ""
+    yield from _image(names["scores"], "F1 with intervals")
+    for task, modality, lines in result.report.parts():
+        yield f"### {task.upper()}, {modality}"
+        yield ""
+        rows = [
+            (line.name, _percent(line.score.f1), *_numbers(line)[:-1], _percent(line.baseline_f1)) for line in lines
+        ]
+        yield from _table(("measure", "F1", "interval", "P", "R", "found", "gold", "baseline"), rows)
+    yield f"## Labels{behind}"
+    yield ""
+    yield from _image(names["labels"], "F1 of each label")
+    for line in headlines(result.report):
+        if line.labels:
+            yield f"### {line.task.upper()}"
+            yield ""
+            rows = [
+                (
+                    *(label, _percent(score.f1), _interval(edges), _percent(score.precision), _percent(score.recall)),
+                    *(str(score.predicted), str(score.gold)),
+                )
+                for label, (score, edges) in line.labels.items()
+            ]
+            yield from _table(("label", "F1", "interval", "P", "R", "found", "gold"), rows)
+
+
+def _gate(result: Evaluated, file: str | None) -> Iterator[str]:
+    yield "## Gate"
+    yield ""
+    if not any(result.gates.values()):
+        yield "There is none: the fusion has no gate, or no query is about an image."
+        yield ""
+        return
+    yield from _image(file, "histogram of the gate for each task")
+    rows = [
+        (task.upper(), f"{len(own):,}", *(f"{value:.3f}" for value in gate_figures(own).values()))
+        for task, own in result.gates.items()
+        if own
+    ]
+    yield from _table(("task", "queries about an image", *gate_figures([0.0])), rows)
+
+
+def gate_figures(gates: Sequence[float]) -> dict[str, float]:
+    """Return median, mean, the smallest, the largest and the share of gates at or below 0."""
+    return {
+        "median": statistics.median(gates),
+        "mean": statistics.mean(gates),
+        "smallest": min(gates),
+        "largest": max(gates),
+        "closed": sum(gate <= 0 for gate in gates) / len(gates),
+    }
+
+
+def _numbers(line: Line) -> tuple[str, ...]:
+    score = line.score
+    counts = (str(score.predicted), str(score.gold), str(line.records))
+    return _interval(line.interval), _percent(score.precision), _percent(score.recall), *counts
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    yield f"| {' | '.join(columns)} |"
+    yield f"|{'---|' * len(columns)}"
+    for row in rows:
+        yield f"| {' | '.join(_cell(cell) for cell in row)} |"
+    yield ""
+
+
+def _image(file: str | None, text: str) -> Iterator[str]:
+    if file is not None:
+        yield f"![{text}]({file})"
+        yield ""
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, Mapping):
+        return "; ".join(f"{name}: {_shown(item)}" for name, item in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value))
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f}"
+
+
+def _interval(edges: tuple[float, float]) -> str:
+    return f"{_percent(edges[0])} to {_percent(edges[1])}"
+
+
+def _cell(text: str) -> str:
+    """Return a text as a cell of a table: labels and names may hold anything."""
+    return " ".join(text.replace("\\", "\\\\").replace("|", "\\|").split())

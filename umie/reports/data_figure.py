@@ -1,0 +1,149 @@
+"""The figure of statistics: splits side by side."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from umie.audit.statistics import Statistics
+from umie.files import atomic_write
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+MAX_BARS = 16  # labels of a task; the rest become one bar
+_COLUMNS = 2
+_LABEL_LENGTH = 28
+_PANEL = 3.4  # inches
+
+
+def write_figure(path: Path, splits: Mapping[str, Statistics]) -> None:
+    """Draw labels, lengths, items and images of some splits side by side, as shares of each split.
+
+    Args:
+        path: a PNG, PDF or SVG file; written atomically.
+        splits: statistics by the name of the split.
+    """
+    from matplotlib.figure import Figure
+
+    tasks = sorted({task for statistics in splits.values() for task in statistics.labels})
+    panels = [_bars_height(splits, task) for task in tasks] + [_PANEL] * 3
+    heights = [max(panels[row : row + _COLUMNS]) for row in range(0, len(panels), _COLUMNS)]
+    figure = Figure(figsize=(13, sum(heights)), layout="constrained")
+    grid = figure.subplots(len(heights), _COLUMNS, squeeze=False, height_ratios=heights)
+    axes = list(grid.flat)
+    for axis, task in zip(axes, tasks, strict=False):
+        _labels(axis, splits, task)
+    words, items, images, *unused = axes[len(tasks) :]
+    _histogram(words, splits, "words", "words of a text")
+    _items(items, splits)
+    _images(images, splits)
+    for axis in unused:
+        axis.remove()
+    handles, names = words.get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside upper center", ncols=min(len(names), 4), frameon=False)
+    with atomic_write(path, "wb") as file:
+        figure.savefig(file, format=path.suffix.removeprefix(".") or "png", dpi=120)
+
+
+def _bars_height(splits: Mapping[str, Statistics], task: str) -> float:
+    """Return the height, in inches, that keeps the bars of a task's labels apart."""
+    return max(_PANEL, 0.13 * (len(_ranked(splits, task)) + 1) * (len(splits) + 1) + 0.8)
+
+
+def _ranked(splits: Mapping[str, Statistics], task: str) -> list[str]:
+    """Return the labels of a task by their use in all splits."""
+    total: Counter[str] = Counter()
+    for statistics in splits.values():
+        total.update(statistics.labels.get(task, {}))
+    return [label for label, _ in total.most_common(MAX_BARS)]
+
+
+def _labels(axis: Axes, splits: Mapping[str, Statistics], task: str) -> None:
+    shown = _ranked(splits, task)
+    hidden = {label for statistics in splits.values() for label in statistics.labels.get(task, {})} - set(shown)
+    names = [label if len(label) <= _LABEL_LENGTH else label[: _LABEL_LENGTH - 1] + "…" for label in shown]
+    width = 0.8 / len(splits)
+    for number, statistics in enumerate(splits.values()):
+        counts = statistics.labels.get(task, Counter())
+        total = sum(counts.values()) or 1
+        shares = [100 * counts[label] / total for label in shown]
+        if hidden:
+            shares.append(100 * sum(counts[label] for label in hidden) / total)
+        places = [row + (number - (len(splits) - 1) / 2) * width for row in range(len(shares))]
+        axis.barh(places, shares, height=width, color=f"C{number}")
+    if hidden:
+        names.append(f"({len(hidden)} further labels)")
+    axis.set_yticks(range(len(names)), names)
+    axis.invert_yaxis()
+    axis.set_xlabel("% of the task's labels")
+    axis.set_title(task.upper())
+
+
+def _histogram(axis: Axes, splits: Mapping[str, Statistics], quantity: str, title: str) -> None:
+    longest = max((_percentile(statistics.lengths[quantity], 0.995) for statistics in splits.values()), default=1)
+    width = max(1, math.ceil((longest + 1) / 40))
+    edges = list(range(0, longest + 1 + width, width))
+    for number, (name, statistics) in enumerate(splits.items()):
+        counts = [0] * (len(edges) - 1)
+        for length, count in statistics.lengths[quantity].items():
+            counts[min(length // width, len(counts) - 1)] += count
+        shares = [100 * count / (statistics.records or 1) for count in counts]
+        axis.stairs(shares, edges, color=f"C{number}", linewidth=1.6, label=f"{name} ({statistics.records:,} records)")
+    axis.set_xlabel(title + (f", {width} a bin" if width > 1 else ""))
+    axis.set_ylabel("% of records")
+    axis.set_title("Lengths")
+    axis.margins(x=0)
+
+
+def _items(axis: Axes, splits: Mapping[str, Statistics]) -> None:
+    """Draw how many items of the annotation a record has; whichever kind the splits hold most of."""
+    kind = max(
+        ("entities", "relations", "events"),
+        key=lambda name: sum(statistics.items[name] for statistics in splits.values()),
+    )
+    most = max((_percentile(statistics.lengths[kind], 0.995) for statistics in splits.values()), default=0)
+    most = min(max(most, 1), 12)
+    longer = any(length > most for statistics in splits.values() for length in statistics.lengths[kind])
+    width = 0.8 / len(splits)
+    for number, statistics in enumerate(splits.values()):
+        counts = [0] * (most + 1)
+        for length, count in statistics.lengths[kind].items():
+            counts[min(length, most)] += count
+        places = [value + (number - (len(splits) - 1) / 2) * width for value in range(most + 1)]
+        axis.bar(places, [100 * count / (statistics.records or 1) for count in counts], width, color=f"C{number}")
+    axis.set_xticks(range(most + 1), [*map(str, range(most)), f"{most}+" if longer else str(most)])
+    axis.set_xlabel(f"{kind} of a record")
+    axis.set_ylabel("% of records")
+    axis.set_title("Annotation")
+
+
+def _images(axis: Axes, splits: Mapping[str, Statistics]) -> None:
+    names = [name if len(name) <= _LABEL_LENGTH else f"…{name[1 - _LABEL_LENGTH :]}" for name in splits]
+    left = [0.0] * len(names)
+    summaries = [statistics.summary() for statistics in splits.values()]
+    sought = summaries[0]["images"]["sought"] if summaries else False
+    parts = {"found": ("0.3", ""), "missing": ("white", "////")} if sought else {"named": ("0.3", "")}
+    for part, (color, hatch) in parts.items():  # no colors: those are the splits'
+        shares = [100 * (summary["images"][part] or 0) / (summary["records"] or 1) for summary in summaries]
+        style: dict[str, Any] = {"facecolor": color, "edgecolor": "0.3", "hatch": hatch}
+        axis.barh(names, shares, left=left, label=part if sought else "named, not sought", **style)
+        left = [before + share for before, share in zip(left, shares, strict=True)]
+    axis.barh(names, [100 - share for share in left], left=left, facecolor="0.85", edgecolor="0.3", label="no image")
+    axis.invert_yaxis()
+    axis.set_xlim(0, 100)
+    axis.set_xlabel("% of records")
+    axis.set_title("Images")
+    axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=3, frameon=False)
+
+
+def _percentile(histogram: Mapping[int, int], share: float) -> int:
+    total, seen = sum(histogram.values()), 0
+    for value in sorted(histogram):
+        seen += histogram[value]
+        if seen >= share * total:
+            return value
+    return 1

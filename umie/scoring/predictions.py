@@ -1,0 +1,166 @@
+"""Files of predictions: read leniently, and joined to the records they answer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from umie.errors import UmieError, at, check_characters, shown
+from umie.files import read_lines
+from umie.records import Record, read_numbered_jsonl, record_from_json
+from umie.records.jsonl import parse_line
+from umie.scoring.counts import Key
+from umie.scoring.lenient import take_loose
+from umie.scoring.mentions import strings_of
+
+
+class GoldLine(NamedTuple):
+    """An annotated record and the line it stands on."""
+
+    number: int
+    record: Record
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a system says about one record.
+
+    Args:
+        record: its items that have offsets.
+        strings: for each task that the file answers without offsets, all items as strings, label first.
+    """
+
+    record: Record
+    strings: Mapping[str, tuple[Key, ...]] = field(default_factory=dict)
+
+
+def read_gold(path: str | Path) -> list[GoldLine]:
+    """Read the annotated records of a JSONL file.
+
+    Raises:
+        UmieError: a line cannot be read as a record, or there is none.
+    """
+    lines = [GoldLine(number, record) for number, record in read_numbered_jsonl(path)]
+    if not lines:
+        raise UmieError(f"{path}: holds no record: give a file of annotated records")
+    return lines
+
+
+def read_predictions(
+    path: str | Path, gold: Sequence[GoldLine], gold_path: str | Path, tasks: Sequence[str] | None = None
+) -> list[Prediction]:
+    """Read predictions, in the order of ``gold``.
+
+    The file has the form of records, with what was predicted in place of the annotation. It may be more lenient:
+    a line that has an ``id`` may leave out ``text``; one without ``image`` or ``regions`` is about those of gold;
+    and an entity, head, tail, trigger or argument may be given by its ``text`` alone, without ``span``. A task
+    with such items is scored by strings only, all through the file.
+
+    Lines are joined to gold by ``id`` if every record of both files has one of its own, else by their order.
+
+    Args:
+        path: the predictions.
+        gold: the annotated records.
+        gold_path: the file they are from, for messages.
+        tasks: the tasks that will be scored: a record of gold that is annotated for none of them needs no answer.
+            None asks for an answer to every record.
+
+    Raises:
+        UmieError: a line that cannot be read, that answers no record of gold or one with another text, or a
+            record of gold without an answer.
+    """
+    lines = list(_objects(path))
+    needed = [line for line in gold if tasks is None or any(map(line.record.annotated_for, tasks))]
+    pairs, by_id = _join(path, lines, gold, gold_path, needed)
+    parsed: list[tuple[Record, dict[str, list[Key]]]] = []
+    for found, (gold_number, record) in pairs:
+        if found is None:
+            parsed.append((replace(record, entities=(), relations=(), events=()), {}))
+            continue
+        number, data = found
+        with at(f"{path}:{number}"):
+            text = data.setdefault("text", record.text if by_id else "")
+            if text != record.text:
+                raise UmieError(
+                    f"text is {shown(text)}, but {gold_path}:{gold_number} says {shown(record.text)}: "
+                    "offsets would not fit; predict on the same texts, in the same order or with an id each"
+                )
+            for key, value in _context(record).items():
+                data.setdefault(key, value)
+            loose = take_loose(data, text)
+            check_characters(json.dumps(loose, ensure_ascii=False), "a mention without a span")
+            parsed.append((_record(data), loose))
+    by_string = {task for _, loose in parsed for task in loose}
+    return [
+        Prediction(record, {task: (*strings_of(task, record), *loose.get(task, ())) for task in by_string})
+        for record, loose in parsed
+    ]
+
+
+def _record(data: Mapping[str, Any]) -> Record:
+    try:
+        line = json.dumps(data)
+    except RecursionError as error:
+        raise UmieError("the line is nested too deep: expected a record") from error
+    return record_from_json(line)
+
+
+def _objects(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    for number, line in read_lines(Path(path)):
+        if not line.strip():
+            continue
+        with at(f"{path}:{number}"):
+            data = parse_line(line)
+            if not isinstance(data, dict):
+                raise UmieError(f"the line is {shown(data)}: expected a JSON object, one record")
+        yield number, data
+
+
+def _join(
+    path: str | Path,
+    lines: Sequence[tuple[int, dict[str, Any]]],
+    gold: Sequence[GoldLine],
+    gold_path: str | Path,
+    needed: Sequence[GoldLine],
+) -> tuple[list[tuple[tuple[int, dict[str, Any]] | None, GoldLine]], bool]:
+    """Return each gold line with its answer, if it needs one, and whether they were joined by id."""
+    names = [line.record.id for line in gold]
+    given = [None if data.get("id") is None else str(data["id"]) for _, data in lines]
+    if None in names or None in given or len(set(names)) < len(names) or len(set(given)) < len(given):
+        if len(lines) == len(needed) < len(gold):
+            places = {line.number: answer for line, answer in zip(needed, lines, strict=True)}
+            return [(places.get(line.number), line) for line in gold], False
+        if len(lines) > len(gold):
+            raise UmieError(
+                f"{path}:{lines[len(gold)][0]}: one record more than the {len(gold)} of {gold_path}; records are "
+                "joined by order where an id is missing or repeated: take it out, or give each record its own id"
+            )
+        if len(lines) < len(gold):
+            raise UmieError(
+                f"{path}: has {len(lines)} records, but {gold_path} has {len(gold)}; the first without an answer "
+                f"is {gold_path}:{gold[len(lines)].number}: add a line for it, with nothing in it if nothing was found"
+            )
+        return list(zip(lines, gold, strict=True)), False
+    answers = dict(zip(given, lines, strict=True))
+    known = set(names)
+    for name, (number, _) in answers.items():
+        if name not in known:
+            raise UmieError(f"{path}:{number}: id {name!r} is not in {gold_path}: take the line out")
+    for line in needed:
+        if line.record.id not in answers:
+            raise UmieError(
+                f"{path}: has no record with the id {line.record.id!r} of {gold_path}:{line.number}: add a line for "
+                "it, with nothing in it if nothing was found; a file about one task alone is scored with --task"
+            )
+    return [(answers.get(line.record.id), line) for line in gold], True
+
+
+def _context(record: Record) -> dict[str, Any]:
+    """Return image and regions of a gold record as JSON values."""
+    context: dict[str, Any] = {"image": record.image} if isinstance(record.image, str) else {}
+    if record.regions:
+        context["regions"] = [{"box": list(region.box), "label": region.label} for region in record.regions]
+    return context

@@ -241,7 +241,7 @@ def test_public_names():
 
 # DESIGN.md, "Imports run one way": a module imports from its own layer (packages: from themselves) or a lower one.
 LAYERS = (
-    ("errors", "files", "records", "registry", "types"),
+    ("errors", "files", "records", "registry", "types", "versions"),
     ("data", "decoders", "encoders", "fusion", "tasks"),
     ("audit", "composition", "constrained", "model", "processor", "scoring", "tokenization"),
     ("answers", "conversion", "corpus", "evaluation", "query_dataset", "training"),

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import platform
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -74,30 +72,15 @@ def evaluate_files(
 
 
 def _write_json(path: Path, report: Report, files: dict[str, Path]) -> None:
-    import numpy
-    import scipy
-
-    import umie
     from umie.files import atomic_write
     from umie.scoring import to_json
+    from umie.versions import file_digest, versions
 
     content: dict[str, Any] = {
-        "files": {name: {"path": str(file), "sha256": _digest(file)} for name, file in files.items()},
-        "versions": {
-            "umie": umie.__version__,
-            "python": platform.python_version(),
-            "numpy": numpy.__version__,
-            "scipy": scipy.__version__,
-        },
+        "files": {name: {"path": str(file), "sha256": file_digest(file)} for name, file in files.items()},
+        "versions": versions("numpy", "scipy"),
         **to_json(report),
     }
     with atomic_write(path) as file:
         file.write(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     say(f"Written: {path}")
-
-
-def _digest(path: Path) -> str:
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:
-        raise UmieError(f"{path}: cannot read: {error.strerror}") from error

@@ -13,6 +13,7 @@ from umie.cli.console import err
 from umie.cli.evaluate_display import print_comparison, print_labels, print_scores, say
 from umie.cli.options import tell
 from umie.errors import UmieError
+from umie.versions import file_digest, versions
 
 if TYPE_CHECKING:
     from umie.data.source import Source
@@ -58,7 +59,7 @@ def evaluate_model(job: Job) -> None:
     from umie.evaluation.checkpoint import evaluate_checkpoint
     from umie.evaluation.schema import choose_tasks
     from umie.extraction.loading import load_checkpoint
-    from umie.reports.checkpoint_folder import check_folder, versions, weights_of, whole_folder, write_folder
+    from umie.reports.checkpoint_folder import check_folder, weights_of, whole_folder, write_folder
     from umie.types import check_image_policy
 
     check_folder(job.output)
@@ -118,7 +119,7 @@ def evaluate_model(job: Job) -> None:
                 "seed": job.seed,
                 "resamples": job.resamples,
             },
-            "versions": versions(),
+            "versions": versions("torch", "transformers", "numpy", "scipy"),
         }
         write_folder(folder, title, results, facts, usable)
     _print(job, results)
@@ -153,7 +154,7 @@ def _read(job: Job, folder: Path) -> tuple[list[Record], list[Record] | None, di
         source = _source(job, Path(job.data))
         records = list(islice(source.records(), job.limit))
         train = None if job.train is None else list(_source(job, job.train).records())
-        about |= {"file": job.data, "sha256": _digest(Path(job.data)), "format": job.format}
+        about |= {"file": job.data, "sha256": file_digest(job.data), "format": job.format}
         if job.images is not None:
             about["images"] = str(job.images)
     if not records:
@@ -212,16 +213,6 @@ def _progress() -> Iterator[OnBatch]:
                 tell(f"{task}, {decoding}: generated")
 
         yield on_batch
-
-
-def _digest(path: Path) -> str:
-    import hashlib
-
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise UmieError(f"{path}: cannot read: {error.strerror}") from error
 
 
 def job_from(options: Mapping[str, Any]) -> Job:

@@ -7,7 +7,6 @@ standard input does, so that no cell outlives a grid that was killed.
 from __future__ import annotations
 
 import json
-import platform
 import sys
 import time
 import traceback
@@ -21,6 +20,7 @@ from umie.experiments.scored_tasks import Asked
 from umie.experiments.variant import gate_health, mixture_of, score_all, tokenizer_of, train_text_start
 from umie.files import atomic_write
 from umie.registry import load_plugins
+from umie.versions import versions
 
 
 def main(job_file: str) -> int:
@@ -36,26 +36,11 @@ def main(job_file: str) -> int:
             "traceback": traceback.format_exc(),
         }
     result["seconds"] = {**result.get("seconds", {}), "total": time.perf_counter() - start}
-    line = {**job["identity"], **result, "versions": versions()}
+    line = {**job["identity"], **result, "versions": versions("torch", "transformers")}
     with atomic_write(job["result"]) as file:
         json.dump(line, file, ensure_ascii=False)
     _say(event="result")
     return 0
-
-
-def versions() -> dict[str, str]:
-    """Return the versions that a result depends on."""
-    import torch
-    import transformers
-
-    import umie
-
-    return {
-        "umie": umie.__version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-    }
 
 
 def _run(job: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ from umie.experiments.data_config import as_mapping, read_corpus_config
 from umie.experiments.grid_config import GridConfig
 from umie.registry import Registry
 from umie.tasks import task_class
+from umie.versions import file_digest
 
 T = TypeVar("T")
 
@@ -130,7 +130,7 @@ def files_of(grid: GridConfig, parts: Mapping[str, Mapping[str, Any]]) -> list[A
     from umie import encoders
     from umie.composition import checkpoint_of
 
-    files: list[Any] = [hashlib.sha256(Path(plugin).read_bytes()).hexdigest() for plugin in grid.plugins]
+    files: list[Any] = [file_digest(plugin) for plugin in grid.plugins]
     for slot, options in parts.items():
         for key in ("source", "weights", "pretrained"):
             named = options.get(key)

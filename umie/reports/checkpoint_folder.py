@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import platform
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,9 +17,9 @@ from umie.reports.checkpoint_figures import draw_gates, draw_labels
 from umie.reports.checkpoint_page import gate_figures, notes_of, page
 from umie.reports.score_figure import draw
 from umie.scoring import to_json
+from umie.versions import file_digest
 
 SCORES = "scores.json"
-_LIBRARIES = ("torch", "transformers", "numpy", "scipy")
 
 
 @contextmanager
@@ -81,27 +79,12 @@ def weights_of(model: UmieModel, folder: Path) -> dict[str, Any]:
     """Return which weights a folder holds: parts, size, and a hash of each file of them."""
     config = model.config
     parts = {name: dict(getattr(config, name) or {}).get("name") for name in ("encoder", "fusion", "decoder")}
-    digests = {}
-    for path in sorted(folder.glob("*.safetensors")):
-        with path.open("rb") as file:
-            digests[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
     return {
         "folder": str(folder),
-        "sha256": digests,
+        "sha256": {path.name: file_digest(path) for path in sorted(folder.glob("*.safetensors"))},
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         **parts,
         "decoder source": dict(config.decoder or {}).get("source", "-"),
-    }
-
-
-def versions() -> dict[str, str]:
-    """Return the versions that the scores depend on."""
-    from importlib.metadata import version
-
-    import umie
-
-    return {"umie": umie.__version__, "python": platform.python_version()} | {
-        name: version(name) for name in _LIBRARIES
     }
 
 

@@ -7,12 +7,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from umie.experiments.cell import versions
 from umie.experiments.run import RunResult
 from umie.files import atomic_write
 from umie.reports.tables import markdown_table, shown_interval
+from umie.versions import versions
 
 CURVES, GATES, PAGE, NUMBERS = "curves.png", "gates.png", "report.md", "scores.json"
+LIBRARIES = ("torch", "transformers")
 
 
 def write_run_report(run: RunResult) -> str:
@@ -32,7 +33,7 @@ def write_run_report(run: RunResult) -> str:
         "metrics": run.metrics,
         "history": list(run.history),
         "facts": list(run.facts),
-        "versions": versions(),
+        "versions": versions(*LIBRARIES),
     }
     with atomic_write(run.folder / NUMBERS) as file:
         json.dump(numbers, file, indent=1, ensure_ascii=False)
@@ -92,7 +93,7 @@ def _page(run: RunResult, *, has_gates: bool) -> Iterator[str]:
     )
     if "best_step" in measured:
         yield f"- best on dev: {config.checkpoints.metric} {measured['best']:.4f} at step {measured['best_step']}"
-    yield f"- {', '.join(f'{name} {version}' for name, version in versions().items())}; seed {config.seed}"
+    yield f"- {', '.join(f'{name} {version}' for name, version in versions(*LIBRARIES).items())}; seed {config.seed}"
     for note in config.grid.notes:
         yield f"- {note}"
     yield ""

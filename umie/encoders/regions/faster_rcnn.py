@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,6 +17,7 @@ from umie.encoders.regions.base import Candidates, PixelProposer, ProposerConfig
 from umie.encoders.regions.shape import tamed
 from umie.encoders.weights import first_line, is_file_name, load_state, read_state_dict
 from umie.errors import UmieError, UnknownNameError, check_text, check_whole, shown
+from umie.versions import file_digest
 
 MODELS = (
     "fasterrcnn_resnet50_fpn",
@@ -162,6 +162,4 @@ def _is_published(path: str, url: str) -> bool:
     name = url.rpartition("/")[2]
     if Path(path).name != name:
         return False
-    with Path(path).open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return digest.startswith(Path(name).stem.rpartition("-")[2])
+    return file_digest(path).startswith(Path(name).stem.rpartition("-")[2])

@@ -9,7 +9,7 @@ import pytest
 
 from umie.data.reading import numbered_lines
 from umie.errors import UmieError
-from umie.files import MAX_LINE, atomic_write, bounded_lines, read_lines
+from umie.files import MAX_LINE, atomic_write, bounded_lines, read_json, read_lines
 from umie.records import read_numbered_jsonl
 
 
@@ -58,17 +58,17 @@ def test_a_pipe_stays(tmp_path: Path):
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "link").symlink_to("pipe")
     for name in ("pipe", "link"):
-        assert refused(tmp_path / name) == f"{tmp_path / name}: is a device or a pipe: give the name of a file"
+        assert refused(tmp_path / name) == f"{tmp_path / name}: is a device or a pipe; use the name of a regular file"
         assert (tmp_path / name).is_fifo()
 
 
 def test_where_no_file_can_be(tmp_path: Path):
     (tmp_path / "file").write_text("old")
     (tmp_path / "loop").symlink_to("loop")
-    assert refused(tmp_path) == f"{tmp_path}: is a folder: give the name of a file"
+    assert refused(tmp_path) == f"{tmp_path}: is a directory; use the name of a file"
     for name in ("file/a", "file/a/b"):
         file = tmp_path / "file"
-        assert refused(tmp_path / name) == f"{tmp_path / name}: {file} is no folder: give another place"
+        assert refused(tmp_path / name) == f"{tmp_path / name}: {file} is not a directory; choose another path"
     for name in ("loop", "a\0b", "a" * 300):
         message = refused(tmp_path / name)
         assert message.startswith(f"{tmp_path / name}: cannot write: ")
@@ -143,3 +143,34 @@ def test_a_line_is_measured_in_characters(tmp_path: Path):
         lines = list(bounded_lines(path))
         assert lines[1] == (2, "b")
         assert (len(lines[0][1]) if isinstance(lines[0][1], str) else 0) == (MAX_LINE if length == MAX_LINE else 0)
+
+
+def test_a_json_file_may_begin_with_a_byte_order_mark(tmp_path: Path):
+    path = tmp_path / "a.json"
+    path.write_bytes('\ufeff{"a": [1, {"b": "é"}]}'.encode())
+    assert read_json(path) == {"a": [1, {"b": "é"}]}
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"{", "not valid JSON: "),
+        (b"[" * 100_000, "not valid JSON: "),
+        (b"1" * 5000, "not valid JSON: "),
+        (b'"\xff"', "not UTF-8 text"),
+        (b'[{"a": 1, "a": 2}]', "duplicate key 'a'"),
+    ],
+)
+def test_an_invalid_json_file_is_named(tmp_path: Path, content: bytes, problem: str):
+    path = tmp_path / "a.json"
+    path.write_bytes(content)
+    with pytest.raises(UmieError) as caught:
+        read_json(path, "a table")
+    assert str(caught.value).startswith(f"{path}: {problem}")
+    assert str(caught.value).endswith("; expected a table")
+
+
+@pytest.mark.parametrize("name", ["missing.json", "a\0b", "."])
+def test_a_json_file_that_cannot_be_read_is_named(tmp_path: Path, name: str):
+    with pytest.raises(UmieError, match="cannot read: "):
+        read_json(tmp_path / name)

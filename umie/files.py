@@ -1,42 +1,44 @@
-"""Reading text line by line with places for errors; writing files so that a reader never sees half of one."""
+"""Read text and JSON files with located errors; write files atomically."""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
-from umie.errors import UmieError
+from umie.errors import UmieError, shown
 
-MAX_LINE = 1 << 20  # characters; with the limit on the text it bounds what the spans of one line can cost
-_MAX_CHARACTER = 4  # bytes of UTF-8
+MAX_LINE = 1 << 20  # characters; together with the limit on the text, bounds the cost of checking one line's spans
+_MAX_CHARACTER = 4  # bytes in UTF-8
 
 
 @contextmanager
 def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
-    """Open a temporary file beside ``path`` and rename it there on success; on an error leave no trace.
+    """Open a temporary file next to ``path`` and rename it to ``path`` on success; remove it on an error.
 
-    Where ``path`` is a symbolic link, the file that it names is written, and the link stays.
+    If ``path`` is a symbolic link, the target of the link is written and the link is kept.
 
     Args:
-        path: where the file shall stand; its folder is created.
+        path: the file to write; its parent directories are created.
         mode: ``"w"`` for UTF-8 text, ``"wb"`` for bytes.
 
     Raises:
-        UmieError: no file can stand there.
+        UmieError: no file can be written at ``path``.
     """
     target = _writable(Path(path))
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        # of a long name a part only: file systems take 255 bytes
+        # a long name is cut because file systems limit names to 255 bytes
         handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:40]}.", suffix=".part")
     except OSError as error:
-        raise UmieError(f"{path}: cannot write: {error.strerror}; give a place that can be written") from error
+        raise UmieError(f"{path}: cannot write: {error.strerror}; choose a writable path") from error
     try:
         with os.fdopen(handle, mode, encoding=None if "b" in mode else "utf-8") as file:
             yield file
@@ -53,20 +55,20 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
 
 @contextmanager
 def atomic_folder(path: str | Path) -> Iterator[Path]:
-    """Give a temporary folder, which takes the place of ``path`` on success; on an error leave no trace.
+    """Yield a temporary directory and rename it to ``path`` on success; remove it on an error.
 
     Args:
-        path: where the folder shall stand; one that stands there is replaced.
+        path: the directory to write; an existing one is replaced.
 
     Raises:
-        UmieError: no folder can stand there.
+        UmieError: no directory can be written at ``path``.
     """
     target = Path(path).resolve()
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name[:40]}.", suffix=".part"))
     except OSError as error:
-        raise UmieError(f"{path}: cannot write: {error.strerror}; give a place that can be written") from error
+        raise UmieError(f"{path}: cannot write: {error.strerror}; choose a writable path") from error
     try:
         new = temporary / "new"
         new.mkdir()
@@ -74,7 +76,7 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
         umask = os.umask(0)
         os.umask(umask)
         for file in (file for file in new.rglob("*") if file.is_file()):
-            file.chmod(0o666 & ~umask)  # safetensors writes for its owner alone
+            file.chmod(0o666 & ~umask)  # safetensors makes files readable by their owner only
             with file.open("rb") as handle:
                 os.fsync(handle.fileno())
         if target.exists():
@@ -90,32 +92,32 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
 
 
 def _writable(path: Path) -> Path:
-    """Return where a file called ``path`` is written, links followed; raise UmieError if no file can be there."""
+    """Return ``path`` with links resolved; raise UmieError if no file can be written there."""
     try:
         target = path.resolve()
         if path.is_dir():
-            raise UmieError(f"{path}: is a folder: give the name of a file")
-        if path.exists() and not path.is_file():  # renaming would put a file in the place of the device or pipe
-            raise UmieError(f"{path}: is a device or a pipe: give the name of a file")
+            raise UmieError(f"{path}: is a directory; use the name of a file")
+        if path.exists() and not path.is_file():  # renaming would replace the device or pipe by a file
+            raise UmieError(f"{path}: is a device or a pipe; use the name of a regular file")
         for folder in target.parents:
             if folder.exists():
                 if not folder.is_dir():
-                    raise UmieError(f"{path}: {folder} is no folder: give another place")
+                    raise UmieError(f"{path}: {folder} is not a directory; choose another path")
                 break
     except OSError as error:
-        raise UmieError(f"{path}: cannot write: {error.strerror}; give another name") from error
+        raise UmieError(f"{path}: cannot write: {error.strerror}; choose another name") from error
     except (ValueError, RuntimeError) as error:  # a NUL character in the name; a loop of links
         if isinstance(error, UmieError):
             raise
-        raise UmieError(f"{path}: cannot write: {error}; give another name") from error
+        raise UmieError(f"{path}: cannot write: {error}; choose another name") from error
     return target
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield the lines of a UTF-8 file with their numbers, from 1, without line end or byte-order mark.
+    """Yield the lines of a UTF-8 file with their numbers, from 1, without line endings and byte-order mark.
 
     Raises:
-        UmieError: the file cannot be read, or a line is not UTF-8 or far longer than MAX_LINE.
+        UmieError: the file cannot be read, or a line is not UTF-8 or is too long (see ``bounded_lines``).
     """
     for number, line in bounded_lines(path):
         if isinstance(line, UmieError):
@@ -126,24 +128,24 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
 def bounded_lines(
     path: Path,
     max_bytes: int = _MAX_CHARACTER * MAX_LINE,
-    too_long: str = f"the line has more than {MAX_LINE:,} characters: give {MAX_LINE:,} or fewer, or part the record",
+    too_long: str = f"the line has more than {MAX_LINE:,} characters; split the record",
 ) -> Iterator[tuple[int, str | UmieError]]:
-    """Yield the lines of a UTF-8 file with their numbers, from 1, without line end or byte-order mark.
+    """Yield the lines of a UTF-8 file with their numbers, from 1, without line endings and byte-order mark.
 
-    A line that is too long or not UTF-8 is yielded as the error that it deserves, so that what follows it can still
-    be read; no more than ``max_bytes`` of a line are ever held.
+    A line that is too long or not UTF-8 is yielded as an error, and reading continues with the next line. At most
+    ``max_bytes`` of a line are held in memory.
 
     Args:
         path: the file.
-        max_bytes: the most that a line may have; by default as many as MAX_LINE characters can have.
-        too_long: the message for a line that has more.
+        max_bytes: the maximum size of a line; by default, enough for MAX_LINE characters.
+        too_long: the error message for a longer line.
 
     Raises:
         UmieError: the file cannot be read.
     """
     try:
         with path.open("rb") as file:
-            # two bytes more than allowed, for the line's end, so that a line of just that length is told from a longer
+            # two more bytes for the line ending, so that a line of exactly max_bytes is not mistaken for a longer one
             next_part = partial(file.readline, max_bytes + 2)
             for number, part in enumerate(iter(next_part, b""), start=1):
                 if len(part) > max_bytes and len(part.rstrip(b"\r\n")) > max_bytes:
@@ -160,7 +162,7 @@ def bounded_lines(
     except OSError as error:
         raise UmieError(f"{path}: cannot read: {error.strerror}") from error
     except UmieError:
-        raise  # thrown in by the caller
+        raise  # thrown into the generator by its caller
     except ValueError as error:  # a NUL character in the name
         raise UmieError(f"{path}: cannot read: {error}") from error
 
@@ -171,3 +173,46 @@ def decode_utf8(data: bytes) -> str:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise UmieError(f"not UTF-8 text ({error.reason}); save the file as UTF-8") from error
+
+
+def read_json(path: str | Path, what: str = "a JSON file") -> Any:
+    """Return the content of a JSON file; a byte-order mark is skipped.
+
+    Args:
+        path: the file.
+        what: the expected kind of file, for error messages.
+
+    Raises:
+        UmieError: the file cannot be read, is not UTF-8, is not JSON, or repeats a key within one object.
+    """
+    try:
+        text = decode_utf8(Path(path).read_bytes()).removeprefix("\ufeff")
+        return parse_json(text)
+    except OSError as error:
+        raise UmieError(f"{path}: cannot read: {error.strerror}; expected {what}") from error
+    except UmieError as error:
+        raise UmieError(f"{path}: {error}; expected {what}") from error
+    except ValueError as error:  # a NUL character in the name
+        raise UmieError(f"{path}: cannot read: {error}; expected {what}") from error
+
+
+def parse_json(text: str) -> Any:
+    """Return a JSON value; raise UmieError if the text is not valid JSON or repeats a key within one object."""
+    try:
+        return _decode(text)
+    except UmieError:
+        raise
+    except (ValueError, RecursionError) as error:  # not JSON, an integer with too many digits, too deeply nested
+        raise UmieError(f"not valid JSON: {error}") from error
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Build an object; the json module itself would silently keep only the last value of a repeated key."""
+    data = dict(pairs)
+    if len(data) < len(pairs):
+        repeated = Counter(key for key, _ in pairs).most_common(1)[0][0]
+        raise UmieError(f"duplicate key {shown(repeated)} in a JSON object; merge or remove one")
+    return data
+
+
+_decode = json.JSONDecoder(object_pairs_hook=_unique_keys).decode  # json.loads would build a decoder for each call

@@ -114,7 +114,7 @@ def test_every_error_of_a_line():
         "box [0, 0, 640, 480] is not inside",
         "entity has type ''",
         "entity is [3, 1]: expected 0 <= start",
-        "argument 'b' names region 2, but the record has 2",
+        "argument 'b' refers to region 2, but the record has 2 regions",
         "span [0, 99] is not inside",
         "span [50, 60] is not inside",
     ]

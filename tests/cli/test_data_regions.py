@@ -175,7 +175,7 @@ def test_annotation_that_cannot_be_read_is_no_unreadable_image(run, tmp_path, po
     arguments = ("-p", "file", "--option", f"path={tmp_path / 'xml'}", "--missing-images")
     code, out, err, written = run(*arguments, policy)
     assert (code, [record.id for record in written]) == (0, kept)
-    assert err.startswith(f"annotation cannot be read: record 1: {tmp_path / 'xml' / '1.xml'}: not readable XML")
+    assert err.startswith(f"annotation cannot be read: record 1: {tmp_path / 'xml' / '1.xml'}: not valid XML")
     assert err.count("\n") == 1
     assert f"\nimages that cannot be read: 0\nannotations that cannot be read: 1{left_out}\nWritten" in out
     (tmp_path / "out.jsonl").unlink()

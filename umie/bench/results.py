@@ -13,7 +13,7 @@ from typing import Any
 
 from umie.bench.ratios import Spread, spread
 from umie.errors import UmieError
-from umie.files import atomic_write
+from umie.files import atomic_write, read_json
 
 FORMAT = 1
 DONE, WRONG, CANNOT, MISSED = "done", "wrong", "cannot run", "not reached"
@@ -105,12 +105,7 @@ class Results:
         Raises:
             UmieError: it is no result of `umie bench`, or of another version of it.
         """
-        try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise UmieError(f"{path}: cannot read: {error.strerror}") from error
-        except ValueError as error:
-            raise UmieError(f"{path}: is no JSON ({error}): give a file that `umie bench` wrote") from error
+        data = read_json(path, "a file that `umie bench` wrote")
         found = data.get("format") if isinstance(data, dict) else None
         if found != FORMAT:
             raise UmieError(f"{path}: format is {found!r}, not {FORMAT}: give a file that this `umie bench` wrote")

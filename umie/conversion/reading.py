@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from umie.errors import UmieError, shown
-from umie.files import decode_utf8
+from umie.files import read_json
 
 _WRAPPER = "module."  # what torch's data parallel puts before every name
 
@@ -79,14 +78,7 @@ def read_config(path: Path) -> dict[str, Any]:
     Raises:
         UmieError: the file cannot be read, or is no JSON object.
     """
-    try:
-        values = json.loads(decode_utf8(path.read_bytes()))
-    except OSError as error:
-        raise UmieError(f"{path}: cannot read: {error.strerror}; give the checkpoint's config.json") from error
-    except UmieError as error:
-        raise UmieError(f"{path}: {error}") from error
-    except (ValueError, RecursionError) as error:
-        raise UmieError(f"{path}: is not JSON ({error}): give the checkpoint's config.json") from error
+    values = read_json(path, "the checkpoint's config.json")
     if not isinstance(values, dict):
         raise UmieError(f"{path}: is {shown(values)}, not a JSON object: give the checkpoint's config.json")
     return values

@@ -1,8 +1,8 @@
-"""Records: a text with an image and its annotation, and their JSONL form (one line, one record).
+"""Records: a text with an image and its annotation, and their JSONL form (one record per line).
 
-Spans are character offsets ``(start, end)`` into the text, end excluded. Boxes are ``(x1, y1, x2, y2)``
-relative to the image, 0..1, origin at the top left. Region indices count from 0: ``O1`` names
-``regions[0]``.
+Spans are character offsets ``(start, end)`` into the text, end exclusive. Boxes are ``(x1, y1, x2, y2)`` relative to
+the size of the image, 0..1, with the origin at the top left. Region indices count from 0; answers number regions from
+1, so ``O1`` refers to ``regions[0]``.
 """
 
 from umie.records.jsonl import read_jsonl, read_numbered_jsonl, record_from_json, record_to_json, write_jsonl

@@ -1,4 +1,4 @@
-"""The values of a JSONL line: read one by one, each error naming the value."""
+"""Read and check the values of a JSONL line; each error names the value."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ from typing import Any
 from umie.errors import UmieError, check_keys, shown
 from umie.records.model import Argument, Entity, Event, Region, Relation, Span, check_span
 
-MAX_TEXT = 100_000  # characters; bounds what one span can cost, so that the time stays linear in the file's size
+MAX_TEXT = 100_000  # characters; bounds the cost of one span, so that reading time is linear in the size of the file
 
 
 def read_text(data: Mapping[str, Any]) -> str:
-    """Return the text; it may be empty only where there is an image."""
+    """Return the text; it may be empty only if there is an image."""
     text = data.get("text")
     if not isinstance(text, str) or not (text.strip() or data.get("image")):
-        raise UmieError(f"text is {shown(text)}: every record needs a text that is not empty, or an image")
+        raise UmieError(f"text is {shown(text)}: every record needs a non-empty text or an image")
     check_text_length(text)
     return text
 
 
 def check_text_length(text: str) -> None:
-    """Raise UmieError for a text that is too long to be read."""
+    """Raise UmieError if the text is longer than MAX_TEXT."""
     if len(text) > MAX_TEXT:
-        raise UmieError(f"text has {len(text):,} characters: give {MAX_TEXT:,} or fewer, or part the record")
+        raise UmieError(f"text has {len(text):,} characters; the limit is {MAX_TEXT:,}: split the record")
 
 
 def read_image(data: Mapping[str, Any]) -> str | None:
     """Return the file name of the image, or None."""
     image = data.get("image")
     if image is not None and not isinstance(image, str):
-        raise UmieError(f"image is {shown(image)}: give a file name, or null for a text without an image")
+        raise UmieError(f"image is {shown(image)}: use a file name, or null if there is no image")
     return image
 
 
@@ -38,12 +38,12 @@ def read_identifier(data: Mapping[str, Any]) -> str | None:
     """Return the id as a string, or None."""
     identifier = data.get("id")
     if not isinstance(identifier, str | int | None) or isinstance(identifier, bool):
-        raise UmieError(f"id is {shown(identifier)}: give a string or a whole number")
+        raise UmieError(f"id is {shown(identifier)}: use a string or an integer")
     return None if identifier is None else str(identifier)
 
 
 def read_tasks(data: Mapping[str, Any]) -> tuple[str, ...] | None:
-    """Return the names of the tasks, or None."""
+    """Return the names of the annotated tasks, or None."""
     if data.get("tasks") is None:
         return None
     return tuple(_string_item(item, "tasks") for item in read_list(data, "tasks"))
@@ -55,24 +55,24 @@ def read_labels(data: Mapping[str, Any]) -> dict[str, tuple[str, ...]] | None:
     if given is None:
         return None
     if not isinstance(given, dict):
-        raise UmieError(f"labels is {shown(given)}: give a list of labels for each task, e.g. {{'mner': ['person']}}")
+        raise UmieError(f"labels is {shown(given)}: expected lists of labels by task, e.g. {{'mner': ['person']}}")
     for task, labels in given.items():
         if not isinstance(labels, list) or not all(isinstance(label, str) and label for label in labels):
-            raise UmieError(f"labels of {task!r} is {shown(labels)}: give a list of strings")
+            raise UmieError(f"labels of {task!r} is {shown(labels)}: expected a list of non-empty strings")
     return {task: tuple(labels) for task, labels in given.items()}
 
 
 def check_region_index(argument: Argument, num_regions: int) -> None:
-    """Raise UmieError if the argument names a region that is not there."""
+    """Raise UmieError if the argument refers to a region that does not exist."""
     if argument.region is not None and argument.region >= num_regions:
         raise UmieError(
-            f"argument {argument.role!r} names region {argument.region}, "
-            f"but the record has {num_regions} (indices count from 0)"
+            f"argument {argument.role!r} refers to region {argument.region}, "
+            f"but the record has {num_regions} regions (indices count from 0)"
         )
 
 
 def check_object(value: object, kind: str, keys: Sequence[str]) -> Mapping[str, Any]:
-    """Return ``value`` if it is a JSON object with none but these keys."""
+    """Return ``value``; raise UmieError if it is not a JSON object or has other keys."""
     if not isinstance(value, dict):
         raise UmieError(f"{kind} is {shown(value)}: expected a JSON object")
     check_keys(f"{kind} key", value, keys)
@@ -80,7 +80,7 @@ def check_object(value: object, kind: str, keys: Sequence[str]) -> Mapping[str, 
 
 
 def read_list(data: Mapping[str, Any], key: str) -> list[Any]:
-    """Return ``data[key]``, a list; an empty one where it is missing or null."""
+    """Return the list ``data[key]``; an empty list if it is missing or null."""
     value = data.get(key)
     if value is None:
         return []
@@ -92,12 +92,12 @@ def read_list(data: Mapping[str, Any], key: str) -> list[Any]:
 def _string(data: Mapping[str, Any], key: str, kind: str) -> str:
     value = data.get(key)
     if not isinstance(value, str) or not value:
-        raise UmieError(f"{kind} has {key} {shown(value)}: expected a string that is not empty")
+        raise UmieError(f"{kind} has {key} {shown(value)}: expected a non-empty string")
     return value
 
 
 def read_note(data: Mapping[str, Any], key: str) -> str | None:
-    """Return ``data[key]``, a string, or None."""
+    """Return the string ``data[key]``, or None."""
     value = data.get(key)
     if value is not None and not isinstance(value, str):
         raise UmieError(f"{key} is {shown(value)}: expected a string")
@@ -111,18 +111,18 @@ def _string_item(value: object, kind: str) -> str:
 
 
 def _mention(value: object, text: str, kind: str) -> Span:
-    """Read a span given as ``[start, end]`` or as an object with ``span`` and, to be checked, ``text``."""
+    """Return a span given as ``[start, end]`` or as an object with ``span`` and optional ``text``, which is checked."""
     if isinstance(value, dict):
         return _span(check_object(value, kind, ("span", "text", "type")), text, kind)
     return check_span(value, kind)
 
 
 def _span(data: Mapping[str, Any], text: str, kind: str) -> Span:
-    """Read ``data["span"]``; ``data["text"]``, if it is given, must be what the span covers."""
+    """Return ``data["span"]``; ``data["text"]``, if present, must equal the text that the span covers."""
     span = check_span(data.get("span"), kind)
     if data.get("text") not in (None, text[slice(*span)]):
         raise UmieError(
-            f"{kind} text {shown(data['text'])} differs from what its span {list(span)} covers, {text[slice(*span)]!r}"
+            f"{kind} text {shown(data['text'])} differs from the text of its span {list(span)}, {text[slice(*span)]!r}"
         )
     return span
 

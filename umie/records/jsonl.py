@@ -1,16 +1,15 @@
-"""The JSONL form of records: one line, one record."""
+"""The JSONL form of records: one record per line."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
 from umie.errors import UmieError, check_characters, check_keys, shown
-from umie.files import MAX_LINE, atomic_write, bounded_lines
+from umie.files import MAX_LINE, atomic_write, bounded_lines, parse_json
 from umie.records.fields import (
     check_region_index,
     check_text_length,
@@ -33,19 +32,20 @@ T = TypeVar("T")
 KEYS = (
     "text", "image", "regions", "entities", "relations", "events", "id", "tasks", "source", "license", "labels",
 )  # fmt: skip
-_encode = json.JSONEncoder(ensure_ascii=False).encode  # json.dumps would make an encoder for each line
+_OLD_LICENSE = "licence"  # still read in files written before the key was renamed
+_encode = json.JSONEncoder(ensure_ascii=False).encode  # json.dumps would build an encoder for each line
 _SURROGATE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def read_jsonl(path: str | Path, images: str | Path | None = None) -> Iterator[Record]:
-    """Yield the records of a JSONL file, one a line; blank lines are passed over.
+    """Yield the records of a JSONL file, one per line; blank lines are skipped.
 
     Args:
         path: the file.
-        images: the folder of the images; by default the folder of the file.
+        images: the directory of the images; by default, the directory of the file.
 
     Raises:
-        UmieError: a line cannot be read as a record; the message names file, line and value.
+        UmieError: the file or a line cannot be read; the message names file, line and value.
     """
     for _, record in read_numbered_jsonl(path, images):
         yield record
@@ -56,16 +56,16 @@ def read_numbered_jsonl(
     images: str | Path | None = None,
     on_error: Callable[[UmieError], None] | None = None,
 ) -> Iterator[tuple[int, Record]]:
-    """Yield the records of a JSONL file as ``read_jsonl`` does, each with the number of its line.
+    """Yield ``(line number, record)`` for each record of a JSONL file; see ``read_jsonl``.
 
     Args:
         path: the file.
-        images: the folder of the images; by default the folder of the file.
-        on_error: called with every error of a line that cannot be read as a record, not just with the first
-            one; reading goes on behind the line. Without it the first error is raised.
+        images: the directory of the images; by default, the directory of the file.
+        on_error: called with every error of a malformed line, after which reading continues with the next line.
+            Without it, the first error is raised.
 
     Raises:
-        UmieError: the file cannot be read, or, without ``on_error``, a line cannot.
+        UmieError: the file cannot be read, or, without ``on_error``, a line is malformed.
     """
     folder = str(images if images is not None else Path(path).parent)
     for number, line in bounded_lines(Path(path)):
@@ -86,11 +86,10 @@ def read_numbered_jsonl(
 
 
 def write_jsonl(path: str | Path, records: Iterable[Record]) -> None:
-    """Write records as JSONL, atomically: the file appears whole, or not at all.
+    """Write records as JSONL, atomically.
 
     Raises:
-        UmieError: a record holds its image in memory (save it and give its file name instead), or is too long for
-            ``read_jsonl``.
+        UmieError: a record holds its image in memory, or is too long for ``read_jsonl``.
     """
     with atomic_write(path) as file:
         for number, record in enumerate(records, start=1):
@@ -106,10 +105,10 @@ def record_from_json(line: str, image_folder: str | None = None) -> Record:
 
     Args:
         line: the line.
-        image_folder: the folder of its image.
+        image_folder: the directory of its image.
 
     Raises:
-        UmieError: not a JSON object, an unknown key, or a value that does not fit.
+        UmieError: the line is not a JSON object, has an unknown key, or has an invalid value.
     """
     data = _load_object(line)
     check_keys("record key", data, KEYS)
@@ -134,10 +133,10 @@ def record_from_json(line: str, image_folder: str | None = None) -> Record:
 
 
 def errors_of_line(line: str) -> list[UmieError]:
-    """Return everything that keeps a JSONL line from being read as a record; an empty list if nothing does.
+    """Return every error of a JSONL line; an empty list if the line is valid.
 
-    ``record_from_json`` raises the first of them. Each item of the annotation is tried by itself, so that one
-    bad span does not hide the next; an item with two faults is named for its first.
+    ``record_from_json`` raises only the first. Each item of the annotation is checked separately, so that one bad
+    span does not hide the next; only the first error of an item is reported.
     """
     errors: list[UmieError] = []
 
@@ -159,7 +158,7 @@ def errors_of_line(line: str) -> list[UmieError]:
         for key, value in data.items():
             tried(check_characters, json.dumps(value, ensure_ascii=False), key if key in KEYS else shown(key))
         if len(errors) > before:
-            return errors  # the characters must be mended before offsets into the text mean anything
+            return errors  # offsets into the text mean nothing until its characters are fixed
     for read in (read_identifier, read_tasks, read_labels):
         tried(read, data)
     for key in ("source", "license"):
@@ -192,34 +191,21 @@ def _load_object(line: str) -> dict[str, Any]:
     data = parse_line(line)
     if not isinstance(data, dict):
         raise UmieError(f"record is {shown(data)}: expected a JSON object")
+    if _OLD_LICENSE in data:
+        if "license" in data:
+            raise UmieError("the record has both keys 'license' and 'licence': remove 'licence'")
+        data["license"] = data.pop(_OLD_LICENSE)
     return data
 
 
 def parse_line(line: str) -> object:
-    """Return the JSON value of a line; raise UmieError if it is none, too long, or an object with a key twice."""
+    """Return the JSON value of a line; raise UmieError if it is too long, not valid JSON, or repeats a key."""
     _check_length(line)
-    try:
-        return _decode(line)
-    except UmieError:
-        raise
-    except (ValueError, RecursionError) as error:  # not JSON, or a number of too many digits
-        raise UmieError(f"not valid JSON: {error}") from error
-
-
-def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Make an object of its keys and values; json itself would keep the last value of a key and lose the others."""
-    data = dict(pairs)
-    if len(data) < len(pairs):
-        repeated = Counter(key for key, _ in pairs).most_common(1)[0][0]
-        raise UmieError(f"the key {shown(repeated)} stands twice in one object: join the two, or take one out")
-    return data
-
-
-_decode = json.JSONDecoder(object_pairs_hook=_without_repeats).decode
+    return parse_json(line)
 
 
 def _may_hold_surrogates(line: str) -> bool:
-    """Say whether a string of the line may hold half of a surrogate pair: as an escape, or as it is."""
+    """Return whether a string of the line may contain an unpaired surrogate, escaped or literal."""
     if _SURROGATE_ESCAPE.search(line):
         return True
     try:
@@ -230,13 +216,13 @@ def _may_hold_surrogates(line: str) -> bool:
 
 
 def record_to_json(record: Record) -> str:
-    """Return the JSONL line of a record; what is empty is left out.
+    """Return the JSONL line of a record; empty values are omitted.
 
     Raises:
-        UmieError: the record holds its image in memory, or is too long to be read.
+        UmieError: the record holds its image in memory, or is too long for ``read_jsonl``.
     """
     if record.image is not None and not isinstance(record.image, str):
-        raise UmieError("this record holds its image in memory; save the image and give its file name")
+        raise UmieError("the record holds its image in memory: save the image and set `image` to its file name")
 
     check_text_length(record.text)
 
@@ -281,4 +267,4 @@ def record_to_json(record: Record) -> str:
 
 def _check_length(line: str) -> None:
     if len(line) > MAX_LINE:
-        raise UmieError(f"the line has {len(line):,} characters: give {MAX_LINE:,} or fewer, or part the record")
+        raise UmieError(f"the line has {len(line):,} characters; the limit is {MAX_LINE:,}: split the record")

@@ -1,4 +1,4 @@
-"""What a record is made of: frozen dataclasses that cannot hold a span or box that makes no sense."""
+"""Frozen dataclasses of a record and its annotation; spans and boxes are checked on construction."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 Span: TypeAlias = tuple[int, int]
 Box: TypeAlias = tuple[float, float, float, float]
 
-NO_RELATION = "none"  # the type of a pair that is asked about and not related; never a positive
+NO_RELATION = "none"  # the type of an annotated pair without a relation; never counted as a positive
 
 
 @dataclass(frozen=True)
 class Region:
-    """A region of interest of the image; ``label`` is what a detector or annotator called it."""
+    """A region of interest of the image; ``label`` is the name assigned by a detector or an annotator."""
 
     box: Box
     label: str | None = None
@@ -33,14 +33,14 @@ class Region:
         x1, y1, x2, y2 = (float(edge) for edge in box)
         if not (0 <= x1 < x2 <= 1 and 0 <= y1 < y2 <= 1):
             raise UmieError(
-                f"box {list(box)} is not inside the image: give x1 < x2 and y1 < y2, relative to its size (0..1)"
+                f"box {list(box)} is not inside the image: expected x1 < x2 and y1 < y2, all relative (0..1)"
             )
         object.__setattr__(self, "box", (x1, y1, x2, y2))
 
 
 @dataclass(frozen=True)
 class Entity:
-    """A typed span; ``text`` repeats what the span covers (a Record fills it in, or checks it)."""
+    """A typed span; ``text`` is the covered text (a Record fills it in, or checks it)."""
 
     type: str
     span: Span
@@ -52,7 +52,7 @@ class Entity:
 
 @dataclass(frozen=True)
 class Relation:
-    """A directed relation from a head span to a tail span; type ``none`` marks an unrelated pair."""
+    """A directed relation from a head span to a tail span; the type ``none`` marks an unrelated pair."""
 
     type: str
     head: Span
@@ -65,7 +65,7 @@ class Relation:
 
 @dataclass(frozen=True)
 class Argument:
-    """What fills a role of an event: a span of the text, or a region of the image by index."""
+    """The filler of an event role: a span of the text, or the index of a region of the image."""
 
     role: str
     span: Span | None = None
@@ -73,16 +73,16 @@ class Argument:
 
     def __post_init__(self) -> None:
         if (self.span is None) == (self.region is None):
-            raise UmieError(f"argument {self.role!r} needs a span or a region, and not both")
+            raise UmieError(f"argument {self.role!r} needs either a span or a region")
         if self.span is not None:
             object.__setattr__(self, "span", check_span(self.span, f"argument {self.role!r}"))
         elif not isinstance(self.region, int) or isinstance(self.region, bool) or self.region < 0:
-            raise UmieError(f"argument {self.role!r}: region {self.region!r} must be an index, 0 or more")
+            raise UmieError(f"argument {self.role!r}: region {self.region!r} must be an index of 0 or more")
 
 
 @dataclass(frozen=True)
 class Event:
-    """An event with its trigger span (None where only the image shows it) and its arguments."""
+    """An event with its trigger span (None if only the image shows the event) and its arguments."""
 
     type: str
     trigger: Span | None = None
@@ -96,24 +96,24 @@ class Event:
 
 @dataclass(frozen=True)
 class Record:
-    """One text with at most one image, and what is annotated in them.
+    """A text with at most one image, and the annotation of both.
 
     Args:
-        text: the text; it may be empty only where there is an image.
-        image: file name or path of the image (kept as a string), or a PIL image, or None.
+        text: the text; it may be empty only if there is an image.
+        image: file name or path of the image (stored as a string), a PIL image, or None.
         regions: regions of the image.
         entities: typed spans (MNER).
-        relations: typed pairs, unrelated ones too (MRE).
+        relations: typed pairs of spans, including unrelated ones (MRE).
         events: events with trigger and arguments (MED, MEAE).
-        id: a name for messages and joins.
-        tasks: names of the tasks that this record is annotated for; None means all of them.
+        id: identifies the record in messages and in files of predictions.
+        tasks: names of the tasks that this record is annotated for; None means all tasks.
         source: the data set and file that the record comes from.
-        license: a note on what the source permits.
-        labels: the label schema of each task that the annotation draws from; None where it is not known.
-        image_folder: folder that a relative ``image`` lies in and may not leave; not part of the JSONL line.
+        license: a note on permitted uses of the source.
+        labels: the label schema of each task, from which the annotation's labels are drawn; None if unknown.
+        image_folder: the directory that a relative ``image`` is in and may not leave; not part of the JSONL line.
 
     Raises:
-        UmieError: neither text nor image, a span outside the text, a region that does not exist.
+        UmieError: there is neither text nor image, a span is outside the text, or a region does not exist.
     """
 
     text: str
@@ -131,16 +131,16 @@ class Record:
 
     def __post_init__(self) -> None:
         if not isinstance(self.text, str):
-            raise UmieError(f"text is {shown(self.text)}: give a string")
+            raise UmieError(f"text is {shown(self.text)}: expected a string")
         if not self.text.strip() and self.image is None:
-            raise UmieError("text is empty: every record needs a text or an image")
+            raise UmieError("text is empty: every record needs a non-empty text or an image")
         check_characters(self.text, "text")
         for name in ("regions", "entities", "relations", "events"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         if self.tasks is not None:
             given: Any = self.tasks
             if isinstance(given, str):
-                raise UmieError(f"tasks is {given!r}: give a list of names, [{given!r}]")
+                raise UmieError(f"tasks is {given!r}: use a list of names, [{given!r}]")
             object.__setattr__(self, "tasks", tuple(given))
         if self.labels is not None:
             object.__setattr__(self, "labels", _check_schema(self.labels))
@@ -158,26 +158,26 @@ class Record:
                     self.surface(argument.span)
                 elif argument.region is not None and argument.region >= len(self.regions):
                     raise UmieError(
-                        f"argument {argument.role!r} names region {argument.region}, "
-                        f"but the record has {len(self.regions)} (indices count from 0)"
+                        f"argument {argument.role!r} refers to region {argument.region}, "
+                        f"but the record has {len(self.regions)} regions (indices count from 0)"
                     )
 
     def surface(self, span: Span) -> str:
-        """Return what ``span`` covers; raise UmieError if it is empty or leaves the text."""
+        """Return the text that ``span`` covers; raise UmieError if it is empty or not inside the text."""
         start, end = span
         if not 0 <= start < end <= len(self.text):
             raise UmieError(f"span [{start}, {end}] is not inside the text of {len(self.text)} characters")
         return self.text[start:end]
 
     def annotated_for(self, task: str) -> bool:
-        """Say whether the record's annotation covers ``task``."""
+        """Return whether the record is annotated for ``task``."""
         return self.tasks is None or task in self.tasks
 
     def image_path(self) -> Path | None:
-        """Return where the image lies, or None if there is none or it is held in memory.
+        """Return the path of the image, or None if there is no image or it is held in memory.
 
         Raises:
-            UmieError: the path leaves the image folder (through ``..``, a symlink, or by being absolute).
+            UmieError: the path is outside the image folder (through ``..``, a symlink, or an absolute path).
         """
         if not isinstance(self.image, str):
             return None
@@ -187,16 +187,16 @@ class Record:
         try:
             path = (folder / self.image).resolve()
         except (ValueError, OSError, RuntimeError) as error:  # a NUL character, a loop of links
-            raise UmieError(f"image {self.image!r} is no file name: {error}") from error
+            raise UmieError(f"image {self.image!r} is not a valid file name: {error}") from error
         if not path.is_relative_to(folder):
-            raise UmieError(f"image {self.image!r} leaves the image folder {self.image_folder}")
+            raise UmieError(f"image {self.image!r} is outside the image folder {self.image_folder}")
         return path
 
     def _with_text(self, entity: Entity) -> Entity:
         covered = self.surface(entity.span)
         if entity.text not in ("", covered):
             raise UmieError(
-                f"entity text {entity.text!r} differs from what its span {list(entity.span)} covers, {covered!r}"
+                f"entity text {entity.text!r} differs from the text of its span {list(entity.span)}, {covered!r}"
             )
         return entity if entity.text else replace(entity, text=covered)
 
@@ -204,16 +204,16 @@ class Record:
 def _check_schema(given: Any) -> dict[str, tuple[str, ...]]:
     schema = {}
     if not isinstance(given, Mapping):
-        raise UmieError(f"labels is {shown(given)}: give a list of labels for each task, e.g. {{'mner': ['person']}}")
+        raise UmieError(f"labels is {shown(given)}: expected lists of labels by task, e.g. {{'mner': ['person']}}")
     for task, labels in given.items():
         if not isinstance(labels, list | tuple) or not all(isinstance(label, str) and label for label in labels):
-            raise UmieError(f"labels of {task!r} is {shown(labels)}: give a list of strings")
+            raise UmieError(f"labels of {task!r} is {shown(labels)}: expected a list of non-empty strings")
         schema[str(task)] = tuple(labels)
     return schema
 
 
 def check_span(value: object, kind: str) -> Span:
-    """Return two character offsets as a span; raise UmieError, naming ``kind``, if they are none."""
+    """Return two character offsets as a span; raise UmieError, naming ``kind``, if they are invalid."""
     if not isinstance(value, list | tuple) or len(value) != 2 or not type(value[0]) is type(value[1]) is int:
         raise UmieError(f"{kind} is {shown(value)}: expected two character offsets [start, end]")
     start, end = value

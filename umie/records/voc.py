@@ -1,4 +1,4 @@
-"""Boxes in pixels, and the Pascal-VOC files that hold them (GMNER annotates its regions so)."""
+"""Boxes in pixels, and the Pascal VOC files in which GMNER stores its regions."""
 
 from __future__ import annotations
 
@@ -12,31 +12,38 @@ from defusedxml import ElementTree
 from umie.errors import UmieError, at, shown
 from umie.records.model import Region
 
-_SLACK = 2  # pixels by which rounding may put an edge outside the image
+_SLACK = 2  # pixels by which an edge may be outside the image because of rounding
 
 
 class BoxError(UmieError):
-    """A box that is no region of the image; ``box`` holds it, x1, y1, x2, y2 in pixels, and ``leaves`` why."""
+    """A box that is not a valid region of the image.
+
+    Args:
+        message: the error message.
+        box: x1, y1, x2, y2 in pixels.
+        leaves: whether the box is outside the image; otherwise it has no area.
+    """
 
     def __init__(self, message: str, box: Sequence[float], *, leaves: bool) -> None:
         super().__init__(message)
         self.box = tuple(box)
-        self.leaves = leaves  # whether it leaves the image; else it has no area
+        self.leaves = leaves
 
 
 def read_voc(path: Path, on_bad_box: Callable[[BoxError], None] | None = None) -> tuple[Region, ...] | None:
-    """Return the regions of a Pascal-VOC file, or None if there is no such file.
+    """Return the regions of a Pascal VOC file, or None if the file does not exist.
 
     Source: Pascal VOC annotation as LabelImg writes it: ``<size>`` with ``<width>`` and ``<height>``, and an
     ``<object>`` for each box with ``<name>`` (the region's label) and ``<bndbox>``.
 
     Args:
         path: the XML file.
-        on_bad_box: called for each box that leaves the image or has no area, which then is left out. Without it
-            the first is an error.
+        on_bad_box: called for each box that is outside the image or has no area; the box is skipped. Without it,
+            the first such box is an error.
 
     Raises:
-        UmieError: not well-formed XML, a field missing or no number, a box that leaves the image or has no area.
+        UmieError: the XML is not well-formed, a field is missing or not a number, or a box is outside the image or
+            has no area.
     """
     with at(str(path)):
         try:
@@ -46,7 +53,7 @@ def read_voc(path: Path, on_bad_box: Callable[[BoxError], None] | None = None) -
         except OSError as error:
             raise UmieError(f"cannot read: {error.strerror}") from error
         except (ParseError, ValueError, LookupError) as error:  # defusedxml's refusals are ValueErrors
-            raise UmieError(f"not readable XML: {error}") from error
+            raise UmieError(f"not valid XML: {error}") from error
         size = (_number(root, "size/width"), _number(root, "size/height"))
     regions = []
     for number, item in enumerate(root.findall("object"), start=1):
@@ -62,7 +69,7 @@ def read_voc(path: Path, on_bad_box: Callable[[BoxError], None] | None = None) -
 
 
 def pixel_region(box: Sequence[float], size: tuple[float, float], label: str | None = None) -> Region:
-    """Return the region of a box in pixels; an edge up to two pixels outside is put on the border.
+    """Return the region of a box in pixels; an edge up to two pixels outside the image is moved to its border.
 
     Args:
         box: x1, y1, x2, y2.
@@ -70,21 +77,21 @@ def pixel_region(box: Sequence[float], size: tuple[float, float], label: str | N
         label: the region's label.
 
     Raises:
-        UmieError: the image has no size.
-        BoxError: the box has no area or leaves the image.
+        UmieError: width or height is not a positive number.
+        BoxError: the box has no area or is outside the image.
     """
     width, height = size
     if not (0 < width < math.inf and 0 < height < math.inf):
-        raise UmieError(f"the image's size is {width} x {height}: expected two numbers above 0")
+        raise UmieError(f"the image size is {width} x {height}: expected two positive numbers")
     edges = []
     for edge, limit in zip(box, (width, height, width, height), strict=True):
         if not -_SLACK <= edge <= limit + _SLACK:
-            message = f"box {shown(list(box))} leaves the image of {width:g} x {height:g} pixels"
+            message = f"box {shown(list(box))} is outside the image of {width:g} x {height:g} pixels"
             raise BoxError(message, box, leaves=True)
         edges.append(min(max(edge, 0), limit) / limit)
     x1, y1, x2, y2 = edges
     if not (x1 < x2 and y1 < y2):
-        raise BoxError(f"box {shown(list(box))} has no area: give x1 < x2 and y1 < y2", box, leaves=False)
+        raise BoxError(f"box {shown(list(box))} has no area: expected x1 < x2 and y1 < y2", box, leaves=False)
     return Region((x1, y1, x2, y2), label)
 
 

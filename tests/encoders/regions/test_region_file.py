@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from umie import data
-from umie.encoders.images import TURNS
+from umie.images import UPRIGHT
 from umie.encoders.regions import AnnotationError, Proposal, registry
 from umie.errors import UmieError
 from umie.records import Record, Region
@@ -50,7 +50,7 @@ def test_voc_by_the_name_of_the_image(tmp_path, image, record, error):
 def test_a_bad_voc_file_is_named(tmp_path, image, error):
     proposer = registry.build("file", path=str(tmp_path))
     for content, message in (
-        ("<annotation>", "not readable XML"),
+        ("<annotation>", "not valid XML"),
         (VOC.format(OBJECT.format("Ann", 0, 0, 9, "")), "object 1: <bndbox/ymax> is '': expected a number"),
         (VOC.format(OBJECT.format("Ann", 0, 0, 9, 9)).replace("200", "0"), "object 1: the image's size is 0.0 x 100"),
     ):
@@ -124,7 +124,7 @@ def test_relative_boxes_need_no_image(tmp_path):
 def test_boxes_in_pixels_are_of_the_image_as_displayed(tmp_path, noise):
     path = tmp_path / "1.jpg"
     exif = Image.Exif()
-    exif[0x0112] = next(number for number, turn in TURNS.items() if turn is Image.Transpose.ROTATE_270)
+    exif[0x0112] = next(number for number, turn in UPRIGHT.items() if turn is Image.Transpose.ROTATE_270)
     noise(200, 100).save(path, exif=exif)
     boxes = write(tmp_path, {"1.jpg": [{"box": [0, 0, 50, 200]}]})
     assert registry.build("file", path=boxes, boxes="absolute").propose([path])[0][0].box == LEFT
@@ -161,7 +161,7 @@ def test_boxes_that_make_no_sense_are_dropped_and_counted(tmp_path):
         ("absolute", {"1": {"regions": [], "width": 0, "height": 3}}, "width is 0.0: give the image's size"),
         ("absolute", [], "is []: expected a JSON object, regions by the image's file name"),
         ("absolute", "{", "not valid JSON"),
-        ("absolute", '{"1": [], "1": []}', "the key '1' stands twice in one object"),
+        ("absolute", '{"1": [], "1": []}', "duplicate key '1'"),
         ("absolute", "[" * 100_000, "not valid JSON"),
     ],
 )

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections import Counter
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -17,22 +14,6 @@ from umie.errors import UmieError, at, check_keys, shown
 Unit = Literal["absolute", "relative"]
 
 SLACK = {"absolute": 2.0, "relative": 0.01}  # by which rounding may put an edge outside the image
-
-
-def read_json(path: Path) -> Any:
-    """Return what a JSON file holds.
-
-    Raises:
-        UmieError: it cannot be read, is not JSON, or names a key twice.
-    """
-    try:
-        return json.loads(path.read_bytes(), object_pairs_hook=_object)
-    except OSError as error:
-        raise UmieError(f"{path}: cannot read: {error.strerror}") from error
-    except UmieError as error:
-        raise UmieError(f"{path}: {error}") from error
-    except (ValueError, RecursionError) as error:
-        raise UmieError(f"{path}: not valid JSON: {error}") from error
 
 
 def read_regions(value: object, unit: Unit, size: Callable[[], tuple[int, int]]) -> Candidates:
@@ -118,11 +99,3 @@ def _mapping(value: object, kind: str, keys: tuple[str, ...]) -> Mapping[str, An
         raise UmieError(f"{kind} is {shown(value)}: expected a JSON object")
     check_keys(f"{kind} key", value, keys)
     return value
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    data = dict(pairs)
-    if len(data) < len(pairs):
-        repeated = Counter(key for key, _ in pairs).most_common(1)[0][0]
-        raise UmieError(f"the key {shown(repeated)} stands twice in one object: take one out")
-    return data

@@ -1,4 +1,4 @@
-"""Boxes in pixels and Pascal-VOC files."""
+"""Boxes in pixels and Pascal VOC files."""
 
 import math
 import tempfile
@@ -55,7 +55,7 @@ def test_boxes_are_relative_to_the_size_and_labeled_by_the_name(tmp_path: Path) 
     assert read_voc(path) == (Region((0.25, 0.1, 0.5, 1.0), "Ann Lee"), Region((0.0, 0.0, 1.0, 0.5), "Café"))
 
 
-def test_a_file_may_hold_no_boxes_and_a_box_no_name(tmp_path: Path) -> None:
+def test_a_file_without_boxes_and_a_box_without_a_name(tmp_path: Path) -> None:
     path = tmp_path / "1.xml"
     path.write_text(voc())
     assert read_voc(path) == ()
@@ -67,7 +67,7 @@ def test_a_missing_file_is_no_error(tmp_path: Path) -> None:
     assert read_voc(tmp_path / "absent.xml") is None
 
 
-def test_edges_that_rounding_put_outside_are_moved_to_the_border() -> None:
+def test_edges_outside_by_rounding_are_moved_to_the_border() -> None:
     assert pixel_region((-1, -2, 201, 102), (200, 100)) == Region((0.0, 0.0, 1.0, 1.0))
     assert pixel_region((-0.5, 10, 100, 50), (200, 100), "a") == Region((0.0, 0.1, 0.5, 0.5), "a")
 
@@ -75,21 +75,21 @@ def test_edges_that_rounding_put_outside_are_moved_to_the_border() -> None:
 @pytest.mark.parametrize(
     ("edges", "size", "problem"),
     [
-        ((0, 0, 203, 100), (200, 100), "box [0, 0, 203, 100] leaves the image of 200 x 100 pixels"),
-        ((-3, 0, 10, 100), (200, 100), "box [-3, 0, 10, 100] leaves the image"),
+        ((0, 0, 203, 100), (200, 100), "box [0, 0, 203, 100] is outside the image of 200 x 100 pixels"),
+        ((-3, 0, 10, 100), (200, 100), "box [-3, 0, 10, 100] is outside the image"),
         ((0, 0, 10, 10**400), (200, 100), "box [0, 0, 10, 1000"),
-        ((0, 0, math.inf, 10), (200, 100), "box [0, 0, inf, 10] leaves the image"),
-        ((0, 0, math.nan, 10), (200, 100), "box [0, 0, nan, 10] leaves the image"),
-        ((50, 0, 50, 10), (200, 100), "box [50, 0, 50, 10] has no area: give x1 < x2 and y1 < y2"),
+        ((0, 0, math.inf, 10), (200, 100), "box [0, 0, inf, 10] is outside the image"),
+        ((0, 0, math.nan, 10), (200, 100), "box [0, 0, nan, 10] is outside the image"),
+        ((50, 0, 50, 10), (200, 100), "box [50, 0, 50, 10] has no area: expected x1 < x2 and y1 < y2"),
         ((0, 20, 50, 10), (200, 100), "box [0, 20, 50, 10] has no area"),
         ((200, 0, 202, 10), (200, 100), "box [200, 0, 202, 10] has no area"),
-        ((0, 0, 1, 1), (0, 100), "the image's size is 0 x 100: expected two numbers above 0"),
-        ((0, 0, 1, 1), (200, -1), "the image's size is 200 x -1"),
-        ((0, 0, 1, 1), (math.nan, 1), "the image's size is nan x 1"),
-        ((0, 0, 1, 1), (math.inf, 1), "the image's size is inf x 1"),
+        ((0, 0, 1, 1), (0, 100), "the image size is 0 x 100: expected two positive numbers"),
+        ((0, 0, 1, 1), (200, -1), "the image size is 200 x -1"),
+        ((0, 0, 1, 1), (math.nan, 1), "the image size is nan x 1"),
+        ((0, 0, 1, 1), (math.inf, 1), "the image size is inf x 1"),
     ],
 )
-def test_boxes_that_fit_no_image_are_refused(edges: tuple[float, ...], size: tuple[float, float], problem: str) -> None:
+def test_invalid_boxes_are_refused(edges: tuple[float, ...], size: tuple[float, float], problem: str) -> None:
     with pytest.raises(UmieError) as caught:
         pixel_region(edges, size)
     assert str(caught.value).startswith(problem)
@@ -98,14 +98,14 @@ def test_boxes_that_fit_no_image_are_refused(edges: tuple[float, ...], size: tup
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        ("", "not readable XML: no element found"),
-        ("<annotation>", "not readable XML: no element found"),
-        ('<!DOCTYPE a [<!ENTITY x "y">]><a>&x;</a>', "not readable XML: EntitiesForbidden(name='x'"),
-        ('<?xml version="1.0" encoding="nonsense"?><a/>', "not readable XML: unknown encoding"),
+        ("", "not valid XML: no element found"),
+        ("<annotation>", "not valid XML: no element found"),
+        ('<!DOCTYPE a [<!ENTITY x "y">]><a>&x;</a>', "not valid XML: EntitiesForbidden(name='x'"),
+        ('<?xml version="1.0" encoding="nonsense"?><a/>', "not valid XML: unknown encoding"),
         ("<annotation/>", "<size/width> is missing: expected a number"),
         (voc(height="tall"), "<size/height> is 'tall': expected a number"),
-        (voc(box(0, 0, 1, 1), width=0), "object 1: the image's size is 0.0 x 100.0"),
-        (voc(box(0, 0, 1, 1), box(0, 0, 300, 1)), "object 2: box [0.0, 0.0, 300.0, 1.0] leaves the image"),
+        (voc(box(0, 0, 1, 1), width=0), "object 1: the image size is 0.0 x 100.0"),
+        (voc(box(0, 0, 1, 1), box(0, 0, 300, 1)), "object 2: box [0.0, 0.0, 300.0, 1.0] is outside the image"),
         (voc(box(0, 0, 1, "")), "object 1: <bndbox/ymax> is '': expected a number"),
         (voc("<object><name>Ann</name></object>"), "object 1: <bndbox/xmin> is missing: expected a number"),
     ],
@@ -116,21 +116,25 @@ def test_errors_name_the_file_and_the_object(tmp_path: Path, content: str, probl
     assert message(path).startswith(f"{path}: {problem}")
 
 
-def test_bad_boxes_can_be_left_out(tmp_path: Path) -> None:
+def test_bad_boxes_can_be_skipped(tmp_path: Path) -> None:
     path = tmp_path / "1.xml"
     path.write_text(voc(box(9, 0, 3, 5), box(0, 0, 200, 50), box(0, 0, 300, 5), box(4, 0, 4, 5), box("nan", 0, 4, 5)))
     bad: list[BoxError] = []
     assert read_voc(path, bad.append) == (Region((0.0, 0.0, 1.0, 0.5), "Ann"),)
     assert [error.leaves for error in bad] == [False, True, False, True]
     assert [error.box for error in bad[:3]] == [(9, 0, 3, 5), (0, 0, 300, 5), (4, 0, 4, 5)]
-    for content in (voc(box(0, 0, 1, "")), voc(box(0, 0, 1, 1), width=0), "<annotation>"):  # no matter of one box
+    for content in (
+        voc(box(0, 0, 1, "")),
+        voc(box(0, 0, 1, 1), width=0),
+        "<annotation>",
+    ):  # not about a box
         path.write_text(content)
         with pytest.raises(UmieError, match=r"1\.xml: "):
             read_voc(path, bad.append)
     assert len(bad) == 4
 
 
-def test_a_folder_in_place_of_a_file(tmp_path: Path) -> None:
+def test_a_directory_instead_of_a_file(tmp_path: Path) -> None:
     assert message(tmp_path) == f"{tmp_path}: cannot read: Is a directory"
 
 

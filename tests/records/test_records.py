@@ -112,9 +112,21 @@ def test_the_line_of_a_record() -> None:
     assert record_from_json(json.dumps(FULL_LINE)) == FULL
 
 
-def test_what_is_empty_is_left_out_of_the_line() -> None:
+def test_empty_values_are_omitted_from_the_line() -> None:
     assert record_to_json(Record("é")) == '{"text": "é"}'
     assert record_to_json(Record("a", tasks=())) == '{"text": "a", "tasks": []}'
+
+
+def test_the_old_spelling_of_the_license_key_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "a", "licence": "CC0"}')
+    (record,) = read_jsonl(path)
+    assert record.license == "CC0"
+    assert record_to_json(record) == '{"text": "a", "license": "CC0"}'
+    assert "record has both keys 'license' and 'licence'" in message(
+        path, '{"text": "a", "license": "CC0", "licence": null}'
+    )
+    assert "license is 5" in message(path, '{"text": "a", "licence": 5}')
 
 
 def test_short_forms_of_the_line() -> None:
@@ -149,7 +161,7 @@ def test_any_records_survive_a_file(written: list[Record]) -> None:
         assert all(record.image_folder == folder for record in read)
 
 
-def test_blank_lines_are_passed_over_and_counted(tmp_path: Path) -> None:
+def test_blank_lines_are_skipped_and_counted(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_bytes(b'\n{"text": "a"}\r\n  \n{"text": "b"}')
     assert [record.text for record in read_jsonl(path)] == ["a", "b"]
@@ -167,21 +179,21 @@ LINE_ERRORS = [
     ("{", "not valid JSON: Expecting property name"),
     ("[" * 100_000, "not valid JSON: "),
     ('{"text": "a", "id": ' + "1" * 5000 + "}", "not valid JSON: "),
-    ('{"text": "a", "entities": [], "entities": []}', "the key 'entities' stands twice in one object: join the two"),
-    ('{"text": "a", "entities": [{"type": "x", "span": [0, 1], "type": "y"}]}', "the key 'type' stands twice"),
+    ('{"text": "a", "entities": [], "entities": []}', "duplicate key 'entities' in a JSON object"),
+    ('{"text": "a", "entities": [{"type": "x", "span": [0, 1], "type": "y"}]}', "duplicate key 'type'"),
     ("[1]", "record is [1]: expected a JSON object"),
-    ("{}", "text is None: every record needs a text that is not empty"),
-    ('{"text": " "}', "text is ' ': every record needs a text that is not empty"),
-    ('{"text": 5}', "text is 5: every record needs a text that is not empty"),
+    ("{}", "text is None: every record needs a non-empty text"),
+    ('{"text": " "}', "text is ' ': every record needs a non-empty text"),
+    ('{"text": 5}', "text is 5: every record needs a non-empty text"),
     ('{"text": "\\ud800"}', "text"),
 ]
 FIELD_ERRORS = [
     ('"entites": []', "Unknown record key 'entites'. Did you mean 'entities'? Choices: "),
-    ('"id": [1]', "id is [1]: give a string or a whole number"),
-    ('"id": {}', "id is {}: give a string or a whole number"),
-    ('"id": 1.5', "id is 1.5: give a string or a whole number"),
-    ('"id": true', "id is True: give a string or a whole number"),
-    ('"image": 5', "image is 5: give a file name, or null for a text without an image"),
+    ('"id": [1]', "id is [1]: use a string or an integer"),
+    ('"id": {}', "id is {}: use a string or an integer"),
+    ('"id": 1.5', "id is 1.5: use"),
+    ('"id": true', "id is True: use"),
+    ('"image": 5', "image is 5: use a file name, or null"),
     ('"regions": {}', "regions is {}: expected a list"),
     ('"tasks": "mner"', "tasks is 'mner': expected a list"),
     ('"regions": [5]', "region is 5: expected a JSON object"),
@@ -193,12 +205,12 @@ FIELD_ERRORS = [
     ('"regions": [{"box": [0, 0, 1, NaN]}]', "box [0, 0, 1, nan] must be four finite numbers"),
     ('"regions": [{"box": [0, 0, 1, 1e999]}]', "box [0, 0, 1, inf] must be four finite numbers"),
     ('"regions": [{"box": [0, 0, 1, 1' + "0" * 400 + "]}]", "box [0, 0, 1, 1"),
-    ('"regions": [{"box": [0, 0, 640, 480]}]', "box [0, 0, 640, 480] is not inside the image: give"),
-    ('"regions": [{"box": [0.5, 0, 0.5, 1]}]', "box [0.5, 0, 0.5, 1] is not inside the image: give"),
+    ('"regions": [{"box": [0, 0, 640, 480]}]', "box [0, 0, 640, 480] is not inside the image: expected"),
+    ('"regions": [{"box": [0.5, 0, 0.5, 1]}]', "box [0.5, 0, 0.5, 1] is not inside the image: expected"),
     ('"entities": [5]', "entity is 5: expected a JSON object"),
     ('"entities": [{"type": "x"}]', "entity is None: expected two character offsets [start, end]"),
-    ('"entities": [{"span": [0, 1]}]', "entity has type None: expected a string that is not empty"),
-    ('"entities": [{"type": "", "span": [0, 1]}]', "entity has type '': expected a string that is"),
+    ('"entities": [{"span": [0, 1]}]', "entity has type None: expected a non-empty string"),
+    ('"entities": [{"type": "", "span": [0, 1]}]', "entity has type '': expected a non-empty string"),
     ('"entities": [{"type": "x", "span": [0]}]', "entity is [0]: expected two character offsets"),
     ('"entities": [{"type": "x", "span": [0, 1.0]}]', "entity is [0, 1.0]: expected two character"),
     ('"entities": [{"type": "x", "span": [false, 1]}]', "entity is [False, 1]: expected two character"),
@@ -207,38 +219,38 @@ FIELD_ERRORS = [
     ('"entities": [{"type": "x", "span": [0, 2]}]', "span [0, 2] is not inside the text of 1 characters"),
     (
         '"entities": [{"type": "x", "span": [0, 1], "text": "b"}]',
-        "entity text 'b' differs from what its span [0, 1] covers, 'a'",
+        "entity text 'b' differs from the text of its span [0, 1], 'a'",
     ),
     ('"entities": [{"type": "x", "start": 0}]', "Unknown entity key 'start'"),
     ('"relations": [{"type": "x"}]', "relation head is None: expected two character offsets"),
     ('"relations": [{"type": "x", "head": [0, 1]}]', "relation tail is None: expected two character"),
-    ('"relations": [{"head": [0, 1], "tail": [0, 1]}]', "relation has type None: expected a string"),
+    ('"relations": [{"head": [0, 1], "tail": [0, 1]}]', "relation has type None: expected a non-empty string"),
     (
         '"relations": [{"type": "x", "head": [0, 1], "tail": {"span": [0, 1], "text": "b"}}]',
-        "relation tail text 'b' differs from what its span [0, 1] covers, 'a'",
+        "relation tail text 'b' differs from the text of its span [0, 1], 'a'",
     ),
     ('"relations": [{"type": "x", "head": [0, 1], "tail": [0, 9]}]', "span [0, 9] is not inside"),
-    ('"events": [{}]', "event has type None: expected a string that is not empty"),
+    ('"events": [{}]', "event has type None: expected a non-empty string"),
     ('"events": [{"type": "x", "triger": 5}]', "Unknown event key 'triger'. Did you mean 'trigger'?"),
     ('"events": [{"type": "x", "trigger": 5}]', "event trigger is 5: expected two character offsets"),
     ('"events": [{"type": "x", "trigger": [0, 9]}]', "span [0, 9] is not inside the text of 1"),
     ('"events": [{"type": "x", "arguments": 5}]', "arguments is 5: expected a list"),
-    ('"events": [{"type": "x", "arguments": [{}]}]', "argument has role None: expected a string"),
+    ('"events": [{"type": "x", "arguments": [{}]}]', "argument has role None: expected a non-empty string"),
     (
         '"events": [{"type": "x", "arguments": [{"role": "r"}]}]',
-        "argument 'r' needs a span or a region, and not both",
+        "argument 'r' needs either a span or a region",
     ),
     (
         '"events": [{"type": "x", "arguments": [{"role": "r", "span": [0, 1], "region": 0}]}]',
-        "argument 'r' needs a span or a region, and not both",
+        "argument 'r' needs either a span or a region",
     ),
     (
         '"events": [{"type": "x", "arguments": [{"role": "r", "region": "O1"}]}]',
-        "argument 'r': region 'O1' must be an index, 0 or more",
+        "argument 'r': region 'O1' must be an index",
     ),
     (
         '"events": [{"type": "x", "arguments": [{"role": "r", "region": 0}]}]',
-        "argument 'r' names region 0, but the record has 0 (indices count from 0)",
+        "argument 'r' refers to region 0, but the record has 0 regions (indices count from 0)",
     ),
 ]
 
@@ -265,15 +277,15 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     assert str(caught.value) == f"{tmp_path / 'absent.jsonl'}: cannot read: No such file or directory"
 
 
-def test_a_text_of_half_a_surrogate_pair_cannot_be_written(tmp_path: Path) -> None:
+def test_a_text_with_an_unpaired_surrogate_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(UmieError):
         write_jsonl(tmp_path / "a.jsonl", [Record("\ud800")])
 
 
-def test_a_image_in_memory_cannot_be_written(tmp_path: Path) -> None:
+def test_an_image_in_memory_cannot_be_written(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text("before")
-    with pytest.raises(UmieError, match="this record holds its image in memory; save the image"):
+    with pytest.raises(UmieError, match="holds its image in memory"):
         write_jsonl(path, [FULL, replace(FULL, image=Image.new("RGB", (2, 2)))])
     assert path.read_text() == "before"
     assert list(tmp_path.iterdir()) == [path]
@@ -289,7 +301,7 @@ def test_a_written_file_is_readable_by_others_as_usual(tmp_path: Path) -> None:
 def test_entities_know_their_text() -> None:
     assert FULL.entities[0].text == "Ann"
     assert FULL.surface(BOB) == "Bob"
-    with pytest.raises(UmieError, match="entity text 'Bob' differs from what its span"):
+    with pytest.raises(UmieError, match="entity text 'Bob' differs from the text of its span"):
         Record(TEXT, entities=(Entity("person", ANN, "Bob"),))
 
 
@@ -307,7 +319,7 @@ def test_entities_know_their_text() -> None:
         {"events": (Event("meet", MET, (Argument("Entity", region=0),)),)},
     ],
 )
-def test_a_record_refuses_what_does_not_fit_its_text(wrong: dict[str, Any]) -> None:
+def test_a_record_refuses_values_that_do_not_fit_its_text(wrong: dict[str, Any]) -> None:
     with pytest.raises(UmieError):
         Record(**{"text": TEXT, **wrong})
 
@@ -325,7 +337,7 @@ def test_tasks_of_a_record() -> None:
     assert not Record(TEXT, tasks=()).annotated_for("med")
 
 
-def test_the_path_of_a_image(tmp_path: Path) -> None:
+def test_the_path_of_an_image(tmp_path: Path) -> None:
     assert Record(TEXT).image_path() is None
     assert Record(TEXT, image=Image.new("RGB", (2, 2))).image_path() is None
     assert Record(TEXT, image="a/1.jpg").image_path() == Path("a/1.jpg")
@@ -333,22 +345,22 @@ def test_the_path_of_a_image(tmp_path: Path) -> None:
     assert Record(TEXT, image="a/../1.jpg", image_folder=str(tmp_path)).image_path() == (tmp_path / "1.jpg").resolve()
 
 
-def test_a_image_may_not_lie_outside_its_folder(tmp_path: Path) -> None:
+def test_an_image_may_not_be_outside_its_folder(tmp_path: Path) -> None:
     folder = tmp_path / "images"
     folder.mkdir()
     (folder / "link").symlink_to(tmp_path)
     for image in ("../1.jpg", str(tmp_path / "1.jpg"), "link/1.jpg"):
-        with pytest.raises(UmieError, match="leaves the image folder"):
+        with pytest.raises(UmieError, match="is outside the image folder"):
             Record(TEXT, image=image, image_folder=str(folder)).image_path()
 
 
-def test_a_image_that_no_file_can_be_called(tmp_path: Path) -> None:
+def test_an_image_with_an_invalid_file_name(tmp_path: Path) -> None:
     with pytest.raises(UmieError):
         Record(TEXT, image="a\0b", image_folder=str(tmp_path)).image_path()
 
 
 def test_lines_and_texts_have_a_limit(tmp_path):
-    """What the spans of one line can cost is bounded, so that reading is linear in the file."""
+    """The cost of the spans of one line is bounded, so that reading time is linear in the size of the file."""
     path = tmp_path / "long.jsonl"
     entity = {"type": "a", "span": [0, 1]}
     fits = json.dumps({"text": "a" * 100_000, "entities": [entity] * 1000})
@@ -358,12 +370,12 @@ def test_lines_and_texts_have_a_limit(tmp_path):
     errors = []
     assert [number for number, _ in read_numbered_jsonl(path, on_error=errors.append)] == [1]
     assert [str(error) for error in errors] == [
-        f"{path}:2: text has 100,001 characters: give 100,000 or fewer, or part the record",
-        f"{path}:3: the line has {len(long_line):,} characters: give 1,048,576 or fewer, or part the record",
+        f"{path}:2: text has 100,001 characters; the limit is 100,000: split the record",
+        f"{path}:3: the line has {len(long_line):,} characters; the limit is 1,048,576: split the record",
     ]
 
 
-def test_what_cannot_be_read_is_not_written(tmp_path: Path) -> None:
+def test_a_record_that_could_not_be_read_is_not_written(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     fits = Record("a" * 100_000)
     write_jsonl(path, [fits])

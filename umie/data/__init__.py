@@ -17,12 +17,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from umie import registries
 from umie.data.reading import OnError
 from umie.errors import UmieError
 from umie.records import Record
 from umie.registry import Registry
 
-registry: Registry[Iterator[Record]] = Registry("data format", __name__)
+registry: Registry[Iterator[Record]] = registries.data_formats
 
 __all__ = ["OnError", "read", "registry"]
 

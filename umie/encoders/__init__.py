@@ -4,12 +4,13 @@ import importlib
 from collections.abc import Mapping
 from typing import Any
 
+from umie import registries
 from umie.encoders.base import EncoderConfig, Preprocessor, VisualEncoder
 from umie.encoders.cache.cached_encoder import CachedEncoder, FeatureCache
 from umie.registry import Registry
 from umie.types import VisualFeatures
 
-registry: Registry[VisualEncoder] = Registry("encoder", __name__)
+registry: Registry[VisualEncoder] = registries.encoders
 
 
 def build_preprocessor(encoder: Mapping[str, Any]) -> Preprocessor:

@@ -2,6 +2,7 @@
 
 import torch
 
+from umie import registries
 from umie.fusion.base import Fusion, FusionConfig
 from umie.fusion.visual_embedding import VisualEmbedding, VisualEmbeddingConfig
 from umie.registry import Registry
@@ -9,6 +10,6 @@ from umie.types import FusedStates
 
 torch.export.register_dataclass(FusedStates, serialized_type_name="umie.types.FusedStates")
 
-registry: Registry[Fusion] = Registry("fusion", __name__)
+registry: Registry[Fusion] = registries.fusions
 
 __all__ = ["FusedStates", "Fusion", "FusionConfig", "VisualEmbedding", "VisualEmbeddingConfig", "registry"]

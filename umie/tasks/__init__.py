@@ -3,10 +3,11 @@
 from collections.abc import Iterable
 from typing import Any
 
+from umie import registries
 from umie.registry import Registry
 from umie.tasks.base import Items, Query, Task, TaskConfig
 
-registry: Registry[Task[Any]] = Registry("task", __name__)
+registry: Registry[Task[Any]] = registries.tasks
 
 
 def ordered(names: Iterable[str] | None = None) -> tuple[str, ...]:

@@ -1,0 +1,28 @@
+"""Every registry in one place that needs neither torch nor any part, so that names can be listed and checked fast.
+
+The packages share these objects: ``umie.fusion.registry`` is ``umie.registries.fusions``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from umie.registry import Registry
+
+encoders: Registry[Any] = Registry("encoder", "umie.encoders")
+region_proposers: Registry[Any] = Registry("region proposer", "umie.encoders.regions")
+fusions: Registry[Any] = Registry("fusion", "umie.fusion")
+attention_backends: Registry[Any] = Registry("attention backend", "umie.fusion.kernels")
+decoders: Registry[Any] = Registry("decoder", "umie.decoders")
+tasks: Registry[Any] = Registry("task", "umie.tasks")
+data_formats: Registry[Any] = Registry("data format", "umie.data")
+
+ALL: dict[str, Registry[Any]] = {
+    "encoders": encoders,
+    "region proposers": region_proposers,
+    "fusions": fusions,
+    "attention backends": attention_backends,
+    "decoders": decoders,
+    "tasks": tasks,
+    "data formats": data_formats,
+}

@@ -52,7 +52,7 @@ def test_a_bad_voc_file_is_named(tmp_path, image, error):
     for content, message in (
         ("<annotation>", "not valid XML"),
         (VOC.format(OBJECT.format("Ann", 0, 0, 9, "")), "object 1: <bndbox/ymax> is '': expected a number"),
-        (VOC.format(OBJECT.format("Ann", 0, 0, 9, 9)).replace("200", "0"), "object 1: the image's size is 0.0 x 100"),
+        (VOC.format(OBJECT.format("Ann", 0, 0, 9, 9)).replace("200", "0"), "object 1: the image size is 0.0 x 100"),
     ):
         path = write(tmp_path, content, "1.xml")
         assert error(proposer.propose, [image]).startswith(f"{path}: {message}")

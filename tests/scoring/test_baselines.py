@@ -1,4 +1,4 @@
-"""What a system without a model would score."""
+"""Baselines without a model."""
 
 import pytest
 

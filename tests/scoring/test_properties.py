@@ -1,4 +1,4 @@
-"""What must hold for any records: hypothesis looks for a counterexample."""
+"""Properties of scores for any records."""
 
 from dataclasses import replace
 
@@ -18,7 +18,7 @@ BOXES = st.builds(lambda x, y: (x[0] / 5, y[0] / 5, x[1] / 5, y[1] / 5), EDGES, 
 
 @st.composite
 def records(draw):
-    """Draw a record with anything in it, image and regions included."""
+    """Draw a record with items of all kinds, an image and regions."""
     boxes = draw(st.lists(BOXES, max_size=4))
     spans = st.builds(Argument, LABELS, SPANS)
     places = st.builds(
@@ -36,32 +36,32 @@ def records(draw):
 
 
 PAIRS = st.lists(st.tuples(records(), records()), min_size=1, max_size=3)
-some = settings(max_examples=40)  # each holds up to three pairs, counted by every figure
+some = settings(max_examples=40)  # each holds up to three pairs, counted by every measure
 
 
-def sheet(figure, pairs):
-    return Sheet.of([figure.count(predicted, gold) for predicted, gold in pairs])
+def sheet(measure, pairs):
+    return Sheet.of([measure.count(predicted, gold) for predicted, gold in pairs])
 
 
 @some
 @given(PAIRS)
-def test_a_perfect_prediction_has_all_right(pairs):
-    for figure in MEASURES:
-        perfect = sheet(figure, [(gold, gold) for _, gold in pairs])
+def test_a_perfect_prediction_scores_1(pairs):
+    for measure in MEASURES:
+        perfect = sheet(measure, [(gold, gold) for _, gold in pairs])
         for average in ("micro", "macro"):
             expected = (0, 0, 0) if perfect.is_empty else (1, 1, 1)
-            assert perfect.score(average)[:3] == pytest.approx(expected), figure
+            assert perfect.score(average)[:3] == pytest.approx(expected), measure
 
 
 @some
 @given(PAIRS)
 def test_scores_lie_between_0_and_1_and_counts_fit_together(pairs):
-    for figure in MEASURES:
-        found = sheet(figure, pairs)
+    for measure in MEASURES:
+        found = sheet(measure, pairs)
         for average in ("micro", "macro"):
-            assert all(0 <= value <= 1 for value in found.score(average)[:3]), figure
+            assert all(0 <= value <= 1 for value in found.score(average)[:3]), measure
         for score in found.by_label().values():
-            assert score.true_positives <= min(score.predicted, score.gold), figure
+            assert score.true_positives <= min(score.predicted, score.gold), measure
 
 
 @some
@@ -85,10 +85,10 @@ def test_the_order_of_records_items_and_regions_changes_nothing(pairs, random):
         )
 
     changed = [(mixed(predicted), mixed(gold)) for predicted, gold in shuffled(pairs)]
-    for figure in MEASURES:
+    for measure in MEASURES:
         for average in ("micro", "macro"):
-            expected = pytest.approx(sheet(figure, pairs).score(average))
-            assert sheet(figure, changed).score(average) == expected, figure
+            expected = pytest.approx(sheet(measure, pairs).score(average))
+            assert sheet(measure, changed).score(average) == expected, measure
 
 
 def _moved(argument, order):
@@ -98,42 +98,42 @@ def _moved(argument, order):
 @some
 @given(PAIRS)
 def test_precision_and_recall_change_places_with_gold_and_prediction(pairs):
-    for figure in MEASURES:
-        if figure.split:  # only a prediction may rest on the image alone
+    for measure in MEASURES:
+        if measure.modality:  # only predictions may omit the trigger
             continue
         for average in ("micro", "macro"):
-            precision, recall, f1, right, predicted, gold = sheet(figure, pairs).score(average)
-            turned = sheet(figure, [(gold, predicted) for predicted, gold in pairs]).score(average)
-            assert turned == pytest.approx((recall, precision, f1, right, gold, predicted)), figure
+            precision, recall, f1, correct, predicted, gold = sheet(measure, pairs).score(average)
+            turned = sheet(measure, [(gold, predicted) for predicted, gold in pairs]).score(average)
+            assert turned == pytest.approx((recall, precision, f1, correct, gold, predicted)), measure
 
 
-def with_wrong_item(task, record, label, start):
-    """Return the record with an item of a label, at a place, that gold never has."""
+def with_wrong_item(kind, record, label, start):
+    """Return the record with one more item that gold never has."""
     span = (start, start + 1)
     argument = Argument("never", span)
     added = {
-        "mner": {"entities": (*record.entities, Entity(label, span))},
-        "mre": {"relations": (*record.relations, Relation(label, span, (0, 1)))},
-        "med": {"events": (*record.events, Event(label, span))},
-        "meae": {"events": (*record.events, Event("never", span, (argument,)))},
+        "entities": {"entities": (*record.entities, Entity(label, span))},
+        "relations": {"relations": (*record.relations, Relation(label, span, (0, 1)))},
+        "events": {"events": (*record.events, Event(label, span))},
+        "arguments": {"events": (*record.events, Event("never", span, (argument,)))},
     }
-    return replace(record, **added[task])
+    return replace(record, **added[kind])
 
 
 @some
 @given(PAIRS, st.sampled_from(["x", "never"]))
-def test_a_wrong_item_more_never_raises_f1(pairs, label):
+def test_another_wrong_item_never_raises_f1(pairs, label):
     text = TEXT + " z"  # the last word is where no drawn item is
     longer = [(replace(predicted, text=text), replace(gold, text=text)) for predicted, gold in pairs]
-    for figure in MEASURES:
-        wrong = "never" if (figure.task, figure.name) == ("med", "type") else label  # its type alone could be right
-        worse = [(with_wrong_item(figure.task, predicted, wrong, len(TEXT) + 1), gold) for predicted, gold in longer]
+    for measure in MEASURES:
+        wrong = "never" if (measure.kind, measure.name) == ("events", "type") else label  # the type could be right
+        worse = [(with_wrong_item(measure.kind, predicted, wrong, len(TEXT) + 1), gold) for predicted, gold in longer]
         for average in ("micro", "macro"):
-            before, after = (sheet(figure, sides).score(average) for sides in (longer, worse))
-            assert after.f1 <= before.f1 + 1e-12, figure
+            before, after = (sheet(measure, sides).score(average) for sides in (longer, worse))
+            assert after.f1 <= before.f1 + 1e-12, measure
 
 
-@settings(max_examples=25)  # each draws 100 resamples for every figure
+@settings(max_examples=25)  # each draws 100 resamples for every measure
 @given(PAIRS, st.integers(0, 9))
 def test_any_records_can_be_evaluated_and_a_system_equals_itself(pairs, seed):
     gold = [replace(record, tasks=("mner", "mre", "med", "meae")) for _, record in pairs]

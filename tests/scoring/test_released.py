@@ -1,4 +1,4 @@
-"""The published scorer's behavior, trap by trap, and what it drops of the published data."""
+"""The published scorer's behavior, case by case, and the items of the published data that it drops."""
 
 import pytest
 
@@ -70,7 +70,7 @@ def test_a_repeated_mention_need_be_predicted_once():
     assert (thrice.precision, thrice.recall) == (pytest.approx(2 / 3, abs=1e-4), 1)
 
 
-def test_offsets_are_not_looked_at():
+def test_offsets_are_ignored():
     assert score("mner", entities(("location", ROME_AGAIN)), entities(("location", ROME))).f1 == 1
 
 
@@ -84,7 +84,7 @@ def test_labels_outside_the_schema_vanish_from_predictions():
     assert score("mner", predicted, known).precision == 0.5
 
 
-def test_numbers_are_rounded_as_there():
+def test_numbers_are_rounded_as_in_the_published_code():
     gold = entities(("location", ROME), ("person", STAR_FOX), ("organization", TEAM_SKY))
     result = score("mner", entities(("location", ROME)), gold)
     assert (result.precision, result.recall) == (1, 0.3333)

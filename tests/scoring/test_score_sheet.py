@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from umie.scoring.counts import Counts
 
+from umie.scoring.counts import Counts
 from umie.scoring.score_sheet import Score, Sheet, ratios
 
-# label a: 3 right of 4 predicted and 5 annotated; label b: none of 1 and 1; label c: only ever predicted
+# label a: 3 correct of 4 predicted and 5 annotated; label b: none of 1 and 1; label c: only ever predicted
 TALLIES = [
     {"a": Counts(1, 2, 3), "b": Counts(0, 1, 1)},
     {"a": Counts(2, 2, 2), "c": Counts(0, 3, 0)},
@@ -56,11 +56,11 @@ def test_empty_sides_give_zero_and_no_warning(tally, expected):
     assert sheet.is_empty == (tally == {})
 
 
-def test_a_figure_without_labels_has_no_macro():
+def test_a_measure_without_labels_has_no_macro():
     assert not Sheet.of([{"": Counts(1, 1, 1)}, {}]).has_labels
     assert Sheet.of(TALLIES).has_labels
 
 
-def test_labels_that_a_resample_lacks_do_not_enter_its_macro():
+def test_labels_missing_from_a_resample_are_not_in_its_macro():
     sums = np.array([[[1.0, 1, 1], [0, 0, 0]], [[1, 1, 1], [0, 1, 0]], [[0, 0, 0], [0, 0, 0]]])
     assert ratios(sums, "macro")[2].tolist() == [1.0, 0.5, 0.0]

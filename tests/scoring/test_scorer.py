@@ -1,4 +1,4 @@
-"""Whole evaluations: which figures there are for which records, and what stands beside each."""
+"""Whole evaluations: measures, groups of records, baselines, comparisons."""
 
 import json
 import subprocess
@@ -9,7 +9,8 @@ import pytest
 
 from umie.errors import UmieError, UnknownNameError
 from umie.records import Argument, Entity, Event, Record, Region, Relation
-from umie.scoring import MEASURES, SPLITS, Prediction, modality_of, score_predictions, to_json
+from umie.scoring import MEASURES, MODALITIES, Prediction, modality_of, score_predictions, to_json
+from umie.tasks import task_class
 
 TEXT = "Ann met Bob in Rome"
 ANN, MET, BOB, ROME = (0, 3), (4, 7), (8, 11), (15, 19)
@@ -48,7 +49,7 @@ def test_the_tasks_are_those_that_gold_is_annotated_for():
 
 
 def test_records_of_other_tasks_are_passed_over():
-    """A record that is not annotated for names says nothing against a system that finds some there."""
+    """A record that is not annotated for names does not count against a system that finds some there."""
     gold = [*NAMES, Record(TEXT, tasks=("mre",))]
     predicted = [*NAMES, Record(TEXT, entities=(Entity("per", ANN),))]
     assert evaluate(gold, predicted, tasks=["mner"]).line("mner", "strict").score.f1 == 1
@@ -60,19 +61,19 @@ def test_records_of_other_tasks_are_passed_over():
     ("options", "message"),
     [
         ({"tasks": ["ner"]}, "Unknown task 'ner'. Did you mean 'mner'"),
-        ({"split": "image"}, "Unknown split 'image'"),
+        ({"modality": "image"}, "Unknown modality 'image'"),
         ({"tasks": ["mner", "mre"]}, "no record of gold is annotated for 'mre'"),
-        ({"split": "image-only"}, "no record of the split 'image-only' of gold is annotated for 'mner'"),
+        ({"modality": "image-only"}, "no record of the modality 'image-only' of gold is annotated for 'mner'"),
     ],
 )
-def test_what_cannot_be_scored_is_refused(options, message):
+def test_unknown_or_unannotated_tasks_are_refused(options, message):
     with pytest.raises(UmieError, match=message):
         evaluate(NAMES, **options)
 
 
 def test_answers_and_numbers_that_do_not_fit_are_refused():
     for arguments, other in ((answers(NAMES[:1]), None), (answers(NAMES), answers(NAMES[:1]))):
-        with pytest.raises(UmieError, match="1 answers for 2 records"):
+        with pytest.raises(UmieError, match="1 predictions for 2 records"):
             score_predictions(NAMES, arguments, other=other)
     with pytest.raises(UmieError, match="resamples is 0"):
         score_predictions(NAMES, answers(NAMES), resamples=0)
@@ -81,7 +82,7 @@ def test_answers_and_numbers_that_do_not_fit_are_refused():
 
 
 def test_gold_without_annotation_is_refused():
-    with pytest.raises(UmieError, match="annotated for no task"):
+    with pytest.raises(UmieError, match="not annotated for any task"):
         evaluate([Record(TEXT)])
 
 
@@ -90,49 +91,51 @@ def test_the_error_of_an_unknown_task_is_one_of_names():
         evaluate(NAMES, tasks=["xyz"])
 
 
-def test_splits_are_told_by_text_and_image():
+def test_modalities_depend_on_text_and_image():
     assert [modality_of(record) for record in EVENTS] == ["text-only", "image-only", "multimedia"]
 
 
-def test_every_split_has_its_own_lines_beside_all():
+def test_every_modality_has_its_own_lines():
     predicted = [replace(TEXT_ONLY, events=()), EVENTS[1], BOTH]
     report = evaluate(EVENTS, predicted)
-    f1 = {name: report.line("med", "strict", split=name).score.f1 for name in SPLITS}
+    f1 = {name: report.line("med", "strict", modality=name).score.f1 for name in MODALITIES}
     assert f1 == {"text-only": 0, "image-only": 1, "multimedia": 1}
-    assert report.line("med", "strict", split="all").score == pytest.approx((1, 3 / 4, 6 / 7, 3, 3, 4))
-    assert {line.split for line in report.lines if line.figure == "text or image"} == {"multimedia"}
+    assert report.line("med", "strict", modality="all").score == pytest.approx((1, 3 / 4, 6 / 7, 3, 3, 4))
+    assert {line.modality for line in report.lines if line.measure == "text or image"} == {"multimedia"}
 
 
-def test_one_split_can_be_chosen_and_one_alone_is_called_by_its_name():
-    chosen = evaluate(EVENTS, split="image-only")
+def test_one_modality_can_be_chosen_and_a_single_one_is_named():
+    chosen = evaluate(EVENTS, modality="image-only")
     alone = evaluate(EVENTS[1:2])
     for report in (chosen, alone):
-        assert {line.split for line in report.lines} == {"image-only"}
+        assert {line.modality for line in report.lines} == {"image-only"}
         assert report.line("med", "strict").records == 1
     assert chosen.lines == alone.lines
 
 
-def test_figures_about_nothing_are_left_out_but_the_first_stays():
-    names = [line.figure for line in evaluate([TEXT_ONLY]).lines if line.task == "meae" and line.average == "micro"]
+def test_measures_about_nothing_are_left_out_but_the_first_stays():
+    names = [line.measure for line in evaluate([TEXT_ONLY]).lines if line.task == "meae" and line.average == "micro"]
     assert names == ["strict", "textual", "by type", "textual by type", "string"]
     empty = evaluate([Record(TEXT, tasks=("mner",))])
-    assert [(line.figure, line.score.f1, line.interval) for line in empty.lines] == [("strict", 0, (0, 0))]
+    assert [(line.measure, line.score.f1, line.interval) for line in empty.lines] == [("strict", 0, (0, 0))]
 
 
-def test_perfect_predictions_are_perfect_in_every_figure():
+def test_perfect_predictions_are_perfect_in_every_measure():
     report = evaluate([*NAMES, *PAIRS, *EVENTS])
     assert {(line.score.precision, line.score.recall, line.score.f1) for line in report.lines} == {(1, 1, 1)}
     assert {line.interval for line in report.lines} == {(1, 1)}
-    assert {(line.task, line.figure) for line in report.lines} == {(figure.task, figure.name) for figure in MEASURES}
+    assert {(task_class(line.task).kind, line.measure) for line in report.lines} == {
+        (measure.kind, measure.name) for measure in MEASURES
+    }
 
 
 def test_a_resample_with_nothing_in_it_says_nothing():
-    """One of ten records holds the only image: a third of the resamples lack it, and do not count as 0."""
+    """One of ten records holds the only image: a third of the resamples do not contain it, and do not count as 0."""
     gold = [replace(IMAGE_ONLY, tasks=("meae",)), *[Record("", "2.jpg", tasks=("meae",))] * 9]
     assert evaluate(gold).line("meae", "visual instance").interval == (1, 1)
 
 
-def test_intervals_baselines_and_labels_stand_beside_the_score():
+def test_intervals_baselines_and_labels():
     gold = [Record(TEXT, entities=(Entity("per", ANN),))] * 20 + [Record(TEXT, entities=(Entity("loc", ROME),))] * 20
     predicted = [replace(record, entities=record.entities * (place % 2)) for place, record in enumerate(gold)]
     train = [Record("Ann", entities=(Entity("per", (0, 3)),))]
@@ -147,11 +150,11 @@ def test_intervals_baselines_and_labels_stand_beside_the_score():
     assert evaluate(gold, predicted, train=train, seed=2).line("mner", "strict").interval != line.interval
 
 
-def test_macro_lines_stand_beside_micro_where_there_are_labels():
+def test_macro_lines_follow_micro_if_there_are_labels():
     predicted = [replace(NAMES[0], entities=NAMES[0].entities[:1]), NAMES[1]]
     report = evaluate(NAMES, predicted)
     assert report.line("mner", "strict", "macro").score.f1 == pytest.approx((1 + 2 / 3) / 2)
-    with pytest.raises(UmieError, match="no figure mner boundary macro"):
+    with pytest.raises(UmieError, match="no measure mner boundary macro"):
         report.line("mner", "boundary", "macro")
 
 
@@ -184,27 +187,27 @@ def test_systems_with_other_labels_are_compared():
         assert versus.difference > 0.5
 
 
-def test_answers_without_offsets_get_the_figure_of_strings_alone():
-    loose = [Prediction(Record(TEXT), {"mner": (("per", "Ann"), ("loc", "Rome"), ("loc", "Rome"))})] * 2
+def test_answers_without_offsets_get_only_the_measure_of_strings():
+    loose = [Prediction(Record(TEXT), {"entities": (("per", "Ann"), ("loc", "Rome"), ("loc", "Rome"))})] * 2
     report = score_predictions(NAMES, loose, resamples=100, other=answers(NAMES))
-    assert [(line.figure, line.average) for line in report.lines] == [("string", "micro"), ("string", "macro")]
+    assert [(line.measure, line.average) for line in report.lines] == [("string", "micro"), ("string", "macro")]
     assert report.lines[0].score[:3] == pytest.approx((2 / 3, 1, 4 / 5))
     assert report.lines[0].versus.other == 1
     assert report.released == []
     assert list(report.left_out) == ["released mner"]
     turned = score_predictions(NAMES, answers(NAMES), resamples=100, other=loose)
-    assert {line.figure for line in turned.lines if line.versus is not None} == {"string"}
+    assert {line.measure for line in turned.lines if line.versus is not None} == {"string"}
     assert turned.line("mner", "strict").score.f1 == 1
 
 
 def test_a_task_that_has_no_line_is_named_with_the_reason():
     """The argument is a region: once the event's trigger is a string, there is nothing to compare."""
     gold = [Record(TEXT, "1.jpg", REGIONS, events=(Event("meet", MET, (Argument("Entity", region=0),)),))]
-    loose = [Prediction(Record(TEXT, "1.jpg", REGIONS), {"med": (("meet", "met"),), "meae": ()})]
+    loose = [Prediction(Record(TEXT, "1.jpg", REGIONS), {"events": (("meet", "met"),), "arguments": ()})]
     report = score_predictions(gold, loose, resamples=100)
     assert {line.task for line in report.lines} == {"med"}
     assert list(report.left_out) == ["released med", "meae", "released meae"]
-    assert "without offsets" in report.left_out["meae"]
+    assert "no offsets" in report.left_out["meae"]
     assert to_json(report)["left_out"] == report.left_out
     assert evaluate(gold).left_out == {}
 
@@ -213,21 +216,22 @@ def test_a_task_that_is_named_twice_is_scored_once():
     assert evaluate(NAMES, tasks=["mner", "mner"]) == evaluate(NAMES, tasks=["mner"])
 
 
-def test_the_json_form_says_everything_and_is_json():
+def test_the_json_form_is_complete():
     report = evaluate([*NAMES, *EVENTS], other=answers([*NAMES, *EVENTS]), seed=5)
     data = json.loads(json.dumps(to_json(report)))
     assert (data["seed"], data["resamples"], data["level"]) == (5, 100, 0.95)
-    assert len(data["figures"]) == len(report.lines)
-    first = data["figures"][0]
+    assert len(data["measures"]) == len(report.lines)
+    first = data["measures"][0]
     assert first["labels"]["per"]["true_positives"] == 2
     assert first["versus"]["p_randomization"] == 1
-    assert {key: first[key] for key in ("task", "figure", "average", "split", "records", "predicted", "gold")} == {
-        "task": "mner", "figure": "strict", "average": "micro", "split": "all", "records": 2, "predicted": 4, "gold": 4,
+    assert {key: first[key] for key in ("task", "measure", "average", "modality", "records", "predicted", "gold")} == {
+        "task": "mner", "measure": "strict", "average": "micro", "modality": "all",
+        "records": 2, "predicted": 4, "gold": 4,
     }  # fmt: skip
     assert [item["task"] for item in data["released"]] == ["mner", "med", "meae"]
     assert data["released"][2]["dropped"] == {"event type of one word": 2, "visual argument": 2}
 
 
-def test_every_figure_says_what_it_counts():
-    assert all(len(figure.definition) > 20 and figure.definition.endswith(".") for figure in MEASURES)
-    assert len({(figure.task, figure.name) for figure in MEASURES}) == len(MEASURES)
+def test_every_measure_has_a_definition():
+    assert all(len(measure.definition) > 20 and measure.definition.endswith(".") for measure in MEASURES)
+    assert len({(measure.kind, measure.name) for measure in MEASURES}) == len(MEASURES)

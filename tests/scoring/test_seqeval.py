@@ -1,4 +1,4 @@
-"""seqeval, an independent scorer, agrees on the published Twitter-17 where both define the same figure."""
+"""seqeval, an independent scorer, agrees on the published Twitter-17 where both define the same measure."""
 
 import random
 from dataclasses import replace
@@ -6,10 +6,11 @@ from dataclasses import replace
 import pytest
 
 from umie.records import Entity
-from umie.scoring import MEASURES, Sheet
+from umie.scoring import Sheet
+from umie.scoring.measures import measures_of
 
 metrics = pytest.importorskip("seqeval.metrics", reason="seqeval is not installed: pip install umie[dev]")
-STRICT = next(figure for figure in MEASURES if (figure.task, figure.name) == ("mner", "strict"))
+STRICT = measures_of("mner")[0]
 
 
 def corrupted(record, random, rate):

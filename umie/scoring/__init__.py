@@ -1,4 +1,4 @@
-"""Scores that can be believed: strict measures with intervals, baselines and tests, and the published scorer's."""
+"""Scores: strict and diagnostic F1 with intervals, baselines, tests between systems, and the published scorer."""
 
 from umie.scoring.labels import unknown_labels
 from umie.scoring.measures import MEASURES, MODALITIES, Measure, modality_of

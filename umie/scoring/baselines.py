@@ -1,4 +1,4 @@
-"""What a system without a model would score: printed beside every score, and named."""
+"""Baselines without a model, reported with every score."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _Mentions = Mapping[tuple[str, ...], str]
 
 @dataclass(frozen=True)
 class Baseline:
-    """A way to answer records without a model.
+    """A predictor without a model.
 
     Args:
-        name: what it does and what it learned that from.
-        answer: returns the record with its guess as the annotation.
+        name: a description, including the data that it learned from.
+        answer: returns a record with the baseline's predictions as its annotation.
     """
 
     name: str
@@ -30,21 +30,22 @@ class Baseline:
 def baseline_of(task: str, measure: str, gold: Sequence[Record], train: Sequence[Record] | None) -> Baseline:
     """Return the baseline of a task.
 
-    - MNER: the mentions of the training records, each with its most frequent type, wherever their words stand;
-      without training records, nothing.
-    - MRE: the most frequent relation for every pair of gold; ``none`` may be it only in the measure that
-      includes it.
-    - MED: the triggers of the training records, each with its most frequent type, wherever their words stand; a
-      record without a text gets the most frequent type. Without training records every record gets that, without
-      a trigger.
-    - MEAE: for the events of gold (so it knows more than a system does), the argument words of the training
-      records for the event's type, each with its most frequent role; every region of gold gets the most frequent
-      role of a region.
+    It depends on the kind of the task:
+
+    - entities: the mentions of the training records wherever their words occur, each with its most frequent type;
+      nothing without training records.
+    - relations: the most frequent relation for every pair of gold; ``none`` only in the measure that includes it.
+    - events: the triggers of the training records wherever their words occur, each with its most frequent type; a
+      record without a text gets the most frequent type. Without training records, every record gets the most frequent
+      type without a trigger.
+    - arguments: for the events of gold (an advantage over real systems), the argument words of the training records for
+      the event's type, each with its most frequent role; every region of gold gets the most frequent role of a region.
+    - other kinds: nothing.
 
     Args:
         task: the task.
-        measure: the name of the measure that it is compared in.
-        gold: the annotated records; where ``train`` is None the most frequent label is theirs.
+        measure: the name of the measure.
+        gold: the annotated records; the most frequent label is taken from them if ``train`` is None.
         train: training records.
     """
     source = "gold" if train is None else "train"
@@ -57,13 +58,13 @@ def baseline_of(task: str, measure: str, gold: Sequence[Record], train: Sequence
 
 
 def most_frequent(values: Iterable[str]) -> str | None:
-    """Return the most frequent value, the first in the alphabet among equals; None where there is none."""
+    """Return the most frequent value, the alphabetically first in a tie; None without values."""
     counts = Counter(values)
     return min(counts, key=lambda value: (-counts[value], value)) if counts else None
 
 
 def memorized(mentions: Iterable[tuple[str, str]]) -> dict[tuple[str, ...], str]:
-    """Return the most frequent label of each mention, its words as the key."""
+    """Return the most frequent label of each mention, by its words."""
     labels: dict[tuple[str, ...], list[str]] = {}
     for text, label in mentions:
         labels.setdefault(tuple(text.split()), []).append(label)
@@ -71,7 +72,7 @@ def memorized(mentions: Iterable[tuple[str, str]]) -> dict[tuple[str, ...], str]
 
 
 def find_mentions(text: str, known: _Mentions) -> Iterator[tuple[str, Span]]:
-    """Yield label and span of known mentions in a text, the longest first at each word, without overlaps."""
+    """Yield label and span of known mentions in a text, without overlaps; at each word the longest match wins."""
     words = [(match.group(), match.span()) for match in _WORD.finditer(text)]
     longest = max(map(len, known), default=0)
     start = 0

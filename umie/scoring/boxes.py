@@ -1,4 +1,4 @@
-"""Boxes and spans compared by overlap, and the largest one-to-one matching between two lists."""
+"""Overlap of boxes and spans, and the largest one-to-one matching between two lists."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from umie.records import Box, Span
 T = TypeVar("T")
 
 IOU_THRESHOLD = 0.5
-_ROUNDING = 1e-9  # an IoU of exactly 0.5 must count although relative coordinates are rounded
+_ROUNDING = 1e-9  # an IoU of exactly 0.5 must count even if relative coordinates are rounded
 
 
 def iou(first: Box, second: Box) -> float:
-    """Return intersection over union of two boxes ``(x1, y1, x2, y2)``, 0..1."""
+    """Return the intersection over union (0..1) of two boxes ``(x1, y1, x2, y2)``."""
     width = min(first[2], second[2]) - max(first[0], second[0])
     height = min(first[3], second[3]) - max(first[1], second[1])
     if width <= 0 or height <= 0:
@@ -24,31 +24,31 @@ def iou(first: Box, second: Box) -> float:
 
 
 def same_place(first: Box, second: Box) -> bool:
-    """Say whether the IoU of two boxes is at least 0.5."""
+    """Return whether the IoU of two boxes is at least 0.5."""
     return iou(first, second) >= IOU_THRESHOLD - _ROUNDING
 
 
 def enclosing(boxes: Sequence[Box]) -> Box:
-    """Return the smallest box that holds all of ``boxes``, of which there is at least one."""
+    """Return the smallest box that contains all of ``boxes`` (at least one)."""
     x1, y1, x2, y2 = zip(*boxes, strict=True)
     return (min(x1), min(y1), max(x2), max(y2))
 
 
 def overlap(first: Span, second: Span) -> bool:
-    """Say whether two spans share a character."""
+    """Return whether two spans share a character."""
     return first[0] < second[1] and second[0] < first[1]
 
 
 def count_pairs(predicted: Sequence[T], gold: Sequence[T], fits: Callable[[T, T], bool]) -> int:
     """Return the number of pairs in the largest one-to-one matching of items that fit.
 
-    Each item is used at most once on either side, so that one generous box cannot answer two gold boxes and
-    two near-identical boxes cannot both be right about one.
+    Each item is used at most once, so that one large box cannot match two gold boxes, and two nearly identical boxes
+    cannot both match the same gold box.
     """
     edges = [[fits(found, wanted) for wanted in gold] for found in predicted]
     degrees = [sum(row) for row in edges]
     if sum(degrees) <= 1 or (max(degrees) <= 1 and max(map(sum, zip(*edges, strict=True))) <= 1):
-        return sum(degrees)  # nothing to choose; the usual case
+        return sum(degrees)  # no item has two candidates: the usual case
     import numpy as np
     from scipy.optimize import linear_sum_assignment
 

@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 class Counts(NamedTuple):
-    """Matches of one record: predicted and right, predicted, annotated."""
+    """Counts of one record: correct, predicted and annotated items."""
 
     true_positives: int
     predicted: int
@@ -18,14 +18,14 @@ class Counts(NamedTuple):
 
 
 Tally: TypeAlias = dict[str, Counts]
-"""Counts of one record by label; a figure without labels keeps all under ``""``."""
+"""Counts of one record by label; a measure without labels uses the key ``""``."""
 
 Key: TypeAlias = tuple[Any, ...]
-"""What an item must match, its label first."""
+"""The values that must be equal for two items to match, the label first."""
 
 
 def tally_sets(predicted: Iterable[Key], gold: Iterable[Key]) -> Tally:
-    """Count keys that are equal; a key that is repeated on one side counts once."""
+    """Count equal keys; a key that is repeated on one side counts once."""
     found, wanted = set(predicted), set(gold)
     tally: dict[str, list[int]] = {}
     for key in found:
@@ -38,7 +38,7 @@ def tally_sets(predicted: Iterable[Key], gold: Iterable[Key]) -> Tally:
 
 
 def tally_repeated(predicted: Iterable[Key], gold: Iterable[Key]) -> Tally:
-    """Count keys that may repeat: each predicted key answers one gold key that equals it."""
+    """Count equal keys with repetitions: each predicted key matches one equal gold key."""
     found, wanted = _by_label(predicted), _by_label(gold)
     return {label: _count_repeated(found.get(label, ()), wanted.get(label, ())) for label in {**found, **wanted}}
 
@@ -49,11 +49,11 @@ def tally_groups(
     label: Callable[[Any], str],
     count: Callable[[Sequence[T], Sequence[T]], Counts],
 ) -> Tally:
-    """Count within groups of items that could match at all.
+    """Count within groups; items of different groups never match.
 
     Args:
         predicted: items by group, such as boxes by event and role.
-        gold: the same for the annotation.
+        gold: annotated items by group.
         label: the label of a group.
         count: counts the items of one group.
     """

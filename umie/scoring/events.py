@@ -1,10 +1,10 @@
-"""What counts as right in events and their arguments: one function for each measure.
+"""Measures of events and their arguments: one function each. The first paragraph of a docstring defines the measure.
 
-An event is known by its type and its trigger span, which is None where only the image shows it; two events
-alike in both are one. The measures called "by type" take the event's type alone, as the published protocol of
-M2E2 does. Source: Li et al. 2020 (WASE), section 5.1: a textual argument is right if its event type, offsets
-and role match; a visual one if its event type, localization and role match, localized meaning IoU with the
-gold box; a multimedia event if its type and its trigger offsets, or the image, match.
+An event is identified by its type and its trigger span, which is None if only the image shows it; two events with the
+same type and trigger are one. The measures called "by type" compare only the event's type, as the published protocol of
+M2E2 does. Source: Li et al. 2020 (WASE), section 5.1: a textual argument is correct if its event type, offsets and role
+match; a visual one if its event type, localization (IoU with the gold box) and role match; a multimedia event if its
+type and its trigger offsets, or the image, match.
 """
 
 from __future__ import annotations
@@ -17,35 +17,35 @@ from umie.scoring.counts import Counts, Key, Tally, merged, tally_groups, tally_
 
 
 def events_strict(predicted: Record, gold: Record) -> Tally:
-    """Type and trigger offsets are equal; an event of the image, without a trigger, has to match as such."""
+    """Type and trigger offsets are equal; an event without a trigger matches only one without a trigger."""
     return tally_sets(_events(predicted), _events(gold))
 
 
 def events_type(predicted: Record, gold: Record) -> Tally:
-    """The type is equal, whatever the trigger; two events of a type in a record need two predictions."""
+    """The type is equal, the trigger is ignored; two events of a type in a record need two predictions."""
     return tally_repeated(*(((name,) for name, _ in dict.fromkeys(_events(side))) for side in (predicted, gold)))
 
 
 def events_trigger(predicted: Record, gold: Record) -> Tally:
-    """The trigger offsets are equal, whatever the type; events without a trigger are left out."""
+    """The trigger offsets are equal, the type is ignored; events without a trigger are omitted."""
     return tally_sets(*((("", span) for _, span in _events(side) if span) for side in (predicted, gold)))
 
 
 def events_textual(predicted: Record, gold: Record) -> Tally:
-    """As strict, over the events that have a trigger."""
+    """As strict, for events with a trigger."""
     return tally_sets(*((key for key in _events(side) if key[1]) for side in (predicted, gold)))
 
 
 def events_visual(predicted: Record, gold: Record) -> Tally:
-    """As strict, over the events without a trigger, which the image shows: the type is equal."""
+    """As strict, for events without a trigger, which only the image shows: the type is equal."""
     return tally_sets(*((key for key in _events(side) if not key[1]) for side in (predicted, gold)))
 
 
 def events_multimedia(predicted: Record, gold: Record) -> Tally:
-    """The type is equal, and the trigger offsets are, or the prediction rests on the image alone.
+    """The type is equal, and so are the trigger offsets, or the prediction has no trigger.
 
-    M2E2's rule for multimedia events, one to one: a predicted event without a trigger answers one gold event
-    of its type that no trigger has answered.
+    M2E2's rule for multimedia events, one to one: a predicted event without a trigger matches one gold event of its
+    type that no other prediction matches.
     """
     tally: Tally = {}
     sides = [dict.fromkeys(_events(side)) for side in (predicted, gold)]
@@ -56,12 +56,12 @@ def events_multimedia(predicted: Record, gold: Record) -> Tally:
 
 
 def arguments_strict(predicted: Record, gold: Record) -> Tally:
-    """Textual and visual arguments together, the visual ones in the instance form, under type and trigger."""
+    """Textual and visual arguments together, visual ones as instances, under the same type and trigger."""
     return merged((arguments_textual(predicted, gold), arguments_instance(predicted, gold)))
 
 
 def arguments_by_type(predicted: Record, gold: Record) -> Tally:
-    """Textual and visual arguments together, the visual ones in the instance form, under the event's type."""
+    """Textual and visual arguments together, visual ones as instances, under the same event type."""
     return merged((arguments_textual_by_type(predicted, gold), arguments_instance_by_type(predicted, gold)))
 
 
@@ -76,33 +76,33 @@ def arguments_textual_by_type(predicted: Record, gold: Record) -> Tally:
 
 
 def arguments_instance(predicted: Record, gold: Record) -> Tally:
-    """Each box of a role answers one gold box of the role at IoU >= 0.5, under the same type and trigger.
+    """Each box of a role matches one gold box of the role at IoU >= 0.5, under the same type and trigger.
 
-    One to one in the largest matching; the boxes are those of either side's own regions. Of a role that has boxes
-    of single participants and one of all (a region labeled ``union``), the latter is left to the union form.
+    One to one in the largest matching; each side uses its own regions. If a role has boxes of single participants as
+    well as a box of all (a region labeled ``union``), only the former are used.
     """
     return _tally_instances(predicted, gold, _type_and_trigger)
 
 
 def arguments_instance_by_type(predicted: Record, gold: Record) -> Tally:
-    """As the instance form, under the same event type."""
+    """As visual instance, under the same event type."""
     return _tally_instances(predicted, gold, _type)
 
 
 def arguments_union(predicted: Record, gold: Record) -> Tally:
-    """The box around all boxes of a role has IoU >= 0.5 with the one around gold's; an event's role counts once.
+    """The box around all boxes of a role has IoU >= 0.5 with that of gold; each role of an event counts once.
 
-    Under the same type and trigger. Where a role has regions labeled ``union``, they are what is enclosed.
+    Under the same type and trigger. If a role has regions labeled ``union``, only these are enclosed.
     """
     return _tally_unions(predicted, gold, _type_and_trigger)
 
 
 def arguments_union_by_type(predicted: Record, gold: Record) -> Tally:
-    """As the union form, under the same event type."""
+    """As visual union, under the same event type."""
     return _tally_unions(predicted, gold, _type)
 
 
-UNION = "union"  # the label of a region around all participants of a role, as the reader of M2E2 gives it
+UNION = "union"  # the label that the M2E2 reader gives to a region around all participants of a role
 _EventKey = Callable[[Event], Hashable]
 
 
@@ -134,19 +134,19 @@ def _spans(record: Record, key: _EventKey) -> Iterator[Key]:
 
 
 def _tally_instances(predicted: Record, gold: Record, key: _EventKey) -> Tally:
-    """Compare boxes of single participants; one of all stands in where a role has no others."""
+    """Compare boxes of single participants; a box of all is used if a role has no others."""
     sides = [_boxes(side, key, prefer_union=False) for side in (predicted, gold)]
     return tally_groups(sides[0], sides[1], _role, _count_instances)
 
 
 def _tally_unions(predicted: Record, gold: Record, key: _EventKey) -> Tally:
-    """Compare boxes of all participants; those of single ones stand in where a role has none."""
+    """Compare boxes of all participants; boxes of single ones are used if a role has none."""
     sides = [_boxes(side, key, prefer_union=True) for side in (predicted, gold)]
     return tally_groups(sides[0], sides[1], _role, _count_union)
 
 
 def _boxes(record: Record, key: _EventKey, prefer_union: bool) -> dict[Hashable, list[Box]]:
-    """Return the distinct boxes of each role of each event; regions with the same box are one."""
+    """Return the distinct boxes of each role of each event."""
     groups: dict[Hashable, dict[bool, dict[Box, None]]] = {}
     for event in record.events:
         for argument in event.arguments:

@@ -1,4 +1,4 @@
-"""Predicted labels that gold does not know: mostly another spelling of the schema, not another opinion."""
+"""Predicted labels that do not occur in gold: mostly another spelling of a label in the schema."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from umie.tasks import registry
 
 
 def unknown_labels(task: str, predictions: Sequence[Record], gold: Sequence[Record]) -> Counter[str]:
-    """Return how often each predicted label occurs that is neither in gold's schema nor used by gold.
+    """Return the number of uses of each predicted label that is neither in gold's schema nor used by gold.
 
     Args:
         task: the task.
-        predictions: the records with what was predicted.
-        gold: the records as annotated.
+        predictions: the records with predicted items.
+        gold: the annotated records.
     """
     built = registry.build(task)
     known: set[str] = set()

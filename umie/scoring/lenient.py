@@ -1,4 +1,4 @@
-"""Predicted items without offsets: taken out of a line of predictions, and kept as strings."""
+"""Predicted items without offsets: removed from a line of predictions and kept as strings."""
 
 from __future__ import annotations
 
@@ -10,49 +10,49 @@ from umie.records import NO_RELATION
 from umie.scoring.counts import Key
 
 
-def take_loose(data: dict[str, Any], text: str) -> dict[str, list[Key]]:
-    """Take the items out of a line that a record cannot hold, for want of offsets.
+def pop_strings(data: dict[str, Any], text: str) -> dict[str, list[Key]]:
+    """Remove the items without offsets from a line, because a record cannot hold them.
 
     Args:
-        data: the line's values; such items are removed from it.
+        data: the line's values; changed in place.
         text: the record's text.
 
     Returns:
-        The items as strings, label first, by kind of task.
+        The removed items as strings, label first, by kind of task.
 
     Raises:
-        UmieError: such an item has no label, or a mention beside the one without offsets makes no sense.
+        UmieError: a removed item has no label, or its other mention is malformed.
     """
-    loose: dict[str, list[Key]] = {}
-    for item in _take(data, "entities", ()):
-        loose.setdefault("entities", []).append((_label(item, "type", "entity"), item["text"]))
-    for item in _take(data, "relations", ("head", "tail")):
+    strings: dict[str, list[Key]] = {}
+    for item in _pop(data, "entities", ()):
+        strings.setdefault("entities", []).append((_label(item, "type", "entity"), item["text"]))
+    for item in _pop(data, "relations", ("head", "tail")):
         name = _label(item, "type", "relation")
         ends = [_string(item.get(end), text) for end in ("head", "tail")]
-        loose.setdefault("relations", []).extend([(name, *ends)] if name.lower() != NO_RELATION else [])
-    for item in _take(data, "events", ("trigger",)):
+        strings.setdefault("relations", []).extend([(name, *ends)] if name.lower() != NO_RELATION else [])
+    for item in _pop(data, "events", ("trigger",)):
         name, trigger = _label(item, "type", "event"), item["trigger"]["text"]
-        loose.setdefault("events", []).append((name, trigger))
-        fillers = [filler for filler in _objects(item, "arguments") if filler.get("region") is None]
-        loose.setdefault("arguments", []).extend(_argument(filler, name, trigger, text) for filler in fillers)
+        strings.setdefault("events", []).append((name, trigger))
+        arguments = [argument for argument in _objects(item, "arguments") if argument.get("region") is None]
+        strings.setdefault("arguments", []).extend(_argument(argument, name, trigger, text) for argument in arguments)
     for item in _objects(data, "events"):
-        for filler in _take(item, "arguments", ()):
+        for argument in _pop(item, "arguments", ()):
             trigger = None if item.get("trigger") is None else _string(item["trigger"], text)
-            key = _argument(filler, _label(item, "type", "event"), trigger, text)
-            loose.setdefault("arguments", []).append(key)
-    return loose
+            key = _argument(argument, _label(item, "type", "event"), trigger, text)
+            strings.setdefault("arguments", []).append(key)
+    return strings
 
 
-def _take(data: dict[str, Any], key: str, mentions: tuple[str, ...]) -> list[dict[str, Any]]:
-    """Remove from a list the items of which a mention, or which themselves, are given by their text alone."""
-    taken = [
+def _pop(data: dict[str, Any], key: str, mentions: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Remove from a list the items that have a mention without offsets, or are one themselves."""
+    popped = [
         item
         for item in _objects(data, key)
-        if any(_is_loose(item.get(name)) for name in mentions) or (not mentions and _is_loose(item))
+        if any(_is_bare_text(item.get(name)) for name in mentions) or (not mentions and _is_bare_text(item))
     ]
-    if taken:
-        data[key] = [item for item in data[key] if not any(item is other for other in taken)]
-    return taken
+    if popped:
+        data[key] = [item for item in data[key] if not any(item is other for other in popped)]
+    return popped
 
 
 def _objects(data: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
@@ -60,35 +60,35 @@ def _objects(data: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
-def _is_loose(item: Any) -> bool:
-    """Say whether a mention is given by its text alone."""
+def _is_bare_text(mention: Any) -> bool:
+    """Return whether a mention has a text but neither a span nor a region."""
     return (
-        isinstance(item, dict)
-        and item.get("span") is None
-        and item.get("region") is None
-        and isinstance(item.get("text"), str)
-        and bool(item["text"])
+        isinstance(mention, dict)
+        and mention.get("span") is None
+        and mention.get("region") is None
+        and isinstance(mention.get("text"), str)
+        and bool(mention["text"])
     )
 
 
-def _argument(filler: Mapping[str, Any], name: str, trigger: str | None, text: str) -> Key:
-    return (_label(filler, "role", "argument"), _string(filler, text), name, trigger)
+def _argument(argument: Mapping[str, Any], name: str, trigger: str | None, text: str) -> Key:
+    return (_label(argument, "role", "argument"), _string(argument, text), name, trigger)
 
 
 def _label(item: Mapping[str, Any], key: str, kind: str) -> str:
     value = item.get(key)
     if not isinstance(value, str) or not value:
-        raise UmieError(f"{kind} has {key} {shown(value)}: expected a string that is not empty")
+        raise UmieError(f"{kind} has {key} {shown(value)}: expected a non-empty string")
     return value
 
 
 def _string(mention: Any, text: str) -> str:
-    """Return what a mention covers, given as a span, as an object with a span, or by its text."""
-    if _is_loose(mention):
+    """Return the text of a mention: a span, an object with a span, or an object with only a text."""
+    if _is_bare_text(mention):
         return str(mention["text"])
     span = mention.get("span") if isinstance(mention, dict) else mention
     if not (isinstance(span, list) and len(span) == 2 and all(type(edge) is int for edge in span)):
-        raise UmieError(f"{shown(mention)} is no mention: give its span [start, end], or its text")
+        raise UmieError(f"mention is {shown(mention)}: use its span [start, end] or its text")
     start, end = span
     if not 0 <= start < end <= len(text):
         raise UmieError(f"span {span} is not inside the text of {len(text)} characters")

@@ -1,4 +1,4 @@
-"""The measures: which there are for each kind of task, what each counts, and which modality of M2E2 it is for."""
+"""The measures of each kind of task."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ class Measure:
     """One way to count what is right.
 
     Args:
-        kind: the kind of task it is about; see ``umie.tasks.Task``.
-        name: how tables call it.
-        count: counts one record, label by label.
-        definition: one sentence, for tables and files.
-        strings: it compares strings, so it can score a system that gives no offsets.
-        modality: the only modality of M2E2 it is defined on.
+        kind: the kind of task; see ``umie.tasks.Task``.
+        name: its name in tables.
+        count: counts predicted and gold items of one record, by label.
+        definition: one sentence for tables and files.
+        strings: whether it compares strings, and so can score predictions without offsets.
+        modality: the only modality of M2E2 that it is defined for.
     """
 
     kind: str
@@ -44,7 +44,7 @@ def _strings(kind: str) -> Measure:
     def count(predicted: Record, gold: Record) -> Tally:
         return mentions.tally_strings(mentions.strings_of(kind, predicted), gold, kind)
 
-    definition = "Label and strings are equal, offsets are not looked at; a string that gold holds twice counts twice."
+    definition = "Label and strings are equal, offsets are ignored; a string that occurs twice in gold counts twice."
     return Measure(kind, "string", count, definition, strings=True)
 
 
@@ -73,13 +73,13 @@ MEASURES = (
     _measure("arguments", "visual union by type", events.arguments_union_by_type),
     _strings("arguments"),
 )
-"""All measures; the first of a kind is its headline."""
+"""All measures; the first of each kind is its main measure."""
 
 
 def measures_of(task: str) -> list[Measure]:
-    """Return the measures of a registered task, the headline first.
+    """Return the measures of a registered task, the main one first.
 
-    A task of a kind of its own has one: an item is right if it equals an annotated one.
+    A task of its own kind has one measure: an item is correct if it equals an annotated one.
     """
     part = task_class(task)
     return [measure for measure in MEASURES if measure.kind == part.kind] or [_equal_items(registry.build(task))]
@@ -93,10 +93,10 @@ def _equal_items(task: Task[Any]) -> Measure:
 
 
 def modality_of(record: Record) -> str:
-    """Return which modality of M2E2 a record belongs to: by whether it has a text, an image, or both.
+    """Return the modality of M2E2 that a record belongs to, by whether it has a text, an image, or both.
 
-    Source: M2E2 is scored on sentences alone, on images alone, and on pairs of both that show one event. What
-    a record has does not depend on any system, so every prediction about it counts in its modality.
+    Source: M2E2 is scored on sentences, on images, and on pairs of both that show one event. The modality of a record
+    does not depend on the system, so every prediction for the record counts in it.
     """
     if record.image is None:
         return "text-only"

@@ -1,4 +1,4 @@
-"""What counts as right in named entities and relations: one function for each measure."""
+"""Measures of named entities and relations: one function each. The first line of a docstring defines the measure."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ def entities_strict(predicted: Record, gold: Record) -> Tally:
 
 
 def entities_boundary(predicted: Record, gold: Record) -> Tally:
-    """Both offsets are equal, whatever the type; a span counts once on either side."""
+    """Both offsets are equal, the type is ignored; a span counts once on either side."""
     return tally_sets(*((("", entity.span) for entity in side.entities) for side in (predicted, gold)))
 
 
 def entities_type(predicted: Record, gold: Record) -> Tally:
     """The type is equal and the spans share a character, one to one in the largest matching.
 
-    Source: the `type` measure of SemEval-2013 task 9, made one-to-one.
+    Source: the `type` measure of SemEval-2013 task 9, restricted to one-to-one matches.
     """
 
     def spans(record: Record) -> dict[Hashable, list[Span]]:
@@ -35,38 +35,38 @@ def entities_type(predicted: Record, gold: Record) -> Tally:
 
 
 def relations_strict(predicted: Record, gold: Record) -> Tally:
-    """Type and the offsets of head and tail, in this direction, are equal; ``none`` is never a positive."""
+    """Type and the offsets of head and tail are equal, in this direction; ``none`` is not counted."""
     return tally_sets(*(filter(is_positive, relation_keys(side)) for side in (predicted, gold)))
 
 
 def relations_with_none(predicted: Record, gold: Record) -> Tally:
-    """As strict, but ``none`` is a type like any other: an unrelated pair called ``none`` is a true positive."""
+    """As strict, with ``none`` as a type like any other: an unrelated pair predicted as ``none`` is a true positive."""
     return tally_sets(relation_keys(predicted), relation_keys(gold))
 
 
 def relation_keys(record: Record) -> Iterator[Key]:
-    """Yield type, head and tail of each relation; every spelling of ``none`` becomes one."""
+    """Yield type, head and tail of each relation; all spellings of ``none`` become one."""
     for relation in record.relations:
         name = NO_RELATION if relation.type.lower() == NO_RELATION else relation.type
         yield (name, relation.head, relation.tail)
 
 
 def is_positive(key: Key) -> bool:
-    """Say whether the key of a relation is not ``none``."""
+    """Return whether the key of a relation is not ``none``."""
     return bool(key[0] != NO_RELATION)
 
 
 def strings_of(kind: str, record: Record) -> list[Key]:
     """Return the items of a kind without their offsets: label first, then strings.
 
-    Items that are equal offset by offset count once; mentions of the same string at other offsets repeat.
-    Unrelated pairs and visual arguments are left out: neither is a positive that a string can name.
+    Items with equal offsets count once; the same string at other offsets is repeated. Unrelated pairs and visual
+    arguments are omitted, as strings cannot express them.
     """
     return _STRINGS[kind](record)
 
 
 def tally_strings(predicted: Sequence[Key], gold: Record, kind: str) -> Tally:
-    """Label and strings are equal; a string that gold holds twice must be predicted twice."""
+    """Count equal labels and strings; a string that occurs twice in gold must be predicted twice."""
     return tally_repeated(predicted, strings_of(kind, gold))
 
 

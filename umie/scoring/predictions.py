@@ -1,4 +1,4 @@
-"""Files of predictions: read leniently, and joined to the records they answer."""
+"""Files of predictions: read leniently and joined to the annotated records."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from umie.files import read_lines
 from umie.records import Record, read_numbered_jsonl, record_from_json
 from umie.records.jsonl import parse_line
 from umie.scoring.counts import Key
-from umie.scoring.lenient import take_loose
+from umie.scoring.lenient import pop_strings
 from umie.scoring.mentions import strings_of
 
 
 class GoldLine(NamedTuple):
-    """An annotated record and the line it stands on."""
+    """An annotated record and its line number."""
 
     number: int
     record: Record
@@ -26,11 +26,12 @@ class GoldLine(NamedTuple):
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a system says about one record.
+    """The prediction of a system for one record.
 
     Args:
-        record: its items that have offsets.
-        strings: for each task that the file answers without offsets, all items as strings, label first.
+        record: the predicted items that have offsets.
+        strings: all items as strings, label first, for each kind of task in which the file has mentions without
+            offsets.
     """
 
     record: Record
@@ -41,11 +42,11 @@ def read_gold(path: str | Path) -> list[GoldLine]:
     """Read the annotated records of a JSONL file.
 
     Raises:
-        UmieError: a line cannot be read as a record, or there is none.
+        UmieError: a line is not a valid record, or the file has no records.
     """
     lines = [GoldLine(number, record) for number, record in read_numbered_jsonl(path)]
     if not lines:
-        raise UmieError(f"{path}: holds no record: give a file of annotated records")
+        raise UmieError(f"{path}: has no records: use a file of annotated records")
     return lines
 
 
@@ -54,23 +55,23 @@ def read_predictions(
 ) -> list[Prediction]:
     """Read predictions, in the order of ``gold``.
 
-    The file has the form of records, with what was predicted in place of the annotation. It may be more lenient:
-    a line that has an ``id`` may leave out ``text``; one without ``image`` or ``regions`` is about those of gold;
-    and an entity, head, tail, trigger or argument may be given by its ``text`` alone, without ``span``. A task
-    with such items is scored by strings only, all through the file.
+    The lines are records that hold predictions instead of annotation, with three exceptions: a line with an ``id`` may
+    omit ``text``; without ``image`` or ``regions``, those of gold are used; and an entity, head, tail, trigger or
+    argument may have a ``text`` instead of a ``span``. A task with such mentions is scored only by strings, throughout
+    the file.
 
-    Lines are joined to gold by ``id`` if every record of both files has one of its own, else by their order.
+    Lines are joined to gold by ``id`` if every record of both files has a unique one, otherwise by order.
 
     Args:
         path: the predictions.
         gold: the annotated records.
-        gold_path: the file they are from, for messages.
-        tasks: the tasks that will be scored: a record of gold that is annotated for none of them needs no answer.
-            None asks for an answer to every record.
+        gold_path: their file, for messages.
+        tasks: the tasks to score; a record of gold that is annotated for none of them needs no prediction. None
+            requires a prediction for every record.
 
     Raises:
-        UmieError: a line that cannot be read, that answers no record of gold or one with another text, or a
-            record of gold without an answer.
+        UmieError: a line is invalid, matches no record of gold, or has another text; or a record of gold has no
+            prediction.
     """
     lines = list(_objects(path))
     needed = [line for line in gold if tasks is None or any(map(line.record.annotated_for, tasks))]
@@ -86,17 +87,17 @@ def read_predictions(
             if text != record.text:
                 raise UmieError(
                     f"text is {shown(text)}, but {gold_path}:{gold_number} says {shown(record.text)}: "
-                    "offsets would not fit; predict on the same texts, in the same order or with an id each"
+                    "offsets would not match; predict the same texts, in the same order or each with an id"
                 )
             for key, value in _context(record).items():
                 data.setdefault(key, value)
-            loose = take_loose(data, text)
-            check_characters(json.dumps(loose, ensure_ascii=False), "a mention without a span")
-            parsed.append((_record(data), loose))
-    by_string = {task for _, loose in parsed for task in loose}
+            strings = pop_strings(data, text)
+            check_characters(json.dumps(strings, ensure_ascii=False), "a mention without a span")
+            parsed.append((_record(data), strings))
+    kinds = {kind for _, strings in parsed for kind in strings}
     return [
-        Prediction(record, {task: (*strings_of(task, record), *loose.get(task, ())) for task in by_string})
-        for record, loose in parsed
+        Prediction(record, {kind: (*strings_of(kind, record), *strings.get(kind, ())) for kind in kinds})
+        for record, strings in parsed
     ]
 
 
@@ -104,7 +105,7 @@ def _record(data: Mapping[str, Any]) -> Record:
     try:
         line = json.dumps(data)
     except RecursionError as error:
-        raise UmieError("the line is nested too deep: expected a record") from error
+        raise UmieError("the line is nested too deeply: expected a record") from error
     return record_from_json(line)
 
 
@@ -115,7 +116,7 @@ def _objects(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
         with at(f"{path}:{number}"):
             data = parse_line(line)
             if not isinstance(data, dict):
-                raise UmieError(f"the line is {shown(data)}: expected a JSON object, one record")
+                raise UmieError(f"the line is {shown(data)}: expected a JSON object with one record")
         yield number, data
 
 
@@ -126,7 +127,7 @@ def _join(
     gold_path: str | Path,
     needed: Sequence[GoldLine],
 ) -> tuple[list[tuple[tuple[int, dict[str, Any]] | None, GoldLine]], bool]:
-    """Return each gold line with its answer, if it needs one, and whether they were joined by id."""
+    """Return each gold line with its prediction, if it needs one, and whether they were joined by id."""
     names = [line.record.id for line in gold]
     given = [None if data.get("id") is None else str(data["id"]) for _, data in lines]
     if None in names or None in given or len(set(names)) < len(names) or len(set(given)) < len(given):
@@ -135,25 +136,25 @@ def _join(
             return [(places.get(line.number), line) for line in gold], False
         if len(lines) > len(gold):
             raise UmieError(
-                f"{path}:{lines[len(gold)][0]}: one record more than the {len(gold)} of {gold_path}; records are "
-                "joined by order where an id is missing or repeated: take it out, or give each record its own id"
+                f"{path}:{lines[len(gold)][0]}: more records than the {len(gold)} of {gold_path}; records are joined "
+                "by order if an id is missing or repeated: remove the line, or use a unique id for each record"
             )
         if len(lines) < len(gold):
             raise UmieError(
-                f"{path}: has {len(lines)} records, but {gold_path} has {len(gold)}; the first without an answer "
-                f"is {gold_path}:{gold[len(lines)].number}: add a line for it, with nothing in it if nothing was found"
+                f"{path}: has {len(lines)} records, but {gold_path} has {len(gold)}; the first without a prediction "
+                f"is {gold_path}:{gold[len(lines)].number}: add a line for it, without items if nothing was found"
             )
         return list(zip(lines, gold, strict=True)), False
     answers = dict(zip(given, lines, strict=True))
     known = set(names)
     for name, (number, _) in answers.items():
         if name not in known:
-            raise UmieError(f"{path}:{number}: id {name!r} is not in {gold_path}: take the line out")
+            raise UmieError(f"{path}:{number}: id {name!r} is not in {gold_path}: remove the line")
     for line in needed:
         if line.record.id not in answers:
             raise UmieError(
                 f"{path}: has no record with the id {line.record.id!r} of {gold_path}:{line.number}: add a line for "
-                "it, with nothing in it if nothing was found; a file about one task alone is scored with --task"
+                "it, without items if nothing was found; for predictions of only some tasks, use --task"
             )
     return [(answers.get(line.record.id), line) for line in gold], True
 

@@ -1,9 +1,9 @@
-"""The published scorer's behavior, rebuilt from facts, with a count of what it never looks at.
+"""The published scorer's behavior, reimplemented from its description, and the number of items it ignores.
 
-Source: the evaluation code of ZUCC-AI/UMIE at a50b479. It writes gold and prediction as bracketed strings,
-reads both back with a bracket parser that takes the first word after a bracket for the label, and compares the
-lists. What its parser cannot read back is gone from gold, and no system is ever asked for it. Not rebuilt: what
-its tokenizer and its limits on length change in the strings.
+Source: the evaluation code of ZUCC-AI/UMIE at a50b479. It writes gold and predictions as bracketed strings, reads both
+with a bracket parser that takes the first word after a bracket as the label, and compares the lists. Items that its
+parser cannot read are missing from gold, so no system is scored on them. Not reimplemented: the changes that its
+tokenizer and its limits on length make to the strings.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from typing import Any, NamedTuple
 from umie.records import NO_RELATION, Record, Relation
 from umie.tasks import ordered, registry, task_class
 
-_Read = tuple[Any, str | None]  # what the parser reads back, or why it does not
+_Read = tuple[Any, str | None]  # the parsed item, and the reason if it is dropped
 
 
 class _Schema(NamedTuple):
-    """What the parser knows: the task's labels, the event types, and whether it reads gold."""
+    """The parser's knowledge: the task's labels, the event types, and whether it reads gold."""
 
     labels: frozenset[str]
     types: frozenset[str]
@@ -39,19 +39,19 @@ REPEATED = "repeated at the same offsets"
 
 @dataclass(frozen=True)
 class Released:
-    """What the published scorer says.
+    """The published scorer's result.
 
     Args:
         task: the task.
-        precision: its precision, 0..1, rounded to four digits as it is there.
-        recall: its recall.
-        f1: its F1.
-        gold: annotated items, before anything is dropped.
-        dropped: gold items that it never sees, by reason.
-        predicted: predicted items, before anything is dropped.
-        dropped_predictions: predicted items that it never sees, by reason.
+        precision: precision, 0..1, rounded to four digits as in the published code.
+        recall: recall, 0..1.
+        f1: F1, 0..1.
+        gold: the number of annotated items, including dropped ones.
+        dropped: the number of dropped gold items, by reason.
+        predicted: the number of predicted items, including dropped ones.
+        dropped_predictions: the number of dropped predicted items, by reason.
         perfect: the F1 of a prediction equal to gold.
-        perfect_found: gold items that a perfect prediction is credited with.
+        perfect_found: the true positives of a prediction equal to gold.
     """
 
     task: str
@@ -67,30 +67,28 @@ class Released:
 
     @property
     def dropped_share(self) -> float:
-        """Share of gold that is never looked at, 0..1."""
+        """The share of gold items that are dropped, 0..1."""
         return sum(self.dropped.values()) / self.gold if self.gold else 0.0
 
 
 def released_score(task: str, predictions: Sequence[Record], gold: Sequence[Record]) -> Released:
-    """Score as the published scorer does.
+    """Score like the published scorer.
 
-    Lists are compared item by item as strings: a prediction is a true positive while an equal gold item is left;
-    a gold item is a false negative only if no prediction equals it, so a repeated mention need be predicted once.
-    ``none`` is a relation like any other. Labels outside the schema, which is what gold uses or says it draws
-    from, vanish from predictions. A mention whose words are its own type is left out of gold, but counts as a
-    false positive when predicted.
+    Items are compared as strings: a prediction is a true positive while an equal gold item is left; a gold item is a
+    false negative only if no prediction equals it, so a repeated mention needs to be predicted only once. ``none`` is a
+    relation like any other. Predictions with labels outside the schema (the labels that gold uses or declares) are
+    dropped. A mention whose words are its own type is dropped from gold, but counts as a false positive if predicted.
 
     Args:
         task: the task.
-        predictions: the records with what was predicted.
-        gold: the records as annotated.
+        predictions: the records with predicted items.
+        gold: the annotated records.
     """
     schema = _Schema(_labels(task, gold), _event_types(gold), is_gold=False)
     found = [list(_read_back(task, record, schema)) for record in predictions]
     repeated = [list(_read_back(task, record, schema)) for record in gold]
     wanted = [list(_read_back(task, record, schema._replace(is_gold=True))) for record in gold]
-    right, false, missed = _compare(found, wanted)
-    precision, recall, f1 = _rounded(right, false, missed)
+    precision, recall, f1 = _rounded(*_compare(found, wanted))
     perfect = _compare(repeated, wanted)
     return Released(
         task=task,
@@ -130,7 +128,7 @@ def _relations(record: Record, schema: _Schema) -> Iterator[_Read]:
                 yield (name,), SAME_HEAD
             elif not rest:
                 yield (name, head, tail), None
-            elif first in schema.labels:  # read as the relation, and the rest of the head as the tail
+            elif first in schema.labels:  # parsed as the relation, and the rest of the head as the tail
                 yield (first, first, rest), None
             else:
                 yield (name,), HEAD
@@ -178,24 +176,24 @@ def _words(text: str) -> str:
 
 
 def _compare(found: Sequence[list[_Read]], wanted: Sequence[list[_Read]]) -> tuple[int, int, int]:
-    """Return true positives, false positives and false negatives, counted as there."""
-    right = false = missed = 0
+    """Return true positives, false positives and false negatives as the published scorer counts them."""
+    correct = false = missed = 0
     for predicted, gold in zip(found, wanted, strict=True):
         predictions, left = _kept(predicted), Counter(_kept(gold))
         for item in predictions:
             if left[item]:
                 left[item] -= 1
-                right += 1
+                correct += 1
             else:
                 false += 1
         missed += sum(item not in predictions for item in _kept(gold))
-    return right, false, missed
+    return correct, false, missed
 
 
-def _rounded(right: int, false: int, missed: int) -> tuple[float, float, float]:
-    precision = round(right / (right + false), 4) if right else 0.0
-    recall = round(right / (right + missed), 4) if right else 0.0
-    f1 = round(2 * precision * recall / (precision + recall), 4) if right else 0.0
+def _rounded(correct: int, false: int, missed: int) -> tuple[float, float, float]:
+    precision = round(correct / (correct + false), 4) if correct else 0.0
+    recall = round(correct / (correct + missed), 4) if correct else 0.0
+    f1 = round(2 * precision * recall / (precision + recall), 4) if correct else 0.0
     return precision, recall, f1
 
 
@@ -208,19 +206,19 @@ def _reasons(records: Iterable[Iterable[_Read]]) -> dict[str, int]:
     return dict(sorted(counts.items()))
 
 
-def is_known_to_released(task: str) -> bool:
-    """Say whether the published scorer has a counterpart of a task."""
+def has_released_scorer(task: str) -> bool:
+    """Return whether the published scorer covers a task."""
     return task_class(task).kind in _READERS
 
 
 def _event_types(records: Collection[Record]) -> frozenset[str]:
-    """Return the event types that records use or say they draw from."""
+    """Return the event types that records use or declare."""
     names = [name for name in ordered() if task_class(name).kind == "events"]
     return frozenset().union(*(_labels(name, records) for name in names))
 
 
 def _labels(task: str, records: Collection[Record]) -> frozenset[str]:
-    """Return the labels that records use or say they draw from."""
+    """Return the labels that records use or declare."""
     used = registry.build(task).used_labels
     labels = {label for record in records for label in used(record)}
     labels |= {label for record in records for label in (record.labels or {}).get(task, ())}

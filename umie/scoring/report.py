@@ -1,4 +1,4 @@
-"""What an evaluation found, and its JSON form."""
+"""The result of an evaluation, and its JSON form."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from umie.scoring.released import Released
 from umie.scoring.resampling import LEVEL
 from umie.scoring.score_sheet import Score
 
-_WITH_MACRO = ("with none", "string")  # beside each task's first measure; the JSON form has all
+_WITH_MACRO = ("with none", "string")  # along with each task's main measure; the JSON form has all
 
 
 class Versus(NamedTuple):
@@ -19,10 +19,10 @@ class Versus(NamedTuple):
 
     Args:
         other: the F1 of the other system.
-        difference: F1 minus the other's.
-        interval: 95 % of the differences over resamples of the records.
-        p_bootstrap: two-sided p of the paired bootstrap.
-        p_randomization: two-sided p of approximate randomization.
+        difference: the F1 minus that of the other system.
+        interval: the 95 % interval of the difference.
+        p_bootstrap: the two-sided p of the paired bootstrap.
+        p_randomization: the two-sided p of approximate randomization.
     """
 
     other: float
@@ -34,21 +34,21 @@ class Versus(NamedTuple):
 
 @dataclass(frozen=True)
 class Line:
-    """One measure.
+    """The score of one measure on one group of records.
 
     Args:
         task: the task.
         measure: the name of the measure.
         average: ``micro``, or ``macro`` over labels.
         modality: ``all``, or the modality of M2E2.
-        definition: what counts as right.
+        definition: when an item is correct.
         records: the number of records.
         score: precision, recall, F1 and the totals.
-        interval: 95 % of the F1 over resamples of the records.
-        baseline: what the baseline does.
-        baseline_f1: what it reaches.
-        labels: the score of each label with the interval of its F1; empty for macro and without labels.
-        versus: the comparison with the other system, if there is one that the measure can score.
+        interval: the 95 % interval of the F1.
+        baseline: a description of the baseline.
+        baseline_f1: its F1.
+        labels: the score of each label with the interval of its F1; empty for macro averages and without labels.
+        versus: the comparison with the other system, if the measure can score it.
     """
 
     task: str
@@ -66,20 +66,20 @@ class Line:
 
     @property
     def name(self) -> str:
-        """The measure and, where it is not micro, the average."""
+        """The measure and, unless it is micro, the average."""
         return self.measure if self.average == "micro" else f"{self.measure}, {self.average}"
 
 
 @dataclass(frozen=True)
 class Report:
-    """What an evaluation found.
+    """The result of an evaluation.
 
     Args:
-        lines: the measures; those in which nothing is predicted and nothing annotated are left out.
-        released: what the published scorer says, for each task that is answered with offsets.
-        resamples: how many resamples the intervals and tests rest on.
-        seed: what they are drawn from.
-        left_out: why a task, or ``released`` of a task, is not there.
+        lines: the scores; measures without predicted and annotated items are omitted.
+        released: the published scorer's result for each task with offsets.
+        resamples: the number of resamples for intervals and tests.
+        seed: their seed.
+        left_out: the reason why a task, or ``released`` of a task, is missing.
     """
 
     lines: list[Line]
@@ -89,14 +89,14 @@ class Report:
     left_out: dict[str, str] = field(default_factory=dict)
 
     def parts(self) -> Iterator[tuple[str, str, list[Line]]]:
-        """Yield task, modality and lines of what belongs in one table; macro averages of the main measures only."""
+        """Yield the task, modality and lines of each table; macro averages only of the main measures."""
         for task, modality in dict.fromkeys((line.task, line.modality) for line in self.lines):
             lines = [line for line in self.lines if (line.task, line.modality) == (task, modality)]
             main = (lines[0].measure, *_WITH_MACRO)
             yield task, modality, [line for line in lines if line.average == "micro" or line.measure in main]
 
     def line(self, task: str, measure: str, average: str = "micro", modality: str | None = None) -> Line:
-        """Return one line; without a modality the first that has the measure."""
+        """Return one line; without a modality, the first with the measure."""
         for line in self.lines:
             if (line.task, line.measure, line.average) == (task, measure, average) and modality in (
                 None,

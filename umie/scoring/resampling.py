@@ -1,4 +1,4 @@
-"""How sure a score is: bootstrap intervals, and two paired tests between two systems. Vectorized and seeded."""
+"""The uncertainty of a score: bootstrap intervals, and two paired tests between systems. Vectorized and seeded."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ if TYPE_CHECKING:
 
 LEVEL = 0.95
 _CHUNK = 2_000_000  # draws held in memory at a time
-_ROUNDING = 1e-12  # differences below this are the same difference, summed in another order
+_ROUNDING = 1e-12  # smaller differences come from the order of summation
 
 
 def bootstrap_sums(counts: NDArray[np.float64], resamples: int, seed: int) -> NDArray[np.float64]:
     """Return the sums of counts over resamples of the records, drawn with replacement.
 
-    The draws depend on the number of records, ``resamples`` and ``seed`` alone, so two systems that are given
-    the same are resampled alike, record by record.
+    The draws depend only on the number of records, ``resamples`` and ``seed``, so two systems are resampled alike,
+    record by record.
 
     Args:
         counts: [records, columns].
-        resamples: how many to draw.
-        seed: what everything is drawn from.
+        resamples: the number of resamples.
+        seed: the seed of the draws.
 
     Returns:
         [resamples, columns].
@@ -41,7 +41,7 @@ def bootstrap_sums(counts: NDArray[np.float64], resamples: int, seed: int) -> ND
 
 
 def interval(values: NDArray[np.float64]) -> tuple[float, float]:
-    """Return the percentile interval that holds 95 % of the values; NaN, of a resample with nothing in it, is none."""
+    """Return the percentile interval of 95 % of the values, ignoring NaN, the value of a resample without items."""
     defined = values[~np.isnan(values)]
     if not len(defined):
         return 0.0, 0.0
@@ -52,8 +52,8 @@ def interval(values: NDArray[np.float64]) -> tuple[float, float]:
 def bootstrap_p(differences: NDArray[np.float64]) -> float:
     """Return the two-sided p of a paired bootstrap: twice the smaller share of differences on one side of 0.
 
-    A difference of 0 counts on both sides, NaN on none; 1 is added to both counts and to the number of
-    resamples, so that p is never 0.
+    A difference of 0 counts on both sides, NaN on neither; 1 is added to both counts and to the number of resamples,
+    so that p is never 0.
     """
     differences = differences[~np.isnan(differences)]
     below = int((differences <= _ROUNDING).sum())
@@ -70,9 +70,9 @@ def swapped_sums(
 
     Args:
         first: [records, columns] of one system.
-        second: the same of the other.
-        resamples: how many times to swap.
-        seed: what everything is drawn from.
+        second: [records, columns] of the other.
+        resamples: the number of swaps.
+        seed: the seed of the swaps.
 
     Returns:
         Two arrays [resamples, columns].
@@ -89,7 +89,7 @@ def swapped_sums(
 
 
 def randomization_p(observed: float, differences: NDArray[np.float64]) -> float:
-    """Return the share of swaps whose difference is at least as large as the observed one, either way.
+    """Return the share of swaps whose difference is at least as large as the observed one in absolute value.
 
     1 is added to the count and to the number of swaps, so that p is never 0.
     """

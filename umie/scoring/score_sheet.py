@@ -1,4 +1,4 @@
-"""Counts of all records side by side, and precision, recall and F1 from their sums."""
+"""Counts of all records, and precision, recall and F1 from their sums."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Score(NamedTuple):
-    """Precision, recall and F1 (0..1), and the totals they come from."""
+    """Precision, recall and F1 (0..1), and the totals."""
 
     precision: float
     recall: float
@@ -50,12 +50,12 @@ class Sheet:
 
     @property
     def has_labels(self) -> bool:
-        """Whether macro averages and a breakdown by label make sense."""
+        """Whether the measure distinguishes labels."""
         return self.labels != ("",)
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing is predicted and nothing annotated."""
+        """Whether there are neither predicted nor annotated items."""
         return not self.counts.any()
 
     def score(self, average: str = "micro") -> Score:
@@ -75,15 +75,15 @@ class Sheet:
 def ratios(sums: NDArray[np.float64], average: str) -> NDArray[np.float64]:
     """Return precision, recall and F1 from sums of counts.
 
-    Micro sums the labels first. Macro is the mean over the labels that occur in gold or prediction, as
-    seqeval and scikit-learn have it: a label that is only ever predicted counts with F1 0.
+    Micro sums over labels first. Macro is the mean over the labels that occur in gold or predictions, as in seqeval
+    and scikit-learn: a label that is only predicted counts with F1 0.
 
     Args:
         sums: [..., labels, 3]: true positives, predicted, gold.
         average: ``micro`` or ``macro``.
 
     Returns:
-        [3, ...]; 0 where the denominator is 0.
+        [3, ...]; 0 if the denominator is 0.
     """
     if average == "micro":
         return _ratios(sums.sum(axis=-2))
@@ -92,11 +92,11 @@ def ratios(sums: NDArray[np.float64], average: str) -> NDArray[np.float64]:
 
 
 def f1_of_sums(sums: NDArray[np.float64], num_labels: int, average: str = "micro") -> NDArray[np.float64]:
-    """Return the F1 of each row of summed counts; NaN where nothing is predicted and nothing annotated.
+    """Return the F1 of each row of summed counts; NaN if nothing is predicted and nothing annotated.
 
     Args:
-        sums: [rows, labels * 3], as ``counts`` of a sheet flattened.
-        num_labels: of the sheet.
+        sums: [rows, labels * 3], the flattened sums of a sheet's ``counts``.
+        num_labels: the number of labels of the sheet.
         average: ``micro`` or ``macro``.
     """
     by_label = sums.reshape(len(sums), num_labels, 3)
@@ -105,8 +105,8 @@ def f1_of_sums(sums: NDArray[np.float64], num_labels: int, average: str = "micro
 
 
 def _ratios(sums: NDArray[np.float64]) -> NDArray[np.float64]:
-    right, predicted, gold = np.moveaxis(sums, -1, 0)
-    return np.stack([_divide(right, predicted), _divide(right, gold), _divide(2 * right, predicted + gold)])
+    correct, predicted, gold = np.moveaxis(sums, -1, 0)
+    return np.stack([_divide(correct, predicted), _divide(correct, gold), _divide(2 * correct, predicted + gold)])
 
 
 def _divide(numerator: NDArray[np.float64], denominator: NDArray[np.float64]) -> NDArray[np.float64]:

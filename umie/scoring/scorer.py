@@ -1,9 +1,9 @@
-"""Scoring of answers: every measure of every task, with intervals, baselines and the comparison of two systems."""
+"""Score predictions: every measure of every task, with intervals, baselines and the comparison of two systems."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,7 +15,7 @@ from umie.scoring.baselines import baseline_of
 from umie.scoring.counts import Tally
 from umie.scoring.measures import EVENT_KINDS, MODALITIES, Measure, measures_of, modality_of
 from umie.scoring.predictions import Prediction
-from umie.scoring.released import Released, is_known_to_released, released_score
+from umie.scoring.released import Released, has_released_scorer, released_score
 from umie.scoring.report import Line, Report, Versus
 from umie.scoring.resampling import bootstrap_p, bootstrap_sums, interval, randomization_p, swapped_sums
 from umie.scoring.score_sheet import Score, Sheet, f1_of_sums
@@ -30,7 +30,7 @@ AVERAGES = ("micro", "macro")
 
 def score_predictions(
     gold: Sequence[Record],
-    answers: Sequence[Prediction],
+    predictions: Sequence[Prediction],
     *,
     tasks: Sequence[str] | None = None,
     modality: str = ALL,
@@ -39,36 +39,37 @@ def score_predictions(
     resamples: int = 1000,
     seed: int = 0,
 ) -> Report:
-    """Score answers to annotated records.
+    """Score predictions against annotated records.
 
     Args:
         gold: the annotated records.
-        answers: one answer for each of them, in their order.
-        tasks: the tasks to score; None takes those that gold is annotated for.
-        modality: ``all`` scores all records together and, where several modalities of M2E2 are mixed, each by itself;
-            a modality scores only its own records.
-        other: the answers of another system, to compare with.
-        train: training records, for the baselines.
-        resamples: how many resamples intervals and tests rest on.
-        seed: what they are drawn from.
+        predictions: one for each record, in the same order.
+        tasks: the registered tasks to score; None scores those that gold is annotated for.
+        modality: ``all`` scores all records together, and also each modality of M2E2 by itself if there are several;
+            the name of a modality scores only its records.
+        other: the predictions of another system to compare with.
+        train: training records, from which the baselines learn.
+        resamples: the number of resamples for intervals and tests.
+        seed: the seed of the resamples.
 
     Raises:
-        UmieError: an unknown task or modality, or one that no record of gold is annotated for; a number of answers
-            that differs from that of gold.
+        UmieError: a task or modality is unknown, or no record of gold is annotated for it; the number of predictions
+            differs from the number of records.
     """
     check_whole("resamples", resamples, 1)
     check_whole("seed", seed, 0)
-    for side in (answers, *([] if other is None else [other])):
+    sides = [predictions] if other is None else [predictions, other]
+    for side in sides:
         if len(side) != len(gold):
-            raise UmieError(f"{len(side)} answers for {len(gold)} records: give one for each, in their order")
+            raise UmieError(f"{len(side)} predictions for {len(gold)} records: pass one for each, in the same order")
     if modality not in (ALL, *MODALITIES):
         raise UnknownNameError("modality", modality, (ALL, *MODALITIES))
     for task in tasks or ():
-        task_class(task)  # raises where there is none
+        task_class(task)  # raises if it is unknown
     annotated = annotated_tasks(gold)
     chosen = tuple(tasks) if tasks else annotated
     if not chosen:
-        raise UmieError("gold is annotated for no task: give --task, or a file with annotation")
+        raise UmieError("gold is not annotated for any task: use records with entities, relations, events or 'tasks'")
     lines: list[Line] = []
     released: list[Released] = []
     left_out: dict[str, str] = {}
@@ -80,21 +81,22 @@ def score_predictions(
         ]
         if not rows or task not in annotated:
             among = "" if modality == ALL else f" of the modality {modality!r}"
-            raise UmieError(f"no record{among} of gold is annotated for {task!r}: choose another --task or --modality")
-        found = list(_lines(task, modality, gold, answers, other, train, rows, resamples, seed))
-        lines += found
-        if not found:  # regions and events without a trigger are no strings
-            left_out[task] = "some mentions are given without offsets, and there is no string of it to compare"
-        if _is_loose(task, [answers[row] for row in rows]):
-            left_out[f"released {task}"] = "it is not computed where mentions are given without offsets"
-        elif is_known_to_released(task):
-            records = [[side[row] for row in rows] for side in ([answer.record for answer in answers], gold)]
-            released.append(released_score(task, *records))
+            raise UmieError(f"no record{among} of gold is annotated for {task!r}: choose another task or modality")
+        wanted = [gold[row] for row in rows]
+        found = [[side[row] for row in rows] for side in sides]
+        new = list(_TaskScorer(task, modality, wanted, found, train, resamples, seed).lines())
+        lines += new
+        if not new:  # a region, or an event without a trigger, has no string
+            left_out[task] = "some mentions have no offsets, and no item of this task can be compared as a string"
+        if _has_strings(task, found[0]):
+            left_out[f"released {task}"] = "it needs the offsets of all mentions"
+        elif has_released_scorer(task):
+            released.append(released_score(task, [one.record for one in found[0]], wanted))
     return Report(lines, released, resamples, seed, left_out)
 
 
 def annotated_tasks(gold: Sequence[Record]) -> tuple[str, ...]:
-    """Return the tasks that records are annotated for: those they name, or where they name none, have items of."""
+    """Return the tasks that records are annotated for: those they name; without names, those they have items of."""
     named = {task for record in gold for task in record.tasks or ()}
     for task in named:
         task_class(task)
@@ -105,76 +107,106 @@ def annotated_tasks(gold: Sequence[Record]) -> tuple[str, ...]:
     return ordered({*named, *used})
 
 
-def _lines(
-    task: str,
-    modality: str,
-    gold: Sequence[Record],
-    answers: Sequence[Prediction],
-    other: Sequence[Prediction] | None,
-    train: Sequence[Record] | None,
-    rows: Sequence[int],
-    resamples: int,
-    seed: int,
-) -> Iterator[Line]:
-    wanted = [gold[row] for row in rows]
-    sides = [[side[row] for row in rows] for side in ([answers] if other is None else [answers, other])]
-    groups = list(_groups(task, modality, wanted))
-    guesses: dict[str, list[Record]] = {}
-    for measure in measures_of(task):
-        usable = [side for side in sides if measure.strings or not _is_loose(task, side)]
-        if not usable or usable[0] is not sides[0]:  # without offsets, strings are all there is to compare
-            continue
-        tallies = [list(map(_tally, [measure] * len(rows), side, wanted)) for side in usable]
-        baseline = baseline_of(task, measure.name, wanted, train)
-        if baseline.name not in guesses:
-            guesses[baseline.name] = [baseline.answer(record) for record in wanted]
-        guessed = list(map(measure.count, guesses[baseline.name], wanted))
-        for name, members in groups:
-            if measure.modality not in (None, name):
+@dataclass(frozen=True)
+class _TaskScorer:
+    """The lines of one task.
+
+    Args:
+        task: the task.
+        modality: ``all``, or the only modality that is scored.
+        gold: the records that are annotated for the task.
+        sides: the predictions of one or two systems about these records.
+        train: training records for the baselines.
+        resamples: the number of resamples.
+        seed: their seed.
+    """
+
+    task: str
+    modality: str
+    gold: Sequence[Record]
+    sides: Sequence[Sequence[Prediction]]
+    train: Sequence[Record] | None
+    resamples: int
+    seed: int
+
+    def lines(self) -> Iterator[Line]:
+        """Yield a line for each measure, group of records and average."""
+        groups = list(self._groups())
+        guesses: dict[str, list[Record]] = {}
+        measures = measures_of(self.task)
+        for measure in measures:
+            sides = [side for side in self.sides if measure.strings or not _has_strings(self.task, side)]
+            if not sides or sides[0] is not self.sides[0]:  # without offsets, only strings can be compared
                 continue
-            sheets = [Sheet.of([tally[row] for row in members]) for tally in tallies]
-            if all(sheet.is_empty for sheet in sheets) and measure is not measures_of(task)[0]:
-                continue
-            guess = Sheet.of([guessed[row] for row in members])
-            sums = [bootstrap_sums(_columns(sheet), resamples, seed) for sheet in sheets]
-            for average in AVERAGES if sheets[0].has_labels else AVERAGES[:1]:
-                values = [
-                    f1_of_sums(total, len(sheet.labels), average) for total, sheet in zip(sums, sheets, strict=True)
-                ]
-                yield Line(
-                    task=task,
-                    measure=measure.name,
-                    average=average,
-                    modality=name,
-                    definition=measure.definition,
-                    records=len(members),
-                    score=sheets[0].score(average),
-                    interval=interval(values[0]),
-                    baseline=baseline.name,
-                    baseline_f1=guess.score(average).f1,
-                    labels=_labels(sheets[0], sums[0]) if average == "micro" else {},
-                    versus=_versus(sheets, values, average, resamples, seed) if len(sheets) == 2 else None,
-                )
+            tallies = [
+                [_tally(measure, *pair) for pair in zip(side, self.gold, strict=True)] for side in sides
+            ]  # by system and record
+            baseline = baseline_of(self.task, measure.name, self.gold, self.train)
+            if baseline.name not in guesses:
+                guesses[baseline.name] = [baseline.answer(record) for record in self.gold]
+            guessed = list(map(measure.count, guesses[baseline.name], self.gold))
+            for name, rows in groups:
+                if measure.modality not in (None, name):
+                    continue
+                sheets = [Sheet.of([tally[row] for row in rows]) for tally in tallies]
+                if all(sheet.is_empty for sheet in sheets) and measure is not measures[0]:
+                    continue
+                guess = Sheet.of([guessed[row] for row in rows])
+                sums = [bootstrap_sums(_columns(sheet), self.resamples, self.seed) for sheet in sheets]
+                for average in AVERAGES if sheets[0].has_labels else AVERAGES[:1]:
+                    values = [
+                        f1_of_sums(total, len(sheet.labels), average) for total, sheet in zip(sums, sheets, strict=True)
+                    ]
+                    yield Line(
+                        task=self.task,
+                        measure=measure.name,
+                        average=average,
+                        modality=name,
+                        definition=measure.definition,
+                        records=len(rows),
+                        score=sheets[0].score(average),
+                        interval=interval(values[0]),
+                        baseline=baseline.name,
+                        baseline_f1=guess.score(average).f1,
+                        labels=_labels(sheets[0], sums[0]) if average == "micro" else {},
+                        versus=self._versus(sheets, values, average) if len(sheets) == 2 else None,
+                    )
+
+    def _groups(self) -> Iterator[tuple[str, list[int]]]:
+        """Yield names and rows of records to score together: all, and each modality of M2E2 if there are several."""
+        kinds = [modality_of(record) for record in self.gold] if task_class(self.task).kind in EVENT_KINDS else []
+        present = [name for name in MODALITIES if name in kinds]
+        yield (present[0] if len(present) == 1 else self.modality), list(range(len(self.gold)))
+        for name in present if len(present) > 1 else ():
+            yield name, [row for row, kind in enumerate(kinds) if kind == name]
+
+    def _versus(self, sheets: Sequence[Sheet], values: Sequence[NDArray[np.float64]], average: str) -> Versus:
+        first, second = _aligned(*sheets)
+        swapped = swapped_sums(_columns(first), _columns(second), self.resamples, self.seed)
+        one, two = (
+            np.nan_to_num(f1_of_sums(sums, len(first.labels), average)) for sums in swapped
+        )  # 0, as in the score itself
+        mine, theirs = (sheet.score(average).f1 for sheet in sheets)
+        differences = values[0] - values[1]
+        return Versus(
+            other=theirs,
+            difference=mine - theirs,
+            interval=interval(differences),
+            p_bootstrap=bootstrap_p(differences),
+            p_randomization=randomization_p(mine - theirs, one - two),
+        )
 
 
-def _groups(task: str, modality: str, records: Sequence[Record]) -> Iterator[tuple[str, list[int]]]:
-    """Yield the names and rows of what is scored together: all, and each of M2E2's modalities if there are several."""
-    kinds = [modality_of(record) for record in records] if task_class(task).kind in EVENT_KINDS else []
-    present = [name for name in MODALITIES if name in kinds]
-    yield (present[0] if len(present) == 1 else modality), list(range(len(records)))
-    for name in present if len(present) > 1 else ():
-        yield name, [row for row, kind in enumerate(kinds) if kind == name]
-
-
-def _is_loose(task: str, answers: Sequence[Prediction]) -> bool:
+def _has_strings(task: str, predictions: Sequence[Prediction]) -> bool:
+    """Return whether some mentions of a task have no offsets, so that only strings can be compared."""
     kind = task_class(task).kind
-    return any(kind in answer.strings for answer in answers)
+    return any(kind in prediction.strings for prediction in predictions)
 
 
-def _tally(measure: Measure, answer: Prediction, record: Record) -> Tally:
-    if measure.strings and measure.kind in answer.strings:
-        return mentions.tally_strings(answer.strings[measure.kind], record, measure.kind)
-    return measure.count(answer.record, record)
+def _tally(measure: Measure, prediction: Prediction, record: Record) -> Tally:
+    if measure.strings and measure.kind in prediction.strings:
+        return mentions.tally_strings(prediction.strings[measure.kind], record, measure.kind)
+    return measure.count(prediction.record, record)
 
 
 def _columns(sheet: Sheet) -> NDArray[np.float64]:
@@ -191,27 +223,8 @@ def _labels(sheet: Sheet, sums: NDArray[np.float64]) -> dict[str, tuple[Score, t
     }
 
 
-def _versus(
-    sheets: Sequence[Sheet], values: Sequence[NDArray[np.float64]], average: str, resamples: int, seed: int
-) -> Versus:
-    first, second = _aligned(*sheets)
-    swapped = swapped_sums(_columns(first), _columns(second), resamples, seed)
-    one, two = (
-        np.nan_to_num(f1_of_sums(sums, len(first.labels), average)) for sums in swapped
-    )  # as the score has it: 0
-    mine, theirs = (sheet.score(average).f1 for sheet in sheets)
-    differences = values[0] - values[1]
-    return Versus(
-        other=theirs,
-        difference=mine - theirs,
-        interval=interval(differences),
-        p_bootstrap=bootstrap_p(differences),
-        p_randomization=randomization_p(mine - theirs, one - two),
-    )
-
-
 def _aligned(first: Sheet, second: Sheet) -> tuple[Sheet, Sheet]:
-    """Return two sheets with the same labels, so that their rows can change places."""
+    """Return two sheets with the same labels, so that their rows can be swapped."""
     labels = tuple(sorted({*first.labels, *second.labels}))
 
     def widened(sheet: Sheet) -> Sheet:

@@ -1,4 +1,4 @@
-"""The strict micro-F1 of a task: the one that training, grids, evaluations and reports print."""
+"""The strict micro-F1 of a task, used by training, grids, evaluations and reports."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from umie.scoring.score_sheet import Sheet, f1_of_sums
 def strict_score(
     task: str, predictions: Sequence[Record], gold: Sequence[Record], *, resamples: int = 1000, seed: int = 0
 ) -> dict[str, Any]:
-    """Return strict micro precision, recall and F1 (0..1) with the interval of the F1 and the totals behind them.
+    """Return strict micro precision, recall and F1 (0..1), the interval of the F1, and the totals.
 
-    It is the headline measure of the task, ``measures_of(task)[0]``: visual arguments match by IoU >= 0.5, ``none`` is
-    no relation under any spelling.
+    This is the main measure of the task, ``measures_of(task)[0]``: visual arguments match at IoU >= 0.5, and ``none``
+    is not counted as a relation in any spelling.
 
     Args:
-        task: a registered name.
-        predictions: for each record what was predicted about it, in place of its annotation.
-        gold: the records with their annotation.
-        resamples: of the records, for the interval.
-        seed: of the resamples.
+        task: a registered task.
+        predictions: the records with predicted items instead of their annotation.
+        gold: the annotated records, in the same order.
+        resamples: the number of resamples for the interval.
+        seed: the seed of the resamples.
 
     Returns:
         ``precision``, ``recall``, ``f1``, ``interval`` (a list of two numbers, 95 %), ``true_positives``,
         ``predicted``, ``gold``.
 
     Raises:
-        UmieError: there is not one prediction for each record, or no such task.
+        UmieError: the task is unknown, or the number of predictions differs from the number of records.
     """
     if len(predictions) != len(gold):
-        raise UmieError(f"{len(predictions)} predictions for {len(gold)} records: give one for each")
+        raise UmieError(f"{len(predictions)} predictions for {len(gold)} records: pass one for each")
     measure = measures_of(task)[0]
     sheet = Sheet.of(list(map(measure.count, predictions, gold)))
     edges = [0.0, 0.0]

@@ -10,11 +10,15 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the tokenizers warn when a pro
 import hypothesis
 import pytest
 import torch
+from filelock import FileLock
 from PIL import Image
 
 from umie import cli
 from umie.composition import compose, default_tokenizer
 from umie.data.synthetic import LABELS, SyntheticConfig, scenes
+from umie.evaluation import QueryDataset
+from umie.files import atomic_folder
+from umie.loading import load
 
 torch.set_num_threads(1)
 hypothesis.settings.register_profile("umie", deadline=None)  # the cores are shared: a slow example is no failure
@@ -81,6 +85,40 @@ def embedded():
 def embedded_records(embedded):
     """The records of the scenes, each with its image in memory."""
     return [dataclasses.replace(scene.record, image=scene.image) for scene in embedded]
+
+
+@pytest.fixture(scope="session")
+def learned_records(embedded_records):
+    """Records of every kind; every fourth has no image. ``learned_checkpoint`` was trained on the first 12."""
+    return [
+        dataclasses.replace(record, image=None) if index % 4 == 3 else record
+        for index, record in enumerate(embedded_records[:24])
+    ]
+
+
+@pytest.fixture(scope="session")
+def learned_checkpoint(variant, learned_records, tmp_path_factory):
+    """Directory of a gated variant that answers some queries correctly; trained once for all test processes."""
+    from umie.training import TrainingConfig, train  # the slowest import, which most tests do not need
+
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    with FileLock(shared / "learned.lock"):
+        if not (shared / "learned").exists():
+            model, processor = variant(fusion={"name": "gated", "gate": "dynamic"})
+            dataset = QueryDataset(learned_records[:12], list(TASK_OPTIONS), processor)
+            train(model, processor, dataset, TrainingConfig(max_steps=90, batch_size=12, learning_rate=3e-3))
+            with atomic_folder(shared / "learned") as folder:
+                model.save_pretrained(folder)
+                processor.save_pretrained(folder)
+    return shared / "learned"
+
+
+@pytest.fixture(scope="session")
+def learned(learned_checkpoint, aligned):
+    """Model and processor of ``learned_checkpoint``."""
+    model, processor = load(learned_checkpoint, "cpu")
+    return aligned(model), processor
 
 
 @pytest.fixture

@@ -241,9 +241,9 @@ def test_public_names():
 
 # DESIGN.md, "Imports run one way": a module imports from its own layer (packages: from themselves) or a lower one.
 LAYERS = (
-    ("errors", "files", "records", "registry", "types", "versions"),
+    ("errors", "files", "hub", "images", "records", "registry", "resumable", "types", "versions"),
     ("data", "decoders", "encoders", "fusion", "tasks"),
-    ("audit", "composition", "constrained", "model", "processor", "scoring", "tokenization"),
+    ("audit", "composition", "constrained", "loading", "model", "processor", "scoring", "tokenization"),
     ("answers", "conversion", "corpus", "evaluation", "query_dataset", "training"),
     ("extraction", "grid", "reporting"),
     ("runs",),

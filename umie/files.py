@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -216,3 +216,14 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 _decode = json.JSONDecoder(object_pairs_hook=_unique_keys).decode  # json.loads would build a decoder for each call
+
+
+def check_distinct(files: Iterable[Path]) -> None:
+    """Raise UmieError if two paths lead to the same file."""
+    seen: dict[object, Path] = {}
+    for path in files:
+        status = path.stat() if path.exists() else None
+        key = path if status is None else (status.st_dev, status.st_ino)
+        if key in seen:
+            raise UmieError(f"{path}: is the same file as {seen[key]}; use each file once")
+        seen[key] = path

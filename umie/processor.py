@@ -1,4 +1,4 @@
-"""UmieProcessor: records to batches of tensors, and generated token ids back to records."""
+"""UmieProcessor: turns records into batches of tensors, and generated token ids back into records."""
 
 from __future__ import annotations
 
@@ -9,55 +9,61 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoProcessor, AutoTokenizer, PreTrainedTokenizerBase
+from transformers.utils import PushToHubMixin
 
 from umie import encoders, tasks
 from umie.constrained import Constraint, encode, keeps_answers, read_answers
 from umie.encoders.base import collate, pad_stack
-from umie.encoders.images import ImageSource
 from umie.errors import UmieError, check_keys
 from umie.files import atomic_write
+from umie.hub import find_file
+from umie.images import ImageSource
+from umie.model import UmieConfig
 from umie.records import Box, Record, Region
 from umie.tasks import Items, Query, Task
 from umie.tasks.grammar import Style
 from umie.types import check_image_policy
 
-HINTS = {
-    "error": "mend it, or compose with missing_images='text_only' or 'skip'",
-    "skip": "pass processor.usable(records), which leaves such records out",
+_ADVICE = {
+    "error": "fix the image, or set missing_images to 'text_only' or 'skip'",
+    "skip": "pass processor.usable(records), which leaves out such records",
 }
-IGNORED = -100  # label of positions that the loss passes over
+IGNORED = -100  # label of positions excluded from the loss
 FILE = "umie_processor.json"
+HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
 
 
 class FeatureSource(Protocol):
-    """What gives the visual tensors of one image."""
+    """A source of the visual tensors of one image."""
 
     def one(self, image: ImageSource | None, regions: Sequence[Region | Box] = ()) -> dict[str, Tensor]:
-        """Return ``boxes [V, 4]``, ``visual_mask [V]`` and what the model makes features of, or the features."""
+        """Return ``boxes [V, 4]``, ``visual_mask [V]`` and either the encoder's inputs or the features."""
 
 
-class UmieProcessor:
-    """The tensors' side of a variant: tokenizer, image preprocessing, tasks and their label schemas.
+class UmieProcessor(PushToHubMixin):
+    """The processor of a variant: tokenizer, image preprocessing, tasks and their label schemas.
+
+    ``transformers.AutoProcessor.from_pretrained`` loads it once ``umie.processor`` is imported.
 
     Args:
-        tokenizer: the decoder's.
-        encoder: name and options of the visual encoder, as in UmieConfig; no weights are needed here.
-        task_options: for each task its options (``labels``, ``variant``, ``style``); a task left out has the
-            paper's.
-        max_input_tokens: longer inputs lose the end of their text, which ``counts`` tells (paper: 256).
-        max_target_tokens: as above for targets (paper: 128).
-        missing_images: what an image that is not there or cannot be read does: ``error``; ``text_only``, its
-            record is asked about all the same; ``skip``, datasets and evaluations leave its record out.
+        tokenizer: the decoder's tokenizer.
+        encoder: name and options of the visual encoder, as in UmieConfig; its weights are not needed here.
+        task_options: the options of each task (``labels``, ``variant``, ``style``); a task that is not listed has the
+            paper's options.
+        max_input_tokens: longer inputs are truncated at the end of the text, and counted in ``counts`` (paper: 256).
+        max_target_tokens: the same for targets (paper: 128).
+        missing_images: how to treat an image that is missing or cannot be read: ``error`` raises; ``text_only``
+            encodes the record without its image; ``skip`` leaves the record out of data sets and evaluations.
 
     Attributes:
-        counts: how often an input or target was truncated, an image was missing, an item dropped.
-        unreadable: why an image that was met could not be read, by its name.
-        features: where set, gives each image's features in place of its pixels; see ``CachedEncoder``.
+        counts: the number of truncated inputs, truncated targets, missing images and dropped items.
+        unreadable: for each image that could not be read, the reason, by its name.
+        features: if set, a source of image features to use in place of pixels; see ``CachedEncoder``.
     """
 
     def __init__(
@@ -82,13 +88,13 @@ class UmieProcessor:
         self.unreadable: dict[str, str] = {}
         self.features: FeatureSource | None = None
         self._checked: dict[tuple[str, tuple[Region, ...]], str] = {}
-        self._in_memory: dict[int, tuple[Any, str]] = {}  # images without a file, held so that their ids stay theirs
+        self._in_memory: dict[int, tuple[Any, str]] = {}  # keeps each image so that its id is not reused
         self._tasks: dict[str, Task[Any]] = {}
         for name in self.task_options:
             self.task(name)
 
     def task(self, task: str | Task[Any]) -> Task[Any]:
-        """Return the task of this name with this processor's options; a built task is passed through."""
+        """Return the task with this name and this processor's options; a task object is returned unchanged."""
         if isinstance(task, Task):
             return task
         if task not in self._tasks:
@@ -96,19 +102,20 @@ class UmieProcessor:
         return self._tasks[task]
 
     def __call__(self, records: Record | Iterable[Record], task: str | Task[Any]) -> dict[str, Tensor]:
-        """Return the batch of all queries about the records, in their order.
+        """Return the batch of all queries about the records, in order.
 
         Args:
-            records: one record or several; a record may give several queries (MRE: one a pair, MEAE: one an
+            records: one record or several; a record can have several queries (MRE: one per pair; MEAE: one per
                 event).
-            task: a task's name, or a built task.
+            task: the name of a task, or a task object.
 
         Returns:
             ``input_ids`` and ``attention_mask [Q, T]``, ``labels [Q, L]`` (-100 in padding), ``boxes
             [Q, V, 4]``, ``visual_mask [Q, V]`` and the encoder's own tensors; Q counts queries.
 
         Raises:
-            UmieError: no record gives a query, or an image cannot be read under the policy ``error``.
+            UmieError: no record has a query, or an image cannot be read and ``missing_images`` is not
+                ``text_only``.
         """
         task = self.task(task)
         items = []
@@ -118,20 +125,20 @@ class UmieProcessor:
             items += [{**self.encode_query(record, query), **with_image} for query in queries]
         if not items:
             raise UmieError(
-                f"no queries: {task.name} asks about the pairs of `relations` (type 'none' where unknown) or the "
-                "`events` of a record, and none of these records has any"
+                f"no queries for {task.name}: its queries are about the pairs in a record's `relations` (use type "
+                "'none' for an unknown relation) or about its `events`, and these records have none"
             )
         return self.collate(items)
 
     def constraint(
         self, records: Record | Iterable[Record], task: str | Task[Any], max_new_tokens: int | None = None
     ) -> Constraint:
-        """Return the constraint on the answers to all queries about the records, as ``__call__`` orders them.
+        """Return the constraint on the answers to all queries about the records, in the order of ``__call__``.
 
         Args:
             records: the records.
-            task: the task; a built one brings labels of its own, seen in training or not.
-            max_new_tokens: as for ``generate``; by default ``max_target_tokens``.
+            task: the task; a task object can have labels that were not used in training.
+            max_new_tokens: as in ``generate``; by default ``max_target_tokens``.
         """
         task = self.task(task)
         asked = [(record, query) for record in _as_list(records) for query in task.queries(record)]
@@ -146,10 +153,10 @@ class UmieProcessor:
         return {"input_ids": torch.tensor(input_ids), "labels": torch.tensor(labels)}
 
     def encode_image(self, record: Record) -> dict[str, Tensor]:
-        """Return the visual tensors of one record; without slots where it has no image, or under the policy.
+        """Return the visual tensors of one record; without slots if it has no image.
 
         Raises:
-            UmieError: the image cannot be read and the policy is not ``text_only``.
+            UmieError: the image cannot be read and ``missing_images`` is not ``text_only``.
         """
         source = self.preprocessor if self.features is None else self.features
         if record.image is None:
@@ -159,22 +166,22 @@ class UmieProcessor:
         except UmieError as error:
             if self.missing_images != "text_only":
                 raise UmieError(
-                    f"record {record.id or record.text[:40]!r}: {error}; {HINTS[self.missing_images]}"
+                    f"record {record.id or record.text[:40]!r}: {error}; {_ADVICE[self.missing_images]}"
                 ) from error
             self._count_unreadable(record, str(error))
             return source.one(None)
 
     def usable(self, records: Iterable[Record]) -> list[Record]:
-        """Return the records without those that the policy ``skip`` leaves out; every other policy keeps all.
+        """Return the records to use: if ``missing_images`` is ``skip``, those whose images can be read, else all.
 
-        Each image is looked at once. ``unreadable`` tells why one could not be read.
+        Each image is checked once. ``unreadable`` has the reason for each image that could not be read.
         """
         if self.missing_images != "skip":
             return list(records)
         return [record for record in records if self._is_readable(record)]
 
     def reset_counts(self) -> None:
-        """Count from zero again, e.g. for another split."""
+        """Reset ``counts`` and ``unreadable``, e.g. before another split."""
         self.counts.clear()
         self.unreadable.clear()
 
@@ -193,7 +200,7 @@ class UmieProcessor:
         return not self._checked[place]
 
     def _count_unreadable(self, record: Record, reason: str) -> None:
-        """Count an image once, however many records and epochs meet it."""
+        """Count an image once, however many records and epochs use it."""
         name = self._name(record)
         if name not in self.unreadable:
             self.unreadable[name] = reason
@@ -218,17 +225,17 @@ class UmieProcessor:
         task: str | Task[Any],
         constraint: Constraint | None = None,
     ) -> list[Record]:
-        """Return the records with what was generated about them as their only annotation of this task.
+        """Return the records with the decoded answers as their only annotation for this task.
 
         Args:
-            token_ids: ``[Q, L]``, one row for each query, as ``__call__`` ordered them.
-            records: the same records as given there.
-            task: the same task.
-            constraint: the one that they were generated under; it reads them exactly, also what the tokenizer
-                does not keep.
+            token_ids: ``[Q, L]``, one row per query, in the order of ``__call__``.
+            records: the records passed to ``__call__``.
+            task: the task passed to ``__call__``.
+            constraint: the constraint used in generation, if any; it decodes exactly, including characters that the
+                tokenizer does not preserve.
 
         Raises:
-            UmieError: there are more or fewer rows than queries.
+            UmieError: the number of rows is not the number of queries.
         """
         task = self.task(task)
         records = _as_list(records)
@@ -240,16 +247,16 @@ class UmieProcessor:
     def decode_text(
         self,
         token_ids: Tensor | Sequence[Sequence[int]],
-        task: str | Task[Any] = "mner",
+        task: str | Task[Any],
         asked: Sequence[tuple[Record, Query]] | None = None,
     ) -> list[str]:
-        """Return the generated strings, without special tokens but the markers of the task's output style.
+        """Return the generated strings, without special tokens except the markers of the task's output style.
 
         Args:
             token_ids: ``[Q, L]``.
             task: the task.
-            asked: the record and the query of each row, where at hand: with them the answers of a tokenizer that
-                does not keep text come back in the text's own signs; see ``umie.constrained.lossy_tokenizers``.
+            asked: the record and the query of each row, if known. A tokenizer that does not preserve text needs them
+                to restore the characters of the record; see ``umie.constrained.lossy_tokenizers``.
         """
         rows: Sequence[Sequence[int]] = token_ids.tolist() if isinstance(token_ids, Tensor) else token_ids
         if not rows:
@@ -273,12 +280,16 @@ class UmieProcessor:
         return [self._decode_marked(row, markers) for row in rows]
 
     def parse(self, outputs: Sequence[str], records: Sequence[Record], task: str | Task[Any]) -> list[Items[Any]]:
-        """Return, for each record, the items of all its queries, from one generated string for each query."""
+        """Return the items of each record, from one generated string per query.
+
+        Raises:
+            UmieError: the number of strings is not the number of queries.
+        """
         task = self.task(task)
         queries = [task.queries(record) for record in records]
         total = sum(map(len, queries))
         if len(outputs) != total:
-            raise UmieError(f"{len(outputs)} outputs for {total} queries: pass the records that were asked about")
+            raise UmieError(f"{len(outputs)} outputs for {total} queries: pass the records that were encoded")
         remaining = iter(outputs)
         found = []
         for record, asked in zip(records, queries, strict=True):
@@ -291,8 +302,13 @@ class UmieProcessor:
             found.append(items)
         return found
 
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write the tokenizer and the options into a folder, beside the model."""
+    def save_pretrained(self, folder: str | Path, *, max_shard_size: Any = None) -> None:
+        """Write the tokenizer and the options to a directory, next to the model.
+
+        Args:
+            folder: the directory.
+            max_shard_size: not used; ``push_to_hub`` passes it for models.
+        """
         self.tokenizer.save_pretrained(str(folder))
         options = {
             "encoder": self.encoder,
@@ -305,22 +321,34 @@ class UmieProcessor:
             json.dump(options, file, indent=2, ensure_ascii=False)
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path) -> UmieProcessor:
-        """Load what ``save_pretrained`` wrote.
+    def from_pretrained(cls, name: str | Path, **hub_options: Any) -> Self:
+        """Load a processor from a directory or from the Hugging Face Hub.
+
+        Args:
+            name: the directory that ``save_pretrained`` wrote, or the name of a repository, ``owner/model``.
+            hub_options: ``revision``, ``token``, ``cache_dir`` and other options of
+                ``transformers.AutoTokenizer.from_pretrained`` for a repository.
 
         Raises:
-            UmieError: the folder holds no processor.
+            UmieError: there is no such directory or repository, or it does not contain a valid processor.
         """
+        hub_options.pop("_from_auto", None)  # set by AutoProcessor
+        check_keys("option of UmieProcessor.from_pretrained:", hub_options, HUB_OPTIONS)
+        path = find_file(name, FILE, **hub_options)
         try:
-            options = json.loads((Path(folder) / FILE).read_text(encoding="utf-8"))
-        except (OSError, json.JSONDecodeError) as error:
-            raise UmieError(f"{folder} holds no {FILE}: save model and processor into one folder") from error
+            options = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise UmieError(f"{path}: cannot be read as JSON: {error}; save the processor again") from error
         names = [name for name in inspect.signature(cls).parameters if name != "tokenizer"]
-        check_keys(f"option in {Path(folder) / FILE}:", options, names)
-        return cls(AutoTokenizer.from_pretrained(str(folder)), **options)
+        check_keys(f"option in {path}:", options, names)
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(str(name), **hub_options)
+        except (OSError, ValueError) as error:
+            raise UmieError(f"{name}: cannot load the tokenizer: {' '.join(str(error).split())}") from error
+        return cls(tokenizer, **options)
 
     def _name(self, record: Record) -> str:
-        """Return what an image is called: its file, or a number and its record for one in memory."""
+        """Return a name for the image of a record: its file, or a number and the record for an image in memory."""
         if isinstance(record.image, str):
             return str(Path(record.image_folder or "") / record.image)
         number = len(self._in_memory) + 1
@@ -328,7 +356,7 @@ class UmieProcessor:
         return self._in_memory.setdefault(id(record.image), named)[1]
 
     def _token(self, marker: str) -> int | None:
-        """Return the id of a marker that is one token of the vocabulary, or None."""
+        """Return the id of a marker that is a single token of the vocabulary, or None."""
         found: int | None = self.tokenizer.convert_tokens_to_ids(marker)
         return None if found == self.tokenizer.unk_token_id else found
 
@@ -352,7 +380,7 @@ class UmieProcessor:
         if len(ids) > limit:
             self.counts[counter] += 1
             end = self.tokenizer.eos_token_id
-            ids = [*ids[: limit - 1], ids[-1] if end is None else end]  # BERT's ends with its separator
+            ids = [*ids[: limit - 1], ids[-1] if end is None else end]  # BERT-style inputs end with a separator
         return ids
 
 
@@ -363,3 +391,6 @@ def _image(record: Record) -> Any:
 
 def _as_list(records: Record | Iterable[Record]) -> list[Record]:
     return [records] if isinstance(records, Record) else list(records)
+
+
+AutoProcessor.register(UmieConfig, UmieProcessor)

@@ -1,4 +1,4 @@
-"""`umie evaluate --model`: a report that says what it rests on, and predictions that can be scored again."""
+"""`umie evaluate --model`: the report, its predictions, and errors."""
 
 import dataclasses
 import json
@@ -7,23 +7,20 @@ import pytest
 from PIL import Image
 
 from umie.evaluation import evaluate
-from umie.evaluation.queries import QueryDataset
-from umie.extraction.loading import load_checkpoint
+from umie.loading import load
 from umie.records import Entity, Event, Record, read_jsonl, write_jsonl
-from umie.training import TrainingConfig, train
 
 TASKS = ("mner", "mre", "med", "meae")
 
 
 @pytest.fixture(scope="module")
-def checkpoint(variant, embedded_records, tmp_path_factory):
-    """A gated variant that has learned some records."""
-    model, processor = variant(fusion={"name": "gated"}, max_target_tokens=48)
-    dataset = QueryDataset(embedded_records[:12], TASKS, processor)
-    train(model, processor, dataset, TrainingConfig(steps=90, batch_size=12, learning_rate=3e-3))
+def checkpoint(learned_checkpoint, tmp_path_factory):
+    """The shared learned variant with shorter answers."""
     folder = tmp_path_factory.mktemp("checkpoint")
-    for part in (model, processor):
-        part.save_pretrained(folder)
+    model, processor = load(learned_checkpoint, "cpu")
+    processor.max_target_tokens = 48
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
     return folder
 
 
@@ -47,7 +44,7 @@ def of(checkpoint, *more, data="test.jsonl"):
 def scores(folder, decoding="constrained"):
     content = json.loads((folder / "report" / "scores.json").read_text(encoding="utf-8"))
     return content, {
-        (line["task"], line["figure"], line["average"]): line for line in content["decodings"][decoding]["figures"]
+        (line["task"], line["measure"], line["average"]): line for line in content["decodings"][decoding]["measures"]
     }
 
 
@@ -55,7 +52,7 @@ def test_the_scores_are_those_of_evaluation_and_of_the_predictions_file(umie, da
     code, out, _ = umie(*of(checkpoint))
     assert code == 0
     assert "Written: report/report.md" in out
-    model, processor = load_checkpoint(checkpoint)
+    model, processor = load(checkpoint)
     records = list(read_jsonl("test.jsonl", "photos"))
     content, lines = scores(data)
     some = 0
@@ -66,7 +63,7 @@ def test_the_scores_are_those_of_evaluation_and_of_the_predictions_file(umie, da
         assert [built.items(one) for one in found] == [built.items(one) for one in expected.predictions]
         assert [one.id for one in found] == [one.id for one in expected.predictions]
         line = lines[task, "strict", "micro"]
-        if task != "meae":  # whose regions are compared by their boxes there
+        if task != "meae":  # `evaluate` compares regions of other records
             assert line["f1"] == pytest.approx(expected.scores["f1"])
         some += line["true_positives"]
         again = umie(
@@ -74,21 +71,21 @@ def test_the_scores_are_those_of_evaluation_and_of_the_predictions_file(umie, da
             *("--gold", "report/gold.jsonl", "--task", task, "--json", "again.json"),
         )
         assert again[0] == 0
-        figures = json.loads((data / "again.json").read_text())["figures"]
-        assert [one for one in content["decodings"]["constrained"]["figures"] if one["task"] == task] == figures
+        measures = json.loads((data / "again.json").read_text())["measures"]
+        assert [one for one in content["decodings"]["constrained"]["measures"] if one["task"] == task] == measures
         gates = content["decodings"]["constrained"]["gates"][task]
         assert gates["mean"] == pytest.approx(sum(expected.gates) / len(expected.gates), abs=1e-5)
     assert some > 5
 
 
-def test_the_report_says_what_it_rests_on(umie, data, checkpoint):
+def test_the_report_describes_the_setup(umie, data, checkpoint):
     assert umie(*of(checkpoint, "--title", "dev|split", "--train", "test.jsonl", "--labels"))[0] == 0
     page = (data / "report" / "report.md").read_text(encoding="utf-8")
     content, _ = scores(data)
     assert page.startswith(f"# {checkpoint} on test.jsonl, dev|split\n")
     for part in (
         "| MNER | constrained | **",
-        "(mentions of train) |",
+        "(mentions of train)",
         "![F1 with intervals](scores-constrained.png)",
         "![F1 of each label](labels-constrained.png)",
         "![histogram of the gate for each task](gates.png)",
@@ -112,12 +109,12 @@ def test_both_ways_of_decoding_are_compared(umie, data, checkpoint):
     assert "A is constrained, B is free" in out
     page = (data / "report" / "report.md").read_text(encoding="utf-8")
     assert "| task | constrained - free |" in page
-    assert "## Every figure, free" in page
+    assert "## All measures, free" in page
     content, lines = scores(data)
     _, free = scores(data, "free")
     line = lines["mner", "strict", "micro"]
     assert line["versus"]["other"] == free["mner", "strict", "micro"]["f1"]
-    model, processor = load_checkpoint(checkpoint)
+    model, processor = load(checkpoint)
     records = list(read_jsonl("test.jsonl", "photos"))
     assert free["mner", "strict", "micro"]["f1"] == pytest.approx(
         evaluate(model, processor, records, "mner").scores["f1"]
@@ -128,14 +125,14 @@ def test_both_ways_of_decoding_are_compared(umie, data, checkpoint):
 def test_gold_events_are_called_an_oracle(umie, data, checkpoint):
     code, out, _ = umie(*of(checkpoint, "--task", "meae", "--events", "gold"))
     assert code == 0
-    assert "meae was told the annotated events" in out
+    assert "meae: Arguments were extracted for the annotated events" in out
     page = (data / "report" / "report.md").read_text(encoding="utf-8")
-    assert "| MEAE (oracle events) | constrained |" in page
+    assert "MEAE (oracle events)" in page
     assert scores(data)[0]["decodings"]["constrained"]["oracles"] == ["meae"]
 
 
-def test_events_are_detected_where_none_is_scored(umie, data, checkpoint):
-    """MEAE alone, of records that are annotated for nothing else, is asked about what MED finds all the same."""
+def test_events_are_detected_even_if_they_are_not_scored(umie, data, checkpoint):
+    """MEAE asks about the events that MED finds, even if MED is not scored."""
     assert umie(*of(checkpoint))[0] == 0
     expected = scores(data)[1]["meae", "strict", "micro"]
     records = [
@@ -152,7 +149,7 @@ def test_the_embedded_data_set(umie, data, checkpoint):
     arguments = ("evaluate", "--model", checkpoint, "--format", "synthetic", "--output", "report", "--data")
     code, _, err = umie(*arguments, "dev", "--limit", "9", "--train", "train", "--task", "mner")
     assert code == 0
-    assert "no system that sees the text alone can be expected to pass mner 55.1" in err
+    assert "upper bounds of F1 for a system without images: mner 55.1" in err
     content, lines = scores(data)
     assert content["data"]["records"] == content["data"]["with an image"] == 9
     assert lines["mner", "strict", "micro"]["baseline"]["name"] == "mentions of train"
@@ -169,18 +166,18 @@ def entities(*labels):
     )
 
 
-def test_labels_that_the_checkpoint_does_not_know(umie, data, checkpoint):
+def test_labels_unknown_to_the_checkpoint(umie, data, checkpoint):
     records = [dataclasses.replace(entities("person", "ship", "city"), tasks=("mner",)), entities("ship", "location")]
     write_jsonl("other.jsonl", [dataclasses.replace(record, tasks=("mner",)) for record in records])
     code, _, err = umie(*of(checkpoint, data="other.jsonl"))
     assert code == 0
     said = "mner: 3 of 5 entity labels of the data are not in the checkpoint's schema and cannot be found: "
     said += "ship (2), city (1)"
-    assert f"note: {said}; --schema data asks for them" in err
+    assert f"note: {said}; schema 'data' asks for them" in err
     assert said in (data / "report" / "report.md").read_text(encoding="utf-8")
     code, _, err = umie(*of(checkpoint, "--schema", "data", data="other.jsonl"))
     assert code == 0
-    assert "note: mner: labels of the data that no training saw: city, ship" in err
+    assert "note: mner: labels unknown to the checkpoint: city, ship" in err
     assert scores(data)[0]["settings"]["labels"] == {"mner": ["city", "location", "person", "ship"]}
     predicted = [
         entity.type for one in read_jsonl("report/predictions-constrained/mner.jsonl") for entity in one.entities
@@ -189,10 +186,10 @@ def test_labels_that_the_checkpoint_does_not_know(umie, data, checkpoint):
     write_jsonl("other.jsonl", [dataclasses.replace(entities("ship", "city"), tasks=("mner",))])
     code, _, err = umie(*of(checkpoint, data="other.jsonl"))
     assert (code, err.count("\n")) == (2, 1)
-    assert "other.jsonl: mner: none of its labels is in the checkpoint's schema (person, location, organization" in err
+    assert "other.jsonl: mner: none of its labels are in the checkpoint's schema (person, location, organization" in err
 
 
-def test_what_was_cut_and_what_could_not_be_read_is_counted(umie, data, checkpoint):
+def test_truncated_inputs_and_unreadable_images_are_counted(umie, data, checkpoint):
     long = Record("Rome " * 400, entities=[Entity("location", (0, 4))], tasks=("mner",))
     gone = Record("Oslo", "gone.png", entities=[Entity("location", (0, 4))], tasks=("mner",))
     meeting = Record("they meet", events=[Event("meet", (5, 9))], tasks=("med",))
@@ -203,39 +200,37 @@ def test_what_was_cut_and_what_could_not_be_read_is_counted(umie, data, checkpoi
     assert not (data / "report").exists()
     code, out, _ = umie(*of(checkpoint, "--missing-images", "text_only", data="hard.jsonl"))
     assert code == 0
-    assert (
-        "note: mner, constrained: queries whose text was too long for the model, so that its end was cut off: 1\n"
-        in out
-    )
-    assert (
-        "note: constrained: images that could not be read, so that the text alone was asked about: 1; the first:" in out
-    )
+    assert "note: mner, constrained: inputs truncated to the longest that the model accepts: 1\n" in out
+    assert "note: constrained: unreadable images, whose records were evaluated without an image: 1; the first:" in out
     counts = scores(data)[0]["decodings"]["constrained"]["counts"]
     assert counts["mner"]["truncated_inputs"] == 1
     assert "truncated_inputs" not in counts["med"]
     code, _, err = umie(*of(checkpoint, "--missing-images", "skip", data="hard.jsonl"))
     assert code == 0
-    assert "note: records left out, as their images cannot be read: 1; the first:" in err
+    assert "note: records skipped because of unreadable images: 1; first:" in err
     assert len(list(read_jsonl("report/gold.jsonl"))) == 2
 
 
-def test_a_text_without_images_is_told(umie, data, checkpoint):
+def test_missing_images_are_noted(umie, data, checkpoint):
     write_jsonl("text.jsonl", [Record("Rome", entities=[Entity("location", (0, 4))], tasks=("mner",))])
     _, _, err = umie(*of(checkpoint, data="text.jsonl"))
-    assert "note: no record names an image, so that the model saw text alone" in err
-    assert "There is none: the fusion has no gate" in (data / "report" / "report.md").read_text(encoding="utf-8")
+    assert "note: no record has an image, so the model used only the text" in err
+    assert "None: the fusion has no gate" in (data / "report" / "report.md").read_text(encoding="utf-8")
 
 
-def test_a_report_is_replaced_and_nothing_else(umie, data, checkpoint):
+def test_only_an_earlier_report_is_replaced_and_only_on_request(umie, data, checkpoint):
     assert umie(*of(checkpoint, "--task", "mner"))[0] == 0
-    assert umie(*of(checkpoint, "--task", "med"))[0] == 0
+    code, out, err = umie(*of(checkpoint, "--task", "med"))
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "report: already contains an evaluation" in err
+    assert umie(*of(checkpoint, "--task", "med", "--overwrite"))[0] == 0
     assert [path.name for path in (data / "report" / "predictions-constrained").iterdir()] == ["med.jsonl"]
-    code, _, err = umie(*of(checkpoint, "--task", "mre", "--device", "warp"))
+    code, _, err = umie(*of(checkpoint, "--task", "mre", "--device", "warp", "--overwrite"))
     assert (code, err.count("\n")) == (2, 1)
     assert (data / "report" / "report.md").exists()
-    code, _, err = umie("evaluate", "--model", checkpoint, "--data", "test.jsonl", "--output", "photos")
+    code, _, err = umie("evaluate", "--model", checkpoint, "--data", "test.jsonl", "-o", "photos", "--overwrite")
     assert code == 2
-    assert "photos: holds something else than an evaluation" in err
+    assert "photos: contains files that are not of an evaluation" in err
     assert len(list((data / "photos").iterdir())) == 18
     assert not list(data.glob(".*.part"))
 
@@ -243,27 +238,27 @@ def test_a_report_is_replaced_and_nothing_else(umie, data, checkpoint):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "give --model and --data for a checkpoint, or --predictions and --gold"),
-        (["--predictions", "p.jsonl"], "give --model and --data for a checkpoint, or --predictions and --gold"),
+        ([], "use --model and --data for a checkpoint, or --predictions and --gold"),
+        (["--predictions", "p.jsonl"], "use --model and --data for a checkpoint, or --predictions and --gold"),
         (["--model", "CKPT"], "--data is missing"),
         (["--model", "CKPT", "--data", "test.jsonl"], "--output is missing"),
         (["--model", "CKPT", "--data", "no.jsonl", "--output", "r"], "no.jsonl: cannot read"),
-        (["--model", "CKPT", "--data", "empty.jsonl", "--output", "r"], "empty.jsonl: holds no record"),
-        (["--model", "no", "--data", "test.jsonl", "--output", "r"], "no: no such folder"),
+        (["--model", "CKPT", "--data", "empty.jsonl", "--output", "r"], "empty.jsonl: has no records"),
+        (["--model", "no", "--data", "test.jsonl", "--output", "r"], "no: no such directory"),
         (["--model", "CKPT", "--data", "test.jsonl", "--output", "test.jsonl"], "test.jsonl: is a file"),
-        (["--model", "CKPT", "--data", "bare.jsonl", "--output", "r"], "bare.jsonl: is annotated for nothing"),
+        (["--model", "CKPT", "--data", "bare.jsonl", "--output", "r"], "bare.jsonl: is annotated for no task"),
         (["--model", "CKPT", "--data", "bare.jsonl", "--task", "mre", "--output", "r"], "annotated for 'mre'"),
         (["--model", "CKPT", "--data", "test.jsonl", "--task", "ner", "--output", "r"], "Unknown task 'ner'"),
         (["--model", "CKPT", "--data", "test.jsonl", "--schema", "mine", "--output", "r"], "schema is 'mine'"),
         (["--model", "CKPT", "--data", "test.jsonl", "--events", "all", "--output", "r"], "events is 'all'"),
-        (["--model", "CKPT", "--data", "test.jsonl", "--split", "text", "--output", "r"], "--split is 'text'"),
+        (["--model", "CKPT", "--data", "test.jsonl", "--modality", "text", "--output", "r"], "modality is 'text'"),
         (
             ["--model", "CKPT", "--data", "test.jsonl", "--format", "cnoll", "--output", "r"],
             "Unknown data format 'cnoll'",
         ),
-        (["--model", "CKPT", "--gold", "g.jsonl"], "--gold goes with --predictions, not with --model"),
-        (["--predictions", "p", "--gold", "g", "--num-beams", "2"], "--num-beams goes with --model, not with --pred"),
-        (["--predictions", "p", "--gold", "g", "--format", "mnre"], "--format goes with --model"),
+        (["--model", "CKPT", "--gold", "g.jsonl"], "--gold requires --predictions"),
+        (["--predictions", "p", "--gold", "g", "--num-beams", "2"], "--num-beams requires --model"),
+        (["--predictions", "p", "--gold", "g", "--format", "mnre"], "--format requires --model"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(umie, data, checkpoint, arguments, message):

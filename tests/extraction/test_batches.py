@@ -1,4 +1,4 @@
-"""An answer is the same whatever else is asked about: batch size, order, neighbors, images, repetitions."""
+"""Answers do not depend on batch size, order, other records, or repetitions."""
 
 import random
 
@@ -6,13 +6,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from umie.extraction import Extractor, answering
+from umie.evaluation.answers import answer_queries
+from umie.extraction import Extractor
 from umie.records import Record
 
 
 @pytest.fixture(scope="module")
 def inputs(records):
-    """Records with and without images, some twice, among texts of other lengths."""
+    """Records with and without images, some of them twice, and texts of different lengths."""
     texts = ["Rome", "Ann met Bob", "a " * 40 + "summit in Oslo", "Kids at the Salvation Army in Zürich 🙂"]
     seen, other = records[0], records[1]
     same_text = [
@@ -42,7 +43,7 @@ def check(found, alone):
 
 
 def test_something_is_found(alone):
-    """Else the other tests would compare nothing."""
+    """Otherwise the other tests would compare empty results."""
     assert sum(map(len, (found.entities for found in alone))) > 10
     assert sum(len(event.arguments) for found in alone for event in found.events) > 10
     assert any(found.relations for found in alone)
@@ -71,12 +72,11 @@ def test_any_neighbors_in_any_order(learned, inputs, alone, seed, batch_size):
         check(one, alone[index])
 
 
-def test_what_is_repeated_is_asked_once_and_keeps_its_name(extractor, records, monkeypatch):
+def test_repeated_records_are_asked_once_and_keep_their_ids(extractor, records, monkeypatch):
     asked = []
-    real = answering.generate
     monkeypatch.setattr(
-        "umie.extraction.extractor.generate",
-        lambda *parts, **options: asked.append(len(parts[3])) or real(*parts, **options),
+        "umie.extraction.extractor.answer_queries",
+        lambda *parts, **options: asked.append(len(parts[3])) or answer_queries(*parts, **options),
     )
     twice = [Record("Ann met Bob", id="1"), Record("Ann met Bob", id="2", source="s"), Record("Ann met Bob !", id="3")]
     found = extractor.extract(twice, tasks=["mner"])
@@ -85,14 +85,14 @@ def test_what_is_repeated_is_asked_once_and_keeps_its_name(extractor, records, m
     assert found[1].record.source == "s"
 
 
-def test_what_differs_in_the_image_alone_is_asked_for_itself(extractor, inputs, records):
-    told = [gates(one) for one in extractor.extract(inputs[-5:-1], tasks=["mner"])]
-    assert told[0] == [-9.0]
-    assert len({tuple(one) for one in told}) == 4
+def test_records_that_differ_only_in_the_image_are_asked_separately(extractor, inputs, records):
+    found = [gates(one) for one in extractor.extract(inputs[-5:-1], tasks=["mner"])]
+    assert found[0] == [-9.0]
+    assert len({tuple(one) for one in found}) == 4
 
 
-def test_a_stream_is_read_as_it_is_used(extractor):
-    """A million texts do not have to fit into memory."""
+def test_a_stream_is_read_lazily(extractor):
+    """A long stream does not have to fit into memory."""
     taken = []
 
     def endless():

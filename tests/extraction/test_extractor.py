@@ -1,4 +1,4 @@
-"""Extractor: what is asked, what comes back, and what it says about how it was found."""
+"""Extractor: its questions, results and warnings."""
 
 import dataclasses
 import json
@@ -20,14 +20,9 @@ def kinds(found):
     return [notice.kind for notice in found.warnings]
 
 
-def only(record, task):
-    """Return the record as a question about one task: the pairs that it asks about and the events are kept."""
-    return dataclasses.replace(record, tasks=(task,))
-
-
 @pytest.mark.parametrize("task", ["mner", "mre", "med"])
 def test_it_finds_what_evaluation_finds(learned, extractor, records, task):
-    """The same answers by another path: evaluation asks about the annotated records of one task."""
+    """Evaluation reaches the same answers by another path."""
     expected = evaluate(*learned, records, task, constrained=True)
     asked = [record for record in records if record.annotated_for(task)]
     found = extractor.extract(asked, tasks=[task])
@@ -44,8 +39,8 @@ def test_arguments_of_events_that_are_given_or_found(learned, extractor, records
     assert [one.events for one in extractor.extract(asked, tasks=tasks)] == [record.events for record in expected]
 
 
-def test_an_annotation_never_slips_into_an_answer(extractor, records):
-    """All tasks of an annotated record and of its bare text and image; only the pairs of MRE are a question."""
+def test_an_annotation_never_leaks_into_an_answer(extractor, records):
+    """An annotated record and its bare text and image give the same result; only the pairs of MRE are input."""
     for record in records[:6]:
         bare = Record(record.text, record.image, record.regions)
         annotated = dataclasses.replace(record, relations=())
@@ -66,7 +61,7 @@ def test_every_ordered_pair_of_entities_is_asked_about(extractor):
 
 
 def test_mner_runs_before_mre(extractor):
-    """On a text alone, whether or not its entities are wanted."""
+    """For a plain text, whether or not MNER is requested."""
     both = extractor.extract("Good to see Dema Sama and Fuza Zote .", tasks=["mre", "mner"])
     names = {entity.span for entity in both.entities}
     assert {(item.head, item.tail) for item in both.record.relations} == {
@@ -81,10 +76,10 @@ def test_the_nearest_pairs_are_kept(learned):
     entities = [Entity("person", ANN), Entity("person", BOB), Entity("location", ROME)]
     found = Extractor(*learned, max_pairs=3).extract(Record(TEXT, entities=entities), tasks=["mre"])
     assert [(item.head, item.tail) for item in found.record.relations] == [(ANN, BOB), (BOB, ROME), (ROME, BOB)]
-    assert found.warnings == (("pairs", "mre: 6 pairs of entities; the 3 nearest were asked about"),)
+    assert found.warnings == (("pairs", "mre: only the 3 nearest of 6 entity pairs were asked about"),)
 
 
-def test_pairs_that_are_given_are_the_question(extractor):
+def test_given_pairs_are_asked_about(extractor):
     record = Record(TEXT, relations=[Relation("couple", BOB, ANN)])
     found = extractor.extract(record, tasks=["mner", "mre"])
     assert {(item.head, item.tail) for item in found.record.relations} == {(BOB, ANN)}
@@ -93,7 +88,7 @@ def test_pairs_that_are_given_are_the_question(extractor):
 def test_labels_of_the_call(extractor):
     found = extractor.extract(TEXT, tasks=["mner"], labels={"mner": ["ship", "person"]})
     assert {entity.type for entity in found.entities} <= {"ship", "person"}
-    assert found.warnings == (("labels", "mner: the checkpoint was not trained for 'ship'"),)
+    assert found.warnings == (("labels", "mner: the checkpoint was not trained on the labels 'ship'"),)
     again = extractor.extract(TEXT, tasks=["mner"])
     assert again.warnings == ()
     found = extractor.extract(TEXT, tasks=["meae"], labels={"med": ["meet"], "meae": ["Place"]})
@@ -109,14 +104,14 @@ def test_the_tasks_are_those_of_the_checkpoint(variant, learned):
     assert Extractor(model, processor).extract("Ann", tasks=["mner", "med"]).record.tasks == ("mner", "med")
 
 
-def test_a_truncated_text_is_told(learned):
+def test_a_truncated_text_gives_a_warning(learned):
     found = Extractor(*learned).extract("Ann met Bob . " * 200, tasks=["mner"])
     assert kinds(found) == ["truncated"]
     assert found.answers[0].is_truncated
     assert kinds(Extractor(*learned).extract("Ann met Bob .", tasks=["mner"])) == []
 
 
-def test_what_is_ill_formed_is_dropped_and_told(learned):
+def test_invalid_items_are_dropped_with_a_warning(learned):
     found = Extractor(*learned, constrained=False, max_new_tokens=4).extract([TEXT, "Rome " * 9], tasks=["mner", "med"])
     assert any("dropped" in kinds(one) for one in found)
     for one in found:
@@ -126,7 +121,7 @@ def test_what_is_ill_formed_is_dropped_and_told(learned):
     assert all(kinds(one) == [] for one in constrained)
 
 
-def test_regions_that_are_named_are_boxes(extractor, records):
+def test_named_regions_have_boxes(extractor, records):
     asked = [record for record in records if record.annotated_for("meae") and record.image is not None]
     boxes = [(0.25, 0.0, 0.5, 1.0), (0.5, 0.5, 1.0, 0.75)]
     found = [extractor.extract(record, record.image, tasks=["meae"], regions=boxes) for record in asked]
@@ -155,13 +150,13 @@ def test_regions_that_are_named_are_boxes(extractor, records):
     assert found[0].region(argument) is found[0].pixel_box(argument) is None
 
 
-def test_a_thin_box_has_a_pixel():
+def test_a_thin_box_is_at_least_one_pixel_wide():
     record = Record("", image="x.png", regions=[Region((0.9999, 0.1, 1.0, 0.10001))])
     found = umie.extraction.Extraction(record, image_size=(10, 10))
     assert found.pixel_box(Argument("Agent", region=0)) == (9, 1, 10, 2)
 
 
-def test_a_image_turned_by_its_camera_is_as_wide_as_it_is_shown(extractor, records, tmp_path):
+def test_the_image_size_respects_exif_orientation(extractor, records, tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (40, 20)).save(tmp_path / "turned.jpg", exif=exif)
@@ -170,7 +165,7 @@ def test_a_image_turned_by_its_camera_is_as_wide_as_it_is_shown(extractor, recor
     assert umie.extraction.images.image_size(record) == (20, 40)
 
 
-def test_the_json_form_is_a_record_with_more(extractor, records):
+def test_the_json_form_is_a_record_with_extra_keys(extractor, records):
     asked = records[2]
     found = extractor.extract(dataclasses.replace(asked, image="some.png"), asked.image, regions=asked.regions)
     data = json.loads(json.dumps(found.to_json()))
@@ -187,9 +182,9 @@ def test_the_json_form_is_a_record_with_more(extractor, records):
 
 @pytest.mark.parametrize(
     ("policy", "message"),
-    [("text_only", "answered from the text alone"), ("skip", "nothing was asked")],
+    [("text_only", "answered from the text only"), ("skip", "the record was skipped")],
 )
-def test_a_image_that_is_not_there(learned, policy, message):
+def test_a_missing_image(learned, policy, message):
     found = Extractor(*learned, missing_images=policy).extract(TEXT, "no/such.png")
     ((kind, said),) = found.warnings
     assert kind == "image"
@@ -206,8 +201,8 @@ def test_a_image_that_is_not_there(learned, policy, message):
         assert set(found.gate.values()) == {None}
 
 
-def test_a_image_that_is_not_there_is_an_error_by_default(learned):
-    with pytest.raises(umie.UmieError, match=r"no/such.png: no such image; mend it, or compose with"):
+def test_a_missing_image_is_an_error_by_default(learned):
+    with pytest.raises(umie.UmieError, match=r"no/such.png: no such image; fix the image, or set missing_images"):
         Extractor(*learned).extract(TEXT, "no/such.png")
     placed = Extractor(*learned).extract_many(
         ["Ann", Record("Bob", "no/such.png")], place=lambda n: f"in.jsonl:{n + 7}"
@@ -216,26 +211,26 @@ def test_a_image_that_is_not_there_is_an_error_by_default(learned):
         list(placed)
 
 
-def test_the_policy_is_that_of_the_processor(variant, learned):
+def test_missing_images_defaults_to_the_setting_of_the_processor(variant, learned):
     model, processor = variant(missing_images="text_only")
     assert kinds(Extractor(model, processor).extract("Ann", "no.png", tasks=["mner"])) == ["image"]
     assert processor.missing_images == "text_only"
     assert processor.counts == {}
 
 
-def test_a_image_never_leaves_its_folder(learned, tmp_path):
+def test_an_image_outside_its_folder_is_an_error(learned, tmp_path):
     record = Record("Ann", "../x.png", image_folder=str(tmp_path))
     with pytest.raises(umie.UmieError, match="is outside the image folder"):
         Extractor(*learned, missing_images="skip").extract(record)
 
 
-def test_what_is_not_looked_at_is_told(variant, learned, records, noise):
+def test_unused_images_and_regions_give_warnings(variant, learned, records, noise):
     assert kinds(Extractor(*learned).extract(TEXT, tasks=["mner"], regions=[(0, 0, 1, 1)])) == ["regions"]
     many = [(index / 50, 0, (index + 1) / 50, 1) for index in range(40)]
     found = Extractor(*learned).extract(TEXT, noise(20, 20), tasks=["mner"], regions=many)
-    assert found.warnings == (("regions", "of 40 regions the first 36 are looked at"),)
+    assert found.warnings == (("regions", "only the first 36 of 40 regions were used"),)
     found = Extractor(*variant(fusion="text_only")).extract(TEXT, noise(20, 20), tasks=["mner"])
-    assert found.warnings == (("image", "this variant does not look at images"),)
+    assert found.warnings == (("image", "this variant does not use images"),)
     assert found.gate == {"mner": None}
 
 
@@ -244,7 +239,7 @@ def test_a_fusion_without_a_gate_has_none(variant, records, fusion):
     assert Extractor(*variant(fusion=fusion)).extract(records[0], tasks=["mner"]).gate == {"mner": None}
 
 
-def test_a_folder_gives_what_the_model_gave(extractor, checkpoint, records):
+def test_a_saved_variant_gives_the_same_result(extractor, checkpoint, records):
     loaded = umie.Extractor.from_pretrained(checkpoint, device="cpu")
     assert [one.record for one in loaded.extract(records[:6])] == [one.record for one in extractor.extract(records[:6])]
 
@@ -256,7 +251,7 @@ def test_half_precision(checkpoint, records):
 
 
 def test_features_of_a_store(variant, records, tmp_path):
-    """A processor may read its features from a cache in place of making them."""
+    """A processor can read features from a cache instead of computing them."""
     from umie.encoders import CachedEncoder, FeatureCache
 
     model, processor = variant(encoder={"name": "tiny", "trainable": False})
@@ -276,13 +271,13 @@ def test_features_of_a_store(variant, records, tmp_path):
     ("options", "message"),
     [
         ({"tasks": ["ner"]}, "Unknown task 'ner'"),
-        ({"tasks": "mner"}, r"give a list of names, \['mner'\]"),
+        ({"tasks": "mner"}, r"pass a list of task names, \['mner'\]"),
         ({"tasks": []}, "tasks is empty"),
         ({"labels": {"ner": ["x"]}}, "Unknown task in labels: 'ner'"),
         ({"tasks": ["med"], "labels": {"mner": ["x"]}}, "Unknown task in labels: 'mner'"),
         ({"labels": {"mner": []}}, "labels is empty"),
         ({"labels": {"mner": "person"}}, "give a list of strings"),
-        ({"regions": [(0, 0, 30, 40)]}, r"relative to its size \(0..1\)"),
+        ({"regions": [(0, 0, 30, 40)]}, r"box \[0, 0, 30, 40\]"),
     ],
 )
 def test_bad_input(extractor, options, message):
@@ -291,14 +286,14 @@ def test_bad_input(extractor, options, message):
 
 
 def test_bad_texts_and_folders(extractor, tmp_path, checkpoint):
-    for text, message in (("", "text is empty"), (7, "7 is no text"), ([7], "7 is no text")):
+    for text, message in (("", "text is empty"), (7, "7 is not a text"), ([7], "7 is not a text")):
         with pytest.raises(umie.UmieError, match=message):
             extractor.extract(text)
     with pytest.raises(umie.UmieError, match="put them into records"):
         extractor.extract([TEXT], "x.png")
-    with pytest.raises(umie.UmieError, match="no such folder"):
+    with pytest.raises(umie.UmieError, match="no such directory"):
         Extractor.from_pretrained(tmp_path / "none")
-    with pytest.raises(umie.UmieError, match=r"holds no umie_processor.json"):
+    with pytest.raises(umie.UmieError, match=r"does not contain umie_processor.json"):
         Extractor.from_pretrained(tmp_path)
     with pytest.raises(umie.UmieError, match="device 'warp' cannot be used"):
         Extractor.from_pretrained(checkpoint, device="warp")

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from umie.cli.console import out
-from umie.cli.options import Format, Images, Regions, check_distinct, counting, tell
+from umie.cli.options import Format, Images, Regions, counting, tell
 from umie.errors import UmieError, check_choice
+from umie.files import check_distinct
 
 if TYPE_CHECKING:
     from umie.audit.overlap import Split

@@ -19,11 +19,11 @@ from umie.cli.options import (
     MappingFile,
     NoImages,
     Regions,
-    check_distinct,
     counting,
     show,
 )
 from umie.errors import UmieError
+from umie.files import check_distinct
 
 if TYPE_CHECKING:
     from umie.audit.statistics import Statistics

@@ -1,116 +1,206 @@
-"""`umie extract`: what a trained model finds in a text and its image, or in a file of them."""
+"""`umie extract`: extracts from a text and its image, or from a file of records, with a saved variant."""
 
 from __future__ import annotations
 
 import json
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from umie.cli.console import err, out
+from umie.cli.options import Plugins, counting_to, tell
 from umie.errors import UmieError
 
 if TYPE_CHECKING:
     from umie.records import Region
 
 _EXAMPLES = """
-The model is a folder with a saved variant and its processor. For example:
+The model is the directory of a saved variant, or a hub name (owner/model).
+For example:
 
     umie extract --model best "Kids at the Salvation Army" --image kids.jpg
     umie extract --model best "HMS Belfast" --task mner --label ship
     umie extract --model best -i in.jsonl -o out.jsonl --images photos
 
-A line of the input is a record, at least {"text": "..."}; "image" names a
-file inside --images (by default the input's folder), "regions" lists boxes
-relative to the image, {"box": [0.1, 0.2, 0.5, 0.9]}. Its pairs in
-"relations" are asked about, else all pairs of the entities found; its
-"events" only where med is not among the tasks. The output has a line for
-each, in their order, which `umie evaluate --predictions` can score.
+Each line of --input is a record, at least {"text": "..."}. Its "image" is a
+path relative to --images, and its "regions" are boxes relative to the image
+size, such as {"box": [0.1, 0.2, 0.5, 0.9]}. MRE asks about the pairs in
+"relations", or else about all pairs of the entities found. MEAE asks about
+"events" only if med is not among the tasks. The output has one record per
+line in the same order, which `umie evaluate --predictions` can score.
 
-A run that was ended early goes on with the same command: what is done
-stands in out.jsonl.part. The output appears when it is complete.
+An interrupted run resumes if the same command is given again. Finished lines
+are kept in out.jsonl.part, and out.jsonl appears when it is complete.
 
-Exit code: 0 done, 2 bad input.
+Exit code: 0 success, 2 invalid input.
 """
 
 
 def extract(
-    text: Annotated[str | None, typer.Argument(help="The text; leave it out with --input.")] = None,
-    model: Annotated[Path | None, typer.Option("--model", "-m", help="Folder of a saved variant.")] = None,
+    text: Annotated[str | None, typer.Argument(help="The text, unless --input is used.")] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="Directory of a saved variant, or a hub name.")
+    ] = None,
     image: Annotated[Path | None, typer.Option(help="The image of the text.")] = None,
     region: Annotated[
-        list[str] | None, typer.Option(help="A box of the image, x1,y1,x2,y2 relative to its size; may be repeated.")
+        list[str] | None,
+        typer.Option(help="A region of the image: x1,y1,x2,y2 relative to its size (0 to 1). Repeatable."),
     ] = None,
     task: Annotated[
         list[str] | None,
-        typer.Option(help="mner, mre, med or meae; may be repeated. By default what the model was trained for."),
+        typer.Option(help="A task such as mner, mre, med or meae; by default those of the model. Repeatable."),
     ] = None,
     label: Annotated[
         list[str] | None,
-        typer.Option(help="A label to look for in place of the model's, LABEL or TASK=LABEL; may be repeated."),
+        typer.Option(help="A label to use in place of the model's: LABEL or TASK=LABEL. Repeatable."),
     ] = None,
-    input_file: Annotated[Path | None, typer.Option("--input", "-i", help="Records, JSONL.")] = None,
+    plugin: Plugins = None,
+    input_file: Annotated[Path | None, typer.Option("--input", "-i", help="A JSONL file of records.")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="The JSONL file to write.")] = None,
     details: Annotated[
-        Path | None, typer.Option(help="Write boxes in pixels, gates and warnings of each record to this JSONL, too.")
+        Path | None, typer.Option(help="Also write boxes in pixels, gates and warnings to this JSONL file.")
     ] = None,
-    images: Annotated[Path | None, typer.Option(help="Folder of the images of --input.")] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="Directory of the images of --input; by default its own directory.")
+    ] = None,
     missing_images: Annotated[
-        str | None, typer.Option(help="What an image that cannot be read does: error, text_only or skip.")
+        str | None, typer.Option(help="How to treat an image that cannot be read: error, text_only or skip.")
     ] = None,
     constrained: Annotated[
-        bool, typer.Option("--constrained/--free", help="Let only well-formed answers through, or any.")
+        bool, typer.Option("--constrained/--free", help="Whether to allow only well-formed answers.")
     ] = True,
-    max_pairs: Annotated[int, typer.Option(min=1, help="The most pairs of entities to ask about in one text.")] = 132,
-    num_beams: Annotated[int, typer.Option(min=1, help="Beams; 1 is greedy.")] = 1,
-    batch_size: Annotated[int, typer.Option(min=1, help="Queries at once; it changes no answer.")] = 16,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; by default a GPU where there is one.")] = None,
+    max_pairs: Annotated[int, typer.Option(min=1, help="Maximum number of entity pairs to ask about in a text.")] = 132,
+    num_beams: Annotated[int, typer.Option(min=1, help="Number of beams; 1 is greedy decoding.")] = 1,
+    batch_size: Annotated[int, typer.Option(min=1, help="Queries per batch; does not change the answers.")] = 16,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:1; by default a GPU if there is one.")] = None,
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
-    json_flag: Annotated[bool, typer.Option("--json", help="Print JSON in place of a table.")] = False,
+    json_flag: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """Find entities, relations, events and their arguments in a text and its image, or in a file of them."""
-    from umie.cli.extract_file import Job, extract_file, load
+    """Extract entities, relations, events and their arguments from a text and its image, or from a file."""
+    from umie.hub import check_saved
+    from umie.registry import load_plugins
 
     if model is None:
-        raise UmieError("--model is missing: give the folder of a saved variant")
+        raise UmieError("--model is missing: use the directory of a saved variant or a hub name")
     if (text is None) == (input_file is None):
-        raise UmieError("give a text, or a file with --input; one of the two")
+        raise UmieError("pass either a text or a file with --input")
+    check_saved(model)
+    load_plugins(plugin or ())
     labels = _labels(label or (), task)
     options: dict[str, Any] = {
         "constrained": constrained,
         "max_pairs": max_pairs,
         "missing_images": missing_images,
         "num_beams": num_beams,
+        "batch_size": batch_size,
+        "device": device,
+        "dtype": dtype,
     }
-    setting = {"batch_size": batch_size, "device": device}
-    if input_file is not None:
-        if output is None:
-            raise UmieError("--output is missing: give the JSONL file to write")
-        if image is not None or region or json_flag:
-            raise UmieError("--image, --region and --json go with one text: the records of --input have their own")
-        job = Job(model, input_file, output, details, images, task, labels, {**options, "dtype": dtype})
-        extract_file(job, setting)
+    if text is not None:
+        if output is not None or details is not None or images is not None:
+            raise UmieError("--output, --details and --images require --input: the result of a text is printed")
+        _extract_text(model, text, image, region or (), task, labels, options, json_flag)
         return
-    if output is not None or details is not None or images is not None:
-        raise UmieError("--output, --details and --images go with --input: the result of one text is printed")
-    regions = [_region(box) for box in region] if region else None
-    extractor = load(model, dtype=dtype, **options, **setting)
-    found = extractor.extract(str(text), image, tasks=task, labels=labels, regions=regions)
-    for notice in found.warnings:
-        err.print(f"note: {notice.message}", style="yellow", markup=False, highlight=False, soft_wrap=True)
-    if json_flag:
-        out.print(json.dumps(found.to_json(), ensure_ascii=False), soft_wrap=True, markup=False, highlight=False)
-        return
-    from umie.cli.extract_display import show_extraction
-
-    show_extraction(found)
+    if output is None:
+        raise UmieError("--output is missing: use the name of the JSONL file to write")
+    if image is not None or region or json_flag:
+        raise UmieError("--image, --region and --json cannot be used with --input: its records have images and regions")
+    _extract_file(model, Path(str(input_file)), output, details, images, task, labels, options)
 
 
 extract.__doc__ = f"{extract.__doc__}\n{_EXAMPLES}"
 
 
-def _labels(given: list[str] | tuple[()], tasks: list[str] | None) -> dict[str, list[str]] | None:
+def _extract_text(
+    model: str,
+    text: str,
+    image: Path | None,
+    boxes: Sequence[str],
+    tasks: Sequence[str] | None,
+    labels: Mapping[str, Sequence[str]] | None,
+    options: Mapping[str, Any],
+    as_json: bool,
+) -> None:
+    from umie.cli.extract_display import show_extraction
+    from umie.extraction import Extractor
+
+    regions = [_region(box) for box in boxes] or None
+    _disable_progress_bars()
+    found = Extractor.from_pretrained(model, **options).extract(
+        text, image, tasks=tasks, labels=labels, regions=regions
+    )
+    for notice in found.warnings:
+        err.print(f"warning: {notice.message}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+    if as_json:
+        out.print(json.dumps(found.to_json(), ensure_ascii=False), soft_wrap=True, markup=False, highlight=False)
+    else:
+        show_extraction(found)
+
+
+def _extract_file(
+    model: str,
+    source: Path,
+    output: Path,
+    details: Path | None,
+    images: Path | None,
+    tasks: Sequence[str] | None,
+    labels: Mapping[str, Sequence[str]] | None,
+    options: Mapping[str, Any],
+) -> None:
+    from umie.extraction import extract_file
+
+    _disable_progress_bars()
+    with ExitStack() as stack:
+        count: Callable[[], None] | None = None
+
+        def show_progress(done: int, total: int) -> None:
+            nonlocal count
+            if count is not None:
+                count()
+                return
+            if done:
+                tell(f"resuming: {done:,} of {total:,} records are finished")
+            count = stack.enter_context(counting_to(total - done, f"extracting from {source.name}"))
+
+        summary = extract_file(
+            model,
+            source,
+            output,
+            details=details,
+            images=images,
+            tasks=tasks,
+            labels=labels,
+            on_progress=show_progress,
+            **options,
+        )
+    _show_warnings(summary.warnings, summary.total - summary.resumed, details is not None)
+    out.print(f"records: {summary.total:,}", highlight=False)
+    for path in (output, details):
+        if path is not None:
+            out.print(f"Written: {path}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _show_warnings(warnings: Counter[str], total: int, has_details: bool) -> None:
+    from umie.extraction.result import NOTICES
+
+    for kind, number in warnings.most_common():
+        more = "" if has_details else "; use --details FILE to see which"
+        tell(f"warning: {NOTICES[kind]}: {number:,} of {total:,} records{more}", "yellow")
+
+
+def _disable_progress_bars() -> None:
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+
+
+def _labels(given: Sequence[str], tasks: Sequence[str] | None) -> dict[str, list[str]] | None:
+    if not given:
+        return None
     from umie.tasks import registry
 
     labels: dict[str, list[str]] = {}
@@ -118,10 +208,10 @@ def _labels(given: list[str] | tuple[()], tasks: list[str] | None) -> dict[str, 
         task, equals, label = text.partition("=")
         if not (equals and task in registry):
             if tasks is None or len(tasks) != 1:
-                raise UmieError(f"--label {text!r}: say of which task, e.g. mner={text}, or give one --task")
+                raise UmieError(f"--label {text!r}: name its task, e.g. mner={text}, or use exactly one --task")
             task, label = tasks[0], text
         labels.setdefault(task, []).append(label)
-    return labels or None
+    return labels
 
 
 def _region(text: str) -> Region:
@@ -130,5 +220,5 @@ def _region(text: str) -> Region:
     try:
         x1, y1, x2, y2 = map(float, text.split(","))
     except ValueError as error:
-        raise UmieError(f"--region {text!r}: give four numbers x1,y1,x2,y2, relative to the image's size") from error
+        raise UmieError(f"--region {text!r}: use four numbers x1,y1,x2,y2 relative to the image size") from error
     return Region((x1, y1, x2, y2))

@@ -1,4 +1,4 @@
-"""Tables of what was found in one text."""
+"""Tables of the items extracted from one text."""
 
 from __future__ import annotations
 
@@ -18,13 +18,18 @@ if TYPE_CHECKING:
 
 
 def show_extraction(found: Extraction) -> None:
-    """Print what was found: a table for each sort, and the gate of each task."""
+    """Print a table for each kind of item, and the gate of each task."""
     if found.entities:
-        rows = [(item.type, item.text, _place(item.span)) for item in found.entities]
+        rows = [(item.type, item.text, _offsets(item.span)) for item in found.entities]
         _show("Entities", ("type", "text", "characters"), rows)
     if found.relations:
         pairs = [
-            (_said(found, item.head), item.type, _said(found, item.tail), f"{_place(item.head)}, {_place(item.tail)}")
+            (
+                _surface(found, item.head),
+                item.type,
+                _surface(found, item.tail),
+                f"{_offsets(item.head)}, {_offsets(item.tail)}",
+            )
             for item in found.relations
         ]
         _show("Relations", ("head", "type", "tail", "characters"), pairs)
@@ -40,9 +45,9 @@ def show_extraction(found: Extraction) -> None:
 def _events(found: Extraction) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
     for event in found.events:
-        trigger = (
-            ("(in the image)", "") if event.trigger is None else (_said(found, event.trigger), _place(event.trigger))
-        )
+        trigger = ("(in the image)", "")
+        if event.trigger is not None:
+            trigger = _surface(found, event.trigger), _offsets(event.trigger)
         rows.append((event.type, "", *trigger, ""))
         rows += [("", argument.role, *_filler(found, argument)) for argument in event.arguments]
     return rows
@@ -52,26 +57,25 @@ def _filler(found: Extraction, argument: Argument) -> tuple[str, str, str]:
     region = found.region(argument)
     if region is None:
         span = argument.span or (0, 0)
-        return _said(found, span), _place(span), ""
+        return _surface(found, span), _offsets(span), ""
     name = f"region {argument.region}" + (f" ({region.label})" if region.label else "")
     pixels = found.pixel_box(argument)
     relative = ", ".join(f"{edge:.2f}" for edge in region.box)
     return name, f"box {relative}", "" if pixels is None else ", ".join(map(str, pixels))
 
 
-def _said(found: Extraction, span: Span) -> str:
+def _surface(found: Extraction, span: Span) -> str:
     return found.record.surface(span)
 
 
-def _place(span: Span) -> str:
-    return f"{span[0]}-{span[1]}"
+def _offsets(*spans: Span) -> str:
+    return ", ".join(f"{start}-{end}" for start, end in spans)
 
 
 def _show(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    if not any(row[-1] for row in rows):  # the image sizes are unknown
+        columns, rows = columns[:-1], [row[:-1] for row in rows]
     table = Table(*columns, title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    if not any(row[-1] for row in rows):  # no image's size is known
-        table = Table(*columns[:-1], title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-        rows = [row[:-1] for row in rows]
     for row in rows:
         table.add_row(*map(escape, row))
     show(table)

@@ -35,6 +35,10 @@ MappingFile = Annotated[
     Path | None, typer.Option(help="For swig: what maps verbs to events; by default ace_sr_mapping.txt beside it.")
 ]
 NoImages = Annotated[bool, typer.Option("--no-images", help="Do not seek the files of images.")]
+Plugins = Annotated[
+    list[Path] | None,
+    typer.Option("--plugin", help="A Python file that registers tasks or other parts. Repeatable."),
+]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON in place of a table.")]
 
 
@@ -111,17 +115,6 @@ def not_none(records: Iterable[Record], message: str) -> Iterator[Record]:
         yield record
     if not found:
         raise UmieError(message)
-
-
-def check_distinct(files: Iterable[Path]) -> None:
-    """Raise UmieError if two paths lead to one file."""
-    seen: dict[object, Path] = {}
-    for path in files:
-        status = path.stat() if path.exists() else None  # one that is not there is told when it is read
-        key = path if status is None else (status.st_dev, status.st_ino)
-        if key in seen:
-            raise UmieError(f"{path}: is the same file as {seen[key]}; a file is given twice: give each once")
-        seen[key] = path
 
 
 def tell(message: str, style: str | None = None) -> None:

@@ -1,7 +1,16 @@
 """From a variant and records to answers and scores."""
 
-from umie.evaluation.answers import Answer, OnBatch, answer
+from umie.evaluation.answers import Answer, OnBatch, answer_queries
 from umie.evaluation.evaluate_task import SUBJECTS, SourcePredictions, TaskResult, evaluate
 from umie.evaluation.queries import QueryDataset
 
-__all__ = ["SUBJECTS", "Answer", "OnBatch", "QueryDataset", "SourcePredictions", "TaskResult", "answer", "evaluate"]
+__all__ = [
+    "SUBJECTS",
+    "Answer",
+    "OnBatch",
+    "QueryDataset",
+    "SourcePredictions",
+    "TaskResult",
+    "answer_queries",
+    "evaluate",
+]

@@ -1,4 +1,4 @@
-"""answer: queries to generated answers, batched by length and given back in the order of asking."""
+"""answer_queries: generate the answers to queries in batches of similar length."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ from umie.processor import UmieProcessor
 from umie.records import Record
 from umie.tasks import Query, Task
 
-OnBatch = Callable[[int, int], None]  # batches done, of how many
+OnBatch = Callable[[int, int], None]  # finished batches, all batches
 
 
 class Answer(NamedTuple):
-    """The string that was generated, and the gate, where the fusion has one and the record an image.
+    """A generated string, and the gate if the fusion has one and the record an image.
 
-    A gate that is finer than one number for an example is averaged.
+    A gate finer than one number per example is averaged.
     """
 
     output: str
     gate: float | None
 
 
-class Encoded(Protocol):
-    """The tensors of each query, made when they are asked for."""
+class EncodedQueries(Protocol):
+    """The tensors of each query by its index; they may be computed on access."""
 
     def __getitem__(self, index: int, /) -> dict[str, Tensor]:
         """Return the tensors of a query."""
 
 
 @torch.no_grad()
-def answer(
+def answer_queries(
     model: UmieModel,
     processor: UmieProcessor,
     task: Task[Any],
     asked: Sequence[tuple[Record, Query]],
-    encoded: Encoded,
+    encoded: EncodedQueries,
     lengths: Sequence[int],
     *,
     constrained: bool,
@@ -48,22 +48,22 @@ def answer(
     on_batch: OnBatch | None = None,
     **options: Any,
 ) -> list[Answer]:
-    """Return the answer to each query, in their order.
+    """Return the answer to each query, in order.
 
-    Queries of like length go together, so that little is computed for padding. An answer does not depend on its
-    neighbors: padding is masked everywhere, and nothing is shared between rows.
+    Queries of similar length are batched together to reduce padding. Answers do not depend on the batch: padding is
+    masked everywhere, and rows share no state.
 
     Args:
-        model: in evaluation mode.
+        model: the model, in evaluation mode.
         processor: its processor.
         task: the task of all queries.
-        asked: the record and the query of each.
-        encoded: the tensors of each.
-        lengths: input tokens of each.
+        asked: the record and the query of each answer.
+        encoded: the tensors of each query.
+        lengths: the number of input tokens of each query.
         constrained: decode under the task's grammar.
-        batch_size: queries at once.
+        batch_size: queries per batch.
         on_batch: called after each batch.
-        options: for transformers' generate.
+        options: for transformers' ``generate``.
     """
     order = sorted(range(len(asked)), key=lambda index: lengths[index])
     chunks = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from umie.errors import UmieError, check_choice
-from umie.evaluation.answers import OnBatch, answer
+from umie.evaluation.answers import OnBatch, answer_queries
 from umie.evaluation.queries import QueryDataset
 from umie.model import UmieModel
 from umie.processor import UmieProcessor
@@ -145,7 +145,7 @@ def _generate(
             on_batch(1, 1)
         return [], []
     dataset = QueryDataset(asked, [task], processor)
-    answers = answer(
+    answers = answer_queries(
         model,
         processor,
         task,

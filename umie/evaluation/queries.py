@@ -1,4 +1,4 @@
-"""QueryDataset: all queries of some tasks about some records, as the tensors that training and evaluation batch."""
+"""QueryDataset: the queries of several tasks about records, as tensors for training and evaluation."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from umie.processor import UmieProcessor
 from umie.records import Record
 from umie.tasks import Query, Task
 
-KEPT_BYTES = 1 << 30  # images beyond this are preprocessed anew each time, so that memory stays bounded
+MAX_CACHED_BYTES = 1 << 30  # of preprocessed images; others are preprocessed again on each access
 
 
 class QueryDataset(Dataset[dict[str, Tensor]]):
-    """Texts are encoded once; images when they are first asked for, and shared by the queries of a record.
+    """Encoded queries. Texts are encoded once; an image is encoded on first access and shared by its record's queries.
 
     Args:
-        records: the records; a task is asked about those that are annotated for it, and that the processor's
-            policy for images does not leave out.
-        tasks: names of the tasks, or built tasks, e.g. with the label schema of one data set.
-        processor: encodes them.
+        records: the records. Each task is asked about the records that are annotated for it and whose image the
+            processor does not skip.
+        tasks: names of tasks, or task objects, e.g. with the label schema of one data set.
+        processor: the processor that encodes the queries.
 
     Attributes:
         asked: the record and the query of each item.
-        lengths: number of input tokens of each query.
+        lengths: the number of input tokens of each query.
 
     Raises:
-        UmieError: there is nothing to ask.
+        UmieError: no record has a query.
     """
 
     def __init__(self, records: Sequence[Record], tasks: Sequence[str | Task[Any]], processor: UmieProcessor) -> None:
@@ -38,7 +38,7 @@ class QueryDataset(Dataset[dict[str, Tensor]]):
         self.asked: list[tuple[Record, Query]] = []
         self._texts: list[dict[str, Tensor]] = []
         self._images: dict[int, dict[str, Tensor]] = {}
-        self._kept_bytes = 0
+        self._cached_bytes = 0
         self._source: object = processor.features
         built = [processor.task(task) for task in tasks]
         for record in processor.usable(records):
@@ -48,7 +48,8 @@ class QueryDataset(Dataset[dict[str, Tensor]]):
                     self.asked += [(record, query) for query in queries]
                     self._texts += [processor.encode_query(record, query) for query in queries]
         if not self._texts:
-            raise UmieError(f"no record gives a query for any of the tasks {', '.join(task.name for task in built)}")
+            names = ", ".join(task.name for task in built)
+            raise UmieError(f"no record has a query for any of these tasks: {names}")
         self.lengths = [len(text["input_ids"]) for text in self._texts]
 
     def __len__(self) -> int:
@@ -58,17 +59,17 @@ class QueryDataset(Dataset[dict[str, Tensor]]):
         return {**self._texts[index], **self._visual_tensors(self.asked[index][0])}
 
     def _visual_tensors(self, record: Record) -> dict[str, Tensor]:
-        if self._processor.features is not self._source:  # what is kept was made by another source
+        if self._processor.features is not self._source:  # the cached tensors are from another source
             self._source = self._processor.features
             self._images.clear()
-            self._kept_bytes = 0
-        with_image = self._images.get(id(record))
-        if with_image is None:
-            with_image = self._processor.encode_image(record)
-            if self._processor.features is not None:  # mapped from files, of which a process may hold so many
-                with_image = {name: tensor.clone() for name, tensor in with_image.items()}
-            num_bytes = sum(tensor.nbytes for tensor in with_image.values())
-            if self._kept_bytes + num_bytes <= KEPT_BYTES:
-                self._kept_bytes += num_bytes
-                self._images[id(record)] = with_image
-        return with_image
+            self._cached_bytes = 0
+        tensors = self._images.get(id(record))
+        if tensors is None:
+            tensors = self._processor.encode_image(record)
+            if self._processor.features is not None:  # memory-mapped: a process can open only so many files
+                tensors = {name: tensor.clone() for name, tensor in tensors.items()}
+            num_bytes = sum(tensor.nbytes for tensor in tensors.values())
+            if self._cached_bytes + num_bytes <= MAX_CACHED_BYTES:
+                self._cached_bytes += num_bytes
+                self._images[id(record)] = tensors
+        return tensors

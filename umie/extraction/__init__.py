@@ -1,6 +1,7 @@
-"""Use of what was trained: from a text and an image to typed results with offsets, boxes, gates and warnings."""
+"""Extraction with a trained variant: from a text and its image to typed items with offsets and boxes."""
 
 from umie.extraction.extractor import Extractor
-from umie.extraction.result import Answer, Extraction, Notice
+from umie.extraction.file import FileSummary, extract_file
+from umie.extraction.result import Extraction, ExtractionAnswer, Notice
 
-__all__ = ["Answer", "Extraction", "Extractor", "Notice"]
+__all__ = ["Extraction", "ExtractionAnswer", "Extractor", "FileSummary", "Notice", "extract_file"]

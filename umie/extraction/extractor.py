@@ -1,4 +1,4 @@
-"""Extractor: from a text and an image to what a trained model finds in them."""
+"""Extractor: finds entities, relations, events and arguments in texts and images with a trained variant."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, Self, overload
 
 from umie.errors import UmieError, check_flag, check_whole, shown
-from umie.extraction import stages
-from umie.extraction.answering import Asked, generate
-from umie.extraction.draft import Draft
-from umie.extraction.images import look
-from umie.extraction.loading import load_checkpoint
-from umie.extraction.result import Answer, Extraction, Notice
+from umie.evaluation.answers import answer_queries
+from umie.extraction.images import encode_images
+from umie.extraction.result import Extraction, ExtractionAnswer, Notice
+from umie.extraction.stages import Draft, Labels, build_tasks, choose_tasks
+from umie.loading import load
 from umie.model import UmieModel
 from umie.processor import UmieProcessor
 from umie.records import Box, Record, Region
@@ -26,28 +25,25 @@ from umie.types import IMAGE_POLICIES, check_image_policy
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-Labels: TypeAlias = Mapping[str, Sequence[str]]
-Place: TypeAlias = Callable[[int], str]  # what a message calls the item of this index, from 0
-
-BATCHES = 4  # that are sorted by length together
+WINDOW_BATCHES = 4  # a stream is read in windows of this many batches, whose queries are sorted by length
 
 
 class Extractor:
-    """A trained variant, ready to use.
+    """A trained variant that extracts items from texts and images.
 
-    What is found in a text does not depend on what else is asked about, nor on the size of the batch: answers are
-    the same in float32. In half precision two words that are equally probable up to its rounding may change places.
+    The result for a text does not depend on the other texts or on the batch size: in float32, answers are identical.
+    In half precision, two tokens of nearly equal probability may swap.
 
     Args:
         model: the variant; it is put into evaluation mode.
-        processor: its processor; the extractor takes a copy.
-        batch_size: queries at once. Memory holds four batches of records, whatever the length of a stream.
-        constrained: let only well-formed answers through: labels of the schema, spans of the text, regions of the
+        processor: its processor; the extractor uses a copy.
+        batch_size: queries per batch. At most four batches of records are held in memory.
+        constrained: allow only well-formed answers, with labels of the schema, spans of the text and regions of the
             image; see ``umie.constrained``.
-        max_pairs: the most pairs of entities that MRE asks about in one text, where no pairs are given.
-        missing_images: what an image that cannot be read does: ``error``; ``text_only``, the text alone is asked
-            about; ``skip``, nothing is. None takes the processor's policy.
-        generation_options: for transformers' generate, e.g. ``num_beams=4``.
+        max_pairs: the maximum number of entity pairs that MRE asks about in a text without given pairs.
+        missing_images: how to treat an image that cannot be read: ``error`` raises; ``text_only`` answers from the
+            text; ``skip`` returns an empty extraction. None uses the processor's setting.
+        generation_options: options for transformers' ``generate``, e.g. ``num_beams=4``.
     """
 
     def __init__(
@@ -64,12 +60,12 @@ class Extractor:
         check_whole("batch_size", batch_size, 1)
         check_whole("max_pairs", max_pairs, 1)
         check_flag("constrained", constrained)
-        self.policy = processor.missing_images if missing_images is None else missing_images
-        check_image_policy(self.policy)
+        self.missing_images = processor.missing_images if missing_images is None else missing_images
+        check_image_policy(self.missing_images)
         self.model = model.eval()
         self.processor = copy.copy(processor)
         self.processor.counts, self.processor.unreadable = Counter(), {}
-        self.processor.missing_images = IMAGE_POLICIES[0]  # errors come here, and the policy is followed here
+        self.processor.missing_images = IMAGE_POLICIES[0]  # the processor raises; encode_images applies the policy
         self.batch_size = batch_size
         self.constrained = constrained
         self.max_pairs = max_pairs
@@ -77,20 +73,28 @@ class Extractor:
 
     @classmethod
     def from_pretrained(
-        cls, folder: str | Path, *, device: str | None = None, dtype: str = "float32", **options: Any
+        cls,
+        name: str | Path,
+        *,
+        device: str | None = None,
+        dtype: str = "float32",
+        revision: str | None = None,
+        **options: Any,
     ) -> Self:
-        """Load a folder that ``model.save_pretrained`` and ``processor.save_pretrained`` wrote.
+        """Load a variant and its processor from a directory or from the Hugging Face Hub.
 
         Args:
-            folder: the folder.
-            device: e.g. ``cpu``, ``cuda:1``; by default a GPU where there is one.
+            name: the directory that ``model.save_pretrained`` and ``processor.save_pretrained`` wrote, or the name of
+                a repository, ``owner/model``.
+            device: e.g. ``cpu`` or ``cuda:1``; by default a GPU if there is one.
             dtype: ``float32``, ``bfloat16`` or ``float16``.
-            options: as for the constructor.
+            revision: branch, tag or commit of the repository.
+            options: options of the constructor.
 
         Raises:
-            UmieError: there is no such folder, it is incomplete, or the device cannot be used.
+            UmieError: there is no such directory or repository, a file is missing, or the device cannot be used.
         """
-        model, processor = load_checkpoint(folder, device, dtype)
+        model, processor = load(name, device, dtype, revision=revision)
         return cls(model, processor, **options)
 
     @overload
@@ -124,27 +128,29 @@ class Extractor:
         labels: Labels | None = None,
         regions: Sequence[Region | Box] | None = None,
     ) -> Extraction | list[Extraction]:
-        """Return what the model finds in a text and its image.
+        """Extract the items of a text and its image, or of several.
 
-        MNER and MED are asked about the text. MRE is asked about the pairs of a record's ``relations``, or where it
-        has none, about every ordered pair of the entities that MNER found (the record's own, where MNER is not among
-        the tasks). MEAE is asked about the events that MED found (the record's own, where MED is not among the tasks).
+        MRE asks about the pairs in a record's ``relations``; if there are none, about every ordered pair of the
+        entities that MNER finds (or of the record's own entities, if MNER is not among the tasks). MEAE asks about
+        the events that MED finds (or the record's own events, if MED is not among the tasks).
 
         Args:
-            text: a text, a record, or several of them, which give a list. A record's annotation does not get into
-                the result, but for the pairs and events named above.
-            image: path or PIL image of one text's image; a record brings its own.
-            tasks: what to ask; by default what the checkpoint was trained for.
-            labels: for a task, the labels to look for in place of the checkpoint's, also ones that it never saw.
-            regions: regions of the image, x1, y1, x2, y2 relative to its size (0..1), as ``umie.Region``: those
-                that an argument of an event can be. None takes the record's.
+            text: a text or a record, or several of them, for a list of results. A record's annotation is not used,
+                except for the pairs, entities and events described above.
+            image: path or PIL image for a single text; a record has its own.
+            tasks: names of the tasks; by default the tasks of the checkpoint.
+            labels: for a task, labels to use in place of the checkpoint's, including labels not used in training.
+            regions: regions of the image that arguments of events can refer to: boxes x1, y1, x2, y2 relative to its
+                size (0..1), or ``umie.Region`` objects. None uses the record's regions.
 
         Raises:
-            UmieError: bad input; an image that cannot be read, under the policy ``error``.
+            UmieError: invalid input, or an image cannot be read and ``missing_images`` is ``error``.
         """
         if isinstance(text, Iterable) and not isinstance(text, str):
             if image is not None or regions is not None:
-                raise UmieError("image and regions belong to one text: put them into records, umie.Record(text, image)")
+                raise UmieError(
+                    "image and regions need a single text: for several, put them into records, umie.Record(text, image)"
+                )
             return list(self.extract_many(text, tasks=tasks, labels=labels))
         record = _as_record(text)
         if image is not None:
@@ -153,7 +159,7 @@ class Extractor:
             record = replace(
                 record,
                 regions=tuple(box if isinstance(box, Region) else Region(box) for box in regions),
-                events=tuple(replace(event, arguments=()) for event in record.events),  # they name other regions
+                events=tuple(replace(event, arguments=()) for event in record.events),  # they refer to other regions
             )
         return next(self.extract_many([record], tasks=tasks, labels=labels))
 
@@ -163,21 +169,21 @@ class Extractor:
         *,
         tasks: Sequence[str] | None = None,
         labels: Labels | None = None,
-        place: Place | None = None,
+        place: Callable[[int], str] | None = None,
     ) -> Iterator[Extraction]:
-        """Yield what the model finds in each text or record of a stream, in its order and in bounded memory.
+        """Yield an extraction for each text or record of a stream, in order and in bounded memory.
 
         Args:
             items: texts and records.
-            tasks: as for ``extract``.
-            labels: as for ``extract``.
-            place: what a message calls the item of this index, e.g. ``lambda index: f"in.jsonl:{index + 1}"``.
+            tasks: as in ``extract``.
+            labels: as in ``extract``.
+            place: returns the prefix of error messages about the item at an index, such as ``in.jsonl:7``.
 
         Raises:
-            UmieError: as for ``extract``.
+            UmieError: as in ``extract``.
         """
-        names = stages.check_tasks(tasks, self.processor)
-        built, notices = stages.build_tasks(names, labels, self.processor)
+        names = choose_tasks(tasks, self.processor)
+        built, notices = build_tasks(names, labels, self.processor)
         return self._stream(items, names, built, notices, place)
 
     def _stream(
@@ -186,100 +192,91 @@ class Extractor:
         names: tuple[str, ...],
         built: Mapping[str, Task[Any]],
         notices: Sequence[Notice],
-        place: Place | None,
+        place: Callable[[int], str] | None,
     ) -> Iterator[Extraction]:
         records = (_as_record(item) for item in items)
         done = 0
-        while window := list(islice(records, BATCHES * self.batch_size)):
-            first: dict[Any, int] = {}  # what is the same is asked about once
+        while window := list(islice(records, WINDOW_BATCHES * self.batch_size)):
+            first: dict[Any, int] = {}  # identical records are asked about once
             for index, record in enumerate(window):
                 first.setdefault(_identity(record), index)
-            places = list(first.values())
-            naming = None if place is None else _naming(place, done, places)
-            found = self._extract([window[index] for index in places], names, built, notices, naming)
-            known = dict(zip(first, found, strict=True))
+            places = [None if place is None else place(done + index) for index in first.values()]
+            drafts = self._fill([window[index] for index in first.values()], names, built, places)
+            known = dict(zip(first, (draft.finish(notices) for draft in drafts), strict=True))
             for record in window:
-                yield _named_as(known[_identity(record)], record)
+                yield _with_metadata(known[_identity(record)], record)
             done += len(window)
 
-    def _extract(
+    def _fill(
         self,
         records: Sequence[Record],
         names: tuple[str, ...],
         built: Mapping[str, Task[Any]],
-        notices: Sequence[Notice],
-        place: Place | None,
-    ) -> list[Extraction]:
+        places: Sequence[str | None],
+    ) -> list[Draft]:
+        """Return a draft of each record, filled in by all tasks."""
         drafts = []
         for start in range(0, len(records), self.batch_size):
-            part = records[start : start + self.batch_size]
-            naming = None if place is None else _naming(place, 0, range(start, start + len(part)))
-            looked = look(self.model, self.processor, part, self.policy, naming)
-            drafts += [Draft(record, item, names) for record, item in zip(part, looked, strict=True)]
-        for name in built:
-            is_source = name not in names
-            dependents = [built[task] for task in names if built[task].source == name]
+            part = slice(start, start + self.batch_size)
+            images = encode_images(self.model, self.processor, records[part], self.missing_images, places[part])
+            drafts += [Draft(record, image, names) for record, image in zip(records[part], images, strict=True)]
+        for name, task in built.items():
+            dependents = [built[other] for other in names if built[other].source == name]
             asked = [
                 draft
                 for draft in drafts
-                if draft.looked.visual is not None
-                and (not is_source or any(task.needs_source(draft.given, names) for task in dependents))
+                if draft.image.tensors is not None
+                and (name in names or any(other.needs_source(draft.given, names) for other in dependents))
             ]
             for draft in asked:
-                draft.prepare(built[name], names, self.max_pairs)
-            self._ask(built[name], asked)
-        return [draft.extraction(names, notices) for draft in drafts]
+                draft.prepare(task, self.max_pairs)
+            self._ask(task, asked)
+        return drafts
 
     def _ask(self, task: Task[Any], drafts: Sequence[Draft]) -> None:
-        """Ask all queries of a task about the drafts, and put what was found into them."""
-        queries = [task.queries(draft.found) for draft in drafts]
-        asked = [
-            Asked(draft.found, query, draft.looked.visual or {})
-            for draft, own in zip(drafts, queries, strict=True)
-            for query in own
-        ]
-        generated = iter(
-            generate(
-                self.model,
-                self.processor,
-                task,
-                asked,
-                constrained=self.constrained,
-                batch_size=self.batch_size,
-                **self.generation_options,
-            )
+        """Ask all queries of a task about the drafts, and add the items found to them."""
+        asked = [(index, query) for index, draft in enumerate(drafts) for query in task.queries(draft.found)]
+        encoded, truncated = [], []
+        for index, query in asked:
+            before = self.processor.counts["truncated_inputs"]
+            text = self.processor.encode_query(drafts[index].found, query)
+            encoded.append({**text, **(drafts[index].image.tensors or {})})
+            truncated.append(self.processor.counts["truncated_inputs"] > before)
+        answers = answer_queries(
+            self.model,
+            self.processor,
+            task,
+            [(drafts[index].found, query) for index, query in asked],
+            encoded,
+            [len(tensors["input_ids"]) for tensors in encoded],
+            constrained=self.constrained,
+            batch_size=self.batch_size,
+            **self.generation_options,
         )
-        for draft, own in zip(drafts, queries, strict=True):
-            items: Items[Any] = Items()
-            for query in own:
-                answer = next(generated)
-                parsed = task.parse(answer.output, draft.found.text, query.target, len(draft.found.regions))
-                items.extend(item for item in parsed if item not in items)
-                items.dropped += parsed.dropped
-                draft.answers.append(
-                    Answer(task.name, query.target, answer.output, answer.gate, answer.is_truncated, parsed.dropped)
-                )
+        found: list[Items[Any]] = [Items() for _ in drafts]
+        for (index, query), answer, is_truncated in zip(asked, answers, truncated, strict=True):
+            record = drafts[index].found
+            items = task.parse(answer.output, record.text, query.target, len(record.regions))
+            found[index].extend(item for item in items if item not in found[index])
+            drafts[index].answers.append(
+                ExtractionAnswer(task.name, query.target, answer.output, answer.gate, is_truncated, items.dropped)
+            )
+        for draft, items in zip(drafts, found, strict=True):
             draft.found = task.with_items(draft.found, items)
 
 
 def _as_record(item: object) -> Record:
     if not isinstance(item, str | Record):
-        raise UmieError(f"{shown(item)} is no text: give a string, a umie.Record, or a list of them")
+        raise UmieError(f"{shown(item)} is not a text: pass a string, a umie.Record, or a list of them")
     return Record(item) if isinstance(item, str) else item
 
 
 def _identity(record: Record) -> Any:
-    """Return what tells records apart that may be answered differently."""
+    """Return a key that is equal for records with the same answers."""
     image = record.image if isinstance(record.image, str | None) else id(record.image)
     return record.text, image, record.image_folder, record.regions, record.entities, record.relations, record.events
 
 
-def _named_as(found: Extraction, record: Record) -> Extraction:
-    """Return an extraction under the name of another record with the same text and image."""
-    same = replace(found.record, id=record.id, source=record.source, license=record.license)
-    return replace(found, record=same)
-
-
-def _naming(place: Place, offset: int, indices: Sequence[int]) -> Place:
-    """Return what names the items at some places of a window."""
-    return lambda index: place(offset + indices[index])
+def _with_metadata(found: Extraction, record: Record) -> Extraction:
+    """Return an extraction with the id, source and license of another record with the same text and image."""
+    return replace(found, record=replace(found.record, id=record.id, source=record.source, license=record.license))

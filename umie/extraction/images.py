@@ -1,8 +1,8 @@
-"""Images of records to the visual inputs of their queries: encoded once for all tasks, missing ones told."""
+"""The images of records, encoded once for the queries of all tasks."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 
@@ -10,60 +10,62 @@ import torch
 from torch import Tensor
 
 from umie.encoders.base import collate, no_slots
-from umie.encoders.images import open_image
 from umie.errors import UmieError, at
 from umie.extraction.result import Notice
+from umie.images import open_image
 from umie.model import UmieModel
 from umie.processor import UmieProcessor
 from umie.records import Record
 from umie.types import FEATURES
 
-Visual = dict[str, Tensor]
+VisualTensors = dict[str, Tensor]
 
 
 @dataclass
-class Looked:
-    """What a record's queries are asked with.
+class EncodedImage:
+    """The visual input shared by all queries about a record.
 
     Args:
-        visual: ``boxes [V, 4]``, ``visual_mask [V]`` and ``visual_features [V, Dv]``; nothing for a model that does
-            not look at images; None where the policy leaves the record out.
-        notices: what was not looked at.
+        tensors: ``boxes [V, 4]``, ``visual_mask [V]`` and ``visual_features [V, Dv]``; empty for a model without an
+            encoder; None if the record is skipped because its image cannot be read.
+        notices: warnings about the image and its regions.
     """
 
-    visual: Visual | None
+    tensors: VisualTensors | None
     notices: list[Notice] = field(default_factory=list)
 
 
 @torch.no_grad()
-def look(
+def encode_images(
     model: UmieModel,
     processor: UmieProcessor,
     records: Sequence[Record],
-    policy: str,
-    place: Callable[[int], str] | None = None,
-) -> list[Looked]:
-    """Encode the images of some records, all of them in one pass.
+    missing_images: str,
+    places: Sequence[str | None],
+) -> list[EncodedImage]:
+    """Encode the images of several records in one forward pass.
 
     Args:
         model: the model.
-        processor: its processor, with the policy ``error``.
-        records: as many as fit in memory at once.
-        policy: what an image that cannot be read does; see UmieProcessor.
-        place: what a message calls the record of this index.
+        processor: its processor; its own ``missing_images`` must be ``error``.
+        records: the records; their images must fit into memory together.
+        missing_images: how to treat an image that cannot be read; see UmieProcessor.
+        places: for each record a prefix of its error messages, or None.
 
     Raises:
-        UmieError: an image cannot be read under the policy ``error``, or leaves its folder.
+        UmieError: an image cannot be read and ``missing_images`` is ``error``, or a path leaves its image folder.
     """
-    looked: list[Looked] = []
-    for index, record in enumerate(records):
-        with nullcontext() if place is None else at(place(index)):
-            looked.append(_prepare(model, processor, record, policy))
-    return _encode(model, processor, looked)
+    encoded = []
+    for record, place in zip(records, places, strict=True):
+        with nullcontext() if place is None else at(place):
+            encoded.append(_preprocess(model, processor, record, missing_images))
+    if model.encoder is not None:
+        _compute_features(model, model.encoder.feature_dim, encoded)
+    return encoded
 
 
 def image_size(record: Record) -> tuple[int, int] | None:
-    """Return width and height of a record's image in pixels, as it is displayed; None where it cannot be read."""
+    """Return the width and height of a record's image in pixels as displayed, or None if it cannot be read."""
     try:
         path = record.image_path()
         image = record.image if path is None else path
@@ -72,46 +74,42 @@ def image_size(record: Record) -> tuple[int, int] | None:
         return None
 
 
-def _prepare(model: UmieModel, processor: UmieProcessor, record: Record, policy: str) -> Looked:
-    record.image_path()  # what leaves its folder is refused, whatever the policy
+def _preprocess(model: UmieModel, processor: UmieProcessor, record: Record, missing_images: str) -> EncodedImage:
+    record.image_path()  # a path that leaves its folder is an error under every policy
     if model.encoder is None:
-        seen = [] if record.image is None else [Notice("image", "this variant does not look at images")]
-        return Looked({}, seen)
+        return EncodedImage({}, [] if record.image is None else [Notice("image", "this variant does not use images")])
     notices = []
     limit = getattr(processor.preprocessor.config, "max_regions", len(record.regions))
     if record.regions and record.image is None:
-        notices.append(Notice("regions", f"{len(record.regions)} regions, but no image that they are regions of"))
+        notices.append(Notice("regions", f"{len(record.regions)} regions were ignored: the record has no image"))
     elif len(record.regions) > limit:
-        notices.append(Notice("regions", f"of {len(record.regions)} regions the first {limit} are looked at"))
+        notices.append(Notice("regions", f"only the first {limit} of {len(record.regions)} regions were used"))
     try:
-        return Looked(processor.encode_image(record), notices)
+        return EncodedImage(processor.encode_image(record), notices)
     except UmieError as error:
-        if policy == "error":
+        if missing_images == "error":
             raise
         reason = error.__cause__ if isinstance(error.__cause__, UmieError) else error
-    if policy == "skip":
-        return Looked(None, [Notice("image", f"{reason}; nothing was asked")])
-    notice = Notice("image", f"{reason}; answered from the text alone")
-    return Looked(processor.encode_image(replace(record, image=None)), [*notices, notice])
+    if missing_images == "skip":
+        return EncodedImage(None, [Notice("image", f"{reason}; the record was skipped")])
+    notice = Notice("image", f"{reason}; answered from the text only")
+    return EncodedImage(processor.encode_image(replace(record, image=None)), [*notices, notice])
 
 
-def _encode(model: UmieModel, processor: UmieProcessor, looked: list[Looked]) -> list[Looked]:
-    """Put features in the place of images, so that the queries of all tasks share one pass of the encoder."""
-    if model.encoder is None:
-        return looked
-    seen = [(item, item.visual) for item in looked if item.visual is not None and len(item.visual["visual_mask"])]
-    blind = [item for item in looked if item.visual is not None and not len(item.visual["visual_mask"])]
+def _compute_features(model: UmieModel, feature_dim: int, images: Sequence[EncodedImage]) -> None:
+    """Replace preprocessed images with their features, so that the encoder runs once for the queries of all tasks."""
+    used = [(image, image.tensors) for image in images if image.tensors is not None]
+    with_slots = [tensors for _, tensors in used if len(tensors["visual_mask"])]
     features: Sequence[Tensor] = ()
-    if seen and FEATURES in seen[0][1]:  # from a store
-        features = [visual[FEATURES] for _, visual in seen]
-    elif seen:
-        batch = collate([visual for _, visual in seen])
-        features = model.encoder(**{name: value.to(model.device) for name, value in batch.items()}).features
-    for (item, visual), row in zip(seen, features, strict=True):
-        kept = {**{name: visual[name] for name in no_slots()}, FEATURES: row[: len(visual["visual_mask"])]}
-        item.visual = {name: value.to(model.device) for name, value in kept.items()}
+    if with_slots and FEATURES in with_slots[0]:  # features come from a cache
+        features = [tensors[FEATURES] for tensors in with_slots]
+    elif with_slots:
+        inputs = {name: value.to(model.device) for name, value in collate(with_slots).items()}
+        features = model.encoder(**inputs).features  # type: ignore[misc] # called only for a model with an encoder
     dtype = features[0].dtype if len(features) else next(model.parameters()).dtype
-    for item in blind:
-        nothing = {**no_slots(), FEATURES: torch.zeros(0, model.encoder.feature_dim, dtype=dtype)}
-        item.visual = {name: value.to(model.device) for name, value in nothing.items()}
-    return looked
+    rows = iter(features)
+    for image, tensors in used:
+        num_slots = len(tensors["visual_mask"])
+        row = next(rows)[:num_slots] if num_slots else torch.zeros(0, feature_dim, dtype=dtype)
+        kept = {**{name: tensors[name] for name in no_slots()}, FEATURES: row}
+        image.tensors = {name: value.to(model.device) for name, value in kept.items()}

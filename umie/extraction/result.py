@@ -1,4 +1,4 @@
-"""Extraction: what was found in one text and its image, and what to know about how it was found."""
+"""Extraction: the items found in a text and its image, with warnings, gates and the raw answers."""
 
 from __future__ import annotations
 
@@ -11,34 +11,33 @@ from umie.records import NO_RELATION, Argument, Box, Entity, Event, Record, Regi
 PixelBox: TypeAlias = tuple[int, int, int, int]
 
 NOTICES = {
-    "truncated": "the text was longer than the model reads",
-    "image": "the image was not looked at",
-    "regions": "regions were not looked at",
-    "labels": "labels that the checkpoint was not trained for",
-    "pairs": "pairs of entities were not asked about",
-    "dropped": "parts of an answer were ill-formed or not in the text",
+    "truncated": "the text was truncated to the model's input length",
+    "image": "the image was not used",
+    "regions": "some regions were not used",
+    "labels": "the checkpoint was not trained on some of the labels",
+    "pairs": "some pairs of entities were not asked about",
+    "dropped": "invalid items of the output were dropped",
 }
 
 
 class Notice(NamedTuple):
-    """A warning: its kind, one of ``NOTICES``, and what it says about this record."""
+    """A warning about a record: its kind, a key of ``NOTICES``, and the message."""
 
     kind: str
     message: str
 
 
 @dataclass(frozen=True)
-class Answer:
+class ExtractionAnswer:
     """The answer to one query.
 
     Args:
-        task: the task.
-        target: the pair or the event that was asked about.
-        output: what was generated.
-        gate: how far the fusion let the image in; None without an image, or where the fusion has no gate. A gate
-            that is finer than one number per example is averaged.
-        is_truncated: whether the end of the text was cut off.
-        dropped: how many parts of the output were ill-formed, or not in text or image.
+        task: the name of the task.
+        target: the pair or the event that the query is about; None for a query about the whole record.
+        output: the generated string.
+        gate: the mean gate of the fusion for this query; None without an image, or if the fusion has no gate.
+        is_truncated: whether the text was truncated.
+        dropped: the number of items in the output that are malformed, or not in the text or image.
     """
 
     task: str
@@ -51,21 +50,21 @@ class Answer:
 
 @dataclass(frozen=True)
 class Extraction:
-    """What was found in one text and its image. Two are equal where they say the same about the same record.
+    """The items found in one text and its image.
 
     Args:
-        record: what was found as a record: text, image, regions, the tasks that were asked, entities, relations
-            (``none`` where a pair was asked about and is not related), events.
-        warnings: what to know about it.
-        image_size: width and height of the image in pixels, as it is displayed; only where an argument is a
-            region, and the image can be read.
-        answers: every query's answer, in the order of asking; not compared, as gates are rounded.
+        record: the items as a record: text, image, regions, the tasks asked, entities, relations (type ``none`` for a
+            pair that was asked about and is not related), events.
+        warnings: warnings about this extraction.
+        image_size: width and height of the image in pixels, as displayed; None unless an argument is a region and
+            the image can be read.
+        answers: the answers to all queries, in the order of asking; ignored by ``==``, because gates are rounded.
     """
 
     record: Record
     warnings: tuple[Notice, ...] = ()
     image_size: tuple[int, int] | None = None
-    answers: tuple[Answer, ...] = field(default=(), compare=False)
+    answers: tuple[ExtractionAnswer, ...] = field(default=(), compare=False)
 
     @property
     def text(self) -> str:
@@ -79,7 +78,7 @@ class Extraction:
 
     @property
     def relations(self) -> tuple[Relation, ...]:
-        """The pairs that are related (MRE); ``record.relations`` has those of type ``none``, too."""
+        """The related pairs (MRE); ``record.relations`` also has those of type ``none``."""
         return tuple(item for item in self.record.relations if item.type.lower() != NO_RELATION)
 
     @property
@@ -89,27 +88,27 @@ class Extraction:
 
     @property
     def gate(self) -> dict[str, float | None]:
-        """The mean gate over each task's queries; None where there is none."""
+        """The mean gate over the queries of each task; None if it has no gate."""
         gates: dict[str, list[float]] = {}
         for answer in self.answers:
             gates.setdefault(answer.task, []).extend([] if answer.gate is None else [answer.gate])
         return {task: sum(values) / len(values) if values else None for task, values in gates.items()}
 
     def region(self, argument: Argument) -> Region | None:
-        """Return the region that fills a role, its box relative to the image (0..1), or None for a span."""
+        """Return the region of an argument, its box relative to the image (0..1), or None if the argument is a span."""
         return None if argument.region is None else self.record.regions[argument.region]
 
     def pixel_box(self, argument: Argument) -> PixelBox | None:
-        """Return the box that fills a role in pixels, or None for a span and where the image's size is not known."""
+        """Return the box of an argument in pixels, or None if it is a span or the size of the image is unknown."""
         region = self.region(argument)
         if region is None or self.image_size is None:
             return None
         return _pixels(region.box, self.image_size)
 
     def to_json(self) -> dict[str, Any]:
-        """Return everything as plain values: the JSONL form of the record, with boxes, gates and warnings added."""
+        """Return plain values: the JSONL form of the record, with boxes, gates and warnings."""
         record = self.record
-        if not isinstance(record.image, str | None):  # in memory: there is no name to write, and no record without one
+        if not isinstance(record.image, str | None):  # an image in memory has no name
             record = replace(record, image="in memory")
         data: dict[str, Any] = json.loads(record_to_json(record))
         for event, found in zip(data.get("events", ()), self.events, strict=True):
@@ -122,7 +121,7 @@ class Extraction:
 
 
 def _pixels(box: Box, size: tuple[int, int]) -> PixelBox:
-    """Return a relative box in whole pixels, at least one wide and high."""
+    """Return a relative box in whole pixels, at least one pixel wide and high."""
     x1, y1, x2, y2 = (round(edge * side) for edge, side in zip(box, (*size, *size), strict=True))
     x1, y1 = min(x1, size[0] - 1), min(y1, size[1] - 1)
     return x1, y1, max(x2, x1 + 1), max(y2, y1 + 1)

@@ -1,4 +1,4 @@
-"""QueryDataset: what is asked, and that images are read late, once, and in bounded memory."""
+"""QueryDataset: its queries, and images that are read lazily, once, and in bounded memory."""
 
 import itertools
 
@@ -9,7 +9,7 @@ from umie.composition import compose
 from umie.data.synthetic import SyntheticConfig, scenes
 from umie.encoders.base import no_slots
 from umie.errors import UmieError
-from umie.evaluation import queries as query_dataset
+from umie.evaluation import queries
 from umie.evaluation.queries import QueryDataset
 from umie.records import Record
 from umie.types import FEATURES
@@ -30,13 +30,13 @@ def records() -> list[Record]:
     return [replace(scene.record, image=scene.image) for scene in drawn]
 
 
-def test_each_record_is_asked_what_it_is_annotated_for(records, processor):
+def test_each_record_is_asked_the_tasks_it_is_annotated_for(records, processor):
     # two names (one query each), two pairs (one each), two events (detection and arguments)
     assert [len(QueryDataset(records, [task], processor)) for task in TASKS] == [2, 2, 2, 2]
     assert len(QueryDataset(records, TASKS, processor)) == 8
 
 
-def test_items_are_what_the_processor_encodes(records, processor):
+def test_items_equal_the_batch_of_the_processor(records, processor):
     events = [record for record in records if record.events]
     dataset = QueryDataset(records, ["med"], processor)
     batch = processor.collate([dataset[index] for index in range(len(dataset))])
@@ -51,26 +51,26 @@ def test_queries_about_one_record_share_its_image(records, processor):
     assert dataset[0]["crops"] is dataset[1]["crops"]
 
 
-def test_images_beyond_the_bound_are_read_again(records, processor, monkeypatch):
-    monkeypatch.setattr(query_dataset, "KEPT_BYTES", 0)
+def test_images_beyond_the_limit_are_read_again(records, processor, monkeypatch):
+    monkeypatch.setattr(queries, "MAX_CACHED_BYTES", 0)
     dataset = QueryDataset(records[2:3], ("med", "meae"), processor)
     assert dataset[0]["crops"] is not dataset[1]["crops"]
     assert torch.equal(dataset[0]["crops"], dataset[1]["crops"])
 
 
-def test_a_image_is_not_read_before_it_is_asked_for(processor):
+def test_an_image_is_not_read_before_its_item_is_accessed(processor):
     dataset = QueryDataset([Record("a text", image="missing.png", id="r1")], ["mner"], processor)
     with pytest.raises(UmieError, match="'r1'.*missing.png: no such image"):
         dataset[0]
 
 
 def test_nothing_to_ask_is_an_error(processor):
-    with pytest.raises(UmieError, match="no record gives a query for any of the tasks mre"):
+    with pytest.raises(UmieError, match="no record has a query for any of these tasks: mre"):
         QueryDataset([Record("a text")], ["mre"], processor)
 
 
-def test_another_source_of_features_is_asked_for_what_is_kept(variant, embedded_records):
-    """Pixels and features do not stand in one batch."""
+def test_changing_the_source_of_features_clears_the_cached_images(variant, embedded_records):
+    """Pixels and features never mix in one batch."""
 
     class Source:
         def one(self, image, regions=()):

@@ -1,4 +1,4 @@
-"""Output files that are written line by line, survive a kill, and stand under their name only when complete."""
+"""Output files that are written line by line and can be resumed after an interruption."""
 
 from __future__ import annotations
 
@@ -15,14 +15,16 @@ from umie.files import atomic_write
 
 
 class ResumableLines:
-    """Files whose lines belong together, one of each file to an item.
+    """Several files with one line each per item; a file gets its name only when it is complete.
 
-    Beside a file ``out.jsonl`` stand ``out.jsonl.part``, what is done, and ``out.jsonl.part.run``, which says what
-    run it is of; both are gone when the file stands.
+    Until then the lines of ``out.jsonl`` are in ``out.jsonl.part``, and ``out.jsonl.part.run`` identifies the run.
 
     Args:
         paths: the files.
-        run: what the lines depend on, e.g. a hash; only a run with the same one goes on.
+        run: identifies everything that the lines depend on, e.g. a hash; only the same run can resume.
+
+    Attributes:
+        done: the number of items that are already written.
     """
 
     def __init__(self, paths: Sequence[Path], run: str) -> None:
@@ -33,45 +35,45 @@ class ResumableLines:
 
     @contextmanager
     def open(self) -> Iterator[ResumableLines]:
-        """Open the files behind their last whole line; ``done`` then tells how many items they hold.
+        """Open the files after their last complete item, and set ``done``.
 
-        The files are put in their places where the block ends without an exception.
+        The files are moved to their names when the block ends without an exception.
 
         Raises:
-            UmieError: what is there is of another run, or another process writes it.
+            UmieError: the files belong to another run, or another process is writing them.
         """
         first = self.paths[0]
-        marker = _beside(first, ".part.run")
+        marker = _with_suffix(first, ".part.run")
         for path in self.paths:
             if path.is_dir():
-                raise UmieError(f"{path}: is a folder: give the name of a file")
+                raise UmieError(f"{path}: is a directory: use the name of a file")
             path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(_beside(first, ".part.lock"), blocking=False)
+        lock = FileLock(_with_suffix(first, ".part.lock"), blocking=False)
         with ExitStack() as stack:
             try:
                 stack.enter_context(lock)
             except Timeout as error:
-                raise UmieError(f"{first}: another process is writing it: let it finish, or end it") from error
-            stack.callback(Path(lock.lock_file).unlink, missing_ok=True)  # while it is held
-            parts = [_beside(path, ".part") for path in self.paths]
+                raise UmieError(f"{first}: another process is writing this file: wait for it or stop it") from error
+            stack.callback(Path(lock.lock_file).unlink, missing_ok=True)  # before the lock is released
+            parts = [_with_suffix(path, ".part") for path in self.paths]
             if any(part.exists() for part in parts) and _read(marker) != self.run:
                 raise UmieError(
-                    f"{parts[0]}: is what a run with other input, options or weights left: run that one again to "
-                    "finish it, take the file away, or give another --output"
+                    f"{parts[0]}: belongs to an unfinished run with other input, options or weights: finish that run, "
+                    "delete the file, or choose another output"
                 )
             with atomic_write(marker) as file:
                 file.write(self.run)
             ends = [_line_ends(part) for part in parts]
-            self.done = min(len(found) for found in ends)
-            for part, found in zip(parts, ends, strict=True):
+            self.done = min(len(offsets) for offsets in ends)
+            for part, offsets in zip(parts, ends, strict=True):
                 opened: IO[bytes] = stack.enter_context(part.open("r+b" if part.exists() else "w+b"))
-                opened.truncate(found[self.done - 1] if self.done else 0)
+                opened.truncate(offsets[self.done - 1] if self.done else 0)
                 opened.seek(0, os.SEEK_END)
                 self._files.append(opened)
             try:
                 yield self
             except BaseException:
-                if not any(file.tell() for file in self._files):  # nothing is done: no run to go on with
+                if not any(file.tell() for file in self._files):  # nothing to resume
                     for path in (*parts, marker):
                         path.unlink()
                 raise
@@ -83,14 +85,14 @@ class ResumableLines:
             marker.unlink()
 
     def write(self, *lines: str) -> None:
-        """Write one item: a line for each file; from then on a kill does not lose it."""
+        """Write one item, a line for each file; it survives if the process is killed."""
         for file, line in zip(self._files, lines, strict=True):
             file.write(line.encode() + b"\n")
             file.flush()
 
 
-def _beside(path: Path, ending: str) -> Path:
-    return path.with_name(path.name + ending)
+def _with_suffix(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)
 
 
 def _read(path: Path) -> str | None:
@@ -98,13 +100,13 @@ def _read(path: Path) -> str | None:
 
 
 def _line_ends(path: Path) -> list[int]:
-    """Return the offset behind each whole line of a file; nothing where there is none."""
+    """Return the offset after each complete line of a file; an empty list if the file does not exist."""
     if not path.exists():
         return []
-    ends, place = [], 0
+    ends, offset = [], 0
     with path.open("rb") as file:
         for line in file:
-            place += len(line)
+            offset += len(line)
             if line.endswith(b"\n"):
-                ends.append(place)
+                ends.append(offset)
     return ends

@@ -1,0 +1,49 @@
+"""Saved variants by name: a local directory, or a repository on the Hugging Face Hub."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from umie.errors import UmieError
+
+_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+def check_saved(name: str | Path) -> None:
+    """Raise UmieError unless ``name`` is a directory or may be a hub repository; makes no request.
+
+    ``owner/model`` may be a repository unless a directory ``owner`` exists, so that a mistyped path fails at once.
+    """
+    path = Path(name)
+    if path.is_dir():
+        return
+    if not _REPOSITORY.fullmatch(str(name)) or str(path.parent) in (".", "..") or path.parent.is_dir():
+        raise UmieError(f"{name}: no such directory; use the directory of a saved variant or a hub name (owner/model)")
+
+
+def find_file(name: str | Path, filename: str, **options: Any) -> Path:
+    """Return the path of a file of a saved variant; download it to the hub cache if necessary.
+
+    Args:
+        name: a directory or a hub name.
+        filename: the file.
+        options: for ``transformers.utils.cached_file``, such as ``revision``, ``token`` or ``local_files_only``.
+
+    Raises:
+        UmieError: there is no such directory or repository, or it does not contain the file.
+    """
+    check_saved(name)
+    if Path(name).is_dir():
+        path = Path(name) / (options.get("subfolder") or "") / filename
+        if not path.is_file():
+            raise UmieError(f"{name} does not contain {filename}: save the model and its processor to one directory")
+        return path
+    from transformers.utils import cached_file
+
+    try:
+        return Path(cached_file(str(name), filename, **options))
+    except OSError as error:
+        reason = " ".join(str(error).split())
+        raise UmieError(f"{name} is not a directory and {filename} cannot be loaded from the hub: {reason}") from error

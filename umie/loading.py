@@ -1,0 +1,43 @@
+"""Loading a saved variant and its processor onto a device."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from umie.errors import UmieError, check_choice
+from umie.model import UmieModel
+from umie.processor import UmieProcessor
+
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+def load(
+    name: str | Path, device: str | None = None, dtype: str = "float32", *, revision: str | None = None
+) -> tuple[UmieModel, UmieProcessor]:
+    """Load what ``model.save_pretrained`` and ``processor.save_pretrained`` wrote to one directory or repository.
+
+    Args:
+        name: the directory, or the name of a repository on the Hugging Face Hub, ``owner/model``.
+        device: e.g. ``cpu`` or ``cuda:1``; by default a GPU if there is one.
+        dtype: ``float32``, ``bfloat16`` or ``float16``.
+        revision: branch, tag or commit of the repository; by default its main branch.
+
+    Returns:
+        The model, in evaluation mode, and its processor.
+
+    Raises:
+        UmieError: there is no such directory or repository, a file is missing, or the device cannot be used.
+    """
+    check_choice("dtype", dtype, DTYPES)
+    options = {} if revision is None else {"revision": revision}
+    processor = UmieProcessor.from_pretrained(name, **options)
+    model: UmieModel = UmieModel.from_pretrained(str(name), dtype=getattr(torch, dtype), **options)
+    device = ("cuda" if torch.cuda.is_available() else "cpu") if device is None else device
+    try:
+        model.to(device)
+    except (RuntimeError, AssertionError) as error:  # an unknown name, or a device that does not exist
+        reason = " ".join(str(error).split())
+        raise UmieError(f"device {device!r} cannot be used: {reason}; use cpu or an existing device") from error
+    return model.eval(), processor

@@ -22,7 +22,7 @@ from umie.bench.measure import in_turn
 from umie.bench.ratios import ROUNDS, Spread, ratio, spread
 from umie.bench.report import table
 from umie.bench.table import figure, mebibytes, with_quartiles
-from umie.decoders.t5 import PRESETS
+from umie.decoders.t5 import T5Decoder
 from umie.errors import UmieError
 from umie.files import atomic_write
 from umie.model import UmieConfig, UmieModel
@@ -61,7 +61,7 @@ def arguments(description: str, **defaults: int) -> argparse.ArgumentParser:
     """Return the options that both scripts have."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--size", default="flan-t5-base", choices=list(PRESETS), help="shape of the T5 (default: %(default)s)")
+    add("--size", default="flan-t5-base", choices=[*T5Decoder.PRESETS], help="shape of the T5 (default: %(default)s)")
     add("--fusion", default="gated", help="how text and image are fused (default: %(default)s)")
     add("--batch", type=int, default=defaults["batch"], help="texts at a time (default: %(default)s)")
     add("--tokens", type=int, default=defaults["tokens"], help="of the longest text; the shortest has half")

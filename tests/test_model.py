@@ -12,13 +12,14 @@ from transformers import AutoConfig, AutoModel
 from umie import fusion as fusions
 from umie.errors import UmieError
 from umie.model import UmieConfig, UmieModel, UmieOutput
-from umie.types import FEATURES, VisualFeatures
+from umie.processor import UmieProcessor
+from umie.types import FEATURES, FusedStates, VisualFeatures
 
 OPTIONS = {
     "gated": [
         {},
         {"residual": "released"},
-        {"gate": 0.05, "gate_gradient": "detached"},
+        {"gate": 0.05, "detach_gate": True},
         {"gate": 0.5, "residual": "released", "scaled": True},
     ]
 }
@@ -171,7 +172,7 @@ def test_a_folder_that_lacks_weights(build, tmp_path, lost):
     save_file(state, tmp_path / "model.safetensors", {"format": "pt"})
     named = lost.replace("seq2seq.shared", "seq2seq.decoder.embed_tokens")  # the first of its tied names
     for loader in (UmieModel, AutoModel):
-        with pytest.raises(UmieError, match=rf"lacks \d weights of this variant, e\.g\. {named}"):
+        with pytest.raises(UmieError, match=rf"missing \d weights of this variant, e\.g\. {named}"):
             loader.from_pretrained(tmp_path)
 
 
@@ -180,7 +181,7 @@ def test_a_file_of_another_configuration(build, tmp_path):
     model.save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**config, "fusion": {"name": "gated", "residual": "released"}}))
-    with pytest.raises(UmieError, match="lacks 4 weights of this variant, .*fusion.feed_forward"):
+    with pytest.raises(UmieError, match="missing 4 weights of this variant, .*fusion.feed_forward"):
         UmieModel.from_pretrained(tmp_path)
 
 
@@ -197,6 +198,16 @@ def test_a_folder_that_cannot_be_loaded(build, tmp_path, fault):
         (folder / "config.json").write_text(json.dumps({**config, "encoder": {"name": "tiny", "crop_size": 3}}))
     with pytest.raises(UmieError, match=str(folder)):
         UmieModel.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("name", ["typo", "./owner/model", "../model", "~/model", "/no/model", "owner/model/", "a/b/c"])
+def test_a_name_that_is_not_a_directory_is_an_error_without_the_network(monkeypatch, name):
+    def fail(*args, **kwargs):
+        raise AssertionError("transformers was asked")
+
+    monkeypatch.setattr("transformers.PreTrainedModel.from_pretrained", fail)
+    with pytest.raises(UmieError, match=f"'{name}' is neither an existing directory nor a hub name"):
+        UmieModel.from_pretrained(name)
 
 
 @every_fusion
@@ -485,3 +496,108 @@ def test_bad_configurations(parts, message):
     with pytest.raises(UmieError) as error:
         UmieModel(UmieConfig(**parts))
     assert message in str(error.value)
+
+
+def parts_of(model, **changed):
+    return {"encoder": model.encoder, "visual_embedding": model.visual_embedding, "fusion": model.fusion} | {
+        "decoder": model.decoder,
+        **changed,
+    }
+
+
+@every_seeing_fusion
+def test_a_model_of_built_modules_equals_the_composed_one(variant, aligned, records, fusion, tmp_path):
+    options = {"encoder": {"name": "tiny", "crop_size": 6}, "visual_embedding": {"num_layers": 1, "normalize": True}}
+    composed, processor = variant(fusion=fusion, decoder=UNTIED, **options)
+    batch = processor(records, "mner")
+    before = {name: value.clone() for name, value in composed.state_dict().items()}
+    model = UmieModel.from_parts(**parts_of(composed)).eval()
+    assert model.decoder is composed.decoder
+    model.load_part_weights()
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert model.config.fusion == fusion
+    assert (model.config.encoder, model.config.visual_embedding) == tuple(options.values())
+    assert model.config.decoder == composed.config.decoder
+    expected, generated = logits(composed, batch), composed.generate(**batch, max_new_tokens=6)
+    assert torch.equal(logits(model, batch), expected)
+    assert torch.equal(model.generate(**batch, max_new_tokens=6), generated)
+    model.save_pretrained(tmp_path)
+    loaded = aligned(UmieModel.from_pretrained(tmp_path))
+    assert torch.equal(logits(loaded, batch), expected)
+    assert torch.equal(loaded.generate(**batch, max_new_tokens=6), generated)
+
+
+def test_modules_and_options_can_be_mixed(variant, records):
+    composed, processor = variant(decoder=UNTIED)
+    built = fusions.registry.build("cross_attention", **{**composed.decoder.widths, "num_heads": 2, "head_dim": None})
+    model = UmieModel.from_parts(
+        {"name": "tiny", "crop_size": 5}, built, composed.decoder, {"num_slot_embeddings": 2}
+    ).eval()
+    assert model.fusion is built
+    assert model.visual_embedding.config.num_slot_embeddings == 2
+    assert model.config.fusion == {"name": "cross_attention", "num_heads": 2, "head_dim": None}
+    again = UmieModel(UmieConfig(**{slot: getattr(model.config, slot) for slot in parts_of(model)}))
+    again.load_state_dict(model.state_dict())
+    assert again.fusion.config == built.config
+    batch = UmieProcessor(processor.tokenizer, model.config.encoder)(records, "mner")
+    assert torch.equal(logits(again.eval(), batch), logits(model, batch))
+    text_only = UmieModel.from_parts(composed.encoder, {"name": "text_only"}, composed.decoder)
+    assert text_only.encoder is text_only.visual_embedding is None
+    assert text_only.config.encoder == {"name": "tiny"}
+
+
+class Doubling(fusions.Fusion):
+    """A fusion that nobody registered."""
+
+    def forward(self, text, text_mask, visual, visual_mask, *, output_attention=False):
+        return FusedStates(text + visual_mask.any(1)[:, None, None] * text, text_mask)
+
+
+def test_a_fusion_that_is_not_registered_works_but_is_not_saved(variant, records, tmp_path, monkeypatch):
+    composed, processor = variant(decoder=UNTIED)
+    batch = processor(records, "mner")
+    fusion = Doubling(fusions.FusionConfig(d_model=96, num_heads=4))
+    model = UmieModel.from_parts(**parts_of(composed, fusion=fusion)).eval()
+    with_image = batch["visual_mask"].any(1)
+    found, expected = logits(model, batch), plain(composed, batch).logits
+    close(found[~with_image], expected[~with_image])
+    assert not torch.allclose(found[with_image], expected[with_image], atol=1e-3)
+    assert model.generate(**batch, max_new_tokens=4).shape[0] == 6
+    with pytest.raises(
+        UmieError, match=r"its fusion, .*Doubling, is not registered: add @umie\.fusion\."
+    ):
+        model.save_pretrained(tmp_path)
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setitem(fusions.registry._parts, "doubling", Doubling)
+    registered = UmieModel.from_parts(**parts_of(model)).eval()
+    assert registered.config.fusion == {"name": "doubling", "head_dim": None, "d_ff": None}
+    registered.save_pretrained(tmp_path)
+    close(logits(UmieModel.from_pretrained(tmp_path), batch), found)
+
+
+def test_a_visual_embedding_of_another_class_works_but_is_not_saved(variant, records, tmp_path):
+    class FeaturesOnly(torch.nn.Linear):
+        def forward(self, visual):
+            return super().forward(visual.features)
+
+    composed, processor = variant(decoder=UNTIED)
+    batch = processor(records, "mner")
+    embedding = FeaturesOnly(composed.encoder.feature_dim, 96)
+    model = UmieModel.from_parts(**parts_of(composed, visual_embedding=embedding)).eval()
+    assert logits(model, batch).isfinite().all()
+    with pytest.raises(UmieError, match="its visual_embedding, .*FeaturesOnly, is not registered"):
+        model.save_pretrained(tmp_path)
+
+
+def test_modules_that_do_not_fit_are_refused(variant):
+    composed, _ = variant(decoder=UNTIED)
+    with pytest.raises(UmieError, match=r"the fusion is a Linear: pass a umie\.fusion\.base\.Fusion"):
+        UmieModel.from_parts(**parts_of(composed, fusion=torch.nn.Linear(2, 2)))
+    narrow = fusions.registry.build("gated", d_model=8, num_heads=1)
+    with pytest.raises(UmieError, match="the fusion has d_model=8, but the decoder has d_model=96"):
+        UmieModel.from_parts(**parts_of(composed, fusion=narrow))
+    embedding = fusions.VisualEmbedding(fusions.VisualEmbeddingConfig(feature_dim=7, d_model=96, num_heads=4))
+    with pytest.raises(UmieError, match="the visual_embedding has feature_dim=7, but the encoder has feature_dim="):
+        UmieModel.from_parts(**parts_of(composed, visual_embedding=embedding))
+    with pytest.raises(UmieError, match="Unknown fusion"):
+        UmieModel.from_parts(**parts_of(composed, fusion={"name": "doubling"}))

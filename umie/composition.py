@@ -63,9 +63,9 @@ def compose(
     if tokenizer is None:
         tokenizer = default_tokenizer(parts["decoder"])
     tokenizer = _with_markers(tokenizer, tasks or {})
-    if _is_tiny(parts["decoder"]):
-        overrides = {"vocab_size": len(tokenizer), **parts["decoder"].get("overrides", {})}
-        parts["decoder"] = {**parts["decoder"], "overrides": overrides}
+    decoder_class: Any = decoders.registry.get(parts["decoder"]["name"])
+    if hasattr(decoder_class, "fit_vocabulary"):
+        parts["decoder"] = decoder_class.fit_vocabulary(parts["decoder"], len(tokenizer))
     config = UmieConfig(**parts, visual_embedding=dict(visual_embedding or {}))
     model = UmieModel(config)
     size = model.decoder.vocab_size
@@ -95,16 +95,12 @@ def resolve_parts(encoder: Part, fusion_part: Part, decoder: Part) -> dict[str, 
         options = {"name": part} if isinstance(part, str) else dict(part)
         if slot == "decoder":
             options = {"name": "t5", **options}
-            if options["name"] in ("t5", "seq2seq"):
-                options = {"source": "tiny", **options}
+            default_source = getattr(decoders.registry.get(options["name"]), "default_source", None)
+            if default_source is not None:
+                options = {"source": default_source, **options}
         registry.check(options.get("name", ""), {key: value for key, value in options.items() if key != "name"})
         parts[slot] = options
     return parts
-
-
-def _is_tiny(decoder: Mapping[str, Any]) -> bool:
-    """Say whether a decoder is a preset whose vocabulary is that of any tokenizer."""
-    return decoder["name"] in ("t5", "seq2seq") and decoder["source"] == "tiny" and decoder.get("config") is None
 
 
 def checkpoint_of(decoder: Mapping[str, Any]) -> str | None:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeAlias
 
 import torch
 from huggingface_hub.dataclasses import strict
 from safetensors import SafetensorError
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.utils import ModelOutput
 
 from umie import decoders, encoders, fusion
 from umie.constrained import Constraint
+from umie.decoders.sources import is_hub_name
 from umie.errors import UmieError
 from umie.fusion import VisualEmbedding, VisualEmbeddingConfig
 from umie.registry import Registry
@@ -22,16 +27,29 @@ from umie.types import FEATURES, FusedStates, VisualFeatures
 
 DEFAULT_NEW_TOKENS = 128  # the paper's longest output
 
+Part: TypeAlias = nn.Module | Mapping[str, Any]
+CONTRACTS: Mapping[str, type[nn.Module]] = {
+    "encoder": encoders.VisualEncoder,
+    "visual_embedding": nn.Module,
+    "fusion": fusion.Fusion,
+    "decoder": decoders.Decoder,
+}
+REGISTRIES: Mapping[str, Registry[Any]] = {
+    "encoder": encoders.registry,
+    "fusion": fusion.registry,
+    "decoder": decoders.registry,
+}
+
 
 @strict
 class UmieConfig(PreTrainedConfig):
-    """The whole variant: for each slot the registered name and the options of its part.
+    """A whole variant: for each slot the registered name and the options of its part.
 
     Args:
         encoder: e.g. ``{"name": "tiny", "crop_size": 10}``.
         visual_embedding: options of VisualEmbeddingConfig; widths come from the encoder and the decoder.
         fusion: e.g. ``{"name": "gated", "residual": "paper"}``; widths come from the decoder.
-        decoder: e.g. ``{"name": "t5", "source": "tiny"}``; a saved model carries the full shape.
+        decoder: e.g. ``{"name": "t5", "source": "tiny"}``; a saved model contains the full shape.
     """
 
     model_type = "umie"
@@ -51,17 +69,17 @@ class UmieConfig(PreTrainedConfig):
 
 @dataclass
 class UmieOutput(ModelOutput):
-    """What a forward pass gives.
+    """The output of a forward pass.
 
     Args:
-        loss: mean cross-entropy over the labels, where labels were given.
+        loss: mean cross-entropy over the labels; None without labels.
         logits: ``[B, L, vocabulary]``.
-        gate: ``[B]``, where the fusion has a gate; 0 for an example without an image.
+        gate: ``[B]``, 0 for an example without an image; None if the fusion has no gate.
         text_states: ``[B, T, D]`` before the fusion.
-        visual_states: ``[B, V, D]``, where there are slots that the fusion looks at.
+        visual_states: ``[B, V, D]``; None without visual slots, or if the fusion does not use the image.
         fused_states: ``[B, T', D]``.
-        fused_mask: bool ``[B, T']``.
-        attention: ``[B, H, T, V]``, where asked for.
+        fused_mask: bool ``[B, T']``, True = real.
+        attention: ``[B, H, T, V]``, if requested and if the fusion attends.
     """
 
     loss: Tensor | None = None
@@ -75,82 +93,158 @@ class UmieOutput(ModelOutput):
 
 
 class UmieModel(PreTrainedModel):
-    """A variant: images to visual features, text to states, both fused, and decoded.
+    """A variant: encode the text and the images, fuse both, and decode.
 
-    ``save_pretrained`` writes every weight, those of a frozen encoder too, so that the folder is complete.
-    A fusion that does not look at the image is built without an encoder (``.encoder`` is None).
+    ``save_pretrained`` writes all weights, including those of a frozen encoder, so the directory is complete.
+    A fusion that does not use the image is built without an encoder (``.encoder`` is None).
+
+    Args:
+        config: name and options of each part.
+        modules: built modules by slot, used instead of building the slot from ``config``; see ``from_parts``.
     """
 
     config_class = UmieConfig
     base_model_prefix = ""
     main_input_name = "input_ids"
     accepts_loss_kwargs = False  # keeps the Trainer from passing its own keywords to forward
-    supports_gradient_checkpointing = True  # of the language model's blocks
+    supports_gradient_checkpointing = True  # for the blocks of the language model
 
-    def __init__(self, config: UmieConfig) -> None:
+    def __init__(self, config: UmieConfig, *, modules: Mapping[str, nn.Module] | None = None) -> None:
         super().__init__(config)
-        self.decoder = _construct(decoders.registry, config.decoder or {})
+        modules = modules or {}
+        self.decoder = _build("decoder", config, modules)
         widths = dict(self.decoder.widths)
-        self.fusion = _construct(fusion.registry, config.fusion or {}, widths)
-        self._preprocessor = encoders.build_preprocessor(config.encoder or {})
+        self.fusion = _build("fusion", config, modules, widths)
+        given: Any = modules.get("encoder")
+        self._preprocessor: encoders.Preprocessor = (
+            encoders.build_preprocessor(config.encoder or {}) if given is None else given.preprocess
+        )
         self.encoder: encoders.VisualEncoder | None = None
-        self.visual_embedding: VisualEmbedding | None = None
+        self.visual_embedding: nn.Module | None = None
+        visual_widths: dict[str, Any] = {}
         if self.fusion.uses_image:
-            self.encoder = _construct(encoders.registry, config.encoder or {})
+            self.encoder = _build("encoder", config, modules)
+            visual_widths = {"feature_dim": self.encoder.feature_dim, **widths}
+            self.visual_embedding = _build_visual_embedding(config, modules, visual_widths)
+        inherited = {"fusion": widths, "visual_embedding": visual_widths}
+        self._given_slots = frozenset(modules)
+        self._unregistered: dict[str, str] = {}
+        for slot, module in modules.items():
+            options = _options_of(slot, module, inherited.get(slot, {}))
+            if options is None:
+                self._unregistered[slot] = f"{type(module).__module__}.{type(module).__qualname__}"
+            setattr(config, slot, {"name": self._unregistered.get(slot)} if options is None else options)
+        if self.encoder is not None:
             config.encoder = {**(config.encoder or {}), **self.encoder.saved_options()}
-            try:
-                options = {"feature_dim": self.encoder.feature_dim, **widths, **(config.visual_embedding or {})}
-                self.visual_embedding = VisualEmbedding(VisualEmbeddingConfig(**options))
-            except (TypeError, UmieError) as error:
-                raise UmieError(f"visual_embedding: {error}") from error
         config.decoder = {"name": (config.decoder or {})["name"], **self.decoder.saved_options()}
         self.post_init()
-        inside = [part for part in self.decoder.modules() if isinstance(part, PreTrainedModel)]
+        inner_models = [module for module in self.decoder.modules() if isinstance(module, PreTrainedModel)]
         self._no_split_modules = sorted(
-            {name for part in inside for name in part._no_split_modules or ()}
-        )  # FSDP's units
+            {name for module in inner_models for name in module._no_split_modules or ()}
+        )  # the units that FSDP shards
+
+    @classmethod
+    def from_parts(
+        cls,
+        encoder: Part | None,
+        fusion: Part | None,
+        decoder: Part | None,
+        visual_embedding: Part | None = None,
+    ) -> UmieModel:
+        """Return a model of built modules, of options, or of both.
+
+        ``UmieModel(config)`` is the special case in which every part is built from its options.
+
+        Args:
+            encoder: an ``umie.encoders.VisualEncoder``, or a mapping with ``name`` and options; None for the default.
+            fusion: an ``umie.fusion.Fusion``, or as above. Options take their widths from the decoder.
+            decoder: an ``umie.decoders.Decoder``, or as above.
+            visual_embedding: a module from VisualFeatures to ``[B, V, D]``, or options of VisualEmbeddingConfig.
+
+        Returns:
+            The model, with the modules themselves as its parts. Their weights stay as they are, and their options are
+            in its config. A module whose class is not registered works, but the model cannot be saved.
+
+        Raises:
+            UmieError: a module does not implement the contract of its slot, or the widths of two modules differ.
+        """
+        parts = {"encoder": encoder, "visual_embedding": visual_embedding, "fusion": fusion, "decoder": decoder}
+        modules = {slot: part for slot, part in parts.items() if isinstance(part, nn.Module)}
+        for slot, module in modules.items():
+            if not isinstance(module, CONTRACTS[slot]):
+                contract = CONTRACTS[slot]
+                raise UmieError(
+                    f"the {slot} is a {type(module).__qualname__}: pass a {contract.__module__}.{contract.__qualname__}"
+                )
+        options = {slot: dict(part) for slot, part in parts.items() if isinstance(part, Mapping)}
+        return cls(UmieConfig(**options), modules=modules)
 
     def _init_weights(self, module: Any) -> None:
-        """Leave the weights alone: every part draws its own when it is built."""
+        """Leave the weights unchanged: every part initializes its own when it is built."""
 
     def get_input_embeddings(self) -> None:
-        """Return None: the language model's embedding is shared by its halves, so FSDP must not part it from them."""
+        """Return None: both halves of the language model share its embedding, so FSDP must not wrap it separately."""
 
     def get_output_embeddings(self) -> None:
         """Return None, see ``get_input_embeddings``."""
 
     @classmethod
-    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
-        """Load a saved model; see transformers. A folder that lacks weights raises UmieError."""
-        wanted = kwargs.pop("output_loading_info", False)
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """Load a saved model; see transformers.
+
+        Raises:
+            UmieError: the directory does not exist, cannot be read, or is missing weights.
+        """
+        source = pretrained_model_name_or_path
+        if source is not None and not is_hub_name(str(source)) and not Path(source).is_dir():
+            raise UmieError(f"{str(source)!r} is neither an existing directory nor a hub name such as 'owner/model'")
+        output_loading_info = kwargs.pop("output_loading_info", False)
         try:
-            model, info = super().from_pretrained(*args, output_loading_info=True, **kwargs)
+            model, info = super().from_pretrained(source, *args, output_loading_info=True, **kwargs)
         except UmieError:
             raise
         except (OSError, RuntimeError, ValueError, SafetensorError) as error:
             reason = " ".join(str(error).split())
-            raise UmieError(f"{args[0] if args else 'the checkpoint'} cannot be loaded: {reason}") from error
-        if info["missing_keys"]:
-            missing = sorted(info["missing_keys"])
+            raise UmieError(f"{source} cannot be loaded: {reason}") from error
+        missing = sorted(info["missing_keys"])
+        if missing:
             raise UmieError(
-                f"{args[0] if args else 'the checkpoint'} lacks {len(missing)} weights of this variant, e.g. "
-                f"{missing[0]}; is it complete, and saved from the same configuration?"
+                f"{source} is missing {len(missing)} weights of this variant, e.g. {missing[0]}: check that it is "
+                "complete and was saved with the same configuration"
             )
-        return (model, info) if wanted else model
+        return (model, info) if output_loading_info else model
+
+    def save_pretrained(self, *args: Any, **kwargs: Any) -> None:
+        """Write the configuration and all weights; see transformers.
+
+        Raises:
+            UmieError: the class of a part is not registered, so that the model could not be loaded again.
+        """
+        for slot, name in self._unregistered.items():
+            hint = f"only {VisualEmbedding.__qualname__} can be loaded again"
+            if slot in REGISTRIES:
+                decorator = f"@{REGISTRIES[slot].package}.registry.register(NAME)"
+                hint = f"add {decorator} and a Config to the class, then build the model again with from_parts"
+            raise UmieError(f"the model cannot be saved: its {slot}, {name}, is not registered: {hint}")
+        super().save_pretrained(*args, **kwargs)
 
     def load_part_weights(self) -> None:
-        """Load the pretrained weights that the options of encoder and decoder name, if any."""
-        self.decoder.load_weights()
-        if self.encoder is not None:
-            self.encoder.load_weights()
+        """Load the pretrained weights that the options of encoder and decoder name, if any.
+
+        Modules passed to ``from_parts`` keep their weights.
+        """
+        for slot in ("decoder", "encoder"):
+            module: Any = getattr(self, slot)
+            if module is not None and slot not in self._given_slots:
+                module.load_weights()
 
     @property
     def visual_input_names(self) -> tuple[str, ...]:
-        """Names of the tensors of a batch that the visual encoder takes; FEATURES may stand in place of its own."""
+        """Names of the tensors of a batch that the visual encoder takes; FEATURES may replace the encoder's own."""
         return ("boxes", "visual_mask", *self._preprocessor.no_tensors())
 
     def embed_visual(self, visual: VisualFeatures | None, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor] | None:
-        """Return visual states ``[B, V, D]`` and their mask, or None where there is nothing to look at."""
+        """Return visual states ``[B, V, D]`` and their mask, or None without visual slots or without an encoder."""
         if self.encoder is None or self.visual_embedding is None:
             return None
         if visual is None and "visual_mask" in inputs and inputs["visual_mask"].shape[1]:
@@ -175,7 +269,7 @@ class UmieModel(PreTrainedModel):
         for name in inputs:
             if name not in (*self.visual_input_names, FEATURES):
                 names = ", ".join(self.visual_input_names)
-                raise TypeError(f"unexpected input {name!r}; the images of this variant come as {names}")
+                raise TypeError(f"unexpected input {name!r}: the image inputs of this variant are {names}")
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
         text = self.decoder.encode_text(input_ids, attention_mask)
@@ -202,11 +296,11 @@ class UmieModel(PreTrainedModel):
         Args:
             input_ids: ``[B, T]``, instruction and text.
             attention_mask: ``[B, T]``, 1 = real; all ones if left out.
-            visual: features, in place of images.
-            labels: ``[B, L]``, -100 where the loss shall not count.
-            decoder_input_ids: ``[B, L]``, in place of the shifted labels.
+            visual: precomputed features, used instead of images.
+            labels: ``[B, L]``, -100 at positions to leave out of the loss.
+            decoder_input_ids: ``[B, L]``, used instead of the shifted labels.
             output_attention: return the attention over the visual slots.
-            inputs: the tensors of the encoder's ``preprocess``; none of them for text alone.
+            inputs: the tensors of the encoder's ``preprocess``; none for text only.
         """
         fused, text, visual_states = self.fuse(
             input_ids, attention_mask, visual, output_attention=output_attention, **inputs
@@ -238,10 +332,10 @@ class UmieModel(PreTrainedModel):
         Args:
             input_ids: ``[B, T]``, as in forward.
             attention_mask: ``[B, T]``, as in forward.
-            visual: features, in place of images.
-            labels: not looked at, so that a training batch can be passed as it is.
-            constraint: lets only well-formed answers through; from ``UmieProcessor.constraint``.
-            inputs_and_options: the tensors of ``preprocess``; anything else goes to transformers' generate
+            visual: precomputed features, used instead of images.
+            labels: ignored, so that a training batch can be passed as is.
+            constraint: admits only well-formed answers; from ``UmieProcessor.constraint``.
+            inputs_and_options: the tensors of ``preprocess``; everything else is passed to transformers' generate
                 (``max_new_tokens``, ``num_beams``, ``do_sample``, ...).
         """
         names = (*self.visual_input_names, FEATURES)
@@ -256,7 +350,7 @@ class UmieModel(PreTrainedModel):
     def initialize_fusion(
         self, input_ids: Tensor, attention_mask: Tensor, visual: VisualFeatures | None = None, **inputs: Any
     ) -> dict[str, float]:
-        """Let the fusion set weights from a first batch; see ``Fusion.initialize``. Never done by itself."""
+        """Let the fusion set weights from a first batch; see ``Fusion.initialize``. Never called automatically."""
         embedded = self.embed_visual(visual, inputs)
         if embedded is None:
             return {}
@@ -265,12 +359,71 @@ class UmieModel(PreTrainedModel):
         return measured
 
 
-def _construct(registry: Registry[Any], options: Mapping[str, Any], widths: Mapping[str, Any] | None = None) -> Any:
+def _build(
+    slot: str, config: UmieConfig, modules: Mapping[str, nn.Module], widths: Mapping[str, Any] | None = None
+) -> Any:
+    """Return the module passed for a slot, or build it from its options."""
+    if slot in modules:
+        module = modules[slot]
+        d_model = getattr(getattr(module, "config", None), "d_model", None)
+        if widths and d_model not in (None, widths["d_model"]):
+            raise UmieError(
+                f"the {slot} has d_model={d_model}, but the decoder has d_model={widths['d_model']}: build it with "
+                "**decoder.widths"
+            )
+        return module
+    options = dict(getattr(config, slot) or {})
     if widths and "d_model" in options:
-        raise UmieError(f"{registry.kind}: d_model is the decoder's and cannot be set")
-    options = {**(widths or {}), **options}
-    name = options.pop("name")
-    return registry.construct(name, options)
+        raise UmieError(f"{slot}: d_model is the decoder's and cannot be set")
+    return REGISTRIES[slot].construct(options.pop("name"), {**(widths or {}), **options})
+
+
+def _build_visual_embedding(
+    config: UmieConfig, modules: Mapping[str, nn.Module], widths: Mapping[str, Any]
+) -> nn.Module:
+    """Return the module passed for the visual embedding, or build it from its options."""
+    if "visual_embedding" not in modules:
+        try:
+            return VisualEmbedding(VisualEmbeddingConfig(**{**widths, **(config.visual_embedding or {})}))
+        except (TypeError, UmieError) as error:
+            raise UmieError(f"visual_embedding: {error}") from error
+    module = modules["visual_embedding"]
+    own = getattr(module, "config", None)
+    for name in ("feature_dim", "d_model"):
+        if getattr(own, name, widths[name]) != widths[name]:
+            source = "encoder" if name == "feature_dim" else "decoder"
+            raise UmieError(
+                f"the visual_embedding has {name}={getattr(own, name)}, but the {source} has {name}={widths[name]}"
+            )
+    return module
+
+
+def _options_of(slot: str, module: nn.Module, inherited: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the options that rebuild a module, or None if its class is not registered.
+
+    Args:
+        slot: the slot of the module.
+        module: the module.
+        inherited: options that the slot takes from other parts unless they are set.
+    """
+    if slot == "visual_embedding":
+        return _changed_options(module.config, inherited) if type(module) is VisualEmbedding else None
+    name = REGISTRIES[slot].name_of(type(module))
+    if name is None or slot == "decoder":  # a decoder has saved_options
+        return name if name is None else {"name": name}
+    config = getattr(module, "config", None)
+    return {"name": name, **_changed_options(config, inherited)} if dataclasses.is_dataclass(config) else None
+
+
+def _changed_options(config: Any, inherited: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a config that differ from their inherited or default values, as JSON has them."""
+    values = json.loads(json.dumps(dataclasses.asdict(config), default=os.fspath))
+    defaults = {field.name: _default_of(field) for field in dataclasses.fields(config)} | dict(inherited)
+    return {name: value for name, value in values.items() if getattr(config, name) != defaults[name]}
+
+
+def _default_of(field: dataclasses.Field[Any]) -> Any:
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
 
 
 AutoConfig.register("umie", UmieConfig)

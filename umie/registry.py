@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import importlib
 import importlib.metadata
 import importlib.util
+import inspect
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -88,6 +90,20 @@ class Registry(Generic[T]):
             raise UnknownNameError(self.kind, name, self.names())
         return self._parts[name]
 
+    def name_of(self, part: Callable[..., Any]) -> str | None:
+        """Return the name that a class or function is registered under, or None."""
+        value = f"{part.__module__}:{part.__qualname__}"
+        registered = (name for name, known in self._parts.items() if known is part)
+        offered = (name for name, plugin in self._plugins().items() if plugin.value == value)
+        return next(registered, None) or next(offered, None)
+
+    def summary(self, name: str) -> str:
+        """Return what a part is in one line: of a built-in one the first line of its class, read from the source."""
+        if name in self._parts:
+            return _first_line(inspect.getdoc(self._parts[name]) or "")
+        module = self._modules().get(name)
+        return "" if module is None else _summaries(module).get(name, "")
+
     def check(self, name: str, options: dict[str, Any]) -> None:
         """Raise UmieError if ``name`` is unknown or has no such options; builds nothing."""
         config = getattr(self.get(name), "Config", None)
@@ -151,8 +167,7 @@ def _built_in(package: str) -> dict[str, str]:
     """
     imports = re.compile(rf"^from {re.escape(package)} import [^\n]*\bregistry\b", re.MULTILINE)
     found: dict[str, str] = {}
-    spec = importlib.util.find_spec(package)
-    for folder in (spec.submodule_search_locations or ()) if spec else ():
+    for folder in _folders(package):
         for path in sorted(Path(folder).rglob("*.py")):
             source = path.read_text(encoding="utf-8")
             if imports.search(source):
@@ -161,7 +176,39 @@ def _built_in(package: str) -> dict[str, str]:
     return found
 
 
-_REGISTERED = re.compile(r"^@registry\.register\(\"([^\"]+)\"\)", re.MULTILINE)
+@cache
+def _summaries(module: str) -> dict[str, str]:
+    """Return the first line about each part that a module registers, from its source."""
+    tree = ast.parse(Path(__file__).parent.joinpath(*module.split(".")[1:]).with_suffix(".py").read_text("utf-8"))
+    about = _first_line(ast.get_docstring(tree) or "")
+    found: dict[str, str] = {}
+    for node in ast.walk(tree):
+        names = [
+            str(call.args[0].value)
+            for call in ast.walk(node)
+            if isinstance(call, ast.Call) and ast.unparse(call.func) == "registry.register" and call.args
+            if isinstance(call.args[0], ast.Constant)
+        ]
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.Assign):
+            text = "" if isinstance(node, ast.Assign) else ast.get_docstring(node) or ""
+            found |= {name: _first_line(text) or about for name in names if name not in found}
+    return found
+
+
+def _first_line(text: str) -> str:
+    return " ".join(text.partition("\n\n")[0].split()).partition(". ")[0].rstrip(".").replace("``", "")
+
+
+_REGISTERED = re.compile(r"^(?:@|\w+ = )registry\.register\(\"([^\"]+)\"\)", re.MULTILINE)
+
+
+def _folders(package: str) -> list[str]:
+    """Return where a package lies; one of ours is found by its path, since finding a subpackage imports its parent."""
+    top, *below = package.split(".")
+    if top == __name__.split(".")[0]:
+        return [str(Path(__file__).parent.joinpath(*below))]
+    spec = importlib.util.find_spec(package)
+    return list(spec.submodule_search_locations or ()) if spec else []
 
 
 _loaded: dict[str, bytes] = {}

@@ -225,7 +225,6 @@ def test_every_task_reads_back_its_targets(name, variant, embedded):
         assert all(label in query.instruction for label in task.labels)
         items = task.parse(query.answer, record.text, query.target, len(record.regions))
         assert items.dropped == 0
-        assert set(items) == set(task.items(record))
         again = task.with_items(record, items)
         assert [query.answer] == [asked.answer for asked in task.queries(again)]
         answers.append(items)

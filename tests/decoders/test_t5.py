@@ -12,7 +12,7 @@ from transformers import MT5Config, MT5ForConditionalGeneration, T5Config, T5For
 
 from umie.composition import compose
 from umie.decoders import registry
-from umie.decoders.t5 import PRESETS
+from umie.decoders.t5 import T5Decoder
 from umie.errors import UmieError
 from umie.model import UmieModel
 from umie.types import FusedStates
@@ -260,7 +260,7 @@ def test_half_precision_checkpoint_is_loaded_in_full(tmp_path, tokenizer, batch)
     assert output.loss.isfinite()
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", T5Decoder.PRESETS)
 def test_presets_keep_head_and_embedding_apart_or_tied_as_their_model(preset):
     with torch.device("meta"):
         seq2seq = registry.construct("t5", {"source": preset}).seq2seq
@@ -361,7 +361,7 @@ def test_incomplete_checkpoint(tmp_path, tokenizer, how):
     del state["decoder.block.1.layer.1.EncDecAttention.k.weight"]
     save_file(state, tmp_path / "model.safetensors", {"format": "pt"})
     with pytest.raises(
-        UmieError, match=r"lacks 1 weights, e\.g\. decoder\.block\.1\.layer\.1\.EncDecAttention\.k\.weight"
+        UmieError, match=r"missing 1 weights, e\.g\. decoder\.block\.1\.layer\.1\.EncDecAttention\.k\.weight"
     ):
         builds(tmp_path)[how]()
 

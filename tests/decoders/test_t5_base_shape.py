@@ -119,7 +119,7 @@ def test_fuses_trains_a_step_and_generates(checkpoint, records):
     for row, mask in enumerate(batch["attention_mask"].bool()):
         assert not torch.allclose(output.fused_states[row, mask], output.text_states[row, mask])
     before = {name: value.detach().clone() for name, value in model.named_parameters()}
-    options = TrainingConfig(steps=1, batch_size=2, learning_rate=1e-3, warmup_share=0.0)
+    options = TrainingConfig(max_steps=1, batch_size=2, learning_rate=1e-3, warmup_ratio=0.0)
     result = train(model, processor, QueryDataset(records, ["mner"], processor), options)
     assert result["steps"] == 1
     assert torch.tensor(result["train_loss"]).isfinite()

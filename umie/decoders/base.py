@@ -1,4 +1,4 @@
-"""The decoder contract: text tokens to text states, fused states to a loss and logits or to token ids."""
+"""The decoder contract: text tokens to text states, and fused states to a loss and logits or to token ids."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from umie.types import FusedStates
 
 @dataclass(frozen=True, kw_only=True)
 class DecoderConfig:
-    """Options that every decoder has: none yet."""
+    """Base class for decoder options. There are no common options yet."""
 
 
 class DecoderOutput(NamedTuple):
@@ -28,10 +28,16 @@ class DecoderOutput(NamedTuple):
 class Decoder(nn.Module, ABC):
     """A language model in two halves, with the fusion between them.
 
-    The text encoder belongs to it too: both halves share a checkpoint, an embedding and a tokenizer.
+    It includes the text encoder: both halves share a checkpoint, an embedding and a tokenizer.
+
+    Attributes:
+        PRESETS: sources with random weights, by name, and the shape of each.
+        default_source: the option ``source`` if none is set; None if the decoder has no such option.
     """
 
     Config: ClassVar[type[DecoderConfig]]
+    PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    default_source: ClassVar[str | None] = None
 
     @property
     def all_tied_weights_keys(self) -> dict[str, str]:
@@ -41,49 +47,59 @@ class Decoder(nn.Module, ABC):
     @property
     @abstractmethod
     def widths(self) -> Mapping[str, int]:
-        """``d_model``, ``num_heads``, ``head_dim`` and ``d_ff``, which fusion modules are built with."""
+        """The widths that fusion modules are built with: ``d_model``, ``num_heads``, ``head_dim`` and ``d_ff``."""
 
     @property
     def vocab_size(self) -> int | None:
-        """How many tokens the decoder can tell apart; None where it does not say."""
+        """Number of tokens that the decoder has rows for; None if unknown."""
         return None
 
     @property
     def end_token_id(self) -> int | None:
-        """The token that ends an answer; None where any tokenizer's may."""
+        """The token that ends an answer; None if the decoder accepts any tokenizer's end token."""
         return None
 
     @property
     def max_lengths(self) -> tuple[int | None, int | None]:
-        """How many tokens a text and an answer may have; None where positions have no end."""
+        """The most tokens of a text and of an answer; None for no limit."""
         return None, None
 
     @classmethod
     def checkpoint(cls, source: str) -> str | None:
-        """Return the folder or hub name that holds a source's weights and tokenizer.
+        """Return the directory or hub name that holds a source's weights and tokenizer.
 
         Args:
-            source: what the option ``source`` names.
+            source: the value of the option ``source``.
 
         Returns:
-            Where transformers can read it, or None for a shape that has random weights and no tokenizer.
+            A name that transformers can load, or None for a preset, which has random weights and no tokenizer.
 
         Raises:
-            UmieError: ``source`` is none that this decoder knows.
+            UmieError: the decoder does not know the source.
         """
         return source
 
+    @classmethod
+    def fit_vocabulary(cls, options: Mapping[str, Any], num_tokens: int) -> dict[str, Any]:
+        """Return options whose vocabulary has the size of a tokenizer, if they leave that size open.
+
+        Args:
+            options: the decoder's options.
+            num_tokens: size of the tokenizer.
+        """
+        return dict(options)
+
     @abstractmethod
     def saved_options(self) -> dict[str, Any]:
-        """Return the options that rebuild this decoder's shape without its source at hand."""
+        """Return options that rebuild this decoder's shape without access to its source."""
 
     @abstractmethod
     def load_weights(self) -> None:
-        """Load the weights of the source that the options name, if it has any."""
+        """Load the weights of the option ``source``, if it has any."""
 
     @abstractmethod
     def save_checkpoint(self, folder: str | Path) -> None:
-        """Write the decoder alone as a checkpoint folder, which its option ``source`` can then name."""
+        """Write only the decoder, as a checkpoint directory that can be used as ``source``."""
 
     @abstractmethod
     def encode_text(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
@@ -97,8 +113,8 @@ class Decoder(nn.Module, ABC):
 
         Args:
             fused: the states to attend over.
-            labels: ``[B, L]``, -100 where the loss shall not count; shifted right for the decoder's input.
-            decoder_input_ids: ``[B, L]``, in place of the shifted labels.
+            labels: ``[B, L]``, -100 at positions to leave out of the loss; shifted right as the decoder's input.
+            decoder_input_ids: ``[B, L]``, used instead of the shifted labels.
         """
 
     @abstractmethod
@@ -108,7 +124,7 @@ class Decoder(nn.Module, ABC):
         Args:
             fused: the states to attend over.
             constraint: an ``umie.constrained.Constraint`` on the answers, or None.
-            jump_forward: under a constraint, take in tokens that leave no choice without a step of their own,
-                where decoding is greedy and the decoder can; the output is the same.
-            options: those of transformers' generate.
+            jump_forward: under a constraint, feed tokens that are the only choice together with the next token, if
+                decoding is greedy and the decoder supports it; the output is the same.
+            options: options of transformers' generate.
         """

@@ -1,4 +1,4 @@
-"""Generation with transformers' models over fused states: which options hold, and constraints on the answers."""
+"""Generate with transformers' models over fused states: the effective options, and constraints on the answers."""
 
 from __future__ import annotations
 
@@ -42,16 +42,16 @@ def generate(
         seq2seq: an encoder-decoder model of transformers.
         fused: the states to attend over.
         constraint: an ``umie.constrained.Constraint`` on the answers, or None.
-        make_steps: makes the model's ``Steps``, with which plain greedy decoding under a constraint jumps forward;
-            None where the model has none, or no jump is wanted.
-        options: those of transformers' generate.
+        make_steps: creates the model's ``Steps``, with which plain greedy decoding under a constraint jumps forward;
+            None if the model has none, or to turn jumps off.
+        options: options of transformers' generate.
 
     Returns:
-        Token ids ``[B, L]``, or what transformers gives under other options.
+        Token ids ``[B, L]``, or transformers' output object if the options request one.
     """
     if constraint is not None:
-        config = resolved(seq2seq.generation_config, options)
-        limit = constraint.restart(len(fused.states), limit_of(config, options))
+        config = effective_options(seq2seq.generation_config, options)
+        limit = constraint.restart(len(fused.states), max_new_tokens_of(config, options))
         config.max_length, config.max_new_tokens = None, limit
         options = {name: value for name, value in options.items() if not hasattr(config, name)}
         options.pop("generation_config", None)
@@ -75,15 +75,15 @@ def generate(
     )
 
 
-def resolved(own: GenerationConfig, options: Mapping[str, Any]) -> GenerationConfig:
-    """Return the generation options that hold: those of a call over those of the model."""
+def effective_options(own: GenerationConfig, options: Mapping[str, Any]) -> GenerationConfig:
+    """Return the model's generation options with the options of a call applied."""
     config = copy.deepcopy(options.get("generation_config") or own)
     config.update(**{name: value for name, value in options.items() if name != "generation_config"})
     return config
 
 
-def limit_of(config: GenerationConfig, options: Mapping[str, Any]) -> int | None:
-    """Return the new tokens that a call of generate allows; ``max_length`` counts the start token, too."""
+def max_new_tokens_of(config: GenerationConfig, options: Mapping[str, Any]) -> int | None:
+    """Return the number of new tokens that a call of generate allows; ``max_length`` includes the start token."""
     given = options.get("generation_config")
     if config.max_new_tokens is not None:
         return int(config.max_new_tokens)
@@ -93,7 +93,7 @@ def limit_of(config: GenerationConfig, options: Mapping[str, Any]) -> int | None
 
 
 def _is_plain_greedy(config: GenerationConfig) -> bool:
-    """Say whether nothing but the most probable token of each step is asked for."""
+    """Return whether each step just takes the most probable token."""
     known = config.to_dict()
     plain = all(known.get(name) in (None, value) for name, value in _PLAIN.items())
     return plain and not any(known.get(name) is not None for name in _UNSET)

@@ -21,11 +21,10 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils import logging
 
-from umie.decoders.sources import check_tokenizer
-from umie.decoders.t5 import load_t5, t5_config, t5_shape, t5_values
+from umie.decoders.sources import check_complete, check_tokenizer, read_config
+from umie.decoders.t5_models import T5_FAMILY, load_t5, t5_config, t5_shape, t5_values
 from umie.errors import UmieError, check_keys
 
-T5_FAMILY = ("t5", "mt5")
 PAIRED = "encoder-decoder"
 _NOT_SHAPE = (
     "transformers_version", "architectures", "_name_or_path", "dtype", "id2label", "label2id", "problem_type",
@@ -34,19 +33,17 @@ _FAILURES = (OSError, RuntimeError, ValueError, TypeError, AttributeError, Safet
 
 
 def source_values(source: str, checkpoint: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the configuration of a checkpoint, or of the pair that an encoder's checkpoint starts.
+    """Return the configuration of a checkpoint, or of the pair that an encoder's checkpoint initializes.
 
     Args:
-        source: what errors call the checkpoint.
-        checkpoint: its folder or hub name.
-        overrides: token ids in them stand in for those that an encoder's tokenizer would tell.
+        source: the name of the checkpoint in errors.
+        checkpoint: its directory or hub name.
+        overrides: token ids in it replace those of an encoder's tokenizer.
 
     Raises:
-        UmieError: the configuration cannot be read, or does not tell how answers begin and end.
+        UmieError: the configuration cannot be read, or does not say how answers begin and end.
     """
-    config = _read_config(source, checkpoint)
-    if config.model_type in T5_FAMILY:
-        return t5_values(config)
+    config = read_config(source, checkpoint)
     if is_seq2seq(config):
         return config_values(config)
     half = config_values(config)
@@ -60,7 +57,7 @@ def source_values(source: str, checkpoint: str, overrides: Mapping[str, Any]) ->
 
 
 def merged(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Return configuration values with some changed; a mapping changes single values of a half."""
+    """Return configuration values with overrides applied; a mapping overrides single values of a half."""
     check_keys("seq2seq option", overrides, values)
     changed = dict(values)
     for name, value in overrides.items():
@@ -74,11 +71,11 @@ def merged(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str,
 def shape(values: Mapping[str, Any]) -> Any:
     """Return a model of this configuration with random weights.
 
-    Its options for generation are plain: a checkpoint's own (beams, forced tokens, no repeated n-grams, lengths)
-    are those of another task, such as summaries, and would spoil answers that repeat labels.
+    Its generation options are the defaults: a checkpoint's own (beams, forced tokens, no repeated n-grams, lengths)
+    belong to another task, such as summarization, and would corrupt answers that repeat labels.
 
     Raises:
-        Exception: transformers' own, where the values fit no model.
+        Exception: an error of transformers, if no model has these values.
     """
     if values.get("model_type") in T5_FAMILY:
         model = t5_shape(t5_config(**values))
@@ -90,19 +87,19 @@ def shape(values: Mapping[str, Any]) -> Any:
 
 
 def load(model: Any, source: str, checkpoint: str) -> Any:
-    """Return the model with the weights of a checkpoint, in float32; of an encoder, with both halves started from it.
+    """Return the model with the weights of a checkpoint, in float32. An encoder initializes both halves of a pair.
 
-    Only safetensors are read. A warm-started decoder keeps the cross-attention, and a head that the checkpoint lacks,
-    as they were drawn with the shape.
+    Only safetensors are read. In a warm-started decoder, the cross-attention and a head that is missing from the
+    checkpoint keep their random weights.
 
     Raises:
-        UmieError: the checkpoint cannot be read, or leaves weights unset that it should hold.
+        UmieError: the checkpoint cannot be read, or is missing weights.
     """
     if model.config.model_type in T5_FAMILY:
         loaded = load_t5(model, source, checkpoint, use_safetensors=True)
-    elif is_seq2seq(_read_config(source, checkpoint)):
+    elif is_seq2seq(read_config(source, checkpoint)):
         loaded, missing = _from_pretrained(type(model), source, checkpoint, model.config)
-        _refuse(source, {name for name in missing - set(loaded.all_tied_weights_keys) if ".pooler." not in name})
+        check_complete(source, {name for name in missing - set(loaded.all_tied_weights_keys) if ".pooler." not in name})
         _drop_pooler(loaded)
     else:
         _start_halves(model, source, checkpoint)
@@ -112,12 +109,12 @@ def load(model: Any, source: str, checkpoint: str) -> Any:
 
 
 def is_seq2seq(config: PreTrainedConfig) -> bool:
-    """Say whether a configuration is that of a whole encoder-decoder model."""
+    """Return whether a configuration describes a whole encoder-decoder model."""
     return config.model_type in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES
 
 
 def config_values(config: PreTrainedConfig) -> dict[str, Any]:
-    """Return a configuration as plain values, without what says nothing of the model's shape."""
+    """Return a configuration as plain values, without entries that do not affect the model's shape."""
     if config.model_type in T5_FAMILY:
         return t5_values(config)
     return _shape_values(config.to_dict())
@@ -127,7 +124,7 @@ def widths_of(model: Any) -> dict[str, int]:
     """Return ``d_model``, ``num_heads``, ``head_dim`` and ``d_ff`` of the encoder, whose states are fused.
 
     Raises:
-        UmieError: the configuration does not tell one of them.
+        UmieError: the configuration is missing one of them.
     """
     config = model.config.encoder if model.config.model_type == PAIRED else model.config
     d_model = _first(config, "hidden_size", "d_model")
@@ -141,13 +138,13 @@ def widths_of(model: Any) -> dict[str, int]:
 
 
 def vocab_size_of(model: Any) -> int:
-    """Return how many tokens both halves have rows for."""
+    """Return the number of tokens that both halves have rows for."""
     halves = _halves(model)
     return min(int(_first(config, "vocab_size")) for config, _ in halves)
 
 
 def max_lengths_of(model: Any) -> tuple[int | None, int | None]:
-    """Return how many tokens the encoder and the decoder have positions for; None where positions have no end."""
+    """Return the numbers of positions of encoder and decoder; None for relative positions, which have no limit."""
     encoder, decoder = (
         _max_length(config, module, f"max_{half}_position_embeddings")
         for half, (config, module) in zip(("encoder", "decoder"), _halves(model), strict=True)
@@ -167,7 +164,7 @@ def _max_length(config: PreTrainedConfig, module: nn.Module, own: str) -> int | 
         return None
     for name, part in module.named_modules():
         if name.endswith("position_embeddings") and getattr(part, "padding_idx", None) is not None:
-            return int(limit) - int(part.padding_idx) - 1  # RoBERTa counts positions from behind the padding's
+            return int(limit) - int(part.padding_idx) - 1  # RoBERTa's first position is the padding's id + 1
     return int(limit)
 
 
@@ -175,22 +172,13 @@ def _first(config: PreTrainedConfig, *names: str) -> int:
     for name in names:
         if isinstance(getattr(config, name, None), int):
             return int(getattr(config, name))
-    raise UmieError(f"the {config.model_type!r} configuration tells none of {', '.join(names)}")
-
-
-def _read_config(source: str, checkpoint: str) -> PreTrainedConfig:
-    try:
-        return AutoConfig.from_pretrained(checkpoint)
-    except (OSError, ValueError) as error:
-        raise UmieError(
-            f"decoder {source!r} is no checkpoint folder or hub name that can be read: {str(error).splitlines()[0]}"
-        ) from error
+    raise UmieError(f"the {config.model_type!r} configuration has none of {', '.join(names)}")
 
 
 def _token_ids(
     source: str, checkpoint: str, config: PreTrainedConfig, overrides: Mapping[str, Any]
 ) -> dict[str, int | None]:
-    """Return the ids that a pair needs: what begins and ends a text begins and ends an answer, too."""
+    """Return the token ids that a pair needs: the tokens around a text also begin and end an answer."""
     names = ("decoder_start_token_id", "eos_token_id", "pad_token_id")
     if all(overrides.get(name) is not None for name in names):
         return {name: overrides[name] for name in names}
@@ -199,37 +187,37 @@ def _token_ids(
         "pad_token_id": config.pad_token_id,
     }  # fmt: skip
     try:
-        check_tokenizer(checkpoint)  # of a folder without one, transformers would make an empty one
+        check_tokenizer(checkpoint)  # transformers would make an empty one for a directory without a tokenizer
         tokenizer: Any = AutoTokenizer.from_pretrained(checkpoint)
     except (OSError, ValueError):
         tokenizer = None
     if tokenizer is not None:
-        told = {
+        special = {
             "decoder_start_token_id": (tokenizer.cls_token_id, tokenizer.bos_token_id),
             "eos_token_id": (tokenizer.sep_token_id, tokenizer.eos_token_id),
             "pad_token_id": (tokenizer.pad_token_id,),
         }
-        for name, choices in told.items():
+        for name, choices in special.items():
             found[name] = next((choice for choice in choices if choice is not None), found[name])
-    lacking = [name for name in names if found[name] is None and overrides.get(name) is None]
-    if lacking:
+    unknown = [name for name in names if found[name] is None and overrides.get(name) is None]
+    if unknown:
         raise UmieError(
-            f"decoder {source!r}: neither its tokenizer nor its configuration tells {', '.join(lacking)}: save a "
-            "tokenizer there, or give them as overrides"
+            f"decoder {source!r}: neither its tokenizer nor its configuration has {', '.join(unknown)}: save a "
+            "tokenizer there, or set them in overrides"
         )
     return found
 
 
 def _start_halves(model: Any, source: str, checkpoint: str) -> None:
-    """Copy an encoder's weights into both halves, as far as each has a place for them."""
+    """Copy an encoder's weights into both halves, as far as each half has the same weights."""
     encoder, missing = _from_pretrained(AutoModel, source, checkpoint, model.config.encoder)
-    _refuse(source, {name for name in missing if not name.startswith("pooler.")})
+    check_complete(source, {name for name in missing if not name.startswith("pooler.")})
     names = set(encoder.state_dict())
-    model.encoder.load_state_dict(encoder.state_dict(), strict=False)  # the pooler has no place
-    with _no_warnings():  # of what is new on purpose
+    model.encoder.load_state_dict(encoder.state_dict(), strict=False)  # ignores the pooler
+    with _no_warnings():  # about weights that are new on purpose
         decoder, missing = _from_pretrained(AutoModelForCausalLM, source, checkpoint, model.config.decoder)
     prefix = f"{decoder.base_model_prefix}."
-    _refuse(source, {name for name in missing if name.removeprefix(prefix) in names})
+    check_complete(source, {name for name in missing if name.removeprefix(prefix) in names})
     known = {name: value for name, value in decoder.state_dict().items() if name not in missing}
     model.decoder.load_state_dict(known, strict=False)
 
@@ -245,7 +233,7 @@ def _no_warnings() -> Iterator[None]:
 
 
 def _from_pretrained(kind: Any, source: str, checkpoint: str, config: PreTrainedConfig) -> tuple[Any, set[str]]:
-    """Return a model with a checkpoint's weights, and the names of those that the checkpoint lacks."""
+    """Return a model with a checkpoint's weights, and the names of the weights missing from the checkpoint."""
     try:
         model, info = kind.from_pretrained(
             checkpoint, config=config, dtype=torch.float32, use_safetensors=True, output_loading_info=True
@@ -256,15 +244,8 @@ def _from_pretrained(kind: Any, source: str, checkpoint: str, config: PreTrained
     return model, set(info["missing_keys"])
 
 
-def _refuse(source: str, missing: set[str]) -> None:
-    if missing:
-        raise UmieError(
-            f"decoder source {source!r}: the checkpoint lacks {len(missing)} weights, e.g. {sorted(missing)[0]}"
-        )
-
-
 def _drop_pooler(model: Any) -> None:
-    """Leave out what turns the states of a text into one vector: nothing would look at it, or train it."""
+    """Remove the pooler, which reduces a text's states to one vector: nothing would use or train it."""
     encoder = model.get_encoder()
     if getattr(encoder, "pooler", None) is not None:
         encoder.pooler = None

@@ -1,10 +1,12 @@
-"""Where a decoder's checkpoint lies: a folder, a hub name, or the folder inside an installed package."""
+"""Find and read a decoder's checkpoint: a directory, a hub name, or the directory inside an installed package."""
 
 from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterable
 from pathlib import Path
+
+from transformers import AutoConfig, PreTrainedConfig
 
 from umie.errors import UmieError, UnknownNameError
 
@@ -13,35 +15,68 @@ TOKENIZER_FILES = ("tokenizer.json", "spiece.model", "sentencepiece.bpe.model", 
 
 
 def located(source: str) -> str:
-    """Return what transformers can read of a source: ``package:NAME`` becomes the folder in that package.
+    """Return a name that transformers can load: ``package:NAME`` becomes the checkpoint directory in that package.
 
     Raises:
-        UmieError: the package is not installed, or holds no checkpoint.
+        UmieError: the package is not installed, or contains no checkpoint.
     """
     return str(_package_folder(source)) if source.startswith(PACKAGE) else source
 
 
+def is_hub_name(source: str) -> bool:
+    """Return whether ``source`` has the form ``owner/model`` of a hub name."""
+    return source.count("/") == 1 and not source.startswith((".", "/", "~")) and not source.endswith("/")
+
+
 def check_source(source: str, choices: Iterable[str]) -> None:
-    """Raise unless ``source`` is a package's checkpoint, a path that exists, or looks like ``owner/model``."""
+    """Raise unless ``source`` is a package's checkpoint, an existing path, or has the form of a hub name."""
     if source.startswith(PACKAGE):
         _package_folder(source)
         return
-    looks_like_hub_name = source.count("/") == 1 and not source.startswith((".", "/", "~"))
-    if not looks_like_hub_name and not Path(source).exists():
+    if not is_hub_name(source) and not Path(source).exists():
         raise UnknownNameError("decoder", source, choices)
 
 
 def check_tokenizer(source: str) -> None:
-    """Raise UmieError where ``source`` is a folder that holds no tokenizer."""
+    """Raise UmieError if ``source`` is a directory without a tokenizer."""
     folder = Path(located(source))
     if folder.is_dir() and not any((folder / name).exists() for name in TOKENIZER_FILES):
-        raise UmieError(f"decoder {source!r} holds no tokenizer ({', '.join(TOKENIZER_FILES)}): save one there")
+        raise UmieError(f"decoder {source!r} contains no tokenizer ({', '.join(TOKENIZER_FILES)}): save one there")
+
+
+def read_config(source: str, checkpoint: str) -> PreTrainedConfig:
+    """Return the configuration of a checkpoint.
+
+    Args:
+        source: the name of the checkpoint in errors.
+        checkpoint: its directory or hub name.
+
+    Raises:
+        UmieError: the configuration cannot be read.
+    """
+    try:
+        return AutoConfig.from_pretrained(checkpoint)
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise UmieError(f"decoder {source!r} is not a readable checkpoint directory or hub name: {reason}") from error
+
+
+def check_complete(source: str, missing: Iterable[str]) -> None:
+    """Raise UmieError if a checkpoint is missing weights.
+
+    Args:
+        source: the name of the checkpoint in the error.
+        missing: names of the missing weights.
+    """
+    names = sorted(missing)
+    if names:
+        raise UmieError(f"decoder source {source!r}: the checkpoint is missing {len(names)} weights, e.g. {names[0]}")
 
 
 def _package_folder(source: str) -> Path:
     name = source.removeprefix(PACKAGE)
     if not name.isidentifier():
-        raise UmieError(f"source {source!r}: give {PACKAGE}NAME with the name that Python imports")
+        raise UmieError(f"source {source!r}: use {PACKAGE}NAME, where NAME is the package's import name")
     spec = importlib.util.find_spec(name)  # does not run the package
     places = [Path(place) for place in (spec.submodule_search_locations or ())] if spec else []
     if not places:
@@ -51,7 +86,7 @@ def _package_folder(source: str) -> Path:
         key=lambda folder: (len(folder.parts), folder),
     )
     if not found:
-        raise UmieError(f"source {source!r}: the package holds no folder with config.json and *.safetensors")
+        raise UmieError(f"source {source!r}: the package has no directory with config.json and *.safetensors")
     return found[0]
 
 

@@ -1,0 +1,103 @@
+"""transformers' T5 and mT5 by configuration: shapes and weights, with the output head tied or untied as published."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from safetensors import SafetensorError
+from torch import nn
+from transformers import (
+    MT5Config,
+    MT5ForConditionalGeneration,
+    PreTrainedConfig,
+    T5Config,
+    T5ForConditionalGeneration,
+)
+
+from umie.decoders.sources import check_complete
+from umie.errors import UmieError
+
+T5_FAMILY = ("t5", "mt5")
+
+
+class _UntiedHead:
+    """Keeps the output head separate from the embedding, as in T5 v1.1, FLAN-T5 and mT5.
+
+    transformers 5 forces ``tie_word_embeddings`` to True for the family and would tie the head as well.
+    """
+
+    _tied_weights_keys: ClassVar[dict[str, str]] = {
+        "encoder.embed_tokens.weight": "shared.weight",
+        "decoder.embed_tokens.weight": "shared.weight",
+    }
+    config: PreTrainedConfig
+    lm_head: nn.Linear
+
+    def _init_weights(self, module: nn.Module) -> None:
+        if module is getattr(self, "lm_head", None):
+            # transformers draws the head with std 1, which assumes that its input is scaled down; here it is not
+            nn.init.normal_(self.lm_head.weight, std=self.config.d_model**-0.5)
+        else:
+            super()._init_weights(module)  # type: ignore[misc] # a mixin: the method is the T5 base's
+
+
+class UntiedT5(_UntiedHead, T5ForConditionalGeneration):
+    """T5 v1.1 and FLAN-T5: logits are not scaled, the head is a separate matrix."""
+
+
+class UntiedMT5(_UntiedHead, MT5ForConditionalGeneration):
+    """mT5: like T5 v1.1."""
+
+
+def t5_config(model_type: str = "t5", tie_word_embeddings: bool = False, **values: Any) -> T5Config | MT5Config:
+    """Return transformers' configuration from values as returned by ``t5_values``."""
+    if model_type == "mt5":
+        return MT5Config(**values)
+    # transformers reads False as "T5 v1.1: do not scale the logits"; see _UntiedHead.
+    tied = bool(tie_word_embeddings)
+    return T5Config(**{"decoder_start_token_id": 0, **values}, tie_word_embeddings=tied)
+
+
+def t5_values(config: PreTrainedConfig) -> dict[str, Any]:
+    """Return the configuration with the true value of ``tie_word_embeddings``."""
+    values = config.to_dict()
+    scaled = values.pop("scale_decoder_outputs", False)
+    for name in ("transformers_version", "architectures", "_name_or_path", "dtype"):
+        values.pop(name, None)
+    return {**values, "tie_word_embeddings": bool(scaled)}
+
+
+def t5_shape(config: T5Config | MT5Config) -> T5ForConditionalGeneration:
+    """Return a model of the T5 family with random weights, whose head is tied if its configuration says so."""
+    if isinstance(config, MT5Config):
+        return UntiedMT5(config)
+    return T5ForConditionalGeneration(config) if config.scale_decoder_outputs else UntiedT5(config)
+
+
+def load_t5(
+    shape: T5ForConditionalGeneration, source: str, checkpoint: str, **options: Any
+) -> T5ForConditionalGeneration:
+    """Return a model of the T5 family with the weights of a checkpoint, in float32.
+
+    Args:
+        shape: a model from ``t5_shape``.
+        source: the name of the checkpoint in errors.
+        checkpoint: its directory or hub name.
+        options: passed to transformers' from_pretrained.
+
+    Raises:
+        UmieError: the checkpoint cannot be read, or is missing weights.
+    """
+    try:
+        seq2seq, info = type(shape).from_pretrained(
+            checkpoint, config=shape.config, dtype=torch.float32, output_loading_info=True, **options
+        )
+    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
+        raise UmieError(f"decoder source {source!r}: cannot load its weights: {error}") from error
+    missing = set(info["missing_keys"]) - set(seq2seq.all_tied_weights_keys)
+    if missing == {"lm_head.weight"}:  # saved while tied: the head equals the embedding
+        seq2seq.lm_head.weight.data.copy_(seq2seq.shared.weight.data)
+    else:
+        check_complete(source, missing)
+    return seq2seq

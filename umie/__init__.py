@@ -28,6 +28,7 @@ _NAMES = {
     "UmieModel": "umie.model",
     "UmieProcessor": "umie.processor",
     "compose": "umie.composition",
+    "load": "umie.loading",
 }
 
 __all__ = [
@@ -53,6 +54,7 @@ __all__ = [
     "experiments",
     "extraction",
     "fusion",
+    "load",
     "records",
     "reports",
     "scoring",
@@ -80,6 +82,7 @@ if TYPE_CHECKING:
     from umie.composition import compose
     from umie.errors import UmieError
     from umie.extraction import Extractor
+    from umie.loading import load
     from umie.model import UmieConfig, UmieModel
     from umie.processor import UmieProcessor
     from umie.records import Argument, Entity, Event, Record, Region, Relation

@@ -17,7 +17,7 @@ def check_saved(name: str | Path) -> None:
     ``owner/model`` may be a repository unless a directory ``owner`` exists, so that a mistyped path fails at once.
     """
     path = Path(name)
-    if path.is_dir():
+    if str(name) and path.is_dir():
         return
     if not _REPOSITORY.fullmatch(str(name)) or str(path.parent) in (".", "..") or path.parent.is_dir():
         raise UmieError(f"{name}: no such directory; use the directory of a saved variant or a hub name (owner/model)")

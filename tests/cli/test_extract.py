@@ -1,4 +1,4 @@
-"""`umie extract`: tables, JSON, files that a killed run goes on with, and errors in one line."""
+"""`umie extract`: tables, JSON, files, resuming an interrupted run, and one-line errors."""
 
 import dataclasses
 import json
@@ -6,13 +6,13 @@ import json
 import pytest
 
 import umie as library
-from umie.extraction.resumable import ResumableLines
 from umie.records import Event, Record, Region, read_jsonl, write_jsonl
+from umie.resumable import ResumableLines
 
 
 @pytest.fixture(scope="module")
 def checkpoint(variant, embedded_records, tmp_path_factory):
-    """Random weights, whose answers are well-formed all the same; on a few label names, so that they are short."""
+    """A variant with random weights; its constrained answers are well-formed, and short."""
     folder = tmp_path_factory.mktemp("checkpoint")
     for part in variant(missing_images="error", max_target_tokens=24):
         part.save_pretrained(folder)
@@ -87,12 +87,33 @@ def test_labels_and_tasks(umie, files, checkpoint):
     code, out, err = umie(*arguments, "--task", "mner", "--label", "ship", "--label", "mner=person")
     assert code == 0
     assert {entity["type"] for entity in json.loads(out).get("entities", ())} <= {"ship", "person"}
-    assert "note: mner: the checkpoint was not trained for 'ship'\n" in err
+    assert "warning: mner: the checkpoint was not trained on the labels 'ship'\n" in err
     code, out, _ = umie(*arguments, "--label", "med=meet", "--task", "mner", "--task", "med")
     assert {event["type"] for event in json.loads(out).get("events", ())} <= {"meet"}
 
 
-def test_a_file_to_a_file_that_can_be_scored(umie, files, checkpoint):
+def test_a_task_of_a_plugin(umie, files, checkpoint):
+    (files / "plugin.py").write_text(
+        "from umie.tasks import registry\n"
+        "from umie.tasks.mner import MNER\n\n\n"
+        '@registry.register("cli_ner2")\n'
+        "class Ner2(MNER):\n"
+        '    name = "cli_ner2"\n'
+        '    default_labels = ("person", "ship")\n'
+    )
+    plugin = ("--plugin", "plugin.py", "--task", "cli_ner2", "--task", "med")
+    code, out, _ = umie("extract", "--model", checkpoint, "Ann met Bob", "--json", *plugin)
+    assert code == 0
+    assert set(json.loads(out)["gate"]) == {"cli_ner2", "med"}
+    assert umie(*of_file(checkpoint, *plugin))[0] == 0
+    found = list(read_jsonl("out.jsonl"))
+    assert all(set(record.tasks) == {"cli_ner2", "med"} for record in found)
+    code, _, err = umie("extract", "--model", checkpoint, "Ann", "--plugin", "gone.py")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "plugin gone.py" in err
+
+
+def test_the_output_file_can_be_scored(umie, files, checkpoint):
     code, out, _ = umie(*of_file(checkpoint, "--details", "details.jsonl"))
     assert code == 0
     assert "records: 9\nWritten: out.jsonl\nWritten: details.jsonl" in out
@@ -109,10 +130,10 @@ def test_a_file_to_a_file_that_can_be_scored(umie, files, checkpoint):
 
 
 class Killed(BaseException):
-    """As a signal: nothing cleans up behind it but what the language does."""
+    """An interruption that no handler catches."""
 
 
-def test_a_run_that_was_killed_goes_on(umie, files, checkpoint, monkeypatch):
+def test_a_killed_run_resumes(umie, files, checkpoint, monkeypatch):
     whole = of_file(checkpoint, "--details", "details.jsonl")
     assert umie(*whole)[0] == 0
     expected = {name: (files / name).read_bytes() for name in ("out.jsonl", "details.jsonl")}
@@ -132,15 +153,15 @@ def test_a_run_that_was_killed_goes_on(umie, files, checkpoint, monkeypatch):
     assert not (files / "out.jsonl").exists()
     part = files / "out.jsonl.part"
     with part.open("ab") as file:
-        file.write(b'{"text": "half a li')  # as of a kill in the middle of writing
+        file.write(b'{"text": "half a li')  # as if killed in the middle of a write
     code, _, err = umie(*of_file(checkpoint, "--details", "details.jsonl", "--num-beams", "2"))
     assert (code, err.count("\n")) == (2, 1)
-    assert "out.jsonl.part: is what a run with other input, options or weights left" in err
+    assert "out.jsonl.part: belongs to an unfinished run with other input, options or weights" in err
     written.clear()
     monkeypatch.setattr(ResumableLines, "write", lambda self, *lines: written.append(lines) or real(self, *lines))
     code, _, err = umie(*whole)
     assert code == 0
-    assert "going on behind the 5 records of 9 that are done" in err
+    assert "resuming: 5 of 9 records are finished" in err
     assert len(written) == 4
     assert {name: (files / name).read_bytes() for name in expected} == expected
     assert not list(files.glob("*.part*"))
@@ -150,27 +171,15 @@ def test_two_processes_do_not_write_one_file(umie, files, checkpoint):
     with ResumableLines([files / "out.jsonl"], "run").open():
         code, _, err = umie(*of_file(checkpoint))
     assert code == 2
-    assert "out.jsonl: another process is writing it" in err
+    assert "out.jsonl: another process is writing this file" in err
 
 
-def test_a_run_that_did_nothing_leaves_nothing(umie, files, checkpoint):
-    """Else the next one, its options mended, would be refused."""
+def test_a_run_that_fails_before_the_first_record_leaves_no_files(umie, files, checkpoint):
+    """Otherwise the corrected command would be refused."""
     code, _, err = umie(*of_file(checkpoint, "--task", "ner"))
     assert (code, err.count("\n")) == (2, 1)
     assert sorted(path.name for path in files.iterdir()) == ["in.jsonl", "photos"]
     assert umie(*of_file(checkpoint, "--task", "mner"))[0] == 0
-
-
-def test_lines_are_truncated_to_what_all_files_have(tmp_path):
-    paths = [tmp_path / "a", tmp_path / "b"]
-    (tmp_path / "a.part").write_text("1\n2\n3\n")
-    (tmp_path / "b.part").write_text("1\n2")
-    (tmp_path / "a.part.run").write_text("x")
-    with ResumableLines(paths, "x").open() as lines:
-        assert lines.done == 1
-        lines.write("two", "zwei")
-    assert (tmp_path / "a").read_text() == "1\ntwo\n"
-    assert (tmp_path / "b").read_text() == "1\nzwei\n"
 
 
 def test_warnings_are_counted(umie, files, checkpoint):
@@ -178,7 +187,7 @@ def test_warnings_are_counted(umie, files, checkpoint):
         file.write('{"text": "Ann", "image": "gone.png"}\n')
     code, _, err = umie(*of_file(checkpoint, "--missing-images", "text_only", "--task", "mner"))
     assert code == 0
-    assert "note: the image was not looked at: 1 of the 10 records; --details FILE tells which" in err
+    assert "warning: the image was not used: 1 of 10 records; use --details FILE to see which" in err
     (files / "out.jsonl").unlink()
     code, _, err = umie(*of_file(checkpoint, "--task", "mner"))
     assert (code, err.count("\n")) == (2, 1)
@@ -196,7 +205,7 @@ def test_warnings_are_counted(umie, files, checkpoint):
         ("{", "in.jsonl:10: not valid JSON"),
     ],
 )
-def test_bad_lines_are_named_before_anything_is_done(umie, files, checkpoint, line, message):
+def test_bad_lines_are_reported_before_the_model_is_loaded(umie, files, checkpoint, line, message):
     with (files / "in.jsonl").open("a") as file:
         file.write(line + "\n")
     code, _, err = umie(*of_file(checkpoint))
@@ -209,20 +218,23 @@ def test_bad_lines_are_named_before_anything_is_done(umie, files, checkpoint, li
     ("arguments", "message"),
     [
         (["Ann"], "--model is missing"),
-        (["Ann", "--model", "none"], "none: no such folder"),
-        (["--model", "CKPT"], "give a text, or a file with --input"),
-        (["Ann", "--model", "CKPT", "--input", "in.jsonl"], "give a text, or a file with --input"),
+        (["Ann", "--model", "none"], "none: no such directory"),
+        (["--model", "CKPT"], "pass either a text or a file with --input"),
+        (["Ann", "--model", "CKPT", "--input", "in.jsonl"], "pass either a text or a file with --input"),
         (["--model", "CKPT", "--input", "in.jsonl"], "--output is missing"),
         (["--model", "CKPT", "--input", "in.jsonl", "--output", "in.jsonl"], "in.jsonl: is the same file as in.jsonl"),
         (["--model", "CKPT", "--input", "no.jsonl", "--output", "o.jsonl"], "no.jsonl: cannot read"),
-        (["--model", "CKPT", "--input", "empty.jsonl", "--output", "o.jsonl"], "empty.jsonl: holds no record"),
-        (["--model", "CKPT", "--input", "in.jsonl", "--output", "photos"], "photos: is a folder"),
-        (["--model", "CKPT", "--input", "in.jsonl", "--output", "o.jsonl", "--images", "no"], "no: no such folder"),
-        (["--model", "CKPT", "--input", "in.jsonl", "--output", "o.jsonl", "--json"], "go with one text"),
-        (["Ann", "--model", "CKPT", "--output", "o.jsonl"], "go with --input"),
-        (["Ann", "--model", "CKPT", "--label", "ship"], "--label 'ship': say of which task, e.g. mner=ship"),
+        (["--model", "CKPT", "--input", "empty.jsonl", "--output", "o.jsonl"], "empty.jsonl: contains no records"),
+        (["--model", "CKPT", "--input", "in.jsonl", "--output", "photos"], "photos: is a directory"),
+        (
+            ["--model", "CKPT", "--input", "in.jsonl", "--output", "o.jsonl", "--images", "no"],
+            "no is not a directory",
+        ),
+        (["--model", "CKPT", "--input", "in.jsonl", "--output", "o.jsonl", "--json"], "cannot be used with --input"),
+        (["Ann", "--model", "CKPT", "--output", "o.jsonl"], "require --input"),
+        (["Ann", "--model", "CKPT", "--label", "ship"], "--label 'ship': name its task, e.g. mner=ship"),
         (["Ann", "--model", "CKPT", "--task", "ner"], "Unknown task 'ner'"),
-        (["Ann", "--model", "CKPT", "--region", "1,2"], "--region '1,2': give four numbers"),
+        (["Ann", "--model", "CKPT", "--region", "1,2"], "--region '1,2': use four numbers"),
         (["Ann", "--model", "CKPT", "--image", "no.png"], "no.png: no such image"),
         (["Ann", "--model", "CKPT", "--device", "warp"], "device 'warp' cannot be used"),
         (["Ann", "--model", "CKPT", "--batch-size", "0"], "Invalid value for '--batch-size'"),
@@ -236,7 +248,7 @@ def test_bad_input_is_one_line_and_exit_code_2(umie, files, checkpoint, argument
     assert not (files / "o.jsonl").exists()
 
 
-def test_help_teaches_with_examples(umie):
+def test_help_has_examples(umie):
     code, out, _ = umie("extract", "--help")
     assert code == 0
     assert 'umie extract --model best "Kids at the Salvation Army" --image kids.jpg' in out

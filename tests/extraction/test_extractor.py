@@ -307,3 +307,45 @@ def test_bad_texts_and_folders(extractor, tmp_path, checkpoint):
 def test_bad_options(learned, options):
     with pytest.raises(umie.UmieError, match=next(iter(options)).split("_")[0]):
         Extractor(*learned, **options)
+
+
+@pytest.fixture
+def ner2(tmp_path, monkeypatch):
+    """A task that a plugin file registers."""
+    from umie import tasks
+    from umie.registry import load_plugins
+
+    monkeypatch.setattr(tasks.registry, "_parts", dict(tasks.registry._parts))
+    (tmp_path / "plugin.py").write_text(
+        "from umie.tasks import registry\n"
+        "from umie.tasks.mner import MNER\n\n\n"
+        '@registry.register("ner2")\n'
+        "class Ner2(MNER):\n"
+        '    name = "ner2"\n'
+    )
+    load_plugins([tmp_path / "plugin.py"])
+    return "ner2"
+
+
+def test_a_registered_task_extracts_like_a_built_in_one(learned, records, ner2):
+    labels = learned[1].task("mner").labels
+    expected = Extractor(*learned).extract(records[:6], tasks=["mner"])
+    found = Extractor(*learned).extract(records[:6], tasks=[ner2], labels={ner2: labels})
+    assert [one.entities for one in found] == [one.entities for one in expected]
+    assert any(one.entities for one in found)
+    assert all(set(one.gate) == {ner2} for one in found)
+
+
+def test_an_image_file_is_opened_at_most_twice(learned, records, tmp_path, monkeypatch):
+    """Once for its features, and once for its size if an argument is a region."""
+    opened = []
+    real = Image.open
+    monkeypatch.setattr(Image, "open", lambda file, *rest: opened.append(str(file)) or real(file, *rest))
+    files = []
+    for record in records[:9]:
+        if record.image is not None:
+            record.image.save(tmp_path / f"{record.id}.png")
+            files.append(dataclasses.replace(record, image=str(tmp_path / f"{record.id}.png")))
+    opened.clear()
+    Extractor(*learned).extract(files)
+    assert {opened.count(record.image) for record in files} <= {1, 2}

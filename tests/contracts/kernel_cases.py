@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from umie.fusion.kernels import KernelCase, Projections, registry
+from umie.fusion.kernels import KernelCase, LayerInputs, Projections, registry
 
 PROJECTIONS = ("query", "key", "value", "output")
 TOLERANCES = {torch.float32: 1e-5, torch.bfloat16: 1e-2, torch.float16: 3e-3}
@@ -107,16 +107,18 @@ def apply(kernel, inputs, shape, *, key_mask, scale, query_mask=None, dropout=0.
     if "q" in inputs:
         return kernel.attend(inputs["q"], inputs["k"], inputs["v"], key_mask=key_mask, scale=scale, dropout=dropout)
     return kernel.layer(
-        inputs["queries"],
-        inputs["keys"],
-        Projections(*(inputs[name] for name in PROJECTIONS)),
-        num_heads=shape.heads,
-        key_mask=key_mask,
-        query_mask=query_mask,
-        scale=scale,
-        dropout=dropout,
-        gate=inputs.get("gate"),
-        residual=inputs.get("residual"),
+        LayerInputs(
+            queries=inputs["queries"],
+            keys=inputs["keys"],
+            weights=Projections(*(inputs[name] for name in PROJECTIONS)),
+            num_heads=shape.heads,
+            key_mask=key_mask,
+            query_mask=query_mask,
+            scale=scale,
+            dropout=dropout,
+            gate=inputs.get("gate"),
+            residual=inputs.get("residual"),
+        )
     )
 
 

@@ -1,4 +1,4 @@
-"""What the tests of fusion share: the bytes that an operation keeps for its gradient, and the most that it holds."""
+"""Fixtures that measure memory: the bytes saved for a gradient, and the peak of an operation."""
 
 import pytest
 import torch
@@ -6,18 +6,18 @@ import torch
 
 @pytest.fixture(scope="session")
 def kept_bytes():
-    """Count what is saved for backward: ``kept_bytes(run, given)``, storages that ``given`` tensors lie in left out."""
+    """Count the bytes saved for backward: ``kept_bytes(run, given)`` excludes the storages of the tensors ``given``."""
 
     def count(run, given):
         storages = {}
 
         def pack(tensor):
             storage = tensor.untyped_storage()
-            storages[storage.data_ptr()] = storage.nbytes()  # once for all that lie in it
+            storages[storage.data_ptr()] = storage.nbytes()  # once per storage
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            out = run()  # alive, so that no address is used again
+            out = run()  # keep it alive, so that no address is reused
         for tensor in given:
             storages.pop(tensor.untyped_storage().data_ptr(), None)
         del out
@@ -28,8 +28,8 @@ def kept_bytes():
 
 @pytest.fixture(scope="session")
 def peak_bytes():
-    """Count what an operation allocates at its peak: ``peak_bytes(run)``, after a first run."""
-    from umie.bench.memory import peak_bytes
+    """Measure peak memory: ``peak_bytes(run)``, after a warm-up run."""
+    from umie.bench.measure import peak_bytes
 
     def count(run):
         run()

@@ -1,15 +1,15 @@
-"""A packed layer that runs everywhere, batches for it, and the comparison with the padded reference."""
+"""A packed backend that runs everywhere, batches for it, and a comparison with the padded reference."""
 
 import torch
 
-from umie.fusion.kernels import Projections, registry
-from umie.fusion.packing import PackedKernel, plain_blocks
+from umie.fusion.kernels import LayerInputs, Projections, registry
+from umie.fusion.kernels.packing import PackedKernel, blocks_reference
 
 REFERENCE = registry.build("reference")
 
 
 class Plain(PackedKernel):
-    """Packed, its attention by the mask written out."""
+    """Packed, with attention from an explicit mask."""
 
     name = "plain"
 
@@ -17,7 +17,7 @@ class Plain(PackedKernel):
         return None
 
     def blocks(self, *arguments):
-        return plain_blocks(*arguments)
+        return blocks_reference(*arguments)
 
 
 def mask_of(*rows):
@@ -29,7 +29,7 @@ KEYS = mask_of("xx", "..", "xx", ".x", "x.")
 
 
 def draw(shape, seed=0, *, gate=True, residual=True):
-    """Return the arguments of a layer in float64, by name; shape is B, T, V, H, d, D."""
+    """Return the inputs of a layer in float64 by name; shape is B, T, V, H, d, D."""
     batch, tokens, slots, heads, width, d_model = shape
     generator = torch.Generator().manual_seed(seed)
 
@@ -49,21 +49,23 @@ def draw(shape, seed=0, *, gate=True, residual=True):
 def run(kernel, inputs, heads, query_mask, key_mask, dropout=0.0):
     weights = Projections(*(inputs[name] for name in ("query", "key", "value", "output")))
     return kernel.layer(
-        inputs["queries"],
-        inputs["keys"],
-        weights,
-        num_heads=heads,
-        key_mask=key_mask,
-        query_mask=query_mask,
-        scale=1.0,
-        dropout=dropout,
-        gate=inputs.get("gate"),
-        residual=inputs.get("residual"),
+        LayerInputs(
+            queries=inputs["queries"],
+            keys=inputs["keys"],
+            weights=weights,
+            num_heads=heads,
+            key_mask=key_mask,
+            query_mask=query_mask,
+            scale=1.0,
+            dropout=dropout,
+            gate=inputs.get("gate"),
+            residual=inputs.get("residual"),
+        )
     )
 
 
 def compare(kernel, inputs, heads, query_mask, key_mask):
-    """Hold values and gradients at real tokens against the reference, and the others against the residual."""
+    """Compare values and gradients at real tokens with the reference, and the other values with the residual."""
     real = torch.ones_like(inputs["queries"][..., 0], dtype=torch.bool) if query_mask is None else query_mask
     found = []
     for each in (kernel, REFERENCE):

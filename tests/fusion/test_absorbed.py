@@ -1,4 +1,4 @@
-"""`absorbed`, image by image, against its form for all images at once: values, gradients, and what is kept."""
+"""`absorbed`, image by image, against its form for all images at once: values, gradients, and memory."""
 
 import dataclasses
 
@@ -7,14 +7,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from umie.fusion.kernels import KernelCase, Projections, absorbed, registry
-from umie.fusion.linears import keeps
+from umie.fusion.kernels import KernelCase, LayerInputs, Projections, absorbed, registry
+from umie.fusion.kernels.conditions import needs_gradient
 
 PARTS = ("queries", "k", "v", "query", "output", "residual")
 
 
 def draw(batch=3, tokens=5, slots=4, heads=2, width=3, d_model=7, dtype=torch.float64, seed=0, residual=True):
-    """Return the arguments of either form by name; the last image has no slot, so that its values are zeros."""
+    """Return the arguments of both forms by name; the last image has no real slot, so its values are zeros."""
     generator = torch.Generator().manual_seed(seed)
     sizes = {
         "queries": (batch, tokens, d_model),
@@ -34,8 +34,8 @@ def draw(batch=3, tokens=5, slots=4, heads=2, width=3, d_model=7, dtype=torch.fl
 
 
 def image_by_image(queries, k, v, query, output, bias, residual=None):
-    keep = keeps(queries, k, v, query, output)
-    return absorbed._ImageByImage.apply(queries, k, v, query, output, bias, residual, keep, None)
+    save = needs_gradient(queries, k, v, query, output)
+    return absorbed._ImageByImage.apply(queries, k, v, query, output, bias, residual, save, None)
 
 
 def whole_batch(queries, k, v, query, output, bias, residual=None):
@@ -82,7 +82,7 @@ def test_gradcheck(residual):
 
 
 @pytest.mark.parametrize("part", PARTS)
-@pytest.mark.parametrize("alone", [True, False], ids=["learns alone", "frozen alone"])
+@pytest.mark.parametrize("alone", [True, False], ids=["only trainable", "only frozen"])
 def test_frozen_parts(part, alone):
     wanted = [name for name in PARTS if (name == part) == alone]
     arguments = draw()
@@ -91,7 +91,7 @@ def test_frozen_parts(part, alone):
     assert_equal_results(found, expected, 1e-10)
 
 
-def test_keeps_the_attention_weights_alone(kept_bytes):
+def test_saves_only_the_attention_weights(kept_bytes):
     arguments = draw(batch=4, tokens=30, slots=9, heads=2, width=3, d_model=24, dtype=torch.float32)
     leaves = {name: x.requires_grad_(name != "bias") for name, x in arguments.items()}
     given = list(leaves.values())
@@ -101,13 +101,15 @@ def test_keeps_the_attention_weights_alone(kept_bytes):
 
 
 def run_layer(queries, keys, weights):
-    kernel = registry.build("absorbed")
     mask = torch.ones(keys.shape[:2], dtype=torch.bool)
-    return kernel.layer(queries, keys, weights, num_heads=4, key_mask=mask, scale=0.3, residual=queries)
+    inputs = LayerInputs(
+        queries=queries, keys=keys, weights=weights, num_heads=4, key_mask=mask, scale=0.3, residual=queries
+    )
+    return registry.build("absorbed").layer(inputs)
 
 
-def test_without_gradients_one_image_is_held_at_a_time(peak_bytes):
-    """Even if the weights learn, as they do when a model is evaluated between steps of training."""
+def test_without_gradients_memory_is_that_of_one_image(peak_bytes):
+    """Even if the weights are trainable, as when a model is evaluated during training."""
     batch, tokens, slots = 16, 64, 32
     torch.manual_seed(0)
     shapes = ((32, 16), (32, 16), (32, 16), (16, 32))
@@ -127,7 +129,7 @@ BASE = KernelCase(
 )
 
 
-def test_costs_as_many_multiplications_as_it_makes_and_folding_counts_more():
+def test_cost_counts_multiply_adds_and_weights_folding():
     kernel = registry.build("absorbed")
     per_token = 2 * 12 * 37 * 768
     fixed = 2 * 37 * 768 * 12 * 64 * (1 + absorbed.FOLD_COST)
@@ -136,11 +138,11 @@ def test_costs_as_many_multiplications_as_it_makes_and_folding_counts_more():
 
 
 @pytest.mark.parametrize("change", [{"device": "cuda"}, {"compiling": True}, {"d_model": None}], ids=str)
-def test_is_not_taken_by_itself_where_nobody_has_measured(change):
+def test_auto_never_chooses_it_where_it_is_not_measured(change):
     assert registry.build("absorbed").cost(dataclasses.replace(BASE, **change)) is None
 
 
-def test_the_residual_alone_may_learn():
+def test_only_the_residual_is_trainable():
     arguments = draw(tokens=3, slots=4, residual=True)
     fixed = {name: x.detach() for name, x in arguments.items()}
     fixed["residual"].requires_grad_()
@@ -149,12 +151,18 @@ def test_the_residual_alone_may_learn():
     torch.testing.assert_close(fixed["residual"].grad, expected)
 
 
-def test_a_residual_of_another_precision():
+def test_residual_in_another_precision():
     queries, keys, residual = torch.randn(2, 3, 8), torch.randn(2, 4, 8), torch.randn(2, 3, 8).double()
     weights = Projections(*(torch.randn(8, 8) for _ in range(4)))
-    options = {"num_heads": 2, "key_mask": torch.ones(2, 4, dtype=torch.bool), "scale": 0.3, "residual": residual}
-    found, expected = (
-        registry.build(name).layer(queries, keys, weights, **options) for name in ("absorbed", "reference")
+    inputs = LayerInputs(
+        queries=queries,
+        keys=keys,
+        weights=weights,
+        num_heads=2,
+        key_mask=torch.ones(2, 4, dtype=torch.bool),
+        scale=0.3,
+        residual=residual,
     )
+    found, expected = (registry.build(name).layer(inputs) for name in ("absorbed", "reference"))
     assert found.dtype == torch.float64
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)

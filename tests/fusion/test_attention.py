@@ -1,4 +1,4 @@
-"""Attention against its plain twin, and its edges: nothing to look at, one token, one slot."""
+"""Attention against a loop, and its edge cases: no slots, one token, one slot."""
 
 import math
 
@@ -18,7 +18,7 @@ def draw(batch=3, tokens=5, slots=4, heads=2, width=6, dtype=torch.float32, grad
 
 
 def plain(q, k, v, *, key_mask, scale):
-    """One example, head and query at a time, over the real keys alone."""
+    """Return attention for one example, head and query at a time, over the real keys only."""
     out = torch.zeros_like(q)
     for row, real in enumerate(key_mask):
         for head in range(q.shape[2]):
@@ -35,28 +35,28 @@ def test_equals_a_loop_in_values_and_gradients(scale, backend):
     inputs = draw(dtype=torch.float64, grad=True)
     weights = torch.randn(3, 5, 2, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     out = attention(*inputs, key_mask=MASK, scale=scale, backend=backend)
-    twin = plain(*inputs, key_mask=MASK, scale=scale)
-    torch.testing.assert_close(out, twin)
+    expected_out = plain(*inputs, key_mask=MASK, scale=scale)
+    torch.testing.assert_close(out, expected_out)
     found = torch.autograd.grad((out * weights).sum(), inputs)
-    for gradient, expected in zip(found, torch.autograd.grad((twin * weights).sum(), inputs), strict=True):
+    for gradient, expected in zip(found, torch.autograd.grad((expected_out * weights).sum(), inputs), strict=True):
         torch.testing.assert_close(gradient, expected)
 
 
 @pytest.mark.parametrize(
     ("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-12), (torch.bfloat16, 5e-2)], ids=str
 )
-def test_weights_are_those_the_values_are_summed_with(dtype, tolerance):
-    """In every precision; values and gradients, against the twin in float64."""
+def test_weights_are_the_ones_that_sum_the_values(dtype, tolerance):
+    """Values and gradients in every precision, against float64."""
     inputs = draw(dtype=dtype, grad=True)
     exact = [value.detach().double().requires_grad_() for value in inputs]
     out = attention(*inputs, key_mask=MASK, scale=0.4)
     weights = attention_weights(*exact[:2], key_mask=MASK, scale=0.4)
-    twin = torch.einsum("bhtv,bvhd->bthd", weights, exact[2])
+    expected_out = torch.einsum("bhtv,bvhd->bthd", weights, exact[2])
     assert out.dtype == dtype
     assert weights.dtype == torch.float64
-    torch.testing.assert_close(out.double(), twin, atol=tolerance, rtol=0)
+    torch.testing.assert_close(out.double(), expected_out, atol=tolerance, rtol=0)
     found = torch.autograd.grad(out.square().sum(), inputs)
-    for gradient, expected in zip(found, torch.autograd.grad(twin.square().sum(), exact), strict=True):
+    for gradient, expected in zip(found, torch.autograd.grad(expected_out.square().sum(), exact), strict=True):
         torch.testing.assert_close(gradient.double(), expected, atol=10 * tolerance, rtol=0)
 
 
@@ -123,7 +123,7 @@ def test_layer_equals_its_projections_around_attention(scaled, head_dim, backend
     width = head_dim or 4
     queries, keys = torch.randn(3, 5, 12).double(), torch.randn(3, 4, 12).double()
     with torch.no_grad():
-        out, weights = layer(queries, keys, MASK, output_attention=True)
+        out, weights = layer(queries, keys, MASK), layer.weights(queries, keys, MASK)
         q, k, v = (
             (states @ projection.weight.T).view(3, -1, 3, width)
             for states, projection in ((queries, layer.query), (keys, layer.key), (keys, layer.value))
@@ -133,7 +133,6 @@ def test_layer_equals_its_projections_around_attention(scaled, head_dim, backend
     torch.testing.assert_close(out, expected)
     assert weights.shape == (3, 3, 5, 4)
     assert not out[1].any()
-    assert layer(queries, keys, MASK)[1] is None
     assert all(projection.bias is None for projection in (layer.query, layer.key, layer.value, layer.output))
 
 
@@ -151,5 +150,5 @@ def test_logits_start_with_unit_variance(scaled):
 def test_head_width():
     assert head_width(512, 8, None) == 64
     assert head_width(512, 6, 64) == 64
-    with pytest.raises(ValueError, match="num_heads=6 does not divide d_model=512: give head_dim"):
+    with pytest.raises(ValueError, match="num_heads=6 does not divide d_model=512"):
         head_width(512, 6, None)

@@ -1,4 +1,4 @@
-"""GatedFusion against its equations, written out once more for one example at a time."""
+"""GatedFusion against its equations, implemented again in NumPy for one example at a time."""
 
 import copy
 import math
@@ -19,14 +19,14 @@ def build(**options):
     fusion = registry.build("gated", **{"d_model": D_MODEL, "num_heads": NUM_HEADS, **options}).double().eval()
     with torch.no_grad():
         for name, parameter in fusion.named_parameters():
-            if "norm" in name:  # they start at 1, which would hide where they are applied
+            if "norm" in name:  # they start at 1, which would hide a missing norm
                 parameter.uniform_(0.5, 1.5)
     return fusion
 
 
 @pytest.fixture(scope="module")
 def examples():
-    """Text and visual states with a mean of their own, as real ones have, from few tokens to many."""
+    """Text and visual states with nonzero means, as real ones have, from few tokens to many."""
     generator = torch.Generator().manual_seed(0)
 
     def states(num, centre):
@@ -37,7 +37,7 @@ def examples():
 
 
 def batch(examples):
-    """Stack with a hole between real places too: text on the even ones, slots from the right; garbage elsewhere."""
+    """Stack with holes: text at even positions, slots from the right, garbage elsewhere."""
     num_tokens = 2 * max(len(text) for text, _ in examples)
     num_slots = 1 + max(len(visual) for _, visual in examples)
     text = torch.full((len(examples), num_tokens, D_MODEL), 77.0, dtype=torch.float64)
@@ -99,7 +99,7 @@ def reference(weights, text, visual, *, residual, gate, scaled, head_dim):
 
 
 def check(fusion, examples, **equation):
-    """Compare the batch with the reference, row by row; return the gates of the reference."""
+    """Compare the batch with the reference row by row; return the reference's gates."""
     text, text_mask, visual, visual_mask = batch(examples)
     with torch.no_grad():
         fused = fusion(text, text_mask, visual, visual_mask, output_attention=True)
@@ -133,7 +133,7 @@ def test_equals_the_equations(examples, residual, gate, scaled, head_dim):
 
 @pytest.mark.parametrize("residual", ["paper", "released"])
 def test_gates_of_either_sign(examples, residual):
-    """Over random weights the gate is positive for some and on the slope of 0.01 for others."""
+    """With random weights some gates are positive and others are on the slope of 0.01."""
     equation = {"residual": residual, "gate": "dynamic", "scaled": residual == "paper", "head_dim": 8}
     gates = []
     for seed in range(6):
@@ -150,7 +150,7 @@ def test_inner_width_of_the_feed_forward(examples):
     check(fusion, examples, residual="released", gate="dynamic", scaled=False, head_dim=8)
 
 
-def test_dropout_is_on_what_is_added(examples):
+def test_dropout_applies_to_the_added_states(examples):
     text, text_mask, visual, visual_mask = batch(examples)
     fusion = build(dropout=0.5, gate=1).train()
     torch.manual_seed(0)
@@ -164,18 +164,18 @@ def test_dropout_is_on_what_is_added(examples):
 
 
 def mean_cosine(fusion, examples):
-    """Mean of the reference's gate over the examples with an image, without LeakyReLU and tau."""
+    """Return the mean cosine over the examples with an image, from the reference's gates."""
     equation = {"residual": fusion.config.residual, "gate": "dynamic", "scaled": True, "head_dim": 8}
     state = fusion.state_dict()
     gates = [reference(state, text, visual, **equation)[1] for text, visual in examples if len(visual)]
-    assert min(gates) > 0  # there LeakyReLU is the identity
+    assert min(gates) > 0  # where LeakyReLU is the identity
     return sum(gates) / len(gates) / math.exp(0.5)
 
 
-@pytest.mark.parametrize("gate_gradient", ["full", "detached"])
+@pytest.mark.parametrize("detach_gate", [False, True])
 @pytest.mark.parametrize("residual", ["paper", "released"])
-def test_initialize_opens_the_gate(examples, residual, gate_gradient):
-    fusion = build(residual=residual, gate_gradient=gate_gradient)
+def test_initialize_opens_the_gate(examples, residual, detach_gate):
+    fusion = build(residual=residual, detach_gate=detach_gate)
     before = copy.deepcopy(fusion.state_dict())
     measured = fusion.initialize(*batch(examples))
     assert set(measured) == {"gate_cosine"}
@@ -196,7 +196,7 @@ def test_initialize_to_another_cosine(examples, cosine):
 
 
 def test_initialize_adds_a_component_of_rank_one(examples):
-    """So the random part, which tells examples apart, stays."""
+    """So the random part, which distinguishes examples, is preserved."""
     fusion = build()
     before = copy.deepcopy(fusion.state_dict())
     fusion.initialize(*batch(examples))
@@ -230,16 +230,16 @@ def test_initialize_without_any_image(examples):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"residual": "publshed"}, "residual is 'publshed': give one of paper, released"),
-        ({"gate_gradient": "half"}, "gate_gradient is 'half': give one of full, detached"),
-        ({"gate": "fixed"}, "gate is 'fixed': give 'dynamic' or a number"),
-        ({"gate": True}, "gate is True: give 'dynamic' or a number"),
-        ({"gate": float("nan")}, "gate is nan: give 'dynamic' or a number"),
-        ({"gate": None}, "gate is None: give 'dynamic' or a number"),
-        ({"d_model": 0}, "d_model is 0: give 1 or more"),
-        ({"num_heads": -1}, "num_heads is -1: give 1 or more"),
-        ({"dropout": 1}, "dropout is 1: give 0 <= dropout < 1"),
-        ({"num_heads": 5}, "num_heads=5 does not divide d_model=24: give head_dim"),
+        ({"residual": "publshed"}, "residual is 'publshed'"),
+        ({"detach_gate": "half"}, "detach_gate is 'half'"),
+        ({"gate": "fixed"}, "gate is 'fixed': use 'dynamic' or a number"),
+        ({"gate": True}, "gate is True"),
+        ({"gate": float("nan")}, "gate is nan"),
+        ({"gate": None}, "gate is None"),
+        ({"d_model": 0}, "d_model is 0"),
+        ({"num_heads": -1}, "num_heads is -1"),
+        ({"dropout": 1}, "dropout is 1"),
+        ({"num_heads": 5}, "num_heads=5 does not divide d_model=24: set head_dim"),
         ({"head_dim": 0}, "head_dim is 0"),
         ({"head_dim": -8}, "head_dim is -8"),
         ({"d_ff": 0}, "d_ff is 0"),
@@ -254,7 +254,7 @@ def test_invalid_options(options, message):
     assert message in str(error.value)
 
 
-def test_cross_attention_is_the_gate_held_at_one(examples):
+def test_cross_attention_equals_a_gate_of_one(examples):
     fusion = build(gate=1)
     plain = registry.build("cross_attention", d_model=D_MODEL, num_heads=NUM_HEADS).double().eval()
     plain.load_state_dict(fusion.state_dict())

@@ -1,4 +1,4 @@
-"""Packing without padding: what is packed, what is computed, and the whole layer against the padded reference."""
+"""Packing: the packed positions, the computed work, and the whole layer against the padded reference."""
 
 import pytest
 import torch
@@ -12,14 +12,14 @@ from umie.errors import UmieError
 from umie.fusion import registry as fusions
 from umie.fusion.attention import MultiHeadAttention, explain
 from umie.fusion.kernels import KernelCase, registry
-from umie.fusion.packing import Packing
+from umie.fusion.kernels.packing import Packing
 
 KERNELS = [pytest.param(Plain(), id="plain"), pytest.param(registry.build("packed"), id="packed")]
 every_kernel = pytest.mark.parametrize("kernel", KERNELS)
 
 
-def test_what_is_packed():
-    """Examples without a slot (the second) or without a token (the third) are left out; holes are no tokens."""
+def test_packed_positions():
+    """Examples without a slot (the second) or without a token (the third) are left out; holes are not tokens."""
     packing = Packing.of(QUERIES, KEYS)
     assert packing.tokens.tolist() == [0, 1, 2, 12, 14, 15, 16]
     assert packing.slots.tolist() == [0, 1, 7, 8]
@@ -43,7 +43,7 @@ WITHOUT_IMAGES = (torch.ones(3, 4, dtype=torch.bool), torch.zeros(3, 2, dtype=to
 
 
 @given(masks)
-def test_there_and_back(pair):
+def test_round_trip(pair):
     queries, keys = pair
     packing = Packing.of(queries, keys)
     packed = queries.any(1) & keys.any(1)
@@ -89,7 +89,7 @@ def test_the_layer_at_its_edges(kernel, pair, residual):
 
 @every_kernel
 @pytest.mark.parametrize("key_mask", [KEYS, torch.zeros_like(KEYS), torch.ones_like(KEYS)], ids=["some", "none", "all"])
-def test_attention_alone_equals_the_reference(kernel, key_mask):
+def test_attention_without_projections_equals_the_reference(kernel, key_mask):
     generator = torch.Generator().manual_seed(0)
     inputs = [
         torch.randn(5, n, 2, 3, dtype=torch.float64, generator=generator).requires_grad_()
@@ -106,7 +106,7 @@ def test_attention_alone_equals_the_reference(kernel, key_mask):
 
 @every_kernel
 def test_padding_is_not_read(kernel):
-    """Not a number stands in every place that is no real token or slot of an example with both."""
+    """Every position that is not packed holds NaN."""
     inputs = draw((5, 4, 2, 2, 3, 6))
     expected = run(kernel, inputs, 2, QUERIES, KEYS)
     packed = (QUERIES.any(1) & KEYS.any(1))[:, None]
@@ -119,12 +119,12 @@ def test_padding_is_not_read(kernel):
 
 
 def test_padding_is_not_computed():
-    """The layer multiplies what its 7 tokens and 4 slots need; the padded one what 20 and 10 need."""
+    """The packed layer does the work of 7 tokens and 4 slots; the padded one that of 20 and 10."""
     heads, width, d_model = 2, 3, 6
     inputs = draw((5, 4, 2, heads, width, d_model))
 
     def operations(kernel):
-        # the counter does not see the CPU's flash attention in every release of torch
+        # the counter misses the CPU's flash attention in some releases of torch
         with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
             run(kernel, inputs, heads, QUERIES, KEYS)
         return counter.get_total_flops()
@@ -139,7 +139,7 @@ def test_padding_is_not_computed():
 
 @every_kernel
 def test_dropout(kernel):
-    """With one slot each head of a token finds its value, scaled up, or nothing; the residual is never dropped."""
+    """With one slot each head of a token gets the scaled value or nothing; the residual is never dropped."""
     inputs = draw((2, 200, 1, 2, 3, 6), gate=False)
     inputs["output"] = torch.eye(6, dtype=torch.float64)
     every = torch.ones(2, 200, dtype=torch.bool)
@@ -193,11 +193,11 @@ def test_a_fusion_with_packed_attention(name, options):
     text, visual = torch.randn(5, 4, 16).double(), torch.randn(5, 2, 16).double()
     found, expected = (fusion(text, QUERIES, visual, KEYS).states for fusion in (packed, plain))
     torch.testing.assert_close(found[QUERIES], expected[QUERIES])
-    if options.get("residual") != "released":  # its feed-forward layer reads padding too
+    if options.get("residual") != "released":  # its feed-forward layer also runs on padding
         assert torch.equal(found[~QUERIES], text[~QUERIES])
     masks = []
-    tokens = packed.attention(text, visual, KEYS, query_mask=QUERIES)[0]
-    whole = packed.attention(text, visual, KEYS)[0]
+    tokens = packed.attention(text, visual, KEYS, query_mask=QUERIES)
+    whole = packed.attention(text, visual, KEYS)
     assert not tokens[~QUERIES].any()
     assert whole[~QUERIES & KEYS.any(1)[:, None]].any()
     layer = packed.attention.forward
@@ -211,18 +211,18 @@ def case(**changes):
     return KernelCase(**{**options, "num_heads": 2, "head_dim": 8, "d_model": 16, **changes})
 
 
-def test_when_packed_runs():
+def test_packed_rejects_cases_with_a_reason():
     packed = registry.build("packed")
     assert packed.unsupported_reason(case()) is None
     assert packed.cost(case()) is None
-    with pytest.raises(UmieError, match="cannot run here: it saves plain projections of padding: here are none"):
+    with pytest.raises(UmieError, match="cannot run here: it needs plain projections"):
         explain(case(d_model=None), "packed")
     with pytest.raises(UmieError, match="cannot run here: the number of packed tokens depends on the data"):
         explain(case(compiling=True), "packed")
 
 
 @pytest.mark.parametrize("backend", ["packed", "xformers"])
-def test_a_compiler_is_told_why(backend):
+def test_compiling_raises_with_the_reason(backend):
     layer = MultiHeadAttention(16, 2, 8, scaled=True, backend=backend)
     inputs = torch.randn(5, 4, 16), torch.randn(5, 2, 16), KEYS
     with pytest.raises(Exception, match="the number of packed tokens depends on the data") as caught:

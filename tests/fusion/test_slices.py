@@ -1,4 +1,4 @@
-"""Examples a few at a time: the same states as the whole batch, and less held at once."""
+"""Slices of a batch: the same states as for the whole batch, with less memory."""
 
 import pytest
 import torch
@@ -6,11 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from umie.fusion import registry
-from umie.fusion.slices import NUM_TOKENS, in_slices
+from umie.fusion.kernels.cpu.slices import NUM_TOKENS, in_slices
 
 
 def watched(seen):
-    """Return a function that treats each example by itself and notes how many it is given."""
+    """Return a function that treats examples independently and records the size of each call."""
 
     def function(states, mask, gate):
         seen.append(len(states))
@@ -45,11 +45,14 @@ def test_slices_only_without_gradients(mode):
     with mode():
         assert torch.equal(in_slices(watched(seen), *arguments), whole)
     assert seen[1:] == [2, 2, 2, 2, 1]
+    with mode():
+        assert torch.equal(in_slices(watched(seen), *arguments, whole=True), whole)
+    assert seen[6:] == [9]
     (grad,) = torch.autograd.grad(whole.sum(), arguments[0])
     assert grad.isfinite().all()
 
 
-def test_takes_the_precision_of_what_comes_out():
+def test_keeps_the_dtype_of_the_result():
     with torch.no_grad():
         found = in_slices(lambda states: states.bfloat16(), torch.ones(4, 1400, 2))
     assert found.dtype == torch.bfloat16
@@ -67,15 +70,15 @@ def test_a_fusion_in_slices_equals_it_whole(name, options, backend):
     text, text_mask, _ = draw(5, 600, 16)
     visual, visual_mask, _ = draw(5, 9, 16, seed=1)
     visual_mask[2] = False
-    whole = fusion(text, text_mask, visual, visual_mask).states  # with gradients: one piece
+    whole = fusion(text, text_mask, visual, visual_mask).states  # with gradients: not sliced
     with torch.no_grad():
         sliced = fusion(text, text_mask, visual, visual_mask).states
     torch.testing.assert_close(sliced[text_mask], whole[text_mask], atol=1e-5, rtol=1e-5)
     assert torch.equal(sliced[2], text[2])
 
 
-def test_holds_less_at_its_peak(peak_bytes):
-    """The released block on 8 x 256 tokens: what lies between its steps is that of some examples."""
+def test_lowers_peak_memory(peak_bytes):
+    """Only the intermediate results of one slice are alive at a time."""
     torch.manual_seed(0)
     fusion = registry.build("gated", d_model=16, num_heads=2, d_ff=64, residual="released", gate=0.3, backend="sdpa")
     fusion = fusion.eval().requires_grad_(False)
@@ -87,6 +90,6 @@ def test_holds_less_at_its_peak(peak_bytes):
             fusion(text, text_mask, visual, visual_mask)
 
     def whole():
-        fusion(text, text_mask, visual, visual_mask)  # all is frozen: nothing is kept for a gradient
+        fusion(text, text_mask, visual, visual_mask)  # all weights are frozen: nothing is saved for a gradient
 
     assert peak_bytes(sliced) < 0.6 * peak_bytes(whole)

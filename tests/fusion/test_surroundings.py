@@ -1,4 +1,4 @@
-"""The fusion inside of what people put around it: checkpointing, autocast, offloading, transforms, empty batches."""
+"""Fusions under checkpointing, autocast, offloading, transforms, the meta device, and with empty batches."""
 
 import itertools
 
@@ -54,8 +54,8 @@ def test_checkpointing(name, options, reentrant):
 
 
 def test_checkpointing_draws_the_same_dropout(monkeypatch):
-    """Forward runs without gradients and its repetition with them: both must draw as one batch."""
-    monkeypatch.setattr("umie.fusion.slices.NUM_TOKENS", 8)
+    """The forward pass runs without gradients and is repeated with them: both must draw the same masks."""
+    monkeypatch.setattr("umie.fusion.kernels.cpu.slices.NUM_TOKENS", 8)
     fusion, (text, *others) = build("cross_attention", {}, dropout=0.3, attention_dropout=0.3).train(), draw()
     text.requires_grad_()
     torch.manual_seed(2)
@@ -78,7 +78,7 @@ def test_backward_under_autocast_of_a_forward_without(name, options):
 
 @every_variant
 def test_offloaded_weights(name, options):
-    """Offloading replaces the forward of each layer, whose weights are elsewhere until it is called."""
+    """Offloading replaces each layer's forward; its weights are elsewhere until then."""
     from accelerate import cpu_offload
 
     fusion, inputs = build(name, {**options, "backend": "sdpa"}).eval(), draw()
@@ -99,7 +99,7 @@ def test_a_replaced_forward_is_called():
 @every_variant
 def test_transforms_of_torch_func(name, options):
     if options["backend"] == "packed":
-        pytest.skip("packed: the number of tokens depends on the data, which a transform does not have")
+        pytest.skip("packed: the number of tokens depends on the data, which a transform cannot read")
     fusion, (text, *others) = build(name, options), draw()
 
     def loss(parameters):
@@ -112,16 +112,16 @@ def test_transforms_of_torch_func(name, options):
 @every_variant
 def test_on_the_meta_device(name, options):
     if options["backend"] == "packed":
-        pytest.skip("packed: the number of tokens depends on the data, which meta has not")
+        pytest.skip("packed: the number of tokens depends on the data, which the meta device does not have")
     inputs = draw()
     with torch.device("meta"):
         fusion = build(name, options)
     assert fusion(*(value.to("meta") for value in inputs)).states.shape == inputs[0].shape
 
 
-@pytest.mark.parametrize("sizes", [(0, 7, 5), (3, 0, 5), (3, 7, 0)], ids=["no example", "no token", "no slot"])
+@pytest.mark.parametrize("sizes", [(0, 7, 5), (3, 0, 5), (3, 7, 0)], ids=["no examples", "no tokens", "no slots"])
 @every_variant
-def test_shapes_of_nothing(name, options, sizes):
+def test_empty_batches(name, options, sizes):
     fusion, inputs = build(name, options), draw(*sizes)
     for fuse in (fusion.eval(), fusion.train()):
         states = fuse(*inputs).states

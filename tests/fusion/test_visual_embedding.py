@@ -1,4 +1,4 @@
-"""The visual embedding: its equation, masks, the order of slots, gradients, options."""
+"""The visual embedding: equation, masks, order of slots, gradients, options."""
 
 import dataclasses
 import json
@@ -20,7 +20,7 @@ def build(seed=0, **options):
 
 
 def draw(mask=MASK, seed=0):
-    """Features and boxes, garbage where the mask is False."""
+    """Return features and boxes, with garbage where the mask is False."""
     generator = torch.Generator().manual_seed(seed)
     features = torch.randn(*mask.shape, FEATURE_DIM, generator=generator)
     corners = torch.rand(*mask.shape, 2, 2, generator=generator).sort(dim=2).values
@@ -48,7 +48,7 @@ every_option = pytest.mark.parametrize("options", OPTIONS, ids=str)
 
 @pytest.mark.parametrize("normalize", [False, True])
 def test_equation_without_layers(normalize):
-    """FC(features) + FC([x1, y1, x2, y2, area]), each RMS-normalized where asked for, and the final norm."""
+    """FC(features) + FC([x1, y1, x2, y2, area]), each RMS-normalized if requested, and the final norm."""
     embedding = build(num_layers=0, normalize=normalize, num_slot_embeddings=2).double()
     with torch.no_grad():
         for name, parameter in embedding.named_parameters():
@@ -128,7 +128,7 @@ def test_order_of_slots_without_slot_embeddings(normalize):
 
 
 def test_order_of_slots_with_slot_embeddings():
-    """The first slots have a name; those beyond are as without."""
+    """Order matters only among the first slots, which have embeddings."""
     embedding = build(num_slot_embeddings=3)
     visual = draw()
     with torch.no_grad():
@@ -141,7 +141,7 @@ def test_order_of_slots_with_slot_embeddings():
         )
 
 
-def test_equal_slots_are_told_apart_only_by_slot_embeddings():
+def test_only_slot_embeddings_distinguish_equal_slots():
     visual = VisualFeatures(
         torch.ones(1, 3, FEATURE_DIM), torch.full((1, 3, 4), 0.5), torch.ones(1, 3, dtype=torch.bool)
     )
@@ -233,17 +233,17 @@ def test_half_precision_features_are_taken_at_the_width_of_the_weights():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"feature_dim": 0}, "feature_dim is 0: give 1 or more"),
-        ({"d_model": -1}, "d_model is -1: give 1 or more"),
-        ({"num_layers": -1}, "num_layers is -1: give 0 or more"),
-        ({"num_slot_embeddings": -2}, "num_slot_embeddings is -2: give 0 or more"),
-        ({"num_heads": 5}, "num_heads=5 does not divide d_model=16: give head_dim"),
+        ({"feature_dim": 0}, "feature_dim is 0"),
+        ({"d_model": -1}, "d_model is -1"),
+        ({"num_layers": -1}, "num_layers is -1"),
+        ({"num_slot_embeddings": -2}, "num_slot_embeddings is -2"),
+        ({"num_heads": 5}, "num_heads=5 does not divide d_model=16"),
         ({"head_dim": 0}, "head_dim is 0"),
         ({"d_ff": 0}, "d_ff is 0"),
         ({"dropout": 1.5}, "dropout is 1.5"),
         ({"layers": "t6"}, "layers is 't6'"),
-        ({"num_position_buckets": 3}, "num_position_buckets is 3: give 4 or more"),
-        ({"max_position_distance": 8}, "max_position_distance is 8: give 9 or more"),
+        ({"num_position_buckets": 3}, "num_position_buckets is 3"),
+        ({"max_position_distance": 8}, "max_position_distance is 8"),
     ],
 )
 def test_invalid_options(options, message):

@@ -1,4 +1,4 @@
-"""Fusion modules: text states and visual states to the states that the decoder attends over."""
+"""Fusion modules: combine text states and visual states into the states that the decoder attends over."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""Masked multi-head attention over visual slots: one function, its backends, and the layer with its projections.
+"""Masked multi-head attention over visual slots: the function, the choice of backend, and the layer.
 
 Shapes: B batch, T queries, V slots, D model width, H heads, d head width.
 """
@@ -11,25 +11,26 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from umie.errors import UmieError, UnknownNameError
-from umie.fusion.kernels import Kernel, KernelCase, Projections, registry
-from umie.fusion.kernels.base import split_heads
+from umie.fusion.kernels import Kernel, KernelCase, LayerInputs, Projections, registry
+from umie.fusion.kernels.base import add_gated, split_heads
+from umie.fusion.kernels.conditions import are_plain, autocast_dtype
 from umie.fusion.kernels.reference import attention_weights
-from umie.fusion.linears import are_plain, autocast_dtype
 
 AUTO = "auto"
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """Which backend a case gets, and what stands for or against each.
+    """The backend chosen for a case, and the reason for or against each backend.
 
     Args:
-        case: what was asked about.
-        chosen: the backend's name.
-        reasons: for every backend one sentence.
+        case: the case.
+        chosen: the name of the chosen backend.
+        reasons: one sentence for every backend.
     """
 
     case: KernelCase
@@ -51,56 +52,56 @@ def attention(
     dropout: float = 0.0,
     backend: str = AUTO,
 ) -> Tensor:
-    """Return scaled dot-product attention; an example whose keys are all masked gives zeros.
+    """Return scaled dot-product attention; zeros for an example whose keys are all masked.
 
     Args:
         q: ``[B, T, H, d]``.
         k: ``[B, V, H, d]``.
         v: ``[B, V, H, d]``.
         key_mask: bool ``[B, V]``, True = real.
-        scale: factor on the logits; T5 has 1.
-        dropout: share of attention weights dropped.
+        scale: factor on the logits; T5 uses 1.
+        dropout: dropout probability on the attention weights.
         backend: a registered name, or ``auto``.
 
     Returns:
         ``[B, T, H, d]``.
 
     Raises:
-        UmieError: the backend cannot run here; the message holds the library's reason.
+        UmieError: the backend cannot run here; the message contains the library's reason.
     """
     kernel = _kernel(backend, q, k, dropout, num_heads=q.shape[2], head_dim=q.shape[3], d_model=None)
     return kernel.attend(q, k, v, key_mask=key_mask, scale=scale, dropout=dropout)
 
 
 def explain(case: KernelCase, backend: str = AUTO) -> Explanation:
-    """Return which backend a case gets and why; ``print`` shows a line for each.
+    """Return the backend for a case and the reasons; ``print`` shows one line per backend.
 
     Args:
-        case: device, dtype and shape; see KernelCase.
+        case: device, dtype and shape.
         backend: a registered name, or ``auto``.
 
     Raises:
-        UmieError: no backend has this name, or it cannot run the case.
+        UmieError: the name is unknown, or this backend cannot run the case.
     """
     check_backend(backend)
-    costs, reasons = _contest(case), {}
+    costs, reasons = _costs(case), {}
     if backend != AUTO and (reason := _named(backend).unsupported_reason(case)) is not None:
-        raise UmieError(f"attention backend {backend!r} cannot run here: {reason}; give another, or 'auto'")
-    least = min(costs, key=lambda name: costs[name])
+        raise UmieError(f"attention backend {backend!r} cannot run here: {reason}; use another backend or 'auto'")
+    cheapest = min(costs, key=lambda name: costs[name])
     for name in registry.names():
         if name in costs:
-            note = " (the least)" if name == least else ""
-            reasons[name] = f"expects the work of {costs[name] / 1e9:.4g} billion multiplications{note}"
+            note = " (the least)" if name == cheapest else ""
+            reasons[name] = f"expected cost: {costs[name] / 1e9:.4g} billion multiply-adds{note}"
         else:
             reason = _named(name).unsupported_reason(case)
-            reasons[name] = "runs, by name only" if reason is None else f"cannot run: {reason}"
-    return Explanation(case, least if backend == AUTO else backend, MappingProxyType(reasons))
+            reasons[name] = "runs only if named" if reason is None else f"cannot run: {reason}"
+    return Explanation(case, cheapest if backend == AUTO else backend, MappingProxyType(reasons))
 
 
-def _contest(case: KernelCase) -> dict[str, float]:
-    """Return what each backend costs that ``auto`` may take: it has a cost, and runs.
+def _costs(case: KernelCase) -> dict[str, float]:
+    """Return the cost of each backend that ``auto`` may choose: it has a cost and can run the case.
 
-    Those that are taken by name only are not asked whether they run: their libraries may be heavy.
+    A backend without a cost is not asked whether it can run, because that may import a heavy library.
     """
     costs = {name: cost for name in registry.names() if (cost := _named(name).cost(case)) is not None}
     return {name: cost for name, cost in costs.items() if _named(name).unsupported_reason(case) is None}
@@ -110,7 +111,7 @@ def _contest(case: KernelCase) -> dict[str, float]:
 def _choose(case: KernelCase, backend: str) -> Kernel:
     if backend != AUTO:
         return _named(explain(case, backend).chosen)
-    costs = _contest(case)
+    costs = _costs(case)
     return _named(min(costs, key=lambda name: costs[name]))
 
 
@@ -120,17 +121,17 @@ def _named(backend: str) -> Kernel:
     return _BUILT[backend]
 
 
-_BUILT: dict[str, Kernel] = {}  # not a cache by decorator: a compiler cannot look through one
+_BUILT: dict[str, Kernel] = {}  # a dict, because a compiler cannot trace functools.cache
 
 
 def _kernel(
     backend: str, queries: Tensor, keys: Tensor, dropout: float, *, num_heads: int, head_dim: int, d_model: int | None
 ) -> Kernel:
-    """Return the backend for these tensors, ``[B, T, ...]`` and ``[B, V, ...]``."""
-    if torch.compiler.is_compiling():  # a compiler fuses sdpa itself, and must not trace the choice
+    """Return the backend for queries ``[B, T, ...]`` and keys ``[B, V, ...]``."""
+    if torch.compiler.is_compiling():  # a compiler fuses sdpa itself, and cannot trace the choice
         kernel = _named("sdpa" if backend == AUTO else backend)
         if kernel.whole_layer_only and d_model is None:
-            raise UmieError(f"attention backend {backend!r} cannot run here: it needs plain projections; give 'sdpa'")
+            raise UmieError(f"attention backend {backend!r} cannot run here: it needs plain projections; use 'sdpa'")
         return kernel
     case = KernelCase(
         device=queries.device.type,
@@ -148,14 +149,15 @@ def _kernel(
 
 
 class MultiHeadAttention(nn.Module):
-    """Attention with projections and no bias, as in T5; H * d need not equal D.
+    """Attention with projections and without biases, as in T5; H * d may differ from D.
 
     Args:
         d_model: width D of queries, keys and output.
         num_heads: H.
-        head_dim: d; None takes D / H.
+        head_dim: d; defaults to D / H.
         scaled: divide the logits by sqrt(d); T5 does not.
-        dropout: share of attention weights dropped while training.
+        dropout: dropout probability on the attention weights.
+        output_dropout: dropout probability on the output, before gate and residual.
         backend: how attention is computed: a registered name, or ``auto``.
     """
 
@@ -167,6 +169,7 @@ class MultiHeadAttention(nn.Module):
         *,
         scaled: bool,
         dropout: float = 0.0,
+        output_dropout: float = 0.0,
         backend: str = AUTO,
     ) -> None:
         super().__init__()
@@ -176,6 +179,7 @@ class MultiHeadAttention(nn.Module):
         self.head_dim = head_dim
         self.scale = head_dim**-0.5 if scaled else 1.0
         self.dropout = dropout
+        self.output_dropout = output_dropout
         self.backend = backend
         self.query = nn.Linear(d_model, inner, bias=False)
         self.key = nn.Linear(d_model, inner, bias=False)
@@ -185,7 +189,7 @@ class MultiHeadAttention(nn.Module):
         check_backend(backend)
 
     def reset_parameters(self, head_dim: int) -> None:
-        """Draw initial weights so that logits start with unit variance, with and without scaling."""
+        """Draw initial weights that give the logits unit variance, with and without scaling."""
         d_model = self.query.in_features
         nn.init.normal_(self.query.weight, std=d_model**-0.5 * head_dim**-0.5 / self.scale)
         nn.init.normal_(self.key.weight, std=d_model**-0.5)
@@ -202,23 +206,20 @@ class MultiHeadAttention(nn.Module):
         gate: Tensor | None = None,
         residual: Tensor | None = None,
         norm: Callable[[Tensor], Tensor] | None = None,
-        output_attention: bool = False,
-    ) -> tuple[Tensor, Tensor | None]:
-        """Attend from ``queries [B, T, D]`` over ``keys [B, V, D]`` (which give the values as well).
+    ) -> Tensor:
+        """Return ``residual + gate * MHA(norm(queries) -> keys)``.
 
         Args:
             queries: ``[B, T, D]``.
-            keys: ``[B, V, D]``.
+            keys: ``[B, V, D]``; the values are computed from them too.
             key_mask: bool ``[B, V]``, True = real.
-            query_mask: bool ``[B, T]``, True = real; a backend may skip the others.
-            gate: ``[B]``, a factor on what is found; None for 1.
-            residual: ``[B, T, D]``, added to it; None for nothing.
+            query_mask: bool ``[B, T]``, True = real; a backend may skip the other queries.
+            gate: ``[B]``, a factor for each example; None for 1.
+            residual: ``[B, T, D]``, added to the result; None for nothing.
             norm: applied to the queries, token by token.
-            output_attention: return the weights too.
 
         Returns:
-            ``residual + gate * found``, ``[B, T, D]``, where nothing is found in an example without a key; and the
-            weights ``[B, H, T, V]`` if asked for (before dropout).
+            ``[B, T, D]``; exactly the residual for an example without a key.
         """
         dropout = self.dropout if self.training else 0.0
         plain = are_plain(self.query, self.key, self.value, self.output)
@@ -231,26 +232,30 @@ class MultiHeadAttention(nn.Module):
             head_dim=self.head_dim,
             d_model=self.query.in_features if plain else None,
         )
+        drops_output = self.training and self.output_dropout > 0
+        added = (None, None) if drops_output else (gate, residual)
         if plain:
-            found = kernel.layer(
-                queries,
-                keys,
-                Projections(self.query.weight, self.key.weight, self.value.weight, self.output.weight),
-                num_heads=self.num_heads,
-                key_mask=key_mask,
-                query_mask=query_mask,
-                scale=self.scale,
-                dropout=dropout,
-                gate=gate,
-                residual=residual,
-                norm=norm,
+            attended = kernel.layer(
+                LayerInputs(
+                    queries=queries,
+                    keys=keys,
+                    weights=Projections(self.query.weight, self.key.weight, self.value.weight, self.output.weight),
+                    num_heads=self.num_heads,
+                    key_mask=key_mask,
+                    query_mask=query_mask,
+                    scale=self.scale,
+                    dropout=dropout,
+                    gate=added[0],
+                    residual=added[1],
+                    norm=norm,
+                )
             )
         else:
-            queries, norm = (queries if norm is None else norm(queries)), None
-            found = self._by_modules(kernel, queries, keys, key_mask, dropout, gate, residual)
-        if not output_attention:
-            return found, None
-        return found, self.weights(queries if norm is None else norm(queries), keys, key_mask)
+            queries = queries if norm is None else norm(queries)
+            attended = self._by_modules(kernel, queries, keys, key_mask, dropout, *added)
+        if drops_output:
+            return add_gated(residual, gate, F.dropout(attended, self.output_dropout))
+        return attended
 
     def _by_modules(
         self,
@@ -262,38 +267,38 @@ class MultiHeadAttention(nn.Module):
         gate: Tensor | None,
         residual: Tensor | None,
     ) -> Tensor:
-        """Do as ``Kernel.layer`` does where a projection is more than its weight: an adapter, or one with hooks."""
+        """Do the work of ``Kernel.layer`` if a projection is more than its weight, such as an adapter."""
         q, k, v = (
             split_heads(projected, self.num_heads)
             for projected in (self.query(queries), self.key(keys), self.value(keys))
         )
         mixed = kernel.attend(q, k, v, key_mask=key_mask, scale=self.scale, dropout=dropout)
-        found: Tensor = self.output(mixed.flatten(2))
+        attended: Tensor = self.output(mixed.flatten(2))
         if gate is not None:
-            found = gate[:, None, None].to(found.dtype) * found
-        return found if residual is None else residual + found
+            attended = gate[:, None, None].to(attended.dtype) * attended
+        return attended if residual is None else residual + attended
 
     def weights(self, queries: Tensor, keys: Tensor, key_mask: Tensor) -> Tensor:
-        """Return the attention weights ``[B, H, T, V]``, without dropout; arguments as in ``forward``."""
+        """Return the attention weights ``[B, H, T, V]`` without dropout, for queries that are already normalized."""
         q, k = (split_heads(projected, self.num_heads) for projected in (self.query(queries), self.key(keys)))
         return attention_weights(q, k, key_mask=key_mask, scale=self.scale)
 
 
 def check_backend(backend: object) -> None:
-    """Raise UmieError, with the choices, unless ``backend`` is ``auto`` or a registered name."""
+    """Raise UnknownNameError unless ``backend`` is ``auto`` or a registered name."""
     if not isinstance(backend, str) or backend not in (AUTO, *registry.names()):
         raise UnknownNameError("attention backend", backend, [AUTO, *registry.names()])
-    _named("sdpa" if backend == AUTO else backend)  # built before a compiler looks
+    _named("sdpa" if backend == AUTO else backend)  # build it before a compiler traces the model
 
 
 def head_width(d_model: int, num_heads: int, head_dim: int | None) -> int:
-    """Return ``head_dim``, or D / H where it is None.
+    """Return ``head_dim``, or D / H if it is None.
 
     Raises:
-        UmieError: ``head_dim`` is None and H does not divide D (flan-t5-small: 6 heads of 64 on 512).
+        UmieError: ``head_dim`` is None and H does not divide D (flan-t5-small: 6 heads of 64, width 512).
     """
     if head_dim is not None:
         return head_dim
     if d_model % num_heads:
-        raise UmieError(f"num_heads={num_heads} does not divide d_model={d_model}: give head_dim")
+        raise UmieError(f"num_heads={num_heads} does not divide d_model={d_model}: set head_dim")
     return d_model // num_heads

@@ -15,14 +15,14 @@ from umie.types import FusedStates
 
 @dataclass(frozen=True, kw_only=True)
 class FusionConfig:
-    """Options that every fusion has; a model fills in the widths from its decoder.
+    """Options of every fusion; a model fills in the widths from its decoder.
 
     Args:
         d_model: width D of text and visual states.
         num_heads: attention heads H.
-        head_dim: width of a head; None takes d_model / num_heads.
-        d_ff: inner width of a feed-forward layer, where the fusion has one; None takes 2 x d_model.
-        dropout: on what the fusion adds to the text states.
+        head_dim: width of a head; defaults to d_model / num_heads.
+        d_ff: inner width of the feed-forward layer, if the fusion has one; defaults to 2 x d_model.
+        dropout: dropout probability on the states that the fusion adds to the text states.
     """
 
     d_model: int
@@ -46,8 +46,9 @@ class AttentionFusionConfig(FusionConfig):
     """Options of a fusion in which the text attends over the visual slots.
 
     Args:
-        backend: how attention is computed: ``auto``, or a name of ``umie.fusion.kernels``; values are the same.
-        attention_dropout: share of attention weights dropped while training.
+        backend: how attention is computed: ``auto``, or a name from ``umie.fusion.kernels``. All backends compute the
+            same values.
+        attention_dropout: dropout probability on the attention weights.
     """
 
     backend: str = AUTO
@@ -58,7 +59,7 @@ class AttentionFusionConfig(FusionConfig):
         check_backend(self.backend)
         check_share("attention_dropout", self.attention_dropout, below_one=True)
 
-    def attention(self, *, scaled: bool) -> MultiHeadAttention:
+    def attention(self, *, scaled: bool, output_dropout: float = 0.0) -> MultiHeadAttention:
         """Return the attention layer that these options describe."""
         return MultiHeadAttention(
             self.d_model,
@@ -66,15 +67,16 @@ class AttentionFusionConfig(FusionConfig):
             self.head_dim,
             scaled=scaled,
             dropout=self.attention_dropout,
+            output_dropout=output_dropout,
             backend=self.backend,
         )
 
 
 class Fusion(nn.Module, ABC):
-    """One way of bringing visual states into text states.
+    """One way to combine visual states with text states.
 
-    Every fusion is masked (padding changes nothing), and an example whose visual mask is all False comes out
-    as its text states, exactly.
+    Every fusion respects its masks: padding never changes a result. An example whose visual mask is all False returns
+    its text states exactly. ``umie.fusion.contract.check_fusion`` checks both.
     """
 
     Config: ClassVar[type[FusionConfig]] = FusionConfig
@@ -101,13 +103,16 @@ class Fusion(nn.Module, ABC):
             text_mask: bool ``[B, T]``, True = real.
             visual: ``[B, V, D]``.
             visual_mask: bool ``[B, V]``, True = real.
-            output_attention: return the attention weights too, where the fusion has any.
+            output_attention: also return the attention weights, if the fusion has any.
+
+        Returns:
+            States ``[B, T', D]`` and their mask; the first T are the text's positions.
         """
 
     def initialize(self, text: Tensor, text_mask: Tensor, visual: Tensor, visual_mask: Tensor) -> dict[str, float]:
-        """Set weights from the states of a first batch; call it once, before training, if at all.
+        """Set weights from the states of a first batch. Optional; call it once, before training.
 
         Returns:
-            What was measured and set, by name; empty where the fusion has nothing to set.
+            The measured values by name; empty if the fusion has nothing to initialize.
         """
         return {}

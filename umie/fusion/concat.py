@@ -1,4 +1,4 @@
-"""`concat`: visual states stand behind the text states, and the decoder attends over both."""
+"""`concat`: the visual states follow the text states, and the decoder attends over both."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from umie.types import FusedStates
 
 @registry.register("concat")
 class ConcatFusion(Fusion):
-    """Concatenation along the sequence; the only fusion whose states are longer than the text (T' = T + V)."""
+    """Concatenation along the sequence; the only built-in fusion that lengthens it (T' = T + V)."""
 
     def forward(
         self,
@@ -23,8 +23,8 @@ class ConcatFusion(Fusion):
         *,
         output_attention: bool = False,
     ) -> FusedStates:
-        """Append the visual states; a batch wholly without images stays the text alone."""
-        # What a compiler traces must not hang on values; the states are then longer, and masked, with the same outcome.
+        """Append the visual states; if no example has an image, return the text states unchanged."""
+        # A compiled graph cannot branch on the mask; the appended states are masked, so the result is equivalent.
         if not torch.compiler.is_compiling() and not visual_mask.any():
             return FusedStates(text, text_mask)
         visual = visual.masked_fill(~visual_mask[..., None], 0)

@@ -1,4 +1,4 @@
-"""`text_only`: the image is not looked at; the baseline that any other fusion must beat."""
+"""`text_only`: ignores the image; the baseline that any other fusion must beat."""
 
 from __future__ import annotations
 
@@ -24,5 +24,5 @@ class TextOnlyFusion(Fusion):
         *,
         output_attention: bool = False,
     ) -> FusedStates:
-        """Return the text states as they are."""
+        """Return the text states unchanged."""
         return FusedStates(text, text_mask)

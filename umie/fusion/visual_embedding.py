@@ -1,4 +1,4 @@
-"""The visual embedding, shared by all fusions: features and boxes to visual states of the model's width."""
+"""The visual embedding, shared by all fusions: maps features and boxes to visual states of the model's width."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from umie.errors import check_choice, check_flag, check_share, check_whole
 from umie.fusion.attention import MultiHeadAttention, head_width
-from umie.fusion.feed_forward import GatedFeedForward
-from umie.fusion.norm import RMSNorm
+from umie.fusion.layers import GatedFeedForward, RMSNorm
 from umie.fusion.visual_t5 import T5Layers
 from umie.types import VisualFeatures
 
@@ -24,17 +23,17 @@ class VisualEmbeddingConfig:
         feature_dim: width Dv of the encoder's features.
         d_model: width D of the visual states.
         num_heads: attention heads of the Transformer.
-        head_dim: width of a head; None takes d_model / num_heads.
-        d_ff: inner width of the feed-forward layers; None takes 2 x d_model.
+        head_dim: width of a head; defaults to d_model / num_heads.
+        d_ff: inner width of the feed-forward layers; defaults to 2 x d_model.
         num_layers: Transformer layers (the paper has 2).
-        layers: ``plain``, which know a slot's place by its box alone; or ``t5``, the released code's: T5's encoder
-            blocks with a relative position bias over the slots, and logits that are not scaled.
-        num_position_buckets: distances between slots that ``t5`` layers tell apart.
-        max_position_distance: slots that are further apart are so for ``t5`` layers all alike.
-        normalize: RMS-normalize the two projections before they are added (the released code does).
-        num_slot_embeddings: learn an embedding for each of the first slots, so that states tell which region
-            is O1, O2, ... (the paper's equation has none, the released code has); 0 for none.
-        dropout: on the output of every sublayer.
+        layers: ``plain`` layers see a slot's position only through its box; ``t5`` layers are the released code's: T5
+            encoder blocks with a relative position bias over the slots and unscaled logits.
+        num_position_buckets: number of relative positions that ``t5`` layers distinguish.
+        max_position_distance: distance from which ``t5`` layers treat all slots alike.
+        normalize: RMS-normalize the two projections before adding them (as the released code does).
+        num_slot_embeddings: learn an embedding for each of the first slots, so that states identify the regions O1,
+            O2, ... (only in the released code, not in the paper's equation); 0 for none.
+        dropout: dropout probability on the output of every sublayer.
     """
 
     feature_dim: int
@@ -60,7 +59,7 @@ class VisualEmbeddingConfig:
                 check_whole(name, getattr(self, name), 1)
         check_choice("layers", self.layers, ("plain", "t5"))
         check_whole("num_position_buckets", self.num_position_buckets, 4)
-        # below it there is no logarithm to part the distances by
+        # T5's buckets divide by log(max_distance / (num_buckets / 4))
         check_whole("max_position_distance", self.max_position_distance, self.num_position_buckets // 4 + 1)
         check_share("dropout", self.dropout, below_one=True)
         check_flag("normalize", self.normalize)
@@ -70,8 +69,8 @@ class VisualEmbeddingConfig:
 class VisualEmbedding(nn.Module):
     """``FC(features) + FC([x1, y1, x2, y2, area])``, then Transformer layers over the real slots.
 
-    Source: UMIE, eq. 4 and 5. Deviation: the layers are pre-norm, in the form of T5 blocks without position
-    bias, with a final RMSNorm. The released code's form is ``layers="t5", normalize=True`` with slot embeddings.
+    Source: UMIE, eq. 4 and 5. Deviation: the layers are pre-norm T5 blocks without position bias, with a final
+    RMSNorm. For the released code's form use ``layers="t5", normalize=True`` with slot embeddings.
     """
 
     def __init__(self, config: VisualEmbeddingConfig) -> None:
@@ -105,7 +104,7 @@ class VisualEmbedding(nn.Module):
         mask = visual.mask
         dtype = self.feature_projection.weight.dtype
         features = visual.features.to(dtype).masked_fill(~mask[..., None], 0)
-        # Areas in float32 at least: bfloat16 has 8 bits.
+        # bfloat16 has too few bits for areas
         boxes = visual.boxes.to(torch.promote_types(visual.boxes.dtype, torch.float32))
         boxes = boxes.masked_fill(~mask[..., None], 0)
         x1, y1, x2, y2 = boxes.unbind(-1)
@@ -121,7 +120,7 @@ class VisualEmbedding(nn.Module):
 
 
 class _Layers(nn.ModuleList):
-    """One layer after the other."""
+    """Layers in sequence."""
 
     def forward(self, states: Tensor, mask: Tensor) -> Tensor:
         for layer in self:
@@ -143,6 +142,6 @@ class _Layer(nn.Module):
 
     def forward(self, states: Tensor, mask: Tensor) -> Tensor:
         normed = self.attention_norm(states)
-        states = states + self.dropout(self.attention(normed, normed, mask)[0])
+        states = states + self.dropout(self.attention(normed, normed, mask))
         fed: Tensor = states + self.dropout(self.feed_forward(self.feed_forward_norm(states)))
         return fed

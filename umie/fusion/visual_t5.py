@@ -1,4 +1,4 @@
-"""The released code's layers over visual slots: encoder blocks of T5, with a bias by the distance between slots."""
+"""The released code's layers over visual slots: T5 encoder blocks with a bias on the distance between slots."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from torch import Tensor, nn
 
 
 class T5Layers(nn.Module):
-    """Encoder blocks as transformers has them, without the norm behind the last, over states in place of tokens.
+    """Encoder blocks of transformers' T5 without the final norm; they take states instead of tokens.
 
-    Source: UMIE's released code, whose visual slots pass a T5 encoder of two blocks; the first one's position bias,
-    learned for each head and bucket of distances, holds for all.
+    Source: UMIE's released code, which passes the visual slots through a T5 encoder of two blocks. The position bias,
+    learned per head and bucket of distances in the first block, applies to all blocks.
 
     Args:
         d_model: width D of the states.
         num_heads: attention heads.
         head_dim: width of a head.
         d_ff: inner width of the gated feed-forward layers.
-        num_layers: blocks.
-        num_buckets: distances that are told apart.
-        max_distance: from which on all distances are alike.
-        dropout: on states, attention weights and the output of every sublayer.
+        num_layers: number of blocks.
+        num_buckets: number of relative positions that are distinguished.
+        max_distance: distance from which all slots are treated alike.
+        dropout: dropout probability on states, attention weights and the output of every sublayer.
     """
 
     def __init__(
@@ -58,11 +58,11 @@ class T5Layers(nn.Module):
         )
         self.stack: Any = T5Stack(config)
         self.stack.embed_tokens = None  # there are no tokens
-        self.stack.final_layer_norm = nn.Identity()  # the visual embedding has it, as behind any layers
+        self.stack.final_layer_norm = nn.Identity()  # the visual embedding has its own
 
     def forward(self, states: Tensor, mask: Tensor) -> Tensor:
-        """Map ``states [B, V, D]``; what the slots give that are False in ``mask [B, V]`` is to be left alone."""
-        # A row without any slot looks at its padding: a softmax over nothing would not be finite in half precision.
+        """Map ``states [B, V, D]``; ignore the results where ``mask [B, V]`` is False."""
+        # A row without slots attends to its padding: a fully masked softmax is not finite in half precision.
         keys = mask | ~mask.any(dim=1, keepdim=True)
         mapped: Tensor = self.stack(inputs_embeds=states, attention_mask=keys).last_hidden_state
         return mapped

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from umie import registries
-from umie.fusion.kernels.base import Kernel, KernelCase, Projections
+from umie.fusion.kernels.base import Kernel, KernelCase, LayerInputs, Projections
 from umie.registry import Registry
 
-registry: Registry[Kernel] = registries.attention_backends
+registry: Registry[Kernel] = Registry("attention backend", "umie.fusion.kernels")
 
-__all__ = ["Kernel", "KernelCase", "Projections", "registry"]
+__all__ = ["Kernel", "KernelCase", "LayerInputs", "Projections", "registry"]

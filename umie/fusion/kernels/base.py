@@ -1,4 +1,4 @@
-"""The contract of an attention backend: when it can run, what it costs, and its two forms.
+"""The contract of an attention backend: when it can run, its expected cost, and its two forms.
 
 Shapes: B batch, T queries, V slots, D model width, H heads, d head width, I = H * d.
 """
@@ -14,24 +14,24 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from umie.fusion.linears import autocast_dtype
+from umie.fusion.kernels.conditions import autocast_dtype
 
 
 @dataclass(frozen=True, kw_only=True)
 class KernelCase:
-    """What a backend is chosen by.
+    """The properties of a call that decide which backend runs it.
 
     Args:
         device: ``cpu``, ``cuda``, ...
-        dtype: of queries, keys and values as the products see them (under autocast: its dtype).
+        dtype: of queries, keys and values in the matrix products (under autocast: its dtype).
         batch: B.
         num_queries: T.
         num_keys: V.
         num_heads: H.
         head_dim: d.
-        d_model: D; None for attention alone, without projections.
-        needs_grad: gradients will be asked for.
-        dropout: share of attention weights dropped.
+        d_model: D; None for attention without projections.
+        needs_grad: whether gradients will be computed.
+        dropout: dropout probability on the attention weights.
         compiling: under ``torch.compile`` or ``torch.export``.
     """
 
@@ -48,9 +48,9 @@ class KernelCase:
     compiling: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Projections:
-    """The weights of an attention layer as ``nn.Linear`` keeps them.
+    """The weights of an attention layer, in the layout of ``nn.Linear``.
 
     Args:
         query: ``[I, D]``.
@@ -65,26 +65,58 @@ class Projections:
     output: Tensor
 
 
-class Kernel(ABC):
-    """One way of computing masked multi-head attention; it keeps no state.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class LayerInputs:
+    """The inputs of ``Kernel.layer``.
 
-    A backend implements ``attend``, or overrides ``layer`` as well (or, where it is a form of the whole layer, alone).
-    Both give zeros where an example has no key, exactly, and zero gradients there.
+    Args:
+        queries: ``[B, T, D]``.
+        keys: ``[B, V, D]``; the values are computed from them too.
+        weights: the four projections.
+        num_heads: H.
+        key_mask: bool ``[B, V]``, True = real.
+        query_mask: bool ``[B, T]``, True = real; a backend may skip the other queries. None: all are real.
+        scale: factor on the logits.
+        dropout: dropout probability on the attention weights.
+        gate: ``[B]``, a factor for each example; None for 1. It commutes with every step after the values, so backends
+            scale the values, of which there are fewer than tokens.
+        residual: ``[B, T, D]``, added to the result; None for nothing.
+        norm: applied to the queries token by token, so that a backend may apply it where it reads them.
+    """
+
+    queries: Tensor
+    keys: Tensor
+    weights: Projections
+    num_heads: int
+    key_mask: Tensor
+    query_mask: Tensor | None = None
+    scale: float
+    dropout: float = 0.0
+    gate: Tensor | None = None
+    residual: Tensor | None = None
+    norm: Callable[[Tensor], Tensor] | None = None
+
+
+class Kernel(ABC):
+    """One stateless implementation of masked multi-head attention.
+
+    A backend implements ``attend``. It may also override ``layer``; if it supports only the whole layer, it overrides
+    only ``layer`` and sets ``whole_layer_only``. Both methods return exact zeros, with zero gradients, for an example
+    without a key.
     """
 
     whole_layer_only: bool = False
 
     @abstractmethod
     def unsupported_reason(self, case: KernelCase) -> str | None:
-        """Return the reason why this backend cannot run the case, as a library gives it; None where it can."""
+        """Return why this backend cannot run the case, in the library's words; None if it can."""
 
     @abstractmethod
     def cost(self, case: KernelCase) -> float | None:
-        """Return the expected cost in multiplications, each addition with them, at the rate of large matrix products.
+        """Return the expected cost, in multiply-adds at the rate of large matrix products.
 
-        What runs at a lower rate counts for more.
-
-        ``auto`` takes the backend that expects the least. None: never taken by ``auto``, only by name.
+        Work that runs at a lower rate counts for more. ``auto`` chooses the backend with the lowest cost. None means
+        that the backend runs only when it is named.
         """
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, *, key_mask: Tensor, scale: float, dropout: float) -> Tensor:
@@ -96,61 +128,32 @@ class Kernel(ABC):
             v: ``[B, V, H, d]``.
             key_mask: bool ``[B, V]``, True = real.
             scale: factor on the logits.
-            dropout: share of attention weights dropped, the rest scaled up.
+            dropout: dropout probability on the attention weights; the rest are scaled up.
 
         Returns:
             ``[B, T, H, d]`` in the dtype of ``q``.
         """
         raise NotImplementedError
 
-    def layer(
-        self,
-        queries: Tensor,
-        keys: Tensor,
-        weights: Projections,
-        *,
-        num_heads: int,
-        key_mask: Tensor,
-        query_mask: Tensor | None = None,
-        scale: float,
-        dropout: float = 0.0,
-        gate: Tensor | None = None,
-        residual: Tensor | None = None,
-        norm: Callable[[Tensor], Tensor] | None = None,
-    ) -> Tensor:
-        """Return attention with its projections, ``residual + gate * MHA(queries -> keys)``.
+    def layer(self, inputs: LayerInputs) -> Tensor:
+        """Return attention with its projections, ``residual + gate * MHA(norm(queries) -> keys)``.
 
-        By default: project, ``attend``, project.
-
-        Args:
-            queries: ``[B, T, D]``.
-            keys: ``[B, V, D]``, which give the values as well.
-            weights: the four projections.
-            num_heads: H.
-            key_mask: bool ``[B, V]``, True = real.
-            query_mask: bool ``[B, T]``, True = real; what stands at the others is not read, so that a backend
-                may skip them. None: all are real.
-            scale: factor on the logits.
-            dropout: share of attention weights dropped.
-            gate: ``[B]``, a factor for each example; None for 1. It scales the values, which are fewer than the
-                tokens, and commutes with all that follows them.
-            residual: ``[B, T, D]``, added; None for nothing.
-            norm: applied to the queries, token by token, so that a backend may do it where it reads them.
+        The default projects, calls ``attend``, and projects the result.
 
         Returns:
-            ``[B, T, D]``; finite, but otherwise unspecified, where ``query_mask`` is False. The residual itself,
-            exactly, where an example has no key.
+            ``[B, T, D]``. Where ``query_mask`` is False the values are finite but unspecified. An example without a
+            key returns exactly the residual.
         """
-        if norm is not None:
-            queries = norm(queries)
+        queries = inputs.queries if inputs.norm is None else inputs.norm(inputs.queries)
+        weights = inputs.weights
         q, k, v = (
-            split_heads(F.linear(states, weight), num_heads)
-            for states, weight in ((queries, weights.query), (keys, weights.key), (keys, weights.value))
+            split_heads(F.linear(states, weight), inputs.num_heads)
+            for states, weight in ((queries, weights.query), (inputs.keys, weights.key), (inputs.keys, weights.value))
         )
-        if gate is not None:
-            v = v * gate[:, None, None, None].to(v.dtype)
-        mixed = self.attend(q, k, v, key_mask=key_mask, scale=scale, dropout=dropout)
-        return add_product(residual, mixed.flatten(2), weights.output)
+        if inputs.gate is not None:
+            v = v * inputs.gate[:, None, None, None].to(v.dtype)
+        mixed = self.attend(q, k, v, key_mask=inputs.key_mask, scale=inputs.scale, dropout=inputs.dropout)
+        return add_product(inputs.residual, mixed.flatten(2), weights.output)
 
 
 def split_heads(states: Tensor, num_heads: int) -> Tensor:
@@ -158,17 +161,37 @@ def split_heads(states: Tensor, num_heads: int) -> Tensor:
     return rearrange(states, "b n (h d) -> b n h d", h=num_heads)
 
 
-def add_product(added: Tensor | None, states: Tensor, weight: Tensor) -> Tensor:
-    """Return ``added + states @ weight.T``; one matrix product does both where precision and mode allow.
+def add_product(residual: Tensor | None, states: Tensor, weight: Tensor) -> Tensor:
+    """Return ``residual + states @ weight.T``, as one matrix product if precision and mode allow.
 
     Args:
-        added: ``[..., M]``, or None for nothing.
+        residual: ``[..., M]``, or None for nothing.
         states: ``[..., N]``.
         weight: ``[M, N]``.
     """
-    if added is None:
+    if residual is None:
         return F.linear(states, weight)
-    # Under autocast addmm would bring what is added into the low precision as well; a compiler fuses the two itself.
-    if added.dtype != states.dtype or autocast_dtype(states) is not None or torch.compiler.is_compiling():
-        return added + F.linear(states, weight)
-    return torch.addmm(added.flatten(0, -2), states.flatten(0, -2), weight.T).view_as(added)
+    # Under autocast addmm would round the residual to the low precision; a compiler fuses the two itself.
+    if residual.dtype != states.dtype or autocast_dtype(states) is not None or torch.compiler.is_compiling():
+        return residual + F.linear(states, weight)
+    return torch.addmm(residual.flatten(0, -2), states.flatten(0, -2), weight.T).view_as(residual)
+
+
+def add_gated(residual: Tensor | None, gate: Tensor | None, states: Tensor, *, reuse_states: bool = False) -> Tensor:
+    """Return ``residual + gate * states``.
+
+    Args:
+        residual: ``[B, T, D]``, or None for nothing.
+        gate: ``[B]``, or None for 1.
+        states: ``[B, T, D]``.
+        reuse_states: the result may overwrite ``states``; this happens only when gradients are disabled.
+    """
+    if gate is None:
+        return states if residual is None else residual + states
+    factor = gate[:, None, None]
+    if residual is None:
+        return factor * states
+    may_write = reuse_states and not (torch.is_grad_enabled() or torch.compiler.is_compiling())
+    if may_write and states.dtype == residual.dtype:
+        return states.mul_(factor).add_(residual)
+    return torch.addcmul(residual, factor, states)

@@ -1,4 +1,4 @@
-"""`reference`: attention as its equation says, softmax in float32; what every other backend is tested against."""
+"""`reference`: attention as in its equation, with the softmax in float32; every other backend is tested against it."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from umie.fusion.kernels.base import Kernel, KernelCase
 
 @registry.register("reference")
 class Reference(Kernel):
-    """``softmax(scale * q k^T) v`` by einsum, one intermediate after another."""
+    """``softmax(scale * q k^T) v`` by einsum, one intermediate result after another."""
 
     def unsupported_reason(self, case: KernelCase) -> str | None:
         """Return None: it runs everywhere."""
         return None
 
     def cost(self, case: KernelCase) -> float | None:
-        """Return None: it is there to be compared with."""
+        """Return None: it exists for comparison."""
         return None
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, *, key_mask: Tensor, scale: float, dropout: float) -> Tensor:
-        """Return attention; see the contract."""
+        """Return attention, as described in ``Kernel.attend``."""
         weights = F.dropout(attention_weights(q, k, key_mask=key_mask, scale=scale), dropout)
-        # Values of padding may be anything, and 0 * inf is not 0.
+        # Padding may hold any value, and 0 * inf is not 0.
         v = v.masked_fill(~key_mask[:, :, None, None], 0)
         return torch.einsum("bhtv,bvhd->bthd", weights, v)
 
 
 def attention_weights(q: Tensor, k: Tensor, *, key_mask: Tensor, scale: float) -> Tensor:
-    """Return the weights ``[B, H, T, V]`` that attention sums the values with; zeros where no key is real."""
+    """Return the attention weights ``[B, H, T, V]``; zeros for an example without a key."""
     logits = torch.einsum("bthd,bvhd->bhtv", q, k) * scale
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     logits = logits.masked_fill(~key_mask[:, None, None, :], torch.finfo(logits.dtype).min)

@@ -1,4 +1,4 @@
-"""`sdpa`: torch's own scaled dot-product attention, on every device and under every compiler."""
+"""`sdpa`: torch's scaled dot-product attention; it runs on every device and under every compiler."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Sdpa(Kernel):
         return None
 
     def cost(self, case: KernelCase) -> float | None:
-        """Return the multiplications of the products."""
+        """Return the multiply-adds of the matrix products."""
         inner = case.num_heads * case.head_dim
         cost = 2.0 * case.num_queries * case.num_keys * inner
         if case.d_model is not None:
@@ -26,9 +26,9 @@ class Sdpa(Kernel):
         return case.batch * cost
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, *, key_mask: Tensor, scale: float, dropout: float) -> Tensor:
-        """Return attention; see the contract."""
+        """Return attention, as described in ``Kernel.attend``."""
         has_keys = key_mask.any(dim=1)
-        # What a row without any key gives hangs on the kernel, 0 or NaN: let it attend everywhere, to zeros.
+        # A fully masked row yields 0 or NaN depending on the kernel, so unmask it and zero its keys and values.
         mask = (key_mask | ~has_keys[:, None])[:, None, None, :]
         v = v.masked_fill(~key_mask[:, :, None, None], 0)
         k = k.masked_fill(~has_keys[:, None, None, None], 0)

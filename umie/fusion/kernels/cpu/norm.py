@@ -1,37 +1,38 @@
-"""RMSNorm: T5's norm, with one pass over the states on a CPU and one number a token kept for its gradient."""
+"""RMSNorm on a CPU: one pass over the states, and one number per token saved for the gradient."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+import torch.nn.functional as F
+from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from umie.fusion.linears import may_fuse
+from umie.fusion.kernels.conditions import may_fuse
 
 
-class RMSNorm(nn.RMSNorm):
-    """Root-mean-square norm in the precision of its weights, which under autocast is not that of its input."""
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """Return ``x / rms(x) * weight`` over the last dimension.
 
-    eps: float
-
-    def __init__(self, d_model: int) -> None:
-        super().__init__(d_model, eps=1e-6)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalize the last dimension."""
-        dtype = x.dtype
-        x = x.to(self.weight.dtype)
-        if x.device.type != "cpu" or not may_fuse(x):  # elsewhere torch's own is one kernel
-            own: Tensor = torch.nn.functional.rms_norm(x, x.shape[-1:], self.weight, self.eps)
-            return own.to(dtype)
-        normed: Tensor = _RmsNorm.apply(x, self.weight, self.eps)
-        return normed.to(dtype)
+    Args:
+        x: ``[..., D]``, in the dtype of ``weight``.
+        weight: ``[D]``.
+        eps: added to the mean square.
+    """
+    if x.device.type != "cpu" or not may_fuse(x):
+        return rms_norm_reference(x, weight, eps)
+    normed: Tensor = _RMSNorm.apply(x, weight, eps)
+    return normed
 
 
-class _RmsNorm(torch.autograd.Function):
-    """Keeps the reciprocal root of each token, and no normed copy of the states."""
+def rms_norm_reference(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """Return the result of ``rms_norm``, computed by torch; one fused kernel on a GPU."""
+    return F.rms_norm(x, x.shape[-1:], weight, eps)
+
+
+class _RMSNorm(torch.autograd.Function):
+    """Saves the reciprocal root mean square of each token instead of a normalized copy of the states."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:

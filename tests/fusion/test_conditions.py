@@ -1,4 +1,4 @@
-"""Projections that are more than a weight: an adapter's part, or a hook, is never passed by."""
+"""Projections that are more than a weight: adapters and hooks are never skipped."""
 
 import pytest
 import torch
@@ -6,13 +6,13 @@ from torch import nn
 
 from umie.errors import UmieError
 from umie.fusion.attention import MultiHeadAttention
-from umie.fusion.feed_forward import GatedFeedForward
 from umie.fusion.kernels import KernelCase, registry
-from umie.fusion.linears import are_plain
+from umie.fusion.kernels.conditions import are_plain
+from umie.fusion.layers import GatedFeedForward
 
 
 class Adapted(nn.Module):
-    """A linear layer with a low-rank part beside it, and a ``weight`` to be mistaken by, as adapters have."""
+    """A linear layer plus a low-rank adapter that, like real ones, also has a ``weight``."""
 
     def __init__(self, linear):
         super().__init__()
@@ -55,9 +55,12 @@ def test_attention_uses_the_adapter(name, backend):
     adapted = Adapted(getattr(layer, name)).double()
     gate, residual = torch.tensor([0.5, 0.0]).double(), torch.randn(2, 5, 12).double()
     setattr(layer, name, adapted)
-    out, weights = layer(queries, keys, mask, gate=gate, residual=residual, output_attention=True)
+    out, weights = layer(queries, keys, mask, gate=gate, residual=residual), layer.weights(queries, keys, mask)
     setattr(layer, name, adapted.merged())
-    expected, expected_weights = layer(queries, keys, mask, gate=gate, residual=residual, output_attention=True)
+    expected, expected_weights = (
+        layer(queries, keys, mask, gate=gate, residual=residual),
+        layer.weights(queries, keys, mask),
+    )
     torch.testing.assert_close(out, expected)
     torch.testing.assert_close(weights, expected_weights)
     assert torch.equal(out[1], residual[1])
@@ -89,19 +92,19 @@ def test_hooks_are_called(name, kind):
     layer = MultiHeadAttention(12, 3, None, scaled=True).double()
     seen = []
     handle = HOOKS[kind](getattr(layer, name), seen)
-    hooked = layer(queries.requires_grad_(), keys.requires_grad_(), mask)[0]
+    hooked = layer(queries.requires_grad_(), keys.requires_grad_(), mask)
     hooked.sum().backward()
     assert seen == [1]
     handle.remove()
-    torch.testing.assert_close(layer(queries, keys, mask)[0], hooked)
+    torch.testing.assert_close(layer(queries, keys, mask), hooked)
     assert seen == [1]
 
 
-def test_folding_refuses_an_adapter():
+def test_absorbed_rejects_an_adapter():
     queries, keys, mask = draw()
     layer = MultiHeadAttention(12, 3, None, scaled=True, backend="absorbed").double()
     layer.query = Adapted(layer.query).double()
-    with pytest.raises(UmieError, match="'absorbed' cannot run here: it folds plain projections"):
+    with pytest.raises(UmieError, match="'absorbed' cannot run here: it needs plain projections"):
         layer(queries, keys, mask)
 
 

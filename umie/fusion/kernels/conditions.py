@@ -1,0 +1,54 @@
+"""When a fused function may replace plain operations, in which precision, and whether it must save for gradients."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+def are_plain(*projections: nn.Module) -> bool:
+    """Return whether each projection is an ``nn.Linear`` without bias that computes from its weight only.
+
+    Adapters (LoRA) and quantized layers replace an ``nn.Linear`` and still have a ``weight``; offloading replaces a
+    layer's ``forward``; hooks watch its calls. Code that computes from the weights would silently skip all of these.
+    """
+    return all(
+        type(projection) is nn.Linear
+        and "forward" not in projection.__dict__
+        # a compiler passes tensor subclasses
+        and (type(projection.weight) in (Tensor, nn.Parameter) or torch.compiler.is_compiling())
+        and projection._parameters["bias"] is None
+        and not projection._forward_hooks
+        and not projection._forward_pre_hooks
+        and not projection._backward_hooks
+        and not projection._backward_pre_hooks
+        for projection in projections
+    )
+
+
+def may_fuse(states: Tensor) -> bool:
+    """Return whether a custom autograd function may replace plain operations.
+
+    It may not under a compiler, which fuses operations itself; inside transforms (``torch.func``), which must see the
+    operations; and on the meta device, which has no data.
+    """
+    if torch.compiler.is_compiling() or states.device.type == "meta":
+        return False
+    return torch._C._functorch.peek_interpreter_stack() is None
+
+
+def autocast_dtype(states: Tensor) -> torch.dtype | None:
+    """Return the dtype that autocast uses for products on the device of ``states``; None outside autocast."""
+    device = states.device.type
+    if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
+        return None
+    return torch.get_autocast_dtype(device)
+
+
+def needs_gradient(*tensors: Tensor) -> bool:
+    """Return whether a function of these tensors must save intermediate results for its gradient.
+
+    Call this before entering an autograd function. Inside it gradients are disabled, and ``needs_input_grad`` is True
+    for trainable weights even when no gradient will be computed.
+    """
+    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)

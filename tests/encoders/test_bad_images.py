@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 
 from umie.encoders import CachedEncoder, FeatureCache, build_preprocessor, registry
-from umie.encoders.images import open_image
 from umie.errors import UmieError
 from umie.evaluation import evaluate
 from umie.evaluation.queries import QueryDataset
+from umie.images import open_image
 from umie.records import Entity, Record, Region
 from umie.training import TrainingConfig, train
 
@@ -28,8 +28,8 @@ REFUSED = {
     "folder.jpg": "not a readable image",
     "absent.jpg": "no such image",
     "bomb.png": "refused",
-    "../outside.png": "leaves the image folder",
-    "link.png": "leaves the image folder",
+    "../outside.png": "is outside the image folder",
+    "link.png": "is outside the image folder",
 }
 READ = {  # what is seen of it: its size and the color of the left half
     "rgba named.jpg": ((8, 4), (255, 255, 255)),
@@ -154,7 +154,7 @@ def test_the_other_policies_train_and_evaluate_all_the_same(variant, folder):
     for policy in ("text_only", "skip"):
         model, processor = variant(missing_images=policy)
         dataset = QueryDataset(records, ["mner"], processor)
-        train(model, processor, dataset, TrainingConfig(steps=2, batch_size=len(dataset)))
+        train(model, processor, dataset, TrainingConfig(max_steps=2, batch_size=len(dataset)))
         sizes[policy] = len(dataset)
         assert set(processor.unreadable) == {str(folder / name) for name in REFUSED}
         assert processor.counts["missing_images"] == len(REFUSED)
@@ -213,20 +213,20 @@ def check_damaged(variant, folder, contents):
     assert all("\n" not in reason for reason in processor.unreadable.values())
     encoder = registry.build("tiny", trainable=False)
     refused = {}
-    with FeatureCache(folder / "cache") as cache:
-        cached = CachedEncoder(encoder, cache)
-        paths = [folder / f"{number}.jpg" for number in range(len(contents))]
-        cached.fill([(path, ()) for path in paths], on_error=lambda index, error: refused.update({index: error}))
-        assert sorted(refused) == [number for number, is_seen in enumerate(seen.tolist()) if not is_seen]
-        for number, path in enumerate(paths):
-            if number not in refused:
-                found = cached.one(path)["visual_features"]
-                torch.testing.assert_close(found, encoder.encode([path]).features[0], atol=1e-5, rtol=1e-5)
-        assert (
-            cached.calls
-            == cache.num_entries
-            == len({path.read_bytes() for path in paths}) - len({paths[number].read_bytes() for number in refused})
-        )
+    cache = FeatureCache(folder / "cache")
+    cached = CachedEncoder(encoder, cache)
+    paths = [folder / f"{number}.jpg" for number in range(len(contents))]
+    cached.fill([(path, ()) for path in paths], on_error=lambda index, error: refused.update({index: error}))
+    assert sorted(refused) == [number for number, is_seen in enumerate(seen.tolist()) if not is_seen]
+    for number, path in enumerate(paths):
+        if number not in refused:
+            found = cached.one(path)["visual_features"]
+            torch.testing.assert_close(found, encoder.encode([path]).features[0], atol=1e-5, rtol=1e-5)
+    assert (
+        cached.calls
+        == cache.size()[0]
+        == len({path.read_bytes() for path in paths}) - len({paths[number].read_bytes() for number in refused})
+    )
 
 
 @pytest.mark.parametrize("name", ["tiny", "resnet101_roi"])
@@ -239,18 +239,16 @@ def test_of_bad_images_nothing_is_cached_and_of_the_others_what_is_right(folder,
         paths.append(tmp_path / f"{seed}.jpg")
         paths[-1].write_bytes(damaged((tmp_path / "drawn.jpg").read_bytes(), seed))
     refused = {}
-    with FeatureCache(tmp_path / "cache") as cache:
-        cached = CachedEncoder(encoder, cache)
-        cached.fill(
-            [(path, [LEFT]) for path in paths], on_error=lambda index, error: refused.update({paths[index]: error})
-        )
-        assert cached.calls == cache.num_entries == len(paths) - len(refused)
-        for path in paths:
-            if path in refused:
-                with pytest.raises(UmieError):
-                    open_image(path)
-                continue
-            expected = encoder.encode([path], [[LEFT]]).features[0]
-            scale = float(expected.abs().max())
-            torch.testing.assert_close(cached.one(path, [LEFT])["visual_features"], expected, atol=1e-5 * scale, rtol=0)
-        assert cached.calls == len(paths) - len(refused)
+    cache = FeatureCache(tmp_path / "cache")
+    cached = CachedEncoder(encoder, cache)
+    cached.fill([(path, [LEFT]) for path in paths], on_error=lambda index, error: refused.update({paths[index]: error}))
+    assert cached.calls == cache.size()[0] == len(paths) - len(refused)
+    for path in paths:
+        if path in refused:
+            with pytest.raises(UmieError):
+                open_image(path)
+            continue
+        expected = encoder.encode([path], [[LEFT]]).features[0]
+        scale = float(expected.abs().max())
+        torch.testing.assert_close(cached.one(path, [LEFT])["visual_features"], expected, atol=1e-5 * scale, rtol=0)
+    assert cached.calls == len(paths) - len(refused)

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from umie.encoders.cache.cached_encoder import feature_key, image_digest
-from umie.encoders.images import TURNS, open_image
+from umie.encoders.cache.cached_encoder import feature_key
+from umie.images import UPRIGHT, image_digest, open_image
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def other_palette():
 
 def test_all_that_is_displayed_is_in_the_digest():
     """What ``open_image`` honours changes the digest: orientation, palette, transparency, depth."""
-    variants = [with_orientation(turn) for turn in (1, *TURNS)]
+    variants = [with_orientation(turn) for turn in (1, *UPRIGHT)]
     variants += [palette(), other_palette(), palette(transparency=0)]
     variants += [Image.frombytes("RGBA", (1, 1), bytes([9, 9, 9, alpha])) for alpha in (0, 100, 255)]
     displayed = [open_image(image) for image in variants]

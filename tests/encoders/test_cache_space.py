@@ -1,4 +1,4 @@
-"""The feature cache on a disk that is full, and in a folder that cannot be written."""
+"""The feature cache on a full disk and in a read-only folder."""
 
 import os
 import resource
@@ -12,18 +12,19 @@ import pytest
 import torch
 from test_cache_faults import child, encoder, items
 
-from umie.encoders.cache.cached_encoder import CachedEncoder, FeatureCache
+from umie.encoders.cache.cached_encoder import CachedEncoder
+from umie.encoders.cache.store import FeatureCache
 
 
 def encode_all(pipe, folder, limit):
-    """Encode in a process whose files cannot grow beyond ``limit`` bytes: as on a disk that is full."""
+    """Encode in a process whose files cannot grow beyond ``limit`` bytes, as on a full disk."""
     if limit is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     events = []
-    with FeatureCache(folder, on_event=events.append) as cache:
-        cached = CachedEncoder(encoder(feature_dim=2048), cache)
-        cached.fill(items()[:6], batch_size=2)
-        found = [cached.one(*item)["visual_features"].numpy() for item in items()[:6]]
+    cache = FeatureCache(folder, on_event=events.append)
+    cached = CachedEncoder(encoder(feature_dim=2048), cache)
+    cached.fill(items()[:6], batch_size=2)
+    found = [cached.one(*item)["visual_features"].numpy() for item in items()[:6]]
     pipe.send((found, cached.calls, cache.stats, events))
 
 
@@ -39,24 +40,21 @@ def check_features(found):
         torch.testing.assert_close(torch.from_numpy(features), expected, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("limit", [0, 5_000, 10_000, 20_000, 30_000, 60_000])
+@pytest.mark.parametrize("limit", [0, 5_000, 20_000])
 def test_files_that_cannot_grow(tmp_path, limit):
     found, calls, stats, events = encoded_in_child(tmp_path, limit)
     check_features(found)
     assert stats.corrupted == 0
-    assert len(events) == len(set(events)) <= 2
-    if limit <= 5_000:  # less than any entry: the first batch tells, no other is encoded for nothing
+    assert len(events) <= 1
+    if limit <= 5_000:  # smaller than any entry: after the first batch fails, fill encodes no other
         assert calls == 2 + 6
         assert stats.write_failures == calls
-        assert (
-            sum("entries cannot be stored (File too large): the features are used uncached" in e for e in events) == 1
-        )
-    kept = len(list(tmp_path.glob("??/*")))
+        assert "entries cannot be stored (File too large)" in events[0]
+    kept = len(list(tmp_path.glob("??/*.safetensors")))
     found, calls, stats, _ = encoded_in_child(tmp_path)
     check_features(found)
     assert (calls, stats.hits, stats.write_failures, stats.corrupted) == (6 - kept, 6 + kept, 0, 0)
-    with FeatureCache(tmp_path) as cache:
-        assert cache.num_entries == 6
+    assert FeatureCache(tmp_path).size()[0] == 6
 
 
 @pytest.mark.parametrize("room", [0, 40_000, 150_000])
@@ -67,7 +65,7 @@ def test_a_disk_that_is_full(tmp_path, room):
     try:
         filler = tmp_path / "filler"
         with suppress(OSError), filler.open("wb", buffering=0) as file:
-            while file.write(bytes(4096)):  # to the last block
+            while file.write(bytes(4096)):  # up to the last block
                 pass
         with filler.open("rb+") as file:
             file.truncate(filler.stat().st_size - room)
@@ -76,16 +74,15 @@ def test_a_disk_that_is_full(tmp_path, room):
         found, calls, stats, events = encoded_in_child(folder)
         check_features(found)
         assert stats.corrupted == 0
-        assert stats.write_failures > 0 or any("index" in event for event in events)
-        assert len(events) == len(set(events)) <= 2
-        assert all("No space left on device" in event or "is full" in event or "disk I/O" in event for event in events)
+        assert (stats.write_failures > 0) == (room < 100_000)
+        assert all("No space left on device" in event for event in events)
+        assert len(events) <= 1
         filler.unlink()
-        kept = len(list(folder.glob("??/*")))
+        kept = len(list(folder.glob("??/*.safetensors")))
         found, calls, stats, events = encoded_in_child(folder)
         check_features(found)
         assert (calls, stats.hits, stats.write_failures, stats.corrupted) == (6 - kept, 6 + kept, 0, 0)
-        with FeatureCache(folder) as cache:
-            assert cache.num_entries == 6
+        assert FeatureCache(folder).size()[0] == 6
     finally:
         subprocess.run(["umount", "-l", str(tmp_path)], check=True)
 
@@ -94,30 +91,29 @@ def read_only(pipe, folder):
     if os.geteuid() == 0:  # nothing is read-only for root
         os.setuid(65534)
     events = []
-    with FeatureCache(folder, on_event=events.append) as cache:
-        cached = CachedEncoder(encoder(), cache)
-        cached.fill(items()[:5])
-        found = [cached.one(*item)["visual_features"].numpy() for item in items()[:5]]
-        damaged = next(iter(sorted(folder.glob("??/*"))))
-        pipe.send((found, cached.calls, cache.stats, cache.num_entries, events))
-        pipe.recv()
-        events.clear()
-        for _ in range(2):
-            pipe.send((cache.get(damaged.stem), list(events)))
+    cache = FeatureCache(folder, on_event=events.append)
+    cached = CachedEncoder(encoder(), cache)
+    cached.fill(items()[:5])
+    found = [cached.one(*item)["visual_features"].numpy() for item in items()[:5]]
+    damaged = min(folder.glob("??/*.safetensors"))
+    pipe.send((found, cached.calls, cache.stats, cache.size()[0], events))
+    pipe.recv()
+    events.clear()
+    for _ in range(2):
+        pipe.send((cache.get(damaged.stem), list(events)))
 
 
-def test_a_folder_that_cannot_be_written_serves_what_it_has():
-    with tempfile.TemporaryDirectory() as name:  # not tmp_path, which only its owner may enter
+def test_a_read_only_folder_serves_its_entries():
+    with tempfile.TemporaryDirectory() as name:  # tmp_path is accessible to its owner only
         folder = Path(name) / "cache"
         Path(name).chmod(0o755)
-        with FeatureCache(folder) as cache:
-            CachedEncoder(encoder(), cache).fill(items()[:3])
+        CachedEncoder(encoder(), FeatureCache(folder)).fill(items()[:3])
         for path in [folder, *folder.rglob("*")]:
             path.chmod(0o555 if path.is_dir() else 0o444)
         try:
             with child(read_only, folder) as (_, pipe):
                 found, calls, stats, num_entries, events = pipe.recv()
-                damaged = min(folder.glob("??/*"))
+                damaged = min(folder.glob("??/*.safetensors"))
                 damaged.chmod(0o644)
                 damaged.write_bytes(damaged.read_bytes()[:-1])
                 pipe.send("go")
@@ -131,8 +127,7 @@ def test_a_folder_that_cannot_be_written_serves_what_it_has():
         torch.testing.assert_close(torch.from_numpy(features), expected, atol=1e-5, rtol=0)
     assert num_entries == 3
     assert (calls, stats.hits, stats.misses, stats.corrupted) == (2 + 2, 3 + 3, 2 + 2, 0)
-    assert len(events) == 2
-    assert "the index cannot be used" in events[0]
-    assert "entries cannot be stored (Permission denied)" in events[1]
+    assert len(events) == 1
+    assert "entries cannot be stored (Permission denied)" in events[0]
     assert all(tensors is None for tensors, _ in answers)
-    assert "cannot be removed (Permission denied): not used" in answers[-1][1][0]
+    assert "cannot be removed (Permission denied)" in answers[-1][1][0]

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from umie.encoders import registry
-from umie.encoders.images import open_image
 from umie.encoders.tower import cut
+from umie.images import open_image
 
 DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 TWITTER = ["153305", "1953977", "O_2371"]  # the second is an RGBA PNG under the name of a JPEG

@@ -309,7 +309,7 @@ def test_features_that_are_looked_up_are_not_cached(tmp_path):
     from umie.encoders.cache.cached_encoder import CachedEncoder, FeatureCache
 
     encoder = build(samples.vinvl(tmp_path))
-    assert encoder.is_lookup
+    assert encoder.reads_features
     with pytest.raises(UmieError):
         CachedEncoder(encoder, FeatureCache(tmp_path / "cache"))
 
@@ -397,7 +397,7 @@ def test_the_trainer_runs_on_it(tokenizer, tmp_path):
     model, processor = variant_on(samples.safetensors_all(tmp_path), tokenizer)
     dataset = QueryDataset([record(name) for name in NAMES], ["mner"], processor)
     before = model.visual_embedding.feature_projection.weight.clone()
-    train(model, processor, dataset, TrainingConfig(steps=2, batch_size=2))
+    train(model, processor, dataset, TrainingConfig(max_steps=2, batch_size=2))
     assert not torch.equal(before, model.visual_embedding.feature_projection.weight)
 
 

@@ -8,7 +8,7 @@ from torchvision.models import ResNet101_Weights
 from torchvision.ops import roi_align
 from torchvision.transforms import Compose, InterpolationMode, Normalize, Resize, ToTensor
 
-from umie.encoders.images import open_image
+from umie.images import open_image
 from umie.records import Region
 
 WHOLE = (0.0, 0.0, 1.0, 1.0)

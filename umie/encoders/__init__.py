@@ -1,4 +1,4 @@
-"""Visual encoders: an image and its regions of interest to VisualFeatures."""
+"""Visual encoders: from an image and its regions of interest to VisualFeatures."""
 
 import importlib
 from collections.abc import Mapping
@@ -6,7 +6,8 @@ from typing import Any
 
 from umie import registries
 from umie.encoders.base import EncoderConfig, Preprocessor, VisualEncoder
-from umie.encoders.cache.cached_encoder import CachedEncoder, FeatureCache
+from umie.encoders.cache.cached_encoder import CachedEncoder
+from umie.encoders.cache.store import FeatureCache
 from umie.registry import Registry
 from umie.types import VisualFeatures
 
@@ -14,7 +15,7 @@ registry: Registry[VisualEncoder] = registries.encoders
 
 
 def build_preprocessor(encoder: Mapping[str, Any]) -> Preprocessor:
-    """Return the preprocessing half of an encoder, given by ``name`` and options; no weights are built.
+    """Return the preprocessor of an encoder, specified by ``name`` and options, without building the encoder.
 
     Raises:
         UmieError: the name or an option is unknown, or a value is not allowed.
@@ -28,7 +29,7 @@ def build_preprocessor(encoder: Mapping[str, Any]) -> Preprocessor:
 
 
 def __getattr__(name: str) -> Any:
-    if name == "regions":  # imported when it is first used: it needs torchvision
+    if name == "regions":  # imported on first use, because it needs torchvision
         return importlib.import_module(f"{__name__}.regions")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 

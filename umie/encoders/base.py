@@ -1,4 +1,4 @@
-"""The encoder contract, in two halves: images to tensors (data workers), tensors to VisualFeatures."""
+"""The encoder contract: a Preprocessor (images to tensors) and a VisualEncoder (tensors to features)."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from umie.encoders.images import ImageSource, open_image
 from umie.errors import UmieError, check_flag, check_whole, shown
+from umie.images import ImageSource, open_image
 from umie.records import Box, Region
 from umie.types import VisualFeatures
 
@@ -28,20 +28,23 @@ WHOLE_IMAGE: Box = (0.0, 0.0, 1.0, 1.0)
 class EncoderConfig:
     """Options that every encoder has.
 
+    A subclass sets ``weights_option`` to the name of the option that holds pretrained weights, if it has one.
+
     Args:
-        max_regions: regions beyond this number are left out (the paper takes 36).
-        trainable: whether training changes the encoder's weights.
+        max_regions: regions beyond this number are ignored (the paper uses 36).
+        trainable: whether training updates the encoder's weights.
     """
 
     FINGERPRINT_EXCLUDE: ClassVar[frozenset[str]] = frozenset({"max_regions", "trainable"})
+    weights_option: ClassVar[str | None] = None
 
     max_regions: int = 36
     trainable: bool = True
 
     @property
     def has_random_weights(self) -> bool:
-        """Whether the encoder would have weights from elsewhere, and names none."""
-        return any(getattr(self, name, "") is None for name in ("weights", "pretrained"))
+        """Whether the encoder can load pretrained weights and none are specified."""
+        return self.weights_option is not None and getattr(self, self.weights_option) is None
 
     def __post_init__(self) -> None:
         check_whole("max_regions", self.max_regions, 0)
@@ -49,28 +52,28 @@ class EncoderConfig:
 
 
 class Preprocessor(ABC):
-    """Images and regions to the tensors that the encoder's forward takes; holds no weights, pickles."""
+    """Turns images and regions into the inputs of the encoder's forward; holds no weights and can be pickled."""
 
     def __init__(self, config: Any) -> None:
         self.config = config
 
     @abstractmethod
     def tensors(self, image: Image.Image, boxes: Sequence[Box]) -> dict[str, Tensor]:
-        """Return the encoder's own inputs for one image and its slots (slot 0 is the whole image)."""
+        """Return the encoder-specific inputs for an image and its slots (slot 0 is the whole image)."""
 
     @abstractmethod
     def no_tensors(self) -> dict[str, Tensor]:
-        """Return the same inputs for a record without an image: empty along every dimension that pads."""
+        """Return the same inputs for a record without an image: size 0 along every padded dimension."""
 
     def one(self, image: ImageSource | None, regions: Sequence[Region | Box] = ()) -> dict[str, Tensor]:
-        """Return the tensors of one image: ``boxes [V, 4]``, ``visual_mask [V]`` and the encoder's own.
+        """Return the tensors of one image: ``boxes [V, 4]``, ``visual_mask [V]`` and those of ``tensors``.
 
         Args:
-            image: PIL image or path; None gives no slot at all (V = 0).
-            regions: relative boxes, x1, y1, x2, y2 in 0..1; those beyond ``max_regions`` are left out.
+            image: PIL image or path; None gives no slots (V = 0).
+            regions: relative boxes, x1, y1, x2, y2 in 0..1; those beyond ``max_regions`` are ignored.
 
         Raises:
-            UmieError: the image cannot be read, or a box leaves it.
+            UmieError: the image cannot be read, or a box is invalid.
         """
         if image is None:
             return {**no_slots(), **self.no_tensors()}
@@ -85,7 +88,7 @@ class Preprocessor(ABC):
         """Return the boxes of an image's slots: the whole image, then its regions, at most ``max_regions``.
 
         Raises:
-            UmieError: a box leaves the image, has no area, or is not four finite numbers.
+            UmieError: a box extends beyond the image, has no area, or is not four finite numbers.
         """
         try:
             return [
@@ -94,11 +97,11 @@ class Preprocessor(ABC):
             ]
         except TypeError as error:
             raise UmieError(
-                f"regions is {shown(regions)}: give a list of boxes [x1, y1, x2, y2] for each image, [] for none"
+                f"regions is {shown(regions)}: pass a list of boxes [x1, y1, x2, y2] for each image, [] for none"
             ) from error
 
     def check(self, image: ImageSource, regions: Sequence[Region | Box] = ()) -> None:
-        """Raise UmieError where ``one`` would; an encoder that does not look at pixels looks for what it needs."""
+        """Raise UmieError where ``one`` would, without computing its result."""
         self.slots(regions)
         open_image(image)
 
@@ -107,19 +110,19 @@ class Preprocessor(ABC):
     ) -> dict[str, Tensor]:
         """Return the batched, padded tensors of several images; see ``one``."""
         if isinstance(images, str | Path | Image.Image):
-            raise UmieError("images is one image: give a list of images, and of each the list of its regions")
+            raise UmieError("images is a single image: pass a list of images and a list of regions for each")
         regions = [()] * len(images) if regions is None else regions
         if len(regions) != len(images):
-            raise UmieError(f"{len(regions)} lists of regions for {len(images)} images: give one for each")
+            raise UmieError(f"{len(regions)} lists of regions for {len(images)} images: pass one for each image")
         return collate([self.one(image, boxes) for image, boxes in zip(images, regions, strict=True)])
 
 
 class VisualEncoder(nn.Module, ABC):
-    """Turns an image and its regions into features; ``encode`` is ``preprocess`` and ``forward`` together."""
+    """Turns images and their regions into features; ``encode`` combines ``preprocess`` and ``forward``."""
 
     Config: ClassVar[type[EncoderConfig]]
-    is_lookup: ClassVar[bool] = False  # True: features are read, not made, and need no cache
     Preprocessor: ClassVar[type[Preprocessor]]
+    reads_features: ClassVar[bool] = False  # True: features are read from files, not computed, and need no cache
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
@@ -133,35 +136,35 @@ class VisualEncoder(nn.Module, ABC):
 
     @abstractmethod
     def features(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        """Return ``[B, V, Dv]`` from the preprocessed tensors; what stands in padding slots does not matter."""
+        """Return ``[B, V, Dv]`` from the preprocessed tensors; values in padding slots are ignored."""
 
     def train(self, mode: bool = True) -> Self:
-        """Set the mode; a frozen encoder stays frozen (transformers unfreezes what it loads, then calls this)."""
+        """Set the mode; a frozen encoder stays frozen (transformers unfreezes loaded models, then calls this)."""
         super().train(mode)
         if not self.config.trainable:
             self.requires_grad_(False)
         return self
 
     def load_weights(self) -> None:
-        """Load the weights that the configuration names; does nothing where there are none to load.
+        """Load the weights that the configuration specifies, if any.
 
-        The constructor only shapes the module, so that a saved model can be rebuilt without them.
+        The constructor does not, so that a saved model can be rebuilt without its original weight files.
         """
 
     def saved_options(self) -> dict[str, Any]:
-        """Return the options that a saved model keeps beside those it was given: what a file told once."""
+        """Return options to save with the model in addition to its config, such as values read from a file."""
         return {}
 
     def fingerprint(self) -> str:
-        """Return a hash of all that the features depend on beside image and boxes: options, weights, own code.
+        """Return a hash of everything features depend on except image and boxes: options, weights, a plugin's code.
 
-        Two encoders with one fingerprint give the same features, up to the rounding of another device or release
-        of torch. It costs one pass over the weights.
+        Two encoders with the same fingerprint give the same features, up to rounding differences between devices or
+        releases of torch. Computing it reads all weights once.
         """
         options = dataclasses.asdict(self.config)
         kept = {name: value for name, value in options.items() if name not in self.config.FINGERPRINT_EXCLUDE}
-        what = [_code_of(type(self)), _code_of(self.Preprocessor), kept]
-        digest = hashlib.sha256(json.dumps(what, sort_keys=True, default=list).encode())
+        parts = [_code_of(type(self)), _code_of(self.Preprocessor), kept]
+        digest = hashlib.sha256(json.dumps(parts, sort_keys=True, default=list).encode())
         for name, tensor in sorted(self.state_dict().items()):
             digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
             digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
@@ -171,11 +174,12 @@ class VisualEncoder(nn.Module, ABC):
         """Turn the tensors of ``preprocess`` into features; padding slots are zero.
 
         Args:
-            inputs: what ``preprocess`` returned: ``boxes [B, V, 4]``, ``visual_mask [B, V]`` and the rest.
+            inputs: the tensors returned by ``preprocess``: ``boxes [B, V, 4]``, bool ``visual_mask [B, V]`` (True =
+                real) and the encoder-specific ones.
         """
         mask, boxes = inputs["visual_mask"], inputs["boxes"]
         parameter = next(self.parameters(), None)
-        if parameter is not None:  # images come in float32, whatever the precision of the weights
+        if parameter is not None:  # images are float32, whatever the precision of the weights
             inputs = {
                 name: value.to(parameter.dtype) if value.is_floating_point() and name != "boxes" else value
                 for name, value in inputs.items()
@@ -190,11 +194,11 @@ class VisualEncoder(nn.Module, ABC):
         """Return the features of images with their regions.
 
         Args:
-            images: PIL images or paths; None stands for no image.
-            regions: for each image its relative boxes (x1, y1, x2, y2 in 0..1); none by default.
+            images: PIL images or paths; None for a record without an image.
+            regions: the relative boxes (x1, y1, x2, y2 in 0..1) of each image; none by default.
 
         Raises:
-            UmieError: an image cannot be read, or a box leaves it.
+            UmieError: an image cannot be read, or a box is invalid.
         """
         parameter = next(self.parameters(), None)
         device = parameter.device if parameter is not None else torch.device("cpu")
@@ -205,28 +209,28 @@ class VisualEncoder(nn.Module, ABC):
 
 
 def _code_of(part: type) -> list[str]:
-    """Return a class's name, and for one from outside this project its code too, which changes without a release."""
+    """Return a class's name and, for a class from outside this package, its source, which can change at any time."""
     name = [part.__module__, part.__qualname__]
     if part.__module__.split(".")[0] == __name__.split(".")[0]:
         return name[1:]
     try:
         return [*name, inspect.getsource(part)]
-    except (OSError, TypeError):  # typed into an interpreter
+    except (OSError, TypeError):  # defined in an interactive interpreter
         return name
 
 
 def no_slots() -> dict[str, Tensor]:
-    """Return the boxes and the mask of a record without an image: no slot at all."""
+    """Return the boxes and the mask of a record without an image: no slots."""
     return {"boxes": torch.zeros(0, 4), "visual_mask": torch.zeros(0, dtype=torch.bool)}
 
 
 def collate(items: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """Stack the tensors of several records, padded with zeros (False) to the largest size of each dimension."""
+    """Stack the tensors of several records, padded with zeros (False) to the maximum size of each dimension."""
     return {name: pad_stack([item[name] for item in items]) for name in items[0]}
 
 
 def pad_stack(tensors: Sequence[Tensor], value: float = 0) -> Tensor:
-    """Stack tensors of one rank, padded with ``value`` at the end of each dimension."""
+    """Stack tensors of equal rank, padded with ``value`` at the end of each dimension."""
     shape = [max(sizes) for sizes in zip(*(tensor.shape for tensor in tensors), strict=True)]
     stacked = tensors[0].new_full((len(tensors), *shape), value)
     for row, tensor in zip(stacked, tensors, strict=True):

@@ -44,6 +44,7 @@ class ResNet101RoiEncoderConfig(TowerConfig):
 
     # the weights themselves are hashed, wherever they came from
     FINGERPRINT_EXCLUDE: ClassVar[frozenset[str]] = TowerConfig.FINGERPRINT_EXCLUDE | {"weights"}
+    weights_option: ClassVar[str | None] = "weights"
     feature_dim: ClassVar[int] = 2048
 
     weights: str | None = None

@@ -61,12 +61,12 @@ def store_features(
     if model.encoder is None:
         processor.features = _NoImages()
         return report | {"features": "not used"}
-    if model.encoder.is_lookup:
+    if model.encoder.reads_features:
         return report | {"features": "looked up"}
     if model.encoder.config.trainable or not store["enabled"]:
         return report | {"features": "made anew each time"}
     started = time.perf_counter()
-    cache = FeatureCache(store["folder"], max_bytes=store["max_bytes"], on_event=log)
+    cache = FeatureCache(store["folder"], on_event=log)
     cached = CachedEncoder(model.encoder, cache)
     done = itertools.count(1)
     unreadable = 0

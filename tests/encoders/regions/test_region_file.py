@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from umie import data
-from umie.images import UPRIGHT
 from umie.encoders.regions import AnnotationError, Proposal, registry
 from umie.errors import UmieError
+from umie.images import UPRIGHT
 from umie.records import Record, Region
 
 LEFT, RIGHT = (0.0, 0.0, 0.5, 1.0), (0.5, 0.0, 1.0, 1.0)

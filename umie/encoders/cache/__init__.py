@@ -1,1 +1,1 @@
-"""Features of frozen encoders on disk."""
+"""Encoder features on disk."""

@@ -55,6 +55,7 @@ class ClipEncoderConfig(TowerConfig):
 
     # the weights themselves, the activation and the preparation of images stand for them in the fingerprint
     FINGERPRINT_EXCLUDE: ClassVar[frozenset[str]] = TowerConfig.FINGERPRINT_EXCLUDE | {"pretrained", "tag"}
+    weights_option: ClassVar[str | None] = "pretrained"
 
     model: str = "RN101"
     pretrained: str | None = None

@@ -18,10 +18,10 @@ from torchvision.ops import box_iou
 
 from umie.encoders import registry
 from umie.encoders.base import WHOLE_IMAGE, EncoderConfig, Preprocessor, VisualEncoder, no_slots
-from umie.encoders.images import ImageSource
 from umie.encoders.precomputed.files import BOXES, LAYOUTS, ROLES, WHOLE, ImageFeatures, image_features
 from umie.encoders.precomputed.sources import FORMATS, FeatureSource, image_names, open_source
 from umie.errors import UmieError, check_choice, check_keys, check_share, check_whole, shown
+from umie.images import ImageSource
 from umie.records import Box, Region
 
 
@@ -223,7 +223,7 @@ class PrecomputedEncoder(VisualEncoder):
 
     Config = PrecomputedEncoderConfig
     Preprocessor = PrecomputedPreprocessor
-    is_lookup = True
+    reads_features = True
 
     preprocess: PrecomputedPreprocessor
 

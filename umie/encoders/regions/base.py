@@ -12,10 +12,10 @@ from typing import ClassVar
 import torch
 from PIL import Image
 
-from umie.encoders.images import ImageSource, open_image
 from umie.encoders.regions.select import Candidates, Proposal, select
 from umie.encoders.weights import first_line
 from umie.errors import UmieError, check_share, check_whole, shown
+from umie.images import ImageSource, open_image
 from umie.records import Box, Record, Region
 
 __all__ = ["AnnotationError", "Candidates", "PixelProposer", "Proposal", "Proposer", "ProposerConfig", "check_device"]
@@ -37,9 +37,16 @@ class ProposerConfig:
         min_score: boxes that score less are left out.
     """
 
+    weights_option: ClassVar[str | None] = None
+
     top: int = 36
     nms: float = 0.5
     min_score: float = 0.0
+
+    @property
+    def has_random_weights(self) -> bool:
+        """Whether the proposer can load pretrained weights and none are specified."""
+        return self.weights_option is not None and getattr(self, self.weights_option) is None
 
     def __post_init__(self) -> None:
         check_whole("top", self.top, 1)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from PIL import Image
@@ -44,6 +44,8 @@ class FasterRcnnProposerConfig(ProposerConfig):
         labels: names of the classes by index, the background first; None takes those of published weights.
         device: where the detector runs, e.g. "cuda".
     """
+
+    weights_option: ClassVar[str | None] = "weights"
 
     model: str = "fasterrcnn_resnet50_fpn_v2"
     weights: str | None = None

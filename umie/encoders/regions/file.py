@@ -12,12 +12,13 @@ from typing import Any, Literal, get_args
 
 import torch
 
-from umie.encoders.images import ImageSource, open_image
 from umie.encoders.regions import registry
 from umie.encoders.regions.base import AnnotationError, Candidates, Proposal, Proposer, ProposerConfig
-from umie.encoders.regions.boxes import Unit, read_json, read_regions
+from umie.encoders.regions.boxes import Unit, read_regions
 from umie.encoders.regions.select import NO_AREA, NOT_FINITE, OUTSIDE
 from umie.errors import UmieError, at, check_choice, check_text, shown
+from umie.files import read_json
+from umie.images import ImageSource, open_image
 from umie.records.voc import BoxError, read_voc
 
 Format = Literal["voc", "json"]

@@ -3,8 +3,8 @@ import struct
 import pytest
 from PIL import Image
 
-from umie.encoders.images import open_image
 from umie.errors import UmieError
+from umie.images import decode_image, displayed_size, image_digest, open_image, read_image_bytes
 
 RED, WHITE = (255, 0, 0), (255, 255, 255)
 
@@ -96,9 +96,13 @@ def test_exif_orientation(save, orientation):
     stored = upright.transpose(undo[orientation]) if orientation in undo else upright
     exif = Image.Exif()
     exif[0x0112] = orientation
-    opened = open_image(save(stored, "turned.png", exif=exif))
+    path = save(stored, "rotated.png", exif=exif)
+    assert displayed_size(path) == (48, 32)
+    opened = open_image(path)
     assert opened.size == (48, 32)
     assert pixels(opened) == pixels(upright)
+    assert pixels(decode_image(path.read_bytes(), "rotated.png")) == pixels(upright)
+    assert pixels(open_image(opened)) == pixels(upright)  # rotated once only
 
 
 @pytest.mark.parametrize(
@@ -114,6 +118,21 @@ def test_exif_orientation(save, orientation):
 def test_damaged_exif_does_not_cost_the_image(save, exif):
     path = save(Image.new("RGB", (4, 2)), "damaged.jpg", exif=exif)
     assert open_image(path).size == (4, 2)
+
+
+def test_the_size_of_a_file_that_is_not_an_image(tmp_path):
+    assert displayed_size(tmp_path / "absent.jpg") is None
+    (tmp_path / "text.jpg").write_text("not an image")
+    with pytest.raises(UmieError, match=r"text\.jpg: not a readable image \(unknown format\)"):
+        displayed_size(tmp_path / "text.jpg")
+
+
+def test_bytes_of_files(tmp_path):
+    for path, message in ((tmp_path, "not a regular file"), ("nul\0.png", "null"), (tmp_path / "absent", "no such")):
+        with pytest.raises(UmieError, match=message):
+            read_image_bytes(path)
+        with pytest.raises(UmieError, match=message):
+            image_digest(path)
 
 
 def test_one_pixel(save):
@@ -167,5 +186,5 @@ def test_no_pixels():
 
 
 def test_neither_image_nor_path():
-    with pytest.raises(UmieError, match="a PIL image or a path, not bytes"):
+    with pytest.raises(UmieError, match="expected a PIL image or a path, not bytes"):
         open_image(b"image.png")

@@ -1,4 +1,4 @@
-"""Constrained decoding: answers that are well-formed, with spans of the text and regions that exist.
+"""Constrained decoding: well-formed answers whose spans occur in the text and whose regions exist.
 
 ``umie.tasks`` writes and reads answers; this package compiles the same output styles into automata over a
 tokenizer's tokens. ``Constraint`` is a logits processor of transformers.

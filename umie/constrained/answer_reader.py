@@ -1,4 +1,4 @@
-"""What a path through a constraint tells: the items that were written, with spans of the text itself."""
+"""Read the items of an answer from its path through a constraint, with spans of the text itself."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ from umie.constrained.symbols import TokenSymbols, View
 from umie.records import Span
 from umie.tasks.grammar import ParsedItem, occurrence_of, region_name
 
-Config: TypeAlias = tuple[Any, ...]  # a place in an answer; see umie.constrained.automaton
-Step: TypeAlias = tuple[Config, tuple[Any, ...]]  # a configuration and the events on the way to it
+Configuration: TypeAlias = tuple[Any, ...]  # a place in an answer; see umie.constrained.automaton
+Step: TypeAlias = tuple[Configuration, tuple[Any, ...]]  # a configuration and the events on the way to it
 Path: TypeAlias = Any  # the events so far, as nested pairs; None at the start
 
 DONE = "done"  # the event of a completed item
 
 
 class Reader:
-    """Follows tokens through an answer's configurations and tells what they say.
+    """Follow tokens through an answer's configurations and collect the events on the way.
 
     Args:
-        symbols: of the tokenizer.
+        symbols: the tokenizer's symbols.
         first: the configuration before an answer.
-        later: the one behind an item.
-        steps: where a symbol leads from a configuration.
-        may_end: whether an answer may end in a configuration.
-        is_open: whether a configuration is in a span.
+        later: the configuration after an item.
+        steps: returns where a symbol leads from a configuration.
+        may_end: returns whether an answer may end in a configuration.
+        is_open: returns whether a configuration is inside a span.
         end: the token that ends an answer.
     """
 
     def __init__(
         self,
         symbols: TokenSymbols,
-        first: Config,
-        later: Config,
+        first: Configuration,
+        later: Configuration,
         *,
-        steps: Callable[[Config, str], list[Step]],
-        may_end: Callable[[Config], bool],
-        is_open: Callable[[Config], bool],
+        steps: Callable[[Configuration, str], list[Step]],
+        may_end: Callable[[Configuration], bool],
+        is_open: Callable[[Configuration], bool],
         end: int,
     ) -> None:
         self._symbols = symbols
@@ -51,26 +51,26 @@ class Reader:
         self._end = end
 
     def read(self, tokens: Iterable[int]) -> list[Any]:
-        """Return the events that tokens tell of; symbols that do not fit are passed over."""
-        paths: dict[Config, Path] = {self._first: None}
+        """Return the events of tokens; symbols that do not fit are skipped."""
+        paths: dict[Configuration, Path] = {self._first: None}
         for token in takewhile(lambda token: token != self._end, tokens):
             for symbol in self._symbols.of(token):
                 stepped = self._stepped(paths, symbol)
                 if not stepped:
                     break
                 paths = stepped
-        return _told(self._finished(paths)[1])
+        return _events_of(self._finished(paths)[1])
 
     def read_strictly(self, tokens: Iterable[int]) -> tuple[list[Any], list[int]]:
-        """Return the events of the items before the first token that does not fit, and the tokens behind them.
+        """Return the events of the items before the first token that does not fit, and the tokens after them.
 
-        An item counts once it is closed; one whose number the text has no place for does not.
+        An item counts once it is closed, unless the text has fewer occurrences than its number.
         """
         ordinary = list(takewhile(lambda token: token != self._end, tokens))
         before = self._symbols.prefix
         begin = len(before) if before and ordinary[: len(before)] == before else 0
-        paths: dict[Config, Path] = {self._first: None}
-        previous = last = (begin, None)  # where whole items end, and what they tell
+        paths: dict[Configuration, Path] = {self._first: None}
+        previous = last = (begin, None)  # where complete items end, and their events
         for position in range(begin, len(ordinary)):
             for symbol in self._symbols.of(ordinary[position]) or "\0":
                 paths = self._stepped(paths, symbol)
@@ -84,10 +84,10 @@ class Reader:
                 last = len(ordinary), path
         if self._symbols.spell(ordinary[last[0] : last[0] + 1]).strip(" ")[:1].isdigit():
             last = previous
-        return _told(last[1]), ordinary[last[0] :]
+        return _events_of(last[1]), ordinary[last[0] :]
 
-    def _stepped(self, paths: Mapping[Config, Path], symbol: str) -> dict[Config, Path]:
-        stepped: dict[Config, Path] = {}
+    def _stepped(self, paths: Mapping[Configuration, Path], symbol: str) -> dict[Configuration, Path]:
+        stepped: dict[Configuration, Path] = {}
         for config, path in paths.items():
             for reached, events in self._steps(config, symbol):
                 longer = path
@@ -96,30 +96,30 @@ class Reader:
                 stepped.setdefault(reached, longer)
         return stepped
 
-    def _finished(self, paths: Mapping[Config, Path]) -> tuple[Config, Path]:
-        """Return a configuration that an answer may end in, if there is one, and its path, an open span closed."""
+    def _finished(self, paths: Mapping[Configuration, Path]) -> tuple[Configuration, Path]:
+        """Return a configuration, if possible one that may end an answer, and its path; an open span is closed."""
         config, path = min(paths.items(), key=lambda found: not self._may_end(found[0]))
         return config, (path, DONE) if self._is_open(config) and self._may_end(config) else path
 
 
-def _told(path: Path) -> list[Any]:
-    told: list[Any] = []
+def _events_of(path: Path) -> list[Any]:
+    events: list[Any] = []
     while path is not None:
         path, event = path
-        told.append(event)
-    return told[::-1]
+        events.append(event)
+    return events[::-1]
 
 
-def items_told(events: Iterable[Any], view: View, text: str) -> list[ParsedItem]:
-    """Return the completed items that events tell of.
+def items_of(events: Iterable[Any], view: View, text: str) -> list[ParsedItem]:
+    """Return the completed items of a sequence of events.
 
     Args:
-        events: in their order, what opened an item or named its region, the symbols of its span, ``DONE``, and
-            the digits of its occurrence.
-        view: the text in the symbols that the events hold.
+        events: in order, for each item its opening or the name of its region, the symbols of its span, ``DONE``,
+            and the digits of its occurrence.
+        view: the text in the tokenizer's symbols.
         text: the text.
     """
-    told: list[tuple[str, int | None, str, int]] = []
+    raw: list[tuple[str, int | None, str, int]] = []
     label, region, symbols, number = "", None, "", 0
     for event in events:
         if isinstance(event, Opened):
@@ -128,18 +128,18 @@ def items_told(events: Iterable[Any], view: View, text: str) -> list[ParsedItem]
             elif event.label is not None:
                 label, region, symbols, number = event.label, None, "", 0
         elif event == DONE:
-            told.append((label, region, symbols, 1))
+            raw.append((label, region, symbols, 1))
         elif isinstance(event, int):
             number = number * 10 + event
-            told[-1] = label, region, symbols, number
+            raw[-1] = label, region, symbols, number
         else:
             symbols += event
-    items = (_item(*item, view, text) for item in told)
+    items = (_item(*item, view, text) for item in raw)
     return [item for item in items if item is not None]
 
 
 def _item(label: str, region: int | None, symbols: str, number: int, view: View, text: str) -> ParsedItem | None:
-    """Return an item; None if its symbols stand for white space alone, as of a sign that the tokenizer drops."""
+    """Return an item; None if its symbols represent only white space, e.g. a character that the tokenizer drops."""
     if region is not None:
         return ParsedItem(label, region_name(region), is_region=True)
     if not symbols:

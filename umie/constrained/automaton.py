@@ -1,7 +1,7 @@
-"""The states of one constrained answer: which tokens may come next, built only where decoding goes.
+"""The states of one constrained answer: which tokens may come next, built only where decoding arrives.
 
-A state is a set of configurations, each a place in a literal, in a span of the text, in what closes a span, or in
-an occurrence's number. States are made when they are first reached, and kept for the other beams and steps.
+A state is a set of configurations. Each is a place in a literal, in a span of the text, in the closing of a span, or
+in an occurrence's number. A state is built when it is first reached, and kept for the other beams and steps.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ from collections.abc import Iterable
 from functools import cached_property
 from typing import Any, TypeAlias
 
-from umie.constrained.answer_reader import DONE, Config, Reader, Step, items_told
+from umie.constrained.answer_reader import DONE, Configuration, Reader, Step, items_of
 from umie.constrained.literals import AFTER, FINAL, REGION, SPAN, Literals, Node
 from umie.constrained.suffix_automaton import SuffixAutomaton
 from umie.constrained.symbols import TokenSymbols, Trie, View
 from umie.tasks.grammar import Style
 
-Moves: TypeAlias = dict[int, list[Config]]  # the configurations behind each token
+Moves: TypeAlias = dict[int, list[Configuration]]  # the configurations after each token
 
 _LITERAL, _LEAD, _SPAN, _CLOSE, _NUMBER, _FINAL = range(6)
 _NEVER = 1 << 30
-_NO_SYMBOL = "\U0010ffff"  # what no token spells
-_DEEP = 40  # symbols: what is found by recursion is not deeper
+_NO_SYMBOL = "\U0010ffff"  # a symbol that no token spells
+_DEEP = 40  # symbols; the depth up to which distances are found by recursion
 _SPACES = " \t\r\n"
 
 
@@ -30,16 +30,17 @@ class State:
     """One set of configurations.
 
     Attributes:
-        moves: the configurations behind each token that may come next.
-        slack: with at least this many tokens left, all of them may.
-        distances: for each of the tokens, how many are needed from it on to end the answer, itself included.
+        moves: the configurations after each token that may come next.
+        tokens: the tokens that may come next.
+        distances: for each of these tokens, the fewest tokens needed to end the answer, including the token itself.
+        slack: with at least this many tokens left, all of the tokens may come next.
     """
 
     __slots__ = ("configs", "distances", "moves", "slack", "tokens")
 
-    def __init__(self, configs: frozenset[Config]) -> None:
+    def __init__(self, configs: frozenset[Configuration]) -> None:
         self.configs = configs
-        self.moves: dict[int, list[Config]] = {}
+        self.moves: dict[int, list[Configuration]] = {}
         self.tokens: list[int] = []
         self.distances: list[int] = []
         self.slack = 0
@@ -49,11 +50,11 @@ class AnswerAutomaton:
     """The constraint on the answer to one query.
 
     Args:
-        symbols: of the tokenizer.
-        literals: of the task's output style.
+        symbols: the tokenizer's symbols.
+        literals: the literals of the task's output style.
         style: the output style.
         text: the record's text.
-        pair: the strings of the head and the tail, where the query asks about a pair.
+        pair: the strings of head and tail, if the query asks about a pair.
     """
 
     def __init__(
@@ -70,14 +71,15 @@ class AnswerAutomaton:
         self._text = text
         self._pair = pair
         self._escaped = style.escaped
-        self._parts_signs = literals.closing[:1] == " " or bool(symbols.tail)  # whether a space stands before any sign
+        # whether a space precedes every punctuation mark
+        self._splits_punctuation = literals.closing[:1] == " " or bool(symbols.tail)
         self._after = self._closure((_LITERAL, literals.later))
         self._breaks = {"|", *literals.closing[:1]} if self._escaped else set(literals.closing[:1])
         if not literals.closing:
             self._breaks.update(literals.later.children)
-        self._states: dict[frozenset[Config], State] = {}
-        self._rest = literals.num_ending_tokens + 1  # tokens that end an answer behind an item
-        self._distances: dict[Config, int] = {(_LITERAL, literals.later): self._rest}
+        self._states: dict[frozenset[Configuration], State] = {}
+        self._rest = literals.num_ending_tokens + 1  # tokens that end an answer after an item
+        self._distances: dict[Configuration, int] = {(_LITERAL, literals.later): self._rest}
         self.end: int = symbols.end if symbols.end is not None else -1
         self._ended = self._state(frozenset())
         prefix = Node()
@@ -96,13 +98,13 @@ class AnswerAutomaton:
     @cached_property
     def _automaton(self) -> SuffixAutomaton:
         symbols = self._view.symbols
-        for marker in self._literals.markers:  # a span that held one could not be read back
+        for marker in self._literals.markers:  # a span that contains one could not be read back
             symbols = symbols.replace(marker, _NO_SYMBOL + marker[1:])
         return SuffixAutomaton(symbols)
 
     @cached_property
     def _deep_distances(self) -> None:
-        """Find the distances in spans from the longest on, where they may not be closed for a long way."""
+        """Find the distances in spans, the longest first, if a span may stay open for many symbols."""
         symbols = self._view.symbols
         longest = max(
             map(len, symbols.split(" ") if self._symbols.tail else re.findall(f"[{_SPACES}]+", symbols)), default=0
@@ -125,8 +127,8 @@ class AnswerAutomaton:
         """Return the tokens that may come next.
 
         Args:
-            state: where the answer is.
-            remaining: how many tokens may still come, this one included.
+            state: the state of the answer.
+            remaining: how many tokens may still come, including this one.
         """
         if remaining >= state.slack:
             return state.tokens
@@ -134,30 +136,30 @@ class AnswerAutomaton:
         return [token for token, needed in zip(state.tokens, state.distances, strict=True) if needed <= limit]
 
     def next(self, state: State, token: int) -> State:
-        """Return where a token leads; the end, for one that may not come."""
+        """Return the state after a token; the end state for a token that may not come."""
         if token == self.end:
             return self._ended
         configs = state.moves.get(token)
         return self._ended if configs is None else self._state(frozenset(configs))
 
     def read(self, tokens: Iterable[int]) -> str:
-        """Return the answer that some tokens spell, as its style writes it; an item that was cut off is left out.
+        """Return the answer that tokens spell, in its output style, without an item that was cut off.
 
-        Unlike the tokenizer's own decoding, this gives back characters that the vocabulary lacks, and upper case
-        that the tokenizer does not keep: they are the text's.
+        Unlike the tokenizer's own decoding, this restores characters that are not in the vocabulary, and upper case
+        that the tokenizer drops: spans are copied from the text.
         """
         return self._written(self._reader.read(tokens))
 
     def read_strictly(self, tokens: Iterable[int]) -> tuple[str, list[int]]:
-        """Return the answer up to the first token that does not fit, and the tokens behind its last whole item.
+        """Return the answer up to the first token that does not fit, and the tokens after its last complete item.
 
-        For tokens that no constraint held to an answer's form: nothing is mended.
+        For tokens that were generated without a constraint: nothing is corrected.
         """
-        told, rest = self._reader.read_strictly(tokens)
-        return self._written(told), rest
+        events, rest = self._reader.read_strictly(tokens)
+        return self._written(events), rest
 
-    def _written(self, told: Iterable[Any]) -> str:
-        return self._style.linearize(items_told(told, self._view, self._text), self._pair)
+    def _written(self, events: Iterable[Any]) -> str:
+        return self._style.linearize(items_of(events, self._view, self._text), self._pair)
 
     @cached_property
     def _reader(self) -> Reader:
@@ -171,7 +173,7 @@ class AnswerAutomaton:
             end=self.end,
         )
 
-    def _state(self, configs: frozenset[Config]) -> State:
+    def _state(self, configs: frozenset[Configuration]) -> State:
         state = self._states.get(configs)
         if state is None:
             state = self._states[configs] = State(configs)
@@ -179,7 +181,7 @@ class AnswerAutomaton:
         return state
 
     def _expand(self, state: State) -> None:
-        """Find the tokens that may come next and how far each is from the end."""
+        """Find the tokens that may come next, and the distance of each to the end."""
         moves: Moves = {}
         for config in state.configs:
             self._add_moves(config, moves)
@@ -194,11 +196,11 @@ class AnswerAutomaton:
             state.distances.append(1)
         state.slack = max(state.distances, default=0)
 
-    def _add_moves(self, config: Config, moves: Moves) -> None:
-        """Add the tokens that may come behind a configuration, and where they lead."""
+    def _add_moves(self, config: Configuration, moves: Moves) -> None:
+        """Add the tokens that may come after a configuration, and the configurations they lead to."""
         trie = self._symbols.trie
         if config[0] == _LEAD:
-            self._deep_distances  # noqa: B018 - found once, before any of them is asked for
+            self._deep_distances  # noqa: B018 - computed once, before the first use
         if config[0] == _LITERAL and config[1].tokens:
             for token, node in config[1].tokens.items():
                 moves.setdefault(token, []).extend(self._closure((_LITERAL, node)))
@@ -215,20 +217,20 @@ class AnswerAutomaton:
         else:
             self._add(trie, config, moves)
 
-    def _add(self, node: Trie, config: Config, moves: Moves) -> None:
-        """Add every token below a node of the tree that fits behind a configuration."""
+    def _add(self, node: Trie, config: Configuration, moves: Moves) -> None:
+        """Add every token below a node of the trie that fits after a configuration."""
         for symbol, child in node.children.items():
             for reached, _ in self._steps(config, symbol):
                 self._add_child(child, reached, moves)
 
-    def _add_child(self, child: Trie, reached: Config, moves: Moves) -> None:
+    def _add_child(self, child: Trie, reached: Configuration, moves: Moves) -> None:
         for token in child.tokens:
             moves.setdefault(token, []).append(reached)
         if child.children:
             self._add(child, reached, moves)
 
     def _add_span(self, node: Trie, place: int, missing: int, at_space: bool, moves: Moves) -> None:
-        """As ``_add`` in a span, from the smaller side: what the text goes on with, or what the tokens do."""
+        """Do the same as ``_add`` inside a span, over the smaller set: continuations of the text, or of the tokens."""
         following, children = self._automaton.next[place], node.children
         fewer = following if len(following) < len(children) else children
         for symbol in fewer:
@@ -257,8 +259,8 @@ class AnswerAutomaton:
                     if config[0] != _SPAN or config[3]:
                         self._add_child(broken, config, moves)
 
-    def _steps(self, config: Config, symbol: str) -> list[Step]:
-        """Return where a symbol leads from a configuration; nowhere, where it may not come."""
+    def _steps(self, config: Configuration, symbol: str) -> list[Step]:
+        """Return where a symbol leads from a configuration; an empty list if it may not come."""
         kind = config[0]
         if kind == _LITERAL:
             node = config[1].children.get(symbol)
@@ -276,7 +278,15 @@ class AnswerAutomaton:
         return []
 
     def _span_steps(self, place: int, missing: int, escaped: bool, at_space: bool, symbol: str) -> list[Step]:
-        """Step in a span: ``missing`` bytes of a character are to come; ``escaped``: the sign behind ``|``."""
+        """Step inside a span.
+
+        Args:
+            place: the state of the suffix automaton.
+            missing: how many bytes of a character are still to come.
+            escaped: whether the previous character is the escape ``|``.
+            at_space: whether the previous symbol is white space, or there is none.
+            symbol: the symbol.
+        """
         steps: list[Step] = []
         following = self._automaton.next[place]
         if place and not missing and not escaped and at_space == bool(self._symbols.tail):
@@ -294,7 +304,7 @@ class AnswerAutomaton:
                 steps.append(((_SPAN, place, 0, True, at_space), ()))
             return steps
         if escaped and symbol not in self._escaped:
-            return [((_SPAN, place, 0, True, at_space), ())] if symbol == " " and self._parts_signs else steps
+            return [((_SPAN, place, 0, True, at_space), ())] if symbol == " " and self._splits_punctuation else steps
         is_inner = "\x80" <= symbol < "\xc0"
         reached = following.get(symbol)
         if reached is None or is_inner != bool(missing) or (not place and symbol.isspace()):
@@ -318,8 +328,8 @@ class AnswerAutomaton:
         return steps
 
     def _number_steps(self, position: int, value: int, count: int, symbol: str) -> list[Step]:
-        """Step in the number of an occurrence, 2 to ``count``, and what the tokenizer puts around it."""
-        before, behind = self._literals.number or ("", "")
+        """Step in the number of an occurrence, 2 to ``count``, and in the symbols that the tokenizer adds around it."""
+        before, after = self._literals.number or ("", "")
         if position < len(before):
             return [((_NUMBER, position + 1, 0, count), ())] if symbol == before[position] else []
         is_complete = 2 <= value <= count
@@ -329,18 +339,18 @@ class AnswerAutomaton:
             if not 0 < smallest <= count:
                 return []
             steps: list[Step] = [((_NUMBER, position, value, count), (int(symbol),))]
-            if not behind and value >= 2:
+            if not after and value >= 2:
                 steps += [(config, (int(symbol),)) for config in self._after]
             return steps
-        if is_complete and behind and symbol == behind:
+        if is_complete and after and symbol == after:
             return [(config, ()) for config in self._after]
         return []
 
-    def _closure(self, config: Config) -> list[Config]:
+    def _closure(self, config: Configuration) -> list[Configuration]:
         return [reached for reached, _ in self._closure_steps(config)]
 
-    def _closure_steps(self, config: Config) -> list[Step]:
-        """Return a place in a literal, and what follows the literals that end there."""
+    def _closure_steps(self, config: Configuration) -> list[Step]:
+        """Return a place in a literal, and the places that follow the literals that end there."""
         node: Node = config[1]
         steps: list[Step] = [(config, ())] if node.children or node.tokens or node.may_end else []
         for follows, says in node.ends.items():
@@ -354,36 +364,36 @@ class AnswerAutomaton:
                 steps.append(((_FINAL,), ()))
         return steps
 
-    def _may_end(self, config: Config) -> bool:
+    def _may_end(self, config: Configuration) -> bool:
         if config[0] == _LITERAL:
             return bool(config[1].may_end)
         if config[0] == _SPAN and not self._literals.closing:
             return self._is_whole(config) and any(self._may_end(after) for after in self._after)
         return bool(config[0] == _FINAL)
 
-    def _is_whole(self, config: Config) -> bool:
-        """Say whether a span may be closed here: behind a whole character, as the tokenizer ends words."""
+    def _is_whole(self, config: Configuration) -> bool:
+        """Return whether a span may be closed here: after a whole character, and where the tokenizer ends a word."""
         _, place, missing, escaped, at_space = config
         return bool(place and not missing and not escaped and at_space == bool(self._symbols.tail))
 
-    def _distance(self, config: Config) -> int:
-        """Return how many tokens at least are needed to end the answer, the end token included."""
+    def _distance(self, config: Configuration) -> int:
+        """Return the fewest tokens needed to end the answer, including the end token."""
         known = self._distances.get(config)
         if known is None:
             known = self._distances[config] = self._find_distance(config)
         return known
 
-    def _find_distance(self, config: Config) -> int:
+    def _find_distance(self, config: Configuration) -> int:
         if self._may_end(config):
             return 1
         if config[0] == _SPAN and self._is_whole(config):
             return self._literals.num_closing_tokens + self._rest
-        _, behind = self._literals.number or ("", "")
-        if config[0] == _NUMBER and config[2] > 1 and not behind:
-            return self._rest  # a whole number: longer ones need not be looked at
+        _, after = self._literals.number or ("", "")
+        if config[0] == _NUMBER and config[2] > 1 and not after:
+            return self._rest  # a complete number; longer ones do not shorten the distance
         return min(self._state(frozenset((config,))).distances, default=_NEVER)
 
 
 def _num_following(symbol: str) -> int:
-    """Return how many bytes follow the first byte of a character."""
+    """Return the number of bytes that follow the first byte of a character."""
     return 1 + (symbol >= "\xe0") + (symbol >= "\xf0") if "\xc0" <= symbol < "\u0100" else 0

@@ -1,4 +1,4 @@
-"""Constraint: what a batch of queries may be answered with, as a logits processor of transformers."""
+"""Constraint: restrict the answers to a batch of queries, as a logits processor of transformers."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from umie.tasks import Query, Task
 
 
 class Constraint(LogitsProcessor):
-    """Lets only those tokens through that lead to a well-formed answer.
+    """Admit only tokens that lead to a well-formed answer.
 
-    Labels are those of the task's schema, spans occur in the record's text, regions exist in its image, and an
-    answer is brought to its end before ``max_new_tokens`` are used up. It is compiled from the task's output style,
-    the same object that writes targets and reads outputs.
+    Labels belong to the task's schema, spans occur in the record's text, regions exist in its image, and an answer
+    ends within ``max_new_tokens``. The constraint is compiled from the task's output style, which also writes targets
+    and parses outputs.
 
     Args:
-        tokenizer: the decoder's.
-        task: the task; its labels may be any, also ones that no training saw.
-        asked: the record and the query of each row of the batch, in the order of the batch.
+        tokenizer: the decoder's tokenizer.
+        task: the task, with any labels, including labels that are not in the training data.
+        asked: the record and the query of each row of the batch, in order.
         max_new_tokens: as for transformers' ``generate``.
-        prompt_length: tokens that the decoder is given before it generates: 1, the start token.
+        prompt_length: number of tokens passed to the decoder before generation: 1, the start token.
 
     Raises:
-        UmieError: the tokenizer spells two labels alike, or cannot be understood.
+        UmieError: the tokenizer spells two labels alike, or its vocabulary is of an unknown kind.
     """
 
     def __init__(
@@ -48,32 +48,32 @@ class Constraint(LogitsProcessor):
         self.tokenizer = tokenizer
         symbols = symbols_of(tokenizer)
         style = task.style
-        known: dict[Any, AnswerAutomaton] = {}  # queries that may be answered alike share their states
+        known: dict[Any, AnswerAutomaton] = {}  # queries with the same possible answers share their states
         self.automata: list[AnswerAutomaton] = []
         for record, query in asked:
-            forms = without_pair(style, task.answer_schema(record.text, query.target, len(record.regions)))
-            literals = compile_literals(symbols, style, forms)
-            kept, text = (known, record.text) if forms.spans else (literals.automata, "")
-            key = text, id(literals), forms.pair
+            schema = without_pair(style, task.answer_schema(record.text, query.target, len(record.regions)))
+            literals = compile_literals(symbols, style, schema)
+            kept, text = (known, record.text) if schema.spans else (literals.automata, "")
+            key = text, id(literals), schema.pair
             if key not in kept:
-                kept[key] = AnswerAutomaton(symbols, literals, style, text, forms.pair)
+                kept[key] = AnswerAutomaton(symbols, literals, style, text, schema.pair)
             self.automata.append(kept[key])
         self.max_new_tokens = max_new_tokens
         self.prompt_length = prompt_length
         self.restart()
 
     def restart(self, num_rows: int | None = None, max_new_tokens: int | None = None) -> int:
-        """Forget the answers so far; done before each generation.
+        """Forget the answers so far; called before each generation.
 
         Args:
-            num_rows: rows of the batch, to be checked.
-            max_new_tokens: the limit of this generation, where it is tighter than the constraint's own.
+            num_rows: number of rows of the batch, to check it.
+            max_new_tokens: the limit of this generation, if it is tighter than the constraint's own.
 
         Returns:
-            The limit that holds.
+            The effective limit.
 
         Raises:
-            UmieError: the batch is not the one that the constraint is for.
+            UmieError: the constraint was made for another batch.
         """
         if num_rows is not None and num_rows != len(self.automata):
             raise self._other_batch(num_rows)
@@ -82,7 +82,7 @@ class Constraint(LogitsProcessor):
         return self._limit
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
-        """Return the scores with everything that may not come at minus infinity; see transformers."""
+        """Return the scores, with minus infinity for tokens that may not come next; see transformers."""
         num_rows = len(input_ids)
         if not self.automata or num_rows % len(self.automata):
             raise self._other_batch(num_rows)
@@ -102,23 +102,25 @@ class Constraint(LogitsProcessor):
         return [automaton.read(row[self.prompt_length :]) for automaton, row in zip(self.automata, rows, strict=True)]
 
     def read_strictly(self, rows: Sequence[Sequence[int]]) -> list[tuple[str, list[int]]]:
-        """Return what rows spell that were generated without a constraint; see ``AnswerAutomaton.read_strictly``.
+        """Return the answers of rows generated without a constraint; see ``AnswerAutomaton.read_strictly``.
 
         Args:
-            rows: token ids of the answers alone, one row for each query.
+            rows: token ids of the answers only, one row for each query.
 
         Returns:
-            For each row the answer that its first items spell, and the tokens from the first on that does not fit.
+            For each row the answer spelled by its first items, and the tokens from the first that does not fit.
         """
         if len(rows) != len(self.automata):
             raise self._other_batch(len(rows))
         return [automaton.read_strictly(row) for automaton, row in zip(self.automata, rows, strict=True)]
 
     def _other_batch(self, num_rows: int) -> UmieError:
-        return UmieError(f"{num_rows} rows for {len(self.automata)} queries: pass the batch that the constraint is for")
+        return UmieError(
+            f"the batch has {num_rows} rows for {len(self.automata)} queries: pass the batch of the constraint"
+        )
 
     def _state(self, index: int, tokens: tuple[int, ...]) -> State:
-        """Return the state behind some tokens; those of the step before are known."""
+        """Return the state after some tokens; the state of the previous step is known."""
         states = self._states[index]
         state = states.get(tokens)
         if state is None:
@@ -127,7 +129,7 @@ class Constraint(LogitsProcessor):
 
 
 def mask_scores(scores: Tensor, allowed: Sequence[Sequence[int]]) -> Tensor:
-    """Return scores ``[R, V]`` with minus infinity everywhere but at each row's allowed tokens."""
+    """Return scores ``[R, V]`` with minus infinity everywhere except at each row's allowed tokens."""
     rows = torch.tensor(
         list(chain.from_iterable(repeat(row, len(tokens)) for row, tokens in enumerate(allowed))), device=scores.device
     )

@@ -1,4 +1,4 @@
-"""The fixed parts of answers, labels above all, as tries of symbols that know how the tokenizer cuts them."""
+"""The fixed parts of answers, mostly labels, as tries of symbols that also hold the tokens of each literal."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from umie.errors import UmieError
 from umie.tasks.grammar import AnswerSchema, ParsedItem, Style, region_name
 
 SPAN, REGION, AFTER, FINAL = "span", "region", "after", "final"
-KEPT = 256  # compiled literals that a tokenizer keeps
+KEPT = 256  # number of compiled literals cached for a tokenizer
 
 
 class Opened(NamedTuple):
-    """What a completed literal says: the label of an item, or the region that fills it."""
+    """The meaning of a completed literal: the label of an item, or the region that fills it."""
 
     label: str | None = None
     region: int | None = None
@@ -25,10 +25,9 @@ class Node:
     """A place in a trie of literals.
 
     Attributes:
-        children: the place behind each symbol.
-        tokens: the tokens that the tokenizer writes from here, and the place behind each; empty where it never
-            cuts here.
-        ends: what follows the literals that end here, and what they say.
+        children: the place after each symbol.
+        tokens: the tokens that the tokenizer writes from here, and the place after each; empty inside a token.
+        ends: for the literals that end here, what follows them (``SPAN``, ``REGION``, ...) and their meaning.
         may_end: whether the answer may end here.
     """
 
@@ -38,7 +37,7 @@ class Node:
     may_end: bool = False
 
     def add(self, spelling: list[tuple[int, str]], follows: str, says: Opened) -> None:
-        """Add a literal, given as tokens with their symbols.
+        """Add a literal, as tokens with their symbols.
 
         Raises:
             UmieError: the tokenizer spells two labels alike.
@@ -57,18 +56,18 @@ class Node:
 
 @dataclass(frozen=True)
 class Literals:
-    """The literals of an output style for some forms of items.
+    """The literals of an output style for one answer schema.
 
     Args:
-        first: what an answer begins with.
-        later: what stands behind an item.
-        regions: what stands behind a role that a region fills.
+        first: literals that begin an answer.
+        later: literals that follow an item.
+        regions: literals that follow a role filled by a region.
         closing: the symbols that close a span.
-        num_closing_tokens: how many tokens those take.
-        num_ending_tokens: how many tokens the style's suffix takes.
-        markers: the symbols of what the style writes around items, which no span may hold.
-        automata: constraints on answers that hold no span, which every text shares.
-        number: the symbols around an occurrence's number, or None where the style writes none.
+        num_closing_tokens: number of tokens of ``closing``.
+        num_ending_tokens: number of tokens of the style's suffix.
+        number: the symbols around an occurrence's number; None if the style writes no numbers.
+        markers: the symbols of the style's markers around items, which no span may contain.
+        automata: constraints on answers without spans, which all texts share.
     """
 
     first: Node
@@ -82,26 +81,30 @@ class Literals:
     automata: dict[Any, Any] = field(default_factory=dict)
 
 
-def without_pair(style: Style, forms: AnswerSchema) -> AnswerSchema:
-    """Return forms without the pair, where the style does not write it and all pairs are answered alike."""
-    return replace(forms, pair=None) if style.bare("", ("", "")) == style.bare("") else forms
+def without_pair(style: Style, schema: AnswerSchema) -> AnswerSchema:
+    """Return the schema without the pair, if the style does not write it, so that all pairs share their answers."""
+    return replace(schema, pair=None) if style.bare("", ("", "")) == style.bare("") else schema
 
 
-def compile_literals(symbols: TokenSymbols, style: Style, forms: AnswerSchema) -> Literals:
-    """Return the literals that answers of these forms are made of, as the tokenizer writes them; kept with it."""
-    for label in forms.labels:
+def compile_literals(symbols: TokenSymbols, style: Style, schema: AnswerSchema) -> Literals:
+    """Return the literals of answers of a schema, in the tokenizer's tokens; cached with the tokenizer.
+
+    Raises:
+        UmieError: a label contains a marker of the style, or the tokenizer spells two labels alike.
+    """
+    for label in schema.labels:
         if any(marker in label for marker in style.markers):
-            raise UmieError(f"the label {label!r} spells a sign of the style {style.name!r}: rename it")
-    key = style.name, forms
+            raise UmieError(f"the label {label!r} contains a marker of the style {style.name!r}: rename it")
+    key = style.name, schema
     known: dict[Any, Literals] = symbols.compiled
     if key not in known:
         while len(known) >= KEPT:
             known.pop(next(iter(known)))
-        known[key] = _compile(symbols, style, forms)
+        known[key] = _compile(symbols, style, schema)
     return known[key]
 
 
-def _compile(symbols: TokenSymbols, style: Style, forms: AnswerSchema) -> Literals:
+def _compile(symbols: TokenSymbols, style: Style, schema: AnswerSchema) -> Literals:
     written = style.linearize([ParsedItem("x", "y")]).removesuffix(style.suffix)  # up to the end of an item
 
     def spell(context: str, string: str) -> list[tuple[int, str]]:
@@ -110,28 +113,28 @@ def _compile(symbols: TokenSymbols, style: Style, forms: AnswerSchema) -> Litera
 
     first, later, regions = Node(), Node(), Node()
     for root, context, before in ((first, "", style.prefix), (later, written, style.separator)):
-        for label in forms.labels:
-            if forms.spans:
+        for label in schema.labels:
+            if schema.spans:
                 root.add(spell(context, before + style.opening(label)), SPAN, Opened(label))
-            if forms.num_regions:
+            if schema.num_regions:
                 root.add(spell(context, before + style.region_opening(label)), REGION, Opened(label))
-            if forms.bare:
-                root.add(spell(context, before + style.bare(label, forms.pair)), AFTER, Opened(label))
+            if schema.bare:
+                root.add(spell(context, before + style.bare(label, schema.pair)), AFTER, Opened(label))
     for root, context, before in ((first, "", style.prefix), (later, written, "")):
-        if root is first and forms.at_least_one:
+        if root is first and schema.at_least_one:
             continue
         if before + style.suffix:
             root.add(spell(context, before + style.suffix), FINAL, Opened())
         else:
             root.may_end = True
-    for index in range(forms.num_regions):
-        opening = style.prefix + style.region_opening(forms.labels[0])
+    for index in range(schema.num_regions):
+        opening = style.prefix + style.region_opening(schema.labels[0])
         regions.add(spell(opening, f" {region_name(index)}{style.closing}"), AFTER, Opened(region=index))
     closing = symbols.continuation(f"{style.prefix}{style.opening('x')} y", style.closing, style.markers)
     ending = symbols.continuation(written, style.suffix, style.markers)
     number = None
     if style.is_numbered:
-        before, _, behind = symbols.spell(symbols.continuation(written, "2", style.markers)).partition("2")
-        number = before, behind
+        before, _, after = symbols.spell(symbols.continuation(written, "2", style.markers)).partition("2")
+        number = before, after
     markers = tuple(symbols.spell(symbols.encode(marker)).strip(" ") for marker in style.markers)
     return Literals(first, later, regions, symbols.spell(closing), len(closing), len(ending), number, markers)

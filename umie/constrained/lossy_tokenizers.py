@@ -1,7 +1,7 @@
-"""Answers of tokenizers that do not keep text: without upper case, or with spaces between all signs (WordPiece).
+"""Read answers of tokenizers that do not preserve text: lower-cased, or with spaces around punctuation (WordPiece).
 
-Such a tokenizer decodes ``[person: Ann Lee]`` to ``[ person : ann lee ]``, which is no answer about a text that holds
-``Ann Lee``. Its tokens are read against the text instead, in the text's own signs.
+Such a tokenizer decodes ``[person: Ann Lee]`` to ``[ person : ann lee ]``, which is not a span of a text that contains
+``Ann Lee``. Its tokens are matched against the text instead, so that spans have the text's own characters.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from umie.records import Record
 from umie.tasks import Query, Task
 from umie.tasks.grammar import AnswerSchema, ParsedItem, Style
 
-_NO_ITEM = ","  # what every style counts as one dropped item
+_NO_ITEM = ","  # every style counts it as one dropped item
 Decode = Callable[[list[list[int]]], list[str]]
 
 
 def keeps_answers(tokenizer: PreTrainedTokenizerBase, style: Style, decode: Decode) -> bool:
-    """Say whether an answer's item comes back from its tokens as it was written."""
+    """Return whether an item survives encoding and decoding unchanged."""
     item = ParsedItem("Aa bb", "Cc-Dd")
     markers = [marker for marker in style.markers if marker in tokenizer.get_vocab()]
     (decoded,) = decode([encode(tokenizer, style.linearize([item]), markers)])
@@ -35,22 +35,22 @@ def read_answers(
     asked: Iterable[tuple[Record, Query]],
     rows: Sequence[Sequence[int]],
 ) -> list[str]:
-    """Return the answers that rows of tokens spell, generated with or without a constraint.
+    """Return the answers spelled by rows of tokens, generated with or without a constraint.
 
-    An answer is read item by item, until a token does not fit its form and its text; what comes from there on counts
-    as one dropped item. Its string is not looked at: ``ann lee`` in it may have been meant as ``Ann Lee``.
+    An answer is read item by item, until a token does not fit its format or its text; the rest counts as one dropped
+    item. The decoded string is not used: its ``ann lee`` may stand for ``Ann Lee``.
 
     Args:
         tokenizer: the tokenizer.
         task: the task.
         asked: the record and the query of each row.
-        rows: token ids; special tokens are passed over, but the end and the style's markers.
+        rows: token ids; special tokens are skipped, except the end token and the style's markers.
     """
     constraint = Constraint(tokenizer, task, asked, max_new_tokens=1)
     markers = {tokenizer.convert_tokens_to_ids(marker) for marker in task.style.markers}
-    passed_over = {*tokenizer.all_special_ids} - markers - {tokenizer.unk_token_id}
+    skipped = {*tokenizer.all_special_ids} - markers - {tokenizer.unk_token_id}
     ends = {automaton.end for automaton in constraint.automata}
-    written = [[token for token in row if token not in passed_over or token in ends] for row in rows]
+    written = [[token for token in row if token not in skipped or token in ends] for row in rows]
     read = constraint.read_strictly(written)
     junk = f"{task.style.separator or ' '}{_NO_ITEM}"
     return [f"{answer}{junk if answer else _NO_ITEM}" if rest else answer for answer, rest in read]

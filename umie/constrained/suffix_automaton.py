@@ -1,10 +1,10 @@
-"""A suffix automaton: all substrings of a text in linear space, with the number of times each occurs."""
+"""A suffix automaton: all substrings of a text in linear space, with the number of occurrences of each."""
 
 from __future__ import annotations
 
 
 class SuffixAutomaton:
-    """The smallest automaton of all substrings of a string; state 0 is the empty one.
+    """The smallest automaton of all substrings of a string; state 0 is the empty substring.
 
     Source: Blumer et al., The smallest automaton recognizing the subwords of a text (1985).
 
@@ -12,9 +12,9 @@ class SuffixAutomaton:
         string: the string; time and space are linear in its length.
 
     Attributes:
-        next: for each state, the state behind each symbol that can follow.
-        counts: for each state, how often its substrings occur; overlapping occurrences count.
-        lengths: for each state, the length of its longest substring; what follows a state is longer.
+        next: for each state, the state after each symbol that can follow.
+        counts: for each state, the number of occurrences of its substrings, including overlapping ones.
+        lengths: for each state, the length of its longest substring; the states that follow it have longer ones.
     """
 
     def __init__(self, string: str) -> None:

@@ -1,7 +1,7 @@
-"""How a tokenizer spells text: every token as a string of symbols, so that grammars can be checked token by token.
+"""How a tokenizer spells text: each token as a string of symbols, so that a grammar can be checked token by token.
 
-A symbol is a byte of UTF-8 (a character below 256), or one of two kinds of stand-in: a marker token such as
-``<spot>``, or the unknown token, which stands for characters that the vocabulary lacks.
+A symbol is a byte of UTF-8 (a character below 256), or a placeholder: for a marker token such as ``<spot>``, or for the
+unknown token, which represents characters that are not in the vocabulary.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from umie.records import Span
 UNKNOWN = "\u0100"  # the symbol of the unknown token
 _FIRST_MARKER = 0x101
 _BYTE = re.compile(r"<0x([0-9A-F]{2})>")
-_SPACE_SIGN = "▁"  # how SentencePiece writes a space
+_SPACE_MARK = "▁"  # SentencePiece writes a space as this character
 
 
 @dataclass
 class Trie:
-    """A node of the tree of all tokens by their symbols."""
+    """A node of the trie of all tokens by their symbols."""
 
     children: dict[str, Trie] = field(default_factory=dict)
     tokens: list[int] = field(default_factory=list)
@@ -36,9 +36,9 @@ class View:
     """A text as the tokenizer sees it.
 
     Args:
-        symbols: its symbols, without the white space around it.
+        symbols: its symbols, without surrounding white space.
         starts: for each symbol, the offset of its character in the text.
-        ends: for each symbol, the offset behind its character.
+        ends: for each symbol, the end offset of its character.
     """
 
     symbols: str
@@ -46,32 +46,32 @@ class View:
     ends: Sequence[int]
 
     def span(self, start: int, end: int) -> Span:
-        """Return the span of the text that symbols ``start`` to ``end`` (excluded) stand for."""
+        """Return the span of the text that symbols ``start`` to ``end`` (exclusive) represent."""
         return self.starts[start], self.ends[end - 1]
 
 
 class TokenSymbols:
     """The symbols of a tokenizer's tokens, and texts in these symbols.
 
-    Byte-level BPE, SentencePiece (Unigram or BPE, with byte fallback or not), WordPiece, BPE with end-of-word
-    signs, and tokenizers of bytes are understood: all that transformers' sequence-to-sequence models use.
+    Supported are byte-level BPE, SentencePiece (Unigram or BPE, with or without byte fallback), WordPiece, BPE with
+    end-of-word suffixes, and byte tokenizers: all kinds that transformers' sequence-to-sequence models use.
 
     Args:
         tokenizer: any tokenizer of transformers.
 
     Attributes:
-        lead: the symbol before each word's first one where tokens begin with a space, else empty.
-        tail: the symbol behind each word where tokens end with a space, else empty.
-        trie: all tokens that spell something.
-        prefix: the tokens that the tokenizer puts before a text.
+        lead: the symbol before each word if tokens begin with a space, else empty.
+        tail: the symbol after each word if tokens end with a space, else empty.
+        trie: all tokens that have symbols.
+        prefix: the tokens that the tokenizer adds before a text.
         end: the token that ends a text.
 
     Raises:
-        UmieError: it cannot be told how the tokens spell text.
+        UmieError: the tokenizer is of an unsupported kind, or has no end token.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        self._tokenizer = weakref.ref(tokenizer)  # so that symbols kept for a tokenizer do not keep it alive
+        self._tokenizer = weakref.ref(tokenizer)  # so that cached symbols do not keep their tokenizer alive
         pieces: list[str] = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
         special = set(tokenizer.all_special_ids)
         self.markers = {
@@ -87,7 +87,7 @@ class TokenSymbols:
         self._keeps_text = is_byte_level and backend is not None and backend.normalizer is None
         if tokenizer.unk_token_id is not None:
             self.symbols[tokenizer.unk_token_id] = spell("x").replace("x", UNKNOWN)  # WordPiece's is a whole word
-        self.compiled: dict[Any, Any] = {}  # what has been compiled for this tokenizer; see umie.constrained.literals
+        self.compiled: dict[Any, Any] = {}  # literals compiled for this tokenizer; see umie.constrained.literals
         self.trie = Trie()
         for token, symbols in enumerate(self.symbols):
             if symbols:
@@ -103,14 +103,14 @@ class TokenSymbols:
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The tokenizer, which whoever uses its symbols has to keep."""
+        """The tokenizer. The caller must keep a reference to it."""
         found = self._tokenizer()
         if found is None:
-            raise RuntimeError("the tokenizer is gone: keep it as long as its symbols are used")
+            raise RuntimeError("the tokenizer was deleted: keep a reference to it while its symbols are in use")
         return found
 
     def encode(self, string: str, markers: Iterable[str] = ()) -> list[int]:
-        """Return the tokens of a string, without those around it; only ``markers`` are read as special tokens."""
+        """Return the tokens of a string, without added special tokens; in it only ``markers`` are special tokens."""
         return encode(self.tokenizer, string, [marker for marker in markers if marker in self.markers])
 
     def spell(self, tokens: Iterable[int]) -> str:
@@ -118,14 +118,14 @@ class TokenSymbols:
         return "".join(map(self.of, tokens))
 
     def of(self, token: int) -> str:
-        """Return the symbols of a token; none for an id that only the decoder has, whose vocabulary may be larger."""
+        """Return the symbols of a token; empty for an id beyond the tokenizer, since the decoder may have more rows."""
         return self.symbols[token] if token < len(self.symbols) else ""
 
     def continuation(self, context: str, string: str, markers: Iterable[str] = ()) -> list[int]:
-        """Return the tokens of ``string`` where it stands behind ``context``.
+        """Return the tokens of ``string`` when it follows ``context``.
 
-        Where the tokens of the context change with what follows, the string is cut greedily into the longest
-        tokens, so that it can always be written.
+        If the string changes the tokens of the context, it is split greedily into the longest tokens, so that it can
+        always be written.
         """
         before, both = self.encode(context, markers), self.encode(context + string, markers)
         if both[: len(before)] == before:
@@ -153,10 +153,10 @@ class TokenSymbols:
                 start, end = start + len(covered) - len(covered.lstrip()), end - len(covered) + len(covered.rstrip())
             body = piece.strip(" ")
             before = piece[: len(piece) - len(piece.lstrip(" "))]
-            behind = piece[len(before) + len(body) :]  # of a token that is spaces alone, nothing
+            after = piece[len(before) + len(body) :]  # empty for a token that is only spaces
             inner = _offsets(body, text[start:end], start, end)
             symbols += piece
-            places = [*[(start, start)] * len(before), *inner, *[(end, end)] * len(behind)]
+            places = [*[(start, start)] * len(before), *inner, *[(end, end)] * len(after)]
             starts += [place[0] for place in places]
             ends += [place[1] for place in places]
         joined = "".join(symbols)
@@ -176,7 +176,9 @@ class TokenSymbols:
                 if node.tokens:
                     best = end + 1, node.tokens[0]
             if best is None:
-                raise UmieError(f"the tokenizer cannot write {symbols!r}, which the answers need")
+                raise UmieError(
+                    f"the tokenizer cannot write {symbols!r}, which is part of every answer: use another tokenizer"
+                )
             position, token = best
             tokens.append(token)
         return tokens
@@ -186,7 +188,7 @@ _known: weakref.WeakKeyDictionary[Any, tuple[int, TokenSymbols]] = weakref.WeakK
 
 
 def symbols_of(tokenizer: PreTrainedTokenizerBase) -> TokenSymbols:
-    """Return the symbols of a tokenizer, made once for each, and again when tokens were added to it."""
+    """Return the symbols of a tokenizer; cached until tokens are added to it."""
     size, known = _known.get(tokenizer, (0, None))
     if known is None or size != len(tokenizer):
         known = TokenSymbols(tokenizer)
@@ -195,12 +197,12 @@ def symbols_of(tokenizer: PreTrainedTokenizerBase) -> TokenSymbols:
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, string: str, markers: Sequence[str] = ()) -> list[int]:
-    """Return the tokens of a string, without those that the tokenizer puts around a text.
+    """Return the tokens of a string, without the special tokens that the tokenizer adds around a text.
 
     Args:
         tokenizer: the tokenizer.
-        string: any string; what spells a special token in it stays text.
-        markers: tokens of the vocabulary that are read as such.
+        string: any string; special tokens spelled out in it are plain text.
+        markers: tokens of the vocabulary that are encoded as such where the string contains them.
     """
     parts = re.split(f"({'|'.join(map(re.escape, markers))})", string) if markers else [string]
     tokens: list[int] = []
@@ -213,11 +215,11 @@ def encode(tokenizer: PreTrainedTokenizerBase, string: str, markers: Sequence[st
 
 
 def _spelling(pieces: Sequence[str], name: str) -> tuple[Any, str, str]:
-    """Return a function from piece to symbols, and what stands before and behind a word."""
+    """Return a function from piece to symbols, and the symbols before and after a word."""
     if any("Ġ" in piece for piece in pieces):
         table = _byte_level_table()
-        return (lambda piece: "".join(table.get(sign, "") for sign in piece)), " ", ""
-    if any(_SPACE_SIGN in piece for piece in pieces):
+        return (lambda piece: "".join(table.get(character, "") for character in piece)), " ", ""
+    if any(_SPACE_MARK in piece for piece in pieces):
         return _sentence_piece, " ", ""
     if any(piece.startswith("##") for piece in pieces):
         return (lambda piece: _latin(piece[2:] if piece.startswith("##") else f" {piece}")), " ", ""
@@ -235,7 +237,7 @@ def _spelling(pieces: Sequence[str], name: str) -> tuple[Any, str, str]:
 
 def _sentence_piece(piece: str) -> str:
     byte = _BYTE.fullmatch(piece)
-    return chr(int(byte.group(1), 16)) if byte else _latin(piece.replace(_SPACE_SIGN, " "))
+    return chr(int(byte.group(1), 16)) if byte else _latin(piece.replace(_SPACE_MARK, " "))
 
 
 def _latin(string: str) -> str:
@@ -243,7 +245,7 @@ def _latin(string: str) -> str:
 
 
 def _byte_level_table() -> dict[str, str]:
-    """Return the byte that each sign of byte-level BPE stands for: printable ones stand for themselves."""
+    """Return the byte for each character of byte-level BPE; printable bytes are written as themselves."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [code for code in range(256) if code not in set(printable)]
     return {chr(code): chr(code) for code in printable} | {
@@ -252,23 +254,23 @@ def _byte_level_table() -> dict[str, str]:
 
 
 def _same(text: str, tail: str) -> View:
-    """Return the view of a tokenizer that keeps the text as it is; ``tail`` stands behind its last word."""
+    """Return the view of a tokenizer that preserves the text; ``tail`` follows its last word."""
     if text.isascii() and not tail:
         return View(text, range(len(text)), range(1, len(text) + 1))
     starts: list[int] = []
     ends: list[int] = []
     symbols: list[str] = []
-    for offset, sign in enumerate(text):
-        encoded = sign.encode().decode("latin-1")
+    for offset, character in enumerate(text):
+        encoded = character.encode().decode("latin-1")
         symbols.append(encoded)
         starts += [offset] * len(encoded)
         ends += [offset + 1] * len(encoded)
-    behind = [len(text)] * len(tail)
-    return View("".join(symbols) + tail, [*starts, *behind], [*ends, *behind])
+    after = [len(text)] * len(tail)
+    return View("".join(symbols) + tail, [*starts, *after], [*ends, *after])
 
 
 def _offsets(body: str, covered: str, start: int, end: int) -> list[Span]:
-    """Return the place of each symbol of a token: character by character where their number fits, else the whole."""
+    """Return the span of each symbol of a token: by character if the numbers of characters agree, else the whole."""
     try:
         characters = list(body.encode("latin-1").decode())
     except (UnicodeEncodeError, UnicodeDecodeError):  # an unknown token, or part of a character
@@ -277,6 +279,6 @@ def _offsets(body: str, covered: str, start: int, end: int) -> list[Span]:
         return [(start, end)] * len(body)
     return [
         (start + offset, start + offset + 1)
-        for offset, sign in enumerate(characters)
-        for _ in range(len(sign.encode()))
+        for offset, character in enumerate(characters)
+        for _ in range(len(character.encode()))
     ]

@@ -104,8 +104,8 @@ class _Card:
 @pytest.mark.parametrize("name", ["best", "runs/bset", "./someone/model", "/no/such", "a/b/c", "../best", ""])
 def test_a_mistyped_directory_fails_without_a_request(cached, no_network, tmp_path, name):
     (tmp_path / "work" / "runs").mkdir()
-    for function in (check_saved, load, umie.UmieProcessor.from_pretrained, Extractor.from_pretrained):
-        with pytest.raises(UmieError, match="no such directory; use the directory of a saved variant or a hub name"):
+    for function in (check_saved, load, umie.UmieModel.from_pretrained, umie.UmieProcessor.from_pretrained):
+        with pytest.raises(UmieError, match="is neither an existing directory nor a hub name"):
             function(name)
 
 

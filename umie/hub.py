@@ -8,7 +8,10 @@ from typing import Any
 
 from umie.errors import UmieError
 
-_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
+
+def is_hub_name(name: str) -> bool:
+    """Return whether ``name`` has the form ``owner/model`` of a hub repository."""
+    return re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name) is not None
 
 
 def check_saved(name: str | Path) -> None:
@@ -16,11 +19,10 @@ def check_saved(name: str | Path) -> None:
 
     ``owner/model`` may be a repository unless a directory ``owner`` exists, so that a mistyped path fails at once.
     """
-    path = Path(name)
-    if str(name) and path.is_dir():
+    if str(name) and Path(name).is_dir():
         return
-    if not _REPOSITORY.fullmatch(str(name)) or str(path.parent) in (".", "..") or path.parent.is_dir():
-        raise UmieError(f"{name}: no such directory; use the directory of a saved variant or a hub name (owner/model)")
+    if not is_hub_name(str(name)) or Path(name).parent.is_dir():
+        raise UmieError(f"{str(name)!r} is neither an existing directory nor a hub name such as 'owner/model'")
 
 
 def find_file(name: str | Path, filename: str, **options: Any) -> Path:

@@ -7,7 +7,6 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
@@ -19,9 +18,9 @@ from transformers.utils import ModelOutput
 
 from umie import decoders, encoders, fusion
 from umie.constrained import Constraint
-from umie.decoders.sources import is_hub_name
 from umie.errors import UmieError
 from umie.fusion import VisualEmbedding, VisualEmbeddingConfig
+from umie.hub import check_saved
 from umie.registry import Registry
 from umie.types import FEATURES, FusedStates, VisualFeatures
 
@@ -196,8 +195,8 @@ class UmieModel(PreTrainedModel):
             UmieError: the directory does not exist, cannot be read, or is missing weights.
         """
         source = pretrained_model_name_or_path
-        if source is not None and not is_hub_name(str(source)) and not Path(source).is_dir():
-            raise UmieError(f"{str(source)!r} is neither an existing directory nor a hub name such as 'owner/model'")
+        if source is not None:
+            check_saved(source)
         output_loading_info = kwargs.pop("output_loading_info", False)
         try:
             model, info = super().from_pretrained(source, *args, output_loading_info=True, **kwargs)

@@ -218,7 +218,7 @@ def test_bad_lines_are_reported_before_the_model_is_loaded(umie, files, checkpoi
     ("arguments", "message"),
     [
         (["Ann"], "--model is missing"),
-        (["Ann", "--model", "none"], "none: no such directory"),
+        (["Ann", "--model", "none"], "'none' is neither an existing directory"),
         (["--model", "CKPT"], "pass either a text or a file with --input"),
         (["Ann", "--model", "CKPT", "--input", "in.jsonl"], "pass either a text or a file with --input"),
         (["--model", "CKPT", "--input", "in.jsonl"], "--output is missing"),

@@ -291,7 +291,7 @@ def test_bad_texts_and_folders(extractor, tmp_path, checkpoint):
             extractor.extract(text)
     with pytest.raises(umie.UmieError, match="put them into records"):
         extractor.extract([TEXT], "x.png")
-    with pytest.raises(umie.UmieError, match="no such directory"):
+    with pytest.raises(umie.UmieError, match="is neither an existing directory"):
         Extractor.from_pretrained(tmp_path / "none")
     with pytest.raises(umie.UmieError, match=r"does not contain umie_processor.json"):
         Extractor.from_pretrained(tmp_path)

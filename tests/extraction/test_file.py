@@ -60,7 +60,7 @@ def test_bad_arguments(source, checkpoint, tmp_path):
         ({"output": "in.jsonl"}, "in.jsonl: is the same file as in.jsonl"),
         ({"details": "out.jsonl"}, "out.jsonl: is the same file as out.jsonl"),
         ({"images": "photos"}, "images: photos is not a directory"),
-        ({"model": "best"}, "best: no such directory"),
+        ({"model": "best"}, "'best' is neither an existing directory"),
         ({"source": "gone.jsonl"}, "gone.jsonl: cannot read"),
     ):
         with pytest.raises(UmieError, match=message):

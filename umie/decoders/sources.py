@@ -9,6 +9,7 @@ from pathlib import Path
 from transformers import AutoConfig, PreTrainedConfig
 
 from umie.errors import UmieError, UnknownNameError
+from umie.hub import is_hub_name
 
 PACKAGE = "package:"
 TOKENIZER_FILES = ("tokenizer.json", "spiece.model", "sentencepiece.bpe.model", "vocab.txt", "tokenizer_config.json")
@@ -21,11 +22,6 @@ def located(source: str) -> str:
         UmieError: the package is not installed, or contains no checkpoint.
     """
     return str(_package_folder(source)) if source.startswith(PACKAGE) else source
-
-
-def is_hub_name(source: str) -> bool:
-    """Return whether ``source`` has the form ``owner/model`` of a hub name."""
-    return source.count("/") == 1 and not source.startswith((".", "/", "~")) and not source.endswith("/")
 
 
 def check_source(source: str, choices: Iterable[str]) -> None:

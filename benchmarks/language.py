@@ -1,4 +1,4 @@
-"""What the benchmarks of training and generation share: a variant, the plain T5 of its weights, and the report."""
+"""Shared by the benchmarks of training and generation: a variant, the plain T5 with its weights, and the report."""
 
 from __future__ import annotations
 
@@ -17,25 +17,24 @@ from torch import Tensor
 from transformers import T5ForConditionalGeneration
 from transformers.utils import logging
 
-from umie.bench.environment import device_reason, environment
-from umie.bench.measure import in_turn
-from umie.bench.ratios import ROUNDS, Spread, ratio, spread
-from umie.bench.report import table
-from umie.bench.table import figure, mebibytes, with_quartiles
+from umie.bench.environment import described, device_error, environment
+from umie.bench.measure import time_rounds
+from umie.bench.ratios import ROUNDS, Spread, digits, mebibytes, ratio, spread
 from umie.decoders.t5 import T5Decoder
 from umie.errors import UmieError
 from umie.files import atomic_write
 from umie.model import UmieConfig, UmieModel
+from umie.reports.tables import markdown_table
 from umie.types import VisualFeatures
 
 RESULTS = Path(__file__).resolve().parent / "results"
-NUM_SLOTS, FEATURE_DIM = 37, 2048  # the whole image and 36 regions, as ResNet-101 and VinVL have them
-FIRST_TOKEN = 3  # behind those for padding, the end and the unknown
+NUM_SLOTS, FEATURE_DIM = 37, 2048  # the whole image and 36 regions; the width of ResNet-101 and VinVL
+FIRST_TOKEN = 3  # after the tokens for padding, end and unknown
 
 
 @dataclass(frozen=True)
 class Bound:
-    """What the time of one row, divided by that of another, shall be at most."""
+    """The ratio of the times of two rows, and its bound."""
 
     row: str
     other: str
@@ -44,12 +43,12 @@ class Bound:
 
 @dataclass
 class Measured:
-    """What a row gave.
+    """The measurements of a row.
 
     Args:
-        seconds: of one operation, a figure for each round.
-        peak_bytes: the most that it holds at a time, above what was there before.
-        held_bytes: what was there before: weights, and what an optimizer keeps of them.
+        seconds: the time of one operation, for each round.
+        peak_bytes: peak memory above ``held_bytes``.
+        held_bytes: memory of the weights and the optimizer's state.
     """
 
     seconds: list[float] = field(default_factory=list)
@@ -58,29 +57,34 @@ class Measured:
 
 
 def arguments(description: str, **defaults: int) -> argparse.ArgumentParser:
-    """Return the options that both scripts have."""
+    """Return a parser with the options that both scripts share."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--size", default="flan-t5-base", choices=[*T5Decoder.PRESETS], help="shape of the T5 (default: %(default)s)")
-    add("--fusion", default="gated", help="how text and image are fused (default: %(default)s)")
-    add("--batch", type=int, default=defaults["batch"], help="texts at a time (default: %(default)s)")
-    add("--tokens", type=int, default=defaults["tokens"], help="of the longest text; the shortest has half")
-    add("--slots", type=int, default=NUM_SLOTS, help="visual slots of a text (default: %(default)s)")
-    add("--feature-dim", type=int, default=FEATURE_DIM, help="width of their features (default: %(default)s)")
-    add("--rounds", type=int, default=ROUNDS, help=f"a verdict needs {ROUNDS} (default: %(default)s)")
-    add("--threads", type=int, default=os.cpu_count() or 1, help="of torch (default: all cores)")
+    add("--size", default="flan-t5-base", choices=[*T5Decoder.PRESETS], help="preset of the T5 (default: %(default)s)")
+    add("--fusion", default="gated", help="fusion (default: %(default)s)")
+    add("--batch", type=int, default=defaults["batch"], help="number of texts (default: %(default)s)")
+    add(
+        "--tokens",
+        type=int,
+        default=defaults["tokens"],
+        help="tokens of the longest text, twice those of the shortest",
+    )
+    add("--slots", type=int, default=NUM_SLOTS, help="visual slots per text (default: %(default)s)")
+    add("--feature-dim", type=int, default=FEATURE_DIM, help="width of the visual features (default: %(default)s)")
+    add("--rounds", type=int, default=ROUNDS, help=f"measurements; a verdict needs {ROUNDS} (default: %(default)s)")
+    add("--threads", type=int, default=os.cpu_count() or 1, help="CPU threads (default: all cores)")
     add("--device", default="cpu", help="cpu, cuda, ... (default: %(default)s)")
-    add("--seed", type=int, default=0, help="of weights, texts and features")
-    add("--output", type=Path, help="the Markdown file; JSON beside it (default: in benchmarks/results)")
+    add("--seed", type=int, default=0, help="seed of weights, texts and features (default: %(default)s)")
+    add("--output", type=Path, help="Markdown file, with a JSON file next to it (default: in benchmarks/results)")
     return parser
 
 
 def prepare(options: argparse.Namespace) -> dict[str, Any]:
-    """Set threads and seed, and return where this runs."""
+    """Set threads and seed, and return the environment."""
     for name in ("batch", "tokens", "slots", "feature_dim", "rounds", "threads"):
         if getattr(options, name) < 1:
-            raise UmieError(f"--{name.replace('_', '-')} is {getattr(options, name)}: give 1 or more")
-    if (reason := device_reason(options.device)) is not None:
+            raise UmieError(f"--{name.replace('_', '-')} is {getattr(options, name)}: use 1 or more")
+    if (reason := device_error(options.device)) is not None:
         raise UmieError(f"--device {options.device}: {reason}")
     logging.set_verbosity_error()
     torch.set_num_threads(options.threads)
@@ -89,7 +93,7 @@ def prepare(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def variant(options: argparse.Namespace) -> UmieModel:
-    """Return the composed model with random weights, which takes features that were made before."""
+    """Return a composed model with random weights that takes precomputed features."""
     config = UmieConfig(
         encoder={"name": "precomputed", "path": "-", "boxes": "relative", "feature_dim": options.feature_dim},
         fusion={"name": options.fusion},
@@ -99,20 +103,20 @@ def variant(options: argparse.Namespace) -> UmieModel:
     return model.to(options.device).eval()
 
 
-def plain_twin(model: UmieModel, *, shared: bool) -> T5ForConditionalGeneration:
-    """Return transformers' own T5 with the same weights: in the same memory, or in its own."""
+def plain_t5(model: UmieModel, *, shared: bool) -> T5ForConditionalGeneration:
+    """Return transformers' T5 with the same weights, in shared or separate memory."""
     theirs = model.decoder.seq2seq
     with torch.device("meta"):
-        twin = T5ForConditionalGeneration(theirs.config)
+        plain = T5ForConditionalGeneration(theirs.config)
     weights = theirs.state_dict()
     if not shared:
-        memo: dict[int, Tensor] = {}  # the embedding has three names and one memory
+        memo: dict[int, Tensor] = {}  # the embedding has three names for one tensor
         weights = {name: memo.setdefault(value.data_ptr(), value.clone()) for name, value in weights.items()}
-    twin.load_state_dict(weights, assign=True)
-    twin.encoder.embed_tokens = twin.decoder.embed_tokens = twin.shared
+    plain.load_state_dict(weights, assign=True)
+    plain.encoder.embed_tokens = plain.decoder.embed_tokens = plain.shared
     if theirs.lm_head.weight is theirs.shared.weight:
-        twin.lm_head.weight = twin.shared.weight
-    return twin.eval()
+        plain.lm_head.weight = plain.shared.weight
+    return plain.eval()
 
 
 def batch(options: argparse.Namespace, vocab_size: int, num_targets: int) -> dict[str, Tensor]:
@@ -140,10 +144,10 @@ def features(options: argparse.Namespace) -> VisualFeatures:
 
 
 def time_all(runs: Mapping[str, Callable[[], object]], rows: Mapping[str, Measured], options: Any) -> bool:
-    """Time all rows in turn; return whether all rounds were made, which an interrupt ends."""
+    """Time all rows in alternation; return False if interrupted."""
     times = {name: row.seconds for name, row in rows.items()}
     try:
-        in_turn(
+        time_rounds(
             runs, rounds=options.rounds, device=options.device, times=times, after=lambda name: say(f"timed: {name}")
         )
     except KeyboardInterrupt:
@@ -163,35 +167,33 @@ def report(
     item: str,
     complete: bool,
 ) -> None:
-    """Print and write the result: times, the ratios that are expected, and where it ran."""
+    """Print and write the report: times, ratios with their bounds, and the environment."""
     timed = {name: row for name, row in rows.items() if row.seconds}
     header, lines = ["", "ms (quartiles)", f"{item}/s"], []
-    weighed = any(row.peak_bytes is not None for row in timed.values())
+    has_memory = any(row.peak_bytes is not None for row in timed.values())
     for name, row in timed.items():
         found = spread(row.seconds)
-        lines.append([name, with_quartiles(found.times(1000)), figure(num_items / found.median)])
-        if weighed:
+        lines.append([name, str(found.times(1000)), digits(num_items / found.median)])
+        if has_memory:
             lines[-1] += [mebibytes(row.peak_bytes), mebibytes(row.held_bytes)]
-    if weighed:
+    if has_memory:
         header += ["peak MiB above", "MiB held"]
     judged = []
     for bound in bounds:
         if bound.row in timed and bound.other in timed:
             found = ratio(timed[bound.row].seconds, timed[bound.other].seconds)
             shown = "-" if bound.most is None else f"at most {bound.most:g}"
-            judged.append([bound.row, bound.other, with_quartiles(found), shown, _verdict(found, bound.most)])
-    versions = ", ".join(f"{name} {version}" for name, version in where["versions"].items() if version)
+            judged.append([bound.row, bound.other, str(found), shown, _verdict(found, bound.most)])
     parts = [
         f"# {title}",
-        f"{text} `{_command()}`, {where['date'][:10]}, on {where['device_name']} ({where['device']}), "
-        f"{where['threads']} threads; umie {where['umie']}, {versions}; load of the machine before: {where['load']}. "
-        f"Rows run in turn, in {options.rounds} rounds, each once untimed in its place before it is timed; times are "
-        "medians, and ratios medians of the ratios within each round, with quartiles.",
-        table(header, lines),
-        table(["time of", "by that of", "ratio (quartiles)", "expected", "holds"], judged),
+        f"{text}\n\n`{_command()}`: {described(where)}.\n\nRows run in alternation, in {options.rounds} rounds; each runs "
+        "once untimed directly before it is timed. Times are medians over the rounds, and ratios are medians of the ratios "
+        "within each round, with quartiles.",
+        markdown_table(header, lines),
+        markdown_table(["time of", "relative to", "ratio (quartiles)", "expected", "holds"], judged),
     ]
     if not complete:
-        parts.insert(2, "**Interrupted**: fewer rounds were made than asked for.")
+        parts.insert(2, "**Interrupted**: some rounds are missing.")
     content = "\n\n".join(parts) + "\n"
     kind = f"{Path(sys.argv[0]).resolve().parent.name}_{options.size}_torch{torch.__version__.partition('+')[0]}"
     output = options.output or RESULTS / f"{kind}_{options.device}_{options.threads}threads.md"
@@ -224,12 +226,12 @@ def _command() -> str:
 
 
 def say(what: str) -> None:
-    """Give a sign of life: a run takes minutes."""
+    """Report progress on standard error."""
     print(what, file=sys.stderr, flush=True)  # noqa: T201 # a script
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run a script; what a user can mend is one line and exit code 2."""
+    """Run a script; an error that a user can fix is one line and exit code 2."""
     try:
         main()
     except UmieError as error:

@@ -1,23 +1,23 @@
-"""Time of every fusion by every backend, its peers and its limit, one after another; one is timed only if it is right.
+"""Times of every fusion with every backend, its peers, and its limit, through pytest-benchmark.
 
-Compare rows of one run, on an idle machine. `umie bench` takes the same operations in turn, and writes ratios,
-Markdown and a figure; it has other shapes and dtypes too.
+Operations are checked first, then timed one after another. Compare rows of one run on an idle machine. `umie bench`
+measures the same operations in alternation, at any shape and dtype, and writes ratios, Markdown and a figure.
 """
 
 from __future__ import annotations
 
 import functools
-import importlib.metadata
 
 import pytest
 import torch
 
 from umie.bench.check import compare, expect
 from umie.bench.environment import LIBRARIES
-from umie.bench.memory import peak_bytes
+from umie.bench.measure import peak_bytes
 from umie.bench.operations import DIRECTIONS, DTYPES, backends, blocks, make_weights, operations
 from umie.bench.runner import Runner, place
 from umie.bench.shapes import Shape, draw
+from umie.versions import versions
 
 DEVICE, DTYPE = "cpu", "float32"
 SHAPES = {
@@ -38,10 +38,10 @@ def rows():
 
 @functools.cache
 def expected(block, reference, name):
-    """Return what all operations of a block that have one twin shall give."""
+    """Return the results of a reference."""
     found = operations(SHAPES[name], device=DEVICE, dtype=DTYPE, blocks=[block], backends=backends())
-    twin = next(operation for operation in found if operation.reference == reference and operation.exact)
-    return expect(twin, inputs(name), weights(name), DTYPES[DTYPE])
+    operation = next(each for each in found if each.reference == reference and each.build_reference)
+    return expect(operation, inputs(name), weights(name), DTYPES[DTYPE])
 
 
 @pytest.mark.parametrize(("operation", "direction", "name"), list(rows()))
@@ -49,19 +49,19 @@ def test_fusion(benchmark, operation, direction, name):
     if (reason := operation.unsupported_reason[direction]) is not None:
         pytest.skip(reason)
     runner = Runner(place(operation.build(weights(name)), weights(name), DEVICE, DTYPES[DTYPE]), inputs(name))
-    if operation.exact is not None:
+    assert operation.contract() is None
+    if operation.build_reference is not None:
         errors = compare(runner, expected(operation.block, operation.reference, name), training=True)
         assert errors.wrong(DTYPES[DTYPE]) is None, errors.wrong(DTYPES[DTYPE])
     run = functools.partial(runner.run, direction)
     run()
-    installed = {found.metadata["Name"] for found in importlib.metadata.distributions()}
     benchmark.extra_info |= {
         "device": DEVICE,
         "dtype": DTYPE,
         "threads": torch.get_num_threads(),
         "shape": str(SHAPES[name]),
         "peak_bytes": peak_bytes(run, DEVICE),
-        **{library: importlib.metadata.version(library) for library in LIBRARIES if library in installed},
+        **versions(*LIBRARIES),
     }
     benchmark.group = f"{operation.block}, {direction}, {SHAPES[name]}"
     benchmark.pedantic(run, setup=runner.clear, rounds=7, warmup_rounds=1)

@@ -1,8 +1,8 @@
-"""Step time and peak memory of training a composed variant, beside plain T5 training on the same text.
+"""Step time and peak memory of training a composed variant, compared with plain T5 on the same text.
 
-A step is forward, backward and AdamW's step. The variant takes cached features of 37 slots x 2,048; the plain T5 is
-transformers' own, with the same weights, texts and labels. Before anything is timed, the variant without an image
-must give the plain T5's loss and gradients, and with one every part of it must have a gradient.
+A step is forward, backward and AdamW's update. The variant takes cached features of 37 slots x 2,048; the plain T5 is
+that of transformers, with the same weights, texts and labels. Before timing, the variant without an image must give
+the loss and gradients of the plain T5, and with an image every parameter must have a gradient.
 
 An idle machine, FLAN-T5 base:  python benchmarks/training/steps.py
 A minute:  python benchmarks/training/steps.py --size flan-t5-small --batch 4 --tokens 32 --rounds 3
@@ -20,14 +20,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # where language.py lies
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the folder of language.py
 
 import language as shared
 
-from umie.bench.memory import peak_bytes
+from umie.bench.measure import peak_bytes
 
 MOST_TIME = 1.15
-TEXT_ALONE, PLAIN = "umie, text alone", "plain T5"
+PLAIN = "plain T5"
 TOLERANCE = 1e-5
 
 
@@ -36,10 +36,10 @@ class Training:
 
     def __init__(self, model: Any, given: dict[str, Any], cast: Callable[[], AbstractContextManager[Any]]) -> None:
         self.model, self.given, self.cast = model, given, cast
-        self.optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)  # as the Trainer takes it
+        self.optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)  # as in the Trainer
 
     def gradients(self) -> Tensor:
-        """Leave gradients behind, and return the loss."""
+        """Compute gradients and return the loss."""
         with self.cast():
             loss: Tensor = self.model(**self.given).loss
         loss.backward()
@@ -52,27 +52,28 @@ class Training:
         self.optimizer.zero_grad(set_to_none=True)
 
     def held_bytes(self) -> int:
-        """Return the bytes of weights and of what the optimizer keeps."""
+        """Return the size of the weights and the optimizer's state."""
         kept = [value for state in self.optimizer.state.values() for value in state.values() if torch.is_tensor(value)]
         return sum(tensor.numel() * tensor.element_size() for tensor in [*self.model.parameters(), *kept])
 
 
-def check(model: Any, twin: Any, text: dict[str, Any], visual: Any, cast: Any) -> None:
-    """Hold the variant without an image against the plain T5, and see that the image counts with one."""
+def check(model: Any, plain_t5: Any, text: dict[str, Any], visual: Any, cast: Any) -> None:
+    """Compare the variant without an image with the plain T5, and check the gradients with an image."""
     own, plain, with_image = (
-        Training(one, given, cast) for one, given in ((model, text), (twin, text), (model, {**text, "visual": visual}))
+        Training(one, given, cast)
+        for one, given in ((model, text), (plain_t5, text), (model, {**text, "visual": visual}))
     )
     difference = abs(float(own.gradients() - plain.gradients()))
     assert difference <= TOLERANCE, f"the losses differ by {difference:.1e}"
-    found, expected = (one.shared.weight.grad for one in (model.decoder.seq2seq, twin))
+    found, expected = (one.shared.weight.grad for one in (model.decoder.seq2seq, plain_t5))
     error = float((found - expected).norm() / expected.norm())
     assert error <= TOLERANCE, f"the gradients of the embedding differ by {error:.1e}"
-    for one in (model, twin):
+    for one in (model, plain_t5):
         one.zero_grad(set_to_none=True)
     with_image.gradients()
-    lacking = [name for name, value in model.named_parameters() if value.grad is None or not value.grad.any()]
-    lacking = [name for name in lacking if not name.endswith("relative_attention_bias.weight")]
-    assert not lacking, f"no gradient reaches {lacking[0]}"
+    missing = [name for name, value in model.named_parameters() if value.grad is None or not value.grad.any()]
+    missing = [name for name in missing if not name.endswith("relative_attention_bias.weight")]
+    assert not missing, f"no gradient reaches {missing[0]}"
     model.zero_grad(set_to_none=True)
 
 
@@ -80,12 +81,12 @@ def main() -> None:
     """Measure, print and write."""
     parser = shared.arguments(__doc__ or "", batch=8, tokens=64)
     parser.add_argument("--targets", type=int, default=16, help="tokens of an answer (default: %(default)s)")
-    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"], help="bfloat16: by autocast")
-    parser.add_argument("--no-memory", action="store_true", help="leave peaks of memory out")
+    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"], help="bfloat16 uses autocast")
+    parser.add_argument("--no-memory", action="store_true", help="do not measure peak memory")
     options = parser.parse_args()
     where = shared.prepare(options)
     model = shared.variant(options)
-    twin = shared.plain_twin(model, shared=False)
+    reference = shared.plain_t5(model, shared=False)
     text = shared.batch(options, model.decoder.vocab_size or 0, options.targets)
     visual = shared.features(options)
 
@@ -94,12 +95,12 @@ def main() -> None:
             return nullcontext()
         return torch.autocast(torch.device(options.device).type, torch.bfloat16)
 
-    check(model, twin, text, visual, cast)
-    shared.say("right: the loss and gradients of the plain T5 without an image, gradients everywhere with one")
-    del twin
+    check(model, reference, text, visual, cast)
+    shared.say("checked: the loss and gradients of the plain T5 without an image, all gradients with one")
+    del reference
     ours = f"umie, {options.fusion}"
     trained: dict[str, tuple[nn.Module, dict[str, Any]]] = {
-        PLAIN: (shared.plain_twin(model, shared=False), text),
+        PLAIN: (shared.plain_t5(model, shared=False), text),
         ours: (model, {**text, "visual": visual}),
     }
     rows = {name: shared.Measured() for name in trained}
@@ -115,8 +116,8 @@ def main() -> None:
     shape = f"{options.batch} texts of {options.tokens // 2} to {options.tokens} tokens, answers of {options.targets}"
     shared.report(
         "Training steps",
-        f"Forward, backward and AdamW's step in {options.dtype}: {options.size}, {shape}, cached features of "
-        f"{options.slots} slots x {options.feature_dim}. MiB held are weights and the optimizer's; peaks, with the "
+        f"Forward, backward and AdamW's update in {options.dtype}: {options.size}, {shape}, cached features of "
+        f"{options.slots} slots x {options.feature_dim}. MiB held: weights and optimizer state; peaks, with the "
         "gradients, are above that.",
         rows,
         [shared.Bound(ours, PLAIN, MOST_TIME)],
@@ -128,7 +129,7 @@ def main() -> None:
     )
     peaks = [rows[name].peak_bytes for name in (ours, PLAIN)]
     if peaks[0] and peaks[1]:
-        shared.say(f"peak above what is held: {peaks[0] / peaks[1]:.3f} of plain T5's")
+        shared.say(f"peak above the memory held: {peaks[0] / peaks[1]:.3f} of plain T5's")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Ratios within rounds, the JSON form, the report's lines, and what moved between two results."""
+"""Ratios within rounds, the JSON format, the report, the figure, and changes between two results."""
 
 import dataclasses
 import json
@@ -7,18 +7,19 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.artist import Artist
 
-from umie.bench.compare import differences, moves
-from umie.bench.figure import write_figure
+from umie.bench.compare import changes, differences
 from umie.bench.lengths import read_lengths
-from umie.bench.lines import lines
 from umie.bench.ratios import Spread, ratio, spread
-from umie.bench.report import markdown
 from umie.bench.results import CANNOT, DONE, WRONG, Results, Row, file_name
 from umie.bench.table import blocks_of
 from umie.data.synthetic import SyntheticConfig, scenes
 from umie.errors import UmieError
 from umie.records import write_jsonl
+from umie.reports import bench_figure
+from umie.reports.bench import bench_page
+from umie.reports.bench_figure import draw_bench
 
 ENVIRONMENT = {
     "device": "cpu",
@@ -27,8 +28,7 @@ ENVIRONMENT = {
     "threads": 2,
     "load": 0.1,
     "date": "2026-01-02T03:04:05+00:00",
-    "umie": "0.1.0",
-    "versions": {"torch": "2.15.0+cpu", "xformers": None},
+    "versions": {"umie": "0.1.0", "torch": "2.15.0+cpu", "xformers": None},
 }
 positive = st.floats(1e-6, 1e3)
 
@@ -46,12 +46,18 @@ def results(*rows, **environment):
     return Results(environment={**ENVIRONMENT, **environment}, options={"rounds": 3}, rows=list(rows))
 
 
+def cells(page, name):
+    """The cells of the row of a Markdown page that begins with a name."""
+    (found,) = (line for line in page.splitlines() if line.startswith(f"| {name} "))
+    return [cell.strip() for cell in found.strip("|").split("|")]
+
+
 def test_a_ratio_is_taken_within_each_round():
-    """A round that is slow for all is slow for none: the medians' ratio would be 1.5, or worse."""
+    """A round that is slow for all cancels out; the ratio of the medians would be 1.5 or more."""
     found = ratio([1.0, 10.0, 3.0, 40.0], [2.0, 20.0, 6.0, 80.0])
     assert found == Spread(0.5, 0.5, 0.5)
     assert ratio([1.0, 2.0, 9.0], [1.0, 1.0, 3.0]) == Spread(2.0, 1.5, 2.5)
-    assert ratio([1.0, 2.0, 8.0], [1.0, 1.0]) == Spread(1.5, 1.25, 1.75)  # an interrupt took the last round's end
+    assert ratio([1.0, 2.0, 8.0], [1.0, 1.0]) == Spread(1.5, 1.25, 1.75)  # the last round was interrupted
 
 
 @given(st.lists(positive, min_size=1, max_size=9), positive)
@@ -59,10 +65,10 @@ def test_quartiles_enclose_the_median(values, factor):
     found = spread(values)
     assert min(values) <= found.low <= found.median <= found.high <= max(values)
     assert found.times(factor).median == found.median * factor
-    assert not found.apart(found)
+    assert not found.is_apart(found)
 
 
-def test_a_row_stands_beside_the_fastest_peer_and_its_limit():
+def test_a_row_is_compared_with_the_fastest_peer_and_its_limit():
     found = results(
         row("umie auto", [2, 4, 6], peak_bytes=90),
         row("bare products", [1, 2, 3], kind="limit"),
@@ -71,75 +77,20 @@ def test_a_row_stands_beside_the_fastest_peer_and_its_limit():
         row("faster, wrong", [], kind="peer", status=WRONG, reason="wrong: error 3e-2"),
     )
     (block,) = blocks_of(found)
-    entry = block.chosen
-    assert (block.peer.name, block.limit.name, block.plain.name) == ("fast", "bare products", "plain released")
+    entry = block.timed[0]
+    assert (entry.row.name, block.peer.name, len(block.timed)) == ("umie auto", "fast", 4)
     assert entry.of_limit.median == 2
     assert entry.of_peer.median == 1.6  # the median of 2, 1.6 and 1.5
     assert entry.of_plain_memory == 0.9
 
 
-def test_lines_are_judged_only_where_their_rows_were_measured():
-    assert lines(results(row("umie sdpa", 7 * [1.0]))) == []
-    found = lines(
-        results(
-            row("umie auto", 7 * [1.04], peak_bytes=1),
-            row("umie sdpa", 7 * [1.07]),
-            row("umie absorbed", 7 * [0.99]),
-            row("bare products", 7 * [1.0], kind="limit"),
-            row("peer", 7 * [1.0], kind="peer"),
-            row("umie", 7 * [1.0], block="gate"),
-            row("plain gate", 7 * [7.9], block="gate", kind="peer"),
-            row("umie auto", 7 * [1.06], direction="forward+backward", batch=16, peak_bytes=91),
-            row("plain released", 7 * [1.0], kind="peer", direction="forward+backward", batch=16, peak_bytes=100),
-        )
-    )
-    assert [(line.bound, line.holds) for line in found] == [
-        ("at least 8", False),
-        ("at most 1.06", False),
-        ("at most 1", True),
-        ("at most 0.9", False),
-        ("at most 1.05", True),
-        ("at most 1.05", True),
-        ("at most 1.05", False),
-    ]
-    ours = lines(results(row("umie", 7 * [1.0], block="gate"), row("plain gate", 7 * [8.0], block="gate", kind="peer")))
-    assert all(line.holds for line in ours)
-    assert lines(results(row("umie sdpa", 7 * [9]), row("bare products", 7 * [1], kind="limit"), device="cuda")) == []
+def test_a_failed_memory_measurement_keeps_the_time():
+    text = bench_page(results(row("umie auto", [0.001], reason="peak memory: MemoryError: 9 GB")), "umie bench")
+    assert cells(text, "umie auto")[1] == "1 (1-1)"
+    assert cells(text, "released: umie auto")[1] == "peak memory: MemoryError: 9 GB"
 
 
-def test_with_too_few_rounds_there_is_no_verdict_but_on_memory():
-    def found(rounds):
-        return results(
-            row("umie auto", rounds * [1.0], direction="forward+backward", batch=16, peak_bytes=1),
-            row("plain released", rounds * [2.0], kind="peer", direction="forward+backward", batch=16, peak_bytes=9),
-        )
-
-    assert [line.verdict for line in lines(found(6))] == ["yes", "too few rounds"]
-    assert [line.verdict for line in lines(found(7))] == ["yes", "yes"]
-    assert "| at most 1.05 | too few rounds |" in markdown(found(6), "umie bench")
-
-
-@pytest.mark.parametrize(("name", "value"), [("slots", 36), ("batch", 4), ("size", "small"), ("ragged", True)])
-def test_lines_are_judged_at_their_shape_alone(name, value):
-    listed = [
-        row("umie sdpa", 7 * [9.0]),
-        row("bare products", 7 * [1.0], kind="limit"),
-        row("umie", 7 * [1.0], block="gate"),
-        row("plain gate", 7 * [9.0], block="gate", kind="peer"),
-    ]
-    before = {line.bound for line in lines(results(*listed))}
-    for found in listed:
-        found.widths = {**found.widths, name: value}
-    assert before - {line.bound for line in lines(results(*listed))} == {"at least 8", "at most 1.06"}
-
-
-def test_what_was_not_weighed_has_its_reason_and_its_time():
-    text = markdown(results(row("umie auto", [0.001], reason="peak memory: MemoryError: 9 GB")), "umie bench")
-    assert "| umie auto | 1 (1-1) |" in text
-    assert "peak memory: MemoryError: 9 GB |" in text
-
-
-def test_json_comes_back_and_a_damaged_one_is_one_line(tmp_path):
+def test_json_round_trip_and_damaged_files(tmp_path):
     found = results(
         row("umie auto", [0.1, 0.2], error=1e-7, gradient_error=2e-7, peak_bytes=5),
         row("xformers", [], status=CANNOT, reason="no CUDA"),
@@ -170,7 +121,7 @@ def test_json_comes_back_and_a_damaged_one_is_one_line(tmp_path):
         Results.read(tmp_path / "none.json")
 
 
-def test_the_file_name_carries_device_dtype_and_version():
+def test_the_file_name_has_device_dtype_and_version():
     assert file_name(ENVIRONMENT, ["float32"]) == "fusion_torch2.15.0_cpu_2threads_float32"
     on_gpu = {**ENVIRONMENT, "device": "cuda:0", "device_name": "NVIDIA H200"}
     assert file_name(on_gpu, ["bfloat16"]) == "fusion_torch2.15.0_nvidia-h200_bfloat16"
@@ -181,57 +132,64 @@ def test_the_report_shows_what_was_measured_and_what_was_not(tmp_path):
         row("umie auto", [0.001, 0.002, 0.003], peak_bytes=1 << 20),
         row("bare products", [0.001, 0.001, 0.001], kind="limit"),
         row("peer", [0.002, 0.002, 0.002], kind="peer", note="no gate"),
-        row("umie xformers", [], status=CANNOT, reason="for CUDA alone"),
+        row("umie xformers", [], status=CANNOT, reason="only on CUDA"),
     )
-    text = markdown(found, "umie bench")
-    assert "| umie auto | 2 (1.5-2.5) | 2 (1.5-2.5) | 1 (0.75-1.25) | 1 |" in text
-    assert "| released: umie xformers | for CUDA alone |" in text
-    assert "| released: peer | no gate |" in text
+    text = bench_page(found, "umie bench")
+    assert cells(text, "umie auto")[1:] == ["2 (1.5-2.5)", "2 (1.5-2.5)", "1 (0.75-1.25)", "1", "-"]
+    assert cells(text, "released: umie xformers")[1] == "only on CUDA"
+    assert cells(text, "released: peer")[1] == "no gate"
     assert "2 threads" in text
     assert "torch 2.15.0+cpu" in text
-    assert "**Interrupted**" in markdown(dataclasses.replace(found, complete=False), "umie bench")
-    assert write_figure(found, tmp_path / "found.png")
+    assert "**Interrupted**" in bench_page(dataclasses.replace(found, complete=False), "umie bench")
+    assert draw_bench(found, tmp_path / "found.png")
     assert (tmp_path / "found.png").read_bytes().startswith(b"\x89PNG")
-    assert not write_figure(results(row("umie auto", [1.0])), tmp_path / "none.png")
+    assert not draw_bench(results(row("umie auto", [1.0])), tmp_path / "none.png")
     assert not (tmp_path / "none.png").exists()
 
 
-def test_no_part_of_the_title_is_cut(tmp_path, monkeypatch):
-    from matplotlib.figure import Figure
-
+@pytest.mark.parametrize("directions", [["forward"], ["forward", "forward+backward"]])
+def test_no_text_of_the_figure_is_cut(tmp_path, monkeypatch, directions):
     outside = []
 
-    def saved(figure, *_, **__):
+    def saved(figure, *_):
         figure.canvas.draw()
-        box = figure._suptitle.get_window_extent()
-        outside.append(box.x0 < 0 or box.x1 > figure.bbox.width)
+        texts = [*figure.texts, figure._suptitle, *figure.legends]
+        for axes in filter(Artist.get_visible, figure.axes):
+            texts += [*axes.texts, *axes.get_yticklabels(), axes.title, axes.xaxis.label]
+        boxes = [(text, text.get_window_extent()) for text in texts]
+        outside.extend(text for text, box in boxes if box.x0 < 0 or box.y0 < 0 or box.x1 > figure.bbox.x1)
 
-    monkeypatch.setattr(Figure, "savefig", saved)
-    for directions in (["forward"], ["forward", "forward+backward"]):
-        listed = [
-            row(name, [1.0], kind=kind, direction=direction)
-            for direction in directions
-            for name, kind in (("umie auto", "ours"), ("bare products", "limit"))
-        ]
-        write_figure(results(*listed, device_name="AMD EPYC 9B45 128-Core Processor"), tmp_path / "found.png")
-    assert outside == [False, False]
+    monkeypatch.setattr(bench_figure, "save_figure", saved)
+    listed = [
+        row(name, [seconds], kind=kind, direction=direction)
+        for direction in directions
+        for name, kind, seconds in (
+            ("umie auto", "ours", 1.0),
+            ("transformers T5 with FFN, eager", "peer", 9.0),
+            ("bare products", "limit", 1.0),
+        )
+    ]
+    other = row("umie", [1.0], block="concat")
+    found = results(*listed, other, device_name="AMD EPYC 9B45 128-Core Processor")
+    assert draw_bench(found, tmp_path / "found.png")
+    assert not outside
 
 
 def verdicts(old, new, **options):
-    return [(move.row.name, move.verdict) for move in moves(results(*old), results(*new), **options)]
+    return [(change.row.name, change.verdict) for change in changes(results(*old), results(*new), **options)]
 
 
-def test_a_move_needs_quartiles_apart_and_more_than_the_tolerance():
+def test_a_change_needs_quartiles_apart_and_more_than_the_tolerance():
     calm = row("a", [1.0, 1.01, 1.02])
     assert verdicts([calm], [row("a", [1.2, 1.21, 1.22])]) == [("a", "slower")]
     assert verdicts([calm], [row("a", [0.8, 0.81, 0.82])]) == [("a", "faster")]
-    assert verdicts([calm], [row("a", [1.03, 1.035, 1.04])]) == []  # apart, and within the tolerance
+    assert verdicts([calm], [row("a", [1.03, 1.035, 1.04])]) == []  # apart but within the tolerance
     assert verdicts([calm], [row("a", [1.03, 1.035, 1.04])], tolerance=0.01) == [("a", "slower")]
     assert verdicts([row("a", [0.5, 1.0, 2.0])], [row("a", [0.9, 1.5, 2.5])]) == []  # not apart
     assert verdicts([calm], [calm]) == []
 
 
-def test_what_is_new_gone_broken_or_heavier_is_told():
+def test_rows_that_are_new_gone_broken_or_larger():
     old = [
         row("a", [1.0], peak_bytes=100),
         row("b", [1.0]),
@@ -245,21 +203,21 @@ def test_what_is_new_gone_broken_or_heavier_is_told():
         row("e", [1.0]),
     ]
     found = verdicts(old, new)
-    assert sorted(found) == [("a", "more memory"), ("b", "gone"), ("c", "broken"), ("d", "mended"), ("e", "new")]
-    worse = {move.row.name for move in moves(results(*old), results(*new)) if move.is_worse}
+    assert sorted(found) == [("a", "more memory"), ("b", "gone"), ("c", "broken"), ("d", "fixed"), ("e", "new")]
+    worse = {change.row.name for change in changes(results(*old), results(*new)) if change.is_worse}
     assert worse == {"a", "c"}
     with pytest.raises(UmieError, match="no row in common"):
-        moves(results(row("a", [1.0])), results(row("b", [1.0])))
+        changes(results(row("a", [1.0])), results(row("b", [1.0])))
 
 
-def test_by_limit_a_machine_that_is_busier_moves_nothing():
+def test_by_limit_a_busier_machine_changes_nothing():
     old = [row("a", [1.0, 1.0]), row("bare products", [0.5, 0.5], kind="limit")]
     new = [row("a", [3.0, 3.0]), row("bare products", [1.5, 1.5], kind="limit")]
     assert verdicts(old, new, of_limit=True) == [("bare products", "slower")]
     assert verdicts(old, new) == [("a", "slower"), ("bare products", "slower")]
 
 
-def test_other_devices_and_threads_are_told():
+def test_other_devices_threads_and_dtypes_are_reported():
     one = results(row("a", [1.0]))
     assert differences(one, one) == []
     assert differences(one, results(row("a", [1.0]), threads=4)) == ["threads was 2, is 4"]
@@ -275,5 +233,5 @@ def test_lengths_are_those_of_the_queries(tmp_path):
     assert len(found) >= len(records)
     assert min(found) > min(len(record.text.split()) for record in records)
     write_jsonl(path, [dataclasses.replace(records[0], image=None, tasks=())])
-    with pytest.raises(UmieError, match=r"records\.jsonl: no record gives a query"):
+    with pytest.raises(UmieError, match=r"records\.jsonl: no record yields a query"):
         read_lengths(path)

@@ -1,4 +1,4 @@
-"""The scripts that measure training and generation: they run, write what they say, and time nothing that is wrong."""
+"""The scripts that measure training and generation: their output, and nothing wrong is timed."""
 
 import importlib.util
 import json
@@ -16,8 +16,8 @@ SCRIPTS = {
         "tokens.py",
         ["--new-tokens", "3"],
         {
-            "plain T5, text alone",
-            "umie, text alone",
+            "plain T5, text only",
+            "umie, text only",
             "umie, text and image",
             "plain T5, from fused states",
             "umie, from fused states",
@@ -54,29 +54,28 @@ def test_a_run_prints_a_table_and_writes_all_figures(script, tmp_path, capsys):
     assert found["rows"].keys() == rows
     for name, row in found["rows"].items():
         assert len(row["seconds"]) == 2
-        assert f"| {name} |" in text
+        assert f"| {name} " in text
     assert found["environment"]["versions"]["torch"] == torch.__version__.partition("+")[0]
     assert found["complete"]
 
 
-@pytest.mark.parametrize("fusion", ["concat", "cross_attention"])
-def test_other_fusions_run(script, tmp_path, fusion):
+def test_another_fusion_runs(script, tmp_path):
     _, call, _ = script
-    call("--fusion", fusion, "--output", tmp_path / "found.md")
+    call("--fusion", "concat", "--output", tmp_path / "found.md")
     assert (tmp_path / "found.json").exists()
 
 
-def test_nothing_is_timed_beside_a_twin_of_other_weights(script, tmp_path, monkeypatch):
+def test_nothing_is_timed_if_the_weights_differ(script, tmp_path, monkeypatch):
     module, call, _ = script
-    twin = module.shared.plain_twin
+    plain_t5 = module.shared.plain_t5
 
     def other(*arguments, **options):
-        made = twin(*arguments, shared=False)
+        made = plain_t5(*arguments, shared=False)
         with torch.no_grad():
             made.shared.weight.copy_(made.shared.weight.flip(0))
         return made
 
-    monkeypatch.setattr(module.shared, "plain_twin", other)
+    monkeypatch.setattr(module.shared, "plain_t5", other)
     with pytest.raises(AssertionError, match="differ"):
         call("--output", tmp_path / "found.md")
     assert not list(tmp_path.iterdir())
@@ -87,7 +86,7 @@ def test_bad_options_are_one_line(script, capsys):
     with pytest.raises(SystemExit) as caught:
         call("--rounds", "0")
     assert caught.value.code == 2
-    assert "--rounds is 0: give 1 or more" in capsys.readouterr().err
+    assert "--rounds is 0" in capsys.readouterr().err
 
 
 def test_an_interrupt_loses_no_finished_round(script, tmp_path, monkeypatch):
@@ -98,7 +97,7 @@ def test_an_interrupt_loses_no_finished_round(script, tmp_path, monkeypatch):
             times[name].append(1.0)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(module.shared, "in_turn", interrupted)
+    monkeypatch.setattr(module.shared, "time_rounds", interrupted)
     call("--output", tmp_path / "found.md")
     found = json.loads((tmp_path / "found.json").read_text())
     assert not found["complete"]

@@ -1,5 +1,5 @@
-"""Microbenchmarks of the fusion: shapes, operations, peers and limits, measured in turn in one run."""
+"""Microbenchmarks of fusion modules: each is checked, then timed next to other libraries and its matrix products."""
 
 import os
 
-os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's profiler, which counts memory, greets on standard error
+os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's profiler, which measures memory, logs to standard error

@@ -1,4 +1,4 @@
-"""An operation is timed only if it is right: its values and gradients against a plain twin in float64 on the CPU."""
+"""Correctness of an operation: its values and gradients against a plain reference in float64 on the CPU."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from umie.bench.operations import FORWARD, TRAINING, Operation, Weights
 from umie.bench.runner import INPUTS, Runner, rounded
 from umie.bench.shapes import Inputs
 
-VALUES = {torch.float32: 1e-5, torch.bfloat16: 1e-2, torch.float16: 1e-2}  # most relative error, in the norm
-# 16 bits: what the plain equations in bfloat16 have themselves, 2.2e-2 at most, in the weights of the gate.
+VALUES = {torch.float32: 1e-5, torch.bfloat16: 1e-2, torch.float16: 1e-2}  # maximum relative error, by the norm
+# In 16 bits the plain equations themselves have errors of up to 2.2e-2, in the weights of the gate.
 GRADIENTS = {torch.float32: 1e-5, torch.bfloat16: 3e-2, torch.float16: 1e-2}
-# A peer must compute the right thing, and need not be as exact as ours.
+# A peer must be correct but need not be as precise as ours.
 PEER_GRADIENTS = {torch.float32: 1e-5, torch.bfloat16: 5e-2, torch.float16: 5e-2}
-# Of the largest gradient of a parameter: smaller ones are measured against this, as rounding in what they are summed
-# from may be larger than they are.
+# Gradients below this share of the largest parameter gradient are measured against that share: rounding in the terms
+# of their sums can exceed them.
 SMALL = 1e-2
 
 
 @dataclass(frozen=True)
 class Expected:
-    """What an operation shall give.
+    """The results of a reference.
 
     Args:
         values: the output.
         gradients: by the names of inputs and parameters.
-        real: which places of the output count.
+        real: bool, the positions of the output that are not padding.
     """
 
     values: Tensor
@@ -39,12 +39,12 @@ class Expected:
 
 @dataclass(frozen=True)
 class Errors:
-    """By how much an operation differs from its twin, relative to the norm.
+    """Relative errors of an operation, by the norm.
 
     Args:
-        values: of the output, with and without gradients; the larger of the two.
-        gradients: the largest of all gradients; None where none could be asked for.
-        worst: whose gradient that is.
+        values: error of the output, with or without gradients, whichever is larger.
+        gradients: the largest error of a gradient; None if gradients were not computed.
+        worst: the name of that gradient.
     """
 
     values: float
@@ -52,37 +52,37 @@ class Errors:
     worst: str = ""
 
     def wrong(self, dtype: torch.dtype, *, peer: bool = False) -> str | None:
-        """Return what is wrong, as it stands in a table; None if nothing is.
+        """Return a description of the first error above its bound, or None.
 
         Args:
-            dtype: what was computed in.
-            peer: hold the gradients to the peers' bound.
+            dtype: the dtype of the computation.
+            peer: use the bound on gradients for peers.
         """
-        if not self.values <= VALUES[dtype]:  # as `not <=`: NaN is wrong
+        if not self.values <= VALUES[dtype]:  # `not <=`: NaN is wrong
             return f"wrong: error {self.values:.0e} (at most {VALUES[dtype]:.0e})"
-        most = (PEER_GRADIENTS if peer else GRADIENTS)[dtype]
-        if self.gradients is not None and not self.gradients <= most:
-            return f"wrong: error {self.gradients:.0e} in the gradient of {self.worst} (at most {most:.0e})"
+        bound = (PEER_GRADIENTS if peer else GRADIENTS)[dtype]
+        if self.gradients is not None and not self.gradients <= bound:
+            return f"wrong: error {self.gradients:.0e} in the gradient of {self.worst} (at most {bound:.0e})"
         return None
 
 
 def expect(operation: Operation, inputs: Inputs, weights: Weights, dtype: torch.dtype) -> Expected:
-    """Run the twin in float64 on what ``dtype`` can hold of weights and inputs."""
-    assert operation.exact is not None
-    twin = operation.exact(rounded(weights, dtype)).to("cpu", torch.float64).eval()
+    """Run the reference in float64, on weights and inputs as ``dtype`` can represent them."""
+    assert operation.build_reference is not None
+    reference = operation.build_reference(rounded(weights, dtype)).to("cpu", torch.float64).eval()
     text, visual, grad = (value.to("cpu", torch.float64) for value in (inputs.text, inputs.visual, inputs.grad))
-    runner = Runner(twin, Inputs(text, inputs.text_mask.cpu(), visual, inputs.visual_mask.cpu(), grad))
+    runner = Runner(reference, Inputs(text, inputs.text_mask.cpu(), visual, inputs.visual_mask.cpu(), grad))
     values = runner.run(TRAINING).detach()
     return Expected(values, runner.gradients(), runner.real(values))
 
 
 def compare(runner: Runner, expected: Expected, *, training: bool) -> Errors:
-    """Run an operation in both directions and measure its errors.
+    """Run an operation in both directions and return its errors.
 
     Args:
         runner: the operation.
-        expected: what its twin gives.
-        training: ask for gradients too.
+        expected: the results of its reference.
+        training: compute gradients too.
     """
     values = error(runner.run(FORWARD), expected.values, expected.real)
     if not training:
@@ -91,27 +91,27 @@ def compare(runner: Runner, expected: Expected, *, training: bool) -> Errors:
     values = max(values, error(out, expected.values, expected.real), key=lambda value: (value != value, value))
     found, worst, largest = runner.gradients(), "", 0.0
     if len(found) != len(expected.gradients):
-        return Errors(values, float("nan"), f"all: it has {len(found)} of {len(expected.gradients)}")
+        return Errors(values, float("nan"), f"all parameters: {len(found)} of {len(expected.gradients)} are present")
     norms = [float(gradient.norm()) for name, gradient in expected.gradients.items() if name not in INPUTS]
     scale = SMALL * max(norms, default=0.0)
-    # A peer and its twin may call their parameters by other names; they then come in the same order.
+    # A peer and its reference may name parameters differently; their order is then the same.
     names = found if found.keys() == expected.gradients.keys() else expected.gradients
     for (name, gradient), wanted in zip(found.items(), names, strict=True):
         here = error(gradient, expected.gradients[wanted], scale=scale)
-        if not here <= largest and largest == largest:  # the first that is NaN stays
+        if not here <= largest and largest == largest:  # the first NaN is kept
             worst, largest = name, here
     runner.clear()
     return Errors(values, largest, worst)
 
 
 def error(found: Tensor, expected: Tensor, real: Tensor | None = None, scale: float = 0.0) -> float:
-    """Return the norm of the difference by that of ``expected``, or by ``scale`` if that is larger; NaN at odds.
+    """Return the norm of the difference relative to that of ``expected``, or NaN if the shapes differ.
 
     Args:
         found: on any device, in any dtype.
         expected: in float64, on the CPU.
-        real: bool, which places count; all by default.
-        scale: the least norm to divide by.
+        real: bool, the positions to compare; by default all.
+        scale: divide by this number if it is larger than the norm of ``expected``.
     """
     if found.shape != expected.shape:
         return float("nan")

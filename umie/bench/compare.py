@@ -1,27 +1,27 @@
-"""What moved between two results beyond noise."""
+"""Changes between two results that exceed the noise."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from umie.bench.lines import TOO_FEW
 from umie.bench.ratios import Spread, ratio, spread
 from umie.bench.results import DONE, Results, Row
 from umie.errors import UmieError
 
-TOLERANCE = 0.05  # least relative difference of two medians that is called a move
-SAME = ("device", "device_name", "threads")  # what two results must share
-MEMORY_TOLERANCE = 0.01  # memory is counted, not measured: it has no noise
+TOLERANCE = 0.05  # minimum relative difference of two medians that counts as a change
+SAME = ("device", "device_name", "threads")  # must be equal for two results to be comparable
+MEMORY_TOLERANCE = 0.01  # memory is counted and has no noise
 
 
 @dataclass(frozen=True)
-class Move:
-    """One row that is not what it was.
+class Change:
+    """A row that changed.
 
     Args:
-        row: of the newer result; of the older where it is gone.
-        verdict: ``slower``, ``faster``, ``more memory``, ``less memory``, ``new``, ``gone``, ``broken`` or ``mended``.
-        detail: the figures, as they stand in the table.
+        row: the row of the newer result, or of the older one if it is gone.
+        verdict: ``slower``, ``faster``, ``more memory``, ``less memory``, ``new``, ``gone``, ``broken`` or ``fixed``.
+        detail: the numbers as text.
         is_sure: False for a time of too few rounds.
     """
 
@@ -32,12 +32,12 @@ class Move:
 
     @property
     def is_worse(self) -> bool:
-        """Whether the exit code tells of it."""
+        """Whether the change is a regression."""
         return self.is_sure and self.verdict in ("slower", "more memory", "broken")
 
 
 def differences(old: Results, new: Results) -> list[str]:
-    """Return in what the two runs differ so that their times say nothing together."""
+    """Return the differences between two runs that make their times incomparable."""
     found = []
     for name in SAME:
         before, after = old.environment.get(name), new.environment.get(name)
@@ -49,73 +49,66 @@ def differences(old: Results, new: Results) -> list[str]:
     return found
 
 
-def moves(old: Results, new: Results, *, tolerance: float = TOLERANCE, of_limit: bool = False) -> list[Move]:
-    """Return what moved: quartile ranges that have nothing in common, and medians further apart than the tolerance.
+def changes(old: Results, new: Results, *, tolerance: float = TOLERANCE, of_limit: bool = False) -> list[Change]:
+    """Return the changes: interquartile ranges that do not overlap, and medians that differ by the tolerance or more.
 
     Args:
         old: the result before.
         new: the result after.
-        tolerance: least relative difference of the medians.
-        of_limit: compare the ratios to the bare products, which a machine that is busier leaves alone, in place of
-            times; rows without a limit are compared by their times.
+        tolerance: minimum relative difference of the medians.
+        of_limit: compare ratios to the bare matrix products, which do not depend on the load of the machine, instead
+            of times. Rows without a limit are compared by their times.
 
     Raises:
-        UmieError: the two have no row in common.
+        UmieError: the two results have no row in common.
     """
     before, after = ({row.key: row for row in results.rows} for results in (old, new))
     if not before.keys() & after.keys():
         raise UmieError("the two results have no row in common: measure the same shapes, dtypes and blocks")
-    figures = [_figures(results, of_limit) for results in (old, new)]
+    old_times, new_times = (_compared(results, of_limit) for results in (old, new))
     found = []
     for key, row in after.items():
         was = before.get(key)
         if was is None:
-            found.append(Move(row, "new", row.status if row.status != DONE else _ms(row)))
-        elif was.status != row.status:
-            verdict = "broken" if was.status == DONE else "mended" if row.status == DONE else "new"
-            found.append(Move(row, verdict, f"was {was.reason or was.status}, is {row.reason or row.status}"))
-        elif key in figures[0] and key in figures[1]:
-            found += _moved(row, was, figures[0][key], figures[1][key], tolerance, of_limit)
-    found += [Move(row, "gone", _ms(row)) for key, row in before.items() if key not in after]
-    return found
+            found.append(Change(row, "new", _milliseconds(row)))
+            continue
+        if was.status != row.status:
+            verdict = "broken" if was.status == DONE else "fixed" if row.status == DONE else "new"
+            found.append(Change(row, verdict, f"was {was.reason or was.status}, is {row.reason or row.status}"))
+            continue
+        if key in old_times and key in new_times:
+            unit = "x bare products" if of_limit and row.kind != "limit" else "ms"
+            found += _time_change(row, old_times[key], new_times[key], tolerance, unit)
+        found += _memory_change(row, was)
+    return found + [Change(row, "gone", _milliseconds(row)) for key, row in before.items() if key not in after]
 
 
-def _moved(row: Row, was: Row, old: Spread, new: Spread, tolerance: float, of_limit: bool) -> list[Move]:
-    found = []
+def _time_change(row: Row, old: Spread, new: Spread, tolerance: float, unit: str) -> Iterator[Change]:
     change = new.median / old.median
-    if new.apart(old) and not 1 / (1 + tolerance) <= change <= 1 + tolerance:
-        unit = "x bare products" if of_limit and row.kind != "limit" else "ms"
-        detail = f"{_shown(old, unit)} -> {_shown(new, unit)} {unit}, x {change:.2f}"
-        sure = old.is_enough and new.is_enough
-        found.append(Move(row, "slower" if change > 1 else "faster", detail if sure else f"{detail}, {TOO_FEW}", sure))
+    if new.is_apart(old) and not 1 / (1 + tolerance) <= change <= 1 + tolerance:
+        is_sure = old.is_enough and new.is_enough
+        detail = f"{old} -> {new} {unit}, x {change:.2f}" + ("" if is_sure else ", too few rounds")
+        yield Change(row, "slower" if change > 1 else "faster", detail, is_sure)
+
+
+def _memory_change(row: Row, was: Row) -> Iterator[Change]:
     if was.peak_bytes and row.peak_bytes is not None:
         share = row.peak_bytes / was.peak_bytes
         if abs(share - 1) > MEMORY_TOLERANCE:
             detail = f"{was.peak_bytes / 2**20:.3g} -> {row.peak_bytes / 2**20:.3g} MiB, x {share:.2f}"
-            found.append(Move(row, "more memory" if share > 1 else "less memory", detail))
-    return found
+            yield Change(row, "more memory" if share > 1 else "less memory", detail)
 
 
-def _figures(results: Results, of_limit: bool) -> dict[tuple[str, str, str, str, str], Spread]:
-    """Return what is compared of each timed row."""
-    limits = {
-        (*row.group, row.block): row
-        for row in results.rows
-        if of_limit and row.kind == "limit" and row.time is not None
-    }
+def _compared(results: Results, of_limit: bool) -> dict[tuple[str, str, str, str, str], Spread]:
+    """Return the compared quantity of each timed row."""
+    timed = [row for row in results.rows if row.time is not None]
+    limits = {(*row.group, row.block): row for row in timed if of_limit and row.kind == "limit"}
     found = {}
-    for row in results.rows:
-        if row.time is None:
-            continue
-        limit = limits.get((*row.group, row.block))
-        beside = limit is not None and limit is not row
-        found[row.key] = ratio(row.seconds, limit.seconds) if limit and beside else spread(row.seconds).times(1000)
+    for row in timed:
+        limit = limits.get((*row.group, row.block), row)
+        found[row.key] = spread(row.seconds).times(1000) if limit is row else ratio(row.seconds, limit.seconds)
     return found
 
 
-def _shown(found: Spread, unit: str) -> str:
-    return f"{found.median:.3g} ({found.low:.3g}-{found.high:.3g})"
-
-
-def _ms(row: Row) -> str:
+def _milliseconds(row: Row) -> str:
     return f"{1000 * row.time.median:.3g} ms" if row.time else row.status

@@ -1,23 +1,23 @@
-"""Where a benchmark ran: device, processor, threads, versions and load, as they stand in its results."""
+"""The machine of a benchmark: device, processor, threads, versions, and load."""
 
 from __future__ import annotations
 
 import datetime
-import importlib.metadata
 import os
 import platform
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-import umie
+from umie.versions import versions
 
 LIBRARIES = ("torch", "transformers", "xformers", "x-transformers", "flamingo-pytorch")
 
 
-def device_reason(device: str) -> str | None:
-    """Return the reason why nothing runs on a device here, as torch gives it; None where something does."""
+def device_error(device: str) -> str | None:
+    """Return torch's reason why a device is not available, or None if it is."""
     try:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
@@ -26,11 +26,11 @@ def device_reason(device: str) -> str | None:
 
 
 def environment(device: str, threads: int) -> dict[str, Any]:
-    """Return what a reader of the figures must know about the machine; call it before anything is measured.
+    """Return the facts about the machine that times depend on. Call it before measuring: it records the load.
 
     Args:
-        device: where the operations run; it may be one that is not here.
-        threads: of torch.
+        device: the device that runs the operations; it does not need to be available.
+        threads: the number of threads that torch uses.
     """
     return {
         "device": device,
@@ -40,16 +40,25 @@ def environment(device: str, threads: int) -> dict[str, Any]:
         "threads": threads,
         "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "umie": umie.__version__,
-        "versions": {name: _version(name) for name in LIBRARIES} | {"python": platform.python_version()},
+        "versions": versions(*LIBRARIES),
         "cuda": torch.version.cuda,
         "float32_matmul_precision": torch.get_float32_matmul_precision(),
         "platform": platform.platform(),
     }
 
 
+def described(environment: Mapping[str, Any]) -> str:
+    """Return an environment as part of a sentence."""
+    installed = ", ".join(f"{name} {version}" for name, version in environment["versions"].items() if version)
+    return (
+        f"{environment['date'][:10]}, {environment['device_name']} ({environment['device']}), "
+        f"{environment['threads']} threads of {environment['processor']}; {installed}; "
+        f"load average before the run: {environment['load']}"
+    )
+
+
 def processor() -> str:
-    """Return the processor's name."""
+    """Return the name of the processor."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
@@ -58,13 +67,6 @@ def processor() -> str:
 
 
 def _device_name(device: str) -> str:
-    if torch.device(device).type == "cuda" and device_reason(device) is None:
+    if torch.device(device).type == "cuda" and device_error(device) is None:
         return str(torch.cuda.get_device_name(device))
     return processor() if torch.device(device).type == "cpu" else device
-
-
-def _version(name: str) -> str | None:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None

@@ -1,4 +1,4 @@
-"""Times operations in turn, round after round, so that what else the machine does hits all alike."""
+"""Time operations in alternation, round after round, and measure their peak memory."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from typing import Any
 
 import torch
 
-LEAST_S = 0.02  # a round repeats a short operation for so long
-WARM_UP_S = 0.1  # and warms it up for so long, or once
+MIN_S = 0.02  # a short operation is repeated for at least this long in each round
+WARM_UP_S = 0.1  # an operation is warmed up for this long, and at least once
 MAX_REPEATS = 10_000
 
 
 def synchronize(device: str) -> None:
-    """Wait until a device has done what it was given."""
+    """Wait until a device has finished its work."""
     kind = torch.device(device).type
     if kind == "cuda":
         torch.cuda.synchronize(device)
@@ -27,7 +27,7 @@ def synchronize(device: str) -> None:
 
 
 def seconds(run: Callable[[], object], repeats: int, device: str) -> float:
-    """Return the time of one run, from ``repeats`` of them; on CUDA by events of the stream."""
+    """Return the mean time of ``repeats`` runs; on CUDA it is measured by stream events."""
     synchronize(device)
     if torch.device(device).type == "cuda":
         event: Any = torch.cuda.Event
@@ -46,16 +46,16 @@ def seconds(run: Callable[[], object], repeats: int, device: str) -> float:
 
 
 def repeats_for(run: Callable[[], object], device: str) -> int:
-    """Warm an operation up, and return how often to repeat it in a round."""
+    """Warm up an operation and return the number of repeats for a round."""
     began, once = time.perf_counter(), math.inf
     while once == math.inf or time.perf_counter() - began < WARM_UP_S:
         once = min(once, seconds(run, 1, device))
-    return min(MAX_REPEATS, max(1, math.ceil(LEAST_S / max(once, 1e-7))))
+    return min(MAX_REPEATS, max(1, math.ceil(MIN_S / max(once, 1e-7))))
 
 
 @contextmanager
 def no_garbage_collection() -> Iterator[None]:
-    """Keep Python from collecting garbage in the middle of a measurement."""
+    """Keep Python's garbage collector from running during a measurement."""
     was_on = gc.isenabled()
     gc.collect()
     gc.disable()
@@ -66,7 +66,7 @@ def no_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
-def in_turn(
+def time_rounds(
     runs: Mapping[str, Callable[[], object]],
     *,
     rounds: int,
@@ -75,26 +75,32 @@ def in_turn(
     after: Callable[[str], None] = lambda name: None,
     failed: Callable[[str, Exception], None] | None = None,
 ) -> None:
-    """Time operations in rounds, each round in another order; one that fails leaves the others in their rounds.
+    """Time operations in rounds, in a new order each round. One that fails is dropped; the others continue.
 
-    Before each measurement the operation runs once untimed, in its place: what ran before it has filled the caches and
-    given memory back to the system, and a ratio is one of steady states.
+    Directly before each measurement the operation runs once untimed: the operation before it has filled the caches
+    and returned memory to the system, and ratios should compare steady states.
 
     Args:
-        runs: what to time, warmed up here.
-        rounds: how often each is timed.
-        device: where they run.
-        times: for each operation a list; seconds are appended, one figure a round, so that an interrupt loses no
-            finished round.
-        after: called after each warm-up and each measurement, outside the timing.
-        failed: told of an operation that raised, which is not run again; by default it is raised.
+        runs: the operations by name; they are warmed up first.
+        rounds: the number of rounds.
+        device: the device that runs them.
+        times: a list for each operation. One time in seconds is appended per completed round, so that an interrupt
+            loses no completed round.
+        after: called with the name after each warm-up and measurement, outside the timing.
+        failed: called with an operation that raised and the exception; by default the exception is raised.
     """
     repeats: dict[str, int] = {}
+
+    def fail(name: str, error: Exception) -> None:
+        if failed is None:
+            raise error
+        failed(name, error)
+
     for name, run in runs.items():
         try:
             repeats[name] = repeats_for(run, device)
         except Exception as error:
-            _tell(failed, name, error)
+            fail(name, error)
         after(name)
     order, shuffle = list(repeats), random.Random(0).shuffle
     for _ in range(rounds):
@@ -107,14 +113,37 @@ def in_turn(
                     found[name] = seconds(runs[name], repeats[name], device)
                 except Exception as error:
                     order.remove(name)
-                    _tell(failed, name, error)
+                    fail(name, error)
                 after(name)
         for name, value in found.items():
             times[name].append(value)
 
 
-def _tell(failed: Callable[[str, Exception], None] | None, name: str, error: Exception) -> None:
-    """Tell of an operation that raised, or raise it again."""
-    if failed is None:
-        raise error
-    failed(name, error)
+def peak_bytes(run: Callable[[], object], device: str) -> int:
+    """Return the peak memory that ``run`` allocates through torch, above the memory allocated before it.
+
+    On CUDA it is the allocator's. On a CPU, torch's profiler records every allocation and release, and the peak of
+    their running sum is exact; memory that MKL or oneDNN allocate internally is not included.
+
+    Args:
+        run: the operation; it must have run before, so that one-time allocations are not counted.
+        device: the device that runs it.
+    """
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize(device)
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        run()
+        torch.cuda.synchronize(device)
+        return int(torch.cuda.max_memory_allocated(device)) - before
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        kept = run()
+    del kept
+    events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
+    held = peak = 0
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        held += event.nbytes()
+        peak = max(peak, held)
+    return peak

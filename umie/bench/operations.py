@@ -1,7 +1,7 @@
-"""What is timed: every fusion by every attention backend, its peers and its limit, with one set of weights.
+"""The operations to time: every fusion with every attention backend, its peers, and its limit, with equal weights.
 
-A block is what an operation computes: ``released`` and ``paper`` (the gated fusion's two residuals), ``gate`` (its gate
-alone), and every other registered fusion by its name.
+A block is a computation: ``released`` and ``paper`` (the two residuals of the gated fusion), ``gate`` (only its gate),
+or any other registered fusion by its name.
 """
 
 from __future__ import annotations
@@ -15,6 +15,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from umie.bench.contract import broken_contract
+from umie.bench.peers.registry import peers
+from umie.bench.products import BLOCKS as BLOCKS_WITH_PRODUCTS
+from umie.bench.products import bare_products
+from umie.bench.reference_layers import BLOCKS as BLOCKS_WITH_REFERENCE
+from umie.bench.reference_layers import reference_layer
 from umie.bench.shapes import Shape, draw
 from umie.fusion import registry as fusions
 from umie.fusion.attention import AUTO, explain
@@ -28,33 +34,34 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 GATED = ("released", "paper", "gate")  # the blocks of the fusion `gated`
 LIMIT = "bare products"
 OURS = "umie"
-TWIN = "twin"
 Weights = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Operation:
-    """One way of computing a block at a shape.
+    """One implementation of a block at a shape.
 
     Args:
-        block: what it computes.
-        name: what it is called, unique in its block.
-        kind: of whose making it is; a limit computes nothing that could be compared.
-        build: makes it from the weights, in float32 on the CPU.
-        exact: makes the plain twin, which runs in float64; None for a limit.
-        reference: what the twin is called; operations of a block with the same one share its results.
-        backend: of attention, where the operation has a choice.
-        unsupported_reason: for each direction the reason why it cannot run here; None where it can.
-        note: what a reader should know.
-        variant: how it is run: as written, compiled, or replayed from a CUDA graph.
+        block: the computation.
+        name: the implementation; unique within the block.
+        kind: whose implementation it is. A limit has no result that could be checked.
+        build: builds it from the weights, in float32 on the CPU.
+        build_reference: builds the plain reference, which runs in float64; None for a limit.
+        reference: the name of the reference; operations of a block with the same one share its results.
+        contract: returns the clause of the fusion contract that the operation breaks, if any.
+        backend: the attention backend, if the operation has a choice.
+        unsupported_reason: for each direction, why it cannot run here, or None.
+        note: a remark for the reader.
+        variant: run as written, compiled, or as a CUDA graph.
     """
 
     block: str
     name: str
     kind: Literal["ours", "peer", "limit"]
     build: Callable[[Weights], nn.Module]
-    exact: Callable[[Weights], nn.Module] | None = None
-    reference: str = TWIN
+    build_reference: Callable[[Weights], nn.Module] | None = None
+    reference: str = OURS
+    contract: Callable[[], str | None] = lambda: None
     backend: str | None = None
     unsupported_reason: Mapping[str, str | None] = field(default_factory=lambda: dict.fromkeys(DIRECTIONS))
     note: str = ""
@@ -62,19 +69,19 @@ class Operation:
 
     @property
     def is_chosen(self) -> bool:
-        """Whether this is what a user of ours gets without asking."""
+        """Whether this is the default of our library, without a backend chosen by name."""
         return self.kind == "ours" and self.backend in (None, AUTO) and self.variant == "eager"
 
 
 class Ours(nn.Module):
-    """A fusion of ours as the benchmarks call it."""
+    """A fusion of this library, with the signature of the benchmarks."""
 
-    def __init__(self, fusion: Any) -> None:
+    def __init__(self, fusion: nn.Module) -> None:
         super().__init__()
         self.fusion = fusion
 
     def fused(self, text: Tensor, text_mask: Tensor, visual: Tensor, visual_mask: Tensor) -> FusedStates:
-        """Return all that the fusion gives."""
+        """Return everything that the fusion returns."""
         found: FusedStates = self.fusion(text, text_mask, visual, visual_mask)
         return found
 
@@ -84,11 +91,12 @@ class Ours(nn.Module):
 
 
 class Gate(Ours):
-    """The gate of the gated fusion, and nothing else of it."""
+    """Only the gate of the gated fusion."""
 
     def forward(self, text: Tensor, text_mask: Tensor, visual: Tensor, visual_mask: Tensor) -> Tensor:
         """Return the gate ``[B]``."""
-        found: Tensor = self.fusion.gate_value(text, text_mask, visual, visual_mask)
+        fusion: Any = self.fusion
+        found: Tensor = fusion.gate_value(text, text_mask, visual, visual_mask)
         return found
 
 
@@ -103,14 +111,14 @@ def backends() -> list[str]:
 
 
 def make_weights(shape: Shape, lengths: Sequence[int] | None = None) -> dict[str, Tensor]:
-    """Return the weights of the gated fusion, which every operation takes what fits of.
+    """Return the weights of the gated fusion; every operation uses those that fit.
 
-    Its gate stands open on what ``draw`` gives for the shape: from random weights it is near 0, and nothing of what is
-    behind it would be seen in the values.
+    The gate is opened for the inputs that ``draw`` returns: with random weights it is near 0, and the values would
+    not show an error in the gated states.
 
     Args:
-        shape: of the batch.
-        lengths: what the texts' lengths are drawn from; see ``draw``.
+        shape: the shape of the inputs.
+        lengths: lengths in tokens to sample those of the texts from; see ``draw``.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -121,7 +129,7 @@ def make_weights(shape: Shape, lengths: Sequence[int] | None = None) -> dict[str
 
 
 def case_of(shape: Shape, *, device: str, dtype: str, direction: str) -> KernelCase:
-    """Return what the backends of attention are chosen by for the layer inside a fusion."""
+    """Return the case by which an attention backend is chosen for the layer inside a fusion."""
     widths = shape.widths
     return KernelCase(
         device=torch.device(device).type,
@@ -146,137 +154,104 @@ def operations(
     peers: bool = True,
     compiled: bool = False,
 ) -> list[Operation]:
-    """Return every operation of some blocks at a shape, those among them that cannot run.
+    """Return every operation of some blocks at a shape, including those that cannot run.
 
     Args:
-        shape: of the batch.
-        device: ``cpu``, ``cuda``, ...
+        shape: the shape of the inputs.
+        device: ``cpu``, ``cuda``, and so on.
         dtype: a key of ``DTYPES``.
         blocks: names of blocks.
-        backends: names of attention backends, ``auto`` among them or not.
-        peers: take other libraries' blocks and the limits as well.
-        compiled: take the sdpa path under ``torch.compile``, and on CUDA as a CUDA graph.
+        backends: names of attention backends; ``auto`` is one of them.
+        peers: include peers and limits.
+        compiled: include the sdpa backend under ``torch.compile``, and on CUDA as a CUDA graph.
     """
     found: list[Operation] = []
     for block in blocks:
-        found += _ours(shape, block, device, dtype, backends)
-        if compiled:
-            found += _compiled(shape, block, device)
+        found += _ours(shape, block, device, dtype, backends, compiled=compiled)
         if peers:
             found += _peers(shape, block)
-            found += _limits(shape, block)
+            if block in BLOCKS_WITH_PRODUCTS:
+                build = functools.partial(bare_products, shape, block)
+                found.append(Operation(block=block, name=LIMIT, kind="limit", build=build))
     return found
 
 
-def _ours(shape: Shape, block: str, device: str, dtype: str, backends: Sequence[str]) -> Iterator[Operation]:
-    build, exact = _builders(shape, block)
+def _ours(
+    shape: Shape, block: str, device: str, dtype: str, backends: Sequence[str], *, compiled: bool
+) -> Iterator[Operation]:
+    build = functools.partial(_build, shape, block)
+    if block in BLOCKS_WITH_REFERENCE:
+        ours: dict[str, Any] = {"build_reference": functools.partial(reference_layer, shape, block=block)}
+    else:  # in float64 the fusion is its own reference; the contract is checked instead
+        ours = {"build_reference": functools.partial(build, backend="reference") if _has_backends(block) else build}
+        ours["contract"] = functools.partial(_broken_contract, shape, block)
+    ours |= {"block": block, "kind": "ours"}
     if not _has_backends(block):
-        yield Operation(block=block, name=OURS, kind="ours", build=build, exact=exact)
+        yield Operation(name=OURS, build=build, **ours)
         return
     for backend in backends:
-        unsupported_reason: dict[str, str | None] = {}
-        chosen: dict[str, None] = {}
-        for direction in DIRECTIONS:
-            case = case_of(shape, device=device, dtype=dtype, direction=direction)
-            if backend == AUTO:
-                unsupported_reason[direction] = None
-                chosen[explain(case).chosen] = None
-            else:
-                unsupported_reason[direction] = kernels.build(backend).unsupported_reason(case)
+        cases = {way: case_of(shape, device=device, dtype=dtype, direction=way) for way in DIRECTIONS}
+        if backend == AUTO:
+            note = f"takes {' or '.join(dict.fromkeys(explain(case).chosen for case in cases.values()))}"
+            reasons: dict[str, str | None] = dict.fromkeys(DIRECTIONS)
+        else:
+            note = ""
+            reasons = {way: kernels.build(backend).unsupported_reason(case) for way, case in cases.items()}
         yield Operation(
-            block=block,
             name=f"{OURS} {backend}",
-            kind="ours",
             build=functools.partial(build, backend=backend),
-            exact=exact,
             backend=backend,
-            unsupported_reason=unsupported_reason,
-            note=f"takes {' or '.join(chosen)}" if chosen else "",
+            unsupported_reason=reasons,
+            note=note,
+            **ours,
         )
-
-
-def _compiled(shape: Shape, block: str, device: str) -> Iterator[Operation]:
-    """Yield the sdpa path compiled, and where there are CUDA graphs, as one."""
-    if not _has_backends(block):
-        return
-    build, exact = _builders(shape, block)
-    variants: list[Literal["compiled", "graph"]] = ["compiled"]
-    if torch.device(device).type == "cuda":
-        variants.append("graph")
+    variants: list[Any] = ["compiled", *(["graph"] if torch.device(device).type == "cuda" else [])] if compiled else []
     for variant in variants:
+        name = f"{OURS} sdpa, {variant}"
         yield Operation(
-            block=block,
-            name=f"{OURS} sdpa, {variant}",
-            kind="ours",
-            build=functools.partial(build, backend="sdpa"),
-            exact=exact,
-            backend="sdpa",
-            variant=variant,
+            name=name, build=functools.partial(build, backend="sdpa"), backend="sdpa", variant=variant, **ours
         )
 
 
 def _peers(shape: Shape, block: str) -> Iterator[Operation]:
-    from umie.bench.peers.registry import peers
-
     for peer in peers():
         if peer.block != block:
             continue
         reason = peer.unsupported_reason()
         if reason is None and peer.dense_only and shape.ragged:
-            reason = "takes no masks: dense shapes only"
+            reason = "does not support masks: dense shapes only"
         yield Operation(
             block=block,
             name=peer.name,
             kind="peer",
             build=functools.partial(peer.build, shape),
-            exact=functools.partial(peer.exact, shape),
-            reference=TWIN if peer.has_our_twin else peer.name,
+            build_reference=functools.partial(peer.build_reference, shape),
+            reference=OURS if peer.shares_our_reference else peer.name,
             unsupported_reason=dict.fromkeys(DIRECTIONS, reason),
             note=peer.note,
         )
 
 
 def _has_backends(block: str) -> bool:
-    config: Any = getattr(fusions.get(block), "Config", None) if block not in GATED else None
     if block in GATED:
         return block != "gate"  # the gate has no attention
+    config: Any = getattr(fusions.get(block), "Config", None)
     return config is not None and any(option.name == "backend" for option in dataclasses.fields(config))
 
 
-def _builders(shape: Shape, block: str) -> tuple[Callable[..., nn.Module], Callable[[Weights], nn.Module]]:
-    """Return what builds a block of ours, and what builds its twin.
-
-    That of a block whose equation stands in ``_twins`` shares no code with it; any other is its own twin in float64,
-    on the reference backend where it has one.
-    """
+def _build(shape: Shape, block: str, weights: Weights, backend: str = "") -> Ours:
+    """Return a fusion with all weights that fit; its other weights are drawn from a fixed seed."""
+    options: dict[str, Any] = {**shape.widths, **({"backend": backend} if backend else {})}
     if block in GATED:
-        options: dict[str, Any] = {"residual": "paper" if block == "paper" else "released"}
-        build = functools.partial(_build, shape, "gated", Gate if block == "gate" else Ours, options)
-    else:
-        build = functools.partial(_build, shape, block, Ours, {})
-    from umie.bench.reference_layers import BLOCKS, twin
-
-    if block in BLOCKS:
-        return build, functools.partial(twin, shape, block=block)
-    return build, functools.partial(build, backend="reference") if _has_backends(block) else build
-
-
-def _build(
-    shape: Shape, name: str, adapter: type[Ours], options: Mapping[str, Any], weights: Weights, backend: str = ""
-) -> Ours:
-    """Return a fusion with all of the weights that fit; what it has beyond them is drawn from a fixed seed."""
-    given = {**options, **shape.widths, **({"backend": backend} if backend else {})}
+        options["residual"] = "paper" if block == "paper" else "released"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
-        fusion: Any = fusions.build(name, **given)
+        fusion: Any = fusions.build("gated" if block in GATED else block, **options)
     own = fusion.state_dict()
     fitting = {key: value for key, value in weights.items() if key in own and own[key].shape == value.shape}
     fusion.load_state_dict(fitting, strict=False)
-    return adapter(fusion)
+    return Gate(fusion) if block == "gate" else Ours(fusion)
 
 
-def _limits(shape: Shape, block: str) -> Iterator[Operation]:
-    from umie.bench.limits import bare_products, has_products
-
-    if has_products(block):
-        yield Operation(block=block, name=LIMIT, kind="limit", build=functools.partial(bare_products, shape, block))
+def _broken_contract(shape: Shape, block: str) -> str | None:
+    return broken_contract(_build(shape, block, {}).eval().fusion, shape.widths["d_model"])

@@ -1,4 +1,4 @@
-"""The matrix products of a block with nothing between them, forward and backward.
+"""The limit of a block: its matrix products and nothing else, forward and backward.
 
 Shapes: B batch, T text tokens, V visual slots, D model width, H heads, d head width, I = H * d, F feed-forward width.
 """
@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from umie.bench.shapes import Shape
+from umie.errors import UnknownNameError
 from umie.fusion.gated import GATE_HIDDEN, GATE_OUT
 
-# What is multiplied: the rows, the weight that they meet, and what has the shape of the outcome.
+# The operands of each product (rows, weight), and an operand that has the shape of the result.
 PROJECTIONS = (("text", "query", "mixed"), ("visual", "key", "slots"), ("visual", "value", "slots"))
 ATTENTION = (("q", "k", "p"), ("p", "v", "q"))
 OUTPUT = (("mixed", "output", "grad"),)
@@ -29,10 +30,31 @@ GATE = (
 )
 
 
-class Bare(nn.Module):
-    """Operands by name, as buffers, so that they go where the module goes."""
+BLOCKS = ("released", "paper", "cross_attention", "gate")
 
-    name = "bare products"
+
+def bare_products(shape: Shape, block: str, weights: Mapping[str, Tensor]) -> nn.Module:
+    """Return a module that computes the matrix products of a block and nothing else.
+
+    It is called like the block and returns the result of its last product. Operands of the right shapes are made
+    beforehand, contiguous; padding is multiplied too. The backward pass computes the two products of each forward
+    product and leaves no gradients. The gate of a whole block is not included.
+
+    Args:
+        shape: its widths and batch.
+        block: one of ``BLOCKS``.
+        weights: the state dict of our released block.
+
+    Raises:
+        UnknownNameError: the block has no products.
+    """
+    if block not in BLOCKS:
+        raise UnknownNameError("block with matrix products", block, BLOCKS)
+    return BareGate(shape, weights) if block == "gate" else BareBlock(shape, weights, block == "released")
+
+
+class Bare(nn.Module):
+    """Operands by name; they are buffers, so that they move with the module."""
 
     def __init__(self, **operands: Tensor) -> None:
         super().__init__()
@@ -40,21 +62,21 @@ class Bare(nn.Module):
             self.register_buffer(name, operand, persistent=False)
 
     def forward(self, text: Tensor, text_mask: Tensor, visual: Tensor, visual_mask: Tensor) -> Tensor:
-        """Do the products of the forward pass, and let ``backward`` do the others."""
+        """Compute the products of the forward pass; ``backward`` computes the others."""
         out: Tensor = _Products.apply(self, text, visual)
         return out
 
     def multiply(self, states: Mapping[str, Tensor]) -> Tensor:
-        """Do the products of the forward pass and return the last outcome."""
+        """Compute the products of the forward pass and return the last result."""
         raise NotImplementedError
 
     def multiply_back(self, states: Mapping[str, Tensor]) -> None:
-        """Do the products of the backward pass."""
+        """Compute the products of the backward pass."""
         raise NotImplementedError
 
 
 class BareBlock(Bare):
-    """Those of attention with its projections, and of the feed-forward layer where the block has one."""
+    """The products of attention and its projections, and of the feed-forward layer if the block has one."""
 
     def __init__(self, shape: Shape, weights: Mapping[str, Tensor], released: bool) -> None:
         _, num_heads, head_dim, d_ff = shape.widths.values()
@@ -81,7 +103,7 @@ class BareBlock(Bare):
         self.last = FEED_FORWARD if released else ()
 
     def multiply(self, states: Mapping[str, Tensor]) -> Tensor:
-        """Do the products of the forward pass."""
+        """Compute the products of the forward pass."""
         states = {**dict(self.named_buffers()), **states}
         for rows, weight, _ in PROJECTIONS:
             F.linear(states[rows], states[weight])
@@ -92,19 +114,19 @@ class BareBlock(Bare):
         return out
 
     def multiply_back(self, states: Mapping[str, Tensor]) -> None:
-        """Do the products of the backward pass."""
+        """Compute the products of the backward pass."""
         states = {**dict(self.named_buffers()), **states}
         for product in reversed((*OUTPUT, *self.last)):
             _linear_back(states, *product)
-        for left, right, outcome in reversed(ATTENTION):
-            torch.matmul(states[outcome], states[right].mT)
-            torch.matmul(states[left].mT, states[outcome])
+        for left, right, result in reversed(ATTENTION):
+            torch.matmul(states[result], states[right].mT)
+            torch.matmul(states[left].mT, states[result])
         for product in reversed(PROJECTIONS):
             _linear_back(states, *product)
 
 
 class BareGate(Bare):
-    """Those of the gate in its cheap form; a mean is a product as well."""
+    """The products of the gate in its cheap form; a mean is a product too."""
 
     def __init__(self, shape: Shape, weights: Mapping[str, Tensor]) -> None:
         d_model, batch = shape.widths["d_model"], shape.batch
@@ -121,7 +143,7 @@ class BareGate(Bare):
         super().__init__(**operands)
 
     def multiply(self, states: Mapping[str, Tensor]) -> Tensor:
-        """Do the products of the forward pass."""
+        """Compute the products of the forward pass."""
         own = dict(self.named_buffers())
         for side in ("text", "visual"):
             torch.bmm(own[f"{side}_shares"], states[side])
@@ -131,12 +153,12 @@ class BareGate(Bare):
         return out
 
     def multiply_back(self, states: Mapping[str, Tensor]) -> None:
-        """Do the products of the backward pass."""
+        """Compute the products of the backward pass."""
         own = dict(self.named_buffers())
         own |= {side: own[f"{side}_mean"] for side in ("text", "visual")}
         for product in reversed(GATE):
             _linear_back(own, *product)
-        for side in ("text", "visual"):  # the shares need no gradient
+        for side in ("text", "visual"):  # the shares have no gradient
             torch.bmm(own[f"{side}_shares"].mT, own[f"{side}_mean"][:, None])
 
 
@@ -155,8 +177,8 @@ class _Products(torch.autograd.Function):
         return None, None, None
 
 
-def _linear_back(states: Mapping[str, Tensor], rows: str, weight: str, outcome: str) -> None:
-    """Do the two products for the gradients of rows and weight, as autograd does them for ``F.linear``."""
-    grad = states[outcome].flatten(0, -2)
+def _linear_back(states: Mapping[str, Tensor], rows: str, weight: str, result: str) -> None:
+    """Compute the gradients of rows and weight as autograd does for ``F.linear``."""
+    grad = states[result].flatten(0, -2)
     torch.mm(grad, states[weight])
     torch.mm(grad.T, states[rows].flatten(0, -2))

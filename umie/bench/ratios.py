@@ -1,4 +1,4 @@
-"""Medians and quartiles of rounds, and ratios taken within each round, so that what slows a round hits both alike."""
+"""Medians and quartiles over rounds, and ratios taken within each round so that a slow round cancels out."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from statistics import median, quantiles
 
-ROUNDS = 7  # a verdict on times needs so many, and so many are made by default
+ROUNDS = 7  # default, and the minimum for a verdict on times
 
 
 @dataclass(frozen=True)
 class Spread:
-    """The middle of some figures and their quartiles.
+    """The median and quartiles of some values.
 
     Args:
-        median: of all.
+        median: the median.
         low: the lower quartile.
         high: the upper quartile.
-        rounds: how many figures there are.
+        rounds: the number of values.
     """
 
     median: float
@@ -31,16 +31,19 @@ class Spread:
 
     @property
     def is_enough(self) -> bool:
-        """Whether there are rounds enough for a verdict."""
+        """Whether there are enough rounds for a verdict."""
         return self.rounds >= ROUNDS
 
-    def apart(self, other: Spread) -> bool:
-        """Say whether the two ranges between quartiles have nothing in common."""
+    def is_apart(self, other: Spread) -> bool:
+        """Return whether the two interquartile ranges do not overlap."""
         return self.low > other.high or other.low > self.high
+
+    def __str__(self) -> str:
+        return f"{digits(self.median)} ({digits(self.low)}-{digits(self.high)})"
 
 
 def spread(values: Iterable[float]) -> Spread:
-    """Return median and quartiles of at least one figure; of one, all three are it."""
+    """Return the median and quartiles of at least one value."""
     found = sorted(values)
     if len(found) == 1:
         return Spread(found[0], found[0], found[0], 1)
@@ -49,5 +52,20 @@ def spread(values: Iterable[float]) -> Spread:
 
 
 def ratio(one: Sequence[float], other: Sequence[float]) -> Spread:
-    """Return by how much ``one`` takes longer than ``other``, from the ratios within the rounds that both have."""
-    return spread(a / b for a, b in zip(one, other, strict=False))  # an interrupted round is short of its last rows
+    """Return the ratios of ``one`` to ``other`` within the rounds that both completed."""
+    return spread(a / b for a, b in zip(one, other, strict=False))  # an interrupted round is missing its last rows
+
+
+def digits(value: float) -> str:
+    """Return a number with three significant digits, or all digits before the point."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def shown(found: Spread | None) -> str:
+    """Return a median with its quartiles, or ``-`` for None."""
+    return "-" if found is None else str(found)
+
+
+def mebibytes(num_bytes: int | None) -> str:
+    """Return a size in MiB, or ``-`` for None."""
+    return "-" if num_bytes is None else digits(num_bytes / 2**20)

@@ -1,4 +1,4 @@
-"""What our blocks and the plain ones are held against: the equations example by example, none of our own code in it.
+"""References for our blocks and the plain ones: the equations, example by example, sharing no code with the fusions.
 
 Shapes: B batch, T text tokens, V visual slots, N real ones of an example, D model width.
 """
@@ -22,19 +22,19 @@ SLOPE = 0.01
 BLOCKS = ("released", "paper", "cross_attention", "gate")
 
 
-def twin(shape: Shape, weights: Mapping[str, Tensor], *, block: str) -> nn.Module:
-    """Return the equation of a block over our weights.
+def reference_layer(shape: Shape, weights: Mapping[str, Tensor], *, block: str) -> nn.Module:
+    """Return the equation of a block with our weights.
 
-    An example without an image keeps its text, has a gate of 0, and gives no gradient to anything else.
+    An example without an image keeps its text states, has a gate of 0, and passes gradients only to its text.
 
     Args:
-        shape: its widths.
-        weights: of our released block.
+        shape: the widths.
+        weights: the weights of our released block.
         block: one of ``BLOCKS``.
     """
     if block == "gate":
         return Equation(with_weights(PlainGate(shape.widths["d_model"], released=True), weights), _gates)
-    holder: nn.Module = PlainBlock(shape, released=block == "released")  # its parameters alone are used
+    holder: nn.Module = PlainBlock(shape, released=block == "released")  # only its parameters are used
     if block == "cross_attention":
         del holder.gate_text, holder.gate_visual
     return Equation(with_weights(holder, weights), partial(_states, block, shape.widths))

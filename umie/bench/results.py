@@ -1,4 +1,4 @@
-"""What a run of the benchmarks found: a row for each operation and direction, and where it ran; and its JSON form."""
+"""The results of a benchmark run: one row per operation and direction, the environment, and the JSON format."""
 
 from __future__ import annotations
 
@@ -24,22 +24,21 @@ class Row:
     """One operation in one direction.
 
     Args:
-        shape: as text; ``widths`` has its numbers.
+        shape: the shape as text; ``widths`` holds its numbers.
         widths: ``size, batch, tokens, slots, ragged``.
-        dtype: of weights and states.
+        dtype: the dtype of weights and states.
         direction: ``forward`` or ``forward+backward``.
-        block: what is computed.
-        name: by what.
+        block: the computation.
+        name: the implementation.
         kind: ``ours``, ``peer`` or ``limit``.
-        chosen: what a user of ours gets without asking for a backend.
+        chosen: whether this is the default of our library, without a backend chosen by name.
         status: ``done``, ``wrong``, ``cannot run`` or ``not reached``.
-        reason: why it is not done, or was not weighed.
-        note: what a reader should know.
-        error: of its values, relative to the norm.
-        gradient_error: the largest of its gradients.
-        seconds: of one operation, a figure for each round.
-        peak_bytes: the most that it holds at a time.
-        floor_s: the least time that bytes and operations allow on this device; None where nobody measured them.
+        reason: why it is not done, or why its memory was not measured.
+        note: a remark for the reader.
+        error: relative error of the values, by the norm.
+        gradient_error: the largest relative error of a gradient.
+        seconds: the time of one operation, for each round.
+        peak_bytes: peak memory.
     """
 
     shape: str
@@ -57,33 +56,32 @@ class Row:
     gradient_error: float | None = None
     seconds: list[float] = field(default_factory=list)
     peak_bytes: int | None = None
-    floor_s: float | None = None
 
     @property
     def key(self) -> tuple[str, str, str, str, str]:
-        """What tells this row from all others."""
+        """The identity of this row within a run."""
         return self.shape, self.dtype, self.direction, self.block, self.name
 
     @property
     def group(self) -> tuple[str, str, str]:
-        """What rows share that were measured in turn."""
+        """The identity of the rows that were timed in alternation with this one."""
         return self.shape, self.dtype, self.direction
 
     @property
     def time(self) -> Spread | None:
-        """Seconds of one operation; None where it was not timed."""
+        """The seconds of one operation, or None if it was not timed."""
         return spread(self.seconds) if self.status == DONE and self.seconds else None
 
 
 @dataclass(kw_only=True)
 class Results:
-    """All rows, and what they were measured on.
+    """All rows of a run and the environment they were measured in.
 
     Args:
-        environment: device, versions, threads, and what else a reader must know to compare.
-        options: what was asked for.
-        rows: in the order of the table.
-        complete: False where the run was interrupted.
+        environment: device, versions, threads, and so on; see ``umie.bench.environment``.
+        options: the options of the run.
+        rows: the rows in the order of the tables.
+        complete: False if the run was interrupted.
     """
 
     environment: dict[str, Any]
@@ -92,60 +90,53 @@ class Results:
     complete: bool = True
 
     def write(self, path: Path) -> None:
-        """Write JSON; nobody sees half of it."""
+        """Write the results as JSON."""
         data = {"format": FORMAT, **dataclasses.asdict(self)}
+        for row in data["rows"]:  # JSON has no NaN; `reason` reports such an error
+            row |= {key: None for key, value in row.items() if isinstance(value, float) and not math.isfinite(value)}
         with atomic_write(path) as file:
-            json.dump(_plain(data), file, indent=1, ensure_ascii=False, allow_nan=False)
+            json.dump(data, file, indent=1, ensure_ascii=False, allow_nan=False)
             file.write("\n")
 
     @classmethod
     def read(cls, path: Path) -> Results:
-        """Read what ``write`` wrote.
+        """Read results from JSON; columns that older versions wrote and this one does not know are ignored.
 
         Raises:
-            UmieError: it is no result of `umie bench`, or of another version of it.
+            UmieError: the file is not a result of ``umie bench``.
         """
-        data = read_json(path, "a file that `umie bench` wrote")
+        data = read_json(path, "a result of `umie bench`")
         found = data.get("format") if isinstance(data, dict) else None
         if found != FORMAT:
-            raise UmieError(f"{path}: format is {found!r}, not {FORMAT}: give a file that this `umie bench` wrote")
+            raise UmieError(f"{path}: format is {found!r}, not {FORMAT}: use a file written by this `umie bench`")
+        columns = [column.name for column in dataclasses.fields(Row)]
         try:
-            rows = [Row(**row) for row in data["rows"]]
-            results = cls(
+            rows = [Row(**{name: row[name] for name in columns if name in row}) for row in data["rows"]]
+            for row in rows:
+                _check(row)
+            return cls(
                 environment=dict(data["environment"]),
                 options=dict(data["options"]),
                 rows=rows,
                 complete=bool(data["complete"]),
             )
-            for row in rows:
-                _check(row)
         except (KeyError, TypeError, ValueError) as error:
-            raise UmieError(f"{path}: is no result of `umie bench` ({error}): measure again") from error
-        return results
+            raise UmieError(f"{path}: not a valid result of `umie bench` ({error}): measure again") from error
 
 
 def _check(row: Row) -> None:
-    if 0 in row.seconds:
-        raise ValueError(f"the row {row.block} {row.name} took no time")
-    numbers = [row.seconds, [value for value in (row.peak_bytes, row.floor_s) if value is not None]]
-    for value in (value for values in numbers for value in values):
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
-            raise ValueError(f"{value!r} in the row {row.block} {row.name} is no time and no size")
     if not all(isinstance(part, str) for part in (*row.key, row.kind, row.status)):
-        raise ValueError(f"the row {row.block} {row.name} has no name, kind or status")
-
-
-def _plain(value: Any) -> Any:
-    """Return a value without NaN and infinity, which JSON does not have; an error that is NaN stands in ``reason``."""
-    if isinstance(value, Mapping):
-        return {key: _plain(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+        raise ValueError("a row without a name, kind or status")
+    numbers = [*row.seconds, *([] if row.peak_bytes is None else [row.peak_bytes])]
+    for value in numbers:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+            raise ValueError(f"{value!r} in the row {row.block} {row.name} is not a time or a size")
+    if 0 in row.seconds:
+        raise ValueError(f"a time of 0 in the row {row.block} {row.name}")
 
 
 def file_name(environment: Mapping[str, Any], dtypes: list[str]) -> str:
-    """Return what a file of results is called: device, threads, dtypes and the version of torch are in it."""
+    """Return the name of a result file, made of the torch version, device, threads, and dtypes."""
     device = str(environment["device"]).split(":")[0]
     if device == "cpu":
         place = f"cpu_{environment['threads']}threads"

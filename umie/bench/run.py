@@ -1,18 +1,15 @@
-"""A run of the benchmarks: the rows of a plan, each checked, then timed in turn, then weighed."""
+"""A benchmark run: every operation of a plan is checked, then timed in alternation, then measured for memory."""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
-import torch
 from torch import Tensor
 
 from umie.bench.check import Expected, compare, expect
-from umie.bench.limits import BLOCKS, copy_bandwidth, floor_s, matrix_rate
-from umie.bench.measure import in_turn
-from umie.bench.memory import peak_bytes
+from umie.bench.measure import peak_bytes, time_rounds
 from umie.bench.operations import DIRECTIONS, DTYPES, TRAINING, Operation, make_weights, operations
 from umie.bench.ratios import ROUNDS
 from umie.bench.results import CANNOT, DONE, MISSED, WRONG, Results, Row
@@ -25,17 +22,17 @@ class Plan:
     """What to measure.
 
     Args:
-        shapes: of the batch.
+        shapes: the shapes of the inputs.
         blocks: see ``operations.blocks``.
         backends: see ``operations.backends``.
         dtypes: keys of ``operations.DTYPES``.
-        directions: of ``operations.DIRECTIONS``.
+        directions: from ``operations.DIRECTIONS``.
         device: ``cpu``, ``cuda``, ``cuda:1``.
         rounds: how often each operation is timed.
-        peers: other libraries' blocks and the limits as well.
-        memory: weigh each operation once, after it was timed.
-        compiled: the sdpa path under ``torch.compile`` as well, and on CUDA as a CUDA graph.
-        lengths: numbers of tokens that the texts of ragged shapes are drawn from; None for any.
+        peers: include other libraries' blocks and the limits.
+        memory: measure the peak memory of each operation once, after it was timed.
+        compiled: include the sdpa backend under ``torch.compile``, and on CUDA as a CUDA graph.
+        lengths: lengths in tokens to sample those of ragged texts from; None for a uniform distribution.
     """
 
     shapes: Sequence[Shape]
@@ -62,171 +59,139 @@ class Plan:
             compiled=self.compiled,
         )
 
-    def rows(self) -> list[Row]:
-        """Return a row for everything that would be measured, and for what cannot be, with the reason.
+    def groups(self) -> Iterator[tuple[Shape, str, list[Task]]]:
+        """Yield the tasks of each shape and dtype, including those that cannot run.
 
-        Whether the device is there at all is ``environment.device_reason``'s to say.
+        Use ``environment.device_error`` to find out whether the device is available.
         """
-        found = []
         for shape in self.shapes:
             for dtype in self.dtypes:
+                tasks = []
                 for operation in self.operations(shape, dtype):
-                    for direction in self.directions:
-                        reason = operation.unsupported_reason[direction]
-                        found.append(_row(shape, dtype, direction, operation, reason))
-        return found
+                    rows = {way: _row(shape, dtype, way, operation) for way in self.directions}
+                    tasks.append(Task(operation, rows))
+                yield shape, dtype, tasks
+
+    def rows(self) -> list[Row]:
+        """Return an empty row for every measurement, with the reason if it cannot run."""
+        return [row for _, _, tasks in self.groups() for task in tasks for row in task.rows.values()]
+
+
+@dataclass
+class Task:
+    """An operation, its row for each direction, and its runner once it has passed the checks."""
+
+    operation: Operation
+    rows: dict[str, Row]
+    runner: Runner | None = None
 
 
 class Progress:
-    """What a run tells of itself; this one says nothing."""
+    """Callbacks of a run; these do nothing."""
 
     def start(self, total: int, what: str) -> None:
-        """Begin a group of rows: ``total`` steps are to come."""
+        """Begin a group of rows with ``total`` steps."""
 
     def step(self) -> None:
         """Count one warm-up, check or measurement."""
 
     def done(self, row: Row) -> None:
-        """Tell what became of a row that will not be timed."""
+        """Report a row that will not be timed, or whose memory was not measured."""
 
     def save(self) -> None:
-        """Keep what there is."""
+        """Save the results so far."""
 
 
 def run(plan: Plan, results: Results, progress: Progress) -> None:
-    """Measure a plan into ``results``; an interrupt keeps what was measured, and ``results`` is then not complete.
+    """Run a plan. An interrupt keeps the measurements so far and sets ``results.complete`` to False.
 
     Args:
         plan: what to measure.
-        results: rows are added, all of them before anything is measured.
-        progress: told what happens.
+        results: receives all rows before the first measurement.
+        progress: receives the callbacks.
     """
-    results.rows += plan.rows()
-    rows = {row.key: row for row in results.rows}
+    groups = list(plan.groups())
+    results.rows += [row for _, _, tasks in groups for task in tasks for row in task.rows.values()]
+    weights: dict[Shape, dict[str, Tensor]] = {}
     try:
-        for shape in plan.shapes:
-            weights = make_weights(shape, plan.lengths)
-            for dtype in plan.dtypes:
-                _Group(plan, shape, dtype, weights, rows, progress).run()
-                progress.save()
+        for shape, dtype, tasks in groups:
+            if shape not in weights:
+                weights = {shape: make_weights(shape, plan.lengths)}
+            _Group(plan, shape, dtype, progress).run(tasks, weights[shape])
+            progress.save()
     except KeyboardInterrupt:
         results.complete = False
     progress.save()
 
 
 class _Group:
-    """The rows of one shape and dtype: they share weights and inputs."""
+    """The tasks of one shape and dtype, which share weights and inputs."""
 
-    def __init__(
-        self,
-        plan: Plan,
-        shape: Shape,
-        dtype: str,
-        weights: dict[str, Tensor],
-        rows: dict[tuple[str, str, str, str, str], Row],
-        progress: Progress,
-    ) -> None:
-        self.plan, self.shape, self.dtype = plan, shape, dtype
-        self.rows, self.progress, self.weights = rows, progress, weights
-        self.torch_dtype = DTYPES[dtype]
-        self.placed = {name: value.to(plan.device, self.torch_dtype) for name, value in weights.items()}
-        self.inputs = draw(shape, device=plan.device, dtype=self.torch_dtype, lengths=plan.lengths)
+    def __init__(self, plan: Plan, shape: Shape, dtype: str, progress: Progress) -> None:
+        self.plan, self.shape, self.progress = plan, shape, progress
+        self.name, self.dtype = f"{shape} {dtype}", DTYPES[dtype]
 
-    def run(self) -> None:
-        """Check all, time what is right, weigh it."""
+    def run(self, tasks: Sequence[Task], weights: dict[str, Tensor]) -> None:
+        """Check all tasks, time the correct ones, and measure their memory."""
         plan = self.plan
-        chosen = [
-            operation
-            for operation in plan.operations(self.shape, self.dtype)
-            if any(self._row(operation, direction).status == MISSED for direction in plan.directions)
-        ]
-        self.progress.start(
-            len(chosen) * (1 + len(plan.directions) * (plan.rounds + 1 + plan.memory)), f"{self.shape} {self.dtype}"
-        )
-        ready = self._check(chosen)
-        self._set_floors()
+        tasks = [task for task in tasks if any(row.status == MISSED for row in task.rows.values())]
+        steps = 1 + len(plan.directions) * (plan.rounds + 1 + plan.memory)
+        self.progress.start(len(tasks) * steps, self.name)
+        self._check(tasks, weights)
         for direction in plan.directions:
-            runners = {
-                self._row(operation, direction).key: runner
-                for operation, runner in ready.values()
-                if self._row(operation, direction).status == MISSED
+            ready = {
+                row.key: (row, task.runner)
+                for task in tasks
+                if (row := task.rows[direction]).status == MISSED and task.runner is not None
             }
-            self._time(direction, runners)
+            self._time(direction, list(ready.values()))
             if plan.memory:
-                self._weigh(direction, runners)
+                self._measure_memory(direction, list(ready.values()))
+        for task in tasks:
+            task.runner = None
 
-    def _row(self, operation: Operation, direction: str) -> Row:
-        return self.rows[(str(self.shape), self.dtype, direction, operation.block, operation.name)]
-
-    def _check(self, chosen: list[Operation]) -> dict[tuple[str, str], tuple[Operation, Runner]]:
-        """Return what is right, ready to run; the others get their reason."""
-        ready = {}
-        expected: dict[str, Expected] = {}
-        block = ""
-        for operation in chosen:
-            if operation.block != block:
-                block = operation.block
-                expected.clear()
+    def _check(self, tasks: Sequence[Task], weights: dict[str, Tensor]) -> None:
+        """Set the runner of each correct task; the rows of the others get their reason."""
+        plan = self.plan
+        placed = {name: value.to(plan.device, self.dtype) for name, value in weights.items()}
+        inputs = draw(self.shape, device=plan.device, dtype=self.dtype, lengths=plan.lengths)
+        expected: dict[tuple[str, str], Expected] = {}
+        for task in tasks:
+            operation = task.operation
+            if expected and next(iter(expected))[0] != operation.block:
+                expected.clear()  # references of one block at a time
             try:
-                runner = self._prepare(operation, expected)
+                reason = operation.contract()
+                if reason is not None:
+                    self._refuse(task, WRONG, f"wrong: {reason}")
+                    continue
+                runner = Runner(
+                    place(operation.build(weights), placed, plan.device, self.dtype), inputs, operation.variant
+                )
+                if operation.build_reference is not None:
+                    key = operation.block, operation.reference
+                    if key not in expected:
+                        expected[key] = expect(operation, inputs, weights, self.dtype)
+                    errors = compare(runner, expected[key], training=operation.unsupported_reason[TRAINING] is None)
+                    for row in task.rows.values():
+                        row.error, row.gradient_error = errors.values, errors.gradients
+                    if reason := errors.wrong(self.dtype, peer=operation.kind == "peer"):
+                        self._refuse(task, WRONG, reason)
+                        continue
+                task.runner = runner
             except Exception as error:
-                self._refuse(operation, CANNOT, _reason(error))
-                continue
+                self._refuse(task, CANNOT, _reason(error))
             finally:
                 self.progress.step()
-            if runner is not None:
-                ready[operation.block, operation.name] = operation, runner
-        return ready
 
-    def _prepare(self, operation: Operation, expected: dict[str, Expected]) -> Runner | None:
-        """Build an operation and compare it with its twin; None where it is wrong."""
-        module = place(operation.build(self.weights), self.placed, self.plan.device, self.torch_dtype)
-        runner = Runner(module, self.inputs, operation.variant)
-        if operation.exact is None:
-            return runner
-        if operation.reference not in expected:
-            expected[operation.reference] = expect(operation, self.inputs, self.weights, self.torch_dtype)
-        training = operation.unsupported_reason[TRAINING] is None
-        errors = compare(runner, expected[operation.reference], training=training)
-        for direction in self.plan.directions:
-            row = self._row(operation, direction)
-            row.error, row.gradient_error = errors.values, errors.gradients
-        if reason := errors.wrong(self.torch_dtype, peer=operation.kind == "peer"):
-            self._refuse(operation, WRONG, reason)
-            return None
-        return runner
-
-    def _set_floors(self) -> None:
-        """Write the least time of each row, where the device is none whose bare products are the limit."""
-        device = self.plan.device
-        if torch.device(device).type == "cpu":
-            return
-        rate, bandwidth = _rates(device, self.torch_dtype)
-        for row in self.rows.values():
-            if (
-                (row.shape, row.dtype) == (str(self.shape), self.dtype)
-                and row.block in BLOCKS
-                and row.block != "concat"
-            ):
-                row.floor_s = floor_s(
-                    self.shape,
-                    row.block,
-                    dtype=self.torch_dtype,
-                    rate=rate,
-                    bandwidth=bandwidth,
-                    backward=row.direction == TRAINING,
-                    inputs=self.inputs,
-                )
-
-    def _refuse(self, operation: Operation, status: str, reason: str) -> None:
-        for direction in self.plan.directions:
-            row = self._row(operation, direction)
+    def _refuse(self, task: Task, status: str, reason: str) -> None:
+        for row in task.rows.values():
             if row.status == MISSED:
                 row.status, row.reason = status, reason
                 self.progress.done(row)
 
-    def _time(self, direction: str, runners: dict[tuple[str, str, str, str, str], Runner]) -> None:
-        by_name = {"\t".join(key): (self.rows[key], runner) for key, runner in runners.items()}
+    def _time(self, direction: str, ready: Sequence[tuple[Row, Runner]]) -> None:
+        by_name = {"\t".join(row.key): (row, runner) for row, runner in ready}
 
         def after(name: str) -> None:
             by_name[name][1].clear()
@@ -239,8 +204,8 @@ class _Group:
             self.progress.done(row)
 
         try:
-            in_turn(
-                {name: functools.partial(runner.run, direction) for name, (_, runner) in by_name.items()},
+            time_rounds(
+                {name: partial(runner.run, direction) for name, (_, runner) in by_name.items()},
                 rounds=self.plan.rounds,
                 device=self.plan.device,
                 times={name: row.seconds for name, (row, _) in by_name.items()},
@@ -248,19 +213,18 @@ class _Group:
                 failed=failed,
             )
         finally:
-            for row, _ in by_name.values():
+            for row, _ in ready:
                 if row.status == MISSED and row.seconds:
                     row.status = DONE
 
-    def _weigh(self, direction: str, runners: dict[tuple[str, str, str, str, str], Runner]) -> None:
-        for key, runner in runners.items():
-            row = self.rows[key]
+    def _measure_memory(self, direction: str, ready: Sequence[tuple[Row, Runner]]) -> None:
+        for row, runner in ready:
             runner.clear()
-            # A graph holds its memory from when it was recorded: what a replay allocates says nothing.
+            # A CUDA graph allocates its memory when it is recorded, not when it is replayed.
             if row.status == DONE and runner.variant != "graph":
                 try:
-                    row.peak_bytes = peak_bytes(functools.partial(runner.run, direction), self.plan.device)
-                except Exception as error:  # its times stand
+                    row.peak_bytes = peak_bytes(partial(runner.run, direction), self.plan.device)
+                except Exception as error:  # its times remain valid
                     row.reason = f"peak memory: {_reason(error)}"
                     self.progress.done(row)
             runner.clear()
@@ -268,17 +232,12 @@ class _Group:
 
 
 def _reason(error: Exception) -> str:
-    """Return an error as one line: whatever it is, it is a row's, and shall be seen there."""
+    """Return an error as one line for the row that it belongs to."""
     return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
 
 
-@functools.cache
-def _rates(device: str, dtype: torch.dtype) -> tuple[float, float]:
-    """Return the device's matrix rate and copy bandwidth, measured once."""
-    return matrix_rate(device, dtype), copy_bandwidth(device)
-
-
-def _row(shape: Shape, dtype: str, direction: str, operation: Operation, reason: str | None) -> Row:
+def _row(shape: Shape, dtype: str, direction: str, operation: Operation) -> Row:
+    reason = operation.unsupported_reason[direction]
     return Row(
         shape=str(shape),
         widths={name: getattr(shape, name) for name in ("size", "batch", "tokens", "slots", "ragged")},

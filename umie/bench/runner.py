@@ -1,4 +1,4 @@
-"""An operation made ready: its weights where it runs, its inputs, and one call that does it once."""
+"""An operation that is ready to run: its module on a device, its inputs, and its gradients."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from torch import Tensor, nn
 from umie.bench.operations import FORWARD, Ours, Weights
 from umie.bench.shapes import Inputs
 
-INPUTS = ("text", "visual")  # what gets a gradient beside the parameters
+INPUTS = ("text", "visual")  # the inputs that have gradients
 WARM_UP = 3  # runs before a CUDA graph is recorded
 
 
 class Runner:
-    """Runs a module in either direction.
+    """A module and its inputs, run in either direction.
 
     Args:
-        module: takes ``text, text_mask, visual, visual_mask``, and gives one tensor.
-        inputs: what it is given.
+        module: takes ``text, text_mask, visual, visual_mask`` and returns one tensor.
+        inputs: its inputs.
         variant: ``eager``, ``compiled`` or ``graph``.
     """
 
@@ -35,7 +35,7 @@ class Runner:
         self._graphs: dict[str, tuple[torch.cuda.CUDAGraph, Tensor]] = {}
 
     def run(self, direction: str) -> Tensor:
-        """Do the operation once and return its output; with backward, gradients lie where ``gradients`` finds them."""
+        """Run once and return the output; ``gradients`` returns the gradients of the backward pass."""
         if self.variant == "graph":
             graph, out = self._recorded(direction)
             graph.replay()
@@ -53,22 +53,23 @@ class Runner:
         return out
 
     def clear(self) -> None:
-        """Give the gradients' memory back; those of a graph belong to it and stay."""
+        """Release the memory of the gradients; a CUDA graph keeps its own."""
         if self._graphs:
             return
         for leaf in self._leaves().values():
             leaf.grad = None
 
     def gradients(self) -> dict[str, Tensor]:
-        """Return the gradients that the last run left, by the names of the inputs and of the parameters."""
+        """Return the gradients of the last run by the names of inputs and parameters."""
         return {name: leaf.grad for name, leaf in self._leaves().items() if leaf.grad is not None}
 
     def _leaves(self) -> dict[str, Tensor]:
-        module = self.module.fusion if isinstance(self.module, Ours) else self.module  # ours have their twins' names
+        # the parameters of our fusions are named like those of their references
+        module = self.module.fusion if isinstance(self.module, Ours) else self.module
         return {**dict(zip(INPUTS, (self._text, self._visual), strict=True)), **dict(module.named_parameters())}
 
     def real(self, out: Tensor) -> Tensor:
-        """Return which places of an output are no padding: a mask that broadcasts against it."""
+        """Return a mask of the positions of an output that are not padding; it broadcasts against the output."""
         inputs = self.inputs
         if out.ndim < 3:
             return torch.ones_like(out, dtype=torch.bool)
@@ -82,7 +83,7 @@ class Runner:
         return mask[..., None]
 
     def _grad_of(self, out: Tensor) -> Tensor:
-        """Return what is given to ``backward``: made once, outside the timing."""
+        """Return the gradient passed to ``backward``; it is made once, outside the timing."""
         if self._grad is None:
             if out.shape == self.inputs.grad.shape:
                 self._grad = self.inputs.grad
@@ -92,7 +93,7 @@ class Runner:
         return self._grad
 
     def _recorded(self, direction: str) -> tuple[torch.cuda.CUDAGraph, Tensor]:
-        """Return the CUDA graph of a direction and its output, recorded when it is first asked for."""
+        """Return the CUDA graph of a direction and its output, recorded on first use."""
         if direction not in self._graphs:
             stream: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
             stream.wait_stream(torch.cuda.current_stream())
@@ -101,7 +102,7 @@ class Runner:
                     self._run(direction)
             torch.cuda.current_stream().wait_stream(stream)
             for leaf in self._leaves().values():
-                leaf.grad = None  # so that the graph's own memory holds what it writes
+                leaf.grad = None  # so that gradients are allocated in the graph's own memory
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph):
                 out = self._run(direction)
@@ -110,19 +111,18 @@ class Runner:
 
 
 def place(module: nn.Module, weights: Mapping[str, Tensor], device: str, dtype: torch.dtype) -> nn.Module:
-    """Bring a module to a device and a dtype; parameters that equal a weight share its memory.
+    """Move a module to a device and dtype; parameters that equal a weight share its memory.
 
-    Without that, thirty operations at FLAN-T5 XL would hold thirty copies.
+    Otherwise thirty operations at FLAN-T5 XL would hold thirty copies.
 
     Args:
         module: in float32, on the CPU.
         weights: on the device, in the dtype, by their names in our fusions.
-        device: where it shall run.
-        dtype: in which.
+        device: the target device.
+        dtype: the target dtype.
     """
-    fusion = getattr(module, "fusion", None)
-    if isinstance(module, Ours) and isinstance(fusion, nn.Module):
-        for name, parameter in fusion.named_parameters():
+    if isinstance(module, Ours):
+        for name, parameter in module.fusion.named_parameters():
             shared = weights.get(name)
             if shared is not None and shared.shape == parameter.shape:
                 parameter.data = shared
@@ -130,5 +130,5 @@ def place(module: nn.Module, weights: Mapping[str, Tensor], device: str, dtype: 
 
 
 def rounded(weights: Weights, dtype: torch.dtype) -> dict[str, Tensor]:
-    """Return weights as ``dtype`` can hold them, in float32."""
+    """Return weights in float32, rounded to the precision of ``dtype``."""
     return {name: value.to(dtype).float() for name, value in weights.items()}

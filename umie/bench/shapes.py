@@ -1,4 +1,4 @@
-"""What a benchmark runs on: FLAN-T5's widths, a batch, and random states made outside the timing.
+"""Inputs of a benchmark: the widths of FLAN-T5, a batch size, and random states.
 
 Shapes: B batch, T text tokens, V visual slots, D model width, H heads, d head width.
 """
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from umie.errors import UmieError, UnknownNameError
 
-SIZES = {  # d_model, num_heads, head_dim, d_ff of FLAN-T5's checkpoints
+SIZES = {  # d_model, num_heads, head_dim, d_ff of the FLAN-T5 checkpoints
     "small": (512, 6, 64, 1024),
     "base": (768, 12, 64, 2048),
     "large": (1024, 16, 64, 2816),
@@ -24,15 +24,15 @@ NUM_SLOTS = 37
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
-    """One shape of the block.
+    """One shape of the inputs.
 
     Args:
         size: a key of ``SIZES``.
         batch: B.
         tokens: T.
         slots: V.
-        ragged: texts and slot lists of different lengths, padded to T and V, one example without an image;
-            otherwise all are real.
+        ragged: texts and slot lists have different lengths, padded to T and V, and one example has no image. By
+            default every token and slot is real.
     """
 
     size: str
@@ -46,11 +46,11 @@ class Shape:
             raise UnknownNameError("size", self.size, SIZES)
         for name in ("batch", "tokens", "slots"):
             if getattr(self, name) < 1:
-                raise UmieError(f"{name} is {getattr(self, name)}: give 1 or more")
+                raise UmieError(f"{name} is {getattr(self, name)}: use 1 or more")
 
     @property
     def widths(self) -> dict[str, int]:
-        """Options of a fusion: ``d_model``, ``num_heads``, ``head_dim``, ``d_ff``."""
+        """The options of a fusion: ``d_model``, ``num_heads``, ``head_dim``, ``d_ff``."""
         return dict(zip(("d_model", "num_heads", "head_dim", "d_ff"), SIZES[self.size], strict=True))
 
     def __str__(self) -> str:
@@ -65,10 +65,10 @@ class Inputs:
 
     Args:
         text: ``[B, T, D]``.
-        text_mask: bool ``[B, T]``.
+        text_mask: bool ``[B, T]``, True = real.
         visual: ``[B, V, D]``.
-        visual_mask: bool ``[B, V]``.
-        grad: ``[B, T, D]``, what is given to ``backward``; 0 at padding.
+        visual_mask: bool ``[B, V]``, True = real.
+        grad: ``[B, T, D]``, the gradient passed to ``backward``; 0 at padding.
     """
 
     text: Tensor
@@ -81,14 +81,14 @@ class Inputs:
 def draw(
     shape: Shape, *, device: str, dtype: torch.dtype, lengths: Sequence[int] | None = None, seed: int = 0
 ) -> Inputs:
-    """Return random inputs: the same for a seed on every device, up to the precision of ``dtype``.
+    """Return random inputs. For one seed they are the same on every device, up to the precision of ``dtype``.
 
     Args:
         shape: their shape.
-        device: where they lie.
-        dtype: of states and gradient.
-        lengths: numbers of tokens to draw the texts' lengths from, cut at T; None draws from 1/8 T to T.
-        seed: of the generator.
+        device: the device to put them on.
+        dtype: the dtype of states and gradient.
+        lengths: lengths in tokens to sample those of the texts from, cut at T; by default T/8 to T.
+        seed: the seed of the generator.
     """
     generator = torch.Generator().manual_seed(seed)
     batch, tokens, slots, width = shape.batch, shape.tokens, shape.slots, shape.widths["d_model"]

@@ -1,1 +1,1 @@
-"""Implementations of others, measured beside ours."""
+"""Implementations by other libraries, timed next to ours."""

@@ -1,4 +1,4 @@
-"""What peers are held against: the equations of other libraries' blocks, written plainly over their own parameters.
+"""References for peers: the equations of other libraries' blocks, written plainly over their own parameters.
 
 Shapes: B batch, T text tokens, V visual slots, D model width, H heads, d head width, I = H * d.
 """
@@ -16,7 +16,7 @@ Function = Callable[[Parameters, Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
 class Equation(nn.Module):
-    """A function of a module's parameters, under the names they have there; the module's own code is not called."""
+    """A function of a module's parameters, by their names in the module, whose own code is not called."""
 
     def __init__(self, module: nn.Module, function: Function) -> None:
         super().__init__()
@@ -49,15 +49,15 @@ def multi_head_attention(
     scale: float,
     mask: Tensor | None = None,
 ) -> Tensor:
-    """Return attention with its projections, one head after another.
+    """Return multi-head attention with its projections, computed head by head.
 
     Args:
         states: ``[B, T, D]``.
         slots: ``[B, V, D]``.
         weights: query, key and value ``[I, D]``, output ``[D, I]``.
         num_heads: H.
-        scale: factor on the logits.
-        mask: bool ``[B, V]``, True = real, one of each example at least. None: all are real.
+        scale: the factor on the logits.
+        mask: bool ``[B, V]``, True = real, at least one per example; None if all are real.
     """
     query, key, value, output = weights
     found = []

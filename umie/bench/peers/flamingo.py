@@ -1,4 +1,4 @@
-"""flamingo-pytorch's gated cross-attention block, its feed-forward width set to the multiplications of ours."""
+"""flamingo-pytorch's gated cross-attention block; its feed-forward width costs as many multiplications as ours."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from umie.bench.shapes import Shape
 
 
 class FlamingoBlock(nn.Module):
-    """The block, given all slots as the latents of one medium; it has no mask for slots.
+    """The block with all slots as the latents of one medium. It has no mask for slots.
 
-    Without ``media_locations`` every token attends to the medium, as it does where they name the first token, and
-    three passes over the attention weights are saved.
+    Without ``media_locations`` every token attends to the medium, as if they marked the first token, and three passes
+    over the attention weights are saved.
     """
 
     def __init__(self, block: nn.Module) -> None:
@@ -31,11 +31,11 @@ class FlamingoBlock(nn.Module):
 
 
 def build(shape: Shape, weights: Mapping[str, Tensor]) -> nn.Module:
-    """Return the block with our weights, its layer norms' biases and tanh gates away from 0."""
+    """Return the block with our weights; the biases of its layer norms and its tanh gates are not 0."""
     from flamingo_pytorch import GatedCrossAttentionBlock
 
     d_model, num_heads, head_dim, d_ff = shape.widths.values()
-    inner = 3 * d_ff // 2  # two products with it cost as much as our three with d_ff: 4 D for FLAN-T5 base
+    inner = 3 * d_ff // 2  # two products of this width cost as much as our three of d_ff: 4 D for FLAN-T5 base
     block = GatedCrossAttentionBlock(dim=d_model, dim_head=head_dim, heads=num_heads, ff_mult=(inner + 0.5) / d_model)
     biases = torch.linspace(-0.5, 0.5, d_model)
     block.load_state_dict(
@@ -56,7 +56,7 @@ def build(shape: Shape, weights: Mapping[str, Tensor]) -> nn.Module:
     return FlamingoBlock(block)
 
 
-def exact(shape: Shape, weights: Mapping[str, Tensor]) -> nn.Module:
+def build_reference(shape: Shape, weights: Mapping[str, Tensor]) -> nn.Module:
     """Return the block's equation."""
     return Equation(build(shape, weights), partial(_equation, shape.widths["num_heads"], shape.widths["head_dim"]))
 

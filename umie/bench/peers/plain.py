@@ -1,4 +1,4 @@
-"""The plain gated block: UMIE's equations as one writes them down first, every intermediate kept by autograd.
+"""The plain gated block: a direct implementation of UMIE's equations; autograd keeps every intermediate result.
 
 Shapes: B batch, T text tokens, V visual slots, D model width, H heads, d head width.
 """
@@ -67,7 +67,7 @@ class PlainFeedForward(nn.Module):
 
 
 class PlainGate(nn.Module):
-    """The gate ``[B]``: every token and every slot projected, then averaged over the real ones."""
+    """The gate ``[B]``: every token and slot is projected, then the real ones are averaged."""
 
     def __init__(self, d_model: int, *, released: bool) -> None:
         super().__init__()
@@ -82,7 +82,7 @@ class PlainGate(nn.Module):
         """Return the gate."""
         means = _average(self.gate_text(text), text_mask), _average(self.gate_visual(visual), visual_mask)
         gate = _gate(*means, released=self.released)
-        return gate.masked_fill(~visual_mask.any(1), 0)  # a cosine with 0 has a gradient that float16 does not hold
+        return gate.masked_fill(~visual_mask.any(1), 0)  # the gradient of a cosine with 0 overflows float16
 
 
 class PlainBlock(PlainGate):
@@ -118,7 +118,7 @@ def build_gate(shape: Shape, weights: Mapping[str, Tensor]) -> nn.Module:
 
 
 def with_weights(module: nn.Module, weights: Mapping[str, Tensor]) -> nn.Module:
-    """Return the module with our weights, of which it may have fewer."""
+    """Return the module with those of our weights that it has."""
     module.load_state_dict({name: weights[name] for name in module.state_dict()})
     return module
 
@@ -133,7 +133,7 @@ def _average(states: Tensor, mask: Tensor) -> Tensor:
 
 
 def _gate(text: Tensor, visual: Tensor, *, released: bool) -> Tensor:
-    wide = torch.promote_types(text.dtype, torch.float32)  # in 16 bits a cosine's gradient is mostly rounding
+    wide = torch.promote_types(text.dtype, torch.float32)  # in 16 bits the gradient of a cosine is mostly rounding
     cosine = F.cosine_similarity(text.to(wide), visual.to(wide), dim=-1).to(text.dtype)
     gate = F.leaky_relu(math.exp(0.5) * cosine, 0.01)
     return F.leaky_relu(gate, 0.01) if released else gate

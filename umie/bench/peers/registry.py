@@ -1,4 +1,4 @@
-"""What stands beside our blocks: the plain ones, and those of transformers, x-transformers and flamingo-pytorch.
+"""The peers of our blocks: plain implementations, and those of transformers, x-transformers and flamingo-pytorch.
 
 Shapes: B batch, T text tokens, V visual slots, D model width.
 """
@@ -13,78 +13,64 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from umie.bench import reference_layers as _twins
-from umie.bench.peers import flamingo as _peers_flamingo
-from umie.bench.peers import plain as _peers_plain
-from umie.bench.peers import t5 as _peers_t5
-from umie.bench.peers import x_transformers as _peers_x_transformers
+from umie.bench.peers import flamingo, plain, t5, x_transformers
+from umie.bench.reference_layers import reference_layer
 from umie.bench.shapes import Shape
 
 Builder = Callable[[Shape, Mapping[str, Tensor]], nn.Module]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Peer:
-    """An implementation by others, or by somebody who writes the equations down plainly.
+    """An implementation by another library, or a plain one.
 
     Args:
-        name: whose it is.
-        block: which block of ours it stands beside: ``released``, ``paper``, ``cross_attention`` or ``gate``.
-        build: takes a shape and the weights of our released block (its state dict, float32, on the CPU) and returns
-            a module; called with text ``[B, T, D]``, text mask ``[B, T]``, visual ``[B, V, D]`` and visual mask
-            ``[B, V]`` it gives ``[B, T, D]``, or for a gate ``[B]``.
-        exact: the same from the equation, which runs in float64: what the peer's values and gradients are checked
-            against. Parameters have the same names in both.
-        unsupported_reason: gives the reason why it cannot be had here, and what to install; None where it can.
-        note: what it computes otherwise than ours.
-        dense_only: it has no mask for slots, and is right only where all are real.
-        has_our_twin: ``exact`` is that of our block too.
+        name: the name of the implementation.
+        block: our block that it is compared with: ``released``, ``paper``, ``cross_attention`` or ``gate``.
+        build: takes a shape and the weights of our released block (a state dict in float32, on the CPU) and returns a
+            module. The module maps text ``[B, T, D]``, text mask ``[B, T]``, visual ``[B, V, D]`` and visual mask
+            ``[B, V]`` to ``[B, T, D]``, or for a gate to ``[B]``.
+        build_reference: the same from the equation. It runs in float64 to check values and gradients. Its parameters
+            have the same names.
+        unsupported_reason: returns why it is not available and what to install, or None.
+        note: how its computation differs from ours.
+        dense_only: it has no mask for slots and is correct only if all are real.
+        shares_our_reference: the reference is that of our block.
     """
 
     name: str
     block: str
     build: Builder
-    exact: Builder
-    unsupported_reason: Callable[[], str | None]
+    build_reference: Builder
     note: str
+    unsupported_reason: Callable[[], str | None] = lambda: None
     dense_only: bool = False
-    has_our_twin: bool = False
+    shares_our_reference: bool = False
 
 
 def peers() -> list[Peer]:
-    """Return every peer, those of packages that are not installed too; a name stands once for each block."""
+    """Return every peer, including those of packages that are not installed; a name is unique within a block."""
     return [*_plain(), *_t5(), *_x_transformers(), _flamingo()]
 
 
 def _plain() -> list[Peer]:
-    note = "the same values; every intermediate kept for autograd, and the gate projects all tokens, then averages"
-    blocks = [
+    gate = "the gate projects all tokens and slots, then averages the real ones"
+    return [
         Peer(
             name=f"plain {block}",
             block=block,
-            build=partial(_peers_plain.build_block, released=block == "released"),
-            exact=partial(_twins.twin, block=block),
-            has_our_twin=True,
-            unsupported_reason=_here,
-            note=note,
+            build=plain.build_gate if block == "gate" else partial(plain.build_block, released=block == "released"),
+            build_reference=partial(reference_layer, block=block),
+            shares_our_reference=True,
+            note=f"the same values; autograd keeps every intermediate result, and {gate}",
         )
-        for block in ("released", "paper")
+        for block in ("released", "paper", "gate")
     ]
-    gate = Peer(
-        name="plain gate",
-        block="gate",
-        build=_peers_plain.build_gate,
-        exact=partial(_twins.twin, block="gate"),
-        has_our_twin=True,
-        unsupported_reason=_here,
-        note="the same values; projects all tokens and slots, then averages the real ones",
-    )
-    return [*blocks, gate]
 
 
 def _t5() -> list[Peer]:
     note = (
-        "logits unscaled and a bias of zeros added to them; without an image it attends to padding; "
+        "logits not scaled, with a bias of zeros added; without an image it attends to padding; "
         "the mask is prepared once, outside the timing"
     )
     found = []
@@ -95,9 +81,8 @@ def _t5() -> list[Peer]:
                 Peer(
                     name=name if block != "released" else name.replace("T5", "T5 with FFN"),
                     block=block,
-                    build=partial(_peers_t5.build, **options),
-                    exact=partial(_peers_t5.exact, **options),
-                    unsupported_reason=_here,
+                    build=partial(t5.build, **options),
+                    build_reference=partial(t5.build_reference, **options),
                     note=f"{note}; no gate" if block != "cross_attention" else note,
                 )
             )
@@ -110,16 +95,15 @@ def _x_transformers() -> list[Peer]:
     for name, flash in (("x-transformers", True), ("x-transformers, einsum", False)):
         for block in ("released", "cross_attention"):
             options: dict[str, Any] = {"flash": flash, "feed_forward": block == "released"}
+            extra = ", a bias in the first product of the feed-forward layer; no gate" if block == "released" else ""
             found.append(
                 Peer(
                     name=name,
                     block=block,
-                    build=partial(_peers_x_transformers.build, **options),
-                    exact=partial(_peers_x_transformers.exact, **options),
-                    note=f"{note}, a bias in the feed-forward's first product; no gate"
-                    if block == "released"
-                    else note,
+                    build=partial(x_transformers.build, **options),
+                    build_reference=partial(x_transformers.build_reference, **options),
                     unsupported_reason=partial(_missing, "x_transformers", "x-transformers"),
+                    note=f"{note}{extra}",
                 )
             )
     return found
@@ -129,19 +113,15 @@ def _flamingo() -> Peer:
     return Peer(
         name="flamingo-pytorch",
         block="released",
-        build=_peers_flamingo.build,
-        exact=_peers_flamingo.exact,
+        build=flamingo.build,
+        build_reference=flamingo.build_reference,
         unsupported_reason=partial(_missing, "flamingo_pytorch", "flamingo-pytorch"),
         note=(
-            "logits scaled by 1/sqrt(d), LayerNorm, a feed-forward of two products with 1.5 d_ff (as many "
+            "logits scaled by 1/sqrt(d), LayerNorm, a feed-forward layer of two products of width 1.5 d_ff (as many "
             "multiplications) and exact gelu, two learned tanh gates in place of ours; slots cannot be masked"
         ),
         dense_only=True,
     )
-
-
-def _here() -> str | None:
-    return None
 
 
 def _missing(module: str, package: str) -> str | None:

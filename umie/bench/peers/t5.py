@@ -1,4 +1,4 @@
-"""transformers' T5 cross-attention layer, alone and with the feed-forward layer that follows it in a decoder block."""
+"""transformers' T5 cross-attention layer, optionally with the feed-forward layer that follows it in a decoder block."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ EPS = 1e-6
 class T5CrossAttention(nn.Module):
     """The layer as T5's decoder calls it.
 
-    The decoder makes the mask in the layer's form, and the zeros that stand for a position bias, once for all its
-    layers: here they are made at the first call with a mask and kept for as long as the same mask is given. An example
-    without an image attends to its padding: with every slot masked the gradients of torch's sdpa would be wrong,
-    since what T5 masks with is the least number and not -inf.
+    The decoder prepares the mask, and zeros in place of a position bias, once for all its layers. Here they are
+    prepared in the first call with a mask and reused while the mask stays the same. An example without an image
+    attends to its padding: with every slot masked, the gradients of torch's sdpa would be wrong, because T5 masks with
+    the smallest number instead of -inf.
     """
 
     def __init__(self, config: Any, *, feed_forward: bool) -> None:
@@ -67,8 +67,8 @@ def build(shape: Shape, weights: Mapping[str, Tensor], *, implementation: str, f
     Args:
         shape: its widths.
         weights: of our released block.
-        implementation: ``eager`` or ``sdpa``, by transformers' names.
-        feed_forward: with the feed-forward layer behind it.
+        implementation: ``eager`` or ``sdpa``, as transformers calls them.
+        feed_forward: add the feed-forward layer.
     """
     from transformers import T5Config
 
@@ -83,7 +83,7 @@ def build(shape: Shape, weights: Mapping[str, Tensor], *, implementation: str, f
         layer_norm_epsilon=EPS,
         is_decoder=True,
     )
-    config._attn_implementation = implementation  # a model sets it; a layer by itself would go by None, with a warning
+    config._attn_implementation = implementation  # normally set by a model; a single layer would warn about None
     layer = T5CrossAttention(config, feed_forward=feed_forward)
     names = {
         "cross_attention.EncDecAttention.q": "attention.query",
@@ -103,14 +103,16 @@ def build(shape: Shape, weights: Mapping[str, Tensor], *, implementation: str, f
     return layer
 
 
-def exact(shape: Shape, weights: Mapping[str, Tensor], *, implementation: str, feed_forward: bool = False) -> nn.Module:
-    """Return the layer's equation; arguments as for ``build``."""
+def build_reference(
+    shape: Shape, weights: Mapping[str, Tensor], *, implementation: str, feed_forward: bool = False
+) -> nn.Module:
+    """Return the layer's equation; the arguments are those of ``build``."""
     layer = build(shape, weights, implementation=implementation, feed_forward=feed_forward)
     return Equation(layer, partial(_equation, shape.widths["num_heads"], feed_forward))
 
 
 def _never_empty(mask: Tensor) -> Tensor:
-    """Return ``mask [B, V]``, all True where nothing is."""
+    """Return ``mask [B, V]``, with rows that are all False set to True."""
     return mask | ~mask.any(1, keepdim=True)
 
 

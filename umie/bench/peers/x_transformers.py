@@ -1,4 +1,4 @@
-"""x-transformers' cross-attender, configured as near to our released block as its options go."""
+"""x-transformers' cross-attender, configured as close to our released block as its options allow."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from umie.bench.shapes import Shape
 
 
 class XCrossAttender(nn.Module):
-    """A cross-attender of depth 1, given the slots as its context."""
+    """A cross-attender of depth 1 with the slots as its context."""
 
     def __init__(self, attender: nn.Module) -> None:
         super().__init__()
@@ -33,10 +33,10 @@ def build(shape: Shape, weights: Mapping[str, Tensor], *, flash: bool, feed_forw
     Args:
         shape: its widths.
         weights: of our released block.
-        flash: attention by torch's sdpa; otherwise by einsum and a float32 softmax.
-        feed_forward: with the feed-forward layer.
+        flash: compute attention with torch's sdpa, otherwise with einsum and a float32 softmax.
+        feed_forward: add the feed-forward layer.
     """
-    with warnings.catch_warnings():  # as it is imported it compiles a helper by a way that torch deprecates
+    with warnings.catch_warnings():  # its import uses a deprecated function of torch
         warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)
         from x_transformers import CrossAttender
 
@@ -51,7 +51,7 @@ def build(shape: Shape, weights: Mapping[str, Tensor], *, flash: bool, feed_forw
         pre_norm_has_final_norm=False,
         ff_glu=True,
         ff_no_bias=True,
-        ff_mult=(d_ff + 0.5) / d_model,  # it cuts the product, and half a column keeps rounding from losing one
+        ff_mult=(d_ff + 0.5) / d_model,  # it truncates the product; rounding must not lose a column
         ff_custom_activation=nn.GELU(approximate="tanh"),
         **({"depth": 1} if feed_forward else {"custom_layers": ("c",)}),
     )
@@ -75,8 +75,10 @@ def build(shape: Shape, weights: Mapping[str, Tensor], *, flash: bool, feed_forw
     return XCrossAttender(attender)
 
 
-def exact(shape: Shape, weights: Mapping[str, Tensor], *, flash: bool, feed_forward: bool = True) -> nn.Module:
-    """Return the cross-attender's equation; arguments as for ``build``."""
+def build_reference(
+    shape: Shape, weights: Mapping[str, Tensor], *, flash: bool, feed_forward: bool = True
+) -> nn.Module:
+    """Return the cross-attender's equation; the arguments are those of ``build``."""
     attender = build(shape, weights, flash=flash, feed_forward=feed_forward)
     return Equation(attender, partial(_equation, shape.widths["num_heads"], shape.widths["head_dim"], feed_forward))
 
@@ -91,7 +93,7 @@ def _equation(
     visual: Tensor,
     visual_mask: Tensor,
 ) -> Tensor:
-    """Return ``R = H + MHA(RMSNorm(H) -> V)``, nothing found without a slot, or ``R + GLU(RMSNorm(R))``."""
+    """Return ``R = H + MHA(RMSNorm(H) -> V)``, where MHA is 0 without slots, or ``R + GLU(RMSNorm(R))``."""
     parameters = {name.removeprefix("attender.layers."): value for name, value in parameters.items()}
     query, key, value, output = (parameters[f"0.1.to_{name}.weight"] for name in ("q", "k", "v", "out"))
     has_slots = visual_mask.any(1, keepdim=True)

@@ -1,0 +1,101 @@
+"""The figure of `umie bench`: the time of each operation relative to the bare matrix products of its block."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from umie.bench.ratios import Spread
+from umie.bench.results import Results
+from umie.bench.table import Block, blocks_of
+from umie.reports.style import BLUE, ORANGE, clean_axes, new_figure, save_figure
+
+COLORS = {"ours": BLUE, "peer": ORANGE}
+LABELS = {"ours": "umie", "peer": "other implementations"}
+BAR_HEIGHT, PANEL_WIDTH, MARGIN = 0.21, 6.8, 0.9  # inches
+CUT = 3.0  # bars longer than this multiple of the median bar are cut; the others would be too short to compare
+
+
+def draw_bench(results: Results, path: Path) -> bool:
+    """Draw the blocks that have a limit, a panel for each shape and direction; return False if there are none."""
+    panels: dict[tuple[str, str], dict[str, list[Block]]] = {}
+    directions: dict[str, None] = {}
+    without: dict[str, None] = {}
+    for block in blocks_of(results):
+        if _bars(block):
+            directions[block.direction] = None
+            panels.setdefault((block.shape, block.dtype), {}).setdefault(block.direction, []).append(block)
+        elif block.timed:
+            without[block.name] = None
+    if not panels:
+        return False
+    heights = [max(_num_lines(blocks) for blocks in panel.values()) for panel in panels.values()]
+    figure = new_figure(PANEL_WIDTH * len(directions), BAR_HEIGHT * sum(heights) + MARGIN * len(panels) + 0.8)
+    layout: Any = figure.get_layout_engine()
+    layout.set(w_pad=0.15, h_pad=0.08)
+    grid = figure.subplots(len(panels), len(directions), squeeze=False, height_ratios=heights)
+    for axes_row, ((shape, dtype), panel) in zip(grid, panels.items(), strict=True):
+        for axes, direction in zip(axes_row, directions, strict=True):
+            if direction not in panel:
+                axes.set_visible(False)
+                continue
+            _draw(axes, panel[direction])
+            axes.set_title(f"{direction}, {shape}, {dtype}", fontsize=9)
+    environment = results.environment
+    figure.suptitle(
+        f"{environment['device_name']}, {environment['threads']} threads, torch {environment['versions']['torch']}",
+        fontsize=10,
+    )
+    _legend(figure, without)
+    save_figure(figure, path)
+    return True
+
+
+def _bars(block: Block) -> list[tuple[str, str, Spread]]:
+    """Return the name, kind and ratio of each operation that has a limit."""
+    return [(entry.row.name, entry.row.kind, entry.of_limit) for entry in block.entries if entry.of_limit is not None]
+
+
+def _num_lines(blocks: Sequence[Block]) -> int:
+    return sum(len(_bars(block)) + 1 for block in blocks)
+
+
+def _draw(axes: Any, blocks: Sequence[Block]) -> None:
+    ratios = [found for block in blocks for _, _, found in _bars(block)]
+    limit = max(1.0, min(CUT * median(found.median for found in ratios), max(found.high for found in ratios)))
+    labels: list[str] = []
+    for block in blocks:
+        labels.append(block.name)
+        for name, kind, found in _bars(block):
+            place = len(labels)
+            axes.barh(place, min(found.median, limit), 0.8, color=COLORS[kind])
+            axes.plot([min(found.low, limit), min(found.high, limit)], [place, place], color="black", linewidth=1.2)
+            cut = " (bar is cut)" if found.median > limit else ""
+            end = min(max(found.median, found.high), limit)
+            axes.text(end, place, f" {found.median:.2f}{cut}", va="center", fontsize=7)
+            labels.append(name)
+    axes.axvline(1, color="black", linewidth=0.8, linestyle="--")
+    axes.set_xlim(0, limit * (1.2 if any(found.median > limit for found in ratios) else 1.1))
+    axes.set_ylim(len(labels) - 0.4, -0.6)
+    clean_axes(axes, grid="x")
+    axes.set_yticks(range(len(labels)), labels, fontsize=8)
+    heads = {block.name for block in blocks}
+    for tick, label in zip(axes.get_yticklabels(), labels, strict=True):
+        if label in heads:
+            tick.set_fontweight("bold")
+    axes.tick_params(axis="y", length=0)
+    axes.set_xlabel("time relative to bare matrix products", fontsize=8)
+
+
+def _legend(figure: Any, without: Sequence[str] | dict[str, None]) -> None:
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    handles: list[Any] = [Patch(color=COLORS[kind], label=LABELS[kind]) for kind in COLORS]
+    handles.append(Line2D([], [], color="black", linewidth=0.8, linestyle="--", label="bare matrix products"))
+    title = f"not drawn, no matrix products to compare with: {', '.join(without)}" if without else None
+    figure.legend(
+        handles=handles, title=title, loc="outside lower center", ncols=3, fontsize=8, title_fontsize=8, frameon=False
+    )

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import torch
 
-from umie.errors import UmieError, check_choice
+from umie.errors import UmieError, UnknownNameError, check_choice
 from umie.model import UmieModel
 from umie.processor import UmieProcessor
+from umie.registries import ALL
 
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -28,12 +29,20 @@ def load(
         The model, in evaluation mode, and its processor.
 
     Raises:
-        UmieError: there is no such directory or repository, a file is missing, or the device cannot be used.
+        UmieError: there is no such directory or repository, a file is missing, a part is registered by a
+            plugin that is not loaded, or the device cannot be used.
     """
     check_choice("dtype", dtype, DTYPES)
     options = {} if revision is None else {"revision": revision}
-    processor = UmieProcessor.from_pretrained(name, **options)
-    model: UmieModel = UmieModel.from_pretrained(str(name), dtype=getattr(torch, dtype), **options)
+    try:
+        processor = UmieProcessor.from_pretrained(name, **options)
+        model: UmieModel = UmieModel.from_pretrained(str(name), dtype=getattr(torch, dtype), **options)
+    except UnknownNameError as error:
+        if any(str(error).startswith(f"Unknown {registry.kind} ") for registry in ALL.values()):
+            raise UmieError(
+                f"{name}: {error} If a plugin file registers it, use --plugin FILE, or umie.registry.load_plugins."
+            ) from error
+        raise
     device = ("cuda" if torch.cuda.is_available() else "cpu") if device is None else device
     try:
         model.to(device)

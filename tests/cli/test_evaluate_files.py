@@ -1,4 +1,4 @@
-"""`umie evaluate`: tables, files and errors."""
+"""`umie evaluate --predictions`: tables, files and errors."""
 
 import json
 
@@ -13,7 +13,7 @@ ANN, BOB, ROME = (0, 3), (14, 17), (21, 25)
 
 @pytest.fixture
 def files(tmp_path, monkeypatch):
-    """Gold of names and pairs, the same predicted in half, and training records."""
+    """Gold entities and relations, predictions with half of them, and training records."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "80")
     gold, half = [], []
@@ -29,7 +29,7 @@ def files(tmp_path, monkeypatch):
 
 
 def row(out, name, part=""):
-    """Return the cells of the first line behind ``part`` that begins with ``name``."""
+    """Return the cells of the first line after ``part`` that starts with ``name``."""
     lines = out[out.index(part) :].splitlines()
     return next(line for line in lines if line.strip().startswith(f"{name} ")).split()
 
@@ -61,7 +61,7 @@ def test_the_published_scorer_and_what_it_drops(umie, files):
     _, out, _ = umie("evaluate", "--predictions", "p.jsonl", "--gold", "g.jsonl", "--task", "mre")
     (line,) = (line for line in out.splitlines() if line.startswith("released"))
     assert "It drops 20 of 40 gold items (50.0 %: 20 another relation of the same head) and 10 of 30" in line
-    assert "a perfect prediction gets F1 100.0, for 20 of 40 items" in line
+    assert "a perfect prediction has F1 100.0, from 20 of 40 items" in line
     assert "mner" not in out
 
 
@@ -86,19 +86,24 @@ def test_the_json_file_says_what_was_scored_and_how(umie, files):
     assert set(data["files"]) == {"predictions", "gold"}
     assert len(data["files"]["gold"]["sha256"]) == 64
     assert set(data["versions"]) == {"umie", "python", "numpy", "scipy"}
-    assert data["figures"][0]["f1"] == pytest.approx(6 / 7)
+    assert data["measures"][0]["f1"] == pytest.approx(6 / 7)
     again = umie("evaluate", *arguments, "--json", "again.json")
     assert again[0] == 0
     assert (files / "again.json").read_bytes() == (files / "made" / "scores.json").read_bytes()
 
 
-def test_the_figure_is_a_png(umie, files):
-    assert umie("evaluate", "--predictions", "p.jsonl", "--gold", "g.jsonl", "--figure", "f.png")[0] == 0
-    with Image.open(files / "f.png") as image:
-        assert image.format == "PNG"
+def test_figures_of_scores_and_labels(umie, files):
+    code, out, _ = umie("evaluate", "--predictions", "p.jsonl", "--gold", "g.jsonl", "--labels", "--figure", "f.png")
+    assert code == 0
+    for name in ("f.png", "f-labels.png"):
+        assert f"Written: {name}" in out
+        with Image.open(files / name) as image:
+            assert image.format == "PNG"
+    assert umie("evaluate", "--predictions", "p.jsonl", "--gold", "g.jsonl", "--figure", "f.pdf")[0] == 0
+    assert (files / "f.pdf").read_bytes().startswith(b"%PDF")
 
 
-def test_strings_alone_are_scored_under_their_name(umie, files):
+def test_mentions_without_offsets_are_scored_only_as_strings(umie, files):
     lines = [
         {"id": str(number), "entities": [{"type": "location", "text": "Rome"}, {"type": "per[son]", "text": "Ann"}]}
         for number in range(20)
@@ -109,7 +114,7 @@ def test_strings_alone_are_scored_under_their_name(umie, files):
     assert row(out, "string")[1] == "100.0"
     assert "strict" not in out
     assert not any(line.startswith("released") for line in out.splitlines())
-    assert "left out: released mner: it is not computed where mentions are given without offsets\n" in out
+    assert "omitted: released mner: it needs the offsets of all mentions\n" in out
 
 
 def test_a_task_that_cannot_be_scored_is_named(umie, files):
@@ -120,11 +125,11 @@ def test_a_task_that_cannot_be_scored_is_named(umie, files):
     arguments = ("evaluate", "--predictions", "p.jsonl", "--gold", "g.jsonl", "--task", "meae")
     code, out, _ = umie(*arguments, "--json", "s.json")
     assert code == 0
-    assert "left out: meae: some mentions are given without offsets" in out
+    assert "omitted: meae: some mentions have no offsets" in out
     assert set(json.loads((files / "s.json").read_text())["left_out"]) == {"meae", "released meae"}
     code, _, err = umie(*arguments, "--figure", "f.png")
     assert (code, err.count("\n")) == (2, 1)
-    assert "f.png: there is no score to draw" in err
+    assert "f.png: no scores to draw" in err
 
 
 @pytest.mark.parametrize(
@@ -135,11 +140,10 @@ def test_a_task_that_cannot_be_scored_is_named(umie, files):
         (["--predictions", "t.jsonl", "--gold", "g.jsonl"], "t.jsonl: has 1 records, but g.jsonl has 20"),
         (["--predictions", "p.jsonl", "--gold", "g.jsonl", "--task", "ner"], "Unknown task 'ner'"),
         (["--predictions", "p.jsonl", "--gold", "g.jsonl", "--task", "med"], "annotated for 'med'"),
-        (["--predictions", "p.jsonl", "--gold", "g.jsonl", "--figure", "f.pdf"], "--figure f.pdf: give a name that"),
-        (["--predictions", "p.jsonl", "--gold", "g.jsonl", "--figure", "f.txt"], "--figure f.txt: give a name that"),
+        (["--predictions", "p.jsonl", "--gold", "g.jsonl", "--figure", "f.txt"], "--figure f.txt: use a name that"),
         (["--predictions", "p.jsonl", "--gold", "g.jsonl", "--resamples", "100001"], "Invalid value for '--resamples'"),
         (["--predictions", "p.jsonl", "--gold", "g.jsonl", "--resamples", "0"], "(umie evaluate --help says more)"),
-        (["--predictions", "p.jsonl", "--gold", "g.jsonl", "--split", "text"], "Unknown split 'text'"),
+        (["--predictions", "p.jsonl", "--gold", "g.jsonl", "--modality", "text"], "Unknown modality 'text'"),
         (["--predictions", "p.jsonl", "--gold", "g.jsonl", "--other", "t.jsonl"], "t.jsonl: has 1 records"),
         (["--predictions", "p.jsonl", "--gold", "g.jsonl", "--train", "none.jsonl"], "none.jsonl: cannot read"),
     ],
@@ -155,7 +159,7 @@ def test_help_teaches_with_an_example(umie):
     assert code == 0
     assert "umie evaluate --predictions p.jsonl --gold g.jsonl --labels" in out
     assert '"entities": [{"type": "location", "span": [3, 7]}]' in out
-    for option in ("--other", "--train", "--task", "--split", "--json", "--figure", "--seed", "--resamples"):
+    for option in ("--other", "--train", "--task", "--modality", "--json", "--figure", "--seed", "--resamples"):
         assert option in out
 
 
@@ -170,7 +174,7 @@ def test_the_example_of_the_help_is_right(umie, tmp_path, monkeypatch):
 
 
 def test_a_file_about_one_task_is_scored_with_that_task(umie, tmp_path):
-    """As a cell of a grid writes them: records that are annotated for another task have no line."""
+    """Like the files of a grid: records that are annotated only for other tasks have no line."""
     entity = {"type": "location", "span": [0, 4]}
     gold = [
         {"id": "1", "text": "Rome", "entities": [entity], "tasks": ["mner"]},
@@ -192,16 +196,16 @@ def test_a_file_about_one_task_is_scored_with_that_task(umie, tmp_path):
     code, _, err = umie("evaluate", "--predictions", files["found"], "--gold", files["gold"])
     assert code == 2
     assert "has no record with the id '2'" in err
-    assert "a file about one task alone is scored with --task" in err
+    assert "for predictions of only some tasks, use --task" in err
 
 
-def test_labels_that_gold_does_not_know_are_named(umie, tmp_path):
+def test_labels_that_do_not_occur_in_gold_are_named(umie, tmp_path):
     gold, found = tmp_path / "g.jsonl", tmp_path / "p.jsonl"
     line = {"id": "1", "text": "Ann in Rome", "entities": [{"type": "person", "span": [0, 3]}]}
     gold.write_text(json.dumps({**line, "labels": {"mner": ["person", "location"]}}) + "\n")
     entities = [{"type": "PER", "span": [0, 3]}, {"type": "location", "span": [7, 11]}]
     found.write_text(json.dumps({**line, "entities": entities}) + "\n")
     _, out, _ = umie("evaluate", "--predictions", found, "--gold", gold)
-    assert "note: mner: 1 predictions have labels that gold does not know: PER (1)" in " ".join(out.split())
+    assert "note: mner: 1 predictions have labels that do not occur in gold: PER (1)" in " ".join(out.split())
     _, out, _ = umie("evaluate", "--predictions", gold, "--gold", gold)
-    assert "gold does not know" not in out
+    assert "do not occur in gold" not in out

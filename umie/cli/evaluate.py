@@ -1,153 +1,203 @@
-"""`umie evaluate`: scores of a checkpoint on data, or of a file of predictions."""
+"""`umie evaluate`: scores of a checkpoint on annotated data, or of a file of predictions."""
 
 from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from umie.cli.options import MappingFile
+from umie.cli.help import reflowed
 from umie.errors import UmieError
 
-_EXAMPLE = """
-A checkpoint is asked about annotated data, its answers are scored, and a
-report is written: report.md, scores.json, figures and predictions.
+_HELP = """Score a checkpoint or a file of predictions, with 95 % intervals.
+
+A checkpoint is evaluated on annotated data. The report contains report.md, scores.json, figures and predictions.
 
     umie evaluate --model best --data test.jsonl --output report
     umie evaluate --model best --data mnre/test.txt --format mnre
       --images images --train mnre/train.txt --decoding both -o report
     umie evaluate --model best --data test --format synthetic -o report
 
-Or predictions of any system are scored. Both files are then JSONL, one
-record a line; predictions hold what was found in place of the annotation,
-as in
+Predictions of any system are scored from two JSONL files with one record per line. The predictions have predicted
+items in place of the annotation; on one line, for example:
 
     {"id": "7", "text": "In Rome",
      "entities": [{"type": "location", "span": [3, 7]}]}
 
-on one line. For example:
-
     umie evaluate --predictions p.jsonl --gold g.jsonl --labels
 
-Lines are joined by id where each has its own, else by order. A mention
-without offsets, {"type": "location", "text": "Rome"}, is scored by its
-string, under that name only. docs/scores.md defines every figure.
+Lines are joined by id if each has a unique one, otherwise by order. A mention without offsets, {"type": "location",
+"text": "Rome"}, is scored only by its string. docs/scores.md defines all measures.
 
-With --task, records that are annotated for none of the tasks need no line,
-so that predictions about one task can be scored again, those of a report
-(predictions-constrained/mner.jsonl) or of a grid (cells/HASH/mner.jsonl).
+With --task, records that are not annotated for these tasks need no line. So the predictions of one task in a report
+(predictions-constrained/mner.jsonl) or in a grid (cells/HASH/mner.jsonl) can be scored again.
 
 Exit code: 0 scored, 2 bad input.
 """
 
+CHECKPOINT, FILES, BOTH = "A checkpoint", "A file of predictions", "Both"
+
 
 class Decoding(StrEnum):
-    """How answers are generated."""
+    """The decoding of answers."""
 
     constrained = "constrained"
     free = "free"
     both = "both"
 
 
+def _option(panel: str, *names: str, **settings: Any) -> Any:
+    return typer.Option(*names, rich_help_panel=panel, **settings)
+
+
 def evaluate(
     context: typer.Context,
-    model: Annotated[Path | None, typer.Option("--model", "-m", help="Folder of a saved variant.")] = None,
-    data: Annotated[
-        str | None, typer.Option(help="Annotated records; for the embedded data set its split: dev or test.")
+    model: Annotated[
+        str | None, _option(CHECKPOINT, "--model", "-m", metavar="<path>", help="Directory of a saved variant.")
     ] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="The folder to write the report to.")] = None,
+    data: Annotated[
+        str | None,
+        _option(CHECKPOINT, metavar="<path>", help="Annotated records; for synthetic: dev or test."),
+    ] = None,
+    output: Annotated[Path | None, _option(CHECKPOINT, "--output", "-o", help="Directory of the report.")] = None,
+    overwrite: Annotated[bool, _option(CHECKPOINT, "--overwrite", help="Replace an earlier report.")] = False,
     format_name: Annotated[
-        str, typer.Option("--format", "-f", help="What the data is: jsonl, twitter, mnre and so on, or synthetic.")
+        str, _option(CHECKPOINT, "--format", "-f", help="Format of the data: jsonl, twitter, mnre, ..., or synthetic.")
     ] = "jsonl",
-    images: Annotated[Path | None, typer.Option(help="Folder of the images of the data.")] = None,
-    regions: Annotated[Path | None, typer.Option(help="What annotates regions: VOC files for twitter, gmner.")] = None,
-    mapping: MappingFile = None,
-    title: Annotated[str | None, typer.Option(help="What the report calls the data, e.g. 'dev'.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="The first records of the data only.")] = None,
+    images: Annotated[Path | None, _option(CHECKPOINT, help="Folder of the images.")] = None,
+    regions: Annotated[
+        Path | None, _option(CHECKPOINT, help="Annotation of regions: VOC files for twitter and gmner.")
+    ] = None,
+    mapping: Annotated[
+        Path | None, _option(CHECKPOINT, help="Verb mapping of swig. (default: ace_sr_mapping.txt next to the data)")
+    ] = None,
+    title: Annotated[str | None, _option(CHECKPOINT, help="Name of the data in the report, e.g. dev.")] = None,
+    limit: Annotated[
+        int | None, _option(CHECKPOINT, metavar="<int>", min=1, help="Evaluate only the first records.")
+    ] = None,
     decoding: Annotated[
-        Decoding, typer.Option(help="Well-formed answers only, any answers, or both, compared.")
+        Decoding,
+        _option(CHECKPOINT, metavar="<str>", help="constrained (well-formed answers only), free, or both to compare."),
     ] = Decoding.constrained,
     events: Annotated[
-        str, typer.Option(help="Events that MEAE is asked about: predicted by MED, or gold, an oracle.")
+        str, _option(CHECKPOINT, metavar="<str>", help="Events that MEAE is asked about: predicted (by MED) or gold.")
     ] = "predicted",
     schema: Annotated[
-        str, typer.Option(help="Whose labels are asked for: those of the checkpoint, or of the data.")
+        str, _option(CHECKPOINT, metavar="<str>", help="Labels to ask for: those of the checkpoint or of the data.")
     ] = "checkpoint",
-    num_beams: Annotated[int, typer.Option(min=1, help="Beams; 1 is greedy.")] = 1,
+    num_beams: Annotated[int, _option(CHECKPOINT, metavar="<int>", min=1, help="Beams; 1 is greedy decoding.")] = 1,
     missing_images: Annotated[
-        str | None, typer.Option(help="What an image that cannot be read does: error, text_only or skip.")
+        str | None, _option(CHECKPOINT, metavar="<str>", help="For unreadable images: error, text_only or skip.")
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Queries at once; it changes no score.")] = 64,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; by default a GPU where there is one.")] = None,
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
-    predictions: Annotated[Path | None, typer.Option(help="What a system predicted, JSONL.")] = None,
-    gold: Annotated[Path | None, typer.Option(help="The annotated records, JSONL.")] = None,
+    batch_size: Annotated[
+        int, _option(CHECKPOINT, metavar="<int>", min=1, help="Queries per batch; does not change scores.")
+    ] = 64,
+    device: Annotated[
+        str | None, _option(CHECKPOINT, help="cpu, cuda, cuda:1. (default: a GPU if there is one)")
+    ] = None,
+    dtype: Annotated[str, _option(CHECKPOINT, metavar="<str>", help="float32, bfloat16 or float16.")] = "float32",
+    predictions: Annotated[Path | None, _option(FILES, help="Predictions of a system, JSONL.")] = None,
+    gold: Annotated[Path | None, _option(FILES, help="The annotated records, JSONL.")] = None,
     other: Annotated[
-        Path | None, typer.Option(help="Predictions of another system, to compare with: two paired tests.")
+        Path | None, _option(FILES, help="Predictions of another system to compare with, by two paired tests.")
+    ] = None,
+    json_file: Annotated[Path | None, _option(FILES, "--json", help="Write all scores to this JSON file.")] = None,
+    figure: Annotated[
+        Path | None,
+        _option(FILES, help="Draw the scores (with --labels also of labels): PNG, PDF or SVG."),
     ] = None,
     train: Annotated[
-        Path | None, typer.Option(help="Training records: baselines learn from them, in place of gold.")
+        Path | None, _option(BOTH, help="Training records for the baselines. (default: baselines learn from gold)")
     ] = None,
     task: Annotated[
-        list[str] | None,
-        typer.Option(help="A task to score: mner, mre, med, meae; may be repeated. By default all that gold has."),
+        list[str] | None, _option(BOTH, help="Task to score; repeatable. (default: all tasks of the annotation)")
     ] = None,
     modality: Annotated[
-        str, typer.Option(help="Only records of one modality: text-only, image-only or multimedia, the splits of M2E2.")
+        str, _option(BOTH, metavar="<str>", help="Only text-only, image-only or multimedia records (as in M2E2).")
     ] = "all",
-    labels: Annotated[bool, typer.Option("--labels", help="Print the score of each label, too.")] = False,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write everything to this JSON file.")] = None,
-    figure: Annotated[Path | None, typer.Option(help="Draw F1 and intervals into this PNG.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="What resamples are drawn from.")] = 0,
-    resamples: Annotated[int, typer.Option(min=100, max=100_000, help="Resamples of the records.")] = 1000,
+    labels: Annotated[bool, _option(BOTH, "--labels", help="Also print the score of each label.")] = False,
+    seed: Annotated[int, _option(BOTH, metavar="<int>", min=0, help="Seed of the resamples.")] = 0,
+    resamples: Annotated[
+        int,
+        _option(BOTH, metavar="<int>", min=100, max=100_000, help="Resamples for intervals and tests."),
+    ] = 1000,
+    plugin: Annotated[
+        list[Path] | None, _option(BOTH, help="Python file that registers tasks or other parts; repeatable.")
+    ] = None,
 ) -> None:
-    """Score a checkpoint or predictions: strict and diagnostic F1 with 95 % intervals, baselines, a report."""
+    """Score a checkpoint or predictions."""
     given = {name for name in context.params if _was_given(context, name)}
     if model is None:
-        _refuse(given & _OF_MODEL, "--model", "--predictions and --gold")
+        _refuse(given & _OF_CHECKPOINT, "--model", "--predictions and --gold")
         if predictions is None or gold is None:
-            raise UmieError("give --model and --data for a checkpoint, or --predictions and --gold")
-        from umie.cli.evaluate_files import evaluate_files
+            raise UmieError("use --model and --data for a checkpoint, or --predictions and --gold")
+    else:
+        _refuse(given & _OF_FILES, "--predictions", "--model")
+        for name, value in (("data", data), ("output", output)):
+            if value is None:
+                raise UmieError(f"--{name} is missing: it is required with --model")
+    from umie.registry import load_plugins
 
-        evaluate_files(
-            predictions,
-            gold,
-            other=other,
-            train=train,
-            task=task,
-            modality=modality,
-            labels=labels,
-            json_file=json_file,
-            figure=figure,
-            seed=seed,
-            resamples=resamples,
-        )
+    load_plugins(plugin or ())
+    if model is None:
+        files = {"predictions": predictions, "gold": gold, "other": other, "train": train}
+        settings = {"tasks": task, "modality": modality, "resamples": resamples, "seed": seed}
+        _evaluate_files(files, settings, json_file=json_file, figure=figure, with_labels=labels)
         return
-    _refuse(given & _OF_FILES, "--predictions", "--model")
-    from umie.cli.evaluate_model import evaluate_model, job_from
-    from umie.errors import check_choice
-    from umie.evaluation.checkpoint import DECODINGS
-    from umie.scoring import MODALITIES
-
-    check_choice("--modality", modality, ("all", *MODALITIES))
-    options = {name: value for name, value in context.params.items() if name not in _OF_FILES}
+    options = {name: value for name, value in context.params.items() if name not in _OF_FILES | {"labels", "plugin"}}
     options |= {"format": options.pop("format_name"), "tasks": options.pop("task")}
-    options["decodings"] = DECODINGS if decoding == Decoding.both else (options["decoding"].value,)
+    options["format_options"] = {} if options.pop("mapping") is None else {"mapping": mapping}
+    options["decodings"] = ("constrained", "free") if decoding == Decoding.both else (decoding.value,)
     del options["decoding"]
-    evaluate_model(job_from(options))
+    _evaluate_checkpoint(options, with_labels=labels)
 
 
-evaluate.__doc__ = f"{evaluate.__doc__}\n{_EXAMPLE}"
+evaluate.__doc__ = reflowed(_HELP)
 
 _OF_FILES = frozenset({"predictions", "gold", "other", "json_file", "figure"})
-_OF_MODEL = frozenset(
+_OF_CHECKPOINT = frozenset(
     {
-        "data", "output", "format_name", "images", "regions", "mapping", "title", "limit", "decoding", "events",
-        "schema", "num_beams", "missing_images", "batch_size", "device", "dtype",
+        "data", "output", "overwrite", "format_name", "images", "regions", "mapping", "title", "limit", "decoding",
+        "events", "schema", "num_beams", "missing_images", "batch_size", "device", "dtype",
     }
 )  # fmt: skip
+
+
+def _evaluate_checkpoint(options: dict[str, Any], *, with_labels: bool) -> None:
+    from transformers.utils import logging
+
+    from umie.cli.evaluate_display import batch_progress, print_checkpoint, say
+    from umie.cli.options import tell
+    from umie.reports.checkpoint import EvaluationOptions, evaluate_to_folder
+
+    logging.disable_progress_bar()
+    with batch_progress() as on_batch:
+        report = evaluate_to_folder(EvaluationOptions(**options), on_batch)
+    for note in report.notes:
+        tell(f"note: {note}", "yellow")
+    print_checkpoint(report.results, with_labels=with_labels)
+    say(f"Written: {options['output'] / 'report.md'}")
+
+
+def _evaluate_files(
+    files: dict[str, Any], settings: dict[str, Any], *, json_file: Path | None, figure: Path | None, with_labels: bool
+) -> None:
+    from umie.cli.evaluate_display import print_files, say
+    from umie.reports.predictions import PredictionFiles, score_files
+    from umie.reports.style import FORMATS
+
+    if figure is not None and figure.suffix.lower() not in FORMATS:
+        raise UmieError(f"--figure {figure}: use a name that ends in {', '.join(FORMATS)}")
+    scores = score_files(PredictionFiles(**files), **settings)
+    print_files(scores, with_labels=with_labels)
+    if json_file is not None:
+        scores.write_json(json_file)
+        say(f"Written: {json_file}")
+    if figure is not None:
+        for path in scores.draw(figure, with_labels=with_labels):
+            say(f"Written: {path}")
 
 
 def _was_given(context: typer.Context, name: str) -> bool:
@@ -156,7 +206,7 @@ def _was_given(context: typer.Context, name: str) -> bool:
 
 
 def _refuse(names: set[str], owner: str, used: str) -> None:
-    """Raise UmieError for options of the other way to call the command, which would have no effect."""
+    """Raise UmieError for an option of the other mode, which would have no effect."""
     for name in sorted(names):
         option = {"json_file": "json", "format_name": "format"}.get(name, name).replace("_", "-")
-        raise UmieError(f"--{option} goes with {owner}, not with {used}: leave it out")
+        raise UmieError(f"--{option} requires {owner} and has no effect with {used}: omit it")

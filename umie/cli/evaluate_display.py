@@ -1,22 +1,27 @@
-"""Tables of scores on the terminal: figures, labels, two systems, the published scorer's."""
+"""Scores on the terminal: tables of measures, labels and two systems, notes, progress."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from umie.cli.console import out
+from umie.cli.console import err, out
+from umie.cli.options import tell
 
 if TYPE_CHECKING:
+    from umie.evaluation.checkpoint import DecodingResult, OnBatch
+    from umie.reports.predictions import FileScores
     from umie.scoring import Line, Released, Report, Score
 
 
-def say(what: str) -> None:
-    """Print a line on standard output as it is."""
-    out.print(what, highlight=False, markup=False, soft_wrap=True)
+def say(text: str) -> None:
+    """Print a line on standard output, without markup or wrapping."""
+    out.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def _percent(value: float) -> str:
@@ -32,7 +37,7 @@ def _numbers(score: Score) -> list[str]:
 
 
 def _table(title: str, first: str, *columns: str) -> Table:
-    """Return a table that fits 80 columns: numbers are never cut, a long name goes on in the next line."""
+    """Return a table that fits 80 columns: long names wrap, numbers do not."""
     table = Table(first, title=escape(title), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for column in columns:
         table.add_column(column, justify="right", no_wrap=True)
@@ -44,11 +49,11 @@ def _title(task: str, modality: str, lines: list[Line]) -> str:
 
 
 def print_scores(report: Report) -> None:
-    """Print every figure, a table for each task and modality."""
+    """Print all measures, in a table for each task and modality."""
     baselines = list(dict.fromkeys((line.task, line.baseline) for line in report.lines))
     for task, modality, lines in report.parts():
         table = _table(
-            _title(task, modality, lines), "measure", "F1", "95 % interval", "P", "R", "found", "gold", "baseline"
+            _title(task, modality, lines), "measure", "F1", "95 % interval", "P", "R", "pred", "gold", "baseline"
         )
         for line in lines:
             number = baselines.index((line.task, line.baseline)) + 1
@@ -64,14 +69,14 @@ def print_labels(report: Report) -> None:
     """Print the score of each label."""
     for task, modality, lines in report.parts():
         title = f"{_title(task, modality, lines)}, {lines[0].measure}"
-        table = _table(title, "label", "F1", "95 % interval", "P", "R", "found", "gold")
+        table = _table(title, "label", "F1", "95 % interval", "P", "R", "pred", "gold")
         for label, (score, edges) in lines[0].labels.items():
             table.add_row(escape(label), _percent(score.f1), _interval(edges), *_numbers(score))
         out.print(table)
 
 
 def print_comparison(report: Report, predictions: object, other: object) -> None:
-    """Print the two tests of two systems, under the names that are given."""
+    """Print two tests between two systems with these names."""
     say(f"A is {predictions}, B is {other}; two-sided p: paired bootstrap, approximate randomization")
     for task, modality, lines in report.parts():
         table = _table(_title(task, modality, lines), "measure", "A", "B", "A - B", "95 % interval", "p boot", "p rand")
@@ -85,14 +90,68 @@ def print_comparison(report: Report, predictions: object, other: object) -> None
 
 
 def print_released(released: Released) -> None:
-    """Print what the published scorer says."""
+    """Print the published scorer's result."""
     dropped = sum(released.dropped.values())
     reasons = ", ".join(f"{count} {reason}" for reason, count in released.dropped.items())
     ignored = sum(released.dropped_predictions.values())
     say(
         f"released {released.task}: F1 {_percent(released.f1)}, P {_percent(released.precision)}, "
-        f"R {_percent(released.recall)} as the published scorer counts. It drops {dropped} of {released.gold} gold "
-        f"items ({_percent(released.dropped_share)} %{f': {reasons}' if reasons else ''}) and {ignored} of "
-        f"{released.predicted} predictions; a perfect prediction gets F1 {_percent(released.perfect)}, for "
+        f"R {_percent(released.recall)} with the published scorer. It drops {dropped} of {released.gold} gold items "
+        f"({_percent(released.dropped_share)} %{f': {reasons}' if reasons else ''}) and {ignored} of "
+        f"{released.predicted} predictions; a perfect prediction has F1 {_percent(released.perfect)}, from "
         f"{released.perfect_found} of {released.gold} items"
     )
+
+
+def print_checkpoint(results: Sequence[DecodingResult], *, with_labels: bool) -> None:
+    """Print the scores of a checkpoint, with one or two decodings, and notes."""
+    from umie.reports.checkpoint_page import ORACLE, notes_of
+
+    for result in results:
+        if len(results) > 1:
+            say(f"{result.decoding} decoding")
+        print_scores(result.report)
+        if with_labels:
+            print_labels(result.report)
+        if result.oracles:
+            say(f"note: {', '.join(result.oracles)}: {ORACLE}")
+        for note in notes_of(result):
+            say(f"note: {note}")
+    if len(results) > 1:
+        print_comparison(results[0].report, results[0].decoding, results[1].decoding)
+
+
+def print_files(scores: FileScores, *, with_labels: bool) -> None:
+    """Print the scores of a file of predictions, and notes."""
+    report, files = scores.report, scores.files
+    print_scores(report)
+    if with_labels:
+        print_labels(report)
+    if files.other is not None:
+        print_comparison(report, files.predictions, files.other)
+    for released in report.released:
+        print_released(released)
+    for task, labels in scores.unknown.items():
+        shown = ", ".join(f"{label} ({count})" for label, count in labels.most_common(8))
+        say(f"note: {task}: {labels.total()} predictions have labels that do not occur in gold: {shown}")
+    for name, reason in report.left_out.items():
+        say(f"omitted: {name}: {reason}")
+
+
+@contextmanager
+def batch_progress() -> Iterator[OnBatch]:
+    """Show the progress of each task on standard error: bars on a terminal, otherwise a line per finished task."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
+        bars: dict[tuple[str, str], TaskID] = {}
+
+        def on_batch(decoding: str, task: str, done: int, total: int) -> None:
+            if (decoding, task) not in bars:
+                bars[decoding, task] = progress.add_task(f"{task}, {decoding}", total=total)
+            progress.update(bars[decoding, task], completed=done)
+            if done == total and not err.is_terminal:
+                tell(f"{task}, {decoding}: generated")
+
+        yield on_batch

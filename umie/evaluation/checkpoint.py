@@ -1,4 +1,4 @@
-"""A checkpoint on annotated records: generated, scored with intervals and baselines, counted."""
+"""evaluate_checkpoint: answers, scores, gates and counts of a checkpoint on annotated records."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from typing import Any
 
 from umie.errors import check_choice
 from umie.evaluation.evaluate_task import SourcePredictions, evaluate
-from umie.evaluation.schema import Asked
+from umie.evaluation.schema import TaskSelection
 from umie.model import UmieModel
 from umie.processor import UmieProcessor
 from umie.records import Record
 from umie.scoring import Prediction, Report, score_predictions
 
 DECODINGS = ("constrained", "free")
-OnBatch = Callable[[str, str, int, int], None]  # decoding, task, batches done, of how many
+OnBatch = Callable[[str, str, int, int], None]  # decoding, task, finished batches, all batches
 
 
 @dataclass
-class Evaluated:
-    """What a checkpoint reached under one way of decoding.
+class DecodingResult:
+    """The result of a checkpoint with one decoding.
 
     Args:
         decoding: ``constrained`` or ``free``.
         report: scores, intervals, labels, baselines.
-        predictions: by task, what was predicted about each record that is annotated for it.
-        gates: by task, the gate of each query about an image; empty where the fusion has none.
-        counts: by task, queries with a truncated input, dropped items, images that could not be read.
-        unreadable: why an image could not be read, by its name.
-        seconds: by task, of generation and scoring.
-        oracles: the tasks that were told gold events.
+        predictions: by task, the records that are annotated for it, with predicted items.
+        gates: by task, the gate of each query about an image; empty if the fusion has no gate.
+        counts: by task, the number of truncated inputs, dropped items and unreadable images.
+        unreadable: the reason for each unreadable image, by its name.
+        seconds: by task, the time of generation.
+        oracles: the tasks whose queries were about gold events.
     """
 
     decoding: str
@@ -49,7 +49,7 @@ def evaluate_checkpoint(
     model: UmieModel,
     processor: UmieProcessor,
     records: Sequence[Record],
-    asked: Asked,
+    selection: TaskSelection,
     *,
     decodings: Sequence[str] = ("constrained",),
     events: str = "predicted",
@@ -59,43 +59,47 @@ def evaluate_checkpoint(
     batch_size: int = 64,
     on_batch: OnBatch | None = None,
     **generation_options: Any,
-) -> list[Evaluated]:
-    """Generate and score under each way of decoding; the first is compared with the second, if there are two.
+) -> list[DecodingResult]:
+    """Generate answers with each decoding and score them; of two decodings, the first is compared with the second.
 
     Args:
         model: any variant.
         processor: its processor.
-        records: the annotated records, without those that its policy for images leaves out.
-        asked: the tasks; see ``choose_tasks``.
+        records: the annotated records, without those that the processor skips.
+        selection: the tasks; see ``choose_tasks``.
         decodings: ``constrained``, ``free`` or both.
-        events: which events MEAE is asked about; see ``umie.evaluation.evaluate``.
+        events: the events that MEAE is asked about, ``predicted`` or ``gold``; see ``umie.evaluation.evaluate``.
         train: training records, for the baselines.
-        resamples: how many resamples intervals rest on.
-        seed: what they are drawn from.
-        batch_size: queries at once.
+        resamples: the number of resamples for intervals and tests.
+        seed: their seed.
+        batch_size: queries per batch.
         on_batch: called after each batch.
-        generation_options: for transformers' generate.
+        generation_options: for transformers' ``generate``.
     """
     for decoding in decodings:
         check_choice("decoding", decoding, DECODINGS)
     results = []
     for decoding in decodings:
-        result = Evaluated(decoding)
-        sources = SourcePredictions(asked.tasks)
-        for name in asked.scored:
+        result = DecodingResult(decoding)
+        sources = SourcePredictions(selection.tasks)
+        for name in selection.scored:
             started = time.perf_counter()
             own = [record for record in records if record.annotated_for(name)]
             options = {"constrained": decoding == "constrained", "batch_size": batch_size, **generation_options}
-            task = asked.tasks[name]
-            if task.is_staged and events == "predicted":  # first, so that the counts below are the task's own
+            task = selection.tasks[name]
+            if (
+                task.is_staged and events == "predicted"
+            ):  # so that the counts below are only the task's own
                 sources.of(str(task.source), own, model, processor, **options)
             processor.reset_counts()
 
-            def tell(done: int, total: int, name: str = name, decoding: str = decoding) -> None:
+            def report_batch(done: int, total: int, name: str = name, decoding: str = decoding) -> None:
                 if on_batch is not None:
                     on_batch(decoding, name, done, total)
 
-            found = evaluate(model, processor, own, task, events=events, sources=sources, on_batch=tell, **options)
+            found = evaluate(
+                model, processor, own, task, events=events, sources=sources, on_batch=report_batch, **options
+            )
             result.predictions[name] = found.predictions
             result.gates[name] = found.gates
             result.counts[name] = Counter(processor.counts)
@@ -105,14 +109,14 @@ def evaluate_checkpoint(
         results.append(result)
     for place, result in enumerate(results):
         other = results[1] if place == 0 and len(results) > 1 else None
-        result.report = _score(records, result, other, asked.scored, train, resamples, seed)
+        result.report = _score(records, result, other, selection.scored, train, resamples, seed)
     return results
 
 
 def _score(
     records: Sequence[Record],
-    result: Evaluated,
-    other: Evaluated | None,
+    result: DecodingResult,
+    other: DecodingResult | None,
     names: Sequence[str],
     train: Sequence[Record] | None,
     resamples: int,

@@ -1,4 +1,4 @@
-"""Which tasks a checkpoint is asked about a data set, and with whose labels."""
+"""choose_tasks: the tasks and labels with which a checkpoint is evaluated on a data set."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ SCHEMAS = ("checkpoint", "data")
 
 
 @dataclass(frozen=True)
-class Asked:
-    """The tasks to ask, and what to know about them.
+class TaskSelection:
+    """The tasks of an evaluation.
 
     Args:
-        tasks: by name, in the order of asking; MED is among them where MEAE needs it.
-        scored: the names of those that are scored.
-        notes: labels that the two sides do not share, tasks that were not trained.
+        tasks: by name, in the order of asking; includes tasks that others need, such as MED for MEAE.
+        scored: the names of the tasks to score.
+        notes: warnings about unknown labels and untrained tasks.
     """
 
     tasks: dict[str, Task[Any]]
@@ -39,48 +39,49 @@ def choose_tasks(
     *,
     schema: str = "checkpoint",
     source: str = "the data",
-) -> Asked:
-    """Return what a checkpoint is asked about annotated records.
+) -> TaskSelection:
+    """Return the tasks to evaluate a checkpoint on.
 
     Args:
-        processor: names the tasks that the checkpoint was trained for, and their labels.
+        processor: the checkpoint's processor, with the tasks it was trained for and their labels.
         records: the annotated records.
-        wanted: tasks; None takes those that the records are annotated for and the checkpoint was trained for.
-        schema: ``checkpoint`` asks for the labels it was trained with, ``data`` for those of the records: the schema
-            that they carry, then what else they use, in alphabetical order.
-        source: what messages call the data.
+        wanted: names of tasks; None takes those that the records are annotated for and the checkpoint was trained for.
+        schema: ``checkpoint`` asks for the labels of training; ``data`` for those of the records: the schema that they
+            declare, then other labels that they use, in alphabetical order.
+        source: the name of the data in messages.
 
     Raises:
-        UmieError: no record, an unknown task or schema, a task that is not annotated, labels of which none is known.
+        UmieError: there are no records, a task or schema is unknown, a task is not annotated, or the checkpoint knows
+            none of its labels.
     """
     check_choice("schema", schema, SCHEMAS)
     if not records:
-        raise UmieError(f"{source}: holds no record: give a file of annotated records")
+        raise UmieError(f"{source}: has no records: use a file of annotated records")
     for task in wanted or ():
-        tasks.task_class(task)  # raises where there is none
+        tasks.task_class(task)  # raises if it is unknown
     annotated = annotated_tasks(records)
     trained = tasks.ordered(processor.task_options) or tasks.ordered()
     scored = tasks.ordered(task for task in wanted or annotated if wanted or task in trained)
     for task in scored:
         if task not in annotated:
             has = ", ".join(annotated) or "nothing"
-            raise UmieError(f"{source}: no record is annotated for {task!r} (but for {has}): leave the task out")
+            raise UmieError(f"{source}: no record is annotated for {task!r} (only for {has}): omit the task")
     if not scored:
         raise UmieError(
-            f"{source}: is annotated for {', '.join(annotated) or 'nothing'}, the checkpoint was trained for "
-            f"{', '.join(trained)}: give other data, or name a --task all the same"
+            f"{source}: is annotated for {', '.join(annotated) or 'no task'}, but the checkpoint was trained for "
+            f"{', '.join(trained)}: use other data, or select a task explicitly"
         )
     notes = [f"{task}: the checkpoint was not trained for this task" for task in scored if task not in trained]
     left = [task for task in annotated if task not in scored]
     if left and not wanted:
-        notes.append(f"not asked: {', '.join(left)}, which the checkpoint was not trained for")
+        notes.append(f"skipped, as the checkpoint was not trained for it: {', '.join(left)}")
     needed = tasks.ordered([*scored, *(str(one.source) for one in map(tasks.task_class, scored) if one.is_staged)])
     built = {}
     for name in needed:
         own = [record for record in records if record.annotated_for(name)]
         built[name], found = _with_schema(processor, name, own, schema, source, is_scored=name in scored)
         notes += found
-    return Asked(built, scored, tuple(notes))
+    return TaskSelection(built, scored, tuple(notes))
 
 
 def _with_schema(
@@ -97,16 +98,18 @@ def _with_schema(
         labels = [*declared, *sorted(set(used) - set(declared))]
         asked = tasks.registry.build(name, **{**processor.task_options.get(name, {}), "labels": labels})
         unseen = [label for label in labels if label not in task.labels]
-        return asked, [f"{name}: labels of the data that no training saw: {', '.join(unseen)}"] if unseen else []
+        return asked, [
+            f"{name}: labels unknown to the checkpoint: {', '.join(unseen)}"
+        ] if unseen else []
     if not new or not is_scored:
         return task, []
     share = f"{sum(new.values())} of {sum(used.values())} {task.label_noun} labels of the data"
     if len(new) == len(used):
         raise UmieError(
-            f"{source}: {name}: none of its labels is in the checkpoint's schema ({', '.join(task.labels)}): {shown}; "
-            "ask for the data's with --schema data, or rename them"
+            f"{source}: {name}: none of its labels are in the checkpoint's schema ({', '.join(task.labels)}): {shown}; "
+            "rename them, or use schema 'data'"
         )
     note = (
-        f"{name}: {share} are not in the checkpoint's schema and cannot be found: {shown}; --schema data asks for them"
+        f"{name}: {share} are not in the checkpoint's schema and cannot be found: {shown}; schema 'data' asks for them"
     )
     return task, [note]

@@ -1,36 +1,38 @@
-"""The page of an evaluated checkpoint, in Markdown: scores first, then what they rest on."""
+"""The report of an evaluated checkpoint as a Markdown page: scores first, then the setup."""
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from umie.evaluation.checkpoint import Evaluated
-from umie.reports.checkpoint_figures import headlines
+from umie.evaluation.checkpoint import DecodingResult
+from umie.evaluation.gates import gate_summary
+from umie.reports.tables import markdown_table
 from umie.scoring import Line
 
 _COUNTS = {
-    "truncated_inputs": "queries whose text was too long for the model, so that its end was cut off",
-    "dropped_items": "items of answers that were ill-formed, or not in the text or image",
+    "truncated_inputs": "inputs truncated to the longest that the model accepts",
+    "dropped_items": "items dropped from answers because they are malformed or not in the text or image",
 }
 
+ORACLE = "Arguments were extracted for the annotated events: these are not the scores of a complete system."
 
-def page(title: str, results: Sequence[Evaluated], facts: Mapping[str, Any], figures: Mapping[str, str]) -> str:
+
+def page(title: str, results: Sequence[DecodingResult], facts: Mapping[str, Any], figures: Mapping[str, str]) -> str:
     """Return the page.
 
     Args:
-        title: of the page.
-        results: one for each way of decoding.
-        facts: what the scores rest on, by heading: names and values; ``notes`` is a list of sentences.
-        figures: the file of each figure, by its name: ``gates``, and for each way of decoding such as ``free``,
-            ``scores-free`` and ``labels-free``.
+        title: the title of the page.
+        results: one for each decoding.
+        facts: the setup: names and values by heading; ``notes`` is a list of sentences.
+        figures: the file of each figure by its name: ``gates``, and for each decoding, e.g. ``free``, ``scores-free``
+            and ``labels-free``.
     """
     return "\n".join(_lines(title, results, facts, figures)) + "\n"
 
 
-def notes_of(result: Evaluated) -> list[str]:
-    """Return what was counted while generating, as sentences."""
+def notes_of(result: DecodingResult) -> list[str]:
+    """Return counts and omissions of an evaluation as sentences."""
     notes = []
     for task, counts in result.counts.items():
         notes += [
@@ -39,28 +41,28 @@ def notes_of(result: Evaluated) -> list[str]:
     if result.unreadable:
         reason = next(iter(result.unreadable.values()))
         notes.append(
-            f"{result.decoding}: images that could not be read, so that the text alone was asked about: "
+            f"{result.decoding}: unreadable images, whose records were evaluated without an image: "
             f"{len(result.unreadable):,}; the first: {reason}"
         )
-    notes += [f"{result.decoding}: left out: {name}: {reason}" for name, reason in result.report.left_out.items()]
+    notes += [f"{result.decoding}: omitted: {name}: {reason}" for name, reason in result.report.left_out.items()]
     return notes
 
 
 def _lines(
-    title: str, results: Sequence[Evaluated], facts: Mapping[str, Any], figures: Mapping[str, str]
+    title: str, results: Sequence[DecodingResult], facts: Mapping[str, Any], figures: Mapping[str, str]
 ) -> Iterator[str]:
     yield f"# {title}"
     yield ""
-    yield from _headline_table(results)
+    yield from _main_table(results)
     resamples = results[0].report.resamples
     yield f"Strict micro-F1 in %, 95 % intervals over {resamples:,} resamples of the records."
     if any(result.oracles for result in results):
-        yield "MEAE was told the annotated events: its score is none of a system alone."
+        yield ORACLE
     yield ""
     yield from _comparison(results)
     notes = [*facts.get("notes", ()), *(note for result in results for note in notes_of(result))]
     if notes:
-        yield "## To know"
+        yield "## Notes"
         yield ""
         yield from (f"- {note}" for note in notes)
         yield ""
@@ -73,19 +75,19 @@ def _lines(
         yield from _table(("", ""), [(name, _shown(value)) for name, value in facts[heading].items()])
 
 
-def _headline_table(results: Sequence[Evaluated]) -> Iterator[str]:
+def _main_table(results: Sequence[DecodingResult]) -> Iterator[str]:
     rows = []
     for result in results:
-        for line in headlines(result.report):
+        for line in result.report.main_lines():
             name = f"{line.task.upper()}{' (oracle events)' if line.task in result.oracles else ''}"
             baseline = f"{_percent(line.baseline_f1)} ({line.baseline})"
             rows.append((name, result.decoding, f"**{_percent(line.score.f1)}**", *_numbers(line), baseline))
-    columns = ("task", "decoding", "F1", "interval", "P", "R", "found", "gold", "records", "baseline")
+    columns = ("task", "decoding", "F1", "interval", "P", "R", "predicted", "gold", "records", "baseline")
     yield from _table(columns, rows)
 
 
-def _comparison(results: Sequence[Evaluated]) -> Iterator[str]:
-    lines = [line for line in headlines(results[0].report) if line.versus is not None]
+def _comparison(results: Sequence[DecodingResult]) -> Iterator[str]:
+    lines = [line for line in results[0].report.main_lines() if line.versus is not None]
     if not lines:
         return
     rows = []
@@ -100,10 +102,10 @@ def _comparison(results: Sequence[Evaluated]) -> Iterator[str]:
     yield from _table(columns, rows)
 
 
-def _of_decoding(result: Evaluated, figures: Mapping[str, str], is_one_of_two: bool) -> Iterator[str]:
-    behind = f", {result.decoding}" if is_one_of_two else ""
+def _of_decoding(result: DecodingResult, figures: Mapping[str, str], is_one_of_two: bool) -> Iterator[str]:
+    suffix = f", {result.decoding}" if is_one_of_two else ""
     names = {name: figures.get(f"{name}-{result.decoding}") for name in ("scores", "labels")}
-    yield f"## Every figure{behind}"
+    yield f"## All measures{suffix}"
     yield ""
     yield from _image(names["scores"], "F1 with intervals")
     for task, modality, lines in result.report.parts():
@@ -112,11 +114,11 @@ def _of_decoding(result: Evaluated, figures: Mapping[str, str], is_one_of_two: b
         rows = [
             (line.name, _percent(line.score.f1), *_numbers(line)[:-1], _percent(line.baseline_f1)) for line in lines
         ]
-        yield from _table(("measure", "F1", "interval", "P", "R", "found", "gold", "baseline"), rows)
-    yield f"## Labels{behind}"
+        yield from _table(("measure", "F1", "interval", "P", "R", "predicted", "gold", "baseline"), rows)
+    yield f"## Labels{suffix}"
     yield ""
     yield from _image(names["labels"], "F1 of each label")
-    for line in headlines(result.report):
+    for line in result.report.main_lines():
         if line.labels:
             yield f"### {line.task.upper()}"
             yield ""
@@ -127,34 +129,23 @@ def _of_decoding(result: Evaluated, figures: Mapping[str, str], is_one_of_two: b
                 )
                 for label, (score, edges) in line.labels.items()
             ]
-            yield from _table(("label", "F1", "interval", "P", "R", "found", "gold"), rows)
+            yield from _table(("label", "F1", "interval", "P", "R", "predicted", "gold"), rows)
 
 
-def _gate(result: Evaluated, file: str | None) -> Iterator[str]:
+def _gate(result: DecodingResult, file: str | None) -> Iterator[str]:
     yield "## Gate"
     yield ""
     if not any(result.gates.values()):
-        yield "There is none: the fusion has no gate, or no query is about an image."
+        yield "None: the fusion has no gate, or no query is about an image."
         yield ""
         return
     yield from _image(file, "histogram of the gate for each task")
     rows = [
-        (task.upper(), f"{len(own):,}", *(f"{value:.3f}" for value in gate_figures(own).values()))
+        (task.upper(), f"{len(own):,}", *(f"{value:.3f}" for value in gate_summary(own).values()))
         for task, own in result.gates.items()
         if own
     ]
-    yield from _table(("task", "queries about an image", *gate_figures([0.0])), rows)
-
-
-def gate_figures(gates: Sequence[float]) -> dict[str, float]:
-    """Return median, mean, the smallest, the largest and the share of gates at or below 0."""
-    return {
-        "median": statistics.median(gates),
-        "mean": statistics.mean(gates),
-        "smallest": min(gates),
-        "largest": max(gates),
-        "closed": sum(gate <= 0 for gate in gates) / len(gates),
-    }
+    yield from _table(("task", "queries about an image", *gate_summary([0.0])), rows)
 
 
 def _numbers(line: Line) -> tuple[str, ...]:
@@ -164,10 +155,7 @@ def _numbers(line: Line) -> tuple[str, ...]:
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    yield f"| {' | '.join(columns)} |"
-    yield f"|{'---|' * len(columns)}"
-    for row in rows:
-        yield f"| {' | '.join(_cell(cell) for cell in row)} |"
+    yield markdown_table(columns, rows)
     yield ""
 
 
@@ -191,8 +179,3 @@ def _percent(value: float) -> str:
 
 def _interval(edges: tuple[float, float]) -> str:
     return f"{_percent(edges[0])} to {_percent(edges[1])}"
-
-
-def _cell(text: str) -> str:
-    """Return a text as a cell of a table: labels and names may hold anything."""
-    return " ".join(text.replace("\\", "\\\\").replace("|", "\\|").split())

@@ -1,68 +1,115 @@
-"""The figure of an evaluation: F1 with its interval, for each task and each label."""
+"""Figures of scores: F1 with its interval for each measure, and for each label."""
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
+from typing import Any
 
 from umie.errors import UmieError
-from umie.files import atomic_write
+from umie.reports.style import BLUE, GRAY, LIGHT_BLUE, ORANGE, clean_axes, new_figure, save_figure
 from umie.scoring.report import Line, Report
 
-_Row = tuple[str, float, tuple[float, float], float | None]  # name, F1, interval, baseline
-
-_WIDTH = 7.5  # inches
-_ROW = 0.24
-_COLORS = {"score": "#1b6ca8", "label": "#7aa6c2", "baseline": "#b5651d"}
+_ROW = 0.23  # inches
+_TITLE = 0.75  # inches of a panel besides its rows
+_MOST_LABELS = 30
 
 
-def draw(report: Report, path: str | Path) -> None:
-    """Draw F1 and 95 % intervals of each task's figures, and once for each task those of the labels.
+def draw_scores(report: Report, path: str | Path) -> None:
+    """Draw the F1 and 95 % interval of each measure, a panel for each task.
+
+    A task that is scored by modality has all measures for all records, and the main measure for each modality. The
+    second of two systems is drawn along with the first.
 
     Args:
-        report: what to draw.
-        path: the PNG to write.
+        report: the scores.
+        path: the file to write: PNG, PDF or SVG.
 
     Raises:
-        UmieError: the report has no figures.
+        UmieError: the report has no scores, or the file cannot be written.
     """
-    if not report.lines:
-        raise UmieError(f"{path}: there is no score to draw: leave the figure out, or predict with offsets")
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    parts = [(task, modality, lines) for task, modality, lines in report.parts()]
-    drawn = [task for task, _, _ in parts]
-    rows = [
-        _rows(lines, with_labels=task not in drawn[:place]) for place, (task, _, lines) in enumerate(parts)
-    ]  # the labels of a modality that is part of another are left out
-    heights = [len(found) + 1.0 for found in rows]
-    figure = Figure(figsize=(_WIDTH, _ROW * sum(heights) + 0.6 * len(parts) + 0.5), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(len(parts), 1, squeeze=False, gridspec_kw={"height_ratios": heights})[:, 0]
-    for axis, (task, modality, lines), found in zip(axes, parts, rows, strict=True):
-        for place, (_, f1, (low, high), baseline) in enumerate(found):
-            color = _COLORS["label" if baseline is None else "score"]
-            # a percentile interval need not hold the estimate: a whisker never points backwards
+    panels = _panels(report)
+    if not panels:
+        raise UmieError(f"{path}: no scores to draw: omit the figure, or use predictions with offsets")
+    columns = 1 if len(panels) == 1 else 2
+    figure, all_axes = _grid([len(rows) for _, rows in panels], columns)
+    for axes, (title, rows) in zip(all_axes, panels, strict=False):
+        for place, (_, line) in enumerate(rows):
+            f1, (low, high) = line.score.f1, line.interval
+            axes.plot(100 * line.baseline_f1, place + 0.24, "^", color=GRAY, markersize=4.5, label="baseline")
+            values = [f"{100 * f1:.1f}"]
+            if line.versus is not None:
+                axes.plot(100 * line.versus.other, place - 0.2, "s", color=ORANGE, markersize=4, label="F1 of B")
+                values.append(f"{100 * line.versus.other:.1f}")
+            # a percentile interval may exclude the estimate, and matplotlib refuses negative whiskers
             reach = [[100 * max(0.0, f1 - low)], [100 * max(0.0, high - f1)]]
-            axis.errorbar(100 * f1, place, xerr=reach, fmt="o", color=color, markersize=4, capsize=2, linewidth=1.2)
-            if baseline is not None:
-                axis.plot(100 * baseline, place, "|", color=_COLORS["baseline"], markersize=9, markeredgewidth=2)
-        axis.set_yticks(range(len(found)), [name for name, *_ in found], fontsize=8)
-        axis.tick_params(axis="x", labelsize=8)
-        axis.set_ylim(len(found) - 0.4, -0.6)
-        axis.set_xlim(-2, 102)
-        axis.grid(axis="x", color="#e3e3e3", linewidth=0.6)
-        axis.set_axisbelow(True)
-        axis.spines[["top", "right"]].set_visible(False)
-        axis.set_title(f"{task.upper()}, {modality}, {lines[0].records} records", loc="left", fontsize=10)
-    axes[-1].set_xlabel("F1 with 95 % interval; bar: baseline; pale: labels (gold items)", fontsize=9)
-    with atomic_write(path, "wb") as file:
-        figure.savefig(file, format="png", dpi=130)
+            label = "F1 (%) with 95 % interval" if line.versus is None else "F1 (%) of A with 95 % interval"
+            style: dict[str, Any] = {"color": BLUE, "markersize": 4.5, "capsize": 2, "linewidth": 1.2}
+            axes.errorbar(100 * f1, place, xerr=reach, fmt="o", label=label, **style)
+            axes.text(104, place, " / ".join(values), va="center", fontsize=8)
+        axes.set_yticks(range(len(rows)), [name for name, _ in rows], fontsize=8)
+        _finish(axes, len(rows), title)
+    for axes in all_axes[len(panels) :]:
+        axes.set_visible(False)
+    handles, labels = all_axes[0].get_legend_handles_labels()
+    unique = dict(zip(labels, handles, strict=True))
+    figure.legend(unique.values(), unique.keys(), loc="outside lower center", ncols=3, fontsize=8, frameon=False)
+    save_figure(figure, path)
 
 
-def _rows(lines: list[Line], *, with_labels: bool) -> list[_Row]:
-    rows: list[_Row] = [(line.name, line.score.f1, line.interval, line.baseline_f1) for line in lines]
-    if with_labels:
-        for label, (score, edges) in lines[0].labels.items():
-            rows.append((f"{label} ({score.gold})", score.f1, edges, None))
-    return rows
+def draw_labels(report: Report, path: str | Path) -> bool:
+    """Draw the F1 of each label with its interval, the most frequent in gold first; return whether there are labels.
+
+    Args:
+        report: the scores.
+        path: the file to write: PNG, PDF or SVG.
+    """
+    lines = [line for line in report.main_lines() if line.labels]
+    if not lines:
+        return False
+    figure, all_axes = _grid([min(_MOST_LABELS, len(line.labels)) for line in lines], 1)
+    for axes, line in zip(all_axes, lines, strict=True):
+        labels = sorted(line.labels.items(), key=lambda item: (-item[1][0].gold, item[0]))[:_MOST_LABELS]
+        for place, (_, (score, (low, high))) in enumerate(labels):
+            f1 = score.f1
+            axes.barh(place, 100 * f1, height=0.7, color=LIGHT_BLUE, alpha=0.8 if score.gold else 0.3)
+            reach = [[100 * max(0.0, f1 - low)], [100 * max(0.0, high - f1)]]
+            axes.errorbar(100 * f1, place, xerr=reach, fmt="none", ecolor="#222222", elinewidth=0.9, capsize=2.5)
+            axes.text(104, place, f"{100 * f1:.1f}", va="center", fontsize=8)
+        axes.set_yticks(range(len(labels)), [f"{label} ({score.gold})" for label, (score, _) in labels], fontsize=8)
+        omitted = len(line.labels) - len(labels)
+        more = f", the {_MOST_LABELS} most frequent of {len(line.labels)} labels" if omitted else ""
+        _finish(axes, len(labels), f"{line.task.upper()}, {line.measure}, {line.modality}{more}")
+    all_axes[-1].set_xlabel("F1 with 95 % interval; in parentheses: items in gold", fontsize=9)
+    save_figure(figure, path)
+    return True
+
+
+def _panels(report: Report) -> list[tuple[str, list[tuple[str, Line]]]]:
+    """Return the title and the named lines of each panel."""
+    panels: dict[str, tuple[str, list[tuple[str, Line]]]] = {}
+    for task, modality, lines in report.parts():
+        if task in panels:
+            main = lines[0]
+            panels[task][1].append((f"{main.name}, {modality} ({main.records})", main))
+        else:
+            title = f"{task.upper()}, {modality}, {lines[0].records:,} records"
+            panels[task] = (title, [(line.name, line) for line in lines])
+    return list(panels.values())
+
+
+def _grid(rows: list[int], columns: int) -> tuple[Any, list[Any]]:
+    """Return a figure with a panel for each number of rows, and its axes, row by row."""
+    lines = math.ceil(len(rows) / columns)
+    heights = [_TITLE + _ROW * max(rows[line * columns : (line + 1) * columns]) for line in range(lines)]
+    figure = new_figure(5.2 * columns + (2.0 if columns == 1 else 0.0), sum(heights) + 0.4)
+    axes = figure.subplots(lines, columns, squeeze=False, gridspec_kw={"height_ratios": heights})
+    return figure, list(axes.flat)
+
+
+def _finish(axes: Any, rows: int, title: str) -> None:
+    axes.set_ylim(rows - 0.4, -0.6)
+    axes.set_xlim(-3, 103)
+    axes.set_xticks(range(0, 101, 20))
+    clean_axes(axes, grid="x")
+    axes.set_title(title, loc="left", fontsize=9)

@@ -95,6 +95,13 @@ class Report:
             main = (lines[0].measure, *_WITH_MACRO)
             yield task, modality, [line for line in lines if line.average == "micro" or line.measure in main]
 
+    def main_lines(self) -> list[Line]:
+        """Return the first line of each task: its strict micro score over all records."""
+        first: dict[str, Line] = {}
+        for line in self.lines:
+            first.setdefault(line.task, line)
+        return list(first.values())
+
     def line(self, task: str, measure: str, average: str = "micro", modality: str | None = None) -> Line:
         """Return one line; without a modality, the first with the measure."""
         for line in self.lines:

@@ -1,0 +1,25 @@
+"""gate_summary: the distribution of a gate in a few numbers."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+
+
+def gate_summary(gates: Sequence[float]) -> dict[str, float]:
+    """Return statistics of the gates of queries about an image.
+
+    Args:
+        gates: at least one value.
+
+    Returns:
+        ``median``, ``mean``, ``min``, ``max``, and ``closed``, the share of gates at or below 0, which block the
+        visual path.
+    """
+    return {
+        "median": statistics.median(gates),
+        "mean": statistics.mean(gates),
+        "min": min(gates),
+        "max": max(gates),
+        "closed": sum(gate <= 0 for gate in gates) / len(gates),
+    }

@@ -1,0 +1,108 @@
+"""score_files: score a file of predictions of any system."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from umie.files import atomic_write
+from umie.records import read_jsonl
+from umie.reports.score_figure import draw_labels, draw_scores
+from umie.scoring import Report, read_gold, read_predictions, score_predictions, to_json, unknown_labels
+from umie.versions import file_digest, versions
+
+
+@dataclass(frozen=True)
+class PredictionFiles:
+    """The JSONL files of a comparison with gold.
+
+    Args:
+        predictions: the predictions of a system.
+        gold: the annotated records.
+        other: the predictions of another system to compare with.
+        train: training records for the baselines.
+    """
+
+    predictions: Path
+    gold: Path
+    other: Path | None = None
+    train: Path | None = None
+
+
+@dataclass(frozen=True)
+class FileScores:
+    """The scores of a file of predictions.
+
+    Args:
+        files: the files.
+        report: the scores.
+        unknown: by task, the number of predictions with each label that does not occur in gold.
+    """
+
+    files: PredictionFiles
+    report: Report
+    unknown: dict[str, Counter[str]] = field(default_factory=dict)
+
+    def write_json(self, path: str | Path) -> None:
+        """Write the scores, the digests of the files, and the versions of the libraries."""
+        content = {
+            "files": {
+                name: {"path": str(file), "sha256": file_digest(file)}
+                for name, file in vars(self.files).items()
+                if file is not None
+            },
+            "versions": versions("numpy", "scipy"),
+            **to_json(self.report),
+        }
+        with atomic_write(path) as file:
+            file.write(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+    def draw(self, path: Path, *, with_labels: bool = False) -> list[Path]:
+        """Draw the scores and, if requested, those of the labels; return the written files.
+
+        Args:
+            path: the file of the scores; the labels are drawn next to it, with ``-labels`` added to the name.
+            with_labels: draw the labels too.
+
+        Raises:
+            UmieError: there are no scores, or a file cannot be written.
+        """
+        draw_scores(self.report, path)
+        labels = path.with_stem(f"{path.stem}-labels")
+        return [path, labels] if with_labels and draw_labels(self.report, labels) else [path]
+
+
+def score_files(
+    files: PredictionFiles,
+    *,
+    tasks: Sequence[str] | None = None,
+    modality: str = "all",
+    resamples: int = 1000,
+    seed: int = 0,
+) -> FileScores:
+    """Score a file of predictions; the options are those of ``umie.scoring.score_predictions``.
+
+    Raises:
+        UmieError: a file cannot be read, the files do not belong together, or a task cannot be scored.
+    """
+    gold = read_gold(files.gold)
+    records = [line.record for line in gold]
+    predictions = read_predictions(files.predictions, gold, files.gold, tasks)
+    report = score_predictions(
+        records,
+        predictions,
+        tasks=tasks,
+        modality=modality,
+        other=None if files.other is None else read_predictions(files.other, gold, files.gold, tasks),
+        train=None if files.train is None else list(read_jsonl(files.train)),
+        resamples=resamples,
+        seed=seed,
+    )
+    unknown = {
+        task: unknown_labels(task, [one.record for one in predictions], records)
+        for task in dict.fromkeys(line.task for line in report.lines)
+    }
+    return FileScores(files, report, {task: labels for task, labels in unknown.items() if labels})

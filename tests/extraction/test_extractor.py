@@ -21,7 +21,7 @@ def kinds(found):
 
 
 @pytest.mark.parametrize("task", ["mner", "mre", "med"])
-def test_it_finds_what_evaluation_finds(learned, extractor, records, task):
+def test_results_equal_those_of_evaluation(learned, extractor, records, task):
     """Evaluation reaches the same answers by another path."""
     expected = evaluate(*learned, records, task, constrained=True)
     asked = [record for record in records if record.annotated_for(task)]
@@ -33,7 +33,7 @@ def test_it_finds_what_evaluation_finds(learned, extractor, records, task):
 
 
 @pytest.mark.parametrize(("events", "tasks"), [("gold", ["meae"]), ("predicted", ["med", "meae"])])
-def test_arguments_of_events_that_are_given_or_found(learned, extractor, records, events, tasks):
+def test_arguments_of_given_and_predicted_events(learned, extractor, records, events, tasks):
     asked = [record for record in records if record.annotated_for("meae")]
     expected = evaluate(*learned, asked, "meae", constrained=True, events=events).predictions
     assert [one.events for one in extractor.extract(asked, tasks=tasks)] == [record.events for record in expected]
@@ -250,7 +250,7 @@ def test_half_precision(checkpoint, records):
     assert len(loaded.extract(records[:4])) == 4
 
 
-def test_features_of_a_store(variant, records, tmp_path):
+def test_features_from_a_cache(variant, records, tmp_path):
     """A processor can read features from a cache instead of computing them."""
     from umie.encoders import CachedEncoder, FeatureCache
 

@@ -1,4 +1,4 @@
-"""A small tokenizer of every family that constraints understand, trained here; and tokenizers that are not."""
+"""A small trained tokenizer of every family that constraints support, and one of an unsupported family."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from umie import tasks
 from umie.composition import default_tokenizer
 from umie.data.synthetic import SyntheticConfig, scenes
 
-SIGNS = "".join(map(chr, range(32, 127)))
+PRINTABLE = "".join(map(chr, range(32, 127)))
 MARKERS = ["<extra_id_0>", "<extra_id_1>", "<extra_id_5>", "<extra_id_6>", "<spot>"]
 
 
 def texts() -> Iterator[str]:
-    """Yield the texts that the tokenizers learn from, all labels and signs among them."""
+    """Yield the training texts of the tokenizers, including all labels and printable ASCII characters."""
     for scene in scenes(SyntheticConfig(train=300), "train"):
         yield scene.record.text
         yield f"[person: {scene.record.text}] = O1 |[ |] ||"
     for name in tasks.registry.names():
         yield " ".join(tasks.registry.build(name).labels)
-    yield f"{SIGNS} O2 O3 ]2"
+    yield f"{PRINTABLE} O2 O3 ]2"
 
 
 def unigram() -> PreTrainedTokenizerBase:
-    """SentencePiece Unigram, as T5: characters that it lacks are unknown, white space is squeezed."""
+    """SentencePiece Unigram, like T5: characters outside the vocabulary are unknown, white space is collapsed."""
     trained = Tokenizer(models.Unigram())
     trained.normalizer = normalizers.NFKC()
     trained.pre_tokenizer = pre_tokenizers.Sequence(
@@ -47,7 +47,7 @@ def unigram() -> PreTrainedTokenizerBase:
 
 
 def wordpiece() -> PreTrainedTokenizerBase:
-    """WordPiece without upper case and accents, as BERT; ``[CLS]`` before, ``[SEP]`` behind."""
+    """WordPiece without upper case and accents, like BERT; ``[CLS]`` before a text, ``[SEP]`` after it."""
     trained = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     trained.normalizer = normalizers.BertNormalizer(lowercase=True)
     trained.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -65,7 +65,7 @@ def wordpiece() -> PreTrainedTokenizerBase:
 
 
 def byte_level() -> PreTrainedTokenizerBase:
-    """Byte-level BPE, as BART; ``<s>`` before, ``</s>`` behind, and the styles' markers as tokens."""
+    """Byte-level BPE, like BART; ``<s>`` before a text, ``</s>`` after it, and the styles' markers as tokens."""
     trained = Tokenizer(models.BPE())
     trained.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     trained.decoder = decoders.ByteLevel()
@@ -85,7 +85,7 @@ def byte_level() -> PreTrainedTokenizerBase:
 
 
 def byte_fallback() -> PreTrainedTokenizerBase:
-    """SentencePiece BPE whose rare characters are bytes, as Llama."""
+    """SentencePiece BPE with byte fallback for rare characters, like Llama."""
     trained = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>", fuse_unk=True))
     trained.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always", split=True)
     trained.decoder = decoders.Sequence(
@@ -100,7 +100,7 @@ def byte_fallback() -> PreTrainedTokenizerBase:
 
 
 def end_of_word() -> PreTrainedTokenizerBase:
-    """BPE with signs at the ends of words, as CLIP's and XLM's, without upper case."""
+    """BPE with end-of-word suffixes, like CLIP and XLM, without upper case."""
     trained = Tokenizer(models.BPE(end_of_word_suffix="</w>", unk_token="<unk>"))
     trained.normalizer = normalizers.BertNormalizer(lowercase=True)
     trained.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -114,7 +114,7 @@ def end_of_word() -> PreTrainedTokenizerBase:
 
 
 def words() -> PreTrainedTokenizerBase:
-    """Whole words and nothing else: how they spell a text cannot be told."""
+    """Only whole words: their spelling of a text is unknown."""
     trained = Tokenizer(models.WordLevel({"<unk>": 0, "</s>": 1, "Ann": 2}, unk_token="<unk>"))
     trained.pre_tokenizer = pre_tokenizers.Whitespace()
     return PreTrainedTokenizerFast(tokenizer_object=trained, eos_token="</s>", unk_token="<unk>")

@@ -1,4 +1,4 @@
-"""Generation under a constraint with random weights: every answer can be read, and its spans are in the source."""
+"""Generation under a constraint with random weights: every answer parses, and its spans are in the text."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NEW_TOKENS = 48
 
 
 def randomized(model, seed, scale=0.3):
-    """Draw all weights of the decoder anew, so that answers are long and of all kinds."""
+    """Redraw all weights of the decoder, so that answers are long and diverse."""
     generator = torch.Generator().manual_seed(seed)
     for parameter in model.decoder.parameters():
         parameter.data.normal_(0, scale, generator=generator)
@@ -30,7 +30,7 @@ def randomized(model, seed, scale=0.3):
 
 
 def asked_for(record: Record, name: str, rng: random.Random) -> Record:
-    """Return a record of any data set with something that this task asks about."""
+    """Return a record of any data set with something for this task to ask about."""
     places = [rng.randrange(len(record.text)) for _ in range(2)]
     head, tail = ((place, min(len(record.text), place + rng.randint(1, 9))) for place in places)
     if name == "mre":
@@ -39,9 +39,9 @@ def asked_for(record: Record, name: str, rng: random.Random) -> Record:
 
 
 def real_records(number: int) -> list[Record]:
-    """Return this many records without images, from the published files in turn."""
+    """Return records without images, taken from the published files in turn."""
     if not all((FOLDER / file).exists() for _, file in REAL):
-        pytest.skip(reason="the published files are not at hand")
+        pytest.skip(reason="the published files are not available")
     found = [
         list(data.read(format_name, FOLDER / file, images=FOLDER / "m2e2/images" if format_name == "m2e2" else None))
         for format_name, file in REAL
@@ -65,7 +65,7 @@ def generations(
 
 
 def check(model, processor, records, name, **options) -> int:
-    """Return the number of items generated; ``decode`` raises where a span leaves the text."""
+    """Return the number of generated items; ``decode`` raises if a span leaves the text."""
     task = registry.build(name)
     labels = set(processor.task(name).labels)
     num_items = 0
@@ -104,17 +104,23 @@ def test_1000_answers_to_real_texts_can_be_read(name, style, variant, tokenizer)
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_100_answers_to_real_texts_can_be_read(name, variant):
+def test_50_answers_to_real_texts_can_be_read(name, variant):
     model, processor = variant(fusion="text_only", tasks={name: {}})
     rng = random.Random(name)
-    records = [asked_for(record, name, rng) for record in real_records(110)][:100]
+    records = [asked_for(record, name, rng) for record in real_records(60)][:50]
     assert check(randomized(model, 1), processor, records, name) > 0
 
 
 @pytest.mark.parametrize(
-    "options", [{"num_beams": 3}, {"do_sample": True}, {"num_beams": 2, "do_sample": True}], ids=str
+    ("name", "options"),
+    [
+        ("mner", {"num_beams": 3}),
+        ("mre", {"do_sample": True}),
+        ("med", {"num_beams": 2, "do_sample": True}),
+        ("meae", {"num_beams": 3}),
+    ],
+    ids=str,
 )
-@pytest.mark.parametrize("name", TASKS)
 def test_beams_and_samples_can_be_read(name, options, variant, embedded_records):
     model, processor = variant()
     randomized(model, 5)
@@ -135,14 +141,15 @@ def test_an_answer_does_not_depend_on_its_batch(name, variant, embedded_records)
     assert len(set(together)) > 1 or name == "mre"
 
 
-@pytest.mark.parametrize("fusion", ["gated", "concat", "text_only"])
-@pytest.mark.parametrize("name", TASKS)
-def test_greedy_answers_are_those_of_transformers_loop(name, fusion, variant, embedded_records):
-    """With jumps, without, and transformers' own generate with the constraint as its logits processor."""
+@pytest.mark.parametrize(
+    ("name", "fusion"), [("mner", "gated"), ("mre", "concat"), ("med", "text_only"), ("meae", "concat")]
+)
+def test_greedy_answers_equal_those_of_transformers_loop(name, fusion, variant, embedded_records):
+    """With jumps, without jumps, and with transformers' generate and the constraint as its logits processor."""
     model, processor = variant(fusion=fusion)
     records = [record for record in embedded_records if record.annotated_for(name)][:10]
     batch = processor(records, name)
-    for seed in range(3):
+    for seed in range(2):
         randomized(model, seed)
         constraint = processor.constraint(records, name, max_new_tokens=NEW_TOKENS)
         jumped = model.generate(**batch, constraint=constraint, max_new_tokens=NEW_TOKENS)

@@ -1,4 +1,4 @@
-"""Answers of tokenizers that do not keep text: read in the text's own signs, and nothing mended."""
+"""Answers of tokenizers that do not preserve text: read with the text's own characters, without corrections."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ OPTIONS = {"mner": {"labels": ("person", "Place")}}
 
 
 def found(answer, family="wordpiece"):
-    """Return the mentions that an answer's tokens give, and how many items were dropped."""
+    """Return the mentions of an answer, and the number of dropped items."""
     tokenizer = FAMILIES[family]()
     processor = UmieProcessor(tokenizer, {"name": "tiny"}, OPTIONS)
     tokens = encode(tokenizer, answer) if isinstance(answer, str) else answer
@@ -34,14 +34,14 @@ def found(answer, family="wordpiece"):
         ("[person: ann lee]2", [("person", (12, 19))], 0),
         ("[person: Ann Lee]3", [], 1),  # the text has two
         ("[person: New-York] [person: Eve]", [("person", (23, 31))], 1),
-        ("[person: New-York] [robot: Ann]", [("person", (23, 31))], 1),  # no label of the schema
+        ("[person: New-York] [robot: Ann]", [("person", (23, 31))], 1),  # not a label of the schema
         ("[person: New-York] and so on", [("person", (23, 31))], 1),
         ("[person: New-York] [person: Ann", [("person", (23, 31))], 1),
         ("person: Bob]", [], 1),
         ("", [], 0),
     ],
 )
-def test_read_against_the_text(family, answer, mentions, dropped):
+def test_tokens_are_matched_against_the_text(family, answer, mentions, dropped):
     read, lost = found(answer, family)
     assert read == mentions
     assert (lost > 0) == (dropped > 0)
@@ -51,7 +51,7 @@ def test_read_against_the_text(family, answer, mentions, dropped):
 @given(st.data())
 @pytest.mark.parametrize("family", LOWER_CASE)
 def test_any_tokens_can_be_read(family, data):
-    """Nothing raises, and every mention is one that the decoded string names, but for case and spaces."""
+    """Nothing raises, and every mention is in the decoded string, up to case and spaces."""
     tokenizer = FAMILIES[family]()
     good = encode(tokenizer, "[person: Ann Lee] [Place: New-York] [person: Bob]2")
     some = st.one_of(st.sampled_from(good), st.integers(0, len(tokenizer) - 1))

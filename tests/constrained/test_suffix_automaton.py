@@ -1,4 +1,4 @@
-"""The suffix automaton accepts the substrings of its string and nothing else, and counts them right."""
+"""The suffix automaton accepts only the substrings of its string, and counts them correctly."""
 
 from __future__ import annotations
 
@@ -49,5 +49,5 @@ def test_its_size_is_linear(text: str) -> None:
     assert sum(map(len, automaton.next)) <= 3 * len(text) + 2
 
 
-def test_of_nothing_it_accepts_nothing() -> None:
+def test_the_automaton_of_an_empty_string() -> None:
     assert SuffixAutomaton("").next == [{}]

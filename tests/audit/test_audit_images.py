@@ -108,5 +108,5 @@ def test_near_images_are_exact(found, distance):
 
 
 def test_a_distance_that_bands_cannot_find():
-    with pytest.raises(UmieError, match="distance is 4: give 0 to 3 bits"):
+    with pytest.raises(UmieError, match="distance is 4: use 0 to 3"):
         list(near_images({}, 4))

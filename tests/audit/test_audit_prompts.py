@@ -71,12 +71,12 @@ def test_records_of_another_task_are_left_out():
 
 def test_meae_names_the_gold_event_type():
     report = report_of("meae")
-    assert (report.queries, report.label_dependent, report.tells) == (2, 2, True)
+    assert (report.queries, report.label_dependent, report.has_leak) == (2, 2, True)
 
 
 def test_mre_names_the_pair_and_not_its_relation():
     report = report_of("mre")
-    assert (report.queries, report.span_dependent, report.label_dependent, report.tells) == (2, 2, 0, False)
+    assert (report.queries, report.span_dependent, report.label_dependent, report.has_leak) == (2, 2, 0, False)
 
 
 @pytest.mark.parametrize("name", ["mner", "med"])
@@ -93,24 +93,24 @@ def test_a_list_of_gold_labels_only(leak):
 
     report = leak(query)
     assert (report.partial_lists, report.only_gold_lists, report.label_dependent) == (2, 2, 2)
-    assert report.tells
+    assert report.has_leak
 
 
 def test_a_shuffled_whole_list_is_none(leak):
     report = leak(lambda task, record: Query(f"Extract: {', '.join(task.labels[::-1])}.", "x"))
-    assert (report.partial_lists, report.only_gold_lists, report.tells) == (0, 0, False)
+    assert (report.partial_lists, report.only_gold_lists, report.has_leak) == (0, 0, False)
 
 
 def test_the_answer_in_the_instruction(leak):
     report = leak(lambda task, record: Query("Extract person, place. Ann Lee is a person", "Ann Lee is a person"))
-    assert (report.answer_in_instruction, report.tells) == (2, True)
+    assert (report.answer_in_instruction, report.has_leak) == (2, True)
 
 
 def test_the_answer_in_the_text(leak):
     report = leak(lambda task, record: Query("Extract person, place.", "in Rome"))
     assert report.answer_in_text == 0  # too short to be more than a coincidence
     report = leak(lambda task, record: Query("Extract person, place.", "NASA in Rome"))
-    assert (report.answer_in_text, report.tells) == (1, True)
+    assert (report.answer_in_text, report.has_leak) == (1, True)
 
 
 def test_labels_in_the_text():
@@ -127,4 +127,4 @@ def test_labels_in_the_text():
 def test_the_embedded_data_set(embedded_records):
     records = [replace(record, image=None) if record.text else record for record in embedded_records]
     reports = {item.task: item for item in examine_prompts(records, schema_of(records))}
-    assert {name for name, report in reports.items() if report.tells} == {"meae"}
+    assert {name for name, report in reports.items() if report.has_leak} == {"meae"}

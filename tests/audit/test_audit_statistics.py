@@ -67,7 +67,7 @@ def test_images(summary):
     assert summary["images"] == {
         "named": 2,
         "named_share": pytest.approx(2 / 3),
-        "sought": True,
+        "checked": True,
         "found": 1,
         "missing": 1,
         "missing_share": 0.5,

@@ -1,10 +1,10 @@
-"""`umie data audit, clean, fingerprint` as a user runs them: they report, and only clean writes records."""
+"""`umie data audit`, `clean` and `fingerprint`."""
 
 import json
 
 import pytest
 
-from umie.cli.data_audit import _short_names
+from umie.audit.audit import short_names
 from umie.records import Argument, Entity, Event, Record, read_jsonl, write_jsonl
 
 SYLLABLES = ("ka", "lo", "mi", "ne", "ru", "sa", "to", "vu", "wy")
@@ -13,7 +13,7 @@ WORDS = [f"{a}{b}{a}{b}" for a in SYLLABLES for b in SYLLABLES]
 
 @pytest.fixture
 def splits(tmp_path):
-    """Train holds records 0 to 59, test 57 to 79 and one that is nearly the first."""
+    """Write records 0 to 59 as train, and 57 to 79 and a near duplicate of record 0 as test."""
     records = [Record(f"{word} {word} and {word}", id=word, entities=(Entity("person", (0, 4)),)) for word in WORDS]
     paths = {"train": tmp_path / "train.jsonl", "test": tmp_path / "test.jsonl"}
     write_jsonl(paths["train"], records[:60])
@@ -29,7 +29,7 @@ def test_audit(umie, tmp_path, splits):
         "data", "audit", "--train", splits["train"], "--test", splits["test"], "--threshold", 0.7, "--json", report
     )
     assert (code, err) == (0, "")
-    assert "4 of 24 records of test (16.7 %) have a text that train has too, 1 of them nearly" in out
+    assert "4 of 24 records of test (16.7 %) have a text that is also in train, 1 of them a near duplicate" in out
     found = json.loads(report.read_text())
     shared = found["overlaps"][0]
     assert (shared["left"], shared["right"]) == ("test", "train")
@@ -53,11 +53,11 @@ def test_audit_of_oracles(umie, tmp_path):
     events = (Event("meet", (0, 3), (Argument("Person", (4, 7)),)),)
     write_jsonl(path, [Record("Ann met", id="1", events=events)])
     _, out, _ = umie("data", "audit", "--test", path)
-    assert "meae: 1 of 1 instructions name a gold label" in out
+    assert "meae: 1 of 1 instructions contain a gold label" in out
     assert "med: " not in out
 
 
-def test_audit_tells_edited_labels(umie, tmp_path, splits):
+def test_audit_reports_edited_labels(umie, tmp_path, splits):
     table = tmp_path / "versions.json"
     code, out, _ = umie("data", "fingerprint", splits["train"], "--name", "the original", "--add-to", table)
     assert (code, out) == (0, f"1 added, 1 versions in {table}\n")
@@ -75,7 +75,7 @@ def test_fingerprints(umie, tmp_path, splits):
     table = tmp_path / "versions.json"
     umie("data", "fingerprint", *splits.values(), "--name", "a", "--name", "b", "--add-to", table)
     _, out, _ = umie("data", "fingerprint", splits["test"], "--name", "a", "--add-to", table)
-    assert out == f"1 added, 2 versions in {table}\n"  # one of the same name is replaced
+    assert out == f"1 added, 2 versions in {table}\n"  # an entry of the same name is replaced
     entries = {entry["name"]: entry for entry in json.loads(table.read_text())}
     assert entries["a"]["records"] == 24
     _, out, _ = umie("data", "fingerprint", splits["test"], "--name", "a")
@@ -90,16 +90,16 @@ def test_clean(umie, tmp_path, splits):
     )
     other = "/".join(splits["test"].parts[-2:])
     assert code == 0
-    assert out == f"records: 60; left out: 4; written: 56 to {output}\n"
+    assert out == f"records: 60; removed: 4; written: 56 to {output}\n"
     assert err.splitlines() == [
-        f"left out: {WORDS[0]} (near text of near in {other})",
-        *(f"left out: {word} (text of {word} in {other})" for word in WORDS[57:60]),
+        f"removed: {WORDS[0]} (near text of near in {other})",
+        *(f"removed: {word} (text of {word} in {other})" for word in WORDS[57:60]),
     ]
     assert [record.id for record in read_jsonl(output)] == WORDS[1:57]
     assert len(list(read_jsonl(splits["train"]))) == 60
 
 
-def test_clean_by_text_alone(umie, tmp_path, splits):
+def test_clean_by_text_only(umie, tmp_path, splits):
     output = tmp_path / "clean.jsonl"
     umie(
         "data",
@@ -135,6 +135,6 @@ def test_clean_by_image(umie, tmp_path, noise):
     assert [record.id for record in read_jsonl(tmp_path / "image.jsonl")] == ["2"]
 
 
-def test_names_are_as_short_as_they_may_be(tmp_path):
+def test_names_are_as_short_as_possible(tmp_path):
     paths = [tmp_path / "a" / "x" / "train.txt", tmp_path / "b" / "x" / "train.txt", tmp_path / "x" / "dev.txt"]
-    assert list(_short_names([*paths, paths[0]], taken=())) == ["a/x/train.txt", "b/x/train.txt", "x/dev.txt"]
+    assert short_names(paths) == ["a/x/train.txt", "b/x/train.txt", "x/dev.txt"]

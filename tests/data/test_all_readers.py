@@ -139,17 +139,17 @@ def test_texts_lines_and_names_have_limits(tmp_path: Path) -> None:
     """They are what keeps time and memory linear, whatever a file holds."""
     path = tmp_path / "a.txt"
     path.write_text("IMGID:1\n" + "x\tO\n" * 60_000)
-    assert only_error("twitter", path) == ":50002: the tweet of line 1 has more than 100,000 characters: part it"
+    assert only_error("twitter", path) == ":50002: the tweet of line 1 has more than 100,000 characters: split it"
     path.write_text(repr({**PAIR, "token": ["Ann", "Lee", "joins", "NASA", "x" * 60_000]}))
     assert len(list(data.read("mnre", path))) == 1
     path.write_text(repr({**PAIR, "token": ["Ann", "Lee", "joins", "NASA", "x" * 70_000]}))
-    assert only_error("mnre", path) == ":1: the line has more than 65,536 bytes: part it, or take it out"
+    assert only_error("mnre", path) == ":1: the line has more than 65,536 bytes: split or remove it"
     path.write_text(json.dumps({**SENTENCE, "tokens": ["x" * 100_001]}))
-    assert only_error("ace", path) == ":1: the text has 100,001 characters: give 100,000 or fewer, or part it"
+    assert only_error("ace", path) == ":1: the text has 100,001 characters; the limit is 100,000: split it"
     path.write_text(f"IMGID:{'é' * 130}\nx\tO\n")
     assert only_error("twitter", path).startswith(":1: the id of the image is 'ééé")
     path.write_text("IMGID:a\u2028b\nx\tO\n")
-    assert only_error("twitter", path).startswith(":1: the id of the image is 'a\\u2028b': expected a file name of one")
+    assert only_error("twitter", path).startswith(":1: the id of the image is 'a\\u2028b': expected a single line")
 
 
 @pytest.mark.parametrize("ending", [b"", b"\n", b"\r\n"])
@@ -178,7 +178,16 @@ def test_a_plugin_need_not_list_errors(monkeypatch: pytest.MonkeyPatch) -> None:
         list(data.read("plain", "x"))
 
 
-def test_what_only_one_format_takes_is_handed_on(tmp_path: Path) -> None:
+def test_options_of_a_format_are_declared_by_its_reader(tmp_path: Path) -> None:
+    assert data.format_options("swig") == {"mapping": "str | Path | None"}
+    assert data.format_options("twitter") == {}
+    with pytest.raises(UmieError, match=r"Unknown swig option 'mappin'\. Did you mean 'mapping'\?"):
+        data.read("swig", tmp_path / "a.json", mappin="x")
+    with pytest.raises(UmieError, match="mapping is 5"):
+        list(data.read("swig", tmp_path / "a.json", mapping=5))
+
+
+def test_options_of_a_format_reach_its_reader(tmp_path: Path) -> None:
     sample = next(sample for sample in SAMPLES if sample.format == "swig")
     path, options = sample.write(tmp_path)
     (tmp_path / "ace_sr_mapping.txt").rename(tmp_path / "other.txt")
@@ -187,12 +196,12 @@ def test_what_only_one_format_takes_is_handed_on(tmp_path: Path) -> None:
         list(data.read("swig", path, **options))
 
 
-def test_an_unknown_format_is_told_at_once() -> None:
+def test_an_unknown_format_is_reported_at_once() -> None:
     with pytest.raises(UmieError, match="Unknown data format 'swigg'"):
         data.read("swigg", "x")
 
 
-# Fuzzing: any of a format's files, broken in its bytes or in its JSON.
+# Fuzzing: any file of a format, with changes in its bytes or its JSON.
 
 FRAGMENTS = [
     b"", b"\n", b"\n\n", b"\r\n", b"\t", b"\x00", b"\xff", b"\xef\xbb\xbf", b"\\ud800", b"\\u0000", b'"', b"'", b"{",
@@ -236,7 +245,7 @@ def mutated(draw: st.DrawFn, content: bytes) -> bytes:
 
 
 def exchanged(draw: st.DrawFn, value: Any) -> bytes:
-    """Return JSON with a value, somewhere down a path of its own choice, exchanged, taken out or put in."""
+    """Return JSON in which a random value is replaced, removed or added."""
     parent, key, node = None, None, value
     while isinstance(node, dict | list) and node and (parent is None or draw(st.integers(0, 4))):
         keys = list(node) if isinstance(node, dict) else range(len(node))
@@ -266,7 +275,7 @@ def test_no_file_raises_anything_but_umie_error(sample: Sample, drawn: st.DataOb
         for error in errors:
             assert isinstance(error, UmieError)
             assert str(error).startswith(folder)
-            if sample.format != "jsonl":  # its messages are those of umie.records
+            if sample.format != "jsonl":  # its messages come from umie.records
                 assert len(str(error).splitlines()) == 1, str(error)
                 assert len(str(error)) < 2000
         path, options = sample.write(folder, {name: content})
@@ -277,5 +286,5 @@ def test_no_file_raises_anything_but_umie_error(sample: Sample, drawn: st.DataOb
             assert errors == []
         except UmieError as error:
             assert place(error) == place(errors[0])
-            assert sample.format == "jsonl" or str(error) == str(errors[0])  # it words several errors of a line anew
+            assert sample.format == "jsonl" or str(error) == str(errors[0])  # on_error gets several errors per line
         assert before_the_first == records[: len(before_the_first)]

@@ -64,7 +64,7 @@ def test_reads_one_record_after_the_other(tmp_path: Path) -> None:
 
 
 def test_regions_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UmieError, match="'jsonl' has no separate files of regions; leave regions out"):
+    with pytest.raises(UmieError, match="'jsonl' has no separate region files; leave regions out"):
         list(registry.build("jsonl", path=tmp_path / "a.jsonl", regions=tmp_path))
 
 

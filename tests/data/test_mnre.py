@@ -114,7 +114,7 @@ def test_other_fields_are_passed_over(tmp_path: Path) -> None:
 def test_literals_are_read_and_code_is_not_run(tmp_path: Path) -> None:
     trap = tmp_path / "ran"
     line = f"__import__('pathlib').Path({str(trap)!r}).touch()"
-    with pytest.raises(UmieError, match=r"ours_val\.txt:1: .* is not a Python dict of plain values"):
+    with pytest.raises(UmieError, match=r"ours_val\.txt:1: .* is not a Python dict of literal values"):
         read(tmp_path, line)
     assert not trap.exists()
 
@@ -131,23 +131,23 @@ def test_reads_one_record_after_the_other(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "problem"),
     [
-        ("{'token': [", "\"{'token': [\" is not a Python dict of plain values: give one a line"),
-        ("{[]: 1}", "'{[]: 1}' is not a Python dict of plain values"),
+        ("{'token': [", "\"{'token': [\" is not a Python dict of literal values: expected one per line"),
+        ("{[]: 1}", "'{[]: 1}' is not a Python dict of literal values"),
         ("-" * 20000 + "1", "'-----"),
         ("[" * 20000, "'[[[[["),
-        ("[1, 2]", "'[1, 2]' is not a Python dict: give one a line"),
-        (without("token"), "the line has no field 'token': add it"),
-        (without("relation"), "the line has no field 'relation': add it"),
-        (without("h"), "the line has no field 'h': add it"),
-        (without("t"), "the line has no field 't': add it"),
+        ("[1, 2]", "'[1, 2]' is not a Python dict: expected one per line"),
+        (without("token"), "the line has no field 'token'"),
+        (without("relation"), "the line has no field 'relation'"),
+        (without("h"), "the line has no field 'h'"),
+        (without("t"), "the line has no field 't'"),
         (changed(token="Star Fox"), "field 'token' of the line is 'Star Fox': expected a list"),
         (changed(token=[]), "there are no tokens: every record needs a text"),
-        (changed(token=["a", 5]), "token 1 is 5: expected a string that is not empty"),
-        (changed(token=["a", ""]), "token 1 is '': expected a string that is not empty"),
+        (changed(token=["a", 5]), "token 1 is 5: expected a non-empty string"),
+        (changed(token=["a", ""]), "token 1 is '': expected a non-empty string"),
         (changed(token=["\ud800"]), "the text holds half of a surrogate pair at character 0: mend it"),
         (changed(h=[2, 4]), "field 'h' of the line is [2, 4]: expected an object with named fields"),
-        (changed(h={"name": "Star Fox"}), "the head 'h' has no field 'pos': add it"),
-        (changed(h={"pos": [2, 4]}), "the head 'h' has no field 'name': add it"),
+        (changed(h={"name": "Star Fox"}), "the head 'h' has no field 'pos'"),
+        (changed(h={"pos": [2, 4]}), "the head 'h' has no field 'name'"),
         (changed(t={"name": "x", "pos": 5}), "field 'pos' of the tail 't' is 5: expected a list"),
         (
             changed(t={"name": "x", "pos": [5]}),
@@ -173,10 +173,10 @@ def test_reads_one_record_after_the_other(tmp_path: Path) -> None:
         ),
         (
             changed(t={"name": "Star", "pos": [5, 6]}),
-            "the tail 't' is named 'Star', but covers 'Starlink': mend one of them",
+            "the tail 't' is named 'Star', but its tokens are 'Starlink': fix one of them",
         ),
-        (changed(relation=None), "field 'relation' of the line is None: expected a string that is not empty"),
-        (changed(relation="/per/"), "relation is '/per/': expected such as '/per/org/member_of', or 'None'"),
+        (changed(relation=None), "field 'relation' of the line is None: expected a non-empty string"),
+        (changed(relation="/per/"), "relation is '/per/': expected a path such as '/per/org/member_of', or 'None'"),
         (b"{'token': ['\xff']}", "not UTF-8 text (invalid start byte); save the file as UTF-8"),
     ],
 )
@@ -190,9 +190,9 @@ def test_errors_name_file_and_line(tmp_path: Path, line: str | bytes, problem: s
 @pytest.mark.parametrize(
     ("line", "problem"),
     [
-        (changed(img_id="../7.jpg"), "img_id is '../7.jpg': expected a plain file name, without folders"),
-        (changed(img_id=True), "field 'img_id' of the line is True: expected a string that is not empty"),
-        (without("img_id"), "the line has no field 'img_id': add it"),
+        (changed(img_id="../7.jpg"), "img_id is '../7.jpg': expected a file name without directories"),
+        (changed(img_id=True), "field 'img_id' of the line is True: expected a non-empty string"),
+        (without("img_id"), "the line has no field 'img_id'"),
     ],
 )
 def test_errors_in_the_name_of_a_image(tmp_path: Path, line: str, problem: str) -> None:
@@ -202,7 +202,7 @@ def test_errors_in_the_name_of_a_image(tmp_path: Path, line: str, problem: str) 
 
 
 def test_regions_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UmieError, match="'mnre' has no separate files of regions; leave regions out"):
+    with pytest.raises(UmieError, match="'mnre' has no separate region files; leave regions out"):
         read(tmp_path, repr(LINE), regions=tmp_path)
 
 

@@ -6,9 +6,11 @@ import json
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -61,8 +63,9 @@ def published(format_name: str, file: str) -> list[Record]:
     return list(registry.build(format_name, path=DATA / file, images=DATA / IMAGES[format_name], **options))
 
 
-def keys(task: Task[object], items: Iterator[object] | list[object]) -> set[object]:
-    return set(items)
+def keys(task: Task[Any], items: Iterable[Any]) -> set[Any]:
+    """Return the items; MED is not asked about the arguments of its events."""
+    return {replace(item, arguments=()) for item in items} if task.kind == "events" else set(items)
 
 
 def test_every_format_has_a_reader() -> None:

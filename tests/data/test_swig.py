@@ -106,14 +106,14 @@ def test_the_mapping_may_lie_elsewhere_and_must_lie_somewhere(tmp_path: Path) ->
     [
         (
             "arresting\tagent",
-            "'arresting\\tagent' is no mapping: expected verb<TAB>role<TAB>Type||Sub|Type<TAB>ACE role",
+            "'arresting\\tagent' is not a mapping: expected verb<TAB>role<TAB>type<TAB>ACE role",
         ),
-        ("a\tb\t\td", "'a\\tb\\t\\td' is no mapping"),
-        ("a\tb\tLife||\td", "event type is 'Life||': expected one such as"),
-        ("arresting\ttool\tLife||Die\tAgent", "'arresting\\ttool\\tLife||Die\\tAgent' contradicts a line above"),
+        ("a\tb\t\td", "'a\\tb\\t\\td' is not a mapping"),
+        ("a\tb\tLife||\td", "event type is 'Life||': expected a name such as"),
+        ("arresting\ttool\tLife||Die\tAgent", "'arresting\\ttool\\tLife||Die\\tAgent' contradicts an earlier line"),
         (
             "arresting\tagent\tJustice||Arrest|Jail\tPerson",
-            "'arresting\\tagent\\tJustice||Arrest|Jail\\tPerson' contradicts a line above",
+            "'arresting\\tagent\\tJustice||Arrest|Jail\\tPerson' contradicts an earlier line",
         ),
     ],
 )
@@ -134,18 +134,18 @@ def test_the_published_mapping() -> None:
 @pytest.mark.parametrize(
     ("fields", "problem"),
     [
-        ({"verb": 5}, "field 'verb' of the image is 5: expected a string that is not empty"),
+        ({"verb": 5}, "field 'verb' of the image is 5: expected a non-empty string"),
         ({"width": "200"}, "field 'width' of the image is '200': expected a number of pixels"),
         ({"height": True}, "field 'height' of the image is True: expected a number of pixels"),
-        ({"width": 0}, "role 'agent': the image's size is 0 x 100: expected two numbers above 0"),
+        ({"width": 0}, "role 'agent': the image size is 0 x 100: expected two positive numbers"),
         ({"bb": []}, "field 'bb' of the image is []: expected an object with named fields"),
         ({"bb": {"agent": [1, 2, 3]}}, "role 'agent': box is [1, 2, 3]: expected [x1, y1, x2, y2], or four times -1"),
         ({"bb": {"agent": [1, 2, 3, "4"]}}, "role 'agent': box is [1, 2, 3, '4']: expected"),
-        ({"bb": {"agent": [0, 0, 300, 50]}}, "role 'agent': box [0, 0, 300, 50] leaves the image of 200 x 100"),
+        ({"bb": {"agent": [0, 0, 300, 50]}}, "role 'agent': box [0, 0, 300, 50] is outside the image of 200 x 100"),
         ({"bb": {"agent": [9, 0, 9, 50]}}, "role 'agent': box [9, 0, 9, 50] has no area"),
         ({"frames": {}}, "field 'frames' of the image is {}: expected a list"),
-        ({"frames": [{}, 5]}, "frame 1 (from 0) is 5: expected an object with a noun for each role"),
-        ({"frames": [{"agent": 5}]}, "frame 0 (from 0) is {'agent': 5}: expected an object with a noun"),
+        ({"frames": [{}, 5]}, "frame 1 (counted from 0) is 5: expected an object with one noun"),
+        ({"frames": [{"agent": 5}]}, "frame 0 (counted from 0) is {'agent': 5}: expected an object with one noun"),
     ],
 )
 def test_errors_in_a_image_name_file_and_image(tmp_path: Path, fields: dict[str, Any], problem: str) -> None:
@@ -155,11 +155,9 @@ def test_errors_in_a_image_name_file_and_image(tmp_path: Path, fields: dict[str,
 
 def test_errors_in_the_whole_file(tmp_path: Path) -> None:
     path = write(tmp_path, [1])
-    assert message(path) == f"{path}: is [1]: expected an object with an entry for each image"
+    assert message(path) == f"{path}: is [1]: expected an object with one entry per image"
     path = write(tmp_path, {"../x.jpg": {}})
-    assert message(path).startswith(
-        f"{path}: ../x.jpg: the name of the image is '../x.jpg': expected a plain file name"
-    )
+    assert message(path).startswith(f"{path}: ../x.jpg: the name of the image is '../x.jpg': expected a file name")
     assert message(path, regions=tmp_path) == (
-        f"{path}: the format 'swig' has no separate files of regions; leave regions out"
+        f"{path}: the format 'swig' has no separate region files; leave regions out"
     )

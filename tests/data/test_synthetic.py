@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter, defaultdict
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -14,7 +15,7 @@ from umie.data import synthetic
 from umie.data.drawing import FILLERS, ICONS, SIZE
 from umie.data.synthetic import EVENT_ICONS, LABELS, NAME_ICONS, PAIR_ICONS, SPLITS, SyntheticConfig, ceilings, scenes
 from umie.errors import UmieError
-from umie.records import read_jsonl
+from umie.records import Argument, Entity, Event, Relation, read_jsonl
 from umie.scoring.resampling import bootstrap_sums, interval
 from umie.scoring.score_sheet import f1_of_sums, ratios
 
@@ -308,31 +309,37 @@ def test_the_mark_of_the_agent_is_independent_where_the_text_tells(sample):
 
 
 def text_only_items(task, record):
-    """Return what a rule that sees only the text may predict: every label with every place it could have."""
+    """Return the items that a text-only rule may predict: every label at every possible place."""
     names = [match.span() for match in NAME.finditer(record.text)]
     if task == "mner":
-        return {("entity", label): (label, names[0]) for label in LABELS[task]}
+        return {("entity", label): Entity(label, names[0], record.surface(names[0])) for label in LABELS[task]}
     if task == "mre":
-        return {("relation", label): (label, *names) for label in LABELS[task] if label != "none"}
+        return {("relation", label): Relation(label, *names) for label in LABELS[task] if label != "none"}
     (event,) = record.events
     if task == "med":
-        return {("event", label): (label, event.trigger) for label in LABELS[task]}
+        return {("event", label): Event(label, event.trigger) for label in LABELS[task]}
     places = [("name", index, span, None) for index, span in enumerate(names)]
     places += [("region", index, None, index) for index in range(len(record.regions))]
     return {
-        (role, kind, index): (event.type, event.trigger, role, span, region)
+        (role, kind, index): Event(event.type, event.trigger, (Argument(role, span, region),))
         for role in LABELS[task]
         for kind, index, span, region in places
     }
+
+
+def gold_items(built, record):
+    """Return the annotated items that count; MED is not asked about the arguments of its events."""
+    items = {item for item in built.items(record) if built.label_of(item) != "none"}
+    return {replace(item, arguments=()) for item in items} if built.kind == "events" else items
 
 
 def readings(task, built, records):
     """Return, for each wording, what it says: its one answer, or ``open`` where it stands with several."""
     found = defaultdict(set)
     for record in records:
-        gold = {item for item in built.items(record) if built.label_of(item) != "none"}
+        gold = gold_items(built, record)
         found[template_of(record)].add(
-            frozenset(name for name, key in text_only_items(task, record).items() if key in gold)
+            frozenset(name for name, item in text_only_items(task, record).items() if item in gold)
         )
     return {text: answers.pop() if len(answers) == 1 else "open" for text, answers in found.items()}
 
@@ -346,10 +353,10 @@ def learn(task, built, records, reading):
     num_gold = 0
     for record in records:
         text = reading[template_of(record)]
-        gold = {item for item in built.items(record) if built.label_of(item) != "none"}
+        gold = gold_items(built, record)
         num_gold += len(gold)
         texts[text] += 1
-        right.update((text, name) for name, key in text_only_items(task, record).items() if key in gold)
+        right.update((text, name) for name, item in text_only_items(task, record).items() if item in gold)
     score = 0.0
     while True:
         rule = {(text, name) for (text, name), count in right.items() if 2 * count / texts[text] > score}
@@ -381,8 +388,8 @@ def test_the_ceiling_is_what_the_best_rule_on_texts_reaches(sample, task):
     counts = []
     for record in halves[1]:
         text = reading[template_of(record)]
-        predicted = {key for name, key in text_only_items(task, record).items() if (text, name) in rule}
-        gold = {item for item in built.items(record) if built.label_of(item) != "none"}
+        predicted = {item for name, item in text_only_items(task, record).items() if (text, name) in rule}
+        gold = gold_items(built, record)
         counts.append([len(predicted & gold), len(predicted), len(gold)])
     score = ratios(np.array(counts, dtype=float).sum(axis=0)[None], "micro")[2].item()
     low, high = interval(f1_of_sums(bootstrap_sums(np.array(counts, dtype=float), 1000, 0), 1))

@@ -179,16 +179,16 @@ def test_reads_one_tweet_after_the_other(tmp_path: Path) -> None:
         ("IMGID:1\n\tO\n", 2, "'\\tO' is not a token: expected 'token<TAB>tag'"),
         ("IMGID:1\na\tB-PERS\n", 2, "Unknown tag 'B-PERS'. Did you mean 'B-PER'?"),
         ("IMGID:1\na\t\n", 2, "Unknown tag ''. Choices: B-LOC, "),
-        ("a\tO\n", 1, "'a\\tO' belongs to no tweet: begin each with 'IMGID:<id>'"),
-        ("IMGID:1\na\tO\n\nb\tO\n", 4, "'b\\tO' belongs to no tweet"),
+        ("a\tO\n", 1, "'a\\tO' is not part of a tweet: begin each tweet with 'IMGID:<id>'"),
+        ("IMGID:1\na\tO\n\nb\tO\n", 4, "'b\\tO' is not part of a tweet"),
         ("IMGID:1\na\tO\n\nIMGID:2\n\nIMGID:3\nb\tO\n", 4, "there are no tokens: every record needs a text"),
         ("IMGID:1\na\tO\n\nIMGID:2", 4, "there are no tokens"),
-        ("IMGID:1\n\xa0\tO\n", 1, "text is empty: every record needs a text"),
-        ("IMGID:\na\tO\n", 1, "the id of the image is '': expected a plain file name, without folders"),
+        ("IMGID:1\n\xa0\tO\n", 1, "text is empty: every record needs a non-empty text"),
+        ("IMGID:\na\tO\n", 1, "the id of the image is '': expected a file name without directories"),
         (
             "IMGID:../../etc/passwd\na\tO\n",
             1,
-            "the id of the image is '../../etc/passwd': expected a plain",
+            "the id of the image is '../../etc/passwd': expected a file name",
         ),
         (b"IMGID:1\na\tO\n\xffb\tO\n", 3, "not UTF-8 text (invalid start byte); save the file as UTF-8"),
     ],
@@ -208,7 +208,7 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
 
 def test_a_mistyped_folder_of_regions_is_not_taken_for_missing_files(tmp_path: Path) -> None:
     assert message(tmp_path, TWO_TWEETS, regions=tmp_path / "xlm") == (
-        f"{tmp_path / 'xlm'}: no such folder; give regions an existing one, or leave it out"
+        f"{tmp_path / 'xlm'}: no such directory; use an existing one as regions, or leave it out"
     )
 
 

@@ -1,10 +1,11 @@
-"""Looking at data sets before they are trusted: checks, statistics, overlaps, known versions, telling prompts.
+"""Audits of data sets before they are used: checks, statistics, overlaps, known versions, leaks in prompts.
 
-Everything here reports; nothing edits a file. ``umie data clean`` writes a cleaned copy beside the original, and only
-when it is asked to.
+Nothing here edits a file; ``clean_file`` writes a cleaned copy.
 """
 
+from umie.audit.audit import Audit, audit_splits
 from umie.audit.checks import Finding, check_record
+from umie.audit.cleaning import Cleaning, clean_file
 from umie.audit.fingerprints import Fingerprint, fingerprint
 from umie.audit.known_versions import Comparison, compare, known_versions
 from umie.audit.overlap import Overlap, Split, overlaps, read_split
@@ -12,18 +13,20 @@ from umie.audit.prompts import PromptReport, examine_prompts
 from umie.audit.statistics import Statistics
 from umie.audit.texts import near_duplicates, normalize
 from umie.audit.validation import validate
-from umie.data.source import Source
 
 __all__ = [
+    "Audit",
+    "Cleaning",
     "Comparison",
     "Finding",
     "Fingerprint",
     "Overlap",
     "PromptReport",
-    "Source",
     "Split",
     "Statistics",
+    "audit_splits",
     "check_record",
+    "clean_file",
     "compare",
     "examine_prompts",
     "fingerprint",

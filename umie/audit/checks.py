@@ -1,4 +1,4 @@
-"""What can be wrong with one record: errors that make it unsound, warnings that make it doubtful."""
+"""Checks of a single record: errors make it invalid, warnings make it suspicious."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from umie.tasks import Task
 
 
 class Finding(NamedTuple):
-    """Something that is wrong (``is_error``) or doubtful about a record, and what to do."""
+    """An error or a warning about a record, with a hint how to fix it."""
 
     is_error: bool
     message: str
@@ -28,14 +28,14 @@ def all_tasks() -> Mapping[str, Task[Any]]:
 
 
 def check_record(record: Record, *, images: bool = True) -> Iterator[Finding]:
-    """Yield what is wrong with a record that could be read at all.
+    """Yield the errors and warnings of a record.
 
-    A ``Record`` cannot hold a span outside its text, a box outside its image, or a region that does not exist;
-    this looks for the rest.
+    A ``Record`` cannot be built with a span outside its text, a box outside its image, or a missing region, so these
+    are not checked again.
 
     Args:
         record: the record.
-        images: whether to seek the file of its image.
+        images: whether to check that the image file exists.
     """
     if images:
         yield from _check_image(record)
@@ -51,35 +51,33 @@ def _check_image(record: Record) -> Iterator[Finding]:
     if state in (Presence.NONE, Presence.FOUND):
         return
     folder = "" if record.image_folder is None else f" (in {record.image_folder})"
-    yield Finding(True, f"image {shown(record.image)} {state.value}{folder}: put it there, or name the right folder")
+    yield Finding(True, f"image {shown(record.image)} {state.value}{folder}: add it, or use another image folder")
 
 
 def _check_labels(record: Record) -> Iterator[Finding]:
     known = all_tasks()
     for name in record.tasks or ():
         if name not in known:
-            yield Finding(False, f"tasks names {name!r}, which is no task here: {', '.join(known)}")
+            yield Finding(False, f"tasks contains the unknown task {name!r}; known: {', '.join(known)}")
     for name, schema in (record.labels or {}).items():
         if name not in known:
-            yield Finding(False, f"labels names the task {name!r}, which is no task here: {', '.join(known)}")
+            yield Finding(False, f"labels contains the unknown task {name!r}; known: {', '.join(known)}")
             continue
         for label in dict.fromkeys(known[name].used_labels(record)):
             if label not in schema and label != NO_RELATION:
                 yield Finding(
-                    True, f"{name} label {label!r} is not in the record's own schema {shown(list(schema))}: mend either"
+                    True, f"{name} label {label!r} is not in the record's schema {shown(list(schema))}: fix one of them"
                 )
         for label, count in Counter(schema).items():
             if count > 1 or label != label.strip():
-                yield Finding(False, f"labels of {name!r} holds {label!r} repeatedly or padded: give each once")
+                yield Finding(False, f"labels of {name!r} contains {label!r} repeatedly or with outer whitespace")
     for name, task in known.items():
         if not record.annotated_for(name) and not _shares_annotation(record, name) and any(task.used_labels(record)):
-            yield Finding(
-                False, f"annotation for {name!r}, but tasks is {list(record.tasks or ())}: it will not be used"
-            )
+            yield Finding(False, f"annotation for {name!r} is not used, because tasks is {list(record.tasks or ())}")
 
 
 def _shares_annotation(record: Record, name: str) -> bool:
-    """Say whether a task that the record is annotated for uses the same part of the annotation."""
+    """Return whether another task that the record is annotated for uses the same part of the annotation."""
     shared = ("events", "arguments")
     kinds = {task.name: task.kind for task in all_tasks().values()}
     return kinds[name] in shared and any(record.annotated_for(other) for other, kind in kinds.items() if kind in shared)
@@ -89,7 +87,7 @@ def _check_spans(record: Record) -> Iterator[Finding]:
     for kind, span in _spans(record):
         covered = record.surface(span)
         if covered != covered.strip():
-            yield Finding(False, f"{kind} {list(span)} covers {shown(covered)}, with white space at its end: trim it")
+            yield Finding(False, f"{kind} {list(span)} covers {shown(covered)} with surrounding whitespace: trim it")
 
 
 def _spans(record: Record) -> Iterator[tuple[str, Span]]:
@@ -112,20 +110,18 @@ def _check_repetitions(record: Record) -> Iterator[Finding]:
             continue
         for item, count in Counter(items).items():
             if count > 1:
-                yield Finding(False, f"{kind} {_brief(item)} stands {count} times: keep one")
+                yield Finding(False, f"duplicate {kind} {_brief(item)} ({count} times)")
     for event in record.events:
         for argument, count in Counter(event.arguments).items():
             if count > 1:
-                yield Finding(
-                    False, f"argument {argument.role!r} of event {event.type!r} stands {count} times: keep one"
-                )
+                yield Finding(False, f"duplicate argument {argument.role!r} of event {event.type!r} ({count} times)")
     if len(record.entities) > 1:
         types: dict[Span, set[str]] = {}
         for entity in record.entities:
             types.setdefault(entity.span, set()).add(entity.type)
         for span, names in types.items():
             if len(names) > 1:
-                yield Finding(False, f"span {list(span)} is an entity of several types, {', '.join(sorted(names))}")
+                yield Finding(False, f"span {list(span)} has several entity types: {', '.join(sorted(names))}")
 
 
 def _check_relations(record: Record) -> Iterator[Finding]:
@@ -133,23 +129,19 @@ def _check_relations(record: Record) -> Iterator[Finding]:
     for relation in record.relations:
         pairs.setdefault((relation.head, relation.tail), set()).add(relation.type)
         if relation.head == relation.tail:
-            yield Finding(
-                False, f"relation {relation.type!r} relates {list(relation.head)} to itself: head and tail are one span"
-            )
+            yield Finding(False, f"relation {relation.type!r} has the same span {list(relation.head)} as head and tail")
     for (head, tail), names in pairs.items():
         if NO_RELATION in names and len(names) > 1:
-            yield Finding(
-                False,
-                f"pair {list(head)} {list(tail)} is {NO_RELATION!r} and {', '.join(sorted(names - {NO_RELATION}))}",
-            )
+            others = ", ".join(sorted(names - {NO_RELATION}))
+            yield Finding(False, f"pair {list(head)} {list(tail)} is both {NO_RELATION!r} and {others}")
 
 
 def _check_boxes(record: Record) -> Iterator[Finding]:
     if record.regions and record.image is None:
-        yield Finding(False, f"{len(record.regions)} regions of no image: give image, or read with --images")
+        yield Finding(False, f"{len(record.regions)} regions without an image: set image, or read with --images")
     for box, count in Counter(region.box for region in record.regions).items():
         if count > 1:
-            yield Finding(False, f"box {list(box)} stands {count} times among the regions")
+            yield Finding(False, f"duplicate region {list(box)} ({count} times)")
 
 
 def _brief(item: Any) -> str:

@@ -1,7 +1,7 @@
-"""Fingerprints of files: what tells copies of a data set apart without holding a word of it.
+"""Fingerprints of files: they identify copies and edited versions of a data set without containing its texts.
 
-A fingerprint does not depend on the order of the records, on white space inside a text, on images, boxes, ids or
-the file's format, so a converted or re-tokenized copy is still recognized. It holds sums of hashes and no text.
+A fingerprint consists of sums of hashes. It does not depend on the order of the records, whitespace, images, boxes, ids
+or the file format, so a converted or re-tokenized copy is still recognized.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ _MASK = 2**64 - 1
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What is kept of a version of a file.
+    """The fingerprint of one version of a file.
 
     Args:
-        name: what the version is called, e.g. ``Twitter-17 train``.
-        records: the number of its records.
-        distinct: the number of its distinct texts.
-        texts: sum of the 128-bit hashes of all texts, in hexadecimal digits.
-        annotated: the same of all texts with their annotation.
-        text_buckets: for each of 256 buckets, into which the hash of its text puts a record, the sum of the
-            hashes of the texts modulo 2^32 (base64): how many of them differ tells how many texts do.
-        annotation_buckets: the same of texts with annotation.
-        smallest: the 128 smallest 64-bit hashes of the texts (base64, ascending), from which the share of texts in
-            common with another file can be estimated however many differ.
+        name: the name of the version, e.g. ``Twitter-17 train``.
+        records: the number of records.
+        distinct: the number of distinct texts.
+        texts: the sum of the 128-bit hashes of all texts, in hexadecimal.
+        annotated: the same sum for texts with their annotation.
+        text_buckets: for each of 256 buckets, to which records are assigned by the hash of their text, the sum of the
+            hashes modulo 2^32 (base64): the number of different buckets estimates the number of different texts.
+        annotation_buckets: the same sums for texts with their annotation.
+        smallest: the 128 smallest 64-bit hashes of the texts (base64, ascending), which estimate the share of texts in
+            common with another file.
         labels: the number of uses of each label, by task.
     """
 
@@ -56,7 +56,7 @@ class Fingerprint:
 
 
 def fingerprint(records: Iterable[Record], name: str = "") -> Fingerprint:
-    """Return the fingerprint of some records; they are read once, one by one."""
+    """Return the fingerprint of an iterable of records, which is consumed once."""
     number = texts = annotated = 0
     buckets = {"text": np.zeros(BUCKETS, dtype=np.uint32), "annotation": np.zeros(BUCKETS, dtype=np.uint32)}
     distinct: set[int] = set()
@@ -69,7 +69,7 @@ def fingerprint(records: Iterable[Record], name: str = "") -> Fingerprint:
         texts += text_hash
         annotated += annotation_hash
         bucket = text_hash % BUCKETS
-        with np.errstate(over="ignore"):  # the sums are meant to wrap around
+        with np.errstate(over="ignore"):  # the sums wrap around on purpose
             buckets["text"][bucket] += np.uint32(text_hash >> 64 & 0xFFFFFFFF)
             buckets["annotation"][bucket] += np.uint32(annotation_hash >> 64 & 0xFFFFFFFF)
         distinct.add(text_hash & _MASK)
@@ -90,10 +90,10 @@ def fingerprint(records: Iterable[Record], name: str = "") -> Fingerprint:
 
 
 def _annotation(record: Record) -> list[Any]:
-    """Return the textual annotation with spans counted in characters that are no white space, in a fixed order."""
+    """Return the annotation of the text in a canonical order, with spans counted in non-whitespace characters."""
     places = [0]
-    for sign in record.text:
-        places.append(places[-1] + (not sign.isspace()))
+    for character in record.text:
+        places.append(places[-1] + (not character.isspace()))
 
     def span(given: Span | None) -> list[int] | None:
         return None if given is None else [places[given[0]], places[given[1]]]
@@ -110,7 +110,7 @@ def _annotation(record: Record) -> list[Any]:
 
 def _arguments(arguments: Iterable[Argument], span: Any) -> Iterator[list[Any]]:
     for argument in arguments:
-        if argument.span is not None:  # those in the image depend on whether it was at hand
+        if argument.span is not None:  # arguments in the image depend on whether its file exists
             yield [argument.role, span(argument.span)]
 
 
@@ -123,5 +123,5 @@ def _packed(values: NDArray[Any]) -> str:
 
 
 def unpacked(text: str, kind: str) -> NDArray[Any]:
-    """Return the numbers of a field of a fingerprint; ``kind`` is ``<u4`` for buckets, ``<u8`` for hashes."""
+    """Return the numbers of a field of a fingerprint; ``kind`` is ``<u4`` for buckets and ``<u8`` for hashes."""
     return np.frombuffer(base64.b64decode(text, validate=True), dtype=kind)

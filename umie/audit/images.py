@@ -1,4 +1,4 @@
-"""Whether an image is where its record says, and when two images are the same, or nearly."""
+"""Existence of image files, and exact and near duplicates of images."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from typing import NamedTuple
 from umie.errors import UmieError
 from umie.records import Record
 
-DISTANCE = 3  # bits of 64 in which the hashes of two images may differ; 4 bands then share one at least
+DISTANCE = 3  # bits of 64 by which the hashes of near duplicates may differ; so at least one of 4 bands agrees
 _BANDS = 4
 
 
 class Presence(Enum):
-    """Where the image of a record is."""
+    """Whether the image of a record exists."""
 
     NONE = "the record has no image"
     FOUND = "found"
-    MISSING = "is not there"
+    MISSING = "does not exist"
     EMPTY = "is an empty file"
-    NO_FILE = "is no file"
-    UNREADABLE = "may not be read"
-    OUTSIDE = "is no file name inside the folder"
+    NO_FILE = "is not a regular file"
+    UNREADABLE = "is not readable"
+    OUTSIDE = "is not a file name inside the image folder"
 
 
 def presence(record: Record) -> Presence:
-    """Say whether the file of a record's image is there and readable; the file is not opened.
+    """Return whether the image file of a record exists and is readable, without opening it.
 
-    A plain name costs one system call, so that a million records can be asked.
+    A plain file name costs one system call, so that a million records can be checked.
     """
     if not isinstance(record.image, str):
         return Presence.NONE if record.image is None else Presence.FOUND  # an image in memory
@@ -45,20 +45,20 @@ def presence(record: Record) -> Presence:
         status = os.lstat(path)
         if stat.S_ISLNK(status.st_mode):
             return _presence(record.image_path())
-        return _judged(path, status)
+        return _presence_of_file(path, status)
     except FileNotFoundError:
         return Presence.MISSING
     except (UmieError, ValueError):
         return Presence.OUTSIDE
-    except OSError:  # a name too long, a folder that may not be entered
+    except OSError:  # the name is too long, or a directory may not be entered
         return Presence.UNREADABLE
 
 
 def _presence(path: Path | None) -> Presence:
-    return Presence.NONE if path is None else _judged(path, path.stat())
+    return Presence.NONE if path is None else _presence_of_file(path, path.stat())
 
 
-def _judged(path: str | Path, status: os.stat_result) -> Presence:
+def _presence_of_file(path: str | Path, status: os.stat_result) -> Presence:
     if not stat.S_ISREG(status.st_mode):
         return Presence.NO_FILE
     if not status.st_size:
@@ -67,7 +67,7 @@ def _judged(path: str | Path, status: os.stat_result) -> Presence:
 
 
 class ImageHashes(NamedTuple):
-    """Of an image: the SHA-256 of its bytes, and its difference hash, None where it has no structure."""
+    """The SHA-256 of the bytes of an image, and its difference hash; None if the image is nearly uniform."""
 
     content: str
     difference: int | None
@@ -76,11 +76,11 @@ class ImageHashes(NamedTuple):
 def hashes(path: Path) -> ImageHashes:
     """Return the hashes of an image file.
 
-    Source: the difference hash compares neighboring grey values of the image shrunk to 9 x 8. An image that is
-    flat nearly everywhere (under 4 bits set or unset) resembles every other such image and gets none.
+    The difference hash compares horizontally adjacent gray values of the image at 9 x 8 pixels. A nearly uniform image
+    (fewer than 4 bits set or unset) has none, because it would match all other nearly uniform images.
 
     Raises:
-        UmieError: the file is no image that can be read.
+        UmieError: the file cannot be read as an image.
     """
     from PIL import Image
 
@@ -88,7 +88,7 @@ def hashes(path: Path) -> ImageHashes:
         content = hashlib.sha256(path.read_bytes()).hexdigest()
         with Image.open(path) as image:
             pixels = image.convert("L").resize((9, 8)).tobytes()
-    except Exception as error:  # Pillow's plugins raise whatever their parsing meets
+    except Exception as error:  # decoders of Pillow raise many types of errors
         raise UmieError(f"{path}: not a readable image ({error or type(error).__name__})") from error
     bits = 0
     for row in range(8):
@@ -100,11 +100,11 @@ def hashes(path: Path) -> ImageHashes:
 def near_images(differences: Mapping[str, int], distance: int = DISTANCE) -> Iterator[tuple[str, str, int]]:
     """Yield every pair of names whose difference hashes differ in at most ``distance`` (0..3) bits.
 
-    Two hashes that differ in at most 3 bits agree on at least one of 4 bands of 16 bits, so only those that share
-    a band are compared: nothing is missed.
+    Two hashes that differ in at most 3 bits agree in at least one of 4 bands of 16 bits, so it is enough to compare
+    hashes with a common band.
     """
     if not 0 <= distance < _BANDS:
-        raise UmieError(f"distance is {distance}: give 0 to {_BANDS - 1} bits")
+        raise UmieError(f"distance is {distance}: use 0 to {_BANDS - 1} bits")
     width = 64 // _BANDS
     seen: set[tuple[str, str]] = set()
     for band in range(_BANDS):

@@ -1,6 +1,6 @@
-"""Known versions of data sets, and how a file relates to them.
+"""Comparison of files with known versions of published data sets.
 
-The table ``known_versions.json`` is made by ``umie data fingerprint``; docs/data.md shows the commands.
+The table ``known_versions.json`` is written by ``umie data fingerprint``; docs/data.md lists the commands.
 """
 
 from __future__ import annotations
@@ -15,30 +15,29 @@ import numpy as np
 
 from umie.audit.fingerprints import BUCKETS, SMALLEST, Fingerprint, unpacked
 from umie.errors import UmieError, check_keys, shown
-from umie.files import decode_utf8
+from umie.files import read_json
 
 KNOWN = Path(__file__).with_name("known_versions.json")
-FEW = 0.9  # share of differing buckets up to which their number tells how many items differ
-LEAST_SHARED = 0.05  # share of texts in common, of the smaller file, from which two files are said to overlap
+FEW = 0.9  # share of different buckets up to which their number estimates the number of different items
+MIN_SHARED = 0.05  # share of the texts of the smaller file from which two files overlap
 _ARRAYS = {"text_buckets": ("<u4", BUCKETS), "annotation_buckets": ("<u4", BUCKETS), "smallest": ("<u8", SMALLEST)}
 _ORDER = ("same", "edited labels", "edited texts", "overlap")
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """How a file relates to a known version.
+    """The relation of a file to a known version.
 
     Args:
-        name: the version.
-        verdict: ``same``; ``edited labels`` (the texts agree, the annotation does not); ``edited texts`` (a few
-            texts differ, are missing or were added); ``overlap`` (many do, and some are shared).
+        name: the name of the version.
+        verdict: ``same``; ``edited labels`` (the texts agree, the annotation does not); ``edited texts`` (a few texts
+            are different, missing or added); ``overlap`` (many are different, some are shared).
         records: the number of records of the version.
-        texts: how many texts differ, missing and added ones together; an estimate unless it is 0; None where they
-            are too many to tell.
-        annotations: how many records differ in text or annotation; an estimate unless it is 0; None where they are
-            too many to tell.
-        shared: share of the smaller file's texts that the other has, 0..1; an estimate unless the texts agree.
-        labels: by task, the labels whose number of uses changed, as ``(known, here)``.
+        texts: the number of missing and added texts; an estimate unless it is 0; None if it is too large to estimate.
+        annotations: the number of records with another text or annotation; an estimate unless it is 0; None if it is
+            too large to estimate.
+        shared: the share (0..1) of the texts of the smaller file that are in the other; an estimate unless all are.
+        labels: by task, the labels with a different number of uses, as ``(known, here)``.
     """
 
     name: str
@@ -51,7 +50,7 @@ class Comparison:
 
 
 def compare(found: Fingerprint, known: Iterable[Fingerprint]) -> list[Comparison]:
-    """Return the known versions that a file is a copy of or overlaps with, the closest first."""
+    """Return the known versions that a file is a copy of or overlaps with, closest first."""
     comparisons = [_compare(found, version) for version in known]
     return sorted(
         (item for item in comparisons if item is not None), key=lambda item: (_ORDER.index(item.verdict), -item.shared)
@@ -68,7 +67,7 @@ def _compare(found: Fingerprint, version: Fingerprint) -> Comparison | None:
         verdict = "same" if found.annotated == version.annotated else "edited labels"
     else:
         shared = _shared(found, version)
-        if shared < LEAST_SHARED:
+        if shared < MIN_SHARED:
             return None
         num_texts = _items(texts) if few else None
         verdict = "edited texts" if few else "overlap"
@@ -84,9 +83,9 @@ def _compare(found: Fingerprint, version: Fingerprint) -> Comparison | None:
 
 
 def _shared(found: Fingerprint, version: Fingerprint) -> float:
-    """Return about what share of the smaller file's texts the other one holds.
+    """Return an estimate of the share of the smaller file's texts that are in the other file.
 
-    Source: bottom-k sketches (Cohen and Kaplan 2007): the k smallest hashes of the union are a sample of it.
+    Source: bottom-k sketches (Cohen and Kaplan 2007): the k smallest hashes of the union are a random sample of it.
     """
     left, right = (set(unpacked(item.smallest, "<u8").tolist()) for item in (found, version))
     union = sorted(left | right)[:SMALLEST]
@@ -98,25 +97,20 @@ def _shared(found: Fingerprint, version: Fingerprint) -> float:
 
 
 def known_versions(path: Path | None = None) -> list[Fingerprint]:
-    """Return the versions of a table, by default of the one that comes with the library.
+    """Return the versions of a table, by default of the table of the library.
 
     Raises:
-        UmieError: the table cannot be read or is no list of fingerprints.
+        UmieError: the table cannot be read or is not a list of fingerprints.
     """
     path = path or KNOWN
-    try:
-        data = json.loads(decode_utf8(path.read_bytes()))
-    except OSError as error:
-        raise UmieError(f"{path}: cannot read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise UmieError(f"{path}: not valid JSON: {error}") from error
+    data = read_json(path, "a list of fingerprints")
     if not isinstance(data, list):
         raise UmieError(f"{path}: is {shown(data)}: expected a list of fingerprints")
     return [_fingerprint(item, f"{path}: entry {number}") for number, item in enumerate(data)]
 
 
 def to_json(fingerprints: Iterable[Fingerprint]) -> str:
-    """Return a table of versions as ``known_versions`` reads it."""
+    """Return a table of versions in the form that ``known_versions`` reads."""
     return json.dumps([asdict(item) for item in fingerprints], ensure_ascii=False, indent=1) + "\n"
 
 
@@ -131,7 +125,7 @@ def _fingerprint(data: object, place: str) -> Fingerprint:
         except (ValueError, TypeError) as error:
             raise UmieError(f"{place}: {name} is {shown(data[name])}: expected numbers in base64") from error
         if numbers > size or (numbers < size and name != "smallest"):
-            raise UmieError(f"{place}: {name} holds {numbers} numbers: expected {size}")
+            raise UmieError(f"{place}: {name} has {numbers} numbers: expected {size}")
     return Fingerprint(**data)
 
 
@@ -140,7 +134,7 @@ def _differing(left: str, right: str) -> int:
 
 
 def _items(differing: int) -> int:
-    """Return about how many items fell into that many buckets: the maximum-likelihood estimate."""
+    """Return the maximum likelihood estimate of the number of items that fell into this many buckets."""
     return round(math.log1p(-differing / BUCKETS) / math.log1p(-1 / BUCKETS))
 
 

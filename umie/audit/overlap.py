@@ -1,4 +1,4 @@
-"""What splits have in common: texts, the same or nearly, and images, by name, by bytes and by looks."""
+"""Overlaps of splits: the same or similar texts, and images with the same name, bytes or appearance."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from umie.errors import UmieError
 from umie.records import Record
 
 T = TypeVar("T")
-MAX_MATCHES = 5  # ids of the other side that are kept for a record
+MAX_MATCHES = 5  # ids of matching records that are kept per record
 KINDS = ("text", "near_text", "image_name", "image_bytes", "image_looks")
 
 
 @dataclass
 class Split:
-    """What an audit keeps of a split: no text and no image, only what tells them apart.
+    """The texts and images of a split, reduced to the keys by which they are compared.
 
     Args:
-        name: what it is called in the report, such as ``test``.
+        name: the name of the split in reports, such as ``test``.
         source: the file.
         ids: the id of each record.
-        texts: the number of each record's normalized text among ``keys``, or -1 where it has none.
-        keys: the normalized texts, each of them once.
-        exact: how many records repeat the text of an earlier one, letter for letter.
-        images: the records of each image, by its name.
-        hashes: the hashes of the images that are at hand.
+        texts: for each record, the index of its normalized text in ``keys``, or -1 if it has none.
+        keys: the distinct normalized texts.
+        exact: the number of records with exactly the same text as an earlier one.
+        images: the positions of the records with each image, by file name.
+        hashes: the hashes of the images whose files exist.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Split:
     hashes: dict[str, ImageHashes] = field(default_factory=dict)
 
     def summary(self) -> dict[str, Any]:
-        """Return the counts of the split itself, as JSON holds them."""
+        """Return the counts of the split in JSON form."""
         with_text = sum(number >= 0 for number in self.texts)
         return {
             "name": self.name,
@@ -61,12 +61,13 @@ class Split:
 
 @dataclass
 class Overlap:
-    """What one split shares with another, or with itself.
+    """The records of a split that occur in another split, or repeatedly in the same split.
 
     Args:
-        left: name of the split whose records are counted.
-        right: name of the other.
-        matches: for each kind, the records of ``left`` (by position) with the ids of records of ``right``.
+        left: the name of the split whose records are counted.
+        right: the name of the other split.
+        matches: for each kind, the positions of records of ``left`` with the ids of matching records of ``right``.
+        ids: the id of each record of ``left``.
     """
 
     left: str
@@ -75,7 +76,7 @@ class Overlap:
     ids: Sequence[str]
 
     def summary(self) -> dict[str, Any]:
-        """Return counts and the ids of the records that match, as JSON holds them."""
+        """Return the number and the ids of the matching records in JSON form."""
         return {
             "left": self.left,
             "right": self.right,
@@ -92,23 +93,30 @@ class Overlap:
 
 
 def read_split(name: str, source: Source, progress: Callable[[], None] = lambda: None) -> Split:
-    """Read what an audit needs of a file.
+    """Read the texts and images of a file for ``overlaps``.
 
-    Images are hashed where their files are at hand; a file that is no image is passed over, as
-    ``umie data validate`` is what names it.
+    Image files that exist are hashed; files that are not images are ignored here, ``umie data validate`` reports them.
+
+    Args:
+        name: the name of the split in reports.
+        source: the file.
+        progress: called once per record.
+
+    Raises:
+        UmieError: the file cannot be read.
     """
     split = Split(name, source)
     numbers: dict[str, int] = {}
-    letters: set[bytes] = set()
+    exact_texts: set[bytes] = set()
     for position, record in enumerate(source.named()):
         progress()
         split.ids.append(str(record.id))
         key = normalize(record.text)
         if key:
             split.texts.append(numbers.setdefault(key, len(numbers)))
-            letter = blake2b(record.text.encode(), digest_size=16).digest()
-            split.exact += letter in letters
-            letters.add(letter)
+            exact_text = blake2b(record.text.encode(), digest_size=16).digest()
+            split.exact += exact_text in exact_texts
+            exact_texts.add(exact_text)
         else:
             split.texts.append(-1)
         if isinstance(record.image, str):
@@ -140,14 +148,13 @@ def overlaps(
 
     Args:
         splits: the splits.
-        threshold: least Jaccard similarity of near-duplicate texts.
-        distance: most bits in which the difference hashes of two images that look alike may differ.
-        pairs: which splits to compare, by position; by default every later one with every earlier one, and each
-            with itself.
+        threshold: the minimum Jaccard similarity of near-duplicate texts.
+        distance: the maximum number of different bits in the difference hashes of near-duplicate images.
+        pairs: the splits to compare, by position; by default, every split with all earlier ones and with itself.
 
     Returns:
-        One overlap for each pair. ``near_text`` does not hold what ``text`` holds already, and ``image_looks``
-        nothing that ``image_bytes`` holds. Within a split, a record matches any record but itself.
+        One overlap per pair. ``near_text`` excludes the records of ``text``, and ``image_looks`` those of
+        ``image_bytes``. Within a split, a record does not match itself.
     """
     if pairs is None:
         pairs = [(right, left) for right in range(len(splits)) for left in range(right + 1)]
@@ -178,7 +185,7 @@ def overlaps(
 
 
 class _Matcher:
-    """Collects the matches of one pair of splits."""
+    """Collect the matches of a pair of splits."""
 
     def __init__(self, left: Split, right: Split) -> None:
         self._same = left is right
@@ -186,7 +193,7 @@ class _Matcher:
         self.overlap = Overlap(left.name, right.name, {kind: {} for kind in KINDS}, left.ids)
 
     def note(self, kind: str, positions: Sequence[int], others: Sequence[int], unless: str = "") -> None:
-        """Match every one of the positions with the others, itself apart, unless it matches in a closer way."""
+        """Match all positions with all others, except records with a match of the kind ``unless``."""
         if not others:
             return
         closer = self.overlap.matches.get(unless, {})
@@ -202,7 +209,7 @@ class _Matcher:
 
 
 def _records_by_text(split: Split, numbers: dict[str, int]) -> dict[int, list[int]]:
-    """Return the records of every text of a split; ``numbers`` counts the texts of all splits on."""
+    """Return the positions of the records with each text; ``numbers`` maps the texts of all splits to numbers."""
     own = [numbers.setdefault(key, len(numbers)) for key in split.keys]
     records: dict[int, list[int]] = defaultdict(list)
     for position, text in enumerate(split.texts):

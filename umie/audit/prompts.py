@@ -1,7 +1,7 @@
-"""Whether a prompt gives the answer away: gold labels in instructions, label lists that vary, answers in the text.
+"""Leaks in prompts: gold labels in instructions, lists of only the gold labels, answers in instructions or texts.
 
-A prompt is what ``task.queries(record)`` asks. The tests treat a task as a closed box, so they hold for tasks of
-plugins as well: what an instruction depends on is found by changing the annotation and asking again.
+The prompts are those of ``task.queries(record)``. Tasks are treated as black boxes, so that tasks of plugins are
+covered: the dependence of an instruction on the annotation is found by changing the annotation.
 """
 
 from __future__ import annotations
@@ -17,28 +17,27 @@ from umie.records import Argument, Record
 from umie.tasks import Task
 
 _WORD = re.compile(r"[^\W_]+")
-_LEAST_ANSWER = 8  # characters; a shorter target that stands in a text is most often a coincidence
+_MIN_ANSWER_LENGTH = 8  # characters; shorter answers occur in texts by chance
 
 
 @dataclass
 class PromptReport:
-    """What the prompts of a task give away over the records of a file.
+    """The leaks in the prompts of a task over the records of a file.
 
     Args:
-        task: its name.
-        queries: how many questions were asked.
-        label_dependent: instructions that change when the labels of the annotation are exchanged: what they name
-            is a gold label. For ``meae`` this is the gold event type of its published prompt, an oracle unless
-            the events come from ``med``.
-        span_dependent: instructions that name a gold span, such as the pair of ``mre``: given by the task's
-            definition, and to be known.
-        partial_lists: instructions that list some labels of the schema and not all.
-        only_gold_lists: those among them whose listed labels are just the labels of the answer.
-        answer_in_instruction: instructions that hold the whole answer, letter for letter.
-        answer_in_text: texts that hold the whole answer, letter for letter (of 8 characters or more).
-        gold_label_in_text: share of the answers' labels that stand in the text as words, 0..1.
-        other_label_in_text: the same of labels that are not in the answer; a large gap to ``gold_label_in_text``
-            means that words give the label away (as triggers do, rightly).
+        task: the name of the task.
+        queries: the number of queries.
+        label_dependent: instructions that change when the annotated labels are exchanged, so they contain a gold
+            label. For ``meae`` it is the gold event type of the published prompt, an oracle unless the events come from
+            ``med``.
+        span_dependent: instructions that contain a gold span, such as the pair of ``mre``, which is part of the task.
+        partial_lists: instructions that list some but not all labels of the schema.
+        only_gold_lists: partial lists in which all labels are gold labels.
+        answer_in_instruction: instructions that contain the whole answer verbatim.
+        answer_in_text: texts that contain the whole answer verbatim (of 8 characters or more).
+        gold_label_in_text: the share (0..1) of gold labels that occur in the text as words.
+        other_label_in_text: the same share for labels that are not gold; a large gap to ``gold_label_in_text`` means
+            that words reveal the label (as triggers legitimately do).
     """
 
     task: str
@@ -51,20 +50,20 @@ class PromptReport:
     answer_in_text: int = 0
     gold_label_in_text: float | None = None
     other_label_in_text: float | None = None
-    _tally: dict[str, int] = field(default_factory=lambda: dict.fromkeys(("gold", "gold_in", "other", "other_in"), 0))
+    _counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(("gold", "gold_in", "other", "other_in"), 0))
 
     def summary(self) -> dict[str, Any]:
-        """Return the figures, as JSON holds them."""
+        """Return the counts and shares in JSON form."""
         return {name: value for name, value in vars(self).items() if not name.startswith("_")}
 
     @property
-    def tells(self) -> bool:
-        """Whether something is named that a model shall find by itself."""
+    def has_leak(self) -> bool:
+        """Whether a prompt contains something that the model should predict."""
         return bool(self.label_dependent or self.only_gold_lists or self.answer_in_instruction or self.answer_in_text)
 
 
 def schema_of(records: Iterable[Record]) -> dict[str, tuple[str, ...]]:
-    """Return the labels of each task over all records, from their schemas and their annotation, in order of use."""
+    """Return the declared and used labels of each task over all records, in order of first occurrence."""
     found: dict[str, dict[str, None]] = {name: {} for name in all_tasks()}
     for record in records:
         for name, labels in (record.labels or {}).items():
@@ -77,14 +76,14 @@ def schema_of(records: Iterable[Record]) -> dict[str, tuple[str, ...]]:
 
 
 def examine_prompts(records: Iterable[Record], schema: Mapping[str, Sequence[str]]) -> list[PromptReport]:
-    """Ask every task's questions about some records, and look at what they give away.
+    """Examine the prompts of all tasks for records.
 
     Args:
-        records: the records; read once.
-        schema: the labels of each task, see ``schema_of``; tasks that are not in it are left out.
+        records: the records, consumed once.
+        schema: the labels of each task, see ``schema_of``; tasks without labels are skipped.
 
     Returns:
-        One report for each task that has a question.
+        One report per task with at least one query.
     """
     built = {name: tasks.registry.build(name, labels=tuple(labels)) for name, labels in schema.items()}
     reports = {name: PromptReport(name) for name in built}
@@ -93,9 +92,9 @@ def examine_prompts(records: Iterable[Record], schema: Mapping[str, Sequence[str
             if record.annotated_for(name):
                 _examine(reports[name], task, record, schema)
     for report in reports.values():
-        tally = report._tally
-        report.gold_label_in_text = tally["gold_in"] / tally["gold"] if tally["gold"] else None
-        report.other_label_in_text = tally["other_in"] / tally["other"] if tally["other"] else None
+        counts = report._counts
+        report.gold_label_in_text = counts["gold_in"] / counts["gold"] if counts["gold"] else None
+        report.other_label_in_text = counts["other_in"] / counts["other"] if counts["other"] else None
     return [report for report in reports.values() if report.queries]
 
 
@@ -115,17 +114,17 @@ def _examine(report: PromptReport, task: Task[Any], record: Record, schemas: Map
             report.partial_lists += 1
             report.only_gold_lists += bool(gold) and listed <= gold
         target = query.answer.strip()
-        report.answer_in_instruction += bool(target) and target not in schema and _stands_in(target, query.instruction)
-        report.answer_in_text += len(target) >= _LEAST_ANSWER and target in record.text
-    _tally_labels(report, record.text, gold, schema)
+        report.answer_in_instruction += bool(target) and target not in schema and _occurs_in(target, query.instruction)
+        report.answer_in_text += len(target) >= _MIN_ANSWER_LENGTH and target in record.text
+    _counts_labels(report, record.text, gold, schema)
 
 
-def _tally_labels(report: PromptReport, text: str, gold: set[str], schema: Sequence[str]) -> None:
+def _counts_labels(report: PromptReport, text: str, gold: set[str], schema: Sequence[str]) -> None:
     words = _words(text)
     for label in schema:
         kind = "gold" if label in gold else "other"
-        report._tally[kind] += 1
-        report._tally[f"{kind}_in"] += f" {_words(label).strip()} " in words
+        report._counts[kind] += 1
+        report._counts[f"{kind}_in"] += f" {_words(label).strip()} " in words
 
 
 def _words(text: str) -> str:
@@ -133,7 +132,7 @@ def _words(text: str) -> str:
 
 
 def _listed(instruction: str, schema: Sequence[str]) -> set[str]:
-    """Return the labels that an instruction names; a longer label hides a shorter one that it contains."""
+    """Return the labels in an instruction; a label inside a longer one is not counted."""
     found = set()
     for label in sorted(schema, key=len, reverse=True):
         if label in instruction:
@@ -143,24 +142,24 @@ def _listed(instruction: str, schema: Sequence[str]) -> set[str]:
 
 
 def _instructions(task: Task[Any], record: Record, number: int) -> list[str | None]:
-    """Return the instructions of a changed record, one for each of the ``number`` queries of the record itself."""
+    """Return the instructions of a changed record, padded with None to the ``number`` of queries of the original."""
     found: list[str | None] = [query.instruction for query in task.queries(record)]
-    return (found + [None] * number)[:number]  # spans that fell together may have made two queries one
+    return (found + [None] * number)[:number]  # equal spans may have merged queries
 
 
-def _stands_in(part: str, text: str) -> bool:
+def _occurs_in(part: str, text: str) -> bool:
     return re.search(rf"(?<!\w){re.escape(part)}(?!\w)", text) is not None
 
 
 def _exchange_labels(record: Record, schemas: Mapping[str, Sequence[str]]) -> Record:
-    """Return the record with every label of its annotation replaced by the next one of the schema."""
+    """Return the record with every label replaced by the next one of the schema."""
     by_kind = {task.kind: name for name, task in reversed(list(all_tasks().items()))}
 
     def other(kind: str, label: str) -> str:
         task = by_kind[kind]
         labels = list(schemas.get(task, ()))
-        if len(labels) < 2:  # a schema of one label has no other: take one of the task's own
-            labels += [own for own in all_tasks()[task].labels if own not in labels]
+        if len(labels) < 2:  # a schema of one label is extended by the default labels of the task
+            labels += [default for default in all_tasks()[task].labels if default not in labels]
         return labels[(labels.index(label) + 1) % len(labels)] if label in labels else label
 
     return replace(
@@ -182,7 +181,7 @@ def _exchange_labels(record: Record, schemas: Mapping[str, Sequence[str]]) -> Re
 
 
 def _without_spans(record: Record) -> Record:
-    """Return the record with every span of its annotation moved onto the whole text."""
+    """Return the record with every span of its annotation replaced by the whole text."""
     whole = (0, len(record.text))
     if not record.text:
         return record

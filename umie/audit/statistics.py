@@ -1,9 +1,9 @@
-"""Statistics of a file of records, gathered in one pass and in memory that does not grow with the file."""
+"""Statistics of a file of records, computed in one pass and in constant memory."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from umie.audit.checks import all_tasks
@@ -11,22 +11,22 @@ from umie.audit.images import Presence, presence
 from umie.records import Record, Span
 
 PERCENTILES = (5, 25, 50, 75, 95, 99)
-MAX_LABELS = 10_000  # distinct labels counted by name for each task; a file of garbage shall not fill the memory
-OTHER = "(further labels)"
+MAX_LABELS = 10_000  # distinct labels per task that are counted separately; bounds memory for malformed files
+OTHER = "(other labels)"
 
 
 class Statistics:
-    """Counts over records; ``add`` each of them, then ``summary`` gives the figures.
+    """Counts over records: ``add`` each record, then get the ``summary``.
 
-    Lengths are kept as histograms, so percentiles are exact, and memory depends on how many lengths and labels
-    differ, not on how many records there are.
+    Lengths are stored as histograms, so percentiles are exact, and memory depends only on the number of distinct
+    lengths and labels.
 
     Args:
-        images: whether to seek the files of the images.
+        images: whether to check that the image files exist.
     """
 
     def __init__(self, *, images: bool = True) -> None:
-        self._seek = images
+        self.checks_images = images
         self.records = 0
         self.labels: dict[str, Counter[str]] = {}
         self.annotated: Counter[str] = Counter()
@@ -71,7 +71,7 @@ class Statistics:
         self._image(record)
 
     def summary(self) -> dict[str, Any]:
-        """Return every figure, as JSON holds it."""
+        """Return all statistics in JSON form."""
         with_image = self.records - self.images[Presence.NONE.name]
         found = self.images[Presence.FOUND.name]
         return {
@@ -88,10 +88,10 @@ class Statistics:
             "images": {
                 "named": with_image,
                 "named_share": _share(with_image, self.records),
-                "sought": self._seek,
-                "found": found if self._seek else None,
-                "missing": with_image - found if self._seek else None,
-                "missing_share": _share(with_image - found, with_image) if self._seek else None,
+                "checked": self.checks_images,
+                "found": found if self.checks_images else None,
+                "missing": with_image - found if self.checks_images else None,
+                "missing_share": _share(with_image - found, with_image) if self.checks_images else None,
             },
         }
 
@@ -106,19 +106,21 @@ class Statistics:
         counter[label if label in counter or len(counter) < MAX_LABELS else OTHER] += 1
 
     def _image(self, record: Record) -> None:
-        if record.image is None or self._seek:
+        if record.image is None or self.checks_images:
             self.images[presence(record).name] += 1
         else:
-            self.images[Presence.MISSING.name] += 1  # named, not sought
+            self.images[Presence.MISSING.name] += 1  # whether it exists is not checked
 
 
-def gather(records: Any, *, images: bool = True, progress: Callable[[], None] = lambda: None) -> Statistics:
-    """Return the statistics of some records.
+def gather(
+    records: Iterable[Record], *, images: bool = True, progress: Callable[[], None] = lambda: None
+) -> Statistics:
+    """Return the statistics of records.
 
     Args:
-        records: an iterable of records; they are read one by one.
-        images: whether to seek the files of the images.
-        progress: called once for each record.
+        records: an iterable of records, consumed once.
+        images: whether to check that the image files exist.
+        progress: called once per record.
     """
     statistics = Statistics(images=images)
     for record in records:

@@ -1,4 +1,4 @@
-"""When two texts are the same, or nearly: normalization, and an exact join on shared character sequences."""
+"""Duplicates and near duplicates of texts: normalization, and an exact similarity join on character n-grams."""
 
 from __future__ import annotations
 
@@ -20,47 +20,50 @@ _FACTOR = np.uint64(0x100000001B3)
 
 
 def normalize(text: str) -> str:
-    """Return what two copies of a text have in common whatever tokenizer they went through.
+    """Return a form of the text that is the same for copies from different tokenizers.
 
-    Unicode NFKC, case folded, without links (a shortened link differs from one retweet to the next) and without
-    white space. A text that is nothing else keeps its links.
+    Applies Unicode NFKC and case folding, and removes links (shortened links differ between retweets) and whitespace. A
+    text that consists only of links keeps them.
     """
     tokens = unicodedata.normalize("NFKC", text).casefold().split()
-    kept, before = [], ""
+    kept, previous = [], ""
     for token in tokens:
-        # a tokenizer may have cut the link in two, 'http://t.' and 'co/RdsxE7efDz'
-        if not _LINK.match(token) and not (before.endswith("//t.") and token.startswith("co/")):
+        # tokenizers split some links in two: 'http://t.' and 'co/RdsxE7efDz'
+        if not _LINK.match(token) and not (previous.endswith("//t.") and token.startswith("co/")):
             kept.append(token)
-        before = token
+        previous = token
     joined = "".join(kept)
-    return joined if any(sign.isalnum() for sign in joined) else "".join(tokens)
+    return joined if any(character.isalnum() for character in joined) else "".join(tokens)
 
 
 def near_duplicates(texts: Sequence[str], threshold: float = THRESHOLD) -> Iterator[tuple[int, int, float]]:
-    """Yield every pair of texts whose sets of character 5-grams are alike, with the Jaccard similarity.
+    """Yield every pair of texts with similar sets of character 5-grams, and their Jaccard similarity.
 
-    Source: prefix filtering for set-similarity joins (Chaudhuri et al. 2006; Bayardo et al. 2007). The result is
-    exact, unlike that of MinHash: no pair at or above the threshold is missed, and none below it is given.
+    Source: prefix filtering for set similarity joins (Chaudhuri et al. 2006; Bayardo et al. 2007). Unlike MinHash, the
+    result is exact: all pairs at or above the threshold, and no others.
 
     Args:
-        texts: normalized texts, each of them once.
-        threshold: the least similarity, above 0, at most 1.
+        texts: normalized texts without duplicates.
+        threshold: the minimum similarity, above 0 and at most 1.
 
-    Returns:
-        ``(i, j, similarity)`` with ``i < j``, ordered by neither.
+    Yields:
+        ``(i, j, similarity)`` with ``i < j``, in no particular order.
+
+    Raises:
+        UmieError: the threshold is out of range.
     """
     if not 0 < threshold <= 1:
-        raise UmieError(f"threshold is {threshold}: give a number above 0, at most 1")
+        raise UmieError(f"threshold is {threshold}: use a number above 0 and at most 1")
     sets = _ranked_shingles(texts)
     order = sorted(range(len(sets)), key=lambda index: len(sets[index]))
     index: dict[int, list[int]] = defaultdict(list)
-    for current in order:  # from the shortest: a partner is never longer than the set at hand
+    for current in order:  # by increasing size, so that earlier sets are not larger than the current one
         shingles = sets[current]
         size = len(shingles)
-        least = math.ceil(threshold * size - 1e-9)
+        min_size = math.ceil(threshold * size - 1e-9)
         candidates: set[int] = set()
-        for shingle in shingles[: size - least + 1].tolist():
-            candidates.update(other for other in index[shingle] if len(sets[other]) >= least)
+        for shingle in shingles[: size - min_size + 1].tolist():
+            candidates.update(other for other in index[shingle] if len(sets[other]) >= min_size)
             index[shingle].append(current)
         for other in candidates:
             shared = len(np.intersect1d(shingles, sets[other], assume_unique=True))
@@ -70,19 +73,19 @@ def near_duplicates(texts: Sequence[str], threshold: float = THRESHOLD) -> Itera
 
 
 def _ranked_shingles(texts: Sequence[str]) -> list[NDArray[np.int64]]:
-    """Return the shingles of every text as sorted ranks, the rarest shingle of all texts first."""
+    """Return the n-grams of every text as sorted ranks, where rank 0 is the rarest n-gram of all texts."""
     hashed = [_shingles(text) for text in texts]
     if not hashed:
         return []
-    every, inverse, counts = np.unique(np.concatenate(hashed), return_inverse=True, return_counts=True)
-    rank = np.empty(len(every), dtype=np.int64)
-    rank[np.argsort(counts, kind="stable")] = np.arange(len(every))
+    distinct, inverse, counts = np.unique(np.concatenate(hashed), return_inverse=True, return_counts=True)
+    rank = np.empty(len(distinct), dtype=np.int64)
+    rank[np.argsort(counts, kind="stable")] = np.arange(len(distinct))
     ends = np.cumsum([len(shingles) for shingles in hashed])
     return [np.sort(part) for part in np.split(rank[inverse.ravel()], ends[:-1])]
 
 
 def _shingles(text: str) -> NDArray[np.uint64]:
-    """Return the 64-bit hashes of the text's character 5-grams, each once; a shorter text is one shingle."""
+    """Return the distinct 64-bit hashes of the character 5-grams of a text; a shorter text is a single n-gram."""
     codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32).astype(np.uint64)
     width = min(SHINGLE, len(codes))
     if width == 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Annotated
 
@@ -15,29 +16,21 @@ from umie.cli.data_regions import regions
 from umie.cli.data_sample import sample
 from umie.cli.data_stats import stats
 from umie.cli.data_validate import validate
-
-app = typer.Typer(
-    help="Work with data sets: convert, check, count, look at, compare.",
-    no_args_is_help=True,
-    rich_markup_mode="markdown",  # the examples of the help are its code blocks
-)
-for command in (convert, regions, validate, stats, sample, audit, clean, fingerprint, features):
-    app.command(command.__name__)(command)
+from umie.cli.help import reflowed
 
 
-@app.command("synthetic")
 def synthetic(
-    folder: Annotated[Path, typer.Argument(help="Where to write train.jsonl, dev.jsonl, test.jsonl and images.")],
-    seed: Annotated[int, typer.Option(help="Everything is drawn from it.")] = 0,
+    folder: Annotated[Path, typer.Argument(help="Directory for train.jsonl, dev.jsonl, test.jsonl and images.")],
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     train: Annotated[int, typer.Option(help="Number of training records.")] = 3000,
     dev: Annotated[int, typer.Option(help="Number of dev records.")] = 300,
     test: Annotated[int, typer.Option(help="Number of test records.")] = 900,
-    image_share: Annotated[float, typer.Option(help="Share of records that only the image decides.")] = 0.62,
+    image_share: Annotated[float, typer.Option(help="Share of records that require the image.")] = 0.62,
 ) -> None:
-    """Draw the embedded data set into a folder, as JSONL with PNG images, and print its ceilings.
+    r"""Generate the embedded data set as JSONL with PNG images, and print the best F1 without images.
 
     Example:
-        umie data synthetic embedded --seed 0 --train 300 --dev 30 --test 90
+        umie data synthetic embedded --train 300 --dev 30 --test 90
     """
     from umie.data.synthetic import SyntheticConfig, ceilings, write_synthetic
 
@@ -46,4 +39,9 @@ def synthetic(
     for split, path in files.items():
         out.print(f"{split}: {getattr(config, split)} records in {path}", highlight=False, markup=False)
     shown = ", ".join(f"{task.upper()} {ceiling:.3f}" for task, ceiling in ceilings(config).items())
-    out.print(f"ceiling of text alone: {shown}", highlight=False)
+    out.print(f"best F1 of text only: {shown}", highlight=False)
+
+
+app = typer.Typer(help="Work with data sets: convert, check, count, inspect, compare.", no_args_is_help=True)
+for command in (convert, regions, validate, stats, sample, audit, clean, fingerprint, features, synthetic):
+    app.command(command.__name__, help=reflowed(inspect.getdoc(command) or ""))(command)

@@ -1,4 +1,4 @@
-"""How `umie data audit` shows its report: tables, and a sentence for everything found."""
+"""The printed report of `umie data audit`: tables, and one sentence per problem."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from umie.cli.console import out
 from umie.cli.options import show
 
 _KINDS = {
-    "text": "same text",
-    "near_text": "nearly",
-    "image_name": "image: name",
-    "image_bytes": "bytes",
-    "image_looks": "looks",
+    "text": "same\ntext",
+    "near_text": "near\ntext",
+    "image_name": "image\nname",
+    "image_bytes": "image\nbytes",
+    "image_looks": "image\nlooks",
 }
 
 
@@ -39,7 +39,7 @@ def _table(title: str, *columns: str) -> Table:
 
 
 def _splits(report: Mapping[str, Any]) -> Table:
-    table = _table("Files", "", "records", "distinct texts", "repeating a text", "to the letter", "images", "at hand")
+    table = _table("Files", "", "records", "distinct\ntexts", "repeated", "identical", "images", "found")
     keys = (
         "records", "distinct_texts", "records_repeating_a_text", "records_repeating_a_text_to_the_letter",
         "distinct_image_names", "images_at_hand",
@@ -50,7 +50,7 @@ def _splits(report: Mapping[str, Any]) -> Table:
 
 
 def _overlaps(report: Mapping[str, Any], sizes: Mapping[str, int]) -> Table:
-    table = _table("Records with a copy there", "", "of", *_KINDS.values())
+    table = _table("Records with a copy", "", "of", *_KINDS.values())
     for overlap in report["overlaps"]:
         left, right = overlap["left"], overlap["right"]
         name = f"within {left}" if left == right else f"{left} in {right}"
@@ -65,15 +65,15 @@ def _versions(report: Mapping[str, Any]) -> Table:
         "",
         "version",
         "verdict",
-        "texts that differ",
-        "records that differ",
-        "of the smaller file's texts",
+        "other\ntexts",
+        "other\nrecords",
+        "shared\ntexts",
     )
     for column in table.columns[1:3]:
         column.justify = "left"
     for name, results in report["versions"].items():
         if not results:
-            table.add_row(escape(name), "none that is known", "", "", "", "")
+            table.add_row(escape(name), "none", "", "", "", "")
         for result in results:
             table.add_row(
                 escape(name),
@@ -87,7 +87,7 @@ def _versions(report: Mapping[str, Any]) -> Table:
 
 
 def _shared(share: float) -> str:
-    """Return an estimate from 128 hashes in words; what ``--against`` joins is counted."""
+    """Return a word for a share that is only estimated, from 128 hashes; ``--against`` counts exactly."""
     if share >= 1:
         return "all"
     return "few" if share < 0.25 else "some" if share < 0.75 else "most"
@@ -101,22 +101,22 @@ def _about(number: int | None) -> str:
 
 def _prompts(report: Mapping[str, Any]) -> Table:
     columns = {
-        "queries": "questions",
-        "label_dependent": "name a gold label",
-        "span_dependent": "name a gold span",
-        "only_gold_lists": "list gold labels only",
-        "answer_in_instruction": "hold the answer",
-        "answer_in_text": "answer in text",
-        "gold_label_in_text": "gold label in text",
-        "other_label_in_text": "other label in text",
+        "queries": "queries",
+        "label_dependent": "gold\nlabel",
+        "span_dependent": "gold\nspan",
+        "only_gold_lists": "gold\nlist",
+        "answer_in_instruction": "answer",
+        "answer_in_text": "answer\nin text",
+        "gold_label_in_text": "gold\nin text",
+        "other_label_in_text": "other\nin text",
     }
     table = _table("Prompts", "", *columns.values())
     for prompt in report["prompts"]:
-        table.add_row(escape(prompt["task"]), *(_figure(prompt[key]) for key in columns))
+        table.add_row(escape(prompt["task"]), *(_value(prompt[key]) for key in columns))
     return table
 
 
-def _figure(value: float | None) -> str:
+def _value(value: float | None) -> str:
     if value is None:
         return "-"
     return f"{value:,}" if isinstance(value, int) else f"{100 * value:.1f} %"
@@ -129,7 +129,7 @@ def _findings(report: Mapping[str, Any], sizes: Mapping[str, int]) -> Iterator[s
         if total and left != right:
             yield (
                 f"{total:,} of {sizes[left]:,} records of {left} ({100 * total / sizes[left]:.1f} %) have a text that "
-                f"{right} has too, {counts['near_text']:,} of them nearly"
+                f"is also in {right}, {counts['near_text']:,} of them a near duplicate"
             )
     for name, results in report["versions"].items():
         for result in results:
@@ -141,11 +141,11 @@ def _findings(report: Mapping[str, Any], sizes: Mapping[str, int]) -> Iterator[s
     for prompt in report["prompts"]:
         if prompt["label_dependent"]:
             yield (
-                f"{prompt['task']}: {prompt['label_dependent']:,} of {prompt['queries']:,} instructions name a gold "
-                "label, so asked from gold annotation they are an oracle: predict it first, or say so beside the score"
+                f"{prompt['task']}: {prompt['label_dependent']:,} of {prompt['queries']:,} instructions contain a gold "
+                "label, so scores with gold annotation are oracle scores: predict the label first, or report it"
             )
         if prompt["answer_in_instruction"] or prompt["only_gold_lists"]:
-            yield f"{prompt['task']}: instructions give the answer away, see the table"
+            yield f"{prompt['task']}: instructions reveal the answer, see the table"
 
 
 def _changes(labels: Mapping[str, Mapping[str, Any]]) -> str:
@@ -154,4 +154,4 @@ def _changes(labels: Mapping[str, Mapping[str, Any]]) -> str:
         for task, changes in labels.items()
         for label, (before, after) in changes.items()
     ]
-    return "; ".join(parts) if parts else "each label is used as often as before"
+    return "; ".join(parts) if parts else "the number of uses of each label is the same"

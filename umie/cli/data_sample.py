@@ -1,8 +1,7 @@
-"""`umie data sample`: a few records, drawn at random and shown so that they can be judged."""
+"""`umie data sample`: random records with their annotation marked."""
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,7 +10,7 @@ import typer
 from rich.text import Text
 
 from umie.cli.console import out
-from umie.cli.options import Format, Images, JsonFlag, MappingFile, Regions, counting
+from umie.cli.options import Format, FormatOptions, Images, JsonFlag, Regions, counting, source_of
 from umie.errors import UmieError
 
 if TYPE_CHECKING:
@@ -21,39 +20,32 @@ _COLORS = ("cyan", "green", "magenta", "yellow", "blue", "red")
 
 
 def sample(
-    file: Annotated[Path, typer.Argument(help="The file to draw from.")],
-    number: Annotated[int, typer.Option("--number", "-n", min=1, help="How many records to draw.")] = 5,
-    seed: Annotated[int, typer.Option(help="The same seed draws the same records.")] = 0,
+    file: Annotated[Path, typer.Argument(help="The file to sample from.")],
+    number: Annotated[int, typer.Option("--number", "-n", min=1, help="Number of records.")] = 5,
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     format_name: Format = "jsonl",
     images: Images = None,
     regions: Regions = None,
-    mapping: MappingFile = None,
+    format_option: FormatOptions = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Show some records, each equally likely to be drawn, with their spans marked in the text.
+    r"""Show a random sample of records with their spans marked in the text.
 
-    In a terminal spans are colored by type; elsewhere they stand in brackets, [Ann Lee|person].
+    In a terminal, spans are colored by type; otherwise they are in brackets: [Ann Lee|person].
 
     Example:
-        umie data sample tw17/train.jsonl -n 3 --seed 7
-        umie data sample tw17/train.jsonl -n 100 --json > some.jsonl
+        umie data sample train.jsonl -n 3 --seed 7
+        umie data sample train.jsonl -n 100 --json > sample.jsonl
     """
-    from umie.data.source import Source
+    from umie.data.sampling import draw_records
     from umie.records import record_to_json
 
-    generator = random.Random(seed)
-    drawn: list[tuple[int, Record]] = []
-    source = Source(file, format_name, images, regions, mapping)
-    with counting(f"drawing from {file.name}") as count:
-        # a reservoir (Vitter's algorithm R): one pass, and memory for the records drawn only
-        for position, (place, record) in enumerate(source.numbered()):
-            count()
-            slot = position if position < number else generator.randint(0, position)
-            if slot < number:
-                drawn[slot : slot + 1] = [(place, record)]
+    source = source_of(file, format_name, images, regions, format_option)
+    with counting(f"sampling {file.name}") as count:
+        drawn = draw_records(source, number, seed, progress=count)
     if not drawn:
-        raise UmieError(f"{file}: holds no records")
-    for place, record in sorted(drawn, key=lambda item: item[0]):
+        raise UmieError(f"{file}: contains no records")
+    for place, record in drawn:
         if as_json:
             typer.echo(record_to_json(record))
         else:
@@ -72,7 +64,7 @@ def _shown(record: Record, place: str, color: bool) -> Text:
 
 
 def _marked(record: Record, color: bool) -> Text:
-    """Return the text with its entities and triggers marked; one that overlaps an earlier one is left to the list."""
+    """Return the text with its spans marked, except spans that overlap an earlier one."""
     spans = [(entity.span, entity.type) for entity in record.entities]
     spans += [(event.trigger, event.type) for event in record.events if event.trigger is not None]
     for relation in record.relations:

@@ -1,4 +1,4 @@
-"""`umie data stats`: counts, labels, lengths and images of some files."""
+"""`umie data stats`: counts, labels, lengths and images of files."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from rich.table import Table
 from umie.cli.console import out
 from umie.cli.options import (
     Format,
+    FormatOptions,
     Images,
     JsonFlag,
-    MappingFile,
     NoImages,
     Regions,
     counting,
     show,
+    source_of,
 )
 from umie.errors import UmieError
 from umie.files import check_distinct
@@ -30,30 +31,29 @@ if TYPE_CHECKING:
 
 
 def stats(
-    files: Annotated[list[Path], typer.Argument(help="The files; several splits stand side by side.")],
+    files: Annotated[list[Path], typer.Argument(help="The files, one column each.")],
     format_name: Format = "jsonl",
     images: Images = None,
     regions: Regions = None,
-    mapping: MappingFile = None,
+    format_option: FormatOptions = None,
     no_images: NoImages = False,
     as_json: JsonFlag = False,
-    figure: Annotated[Path | None, typer.Option(help="Draw a figure there: .png, .pdf or .svg.")] = None,
+    figure: Annotated[Path | None, typer.Option(help="Draw a figure: PNG, PDF or SVG.")] = None,
 ) -> None:
-    """Count records, labels, lengths and images; each file is read once, in memory that does not grow with it.
+    r"""Count records, labels, lengths and images, in one pass over each file and in constant memory.
 
     Example:
-        umie data stats tw17/train.jsonl tw17/dev.jsonl tw17/test.jsonl --figure tw17.png
-        umie data stats mnre_txt/train.txt --format mnre --json > mnre.json
+        umie data stats train.jsonl dev.jsonl test.jsonl --figure stats.png
+        umie data stats mnre/train.txt --format mnre --json > mnre.json
     """
     from umie.audit.statistics import gather
-    from umie.data.source import Source
 
     if figure is not None and figure.suffix not in (".png", ".pdf", ".svg"):
-        raise UmieError(f"--figure {figure}: give a name that ends in .png, .pdf or .svg")
+        raise UmieError(f"--figure {figure}: use a name that ends in .png, .pdf or .svg")
     check_distinct(files)
     splits: dict[str, Statistics] = {}
     for name, file in zip(_names(files), files, strict=True):
-        source = Source(file, format_name, images, regions, mapping)
+        source = source_of(file, format_name, images, regions, format_option)
         with counting(f"counting {file.name}") as count:
             splits[name] = gather(source.records(), images=not no_images, progress=count)
     summaries = {name: statistics.summary() for name, statistics in splits.items()}
@@ -70,7 +70,7 @@ def stats(
 
 
 def _names(files: list[Path]) -> list[str]:
-    """Return what to call the files: their stems, or their paths where stems repeat."""
+    """Return the names of the files: their stems, or their paths if stems repeat."""
     stems = [file.stem for file in files]
     return stems if len(set(stems)) == len(stems) else [str(file) for file in files]
 
@@ -80,24 +80,26 @@ def _table(summaries: Mapping[str, Mapping[str, Any]]) -> Table:
     for column in table.columns[1:]:
         column.justify = "right"
     table.columns[0].no_wrap = True
+    table.caption = "* mean (median, 95th percentile, maximum)"
+    table.caption_justify = "left"
 
     def row(title: str, *values: str) -> None:
         table.add_row(title, *values)
 
-    def every(title: str, *path: str) -> None:
+    def counts(title: str, *path: str) -> None:
         values = [_value(summary, path) for summary in summaries.values()]
         if any(value is not None for value in values):
             row(title, *map(_number, values))
 
-    every("records", "records")
+    counts("records", "records")
     for name in _keys(summaries, "items"):
-        every(name, "items", name)
+        counts(name, "items", name)
     for task in _keys(summaries, "labels"):
         row(f"[bold]{escape(task.upper())}")
         for label in _keys(summaries, "labels", task):
-            counts = [_value(summary, ("labels", task)) or {} for summary in summaries.values()]
-            row(f"  {escape(label)}", *(_with_share(count.get(label, 0), sum(count.values())) for count in counts))
-    row("[bold]lengths", *["mean (median, 95 %, most)"] * len(summaries))
+            used = [_value(summary, ("labels", task)) or {} for summary in summaries.values()]
+            row(f"  {escape(label)}", *(_with_share(labels.get(label, 0), sum(labels.values())) for labels in used))
+    row("[bold]lengths*")
     for name in _keys(summaries, "lengths"):
         found = [_value(summary, ("lengths", name)) for summary in summaries.values()]
         if not any(length and length["max"] for length in found):
@@ -108,14 +110,14 @@ def _table(summaries: Mapping[str, Mapping[str, Any]]) -> Table:
               for length in found),
         )  # fmt: skip
     row("[bold]spans")
-    every("  spans", "spans", "total")
-    row("  of several words", *(_percent(summary["spans"]["multi_word_share"]) for summary in summaries.values()))
+    counts("  spans", "spans", "total")
+    row("  multi-word", *(_percent(summary["spans"]["multi_word_share"]) for summary in summaries.values()))
     row("[bold]images")
     row(
         "  named",
         *(_with_share(summary["images"]["named"], summary["records"]) for summary in summaries.values()),
     )
-    if any(summary["images"]["sought"] and summary["images"]["named"] for summary in summaries.values()):
+    if any(summary["images"]["checked"] and summary["images"]["named"] for summary in summaries.values()):
         row(
             "  missing",
             *(_with_share(summary["images"]["missing"], summary["images"]["named"]) for summary in summaries.values()),

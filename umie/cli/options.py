@@ -1,4 +1,4 @@
-"""What the `umie data` commands share: options, the progress bar, and how a source is made of them."""
+"""Options, progress bars and output shared by the commands."""
 
 from __future__ import annotations
 
@@ -20,31 +20,47 @@ if TYPE_CHECKING:
     from umie.data.source import Source
     from umie.records import Record
 
-QUIET = 30.0  # seconds between two lines of progress where there is no terminal for a bar
-STEP = 500  # records between two updates of the bar
+QUIET = 30.0  # seconds between lines of progress if standard error is not a terminal
+STEP = 500  # records between updates of the counter
 
 Format = Annotated[
     str,
-    typer.Option("--format", "-f", help="What the file is: jsonl, twitter, mnre, m2e2 and so on; see docs/data.md."),
+    typer.Option("--format", "-f", help="Format of the file: jsonl, twitter, mnre, m2e2, ...; see docs/data.md."),
 ]
-Images = Annotated[Path | None, typer.Option(help="Folder of the images. Without it only JSONL names images.")]
+Images = Annotated[Path | None, typer.Option(help="Directory of the images; for JSONL, by default that of the file.")]
 Regions = Annotated[
-    Path | None, typer.Option(help="What annotates regions: a folder of VOC files for twitter and gmner.")
+    Path | None, typer.Option(help="Annotation of regions: a directory of VOC files for twitter and gmner.")
 ]
-MappingFile = Annotated[
-    Path | None, typer.Option(help="For swig: what maps verbs to events; by default ace_sr_mapping.txt beside it.")
+FormatOptions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--format-option",
+        metavar="NAME=VALUE",
+        help="Option of the format, e.g. mapping=FILE for swig; repeatable.",
+    ),
 ]
-NoImages = Annotated[bool, typer.Option("--no-images", help="Do not seek the files of images.")]
+NoImages = Annotated[bool, typer.Option("--no-images", help="Do not check that image files exist.")]
 Plugins = Annotated[
     list[Path] | None,
-    typer.Option("--plugin", help="A Python file that registers tasks or other parts. Repeatable."),
+    typer.Option("--plugin", help="A Python file that registers parts, e.g. a fusion. Repeatable."),
 ]
-JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON in place of a table.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Override a config value, e.g. training.max_steps=100. Repeatable."),
+]
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+def check_data_root(path: Path) -> Path:
+    """Return the folder that relative paths of ``data`` start from; raise UmieError if it does not exist."""
+    if not path.is_dir():
+        raise UmieError(f"--data-root {path}: not a directory")
+    return path
 
 
 @contextmanager
 def counting(what: str) -> Iterator[Callable[[], None]]:
-    """Show on standard error, where it is a terminal, how many records went by; gives what counts one."""
+    """Show a counter of records on standard error if it is a terminal; yield the function that counts one record."""
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     columns = (
@@ -63,14 +79,14 @@ def counting(what: str) -> Iterator[Callable[[], None]]:
             number += 1
             if not number % STEP:
                 elapsed = progress.tasks[0].elapsed or 0
-                progress.update(bar, completed=number, rate=f"{number / elapsed:,.0f} a second" if elapsed else "")
+                progress.update(bar, completed=number, rate=f"{number / elapsed:,.0f} per second" if elapsed else "")
 
         yield count
 
 
 @contextmanager
 def counting_to(total: int, what: str) -> Iterator[Callable[[], None]]:
-    """Show on standard error, where it is a terminal, how far long work is and when it will end; gives what counts."""
+    """Show a progress bar with an estimated end on standard error; yield the function that counts one item."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (
@@ -83,32 +99,44 @@ def counting_to(total: int, what: str) -> Iterator[Callable[[], None]]:
     with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
         bar = progress.add_task(what, total=total, rate="")
 
-        told = time.monotonic()
+        reported = time.monotonic()
 
         def count() -> None:
-            nonlocal told
+            nonlocal reported
             done, elapsed = progress.tasks[0].completed + 1, progress.tasks[0].elapsed
-            rate = f"{done / elapsed:,.1f} a second" if elapsed else ""
+            rate = f"{done / elapsed:,.1f} per second" if elapsed else ""
             progress.update(bar, completed=done, rate=rate)
-            if not err.is_terminal and time.monotonic() - told > QUIET:
-                told = time.monotonic()
+            if not err.is_terminal and time.monotonic() - reported > QUIET:
+                reported = time.monotonic()
                 tell(f"{what}: {done:,.0f} of {total:,}, {rate}")
 
         yield count
 
 
+def source_of(
+    path: Path,
+    format_name: str,
+    images: Path | None = None,
+    regions: Path | None = None,
+    format_options: Iterable[str] | None = None,
+) -> Source:
+    """Return the data file that the options describe."""
+    from umie.cli.part_options import part_options
+    from umie.data.source import Source
+
+    return Source(path, format_name, images, regions, part_options(format_options or (), "--format-option"))
+
+
 def num_with_image(source: Source) -> int:
-    """Return the number of records with an image; raise UmieError if there is none."""
+    """Return the number of records with an image; raise UmieError if there are none."""
     total = sum(record.image is not None for record in source.records())
     if not total:
-        raise UmieError(
-            f"{source.path}: no record names an image; formats other than JSONL need --images, the images' folder"
-        )
+        raise UmieError(f"{source.path}: no record has an image; formats other than JSONL require --images")
     return total
 
 
 def not_none(records: Iterable[Record], message: str) -> Iterator[Record]:
-    """Yield the records; raise UmieError with the message if there is none, so that no empty file is written."""
+    """Yield the records; raise UmieError with the message if there are none, so that no empty file is written."""
     found = False
     for record in records:
         found = True
@@ -118,12 +146,12 @@ def not_none(records: Iterable[Record], message: str) -> Iterator[Record]:
 
 
 def tell(message: str, style: str | None = None) -> None:
-    """Print a line on standard error as it is: no markup, no wrapping."""
+    """Print a line to standard error without markup and wrapping."""
     err.print(message, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
 def show(table: Table) -> None:
-    """Print a table as wide as a terminal is, or, where there is none, as wide as the table needs."""
+    """Print a table at the width of the terminal, or, without a terminal, at the width that the table needs."""
     if out.is_terminal:
         out.print(table)
         return

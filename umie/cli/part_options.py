@@ -1,4 +1,4 @@
-"""Options of a part on the command line: `--option NAME=VALUE`, the value as YAML writes it."""
+"""Options given as `--option NAME=VALUE`, with the value in YAML."""
 
 from __future__ import annotations
 
@@ -8,11 +8,15 @@ from typing import Any
 from umie.errors import UmieError
 
 
-def part_options(given: Iterable[str]) -> dict[str, Any]:
-    """Return names and values of ``NAME=VALUE`` strings; ``8`` is a number, ``true`` a flag, ``null`` nothing.
+def part_options(given: Iterable[str], flag: str = "--option") -> dict[str, Any]:
+    """Return the names and values of ``NAME=VALUE`` strings: ``8`` is a number, ``true`` a bool, ``null`` is None.
+
+    Args:
+        given: the strings.
+        flag: the name of the command-line option, for messages.
 
     Raises:
-        UmieError: no ``=``, no name, a name given twice, or a value that is not YAML.
+        UmieError: a string has no ``=`` or no name, a name is repeated, or a value is not YAML.
     """
     import yaml
 
@@ -20,11 +24,11 @@ def part_options(given: Iterable[str]) -> dict[str, Any]:
     for text in given:
         name, equals, value = text.partition("=")
         if not equals or not name:
-            raise UmieError(f"--option {text!r}: give NAME=VALUE, e.g. mode=align")
+            raise UmieError(f"{flag} {text!r}: expected NAME=VALUE, e.g. mode=align")
         if name in options:
-            raise UmieError(f"--option {name} is given twice: give it once")
+            raise UmieError(f"{flag} {name} is given twice")
         try:
             options[name] = yaml.safe_load(value)
         except yaml.YAMLError as error:
-            raise UmieError(f"--option {text!r}: {value!r} is no YAML value; put it into quotes") from error
+            raise UmieError(f"{flag} {text!r}: {value!r} is not a YAML value; put it in quotes") from error
     return options

@@ -1,12 +1,13 @@
 """Readers of published data formats: files to records.
 
-A reader is a function ``read(path, *, images=None, regions=None, on_error=None) -> Iterator[Record]``,
-registered under the format's name. It reads one record after the other, and every error is a UmieError that
-begins with the place, ``file:line:`` or ``file: key:``.
+A reader is a function ``read(path, *, images=None, regions=None, on_error=None) -> Iterator[Record]``, registered under
+the name of the format. It yields one record at a time, and each of its errors is a UmieError that begins with the
+place, ``file:line:`` or ``file: key:``.
 
-``images`` is the folder of the images, ``regions`` what annotates their regions; a reader whose format has
-no such thing says so. ``on_error`` is called with the error of each record that cannot be read, which is then
-passed over; without it the first such error is raised. A plugin offers a reader under the entry-point group
+``images`` is the directory of the images and ``regions`` the annotation of their regions; a reader of a format without
+images or separate region files refuses them. ``on_error`` is called with the error of each malformed record, which is
+then skipped; without it, the first such error is raised. Further keyword-only parameters are options of the format,
+such as ``mapping`` of ``swig``; see ``format_options``. A plugin adds a reader through the entry-point group
 ``umie.data``.
 """
 
@@ -19,13 +20,15 @@ from typing import Any
 
 from umie import registries
 from umie.data.reading import OnError
-from umie.errors import UmieError
+from umie.errors import UmieError, check_keys
 from umie.records import Record
 from umie.registry import Registry
 
 registry: Registry[Iterator[Record]] = registries.data_formats
 
-__all__ = ["OnError", "read", "registry"]
+__all__ = ["OnError", "format_options", "read", "registry"]
+
+_COMMON = ("images", "regions", "on_error")
 
 
 def read(
@@ -37,33 +40,52 @@ def read(
     on_error: OnError | None = None,
     **options: Any,
 ) -> Iterator[Record]:
-    """Return the records of a file in a format of the registry, read one after the other.
+    """Return an iterator over the records of a file in a registered format.
 
     Args:
-        format_name: a name of ``umie.data.registry``.
+        format_name: a name in ``umie.data.registry``.
         path: the file.
-        images: the folder of the images; without it most formats name none.
-        regions: what annotates the regions of the images, for formats that keep it apart.
-        on_error: called with the error of each record that cannot be read; reading then goes on with the next
-            one, so that records and errors together are all that the file holds. Without it the first error is
-            raised. A plugin's reader that takes no ``on_error`` ends at its first error.
-        options: what only this format takes.
+        images: the directory of the images; without it, most formats yield records without images.
+        regions: the annotation of the image regions, for formats that store it in separate files.
+        on_error: called with the error of each malformed record, after which reading continues with the next record,
+            so that records and errors together cover the whole file. Without it, the first error is raised. A reader
+            of a plugin without ``on_error`` stops at its first error.
+        options: further options of the format; see ``format_options``.
 
     Raises:
-        UmieError: an unknown format; while reading, a file that cannot be opened or is broken as a whole, and,
-            without ``on_error``, a record that cannot be read.
+        UmieError: the format or an option is unknown; during iteration, the file cannot be read or is malformed as a
+            whole, or, without ``on_error``, a record is malformed.
     """
     reader = registry.get(format_name)
+    known = format_options(format_name)
+    if not _takes_any_option(reader):
+        check_keys(f"{format_name} option", options, known)
     if on_error is None:
         return reader(path, images=images, regions=regions, **options)
-    if _takes_on_error(reader):
+    if "on_error" in inspect.signature(reader).parameters or _takes_any_option(reader):
         return reader(path, images=images, regions=regions, on_error=on_error, **options)
     return _until_error(reader(path, images=images, regions=regions, **options), on_error)
 
 
-def _takes_on_error(reader: Callable[..., Any]) -> bool:
-    parameters = inspect.signature(reader).parameters.values()
-    return any(item.name == "on_error" or item.kind is item.VAR_KEYWORD for item in parameters)
+def format_options(format_name: str) -> dict[str, str]:
+    """Return the options that a format takes in addition to ``images`` and ``regions``: names and type annotations.
+
+    An option with ``Path`` in its annotation is a file or directory; run and grid files may give it relative to the
+    data root, like ``images``.
+
+    Raises:
+        UnknownNameError: the format is unknown.
+    """
+    parameters = inspect.signature(registry.get(format_name)).parameters.values()
+    return {
+        item.name: str(item.annotation)
+        for item in parameters
+        if item.kind is item.KEYWORD_ONLY and item.name not in _COMMON
+    }
+
+
+def _takes_any_option(reader: Callable[..., Any]) -> bool:
+    return any(item.kind is item.VAR_KEYWORD for item in inspect.signature(reader).parameters.values())
 
 
 def _until_error(records: Iterator[Record], on_error: OnError) -> Iterator[Record]:

@@ -1,8 +1,7 @@
-"""ACE-2005 in the JSON lines that OneIE's preprocessing writes: sentences with entities, relations and events."""
+"""ACE 2005 in the JSON lines written by the preprocessing of OneIE: sentences with entities, relations and events."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,10 @@ from umie.data.ace_events import event_type
 from umie.data.reading import OnError, numbered_lines, report
 from umie.data.text import Tokens, field, refuse_regions
 from umie.errors import UmieError, shown
+from umie.files import parse_json
 from umie.records import Argument, Entity, Event, Record, Relation, Span
 
-LICENSE = "LDC2006T06: members and licensees of the LDC only; not to be passed on"
+LICENSE = "LDC2006T06: members and licensees of the LDC only; redistribution prohibited"
 ENTITY_TYPES = {
     "PER": "person",
     "ORG": "organization",
@@ -59,25 +59,25 @@ def read(
     regions: str | Path | None = None,
     on_error: OnError | None = None,
 ) -> Iterator[Record]:
-    """Yield one record for each sentence; the text is the tokens joined by one space.
+    """Yield one record per sentence; the text is the tokens joined by single spaces.
 
-    Source: OneIE (Lin et al. 2020), the files ``{train,dev,test}.oneie.json``: a JSON object a line with
+    Source: OneIE (Lin et al. 2020), the files ``{train,dev,test}.oneie.json``: one JSON object per line with
     ``tokens``, ``entity_mentions`` (``id``, ``text``, ``entity_type``, token offsets ``start`` and ``end``),
     ``relation_mentions`` (``relation_type``, two ``arguments`` with ``entity_id`` and ``role`` Arg-1 or Arg-2), and
     ``event_mentions`` (``event_type``, ``trigger`` with token offsets, ``arguments`` with ``entity_id`` and
-    ``role``); other fields are passed over. Events are called as in M2E2: 'Conflict:Attack' is 'attack',
-    'Transaction:Transfer-Money' is 'transfer'. A name that ACE does not have is read in small letters; the label
-    schema stays ACE's.
+    ``role``); other fields are ignored. Event types are named as in M2E2: 'Conflict:Attack' becomes 'attack',
+    'Transaction:Transfer-Money' becomes 'transfer'. A type that is not in ACE is lowercased; the label schema remains
+    that of ACE.
 
     Args:
         path: the file.
         images: not accepted: ACE has no images.
         regions: not accepted.
-        on_error: called with the error of each line that cannot be read, which is passed over.
+        on_error: called with the error of each malformed line, which is skipped.
 
     Raises:
-        UmieError: the file cannot be read, or ``images`` or ``regions`` is given; without ``on_error``, a line that
-            is no such object, offsets outside the text, an argument that no entity has.
+        UmieError: the file cannot be read, or ``images`` or ``regions`` is given; without ``on_error``, a line is not
+            such an object, an offset is outside the text, or an argument refers to an unknown entity.
     """
     path = Path(path)
     refuse_regions(path, regions, "ace")
@@ -97,10 +97,7 @@ def read(
 
 
 def _record(line: str, path: Path, number: int) -> Record:
-    try:
-        data = json.loads(line)
-    except (ValueError, RecursionError) as error:  # not JSON, an endless integer, nested too deep
-        raise UmieError(f"not valid JSON: {error}") from error
+    data = parse_json(line)
     tokens = Tokens(field(data, "tokens", list, "the line"))
     spans: dict[str, Span] = {}
     entities = []
@@ -143,7 +140,7 @@ def _arguments(data: object, spans: Mapping[str, Span], owner: str) -> Iterator[
     for item in field(data, "arguments", list, owner):
         identifier = field(item, "entity_id", str, f"an argument of {owner}")
         if identifier not in spans:
-            raise UmieError(f"an argument of {owner} is the entity {shown(identifier)}, which the line does not have")
+            raise UmieError(f"an argument of {owner} is the unknown entity {shown(identifier)}")
         yield field(item, "role", str, f"an argument of {owner}"), spans[identifier]
 
 

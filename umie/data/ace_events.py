@@ -1,4 +1,4 @@
-"""Names of ACE: event types as UMIE calls them, which M2E2, SWiG's mapping and ACE itself spell in three ways."""
+"""Event types and roles of ACE: M2E2, the mapping of SWiG and ACE itself spell them in three ways."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ from umie.errors import UmieError, shown
 
 
 def event_type(name: str) -> str:
-    """Return what the paper calls an event type.
+    """Return the paper's name of an event type.
 
-    'Justice:Arrest-Jail' and 'Justice||Arrest|Jail' are 'arrest jail'; 'Transaction:Transfer-Money' is 'transfer'.
+    'Justice:Arrest-Jail' and 'Justice||Arrest|Jail' become 'arrest jail'; 'Transaction:Transfer-Money' becomes
+    'transfer'.
 
     Raises:
-        UmieError: nothing is left of the name.
+        UmieError: the name is empty.
     """
     label = name.replace("||", ":").replace("|", "-").rpartition(":")[2].replace("-", " ").lower().strip()
     if not label:
-        raise UmieError(f"event type is {shown(name)}: expected one such as 'Justice:Arrest-Jail'")
+        raise UmieError(f"event type is {shown(name)}: expected a name such as 'Justice:Arrest-Jail'")
     return "transfer" if label == "transfer money" else label
 
 

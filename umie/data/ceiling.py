@@ -1,4 +1,4 @@
-"""The best score that a rule can reach which sees only the text, for a known distribution of answers."""
+"""The best F1 that a text-only model can reach, for a known distribution of answers."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Candidate:
-    """Items that a rule may predict when it sees texts of one sort.
+    """Items that a rule may predict for texts of one kind.
 
     Args:
-        frequency: expected number of such items per record: the share of records with such a text, times how
-            many items of this sort the rule could name there.
-        probability: that such an item is annotated, given all that the text says.
+        frequency: expected number of such items per record: the share of records with such a text, times the
+            number of items of this kind that the rule could predict there.
+        probability: the probability that such an item is annotated, given the text.
     """
 
     frequency: float
@@ -21,12 +21,12 @@ class Candidate:
 
 
 def text_only_ceiling(candidates: Iterable[Candidate]) -> float:
-    """Return the largest ``2 E[TP] / (E[P] + E[G])`` over all rules that see only the text.
+    """Return the maximum of ``2 E[TP] / (E[P] + E[G])`` over all rules that use only the text.
 
     A rule is a set S of candidates to predict. E[TP] and E[P] are sums over S, and E[G] is the sum of
-    frequency x probability over all candidates, which must therefore list every item that can be annotated.
-    The ratio is largest where S holds exactly the candidates with 2 x probability > ratio, so adding them by
-    falling probability passes through the best rule.
+    frequency x probability over all candidates, which must therefore include every item that can be annotated.
+    The ratio is largest if S contains exactly the candidates with 2 x probability > ratio, so adding candidates in
+    order of decreasing probability reaches the best rule.
     """
     ranked = sorted(candidates, key=lambda candidate: -candidate.probability)
     gold = sum(candidate.frequency * candidate.probability for candidate in ranked)

@@ -1,4 +1,4 @@
-"""Tagged tweets, one token a line, as several data sets have them: what each calls its tags, and how all are read."""
+"""Tagged tweets, one token per line: the reader of several data sets that differ in their tags."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class TagSet:
 
     Args:
         source: the name of the data set.
-        names: the label of each name that stands behind ``B-`` or ``I-``.
-        middle: names that may stand in a column between token and tag; None where a line has two columns.
-        any_case: whether upper and lower case of a name are the same.
+        names: the entity types after ``B-`` or ``I-``, and their labels.
+        middle: the entity types of a column between token and tag; None if a line has two columns.
+        any_case: whether entity types are case-insensitive.
     """
 
     def __init__(
@@ -34,27 +34,27 @@ class TagSet:
         self.names = dict(names)
         self.middle = None if middle is None else frozenset(tag.lower() for tag in _tags(middle))
         self.any_case = any_case
-        self.schema = {"mner": tuple(dict.fromkeys(names.values()))}  # one for all records
+        self.schema = {"mner": tuple(dict.fromkeys(names.values()))}  # shared by all records
 
     @cached_property
     def tags(self) -> frozenset[str]:
-        """Every tag, ``O`` among them."""
+        """All tags, including ``O``."""
         return frozenset(_tags(self.names))
 
     @cached_property
-    def _in_small_letters(self) -> dict[str, str]:
+    def _lowercase(self) -> dict[str, str]:
         return {tag.lower(): tag for tag in self.tags} if self.any_case else {}
 
     @property
     def form(self) -> str:
-        """How a line looks, for messages."""
+        """The form of a line, for messages."""
         return "token<TAB>tag" if self.middle is None else "token<TAB>coarse tag<TAB>fine tag"
 
     def check(self, tag: str) -> str:
-        """Return a tag as ``names`` spells it; raise UmieError if there is none such."""
+        """Return a tag in the spelling of ``names``; raise UnknownNameError if the tag is unknown."""
         if tag in self.tags:
             return tag
-        known = self._in_small_letters.get(tag.lower())
+        known = self._lowercase.get(tag.lower())
         if known is None:
             raise UnknownNameError("tag", tag[:80], self.tags)
         return known
@@ -72,14 +72,14 @@ class _Tweet:
 
     def add(self, token: str, tag: str) -> None:
         self.length += len(token) + 1
-        if self.length > MAX_TEXT:  # told at once: a file of another kind may go on for ever
-            raise UmieError(f"the tweet of line {self.line} has more than {MAX_TEXT:,} characters: part it")
+        if self.length > MAX_TEXT:  # checked early: a file in another format may never end
+            raise UmieError(f"the tweet of line {self.line} has more than {MAX_TEXT:,} characters: split it")
         self.tokens.append(token)
         self.tags.append(tag)
 
 
 def tweet_reader(tag_set: TagSet) -> Callable[..., Iterator[Record]]:
-    """Return the reader of a data set of tagged tweets; its module says where the files are from."""
+    """Return the reader of a data set of tagged tweets."""
 
     def read(
         path: str | Path,
@@ -88,10 +88,10 @@ def tweet_reader(tag_set: TagSet) -> Callable[..., Iterator[Record]]:
         regions: str | Path | None = None,
         on_error: OnError | None = None,
     ) -> Iterator[Record]:
-        """Yield the tweets of a file as MNER records; ``read_tweets`` says how, and what the arguments are."""
+        """Yield the tweets of a file as MNER records; see ``read_tweets``."""
         return read_tweets(path, tag_set, images, regions, on_error)
 
-    read.__qualname__ = f"read of {tag_set.source}"  # a registry tells parts apart by where they are defined
+    read.__qualname__ = f"read of {tag_set.source}"  # a registry identifies a part by module and qualified name
     return read
 
 
@@ -102,22 +102,22 @@ def read_tweets(
     regions: str | Path | None,
     on_error: OnError | None,
 ) -> Iterator[Record]:
-    """Yield the tweets of a CoNLL file as MNER records; the text is the tokens joined by one space.
+    """Yield the tweets of a CoNLL file as MNER records; the text is the tokens joined by single spaces.
 
-    A header ``IMGID:<id>``, then a line for each token; a blank line or the next header ends the tweet. An
-    ``I-`` tag that continues no entity of its type begins one, as in the CoNLL scorer: in Twitter-15 it is mostly
-    a name, or the rest of one, behind a full stop (``Dr . John/I-PER Bosman/I-PER``).
+    A tweet is a header ``IMGID:<id>`` and one line per token, up to a blank line or the next header. An ``I-`` tag
+    that does not continue an entity of its type begins a new one, as in the CoNLL scorer: in Twitter-15 it is mostly a
+    name, or the rest of a name, after a period (``Dr . John/I-PER Bosman/I-PER``).
 
     Args:
         path: the file.
         tag_set: the tags of the data set.
-        images: the folder of the images, ``<id>.jpg``; without it the records have none.
-        regions: a folder of Pascal-VOC files, ``<id>.xml``; a tweet without a file has no regions.
-        on_error: called with the error of each tweet that cannot be read, one a tweet.
+        images: the directory of the images, ``<id>.jpg``; without it, records have no images.
+        regions: a directory of Pascal VOC files, ``<id>.xml``; a tweet without a file has no regions.
+        on_error: called with the first error of each malformed tweet.
 
     Raises:
-        UmieError: the file cannot be read, or ``regions`` is no folder; without ``on_error``, a line that is
-            neither header nor token, an unknown tag, a tweet without tokens, a VOC file that cannot be read.
+        UmieError: the file cannot be read, or ``regions`` is not a directory; without ``on_error``, a line is neither
+            a header nor a token, a tag is unknown, a tweet has no tokens, or a VOC file cannot be read.
     """
     path = Path(path)
     if regions is not None:
@@ -127,7 +127,7 @@ def read_tweets(
     for tweet in _tweets(path, tag_set, on_error):
         try:
             boxes = _regions(regions, tweet.image_id)
-        except UmieError as error:  # it names the VOC file
+        except UmieError as error:  # its message begins with the VOC file
             report(error, on_error)
             continue
         try:
@@ -154,7 +154,7 @@ def read_tweets(
 
 
 def _tweets(path: Path, tag_set: TagSet, on_error: OnError | None) -> Iterator[_Tweet]:
-    """Yield the tweets; of one with an error, what follows the error is passed over."""
+    """Yield the tweets; after an error, the rest of the tweet is skipped."""
     tweet: _Tweet | None = None
     skipping = False
     tags = tag_set.tags
@@ -174,7 +174,7 @@ def _tweets(path: Path, tag_set: TagSet, on_error: OnError | None) -> Iterator[_
                 tweet = _Tweet(number, file_name(line[len(_HEADER) :].strip(), "the id of the image"))
             elif not skipping:
                 if tweet is None:
-                    raise UmieError(f"{shown(line)} belongs to no tweet: begin each with '{_HEADER}<id>'")
+                    raise UmieError(f"{shown(line)} is not part of a tweet: begin each tweet with '{_HEADER}<id>'")
                 parts = line.split("\t")
                 token, tag = parts[0], parts[-1].strip()
                 if not token or len(parts) != num_columns:
@@ -191,7 +191,7 @@ def _tweets(path: Path, tag_set: TagSet, on_error: OnError | None) -> Iterator[_
 
 
 def _chunks(tags: Sequence[str]) -> Iterator[tuple[str, int, int]]:
-    """Yield type, first token and end of the entities that BIO tags mark."""
+    """Yield type, first token and end of the entities marked by BIO tags."""
     kind, start = "", 0
     for index, tag in enumerate([*tags, "O"]):
         if kind and tag != f"I-{kind}":

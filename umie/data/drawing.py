@@ -1,4 +1,4 @@
-"""Icons of the embedded data set: simple shapes with a color of their own, drawn with PIL."""
+"""Icons of the embedded data set: simple shapes of distinct colors, drawn with PIL."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from umie.records import Box
 
 SIZE = (96, 72)  # width and height of an image, in pixels
 CELLS: tuple[Box, ...] = ((0, 0, 0.5, 0.5), (0.5, 0, 1, 0.5), (0, 0.5, 0.5, 1), (0.5, 0.5, 1, 1))
-LEFT, RIGHT = (0, 2), (1, 3)  # indices of the cells of either side
+LEFT, RIGHT = (0, 2), (1, 3)  # indices of the cells on each side
 
 Edges: TypeAlias = tuple[float, float, float, float]
 Icon: TypeAlias = Callable[[ImageDraw.ImageDraw, Edges], None]
 
 
 def draw_image(rng: random.Random, icons: Sequence[str]) -> tuple[Image.Image, list[Box]]:
-    """Draw one icon into each of the four cells, at a random size and place, on a random pale ground.
+    """Draw one icon into each of the four cells, with random size and position, on a random pale background.
 
     Args:
-        rng: where all randomness comes from.
-        icons: four names, for the cells in the order of ``CELLS``.
+        rng: the source of all randomness.
+        icons: four names of icons, for the cells in the order of ``CELLS``.
 
     Returns:
         The image and the relative box of each icon.
@@ -45,7 +45,7 @@ def draw_image(rng: random.Random, icons: Sequence[str]) -> tuple[Image.Image, l
 
 
 def _polygon(fill: str, *points: tuple[float, float]) -> Icon:
-    """Return an icon of one polygon; points are relative to its box."""
+    """Return a polygon as an icon; points are relative to its box."""
 
     def paint(draw: ImageDraw.ImageDraw, edges: Edges) -> None:
         x1, y1, x2, y2 = edges
@@ -55,7 +55,7 @@ def _polygon(fill: str, *points: tuple[float, float]) -> Icon:
 
 
 def _ellipse(fill: str, left: float = 0, top: float = 0, right: float = 1, bottom: float = 1) -> Icon:
-    """Return an icon of one ellipse; its edges are relative to the box."""
+    """Return an ellipse as an icon; edges are relative to its box."""
 
     def paint(draw: ImageDraw.ImageDraw, edges: Edges) -> None:
         x1, y1, x2, y2 = edges
@@ -66,12 +66,12 @@ def _ellipse(fill: str, left: float = 0, top: float = 0, right: float = 1, botto
 
 
 def _rectangle(fill: str, left: float = 0, top: float = 0, right: float = 1, bottom: float = 1) -> Icon:
-    """Return an icon of one rectangle; its edges are relative to the box."""
+    """Return a rectangle as an icon; edges are relative to its box."""
     return _polygon(fill, (left, top), (right, top), (right, bottom), (left, bottom))
 
 
 def _together(*parts: Icon) -> Icon:
-    """Return an icon of several, painted over one another."""
+    """Return an icon that draws several icons on top of each other."""
 
     def paint(draw: ImageDraw.ImageDraw, edges: Edges) -> None:
         for part in parts:
@@ -83,7 +83,7 @@ def _together(*parts: Icon) -> Icon:
 _PERSON = _together(_rectangle("navy", 0.25, 0.45, 0.75, 1), _ellipse("peachpuff", 0.3, 0, 0.7, 0.5))
 
 ICONS: dict[str, Icon] = {
-    # what a name is
+    # entity types
     "person": _PERSON,
     "house": _together(
         _rectangle("sienna", 0.1, 0.45, 0.9, 1), _polygon("firebrick", (0, 0.5), (0.5, 0), (1, 0.5))
@@ -93,7 +93,7 @@ ICONS: dict[str, Icon] = {
         "darkorange", (0.5, 0), (0.65, 0.35), (1, 0.4), (0.72, 0.65), (0.8, 1), (0.5, 0.8), (0.2, 1), (0.28, 0.65),
         (0, 0.4), (0.35, 0.35),
     ),
-    # how two people are related
+    # relations
     "heart": _together(
         _ellipse("deeppink", 0, 0, 0.55, 0.6), _ellipse("deeppink", 0.45, 0, 1, 0.6),
         _polygon("deeppink", (0.03, 0.42), (0.97, 0.42), (0.5, 1)),
@@ -102,7 +102,7 @@ ICONS: dict[str, Icon] = {
     "pram": _together(
         _ellipse("mediumpurple", 0, 0, 1, 0.8), _ellipse("black", 0.1, 0.7, 0.4, 1), _ellipse("black", 0.6, 0.7, 0.9, 1)
     ),
-    # what happens
+    # events
     "flame": _together(
         _polygon("red", (0.5, 0), (1, 0.7), (0.8, 1), (0.2, 1), (0, 0.7)), _ellipse("gold", 0.3, 0.5, 0.7, 1)
     ),
@@ -115,9 +115,9 @@ ICONS: dict[str, Icon] = {
         _ellipse("black", 0.1, 0.7, 0.35, 1), _ellipse("black", 0.65, 0.7, 0.9, 1),
     ),
     "placard": _together(_rectangle("black", 0.45, 0.5, 0.55, 1), _rectangle("limegreen", 0.05, 0, 0.95, 0.6)),
-    # who does it
+    # the agent of an event
     "agent": _together(_PERSON, _rectangle("red", 0.2, 0, 0.8, 0.2), _rectangle("red", 0.8, 0.1, 1, 0.9)),
-    # what says nothing
+    # without meaning
     "cloud": _ellipse("whitesmoke", 0, 0.2, 1, 0.8),
     "stone": _polygon("lightslategray", (0, 1), (0.2, 0.5), (0.7, 0.4), (1, 1)),
     "bush": _ellipse("darkseagreen", 0, 0.3, 1, 1),

@@ -1,9 +1,9 @@
-"""FMNERG: the tweets and boxes of GMNER, with 51 fine types instead of 4.
+"""FMNERG: the tweets and boxes of GMNER, with 51 fine-grained types instead of 4.
 
-Source: the files of NUSTM/FMNERG, ``txt_fine/``: a header ``IMGID:<id>``, then
-``token<TAB>coarse tag<TAB>fine tag`` lines, such as ``Ted<TAB>B-person<TAB>B-politician``. An entity is what the
-fine tags mark, its type the fine one with spaces ('sports team'); ``FINE_TYPES`` says which coarse type that
-is. The boxes are those of GMNER.
+Source: the files of NUSTM/FMNERG, ``txt_fine/``: a header ``IMGID:<id>``, then lines of
+``token<TAB>coarse tag<TAB>fine tag``, such as ``Ted<TAB>B-person<TAB>B-politician``. Entities are defined by the fine
+tags; their type is the fine type with spaces ('sports team'). ``FINE_TYPES`` groups the fine types by coarse type. The
+boxes are those of GMNER.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 from umie.data import registry
 from umie.data.conll import TagSet, tweet_reader
 
-FINE_TYPES = {  # coarse type -> fine types, as the files spell them ("ordinance" too)
+FINE_TYPES = {  # coarse type -> fine types, in the spelling of the files (including "ordinance")
     "location": ("city", "country", "state", "continent", "location_other", "park", "road"),
     "building": ("building_other", "cultural_place", "entertainment_place", "sports_facility"),
     "organization": (

@@ -1,7 +1,7 @@
-"""GMNER (Twitter10000 v2): tagged tweets as in Twitter-15, with boxes in Pascal-VOC files.
+"""GMNER (Twitter10000 v2): tagged tweets as in Twitter-15, with boxes in Pascal VOC files.
 
-Source: the files of NUSTM/GMNER, ``txt/`` as path and ``xml/`` as regions. The name of a box is the text of
-the entity that it shows.
+Source: the files of NUSTM/GMNER, ``txt/`` as path and ``xml/`` as regions. The name of a box is the text of the entity
+that it depicts.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The library's own format: one JSON object a line, as ``umie.records.write_jsonl`` writes it."""
+"""The format of this library: one JSON object per line, as written by ``umie.records.write_jsonl``."""
 
 from __future__ import annotations
 
@@ -20,19 +20,16 @@ def read(
     regions: str | Path | None = None,
     on_error: OnError | None = None,
 ) -> Iterator[Record]:
-    """Yield the records of a JSONL file, which holds its regions itself; one without a name is named by its line.
-
-    Source, license and label schema are what the line says.
+    """Yield the records of a JSONL file; a record without an id gets the number of its line.
 
     Args:
         path: the file.
-        images: the folder of the images; by default the folder of the file.
-        regions: not accepted.
-        on_error: called with every error of a line that cannot be read, which is passed over.
+        images: the directory of the images; by default, the directory of the file.
+        regions: not accepted: regions are part of the record.
+        on_error: called with every error of a malformed line, which is skipped.
 
     Raises:
-        UmieError: the file cannot be read, or ``regions`` is given; without ``on_error``, a line cannot be read as
-            a record.
+        UmieError: the file cannot be read, or ``regions`` is given; without ``on_error``, a line is malformed.
     """
     refuse_regions(path, regions, "jsonl")
     for number, record in read_numbered_jsonl(path, images, on_error):

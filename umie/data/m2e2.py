@@ -1,4 +1,4 @@
-"""M2E2: news sentences with events, images with events, and pairs of both that show the same event."""
+"""M2E2: news sentences with events, images with events, and pairs of both with the same event."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from umie.data import registry
 from umie.data.ace_events import M2E2_SCHEMA, event_type
 from umie.data.m2e2_images import image_arguments, image_record
 from umie.data.reading import OnError, numbered_lines, report
-from umie.data.text import Tokens, check_folder, field, file_name, load_json, refuse_regions
+from umie.data.text import Tokens, check_folder, field, file_name, refuse_regions
 from umie.errors import UmieError, at, shown
+from umie.files import read_json
 from umie.records import Argument, Event, Record, Span
 
 LICENSE = "research use only; no license file; photographs of VOA may belong to AP or Reuters"
@@ -38,44 +39,44 @@ def read(
 ) -> Iterator[Record]:
     """Yield the MED and MEAE records of one file of M2E2.
 
-    Source: the annotation files of limanling/m2e2. The file is told by what it holds:
+    Source: the annotation files of limanling/m2e2. There are two kinds:
 
-    - a list of sentences (text_multimedia_event.json, or a list of others: ``sentence_id``, ``words``,
-      ``golden-event-mentions`` with token offsets). Beside it, ``crossmedia_coref.txt`` pairs them with images,
-      and ``image_multimedia_event.json`` holds the images' arguments. Each pair gives one record, and each
-      sentence that no pair names gives one without an image. The events of the pair's type get the image's
-      arguments, unless the image is annotated for another type (2 of the 309 pairs).
-    - an object of images (image_only_event.json, image_multimedia_event.json): one record each, with an empty
-      text and one event without trigger.
+    - a list of sentences (text_multimedia_event.json or another list with ``sentence_id``, ``words`` and
+      ``golden-event-mentions`` with token offsets). In the same directory, ``crossmedia_coref.txt`` pairs sentences
+      with images, and ``image_multimedia_event.json`` contains the arguments in the images. Each pair yields one
+      record, and each sentence without a pair yields one without an image. Events of the type of the pair get the
+      arguments in the image, unless the image is annotated for another type (2 of the 309 pairs).
+    - an object of images (image_only_event.json, image_multimedia_event.json): each yields one record with an empty
+      text and one event without a trigger.
 
-    Boxes are ``[flag, x1, y1, x2, y2]`` in pixels; ``umie.data.m2e2_images`` says what the flag means. They are
-    relative to the image's size: where ``images`` is given and the image is not in it, a record has no
-    regions, and one of an image alone is annotated for MED only (``tasks``). Event types are called as in the
-    paper: 'Justice:Arrest-Jail' is 'arrest jail', 'Transaction:Transfer-Money' is 'transfer'.
+    Boxes are ``[flag, x1, y1, x2, y2]`` in pixels; see ``umie.data.m2e2_images`` for the flag. They are converted with
+    the size of the image: if ``images`` does not contain the image, a record has no regions, and a record without text
+    is annotated for MED only (``tasks``). Event types are named as in the paper: 'Justice:Arrest-Jail' becomes 'arrest
+    jail', 'Transaction:Transfer-Money' becomes 'transfer'.
 
     Args:
         path: the file.
-        images: the folder of the images; without it the records of sentences have none, and images alone
+        images: the directory of the images; without it, records of sentences have no images, and a file of images
             cannot be read.
         regions: not accepted.
-        on_error: called with the error of each sentence, pair or image that cannot be read, which is passed over.
+        on_error: called with the error of each malformed sentence, pair or image, which is skipped.
 
     Raises:
-        UmieError: a file that cannot be read or holds neither, ``regions`` given, or images without ``images``;
-            without ``on_error``, a missing or ill-typed field, offsets outside the text, a pair without its
-            sentence, a box outside its image.
+        UmieError: the file cannot be read or is of neither kind, ``regions`` is given, or ``images`` is missing for a
+            file of images; without ``on_error``, a field is missing or has the wrong type, an offset is outside the
+            text, a pair has no sentence, or a box is outside its image.
     """
     path = Path(path)
     refuse_regions(path, regions, "m2e2")
     if images is not None:
         check_folder(images, "images")
-    data = load_json(path)
+    data = read_json(path, "a list of sentences or an object of images")
     common = {"source": f"M2E2: {path.name}", "license": LICENSE, "labels": M2E2_SCHEMA}
     if isinstance(data, list):
         yield from _sentences(path, data, images, on_error, common)
     elif isinstance(data, dict):
         if images is None:
-            raise UmieError(f"{path}: annotates images alone: give images, the folder of the images")
+            raise UmieError(f"{path}: annotates images without texts: specify images, the directory of the images")
         for stem, image in data.items():
             try:
                 record = image_record(stem, image, images, common)
@@ -84,7 +85,7 @@ def read(
                 continue
             yield record
     else:
-        raise UmieError(f"{path}: holds {shown(data)}: expected a list of sentences or an object of images")
+        raise UmieError(f"{path}: is {shown(data)}: expected a list of sentences or an object of images")
 
 
 def _sentences(
@@ -95,7 +96,7 @@ def _sentences(
         try:
             named.append((field(sentence, "sentence_id", str, "the sentence"), sentence))
         except UmieError as error:
-            report(error, on_error, f"{path}: sentence {number} (from 0)")
+            report(error, on_error, f"{path}: sentence {number} (counted from 0)")
     pairs = _pairs(path.with_name(_PAIRS), {identifier for identifier, _ in named}, on_error)
     annotation = _annotation(path.with_name(_IMAGES)) if images is not None else None
     for identifier, sentence in named:
@@ -109,7 +110,7 @@ def _sentences(
         for pair in pairs.get(identifier, ()):
             try:
                 record = _paired(text_only, pair, images, annotation)
-            except UmieError as error:  # it names the file, which is one of three
+            except UmieError as error:  # its message begins with the file, which is one of three
                 report(error, on_error)
                 continue
             yield record
@@ -126,9 +127,9 @@ def _paired(record: Record, pair: _Pair, images: str | Path | None, annotation: 
     stem = Path(pair.image).stem
     with at(pair.place):
         if pair.event_type not in {event.type for event in record.events}:
-            raise UmieError(f"the sentence {_bare(pair.sentence_id)} has no event of the type {shown(pair.event_type)}")
+            raise UmieError(f"the sentence {_bare(pair.sentence_id)} has no event of type {shown(pair.event_type)}")
         if annotation is not None and stem not in annotation:
-            raise UmieError(f"the image {_bare(stem)} is not in {_IMAGES}: add it there, or take the pair out")
+            raise UmieError(f"the image {_bare(stem)} is not in {_IMAGES}: add it, or remove the pair")
     identifier = f"{pair.sentence_id}:{stem}"
     if images is None:
         return replace(record, id=identifier)
@@ -159,7 +160,7 @@ def _mention(data: Mapping[str, Any], tokens: Tokens, owner: str) -> Span:
 
 
 def _pairs(path: Path, known: AbstractSet[str], on_error: OnError | None) -> dict[str, list[_Pair]]:
-    """Return the pairs by sentence; none where the file is absent or is about other sentences altogether."""
+    """Return the pairs by sentence; empty if the file is missing or contains none of the known sentences."""
     if not path.exists():
         return {}
     pairs: dict[str, list[_Pair]] = {}
@@ -171,7 +172,7 @@ def _pairs(path: Path, known: AbstractSet[str], on_error: OnError | None) -> dic
                 continue
             parts = line.split("\t")
             if len(parts) != 3:
-                raise UmieError(f"{shown(line)} is no pair: expected sentence<TAB>image<TAB>event type")
+                raise UmieError(f"{shown(line)} is not a pair: expected sentence<TAB>image<TAB>event type")
             image = file_name(parts[1].strip(), "the image")
             pair = _Pair(f"{path}:{number}", parts[0].strip(), image, event_type(parts[2]))
         except UmieError as error:
@@ -182,15 +183,15 @@ def _pairs(path: Path, known: AbstractSet[str], on_error: OnError | None) -> dic
         return {}
     for identifier in [identifier for identifier in pairs if identifier not in known]:
         for pair in pairs.pop(identifier):
-            problem = f"there is no sentence {_bare(identifier)}: add it, or take the pair out"
+            problem = f"there is no sentence {_bare(identifier)}: add it, or remove the pair"
             report(UmieError(problem), on_error, pair.place)
     return pairs
 
 
 def _annotation(path: Path) -> dict[str, Any] | None:
-    data = load_json(path) if path.exists() else None
+    data = read_json(path) if path.exists() else None
     if data is not None and not isinstance(data, dict):
-        raise UmieError(f"{path}: is {shown(data)}: expected an object with an entry for each image")
+        raise UmieError(f"{path}: is {shown(data)}: expected an object with one entry per image")
     return data
 
 

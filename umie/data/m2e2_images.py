@@ -1,10 +1,9 @@
-"""The images of M2E2: an event each, and its arguments as boxes, of single participants or of all together.
+"""The images of M2E2: one event each, with arguments as boxes of single participants or of all participants together.
 
-What the flag of a box means is said nowhere in the files. The paper (Li et al. 2020, section 2) has two sorts of
-boxes: a union box, the smallest one that covers all participants of a role, and instance boxes, one for each
-participant. 1,318 boxes have the flag "1" and up to dozens of them share a role; 111 have "0", with few exceptions
-one a role, mostly of crowds, and nearly the hull of the role's "1" boxes where it has some: so "1" is an instance
-box and "0" a union box.
+The files do not document the flag of a box. The paper (Li et al. 2020, section 2) has two kinds of boxes: a union box,
+the smallest box around all participants of a role, and instance boxes, one per participant. 1,318 boxes have the flag
+"1", up to dozens of them per role; 111 boxes have "0", with few exceptions one per role, mostly for crowds, and close
+to the bounding box of the "1" boxes of the role if there are any. So "1" is an instance box and "0" a union box.
 """
 
 from __future__ import annotations
@@ -13,34 +12,32 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from umie.data.ace_events import event_type
 from umie.data.text import field, file_name
 from umie.errors import UmieError, at, check_characters, shown
+from umie.images import displayed_size
 from umie.records import Argument, Event, Record, Region
 from umie.records.voc import pixel_region
 
 INSTANCE, UNION = "instance", "union"  # the labels of the regions
 _FLAGS = {"1": INSTANCE, "0": UNION}
-_EXIF_ORIENTATION = 0x0112
 
 
 def image_record(stem: str, data: object, images: str | Path, common: Mapping[str, Any]) -> Record:
-    """Return the record of an image alone: one event without trigger, whose arguments are regions.
+    """Return the record of an image without text: one event without a trigger, whose arguments are regions.
 
     Args:
         stem: the file name of the image, without ``.jpg``.
         data: its annotation.
-        images: the folder of the images.
+        images: the directory of the images.
         common: source, license and labels.
 
     Returns:
-        The record. If the image is not there, its boxes cannot be placed: it has no regions and no arguments, and
-        is annotated for MED only.
+        The record. If the image does not exist, its boxes cannot be converted: the record has no regions and no
+        arguments, and is annotated for MED only.
 
     Raises:
-        UmieError: a missing or ill-typed field, a box outside the image, a file that is no image.
+        UmieError: a field is missing or has the wrong type, a box is outside the image, or the file is not an image.
     """
     check_characters(stem, "the name")
     name = file_name(f"{stem}.jpg", "the image")
@@ -62,16 +59,16 @@ def image_record(stem: str, data: object, images: str | Path, common: Mapping[st
 def image_arguments(
     data: object, image: Path, place: str, wanted_type: str
 ) -> tuple[tuple[Region, ...], tuple[Argument, ...]] | None:
-    """Return the regions of an image and the arguments that name them; None if there is no such image.
+    """Return the regions of an image and the arguments that refer to them; None if the image does not exist.
 
     Args:
         data: the annotation of the image.
-        image: its file, which says its size.
-        place: put before the messages about the annotation, if not empty.
-        wanted_type: the event type; an image annotated for another one has no regions.
+        image: the file of the image, from which its size is read.
+        place: prepended to error messages about the annotation, if not empty.
+        wanted_type: the event type; an image annotated for another type has no regions.
 
     Raises:
-        UmieError: a missing or ill-typed field, a box outside the image, a file that is no image.
+        UmieError: a field is missing or has the wrong type, a box is outside the image, or the file is not an image.
     """
     size = displayed_size(image)
     if size is None:
@@ -100,16 +97,3 @@ def _boxes(data: object, wanted_type: str, size: tuple[int, int]) -> Iterator[tu
                 if not isinstance(box[0], str) or box[0] not in _FLAGS:
                     raise UmieError(f"flag is {shown(box[0])}: expected '1' (an instance) or '0' (the union)")
                 yield role, pixel_region(box[1:], size, _FLAGS[box[0]])
-
-
-def displayed_size(path: Path) -> tuple[int, int] | None:
-    """Return width and height of an image, turned as its EXIF orientation says; None if there is none."""
-    try:
-        with Image.open(path) as image:
-            width, height = image.size
-            turned = image.getexif().get(_EXIF_ORIENTATION) in (5, 6, 7, 8)
-    except FileNotFoundError:
-        return None
-    except Exception as error:  # Pillow's plugins raise whatever their parsing meets
-        raise UmieError(f"{path}: not a readable image ({error or type(error).__name__})") from error
-    return (height, width) if turned else (width, height)

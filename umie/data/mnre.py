@@ -1,4 +1,4 @@
-"""MNRE, versions 1 and 2: tweets with the relation of one pair of entities."""
+"""MNRE, versions 1 and 2: tweets with the relation between two entities."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from umie.data.text import Tokens, field, file_name, refuse_regions
 from umie.errors import UmieError, shown
 from umie.records import NO_RELATION, Record, Relation, Span
 
-MAX_LINE_BYTES = 1 << 16  # Python joins the parts of a string literal in quadratic time; a real line has 425 bytes
+MAX_LINE_BYTES = 1 << 16  # Python joins adjacent string literals in quadratic time; real lines have up to 425 bytes
 _ONLY_VERSION_1 = (
     "administration divisions", "capital", "place of death", "creat", "founder of", "leader", "classmate", "colleague",
 )  # fmt: skip
@@ -34,25 +34,25 @@ def read(
     regions: str | Path | None = None,
     on_error: OnError | None = None,
 ) -> Iterator[Record]:
-    """Yield one MRE record for each line; the text is the tokens joined by one space.
+    """Yield one MRE record per line; the text is the tokens joined by single spaces.
 
-    Source: the files of thecharm/MNRE: lines that are Python dicts, with ``token``, ``h`` and ``t`` (``name``
-    and ``pos``, token offsets, end excluded), ``relation`` and ``img_id`` (the name of the image; 323 lines
-    of version 1 have a number, which is read as '<number>.jpg'); other fields are passed over. A relation is
-    called by the last part of its path, '/per/org/member_of' is 'member of'; None and none are
-    ``umie.records.NO_RELATION``. Only '/org/org/alternate_names' is called 'organization alternate names', to
-    stay apart from '/per/per/alternate_names': the paper calls both 'alternate names'. Version 1 writes
-    ``relation`` before ``img_id``, and its schema has 31 labels; version 2 the other way round, and 23.
+    Source: the files of thecharm/MNRE: each line is a Python dict with ``token``, ``h`` and ``t`` (``name`` and
+    ``pos``, token offsets, end exclusive), ``relation`` and ``img_id`` (the name of the image; 323 lines of version 1
+    have a number, which is read as '<number>.jpg'); other fields are ignored. The label of a relation is the last part
+    of its path: '/per/org/member_of' becomes 'member of'. None and none become ``umie.records.NO_RELATION``. Only
+    '/org/org/alternate_names' becomes 'organization alternate names', to distinguish it from
+    '/per/per/alternate_names'; the paper calls both 'alternate names'. In version 1, ``relation`` comes before
+    ``img_id`` and the schema has 31 labels; in version 2, it comes after ``img_id`` and the schema has 23 labels.
 
     Args:
         path: the file.
-        images: the folder of the images, named by ``img_id``; without it the records have none.
+        images: the directory of the images named by ``img_id``; without it, records have no images.
         regions: not accepted.
-        on_error: called with the error of each line that cannot be read, which is passed over.
+        on_error: called with the error of each malformed line, which is skipped.
 
     Raises:
-        UmieError: the file cannot be read, or ``regions`` is given; without ``on_error``, a line that is not such a
-            dict, or a span that is not inside the text or differs from its name in more than spaces.
+        UmieError: the file cannot be read, or ``regions`` is given; without ``on_error``, a line is not such a dict,
+            or a span is outside the text or differs from its name in more than whitespace.
     """
     path = Path(path)
     refuse_regions(path, regions, "mnre")
@@ -90,7 +90,7 @@ def _record(line: str, path: Path, number: int, images: str | Path | None) -> Re
         tasks=("mre",),
         source=f"MNRE: {path.name}",
         license=TWITTER_LICENSE,
-        labels=schema if label in schema["mre"] else None,  # a relation of somebody's own
+        labels=schema if label in schema["mre"] else None,  # a custom relation
     )
 
 
@@ -98,9 +98,9 @@ def _literal(line: str) -> dict[str, Any]:
     try:
         data = ast.literal_eval(line.strip())
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
-        raise UmieError(f"{shown(line)} is not a Python dict of plain values: give one a line") from error
+        raise UmieError(f"{shown(line)} is not a Python dict of literal values: expected one per line") from error
     if not isinstance(data, dict):
-        raise UmieError(f"{shown(line)} is not a Python dict: give one a line")
+        raise UmieError(f"{shown(line)} is not a Python dict: expected one per line")
     return data
 
 
@@ -121,7 +121,7 @@ def _mention(data: dict[str, Any], tokens: Tokens, owner: str) -> Span:
 def _label(relation: str) -> str:
     label = relation.rpartition("/")[2].replace("_", " ").strip()
     if not label:
-        raise UmieError(f"relation is {shown(relation)}: expected such as '/per/org/member_of', or 'None'")
+        raise UmieError(f"relation is {shown(relation)}: expected a path such as '/per/org/member_of', or 'None'")
     if label.lower() == NO_RELATION:
         return NO_RELATION
     return f"organization {label}" if relation.strip() == "/org/org/alternate_names" else label

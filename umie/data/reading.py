@@ -1,4 +1,4 @@
-"""How readers go through a file: numbered lines of bounded length, and what becomes of a record with an error."""
+"""Helpers of all readers: numbered lines of bounded length, and reporting of errors."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from umie.files import bounded_lines
 
 OnError: TypeAlias = Callable[[UmieError], None]
 
-MAX_LINE_BYTES = 1 << 20  # far above any line of the published files (425 bytes in MNRE), far below what hurts
+MAX_LINE_BYTES = 1 << 20  # the longest line of the published files has 425 bytes (MNRE)
 
 
 def report(error: UmieError, on_error: OnError | None, place: str = "") -> None:
-    """Hand the error of one record to ``on_error``, or raise it where there is none.
+    """Pass the error of a record to ``on_error``, or raise it if there is no ``on_error``.
 
     Args:
-        error: what is wrong.
-        on_error: who collects errors, or None.
-        place: file and line or key, put before the message; empty where the message has it.
+        error: the error.
+        on_error: called with the error, or None.
+        place: file and line or key, prepended to the message; empty if the message already begins with it.
     """
     placed = UmieError(f"{place}: {error}") if place else error
     if on_error is None:
@@ -29,5 +29,5 @@ def report(error: UmieError, on_error: OnError | None, place: str = "") -> None:
 
 
 def numbered_lines(path: Path, max_bytes: int = MAX_LINE_BYTES) -> Iterator[tuple[int, str | UmieError]]:
-    """Yield the lines of a UTF-8 file with their numbers, or their errors; see ``umie.files.bounded_lines``."""
-    return bounded_lines(path, max_bytes, f"the line has more than {max_bytes:,} bytes: part it, or take it out")
+    """Yield the numbered lines of a UTF-8 file, or their errors; see ``umie.files.bounded_lines``."""
+    return bounded_lines(path, max_bytes, f"the line has more than {max_bytes:,} bytes: split or remove it")

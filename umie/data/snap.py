@@ -1,9 +1,9 @@
-"""SNAP: tagged tweets in the form of Twitter-17, which was drawn from it.
+"""SNAP: tagged tweets in the format of Twitter-17, which is a subset of it.
 
 Source: Lu et al. 2018, "Visual attention model for name tagging in multimodal social media": persons,
-locations, organizations and miscellaneous. The set is handed out on request; as its users read it
-(Multimodal-NER/RpBERT), it has a header ``IMGID:<id>`` and ``token<TAB>tag`` lines with BIO tags PER, LOC, ORG
-and MISC. Copies that say OTHER, spell the type out (``B-person``) or write it in small letters are read alike.
+locations, organizations and miscellaneous. The data set is available on request; according to the code of its users
+(Multimodal-NER/RpBERT), it has a header ``IMGID:<id>`` and ``token<TAB>tag`` lines with BIO tags PER, LOC, ORG and
+MISC. Copies with OTHER, with types spelled out (``B-person``), or in lowercase are read in the same way.
 """
 
 from __future__ import annotations

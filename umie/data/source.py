@@ -1,10 +1,11 @@
-"""A data file with what is needed to read it."""
+"""A data file together with its format and the paths needed to read it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from umie import data
 from umie.errors import UmieError
@@ -16,53 +17,52 @@ JSONL = "jsonl"
 
 @dataclass(frozen=True)
 class Source:
-    """One file of records, in any format that ``umie.data`` reads.
+    """A file of records, in any format that ``umie.data`` reads.
 
     Args:
         path: the file.
-        format: its format.
-        images: the folder of the images; without it only JSONL names images, beside the file.
-        regions: what annotates the regions, for formats that keep it apart.
-        mapping: the file that maps verbs and roles to event types, for ``swig``; by default beside the file.
+        format: the name of its format.
+        images: the directory of the images; without it, only JSONL records have images, next to the file.
+        regions: the annotation of the image regions, for formats that store it in separate files.
+        options: further options of the format; see ``umie.data.format_options``.
     """
 
     path: Path
     format: str = JSONL
     images: Path | None = None
     regions: Path | None = None
-    mapping: Path | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def records(self, on_error: Callable[[UmieError], None] | None = None) -> Iterator[Record]:
-        """Yield the records; see ``umie.data.read``."""
+        """Return an iterator over the records; see ``umie.data.read``."""
         self.check()
-        options = {} if self.mapping is None else {"mapping": self.mapping}
-        return data.read(self.format, self.path, images=self.images, regions=self.regions, on_error=on_error, **options)
+        return data.read(
+            self.format, self.path, images=self.images, regions=self.regions, on_error=on_error, **self.options
+        )
 
     def numbered(self, on_error: Callable[[UmieError], None] | None = None) -> Iterator[tuple[int, Record]]:
-        """Yield the records with their numbers, from 1: of the line in JSONL, of the record elsewhere.
+        """Yield the records with their numbers, from 1: of the line in JSONL, of the record in other formats.
 
-        JSONL gives each error of a bad line, not just the first, and leaves a record without id as it is.
+        For JSONL, every error of a malformed line is reported, and records without an id are kept as they are.
         """
         self.check()
-        if self.format == JSONL and self.regions is None:
+        if self.format == JSONL and self.regions is None and not self.options:
             yield from read_numbered_jsonl(self.path, self.images, on_error)
         else:
             yield from enumerate(self.records(on_error), start=1)
 
     def place(self, number: int) -> str:
-        """Return how a message names a record by its number."""
+        """Return the location of a record by its number, for messages."""
         return f"{self.path}:{number}" if self.format == JSONL else f"{self.path}: record {number}"
 
     def named(self) -> Iterator[Record]:
-        """Yield the records, each with an id: its own, or the file's name and its number."""
+        """Yield the records with an id each: their own, or the name of the file and their number."""
         for number, record in enumerate(self.records(), start=1):
             yield record if record.id else replace(record, id=f"{self.path.name}:{number}")
 
     def check(self) -> None:
-        """Raise UmieError for a folder that is not there or a file that is none, before anything is read."""
+        """Raise UmieError if the image directory does not exist or the path is a directory."""
         if self.images is not None and not self.images.is_dir():
-            raise UmieError(f"{self.images}: no such folder; give --images an existing one, or leave it out")
-        if self.mapping is not None and self.format != "swig":
-            raise UmieError(f"--mapping {self.mapping}: only the format 'swig' takes one; leave it out")
+            raise UmieError(f"{self.images}: no such directory; use an existing one as images, or leave it out")
         if self.path.is_dir():
-            raise UmieError(f"{self.path}: is a folder; give one split file")
+            raise UmieError(f"{self.path}: is a directory; use the file of one split")

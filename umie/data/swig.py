@@ -1,4 +1,4 @@
-"""SWiG: images of imSitu with situations, whose boxes ground the roles; read as events by way of a mapping to ACE."""
+"""SWiG: images of imSitu with situations whose roles are grounded by boxes; read as events through a mapping to ACE."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ from typing import Any
 from umie.data import registry
 from umie.data.ace_events import event_type
 from umie.data.reading import OnError, numbered_lines, report
-from umie.data.text import check_folder, field, file_name, load_json, refuse_regions
+from umie.data.text import check_folder, field, file_name, refuse_regions
 from umie.errors import UmieError, at, check_characters, shown
+from umie.files import read_json
 from umie.records import Argument, Event, Record, Region
 from umie.records.voc import pixel_region
 
-LICENSE = "research use only; annotations MIT (Allen Institute for AI), images of imSitu as found on the web"
+LICENSE = "research use only; annotations MIT (Allen Institute for AI), images of imSitu collected from the web"
 _MAPPING = "ace_sr_mapping.txt"
 _NOT_GROUNDED = [-1, -1, -1, -1]
 
 
 @dataclass
 class _Situation:
-    """What a verb is in ACE: the type of its event, and the role of each of its roles."""
+    """The ACE event type of a verb, and the ACE role of each of its roles."""
 
     event_type: str
     roles: dict[str, str] = with_default(default_factory=dict)
@@ -39,31 +40,32 @@ def read(
     on_error: OnError | None = None,
     mapping: str | Path | None = None,
 ) -> Iterator[Record]:
-    """Yield one MED and MEAE record for each image, with an empty text.
+    """Yield one MED and MEAE record per image, with an empty text.
 
-    Source: allenai/swig, ``SWiG_jsons/{train,dev,test}.json``: an object with an entry for each image: ``verb``,
-    ``width`` and ``height``, ``bb`` (the box of each role in pixels, or four times -1 where nothing is grounded),
-    and ``frames`` (what each of the annotators, three in the published files, saw in each role: a WordNet id, or ''
-    for nothing). The mapping to ACE is the one of M2E2's authors: lines
-    ``verb<TAB>role<TAB>Type||Sub|Type<TAB>ACE role``.
+    Source: allenai/swig, ``SWiG_jsons/{train,dev,test}.json``: an object with one entry per image: ``verb``, ``width``
+    and ``height``, ``bb`` (the box of each role in pixels, or four times -1 if the role is not grounded), and
+    ``frames`` (for each annotator, three in the published files, the filler of each role: a WordNet id, or '' for
+    none). The mapping to ACE is by the authors of M2E2: lines of ``verb<TAB>role<TAB>Type||Sub|Type<TAB>ACE role``.
 
-    Every grounded role is a region, in the order of ``bb``. Annotators share the boxes and differ in the nouns only:
-    a region's label is the noun that most of them gave, the first of those at a tie, and None if nobody gave one. A
-    mapped verb makes one event without trigger, and its mapped roles the arguments; a verb without mapping gives a
-    record without events, a role without mapping a region that is no argument.
+    Every grounded role is a region, in the order of ``bb``. Annotators share the boxes and differ only in the nouns: a
+    region's label is the most frequent noun, the first one in a tie, and None if there is none. A mapped verb yields
+    one event without a trigger, with its mapped roles as arguments; a verb without a mapping yields a record without
+    events, and a role without a mapping a region that is not an argument.
 
     Args:
         path: the file.
-        images: the folder of the images; without it the records only name them.
+        images: the directory of the images; without it, records have only the names of the images.
         regions: not accepted: the boxes are in the file.
-        on_error: called with the error of each image that cannot be read, which is passed over.
-        mapping: the file of the mapping; by default ace_sr_mapping.txt beside ``path``.
+        on_error: called with the error of each malformed image, which is skipped.
+        mapping: the file of the mapping; by default, ace_sr_mapping.txt in the directory of ``path``.
 
     Raises:
-        UmieError: a file that cannot be read, a line of the mapping that is none, or ``regions`` given; without
-            ``on_error``, a missing or ill-typed field, a box outside the image.
+        UmieError: a file cannot be read, a line of the mapping is malformed, or ``regions`` is given; without
+            ``on_error``, a field is missing or has the wrong type, or a box is outside the image.
     """
     path = Path(path)
+    if not isinstance(mapping, str | Path | None):
+        raise UmieError(f"mapping is {shown(mapping)}: expected the path of a file such as {_MAPPING}")
     refuse_regions(path, regions, "swig")
     if images is not None:
         check_folder(images, "images")
@@ -78,9 +80,9 @@ def read(
             "meae": tuple(dict.fromkeys(role for item in situations.values() for role in item.roles.values())),
         },
     }
-    data = load_json(path)
+    data = read_json(path, "an object with one entry per image")
     if not isinstance(data, dict):
-        raise UmieError(f"{path}: is {shown(data)}: expected an object with an entry for each image")
+        raise UmieError(f"{path}: is {shown(data)}: expected an object with one entry per image")
     for name, image in data.items():
         try:
             record = _record(name, image, situations, common)
@@ -113,16 +115,16 @@ def _record(name: str, data: object, situations: Mapping[str, _Situation], commo
 
 
 def _nouns(frames: list[Any]) -> dict[str, str]:
-    """Return what most annotators saw in each role; at a tie what the first of them saw."""
+    """Return the most frequent noun of each role; in a tie, the noun of the earliest annotator."""
     seen: dict[str, Counter[str]] = {}
     for number, frame in enumerate(frames):
         if not isinstance(frame, dict) or not all(isinstance(noun, str) for noun in frame.values()):
-            raise UmieError(f"frame {number} (from 0) is {shown(frame)}: expected an object with a noun for each role")
+            raise UmieError(f"frame {number} (counted from 0) is {shown(frame)}: expected an object with one noun each")
         for role, noun in frame.items():
             if noun:
                 check_characters(noun, "a noun")
                 seen.setdefault(role, Counter())[noun] += 1
-    # a Counter keeps the order of the annotators
+    # a Counter keeps the order of insertion
     return {role: max(nouns, key=nouns.__getitem__) for role, nouns in seen.items()}
 
 
@@ -135,7 +137,7 @@ def _length(data: object, key: str) -> float:
 
 def _mapping(path: Path) -> dict[str, _Situation]:
     if not path.exists():
-        raise UmieError(f"{path}: no such file: put {_MAPPING} of M2E2 there, or name it: --mapping, or mapping=")
+        raise UmieError(f"{path}: no such file: put {_MAPPING} of M2E2 there, or set the option `mapping` to its path")
     situations: dict[str, _Situation] = {}
     for number, line in numbered_lines(path):
         with at(f"{path}:{number}"):
@@ -145,10 +147,12 @@ def _mapping(path: Path) -> dict[str, _Situation]:
                 continue
             parts = [part.strip() for part in line.split("\t")]
             if len(parts) != 4 or not all(parts):
-                raise UmieError(f"{shown(line)} is no mapping: expected verb<TAB>role<TAB>Type||Sub|Type<TAB>ACE role")
+                raise UmieError(f"{shown(line)} is not a mapping: expected verb<TAB>role<TAB>type<TAB>ACE role")
             verb, role, name, ace_role = parts
             situation = situations.setdefault(verb, _Situation(event_type(name)))
             if situation.event_type != event_type(name) or situation.roles.get(role, ace_role) != ace_role:
-                raise UmieError(f"{shown(line)} contradicts a line above: give a verb one type, a role one ACE role")
+                raise UmieError(
+                    f"{shown(line)} contradicts an earlier line: use one type per verb and one ACE role per role"
+                )
             situation.roles[role] = ace_role
     return situations

@@ -1,10 +1,9 @@
-"""The embedded data set: drawn from a seed, with a known share of records that only the image decides.
+"""The embedded data set: generated from a seed, with a known share of records that require the image.
 
-In a share of the records (``image_share``) the text leaves the annotation open and the image shows it:
-what a name stands for (MNER), how two people are related (MRE), what happens (MED), which of two people does
-it and with which object (MEAE; the object is a region). In the others the text decides, and the image is
-drawn independently of it: unrelated, and mostly misleading. Names are invented; no split shares one with
-another.
+In a share of the records (``image_share``), the text is ambiguous and the image determines the annotation: the type of
+a name (MNER), the relation of two people (MRE), the type of an event (MED), and its agent and instrument (MEAE; the
+instrument is a region). In the other records, the text determines the annotation and the image is drawn independently
+of it, so that it is mostly misleading. Names are invented, and no two splits have a name in common.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ _SceneMaker: TypeAlias = "Callable[[random.Random, Sequence[str], bool], Scene]"
 SPLITS = ("train", "dev", "test")
 NUM_REGIONS = 4
 
-# What the image shows for each label, and the words by which a text decides it.
+# The icon of each label, and the phrases by which a text determines it.
 NAME_ICONS = {"person": "person", "location": "house", "organization": "tower", "miscellaneous": "star"}
 NAME_CUES = {
     "person": ("singer {0}", "my cousin {0}"),
@@ -81,11 +80,11 @@ class SyntheticConfig:
     """Size and shares of the embedded data set.
 
     Args:
-        seed: of everything drawn; a split never changes with the size of another.
-        train: number of records in this split; a third each carries names, pairs and events.
-        dev: as train.
-        test: as train.
-        image_share: share of records in which only the image decides.
+        seed: the random seed; a split does not depend on the sizes of the others.
+        train: number of training records; a third each is annotated with entities, relations and events.
+        dev: number of dev records, as ``train``.
+        test: number of test records, as ``train``.
+        image_share: share of records (0..1) whose annotation only the image determines.
     """
 
     seed: int = 0
@@ -102,7 +101,7 @@ class SyntheticConfig:
 
 @dataclass(frozen=True)
 class Scene:
-    """A record with its image; ``image_decides`` says which of the two holds the answer."""
+    """A record with its image; ``image_decides`` is whether the image, not the text, determines the annotation."""
 
     record: Record
     image: Image
@@ -110,7 +109,7 @@ class Scene:
 
 
 def scenes(config: SyntheticConfig, split: str) -> Iterator[Scene]:
-    """Yield the scenes of a split: names, pairs and events in turn."""
+    """Yield the scenes of a split: entities, relations and events in turn."""
     names = _name_pool(split)
     makers: Sequence[Callable[[random.Random, Sequence[str], bool], Scene]] = (
         _name_scene,
@@ -127,19 +126,19 @@ def scenes(config: SyntheticConfig, split: str) -> Iterator[Scene]:
 
 
 def ceilings(config: SyntheticConfig) -> dict[str, float]:
-    """Return each task's ceiling of text alone, computed from the distribution; see ``text_only_ceiling``."""
-    open_share, told_share = config.image_share, 1 - config.image_share
+    """Return the best F1 of a text-only model for each task; see ``text_only_ceiling``."""
+    ambiguous_share, stated_share = config.image_share, 1 - config.image_share
 
     def one_of(labels: Sequence[str]) -> float:
         positives = [label for label in labels if label != NO_RELATION]
-        told = Candidate(told_share * len(positives) / len(labels), 1.0)
-        guessed = Candidate(open_share * len(positives), 1 / len(labels))
-        return text_only_ceiling([told, guessed])
+        stated = Candidate(stated_share * len(positives) / len(labels), 1.0)
+        guessed = Candidate(ambiguous_share * len(positives), 1 / len(labels))
+        return text_only_ceiling([stated, guessed])
 
     arguments = [
-        Candidate(told_share * 2, 1.0),  # agent and target are told
-        Candidate(open_share * 4, 0.5),  # either name in either role
-        Candidate(open_share * NUM_REGIONS * 2, 1 / NUM_REGIONS),  # any region as the agent or the instrument
+        Candidate(stated_share * 2, 1.0),  # the text states agent and target
+        Candidate(ambiguous_share * 4, 0.5),  # either name in either role
+        Candidate(ambiguous_share * NUM_REGIONS * 2, 1 / NUM_REGIONS),  # any region as agent or instrument
     ]
     return {
         "mner": one_of(LABELS["mner"]),
@@ -150,9 +149,9 @@ def ceilings(config: SyntheticConfig) -> dict[str, float]:
 
 
 def write_synthetic(folder: str | Path, config: SyntheticConfig) -> dict[str, Path]:
-    """Write the splits as JSONL files with PNG images beside them; return the file of each split.
+    """Write the splits as JSONL files, with their PNG images in a directory each; return the file of each split.
 
-    A JSONL file is written when its images stand, so that what exists is complete.
+    A JSONL file is written after its images, so that an existing file is complete.
     """
     files = {}
     for split in SPLITS:
@@ -194,29 +193,29 @@ def _event_scene(rng: random.Random, names: Sequence[str], image_decides: bool) 
     label, shown = _truth_and_shown(rng, tuple(EVENT_ICONS), image_decides)
     agent_first, left_marked = _truth_and_shown(rng, (True, False), image_decides)
     trigger_word = rng.choice(OPEN_TRIGGERS if image_decides else EVENT_TRIGGERS[label])
-    told_frames = AGENT_FIRST_FRAMES if agent_first else AGENT_LAST_FRAMES
-    frames = EVENT_FRAMES if image_decides else told_frames
+    unambiguous_frames = AGENT_FIRST_FRAMES if agent_first else AGENT_LAST_FRAMES
+    frames = EVENT_FRAMES if image_decides else unambiguous_frames
     text, (first, second, trigger) = _fill(rng.choice(frames), *rng.sample(names, 2), trigger_word)
     people = ("agent", "person") if left_marked else ("person", "agent")
-    sign = EVENT_ICONS[shown]
-    image, regions, order = _image(rng, _two_people(rng, people, (sign, rng.choice(FILLERS))))
+    icon = EVENT_ICONS[shown]
+    image, regions, order = _image(rng, _two_people(rng, people, (icon, rng.choice(FILLERS))))
     agent, target = (first, second) if agent_first else (second, first)
     arguments = [Argument("Agent", agent), Argument("Target", target)]
     if image_decides:
         arguments.append(Argument("Agent", region=order.index("agent")))
-        arguments.append(Argument("Instrument", region=order.index(sign)))
+        arguments.append(Argument("Instrument", region=order.index(icon)))
     event = Event(label, trigger, tuple(arguments))
     return Scene(Record(text, regions=regions, events=(event,), tasks=("med", "meae")), image, image_decides)
 
 
 def _truth_and_shown(rng: random.Random, choices: Sequence[T], image_decides: bool) -> tuple[T, T]:
-    """Draw the truth, and what the image shows: the same, or something drawn independently."""
+    """Draw the true value and the value shown by the image: the same, or an independent one."""
     truth, other = rng.choice(choices), rng.choice(choices)
     return truth, truth if image_decides else other
 
 
 def _two_people(rng: random.Random, people: tuple[str, str], others: tuple[str, str]) -> list[str]:
-    """Place people[0] on the left, people[1] on the right, and the other two icons in the cells left over."""
+    """Place people[0] on the left, people[1] on the right, and the other two icons in the remaining cells."""
     cells = [""] * 4
     cells[rng.choice(LEFT)], cells[rng.choice(RIGHT)] = people
     remaining = list(others)
@@ -234,7 +233,7 @@ def _image(rng: random.Random, cells: Sequence[str]) -> tuple[Image, tuple[Regio
 
 
 def _fill(frame: str, *words: str) -> tuple[str, list[Span]]:
-    """Put words into the numbered places of a frame; return the text and the span of each word."""
+    """Fill the numbered fields of a frame with words; return the text and the span of each word."""
     text = ""
     spans: dict[int, Span] = {}
     for literal, field, _, _ in string.Formatter().parse(frame):
@@ -247,11 +246,11 @@ def _fill(frame: str, *words: str) -> tuple[str, list[Span]]:
 
 _ONSETS = ("b", "d", "f", "g", "j", "k", "l", "m", "n", "p", "r", "s", "t", "v", "z")
 _VOWELS = ("a", "e", "i", "o", "u")
-_NUM_WORDS = 100  # first and second words that names are made of
+_NUM_WORDS = 100  # number of first and of second words of the names
 
 
 def _name_pool(split: str) -> list[str]:
-    """Return the invented names of a split: two words each; splits share the words, and no name."""
+    """Return the invented names of a split, two words each; splits share words but no names."""
     syllables = [onset + vowel for onset in _ONSETS for vowel in _VOWELS]
     words = [first + second for first in syllables for second in syllables]
     random.Random("words").shuffle(words)

@@ -1,4 +1,4 @@
-"""Twitter-15 and Twitter-17: tagged tweets, one token a line.
+"""Twitter-15 and Twitter-17: tagged tweets, one token per line.
 
 Source: the files of jefferyYu/UMT: a header ``IMGID:<id>``, then ``token<TAB>tag`` lines with BIO tags PER,
 LOC, ORG, MISC or OTHER.
@@ -13,7 +13,7 @@ LABELS = {
     "PER": "person",
     "LOC": "location",
     "MISC": "miscellaneous",
-    "OTHER": "miscellaneous",  # Twitter-15 and GMNER say OTHER where Twitter-17 says MISC
+    "OTHER": "miscellaneous",  # Twitter-15 and GMNER use OTHER instead of MISC
     "ORG": "organization",
 }
 _TAG_SET = TagSet("Twitter-15/17", LABELS)

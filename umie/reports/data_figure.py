@@ -1,4 +1,4 @@
-"""The figure of statistics: splits side by side."""
+"""The figure of data statistics: splits side by side."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from umie.files import atomic_write
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-MAX_BARS = 16  # labels of a task; the rest become one bar
+MAX_BARS = 16  # labels of a task; the others share one bar
 _COLUMNS = 2
 _LABEL_LENGTH = 28
 _PANEL = 3.4  # inches
 
 
 def write_figure(path: Path, splits: Mapping[str, Statistics]) -> None:
-    """Draw labels, lengths, items and images of some splits side by side, as shares of each split.
+    """Draw labels, lengths, items and images of splits side by side, as shares of each split.
 
     Args:
         path: a PNG, PDF or SVG file; written atomically.
-        splits: statistics by the name of the split.
+        splits: statistics by name of the split.
     """
     from matplotlib.figure import Figure
 
@@ -38,7 +38,7 @@ def write_figure(path: Path, splits: Mapping[str, Statistics]) -> None:
     for axis, task in zip(axes, tasks, strict=False):
         _labels(axis, splits, task)
     words, items, images, *unused = axes[len(tasks) :]
-    _histogram(words, splits, "words", "words of a text")
+    _histogram(words, splits, "words", "words per text")
     _items(items, splits)
     _images(images, splits)
     for axis in unused:
@@ -50,12 +50,12 @@ def write_figure(path: Path, splits: Mapping[str, Statistics]) -> None:
 
 
 def _bars_height(splits: Mapping[str, Statistics], task: str) -> float:
-    """Return the height, in inches, that keeps the bars of a task's labels apart."""
+    """Return the height, in inches, at which the bars of a task do not touch."""
     return max(_PANEL, 0.13 * (len(_ranked(splits, task)) + 1) * (len(splits) + 1) + 0.8)
 
 
 def _ranked(splits: Mapping[str, Statistics], task: str) -> list[str]:
-    """Return the labels of a task by their use in all splits."""
+    """Return the most frequent labels of a task over all splits."""
     total: Counter[str] = Counter()
     for statistics in splits.values():
         total.update(statistics.labels.get(task, {}))
@@ -76,7 +76,7 @@ def _labels(axis: Axes, splits: Mapping[str, Statistics], task: str) -> None:
         places = [row + (number - (len(splits) - 1) / 2) * width for row in range(len(shares))]
         axis.barh(places, shares, height=width, color=f"C{number}")
     if hidden:
-        names.append(f"({len(hidden)} further labels)")
+        names.append(f"({len(hidden)} other labels)")
     axis.set_yticks(range(len(names)), names)
     axis.invert_yaxis()
     axis.set_xlabel("% of the task's labels")
@@ -93,14 +93,14 @@ def _histogram(axis: Axes, splits: Mapping[str, Statistics], quantity: str, titl
             counts[min(length // width, len(counts) - 1)] += count
         shares = [100 * count / (statistics.records or 1) for count in counts]
         axis.stairs(shares, edges, color=f"C{number}", linewidth=1.6, label=f"{name} ({statistics.records:,} records)")
-    axis.set_xlabel(title + (f", {width} a bin" if width > 1 else ""))
+    axis.set_xlabel(title + (f", {width} per bin" if width > 1 else ""))
     axis.set_ylabel("% of records")
     axis.set_title("Lengths")
     axis.margins(x=0)
 
 
 def _items(axis: Axes, splits: Mapping[str, Statistics]) -> None:
-    """Draw how many items of the annotation a record has; whichever kind the splits hold most of."""
+    """Draw the number of annotated items per record, of the most frequent kind."""
     kind = max(
         ("entities", "relations", "events"),
         key=lambda name: sum(statistics.items[name] for statistics in splits.values()),
@@ -116,7 +116,7 @@ def _items(axis: Axes, splits: Mapping[str, Statistics]) -> None:
         places = [value + (number - (len(splits) - 1) / 2) * width for value in range(most + 1)]
         axis.bar(places, [100 * count / (statistics.records or 1) for count in counts], width, color=f"C{number}")
     axis.set_xticks(range(most + 1), [*map(str, range(most)), f"{most}+" if longer else str(most)])
-    axis.set_xlabel(f"{kind} of a record")
+    axis.set_xlabel(f"{kind} per record")
     axis.set_ylabel("% of records")
     axis.set_title("Annotation")
 
@@ -125,13 +125,13 @@ def _images(axis: Axes, splits: Mapping[str, Statistics]) -> None:
     names = [name if len(name) <= _LABEL_LENGTH else f"…{name[1 - _LABEL_LENGTH :]}" for name in splits]
     left = [0.0] * len(names)
     summaries = [statistics.summary() for statistics in splits.values()]
-    sought = summaries[0]["images"]["sought"] if summaries else False
-    parts = {"found": ("0.3", ""), "missing": ("white", "////")} if sought else {"named": ("0.3", "")}
-    for part, (color, hatch) in parts.items():  # no colors: those are the splits'
+    checked = summaries[0]["images"]["checked"] if summaries else False
+    parts = {"found": ("0.3", ""), "missing": ("white", "////")} if checked else {"named": ("0.3", "")}
+    for part, (color, hatch) in parts.items():  # grays, because colors identify splits
         shares = [100 * (summary["images"][part] or 0) / (summary["records"] or 1) for summary in summaries]
         style: dict[str, Any] = {"facecolor": color, "edgecolor": "0.3", "hatch": hatch}
-        axis.barh(names, shares, left=left, label=part if sought else "named, not sought", **style)
-        left = [before + share for before, share in zip(left, shares, strict=True)]
+        axis.barh(names, shares, left=left, label=part if checked else "named, not checked", **style)
+        left = [start + share for start, share in zip(left, shares, strict=True)]
     axis.barh(names, [100 - share for share in left], left=left, facecolor="0.85", edgecolor="0.3", label="no image")
     axis.invert_yaxis()
     axis.set_xlim(0, 100)
@@ -141,9 +141,9 @@ def _images(axis: Axes, splits: Mapping[str, Statistics]) -> None:
 
 
 def _percentile(histogram: Mapping[int, int], share: float) -> int:
-    total, seen = sum(histogram.values()), 0
+    total, count = sum(histogram.values()), 0
     for value in sorted(histogram):
-        seen += histogram[value]
-        if seen >= share * total:
+        count += histogram[value]
+        if count >= share * total:
             return value
     return 1

@@ -1,4 +1,4 @@
-"""UmieModel over every fusion: saving, images or features, no image = plain T5, batches, generation, gates."""
+"""UmieModel with every fusion: saving, images or features, no image = plain T5, batches, generation, gates, parts."""
 
 import copy
 import dataclasses
@@ -29,7 +29,7 @@ FUSIONS = [
     for options in OPTIONS.get(name, [{}])
 ]
 SEEING = [param for param in FUSIONS if fusions.registry.get(param.values[0]["name"]).uses_image]
-# with random weights, a head that is tied to the embedding repeats one token; a head of its own says something
+# with random weights, a tied head repeats one token; an untied head generates different tokens
 UNTIED = {"source": "tiny", "overrides": {"tie_word_embeddings": False}}
 every_fusion = pytest.mark.parametrize("fusion", FUSIONS)
 every_seeing_fusion = pytest.mark.parametrize("fusion", SEEING)
@@ -37,7 +37,7 @@ every_seeing_fusion = pytest.mark.parametrize("fusion", SEEING)
 
 @pytest.fixture(scope="module")
 def build(variant):
-    """A shared model and its processor for a fusion; a test that changes the model makes its own by ``variant``."""
+    """A shared model and its processor for a fusion; a test that changes the model uses ``variant`` instead."""
     made = {}
 
     def make(fusion):
@@ -51,7 +51,7 @@ def build(variant):
 
 @pytest.fixture(scope="module")
 def records(embedded_records):
-    """Six records with names, every other one without its image, and of different numbers of regions."""
+    """Six records with names, every other one without an image, with different numbers of regions."""
     chosen = [record for record in embedded_records if record.entities][:6]
     return [
         dataclasses.replace(record, image=None, regions=())
@@ -73,7 +73,7 @@ def logits(model, batch, **options):
 
 
 def plain(model, batch):
-    """What the T5 inside gives for the same tokens, by its own forward."""
+    """Return the output of the inner T5 for the same tokens."""
     names = ("input_ids", "attention_mask", "labels")
     with torch.no_grad():
         return model.decoder.seq2seq(**{name: batch[name] for name in names})
@@ -111,7 +111,7 @@ def test_forward(build, records, fusion):
         assert model(**unlabeled, decoder_input_ids=torch.zeros(num_texts, 2, dtype=torch.long)).loss is None
 
 
-def test_attention_is_given_where_the_fusion_attends(build, records):
+def test_attention_is_returned_if_the_fusion_attends(build, records):
     for name, has in (("gated", True), ("cross_attention", True), ("concat", False), ("text_only", False)):
         model, processor = build({"name": name})
         with torch.no_grad():
@@ -162,12 +162,12 @@ def test_weights_of_a_frozen_encoder_are_in_the_file(variant, aligned, records, 
 @pytest.mark.parametrize(
     "lost", ["fusion.attention.key.weight", "encoder.layers.0.bias", "decoder.seq2seq.shared.weight"]
 )
-def test_a_folder_that_lacks_weights(build, tmp_path, lost):
+def test_a_directory_with_missing_weights(build, tmp_path, lost):
     model, _ = build({"name": "gated"})
     model.save_pretrained(tmp_path)
     state = load_file(tmp_path / "model.safetensors")
     state = {name: value for name, value in state.items() if name != lost}
-    if "shared" in lost:  # tied: whichever of its names the file has
+    if "shared" in lost:  # tied: remove all of its names
         state = {name: value for name, value in state.items() if "embed_tokens" not in name and "lm_head" not in name}
     save_file(state, tmp_path / "model.safetensors", {"format": "pt"})
     named = lost.replace("seq2seq.shared", "seq2seq.decoder.embed_tokens")  # the first of its tied names
@@ -185,10 +185,10 @@ def test_a_file_of_another_configuration(build, tmp_path):
         UmieModel.from_pretrained(tmp_path)
 
 
-@pytest.mark.parametrize("fault", ["no folder", "damaged", "another shape"])
-def test_a_folder_that_cannot_be_loaded(build, tmp_path, fault):
+@pytest.mark.parametrize("fault", ["no directory", "damaged", "another shape"])
+def test_a_directory_that_cannot_be_loaded(build, tmp_path, fault):
     folder = tmp_path / "variant"
-    if fault != "no folder":
+    if fault != "no directory":
         model, _ = build({"name": "gated"})
         model.save_pretrained(folder)
     if fault == "damaged":
@@ -203,7 +203,7 @@ def test_a_folder_that_cannot_be_loaded(build, tmp_path, fault):
 @pytest.mark.parametrize("name", ["typo", "./owner/model", "../model", "~/model", "/no/model", "owner/model/", "a/b/c"])
 def test_a_name_that_is_not_a_directory_is_an_error_without_the_network(monkeypatch, name):
     def fail(*args, **kwargs):
-        raise AssertionError("transformers was asked")
+        raise AssertionError("transformers was called")
 
     monkeypatch.setattr("transformers.PreTrainedModel.from_pretrained", fail)
     with pytest.raises(UmieError, match=f"'{name}' is neither an existing directory nor a hub name"):
@@ -211,7 +211,7 @@ def test_a_name_that_is_not_a_directory_is_an_error_without_the_network(monkeypa
 
 
 @every_fusion
-def test_features_in_equal_images_in(build, records, fusion):
+def test_features_and_images_give_the_same_output(build, records, fusion):
     model, processor = build(fusion)
     batch = processor(records, "mner")
     texts = {name: batch[name] for name in ("input_ids", "attention_mask", "labels")}
@@ -236,7 +236,7 @@ def test_features_in_equal_images_in(build, records, fusion):
 
 @every_fusion
 def test_without_images_it_is_plain_t5(build, textual, records, fusion):
-    """Bit for bit: with no slot, with no visual tensors at all, and with slots that are all masked."""
+    """Bit for bit: without slots, without visual tensors, and with only masked slots."""
     model, processor = build(fusion)
     batch = processor(textual, "mner")
     assert batch["visual_mask"].shape == (6, 0)
@@ -285,7 +285,7 @@ def test_logits_do_not_depend_on_the_batch(build, records, fusion):
 
 @every_fusion
 def test_padding_never_matters(build, records, fusion):
-    """More padding in tokens and slots, and garbage in it."""
+    """Add padding to tokens and slots, with arbitrary values in it."""
     model, processor = build(fusion)
     batch = processor(records, "mner")
     expected = logits(model, batch)
@@ -311,7 +311,7 @@ def test_cache_beams_and_sampling(build, records, fusion):
     batch = processor(records, "mner")
     greedy = model.generate(**batch, max_new_tokens=12)
     assert greedy.shape[0] == 6
-    assert greedy[:, 1:].unique().numel() > 10  # not one token over and over, which would show nothing
+    assert greedy[:, 1:].unique().numel() > 10  # a single repeated token would prove nothing
     assert torch.equal(greedy, model.generate(**batch, max_new_tokens=12, use_cache=False))
     beams = [model.generate(**batch, max_new_tokens=8, num_beams=3, use_cache=cache) for cache in (True, False)]
     assert torch.equal(*beams)
@@ -335,7 +335,7 @@ def test_generation_options_that_are_tensors_reach_generate(build, records):
 
 
 def test_generate_follows_the_image(build, records):
-    """The states that generate decodes from are the fused ones: its tokens are the likeliest of forward."""
+    """generate decodes from the fused states: its tokens are the most probable ones of forward."""
     model, processor = build({"name": "cross_attention"})
     batch = processor(records, "mner")
     found = model.generate(**batch, max_new_tokens=8, min_new_tokens=8)
@@ -346,7 +346,7 @@ def test_generate_follows_the_image(build, records):
 
 @every_fusion
 def test_gates(build, records, fusion):
-    """``gate``: one number a record, 0 without an image, within what the equation allows."""
+    """``gate`` has one number per record, 0 without an image, within the bounds of the equation."""
     model, processor = build(fusion)
     batch = processor(records, "mner")
     with torch.no_grad():
@@ -376,8 +376,8 @@ def test_gradients_reach_every_part(variant, records, fusion):
         assert parameter.grad.any(), name
 
 
-def test_visual_gradient_tells_a_shut_gate(variant, records):
-    """The health measure of the gate: the gradient that reaches the encoder grows with a fixed gate, from 0."""
+def test_visual_gradient_reveals_a_closed_gate(variant, records):
+    """The gradient that reaches the encoder is 0 with a closed gate, and grows with a fixed gate."""
     from umie.training import visual_gradient
 
     norms = []
@@ -390,7 +390,7 @@ def test_visual_gradient_tells_a_shut_gate(variant, records):
     assert visual_gradient(model, processor(records, "mner")) == 0
 
 
-def test_a_fusion_that_does_not_look_has_no_encoder(build, records):
+def test_a_text_only_fusion_has_no_encoder(build, records):
     model, processor = build({"name": "text_only"})
     assert model.encoder is None
     assert model.visual_embedding is None
@@ -400,8 +400,8 @@ def test_a_fusion_that_does_not_look_has_no_encoder(build, records):
 
 
 @every_fusion
-def test_a_misspelled_input_is_not_passed_over(build, records, fusion):
-    """The image would silently not be looked at."""
+def test_a_misspelled_input_is_an_error(build, records, fusion):
+    """Otherwise the image would be silently ignored."""
     model, processor = build(fusion)
     batch = processor(records, "mner")
     assert set(model.visual_input_names) == set(batch) - {"input_ids", "attention_mask", "labels"}
@@ -437,7 +437,7 @@ def test_initialize_fusion(variant, records, textual, fusion):
 
 @every_fusion
 def test_mixed_precision(variant, records, fusion):
-    """Under autocast to bfloat16, as the Trainer runs it, the loss and its gradients stay near those of float32."""
+    """Under autocast to bfloat16, as in the Trainer, the loss stays close to float32 and gradients are finite."""
     model, processor = variant(fusion=fusion)
     batch = processor(records, "mner")
     expected = model(**batch).loss
@@ -458,7 +458,7 @@ def test_half_precision_weights(variant, records, fusion):
     torch.testing.assert_close(found.float(), expected, atol=0.25, rtol=0.1)
 
 
-def test_the_configuration_is_complete_by_itself(build):
+def test_the_configuration_is_complete(build):
     """A saved configuration names every part and the decoder's full shape; the widths are not repeated."""
     model, _ = build({"name": "gated"})
     values = json.loads(model.config.to_json_string())
@@ -547,13 +547,13 @@ def test_modules_and_options_can_be_mixed(variant, records):
 
 
 class Doubling(fusions.Fusion):
-    """A fusion that nobody registered."""
+    """An unregistered fusion."""
 
     def forward(self, text, text_mask, visual, visual_mask, *, output_attention=False):
         return FusedStates(text + visual_mask.any(1)[:, None, None] * text, text_mask)
 
 
-def test_a_fusion_that_is_not_registered_works_but_is_not_saved(variant, records, tmp_path, monkeypatch):
+def test_an_unregistered_fusion_works_but_cannot_be_saved(variant, records, tmp_path, monkeypatch):
     composed, processor = variant(decoder=UNTIED)
     batch = processor(records, "mner")
     fusion = Doubling(fusions.FusionConfig(d_model=96, num_heads=4))
@@ -563,9 +563,7 @@ def test_a_fusion_that_is_not_registered_works_but_is_not_saved(variant, records
     close(found[~with_image], expected[~with_image])
     assert not torch.allclose(found[with_image], expected[with_image], atol=1e-3)
     assert model.generate(**batch, max_new_tokens=4).shape[0] == 6
-    with pytest.raises(
-        UmieError, match=r"its fusion, .*Doubling, is not registered: add @umie\.fusion\."
-    ):
+    with pytest.raises(UmieError, match=r"its fusion, .*Doubling, is not registered: add @umie\.fusion\."):
         model.save_pretrained(tmp_path)
     assert not list(tmp_path.iterdir())
     monkeypatch.setitem(fusions.registry._parts, "doubling", Doubling)
@@ -575,7 +573,7 @@ def test_a_fusion_that_is_not_registered_works_but_is_not_saved(variant, records
     close(logits(UmieModel.from_pretrained(tmp_path), batch), found)
 
 
-def test_a_visual_embedding_of_another_class_works_but_is_not_saved(variant, records, tmp_path):
+def test_a_custom_visual_embedding_works_but_cannot_be_saved(variant, records, tmp_path):
     class FeaturesOnly(torch.nn.Linear):
         def forward(self, visual):
             return super().forward(visual.features)
@@ -589,7 +587,7 @@ def test_a_visual_embedding_of_another_class_works_but_is_not_saved(variant, rec
         model.save_pretrained(tmp_path)
 
 
-def test_modules_that_do_not_fit_are_refused(variant):
+def test_unsuitable_modules_are_refused(variant):
     composed, _ = variant(decoder=UNTIED)
     with pytest.raises(UmieError, match=r"the fusion is a Linear: pass a umie\.fusion\.base\.Fusion"):
         UmieModel.from_parts(**parts_of(composed, fusion=torch.nn.Linear(2, 2)))

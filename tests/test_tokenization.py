@@ -1,4 +1,6 @@
-"""The byte-level tokenizer: any text comes back as it was, whatever it was trained on."""
+"""The byte-level tokenizer restores any text exactly, whatever it was trained on."""
+
+import re
 
 import pytest
 from hypothesis import example, given, settings
@@ -13,7 +15,7 @@ EOS, PAD, UNKNOWN = 1, 0, 2
 
 @pytest.fixture(scope="module")
 def bare():
-    """A tokenizer that has learned nothing: bytes and special tokens alone."""
+    """An untrained tokenizer: only bytes and special tokens."""
     return train_tokenizer([], 259)
 
 
@@ -33,13 +35,13 @@ def check_lossless(tokenizer, text):
 @example("O1 O12 [Agent = O2] [person: Ann|]]2")
 @example("naïve café, 東京, 🧑‍🚒 Ωmega \u200d\ufeff\x00")
 @example("I 'm do n't . !")
-def test_any_text_comes_back(tokenizer, bare, text):
+def test_any_text_is_restored(tokenizer, bare, text):
     check_lossless(tokenizer, text)
     check_lossless(bare, text)
 
 
 @pytest.mark.parametrize("text", ["</s>", "a </s> b", "<pad>", "x<unk>y", "<pad></s><unk>"])
-def test_a_text_that_spells_a_special_token_comes_back(tokenizer, tmp_path, text):
+def test_a_text_that_contains_a_special_token_is_restored(tokenizer, tmp_path, text):
     check_lossless(tokenizer, text)
     tokenizer.save_pretrained(tmp_path)
     check_lossless(AutoTokenizer.from_pretrained(tmp_path), text)
@@ -57,22 +59,22 @@ def test_sizes(tokenizer, bare):
     assert len(train_tokenizer(["banana banana banana"] * 3, 262)) == 262
 
 
-def test_every_digit_is_a_piece(tokenizer):
-    """Also where the texts hold some number over and over."""
+def test_every_digit_is_a_token(tokenizer):
+    """This also holds if the training texts repeat a number."""
     for trained in (tokenizer, train_tokenizer(["O12 2024 12 2024"] * 20, 300)):
-        pieces = trained.convert_ids_to_tokens(trained("O12 2024").input_ids)
-        assert [piece for piece in pieces if any(sign.isdigit() for sign in piece)] == ["1", "2", "2", "0", "2", "4"]
+        tokens = trained.convert_ids_to_tokens(trained("O12 2024").input_ids)
+        assert [token for token in tokens if re.search(r"\d", token)] == list("122024")
     first, twelfth = (tokenizer.convert_ids_to_tokens(tokenizer(f"= O{n}").input_ids[:-1]) for n in (1, 12))
     assert twelfth == [*first, "2"]
 
 
-def test_it_has_learned_from_its_texts(tokenizer, bare):
+def test_training_shortens_texts(tokenizer, bare):
     text = "Please extract the following entity type: person, location"
     assert len(tokenizer(text).input_ids) < len(bare(text).input_ids) / 3
 
 
-def test_names_of_other_splits_cost_about_as_much(tokenizer, embedded):
-    """Splits share no name, but the pieces of names."""
+def test_names_of_other_splits_are_about_as_short(tokenizer, embedded):
+    """Splits share no names, but the syllables of names."""
     from umie.data.synthetic import SyntheticConfig, scenes
 
     def pieces(scenes):

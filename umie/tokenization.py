@@ -1,4 +1,4 @@
-"""A byte-level BPE tokenizer trained on texts at hand, for models that start from random weights."""
+"""A byte-level BPE tokenizer trained on given texts, for models with random initial weights."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ PAD, EOS, UNKNOWN = "<pad>", "</s>", "<unk>"  # ids 0, 1, 2, as in T5
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int = 1024) -> PreTrainedTokenizerFast:
-    """Train byte-level BPE; any string comes back unchanged from its tokens.
+    """Return a byte-level BPE tokenizer trained on texts; decoding restores any string exactly.
 
     Args:
-        texts: what to learn the merges from.
-        vocab_size: pieces in all; at least 259 (256 bytes and 3 special tokens).
+        texts: the texts to learn merges from.
+        vocab_size: number of tokens, at least 259 (256 bytes and 3 special tokens); smaller if the texts are few.
     """
     tokenizer = Tokenizer(models.BPE())
-    # One digit a piece, so that O1 and O12 share their letter and digits.
+    # One token per digit, so that O1 and O12 share their letter and digits.
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
     )
@@ -39,5 +39,5 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int = 1024) -> PreTrainedT
         eos_token=EOS,
         unk_token=UNKNOWN,
         clean_up_tokenization_spaces=False,
-        split_special_tokens=True,  # a text that spells </s> is a text
+        split_special_tokens=True,  # "</s>" in a text is plain text
     )

@@ -1,4 +1,4 @@
-"""The contracts of every registered decoder, and of every task over the embedded data set."""
+"""The contracts of every registered decoder, and of every task on the embedded data set."""
 
 import json
 
@@ -76,7 +76,7 @@ def labels():
 
 @pytest.fixture
 def fused(decoder, texts):
-    """Text states as they come from the decoder's encoder, in one padded batch."""
+    """Text states of the decoder's encoder, in one padded batch."""
     ids, mask = padded(texts)
     with torch.no_grad():
         return FusedStates(decoder.encode_text(ids, mask), mask.bool())
@@ -110,7 +110,7 @@ def test_text_states_do_not_depend_on_the_batch(decoder, texts):
 
 
 def test_logits_do_not_depend_on_the_batch(decoder, fused, labels):
-    """Masked states may hold anything, and any number of them may follow."""
+    """Masked states may have any values, and any number of them may follow."""
     states = torch.cat([fused.states, torch.zeros_like(fused.states)], dim=1)
     mask = torch.cat([fused.mask, torch.zeros_like(fused.mask)], dim=1)
     states = states.masked_fill(~mask[..., None], 100.0)
@@ -136,7 +136,7 @@ def test_generated_tokens_do_not_depend_on_the_batch(decoder, fused):
 
 
 def test_every_real_state_is_attended_over(decoder, fused, labels):
-    """Also states behind the text, where a fusion appends the image."""
+    """This includes states after the text, where a fusion appends the image."""
     extra = torch.randn(3, 2, fused.states.shape[2], generator=torch.Generator().manual_seed(2))
     mask = torch.cat([fused.mask, torch.ones(3, 2, dtype=torch.bool)], dim=1)
     with torch.no_grad():
@@ -162,8 +162,8 @@ def test_decoding_is_causal(decoder, fused, labels):
     assert not torch.allclose(first[:, 3:], second[:, 3:], atol=1e-4)
 
 
-def test_generate_takes_the_likeliest_of_forward(decoder, fused):
-    """Token by token with its cache, generate agrees with one forward pass over what it generated."""
+def test_generate_agrees_with_forward(decoder, fused):
+    """Cached generation agrees with one forward pass over the generated tokens."""
     found = decoder.generate(fused, max_new_tokens=8, do_sample=False)
     assert found.shape[0] == 3
     with torch.no_grad():
@@ -245,14 +245,14 @@ def test_every_task_reads_back_its_targets(name, variant, embedded):
 
 @pytest.mark.parametrize("name", tasks.registry.names())
 def test_every_task_reads_another_records_answer_without_raising(name, embedded):
-    """Spans are sought in the record's own text: an answer about another text finds nothing there."""
+    """Spans are searched in the record's own text, so an answer about another text has almost none."""
     task = tasks.registry.build(name, labels=LABELS[name])
     records = [scene.record for scene in embedded if scene.record.annotated_for(name)]
     wrong = []
     for record, other in zip(records, records[1:] + records[:1], strict=True):
         (asked,), (query,) = task.queries(record), task.queries(other)
         wrong.append(task.parse(query.answer, record.text, asked.target, num_regions=0))
-    spans = name != "mre"  # a relation's answer is a label alone
+    spans = name != "mre"  # a relation's answer is only a label
     assert sum(len(answer) for answer in wrong) < sum(len(task.items(record)) for record in records) * (
         0.3 if spans else 1.1
     )

@@ -1,4 +1,4 @@
-"""A constraint keeps to the limits and the way of generating that a call, or the checkpoint, asks for."""
+"""A constraint respects the limits and generation options of a call or a checkpoint."""
 
 import dataclasses
 
@@ -11,7 +11,7 @@ from umie.errors import UmieError
 
 
 class NoEnd(LogitsProcessor):
-    """Makes the end of an answer improbable, so that only the limit brings it."""
+    """Makes the end of an answer improbable, so that only the limit ends it."""
 
     def __call__(self, input_ids, scores):
         return scores.index_add(1, torch.tensor([1]), torch.full((len(scores), 1), -50.0))
@@ -19,7 +19,7 @@ class NoEnd(LogitsProcessor):
 
 @pytest.fixture(scope="module")
 def asked(variant, embedded_records):
-    """A variant of large random weights, four records, their batch and its fused states."""
+    """A variant with large random weights, four records, their batch and its fused states."""
     model, processor = variant(fusion="text_only")
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -78,7 +78,7 @@ def test_one_constraint_serves_two_generations(asked):
     assert torch.equal(model.generate(**batch, constraint=constraint, **options), first)
 
 
-def test_beams_that_the_checkpoint_asks_for_are_kept(asked):
+def test_beams_set_by_the_checkpoint_are_kept(asked):
     model, processor, records, _, fused = asked
     config = model.decoder.seq2seq.generation_config
     try:
@@ -104,7 +104,7 @@ def test_a_constraint_works_under_autocast(asked):
     assert sum(items.dropped for items in processor.parse(constraint.read(rows), records, "mner")) == 0
 
 
-def test_fewer_layers_are_fewer_of_encoder_and_decoder():
+def test_num_layers_applies_to_encoder_and_decoder():
     built = registry.construct("t5", {"source": "flan-t5-small", "overrides": {"num_layers": 2, "vocab_size": 300}})
     assert len(built.seq2seq.encoder.block) == len(built.seq2seq.decoder.block) == 2
     uneven = registry.construct("t5", {"source": "tiny", "overrides": {"num_layers": 1, "num_decoder_layers": 2}})

@@ -1,4 +1,4 @@
-"""Real pretrained weights: both halves of a pair begin with MiniLM, and learn."""
+"""Real pretrained weights: both halves of a pair start from MiniLM, and learn."""
 
 import dataclasses
 import importlib.util
@@ -44,14 +44,14 @@ def test_the_text_states_are_minilms(composed):
         states = model.decoder.encode_text(batch.input_ids, batch.attention_mask)
     torch.testing.assert_close(states, expected)
     assert model.decoder.max_lengths == (512, 512)
-    # pretrained, not drawn: what means the same lies close in MiniLM's space
+    # pretrained, not random: related words are close in MiniLM's space
     words = processor.tokenizer.convert_tokens_to_ids(["paris", "london", "banana"])
     paris, london, banana = model.decoder.seq2seq.decoder.get_input_embeddings().weight[words]
     assert torch.cosine_similarity(paris, london, dim=0) > torch.cosine_similarity(paris, banana, dim=0) + 0.1
 
 
 @pytest.mark.slow
-def test_it_learns_eight_answers_and_comes_back_from_its_folder(composed, records, tmp_path):
+def test_it_learns_eight_answers_and_is_saved_and_loaded(composed, records, tmp_path):
     model, processor = composed
     task = processor.task("mner")
     batch = processor(records, task)
@@ -67,7 +67,7 @@ def test_it_learns_eight_answers_and_comes_back_from_its_folder(composed, record
     rows = model.generate(**batch, max_new_tokens=24)
     found = processor.decode(rows, records, task)
     scores = strict_score(task.name, found, records)
-    assert scores["f1"] > 0.7  # upper case and spaces are the text's, though MiniLM's tokens have neither
+    assert scores["f1"] > 0.7  # upper case and spaces come from the text; MiniLM's tokens have neither
     model.save_pretrained(tmp_path)
     again = UmieModel.from_pretrained(tmp_path)
     assert torch.equal(again.generate(**batch, max_new_tokens=24), rows)

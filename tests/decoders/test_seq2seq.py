@@ -1,4 +1,4 @@
-"""seq2seq: text alone is transformers' own model; warm starts, generation, limits and what cannot be loaded."""
+"""seq2seq: text-only output equals transformers' own; warm starts, generation, length limits and loading errors."""
 
 import json
 import re
@@ -33,7 +33,7 @@ from umie.processor import UmieProcessor
 from umie.scoring import strict_score
 from umie.types import FusedStates
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "constrained"))  # where families.py lies
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "constrained"))  # for families.py
 from families import FAMILIES
 
 VOCAB = 1000
@@ -114,7 +114,7 @@ def fused_of(decoder, batch):
 
 
 @pytest.mark.filterwarnings("ignore:Version v4.12.0:FutureWarning")  # a pair's own loss
-def test_text_alone_is_transformers_own_model(checkpoint, aligned, batch):
+def test_text_only_output_equals_transformers(checkpoint, aligned, batch):
     decoder = aligned(registry.build("seq2seq", source=str(checkpoint)).eval())
     theirs = aligned(AutoModelForSeq2SeqLM.from_pretrained(checkpoint).eval())
     ids, mask, labels = batch
@@ -141,7 +141,7 @@ def test_text_alone_is_transformers_own_model(checkpoint, aligned, batch):
 def test_saved_and_loaded_with_the_model_without_the_source(checkpoint, aligned, batch, tmp_path):
     torch.manual_seed(1)
     decoder = {"name": "seq2seq", "source": str(shutil.copytree(checkpoint, tmp_path / "source"))}
-    ids = {"eos_token_id": 1} if "mt5" not in str(checkpoint) else {}  # that of the tests' tokenizer
+    ids = {"eos_token_id": 1} if "mt5" not in str(checkpoint) else {}  # the end token of the tests' tokenizer
     tokenizer = FAMILIES["project"]()
     with pytest.raises(UmieError, match="the tokenizer has 1024 tokens and the decoder 1000 rows"):
         compose(fusion="gated", decoder=decoder, tokenizer=tokenizer)
@@ -206,7 +206,7 @@ def test_a_pair_may_have_fewer_layers_and_another_dropout(encoder):
         registry.build("seq2seq", source=str(encoder), overrides={"num_layers": 1})
 
 
-def test_the_tokenizer_tells_how_answers_begin_and_end(encoder, tmp_path):
+def test_the_tokenizer_determines_how_answers_begin_and_end(encoder, tmp_path):
     decoder = registry.construct("seq2seq", {"source": str(encoder)})
     config = decoder.seq2seq.config
     assert (config.decoder_start_token_id, config.eos_token_id, config.pad_token_id) == (2, 3, 0)
@@ -222,8 +222,8 @@ def test_a_tokenizer_with_another_end_is_refused(encoder):
         compose(decoder=decoder)
 
 
-def test_a_composed_variant_reads_answers_in_the_texts_own_signs(encoder, embedded_records, tmp_path):
-    """Uncased and without an end token: targets are cut at the separator, and spans come back as the text has them."""
+def test_a_composed_variant_reads_answers_with_the_texts_own_characters(encoder, embedded_records, tmp_path):
+    """Uncased, without an end token: targets end with the separator, and spans have the text's upper case."""
     torch.manual_seed(0)
     model, processor = compose(decoder={"name": "seq2seq", "source": str(encoder)}, fusion="gated")
     assert processor.max_input_tokens == 160
@@ -249,7 +249,7 @@ def test_a_composed_variant_reads_answers_in_the_texts_own_signs(encoder, embedd
 
 
 def test_a_token_beyond_the_tokenizer_is_dropped(encoder, embedded_records):
-    """A decoder may have more rows than its tokenizer has tokens; an answer keeps what comes before such a token."""
+    """A decoder may have more rows than its tokenizer has tokens; the items before such a token are kept."""
     _, processor = compose(decoder={"name": "seq2seq", "source": str(encoder)})
     task = processor.task("mner")
     records = [record for record in embedded_records if record.annotated_for("mner")][:4]
@@ -264,7 +264,7 @@ def test_a_token_beyond_the_tokenizer_is_dropped(encoder, embedded_records):
 
 @pytest.mark.parametrize("fusion", ["gated", "concat", "cross_attention", "text_only"])
 @pytest.mark.parametrize("kind", ["bart", "mt5", "pair"])
-def test_no_image_is_text_alone(kind, fusion, batch):
+def test_no_image_equals_text_only(kind, fusion, batch):
     torch.manual_seed(0)
     from umie.decoders.seq2seq_models import config_values
 
@@ -312,7 +312,7 @@ def test_lengths_beyond_the_positions_are_refused_by_compose(encoder):
         compose(decoder={"name": "seq2seq", "source": str(encoder)}, max_input_tokens=161)
 
 
-def test_a_t5_jumps_forward_here_too(embedded_records):
+def test_seq2seq_jumps_forward_with_a_t5(embedded_records):
     config = {"model_type": "mt5", "vocab_size": 1024, "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2}
     torch.manual_seed(0)
     model, processor = compose(
@@ -325,7 +325,7 @@ def test_a_t5_jumps_forward_here_too(embedded_records):
     assert torch.equal(jumped, model.generate(**batch, constraint=constraint, max_new_tokens=24, jump_forward=False))
 
 
-# --- what cannot be loaded -------------------------------------------------------------------------------------------
+# --- loading errors --------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture

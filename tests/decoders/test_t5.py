@@ -1,4 +1,4 @@
-"""T5: the head stays apart from the embedding, whichever way it is loaded; text alone is transformers' own T5."""
+"""T5: the head stays separate from the embedding in every way of loading; text-only output equals transformers' T5."""
 
 import json
 import re
@@ -31,10 +31,9 @@ PUBLISHED = {
 
 
 def write_checkpoint(folder, *, kind="t5", tied=False, copies=False, dtype=torch.float32, tokenizer=None):
-    """Write a checkpoint as the hub has them: config.json, model.safetensors.
+    """Write a checkpoint in the hub's layout: config.json and model.safetensors.
 
-    An untied one has a head of its own and says ``tie_word_embeddings: false``; transformers 5 itself would
-    not write that.
+    An untied checkpoint has a separate head and ``tie_word_embeddings: false``, which transformers 5 would not write.
     """
     torch.manual_seed(0)
     activation = "relu" if tied else "gated-gelu"
@@ -73,7 +72,7 @@ def untied(tmp_path_factory, tokenizer):
 
 @pytest.fixture(scope="module")
 def tied(tmp_path_factory, tokenizer):
-    """As above, of T5 v1.0: relu, one matrix for embedding and head, scaled logits."""
+    """A T5 v1.0 checkpoint: relu, one matrix for embedding and head, scaled logits."""
     folder = tmp_path_factory.mktemp("t5") / "v10"
     return folder, write_checkpoint(folder, tied=True, tokenizer=tokenizer)
 
@@ -91,7 +90,7 @@ def batch():
 
 
 def run(decoder, batch):
-    """Run text encoder and decoder; on aligned weights, see the fixture ``aligned``."""
+    """Run text encoder and decoder, with aligned weights; see the fixture ``aligned``."""
     ids, mask, labels = batch
     decoder.eval()
     for parameter in decoder.parameters():
@@ -101,7 +100,7 @@ def run(decoder, batch):
 
 
 def check_apart(decoder, state):
-    """Head and embedding hold what the checkpoint holds, are two matrices, and the logits are not scaled."""
+    """Check that head and embedding are two matrices with the checkpoint's weights, and logits are not scaled."""
     seq2seq = decoder.seq2seq
     assert torch.equal(seq2seq.lm_head.weight, state["lm_head.weight"])
     for embedding in (seq2seq.shared, seq2seq.encoder.embed_tokens, seq2seq.decoder.embed_tokens):
@@ -112,7 +111,7 @@ def check_apart(decoder, state):
 
 
 def expected_logits(folder, state, batch, scale=1.0, head="lm_head.weight"):
-    """Run transformers' own encoder and decoder stacks, and the head by hand."""
+    """Run transformers' own encoder and decoder stacks, and apply the head manually."""
     ids, mask, labels = batch
     stacks = T5Model.from_pretrained(folder).eval()
     start = torch.cat([torch.zeros(len(ids), 1, dtype=torch.long), labels[:, :-1].clamp(min=0)], dim=1)
@@ -133,7 +132,7 @@ def test_untied_checkpoint(tmp_path, batch, copies):
 
 
 def test_untied_checkpoint_equals_transformers_own_class(untied, aligned, batch):
-    """T5ForConditionalGeneration with the checkpoint's head put in by hand: logits, loss, and what it generates."""
+    """Logits, loss and generated tokens equal T5ForConditionalGeneration with the checkpoint's head."""
     folder, state = untied
     theirs = aligned(T5ForConditionalGeneration.from_pretrained(folder).eval())
     theirs.lm_head = nn.Linear(32, 1024, bias=False)
@@ -171,7 +170,7 @@ def test_tied_checkpoint_stays_tied_and_scaled(tied, aligned, batch):
 
 @pytest.mark.parametrize("kind", ["untied", "tied"])
 def test_saved_and_loaded_with_the_model(kind, request, tmp_path, batch):
-    """save_pretrained and from_pretrained of the whole model, twice over, without the source at hand."""
+    """save_pretrained and from_pretrained of the whole model, twice, without access to the source."""
     folder, state = request.getfixturevalue(kind)
     source = shutil.copytree(folder, tmp_path / "source")
     model, _ = compose(decoder=str(source), fusion="text_only")
@@ -193,7 +192,7 @@ def test_saved_and_loaded_with_the_model(kind, request, tmp_path, batch):
 
 
 def test_load_state_dict(untied, batch):
-    """Into a decoder of the same shape, and into a whole model: nothing overwrites the embedding."""
+    """Loading a state dict into a decoder, or into a whole model, keeps the embedding separate."""
     folder, state = untied
     loaded = registry.build("t5", source=str(folder))
     torch.manual_seed(3)
@@ -238,7 +237,7 @@ def test_mt5_checkpoint(tmp_path, batch):
 
 
 def test_untied_configuration_over_tied_weights(tmp_path):
-    """Saved by transformers 5 itself, which writes no head: head and embedding start equal, and then part."""
+    """transformers 5 writes no head: head and embedding start equal, but as two matrices."""
     state = write_checkpoint(tmp_path, tied=True)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**config, "tie_word_embeddings": False}))
@@ -249,7 +248,7 @@ def test_untied_configuration_over_tied_weights(tmp_path):
 
 
 def test_half_precision_checkpoint_is_loaded_in_full(tmp_path, tokenizer, batch):
-    """So that the fusion and the visual embedding, which start in float32, fit to it."""
+    """The dtype matches the fusion and the visual embedding, which start in float32."""
     state = write_checkpoint(tmp_path, dtype=torch.bfloat16, tokenizer=tokenizer)
     model, _ = compose(decoder=str(tmp_path), fusion="cross_attention")
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
@@ -261,7 +260,7 @@ def test_half_precision_checkpoint_is_loaded_in_full(tmp_path, tokenizer, batch)
 
 
 @pytest.mark.parametrize("preset", T5Decoder.PRESETS)
-def test_presets_keep_head_and_embedding_apart_or_tied_as_their_model(preset):
+def test_presets_tie_head_and_embedding_like_their_model(preset):
     with torch.device("meta"):
         seq2seq = registry.construct("t5", {"source": preset}).seq2seq
     apart = seq2seq.lm_head.weight is not seq2seq.shared.weight

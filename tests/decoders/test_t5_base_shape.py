@@ -1,6 +1,6 @@
-"""FLAN-T5 base's exact shape, saved as the hub has it: it loads, fuses, trains, generates; text alone is plain T5.
+"""FLAN-T5 base's exact shape in the hub's layout loads, fuses, trains and generates; text-only output is plain T5's.
 
-The small twin goes the same way and runs always; the base's own shape is marked slow.
+A small model runs the same tests every time; the full shape is marked slow.
 """
 
 import copy
@@ -21,12 +21,12 @@ from umie.evaluation.queries import QueryDataset
 from umie.model import UmieModel
 from umie.training import TrainingConfig, train
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "conversion"))  # where published_model.py lies
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "conversion"))  # for published_model.py
 
 from published_model import state_dict
 
 SHAPES = {
-    "small twin": {
+    "small": {
         "vocab_size": 1100, "d_model": 40, "d_kv": 8, "d_ff": 56, "num_layers": 2, "num_heads": 3,
     },
     # as published with the checkpoint google/flan-t5-base
@@ -40,10 +40,10 @@ TASKS = {"mner": {"labels": LABELS["mner"]}}
 
 @pytest.fixture(
     scope="module",
-    params=["small twin", "small twin, config as saved", pytest.param("flan-t5-base", marks=pytest.mark.slow)],
+    params=["small", "small, config as saved", pytest.param("flan-t5-base", marks=pytest.mark.slow)],
 )
 def checkpoint(request, tmp_path_factory, tokenizer):
-    """A folder with config.json, model.safetensors and a tokenizer, and the shape in it."""
+    """A directory with config.json, model.safetensors and a tokenizer, and the shape in it."""
     name = request.param.split(",")[0]
     shape = SHAPES[name]
     folder = tmp_path_factory.mktemp("checkpoint")
@@ -56,7 +56,7 @@ def checkpoint(request, tmp_path_factory, tokenizer):
         assert sum(parameter.numel() for parameter in model.parameters()) == NUM_PARAMETERS[name]
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    if "as saved" not in request.param:  # the hub's files say in plain words that the head is apart
+    if "as saved" not in request.param:  # the hub's files say explicitly that the head is untied
         values = json.loads((folder / "config.json").read_text())
         del values["scale_decoder_outputs"]
         (folder / "config.json").write_text(json.dumps({**values, "tie_word_embeddings": False}))
@@ -66,7 +66,7 @@ def checkpoint(request, tmp_path_factory, tokenizer):
 
 @pytest.fixture(scope="module")
 def plain(checkpoint, aligned):
-    """The checkpoint as transformers itself loads it."""
+    """The checkpoint loaded by transformers."""
     return aligned(T5ForConditionalGeneration.from_pretrained(checkpoint[0]).eval())
 
 
@@ -86,8 +86,8 @@ def assert_apart(seq2seq):
 
 
 @pytest.mark.parametrize("fusion", ["text_only", "gated"])
-def test_text_alone_is_transformers_own_to_the_last_bit(checkpoint, plain, aligned, records, fusion):
-    """Loss, logits and generated tokens; the gated fusion is given no image, or slots that are all padding."""
+def test_text_only_output_equals_transformers_bit_for_bit(checkpoint, plain, aligned, records, fusion):
+    """Loss, logits and generated tokens are equal; the gated fusion gets no image, or only padding slots."""
     model, processor = compose(encoder="tiny", fusion=fusion, decoder=str(checkpoint[0]), tasks=TASKS)
     aligned(model)
     batch = processor(records, "mner")

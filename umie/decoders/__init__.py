@@ -1,4 +1,4 @@
-"""Decoders: sequence-to-sequence language models whose encoder states a fusion may change."""
+"""Decoders: sequence-to-sequence language models with a fusion between encoder and decoder."""
 
 from umie import registries
 from umie.decoders.base import Decoder, DecoderConfig, DecoderOutput

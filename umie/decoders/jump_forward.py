@@ -1,7 +1,7 @@
-"""Jump-forward decoding: tokens that a constraint leaves no choice about are taken in with the next ones.
+"""Jump-forward decoding: a token that is the only choice under a constraint is fed together with the next token.
 
-Where only one token may come, no step of the decoder is needed to choose it. Source: Zheng et al., SGLang (2024),
-Section 4, there over strings; here over tokens, so that the output is that of greedy decoding, token for token.
+If only one token may come next, no decoder step is needed to choose it. Source: Zheng et al., SGLang (2024), Section 4.
+Deviation: over tokens, not over strings, so that the output equals greedy decoding token for token.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 
 
 class AnswerAutomaton(Protocol):
-    """What may be answered to one query; see ``umie.constrained``."""
+    """The possible answers to one query; see ``umie.constrained``."""
 
     @property
     def start(self) -> Any:
@@ -25,20 +25,20 @@ class AnswerAutomaton(Protocol):
         """The token that ends an answer."""
 
     def tokens(self, state: Any, remaining: int) -> Sequence[int]:
-        """Return the tokens that may come next when so many may still come."""
+        """Return the tokens that may come next, if ``remaining`` tokens are left including this one."""
 
     def next(self, state: Any, token: int) -> Any:
-        """Return the state behind a token."""
+        """Return the state after a token."""
 
 
 class Steps(Protocol):
-    """A decoder whose rows take in different numbers of tokens."""
+    """A decoder that accepts a different number of tokens for each row."""
 
     def feed(self, tokens: Sequence[Sequence[int]], candidates: Tensor | None = None) -> Tensor:
-        """Take in some tokens, or none, for each row; return the logits behind the last of each that got any."""
+        """Feed tokens, or none, to each row; return the logits after the last token of each row that got any."""
 
     def keep(self, rows: Sequence[int]) -> None:
-        """Go on with some of the rows only."""
+        """Continue with only some of the rows."""
 
 
 class _Row:
@@ -56,21 +56,21 @@ def generate(
     """Decode greedily under a constraint.
 
     Args:
-        steps: the decoder, with nothing taken in yet.
+        steps: the decoder, before any token was fed.
         automata: the constraint on each row.
-        start: the token that the decoder begins with.
-        pad: stands behind the end of shorter rows.
+        start: the decoder's start token.
+        pad: fills shorter rows after their end.
         max_new_tokens: as for transformers' ``generate``.
-        jump: whether to skip the steps that have no choice; False is the plain twin.
+        jump: skip the steps without a choice; False is the reference implementation.
 
     Returns:
-        Token ids ``[B, L]``, the start token included, as transformers' ``generate`` gives them.
+        Token ids ``[B, L]`` including the start token, like transformers' ``generate``.
     """
     rows = [_Row(automaton, start) for automaton in automata]
     active = [row for row in rows if not _advance(row, max_new_tokens, jump)]
     kept = list(rows)
     while active:
-        if len(active) <= 0.5 * len(kept):  # a finished row costs a little of the attention, leaving it out a copy
+        if len(active) <= 0.5 * len(kept):  # removing finished rows costs a copy
             steps.keep([index for index, row in enumerate(kept) if row in active])
             kept = active
         fed = [row.tokens[row.num_fed :] if row in active else [] for row in kept]
@@ -86,7 +86,7 @@ def generate(
 
 
 def _advance(row: _Row, max_new_tokens: int, jump: bool) -> bool:
-    """Add the tokens that alone may come; say whether the answer ended with them."""
+    """Append the tokens that are the only choice; return whether the answer ended with them."""
     while True:
         remaining = max_new_tokens - len(row.tokens) + 1
         if remaining <= 0:
@@ -102,12 +102,12 @@ def _advance(row: _Row, max_new_tokens: int, jump: bool) -> bool:
 
 
 def _best(steps: Steps, fed: Sequence[Sequence[int]], rows: Sequence[_Row]) -> list[int]:
-    """Return the best allowed token of each row; only the logits of tokens that some row may take are computed."""
+    """Return the best allowed token of each row, computing only the logits of tokens allowed in some row."""
     candidates = sorted({token for row in rows for token in row.allowed})
     logits = steps.feed(fed, torch.tensor(candidates))
-    places = {token: place for place, token in enumerate(candidates)}
+    columns_of = {token: column for column, token in enumerate(candidates)}
     longest = max(len(row.allowed) for row in rows)
-    columns = [[places[token] for token in row.allowed] for row in rows]
+    columns = [[columns_of[token] for token in row.allowed] for row in rows]
     padded = torch.tensor([[*row, *[row[0]] * (longest - len(row))] for row in columns], device=logits.device)
     best = padded.gather(1, logits.gather(1, padded).argmax(dim=1, keepdim=True)).squeeze(1)
-    return [candidates[place] for place in best.tolist()]
+    return [candidates[column] for column in best.tolist()]

@@ -1,7 +1,7 @@
-"""T5's decoder step by step, where every row of a batch may take in another number of tokens.
+"""T5's decoder step by step, with a different number of tokens for each row of a batch.
 
-transformers' own loop gives all rows the same number, so a row cannot take in what is already known of its answer.
-The weights are T5's; the arithmetic here is checked against transformers' decoder.
+transformers' own loop feeds the same number to all rows, so it cannot feed the known tokens of a single row at once.
+The weights are T5's; tests compare the results with transformers' decoder.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from umie.types import FusedStates
 class T5Steps:
     """Cached decoding of a batch whose rows have different lengths.
 
-    A row's keys and values lie at its own positions, so no row waits for another or holds gaps.
+    A row's keys and values are stored at its own positions, so rows neither wait for each other nor have gaps.
 
     Args:
         seq2seq: transformers' T5.
@@ -45,25 +45,25 @@ class T5Steps:
         self._bias = fused.states.new_zeros(0, self._blocks[0].layer[0].SelfAttention.n_heads)
 
     def feed(self, tokens: Sequence[Sequence[int]], candidates: Tensor | None = None) -> Tensor:
-        """Take in some tokens for each row and return the logits behind the last of each row that got any.
+        """Feed tokens to each row, and return the logits after the last token of each row that got any.
 
-        Projections and feed-forward layers see the tokens of all rows side by side, without padding.
+        Projections and feed-forward layers process the tokens of all rows at once, without padding.
 
         Args:
-            tokens: for each row its tokens, which may be none.
-            candidates: the tokens ``[N]`` whose logits are wanted; None for the whole vocabulary. The output head
-                is a large part of a step: of FLAN-T5 small's weights in it, two fifths.
+            tokens: the tokens of each row, possibly none.
+            candidates: the tokens ``[N]`` to compute logits for; None for the whole vocabulary. The output head is a
+                large part of a step: two fifths of the weights that FLAN-T5 small uses in it.
 
         Returns:
-            Logits ``[A, N]``, where A counts the rows that got tokens.
+            Logits ``[A, N]`` for the A rows that got tokens.
         """
         device = self._lengths.device
         counts = torch.tensor([len(row) for row in tokens], device=device)
         flat = torch.tensor([token for row in tokens for token in row], device=device)  # [M]
         rows = torch.repeat_interleave(torch.arange(len(tokens), device=device), counts)
         offsets = torch.arange(len(flat), device=device) - (counts.cumsum(0) - counts)[rows]
-        places = self._lengths[rows] + offsets
-        num_keys = int(places.max()) + 1
+        positions = self._lengths[rows] + offsets
+        num_keys = int(positions.max()) + 1
         self._grow(num_keys)
         longest = int(counts.max())
         padded = self._lengths[:, None] + torch.arange(longest, device=device)  # [B, L]
@@ -75,8 +75,8 @@ class T5Steps:
             layer = block.layer[0]
             attention = layer.SelfAttention
             normed = layer.layer_norm(states)
-            keys[rows, places] = self._split(attention.k(normed))
-            values[rows, places] = self._split(attention.v(normed))
+            keys[rows, positions] = self._split(attention.k(normed))
+            values[rows, positions] = self._split(attention.v(normed))
             own = keys[:, :num_keys].transpose(1, 2), values[:, :num_keys].transpose(1, 2)
             states = states + self._attend(attention, normed, own, bias, rows, offsets)
             layer = block.layer[1]
@@ -86,13 +86,13 @@ class T5Steps:
             states = block.layer[2](states)
         self._lengths = self._lengths + counts
         last = self._seq2seq.decoder.final_layer_norm(states[counts[counts > 0].cumsum(0) - 1])
-        if getattr(self._seq2seq.config, "scale_decoder_outputs", False):  # mT5 has no such option
+        if getattr(self._seq2seq.config, "scale_decoder_outputs", False):  # mT5 does not have this option
             last = last * self._seq2seq.model_dim**-0.5
         head: Tensor = self._seq2seq.lm_head.weight
         return F.linear(last, head if candidates is None else head[candidates.to(head.device)])
 
     def keep(self, rows: Sequence[int]) -> None:
-        """Go on with some of the rows only."""
+        """Continue with only some of the rows."""
         chosen = torch.tensor(list(rows), dtype=torch.long, device=self._lengths.device)
         self._lengths = self._lengths[chosen]
         self._cross_bias = self._cross_bias[chosen]
@@ -100,15 +100,15 @@ class T5Steps:
         self._own = [(keys[chosen], values[chosen]) for keys, values in self._own]
 
     def _grow(self, num_keys: int) -> None:
-        """Make room for this many positions."""
-        room = self._bias.shape[0]
-        if num_keys <= room:
+        """Allocate at least this many positions."""
+        capacity = self._bias.shape[0]
+        if num_keys <= capacity:
             return
-        room = max(num_keys, 2 * room, 16)
-        self._own = [(_lengthened(keys, room), _lengthened(values, room)) for keys, values in self._own]
+        capacity = max(num_keys, 2 * capacity, 16)
+        self._own = [(_padded_to(keys, capacity), _padded_to(values, capacity)) for keys, values in self._own]
         attention = self._blocks[0].layer[0].SelfAttention
         buckets = attention._relative_position_bucket(
-            -torch.arange(room, device=self._lengths.device),
+            -torch.arange(capacity, device=self._lengths.device),
             bidirectional=False,
             num_buckets=attention.relative_attention_num_buckets,
             max_distance=attention.relative_attention_max_distance,
@@ -118,7 +118,7 @@ class T5Steps:
     def _attend(
         self, attention: Any, normed: Tensor, kept: tuple[Tensor, ...], bias: Tensor, rows: Tensor, offsets: Tensor
     ) -> Tensor:
-        """Attend over keys and values ``[B, H, K, d]``; queries are put into rows for it, and taken out again."""
+        """Attend over keys and values ``[B, H, K, d]``; the queries ``[M, D]`` are padded to rows and back."""
         queries = self._split(attention.q(normed))
         padded = queries.new_zeros(len(kept[0]), int(offsets.max()) + 1, *queries.shape[1:])
         padded[rows, offsets] = queries
@@ -132,5 +132,5 @@ class T5Steps:
         return projected.view(*projected.shape[:-1], attention.n_heads, attention.key_value_proj_dim)
 
 
-def _lengthened(kept: Tensor, room: int) -> Tensor:
-    return F.pad(kept, (0, 0, 0, 0, 0, room - kept.shape[1]))
+def _padded_to(kept: Tensor, capacity: int) -> Tensor:
+    return F.pad(kept, (0, 0, 0, 0, 0, capacity - kept.shape[1]))

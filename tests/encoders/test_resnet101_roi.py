@@ -291,7 +291,7 @@ def test_weights_from_a_training_checkpoint(reference, encoders, tmp_path):
         ({"a": 1}, "not a state dict"),
         (
             {"a": torch.zeros(2)},
-            r"520 missing \(conv1.weight, bn1.weight, bn1.bias, ...\); 1 not known to .* \(a\)",
+            r"520 missing \(conv1.weight, bn1.weight, bn1.bias, ...\); 1 unknown to .* \(a\)",
         ),
         ({"conv1.weight": torch.zeros(2)}, r"1 of another shape \(conv1.weight \[2\] for \[64, 3, 7, 7\]\)"),
     ],
@@ -310,7 +310,7 @@ def test_weight_files_that_do_not_fit(encoders, tmp_path, content, message):
 
 
 def test_weight_file_of_another_kind(encoders, tmp_path):
-    for name, message in [("some.npz", "end in .safetensors"), ("some.safetensors", "cannot be read")]:
+    for name, message in [("some.npz", "use one of .safetensors"), ("some.safetensors", "cannot be read")]:
         (tmp_path / name).write_bytes(b"12345678910")
         encoder = copy.copy(encoders["crop"])
         encoder.config = type(encoder.config)(weights=str(tmp_path / name))

@@ -17,9 +17,9 @@ from umie.encoders import registry
 from umie.encoders.base import Preprocessor
 from umie.encoders.roi import Pooling, pool_boxes
 from umie.encoders.tower import TowerConfig, TowerEncoder, cut
-from umie.encoders.weights import first_line, is_file_name, read_state_dict
 from umie.errors import UmieError, UnknownNameError, check_choice, check_text, check_whole
 from umie.records import Box
+from umie.weights import first_line, is_file_name, read_state_dict
 
 Mode = Literal["crop", "align"]
 

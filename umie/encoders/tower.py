@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from umie.encoders.base import EncoderConfig, VisualEncoder
-from umie.encoders.weights import load_state
 from umie.errors import check_choice, check_flag
 from umie.records import Box
+from umie.weights import load_state
 
 # Pixels in one pass. On a processor more of them leave its caches: on two idle cores 37 crops of ResNet-101 at once
 # take up to twice as long as 8 at a time. Elsewhere it bounds the memory of a frozen tower, whatever the batch size.
@@ -100,7 +100,7 @@ class TowerEncoder(VisualEncoder):
 
     def load_tower(self, state: Mapping[str, Tensor], source: object) -> None:
         """Load the tower's weights; see ``load_state``. Constants that no weight file holds stay."""
-        load_state(self.tower, state, source, may_lack=self._constants)
+        load_state(self.tower, state, source, optional=self._constants)
 
     def run(self, images: Tensor) -> Tensor:
         """Return what the tower makes of ``[N, 3, H, W]``; no graph is built where it is frozen."""

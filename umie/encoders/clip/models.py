@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from umie.encoders.weights import first_line, is_file_name, read_state_dict
 from umie.errors import UmieError, UnknownNameError
+from umie.weights import first_line, is_file_name, read_state_dict
 
 
 def open_clip() -> Any:

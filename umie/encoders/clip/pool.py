@@ -12,8 +12,8 @@ from torch.func import functional_call
 
 from umie.encoders.clip.models import build_tower
 from umie.encoders.clip.spatial import Size, Spatial, resized
-from umie.encoders.weights import first_line
 from umie.errors import UmieError
+from umie.weights import first_line
 
 AVERAGE = ("avg", "fast", "fastavg")  # timm's names of pooling by the plain mean
 

@@ -12,8 +12,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from umie.encoders.weights import first_line
 from umie.errors import UmieError, at, shown
+from umie.weights import first_line
 
 Array: TypeAlias = NDArray[Any]
 Layout: TypeAlias = Mapping[str, str]  # what is needed, by the name that a file gives it

@@ -13,10 +13,10 @@ import torch
 from PIL import Image
 
 from umie.encoders.regions.select import Candidates, Proposal, select
-from umie.encoders.weights import first_line
 from umie.errors import UmieError, check_share, check_whole, shown
 from umie.images import ImageSource, open_image
 from umie.records import Box, Record, Region
+from umie.weights import first_line
 
 __all__ = ["AnnotationError", "Candidates", "PixelProposer", "Proposal", "Proposer", "ProposerConfig", "check_device"]
 

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from umie.encoders.regions import registry
 from umie.encoders.regions.base import Candidates, PixelProposer, ProposerConfig, check_device
 from umie.encoders.regions.shape import tamed
-from umie.encoders.weights import first_line, is_file_name, load_state, read_state_dict
 from umie.errors import UmieError, UnknownNameError, check_text, check_whole, shown
 from umie.versions import file_digest
+from umie.weights import first_line, is_file_name, load_state, read_state_dict
 
 MODELS = (
     "fasterrcnn_resnet50_fpn",

@@ -15,8 +15,8 @@ from umie.encoders.regions import registry
 from umie.encoders.regions.base import Candidates, PixelProposer, ProposerConfig, check_device
 from umie.encoders.regions.phrases import MAX_PHRASES, noun_phrases
 from umie.encoders.regions.shape import tamed
-from umie.encoders.weights import first_line
 from umie.errors import UmieError, check_whole, shown
+from umie.weights import first_line
 
 Phrases = Callable[[str], Sequence[str]] | Sequence[str] | None
 

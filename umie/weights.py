@@ -1,0 +1,111 @@
+"""Weight files: read a state dict, and load it into a module with errors that say what does not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from umie.errors import UmieError, shown
+
+SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
+SHOWN = 3  # names listed in a message
+_WRAPPER = "module."  # the prefix that torch's data-parallel wrappers add to every name
+
+
+def is_file_name(weights: str) -> bool:
+    """Return whether an option's value is a file name rather than the name of published weights."""
+    path = Path(weights)
+    return path.suffix in SUFFIXES or len(path.parts) > 1 or path.exists()
+
+
+def read_state_dict(path: str | Path) -> dict[str, Tensor]:
+    """Return the tensors of a weight file by name, on the CPU, memory-mapped if the format allows it.
+
+    Of a training checkpoint, the entry ``state_dict`` is returned, without the prefix ``module.``. Only tensors are
+    unpickled.
+
+    Args:
+        path: a ``.safetensors`` file, or a ``.pth``, ``.pt`` or ``.bin`` file written by ``torch.save``.
+
+    Raises:
+        UmieError: the file does not exist, cannot be read, or is not a state dict.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UmieError(f"{path}: no such weight file")
+    if path.suffix not in SUFFIXES:
+        raise UmieError(f"{path}: unknown type of weight file: use one of {', '.join(SUFFIXES)}")
+    content = _content(path)
+    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
+        content = content["state_dict"]
+    advice = "save the model's state_dict()"
+    if not isinstance(content, Mapping) or not content:
+        raise UmieError(f"{path}: contains {shown(content)}, not a state dict: {advice}")
+    for name, value in content.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            raise UmieError(
+                f"{path}: not a state dict: {shown(name)} is {type(value).__name__}, not a tensor: {advice}"
+            )
+    wrapped = all(name.startswith(_WRAPPER) for name in content)
+    return {name.removeprefix(_WRAPPER) if wrapped else name: tensor for name, tensor in content.items()}
+
+
+def load_state(module: nn.Module, state: Mapping[str, Tensor], source: object, optional: Collection[str] = ()) -> None:
+    """Copy a state dict into a module; all names and shapes must match.
+
+    Args:
+        module: receives the weights.
+        state: names to tensors of any floating type.
+        source: where the state comes from, for the message.
+        optional: names that keep the module's own value if the state does not have them.
+
+    Raises:
+        UmieError: names are missing or unknown, or shapes differ; the first few are listed.
+    """
+    own = module.state_dict()
+    # counters of batch normalization: weights from before torch 0.4.1 have none, and nothing here reads them
+    optional = {name for name in own if name.endswith("num_batches_tracked")} | set(optional)
+    problems = {
+        "missing": [name for name in own if name not in state and name not in optional],
+        "unknown to the model": [name for name in state if name not in own],
+        "of another shape": [
+            f"{name} {list(state[name].shape)} for {list(tensor.shape)}"
+            for name, tensor in own.items()
+            if name in state and state[name].shape != tensor.shape
+        ],
+    }
+    found = [f"{len(names)} {problem} ({_first(names)})" for problem, names in problems.items() if names]
+    if found:
+        raise UmieError(f"{source}: weights do not fit {type(module).__name__}: {'; '.join(found)}")
+    module.load_state_dict({**own, **state})
+
+
+def first_line(error: Exception) -> str:
+    """Return an error's type and the first line of its message."""
+    return f"{type(error).__name__}: {error}".partition("\n")[0]
+
+
+def _content(path: Path) -> Any:
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        except RuntimeError:  # files from before torch 1.6 cannot be mapped
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged or foreign file makes the readers raise nearly anything
+        if "TorchScript" in str(error):
+            raise UmieError(
+                f"{path}: is a TorchScript archive, which contains code; if you trust it, save only its tensors: "
+                "torch.save(torch.jit.load(PATH).state_dict(), 'weights.pt')"
+            ) from error
+        raise UmieError(f"{path}: cannot be read as weights ({first_line(error)}): is it complete?") from error
+
+
+def _first(names: list[str]) -> str:
+    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")

@@ -8,6 +8,7 @@ import pytest
 import umie as library
 from umie.records import Event, Record, Region, read_jsonl, write_jsonl
 from umie.resumable import ResumableLines
+from umie.tasks import registry
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +93,8 @@ def test_labels_and_tasks(umie, files, checkpoint):
     assert {event["type"] for event in json.loads(out).get("events", ())} <= {"meet"}
 
 
-def test_a_task_of_a_plugin(umie, files, checkpoint):
+def test_a_task_of_a_plugin(umie, files, checkpoint, request):
+    request.addfinalizer(lambda: registry._parts.pop("cli_ner2", None))
     (files / "plugin.py").write_text(
         "from umie.tasks import registry\n"
         "from umie.tasks.mner import MNER\n\n\n"

@@ -310,12 +310,11 @@ def test_bad_options(learned, options):
 
 
 @pytest.fixture
-def ner2(tmp_path, monkeypatch):
+def ner2(tmp_path):
     """A task that a plugin file registers."""
     from umie import tasks
     from umie.registry import load_plugins
 
-    monkeypatch.setattr(tasks.registry, "_parts", dict(tasks.registry._parts))
     (tmp_path / "plugin.py").write_text(
         "from umie.tasks import registry\n"
         "from umie.tasks.mner import MNER\n\n\n"
@@ -324,7 +323,8 @@ def ner2(tmp_path, monkeypatch):
         '    name = "ner2"\n'
     )
     load_plugins([tmp_path / "plugin.py"])
-    return "ner2"
+    yield "ner2"
+    del tasks.registry._parts["ner2"]
 
 
 def test_a_registered_task_extracts_like_a_built_in_one(learned, records, ner2):

@@ -186,14 +186,15 @@ def report(
             judged.append([bound.row, bound.other, str(found), shown, _verdict(found, bound.most)])
     parts = [
         f"# {title}",
-        f"{text}\n\n`{_command()}`: {described(where)}.\n\nRows run in alternation, in {options.rounds} rounds; each runs "
-        "once untimed directly before it is timed. Times are medians over the rounds, and ratios are medians of the ratios "
-        "within each round, with quartiles.",
+        text,
+        f"`{_command()}`: {described(where)}.",
+        f"Rows run in alternation, in {options.rounds} rounds; each runs once untimed directly before it is timed. "
+        "Times are medians over the rounds, and ratios are medians of the ratios within each round, with quartiles.",
         markdown_table(header, lines),
         markdown_table(["time of", "relative to", "ratio (quartiles)", "expected", "holds"], judged),
     ]
     if not complete:
-        parts.insert(2, "**Interrupted**: some rounds are missing.")
+        parts.insert(3, "**Interrupted**: some rounds are missing.")
     content = "\n\n".join(parts) + "\n"
     kind = f"{Path(sys.argv[0]).resolve().parent.name}_{options.size}_torch{torch.__version__.partition('+')[0]}"
     output = options.output or RESULTS / f"{kind}_{options.device}_{options.threads}threads.md"

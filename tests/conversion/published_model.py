@@ -19,7 +19,7 @@ OTHER = {**CONFIG, "d_model": 16, "d_kv": 8, "d_ff": 33, "num_layers": 1, "num_d
 
 
 def state_dict(config=CONFIG, feature_dim=7, seed=2):
-    """Draw the weights so large that attention is not flat; of this seed some gates are open and some shut."""
+    """Draw weights large enough that attention is not flat; with this seed some gates are open and some are closed."""
     generator = torch.Generator().manual_seed(seed)
     width, inner, wide = config["d_model"], config["num_heads"] * config["d_kv"], config["d_ff"]
     state = {}

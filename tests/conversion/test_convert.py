@@ -1,4 +1,4 @@
-"""Conversion of published checkpoints: the same values as plain equations and as the published code gave."""
+"""Conversion of published checkpoints: the values of the published code and of plain equations."""
 
 import collections
 import json
@@ -49,7 +49,7 @@ def run(folder, given):
 
 
 def assert_near(output, expected, tolerance):
-    """Hold every value against its tensor's scale: near 0 a float32 has no relative precision of its own."""
+    """Compare values relative to the scale of their tensor: differences near 0 are rounding errors."""
     for name in OUTPUTS:
         found, wanted = getattr(output, name).double(), expected[name].double()
         assert found.shape == wanted.shape, name
@@ -59,7 +59,7 @@ def assert_near(output, expected, tolerance):
 
 @pytest.mark.skipif(not RELEASED.exists(), reason="../shared/data/released_tiny is not there")
 @pytest.mark.parametrize("name", ["state_dict.pth", "state_dict.safetensors"])
-def test_what_the_published_code_gave(tmp_path, name):
+def test_values_of_the_published_code(tmp_path, name):
     source = RELEASED / "state_dict.pth"
     if name.endswith(".safetensors"):
         state = torch.load(source, weights_only=True)
@@ -75,19 +75,19 @@ def test_what_the_published_code_gave(tmp_path, name):
 
 
 @pytest.mark.parametrize("config", [CONFIG, OTHER], ids=["long buckets", "short buckets"])
-def test_what_plain_equations_give(tmp_path, config):
+def test_values_of_plain_equations(tmp_path, config):
     state, given = state_dict(config), inputs(config)
     result = convert_released(*write(tmp_path, state, config), tmp_path / "out")
     expected = values(state, config, given)
-    assert expected["gate"].max() > 0.05  # else the image's part would not be seen
+    assert expected["gate"].max() > 0.05  # otherwise the values would not depend on the image
     assert_near(run(tmp_path / "out", given), expected, 1e-5)
     assert set(result.unused) == UNUSED
     assert result.ignored_options == ["note"]
     assert result.taken == len(state) - len(UNUSED)
 
 
-def test_a_slot_embedding_of_its_own_is_taken(tmp_path):
-    """As of a vocabulary that was enlarged after the visual embedding got hold of it."""
+def test_a_separate_slot_embedding_is_used(tmp_path):
+    """As of a vocabulary that was enlarged after the visual embedding was built."""
     state, given = state_dict(), inputs()
     state["encoder.visual_embedding.obj_order_embedding.weight"] = torch.randn(40, CONFIG["d_model"])
     convert_released(*write(tmp_path, state), tmp_path / "out")
@@ -98,7 +98,7 @@ def test_every_kind_of_file_gives_the_same_weights(tmp_path):
     state = state_dict()
     shared = dict(state)
     for name in ("encoder.embed_tokens", "decoder.embed_tokens", "encoder.visual_embedding.obj_order_embedding"):
-        del shared[f"{name}.weight"]  # as save_model leaves out what shares memory
+        del shared[f"{name}.weight"]  # save_model leaves out tensors that share memory
     without = {name: value for name, value in state.items() if name not in UNUSED}
     wrapped = {f"module.{name}": value for name, value in state.items()}
     cases = [
@@ -119,7 +119,7 @@ def test_every_kind_of_file_gives_the_same_weights(tmp_path):
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_stays(tmp_path, dtype):
+def test_half_precision_is_kept(tmp_path, dtype):
     state = {name: value.to(dtype) for name, value in state_dict().items()}
     assert convert_released(*write(tmp_path, state), tmp_path / "out").dtype == str(dtype).removeprefix("torch.")
     assert UmieModel.from_pretrained(tmp_path / "out").decoder.seq2seq.shared.weight.dtype == dtype
@@ -140,7 +140,7 @@ def test_head_and_embedding_differ_after_every_way_of_loading(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["encoder.embed_tokens.weight", "decoder.embed_tokens.weight"])
-def test_embeddings_that_differ(tmp_path, name):
+def test_different_embeddings_are_refused(tmp_path, name):
     state = state_dict()
     state[name] = state[name].clone()
     state[name][3, 2] += 0.01
@@ -158,30 +158,30 @@ def refused(folder, message, state=None, config=CONFIG, **options):
     assert sorted(path.name for path in folder.iterdir()) == ["config.json", "state.pth"]
 
 
-def test_keys_that_do_not_match(tmp_path):
+def test_unmatched_keys_are_refused(tmp_path):
     state = state_dict()
     del state["encoder.gate.proj_v_2.weight"], state["lm_head.weight"]
     state["encoder.gate.more.weight"] = state["decoder.block.0.layer.3.bias"] = torch.zeros(3)
     with pytest.raises(UmieError) as error:
         convert_released(*write(tmp_path, state), tmp_path / "out")
     message = str(error.value)
-    assert "lacks 2 weights" in message
+    assert "2 weights of the published model are missing" in message
     assert all(name in message for name in ("encoder.gate.proj_v_2.weight", "lm_head.weight"))
-    assert "has 2 that no" in message
+    assert "2 weights are not in a published model" in message
     assert all(name in message for name in ("encoder.gate.more.weight", "decoder.block.0.layer.3.bias"))
-    refused(tmp_path, "lacks 2 weights", state, allow_unmatched=True)
+    refused(tmp_path, "2 weights of the published model are missing", state, allow_unmatched=True)
 
 
 @pytest.mark.parametrize(
     "name", ["encoder.visual_embedding.img_order_embedding.weight", "encoder.block.1.layer.0.layer_norm.weight"]
 )
-def test_one_key_that_is_missing(tmp_path, name):
+def test_one_missing_key(tmp_path, name):
     state = state_dict()
     del state[name]
-    refused(tmp_path, f"lacks 1 weights of the published model: {name};", state)
+    refused(tmp_path, f"1 weights of the published model are missing: {name};", state)
 
 
-def test_more_keys_where_they_are_allowed(tmp_path):
+def test_unmatched_keys_can_be_left_out(tmp_path):
     state = {**state_dict(), "encoder.gate.more.weight": torch.zeros(3)}
     refused(tmp_path, "encoder.gate.more.weight", state)
     result = convert_released(*write(tmp_path, state), tmp_path / "out", allow_unmatched=True)
@@ -194,18 +194,20 @@ def test_shapes_that_differ(tmp_path):
     state = state_dict()
     name = "decoder.block.0.layer.2.DenseReluDense.wo.weight"
     state[name] = state[name][:, :-1].clone()
-    refused(tmp_path, f"{name} is [24, 19] and [24, 20] by the configuration", state)
-    refused(tmp_path, "shared.weight is [61, 24] and [62, 24]", config={**CONFIG, "vocab_size": 62}, state=state_dict())
+    refused(tmp_path, f"{name} is [24, 19], but [24, 20] by the configuration", state)
+    refused(
+        tmp_path, "shared.weight is [61, 24], but [62, 24]", config={**CONFIG, "vocab_size": 62}, state=state_dict()
+    )
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"d_kv": None}, "lacks d_kv"),
+        ({"d_kv": None}, "d_kv missing"),
         ({"num_layers": 3}, "encoder.block.2.layer.0.SelfAttention.q.weight"),
-        ({"num_layers": 0}, "num_layers is 0: give 1 or more"),
+        ({"num_layers": 0}, "num_layers is 0"),
         ({"num_heads": "3"}, "num_heads is '3'"),
-        ({"feature_dim": 8}, "feature_dim is 8 and encoder.visual_embedding.feat_embedding.0.weight takes 7"),
+        ({"feature_dim": 8}, "feature_dim is 8 but encoder.visual_embedding.feat_embedding.0.weight has width 7"),
         ({"feed_forward_proj": "relu"}, "feed_forward_proj is 'relu'"),
         ({"layer_norm_epsilon": 1e-5}, "layer_norm_epsilon is 1e-05"),
         ({"dropout_rate": 2.0}, "dropout probability has to be between 0 and 1"),
@@ -217,7 +219,7 @@ def test_configurations_that_do_not_fit(tmp_path, change, message):
 
 
 class Command:
-    """What a pickle could run."""
+    """A call in a pickle."""
 
     def __reduce__(self):
         return print, ("unpickled",)
@@ -226,15 +228,15 @@ class Command:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (lambda path: torch.save({"a": Command()}, path), "no state dict that can be read safely"),
+        (lambda path: torch.save({"a": Command()}, path), "cannot be read as weights (UnpicklingError"),
         (lambda path: torch.save({"epoch": 3, "model": {}}, path), "'epoch' is int, not a tensor"),
-        (lambda path: torch.save([1, 2], path), "holds [1, 2], not a state dict"),
-        (lambda path: path.write_bytes(b"nothing of the kind"), "is no state dict that can be read safely"),
-        (lambda path: path.write_bytes(b""), "cannot be read as a state dict"),
-        (lambda path: path.write_bytes(path.read_bytes()[:-4000]), "cannot be read as a state dict"),
+        (lambda path: torch.save([1, 2], path), "contains [1, 2], not a state dict"),
+        (lambda path: path.write_bytes(b"nothing of the kind"), "cannot be read as weights (UnpicklingError"),
+        (lambda path: path.write_bytes(b""), "cannot be read as weights"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-4000]), "cannot be read as weights"),
     ],
 )
-def test_files_that_are_no_state_dict(tmp_path, capsys, content, message):
+def test_files_that_are_not_a_state_dict(tmp_path, capsys, content, message):
     source, config = write(tmp_path)
     content(source)
     with pytest.raises(UmieError, match="state.pth") as error:
@@ -244,9 +246,9 @@ def test_files_that_are_no_state_dict(tmp_path, capsys, content, message):
     assert not (tmp_path / "out").exists()
 
 
-def test_files_that_are_not_there(tmp_path):
+def test_absent_files(tmp_path):
     source, config = write(tmp_path)
-    with pytest.raises(UmieError, match="none.pth: no such file"):
+    with pytest.raises(UmieError, match="none.pth: no such weight file"):
         convert_released(tmp_path / "none.pth", config, tmp_path / "out")
     with pytest.raises(UmieError, match="none.json: cannot read"):
         convert_released(source, tmp_path / "none.json", tmp_path / "out")
@@ -255,13 +257,13 @@ def test_files_that_are_not_there(tmp_path):
         convert_released(source, config, tmp_path / "out")
 
 
-def test_a_folder_that_is_there(tmp_path):
+def test_existing_folders(tmp_path):
     files = write(tmp_path)
     output = tmp_path / "out"
     output.mkdir()
     convert_released(*files, output)  # an empty one is taken
     before = (output / "model.safetensors").read_bytes()
-    with pytest.raises(UmieError, match="out: holds an earlier conversion"):
+    with pytest.raises(UmieError, match="out: contains an earlier conversion"):
         convert_released(*files, output)
     write(tmp_path, state_dict(seed=3))
     convert_released(*files, output, overwrite=True)
@@ -272,10 +274,10 @@ def test_a_folder_that_is_there(tmp_path):
         convert_released(*files, output, overwrite=True)
     assert (output / "model.safetensors").read_bytes() == after
     (output / "conversion.json").unlink()
-    with pytest.raises(UmieError, match="is no earlier conversion"):
+    with pytest.raises(UmieError, match="is not an earlier conversion"):
         convert_released(*files, output, overwrite=True)
     (tmp_path / "file").write_text("x")
-    with pytest.raises(UmieError, match="file: is no folder"):
+    with pytest.raises(UmieError, match="file: not a directory"):
         convert_released(*files, tmp_path / "file", overwrite=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "file", "out", "state.pth"]
 
@@ -302,10 +304,10 @@ def test_a_tokenizer_that_cannot_write_the_style(tmp_path):
     few.save_pretrained(tmp_path / "few")
     result = convert_released(*write(tmp_path), tmp_path / "out", tokenizer=tmp_path / "few")
     assert len(result.notes) == 1
-    assert "cannot write <extra_id_0>" in result.notes[0]
+    assert "<extra_id_0>" in result.notes[0]
 
 
-def test_a_head_that_is_the_embedding_is_told(tmp_path):
+def test_a_head_that_equals_the_embedding_is_noted(tmp_path):
     state = state_dict()
     state["lm_head.weight"] = state["shared.weight"]
     assert "lm_head.weight equals shared.weight" in convert_released(*write(tmp_path, state), tmp_path / "out").notes[0]
@@ -316,14 +318,14 @@ def test_a_head_that_is_the_embedding_is_told(tmp_path):
 def test_a_tokenizer_that_does_not_fit(tmp_path, tokenizer):
     tokenizer.save_pretrained(tmp_path / "tokenizer")
     files = write(tmp_path)
-    with pytest.raises(UmieError, match=f"has {len(tokenizer)} tokens and the model 61 rows"):
+    with pytest.raises(UmieError, match=f"has {len(tokenizer)} tokens, but the model has 61 embeddings"):
         convert_released(*files, tmp_path / "out", tokenizer=tmp_path / "tokenizer")
-    with pytest.raises(UmieError, match="nowhere: no such folder"):
+    with pytest.raises(UmieError, match="nowhere: no such directory"):
         convert_released(*files, tmp_path / "out", tokenizer=tmp_path / "nowhere")
     assert not (tmp_path / "out").exists()
 
 
-def test_the_command_lists_what_became_of_the_keys(tmp_path, capsys):
+def test_the_command_lists_the_keys(tmp_path, capsys):
     state = {**state_dict(), "encoder.gate.more.weight": torch.zeros(3)}
     source, config = write(tmp_path, state)
     command(source, config, tmp_path / "out", features=tmp_path / "here", boxes="absolute", allow_unmatched=True)
@@ -332,7 +334,7 @@ def test_the_command_lists_what_became_of_the_keys(tmp_path, capsys):
     assert set(lines["unused in the published model"].split(", ")) == UNUSED
     assert lines["left out"] == "encoder.gate.more.weight"
     assert lines["taken"] == f"{len(state) - len(UNUSED) - 1} weights, float32"
-    assert lines["options without a meaning here"] == "note"
+    assert lines["ignored options"] == "note"
     saved = json.loads((tmp_path / "out" / "config.json").read_text())["encoder"]
     assert saved["path"] == str(tmp_path / "here")
     assert (saved["boxes"], saved["feature_dim"]) == ("absolute", 7)

@@ -1,4 +1,4 @@
-"""`umie convert`: a checkpoint of UMIE's published code to a folder of this library."""
+"""`umie convert`: convert a checkpoint of UMIE's published code to a folder of this library."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ def convert(
     config: Annotated[Path, typer.Option("--config", "-c", help="The config.json of its T5.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")],
     tokenizer: Annotated[
-        Path | None, typer.Option(help="A folder with its tokenizer: the result then has a processor, too.")
+        Path | None, typer.Option(help="A folder with its tokenizer; if given, a processor is written too.")
     ] = None,
     features: Annotated[
-        Path, typer.Option(help="Where the features lie that the model takes; its config.json names it.")
+        Path, typer.Option(help="Path of the precomputed visual features; it is written to config.json.")
     ] = Path("features"),
-    boxes: Annotated[str, typer.Option(help="What the boxes there are: relative (0..1) or absolute (pixels).")] = (
+    boxes: Annotated[str, typer.Option(help="Boxes of the features: relative (0..1) or absolute (pixels).")] = (
         "relative"
     ),
-    style: Annotated[str, typer.Option(help="How the model writes its answers: released, paper or structured.")] = (
+    style: Annotated[str, typer.Option(help="Style of the model's answers: released, paper or structured.")] = (
         "released"
     ),
     allow_unmatched: Annotated[
@@ -31,10 +31,11 @@ def convert(
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier conversion.")] = False,
 ) -> None:
-    r"""Convert a state dict with UMIE's published names, so that umie.UmieModel.from_pretrained loads it.
+    r"""Convert a checkpoint with UMIE's published names for this library.
 
-    Nothing but tensors is unpickled. A weight that is missing, unknown or of another shape ends it with exit code 2,
-    and nothing is written.
+    umie.UmieModel.from_pretrained loads the result. Only tensors are unpickled. If
+    a weight is missing, unknown or of another shape, nothing is written and the
+    exit code is 2.
 
     Example:
         umie convert --input state_dict.pth --config config.json --output umie-base
@@ -54,17 +55,17 @@ def convert(
         overwrite=overwrite,
     )
     _say(f"taken: {result.taken} weights, {result.dtype}")
-    for what, names in (
+    for label, names in (
         ("unused in the published model", result.unused),
         ("left out", result.left_out),
-        ("options without a meaning here", result.ignored_options),
+        ("ignored options", result.ignored_options),
     ):
         if names:
-            _say(f"{what}: {', '.join(names)}")
+            _say(f"{label}: {', '.join(names)}")
     for note in result.notes:
         _say(f"note: {note}")
     _say(f"Written: {result.folder}")
 
 
-def _say(what: str) -> None:
-    out.print(what, highlight=False, markup=False, soft_wrap=True)
+def _say(line: str) -> None:
+    out.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""Checkpoints of others' code to folders that `UmieModel.from_pretrained` loads."""
+"""Convert checkpoints of other code to folders that `UmieModel.from_pretrained` loads."""
 
 from umie.conversion.convert import Conversion, convert_released
 

@@ -1,4 +1,4 @@
-"""A state dict with UMIE's published names to a folder that `UmieModel.from_pretrained` loads."""
+"""Convert a state dict with UMIE's published names to a folder that `UmieModel.from_pretrained` loads."""
 
 from __future__ import annotations
 
@@ -12,34 +12,35 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-import umie
 from umie.composition import default_tokenizer
 from umie.constrained import encode
 from umie.conversion import released
 from umie.conversion.folder import MARK, written_folder
-from umie.conversion.reading import read_config, read_state_dict
-from umie.errors import UmieError, at
+from umie.errors import UmieError, at, shown
+from umie.files import read_json
 from umie.model import UmieConfig, UmieModel
 from umie.processor import UmieProcessor
 from umie.tasks import registry as tasks
+from umie.versions import versions
+from umie.weights import read_state_dict
 
 FEATURES = {"name": "precomputed", "path": "features", "boxes": "relative"}
 SHARD_SIZE = "4GB"
-_SHOWN = 12  # names in an error
+_SHOWN = 12  # names listed in an error
 
 
 @dataclass(frozen=True, kw_only=True)
 class Conversion:
-    """What became of a state dict.
+    """The result of a conversion.
 
     Args:
-        folder: what was written.
-        taken: how many weights of the input the model uses.
-        unused: those that the published model never uses, by their published names.
-        left_out: those that no published model has, and that were allowed.
-        ignored_options: options of the configuration that mean nothing here.
-        dtype: of the weights.
-        notes: what a user should know.
+        folder: the folder that was written.
+        taken: the number of input weights that the model uses.
+        unused: published names of the weights that the published model never uses.
+        left_out: names of the weights that no published model has.
+        ignored_options: options of the configuration that have no meaning here.
+        dtype: the dtype of the weights.
+        notes: remarks for the user.
     """
 
     folder: Path
@@ -62,30 +63,30 @@ def convert_released(
     allow_unmatched: bool = False,
     overwrite: bool = False,
 ) -> Conversion:
-    """Convert a checkpoint of UMIE's published code. Source: UMIE's released code, for the names of its weights.
+    """Convert a checkpoint of UMIE's published code. Source: UMIE's released code, for the names of the weights.
 
-    The weights stay where they lie, in the mapped file, until they are written, so that memory holds few of them.
+    The weights stay memory-mapped until they are written, so that few of them are in memory at a time.
 
     Args:
         state_dict: a ``.pth`` or ``.safetensors`` file.
         config: the ``config.json`` of its T5.
-        output: the folder to write, at once at the end.
-        tokenizer: a folder with the checkpoint's tokenizer; a processor is then saved with the model.
-        encoder: name and options of the encoder whose features the model takes; by default features that are looked
-            up in the folder ``features``, with relative boxes.
-        style: in which the model answers; the processor's tasks have it.
-        allow_unmatched: leave out weights that no published model has, in place of an error.
-        overwrite: put the result in the place of an earlier one.
+        output: the folder to write.
+        tokenizer: a folder with the checkpoint's tokenizer; if given, a processor is saved with the model.
+        encoder: name and options of the encoder of the model's features; by default precomputed features in the
+            folder ``features``, with relative boxes.
+        style: the answer style of the model, set in the processor's tasks.
+        allow_unmatched: leave out weights that no published model has instead of raising an error.
+        overwrite: replace an earlier conversion.
 
     Returns:
-        What was taken, left out and written.
+        The weights taken and left out, and the folder.
 
     Raises:
         UmieError: a file cannot be read, a weight is missing, unknown or of another shape, or the folder exists.
     """
     state_path, config_path = Path(state_dict), Path(config)
     with written_folder(Path(output), overwrite=overwrite) as folder:
-        values = read_config(config_path)
+        values = _read_config(config_path)
         state = read_state_dict(state_path)
         parts = dict(encoder or FEATURES)
         with at(str(config_path)):
@@ -112,12 +113,19 @@ def convert_released(
             model.save_pretrained(folder, max_shard_size=SHARD_SIZE)
             _write_mark(folder, result, state_path)
         except (OSError, SafetensorError) as error:
-            raise UmieError(f"{output}: cannot write: {error}; give a place with room for the weights") from error
+            raise UmieError(f"{output}: cannot write: {error}; choose a path with enough disk space") from error
     return result
 
 
+def _read_config(path: Path) -> dict[str, Any]:
+    values = read_json(path, "the checkpoint's config.json")
+    if not isinstance(values, dict):
+        raise UmieError(f"{path}: is {shown(values)}, not a JSON object: use the checkpoint's config.json")
+    return values
+
+
 def _on_meta(config: UmieConfig, place: Path) -> UmieModel:
-    """Return the model without memory for its weights."""
+    """Return the model without allocating its weights."""
     with at(str(place)), torch.device("meta"):
         model = UmieModel(config)
     model.eval()
@@ -127,10 +135,10 @@ def _on_meta(config: UmieConfig, place: Path) -> UmieModel:
 def _matched(
     state: Mapping[str, Tensor], model: UmieModel, allow_unmatched: bool
 ) -> tuple[dict[str, Tensor], list[str], list[str], list[str]]:
-    """Return the model's weights by our names, then the names that are unused and left out, and notes."""
+    """Return the weights by our names, the names of unused weights and of those left out, and notes."""
     _check_embeddings(state)
     state = dict(state)
-    if released.EMBEDDING not in state:  # .safetensors keeps one name alone of those that share memory
+    if released.EMBEDDING not in state:  # .safetensors stores only one name of tensors that share memory
         copies = [name for name in (*released.EMBEDDING_COPIES, released.SLOT_ORDER) if name in state]
         state |= {released.EMBEDDING: state[copies[0]]} if copies else {}
     expected = {name: value.shape for name, value in model.state_dict().items()}
@@ -156,42 +164,42 @@ def _matched(
     for name, value in weights.items():
         if value.shape != expected[name]:
             raise UmieError(
-                f"{released.their_name(name)} is {list(value.shape)} and {list(expected[name])} by the configuration: "
-                "give the config.json that belongs to it"
+                f"{released.their_name(name)} is {list(value.shape)}, but {list(expected[name])} by the configuration: "
+                "use the config.json of the checkpoint"
             )
     width = expected[released.SLOTS][1]
     for name in folded:
         if state[name].ndim != 2 or state[name].shape[1] != width:
-            raise UmieError(f"{name} is {list(state[name].shape)}: its rows must be {width} wide")
+            raise UmieError(f"{name} is {list(state[name].shape)}: its rows must have width {width}")
     weights[released.SLOTS] = released.slot_embeddings(state)
     notes = []
     if torch.equal(state[released.HEAD], state[released.EMBEDDING]):
-        notes.append(f"{released.HEAD} equals {released.EMBEDDING}, which the published models do not share")
-        weights[released.our_name(released.HEAD) or ""] = state[released.HEAD].clone()  # one memory would tie them
+        notes.append(f"{released.HEAD} equals {released.EMBEDDING}; published models have separate matrices")
+        weights[released.our_name(released.HEAD) or ""] = state[released.HEAD].clone()  # sharing memory would tie them
     return weights, unused, left_out, notes
 
 
 def _check_embeddings(state: Mapping[str, Tensor]) -> None:
-    """Raise UmieError unless the names of the one embedding hold one matrix."""
+    """Raise UmieError unless all names of the embedding have the same values."""
     names = [name for name in (released.EMBEDDING, *released.EMBEDDING_COPIES) if name in state]
     for name in names[1:]:
         if not torch.equal(state[names[0]], state[name]):
             raise UmieError(
-                f"{name} differs from {names[0]}, and a T5 has one embedding for both its halves: "
-                "save the state dict anew from the model as it was trained"
+                f"{name} differs from {names[0]}, but encoder and decoder of a T5 share one embedding: "
+                "save the state dict again from the trained model"
             )
 
 
 def _unmatched(missing: list[str], extra: list[str]) -> str:
     parts = []
     if missing:
-        parts.append(f"lacks {len(missing)} weights of the published model: {_listed(missing)}")
+        parts.append(f"{len(missing)} weights of the published model are missing: {_listed(missing)}")
     if extra:
         parts.append(
-            f"has {len(extra)} that no published model of this configuration has: {_listed(extra)} "
-            "(allow_unmatched, --allow-unmatched, leaves such out)"
+            f"{len(extra)} weights are not in a published model of this configuration: {_listed(extra)} "
+            "(use allow_unmatched or --allow-unmatched to leave them out)"
         )
-    return "; ".join(parts) + ("; give the whole state dict and its own config.json" if missing else "")
+    return "; ".join(parts) + ("; use the complete state dict and its config.json" if missing else "")
 
 
 def _listed(names: list[str]) -> str:
@@ -208,27 +216,31 @@ def _common_dtype(weights: Mapping[str, Tensor]) -> torch.dtype:
         for other in found:
             dtype = torch.promote_types(dtype, other)
     if not dtype.is_floating_point:
-        raise UmieError(f"the weights are {str(dtype).removeprefix('torch.')}: give a state dict of floating point")
+        raise UmieError(
+            f"the weights are {str(dtype).removeprefix('torch.')}, not a floating-point dtype: use another state dict"
+        )
     return dtype
 
 
 def _save_processor(
     tokenizer: str, encoder: Mapping[str, Any], model: UmieModel, style: str, folder: Path
 ) -> list[str]:
-    """Save tokenizer and options beside the model; return notes."""
+    """Save a processor with the model; return notes."""
     if not Path(tokenizer).is_dir():
-        raise UmieError(f"{tokenizer}: no such folder: give the one that the checkpoint's tokenizer lies in")
+        raise UmieError(f"{tokenizer}: no such directory: use the one with the checkpoint's tokenizer")
     found = default_tokenizer({"source": tokenizer})
     size = model.decoder.vocab_size
     if size is not None and len(found) > size:
-        raise UmieError(f"{tokenizer}: has {len(found)} tokens and the model {size} rows for them: give its own")
+        raise UmieError(
+            f"{tokenizer}: has {len(found)} tokens, but the model has {size} embeddings: use the checkpoint's tokenizer"
+        )
     options = {name: {"style": style} for name in tasks.names()}
     processor = UmieProcessor(found, {**encoder, "feature_dim": model.encoder and model.encoder.feature_dim}, options)
     processor.save_pretrained(folder)
     markers = {marker: None for name in options for marker in processor.task(name).style.markers}
-    lacking = [marker for marker in markers if found.unk_token_id in encode(found, marker)]
-    if lacking:
-        return [f"the tokenizer cannot write {', '.join(lacking)} of the style {style!r}: is it the checkpoint's own?"]
+    missing = [marker for marker in markers if found.unk_token_id in encode(found, marker)]
+    if missing:
+        return [f"the tokenizer has no token for {', '.join(missing)} of the style {style!r}: is it the checkpoint's?"]
     return []
 
 
@@ -236,8 +248,7 @@ def _write_mark(folder: Path, result: Conversion, source: Path) -> None:
     content = {
         "source": source.name,
         "source_bytes": source.stat().st_size,
-        "umie": umie.__version__,
-        "torch": torch.__version__,
+        **versions("torch"),
         "taken": result.taken,
         "unused": result.unused,
         "left_out": result.left_out,

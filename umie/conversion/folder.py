@@ -1,4 +1,4 @@
-"""The folder of a conversion: written whole or not at all, and never in the place of anything but an earlier one."""
+"""The folder of a conversion: written completely or not at all; it replaces nothing but an earlier conversion."""
 
 from __future__ import annotations
 
@@ -9,35 +9,35 @@ from pathlib import Path
 from umie.errors import UmieError
 from umie.files import atomic_folder
 
-MARK = "conversion.json"  # what tells a converted folder from any other
+MARK = "conversion.json"  # marks the folder of a conversion
 
 
 @contextmanager
 def written_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
-    """Give a temporary folder, which takes the place of ``path`` on success; on an error leave no trace.
+    """Yield a temporary folder that is renamed to ``path`` on success and removed on an error.
 
     Args:
-        path: where the folder shall stand; an empty one may be there.
-        overwrite: take the place of a folder that was converted before, too; of no other.
+        path: the folder to write; it may exist if it is empty.
+        overwrite: replace the folder of an earlier conversion.
 
     Raises:
-        UmieError: something else stands there, or no folder can.
+        UmieError: ``path`` is something else, or is not writable.
     """
     _check_place(path, overwrite)
     with atomic_folder(path) as new:
         yield new
-        _check_place(path, overwrite)  # it took a while
+        _check_place(path, overwrite)  # it may have been created in the meantime
 
 
 def _check_place(path: Path, overwrite: bool) -> None:
     try:
         if path.exists() and not path.is_dir():
-            raise UmieError(f"{path}: is no folder: give another name")
+            raise UmieError(f"{path}: not a directory: use another name")
         if not path.exists() or not any(path.iterdir()):
             return
         if not (path / MARK).is_file():
-            raise UmieError(f"{path}: exists, and is no earlier conversion: give another name, or an empty folder")
+            raise UmieError(f"{path}: exists and is not an earlier conversion: use another name, or an empty folder")
     except OSError as error:
-        raise UmieError(f"{path}: cannot write: {error.strerror}; give another name") from error
+        raise UmieError(f"{path}: cannot write: {error.strerror}; use another name") from error
     if not overwrite:
-        raise UmieError(f"{path}: holds an earlier conversion: give another name, or --overwrite")
+        raise UmieError(f"{path}: contains an earlier conversion: use another name, or --overwrite")

@@ -1,6 +1,6 @@
-"""The layout of UMIE's published checkpoints: what each weight is called there and here, and the variant they make.
+"""The layout of UMIE's published checkpoints: the names of weights there and here, and the variant they describe.
 
-Source: the names of the state dict of UMIE's released code.
+Source: the names in the state dict of UMIE's released code.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from umie.model import UmieConfig
 NUM_SLOTS = 37  # the whole image and 36 regions
 EMBEDDING, HEAD = "shared.weight", "lm_head.weight"
 EMBEDDING_COPIES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
-# A slot's place is told by a row for its image's number, of which there is one, and one from the vocabulary's end.
+# A slot's order embedding is the sum of a row for its image, of which there is one, and a row of the vocabulary.
 IMAGE_ORDER = "encoder.visual_embedding.img_order_embedding.weight"
 SLOT_ORDER = "encoder.visual_embedding.obj_order_embedding.weight"
 SLOTS = "visual_embedding.slots.weight"
@@ -30,7 +30,7 @@ _UNUSED = re.compile(r"encoder\.gate\.feat\.(weight|bias)|proj_[tv](_2)?\.(weigh
 _PARTS = ("encoder.visual_embedding.", "encoder.gate.")
 _T5 = ("shared.", "encoder.", "decoder.", "lm_head.")
 _OURS = "decoder.seq2seq."
-_NAMES = {  # the beginnings of names, there and here
+_NAMES = {  # prefixes of names, there and here
     "encoder.visual_embedding.vstack.block.": "visual_embedding.layers.stack.block.",
     "encoder.visual_embedding.vstack.final_layer_norm.": "visual_embedding.norm.",
     "encoder.visual_embedding.feat_embedding.0.": "visual_embedding.feature_projection.",
@@ -56,12 +56,12 @@ _OTHERS = ("feature_dim", "tie_word_embeddings", "model_type", "scale_decoder_ou
 
 
 def is_unused(name: str) -> bool:
-    """Say whether the published model holds this weight and never uses it."""
+    """Return whether the published model contains this weight but never uses it."""
     return _UNUSED.fullmatch(name) is not None
 
 
 def our_name(name: str) -> str | None:
-    """Return what a published weight is called here; None for one that is no T5's and of no part of UMIE's."""
+    """Return our name of a published weight, or None if it belongs neither to T5 nor to a part of UMIE."""
     for theirs, ours in _NAMES.items():
         if name.startswith(theirs):
             return ours + name.removeprefix(theirs)
@@ -69,7 +69,7 @@ def our_name(name: str) -> str | None:
 
 
 def their_name(name: str) -> str:
-    """Return what a weight of ours is called in the published state dict."""
+    """Return the published name of one of our weights."""
     for theirs, ours in _NAMES.items():
         if name.startswith(ours):
             return theirs + name.removeprefix(ours)
@@ -79,20 +79,20 @@ def their_name(name: str) -> str:
 def variant(
     values: Mapping[str, Any], state: Mapping[str, Tensor], encoder: Mapping[str, Any], source: str
 ) -> tuple[UmieConfig, list[str]]:
-    """Return the configuration of a published model, and the names among its options that mean nothing here.
+    """Return the configuration of a published model, and the names of its options that have no meaning here.
 
     Args:
-        values: its ``config.json``, that of its T5.
-        state: its state dict, which tells the width of the features and the number of visual layers.
-        encoder: name and options of the encoder whose features it takes, without their width.
-        source: where it comes from, for the record.
+        values: the content of its ``config.json``, which configures its T5.
+        state: its state dict, which determines the width of the features and the number of visual layers.
+        encoder: name and options of the encoder of its features, without their width.
+        source: the origin, recorded in the configuration.
 
     Raises:
-        UmieError: an option is missing or wrong, or names a model of another kind.
+        UmieError: an option is missing or wrong, or belongs to another kind of model.
     """
-    lacking = [name for name in _SHAPE if name not in values]
-    if lacking:
-        raise UmieError(f"lacks {', '.join(lacking)}: give the config.json of the checkpoint's T5")
+    missing = [name for name in _SHAPE if name not in values]
+    if missing:
+        raise UmieError(f"{', '.join(missing)} missing: use the config.json of the checkpoint's T5")
     for name in _SHAPE:
         check_whole(name, values[name], 1)
     if _FEATURES not in state or state[_FEATURES].ndim != 2:
@@ -102,11 +102,13 @@ def variant(
             raise UmieError(f"{name} is {shown(values[name])}: a published UMIE model has {needed!r}")
     width = state[_FEATURES].shape[1]
     if values.get("feature_dim", width) != width:
-        raise UmieError(f"feature_dim is {shown(values['feature_dim'])} and {_FEATURES} takes {width}: mend the first")
+        raise UmieError(
+            f"feature_dim is {shown(values['feature_dim'])} but {_FEATURES} has width {width}: correct feature_dim"
+        )
     known = {field.name for field in fields(T5Config)}
     t5 = {name: value for name, value in values.items() if name in known and name not in _OTHERS}
     t5 |= {"feed_forward_proj": "gated-gelu", "decoder_start_token_id": values.get("decoder_start_token_id", 0)}
-    # Of the FLAN-T5 kind: the head is its own matrix and logits are not scaled, whatever transformers 5 has written.
+    # As in FLAN-T5: the head is a separate matrix and logits are not scaled, whatever transformers 5 has written.
     t5 |= {"model_type": "t5", "tie_word_embeddings": False}
     visual = {
         "layers": "t5",
@@ -132,15 +134,15 @@ def variant(
 
 
 def slot_embeddings(state: Mapping[str, Tensor]) -> Tensor:
-    """Return ``[37, D]``: for each slot the row of its image and its row of the vocabulary, both in one.
+    """Return ``[37, D]``: for each slot, the sum of its image's row and its row of the vocabulary.
 
-    Slot s has row ``rows - 1 - s`` of the vocabulary; the image's is row 0.
+    Slot s has row ``rows - 1 - s`` of the vocabulary; the image has row 0.
 
     Raises:
         UmieError: there are fewer rows than slots.
     """
     rows = state.get(SLOT_ORDER, state[EMBEDDING])
     if len(rows) < NUM_SLOTS:
-        raise UmieError(f"{SLOT_ORDER} has {len(rows)} rows and there are {NUM_SLOTS} slots: is it the vocabulary?")
+        raise UmieError(f"{SLOT_ORDER} has {len(rows)} rows for {NUM_SLOTS} slots: is it the vocabulary?")
     image = state[IMAGE_ORDER][0]
     return (rows[-NUM_SLOTS:].flip(0).float() + image.float()).to(image.dtype)

@@ -33,9 +33,9 @@ BOTH = replace(TEXT_ONLY, image="1.jpg", regions=REGIONS, events=(*TEXT_ONLY.eve
 EVENTS = [TEXT_ONLY, replace(IMAGE_ONLY, tasks=("med", "meae")), BOTH]
 
 
-def test_scoring_loads_no_torch():
+def test_scoring_of_files_loads_no_torch():
     code = (
-        "import sys, umie.scoring, umie.reports.score_figure; sys.exit(bool({'torch', 'matplotlib'} & {*sys.modules}))"
+        "import sys, umie.scoring, umie.reports.predictions; sys.exit(bool({'torch', 'matplotlib'} & {*sys.modules}))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 

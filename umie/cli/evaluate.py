@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -55,7 +56,8 @@ def _option(panel: str, *names: str, **settings: Any) -> Any:
 def evaluate(
     context: typer.Context,
     model: Annotated[
-        str | None, _option(CHECKPOINT, "--model", "-m", metavar="<path>", help="Directory of a saved variant.")
+        str | None,
+        _option(CHECKPOINT, "--model", "-m", metavar="<path>", help="Directory or hub name of a variant."),
     ] = None,
     data: Annotated[
         str | None,
@@ -70,8 +72,9 @@ def evaluate(
     regions: Annotated[
         Path | None, _option(CHECKPOINT, help="Annotation of regions: VOC files for twitter and gmner.")
     ] = None,
-    mapping: Annotated[
-        Path | None, _option(CHECKPOINT, help="Verb mapping of swig. (default: ace_sr_mapping.txt next to the data)")
+    format_option: Annotated[
+        list[str] | None,
+        _option(CHECKPOINT, metavar="NAME=VALUE", help="Option of the format, e.g. mapping=FILE for swig; repeatable."),
     ] = None,
     title: Annotated[str | None, _option(CHECKPOINT, help="Name of the data in the report, e.g. dev.")] = None,
     limit: Annotated[
@@ -128,16 +131,16 @@ def evaluate(
     ] = None,
 ) -> None:
     """Score a checkpoint or predictions."""
-    given = {name for name in context.params if _was_given(context, name)}
     if model is None:
-        _refuse(given & _OF_CHECKPOINT, "--model", "--predictions and --gold")
+        _refuse(context, CHECKPOINT, "--predictions and --gold")
         if predictions is None or gold is None:
             raise UmieError("use --model and --data for a checkpoint, or --predictions and --gold")
     else:
-        _refuse(given & _OF_FILES, "--predictions", "--model")
+        _refuse(context, FILES, "--model")
         for name, value in (("data", data), ("output", output)):
             if value is None:
                 raise UmieError(f"--{name} is missing: it is required with --model")
+    from umie.cli.part_options import part_options
     from umie.registry import load_plugins
 
     load_plugins(plugin or ())
@@ -146,23 +149,16 @@ def evaluate(
         settings = {"tasks": task, "modality": modality, "resamples": resamples, "seed": seed}
         _evaluate_files(files, settings, json_file=json_file, figure=figure, with_labels=labels)
         return
-    options = {name: value for name, value in context.params.items() if name not in _OF_FILES | {"labels", "plugin"}}
+    unused = {*_of_panel(context, FILES), "labels", "plugin"}
+    options = {name: value for name, value in context.params.items() if name not in unused}
     options |= {"format": options.pop("format_name"), "tasks": options.pop("task")}
-    options["format_options"] = {} if options.pop("mapping") is None else {"mapping": mapping}
+    options["format_options"] = part_options(options.pop("format_option") or (), "--format-option")
     options["decodings"] = ("constrained", "free") if decoding == Decoding.both else (decoding.value,)
     del options["decoding"]
     _evaluate_checkpoint(options, with_labels=labels)
 
 
 evaluate.__doc__ = reflowed(_HELP)
-
-_OF_FILES = frozenset({"predictions", "gold", "other", "json_file", "figure"})
-_OF_CHECKPOINT = frozenset(
-    {
-        "data", "output", "overwrite", "format_name", "images", "regions", "mapping", "title", "limit", "decoding",
-        "events", "schema", "num_beams", "missing_images", "batch_size", "device", "dtype",
-    }
-)  # fmt: skip
 
 
 def _evaluate_checkpoint(options: dict[str, Any], *, with_labels: bool) -> None:
@@ -172,11 +168,13 @@ def _evaluate_checkpoint(options: dict[str, Any], *, with_labels: bool) -> None:
     from umie.cli.options import tell
     from umie.reports.checkpoint import EvaluationOptions, evaluate_to_folder
 
+    def show_notes(notes: Sequence[str]) -> None:
+        for note in notes:
+            tell(f"note: {note}", "yellow")
+
     logging.disable_progress_bar()
     with batch_progress() as on_batch:
-        report = evaluate_to_folder(EvaluationOptions(**options), on_batch)
-    for note in report.notes:
-        tell(f"note: {note}", "yellow")
+        report = evaluate_to_folder(EvaluationOptions(**options), on_notes=show_notes, on_batch=on_batch)
     print_checkpoint(report.results, with_labels=with_labels)
     say(f"Written: {options['output'] / 'report.md'}")
 
@@ -200,13 +198,16 @@ def _evaluate_files(
             say(f"Written: {path}")
 
 
-def _was_given(context: typer.Context, name: str) -> bool:
-    source = context.get_parameter_source(name)
-    return source is not None and source.name == "COMMANDLINE"
+def _of_panel(context: typer.Context, panel: str) -> dict[str, str]:
+    """Return the parameters in a panel of the help, with the names of their options."""
+    found = [param for param in context.command.params if getattr(param, "rich_help_panel", None) == panel]
+    return {str(param.name): param.opts[0] for param in found}
 
 
-def _refuse(names: set[str], owner: str, used: str) -> None:
+def _refuse(context: typer.Context, panel: str, used: str) -> None:
     """Raise UmieError for an option of the other mode, which would have no effect."""
-    for name in sorted(names):
-        option = {"json_file": "json", "format_name": "format"}.get(name, name).replace("_", "-")
-        raise UmieError(f"--{option} requires {owner} and has no effect with {used}: omit it")
+    for name, option in _of_panel(context, panel).items():
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            owner = "--model" if panel == CHECKPOINT else "--predictions"
+            raise UmieError(f"{option} requires {owner} and has no effect with {used}: omit it")

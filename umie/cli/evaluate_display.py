@@ -12,6 +12,7 @@ from rich.table import Table
 
 from umie.cli.console import err, out
 from umie.cli.options import tell
+from umie.scoring.report import percent, percent_interval
 
 if TYPE_CHECKING:
     from umie.evaluation.checkpoint import DecodingResult, OnBatch
@@ -24,16 +25,8 @@ def say(text: str) -> None:
     out.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
-def _percent(value: float) -> str:
-    return f"{100 * value:.1f}"
-
-
-def _interval(edges: tuple[float, float]) -> str:
-    return f"{_percent(edges[0])} to {_percent(edges[1])}"
-
-
 def _numbers(score: Score) -> list[str]:
-    return [_percent(score.precision), _percent(score.recall), str(score.predicted), str(score.gold)]
+    return [percent(score.precision), percent(score.recall), str(score.predicted), str(score.gold)]
 
 
 def _table(title: str, first: str, *columns: str) -> Table:
@@ -57,8 +50,8 @@ def print_scores(report: Report) -> None:
         )
         for line in lines:
             number = baselines.index((line.task, line.baseline)) + 1
-            row = [line.name, _percent(line.score.f1), _interval(line.interval), *_numbers(line.score)]
-            table.add_row(*row, f"{_percent(line.baseline_f1)} ({number})")
+            row = [line.name, percent(line.score.f1), percent_interval(line.interval), *_numbers(line.score)]
+            table.add_row(*row, f"{percent(line.baseline_f1)} ({number})")
         out.print(table)
     for number, (task, name) in enumerate(baselines, start=1):
         say(f"baseline ({number}) {task}: {name}")
@@ -71,7 +64,7 @@ def print_labels(report: Report) -> None:
         title = f"{_title(task, modality, lines)}, {lines[0].measure}"
         table = _table(title, "label", "F1", "95 % interval", "P", "R", "pred", "gold")
         for label, (score, edges) in lines[0].labels.items():
-            table.add_row(escape(label), _percent(score.f1), _interval(edges), *_numbers(score))
+            table.add_row(escape(label), percent(score.f1), percent_interval(edges), *_numbers(score))
         out.print(table)
 
 
@@ -83,8 +76,8 @@ def print_comparison(report: Report, predictions: object, other: object) -> None
         for line in lines:
             if line.versus is not None:
                 versus = line.versus
-                row = [line.name, _percent(line.score.f1), _percent(versus.other), f"{100 * versus.difference:+.1f}"]
-                row += [_interval(versus.interval), f"{versus.p_bootstrap:.4f}", f"{versus.p_randomization:.4f}"]
+                row = [line.name, percent(line.score.f1), percent(versus.other), f"{100 * versus.difference:+.1f}"]
+                row += [percent_interval(versus.interval), f"{versus.p_bootstrap:.4f}", f"{versus.p_randomization:.4f}"]
                 table.add_row(*row)
         out.print(table)
 
@@ -95,10 +88,10 @@ def print_released(released: Released) -> None:
     reasons = ", ".join(f"{count} {reason}" for reason, count in released.dropped.items())
     ignored = sum(released.dropped_predictions.values())
     say(
-        f"released {released.task}: F1 {_percent(released.f1)}, P {_percent(released.precision)}, "
-        f"R {_percent(released.recall)} with the published scorer. It drops {dropped} of {released.gold} gold items "
-        f"({_percent(released.dropped_share)} %{f': {reasons}' if reasons else ''}) and {ignored} of "
-        f"{released.predicted} predictions; a perfect prediction has F1 {_percent(released.perfect)}, from "
+        f"released {released.task}: F1 {percent(released.f1)}, P {percent(released.precision)}, "
+        f"R {percent(released.recall)} with the published scorer. It drops {dropped} of {released.gold} gold items "
+        f"({percent(released.dropped_share)} %{f': {reasons}' if reasons else ''}) and {ignored} of "
+        f"{released.predicted} predictions; a perfect prediction has F1 {percent(released.perfect)}, from "
         f"{released.perfect_found} of {released.gold} items"
     )
 

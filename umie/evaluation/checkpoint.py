@@ -87,9 +87,7 @@ def evaluate_checkpoint(
             own = [record for record in records if record.annotated_for(name)]
             options = {"constrained": decoding == "constrained", "batch_size": batch_size, **generation_options}
             task = selection.tasks[name]
-            if (
-                task.is_staged and events == "predicted"
-            ):  # so that the counts below are only the task's own
+            if task.is_staged and events == "predicted":  # so that the counts below are only the task's own
                 sources.of(str(task.source), own, model, processor, **options)
             processor.reset_counts()
 

@@ -98,9 +98,7 @@ def _with_schema(
         labels = [*declared, *sorted(set(used) - set(declared))]
         asked = tasks.registry.build(name, **{**processor.task_options.get(name, {}), "labels": labels})
         unseen = [label for label in labels if label not in task.labels]
-        return asked, [
-            f"{name}: labels unknown to the checkpoint: {', '.join(unseen)}"
-        ] if unseen else []
+        return asked, [f"{name}: labels unknown to the checkpoint: {', '.join(unseen)}"] if unseen else []
     if not new or not is_scored:
         return task, []
     share = f"{sum(new.values())} of {sum(used.values())} {task.label_noun} labels of the data"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -106,13 +106,19 @@ class _Data:
     notes: list[str] = field(default_factory=list)
 
 
-def evaluate_to_folder(options: EvaluationOptions, on_batch: OnBatch | None = None) -> EvaluationReport:
+def evaluate_to_folder(
+    options: EvaluationOptions,
+    *,
+    on_notes: Callable[[Sequence[str]], None] | None = None,
+    on_batch: OnBatch | None = None,
+) -> EvaluationReport:
     """Evaluate a checkpoint and write ``report.md``, ``scores.json``, figures, gold and predictions.
 
     The directory appears when it is complete; after an error, an earlier report is unchanged.
 
     Args:
         options: the options.
+        on_notes: called with the notes of the report before the first batch.
         on_batch: called after each batch.
 
     Raises:
@@ -132,6 +138,8 @@ def evaluate_to_folder(options: EvaluationOptions, on_batch: OnBatch | None = No
         notes = [*data.notes, *_image_notes(model, processor, data.records, usable)]
         selection = choose_tasks(processor, usable, options.tasks, schema=options.schema, source=options.data)
         notes += selection.notes
+        if on_notes is not None:
+            on_notes(notes)
         results = evaluate_checkpoint(
             model,
             processor,

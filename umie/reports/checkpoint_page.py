@@ -8,7 +8,8 @@ from typing import Any
 from umie.evaluation.checkpoint import DecodingResult
 from umie.evaluation.gates import gate_summary
 from umie.reports.tables import markdown_table
-from umie.scoring import Line
+from umie.scoring import Line, Score
+from umie.scoring.report import percent, percent_interval
 
 _COUNTS = {
     "truncated_inputs": "inputs truncated to the longest that the model accepts",
@@ -80,8 +81,8 @@ def _main_table(results: Sequence[DecodingResult]) -> Iterator[str]:
     for result in results:
         for line in result.report.main_lines():
             name = f"{line.task.upper()}{' (oracle events)' if line.task in result.oracles else ''}"
-            baseline = f"{_percent(line.baseline_f1)} ({line.baseline})"
-            rows.append((name, result.decoding, f"**{_percent(line.score.f1)}**", *_numbers(line), baseline))
+            baseline = f"{percent(line.baseline_f1)} ({line.baseline})"
+            rows.append((name, result.decoding, f"**{percent(line.score.f1)}**", *_numbers(line), baseline))
     columns = ("task", "decoding", "F1", "interval", "P", "R", "predicted", "gold", "records", "baseline")
     yield from _table(columns, rows)
 
@@ -111,9 +112,7 @@ def _of_decoding(result: DecodingResult, figures: Mapping[str, str], is_one_of_t
     for task, modality, lines in result.report.parts():
         yield f"### {task.upper()}, {modality}"
         yield ""
-        rows = [
-            (line.name, _percent(line.score.f1), *_numbers(line)[:-1], _percent(line.baseline_f1)) for line in lines
-        ]
+        rows = [(line.name, percent(line.score.f1), *_numbers(line)[:-1], percent(line.baseline_f1)) for line in lines]
         yield from _table(("measure", "F1", "interval", "P", "R", "predicted", "gold", "baseline"), rows)
     yield f"## Labels{suffix}"
     yield ""
@@ -123,10 +122,7 @@ def _of_decoding(result: DecodingResult, figures: Mapping[str, str], is_one_of_t
             yield f"### {line.task.upper()}"
             yield ""
             rows = [
-                (
-                    *(label, _percent(score.f1), _interval(edges), _percent(score.precision), _percent(score.recall)),
-                    *(str(score.predicted), str(score.gold)),
-                )
+                (label, percent(score.f1), percent_interval(edges), *_precision_recall(score))
                 for label, (score, edges) in line.labels.items()
             ]
             yield from _table(("label", "F1", "interval", "P", "R", "predicted", "gold"), rows)
@@ -149,9 +145,11 @@ def _gate(result: DecodingResult, file: str | None) -> Iterator[str]:
 
 
 def _numbers(line: Line) -> tuple[str, ...]:
-    score = line.score
-    counts = (str(score.predicted), str(score.gold), str(line.records))
-    return _interval(line.interval), _percent(score.precision), _percent(score.recall), *counts
+    return percent_interval(line.interval), *_precision_recall(line.score), str(line.records)
+
+
+def _precision_recall(score: Score) -> tuple[str, ...]:
+    return percent(score.precision), percent(score.recall), str(score.predicted), str(score.gold)
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
@@ -171,11 +169,3 @@ def _shown(value: object) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(map(str, value))
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.1f}"
-
-
-def _interval(edges: tuple[float, float]) -> str:
-    return f"{_percent(edges[0])} to {_percent(edges[1])}"

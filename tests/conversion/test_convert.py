@@ -83,7 +83,7 @@ def test_values_of_plain_equations(tmp_path, config):
     assert_near(run(tmp_path / "out", given), expected, 1e-5)
     assert set(result.unused) == UNUSED
     assert result.ignored_options == ["note"]
-    assert result.taken == len(state) - len(UNUSED)
+    assert result.used == len(state) - len(UNUSED)
 
 
 def test_a_separate_slot_embedding_is_used(tmp_path):
@@ -261,7 +261,7 @@ def test_existing_folders(tmp_path):
     files = write(tmp_path)
     output = tmp_path / "out"
     output.mkdir()
-    convert_released(*files, output)  # an empty one is taken
+    convert_released(*files, output)  # an empty one may exist
     before = (output / "model.safetensors").read_bytes()
     with pytest.raises(UmieError, match="out: contains an earlier conversion"):
         convert_released(*files, output)
@@ -333,7 +333,7 @@ def test_the_command_lists_the_keys(tmp_path, capsys):
     lines = dict(line.split(": ", 1) for line in out.splitlines())
     assert set(lines["unused in the published model"].split(", ")) == UNUSED
     assert lines["left out"] == "encoder.gate.more.weight"
-    assert lines["taken"] == f"{len(state) - len(UNUSED) - 1} weights, float32"
+    assert lines["used"] == f"{len(state) - len(UNUSED) - 1} weights, float32"
     assert lines["ignored options"] == "note"
     saved = json.loads((tmp_path / "out" / "config.json").read_text())["encoder"]
     assert saved["path"] == str(tmp_path / "here")

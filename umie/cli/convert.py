@@ -54,7 +54,7 @@ def convert(
         allow_unmatched=allow_unmatched,
         overwrite=overwrite,
     )
-    _say(f"taken: {result.taken} weights, {result.dtype}")
+    _say(f"used: {result.used} weights, {result.dtype}")
     for label, names in (
         ("unused in the published model", result.unused),
         ("left out", result.left_out),

@@ -35,7 +35,7 @@ class Conversion:
 
     Args:
         folder: the folder that was written.
-        taken: the number of input weights that the model uses.
+        used: the number of input weights that the model uses.
         unused: published names of the weights that the published model never uses.
         left_out: names of the weights that no published model has.
         ignored_options: options of the configuration that have no meaning here.
@@ -44,7 +44,7 @@ class Conversion:
     """
 
     folder: Path
-    taken: int
+    used: int
     unused: list[str]
     left_out: list[str]
     ignored_options: list[str]
@@ -79,7 +79,7 @@ def convert_released(
         overwrite: replace an earlier conversion.
 
     Returns:
-        The weights taken and left out, and the folder.
+        The weights used and left out, and the folder.
 
     Raises:
         UmieError: a file cannot be read, a weight is missing, unknown or of another shape, or the folder exists.
@@ -102,7 +102,7 @@ def convert_released(
             notes += _save_processor(str(tokenizer), parts, model, style, folder)
         result = Conversion(
             folder=Path(output),
-            taken=len(state) - len(unused) - len(left_out),
+            used=len(state) - len(unused) - len(left_out),
             unused=unused,
             left_out=left_out,
             ignored_options=ignored,
@@ -249,7 +249,7 @@ def _write_mark(folder: Path, result: Conversion, source: Path) -> None:
         "source": source.name,
         "source_bytes": source.stat().st_size,
         **versions("torch"),
-        "taken": result.taken,
+        "used": result.used,
         "unused": result.unused,
         "left_out": result.left_out,
         "ignored_options": result.ignored_options,

@@ -1,9 +1,9 @@
-"""Constrained decoding against free decoding, in time per batch of 16 queries, on answers as they are annotated.
+"""Constrained against unconstrained decoding: time per batch of 16 queries, on annotated answers.
 
-The weights are random, so a bias leads every mode to the annotated answers: all of them decode the same tokens, and the
-bias costs each the same. Real tweets and news are used where they are at hand, the embedded set elsewhere.
+The weights are random, so a bias leads every mode to the annotated answers: all modes decode the same tokens, and the
+bias costs the same in each. The records are real tweets and news if available, else those of the embedded set.
 
-One thread, and its processor time, so that what else the machine does changes little. Run:
+Processor time of one thread is measured, so that other load on the machine has little effect. Run:
 ``pytest benchmarks/decoders --benchmark-only --benchmark-timer=time.process_time --benchmark-columns=median,iqr``
 """
 
@@ -26,7 +26,7 @@ from umie.tasks import registry as tasks
 from umie.tokenization import train_tokenizer
 
 BATCH, NEW_TOKENS = 16, 128
-torch.set_num_threads(1)  # steps are short: more threads wait for each other
+torch.set_num_threads(1)  # steps are too short for several threads
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 REAL = {
     "mner": ("twitter", "twitter2017/test.txt"),
@@ -38,7 +38,7 @@ MODES = ("free", "constrained", "constrained_steps", "jump_forward")
 
 
 def records(task, count):
-    """Return records with an answer: of the published set, or drawn."""
+    """Return records with an answer, from the published set or the embedded one."""
     name, file = REAL[task]
     if (SHARED / file).exists():
         read = data.read(name, SHARED / file)
@@ -55,8 +55,8 @@ def _labels(record, task):
     return (record.labels or {}).get(task)
 
 
-class Leading(LogitsProcessor):
-    """Adds so much to the annotated next token that it wins."""
+class Biased(LogitsProcessor):
+    """Adds a bias to the annotated next token, so that it is chosen."""
 
     def __init__(self, answers):
         self.answers = answers
@@ -67,8 +67,8 @@ class Leading(LogitsProcessor):
         return scores
 
 
-class LedSteps:
-    """The decoder's steps with the same lead."""
+class BiasedSteps:
+    """The decoder's steps with the same bias."""
 
     def __init__(self, steps, answers):
         self.steps, self.answers, self.places = steps, answers, [-1] * len(answers)
@@ -93,7 +93,7 @@ class LedSteps:
 
 @pytest.fixture(scope="module", params=["tiny", "flan-t5-small", "flan-t5-base"])
 def shape(request):
-    """A decoder of random weights with a tokenizer trained on the texts at hand."""
+    """A decoder with random weights and a tokenizer trained on the texts."""
     torch.manual_seed(0)
     found = {task: records(task, 64) for task in REAL}
     built = {task: tasks.build(task, labels=_labels(found[task][0][0], task)) for task in REAL}
@@ -108,8 +108,8 @@ def shape(request):
 @torch.no_grad()
 def test_decoding(benchmark, shape, task, mode):
     name, model, processor, found, built = shape
-    drawn, source = found[task]
-    asked = [(record, query) for record in drawn for query in built[task].queries(record)][:BATCH]
+    chosen, source = found[task]
+    asked = [(record, query) for record in chosen for query in built[task].queries(record)][:BATCH]
     batch = processor.collate([processor.encode_query(*pair) | processor.preprocessor.one(None) for pair in asked])
     answers = [[token for token in row if token != -100] for row in batch["labels"].tolist()]
     fused, _, _ = model.fuse(batch["input_ids"], batch["attention_mask"])
@@ -119,14 +119,14 @@ def test_decoding(benchmark, shape, task, mode):
         if mode == "free":
             return t5.seq2seq.generate(
                 encoder_outputs=_encoded(fused), attention_mask=fused.mask.long(), max_new_tokens=NEW_TOKENS,
-                logits_processor=[Leading(answers)],
+                logits_processor=[Biased(answers)],
             )  # fmt: skip
         constraint = Constraint(processor.tokenizer, built[task], asked, NEW_TOKENS)
         if mode == "constrained":
             return t5.generate(
-                fused, constraint, jump_forward=False, max_new_tokens=NEW_TOKENS, logits_processor=[Leading(answers)]
+                fused, constraint, jump_forward=False, max_new_tokens=NEW_TOKENS, logits_processor=[Biased(answers)]
             )
-        steps = LedSteps(T5Steps(t5.seq2seq, fused), answers)
+        steps = BiasedSteps(T5Steps(t5.seq2seq, fused), answers)
         return generate(steps, constraint.automata, 0, 0, NEW_TOKENS, jump=mode == "jump_forward")
 
     expected = [[0, *answer] for answer in answers]

@@ -15,12 +15,14 @@ from umie.types import FusedStates
 
 MakeSteps = Callable[[Any, FusedStates], _jump_forward.Steps]
 
+# values with which decoding is plain greedy; None counts as unset
 _PLAIN = {
     "num_beams": 1, "do_sample": False, "use_cache": True, "repetition_penalty": 1.0, "no_repeat_ngram_size": 0,
     "min_length": 0, "num_return_sequences": 1, "num_beam_groups": 1, "return_dict_in_generate": False,
     "encoder_repetition_penalty": 1.0, "encoder_no_repeat_ngram_size": 0, "remove_invalid_values": False,
     "output_scores": False, "output_logits": False, "output_attentions": False, "output_hidden_states": False,
 }  # fmt: skip
+# options that must be unset in plain greedy decoding
 _UNSET = (
     "min_new_tokens", "bad_words_ids", "forced_bos_token_id", "forced_eos_token_id", "suppress_tokens",
     "begin_suppress_tokens", "sequence_bias", "exponential_decay_length_penalty", "guidance_scale", "stop_strings",

@@ -28,8 +28,6 @@ GATE = (
     ("visual", "visual_first", "visual_hidden"),
     ("visual_hidden", "visual_second", "visual_out"),
 )
-
-
 BLOCKS = ("released", "paper", "cross_attention", "gate")
 
 

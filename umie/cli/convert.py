@@ -33,13 +33,13 @@ def convert(
 ) -> None:
     r"""Convert a checkpoint with UMIE's published names for this library.
 
-    umie.UmieModel.from_pretrained loads the result. Only tensors are unpickled. If
-    a weight is missing, unknown or of another shape, nothing is written and the
-    exit code is 2.
+    umie.UmieModel.from_pretrained loads the result. Only tensors are unpickled.
+    If a weight is missing, unknown or of another shape, nothing is written and
+    the exit code is 2.
 
     Example:
-        umie convert --input state_dict.pth --config config.json --output umie-base
-        umie convert --input state_dict.pth --config flan-t5-base/config.json --output umie-base \
+        umie convert -i state_dict.pth -c config.json -o umie-base
+        umie convert -i state_dict.pth -c flan-t5-base/config.json -o umie-base \
             --tokenizer flan-t5-base --features clip_features
     """
     from umie.conversion import convert_released

@@ -1,4 +1,4 @@
-"""The published files of annotated texts, where they are at hand: they are not part of the project."""
+"""The published data sets, which are not part of the project, if they are available."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ IMAGES = {"twitter": "twitter_images", "gmner": "twitter_images", "mnre": "mnre_
 
 @cache
 def published(format_name: str, file: str) -> list[Record]:
-    """Return the records of a published file; skip the test where it is not at hand."""
+    """Return the records of a published file; skip the test if the file is not available."""
     if not (FOLDER / file).exists():
-        pytest.skip(reason=f"the published file {file} is not at hand")
+        pytest.skip(reason=f"the published file {file} is not available")
     regions = FOLDER / "gmner/xml" if format_name == "gmner" else None
     images = FOLDER / IMAGES[format_name]
     return list(data.read(format_name, FOLDER / file, images=images, regions=regions))

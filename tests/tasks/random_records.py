@@ -1,4 +1,4 @@
-"""Random records that are hard to write and read: spans that repeat, overlap and nest, and texts full of signs."""
+"""Random records that are hard to write and parse: repeated, overlapping and nested spans, and special characters."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from umie.tasks.grammar import ParsedItem, with_occurrences
 from umie.tasks.styles import STYLES
 
 T = TypeVar("T")
-Draw = Callable[[int, int], int]  # a whole number between two, both included
+Draw = Callable[[int, int], int]  # an integer between two bounds, inclusive
 
 PIECES = (
     "a", "a", "b", "ab", "NY", "NY", "Ann Lee", " ", " ", "  ", ", ", ",", ": ", " = ", "[", "]", "|", "[a]", "]2",
@@ -23,16 +23,16 @@ PIECES = (
 LABELS: Mapping[str, tuple[str, ...]] = {
     "plain": ("person", "location", "none"),
     "spaces and commas": ("arrest jail", "arrest", "arrest, jail", "place of birth", "x  y"),
-    "signs": ("a:b", "[c]", "d=e|", "O1", "😀", "|"),
-    "alike": ("Agent", "agent", "a", "a, b"),
+    "special characters": ("a:b", "[c]", "d=e|", "O1", "😀", "|"),
+    "similar": ("Agent", "agent", "a", "a, b"),
 }  # fmt: skip
 
 
 def random_record(draw: Draw) -> tuple[Record, tuple[str, ...]]:
-    """Return a record with annotations for all tasks, and the label schema they draw from.
+    """Return a record with annotation for all tasks, and its label schema.
 
     Args:
-        draw: where the randomness comes from: ``random.Random.randint``, or what hypothesis draws.
+        draw: the source of randomness: ``random.Random.randint``, or a draw of hypothesis.
     """
 
     def choice(values: Sequence[T]) -> T:
@@ -69,7 +69,7 @@ def random_record(draw: Draw) -> tuple[Record, tuple[str, ...]]:
 
 
 def asked_about(task: Task[Any], record: Record, query: Query) -> set[Any]:
-    """Return the annotated items that the answer to a query shall hold."""
+    """Return the annotated items that the answer to a query should contain."""
     items = task.items(record)
     if task.name == "med":
         items = [replace(item, arguments=()) for item in items]
@@ -81,31 +81,31 @@ def asked_about(task: Task[Any], record: Record, query: Query) -> set[Any]:
 
 
 def losses(task: Task[Any], record: Record, query: Query) -> set[str]:
-    """Return by which of the reasons that the style's docstring names the answer need not come back; none is none.
+    """Return the reasons, documented by the style, for which an answer may be parsed differently; empty if lossless.
 
     Args:
         task: the task, in any output style.
         record: the record.
-        query: the query of the task in the style ``structured``, whose target says what the items are.
+        query: the query of the task in the style ``structured``, whose answer determines the items.
     """
     style = task.style.name
     if style == "structured":
         return set()
-    forms = task.answer_schema(record.text, query.target, len(record.regions))
-    items, _ = STYLES["structured"].parse(query.answer, forms)
+    schema = task.answer_schema(record.text, query.target, len(record.regions))
+    items, _ = STYLES["structured"].parse(query.answer, schema)
     fillers = [item.filler for item in items if item.filler is not None]
-    strings = [*fillers, *(item.label for item in items), *(forms.pair or ())]
+    strings = [*fillers, *(item.label for item in items), *(schema.pair or ())]
     found = set()
     if [item.occurrence for item in items] != [item.occurrence for item in with_occurrences(items)]:
-        found.add("which of several equal spans")
+        found.add("choice between equal spans")
     if any(marker in string for marker in task.style.markers for string in strings):
-        found.add("spells a marker")
+        found.add("contains a marker")
     if any(string != string.strip(" \t\r\n") for string in fillers):
-        found.add("white space around a span")
-    if any(_names_region(item, forms.num_regions) for item in items):
+        found.add("whitespace around a span")
+    if any(_names_region(item, schema.num_regions) for item in items):
         found.add("span named like a region")
-    if style == "paper" and forms.pair is None and any(_ambiguous(item, forms.labels) for item in items):
-        found.add("labels alike")
+    if style == "paper" and schema.pair is None and any(_ambiguous(item, schema.labels) for item in items):
+        found.add("similar labels")
     return found
 
 

@@ -1,4 +1,4 @@
-"""Instructions of one's own: a template with the task's fields, checked when the task is built."""
+"""Custom instructions: templates with the fields of the task, checked when the task is built."""
 
 import pytest
 from hypothesis import given
@@ -28,29 +28,29 @@ def test_the_fields_are_filled_in(task, template, expected):
 @pytest.mark.parametrize(
     ("task", "template", "expected"),
     [
-        ("mner", "Name all {lables}", "has the field {lables}: the task has {labels}"),
-        ("mner", "Between {head}: {labels}", "has the field {head}: the task has {labels}"),
-        ("mre", "{labels} of {head}", "lacks the field {tail}"),
-        ("meae", "{labels}", "lacks the field {type}"),
-        ("med", "Events?", "lacks the field {labels}"),
-        ("mner", "{labels.__class__}", "has the field {labels.__class__}"),
-        ("mner", "{labels[0]}", "has the field {labels[0]}"),
-        ("mner", "{labels!r}", "has the field {labels!r}"),
-        ("mner", "{labels:>99999999999}", "has the field {labels:>99999999999}"),
-        ("mner", "{} {labels}", "has the field {}"),
-        ("mner", "{labels", "is no template"),
-        ("mner", " ", "instruction is ' ': write one"),
-        ("mner", 3, "instruction is 3: give a string"),
+        ("mner", "Name all {lables}", "has the unknown field {lables}; use {labels}"),
+        ("mner", "Between {head}: {labels}", "has the unknown field {head}; use {labels}"),
+        ("mre", "{labels} of {head}", "is missing the placeholder {tail}"),
+        ("meae", "{labels}", "is missing the placeholder {type}"),
+        ("med", "Events?", "is missing the placeholder {labels}"),
+        ("mner", "{labels.__class__}", "has the unknown field {labels.__class__}"),
+        ("mner", "{labels[0]}", "has the unknown field {labels[0]}"),
+        ("mner", "{labels!r}", "has the unknown field {labels!r}"),
+        ("mner", "{labels:>99999999999}", "has the unknown field {labels:>99999999999}"),
+        ("mner", "{} {labels}", "has the unknown field {}"),
+        ("mner", "{labels", "is not a valid template"),
+        ("mner", " ", "instruction is ' '"),
+        ("mner", 3, "instruction is 3"),
     ],
 )
-def test_a_template_that_does_not_fit_is_named(task, template, expected):
+def test_an_invalid_template_is_an_error(task, template, expected):
     with pytest.raises(UmieError) as caught:
         tasks.registry.build(task, instruction=template)
     assert expected in str(caught.value)
 
 
 @given(st.lists(st.sampled_from(["{labels}", "{head}", "{tail}", "{", "}", "{{", "}}", " is ", "!", ":", "[0]"])))
-def test_a_template_is_filled_in_or_refused(parts):
+def test_any_template_is_filled_in_or_refused(parts):
     try:
         built = tasks.registry.build("mre", instruction="".join(parts))
     except UmieError:

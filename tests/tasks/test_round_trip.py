@@ -1,4 +1,4 @@
-"""Round trip: what a style writes about a record is read back; a loss that its docstring does not name is a failure."""
+"""Round trip of all styles: a loss that the docstring of a style does not document is a failure."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ STYLES = ("structured", "paper", "released")
 
 
 def check(name: str, record: Record, labels: tuple[str, ...] | None = None) -> Counter[tuple[str, str]]:
-    """Write and read all queries in every style; count queries and losses by style and reason."""
+    """Write and parse the answers to all queries in every style; count queries and losses by style and reason."""
     found: Counter[tuple[str, str]] = Counter()
     plain: Task[Any] = registry.build(name, labels=labels)
     structured = plain.queries(record)
     for style in STYLES:
         task: Task[Any] = registry.build(name, labels=labels, style=style)
-        for query, plainly in zip(task.queries(record), structured, strict=True):
+        for query, reference in zip(task.queries(record), structured, strict=True):
             expected = asked_about(task, record, query)
             answer = task.parse(query.answer, record.text, query.target, len(record.regions))
-            reasons = losses(task, record, plainly)
-            came_back = set(answer) == expected and len(answer) == len(expected) and not answer.dropped
-            assert came_back or reasons, (style, query.answer, answer, expected)
+            reasons = losses(task, record, reference)
+            is_preserved = set(answer) == expected and len(answer) == len(expected) and not answer.dropped
+            assert is_preserved or reasons, (style, query.answer, answer, expected)
             found[style, "queries"] += 1
-            if not came_back:
+            if not is_preserved:
                 found[style, " + ".join(sorted(reasons))] += 1
     return found
 
@@ -41,7 +41,7 @@ def check(name: str, record: Record, labels: tuple[str, ...] | None = None) -> C
 @pytest.mark.parametrize("name", TASKS)
 @settings(deadline=None, max_examples=300)
 @given(st.data())
-def test_hypothesis_finds_no_record_that_is_lost(name: str, data: st.DataObject) -> None:
+def test_no_record_has_an_undocumented_loss(name: str, data: st.DataObject) -> None:
     record, labels = random_record(lambda low, high: data.draw(st.integers(low, high)))
     check(name, record, labels)
 
@@ -55,10 +55,10 @@ def check_random(name: str, num_records: int) -> Counter[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_random_records_come_back(name: str) -> None:
+def test_round_trip_of_random_records(name: str) -> None:
     found = check_random(name, 1000)
     assert found["structured", "queries"] > 500
-    # the losses are the exception also here, where texts are made to provoke them
+    # losses are the exception even here, although the texts provoke them
     for style in STYLES:
         lost = sum(count for (where, reason), count in found.items() if where == style and reason != "queries")
         assert lost < found[style, "queries"] * (0 if style == "structured" else 0.75) + 1
@@ -66,14 +66,14 @@ def test_random_records_come_back(name: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TASKS)
-def test_20_000_random_records_come_back(name: str) -> None:
+def test_round_trip_of_20_000_random_records(name: str) -> None:
     found = check_random(name, 20_000)
-    print(f"\n{name}: {dict(found)}")  # noqa: T201 - the figures of the documents
+    print(f"\n{name}: {dict(found)}")  # noqa: T201 - the numbers of the documentation
     assert found["structured", "queries"] >= 10_000
 
 
 @pytest.mark.parametrize(("format_name", "file"), FILES)
-def test_every_published_line_comes_back(format_name: str, file: str) -> None:
+def test_round_trip_of_published_records(format_name: str, file: str) -> None:
     for record in published(format_name, file):
         for name in record.tasks or ():
             check(name, record)

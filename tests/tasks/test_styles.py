@@ -1,4 +1,4 @@
-"""The styles `paper` and `released`, and what holds for all: the written form, and what is read from any string."""
+"""The styles `paper` and `released`, and properties of all styles."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ MNER = AnswerSchema(labels=("person", "location", "organization", "miscellaneous
 MRE = AnswerSchema(labels=("member of", "part of"), bare=True, pair=("Star Fox", "Starlink"), at_least_one=True)
 MED = AnswerSchema(labels=("attack", "arrest jail"), spans=True, bare=True)
 MEAE = AnswerSchema(labels=("Attacker", "Target"), spans=True, num_regions=2)
-FORMS = {"mner": MNER, "mre": MRE, "med": MED, "meae": MEAE}
+SCHEMAS = {"mner": MNER, "mre": MRE, "med": MED, "meae": MEAE}
 KIDS, ARMY = ParsedItem("person", "kids"), ParsedItem("organization", "Salvation Army")
 O1 = ParsedItem("Target", "O1", is_region=True)
 
 
 @pytest.mark.parametrize(
-    ("forms", "items", "paper", "released"),
+    ("schema", "items", "paper", "released"),
     [
         (
             MNER,
@@ -71,15 +71,15 @@ O1 = ParsedItem("Target", "O1", is_region=True)
     ],
     ids=["mner", "mre", "two relations", "med", "no trigger", "meae", "comma", "nothing"],
 )
-def test_the_written_form(forms: AnswerSchema, items: list[ParsedItem], paper: str, released: str) -> None:
-    assert PAPER.linearize(items, forms.pair) == paper
-    assert RELEASED.linearize(items, forms.pair) == released
-    assert PAPER.parse(paper, forms) == (items, 0)
-    assert RELEASED.parse(released, forms) == (items, 0)
+def test_the_written_form(schema: AnswerSchema, items: list[ParsedItem], paper: str, released: str) -> None:
+    assert PAPER.linearize(items, schema.pair) == paper
+    assert RELEASED.linearize(items, schema.pair) == released
+    assert PAPER.parse(paper, schema) == (items, 0)
+    assert RELEASED.parse(released, schema) == (items, 0)
 
 
 @pytest.mark.parametrize(
-    ("forms", "output", "items", "dropped"),
+    ("schema", "output", "items", "dropped"),
     [
         (MNER, " \n", [], 0),
         (MNER, "Person,kids<spot>Organization, Salvation Army ", [KIDS, ARMY], 0),
@@ -101,29 +101,29 @@ def test_the_written_form(forms: AnswerSchema, items: list[ParsedItem], paper: s
         (MRE, "Star Fox, part of, Starlink <spot> Star Fox, x", [ParsedItem("part of")], 1),
     ],
 )  # fmt: skip
-def test_what_is_read_in_paper_style(forms: AnswerSchema, output: str, items: list[ParsedItem], dropped: int) -> None:
-    assert PAPER.parse(output, forms) == (items, dropped)
+def test_parsing_of_paper_style(schema: AnswerSchema, output: str, items: list[ParsedItem], dropped: int) -> None:
+    assert PAPER.parse(output, schema) == (items, dropped)
 
 
-def test_the_longest_label_is_read_in_paper_style() -> None:
-    forms = AnswerSchema(labels=("a", "a, b", "c"), spans=True, bare=True)
-    assert PAPER.parse("A, b, x <spot> A, x <spot> A, b <spot> C, a, b", forms) == (
+def test_paper_style_prefers_the_longest_label() -> None:
+    schema = AnswerSchema(labels=("a", "a, b", "c"), spans=True, bare=True)
+    assert PAPER.parse("A, b, x <spot> A, x <spot> A, b <spot> C, a, b", schema) == (
         [ParsedItem("a, b", "x"), ParsedItem("a", "x"), ParsedItem("a, b"), ParsedItem("c", "a, b")],
         0,
     )
 
 
-def test_a_pair_that_overlaps_is_read_in_paper_style() -> None:
-    forms = AnswerSchema(labels=("peer",), bare=True, pair=("a, b", "b, a"))
-    assert PAPER.parse("a, b, peer, b, a", forms) == ([ParsedItem("peer")], 0)
-    assert PAPER.parse("a, b, a", forms) == ([], 1)
+def test_an_overlapping_pair_in_paper_style() -> None:
+    schema = AnswerSchema(labels=("peer",), bare=True, pair=("a, b", "b, a"))
+    assert PAPER.parse("a, b, peer, b, a", schema) == ([ParsedItem("peer")], 0)
+    assert PAPER.parse("a, b, a", schema) == ([], 1)
 
 
 PERSON = "<extra_id_0> person <extra_id_5> kids <extra_id_1>"
 
 
 @pytest.mark.parametrize(
-    ("forms", "output", "items", "dropped"),
+    ("schema", "output", "items", "dropped"),
     [
         (MNER, "", [], 0),
         (MNER, PERSON, [KIDS], 0),
@@ -147,13 +147,11 @@ PERSON = "<extra_id_0> person <extra_id_5> kids <extra_id_1>"
         (MEAE, "<extra_id_0>Target<extra_id_5>O3<extra_id_1>", [ParsedItem("Target", "O3")], 0),
     ],
 )
-def test_what_is_read_in_released_style(
-    forms: AnswerSchema, output: str, items: list[ParsedItem], dropped: int
-) -> None:
-    assert RELEASED.parse(output, forms) == (items, dropped)
+def test_parsing_of_released_style(schema: AnswerSchema, output: str, items: list[ParsedItem], dropped: int) -> None:
+    assert RELEASED.parse(output, schema) == (items, dropped)
 
 
-def test_structured_tells_a_region_from_a_span_and_numbers_a_span() -> None:
+def test_structured_style_distinguishes_regions_and_numbers_spans() -> None:
     items = [O1, ParsedItem("Target", "O1"), ParsedItem("Target", "O1", occurrence=3)]
     assert STYLES["structured"].linearize(items) == "[Target = O1] [Target: O1] [Target: O1]3"
     assert STYLES["structured"].parse("[Target = O1] [Target: O1] [Target: O1]3", MEAE) == (items, 0)
@@ -166,12 +164,12 @@ PIECES = st.sampled_from((
 OUTPUTS = st.lists(PIECES | st.text(max_size=4), max_size=20).map("".join) | st.text(st.characters(), max_size=40)
 
 
-@pytest.mark.parametrize("forms", FORMS.values(), ids=FORMS)
+@pytest.mark.parametrize("schema", SCHEMAS.values(), ids=SCHEMAS)
 @pytest.mark.parametrize("name", STYLES)
 @settings(deadline=None, max_examples=150)
 @given(OUTPUTS)
-def test_any_string_is_read(name: str, forms: AnswerSchema, output: str) -> None:
-    items, dropped = STYLES[name].parse(output, forms)
+def test_any_string_is_read(name: str, schema: AnswerSchema, output: str) -> None:
+    items, dropped = STYLES[name].parse(output, schema)
     assert dropped >= 0
     assert len(items) + dropped <= len(output)
     for item in items:
@@ -184,19 +182,19 @@ def test_any_string_is_read(name: str, forms: AnswerSchema, output: str) -> None
 @pytest.mark.parametrize(
     "piece", ["[", "|", "x", " ", ",", "<spot>", " <spot> ", "Person,", "a, b <spot> ", "<extra_id_0>", "<", PERSON]
 )
-@pytest.mark.parametrize("forms", FORMS.values(), ids=FORMS)
+@pytest.mark.parametrize("schema", SCHEMAS.values(), ids=SCHEMAS)
 @pytest.mark.parametrize("name", STYLES)
-def test_no_piece_is_read_twice(name: str, forms: AnswerSchema, piece: str) -> None:
-    """What is kept and what is dropped grow with the length and no faster: every piece belongs to one item."""
+def test_parsed_items_grow_linearly(name: str, schema: AnswerSchema, piece: str) -> None:
+    """Kept and dropped items grow at most linearly with the length, because every piece belongs to one item."""
     found = []
     for times in (30, 300):
-        items, dropped = STYLES[name].parse(piece * times, forms)
+        items, dropped = STYLES[name].parse(piece * times, schema)
         found.append(len(items) + dropped + sum(len(item.label) + len(item.filler or "") for item in items))
     assert found[1] <= 10 * found[0] + 10
 
 
-def test_labels_are_written_as_they_are_but_for_their_first_letter() -> None:
-    forms = AnswerSchema(labels=("iPhone", "émile x", "ABC"), bare=True)
-    items = [ParsedItem(label) for label in forms.labels]
+def test_paper_style_capitalizes_labels() -> None:
+    schema = AnswerSchema(labels=("iPhone", "émile x", "ABC"), bare=True)
+    items = [ParsedItem(label) for label in schema.labels]
     assert PAPER.linearize(items) == "IPhone <spot> Émile x <spot> ABC"
-    assert PAPER.parse("IPhone <spot> Émile x <spot> ABC", forms) == (items, 0)
+    assert PAPER.parse("IPhone <spot> Émile x <spot> ABC", schema) == (items, 0)

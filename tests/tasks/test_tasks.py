@@ -1,5 +1,6 @@
-"""Tasks: the instructions' wording, what is asked about a record, and what is read from an answer."""
+"""Tasks: instructions, queries about records, and parsed answers."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -79,19 +80,19 @@ def test_the_paper_names_are_the_default() -> None:
 
 
 @pytest.mark.parametrize("name", ["mner", "mre", "med", "meae"])
-def test_a_schema_of_ones_own_is_listed_in_its_order(name: str) -> None:
+def test_a_custom_schema_is_listed_in_its_order(name: str) -> None:
     task = build(name, labels=["zeta {x}", "alpha"])
     assert task.labels == ("zeta {x}", "alpha")
     assert all(query.instruction.endswith(": zeta {x}, alpha.") for query in task.queries(RECORD))
 
 
-def test_braces_in_a_head_are_no_fields() -> None:
+def test_braces_in_a_head_are_not_fields() -> None:
     record = Record("{labels} met {0}", relations=(Relation("peer", (0, 8), (13, 16)),))
     (query,) = build("mre", labels=["peer"]).queries(record)
     assert query.instruction == "Please extract the following relation between {labels} and {0}: peer."
 
 
-def test_mner_asks_once_and_lists_entities_by_place() -> None:
+def test_mner_asks_once_and_lists_entities_by_position() -> None:
     (query,) = build("mner").queries(RECORD)
     assert query.answer == "[person: Ann] [location: NY] [location: NY]2"
     assert query.target is None
@@ -104,7 +105,7 @@ def test_mre_asks_once_for_each_pair() -> None:
     assert "between Ann and NY:" in second.instruction
 
 
-def test_med_asks_once_and_lists_what_only_the_image_shows_first() -> None:
+def test_med_asks_once_and_lists_events_without_a_trigger_first() -> None:
     (query,) = build("med").queries(RECORD)
     assert query.answer == "[attack] [meet: met] [die: Bob]"
 
@@ -124,7 +125,7 @@ def test_meae_asks_once_for_each_event() -> None:
     ]
 
 
-def test_meae_asks_once_for_events_that_a_query_cannot_tell_apart() -> None:
+def test_meae_asks_once_for_events_that_a_query_cannot_distinguish() -> None:
     events = (Event("meet", MET, (Argument("Entity", ANN),)), Event("meet", MET, (Argument("Place", NY),)))
     (query,) = build("meae").queries(Record(TEXT, events=events))
     assert query.answer == "[Entity: Ann] [Place: NY]"
@@ -142,7 +143,7 @@ def test_a_bare_record_is_asked_about_entities_and_events_only() -> None:
 
 
 @pytest.mark.parametrize("name", ["mner", "mre", "med", "meae"])
-def test_what_was_read_can_be_put_into_a_record(name: str) -> None:
+def test_parsed_items_can_be_put_into_a_record(name: str) -> None:
     task = build(name)
     found = [item for query in task.queries(RECORD) for item in answer(task, RECORD, query)]
     kept = task.with_items(RECORD, found)
@@ -153,7 +154,7 @@ def test_what_was_read_can_be_put_into_a_record(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["mre", "meae"])
-def test_without_the_focus_nothing_can_be_read(name: str) -> None:
+def test_without_the_target_all_items_are_dropped(name: str) -> None:
     task = build(name)
     items = task.parse(task.queries(RECORD)[0].answer, TEXT, num_regions=2)
     assert (list(items), items.dropped) == ([], {"mre": 2, "meae": 3}[name])
@@ -168,17 +169,17 @@ def test_without_the_focus_nothing_can_be_read(name: str) -> None:
         ("meae", "[Entity] [Entity = O3] [Entity: dinner]"),
     ],
 )
-def test_items_of_a_form_that_is_not_the_tasks_are_dropped(name: str, output: str) -> None:
+def test_items_outside_the_answer_schema_are_dropped(name: str, output: str) -> None:
     task = build(name)
     items = task.parse(output, TEXT, target=task.queries(RECORD)[0].target, num_regions=2)
     assert (list(items), items.dropped) == ([], 3)
 
 
-def test_a_label_outside_the_schema_is_read_and_left_to_the_scoring() -> None:
+def test_a_label_outside_the_schema_is_kept() -> None:
     assert build("mner").parse("[ship: Ann]", TEXT) == [Entity("ship", ANN, "Ann")]
 
 
-def test_items_are_read_in_their_order_and_without_repetitions() -> None:
+def test_items_are_distinct_and_in_order() -> None:
     items = build("mner").parse("[person: Bob] [person: Ann] [person: Bob]", TEXT)
     assert [item.text for item in items] == ["Bob", "Ann"]
     assert items.dropped == 0
@@ -196,13 +197,13 @@ def test_labels_outside_the_schema_are_named_with_the_nearest(name: str, label: 
     [
         ({"variant": "papers"}, "Unknown instruction variant 'papers'. Did you mean 'paper'?"),
         ({"style": "papr"}, "Unknown output style 'papr'. Did you mean 'paper'? Choices: paper, released, structured."),
-        ({"labels": ()}, "labels is empty: give at least one, or leave it out for the paper's"),
-        ({"labels": "person"}, "labels is 'person': give a list of strings"),
-        ({"labels": ("a", 5)}, "labels is ('a', 5): give a list of strings"),
-        ({"labels": 5}, "labels is 5: give a list of strings"),
-        ({"labels": ("a", "")}, "label '' is empty, repeated, or has white space around it"),
-        ({"labels": ("a", "b", "a")}, "label 'a' is empty, repeated, or has white space around it"),
-        ({"labels": (" a",)}, "label ' a' is empty, repeated, or has white space around it"),
+        ({"labels": ()}, "labels is empty"),
+        ({"labels": "person"}, "labels is 'person': expected a list of strings"),
+        ({"labels": ("a", 5)}, "labels is ('a', 5): expected a list of strings"),
+        ({"labels": 5}, "labels is 5: expected a list of strings"),
+        ({"labels": ("a", "")}, "label '' is empty, repeated, or has surrounding whitespace"),
+        ({"labels": ("a", "b", "a")}, "label 'a' is empty, repeated, or has surrounding whitespace"),
+        ({"labels": (" a",)}, "label ' a' is empty, repeated, or has surrounding whitespace"),
     ],
 )
 def test_a_wrong_configuration_names_field_and_value(config: dict[str, Any], problem: str) -> None:
@@ -217,7 +218,7 @@ def test_an_unknown_option_is_named(name: str) -> None:
         build(name, label=["a"])
 
 
-# The signs of the grammar come up often, and few letters, so that spans repeat and overlap.
+# special characters and few letters, so that spans repeat and overlap
 TEXTS = st.text(st.sampled_from(list("ab |[]:=1O\n\xa0é")), min_size=1, max_size=20).filter(str.strip)
 LABELS = st.text(st.sampled_from(list("ab |[]:=1O\né")), min_size=1, max_size=6).map(str.strip).filter(bool)
 
@@ -248,7 +249,8 @@ def answer(task: Task[Any], record: Record, query: Query, output: str | None = N
 
 
 def keys(task: Task[Any], record: Record) -> set[Any]:
-    return set(task.items(record))
+    items = task.items(record)
+    return {replace(item, arguments=()) for item in items} if task.name == "med" else set(items)
 
 
 @pytest.mark.parametrize("name", ["mner", "mre", "med", "meae"])

@@ -27,7 +27,9 @@ def synthetic(
     test: Annotated[int, typer.Option(help="Number of test records.")] = 900,
     image_share: Annotated[float, typer.Option(help="Share of records that require the image.")] = 0.62,
 ) -> None:
-    r"""Generate the embedded data set as JSONL with PNG images, and print the best F1 without images.
+    """Generate the embedded data set as JSONL with PNG images.
+
+    Also prints the best F1 of each task that a model without images can reach.
 
     Example:
         umie data synthetic embedded --train 300 --dev 30 --test 90

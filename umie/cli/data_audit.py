@@ -36,7 +36,7 @@ def audit(
     ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write all results to this JSON file.")] = None,
 ) -> None:
-    r"""Report overlaps of the splits of a data set, with each other and with other data sets.
+    """Report overlaps of the splits of a data set, with each other and with other data sets.
 
     The report covers duplicate and near-duplicate texts (ignoring whitespace, case and links); images with the same
     name, bytes or appearance (requires --images); copies of known versions with edited labels or texts; and prompts
@@ -44,8 +44,7 @@ def audit(
 
     Example:
         umie data audit --train train.jsonl --dev dev.jsonl --test test.jsonl
-        umie data audit --test twitter2017/test.txt --format twitter \
-          --against snap/train.txt --against-format snap --json audit.json
+        umie data audit --test test.txt --format twitter --against train.txt
     """
     from umie.audit.audit import audit_splits
     from umie.cli.data_audit_report import print_audit
@@ -89,14 +88,13 @@ def clean(
     format_option: FormatOptions = None,
     threshold: Threshold = 0.8,
 ) -> None:
-    r"""Write a copy of a file without the records that occur in other files, and list the removed records.
+    """Write a copy of a file without the records that occur in other files, and list the removed records.
 
     The paper removes 319 test samples of Twitter-17 from the training set of SNAP; this command does the same for any
     two data sets.
 
     Example:
-        umie data clean snap/train.txt --format snap --output clean.jsonl \
-          --against twitter2017/test.txt --against-format twitter
+        umie data clean train.jsonl --against test.jsonl --output clean.jsonl
     """
     from umie.audit.cleaning import clean_file
 
@@ -123,14 +121,13 @@ def fingerprint(
         Path | None, typer.Option(help="Table of versions to extend; created if it does not exist.")
     ] = None,
 ) -> None:
-    r"""Print fingerprints of files, which identify copies and edited labels without containing texts.
+    """Print fingerprints of files, which identify copies and edited labels without containing texts.
 
     --add-to collects them in a table for `umie data audit --versions`; an entry with the same name is replaced.
 
     Example:
-        umie data fingerprint twitter2017/train.txt twitter2017/test.txt \
-          --name "Tw-17 train" --name "Tw-17 test" --format twitter \
-          --add-to versions.json
+        umie data fingerprint train.txt --format mnre --name "MNRE-2 train"
+        umie data fingerprint *.txt --format twitter --add-to versions.json
     """
     from umie.audit.fingerprints import fingerprint as fingerprint_of
     from umie.audit.known_versions import known_versions, to_json

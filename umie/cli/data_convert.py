@@ -27,16 +27,15 @@ def convert(
     format_option: FormatOptions = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Skip and list records that cannot be read.")] = False,
 ) -> None:
-    r"""Convert a file of a published data set to JSONL, one record per line.
+    """Convert a file of a published data set to JSONL, one record per line.
 
     A record that cannot be read ends the command with exit code 2, and nothing is written; with --skip-bad, such
     records are listed on standard error and skipped. Without --images, records of formats other than JSONL have no
     images.
 
     Example:
-        umie data convert --format mnre -i mnre/train.txt -o train.jsonl
-        umie data convert --format twitter --input twitter2017/train.txt \
-          --images images --output train.jsonl
+        umie data convert --format mnre --input train.txt --output train.jsonl
+        umie data convert -f twitter -i train.txt -o train.jsonl --images images
     """
     from umie.records import write_jsonl
 

@@ -29,7 +29,7 @@ def sample(
     format_option: FormatOptions = None,
     as_json: JsonFlag = False,
 ) -> None:
-    r"""Show a random sample of records with their spans marked in the text.
+    """Show a random sample of records with their spans marked in the text.
 
     In a terminal, spans are colored by type; otherwise they are in brackets: [Ann Lee|person].
 

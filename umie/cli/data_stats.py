@@ -40,7 +40,9 @@ def stats(
     as_json: JsonFlag = False,
     figure: Annotated[Path | None, typer.Option(help="Draw a figure: PNG, PDF or SVG.")] = None,
 ) -> None:
-    r"""Count records, labels, lengths and images, in one pass over each file and in constant memory.
+    """Count records, labels, lengths and images.
+
+    Each file is read once, in constant memory.
 
     Example:
         umie data stats train.jsonl dev.jsonl test.jsonl --figure stats.png

@@ -25,7 +25,7 @@ def validate(
     warnings: Annotated[int, typer.Option(min=0, help="Maximum number of listed warnings; 0 lists all.")] = 20,
     no_warnings: Annotated[bool, typer.Option("--no-warnings", help="List only errors.")] = False,
 ) -> None:
-    r"""List all errors and warnings of a file.
+    """List all errors and warnings of a file.
 
     Errors are: a line that cannot be read, a span outside the text, a box outside the image, a missing region, a label
     outside the record's schema, a repeated id, an image that is missing or outside its directory, and a file without

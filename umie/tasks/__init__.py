@@ -1,4 +1,4 @@
-"""Tasks: records to instructions and answers, generated strings back to items."""
+"""Tasks: records to instructions and answers, generated strings to items."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -11,10 +11,10 @@ registry: Registry[Task[Any]] = registries.tasks
 
 
 def ordered(names: Iterable[str] | None = None) -> tuple[str, ...]:
-    """Return task names in the order of asking and of tables, each once; a task comes after its source.
+    """Return distinct task names in the order of queries and tables; a task comes after its source.
 
     Args:
-        names: registered names; None takes all that are built in or registered by now.
+        names: registered names; None means all registered tasks.
     """
     wanted = set(registry.known() if names is None else names)
     found: dict[str, None] = {}
@@ -32,14 +32,14 @@ def ordered(names: Iterable[str] | None = None) -> tuple[str, ...]:
 
 
 def with_sources(names: Iterable[str]) -> tuple[str, ...]:
-    """Return task names together with the tasks that find what they ask about, in the order of asking."""
+    """Return task names together with their source tasks, in the order of ``ordered``."""
     names = list(names)
     sources = [source for name in names if (source := task_class(name).source) is not None]
     return ordered([*names, *sources])
 
 
 def task_class(name: str) -> Any:
-    """Return the class of a registered task; raise UnknownNameError if there is none."""
+    """Return the class of a task; raise UnknownNameError if the name is not registered."""
     return registry.get(name)
 
 

@@ -1,4 +1,4 @@
-"""The task contract: what is asked about a record, how the answer is written, and how it is read back."""
+"""The task contract: queries about a record, written answers, and parsing of generated answers."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ class Pair(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class TaskConfig:
-    """What a task asks for and how it words the question.
+    """Labels, instruction and output style of a task.
 
     Args:
-        labels: the label schema, in the order in which the instruction lists it; None takes the paper's.
-        variant: the instruction: ``paper`` (Table 2) or a rewording ``I0``, ``I1``, ``I2`` (Table 6).
-        style: how targets are written: ``structured`` (lossless), ``paper`` (as in Table 2) or ``released``.
-        instruction: an instruction of one's own in place of the variant's: a template with ``{labels}`` and the
-            task's other fields (MRE: ``{head}`` and ``{tail}``; MEAE: ``{type}``); ``{{`` writes a brace.
+        labels: the label schema, in the order of the instruction; None means the schema of the paper.
+        variant: the instruction: ``paper`` (Table 2) or a paraphrase ``I0``, ``I1``, ``I2`` (Table 6).
+        style: the output style of answers: ``structured`` (lossless), ``paper`` (as in Table 2) or ``released``.
+        instruction: a custom instruction instead of the variant: a template with ``{labels}`` and the other fields of
+            the task (MRE: ``{head}`` and ``{tail}``; MEAE: ``{type}``); ``{{`` is a literal brace.
 
     Raises:
-        UmieError: an unknown variant or style, an empty, repeated or padded label; by the task that is built: a
-            template with a field that the task does not have, or without one that it has.
+        UmieError: the variant or style is unknown, or a label is empty, repeated or has surrounding whitespace. When
+            the task is built: the template has an unknown field, or a field is missing.
     """
 
     labels: tuple[str, ...] | None = None
@@ -56,25 +56,25 @@ class TaskConfig:
             return
         given: Any = self.labels
         if not isinstance(given, list | tuple) or not all(isinstance(label, str) for label in given):
-            raise UmieError(f"labels is {given!r}: give a list of strings")
+            raise UmieError(f"labels is {given!r}: expected a list of strings")
         labels = tuple(given)
         object.__setattr__(self, "labels", labels)
         if not labels:
-            raise UmieError("labels is empty: give at least one, or leave it out for the paper's")
+            raise UmieError("labels is empty: use at least one label, or leave it out for the paper's schema")
         for label in labels:
             if not label or label != label.strip() or labels.count(label) > 1:
-                raise UmieError(f"label {label!r} is empty, repeated, or has white space around it")
+                raise UmieError(f"label {label!r} is empty, repeated, or has surrounding whitespace")
 
 
 @dataclass(frozen=True)
 class Query:
-    """One question about a record.
+    """A question about a record.
 
     Args:
         instruction: the question.
-        answer: the annotated answer, as the output style writes it.
-        target: the pair or the event that it is about.
-        markers: what the output style writes as tokens of its own, where the tokenizer has them.
+        answer: the annotated answer in the output style.
+        target: the pair or the event that the question is about.
+        markers: strings of the output style that are single tokens if the tokenizer has them.
     """
 
     instruction: str
@@ -84,7 +84,7 @@ class Query:
 
 
 class Items(list[I], Generic[I]):
-    """Items read from an output; ``dropped`` counts what was ill-formed, not in the text, or no region."""
+    """Items of a generated answer; ``dropped`` counts items that are malformed or not in the text or image."""
 
     def __init__(self, items: Iterable[I] = (), dropped: int = 0) -> None:
         super().__init__(items)
@@ -95,21 +95,21 @@ class Items(list[I], Generic[I]):
 class Task(ABC, Generic[I]):
     """A task formatter: records to queries, generated strings to items.
 
-    A registered subclass is all that training, evaluation, extraction, scoring and grids need to know about a task.
+    Training, evaluation, extraction, scoring and grids need nothing but a registered subclass.
 
     Class attributes:
         name: the registered name.
-        default_labels: the label schema where none is given.
-        label_noun: what a label names: an entity, a relation, ...
-        templates: the instruction of each variant, with ``{labels}`` and the task's own fields.
-        kind: what its items are in a record: ``entities``, ``relations``, ``events`` or ``arguments``. The measures
-            and baselines of ``umie.scoring`` are defined by kind. An empty string stands for a kind of its own: an item
-            is then right if it equals an annotated one.
-        source: the task that finds what this one asks about, e.g. MNER the entities whose pairs MRE asks about.
-        is_staged: whether evaluation asks about what ``source`` predicted rather than about the annotation; its items
-            then belong to those of ``source``, as arguments belong to events.
-        names_regions: whether answers name regions of the image by their number.
-        rank: its place in tables and in the order of asking, ascending.
+        default_labels: the default label schema.
+        label_noun: the thing that a label classifies: an entity, a relation, ...
+        templates: the instruction of each variant, with ``{labels}`` and the other fields of the task.
+        kind: the part of a record that contains its items: ``entities``, ``relations``, ``events`` or ``arguments``. It
+            selects the measures and baselines of ``umie.scoring``. An empty string is a custom kind: an item is correct
+            if it equals an annotated one.
+        source: the task whose items this task asks about, e.g. MNER, because MRE asks about pairs of entities.
+        is_staged: whether evaluation asks about predictions of ``source`` rather than about the annotation; its items
+            are then parts of those of ``source``, as arguments are parts of events.
+        names_regions: whether answers refer to regions of the image by number.
+        rank: its position in tables and in the order of queries, ascending.
     """
 
     config: TaskConfig = field(default_factory=TaskConfig)
@@ -129,40 +129,40 @@ class Task(ABC, Generic[I]):
         if self.config.instruction is None:
             return
         if not self.config.instruction.strip():
-            raise UmieError(f"instruction is {self.config.instruction!r}: write one, or leave it out")
-        wanted = _fields(self.templates["paper"])
+            raise UmieError(f"instruction is {self.config.instruction!r}: expected a non-empty template")
+        expected = _fields(self.templates["paper"])
         given = _fields(self.config.instruction)
         shown = f"the instruction {self.config.instruction!r} of {self.name}"
         for name in given:
-            if name not in wanted:
-                has = " and ".join(f"{{{field}}}" for field in wanted)
-                raise UmieError(f"{shown} has the field {{{name}}}: the task has {has}; write a brace twice for itself")
-        lacking = [name for name in wanted if name not in given]
-        if lacking:
-            raise UmieError(f"{shown} lacks the field {{{lacking[0]}}}: put it where its value shall stand")
+            if name not in expected:
+                known = " and ".join(f"{{{field}}}" for field in expected)
+                raise UmieError(f"{shown} has the unknown field {{{name}}}; use {known}, or {{{{ for a brace")
+        missing = [name for name in expected if name not in given]
+        if missing:
+            raise UmieError(f"{shown} is missing the placeholder {{{missing[0]}}}")
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The label schema in force."""
+        """The label schema: the configured one, or the default."""
         return self.default_labels if self.config.labels is None else self.config.labels
 
     @property
     def style(self) -> grammar.Style:
-        """The output style in force: it writes targets, reads outputs, and can constrain decoding."""
+        """The output style, which writes and parses answers and can constrain decoding."""
         return STYLES[self.config.style]
 
     @property
     def instruction_template(self) -> str:
-        """The wording of the user or of the chosen variant, with ``{labels}`` and the task's own fields."""
+        """The custom instruction or that of the variant, with ``{labels}`` and the other fields of the task."""
         return self.config.instruction or self.templates[self.config.variant]
 
     @abstractmethod
     def queries(self, record: Record) -> list[Query]:
-        """Return what is asked about a record; see the task for how many queries that is."""
+        """Return the queries about a record; their number depends on the task."""
 
     @abstractmethod
     def answer_schema(self, text: str, target: Any = None, num_regions: int = 0) -> grammar.AnswerSchema:
-        """Return which items the answer to a query may hold; the arguments are those of ``parse``."""
+        """Return the schema of the answer to a query; for the arguments, see ``parse``."""
 
     @abstractmethod
     def items(self, record: Record) -> list[I]:
@@ -174,30 +174,29 @@ class Task(ABC, Generic[I]):
 
     @abstractmethod
     def used_labels(self, record: Record) -> Iterator[str]:
-        """Yield every label of this task that the record's annotation uses."""
+        """Yield the labels of this task in the annotation of the record, with repetitions."""
 
     @abstractmethod
     def _read(self, raw: grammar.ParsedItem, text: str, target: Any, num_regions: int) -> I | None:
-        """Turn one well-formed raw item into an item, or None if it has no place in text or image."""
+        """Return the item of a well-formed parsed item, or None if it is not in the text or image."""
 
     def parse(self, output: str, text: str, target: Any = None, num_regions: int = 0) -> Items[I]:
-        """Read the items of a generated string; any string is allowed, and none raises.
+        """Parse a generated answer; no string is an error.
 
         Args:
-            output: what a decoder generated.
-            text: the record's text, which spans must occur in.
-            target: ``Query.target`` of the query that was asked. Without the target that MRE and MEAE need,
-                every item is dropped.
-            num_regions: how many regions the record has.
+            output: the generated string.
+            text: the text of the record, in which spans must occur.
+            target: ``Query.target`` of the query. Without the target that MRE and MEAE need, all items are dropped.
+            num_regions: the number of regions of the record.
 
         Returns:
-            The items without repetitions, in the order of the output; ``.dropped`` counts the rest. A label
-            outside the schema is kept: scoring decides whether it is right.
+            The distinct items in the order of the output; ``.dropped`` counts the others. Labels outside the schema are
+            kept, because scoring judges them.
         """
         raw_items, dropped = self.style.parse(output, self.answer_schema(text, target, num_regions))
         if self.style.is_numbered:
             read = [self._read(raw, text, target, num_regions) for raw in raw_items]
-        else:  # one mention more than the text has repeats the first
+        else:  # an occurrence beyond the last one in the text counts as the first
             read = [
                 self._read(raw, text, target, num_regions)
                 or self._read(replace(raw, occurrence=1), text, target, num_regions)
@@ -206,37 +205,37 @@ class Task(ABC, Generic[I]):
         return Items(dict.fromkeys(item for item in read if item is not None), dropped + read.count(None))
 
     def label_of(self, item: I) -> str:
-        """Return the label of an item, by which scores are broken down."""
+        """Return the label of an item, for scores per label."""
         return str(getattr(item, "type", ""))
 
     def is_annotated(self, record: Record) -> bool:
-        """Say whether a record that names no tasks holds annotation of this one."""
+        """Return whether a record without a list of tasks has annotation of this task."""
         return bool(self.items(record))
 
     def needs_source(self, given: Record, asked: Collection[str]) -> bool:
-        """Say whether extraction asks about what ``source`` finds, rather than about what the record holds.
+        """Return whether extraction asks about predictions of ``source`` rather than about items of the given record.
 
         Args:
-            given: the record as it was given.
-            asked: the names of all tasks of the call.
+            given: the record that the user passed.
+            asked: the names of all tasks that are extracted.
         """
         return self.source is not None
 
     def with_subjects(
         self, found: Record, given: Record, *, from_source: bool, max_subjects: int | None = None
     ) -> tuple[Record, int]:
-        """Return the record with what this task asks about, without answers, and how many subjects there were.
+        """Return the record with the items to ask about, without answers, and the number of such items.
 
         Args:
-            found: the record with what other tasks have found in it.
-            given: the record as it was given.
-            from_source: whether to ask about what ``source`` found, or about what the given record holds.
-            max_subjects: the most subjects to ask about.
+            found: the record with the predictions of other tasks.
+            given: the record that the user passed.
+            from_source: whether to ask about predictions of ``source`` or about items of ``given``.
+            max_subjects: the maximum number of items to ask about.
         """
         return found, 0
 
     def check(self, record: Record) -> None:
-        """Raise UmieError if the record's annotation uses a label outside the schema."""
+        """Raise UnknownNameError if the annotation of the record has a label outside the schema."""
         for label in self.used_labels(record):
             if label not in self.labels:
                 raise UnknownNameError(f"{self.name} label", label, self.labels)
@@ -246,12 +245,12 @@ class Task(ABC, Generic[I]):
 
 
 def _fields(template: str) -> list[str]:
-    """Return the fields of a template as they are written, each once; raise UmieError if it is none."""
+    """Return the distinct fields of a template as written; raise UmieError if the template is invalid."""
     try:
         parts = list(Formatter().parse(template))
     except ValueError as error:
-        raise UmieError(f"the instruction {template!r} is no template: {error}") from error
-    # a conversion or a format is shown as a part of the name, so that neither is taken
+        raise UmieError(f"the instruction {template!r} is not a valid template: {error}") from error
+    # conversions and format specifications are kept in the name, so that such fields are unknown
     written = [
         name + (f"!{conversion}" if conversion else "") + (f":{form}" if form else "")
         for _, name, form, conversion in parts
@@ -261,6 +260,6 @@ def _fields(template: str) -> list[str]:
 
 
 def span_item(label: str, text: str, span: Span) -> grammar.ParsedItem:
-    """Return the raw form of a labeled span."""
+    """Return the written form of a labeled span."""
     start, end = span
     return grammar.ParsedItem(label, text[start:end], occurrence=grammar.occurrence_of(text, span))

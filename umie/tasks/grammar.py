@@ -1,7 +1,7 @@
-"""What a grammar is made of: items as they are written, the items a query admits, and the styles that write them.
+"""The string form of answers: written items, the schema of an answer, and output styles.
 
-One object, a Style, writes the items of an answer, reads them back from any string, and describes the answer's
-parts to ``umie.constrained``, which compiles them into a constraint on decoding.
+A Style writes the items of an answer, parses them from any string, and describes the parts of an answer to
+``umie.constrained``, which compiles them into a constraint on decoding.
 """
 
 from __future__ import annotations
@@ -16,13 +16,12 @@ from typing import ClassVar
 
 from umie.records import Span
 
-_SHORT = 64  # characters
 _REGION = re.compile(r"O([1-9][0-9]{0,5})")
 
 
 @dataclass(frozen=True)
 class ParsedItem:
-    """One item as written: a label, its filler (None, a string, or a region such as ``O1``), a number."""
+    """A written item: a label, a filler (None, a string, or a region such as ``O1``), and an occurrence number."""
 
     label: str
     filler: str | None = None
@@ -32,15 +31,15 @@ class ParsedItem:
 
 @dataclass(frozen=True, kw_only=True)
 class AnswerSchema:
-    """Which items the answer to one query may hold.
+    """The items that the answer to a query may contain.
 
     Args:
         labels: the label schema.
-        spans: whether an item may have a span of the text as its filler.
-        bare: whether an item may be a label alone.
-        num_regions: how many regions an item may name; 0 where none.
-        pair: the strings of the head and the tail that the query asks about (MRE).
-        at_least_one: whether an empty answer is none.
+        spans: whether the filler of an item may be a span of the text.
+        bare: whether an item may be a label without a filler.
+        num_regions: the number of regions that fillers may refer to.
+        pair: the strings of head and tail of the query (MRE).
+        at_least_one: whether an empty answer is invalid.
     """
 
     labels: tuple[str, ...]
@@ -52,11 +51,21 @@ class AnswerSchema:
 
 
 class Style(ABC):
-    """An output style: how items are written as one string, and read back.
+    """An output style: writes items as a string and parses them.
 
-    An answer is ``prefix``, the items with ``separator`` between them, ``suffix``. An item is
-    ``opening(label)``, a space and a span, ``closing``; or ``region_opening(label)``, a space and the region's
-    name, ``closing``; or ``bare(label)``.
+    An answer consists of ``prefix``, the items joined by ``separator``, and ``suffix``. An item is
+    ``opening(label)``, a space, a span and ``closing``; or ``region_opening(label)``, a space, the name of a region and
+    ``closing``; or ``bare(label)``.
+
+    Class attributes:
+        name: the name of the style.
+        prefix: the beginning of every answer.
+        separator: the string between items.
+        suffix: the end of every answer.
+        closing: the end of an item with a filler.
+        markers: strings that are written as single tokens if the tokenizer has them.
+        escaped: characters that are escaped by ``|`` in a span.
+        is_numbered: whether a repeated span is written with its occurrence number.
     """
 
     name: ClassVar[str]
@@ -64,39 +73,39 @@ class Style(ABC):
     separator: ClassVar[str] = " "
     suffix: ClassVar[str] = ""
     closing: ClassVar[str] = ""
-    markers: ClassVar[tuple[str, ...]] = ()  # strings that are single tokens, where a tokenizer has them
-    escaped: ClassVar[str] = ""  # signs that ``|`` escapes in a span
-    is_numbered: ClassVar[bool] = False  # whether a repeated span says which of its occurrences it is
+    markers: ClassVar[tuple[str, ...]] = ()
+    escaped: ClassVar[str] = ""
+    is_numbered: ClassVar[bool] = False
 
     @abstractmethod
     def opening(self, label: str) -> str:
-        """Return what stands before a span, without the space."""
+        """Return the string before a span, without the space."""
 
     @abstractmethod
     def bare(self, label: str, pair: tuple[str, str] | None = None) -> str:
-        """Return an item that is a label alone; in an answer about a pair, the label between head and tail."""
+        """Return an item without a filler; for a pair, styles may write the label between head and tail."""
 
     @abstractmethod
-    def parse(self, output: str, forms: AnswerSchema) -> tuple[list[ParsedItem], int]:
-        """Return the well-formed items of any string and the number of ill-formed pieces, in linear time."""
+    def parse(self, output: str, schema: AnswerSchema) -> tuple[list[ParsedItem], int]:
+        """Return the well-formed items of any string and the number of malformed parts, in linear time."""
 
     def region_opening(self, label: str) -> str:
-        """Return what stands before the name of a region, without the space."""
+        """Return the string before the name of a region, without the space."""
         return self.opening(label)
 
     def linearize(self, items: Iterable[ParsedItem], pair: tuple[str, str] | None = None) -> str:
-        """Return the string form of the items, in their order.
+        """Return the answer with the given items, in their order.
 
         Args:
             items: the items.
-            pair: the strings of the head and the tail, where the query asks about a pair.
+            pair: the strings of head and tail if the query asks about a pair.
         """
         return self.prefix + self.separator.join(self._write(item, pair) for item in items) + self.suffix
 
-    def escape(self, string: str, signs: str | None = None) -> str:
-        """Return a span as it is written."""
-        signs = self.escaped if signs is None else signs
-        return "".join("|" + sign if sign in signs else sign for sign in string) if signs else string
+    def escape(self, string: str, special: str | None = None) -> str:
+        """Return a string with ``|`` before special characters, by default those of a span."""
+        special = self.escaped if special is None else special
+        return "".join(f"|{char}" if char in special else char for char in string) if special else string
 
     def _write(self, item: ParsedItem, pair: tuple[str, str] | None) -> str:
         if item.filler is None:
@@ -108,9 +117,9 @@ class Style(ABC):
 
 
 def with_occurrences(items: Iterable[ParsedItem]) -> Iterator[ParsedItem]:
-    """Number the items of a style that does not: the n-th of the same label and span is the n-th occurrence.
+    """Number the items of a style without numbers: the n-th item of a label and string is the n-th occurrence.
 
-    Spans are written by their place in the text, so this is right wherever every occurrence is annotated alike.
+    This is correct if all occurrences have the same annotation, because spans are written in the order of the text.
     """
     seen: dict[tuple[str, str], int] = {}
     for item in items:
@@ -123,30 +132,30 @@ def with_occurrences(items: Iterable[ParsedItem]) -> Iterator[ParsedItem]:
 
 
 def occurrence_of(text: str, span: Span) -> int:
-    """Return which occurrence of its own string ``span`` is in ``text``, counted from 1; overlaps count."""
+    """Return the number, from 1, of the occurrence of its string that ``span`` is; overlapping occurrences count."""
     start, end = span
     surface = text[start:end]
     return 1 + sum(1 for _ in takewhile(lambda found: found < start, _starts(text, surface)))
 
 
 def locate(text: str, surface: str, occurrence: int) -> Span | None:
-    """Return the span of the given occurrence of ``surface``, or None where there is none.
+    """Return the span of the given occurrence of ``surface`` in ``text``, or None if there is none.
 
-    A string that does not occur as it stands is sought once more without regard to white space, which
-    SentencePiece tokenizers do not keep.
+    If the exact string does not occur, differences in whitespace are ignored, because SentencePiece tokenizers do not
+    preserve whitespace.
     """
     return _places(text).span(surface, occurrence)
 
 
 class _Places:
-    """Where strings occur in a text; each string is sought once, however often it is asked for."""
+    """Occurrences of strings in a text; each string is searched only once."""
 
     def __init__(self, text: str) -> None:
         self._text = text
         self._found: dict[str | tuple[str, ...], tuple[list[Span], Iterator[Span]]] = {}
 
     def span(self, surface: str, occurrence: int) -> Span | None:
-        """Return the place of an occurrence, looking no further than to it."""
+        """Return the span of an occurrence, searching no further than needed."""
         words = surface.split()
         for pattern in dict.fromkeys((surface, surface.strip())):
             if pattern and (span := self._nth(pattern, pattern, occurrence)):
@@ -156,8 +165,8 @@ class _Places:
     def _nth(self, key: str | tuple[str, ...], pattern: str, occurrence: int) -> Span | None:
         if key not in self._found:
             self._found[key] = [], self._occurrences(pattern, is_expression=isinstance(key, tuple))
-        known, coming = self._found[key]
-        known += islice(coming, max(0, occurrence - len(known)))
+        known, remaining = self._found[key]
+        known += islice(remaining, max(0, occurrence - len(known)))
         return known[occurrence - 1] if occurrence <= len(known) else None
 
     def _occurrences(self, pattern: str, is_expression: bool) -> Iterator[Span]:
@@ -170,36 +179,19 @@ _places = lru_cache(maxsize=16)(_Places)
 
 
 def _starts(text: str, surface: str) -> Iterator[int]:
-    """Yield where a string occurs in a text, overlaps too, in linear time."""
-    if len(surface) <= _SHORT:
-        found = text.find(surface)
-        while found >= 0:
-            yield found
-            found = text.find(surface, found + 1)
-        return
-    # long strings that overlap themselves take find a quadratic time: Knuth, Morris and Pratt (1977)
-    borders = [0] * len(surface)
-    matched = 0
-    for place in range(1, len(surface)):
-        while matched and surface[place] != surface[matched]:
-            matched = borders[matched - 1]
-        matched += surface[place] == surface[matched]
-        borders[place] = matched
-    matched = 0
-    for place, sign in enumerate(text):
-        while matched and (matched == len(surface) or sign != surface[matched]):
-            matched = borders[matched - 1]
-        matched += sign == surface[matched]
-        if matched == len(surface):
-            yield place + 1 - matched
+    """Yield the start of every occurrence of a string in a text, including overlapping ones."""
+    start = text.find(surface)
+    while start >= 0:
+        yield start
+        start = text.find(surface, start + 1)
 
 
 def region_name(index: int) -> str:
-    """Return how region ``index`` (from 0) is called in outputs: ``O1`` for the first."""
+    """Return the name of region ``index`` (from 0) in answers: ``O1`` for the first."""
     return f"O{index + 1}"
 
 
 def region_index(name: str) -> int | None:
-    """Return the index (from 0) that a region name such as ``O1`` stands for, or None."""
+    """Return the index (from 0) of a region name such as ``O1``, or None if it is not a region name."""
     match = _REGION.fullmatch(name.strip())
     return int(match.group(1)) - 1 if match else None

@@ -1,4 +1,4 @@
-"""MEAE: multimodal event argument extraction; one query for each event."""
+"""MEAE: multimodal event argument extraction, with one query per event."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from umie.tasks.base import Query, Task, span_item
 
 @registry.register("meae")
 class MEAE(Task[Event]):
-    """Arguments of an event, which the query names: spans of the text, or regions of the image (``O1``).
+    """Arguments of the event in the query: spans of the text, or regions of the image (``O1``).
 
-    An item is an Event with exactly one argument. Source: UMIE, Table 2. The paper lists the roles of the
-    event's type; this task lists every role of the schema, so that the prompt gives nothing away.
-    The paper prints variants for MNER only; I0 to I2 are the same rewordings.
+    An item is an Event with exactly one argument. Source: UMIE, Table 2. Deviation: the paper lists the roles of the
+    event type; this task lists all roles of the schema, so that the prompt reveals nothing. The paper prints variants
+    only for MNER; I0 to I2 are analogous paraphrases.
     """
 
     name = "meae"
@@ -39,7 +39,7 @@ class MEAE(Task[Event]):
     }
 
     def queries(self, record: Record) -> list[Query]:
-        """Return one query for each event; its answer lists spans by their place, then regions by index."""
+        """Return one query per event; its answer lists spans by position, then regions by index."""
         queries = []
         for event in _merge(record.events):
             spans = sorted((argument.span, argument.role) for argument in event.arguments if argument.span is not None)
@@ -54,30 +54,30 @@ class MEAE(Task[Event]):
         return queries
 
     def answer_schema(self, text: str, target: Any = None, num_regions: int = 0) -> grammar.AnswerSchema:
-        """Return roles filled by spans or by regions."""
+        """Return a schema of roles filled by spans or regions."""
         return grammar.AnswerSchema(labels=self.labels, spans=True, num_regions=num_regions)
 
     def items(self, record: Record) -> list[Event]:
-        """Return one Event for each annotated argument."""
+        """Return one Event per annotated argument."""
         return [replace(event, arguments=(argument,)) for event in record.events for argument in event.arguments]
 
     def with_items(self, record: Record, items: Iterable[Event]) -> Record:
-        """Return the record with its events asked about, their arguments replaced by these."""
+        """Return the record with its events, whose arguments are replaced by those of the items."""
         asked = [replace(event, arguments=()) for event in record.events]
         return replace(record, events=_merge([*asked, *items]))
 
     def label_of(self, item: Event) -> str:
-        """Return the role of an item's argument."""
+        """Return the role of the argument of an item."""
         return item.arguments[0].role
 
     def needs_source(self, given: Record, asked: Collection[str]) -> bool:
-        """Given events are asked about only where none are extracted, so that no annotation slips into an answer."""
+        """Return False only if events are given and MED is not asked, so that no annotation gets into an answer."""
         return self.source in asked or not given.events
 
     def with_subjects(
         self, found: Record, given: Record, *, from_source: bool, max_subjects: int | None = None
     ) -> tuple[Record, int]:
-        """Return the record with the events to ask about, without arguments."""
+        """Return the record with the events to ask about, without arguments, and their number."""
         events = (found if from_source else given).events
         return replace(found, events=tuple(Event(event.type, event.trigger) for event in events)), len(events)
 
@@ -102,7 +102,7 @@ class MEAE(Task[Event]):
 
 
 def _merge(events: Iterable[Event]) -> tuple[Event, ...]:
-    """Join events of the same type and trigger: a query cannot tell them apart."""
+    """Merge events with the same type and trigger, which a query cannot distinguish."""
     merged: dict[tuple[Any, ...], dict[Argument, None]] = {}
     for event in events:
         arguments = merged.setdefault((event.type, event.trigger), {})

@@ -1,4 +1,4 @@
-"""MED: multimodal event detection; one query a record."""
+"""MED: multimodal event detection, with one query per record."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from umie.tasks.base import Query, Task, span_item
 
 @registry.register("med")
 class MED(Task[Event]):
-    """Event types with their trigger spans; an event that only the image shows has no trigger.
+    """Event types with trigger spans; an event that only the image shows has no trigger.
 
-    Source: UMIE, Table 2. The paper prints variants for MNER only; I0 to I2 are the same rewordings.
+    Source: UMIE, Table 2. The paper prints variants only for MNER; I0 to I2 are analogous paraphrases.
     """
 
     name = "med"
@@ -33,7 +33,7 @@ class MED(Task[Event]):
     }
 
     def queries(self, record: Record) -> list[Query]:
-        """Return one query; its answer lists the events by the place of their triggers."""
+        """Return one query; its answer lists the events by the position of their triggers."""
         events = sorted(record.events, key=lambda event: event.trigger or (-1, -1))
         raw = (
             grammar.ParsedItem(event.type)
@@ -44,7 +44,7 @@ class MED(Task[Event]):
         return [Query(self._instruct(), self.style.linearize(raw), markers=self.style.markers)]
 
     def answer_schema(self, text: str, target: Any = None, num_regions: int = 0) -> grammar.AnswerSchema:
-        """Return typed spans, and types alone."""
+        """Return a schema of typed spans, and of types without a span."""
         return grammar.AnswerSchema(labels=self.labels, spans=True, bare=True)
 
     def items(self, record: Record) -> list[Event]:

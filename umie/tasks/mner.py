@@ -1,4 +1,4 @@
-"""MNER: multimodal named entity recognition; one query a record."""
+"""MNER: multimodal named entity recognition, with one query per record."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ class MNER(Task[Entity]):
     }
 
     def queries(self, record: Record) -> list[Query]:
-        """Return one query; its answer lists the entities by their place in the text."""
+        """Return one query; its answer lists the entities by position."""
         entities = sorted(record.entities, key=lambda entity: entity.span)
         answer = self.style.linearize(span_item(entity.type, record.text, entity.span) for entity in entities)
         return [Query(self._instruct(), answer, markers=self.style.markers)]
 
     def answer_schema(self, text: str, target: Any = None, num_regions: int = 0) -> grammar.AnswerSchema:
-        """Return typed spans."""
+        """Return a schema of typed spans."""
         return grammar.AnswerSchema(labels=self.labels, spans=True)
 
     def items(self, record: Record) -> list[Entity]:

@@ -1,4 +1,4 @@
-"""MRE: multimodal relation extraction; one query for each head-tail pair."""
+"""MRE: multimodal relation extraction, with one query per pair of head and tail."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from umie.tasks.base import Pair, Query, Task
 
 @registry.register("mre")
 class MRE(Task[Relation]):
-    """The relation of a pair, which the query names; ``none`` is asked about and never a positive.
+    """The relation of the pair in the query; ``none`` is a label but never counts as a positive.
 
-    Source: UMIE, Table 2, with its two typos mended. The paper prints variants for MNER only; I0 to I2 are
-    the same rewordings, applied here.
+    Source: UMIE, Table 2, with its two typos corrected. The paper prints variants only for MNER; I0 to I2 are analogous
+    paraphrases.
     """
 
     name = "mre"
@@ -38,7 +38,7 @@ class MRE(Task[Relation]):
     }
 
     def queries(self, record: Record) -> list[Query]:
-        """Return one query for each pair, in the order of the record; its answer lists the pair's relations."""
+        """Return one query per pair, in the order of the record; its answer lists the relations of the pair."""
         pairs: dict[Pair, list[str]] = {}
         for relation in record.relations:
             types = pairs.setdefault(Pair(relation.head, relation.tail), [])
@@ -58,12 +58,12 @@ class MRE(Task[Relation]):
         ]
 
     def answer_schema(self, text: str, target: Any = None, num_regions: int = 0) -> grammar.AnswerSchema:
-        """Return relations alone, at least one; ``none`` is one of them."""
+        """Return a schema of at least one relation, which may be ``none``."""
         pair = None if target is None else (text[slice(*target[0])], text[slice(*target[1])])
         return grammar.AnswerSchema(labels=self.labels, bare=True, pair=pair, at_least_one=True)
 
     def items(self, record: Record) -> list[Relation]:
-        """Return the record's relations, unrelated pairs among them."""
+        """Return the record's relations, including unrelated pairs."""
         return list(record.relations)
 
     def with_items(self, record: Record, items: Iterable[Relation]) -> Record:
@@ -71,13 +71,13 @@ class MRE(Task[Relation]):
         return replace(record, relations=tuple(items))
 
     def needs_source(self, given: Record, asked: Collection[str]) -> bool:
-        """Pairs that are given are asked about as they are; else those of the entities found, or of the given ones."""
+        """Return False if pairs are given, or if entities are given and MNER is not asked."""
         return not given.relations and (self.source in asked or not given.entities)
 
     def with_subjects(
         self, found: Record, given: Record, *, from_source: bool, max_subjects: int | None = None
     ) -> tuple[Record, int]:
-        """Return the record with the pairs to ask about, all of them ``none``; of too many, the nearest are kept."""
+        """Return the record with the pairs to ask about, and their number; if there are too many, keep the closest."""
         if given.relations:
             pairs = list(dict.fromkeys((item.head, item.tail) for item in given.relations))
             number = len(pairs)
@@ -100,5 +100,5 @@ class MRE(Task[Relation]):
 
 
 def _gap(head: Span, tail: Span) -> int:
-    """Return the number of characters between two spans; negative where they overlap."""
+    """Return the number of characters between two spans; negative if they overlap."""
     return max(head[0], tail[0]) - min(head[1], tail[1])

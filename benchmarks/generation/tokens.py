@@ -47,7 +47,7 @@ def check_logits(one: Tensor, other: Tensor, what: str) -> None:
 
 
 def main() -> None:
-    """Measure, print and write."""
+    """Measure, print and write the report."""
     parser = shared.arguments(__doc__ or "", batch=8, tokens=64)
     parser.add_argument("--new-tokens", type=int, default=32, help="tokens of an answer (default: %(default)s)")
     parser.add_argument("--num-beams", type=int, default=1, help="1 is greedy (default: %(default)s)")

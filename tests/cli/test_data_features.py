@@ -55,9 +55,9 @@ def test_images_are_encoded_once_and_the_features_are_the_encoder_s(umie, data):
     assert (found["hits"], found["misses"], found["images encoded"]) == (4, 0, 0)
     torch.manual_seed(0)
     encoder = registry.build("tiny", trainable=False, crop_size=6)
-    with FeatureCache(data / "cache") as cache:
-        cached = CachedEncoder(encoder, cache)
-        given = cached.one(data / "1.png", [(0.0, 0.0, 0.5, 1.0)])
+    cache = FeatureCache(data / "cache")
+    cached = CachedEncoder(encoder, cache)
+    given = cached.one(data / "1.png", [(0.0, 0.0, 0.5, 1.0)])
     assert cached.calls == 0
     expected = encoder.encode([data / "1.png"], [[(0.0, 0.0, 0.5, 1.0)]])
     torch.testing.assert_close(given["visual_features"], expected.features[0])
@@ -73,10 +73,7 @@ def test_unreadable_images_are_listed_and_the_others_encoded(umie, data):
     code, out, err = umie("data", "features", "-i", data / "records.jsonl", "-o", data / "cache", *TINY)
     assert code == 0
     assert "the cache holds 2 entries" in out
-    assert (
-        f"3 records have an image that cannot be read, all listed in {data / 'cache' / 'unreadable-records.jsonl'}"
-        in err
-    )
+    assert f"3 records have an image that cannot be read; see {data / 'cache' / 'unreadable-records.jsonl'}" in err
     listing = data / "cache" / "unreadable-records.jsonl"
     lines = [json.loads(line) for line in listing.read_text().splitlines()]
     listed = {line["id"]: line["reason"] for line in lines}
@@ -105,7 +102,7 @@ def test_unreadable_images_are_listed_and_the_others_encoded(umie, data):
 def test_a_bad_image_before_many_hits_is_listed_when_the_run_is_started_again(umie, data):
     """It waits for a batch to fill, which hits do not."""
     (data / "bad.png").write_bytes(b"no image")
-    records = [Record("bad", image="bad.png", id="bad"), *(Record("good", image="0.png") for _ in range(12_000))]
+    records = [Record("bad", image="bad.png", id="bad"), *(Record("good", image="0.png") for _ in range(300))]
     write_jsonl(data / "long.jsonl", records)
     for _ in range(2):
         code, _, err = umie("data", "features", "-i", data / "long.jsonl", "-o", data / "cache", *TINY)
@@ -119,17 +116,9 @@ def test_on_request_an_unreadable_image_ends_it_and_what_was_done_is_kept(umie, 
     code, _, err = umie(*arguments, "--missing-images", "error")
     assert code == 2
     assert re.fullmatch(
-        r"umie: record 'r2': \S+2\.png: not a readable image \(.*\); mend it, or give --missing-images skip\n", err
+        r"umie: record 'r2': \S+2\.png: not a readable image \(.*\); fix it, or set missing_images to 'skip'\n", err
     )
     assert numbers(umie(*arguments)[1])["hits"] == 2
-
-
-def test_a_bounded_cache_says_what_it_removed(umie, data):
-    code, out, _ = umie(
-        "data", "features", "-i", data / "records.jsonl", "-o", data / "cache", *TINY, "--max-gb", "2e-6"
-    )
-    assert code == 0
-    assert numbers(out)["removed for space"] > 0
 
 
 @pytest.mark.parametrize(
@@ -137,7 +126,7 @@ def test_a_bounded_cache_says_what_it_removed(umie, data):
     [
         (("--encoder", "tinny"), "Unknown encoder 'tinny'. Did you mean 'tiny'?"),
         (("--encoder", "tiny", "--option", "size=3"), "Unknown option of encoder 'tiny': 'size'"),
-        (("--encoder", "tiny", "--option", "crop_size"), "--option 'crop_size': give NAME=VALUE"),
+        (("--encoder", "tiny", "--option", "crop_size"), "--option 'crop_size': expected NAME=VALUE"),
         (("--encoder", "tiny"), "trainable"),
         (
             (*TINY, "--missing-images", "black"),
@@ -145,21 +134,20 @@ def test_a_bounded_cache_says_what_it_removed(umie, data):
         ),
         ((*TINY, "--option", "crop_size=3"), "--option crop_size is given twice"),
         ((*TINY, "--device", "abacus"), "--device abacus: "),
-        ((*TINY, "--max-gb", "0"), "--max-gb is 0: give a number above 0"),
     ],
 )
 def test_bad_options_are_one_line(umie, data, arguments, expected):
     code, out, err = umie("data", "features", "-i", data / "records.jsonl", "-o", data / "cache", *arguments)
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert expected in err
-    assert not (data / "cache" / "index.sqlite").exists() or "trainable" in expected
+    assert not list(data.glob("cache/??"))
 
 
 def test_records_without_images_are_told(umie, tmp_path):
     write_jsonl(tmp_path / "plain.jsonl", [Record("text")])
     code, _, err = umie("data", "features", "-i", tmp_path / "plain.jsonl", "-o", tmp_path / "cache", *TINY)
     assert code == 2
-    assert "no record names an image" in err
+    assert "no record has an image" in err
 
 
 def test_random_weights_are_told(umie, data):
@@ -171,7 +159,7 @@ def test_random_weights_are_told(umie, data):
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_killed_run_goes_on_where_it_was(umie, data, noise, how):
-    num_images = 60  # small ones: some seconds' work, so that the signal comes in the midst of it
+    num_images = 30  # enough work for the signal to arrive in the middle of it
     records = []
     for number in range(num_images):
         noise(32, 32, number).save(data / f"many{number}.png")

@@ -70,12 +70,12 @@ def test_options_are_yaml(run):
         (("-p", "grit"), "Unknown region proposer 'grit'. Did you mean 'grid'?"),
         (("-p", "grid", "--option", "tops=3"), "Unknown option of region proposer 'grid': 'tops'. Did you mean 'top'?"),
         (("-p", "grid", "--option", "top=x"), "top is 'x': give 1 or more"),
-        (("-p", "grid", "--option", "top"), "--option 'top': give NAME=VALUE"),
+        (("-p", "grid", "--option", "top"), "--option 'top': expected NAME=VALUE"),
         (("-p", "grid", "--option", "top=1", "--option", "top=2"), "--option top is given twice"),
-        (("-p", "grid", "--option", "scales=[1"), "is no YAML value"),
+        (("-p", "grid", "--option", "scales=[1"), "is not a YAML value"),
         (("-p", "grounding"), "checkpoint is None: give the folder"),
         (("-p", "file", "--option", "path=absent"), "path is 'absent': give an existing folder"),
-        (("-p", "grid", "--images", "absent"), "absent: no such folder; give --images"),
+        (("-p", "grid", "--images", "absent"), "absent: no such directory"),
         (("-p", "grid", "--missing-images", "never"), "Unknown policy for missing images 'never'"),
         (("-p", "grid", "--draw-number", "0"), "'--draw-number'"),
         ((), "Missing option '--proposer'"),
@@ -93,10 +93,10 @@ def test_errors_are_one_line_and_nothing_is_written(run, tmp_path, arguments, me
 
 def test_files_that_are_not_taken(umie, tmp_path, records):
     code, _, err = umie("data", "regions", "-i", records, "-o", records, "-p", "grid")
-    assert (code, "is the input itself" in err) == (2, True)
+    assert (code, "is the input file" in err) == (2, True)
     (tmp_path / "none.jsonl").write_text('{"text": "a"}\n')
     code, _, err = umie("data", "regions", "-i", tmp_path / "none.jsonl", "-o", tmp_path / "o.jsonl", "-p", "grid")
-    assert (code, "no record names an image" in err, err.count("\n")) == (2, True, 1)
+    assert (code, "no record has an image" in err, err.count("\n")) == (2, True, 1)
     (tmp_path / "bad.jsonl").write_text('{"text": "a", "image": "1.jpg"}\n{"text": 5}\n')
     code, _, err = umie("data", "regions", "-i", tmp_path / "bad.jsonl", "-o", tmp_path / "o.jsonl", "-p", "grid")
     assert (code, "bad.jsonl:2: text is 5" in err, err.count("\n")) == (2, True, 1)
@@ -136,7 +136,7 @@ def test_nothing_is_written_where_no_image_can_be_read(run, tmp_path):
     records.write_text('{"text": "a", "image": "absent.jpg"}\n')
     code, _, err, written = run("-p", "grid", "--missing-images", "skip", name=records)
     assert (code, written) == (2, None)
-    assert "holds no records that could be written" in err
+    assert "no records left to write" in err
 
 
 def test_boxes_from_a_file_and_what_was_dropped(run, tmp_path):
@@ -196,7 +196,7 @@ def test_random_weights_are_told_and_are_the_same_every_time(run):
     arguments = ("-p", "faster_rcnn", *options, "--option", "min_size=32", "--option", "top=4")
     code, _, err, first = run(*arguments)
     assert (code, [len(record.regions) for record in first]) == (0, [4, 4, 0])
-    assert err == "the weights of faster_rcnn are random: name some with --option weights=...\n"
+    assert err == "the weights of faster_rcnn are random: specify some with --option weights=...\n"
     assert run(*arguments)[3] == first
 
 

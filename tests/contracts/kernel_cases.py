@@ -1,4 +1,4 @@
-"""What the contract of the attention backends is tried on: shapes, masks, inputs, and how results are compared."""
+"""Cases for the contract of the attention backends: shapes, masks, inputs, and the comparison of results."""
 
 import dataclasses
 
@@ -8,8 +8,9 @@ import torch
 from umie.fusion.kernels import KernelCase, LayerInputs, Projections, registry
 
 PROJECTIONS = ("query", "key", "value", "output")
+RESULT = "result"  # the label of a layer's output next to those of its gradients
 TOLERANCES = {torch.float32: 1e-5, torch.bfloat16: 1e-2, torch.float16: 3e-3}
-FEW_TERMS = 3e-2  # what bfloat16's gradients are held to where few terms are summed and may cancel
+FEW_TERMS = 3e-2  # tolerance of bfloat16 gradients where few terms are summed and may cancel
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 
 
@@ -34,16 +35,11 @@ SHAPES = {
     "flan-t5-small": Shape(batch=2, tokens=17, slots=37, heads=6, width=64, d_model=512),
 }
 FORMS = ("attend", "layer", "layer, gate and residual")
-KERNELS = [pytest.param(name, device, id=f"{name}-{device}") for name in registry.names() for device in DEVICES]
-every_kernel = pytest.mark.parametrize(("name", "device"), KERNELS)
-every_form = pytest.mark.parametrize("form", FORMS)
 
 
 def runnable(name, form, device, shape, dtype=torch.float32, dropout=0.0):
-    """Return the backend, or skip with its reason."""
+    """Return the backend, or skip with its reason; only a backend on CUDA skips anything."""
     kernel = registry.build(name)
-    if form == "attend" and kernel.whole_layer_only:
-        pytest.skip(f"{name} has no form without projections")
     reason = kernel.unsupported_reason(case_of(form, device, shape, dtype, dropout))
     if reason is not None:
         pytest.skip(f"{name}: {reason}")
@@ -65,8 +61,39 @@ def case_of(form, device, shape, dtype=torch.float32, dropout=0.0):
     )
 
 
+def combinations():
+    """Return each name, device and form that can run here in float32."""
+    return [
+        (name, device, form)
+        for name in registry.names()
+        for device in DEVICES
+        for form in FORMS
+        if not (form == "attend" and registry.build(name).whole_layer_only)
+        and registry.build(name).unsupported_reason(case_of(form, device, SHAPES["small"])) is None
+    ]
+
+
+def pairs():
+    """Return cases that cover all pairs of kernel (with device and form), shape, dtype, and scale.
+
+    They even cover all triples of kernel, dtype and scale, and of shape, dtype and scale.
+    """
+    settings = [(dtype, scaled) for scaled in (False, True) for dtype in TOLERANCES]
+    return [
+        (*kernel, shape, *settings[(row + column) % len(settings)])
+        for row, kernel in enumerate(combinations())
+        for column, shape in enumerate(SHAPES)
+    ]
+
+
+def every_kernel(*forms):
+    """Return a decorator that runs a test for every backend that can run here, in some forms (all by default)."""
+    chosen = [each for each in combinations() if each[2] in (forms or FORMS)]
+    return pytest.mark.parametrize(("name", "device", "form"), chosen, ids=["-".join(each) for each in chosen])
+
+
 def masks(shape):
-    """Rows in turn: all real, holes, nothing, the last alone, ragged; and queries ragged in another way."""
+    """Return key masks (all real, holes, none, only the last, ragged, in turn) and other ragged query masks."""
     keys = torch.zeros(shape.batch, shape.slots, dtype=torch.bool)
     queries = torch.zeros(shape.batch, shape.tokens, dtype=torch.bool)
     for row in range(shape.batch):
@@ -77,7 +104,7 @@ def masks(shape):
 
 
 def draw(form, shape, seed=0, gate=True, residual=True):
-    """Return inputs in float64, logits of unit variance, by name; in the third form gates of either sign and 0."""
+    """Return inputs in float64 by name, with logits of unit variance; gates in the third form have both signs and 0."""
     generator = torch.Generator().manual_seed(seed)
 
     def normal(*sizes, std=1.0):
@@ -123,7 +150,7 @@ def apply(kernel, inputs, shape, *, key_mask, scale, query_mask=None, dropout=0.
 
 
 def evaluate(kernel, inputs, shape, *, wanted=None, **options):
-    """Return the value and the gradients of ``wanted`` (all by default), from a loss that reads real queries alone."""
+    """Return the value and the gradients of ``wanted`` (all by default), from a loss over real queries only."""
     wanted = list(inputs) if wanted is None else wanted
     leaves = {name: value.detach().clone().requires_grad_(name in wanted) for name, value in inputs.items()}
     out = apply(kernel, leaves, shape, **options)
@@ -140,25 +167,26 @@ def evaluate(kernel, inputs, shape, *, wanted=None, **options):
 
 
 def exact(inputs, shape, **options):
-    """Return what `reference` finds in float64 for the very same numbers."""
+    """Return the result of `reference` in float64 for the same numbers."""
     return evaluate(registry.build("reference"), {name: x.double() for name, x in inputs.items()}, shape, **options)
 
 
-def assert_equal_results(found, expected, tolerance, *, gradients=None, elementwise=True, share=0.1):
-    """Hold the norm of each difference against the norm, and its largest element against the largest.
+def assert_equal_results(found, expected, tolerance, *, gradients=None, elementwise=True, any_shape=False):
+    """Compare the norm of each difference with the norm, and its largest element with the largest.
 
-    A gradient that is 0 but for rounding (there is one slot, or all slots are alike) has no norm of its own: it is
-    held against a part of the largest of all gradients.
+    A gradient that is 0 except for rounding (one slot, or all slots equal) has no meaningful norm; it is compared with
+    a share of the largest of all gradients. With ``any_shape`` this applies to the result too, since a few terms can
+    cancel to a result of any size.
     """
-    results = {"value": found[0], **found[1]}
-    exact_results = {"value": expected[0], **expected[1]}
-    for measure, part in ((torch.linalg.vector_norm, share), (lambda x: x.abs().max(), 0.5)):
+    results = {RESULT: found[0], **found[1]}
+    exact_results = {RESULT: expected[0], **expected[1]}
+    for measure, share in ((torch.linalg.vector_norm, 0.5 if any_shape else 0.1), (lambda x: x.abs().max(), 0.5)):
         sizes = {label: measure(x).item() for label, x in exact_results.items()}
-        floor = part * max((size for label, size in sizes.items() if label != "value"), default=0.0)
+        floor = share * max((size for label, size in sizes.items() if label != RESULT), default=0.0)
         for label, result in results.items():
-            bound = (sizes[label] if label == "value" else max(sizes[label], floor)) * (
-                tolerance if label == "value" or gradients is None else gradients
-            )
+            is_result = label == RESULT
+            size = sizes[label] if is_result and not any_shape else max(sizes[label], floor)
+            bound = size * (tolerance if is_result or gradients is None else gradients)
             assert measure(result.double() - exact_results[label]).item() <= bound, label
         if not elementwise:
             break

@@ -76,7 +76,7 @@ def test_two_systems_are_compared(umie, files):
     assert row(out, "strict", "A is p.jsonl")[-2:] == ["1.0000", "1.0000"]
 
 
-def test_the_json_file_says_what_was_scored_and_how(umie, files):
+def test_the_json_file_describes_files_and_settings(umie, files):
     arguments = ["--predictions", "p.jsonl", "--gold", "g.jsonl", "--seed", "7", "--resamples", "200"]
     code, out, _ = umie("evaluate", *arguments, "--json", "made/scores.json")
     assert code == 0
@@ -154,7 +154,7 @@ def test_bad_input_is_one_line_and_exit_code_2(umie, files, arguments, message):
     assert message in err
 
 
-def test_help_teaches_with_an_example(umie):
+def test_help_has_examples(umie):
     code, out, _ = umie("evaluate", "--help")
     assert code == 0
     assert "umie evaluate --predictions p.jsonl --gold g.jsonl --labels" in out
@@ -163,7 +163,7 @@ def test_help_teaches_with_an_example(umie):
         assert option in out
 
 
-def test_the_example_of_the_help_is_right(umie, tmp_path, monkeypatch):
+def test_the_example_in_the_help_works(umie, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     line = '{"id": "7", "text": "In Rome", "entities": [{"type": "location", "span": [3, 7]}]}\n'
     for name in ("p.jsonl", "g.jsonl"):
@@ -173,7 +173,7 @@ def test_the_example_of_the_help_is_right(umie, tmp_path, monkeypatch):
     assert row(out, "location")[1] == "100.0"
 
 
-def test_a_file_about_one_task_is_scored_with_that_task(umie, tmp_path):
+def test_a_file_of_one_task_is_scored_with_that_task(umie, tmp_path):
     """Like the files of a grid: records that are annotated only for other tasks have no line."""
     entity = {"type": "location", "span": [0, 4]}
     gold = [

@@ -55,7 +55,7 @@ def scores(folder, decoding="constrained"):
     }
 
 
-def test_the_scores_are_those_of_evaluation_and_of_the_predictions_file(umie, data, checkpoint):
+def test_the_scores_equal_those_of_evaluate_and_of_the_predictions_file(umie, data, checkpoint):
     code, out, _ = umie(*of(checkpoint))
     assert code == 0
     assert "Written: report/report.md" in out
@@ -110,7 +110,7 @@ def test_the_report_describes_the_setup(umie, data, checkpoint):
     assert sorted(path.name for path in data.iterdir()) == ["photos", "report", "test.jsonl"]
 
 
-def test_both_ways_of_decoding_are_compared(umie, data, checkpoint):
+def test_both_decodings_are_compared(umie, data, checkpoint):
     code, out, _ = umie(*of(checkpoint, "--decoding", "both", "--task", "mner", "--task", "med"))
     assert code == 0
     assert "A is constrained, B is free" in out
@@ -129,7 +129,7 @@ def test_both_ways_of_decoding_are_compared(umie, data, checkpoint):
     assert content["decodings"]["constrained"]["counts"]["mner"] == {"dropped_items": 0}
 
 
-def test_gold_events_are_called_an_oracle(umie, data, checkpoint):
+def test_gold_events_are_reported_as_an_oracle(umie, data, checkpoint):
     code, out, _ = umie(*of(checkpoint, "--task", "meae", "--events", "gold"))
     assert code == 0
     assert "meae: Arguments were extracted for the annotated events" in out
@@ -292,7 +292,7 @@ def test_bad_input_is_one_line_and_exit_code_2(umie, data, checkpoint, arguments
     assert not (data / "r").exists()
 
 
-def test_help_teaches_with_examples(umie):
+def test_help_has_examples(umie):
     code, out, _ = umie("evaluate", "--help")
     assert code == 0
     for part in ("umie evaluate --model best --data test.jsonl --output report", "--schema", "--decoding", "--events"):

@@ -8,13 +8,13 @@ from umie.scoring.baselines import baseline_of, find_mentions, memorized, most_f
 HALF, WHOLE = Region((0, 0, 0.5, 1)), Region((0, 0, 1, 1))
 
 
-def test_the_most_frequent_label_and_the_first_among_equals():
+def test_the_most_frequent_label_and_ties():
     assert most_frequent(["b", "a", "b"]) == "b"
     assert most_frequent(["b", "a"]) == "a"
     assert most_frequent([]) is None
 
 
-def test_mentions_are_found_as_words_the_longest_first_without_overlaps():
+def test_the_longest_known_mentions_are_found_without_overlaps():
     known = memorized(
         [("New York", "loc"), ("New York Times", "org"), ("York", "per"), ("York", "per"), ("York", "loc")]
     )
@@ -41,7 +41,7 @@ def test_entities_are_memorized_from_train_and_nothing_without():
     assert nothing.answer(gold[0]).entities == ()
 
 
-def test_the_most_frequent_relation_is_none_only_where_none_counts():
+def test_the_most_frequent_relation_is_none_only_if_none_counts():
     record = Record(
         "a b c d",
         relations=(
@@ -73,7 +73,7 @@ def test_events_without_and_with_training_records():
     assert "images 'die'" in learned.name
 
 
-def test_arguments_take_the_events_of_gold_and_say_so():
+def test_arguments_use_the_events_of_gold_and_say_so():
     event = Event("attack", (0, 1), (Argument("Target", region=0), Argument("Place", (2, 3))))
     gold = [Record("a b", image="1.jpg", regions=(HALF, WHOLE), events=(event,))]
     plain = baseline_of("meae", "strict", gold, None)
@@ -88,10 +88,10 @@ def test_arguments_take_the_events_of_gold_and_say_so():
 
 
 @pytest.mark.parametrize(("task", "kind"), [("mner", "entities"), ("med", "events")])
-def test_a_baseline_from_train_does_not_look_at_gold(task, kind):
+def test_a_baseline_from_train_ignores_gold(task, kind):
     bare = Record("a b", image="1.jpg", regions=(HALF,))
-    told = Record("a b", bare.image, bare.regions, entities=(Entity("z", (2, 3)),), events=(Event("z", (0, 1)),))
+    annotated = Record("a b", bare.image, bare.regions, entities=(Entity("z", (2, 3)),), events=(Event("z", (0, 1)),))
     train = [Record("a b", entities=(Entity("x", (0, 1)),), events=(Event("y", (2, 3)),))]
-    baseline = baseline_of(task, "strict", [told], train)
+    baseline = baseline_of(task, "strict", [annotated], train)
     assert len(getattr(baseline.answer(bare), kind)) == 1
-    assert getattr(baseline.answer(bare), kind) == getattr(baseline.answer(told), kind)
+    assert getattr(baseline.answer(bare), kind) == getattr(baseline.answer(annotated), kind)

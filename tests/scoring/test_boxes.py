@@ -24,7 +24,7 @@ def test_iou(first, second, expected):
     assert iou(second, first) == pytest.approx(expected)
 
 
-def test_an_iou_of_exactly_one_half_counts_and_less_does_not():
+def test_an_iou_of_exactly_one_half_matches():
     assert same_place((0, 0, 0.5, 1), (0, 0, 1, 1))
     assert not same_place((0, 0, 0.499, 1), (0, 0, 1, 1))
     # two thirds overlap of two equal boxes is one half, whatever the rounding of the coordinates
@@ -42,7 +42,7 @@ def test_spans_overlap_in_a_character():
     assert not overlap((0, 3), (3, 5))
 
 
-def test_the_matching_is_the_largest_not_the_first():
+def test_the_largest_matching_is_found():
     edges = {("a", "x"), ("a", "y"), ("b", "x")}  # a takes x, and b is left with nothing, unless a steps aside
 
     def fits(one, other):
@@ -54,7 +54,7 @@ def test_the_matching_is_the_largest_not_the_first():
 
 
 @given(st.integers(0, 4), st.integers(0, 4), st.data())
-def test_the_matching_equals_trying_everything(num_rows, num_columns, data):
+def test_the_matching_equals_that_of_brute_force(num_rows, num_columns, data):
     edges = data.draw(st.sets(st.tuples(st.integers(0, 3), st.integers(0, 3))))
     rows, columns = range(num_rows), range(num_columns)
     padded = [*columns, *[None] * num_rows]

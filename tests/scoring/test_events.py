@@ -45,7 +45,7 @@ def test_events(counts, predicted, strict, kind, trigger):
     assert counts("med trigger", record, gold) == trigger
 
 
-def test_modalities_are_counted_apart(counts):
+def test_modalities_are_counted_separately(counts):
     gold = events(("attack", ATTACK), ("meet", None))
     predicted = events(("attack", None), ("meet", None))
     assert counts("med strict", predicted, gold) == (1, 2, 2)
@@ -53,7 +53,7 @@ def test_modalities_are_counted_apart(counts):
     assert counts("med visual", predicted, gold) == (1, 2, 1)
 
 
-def test_an_event_of_a_pair_is_right_by_its_trigger_or_by_the_image(counts):
+def test_a_multimedia_event_matches_by_trigger_or_image(counts):
     gold = events(("attack", ATTACK), ("attack", TROOPS), ("meet", MEET))
     name = "med text or image"
     assert counts(name, events(("attack", None)), gold) == (1, 1, 3)
@@ -123,8 +123,8 @@ def test_a_greedy_matching_would_lose_one(counts):
     assert counts("meae visual instance", visual(wide, (0.0, 0.0, 0.25, 1.0)), visual(near, far)) == (2, 2, 2)
 
 
-def test_boxes_are_those_of_each_side(counts):
-    """The regions of a prediction are its own: more of them, and in another order."""
+def test_each_side_uses_its_own_boxes(counts):
+    """A prediction can have more regions, in another order."""
     gold = events(("attack", ATTACK, ("Target", 0)), boxes=[LEFT])
     predicted = events(("attack", ATTACK, ("Target", 2)), boxes=[RIGHT, WHOLE, LEFT])
     assert counts("meae visual instance", predicted, gold) == (1, 1, 1)
@@ -157,8 +157,8 @@ def test_strict_adds_textual_and_visual_arguments(counts, tally):
     assert tally("meae strict", predicted, gold) == {"Place": (2, 2, 2), "Target": (0, 1, 1)}
 
 
-def test_each_form_takes_its_own_sort_of_box_where_a_role_has_both(counts):
-    """As M2E2 annotates them: boxes of single participants, and one of all that the union form is scored against."""
+def test_each_measure_uses_its_own_kind_of_box_if_a_role_has_both(counts):
+    """M2E2 annotates boxes of single participants, and a box of all for `visual union`."""
 
     def labeled(*regions):
         numbers = [("Target", index) for index in range(len(regions))]

@@ -45,14 +45,14 @@ def test_entities(counts, predicted, strict, boundary, kind, string):
     assert counts("mner string", record, GOLD) == string
 
 
-def test_strings_do_not_tell_one_mention_from_the_other(counts):
-    """Rome stands twice and only the first is annotated: by strings the second is right."""
+def test_strings_do_not_distinguish_mentions(counts):
+    """Rome occurs twice and only the first is annotated: as a string, the second is correct."""
     gold, predicted = entities(("location", ROME)), entities(("location", ROME_AGAIN))
     assert counts("mner strict", predicted, gold) == (0, 1, 1)
     assert counts("mner string", predicted, gold) == (1, 1, 1)
 
 
-def test_nested_gold_is_matched_as_it_stands(counts):
+def test_nested_gold_is_matched(counts):
     gold = entities(("person", STAR_FOX), ("animal", FOX))
     assert counts("mner strict", gold, gold) == (2, 2, 2)
     assert counts("mner strict", entities(("animal", FOX)), gold) == (1, 1, 2)
@@ -76,7 +76,7 @@ def test_each_label_is_counted_by_itself(tally):
         ("none", "member of", (0, 0, 1), (0, 1, 1)),
     ],
 )
-def test_none_is_a_positive_only_where_the_name_says_so(counts, predicted, gold, strict, with_none):
+def test_none_counts_only_in_the_measure_named_after_it(counts, predicted, gold, strict, with_none):
     sides = relations((predicted, STAR_FOX, TEAM_SKY)), relations((gold, STAR_FOX, TEAM_SKY))
     assert counts("mre strict", *sides) == counts("mre string", *sides) == strict
     assert counts("mre with none", *sides) == with_none

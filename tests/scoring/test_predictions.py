@@ -15,7 +15,7 @@ ROME = {"type": "location", "span": [3, 7]}
 
 @pytest.fixture
 def files(tmp_path, monkeypatch):
-    """Write gold and predictions and read the answers: ``files(gold_lines, prediction_lines)``."""
+    """Write gold and predictions and read the predictions: ``files(gold_lines, prediction_lines)``."""
     monkeypatch.chdir(tmp_path)
 
     def read(gold, predictions):
@@ -56,7 +56,7 @@ def test_missing_text_image_and_regions_come_from_gold(files):
 
 
 def test_gold_without_its_regions_is_a_perfect_answer(files):
-    """The label `union` decides which form a box counts in, so it must come from gold with the box."""
+    """The label `union` decides which measure uses a box, so it must be copied from gold with the box."""
     boxes = [[0, 0, 0.2, 1], [0.8, 0, 1, 1], [0, 0, 1, 1]]
     regions = [{"box": box, "label": label} for box, label in zip(boxes, ("man", None, "union"), strict=True)]
     arguments = [{"role": "Entity", "region": index} for index in range(3)]

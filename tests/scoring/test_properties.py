@@ -36,7 +36,7 @@ def records(draw):
 
 
 PAIRS = st.lists(st.tuples(records(), records()), min_size=1, max_size=3)
-some = settings(max_examples=40)  # each holds up to three pairs, counted by every measure
+some = settings(max_examples=40)  # each example has up to three pairs, counted by every measure
 
 
 def sheet(measure, pairs):
@@ -97,7 +97,7 @@ def _moved(argument, order):
 
 @some
 @given(PAIRS)
-def test_precision_and_recall_change_places_with_gold_and_prediction(pairs):
+def test_swapping_gold_and_prediction_swaps_precision_and_recall(pairs):
     for measure in MEASURES:
         if measure.modality:  # only predictions may omit the trigger
             continue
@@ -122,7 +122,7 @@ def with_wrong_item(kind, record, label, start):
 
 @some
 @given(PAIRS, st.sampled_from(["x", "never"]))
-def test_another_wrong_item_never_raises_f1(pairs, label):
+def test_an_additional_wrong_item_never_raises_f1(pairs, label):
     text = TEXT + " z"  # the last word is where no drawn item is
     longer = [(replace(predicted, text=text), replace(gold, text=text)) for predicted, gold in pairs]
     for measure in MEASURES:
@@ -149,7 +149,7 @@ def test_any_records_can_be_evaluated_and_a_system_equals_itself(pairs, seed):
 
 @settings(max_examples=25)
 @given(st.integers(0, 2**32 - 1))
-def test_the_interval_holds_the_score_of_a_reasonable_sample(seed):
+def test_the_interval_contains_the_score_of_a_reasonable_sample(seed):
     gold = [Record(TEXT, entities=(Entity("x", (0, 1)), Entity("y", (2, 3))))] * 40
     found = [replace(record, entities=record.entities[: place % 3]) for place, record in enumerate(gold)]
     report = score_predictions(gold, [Prediction(record) for record in found], resamples=200, seed=seed)

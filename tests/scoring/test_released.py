@@ -40,8 +40,8 @@ def test_a_tail_of_several_words_is_kept():
     assert (score("mre", gold, gold).f1, score("mre", gold, gold).dropped) == (1, {})
 
 
-def test_a_head_that_begins_with_a_relation_is_read_as_that_relation():
-    """`[race car [part of: ...]]` reads as the relation 'race' of 'race' and 'car', whatever its type."""
+def test_a_head_that_starts_with_a_relation_is_parsed_as_that_relation():
+    """`[race car [part of: ...]]` is parsed as the relation 'race' of 'race' and 'car', whatever its type."""
     text = "race car by Ann"
     gold, wrong, other = (
         Record(text, relations=(Relation(name, (0, 8), (12, 15)), Relation("race", (12, 15), (0, 8))))
@@ -62,7 +62,7 @@ def test_none_is_a_positive():
     assert score("mre", relations(("None", ROME, TEAM_SKY)), gold).f1 == 1
 
 
-def test_a_repeated_mention_need_be_predicted_once():
+def test_a_repeated_mention_needs_one_prediction():
     gold = entities(("location", ROME), ("location", ROME_AGAIN))
     once = score("mner", entities(("location", ROME_AGAIN)), gold)
     assert (once.precision, once.recall, once.f1) == (1, 1, 1)
@@ -74,7 +74,7 @@ def test_offsets_are_ignored():
     assert score("mner", entities(("location", ROME_AGAIN)), entities(("location", ROME))).f1 == 1
 
 
-def test_labels_outside_the_schema_vanish_from_predictions():
+def test_predictions_with_labels_outside_the_schema_are_dropped():
     gold = entities(("location", ROME))
     predicted = entities(("location", ROME), ("planet", TEAM_SKY), ("moon", STAR_FOX))
     result = score("mner", predicted, gold)
@@ -91,7 +91,7 @@ def test_numbers_are_rounded_as_in_the_published_code():
     assert result.f1 == round(2 * 0.3333 / 1.3333, 4)
 
 
-def test_a_mention_that_is_its_own_type_is_left_out_of_gold_and_false_when_predicted():
+def test_a_mention_that_is_its_own_type_is_dropped_from_gold_and_false_if_predicted():
     gold = Record("they meet", events=(Event("meet", (5, 9)), Event("die", (0, 4))))
     result = score("med", gold, gold)
     assert result.dropped == {"type is the mention's own words": 1}
@@ -107,7 +107,7 @@ def test_events_without_a_trigger_are_dropped():
     assert score("med", gold, gold).dropped == {"event without a trigger": 1}
 
 
-def test_arguments_of_a_one_word_type_are_dropped_and_visual_ones_too():
+def test_arguments_of_one_word_types_and_visual_arguments_are_dropped():
     place, region = Argument("Place", ROME), Argument("Place", region=0)
     gold = events(
         ("attack", JOINS, (place, region)), ("arrest jail", JOINS, (place, region)), ("phone write", None, (place,))
@@ -126,15 +126,15 @@ def test_gold_repeated_at_the_same_offsets_is_one():
     assert score("mner", gold, gold).dropped == {"repeated at the same offsets": 1}
 
 
-def test_nothing_on_either_side_is_zero():
+def test_empty_records_score_0():
     empty = Record(TEXT)
     for task in ("mner", "mre", "med", "meae"):
         result = score(task, empty, empty)
         assert (result.f1, result.perfect, result.dropped_share) == (0, 0, 0)
 
 
-def test_what_it_drops_of_the_published_mnre(published):
-    """42.9 % of MNRE-2's test relations: counted here from the tokens of the file, and by the scorer."""
+def test_the_items_of_the_published_mnre_that_it_drops(published):
+    """42.9 % of MNRE-2's test relations, counted from the texts and by the scorer."""
     records = published("mnre", "mnre_v2/test.txt")
     result = released_score("mre", records, records)
     several = sum(" " in record.surface(item.head) for record in records for item in record.relations)

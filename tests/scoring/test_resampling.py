@@ -18,7 +18,7 @@ def test_resamples_are_sums_over_records_drawn_with_replacement():
     assert drawn.var(axis=0) == pytest.approx([2 / 3] * 3, abs=0.06)  # binomial: 3 draws, one third each
 
 
-def test_chunks_and_the_seed_decide_nothing_but_the_draws(monkeypatch):
+def test_draws_depend_on_the_seed_and_not_on_chunks(monkeypatch):
     counts = np.arange(20.0).reshape(10, 2)
     whole = bootstrap_sums(counts, 50, seed=3)
     monkeypatch.setattr(resampling, "_CHUNK", 70)  # 7 resamples at a time
@@ -32,14 +32,14 @@ def test_two_systems_are_resampled_alike():
     assert np.array_equal(bootstrap_sums(counts, 40, 0) * 2, bootstrap_sums(counts * 2, 40, 0))
 
 
-def test_the_interval_is_the_one_of_the_percentiles():
+def test_the_interval_is_that_of_the_percentiles():
     assert interval(np.arange(1001.0)) == pytest.approx((25, 975))
     assert interval(np.array([np.nan, 2.0, np.nan, 2.0])) == (2, 2)
     assert interval(np.array([np.nan])) == (0, 0)
 
 
-def test_the_interval_covers_as_often_as_it_says():
-    """The mean of 100 draws of a coin: 95 % of intervals hold the true share, more or less."""
+def test_the_interval_has_its_nominal_coverage():
+    """The mean of 100 draws of a coin: about 95 % of intervals contain the true share."""
     generator = np.random.default_rng(0)
     hits = 0
     for trial in range(300):
@@ -73,7 +73,7 @@ def test_p_of_the_randomization_by_hand():
     assert randomization_p(0.0, differences) == 1.0
 
 
-def test_swaps_keep_what_the_two_systems_have_together():
+def test_swaps_keep_the_sum_of_both_systems():
     generator = np.random.default_rng(1)
     first, second = (generator.integers(0, 4, (25, 2)).astype(float) for _ in range(2))
     one, two = swapped_sums(first, second, 60, seed=0)
@@ -84,7 +84,7 @@ def test_swaps_keep_what_the_two_systems_have_together():
 
 
 def test_the_randomization_agrees_with_the_sign_test():
-    """Systems that differ in single items on 40 records: a swap flips a coin for each, which the sign test counts."""
+    """For systems that differ in single items, each swap flips a coin per record, as in the sign test."""
     first, second = np.zeros((100, 1)), np.zeros((100, 1))
     first[:27], second[27:40] = 1, 1
     one, two = swapped_sums(first, second, 20000, seed=0)

@@ -33,7 +33,7 @@ def test_macro_is_the_mean_over_labels_that_occur_on_either_side():
     assert (score.true_positives, score.predicted, score.gold) == (3, 8, 6)
 
 
-def test_labels_by_themselves():
+def test_scores_of_labels():
     by_label = Sheet.of(TALLIES).by_label()
     assert list(by_label) == ["a", "b", "c"]
     assert by_label["a"] == (3 / 4, 3 / 5, pytest.approx(2 / 3), 3, 4, 5)
@@ -50,7 +50,7 @@ def test_labels_by_themselves():
     ],
     ids=["both empty", "nothing predicted", "nothing annotated"],
 )
-def test_empty_sides_give_zero_and_no_warning(tally, expected):
+def test_empty_sides_score_0_without_a_warning(tally, expected):
     sheet = Sheet.of([tally])
     assert sheet.score() == sheet.score("macro") == expected
     assert sheet.is_empty == (tally == {})

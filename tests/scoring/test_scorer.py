@@ -48,7 +48,7 @@ def test_the_tasks_are_those_that_gold_is_annotated_for():
     assert {line.task for line in evaluate(unnamed).lines} == {"mre"}
 
 
-def test_records_of_other_tasks_are_passed_over():
+def test_records_of_other_tasks_are_ignored():
     """A record that is not annotated for names does not count against a system that finds some there."""
     gold = [*NAMES, Record(TEXT, tasks=("mre",))]
     predicted = [*NAMES, Record(TEXT, entities=(Entity("per", ANN),))]
@@ -71,7 +71,7 @@ def test_unknown_or_unannotated_tasks_are_refused(options, message):
         evaluate(NAMES, **options)
 
 
-def test_answers_and_numbers_that_do_not_fit_are_refused():
+def test_invalid_arguments_are_refused():
     for arguments, other in ((answers(NAMES[:1]), None), (answers(NAMES), answers(NAMES[:1]))):
         with pytest.raises(UmieError, match="1 predictions for 2 records"):
             score_predictions(NAMES, arguments, other=other)
@@ -86,7 +86,7 @@ def test_gold_without_annotation_is_refused():
         evaluate([Record(TEXT)])
 
 
-def test_the_error_of_an_unknown_task_is_one_of_names():
+def test_an_unknown_task_is_an_unknown_name():
     with pytest.raises(UnknownNameError):
         evaluate(NAMES, tasks=["xyz"])
 
@@ -106,14 +106,14 @@ def test_every_modality_has_its_own_lines():
 
 def test_one_modality_can_be_chosen_and_a_single_one_is_named():
     chosen = evaluate(EVENTS, modality="image-only")
-    alone = evaluate(EVENTS[1:2])
-    for report in (chosen, alone):
+    single = evaluate(EVENTS[1:2])
+    for report in (chosen, single):
         assert {line.modality for line in report.lines} == {"image-only"}
         assert report.line("med", "strict").records == 1
-    assert chosen.lines == alone.lines
+    assert chosen.lines == single.lines
 
 
-def test_measures_about_nothing_are_left_out_but_the_first_stays():
+def test_measures_without_items_are_omitted_except_for_the_first():
     names = [line.measure for line in evaluate([TEXT_ONLY]).lines if line.task == "meae" and line.average == "micro"]
     assert names == ["strict", "textual", "by type", "textual by type", "string"]
     empty = evaluate([Record(TEXT, tasks=("mner",))])
@@ -129,8 +129,8 @@ def test_perfect_predictions_are_perfect_in_every_measure():
     }
 
 
-def test_a_resample_with_nothing_in_it_says_nothing():
-    """One of ten records holds the only image: a third of the resamples do not contain it, and do not count as 0."""
+def test_a_resample_without_items_is_ignored():
+    """One of ten records has the only image: a third of the resamples do not contain it, and do not count as 0."""
     gold = [replace(IMAGE_ONLY, tasks=("meae",)), *[Record("", "2.jpg", tasks=("meae",))] * 9]
     assert evaluate(gold).line("meae", "visual instance").interval == (1, 1)
 
@@ -172,7 +172,7 @@ def test_a_system_against_itself_and_against_a_better_one():
     assert evaluate(gold).line("mner", "strict").versus is None
 
 
-def test_systems_that_both_find_nothing_where_there_is_nothing_are_equal():
+def test_systems_without_items_are_equal():
     gold = [Record(TEXT, tasks=("mner",))]
     versus = evaluate(gold, gold, other=answers(gold)).line("mner", "strict").versus
     assert (versus.difference, versus.p_bootstrap, versus.p_randomization) == (0, 1, 1)
@@ -200,8 +200,8 @@ def test_answers_without_offsets_get_only_the_measure_of_strings():
     assert turned.line("mner", "strict").score.f1 == 1
 
 
-def test_a_task_that_has_no_line_is_named_with_the_reason():
-    """The argument is a region: once the event's trigger is a string, there is nothing to compare."""
+def test_a_task_without_scores_is_listed_with_the_reason():
+    """The argument is a region: if the trigger is a string, nothing can be compared."""
     gold = [Record(TEXT, "1.jpg", REGIONS, events=(Event("meet", MET, (Argument("Entity", region=0),)),))]
     loose = [Prediction(Record(TEXT, "1.jpg", REGIONS), {"events": (("meet", "met"),), "arguments": ()})]
     report = score_predictions(gold, loose, resamples=100)
@@ -212,7 +212,7 @@ def test_a_task_that_has_no_line_is_named_with_the_reason():
     assert evaluate(gold).left_out == {}
 
 
-def test_a_task_that_is_named_twice_is_scored_once():
+def test_a_repeated_task_is_scored_once():
     assert evaluate(NAMES, tasks=["mner", "mner"]) == evaluate(NAMES, tasks=["mner"])
 
 

@@ -1,4 +1,4 @@
-"""seqeval, an independent scorer, agrees on the published Twitter-17 where both define the same measure."""
+"""seqeval, an independent scorer, agrees on the published Twitter-17 for the measures that both define."""
 
 import random
 from dataclasses import replace

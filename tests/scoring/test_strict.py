@@ -24,7 +24,7 @@ def counts_of(name: str, predicted: Record, gold: Record) -> Counts:
 
 
 def score_outputs(name: str, record: Record, *outputs: str) -> tuple[Counts, int]:
-    """Return the counts of one record whose queries were answered so, and how many pieces were dropped."""
+    """Return the counts of one record with these answers to its queries, and the number of dropped items."""
     task = registry.build(name)
     queries = task.queries(record)
     assert len(queries) == len(outputs)
@@ -102,7 +102,7 @@ def test_events_match_in_type_and_trigger() -> None:
     assert score_outputs("med", record, "[meet = O1] [meet: leaves]") == (Counts(0, 0, 2), 2)
 
 
-def test_arguments_of_events_with_names_of_one_word_count() -> None:
+def test_arguments_of_events_with_one_word_names_count() -> None:
     record = Record(
         TEXT,
         regions=(FULL_BOX,),
@@ -126,8 +126,8 @@ def test_regions_that_do_not_exist_are_dropped_and_counted() -> None:
     assert score_outputs("meae", record, output) == (Counts(1, 1, 1), 4)
 
 
-def test_a_region_that_overlaps_the_annotated_one_is_right() -> None:
-    """Visual arguments match by place, in grids as in evaluations: two regions of one thing are one answer."""
+def test_a_region_that_overlaps_the_annotated_one_is_correct() -> None:
+    """Visual arguments match by overlap, so two regions of the same object are equivalent."""
     regions = (Region((0.0, 0.0, 0.5, 1.0)), Region((0.0, 0.0, 0.55, 1.0)), Region((0.8, 0.8, 1.0, 1.0)))
 
     def record(region: int) -> Record:
@@ -185,7 +185,9 @@ def test_counts_of_sets() -> None:
 
 def test_counts_of_keys_that_repeat() -> None:
     def counts(predicted: str, gold: str) -> Counts:
-        return tally_repeated(*([("", sign) for sign in side] for side in (predicted, gold))).get("", Counts(0, 0, 0))
+        return tally_repeated(*([("", character) for character in side] for side in (predicted, gold))).get(
+            "", Counts(0, 0, 0)
+        )
 
     assert counts("aab", "abbc") == Counts(true_positives=2, predicted=3, gold=4)
     assert counts("aaa", "a") == Counts(1, 3, 1)

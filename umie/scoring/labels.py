@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from umie.records import Record
 from umie.tasks import registry
+from umie.tasks.labels import declared_labels, used_labels
 
 
 def unknown_labels(task: str, predictions: Sequence[Record], gold: Sequence[Record]) -> Counter[str]:
@@ -18,8 +19,5 @@ def unknown_labels(task: str, predictions: Sequence[Record], gold: Sequence[Reco
         gold: the annotated records.
     """
     built = registry.build(task)
-    known: set[str] = set()
-    for record in gold:
-        known.update((record.labels or {}).get(task, ()), built.used_labels(record))
-    used = Counter(label for record in predictions for label in built.used_labels(record))
-    return Counter({label: count for label, count in used.items() if label not in known})
+    known = {*declared_labels(task, gold), *used_labels(built, gold)}
+    return Counter({label: count for label, count in used_labels(built, predictions).items() if label not in known})

@@ -17,7 +17,7 @@ MODALITIES = ("text-only", "image-only", "multimedia")
 
 @dataclass(frozen=True)
 class Measure:
-    """One way to count what is right.
+    """A way to count correct items.
 
     Args:
         kind: the kind of task; see ``umie.tasks.Task``.

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from umie.records import NO_RELATION, Record, Relation
 from umie.tasks import ordered, registry, task_class
+from umie.tasks.labels import declared_labels, used_labels
 
 _Read = tuple[Any, str | None]  # the parsed item, and the reason if it is dropped
 
@@ -219,7 +220,5 @@ def _event_types(records: Collection[Record]) -> frozenset[str]:
 
 def _labels(task: str, records: Collection[Record]) -> frozenset[str]:
     """Return the labels that records use or declare."""
-    used = registry.build(task).used_labels
-    labels = {label for record in records for label in used(record)}
-    labels |= {label for record in records for label in (record.labels or {}).get(task, ())}
+    labels = {*used_labels(registry.build(task), records), *declared_labels(task, records)}
     return frozenset(NO_RELATION if label.lower() == NO_RELATION else label for label in labels)

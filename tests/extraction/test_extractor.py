@@ -276,7 +276,7 @@ def test_features_from_a_cache(variant, records, tmp_path):
         ({"labels": {"ner": ["x"]}}, "Unknown task in labels: 'ner'"),
         ({"tasks": ["med"], "labels": {"mner": ["x"]}}, "Unknown task in labels: 'mner'"),
         ({"labels": {"mner": []}}, "labels is empty"),
-        ({"labels": {"mner": "person"}}, "give a list of strings"),
+        ({"labels": {"mner": "person"}}, "expected a list of strings"),
         ({"regions": [(0, 0, 30, 40)]}, r"box \[0, 0, 30, 40\]"),
     ],
 )

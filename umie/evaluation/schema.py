@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +12,7 @@ from umie.processor import UmieProcessor
 from umie.records import Record
 from umie.scoring import annotated_tasks
 from umie.tasks import Task
+from umie.tasks.labels import declared_labels, used_labels
 
 SCHEMAS = ("checkpoint", "data")
 
@@ -88,8 +88,8 @@ def _with_schema(
     processor: UmieProcessor, name: str, records: Sequence[Record], schema: str, source: str, *, is_scored: bool
 ) -> tuple[Task[Any], list[str]]:
     task = processor.task(name)
-    used = Counter(label for record in records for label in task.used_labels(record))
-    declared = dict.fromkeys(label for record in records for label in (record.labels or {}).get(name, ()))
+    used = used_labels(task, records)
+    declared = declared_labels(name, records)
     new = {label: count for label, count in used.items() if label not in task.labels}
     shown = ", ".join(
         f"{label} ({count})" for label, count in sorted(new.items(), key=lambda item: (-item[1], item[0]))

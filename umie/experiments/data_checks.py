@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -14,6 +13,7 @@ from umie.errors import UmieError
 from umie.experiments.data_sets import Options, hash_of
 from umie.records import Record
 from umie.tasks import Task
+from umie.tasks.labels import used_labels
 
 
 def label_schemas(
@@ -35,8 +35,7 @@ def label_schemas(
             task = all_tasks.registry.build(name, **options)
             records = [record for record in (others if training is None else training) if record.annotated_for(name)]
             named = (records[0].labels or {}).get(name, ()) if records and training is None else ()
-            used = Counter(label for record in records for label in task.used_labels(record))
-            labels = list(named) or [label for label, _ in used.most_common()]
+            labels = list(named) or [label for label, _ in used_labels(task, records).most_common()]
             if not labels:
                 raise UmieError(f"no training record carries a {task.label_noun} for the task {name!r}")
             options = {**options, "labels": labels}

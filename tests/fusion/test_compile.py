@@ -1,4 +1,7 @@
-"""`torch.compile` and `torch.export` of the fusions: one graph, the values and gradients of eager mode, any batch."""
+"""`torch.compile` and `torch.export` of the fusions: one graph, equal to eager mode, for any batch.
+
+The fast suite compiles the gated fusion, which has the most steps, with two backends; the rest is slow.
+"""
 
 import shutil
 
@@ -19,14 +22,22 @@ FUSIONS = [
         ("cross_attention", {}),
     ]
 ]
+RELEASED = FUSIONS[2]
 OTHERS = [pytest.param(name, {}, id=name) for name in ("concat", "text_only")]
 
 
-def with_backends(*more):
-    """Return every fusion with `auto`, and the gated one, which has the most steps, with other backends too."""
-    params = [pytest.param(*param.values, "auto", id=f"{param.id}-auto") for param in FUSIONS]
-    released = FUSIONS[2]
-    return [*params, *(pytest.param(*released.values, name, id=f"{released.id}-{name}") for name in more)]
+def cases(*fast, slow=()):
+    """Return the released fusion with each backend in ``fast`` and ``slow``, and every other fusion with `auto`."""
+
+    def case(param, backend, *marks):
+        return pytest.param(*param.values, backend, id=f"{param.id}-{backend}", marks=marks)
+
+    others = [param for param in FUSIONS if param is not RELEASED]
+    return [
+        *(case(RELEASED, backend) for backend in fast),
+        *(case(RELEASED, backend, pytest.mark.slow) for backend in slow),
+        *(case(param, "auto", pytest.mark.slow) for param in others),
+    ]
 
 
 every_fusion = pytest.mark.parametrize(("name", "options"), FUSIONS)
@@ -82,13 +93,13 @@ def assert_equal_results(found, expected):
             torch.testing.assert_close(result, expected[label], atol=2e-5, rtol=2e-5, msg=label)
 
 
-@pytest.mark.parametrize(("name", "options", "backend"), with_backends("sdpa", "absorbed", "reference"))
+@pytest.mark.parametrize(("name", "options", "backend"), cases("auto", "absorbed", slow=("sdpa", "reference")))
 def test_compiles_to_one_graph_with_the_values_and_gradients_of_eager_mode(name, options, backend):
     module = build(name, options, backend=backend)
     assert_equal_results(results(compiled(module), module, draw()), results(module, module, draw()))
 
 
-@pytest.mark.parametrize(("name", "options"), [FUSIONS[2], *OTHERS])
+@pytest.mark.parametrize(("name", "options"), [RELEASED, *OTHERS])
 def test_compiled_without_gradients(name, options):
     module = build(name, options).eval()
     with torch.no_grad():
@@ -98,7 +109,8 @@ def test_compiled_without_gradients(name, options):
     torch.testing.assert_close(states[mask], expected[0][mask])
 
 
-@pytest.mark.parametrize(("name", "options"), FUSIONS[2:3])  # the one with the most steps
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "options"), [RELEASED])
 def test_one_graph_serves_all_shapes(name, options):
     module, graphs = build(name, options), []
 
@@ -113,7 +125,7 @@ def test_one_graph_serves_all_shapes(name, options):
     assert len(graphs) == 1
 
 
-@pytest.mark.parametrize(("name", "options", "backend"), with_backends("sdpa"))
+@pytest.mark.parametrize(("name", "options", "backend"), cases("auto", slow=("sdpa",)))
 def test_exports_for_any_batch_and_length(name, options, backend):
     module = build(name, options, backend=backend).eval()
     assert_exports(module)
@@ -142,8 +154,8 @@ def test_a_fusion_exports_as_it_is():
     torch.testing.assert_close(fused.gate, fusion(*draw()).gate)
 
 
-def test_a_backend_that_no_compiler_can_trace_says_so():
-    """Forced by name; `auto` takes sdpa."""
+def test_a_backend_that_cannot_be_compiled_raises():
+    """If it is named; `auto` uses sdpa."""
     module = build("cross_attention", {}, backend="packed")
     with pytest.raises(Exception, match="packed"):
         compiled(module)(*draw())

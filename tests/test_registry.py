@@ -1,6 +1,7 @@
 """Registries: built-in modules, decorators, plugins; and what may import what."""
 
 import ast
+import importlib
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ def registry(tmp_path, monkeypatch):
     for part in ("round", "square"):
         (folder / f"{part}.py").write_text(
             f"from {name} import registry\n"
-            f"@registry.register({part!r})\n"
+            f'@registry.register("{part}")\n'
             f"def build(size=1):\n"
             f"    return ({part!r}, size)\n"
         )
@@ -152,7 +153,10 @@ def test_plugins_are_loaded_when_asked_for(registry, tmp_path, monkeypatch):
     with pytest.raises(UmieError, match="Choices: bent, round, square, tilted"):
         registry.get("zzz")
     assert "tilted_plugin" not in sys.modules
+    assert registry.name_of(importlib.import_module("tilted_plugin").Tilted) == "tilted"
     assert registry.build("tilted").angle == 30
+    assert registry.name_of(type(registry.build("tilted"))) == "tilted"
+    assert registry.name_of(dict) is None
     assert "bent_plugin" not in sys.modules
     del sys.modules["tilted_plugin"]
 
@@ -193,6 +197,8 @@ def test_a_plugin_does_not_replace_a_built_in_part(registry, tmp_path, monkeypat
     assert registry.names() == ["round", "square"]
     assert registry.build("round") == ("round", 1)
     assert "other_plugin" not in sys.modules
+    assert registry.name_of(importlib.import_module("other_plugin").Part) is None
+    del sys.modules["other_plugin"]
 
 
 def test_a_plugin_fusion_in_a_variant(variant, embedded_records, tmp_path, monkeypatch):
@@ -241,7 +247,7 @@ def test_public_names():
 
 # DESIGN.md, "Imports run one way": a module imports from its own layer (packages: from themselves) or a lower one.
 LAYERS = (
-    ("errors", "files", "hub", "images", "records", "registry", "resumable", "types", "versions"),
+    ("errors", "files", "hub", "images", "records", "registry", "resumable", "types", "versions", "weights"),
     ("data", "decoders", "encoders", "fusion", "tasks"),
     ("audit", "composition", "constrained", "loading", "model", "processor", "scoring", "tokenization"),
     ("answers", "conversion", "corpus", "evaluation", "query_dataset", "training"),

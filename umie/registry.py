@@ -94,8 +94,10 @@ class Registry(Generic[T]):
         """Return the name that a class or function is registered under, or None."""
         value = f"{part.__module__}:{part.__qualname__}"
         registered = (name for name, known in self._parts.items() if known is part)
-        offered = (name for name, plugin in self._plugins().items() if plugin.value == value)
-        return next(registered, None) or next(offered, None)
+        plugins = (
+            name for name, plugin in self._plugins().items() if plugin.value == value and name not in self.known()
+        )
+        return next(registered, None) or next(plugins, None)
 
     def summary(self, name: str) -> str:
         """Return what a part is in one line: of a built-in one the first line of its class, read from the source."""

@@ -1,15 +1,18 @@
 """`umie evaluate --model`: the report, its predictions, and errors."""
 
 import dataclasses
+import inspect
 import json
 import re
 
 import pytest
 from PIL import Image
 
+from umie.cli.evaluate import evaluate as evaluate_command
 from umie.evaluation import evaluate
 from umie.loading import load
 from umie.records import Entity, Event, Record, read_jsonl, write_jsonl
+from umie.reports.checkpoint import EvaluationOptions
 
 TASKS = ("mner", "mre", "med", "meae")
 
@@ -297,3 +300,12 @@ def test_help_has_examples(umie):
     assert code == 0
     for part in ("umie evaluate --model best --data test.jsonl --output report", "--schema", "--decoding", "--events"):
         assert part in out
+
+
+def test_command_and_library_have_the_same_defaults():
+    parameters = inspect.signature(evaluate_command).parameters
+    names = {"format": "format_name", "tasks": "task"}
+    for field in dataclasses.fields(EvaluationOptions):
+        if field.default is not dataclasses.MISSING and field.name != "decodings":
+            assert parameters[names.get(field.name, field.name)].default == field.default, field.name
+    assert (parameters["decoding"].default.value,) == EvaluationOptions.decodings

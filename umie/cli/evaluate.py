@@ -68,7 +68,7 @@ def evaluate(
     format_name: Annotated[
         str, _option(CHECKPOINT, "--format", "-f", help="Format of the data: jsonl, twitter, mnre, ..., or synthetic.")
     ] = "jsonl",
-    images: Annotated[Path | None, _option(CHECKPOINT, help="Folder of the images.")] = None,
+    images: Annotated[Path | None, _option(CHECKPOINT, help="Directory of the images.")] = None,
     regions: Annotated[
         Path | None, _option(CHECKPOINT, help="Annotation of regions: VOC files for twitter and gmner.")
     ] = None,

@@ -114,18 +114,19 @@ def _of_decoding(result: DecodingResult, figures: Mapping[str, str], is_one_of_t
         yield ""
         rows = [(line.name, percent(line.score.f1), *_numbers(line)[:-1], percent(line.baseline_f1)) for line in lines]
         yield from _table(("measure", "F1", "interval", "P", "R", "predicted", "gold", "baseline"), rows)
-    yield f"## Labels{suffix}"
-    yield ""
-    yield from _image(names["labels"], "F1 of each label")
-    for line in result.report.main_lines():
-        if line.labels:
-            yield f"### {line.task.upper()}"
-            yield ""
-            rows = [
-                (label, percent(score.f1), percent_interval(edges), *_precision_recall(score))
-                for label, (score, edges) in line.labels.items()
-            ]
-            yield from _table(("label", "F1", "interval", "P", "R", "predicted", "gold"), rows)
+    labeled = [line for line in result.report.main_lines() if line.labels]
+    if labeled:
+        yield f"## Labels{suffix}"
+        yield ""
+        yield from _image(names["labels"], "F1 of each label")
+    for line in labeled:
+        yield f"### {line.task.upper()}"
+        yield ""
+        rows = [
+            (label, percent(score.f1), percent_interval(edges), *_precision_recall(score))
+            for label, (score, edges) in line.labels.items()
+        ]
+        yield from _table(("label", "F1", "interval", "P", "R", "predicted", "gold"), rows)
 
 
 def _gate(result: DecodingResult, file: str | None) -> Iterator[str]:

@@ -45,11 +45,19 @@ def features(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module", autouse=True)
+def small_crops():
+    """Crops of 64 pixels: a pass costs a twelfth, and no test here depends on their size."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("umie.encoders.resnet101_roi.ResNet101RoiPreprocessor.CROP", 64)
+        yield
+
+
 @pytest.fixture(scope="module", params=ENCODERS)
 def case(request, features):
     """Name and options of an encoder; module-scoped, so that one encoder at a time is held."""
     name, options = request.param
-    return name, {**options, "path": str(features)} if registry.get(name).is_lookup else options
+    return name, {**options, "path": str(features)} if registry.get(name).reads_features else options
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +67,7 @@ def encoder(case):
 
 @pytest.fixture(scope="module")
 def images(encoder, noise, features):
-    if encoder.is_lookup:
+    if encoder.reads_features:
         return [features / "one.png", features / "two.png", None]
     return [noise(120, 80), noise(50, 90, 1), None]
 
@@ -156,7 +164,7 @@ def test_encode_is_forward_of_preprocess(encoder, encoded, images):
 
 
 def test_a_file_and_a_image_in_memory_are_the_same(encoder, images, tmp_path, noise):
-    if encoder.is_lookup:
+    if encoder.reads_features:
         with pytest.raises(UmieError, match="has no name"):
             encoder.encode([noise(120, 80)])
         return
@@ -187,7 +195,7 @@ def test_regions_beyond_the_most_are_left_out(case, encoder, images):
 def test_gradients_reach_trainable_parameters(case, images):
     encoder = build(case[0], {**case[1], "trainable": True})
     found = encoder.encode(images, [[LEFT], [RIGHT], []])
-    if encoder.is_lookup:  # there is nothing to learn
+    if encoder.reads_features:  # there is nothing to learn
         assert not list(encoder.parameters())
         assert not found.features.requires_grad
         return

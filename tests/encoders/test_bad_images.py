@@ -43,7 +43,7 @@ READ = {  # what is seen of it: its size and the color of the left half
     "4000 x 1.png": ((4000, 1), (255, 0, 0)),
 }
 ENCODERS = {
-    "clip": {"model": "RN50"},
+    "clip": {"model": "ViT-S-32-alt", "mode": "pool", "short_side": 64},
     "tiny": {},
     "resnet101_roi": {"mode": "align", "short_side": 32},
 }

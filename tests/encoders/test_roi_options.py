@@ -1,5 +1,8 @@
 """Options of the ResNet-101 encoder: precision, memory format, saving, and what the features depend on."""
 
+import copy
+import dataclasses
+
 import pytest
 import torch
 from roi_samples import encoder_of, reference_model
@@ -109,14 +112,18 @@ def test_fingerprint(reference, tmp_path):
     state["conv1.weight"][0, 0, 0, 0] += 1e-3
     save_file(state, paths[2])
 
-    def fingerprint(path=paths[0], **options):
-        return registry.build("resnet101_roi", weights=str(path), **{"mode": "align", **options}).fingerprint()
+    encoders = [registry.build("resnet101_roi", weights=str(path), mode="align") for path in paths]
+
+    def fingerprint(**options):
+        encoder = copy.copy(encoders[0])
+        encoder.config = dataclasses.replace(encoder.config, **options)
+        return encoder.fingerprint()
 
     expected = fingerprint()
-    assert fingerprint(paths[1]) == expected
+    assert encoders[1].fingerprint() == expected
     assert fingerprint(max_regions=4, trainable=True, channels_last=False, short_side=320) == expected
     unlike = [{"mode": "crop"}, {"short_side": 96}, {"precision": "bfloat16"}, {"pooling": "roi_align"}]
-    others = [fingerprint(paths[2]), *(fingerprint(**options) for options in unlike)]
+    others = [encoders[2].fingerprint(), *(fingerprint(**options) for options in unlike)]
     assert len({expected, *others}) == 6
     for path in paths:
         path.unlink()

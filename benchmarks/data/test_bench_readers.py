@@ -1,7 +1,7 @@
-"""Time per record of every reader at 1, 10 and 100 times the input: `make bench`, or run this file for the table.
+"""Time per record of every reader for inputs of size 1, 10 and 100: `make bench`, or run this file for tables.
 
-A reader is linear if a row's figures stay level. The second table does the same with inputs made to be slow: the
-time per byte. A reader is timed only if it gives the records that the input holds.
+A reader is linear if the numbers of a row are equal. The second table shows the time per byte for pathological inputs.
+A reader is only timed if it returns the right number of records.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests" / "data"))  # where samples.py lies
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests" / "data"))  # contains samples.py
 
 import samples
 
@@ -30,7 +30,7 @@ NUM_RECORDS = 100  # at scale 1
 
 
 def many(sample: samples.Sample, num_records: int, folder: Path) -> tuple[Path, dict[str, str]]:
-    """Write a sample with its records repeated, each under a name of its own where the format needs one."""
+    """Write a sample with repeated records, which have distinct names if the format needs them."""
     path, options = sample.write(folder)
     content = sample.files[sample.main]
     if sample.main == "text.json":
@@ -56,7 +56,7 @@ def many(sample: samples.Sample, num_records: int, folder: Path) -> tuple[Path, 
 
 
 def consume(sample_format: str, path: Path, options: dict[str, str]) -> int:
-    """Read a file to its end; return the number of its records."""
+    """Read a file and return the number of its records."""
     return sum(1 for _ in data.read(sample_format, path, **options))
 
 
@@ -72,13 +72,13 @@ def test_reader(benchmark: Any, sample: samples.Sample, scale: int, tmp_path: Pa
 
 
 def in_ace(tokens: list[str], mentions: list[dict[str, Any]]) -> bytes:
-    """Return a line of ACE with these entities only."""
+    """Return a line of ACE with only these entities."""
     line = {**samples.SENTENCE, "tokens": tokens, "entity_mentions": mentions}
     return samples.dumped({**line, "relation_mentions": [], "event_mentions": []})
 
 
 def in_jsonl(text: str, entities: list[dict[str, Any]]) -> bytes:
-    """Return a line of JSONL with these entities only."""
+    """Return a line of JSONL with only these entities."""
     return samples.dumped({"text": text, "entities": entities})
 
 
@@ -97,24 +97,24 @@ def spans(num: int, length: int) -> list[dict[str, Any]]:
     return [{"type": "person", "span": [index, index + length]} for index in range(num)]
 
 
-# name -> format and the content at a size: made to be slow
+# name -> format, and the content for a size
 PATHOLOGICAL: dict[str, tuple[str, Callable[[int], bytes]]] = {
-    "one line of signs": ("twitter", lambda n: b"IMGID:1\n" + b"x" * 100 * n),
+    "one line of characters": ("twitter", lambda n: b"IMGID:1\n" + b"x" * 100 * n),
     "one long token": ("twitter", lambda n: b"IMGID:1\n" + b"x" * min(10 * n, 90_000) + b"\tB-PER\n"),
     "a tweet of entities": ("twitter", lambda n: b"IMGID:1\n" + b"x\tB-PER\n" * n),
     "tweets of unknown tags": ("fmnerg", lambda n: b"IMGID:1\nx\tO\tB-politicians\n\n" * (n // 10)),
-    "tokens of no tweet": ("snap", lambda n: b"x\tO\n" * n),
+    "tokens outside a tweet": ("snap", lambda n: b"x\tO\n" * n),
     "headers only": ("gmner", lambda n: b"IMGID:1\n" * n),
     "tabs": ("twitter", lambda n: b"IMGID:1\n" + b"\t" * 10 * n),
     "nested lists": ("mnre", lambda n: b"[" * 10 * n),
-    "nested signs": ("mnre", lambda n: b"-" * 10 * n + b"1"),
-    "strings side by side": ("mnre", lambda n: b"{'token': [" + b"'xxxxxxxxx'" * n + b"]}"),
-    "lines that are no dict": ("mnre", lambda n: b"[1]\n" * n),
+    "nested minus signs": ("mnre", lambda n: b"-" * 10 * n + b"1"),
+    "adjacent strings": ("mnre", lambda n: b"{'token': [" + b"'xxxxxxxxx'" * n + b"]}"),
+    "lines without a dict": ("mnre", lambda n: b"[1]\n" * n),
     "a dict of keys": ("mnre", lambda n: repr({**samples.PAIR, **dict.fromkeys(map(str, range(n)))}).encode()),
     "nested objects": ("ace", lambda n: b'{"tokens":' * 10 * n),
     "a sentence of entities": ("ace", lambda n: in_ace(["x"] * n, [entity(i, i + 1, text="x") for i in range(n)])),
-    "entities of the whole text, unnamed": ("ace", lambda n: in_ace(["x"] * n, [entity(0, n)] * n)),
-    "entities of the whole text, named by a letter": ("ace", lambda n: in_ace(["x"] * n, [entity(0, n, text="x")] * n)),
+    "entities of the whole text, without a name": ("ace", lambda n: in_ace(["x"] * n, [entity(0, n)] * n)),
+    "entities of the whole text, with a short name": ("ace", lambda n: in_ace(["x"] * n, [entity(0, n, text="x")] * n)),
     "digits": ("ace", lambda n: b'{"tokens": ' + b"1" * 10 * n + b"." + b"1" * 10 * n),
     "a sentence of events": ("m2e2", lambda n: in_news(n, {})),
     "triggers of the whole text": ("m2e2", lambda n: in_news(n, {"trigger": {"start": 0, "end": n}})),
@@ -136,7 +136,7 @@ PATHOLOGICAL: dict[str, tuple[str, Callable[[int], bytes]]] = {
 
 
 def read_pathological(name: str, path: Path) -> None:
-    """Read to the end, whatever comes of it."""
+    """Read a file and ignore all errors."""
     options = {"mapping": path.with_name("ace_sr_mapping.txt")} if PATHOLOGICAL[name][0] == "swig" else {}
     try:
         for _ in data.read(PATHOLOGICAL[name][0], path, on_error=lambda error: None, **options):
@@ -162,7 +162,7 @@ def test_pathological(benchmark: Any, name: str, scale: int, tmp_path: Path) -> 
 
 
 def seconds(call: Callable[[], object]) -> float:
-    """Return the best of three."""
+    """Return the minimum time of three calls."""
     times = []
     for _ in range(3):
         start = time.perf_counter()
@@ -184,7 +184,7 @@ def main() -> None:
                 taken = seconds(partial(consume, sample.format, path, options))
                 row.append(f"{taken / (NUM_RECORDS * scale) * 1e6:8.1f}")
         out(f"{identifier:50} {' '.join(row)}\n")
-    out("nanoseconds per byte, and bytes, at 1, 10 and 100 times the size\n")
+    out("nanoseconds per byte for size 1, 10 and 100, and bytes for size 100\n")
     for name in PATHOLOGICAL:
         row = []
         for scale in SCALES:

@@ -1,7 +1,7 @@
-"""What does not come back from writing and reading: python benchmarks/tasks/round_trip_losses.py [NUM_RANDOM].
+"""Losses of the output styles: python benchmarks/tasks/round_trip_losses.py [NUM_RANDOM].
 
-Counts queries by style and reason over the published files, where they are at hand beside the project, and over
-random records that are made to be hard.
+Counts the answers that are not preserved by writing and parsing, by style and reason, over the published files, if they
+are available, and over random records with difficult spans and texts.
 """
 
 from __future__ import annotations
@@ -27,25 +27,25 @@ from umie.tasks.styles import STYLES
 def count(
     name: str, records: Iterable[tuple[Record, tuple[str, ...] | None]]
 ) -> tuple[Counter[str], Counter[tuple[str, str]]]:
-    """Return the queries and items asked about, and the queries that were lost by style and reason."""
+    """Return the numbers of queries and items, and the number of lost answers by style and reason."""
     totals: Counter[str] = Counter()
     lost: Counter[tuple[str, str]] = Counter()
     for record, labels in records:
         queries = registry.build(name, labels=labels).queries(record)
         for style in STYLES:
             task = registry.build(name, labels=labels, style=style)
-            for query, plainly in zip(task.queries(record), queries, strict=True):
+            for query, reference in zip(task.queries(record), queries, strict=True):
                 expected = asked_about(task, record, query)
                 answer = task.parse(query.answer, record.text, query.target, len(record.regions))
                 if style == "structured":
                     totals += Counter(queries=1, items=len(expected))
                 if set(answer) != expected or answer.dropped:
-                    lost[style, " + ".join(sorted(losses(task, record, plainly))) or "UNKNOWN"] += 1
+                    lost[style, " + ".join(sorted(losses(task, record, reference))) or "UNKNOWN"] += 1
     return totals, lost
 
 
 def main() -> None:
-    """Print one row for each file, task, style and reason."""
+    """Print one row per file, task, style and reason."""
     table = Table("records of", "task", "queries", "items", "style", "lost", "reason")
     for format_name, file in [(name, file) for name, file in FILES if (FOLDER / file).exists()]:
         records = published(format_name, file)
@@ -59,7 +59,7 @@ def main() -> None:
 
 
 def row(table: Table, source: str, name: str, totals: Counter[str], lost: Counter[tuple[str, str]]) -> None:
-    """Add the rows of one source: one for each style that loses nothing, and one for each reason of a loss."""
+    """Add the rows of a file: one per lossless style, and one per reason of a loss."""
     for style in STYLES:
         found = {reason: number for (where, reason), number in lost.items() if where == style} or {"": 0}
         for reason, number in sorted(found.items()):

@@ -1,6 +1,6 @@
-"""Time of reading 1, 10 and 100 times as long an output, in every style: `make bench`; it grows no faster.
+"""Time of parsing outputs of length 1, 10 and 100 in every style: `make bench`; it must grow linearly.
 
-The strings are those that a reader with backtracking is slow on, and well-formed answers. Compare rows within one run.
+The outputs are well-formed answers, and strings that are slow to parse with backtracking. Compare rows within a run.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ PIECES = {
     "numbered items": "[person: Ann]99 ",
     "released items": " <extra_id_0> person <extra_id_5> Ann <extra_id_1>",
 }
-LENGTH = 1000  # characters at size 1; answers have at most some hundred
+LENGTH = 1000  # characters for size 1; real answers have a few hundred at most
 TEXT = "Ann Ann Ann, a person, is in [NY] | NY " * 5
-FOCUS = {"mre": Pair((0, 3), (0, 7)), "meae": Event("meet")}
+TARGETS = {"mre": Pair((0, 3), (0, 7)), "meae": Event("meet")}
 
 
 def output(piece: str, size: int) -> str:
-    """Return an answer of this length; words stand in one long item, so that they are sought in the text."""
+    """Return an output of a given size; words are in one long item, so that they are searched in the text."""
     if piece == PIECES["words of the text"]:
         return f"[person: {piece * (LENGTH * size // 4)}]"
     return (piece * (LENGTH * size // len(piece) + 1))[: LENGTH * size]
@@ -51,18 +51,18 @@ def output(piece: str, size: int) -> str:
 def test_parse(benchmark, style, piece, size):
     task = tasks.registry.build("meae", style=style)
     string = output(PIECES[piece], size)
-    benchmark.pedantic(task.parse, (string, TEXT, FOCUS["meae"], 2), rounds=5, iterations=max(1, 100 // size**2))
+    benchmark.pedantic(task.parse, (string, TEXT, TARGETS["meae"], 2), rounds=5, iterations=max(1, 100 // size**2))
 
 
 @pytest.mark.parametrize("name", tasks.registry.names())
 def test_time_grows_with_the_length(benchmark, name):
-    """Refuse more than 20 times the time for 10 times the answer and 10 times the text, in any style."""
+    """Require at most 20 times the time for 10 times the length of answer and text, in every style."""
 
     def best_of(task, string, size) -> float:
         times = []
         for _ in range(3):
             start = time.process_time()
-            task.parse(string, TEXT * size, FOCUS.get(name), 2)
+            task.parse(string, TEXT * size, TARGETS.get(name), 2)
             times.append(time.process_time() - start)
         return min(times)
 

@@ -13,9 +13,10 @@ import torch
 from filelock import FileLock
 from PIL import Image
 
-from umie import cli
+from umie import cli, registries
 from umie.composition import compose, default_tokenizer
 from umie.data.synthetic import LABELS, SyntheticConfig, scenes
+from umie.registry import _loaded
 from umie.evaluation import QueryDataset
 from umie.files import atomic_folder
 from umie.loading import load
@@ -23,6 +24,17 @@ from umie.loading import load
 torch.set_num_threads(1)
 hypothesis.settings.register_profile("umie", deadline=None)  # the cores are shared: a slow example is no failure
 hypothesis.settings.load_profile("umie")
+
+
+@pytest.fixture
+def forget_plugins():
+    """Take the parts that plugin files register in a test out of the registries again."""
+    yield
+    for registry in registries.ALL.values():
+        for name, part in list(registry._parts.items()):
+            if part.__module__.startswith("umie_plugin_"):
+                del registry._parts[name]
+    _loaded.clear()
 
 
 @pytest.fixture(scope="session")

@@ -31,18 +31,14 @@ needs_real_data = pytest.mark.skipif(
 
 
 @pytest.fixture(autouse=True)
-def _forget_plugins():
-    fusion.registry.names()  # imports every built-in part, so that all of them are there before and after
-    before = dict(fusion.registry._parts)
-    yield
-    fusion.registry._parts.clear()
-    fusion.registry._parts.update(before)
+def _forget(forget_plugins):
+    """Take the example's fusion out of the registry again."""
 
 
 SMALL = {
     "seeds": [0],
-    "warm_start": {"records": 30, "training": {"steps": 3, "batch_size": 4}},
-    "training": {"steps": 3, "batch_size": 4, "initialize_fusion": True},
+    "warm_start": {"records": 30, "training": {"max_steps": 3, "batch_size": 4}},
+    "training": {"max_steps": 3, "batch_size": 4, "initialize_fusion": True},
     "evaluation": {"generation": {"max_new_tokens": 8}},
 }
 
@@ -64,7 +60,7 @@ RUNS = sorted(EXAMPLES.glob("train_*.yaml"))
 @pytest.mark.parametrize("path", RUNS, ids=lambda path: path.stem)
 def test_every_config_of_a_run_is_sound(path):
     run = read_run(path)
-    assert run.checkpoints.metric == "mean_f1"
+    assert run.checkpoints.metric_for_best_model == "mean_f1"
     assert f"umie train examples/{path.name}" in path.read_text().splitlines()[0]
     assert unnamed_regions(run.grid, run.grid.tasks) is None
 
@@ -304,7 +300,7 @@ def test_a_run_on_real_tweets_says_how_many_had_a_image(umie, tmp_path, sizes):
         "twitter17_real.yaml",
         tmp_path,
         fusion=["gated", "text_only"],
-        warm_start={"training": {"steps": 3, "batch_size": 4}},
+        warm_start={"training": {"max_steps": 3, "batch_size": 4}},
     )
     code, out, err = umie("ablate", path, "--data", REAL_DATA, "--output", tmp_path / "run")
     assert code == 0, err

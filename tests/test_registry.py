@@ -249,7 +249,7 @@ def test_public_names():
 LAYERS = (
     ("errors", "files", "hub", "images", "records", "registry", "resumable", "types", "versions", "weights"),
     ("data", "decoders", "encoders", "fusion", "tasks"),
-    ("audit", "composition", "constrained", "loading", "model", "processor", "scoring", "tokenization"),
+    ("audit", "composition", "constrained", "loading", "model", "model_parts", "processor", "scoring", "tokenization"),
     ("answers", "conversion", "corpus", "evaluation", "query_dataset", "training"),
     ("extraction", "grid", "reporting"),
     ("runs",),

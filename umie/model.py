@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from huggingface_hub.dataclasses import strict
@@ -16,28 +13,14 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.utils import ModelOutput
 
-from umie import decoders, encoders, fusion
+from umie import encoders
 from umie.constrained import Constraint
 from umie.errors import UmieError
-from umie.fusion import VisualEmbedding, VisualEmbeddingConfig
 from umie.hub import check_saved
-from umie.registry import Registry
+from umie.model_parts import CONTRACTS, REGISTRIES, Part, build_part, build_visual_embedding, options_of
 from umie.types import FEATURES, FusedStates, VisualFeatures
 
 DEFAULT_NEW_TOKENS = 128  # the paper's longest output
-
-Part: TypeAlias = nn.Module | Mapping[str, Any]
-CONTRACTS: Mapping[str, type[nn.Module]] = {
-    "encoder": encoders.VisualEncoder,
-    "visual_embedding": nn.Module,
-    "fusion": fusion.Fusion,
-    "decoder": decoders.Decoder,
-}
-REGISTRIES: Mapping[str, Registry[Any]] = {
-    "encoder": encoders.registry,
-    "fusion": fusion.registry,
-    "decoder": decoders.registry,
-}
 
 
 @strict
@@ -111,9 +94,9 @@ class UmieModel(PreTrainedModel):
     def __init__(self, config: UmieConfig, *, modules: Mapping[str, nn.Module] | None = None) -> None:
         super().__init__(config)
         modules = modules or {}
-        self.decoder = _build("decoder", config, modules)
+        self.decoder = build_part("decoder", config.decoder, modules)
         widths = dict(self.decoder.widths)
-        self.fusion = _build("fusion", config, modules, widths)
+        self.fusion = build_part("fusion", config.fusion, modules, widths)
         given: Any = modules.get("encoder")
         self._preprocessor: encoders.Preprocessor = (
             encoders.build_preprocessor(config.encoder or {}) if given is None else given.preprocess
@@ -122,14 +105,14 @@ class UmieModel(PreTrainedModel):
         self.visual_embedding: nn.Module | None = None
         visual_widths: dict[str, Any] = {}
         if self.fusion.uses_image:
-            self.encoder = _build("encoder", config, modules)
+            self.encoder = build_part("encoder", config.encoder, modules)
             visual_widths = {"feature_dim": self.encoder.feature_dim, **widths}
-            self.visual_embedding = _build_visual_embedding(config, modules, visual_widths)
+            self.visual_embedding = build_visual_embedding(config.visual_embedding, modules, visual_widths)
         inherited = {"fusion": widths, "visual_embedding": visual_widths}
         self._given_slots = frozenset(modules)
         self._unregistered: dict[str, str] = {}
         for slot, module in modules.items():
-            options = _options_of(slot, module, inherited.get(slot, {}))
+            options = options_of(slot, module, inherited.get(slot, {}))
             if options is None:
                 self._unregistered[slot] = f"{type(module).__module__}.{type(module).__qualname__}"
             setattr(config, slot, {"name": self._unregistered.get(slot)} if options is None else options)
@@ -220,7 +203,7 @@ class UmieModel(PreTrainedModel):
             UmieError: the class of a part is not registered, so that the model could not be loaded again.
         """
         for slot, name in self._unregistered.items():
-            hint = f"only {VisualEmbedding.__qualname__} can be loaded again"
+            hint = "only umie.fusion.VisualEmbedding can be loaded again"
             if slot in REGISTRIES:
                 decorator = f"@{REGISTRIES[slot].package}.registry.register(NAME)"
                 hint = f"add {decorator} and a Config to the class, then build the model again with from_parts"
@@ -356,73 +339,6 @@ class UmieModel(PreTrainedModel):
         text = self.decoder.encode_text(input_ids, attention_mask)
         measured: dict[str, float] = self.fusion.initialize(text, attention_mask.bool(), *embedded)
         return measured
-
-
-def _build(
-    slot: str, config: UmieConfig, modules: Mapping[str, nn.Module], widths: Mapping[str, Any] | None = None
-) -> Any:
-    """Return the module passed for a slot, or build it from its options."""
-    if slot in modules:
-        module = modules[slot]
-        d_model = getattr(getattr(module, "config", None), "d_model", None)
-        if widths and d_model not in (None, widths["d_model"]):
-            raise UmieError(
-                f"the {slot} has d_model={d_model}, but the decoder has d_model={widths['d_model']}: build it with "
-                "**decoder.widths"
-            )
-        return module
-    options = dict(getattr(config, slot) or {})
-    if widths and "d_model" in options:
-        raise UmieError(f"{slot}: d_model is the decoder's and cannot be set")
-    return REGISTRIES[slot].construct(options.pop("name"), {**(widths or {}), **options})
-
-
-def _build_visual_embedding(
-    config: UmieConfig, modules: Mapping[str, nn.Module], widths: Mapping[str, Any]
-) -> nn.Module:
-    """Return the module passed for the visual embedding, or build it from its options."""
-    if "visual_embedding" not in modules:
-        try:
-            return VisualEmbedding(VisualEmbeddingConfig(**{**widths, **(config.visual_embedding or {})}))
-        except (TypeError, UmieError) as error:
-            raise UmieError(f"visual_embedding: {error}") from error
-    module = modules["visual_embedding"]
-    own = getattr(module, "config", None)
-    for name in ("feature_dim", "d_model"):
-        if getattr(own, name, widths[name]) != widths[name]:
-            source = "encoder" if name == "feature_dim" else "decoder"
-            raise UmieError(
-                f"the visual_embedding has {name}={getattr(own, name)}, but the {source} has {name}={widths[name]}"
-            )
-    return module
-
-
-def _options_of(slot: str, module: nn.Module, inherited: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the options that rebuild a module, or None if its class is not registered.
-
-    Args:
-        slot: the slot of the module.
-        module: the module.
-        inherited: options that the slot takes from other parts unless they are set.
-    """
-    if slot == "visual_embedding":
-        return _changed_options(module.config, inherited) if type(module) is VisualEmbedding else None
-    name = REGISTRIES[slot].name_of(type(module))
-    if name is None or slot == "decoder":  # a decoder has saved_options
-        return name if name is None else {"name": name}
-    config = getattr(module, "config", None)
-    return {"name": name, **_changed_options(config, inherited)} if dataclasses.is_dataclass(config) else None
-
-
-def _changed_options(config: Any, inherited: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields of a config that differ from their inherited or default values, as JSON has them."""
-    values = json.loads(json.dumps(dataclasses.asdict(config), default=os.fspath))
-    defaults = {field.name: _default_of(field) for field in dataclasses.fields(config)} | dict(inherited)
-    return {name: value for name, value in values.items() if getattr(config, name) != defaults[name]}
-
-
-def _default_of(field: dataclasses.Field[Any]) -> Any:
-    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
 
 
 AutoConfig.register("umie", UmieConfig)

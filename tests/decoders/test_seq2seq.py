@@ -376,7 +376,9 @@ def test_unknown_sources(tmp_path):
         registry.build("seq2seq", source="nowhere")
     with pytest.raises(UmieError, match="is not a readable checkpoint"):
         registry.build("seq2seq", source=str(tmp_path))
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "clip"}))
+    (tmp_path / "config.json").write_text(
+        json.dumps({"model_type": "bert", "hidden_size": 30, "num_attention_heads": 4})
+    )
     ids = {"decoder_start_token_id": 2, "eos_token_id": 3, "pad_token_id": 0}
     with pytest.raises(UmieError, match="no model has this shape"):
         registry.build("seq2seq", source=str(tmp_path), overrides=ids)

@@ -24,7 +24,7 @@ from umie.data.synthetic import LABELS, SyntheticConfig, scenes
 from umie.evaluation.queries import QueryDataset
 from umie.training import Checkpoints, TrainingConfig, train
 
-TRAINING = {"steps": 14, "batch_size": 4, "learning_rate": 1e-3, "initialize_fusion": True}
+TRAINING = {"max_steps": 14, "batch_size": 4, "learning_rate": 1e-3, "initialize_fusion": True}
 TASKS = {task: {"labels": labels} for task, labels in LABELS.items()}
 
 

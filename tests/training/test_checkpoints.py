@@ -35,14 +35,14 @@ def losses(folder):
 def unbroken(tmp_path_factory):
     """A run that nothing disturbs: its folder and its final model."""
     folder = tmp_path_factory.mktemp("unbroken")
-    model, measured = child.run(folder, {"checkpoints": {"every": 3, "keep": 100}})
+    model, measured = child.run(folder, {"checkpoints": {"save_steps": 3, "save_total_limit": 100}})
     return folder, model, measured
 
 
 def test_a_run_killed_at_a_random_step_goes_on_with_the_same_losses_to_the_last_bit(unbroken, tmp_path):
     folder, model, _ = unbroken
     step = random.randint(4, 13)
-    options = {"checkpoints": {"every": 3, "keep": 100}}
+    options = {"checkpoints": {"save_steps": 3, "save_total_limit": 100}}
     command = [sys.executable, str(Path(child.__file__)), str(tmp_path), json.dumps(options | {"kill_at": step})]
     killed = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert killed.returncode == -9, killed.stderr
@@ -95,7 +95,7 @@ def full_disk(num_bytes):
 @pytest.mark.parametrize("share", [0.5, 1.2], ids=["weights", "optimizer"])
 def test_a_full_disk_is_told_and_what_stood_stays(unbroken, tmp_path, share):
     folder, _, _ = unbroken
-    options = {"checkpoints": {"every": 3}}
+    options = {"checkpoints": {"save_steps": 3}}
     with pytest.raises(KeyboardInterrupt):
         child.run(tmp_path, options | {"stop_at": 5})
     size = (folder / "checkpoint-3" / "model.safetensors").stat().st_size
@@ -123,9 +123,9 @@ def test_the_best_on_dev_is_kept_beside_the_newest_and_patience_ends_the_run(sma
         model,
         processor,
         queries,
-        TrainingConfig(steps=12, batch_size=2, learning_rate=1e-3),
+        TrainingConfig(max_steps=12, batch_size=2, learning_rate=1e-3),
         output=tmp_path,
-        checkpoints=Checkpoints(every=2, keep=1, patience=3, metric="mner_f1", report_to=()),
+        checkpoints=Checkpoints(save_steps=2, save_total_limit=1, early_stopping_patience=3, metric_for_best_model="mner_f1", report_to=()),
         dev=lambda model: {"mner_f1": next(scores)},
         on_log=lambda step, logs: logged.append((step, logs.get("eval_mner_f1"))),
     )
@@ -148,9 +148,9 @@ def test_patience_goes_on_counting_where_a_run_was_ended_and_an_ended_run_is_ove
             model,
             processor,
             queries,
-            TrainingConfig(steps=20, batch_size=2, learning_rate=1e-3),
+            TrainingConfig(max_steps=20, batch_size=2, learning_rate=1e-3),
             output=tmp_path,
-            checkpoints=Checkpoints(every=2, patience=3, report_to=()),
+            checkpoints=Checkpoints(save_steps=2, early_stopping_patience=3, report_to=()),
             dev=lambda model: {"mean_f1": next(given)},
             on_step=on_step,
         ), model
@@ -169,21 +169,21 @@ def test_a_reporter_and_a_backend_that_are_not_known_are_named(small, tmp_path):
     model, processor, queries = small
     with pytest.raises(UmieError, match="training: .*nowhere"):
         reported = Checkpoints(report_to=("nowhere",))
-        train(model, processor, queries, TrainingConfig(steps=1), output=tmp_path, checkpoints=reported)
+        train(model, processor, queries, TrainingConfig(max_steps=1), output=tmp_path, checkpoints=reported)
     with pytest.raises(UmieError, match=r"Unknown torch.compile backend 'inductr'. Did you mean 'inductor'\?"):
-        train(model, processor, queries, TrainingConfig(steps=1, compile="inductr"))
+        train(model, processor, queries, TrainingConfig(max_steps=1, torch_compile="inductr"))
 
 
 def test_what_patience_and_the_metric_need_is_said(small, tmp_path):
     model, processor, queries = small
     with pytest.raises(UmieError, match="patience is set: give train an output"):
-        train(model, processor, queries, TrainingConfig(steps=1), checkpoints=Checkpoints(patience=1))
+        train(model, processor, queries, TrainingConfig(max_steps=1), checkpoints=Checkpoints(early_stopping_patience=1))
     with pytest.raises(UmieError, match=r"Unknown metric 'mean_f1'. .*Choices: f1"):
         train(
             model,
             processor,
             queries,
-            TrainingConfig(steps=1, batch_size=2),
+            TrainingConfig(max_steps=1, batch_size=2),
             output=tmp_path,
             dev=lambda model: {"f1": 1.0},
         )
@@ -197,9 +197,9 @@ def test_scores_and_losses_go_to_tensorboard(small, tmp_path):
         model,
         processor,
         queries,
-        TrainingConfig(steps=4, batch_size=2),
+        TrainingConfig(max_steps=4, batch_size=2),
         output=tmp_path,
-        checkpoints=Checkpoints(every=2),
+        checkpoints=Checkpoints(save_steps=2),
         dev=lambda model: {"mean_f1": 0.25},
     )
     (folder,) = {path.parent for path in tmp_path.rglob("events.out.tfevents.*")}
@@ -224,9 +224,9 @@ def test_a_loss_that_is_no_number_ends_the_run_before_the_weights_are_spoilt(sma
             model,
             processor,
             queries,
-            TrainingConfig(steps=6, batch_size=2),
+            TrainingConfig(max_steps=6, batch_size=2),
             output=tmp_path,
-            checkpoints=Checkpoints(every=2, report_to=()),
+            checkpoints=Checkpoints(save_steps=2, report_to=()),
             on_step=spoil,
         )
     saved = load_file(last_checkpoint(tmp_path) / "model.safetensors")

@@ -31,7 +31,7 @@ def settings(training=None, **options):
     """Return what child.py is asked for; gradients are kept after clipping, which would hide a wrong scale."""
     return {
         "dropout": 0.0,
-        "training": {"steps": 3, "batch_size": 8, "max_grad_norm": 1e9, **(training or {})},
+        "training": {"max_steps": 3, "batch_size": 8, "max_grad_norm": 1e9, **(training or {})},
         **options,
     }
 
@@ -59,13 +59,13 @@ def test_two_processes_take_the_gradients_of_one_with_the_doubled_batch(alone, t
 
 def test_micro_batches_take_the_gradients_of_the_whole_batch(alone, tmp_path):
     with child.kept_gradients() as gradients:
-        child.run(tmp_path, settings(training={"gradient_accumulation": 4}))
+        child.run(tmp_path, settings(training={"gradient_accumulation_steps": 4}))
     assert_alike(gradients, alone[0])
 
 
 @pytest.mark.slow
 def test_fsdp_takes_the_same_gradients_and_saves_a_model_that_one_process_loads(alone, tmp_path):
-    gradients = start(tmp_path, cpu_shards=True, training={"fsdp": True}, checkpoints={"every": 3})
+    gradients = start(tmp_path, cpu_shards=True, training={"fsdp": True}, checkpoints={"save_steps": 3})
     assert_alike(gradients, alone[0])
     loaded = UmieModel.from_pretrained(tmp_path / "checkpoint-3").state_dict()
     for name, value in alone[1].state_dict().items():  # Adam magnifies rounding where a gradient is about 0
@@ -74,6 +74,6 @@ def test_fsdp_takes_the_same_gradients_and_saves_a_model_that_one_process_loads(
 
 def test_a_batch_that_cannot_be_shared_and_fsdp_without_gpus_are_refused(tmp_path):
     with pytest.raises(UmieError, match=r"batch_size is 8: it cannot be shared by 3 .* give a multiple of 3"):
-        child.run(tmp_path, settings(training={"gradient_accumulation": 3}))
+        child.run(tmp_path, settings(training={"gradient_accumulation_steps": 3}))
     with pytest.raises(UmieError, match="fsdp is set, and accelerate does not shard here"):
         child.run(tmp_path, settings(training={"fsdp": True}))

@@ -44,7 +44,7 @@ def test_frozen_parts_stay_and_the_others_learn(small, names, still, moving):
         model,
         processor,
         queries,
-        TrainingConfig(steps=2, batch_size=4, freeze=names, weight_decay=0.1, initialize_fusion=True),
+        TrainingConfig(max_steps=2, batch_size=4, freeze=names, weight_decay=0.1, initialize_fusion=True),
     )
     moved = changed(model, before)
     gates = {name for name in moved if name.startswith("fusion.gate_")}  # initialize_fusion sets them
@@ -67,7 +67,7 @@ def test_an_adapter_learns_in_place_of_the_language_model_and_merges_into_a_plai
         model,
         processor,
         queries,
-        TrainingConfig(steps=3, batch_size=4, learning_rate=1e-2, adapter=LORA, initialize_fusion=True),
+        TrainingConfig(max_steps=3, batch_size=4, learning_rate=1e-2, adapter=LORA, initialize_fusion=True),
     )
     moved = changed(model, before)
     assert not [name for name in moved if name.startswith("decoder.")]
@@ -92,7 +92,7 @@ def test_an_adapter_learns_in_place_of_the_language_model_and_merges_into_a_plai
 def test_an_adapter_learns_beside_frozen_text(small):
     model, processor, queries = small
     config = TrainingConfig(
-        steps=2, batch_size=4, learning_rate=1e-2, adapter=LORA, freeze=["text", "visual", "fusion"]
+        max_steps=2, batch_size=4, learning_rate=1e-2, adapter=LORA, freeze=["text", "visual", "fusion"]
     )
     train(model, processor, queries, config)
     learned = {name for name, value in model.named_parameters() if value.requires_grad}
@@ -103,7 +103,7 @@ def test_an_adapter_learns_beside_frozen_text(small):
 def test_constrained_answers_are_those_of_the_merged_model(small, embedded_records):
     """Greedy decoding under a constraint steps through T5's own layers, where an adapter must not be passed over."""
     model, processor, queries = small
-    train(model, processor, queries, TrainingConfig(steps=30, batch_size=8, learning_rate=1e-2, adapter=LORA))
+    train(model, processor, queries, TrainingConfig(max_steps=30, batch_size=8, learning_rate=1e-2, adapter=LORA))
     records = embedded_records[:4]
     inputs = processor(records[0], "mner")
     answers = [

@@ -13,7 +13,7 @@ from umie.training import TrainingConfig, train, visual_gradient
 from umie.training.mixture import RunSampler, as_mixture
 
 TASKS = ("mner", "mre", "med", "meae")
-QUICK = {"steps": 3, "batch_size": 4, "learning_rate": 1e-3}
+QUICK = {"max_steps": 3, "batch_size": 4, "learning_rate": 1e-3}
 
 
 @pytest.fixture(scope="module")
@@ -37,8 +37,8 @@ def trained(variant, records, *, seed=0, tasks=TASKS, on_step=None, parts=None, 
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ({"steps": 0}, "steps is 0: give "),
-        ({"steps": 1.5}, "steps is 1.5"),
+        ({"max_steps": 0}, "steps is 0: give "),
+        ({"max_steps": 1.5}, "steps is 1.5"),
         ({"batch_size": -1}, "batch_size is -1"),
         ({"learning_rate": 0}, "learning_rate is 0"),
         ({"learning_rate": -1e-4}, "learning_rate is -0.0001"),
@@ -46,7 +46,7 @@ def trained(variant, records, *, seed=0, tasks=TASKS, on_step=None, parts=None, 
         ({"learning_rate": math.inf}, "learning_rate is inf"),
         ({"learning_rate": "1e-3"}, "learning_rate is '1e-3'"),
         ({"max_grad_norm": 0}, "max_grad_norm is 0"),
-        ({"warmup_share": 1}, "warmup_share is 1"),
+        ({"warmup_ratio": 1}, "warmup_share is 1"),
         ({"label_smoothing": -0.1}, "label_smoothing is -0.1"),
         ({"weight_decay": -1}, "weight_decay is -1"),
         ({"weight_decay": "x"}, "weight_decay is 'x'"),
@@ -192,7 +192,7 @@ def test_eight_queries_are_learned_by_heart(variant, embedded_records):
     with torch.no_grad():
         before = float(model(**batch).loss)
     losses = []
-    config = TrainingConfig(steps=60, batch_size=8, learning_rate=3e-3)
+    config = TrainingConfig(max_steps=60, batch_size=8, learning_rate=3e-3)
     train(model, processor, dataset, config, on_step=lambda step, total, loss: losses.append(loss))
     model.eval()
     with torch.no_grad():
@@ -281,6 +281,6 @@ def test_the_loss_is_the_mean_over_the_tokens_of_a_step_with_its_smoothing(varia
     own = scores.gather(-1, labels.clamp(min=0)[..., None])[..., 0]
     expected = -((1 - smoothing) * own + smoothing * scores.mean(-1))[labels != -100].mean()
     config = TrainingConfig(
-        steps=1, batch_size=4, learning_rate=1e-9, label_smoothing=smoothing, gradient_accumulation=accumulation
+        max_steps=1, batch_size=4, learning_rate=1e-9, label_smoothing_factor=smoothing, gradient_accumulation_steps=accumulation
     )
     assert train(model, processor, dataset, config)["train_loss"] == pytest.approx(float(expected), rel=1e-4)

@@ -17,7 +17,7 @@ from umie.errors import UmieError
 app = typer.Typer(
     help="Multimodal information extraction from composable parts: encoders, fusion, decoders, tasks.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
 app.command("list")(parts.list_parts)
@@ -59,8 +59,10 @@ def main() -> None:
 
 
 def _fail(message: str) -> NoReturn:
-    line = " ".join(message.split())
-    err.print(f"umie: {line}", style="red", markup=False, highlight=False, soft_wrap=True)
+    lines = "\n".join(
+        " ".join(line.split()) if number == 0 else line for number, line in enumerate(message.splitlines())
+    )
+    err.print(f"umie: {lines}", style="red", markup=False, highlight=False, soft_wrap=True)
     sys.exit(2)
 
 

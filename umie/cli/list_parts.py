@@ -14,53 +14,48 @@ from rich.markup import escape
 from rich.table import Table
 
 from umie.cli.console import out
+from umie.cli.help import reflowed
+from umie.cli.options import Plugins
 from umie.errors import UnknownNameError
 from umie.registry import Registry
 
+_HELP = """List the registered parts, those of plugins included, or the options of one.
+
+    umie list
+    umie list gated
+    umie list --plugin my_fusion.py
+"""
+
 
 def list_parts(
-    name: Annotated[str | None, typer.Argument(help="A part, whose options to show: clip, gated, ...")] = None,
+    name: Annotated[str | None, typer.Argument(help="A part whose options to show: clip, gated, ...")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
+    plugins: Plugins = None,
 ) -> None:
-    """List the registered encoders, region proposers, fusions, decoders and tasks, plugins among them.
+    """List parts."""
+    from umie import registries
+    from umie.registry import load_plugins
 
-    Example:
-        umie list
-        umie list resnet101_roi
-    """
-    import umie
-
-    registries: dict[str, Registry[Any]] = {
-        "encoders": umie.encoders.registry,
-        "region proposers": umie.encoders.regions.registry,
-        "fusion": umie.fusion.registry,
-        "decoders": umie.decoders.registry,
-        "tasks": umie.tasks.registry,
-    }
-    parts = {slot: registry.names() for slot, registry in registries.items()}
+    load_plugins(plugins or ())
+    parts = {kind: {part: registry.summary(part) for part in registry} for kind, registry in registries.ALL.items()}
     if name is not None:
-        found = [registry for slot, registry in registries.items() if name in parts[slot]]
+        found = [registry for kind, registry in registries.ALL.items() if name in parts[kind]]
         if not found:
-            raise UnknownNameError("part", name, [part for names in parts.values() for part in names])
+            raise UnknownNameError("part", name, {part for names in parts.values() for part in names})
         for registry in found:
             _show_options(registry, name, as_json)
         return
     if as_json:
         sys.stdout.write(json.dumps(parts, indent=2) + "\n")
         return
-    from umie.decoders import seq2seq, t5
-    from umie.fusion import kernels
-    from umie.tasks.styles import STYLES
-
-    table = Table("slot", "names")
-    for slot, names in parts.items():
-        table.add_row(slot, ", ".join(names))
-    table.add_row("presets of t5", ", ".join(t5.PRESETS))
-    table.add_row("presets of seq2seq", ", ".join(seq2seq.PRESETS))
-    table.add_row("attention backends", ", ".join(["auto", *kernels.registry.names()]))
-    table.add_row("output styles", ", ".join(STYLES))
-    table.add_row("data formats", ", ".join(["synthetic", *umie.data.registry.names()]))
+    table = Table("kind", "name", "what it is")
+    for kind, names in parts.items():
+        for number, (part, summary) in enumerate(names.items()):
+            table.add_row("" if number else kind, part, escape(summary), end_section=number == len(names) - 1)
     out.print(table)
+
+
+list_parts.__doc__ = reflowed(_HELP)
 
 
 def _show_options(registry: Registry[Any], name: str, as_json: bool) -> None:
@@ -70,7 +65,10 @@ def _show_options(registry: Registry[Any], name: str, as_json: bool) -> None:
     if as_json:
         sys.stdout.write(json.dumps({option: meaning for option, _, meaning in options}, indent=2) + "\n")
         return
-    out.print(f"{registry.kind} {name}: {_summary(part)}", highlight=False, markup=False)
+    out.print(f"{registry.kind} {name}: {_first_sentence(part)}", highlight=False, markup=False)
+    presets = getattr(part, "PRESETS", {})
+    if presets:
+        out.print(f"presets: {', '.join(presets)}", highlight=False, markup=False)
     table = Table("option", "default", "meaning")
     for row in options:
         table.add_row(*map(escape, row))
@@ -100,7 +98,7 @@ def _default(value: object) -> str:
 
 
 def _meaning(described: Any, option: str) -> str:
-    """Return what the docstring of a class, or of one that it extends, says of an option."""
+    """Return the description of an option in the docstring of a class, or of one that it extends."""
     for owner in inspect.getmro(described) if inspect.isclass(described) else (described,):
         text = inspect.cleandoc(owner.__doc__ or "")
         found = re.search(rf"^    {option}: (.*(?:\n     .*)*)", text, re.MULTILINE)
@@ -109,5 +107,5 @@ def _meaning(described: Any, option: str) -> str:
     return ""
 
 
-def _summary(part: Any) -> str:
+def _first_sentence(part: Any) -> str:
     return inspect.cleandoc(part.__doc__ or "").partition("\n\n")[0].replace("\n", " ")

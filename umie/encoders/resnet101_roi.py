@@ -1,4 +1,4 @@
-"""`resnet101_roi`: the paper's encoder, 2048-d ResNet-101 features of the image and of each region."""
+"""`resnet101_roi`: the paper's encoder, 2048-dimensional ResNet-101 features of the image and of each region."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from umie.weights import first_line, is_file_name, read_state_dict
 
 Mode = Literal["crop", "align"]
 
-STRIDE = 32  # pixels of the image for one cell of the backbone's map
-MAX_ASPECT = 4  # align: a longer image is squeezed to this, so that no image's map grows without bound
+STRIDE = 32  # image pixels per cell of the backbone's map
+MAX_ASPECT = 4  # align: longer images are squeezed to this aspect ratio, which bounds the size of the map
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,17 +32,17 @@ class ResNet101RoiEncoderConfig(TowerConfig):
     """Options of the ResNet-101 encoder.
 
     Args:
-        weights: torchvision's name (IMAGENET1K_V2), a .safetensors, .pth, .pt or .bin file, or None for random.
-        mode: "crop" as in the paper, one backbone pass for every slot resized to 224 x 224 pixels; "align"
-            for one pass over the image, its last map averaged under each region, cheaper and coarser.
-        short_side: align only, the image's short side in pixels; the long side keeps the aspect ratio, up
-            to 4 times the short one.
-        pooling: align only, how the mean under a region is taken: "roi_align" from the 14 x 14 samples of
-            RoIAlign, "precise" as the integral that they stand for, so that a region around the whole image
-            has the features of the whole image.
+        weights: a torchvision name (IMAGENET1K_V2), a .safetensors, .pth, .pt or .bin file, or None for random weights.
+        mode: "crop", as in the paper: one backbone pass per slot, resized to 224 x 224 pixels; "align": one pass over
+            the image, whose last map is averaged under each region, which is cheaper and coarser.
+        short_side: align only: the image's short side in pixels; the long side keeps the aspect ratio, up to 4 times
+            the short side.
+        pooling: align only: how the map is averaged under a region. "roi_align" uses the 14 x 14 samples of RoIAlign;
+            "precise" uses the integral that they approximate, so that a region covering the whole image has the
+            features of the whole image.
     """
 
-    # the weights themselves are hashed, wherever they came from
+    # the weights themselves are hashed, regardless of where they came from
     FINGERPRINT_EXCLUDE: ClassVar[frozenset[str]] = TowerConfig.FINGERPRINT_EXCLUDE | {"weights"}
     weights_option: ClassVar[str | None] = "weights"
     feature_dim: ClassVar[int] = 2048
@@ -62,10 +62,10 @@ class ResNet101RoiEncoderConfig(TowerConfig):
 
 
 class ResNet101RoiPreprocessor(Preprocessor):
-    """Images as ImageNet models take them.
+    """Prepares images for ImageNet models.
 
-    mode "crop" gives ``crops [V, 3, 224, 224]``; "align" gives ``pixels [3, H, W]`` and ``image_size [2]``
-    (H, W: the true size, which padding in a batch does not change).
+    Mode "crop" gives ``crops [V, 3, 224, 224]``; "align" gives ``pixels [3, H, W]`` and ``image_size [2]`` (H, W:
+    the size without the padding of a batch).
     """
 
     MEAN = (0.485, 0.456, 0.406)
@@ -73,7 +73,7 @@ class ResNet101RoiPreprocessor(Preprocessor):
     CROP = 224
 
     def tensors(self, image: Image.Image, boxes: Sequence[Box]) -> dict[str, Tensor]:
-        """Return the crops of one image, or the whole image, by mode."""
+        """Return the crops of one image (mode "crop") or the whole image ("align")."""
         if self.config.mode == "crop":
             crops = [self._pixels(cut(image, box), self.CROP, self.CROP) for box in boxes]
             return {"crops": torch.stack(crops)}
@@ -83,7 +83,7 @@ class ResNet101RoiPreprocessor(Preprocessor):
         return {"pixels": self._pixels(image, width, height), "image_size": torch.tensor([height, width])}
 
     def no_tensors(self) -> dict[str, Tensor]:
-        """Return no crop, or an image without pixels, by mode."""
+        """Return zero crops (mode "crop") or an image without pixels ("align")."""
         if self.config.mode == "crop":
             return {"crops": torch.zeros(0, 3, self.CROP, self.CROP)}
         return {"pixels": torch.zeros(3, 0, 0), "image_size": torch.zeros(2, dtype=torch.long)}
@@ -96,12 +96,12 @@ class ResNet101RoiPreprocessor(Preprocessor):
 
 @registry.register("resnet101_roi")
 class ResNet101RoiEncoder(TowerEncoder):
-    """ResNet-101 up to its global average pooling, over every crop, or once over the image with its regions pooled.
+    """ResNet-101 up to its global average pooling, over each crop, or once over the image with its regions pooled.
 
-    Random weights start every residual branch at zero: torchvision's usual ones give features around 1e5.
+    Random weights start every residual branch at zero; torchvision's default initialization gives features around 1e5.
 
-    Source: UMIE (papers/002), visual encoder: the image and up to 36 regions, 224 x 224. The mode "align"
-    is not the paper's: it reads the regions off one map (see ``_roi.py``).
+    Source: UMIE (papers/002), visual encoder: the image and up to 36 regions, 224 x 224. Deviation: mode "align" pools
+    all regions from a single map (see ``roi.py``).
     """
 
     Config = ResNet101RoiEncoderConfig
@@ -119,11 +119,11 @@ class ResNet101RoiEncoder(TowerEncoder):
         return self.config.feature_dim
 
     def load_weights(self) -> None:
-        """Load the weights that the configuration names.
+        """Load the weights that the configuration specifies.
 
         Raises:
             UmieError: the file is missing or does not fit, or published weights cannot be downloaded.
-            UnknownNameError: torchvision publishes no weights of this name.
+            UnknownNameError: torchvision has no weights of this name.
         """
         name = self.config.weights
         if name is not None:
@@ -136,15 +136,15 @@ class ResNet101RoiEncoder(TowerEncoder):
         return maps.mean((2, 3)) if self.config.mode == "crop" else maps
 
     def features(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        """Return ``[B, V, 2048]`` from ``crops``, or from ``pixels`` and ``image_size``, by mode."""
+        """Return ``[B, V, 2048]`` from ``crops`` (mode "crop") or from ``pixels`` and ``image_size`` ("align")."""
         if self.config.mode == "crop":
             return self.run_real(inputs["crops"], inputs["visual_mask"])
         return self.run_whole(inputs, lambda pixels, boxes: self._pooled(self.run(pixels), boxes))
 
     def _pooled(self, maps: Tensor, boxes: Tensor) -> Tensor:
-        """Return slots ``[N, V, C]``: the mean of maps ``[N, C, h, w]``, then that under each of ``boxes[:, 1:]``.
+        """Return slots ``[N, V, C]``: the mean of maps ``[N, C, h, w]``, then the mean under each of ``boxes[:, 1:]``.
 
-        Relative boxes scale with the map: its last cell hangs over the image where 32 does not divide a side.
+        Relative boxes are scaled to the map, whose last cell extends beyond the image if 32 does not divide a side.
         """
         return torch.cat([maps.mean((2, 3))[:, None], pool_boxes(maps, boxes[:, 1:], self.config.pooling)], dim=1)
 
@@ -158,6 +158,6 @@ def _published(name: str) -> Mapping[str, Tensor]:
     except (OSError, RuntimeError) as error:
         raise UmieError(
             f"weights {name}: cannot be downloaded ({first_line(error)}); "
-            f"fetch {choices[name].url} and give the file's path as weights"
+            f"download {choices[name].url} and set weights to the file's path"
         ) from error
     return state

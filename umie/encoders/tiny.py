@@ -1,4 +1,4 @@
-"""`tiny`: trainable features from a small pixel crop of each region, cheap enough to learn on a CPU."""
+"""`tiny`: trainable features from a small crop of each region, cheap enough to train on a CPU."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class TinyEncoderConfig(EncoderConfig):
     """Options of the tiny encoder.
 
     Args:
-        crop_size: side of the square crop of every region, in pixels.
+        crop_size: side of the square crop of each region, in pixels.
         feature_dim: width of the features.
     """
 
@@ -35,7 +35,7 @@ class TinyEncoderConfig(EncoderConfig):
 
 
 class TinyPreprocessor(Preprocessor):
-    """Crops every slot, resized to ``crop_size``: ``crops [V, 3, S, S]`` in -1..1."""
+    """Crops each slot and resizes it to ``crop_size``: ``crops [V, 3, S, S]`` in -1..1."""
 
     def tensors(self, image: Image.Image, boxes: Sequence[Box]) -> dict[str, Tensor]:
         """Return the crops of one image."""
@@ -48,14 +48,14 @@ class TinyPreprocessor(Preprocessor):
         return {"crops": crops / 127.5 - 1}
 
     def no_tensors(self) -> dict[str, Tensor]:
-        """Return no crop."""
+        """Return zero crops."""
         size = self.config.crop_size
         return {"crops": torch.zeros(0, 3, size, size)}
 
 
 @registry.register("tiny")
 class TinyEncoder(VisualEncoder):
-    """A two-layer perceptron over the pixels of every crop; trained from scratch with the model."""
+    """A two-layer perceptron over the pixels of each crop, trained from scratch with the model."""
 
     Config = TinyEncoderConfig
     Preprocessor = TinyPreprocessor

@@ -1,4 +1,4 @@
-"""What the encoders around a pretrained tower share: cutting slots out, freezing, running real slots only."""
+"""Base class of the encoders around a pretrained tower: cropping, freezing, skipping padding slots."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from umie.errors import check_choice, check_flag
 from umie.records import Box
 from umie.weights import load_state
 
-# Pixels in one pass. On a processor more of them leave its caches: on two idle cores 37 crops of ResNet-101 at once
-# take up to twice as long as 8 at a time. Elsewhere it bounds the memory of a frozen tower, whatever the batch size.
+# Pixels per forward pass. On a CPU, more do not fit its caches: on two idle cores, 37 crops of ResNet-101 at once take
+# up to twice as long as 8 at a time. On a GPU it bounds the memory of a frozen tower, whatever the batch size.
 CPU_PIXELS = 8 * 224**2
 GPU_PIXELS = 64 * 224**2
 
@@ -29,9 +29,9 @@ class TowerConfig(EncoderConfig):
     """Options of every encoder around a pretrained tower.
 
     Args:
-        trainable: whether training changes the tower; its batch statistics never move.
+        trainable: whether training updates the tower's weights; its batch statistics never change.
         precision: of the tower's weights and features: "bfloat16", "float16", "float32"; None follows the model.
-        channels_last: run the tower on pixels that lie channels last, which convolutions are faster on.
+        channels_last: use the channels-last memory format, which is faster for convolutions.
     """
 
     FINGERPRINT_EXCLUDE: ClassVar[frozenset[str]] = EncoderConfig.FINGERPRINT_EXCLUDE | {"channels_last"}
@@ -48,7 +48,7 @@ class TowerConfig(EncoderConfig):
 
 
 def cut(image: Image.Image, box: Box) -> Image.Image:
-    """Return the part of an image under a box, its edges rounded to whole pixels; at least 1 x 1.
+    """Return the part of an image under a box, with edges rounded to whole pixels; at least 1 x 1.
 
     Args:
         image: the image.
@@ -65,9 +65,8 @@ def cut(image: Image.Image, box: Box) -> Image.Image:
 class TowerEncoder(VisualEncoder):
     """An encoder around one pretrained tower, frozen unless the configuration says ``trainable``.
 
-    A frozen tower stays in eval mode and builds no graph. The statistics of batch normalization never move,
-    also where its weights learn: the crops of a batch come from few images, and an image's features would
-    depend on its neighbors.
+    A frozen tower stays in eval mode and builds no graph. Batch normalization never updates its statistics, even in a
+    trainable tower: the crops of a batch come from few images, and an image's features would depend on the others.
 
     Args:
         config: the encoder's options.
@@ -80,30 +79,30 @@ class TowerEncoder(VisualEncoder):
         self.tower = tower
         weights = set(tower.state_dict())
         for module in tower.modules():
-            # from_pretrained does not restore non-persistent buffers, which some timm towers have: save them
+            # some timm towers have non-persistent buffers, which from_pretrained does not restore: save them
             for name, buffer in module.named_buffers(recurse=False):
                 module.register_buffer(name, buffer, persistent=True)
         self._constants = set(tower.state_dict()) - weights
         self.train()
 
     def train(self, mode: bool = True) -> Self:
-        """Set the training mode: of the tower only if it is trainable, never of batch normalization."""
+        """Set the training mode, of the tower only if it is trainable, and never of batch normalization."""
         super().train(mode)
         if not self.config.trainable:
             self.tower.eval()
         for module in self.tower.modules():
             if isinstance(module, _BatchNorm):
                 module.eval()
-        if self.config.precision is not None:  # a loaded or moved model has one precision for all its parts
+        if self.config.precision is not None:  # loading or moving a model gives all its parts one precision
             self.tower.to(PRECISIONS[self.config.precision])
         return self
 
     def load_tower(self, state: Mapping[str, Tensor], source: object) -> None:
-        """Load the tower's weights; see ``load_state``. Constants that no weight file holds stay."""
+        """Load the tower's weights; see ``load_state``. Constants, which weight files do not contain, are kept."""
         load_state(self.tower, state, source, optional=self._constants)
 
     def run(self, images: Tensor) -> Tensor:
-        """Return what the tower makes of ``[N, 3, H, W]``; no graph is built where it is frozen."""
+        """Return the tower's output for ``[N, 3, H, W]``; a frozen tower builds no graph."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.config.trainable):
             output: Tensor = self.tower(self.laid_out(images))
             return output
@@ -114,19 +113,19 @@ class TowerEncoder(VisualEncoder):
         return images.to(self._dtype, memory_format=layout)
 
     def num_at_once(self, height: int, width: int) -> int:
-        """Return how many images of this size, in pixels, go through the tower in one pass; at least 1."""
+        """Return the number of images of this size, in pixels, per pass of the tower; at least 1."""
         on_cpu = next(self.tower.parameters()).device.type == "cpu"
         return max(1, (CPU_PIXELS if on_cpu else GPU_PIXELS) // (height * width))
 
     def run_real(self, crops: Tensor, mask: Tensor) -> Tensor:
-        """Run the crops of the real slots, a chunk at a time, and put their features in place.
+        """Run the crops of the real slots in chunks and return their features in place.
 
         Args:
             crops: ``[B, V, 3, S, S]``.
             mask: bool ``[B, V]``, True = real.
 
         Returns:
-            ``[B, V, Dv]``, zero where a slot is not real.
+            ``[B, V, Dv]``, zero in padding slots.
         """
         real = mask.flatten().nonzero().squeeze(1)
         if not real.numel():
@@ -139,12 +138,12 @@ class TowerEncoder(VisualEncoder):
         return slots.view(*mask.shape, -1)
 
     def run_whole(self, inputs: Mapping[str, Tensor], slots_of: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-        """Run whole images, those of one size together: padding in a convolution would change features.
+        """Run whole images, batched by size, because padding would change the output of convolutions.
 
         Args:
             inputs: ``pixels [B, 3, H, W]``, ``image_size [B, 2]`` (each image's height and width), ``boxes
                 [B, V, 4]`` and ``visual_mask [B, V]``.
-            slots_of: gives ``[N, V, Dv]`` of the pixels and the boxes of images of one size.
+            slots_of: returns ``[N, V, Dv]`` for pixels and boxes of images of equal size.
 
         Returns:
             ``[B, V, Dv]``, zero for a record without an image.

@@ -1,4 +1,4 @@
-"""One job of a grid in a process of its own: the warm start, or one cell. See ``umie.experiments.job``.
+"""One job of a grid in a process of its own: a warm start, or one cell. See ``umie.experiments.job``.
 
 The job is a JSON file. Progress and the result go to standard output as JSON lines; the process ends when its
 standard input does, so that no cell outlives a grid that was killed.
@@ -7,6 +7,7 @@ standard input does, so that no cell outlives a grid that was killed.
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import time
 import traceback
@@ -14,21 +15,45 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from umie.experiments.config import RunConfig
 from umie.experiments.data_sets import Corpus
-from umie.experiments.features import EncoderCalls, store_features
-from umie.experiments.scored_tasks import Asked
-from umie.experiments.variant import gate_health, mixture_of, score_all, tokenizer_of, train_text_start
+from umie.experiments.scored_tasks import scored_tasks
+from umie.experiments.variant import gate_health, load_best, records_of, score_variant, train_text_start, train_variant
 from umie.files import atomic_write
 from umie.registry import load_plugins
 from umie.versions import versions
 
+GATES = "gates.json"  # in a cell's folder: the gate of every query about an image, by what is scored
 
-def main(job_file: str) -> int:
-    """Run the job of a file; return the exit code, 0 also where the cell crashed and said so."""
+
+class JobProgress:
+    """Writes progress as JSON lines, at most a hundred for a phase, and notes to standard error, the job's log."""
+
+    def __init__(self) -> None:
+        self._phase, self._total, self._shown = "", 1.0, 0
+
+    def phase(self, name: str, total: float | None = None) -> None:
+        """Begin a phase."""
+        self._phase, self._total, self._shown = name, total or 1.0, 0
+
+    def advance(self, done: float, loss: float | None = None) -> None:
+        """Tell the grid how far the phase is."""
+        percent = int(100 * done / self._total)
+        if percent > self._shown:
+            self._shown = percent
+            _say(event="progress", phase=self._phase, done=done, total=self._total)
+
+    def note(self, what: str) -> None:
+        """Write a sentence to the log."""
+        _say(event="note", text=what)
+
+
+def main(job_file: str, *, set_threads: bool = True) -> int:
+    """Run the job of a file; return the exit code, 0 also if the cell crashed and said so."""
     job = json.loads(Path(job_file).read_text(encoding="utf-8"))
     start = time.perf_counter()
     try:
-        result = {"status": "ok", **_run(job)}
+        result = {"status": "ok", **_run(job, set_threads)}
     except Exception as error:
         result = {
             "status": "crashed",
@@ -43,120 +68,81 @@ def main(job_file: str) -> int:
     return 0
 
 
-def _run(job: Mapping[str, Any]) -> dict[str, Any]:
+def _run(job: Mapping[str, Any], set_threads: bool) -> dict[str, Any]:
     import torch
     from transformers.utils import logging
 
-    torch.set_num_threads(job["num_threads"])
+    if set_threads:
+        torch.set_num_threads(job["num_threads"])
     logging.disable_progress_bar()
-    load_plugins(job["plugins"])
-    torch.manual_seed(job["identity"]["seed"])
-    data = Corpus.from_json(job["data"])
-    return _warm_start(job, data) if job["kind"] == "warm_start" else _cell(job, data)
+    config = RunConfig.from_json(job["config"])
+    load_plugins(config.plugins)
+    corpus = Corpus.from_json(job["data"])
+    if job["kind"] == "warm_start":
+        torch.manual_seed(job["identity"]["seed"])
+        return {"metrics": {}, **train_text_start(config, corpus, Path(job["folder"]), JobProgress())}
+    return run_cell(config, corpus, Path(job["folder"]), job["text_start"], Path(job["store"]), JobProgress())
 
 
-def _warm_start(job: Mapping[str, Any], data: Corpus) -> dict[str, Any]:
-    """Train the decoder on text alone and save it as a checkpoint folder."""
-    measured = train_text_start(
-        job["parts"]["decoder"],
-        data,
-        data.trained(job["train_on"]),
-        job["instruction"],
-        training=job["training"],
-        records=job["records"],
-        seed=job["identity"]["seed"],
-        folder=Path(job["folder"]),
-        on_step=_on_step,
-    )
-    return {"metrics": {}, **measured}
-
-
-GATES = "gates.json"  # in a cell's folder: the gate of every query about an image, by what is scored
-
-
-def _cell(job: Mapping[str, Any], data: Corpus) -> dict[str, Any]:
-    """Train a variant on all its data sets together, evaluate it, and save its predictions."""
+def run_cell(
+    config: RunConfig, corpus: Corpus, folder: Path, text_start: str | None, store: Path, progress: Any
+) -> dict[str, Any]:
+    """Train and score a variant; predictions and gates are kept in its folder, weights are not."""
     import torch
 
-    from umie.composition import compose
-    from umie.training import TrainingConfig, train, visual_gradient
+    from umie.training import visual_gradient
 
-    parts, split, wording = job["parts"], job["evaluation"]["split"], job["instruction"]
-    trained_on = data.trained(job["train_on"])
-    model, processor = compose(
-        **{slot: parts[slot] for slot in ("encoder", "fusion", "decoder", "visual_embedding")},
-        tasks=data.task_options,
-        tokenizer=tokenizer_of(parts["decoder"], trained_on, wording),
-        missing_images=job["missing_images"],
+    split = config.evaluation.split
+    used = ["train", split] if config.checkpoints is None else list(dict.fromkeys(["train", "dev", split]))
+    records = {name: found for name in used if (found := records_of(config, corpus, name))}
+    checkpoints = None if config.checkpoints is None else folder / "checkpoints"
+    trained = train_variant(
+        config, corpus, records, text_start=text_start, store=store, progress=progress, output=checkpoints
     )
-    scored = [Asked(**given) for given in job["asked"]]
-    training = {one.name: one.read("train") for one in trained_on}
-    evaluated = {name: data.sets[name].read(split) for name in dict.fromkeys(one.data_set for one in scored)}
-    model.to("cuda" if torch.cuda.is_available() else "cpu")  # as the Trainer will, but images are encoded before
-    calls = None if model.encoder is None or model.encoder.is_lookup else EncoderCalls(model.encoder)
-    images = store_features(
-        model,
-        processor,
-        [record for records in (*training.values(), *evaluated.values()) for record in records],
-        job["features"],
-        lambda done, total: _say(event="progress", phase="encode", done=done, total=total),
-        lambda sentence: print(sentence, file=sys.stderr),  # noqa: T201 # the job's log
-    )
-    dataset = mixture_of(data, training, wording, processor)
-    started = time.perf_counter()
-    measured = train(
-        model,
-        processor,
-        dataset,
-        TrainingConfig(**job["training"]),
-        seed=job["identity"]["seed"],
-        on_step=_on_step,
-    )
-    trained = time.perf_counter()
-    size = min(len(dataset), job["training"].get("batch_size", 16))
-    probe = [dataset[index * len(dataset) // size] for index in range(size)]  # of every set
+    if checkpoints is not None:
+        load_best(trained, checkpoints)
+    model, processor, mixture = trained.model, trained.processor, trained.mixture
+    size = min(len(mixture), config.training.batch_size)
+    probe = [mixture[index * len(mixture) // size] for index in range(size)]  # of every set
     gradient = visual_gradient(model, processor.collate(probe))
     train_counts = dict(processor.counts)
     processor.reset_counts()
-    evaluation = job["evaluation"]
-    metrics, gates = score_all(
+    started = time.perf_counter()
+    progress.phase("evaluate", 1)
+    metrics, gates = score_variant(
+        config,
+        corpus,
         model,
         processor,
-        data,
-        scored,
-        evaluated,
-        wording,
-        **{name: evaluation[name] for name in ("batch_size", "constrained", "generation")},
-        on_progress=lambda done, total: _say(event="progress", phase="evaluate", done=done, total=total),
-        folder=Path(job["folder"]),
+        scored_tasks(config, corpus),
+        records[split],
+        progress=progress,
+        folder=folder,
     )
-    ended = time.perf_counter()
+    seconds = {**trained.seconds, "evaluate": time.perf_counter() - started}
     every_gate = [gate for values in gates.values() for gate in values]
-    with atomic_write(Path(job["folder"]) / GATES) as file:
+    with atomic_write(folder / GATES) as file:
         json.dump({key: [round(gate, 6) for gate in values] for key, values in gates.items()}, file)
+    if checkpoints is not None:
+        shutil.rmtree(checkpoints, ignore_errors=True)
     return {
         "metrics": metrics,
         "health": {"visual_gradient": gradient, **(gate_health(every_gate) if every_gate else {})},
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
         "counts": {"train": train_counts, split: dict(processor.counts)},
-        "shares": dict(zip(dataset.names, dataset.probabilities, strict=True)),
+        "shares": dict(zip(mixture.names, mixture.probabilities, strict=True)),
         "images": {
-            **images,
-            "encoder_calls": 0 if calls is None else calls.number,
-            "boxes": dict(getattr(processor.preprocessor, "counts", {})),  # of looked-up features: all, and left out
+            **trained.images,
+            "encoder_calls": 0 if trained.encoder_calls is None else trained.encoder_calls.number,
+            "boxes": dict(getattr(processor.preprocessor, "counts", {})),  # of precomputed features: all, and left out
         },
         "uses_image": model.fusion.uses_image,
         "device": str(model.device),
         "threads": torch.get_num_threads(),
-        "seconds": {"encode": images["seconds"], "train": trained - started, "evaluate": ended - trained},
-        **measured,
+        "seconds": seconds,
+        **trained.measured,
     }
-
-
-def _on_step(step: int, total: int, loss: float) -> None:
-    if step % max(1, total // 100) == 0 or step == total:
-        _say(event="progress", phase="train", done=step, total=total)
 
 
 def _say(**event: Any) -> None:

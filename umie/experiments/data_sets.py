@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
 from umie import tasks as all_tasks
 from umie.errors import check_keys
-from umie.experiments.data_config import Sampling
 from umie.records import Record, read_jsonl
 from umie.tasks import Task
+from umie.training.config import Sampling
 
 Options = Mapping[str, Mapping[str, Any]]  # of each task, by its name
 
@@ -82,7 +82,7 @@ class DataSet:
 
 @dataclass(frozen=True)
 class Corpus:
-    """The data sets of a configuration; ``dataclasses.asdict`` and ``from_json`` carry it to another process.
+    """The data sets of a configuration; ``to_json`` and ``from_json`` carry it to another process.
 
     Args:
         sets: the data sets, by name.
@@ -96,9 +96,13 @@ class Corpus:
     sampling: Sampling = field(default_factory=Sampling)
     is_single: bool = True
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the corpus as plain data for another process."""
+        return {**asdict(self), "sampling": self.sampling.model_dump()}
+
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Corpus:
-        """Return the corpus that ``dataclasses.asdict`` was called on."""
+        """Return the corpus that ``to_json`` was called on."""
         sets = {name: DataSet(**given) for name, given in value["sets"].items()}
         return cls(**{**value, "sets": sets, "sampling": Sampling(**value["sampling"])})
 
@@ -109,7 +113,7 @@ class Corpus:
             (one,) = self.sets.values()
             return one.fingerprint
         sets = [[name, one.fingerprint, list(one.tasks.items()), self.weights[name]] for name, one in self.sets.items()]
-        return hash_of([sets, vars(self.sampling), self.is_single])
+        return hash_of([sets, self.sampling.model_dump(), self.is_single])
 
     @property
     def tasks(self) -> list[str]:

@@ -1,175 +1,179 @@
-"""The parts that a grid names: checked before a cell runs, told apart when their files change, listed where absent."""
+"""The parts that runs name: checked before one starts, listed where their files are missing."""
 
 from __future__ import annotations
 
 import dataclasses
-import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
+from umie import registries
+from umie.configs import ConfigError, errors_of
 from umie.data.synthetic import SPLITS
 from umie.errors import UmieError, check_keys
-from umie.experiments.data_config import as_mapping, read_corpus_config
-from umie.experiments.grid_config import GridConfig
-from umie.registry import Registry
+from umie.experiments.config import RunConfig
+from umie.registry import Registry, loaded_plugins
 from umie.tasks import task_class
-from umie.versions import file_digest
-
-T = TypeVar("T")
-
-OWN_KEYS = ("label", "training")
 
 
-def check_parts(grid: GridConfig, *, read_files: bool = True) -> None:
-    """Build every encoder with its weights, and every variant in shape only, so that no cell fails for its options.
+def check_parts(runs: Sequence[RunConfig], *, read_files: bool = True) -> None:
+    """Build every encoder with its weights, and every variant as shapes only, so that no run fails for its options.
+
+    A part that a plugin registered is also run once on small inputs, to see that it keeps the contract of its slot.
 
     Args:
-        grid: the grid.
+        runs: configs that were read.
         read_files: if false, encoders and decoders are not built: only their options are checked, and every fusion
-            is built beside a tiny decoder.
+            is built next to a tiny decoder.
 
     Raises:
-        UmieError: a value that a part refuses, weights that cannot be read, a rate for parameters that no variant has.
+        UmieError: everything that is wrong: values that a part refuses, weights that cannot be read, a learning rate
+            for parameters that no variant has, a plugin that breaks its contract.
     """
+    errors: list[str] = []
+    for run in _distinct(runs, "visual_embedding"):
+        errors += _errors(_check_embedding, run.visual_embedding)
+    for run in _distinct(runs, "evaluation"):
+        errors += _errors(_check_generation, run)
+    for run in _distinct(runs, "encoder"):
+        errors += _errors(_check_encoder, run, read_files)
+    for run in _distinct(runs, "decoder"):
+        errors += _errors(_check_decoder, run, read_files)
+    if not errors:
+        parameters: set[str] = set()
+        for run in _distinct(runs, "encoder", "fusion", "decoder", "visual_embedding"):
+            errors += _errors(_check_variant, run, read_files, parameters)
+        for run in runs if not errors else ():
+            errors += _errors(_check_multipliers, run, read_files, parameters)
+    if errors:
+        raise ConfigError(errors)
+
+
+def _distinct(runs: Iterable[RunConfig], *slots: str) -> list[RunConfig]:
+    """Return the runs that differ in some slots, one for each value."""
+    found = {repr([getattr(run, slot) for slot in slots]): run for run in runs}
+    return list(found.values())
+
+
+def _errors(check: Any, *arguments: Any) -> list[str]:
+    try:
+        check(*arguments)
+    except UmieError as error:
+        return errors_of(error)
+    return []
+
+
+def _check_embedding(options: Mapping[str, Any]) -> None:
+    from umie.fusion import VisualEmbeddingConfig
+
+    widths = {"feature_dim": 8, "d_model": 8, "num_heads": 1, "head_dim": 8}
+    _build_config("visual_embedding", VisualEmbeddingConfig, {**widths, **options})
+
+
+def _check_generation(run: RunConfig) -> None:
+    from transformers import GenerationConfig
+
+    check_keys("option in evaluation.generation:", run.evaluation.generation, GenerationConfig().to_dict())
+
+
+def _check_encoder(run: RunConfig, read_files: bool) -> None:
+    options = run.parts["encoder"]
+    if read_files:
+        registries.encoders.build(**options)
+    else:
+        _check_config(registries.encoders, options)
+
+
+def _check_decoder(run: RunConfig, read_files: bool) -> None:
+    from umie.composition import checkpoint_of, default_tokenizer
+
+    options = run.parts["decoder"]
+    if not read_files:
+        _check_config(registries.decoders, options)
+    elif checkpoint_of(options) is not None:
+        default_tokenizer(options)
+
+
+def _check_variant(run: RunConfig, read_files: bool, parameters: set[str]) -> None:
     import torch
 
-    from umie import decoders, encoders
-    from umie.composition import checkpoint_of, default_tokenizer, resolve_parts
-    from umie.fusion import VisualEmbeddingConfig
+    from umie.fusion import Fusion
+    from umie.fusion.contract import check_fusion
     from umie.model import UmieConfig, UmieModel
 
-    for options in grid.visual_embedding:
-        widths = {"feature_dim": 8, "d_model": 8, "num_heads": 1, "head_dim": 8}
-        check_options("visual_embedding", VisualEmbeddingConfig, {**widths, **without_label(options)})
-    for encoder in grid.encoder:
-        options = resolve_parts(without_label(encoder), "gated", "tiny")["encoder"]
-        if read_files:
-            encoders.registry.build(**options)
-        else:
-            _check_config(encoders.registry, options)
-    for decoder in grid.decoder:
-        options = resolve_parts("tiny", "gated", without_label(decoder))["decoder"]
-        if not read_files:
-            _check_config(decoders.registry, options)
-        elif checkpoint_of(options) is not None:
-            default_tokenizer(options)
-    parameters: set[str] = set()
-    choices = (grid.encoder, grid.fusion, grid.decoder) if read_files else (["tiny"], grid.fusion, ["tiny"])
-    for variant in itertools.product(*choices, grid.visual_embedding):
-        *slots, visual_embedding = (without_label(option) for option in variant)
-        with torch.device("meta"):
-            model = UmieModel(UmieConfig(**resolve_parts(*slots), visual_embedding=visual_embedding))
-        parameters.update(name for name, _ in model.named_parameters())
-    for training in grid.training:
-        for prefix in training.get("learning_rate_multipliers", {}):
-            is_known = read_files or prefix.startswith("fusion.")
-            if is_known and not any(name.startswith(prefix) for name in parameters):
-                parts = sorted({".".join(name.split(".")[:2]) for name in parameters})
-                raise UmieError(
-                    f"training: no parameter of any variant begins with {prefix!r}; they begin with {', '.join(parts)}"
-                )
+    parts = dict(run.parts)
+    if not read_files:
+        parts |= {"encoder": {"name": "tiny"}, "decoder": {"name": "t5", "source": "tiny"}}
+    with torch.device("meta"):
+        model = UmieModel(UmieConfig(**parts))
+    parameters.update(name for name, _ in model.named_parameters())
+    part = registries.fusions.get(run.fusion["name"])
+    if loaded_plugins() and not getattr(part, "__module__", "").startswith("umie.") and issubclass(part, Fusion):  # type: ignore[arg-type] # a class
+        options = {key: value for key, value in run.fusion.items() if key != "name"}
+        check_fusion(registries.fusions.construct(run.fusion["name"], {"d_model": 16, "num_heads": 2, **options}))
 
 
-def absent(grid: GridConfig, root: Path) -> list[str]:
-    """Return what the grid needs and cannot be read here, a line each: data, weights, feature files, checkpoints.
+def _check_multipliers(run: RunConfig, read_files: bool, parameters: set[str]) -> None:
+    for prefix in run.training.learning_rate_multipliers:
+        is_known = read_files or prefix.startswith("fusion.")
+        if is_known and not any(name.startswith(prefix) for name in parameters):
+            parts = sorted({".".join(name.split(".")[:2]) for name in parameters})
+            raise UmieError(
+                f"training.learning_rate_multipliers: no parameter of any variant begins with {prefix!r}; they begin "
+                f"with {', '.join(parts)}"
+            )
+
+
+def missing_files(runs: Sequence[RunConfig], root: Path) -> list[str]:
+    """Return what the runs need and cannot be read here, a line each: data, weights, feature files, checkpoints.
 
     Args:
-        grid: read without its files.
+        runs: configs that were read.
         root: folder that relative paths of ``data`` start from.
     """
-    from umie import encoders
-    from umie.composition import checkpoint_of, default_tokenizer, resolve_parts
-
-    found = [f"data: {line}" for line in _absent_data(grid, root)]
-    for encoder in grid.encoder:
-        options = resolve_parts(without_label(encoder), "gated", "tiny")["encoder"]
-        try:
-            encoders.registry.build(**options)
-        except UmieError as error:
-            found.append(f"encoder {options['name']}: {error}")
-    for decoder in grid.decoder:
-        options = resolve_parts("tiny", "gated", without_label(decoder))["decoder"]
-        try:
-            if checkpoint_of(options) is not None:
-                default_tokenizer(options)
-        except UmieError as error:
-            found.append(str(error))
+    found = [f"data: {line}" for run in _distinct(runs, "data") for line in _missing_data(run, root)]
+    for run in _distinct(runs, "encoder"):
+        found += [f"encoder {run.encoder['name']}: {line}" for line in _errors(_check_encoder, run, True)]
+    for run in _distinct(runs, "decoder"):
+        found += _errors(_check_decoder, run, True)
     return list(dict.fromkeys(found))
 
 
-def unnamed_regions(grid: GridConfig, tasks: Iterable[str]) -> str | None:
-    """Return a warning where MEAE is asked of a variant whose input does not tell regions apart by number, or None.
-
-    Attention over visual slots does not know a slot's number, and neither does T5's cross-attention.
-    """
-    from umie import fusion
-
-    names = [part if isinstance(part, str) else part.get("name", "gated") for part in grid.fusion]
-    looks = any(getattr(fusion.registry.get(name), "uses_image", True) for name in names)
-    asks_regions = any(task_class(name).names_regions for name in tasks)
-    if not asks_regions or not looks or all(options.get("num_slot_embeddings") for options in grid.visual_embedding):
-        return None
-    return (
-        "meae names regions by number, and visual_embedding.num_slot_embeddings is 0: their numbers are not in the "
-        "input; set it to 1 + the most regions of an image"
-    )
-
-
-def _absent_data(grid: GridConfig, root: Path) -> Iterator[str]:
-    for name, one in read_corpus_config(grid.data, grid.tasks).sets.items():
+def _missing_data(run: RunConfig, root: Path) -> Iterator[str]:
+    for name, one in run.data.sets.items():
         if one.format != "synthetic":
             for key in (*SPLITS, "images", "regions"):
                 path = root / str(one.options.get(key, "."))
                 if not path.exists():
-                    yield f"{name}, {key}: {path}: no such {'file' if key in SPLITS else 'folder'}"
+                    yield f"{name}, {key}: {path}: no such {'file' if key in SPLITS else 'directory'}"
 
 
-def files_of(grid: GridConfig, parts: Mapping[str, Mapping[str, Any]]) -> list[Any]:
-    """Return what tells a changed plugin, checkpoint folder, weight or feature file from the one before."""
-    from umie import encoders
-    from umie.composition import checkpoint_of
+def unnamed_regions(runs: Sequence[RunConfig], tasks: Iterable[str]) -> str | None:
+    """Return a warning if a task names regions by number and no variant's input has the numbers, or None.
 
-    files: list[Any] = [file_digest(plugin) for plugin in grid.plugins]
-    for slot, options in parts.items():
-        for key in ("source", "weights", "pretrained"):
-            named = options.get(key)
-            if named and slot == "decoder" and key == "source":
-                named = checkpoint_of(options)
-            path = Path(str(named))
-            if named and path.exists():
-                below = sorted(path.rglob("*")) if path.is_dir() else [path]
-                files += [(item.name, item.stat().st_size, item.stat().st_mtime_ns) for item in below]
-    encoder = dict(parts.get("encoder", {"name": "tiny"}))
-    name = encoder.pop("name")
-    if getattr(encoders.registry.get(name), "is_lookup", False):
-        files.append(encoders.registry.construct(name, encoder).fingerprint())
-    return files
-
-
-def check_options(kind: str, target: type[T], values: Mapping[str, Any]) -> T:
-    """Return a dataclass made of options; raise UmieError, naming ``kind``, for an unknown key or a wrong value."""
-    check_keys(f"{kind} key", values, [item.name for item in dataclasses.fields(target)])  # type: ignore[arg-type] # always a dataclass
-    try:
-        return target(**values)
-    except UmieError as error:
-        raise UmieError(f"{kind}: {error}") from error
-    except (TypeError, ValueError) as error:
-        raise UmieError(f"{kind}: a value does not fit: {error}") from error
-
-
-def without_label(part: Any) -> Any:
-    """Return a part without what the grid file says about it to the grid: its label, and training options."""
-    return {key: value for key, value in part.items() if key not in OWN_KEYS} if isinstance(part, dict) else part
-
-
-def training_of(part: Any) -> dict[str, Any]:
-    """Return the options of TrainingConfig that go before the grid's in the cells with this part."""
-    given = part.get("training") if isinstance(part, dict) else None
-    return {} if given is None else as_mapping("training of a part", given)
+    Attention over visual slots does not see a slot's number, and neither does T5's cross-attention.
+    """
+    named = [name for name in tasks if task_class(name).names_regions]
+    looks = any(getattr(registries.fusions.get(run.fusion["name"]), "uses_image", True) for run in runs)
+    if not named or not looks or all(run.visual_embedding.get("num_slot_embeddings") for run in runs):
+        return None
+    return (
+        f"{named[0]} names regions by number, and visual_embedding.num_slot_embeddings is 0: the numbers are not in "
+        "the input; set it to 1 + the largest number of regions in an image"
+    )
 
 
 def _check_config(registry: Registry[Any], options: Mapping[str, Any]) -> None:
     values = {key: value for key, value in options.items() if key != "name"}
     part: Any = registry.get(options["name"])
-    check_options(f"{registry.kind} {options['name']!r}", part.Config, values)
+    _build_config(f"{registry.kind} {options['name']!r}", part.Config, values)
+
+
+def _build_config(kind: str, config: Any, values: Mapping[str, Any]) -> None:
+    check_keys(f"{kind} key", values, [item.name for item in dataclasses.fields(config)])
+    try:
+        config(**values)
+    except UmieError as error:
+        raise UmieError(f"{kind}: {error}") from error
+    except (TypeError, ValueError) as error:
+        raise UmieError(f"{kind}: a value does not fit: {error}") from error

@@ -27,7 +27,7 @@ from umie.experiments.data_checks import (
     num_among,
     texts_of,
 )
-from umie.experiments.data_config import CorpusConfig, SetConfig, read_corpus_config
+from umie.experiments.data_config import FILE_KEYS, DataConfig, SetConfig
 from umie.experiments.data_sets import Corpus, DataSet, hash_of
 from umie.files import atomic_write
 from umie.records import Record, read_jsonl, record_to_json
@@ -46,8 +46,7 @@ class _Files:
 
 
 def prepare_corpus(
-    data: Mapping[str, Any],
-    tasks: Mapping[str, Mapping[str, Any]],
+    config: DataConfig,
     *,
     root: Path,
     output: Path,
@@ -59,8 +58,7 @@ def prepare_corpus(
     """Read or draw data sets, check all of them, and write them below ``output``.
 
     Args:
-        data: one data set or several; see ``read_corpus_config``.
-        tasks: name and options of each task.
+        config: one data set or several; see ``read_data_config``.
         root: folder that relative paths of ``data`` start from.
         output: folder that the checked files are written to, each set in one of its own.
         splits: those that are used, each of which one set at least must have.
@@ -72,7 +70,6 @@ def prepare_corpus(
         UmieError: an unknown key or format, a file that cannot be read, a label outside the schema, an image
             that is missing or cannot be read (under the policy ``error``), no record annotated for a task.
     """
-    config = read_corpus_config(data, tasks)
     read: dict[str, _Files] = {}
     for name, one in config.sets.items():
         if one.format != "synthetic":
@@ -94,7 +91,7 @@ def prepare_corpus(
                 sets[name] = _synthetic(one, output, splits, say)
             else:
                 sets[name] = _written(read[name], trained, checks, missing_images, output, splits, say)
-    lacking = [task for task in tasks if not any(task in one.tasks for one in sets.values())]
+    lacking = [task for task in config.tasks if not any(task in one.tasks for one in sets.values())]
     if lacking:
         raise UmieError(f"no data set is annotated for the task {lacking[0]!r}: leave it out of `tasks`")
     for split in splits:
@@ -108,7 +105,7 @@ def prepare_corpus(
     )
 
 
-def _place(config: CorpusConfig, name: str) -> Any:
+def _place(config: DataConfig, name: str) -> Any:
     return nullcontext() if config.is_single else at(f"data set {name!r}")
 
 
@@ -264,7 +261,10 @@ def _read_split(kind: str, split: str, options: Mapping[str, Any], root: Path) -
     if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 1):
         raise UmieError(f"data: max_records is {limits!r}: give a whole number, 1 or more, or one for each split")
     read: Any = formats.registry.get(kind)
-    records: Iterable[Record] = itertools.islice(read(path, **folders), limit)
+    extra = {
+        key: root / value if isinstance(value, str) else value for key, value in options.items() if key not in FILE_KEYS
+    }
+    records: Iterable[Record] = itertools.islice(read(path, **folders, **extra), limit)
     return [
         record if record.id else replace(record, id=f"{path.name}, record {number}")
         for number, record in enumerate(records, start=1)

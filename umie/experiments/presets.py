@@ -1,4 +1,4 @@
-"""Presets of `umie train`: the paper's values, which a config file's own keys go before."""
+"""Presets: the paper's values, which a config file's own keys override."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ def _paper(size: str, batch_size: int, learning_rate: float) -> dict[str, Any]:
         "max_input_tokens": 256,
         "max_target_tokens": 128,
         "training": {
-            "epochs": 40,
+            "num_train_epochs": 40,
             "batch_size": batch_size,
             "learning_rate": learning_rate,
-            "label_smoothing": 0.1,
-            "length_bucketing": True,
+            "label_smoothing_factor": 0.1,
+            "group_by_length": True,
         },
     }
 
@@ -37,7 +37,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 
 
 def with_preset(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a config's values over those of the preset that it names, if any.
+    """Return a config's values, which override those of the preset that it names, if any.
 
     ``training``, and a part that is given without a name, are merged key by key.
 
@@ -52,9 +52,9 @@ def with_preset(values: Mapping[str, Any]) -> dict[str, Any]:
     merged = copy.deepcopy(dict(PRESETS[name]))
     for key, value in values.items():
         if key == "training" and isinstance(value, dict):
-            inherited = {
-                own: kept for own, kept in merged["training"].items() if not (own == "epochs" and "steps" in value)
-            }
+            inherited = dict(merged["training"])
+            if "max_steps" in value:
+                inherited.pop("num_train_epochs", None)
             merged[key] = {**inherited, **value}
         elif key in ("encoder", "fusion", "decoder") and isinstance(value, dict) and "name" not in value:
             merged[key] = {**merged[key], **value}  # options of the preset's part

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from umie.errors import UmieError, UnknownNameError, shown
-from umie.experiments.scored_tasks import Asked
+from umie.experiments.scored_tasks import ScoredTask
 
 Scores = Mapping[str, Mapping[str, float]]  # F1 in percent, by data set and task
 
@@ -31,9 +31,9 @@ class Reference:
     values: Scores = field(default_factory=dict)
     wording: str | None = None
 
-    def f1(self, one: Asked) -> float | None:
+    def f1(self, one: ScoredTask) -> float | None:
         """Return the published F1 (0..1) of what a grid scores, or None."""
-        if self.wording is not None and one.instruction is not None and not one.key.endswith(f"[{self.wording}]"):
+        if self.wording is not None and one.wording is not None and not one.key.endswith(f"[{self.wording}]"):
             return None
         value = self.values.get(one.data_set, {}).get(one.task)
         return None if value is None else value / 100
@@ -81,14 +81,14 @@ def _rows(value: object) -> list[Reference]:
     ]
 
 
-def joined(rows: Sequence[Reference], scored: Sequence[Asked]) -> list[tuple[str, str, list[float | None]]]:
+def joined(rows: Sequence[Reference], scored: Sequence[ScoredTask]) -> list[tuple[str, str, list[float | None]]]:
     """Return title, source and F1 of each row that has any of what a grid scores.
 
     Rows of several wordings become one where the grid scores each wording on its own.
     """
     merged: dict[tuple[str, str], list[float | None]] = {}
     for row in rows:
-        is_wording = row.wording is not None and any(one.instruction is not None for one in scored)
+        is_wording = row.wording is not None and any(one.wording is not None for one in scored)
         title = row.title.removesuffix(f", {row.wording}") if is_wording else row.title
         before = merged.setdefault((title, row.source), [None] * len(scored))
         merged[title, row.source] = [

@@ -2,38 +2,43 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
 from umie.errors import UmieError
+from umie.experiments.config import RunConfig
 from umie.experiments.data_sets import Corpus
-from umie.experiments.export import BEST, LAST, export
+from umie.experiments.identity import identity
 from umie.experiments.parts import unnamed_regions
-from umie.experiments.prepare_run import (
-    Display,
-    check_lengths,
-    data_of,
-    encode_images,
-    identify,
-    records_of,
-    text_start,
-    variant_of,
-)
-from umie.experiments.run_config import RunConfig
-from umie.experiments.run_scores import Scorer
-from umie.experiments.variant import mixture_of
+from umie.experiments.prepare_data import prepare_corpus
+from umie.experiments.progress import Progress
+from umie.experiments.scored_tasks import scored_tasks
+from umie.experiments.variant import Trained, load_best, records_of, score_variant, train_text_start, train_variant
+from umie.files import atomic_folder, atomic_write, read_json
+
+if TYPE_CHECKING:
+    from accelerate import PartialState
+
+    from umie.model import UmieModel
+    from umie.processor import UmieProcessor
+
+IDENTITY = "run.json"
+TEXT_START = "text_start"
+BEST, LAST = "best", "last"
+ADAPTER = "adapter"
 
 
 @dataclass(frozen=True)
 class RunResult:
-    """A run that came to its end.
+    """A finished run.
 
     Args:
         folder: of the run: ``best``, ``last``, checkpoints, predictions, report.
@@ -43,7 +48,7 @@ class RunResult:
         history: what was logged at each step, over all resumptions: losses, rates, dev scores.
         metrics: the scores of the best model, by split and key.
         gates: of the best model, by split and key.
-        titles: what tables call each key.
+        titles: the names of the keys in tables.
         facts: sentences about data, images and truncation.
     """
 
@@ -58,8 +63,8 @@ class RunResult:
     facts: Sequence[str]
 
 
-def run_training(config: RunConfig, *, root: Path, output: Path, display: Display) -> RunResult:
-    """Train, save and score a variant; a run that was ended goes on from its last checkpoint, exactly.
+def run_training(config: RunConfig, *, root: Path, output: Path, progress: Progress) -> RunResult:
+    """Train, save and score a variant; a run that was stopped resumes from its last checkpoint, exactly.
 
     Under torchrun every process calls it; the first one writes.
 
@@ -67,89 +72,139 @@ def run_training(config: RunConfig, *, root: Path, output: Path, display: Displa
         config: the run.
         root: folder that relative paths of ``data`` start from.
         output: folder of the run.
-        display: shows its progress.
+        progress: shows its progress.
 
     Raises:
-        UmieError: bad data, another run in the folder, a target that would be cut, and what ``train`` raises.
+        UmieError: bad data, another run in the folder, and what ``train_variant`` raises.
     """
     import torch
     from accelerate import PartialState
     from transformers.utils import logging
 
-    from umie.training import last_checkpoint, load_weights, state_of, train
+    from umie.training import last_checkpoint, state_of
 
     logging.disable_progress_bar()
     logging.set_verbosity_error()
     started = time.perf_counter()
-    # what the first process does alone, above all the last scores, takes its time
+    # what only the first process does, above all the last scores, takes its time
     state = PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=1))
     with _locked(output, state.is_main_process):
         with state.main_process_first():
-            corpus, used = data_of(config, root, output, display)
-            cell = config.cell(corpus.fingerprint)
+            corpus, used = _data(config, root, output, progress)
             if state.is_main_process:
-                identify(config, cell, corpus, output)
+                _identify(config, corpus, output)
         torch.manual_seed(config.seed)
-        text_start(config, cell, corpus, output, display, state)
-        torch.manual_seed(config.seed)
-        model, processor = variant_of(config, cell, corpus, output, display)
-        records = {split: records_of(cell, corpus, split) for split in used}
-        model.to(state.device)
-        with state.main_process_first():
-            images = encode_images(config, model, processor, records, output, display)
-        display.phase("encoding texts")
-        mixture = mixture_of(corpus, records["train"], cell.instruction, processor)
-        cut = check_lengths(config, processor, mixture)
-        processor.reset_counts()
-        scorer = Scorer(config, cell, corpus, processor, records, display)
-        has_dev = "dev" in used and not config.training.fsdp
-        if has_dev:
-            scorer.check_metric()
-        elif config.checkpoints.patience is not None:
-            raise UmieError("checkpoints: patience needs dev scores, and no data set has a dev split: leave it out")
-        steps = config.training.num_steps(len(mixture))
-        for sentence in _beginning(config, corpus, mixture, steps, used, last_checkpoint(output), cut):
-            display.note(sentence)
-        display.phase("train", steps)
-        measured = train(
-            model,
-            processor,
-            mixture,
-            config.training,
-            seed=config.seed,
-            on_step=lambda step, total, loss: display.advance(step, loss),
-            on_log=lambda step, logs: _note_scores(display, step, steps, logs),
+        text_start = _text_start(config, corpus, output, progress, state)
+        records = {split: records_of(config, corpus, split) for split in used}
+        for sentence in _beginning(config, corpus, used):
+            progress.note(sentence)
+        trained = train_variant(
+            config,
+            corpus,
+            records,
+            text_start=text_start,
+            store=output / "features",
+            progress=progress,
             output=output,
-            checkpoints=config.checkpoints,
-            dev=scorer.dev if has_dev else None,
         )
+        trained.processor.reset_counts()
         metrics: dict[str, dict[str, Any]] = {}
         gates: dict[str, dict[str, list[float]]] = {}
         if state.is_main_process and not config.training.fsdp:
-            display.phase("saving")
-            export(model, processor, output / LAST)
-            if "best_step" in measured:
-                load_weights(model, output / f"checkpoint-{measured['best_step']}")
-            export(model, processor, output / BEST)
+            progress.phase("saving")
+            export(trained.model, trained.processor, output / LAST)
+            load_best(trained, output)
+            export(trained.model, trained.processor, output / BEST)
             for split in used[1:]:
-                display.phase(f"scoring {split}", 1)
-                metrics[split], gates[split] = scorer.score(model, split, output / "predictions" / split)
+                progress.phase(f"scoring {split}", 1)
+                metrics[split], gates[split] = score_variant(
+                    config,
+                    corpus,
+                    trained.model,
+                    trained.processor,
+                    scored_tasks(config, corpus, split),
+                    records[split],
+                    progress=progress,
+                    folder=output / "predictions" / split,
+                )
         state.wait_for_everyone()
+    warning = unnamed_regions([config], corpus.tasks)
     return RunResult(
         folder=output,
         config=config,
         corpus=corpus,
-        measured={**measured, "seconds": time.perf_counter() - started},
+        measured={**trained.measured, "seconds": time.perf_counter() - started},
         history=[] if (newest := last_checkpoint(output)) is None else state_of(newest)["log_history"],
         metrics=metrics,
         gates=gates,
-        titles={one.key: one.title for split in used[1:] for one in scorer.asked(split)},
-        facts=[
-            *_about_data(corpus, mixture, images),
-            *cut,
-            *filter(None, [unnamed_regions(config.grid, corpus.tasks)]),
-        ],
+        titles={one.key: one.title for split in used[1:] for one in scored_tasks(config, corpus, split)},
+        facts=[*_about_data(corpus, trained), *trained.truncated, *([warning] if warning else [])],
     )
+
+
+def export(model: UmieModel, processor: UmieProcessor, folder: Path) -> None:
+    """Write model and processor; an adapter is merged into the weights, and also written separately next to them."""
+    from umie.training import has_adapter, merged, save_adapter
+
+    with atomic_folder(folder) as partial:
+        if has_adapter(model):
+            save_adapter(model, partial / ADAPTER)
+            model = merged(model)
+        model.save_pretrained(str(partial))
+        processor.save_pretrained(partial)
+
+
+def _data(config: RunConfig, root: Path, output: Path, progress: Progress) -> tuple[Corpus, list[str]]:
+    """Return the checked data, and the splits that are used: train, and dev and the evaluated one if they exist."""
+    sets = config.data.sets.values()
+    used = [
+        split
+        for split in dict.fromkeys(("train", "dev", config.evaluation.split))
+        if split == "train" or any(one.format == "synthetic" or one.options.get(split) is not None for one in sets)
+    ]
+    progress.phase("reading data")
+    corpus = prepare_corpus(
+        config.data,
+        root=root,
+        output=output,
+        splits=used,
+        missing_images=config.missing_images,
+        encoders=[config.encoder],
+        on_item=progress.phase,
+    )
+    return corpus, used
+
+
+def _identify(config: RunConfig, corpus: Corpus, output: Path) -> None:
+    """Write what the run is, so that no other run continues in its folder.
+
+    Raises:
+        UmieError: the folder holds a run that differs.
+    """
+    found: dict[str, Any] = json.loads(json.dumps(identity(config, corpus.fingerprint), default=list))
+    path = output / IDENTITY
+    if path.exists():
+        before = read_json(path, "the identity of a run")
+        changed = [name for name in found if before.get(name) != found[name]]
+        if changed:
+            raise UmieError(
+                f"{output} holds a run that differs in {', '.join(changed)}: use another --output, or remove it"
+            )
+        return
+    with atomic_write(path) as file:
+        json.dump(found, file, indent=1, ensure_ascii=False)
+
+
+def _text_start(config: RunConfig, corpus: Corpus, output: Path, progress: Progress, state: PartialState) -> str | None:
+    """Train the text-only start that the config asks for, by all processes together, unless it exists."""
+    if config.warm_start is None:
+        return None
+    exists = (output / TEXT_START).exists()
+    state.wait_for_everyone()  # the answer must be the same in all processes
+    if not exists:
+        train_text_start(config, corpus, output / TEXT_START if state.is_main_process else None, progress)
+    state.wait_for_everyone()
+    return str(output / TEXT_START)
 
 
 @contextmanager
@@ -162,52 +217,29 @@ def _locked(output: Path, is_main: bool) -> Iterator[None]:
         with FileLock(output / ".lock", timeout=0):
             yield
     except Timeout as error:
-        raise UmieError(f"{output} is in use by another run: wait for it, or give another --output") from error
+        raise UmieError(f"{output} is in use by another run: wait for it, or use another --output") from error
 
 
-def _beginning(
-    config: RunConfig,
-    corpus: Corpus,
-    mixture: Any,
-    steps: int,
-    used: Sequence[str],
-    resumed: Path | None,
-    cut: Sequence[str],
-) -> Iterator[str]:
-    shares = ", ".join(f"{name} {share:.0%}" for name, share in zip(mixture.names, mixture.probabilities, strict=True))
-    yield f"{len(mixture)} training queries ({shares}), {steps} steps of {config.training.batch_size}"
-    yield from cut
-    warning = unnamed_regions(config.grid, corpus.tasks)
+def _beginning(config: RunConfig, corpus: Corpus, used: Sequence[str]) -> Iterator[str]:
+    warning = unnamed_regions([config], corpus.tasks)
     if warning:
         yield f"warning: {warning}"
     if "dev" not in used:
         yield "no data set has a dev split: nothing is scored while training, and the best model is the last"
     elif config.training.fsdp:
         yield "sharded by fsdp: nothing is scored while training; score a checkpoint by umie evaluate afterwards"
-    if resumed is not None:
-        from umie.training import is_over, state_of
-
-        ended = is_over(state_of(resumed), steps, config.checkpoints)
-        yield f"finished at {resumed.name}: scored again" if ended else f"going on from {resumed.name}"
 
 
-def _note_scores(display: Display, step: int, steps: int, logs: Mapping[str, float]) -> None:
-    scores = {name.removeprefix("eval_"): value for name, value in logs.items() if name.startswith("eval_")}
-    if scores:
-        shown = " ".join(f"{name.removesuffix('_f1')} {value:.3f}" for name, value in scores.items() if "_f1" in name)
-        display.note(f"step {step} of {steps}: dev F1 {shown}")
-
-
-def _about_data(corpus: Corpus, mixture: Any, images: Mapping[str, Any]) -> Iterator[str]:
+def _about_data(corpus: Corpus, trained: Trained) -> Iterator[str]:
+    mixture = trained.mixture
     for (name, one), share in zip(
         ((name, corpus.sets[name]) for name in mixture.names), mixture.probabilities, strict=True
     ):
         sizes = ", ".join(f"{split} {count}" for split, count in one.num_records.items())
-        seen = "".join(
-            f"; {count} texts of {split} stand in a training split" for split, count in one.num_seen.items() if count
-        )
+        also = {split: count for split, count in one.num_seen.items() if count}
+        seen = "".join(f"; {count} texts of {split} also occur in a training split" for split, count in also.items())
         yield f"{name} ({one.format}): records {sizes}; {share:.0%} of the queries drawn{seen}"
         for split, lost in one.unreadable.items():
             if lost:
-                yield f"{name}: images of {split} that cannot be read: {len(lost)}, e.g. {next(iter(lost.values()))}"
-    yield f"images: {images['images']}, their features are {images['features']}"
+                yield f"{name}: unreadable images of {split}: {len(lost)}, e.g. {next(iter(lost.values()))}"
+    yield f"images: {trained.images['images']}, their features are {trained.images['features']}"

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import asdict, dataclass
+from contextlib import redirect_stdout
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from queue import SimpleQueue
@@ -16,29 +18,28 @@ from typing import Any, Protocol
 
 from filelock import FileLock, Timeout
 
-import umie
 from umie.errors import UmieError
-from umie.experiments.data_sets import Corpus, hash_of
-from umie.experiments.grid_config import GridConfig
-from umie.experiments.parts import files_of, without_label
-from umie.experiments.plan import Cell, plan_cells
+from umie.experiments import cell as cells_of_a_grid
+from umie.experiments.data_sets import Corpus
+from umie.experiments.expand import Cell, Grid, plan
+from umie.experiments.identity import warm_start_hash
 from umie.experiments.prepare_data import prepare_corpus
-from umie.experiments.scored_tasks import Asked, asked, averaged
+from umie.experiments.scored_tasks import ScoredTask, averaged, scored_tasks
 from umie.files import atomic_write
 
 RESULTS = "results.jsonl"
 
 
-class Progress(Protocol):
-    """What a display of the grid's progress must offer."""
+class GridProgress(Protocol):
+    """Shows the progress of a grid."""
 
     def preparing(self, what: str) -> None:
-        """Say what is done before the first job."""
+        """Show what happens before the first job."""
 
     def start(self, job: str) -> None:
         """A job begins."""
 
-    def advance(self, job: str, phase: str, share: float) -> None:
+    def advance_job(self, job: str, phase: str, share: float) -> None:
         """A job is in a phase, of which a share (0..1) is done."""
 
     def finish(self, job: str, line: Mapping[str, Any]) -> None:
@@ -50,31 +51,31 @@ class GridRun:
     """A grid that has been run.
 
     Args:
-        grid: its file.
+        grid: the grid.
         data: its data.
         cells: all planned cells.
         results: the newest result of each cell, by hash.
     """
 
-    grid: GridConfig
+    grid: Grid
     data: Corpus
     cells: Sequence[Cell]
     results: Mapping[str, Mapping[str, Any]]
 
     @cached_property
-    def asked(self) -> list[Asked]:
-        """All that every cell is scored on."""
-        return asked(self.grid, self.data)
+    def scored(self) -> list[ScoredTask]:
+        """Everything that every cell is scored on."""
+        return scored_tasks(self.grid.first, self.data)
 
     @cached_property
     def mean_over(self) -> list[str]:
         """The keys of what the table averages."""
-        return averaged(self.grid, self.asked)
+        return averaged(self.grid.first, self.scored)
 
     @cached_property
     def ceilings(self) -> dict[str, float]:
         """The ceiling of text alone of all that is scored, by key, where the distribution is known."""
-        known = {one.key: self.data.sets[one.data_set].ceilings.get(one.task) for one in self.asked}
+        known = {one.key: self.data.sets[one.data_set].ceilings.get(one.task) for one in self.scored}
         return {key: ceiling for key, ceiling in known.items() if ceiling is not None}
 
     @property
@@ -83,33 +84,35 @@ class GridRun:
         return [cell for cell in self.cells if self.results.get(cell.hash, {}).get("status") != "ok"]
 
 
-def prepare(grid: GridConfig, root: Path, output: Path, progress: Progress) -> tuple[Corpus, list[Cell]]:
+def prepare(grid: Grid, root: Path, output: Path, progress: GridProgress) -> tuple[Corpus, list[Cell]]:
     """Check the data and plan the cells; raise UmieError if anything is wrong."""
+    first = grid.first
+    dev = ["dev"] if first.checkpoints is not None else []
     data = prepare_corpus(
-        grid.data,
-        grid.tasks,
+        first.data,
         root=root,
         output=output,
-        splits=("train", grid.evaluation.split),
-        missing_images=grid.missing_images,
-        encoders=[without_label(encoder) for encoder in grid.encoder],
+        splits=tuple(dict.fromkeys(["train", *dev, first.evaluation.split])),
+        missing_images=first.missing_images,
+        encoders=list({repr(cell.config.encoder): cell.config.encoder for cell in grid.cells}.values()),
         on_item=progress.preparing,
     )
-    averaged(grid, asked(grid, data))
-    for choice in grid.train_on:
-        if not data.trained(choice.sets):
-            raise UmieError(f"train_on {choice.label!r}: none of its data sets has training records")
-    return data, plan_cells(grid, data.fingerprint)
+    averaged(first, scored_tasks(first, data))
+    for cell in grid.cells:
+        if not data.trained(cell.config.trained_on):
+            raise UmieError(f"{cell.variant}: none of the data sets of train_on has training records")
+    return data, plan(grid, data.fingerprint)
 
 
-def run_grid(grid: GridConfig, root: Path, output: Path, progress: Progress) -> GridRun:
+def run_grid(grid: Grid, root: Path, output: Path, progress: GridProgress, *, in_process: bool = False) -> GridRun:
     """Run the cells that have no good result yet.
 
     Args:
-        grid: a checked grid.
+        grid: a grid whose parts were checked.
         root: folder that relative paths of ``data`` start from.
         output: folder of data, results and logs; what is finished there is not run again.
-        progress: told of every step.
+        progress: shows every step.
+        in_process: run the cells in this process, one after the other, rather than each in one of its own.
 
     Returns:
         The results of all cells, of earlier runs too; a crashed cell has its traceback in it.
@@ -124,18 +127,18 @@ def run_grid(grid: GridConfig, root: Path, output: Path, progress: Progress) -> 
             results = read_results(output, cells)
             missing = [cell for cell in cells if results.get(cell.hash, {}).get("status") != "ok"]
             if missing:
-                warm = _warm_start(grid, data, cells, output, progress)
-                _run_cells(grid, data, missing, warm, output, progress)
+                runner = _Runner(grid, data, output, progress, in_process)
+                runner.run(missing)
             return GridRun(grid, data, cells, read_results(output, cells))
     except Timeout as error:
-        raise UmieError(f"{output} is in use by another run: wait for it, or give another --output") from error
+        raise UmieError(f"{output} is in use by another run: wait for it, or use another --output") from error
 
 
-def read_results(output: Path, cells: Sequence[Cell], *, mend: bool = True) -> dict[str, dict[str, Any]]:
+def read_results(output: Path, cells: Sequence[Cell], *, repair: bool = True) -> dict[str, dict[str, Any]]:
     """Return the newest result of each planned cell.
 
     A last line that a killed run left half written is passed over, and a cell whose process had finished by then
-    is added; ``mend`` writes that to the file, which only the holder of the folder's lock may.
+    is added; ``repair`` writes that to the file, which only the holder of the folder's lock may.
     """
     path = output / RESULTS
     lines = []
@@ -156,177 +159,151 @@ def read_results(output: Path, cells: Sequence[Cell], *, mend: bool = True) -> d
             if line["status"] == "ok":
                 lines.append(line)
                 torn = True
-    if torn and mend:
+    if torn and repair:
         with atomic_write(path) as file:
             file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
     planned = {cell.hash for cell in cells}
     return {line["hash"]: line for line in lines if line["hash"] in planned}
 
 
-def num_workers(grid: GridConfig) -> int:
-    """Return how many cells run at a time: by default one a GPU, or one for every two processors."""
+def num_workers(grid: Grid) -> int:
+    """Return how many cells run at a time: by default one per GPU, or one for every two processors."""
     return grid.workers or len(_gpus()) or max(1, _num_processors() // 2)
 
 
-def _warm_start(
-    grid: GridConfig, data: Corpus, cells: Sequence[Cell], output: Path, progress: Progress
-) -> dict[str, str | dict[str, Any]]:
-    """Train the text-only start of every decoder that the cells use, on the data sets and wording of each cell.
+class _Runner:
+    """Runs the warm starts and the cells of a grid, ``workers`` at a time."""
 
-    Returns:
-        By the hash of these three the folder of its start, or the result of its crash.
-    """
-    starts: dict[str, str | dict[str, Any]] = {}
-    if grid.warm_start is None:
+    def __init__(self, grid: Grid, data: Corpus, output: Path, progress: GridProgress, in_process: bool) -> None:
+        self.grid, self.data, self.output, self.progress = grid, data, output, progress
+        self.in_process = in_process
+        self.workers = 1 if in_process else num_workers(grid)
+        self.processes: set[subprocess.Popen[str]] = set()
+        self.slots: SimpleQueue[int] = SimpleQueue()
+        for slot in range(self.workers):
+            self.slots.put(slot)
+
+    def run(self, cells: Sequence[Cell]) -> None:
+        """Run cells and append each result as it comes."""
+        starts = self._warm_starts(cells)
+        with ThreadPoolExecutor(self.workers) as pool:
+            waiting: set[Future[dict[str, Any]]] = {pool.submit(self._run_cell, cell, starts) for cell in cells}
+            try:
+                while waiting:
+                    ended, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+                    for future in ended:
+                        _append(self.output / RESULTS, future.result())
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                for process in list(self.processes):  # an interrupt reaches this thread only
+                    process.kill()
+                raise
+
+    def _warm_starts(self, cells: Sequence[Cell]) -> dict[str, str | dict[str, Any]]:
+        """Train the text-only start of every decoder that the cells use, on the data sets and wording of each cell.
+
+        Returns:
+            By hash the folder of the start, or the result of its crash.
+        """
+        starts: dict[str, str | dict[str, Any]] = {}
+        hashes = [
+            None if cell.config.warm_start is None else warm_start_hash(cell.config, self.data.fingerprint)
+            for cell in cells
+        ]
+        for cell, name in zip(cells, hashes, strict=True):
+            if name is None or name in starts or cell.config.warm_start is None:
+                continue
+            folder = self.output / "warm_start" / name
+            starts[name] = str(folder)
+            if folder.exists():
+                continue
+            job = {
+                "kind": "warm_start",
+                "identity": {"hash": name, "variant": "warm start", "seed": cell.config.warm_start.seed},
+                "folder": str(folder),
+            }
+            title = "warm start" if len(set(hashes)) == 1 else f"warm start of {cell.variant}"
+            line = self._run_job(cell, job, self.output / "warm_start" / f"{name}.log.d", title, 0)
+            if line["status"] != "ok":
+                starts[name] = line
         return starts
-    keys = {_start_of(cell) for cell in cells}
-    for cell in cells:
-        start = _start_of(cell)
-        if start in starts:
-            continue
-        depends_on = {
-            "decoder": cell.parts["decoder"],
-            "train_on": cell.train_on,  # a set that is left out must not come in by the warm start
-            "instruction": cell.instruction,
-            "warm_start": asdict(grid.warm_start),
-            "tasks": list(grid.tasks.items()),
-            "files": files_of(grid, {"decoder": cell.parts["decoder"]}),
-            "umie": umie.__version__,
-        }
-        identity = hash_of({**depends_on, "data": data.fingerprint})
-        folder = output / "warm_start" / identity
-        starts[start] = str(folder)
-        if folder.exists():
-            continue
-        job = {
-            "kind": "warm_start",
-            "identity": {"hash": identity, "variant": "warm start", "seed": grid.warm_start.seed},
-            "parts": cell.parts,
-            "train_on": cell.train_on,
-            "instruction": cell.instruction,
-            "training": grid.warm_start.training,
-            "records": grid.warm_start.records,
-            "folder": str(folder),
-            "num_threads": max(1, _num_processors() // num_workers(grid)),
-        }
-        name = "warm start" if len(keys) == 1 else f"warm start of {cell.variant}"
-        line = _run_job(grid, data, job, output / "warm_start" / f"{identity}.log.d", name, progress)
-        if line["status"] != "ok":
-            starts[start] = line
-    return starts
 
-
-def _start_of(cell: Cell) -> str:
-    """Return what tells the warm start of a cell from others."""
-    return hash_of([cell.parts["decoder"], cell.train_on, cell.instruction])
-
-
-def _run_cells(
-    grid: GridConfig,
-    data: Corpus,
-    cells: Sequence[Cell],
-    starts: Mapping[str, str | dict[str, Any]],
-    output: Path,
-    progress: Progress,
-) -> None:
-    """Run cells, ``workers`` at a time, and append each result as it comes."""
-    workers = num_workers(grid)
-    slots: SimpleQueue[int] = SimpleQueue()
-    for slot in range(workers):
-        slots.put(slot)
-    processes: set[subprocess.Popen[str]] = set()
-
-    def run(cell: Cell) -> dict[str, Any]:
+    def _run_cell(self, cell: Cell, starts: Mapping[str, str | dict[str, Any]]) -> dict[str, Any]:
         identity = {"hash": cell.hash, "variant": cell.variant, "seed": cell.seed, "parts": cell.parts}
-        parts = dict(cell.parts)
-        start = starts.get(_start_of(cell))
+        start = None
+        if cell.config.warm_start is not None:
+            start = starts[warm_start_hash(cell.config, self.data.fingerprint)]
         if isinstance(start, dict):
             error = f"the warm start that this cell needs crashed: {start['error']}"
             return {**identity, "status": "crashed", "error": error, "traceback": start["traceback"]}
-        if start is not None:
-            parts["decoder"] = {"name": parts["decoder"]["name"], "source": start}
+        folder = _folder(self.output, cell)
         job = {
             "kind": "cell",
             "identity": identity,
-            "parts": parts,
-            "train_on": cell.train_on,
-            "instruction": cell.instruction,
-            "training": cell.training,
-            "evaluation": asdict(grid.evaluation),
-            "asked": [asdict(one) for one in asked(grid, data)],
-            "missing_images": grid.missing_images,
-            "features": {**asdict(grid.features), "folder": grid.features.folder or str(output / "features")},
-            "folder": str(_folder(output, cell)),
-            "num_threads": max(1, _num_processors() // workers),
+            "text_start": start,
+            "store": str(self.output / "features"),
+            "folder": str(folder),
         }
-        slot = slots.get()
+        slot = self.slots.get()
         try:
-            name = f"{cell.variant}, seed {cell.seed}"
-            return _run_job(grid, data, job, _folder(output, cell), name, progress, slot, processes)
+            return self._run_job(cell, job, folder, f"{cell.variant}, seed {cell.seed}", slot)
         finally:
-            slots.put(slot)
+            self.slots.put(slot)
 
-    with ThreadPoolExecutor(workers) as pool:
-        waiting: set[Future[dict[str, Any]]] = {pool.submit(run, cell) for cell in cells}
-        try:
-            while waiting:
-                ended, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-                for future in ended:
-                    _append(output / RESULTS, future.result())
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            for process in list(processes):  # an interrupt reaches this thread alone
-                process.kill()
-            raise
+    def _run_job(self, cell: Cell, job: Mapping[str, Any], folder: Path, name: str, slot: int) -> dict[str, Any]:
+        """Run one job and return its result, also if its process crashed."""
+        folder.mkdir(parents=True, exist_ok=True)
+        result = folder / "result.json"
+        result.unlink(missing_ok=True)
+        written = {
+            **job,
+            "config": cell.config.to_json(),
+            "data": self.data.to_json(),
+            "num_threads": max(1, _num_processors() // self.workers),
+            "result": str(result),
+        }
+        with atomic_write(folder / "job.json") as file:
+            json.dump(written, file, indent=1, ensure_ascii=False, default=list)
+        self.progress.start(name)
+        crash = self._in_this_process(folder) if self.in_process else self._in_a_process(folder, name, slot)
+        if result.exists():
+            line: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
+        else:
+            tail = (folder / "log.txt").read_text(encoding="utf-8", errors="replace")[-4000:]
+            line = {**job["identity"], "status": "crashed", "error": crash, "traceback": tail}
+        self.progress.finish(name, line)
+        return line
 
+    def _in_this_process(self, folder: Path) -> str:
+        (folder / "log.txt").touch()
+        with redirect_stdout(io.StringIO()):
+            cells_of_a_grid.main(str(folder / "job.json"), set_threads=False)
+        return "the job wrote no result"
 
-def _run_job(
-    grid: GridConfig,
-    data: Corpus,
-    job: dict[str, Any],
-    folder: Path,
-    name: str,
-    progress: Progress,
-    slot: int = 0,
-    processes: set[subprocess.Popen[str]] | None = None,
-) -> dict[str, Any]:
-    """Run one job in a process of its own and return its result, a crash of the process too."""
-    folder.mkdir(parents=True, exist_ok=True)
-    result = folder / "result.json"
-    result.unlink(missing_ok=True)
-    job = {**job, "result": str(result), "plugins": list(grid.plugins), "data": asdict(data)}
-    with atomic_write(folder / "job.json") as file:
-        json.dump(job, file, indent=1, ensure_ascii=False, default=list)
-    progress.start(name)
-    with (folder / "log.txt").open("w", encoding="utf-8") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "umie.experiments.job", str(folder / "job.json")],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            encoding="utf-8",
-            errors="replace",
-            env={**os.environ, "TOKENIZERS_PARALLELISM": "false", "PYTHONUTF8": "1", **_one_gpu(slot)},
-        )
-        running = set() if processes is None else processes
-        running.add(process)
-        with process:  # closes the pipes
-            try:
-                _follow(process, log.write, lambda phase, share: progress.advance(name, phase, share))
-                code = process.wait()
-            except BaseException:
-                process.kill()
-                raise
-            finally:
-                running.discard(process)
-    if result.exists():
-        line: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
-    else:
-        tail = (folder / "log.txt").read_text(encoding="utf-8", errors="replace")[-4000:]
+    def _in_a_process(self, folder: Path, name: str, slot: int) -> str:
+        """Run the job of a folder in a process of its own; return how it ended, in case it left no result."""
+        with (folder / "log.txt").open("w", encoding="utf-8") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "umie.experiments.job", str(folder / "job.json")],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                encoding="utf-8",
+                errors="replace",
+                env={**os.environ, "TOKENIZERS_PARALLELISM": "false", "PYTHONUTF8": "1", **_one_gpu(slot)},
+            )
+            self.processes.add(process)
+            with process:  # closes the pipes
+                try:
+                    _follow(process, log.write, lambda phase, share: self.progress.advance_job(name, phase, share))
+                    code = process.wait()
+                except BaseException:
+                    process.kill()
+                    raise
+                finally:
+                    self.processes.discard(process)
         how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
-        line = {**job["identity"], "status": "crashed", "error": f"the process {how}", "traceback": tail}
-    progress.finish(name, line)
-    return line
+        return f"the process {how}"
 
 
 def _follow(
@@ -340,6 +317,8 @@ def _follow(
             event = json.loads(text)
             if event["event"] == "progress":
                 advance(event["phase"], event["done"] / event["total"])
+            elif event["event"] == "note":
+                log(event["text"] + "\n")
         except (json.JSONDecodeError, KeyError, TypeError):
             log(text)
 

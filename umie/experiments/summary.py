@@ -65,7 +65,7 @@ def rows(run: GridRun) -> list[Row]:
             lines,
             {
                 name: Interval.of([score(line, name, run.mean_over) for line in lines])
-                for name in [*(one.key for one in run.asked), MEAN]
+                for name in [*(one.key for one in run.scored), MEAN]
             },
         )
         for variant, lines in by_variant.items()
@@ -81,7 +81,7 @@ def score(line: Mapping[str, Any], name: str, mean_over: Sequence[str]) -> float
 
 def title(run: GridRun, name: str) -> str:
     """Return what a table calls a key, or the mean: MEAE on annotated events is named as the oracle that it is."""
-    return next((one.title for one in run.asked if one.key == name), name)
+    return next((one.title for one in run.scored if one.key == name), name)
 
 
 def mean_ceiling(run: GridRun) -> float | None:

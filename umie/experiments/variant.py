@@ -1,32 +1,226 @@
-"""What a cell of a grid and a single training run share: tokenizer, mixture, text-only start, scores of all asked."""
+"""One variant, from its config to scores: the only path by which `umie train` and every cell of a grid go."""
 
 from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from umie.errors import UmieError, UnknownNameError
+from umie.evaluation.gates import gate_summary
+from umie.experiments.choices import Wording
+from umie.experiments.config import RunConfig
 from umie.experiments.data_sets import Corpus, DataSet
-from umie.experiments.scored_tasks import Asked, file_name
+from umie.experiments.features import EncoderCalls, store_features
+from umie.experiments.progress import Progress
+from umie.experiments.scored_tasks import ScoredTask, averaged, scored_tasks
 from umie.files import atomic_folder
 from umie.records import Record, write_jsonl
+from umie.training.config import Checkpoints
 
 if TYPE_CHECKING:
     from umie.model import UmieModel
     from umie.processor import UmieProcessor
     from umie.training import Mixture
 
-Wording = Mapping[str, Mapping[str, Any]]  # what goes before the tasks' options, by task
-
 DATA_VOCAB_SIZE = 4096
-TEXT_START_SEED = 1_000_003  # far from any seed a user gives, so that no record of the data set is drawn again
+TEXT_START_SEED = 1_000_003  # far from any seed that a user sets, so that no record of the data set is drawn again
+MEAN = "mean_f1"
+
+Records = Mapping[str, Sequence[Record]]  # by data set
+
+
+@dataclass
+class Trained:
+    """A trained variant.
+
+    Args:
+        model: with its last weights; see ``load_best``.
+        processor: its processor.
+        mixture: the training queries.
+        measured: what ``train`` returned.
+        images: what became of the images; see ``store_features``.
+        encoder_calls: how many images passed through the encoder so far; 0 without one.
+        truncated: sentences about inputs and answers that were cut.
+        seconds: of encoding images and of training.
+    """
+
+    model: UmieModel
+    processor: UmieProcessor
+    mixture: Mixture
+    measured: dict[str, Any]
+    images: dict[str, Any]
+    encoder_calls: EncoderCalls | None
+    truncated: list[str]
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+def train_text_start(config: RunConfig, corpus: Corpus, folder: Path | None, progress: Progress) -> dict[str, Any]:
+    """Train the decoder on text only and write it as a checkpoint folder, in place of a pretrained one.
+
+    Args:
+        config: of the run; its ``warm_start`` says how.
+        corpus: its data.
+        folder: where it is written; None in a process that writes nothing.
+        progress: shows the steps.
+    """
+    from umie.composition import compose
+    from umie.data.synthetic import SyntheticConfig, scenes
+    from umie.evaluation import QueryDataset
+    from umie.training import Mixture, train
+
+    start = config.warm_start
+    if start is None:
+        raise ValueError("the config has no warm_start")
+    sets = corpus.trained(config.trained_on)
+    decoder = config.parts["decoder"]
+    tokenizer = tokenizer_of(decoder, sets, config.wording)
+    model, processor = compose(fusion="text_only", decoder=decoder, tasks=corpus.task_options, tokenizer=tokenizer)
+    if start.records is None:
+        texts = {one.name: _without_images(one.read("train")) for one in sets}
+        mixture = mixture_of(corpus, texts, config.wording, processor)
+    else:  # one draw for all the tasks that are trained on
+        drawn = SyntheticConfig(seed=TEXT_START_SEED, train=start.records)
+        own = _without_images(scene.record for scene in scenes(drawn, "train"))
+        tasks = {name: task for one in reversed(sets) for name, task in one.built(config.wording).items()}
+        ordered = [tasks[name] for name in corpus.tasks if name in tasks]
+        mixture = Mixture([(sets[0].name, QueryDataset(own, ordered, processor), 1.0)])
+    progress.phase("text-only start", start.training.num_steps(len(mixture)))
+    measured = train(
+        model,
+        processor,
+        mixture,
+        start.training,
+        seed=start.seed,
+        on_step=lambda step, total, loss: progress.advance(step, loss),
+    )
+    if folder is not None:
+        with atomic_folder(folder) as partial:
+            model.decoder.save_checkpoint(partial)
+            processor.tokenizer.save_pretrained(str(partial))
+    return measured
+
+
+def train_variant(
+    config: RunConfig,
+    corpus: Corpus,
+    records: Mapping[str, Records],
+    *,
+    text_start: str | None,
+    store: Path,
+    progress: Progress,
+    output: Path | None = None,
+) -> Trained:
+    """Build a variant, encode its images, and train it.
+
+    Args:
+        config: the run.
+        corpus: its data.
+        records: the records of each split that is used, by data set: ``train``, and those that are scored.
+        text_start: the checkpoint folder of ``train_text_start``; None starts from the decoder as it comes.
+        store: folder of the features of frozen encoders, unless the config names one.
+        progress: shows phases and steps.
+        output: folder of checkpoints; where it holds some of the same run, training resumes from the newest, exactly.
+
+    Raises:
+        UmieError: an answer would be cut off, and what ``compose`` and ``train`` raise.
+    """
+    import torch
+    from accelerate import PartialState
+
+    from umie.training import is_over, last_checkpoint, state_of, train
+
+    state = PartialState(cpu=not torch.cuda.is_available())
+    progress.phase("building the variant")
+    torch.manual_seed(config.seed)
+    model, processor = build_variant(config, corpus, text_start)
+    model.to(state.device)
+    calls = None if model.encoder is None or model.encoder.reads_features else EncoderCalls(model.encoder)
+    everything = [record for sets in records.values() for own in sets.values() for record in own]
+    folder = {**config.features.model_dump(), "folder": config.features.folder or str(store)}
+    with state.main_process_first():
+        progress.phase("encoding images", 1)
+        images = store_features(
+            model, processor, everything, folder, lambda done, total: progress.advance(done / total), progress.note
+        )
+    progress.phase("encoding texts")
+    mixture = mixture_of(corpus, records["train"], config.wording, processor)
+    truncated = _check_lengths(config, processor, mixture)
+    dev = DevScores(config, corpus, processor, records) if _has_dev(config, records) else None
+    if dev is not None:
+        dev.check_metric()
+    elif config.checkpoints is not None and config.checkpoints.early_stopping_patience is not None:
+        raise UmieError("checkpoints.early_stopping_patience needs dev scores, and no data set has a dev split")
+    steps = config.training.num_steps(len(mixture))
+    shares = ", ".join(f"{name} {share:.0%}" for name, share in zip(mixture.names, mixture.probabilities, strict=True))
+    progress.note(f"{len(mixture)} training queries ({shares}), {steps} steps of {config.training.batch_size}")
+    for sentence in truncated:
+        progress.note(sentence)
+    resumed = None if output is None else last_checkpoint(output)
+    if resumed is not None:
+        ended = is_over(state_of(resumed), steps, config.checkpoints or Checkpoints())
+        progress.note(f"finished at {resumed.name}: scored again" if ended else f"resuming from {resumed.name}")
+    progress.phase("train", steps)
+    started = time.perf_counter()
+    measured = train(
+        model,
+        processor,
+        mixture,
+        config.training,
+        seed=config.seed,
+        on_step=lambda step, total, loss: progress.advance(step, loss),
+        on_log=lambda step, logs: _note_scores(progress, step, steps, logs),
+        output=output,
+        checkpoints=config.checkpoints,
+        dev=None if dev is None or output is None else dev,
+    )
+    seconds = {"encode": images["seconds"], "train": time.perf_counter() - started}
+    return Trained(model, processor, mixture, measured, images, calls, truncated, seconds)
+
+
+def load_best(trained: Trained, output: Path) -> None:
+    """Put the weights of the checkpoint into the model that the dev scores picked, if they picked one."""
+    from umie.training import load_weights
+
+    if "best_step" in trained.measured:
+        load_weights(trained.model, output / f"checkpoint-{trained.measured['best_step']}")
+
+
+def build_variant(config: RunConfig, corpus: Corpus, text_start: str | None) -> tuple[UmieModel, UmieProcessor]:
+    """Return the model and the processor that training starts with."""
+    from umie.composition import compose
+    from umie.model import UmieModel
+    from umie.processor import UmieProcessor
+
+    lengths = {"max_input_tokens": config.max_input_tokens, "max_target_tokens": config.max_target_tokens}
+    options: dict[str, Any] = {name: value for name, value in lengths.items() if value is not None}
+    options["missing_images"] = config.missing_images
+    if config.start_from is not None:
+        before = UmieProcessor.from_pretrained(config.start_from)
+        options = {"max_input_tokens": before.max_input_tokens, "max_target_tokens": before.max_target_tokens} | options
+        model: UmieModel = UmieModel.from_pretrained(config.start_from)
+        return model, UmieProcessor(before.tokenizer, before.encoder, corpus.task_options, **options)
+    parts = dict(config.parts)
+    if text_start is not None:
+        parts["decoder"] = {"name": parts["decoder"]["name"], "source": text_start}
+    tokenizer = tokenizer_of(parts["decoder"], corpus.trained(config.trained_on), config.wording)
+    return compose(**parts, tasks=corpus.task_options, tokenizer=tokenizer, **options)
+
+
+def records_of(config: RunConfig, corpus: Corpus, split: str) -> dict[str, list[Record]]:
+    """Return the records of a split by data set: of those that are trained on, or of all that are scored."""
+    trained = corpus.trained(config.trained_on)
+    sets = trained if split == "train" else [one for one in corpus.sets.values() if one.asked(split)]
+    return {one.name: one.read(split) for one in sets}
 
 
 def tokenizer_of(decoder: Mapping[str, Any], sets: Sequence[DataSet], wording: Wording) -> Any:
-    """Return a decoder's tokenizer: one trained on the data where it has random weights and no checkpoint."""
+    """Return a decoder's tokenizer: one trained on the data if it has random weights and no checkpoint."""
     from umie.composition import checkpoint_of, default_tokenizer, tokenizer_texts
     from umie.tokenization import train_tokenizer
 
@@ -38,111 +232,50 @@ def tokenizer_of(decoder: Mapping[str, Any], sets: Sequence[DataSet], wording: W
     return train_tokenizer(texts, DATA_VOCAB_SIZE)
 
 
-def mixture_of(
-    data: Corpus, records: Mapping[str, Sequence[Record]], wording: Wording, processor: UmieProcessor
-) -> Mixture:
+def mixture_of(corpus: Corpus, records: Records, wording: Wording, processor: UmieProcessor) -> Mixture:
     """Return the queries of some data sets, each with its own label schemas, in the shares that the corpus names.
 
     Args:
-        data: the corpus.
+        corpus: all data.
         records: the training records of the sets that are trained on, by their name.
         wording: of the instructions.
         processor: encodes the queries.
     """
-    from umie.evaluation.queries import QueryDataset
+    from umie.evaluation import QueryDataset
     from umie.training import Mixture
 
     sources = [
-        (name, QueryDataset(own, list(data.sets[name].built(wording).values()), processor), data.weights[name])
+        (name, QueryDataset(own, list(corpus.sets[name].built(wording).values()), processor), corpus.weights[name])
         for name, own in records.items()
     ]
-    return Mixture(sources, data.sampling.strategy, data.sampling.temperature)
+    return Mixture(sources, corpus.sampling.strategy, corpus.sampling.temperature)
 
 
-def train_text_start(
-    decoder: Mapping[str, Any],
-    data: Corpus,
-    sets: Sequence[DataSet],
-    wording: Wording,
-    *,
-    training: Mapping[str, Any],
-    records: int | None,
-    seed: int,
-    folder: Path | None,
-    on_step: Callable[[int, int, float], None],
-) -> dict[str, Any]:
-    """Train a decoder on text alone and write it as a checkpoint folder: what stands in for a pretrained one.
-
-    Args:
-        decoder: name and options.
-        data: the corpus.
-        sets: those whose texts it learns from.
-        wording: of the instructions.
-        training: options of TrainingConfig.
-        records: how many to draw in their place, for the embedded data set; None takes the sets' own.
-        seed: of its batches.
-        folder: where it is written; None in a process that writes nothing.
-        on_step: as for ``train``.
-    """
-    from umie.composition import compose
-    from umie.data.synthetic import SyntheticConfig, scenes
-    from umie.evaluation.queries import QueryDataset
-    from umie.training import Mixture, TrainingConfig, train
-
-    tokenizer = tokenizer_of(decoder, sets, wording)
-    model, processor = compose(fusion="text_only", decoder=decoder, tasks=data.task_options, tokenizer=tokenizer)
-    if records is None:
-        texts = {one.name: _without_images(one.read("train")) for one in sets}
-        mixture = mixture_of(data, texts, wording, processor)
-    else:  # one draw for all the tasks that are trained on
-        drawn = SyntheticConfig(seed=TEXT_START_SEED, train=records)
-        own = _without_images(scene.record for scene in scenes(drawn, "train"))
-        tasks = {name: task for one in reversed(sets) for name, task in one.built(wording).items()}
-        ordered = [tasks[name] for name in data.tasks if name in tasks]
-        mixture = Mixture([(sets[0].name, QueryDataset(own, ordered, processor), 1.0)])
-    measured = train(model, processor, mixture, TrainingConfig(**training), seed=seed, on_step=on_step)
-    if folder is not None:
-        with atomic_folder(folder) as partial:
-            model.decoder.save_checkpoint(partial)
-            processor.tokenizer.save_pretrained(str(partial))
-    return measured
-
-
-def _without_images(records: Iterable[Record]) -> list[Record]:
-    return [replace(record, image=None) for record in records]
-
-
-def score_all(
+def score_variant(
+    config: RunConfig,
+    corpus: Corpus,
     model: UmieModel,
     processor: UmieProcessor,
-    data: Corpus,
-    scored: Iterable[Asked],
-    records: Mapping[str, Sequence[Record]],
-    wording: Wording,
+    scored: Iterable[ScoredTask],
+    records: Records,
     *,
-    batch_size: int,
-    constrained: bool,
-    generation: Mapping[str, Any],
-    on_progress: Callable[[float, int], None] = lambda done, total: None,
+    progress: Progress | None = None,
     folder: Path | None = None,
 ) -> tuple[dict[str, Any], dict[str, list[float]]]:
-    """Score everything that is asked.
+    """Score a variant on everything that is asked.
 
     Args:
-        model: any variant.
+        config: the run, whose ``evaluation`` says how.
+        corpus: its data.
+        model: the variant.
         processor: its processor.
-        data: the corpus.
-        scored: what is asked.
+        scored: what is scored; see ``scored_tasks``.
         records: the records of each data set.
-        wording: of the instructions, where what is asked names none of its own.
-        batch_size: queries in one call of generate.
-        constrained: decode under each task's grammar.
-        generation: options for transformers' generate.
-        on_progress: called with what is done, in parts of one of the things asked, and their number.
-        folder: where predictions are written, one JSONL file for each thing asked.
+        progress: shows the share that is done.
+        folder: where predictions are written, a JSONL file per scored task.
 
     Returns:
-        By key the metrics, those of gate health among them, and the gates of the queries about an image.
+        By key the metrics, those of the gate among them, and the gates of the queries about an image.
     """
     from umie.evaluation import SourcePredictions, evaluate
 
@@ -151,23 +284,24 @@ def score_all(
     gates: dict[str, list[float]] = {}
     sources: dict[tuple[str, str], SourcePredictions] = {}
     for index, one in enumerate(scored):
-        tasks = data.sets[one.data_set].built(wording if one.instruction is None else one.instruction)
-        stage = one.data_set, json.dumps(one.instruction)
+        tasks = corpus.sets[one.data_set].built(config.wording if one.wording is None else one.wording)
+        stage = one.data_set, json.dumps(one.wording)
 
         def on_batch(done: int, total: int, index: int = index) -> None:
-            on_progress(index + done / total, len(scored))
+            if progress is not None:
+                progress.advance((index + done / total) / len(scored))
 
         result = evaluate(
             model,
             processor,
             records[one.data_set],
             tasks[one.task],
-            batch_size=batch_size,
-            constrained=constrained,
+            batch_size=config.evaluation.batch_size,
+            constrained=config.evaluation.constrained,
             events=one.events,
             sources=sources.setdefault(stage, SourcePredictions(tasks)),
             on_batch=on_batch,
-            **generation,
+            **config.evaluation.generation,
         )
         metrics[one.key] = result.scores
         if result.is_oracle:
@@ -176,13 +310,96 @@ def score_all(
             metrics[one.key] |= gate_health(result.gates)
             gates[one.key] = result.gates
         if folder is not None:
-            write_jsonl(folder / f"{file_name(one.key)}.jsonl", result.predictions)
+            write_jsonl(folder / f"{one.file_name}.jsonl", result.predictions)
     return metrics, gates
 
 
+class DevScores:
+    """Scores a model on the dev split while it trains; ``dev(model)`` gives what picks the best checkpoint."""
+
+    def __init__(
+        self, config: RunConfig, corpus: Corpus, processor: UmieProcessor, records: Mapping[str, Records]
+    ) -> None:
+        self._config, self._corpus, self._processor, self._records = config, corpus, processor, records
+        self._scored = scored_tasks(config, corpus, "dev")
+
+    def check_metric(self) -> None:
+        """Raise UmieError if the checkpoints are compared by a score that the dev split does not have."""
+        names = [MEAN, *(f"{_name(one)}_f1" for one in self._scored)]
+        metric = MEAN if self._config.checkpoints is None else self._config.checkpoints.metric_for_best_model
+        if metric not in names:
+            raise UnknownNameError("checkpoints.metric_for_best_model", metric, names)
+
+    def __call__(self, model: UmieModel) -> dict[str, float]:
+        """Return the F1 of everything that is scored, their mean, and the mean gate of each."""
+        was_training = model.training
+        counts, unreadable = Counter(self._processor.counts), dict(self._processor.unreadable)
+        try:
+            metrics, _ = score_variant(
+                self._config, self._corpus, model, self._processor, self._scored, self._records["dev"]
+            )
+        finally:
+            model.train(was_training)
+            self._processor.reset_counts()  # what is counted on dev is not of the training split
+            self._processor.counts.update(counts)
+            self._processor.unreadable.update(unreadable)
+        names = {one.key: _name(one) for one in self._scored}
+        found = {f"{names[key]}_f1": float(values["f1"]) for key, values in metrics.items()}
+        found |= {f"{names[key]}_gate": values["gate_mean"] for key, values in metrics.items() if "gate_mean" in values}
+        learned = {one.key for one in self._scored if one.data_set in self._records["train"]}
+        keys = [key for key in averaged(self._config, self._scored) if key in metrics]
+        keys = [key for key in keys if key in learned] or keys  # a set that is left out must not pick the checkpoint
+        return {MEAN: sum(float(metrics[key]["f1"]) for key in keys) / len(keys), **found}
+
+
 def gate_health(gates: Sequence[float]) -> dict[str, float]:
-    """Return the mean gate and the share of gates at or below 0, where the visual path starves."""
-    return {
-        "gate_mean": sum(gates) / len(gates),
-        "gate_closed": sum(gate <= 0 for gate in gates) / len(gates),
-    }
+    """Return the mean gate and the share of gates at or below 0, at which the visual path gets no gradient."""
+    summary = gate_summary(gates)
+    return {"gate_mean": summary["mean"], "gate_closed": summary["closed"]}
+
+
+def _has_dev(config: RunConfig, records: Mapping[str, Records]) -> bool:
+    return config.checkpoints is not None and bool(records.get("dev")) and not config.training.fsdp
+
+
+def _name(one: ScoredTask) -> str:
+    """Return a key as the name of a score: ``twitter17 mner`` as ``twitter17_mner``."""
+    return one.key.replace(" ", "_")
+
+
+def _without_images(records: Iterable[Record]) -> list[Record]:
+    return [replace(record, image=None) for record in records]
+
+
+def _check_lengths(config: RunConfig, processor: UmieProcessor, mixture: Mixture) -> list[str]:
+    """Return sentences about what was cut when the training queries were encoded.
+
+    Raises:
+        UmieError: an answer was cut, and the config does not allow it.
+    """
+    counts = processor.counts
+    found = []
+    if counts["truncated_inputs"]:
+        found.append(
+            f"{counts['truncated_inputs']} of {len(mixture)} training inputs are cut off: they have more than "
+            f"{processor.max_input_tokens} tokens (max_input_tokens) and lose the end of their text"
+        )
+    if counts["truncated_targets"]:
+        longest = (
+            f"{counts['truncated_targets']} of {len(mixture)} training targets have more than "
+            f"{processor.max_target_tokens} tokens"
+        )
+        if not config.allow_truncated_targets:
+            raise UmieError(
+                f"{longest}, and what follows the cut cannot be learned: raise max_target_tokens, or set "
+                "allow_truncated_targets: true"
+            )
+        found.append(f"{longest} and are cut off (allow_truncated_targets)")
+    return found
+
+
+def _note_scores(progress: Progress, step: int, steps: int, logs: Mapping[str, float]) -> None:
+    scores = {name.removeprefix("eval_"): value for name, value in logs.items() if name.startswith("eval_")}
+    if scores:
+        shown = " ".join(f"{name.removesuffix('_f1')} {value:.3f}" for name, value in scores.items() if "_f1" in name)
+        progress.note(f"step {step} of {steps}: dev F1 {shown}")

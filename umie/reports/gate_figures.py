@@ -81,11 +81,11 @@ def _draw_sweeps(run: GridRun, found: Sequence[Sweep], path: Path) -> None:
     for axes, sweep in zip(panels, found, strict=True):
         gates = [gate for gate, lines in sweep.fixed.items() if lines]
         places = list(range(len(gates)))  # evenly: 0.02 and 1 are both to be read
-        for number, one in enumerate(run.asked):
+        for number, one in enumerate(run.scored):
             intervals = [Interval.of(sweep.f1(gate, one.key)) for gate in gates]
             means = [interval.mean for interval in intervals]
             color = f"C{number}"
-            shift = 0.05 * (number - (len(run.asked) - 1) / 2)
+            shift = 0.05 * (number - (len(run.scored) - 1) / 2)
             axes.plot([place + shift for place in places], means, "o-", color=color, markersize=4, label=one.title)
             for place, interval in zip(places, intervals, strict=True):
                 if not math.isnan(interval.half_width):
@@ -101,7 +101,7 @@ def _draw_sweeps(run: GridRun, found: Sequence[Sweep], path: Path) -> None:
         axes.set_xlabel("fixed gate g")
         axes.set_title(sweep.title, fontsize=10)
         axes.grid(axis="y", alpha=0.3)
-    panels[0].set_ylabel(f"strict micro-F1 ({run.grid.evaluation.split} split)")
+    panels[0].set_ylabel(f"strict micro-F1 ({run.grid.first.evaluation.split} split)")
     panels[0].plot([], [], "--", color="black", label="dynamic gate")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
     lines = "mean over seeds, 95 % interval" if len(run.grid.seeds) > 1 else "one seed"
@@ -115,10 +115,10 @@ def _draw_histograms(run: GridRun, gates: dict[str, dict[str, list[float]]], pat
     figure, panels = _panels(len(gates), 5.0, 5.6)
     for axes, (title, by_key) in zip(panels, gates.items(), strict=True):
         every = [gate for values in by_key.values() for gate in values]
-        marks = [printed[one.task] for one in run.asked if one.task in printed]
+        marks = [printed[one.task] for one in run.scored if one.task in printed]
         low, high = min([*every, *marks, 0.0]), max([*every, *marks])
         edges = [low + (high - low) * step / NUM_BINS for step in range(NUM_BINS + 1)]
-        for number, one in enumerate(run.asked):
+        for number, one in enumerate(run.scored):
             values = by_key.get(one.key)
             if not values:
                 continue

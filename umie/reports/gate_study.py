@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from umie.experiments.data_sets import hash_of
-from umie.experiments.plan import Cell, label
+from umie.experiments.expand import Cell
 from umie.experiments.reference import paper
 from umie.experiments.scheduler import GridRun
-from umie.experiments.scored_tasks import Asked
+from umie.experiments.scored_tasks import ScoredTask
 from umie.experiments.summary import Interval
 
 DYNAMIC = "dynamic"
@@ -105,12 +105,12 @@ def gate_findings(run: GridRun) -> list[Finding]:
     return [
         finding
         for sweep in sweeps(run)
-        for one in run.asked
+        for one in run.scored
         for finding in [*_beside_dynamic(sweep, one), *_above_bound(sweep, one)]
-    ] + [finding for sweep in sweeps(run) for finding in _order(sweep, run.asked)]
+    ] + [finding for sweep in sweeps(run) for finding in _order(sweep, run.scored)]
 
 
-def _beside_dynamic(sweep: Sweep, one: Asked) -> Iterator[Finding]:
+def _beside_dynamic(sweep: Sweep, one: ScoredTask) -> Iterator[Finding]:
     printed = paper()["gate"]["gain"].get(one.task)
     for gate in sweep.fixed:
         differences = sweep.gain(DYNAMIC, gate, one.key)
@@ -128,7 +128,7 @@ def _beside_dynamic(sweep: Sweep, one: Asked) -> Iterator[Finding]:
         )
 
 
-def _above_bound(sweep: Sweep, one: Asked) -> Iterator[Finding]:
+def _above_bound(sweep: Sweep, one: ScoredTask) -> Iterator[Finding]:
     bound = paper()["gate"]["loss_above"]["gate"]
     below = [gate for gate in sweep.fixed if gate <= bound]
     for gate in sweep.fixed:
@@ -138,7 +138,7 @@ def _above_bound(sweep: Sweep, one: Asked) -> Iterator[Finding]:
                 yield _finding(sweep, one.title, f"g = {below[-1]:g} is better than g = {gate:g}", Interval.of(losses))
 
 
-def _order(sweep: Sweep, asked: Sequence[Asked]) -> Iterator[Finding]:
+def _order(sweep: Sweep, asked: Sequence[ScoredTask]) -> Iterator[Finding]:
     """Compare how much tasks gain by the image: the paper finds MNER hardly sensitive to it."""
     if 0 not in sweep.fixed:
         return
@@ -167,16 +167,16 @@ def medians(run: GridRun, output: Path) -> list[tuple[str, str, int, float, floa
     return [
         (title, one.title, len(gates[one.key]), statistics.median(gates[one.key]), printed.get(one.task))
         for title, gates in gates_of(run, output).items()
-        for one in run.asked
+        for one in run.scored
         if gates.get(one.key)
     ]
 
 
 def _group(cell: Cell) -> str:
     """Return what variants of one sweep share; how the gate's gradient flows is a trick of the dynamic one."""
-    fusion = {key: value for key, value in cell.parts["fusion"].items() if key not in ("gate", "gate_gradient")}
+    fusion = {key: value for key, value in cell.parts["fusion"].items() if key not in ("gate", "detach_gate")}
     fusion.setdefault("residual", "paper")
-    return hash_of([{**cell.parts, "fusion": fusion}, cell.training, cell.train_on, cell.instruction])
+    return hash_of([{**cell.parts, "fusion": fusion}, cell.training, cell.config.trained_on, cell.config.wording])
 
 
 def _gate(cell: Cell) -> float | str:
@@ -186,8 +186,7 @@ def _gate(cell: Cell) -> float | str:
 
 def _title(run: GridRun, cell: Cell) -> str:
     """Return what tells a sweep from others: its residual, and whatever else the grid varies."""
-    fusion = {key: value for key, value in cell.parts["fusion"].items() if key not in ("name", "gate", "gate_gradient")}
+    fusion = {key: value for key, value in cell.parts["fusion"].items() if key not in ("name", "gate", "detach_gate")}
     told = [f"residual {fusion.pop('residual', 'paper')}", *(f"{key} {value}" for key, value in fusion.items())]
-    fusions = [label("fusion", fusion) for fusion in run.grid.fusion]
-    rest = [part for part in cell.variant.split(" + ") if part not in fusions]
+    rest = [text for slot, text in cell.labels.items() if slot != "fusion"]
     return ", ".join([*told, *rest])

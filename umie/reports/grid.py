@@ -63,7 +63,7 @@ def findings(run: GridRun) -> list[str]:
 
 
 def _markdown(run: GridRun, table: Sequence[Row], gate: str) -> str:
-    tasks = [one.key for one in run.asked]
+    tasks = [one.key for one in run.scored]
     averaged = ", ".join(title(run, task) for task in run.mean_over)
     header = [
         "variant",
@@ -79,7 +79,7 @@ def _markdown(run: GridRun, table: Sequence[Row], gate: str) -> str:
     if run.ceilings:
         known = [run.ceilings.get(task) for task in tasks]
         body.append(_given_row("ceiling of text alone", [*known, mean_ceiling(run)]))
-    for name, source, values in joined(run.grid.reference, run.asked):
+    for name, source, values in joined(run.grid.reference, run.scored):
         by_key = dict(zip(tasks, values, strict=True))
         counted = [by_key[key] for key in run.mean_over]
         printed = [value for value in counted if value is not None]
@@ -100,8 +100,8 @@ def _markdown(run: GridRun, table: Sequence[Row], gate: str) -> str:
                 "-" if not row.lines else f"{statistics.mean(line['seconds']['train'] for line in row.lines):.0f}",
             ]
         )
-    split = run.grid.evaluation.split
-    num_records = sum(run.data.sets[name].num_records[split] for name in {one.data_set for one in run.asked})
+    split = run.grid.first.evaluation.split
+    num_records = sum(run.data.sets[name].num_records[split] for name in {one.data_set for one in run.scored})
     parts = [
         f"# {run.grid.name}",
         f"Strict micro-F1 on the {split} split ({num_records} records). Mean over seeds ± half width "
@@ -118,8 +118,8 @@ def _markdown(run: GridRun, table: Sequence[Row], gate: str) -> str:
         parts += ["## The gate", gate]
     if found := findings(run):
         parts += ["## Beside the ceiling of text alone", "\n".join(f"- {finding}" for finding in found)]
-    if run.grid.notes:
-        parts += ["## Notes", "\n".join(f"- {note}" for note in run.grid.notes)]
+    if run.grid.first.notes:
+        parts += ["## Notes", "\n".join(f"- {note}" for note in run.grid.first.notes)]
     if run.crashed:
         parts.append(f"## Crashed ({len(run.crashed)}; run the grid again to try them again)")
         for cell in run.crashed:
@@ -141,14 +141,14 @@ def _glossary(run: GridRun) -> str:
             "*Ceiling of text alone*: the best F1 that any rule can reach which sees only the text, computed from the "
             "distribution that the data set is drawn from."
         )
-    if any(one.is_oracle for one in run.asked):
+    if any(one.is_oracle for one in run.scored):
         lines.append(
             "*MEAE (oracle events)* is asked about the annotated events, type and trigger: an oracle beside a "
             "pipeline that detects them first."
         )
-    if any(task_class(one.task).is_staged and not one.is_oracle for one in run.asked):
+    if any(task_class(one.task).is_staged and not one.is_oracle for one in run.scored):
         lines.append("*MEAE* is asked about the events that MED predicted: an argument of a missed event is missed.")
-    for name, source, _ in joined(run.grid.reference, run.asked):
+    for name, source, _ in joined(run.grid.reference, run.scored):
         lines.append(f"*{name}*: {source}; printed there, not measured here.")
     lines.append(
         "*Gate*: mean over the records with an image; *gate closed*: share of them with g <= 0, where the visual path "
@@ -199,12 +199,12 @@ def _csv(run: GridRun, table: Sequence[Row]) -> str:
     """One line for each variant and task, with the single values beside mean and interval."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    published = joined(run.grid.reference, run.asked)
+    published = joined(run.grid.reference, run.scored)
     names = [f"reference: {name}" for name, _, _ in published]
     header = ["variant", "task", "num_seeds", "f1_mean", "f1_t95_half_width", "f1_by_seed", "ceiling", *names]
     writer.writerow(header)
-    keys = [one.key for one in run.asked]
-    oracles = [one.key for one in run.asked if one.is_oracle]
+    keys = [one.key for one in run.scored]
+    oracles = [one.key for one in run.scored if one.is_oracle]
     for row in table:
         for name, interval in row.scores.items():
             values = [score(line, name, run.mean_over) for line in row.lines]

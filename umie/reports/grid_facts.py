@@ -1,56 +1,57 @@
-"""What a grid's results rest on: the data sets beside the paper's, the weights, decoding, training, versions."""
+"""What a grid's results rest on: data sets, weights, decoding, training, versions."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from umie import registries
 from umie.experiments.parts import unnamed_regions
 from umie.experiments.reference import paper
 from umie.experiments.scheduler import GridRun
 
-MIN_IMAGE_SHARE = 0.5  # below it, the report says that it is no evidence about fusion
+MIN_IMAGE_SHARE = 0.5  # below it, the report says that the data is no evidence about fusion
 
 
 def data_facts(run: GridRun) -> str:
     """Return what the results rest on, a line of Markdown each: data, weights, decoding, training, versions."""
     facts = _sets(run)
-    missing = run.grid.missing_images
-    facts.append(f"- an image that is missing or cannot be read: `{missing}`")
+    missing = run.grid.first.missing_images
+    facts.append(f"- images that are missing or cannot be read: `{missing}`")
     for name, one in run.data.sets.items():
         for split, reasons in one.unreadable.items():
             if reasons:
-                kept = "left out" if missing == "skip" else "taken as text alone"
+                kept = "their records are left out" if missing == "skip" else "their records are used as text only"
                 reason = next(iter(reasons.values()))
                 facts.append(
-                    f"- images of {_place(run, name, split)} that cannot be read: {len(reasons)}, their records are "
-                    f"{kept}; e.g. {reason}"
+                    f"- images of {_place(run, name, split)} that cannot be read: {len(reasons)}; {kept}; e.g. {reason}"
                 )
     facts += _weights(run)
     facts += _random_encoders(run)
     facts += _encoded(run)
-    facts += _boxes_left_out(run)
-    facts += [f"- **warning**: {warning}" for warning in [unnamed_regions(run.grid, run.data.tasks)] if warning]
+    facts += _dropped_boxes(run)
+    warning = unnamed_regions([cell.config for cell in run.cells], run.data.tasks)
+    facts += [f"- **warning**: {warning}"] if warning else []
     facts.append(f"- decoding: {_decoding(run)}")
     facts += _trainings(run)
     lines = [line for line in run.results.values() if line["status"] == "ok"]
     truncated = {
         f"{name.replace('_', ' ')} ({split})": max(line["counts"].get(split, {}).get(name, 0) for line in lines)
-        for split in ("train", run.grid.evaluation.split)
+        for split in ("train", run.grid.first.evaluation.split)
         for name in ("truncated_inputs", "truncated_targets")
         if lines
     }
     facts += [f"- {name}: {count}" for name, count in truncated.items() if count]
-    evaluated = run.grid.evaluation.split
-    for name in dict.fromkeys(one.data_set for one in run.asked):
+    evaluated = run.grid.first.evaluation.split
+    for name in dict.fromkeys(one.data_set for one in run.scored):
         one = run.data.sets[name]
         images, records = one.num_images[evaluated], one.num_records[evaluated]
         if images < MIN_IMAGE_SHARE * records:
             facts.append(
-                f"- only {images} of {records} records of {_place(run, name, evaluated)} have an image: so few are "
-                "no evidence about fusion"
+                f"- only {images} of {records} records of {_place(run, name, evaluated)} have an image: too few to be "
+                "evidence about fusion"
             )
     environments = {
-        f"device {line['device']}, {line['threads']} threads a cell; "
+        f"device {line['device']}, {line['threads']} threads per cell; "
         + ", ".join(f"{name} {version}" for name, version in line["versions"].items())
         for line in lines
     }
@@ -59,43 +60,42 @@ def data_facts(run: GridRun) -> str:
 
 
 def _trainings(run: GridRun) -> list[str]:
-    """Name the options of training; where parts bring options of their own, with the variants that have them."""
-    told = [", ".join(f"{name} {value}" for name, value in options.items()) for options in run.grid.training]
+    """Name the training options that differ from the defaults; by variant, where variants differ."""
     by_options: dict[str, dict[str, None]] = {}
     for cell in run.cells:
-        shown = ", ".join(f"{name} {value}" for name, value in cell.training.items())
+        shown = ", ".join(f"{name} {value}" for name, value in cell.training.items()) or "defaults"
         by_options.setdefault(shown, {})[cell.variant] = None
-    if len(by_options) <= len(told):
-        return [f"- training: {options or 'defaults'}" for options in told]
+    if len(by_options) == 1:
+        return [f"- training: {next(iter(by_options))}"]
     return [f"- training of {'; '.join(variants)}: {options}" for options, variants in by_options.items()]
 
 
 def _sets(run: GridRun) -> list[str]:
-    """Say how large each data set is, beside the paper's, and what it shares with training."""
+    """Return the size of each data set, next to the paper's, and what it shares with training."""
     published = paper()["sizes"]
     facts = []
     for name, one in run.data.sets.items():
         for split, count in one.num_records.items():
             size = published.get(name, {}).get(split) if run.grid.reference else None
-            beside = "" if size is None else f" (the paper: {size:,})"
+            compared = "" if size is None else f" (the paper: {size:,})"
             facts.append(
-                f"- {_place(run, name, split)}: {count} records, {one.num_images[split]} with an image{beside}"
+                f"- {_place(run, name, split)}: {count} records, {one.num_images[split]} with an image{compared}"
             )
         if one.num_excluded:
             facts.append(
-                f"- {one.num_excluded} training records{_of(run, name)} were left out: their texts stand in an "
+                f"- {one.num_excluded} training records{_of(run, name)} were left out: their texts occur in an "
                 "evaluation split"
             )
     facts += [
-        f"- {count} records of {_place(run, name, split)} have a text that stands in train too: their scores flatter"
+        f"- {count} records of {_place(run, name, split)} also occur in train; scores are inflated"
         for name, one in run.data.sets.items()
         for split, count in one.num_seen.items()
         if count
     ]
-    scored = {one.data_set for one in run.asked}
+    scored = {one.data_set for one in run.scored}
     for name, one in run.data.sets.items():
         if name not in scored:
-            facts.append(f"- {name} is not scored: it has no annotated {run.grid.evaluation.split} records")
+            facts.append(f"- {name} is not scored: it has no annotated {run.grid.first.evaluation.split} records")
         if not run.data.is_single and not one.asked("train"):
             facts.append(f"- {name} is not trained on: it has no training records")
     if not run.data.is_single:
@@ -105,8 +105,8 @@ def _sets(run: GridRun) -> list[str]:
         for cell in {cell.variant: cell for cell in run.cells}.values():
             shares = run.results.get(cell.hash, {}).get("shares")
             if shares:
-                told = ", ".join(f"{name} {share:.1%}" for name, share in shares.items())
-                facts.append(f"- shares of {cell.variant}: {told}")
+                listed = ", ".join(f"{name} {share:.1%}" for name, share in shares.items())
+                facts.append(f"- shares of {cell.variant}: {listed}")
     return facts
 
 
@@ -120,31 +120,30 @@ def _of(run: GridRun, name: str) -> str:
 
 def _weights(run: GridRun) -> list[str]:
     """Say where the weights of decoders and encoders come from."""
-    from umie import encoders
     from umie.composition import checkpoint_of
 
     facts: dict[str, None] = {}
-    warm = " and a warm start on texts alone" if run.grid.warm_start is not None else ""
     for cell in run.cells:
         decoder, encoder = cell.parts["decoder"], dict(cell.parts["encoder"])
         checkpoint = checkpoint_of(decoder)
-        begun = f"the checkpoint {checkpoint}" if checkpoint else "random weights"
-        facts[f"- decoder {decoder.get('source', decoder['name'])}: {begun}{warm}"] = None
+        origin = f"the checkpoint {checkpoint}" if checkpoint else "random weights"
+        warm = " and a warm start on text only" if cell.config.warm_start is not None else ""
+        facts[f"- decoder {decoder.get('source', decoder['name'])}: {origin}{warm}"] = None
         name = encoder.pop("name")
-        part = encoders.registry.get(name)
+        part = registries.encoders.get(name)
         config = part.Config(**encoder)  # type: ignore[attr-defined] # every encoder has one
-        if getattr(part, "is_lookup", False):
-            begun = f"features looked up in {Path(str(encoder.get('path', ''))).name}"
+        if getattr(part, "reads_features", False):
+            origin = f"precomputed features from {Path(str(encoder.get('path', ''))).name}"
         else:
-            named = next((value for key in ("weights", "pretrained") if (value := getattr(config, key, None))), None)
-            begun = "random weights" if named is None else f"weights {Path(str(named)).name}"
-            begun += ", trained" if config.trainable else ", frozen"
-        facts[f"- encoder {name}: {begun}"] = None
+            named = getattr(config, config.weights_option) if config.weights_option else None
+            origin = "random weights" if named is None else f"weights {Path(str(named)).name}"
+            origin += ", trained" if config.trainable else ", frozen"
+        facts[f"- encoder {name}: {origin}"] = None
     return list(facts)
 
 
 def _encoded(run: GridRun) -> list[str]:
-    """Say how often images went through frozen encoders whose features are kept."""
+    """Say how often images were encoded by frozen encoders whose features are kept."""
     stored = [
         line["images"]
         for line in run.results.values()
@@ -157,37 +156,35 @@ def _encoded(run: GridRun) -> list[str]:
     most = max(images["readable"] for images in stored)
     return [
         f"- frozen encoders: {different} (by options and weights); cells: {len(stored)}; images: {most:,}; encoder "
-        f"calls: {calls:,}, all else came from the feature store"
+        f"calls: {calls:,}, everything else came from the feature store"
     ]
 
 
 def _random_encoders(run: GridRun) -> list[str]:
-    """Name frozen encoders that see nothing, for want of weights."""
-    from umie import encoders
-
+    """Name frozen encoders that have no weights, so that their features carry no information."""
     random: dict[str, None] = {}
     for cell in run.cells:
         options = dict(cell.parts["encoder"])
-        part = encoders.registry.get(options.pop("name"))
+        part = registries.encoders.get(options.pop("name"))
         config = part.Config(**options)  # type: ignore[attr-defined] # every encoder has one
         if config.has_random_weights and not config.trainable:
             random[cell.parts["encoder"]["name"]] = None
     return [
-        f"- the weights of the frozen encoder {name} are random, others in every cell: its features say nothing"
+        f"- the frozen encoder {name} has random weights, different in every cell: its features carry no information"
         for name in random
     ]
 
 
-def _boxes_left_out(run: GridRun) -> list[str]:
-    """Say how many boxes of looked-up features were of no use."""
+def _dropped_boxes(run: GridRun) -> list[str]:
+    """Say how many boxes of precomputed features could not be used."""
     counts = [line["images"]["boxes"] for line in run.results.values() if line.get("images", {}).get("boxes")]
     reasons = {reason for boxes in counts for reason in boxes if reason != "boxes"}
-    left_out = {reason: max(boxes.get(reason, 0) for boxes in counts) for reason in sorted(reasons)}
-    told = ", ".join(f"{number:,} {reason.replace('_', ' ')}" for reason, number in left_out.items())
-    return [f"- boxes of looked-up features that were left out: {told}"] if told else []
+    dropped = {reason: max(boxes.get(reason, 0) for boxes in counts) for reason in sorted(reasons)}
+    listed = ", ".join(f"{number:,} {reason.replace('_', ' ')}" for reason, number in dropped.items())
+    return [f"- dropped boxes of precomputed features: {listed}"] if listed else []
 
 
 def _decoding(run: GridRun) -> str:
-    evaluation = run.grid.evaluation
+    evaluation = run.grid.first.evaluation
     options = ", ".join(f"{name} {value}" for name, value in evaluation.generation.items()) or "greedy"
-    return f"{'under the grammar (constrained)' if evaluation.constrained else 'free'}, {options}"
+    return f"{'constrained' if evaluation.constrained else 'free'}, {options}"

@@ -21,7 +21,7 @@ def draw(run: GridRun, table: Sequence[Row], path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    names = [*(one.key for one in run.asked), *([MEAN] if len(run.mean_over) > 1 else [])]
+    names = [*(one.key for one in run.scored), *([MEAN] if len(run.mean_over) > 1 else [])]
     shown = [row for row in table if row.lines]
     inches = max(4.8, 1.6 + 1.7 * len(names))
     labels = [textwrap.fill(row.variant, int(inches * LETTERS)) for row in shown]
@@ -50,14 +50,14 @@ def draw(run: GridRun, table: Sequence[Row], path: Path) -> None:
             if value is not None:
                 axes.plot([place - 0.45, place + 0.45], [value, value], "--", color="black", linewidth=1.2, label=label)
                 label = None
-    for (published, source, printed), marker in zip(joined(run.grid.reference, run.asked), "DsvP^*" * 9, strict=False):
+    for (published, source, printed), marker in zip(joined(run.grid.reference, run.scored), "DsvP^*" * 9, strict=False):
         marked = [(place, value) for place, value in enumerate(printed) if value is not None]
         label = f"{published} ({source.split(':')[0]})"
         places, heights = [place + 0.44 for place, _ in marked], [value for _, value in marked]
         axes.plot(places, heights, marker, color="black", markerfacecolor="none", markersize=5, label=label)
     axes.set_xticks(range(len(names)), [_broken(title(run, name)) for name in names])
     axes.set_ylim(0, 1.03)
-    axes.set_ylabel(f"strict micro-F1 ({run.grid.evaluation.split} split)")
+    axes.set_ylabel(f"strict micro-F1 ({run.grid.first.evaluation.split} split)")
     drawn = (
         "mean over seeds (bars) with 95 % interval (lines), each seed (dots)" if len(run.grid.seeds) > 1 else "one seed"
     )

@@ -7,7 +7,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from umie.experiments.config import RunConfig
 from umie.experiments.run import RunResult
+from umie.experiments.variant import MEAN
 from umie.files import atomic_write
 from umie.reports.tables import markdown_table, shown_interval
 from umie.versions import versions
@@ -18,7 +20,7 @@ LIBRARIES = ("torch", "transformers")
 
 def write_run_report(run: RunResult) -> str:
     """Write ``report.md``, ``scores.json``, ``curves.png`` and ``gates.png`` into the run's folder; return the page."""
-    from umie.reports.checkpoint_figures import draw_gates
+    from umie.reports.gates import draw_gates
 
     draw_curves(run, run.folder / CURVES)
     last = list(run.gates)[-1] if run.gates else None
@@ -74,7 +76,7 @@ def draw_curves(run: RunResult, path: Path) -> None:
 
 def _page(run: RunResult, *, has_gates: bool) -> Iterator[str]:
     config, measured = run.config, run.measured
-    yield f"# {config.grid.name}\n"
+    yield f"# {config.name}\n"
     for split, metrics in run.metrics.items():
         yield f"Best model on **{split}**: strict micro-F1 with the 95 % interval of sampling the records.\n"
         table = markdown_table(
@@ -92,9 +94,9 @@ def _page(run: RunResult, *, has_gates: bool) -> Iterator[str]:
         f"training loss {measured['train_loss']:.4f}"
     )
     if "best_step" in measured:
-        yield f"- best on dev: {config.checkpoints.metric} {measured['best']:.4f} at step {measured['best_step']}"
+        yield f"- best on dev: {config.checkpoints.metric_for_best_model if config.checkpoints else MEAN} {measured['best']:.4f} at step {measured['best_step']}"
     yield f"- {', '.join(f'{name} {version}' for name, version in versions(*LIBRARIES).items())}; seed {config.seed}"
-    for note in config.grid.notes:
+    for note in config.notes:
         yield f"- {note}"
     yield ""
 
@@ -114,12 +116,11 @@ def _rows(run: RunResult, metrics: Mapping[str, Any]) -> Iterator[list[str]]:
         ]
 
 
-def _weights(config: Any) -> Iterator[str]:
+def _weights(config: RunConfig) -> Iterator[str]:
     if config.start_from is not None:
         yield f"weights: from {config.start_from}"
         return
-    grid = config.grid
-    parts = {slot: getattr(grid, slot)[0] for slot in ("encoder", "fusion", "decoder")}
+    parts = {slot: getattr(config, slot) for slot in ("encoder", "fusion", "decoder")}
     shown = "; ".join(f"{slot}: {json.dumps(part, ensure_ascii=False)}" for slot, part in parts.items())
-    start = " after a text-only start from random weights" if grid.warm_start is not None else ""
+    start = " after a text-only start from random weights" if config.warm_start is not None else ""
     yield f"{shown}{start}" + (f" (preset {config.preset})" if config.preset else "")

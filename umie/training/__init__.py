@@ -1,14 +1,32 @@
-"""Instruction tuning of a variant on transformers' Trainer."""
+"""Instruction tuning of a variant on transformers' Trainer.
 
-from umie.training.config import Checkpoints, TrainingConfig
-from umie.training.mixture import Mixture
-from umie.training.parts import adapt, freeze, has_adapter, merged, save_adapter
-from umie.training.train import is_over, train, visual_gradient
-from umie.training.trainer import last_checkpoint, load_weights, state_of
+``umie.training.config`` can be imported without torch; everything else is loaded when it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from umie.training.config import Checkpoints, Sampling, TrainingConfig
+
+if TYPE_CHECKING:
+    from umie.training.mixture import Mixture
+    from umie.training.parts import adapt, freeze, has_adapter, merged, save_adapter
+    from umie.training.tuning import is_over, train, visual_gradient
+    from umie.training.trainer import last_checkpoint, load_weights, state_of
+
+_MODULES = {
+    "Mixture": "mixture",
+    **dict.fromkeys(("adapt", "freeze", "has_adapter", "merged", "save_adapter"), "parts"),
+    **dict.fromkeys(("is_over", "train", "visual_gradient"), "tuning"),
+    **dict.fromkeys(("last_checkpoint", "load_weights", "state_of"), "trainer"),
+}
 
 __all__ = [
     "Checkpoints",
     "Mixture",
+    "Sampling",
     "TrainingConfig",
     "adapt",
     "freeze",
@@ -22,3 +40,12 @@ __all__ = [
     "train",
     "visual_gradient",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = importlib.import_module(f"{__name__}.{_MODULES[name]}")
+    value = getattr(module, name)
+    globals()[name] = value
+    return value

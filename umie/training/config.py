@@ -1,144 +1,121 @@
-"""How a model is trained: options with their checks."""
+"""How a model is trained, in the names of transformers' TrainingArguments wherever it has one."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated
 
-from umie.errors import UmieError, check_choice, check_flag, check_positive, check_share, check_whole
+from pydantic import Field, field_validator, model_validator
+
+from umie.configs import Config, Flag, Natural, Options, Positive, PositiveNumber, Share
+from umie.errors import UmieError, check_choice
 
 DEFAULT_STEPS = 1000
-PRECISIONS = ("float32", "bfloat16")
+STRATEGIES = ("proportional", "equal", "temperature")
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrainingConfig:
+class TrainingConfig(Config):
     """How a model is trained.
 
     Args:
-        steps: optimizer steps; 1000 where ``epochs`` is not given either.
-        epochs: passes over the training queries, in place of ``steps``.
-        batch_size: queries an optimizer step, over all processes and micro-batches, so that a config means the same
-            on one process and on many.
-        gradient_accumulation: micro-batches that each process cuts its share of the batch into.
+        max_steps: optimizer steps; 1000 if ``num_train_epochs`` is not set either.
+        num_train_epochs: passes over the training queries, in place of ``max_steps``.
+        batch_size: queries per optimizer step, summed over all processes and micro-batches, so that a config means the
+            same on one process and on many. (TrainingArguments counts per device.)
+        gradient_accumulation_steps: micro-batches that each process splits its share of the batch into.
         learning_rate: peak rate of AdamW.
         learning_rate_multipliers: factors on that rate for parameters whose name begins with the key, e.g.
-            ``{"fusion.gate_": 0.03}``; the longest key that fits counts.
-        warmup_share: share of the steps over which the rate rises linearly; it then falls linearly to 0.
+            ``{"fusion.gate_": 0.03}``; the longest matching key applies.
+        warmup_ratio: share of the steps over which the rate rises linearly; it then falls linearly to 0.
         weight_decay: of AdamW, on matrices only.
         max_grad_norm: gradients are scaled down to this norm.
-        label_smoothing: of the cross-entropy.
+        label_smoothing_factor: of the cross-entropy.
         initialize_fusion: call ``Fusion.initialize`` on the first batch, before the first step.
-        precision: ``float32``, or ``bfloat16`` for autocast (weights and optimizer stay float32).
-        gradient_checkpointing: keep the states between the language model's blocks only, and compute the rest again.
-        compile: compile the model by torch.compile: true, or the name of a backend.
-        length_bucketing: batch queries of like length, for less padding; the order within the run stays random.
+        bf16: use bfloat16 autocast; weights and optimizer stay float32.
+        gradient_checkpointing: keep only the states between the language model's blocks, and recompute the rest.
+        torch_compile: compile the model: true, or the name of a backend.
+        group_by_length: batch queries of similar length, for less padding; their order within the run stays random.
         freeze: groups (``text``, ``visual``, ``fusion``) or prefixes of parameters that are not trained.
-        adapter: train an adapter of peft inside the language model in place of its weights, e.g.
-            ``{"type": "lora", "r": 8, "target_modules": ["q", "v"]}``; the other parts train as they do.
+        adapter: train a peft adapter inside the language model in place of its weights, e.g.
+            ``{"type": "lora", "r": 8, "target_modules": ["q", "v"]}``; the other parts train as usual.
         fsdp: shard the model by PyTorch's FSDP (started by torchrun or accelerate): true, or options of transformers'
             ``fsdp_config``.
-        num_workers: processes that prepare batches; 0 prepares them in the training process.
+        dataloader_num_workers: processes that prepare batches; 0 prepares them in the training process.
     """
 
-    steps: int | None = None
-    epochs: float | None = None
-    batch_size: int = 32
-    gradient_accumulation: int = 1
-    learning_rate: float = 1e-4
-    learning_rate_multipliers: Mapping[str, float] = field(default_factory=dict)
-    warmup_share: float = 0.06
-    weight_decay: float = 0.01
-    max_grad_norm: float = 1.0
-    label_smoothing: float = 0.0
-    initialize_fusion: bool = False
-    precision: str = "float32"
-    gradient_checkpointing: bool = False
-    compile: bool | str = False
-    length_bucketing: bool = False
-    freeze: Sequence[str] = ()
-    adapter: Mapping[str, Any] | None = None
-    fsdp: bool | Mapping[str, Any] = False
-    num_workers: int = 0
+    max_steps: Positive | None = None
+    num_train_epochs: PositiveNumber | None = None
+    batch_size: Positive = 32
+    gradient_accumulation_steps: Positive = 1
+    learning_rate: PositiveNumber = 1e-4
+    learning_rate_multipliers: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(default_factory=dict)
+    warmup_ratio: Share = 0.06
+    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.01
+    max_grad_norm: PositiveNumber = 1.0
+    label_smoothing_factor: Share = 0.0
+    initialize_fusion: Flag = False
+    bf16: Flag = False
+    gradient_checkpointing: Flag = False
+    torch_compile: Flag | str = False
+    group_by_length: Flag = False
+    freeze: tuple[str, ...] = ()
+    adapter: Options | None = None
+    fsdp: Flag | Options = False
+    dataloader_num_workers: Natural = 0
 
-    def __post_init__(self) -> None:
-        if self.steps is not None and self.epochs is not None:
-            raise UmieError(f"steps is {self.steps!r} and epochs is {self.epochs!r}: give one of them")
-        if self.steps is not None:
-            check_whole("steps", self.steps, 1)
-        if self.epochs is not None:
-            check_positive("epochs", self.epochs)
-        for name in ("batch_size", "gradient_accumulation"):
-            check_whole(name, getattr(self, name), 1)
-        check_whole("num_workers", self.num_workers, 0)
-        for name in ("learning_rate", "max_grad_norm"):
-            check_positive(name, getattr(self, name))
-        for name in ("warmup_share", "label_smoothing"):
-            check_share(name, getattr(self, name), below_one=True)
-        decay: Any = self.weight_decay
-        if not isinstance(decay, int | float) or isinstance(decay, bool) or not 0 <= decay < float("inf"):
-            raise UmieError(f"weight_decay is {self.weight_decay!r}: give 0 or more")
-        for name in ("initialize_fusion", "gradient_checkpointing", "length_bucketing"):
-            check_flag(name, getattr(self, name))
-        if not isinstance(self.compile, bool | str):
-            raise UmieError(f"compile is {self.compile!r}: give true, false or the name of a backend")
-        check_choice("precision", self.precision, PRECISIONS)
-        multipliers: Any = self.learning_rate_multipliers
-        if not isinstance(multipliers, Mapping):
-            raise UmieError(f"learning_rate_multipliers is {multipliers!r}: give a mapping of prefixes to factors")
-        for prefix, factor in self.learning_rate_multipliers.items():
-            if factor != 0:
-                check_positive(f"learning_rate_multipliers[{prefix!r}]", factor)
-        frozen: Any = self.freeze
-        if not isinstance(frozen, list | tuple) or not all(isinstance(name, str) for name in frozen):
-            raise UmieError(f"freeze is {frozen!r}: give a list of groups or prefixes of parameter names")
-        if self.adapter is not None and not isinstance(self.adapter, Mapping):
-            raise UmieError(f"adapter is {self.adapter!r}: give a mapping such as {{type: lora, r: 8}}")
-        if not isinstance(self.fsdp, bool | Mapping):
-            raise UmieError(f"fsdp is {self.fsdp!r}: give true, false or a mapping of transformers' fsdp_config")
+    @model_validator(mode="after")
+    def _one_length(self) -> TrainingConfig:
+        if self.max_steps is not None and self.num_train_epochs is not None:
+            raise UmieError(
+                f"max_steps is {self.max_steps} and num_train_epochs is {self.num_train_epochs:g}: set one of them"
+            )
+        return self
 
     def num_steps(self, num_queries: int) -> int:
         """Return the optimizer steps on so many training queries."""
-        if self.epochs is None:
-            return DEFAULT_STEPS if self.steps is None else self.steps
-        return max(1, math.ceil(self.epochs * num_queries / self.batch_size))
+        if self.num_train_epochs is None:
+            return self.max_steps or DEFAULT_STEPS
+        return max(1, math.ceil(self.num_train_epochs * num_queries / self.batch_size))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Checkpoints:
-    """When a run is scored on the dev set and saved, and when it ends early.
+class Checkpoints(Config):
+    """When a run is scored on the dev set and saved, and when it stops early.
 
     Args:
-        every: optimizer steps from one checkpoint to the next; None makes ten of them.
-        keep: checkpoints that are kept: the newest ones, and the best.
-        metric: what the dev scores are compared by: ``mean_f1``, or one of a task, e.g. ``mner_f1``.
-        patience: checkpoints without a better score after which the run ends; None goes on to the end.
-        threshold: by how much a score must be better to count.
-        report_to: where scores and losses go as well: names of transformers, e.g. ``tensorboard``, ``wandb``.
+        save_steps: optimizer steps between two checkpoints; None makes ten of them.
+        save_total_limit: checkpoints that are kept: the newest ones, and the best.
+        metric_for_best_model: the dev score that picks the best model: ``mean_f1``, or one of a task, e.g. ``mner_f1``.
+        early_stopping_patience: checkpoints without a better score after which the run stops; None never stops early.
+        early_stopping_threshold: by how much a score must be better to count.
+        report_to: where scores and losses are reported as well, e.g. ``tensorboard``, ``wandb``.
     """
 
-    every: int | None = None
-    keep: int = 2
-    metric: str = "mean_f1"
-    patience: int | None = None
-    threshold: float = 0.0
-    report_to: Sequence[str] = ("tensorboard",)
-
-    def __post_init__(self) -> None:
-        for name in ("every", "patience"):
-            if getattr(self, name) is not None:
-                check_whole(name, getattr(self, name), 1)
-        check_whole("keep", self.keep, 1)
-        if not isinstance(self.threshold, int | float) or isinstance(self.threshold, bool) or not self.threshold >= 0:
-            raise UmieError(f"threshold is {self.threshold!r}: give 0 or more")
-        if not isinstance(self.metric, str) or not self.metric:
-            raise UmieError(f"metric is {self.metric!r}: give mean_f1, or a score such as mner_f1")
-        reported: Any = self.report_to
-        if not isinstance(reported, list | tuple) or not all(isinstance(name, str) for name in reported):
-            raise UmieError(f"report_to is {reported!r}: give a list such as [tensorboard]")
+    save_steps: Positive | None = None
+    save_total_limit: Positive = 2
+    metric_for_best_model: Annotated[str, Field(min_length=1)] = "mean_f1"
+    early_stopping_patience: Positive | None = None
+    early_stopping_threshold: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    report_to: tuple[str, ...] = ("tensorboard",)
 
     def interval(self, num_steps: int) -> int:
-        """Return the optimizer steps from one checkpoint to the next."""
-        return self.every or max(1, math.ceil(num_steps / 10))
+        """Return the optimizer steps between two checkpoints."""
+        return self.save_steps or max(1, math.ceil(num_steps / 10))
+
+
+class Sampling(Config):
+    """How training draws from several data sets.
+
+    Args:
+        strategy: ``proportional`` to their queries, an equal share for each (``equal``), or their queries to the
+            power 1 / ``temperature``, between the two.
+        temperature: of the strategy ``temperature``; 1 is proportional, and the larger, the closer to equal.
+    """
+
+    strategy: str = "proportional"
+    temperature: PositiveNumber = 2.0
+
+    @field_validator("strategy")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        check_choice("strategy", value, STRATEGIES)
+        return value

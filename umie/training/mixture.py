@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import ConcatDataset, Dataset, Sampler
 
 from umie.errors import UmieError, check_choice, check_positive
-from umie.experiments.data_config import STRATEGIES
+from umie.training.config import STRATEGIES
 
 WINDOW = 32  # batches among which queries of like length are put together
 
@@ -96,14 +96,14 @@ class RunSampler(Sampler[int]):
         num_steps: optimizer steps.
         batch_size: queries a step.
         seed: of the order.
-        length_bucketing: put queries of like length into one batch.
+        group_by_length: put queries of like length into one batch.
     """
 
     def __init__(
-        self, mixture: Mixture, num_steps: int, batch_size: int, seed: int, *, length_bucketing: bool = False
+        self, mixture: Mixture, num_steps: int, batch_size: int, seed: int, *, group_by_length: bool = False
     ) -> None:
         self.mixture, self.num_steps, self.batch_size, self.seed = mixture, num_steps, batch_size, seed
-        self.length_bucketing = length_bucketing
+        self.group_by_length = group_by_length
 
     def __len__(self) -> int:
         return self.num_steps * self.batch_size
@@ -121,7 +121,7 @@ class RunSampler(Sampler[int]):
             left -= count
             window = list(itertools.islice(stream, count * self.batch_size))
             order = list(range(count))
-            if self.length_bucketing:
+            if self.group_by_length:
                 window.sort(key=lambda index: self.mixture.lengths[index])  # stable: ties stay in random order
                 order = torch.randperm(count, generator=generator).tolist()
             for number in order:

@@ -69,13 +69,13 @@ class RunTrainer(Trainer):
         own = labels.ne(IGNORED).sum()
         loss = outputs["loss"]
         if (
-            self.run_config.label_smoothing
+            self.run_config.label_smoothing_factor
         ):  # not by the Trainer, which keeps the labels from the decoder that shifts them
             loss = F.cross_entropy(
                 outputs["logits"].flatten(0, 1),
                 labels.flatten(),
                 ignore_index=IGNORED,
-                label_smoothing=self.run_config.label_smoothing,
+                label_smoothing=self.run_config.label_smoothing_factor,
             )
         if num_items_in_batch is not None:  # the mean over the processes, which DDP takes, is undone
             loss = loss * (own / num_items_in_batch * self.accelerator.num_processes)

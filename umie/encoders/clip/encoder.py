@@ -1,4 +1,4 @@
-"""`clip`: the image tower of any open_clip model over the image and its regions, by crops or from one pass."""
+"""`clip`: the image tower of any open_clip model over the image and its regions, from crops or from one pass."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ from umie.records import Box
 
 Mode = Literal["crop", "pool"]
 
-MAX_CROP_ASPECT = 16  # crop: of a longer one the middle is looked at
-MAX_ASPECT = 4  # pool: a longer image is squeezed to this, so that no image's map grows without bound
+MAX_CROP_ASPECT = 16  # crop: only the middle of longer crops is used
+MAX_ASPECT = 4  # pool: longer images are squeezed to this aspect ratio, which bounds the size of the map
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,19 +41,19 @@ class ClipEncoderConfig(TowerConfig):
     """Options of the CLIP encoder.
 
     Args:
-        model: open_clip's name of the model, e.g. "ViT-B-32".
-        pretrained: an open_clip tag, or a .safetensors, .pth, .pt or .bin file of the whole model or of its image
-            tower, or None for random.
-        tag: what a file does not say: the open_clip tag whose weights it holds, which decides on the preparation
-            of images (SigLIP's mean is another) and the activation (OpenAI's is QuickGELU, as in the models whose
-            names end in "-quickgelu"). None takes open_clip's default preparation and the model's own activation.
-        mode: "crop" for one pass of the tower for every slot, prepared as open_clip prepares an image; "pool" for
-            one pass over the image, of which nothing is cut off, and its map averaged under each box: cheaper.
-        short_side: pool only, the image's short side in pixels, to the nearest multiple of the tower's patch or
-            stride; None takes the tower's own. The long side keeps the aspect ratio, up to 4 times the short one.
+        model: the name of an open_clip model, e.g. "ViT-B-32".
+        pretrained: an open_clip tag, a .safetensors, .pth, .pt or .bin file with the weights of the model or of its
+            image tower, or None for random weights.
+        tag: for weights from a file: the open_clip tag they belong to. It determines the preparation of images (SigLIP
+            has another mean) and the activation (OpenAI's weights need QuickGELU, like the models whose names end in
+            "-quickgelu"). None uses open_clip's default preparation and the model's own activation.
+        mode: "crop": one pass of the tower per slot, prepared as open_clip prepares an image; "pool": one pass over the
+            uncropped image, whose map is averaged under each box, which is cheaper.
+        short_side: pool only: the image's short side in pixels, rounded to a multiple of the tower's patch or stride;
+            None uses the tower's own size. The long side keeps the aspect ratio, up to 4 times the short side.
     """
 
-    # the weights themselves, the activation and the preparation of images stand for them in the fingerprint
+    # the fingerprint contains the weights, the activation and the preparation of images instead
     FINGERPRINT_EXCLUDE: ClassVar[frozenset[str]] = TowerConfig.FINGERPRINT_EXCLUDE | {"pretrained", "tag"}
     weights_option: ClassVar[str | None] = "pretrained"
 
@@ -72,19 +72,19 @@ class ClipEncoderConfig(TowerConfig):
         if self.short_side is not None:
             check_whole("short_side", self.short_side, 1)
             if self.mode != "pool":
-                raise UmieError(f"short_side is {self.short_side}: it is for mode 'pool', leave it out")
+                raise UmieError(f"short_side is {self.short_side}: only mode 'pool' has it: leave it out")
 
     @property
     def feature_dim(self) -> int:
-        """Width of the features; nothing is built to tell it."""
+        """Width of the features, known without building the model."""
         return int(model_config(self.model)["embed_dim"])
 
 
 class ClipPreprocessor(Preprocessor):
     """Prepares images as open_clip does.
 
-    mode "crop" gives ``crops [V, 3, S, S]``; "pool" gives ``pixels [3, H, W]`` and ``image_size [2]`` (H, W: the
-    true size, which padding in a batch does not change).
+    Mode "crop" gives ``crops [V, 3, S, S]``; "pool" gives ``pixels [3, H, W]`` and ``image_size [2]`` (H, W: the size
+    without the padding of a batch).
     """
 
     def __init__(self, config: ClipEncoderConfig) -> None:
@@ -92,7 +92,7 @@ class ClipPreprocessor(Preprocessor):
         if config.tag is not None:
             check_tag(config.model, config.tag)
             if config.pretrained not in (None, config.tag) and tag_config(config.model, config.pretrained):
-                raise UmieError(f"tag is {config.tag!r} and pretrained is the tag {config.pretrained!r}: give one")
+                raise UmieError(f"tag is {config.tag!r} and pretrained is the tag {config.pretrained!r}: set only one")
         self.options = preparation(config.model, config.tag or config.pretrained)
         self.transform = open_clip().transform.image_transform_v2(self.options, is_train=False)
         self.own_size: Size = tuple(self.options.input_size[1:])
@@ -100,42 +100,42 @@ class ClipPreprocessor(Preprocessor):
             self.own_size, self.stride = geometry(config.model)
             if config.short_side is not None and config.short_side < min(self.stride):
                 raise UmieError(
-                    f"short_side is {config.short_side}: give {min(self.stride)} or more, a patch of {config.model}"
+                    f"short_side is {config.short_side}: use at least {min(self.stride)}, a patch of {config.model}"
                 )
 
     def tensors(self, image: Image.Image, boxes: Sequence[Box]) -> dict[str, Tensor]:
-        """Return the crops of one image, or the whole image, by mode."""
+        """Return the crops of one image (mode "crop") or the whole image ("pool")."""
         if self.config.mode == "crop":
-            return {"crops": torch.stack([self.transform(self._centre(cut(image, box))) for box in boxes])}
+            return {"crops": torch.stack([self.transform(self._center(cut(image, box))) for box in boxes])}
         size = self._size(*image.size)
         squashed = dataclasses.replace(self.options, size=size, resize_mode="squash")
         pixels = open_clip().transform.image_transform_v2(squashed, is_train=False)(image)
         return {"pixels": pixels, "image_size": torch.tensor(size)}
 
     def no_tensors(self) -> dict[str, Tensor]:
-        """Return no crop, or an image without pixels, by mode."""
+        """Return zero crops (mode "crop") or an image without pixels ("pool")."""
         if self.config.mode == "crop":
             return {"crops": torch.zeros(0, 3, *self.own_size)}
         return {"pixels": torch.zeros(3, 0, 0), "image_size": torch.zeros(2, dtype=torch.long)}
 
-    def _centre(self, image: Image.Image) -> Image.Image:
-        """Cut the ends off a very long image, of which open_clip sees the middle square only.
+    def _center(self, image: Image.Image) -> Image.Image:
+        """Cut the ends off a very long image; open_clip uses only its middle square.
 
-        It enlarges the short side before it cuts: one row of 4000 pixels would take 600 MB.
+        open_clip enlarges the short side before it crops, so a single row of 4000 pixels would take 600 MB.
         """
         width, height = image.size
         most = MAX_CROP_ASPECT * min(image.size)
         if self.options.resize_mode != "shortest" or max(image.size) <= most:
             return image
-        most += (max(image.size) - most) % 2  # as much from either end, so that the middle stays where it is
+        most += (max(image.size) - most) % 2  # cut equally from both ends, so that the middle does not move
         left, top = max(0, (width - most) // 2), max(0, (height - most) // 2)
         return image.crop((left, top, left + min(width, most), top + min(height, most)))
 
     def _size(self, width: int, height: int) -> Size:
-        """Return the size in the tower's pixels, height first, of an image of this size."""
+        """Return the height and width to which an image of this size is resized."""
         short = self.config.short_side or min(self.own_size)
         if width == height and (short, short) == self.own_size:
-            return short, short  # some towers' own size is no multiple of their patch
+            return short, short  # the own size of some towers is not a multiple of their patch
         scale = short / min(width, height)
         cells = [
             round(min(side * scale, short * MAX_ASPECT) / stride)
@@ -146,12 +146,12 @@ class ClipPreprocessor(Preprocessor):
 
 @registry.register("clip")
 class ClipEncoder(TowerEncoder):
-    """The image tower of an open_clip model: its pooled, projected, not normalized output.
+    """The image tower of an open_clip model: its pooled and projected output, not normalized.
 
-    Mode "pool" takes regions from the tower's last map, averaged under the box, through the tower's own head.
+    Mode "pool" averages the tower's last map under each region and applies the tower's own head.
 
-    Source: the released code of UMIE takes CLIP RN101 features, 512-d, where the paper has ResNet-101. The mode
-    "pool" is not the paper's; MaskCLIP (Zhou et al. 2022) reads features off a CLIP tower's map in this way.
+    Source: the released code of UMIE uses 512-dimensional CLIP RN101 features, the paper ResNet-101. Deviation: mode
+    "pool" takes region features from a CLIP tower's map, as MaskCLIP does (Zhou et al. 2022).
     """
 
     Config = ClipEncoderConfig
@@ -167,10 +167,10 @@ class ClipEncoder(TowerEncoder):
         return self.config.feature_dim
 
     def load_weights(self) -> None:
-        """Load the weights that the configuration names.
+        """Load the weights that the configuration specifies.
 
         Raises:
-            UmieError: the file is missing or does not fit, or the tag's weights cannot be had.
+            UmieError: the file is missing or does not fit, or the tag's weights cannot be downloaded.
             UnknownNameError: open_clip has no such tag for the model.
         """
         name = self.config.pretrained
@@ -179,8 +179,8 @@ class ClipEncoder(TowerEncoder):
 
     def train(self, mode: bool = True) -> Self:
         """Set the training mode; see ``TowerEncoder.train``."""
-        # a cast to another precision makes timm build rotary frequencies anew: on the meta device of from_pretrained
-        # they could not be, and they would not be saved
+        # a cast to another precision makes timm recompute rotary frequencies: under from_pretrained this would happen
+        # on the meta device, and they would not be saved
         with torch.device("cpu"):
             super().train(mode)
         for module in self.tower.modules():
@@ -189,7 +189,7 @@ class ClipEncoder(TowerEncoder):
         return self
 
     def fingerprint(self) -> str:
-        """Return a hash of all that the features depend on: where the weights came from is not of it."""
+        """Return a hash of everything the features depend on, regardless of where the weights came from."""
         preprocess: Any = self.preprocess
         how = {
             "preparation": dataclasses.asdict(preprocess.options),
@@ -199,7 +199,7 @@ class ClipEncoder(TowerEncoder):
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
     def features(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        """Return ``[B, V, Dv]`` from ``crops``, or from ``pixels`` and ``image_size``, by mode."""
+        """Return ``[B, V, Dv]`` from ``crops`` (mode "crop") or from ``pixels`` and ``image_size`` ("pool")."""
         if self.config.mode == "crop":
             return self.run_real(inputs["crops"], inputs["visual_mask"])
         parts = spatial(self.tower)

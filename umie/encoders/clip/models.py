@@ -1,4 +1,4 @@
-"""What `clip` asks of open_clip: names, shapes, preparation of images, image towers and their published weights."""
+"""The interface of `clip` to open_clip: names, shapes, preparation of images, image towers, published weights."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from umie.weights import first_line, is_file_name, read_state_dict
 
 
 def open_clip() -> Any:
-    """Return open_clip, which takes seconds to import.
+    """Return the module open_clip, which takes seconds to import.
 
     Raises:
-        ImportError: it is not installed.
+        ImportError: open_clip is not installed.
     """
     try:
         import open_clip
@@ -33,7 +33,7 @@ def model_config(model: str) -> dict[str, Any]:
         UnknownNameError: open_clip has no model of this name.
     """
     names = open_clip().list_models()
-    if model not in names:  # get_model_config would take "hf-hub:..." to the network
+    if model not in names:  # get_model_config would look "hf-hub:..." up on the network
         raise UnknownNameError("open_clip model", model, names)
     config: dict[str, Any] = open_clip().get_model_config(model)
     return config
@@ -41,13 +41,13 @@ def model_config(model: str) -> dict[str, Any]:
 
 def vision_config(model: str) -> Any:
     """Return the description of a model's image tower, a CLIPVisionCfg."""
-    # output_tokens (CoCa) makes a tower return its patches too; without all patches features would be drawn by lot
+    # output_tokens (CoCa) makes a tower return its patches too; patch dropout would make features random
     changed = {"output_tokens": False, "patch_dropout": 0.0}
     return open_clip().CLIPVisionCfg(**{**model_config(model)["vision_cfg"], **changed})
 
 
 def tag_config(model: str, tag: str | None) -> dict[str, Any]:
-    """Return what open_clip knows of a pretrained tag; empty where it is no tag of this model."""
+    """Return open_clip's description of a pretrained tag; empty if the model has no such tag."""
     known: dict[str, Any] = open_clip().get_pretrained_cfg(model, tag or "")
     return known
 
@@ -60,12 +60,12 @@ def check_tag(model: str, tag: str) -> None:
 
 
 def has_quick_gelu(model: str, tag: str | None) -> bool:
-    """Whether the tower has QuickGELU: a tag can ask for it where the model of that name has GELU."""
+    """Return whether the tower uses QuickGELU; a tag can require it although the model's default is GELU."""
     return bool(model_config(model).get("quick_gelu") or tag_config(model, tag).get("quick_gelu"))
 
 
 def preparation(model: str, tag: str | None) -> Any:
-    """Return how images are prepared, a PreprocessCfg: the tag's way where it is one, else open_clip's default."""
+    """Return how images are prepared, a PreprocessCfg: as the tag requires, or open_clip's default."""
     transform = open_clip().transform
     merged = transform.merge_preprocess_dict(transform.PreprocessCfg(), tag_config(model, tag))
     return transform.PreprocessCfg(**{**merged, "size": vision_config(model).image_size})
@@ -75,10 +75,10 @@ def build_tower(model: str, tag: str | None, device: str = "cpu") -> nn.Module:
     """Return the image tower with random weights.
 
     Args:
-        model: open_clip's name.
-        tag: decides on the activation; what is no tag of the model leaves it as the model has it.
-        device: "cpu", also where from_pretrained would build on the meta device: some towers come out wrong there;
-            "meta" for the shape alone.
+        model: the name of an open_clip model.
+        tag: determines the activation; anything that is not a tag of the model keeps the model's own.
+        device: "cpu", even under from_pretrained, which builds on the meta device, where some towers are built wrong;
+            "meta" if only the shape is needed.
     """
     # open_clip's public create_model would build the text tower too, and log to the root logger
     build = open_clip().model._build_vision_tower
@@ -91,7 +91,7 @@ def tower_weights(model: str, pretrained: str) -> Mapping[str, Tensor]:
     """Return the image tower's weights from a tag or a file.
 
     Raises:
-        UmieError: the file is missing or cannot be read, or the tag's weights cannot be had.
+        UmieError: the file is missing or cannot be read, or the tag's weights cannot be downloaded.
         UnknownNameError: open_clip has no such tag for the model.
     """
     if tag_config(model, pretrained):
@@ -107,14 +107,14 @@ def _published(model: str, tag: str) -> Mapping[str, Tensor]:
     """Return the weights of a tag through open_clip, which converts foreign formats."""
     try:
         with warnings.catch_warnings(), torch.device("cpu"):
-            # about an activation that the configuration of the model asks for and the tag does not speak of
+            # raised if the model's configuration has QuickGELU and the tag does not mention it
             warnings.filterwarnings("ignore", message="QuickGELU mismatch")
             quick = bool(tag_config(model, tag).get("quick_gelu"))
             whole = open_clip().create_model(model, pretrained=tag, force_quick_gelu=quick)
     except (OSError, RuntimeError) as error:
         raise UmieError(
             f"open_clip weights {tag} of {model} cannot be loaded: {first_line(error)}; "
-            "without a network, give the path of a weight file as pretrained"
+            "without a network, set pretrained to the path of a weight file"
         ) from error
     state: Mapping[str, Tensor] = whole.visual.state_dict()
     return state

@@ -1,4 +1,4 @@
-"""Every kind of image tower that open_clip builds, as a map and a head; and which models have none."""
+"""The kinds of image towers that open_clip builds, each split into a map and a head."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from umie.encoders.clip.spatial import Size, Spatial, resized
 from umie.errors import UmieError
 from umie.weights import first_line
 
-AVERAGE = ("avg", "fast", "fastavg")  # timm's names of pooling by the plain mean
+AVERAGE = ("avg", "fast", "fastavg")  # timm's names for mean pooling
 
 
 class _Transformer(Spatial):
@@ -27,7 +27,7 @@ class _Transformer(Spatial):
             raise UmieError("it pools by two attentions")
         if tower.pool_type not in ("tok", "avg"):
             raise UmieError(f"its pooling is {tower.pool_type!r}")
-        # what the tower normalizes before it averages is normalized before it is averaged under a box
+        # a tower that normalizes patches before averaging them needs cells normalized before they are averaged
         self._normalizes_cells = tower.attn_pool is None and tower.pool_type == "avg" and not tower.final_ln_after_pool
 
     @property
@@ -54,7 +54,7 @@ class _Transformer(Spatial):
     def head(self, cells: Tensor) -> Tensor:
         tower = self.tower
         if tower.attn_pool is not None:
-            # over one cell attention is its value and output projections, the same for every query: one is enough
+            # over a single cell, attention is its value and output projections for any query, so one query is enough
             one = {"query": tower.attn_pool.query[:1]}
             cells = functional_call(tower.attn_pool, one, (cells[:, None],))[:, 0]
         if not self._normalizes_cells:
@@ -65,8 +65,8 @@ class _Transformer(Spatial):
 class _ResNet(Spatial):
     """open_clip's ModifiedResNet: the last map, then the value and output projections of its attention pool.
 
-    Source: MaskCLIP (Zhou et al. 2022); here a cell keeps the position that the attention pool adds to it, since the
-    projections were trained on cells with their positions.
+    Source: MaskCLIP (Zhou et al. 2022). Deviation: a cell keeps the position that the attention pool adds to it, because
+    the projections were trained on cells with positions.
     """
 
     stride = (32, 32)
@@ -92,7 +92,7 @@ class _ResNet(Spatial):
 
 
 class _TimmTransformer(Spatial):
-    """A transformer of timm: the patches after the last block, then its head as over an image of one patch."""
+    """A transformer of timm: the patches after the last block, then its head applied to single patches."""
 
     def __init__(self, tower: Any) -> None:
         super().__init__(tower)
@@ -117,7 +117,7 @@ class _TimmTransformer(Spatial):
         trunk = self.tower.trunk
         changed: dict[str, Tensor] = {}
         if trunk.dynamic_img_size:
-            return changed  # it does the same by itself
+            return changed  # timm resizes them itself
         if trunk.pos_embed is not None:
             changed["trunk.pos_embed"] = resized(trunk.pos_embed[0], self.own_grid, grid)[None]
         if getattr(trunk, "rope", None) is not None:
@@ -129,10 +129,10 @@ class _TimmTransformer(Spatial):
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         trunk = copy.copy(self.tower.trunk)
         patches = copy.copy(trunk.patch_embed)
-        patches.img_size = None  # or it refuses every size but the tower's own
+        patches.img_size = None  # otherwise it refuses every size except the tower's own
         trunk._modules = {**trunk._modules, "patch_embed": patches}
         final, (maps,) = trunk.forward_intermediates(images, indices=1, output_fmt="NCHW")
-        if trunk.global_pool != "token":  # normalized before the tower pools them, if at all
+        if trunk.global_pool != "token":  # these towers normalize patches before pooling, if at all
             maps = trunk.norm(maps.movedim(1, -1)).movedim(-1, 1)
         return self.tower.head(trunk.forward_head(final)), maps
 
@@ -140,21 +140,21 @@ class _TimmTransformer(Spatial):
         trunk = self.tower.trunk
         if trunk.global_pool == "token":
             cells = trunk.norm(cells)
-        # whichever token or tokens the head looks at; over equal tokens, attention is its value and output projections
+        # the head may use any of the tokens; over equal tokens, attention is its value and output projections
         tokens = cells[:, None].expand(-1, trunk.num_prefix_tokens + 1, -1)
         features: Tensor = self.tower.head(trunk.forward_head(tokens))
         return features
 
 
 class _TimmConvolutions(Spatial):
-    """A convolutional net of timm with average pooling: its map, then its head as over a map of one cell."""
+    """A convolutional network of timm with mean pooling: its map, then its head applied to single cells."""
 
     def __init__(self, tower: Any) -> None:
         super().__init__(tower)
         trunk = tower.trunk
         pool = getattr(getattr(trunk, "head", None), "global_pool", None) or getattr(trunk, "global_pool", None)
         if getattr(pool, "pool_type", None) not in AVERAGE or hasattr(tower.head, "pool"):
-            raise UmieError("it does not pool its map by the plain mean")
+            raise UmieError("it does not pool its map by the mean")
 
     @property
     def stride(self) -> Size:
@@ -178,14 +178,14 @@ class _TimmConvolutions(Spatial):
 
 
 def spatial(tower: nn.Module) -> Spatial:
-    """Return a tower's two parts.
+    """Return a tower split into a map and a head.
 
     Raises:
-        UmieError: its map cannot be pooled under boxes; the message says why, and names no model.
+        UmieError: its map cannot be pooled under boxes; the caller adds the model's name to the message.
     """
     kind = type(tower).__name__
     if kind == "TimmModel":
-        from timm.models import Eva, VisionTransformer  # open_clip has it imported by now
+        from timm.models import Eva, VisionTransformer  # already imported by open_clip
 
         transformer = isinstance(tower.trunk, VisionTransformer | Eva)
         return _TimmTransformer(tower) if transformer else _TimmConvolutions(tower)
@@ -195,12 +195,12 @@ def spatial(tower: nn.Module) -> Spatial:
     return kinds[kind](tower)
 
 
-@functools.cache  # the tower, though without weights, takes tenths of a second to build, for each preprocessor
+@functools.cache  # building the tower, even without weights, takes tenths of a second
 def geometry(model: str) -> tuple[Size, Size]:
-    """Return a model's own size and its stride, both as height and width in pixels; no weights are built.
+    """Return a model's own size and its stride, both as height and width in pixels, without allocating weights.
 
     Raises:
-        UmieError: features of regions cannot be had from the model's map.
+        UmieError: region features cannot be pooled from the model's map.
     """
     try:
         parts = spatial(build_tower(model, None, device="meta"))
@@ -209,16 +209,16 @@ def geometry(model: str) -> tuple[Size, Size]:
         if maps.shape[2:] != (3, 2):
             raise UmieError(f"{height} x {width} pixels give {' x '.join(map(str, maps.shape[2:]))} cells")
     except UmieError as error:
-        raise UmieError(f"{model}: regions cannot be pooled from its map: {error}; give mode='crop'") from error
-    except Exception as error:  # a tower that takes its own size only fails in its own way
+        raise UmieError(f"{model}: regions cannot be pooled from its map: {error}; use mode='crop'") from error
+    except Exception as error:  # a tower that accepts only its own size can fail in any way
         raise UmieError(
-            f"{model}: regions cannot be pooled from its map: {first_line(error)}; give mode='crop'"
+            f"{model}: regions cannot be pooled from its map: {first_line(error)}; use mode='crop'"
         ) from error
     return parts.own_size, parts.stride
 
 
 def _copied(module: Any) -> Any:
-    """Return a module of its own buffers, so that what is written there does not change the first."""
+    """Return a module with copied buffers, so that writing to them does not change the original."""
     copied = copy.copy(module)
     copied._buffers = {name: None if value is None else value.clone() for name, value in module._buffers.items()}
     return copied

@@ -1,4 +1,4 @@
-"""An image tower as a map and a head: one pass for the whole image and its regions, at any size.
+"""An image tower split into a map and a head: one pass for the whole image and its regions, at any size.
 
 Shapes: N images, R regions of each, C width of the map, h x w its cells, D width of the features, M vectors.
 """
@@ -19,10 +19,10 @@ Size = tuple[int, int]  # height, width
 
 
 class Spatial(nn.Module, ABC):
-    """A tower seen as two parts: pixels to a map, and a head that turns any cell, or a mean of cells, to features.
+    """A tower in two parts: pixels to a map, and a head that turns a cell, or a mean of cells, into features.
 
     Args:
-        tower: the image tower; it is used as it is, never changed.
+        tower: the image tower; it is never changed.
     """
 
     def __init__(self, tower: Any) -> None:
@@ -33,7 +33,7 @@ class Spatial(nn.Module, ABC):
     @property
     @abstractmethod
     def stride(self) -> Size:
-        """Pixels of the image for one cell of the map."""
+        """Image pixels per cell of the map."""
 
     @property
     @abstractmethod
@@ -42,7 +42,7 @@ class Spatial(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the features ``[N, D]`` of ``[N, 3, H, W]`` as the tower gives them, and the map ``[N, C, h, w]``."""
+        """Return the tower's features ``[N, D]`` of images ``[N, 3, H, W]``, and the map ``[N, C, h, w]``."""
 
     @abstractmethod
     def head(self, cells: Tensor) -> Tensor:
@@ -50,13 +50,13 @@ class Spatial(nn.Module, ABC):
 
     @abstractmethod
     def positions(self, grid: Size) -> dict[str, Tensor]:
-        """Return the tower's tensors, by name, that are others where the map has ``grid`` instead of its own cells."""
+        """Return replacements for the tower's tensors, by name, for a map of ``grid`` cells."""
 
     def whole_and_map(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return ``forward`` of images of any size, with positions for it."""
+        """Return ``forward`` of images of any size, with positions resized to it."""
         grid = (images.shape[2] // self.stride[0], images.shape[3] // self.stride[1])
         changed = {} if grid == self.own_grid else self.positions(grid)
-        # the tower's own tensors are put back before this returns, and gradients reach them through the others
+        # functional_call restores the tower's own tensors; gradients reach them through their replacements
         found: tuple[Tensor, Tensor] = functional_call(
             self, {f"tower.{name}": value for name, value in changed.items()}, (images,)
         )
@@ -67,13 +67,13 @@ class Spatial(nn.Module, ABC):
 
         Args:
             images: ``[N, 3, H, W]``, sides multiples of ``stride`` or the tower's own.
-            boxes: ``[N, 1 + R, 4]``, relative; the first of each image stands for the whole image.
+            boxes: ``[N, 1 + R, 4]``, relative; the first of each image is the whole image.
 
         Returns:
             ``[N, 1 + R, D]``.
         """
         whole, maps = self.whole_and_map(images)
-        if boxes.shape[1] == 1:  # not every head takes no cell at all
+        if boxes.shape[1] == 1:  # some heads cannot handle zero cells
             return whole[:, None]
         cells = pool_boxes(maps, boxes[:, 1:])
         regions = self.head(cells.flatten(0, 1)).view(*cells.shape[:2], -1)

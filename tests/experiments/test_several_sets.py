@@ -19,7 +19,7 @@ GRID = {
     "tasks": ["mner", "med"],
     "fusion": ["gated"],
     "train_on": ["all", {"without": "names"}],
-    "warm_start": {"training": {"steps": 2, "batch_size": 4}},
+    "warm_start": {"training": {"max_steps": 2, "batch_size": 4}},
     "evaluation": {
         "generation": {"max_new_tokens": 4},
         "instructions": ["paper", {"label": "mine", "mner": "Names? {labels}", "med": "I1"}],
@@ -73,7 +73,7 @@ def test_what_is_left_out_comes_in_neither_by_training_nor_by_the_warm_start(fin
     starts = {}
     for path in output.glob("warm_start/*.log.d/job.json"):
         job = json.loads(path.read_text())
-        starts[tuple(job["train_on"])] = job["folder"]
+        starts[tuple(job["config"]["train_on"] or ("names", "both", "own"))] = job["folder"]
     assert set(starts) == {("names", "both", "own"), ("both", "own")}
     for variant, line in lines.items():
         job = json.loads((output / "cells" / line["hash"] / "job.json").read_text())

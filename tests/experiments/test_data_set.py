@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from umie.data.synthetic import LABELS, SyntheticConfig, ceilings, write_synthetic
-from umie.encoders.images import open_image
 from umie.errors import UmieError
-from umie.experiments.data_config import check_tasks
+from umie.experiments.data_config import read_data_config, read_tasks
 from umie.experiments.prepare_data import prepare_corpus
+from umie.images import open_image
 
 SPLITS = ("train", "dev", "test")
 
@@ -58,8 +58,7 @@ class Own:
         data = {"format": "jsonl", **{split: f"{split}.jsonl" for split in self.records}, "images": "images"}
         data = {key: value for key, value in {**data, **changes}.items() if value is not ...}
         (one,) = prepare_corpus(
-            data,
-            check_tasks(tasks),
+            read_data_config(data, read_tasks(list(tasks) if isinstance(tasks, tuple) else tasks)),
             root=self.folder,
             output=self.output,
             missing_images=missing_images,
@@ -168,7 +167,7 @@ def test_text_only_reads_on_and_counts(own, damage):
     [
         pytest.param('{"text": "a", ', "not valid JSON", id="cut off"),
         pytest.param("[]", "expected a JSON object", id="list"),
-        pytest.param('{"text": "  "}', "text is '  ': every record needs a text", id="empty text"),
+        pytest.param('{"text": "  "}', "text is '  ': every record needs a", id="empty text"),
         pytest.param('{"image": "a.jpg"}', "text is None", id="no text"),
         pytest.param('{"text": "a", "entites": []}', "Did you mean 'entities'?", id="key"),
         pytest.param('{"text": "a", "regions": [{"box": [0, 0, 1.5, 1]}]}', "not inside the image", id="box outside"),
@@ -191,7 +190,7 @@ def test_a_image_outside_the_folder_is_refused(own, how):
     (own.folder / "images" / "link.jpg").symlink_to(secret)
     own.records["dev"][0]["image"] = names[how]
     message = own.error()
-    assert f"record 'dev-0': image {names[how]!r} leaves the image folder {own.folder / 'images'}" in message
+    assert f"record 'dev-0': image {names[how]!r} is outside the image folder {own.folder / 'images'}" in message
     assert own.prepare(missing_images="text_only").num_images["dev"] == 0
 
 
@@ -325,8 +324,7 @@ def test_the_fingerprint_changes_when_a_missing_image_appears(own):
 
 def synthetic(output, steps=None, *, tasks=("mner", "mre", "med", "meae"), split="test", **options):
     (one,) = prepare_corpus(
-        {"format": "synthetic", "train": 6, "dev": 3, "test": 3, **options},
-        check_tasks(tasks),
+        read_data_config({"format": "synthetic", "train": 6, "dev": 3, "test": 3, **options}, read_tasks(list(tasks))),
         root=output,
         output=output,
         splits=("train", split),

@@ -64,7 +64,7 @@ def train(
         on_step: called after every step with the step, the number of steps and the last logged loss.
         output: folder of checkpoints; where it holds some of the same run, the run goes on from the newest, exactly.
         checkpoints: when to save and to score, where there is an ``output``.
-        dev: scores a model on the dev set: names to values, among them ``Checkpoints.metric``; not under FSDP, which
+        dev: scores a model on the dev set: names to values, among them ``Checkpoints.metric_for_best_model``; not under FSDP, which
             holds no whole model to generate with.
         on_log: called with the step and whatever is logged: losses, rates, dev scores.
 
@@ -76,7 +76,7 @@ def train(
         UmieError: a loss that is no number; a batch that the processes cannot share; a checkpoint that cannot be
             written: what was saved before stands.
     """
-    _check_compile(config.compile)
+    _check_compile(config.torch_compile)
     set_seed(seed)
     mixture = as_mixture(dataset)
     steps = config.num_steps(len(mixture))
@@ -86,20 +86,20 @@ def train(
     freeze(model, config.freeze, all_of_it=config.adapter is not None)
     if config.adapter is not None and not has_adapter(model):
         adapt(model, config.adapter)
-    if output is None and saving.patience is not None:
-        raise UmieError("patience is set: give train an output, where the best checkpoint is kept")
+    if output is None and saving.early_stopping_patience is not None:
+        raise UmieError("early_stopping_patience is set: give train an output, where the best checkpoint is kept")
     if resumed is not None and is_over(state_of(resumed), steps, saving):
         load_weights(model, resumed)
         return _told(state_of(resumed))
-    sampler = RunSampler(mixture, steps, config.batch_size, seed, length_bucketing=config.length_bucketing)
+    sampler = RunSampler(mixture, steps, config.batch_size, seed, group_by_length=config.group_by_length)
     if config.initialize_fusion and resumed is None:
         measured = _initialize_fusion(model, processor, mixture, 4 * config.batch_size)
     with ExitStack() as stack:
         folder = output or stack.enter_context(tempfile.TemporaryDirectory())
         arguments = _arguments(config, saving if output else None, steps, str(folder), seed, dev is not None)
         callbacks: list[Any] = [Progress(on_step, on_log)]
-        if dev is not None and saving.patience is not None:
-            callbacks.append(EarlyStoppingCallback(saving.patience, saving.threshold))
+        if dev is not None and saving.early_stopping_patience is not None:
+            callbacks.append(EarlyStoppingCallback(saving.early_stopping_patience, saving.early_stopping_threshold))
             if resumed is not None:
                 callbacks[-1].early_stopping_patience_counter = _without_gain(state_of(resumed))
         try:
@@ -121,7 +121,7 @@ def train(
 
 def is_over(state: Mapping[str, Any], steps: int, saving: Checkpoints) -> bool:
     """Say whether a run came to its end: all its steps are taken, or it ended early."""
-    ended = saving.patience is not None and _without_gain(state) >= saving.patience
+    ended = saving.early_stopping_patience is not None and _without_gain(state) >= saving.early_stopping_patience
     return ended or int(state["global_step"]) >= steps
 
 
@@ -156,33 +156,33 @@ def _arguments(
     processes = int(os.environ.get("WORLD_SIZE", 1))
     if config.fsdp and processes == 1:
         raise UmieError(NO_SHARDS)
-    shares = config.gradient_accumulation * processes
+    shares = config.gradient_accumulation_steps * processes
     if config.batch_size % shares:
         raise UmieError(
             f"batch_size is {config.batch_size}: it cannot be shared by {shares} (processes times "
-            f"gradient_accumulation {config.gradient_accumulation}); give a multiple of {shares}"
+            f"gradient_accumulation_steps {config.gradient_accumulation_steps}); give a multiple of {shares}"
         )
     interval = None if saving is None else saving.interval(steps)
     options: dict[str, Any] = {
         "output_dir": folder,
         "max_steps": steps,
         "per_device_train_batch_size": config.batch_size // shares,
-        "gradient_accumulation_steps": config.gradient_accumulation,
+        "gradient_accumulation_steps": config.gradient_accumulation_steps,
         "learning_rate": config.learning_rate,
         "lr_scheduler_type": "linear",
-        "warmup_steps": round(config.warmup_share * steps),
+        "warmup_steps": round(config.warmup_ratio * steps),
         "weight_decay": config.weight_decay,
         "max_grad_norm": config.max_grad_norm,
         "seed": seed,
-        "bf16": config.precision == "bfloat16",
+        "bf16": config.bf16,
         **_checkpointing(config),
-        "torch_compile": bool(config.compile),
-        "torch_compile_backend": config.compile if isinstance(config.compile, str) else None,
+        "torch_compile": bool(config.torch_compile),
+        "torch_compile_backend": config.torch_compile if isinstance(config.torch_compile, str) else None,
         "fsdp": bool(config.fsdp),
         "fsdp_config": dict(config.fsdp) if isinstance(config.fsdp, Mapping) else None,
         "ddp_find_unused_parameters": True,  # a batch without images leaves the visual parts unused
         "use_cpu": not (torch.cuda.is_available() or torch.backends.mps.is_available()),
-        "dataloader_num_workers": config.num_workers,
+        "dataloader_num_workers": config.dataloader_num_workers,
         "dataloader_pin_memory": torch.cuda.is_available(),
         "logging_steps": max(1, steps // 20) if saving is None else max(1, min(10, steps // 20)),
         "logging_nan_inf_filter": False,  # a loss that is no number ends the run, see RunTrainer
@@ -191,10 +191,10 @@ def _arguments(
         "remove_unused_columns": False,
         "save_strategy": "no" if interval is None else "steps",
         "save_steps": interval or 500,
-        "save_total_limit": None if saving is None else max(2, saving.keep),  # with 1, the Trainer drops the newest
+        "save_total_limit": None if saving is None else max(2, saving.save_total_limit),  # with 1, the Trainer drops the newest
         "eval_strategy": "steps" if interval is not None and has_dev else "no",
         "eval_steps": interval,
-        "metric_for_best_model": saving.metric if saving is not None and has_dev else None,
+        "metric_for_best_model": saving.metric_for_best_model if saving is not None and has_dev else None,
         "greater_is_better": True if saving is not None and has_dev else None,
     }
     arguments = TrainingArguments(**options)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from umie.experiments.plan import plan_cells, read_grid
+from umie.experiments.expand import plan, read_grid
 from umie.experiments.scheduler import RESULTS, _append, read_results
 from umie.records import read_jsonl
 
@@ -46,7 +46,7 @@ def lines_of(output: Path) -> list[dict]:
 
 def cells_of(finished):
     fingerprint = next(finished.output.glob("data-*")).name.removeprefix("data-")
-    return plan_cells(read_grid(finished.grid_file), fingerprint)
+    return plan(read_grid(finished.grid_file), fingerprint)
 
 
 def constant(line: dict) -> dict:
@@ -68,7 +68,7 @@ def test_a_line_for_each_cell_with_all_that_it_measured(finished):
         assert set(line["versions"]) == {"umie", "python", "torch", "transformers"}
         assert set(line["metrics"]) == set(TASKS)
         for scores in line["metrics"].values():
-            assert {"precision", "recall", "f1", "gold", "predicted", "standard_error", "dropped"} <= set(scores)
+            assert {"precision", "recall", "f1", "gold", "predicted", "interval", "dropped"} <= set(scores)
             assert 0 <= scores["f1"] <= 1
             assert scores["gold"] > 0
         assert {"train", "evaluate", "total"} <= set(line["seconds"])
@@ -123,7 +123,7 @@ def test_the_warm_start_is_trained_once_and_shared(finished):
     (folder,) = (path for path in (finished.output / "warm_start").iterdir() if not path.suffix)
     assert {"config.json", "model.safetensors", "tokenizer.json"} <= {path.name for path in folder.iterdir()}
     jobs = [json.loads(path.read_text()) for path in finished.output.glob("cells/*/job.json")]
-    assert [job["parts"]["decoder"]["source"] for job in jobs] == [str(folder), str(folder)]
+    assert [job["text_start"] for job in jobs] == [str(folder), str(folder)]
 
 
 def test_processes_end_quietly(finished):
@@ -320,7 +320,7 @@ def test_a_killed_grid_takes_its_cell_along_and_the_cell_comes_out_the_same(fini
     # A second run in the same folder is told so, and harms nothing.
     code, _, err = umie("ablate", finished.grid_file, "--output", output)
     assert code == 2
-    assert err == f"umie: {output} is in use by another run: wait for it, or give another --output\n"
+    assert err == f"umie: {output} is in use by another run: wait for it, or use another --output\n"
 
     os.kill(grid.pid, signal.SIGKILL)
     grid.wait()
@@ -386,7 +386,7 @@ def test_an_interrupted_grid_ends_soon_and_says_how_to_go_on(finished, grid_file
     os.kill(grid.pid, signal.SIGINT)
     _, err = grid.communicate(timeout=20)
     assert grid.returncode == 130
-    assert "interrupted; what is finished is kept" in err
+    assert "interrupted; finished cells are kept" in err
     wait_until(lambda: not is_running(worker), 20, "the end of the cell's process")
     assert "Traceback" not in err
 
@@ -413,15 +413,15 @@ def test_a_grid_on_data_of_one_s_own(grid_file, umie, noise, tmp_path):
         warm_start=...,
         missing_images="text_only",
     )
-    code, out, err = umie("ablate", path, "--data", folder, "--output", tmp_path / "run")
+    code, out, err = umie("ablate", path, "--data-root", folder, "--output", tmp_path / "run")
     assert (code, "Traceback" in err) == (0, False)
     (line,) = lines_of(tmp_path / "run")
     assert line["metrics"]["mner"]["gold"] == 6
     assert line["counts"]["train"]["missing_images"] == 1
     assert line["counts"]["test"]["missing_images"] == 1
     assert "- test: 3 records, 1 with an image" in out
-    assert "- only 1 of 3 records of test have an image: so few are no evidence about fusion" in out
-    assert "- 3 records of test have a text that stands in train too" in out
+    assert "- only 1 of 3 records of test have an image: too few to be evidence about fusion" in out
+    assert "- 3 records of test also occur in train; scores are inflated" in out
     assert "`text_only`" in out
     assert "ceiling" not in out
     job = json.loads(next((tmp_path / "run").glob("cells/*/job.json")).read_text())
@@ -466,12 +466,12 @@ def test_what_is_not_here_is_named_and_by_a_plan_all_of_it(grid_file, umie, tmp_
     )
     code, out, err = umie("ablate", path, "--output", tmp_path / "run", "--plan")
     assert code == 2
-    lines = err.replace("\n", " ").split("umie: not here: ")[1:]
+    lines = err.replace("\n", " ").split("umie: missing: ")[1:]
     for line, expected in zip(
         lines, ("none.jsonl: no such", "a: no such file", "images: no such folder", "'nobody/nothing'"), strict=True
     ):
         assert expected in line
-    assert out.count("needs what is not here") == 4
+    assert out.count("blocked: missing files") == 4
     code, out, err = umie(
         "ablate", grid_file(data={"format": "jsonl", "train": "none.jsonl", "test": "a"}, warm_start=...)
     )
@@ -490,8 +490,8 @@ def test_a_record_that_cannot_be_used_is_one_line(grid_file, umie, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["--data", "{folder}/none"], "--data {folder}/none: no such folder"),
-        (["--data", "{folder}/grid.yaml"], "--data {folder}/grid.yaml: no such folder"),
+        (["--data-root", "{folder}/none"], "--data-root {folder}/none: not a directory"),
+        (["--data-root", "{folder}/grid.yaml"], "--data-root {folder}/grid.yaml: not a directory"),
         (["--split", "train"], "Unknown evaluation split 'train'. Choices: dev, test."),
         (["--output", "{folder}/grid.yaml"], "{folder}/grid.yaml"),
         (["--output", "{folder}/grid.yaml/below"], "{folder}/grid.yaml"),
@@ -513,7 +513,7 @@ def test_bad_input_of_a_real_command_is_one_line(start_umie, tmp_path):
 
 
 def test_only_a_grid_that_was_finished_says_so(finished, tmp_path, umie):
-    assert "there already" not in finished.command.stderr
+    assert "already had results" not in finished.command.stderr
     code, _, err = umie("ablate", finished.grid_file, "--output", finished.copy(tmp_path))
     assert code == 0
-    assert "cells were there already, none was run" in err
+    assert "cells already had results, none was run" in err

@@ -1,23 +1,34 @@
 """Grid files: every mistake is one error that names the file; a cell's hash tells what its result depends on."""
 
-import dataclasses
 import json
 import subprocess
 import sys
 
 import pytest
 
-from umie.errors import UmieError
-from umie.experiments.grid_config import WarmStart
-from umie.experiments.plan import plan_cells, read_grid
+from umie.errors import UmieError, at
+from umie.experiments.config import RunConfig, WarmStart
+from umie.experiments.expand import plan, read_grid
+from umie.experiments.parts import check_parts
+from umie.training import TrainingConfig
+from umie.yaml_files import parse_yaml
 
 DATA = {"format": "jsonl", "train": "train.jsonl", "test": "test.jsonl"}
+
+
+def checked(path, **options):
+    """Return a grid that was read and whose parts were checked, as the command does."""
+    grid = read_grid(path)
+    with at(str(path)):
+        check_parts([cell.config for cell in grid.cells], **options)
+    plan(grid, "", **options)
+    return grid
 
 
 def error_of(path):
     """Return what reading the file says after its name, on one line."""
     with pytest.raises(UmieError) as caught:
-        read_grid(path)
+        checked(path)
     message = str(caught.value)
     assert message.startswith(f"{path}: ")
     assert "\n" not in message
@@ -25,27 +36,83 @@ def error_of(path):
 
 
 def cells_of(path, fingerprint=""):
-    return plan_cells(read_grid(path), fingerprint)
+    return plan(read_grid(path), fingerprint)
 
 
 def test_a_good_file_reads(grid_file):
     grid = read_grid(grid_file(notes="One sentence.", mean_over="mner"))
-    assert grid.name == "small"
-    assert list(grid.tasks) == ["mner", "mre", "med", "meae"]
-    assert (grid.encoder, grid.fusion, grid.decoder) == (["tiny"], ["gated", "text_only"], ["tiny"])
-    assert grid.warm_start == WarmStart(records=30, training={"steps": 3, "batch_size": 4})
-    assert (grid.notes, grid.mean_over, grid.workers) == (["One sentence."], ["mner"], 2)
+    run = grid.first
+    assert (grid.name, grid.workers, grid.seeds) == ("small", 2, [0])
+    assert list(run.tasks) == ["mner", "mre", "med", "meae"]
+    assert [cell.config.fusion for cell in grid.cells] == [{"name": "gated"}, {"name": "text_only"}]
+    assert run.warm_start == WarmStart(records=30, training={"max_steps": 3, "batch_size": 4})
+    assert (run.notes, run.mean_over) == (("One sentence.",), ("mner",))
 
 
 def test_defaults(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text("data: {format: synthetic}\ntasks: mner\n")
     grid = read_grid(path)
-    assert (grid.name, list(grid.tasks), grid.mean_over) == ("mine", ["mner"], ["mner"])
-    assert (grid.fusion, grid.seeds, grid.training) == (["gated"], [0], [{}])
-    assert grid.warm_start is None
-    assert grid.missing_images == "error"
-    assert [cell.variant for cell in plan_cells(grid, "")] == ["gated"]
+    run = grid.first
+    assert (grid.name, list(run.tasks), grid.seeds, run.training) == ("mine", ["mner"], [0], TrainingConfig())
+    assert run.parts == {
+        "encoder": {"name": "tiny"},
+        "fusion": {"name": "gated"},
+        "decoder": {"name": "t5", "source": "tiny"},
+        "visual_embedding": {},
+    }
+    assert (run.warm_start, run.checkpoints, run.missing_images) == (None, None, "error")
+    assert [cell.variant for cell in plan(grid, "")] == ["gated"]
+
+
+def test_every_error_of_a_file_is_reported_at_once(grid_file):
+    path = grid_file(
+        fusoin="gated",
+        fusion="gatd",
+        training={"max_step": 3, "batch_size": 0},
+        evaluation={"split": "train"},
+        tasks={"mner": {"labls": []}, "mnre": {}},
+        workers=0,
+    )
+    with pytest.raises(UmieError) as caught:
+        read_grid(path)
+    first, *lines = str(caught.value).splitlines()
+    expected = {
+        "Unknown key 'fusoin'. Did you mean 'fusion'?",
+        "workers is 0",
+        "tasks: Unknown option of task 'mner': 'labls'",
+        "tasks: Unknown task 'mnre'. Did you mean 'mre'?",
+        "fusion: Unknown fusion 'gatd'. Did you mean 'gated'?",
+        "training: Unknown key 'max_step'",
+        "training.batch_size is 0",
+        "evaluation.split: ",
+    }
+    assert first == f"{path}: {len(expected)} errors:"
+    assert all(any(error in line for line in lines) for error in expected)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("1e-3", 0.001), ("010", 10), ("12:30:45", "12:30:45"), ("yes", "yes"), ("2026-11-28", "2026-11-28"), ("~", None)],
+)
+def test_yaml_values_mean_what_they_look_like(text, value):
+    assert parse_yaml(f"key: {text}") == {"key": value}
+
+
+def test_a_repeated_key_is_an_error_with_its_line(tmp_path):
+    path = tmp_path / "grid.yaml"
+    path.write_text("tasks: mner\ntraining:\n  max_steps: 3\n  max_steps: 4\n")
+    assert error_of(path) == "line 4: the key 'max_steps' is already set in line 3: remove one"
+
+
+def test_settings_override_the_file(grid_file):
+    path = grid_file()
+    grid = read_grid(path, ["training.max_steps=9", "seeds=[4, 5]", "fusion=concat", "evaluation.constrained=true"])
+    assert [(cell.variant, cell.seed) for cell in grid.cells] == [("concat", 4), ("concat", 5)]
+    assert grid.first.training.max_steps == 9 and grid.first.training.batch_size == 4
+    assert grid.first.evaluation.constrained
+    with pytest.raises(UmieError, match="has no keys"):
+        read_grid(path, ["fusion.gate=0.5"])  # a list of two
 
 
 @pytest.mark.parametrize(
@@ -75,11 +142,11 @@ def test_no_such_file(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        pytest.param({"data": ...}, "lacks 'data'", id="no-data"),
-        pytest.param({"tasks": ...}, "lacks 'tasks'", id="no-tasks"),
-        pytest.param({"tasks": []}, "lacks 'tasks'", id="empty-tasks"),
+        pytest.param({"data": ...}, "data is missing", id="no-data"),
+        pytest.param({"tasks": ...}, "tasks is missing", id="no-tasks"),
+        pytest.param({"tasks": []}, "tasks is empty", id="empty-tasks"),
         pytest.param({"data": 3}, "data is 3: expected a mapping", id="data-number"),
-        pytest.param({"fusoin": "gated"}, "Unknown grid key 'fusoin'. Did you mean 'fusion'?", id="key"),
+        pytest.param({"fusoin": "gated"}, "Unknown key 'fusoin'. Did you mean 'fusion'?", id="key"),
         pytest.param({"fusion": "gatd"}, "Unknown fusion 'gatd'. Did you mean 'gated'? Choices: concat", id="fusion"),
         pytest.param({"encoder": "tinny"}, "Unknown encoder 'tinny'. Did you mean 'tiny'?", id="encoder"),
         pytest.param({"decoder": {"name": "t6"}}, "Unknown decoder 't6'. ", id="decoder"),
@@ -89,25 +156,25 @@ def test_no_such_file(tmp_path):
         pytest.param({"tasks": ["mnre"]}, "Unknown task 'mnre'. Did you mean 'mre'?", id="task"),
         pytest.param({"tasks": [{"mner": {}}]}, "tasks", id="task-as-mapping-in-list"),
         pytest.param({"tasks": {"mner": {"labls": []}}}, "'labls'. Did you mean 'labels'?", id="task-option"),
-        pytest.param({"tasks": {"mner": {"labels": "person"}}}, "labels is 'person': give a list", id="task-labels"),
+        pytest.param({"tasks": {"mner": {"labels": "person"}}}, "labels is 'person'", id="task-labels"),
         pytest.param({"fusion": {"gate": 0.5}}, "Unknown fusion ''", id="fusion-without-name"),
         pytest.param({"fusion": 3}, "fusion", id="fusion-number"),
         pytest.param({"fusion": [["gated"]]}, "fusion", id="fusion-list-in-list"),
         pytest.param({"fusion": {"name": ["gated"]}}, "fusion", id="fusion-name-is-a-list"),
         pytest.param({"fusion": []}, "fusion", id="fusion-empty"),
         pytest.param({"fusion": {"name": "gated", "gaet": 1}}, "'gaet'. Did you mean 'gate'?", id="option"),
-        pytest.param({"fusion": {"name": "gated", "gate": "wide"}}, "gate is 'wide': give ", id="gate"),
-        pytest.param({"fusion": {"name": "gated", "residual": "x"}}, "residual is 'x': give ", id="residual"),
+        pytest.param({"fusion": {"name": "gated", "gate": "wide"}}, "gate is 'wide': ", id="gate"),
+        pytest.param({"fusion": {"name": "gated", "residual": "x"}}, "residual is 'x': ", id="residual"),
         pytest.param({"fusion": {"name": "gated", "dropout": "x"}}, "dropout", id="dropout"),
-        pytest.param({"encoder": {"name": "tiny", "crop_size": 0}}, "crop_size is 0: give ", id="crop-size"),
+        pytest.param({"encoder": {"name": "tiny", "crop_size": 0}}, "crop_size is 0: ", id="crop-size"),
         pytest.param(
             {"visual_embedding": {"num_layer": 1}}, "'num_layer'. Did you mean 'num_layers'?", id="embedding-key"
         ),
-        pytest.param({"visual_embedding": {"num_layers": -1}}, "num_layers is -1: give ", id="embedding"),
-        pytest.param({"training": {"steps": 0}}, "training: steps is 0: give ", id="steps"),
-        pytest.param({"training": {"stps": 1}}, "'stps'. Did you mean 'steps'?", id="training-key"),
+        pytest.param({"visual_embedding": {"num_layers": -1}}, "num_layers is -1: ", id="embedding"),
+        pytest.param({"training": {"max_steps": 0}}, "training.max_steps is 0: ", id="steps"),
+        pytest.param({"training": {"stps": 1}}, "'stps'. Did you mean 'max_steps'?", id="training-key"),
         pytest.param({"training": 3}, "training is 3: expected a mapping", id="training-number"),
-        pytest.param({"training": {"learning_rate": "1e-3"}}, "learning_rate is '1e-3'", id="rate-that-yaml-misreads"),
+        pytest.param({"training": {"learning_rate": "fast"}}, "training.learning_rate is 'fast'", id="rate"),
         pytest.param({"training": {"learning_rate_multipliers": 3}}, "learning_rate_multipliers", id="multipliers"),
         pytest.param(
             {"training": {"learning_rate_multipliers": {"fusion.gaet_": 0.1}}},
@@ -119,18 +186,24 @@ def test_no_such_file(tmp_path):
         pytest.param({"data": {"train": "a.jsonl"}}, "data format", id="no-format"),
         pytest.param({"data": {**DATA, "imges": "x"}}, "'imges'. Did you mean 'images'?", id="data-key"),
         pytest.param({"mean_over": ["mre"], "tasks": ["mner"]}, "mean_over: 'mre'. Choices: mner", id="mean-over"),
-        pytest.param({"workers": 0}, "workers is 0: give ", id="workers"),
-        pytest.param({"workers": "two"}, "workers is 'two': give ", id="workers-word"),
-        pytest.param({"seeds": ["a"]}, "seeds is ['a']: give whole numbers", id="seeds"),
-        pytest.param({"seeds": [0, -1]}, "seeds is [0, -1]: give whole numbers", id="seeds-negative"),
-        pytest.param({"seeds": [0.5]}, "seeds is [0.5]: give whole numbers", id="seeds-fraction"),
+        pytest.param({"workers": 0}, "workers is 0: ", id="workers"),
+        pytest.param({"workers": "two"}, "workers is 'two': ", id="workers-word"),
+        pytest.param({"seeds": ["a"]}, "seeds is ['a']: use whole numbers", id="seeds"),
+        pytest.param({"seeds": [0, -1]}, "seeds is [0, -1]: use whole numbers", id="seeds-negative"),
+        pytest.param({"seeds": [0.5]}, "seeds is [0.5]: use whole numbers", id="seeds-fraction"),
         pytest.param({"seeds": []}, "seeds", id="seeds-empty"),
         pytest.param({"seeds": [2**32]}, "seeds is [4294967296]", id="seeds-too-large"),
-        pytest.param({"seeds": [1, 1]}, "'gated' with seed 1 stands in the grid twice", id="seed-twice"),
-        pytest.param({"fusion": ["gated", {"name": "gated", "label": "x"}]}, "stands in the grid twice", id="twice"),
-        pytest.param({"warm_start": {"steps": 3}}, "Unknown warm_start key 'steps'. Choices: records", id="warm-start"),
-        pytest.param({"warm_start": {"training": {"stps": 3}}}, "'stps'. Did you mean 'steps'?", id="warm-training"),
-        pytest.param({"warm_start": {"training": {"steps": 0}}}, "steps is 0", id="warm-steps"),
+        pytest.param({"seeds": [1, 1]}, "two variants are called 'gated' (seed 1)", id="seed-twice"),
+        pytest.param({"fusion": ["gated", {"name": "gated", "label": "x"}]}, "is in the grid twice", id="twice"),
+        pytest.param(
+            {"warm_start": {"max_steps": 3}}, "warm_start: Unknown key 'max_steps'. Choices: records", id="warm-start"
+        ),
+        pytest.param(
+            {"warm_start": {"training": {"stps": 3}}}, "'stps'. Did you mean 'max_steps'?", id="warm-training"
+        ),
+        pytest.param(
+            {"warm_start": {"training": {"max_steps": 0}}}, "warm_start.training.max_steps is 0", id="warm-steps"
+        ),
         pytest.param({"warm_start": {"records": "many"}}, "records", id="warm-records"),
         pytest.param({"warm_start": {"records": 0}}, "records", id="warm-no-records"),
         pytest.param({"warm_start": {"seed": "x"}}, "seed", id="warm-seed"),
@@ -138,28 +211,28 @@ def test_no_such_file(tmp_path):
         pytest.param({"warm_start": 3}, "warm_start is 3: expected a mapping", id="warm-number"),
         pytest.param({"evaluation": {"splt": "dev"}}, "'splt'. Did you mean 'split'?", id="evaluation"),
         pytest.param({"evaluation": {"split": "train"}}, "split 'train'. Choices: dev, test", id="split"),
-        pytest.param({"evaluation": {"batch_size": 0}}, "batch_size is 0: give ", id="batch-size"),
+        pytest.param({"evaluation": {"batch_size": 0}}, "evaluation.batch_size is 0: ", id="batch-size"),
         pytest.param({"evaluation": {"generation": 3}}, "generation", id="generation-number"),
         pytest.param({"evaluation": {"generation": {"num_beans": 2}}}, "num_beans", id="generation-key"),
         pytest.param(
             {"fusion": [{"name": "gated", "label": "x"}, {"name": "concat", "label": "x"}]},
-            "two variants are called 'x': give them labels of their own",
+            "two variants are called 'x' (seed 0): remove one, or give them labels",
             id="label-twice",
         ),
-        pytest.param({"name": "../elsewhere"}, "name is '../elsewhere': give a plain name", id="name"),
+        pytest.param({"name": "../elsewhere"}, "name: '../elsewhere' cannot be the name of a folder", id="name"),
         pytest.param({"missing_images": "ignore"}, "Unknown policy for missing images 'ignore'", id="policy"),
         pytest.param({"train_on": ["dta"]}, "data set in train_on: 'dta'. Did you mean 'data'?", id="train-on"),
         pytest.param({"train_on": {"without": "data"}}, "it leaves nothing to train on", id="train-on-nothing"),
         pytest.param({"train_on": {"wihout": "data"}}, "Did you mean 'without'?", id="train-on-key"),
-        pytest.param({"train_on": {"label": "x"}}, "give either `only` or `without`", id="train-on-neither"),
+        pytest.param({"train_on": {"label": "x"}}, "use either `only` or `without`", id="train-on-neither"),
         pytest.param({"train_on": 3}, "train_on is", id="train-on-number"),
         pytest.param({"train_on": []}, "train_on is empty", id="train-on-empty"),
         pytest.param({"instruction": "I3"}, "Unknown instruction variant 'I3'. Choices: I0", id="instruction"),
         pytest.param({"instruction": {"mnre": "{labels}"}}, "Did you mean 'mre'?", id="instruction-task"),
-        pytest.param({"instruction": {"mner": "{lables}"}}, "has the field {lables}", id="instruction-field"),
-        pytest.param({"instruction": {"mre": "{labels}"}}, "lacks the field {head}", id="instruction-lacks"),
+        pytest.param({"instruction": {"mner": "{lables}"}}, "{lables}", id="instruction-field"),
+        pytest.param({"instruction": {"mre": "{labels}"}}, "is missing the placeholder {head}", id="instruction-lacks"),
         pytest.param({"instruction": {"label": "x"}}, "name a task and its instruction", id="instruction-no-task"),
-        pytest.param({"instruction": 3}, "instruction is 3: give paper", id="instruction-number"),
+        pytest.param({"instruction": 3}, "instruction is 3: use paper", id="instruction-number"),
         pytest.param({"evaluation": {"instructions": ["I0", "I0"]}}, "are called 'I0'", id="instructions-twice"),
         pytest.param({"reference": "paper-table-4"}, "Did you mean 'paper-table-4-", id="reference"),
         pytest.param({"reference": {"data": {"mner": 881}}}, "reference of 'data' is", id="reference-percent"),
@@ -199,7 +272,7 @@ def test_a_plugin_may_not_take_a_name_that_is_taken(grid_file, tmp_path):
 @pytest.mark.parametrize("changes", [{"num_heads": 3}, {"num_heads": 12}, {"d_ff": 7}, {"head_dim": 5}])
 def test_widths_that_a_model_can_have_are_allowed(grid_file, changes):
     """The decoder gives head_dim, so that any number of heads will do; test_model holds that such models run."""
-    read_grid(grid_file(fusion={"name": "gated", **changes}, visual_embedding=changes))
+    checked(grid_file(fusion={"name": "gated", **changes}, visual_embedding=changes))
 
 
 HASHED = {
@@ -212,12 +285,12 @@ HASHED = {
     "tasks": {"tasks": ["mner", "mre"]},
     "order-of-tasks": {"tasks": ["mner", "mre", "meae", "med"]},  # and so of the queries that batches are drawn from
     "task-option": {"tasks": {"mner": {"variant": "I1"}, "mre": {}, "med": {}, "meae": {}}},
-    "training": {"training": {"steps": 4, "batch_size": 4}},
-    "multipliers": {"training": {"steps": 3, "batch_size": 4, "learning_rate_multipliers": {"fusion": 0.5}}},
+    "training": {"training": {"max_steps": 4, "batch_size": 4}},
+    "multipliers": {"training": {"max_steps": 3, "batch_size": 4, "learning_rate_multipliers": {"fusion": 0.5}}},
     "no-warm-start": {"warm_start": ...},
-    "warm-start-records": {"warm_start": {"records": 31, "training": {"steps": 3, "batch_size": 4}}},
-    "warm-start-training": {"warm_start": {"records": 30, "training": {"steps": 4, "batch_size": 4}}},
-    "warm-start-seed": {"warm_start": {"records": 30, "training": {"steps": 3, "batch_size": 4}, "seed": 1}},
+    "warm-start-records": {"warm_start": {"records": 31, "training": {"max_steps": 3, "batch_size": 4}}},
+    "warm-start-training": {"warm_start": {"records": 30, "training": {"max_steps": 4, "batch_size": 4}}},
+    "warm-start-seed": {"warm_start": {"records": 30, "training": {"max_steps": 3, "batch_size": 4}, "seed": 1}},
     "split": {"evaluation": {"split": "dev", "generation": {"max_new_tokens": 8}}},
     "generation": {"evaluation": {"generation": {"max_new_tokens": 9}}},
     "missing-images": {"missing_images": "text_only"},
@@ -233,7 +306,7 @@ NOT_HASHED = {
     "mean-over": {"mean_over": ["mner"]},
     "reference": {"reference": ["paper-table-4-base", {"data": {"mner": 88.1}}]},
     "train-on-all": {"train_on": ["data"]},
-    "order-of-keys": {"training": {"batch_size": 4, "steps": 3}},
+    "order-of-keys": {"training": {"batch_size": 4, "max_steps": 3}},
 }
 
 
@@ -291,7 +364,7 @@ def varied(grid_file):
     """A grid that varies fusion, training and seed, with options in options."""
     return grid_file(
         fusion=["gated", {"name": "gated", "gate": 0.5, "residual": "released"}, "text_only"],
-        training=[{"steps": 3, "learning_rate_multipliers": {"fusion": 0.1, "encoder": 0.2}}, {"steps": 4}],
+        training=[{"max_steps": 3, "learning_rate_multipliers": {"fusion": 0.1, "encoder": 0.2}}, {"max_steps": 4}],
         seeds=[0, 1],
         evaluation={"generation": {"num_beams": 2, "length_penalty": 0.5}},
     )
@@ -305,8 +378,8 @@ def test_all_hashes_differ(varied):
 @pytest.mark.slow  # that the command's process finds the same, every grid that is run shows
 def test_the_hashes_are_the_same_in_another_process(varied):
     code = (
-        "import json, sys\nfrom umie.experiments.plan import plan_cells, read_grid\n"
-        "print(json.dumps([cell.hash for cell in plan_cells(read_grid(sys.argv[1]), 'f')]))"
+        "import json, sys\nfrom umie.experiments.expand import plan, read_grid\n"
+        "print(json.dumps([cell.hash for cell in plan(read_grid(sys.argv[1]), 'f')]))"
     )
     other = subprocess.run(
         [sys.executable, "-c", code, str(varied)],
@@ -333,8 +406,8 @@ def test_the_hashes_are_the_same_in_another_process(varied):
         ),
         ({"fusion": "gated", "decoder": ["tiny", "flan-t5-small"]}, ["tiny", "flan-t5-small"]),
         (
-            {"fusion": "gated", "training": [{"label": "short", "steps": 3}, {"steps": 4}]},
-            ["short", "training(steps=4)"],
+            {"fusion": "gated", "training": [{"label": "short", "max_steps": 3}, {"max_steps": 4}]},
+            ["short", "training(max_steps=4)"],
         ),
         (
             {"fusion": "gated", "visual_embedding": [{"label": "deep", "num_layers": 2}, {"num_layers": 1}]},
@@ -371,7 +444,7 @@ SETS = {
 def test_the_data_sets_that_are_trained_on_can_vary(grid_file, train_on, expected):
     path = grid_file(data={"sets": SETS}, tasks=["mner"], fusion=["gated"], train_on=train_on)
     cells = cells_of(path)
-    assert [cell.train_on for cell in cells] == list(expected.values())
+    assert [list(cell.config.trained_on) for cell in cells] == list(expected.values())
     assert [cell.variant for cell in cells] == list(expected)
     assert len({cell.hash for cell in cells}) == len(cells)
 
@@ -380,8 +453,8 @@ def test_the_wording_can_vary(grid_file):
     own = {"label": "mine", "mner": "Which? {labels}", "mre": "I2"}
     cells = cells_of(grid_file(fusion="gated", instruction=["paper", "I0", own]))
     assert [cell.variant for cell in cells] == ["paper", "I0", "mine"]
-    assert cells[1].instruction["med"] == {"variant": "I0", "instruction": None}
-    assert cells[2].instruction == {
+    assert cells[1].config.wording["med"] == {"variant": "I0", "instruction": None}
+    assert cells[2].config.wording == {
         "mner": {"instruction": "Which? {labels}"},
         "mre": {"variant": "I2", "instruction": None},
     }
@@ -393,28 +466,29 @@ def test_a_grid_is_read_without_the_files_that_it_names(grid_file, tmp_path):
         "encoder": {"name": "precomputed", "path": str(tmp_path / "none.tsv"), "boxes": "absolute"},
     }
     path = grid_file(fusion="gated", **names)
-    assert error_of(path)
-    grid = read_grid(path, read_files=False)
-    assert len(plan_cells(grid, "", read_files=False)) == 1
+    with pytest.raises(UmieError, match="none.tsv"):
+        checked(path)
+    grid = checked(path, read_files=False)
+    assert len(plan(grid, "", read_files=False)) == 1
     for changes, expected in (
         ({"fusion": {"name": "gated", "gate": "wide"}}, "gate is 'wide'"),
         ({"encoder": {"name": "precomputed", "path": "x", "boxes": "abs"}}, "boxes"),
         ({"decoder": {"source": 3}}, "source is 3"),
     ):
         with pytest.raises(UmieError) as caught:
-            read_grid(grid_file(**{"fusion": "gated", **names, **changes}), read_files=False)
+            checked(grid_file(**{"fusion": "gated", **names, **changes}), read_files=False)
         assert expected in str(caught.value)
 
 
 def test_a_label_does_not_reach_the_parts(grid_file):
-    training = {"label": "short", "steps": 3}
+    training = {"label": "short", "max_steps": 3}
     embedding = {"label": "deep", "num_layers": 2}
     (cell,) = cells_of(
         grid_file(fusion={"name": "gated", "label": "ours"}, training=training, visual_embedding=embedding)
     )
     assert cell.parts["fusion"] == {"name": "gated"}
     assert cell.parts["visual_embedding"] == {"num_layers": 2}
-    assert cell.training == {"steps": 3}
+    assert cell.training == {"max_steps": 3}
 
 
 def test_every_variant_runs_with_every_seed(grid_file):
@@ -430,4 +504,4 @@ def test_every_variant_runs_with_every_seed(grid_file):
 
 def test_plans_are_made_of_plain_data(grid_file):
     for cell in cells_of(grid_file(decoder={"overrides": {"dropout_rate": 0.1}})):
-        assert json.loads(json.dumps(dataclasses.asdict(cell))) == dataclasses.asdict(cell)
+        assert RunConfig.from_json(json.loads(json.dumps(cell.config.to_json()))) == cell.config

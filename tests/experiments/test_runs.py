@@ -10,8 +10,8 @@ import yaml
 from small_run import SMALL
 
 import umie as library
+from umie.experiments.expand import read_run
 from umie.experiments.run import run_training
-from umie.experiments.run_config import read_run
 from umie.records import Entity, Record, write_jsonl
 from umie.training import last_checkpoint
 
@@ -36,7 +36,7 @@ class Quiet:
 def run(path, output, *settings, end_at=None):
     """Run a config quietly."""
     display = Quiet(end_at)
-    return run_training(read_run(path, settings), root=path.parent, output=output, display=display), display
+    return run_training(read_run(path, settings), root=path.parent, output=output, progress=display), display
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +90,7 @@ def test_a_run_that_was_ended_comes_out_the_same(whole, tmp_path):
         run(path, tmp_path / "run", end_at=5)
     assert last_checkpoint(tmp_path / "run").name == "checkpoint-4"
     again, display = run(path, tmp_path / "run")
-    assert "going on from checkpoint-4" in display.notes
+    assert "resuming from checkpoint-4" in display.notes
     assert [(entry["step"], entry["loss"]) for entry in again.history if "loss" in entry] == [
         (entry["step"], entry["loss"]) for entry in result.history if "loss" in entry
     ]
@@ -101,14 +101,14 @@ def test_a_run_that_was_ended_comes_out_the_same(whole, tmp_path):
 
 def test_the_folder_of_another_run_is_refused(whole):
     path, result, _ = whole
-    with pytest.raises(library.UmieError, match="holds a run that differs in training: give another --output"):
+    with pytest.raises(library.UmieError, match="holds a run that differs in training: use another --output"):
         run(path, result.folder, "training.learning_rate=0.5")
     with pytest.raises(library.UmieError, match="differs in parts"):
         run(path, result.folder, "fusion.gate=0.5")
     with pytest.raises(library.UmieError, match="differs in seed"):
         run(path, result.folder, "seed=1")
-    with pytest.raises(library.UmieError, match="differs in metric"):
-        run(path, result.folder, "checkpoints.metric=mner_f1")
+    with pytest.raises(library.UmieError, match="differs in checkpoints"):
+        run(path, result.folder, "checkpoints.metric_for_best_model=mner_f1")
     with pytest.raises(library.UmieError, match="differs in evaluation"):
         run(path, result.folder, "evaluation.constrained=true")
 
@@ -124,11 +124,13 @@ def test_a_finished_run_is_not_trained_again(whole):
 def test_what_a_trained_variant_brings_is_kept(config_file, tmp_path):
     first, _ = run(
         config_file(
-            max_input_tokens=200, visual_embedding={"num_slot_embeddings": 5}, training={"steps": 1, "batch_size": 2}
+            max_input_tokens=200,
+            visual_embedding={"num_slot_embeddings": 5},
+            training={"max_steps": 1, "batch_size": 2},
         ),
         tmp_path / "first",
     )
-    path = config_file(fusion=..., start_from=str(first.folder / "best"), training={"steps": 1, "batch_size": 2})
+    path = config_file(fusion=..., start_from=str(first.folder / "best"), training={"max_steps": 1, "batch_size": 2})
     again, display = run(path, tmp_path / "again")
     assert library.UmieProcessor.from_pretrained(again.folder / "best").max_input_tokens == 200
     assert not [note for note in display.notes if "num_slot_embeddings" in note]
@@ -139,7 +141,7 @@ def test_a_trained_variant_is_gone_on_from(whole, config_file, tmp_path):
     path = config_file(
         fusion=...,
         start_from=str(result.folder / "last"),
-        training={"steps": 1, "batch_size": 2, "learning_rate": 1e-9},
+        training={"max_steps": 1, "batch_size": 2, "learning_rate": 1e-9},
     )
     again, _ = run(path, tmp_path / "run")
     processor = library.UmieProcessor.from_pretrained(again.folder / "last")
@@ -150,7 +152,7 @@ def test_a_trained_variant_is_gone_on_from(whole, config_file, tmp_path):
 
 
 def test_an_adapter_is_merged_into_what_is_exported_and_written_beside_it(config_file, tmp_path):
-    path = config_file(training={"steps": 2, "batch_size": 4, "adapter": {"type": "lora", "r": 2}})
+    path = config_file(training={"max_steps": 2, "batch_size": 4, "adapter": {"type": "lora", "r": 2}})
     result, _ = run(path, tmp_path / "run")
     assert not [name for name in weights(result.folder / "best") if "lora" in name]
     assert (result.folder / "best" / "adapter" / "adapter_model.safetensors").is_file()
@@ -183,8 +185,8 @@ def test_a_target_that_would_be_cut_is_an_error_unless_allowed(config_file, name
     ):
         run(config_file(**options), tmp_path / "run")
     result, display = run(config_file(**options, allow_truncated_targets=True), tmp_path / "allowed")
-    assert any("4 of 4 training targets have more than 3 tokens and are cut" in note for note in display.notes)
-    assert any("training inputs are cut: they have more than 12 tokens" in fact for fact in result.facts)
+    assert any("4 of 4 training targets have more than 3 tokens and are cut off" in note for note in display.notes)
+    assert any("training inputs are cut off: they have more than 12 tokens" in fact for fact in result.facts)
 
 
 def test_without_a_dev_split_the_best_model_is_the_last(config_file, names, tmp_path):
@@ -196,7 +198,11 @@ def test_without_a_dev_split_the_best_model_is_the_last(config_file, names, tmp_
 
 
 def test_patience_without_a_dev_split_is_refused(config_file, names, tmp_path):
-    path = config_file(data=names(train=4), tasks=["mner"], checkpoints={"every": 2, "patience": 2, "report_to": []})
+    path = config_file(
+        data=names(train=4),
+        tasks=["mner"],
+        checkpoints={"save_steps": 2, "early_stopping_patience": 2, "report_to": []},
+    )
     with pytest.raises(library.UmieError, match="patience needs dev scores, and no data set has a dev split"):
         run(path, tmp_path / "run")
 
@@ -234,8 +240,8 @@ def test_several_sets_are_scored_apart_and_drawn_in_their_shares(config_file, na
 
 
 def test_the_metric_of_the_checkpoints_must_be_scored(config_file, tmp_path):
-    path = config_file(checkpoints={"every": 2, "metric": "mnerr_f1", "report_to": []})
-    with pytest.raises(library.UmieError, match=r"Unknown checkpoints: metric 'mnerr_f1'. Did you mean 'mner_f1'\?"):
+    path = config_file(checkpoints={"save_steps": 2, "metric_for_best_model": "mnerr_f1", "report_to": []})
+    with pytest.raises(library.UmieError, match=r"Unknown checkpoints.metric_for_best_model 'mnerr_f1'. Did you mean 'mner_f1'\?"):
         run(path, tmp_path / "run")
 
 
@@ -243,7 +249,7 @@ def test_the_metric_of_the_checkpoints_must_be_scored(config_file, tmp_path):
 
 
 def test_the_command_prints_and_writes_a_report(config_file, umie, tmp_path):
-    path = config_file(training={"steps": 2, "batch_size": 4})
+    path = config_file(training={"max_steps": 2, "batch_size": 4})
     output = tmp_path / "run"
     code, out, err = umie("train", path, "--output", output, "--set", "seed=5")
     assert code == 0, err
@@ -256,14 +262,16 @@ def test_the_command_prints_and_writes_a_report(config_file, umie, tmp_path):
 
 
 def test_the_plan_runs_nothing(config_file, umie, tmp_path):
-    code, out, _ = umie("train", config_file(preset="paper-base", training=...), "--plan", "--output", tmp_path / "run")
-    assert code == 0
-    assert "training.epochs" in out and "40" in out and "google/flan-t5-base" in out
+    path = config_file(preset="paper-base", training=..., encoder="tiny", fusion="gated")
+    code, out, err = umie("train", path, "--plan", "--output", tmp_path / "run")
+    assert (code, "missing: decoder 'google/flan-t5-base'" in " ".join(err.split())) == (2, True)  # as umie ablate --plan
+    assert umie("train", config_file(), "--plan", "--output", tmp_path / "run")[0] == 0
+    assert "training.num_train_epochs" in out and "40" in out and "google/flan-t5-base" in out
     assert not (tmp_path / "run").exists()
 
 
 def test_bad_input_is_one_line(config_file, umie, tmp_path):
-    code, _, err = umie("train", config_file(training={"steps": 0}))
-    assert code == 2 and err.startswith("umie: ") and "steps is 0" in err and len(err.splitlines()) == 1
-    code, _, err = umie("train", config_file(), "--data", Path(tmp_path) / "none")
-    assert (code, "no such folder" in err) == (2, True)
+    code, _, err = umie("train", config_file(training={"max_steps": 0}))
+    assert code == 2 and err.startswith("umie: ") and "training.max_steps is 0" in err and len(err.splitlines()) == 1
+    code, _, err = umie("train", config_file(), "--data-root", Path(tmp_path) / "none")
+    assert (code, "not a directory" in err) == (2, True)

@@ -11,7 +11,7 @@ import torch
 from umie.model import UmieModel
 
 LAUNCHER = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "umie"]
-START = {"records": 30, "training": {"steps": 2, "batch_size": 4}}
+START = {"records": 30, "training": {"max_steps": 2, "batch_size": 4}}
 
 
 @pytest.mark.slow

@@ -7,8 +7,7 @@ import math
 import pytest
 from PIL import Image
 
-from umie.experiments.grid_config import GridConfig
-from umie.experiments.plan import plan_cells
+from umie.experiments.expand import plan
 from umie.experiments.scheduler import GridRun
 from umie.experiments.summary import MEAN, Interval, rows, score
 from umie.reports.grid import findings, write_report
@@ -17,25 +16,24 @@ CEILINGS = {"mner": 0.6, "mre": 0.5}
 
 
 @pytest.fixture
-def grid_run(no_data):
+def grid_run(make_grid, no_data):
     """A grid of gated and text_only on two tasks: ``grid_run({("gated", 0): {"mner": 0.5, "mre": 0.7}, ...})``."""
 
     def make(scores, *, ceilings=CEILINGS, crashed=(), **changes):
         seeds = sorted({seed for _, seed in [*scores, *crashed]})
-        grid = GridConfig(
+        grid = make_grid(
             **{
                 "name": "by hand",
-                "data": {"format": "synthetic"},
-                "tasks": {"mner": {}, "mre": {}},
+                "tasks": ["mner", "mre"],
                 "fusion": ["gated", "text_only"],
                 "seeds": seeds,
                 "mean_over": ["mner", "mre"],
                 **changes,
             }
         )
-        cells = plan_cells(grid, "f")
+        cells = plan(grid, "f")
         data = no_data(
-            tasks=grid.tasks,
+            tasks={"mner": {}, "mre": {}},
             ceilings=ceilings,
             num_records={"train": 30, "dev": 6, "test": 12},
             num_images={"train": 29, "dev": 6, "test": 10},
@@ -61,7 +59,7 @@ def result(cell, scores):
         "seed": cell.seed,
         "status": "ok",
         "metrics": {
-            task: {"precision": f1, "recall": f1, "f1": f1, "standard_error": 0.01, "dropped": 2}
+            task: {"precision": f1, "recall": f1, "f1": f1, "interval": [f1 - 0.02, f1 + 0.02], "dropped": 2}
             for task, f1 in scores.items()
         },
         "health": {"visual_gradient": 0.25, **({"gate_mean": 0.5, "gate_closed": 0.25} if gated else {})},
@@ -156,7 +154,7 @@ def test_the_markdown_holds_every_number(grid_run, tmp_path):
         ("text_only", "0", "0.500"),
         ("text_only", "1", "0.570"),
     ]
-    assert cells[0]["MNER (± 1.96 s.e.)"] == "0.800 ± 0.020"
+    assert cells[0]["MNER [95 %]"] == "0.800 [0.780, 0.820]"
     assert cells[0]["dropped"] == "4"
     assert "on the test split (12 records)" in markdown
     assert "`mean` averages MNER, MRE" in markdown
@@ -180,10 +178,10 @@ def test_findings_say_what_holds_and_what_does_not(grid_run):
     assert found == [
         "gated, seed 0: mean 0.150 above the mean ceiling",
         "gated, seed 1: mean 0.250 above the mean ceiling",
-        "text_only, seed 0: MNER 0.550 <= ceiling 0.600 + sampling error 0.020: holds",
-        "text_only, seed 0: MRE 0.450 <= ceiling 0.500 + sampling error 0.020: holds",
-        "text_only, seed 1: MNER 0.610 <= ceiling 0.600 + sampling error 0.020: holds",
-        "text_only, seed 1: MRE 0.530 <= ceiling 0.500 + sampling error 0.020: DOES NOT HOLD",
+        "text_only, seed 0: MNER 0.550, interval from 0.530, ceiling 0.600: holds",
+        "text_only, seed 0: MRE 0.450, interval from 0.430, ceiling 0.500: holds",
+        "text_only, seed 1: MNER 0.610, interval from 0.590, ceiling 0.600: holds",
+        "text_only, seed 1: MRE 0.530, interval from 0.510, ceiling 0.500: DOES NOT HOLD",
     ]
     below = findings(grid_run({("gated", 0): {"mner": 0.5, "mre": 0.5}}))
     assert below == ["gated, seed 0: mean 0.050 BELOW the mean ceiling"]
@@ -278,10 +276,10 @@ def test_nothing_is_left_beside_the_three_files(grid_run, tmp_path):
 
 
 def test_training_options_of_single_parts_are_told_with_their_variants(grid_run, tmp_path):
-    fusion = [{"name": "gated", "label": "gated", "training": {"steps": 7}}, "text_only"]
-    run = grid_run(SCORES, fusion=fusion, training=[{"steps": 5, "batch_size": 2}])
-    assert {cell.variant: cell.training["steps"] for cell in run.cells} == {"gated": 7, "text_only": 5}
+    fusion = [{"name": "gated", "label": "gated", "training": {"max_steps": 7}}, "text_only"]
+    run = grid_run(SCORES, fusion=fusion, training=[{"max_steps": 5, "batch_size": 2}])
+    assert {cell.variant: cell.training["max_steps"] for cell in run.cells} == {"gated": 7, "text_only": 5}
     assert run.cells[0].parts["fusion"] == {"name": "gated"}
     markdown = write_report(run, tmp_path)
-    assert "- training of gated: steps 7, batch_size 2" in markdown
-    assert "- training of text_only: steps 5, batch_size 2" in markdown
+    assert "- training of gated: max_steps 7, batch_size 2" in markdown
+    assert "- training of text_only: max_steps 5, batch_size 2" in markdown

@@ -5,7 +5,7 @@ SMALL = {
     "data": {"format": "synthetic", "train": 60, "dev": 6, "test": 12},
     "tasks": ["mner", "mre", "med", "meae"],
     "fusion": {"name": "gated", "dropout": 0.1},
-    "training": {"steps": 6, "batch_size": 4},
-    "checkpoints": {"every": 2, "report_to": []},
+    "training": {"max_steps": 6, "batch_size": 4},
+    "checkpoints": {"save_steps": 2, "report_to": []},
     "evaluation": {"generation": {"max_new_tokens": 8}},
 }

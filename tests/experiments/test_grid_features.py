@@ -52,7 +52,7 @@ def test_each_image_is_encoded_once_for_all_cells(grid_file, umie, frozen, with_
     }
     output = tmp_path / "run"
     path = grid_file(encoder=frozen, fusion=["gated", "concat"], **options)
-    code, out, err = umie("ablate", path, "--data", with_image, "--output", output)
+    code, out, err = umie("ablate", path, "--data-root", with_image, "--output", output)
     assert (code, "Traceback" in err) == (0, False)
     found = images_of(output)
     assert all(images["images"] == 4 for images in found["stored"])
@@ -62,7 +62,7 @@ def test_each_image_is_encoded_once_for_all_cells(grid_file, umie, frozen, with_
     assert len(list((tmp_path / "kept").glob("??/*.safetensors"))) == 4
 
     path = grid_file(encoder={"name": "tiny"}, fusion=["concat", "text_only"], **options)
-    assert umie("ablate", path, "--data", with_image, "--output", output)[0] == 0
+    assert umie("ablate", path, "--data-root", with_image, "--output", output)[0] == 0
     found = images_of(output)
     assert [images["encoder_calls"] for images in found["not used"]] == [0]
     # three steps of four from two records, two to measure the gradient, and three records of the test split
@@ -91,7 +91,7 @@ def test_without_a_store_the_scores_are_the_same(grid_file, umie, frozen, with_i
             features={"enabled": enabled},
         )
         output = tmp_path / f"run {enabled}"
-        code, out, _ = umie("ablate", path, "--data", with_image, "--output", output)
+        code, out, _ = umie("ablate", path, "--data-root", with_image, "--output", output)
         assert code == 0
         assert "- images of train that cannot be read: 1, their records are taken as text alone; e.g. " in out
         assert "- the weights of the frozen encoder resnet101_roi are random" in out
@@ -124,7 +124,7 @@ def test_looked_up_features_need_no_images_and_new_ones_run_the_cells_again(grid
         warm_start=...,
         missing_images="skip",
     )
-    arguments = ("ablate", path, "--data", with_image, "--output", tmp_path / "run")
+    arguments = ("ablate", path, "--data-root", with_image, "--output", tmp_path / "run")
     code, out, _ = umie(*arguments)
     assert code == 0
     assert "- train: 2 records, 2 with an image" in out

@@ -13,10 +13,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from small_run import SMALL as RUN
 
-from umie import decoders, encoders, fusion
-from umie.experiments.data_sets import Corpus, DataSet
-from umie.experiments.plan import read_grid
+from umie.experiments.expand import read_grid
 from umie.experiments.scheduler import RESULTS, GridRun, run_grid
 
 UMIE = Path(sys.executable).with_name("umie")
@@ -27,24 +26,16 @@ SMALL = {
     "tasks": ["mner", "mre", "med", "meae"],
     "fusion": ["gated", "text_only"],
     "seeds": [0],
-    "warm_start": {"records": 30, "training": {"steps": 3, "batch_size": 4}},
-    "training": {"steps": 3, "batch_size": 4},
+    "warm_start": {"records": 30, "training": {"max_steps": 3, "batch_size": 4}},
+    "training": {"max_steps": 3, "batch_size": 4},
     "evaluation": {"generation": {"max_new_tokens": 8}},
     "workers": 2,
 }
 
 
 @pytest.fixture(autouse=True)
-def _forget_plugins():
+def _forget(forget_plugins):
     """Take the parts that a test's plugins registered out of the registries again."""
-    registries = (encoders.registry, fusion.registry, decoders.registry)
-    for registry in registries:
-        registry.names()  # imports every built-in part, so that all of them are there before and after
-    before = [dict(registry._parts) for registry in registries]
-    yield
-    for registry, parts in zip(registries, before, strict=True):
-        registry._parts.clear()
-        registry._parts.update(parts)
 
 
 def write_small_grid(folder: Path, **changes) -> Path:
@@ -82,7 +73,7 @@ class Recorder:
     def start(self, job):
         self.started.append(job)
 
-    def advance(self, job, phase, share):
+    def advance_job(self, job, phase, share):
         self.advanced.setdefault(job, []).append((phase, share))
 
     def finish(self, job, line):
@@ -93,9 +84,9 @@ class Recorder:
 def run():
     """Run a grid file in this process (its cells have processes of their own): ``run(path, output)``."""
 
-    def start(path: Path, output: Path) -> tuple[GridRun, Recorder]:
+    def start(path: Path, output: Path, **options) -> tuple[GridRun, Recorder]:
         recorder = Recorder()
-        return run_grid(read_grid(path), path.parent, output, recorder), recorder
+        return run_grid(read_grid(path), path.parent, output, recorder, **options), recorder
 
     return start
 
@@ -167,14 +158,13 @@ def finished(tmp_path_factory) -> Finished:
 
 
 @pytest.fixture
-def no_data():
-    """One data set without files, for what only asks for its sizes: ``no_data(tasks=..., num_records=...)``."""
+def config_file(tmp_path):
+    """Write the small config of a run; a value of ... leaves the key out: ``config_file(seed=1)``."""
 
-    def make(**changes) -> Corpus:
-        values = {item.name: {} for item in dataclasses.fields(DataSet)}
-        values |= {"name": "data", "format": "jsonl", "num_excluded": 0, "is_synthetic": False, "fingerprint": "f"}
-        values |= changes
-        values["num_queries"] = {split: dict.fromkeys(values["tasks"], 1) for split in values["num_records"]}
-        return Corpus(sets={"data": DataSet(**values)}, weights={"data": 1.0})
+    def write(name="config.yaml", **changes):
+        values = {**copy.deepcopy(RUN), **changes}
+        path = tmp_path / name
+        path.write_text(yaml.safe_dump({key: value for key, value in values.items() if value is not ...}))
+        return path
 
-    return make
+    return write

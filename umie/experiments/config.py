@@ -1,0 +1,214 @@
+"""The config of a run: one variant, its data, its training and how it is scored. A grid is many runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Annotated, Any, Self
+
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
+
+from umie import registries
+from umie.configs import Config, Flag, Natural, Options, Positive, as_list, one_of
+from umie.errors import UmieError, check_keys, shown
+from umie.experiments.choices import Wording, instruction_label, read_instruction, read_train_on
+from umie.experiments.data_config import DataConfig, read_data_config, read_tasks
+from umie.training.config import Checkpoints, TrainingConfig
+from umie.types import IMAGE_POLICIES
+
+PARTS = ("encoder", "fusion", "decoder")
+
+
+class WarmStart(Config):
+    """A text-only training of the decoder, run once and shared by all runs that it fits.
+
+    Args:
+        training: see TrainingConfig.
+        records: with the embedded data set, how many records to draw for it, from a seed of its own; with any
+            other, None: it then takes the texts of the training split.
+        seed: of its weights and batches.
+    """
+
+    training: TrainingConfig = Field(default_factory=TrainingConfig)
+    records: Annotated[int, Field(ge=3, strict=True)] | None = None
+    seed: Natural = 0
+
+
+class Evaluation(Config):
+    """How a trained variant is scored.
+
+    Args:
+        split: ``test``, or ``dev`` while options are chosen.
+        batch_size: queries per call of generate.
+        constrained: decode under each task's grammar.
+        events: what staged tasks such as MEAE are asked about: what their source (MED) ``predicted``, as in the paper,
+            or ``gold``, an oracle. ``gold`` where the source is not among the tasks.
+        generation: options for transformers' generate, e.g. ``{"num_beams": 4}``.
+        instructions: the wordings that a trained model is asked with, each scored separately; empty for the one that
+            it was trained with.
+    """
+
+    split: one_of("evaluation split", ("dev", "test")) = "test"  # type: ignore[valid-type] # an annotation
+    batch_size: Positive = 64
+    constrained: Flag = False
+    events: one_of("choice of events", ("predicted", "gold")) = "predicted"  # type: ignore[valid-type] # an annotation
+    generation: Options = Field(default_factory=dict)
+    instructions: Annotated[tuple[Any, ...], BeforeValidator(as_list)] = ()
+
+    @field_validator("instructions")
+    @classmethod
+    def _distinct(cls, value: tuple[Any, ...]) -> tuple[Any, ...]:
+        labels = [instruction_label(one) for one in value]
+        for label in labels:
+            if labels.count(label) > 1:
+                raise UmieError(f"two instructions are called {label!r}: give them different labels")
+        return value
+
+
+class FeatureStore(Config):
+    """Where the features of frozen encoders are kept, so that runs share them.
+
+    Args:
+        folder: relative to the config file; several grids and ``umie data features`` can share one. None uses
+            ``features`` in the output folder.
+        enabled: if false, every run encodes its images in every epoch.
+    """
+
+    folder: str | None = None
+    enabled: Flag = True
+
+
+def _part(kind: str) -> Any:
+    """Return a validator of a part: its name becomes a mapping with ``name``; options are checked with the part."""
+
+    def read(value: Any) -> dict[str, Any]:
+        registry = {"encoder": registries.encoders, "fusion": registries.fusions, "decoder": registries.decoders}[kind]
+        if isinstance(value, str):
+            is_source = kind == "decoder" and value not in registry
+            value = {"name": "t5", "source": value} if is_source else {"name": value}
+        if not isinstance(value, dict):
+            raise UmieError(f"{shown(value)} is not a part: use a name, or a mapping with name and options")
+        name = value.get("name", "t5" if kind == "decoder" else "")
+        check_keys(kind, [name], registry.names())
+        return {"name": name, **value}
+
+    return BeforeValidator(read)
+
+
+def _text(value: Any) -> Any:
+    return [str(item) for item in as_list(value)]
+
+
+class RunConfig(Config):
+    """One run: everything that its result depends on, and where it is kept.
+
+    Args:
+        name: of the output folder and of the table.
+        data: ``format`` and its options, or ``sets`` of such by name; see ``umie.experiments.data_config``. In a file
+            also the name of a YAML file next to it that holds them.
+        tasks: names of the tasks, or a mapping from names to their options.
+        train_on: the data sets to train on, or ``all``; see ``umie.experiments.choices``.
+        instruction: the wording that tasks are trained and asked with; see ``umie.experiments.choices``.
+        encoder: a name, or a mapping with ``name`` and options.
+        visual_embedding: options of the visual embedding.
+        fusion: as ``encoder``.
+        decoder: as ``encoder``; also a preset, checkpoint folder or hub name for ``t5``.
+        training: see TrainingConfig.
+        checkpoints: when it is scored on the dev split and saved; None keeps no checkpoint and scores the last model.
+        warm_start: see WarmStart; None starts from the decoder as it comes.
+        evaluation: see Evaluation.
+        missing_images: what to do with an image that cannot be read: ``error``, ``text_only`` or ``skip``.
+        max_input_tokens: longer inputs lose the end of their text, which is counted; None uses 256, the paper's, or
+            the decoder's maximum.
+        max_target_tokens: as above for answers; None uses 128, or the decoder's maximum.
+        allow_truncated_targets: whether an answer may be cut off; what follows the cut cannot be learned.
+        start_from: folder of a trained variant to continue from, in place of new parts.
+        preset: the preset whose values this config overrides, if any.
+        seed: of weights, batches and dropout.
+        mean_over: tasks that the mean score averages, or with several data sets one of them on one
+            (``twitter17 mner``); empty for all of them.
+        features: see FeatureStore.
+        plugins: Python files that register parts, relative to the config file.
+        notes: sentences that the report repeats.
+    """
+
+    name: str
+    tasks: Annotated[dict[str, dict[str, Any]], BeforeValidator(read_tasks)]
+    data: DataConfig
+    train_on: Any = None
+    instruction: Any = None
+    encoder: Annotated[dict[str, Any], _part("encoder")] = Field(default="tiny", validate_default=True)
+    visual_embedding: Options = Field(default_factory=dict)
+    fusion: Annotated[dict[str, Any], _part("fusion")] = Field(default="gated", validate_default=True)
+    decoder: Annotated[dict[str, Any], _part("decoder")] = Field(default="tiny", validate_default=True)
+    training: TrainingConfig = Field(default_factory=TrainingConfig)
+    checkpoints: Checkpoints | None = None
+    warm_start: WarmStart | None = None
+    evaluation: Evaluation = Field(default_factory=Evaluation)
+    missing_images: one_of("policy for missing images", IMAGE_POLICIES) = "error"  # type: ignore[valid-type] # an annotation
+    max_input_tokens: Annotated[int, Field(ge=2, strict=True)] | None = None
+    max_target_tokens: Annotated[int, Field(ge=2, strict=True)] | None = None
+    allow_truncated_targets: Flag = False
+    start_from: str | None = None
+    preset: str | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**32, strict=True)] = 0
+    mean_over: Annotated[tuple[str, ...], BeforeValidator(_text)] = ()
+    features: FeatureStore = Field(default_factory=FeatureStore)
+    plugins: Annotated[tuple[str, ...], BeforeValidator(_text)] = ()
+    notes: Annotated[tuple[str, ...], BeforeValidator(_text)] = ()
+
+    @field_validator("data", mode="before")
+    @classmethod
+    def _read_data(cls, value: Any, info: ValidationInfo) -> Any:
+        return value if isinstance(value, DataConfig) else read_data_config(value, info.data.get("tasks", {}))
+
+    @field_validator("name")
+    @classmethod
+    def _plain_name(cls, value: str) -> str:
+        if value in ("", ".", "..") or set(value) & set("/\\\0"):
+            raise UmieError(f"{value!r} cannot be the name of a folder: use a plain name")
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        read_train_on(self.train_on, list(self.data.sets))
+        read_instruction(self.instruction, self.data.tasks)
+        for one in self.evaluation.instructions:
+            read_instruction(one, self.data.tasks)
+        if self.warm_start is not None and self.warm_start.records is not None and not self.data.is_embedded:
+            raise UmieError("warm_start.records: records are drawn for the embedded data only; leave `records` out")
+        tasks = self.data.tasks
+        asked = [f"{name} {task}" for name, one in self.data.sets.items() for task in one.tasks]
+        check_keys("task in mean_over:", self.mean_over, [*tasks, *([] if self.data.is_single else asked)])
+        if self.training.fsdp and self.checkpoints is not None and self.checkpoints.early_stopping_patience is not None:
+            raise UmieError(
+                "checkpoints.early_stopping_patience needs dev scores, which a run sharded by fsdp does not have: "
+                "leave it out"
+            )
+        return self
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the config as plain data for another process."""
+        return self.model_dump(mode="json")
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """Return the config that ``to_json`` was called on."""
+        return cls(**{**values, "data": DataConfig(**values["data"])})
+
+    @cached_property
+    def trained_on(self) -> tuple[str, ...]:
+        """The names of the data sets that it is trained on."""
+        return read_train_on(self.train_on, list(self.data.sets))
+
+    @cached_property
+    def wording(self) -> Wording:
+        """The options that override the tasks' own, by task."""
+        return read_instruction(self.instruction, self.data.tasks)
+
+    @cached_property
+    def parts(self) -> dict[str, dict[str, Any]]:
+        """Name and options of encoder, fusion and decoder, as ``resolve_parts`` completes them, and the embedding's."""
+        from umie.composition import resolve_parts
+
+        return {**resolve_parts(self.encoder, self.fusion, self.decoder), "visual_embedding": self.visual_embedding}

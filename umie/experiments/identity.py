@@ -1,0 +1,81 @@
+"""What a run is: everything that its result depends on, as plain data, and the hash of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import umie
+from umie import registries
+from umie.experiments.config import RunConfig
+from umie.experiments.data_sets import hash_of
+from umie.versions import file_digest
+
+
+def identity(config: RunConfig, fingerprint: str, *, read_files: bool = True) -> dict[str, Any]:
+    """Return what the result of a run depends on.
+
+    Args:
+        config: the run.
+        fingerprint: of its data, see ``Corpus.fingerprint``.
+        read_files: tell changed weights, features and plugins apart.
+    """
+    return {
+        "parts": config.parts,
+        "seed": config.seed,
+        "data": fingerprint,
+        "tasks": list(config.tasks.items()),  # their order is that of the queries
+        "train_on": list(config.trained_on),
+        "instruction": dict(config.wording),
+        "training": config.training.model_dump(mode="json", exclude_defaults=True),
+        "checkpoints": _checkpoints(config),
+        "warm_start": None if config.warm_start is None else config.warm_start.model_dump(mode="json"),
+        "evaluation": config.evaluation.model_dump(mode="json"),
+        "missing_images": config.missing_images,
+        "lengths": [config.max_input_tokens, config.max_target_tokens, config.allow_truncated_targets],
+        "start_from": config.start_from,
+        "files": _files(config, config.parts) if read_files else [],
+        "umie": umie.__version__,
+    }
+
+
+def run_hash(config: RunConfig, fingerprint: str, *, read_files: bool = True) -> str:
+    """Return the short name of a run: the hash of its identity."""
+    return hash_of(identity(config, fingerprint, read_files=read_files))
+
+
+def warm_start_hash(config: RunConfig, fingerprint: str) -> str:
+    """Return the hash of what the warm start of a run depends on; runs with the same one share it."""
+    whole = identity(config, fingerprint, read_files=False)
+    shared = {name: whole[name] for name in ("data", "tasks", "train_on", "instruction", "warm_start", "umie")}
+    decoder = {"decoder": config.parts["decoder"]}
+    return hash_of({**shared, **decoder, "files": _files(config, decoder)})
+
+
+def _checkpoints(config: RunConfig) -> Any:
+    """Return what decides which checkpoint is scored; where losses are reported does not."""
+    if config.checkpoints is None:
+        return None
+    values = config.checkpoints.model_dump(mode="json", exclude={"report_to", "save_total_limit"})
+    return {**values, "mean_over": list(config.mean_over)}
+
+
+def _files(config: RunConfig, parts: Mapping[str, Mapping[str, Any]]) -> list[Any]:
+    """Return what tells a changed plugin, checkpoint folder, weight or feature file from the one before."""
+    from umie.composition import checkpoint_of
+
+    files: list[Any] = [file_digest(Path(plugin)) for plugin in config.plugins]
+    encoder = dict(parts.get("encoder", {}))
+    named = [checkpoint_of(parts["decoder"]) if "decoder" in parts else None]
+    if encoder:
+        part = registries.encoders.get(encoder.pop("name"))
+        option = part.Config.weights_option  # type: ignore[attr-defined] # every encoder has a config
+        named.append(encoder.get(option) if option else None)
+        if getattr(part, "reads_features", False):
+            files.append(registries.encoders.construct(parts["encoder"]["name"], encoder).fingerprint())
+    for path in (Path(str(name)) for name in named if name):
+        if path.exists():
+            below = sorted(path.rglob("*")) if path.is_dir() else [path]
+            files += [(item.name, item.stat().st_size, item.stat().st_mtime_ns) for item in below]
+    return files

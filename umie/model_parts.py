@@ -1,0 +1,118 @@
+"""The parts of a model: build them from options, or derive the options of built modules."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+from torch import nn
+
+from umie import decoders, encoders, fusion
+from umie.errors import UmieError
+from umie.fusion import VisualEmbedding, VisualEmbeddingConfig
+from umie.registry import Registry
+
+Part: TypeAlias = nn.Module | Mapping[str, Any]
+CONTRACTS: Mapping[str, type[nn.Module]] = {
+    "encoder": encoders.VisualEncoder,
+    "visual_embedding": nn.Module,
+    "fusion": fusion.Fusion,
+    "decoder": decoders.Decoder,
+}
+REGISTRIES: Mapping[str, Registry[Any]] = {
+    "encoder": encoders.registry,
+    "fusion": fusion.registry,
+    "decoder": decoders.registry,
+}
+
+
+def build_part(
+    slot: str,
+    options: Mapping[str, Any] | None,
+    modules: Mapping[str, nn.Module],
+    widths: Mapping[str, Any] | None = None,
+) -> Any:
+    """Return the module of a slot, or build it from its options.
+
+    Args:
+        slot: a key of ``REGISTRIES``.
+        options: name and options of the part.
+        modules: built modules by slot.
+        widths: the decoder's widths, for a fusion.
+
+    Raises:
+        UmieError: the options are wrong, or the widths of the module differ from the decoder's.
+    """
+    if slot in modules:
+        module = modules[slot]
+        d_model = getattr(getattr(module, "config", None), "d_model", None)
+        if widths and d_model not in (None, widths["d_model"]):
+            raise UmieError(
+                f"the {slot} has d_model={d_model}, but the decoder has d_model={widths['d_model']}: build it with "
+                "**decoder.widths"
+            )
+        return module
+    options = dict(options or {})
+    if widths and "d_model" in options:
+        raise UmieError(f"{slot}: d_model is the decoder's and cannot be set")
+    return REGISTRIES[slot].construct(options.pop("name"), {**(widths or {}), **options})
+
+
+def build_visual_embedding(
+    options: Mapping[str, Any] | None, modules: Mapping[str, nn.Module], widths: Mapping[str, Any]
+) -> nn.Module:
+    """Return the module of the visual embedding, or build it from its options.
+
+    Args:
+        options: options of VisualEmbeddingConfig.
+        modules: built modules by slot.
+        widths: ``feature_dim`` of the encoder, and the decoder's widths.
+
+    Raises:
+        UmieError: the options are wrong, or the widths of the module differ from those of encoder and decoder.
+    """
+    if "visual_embedding" not in modules:
+        try:
+            return VisualEmbedding(VisualEmbeddingConfig(**{**widths, **(options or {})}))
+        except (TypeError, UmieError) as error:
+            raise UmieError(f"visual_embedding: {error}") from error
+    module = modules["visual_embedding"]
+    own = getattr(module, "config", None)
+    for name in ("feature_dim", "d_model"):
+        if getattr(own, name, widths[name]) != widths[name]:
+            source = "encoder" if name == "feature_dim" else "decoder"
+            raise UmieError(
+                f"the visual_embedding has {name}={getattr(own, name)}, but the {source} has {name}={widths[name]}"
+            )
+    return module
+
+
+def options_of(slot: str, module: nn.Module, inherited: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the options that rebuild a module, or None if its class is not registered.
+
+    Args:
+        slot: the slot of the module.
+        module: the module.
+        inherited: options that the slot takes from other parts unless they are set.
+    """
+    if slot == "visual_embedding":
+        return _changed_options(module.config, inherited) if type(module) is VisualEmbedding else None
+    name = REGISTRIES[slot].name_of(type(module))
+    if name is None or slot == "decoder":  # a decoder has saved_options
+        return name if name is None else {"name": name}
+    config = getattr(module, "config", None)
+    return {"name": name, **_changed_options(config, inherited)} if dataclasses.is_dataclass(config) else None
+
+
+def _changed_options(config: Any, inherited: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a config that differ from their inherited or default values, as JSON has them."""
+    values = json.loads(json.dumps(dataclasses.asdict(config), default=os.fspath))
+    defaults = {field.name: _default_of(field) for field in dataclasses.fields(config)} | dict(inherited)
+    return {name: value for name, value in values.items() if getattr(config, name) != defaults[name]}
+
+
+def _default_of(field: dataclasses.Field[Any]) -> Any:
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()

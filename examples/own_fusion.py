@@ -1,4 +1,4 @@
-"""A fusion of your own, outside the package: add the mean visual state to every text state."""
+"""A custom fusion outside the package: add the mean visual state to every text state."""
 
 import torch
 from torch import nn
@@ -8,7 +8,7 @@ from umie.fusion import FusedStates, Fusion, registry
 
 @registry.register("mean_add")
 class MeanAddFusion(Fusion):
-    """``H' = H + W mean(V)``, the mean taken over the real slots; nothing is added without an image."""
+    """``H' = H + W mean(V)``, with the mean over real slots; adds nothing without an image."""
 
     def __init__(self, config):
         super().__init__(config)

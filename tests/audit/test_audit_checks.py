@@ -172,7 +172,7 @@ def test_errors_of_a_line_are_those_that_reading_finds(line):
     try:
         record_from_json(line)
     except UmieError as error:
-        # the message of an item may lack its place: spans are checked by themselves
+        # errors of spans are reported after those of items
         assert errors
         assert str(error) in [str(found) for found in errors]
     else:

@@ -1,4 +1,4 @@
-"""Where images are, and which of them are the same."""
+"""Existence of image files, and duplicates of images."""
 
 import os
 
@@ -56,7 +56,7 @@ def test_a_loop_of_links_is_no_crash(folder):
     assert found not in (Presence.FOUND, Presence.NONE)
 
 
-def test_a_image_in_memory_is_there(noise):
+def test_an_image_in_memory_is_there(noise):
     assert presence(Record("a text", image=noise(8, 8))) is Presence.FOUND
 
 
@@ -83,7 +83,7 @@ def test_no_image(tmp_path):
 
 @st.composite
 def families(draw):
-    """Hashes of which many differ from another in a few bits."""
+    """Draw hashes of which many differ in only a few bits."""
     found = {}
     for number in range(draw(st.integers(0, 6))):
         base = draw(st.integers(0, 2**64 - 1))

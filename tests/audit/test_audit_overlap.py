@@ -1,4 +1,4 @@
-"""What splits share, by hand-made splits and by the real ones."""
+"""Overlaps of invented and of published splits."""
 
 from pathlib import Path
 
@@ -98,7 +98,7 @@ def test_a_threshold_of_one_leaves_nothing_near(found):
     assert shared["near_text"] == {}
 
 
-def test_a_text_that_stands_everywhere_keeps_few_ids(tmp_path):
+def test_a_frequent_text_keeps_few_ids(tmp_path):
     many = make(tmp_path, "many", *[Record("always this", id=str(number)) for number in range(50)])
     (within,) = overlaps([many])
     assert len(within.matches["text"]) == 50

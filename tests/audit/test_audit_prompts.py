@@ -1,4 +1,4 @@
-"""What prompts give away, of the tasks here and of ones that leak on purpose."""
+"""Leaks in the prompts of the built-in tasks and of tasks that leak on purpose."""
 
 from dataclasses import replace
 
@@ -30,7 +30,7 @@ def report_of(name, records=RECORDS, schema=None):
 
 
 def leaking(leak):
-    """A task whose one query is made by ``leak(task, record)``."""
+    """A task whose only query is ``leak(task, record)``."""
 
     class Leaking(MNER):
         name = "leaking"
@@ -43,7 +43,7 @@ def leaking(leak):
 
 @pytest.fixture
 def leak(monkeypatch):
-    """Register a task that leaks; gives its report."""
+    """Return a function that registers a leaking task and returns its report."""
 
     def examine(function, records=RECORDS):
         monkeypatch.setitem(tasks.registry._parts, "leaking", leaking(function))

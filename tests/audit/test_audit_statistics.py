@@ -1,4 +1,4 @@
-"""Statistics against figures counted by hand and by numpy."""
+"""Statistics against numbers counted by hand and by numpy."""
 
 from collections import Counter
 
@@ -72,8 +72,8 @@ def test_images(summary):
         "missing": 1,
         "missing_share": 0.5,
     }
-    unsought = gather(RECORDS, images=False).summary()["images"]
-    assert (unsought["named"], unsought["found"], unsought["missing"]) == (2, None, None)
+    unchecked = gather(RECORDS, images=False).summary()["images"]
+    assert (unchecked["named"], unchecked["found"], unchecked["missing"]) == (2, None, None)
 
 
 def test_lengths(summary):
@@ -111,7 +111,7 @@ def test_the_figure(tmp_path, suffix):
     assert path.stat().st_size > 10_000
     if suffix == ".png":
         with Image.open(path) as image:
-            assert image.width == 13 * 120
+            assert image.width == 13 * 150
             assert len(image.convert("RGB").getcolors(1 << 24)) > 10
 
 

@@ -1,4 +1,4 @@
-"""When texts are the same, and the join that finds those that nearly are."""
+"""Normalization of texts, and the join that finds near duplicates."""
 
 import pytest
 from hypothesis import given
@@ -35,7 +35,7 @@ def test_others_are_not(left, right):
 
 
 def similarity(left, right):
-    """Jaccard similarity by sets of strings: the plain twin."""
+    """Return the Jaccard similarity of sets of strings, as a reference."""
 
     def shingles(text):
         return {text[start : start + SHINGLE] for start in range(max(1, len(text) - SHINGLE + 1))}

@@ -1,4 +1,4 @@
-"""Copies of known versions, told by what they hold and not by how they hold it."""
+"""Copies of known versions are identified by content, not by form."""
 
 import json
 import random
@@ -53,7 +53,7 @@ def relation_to_known(records):
 
 
 def spaced(record):
-    """The record with every space doubled, as another tokenizer leaves it."""
+    """Return the record with every space doubled, as after another tokenizer."""
 
     def move(span):
         return tuple(place + record.text[:place].count(" ") for place in span)
@@ -193,6 +193,4 @@ def test_the_real_files_are_the_known_versions(name):
         pytest.skip(f"the real data are not at {DATA}")
     format_name, path = REAL[name]
     best, *_ = compare(fingerprint(Source(DATA / path, format_name).named()), known_versions())
-    assert (best.name, best.verdict) == (name, "same"), (
-        "made anew as docs/data.md shows, if a reader changed on purpose"
-    )
+    assert (best.name, best.verdict) == (name, "same"), "rebuild it as in docs/data.md if a reader changed on purpose"

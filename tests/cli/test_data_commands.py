@@ -266,7 +266,7 @@ def test_validate_lists_everything(umie, unsound):
     assert lines[4:] == [f"{unsound}: 2 records read, 3 errors, 1 warnings"]
 
 
-def test_validate_counts_what_it_does_not_list(umie, unsound):
+def test_validate_counts_unlisted_findings(umie, unsound):
     _, out, _ = umie("data", "validate", unsound, "--limit", 1, "--no-warnings")
     listed, total = out.splitlines()
     assert listed.startswith("error: ")
@@ -350,7 +350,7 @@ def test_sample_is_uniform_and_reproducible(umie, tmp_path):
         for identifier in drawn("-n", 10, "--seed", seed):
             often[int(identifier)] += 1
     assert sum(often) == 1200
-    # each is drawn in a quarter of 120 runs: 30, standard deviation 4.7; five of them either way
+    # each record is drawn in a quarter of 120 runs: mean 30, standard deviation 4.7; five of them on each side
     assert 6 < min(often) <= max(often) < 54
 
 

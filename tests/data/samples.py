@@ -1,4 +1,4 @@
-"""A small valid input of every format, with invented texts: what the tests and the fuzzers break."""
+"""A small valid input of every format, with invented texts, for tests and fuzzing."""
 
 from __future__ import annotations
 
@@ -141,10 +141,10 @@ class Sample:
 
     Args:
         format: name of the format.
-        files: the files by name; the first one is what is read.
-        options: what the reader is given besides: ``images`` and ``regions`` are the folder itself where listed.
+        files: the files by name; the first one is read.
+        options: options of the reader; ``images`` and ``regions`` are set to the directory if listed.
         num_records: how many records it has.
-        broken: what, put before the first record, makes one record more that cannot be read.
+        broken: content that adds one malformed record when put before the first record.
         json_like: whether the main file is one JSON value.
     """
 
@@ -161,7 +161,7 @@ class Sample:
         return next(iter(self.files))
 
     def with_broken(self) -> bytes:
-        """Return the main file with the record that cannot be read before all others."""
+        """Return the main file with a malformed record before all others."""
         content = self.files[self.main]
         return content[:1] + self.broken + content[1:] if self.json_like else self.broken + content
 

@@ -1,4 +1,4 @@
-"""What every reader promises: notes on each record, all errors listed, and no error but UmieError."""
+"""Properties of all readers: source and license of each record, listed errors, and no errors but UmieError."""
 
 import importlib.metadata
 import json
@@ -21,7 +21,7 @@ samples = pytest.mark.parametrize("sample", SAMPLES, ids=IDS)
 
 
 def read_all(sample: Sample, folder: str | Path, **changed: bytes) -> tuple[list[Record], list[UmieError]]:
-    """Return the records and the errors of a sample with one file changed; what ends the reading is the last error."""
+    """Return the records and the errors of a sample with changed files; an error that ends reading is the last one."""
     path, options = sample.write(folder, changed)
     records, errors = [], []
     try:
@@ -39,10 +39,10 @@ def test_the_samples_are_valid(sample: Sample, tmp_path: Path) -> None:
 
 
 @samples
-def test_every_record_says_where_it_comes_from_and_what_that_permits(sample: Sample, tmp_path: Path) -> None:
+def test_every_record_has_a_source_and_a_license(sample: Sample, tmp_path: Path) -> None:
     records, _ = read_all(sample, tmp_path)
     for record in records:
-        if sample.format == "jsonl":  # says what its line says
+        if sample.format == "jsonl":  # from its line
             assert (record.source, record.license, record.labels) == ("a book", None, {"mner": ("person",)})
         else:
             name, _, file = str(record.source).partition(": ")
@@ -119,7 +119,7 @@ def test_each_broken_tweet_is_one_error(tmp_path: Path) -> None:
     assert lines == ["1", "5", "8", "10"]
 
 
-def test_errors_in_the_files_beside_are_listed_too(tmp_path: Path) -> None:
+def test_errors_in_other_files_are_listed_too(tmp_path: Path) -> None:
     sample = next(sample for sample in SAMPLES if sample.main == "text.json")
     pairs = b"S_1\tP_1.jpg\tJustice:Arrest-Jail\nno pair\nS_9\tP_1.jpg\tLife:Die\nS_1\tP_2.jpg\tLife:Die\n"
     records, errors = read_all(sample, tmp_path, **{"crossmedia_coref.txt": pairs})
@@ -136,7 +136,7 @@ def only_error(format_name: str, path: Path, **options: object) -> str:
 
 
 def test_texts_lines_and_names_have_limits(tmp_path: Path) -> None:
-    """They are what keeps time and memory linear, whatever a file holds."""
+    """Limits keep time and memory linear for any file."""
     path = tmp_path / "a.txt"
     path.write_text("IMGID:1\n" + "x\tO\n" * 60_000)
     assert only_error("twitter", path) == ":50002: the tweet of line 1 has more than 100,000 characters: split it"
@@ -162,7 +162,7 @@ def test_a_line_of_just_the_allowed_length_is_read(tmp_path: Path, ending: bytes
 
 
 def plain_reader(path: str, *, images: object = None, regions: object = None) -> Iterator[Record]:
-    """Read as a plugin may that knows nothing of listed errors."""
+    """Read like a plugin without ``on_error``."""
     yield Record("one")
     raise UmieError(f"{path}:2: broken")
 
@@ -224,13 +224,13 @@ VALUES = st.recursive(
 
 
 def place(error: UmieError) -> str:
-    """Return the file, and the line if any, that an error names."""
+    """Return the file, and the line if any, of an error."""
     return " ".join(str(error).split(" ")[:1])
 
 
 @st.composite
 def mutated(draw: st.DrawFn, content: bytes) -> bytes:
-    """Draw a file like ``content``: cut off, with pieces taken out, doubled or put in, or one value exchanged."""
+    """Draw a variant of ``content``: truncated, with removed, doubled or inserted pieces, or with a changed value."""
     try:
         value = json.loads(content)
     except ValueError:

@@ -46,7 +46,7 @@ def test_equals_brute_force(candidates):
         ([Candidate(3, 0.0)], 0.0),
         # one item in four is right: naming all gives 2 * 1 / (4 + 1)
         ([Candidate(4, 0.25)], 0.4),
-        # half the records tell; guessing in the others costs more than it brings
+        # half of the texts determine the answer; guessing in the others loses more than it gains
         ([Candidate(0.5, 1.0), Candidate(0.5 * 20, 0.05)], 2 * 0.5 / (0.5 + 1)),
         # here it pays: 2 * (0.5 + 0.25) / (0.5 + 0.5 + 0.75)
         ([Candidate(0.5, 1.0), Candidate(0.5, 0.5)], 1.5 / 1.75),
@@ -70,7 +70,7 @@ def test_ceilings_fall_with_the_share_of_images_that_decide():
         assert column[0] == 1
         assert column == sorted(column, reverse=True)
         assert column[-1] < column[-2]
-    # with nothing told: one label of four, named for every record; for relations `none` is no positive
+    # no text determines the answer: one label of four for every record; for relations, `none` is not a positive
     assert rows[-1]["mner"] == rows[-1]["med"] == pytest.approx(2 * 1 / (4 + 1))
     assert rows[-1]["mre"] == pytest.approx(2 * 0.75 / (3 + 0.75))
     # agent and target either way round (2 of 4 right), regions (2 of 8 right) left out or not

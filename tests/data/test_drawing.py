@@ -14,7 +14,7 @@ every_icon = pytest.mark.parametrize("name", ICONS)
 
 
 def colors(image):
-    """Return the colors of an image and how many pixels each has."""
+    """Return the number of pixels of each color of an image."""
     return {color: count for count, color in image.getcolors(1 << 16)}
 
 
@@ -71,7 +71,7 @@ def test_the_icons_in_use_exist():
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_a_image_has_each_icon_in_its_box(seed):
+def test_an_image_has_each_icon_in_its_box(seed):
     names = random.Random(seed).sample(sorted(ICONS), 4)
     image, boxes = draw_image(random.Random(seed), names)
     assert image.size == SIZE

@@ -1,4 +1,4 @@
-"""The jsonl format: a thin reader over ``umie.records``, whose own errors tests/test_records.py covers."""
+"""The jsonl format: a thin reader over ``umie.records``, whose errors are tested in tests/records."""
 
 import tempfile
 from pathlib import Path
@@ -37,19 +37,19 @@ FRAGMENTS = [
 ]
 
 
-def test_reads_what_write_jsonl_wrote(tmp_path: Path) -> None:
+def test_written_records_are_read(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     write_jsonl(path, [RECORD, Record("no image")])
     named = Record("no image", id="a.jsonl:2")  # by its line
     assert list(registry.build("jsonl", path=path)) == [RECORD, named]
 
 
-def test_images_lie_beside_the_file_unless_a_folder_is_given(tmp_path: Path) -> None:
+def test_images_are_next_to_the_file_by_default(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     write_jsonl(path, [RECORD])
-    (beside,) = registry.build("jsonl", path=path)
+    (record,) = registry.build("jsonl", path=path)
     (elsewhere,) = registry.build("jsonl", path=str(path), images=tmp_path / "images")
-    assert beside.image_path() == (tmp_path / "1.jpg").resolve()
+    assert record.image_path() == (tmp_path / "1.jpg").resolve()
     assert elsewhere.image_path() == (tmp_path / "images" / "1.jpg").resolve()
 
 

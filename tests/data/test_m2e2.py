@@ -116,14 +116,14 @@ def test_boxes_become_arguments_of_the_event_of_the_pair(tmp_path: Path) -> None
     assert record.image_path() == (tmp_path / "P_1.jpg").resolve()
 
 
-def test_boxes_of_a_image_annotated_for_another_event_are_left_out(tmp_path: Path) -> None:
+def test_boxes_of_an_image_annotated_for_another_event_are_left_out(tmp_path: Path) -> None:
     path = write(tmp_path)
     Image.new("RGB", (50, 50)).save(tmp_path / "P_2.jpg")
     record = read(path, images=tmp_path)[1]
     assert (record.image, record.regions, record.events) == ("P_2.jpg", (), (ARREST, MARCH))
 
 
-def test_a_image_that_is_not_there_leaves_no_regions(tmp_path: Path) -> None:
+def test_an_image_that_is_not_there_leaves_no_regions(tmp_path: Path) -> None:
     records = read(write(tmp_path, size=None), images=tmp_path)
     assert [(record.image, record.regions) for record in records] == [
         ("P_1.jpg", ()),
@@ -141,7 +141,7 @@ def test_boxes_are_relative_to_the_image_as_displayed(tmp_path: Path) -> None:
     assert read(path, images=tmp_path)[0].regions[0].box == (0.1, 0.1, 0.3, 0.5)
 
 
-def test_files_beside_may_be_missing(tmp_path: Path) -> None:
+def test_other_files_may_be_missing(tmp_path: Path) -> None:
     path = write(tmp_path, pairs=None, images=None)
     assert [record.id for record in read(path, images=tmp_path)] == ["S_1", "S_2"]
     (tmp_path / "crossmedia_coref.txt").write_text(PAIRS)
@@ -180,7 +180,7 @@ def write_images(folder: Path, name: str = "image_only_event.json", images: Any 
 
 
 @pytest.mark.parametrize("name", ["image_only_event.json", "image_multimedia_event.json"])
-def test_a_image_alone_is_an_event_without_trigger(tmp_path: Path, name: str) -> None:
+def test_an_image_without_text_is_an_event_without_trigger(tmp_path: Path, name: str) -> None:
     there, missing = read(write_images(tmp_path, name), images=tmp_path)
     visual = (Argument("Person", region=0), Argument("Person", region=1), Argument("Agent", region=2))
     assert there == Record(
@@ -200,7 +200,7 @@ def test_a_image_alone_is_an_event_without_trigger(tmp_path: Path, name: str) ->
     assert missing == Record("", image="P_2.jpg", events=(Event("meet"),), id="P_2", tasks=("med",))
 
 
-def test_images_alone_need_their_folder(tmp_path: Path) -> None:
+def test_images_without_texts_require_their_folder(tmp_path: Path) -> None:
     path = write_images(tmp_path)
     assert message(path) == f"{path}: annotates images without texts: specify images, the directory of the images"
 
@@ -218,7 +218,9 @@ def test_images_alone_need_their_folder(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_errors_in_a_image_alone_name_file_and_image(tmp_path: Path, stem: str, image: Any, problem: str) -> None:
+def test_errors_in_an_image_without_text_name_file_and_image(
+    tmp_path: Path, stem: str, image: Any, problem: str
+) -> None:
     path = write_images(tmp_path, images={"P_0": IMAGES["P_2"], stem: image})
     assert message(path, images=tmp_path).startswith(f"{path}: {problem}")
 
@@ -313,7 +315,7 @@ def test_a_pair_that_is_not_utf8(tmp_path: Path) -> None:
         ({"Person": [["1", 1, 1, 9, float("nan")]]}, "P_1: role 'Person': box [1, 1, 9, nan] is outside"),
     ],
 )
-def test_errors_in_a_image_name_file_and_image(tmp_path: Path, image: Any, problem: str) -> None:
+def test_errors_in_an_image_name_file_and_image(tmp_path: Path, image: Any, problem: str) -> None:
     if isinstance(image, dict) and not image.keys() & {"role", "event_type"}:
         image = {"role": image, "event_type": "Justice:Arrest-Jail"}
     path = write(tmp_path, images={**IMAGES, "P_1": image})

@@ -195,7 +195,7 @@ def test_errors_name_file_and_line(tmp_path: Path, line: str | bytes, problem: s
         (without("img_id"), "the line has no field 'img_id'"),
     ],
 )
-def test_errors_in_the_name_of_a_image(tmp_path: Path, line: str, problem: str) -> None:
+def test_errors_in_the_name_of_an_image(tmp_path: Path, line: str, problem: str) -> None:
     with pytest.raises(UmieError) as caught:
         read(tmp_path, line, images=tmp_path)
     assert str(caught.value) == f"{tmp_path / 'ours_val.txt'}:1: {problem}"

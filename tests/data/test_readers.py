@@ -1,4 +1,4 @@
-"""What holds for every reader, and the published files themselves, where they are at hand."""
+"""Properties of all readers, and the published files if they are available."""
 
 import ast
 import io
@@ -23,7 +23,7 @@ from umie.tasks import Task
 from umie.tasks import registry as tasks
 
 DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
-# counts of tweets, lines and pairs of the splits at hand
+# numbers of tweets, lines and pairs of the available splits
 COUNTS = {
     ("twitter", "twitter2015/train.txt"): 4000,
     ("twitter", "twitter2015/valid.txt"): 1000,
@@ -57,7 +57,7 @@ FILES = [pytest.param(format_name, file, id=file) for format_name, file in COUNT
 @cache
 def published(format_name: str, file: str) -> list[Record]:
     if not (DATA / file).exists():
-        pytest.skip(reason=f"the published file {file} is not at hand")
+        pytest.skip(reason=f"the published file {file} is not available")
     regions = DATA / "gmner/xml" if format_name == "gmner" else None
     options = {"regions": regions} if regions else {}
     return list(registry.build(format_name, path=DATA / file, images=DATA / IMAGES[format_name], **options))
@@ -90,7 +90,7 @@ def test_every_published_line_is_read(format_name: str, file: str) -> None:
 
 
 @pytest.mark.parametrize(("format_name", "file"), FILES)
-def test_targets_of_published_records_are_read_back(format_name: str, file: str) -> None:
+def test_answers_of_published_records_are_preserved(format_name: str, file: str) -> None:
     for record in published(format_name, file):
         for name in record.tasks or ():
             task = tasks.build(name)
@@ -110,7 +110,7 @@ def test_published_records_survive_jsonl(format_name: str, file: str, tmp_path: 
 
 
 @pytest.mark.parametrize(("format_name", "file"), FILES)
-def test_published_records_have_names_of_their_own(format_name: str, file: str) -> None:
+def test_published_records_have_unique_ids(format_name: str, file: str) -> None:
     identifiers = [record.id for record in published(format_name, file)]
     assert len(set(identifiers)) == len(identifiers)
 
@@ -143,15 +143,15 @@ def test_gmner_boxes() -> None:
 def test_all_gmner_files_of_boxes() -> None:
     files = sorted((DATA / "gmner/xml").glob("*.xml"))
     if not files:
-        pytest.skip(reason="the published files gmner/xml are not at hand")
+        pytest.skip(reason="the published files gmner/xml are not available")
     regions = [read_voc(file) or () for file in files]
     assert len(regions) == 5612
     assert sum(map(len, regions)) == 8058
     assert all(region.label for found in regions for region in found)
 
 
-def test_mnre_relations_stay_apart() -> None:
-    """No two relations of the files share a label, save the two spellings of none."""
+def test_mnre_relations_have_distinct_labels() -> None:
+    """No two relations have the same label, except the two spellings of none."""
     relations: dict[str, set[str]] = {}
     for format_name, file in COUNTS:
         if format_name == "mnre":
@@ -208,7 +208,7 @@ def test_m2e2_uses_the_papers_labels() -> None:
         tasks.build("meae").check(record)
 
 
-def test_m2e2_images_alone() -> None:
+def test_m2e2_images_without_texts() -> None:
     records = [
         record
         for file in ("m2e2/image_only_event.json", "m2e2/image_multimedia_event.json")
@@ -229,14 +229,14 @@ def test_m2e2_images_alone() -> None:
 
 
 def test_m2e2_boxes_of_all_images(tmp_path: Path) -> None:
-    """Every box of the 391 images is read, with blank images of a size that holds all boxes in their stead."""
+    """Every box of the 391 images is read; blank images of sufficient size replace the originals."""
     flags: Counter[str | None] = Counter()
     for file, num_boxes in (("image_only_event.json", 688), ("image_multimedia_event.json", 741)):
         if not (DATA / "m2e2" / file).exists():
-            pytest.skip(reason=f"the published file m2e2/{file} is not at hand")
+            pytest.skip(reason=f"the published file m2e2/{file} is not available")
         images = json.loads((DATA / "m2e2" / file).read_text())
         blank = io.BytesIO()
-        Image.new("1", (9_000, 9_000)).save(blank, "ppm")  # whose header alone is read
+        Image.new("1", (9_000, 9_000)).save(blank, "ppm")  # only its header is read
         (tmp_path / "blank.jpg").write_bytes(blank.getvalue())
         for stem in images:
             (tmp_path / f"{stem}.jpg").symlink_to("blank.jpg")
@@ -247,28 +247,28 @@ def test_m2e2_boxes_of_all_images(tmp_path: Path) -> None:
     assert flags == {"instance": 1318, "union": 111}
 
 
-def test_m2e2_flags_mean_what_they_are_read_as() -> None:
-    """The box of flag 0 is nearly the hull of the other boxes of most roles that have both; see _m2e2_images."""
+def test_m2e2_flags_distinguish_instances_and_unions() -> None:
+    """For most roles with both flags, the box of flag 0 is close to the hull of the others; see m2e2_images."""
     overlaps = []
-    num_alone = 0
+    num_unions_only = 0
     for file in ("image_only_event.json", "image_multimedia_event.json"):
         if not (DATA / "m2e2" / file).exists():
-            pytest.skip(reason=f"the published file m2e2/{file} is not at hand")
+            pytest.skip(reason=f"the published file m2e2/{file} is not available")
         for image in json.loads((DATA / "m2e2" / file).read_text()).values():
             for boxes in image["role"].values():
                 unions = [box[1:] for box in boxes if box[0] == "0"]
                 instances = [box[1:] for box in boxes if box[0] == "1"]
-                num_alone += bool(unions) and not instances
+                num_unions_only += bool(unions) and not instances
                 if len(unions) == 1 and len(instances) > 1:
                     x1, y1, x2, y2 = zip(*instances, strict=True)
                     overlaps.append(overlap(unions[0], (min(x1), min(y1), max(x2), max(y2))))
-    assert num_alone == 69
+    assert num_unions_only == 69
     assert len(overlaps) == 31
     assert sorted(overlaps)[len(overlaps) // 2] > 0.8
 
 
 def overlap(one: Sequence[float], other: Sequence[float]) -> float:
-    """Return the intersection over the union of two boxes."""
+    """Return the intersection over union of two boxes."""
     width = min(one[2], other[2]) - max(one[0], other[0])
     height = min(one[3], other[3]) - max(one[1], other[1])
     shared = max(width, 0) * max(height, 0)

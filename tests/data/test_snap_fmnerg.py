@@ -1,4 +1,4 @@
-"""The snap and fmnerg formats on small files; what they share with twitter is tested there."""
+"""The snap and fmnerg formats on small files; features in common with twitter are tested there."""
 
 from pathlib import Path
 

@@ -148,7 +148,7 @@ def test_the_published_mapping() -> None:
         ({"frames": [{"agent": 5}]}, "frame 0 (counted from 0) is {'agent': 5}: expected an object with one noun"),
     ],
 )
-def test_errors_in_a_image_name_file_and_image(tmp_path: Path, fields: dict[str, Any], problem: str) -> None:
+def test_errors_in_an_image_name_file_and_image(tmp_path: Path, fields: dict[str, Any], problem: str) -> None:
     path = write(tmp_path, changed(**fields))
     assert message(path).startswith(f"{path}: arresting_1.jpg: {problem}")
 

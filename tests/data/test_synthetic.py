@@ -1,4 +1,4 @@
-"""The embedded data set: seeds, names, spans, images, and that its declared probabilities are those of its data."""
+"""The embedded data set: seeds, names, spans, images, and the declared probabilities."""
 
 import re
 from collections import Counter, defaultdict
@@ -28,13 +28,13 @@ GROUND = (200, 210, 220)
 
 @pytest.fixture(scope="module")
 def sample():
-    """A big sample, half of it to learn a rule from, half to score the rule on."""
+    """Return a big sample: one half for learning a rule, the other for scoring it."""
     return list(scenes(SyntheticConfig(train=9000), "train"))
 
 
 @cache
 def palette():
-    """The colors of each icon."""
+    """Return the colors of each icon."""
     found = {}
     for name, icon in ICONS.items():
         image = Image.new("RGB", (80, 60), GROUND)
@@ -48,7 +48,7 @@ def ground_of(image):
 
 
 def icons_of(scene):
-    """Return the icon that stands in each region, told by the colors of its pixels."""
+    """Return the icon in each region, identified by the colors of its pixels."""
     found = []
     for region in scene.record.regions:
         edges = [round(edge * SIZE[index % 2]) for index, edge in enumerate(region.box)]
@@ -70,13 +70,13 @@ def content(scene):
 
 
 def label_of(scene):
-    """Return what is drawn with four equal chances: entity type, relation type or event type."""
+    """Return the label that is drawn from four: entity type, relation type or event type."""
     record = scene.record
     return [*record.entities, *record.relations, *record.events][0].type
 
 
 def template_of(record):
-    """Return the text with its names numbered: all that it says beside them."""
+    """Return the text with its names replaced by numbers."""
     names = iter(range(9))
     return NAME.sub(lambda match: f"{{{next(names)}}}", record.text)
 
@@ -161,7 +161,7 @@ def test_share_of_images_that_decide(sample):
 
 
 def test_regions_are_where_the_icons_are(sample):
-    """Every region holds one icon, whole; and outside the regions there is nothing."""
+    """Every region contains one complete icon, and there is nothing outside the regions."""
     for scene in sample[:300]:
         assert len(icons_of(scene)) == 4
         rest, ground = scene.image.copy(), ground_of(scene.image)
@@ -172,7 +172,7 @@ def test_regions_are_where_the_icons_are(sample):
 
 
 def test_regions_come_in_random_order(sample):
-    """The index of a region says nothing about its place."""
+    """The index of a region is independent of its position."""
     pairs = []
     for scene in sample:
         for index, region in enumerate(scene.record.regions):
@@ -222,7 +222,7 @@ def test_images_of_events(sample):
 
 
 def shown_of(scene):
-    """Return the label that the image shows, where the text may say another."""
+    """Return the label that the image shows, which may differ from that of the text."""
     icons = icons_of(scene)
     record = scene.record
     meanings = NAME_ICONS if record.entities else PAIR_ICONS if record.relations else EVENT_ICONS
@@ -242,16 +242,16 @@ def table(pairs):
 
 @pytest.mark.parametrize("task", ["mner", "mre", "med"])
 def test_an_open_text_says_nothing_about_the_label(sample, task):
-    """Neither its wording nor its names; in the other records the wording settles it."""
+    """Neither wording nor names depend on the label; in the other records, the wording determines it."""
     opened = [scene for scene in annotated(sample, task) if scene.image_decides]
-    told = [scene for scene in annotated(sample, task) if not scene.image_decides]
+    stated = [scene for scene in annotated(sample, task) if not scene.image_decides]
     wording = table((template_of(scene.record), label_of(scene)) for scene in opened)
     assert chi2_contingency(wording).pvalue > ALPHA
     assert min(min(row) for row in wording) > 0
     letters = table((NAME.search(scene.record.text)[0][0], label_of(scene)) for scene in opened)
     assert chi2_contingency(letters).pvalue > ALPHA
     labels = defaultdict(set)
-    for scene in told:
+    for scene in stated:
         labels[template_of(scene.record)].add(label_of(scene))
     assert all(len(found) == 1 for found in labels.values())
     assert not labels.keys() & {template_of(scene.record) for scene in opened}
@@ -278,25 +278,25 @@ def test_an_open_text_says_nothing_about_the_arguments(sample):
         assert len(regions) == len(opened)
         assert chisquare(list(Counter(region for _, region in regions).values())).pvalue > ALPHA
         assert chi2_contingency(table(regions)).pvalue > ALPHA
-    told = defaultdict(set)
+    stated = defaultdict(set)
     for scene in annotated(sample, "meae"):
         if not scene.image_decides:
-            told[template_of(scene.record)].add(agent_is_first(scene))
-    assert all(len(found) == 1 for found in told.values())
+            stated[template_of(scene.record)].add(agent_is_first(scene))
+    assert all(len(found) == 1 for found in stated.values())
 
 
 @pytest.mark.parametrize("task", ["mner", "mre", "med"])
-def test_a_image_that_does_not_decide_is_independent_of_the_truth(sample, task):
-    told = [scene for scene in annotated(sample, task) if not scene.image_decides][:600]
-    found = table((label_of(scene), shown_of(scene)) for scene in told)
+def test_an_image_that_does_not_decide_is_independent_of_the_truth(sample, task):
+    stated = [scene for scene in annotated(sample, task) if not scene.image_decides][:600]
+    found = table((label_of(scene), shown_of(scene)) for scene in stated)
     assert len(found) == len(found[0]) == 4
-    assert min(min(row) for row in found) > 0.5 * len(told) / 16
+    assert min(min(row) for row in found) > 0.5 * len(stated) / 16
     assert chi2_contingency(found).pvalue > ALPHA
-    wrong = sum(label_of(scene) != shown_of(scene) for scene in told) / len(told)
-    assert abs(wrong - 0.75) < 4 * (0.75 * 0.25 / len(told)) ** 0.5
+    wrong = sum(label_of(scene) != shown_of(scene) for scene in stated) / len(stated)
+    assert abs(wrong - 0.75) < 4 * (0.75 * 0.25 / len(stated)) ** 0.5
 
 
-def test_the_mark_of_the_agent_is_independent_where_the_text_tells(sample):
+def test_the_mark_of_the_agent_is_independent_of_a_text_that_states_it(sample):
     pairs = []
     for scene in annotated(sample, "meae")[:1500]:
         if not scene.image_decides:
@@ -334,7 +334,7 @@ def gold_items(built, record):
 
 
 def readings(task, built, records):
-    """Return, for each wording, what it says: its one answer, or ``open`` where it stands with several."""
+    """Return the only answer to each wording, or ``open`` if it occurs with several."""
     found = defaultdict(set)
     for record in records:
         gold = gold_items(built, record)
@@ -368,22 +368,22 @@ def learn(task, built, records, reading):
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_the_ceiling_is_what_the_best_rule_on_texts_reaches(sample, task):
-    """A rule learned on half of a big sample, from texts alone, scores on the other half what was computed.
+def test_the_best_text_only_rule_reaches_the_ceiling(sample, task):
+    """A text-only rule learned on half of a big sample reaches the computed score on the other half.
 
-    Both halves are cut to exactly the declared share of open texts, which has a test of its own: what is left of
-    sampling error lies in the labels.
+    Both halves have exactly the declared share of ambiguous texts, which is tested separately, so that only the labels
+    have a sampling error.
     """
     built = tasks.registry.build(task, labels=LABELS[task])
     found = annotated(sample, task)
     opened = [scene.record for scene in found if scene.image_decides]
-    told = [scene.record for scene in found if not scene.image_decides]
-    hundreds = min(len(opened) // 124, len(told) // 76)
+    stated = [scene.record for scene in found if not scene.image_decides]
+    hundreds = min(len(opened) // 124, len(stated) // 76)
     assert hundreds >= 14
-    halves = [opened[half : 124 * hundreds : 2] + told[half : 76 * hundreds : 2] for half in (0, 1)]
+    halves = [opened[half : 124 * hundreds : 2] + stated[half : 76 * hundreds : 2] for half in (0, 1)]
     reading = readings(task, built, halves[0])
     assert {reading[template_of(record)] == "open" for record in opened} == {True}
-    assert {reading[template_of(record)] == "open" for record in told} == {False}
+    assert {reading[template_of(record)] == "open" for record in stated} == {False}
     rule = learn(task, built, halves[0], reading)
     counts = []
     for record in halves[1]:

@@ -93,7 +93,7 @@ def test_text_entities_and_id(tmp_path: Path) -> None:
     assert (second.id, second.text, second.entities) == ("O_18", "Hi", ())
 
 
-def test_no_image_is_sought_without_a_folder(tmp_path: Path) -> None:
+def test_records_have_no_image_without_a_folder(tmp_path: Path) -> None:
     record = read(tmp_path, TWO_TWEETS)[0]
     assert record.image is None
     assert record.image_folder is None

@@ -142,7 +142,7 @@ def _findings(report: Mapping[str, Any], sizes: Mapping[str, int]) -> Iterator[s
         if prompt["label_dependent"]:
             yield (
                 f"{prompt['task']}: {prompt['label_dependent']:,} of {prompt['queries']:,} instructions contain a gold "
-                "label, so scores with gold annotation are oracle scores: predict the label first, or report it"
+                "label, so these scores are oracle scores: predict the label first, or report them as such"
             )
         if prompt["answer_in_instruction"] or prompt["only_gold_lists"]:
             yield f"{prompt['task']}: instructions reveal the answer, see the table"

@@ -88,19 +88,20 @@ def _table(summaries: Mapping[str, Mapping[str, Any]]) -> Table:
     def row(title: str, *values: str) -> None:
         table.add_row(title, *values)
 
-    def counts(title: str, *path: str) -> None:
+    def number_row(title: str, *path: str) -> None:
         values = [_value(summary, path) for summary in summaries.values()]
         if any(value is not None for value in values):
             row(title, *map(_number, values))
 
-    counts("records", "records")
+    number_row("records", "records")
     for name in _keys(summaries, "items"):
-        counts(name, "items", name)
+        number_row(name, "items", name)
     for task in _keys(summaries, "labels"):
         row(f"[bold]{escape(task.upper())}")
-        for label in _keys(summaries, "labels", task):
-            used = [_value(summary, ("labels", task)) or {} for summary in summaries.values()]
-            row(f"  {escape(label)}", *(_with_share(labels.get(label, 0), sum(labels.values())) for labels in used))
+        used = [_value(summary, ("labels", task)) or {} for summary in summaries.values()]
+        labels = _keys(summaries, "labels", task)
+        for label in sorted(labels, key=lambda label: -sum(counts.get(label, 0) for counts in used)):
+            row(f"  {escape(label)}", *(_with_share(counts.get(label, 0), sum(counts.values())) for counts in used))
     row("[bold]lengths*")
     for name in _keys(summaries, "lengths"):
         found = [_value(summary, ("lengths", name)) for summary in summaries.values()]
@@ -112,7 +113,7 @@ def _table(summaries: Mapping[str, Mapping[str, Any]]) -> Table:
               for length in found),
         )  # fmt: skip
     row("[bold]spans")
-    counts("  spans", "spans", "total")
+    number_row("  spans", "spans", "total")
     row("  multi-word", *(_percent(summary["spans"]["multi_word_share"]) for summary in summaries.values()))
     row("[bold]images")
     row(

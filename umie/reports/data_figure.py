@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from umie.audit.statistics import Statistics
-from umie.files import atomic_write
+from umie.reports.style import clean_axes, new_figure, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,12 +27,12 @@ def write_figure(path: Path, splits: Mapping[str, Statistics]) -> None:
         path: a PNG, PDF or SVG file; written atomically.
         splits: statistics by name of the split.
     """
-    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
 
     tasks = sorted({task for statistics in splits.values() for task in statistics.labels})
-    panels = [_bars_height(splits, task) for task in tasks] + [_PANEL] * 3
+    panels = [*(_bars_height(splits, task) for task in tasks), _PANEL, _PANEL, 1.2 + 0.4 * len(splits)]
     heights = [max(panels[row : row + _COLUMNS]) for row in range(0, len(panels), _COLUMNS)]
-    figure = Figure(figsize=(13, sum(heights)), layout="constrained")
+    figure = new_figure(13, sum(heights))
     grid = figure.subplots(len(heights), _COLUMNS, squeeze=False, height_ratios=heights)
     axes = list(grid.flat)
     for axis, task in zip(axes, tasks, strict=False):
@@ -43,10 +43,12 @@ def write_figure(path: Path, splits: Mapping[str, Statistics]) -> None:
     _images(images, splits)
     for axis in unused:
         axis.remove()
-    handles, names = words.get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside upper center", ncols=min(len(names), 4), frameon=False)
-    with atomic_write(path, "wb") as file:
-        figure.savefig(file, format=path.suffix.removeprefix(".") or "png", dpi=120)
+    handles = [
+        Patch(color=f"C{number}", label=f"{name} ({statistics.records:,} records)")
+        for number, (name, statistics) in enumerate(splits.items())
+    ]
+    figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 4), frameon=False)
+    save_figure(figure, path)
 
 
 def _bars_height(splits: Mapping[str, Statistics], task: str) -> float:
@@ -81,21 +83,23 @@ def _labels(axis: Axes, splits: Mapping[str, Statistics], task: str) -> None:
     axis.invert_yaxis()
     axis.set_xlabel("% of the task's labels")
     axis.set_title(task.upper())
+    clean_axes(axis, grid="x")
 
 
 def _histogram(axis: Axes, splits: Mapping[str, Statistics], quantity: str, title: str) -> None:
     longest = max((_percentile(statistics.lengths[quantity], 0.995) for statistics in splits.values()), default=1)
     width = max(1, math.ceil((longest + 1) / 40))
     edges = list(range(0, longest + 1 + width, width))
-    for number, (name, statistics) in enumerate(splits.items()):
+    for number, statistics in enumerate(splits.values()):
         counts = [0] * (len(edges) - 1)
         for length, count in statistics.lengths[quantity].items():
             counts[min(length // width, len(counts) - 1)] += count
         shares = [100 * count / (statistics.records or 1) for count in counts]
-        axis.stairs(shares, edges, color=f"C{number}", linewidth=1.6, label=f"{name} ({statistics.records:,} records)")
+        axis.stairs(shares, edges, color=f"C{number}", linewidth=1.6)
     axis.set_xlabel(title + (f", {width} per bin" if width > 1 else ""))
     axis.set_ylabel("% of records")
     axis.set_title("Lengths")
+    clean_axes(axis)
     axis.margins(x=0)
 
 
@@ -119,6 +123,7 @@ def _items(axis: Axes, splits: Mapping[str, Statistics]) -> None:
     axis.set_xlabel(f"{kind} per record")
     axis.set_ylabel("% of records")
     axis.set_title("Annotation")
+    clean_axes(axis)
 
 
 def _images(axis: Axes, splits: Mapping[str, Statistics]) -> None:
@@ -137,7 +142,8 @@ def _images(axis: Axes, splits: Mapping[str, Statistics]) -> None:
     axis.set_xlim(0, 100)
     axis.set_xlabel("% of records")
     axis.set_title("Images")
-    axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=3, frameon=False)
+    clean_axes(axis, grid="x")
+    axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.5 / (0.3 + 0.4 * len(names))), ncols=3, frameon=False)
 
 
 def _percentile(histogram: Mapping[int, int], share: float) -> int:

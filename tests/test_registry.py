@@ -1,6 +1,5 @@
 """Registries: built-in modules, decorators, plugins; and what may import what."""
 
-import ast
 import importlib
 import subprocess
 import sys
@@ -243,83 +242,3 @@ def test_import_umie_is_cheap():
 def test_public_names():
     for name in umie.__all__:
         assert getattr(umie, name) is not None
-
-
-# DESIGN.md, "Imports run one way": a module imports from its own layer (packages: from themselves) or a lower one.
-LAYERS = (
-    ("errors", "files", "hub", "images", "records", "registry", "resumable", "types", "versions", "weights"),
-    ("data", "decoders", "encoders", "fusion", "tasks"),
-    ("audit", "composition", "constrained", "loading", "model", "model_parts", "processor", "scoring", "tokenization"),
-    ("answers", "conversion", "corpus", "evaluation", "query_dataset", "training"),
-    ("extraction", "grid", "reporting"),
-    ("runs",),
-    ("bench",),
-    ("cli",),
-    ("__main__",),
-)
-PACKAGES = LAYERS[1]  # never one another
-
-
-def modules():
-    """Return the modules of umie by dotted name; ``umie`` itself imports lazily, by name, and is left out."""
-    found = {}
-    for path in sorted(PACKAGE.rglob("*.py")):
-        parts = path.relative_to(PACKAGE).with_suffix("").parts
-        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-        if name:
-            found[name] = path
-    return found
-
-
-def imports(path, known):
-    """Return the modules of umie that a file imports anywhere in it: in functions, and lazily by ``umie.name``, too."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: relative import"
-            targets = [f"{node.module}.{alias.name}" for alias in node.names]
-            targets = [target if target.removeprefix("umie.") in known else node.module for target in targets]
-        elif isinstance(node, ast.Import):
-            targets = [alias.name for alias in node.names]
-        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "umie":
-            targets = [umie._NAMES.get(node.attr, f"umie.{node.attr}")] if node.attr in umie.__all__ else []
-        else:
-            continue
-        found |= {target.removeprefix("umie.") for target in targets if target.startswith("umie.")}
-    return found
-
-
-def layer_of(module):
-    top = module.split(".")[0]
-    return next(index for index, layer in enumerate(LAYERS) if top in layer)
-
-
-def test_every_module_has_a_layer():
-    assert {module.split(".")[0] for module in modules()} <= {name for layer in LAYERS for name in layer}
-
-
-def test_imports_run_one_way():
-    known = modules()
-    wrong = []
-    num_imports = 0
-    for module, path in known.items():
-        for target in imports(path, known):
-            num_imports += 1
-            tops = module.split(".")[0], target.split(".")[0]
-            sideways = tops[0] != tops[1] and set(tops) <= set(PACKAGES)
-            if layer_of(target) > layer_of(module) or sideways:
-                wrong.append(f"umie.{module} imports umie.{target}")
-    assert not wrong
-    assert num_imports > 100  # the reading works
-
-
-def test_imports_go_in_no_circle():
-    """Among the files of a package, its ``__init__`` aside: the parts import the registry that stands in it."""
-    known = modules()
-    packages = {module for module, path in known.items() if path.name == "__init__.py"}
-    remaining = {
-        module: imports(path, known) - packages - {module} for module, path in known.items() if module not in packages
-    }
-    while free := {module for module, targets in remaining.items() if not targets & remaining.keys()}:
-        remaining = {module: targets for module, targets in remaining.items() if module not in free}
-    assert not remaining

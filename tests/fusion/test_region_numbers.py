@@ -1,4 +1,4 @@
-"""A region's number reaches the answer by the slot embeddings alone: without them renumbering changes nothing."""
+"""A region's number affects the answer only through slot embeddings; without them renumbering changes nothing."""
 
 from dataclasses import replace
 
@@ -16,12 +16,12 @@ def logits(model, processor, records):
 
 @pytest.mark.parametrize("fusion", [{"name": "gated", "gate": 1.0}, "concat", "cross_attention"], ids=str)
 def test_renumbering_regions_is_seen_with_slot_embeddings_only(variant, embedded_records, fusion):
-    """Labels are written for the old numbers, so that the decoder's input stays the same."""
+    """Labels keep the old numbers, so that the decoder's input stays the same."""
     records = [record for record in embedded_records if record.events][:4]
     arguments = [tuple(item for item in record.events[0].arguments if item.region is None) for record in records]
     records = [
-        replace(record, events=(replace(record.events[0], arguments=told),))
-        for record, told in zip(records, arguments, strict=True)
+        replace(record, events=(replace(record.events[0], arguments=kept),))
+        for record, kept in zip(records, arguments, strict=True)
     ]
     turned = [replace(record, regions=tuple(reversed(record.regions))) for record in records]
     for options, is_seen in (({}, False), (NAMED, True)):

@@ -1,4 +1,4 @@
-"""`gated`: UMIE's gated attention, where one number per example scales what the text attends to in the image."""
+"""`gated`: UMIE's gated attention, where one number per example scales the attention from text to image."""
 
 from __future__ import annotations
 

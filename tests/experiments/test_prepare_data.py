@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from umie.configs import errors_of
 from umie.errors import UmieError
@@ -211,6 +212,26 @@ def test_any_value_is_read_or_refused(value):
         read_data_config(value, TASKS)
     except UmieError as error:
         assert all("\n" not in line for line in errors_of(error))
+
+
+def test_options_of_a_format_reach_its_reader(tmp_path):
+    image = {
+        "verb": "arresting",
+        "width": 100,
+        "height": 50,
+        "bb": {"agent": [10, 5, 50, 45]},
+        "frames": [{"agent": "n10448983"}],
+    }
+    Image.new("RGB", (100, 50)).save(tmp_path / "arresting_1.png")
+    (tmp_path / "swig.json").write_text(json.dumps({"arresting_1.png": image}))
+    (tmp_path / "elsewhere.txt").write_text("arresting\tagent\tJustice||Arrest-Jail\tAgent\n")
+    data = {"format": "swig", "images": ".", "train": "swig.json", "test": "swig.json", "mapping": "elsewhere.txt"}
+    config = read_data_config(data, {"med": {}})
+    corpus = prepare_corpus(config, root=tmp_path, output=tmp_path / "run", encoders=["tiny"])
+    (one,) = corpus.sets.values()
+    assert one.tasks["med"]["labels"] == ["arrest jail"]
+    with pytest.raises(UmieError, match="Unknown data key 'mappin'"):
+        read_data_config({**data, "mappin": "x"}, {"med": {}})
 
 
 def test_the_published_tweets_as_one_corpus(tmp_path):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -144,12 +143,15 @@ def _set(name: str, given: Mapping[str, Any], tasks: TaskOptions, *, is_single: 
     choices = ["synthetic", *formats.registry.names()]
     if kind not in choices:
         raise UnknownNameError("data format", kind, choices)
-    known = [item.name for item in dataclasses.fields(SyntheticConfig)] if kind == "synthetic" else FILE_KEYS
+    if kind == "synthetic":
+        known = [item.name for item in dataclasses.fields(SyntheticConfig)]
+    else:
+        known = [*FILE_KEYS, *formats.format_options(kind)]
     own = ("name",) if is_single else ("tasks", "weight")
     errors = []
     for key in given:
         try:
-            check_keys("data key", [key], ["format", *own, *known, *_extra_options(kind)])
+            check_keys("data key", [key], ["format", *own, *known])
         except UmieError as error:
             errors.append(str(error))
     if errors:
@@ -164,15 +166,6 @@ def _set(name: str, given: Mapping[str, Any], tasks: TaskOptions, *, is_single: 
     if isinstance(given["tasks"], str | list | tuple):  # by name only: with the options given at the top
         chosen = {task: dict(tasks.get(task, {})) for task in chosen}
     return SetConfig(**common, tasks=chosen, names_tasks=True)
-
-
-def _extra_options(kind: str) -> list[str]:
-    """Return the options that only this format's reader takes."""
-    if kind == "synthetic":
-        return []
-    common = ("path", "images", "regions", "on_error")
-    parameters = inspect.signature(formats.registry.get(kind)).parameters.values()
-    return [item.name for item in parameters if item.name not in common and item.kind is not item.VAR_KEYWORD]
 
 
 def _overlap(value: object) -> tuple[str, ...]:

@@ -27,7 +27,7 @@ from umie.experiments.data_checks import (
     num_among,
     texts_of,
 )
-from umie.experiments.data_config import FILE_KEYS, DataConfig, SetConfig
+from umie.experiments.data_config import DataConfig, SetConfig
 from umie.experiments.data_sets import Corpus, DataSet, hash_of
 from umie.files import atomic_write
 from umie.records import Record, read_jsonl, record_to_json
@@ -260,11 +260,12 @@ def _read_split(kind: str, split: str, options: Mapping[str, Any], root: Path) -
     limit = limits.get(split) if isinstance(limits, dict) else limits
     if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 1):
         raise UmieError(f"data: max_records is {limits!r}: give a whole number, 1 or more, or one for each split")
-    read: Any = formats.registry.get(kind)
     extra = {
-        key: root / value if isinstance(value, str) else value for key, value in options.items() if key not in FILE_KEYS
+        key: root / str(options[key]) if "Path" in annotation else options[key]
+        for key, annotation in formats.format_options(kind).items()
+        if options.get(key) is not None
     }
-    records: Iterable[Record] = itertools.islice(read(path, **folders, **extra), limit)
+    records: Iterable[Record] = itertools.islice(formats.read(kind, path, **folders, **extra), limit)
     return [
         record if record.id else replace(record, id=f"{path.name}, record {number}")
         for number, record in enumerate(records, start=1)

@@ -249,7 +249,9 @@ def _synthetic(one: SetConfig, output: Path, used: Sequence[str], on_item: OnIte
 
 
 def _read_split(kind: str, split: str, options: Mapping[str, Any], root: Path) -> list[Record]:
-    folders = {key: root / str(options[key]) for key in ("images", "regions") if options.get(key) is not None}
+    folders: dict[str, Any] = {
+        key: root / str(options[key]) for key in ("images", "regions") if options.get(key) is not None
+    }
     for key, folder in folders.items():
         if not folder.is_dir():
             raise UmieError(f"data: {key} is {folder}: no such folder (relative paths start from {root})")
@@ -260,7 +262,7 @@ def _read_split(kind: str, split: str, options: Mapping[str, Any], root: Path) -
     limit = limits.get(split) if isinstance(limits, dict) else limits
     if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 1):
         raise UmieError(f"data: max_records is {limits!r}: give a whole number, 1 or more, or one for each split")
-    extra = {
+    extra: dict[str, Any] = {
         key: root / str(options[key]) if "Path" in annotation else options[key]
         for key, annotation in formats.format_options(kind).items()
         if options.get(key) is not None

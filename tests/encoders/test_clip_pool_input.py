@@ -88,11 +88,11 @@ def test_pixels_are_open_clips_and_nothing_is_cut_off(open_clip, monkeypatch):
     ("model", "why"),
     [
         ("swin_base_patch4_window7_224", r"Input height \(96\) doesn't match model \(224\)"),
-        ("vit_relpos_medium_patch16_cls_224", "it does not pool its map by the plain mean"),
+        ("vit_relpos_medium_patch16_cls_224", "it does not pool its map by the mean"),
     ],
 )
 def test_towers_that_cannot_be_pooled_say_so(open_clip, model, why):
-    with pytest.raises(UmieError, match=f"^{model}: regions cannot be pooled from its map: .*{why}.*give mode='crop'$"):
+    with pytest.raises(UmieError, match=f"^{model}: regions cannot be pooled from its map: .*{why}.*use mode='crop'$"):
         build_preprocessor({"name": "clip", "model": model, "mode": "pool"})
 
 
@@ -100,9 +100,9 @@ def test_towers_that_cannot_be_pooled_say_so(open_clip, model, why):
     ("options", "message"),
     [
         ({"mode": "roi"}, r"Unknown mode 'roi'\. Choices: crop, pool\."),
-        ({"short_side": 64}, "short_side is 64: it is for mode 'pool'"),
+        ({"short_side": 64}, "short_side is 64: only mode 'pool' has it"),
         ({"mode": "pool", "short_side": 0}, "short_side is 0: give 1 or more"),
-        ({"mode": "pool", "short_side": 4}, "short_side is 4: give 8 or more, a patch of umie-input-vit"),
+        ({"mode": "pool", "short_side": 4}, "short_side is 4: use at least 8, a patch of umie-input-vit"),
     ],
 )
 def test_options_that_make_no_sense(open_clip, options, message):

@@ -61,7 +61,7 @@ def test_whole_image(layout, tmp_path):
         own = reader(path, whole="file").read("one.jpg")
         np.testing.assert_array_equal(own.whole, whole)
         np.testing.assert_array_equal(own.features, regions)
-        np.testing.assert_array_equal(reader(path).read("one.jpg").whole, whole)  # goes before the mean
+        np.testing.assert_array_equal(reader(path).read("one.jpg").whole, whole)  # preferred to the mean
     else:
         np.testing.assert_allclose(reader(path).read("one.jpg").whole, regions.mean(0), atol=1e-6)
         assert "whole='mean'" in error_of(path, whole="file")
@@ -158,8 +158,8 @@ def test_relative_edges_a_little_outside_where_the_size_is_not_known(tmp_path):
 
 def test_declared_boxes_are_not_guessed(tmp_path):
     absolute, relative = npz(tmp_path / "absolute"), npz(tmp_path / "relative", RELATIVE)
-    assert "declare boxes='absolute'" in error_of(absolute, boxes="relative")
-    assert "declare boxes='relative'" in error_of(relative, boxes="absolute")
+    assert "set boxes='absolute'" in error_of(absolute, boxes="relative")
+    assert "set boxes='relative'" in error_of(relative, boxes="absolute")
     np.testing.assert_array_equal(reader(relative, boxes="relative").read("one.jpg").boxes, RELATIVE)
     no_size = npz(tmp_path / "no_size", RELATIVE, image_w=None, image_h=None)
     np.testing.assert_array_equal(reader(no_size, boxes="relative").read("one.jpg").boxes, RELATIVE)
@@ -185,10 +185,10 @@ def test_rows_beyond_the_count_are_padding(tmp_path):
         ({"features": np.ones(6)}, r"box_features is \[6\]: expected \[N, Dv\]"),
         ({"features": np.ones((3, 6), int)}, "box_features is of int64"),
         ({"features": np.array([["a"] * 6] * 3)}, "box_features is of <U1"),
-        ({"features": np.array([[object()] * 6] * 3)}, "holds pickled Python objects"),
+        ({"features": np.array([[object()] * 6] * 3)}, "contains pickled Python objects"),
         ({"boxes": np.ones((3, 5))}, r"bounding_boxes is \[3, 5\]"),
-        ({"boxes": np.zeros((3, 4))}, "no usable box to take the mean of"),
-        ({"boxes": np.zeros((0, 4))}, "no usable box to take the mean of"),
+        ({"boxes": np.zeros((3, 4))}, "no usable box to average"),
+        ({"boxes": np.zeros((0, 4))}, "no usable box to average"),
         ({"image_w": 0}, "size is 0 x 100"),
         ({"image_w": np.nan}, "size is nan x 100"),
         ({"image_w": [200, 200]}, r"image_w is an array \[2\]"),
@@ -209,7 +209,7 @@ def test_other_names(tmp_path):
     np.savez(tmp_path / "one.npz", feats=np.ones((3, 6), np.float16), rois=ABSOLUTE, w=WIDTH, h=HEIGHT, cls=np.zeros(6))
     message = error_of(tmp_path)
     assert "cls, feats, h, rois, w" in message
-    assert "neither box_features and bounding_boxes nor x and bbox" in message
+    assert "expected box_features and bounding_boxes or x and bbox" in message
     keys = {"features": "feats", "boxes": "rois", "width": "w", "height": "h", "whole": "cls"}
     found = reader(tmp_path, keys=keys, whole="file").read("one.jpg")
     assert found.features.shape == (3, 6)
@@ -227,7 +227,7 @@ def test_the_files_own_vector_of_the_whole_image(tmp_path):
     assert "no vector cls of the whole image" in error_of(tmp_path, "without.jpg", keys=keys, whole="file")
     no_boxes = npz(tmp_path / "no_boxes", np.zeros((0, 4)), cls=np.full(FEATURE_DIM, 7, np.float32))
     assert (reader(no_boxes, keys=keys).read("one.jpg").whole == 7).all()
-    for cls, message in ((np.full(FEATURE_DIM, np.nan), "cls is not finite"), (np.ones(9), "vector is 9 wide")):
+    for cls, message in ((np.full(FEATURE_DIM, np.nan), "cls is not finite"), (np.ones(9), "vector has width 9")):
         assert message in error_of(npz(tmp_path / "damaged", cls=cls), keys=keys)
 
 
@@ -264,18 +264,18 @@ def test_h5_datasets_lie_in_their_file(tmp_path):
             put(file["one"])
 
     replaced(lambda group: group.__setitem__("regions", h5py.ExternalLink(str(other), "regions")))
-    assert "regions lies in another file" in error_of(tmp_path)
+    assert "regions is in another file" in error_of(tmp_path)
     raw = [(str(tmp_path / "raw"), 0, h5py.h5f.UNLIMITED)]
     replaced(lambda group: group.create_dataset("regions", (3, FEATURE_DIM), np.float32, external=raw))
-    assert "regions lies in another file" in error_of(tmp_path)
+    assert "regions is in another file" in error_of(tmp_path)
     replaced(lambda group: group.create_virtual_dataset("regions", virtual))
-    assert "regions lies in another file" in error_of(tmp_path)
+    assert "regions is in another file" in error_of(tmp_path)
     replaced(
         lambda group: group.create_dataset("regions", (2 * 10**7, FEATURE_DIM), np.float32, chunks=(9, FEATURE_DIM))
     )
     assert "480,000,000 bytes" in error_of(tmp_path)
     replaced(lambda group: group.create_group("regions"))
-    assert "regions is no dataset" in error_of(tmp_path)
+    assert "regions is not a dataset" in error_of(tmp_path)
 
 
 def test_h5_box_of_the_whole_image(tmp_path):
@@ -285,7 +285,7 @@ def test_h5_box_of_the_whole_image(tmp_path):
     np.testing.assert_allclose(reader(tmp_path).read("one.jpg").boxes, RELATIVE, atol=1e-7)
     with h5py.File(tmp_path / "one.h5", "a") as file:
         file["one/bbox"][0] = [10, 10, 20, 20]
-    assert "its first, [10.0, 10.0, 20.0, 20.0], is not the whole image" in error_of(tmp_path)
+    assert "the first, [10.0, 10.0, 20.0, 20.0], is not the whole image" in error_of(tmp_path)
 
 
 def test_one_image_may_stand_behind_its_name(tmp_path):
@@ -293,7 +293,7 @@ def test_one_image_may_stand_behind_its_name(tmp_path):
     save_file(content, tmp_path / "one.safetensors")
     np.testing.assert_array_equal(reader(tmp_path).read("one.jpg").features, samples.rows("one")[0])
     (tmp_path / "one.safetensors").rename(tmp_path / "two.safetensors")
-    assert "holds neither features and boxes but ''" in error_of(tmp_path, "two.jpg")
+    assert "expected features and boxes, found ''" in error_of(tmp_path, "two.jpg")
 
 
 def test_bfloat16_tensors(tmp_path):
@@ -326,9 +326,9 @@ def changed(**fields):
         ({"features": "AAA"}, "features is not base64"),
         ({"features": "AAAA!AAA"}, "features is not base64"),
         ({"boxes": "é"}, "boxes is not base64"),
-        ({"features": "AAAA"}, "features has 3 bytes, which is no number of float32"),
-        ({"features": samples.b64(np.ones(17))}, "features has 17 numbers, which are no rows for 3 boxes"),
-        ({"boxes": samples.b64(np.ones(11))}, "boxes has 11 numbers, which are no boxes of 4"),
+        ({"features": "AAAA"}, "features has 3 bytes, not a multiple of 4"),
+        ({"features": samples.b64(np.ones(17))}, "features has 17 numbers, which do not form rows for 3 boxes"),
+        ({"boxes": samples.b64(np.ones(11))}, "boxes has 11 numbers, which do not form boxes of 4"),
         ({"num_boxes": "4"}, "num_boxes is 4 and boxes has 3 rows"),
         ({"num_boxes": "three"}, "num_boxes is 'three': expected a number"),
         ({"img_w": ""}, "img_w is '': expected a number"),
@@ -358,10 +358,10 @@ def test_a_byte_order_mark_before_the_first_image(tmp_path):
 def test_columns(tmp_path):
     line = samples.lxmert_line("one")
     short = tsv(tmp_path, line[:1] + line[7:], samples.lxmert_line("2014.12.17_0"))
-    assert "4 columns, and no line of names" in error_of(short)
+    assert "4 columns and no header" in error_of(short)
     given = {"columns": ["img_id", "num_boxes", "boxes", "features"], "keys": {"width": "w", "height": "h"}}
-    assert f"{short}:1: 'one': holds no w and no h" in error_of(short, **given)
-    assert f"{short}:2: '2014.12.17_0': 10 columns in place of 4" in error_of(short, "2014.12.17_0", **given)
+    assert f"{short}:1: 'one': has no w and no h" in error_of(short, **given)
+    assert f"{short}:2: '2014.12.17_0': 10 columns instead of 4" in error_of(short, "2014.12.17_0", **given)
     assert "no column has the images' names" in error_of(short, columns=["a", "b", "boxes", "features"])
     too_few = tsv(tmp_path, line, ["two", "100"])
     assert f"{too_few}:2: 'two': 2 columns in place of 10" in error_of(too_few, "two")
@@ -371,9 +371,9 @@ def test_a_image_with_two_lines(tmp_path):
     path = tsv(tmp_path, samples.lxmert_line("one"), samples.lxmert_line("one"))
     assert reader(path).read("one.jpg").features.shape == (3, FEATURE_DIM)  # the same twice
     path = tsv(tmp_path, samples.lxmert_line("one"), changed(img_w="201"))
-    assert f"{path}:2: 'one' stands in line 1 too" in error_of(path)
+    assert f"{path}:2: 'one' is also in line 1" in error_of(path)
     samples.lxmert_named(tmp_path)
-    assert "both hold 'one'" in error_of(tmp_path)
+    assert "both contain 'one'" in error_of(tmp_path)
 
 
 def test_the_index_is_built_once_and_when_the_file_changes(tmp_path):
@@ -501,7 +501,7 @@ def test_names_of_images():
     for folder in ("..", ".", "/", "a/..", "a\\b", "a\0b"):  # which is no folder below
         assert image_names(f"{folder}/1.jpg") == ["1.jpg", "1"]
     for name in ("", ".", "..", "a/..", "/", "a\\b", "a\0b"):
-        with pytest.raises(UmieError, match="no file name of an image"):
+        with pytest.raises(UmieError, match="not a file name of an image"):
             image_names(name)
 
 

@@ -70,7 +70,7 @@ def test_a_region_that_overlaps_no_box(tmp_path):
         build(path).preprocess.check("one.jpg", [region])
     message = str(caught.value)
     assert message.startswith(f"{path / 'one.jpg.npz'}: region [0.000, 0.000, 0.500, 0.400] overlaps no box by 0.5")
-    assert "[0.000, 0.000, 0.500, 1.000], does by 0.40" in message
+    assert "[0.000, 0.000, 0.500, 1.000], has 0.40" in message
     found = build(path, min_overlap=0.39).encode(["one.jpg"], [[region]])
     np.testing.assert_array_equal(found.features[0, 1], samples.rows("one")[0][0])
     beyond = build(path, max_regions=1).encode(["one.jpg"], [[(0, 0, 0.5, 1), region]])  # is left out
@@ -80,15 +80,15 @@ def test_a_region_that_overlaps_no_box(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"path": ""}, "path is '': give the file or folder"),
+        ({"path": ""}, "path is '': set it to the file or directory"),
         ({"path": 3}, "path is 3"),
-        ({"boxes": ""}, r"boxes is '': say what .* 'absolute' \(x1, y1, x2, y2 in pixels\) or 'relative'"),
+        ({"boxes": ""}, r"boxes is '': use 'absolute'"),
         ({"boxes": "pixels"}, "boxes is 'pixels'"),
         ({"format": "zip"}, "format is 'zip': give one of npz, h5, tsv, safetensors"),
         ({"whole": "last"}, "whole is 'last'"),
         ({"keys": {"feature": "x"}}, "Did you mean 'features'"),
         ({"keys": {"features": 1}}, "keys is"),
-        ({"columns": "img_id"}, "columns is 'img_id': give a list"),
+        ({"columns": "img_id"}, "columns is 'img_id': use a list"),
         ({"feature_dim": 0}, "feature_dim is 0"),
         ({"min_overlap": 1.5}, "min_overlap is 1.5"),
         ({"max_regions": -1}, "max_regions is -1"),
@@ -100,11 +100,11 @@ def test_bad_options(options, message, tmp_path):
 
 
 def test_bad_paths(tmp_path):
-    with pytest.raises(UmieError, match="no such file or folder of features"):
+    with pytest.raises(UmieError, match="no such file or directory of features"):
         build(tmp_path / "nowhere")
     with pytest.raises(UmieError, match="no file of a known format"):
         build(tmp_path)
-    with pytest.raises(UmieError, match="holds no image"):
+    with pytest.raises(UmieError, match="contains no images"):
         build(tmp_path, format="npz")
     samples.vinvl(tmp_path)
     with pytest.raises(UmieError, match="an .npz file holds one image: give the folder"):
@@ -123,7 +123,7 @@ def test_bad_paths(tmp_path):
 def test_a_name_cannot_leave_the_folder(image, tmp_path):
     encoder = build(samples.vinvl(tmp_path / "inside"))
     samples.butd(tmp_path)
-    with pytest.raises(UmieError, match="no file name of an image"):
+    with pytest.raises(UmieError, match="not a file name of an image"):
         encoder.encode([image])
 
 
@@ -172,7 +172,7 @@ def test_images_called_alike_in_two_folders(split, tmp_path):
     assert encoder.encode(images).features[:, 0, 0].tolist() == [1, 2, 2, 0, 0, 0]
     with pytest.raises(UmieError) as caught:
         encoder.encode(["train/2.jpg"])
-    assert "searched for 'train/2.jpg', 'train/2', '2.jpg' and '2': make its features" in str(caught.value)
+    assert "searched for 'train/2.jpg', 'train/2', '2.jpg' and '2': add its features" in str(caught.value)
 
 
 @pytest.mark.parametrize("split", [split_folder, split_safetensors, split_h5])
@@ -220,7 +220,7 @@ def test_a_folder_below_that_may_not_be_searched_is_not_passed_over(tmp_path, mo
 
     monkeypatch.setattr(Path, "is_file", refused)  # who runs the tests may be allowed everything
     assert encoder.encode(["test/1.jpg"]).mask.all()
-    with pytest.raises(UmieError, match="cannot look for 'train/1.jpg': Permission denied"):
+    with pytest.raises(UmieError, match="cannot search for 'train/1.jpg': Permission denied"):
         encoder.encode(["train/1.jpg"])
 
 
@@ -235,7 +235,7 @@ def test_only_the_last_two_parts_of_a_path_count(layout, tmp_path):
 
 def test_what_is_no_name(tmp_path):
     encoder = build(samples.vinvl(tmp_path))
-    with pytest.raises(UmieError, match="cannot look for 'xxx.*: File name too long"):
+    with pytest.raises(UmieError, match="cannot search for 'xxx.*: File name too long"):
         encoder.encode(["x" * 300])
     with pytest.raises(UmieError, match="not int"):
         encoder.encode([3])
@@ -253,9 +253,9 @@ def test_images_of_another_width_do_not_mix(tmp_path):
     samples.vinvl(tmp_path)
     encoder = build(tmp_path)
     np.savez(tmp_path / "wide.npz", x=np.ones((1, 9), np.float32), bbox=[[0, 0, 5, 5]], image_w=9, image_h=9)
-    with pytest.raises(UmieError, match=r"wide.npz: features are 9 wide, and 6 elsewhere"):
+    with pytest.raises(UmieError, match=r"wide.npz: features have width 9, others 6"):
         encoder.encode(["one.jpg", "wide.jpg"])
-    with pytest.raises(UmieError, match="features are 9 wide and the model takes 6"):
+    with pytest.raises(UmieError, match="features have width 9, the model expects 6"):
         encoder(**build(tmp_path, feature_dim=9).preprocess(["wide.jpg"]))
 
 
@@ -326,9 +326,9 @@ def test_nothing_is_opened_where_the_width_is_told(tmp_path):
     encoder = registry.construct("precomputed", options)  # as from_pretrained does
     assert encoder.feature_dim == 5
     assert encoder.encode([None]).features.shape == (1, 0, 5)
-    with pytest.raises(UmieError, match="no such file or folder of features"):
+    with pytest.raises(UmieError, match="no such file or directory of features"):
         encoder.encode(["one.jpg"])
-    with pytest.raises(UmieError, match="no such file or folder of features"):
+    with pytest.raises(UmieError, match="no such file or directory of features"):
         registry.build("precomputed", **options)
 
 
@@ -383,7 +383,7 @@ def test_a_variant_trains_generates_and_is_saved(dtype, tokenizer, aligned, tmp_
         file.rename(tmp_path / file.name)
     again = aligned(UmieModel.from_pretrained(tmp_path / "saved", dtype=dtype).eval())  # without the files
     processor = UmieProcessor.from_pretrained(tmp_path / "saved")
-    with pytest.raises(UmieError, match="record 'one': .*features: no file of a known format"):
+    with pytest.raises(UmieError, match="record 'one': .*features: has no file of a known format"):
         processor(records[:1], "mner")
     with torch.no_grad():
         assert torch.equal(again(**batch).logits, aligned(model)(**batch).logits)

@@ -337,7 +337,7 @@ def test_published_weights(encoders, reference, monkeypatch):
         raise URLError("no network")
 
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", fail)
-    with pytest.raises(UmieError, match=r"IMAGENET1K_V2: cannot be downloaded .*no network.* give the file's path"):
+    with pytest.raises(UmieError, match=r"IMAGENET1K_V2: cannot be downloaded .*no network.* the file's path"):
         encoder.load_weights()
 
 

@@ -145,8 +145,8 @@ def test_the_one_set_of_weights_that_runs_without_epsilon(tmp_path, monkeypatch)
         ({"weights": "absent.pth"}, "absent.pth: no such weight file"),
         ({"weights": 5}, "weights is 5: give a string"),
         ({"min_size": 8}, "min_size is 8: give 32 or more"),
-        ({"labels": "person"}, "labels is 'person': give a list of names"),
-        ({"labels": ["a", "b"]}, "labels has 2 names, and the detector 91 classes"),
+        ({"labels": "person"}, "labels is 'person': use a list of names"),
+        ({"labels": ["a", "b"]}, "labels has 2 names, the detector 91 classes"),
         ({"device": "gpu"}, "device is 'gpu': cannot be used"),
     ],
 )
@@ -166,7 +166,7 @@ def test_a_download_that_fails_says_what_to_fetch(tmp_path, monkeypatch, error):
     message = error(build, weights="COCO_V1")
     url = get_model_weights(SMALL).COCO_V1.url
     assert (
-        f"cannot be downloaded (URLError: <urlopen error offline>); fetch {url} and give the file's path as weights"
+        f"cannot be downloaded (URLError: <urlopen error offline>); download {url} and set weights to the file's path"
         in message
     )
 

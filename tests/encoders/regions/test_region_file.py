@@ -85,7 +85,7 @@ def test_annotation_that_a_link_leads_out_of_the_folder(tmp_path, image, ending,
     (tmp_path / "inside" / f"1.{ending}").symlink_to(tmp_path / f"outside.{ending}")
     form = {"format": "json", "boxes": "relative"} if ending == "json" else {}
     proposer = registry.build("file", path=str(tmp_path / "inside"), **form)
-    assert "leaves the folder" in error(proposer.propose, [image])
+    assert "is outside the directory" in error(proposer.propose, [image])
     assert proposer.propose([f"{os.sep}tmp/../x/..{os.sep}.."]) == [[]]  # only the name counts, which is none here
 
 
@@ -144,21 +144,21 @@ def test_boxes_that_make_no_sense_are_dropped_and_counted(tmp_path):
         (
             "relative",
             {"1": [{"box": [0, 0, 100, 50]}]},
-            "region 1: box [0, 0, 100, 50] leaves the image (0..1): mend",
+            "region 1: box [0, 0, 100, 50] is outside the image (0..1): fix",
         ),
-        ("absolute", {"1": [{"box": [0, 0, 203, 50]}]}, "region 1: box [0, 0, 203, 50] leaves the image (200 x 100"),
-        ("absolute", {"1": [{"box": [0, 0, 0.5, 1]}]}, "no edge lies beyond 1 pixel: the boxes seem to be relative"),
+        ("absolute", {"1": [{"box": [0, 0, 203, 50]}]}, "region 1: box [0, 0, 203, 50] is outside the image (200 x 100"),
+        ("absolute", {"1": [{"box": [0, 0, 0.5, 1]}]}, "no edge is beyond 1 pixel: if the boxes are relative"),
         ("absolute", {"1": [{"box": [0, 0, 9]}]}, "box is [0, 0, 9]: expected [x1, y1, x2, y2]"),
         ("absolute", {"1": [{"box": [0, 0, 9, "9"]}]}, "box is '9': expected a number"),
         ("absolute", {"1": [{"box": [0, 0, 9, 10**400]}]}, "too large a number"),
         ("absolute", {"1": [{"bbox": [0, 0, 9, 9]}]}, "Unknown region key 'bbox'. Did you mean 'box'?"),
-        ("absolute", {"1": [{"box": [0, 0, 9, 9], "label": 3}]}, "label is 3: give a string"),
+        ("absolute", {"1": [{"box": [0, 0, 9, 9], "label": 3}]}, "label is 3: use a string"),
         ("absolute", {"1": [{"box": [0, 0, 9, 9], "score": "x"}]}, "score is 'x': expected a number"),
         ("absolute", {"1": [5]}, "region is 5: expected a JSON object"),
         ("absolute", {"1": 5}, "regions is 5: expected a list of regions"),
         ("absolute", {"1": {"boxes": []}}, "Unknown image key 'boxes'"),
         ("absolute", {"1": {"regions": [], "width": 3}}, "height is None: expected a number"),
-        ("absolute", {"1": {"regions": [], "width": 0, "height": 3}}, "width is 0.0: give the image's size"),
+        ("absolute", {"1": {"regions": [], "width": 0, "height": 3}}, "width is 0.0: use the image's size"),
         ("absolute", [], "is []: expected a JSON object, regions by the image's file name"),
         ("absolute", "{", "not valid JSON"),
         ("absolute", '{"1": [], "1": []}', "duplicate key '1'"),
@@ -195,9 +195,9 @@ def test_any_json_gives_regions_or_one_error(tmp_path, value):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"path": "absent"}, "path is 'absent': give an existing folder"),
+        ({"path": "absent"}, "path is 'absent': use an existing directory"),
         ({"path": ".", "format": "xml"}, "format is 'xml': give one of voc, json"),
-        ({"path": ".", "format": "json"}, "boxes is None: JSON does not tell, so give 'absolute' (pixels) or"),
+        ({"path": ".", "format": "json"}, "boxes is None: JSON files need 'absolute' (pixels) or"),
         ({"path": ".", "boxes": "pixels"}, "boxes is 'pixels': give one of absolute, relative"),
         ({"path": 3}, "path is 3: give a string"),
     ],
@@ -212,7 +212,7 @@ def test_regions_of_the_records_themselves(image, record, error):
     given = [record(*own, name="absent.jpg"), record(), Record("no image")]
     assert [item.regions for item in proposer.fill(given)] == [tuple(own[:2]), (), ()]
     assert proposer.counts == {}
-    assert "give path, or records to fill" in error(proposer.propose, [image])
+    assert "set path to propose regions" in error(proposer.propose, [image])
 
 
 DATA = Path(__file__).resolve().parents[3].parent / "shared" / "data"

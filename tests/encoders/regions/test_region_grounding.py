@@ -166,8 +166,8 @@ def test_what_is_sought(owl, images, error):
     fixed = build(owl, phrases=["cat"])
     assert fixed.propose(images) == fixed.propose(images, ["a", None])
     assert {item.label for item in fixed.propose(images)[0]} == {"cat"}
-    assert "give a text for each image, or fixed phrases" in error(build(owl).propose, images)
-    assert "phrases is 'X YZ': give a list" in error(build(owl, phrases=str.upper).phrases, "x yz")
+    assert "pass a text per image, or set phrases" in error(build(owl).propose, images)
+    assert "phrases is 'X YZ': use a list" in error(build(owl, phrases=str.upper).phrases, "x yz")
     (filled,) = build(owl, top=3).fill([Record(TEXT, image=images[0])])
     assert len(filled.regions) == 3
     assert {region.label for region in filled.regions} <= set(PHRASES)
@@ -176,10 +176,10 @@ def test_what_is_sought(owl, images, error):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"checkpoint": None}, "checkpoint is None: give the folder of a zero-shot detector"),
-        ({"checkpoint": 5}, "checkpoint is 5: give"),
-        ({"phrases": "person"}, "phrases is 'person': give a list of strings"),
-        ({"phrases": ["a", 5]}, "phrases is ['a', 5]: give a list of strings"),
+        ({"checkpoint": None}, "checkpoint is None: use the directory of a zero-shot detector"),
+        ({"checkpoint": 5}, "checkpoint is 5: use"),
+        ({"phrases": "person"}, "phrases is 'person': use a list of strings"),
+        ({"phrases": ["a", 5]}, "phrases is ['a', 5]: use a list of strings"),
         ({"max_phrases": 0}, "max_phrases is 0: give 1 or more"),
         ({"checkpoint": "absent/folder"}, "checkpoint absent/folder: cannot be loaded"),
         ({"checkpoint": "some-hub/name"}, "checkpoint some-hub/name: cannot be loaded"),
@@ -204,7 +204,7 @@ def test_checkpoints_that_are_none(tmp_path, owl, error):
     state = load_file(lacking / "model.safetensors")
     del state["class_head.dense0.weight"]
     save_file(state, lacking / "model.safetensors", metadata={"format": "pt"})
-    assert "lacking: lacks 1 weights (class_head.dense0.weight" in error(build, lacking)
+    assert "lacking: 1 weights are missing (class_head.dense0.weight" in error(build, lacking)
     config = json.loads((copy("without") / "config.json").read_text())
     (tmp_path / "without" / "processor_config.json").unlink()
     (tmp_path / "without" / "tokenizer.json").unlink()

@@ -24,10 +24,10 @@ def test_registry(error):
         ({"top": 2.5}, "top is 2.5: give 1 or more"),
         ({"nms": 1.5}, "nms is 1.5: give 0 <= nms <= 1"),
         ({"min_score": "x"}, "min_score is 'x': give 0 <= min_score <= 1"),
-        ({"scales": 3}, "scales is 3: give a list of cells a side"),
-        ({"scales": []}, "scales is []: give a list"),
+        ({"scales": 3}, "scales is 3: use a list of cells per side"),
+        ({"scales": []}, "scales is []: use a list"),
         ({"scales": [2, 0]}, "scales is 0: give 1 or more"),
-        ({"scales": [33]}, "scales holds 33: give 32"),
+        ({"scales": [33]}, "scales contains 33: use at most 32"),
     ],
 )
 def test_values_that_are_not_allowed(options, message, error):
@@ -138,10 +138,10 @@ def test_only_the_last_images_are_remembered(record, monkeypatch):
 def test_a_image_that_the_detector_fails_on_is_one_error(record, noise, monkeypatch, error):
     """A real failure: an image that torchvision scales to a side of no pixels, were it not squeezed before."""
     detector = registry.build("faster_rcnn", model="fasterrcnn_mobilenet_v3_large_320_fpn", min_score=0.0, top=2)
-    monkeypatch.setattr("umie.encoders.regions.faster_rcnn.tamed", lambda image: image)
+    monkeypatch.setattr("umie.encoders.regions.faster_rcnn.clamp_aspect_ratio", lambda image: image)
     errors = []
     thin = Record("thin", image=noise(1, 2000), id="thin")
     filled = list(detector.fill([thin, record()], errors.append))
     assert [len(item.regions) for item in filled] == [0, 2]
-    assert str(errors[0]).startswith("record thin: image (1 x 2000): the detector fails on it (")
-    assert "the detector fails on it" in error(detector.propose, [noise(1, 2000)])
+    assert str(errors[0]).startswith("record thin: image (1 x 2000): the detector fails (")
+    assert "the detector fails" in error(detector.propose, [noise(1, 2000)])

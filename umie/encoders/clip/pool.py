@@ -65,8 +65,8 @@ class _Transformer(Spatial):
 class _ResNet(Spatial):
     """open_clip's ModifiedResNet: the last map, then the value and output projections of its attention pool.
 
-    Source: MaskCLIP (Zhou et al. 2022). Deviation: a cell keeps the position that the attention pool adds to it, because
-    the projections were trained on cells with positions.
+    Source: MaskCLIP (Zhou et al. 2022). Deviation: a cell keeps the position that the attention pool adds to it,
+    because the projections were trained on cells with positions.
     """
 
     stride = (32, 32)

@@ -1,4 +1,4 @@
-"""`precomputed`: features that others have made, looked up in files by the name of the image."""
+"""`precomputed`: existing features, looked up in files by the name of the image."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ class PrecomputedEncoderConfig(EncoderConfig):
     """Options of the encoder that looks features up.
 
     Args:
-        path: a folder of .npz, .h5 or .safetensors files, one for each image; or a .tsv, .h5 or .safetensors file
-            that holds many images; or a folder of .tsv files.
-        format: ``npz``, ``tsv``, ``h5`` or ``safetensors``; by the suffix if left out.
-        boxes: what the boxes in the files are: ``absolute``, in pixels, or ``relative``, 0..1. It must be said.
-        keys: what the files call things, where it is not what a known release does: from ``features``, ``boxes``,
-            ``width``, ``height``, ``count``, ``whole`` and ``id`` to the name.
-        columns: names of all columns of a .tsv file that has no line of names and is not laid out as LXMERT's.
-        whole: what the slot of the whole image is: the ``mean`` of the features of the file's regions, its
-            ``first`` row (which then is no region), or the ``file``'s own vector (``fc_features`` in UMIE's files,
-            ``whole`` in .safetensors, else what ``keys`` calls it), without which a file is an error. None takes the
-            file's own vector where it has one, and the mean where it has none.
-        feature_dim: width of the features; read from the files if left out. Where it is given, a model can be built
-            without them.
-        min_overlap: least intersection over union of a record's region and the box whose features it takes.
+        path: a directory of .npz, .h5 or .safetensors files, one per image; a .tsv, .h5 or .safetensors file with many
+            images; or a directory of .tsv files.
+        format: ``npz``, ``tsv``, ``h5`` or ``safetensors``; by default determined by the suffix.
+        boxes: the unit of the boxes in the files: ``absolute`` (pixels) or ``relative`` (0..1). Required.
+        keys: names in the files, if they differ from those of known releases: a mapping of ``features``, ``boxes``,
+            ``width``, ``height``, ``count``, ``whole`` and ``id`` to names.
+        columns: names of all columns of a .tsv file without a header whose layout is not LXMERT's.
+        whole: the source of the whole image's features: the ``mean`` of the file's regions, its ``first`` row (which is
+            then not a region), or the ``file``'s own vector (``fc_features`` in UMIE's files, ``whole`` in
+            .safetensors, or the name in ``keys``), which must then exist. None uses the file's own vector if there is
+            one, and the mean otherwise.
+        feature_dim: width of the features; by default read from the files. If it is set, a model can be built without
+            the files.
+        min_overlap: minimum intersection over union of a record's region and the box whose features it gets.
     """
 
     FINGERPRINT_EXCLUDE: ClassVar[frozenset[str]] = EncoderConfig.FINGERPRINT_EXCLUDE | {"path", "feature_dim"}
@@ -60,24 +60,24 @@ class PrecomputedEncoderConfig(EncoderConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not isinstance(self.path, str | Path) or not str(self.path):
-            raise UmieError(f"path is {self.path!r}: give the file or folder that holds the features")
+            raise UmieError(f"path is {self.path!r}: set it to the file or directory with the features")
         object.__setattr__(self, "path", str(self.path))
         if self.format is not None:
             check_choice("format", self.format, FORMATS)
         if self.boxes not in BOXES:
             raise UmieError(
-                f"boxes is {self.boxes!r}: say what the files' boxes are, 'absolute' (x1, y1, x2, y2 in pixels) or "
-                "'relative' (the same divided by the image's width and height, 0..1)"
+                f"boxes is {self.boxes!r}: use 'absolute' if the files' boxes are x1, y1, x2, y2 in pixels, 'relative' "
+                "if they are divided by the image's width and height (0..1)"
             )
         if self.whole is not None:
             check_choice("whole", self.whole, WHOLE)
         if not isinstance(self.keys, Mapping) or not all(isinstance(name, str) for name in self.keys.values()):
-            raise UmieError(f"keys is {shown(self.keys)}: give a mapping of {', '.join(ROLES)} to names")
+            raise UmieError(f"keys is {shown(self.keys)}: use a mapping of {', '.join(ROLES)} to names")
         check_keys("role in keys:", self.keys, ROLES)
         object.__setattr__(self, "keys", dict(self.keys))
         if self.columns is not None:
             if isinstance(self.columns, str) or not all(isinstance(name, str) for name in self.columns):
-                raise UmieError(f"columns is {shown(self.columns)}: give a list of names")
+                raise UmieError(f"columns is {shown(self.columns)}: use a list of names")
             object.__setattr__(self, "columns", tuple(self.columns))
         if self.feature_dim is not None:
             check_whole("feature_dim", self.feature_dim, 1)
@@ -85,11 +85,11 @@ class PrecomputedEncoderConfig(EncoderConfig):
 
 
 class PrecomputedPreprocessor(Preprocessor):
-    """Looks the features of an image up: ``features [V, Dv]``. No image is opened; it need not be there.
+    """Looks the features of an image up: ``features [V, Dv]``. Images are not opened and need not exist.
 
     Attributes:
-        counts: of the images looked up so far, each once: their ``boxes``, and those left out for being
-            ``outside`` the image (by more than two pixels), without area (``no_area``) or ``not_finite``.
+        counts: totals over the distinct images looked up so far: their ``boxes``, and the boxes left out because they
+            are ``outside`` the image (by more than two pixels), have ``no_area`` or are ``not_finite``.
     """
 
     def __init__(self, config: PrecomputedEncoderConfig) -> None:
@@ -102,7 +102,7 @@ class PrecomputedPreprocessor(Preprocessor):
 
     @property
     def source(self) -> FeatureSource:
-        """Where the features lie; nothing is opened before it is asked for."""
+        """The files with the features, opened on first use."""
         if self._source is None:
             options = self.config
             self._source = open_source(Path(options.path), options.format, options.columns, options.keys)
@@ -112,13 +112,13 @@ class PrecomputedPreprocessor(Preprocessor):
         """Return the tensors of one image: ``boxes [V, 4]``, ``visual_mask [V]`` and ``features [V, Dv]``.
 
         Args:
-            image: a path, of which the last two parts count: features of ``train/1.jpg`` are looked for under
-                this name, ``train/1``, ``1.jpg`` and ``1``, in this order; None gives no slot at all (V = 0).
-            regions: relative boxes: each takes the features of the file's box that overlaps it most. Without any,
+            image: a path; only its last two parts matter: ``train/1.jpg`` is looked up as ``train/1.jpg``, ``train/1``,
+                ``1.jpg`` and ``1``, in this order. None gives no slots (V = 0).
+            regions: relative boxes; each gets the features of the file's box that overlaps it most. If there are none,
                 the file's boxes are the regions, in their order, at most ``max_regions``.
 
         Raises:
-            UmieError: the files do not have the image, what they have is damaged, or a region overlaps no box.
+            UmieError: the files do not have the image or are damaged, or a region overlaps no box.
         """
         if image is None:
             return {**no_slots(), **self.no_tensors()}
@@ -140,23 +140,23 @@ class PrecomputedPreprocessor(Preprocessor):
         self.one(image, regions)
 
     def read(self, image: ImageSource) -> ImageFeatures:
-        """Return all that the files hold about an image.
+        """Return the features of an image, as the files have them.
 
         Raises:
-            UmieError: the files do not have the image, or what they have is damaged.
+            UmieError: the files do not have the image or are damaged.
         """
         if isinstance(image, Image.Image):
-            raise UmieError("an image in memory has no name to look features up by: give its path")
+            raise UmieError("an image in memory has no name to look its features up by: pass its path")
         if not isinstance(image, str | Path):
-            raise UmieError(f"an image is a path here, not {type(image).__name__}")
+            raise UmieError(f"expected the path of an image, not {type(image).__name__}")
         names = image_names(image)
         options = self.config
         with self.source.entry(names) as entry:
             if entry is None:
                 tried = " and ".join(filter(None, [", ".join(map(repr, names[:-1])), repr(names[-1])]))
                 raise UmieError(
-                    f"{image}: no such image in the features of {options.path}, which were searched for {tried}: "
-                    "make its features, or take it out of the data"
+                    f"{image}: no such image in {options.path}, which was searched for {tried}: add its features or "
+                    "remove it from the data"
                 )
             layouts = LAYOUTS[self.source.format]
             found = image_features(entry, layouts, options.keys, options.boxes, options.whole)
@@ -164,7 +164,7 @@ class PrecomputedPreprocessor(Preprocessor):
         if expected is None:
             self._feature_dim = width
         elif width != expected:
-            raise UmieError(f"{found.place}: features are {width} wide, and {expected} elsewhere: do not mix files")
+            raise UmieError(f"{found.place}: features have width {width}, others {expected}: do not mix files")
         if found.place not in self._counted:
             self._counted.add(found.place)
             self.counts.update({"boxes": len(found.boxes) + sum(found.dropped.values()), **found.dropped})
@@ -174,51 +174,51 @@ class PrecomputedPreprocessor(Preprocessor):
         """Return the width of the first image's features.
 
         Raises:
-            UmieError: there is none, or it cannot be read.
+            UmieError: there are no images, or the first cannot be read.
         """
         name = next(self.source.some_names(), None)
         if name is None:
-            raise UmieError(f"{self.config.path}: holds no image: give `feature_dim`, or the right `path`")
+            raise UmieError(f"{self.config.path}: contains no images: set `feature_dim`, or correct `path`")
         return len(self.read(name).whole)
 
     def tensors(self, image: Image.Image, boxes: Sequence[Box]) -> dict[str, Tensor]:
-        """Raise UmieError: nothing is made from pixels here."""
-        raise UmieError("features that are looked up are not made from pixels: give the image's path")
+        """Raise UmieError: this encoder does not use pixels."""
+        raise UmieError("features are looked up, not computed from pixels: pass the image's path")
 
     def no_tensors(self) -> dict[str, Tensor]:
-        """Return no features, also of no width: the files are not opened to tell it, and padding widens it."""
+        """Return zero features; their width may be 0, since files are not opened for it and padding widens it."""
         return {"features": torch.zeros(0, self._feature_dim or 0)}
 
     def _overlapping(self, found: ImageFeatures, regions: Sequence[Box]) -> list[int]:
         if not len(found.boxes):
-            raise UmieError(f"{found.place}: no usable box, and the record has {len(regions)} regions")
+            raise UmieError(f"{found.place}: no usable box for the record's {len(regions)} regions")
         overlaps = box_iou(torch.tensor(regions, dtype=torch.float64), torch.from_numpy(found.boxes).double())
         most, rows = overlaps.max(1)
         for region, overlap, row in zip(regions, most.tolist(), rows.tolist(), strict=True):
             if overlap < self.config.min_overlap:
                 raise UmieError(
-                    f"{found.place}: region {_shown(region)} overlaps no box by {self.config.min_overlap:g}; the "
-                    f"nearest, {_shown(found.boxes[row])}, does by {overlap:.2f}: make features of this region, lower "
-                    "min_overlap, or leave the record's regions out"
+                    f"{found.place}: region {_shown(region)} overlaps no box by {self.config.min_overlap:g} (IoU); the "
+                    f"best, {_shown(found.boxes[row])}, has {overlap:.2f}: add features of this region, lower "
+                    "min_overlap, or remove the record's regions"
                 )
         return [int(row) for row in rows]
 
 
 @registry.register("precomputed")
 class PrecomputedEncoder(VisualEncoder):
-    """Passes features through that files hold: VinVL and bottom-up attention, LXMERT, UMIE, or your own.
+    """Returns features from files: VinVL and bottom-up attention, LXMERT, UMIE, or custom ones.
 
     Source: UMIE's released code reads CLIP features of the image (``fc_features``) and of its regions from files.
 
-    An image is found by its folder's name and its own (``train/1.jpg``), each with and without the suffix, and where
-    there is no such file, group or line, by its own name alone. So where images in several folders are called alike,
-    their features must stand below folders or groups of these names: if not, all of one name take the same.
+    An image is looked up by the name of its directory and its own (``train/1.jpg``), with and without the suffix, and
+    then by its own name only. If images in several directories have the same name, their features must be in
+    directories or groups of the same names; otherwise they all get the same features.
 
-    There are no weights, so ``trainable`` changes nothing, and a cache of the features would only repeat the files.
+    There are no weights, so ``trainable`` has no effect, and caching the features would only duplicate the files.
 
-    Layout of the project's own .safetensors: ``features [N, Dv]``, ``boxes [N, 4]``, ``image_w`` and ``image_h`` (one
-    number each; not needed with relative boxes) and, if there is one, ``whole [Dv]``; in a file with many images
-    each name stands behind ``<id>/``.
+    The .safetensors layout: ``features [N, Dv]``, ``boxes [N, 4]``, ``image_w`` and ``image_h`` (one number each; not
+    needed with relative boxes) and optionally ``whole [Dv]``; in a file with many images, each name is prefixed with
+    ``<id>/``.
     """
 
     Config = PrecomputedEncoderConfig
@@ -233,7 +233,7 @@ class PrecomputedEncoder(VisualEncoder):
             config = dataclasses.replace(config, feature_dim=width)
         super().__init__(config)
         self.config: PrecomputedEncoderConfig = config
-        # of no size: it follows the model's precision, which features take
+        # an empty tensor that follows the model's precision, to which features are cast
         self.register_buffer("_like", torch.empty(0), persistent=False)
 
     @property
@@ -243,11 +243,11 @@ class PrecomputedEncoder(VisualEncoder):
         return self.config.feature_dim
 
     def load_weights(self) -> None:
-        """Look whether there are files: a new model shall not find out image by image that its path is wrong."""
+        """Check that the files exist, so that a wrong path fails here and not once per image."""
         _ = self.preprocess.source
 
     def saved_options(self) -> dict[str, Any]:
-        """Return the options that rebuild this encoder without its files: they tell the width."""
+        """Return the width, so that the encoder can be rebuilt without its files."""
         return {"feature_dim": self.feature_dim}
 
     def features(self, inputs: Mapping[str, Tensor]) -> Tensor:
@@ -255,18 +255,18 @@ class PrecomputedEncoder(VisualEncoder):
         features = inputs["features"]
         if features.shape[-1] != self.feature_dim:
             raise UmieError(
-                f"features are {features.shape[-1]} wide and the model takes {self.feature_dim}: give it the files "
-                "that it was trained with"
+                f"features have width {features.shape[-1]}, the model expects {self.feature_dim}: use the files that "
+                "it was trained with"
             )
         like = self._like
         assert isinstance(like, Tensor)
         return features.to(like.dtype)
 
     def fingerprint(self) -> str:
-        """Return a hash of the options and of the files' names, sizes and times; nothing of them is read.
+        """Return a hash of the options and of the files' names, sizes and times; their content is not read.
 
         Raises:
-            UmieError: there are no files.
+            UmieError: the files do not exist.
         """
         options = dataclasses.asdict(self.config)
         kept: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""Region features of one image, from any kind of file: which arrays to take, checks, boxes made relative."""
+"""Region features of one image from a file of any format: select arrays, check them, make boxes relative."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from umie.errors import UmieError, at, shown
 from umie.weights import first_line
 
 Array: TypeAlias = NDArray[Any]
-Layout: TypeAlias = Mapping[str, str]  # what is needed, by the name that a file gives it
+Layout: TypeAlias = Mapping[str, str]  # role to the name of an array in the file
 
 ROLES = ("id", "features", "boxes", "width", "height", "count", "whole")
 BOXES = ("absolute", "relative")
 WHOLE = ("mean", "first", "file")
-MAX_BYTES = 256 << 20  # of one array: an image with 100 boxes has less than 1 MiB of features
-_SLACK = 2  # pixels by which rounding may put an edge outside the image, as for boxes of annotations
-_RELATIVE_SLACK = 1e-3  # of a relative edge, where the image's size is not known
+MAX_BYTES = 256 << 20  # per array; an image with 100 boxes has less than 1 MiB of features
+_SLACK = 2  # pixels by which rounding may put an edge outside the image, as for annotated boxes
+_RELATIVE_SLACK = 1e-3  # the same for relative edges of images of unknown size
 
 
 def _names(features: str, boxes: str, width: str, height: str, **more: str) -> Layout:
     return {"features": features, "boxes": boxes, "width": width, "height": height, **more}
 
 
-# Of those whose features and boxes a file has, the one that it has most of; `keys` puts other names in all of them.
+# The layout used is the one with most names in the file, features and boxes among them. `keys` overrides names.
 LAYOUTS: Mapping[str, Sequence[Layout]] = {
     "npz": (
         _names("box_features", "bounding_boxes", "image_w", "image_h", count="num_boxes"),  # VinVL
@@ -50,14 +50,14 @@ LAYOUTS: Mapping[str, Sequence[Layout]] = {
 
 @dataclass(frozen=True)
 class ImageFeatures:
-    """What the files hold about one image.
+    """The features of one image.
 
     Args:
-        place: where it stands, for messages.
-        features: float32 ``[N, Dv]``, a row for each usable box, in the file's order.
+        place: the file and entry, for messages.
+        features: float32 ``[N, Dv]``, one row per usable box, in the file's order.
         boxes: float32 ``[N, 4]`` as x1, y1, x2, y2, relative to the image (0..1).
-        whole: float32 ``[Dv]``, of the whole image.
-        dropped: how many boxes were left out, by reason: ``outside``, ``no_area``, ``not_finite``.
+        whole: float32 ``[Dv]``, features of the whole image.
+        dropped: number of boxes left out, by reason: ``outside``, ``no_area``, ``not_finite``.
     """
 
     place: str
@@ -68,7 +68,7 @@ class ImageFeatures:
 
 
 class Entry(ABC):
-    """The arrays of one image in a file, read when asked for."""
+    """The arrays of one image in a file, read on demand."""
 
     def __init__(self, place: str) -> None:
         self.place = place
@@ -80,14 +80,14 @@ class Entry(ABC):
 
     @abstractmethod
     def array(self, name: str) -> Array:
-        """Return an array of at most MAX_BYTES; raise UmieError, without the place, where it cannot be read."""
+        """Return an array of at most MAX_BYTES; raise UmieError, without the place, if it cannot be read."""
 
     def matrix(self, name: str, rows: int | None = None, columns: int | None = None) -> Array:
-        """Return an array; what is stored without its shape takes the one given."""
+        """Return an array; an array stored without its shape gets the given one."""
         return self.array(name)
 
     def number(self, name: str) -> float:
-        """Return an array of one number as a number."""
+        """Return the value of an array with one element."""
         array = self.array(name)
         if array.size != 1 or array.dtype.kind not in "fiu":
             raise UmieError(f"{name} is an array {list(array.shape)} of {array.dtype}: expected one number")
@@ -96,40 +96,40 @@ class Entry(ABC):
 
 @contextmanager
 def readable(what: str) -> Iterator[None]:
-    """Turn whatever a reader of damaged files raises inside into a UmieError of one line."""
+    """Raise any error of reading a damaged file as a UmieError of one line."""
     try:
         yield
     except (UmieError, ImportError):
         raise
     except Exception as error:  # zipfile, numpy, h5py and safetensors raise nearly anything
-        raise UmieError(f"not readable as {what} ({first_line(error)}): get or make it again") from error
+        raise UmieError(f"not readable as {what} ({first_line(error)}): download or create it again") from error
 
 
 def check_bytes(name: str, shape: Sequence[int], itemsize: int) -> None:
-    """Raise UmieError before an array beyond MAX_BYTES would be made; sizes in files are not to be trusted."""
+    """Raise UmieError for an array larger than MAX_BYTES, before it is allocated; files may declare any size."""
     size = itemsize
     for length in shape:
         size *= int(length)
     if not 0 <= size <= MAX_BYTES:
-        raise UmieError(f"{name} is {list(shape)}, {size:,} bytes: more than {MAX_BYTES:,} cannot be of one image")
+        raise UmieError(f"{name} is {list(shape)}, {size:,} bytes: too large for one image (limit {MAX_BYTES:,})")
 
 
 def image_features(
     entry: Entry, layouts: Sequence[Layout], keys: Layout, boxes: str, whole: str | None
 ) -> ImageFeatures:
-    """Return the features of one image, its boxes relative and only those that can be used.
+    """Return the features of one image: only usable boxes, in relative coordinates.
 
     Args:
         entry: the image's arrays.
-        layouts: known sets of names; the one that fits best is taken.
-        keys: names that take the place of a layout's.
-        boxes: what the file's boxes are: ``absolute``, in pixels, or ``relative``.
-        whole: what stands for the whole image: the ``mean`` over the regions, the ``first`` row (which then is
-            no region), or the ``file``'s own vector; None takes the file's own where it has one, else the mean.
+        layouts: known sets of names; the best match is used.
+        keys: names that override those of a layout.
+        boxes: the unit of the file's boxes: ``absolute`` (pixels) or ``relative``.
+        whole: the source of the whole image's features: the ``mean`` of the regions, the ``first`` row (which is then
+            not a region), or the ``file``'s own vector; None uses the file's own vector if there is one, else the mean.
 
     Raises:
-        UmieError: arrays are missing or do not fit together, features are not finite, there is nothing to average,
-            or the boxes are plainly not what they are declared to be.
+        UmieError: arrays are missing or inconsistent, features are not finite, there is nothing to average, or the
+            boxes clearly are not in the declared unit.
     """
     with at(entry.place):
         names = _layout(entry, layouts, keys)
@@ -145,38 +145,40 @@ def image_features(
             box_rows, count = _without_whole(box_rows, size, names), count and count - 1
         if len(rows) != len(box_rows):
             raise UmieError(
-                f"{names['features']} has {len(rows)} rows and {names['boxes']} {len(box_rows)}: expected one for each"
+                f"{names['features']} has {len(rows)} rows and {names['boxes']} {len(box_rows)}: expected equal numbers"
             )
         rows, box_rows = rows[:count], box_rows[:count]
         if not (finite := _rows_where(np.isfinite(rows))).all():
-            raise UmieError(f"{names['features']}: row {int(finite.argmin())} is not finite: make the features again")
+            raise UmieError(
+                f"{names['features']}: row {int(finite.argmin())} is not finite: compute the features again"
+            )
         if whole == "first":
             if not len(rows):
-                raise UmieError("there is no first row to stand for the whole image")
+                raise UmieError("there is no first row to use for the whole image")
             own, rows, box_rows = rows[0], rows[1:], box_rows[1:]
         relative, keep, dropped = _usable(box_rows, size, boxes)
         rows, relative = rows[keep], relative[keep]
         if own is None:
             if not len(rows):
-                raise UmieError("there is no usable box to take the mean of: mend the file, or choose another `whole`")
+                raise UmieError("there is no usable box to average: fix the file, or choose another `whole`")
             own = rows.mean(0, dtype=np.float64).astype(np.float32)
         if len(rows) and own.shape[0] != rows.shape[1]:
             raise UmieError(
-                f"the whole image's vector is {own.shape[0]} wide and the regions' {rows.shape[1]}: make the "
+                f"the whole image's vector has width {own.shape[0]}, the regions' {rows.shape[1]}: compute the "
                 "features again, or choose whole='mean'"
             )
         return ImageFeatures(entry.place, rows.reshape(len(rows), own.shape[0]), relative, own, dropped)
 
 
 def _layout(entry: Entry, layouts: Sequence[Layout], keys: Layout) -> Layout:
-    """Return the names by which the entry holds most; features and boxes it must hold."""
+    """Return the layout with the most names in the entry; features and boxes are required."""
     known: list[Layout] = [{**layout, **keys} for layout in layouts]
     fitting = [names for names in known if {names["features"], names["boxes"]} <= set(entry.names)]
     if fitting:
         return max(fitting, key=lambda names: len(set(names.values()) & set(entry.names)))
     tried = dict.fromkeys(f"{names['features']} and {names['boxes']}" for names in known)
     raise UmieError(
-        f"holds neither {' nor '.join(tried)} but {shown(', '.join(sorted(entry.names)))}: give their names in `keys`, "
+        f"expected {' or '.join(tried)}, found {shown(', '.join(sorted(entry.names)))}: set their names in `keys`, "
         "e.g. {'features': ..., 'boxes': ...}"
     )
 
@@ -184,12 +186,12 @@ def _layout(entry: Entry, layouts: Sequence[Layout], keys: Layout) -> Layout:
 def _floats(array: Array, name: str, dtype: type) -> Array:
     if array.dtype.kind != "f" and not (dtype is np.float64 and array.dtype.kind in "iu"):
         raise UmieError(f"{name} is of {array.dtype}: expected floating-point numbers")
-    with np.errstate(over="ignore", invalid="ignore"):  # what overflows is found as not finite
+    with np.errstate(over="ignore", invalid="ignore"):  # an overflow is later reported as not finite
         return array.astype(dtype)
 
 
 def _count(entry: Entry, names: Layout, limit: int) -> int | None:
-    """Return how many rows count, where the file says so: others are padding."""
+    """Return the number of rows that are not padding, if the file has it."""
     if names.get("count") not in entry.names:
         return None
     count = entry.number(names["count"])
@@ -202,18 +204,18 @@ def _feature_rows(entry: Entry, names: Layout, num_boxes: int) -> Array:
     rows = _floats(entry.matrix(names["features"], rows=num_boxes), names["features"], np.float32)
     if rows.ndim != 2:
         raise UmieError(f"{names['features']} is {list(rows.shape)}: expected [N, Dv]")
-    # the bottom-up features of VQA projects stand [Dv, N] under the same names; the boxes tell
+    # VQA projects store bottom-up features as [Dv, N] under the same names; the number of boxes tells them apart
     return rows.T if rows.shape[0] != num_boxes and rows.shape[1] == num_boxes and num_boxes > 1 else rows
 
 
 def _size(entry: Entry, names: Layout, boxes: str) -> tuple[float, float] | None:
-    """Return width and height of the image; None where the file has none and relative boxes need none."""
-    lacking = [names[role] for role in ("width", "height") if names[role] not in entry.names]
-    if lacking:
+    """Return width and height of the image; None if the file has none and relative boxes need none."""
+    missing = [names[role] for role in ("width", "height") if names[role] not in entry.names]
+    if missing:
         if boxes == "relative":
             return None
         raise UmieError(
-            f"holds no {' and no '.join(lacking)}, by which absolute boxes are divided: give their names in `keys`"
+            f"has no {' and no '.join(missing)}, which absolute boxes are divided by: set their names in `keys`"
         )
     width, height = entry.number(names["width"]), entry.number(names["height"])
     if not (0 < width < np.inf and 0 < height < np.inf):
@@ -229,30 +231,30 @@ def _own_whole(entry: Entry, names: Layout, whole: str | None) -> Array | None:
         if whole is None:
             return None
         raise UmieError(
-            f"holds no vector {name or ''} of the whole image: give its name as `keys` = {{'whole': ...}}, "
-            "or choose whole='mean'"
+            f"has no vector {name or ''} of the whole image: set its name in `keys`, {{'whole': ...}}, or choose "
+            "whole='mean'"
         )
     vector = _floats(entry.array(name), name, np.float32)
     if vector.ndim == 0 or vector.size != vector.shape[-1]:
         raise UmieError(f"{name} is {list(vector.shape)}: expected one vector [Dv]")
     if not np.isfinite(vector).all():
-        raise UmieError(f"{name} is not finite: make the features again")
+        raise UmieError(f"{name} is not finite: compute the features again")
     return vector.reshape(-1)
 
 
 def _without_whole(boxes: Array, size: tuple[float, float] | None, names: Layout) -> Array:
-    """Return the boxes without the first, which is the whole image's where there is one more than regions."""
+    """Return the boxes without the first, which is the whole image's if there is one more box than regions."""
     edges = [(0, 0, 0, 0), (0, 0, 1, 1), (0, 0, *(size or (1, 1)))]
     if not any(np.abs(boxes[0] - edge).max() <= (_SLACK if max(edge) > 1 else _RELATIVE_SLACK) for edge in edges):
         raise UmieError(
-            f"{names['boxes']} has one row more than {names['features']}, and its first, "
-            f"{shown(boxes[0].tolist())}, is not the whole image"
+            f"{names['boxes']} has one row more than {names['features']}, and the first, {shown(boxes[0].tolist())}, "
+            "is not the whole image"
         )
     return boxes[1:]
 
 
 def _usable(boxes: Array, size: tuple[float, float] | None, declared: str) -> tuple[Array, Array, Counter[str]]:
-    """Return relative boxes, float32, which of them can be used, and how many cannot, by reason."""
+    """Return relative boxes (float32), a mask of the usable ones, and the number of others by reason."""
     scale = np.array([*size, *size]) if size else np.ones(4)
     relative = boxes / scale if declared == "absolute" else boxes
     slack = _SLACK / scale if size else np.full(4, _RELATIVE_SLACK)
@@ -274,14 +276,14 @@ def _rows_where(conditions: Array) -> Array:
 def _check_declaration(
     boxes: Array, keep: Array, outside: Array, size: tuple[float, float] | None, declared: str
 ) -> None:
-    """Refuse boxes that cannot be what they are declared to be: a guess would be right most of the time only."""
+    """Raise UmieError for boxes that cannot be in the declared unit; it is not guessed, as a guess could be wrong."""
     if declared == "relative" and not keep.any() and outside.any() and boxes[outside].max() > 2:
         raise UmieError(
             f"box {shown(boxes[outside][0].tolist())} is not relative (0..1), nor is any other: if they are in pixels, "
-            "declare boxes='absolute'"
+            "set boxes='absolute'"
         )
     if declared == "absolute" and size and max(size) > 2 and keep.any() and boxes[keep].max() <= 1:
         raise UmieError(
             f"no box is larger than one pixel, e.g. {shown(boxes[keep][0].tolist())}: if they are relative (0..1), "
-            "declare boxes='relative'"
+            "set boxes='relative'"
         )

@@ -1,4 +1,4 @@
-"""The arrays of one image in .npz, .h5 and .safetensors files; nothing is unpickled, sizes are checked first."""
+"""The arrays of one image in .npz, .h5 and .safetensors files; nothing is unpickled, and sizes are checked first."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from umie.errors import UmieError, at, shown
 
 
 class NpzEntry(Entry):
-    """An .npz file, which holds one image."""
+    """An .npz file, which contains one image."""
 
     def __init__(self, archive: zipfile.ZipFile, place: str) -> None:
         super().__init__(place)
@@ -29,7 +29,7 @@ class NpzEntry(Entry):
         return self._names
 
     def array(self, name: str) -> Array:
-        """Return an array; one of objects is pickled, and refused."""
+        """Return an array; arrays of objects, which are pickled, are refused."""
         with readable(f"an array {name} of an .npz file"):
             member = self._archive.getinfo(f"{name}.npy")
             check_bytes(name, (member.file_size,), 1)
@@ -37,7 +37,7 @@ class NpzEntry(Entry):
                 read_header = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
                 shape, _, dtype = read_header[npy.read_magic(file)](file)
             if dtype.hasobject:
-                raise UmieError(f"{name} holds pickled Python objects, which are not read: save plain arrays")
+                raise UmieError(f"{name} contains pickled Python objects, which are not read: save plain arrays")
             check_bytes(name, shape, dtype.itemsize)
             with self._archive.open(member) as file:
                 array: Array = npy.read_array(file, allow_pickle=False)
@@ -45,7 +45,7 @@ class NpzEntry(Entry):
 
 
 class H5Entry(Entry):
-    """A group of an .h5 file: the image's, or the whole file's."""
+    """A group of an .h5 file, or the whole file if it contains one image."""
 
     def __init__(self, group: Any, place: str) -> None:
         super().__init__(place)
@@ -55,17 +55,17 @@ class H5Entry(Entry):
 
     @property
     def names(self) -> Collection[str]:
-        """Names of what the group holds."""
+        """Names in the group."""
         return self._names
 
     def array(self, name: str) -> Array:
-        """Return an array that lies in this file; links to others are refused."""
+        """Return an array of this file; links to other files are refused."""
         with readable(f"a dataset {name} of an .h5 file"):
             dataset = self._group[name]
             if not isinstance(dataset, _h5py().Dataset):
-                raise UmieError(f"{name} is no dataset")
+                raise UmieError(f"{name} is not a dataset")
             if dataset.file.filename != self._group.file.filename or dataset.external or dataset.is_virtual:
-                raise UmieError(f"{name} lies in another file: copy it into this one")
+                raise UmieError(f"{name} is in another file: copy it into this one")
             if dataset.dtype.kind not in "fiu" or dataset.shape is None:
                 raise UmieError(f"{name} is of {dataset.dtype}: expected numbers")
             check_bytes(name, dataset.shape, dataset.dtype.itemsize)
@@ -73,7 +73,7 @@ class H5Entry(Entry):
 
 
 class TensorEntry(Entry):
-    """The tensors of a .safetensors file whose names begin alike."""
+    """The tensors of a .safetensors file that share a prefix."""
 
     def __init__(self, handle: Any, names: Collection[str], prefix: str, place: str) -> None:
         super().__init__(place)
@@ -83,11 +83,11 @@ class TensorEntry(Entry):
 
     @property
     def names(self) -> Collection[str]:
-        """Names of the tensors, without what they begin with."""
+        """Names of the tensors, without the prefix."""
         return self._names
 
     def array(self, name: str) -> Array:
-        """Return a tensor; one in bfloat16, which numpy does not know, in float32."""
+        """Return a tensor as an array; floats become float32, since numpy has no bfloat16."""
         with readable(f"a tensor {name} of a .safetensors file"):
             tensor = self._handle.get_tensor(self._prefix + name)
             check_bytes(name, tensor.shape, tensor.element_size())
@@ -96,7 +96,7 @@ class TensorEntry(Entry):
 
 
 class TensorFile:
-    """An open .safetensors file, its names sorted by what they begin with."""
+    """An open .safetensors file, with names grouped by prefix."""
 
     def __init__(self, path: Path) -> None:
         with at(str(path)), readable("a .safetensors file"):
@@ -107,7 +107,7 @@ class TensorFile:
                 self.groups.setdefault(prefix + slash, set()).add(name)
 
     def entry(self, prefix: str, place: str) -> TensorEntry:
-        """Return the tensors whose names begin with ``prefix``."""
+        """Return the tensors whose names start with ``prefix``."""
         return TensorEntry(self._handle, self.groups.get(prefix, ()), prefix, place)
 
 
@@ -129,25 +129,27 @@ def open_npz(path: Path) -> Iterator[NpzEntry]:
 def open_h5(path: Path) -> Any:
     """Return an open .h5 file."""
     with at(str(path)), readable("an .h5 file"):
-        # a feature file is often on a file system that cannot lock
+        # feature files are often on file systems without locks
         return _h5py().File(path, "r", locking="best-effort")
 
 
 def h5_group(file: Any, names: Sequence[str], path: Path) -> H5Entry | None:
-    """Return the group of the first name that the file has, or None."""
+    """Return the group of the first name that is in the file, or None."""
     for name in names:
         with at(str(path)), readable("an .h5 file"):
             if name not in file:
                 continue
             group = file[name]
             if not isinstance(group, _h5py().Group) or group.file.filename != file.filename:
-                raise UmieError(f"{shown(name)} is no group of this file: expected one with the image's datasets")
+                raise UmieError(
+                    f"{shown(name)} is not a group of this file: expected a group with the image's datasets"
+                )
         return H5Entry(group, f"{path}: {name}")
     return None
 
 
 def h5_names(file: Any, path: Path) -> Iterator[str]:
-    """Yield the names of the groups that may be an image's: with a dataset in them, or in a group without any."""
+    """Yield the names of groups that can be an image's: those with datasets, also inside groups of groups."""
     with at(str(path)), readable("an .h5 file"):
         for name in file:
             if _is_group(file, name) and len(file[name]) and all(_is_group(file[name], below) for below in file[name]):

@@ -1,4 +1,4 @@
-"""Finding an image's features by its name: one file an image in a folder, or files that hold many images."""
+"""Find an image's features by its name: in a directory with one file per image, or in files with many images."""
 
 from __future__ import annotations
 
@@ -17,38 +17,38 @@ from umie.errors import UmieError, shown
 
 SUFFIXES = {".npz": "npz", ".h5": "h5", ".hdf5": "h5", ".tsv": "tsv", ".safetensors": "safetensors"}
 FORMATS = tuple(LAYOUTS)
-_LONGEST_SUFFIX = 5  # letters and digits behind the dot of an image's name
+_LONGEST_SUFFIX = 5  # letters and digits after the dot of an image's name
 
 
 def image_names(path: str | Path) -> list[str]:
-    """Return the names that the files may know an image by, the most telling first.
+    """Return the names under which files may store an image, the most specific first.
 
-    They are the last two parts of its path and then the last, since splits often name their images alike
-    (``train/1.jpg``, ``test/1.jpg``); each with and without the suffix.
+    These are the last two parts of its path, since images of several splits often have the same name
+    (``train/1.jpg``, ``test/1.jpg``), and then the last part; each with and without the suffix.
 
-    Source: the release of VinVL features for Twitter says ``111254.jpg.npz``, that of UMIE ``111254.h5``.
+    Source: the VinVL features released for Twitter use ``111254.jpg.npz``, those of UMIE ``111254.h5``.
 
     Raises:
-        UmieError: the path ends in no file name.
+        UmieError: the path does not end in a file name.
     """
     path = Path(path)
     file_name, folder = path.name, path.parent.name
     if not _is_one_part(file_name):
-        raise UmieError(f"{shown(file_name)} is no file name of an image")
+        raise UmieError(f"{shown(file_name)} is not a file name of an image")
     stem, _, suffix = file_name.rpartition(".")
-    # an M2E2 name is "2014.12.17.2562583_0": what follows its last dot is no suffix
+    # an M2E2 name such as "2014.12.17.2562583_0" has no suffix
     is_suffix = _is_one_part(stem) and suffix.isalnum() and not suffix.isdigit() and len(suffix) <= _LONGEST_SUFFIX
     names = [file_name, stem] if is_suffix else [file_name]
     return [f"{folder}/{name}" for name in names] + names if _is_one_part(folder) else names
 
 
 def _is_one_part(name: str) -> bool:
-    """Return whether a name leads to what lies in a folder and nowhere else."""
+    """Return whether a name is a single path component, so that it cannot leave a directory."""
     return name not in ("", ".", "..") and not any(character in name for character in "/\\\0")
 
 
 class FeatureSource(ABC):
-    """Where the features of images lie. Opened at the first look, again in each process; pickles closed."""
+    """The feature files. They are opened on first use, again in each process, and pickled closed."""
 
     def __init__(self, path: Path, file_format: str) -> None:
         self.path = path
@@ -56,11 +56,11 @@ class FeatureSource(ABC):
 
     @abstractmethod
     def entry(self, names: Sequence[str]) -> AbstractContextManager[Entry | None]:
-        """Open what is held under the first of the names that is known, or give None."""
+        """Open the entry of the first name that exists; None if there is none."""
 
     @abstractmethod
     def some_names(self) -> Iterator[str]:
-        """Yield names of images that are held, in a fixed order."""
+        """Yield names of stored images, in a fixed order."""
 
     @abstractmethod
     def files(self) -> list[Path]:
@@ -68,10 +68,10 @@ class FeatureSource(ABC):
 
 
 class Folder(FeatureSource):
-    """A folder with one file for each image, called as the image is, and then the format's suffix.
+    """A directory with one file per image, named after the image and the format's suffix.
 
-    The file may lie in a folder below, called as the image's is. Links in it are followed: its owner made them.
-    Names come from data, and cannot leave it.
+    The file may be in a subdirectory named like the image's directory. Links in the directory are followed, but names,
+    which come from data, cannot leave it.
     """
 
     def __init__(self, path: Path, file_format: str) -> None:
@@ -80,7 +80,7 @@ class Folder(FeatureSource):
 
     @contextmanager
     def entry(self, names: Sequence[str]) -> Iterator[Entry | None]:
-        """Open the file of the first name that has one."""
+        """Open the file of the first name that exists."""
         path = self._file(names)
         if path is None:
             yield None
@@ -96,11 +96,11 @@ class Folder(FeatureSource):
             yield file.entry(prefix, str(path))
 
     def some_names(self) -> Iterator[str]:
-        """Yield the names of the files, with that of the folder below, without the format's suffix."""
+        """Yield the names of the files, with their subdirectory and without the format's suffix."""
         return (path.relative_to(self.path).as_posix()[: -len(path.suffix)] for path in self.files())
 
     def files(self) -> list[Path]:
-        """Return the files of the format, and behind them those in the folders below."""
+        """Return the files of the format, followed by those in subdirectories."""
         found = (path for path in _paths(self.path) if path.suffix in self.suffixes)
         return sorted(found, key=lambda path: (path.parent != self.path, path))
 
@@ -113,13 +113,13 @@ class Folder(FeatureSource):
                         return path
                 except OSError as error:
                     if error.errno == errno.ENAMETOOLONG and "/" in name:
-                        continue  # there can be no such folder; if the file's name is too long, the last names tell
-                    raise UmieError(f"{self.path}: cannot look for {shown(name)}: {error.strerror}") from error
+                        continue  # if the file name itself is too long, the names without a directory fail below
+                    raise UmieError(f"{self.path}: cannot search for {shown(name)}: {error.strerror}") from error
         return None
 
 
 class Container(FeatureSource):
-    """One file that holds many images: .h5 with a group for each, or .safetensors with ``<id>/features``."""
+    """A file with many images: .h5 with one group per image, or .safetensors with ``<id>/features``."""
 
     def __init__(self, path: Path, file_format: str) -> None:
         super().__init__(path, file_format)
@@ -131,7 +131,7 @@ class Container(FeatureSource):
 
     @property
     def handle(self) -> Any:
-        """The open file, of this process: one that a fork inherits shares its place in the file."""
+        """The open file of this process: a handle inherited by a fork would share its position in the file."""
         if self._handle is None or self._process != os.getpid():
             self._handle = self._open()
             self._process = os.getpid()
@@ -147,7 +147,7 @@ class Container(FeatureSource):
 
 
 class H5Container(Container):
-    """An .h5 file with a group for each image, or for each folder of images."""
+    """An .h5 file with one group per image, or one group of groups per directory of images."""
 
     def _open(self) -> Any:
         return open_h5(self.path)
@@ -157,7 +157,7 @@ class H5Container(Container):
         return nullcontext(h5_group(self.handle, names, self.path))
 
     def some_names(self) -> Iterator[str]:
-        """Yield the names of the groups, and of groups in a group that holds no dataset."""
+        """Yield the names of the groups, and of groups inside groups without datasets."""
         return h5_names(self.handle, self.path)
 
 
@@ -173,12 +173,12 @@ class TensorContainer(Container):
         return nullcontext(None if known is None else self.handle.entry(f"{known}/", f"{self.path}: {known}"))
 
     def some_names(self) -> Iterator[str]:
-        """Yield what stands before the last slash in the tensors' names."""
+        """Yield the prefixes of the tensors' names."""
         return (prefix[:-1] for prefix in sorted(self.handle.groups) if prefix)
 
 
 class Tsv(FeatureSource):
-    """One .tsv file, or a folder of them."""
+    """A .tsv file, or a directory of them."""
 
     def __init__(self, path: Path, columns: Sequence[str] | None, keys: Layout) -> None:
         super().__init__(path, "tsv")
@@ -187,7 +187,7 @@ class Tsv(FeatureSource):
 
     @property
     def opened(self) -> list[TsvFile]:
-        """The files with their indices, which pickle."""
+        """The files with their indexes."""
         if self._opened is None:
             self._opened = [TsvFile(path, *self._options) for path in self.files()]
         return self._opened
@@ -198,7 +198,7 @@ class Tsv(FeatureSource):
             holding = [file for file in self.opened if name in file.rows]
             if len(holding) > 1:
                 first, second = (file.path for file in holding[:2])
-                raise UmieError(f"{first} and {second} both hold {shown(name)}: remove one, or give one file as `path`")
+                raise UmieError(f"{first} and {second} both contain {shown(name)}: remove one, or set `path` to a file")
             if holding:
                 return nullcontext(holding[0].entry(name))
         return nullcontext(None)
@@ -213,43 +213,45 @@ class Tsv(FeatureSource):
 
 
 def open_source(path: Path, file_format: str | None, columns: Sequence[str] | None, keys: Layout) -> FeatureSource:
-    """Return where the features lie, by what is there.
+    """Return the source of features at a path.
 
     Args:
-        path: a file or a folder.
-        file_format: one of ``FORMATS``; None takes it from the suffix of the file, or of the files in the folder.
-        columns: names of the columns of a .tsv file without a line of names.
+        path: a file or a directory.
+        file_format: one of ``FORMATS``; None uses the suffix of the file, or of the files in the directory.
+        columns: names of the columns of a .tsv file without a header.
         keys: names of roles, see ``LAYOUTS``.
 
     Raises:
-        UmieError: there is nothing, or nothing that can be told to be of one format.
+        UmieError: the path does not exist, or its format cannot be determined.
     """
     try:
         is_folder, is_file = path.is_dir(), path.is_file()
         if not is_folder and not is_file:
-            raise UmieError(f"{path}: no such file or folder of features: give `path`, or make them")
+            raise UmieError(f"{path}: no such file or directory of features: correct `path`, or create them")
         found = {path.suffix} if is_file else {Path(entry.name).suffix for entry in os.scandir(path)}
     except OSError as error:
         raise UmieError(f"{path}: cannot read: {error.strerror}") from error
     formats = sorted({SUFFIXES[suffix] for suffix in found if suffix in SUFFIXES})
-    if file_format is None and not formats and is_folder:  # each image's may lie below; .tsv files may not
+    if (
+        file_format is None and not formats and is_folder
+    ):  # files of single images may be in subdirectories, .tsv files may not
         formats = sorted({SUFFIXES.get(below.suffix, "tsv") for below in _paths(path)} - {"tsv"})
     if file_format is None:
         if len(formats) != 1:
-            held = f"files of {' and '.join(formats)}" if formats else "no file of a known format"
-            raise UmieError(f"{path}: {held}: say format={' or '.join(map(repr, formats or FORMATS))}")
+            held = f"has files of {' and '.join(formats)}" if formats else "has no file of a known format"
+            raise UmieError(f"{path}: {held}: set format={' or '.join(map(repr, formats or FORMATS))}")
         file_format = formats[0]
     if file_format == "tsv":
         return Tsv(path, columns, keys)
     if is_folder:
         return Folder(path, file_format)
     if file_format == "npz":
-        raise UmieError(f"{path}: an .npz file holds one image: give the folder that it lies in")
+        raise UmieError(f"{path}: an .npz file contains one image: set `path` to its directory")
     return (H5Container if file_format == "h5" else TensorContainer)(path, file_format)
 
 
 def _paths(folder: Path) -> Iterator[Path]:
-    """Yield what lies in a folder and in the folders below it, but for those that may not be listed."""
+    """Yield the content of a directory and of its subdirectories, except those that cannot be listed."""
     with os.scandir(folder) as entries:
         for entry in entries:
             yield folder / entry.name

@@ -1,4 +1,4 @@
-"""Region features in .tsv files of many GB: one pass finds where each image's line stands; lines are then sought."""
+"""Region features in .tsv files of many GB: one pass builds an index of lines, which are then read by offset."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from umie.files import atomic_write, decode_utf8
 MAX_ROW = 64 << 20  # bytes: a line with 100 boxes of 2048 numbers has 1.1 MiB
 INDEX_SUFFIX = ".umie-index.json"
 _VERSION = 1
-_MARK = b"\xef\xbb\xbf"  # of byte order, which some editors put before the first line
+_MARK = b"\xef\xbb\xbf"  # byte-order mark, which some editors write
 
-# files without a first line of names are told apart by how many columns they have
+# layouts of files without a header, by their number of columns
 COLUMNS: Mapping[int, tuple[str, ...]] = {
     10: (
         *("img_id", "img_h", "img_w", "objects_id", "objects_conf", "attrs_id", "attrs_conf"),
@@ -32,7 +32,7 @@ COLUMNS: Mapping[int, tuple[str, ...]] = {
 
 
 class TsvEntry(Entry):
-    """One line of a .tsv file: numbers in plain text, arrays as base64 of float32."""
+    """A line of a .tsv file: numbers as plain text, arrays as base64 of float32."""
 
     def __init__(self, fields: Mapping[str, bytes], place: str) -> None:
         super().__init__(place)
@@ -46,31 +46,33 @@ class TsvEntry(Entry):
     def array(self, name: str) -> Array:
         """Return the numbers of a column, ``[N]``."""
         text = self._fields[name].strip()
-        if text[:2] in (b"b'", b'b"') and text[-1:] == text[1:2]:  # bytes that Python 3 wrote as it shows them
+        if (
+            text[:2] in (b"b'", b'b"') and text[-1:] == text[1:2]
+        ):  # the repr of bytes, as written by some Python 3 scripts
             text = text[2:-1]
         try:
             data = base64.b64decode(text, validate=True)
         except (binascii.Error, ValueError) as error:
             raise UmieError(f"{name} is not base64 ({error}): the line is damaged") from error
         if len(data) % 4:
-            raise UmieError(f"{name} has {len(data):,} bytes, which is no number of float32: the line is damaged")
+            raise UmieError(f"{name} has {len(data):,} bytes, not a multiple of 4 (float32): the line is damaged")
         return np.frombuffer(data, dtype="<f4")
 
     def matrix(self, name: str, rows: int | None = None, columns: int | None = None) -> Array:
-        """Return the numbers of a column as a matrix with so many rows or columns."""
+        """Return the numbers of a column as a matrix with the given number of rows or columns."""
         values = self.array(name)
         parts = columns if rows is None else rows
         if not parts:
             return values.reshape(0, 0 if columns is None else columns) if not values.size else values
         if len(values) % parts:
             raise UmieError(
-                f"{name} has {len(values):,} numbers, which are no {f'boxes of {parts}' if rows is None else ''}"
+                f"{name} has {len(values):,} numbers, which do not form {f'boxes of {parts}' if rows is None else ''}"
                 f"{'' if rows is None else f'rows for {parts} boxes'}: the line is damaged"
             )
         return values.reshape((-1, parts) if rows is None else (parts, -1))
 
     def number(self, name: str) -> float:
-        """Return the number that a column holds."""
+        """Return the number in a column."""
         text = self._fields[name]
         try:
             return float(text)
@@ -79,14 +81,14 @@ class TsvEntry(Entry):
 
 
 class TsvFile:
-    """Where each image's line stands in a .tsv file.
+    """A .tsv file with an index of each image's line.
 
-    The index is built in one pass and kept beside the file (``<name>.umie-index.json``), where one may be written
-    there; it is built again when the file's size or time changes.
+    The index is built in one pass and stored next to the file (``<name>.umie-index.json``) if the directory is
+    writable; it is rebuilt when the file's size or modification time changes.
 
     Args:
         path: the file.
-        columns: names of its columns; None takes them from the first line, or from how many there are.
+        columns: names of its columns; None takes them from the header, or from the number of columns.
         keys: names of roles, see ``LAYOUTS``.
     """
 
@@ -108,12 +110,12 @@ class TsvFile:
             columns = names if self._has_names else COLUMNS.get(len(names))
         if columns is None:
             raise UmieError(
-                f"{path}:1: {len(names)} columns, and no line of names: say what they are with columns=['img_id', ...]"
+                f"{path}:1: {len(names)} columns and no header: set their names with columns=['img_id', ...]"
             )
         self.columns = tuple(columns)
         self._id = next((self.columns.index(layout["id"]) for layout in known if layout["id"] in self.columns), None)
         if self._id is None:
-            raise UmieError(f"{path}: no column has the images' names: give the column as keys={{'id': ...}}")
+            raise UmieError(f"{path}: no column for the images' names: set it with keys={{'id': ...}}")
         self._state += [list(self.columns), self._id]
         self.rows = self._load() or self._build()
 
@@ -121,21 +123,21 @@ class TsvFile:
         """Return an image's line.
 
         Raises:
-            UmieError: the image has two lines that differ, or the line is not what the index says.
+            UmieError: the image has two different lines, or the line does not match the index.
         """
         (offset, number), *others = self.rows[name]
         line = self._line(offset, number)
         for other, second in others:
             if self._line(other, second) != line:
                 raise UmieError(
-                    f"{self.path}:{second}: {shown(name)} stands in line {number} too, with other content: remove one"
+                    f"{self.path}:{second}: {shown(name)} is also in line {number}, with other content: remove one"
                 )
         fields = line.rstrip(b"\r\n").split(b"\t")
         place = f"{self.path}:{number}: {shown(name)}"
         if len(fields) != len(self.columns):
-            raise UmieError(f"{place}: {len(fields)} columns in place of {len(self.columns)}: the line is damaged")
+            raise UmieError(f"{place}: {len(fields)} columns instead of {len(self.columns)}: the line is damaged")
         if fields[self._id or 0].decode(errors="replace").strip() != name:
-            raise UmieError(f"{place}: the index does not fit the file: delete {self._index_path.name}")
+            raise UmieError(f"{place}: the index does not match the file: delete {self._index_path.name}")
         return TsvEntry(dict(zip(self.columns, fields, strict=True)), place)
 
     def _line(self, offset: int, number: int) -> bytes:
@@ -162,7 +164,7 @@ class TsvFile:
                         rows.setdefault(self._name(line, number), []).append((start, number))
         except OSError as error:
             raise UmieError(f"{self.path}: cannot read: {error.strerror}") from error
-        # in memory it serves as well where nothing can be written beside the file
+        # if it cannot be written, the index in memory is enough
         with contextlib.suppress(UmieError, OSError), atomic_write(self._index_path) as file:
             json.dump({"state": self._state, "rows": rows}, file)
         return rows
@@ -177,7 +179,7 @@ class TsvFile:
         fields = line.split(b"\t", self._id + 1)
         with at(f"{self.path}:{number}"):
             if len(fields) <= self._id:
-                raise UmieError(f"{len(fields)} columns in place of {len(self.columns)}: the line is damaged")
+                raise UmieError(f"{len(fields)} columns instead of {len(self.columns)}: the line is damaged")
             return decode_utf8(fields[self._id]).strip()
 
     @property
@@ -185,7 +187,7 @@ class TsvFile:
         return self.path.with_name(self.path.name + INDEX_SUFFIX)
 
     def _load(self) -> dict[str, list[tuple[int, int]]] | None:
-        """Return the index that lies beside the file, or None if it is none, or of another file."""
+        """Return the stored index, or None if it is missing, damaged or outdated."""
         try:
             content: Any = json.loads(self._index_path.read_bytes())
             if content["state"] != self._state:

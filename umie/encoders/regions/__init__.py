@@ -1,4 +1,4 @@
-"""Where regions of interest come from: proposers find boxes in an image, which the encoders then look at."""
+"""Region proposers: find boxes in an image, whose features the encoders then compute."""
 
 from umie import registries
 from umie.encoders.regions.base import AnnotationError, PixelProposer, Proposal, Proposer, ProposerConfig

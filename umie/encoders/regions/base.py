@@ -1,4 +1,4 @@
-"""The proposer contract: images, and texts where they matter, to proposals; records to records with regions."""
+"""The proposer contract: images, and texts if needed, to proposals; records to records with regions."""
 
 from __future__ import annotations
 
@@ -20,21 +20,23 @@ from umie.weights import first_line
 
 __all__ = ["AnnotationError", "Candidates", "PixelProposer", "Proposal", "Proposer", "ProposerConfig", "check_device"]
 
-RECENT = 256  # images whose candidates are kept while records are filled; some sets name each in several records
+RECENT = 256  # images whose candidates are kept during fill, since some data sets use an image in several records
 
 
 class AnnotationError(UmieError):
-    """What somebody has annotated cannot be read; the image may be sound."""
+    """An annotation cannot be read; the image itself may be fine."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProposerConfig:
     """Options that every proposer has.
 
+    A subclass sets ``weights_option`` to the name of the option that holds pretrained weights, if it has one.
+
     Args:
-        top: the most regions of one image (the paper takes 36).
-        nms: intersection over union above which the worse of two boxes is left out; 1 keeps all but equal ones.
-        min_score: boxes that score less are left out.
+        top: maximum number of regions per image (the paper uses 36).
+        nms: intersection over union above which the lower-scoring box of two is removed; 1 removes only duplicates.
+        min_score: boxes with lower scores are removed.
     """
 
     weights_option: ClassVar[str | None] = None
@@ -55,16 +57,17 @@ class ProposerConfig:
 
 
 class Proposer(ABC):
-    """Finds boxes in images; a subclass says in ``candidates`` what there is, the selection is here for all.
+    """Finds boxes in images; subclasses implement ``candidates``, and the selection is common to all.
 
-    Images are looked at one by one: in a batch they would be padded to one size, and a detector's boxes would
-    depend on the neighbors.
+    Images are processed one by one: in a batch they would be padded to a common size, and a detector's boxes would
+    depend on the other images.
 
-    ``counts`` says how many boxes were dropped since the proposer was built, and why.
+    Attributes:
+        counts: number of boxes dropped so far, by reason.
     """
 
     Config: ClassVar[type[ProposerConfig]] = ProposerConfig
-    reads_text: ClassVar[bool] = False  # whether what is found depends on the text
+    reads_text: ClassVar[bool] = False  # whether the candidates depend on the text
 
     def __init__(self, config: ProposerConfig) -> None:
         self.config = config
@@ -72,15 +75,15 @@ class Proposer(ABC):
 
     @abstractmethod
     def candidates(self, image: ImageSource, text: str | None, name: str | None) -> Candidates:
-        """Return what there is in an image, before selection.
+        """Return the boxes found in an image, before selection.
 
         Args:
             image: a PIL image or a path.
-            text: what is said about it.
-            name: the name of its file, if it has one.
+            text: the text that goes with the image.
+            name: the image's file name, if it has one.
 
         Raises:
-            AnnotationError: what is looked up for the image cannot be read.
+            AnnotationError: the image's annotation cannot be read.
             UmieError: the image cannot be read.
         """
 
@@ -89,33 +92,33 @@ class Proposer(ABC):
 
         Args:
             images: PIL images or paths.
-            texts: what is said about each image; most proposers do without.
+            texts: the text of each image; most proposers do not need it.
 
         Raises:
-            UmieError: an image cannot be read, or there are not as many texts as images.
+            UmieError: an image cannot be read, or the numbers of texts and images differ.
         """
         texts = [None] * len(images) if texts is None else texts
         if len(texts) != len(images):
-            raise UmieError(f"{len(texts)} texts for {len(images)} images: give one for each")
+            raise UmieError(f"{len(texts)} texts for {len(images)} images: pass one for each")
         return [
             self._selected(self.candidates(image, text, _file_name(image)))
             for image, text in zip(images, texts, strict=True)
         ]
 
     def fill(self, records: Iterable[Record], on_error: Callable[[UmieError], None] | None = None) -> Iterator[Record]:
-        """Yield the records, one by one, with the proposals behind the regions that they have.
+        """Yield the records with proposals added after their own regions.
 
-        A record's own regions keep their indices, which arguments name. Proposals that overlap them are left out,
-        and so are those beyond ``top`` in all; own regions beyond it are cut, but for those up to the last one that
-        an argument names. A record without an image comes as it is.
+        A record's own regions keep their indices, since arguments refer to them. Proposals that overlap own regions,
+        or exceed ``top`` regions in total, are removed. Own regions beyond ``top`` are cut, except up to the last one
+        that an argument refers to. A record without an image is yielded unchanged.
 
         Args:
-            records: the records; they are read one after the other.
-            on_error: called with the error of each record whose image cannot be read, or whose annotation cannot
-                (an AnnotationError); the record then comes as it is. Without it the first such error is raised.
+            records: read lazily.
+            on_error: called with the error if a record's image or annotation (AnnotationError) cannot be read; the
+                record is then yielded unchanged. Without it the error is raised.
 
         Raises:
-            UmieError: an image or an annotation cannot be read or lies outside its folder, and there is no
+            UmieError: an image or an annotation cannot be read or is outside its directory, and there is no
                 ``on_error``.
         """
         recent: dict[object, Candidates] = {}
@@ -132,7 +135,7 @@ class Proposer(ABC):
             yield filled
 
     def _filled(self, record: Record, recent: dict[object, Candidates]) -> Record:
-        """Return the record with proposals; ``recent`` keeps the last candidates, since images come repeatedly."""
+        """Return the record with proposals; ``recent`` caches candidates of the last images."""
         if record.image is None:
             return record
         named = [item.region for event in record.events for item in event.arguments if item.region is not None]
@@ -143,9 +146,9 @@ class Proposer(ABC):
         return replace(record, regions=(*own, *(Region(item.box, item.label) for item in found)))
 
     def _recalled(self, record: Record, recent: dict[object, Candidates]) -> Candidates:
-        """Return what there is in a record's image, from ``recent`` if it stands there."""
+        """Return the candidates of a record's image, from ``recent`` if possible."""
         if not isinstance(record.image, str):
-            assert record.image is not None  # the caller has looked
+            assert record.image is not None  # checked by the caller
             return self.candidates(record.image, record.text, _file_name(record.image))
         key = (record.image_folder, record.image, record.text if self.reads_text else None)
         found = recent.pop(key, None)
@@ -153,7 +156,7 @@ class Proposer(ABC):
             image = record.image_path()
             assert image is not None  # only a record without an image has no path
             found = self.candidates(image, record.text, Path(record.image).name)
-        recent[key] = found  # the last one used is the last one to go
+        recent[key] = found  # most recently used
         if len(recent) > RECENT:
             del recent[next(iter(recent))]
         return found
@@ -171,33 +174,33 @@ class Proposer(ABC):
 
 
 class PixelProposer(Proposer):
-    """A proposer that looks at the image itself; a subclass says in ``_candidates`` what it sees there."""
+    """A proposer that uses the image's pixels; subclasses implement ``_candidates``."""
 
     def candidates(self, image: ImageSource, text: str | None, name: str | None) -> Candidates:
-        """Open the image and return what there is in it; see ``Proposer.candidates``."""
+        """Open the image and return the boxes found in it; see ``Proposer.candidates``."""
         opened = open_image(image)
         try:
             return self._candidates(opened, text)
         except UmieError:
             raise
-        except (RuntimeError, ValueError) as error:  # one image that a detector cannot take shall not end a run
+        except (RuntimeError, ValueError) as error:  # one image that a detector cannot process must not end a run
             image_name = f"{name or 'image'} ({opened.width} x {opened.height})"
             raise UmieError(
-                f"{image_name}: the detector fails on it ({first_line(error)}); "
-                "leave it out, or take another detector or device"
+                f"{image_name}: the detector fails ({first_line(error)}): remove the image, or use another detector or "
+                "device"
             ) from error
 
     @abstractmethod
     def _candidates(self, image: Image.Image, text: str | None) -> Candidates:
-        """Return what there is in one image, given as displayed and in RGB; boxes are relative to it."""
+        """Return the boxes found in an image in RGB, as displayed; boxes are relative to it."""
 
 
 def check_device(device: object) -> None:
-    """Raise UmieError unless tensors can be put on the device of this name."""
+    """Raise UmieError unless tensors can be created on the device."""
     try:
         torch.zeros(1).to(device)  # type: ignore[call-overload] # whatever it is
     except Exception as error:
-        raise UmieError(f"device is {shown(device)}: cannot be used ({first_line(error)}); give e.g. cpu") from error
+        raise UmieError(f"device is {shown(device)}: cannot be used ({first_line(error)}); use e.g. cpu") from error
 
 
 def _file_name(image: ImageSource) -> str | None:

@@ -1,4 +1,4 @@
-"""Boxes in JSON files of people's own: what they look like, and how they become relative."""
+"""Read boxes from JSON files and make them relative."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def read_regions(value: object, unit: Unit, size: Callable[[], tuple[int, int]])
     """Return the boxes of one image.
 
     Args:
-        value: a list of ``{"box": [x1, y1, x2, y2], "label": ..., "score": ...}``, of which label and score may
-            lack, or ``{"width": ..., "height": ..., "regions": [...]}``.
+        value: a list of ``{"box": [x1, y1, x2, y2], "label": ..., "score": ...}``, where label and score are optional,
+            or ``{"width": ..., "height": ..., "regions": [...]}``.
         unit: whether the boxes are in pixels or relative to the image.
-        size: gives width and height of the image in pixels, where the value does not.
+        size: returns width and height of the image in pixels; called if the value does not have them.
 
     Raises:
-        UmieError: the value has another layout, a box is not four numbers or leaves the image, or boxes in pixels
-            are all of one pixel at most.
+        UmieError: the value has another layout, a box is not four numbers or extends beyond the image, or no box in
+            pixels is larger than one pixel.
     """
     regions, declared = _layout(value)
     limits = (1.0, 1.0)
@@ -41,10 +41,10 @@ def read_regions(value: object, unit: Unit, size: Callable[[], tuple[int, int]])
             scores.append(1.0 if data.get("score") is None else _number(data["score"], "score"))
             label = data.get("label")
             if not isinstance(label, str | None):
-                raise UmieError(f"label is {shown(label)}: give a string")
+                raise UmieError(f"label is {shown(label)}: use a string")
             labels.append(label)
     if unit == "absolute" and boxes and all(edge <= 1 for box in boxes for edge in box):
-        raise UmieError("no edge lies beyond 1 pixel: the boxes seem to be relative; then give boxes='relative'")
+        raise UmieError("no edge is beyond 1 pixel: if the boxes are relative, set boxes='relative'")
     if not boxes:
         return Candidates()
     scale = torch.tensor([*limits, *limits], dtype=torch.float64)
@@ -69,7 +69,7 @@ def _layout(value: object) -> tuple[list[Any], tuple[float, float] | None]:
 def _side(data: Mapping[str, Any], key: str) -> float:
     side = _number(data.get(key), key)
     if not 0 < side < math.inf:
-        raise UmieError(f"{key} is {side}: give the image's size in pixels")
+        raise UmieError(f"{key} is {side}: use the image's size in pixels")
     return side
 
 
@@ -81,7 +81,9 @@ def _edges(box: object, limits: tuple[float, float], unit: str) -> list[float]:
     for edge, limit in zip(edges, limits * 2, strict=True):
         if math.isfinite(edge) and not -slack <= edge <= limit + slack:
             inside = f"{limits[0]:g} x {limits[1]:g} pixels" if unit == "absolute" else "0..1"
-            raise UmieError(f"box {shown(box)} leaves the image ({inside}): mend it; boxes are declared {unit}")
+            raise UmieError(
+                f"box {shown(box)} is outside the image ({inside}): fix the box, or the unit, which is declared {unit}"
+            )
     return edges
 
 

@@ -1,4 +1,4 @@
-"""Regions drawn into their image, so that people can look at what was proposed."""
+"""Draw regions into their image, for inspection."""
 
 from __future__ import annotations
 
@@ -9,18 +9,16 @@ from PIL import Image, ImageDraw, ImageFont
 from umie.records import Region
 
 COLORS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080", "#9a6324", "#808000")
-_LINE = 250  # pixels of the long side for one pixel of a line's width
-_LETTER = 45  # pixels of the long side for one of a letter's height
+_LINE = 250  # pixels of the long side per pixel of line width
+_LETTER = 45  # pixels of the long side per pixel of font size
 
 
 def draw_regions(image: Image.Image, regions: Sequence[Region]) -> Image.Image:
-    """Return a copy of an image with its regions: a frame for each, with its name and label.
-
-    O1 names ``regions[0]``, as in targets.
+    """Return a copy of an image with a frame, a name and a label for each region.
 
     Args:
-        image: the image, as displayed, in RGB.
-        regions: its regions; they are numbered in this order, as targets name them.
+        image: the image as displayed, in RGB.
+        regions: its regions; ``regions[0]`` is named O1, as in targets.
     """
     drawn = image.copy()
     draw = ImageDraw.Draw(drawn)
@@ -36,7 +34,7 @@ def draw_regions(image: Image.Image, regions: Sequence[Region]) -> Image.Image:
         text = f"O{index + 1}" + (f" {region.label}" if region.label else "")
         left, top, right, bottom = draw.textbbox((x1 + width, y1 + width), text, font=font)
         while top < drawn.height and any(_overlap((left, top, right, bottom), other) for other in taken):
-            top, bottom = top + 1, bottom + 1  # boxes of one corner would hide each other's labels
+            top, bottom = top + 1, bottom + 1  # boxes with a common corner would hide each other's labels
         taken.append((left, top, right, bottom))
         labels.append(((left, top, right, bottom), text, color))
     for box, text, color in labels:  # above all frames

@@ -1,4 +1,4 @@
-"""`faster_rcnn`: a detector of torchvision, with published weights or those of a file."""
+"""`faster_rcnn`: a torchvision detector, with published weights or weights from a file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from umie.encoders.regions import registry
 from umie.encoders.regions.base import Candidates, PixelProposer, ProposerConfig, check_device
-from umie.encoders.regions.shape import tamed
+from umie.encoders.regions.shape import clamp_aspect_ratio
 from umie.errors import UmieError, UnknownNameError, check_text, check_whole, shown
 from umie.versions import file_digest
 from umie.weights import first_line, is_file_name, load_state, read_state_dict
@@ -25,9 +25,9 @@ MODELS = (
     "fasterrcnn_mobilenet_v3_large_fpn",
     "fasterrcnn_mobilenet_v3_large_320_fpn",
 )
-DETECTIONS = 1000  # candidates of one image; far more than are kept
-CLASSES = 91  # of COCO, the background among them
-WITHOUT_EPSILON = {("fasterrcnn_resnet50_fpn", "COCO_V1")}  # torchvision runs these weights without one, too
+DETECTIONS = 1000  # candidates per image, far more than are kept
+CLASSES = 91  # of COCO, including the background
+WITHOUT_EPSILON = {("fasterrcnn_resnet50_fpn", "COCO_V1")}  # torchvision sets epsilon to 0 for these weights, too
 _SCORES = "roi_heads.box_predictor.cls_score.weight"  # [classes, ...]
 
 
@@ -36,12 +36,12 @@ class FasterRcnnProposerConfig(ProposerConfig):
     """Options of the torchvision detectors.
 
     Args:
-        model: one of torchvision's Faster R-CNNs.
-        weights: torchvision's name (COCO_V1), a .safetensors, .pth, .pt or .bin file, or None for random.
-        min_score: as everywhere; torchvision's own default.
-        min_size: pixels to which the short side of an image is scaled; None is the model's own (800, or 320).
-            Less is faster and loses small things.
-        labels: names of the classes by index, the background first; None takes those of published weights.
+        model: the name of a torchvision Faster R-CNN.
+        weights: a torchvision name (COCO_V1), a .safetensors, .pth, .pt or .bin file, or None for random weights.
+        min_score: see ProposerConfig; the default is torchvision's.
+        min_size: size in pixels to which an image's short side is scaled; None uses the model's default (800, or 320).
+            Smaller sizes are faster and miss small objects.
+        labels: class names by index, the background first; None uses those of published weights.
         device: where the detector runs, e.g. "cuda".
     """
 
@@ -65,15 +65,15 @@ class FasterRcnnProposerConfig(ProposerConfig):
         if labels is not None and not (
             isinstance(labels, list | tuple) and labels and all(isinstance(label, str) for label in labels)
         ):
-            raise UmieError(f"labels is {shown(labels)}: give a list of names, the background's first")
+            raise UmieError(f"labels is {shown(labels)}: use a list of names, the background first")
         check_device(self.device)
 
 
 @registry.register("faster_rcnn")
 class FasterRcnnProposer(PixelProposer):
-    """Faster R-CNN: boxes of the things that the detector was trained on.
+    """Faster R-CNN: boxes of the classes that the detector was trained on.
 
-    Boxes are suppressed once, by the selection that all proposers share, and not by class before that.
+    Boxes are suppressed only once, by the selection that all proposers share, and not per class.
 
     Source: Ren et al. 2015, Faster R-CNN; the models are torchvision's.
     """
@@ -85,11 +85,11 @@ class FasterRcnnProposer(PixelProposer):
         self.config: FasterRcnnProposerConfig = config
 
     def load_weights(self) -> None:
-        """Build the detector and load the weights that the configuration names.
+        """Build the detector and load the weights that the configuration specifies.
 
         Raises:
             UmieError: the file is missing or does not fit, or published weights cannot be downloaded.
-            UnknownNameError: torchvision publishes no weights of this name for the model.
+            UnknownNameError: torchvision has no weights of this name for the model.
         """
         _ = self._detector
 
@@ -98,7 +98,7 @@ class FasterRcnnProposer(PixelProposer):
 
         del text
         model, labels = self._detector
-        image = tamed(image)
+        image = clamp_aspect_ratio(image)
         pixels = pil_to_tensor(image).to(self.config.device).float() / 255
         with torch.inference_mode():
             (found,) = model([pixels])
@@ -117,12 +117,12 @@ class FasterRcnnProposer(PixelProposer):
         known = None if published is None else published.meta["categories"]
         names = config.labels or known or [str(index) for index in range(num_classes)]
         if len(names) != num_classes:
-            raise UmieError(f"labels has {len(names)} names, and the detector {num_classes} classes: name each")
+            raise UmieError(f"labels has {len(names)} names, the detector {num_classes} classes: name each class")
         size = {} if config.min_size is None else {"min_size": config.min_size}
         model: nn.Module = get_model(
             config.model,
             weights=None,
-            weights_backbone=None,  # else torchvision downloads ImageNet's
+            weights_backbone=None,  # otherwise torchvision downloads ImageNet weights
             num_classes=num_classes,
             box_score_thresh=config.min_score,
             box_nms_thresh=1.0,  # the selection suppresses
@@ -139,7 +139,7 @@ class FasterRcnnProposer(PixelProposer):
 
 
 def _state(model: str, weights: str) -> tuple[Mapping[str, Tensor], Any]:
-    """Return the state dict that ``weights`` names, and torchvision's entry for it if it is a published one."""
+    """Return the state dict for ``weights``, and torchvision's entry for it if it is published."""
     from torchvision.models import get_model_weights
 
     published: Any = get_model_weights(model).__members__
@@ -154,13 +154,13 @@ def _state(model: str, weights: str) -> tuple[Mapping[str, Tensor], Any]:
     except (OSError, RuntimeError) as error:
         raise UmieError(
             f"weights {weights}: cannot be downloaded ({first_line(error)}); "
-            f"fetch {published[weights].url} and give the file's path as weights"
+            f"download {published[weights].url} and set weights to the file's path"
         ) from error
     return state, published[weights]
 
 
 def _is_published(path: str, url: str) -> bool:
-    """Whether a file is the one at ``url``: by its name and by the hash that torch's files carry in theirs."""
+    """Return whether a file is the one at ``url``, by its name and the hash in torch's file names."""
     name = url.rpartition("/")[2]
     if Path(path).name != name:
         return False

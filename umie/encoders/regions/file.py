@@ -1,4 +1,4 @@
-"""`file`: regions that somebody has found already, in Pascal-VOC or JSON files, or in the records themselves."""
+"""`file`: existing regions, from Pascal-VOC or JSON files, or from the records themselves."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class FileProposerConfig(ProposerConfig):
     """Options of regions from files.
 
     Args:
-        path: a folder with a file for each image, called as the image is but for the ending, or one JSON file
-            for all; None takes the regions that the records have.
-        format: of the files in a folder: "voc" (.xml) or "json".
-        boxes: of JSON files, whether boxes are "absolute" (in pixels) or "relative" (0..1); it is never guessed.
-        nms: as everywhere; by default nothing that somebody annotated is suppressed.
+        path: a directory with one file per image, named like the image except for the suffix, or a JSON file for all
+            images; None uses the records' own regions.
+        format: of the files in a directory: "voc" (.xml) or "json".
+        boxes: the unit of boxes in JSON files: "absolute" (pixels) or "relative" (0..1); it is never guessed.
+        nms: see ProposerConfig; by default no annotated region is suppressed.
     """
 
     path: str | None = None
@@ -53,23 +53,23 @@ class FileProposerConfig(ProposerConfig):
             return
         path = Path(self.path)
         if not path.is_dir() and not (path.is_file() and path.suffix == ".json"):
-            raise UmieError(f"path is {self.path!r}: give an existing folder of annotations, or one .json file")
+            raise UmieError(f"path is {self.path!r}: use an existing directory of annotations, or a .json file")
         if self.boxes is None and (path.is_file() or self.format == "json"):
-            raise UmieError("boxes is None: JSON does not tell, so give 'absolute' (pixels) or 'relative' (0..1)")
+            raise UmieError("boxes is None: JSON files need 'absolute' (pixels) or 'relative' (0..1)")
 
 
 @registry.register("file")
 class FileProposer(Proposer):
-    """Regions of annotation files, by the name of the image; an image without annotation has none.
+    """Regions from annotation files, found by the name of the image; an image without annotation has no regions.
 
-    One JSON file for all images is an object ``{"1.jpg": REGIONS, ...}``, each by the image's file name, with or
-    without the ending; a JSON file for each image is just REGIONS. REGIONS is a list of ``{"box": [x1, y1, x2, y2],
-    "label": "cat", "score": 0.9}``, of which label and score may lack (the score is then 1), or ``{"width": 640,
-    "height": 480, "regions": [...]}``. Boxes in pixels need the size: that, or the image itself, as displayed.
+    A JSON file for all images is an object ``{"1.jpg": REGIONS, ...}`` with the images' file names, with or without
+    suffix; a JSON file for one image is just REGIONS. REGIONS is a list of ``{"box": [x1, y1, x2, y2], "label": "cat",
+    "score": 0.9}``, where label and score are optional (the score is then 1), or ``{"width": 640, "height": 480,
+    "regions": [...]}``. Boxes in pixels need the image's size, from there or from the image as displayed.
 
-    An image is opened only for its size. Boxes that make no sense are dropped and counted. A box of VOC, which names
-    the image's size, is so too where it leaves the image by more than two pixels; of JSON it is an error, since
-    the boxes may be of another unit than declared. Annotation that cannot be read is an AnnotationError.
+    An image is opened only for its size. Invalid boxes are dropped and counted. So is a VOC box that extends beyond the
+    image by more than two pixels; in JSON this is an error, because the boxes may be in another unit than declared. An
+    annotation that cannot be read is an AnnotationError.
     """
 
     Config = FileProposerConfig
@@ -79,18 +79,18 @@ class FileProposer(Proposer):
         self.config: FileProposerConfig = config
 
     def propose(self, images: Sequence[ImageSource], texts: Sequence[str | None] | None = None) -> list[list[Proposal]]:
-        """Return the proposals of each image; see ``Proposer.propose``. It takes a path to read from."""
+        """Return the proposals of each image; see ``Proposer.propose``. Requires ``path``."""
         if self.config.path is None:
-            raise UmieError("path is None, the regions of the records themselves: give path, or records to fill")
+            raise UmieError("path is None, so only records can be filled: set path to propose regions for images")
         return super().propose(images, texts)
 
     def candidates(self, image: ImageSource, text: str | None, name: str | None) -> Candidates:
-        """Return what the annotation of the image called ``name`` holds; see ``Proposer.candidates``."""
+        """Return the boxes in the annotation of the image ``name``; see ``Proposer.candidates``."""
         del text
         if self.config.path is None:
             return Candidates()
         if name is None:
-            raise UmieError("an image in memory has no name to find its annotation by: give the path of the image")
+            raise UmieError("an image in memory has no name to find its annotation by: pass its path")
         size = _Size(image)
         try:
             found = self._found(Path(name), size)
@@ -107,7 +107,7 @@ class FileProposer(Proposer):
         unit = self.config.boxes
         folder = Path(self.config.path or "")
         if self._table is not None:
-            assert unit is not None  # the configuration sees to it
+            assert unit is not None  # checked by the configuration
             key = name.name if name.name in self._table else name.stem
             if key not in self._table:
                 return None
@@ -124,14 +124,14 @@ class FileProposer(Proposer):
             return Candidates(boxes, torch.ones(len(regions)), labels, Counter(map(_reason, bad)))
         if not path.exists():
             return None
-        assert unit is not None  # the configuration sees to it
+        assert unit is not None  # checked by the configuration
         content = read_json(path)
         with at(str(path)):
             return read_regions(content, unit, size)
 
     @cached_property
     def _table(self) -> dict[str, Any] | None:
-        """The regions of all images by name, if one file holds them."""
+        """The regions of all images by name, if ``path`` is a file."""
         path = Path(self.config.path or "")
         if not path.is_file():
             return None
@@ -142,7 +142,7 @@ class FileProposer(Proposer):
 
 
 class _Size:
-    """Gives width and height of an image, and remembers whether it could not."""
+    """Returns width and height of an image when called, and remembers whether that failed."""
 
     def __init__(self, image: ImageSource) -> None:
         self.image = image
@@ -163,11 +163,11 @@ def _reason(error: BoxError) -> str:
 
 
 def _inside(folder: Path, name: str) -> Path:
-    """Return the path of a file in a folder; raise UmieError if a link leads it out."""
+    """Return the path of a file in a directory; raise UmieError if a link leads outside."""
     try:
         path = (folder / name).resolve()
     except (ValueError, OSError, RuntimeError) as error:  # a NUL character, a loop of links
-        raise UmieError(f"{folder}: {name!r} is no file name: {error}") from error
+        raise UmieError(f"{folder}: {name!r} is not a file name: {error}") from error
     if not path.is_relative_to(folder.resolve()):
-        raise UmieError(f"{folder / name}: leaves the folder {folder}; put the file itself there")
+        raise UmieError(f"{folder / name}: is outside the directory {folder}; copy the file into it")
     return path

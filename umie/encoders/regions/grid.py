@@ -1,4 +1,4 @@
-"""`grid`: the cells of regular grids; no weights, and nothing of the image but that it can be read."""
+"""`grid`: the cells of regular grids; the image's content is not used."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class GridProposerConfig(ProposerConfig):
     """Options of the grid.
 
     Args:
-        scales: cells a side; 2 is for the four quarters of the image. The coarser grids come first.
-        nms: as everywhere; the default keeps every cell of neighboring scales up to 6.
+        scales: cells per side; 2 gives the four quarters of the image. Coarser grids come first.
+        nms: see ProposerConfig; the default keeps all cells of neighboring scales up to 6.
     """
 
     scales: Sequence[int] = (2, 3, 4)
@@ -30,18 +30,18 @@ class GridProposerConfig(ProposerConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not isinstance(self.scales, list | tuple) or not self.scales:
-            raise UmieError(f"scales is {shown(self.scales)}: give a list of cells a side, e.g. [2, 3, 4]")
+            raise UmieError(f"scales is {shown(self.scales)}: use a list of cells per side, e.g. [2, 3, 4]")
         for scale in self.scales:
             check_whole("scales", scale, 1)
             if scale > MAX_SCALE:
-                raise UmieError(f"scales holds {scale}: give {MAX_SCALE} cells a side or fewer")
+                raise UmieError(f"scales contains {scale}: use at most {MAX_SCALE} cells per side")
 
 
 @registry.register("grid")
 class GridProposer(PixelProposer):
     """The cells of n x n grids, from coarse to fine, each grid from the top left in reading order.
 
-    A cell of an n x n grid scores 1 / n, which says nothing of what stands there.
+    A cell of an n x n grid has the score 1 / n, whatever it shows.
     """
 
     Config = GridProposerConfig

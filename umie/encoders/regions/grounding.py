@@ -1,4 +1,4 @@
-"""`grounding`: a zero-shot detector of transformers, asked for the noun phrases of the text."""
+"""`grounding`: a zero-shot detector of transformers that searches for the noun phrases of the text."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from torch import Tensor
 from umie.encoders.regions import registry
 from umie.encoders.regions.base import Candidates, PixelProposer, ProposerConfig, check_device
 from umie.encoders.regions.phrases import MAX_PHRASES, noun_phrases
-from umie.encoders.regions.shape import tamed
+from umie.encoders.regions.shape import clamp_aspect_ratio
 from umie.errors import UmieError, check_whole, shown
 from umie.weights import first_line
 
 Phrases = Callable[[str], Sequence[str]] | Sequence[str] | None
 
 FAMILIES = ("grounding-dino", "mm-grounding-dino", "omdet-turbo", "owlv2", "owlvit")
-DINO = FAMILIES[:2]  # they read all phrases as one text and score its tokens
+DINO = FAMILIES[:2]  # these read all phrases as one text and score its tokens
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,12 +29,12 @@ class GroundingProposerConfig(ProposerConfig):
     """Options of the zero-shot detectors.
 
     Args:
-        checkpoint: a folder that ``save_pretrained`` wrote, or a name on the hub: OWL-ViT, OWLv2, Grounding DINO,
-            MM Grounding DINO or OmDet-Turbo.
-        phrases: what is sought: a function of the text, or the same phrases for every image; None takes the
-            text's noun phrases.
-        max_phrases: the most phrases of one text.
-        min_score: as everywhere; suits OWL-ViT and OWLv2, for Grounding DINO give about 0.25.
+        checkpoint: a directory written by ``save_pretrained``, or a hub name: OWL-ViT, OWLv2, Grounding DINO, MM
+            Grounding DINO or OmDet-Turbo.
+        phrases: the phrases to search for: a function of the text, or a list for all images; None uses the text's noun
+            phrases.
+        max_phrases: maximum number of phrases per text.
+        min_score: see ProposerConfig; the default suits OWL-ViT and OWLv2; use about 0.25 for Grounding DINO.
         device: where the detector runs, e.g. "cuda".
     """
 
@@ -48,8 +48,8 @@ class GroundingProposerConfig(ProposerConfig):
         super().__post_init__()
         if not isinstance(self.checkpoint, str) or not self.checkpoint:
             raise UmieError(
-                f"checkpoint is {shown(self.checkpoint)}: give the folder of a zero-shot detector, or its name on the "
-                "hub, e.g. google/owlv2-base-patch16-ensemble"
+                f"checkpoint is {shown(self.checkpoint)}: use the directory of a zero-shot detector, or its name on "
+                "the hub, e.g. google/owlv2-base-patch16-ensemble"
             )
         if self.phrases is not None and not callable(self.phrases):
             _check_phrases(self.phrases)
@@ -59,13 +59,13 @@ class GroundingProposerConfig(ProposerConfig):
 
 @registry.register("grounding")
 class GroundingProposer(PixelProposer):
-    """A zero-shot object detector; each box is labeled with the phrase that fits it best.
+    """A zero-shot object detector; each box is labeled with its best-matching phrase.
 
     A text without phrases has no proposals.
 
     Source: Minderer et al. 2022 and 2023 (OWL-ViT, OWLv2), Liu et al. 2023 (Grounding DINO), Zhao et al. 2024 (MM
-    Grounding DINO, OmDet-Turbo), as transformers has them. Deviation: the score of a Grounding DINO box is that of
-    the best token of a phrase; the points between phrases do not count.
+    Grounding DINO, OmDet-Turbo), as implemented in transformers. Deviation: the score of a Grounding DINO box is that
+    of a phrase's best token; the periods between phrases do not count.
     """
 
     Config = GroundingProposerConfig
@@ -79,20 +79,20 @@ class GroundingProposer(PixelProposer):
         """Load the checkpoint.
 
         Raises:
-            UmieError: it is not there, cannot be downloaded, is no zero-shot detector, or lacks weights.
+            UmieError: it does not exist, cannot be downloaded, is not a zero-shot detector, or has missing weights.
         """
         _ = self._detector
 
     def phrases(self, text: str | None) -> list[str]:
-        """Return what is sought for a text, at most ``max_phrases``.
+        """Return the phrases to search for, at most ``max_phrases``.
 
         Raises:
-            UmieError: there is no text and it would be needed, or the function for phrases gives no list of strings.
+            UmieError: a text is needed and is None, or the function for phrases does not return a list of strings.
         """
         given = self.config.phrases
         if given is None or callable(given):
             if text is None:
-                raise UmieError("grounding seeks what a text names: give a text for each image, or fixed phrases")
+                raise UmieError("grounding searches for phrases of a text: pass a text per image, or set phrases")
             given = noun_phrases(text, self.config.max_phrases) if given is None else given(text)
             _check_phrases(given)
         stripped = (" ".join(phrase.split()) for phrase in given)
@@ -108,7 +108,7 @@ class GroundingProposer(PixelProposer):
         model, processor = self._detector
         find = _by_token if model.config.model_type in DINO else _by_phrase
         with torch.inference_mode():
-            return find(model, processor, tamed(image), phrases)
+            return find(model, processor, clamp_aspect_ratio(image), phrases)
 
     @cached_property
     def _detector(self) -> tuple[Any, Any]:
@@ -118,25 +118,25 @@ class GroundingProposer(PixelProposer):
         try:
             model, report = AutoModelForZeroShotObjectDetection.from_pretrained(name, output_loading_info=True)
             processor = AutoProcessor.from_pretrained(name)
-        except Exception as error:  # of a damaged checkpoint the loaders raise nearly anything
+        except Exception as error:  # a damaged checkpoint makes the loaders raise nearly anything
             raise UmieError(
-                f"checkpoint {name}: cannot be loaded ({first_line(error)}); give a folder that holds a zero-shot "
-                f"detector with its processor ({', '.join(FAMILIES)}), as save_pretrained writes it"
+                f"checkpoint {name}: cannot be loaded ({first_line(error)}); use a directory with a zero-shot "
+                f"detector and its processor ({', '.join(FAMILIES)}), written by save_pretrained"
             ) from error
         if model.config.model_type not in FAMILIES:
-            raise UmieError(f"checkpoint {name}: is {model.config.model_type!r}: give one of {', '.join(FAMILIES)}")
-        lacking = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
-        if lacking:
+            raise UmieError(f"checkpoint {name}: is {model.config.model_type!r}: use one of {', '.join(FAMILIES)}")
+        missing = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
+        if missing:
             raise UmieError(
-                f"checkpoint {name}: lacks {len(lacking)} weights ({', '.join(lacking[:3])}); fetch it anew"
+                f"checkpoint {name}: {len(missing)} weights are missing ({', '.join(missing[:3])}); download it again"
             )
         return model.float().to(self.config.device).eval(), processor
 
 
 def _by_phrase(model: Any, processor: Any, image: Image.Image, phrases: Sequence[str]) -> Candidates:
-    """Return what a detector finds that scores each box for each phrase: OWL-ViT, OWLv2, OmDet-Turbo."""
+    """Return the boxes of a detector that scores each box for each phrase: OWL-ViT, OWLv2, OmDet-Turbo."""
     width, height = image.size
-    # a long phrase is cut: the text towers take 16 tokens (OWL) or 77
+    # long phrases are truncated: the text towers accept 16 tokens (OWL) or 77
     inputs = processor(images=image, text=[list(phrases)], return_tensors="pt", truncation=True).to(model.device)
     options: Mapping[str, Any] = {"nms_threshold": 1.0} if model.config.model_type == "omdet-turbo" else {}
     (found,) = processor.post_process_grounded_object_detection(
@@ -147,31 +147,33 @@ def _by_phrase(model: Any, processor: Any, image: Image.Image, phrases: Sequence
 
 
 def _by_token(model: Any, processor: Any, image: Image.Image, phrases: Sequence[str]) -> Candidates:
-    """Return what a detector finds that scores each box for each token of "a cat. a red bus.": Grounding DINO."""
-    # points part the phrases, so that there may be none inside
+    """Return the boxes of a detector that scores each box for each token of "a cat. a red bus.": Grounding DINO."""
+    # periods separate the phrases, so they must not contain any
     texts = [" ".join(phrase.replace(".", " ").split()) for phrase in phrases]
     inputs = processor(
         images=image, text=[texts], return_tensors="pt", truncation=True, max_length=model.config.max_text_len
     ).to(model.device)
     spans = _spans(inputs["input_ids"][0].tolist(), processor.tokenizer)
-    whole = [(phrase, span) for phrase, span in zip(phrases, spans, strict=False) if span]  # what was not cut off
+    whole = [
+        (phrase, span) for phrase, span in zip(phrases, spans, strict=False) if span
+    ]  # phrases that were not truncated
     if not whole:
         return Candidates()
     output = model(**inputs)
     probabilities = output.logits[0].sigmoid()  # [queries, tokens]
     scores: Tensor = torch.stack([probabilities[:, span].amax(1) for _, span in whole], 1)  # [queries, phrases]
     best, which = scores.max(1)
-    centre, size = output.pred_boxes[0].chunk(2, 1)
-    boxes = torch.cat([centre - size / 2, centre + size / 2], 1)
+    center, size = output.pred_boxes[0].chunk(2, 1)
+    boxes = torch.cat([center - size / 2, center + size / 2], 1)
     return Candidates(boxes.cpu(), best.cpu(), [whole[index][0] for index in which.tolist()])
 
 
 def _spans(tokens: Sequence[int], tokenizer: Any) -> list[list[int]]:
-    """Return the positions of each phrase's tokens; phrases end with a point."""
-    point = tokenizer.convert_tokens_to_ids(".")
+    """Return the positions of each phrase's tokens; phrases end with a period."""
+    period = tokenizer.convert_tokens_to_ids(".")
     spans: list[list[int]] = [[]]
     for position, token in enumerate(tokens):
-        if token == point:
+        if token == period:
             spans.append([])
         elif token not in tokenizer.all_special_ids or token == tokenizer.unk_token_id:
             spans[-1].append(position)
@@ -180,4 +182,4 @@ def _spans(tokens: Sequence[int], tokenizer: Any) -> list[list[int]]:
 
 def _check_phrases(phrases: object) -> None:
     if not isinstance(phrases, list | tuple) or not all(isinstance(phrase, str) for phrase in phrases):
-        raise UmieError(f"phrases is {shown(phrases)}: give a list of strings, e.g. [person, car]")
+        raise UmieError(f"phrases is {shown(phrases)}: use a list of strings, e.g. [person, car]")

@@ -7,18 +7,18 @@ from collections.abc import Iterator
 from itertools import groupby
 
 MAX_PHRASES = 16
-MAX_WORDS = 5  # a longer run is no phrase but a sentence without stop words; it is parted
-MAX_CHARACTERS = 60  # a longer word is an identifier, or of a script that parts no words
+MAX_WORDS = 5  # a longer run is a sentence without stop words rather than a phrase, and is split
+MAX_CHARACTERS = 60  # a longer word is an identifier, or in a script that does not separate words
 
-_SKIPPED = re.compile(r"(?:https?://|www\.)\S+|@\s?\w+|&\w+;")  # addresses, mentions, entities of HTML
+_SKIPPED = re.compile(r"(?:https?://|www\.)\S+|@\s?\w+|&\w+;")  # URLs, mentions, HTML entities
 _TOKEN = re.compile(r"#\s?\w+|\w+(?:['’&-]\w+)*|[^\w\s]")
 _HUMPS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+|[^\W\da-zA-Z]+")
 _CAMEL = re.compile(r"(?<=[a-z]{3})(?=[A-Z][a-z]{2})")
 _POSSESSIVE = re.compile(r"(?<=\w)['’]s?$")
 _SENTENCE_ENDS = frozenset('.!?:;|…"“”')
 _LINKS = frozenset({"of", "de", "la", "del", "van", "von", "der", "al", "bin", "&"})
-_ARTICLES = frozenset({"the"})  # behind a link: University of the West
-# determiners, pronouns, prepositions, conjunctions, auxiliaries, common verbs, adverbs, what tweets add
+_ARTICLES = frozenset({"the"})  # after a link: University of the West
+# determiners, pronouns, prepositions, conjunctions, auxiliaries, common verbs, adverbs, Twitter jargon
 _STOP_WORDS = """
 a an the this that these those some any each every no all both half such what which who whom whose one ones i me my
 mine myself you your yours yourself he him his himself she her hers herself it its itself we us our ours they them
@@ -42,15 +42,15 @@ _STOP = frozenset(_STOP_WORDS.split())
 
 
 def noun_phrases(text: str, most: int = MAX_PHRASES) -> list[str]:
-    """Return what may be noun phrases, in the order of the text, each once, whatever its case.
+    """Return likely noun phrases in the order of the text, without duplicates (ignoring case).
 
-    A phrase is a run of at most five words between stop words, punctuation, addresses and mentions; capitalised
-    words that stand together are a phrase of their own, also across "of". Hashtags and words in CamelCase are parted
-    into words. The stop words are English. It knows no parts of speech: verbs that are no stop words get in.
+    A phrase is a run of at most five words between stop words, punctuation, URLs and mentions; adjacent capitalized
+    words form a phrase of their own, also across "of". Hashtags and CamelCase words are split into words. The stop
+    words are English. Parts of speech are not analyzed, so verbs that are not stop words are included.
 
     Args:
         text: the text.
-        most: the most phrases that are returned.
+        most: maximum number of phrases.
     """
     found: dict[str, str] = {}
     for run, starts_sentence in _runs(_SKIPPED.sub(" . ", text)):
@@ -64,15 +64,15 @@ def noun_phrases(text: str, most: int = MAX_PHRASES) -> list[str]:
 
 
 def _runs(text: str) -> Iterator[tuple[list[str], bool]]:
-    """Yield runs of content words, and whether a sentence starts with them; "of" stays in a run between names."""
+    """Yield runs of content words, and whether they start a sentence; "of" is kept between names."""
     run: list[str] = []
-    links: list[str] = []  # met since the last word of the run
+    links: list[str] = []  # seen since the last word of the run
     starts = fresh = True
     for token in _TOKEN.findall(text):
         if token[0] == "#" and len(token) > 1:
             yield run, starts
             yield _HUMPS.findall(token[1:]), False
-            run, links, fresh = [], [], True  # what follows a hashtag is capitalised as a sentence is
+            run, links, fresh = [], [], True  # the word after a hashtag is capitalized like the start of a sentence
             continue
         word = _POSSESSIVE.sub("", token)
         if run and _is_name(run[-1]) and (word.lower() in _LINKS or (links and word.lower() in _ARTICLES)):
@@ -101,13 +101,13 @@ def _is_name(word: str) -> bool:
 
 
 def _parted(run: list[str], starts_sentence: bool) -> Iterator[list[str]]:
-    """Yield the phrases of a run: names apart from the words around them, none longer than MAX_WORDS."""
+    """Yield the phrases of a run: names separated from other words, none longer than MAX_WORDS."""
     in_name = [_is_name(word) or word.lower() in _LINKS | _ARTICLES for word in run]
     for index, word in enumerate(run):
-        if word[0].isdigit():  # a number goes with the word before it, or the one behind: Euro 2016, 5th Avenue
+        if word[0].isdigit():  # a number belongs to the word before it, or the one after: Euro 2016, 5th Avenue
             in_name[index] = in_name[index - 1] if index else in_name[1:2] == [True]
     if starts_sentence and in_name[1:2] == [False]:
-        in_name[0] = False  # the first word of a sentence is capitalised whatever it is
+        in_name[0] = False  # the first word of a sentence is always capitalized
     for _, group in groupby(zip(in_name, run, strict=True), key=lambda pair: pair[0]):
         words = [word for _, word in group]
         for start in range(0, len(words), MAX_WORDS):

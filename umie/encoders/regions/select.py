@@ -1,4 +1,4 @@
-"""From candidate boxes to proposals, in one place for every proposer: drop, suppress, order, cut."""
+"""Select proposals from candidate boxes, for all proposers: drop, suppress, order, cut."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ class Proposal:
 
 @dataclass(frozen=True)
 class Candidates:
-    """What a proposer found in one image, before selection.
+    """The boxes that a proposer found in an image, before selection.
 
     Args:
-        boxes: ``[N, 4]``, x1, y1, x2, y2, relative to the image; they may leave it, or be none at all.
+        boxes: ``[N, 4]``, x1, y1, x2, y2, relative to the image; they may extend beyond it or be invalid.
         scores: ``[N]``, higher is better.
-        labels: N names of what stands in the boxes, or none.
-        dropped: how many boxes were left out already, by reason.
+        labels: N names of the objects in the boxes; each may be None.
+        dropped: number of boxes already dropped, by reason.
     """
 
     boxes: Tensor = field(default_factory=lambda: torch.zeros(0, 4))
@@ -52,20 +52,19 @@ def select(
     taken: Sequence[Box] = (),
     counts: Counter[str] | None = None,
 ) -> list[Proposal]:
-    """Return the best candidates that make sense, best first, without those that overlap a better one.
+    """Return the best valid candidates, best first, without those that overlap a better one.
 
-    Boxes are cut at the image's edges. Equal scores are ordered by the box, from the top left, then by the label,
-    so that the order of the candidates never matters. Suppression looks at no label (``nms``, not ``batched_nms``):
-    a slot of an encoder is a place, and one place under two names would take two slots for the same pixels.
+    Boxes are clipped to the image. Equal scores are ordered by box, from the top left, then by label, so that the order
+    of the candidates never matters. Suppression ignores labels (``nms``, not ``batched_nms``): a slot of an encoder is
+    a place, and a place with two names would use two slots for the same pixels.
 
     Args:
-        candidates: what a proposer found.
-        top: the most that are returned.
-        overlap: intersection over union above which the worse of two boxes is left out; a box that stands there
-            already always is.
-        min_score: candidates below it are left out.
-        taken: boxes that stand already; what overlaps them is left out, too.
-        counts: how many boxes were dropped is added here, by reason.
+        candidates: the boxes that a proposer found.
+        top: maximum number of proposals.
+        overlap: intersection over union above which the worse of two boxes is removed; duplicates always are.
+        min_score: candidates with lower scores are removed.
+        taken: existing boxes; candidates that overlap them are removed, too.
+        counts: the numbers of dropped boxes are added here, by reason.
     """
     if counts is not None:
         counts.update(candidates.dropped)
@@ -86,14 +85,14 @@ def select(
         free = (box_iou(ordered, torch.tensor(taken, dtype=torch.float64)) <= overlap).all(1).nonzero().squeeze(1)
     else:
         free = torch.arange(len(found))
-    # the ranks are the scores: no two are equal, so that nothing is left to how nms breaks ties
+    # ranks replace scores: no two are equal, so nms has no ties to break
     ranks = -torch.arange(len(free), dtype=torch.float64)
     best = free[nms(ordered[free], ranks, overlap)][:top]
     return [found[index] for index in best.tolist()]
 
 
 def _sound(boxes: Tensor, scores: Tensor, counts: Counter[str] | None) -> Tensor:
-    """Return which boxes make sense once they are cut at the edges: bool ``[N]``; count the others by reason."""
+    """Return a bool mask ``[N]`` of boxes that are valid after clipping; count the others by reason."""
     clipped = boxes.clamp(0, 1)
     finite = boxes.isfinite().all(1) & scores.isfinite()
     area = (boxes[:, :2] < boxes[:, 2:]).all(1)
@@ -110,7 +109,7 @@ def _rank(proposal: Proposal) -> tuple[float | str, ...]:
 
 
 def _without_repeats(found: Sequence[Proposal], taken: Sequence[Box]) -> list[Proposal]:
-    """Return the proposals without those whose box stands already, which no overlap above 1 would tell."""
+    """Return the proposals without duplicate boxes, which nms with an overlap of 1 would keep."""
     seen = set(taken)
     kept = []
     for proposal in found:

@@ -1,16 +1,16 @@
-"""Images of shapes that detectors cannot take: squeezed, which leaves relative boxes where they are."""
+"""Resize images of extreme shapes, which detectors cannot process; relative boxes stay the same."""
 
 from __future__ import annotations
 
 from PIL import Image
 
-MAX_ASPECT = 8  # a longer image would be scaled to a side of no pixels
-MIN_SIDE = 32  # pixels; image processors take a side of 1 or 3 for the channels
-MAX_SIDE = 2048  # pixels of the long side of an image that is squeezed
+MAX_ASPECT = 8  # detectors would scale a longer image to a side of 0 pixels
+MIN_SIDE = 32  # pixels; image processors mistake a side of 1 or 3 pixels for the channels
+MAX_SIDE = 2048  # pixels of the long side of a resized image
 
 
-def tamed(image: Image.Image) -> Image.Image:
-    """Return the image, or, if it is tiny or far longer than wide, one that is neither and shows the same."""
+def clamp_aspect_ratio(image: Image.Image) -> Image.Image:
+    """Return the image, resized if it is tiny or much longer than wide."""
     short, long = sorted(image.size)
     if short >= MIN_SIDE and long <= short * MAX_ASPECT:
         return image

@@ -13,14 +13,16 @@ from PIL import Image
 
 import umie
 from umie import decoders, encoders, fusion, tasks
-from umie.composition import compose
+from umie.composition import compose, default_tokenizer
 from umie.decoders import Decoder, DecoderConfig
 from umie.decoders.t5 import T5Decoder, T5DecoderConfig
 from umie.errors import UmieError
-from umie.fusion.gated import GatedFusion
+from umie.fusion import FusedStates, Fusion, FusionConfig
+from umie.fusion.gated import GatedFusion, GatedFusionConfig
 from umie.model import UmieModel
 from umie.processor import UmieProcessor
 from umie.records import Record
+from umie.registry import load_plugins
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 SMALL = {  # of each kind a member that is quick to build
@@ -297,3 +299,87 @@ def test_a_decoder_of_ones_own(tokenizer, aligned, monkeypatch, embedded_records
     loaded = aligned(UmieModel.from_pretrained(tmp_path))
     with torch.no_grad():
         assert torch.equal(loaded(**batch).logits, model(**batch).logits)
+
+
+# --- names, options, config objects and modules ----------------------------------------------------------------------
+
+
+WIDTHS = {"d_model": 96, "num_heads": 4, "head_dim": 24}  # of the tiny decoder
+
+
+def test_a_part_is_a_name_options_a_config_or_a_module(tokenizer, embedded_records):
+    """All four compose the same variant; a module is used as it is."""
+    module = umie.create_fusion("gated", **WIDTHS, gate=0.3)
+    given = [{"name": "gated", "gate": 0.3}, GatedFusionConfig(**WIDTHS, gate=0.3), module]
+    losses = []
+    for one in given:
+        torch.manual_seed(0)
+        model, processor = compose(fusion=one, tokenizer=tokenizer)
+        model.fusion.load_state_dict(module.state_dict())
+        torch.manual_seed(0)
+        for part in (model.encoder, model.visual_embedding, model.decoder):
+            for parameter in part.parameters():
+                torch.nn.init.normal_(parameter, std=0.05)
+        records = [record for record in embedded_records if record.annotated_for("mner")][:2]
+        losses.append(model(**processor(records, "mner")).loss.item())
+    assert model.fusion is module
+    assert losses[0] == losses[1] == losses[2]
+
+
+def test_built_encoders_and_decoders_bring_their_own_processor(tokenizer, tmp_path):
+    encoder, decoder = umie.create_encoder("tiny", crop_size=8), umie.create_decoder("t5", source="tiny")
+    model, processor = compose(encoder=encoder, decoder=decoder)
+    assert (model.encoder, model.decoder) == (encoder, decoder)
+    assert processor.encoder == {"name": "tiny", "crop_size": 8}
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    assert umie.UmieModel.from_pretrained(tmp_path).config.encoder == model.config.encoder
+
+
+class Passing(Fusion):
+    """A fusion whose class nobody registered."""
+
+    def forward(self, text, text_mask, visual, visual_mask, *, output_attention=False):
+        return FusedStates(text, text_mask)
+
+
+class Crops(type(umie.create_encoder("tiny"))):
+    """An encoder whose class nobody registered."""
+
+
+def test_a_class_that_is_not_registered_composes_and_says_why_it_cannot_be_saved(tmp_path, embedded_records):
+    model, processor = compose(fusion=Passing(FusionConfig(**WIDTHS)))
+    records = [record for record in embedded_records if record.annotated_for("mner")][:1]
+    assert torch.isfinite(model(**processor(records, "mner")).loss)
+    with pytest.raises(UmieError, match="Passing"):
+        model.save_pretrained(tmp_path)
+    built = umie.create_encoder("tiny")
+    model, processor = compose(encoder=Crops(built.config))
+    assert torch.isfinite(model(**processor(records, "mner")).loss)
+    with pytest.raises(UmieError, match="not registered"):
+        processor.save_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("parts", "expected"),
+    [
+        ({"fusion": 3}, "the fusion is a int: use a name, a mapping with name and options, a Config object"),
+        ({"fusion": torch.nn.Linear(2, 2)}, "the fusion is a Linear: pass a umie.fusion"),
+        ({"encoder": FusionConfig(**WIDTHS)}, "the encoder is a FusionConfig"),
+        ({"fusion": GatedFusionConfig(d_model=8, num_heads=2)}, "d_model=8, but the decoder has d_model=96"),
+    ],
+    ids=["number", "module", "config of another slot", "width"],
+)
+def test_what_is_not_a_part_is_named(parts, expected):
+    with pytest.raises(UmieError, match=expected):
+        compose(**parts)
+
+
+def test_plugins_with_tasks_do_not_change_the_default_tokenizer(tokenizer, tmp_path, forget_plugins):
+    (tmp_path / "own.py").write_text(
+        "from umie.tasks import registry\nfrom umie.tasks.mner import MNER\n\n\n"
+        "@registry.register('ner2')\nclass Own(MNER):\n    name = 'ner2'\n"
+    )
+    load_plugins([tmp_path / "own.py"])
+    assert "ner2" in umie.list_tasks()
+    assert default_tokenizer({"source": "tiny"}).get_vocab() == tokenizer.get_vocab()

@@ -16,10 +16,11 @@ import yaml
 
 from umie import fusion
 from umie.data.twitter import read as read_twitter
-from umie.experiments.parts import unnamed_regions
-from umie.experiments.plan import load_plugins, plan_cells, read_grid
-from umie.experiments.run_config import read_run
+from umie.experiments.choices import instruction_label
+from umie.experiments.expand import plan, read_grid, read_run
+from umie.experiments.parts import check_parts, unnamed_regions
 from umie.fusion import FusionConfig
+from umie.registry import load_plugins
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = ROOT / "examples"
@@ -62,16 +63,17 @@ def test_every_config_of_a_run_is_sound(path):
     run = read_run(path)
     assert run.checkpoints.metric_for_best_model == "mean_f1"
     assert f"umie train examples/{path.name}" in path.read_text().splitlines()[0]
-    assert unnamed_regions(run.grid, run.grid.tasks) is None
+    assert unnamed_regions([run], run.tasks) is None
 
 
 @pytest.mark.parametrize("path", sorted({*EXAMPLES.glob("*.yaml")} - {*RUNS}), ids=lambda path: path.stem)
 def test_every_grid_file_is_sound(path):
     """Everything is checked that needs no file: neither data nor weights, which few have at hand."""
-    grid = read_grid(path, read_files=False)
-    cells = plan_cells(grid, "", read_files=False)
+    grid = read_grid(path)
+    cells = plan(grid, "", read_files=False)
+    check_parts([cell.config for cell in cells], read_files=False)
     assert len(cells) == len(grid.seeds) * len({cell.variant for cell in cells}) > 0
-    for plugin in grid.plugins:
+    for plugin in grid.first.plugins:
         assert Path(plugin).is_file()
     assert path.read_text().startswith("# ")
     assert f"examples/{path.name}" in path.read_text() or path.stem in ("embedded", "gate_health", "own_fusion")
@@ -81,8 +83,8 @@ def test_every_grid_file_is_sound(path):
 
 
 def study(name):
-    grid = read_grid(EXAMPLES / f"{name}.yaml", read_files=False)
-    return grid, plan_cells(grid, "", read_files=False)
+    grid = read_grid(EXAMPLES / f"{name}.yaml")
+    return grid, plan(grid, "", read_files=False)
 
 
 def test_the_main_table_trains_each_size_as_the_paper_does():
@@ -92,22 +94,24 @@ def test_the_main_table_trains_each_size_as_the_paper_does():
         "large": (8, 5e-5),
         "xlarge": (8, 5e-5),
     }
-    assert all(cell.training["epochs"] == 40 and cell.training["label_smoothing"] > 0 for cell in cells)
+    assert all(cell.training["num_train_epochs"] == 40 for cell in cells) and all(
+        cell.training["label_smoothing_factor"] > 0 for cell in cells
+    )
     assert len(grid.reference) == 3
 
 
 @pytest.mark.parametrize("name", ["paper_zero_shot", "zero_shot_small"])
 def test_zero_shot_leaves_out_one_set_at_a_time(name):
     grid, cells = study(name)
-    trained = {cell.variant: set(cell.train_on) for cell in cells}
+    trained = {cell.variant: set(cell.config.trained_on) for cell in cells}
     for left_out in ("twitter17", "mnre2"):
         assert trained["all sets"] - trained[f"without {left_out}"] == {left_out}
-    assert grid.data["exclude_overlap"]
+    assert grid.first.data.exclude_overlap
 
 
 def test_the_instructions_are_asked_with_every_wording_of_the_paper():
     grid, _ = study("paper_instructions")
-    assert [word.label for word in grid.evaluation.instructions] == ["paper", "I0", "I1", "I2", "own"]
+    assert [instruction_label(one) for one in grid.first.evaluation.instructions] == ["paper", "I0", "I1", "I2", "own"]
 
 
 @pytest.mark.parametrize(("name", "num_gates"), [("paper_gate", 15), ("gate_sweep", 4)])
@@ -125,7 +129,7 @@ def test_the_gate_is_swept_from_0_to_1_under_both_residuals(name, num_gates):
 
 def test_the_corpora_are_twitter_and_news():
     _, cells = study("paper_corpus")
-    twitter, news, both = (set(cell.train_on) for cell in cells)
+    twitter, news, both = (set(cell.config.trained_on) for cell in cells)
     assert not twitter & news
     assert twitter | news == both
 
@@ -138,12 +142,12 @@ def test_a_plan_says_what_a_study_lacks(umie, tmp_path):
     grid |= {"decoder": str(tmp_path / "flan-t5-base")}
     (tmp_path / "paper_main.yaml").write_text(yaml.safe_dump(grid))
     (tmp_path / "flan-t5-base").mkdir()
-    code, out, err = umie("ablate", tmp_path / "paper_main.yaml", "--data", tmp_path, "--plan")
+    code, out, err = umie("ablate", tmp_path / "paper_main.yaml", "--data-root", tmp_path, "--plan")
     assert code == 2
-    assert "needs what is not here" in out
+    assert "blocked: missing files" in out
     words = " ".join(err.split())
     for lacking in ("twitter17, test", "m2e2, images", "encoder resnet101_roi: ", "decoder '"):
-        assert f"umie: not here: {lacking}" in words.replace("data: ", ""), lacking
+        assert f"umie: missing: {lacking}" in words.replace("data: ", ""), lacking
 
 
 @pytest.mark.slow
@@ -151,14 +155,14 @@ def test_the_zero_shot_grid_on_real_tweets_can_be_planned(umie, tmp_path):
     if not REAL_DATA.is_dir():
         pytest.skip(f"reads real tweets below {REAL_DATA}, which are not part of the repository")
     path = EXAMPLES / "zero_shot_small.yaml"
-    code, out, err = umie("ablate", path, "--data", REAL_DATA, "--output", tmp_path / "run", "--plan")
+    code, out, err = umie("ablate", path, "--data-root", REAL_DATA, "--output", tmp_path / "run", "--plan")
     assert (code, err) == (0, "")
     assert out.count("to run") == 6
     assert "twitter17: train 3370, dev 300, test 723" in out  # three texts of the test split are left out
 
 
 def test_the_embedded_grid_compares_four_fusions():
-    cells = plan_cells(read_grid(EXAMPLES / "embedded.yaml"), "")
+    cells = read_grid(EXAMPLES / "embedded.yaml").cells
     assert {cell.variant for cell in cells} == {"gated", "concat", "cross_attention", "text_only"}
     assert {cell.seed for cell in cells} == {0, 1}
 
@@ -284,7 +288,7 @@ def sizes():
 @needs_real_data
 def test_the_grid_on_real_tweets_can_be_planned(umie, tmp_path, sizes):
     path = EXAMPLES / "twitter17_real.yaml"
-    code, out, err = umie("ablate", path, "--data", REAL_DATA, "--output", tmp_path / "run", "--plan")
+    code, out, err = umie("ablate", path, "--data-root", REAL_DATA, "--output", tmp_path / "run", "--plan")
     assert (code, err) == (0, "")
     assert out.count("to run") == 8
     counted = ", ".join(f"{split} {count}" for split, (count, _) in sizes.items())
@@ -302,16 +306,16 @@ def test_a_run_on_real_tweets_says_how_many_had_a_image(umie, tmp_path, sizes):
         fusion=["gated", "text_only"],
         warm_start={"training": {"max_steps": 3, "batch_size": 4}},
     )
-    code, out, err = umie("ablate", path, "--data", REAL_DATA, "--output", tmp_path / "run")
+    code, out, err = umie("ablate", path, "--data-root", REAL_DATA, "--output", tmp_path / "run")
     assert code == 0, err
     assert [line["status"] for line in lines_of(tmp_path / "run")] == ["ok", "ok"]
     for split, (count, with_image) in sizes.items():
         assert f"- {split}: {count} records, {with_image} with an image" in out
     assert sum(with_image for _, with_image in sizes.values()) < 0.1 * sum(count for count, _ in sizes.values())
     words = " ".join(out.split())
-    assert "an image that is missing or cannot be read: `text_only`" in words
+    assert "images that are missing or cannot be read: `text_only`" in words
     count, with_image = sizes["test"]
-    assert f"only {with_image} of {count} records of test have an image: so few are no evidence about fusion" in words
+    assert f"only {with_image} of {count} records of test have an image: too few to be evidence about fusion" in words
     assert "ceiling" not in words
 
 

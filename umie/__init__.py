@@ -89,7 +89,33 @@ if TYPE_CHECKING:
     from umie.registry import Registry
 
 
+_KINDS = {
+    "encoder": "encoders",
+    "region_proposer": "region_proposers",
+    "fusion": "fusions",
+    "attention_backend": "attention_backends",
+    "decoder": "decoders",
+    "task": "tasks",
+    "data_format": "data_formats",
+}
+
+
+def _registry_function(name: str) -> Any:
+    """Return ``list_fusions``, ``create_fusion`` and the like."""
+    from umie import registries
+
+    for kind, plural in _KINDS.items():
+        registry = getattr(registries, plural)
+        if name == f"list_{plural}":
+            return registry.names
+        if name == f"create_{kind}":
+            return registry.build
+    return None
+
+
 def __getattr__(name: str) -> Any:
+    if name.startswith(("list_", "create_")) and (function := _registry_function(name)) is not None:
+        return function
     if name in _PACKAGES:
         return importlib.import_module(f"umie.{name}")
     if name in _NAMES:
@@ -100,4 +126,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    functions = [f"list_{plural}" for plural in _KINDS.values()] + [f"create_{kind}" for kind in _KINDS]
+    return sorted({*globals(), *__all__, *functions})

@@ -1,4 +1,4 @@
-"""compose: a model and its processor from the names of their parts."""
+"""compose: a model and its processor from names, options, config objects or built modules."""
 
 from __future__ import annotations
 
@@ -7,22 +7,25 @@ import inspect
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeAlias
 
+from torch import nn
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from umie import decoders, encoders
 from umie import fusion as fusions
 from umie import tasks as all_tasks
 from umie.constrained import encode
-from umie.data.synthetic import SyntheticConfig, scenes
+from umie.data.synthetic import LABELS, SyntheticConfig, scenes
 from umie.decoders.sources import check_tokenizer
 from umie.errors import UmieError, check_keys
-from umie.model import UmieConfig, UmieModel
+from umie.model import UmieModel
+from umie.model_parts import REGISTRIES
 from umie.processor import UmieProcessor
 from umie.records import Record
 from umie.tasks import Task
 from umie.tokenization import train_tokenizer
 
-Part: TypeAlias = str | Mapping[str, Any]
+Part: TypeAlias = str | Mapping[str, Any] | Any
+"""A registered name, a mapping with ``name`` and options, a Config object, or a built module."""
 
 EMBEDDED_VOCAB_SIZE = 1024
 PROCESSOR_OPTIONS = ("max_input_tokens", "max_target_tokens", "missing_images")
@@ -34,7 +37,7 @@ def compose(
     fusion: Part = "gated",
     decoder: Part = "tiny",
     *,
-    visual_embedding: Mapping[str, Any] | None = None,
+    visual_embedding: Mapping[str, Any] | nn.Module | None = None,
     tasks: Mapping[str, Mapping[str, Any]] | None = None,
     tokenizer: PreTrainedTokenizerBase | None = None,
     **processor_options: Any,
@@ -42,10 +45,11 @@ def compose(
     """Return a variant: its model, with pretrained weights where a part names some, and its processor.
 
     Args:
-        encoder: a registered name, or a mapping with ``name`` and options.
-        fusion: as above.
+        encoder: a registered name; a mapping with ``name`` and options; a Config object of a registered class; or a
+            built module, whose weights are kept.
+        fusion: as above. Names and mappings take their widths from the decoder.
         decoder: as above; or a preset, checkpoint folder or hub name for ``t5``.
-        visual_embedding: options of the visual embedding.
+        visual_embedding: options of the visual embedding, or a module.
         tasks: for each task its options, e.g. ``{"mner": {"labels": ("person", "place")}}``.
         tokenizer: the decoder's; by default the checkpoint's own, and for a preset one trained on the embedded
             data set (byte-level, so that any text can be written with it).
@@ -56,18 +60,22 @@ def compose(
         The model, in evaluation mode, and its processor.
 
     Raises:
-        UmieError: an unknown name or option, or a checkpoint that cannot be read.
+        UmieError: an unknown name or option, a checkpoint that cannot be read, or a module that does not implement
+            the contract of its slot.
     """
     check_keys("argument of compose:", processor_options, PROCESSOR_OPTIONS)
-    parts = resolve_parts(encoder, fusion, decoder)
+    given = {"encoder": encoder, "fusion": fusion, "decoder": decoder}
+    modules = {slot: built for slot, part in given.items() if (built := _module_of(slot, part)) is not None}
+    named = {slot: _DEFAULTS[slot] if slot in modules else part for slot, part in given.items()}
+    parts: dict[str, Any] = resolve_parts(named["encoder"], named["fusion"], named["decoder"])
+    source = modules.get("decoder")
     if tokenizer is None:
-        tokenizer = default_tokenizer(parts["decoder"])
+        tokenizer = default_tokenizer(parts["decoder"] if source is None else _source_of(source))
     tokenizer = _with_markers(tokenizer, tasks or {})
     decoder_class: Any = decoders.registry.get(parts["decoder"]["name"])
-    if hasattr(decoder_class, "fit_vocabulary"):
+    if source is None and hasattr(decoder_class, "fit_vocabulary"):
         parts["decoder"] = decoder_class.fit_vocabulary(parts["decoder"], len(tokenizer))
-    config = UmieConfig(**parts, visual_embedding=dict(visual_embedding or {}))
-    model = UmieModel(config)
+    model = UmieModel.from_parts(**{**parts, **modules}, visual_embedding=visual_embedding)
     size = model.decoder.vocab_size
     if size is not None and len(tokenizer) > size:
         raise UmieError(
@@ -78,8 +86,43 @@ def compose(
     processor_options = _fitting(processor_options, model.decoder.max_lengths)
     model.load_part_weights()
     model.eval()
-    processor = UmieProcessor(tokenizer, parts["encoder"], tasks, **processor_options)
+    looks = modules.get("encoder")
+    is_named = looks is None or encoders.registry.name_of(type(looks)) is not None
+    encoder_options: Any = (
+        (model.config.encoder if looks is not None else parts["encoder"]) if is_named else looks.preprocess
+    )
+    processor = UmieProcessor(tokenizer, encoder_options, tasks, **processor_options)
     return model, processor
+
+
+_DEFAULTS = {"encoder": "tiny", "fusion": "text_only", "decoder": "tiny"}
+
+
+def _module_of(slot: str, part: Part) -> nn.Module | None:
+    """Return the module that a part is, or that its Config object describes, with its weights loaded; else None."""
+    if isinstance(part, nn.Module):
+        return part
+    if isinstance(part, str | Mapping):
+        return None
+    registry = REGISTRIES[slot]
+    for name in registry.known():
+        registered: Any = registry.get(name)
+        if getattr(registered, "Config", None) is type(part):
+            module: Any = registered(part)
+            if hasattr(module, "load_weights"):
+                module.load_weights()
+            return module
+    raise UmieError(
+        f"the {slot} is a {type(part).__name__}: use a name, a mapping with name and options, a Config object of a "
+        "registered class, or a module"
+    )
+
+
+def _source_of(decoder: nn.Module) -> dict[str, Any]:
+    """Return what tells where the tokenizer of a built decoder is."""
+    name = decoders.registry.name_of(type(decoder))
+    source = getattr(getattr(decoder, "config", None), "source", None)
+    return {} if name is None or source is None else {"name": name, "source": source}
 
 
 def resolve_parts(encoder: Part, fusion_part: Part, decoder: Part) -> dict[str, dict[str, Any]]:
@@ -195,5 +238,5 @@ def tokenizer_texts(records: Iterable[Record], tasks: Iterable[Task[Any]]) -> It
 
 
 def _embedded_texts() -> Iterator[str]:
-    built = [all_tasks.registry.build(name) for name in all_tasks.registry.names()]
+    built = [all_tasks.registry.build(name) for name in sorted(LABELS)]  # never those of plugins
     return tokenizer_texts((scene.record for scene in scenes(SyntheticConfig(), "train")), built)

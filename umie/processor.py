@@ -52,7 +52,8 @@ class UmieProcessor(PushToHubMixin):
 
     Args:
         tokenizer: the decoder's tokenizer.
-        encoder: name and options of the visual encoder, as in UmieConfig; its weights are not needed here.
+        encoder: name and options of the visual encoder, as in UmieConfig; its weights are not needed here. Or the
+            preprocessor of an encoder whose class is not registered: the processor then cannot be saved.
         task_options: the options of each task (``labels``, ``variant``, ``style``); a task that is not listed has the
             paper's options.
         max_input_tokens: longer inputs are truncated at the end of the text, and counted in ``counts`` (paper: 256).
@@ -69,7 +70,7 @@ class UmieProcessor(PushToHubMixin):
     def __init__(
         self,
         tokenizer: PreTrainedTokenizerBase,
-        encoder: Mapping[str, Any],
+        encoder: Mapping[str, Any] | encoders.Preprocessor,
         task_options: Mapping[str, Mapping[str, Any]] | None = None,
         *,
         max_input_tokens: int = 256,
@@ -78,12 +79,12 @@ class UmieProcessor(PushToHubMixin):
     ) -> None:
         check_image_policy(missing_images)
         self.tokenizer = tokenizer
-        self.encoder = dict(encoder)
+        self.encoder = dict(encoder) if isinstance(encoder, Mapping) else {}
         self.task_options = {name: dict(options) for name, options in (task_options or {}).items()}
         self.max_input_tokens = max_input_tokens
         self.max_target_tokens = max_target_tokens
         self.missing_images = missing_images
-        self.preprocessor = encoders.build_preprocessor(self.encoder)
+        self.preprocessor = encoders.build_preprocessor(encoder) if isinstance(encoder, Mapping) else encoder
         self.counts: Counter[str] = Counter()
         self.unreadable: dict[str, str] = {}
         self.features: FeatureSource | None = None
@@ -309,6 +310,8 @@ class UmieProcessor(PushToHubMixin):
             folder: the directory.
             max_shard_size: not used; ``push_to_hub`` passes it for models.
         """
+        if not self.encoder:
+            raise UmieError("the class of the encoder is not registered: register it to save model and processor")
         self.tokenizer.save_pretrained(str(folder))
         options = {
             "encoder": self.encoder,

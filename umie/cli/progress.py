@@ -97,8 +97,9 @@ class GridDisplay(Display):
         self.num_started = 0
 
     def preparing(self, what: str) -> None:
-        """Show what happens before the first job."""
-        self.phase(what)
+        """Show what happens before the first job, on a terminal only."""
+        if err.is_terminal:
+            self.phase(what)
 
     def start(self, job: str) -> None:
         """Begin the bar of a job."""

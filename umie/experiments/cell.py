@@ -75,8 +75,8 @@ def _run(job: Mapping[str, Any], set_threads: bool) -> dict[str, Any]:
     if set_threads:
         torch.set_num_threads(job["num_threads"])
     logging.disable_progress_bar()
+    load_plugins(job["config"]["plugins"])  # before the names of parts are checked
     config = RunConfig.from_json(job["config"])
-    load_plugins(config.plugins)
     corpus = Corpus.from_json(job["data"])
     if job["kind"] == "warm_start":
         torch.manual_seed(job["identity"]["seed"])

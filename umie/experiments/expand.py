@@ -53,8 +53,8 @@ class Cell:
 
     @property
     def training(self) -> dict[str, Any]:
-        """The training options that differ from the defaults."""
-        return self.config.training.model_dump(mode="json", exclude_defaults=True)
+        """The training options that were set."""
+        return self.config.training.model_dump(mode="json", exclude_unset=True)
 
     @property
     def seed(self) -> int:

@@ -60,7 +60,7 @@ def data_facts(run: GridRun) -> str:
 
 
 def _trainings(run: GridRun) -> list[str]:
-    """Name the training options that differ from the defaults; by variant, where variants differ."""
+    """Name the training options that were set; by variant, where variants differ."""
     by_options: dict[str, dict[str, None]] = {}
     for cell in run.cells:
         shown = ", ".join(f"{name} {value}" for name, value in cell.training.items()) or "defaults"

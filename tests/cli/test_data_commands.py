@@ -376,3 +376,13 @@ def test_validate_lists_every_error_and_the_first_warnings(umie, tmp_path):
     assert (out.count("warning: "), out.count("error: ")) == (20, 30)
     assert "30 errors, 30 warnings (10 not listed" in out
     assert umie("data", "validate", path, "--warnings", 0)[1].count("warning: ") == 30
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_examples_of_the_help_fit_80_columns(umie, monkeypatch, command):
+    monkeypatch.setenv("COLUMNS", "80")
+    _, out, _ = umie("data", command, "--help")
+    block = out.partition("Example:")[2].partition("╭")[0]
+    examples = [line.strip() for line in block.splitlines() if line.strip()]
+    assert examples
+    assert all(line.startswith(f"umie data {command} ") for line in examples)

@@ -50,10 +50,8 @@ def features(
     encoders that read files (precomputed) have no features to keep.
 
     Example:
-        umie data features --input train.jsonl --encoder resnet101_roi --option weights=IMAGENET1K_V2
-            --option mode=align --output features
-        umie data features --format gmner --input txt/train.txt --images images --regions xml --encoder clip
-            --option model=ViT-B-32 --option pretrained=openai --output features
+        umie data features -i train.jsonl -o cache --encoder resnet101_roi
+        umie data features -i a.jsonl -o cache --encoder clip --option mode=crop
     """
     check_image_policy(missing_images)
     from umie.encoders import CachedEncoder, FeatureCache

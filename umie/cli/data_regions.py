@@ -64,9 +64,9 @@ def regions(
     standard error. An annotation that cannot be read (proposer file) is treated the same way and counted separately.
 
     Example:
-        umie data regions -i train.jsonl -o with_regions.jsonl -p grid --images images
-        umie data regions -i train.jsonl -o with_regions.jsonl -p faster_rcnn --option weights=COCO_V1 --option top=20
-        umie data regions -i train.jsonl -o with_regions.jsonl -p file --option path=xml --draw look
+        umie data regions -i train.jsonl -o new.jsonl -p grid --images images
+        umie data regions -i train.jsonl -o new.jsonl -p faster_rcnn --draw look
+        umie data regions -i train.jsonl -o new.jsonl -p file --option path=xml
     """
     check_image_policy(missing_images)
     from umie.encoders.regions.annotate import AnnotateStats, annotate

@@ -69,12 +69,12 @@ def test_options_are_yaml(run):
     [
         (("-p", "grit"), "Unknown region proposer 'grit'. Did you mean 'grid'?"),
         (("-p", "grid", "--option", "tops=3"), "Unknown option of region proposer 'grid': 'tops'. Did you mean 'top'?"),
-        (("-p", "grid", "--option", "top=x"), "top is 'x': give 1 or more"),
+        (("-p", "grid", "--option", "top=x"), "top is 'x': use a whole number of at least 1"),
         (("-p", "grid", "--option", "top"), "--option 'top': expected NAME=VALUE"),
         (("-p", "grid", "--option", "top=1", "--option", "top=2"), "--option top is given twice"),
         (("-p", "grid", "--option", "scales=[1"), "is not a YAML value"),
-        (("-p", "grounding"), "checkpoint is None: give the folder"),
-        (("-p", "file", "--option", "path=absent"), "path is 'absent': give an existing folder"),
+        (("-p", "grounding"), "checkpoint is None: use the directory"),
+        (("-p", "file", "--option", "path=absent"), "path is 'absent': use an existing directory"),
         (("-p", "grid", "--images", "absent"), "absent: no such directory"),
         (("-p", "grid", "--missing-images", "never"), "Unknown policy for missing images 'never'"),
         (("-p", "grid", "--draw-number", "0"), "'--draw-number'"),
@@ -122,7 +122,7 @@ def test_images_that_cannot_be_read(run, tmp_path, policy, kept):
     assert f"records: {len(kept)}; images: {images}; proposals: 4\nimages that cannot be read: 1{left_out}\n" in out
 
 
-def test_a_image_that_cannot_be_read_is_told_once(run, tmp_path):
+def test_an_image_that_cannot_be_read_is_told_once(run, tmp_path):
     records = tmp_path / "many.jsonl"
     names = ["absent.jpg", "1.jpg", "absent.jpg", "gone.jpg"]
     records.write_text("".join(json.dumps({"text": "a", "image": name}) + "\n" for name in names))

@@ -134,7 +134,7 @@ def test_a_tag_that_open_clip_does_not_have(open_clip):
         build_preprocessor({"name": "clip", "model": MODEL, "tag": "gray"})
     with pytest.raises(UmieError, match="tag is 'grey' and pretrained is the tag 'quick': give one"):
         build_preprocessor({"name": "clip", "model": MODEL, "pretrained": "quick", "tag": "grey"})
-    with pytest.raises(UmieError, match="tag is 3: give a string"):
+    with pytest.raises(UmieError, match="tag is 3: use a string"):
         registry.build("clip", model=MODEL, tag=3)
 
 

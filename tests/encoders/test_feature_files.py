@@ -362,7 +362,7 @@ def test_columns(tmp_path):
     given = {"columns": ["img_id", "num_boxes", "boxes", "features"], "keys": {"width": "w", "height": "h"}}
     assert f"{short}:1: 'one': has no w and no h" in error_of(short, **given)
     assert f"{short}:2: '2014.12.17_0': 10 columns instead of 4" in error_of(short, "2014.12.17_0", **given)
-    assert "no column has the images' names" in error_of(short, columns=["a", "b", "boxes", "features"])
+    assert "no column for the images' names" in error_of(short, columns=["a", "b", "boxes", "features"])
     too_few = tsv(tmp_path, line, ["two", "100"])
     assert f"{too_few}:2: 'two': 2 columns in place of 10" in error_of(too_few, "two")
 

@@ -84,7 +84,7 @@ def test_a_region_that_overlaps_no_box(tmp_path):
         ({"path": 3}, "path is 3"),
         ({"boxes": ""}, r"boxes is '': use 'absolute'"),
         ({"boxes": "pixels"}, "boxes is 'pixels'"),
-        ({"format": "zip"}, "format is 'zip': give one of npz, h5, tsv, safetensors"),
+        ({"format": "zip"}, "format is 'zip': use one of npz, h5, tsv, safetensors"),
         ({"whole": "last"}, "whole is 'last'"),
         ({"keys": {"feature": "x"}}, "Did you mean 'features'"),
         ({"keys": {"features": 1}}, "keys is"),
@@ -107,7 +107,7 @@ def test_bad_paths(tmp_path):
     with pytest.raises(UmieError, match="contains no images"):
         build(tmp_path, format="npz")
     samples.vinvl(tmp_path)
-    with pytest.raises(UmieError, match="an .npz file holds one image: give the folder"):
+    with pytest.raises(UmieError, match="an .npz file contains one image"):
         build(tmp_path / "one.jpg.npz")
     samples.umie_h5(tmp_path)
     with pytest.raises(UmieError, match="files of h5 and npz: say format='h5' or 'npz'"):

@@ -348,9 +348,9 @@ def test_unknown_names(encoders):
         encoder.load_weights()
     with pytest.raises(UnknownNameError, match=r"Unknown mode 'allign'. Did you mean 'align'"):
         registry.build("resnet101_roi", mode="allign")
-    with pytest.raises(UmieError, match="short_side is 16: give 32 or more"):
+    with pytest.raises(UmieError, match="short_side is 16: use a whole number of at least 32"):
         registry.build("resnet101_roi", short_side=16)
-    with pytest.raises(UmieError, match="pooling is 'max': give one of precise, roi_align"):
+    with pytest.raises(UmieError, match="pooling is 'max': use one of precise, roi_align"):
         registry.build("resnet101_roi", pooling="max")
 
 

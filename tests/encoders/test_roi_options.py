@@ -132,10 +132,10 @@ def test_fingerprint(reference, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"precision": "int8"}, "precision is 'int8': give one of bfloat16, float16, float32"),
+        ({"precision": "int8"}, "precision is 'int8': use one of bfloat16, float16, float32"),
         ({"channels_last": "yes"}, "channels_last is 'yes'"),
-        ({"pooling": "mean"}, "pooling is 'mean': give one of precise, roi_align"),
-        ({"short_side": 320.5}, "short_side is 320.5: give 32 or more"),
+        ({"pooling": "mean"}, "pooling is 'mean': use one of precise, roi_align"),
+        ({"short_side": 320.5}, "short_side is 320.5: use a whole number of at least 32"),
         ({"short_side": True}, "short_side is True"),
     ],
 )

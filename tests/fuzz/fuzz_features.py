@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "encoders"))  # whe
 
 import atheris  # behind the path
 
-with atheris.instrument_imports(include=["umie.encoders._feature", "umie.encoders.precomputed.encoder"]):
+with atheris.instrument_imports(include=["umie.encoders.precomputed"]):
     from umie import encoders
     from umie.encoders.precomputed import encoder as precomputed
     from umie.encoders.precomputed.files import BOXES, WHOLE

@@ -146,7 +146,11 @@ def test_boxes_that_make_no_sense_are_dropped_and_counted(tmp_path):
             {"1": [{"box": [0, 0, 100, 50]}]},
             "region 1: box [0, 0, 100, 50] is outside the image (0..1): fix",
         ),
-        ("absolute", {"1": [{"box": [0, 0, 203, 50]}]}, "region 1: box [0, 0, 203, 50] is outside the image (200 x 100"),
+        (
+            "absolute",
+            {"1": [{"box": [0, 0, 203, 50]}]},
+            "region 1: box [0, 0, 203, 50] is outside the image (200 x 100",
+        ),
         ("absolute", {"1": [{"box": [0, 0, 0.5, 1]}]}, "no edge is beyond 1 pixel: if the boxes are relative"),
         ("absolute", {"1": [{"box": [0, 0, 9]}]}, "box is [0, 0, 9]: expected [x1, y1, x2, y2]"),
         ("absolute", {"1": [{"box": [0, 0, 9, "9"]}]}, "box is '9': expected a number"),
@@ -196,10 +200,10 @@ def test_any_json_gives_regions_or_one_error(tmp_path, value):
     ("options", "message"),
     [
         ({"path": "absent"}, "path is 'absent': use an existing directory"),
-        ({"path": ".", "format": "xml"}, "format is 'xml': give one of voc, json"),
+        ({"path": ".", "format": "xml"}, "format is 'xml': use one of voc, json"),
         ({"path": ".", "format": "json"}, "boxes is None: JSON files need 'absolute' (pixels) or"),
-        ({"path": ".", "boxes": "pixels"}, "boxes is 'pixels': give one of absolute, relative"),
-        ({"path": 3}, "path is 3: give a string"),
+        ({"path": ".", "boxes": "pixels"}, "boxes is 'pixels': use one of absolute, relative"),
+        ({"path": 3}, "path is 3: use a string"),
     ],
 )
 def test_options_of_file(options, message, error):

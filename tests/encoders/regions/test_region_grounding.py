@@ -180,7 +180,7 @@ def test_what_is_sought(owl, images, error):
         ({"checkpoint": 5}, "checkpoint is 5: use"),
         ({"phrases": "person"}, "phrases is 'person': use a list of strings"),
         ({"phrases": ["a", 5]}, "phrases is ['a', 5]: use a list of strings"),
-        ({"max_phrases": 0}, "max_phrases is 0: give 1 or more"),
+        ({"max_phrases": 0}, "max_phrases is 0: use a whole number of at least 1"),
         ({"checkpoint": "absent/folder"}, "checkpoint absent/folder: cannot be loaded"),
         ({"checkpoint": "some-hub/name"}, "checkpoint some-hub/name: cannot be loaded"),
     ],

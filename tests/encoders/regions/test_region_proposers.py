@@ -20,13 +20,13 @@ def test_registry(error):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"top": 0}, "top is 0: give 1 or more, a whole number"),
-        ({"top": 2.5}, "top is 2.5: give 1 or more"),
-        ({"nms": 1.5}, "nms is 1.5: give 0 <= nms <= 1"),
-        ({"min_score": "x"}, "min_score is 'x': give 0 <= min_score <= 1"),
+        ({"top": 0}, "top is 0: use a whole number of at least 1"),
+        ({"top": 2.5}, "top is 2.5: use a whole number of at least 1"),
+        ({"nms": 1.5}, "nms is 1.5: use a number >= 0 and <= 1"),
+        ({"min_score": "x"}, "min_score is 'x': use a number >= 0 and <= 1"),
         ({"scales": 3}, "scales is 3: use a list of cells per side"),
         ({"scales": []}, "scales is []: use a list"),
-        ({"scales": [2, 0]}, "scales is 0: give 1 or more"),
+        ({"scales": [2, 0]}, "scales is 0: use a whole number of at least 1"),
         ({"scales": [33]}, "scales contains 33: use at most 32"),
     ],
 )

@@ -187,10 +187,10 @@ def test_a_decoder_folder(variant, aligned, tmp_path, embedded_records):
             "Unknown policy for missing images 'ignore'. Choices: error, skip, text_only.",
         ),
         ({"fusion": {"name": "gated", "gate": "open"}}, "gate is 'open': use 'dynamic' or a number such as 0.05"),
-        ({"encoder": {"name": "tiny", "crop_size": 0}}, "crop_size is 0: give 1 or more, a whole number"),
+        ({"encoder": {"name": "tiny", "crop_size": 0}}, "crop_size is 0: use a whole number of at least 1"),
         (
             {"visual_embedding": {"num_layers": -1}},
-            "visual_embedding: num_layers is -1: give 0 or more, a whole number",
+            "visual_embedding: num_layers is -1: use a whole number of at least 0",
         ),
     ],
 )

@@ -38,19 +38,19 @@ def test_places_stand_before_the_message():
 
 @pytest.mark.parametrize("value", [0, -1, 1.0, "1", True, None])
 def test_a_whole_number_is_asked_for(value: object):
-    with pytest.raises(UmieError, match=r"^steps is .*: give 1 or more"):
+    with pytest.raises(UmieError, match=r"^steps is .*: use a whole number of at least 1"):
         check_whole("steps", value, 1)
 
 
 @pytest.mark.parametrize("value", [0, -0.5, math.inf, math.nan, "1", True, None])
 def test_a_positive_number_is_asked_for(value: object):
-    with pytest.raises(UmieError, match="^learning_rate is .*: give a number above 0"):
+    with pytest.raises(UmieError, match="^learning_rate is .*: use a number greater than 0"):
         check_positive("learning_rate", value)
 
 
 @pytest.mark.parametrize("value", [-0.1, 1.1, math.nan, "0", None])
 def test_a_share_is_asked_for(value: object):
-    with pytest.raises(UmieError, match="^image_share is .*: give 0 <= image_share <= 1$"):
+    with pytest.raises(UmieError, match="^image_share is .*: use a number >= 0 and <= 1$"):
         check_share("image_share", value)
 
 
@@ -62,7 +62,7 @@ def test_the_bounds_themselves_are_shares():
 
 
 def test_choices_are_listed():
-    with pytest.raises(UmieError, match="^residual is 'x': give one of paper, released$"):
+    with pytest.raises(UmieError, match="^residual is 'x': use one of paper, released$"):
         check_choice("residual", "x", ("paper", "released"))
 
 

@@ -157,7 +157,7 @@ def test_no_event_found_is_every_argument_missed(learned, records):
 
 
 def test_an_unknown_choice_of_events(learned, records):
-    with pytest.raises(UmieError, match="events is 'oracle': give one of predicted, gold"):
+    with pytest.raises(UmieError, match="events is 'oracle': use one of predicted, gold"):
         evaluate(*learned, records, "meae", events="oracle")
 
 

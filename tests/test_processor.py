@@ -330,7 +330,7 @@ def test_tasks_by_name_or_built(processor, record):
     [
         ({"name": "tinny"}, "Unknown encoder 'tinny'. Did you mean 'tiny'?"),
         ({"name": "tiny", "size": 3}, "Unknown option of encoder 'tiny': 'size'."),
-        ({"name": "tiny", "crop_size": 0}, "crop_size is 0: give 1 or more"),
+        ({"name": "tiny", "crop_size": 0}, "crop_size is 0: use a whole number of at least 1"),
     ],
 )
 def test_bad_encoder(tokenizer, encoder, message):

@@ -115,7 +115,7 @@ def test_options(registry):
 
         def __post_init__(self):
             if self.size < 0:
-                raise ValueError(f"size is {self.size}: give 0 or more")
+                raise ValueError(f"size is {self.size}: use a whole number of at least 0")
 
     @registry.register("ring")
     class Ring:
@@ -135,7 +135,7 @@ def test_options(registry):
         with pytest.raises(UmieError) as error:
             ask("ring", {"sice": 4})
         assert str(error.value) == "Unknown option of shape 'ring': 'sice'. Did you mean 'size'? Choices: size."
-    with pytest.raises(UmieError, match="Cannot build shape 'ring': size is -1: give 0 or more"):
+    with pytest.raises(UmieError, match="Cannot build shape 'ring': size is -1: use a whole number of at least 0"):
         registry.build("ring", size=-1)
     with pytest.raises(UmieError, match="Cannot build shape 'round': .*unexpected keyword argument 'sice'"):
         registry.build("round", sice=3)

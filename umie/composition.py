@@ -86,7 +86,7 @@ def compose(
     processor_options = _fitting(processor_options, model.decoder.max_lengths)
     model.load_part_weights()
     model.eval()
-    looks = modules.get("encoder")
+    looks: Any = modules.get("encoder")
     is_named = looks is None or encoders.registry.name_of(type(looks)) is not None
     encoder_options: Any = (
         (model.config.encoder if looks is not None else parts["encoder"]) if is_named else looks.preprocess
@@ -108,9 +108,10 @@ def _module_of(slot: str, part: Part) -> nn.Module | None:
     for name in registry.known():
         registered: Any = registry.get(name)
         if getattr(registered, "Config", None) is type(part):
-            module: Any = registered(part)
-            if hasattr(module, "load_weights"):
-                module.load_weights()
+            module: nn.Module = registered(part)
+            load_weights: Any = getattr(module, "load_weights", None)
+            if load_weights is not None:
+                load_weights()
             return module
     raise UmieError(
         f"the {slot} is a {type(part).__name__}: use a name, a mapping with name and options, a Config object of a "

@@ -176,7 +176,7 @@ def test_the_embedded_data_set(umie, data, checkpoint):
     assert len(list(read_jsonl("report/gold.jsonl"))) == 9
     code, _, err = umie(*arguments, "tset")
     assert code == 2
-    assert "--data is 'tset': give one of train, dev, test" in err
+    assert "--data is 'tset': use one of train, dev, test" in err
 
 
 def entities(*labels):

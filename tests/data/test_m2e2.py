@@ -298,7 +298,7 @@ def test_a_pair_that_is_not_utf8(tmp_path: Path) -> None:
         ({"role": {}}, "P_1: the image has no field 'event_type'"),
         ({"event_type": "Justice:Arrest-Jail"}, "P_1: the image has no field 'role'"),
         ({"Person": 5}, "P_1: field 'Person' of the image's roles is 5: expected a list"),
-        ({"\ud800": []}, "P_1: a role holds half of a surrogate pair at character 0: mend it"),
+        ({"\ud800": []}, "P_1: a role contains an unpaired surrogate at character 0"),
         ({"Person": [5]}, "P_1: role 'Person': box is 5: expected [flag, x1, y1, x2, y2]"),
         (
             {"Person": [[1, 2, 3, 4]]},

@@ -144,7 +144,7 @@ def test_reads_one_record_after_the_other(tmp_path: Path) -> None:
         (changed(token=[]), "there are no tokens: every record needs a text"),
         (changed(token=["a", 5]), "token 1 is 5: expected a non-empty string"),
         (changed(token=["a", ""]), "token 1 is '': expected a non-empty string"),
-        (changed(token=["\ud800"]), "the text holds half of a surrogate pair at character 0: mend it"),
+        (changed(token=["\ud800"]), "the text contains an unpaired surrogate at character 0"),
         (changed(h=[2, 4]), "field 'h' of the line is [2, 4]: expected an object with named fields"),
         (changed(h={"name": "Star Fox"}), "the head 'h' has no field 'pos'"),
         (changed(h={"pos": [2, 4]}), "the head 'h' has no field 'name'"),

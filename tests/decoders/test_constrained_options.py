@@ -63,7 +63,7 @@ def test_a_constraint_for_another_batch_is_refused(asked, jump_forward):
         constraint = processor.constraint(records[:count], "mner")
         with pytest.raises(UmieError, match=f"4 rows for {count} queries"):
             model.decoder.generate(fused, constraint, jump_forward=jump_forward, max_new_tokens=8)
-    with pytest.raises(UmieError, match="max_new_tokens is 0: give 1 or more"):
+    with pytest.raises(UmieError, match="max_new_tokens is 0: use a whole number of at least 1"):
         processor.constraint(records, "mner", max_new_tokens=0)
 
 

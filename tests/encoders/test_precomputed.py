@@ -110,7 +110,7 @@ def test_bad_paths(tmp_path):
     with pytest.raises(UmieError, match="an .npz file contains one image"):
         build(tmp_path / "one.jpg.npz")
     samples.umie_h5(tmp_path)
-    with pytest.raises(UmieError, match="files of h5 and npz: say format='h5' or 'npz'"):
+    with pytest.raises(UmieError, match="files of h5 and npz: set format='h5' or 'npz'"):
         build(tmp_path)
     assert build(tmp_path, format="h5", whole="file").feature_dim == FEATURE_DIM
     path = samples.lxmert(tmp_path).rename(tmp_path / "features.txt")
@@ -306,7 +306,7 @@ def test_fingerprint(layout, tmp_path):
 
 
 def test_features_that_are_looked_up_are_not_cached(tmp_path):
-    from umie.encoders.cache.cached_encoder import CachedEncoder, FeatureCache
+    from umie.encoders import CachedEncoder, FeatureCache
 
     encoder = build(samples.vinvl(tmp_path))
     assert encoder.reads_features

@@ -168,7 +168,7 @@ def test_texts_are_compared_across_sets_whatever_their_spaces(two):
         ({"sampling": {"temperature": 0}}, "data: sampling: temperature is 0"),
         ({"sampling": {"temprature": 1}}, "Did you mean 'temperature'?"),
         ({"exclude_overlap": ["train"]}, "Unknown split in exclude_overlap: 'train'. Choices: dev, test."),
-        ({"exclude_overlap": "yes"}, "exclude_overlap is 'yes': give true or false"),
+        ({"exclude_overlap": "yes"}, "exclude_overlap is 'yes': use true or false"),
         ({"sample": 1}, "Unknown data key 'sample'. Did you mean 'sampling'?"),
         ({"sets": {"b": {"dev": ...}}, "splits": ("train", "dev")}, "no data set has records for 'dev'"),
         ({"tasks": {"med": {}}}, "data set 'a': no record of it is annotated for any of the tasks med"),

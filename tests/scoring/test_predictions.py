@@ -98,7 +98,7 @@ A, B = {"id": "a", "text": "in Rome"}, {"id": "b", "text": "in Oslo"}
         ([A], [{**A, "relations": [{"type": "x", "head": {"text": "Rome"}, "tail": [0, 99]}]}], r"span \[0, 99\]"),
         ([A], [{**A, "relations": [{"type": "x", "head": {"text": "Rome"}}]}], r"mention is None"),
         ([A], [{**A, "events": [{"type": "x", "text": "Rome"}]}], r"Unknown event key 'text'"),
-        ([A], [{**A, "entities": [{"type": "x", "text": "\ud800"}]}], r"p.jsonl:1: .* half of a surrogate pair"),
+        ([A], [{**A, "entities": [{"type": "x", "text": "\ud800"}]}], r"p.jsonl:1: .* unpaired surrogate"),
         ([A], ['{"id": "a", "x": ' + "[" * 100000 + "]" * 100000 + "}"], r"p.jsonl:1: "),
         ([], [A], r"g.jsonl: has no records"),
     ],

@@ -13,8 +13,8 @@ from umie.training.config import Checkpoints, Sampling, TrainingConfig
 if TYPE_CHECKING:
     from umie.training.mixture import Mixture
     from umie.training.parts import adapt, freeze, has_adapter, merged, save_adapter
-    from umie.training.tuning import is_over, train, visual_gradient
     from umie.training.trainer import last_checkpoint, load_weights, state_of
+    from umie.training.tuning import is_over, train, visual_gradient
 
 _MODULES = {
     "Mixture": "mixture",

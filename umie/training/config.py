@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from umie.configs import Config, Flag, Natural, Options, Positive, PositiveNumber, Share
 from umie.errors import UmieError, check_choice
 
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 DEFAULT_STEPS = 1000
 STRATEGIES = ("proportional", "equal", "temperature")
 
@@ -48,9 +49,9 @@ class TrainingConfig(Config):
     batch_size: Positive = 32
     gradient_accumulation_steps: Positive = 1
     learning_rate: PositiveNumber = 1e-4
-    learning_rate_multipliers: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(default_factory=dict)
+    learning_rate_multipliers: dict[str, NotNegative] = Field(default_factory=dict)
     warmup_ratio: Share = 0.06
-    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.01
+    weight_decay: NotNegative = 0.01
     max_grad_norm: PositiveNumber = 1.0
     label_smoothing_factor: Share = 0.0
     initialize_fusion: Flag = False
@@ -94,7 +95,7 @@ class Checkpoints(Config):
     save_total_limit: Positive = 2
     metric_for_best_model: Annotated[str, Field(min_length=1)] = "mean_f1"
     early_stopping_patience: Positive | None = None
-    early_stopping_threshold: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    early_stopping_threshold: NotNegative = 0.0
     report_to: tuple[str, ...] = ("tensorboard",)
 
     def interval(self, num_steps: int) -> int:

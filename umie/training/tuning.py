@@ -63,9 +63,9 @@ def train(
         seed: of the batches and of dropout.
         on_step: called after every step with the step, the number of steps and the last logged loss.
         output: folder of checkpoints; where it holds some of the same run, the run goes on from the newest, exactly.
-        checkpoints: when to save and to score, where there is an ``output``.
-        dev: scores a model on the dev set: names to values, among them ``Checkpoints.metric_for_best_model``; not under FSDP, which
-            holds no whole model to generate with.
+        checkpoints: when to save and to score, if there is an ``output``.
+        dev: scores a model on the dev set: names to values, one of them ``Checkpoints.metric_for_best_model``; not
+            under FSDP, which holds no whole model to generate with.
         on_log: called with the step and whatever is logged: losses, rates, dev scores.
 
     Returns:
@@ -191,10 +191,11 @@ def _arguments(
         "remove_unused_columns": False,
         "save_strategy": "no" if interval is None else "steps",
         "save_steps": interval or 500,
-        "save_total_limit": None if saving is None else max(2, saving.save_total_limit),  # with 1, the Trainer drops the newest
+        # with 1, the Trainer drops the newest
+        "save_total_limit": None if saving is None else max(2, saving.save_total_limit),
         "eval_strategy": "steps" if interval is not None and has_dev else "no",
         "eval_steps": interval,
-        "metric_for_best_model": saving.metric_for_best_model if saving is not None and has_dev else None,
+        "metric_for_best_model": saving.metric_for_best_model if saving and has_dev else None,
         "greater_is_better": True if saving is not None and has_dev else None,
     }
     arguments = TrainingArguments(**options)

@@ -24,9 +24,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 from torchvision.ops import roi_align
 
-from umie.encoders import registry
+from umie.encoders import CachedEncoder, FeatureCache, registry
 from umie.encoders.base import VisualEncoder
-from umie.encoders.cache.cached_encoder import CachedEncoder, FeatureCache
 from umie.encoders.roi import pool_boxes
 from umie.types import FEATURES
 

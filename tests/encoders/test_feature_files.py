@@ -364,7 +364,7 @@ def test_columns(tmp_path):
     assert f"{short}:2: '2014.12.17_0': 10 columns instead of 4" in error_of(short, "2014.12.17_0", **given)
     assert "no column for the images' names" in error_of(short, columns=["a", "b", "boxes", "features"])
     too_few = tsv(tmp_path, line, ["two", "100"])
-    assert f"{too_few}:2: 'two': 2 columns in place of 10" in error_of(too_few, "two")
+    assert f"{too_few}:2: 'two': 2 columns instead of 10" in error_of(too_few, "two")
 
 
 def test_a_image_with_two_lines(tmp_path):

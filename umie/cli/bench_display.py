@@ -7,7 +7,6 @@ from itertools import groupby
 
 import typer
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from umie.bench.compare import Change
@@ -15,12 +14,13 @@ from umie.bench.ratios import mebibytes, shown
 from umie.bench.results import MISSED, Results, Row
 from umie.bench.run import Progress as RunProgress
 from umie.bench.table import Block, Entry, blocks_of, not_timed
-from umie.cli.console import err, out
+from umie.cli.console import out
 from umie.cli.options import show, tell
+from umie.cli.progress import Display
 
 
 class BenchDisplay(RunProgress):
-    """A progress bar for each shape on standard error if it is a terminal, otherwise lines.
+    """A progress bar for each shape.
 
     Args:
         save: saves the results so far.
@@ -28,36 +28,25 @@ class BenchDisplay(RunProgress):
 
     def __init__(self, save: Callable[[], None]) -> None:
         self.save = save  # type: ignore[method-assign] # it does not use this object
-        self._bar: TaskID | None = None
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            console=err,
-            transient=True,
-            disable=not err.is_terminal,
-        )
+        self._display = Display()
+        self._num_steps = 0
 
     def __enter__(self) -> BenchDisplay:
-        self._progress.start()
+        self._display.__enter__()
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._progress.stop()
+        self._display.__exit__(*error)
 
     def start(self, total: int, what: str) -> None:
-        """Begin a shape."""
-        if self._bar is not None:
-            self._progress.remove_task(self._bar)
-        self._bar = self._progress.add_task(what, total=total)
-        if not err.is_terminal:
-            tell(what)
+        """Start a shape."""
+        self._num_steps = 0
+        self._display.phase(what, total)
 
     def step(self) -> None:
         """Advance the bar."""
-        if self._bar is not None:
-            self._progress.advance(self._bar)
+        self._num_steps += 1
+        self._display.advance(self._num_steps)
 
     def done(self, row: Row) -> None:
         """Print the reason of a row that will not be timed."""

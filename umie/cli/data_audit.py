@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from umie.cli.console import out
-from umie.cli.options import Format, FormatOptions, Images, Regions, counting, source_of, tell
+from umie.cli.options import Format, FormatOptions, Images, Regions, source_of, tell
+from umie.cli.progress import counting
 from umie.errors import UmieError
 
 Against = Annotated[list[Path] | None, typer.Option(help="File of another data set to compare with; repeatable.")]
@@ -136,7 +137,7 @@ def fingerprint(
     if len(names) != len(files) or len(set(names)) != len(names):
         raise UmieError(f"--name: {len(names)} names for {len(files)} files: use one unique name per file")
     found = []
-    with counting("reading") as count:
+    with counting("reading", len(files), unit="files") as count:
         for label, file in zip(names, files, strict=True):
             found.append(fingerprint_of(source_of(file, format_name, images, None, format_option).named(), label))
             count()

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from umie.cli.console import out
-from umie.cli.options import Format, FormatOptions, Images, Regions, counting, not_none, source_of, tell
+from umie.cli.options import Format, FormatOptions, Images, Regions, not_none, source_of, tell
+from umie.cli.progress import counting
 from umie.errors import UmieError
 
 if TYPE_CHECKING:

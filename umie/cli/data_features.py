@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from umie.cli.console import out
-from umie.cli.options import Format, FormatOptions, Images, Regions, counting_to, num_with_image, source_of, tell
+from umie.cli.options import Format, FormatOptions, Images, Regions, num_with_image, source_of, tell
+from umie.cli.progress import counting
 from umie.errors import UmieError
 from umie.types import check_image_policy
 
@@ -62,7 +63,7 @@ def features(
     cached = CachedEncoder(_build(encoder, option or [], device), FeatureCache(output, on_event=tell))
     started = time.perf_counter()
     try:
-        with counting_to(total, "encoding") as advance:
+        with counting("encoding", total, unit="images") as advance:
             unreadable = fill_from_records(
                 cached, source.named(), missing_images=missing_images, batch_size=batch_size, on_record=advance
             )

@@ -15,12 +15,12 @@ from umie.cli.options import (
     FormatOptions,
     Images,
     Regions,
-    counting_to,
     not_none,
     num_with_image,
     source_of,
     tell,
 )
+from umie.cli.progress import counting
 from umie.errors import UmieError
 from umie.types import check_image_policy
 
@@ -79,7 +79,7 @@ def regions(
     source.check()
     part = _build(proposer, option or [])
     stats = AnnotateStats()
-    with counting_to(num_with_image(source), f"regions of {input_file.name}") as advance:
+    with counting(f"regions of {input_file.name}", num_with_image(source), unit="images") as advance:
         records = annotate(
             source.records(),
             part,

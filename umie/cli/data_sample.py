@@ -10,7 +10,8 @@ import typer
 from rich.text import Text
 
 from umie.cli.console import out
-from umie.cli.options import Format, FormatOptions, Images, JsonFlag, Regions, counting, source_of
+from umie.cli.options import Format, FormatOptions, Images, JsonFlag, Regions, source_of
+from umie.cli.progress import counting
 from umie.errors import UmieError
 
 if TYPE_CHECKING:

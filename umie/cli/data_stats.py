@@ -19,10 +19,10 @@ from umie.cli.options import (
     JsonFlag,
     NoImages,
     Regions,
-    counting,
     show,
     source_of,
 )
+from umie.cli.progress import counting
 from umie.errors import UmieError
 from umie.files import check_distinct
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from umie.cli.console import out
-from umie.cli.options import Format, FormatOptions, Images, NoImages, Regions, counting, source_of
+from umie.cli.options import Format, FormatOptions, Images, NoImages, Regions, source_of
+from umie.cli.progress import counting
 
 if TYPE_CHECKING:
     from umie.audit.checks import Finding

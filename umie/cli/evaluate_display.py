@@ -10,8 +10,8 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from umie.cli.console import err, out
-from umie.cli.options import tell
+from umie.cli.console import out
+from umie.cli.progress import Display
 from umie.scoring.report import percent, percent_interval
 
 if TYPE_CHECKING:
@@ -133,18 +133,11 @@ def print_files(scores: FileScores, *, with_labels: bool) -> None:
 
 @contextmanager
 def batch_progress() -> Iterator[OnBatch]:
-    """Show the progress of each task on standard error: bars on a terminal, otherwise a line per finished task."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
-        bars: dict[tuple[str, str], TaskID] = {}
+    """Show the progress of each task on standard error."""
+    with Display() as display:
 
         def on_batch(decoding: str, task: str, done: int, total: int) -> None:
-            if (decoding, task) not in bars:
-                bars[decoding, task] = progress.add_task(f"{task}, {decoding}", total=total)
-            progress.update(bars[decoding, task], completed=done)
-            if done == total and not err.is_terminal:
-                tell(f"{task}, {decoding}: generated")
+            display.phase(f"{task}, {decoding}", total)
+            display.advance(done)
 
         yield on_batch

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from umie.cli.console import err, out
-from umie.cli.options import Plugins, counting_to, tell
+from umie.cli.options import Plugins, tell
+from umie.cli.progress import counting
 from umie.errors import UmieError
 
 if TYPE_CHECKING:
@@ -164,7 +165,7 @@ def _extract_file(
                 return
             if done:
                 tell(f"resuming: {done:,} of {total:,} records are finished")
-            count = stack.enter_context(counting_to(total - done, f"extracting from {source.name}"))
+            count = stack.enter_context(counting(f"extracting from {source.name}", total - done))
 
         summary = extract_file(
             model,

@@ -1,10 +1,8 @@
-"""Options, progress bars and output shared by the commands."""
+"""Options and output shared by the commands."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,9 +17,6 @@ from umie.errors import UmieError
 if TYPE_CHECKING:
     from umie.data.source import Source
     from umie.records import Record
-
-QUIET = 30.0  # seconds between lines of progress if standard error is not a terminal
-STEP = 500  # records between updates of the counter
 
 Format = Annotated[
     str,
@@ -52,65 +47,10 @@ JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead of a 
 
 
 def check_data_root(path: Path) -> Path:
-    """Return the folder that relative paths of ``data`` start from; raise UmieError if it does not exist."""
+    """Return the directory that paths under ``data`` are relative to; raise UmieError if it does not exist."""
     if not path.is_dir():
         raise UmieError(f"--data-root {path}: not a directory")
     return path
-
-
-@contextmanager
-def counting(what: str) -> Iterator[Callable[[], None]]:
-    """Show a counter of records on standard error if it is a terminal; yield the function that counts one record."""
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        TextColumn("{task.completed:,.0f} records"),
-        TextColumn("{task.fields[rate]}"),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
-        bar = progress.add_task(what, total=None, rate="")
-        number = 0
-
-        def count() -> None:
-            nonlocal number
-            number += 1
-            if not number % STEP:
-                elapsed = progress.tasks[0].elapsed or 0
-                progress.update(bar, completed=number, rate=f"{number / elapsed:,.0f} per second" if elapsed else "")
-
-        yield count
-
-
-@contextmanager
-def counting_to(total: int, what: str) -> Iterator[Callable[[], None]]:
-    """Show a progress bar with an estimated end on standard error; yield the function that counts one item."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
-        bar = progress.add_task(what, total=total, rate="")
-
-        reported = time.monotonic()
-
-        def count() -> None:
-            nonlocal reported
-            done, elapsed = progress.tasks[0].completed + 1, progress.tasks[0].elapsed
-            rate = f"{done / elapsed:,.1f} per second" if elapsed else ""
-            progress.update(bar, completed=done, rate=rate)
-            if not err.is_terminal and time.monotonic() - reported > QUIET:
-                reported = time.monotonic()
-                tell(f"{what}: {done:,.0f} of {total:,}, {rate}")
-
-        yield count
 
 
 def source_of(

@@ -1,9 +1,10 @@
-"""One progress display for all commands: bars on a terminal, one line a minute elsewhere."""
+"""The progress display of all commands: bars on a terminal, at most one line per minute elsewhere."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Self
 
 from rich.markup import escape
@@ -12,6 +13,7 @@ from rich.progress import (
     Progress,
     SpinnerColumn,
     TaskID,
+    TaskProgressColumn,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -19,14 +21,15 @@ from rich.progress import (
 
 from umie.cli.console import err
 
-QUIET_S = 60.0  # between two lines of progress where there is no terminal for a bar
+QUIET_S = 60.0  # between two lines of progress if standard error is not a terminal
+REFRESH_S = 0.1  # between two updates of a counter
 
 
 class Display:
-    """A progress bar on standard error; without a terminal, a line per phase and at most one a minute.
+    """A progress bar on standard error; without a terminal, one line per phase and at most one per minute.
 
     Args:
-        quiet: show nothing, as the processes of a distributed run after the first do.
+        quiet: show nothing, e.g. in all but the first process of a distributed run.
     """
 
     def __init__(self, *, quiet: bool = False) -> None:
@@ -35,7 +38,7 @@ class Display:
             SpinnerColumn(),
             TextColumn("{task.description}"),
             BarColumn(),
-            TextColumn("{task.percentage:>3.0f}%"),
+            TaskProgressColumn(),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             TextColumn("{task.fields[detail]}"),
@@ -55,41 +58,74 @@ class Display:
     def __exit__(self, *error: object) -> None:
         self.bars.stop()
 
-    def phase(self, name: str, total: float | None = None) -> None:
-        """Begin the bar of a phase."""
+    def phase(self, name: str, total: float | None = None, *, announce: bool = True) -> None:
+        """Start the bar of a phase.
+
+        Args:
+            name: the name of the phase.
+            total: the number of steps; None if it is unknown.
+            announce: print the name if there is no terminal.
+        """
         if name == self._name:
             return
         self._name, self._total, self._shown = name, total, time.monotonic()
         if self._bar is not None:
             self.bars.remove_task(self._bar)
         self._bar = self.bars.add_task(escape(name), total=total, detail="")
-        if not err.is_terminal:
+        if announce and not err.is_terminal:
             self.note(f"{name} ...")
 
-    def advance(self, done: float, loss: float | None = None) -> None:
-        """Move the bar."""
-        detail = "" if loss is None or loss != loss else f"loss {loss:.4f}"
+    def advance(self, done: float, loss: float | None = None, *, detail: str = "") -> None:
+        """Update the bar.
+
+        Args:
+            done: the number of finished steps.
+            loss: shown after the bar, unless it is NaN.
+            detail: text to show after the bar.
+        """
+        if loss is not None and loss == loss:
+            detail = f"loss {loss:.4f}"
         if self._bar is not None:
             fields: dict[str, Any] = {"detail": detail} if detail else {}
             self.bars.update(self._bar, completed=done, **fields)
-        if self._total and self._is_due():
-            self.note(f"{self._name}: {done / self._total:.0%} {detail}".rstrip())
+        if (self._total or detail) and self._is_due():
+            share = f"{done / self._total:.0%} " if self._total else ""
+            self.note(f"{self._name}: {share}{detail}".rstrip())
 
     def note(self, what: str) -> None:
-        """Print a sentence that stays."""
+        """Print a line above the bars."""
         if not self.quiet:
             err.print(what, highlight=False, markup=False, soft_wrap=True)
 
     def _is_due(self) -> bool:
-        """Say whether a line of progress is due where there is no terminal."""
+        """Return whether to print a line of progress because there is no terminal for a bar."""
         if err.is_terminal or time.monotonic() - self._shown < QUIET_S:
             return False
         self._shown = time.monotonic()
         return True
 
 
+@contextmanager
+def counting(what: str, total: int | None = None, *, unit: str = "records") -> Iterator[Callable[[], None]]:
+    """Show the number of finished items and their rate; yield the function that counts one item."""
+    with Display() as display:
+        display.phase(what, total, announce=False)
+        started = updated = time.monotonic()
+        done = 0
+
+        def count() -> None:
+            nonlocal done, updated
+            done += 1
+            now = time.monotonic()
+            if now - updated >= REFRESH_S:
+                updated = now
+                display.advance(done, detail=f"{done:,} {unit}, {done / (now - started):,.1f} per second")
+
+        yield count
+
+
 class GridDisplay(Display):
-    """A bar for each running job of a grid."""
+    """One bar per running job of a grid."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -97,12 +133,12 @@ class GridDisplay(Display):
         self.num_started = 0
 
     def preparing(self, what: str) -> None:
-        """Show what happens before the first job, on a terminal only."""
+        """Show a step before the first job, on a terminal only."""
         if err.is_terminal:
             self.phase(what)
 
     def start(self, job: str) -> None:
-        """Begin the bar of a job."""
+        """Start the bar of a job."""
         if self._bar is not None:
             self.bars.remove_task(self._bar)
             self._bar = None
@@ -112,7 +148,7 @@ class GridDisplay(Display):
             self.note(f"{job}: started")
 
     def advance_job(self, job: str, phase: str, share: float) -> None:
-        """Move the bar of a job."""
+        """Update the bar of a job."""
         self.bars.update(self._jobs[job], completed=share, detail=phase)
         if self._is_due():
             self.note(f"{job}: {phase} {share:.0%}")

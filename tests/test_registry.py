@@ -180,7 +180,7 @@ def test_a_broken_plugin_names_itself(registry, tmp_path, monkeypatch, code, rea
     with pytest.raises(UmieError) as error:
         registry.build("broken")
     message = str(error.value)
-    assert "The plugin 'broken_plugin:Part', which offers the shape 'broken', cannot be loaded: " in message
+    assert "The plugin 'broken_plugin:Part', which provides the shape 'broken', cannot be loaded: " in message
     assert reason in message
     assert registry.names() == ["broken", "fine", "round", "square"]  # the others go on
     assert type(registry.build("fine")).__name__ == "Part"

@@ -1,4 +1,4 @@
-"""compose: a model and its processor from names, options, config objects or built modules."""
+"""``compose``: build a model and its processor from names, options, Config objects, or modules."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from umie.tasks import Task
 from umie.tokenization import train_tokenizer
 
 Part: TypeAlias = str | Mapping[str, Any] | Any
-"""A registered name, a mapping with ``name`` and options, a Config object, or a built module."""
+"""A registered name, a mapping with ``name`` and options, a Config object, or a module."""
 
 EMBEDDED_VOCAB_SIZE = 1024
 PROCESSOR_OPTIONS = ("max_input_tokens", "max_target_tokens", "missing_images")
@@ -42,17 +42,17 @@ def compose(
     tokenizer: PreTrainedTokenizerBase | None = None,
     **processor_options: Any,
 ) -> tuple[UmieModel, UmieProcessor]:
-    """Return a variant: its model, with pretrained weights where a part names some, and its processor.
+    """Build a variant: a model, with the pretrained weights that its parts name, and its processor.
 
     Args:
         encoder: a registered name; a mapping with ``name`` and options; a Config object of a registered class; or a
-            built module, whose weights are kept.
-        fusion: as above. Names and mappings take their widths from the decoder.
-        decoder: as above; or a preset, checkpoint folder or hub name for ``t5``.
+            module, which keeps its weights.
+        fusion: same forms as ``encoder``. Names and mappings take their widths from the decoder.
+        decoder: same forms as ``encoder``, or a preset, checkpoint directory or hub name for ``t5``.
         visual_embedding: options of the visual embedding, or a module.
-        tasks: for each task its options, e.g. ``{"mner": {"labels": ("person", "place")}}``.
-        tokenizer: the decoder's; by default the checkpoint's own, and for a preset one trained on the embedded
-            data set (byte-level, so that any text can be written with it).
+        tasks: the options of each task, e.g. ``{"mner": {"labels": ("person", "place")}}``.
+        tokenizer: the decoder's tokenizer. By default, that of the checkpoint; for a preset, a byte-level tokenizer
+            trained on the embedded data set.
         processor_options: ``max_input_tokens``, ``max_target_tokens``, ``missing_images`` (``error`` or
             ``text_only``); see UmieProcessor.
 
@@ -60,8 +60,8 @@ def compose(
         The model, in evaluation mode, and its processor.
 
     Raises:
-        UmieError: an unknown name or option, a checkpoint that cannot be read, or a module that does not implement
-            the contract of its slot.
+        UmieError: a name or option is unknown, a checkpoint cannot be read, or a module does not implement the
+            contract of its slot.
     """
     check_keys("argument of compose:", processor_options, PROCESSOR_OPTIONS)
     given = {"encoder": encoder, "fusion": fusion, "decoder": decoder}
@@ -79,18 +79,21 @@ def compose(
     size = model.decoder.vocab_size
     if size is not None and len(tokenizer) > size:
         raise UmieError(
-            f"the tokenizer has {len(tokenizer)} tokens and the decoder {size} rows for them: give a decoder with more "
-            "(overrides: vocab_size), or another tokenizer; the styles 'paper' and 'released' may add tokens"
+            f"the tokenizer has {len(tokenizer)} tokens, but the decoder has only {size} rows for them: set "
+            "overrides: vocab_size of the decoder, or use another tokenizer; the styles 'paper' and 'released' may add "
+            "tokens"
         )
     _check_end(tokenizer, model.decoder.end_token_id)
     processor_options = _fitting(processor_options, model.decoder.max_lengths)
     model.load_part_weights()
     model.eval()
-    looks: Any = modules.get("encoder")
-    is_named = looks is None or encoders.registry.name_of(type(looks)) is not None
-    encoder_options: Any = (
-        (model.config.encoder if looks is not None else parts["encoder"]) if is_named else looks.preprocess
-    )
+    module: Any = modules.get("encoder")
+    if module is None:
+        encoder_options: Any = parts["encoder"]
+    elif encoders.registry.name_of(type(module)) is None:
+        encoder_options = module.preprocess
+    else:
+        encoder_options = model.config.encoder
     processor = UmieProcessor(tokenizer, encoder_options, tasks, **processor_options)
     return model, processor
 
@@ -99,7 +102,7 @@ _DEFAULTS = {"encoder": "tiny", "fusion": "text_only", "decoder": "tiny"}
 
 
 def _module_of(slot: str, part: Part) -> nn.Module | None:
-    """Return the module that a part is, or that its Config object describes, with its weights loaded; else None."""
+    """Return a part given as a module, or the module built from a Config object; None for a name or a mapping."""
     if isinstance(part, nn.Module):
         return part
     if isinstance(part, str | Mapping):
@@ -120,14 +123,14 @@ def _module_of(slot: str, part: Part) -> nn.Module | None:
 
 
 def _source_of(decoder: nn.Module) -> dict[str, Any]:
-    """Return what tells where the tokenizer of a built decoder is."""
+    """Return the name and source of a decoder module, which locate its tokenizer."""
     name = decoders.registry.name_of(type(decoder))
     source = getattr(getattr(decoder, "config", None), "source", None)
     return {} if name is None or source is None else {"name": name, "source": source}
 
 
 def resolve_parts(encoder: Part, fusion_part: Part, decoder: Part) -> dict[str, dict[str, Any]]:
-    """Return name and options of the three parts, checked against their registries; builds nothing."""
+    """Return the name and options of the three parts, checked against their registries, without building them."""
     if isinstance(decoder, str) and decoder not in decoders.registry.names():
         decoder = {"name": "t5", "source": decoder}
     parts = {}
@@ -148,16 +151,16 @@ def resolve_parts(encoder: Part, fusion_part: Part, decoder: Part) -> dict[str, 
 
 
 def checkpoint_of(decoder: Mapping[str, Any]) -> str | None:
-    """Return the folder or hub name that holds a decoder's weights and tokenizer.
+    """Return the directory or hub name of a decoder's weights and tokenizer.
 
     Args:
-        decoder: name and options, as ``resolve_parts`` gives them.
+        decoder: name and options, as returned by ``resolve_parts``.
 
     Returns:
-        None for a preset: random weights, and no tokenizer of its own.
+        None for a preset, which has random weights and no tokenizer.
 
     Raises:
-        UmieError: the source is none that the decoder knows.
+        UmieError: the decoder does not know the source.
     """
     part: Any = decoders.registry.get(decoder.get("name", "t5"))
     source = decoder.get("source")
@@ -168,7 +171,7 @@ def checkpoint_of(decoder: Mapping[str, Any]) -> str | None:
 
 
 def default_tokenizer(decoder: Mapping[str, Any]) -> PreTrainedTokenizerBase:
-    """Return the tokenizer of a decoder's checkpoint, or the embedded data set's for a preset."""
+    """Return the tokenizer of a decoder's checkpoint, or for a preset one trained on the embedded data set."""
     checkpoint = checkpoint_of(decoder)
     if checkpoint is not None:
         source = decoder["source"]
@@ -176,34 +179,32 @@ def default_tokenizer(decoder: Mapping[str, Any]) -> PreTrainedTokenizerBase:
         try:
             return AutoTokenizer.from_pretrained(checkpoint)
         except (OSError, ValueError) as error:
-            raise UmieError(
-                f"decoder {source!r}: its tokenizer cannot be read: {str(error).splitlines()[0]}"
-            ) from error
+            raise UmieError(f"decoder {source!r}: cannot read its tokenizer: {str(error).splitlines()[0]}") from error
     return train_tokenizer(_embedded_texts(), EMBEDDED_VOCAB_SIZE)
 
 
 def _check_end(tokenizer: PreTrainedTokenizerBase, end: int | None) -> None:
-    """Raise UmieError where the tokenizer ends targets with another token than the decoder ends answers with."""
+    """Raise UmieError if the end token of the tokenizer differs from that of the decoder."""
     around: list[int] = tokenizer("").input_ids
     written = around[-1] if around else tokenizer.eos_token_id
     if end is not None and written != end:
         raise UmieError(
-            f"the tokenizer ends a text with token {written} and the decoder an answer with token {end}: give the "
-            "decoder's own tokenizer, or overrides: eos_token_id"
+            f"the tokenizer ends a text with token {written}, but the decoder ends an answer with token {end}: use the "
+            "decoder's tokenizer, or set overrides: eos_token_id"
         )
 
 
 def _fitting(options: Mapping[str, Any], limits: tuple[int | None, int | None]) -> dict[str, Any]:
-    """Return the processor's options with lengths that the decoder has positions for.
+    """Return the processor's options with default lengths limited to the decoder's positions.
 
     Raises:
-        UmieError: a length that was asked for is longer.
+        UmieError: a given length exceeds the positions.
     """
     fitting = dict(options)
     for name, limit in zip(LIMITS, limits, strict=True):
         default = inspect.signature(UmieProcessor).parameters[name].default
         if limit is not None and options.get(name, 0) > limit:
-            raise UmieError(f"{name} is {options[name]}: the decoder has positions for {limit} tokens")
+            raise UmieError(f"{name} is {options[name]}: the decoder has only {limit} positions")
         if limit is not None:
             fitting.setdefault(name, min(default, limit))
     return fitting
@@ -212,20 +213,20 @@ def _fitting(options: Mapping[str, Any], limits: tuple[int | None, int | None]) 
 def _with_markers(
     tokenizer: PreTrainedTokenizerBase, task_options: Mapping[str, Mapping[str, Any]]
 ) -> PreTrainedTokenizerBase:
-    """Return a tokenizer that can write what the tasks' output styles write: T5's has no ``<`` for ``<spot>``."""
+    """Return a tokenizer with tokens for the markers of the tasks' output styles: T5's has no ``<`` for ``<spot>``."""
     markers: dict[str, None] = {}
     for name, options in task_options.items():
         markers |= dict.fromkeys(all_tasks.registry.build(name, **options).style.markers)
-    lacking = [marker for marker in markers if tokenizer.unk_token_id in encode(tokenizer, marker)]
-    lacking = [marker for marker in lacking if marker not in tokenizer.get_vocab()]
-    if lacking:
-        tokenizer = copy.deepcopy(tokenizer)  # the caller's stays as it is
-        tokenizer.add_tokens(lacking, special_tokens=True)
+    unknown = [marker for marker in markers if tokenizer.unk_token_id in encode(tokenizer, marker)]
+    unknown = [marker for marker in unknown if marker not in tokenizer.get_vocab()]
+    if unknown:
+        tokenizer = copy.deepcopy(tokenizer)  # do not change the caller's tokenizer
+        tokenizer.add_tokens(unknown, special_tokens=True)
     return tokenizer
 
 
 def tokenizer_texts(records: Iterable[Record], tasks: Iterable[Task[Any]]) -> Iterator[str]:
-    """Yield what a tokenizer for these records learns from: their texts, the targets, and each instruction once."""
+    """Yield the training texts of a tokenizer for some records: texts, targets, and each instruction once."""
     tasks = list(tasks)
     instructions: dict[str, None] = {}
     for record in records:
@@ -239,5 +240,5 @@ def tokenizer_texts(records: Iterable[Record], tasks: Iterable[Task[Any]]) -> It
 
 
 def _embedded_texts() -> Iterator[str]:
-    built = [all_tasks.registry.build(name) for name in sorted(LABELS)]  # never those of plugins
+    built = [all_tasks.registry.build(name) for name in sorted(LABELS)]  # without tasks of plugins
     return tokenizer_texts((scene.record for scene in scenes(SyntheticConfig(), "train")), built)

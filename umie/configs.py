@@ -1,4 +1,4 @@
-"""Configs: pydantic models whose errors are UmieErrors, all of them at once, each with the path of its key."""
+"""Configs: pydantic models that report all errors at once as one UmieError, each with the path of its key."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from umie.errors import UmieError, UnknownNameError, check_keys, shown
 
 
 class ConfigError(UmieError):
-    """Everything that is wrong with a config.
+    """All errors of a config.
 
     Args:
-        errors: one line each, with the path of the key.
-        place: the file, where there is one.
+        errors: one line per error, with the path of the key.
+        place: the file, if there is one.
     """
 
     def __init__(self, errors: Iterable[str], place: str = "") -> None:
@@ -28,12 +28,12 @@ class ConfigError(UmieError):
 
 
 def errors_of(error: UmieError) -> list[str]:
-    """Return the lines of an error that may hold several."""
+    """Return the lines of an error, which may be several for a ConfigError."""
     return list(error.errors) if isinstance(error, ConfigError) else [str(error)]
 
 
 class Config(BaseModel):
-    """A frozen config that refuses unknown keys; a bad value raises ConfigError, which is a UmieError."""
+    """A frozen config without extra keys; invalid values raise ConfigError, which is a UmieError."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
@@ -43,11 +43,11 @@ class Config(BaseModel):
         except ValidationError as error:
             raise config_error(type(self), error) from None
 
-    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined] # nested errors then keep their paths
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined] # keeps the paths of nested errors
 
 
 def config_error(model: type[BaseModel], error: ValidationError) -> ConfigError:
-    """Return pydantic's errors as one ConfigError."""
+    """Convert pydantic's errors to one ConfigError."""
     lines: list[str] = []
     for item in error.errors():
         path = ".".join(str(part) for part in _keys(model, item["loc"]))
@@ -70,7 +70,7 @@ def config_error(model: type[BaseModel], error: ValidationError) -> ConfigError:
 
 
 def _at(path: str, line: str) -> str:
-    """Return an error line with the path of its key, which is not repeated if the line begins with it."""
+    """Prefix an error line with the path of its key, unless the line already starts with it."""
     before, _, key = path.rpartition(".")
     if line.startswith(f"{key} is "):
         return f"{before}.{line}" if before else line
@@ -78,7 +78,7 @@ def _at(path: str, line: str) -> str:
 
 
 def _keys(model: type[BaseModel], loc: Iterable[int | str]) -> list[int | str]:
-    """Return the keys of a location, without the names that pydantic gives the members of a union."""
+    """Return the keys of a location, without the names that pydantic inserts for the members of a union."""
     keys: list[int | str] = []
     for part in loc:
         if isinstance(part, str) and keys and _model_at(model, map(str, keys)) is None and part in _UNION_MEMBERS:
@@ -91,7 +91,7 @@ _UNION_MEMBERS = ("bool", "str", "int", "float", "dict[str,any]", "constrained-i
 
 
 def _model_at(model: type[BaseModel], path: Iterable[str]) -> type[BaseModel] | None:
-    """Return the model that describes the value at a path of keys, or None."""
+    """Return the model of the value at a path of keys, or None."""
     found: Any = model
     for key in path:
         field = found.model_fields.get(key) if isinstance(found, type) and issubclass(found, BaseModel) else None
@@ -103,21 +103,21 @@ def _model_at(model: type[BaseModel], path: Iterable[str]) -> type[BaseModel] | 
 
 
 def as_mapping(kind: str, value: Any) -> dict[str, Any]:
-    """Return a value that is a mapping with strings as keys; raise UmieError, naming ``kind``, if it is not."""
+    """Return the value if it is a mapping with string keys; otherwise raise UmieError."""
     if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
         raise UmieError(f"{kind} is {shown(value)}: expected a mapping of names to values")
     return value
 
 
 def as_list(value: Any) -> list[Any]:
-    """Return a list as it is, nothing as an empty list, and anything else as a list of one."""
+    """Return a list unchanged, None as an empty list, and any other value as a list of one."""
     if value is None:
         return []
     return list(value) if isinstance(value, list | tuple) else [value]
 
 
 def one_of(kind: str, choices: Iterable[str]) -> Any:
-    """Return the annotation of a string that must be one of some choices."""
+    """Return the annotation of a field that must be one of some choices."""
     names = tuple(choices)
 
     def check(value: str) -> str:

@@ -1,6 +1,6 @@
-"""Every registry in one place that needs neither torch nor any part, so that names can be listed and checked fast.
+"""All registries. Importing them imports neither torch nor any part, so listing and checking names is fast.
 
-The packages share these objects: ``umie.fusion.registry`` is ``umie.registries.fusions``.
+Packages share these objects: ``umie.fusion.registry`` is ``umie.registries.fusions``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Registries: names for interchangeable parts, so that a string in a configuration can build one."""
+"""Registries map names to interchangeable parts, so that a config can name a part as a string."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ C = TypeVar("C", bound=Callable[..., Any])
 
 
 class Registry(Generic[T]):
-    """Names of the parts of one kind, found in three places.
+    """The parts of one kind, by name.
 
     A part is built in (a module of the package registers it with ``@registry.register("name")``), registered by a
-    user with the same decorator, or an entry point of an installed distribution in the group named like the package.
-    The source of built-in modules is read for the names they register, so that listing names imports none of them.
+    user with the same decorator, or an entry point of an installed distribution whose group is the package name.
+    The names of built-in parts are read from the source of their modules, so that listing names does not import them.
 
     Args:
-        kind: what a part is called in messages, e.g. ``"fusion"``.
-        package: the package whose modules hold the built-in parts, and the entry-point group of plugins.
+        kind: the term for a part in messages, e.g. ``"fusion"``.
+        package: the package that contains the built-in parts; also the entry-point group of plugins.
     """
 
     def __init__(self, kind: str, package: str) -> None:
@@ -54,11 +54,11 @@ class Registry(Generic[T]):
         return decorate
 
     def names(self) -> list[str]:
-        """Return every name, sorted: built in, registered, and offered by plugins; none is imported."""
+        """Return all names, sorted, including those of plugins. Nothing is imported."""
         return sorted({*self._modules(), *self._parts, *self._plugins()})
 
     def known(self) -> list[str]:
-        """Return the names that are built in or registered by now, sorted; plugins count once they are loaded."""
+        """Return the names of all built-in and registered parts, sorted, without plugins that are not loaded yet."""
         return sorted({*self._modules(), *self._parts})
 
     def __iter__(self) -> Iterator[str]:
@@ -74,13 +74,13 @@ class Registry(Generic[T]):
         return f"<registry of {len(self)} {self.kind} names: {', '.join(self)}>"
 
     def get(self, name: str) -> Callable[..., T]:
-        """Return the part registered under ``name``; load only the module or plugin that holds it.
+        """Return the part registered under ``name``, importing only the module or plugin that defines it.
 
         Raises:
             UnknownNameError: no part has this name.
-            UmieError: the plugin that offers the name cannot be loaded.
+            UmieError: the plugin that provides the part cannot be loaded.
         """
-        if not isinstance(name, str):  # a list where a configuration should name a part
+        if not isinstance(name, str):  # e.g. a list in a config
             raise UnknownNameError(self.kind, name, self.names())
         if name not in self._parts and name in self._modules():
             importlib.import_module(self._modules()[name])
@@ -91,7 +91,7 @@ class Registry(Generic[T]):
         return self._parts[name]
 
     def name_of(self, part: Callable[..., Any]) -> str | None:
-        """Return the name that a class or function is registered under, or None."""
+        """Return the name under which a class or function is registered, or None."""
         value = f"{part.__module__}:{part.__qualname__}"
         registered = (name for name, known in self._parts.items() if known is part)
         plugins = (
@@ -100,14 +100,14 @@ class Registry(Generic[T]):
         return next(registered, None) or next(plugins, None)
 
     def summary(self, name: str) -> str:
-        """Return what a part is in one line: of a built-in one the first line of its class, read from the source."""
+        """Return a one-line description of a part: the first sentence of its docstring, without importing it."""
         if name in self._parts:
             return _first_line(inspect.getdoc(self._parts[name]) or "")
         module = self._modules().get(name)
         return "" if module is None else _summaries(module).get(name, "")
 
     def check(self, name: str, options: dict[str, Any]) -> None:
-        """Raise UmieError if ``name`` is unknown or has no such options; builds nothing."""
+        """Raise UmieError if ``name`` or an option is unknown, without building the part."""
         config = getattr(self.get(name), "Config", None)
         if config is not None:
             fields = [field.name for field in dataclasses.fields(config)]
@@ -117,7 +117,7 @@ class Registry(Generic[T]):
         """Build the part ``name`` and load the weights that its options name, if any.
 
         Raises:
-            UmieError: the name or an option is unknown, a value is not allowed, weights cannot be loaded.
+            UmieError: the name or an option is unknown, a value is not allowed, or the weights cannot be loaded.
         """
         part = self.construct(name, options)
         load_weights = getattr(part, "load_weights", None)
@@ -126,9 +126,9 @@ class Registry(Generic[T]):
         return part
 
     def construct(self, name: str, options: dict[str, Any]) -> T:
-        """Build the part ``name`` without loading weights: their shapes only.
+        """Build the part ``name`` without loading weights.
 
-        A part with a ``Config`` dataclass is built from ``Config(**options)``, any other from the options.
+        A part with a ``Config`` dataclass is built from ``Config(**options)``, any other part from the options.
 
         Raises:
             UmieError: the name or an option is unknown, or a value is not allowed.
@@ -144,7 +144,7 @@ class Registry(Generic[T]):
             raise UmieError(f"Cannot build {self.kind} {name!r}: {error}") from error
 
     def _modules(self) -> dict[str, str]:
-        """Return the module of each built-in part, by its name."""
+        """Return the module of each built-in part, by name."""
         return _built_in(self.package)
 
     def _plugins(self) -> dict[str, importlib.metadata.EntryPoint]:
@@ -155,7 +155,7 @@ class Registry(Generic[T]):
             part = plugin.load()
         except Exception as error:
             raise UmieError(
-                f"The plugin {plugin.value!r}, which offers the {self.kind} {name!r}, cannot be loaded: "
+                f"The plugin {plugin.value!r}, which provides the {self.kind} {name!r}, cannot be loaded: "
                 f"{type(error).__name__}: {error}. Fix or uninstall the package."
             ) from error
         self._parts.setdefault(name, part)
@@ -163,9 +163,9 @@ class Registry(Generic[T]):
 
 @cache
 def _built_in(package: str) -> dict[str, str]:
-    """Return name and module of the parts that the modules of a package register, without importing them.
+    """Return the module of each part that a package registers, by name, without importing the modules.
 
-    A module belongs to the registry that it imports: ``umie.encoders.regions`` has its own.
+    A module belongs to the registry that it imports: ``umie.encoders.regions`` has a separate one.
     """
     imports = re.compile(rf"^from {re.escape(package)} import [^\n]*\bregistry\b", re.MULTILINE)
     found: dict[str, str] = {}
@@ -180,7 +180,7 @@ def _built_in(package: str) -> dict[str, str]:
 
 @cache
 def _summaries(module: str) -> dict[str, str]:
-    """Return the first line about each part that a module registers, from its source."""
+    """Return the first sentence of the docstring of each part that a module registers, from its source."""
     tree = ast.parse(Path(__file__).parent.joinpath(*module.split(".")[1:]).with_suffix(".py").read_text("utf-8"))
     about = _first_line(ast.get_docstring(tree) or "")
     found: dict[str, str] = {}
@@ -205,7 +205,10 @@ _REGISTERED = re.compile(r"^(?:@|\w+ = )registry\.register\(\"([^\"]+)\"\)", re.
 
 
 def _folders(package: str) -> list[str]:
-    """Return where a package lies; one of ours is found by its path, since finding a subpackage imports its parent."""
+    """Return the directories of a package.
+
+    Packages of umie are located by path, because ``find_spec`` of a subpackage imports its parent.
+    """
     top, *below = package.split(".")
     if top == __name__.split(".")[0]:
         return [str(Path(__file__).parent.joinpath(*below))]
@@ -217,10 +220,10 @@ _loaded: dict[str, bytes] = {}
 
 
 def load_plugins(paths: Iterable[str | Path]) -> None:
-    """Run Python files that register parts; a file that was run before, and has not changed, is skipped.
+    """Run Python files that register parts; unchanged files that were already run are skipped.
 
     Args:
-        paths: the files.
+        paths: the Python files.
 
     Raises:
         UmieError: a file does not exist or fails.
@@ -232,7 +235,7 @@ def load_plugins(paths: Iterable[str | Path]) -> None:
             continue
         spec = importlib.util.spec_from_file_location(f"umie_plugin_{path.stem}", path)
         if spec is None or spec.loader is None or not path.is_file():
-            raise UmieError(f"plugin {name}: no such Python file")
+            raise UmieError(f"plugin {name}: not a Python file")
         module = importlib.util.module_from_spec(spec)
         sys.modules[spec.name] = module
         try:
@@ -244,7 +247,7 @@ def load_plugins(paths: Iterable[str | Path]) -> None:
 
 
 def loaded_plugins() -> list[str]:
-    """Return the paths of the plugin files that this process has run."""
+    """Return the paths of the plugin files that this process ran."""
     return list(_loaded)
 
 

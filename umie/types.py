@@ -1,4 +1,4 @@
-"""What the parts hand to each other: visual features from encoders, fused states from fusion modules.
+"""The values that parts pass to each other: visual features from encoders, fused states from fusion modules.
 
 Shapes: B batch, T text tokens, V visual slots, D model width, H heads. Masks are bool, True = real.
 """
@@ -14,8 +14,8 @@ from umie.errors import UnknownNameError
 if TYPE_CHECKING:
     import torch
 
-IMAGE_POLICIES = ("error", "text_only", "skip")  # what an image does that is not there or cannot be read
-FEATURES = "visual_features"  # in a batch: features [B, V, Dv] that were made before, in place of images
+IMAGE_POLICIES = ("error", "text_only", "skip")  # for images that are missing or unreadable
+FEATURES = "visual_features"  # batch key: features [B, V, Dv] that were computed earlier, in place of images
 
 
 def check_image_policy(policy: object) -> None:
@@ -34,7 +34,7 @@ class VisualFeatures:
         mask: bool ``[B, V]``, True where the slot is real.
 
     Raises:
-        ValueError: the shapes do not fit together, or the mask is not bool.
+        ValueError: the shapes do not match, or the mask is not bool.
     """
 
     features: torch.Tensor
@@ -64,13 +64,13 @@ class VisualFeatures:
 
 @dataclass(frozen=True)
 class FusedStates:
-    """States that the decoder attends over.
+    """The states that the decoder attends to.
 
     Args:
-        states: ``[B, T', D]``; T' is T, or T + V where the fusion appends visual slots.
+        states: ``[B, T', D]``; T' is T, or T + V if the fusion appends visual slots.
         mask: bool ``[B, T']``.
-        gate: ``[B]`` or finer, or None where the fusion has no gate.
-        attention: ``[B, H, T, V]`` weights over the visual slots, where asked for.
+        gate: ``[B]`` or finer, or None if the fusion has no gate.
+        attention: ``[B, H, T, V]`` weights over the visual slots, if requested.
     """
 
     states: torch.Tensor

@@ -1,4 +1,4 @@
-"""YAML as a reader of the file expects it: no value is read as something that it does not look like."""
+"""YAML 1.2 without surprises: ``1e-3`` is a number, ``yes`` is a string, and repeated keys are errors."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from umie.errors import UmieError
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.2's core types: ``1e-3`` is a number, ``010`` is ten, ``yes`` and ``12:30:45`` are strings."""
+    """A loader for the core types of YAML 1.2: ``010`` is ten, ``yes`` and ``12:30:45`` are strings."""
 
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 # as in the base class
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        """Return a mapping; a repeated key is an error with both lines."""
+        """Return a mapping; raise UmieError for a repeated key."""
         lines: dict[Any, int] = {}
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
             line = key_node.start_mark.line + 1
             if isinstance(key, str | int | float | bool) and lines.setdefault(key, line) != line:
-                raise UmieError(f"line {line}: the key {key!r} is already set in line {lines[key]}: remove one")
+                raise UmieError(f"line {line}: the key {key!r} is already set on line {lines[key]}: remove one")
         found: dict[Any, Any] = super().construct_mapping(node, deep)
         return found
 
@@ -47,10 +47,10 @@ _Loader.add_constructor("tag:yaml.org,2002:int", _whole)
 
 
 def parse_yaml(text: str) -> Any:
-    """Return the value of a YAML text.
+    """Parse YAML text.
 
     Raises:
-        UmieError: not YAML, or a key is set twice.
+        UmieError: the text is not valid YAML, or a key is repeated.
     """
     try:
         return yaml.load(text, _Loader)
@@ -61,7 +61,15 @@ def parse_yaml(text: str) -> Any:
 
 
 def read_yaml(path: Path, what: str) -> Any:
-    """Return the value of a YAML file; raise UmieError, naming ``what`` it should be, if it cannot be read."""
+    """Read a YAML file.
+
+    Args:
+        path: the file.
+        what: a description of the file for messages, e.g. ``"the config file"``.
+
+    Raises:
+        UmieError: the file cannot be read or is not valid YAML.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:

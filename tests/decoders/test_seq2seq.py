@@ -143,7 +143,7 @@ def test_saved_and_loaded_with_the_model_without_the_source(checkpoint, aligned,
     decoder = {"name": "seq2seq", "source": str(shutil.copytree(checkpoint, tmp_path / "source"))}
     ids = {"eos_token_id": 1} if "mt5" not in str(checkpoint) else {}  # the end token of the tests' tokenizer
     tokenizer = FAMILIES["project"]()
-    with pytest.raises(UmieError, match="the tokenizer has 1024 tokens and the decoder 1000 rows"):
+    with pytest.raises(UmieError, match="the tokenizer has 1024 tokens, but the decoder has only 1000 rows"):
         compose(fusion="gated", decoder=decoder, tokenizer=tokenizer)
     model = UmieModel(UmieModel.config_class(decoder={**decoder, "overrides": ids}, fusion={"name": "gated"}))
     model.load_part_weights()
@@ -218,7 +218,7 @@ def test_the_tokenizer_determines_how_answers_begin_and_end(encoder, tmp_path):
 
 def test_a_tokenizer_with_another_end_is_refused(encoder):
     decoder = {"name": "seq2seq", "source": str(encoder), "overrides": {"eos_token_id": 4}}
-    with pytest.raises(UmieError, match="ends a text with token 3 and the decoder an answer with token 4"):
+    with pytest.raises(UmieError, match="ends a text with token 3, but the decoder ends an answer with token 4"):
         compose(decoder=decoder)
 
 
@@ -308,7 +308,7 @@ def test_position_limits(kind, limit, tmp_path, batch):
 
 
 def test_lengths_beyond_the_positions_are_refused_by_compose(encoder):
-    with pytest.raises(UmieError, match="max_input_tokens is 161: the decoder has positions for 160 tokens"):
+    with pytest.raises(UmieError, match="max_input_tokens is 161: the decoder has only 160 positions"):
         compose(decoder={"name": "seq2seq", "source": str(encoder)}, max_input_tokens=161)
 
 

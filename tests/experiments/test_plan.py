@@ -102,7 +102,7 @@ def test_yaml_values_mean_what_they_look_like(text, value):
 def test_a_repeated_key_is_an_error_with_its_line(tmp_path):
     path = tmp_path / "grid.yaml"
     path.write_text("tasks: mner\ntraining:\n  max_steps: 3\n  max_steps: 4\n")
-    assert error_of(path) == "line 4: the key 'max_steps' is already set in line 3: remove one"
+    assert error_of(path) == "line 4: the key 'max_steps' is already set on line 3: remove one"
 
 
 def test_settings_override_the_file(grid_file):
@@ -237,7 +237,7 @@ def test_no_such_file(tmp_path):
         pytest.param({"reference": "paper-table-4"}, "Did you mean 'paper-table-4-", id="reference"),
         pytest.param({"reference": {"data": {"mner": 881}}}, "reference of 'data' is", id="reference-percent"),
         pytest.param({"reference": {"data": 88}}, "give F1 in percent", id="reference-number"),
-        pytest.param({"plugins": "own.py"}, "own.py: no such Python file", id="plugin"),
+        pytest.param({"plugins": "own.py"}, "own.py: not a Python file", id="plugin"),
         pytest.param({"plugins": [3]}, "plugin", id="plugin-number"),
     ],
 )

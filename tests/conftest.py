@@ -32,7 +32,7 @@ def forget_plugins():
     yield
     for registry in registries.ALL.values():
         for name, part in list(registry._parts.items()):
-            if part.__module__.startswith("umie_plugin_"):
+            if not part.__module__.startswith(("umie.", "test_")):
                 del registry._parts[name]
     _loaded.clear()
 

@@ -14,13 +14,15 @@ import pytest
 import torch
 import yaml
 
-from umie import fusion
+from umie import fusion, registries
 from umie.data.twitter import read as read_twitter
 from umie.experiments.choices import instruction_label
 from umie.experiments.expand import plan, read_grid, read_run
 from umie.experiments.parts import check_parts, unnamed_regions
+from umie.experiments.scheduler import run_grid
 from umie.fusion import FusionConfig
-from umie.registry import load_plugins
+from umie.registry import _loaded, load_plugins
+from umie.reports.grid import write_report
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = ROOT / "examples"
@@ -53,6 +55,18 @@ def shrunken(name, folder, **changes):
 
 def lines_of(output):
     return [json.loads(line) for line in (output / "results.jsonl").read_text().splitlines()]
+
+
+class Quiet:
+    """A display that shows nothing."""
+
+    def preparing(self, what): ...
+
+    def start(self, job): ...
+
+    def advance_job(self, job, phase, share): ...
+
+    def finish(self, job, line): ...
 
 
 RUNS = sorted(EXAMPLES.glob("train_*.yaml"))
@@ -270,6 +284,81 @@ def test_an_installed_distribution_offers_it_by_entry_point(folder, tmp_path, um
     (line,) = (line for line in lines_of(folder / "run") if line["seed"] == 1)
     assert (line["status"], line["parts"]["fusion"]) == ("ok", {"name": "mean_add"})
     monkeypatch.delitem(sys.modules, "mean_add_module")
+
+
+# --- a task, a fusion and an encoder from files ----------------------------------------------------------------------
+
+
+PLUGINS = [argument for name in ("own_task", "own_fusion", "own_encoder") for argument in ("--plugin", f"{name}.py")]
+
+
+@pytest.fixture
+def custom(tmp_path, monkeypatch):
+    """A folder with the example files, as a user would have them."""
+    for path in (*EXAMPLES.glob("own_*"), EXAMPLES / "data" / "hashtags.jsonl"):
+        target = tmp_path / path.relative_to(EXAMPLES)
+        target.parent.mkdir(exist_ok=True)
+        shutil.copy(path, target)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["own_task", "own_fusion", "own_encoder"])
+def test_custom_parts_are_short(name):
+    assert len((EXAMPLES / f"{name}.py").read_text().splitlines()) <= 40
+
+
+def test_custom_parts_run_in_a_grid_with_their_own_scores(custom):
+    path = shrunken("own_parts.yaml", custom, warm_start=...)
+    run = run_grid(read_grid(path), custom, custom / "run", Quiet(), in_process=True)
+    assert not run.crashed
+    assert {line["parts"]["encoder"]["name"] for line in run.results.values()} == {"tiny", "mean_color"}
+    for line in run.results.values():
+        assert line["metrics"]["hashtags"]["gold"] == 24
+    assert "HASHTAGS" in write_report(run, custom / "run")
+
+
+def test_custom_parts_are_trained_evaluated_and_extracted_with(custom, umie):
+    """Without its plugins a checkpoint says what it lacks; with them every command reads it."""
+    shutil.copy("own_parts.yaml", "run.yaml")
+    settings = ["encoder=mean_color", "fusion=mean_add", "training.max_steps=60", "checkpoints={report_to: []}"]
+    settings = [argument for setting in settings for argument in ("--set", setting)]
+    code, _, err = umie("train", "run.yaml", "--output", "out", *settings)
+    assert code == 0, err
+    load_plugins_again()
+    code, _, err = umie("extract", "--model", "out/best", "See you at #CES")
+    assert code == 2 and "--plugin" in err
+    code, out, err = umie("extract", "--model", "out/best", "See you at #CES ! #cats", "--task", "hashtags", *PLUGINS)
+    assert code == 0 and "#cats" in out, err
+    arguments = ("--data", "data/hashtags.jsonl", "--output", "report", *PLUGINS)
+    code, out, err = umie("evaluate", "--model", "out/best", *arguments)
+    assert code == 0, err
+    scores = json.loads(Path("report/scores.json").read_text())["decodings"]["constrained"]["measures"]
+    assert scores[0]["task"] == "hashtags" and scores[0]["gold"] == 24
+    assert umie("data", "validate", "data/hashtags.jsonl", *PLUGINS)[0] == 0
+    assert "hashtags" in umie("list", "--json", *PLUGINS)[1]
+
+
+def load_plugins_again():
+    """Forget the plugins that the command has loaded, as a new process would."""
+    for registry in registries.ALL.values():
+        for name, part in list(registry._parts.items()):
+            if not part.__module__.startswith("umie."):
+                del registry._parts[name]
+    _loaded.clear()
+
+
+def test_a_plan_rejects_a_fusion_that_breaks_its_contract(custom, umie):
+    code = (
+        Path("own_fusion.py")
+        .read_text()
+        .replace("torch.clamp(weights.sum(1), min=1)", "visual.shape[1] + 0.0 * visual.sum(1)")
+    )
+    Path("own_fusion.py").write_text(code)
+    exit_code, _, err = umie("ablate", "own_parts.yaml", "--plan", "--output", "run")
+    assert exit_code == 2
+    assert "mean_add" in err or "MeanAddFusion" in err
+    assert "padding" in err
 
 
 # --- real tweets -----------------------------------------------------------------------------------------------------

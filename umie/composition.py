@@ -108,14 +108,17 @@ def _module_of(slot: str, part: Part) -> nn.Module | None:
     if isinstance(part, str | Mapping):
         return None
     registry = REGISTRIES[slot]
-    for name in registry.known():
-        registered: Any = registry.get(name)
-        if getattr(registered, "Config", None) is type(part):
-            module: nn.Module = registered(part)
-            load_weights: Any = getattr(module, "load_weights", None)
-            if load_weights is not None:
-                load_weights()
-            return module
+    fitting = [name for name in registry.known() if getattr(registry.get(name), "Config", None) is type(part)]
+    if len(fitting) == 1:
+        module: Any = registry.get(fitting[0])(part)
+        if hasattr(module, "load_weights"):
+            module.load_weights()
+        built: nn.Module = module
+        return built
+    if fitting:
+        raise UmieError(
+            f"{', '.join(fitting)} have the config {type(part).__name__}: use a name with options, or a module"
+        )
     raise UmieError(
         f"the {slot} is a {type(part).__name__}: use a name, a mapping with name and options, a Config object of a "
         "registered class, or a module"

@@ -18,6 +18,7 @@ from umie.cli.options import (
     Images,
     JsonFlag,
     NoImages,
+    Plugins,
     Regions,
     show,
     source_of,
@@ -39,6 +40,7 @@ def stats(
     no_images: NoImages = False,
     as_json: JsonFlag = False,
     figure: Annotated[Path | None, typer.Option(help="Draw a figure: PNG, PDF or SVG.")] = None,
+    plugins: Plugins = None,
 ) -> None:
     """Count records, labels, lengths and images.
 
@@ -49,7 +51,9 @@ def stats(
         umie data stats mnre/train.txt --format mnre --json > mnre.json
     """
     from umie.audit.statistics import gather
+    from umie.registry import load_plugins
 
+    load_plugins(plugins or ())
     if figure is not None and figure.suffix not in (".png", ".pdf", ".svg"):
         raise UmieError(f"--figure {figure}: use a name that ends in .png, .pdf or .svg")
     check_distinct(files)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from umie.cli.console import out
-from umie.cli.options import Format, FormatOptions, Images, NoImages, Regions, source_of
+from umie.cli.options import Format, FormatOptions, Images, NoImages, Plugins, Regions, source_of
 from umie.cli.progress import counting
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ def validate(
     limit: Annotated[int, typer.Option(min=0, help="Maximum number of listed findings; 0 lists all.")] = 0,
     warnings: Annotated[int, typer.Option(min=0, help="Maximum number of listed warnings; 0 lists all.")] = 20,
     no_warnings: Annotated[bool, typer.Option("--no-warnings", help="List only errors.")] = False,
+    plugins: Plugins = None,
 ) -> None:
     """List all errors and warnings of a file.
 
@@ -40,7 +41,9 @@ def validate(
         umie data validate twitter2017/train.txt --format twitter --no-images
     """
     from umie.audit.validation import validate as check
+    from umie.registry import load_plugins
 
+    load_plugins(plugins or ())
     listed = warned = 0
 
     def report(place: str, finding: Finding) -> None:

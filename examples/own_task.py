@@ -1,0 +1,39 @@
+"""A custom task outside the package: find hashtags, and whether each names an event or a topic."""
+
+from dataclasses import replace
+from typing import ClassVar
+
+from umie.records import Entity
+from umie.tasks import Query, Task, grammar, registry
+from umie.tasks.base import span_item
+
+
+@registry.register("hashtags")
+class Hashtags(Task[Entity]):
+    """Typed hashtags of the text; they are a record's entities."""
+
+    name = "hashtags"
+    kind = "entities"  # scored by the measures of entities
+    default_labels = ("event", "topic")
+    label_noun = "hashtag"
+    templates: ClassVar = dict.fromkeys(("paper", "I0", "I1", "I2"), "Which hashtags name one of: {labels}?")
+
+    def queries(self, record):
+        items = [span_item(entity.type, record.text, entity.span) for entity in record.entities]
+        return [Query(self._instruct(), self.style.linearize(items), markers=self.style.markers)]
+
+    def answer_schema(self, text, target=None, num_regions=0):
+        return grammar.AnswerSchema(labels=self.labels, spans=True)
+
+    def items(self, record):
+        return list(record.entities)
+
+    def with_items(self, record, items):
+        return replace(record, entities=tuple(items))
+
+    def used_labels(self, record):
+        return (entity.type for entity in record.entities)
+
+    def _read(self, raw, text, target, num_regions):
+        span = None if raw.filler is None else grammar.locate(text, raw.filler, raw.occurrence)
+        return None if span is None else Entity(raw.label, span, text[slice(*span)])

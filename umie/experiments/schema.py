@@ -1,0 +1,78 @@
+"""JSON schemas of run and grid files, for editors; ``python -m umie.experiments.schema`` writes both."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from umie import registries
+from umie.experiments.config import PARTS, RunConfig
+from umie.experiments.expand import SLOTS
+from umie.experiments.presets import PRESETS
+from umie.files import atomic_write
+
+FOLDER = Path(__file__).with_name("schemas")
+_OBJECT: dict[str, Any] = {"type": "object"}
+_TEXT: dict[str, Any] = {"type": "string"}
+
+
+def run_schema() -> dict[str, Any]:
+    """Return the JSON schema of the config file of a run."""
+    schema = RunConfig.model_json_schema()
+    used = {name: value for name, value in schema["$defs"].items() if name not in ("DataConfig", "SetConfig")}
+    properties = schema["properties"]
+    names = {"encoder": registries.encoders, "fusion": registries.fusions, "decoder": registries.decoders}
+    for slot in PARTS:
+        known = {"enum": names[slot].names()}
+        properties[slot] = {"anyOf": [known, _TEXT, {**_OBJECT, "properties": {"name": known}}]}
+    properties["data"] = {
+        "anyOf": [_TEXT, {**_OBJECT, "properties": {"format": {"enum": _formats()}, "sets": _OBJECT}}]
+    }
+    properties["tasks"] = {"anyOf": [_TEXT, {"type": "array", "items": _TEXT}, _OBJECT]}
+    properties["train_on"] = {"anyOf": [_TEXT, {"type": "array", "items": _TEXT}, _OBJECT, {"type": "null"}]}
+    properties["instruction"] = {"anyOf": [_TEXT, _OBJECT, {"type": "null"}]}
+    properties["preset"] = {"enum": [*PRESETS, None]}
+    for name in ("notes", "plugins", "mean_over"):
+        properties[name] = {"anyOf": [_TEXT, {"type": "array", "items": _TEXT}]}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "umie run",
+        "description": "The config file of `umie train`; see docs/training.md.",
+        "type": "object",
+        "additionalProperties": False,
+        "required": ["data", "tasks"],
+        "properties": properties,
+        "$defs": used,
+    }
+
+
+def grid_schema() -> dict[str, Any]:
+    """Return the JSON schema of a grid file: that of a run, with lists in the slots that it varies."""
+    schema = run_schema()
+    properties = schema["properties"]
+    seed = properties.pop("seed")
+    for slot in SLOTS:
+        one = {"anyOf": [properties[slot], _OBJECT]}
+        properties[slot] = {"anyOf": [properties[slot], {"type": "array", "items": one}]}
+    properties |= {
+        "seeds": {"anyOf": [seed, {"type": "array", "items": seed, "minItems": 1}]},
+        "workers": {"anyOf": [{"type": "integer", "minimum": 1}, {"type": "null"}]},
+        "reference": {"anyOf": [_TEXT, {"type": "array"}, _OBJECT, {"type": "null"}]},
+    }
+    return {**schema, "title": "umie grid", "description": "The grid file of `umie ablate`; see docs/grids.md."}
+
+
+def _formats() -> list[str]:
+    return ["synthetic", *registries.data_formats.names()]
+
+
+def main() -> None:
+    """Write both schemas into the package."""
+    for name, schema in (("run", run_schema()), ("grid", grid_schema())):
+        with atomic_write(FOLDER / f"{name}.json") as file:
+            file.write(json.dumps(schema, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,4 +1,4 @@
-"""Cells that share a frozen encoder encode each image once, whatever they are killed by, and the table says so."""
+"""Cells that share a frozen encoder encode each image once, as the report says."""
 
 import json
 
@@ -14,7 +14,7 @@ LEFT = {"box": [0.0, 0.0, 0.5, 1.0]}
 
 @pytest.fixture
 def frozen(tmp_path):
-    """A frozen ResNet-101 with weights in a file, so that every cell has the same."""
+    """A frozen ResNet-101 with weights in a file, so that all cells have the same weights."""
     torch.manual_seed(0)
     save_file(registry.build("resnet101_roi").tower.state_dict(), tmp_path / "resnet.safetensors")
     return {"name": "resnet101_roi", "mode": "align", "short_side": 32, "weights": str(tmp_path / "resnet.safetensors")}
@@ -22,7 +22,7 @@ def frozen(tmp_path):
 
 @pytest.fixture
 def with_image(tmp_path, noise):
-    """Three training and two test records with images; an image of train stands in test too, one is damaged."""
+    """Three training and three test records; one image is in both splits, and one is damaged."""
     folder = tmp_path / "mine"
     folder.mkdir()
     for number in range(4):
@@ -58,19 +58,19 @@ def test_each_image_is_encoded_once_for_all_cells(grid_file, umie, frozen, with_
     assert all(images["images"] == 4 for images in found["stored"])
     assert sorted(images["encoder_calls"] for images in found["stored"]) == [0, 4]
     assert "- frozen encoders: 1 (by options and weights); cells: 2; images: 4; encoder calls: 4, all" in out
-    assert "- images of train that cannot be read: 1, their records are left out; e.g. " in out
+    assert "- images of train that cannot be read: 1; their records are excluded; e.g. " in out
     assert len(list((tmp_path / "kept").glob("??/*.safetensors"))) == 4
 
     path = grid_file(encoder={"name": "tiny"}, fusion=["concat", "text_only"], **options)
     assert umie("ablate", path, "--data-root", with_image, "--output", output)[0] == 0
     found = images_of(output)
     assert [images["encoder_calls"] for images in found["not used"]] == [0]
-    # three steps of four from two records, two to measure the gradient, and three records of the test split
-    assert [images["encoder_calls"] for images in found["made anew each time"]] == [3 * 4 + 2 + 3]
+    # three steps of four queries, two queries to measure the gradient, and three test records
+    assert [images["encoder_calls"] for images in found["computed each time"]] == [3 * 4 + 2 + 3]
 
 
 def images_of(output):
-    """What the cells say of their images, by what became of the features, in the order of the results."""
+    """Return the image facts of the cells by the use of features, in the order of the results."""
     found = {}
     for line in (output / RESULTS).read_text().splitlines():
         images = json.loads(line)["images"]
@@ -78,7 +78,7 @@ def images_of(output):
     return found
 
 
-def test_without_a_store_the_scores_are_the_same(grid_file, umie, frozen, with_image, tmp_path):
+def test_the_scores_do_not_depend_on_the_store(grid_file, umie, frozen, with_image, tmp_path):
     scores = []
     for enabled in (True, False):
         path = grid_file(
@@ -93,8 +93,8 @@ def test_without_a_store_the_scores_are_the_same(grid_file, umie, frozen, with_i
         output = tmp_path / f"run {enabled}"
         code, out, _ = umie("ablate", path, "--data-root", with_image, "--output", output)
         assert code == 0
-        assert "- images of train that cannot be read: 1, their records are taken as text alone; e.g. " in out
-        assert "- the weights of the frozen encoder resnet101_roi are random" in out
+        assert "- images of train that cannot be read: 1; their records are used as text only; e.g. " in out
+        assert "the frozen encoder resnet101_roi has random weights" in out
         (line,) = [json.loads(line) for line in (output / RESULTS).read_text().splitlines()]
         assert (line["images"]["features"] == "stored") == enabled
         assert line["counts"]["train"]["missing_images"] == 1
@@ -103,7 +103,7 @@ def test_without_a_store_the_scores_are_the_same(grid_file, umie, frozen, with_i
     assert scores[0]["health"]["visual_gradient"] == pytest.approx(scores[1]["health"]["visual_gradient"], rel=1e-3)
 
 
-def test_looked_up_features_need_no_images_and_new_ones_run_the_cells_again(grid_file, umie, with_image, tmp_path):
+def test_precomputed_features_need_no_images_and_changes_run_the_cells_again(grid_file, umie, with_image, tmp_path):
     for file in with_image.glob("*.png"):
         file.unlink()
 
@@ -128,11 +128,11 @@ def test_looked_up_features_need_no_images_and_new_ones_run_the_cells_again(grid
     code, out, _ = umie(*arguments)
     assert code == 0
     assert "- train: 2 records, 2 with an image" in out
-    assert "- images of train that cannot be read: 1, their records are left out; e.g. " in out
+    assert "- images of train that cannot be read: 1; their records are excluded; e.g. " in out
     (images,) = images_of(tmp_path / "run")["looked up"]
     assert images["images"] == 4
     assert images["encoder_calls"] == 0
-    assert "- boxes of looked-up features that were left out: 4 no area" in out
+    assert "- dropped boxes of precomputed features: 4 no area" in out
     umie(*arguments)
     assert len(images_of(tmp_path / "run")["looked up"]) == 1
     make_features(1)

@@ -1,4 +1,4 @@
-"""Grids that really run: what they leave behind, how they go on after crashes and kills, and that they are exact."""
+"""Grid runs: their output, and how they continue after crashes and kills with the same results."""
 
 import contextlib
 import csv
@@ -19,8 +19,7 @@ from umie.experiments.scheduler import RESULTS, _append, read_results
 from umie.records import read_jsonl
 
 TASKS = ("mner", "mre", "med", "meae")
-# What may differ between two runs of the same cell.
-VARYING = ("seconds",)
+VARYING = ("seconds",)  # keys that may differ between two runs of a cell
 
 PLUGIN = """
 import os, signal, sys
@@ -36,7 +35,7 @@ registry.register({name!r})(type({name!r}, (Passing,), {{}}))
 
 
 def write_plugin(folder: Path, name: str, body: str) -> str:
-    """Write a fusion that passes the text through after ``body`` has run in its forward; return the file's name."""
+    """Write a fusion whose forward runs ``body`` and returns the text; return the file name."""
     (folder / f"{name}.py").write_text(PLUGIN.format(name=name, body=body))
     return f"{name}.py"
 
@@ -54,10 +53,10 @@ def constant(line: dict) -> dict:
     return {key: value for key, value in line.items() if key not in VARYING}
 
 
-# --- a grid that has run ---------------------------------------------------------------------------------------------
+# --- a finished grid -------------------------------------------------------------------------------------------------
 
 
-def test_a_line_for_each_cell_with_all_that_it_measured(finished):
+def test_each_cell_has_a_line_with_its_measurements(finished):
     cells = cells_of(finished)
     lines = {line["hash"]: line for line in finished.lines}
     assert len(finished.lines) == len(lines) == 2
@@ -99,7 +98,7 @@ def test_the_table_is_printed_and_written(finished):
     assert "Traceback" not in finished.command.stderr
     for line in finished.lines:
         assert f"\n| {line['variant']} " in markdown
-    assert "*ceiling of text alone*" in markdown
+    assert "*text-only ceiling*" in markdown
     assert "60 records, 60 with an image" in markdown
     assert "nan" not in markdown.casefold()
 
@@ -127,7 +126,7 @@ def test_the_warm_start_is_trained_once_and_shared(finished):
     assert [job["text_start"] for job in jobs] == [str(folder), str(folder)]
 
 
-def test_processes_end_quietly(finished):
+def test_processes_end_without_errors(finished):
     for log in finished.output.rglob("log.txt"):
         assert re.fullmatch(r"(\d+ training queries .*\n)?", log.read_text()), log
 
@@ -135,7 +134,7 @@ def test_processes_end_quietly(finished):
 # --- running again ---------------------------------------------------------------------------------------------------
 
 
-def test_running_again_runs_nothing_and_changes_no_result(finished, run, tmp_path):
+def test_a_finished_grid_is_not_run_again(finished, run, tmp_path):
     output = finished.copy(tmp_path)
     before = (output / RESULTS).read_bytes()
     again, recorder = run(finished.grid_file, output)
@@ -144,7 +143,7 @@ def test_running_again_runs_nothing_and_changes_no_result(finished, run, tmp_pat
     assert (output / RESULTS).read_bytes() == before
 
 
-def test_a_lost_line_is_collected_from_the_cell_s_folder(finished, run, tmp_path):
+def test_a_lost_line_is_restored_from_the_directory_of_the_cell(finished, run, tmp_path):
     output = finished.copy(tmp_path)
     first, second = (output / RESULTS).read_text().splitlines(keepends=True)
     (output / RESULTS).write_text(second)
@@ -156,7 +155,7 @@ def test_a_lost_line_is_collected_from_the_cell_s_folder(finished, run, tmp_path
     )
 
 
-def test_a_lost_file_of_results_is_collected_too(finished, run, tmp_path):
+def test_a_lost_results_file_is_restored(finished, run, tmp_path):
     output = finished.copy(tmp_path)
     (output / RESULTS).unlink()
     again, recorder = run(finished.grid_file, output)
@@ -165,7 +164,7 @@ def test_a_lost_file_of_results_is_collected_too(finished, run, tmp_path):
 
 
 @pytest.mark.parametrize("cut", [-1, -2, -400, 5], ids=["line end", "bracket", "middle", "begin"])
-def test_a_torn_last_line_is_mended(finished, run, tmp_path, cut):
+def test_an_incomplete_last_line_is_restored(finished, run, tmp_path, cut):
     output = finished.copy(tmp_path)
     text = (output / RESULTS).read_text()
     first, second = text.splitlines(keepends=True)
@@ -176,11 +175,11 @@ def test_a_torn_last_line_is_mended(finished, run, tmp_path, cut):
     assert lines_of(output) == [json.loads(first), json.loads(second)]
 
 
-def test_a_line_without_its_end_is_not_grown_together_with_the_next(finished, tmp_path):
-    """An editor drops the last line end, or a kill comes just before it."""
+def test_a_line_without_line_end_is_not_joined_with_the_next(finished, tmp_path):
+    """An editor removed the last line end, or a kill came just before it."""
     output = finished.copy(tmp_path)
     text = (output / RESULTS).read_text()
-    shutil.rmtree(output / "cells")  # so that nothing but the file tells of the results
+    shutil.rmtree(output / "cells")  # only the file has the results
     (output / RESULTS).write_text(text.removesuffix("\n"))
     cells = cells_of(finished)
     assert len(read_results(output, cells)) == 2
@@ -188,7 +187,7 @@ def test_a_line_without_its_end_is_not_grown_together_with_the_next(finished, tm
     assert len(read_results(output, cells)) == 2
 
 
-def test_line_separators_of_unicode_inside_a_result_do_not_break_it(finished, tmp_path):
+def test_a_result_can_contain_unicode_line_separators(finished, tmp_path):
     output = finished.copy(tmp_path)
     cells = cells_of(finished)
     first, _ = finished.lines
@@ -198,7 +197,7 @@ def test_line_separators_of_unicode_inside_a_result_do_not_break_it(finished, tm
     assert read_results(output, cells) == {first["hash"]: crashed}
 
 
-def test_results_of_other_grids_in_the_folder_stay(finished, run, tmp_path):
+def test_results_of_other_grids_are_kept(finished, run, tmp_path):
     output = finished.copy(tmp_path)
     other = json.dumps({"hash": "of another grid", "status": "ok"}) + "\n"
     (output / RESULTS).write_text(other + (output / RESULTS).read_text() + '{"torn')
@@ -215,12 +214,12 @@ def test_results_of_other_grids_in_the_folder_stay(finished, run, tmp_path):
 NO_TEXT = r"""os.write(1, b'\xff\xfe\n{"event": 3}\n[]\n')"""
 
 
-def test_crashed_cells_are_told_kept_apart_and_tried_again(finished, grid_file, umie, tmp_path):
-    """One raises; one prints what is no text and is killed; the third is well, and so is the first when mended."""
+def test_crashed_cells_are_reported_and_run_again(finished, grid_file, umie, tmp_path):
+    """The first raises until it is fixed, the second prints bytes that are not text and is killed, the third works."""
     output = finished.copy(tmp_path, results=False)
-    mended = tmp_path / "mended"  # the cause lies outside the plugins, whose change would make all cells new ones
+    fixed = tmp_path / "fixed"  # outside the plugins, whose change would change all hashes
     plugins = [
-        write_plugin(tmp_path, "raises", f"if not os.path.exists({str(mended)!r}): raise RuntimeError('no luck')"),
+        write_plugin(tmp_path, "raises", f"if not os.path.exists({str(fixed)!r}): raise RuntimeError('no luck')"),
         write_plugin(tmp_path, "dies", f"{NO_TEXT}; os.kill(os.getpid(), signal.SIGKILL)"),
     ]
     path = grid_file(fusion=["raises", "dies", "text_only"], plugins=plugins, warm_start=...)
@@ -242,16 +241,16 @@ def test_crashed_cells_are_told_kept_apart_and_tried_again(finished, grid_file, 
     assert set(lines["text_only"]["counts"]) == {"train", "dev"}
     for text in (out, (output / "table.md").read_text()):
         assert "on the dev split (6 records)" in text
-        assert "## Crashed (2; run the grid again to try them again)" in text
+        assert "## Crashed (2; run the grid again to retry)" in text
         assert "raises, seed 0: RuntimeError: no luck" in text
         assert "dies, seed 0: the process was killed by signal 9" in text
 
     before = (output / RESULTS).read_bytes()
-    mended.touch()
+    fixed.touch()
     path = grid_file(fusion=["raises", "text_only"], plugins=plugins, warm_start=...)
     code, out, err = umie("ablate", path, "--output", output, "--split", "dev")
     assert (code, "## Crashed" in out, "| crashed" in out) == (0, False, False)
-    assert err.count(": started") == 1  # what was well is not run again
+    assert err.count(": started") == 1  # successful cells are not run again
     assert (output / RESULTS).read_bytes().startswith(before)
     (added,) = lines_of(output)[3:]
     assert (added["hash"], added["status"]) == (lines["raises"]["hash"], "ok")
@@ -259,12 +258,12 @@ def test_crashed_cells_are_told_kept_apart_and_tried_again(finished, grid_file, 
         figure.load()
 
 
-def test_cells_whose_warm_start_crashes_are_told_so(finished, grid_file, umie, tmp_path):
-    """A decoder that fits every check and cannot be trained: its vocabulary is smaller than the tokenizer's."""
+def test_cells_report_the_crash_of_their_warm_start(finished, grid_file, umie, tmp_path):
+    """The decoder passes all checks but cannot be trained: its vocabulary is smaller than that of the tokenizer."""
     output = finished.copy(tmp_path, results=False)
     path = grid_file(decoder={"source": "tiny", "overrides": {"vocab_size": 300}})
     code, out, err = umie("ablate", path, "--output", output)
-    assert (code, err.count(": started"), "Traceback" in err) == (1, 1, False)  # the warm start alone
+    assert (code, err.count(": started"), "Traceback" in err) == (1, 1, False)  # only the warm start
     lines = lines_of(output)
     assert sorted(line["variant"] for line in lines) == ["gated", "text_only"]
     for line in lines:
@@ -278,10 +277,10 @@ def test_cells_whose_warm_start_crashes_are_told_so(finished, grid_file, umie, t
 
 
 def children_of(pid: int) -> list[int]:
-    """Return the processes that a process has started and that have not ended."""
+    """Return the running child processes of a process."""
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):  # it may end while it is looked at
+        with contextlib.suppress(OSError):  # it may end at any time
             state, parent = stat.read_text().rsplit(")", 1)[1].split()[:2]
             if int(parent) == pid and state != "Z":
                 found.append(int(stat.parent.name))
@@ -296,10 +295,10 @@ def is_running(pid: int) -> bool:
 
 
 def wait_until(condition, seconds: float, what: str):
-    """Return what the condition gives as soon as it gives something."""
+    """Return the value of the condition as soon as it is true."""
     end = time.monotonic() + seconds
     while not (value := condition()):
-        assert time.monotonic() < end, f"waited {seconds} s in vain: {what}"
+        assert time.monotonic() < end, f"timeout after {seconds} s: {what}"
         time.sleep(0.05)
     return value
 
@@ -308,8 +307,8 @@ needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="fi
 
 
 @needs_proc
-def test_a_killed_grid_takes_its_cell_along_and_the_cell_comes_out_the_same(finished, start_umie, umie, run, tmp_path):
-    """One cell's result stands, the other's is torn and its folder gone: it alone runs, is killed, and runs again."""
+def test_a_killed_grid_ends_its_cell_which_has_the_same_result_later(finished, start_umie, umie, run, tmp_path):
+    """One cell has a result; the other, whose result is incomplete, runs, is killed, and runs again."""
     output = finished.copy(tmp_path)
     (gone,) = (line for line in finished.lines if line["variant"] == "gated")
     (kept,) = (line for line in finished.lines if line["variant"] == "text_only")
@@ -318,7 +317,6 @@ def test_a_killed_grid_takes_its_cell_along_and_the_cell_comes_out_the_same(fini
     grid = start_umie("ablate", finished.grid_file, "--output", output)
     (worker,) = wait_until(lambda: children_of(grid.pid), 60, "the process of the cell")
 
-    # A second run in the same folder is told so, and harms nothing.
     code, _, err = umie("ablate", finished.grid_file, "--output", output)
     assert code == 2
     assert err == f"umie: {output} is in use by another run: wait for it, or use another --output\n"
@@ -327,7 +325,7 @@ def test_a_killed_grid_takes_its_cell_along_and_the_cell_comes_out_the_same(fini
     grid.wait()
     wait_until(lambda: not is_running(worker), 20, "the end of the cell's process")
     assert lines_of(output) == [kept]
-    assert not (output / "cells" / gone["hash"] / "result.json").exists()  # it did not go on to its own end
+    assert not (output / "cells" / gone["hash"] / "result.json").exists()  # it was not finished
 
     again, recorder = run(finished.grid_file, output)
     assert recorder.started == ["gated, seed 0"]
@@ -346,7 +344,7 @@ def test_a_killed_grid_takes_its_cell_along_and_the_cell_comes_out_the_same(fini
 
 @needs_proc
 @pytest.mark.slow
-def test_a_grid_killed_in_its_second_cell_has_written_the_first(finished, grid_file, start_umie, run, tmp_path):
+def test_a_grid_killed_in_its_second_cell_keeps_the_result_of_the_first(finished, grid_file, start_umie, run, tmp_path):
     output = finished.copy(tmp_path, results=False)
     path = grid_file(workers=1)
     grid = start_umie("ablate", path, "--output", output)
@@ -375,8 +373,8 @@ def test_a_grid_killed_in_its_second_cell_has_written_the_first(finished, grid_f
 
 @needs_proc
 @pytest.mark.slow
-def test_an_interrupted_grid_ends_soon_and_says_how_to_go_on(finished, grid_file, start_umie, tmp_path):
-    """SIGINT for the grid alone, as ``kill -INT`` or a notebook sends it, in the middle of a long cell."""
+def test_an_interrupted_grid_ends_soon_and_says_how_to_continue(finished, grid_file, start_umie, tmp_path):
+    """SIGINT is sent only to the grid, as by ``kill -INT`` or a notebook, during a long cell."""
     output = finished.copy(tmp_path, results=False)
     plugin = write_plugin(tmp_path, "sleeps", "open(os.environ['STARTED'], 'w').close(); __import__('time').sleep(60)")
     path = grid_file(fusion=["sleeps"], plugins=[plugin])
@@ -392,11 +390,11 @@ def test_an_interrupted_grid_ends_soon_and_says_how_to_go_on(finished, grid_file
     assert "Traceback" not in err
 
 
-# --- data of one's own -----------------------------------------------------------------------------------------------
+# --- custom data -----------------------------------------------------------------------------------------------------
 
 
-def test_a_grid_on_data_of_one_s_own(grid_file, umie, noise, tmp_path):
-    """Relative paths, a label schema from the data, an image that is missing, and no ceiling."""
+def test_a_grid_on_custom_data(grid_file, umie, noise, tmp_path):
+    """Relative paths, a label schema from the data, a missing image, and no ceiling."""
     folder = tmp_path / "mine"
     folder.mkdir()
     for number, split in enumerate(("train", "test")):
@@ -459,7 +457,7 @@ def test_bad_input_is_one_line_and_exit_code_2(grid_file, umie, tmp_path, change
     assert not list(tmp_path.glob("run/cells/*"))
 
 
-def test_what_is_not_here_is_named_and_by_a_plan_all_of_it(grid_file, umie, tmp_path):
+def test_missing_files_are_reported_and_by_a_plan_all_at_once(grid_file, umie, tmp_path):
     path = grid_file(
         data={"format": "jsonl", "train": "none.jsonl", "test": "a", "images": "images"},
         decoder=["tiny", "nobody/nothing"],
@@ -469,7 +467,7 @@ def test_what_is_not_here_is_named_and_by_a_plan_all_of_it(grid_file, umie, tmp_
     assert code == 2
     lines = err.replace("\n", " ").split("umie: missing: ")[1:]
     for line, expected in zip(
-        lines, ("none.jsonl: no such", "a: no such file", "images: no such folder", "'nobody/nothing'"), strict=True
+        lines, ("none.jsonl: no such", "a: no such file", "images: no such directory", "'nobody/nothing'"), strict=True
     ):
         assert expected in line
     assert out.count("blocked: missing files") == 4
@@ -480,7 +478,7 @@ def test_what_is_not_here_is_named_and_by_a_plan_all_of_it(grid_file, umie, tmp_
     assert "none.jsonl: cannot read" in one_line(err)
 
 
-def test_a_record_that_cannot_be_used_is_one_line(grid_file, umie, tmp_path):
+def test_an_invalid_record_is_reported_in_one_line(grid_file, umie, tmp_path):
     (tmp_path / "a.jsonl").write_text('{"text": "a"}\n{"text": ""}\n')
     path = grid_file(data={"format": "jsonl", "train": "a.jsonl", "test": "a.jsonl"}, warm_start=...)
     code, _, err = umie("ablate", path, "--output", tmp_path / "run")
@@ -499,21 +497,21 @@ def test_a_record_that_cannot_be_used_is_one_line(grid_file, umie, tmp_path):
     ],
     ids=["data", "data is a file", "split", "output is a file", "output below a file"],
 )
-def test_bad_options_are_one_line(grid_file, umie, tmp_path, arguments, expected):
+def test_invalid_options_are_reported_in_one_line(grid_file, umie, tmp_path, arguments, expected):
     path = grid_file()
     code, _, err = umie("ablate", path, *(argument.format(folder=tmp_path) for argument in arguments))
     assert code == 2
     assert expected.format(folder=tmp_path) in one_line(err)
 
 
-def test_bad_input_of_a_real_command_is_one_line(start_umie, tmp_path):
+def test_bad_input_is_one_line_in_a_real_process(start_umie, tmp_path):
     command = start_umie("ablate", tmp_path / "none.yaml")
     out, err = command.communicate(timeout=60)
     assert (command.returncode, out) == (2, "")
     assert one_line(err) == f"{tmp_path / 'none.yaml'}: cannot read the grid file: No such file or directory"
 
 
-def test_only_a_grid_that_was_finished_says_so(finished, tmp_path, umie):
+def test_only_a_finished_grid_says_so(finished, tmp_path, umie):
     assert "already had results" not in finished.command.stderr
     code, _, err = umie("ablate", finished.grid_file, "--output", finished.copy(tmp_path))
     assert code == 0

@@ -1,4 +1,4 @@
-"""A grid over several data sets: what is left out of training is scored all the same, and each wording on its own."""
+"""A grid over several data sets: held-out sets are scored, and so is each wording."""
 
 import json
 
@@ -32,13 +32,13 @@ GRID = {
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """The folder of the one run that the tests read."""
+    """The directory shared by the tests."""
     return tmp_path_factory.mktemp("several")
 
 
 @pytest.fixture
 def finished_grid(folder, write_grid, umie):
-    """Run the grid, or, from the second test on, only its report."""
+    """Run the grid; from the second test on, only write its report."""
     line = {"text": "Ann is aboard .", "entities": [{"type": "person", "span": [0, 3]}], "tasks": ["mner"]}
     (folder / "own.jsonl").write_text(json.dumps(line) + "\n")
     path = write_grid(folder, **GRID)
@@ -48,9 +48,9 @@ def finished_grid(folder, write_grid, umie):
     return {line["variant"]: line for line in lines}, out, folder / "run"
 
 
-def test_every_set_is_scored_under_every_wording(finished_grid):
+def test_every_set_is_scored_with_every_wording(finished_grid):
     lines, _, output = finished_grid
-    assert set(lines) == {"all sets", "without names"}  # whichever ends first
+    assert set(lines) == {"all sets", "without names"}  # in any order
     keys = [f"{one} [{word}]" for word in ("paper", "mine") for one in ("names mner", "both mner", "both med")]
     for line in lines.values():
         assert line["status"] == "ok"
@@ -68,7 +68,7 @@ def trained_on(job):
     return RunConfig.from_json(job["config"]).trained_on
 
 
-def test_what_is_left_out_comes_in_neither_by_training_nor_by_the_warm_start(finished_grid):
+def test_a_held_out_set_is_used_neither_in_training_nor_in_the_warm_start(finished_grid):
     lines, _, output = finished_grid
     assert {variant: list(line["shares"]) for variant, line in lines.items()} == {
         "all sets": ["names", "both", "own"],
@@ -86,7 +86,7 @@ def test_what_is_left_out_comes_in_neither_by_training_nor_by_the_warm_start(fin
         assert job["data"]["sets"]["own"]["tasks"] == {"mner": {"labels": ["ship", "person"]}}
 
 
-def test_the_table_names_set_and_wording_and_what_is_published(finished_grid):
+def test_the_table_shows_set_wording_and_published_scores(finished_grid):
     _, out, output = finished_grid
     words = " ".join(out.split())
     for fact in (
@@ -94,10 +94,10 @@ def test_the_table_names_set_and_wording_and_what_is_published(finished_grid):
         "`mean` averages names MNER [paper], both MNER [paper], names MNER [mine], both MNER [mine].",
         "- own is not scored: it has no annotated test records",
         "- own train: 1 records, 0 with an image",
-        "- training draws from the data sets: equal",
-        "- shares of without names: both 50.0%, own 50.0%",
-        "- decoder tiny: random weights and a warm start on texts alone",
-        "*last year*: the grid file; printed there, not measured here.",
+        "- sampling of the data sets in training: equal",
+        "- training shares of without names: both 50.0%, own 50.0%",
+        "- decoder tiny: random weights, then a text-only warm start",
+        "*last year*: published in the grid file, not measured here.",
     ):
         assert fact in words, fact
     (row,) = [line for line in out.splitlines() if "*last year (the grid file)*" in line]

@@ -1,4 +1,4 @@
-"""What the tests of reports share: grids and data without files."""
+"""Fixtures for the tests of reports: grids and data without files."""
 
 import dataclasses
 
@@ -11,7 +11,7 @@ from umie.experiments.expand import read_grid
 
 @pytest.fixture
 def make_grid(tmp_path):
-    """Read a grid of some values: ``make_grid(name="swept", fusion=[...])``."""
+    """Return a grid with some values: ``make_grid(name="swept", fusion=[...])``."""
 
     def make(**values):
         path = tmp_path / "grid-file.yaml"
@@ -25,7 +25,7 @@ def make_grid(tmp_path):
 
 @pytest.fixture
 def no_data():
-    """One data set without files, for what only asks for its sizes: ``no_data(tasks=..., num_records=...)``."""
+    """Return a data set of which only the sizes are used: ``no_data(tasks=..., num_records=...)``."""
 
     def make(**changes) -> Corpus:
         values = {item.name: {} for item in dataclasses.fields(DataSet)}

@@ -1,4 +1,4 @@
-"""Figure 4 from a grid: what is a sweep, what agrees with the paper and what does not, and the two figures."""
+"""Figure 4 from a grid: sweeps, comparisons with the paper, and the two figures."""
 
 import json
 import re
@@ -10,7 +10,7 @@ from umie.experiments.cell import GATES
 from umie.experiments.expand import plan
 from umie.experiments.scheduler import GridRun
 from umie.reports.gate_figures import HISTOGRAM, SWEEP
-from umie.reports.gate_study import AGREES, DISAGREES, UNDECIDED, gate_findings, medians, sweeps
+from umie.reports.gate_study import AGREES, DISAGREES, UNDECIDED, dynamic_gates, gate_findings, sweeps
 from umie.reports.grid import write_report
 
 SEEDS = [0, 1, 2]
@@ -28,7 +28,7 @@ F1 = {"dynamic": (0.80, 0.82, 0.81), 0.0: (0.70, 0.72, 0.71), 0.1: (0.80, 0.81, 
 
 @pytest.fixture
 def swept(make_grid, no_data):
-    """A grid that varies the gate under two residuals: ``swept(f1=..., crashed=...)``."""
+    """Return a grid that varies the gate under two residuals: ``swept(f1=..., crashed=...)``."""
 
     def make(f1=F1, seeds=SEEDS, crashed=()):
         tasks = {"mner": {}, "mre": {}}
@@ -60,14 +60,14 @@ def swept(make_grid, no_data):
     return make
 
 
-def keep_gates(run, output, gates):
+def record_gates(run, output, gates):
     for cell in run.cells:
         folder = output / "cells" / cell.hash
         folder.mkdir(parents=True, exist_ok=True)
         (folder / GATES).write_text(json.dumps(gates))
 
 
-def test_a_sweep_is_what_differs_in_the_gate_alone(swept):
+def test_variants_of_a_sweep_differ_only_in_the_gate(swept):
     first, second = sweeps(swept())
     assert (first.title, second.title) == ("residual paper", "residual released")
     assert list(first.fixed) == [0.0, 0.1, 1.0]
@@ -77,14 +77,14 @@ def test_a_sweep_is_what_differs_in_the_gate_alone(swept):
     assert first.gain("dynamic", 0.0, "mner") == pytest.approx([0.1, 0.1, 0.1])
 
 
-def test_each_sentence_of_the_paper_agrees_disagrees_or_is_undecided(swept):
+def test_each_claim_of_the_paper_agrees_disagrees_or_is_undecided(swept):
     found = {
-        (one.task, one.said): (one.measured, one.verdict)
+        (one.task, one.claim): (one.measured, one.verdict)
         for one in gate_findings(swept())
         if one.sweep == "residual paper"
     }
     assert found["MNER", "dynamic is better than g = 0 (by 0.1 in the paper)"] == (
-        "+10.0 [+10.0, +10.0], the paper's outside",
+        "+10.0 [+10.0, +10.0], the paper's value is outside",
         AGREES,
     )
     assert found["MNER", "dynamic is better than g = 0.1"][1] == UNDECIDED
@@ -99,24 +99,24 @@ def test_with_one_seed_nothing_is_decided(swept):
     assert {one.verdict for one in gate_findings(swept(seeds=[0]))} == {UNDECIDED}
 
 
-def test_a_crashed_seed_is_left_out_of_the_pairs(swept):
+def test_a_crashed_seed_is_excluded_from_the_pairs(swept):
     (sweep, _) = sweeps(swept(crashed=[("D", 1)]))
     assert sweep.gain("dynamic", 0.0, "mner") == pytest.approx([0.1, 0.1])
 
 
-def test_the_medians_stand_beside_the_authors(swept, tmp_path):
+def test_dynamic_gates_are_collected_over_seeds_with_the_authors_medians(swept, tmp_path):
     run = swept()
-    keep_gates(run, tmp_path, {"mner": [0.1, 0.2, 0.6], "mre": [-0.01]})
-    assert medians(run, tmp_path)[:2] == [
-        ("residual paper", "MNER", 9, 0.2, 0.056),
-        ("residual paper", "MRE", 3, -0.01, 0.082),
-    ]
+    record_gates(run, tmp_path, {"mner": [0.1, 0.2, 0.6], "mre": [-0.01]})
+    mner, mre = dynamic_gates(run, tmp_path)[:2]
+    assert (mner.sweep, mner.task, len(mner.values), mner.published) == ("residual paper", "MNER", 9, 0.056)
+    assert (mre.sweep, mre.task, list(mre.values), mre.published) == ("residual paper", "MRE", [-0.01] * 3, 0.082)
 
 
 def test_the_report_draws_both_figures(swept, tmp_path):
     run = swept()
-    keep_gates(run, tmp_path, {"mner": [0.1, 0.2, 0.6], "mre": [-0.01, 0.05]})
+    record_gates(run, tmp_path, {"mner": [0.1, 0.2, 0.6], "mre": [-0.01, 0.05]})
     report = write_report(run, tmp_path)
+    assert re.search(r"\| residual paper +\| MNER +\| 9 +\| 0.200 +\| 0.056", report)
     for name in (SWEEP, HISTOGRAM):
         assert f"![{name}]({name})" in report
         with Image.open(tmp_path / name) as figure:
@@ -126,12 +126,12 @@ def test_the_report_draws_both_figures(swept, tmp_path):
     assert re.search(r"\| residual paper +\| MNER +\| dynamic is better than g = 1 ", report)
 
 
-def test_without_kept_gates_there_is_a_sweep_and_no_histogram(swept, tmp_path):
+def test_without_recorded_gates_there_is_no_histogram(swept, tmp_path):
     report = write_report(swept(), tmp_path)
     assert (tmp_path / SWEEP).exists() and not (tmp_path / HISTOGRAM).exists()
     assert HISTOGRAM not in report
 
 
-def test_a_sweep_of_which_all_crashed_has_a_report(swept, tmp_path):
+def test_a_sweep_whose_cells_all_crashed_has_a_report(swept, tmp_path):
     run = swept(seeds=[0], crashed=[(cell.variant, 0) for cell in swept(seeds=[0]).cells])
     assert "nan" not in write_report(run, tmp_path).casefold()

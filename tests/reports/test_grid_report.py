@@ -1,4 +1,4 @@
-"""The report of a grid: means and intervals, the ceiling beside them, crashed cells, and the same in CSV and figure."""
+"""The report of a grid: means and intervals, ceilings, crashed cells, tables and figures."""
 
 import csv
 import io
@@ -10,14 +10,15 @@ from PIL import Image
 from umie.experiments.expand import plan
 from umie.experiments.scheduler import GridRun
 from umie.experiments.summary import MEAN, Interval, rows, score
-from umie.reports.grid import findings, write_report
+from umie.reports import grid_figure
+from umie.reports.grid import FILES, ceiling_findings, write_report
 
 CEILINGS = {"mner": 0.6, "mre": 0.5}
 
 
 @pytest.fixture
 def grid_run(make_grid, no_data):
-    """A grid of gated and text_only on two tasks: ``grid_run({("gated", 0): {"mner": 0.5, "mre": 0.7}, ...})``."""
+    """Return a grid of gated and text_only on two tasks: ``grid_run({("gated", 0): {"mner": 0.5, "mre": 0.7}})``."""
 
     def make(scores, *, ceilings=CEILINGS, crashed=(), **changes):
         seeds = sorted({seed for _, seed in [*scores, *crashed]})
@@ -98,7 +99,7 @@ def test_intervals_are_student_s(values, mean, half_width):
     assert str(interval) == f"{mean:.3f} ± {half_width:.3f}"
 
 
-def test_one_value_has_no_interval_and_none_has_no_mean():
+def test_one_value_has_no_interval_and_no_values_have_no_mean():
     assert (str(Interval.of([0.4])), str(Interval.of([]))) == ("0.400", "-")
     assert math.isnan(Interval.of([0.4]).half_width)
 
@@ -112,7 +113,7 @@ def test_rows_average_over_seeds_and_the_chosen_tasks(grid_run):
     assert first.scores[MEAN].half_width == pytest.approx(12.7062 * 0.0707107 / math.sqrt(2), rel=1e-4)
 
 
-def test_the_mean_leaves_out_tasks_that_it_is_not_over(grid_run):
+def test_the_mean_is_only_over_the_chosen_tasks(grid_run):
     run = grid_run(SCORES, mean_over=["mre"])
     assert [score(line, MEAN, run.mean_over) for line in rows(run)[0].lines] == [0.6, 0.7]
 
@@ -126,13 +127,13 @@ def table_of(markdown, heading=None):
     return [dict(zip(header, row, strict=True)) for row in body]
 
 
-def test_the_markdown_holds_every_number(grid_run, tmp_path):
+def test_the_page_contains_every_number(grid_run, tmp_path):
     markdown = write_report(grid_run(SCORES, notes=["A note."]), tmp_path)
     assert (tmp_path / "table.md").read_text() == markdown
     ceiling, gated, text_only = table_of(markdown)
     assert ceiling == {
         **dict.fromkeys(ceiling, ""),
-        "variant": "*ceiling of text alone*",
+        "variant": "*text-only ceiling*",
         "MNER": "0.600",
         "MRE": "0.500",
         "mean": "0.550",
@@ -147,7 +148,7 @@ def test_the_markdown_holds_every_number(grid_run, tmp_path):
         "10",
     ]
     assert (text_only["gate"], text_only["gate closed"]) == ("-", "-")
-    cells = table_of(markdown, "## Every cell")
+    cells = table_of(markdown, "## Cells")
     assert [(cell["variant"], cell["seed"], cell["mean"]) for cell in cells] == [
         ("gated", "0", "0.700"),
         ("gated", "1", "0.800"),
@@ -168,26 +169,26 @@ def test_without_ceilings_no_row_and_no_findings(grid_run, tmp_path):
     run = grid_run(SCORES, ceilings={})
     markdown = write_report(run, tmp_path)
     assert "ceiling" not in markdown.casefold()
-    assert findings(run) == []
+    assert ceiling_findings(run) == []
     assert len(table_of(markdown)) == 2
     assert {line["ceiling"] for line in csv.DictReader(io.StringIO((tmp_path / "table.csv").read_text()))} == {""}
 
 
-def test_findings_say_what_holds_and_what_does_not(grid_run):
-    found = findings(grid_run(SCORES))
+def test_cells_are_compared_with_the_ceiling(grid_run):
+    found = ceiling_findings(grid_run(SCORES))
     assert found == [
         "gated, seed 0: mean 0.150 above the mean ceiling",
         "gated, seed 1: mean 0.250 above the mean ceiling",
-        "text_only, seed 0: MNER 0.550, interval from 0.530, ceiling 0.600: holds",
-        "text_only, seed 0: MRE 0.450, interval from 0.430, ceiling 0.500: holds",
-        "text_only, seed 1: MNER 0.610, interval from 0.590, ceiling 0.600: holds",
-        "text_only, seed 1: MRE 0.530, interval from 0.510, ceiling 0.500: DOES NOT HOLD",
+        "text_only, seed 0: MNER 0.550 [0.530, 0.570] is consistent with the ceiling of 0.600",
+        "text_only, seed 0: MRE 0.450 [0.430, 0.470] is consistent with the ceiling of 0.500",
+        "text_only, seed 1: MNER 0.610 [0.590, 0.630] is consistent with the ceiling of 0.600",
+        "text_only, seed 1: MRE 0.530 [0.510, 0.550] is ABOVE the ceiling of 0.500",
     ]
-    below = findings(grid_run({("gated", 0): {"mner": 0.5, "mre": 0.5}}))
+    below = ceiling_findings(grid_run({("gated", 0): {"mner": 0.5, "mre": 0.5}}))
     assert below == ["gated, seed 0: mean 0.050 BELOW the mean ceiling"]
 
 
-def test_crashed_cells_are_left_out_of_the_means_and_listed(grid_run, tmp_path):
+def test_crashed_cells_are_listed_and_excluded_from_the_means(grid_run, tmp_path):
     scores = {key: value for key, value in SCORES.items() if key != ("gated", 1)}
     run = grid_run(scores, crashed=[("gated", 1)])
     assert [(cell.variant, cell.seed) for cell in run.crashed] == [("gated", 1)]
@@ -195,21 +196,21 @@ def test_crashed_cells_are_left_out_of_the_means_and_listed(grid_run, tmp_path):
     _, gated, text_only = table_of(markdown)
     assert (gated["seeds"], gated["MNER"], gated["mean"]) == ("1", "0.800", "0.700")
     assert text_only["seeds"] == "2"
-    assert table_of(markdown, "## Every cell")[1]["mean"] == "crashed"
-    crashed = markdown.split("## Crashed (1; run the grid again to try them again)")[1]
+    assert table_of(markdown, "## Cells")[1]["mean"] == "crashed"
+    crashed = markdown.split("## Crashed (1; run the grid again to retry)")[1]
     assert "gated, seed 1: RuntimeError: no luck" in crashed
     assert "Traceback\n  no luck" in crashed
-    assert len(findings(run)) == 5
+    assert len(ceiling_findings(run)) == 5
 
 
-def test_cells_that_never_ran_are_said_to_be_missing(grid_run, tmp_path):
+def test_cells_that_never_ran_are_listed(grid_run, tmp_path):
     run = grid_run({key: value for key, value in SCORES.items() if key != ("text_only", 0)})
     markdown = write_report(run, tmp_path)
-    assert table_of(markdown, "## Every cell")[2]["mean"] == "not run"
+    assert table_of(markdown, "## Cells")[2]["mean"] == "not run"
     assert "text_only, seed 0: not run" in markdown
 
 
-def test_a_grid_of_which_all_cells_crashed_has_a_report_too(grid_run, tmp_path):
+def test_a_grid_whose_cells_all_crashed_has_a_report(grid_run, tmp_path):
     markdown = write_report(grid_run({}, crashed=[("gated", 0), ("text_only", 0)]), tmp_path)
     assert [row["mean"] for row in table_of(markdown)] == ["0.550", "-", "-"]
     assert "nan" not in markdown.casefold()
@@ -218,7 +219,7 @@ def test_a_grid_of_which_all_cells_crashed_has_a_report_too(grid_run, tmp_path):
         figure.load()
 
 
-def test_the_csv_holds_every_number_to_six_places(grid_run, tmp_path):
+def test_the_csv_contains_every_number_with_six_places(grid_run, tmp_path):
     write_report(grid_run(SCORES), tmp_path)
     lines = list(csv.DictReader(io.StringIO((tmp_path / "table.csv").read_text())))
     assert [(line["variant"], line["task"]) for line in lines] == [
@@ -248,7 +249,7 @@ def test_a_single_seed_has_a_mean_and_an_empty_interval(grid_run, tmp_path):
         assert float(line["f1_mean"]) > 0
 
 
-def test_labels_with_signs_of_their_own_keep_table_and_csv_whole(grid_run, tmp_path):
+def test_special_characters_in_labels_are_escaped(grid_run, tmp_path):
     label = 'a|b, "c"'
     scores = {(label, 0): {"mner": 0.5, "mre": 0.5}, ("text_only", 0): SCORES["text_only", 0]}
     run = grid_run(scores, fusion=[{"name": "gated", "label": label}, "text_only"])
@@ -259,7 +260,7 @@ def test_labels_with_signs_of_their_own_keep_table_and_csv_whole(grid_run, tmp_p
     assert len({row.replace("\\|", "").count("|") for row in rows_of_table}) == 1
 
 
-def test_the_figure_is_a_image_with_something_on_it(grid_run, tmp_path):
+def test_the_figure_is_not_blank(grid_run, tmp_path):
     write_report(grid_run(SCORES), tmp_path)
     with Image.open(tmp_path / "figure.png") as figure:
         assert figure.format == "PNG"
@@ -270,12 +271,49 @@ def test_the_figure_is_a_image_with_something_on_it(grid_run, tmp_path):
     assert white < 0.95 * sum(count for count, _ in colors)
 
 
-def test_nothing_is_left_beside_the_three_files(grid_run, tmp_path):
+def test_the_written_files(grid_run, tmp_path):
     write_report(grid_run(SCORES), tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["figure.png", "table.csv", "table.md"]
+    written = {path.name for path in tmp_path.iterdir()}
+    assert written == {name for name in FILES if not name.startswith("gate")}
+    assert (tmp_path / "figure.pdf").read_bytes().startswith(b"%PDF")
 
 
-def test_training_options_of_single_parts_are_told_with_their_variants(grid_run, tmp_path):
+def test_the_latex_table(grid_run, tmp_path):
+    write_report(grid_run(SCORES), tmp_path)
+    lines = (tmp_path / "table.tex").read_text().splitlines()
+    assert lines[1:4:2] == ["\\toprule", "\\midrule"]
+    table = [[cell.strip() for cell in line.split("&")] for line in lines if "&" in line]
+    by_name = {name: cells for name, *cells in table}
+    assert by_name["text-only ceiling"][1:4] == ["0.600", "0.500", "0.550"]
+    assert by_name["text\\_only"][0] == "2"
+    assert by_name["gated"][5] == "25\\%"
+
+
+@pytest.mark.parametrize("num_seeds", [2, 3])
+def test_intervals_are_drawn_from_three_seeds_on(grid_run, monkeypatch, tmp_path, num_seeds):
+    labels = []
+    monkeypatch.setattr(grid_figure, "save_figure", lambda figure, *_, **__: labels.extend(_legend(figure)))
+    scores = {("gated", seed): {"mner": 0.8 + seed / 100, "mre": 0.6} for seed in range(num_seeds)}
+    write_report(grid_run(scores), tmp_path)
+    assert ("95 % interval" in labels) == (num_seeds == 3)
+    assert {"each seed", "mean over seeds", "text-only ceiling"} <= set(labels)
+
+
+def test_a_crashed_variant_and_a_missing_seed_are_visible_in_the_figure(grid_run, monkeypatch, tmp_path):
+    figures = []
+    monkeypatch.setattr(grid_figure, "save_figure", lambda figure, *_, **__: figures.append(figure))
+    scores = {("gated", 0): {"mner": 0.8, "mre": 0.6}}
+    write_report(grid_run(scores, crashed=[("text_only", 0), ("gated", 1)]), tmp_path)
+    first = figures[0].axes[0]
+    assert [label.get_text() for label in first.get_yticklabels()] == ["gated (1 of 2 seeds)", "text_only"]
+    assert [text.get_text() for text in first.texts] == ["0.800", "crashed"]
+
+
+def _legend(figure):
+    return [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def test_training_options_of_single_parts_are_reported_with_their_variants(grid_run, tmp_path):
     fusion = [{"name": "gated", "label": "gated", "training": {"max_steps": 7}}, "text_only"]
     run = grid_run(SCORES, fusion=fusion, training=[{"max_steps": 5, "batch_size": 2}])
     assert {cell.variant: cell.training["max_steps"] for cell in run.cells} == {"gated": 7, "text_only": 5}

@@ -73,7 +73,7 @@ def ablate(
         _plan(grid, root, output)
         return
     from umie.experiments.scheduler import run_grid
-    from umie.reports.grid import FIGURES, write_report
+    from umie.reports.grid import FILES, write_report
 
     try:
         with GridDisplay() as display:
@@ -88,8 +88,7 @@ def ablate(
         out.print(Markdown(report))
     else:
         sys.stdout.write(report)
-    figures = [path for name in FIGURES if (path := output / name).exists()]
-    written = ", ".join(str(path) for path in [output / "table.md", output / "table.csv", *figures])
+    written = ", ".join(str(path) for name in FILES if (path := output / name).exists())
     out.print(f"\nWritten: {written}", highlight=False, markup=False, soft_wrap=True)
     if run.crashed:
         err.print(

@@ -1,4 +1,4 @@
-"""Published figures that a report shows beside the measured ones; those of the paper lie in paper.json."""
+"""Published scores that reports show next to the measured ones; those of the paper are in ``paper.json``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from umie.errors import UmieError, UnknownNameError, shown
 from umie.experiments.scored_tasks import ScoredTask
@@ -17,13 +17,13 @@ Scores = Mapping[str, Mapping[str, float]]  # F1 in percent, by data set and tas
 
 @dataclass(frozen=True)
 class Reference:
-    """One row of published figures.
+    """Published scores of one system.
 
     Args:
-        title: what tables call it.
-        source: where it is printed.
-        values: by data set and task.
-        wording: the instruction that they were reached with, where the source tells several apart.
+        title: the name of the system in tables.
+        source: where the scores were published.
+        values: F1 in percent, by data set and task.
+        wording: the instruction that was used, if the source distinguishes several.
     """
 
     title: str
@@ -32,29 +32,42 @@ class Reference:
     wording: str | None = None
 
     def f1(self, one: ScoredTask) -> float | None:
-        """Return the published F1 (0..1) of what a grid scores, or None."""
+        """Return the published F1 (0..1) of a scored task, or None."""
         if self.wording is not None and one.wording is not None and not one.key.endswith(f"[{self.wording}]"):
             return None
         value = self.values.get(one.data_set, {}).get(one.task)
         return None if value is None else value / 100
 
 
+class Published(NamedTuple):
+    """Published F1 (0..1) of everything that a grid scores, None where nothing was published."""
+
+    title: str
+    source: str
+    values: list[float | None]
+
+    @property
+    def label(self) -> str:
+        """The title and the short source, e.g. ``paper: UMIE-Base (Table 4)``."""
+        return f"{self.title} ({self.source.split(':')[0]})"
+
+
 @cache
 def paper() -> dict[str, Any]:
-    """Return the figures of the paper."""
+    """Return the scores, data sizes and gate statistics of the paper."""
     found: dict[str, Any] = json.loads(Path(__file__).with_name("paper.json").read_text(encoding="utf-8"))
     return found
 
 
 def read_reference(value: object) -> list[Reference]:
-    """Return the key ``reference`` of a grid file as rows.
+    """Read the key ``reference`` of a grid file.
 
     Args:
-        value: None; names of the paper's tables (``paper-table-4-base``), one or a list; or figures of one's own, F1
-            in percent by data set and task, with ``title`` and ``source``.
+        value: None, the name of a table of the paper such as ``paper-table-4-base``, a mapping with custom scores (F1
+            in percent by data set and task, and optionally ``title`` and ``source``), or a list of names and mappings.
 
     Raises:
-        UmieError: no such table, or a value that is no F1 in percent.
+        UmieError: unknown table, or a value that is not an F1 in percent.
     """
     several = list(value) if isinstance(value, list | tuple) else [] if value is None else [value]
     return [row for one in several for row in _rows(one)]
@@ -64,11 +77,12 @@ def _rows(value: object) -> list[Reference]:
     tables = paper()["tables"]
     if isinstance(value, dict):
         title, source = str(value.get("title", "reference")), str(value.get("source", "the grid file"))
-        scores = {name: given for name, given in value.items() if name not in ("title", "source")}
-        for name, given in scores.items():
-            fits = isinstance(given, dict) and all(_is_percent(number) for number in given.values())
-            if not fits:
-                raise UmieError(f"reference of {name!r} is {shown(given)}: give F1 in percent (0 to 100) by task")
+        scores = {name: by_task for name, by_task in value.items() if name not in ("title", "source")}
+        for name, by_task in scores.items():
+            if not isinstance(by_task, dict) or not all(map(_is_percent, by_task.values())):
+                raise UmieError(
+                    f"reference: {name!r} is {shown(by_task)}: use F1 in percent by task, as in {{mner: 88}}"
+                )
         return [Reference(title, source, scores)]
     if not isinstance(value, str) or value not in tables:
         raise UnknownNameError("reference", value, tables)
@@ -81,10 +95,10 @@ def _rows(value: object) -> list[Reference]:
     ]
 
 
-def joined(rows: Sequence[Reference], scored: Sequence[ScoredTask]) -> list[tuple[str, str, list[float | None]]]:
-    """Return title, source and F1 of each row that has any of what a grid scores.
+def published(rows: Sequence[Reference], scored: Sequence[ScoredTask]) -> list[Published]:
+    """Return the published scores of each system that has any for the scored tasks.
 
-    Rows of several wordings become one where the grid scores each wording on its own.
+    If the grid scores several wordings, the rows of one system for different wordings are merged.
     """
     merged: dict[tuple[str, str], list[float | None]] = {}
     for row in rows:
@@ -94,7 +108,7 @@ def joined(rows: Sequence[Reference], scored: Sequence[ScoredTask]) -> list[tupl
         merged[title, row.source] = [
             new if old is None else old for old, new in zip(before, (row.f1(one) for one in scored), strict=True)
         ]
-    return [(title, source, values) for (title, source), values in merged.items() if any(values)]
+    return [Published(title, source, values) for (title, source), values in merged.items() if any(values)]
 
 
 def _is_percent(value: object) -> bool:

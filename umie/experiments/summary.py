@@ -1,4 +1,4 @@
-"""What a grid's results come to: mean and interval of every variant over its seeds, and what tables call them."""
+"""Summary of a grid: the mean and interval of each variant over its seeds."""
 
 from __future__ import annotations
 
@@ -11,24 +11,35 @@ from typing import Any
 from umie.experiments.scheduler import GridRun
 
 MEAN = "mean"
+MIN_SEEDS = 3  # with fewer, an interval over seeds is too wide to draw
 
 
 @dataclass(frozen=True)
 class Interval:
-    """Mean over seeds and the half width of its 95 % interval (Student's t); NaN with a single seed."""
+    """The mean over seeds and the half width of its 95 % interval (Student's t), which is NaN for a single seed."""
 
     mean: float
     half_width: float
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Interval:
-        """Return the interval of some values."""
+        """Return the mean and interval of values, one per seed."""
         if len(values) < 2:
             return cls(values[0] if values else math.nan, math.nan)
         from scipy import stats
 
         quantile = float(stats.t.ppf(0.975, len(values) - 1))
         return cls(statistics.mean(values), quantile * statistics.stdev(values) / math.sqrt(len(values)))
+
+    @property
+    def low(self) -> float:
+        """The lower end."""
+        return self.mean - self.half_width
+
+    @property
+    def high(self) -> float:
+        """The upper end."""
+        return self.mean + self.half_width
 
     def __str__(self) -> str:
         if math.isnan(self.mean):
@@ -38,12 +49,12 @@ class Interval:
 
 @dataclass(frozen=True)
 class Row:
-    """One variant over its seeds.
+    """The results of one variant.
 
     Args:
-        variant: its name.
-        lines: the good results, one for each seed.
-        scores: F1 by key of what is scored, and under ``mean`` the average of those that the grid averages.
+        variant: the name of the variant.
+        lines: the successful results, one per seed.
+        scores: the F1 by the key of each scored task, and their average under ``mean``.
     """
 
     variant: str
@@ -52,7 +63,7 @@ class Row:
 
 
 def rows(run: GridRun) -> list[Row]:
-    """Return one row for each variant, in the order of the grid; crashed cells are left out of the means."""
+    """Return one row per variant in the order of the grid; crashed cells are excluded from the means."""
     by_variant: dict[str, list[Mapping[str, Any]]] = {}
     for cell in run.cells:
         lines = by_variant.setdefault(cell.variant, [])
@@ -73,24 +84,30 @@ def rows(run: GridRun) -> list[Row]:
 
 
 def score(line: Mapping[str, Any], name: str, mean_over: Sequence[str]) -> float:
-    """Return the F1 of one result by key, or the mean over keys."""
+    """Return the F1 of one result: of a scored task by its key, or the mean over keys."""
     if name == MEAN:
         return float(statistics.mean(line["metrics"][key]["f1"] for key in mean_over))
     return float(line["metrics"][name]["f1"])
 
 
+def drawable_interval(values: Sequence[float]) -> tuple[float, float] | None:
+    """Return the 95 % interval of F1 values, clipped to 0..1, or None if there are fewer than three."""
+    interval = Interval.of(values)
+    return (max(0.0, interval.low), min(1.0, interval.high)) if len(values) >= MIN_SEEDS else None
+
+
 def title(run: GridRun, name: str) -> str:
-    """Return what a table calls a key, or the mean: MEAE on annotated events is named as the oracle that it is."""
+    """Return the title of a scored task by its key, or ``mean``."""
     return next((one.title for one in run.scored if one.key == name), name)
 
 
-def mean_ceiling(run: GridRun) -> float | None:
-    """Return the ceiling of the mean; None where one that it takes is not known."""
-    known = [run.ceilings.get(key) for key in run.mean_over]
-    return None if None in known or not known else statistics.mean(value for value in known if value is not None)
+def complete_mean(scores: Mapping[str, float | None], keys: Sequence[str]) -> float | None:
+    """Return the mean over keys, or None if a score is missing."""
+    known = [value for value in map(scores.get, keys) if value is not None]
+    return statistics.mean(known) if known and len(known) == len(keys) else None
 
 
-def mean_of(lines: Sequence[Mapping[str, Any]], group: str, key: str) -> float | None:
-    """Return the mean of a figure over the results that have it, or None."""
-    values = [line[group][key] for line in lines if key in line[group]]
+def health_mean(lines: Sequence[Mapping[str, Any]], key: str) -> float | None:
+    """Return the mean of a diagnostic such as ``gate_mean`` over the results that have it, or None."""
+    values = [line["health"][key] for line in lines if key in line["health"]]
     return statistics.mean(values) if values else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -10,7 +10,17 @@ from typing import Any
 from umie.bench.ratios import Spread
 from umie.bench.results import Results
 from umie.bench.table import Block, blocks_of
-from umie.reports.style import BLUE, ORANGE, clean_axes, new_figure, save_figure
+from umie.reports.style import (
+    BLUE,
+    DASHED,
+    ORANGE,
+    add_legend,
+    clean_axes,
+    color_key,
+    line_key,
+    new_figure,
+    save_figure,
+)
 
 COLORS = {"ours": BLUE, "peer": ORANGE}
 LABELS = {"ours": "umie", "peer": "other implementations"}
@@ -19,7 +29,7 @@ CUT = 3.0  # bars longer than this multiple of the median bar are cut; the other
 
 
 def draw_bench(results: Results, path: Path) -> bool:
-    """Draw the blocks that have a limit, a panel for each shape and direction; return False if there are none."""
+    """Draw the blocks that have a limit, one panel per shape and direction; return False if there are none."""
     panels: dict[tuple[str, str], dict[str, list[Block]]] = {}
     directions: dict[str, None] = {}
     without: dict[str, None] = {}
@@ -76,7 +86,7 @@ def _draw(axes: Any, blocks: Sequence[Block]) -> None:
             end = min(max(found.median, found.high), limit)
             axes.text(end, place, f" {found.median:.2f}{cut}", va="center", fontsize=7)
             labels.append(name)
-    axes.axvline(1, color="black", linewidth=0.8, linestyle="--")
+    axes.axvline(1, **DASHED)
     axes.set_xlim(0, limit * (1.2 if any(found.median > limit for found in ratios) else 1.1))
     axes.set_ylim(len(labels) - 0.4, -0.6)
     clean_axes(axes, grid="x")
@@ -89,13 +99,8 @@ def _draw(axes: Any, blocks: Sequence[Block]) -> None:
     axes.set_xlabel("time relative to bare matrix products", fontsize=8)
 
 
-def _legend(figure: Any, without: Sequence[str] | dict[str, None]) -> None:
-    from matplotlib.lines import Line2D
-    from matplotlib.patches import Patch
-
-    handles: list[Any] = [Patch(color=COLORS[kind], label=LABELS[kind]) for kind in COLORS]
-    handles.append(Line2D([], [], color="black", linewidth=0.8, linestyle="--", label="bare matrix products"))
-    title = f"not drawn, no matrix products to compare with: {', '.join(without)}" if without else None
-    figure.legend(
-        handles=handles, title=title, loc="outside lower center", ncols=3, fontsize=8, title_fontsize=8, frameon=False
-    )
+def _legend(figure: Any, without: Iterable[str]) -> None:
+    entries = [color_key(color, LABELS[kind]) for kind, color in COLORS.items()]
+    entries.append(line_key("bare matrix products", DASHED))
+    title = f"not drawn, no matrix products to compare with: {names}" if (names := ", ".join(without)) else None
+    add_legend(figure, entries, title=title)

@@ -1,4 +1,4 @@
-"""The figure of data statistics: splits side by side."""
+"""The figure of data statistics, which compares splits."""
 
 from __future__ import annotations
 
@@ -6,29 +6,24 @@ import math
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from umie.audit.statistics import Statistics
-from umie.reports.style import clean_axes, new_figure, save_figure
+from umie.reports.style import add_legend, clean_axes, color_key, new_figure, save_figure, series_color
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-MAX_BARS = 16  # labels of a task; the others share one bar
+MAX_BARS = 16  # labels per task; the others share one bar
 _COLUMNS = 2
 _LABEL_LENGTH = 28
 _PANEL = 3.4  # inches
 
 
 def write_figure(path: Path, splits: Mapping[str, Statistics]) -> None:
-    """Draw labels, lengths, items and images of splits side by side, as shares of each split.
+    """Draw the labels, lengths, items and images of several splits side by side, as shares of each split.
 
     Args:
-        path: a PNG, PDF or SVG file; written atomically.
-        splits: statistics by name of the split.
+        path: the PNG, PDF or SVG file to write.
+        splits: the statistics of each split by its name.
     """
-    from matplotlib.patches import Patch
-
     tasks = sorted({task for statistics in splits.values() for task in statistics.labels})
     panels = [*(_bars_height(splits, task) for task in tasks), _PANEL, _PANEL, 1.2 + 0.4 * len(splits)]
     heights = [max(panels[row : row + _COLUMNS]) for row in range(0, len(panels), _COLUMNS)]
@@ -44,15 +39,15 @@ def write_figure(path: Path, splits: Mapping[str, Statistics]) -> None:
     for axis in unused:
         axis.remove()
     handles = [
-        Patch(color=f"C{number}", label=f"{name} ({statistics.records:,} records)")
+        color_key(series_color(number), f"{name} ({statistics.records:,} records)")
         for number, (name, statistics) in enumerate(splits.items())
     ]
-    figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 4), frameon=False)
+    add_legend(figure, handles, loc="outside upper center", columns=4, fontsize=10)
     save_figure(figure, path)
 
 
 def _bars_height(splits: Mapping[str, Statistics], task: str) -> float:
-    """Return the height, in inches, at which the bars of a task do not touch."""
+    """Return the height in inches that the bars of a task need."""
     return max(_PANEL, 0.13 * (len(_ranked(splits, task)) + 1) * (len(splits) + 1) + 0.8)
 
 
@@ -64,7 +59,7 @@ def _ranked(splits: Mapping[str, Statistics], task: str) -> list[str]:
     return [label for label, _ in total.most_common(MAX_BARS)]
 
 
-def _labels(axis: Axes, splits: Mapping[str, Statistics], task: str) -> None:
+def _labels(axis: Any, splits: Mapping[str, Statistics], task: str) -> None:
     shown = _ranked(splits, task)
     hidden = {label for statistics in splits.values() for label in statistics.labels.get(task, {})} - set(shown)
     names = [label if len(label) <= _LABEL_LENGTH else label[: _LABEL_LENGTH - 1] + "…" for label in shown]
@@ -76,7 +71,7 @@ def _labels(axis: Axes, splits: Mapping[str, Statistics], task: str) -> None:
         if hidden:
             shares.append(100 * sum(counts[label] for label in hidden) / total)
         places = [row + (number - (len(splits) - 1) / 2) * width for row in range(len(shares))]
-        axis.barh(places, shares, height=width, color=f"C{number}")
+        axis.barh(places, shares, height=width, color=series_color(number))
     if hidden:
         names.append(f"({len(hidden)} other labels)")
     axis.set_yticks(range(len(names)), names)
@@ -86,7 +81,7 @@ def _labels(axis: Axes, splits: Mapping[str, Statistics], task: str) -> None:
     clean_axes(axis, grid="x")
 
 
-def _histogram(axis: Axes, splits: Mapping[str, Statistics], quantity: str, title: str) -> None:
+def _histogram(axis: Any, splits: Mapping[str, Statistics], quantity: str, title: str) -> None:
     longest = max((_percentile(statistics.lengths[quantity], 0.995) for statistics in splits.values()), default=1)
     width = max(1, math.ceil((longest + 1) / 40))
     edges = list(range(0, longest + 1 + width, width))
@@ -95,7 +90,7 @@ def _histogram(axis: Axes, splits: Mapping[str, Statistics], quantity: str, titl
         for length, count in statistics.lengths[quantity].items():
             counts[min(length // width, len(counts) - 1)] += count
         shares = [100 * count / (statistics.records or 1) for count in counts]
-        axis.stairs(shares, edges, color=f"C{number}", linewidth=1.6)
+        axis.stairs(shares, edges, color=series_color(number), linewidth=1.6)
     axis.set_xlabel(title + (f", {width} per bin" if width > 1 else ""))
     axis.set_ylabel("% of records")
     axis.set_title("Lengths")
@@ -103,7 +98,7 @@ def _histogram(axis: Axes, splits: Mapping[str, Statistics], quantity: str, titl
     axis.margins(x=0)
 
 
-def _items(axis: Axes, splits: Mapping[str, Statistics]) -> None:
+def _items(axis: Any, splits: Mapping[str, Statistics]) -> None:
     """Draw the number of annotated items per record, of the most frequent kind."""
     kind = max(
         ("entities", "relations", "events"),
@@ -118,7 +113,9 @@ def _items(axis: Axes, splits: Mapping[str, Statistics]) -> None:
         for length, count in statistics.lengths[kind].items():
             counts[min(length, most)] += count
         places = [value + (number - (len(splits) - 1) / 2) * width for value in range(most + 1)]
-        axis.bar(places, [100 * count / (statistics.records or 1) for count in counts], width, color=f"C{number}")
+        axis.bar(
+            places, [100 * count / (statistics.records or 1) for count in counts], width, color=series_color(number)
+        )
     axis.set_xticks(range(most + 1), [*map(str, range(most)), f"{most}+" if longer else str(most)])
     axis.set_xlabel(f"{kind} per record")
     axis.set_ylabel("% of records")
@@ -126,7 +123,7 @@ def _items(axis: Axes, splits: Mapping[str, Statistics]) -> None:
     clean_axes(axis)
 
 
-def _images(axis: Axes, splits: Mapping[str, Statistics]) -> None:
+def _images(axis: Any, splits: Mapping[str, Statistics]) -> None:
     names = [name if len(name) <= _LABEL_LENGTH else f"…{name[1 - _LABEL_LENGTH :]}" for name in splits]
     left = [0.0] * len(names)
     summaries = [statistics.summary() for statistics in splits.values()]

@@ -1,127 +1,128 @@
-"""The report of a grid: one summary for each variant, as Markdown, CSV and a figure."""
+"""The report of a grid: a Markdown page, tables as CSV and LaTeX, and figures."""
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
-from umie.experiments.reference import joined
+from umie.experiments.reference import Published, published
 from umie.experiments.scheduler import GridRun
-from umie.experiments.summary import MEAN, Row, mean_ceiling, mean_of, rows, score, title
+from umie.experiments.summary import MEAN, Row, complete_mean, health_mean, rows, score, title
 from umie.files import atomic_write
-from umie.reports.gate_figures import HISTOGRAM, SWEEP, draw_gates, gate_report
+from umie.reports.gate_figures import HISTOGRAM, SWEEP, draw_gate_figures, gate_report
 from umie.reports.grid_facts import data_facts
-from umie.reports.grid_figure import draw
-from umie.reports.tables import markdown_table, shown_interval
+from umie.reports.grid_figure import draw_grid
+from umie.reports.tables import csv_table, latex_table, markdown_table, shown_interval
 from umie.tasks import task_class
 
-FIGURES = ("figure.png", SWEEP, HISTOGRAM)
-TWO_SEEDS = "; with two of them the quantile is 12.7, so the interval is wide"
+PAGE, CSV, LATEX, FIGURE = "table.md", "table.csv", "table.tex", "figure.png"
+FILES = (PAGE, CSV, LATEX, *(name for png in (FIGURE, SWEEP, HISTOGRAM) for name in (png, f"{png[:-4]}.pdf")))
+TWO_SEEDS = "; with two seeds, t is 12.7 and the interval too wide to compare variants"
+CEILING = "text-only ceiling"
 
 
 def write_report(run: GridRun, output: Path) -> str:
-    """Write ``table.md``, ``table.csv`` and ``figure.png``; return the Markdown.
+    """Write the page, the tables and the figures of a grid into its folder; return the page.
 
-    A grid that varies the gate gets ``gate_sweep.png`` and ``gate_histogram.png`` too.
+    A grid that varies the gate also gets ``gate_sweep.png`` and ``gate_histogram.png``. Each figure is also written as
+    PDF.
     """
     table = rows(run)
-    gate = gate_report(run, output, draw_gates(run, output))
-    markdown = _markdown(run, table, gate)
-    with atomic_write(output / "table.md") as file:
-        file.write(markdown)
-    with atomic_write(output / "table.csv") as file:
-        file.write(_csv(run, table))
-    draw(run, table, output / FIGURES[0])
-    return markdown
+    header, given, measured = _summary(run, table)
+    gate = gate_report(run, output, draw_gate_figures(run, output))
+    page = _page(run, markdown_table(header, [[f"*{name}*", *cells] for name, *cells in given] + measured), gate)
+    for name, text in ((PAGE, page), (LATEX, latex_table(header, given + measured) + "\n"), (CSV, _csv(run, table))):
+        with atomic_write(output / name) as file:
+            file.write(text)
+    draw_grid(run, table, output / FIGURE)
+    return page
 
 
-def findings(run: GridRun) -> list[str]:
-    """Set every cell beside the ceiling of text alone, which nothing that sees no image may pass."""
+def ceiling_findings(run: GridRun) -> list[str]:
+    """Compare every cell with the text-only ceiling, which a variant without image input cannot truly exceed."""
     found = []
     for cell in run.cells:
         line = run.results.get(cell.hash)
-        if line is None or line["status"] != "ok" or not run.ceilings:
+        if line is None or line["status"] != "ok":
             continue
         name = f"{cell.variant}, seed {cell.seed}"
         if line["uses_image"]:
-            ceiling_of_mean = mean_ceiling(run)
-            if ceiling_of_mean is not None:
-                above = score(line, MEAN, run.mean_over) - ceiling_of_mean
+            mean_ceiling = complete_mean(run.ceilings, run.mean_over)
+            if mean_ceiling is not None:
+                above = score(line, MEAN, run.mean_over) - mean_ceiling
                 found.append(f"{name}: mean {abs(above):.3f} {'above' if above > 0 else 'BELOW'} the mean ceiling")
             continue
         for task, ceiling in run.ceilings.items():
-            f1, low = line["metrics"][task]["f1"], line["metrics"][task]["interval"][0]
-            verdict = "holds" if low <= ceiling else "DOES NOT HOLD"
+            metrics = line["metrics"][task]
+            verdict = "consistent with" if metrics["interval"][0] <= ceiling else "ABOVE"
             found.append(
-                f"{name}: {title(run, task)} {f1:.3f}, interval from {low:.3f}, ceiling {ceiling:.3f}: {verdict}"
+                f"{name}: {title(run, task)} {shown_interval(metrics)} is {verdict} the ceiling of {ceiling:.3f}"
             )
     return found
 
 
-def _markdown(run: GridRun, table: Sequence[Row], gate: str) -> str:
-    tasks = [one.key for one in run.scored]
-    averaged = ", ".join(title(run, task) for task in run.mean_over)
-    header = [
-        "variant",
-        "seeds",
-        *(title(run, task) for task in tasks),
-        MEAN,
-        "gate",
-        "gate closed",
-        "visual gradient",
-    ]
-    header += ["parameters", "train s"]
-    body = []
-    if run.ceilings:
-        known = [run.ceilings.get(task) for task in tasks]
-        body.append(_given_row("ceiling of text alone", [*known, mean_ceiling(run)]))
-    for name, source, values in joined(run.grid.reference, run.scored):
-        by_key = dict(zip(tasks, values, strict=True))
-        counted = [by_key[key] for key in run.mean_over]
-        printed = [value for value in counted if value is not None]
-        mean = statistics.mean(printed) if len(printed) == len(counted) else None
-        body.append(_given_row(f"{name} ({source.split(':')[0]})", [*values, mean]))
+def _summary(run: GridRun, table: Sequence[Row]) -> tuple[list[str], list[list[str]], list[list[str]]]:
+    """Return the header of the main table, its rows of ceilings and published scores, and its rows of variants."""
+    keys = [one.key for one in run.scored]
+    diagnostics = ["gate", "gate closed", "visual gradient", "parameters", "train s"]
+    header = ["variant", "seeds", *(one.title for one in run.scored), MEAN, *diagnostics]
+
+    def given_row(name: str, values: Sequence[float | None]) -> list[str]:
+        mean = complete_mean(dict(zip(keys, values, strict=True)), run.mean_over)
+        shown = ("" if value is None else f"{value:.3f}" for value in [*values, mean])
+        return [name, "", *shown, *[""] * len(diagnostics)]
+
+    given = [given_row(CEILING, [run.ceilings.get(key) for key in keys])] if run.ceilings else []
+    given += [given_row(one.label, one.values) for one in _published(run)]
+    measured = []
     for row in table:
-        health = [mean_of(row.lines, "health", key) for key in ("gate_mean", "gate_closed", "visual_gradient")]
-        opening, closed, gradient = health
-        body.append(
+        gate, closed, gradient = (
+            health_mean(row.lines, key) for key in ("gate_mean", "gate_closed", "visual_gradient")
+        )
+        measured.append(
             [
                 row.variant,
                 str(len(row.lines)),
-                *(str(row.scores[name]) for name in [*tasks, MEAN]),
-                "-" if opening is None else f"{opening:.2f}",
+                *(str(row.scores[name]) for name in [*keys, MEAN]),
+                "-" if gate is None else f"{gate:.2f}",
                 "-" if closed is None else f"{closed:.0%}",
                 "-" if gradient is None else f"{gradient:.2g}",
                 f"{row.lines[0]['parameters']:,}" if row.lines else "-",
-                "-" if not row.lines else f"{statistics.mean(line['seconds']['train'] for line in row.lines):.0f}",
+                f"{statistics.mean(line['seconds']['train'] for line in row.lines):.0f}" if row.lines else "-",
             ]
         )
+    return header, given, measured
+
+
+def _published(run: GridRun) -> list[Published]:
+    return published(run.grid.reference, run.scored)
+
+
+def _page(run: GridRun, summary: str, gate: str) -> str:
     split = run.grid.first.evaluation.split
     num_records = sum(run.data.sets[name].num_records[split] for name in {one.data_set for one in run.scored})
     parts = [
         f"# {run.grid.name}",
-        f"Strict micro-F1 on the {split} split ({num_records} records). Mean over seeds ± half width "
-        f"of the 95 % interval (Student's t over seeds{TWO_SEEDS if len(run.grid.seeds) == 2 else ''}). "
-        f"`{MEAN}` averages {averaged}.",
-        markdown_table(header, body),
+        f"Strict micro-F1 on the {split} split ({num_records} records): mean over seeds ± half width of the 95 % "
+        f"interval (Student's t over seeds{TWO_SEEDS if len(run.grid.seeds) == 2 else ''}). "
+        f"`{MEAN}` averages {', '.join(title(run, task) for task in run.mean_over)}.",
+        summary,
         _glossary(run),
-        "## Every cell",
-        _cells(run, tasks),
+        "## Cells",
+        _cells(run),
         "## Data",
         data_facts(run),
     ]
     if gate:
-        parts += ["## The gate", gate]
-    if found := findings(run):
-        parts += ["## Beside the ceiling of text alone", "\n".join(f"- {finding}" for finding in found)]
+        parts += ["## Gate", gate]
+    if found := ceiling_findings(run):
+        parts += ["## Compared with the text-only ceiling", "\n".join(f"- {finding}" for finding in found)]
     if run.grid.first.notes:
         parts += ["## Notes", "\n".join(f"- {note}" for note in run.grid.first.notes)]
     if run.crashed:
-        parts.append(f"## Crashed ({len(run.crashed)}; run the grid again to try them again)")
+        parts.append(f"## Crashed ({len(run.crashed)}; run the grid again to retry)")
         for cell in run.crashed:
             line = run.results.get(cell.hash, {})
             parts.append(f"{cell.variant}, seed {cell.seed}: {line.get('error', 'not run')}")
@@ -129,51 +130,39 @@ def _markdown(run: GridRun, table: Sequence[Row], gate: str) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _given_row(name: str, values: Sequence[float | None]) -> list[str]:
-    """Return a row of figures that no cell has reached: a ceiling, or what is published."""
-    return [f"*{name}*", "", *("" if value is None else f"{value:.3f}" for value in values), "", "", "", "", ""]
-
-
 def _glossary(run: GridRun) -> str:
     lines = []
     if run.ceilings:
         lines.append(
-            "*Ceiling of text alone*: the best F1 that any rule can reach which sees only the text, computed from the "
-            "distribution that the data set is drawn from."
+            "*Text-only ceiling*: the highest F1 that is possible without the images, computed from the distribution "
+            "that generated the data."
         )
     if any(one.is_oracle for one in run.scored):
         lines.append(
-            "*MEAE (oracle events)* is asked about the annotated events, type and trigger: an oracle beside a "
-            "pipeline that detects them first."
+            "*MEAE (oracle events)*: arguments are extracted for the annotated events, type and trigger. These are not "
+            "the scores of a complete system, which also has to detect the events."
         )
     if any(task_class(one.task).is_staged and not one.is_oracle for one in run.scored):
-        lines.append("*MEAE* is asked about the events that MED predicted: an argument of a missed event is missed.")
-    for name, source, _ in joined(run.grid.reference, run.scored):
-        lines.append(f"*{name}*: {source}; printed there, not measured here.")
+        lines.append("*MEAE*: arguments are extracted for the events that MED predicted.")
+    lines += [f"*{one.title}*: published in {one.source}, not measured here." for one in _published(run)]
     lines.append(
-        "*Gate*: mean over the records with an image; *gate closed*: share of them with g <= 0, where the visual path "
-        "starves; *visual gradient*: norm of the loss's gradient on the visual path after training."
+        "*Gate*: mean over the queries about an image. *Gate closed*: share of them with g <= 0, which blocks the "
+        "visual path. *Visual gradient*: norm of the gradient of the loss with respect to the visual path after "
+        "training."
     )
     return "\n\n".join(lines)
 
 
-def _cells(run: GridRun, tasks: Sequence[str]) -> str:
-    header = [
-        "variant",
-        "seed",
-        *(f"{title(run, task)} [95 %]" for task in tasks),
-        MEAN,
-        "gate closed",
-        "dropped",
-        "encoder calls",
-    ]
+def _cells(run: GridRun) -> str:
+    tasks = [one.key for one in run.scored]
+    scored = [f"{one.title} [95 %]" for one in run.scored]
+    header = ["variant", "seed", *scored, MEAN, "gate closed", "dropped", "encoder calls"]
     body = []
     for cell in run.cells:
         line = run.results.get(cell.hash)
         if line is None or line["status"] != "ok":
-            body.append(
-                [cell.variant, str(cell.seed), *["crashed" if line else "not run"] * (len(tasks) + 1), "", "", ""]
-            )
+            state = "crashed" if line else "not run"
+            body.append([cell.variant, str(cell.seed), *[state] * (len(tasks) + 1), "", "", ""])
             continue
         metrics = line["metrics"]
         closed = line["health"].get("gate_closed")
@@ -189,40 +178,37 @@ def _cells(run: GridRun, tasks: Sequence[str]) -> str:
             ]
         )
     return markdown_table(header, body) + (
-        "\n\nIntervals here come from resampling the records of the split, for one trained model. *Dropped*: generated "
-        "items that were ill-formed, not in the text, or no region. *Encoder calls*: images that went through the "
-        "visual encoder."
+        "\n\nThese intervals are bootstrap intervals over the records of the split, for one trained model. *Dropped*: "
+        "generated items that were malformed, not in the text, or not a region of the image. *Encoder calls*: images "
+        "that were passed through the visual encoder."
     )
 
 
 def _csv(run: GridRun, table: Sequence[Row]) -> str:
-    """One line for each variant and task, with the single values beside mean and interval."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    published = joined(run.grid.reference, run.scored)
-    names = [f"reference: {name}" for name, _, _ in published]
-    header = ["variant", "task", "num_seeds", "f1_mean", "f1_t95_half_width", "f1_by_seed", "ceiling", *names]
-    writer.writerow(header)
+    """Return one line per variant and task, with the F1 of each seed."""
+    references = _published(run)
     keys = [one.key for one in run.scored]
     oracles = [one.key for one in run.scored if one.is_oracle]
+    ceilings = {**run.ceilings, MEAN: complete_mean(run.ceilings, run.mean_over)}
+    header = ["variant", "task", "num_seeds", "f1_mean", "f1_t95_half_width", "f1_by_seed", "ceiling"]
+    body = []
     for row in table:
         for name, interval in row.scores.items():
-            values = [score(line, name, run.mean_over) for line in row.lines]
-            ceiling = mean_ceiling(run) if name == MEAN else run.ceilings.get(name)
-            writer.writerow(
+            by_seed = [f"{line['seed']}:{score(line, name, run.mean_over):.6f}" for line in row.lines]
+            body.append(
                 [
                     row.variant,
                     f"{name} (oracle events)" if name in oracles else name,
-                    len(values),
-                    _plain(interval.mean),
-                    _plain(interval.half_width),
-                    " ".join(f"{line['seed']}:{value:.6f}" for line, value in zip(row.lines, values, strict=True)),
-                    _plain(ceiling),
-                    *("" if name == MEAN else _plain(values[keys.index(name)]) for _, _, values in published),
+                    len(row.lines),
+                    _six_places(interval.mean),
+                    _six_places(interval.half_width),
+                    " ".join(by_seed),
+                    _six_places(ceilings.get(name)),
+                    *("" if name == MEAN else _six_places(one.values[keys.index(name)]) for one in references),
                 ]
             )
-    return buffer.getvalue()
+    return csv_table([*header, *(f"reference: {one.title}" for one in references)], body)
 
 
-def _plain(value: float | None) -> str:
+def _six_places(value: float | None) -> str:
     return "" if value is None or math.isnan(value) else f"{value:.6f}"

@@ -1,4 +1,4 @@
-"""What a grid's results rest on: data sets, weights, decoding, training, versions."""
+"""The setup of a grid's results: data sets, weights, decoding, training and versions."""
 
 from __future__ import annotations
 
@@ -9,24 +9,23 @@ from umie.experiments.parts import unnamed_regions
 from umie.experiments.reference import paper
 from umie.experiments.scheduler import GridRun
 
-MIN_IMAGE_SHARE = 0.5  # below it, the report says that the data is no evidence about fusion
+MIN_IMAGE_SHARE = 0.5  # with fewer images, the report warns that the data is not evidence about fusion
 
 
 def data_facts(run: GridRun) -> str:
-    """Return what the results rest on, a line of Markdown each: data, weights, decoding, training, versions."""
+    """Return the setup as a Markdown list."""
     facts = _sets(run)
     missing = run.grid.first.missing_images
     facts.append(f"- images that are missing or cannot be read: `{missing}`")
     for name, one in run.data.sets.items():
         for split, reasons in one.unreadable.items():
             if reasons:
-                kept = "their records are left out" if missing == "skip" else "their records are used as text only"
+                kept = "their records are excluded" if missing == "skip" else "their records are used as text only"
                 reason = next(iter(reasons.values()))
                 facts.append(
                     f"- images of {_place(run, name, split)} that cannot be read: {len(reasons)}; {kept}; e.g. {reason}"
                 )
     facts += _weights(run)
-    facts += _random_encoders(run)
     facts += _encoded(run)
     facts += _dropped_boxes(run)
     warning = unnamed_regions([cell.config for cell in run.cells], run.data.tasks)
@@ -60,7 +59,7 @@ def data_facts(run: GridRun) -> str:
 
 
 def _trainings(run: GridRun) -> list[str]:
-    """Name the training options that were set; by variant, where variants differ."""
+    """Return the training options that were set, by variant if the variants differ."""
     by_options: dict[str, dict[str, None]] = {}
     for cell in run.cells:
         shown = ", ".join(f"{name} {value}" for name, value in cell.training.items()) or "defaults"
@@ -71,7 +70,7 @@ def _trainings(run: GridRun) -> list[str]:
 
 
 def _sets(run: GridRun) -> list[str]:
-    """Return the size of each data set, next to the paper's, and what it shares with training."""
+    """Return the size of each data set compared with the paper's, and its overlap with the training data."""
     published = paper()["sizes"]
     facts = []
     for name, one in run.data.sets.items():
@@ -83,7 +82,7 @@ def _sets(run: GridRun) -> list[str]:
             )
         if one.num_excluded:
             facts.append(
-                f"- {one.num_excluded} training records{_of(run, name)} were left out: their texts occur in an "
+                f"- {one.num_excluded} training records{_of(run, name)} were excluded: their texts occur in an "
                 "evaluation split"
             )
     facts += [
@@ -101,12 +100,12 @@ def _sets(run: GridRun) -> list[str]:
     if not run.data.is_single:
         sampling = run.data.sampling
         how = f"temperature {sampling.temperature:g}" if sampling.strategy == "temperature" else sampling.strategy
-        facts.append(f"- training draws from the data sets: {how}")
+        facts.append(f"- sampling of the data sets in training: {how}")
         for cell in {cell.variant: cell for cell in run.cells}.values():
             shares = run.results.get(cell.hash, {}).get("shares")
             if shares:
                 listed = ", ".join(f"{name} {share:.1%}" for name, share in shares.items())
-                facts.append(f"- shares of {cell.variant}: {listed}")
+                facts.append(f"- training shares of {cell.variant}: {listed}")
     return facts
 
 
@@ -119,15 +118,16 @@ def _of(run: GridRun, name: str) -> str:
 
 
 def _weights(run: GridRun) -> list[str]:
-    """Say where the weights of decoders and encoders come from."""
+    """Return the origin of the weights of decoders and encoders, with warnings about useless encoders."""
     from umie.composition import checkpoint_of
 
     facts: dict[str, None] = {}
+    warnings: dict[str, None] = {}
     for cell in run.cells:
         decoder, encoder = cell.parts["decoder"], dict(cell.parts["encoder"])
         checkpoint = checkpoint_of(decoder)
         origin = f"the checkpoint {checkpoint}" if checkpoint else "random weights"
-        warm = " and a warm start on text only" if cell.config.warm_start is not None else ""
+        warm = ", then a text-only warm start" if cell.config.warm_start is not None else ""
         facts[f"- decoder {decoder.get('source', decoder['name'])}: {origin}{warm}"] = None
         name = encoder.pop("name")
         part = registries.encoders.get(name)
@@ -139,11 +139,16 @@ def _weights(run: GridRun) -> list[str]:
             origin = "random weights" if named is None else f"weights {Path(str(named)).name}"
             origin += ", trained" if config.trainable else ", frozen"
         facts[f"- encoder {name}: {origin}"] = None
-    return list(facts)
+        if config.has_random_weights and not config.trainable:
+            warnings[
+                f"- **warning**: the frozen encoder {name} has random weights, different in each cell; its features "
+                "carry no information"
+            ] = None
+    return [*facts, *warnings]
 
 
 def _encoded(run: GridRun) -> list[str]:
-    """Say how often images were encoded by frozen encoders whose features are kept."""
+    """Return how often images were encoded by frozen encoders with stored features."""
     stored = [
         line["images"]
         for line in run.results.values()
@@ -156,27 +161,12 @@ def _encoded(run: GridRun) -> list[str]:
     most = max(images["readable"] for images in stored)
     return [
         f"- frozen encoders: {different} (by options and weights); cells: {len(stored)}; images: {most:,}; encoder "
-        f"calls: {calls:,}, everything else came from the feature store"
-    ]
-
-
-def _random_encoders(run: GridRun) -> list[str]:
-    """Name frozen encoders that have no weights, so that their features carry no information."""
-    random: dict[str, None] = {}
-    for cell in run.cells:
-        options = dict(cell.parts["encoder"])
-        part = registries.encoders.get(options.pop("name"))
-        config = part.Config(**options)  # type: ignore[attr-defined] # every encoder has one
-        if config.has_random_weights and not config.trainable:
-            random[cell.parts["encoder"]["name"]] = None
-    return [
-        f"- the frozen encoder {name} has random weights, different in every cell: its features carry no information"
-        for name in random
+        f"calls: {calls:,}, all other features came from the feature store"
     ]
 
 
 def _dropped_boxes(run: GridRun) -> list[str]:
-    """Say how many boxes of precomputed features could not be used."""
+    """Return the number of boxes of precomputed features that could not be used."""
     counts = [line["images"]["boxes"] for line in run.results.values() if line.get("images", {}).get("boxes")]
     reasons = {reason for boxes in counts for reason in boxes if reason != "boxes"}
     dropped = {reason: max(boxes.get(reason, 0) for boxes in counts) for reason in sorted(reasons)}

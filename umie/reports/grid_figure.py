@@ -1,4 +1,4 @@
-"""The figure of a grid: a bar for each variant and task, a dot for each seed, a line for each ceiling."""
+"""The figure of a grid: a panel per scored task with a row per variant and per published system."""
 
 from __future__ import annotations
 
@@ -6,71 +6,92 @@ import math
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from umie.experiments.reference import joined
+from umie.experiments.reference import published
 from umie.experiments.scheduler import GridRun
-from umie.experiments.summary import MEAN, Row, mean_ceiling, score, title
-from umie.files import atomic_write
+from umie.experiments.summary import MEAN, Row, complete_mean, drawable_interval, score, title
+from umie.reports.style import GRAY, LIGHT_BLUE, ORANGE, add_legend, clean_axes, new_figure, save_figure
 
-LETTERS = 12  # of the legend, in an inch
-LINE = 0.17  # inches of height that a line of the legend takes
+MAX_COLUMNS = 5
+LABEL_WIDTH = 34  # characters
+CHARACTER, LINE, PANEL = 0.066, 0.15, 2.0  # inches: width of a character, height of a line, width of a panel
 
 
-def draw(run: GridRun, table: Sequence[Row], path: Path) -> None:
-    """Draw the mean of each variant and task as a bar, each seed as a dot, each ceiling as a line."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+def draw_grid(run: GridRun, table: Sequence[Row], path: Path) -> None:
+    """Draw the mean of each variant as a bar, with its seeds and interval, and the ceilings and published scores.
 
+    Intervals are drawn from three seeds on. Variants without results are marked as crashed or not run.
+    """
     names = [*(one.key for one in run.scored), *([MEAN] if len(run.mean_over) > 1 else [])]
-    shown = [row for row in table if row.lines]
-    inches = max(4.8, 1.6 + 1.7 * len(names))
-    labels = [textwrap.fill(row.variant, int(inches * LETTERS)) for row in shown]
-    longest = max((len(line) for label in labels for line in label.splitlines()), default=1)
-    columns = max(1, min(3, len(shown) + 1, int(inches * LETTERS) // (longest + 6)))
-    lines = sum(label.count("\n") + 1 for label in labels) / columns
-    figure = Figure(figsize=(inches, 4.2 + LINE * max(0.0, lines - 3)), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots()
-    width = 0.8 / max(1, len(shown))
-    for index, row in enumerate(shown):
-        places = [place - 0.4 + (index + 0.5) * width for place in range(len(names))]
-        means = [row.scores[name].mean for name in names]
-        axes.bar(places, means, width * 0.92, label=labels[index], color=f"C{index}", alpha=0.75)
-        for place, name in zip(places, names, strict=True):
-            interval = row.scores[name]
-            if not math.isnan(interval.half_width):
-                low, high = max(0.0, interval.mean - interval.half_width), min(1.0, interval.mean + interval.half_width)
-                axes.plot([place, place], [low, high], color="black", linewidth=0.8, alpha=0.5)
-            values = [score(line, name, run.mean_over) for line in row.lines]
-            axes.plot([place] * len(values), values, "o", color="black", markersize=3)
-    if run.ceilings:
-        ceilings = [mean_ceiling(run) if name == MEAN else run.ceilings.get(name) for name in names]
-        label: str | None = "ceiling of text alone"
-        for place, value in enumerate(ceilings):
-            if value is not None:
-                axes.plot([place - 0.45, place + 0.45], [value, value], "--", color="black", linewidth=1.2, label=label)
-                label = None
-    for (published, source, printed), marker in zip(joined(run.grid.reference, run.scored), "DsvP^*" * 9, strict=False):
-        marked = [(place, value) for place, value in enumerate(printed) if value is not None]
-        label = f"{published} ({source.split(':')[0]})"
-        places, heights = [place + 0.44 for place, _ in marked], [value for _, value in marked]
-        axes.plot(places, heights, marker, color="black", markerfacecolor="none", markersize=5, label=label)
-    axes.set_xticks(range(len(names)), [_broken(title(run, name)) for name in names])
-    axes.set_ylim(0, 1.03)
-    axes.set_ylabel(f"strict micro-F1 ({run.grid.first.evaluation.split} split)")
-    drawn = (
-        "mean over seeds (bars) with 95 % interval (lines), each seed (dots)" if len(run.grid.seeds) > 1 else "one seed"
-    )
-    axes.set_title(f"{run.grid.name}: {drawn}", fontsize=10)
-    axes.grid(axis="y", alpha=0.3)
-    axes.set_axisbelow(True)
-    if shown:
-        axes.legend(fontsize=8, ncols=columns, loc="upper center", bbox_to_anchor=(0.5, -0.13))
-    with atomic_write(path, "wb") as file:
-        figure.savefig(file, format="png", dpi=150)
+    references = published(run.grid.reference, run.scored)
+    labels = [_wrapped(_label(run, row)) for row in table] + [_wrapped(one.label) for one in references]
+    num_rows = math.ceil(len(names) / MAX_COLUMNS)
+    columns = math.ceil(len(names) / num_rows)
+    lines = [line for label in labels for line in label.splitlines()]
+    row_height = LINE * (0.8 + max(label.count("\n") + 1 for label in labels))
+    width = PANEL * columns + CHARACTER * max(map(len, lines), default=1) + 0.4
+    figure = new_figure(width, num_rows * (row_height * len(labels) + 0.6) + 0.9)
+    panels = list(figure.subplots(num_rows, columns, sharey=True, squeeze=False).flat)
+    ceilings = {**run.ceilings, MEAN: complete_mean(run.ceilings, run.mean_over)}
+    printed: list[dict[str, float | None]] = []
+    for one in references:
+        values = dict(zip((one.key for one in run.scored), one.values, strict=True))
+        printed.append({**values, MEAN: complete_mean(values, run.mean_over)})
+    for axes, name in zip(panels, names, strict=False):
+        for place, row in enumerate(table):
+            _draw_variant(axes, place, [score(line, name, run.mean_over) for line in row.lines], _state(run, row))
+        for place, scores in enumerate(printed, len(table)):
+            if (value := scores[name]) is not None:
+                axes.plot(value, place, "D", color="black", markerfacecolor="none", markersize=5, label="published")
+                axes.text(1.03, place, f"{value:.3f}", va="center", fontsize=8)
+        if (ceiling := ceilings.get(name)) is not None:
+            bounds = [-0.5, len(table) - 0.5]
+            axes.plot([ceiling] * 2, bounds, "--", color=ORANGE, linewidth=1.3, label="text-only ceiling")
+        axes.set_title(title(run, name), loc="left", fontsize=9)
+        axes.set_xlim(0, 1.01)
+        axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "", "0.5", "", "1"])
+        axes.set_ylim(len(labels) - 0.4, -0.6)
+        axes.set_yticks(range(len(labels)), labels)
+        clean_axes(axes, grid="x")
+        axes.tick_params(axis="y", length=0)
+    for axes in panels[len(names) :]:
+        axes.set_visible(False)
+    split, seeds = run.grid.first.evaluation.split, _plural(len(run.grid.seeds), "seed")
+    figure.suptitle(f"{run.grid.name}: strict micro-F1 on the {split} split ({seeds})", fontsize=10)
+    add_legend(figure, columns=5 if columns > 2 else 2)
+    save_figure(figure, path, pdf=True)
 
 
-def _broken(name: str) -> str:
-    """Return a title in lines: a data set, its task, and what stands in brackets."""
-    first, *rest = name.replace(" (", "\n(").replace(" [", "\n[").split("\n")
-    return "\n".join([*first.split(" "), *rest])
+def _draw_variant(axes: Any, place: int, values: Sequence[float], state: str) -> None:
+    if not values:
+        axes.text(0.02, place, state, va="center", fontsize=8, color=GRAY, style="italic")
+        return
+    mean = sum(values) / len(values)
+    axes.barh(place, mean, 0.7, color=LIGHT_BLUE, label="mean over seeds" if len(values) > 1 else "single seed")
+    if (interval := drawable_interval(values)) is not None:
+        reach = [[mean - interval[0]], [interval[1] - mean]]
+        style: dict[str, Any] = {"ecolor": "black", "elinewidth": 1, "capsize": 2.5}
+        axes.errorbar(mean, place, xerr=reach, fmt="none", label="95 % interval", **style)
+    if len(values) > 1:
+        axes.plot(values, [place] * len(values), "o", color="black", markersize=2.8, label="each seed", clip_on=False)
+    axes.text(1.03, place, f"{mean:.3f}", va="center", fontsize=8)
+
+
+def _label(run: GridRun, row: Row) -> str:
+    planned = sum(cell.variant == row.variant for cell in run.cells)
+    is_partial = 0 < len(row.lines) < planned
+    return f"{row.variant} ({len(row.lines)} of {_plural(planned, 'seed')})" if is_partial else row.variant
+
+
+def _state(run: GridRun, row: Row) -> str:
+    has_crashed = any(cell.hash in run.results for cell in run.cells if cell.variant == row.variant)
+    return "crashed" if has_crashed else "not run"
+
+
+def _wrapped(label: str) -> str:
+    return textwrap.fill(label, LABEL_WIDTH)
+
+
+def _plural(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

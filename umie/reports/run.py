@@ -1,9 +1,9 @@
-"""The report of a run: scores, curves and gates as a page with figures, and everything as JSON."""
+"""The report of a run: a Markdown page with scores and figures, and all numbers as JSON."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,20 @@ from umie.experiments.config import RunConfig
 from umie.experiments.run import RunResult
 from umie.experiments.variant import MEAN
 from umie.files import atomic_write
+from umie.reports.gates import draw_gates
+from umie.reports.style import (
+    BLUE,
+    DASHED,
+    DOTTED,
+    GRAY,
+    MARKERS,
+    add_legend,
+    clean_axes,
+    log_scale,
+    new_figure,
+    save_figure,
+    series_color,
+)
 from umie.reports.tables import markdown_table, shown_interval
 from umie.versions import versions
 
@@ -19,14 +33,15 @@ LIBRARIES = ("torch", "transformers")
 
 
 def write_run_report(run: RunResult) -> str:
-    """Write ``report.md``, ``scores.json``, ``curves.png`` and ``gates.png`` into the run's folder; return the page."""
-    from umie.reports.gates import draw_gates
+    """Write the page, the scores and the figures of a run into its folder; return the page.
 
+    The figures are the curves and, if the fusion has a gate, its distribution, each as PNG and PDF.
+    """
     draw_curves(run, run.folder / CURVES)
-    last = list(run.gates)[-1] if run.gates else None
-    gates = {} if last is None else {run.titles.get(key, key): list(own) for key, own in run.gates[last].items()}
+    last = list(run.gates.values())[-1] if run.gates else {}
+    gates = {run.titles.get(key, key): values for key, values in last.items() if values}
     if gates:
-        draw_gates(gates, run.folder / GATES)
+        draw_gates(gates, run.folder / GATES, pdf=True)
     page = "\n".join(_page(run, has_gates=bool(gates)))
     with atomic_write(run.folder / PAGE) as file:
         file.write(page)
@@ -43,58 +58,69 @@ def write_run_report(run: RunResult) -> str:
 
 
 def draw_curves(run: RunResult, path: Path) -> None:
-    """Draw the loss and the dev scores against the step."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
+    """Draw the training loss and the dev scores against the step."""
     losses = [(entry["step"], entry["loss"]) for entry in run.history if "loss" in entry]
-    scored = [(entry["step"], entry) for entry in run.history if "eval_mean_f1" in entry]
-    figure = Figure(figsize=(9 if scored else 5, 3.6), layout="constrained")
-    FigureCanvasAgg(figure)
+    scored = [entry for entry in run.history if "eval_mean_f1" in entry]
+    figure = new_figure(9 if scored else 5, 3.6)
     axes = figure.subplots(1, 2 if scored else 1, squeeze=False)[0]
-    axes[0].plot(*zip(*losses, strict=True), color="#4477aa") if losses else None
-    axes[0].set(title="training loss", xlabel="step", ylabel="cross-entropy (nats a token)", yscale="log")
+    if losses:
+        axes[0].plot(*zip(*losses, strict=True), color=BLUE)
+        values = [loss for _, loss in losses]
+        if min(values) > 0 and max(values) > 10 * min(values):
+            log_scale(axes[0])
+    axes[0].set_title("Training loss", loc="left", fontsize=10)
+    axes[0].set_ylabel("cross-entropy (nats per token)", fontsize=9)
     if scored:
-        names = [name for name in scored[0][1] if name.startswith("eval_") and name.endswith("_f1")]
-        for name in names:
-            label = name.removeprefix("eval_").removesuffix("_f1")
-            style = {"color": "black", "linewidth": 2} if label == "mean" else {"linewidth": 1.2}
-            axes[1].plot(
-                [step for step, _ in scored], [entry[name] for _, entry in scored], marker=".", label=label, **style
-            )
-        best = run.measured.get("best_step")
-        if best:
-            axes[1].axvline(best, color="grey", linestyle=":", label=f"best: step {best}")
-        axes[1].set(title="dev split", xlabel="step", ylabel="strict micro-F1", ylim=(-0.02, 1.02))
-        axes[1].legend(fontsize="small", loc="best")
-    for axis in axes:
-        axis.grid(alpha=0.3)
-        axis.spines[["top", "right"]].set_visible(False)
-    with atomic_write(path, "wb") as file:
-        figure.savefig(file, format="png", dpi=130)
+        _draw_scores(axes[1], run, scored)
+    for each in axes:
+        clean_axes(each)
+        each.set_xlabel("step", fontsize=9)
+    if scored:
+        add_legend(figure, loc="outside right upper", columns=1)
+    save_figure(figure, path, pdf=True)
+
+
+def _draw_scores(axes: Any, run: RunResult, scored: Sequence[Mapping[str, Any]]) -> None:
+    """Draw the dev scores; earlier lines are wider to remain visible below later ones with equal values."""
+    steps = [entry["step"] for entry in scored]
+    titles = {f"eval_{key.replace(' ', '_')}_f1": title for key, title in run.titles.items()}
+    names = [name for name in titles if name in scored[0]]
+    for number, name in enumerate(names):
+        above = len(names) - 1 - number  # lines that may cover it
+        size: dict[str, Any] = {"linewidth": 1.3 + 0.6 * above, "markersize": 3.5 + 1.5 * above}
+        style: dict[str, Any] = {"color": series_color(number), "marker": MARKERS[number % len(MARKERS)], **size}
+        axes.plot(steps, [entry[name] for entry in scored], label=titles[name], **style)
+    if len(names) > 1:
+        axes.plot(steps, [entry["eval_mean_f1"] for entry in scored], label="mean", **{**DASHED, "linewidth": 1.8})
+    if best := run.measured.get("best_step"):
+        axes.axvline(best, label=f"best: step {best}", **{**DOTTED, "color": GRAY})
+    axes.set_ylim(-0.02, 1.02)
+    axes.set_title("Scores on the dev split", loc="left", fontsize=10)
+    axes.set_ylabel("strict micro-F1", fontsize=9)
 
 
 def _page(run: RunResult, *, has_gates: bool) -> Iterator[str]:
     config, measured = run.config, run.measured
     yield f"# {config.name}\n"
     for split, metrics in run.metrics.items():
-        yield f"Best model on **{split}**: strict micro-F1 with the 95 % interval of sampling the records.\n"
+        yield f"Best model on **{split}**: strict micro-F1 with its 95 % bootstrap interval over records.\n"
         table = markdown_table(
-            ["", "F1", "P", "R", "found", "gold", "dropped", "gate, mean", "gate <= 0"], list(_rows(run, metrics))
+            ["", "F1", "P", "R", "found", "gold", "dropped", "mean gate", "gate closed"], list(_rows(run, metrics))
         )
         yield f"{table}\n"
-    yield f"![loss and dev scores]({CURVES})\n"
+    yield f"![training loss and dev scores]({CURVES})\n"
     if has_gates:
-        yield f"![the gate by task]({GATES})\n"
-    yield "## What it rests on\n"
+        yield f"![gates by task]({GATES})\n"
+    yield "## Setup\n"
     for sentence in (*_weights(config), *run.facts):
         yield f"- {sentence}"
     yield (
-        f"- {measured['steps']} steps, {measured['seconds']:.0f} s (this call, data and scoring included), "
+        f"- {measured['steps']} steps, {measured['seconds']:.0f} s (this call, with data preparation and scoring), "
         f"training loss {measured['train_loss']:.4f}"
     )
     if "best_step" in measured:
-        yield f"- best on dev: {config.checkpoints.metric_for_best_model if config.checkpoints else MEAN} {measured['best']:.4f} at step {measured['best_step']}"
+        metric = config.checkpoints.metric_for_best_model if config.checkpoints else MEAN
+        yield f"- best dev score: {metric} {measured['best']:.4f} at step {measured['best_step']}"
     yield f"- {', '.join(f'{name} {version}' for name, version in versions(*LIBRARIES).items())}; seed {config.seed}"
     for note in config.notes:
         yield f"- {note}"
@@ -118,9 +144,9 @@ def _rows(run: RunResult, metrics: Mapping[str, Any]) -> Iterator[list[str]]:
 
 def _weights(config: RunConfig) -> Iterator[str]:
     if config.start_from is not None:
-        yield f"weights: from {config.start_from}"
+        yield f"weights: {config.start_from}"
         return
     parts = {slot: getattr(config, slot) for slot in ("encoder", "fusion", "decoder")}
     shown = "; ".join(f"{slot}: {json.dumps(part, ensure_ascii=False)}" for slot, part in parts.items())
-    start = " after a text-only start from random weights" if config.warm_start is not None else ""
+    start = "; text-only warm start" if config.warm_start is not None else ""
     yield f"{shown}{start}" + (f" (preset {config.preset})" if config.preset else "")

@@ -1,4 +1,4 @@
-"""Figures of scores: F1 with its interval for each measure, and for each label."""
+"""Figures of scores: the F1 and interval of each measure and of each label."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from pathlib import Path
 from typing import Any
 
 from umie.errors import UmieError
-from umie.reports.style import BLUE, GRAY, LIGHT_BLUE, ORANGE, clean_axes, new_figure, save_figure
+from umie.reports.style import BLUE, GRAY, LIGHT_BLUE, ORANGE, add_legend, clean_axes, new_figure, save_figure
 from umie.scoring.report import Line, Report
 
 _ROW = 0.23  # inches
-_TITLE = 0.75  # inches of a panel besides its rows
+_TITLE = 0.75  # inches that a panel needs in addition to its rows
 _MOST_LABELS = 30
 
 
 def draw_scores(report: Report, path: str | Path) -> None:
-    """Draw the F1 and 95 % interval of each measure, a panel for each task.
+    """Draw the F1 and 95 % interval of each measure, one panel per task.
 
-    A task that is scored by modality has all measures for all records, and the main measure for each modality. The
-    second of two systems is drawn along with the first.
+    For a task that is scored by modality, all measures are drawn for all records, and the main measure for each
+    modality. If the report compares two systems, both are drawn.
 
     Args:
         report: the scores.
-        path: the file to write: PNG, PDF or SVG.
+        path: the PNG, PDF or SVG file to write.
 
     Raises:
         UmieError: the report has no scores, or the file cannot be written.
@@ -41,7 +41,7 @@ def draw_scores(report: Report, path: str | Path) -> None:
             if line.versus is not None:
                 axes.plot(100 * line.versus.other, place - 0.2, "s", color=ORANGE, markersize=4, label="F1 of B")
                 values.append(f"{100 * line.versus.other:.1f}")
-            # a percentile interval may exclude the estimate, and matplotlib refuses negative whiskers
+            # a percentile interval may exclude the estimate, and matplotlib rejects negative whiskers
             reach = [[100 * max(0.0, f1 - low)], [100 * max(0.0, high - f1)]]
             label = "F1 (%) with 95 % interval" if line.versus is None else "F1 (%) of A with 95 % interval"
             style: dict[str, Any] = {"color": BLUE, "markersize": 4.5, "capsize": 2, "linewidth": 1.2}
@@ -51,18 +51,16 @@ def draw_scores(report: Report, path: str | Path) -> None:
         _finish(axes, len(rows), title)
     for axes in all_axes[len(panels) :]:
         axes.set_visible(False)
-    handles, labels = all_axes[0].get_legend_handles_labels()
-    unique = dict(zip(labels, handles, strict=True))
-    figure.legend(unique.values(), unique.keys(), loc="outside lower center", ncols=3, fontsize=8, frameon=False)
+    add_legend(figure)
     save_figure(figure, path)
 
 
 def draw_labels(report: Report, path: str | Path) -> bool:
-    """Draw the F1 of each label with its interval, the most frequent in gold first; return whether there are labels.
+    """Draw the F1 and interval of each label, most frequent in gold first; return False if there are no labels.
 
     Args:
         report: the scores.
-        path: the file to write: PNG, PDF or SVG.
+        path: the PNG, PDF or SVG file to write.
     """
     lines = [line for line in report.main_lines() if line.labels]
     if not lines:
@@ -99,7 +97,7 @@ def _panels(report: Report) -> list[tuple[str, list[tuple[str, Line]]]]:
 
 
 def _grid(rows: list[int], columns: int) -> tuple[Any, list[Any]]:
-    """Return a figure with a panel for each number of rows, and its axes, row by row."""
+    """Return a figure with one panel per number of rows, and its axes, row by row."""
     lines = math.ceil(len(rows) / columns)
     heights = [_TITLE + _ROW * max(rows[line * columns : (line + 1) * columns]) for line in range(lines)]
     figure = new_figure(5.2 * columns + (2.0 if columns == 1 else 0.0), sum(heights) + 0.4)

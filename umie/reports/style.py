@@ -1,7 +1,8 @@
-"""The look of every figure: one canvas without a display, one palette, one way to save."""
+"""The style of every figure: size, colors, axes, legend and output. No other module imports matplotlib."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,15 +10,21 @@ from umie.errors import UmieError
 from umie.files import atomic_write
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.figure import Figure
 
 BLUE, ORANGE, GRAY, LIGHT_BLUE = "#1b6ca8", "#b5651d", "#888888", "#7aa6c2"
 GRID = "#e3e3e3"
 FORMATS = (".png", ".pdf", ".svg")
+DASHED: dict[str, Any] = {"color": "black", "linewidth": 1.1, "linestyle": "--"}
+DOTTED: dict[str, Any] = {"color": "black", "linewidth": 1.6, "linestyle": ":"}
+MARKERS = "os^Dv<>P*X"
+# series of a line or bar chart: Okabe and Ito's colors, which color-blind readers can distinguish
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f", "#8c564b", "#5d3a9b", "#a0a000")
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """Return an empty figure of a size in inches, drawn without pyplot, so that no display and no state is needed."""
+    """Return an empty figure of a size in inches; it needs neither a display nor pyplot's global state."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -26,22 +33,95 @@ def new_figure(width: float, height: float) -> Figure:
     return figure
 
 
+def series_color(number: int) -> str:
+    """Return the color of the n-th series; the colors repeat after ten."""
+    return COLORS[number % len(COLORS)]
+
+
 def clean_axes(axes: Any, *, grid: str = "y") -> None:
-    """Give axes the common look: light grid lines behind the data, no frame at the top and on the right."""
+    """Apply the common style to axes: light grid lines below the data, no frame at the top and right."""
     axes.grid(axis=grid, color=GRID, linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=8)
 
 
-def save_figure(figure: Figure, path: str | Path, *, dpi: int = 150) -> None:
-    """Write a figure as PNG, PDF or SVG, by the ending of its name.
+def limit_ticks(axis: Any, most: int, *, integer: bool = False) -> None:
+    """Limit the number of ticks of an x or y axis, and optionally place them only at whole numbers."""
+    from matplotlib.ticker import MaxNLocator
+
+    axis.set_major_locator(MaxNLocator(nbins=most, integer=integer))
+
+
+def log_scale(axes: Any) -> None:
+    """Make the y axis logarithmic, with ticks such as 0.5, 1, 2 and 5 instead of powers of ten."""
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def color_key(color: str, label: str) -> Artist:
+    """Return a legend entry for a color."""
+    from matplotlib.patches import Patch
+
+    return Patch(color=color, label=label)
+
+
+def line_key(label: str, style: dict[str, Any]) -> Artist:
+    """Return a legend entry for a line style."""
+    from matplotlib.lines import Line2D
+
+    return Line2D([], [], label=label, **style)
+
+
+def add_legend(
+    figure: Figure,
+    entries: Sequence[Artist] = (),
+    *,
+    loc: Any = "outside lower center",
+    columns: int = 3,
+    **options: Any,
+) -> None:
+    """Add one legend for all panels of a figure.
+
+    Args:
+        figure: the figure.
+        entries: legend entries; if empty, the labeled artists of all axes, each label once.
+        loc: the position.
+        columns: the number of columns.
+        options: more options of ``Figure.legend``.
+    """
+    handles: dict[Any, Any] = {entry.get_label(): entry for entry in entries}
+    if not entries:
+        for axes in figure.axes:
+            for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+                handles.setdefault(label, handle)
+    if handles:
+        look: dict[str, Any] = {"fontsize": 8, "title_fontsize": 8, "frameon": False, **options}
+        figure.legend(handles.values(), handles.keys(), loc=loc, ncols=columns, **look)
+
+
+def save_figure(figure: Figure, path: str | Path, *, pdf: bool = False) -> None:
+    """Write a figure as PNG, PDF or SVG, depending on the suffix of the file name.
+
+    Args:
+        figure: the figure.
+        path: the file.
+        pdf: also write a PDF next to it, e.g. ``figure.pdf`` next to ``figure.png``.
 
     Raises:
-        UmieError: another ending, or the file cannot be written.
+        UmieError: the suffix is not supported, or the file cannot be written.
     """
-    ending = Path(path).suffix.lower()
-    if ending not in FORMATS:
-        raise UmieError(f"{path}: a figure is written as {', '.join(FORMATS)}")
-    with atomic_write(path, "wb") as file:
-        figure.savefig(file, format=ending[1:], dpi=dpi)
+    import matplotlib
+
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix not in FORMATS:
+        raise UmieError(f"{path}: unknown figure format {suffix!r}: use {', '.join(FORMATS)}")
+    paths = [path, path.with_suffix(".pdf")] if pdf and suffix != ".pdf" else [path]
+    for each in paths:
+        with matplotlib.rc_context({"pdf.fonttype": 42}), atomic_write(each, "wb") as file:  # TrueType: editable text
+            figure.savefig(file, format=each.suffix.lower()[1:], dpi=150)

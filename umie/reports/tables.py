@@ -1,4 +1,4 @@
-"""Tables of reports: Markdown, LaTeX and CSV from one header and its rows."""
+"""Tables of reports: Markdown, LaTeX and CSV from a header and rows."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from tabulate import tabulate
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Return a Markdown table whose columns are aligned, so that it reads well as plain text too.
+    """Return a Markdown table with aligned columns, which is also readable as plain text.
 
-    Cells may hold any text: line breaks become spaces, and what Markdown would read as a column is escaped.
+    Cells may contain any text: line breaks become spaces, pipes and backslashes are escaped.
     """
     cells = [[_markdown(cell) for cell in row] for row in rows]
     return tabulate(cells, list(map(_markdown, header)), tablefmt="pipe", disable_numparse=True, stralign="left")
 
 
 def latex_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Return a LaTeX table in the style of the package booktabs."""
+    """Return a LaTeX table in the style of the booktabs package."""
     return tabulate(
         [list(map(str, row)) for row in rows],
         list(header),
@@ -39,7 +39,7 @@ def csv_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 
 def shown_interval(scores: Mapping[str, Any]) -> str:
-    """Return an F1 with its 95 % interval as a cell of a table, e.g. ``0.612 [0.587, 0.636]``."""
+    """Return an F1 with its 95 % interval, e.g. ``0.612 [0.587, 0.636]``."""
     low, high = scores["interval"]
     return f"{scores['f1']:.3f} [{low:.3f}, {high:.3f}]"
 

@@ -34,6 +34,7 @@ _ADVICE = {
     "skip": "pass processor.usable(records), which leaves out such records",
 }
 IGNORED = -100  # label of positions excluded from the loss
+MAX_CACHED_BYTES = 1 << 30  # of preprocessed images; others are preprocessed again on each access
 FILE = "umie_processor.json"
 HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
 
@@ -90,6 +91,9 @@ class UmieProcessor(PushToHubMixin):
         self.features: FeatureSource | None = None
         self._checked: dict[tuple[str, tuple[Region, ...]], str] = {}
         self._in_memory: dict[int, tuple[Any, str]] = {}  # keeps each image so that its id is not reused
+        self._cached: dict[tuple[Any, ...], tuple[dict[str, Tensor], Any]] = {}
+        self._cached_from: object = None
+        self._cached_bytes = 0
         self._tasks: dict[str, Task[Any]] = {}
         for name in self.task_options:
             self.task(name)
@@ -153,8 +157,13 @@ class UmieProcessor(PushToHubMixin):
         labels = self._token_ids(query.answer, query.markers, self.max_target_tokens, "truncated_targets")
         return {"input_ids": torch.tensor(input_ids), "labels": torch.tensor(labels)}
 
-    def encode_image(self, record: Record) -> dict[str, Tensor]:
+    def encode_image(self, record: Record, *, cached: bool = False) -> dict[str, Tensor]:
         """Return the visual tensors of one record; without slots if it has no image.
+
+        Args:
+            record: the record.
+            cached: keep the tensors in memory, up to MAX_CACHED_BYTES for all images together, and return them for
+                every record with the same image and regions; data sets do.
 
         Raises:
             UmieError: the image cannot be read and ``missing_images`` is not ``text_only``.
@@ -162,8 +171,17 @@ class UmieProcessor(PushToHubMixin):
         source = self.preprocessor if self.features is None else self.features
         if record.image is None:
             return source.one(None)
+        if self._cached_from is not source:  # what is kept was made by another source
+            self._cached, self._cached_from, self._cached_bytes = {}, source, 0
+        image = record.image if isinstance(record.image, str) else id(record.image)
+        key = (image, record.image_folder, record.regions)
+        if cached and key in self._cached:
+            return self._cached[key][0]
         try:
-            return source.one(_image(record), record.regions)
+            tensors = source.one(_image(record), record.regions)
+            if cached:
+                self._keep(key, tensors, record)
+            return tensors
         except UmieError as error:
             if self.missing_images != "text_only":
                 raise UmieError(
@@ -171,6 +189,14 @@ class UmieProcessor(PushToHubMixin):
                 ) from error
             self._count_unreadable(record, str(error))
             return source.one(None)
+
+    def _keep(self, key: tuple[Any, ...], tensors: dict[str, Tensor], record: Record) -> None:
+        if self.features is not None:  # memory-mapped: a process can open only so many files
+            tensors = {name: tensor.clone() for name, tensor in tensors.items()}
+        num_bytes = sum(tensor.nbytes for tensor in tensors.values())
+        if self._cached_bytes + num_bytes <= MAX_CACHED_BYTES:
+            self._cached_bytes += num_bytes
+            self._cached[key] = tensors, record.image  # which is held, so that the id of one in memory stays its own
 
     def usable(self, records: Iterable[Record]) -> list[Record]:
         """Return the records to use: if ``missing_images`` is ``skip``, those whose images can be read, else all.

@@ -1,15 +1,16 @@
 """QueryDataset: its queries, and images that are read lazily, once, and in bounded memory."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
 
+from umie import processor as processor_module
 from umie.composition import compose
 from umie.data.synthetic import SyntheticConfig, scenes
 from umie.encoders.base import no_slots
 from umie.errors import UmieError
-from umie.evaluation import queries
 from umie.evaluation.queries import QueryDataset
 from umie.records import Record
 from umie.types import FEATURES
@@ -51,8 +52,9 @@ def test_queries_about_one_record_share_its_image(records, processor):
     assert dataset[0]["crops"] is dataset[1]["crops"]
 
 
-def test_images_beyond_the_limit_are_read_again(records, processor, monkeypatch):
-    monkeypatch.setattr(queries, "MAX_CACHED_BYTES", 0)
+def test_images_beyond_the_limit_are_read_again(records, variant, monkeypatch):
+    _, processor = variant()
+    monkeypatch.setattr(processor_module, "MAX_CACHED_BYTES", 0)
     dataset = QueryDataset(records[2:3], ("med", "meae"), processor)
     assert dataset[0]["crops"] is not dataset[1]["crops"]
     assert torch.equal(dataset[0]["crops"], dataset[1]["crops"])
@@ -83,3 +85,24 @@ def test_changing_the_source_of_features_clears_the_cached_images(variant, embed
     assert FEATURES in processor.collate([dataset[0], dataset[1]])
     processor.features = None
     assert "crops" in processor.collate([dataset[0], dataset[1]])
+
+
+def test_data_sets_of_one_processor_open_an_image_once(variant, embedded_records, tmp_path, monkeypatch):
+    """One file in two splits and for two tasks; not where it cannot be read, which each split counts."""
+    _, processor = variant()
+    record = next(record for record in embedded_records if record.annotated_for("med"))
+    record.image.save(tmp_path / "photo.png")
+    opened = []
+    open_image = processor.preprocessor.one
+    monkeypatch.setattr(
+        processor.preprocessor, "one", lambda *arguments: opened.append(arguments) or open_image(*arguments)
+    )
+    here, there = (replace(record, image="photo.png", image_folder=str(tmp_path), id=name) for name in ("a", "b"))
+    for split in (here, there):
+        for task in ("med", "meae"):
+            dataset = QueryDataset([split], [task], processor)
+            assert all(len(dataset[index]["visual_mask"]) for index in range(len(dataset)))
+    assert len(opened) == 1
+    moved = replace(here, regions=here.regions[:1], events=())
+    assert len(QueryDataset([moved], ["med"], processor)[0]["visual_mask"]) == 2  # other regions, other slots
+    assert len(opened) == 2

@@ -13,11 +13,9 @@ from umie.processor import UmieProcessor
 from umie.records import Record
 from umie.tasks import Query, Task
 
-MAX_CACHED_BYTES = 1 << 30  # of preprocessed images; others are preprocessed again on each access
-
 
 class QueryDataset(Dataset[dict[str, Tensor]]):
-    """Encoded queries. Texts are encoded once; an image is encoded on first access and shared by its record's queries.
+    """Encoded queries. Texts are encoded once, an image on first access, for all data sets of a processor together.
 
     Args:
         records: the records. Each task is asked about the records that are annotated for it and whose image the
@@ -37,9 +35,6 @@ class QueryDataset(Dataset[dict[str, Tensor]]):
         self._processor = processor
         self.asked: list[tuple[Record, Query]] = []
         self._texts: list[dict[str, Tensor]] = []
-        self._images: dict[int, dict[str, Tensor]] = {}
-        self._cached_bytes = 0
-        self._source: object = processor.features
         built = [processor.task(task) for task in tasks]
         for record in processor.usable(records):
             for task in built:
@@ -56,20 +51,4 @@ class QueryDataset(Dataset[dict[str, Tensor]]):
         return len(self._texts)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        return {**self._texts[index], **self._visual_tensors(self.asked[index][0])}
-
-    def _visual_tensors(self, record: Record) -> dict[str, Tensor]:
-        if self._processor.features is not self._source:  # the cached tensors are from another source
-            self._source = self._processor.features
-            self._images.clear()
-            self._cached_bytes = 0
-        tensors = self._images.get(id(record))
-        if tensors is None:
-            tensors = self._processor.encode_image(record)
-            if self._processor.features is not None:  # memory-mapped: a process can open only so many files
-                tensors = {name: tensor.clone() for name, tensor in tensors.items()}
-            num_bytes = sum(tensor.nbytes for tensor in tensors.values())
-            if self._cached_bytes + num_bytes <= MAX_CACHED_BYTES:
-                self._cached_bytes += num_bytes
-                self._images[id(record)] = tensors
-        return tensors
+        return {**self._texts[index], **self._processor.encode_image(self.asked[index][0], cached=True)}

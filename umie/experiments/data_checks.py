@@ -1,8 +1,10 @@
-"""What is checked in records before anything is trained: labels, queries, images, texts that stand in two splits."""
+"""Checks of records before training: labels, queries, images, and texts that occur in several splits."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from umie import tasks as all_tasks
@@ -11,6 +13,7 @@ from umie.composition import resolve_parts
 from umie.encoders import Preprocessor, build_preprocessor
 from umie.errors import UmieError
 from umie.experiments.data_sets import Options, hash_of
+from umie.images import decode_image, read_image_bytes
 from umie.records import Record
 from umie.tasks import Task
 from umie.tasks.labels import used_labels
@@ -19,15 +22,15 @@ from umie.tasks.labels import used_labels
 def label_schemas(
     tasks: Options, training: Sequence[Record] | None, others: Sequence[Record] = ()
 ) -> dict[str, Mapping[str, Any]]:
-    """Fill in the labels of every task that names none: those that its training records use, most frequent first.
+    """Fill in the labels of every task without labels: those used in the training records, most frequent first.
 
     Args:
         tasks: name and options of each task.
-        training: the training records; None where the set has none.
-        others: the records that stand in for them then: the schema that they name, or else the labels they use.
+        training: the training records; None if the set has no training split.
+        others: records to use if there is no training split: the schema that they specify, or else their labels.
 
     Raises:
-        UmieError: there is no label of a task.
+        UmieError: no record has a label of a task.
     """
     schemas: dict[str, Mapping[str, Any]] = {}
     for name, options in tasks.items():
@@ -37,7 +40,7 @@ def label_schemas(
             named = (records[0].labels or {}).get(name, ()) if records and training is None else ()
             labels = list(named) or [label for label, _ in used_labels(task, records).most_common()]
             if not labels:
-                raise UmieError(f"no training record carries a {task.label_noun} for the task {name!r}")
+                raise UmieError(f"no training record has a {task.label_noun} for the task {name!r}")
             options = {**options, "labels": labels}
         schemas[name] = options
     return schemas
@@ -52,12 +55,12 @@ def check_labels(tasks: Mapping[str, Task[Any]], records: Iterable[Record]) -> N
                     task.check(record)
                 except UmieError as error:
                     raise UmieError(
-                        f"record {record.id!r}: {error} Mend the record, or list the label under `tasks`."
+                        f"record {record.id!r}: {error} Fix the record, or list the label under `tasks`."
                     ) from error
 
 
 def count_queries(tasks: Mapping[str, Task[Any]], records: Iterable[Record]) -> dict[str, int]:
-    """Return how many queries each task asks about the records."""
+    """Return the number of queries of each task about the records."""
     counts = dict.fromkeys(tasks, 0)
     for record in records:
         for name, task in tasks.items():
@@ -67,38 +70,46 @@ def count_queries(tasks: Mapping[str, Task[Any]], records: Iterable[Record]) -> 
 
 
 def image_checks(encoders: Iterable[Any]) -> list[Preprocessor]:
-    """Return preprocessors that tell together whether a record's image is fit for every one of some encoders."""
+    """Return preprocessors that together check whether an image can be used by all given encoders."""
     checks: dict[str, Preprocessor] = {}
     for encoder in encoders:
         options = resolve_parts(encoder, "gated", "tiny")["encoder"]
         preprocessor = build_preprocessor(options)
-        looks_at_pixels = type(preprocessor).check is Preprocessor.check
-        checks["pixels" if looks_at_pixels else hash_of(options)] = preprocessor
+        checks["pixels" if _reads_pixels(preprocessor) else hash_of(options)] = preprocessor
     return list(checks.values())
 
 
 def check_images(
     records: Iterable[Record], checks: Sequence[Preprocessor], policy: str, digest: Any
 ) -> tuple[list[Record], dict[str, str]]:
-    """Return the records that the policy keeps, and why images cannot be read; ``digest`` takes the images in.
+    """Return the records that the policy keeps, and the error of each unreadable image; update ``digest`` with images.
 
     Raises:
-        UmieError: an image cannot be read, and the policy is ``error``.
+        UmieError: an image cannot be read and the policy is ``error``.
     """
     kept = []
     unreadable: dict[str, str] = {}
+    needs_pixels = any(_reads_pixels(check) for check in checks)
+    digests: dict[Path, bytes | UmieError] = {}
     for record in records:
         if record.image is not None:
             try:
                 path = record.image_path()
+                if path is not None and path not in digests and (needs_pixels or path.is_file()):
+                    digests[path] = _digest_of(path, needs_pixels)
+                found = None if path is None else digests.get(path)
+                if isinstance(found, UmieError):
+                    raise found
+                digest.update(found or b"")
                 for check in checks:
-                    check.check(record.image if path is None else path, record.regions)
-                if path is not None and path.is_file():
-                    digest.update(path.read_bytes())
+                    if path is not None and _reads_pixels(check):
+                        check.slots(record.regions)
+                    else:
+                        check.check(record.image if path is None else path, record.regions)
             except UmieError as error:
                 if policy == "error":
                     raise UmieError(
-                        f"record {record.id!r}: {error}; mend it, or set `missing_images` to `text_only` or `skip`"
+                        f"record {record.id!r}: {error}; fix it, or set `missing_images` to `text_only` or `skip`"
                     ) from error
                 unreadable[str(record.image)] = str(error)
                 if policy == "skip":
@@ -107,11 +118,26 @@ def check_images(
     return kept, unreadable
 
 
+def _reads_pixels(check: Preprocessor) -> bool:
+    return type(check).check is Preprocessor.check
+
+
+def _digest_of(path: Path, needs_pixels: bool) -> bytes | UmieError:
+    """Return the hash of an image file, or why its pixels cannot be read; the file is opened once."""
+    try:
+        data = read_image_bytes(path)
+        if needs_pixels:
+            decode_image(data, str(path))
+        return hashlib.sha256(data).digest()
+    except UmieError as error:
+        return error
+
+
 def texts_of(records: Iterable[Record]) -> set[str]:
-    """Return the records' texts, as copies of them are recognized: without white space, case and links."""
+    """Return the normalized texts of the records, by which duplicates are recognized."""
     return {normalize(record.text) for record in records if record.text.strip()}
 
 
 def num_among(records: Iterable[Record], texts: set[str]) -> int:
-    """Return how many records have one of these texts."""
+    """Return the number of records that have one of these texts."""
     return sum(normalize(record.text) in texts for record in records)

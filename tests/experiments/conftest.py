@@ -1,4 +1,4 @@
-"""What the tests of grids share: a small grid, a display that only remembers, and one grid that has been run."""
+"""Fixtures of runs and grids: a small grid, a progress display that records, and a finished grid."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ SMALL = {
 
 @pytest.fixture(autouse=True)
 def _forget(forget_plugins):
-    """Take the parts that a test's plugins registered out of the registries again."""
+    """Remove the parts that plugins registered after each test."""
 
 
 def write_small_grid(folder: Path, **changes) -> Path:
-    """Write the small grid with other values for some keys; a value of ... leaves the key out."""
+    """Write the small grid with other values for some keys; the value ... removes the key."""
     grid = {**copy.deepcopy(SMALL), **changes}
     path = folder / "grid.yaml"
     path.write_text(yaml.safe_dump({key: value for key, value in grid.items() if value is not ...}, sort_keys=False))
@@ -48,18 +48,18 @@ def write_small_grid(folder: Path, **changes) -> Path:
 
 @pytest.fixture(scope="session")
 def write_grid():
-    """Write the small grid into a folder: ``write_grid(folder, seeds=[1])``."""
+    """Write the small grid to a directory: ``write_grid(folder, seeds=[1])``."""
     return write_small_grid
 
 
 @pytest.fixture
 def grid_file(tmp_path):
-    """Write the small grid into the test's folder: ``grid_file(seeds=[1])``."""
+    """Write the small grid to the directory of the test: ``grid_file(seeds=[1])``."""
     return lambda **changes: write_small_grid(tmp_path, **changes)
 
 
 class Recorder:
-    """A progress display that remembers which jobs ran."""
+    """A progress display that records the jobs."""
 
     def __init__(self) -> None:
         self.steps: list[str] = []
@@ -82,7 +82,7 @@ class Recorder:
 
 @pytest.fixture
 def run():
-    """Run a grid file in this process (its cells have processes of their own): ``run(path, output)``."""
+    """Run a grid file: ``run(path, output)``. Cells have their own processes."""
 
     def start(path: Path, output: Path, **options) -> tuple[GridRun, Recorder]:
         recorder = Recorder()
@@ -97,7 +97,7 @@ def environment(**changes) -> dict[str, str]:
 
 @pytest.fixture
 def start_umie():
-    """Start the command in a process of its own; what still runs at the end of the test is killed."""
+    """Start the command in its own process, which is killed at the end of the test."""
     processes = []
 
     def start(*arguments, **changes) -> subprocess.Popen:
@@ -119,7 +119,7 @@ def start_umie():
 
 @dataclasses.dataclass(frozen=True)
 class Finished:
-    """A small grid that the command has run once for all tests, which work on copies of its folder."""
+    """A small grid that the command ran once; tests work on copies of its directory."""
 
     grid_file: Path
     output: Path
@@ -130,7 +130,7 @@ class Finished:
         return read_lines(self.output)
 
     def copy(self, folder: Path, *, results: bool = True) -> Path:
-        """Copy the folder; without results it holds the data and the warm start only."""
+        """Copy the directory; without results, copy only the data and the warm start."""
         output = folder / "run"
         dropped = () if results else ("cells", RESULTS, "table.*", "figure.png")
         shutil.copytree(self.output, output, ignore=shutil.ignore_patterns(".lock", *dropped))
@@ -159,7 +159,7 @@ def finished(tmp_path_factory) -> Finished:
 
 @pytest.fixture
 def config_file(tmp_path):
-    """Write the small config of a run; a value of ... leaves the key out: ``config_file(seed=1)``."""
+    """Write the small config of a run: ``config_file(seed=1)``; the value ... removes the key."""
 
     def write(name="config.yaml", **changes):
         values = {**copy.deepcopy(RUN), **changes}

@@ -1,4 +1,4 @@
-"""The values of a small config of a run."""
+"""The values of a small run config."""
 
 SMALL = {
     "name": "small",

@@ -1,4 +1,4 @@
-"""A data set, one's own or drawn: what is wrong with it is found before anything is trained, and named by its place."""
+"""Data sets, from files or drawn: errors are found before training and reported with their place."""
 
 import dataclasses
 import json
@@ -19,12 +19,12 @@ SPLITS = ("train", "dev", "test")
 
 @pytest.fixture
 def own(tmp_path, noise):
-    """Data of one's own: three files of two tweets each, images in a folder beside them."""
+    """Three files of two tweets each, and a directory with their images."""
     return Own(tmp_path, noise)
 
 
 class Own:
-    """Records of three splits, to be changed and then written."""
+    """Records of three splits, which tests can change before they are written."""
 
     def __init__(self, folder, noise):
         self.folder = folder / "mine"
@@ -73,7 +73,7 @@ class Own:
         return str(caught.value)
 
 
-def test_own_files_are_read_checked_and_kept(own):
+def test_files_are_read_checked_and_written(own):
     steps = []
     data = own.prepare(steps=steps)
     assert data.num_records == {"train": 2, "dev": 2, "test": 2}
@@ -89,7 +89,7 @@ def test_own_files_are_read_checked_and_kept(own):
     assert json.loads(json.dumps(dataclasses.asdict(data))) == dataclasses.asdict(data)
 
 
-def test_labels_are_those_of_the_training_records_most_frequent_first(own):
+def test_labels_come_from_the_training_records_most_frequent_first(own):
     own.records["train"].append(
         {
             "text": "Rome and Ann",
@@ -99,13 +99,13 @@ def test_labels_are_those_of_the_training_records_most_frequent_first(own):
     assert own.prepare().tasks == {"mner": {"labels": ["place", "person"]}}
 
 
-def test_labels_that_the_grid_lists_stay_as_they_are(own):
+def test_labels_listed_in_the_grid_are_kept(own):
     tasks = {"mner": {"labels": ["person", "place", "thing"], "variant": "I1"}}
     assert own.prepare(tasks=tasks).tasks == tasks
 
 
 @pytest.mark.parametrize("split", ["dev", "test"])
-def test_a_label_that_training_lacks_is_named_with_its_record(own, split):
+def test_a_label_missing_in_training_is_reported_with_its_record(own, split):
     own.records[split][1]["entities"][0]["type"] = "plaice"
     message = own.error()
     assert f"record '{split}-1'" in message
@@ -113,35 +113,35 @@ def test_a_label_that_training_lacks_is_named_with_its_record(own, split):
     assert "list the label under `tasks`" in message
 
 
-def test_a_label_outside_the_listed_ones_is_named_with_its_record(own):
+def test_an_unlisted_label_is_reported_with_its_record(own):
     message = own.error(tasks={"mner": {"labels": ["person"]}})
     assert "record 'train-1': Unknown mner label 'place'. Choices: person" in message
 
 
-def test_a_record_without_a_name_is_named_by_its_place(own):
+def test_a_record_without_an_id_is_identified_by_its_place(own):
     del own.records["train"][1]["id"]
     own.records["train"][1]["entities"][0]["type"] = "plaice"
     tasks = {"mner": {"labels": ["person", "place"]}}
     assert re.search(r"train\.jsonl\W.*2'", own.error(tasks=tasks))
-    own.records["train"].insert(0, "")  # a blank line is no record, but it is a line: nothing may point at line 2
+    own.records["train"].insert(0, "")  # a blank line is not a record, but it counts as a line
     assert "train.jsonl:2'" not in own.error(tasks=tasks)
 
 
-def test_a_missing_image_is_named_with_its_record(own):
+def test_a_missing_image_is_reported_with_its_record(own):
     (own.folder / "images" / "dev.jpg").unlink()
     message = own.error()
     assert f"record 'dev-0': {own.folder / 'images' / 'dev.jpg'}: no such image" in message
     assert "set `missing_images` to `text_only` or `skip`" in message
 
 
-def test_an_unreadable_image_is_named_with_its_record(own):
+def test_an_unreadable_image_is_reported_with_its_record(own):
     (own.folder / "images" / "test.jpg").write_text("<html>not found</html>")
     message = own.error()
     assert f"record 'test-0': {own.folder / 'images' / 'test.jpg'}: not a readable image" in message
 
 
 @pytest.mark.parametrize("damage", ["missing", "text", "empty", "folder", "cut off"])
-def test_text_only_reads_on_and_counts(own, damage):
+def test_text_only_and_skip_count_unreadable_images(own, damage):
     path = own.folder / "images" / "dev.jpg"
     content = path.read_bytes()
     path.unlink()
@@ -175,7 +175,7 @@ def test_text_only_reads_on_and_counts(own, damage):
         pytest.param('{"text": "a", "entities": [{"type": "x", "span": [0, 2]}]}', "not inside the text", id="span"),
     ],
 )
-def test_a_broken_line_is_named_by_file_and_line(own, line, expected):
+def test_an_invalid_line_is_reported_with_file_and_line(own, line, expected):
     own.records["dev"].append(line)
     message = own.error()
     assert message.startswith(f"{own.folder / 'dev.jsonl'}:3: ")
@@ -183,7 +183,7 @@ def test_a_broken_line_is_named_by_file_and_line(own, line, expected):
 
 
 @pytest.mark.parametrize("how", ["..", "absolute", "symlink"])
-def test_a_image_outside_the_folder_is_refused(own, how):
+def test_an_image_outside_the_directory_is_rejected(own, how):
     secret = own.folder / "secret.jpg"
     shutil.copy(own.folder / "images" / "dev.jpg", secret)
     names = {"..": "../secret.jpg", "absolute": str(secret), "symlink": "link.jpg"}
@@ -194,7 +194,7 @@ def test_a_image_outside_the_folder_is_refused(own, how):
     assert own.prepare(missing_images="text_only").num_images["dev"] == 0
 
 
-def test_a_folder_that_is_itself_a_link_is_no_way_out(own):
+def test_the_image_directory_can_be_a_link(own):
     (own.folder / "elsewhere").symlink_to(own.folder / "images")
     assert own.prepare(images="elsewhere").num_images["dev"] == 1
 
@@ -202,58 +202,58 @@ def test_a_folder_that_is_itself_a_link_is_no_way_out(own):
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"images": "pictuers"}, "images is {folder}/pictuers: no such folder (relative paths start from {folder})"),
-        ({"images": "train.jsonl"}, "images is {folder}/train.jsonl: no such folder"),
-        ({"regions": "xml"}, "regions is {folder}/xml: no such folder"),
+        ({"images": "pictuers"}, "images is {folder}/pictuers: no such directory (paths are relative to {folder})"),
+        ({"images": "train.jsonl"}, "images is {folder}/train.jsonl: no such directory"),
+        ({"regions": "xml"}, "regions is {folder}/xml: no such directory"),
         ({"regions": "images"}, "regions"),
         ({"train": "trian.jsonl"}, "{folder}/trian.jsonl: cannot read: No such file or directory"),
         ({"train": "images"}, "{folder}/images: cannot read: Is a directory"),
-        ({"train": ...}, "data has no records for 'train': give its file"),
-        ({"test": ...}, "data has no records for 'test': give its file"),
-        ({"max_records": 0}, "max_records is 0: give a whole number"),
-        ({"max_records": {"train": "x"}}, "max_records is {{'train': 'x'}}: give a whole number"),
+        ({"train": ...}, "data has no records for 'train': set train"),
+        ({"test": ...}, "data has no records for 'test': set test"),
+        ({"max_records": 0}, "max_records is 0: use a whole number"),
+        ({"max_records": {"train": "x"}}, "max_records is {{'train': 'x'}}: use a whole number"),
         ({"max_records": {"tran": 1}}, "Did you mean 'train'?"),
     ],
     ids=lambda value: next(iter(f"{key}={value[key]}" for key in value)) if isinstance(value, dict) else "",
 )
-def test_wrong_paths_and_limits_are_named(own, changes, expected):
+def test_invalid_paths_and_limits_are_reported(own, changes, expected):
     assert expected.format(folder=own.folder) in own.error(**changes)
 
 
-def test_a_file_without_records_is_named(own):
+def test_a_file_without_records_is_reported(own):
     own.records["test"] = [""]
-    assert own.error() == "data has no records for 'test': give its file"
+    assert own.error().startswith("data has no records for 'test'")
 
 
-def test_no_dev_file_is_needed_to_score_on_test(own):
+def test_scoring_on_test_does_not_need_a_dev_file(own):
     assert own.prepare(dev=...).num_records == {"train": 2, "test": 2}
 
 
-def test_max_records_limits_all_splits_or_single_ones(own):
+def test_max_records_limits_all_or_some_splits(own):
     assert own.prepare(max_records=1, tasks={"mner": {"labels": ["person"]}}).num_records == dict.fromkeys(SPLITS, 1)
     assert own.prepare(max_records={"dev": 1}).num_records == {"train": 2, "dev": 1, "test": 2}
 
 
-def test_what_lies_beyond_max_records_is_not_read(own):
+def test_lines_after_max_records_are_not_read(own):
     own.records["dev"].append("{broken")
     assert own.prepare(max_records={"dev": 2}).num_records["dev"] == 2
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
-def test_a_task_that_nobody_is_annotated_for_is_named(own, split):
+def test_a_task_without_annotation_is_reported(own, split):
     for record in own.records[split]:
         record["tasks"] = ["mre"]
     message = own.error(tasks={"mner": {"labels": ["person", "place"]}})
-    assert f"no record of '{split}' is annotated for the task 'mner': leave it out" in message
+    assert f"no record of '{split}' is annotated for the task 'mner': remove it" in message
 
 
-def test_a_task_without_any_label_is_named(own):
-    assert own.error(tasks=["mner", "mre"]) == "no training record carries a relation for the task 'mre'"
+def test_a_task_without_labels_is_reported(own):
+    assert own.error(tasks=["mner", "mre"]) == "no training record has a relation for the task 'mre'"
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
-def test_a_task_that_nothing_can_be_asked_for_is_named(own, split):
-    """MRE asks about pairs: without any, a cell would learn nothing of it, or fail when it is scored."""
+def test_a_task_without_queries_is_reported(own, split):
+    """MRE asks about pairs. Without pairs, a cell would learn nothing about it, or scoring would fail."""
     for other in SPLITS:
         if other != split:
             own.records[other][0]["relations"] = [{"type": "in", "head": [0, 3], "tail": [10, 10 + len(other)]}]
@@ -262,8 +262,8 @@ def test_a_task_that_nothing_can_be_asked_for_is_named(own, split):
     assert f"'{split}'" in message
 
 
-def test_splits_in_folders_of_their_own_keep_their_images(own):
-    """Without ``images`` the images of a file lie beside it."""
+def test_splits_in_separate_directories_keep_their_images(own):
+    """Without ``images``, image paths are relative to the file."""
     for split in SPLITS:
         (own.folder / split).mkdir()
         shutil.move(own.folder / "images" / f"{split}.jpg", own.folder / split / f"{split}.jpg")
@@ -275,12 +275,12 @@ def test_splits_in_folders_of_their_own_keep_their_images(own):
         assert data.read(split)[0].image_path() == (own.folder / split / f"{split}.jpg").resolve()
 
 
-def test_texts_that_training_has_too_are_counted(own):
+def test_texts_that_also_occur_in_training_are_counted(own):
     own.records["test"][0]["text"] = own.records["train"][0]["text"]
     assert own.prepare().num_seen == {"dev": 0, "test": 1}
 
 
-def test_the_fingerprint_stays_in_another_folder_and_another_run(own, tmp_path):
+def test_the_fingerprint_does_not_depend_on_the_directory(own, tmp_path):
     one = own.prepare()
     again = own.prepare()
     shutil.copytree(own.folder, tmp_path / "moved")
@@ -308,7 +308,7 @@ def test_the_fingerprint_changes_with_everything(own, split, what):
     else:
         path = own.folder / "images" / f"{split}.jpg"
         content = path.read_bytes()
-        path.write_bytes(content + b"\0")  # behind the end of the image, so that it stays readable
+        path.write_bytes(content + b"\0")  # after the end of the image, which stays readable
         assert open_image(path).size == (20, 16)
     assert own.prepare(tasks=tasks).fingerprint != before
 
@@ -349,7 +349,7 @@ def test_the_embedded_data_is_written_once_and_reused(tmp_path):
             assert min(open_image(record.image_path()).size) > 0
 
 
-def test_embedded_data_that_was_drawn_half_is_drawn_again(tmp_path):
+def test_incomplete_embedded_data_is_drawn_again(tmp_path):
     data = synthetic(tmp_path / "run")
     (folder,) = (tmp_path / "run").glob("data-*")
     (folder / "complete.json").unlink()
@@ -360,7 +360,7 @@ def test_embedded_data_that_was_drawn_half_is_drawn_again(tmp_path):
     assert len(data.read("train")) == 6
 
 
-def test_the_embedded_data_is_that_of_the_command(tmp_path):
+def test_the_embedded_data_equals_that_of_the_command(tmp_path):
     files = write_synthetic(tmp_path / "command", SyntheticConfig(seed=4, train=6, dev=3, test=3))
     data = synthetic(tmp_path / "run", seed=4)
     for split in SPLITS:
@@ -379,16 +379,16 @@ def test_the_fingerprint_of_embedded_data_changes_with_its_options(tmp_path):
     ("options", "expected"),
     [
         ({"trian": 6}, "Unknown data key 'trian'. Did you mean 'train'?"),
-        ({"train": "many"}, "train is 'many': give "),
-        ({"train": -1}, "train is -1: give "),
-        ({"train": 2}, "each split that is used needs 3 records or more"),
-        ({"test": 0}, "each split that is used needs 3 records or more"),
+        ({"train": "many"}, "train is 'many': "),
+        ({"train": -1}, "train is -1: "),
+        ({"train": 2}, "each split that is used needs at least 3 records"),
+        ({"test": 0}, "each split that is used needs at least 3 records"),
         ({"image_share": 1.5}, "image_share is 1.5"),
         ({"image_share": "half"}, "image_share is 'half'"),
     ],
     ids=str,
 )
-def test_wrong_options_of_embedded_data_are_named(tmp_path, options, expected):
+def test_invalid_options_of_embedded_data_are_reported(tmp_path, options, expected):
     with pytest.raises(UmieError) as caught:
         synthetic(tmp_path / "run", **options)
     assert expected in str(caught.value)

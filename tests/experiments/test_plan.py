@@ -1,4 +1,4 @@
-"""Grid files: every mistake is one error that names the file; a cell's hash tells what its result depends on."""
+"""Grid files: errors name the file and the key; the hash of a cell covers everything that its result depends on."""
 
 import json
 import subprocess
@@ -17,7 +17,7 @@ DATA = {"format": "jsonl", "train": "train.jsonl", "test": "test.jsonl"}
 
 
 def checked(path, **options):
-    """Return a grid that was read and whose parts were checked, as the command does."""
+    """Read a grid and check its parts, like the command."""
     grid = read_grid(path)
     with at(str(path)):
         check_parts([cell.config for cell in grid.cells], **options)
@@ -26,7 +26,7 @@ def checked(path, **options):
 
 
 def error_of(path):
-    """Return what reading the file says after its name, on one line."""
+    """Return the error of reading a file, without the file name."""
     with pytest.raises(UmieError) as caught:
         checked(path)
     message = str(caught.value)
@@ -39,7 +39,7 @@ def cells_of(path, fingerprint=""):
     return plan(read_grid(path), fingerprint)
 
 
-def test_a_good_file_reads(grid_file):
+def test_a_valid_file_is_read(grid_file):
     grid = read_grid(grid_file(notes="One sentence.", mean_over="mner"))
     run = grid.first
     assert (grid.name, grid.workers, grid.seeds) == ("small", 2, [0])
@@ -95,7 +95,7 @@ def test_every_error_of_a_file_is_reported_at_once(grid_file):
     ("text", "value"),
     [("1e-3", 0.001), ("010", 10), ("12:30:45", "12:30:45"), ("yes", "yes"), ("2026-11-28", "2026-11-28"), ("~", None)],
 )
-def test_yaml_values_mean_what_they_look_like(text, value):
+def test_yaml_values_follow_yaml_1_2(text, value):
     assert parse_yaml(f"key: {text}") == {"key": value}
 
 
@@ -128,13 +128,13 @@ def test_settings_override_the_file(grid_file):
         pytest.param("gated", "a grid file is a mapping of keys such as name, data, tasks", id="word"),
     ],
 )
-def test_not_a_mapping_in_yaml(tmp_path, text, expected):
+def test_a_file_that_is_not_a_mapping_is_rejected(tmp_path, text, expected):
     path = tmp_path / "grid.yaml"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     assert error_of(path).startswith(expected)
 
 
-def test_no_such_file(tmp_path):
+def test_a_missing_file_is_reported(tmp_path):
     assert error_of(tmp_path / "none.yaml") == "cannot read the grid file: No such file or directory"
     assert error_of(tmp_path) == "cannot read the grid file: Is a directory"
 
@@ -178,7 +178,7 @@ def test_no_such_file(tmp_path):
         pytest.param({"training": {"learning_rate_multipliers": 3}}, "learning_rate_multipliers", id="multipliers"),
         pytest.param(
             {"training": {"learning_rate_multipliers": {"fusion.gaet_": 0.1}}},
-            "no parameter of any variant begins with 'fusion.gaet_'",
+            "no parameter of any variant starts with 'fusion.gaet_'",
             id="multiplier-of-nothing",
         ),
         pytest.param({"training": {"weight_decay": "x"}}, "weight_decay", id="weight-decay"),
@@ -207,7 +207,7 @@ def test_no_such_file(tmp_path):
         pytest.param({"warm_start": {"records": "many"}}, "records", id="warm-records"),
         pytest.param({"warm_start": {"records": 0}}, "records", id="warm-no-records"),
         pytest.param({"warm_start": {"seed": "x"}}, "seed", id="warm-seed"),
-        pytest.param({"data": DATA}, "records are drawn for the embedded data only", id="warm-records-of-own-data"),
+        pytest.param({"data": DATA}, "records are drawn only for the embedded data", id="warm-records-of-own-data"),
         pytest.param({"warm_start": 3}, "warm_start is 3: expected a mapping", id="warm-number"),
         pytest.param({"evaluation": {"splt": "dev"}}, "'splt'. Did you mean 'split'?", id="evaluation"),
         pytest.param({"evaluation": {"split": "train"}}, "split 'train'. Choices: dev, test", id="split"),
@@ -219,7 +219,7 @@ def test_no_such_file(tmp_path):
             "two variants are called 'x' (seed 0): remove one, or give them labels",
             id="label-twice",
         ),
-        pytest.param({"name": "../elsewhere"}, "name: '../elsewhere' cannot be the name of a folder", id="name"),
+        pytest.param({"name": "../elsewhere"}, "name: '../elsewhere' cannot be the name of a directory", id="name"),
         pytest.param({"missing_images": "ignore"}, "Unknown policy for missing images 'ignore'", id="policy"),
         pytest.param({"train_on": ["dta"]}, "data set in train_on: 'dta'. Did you mean 'data'?", id="train-on"),
         pytest.param({"train_on": {"without": "data"}}, "it leaves nothing to train on", id="train-on-nothing"),
@@ -235,13 +235,13 @@ def test_no_such_file(tmp_path):
         pytest.param({"instruction": 3}, "instruction is 3: use paper", id="instruction-number"),
         pytest.param({"evaluation": {"instructions": ["I0", "I0"]}}, "are called 'I0'", id="instructions-twice"),
         pytest.param({"reference": "paper-table-4"}, "Did you mean 'paper-table-4-", id="reference"),
-        pytest.param({"reference": {"data": {"mner": 881}}}, "reference of 'data' is", id="reference-percent"),
-        pytest.param({"reference": {"data": 88}}, "give F1 in percent", id="reference-number"),
+        pytest.param({"reference": {"data": {"mner": 881}}}, "'data' is", id="reference-percent"),
+        pytest.param({"reference": {"data": 88}}, "use F1 in percent", id="reference-number"),
         pytest.param({"plugins": "own.py"}, "own.py: not a Python file", id="plugin"),
         pytest.param({"plugins": [3]}, "plugin", id="plugin-number"),
     ],
 )
-def test_a_wrong_value_is_named(grid_file, changes, expected):
+def test_an_invalid_value_is_reported(grid_file, changes, expected):
     assert expected in error_of(grid_file(**changes))
 
 
@@ -255,14 +255,14 @@ def test_a_wrong_value_is_named(grid_file, changes, expected):
     ],
     ids=["import", "syntax", "two-lines", "exit"],
 )
-def test_a_plugin_that_fails_is_named(grid_file, tmp_path, code, expected):
+def test_a_failing_plugin_is_reported(grid_file, tmp_path, code, expected):
     (tmp_path / "own.py").write_text(code)
     message = error_of(grid_file(plugins=["own.py"]))
     assert message.startswith(f"plugin {tmp_path / 'own.py'}: ")
     assert expected in message
 
 
-def test_a_plugin_may_not_take_a_name_that_is_taken(grid_file, tmp_path):
+def test_a_plugin_cannot_use_a_registered_name(grid_file, tmp_path):
     (tmp_path / "own.py").write_text(
         "from umie.fusion import Fusion, registry\n\n\n@registry.register('gated')\nclass Mine(Fusion): pass\n"
     )
@@ -270,8 +270,8 @@ def test_a_plugin_may_not_take_a_name_that_is_taken(grid_file, tmp_path):
 
 
 @pytest.mark.parametrize("changes", [{"num_heads": 3}, {"num_heads": 12}, {"d_ff": 7}, {"head_dim": 5}])
-def test_widths_that_a_model_can_have_are_allowed(grid_file, changes):
-    """The decoder gives head_dim, so that any number of heads will do; test_model holds that such models run."""
+def test_any_number_of_heads_is_allowed(grid_file, changes):
+    """The width of a head comes from the decoder."""
     checked(grid_file(fusion={"name": "gated", **changes}, visual_embedding=changes))
 
 
@@ -283,7 +283,7 @@ HASHED = {
     "visual-embedding": {"visual_embedding": {"num_layers": 1}},
     "seed": {"seeds": [1]},
     "tasks": {"tasks": ["mner", "mre"]},
-    "order-of-tasks": {"tasks": ["mner", "mre", "meae", "med"]},  # and so of the queries that batches are drawn from
+    "order-of-tasks": {"tasks": ["mner", "mre", "meae", "med"]},  # determines the order of the queries
     "task-option": {"tasks": {"mner": {"variant": "I1"}, "mre": {}, "med": {}, "meae": {}}},
     "training": {"training": {"max_steps": 4, "batch_size": 4}},
     "multipliers": {"training": {"max_steps": 3, "batch_size": 4, "learning_rate_multipliers": {"fusion": 0.5}}},
@@ -335,7 +335,7 @@ def test_the_hash_changes_with_the_data(grid_file):
     assert one.hash == again.hash != other.hash
 
 
-def test_a_folder_that_is_called_like_a_preset_changes_no_hash(grid_file, gated_hash, tmp_path, monkeypatch):
+def test_a_directory_named_like_a_preset_does_not_change_the_hash(grid_file, gated_hash, tmp_path, monkeypatch):
     (tmp_path / "tiny").mkdir()
     (tmp_path / "tiny" / "config.json").write_text("{}")
     monkeypatch.chdir(tmp_path)
@@ -344,7 +344,7 @@ def test_a_folder_that_is_called_like_a_preset_changes_no_hash(grid_file, gated_
 
 
 def test_the_hash_changes_with_the_code_of_a_plugin(grid_file, tmp_path):
-    """Else a corrected fusion of one's own would keep the results of the wrong one."""
+    """Otherwise, a corrected fusion would keep the results of the wrong one."""
     code = (
         "from umie.fusion import FusedStates, Fusion, registry\n\n\n"
         "@registry.register('mine')\nclass Mine(Fusion):\n"
@@ -361,7 +361,7 @@ def test_the_hash_changes_with_the_code_of_a_plugin(grid_file, tmp_path):
 
 @pytest.fixture
 def varied(grid_file):
-    """A grid that varies fusion, training and seed, with options in options."""
+    """A grid that varies fusion, training and seed, with nested options."""
     return grid_file(
         fusion=["gated", {"name": "gated", "gate": 0.5, "residual": "released"}, "text_only"],
         training=[{"max_steps": 3, "learning_rate_multipliers": {"fusion": 0.1, "encoder": 0.2}}, {"max_steps": 4}],
@@ -375,7 +375,7 @@ def test_all_hashes_differ(varied):
     assert len(set(hashes)) == len(hashes) == 12
 
 
-@pytest.mark.slow  # that the command's process finds the same, every grid that is run shows
+@pytest.mark.slow
 def test_the_hashes_are_the_same_in_another_process(varied):
     code = (
         "import json, sys\nfrom umie.experiments.expand import plan, read_grid\n"
@@ -416,7 +416,7 @@ def test_the_hashes_are_the_same_in_another_process(varied):
     ],
     ids=["one", "options", "label", "two-slots", "decoders", "presets", "training", "visual-embedding"],
 )
-def test_a_variant_is_called_by_what_varies(grid_file, changes, expected):
+def test_the_name_of_a_variant_shows_what_varies(grid_file, changes, expected):
     assert [cell.variant for cell in cells_of(grid_file(**changes))] == expected
 
 

@@ -1,4 +1,4 @@
-"""Several data sets in one corpus: each keeps its schema, what stands in two splits is counted or left out."""
+"""Several data sets in one corpus: each keeps its schema; texts that occur in two splits are counted or excluded."""
 
 import json
 from pathlib import Path
@@ -35,7 +35,7 @@ def pair(text, kind):
 
 @pytest.fixture
 def two(tmp_path):
-    """Two sets: names with train and test, pairs with all three splits; ``two(**keys)`` prepares them."""
+    """Prepare two sets, names with train and test, and pairs with all splits: ``two(**keys)``."""
     files = {
         "a/train": [names("Ann sings .", "person"), names("Rome burns .", "place")],
         "a/test": [names("Bob sings .", "person")],
@@ -74,7 +74,7 @@ def error_of(prepare, **changes):
     return str(caught.value)
 
 
-def test_each_set_has_the_tasks_that_it_is_annotated_for(two):
+def test_each_set_has_the_tasks_of_its_annotation(two):
     corpus = two()
     assert {name: dict(one.tasks) for name, one in corpus.sets.items()} == {
         "a": {"mner": {"labels": ["person", "place"]}},
@@ -98,7 +98,7 @@ def test_a_task_keeps_a_schema_for_each_set(two):
     assert corpus.task_options == {"mner": {"variant": "I1", "labels": ["person", "place", "human"]}}
 
 
-def test_a_corpus_comes_back_from_json(two):
+def test_a_corpus_can_be_restored_from_json(two):
     corpus = two(sampling={"strategy": "temperature", "temperature": 3}, sets={"b": {"weight": 0.5}})
     again = Corpus.from_json(json.loads(json.dumps(corpus.to_json())))
     assert again == corpus
@@ -107,7 +107,7 @@ def test_a_corpus_comes_back_from_json(two):
     assert again.fingerprint == corpus.fingerprint
 
 
-def test_the_fingerprint_tells_weights_sampling_and_tasks(two):
+def test_the_fingerprint_covers_weights_sampling_and_tasks(two):
     prints = [
         two(**changes).fingerprint
         for changes in (
@@ -121,13 +121,13 @@ def test_the_fingerprint_tells_weights_sampling_and_tasks(two):
     assert len(set(prints)) == len(prints)
 
 
-def test_a_set_without_the_scored_split_is_trained_on_and_not_scored(two):
+def test_a_set_without_the_scored_split_is_used_in_training_only(two):
     corpus = two(sets={"a": {"test": ...}})
     assert [scored.key for scored in corpus.scored("test")] == ["b mre"]
     assert [one.name for one in corpus.trained()] == ["a", "b"]
 
 
-def test_a_set_without_training_is_scored_with_the_schema_that_its_records_name(two):
+def test_a_set_without_training_is_scored_with_the_schema_in_its_records(two):
     record = names("Bob sings .", "person") | {"labels": {"mner": ["place", "person"]}}
     corpus = two(sets={"a": {"train": ...}}, changed={"a/test": [record]})
     assert corpus.sets["a"].tasks == {"mner": {"labels": ["place", "person"]}}
@@ -135,16 +135,16 @@ def test_a_set_without_training_is_scored_with_the_schema_that_its_records_name(
     assert [scored.key for scored in corpus.scored("test")] == ["a mner", "b mre"]
 
 
-def test_texts_are_compared_across_sets_whatever_their_spaces(two):
+def test_texts_are_compared_across_sets_ignoring_spaces(two):
     corpus = two()
-    assert corpus.sets["a"].num_seen == {"test": 1}  # "Bob sings ." is trained on in b, with two spaces
+    assert corpus.sets["a"].num_seen == {"test": 1}  # "Bob  sings ." is in the training split of b
     assert [one.num_excluded for one in corpus.sets.values()] == [0, 0]
-    mended = two(exclude_overlap=True)
-    assert mended.sets["a"].num_seen == {"test": 0}
-    assert [one.num_excluded for one in mended.sets.values()] == [0, 1]
-    assert [record.text for record in mended.sets["b"].read("train")] == ["Ann Bob met"]
-    assert mended.sets["b"].tasks["mre"]["labels"] == ["peer", "none"]  # the schema is the set's, not what is left
-    assert mended.fingerprint != corpus.fingerprint
+    cleaned = two(exclude_overlap=True)
+    assert cleaned.sets["a"].num_seen == {"test": 0}
+    assert [one.num_excluded for one in cleaned.sets.values()] == [0, 1]
+    assert [record.text for record in cleaned.sets["b"].read("train")] == ["Ann Bob met"]
+    assert cleaned.sets["b"].tasks["mre"]["labels"] == ["peer", "none"]  # the schema includes excluded records
+    assert cleaned.fingerprint != corpus.fingerprint
     assert two(exclude_overlap=["dev"]).sets["b"].num_excluded == 0
     other_way = two(exclude_overlap=True, changed={"b/test": [pair("Ann sings .", "peer")]})
     assert [one.num_excluded for one in other_way.sets.values()] == [1, 1]  # a text of b's test split, in a
@@ -156,14 +156,14 @@ def test_texts_are_compared_across_sets_whatever_their_spaces(two):
         ({"sets": {"a": {"format": "jsnl"}}}, "data set 'a': Unknown data format 'jsnl'. Did you mean 'jsonl'?"),
         ({"sets": {"a": {"tain": "x"}}}, "data set 'a': Unknown data key 'tain'. Did you mean 'train'?"),
         ({"sets": {"a": {"tasks": "mre"}, "b": {"tasks": "mre"}}}, "no data set has the task 'mner'"),
-        ({"tasks": {**TASKS, "med": {}}}, "no data set is annotated for the task 'med': leave it out of `tasks`"),
-        ({"sets": {"a": {"tasks": ["mner", "mre"]}}}, "data set 'a': no training record carries a relation"),
+        ({"tasks": {**TASKS, "med": {}}}, "no data set is annotated for the task 'med': remove it from `tasks`"),
+        ({"sets": {"a": {"tasks": ["mner", "mre"]}}}, "data set 'a': no training record has a relation"),
         ({"sets": {"a": {"tasks": []}}}, "data set 'a': tasks is empty"),
         ({"sets": {"a": {"weight": 0}}}, "data set 'a': weight is 0: "),
         ({"sets": {"a": {"train": "no.jsonl"}}}, "no.jsonl: cannot read"),
         ({"sets": {"a b": {"format": "jsonl"}}}, "data set 'a b': its name is 'a b'"),
         ({"sets": {"../c": {"format": "jsonl"}}}, "its name is '../c'"),
-        ({"sets": {"c": {"format": "jsonl"}}}, "data set 'c': it names no file: give one for train, dev, test"),
+        ({"sets": {"c": {"format": "jsonl"}}}, "data set 'c': it has no files: set at least one of train, dev, test"),
         ({"sampling": {"strategy": "equl"}}, "data: sampling: strategy is 'equl'"),
         ({"sampling": {"temperature": 0}}, "data: sampling: temperature is 0"),
         ({"sampling": {"temprature": 1}}, "Did you mean 'temperature'?"),
@@ -171,20 +171,20 @@ def test_texts_are_compared_across_sets_whatever_their_spaces(two):
         ({"exclude_overlap": "yes"}, "exclude_overlap is 'yes': use true or false"),
         ({"sample": 1}, "Unknown data key 'sample'. Did you mean 'sampling'?"),
         ({"sets": {"b": {"dev": ...}}, "splits": ("train", "dev")}, "no data set has records for 'dev'"),
-        ({"tasks": {"med": {}}}, "data set 'a': no record of it is annotated for any of the tasks med"),
+        ({"tasks": {"med": {}}}, "data set 'a': none of its records is annotated for any of the tasks med"),
     ],
     ids=lambda value: "" if isinstance(value, str) else str(value)[:40],
 )
-def test_what_is_wrong_is_named_with_its_set(two, changes, expected):
+def test_errors_name_the_data_set(two, changes, expected):
     assert expected in error_of(two, **changes)
 
 
-def test_no_sets_are_named():
+def test_empty_sets_are_rejected():
     with pytest.raises(UmieError, match="sets is empty"):
         read_data_config({"sets": {}}, TASKS)
 
 
-def test_embedded_sets_stand_beside_one_another(tmp_path):
+def test_there_can_be_several_embedded_sets(tmp_path):
     sizes = {"format": "synthetic", "train": 6, "dev": 3, "test": 3}
     data = {"sets": {"names": {**sizes, "tasks": ["mner"]}, "more": {**sizes, "seed": 1}}}
     corpus = prepare_corpus(
@@ -207,7 +207,7 @@ def test_embedded_sets_stand_beside_one_another(tmp_path):
         ),
     )
 )
-def test_any_value_is_read_or_refused(value):
+def test_any_value_is_read_or_rejected(value):
     try:
         read_data_config(value, TASKS)
     except UmieError as error:
@@ -236,7 +236,7 @@ def test_options_of_a_format_reach_its_reader(tmp_path):
 
 def test_the_published_tweets_as_one_corpus(tmp_path):
     if not REAL.is_dir():
-        pytest.skip("the published data is not beside the project")
+        pytest.skip("the published data is not available")
     data = {
         "sets": {
             "twitter17": {

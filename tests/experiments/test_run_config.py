@@ -1,4 +1,4 @@
-"""The config file of a run: presets, settings, and one line that names the file and the key for everything wrong."""
+"""The config file of a run: presets, overrides, and errors with the file and the key."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from umie.experiments.presets import PRESETS
 
 
 def read_run(path, settings=(), *, read_files=True):
-    """Read a config and check its parts, as the command does."""
+    """Read a config and check its parts, like the command."""
     run = read_only(path, settings)
     with at(str(path)):
         check_parts([run], read_files=read_files)
@@ -42,20 +42,20 @@ def read_run(path, settings=(), *, read_files=True):
         ({"training": {"weight_decay": [1]}}, r"training.weight_decay is \[1\]"),
         ({"training": {"learning_rate": "fast"}}, "training.learning_rate is 'fast'"),
         ({"start_from": "nowhere", "fusion": ...}, "not a trained variant"),
-        ({"start_from": "nowhere"}, "leave 'fusion' out"),
+        ({"start_from": "nowhere"}, "remove 'fusion'"),
         ({"data": ...}, "data is missing"),
         ({"allow_truncated_targets": "yes"}, "allow_truncated_targets is 'yes'"),
     ],
     ids=str,
 )
-def test_what_is_wrong_is_one_line_with_the_file(config_file, changes, expected):
+def test_an_error_is_one_line_with_the_file(config_file, changes, expected):
     path = config_file(**changes)
     with pytest.raises(UmieError, match=expected) as caught:
         read_run(path)
     assert str(caught.value).startswith(f"{path}: ") and "\n" not in str(caught.value)
 
 
-def test_a_file_that_is_no_config(tmp_path):
+def test_a_file_that_is_not_a_config_is_rejected(tmp_path):
     with pytest.raises(UmieError, match="cannot read the config file: No such file"):
         read_run(tmp_path / "nothing.yaml")
     (tmp_path / "list.yaml").write_text("- a\n- b\n")
@@ -78,11 +78,11 @@ def test_settings_override_the_file(config_file):
     assert (run.training.max_steps, run.seed, run.checkpoints.early_stopping_patience) == (17, 3, 2)
     assert run.parts["fusion"] == {"name": "gated", "dropout": 0.1, "gate": 0.1}
     assert run.notes == ("one", "two")
-    assert run.training.batch_size == 4  # what is not set stays
+    assert run.training.batch_size == 4  # unchanged
     for setting, expected in (
         ("training.max_steps", "use key=value"),
         (".max_steps=3", "use key=value"),
-        ("name.inner=3", "name is 'small', it has no keys"),
+        ("name.inner=3", "name is 'small', which has no keys"),
         ("seed=[1", "the value is not valid YAML"),
         ("training.stepz=3", "training: Unknown key 'stepz'"),
     ):
@@ -90,7 +90,7 @@ def test_settings_override_the_file(config_file):
             read_run(path, [setting])
 
 
-def test_an_option_of_a_part_that_the_file_names_shortly_or_not_at_all(config_file):
+def test_an_option_can_be_set_for_a_part_given_as_a_name_or_by_a_preset(config_file):
     run = read_run(config_file(fusion="gated"), ["fusion.gate=0.1"])
     assert run.parts["fusion"] == {"name": "gated", "gate": 0.1}
     path = config_file(fusion=..., preset="paper-base", training=...)
@@ -98,7 +98,7 @@ def test_an_option_of_a_part_that_the_file_names_shortly_or_not_at_all(config_fi
     assert run.parts["fusion"] == {"name": "gated", "residual": "paper", "gate": 0.1}
 
 
-def test_presets_carry_the_papers_values(config_file):
+def test_presets_have_the_values_of_the_paper(config_file):
     expected = {"paper-base": (16, 1e-4, "base"), "paper-large": (8, 5e-5, "large"), "paper-xl": (8, 5e-5, "xl")}
     assert set(PRESETS) == set(expected)
     for preset, (batch_size, rate, size) in expected.items():
@@ -114,7 +114,7 @@ def test_presets_carry_the_papers_values(config_file):
         assert parts["visual_embedding"]["num_slot_embeddings"] == 37
 
 
-def test_a_files_own_values_override_its_presets(config_file):
+def test_the_values_of_a_file_override_its_preset(config_file):
     path = config_file(preset="paper-base", training={"max_steps": 10, "batch_size": 4}, encoder="tiny", decoder="tiny")
     run = read_run(path)
     assert (run.training.max_steps, run.training.num_train_epochs, run.training.batch_size) == (10, None, 4)

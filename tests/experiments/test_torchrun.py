@@ -1,4 +1,4 @@
-"""umie train under torchrun: two processes train, score and save what one does."""
+"""``umie train`` with torchrun: two processes train, score and save the same model as one."""
 
 import json
 import os
@@ -15,8 +15,8 @@ START = {"records": 30, "training": {"max_steps": 2, "batch_size": 4}}
 
 
 @pytest.mark.slow
-def test_two_processes_leave_the_run_of_one(config_file, umie, tmp_path):
-    """The text-only start is trained by both, too; without dropout, whose masks are each process's own."""
+def test_two_processes_have_the_result_of_one(config_file, umie, tmp_path):
+    """Without dropout, because each process has its own masks."""
     path = config_file(fusion={"name": "gated"}, warm_start=START)
     code, _, err = umie("train", path, "--output", tmp_path / "one")
     assert code == 0, err
@@ -28,7 +28,7 @@ def test_two_processes_leave_the_run_of_one(config_file, umie, tmp_path):
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr[-4000:]
-    assert done.stdout.count("Best model on **test**") == 1  # the first process alone prints
+    assert done.stdout.count("Best model on **test**") == 1  # only the first process prints
     losses = []
     for name in ("one", "two"):
         history = json.loads((tmp_path / name / "scores.json").read_text())["history"]

@@ -1,9 +1,9 @@
-"""A small training run as a process of its own: ``python child.py FOLDER OPTIONS_AS_JSON``.
+"""A small training run in its own process: ``python child.py FOLDER OPTIONS_AS_JSON``.
 
-Options: ``training`` (of TrainingConfig), ``checkpoints`` (of Checkpoints), ``dropout``, ``kill_at`` (a step after
-which the process kills itself), ``stop_at`` (after which KeyboardInterrupt is raised), ``cpu_shards`` (let accelerate
-shard on a CPU, which it does on GPUs only). Losses go to FOLDER/losses.jsonl, one line a log; gradients of every step,
-of the first process, to FOLDER/gradients.safetensors.
+Options: ``training`` (of TrainingConfig), ``checkpoints`` (of Checkpoints), ``dropout``, ``kill_at`` (the step after
+which the process kills itself), ``stop_at`` (the step after which KeyboardInterrupt is raised), ``cpu_shards`` (make
+accelerate shard on CPUs, which it supports on GPUs only). Losses go to FOLDER/losses.jsonl, one line per log; the
+gradients of every step in the first process go to FOLDER/gradients.safetensors.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ TASKS = {task: {"labels": labels} for task, labels in LABELS.items()}
 
 
 def run(folder, options):
-    """Train a gated variant with dropout on a dozen embedded records; return what ``train`` does."""
+    """Train a gated variant with dropout on twelve embedded records; return the model and the result of ``train``."""
     records = [
         replace(scene.record, image=scene.image) for scene in itertools.islice(scenes(SyntheticConfig(), "train"), 12)
     ]
@@ -69,7 +69,7 @@ def run(folder, options):
 
 @contextlib.contextmanager
 def kept_gradients():
-    """Keep the gradients that every optimizer step inside sees, by step and parameter."""
+    """Record the gradients of every optimizer step, by step and parameter."""
     kept = {}
     step = itertools.count()
 
@@ -89,7 +89,7 @@ def kept_gradients():
 
 
 def shard_on_cpu():
-    """Let accelerate take several processes on a CPU for what it shards on: it offers FSDP on accelerators only."""
+    """Make accelerate use FSDP with several processes on a CPU, which it supports on accelerators only."""
     from accelerate import DistributedType
     from accelerate.state import AcceleratorState
 
@@ -106,7 +106,7 @@ def shard_on_cpu():
 
 
 def main():
-    """Run what the command line asks for."""
+    """Run the options of the command line."""
     torch.set_num_threads(1)
     folder, options = Path(sys.argv[1]), json.loads(sys.argv[2])
     folder.mkdir(parents=True, exist_ok=True)

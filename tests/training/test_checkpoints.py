@@ -1,4 +1,4 @@
-"""Checkpoints: a killed run goes on to the last bit; best and newest are kept; nothing saved is lost by an error."""
+"""Checkpoints: killed runs resume bit for bit, the best and the newest are kept, and errors lose nothing."""
 
 import contextlib
 import json
@@ -23,7 +23,7 @@ from umie.training import Checkpoints, TrainingConfig, last_checkpoint, train
 
 
 def losses(folder):
-    """Return the loss of each step; a step that was taken twice must have had the same loss twice."""
+    """Return the loss of each step; a step that ran twice must have the same loss both times."""
     found = {}
     for line in (folder / "losses.jsonl").read_text().splitlines():
         step, loss = json.loads(line)
@@ -33,13 +33,13 @@ def losses(folder):
 
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory):
-    """A run that nothing disturbs: its folder and its final model."""
+    """The folder, the model and the result of an uninterrupted run."""
     folder = tmp_path_factory.mktemp("unbroken")
     model, measured = child.run(folder, {"checkpoints": {"save_steps": 3, "save_total_limit": 100}})
     return folder, model, measured
 
 
-def test_a_run_killed_at_a_random_step_goes_on_with_the_same_losses_to_the_last_bit(unbroken, tmp_path):
+def test_a_run_killed_at_a_random_step_resumes_bit_for_bit(unbroken, tmp_path):
     folder, model, _ = unbroken
     step = random.randint(4, 13)
     options = {"checkpoints": {"save_steps": 3, "save_total_limit": 100}}
@@ -56,7 +56,7 @@ def test_a_run_killed_at_a_random_step_goes_on_with_the_same_losses_to_the_last_
         assert torch.equal(value, again.state_dict()[name]), f"{name}, killed after step {step}"
 
 
-def test_every_checkpoint_is_a_model_that_loads_and_holds_no_pickled_arguments(unbroken):
+def test_every_checkpoint_loads_as_a_model_and_contains_no_pickle(unbroken):
     folder, model, _ = unbroken
     assert sorted(path.name for path in folder.glob("checkpoint-*")) == [
         "checkpoint-12", "checkpoint-14", "checkpoint-3", "checkpoint-6", "checkpoint-9",
@@ -67,7 +67,7 @@ def test_every_checkpoint_is_a_model_that_loads_and_holds_no_pickled_arguments(u
     assert not list(folder.rglob("training_args.bin"))
 
 
-def test_what_a_killed_save_left_half_written_is_passed_over(unbroken, tmp_path):
+def test_incomplete_checkpoints_are_skipped(unbroken, tmp_path):
     folder, _, _ = unbroken
     for step in (3, 6, 9, 12):
         shutil.copytree(folder / f"checkpoint-{step}", tmp_path / f"checkpoint-{step}")
@@ -81,7 +81,7 @@ def test_what_a_killed_save_left_half_written_is_passed_over(unbroken, tmp_path)
 
 @contextlib.contextmanager
 def full_disk(num_bytes):
-    """Let no file grow larger, as a disk that is full would."""
+    """Limit the size of files, to simulate a full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, before[1]))
@@ -93,7 +93,7 @@ def full_disk(num_bytes):
 
 
 @pytest.mark.parametrize("share", [0.5, 1.2], ids=["weights", "optimizer"])
-def test_a_full_disk_is_told_and_what_stood_stays(unbroken, tmp_path, share):
+def test_a_full_disk_is_reported_and_earlier_checkpoints_are_kept(unbroken, tmp_path, share):
     folder, _, _ = unbroken
     options = {"checkpoints": {"save_steps": 3}}
     with pytest.raises(KeyboardInterrupt):
@@ -102,7 +102,7 @@ def test_a_full_disk_is_told_and_what_stood_stays(unbroken, tmp_path, share):
     with full_disk(int(share * size)), pytest.raises(UmieError) as caught:
         child.run(tmp_path, options)
     assert "checkpoint-6 cannot be written" in str(caught.value)
-    assert "checkpoint-3 stands: make room, then run the same command" in str(caught.value)
+    assert "checkpoint-3 is kept" in str(caught.value)
     assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-3"]
     child.run(tmp_path, options)
     assert losses(tmp_path) == losses(folder)
@@ -115,7 +115,7 @@ def small(variant, embedded_records):
     return model, processor, QueryDataset(embedded_records[:6], ["mner", "mre"], processor)
 
 
-def test_the_best_on_dev_is_kept_beside_the_newest_and_patience_ends_the_run(small, tmp_path):
+def test_the_best_and_the_newest_checkpoint_are_kept_and_patience_stops_the_run(small, tmp_path):
     model, processor, queries = small
     scores = iter([0.2, 0.6, 0.5, 0.6, 0.4, 0.9])
     logged = []
@@ -125,7 +125,13 @@ def test_the_best_on_dev_is_kept_beside_the_newest_and_patience_ends_the_run(sma
         queries,
         TrainingConfig(max_steps=12, batch_size=2, learning_rate=1e-3),
         output=tmp_path,
-        checkpoints=Checkpoints(save_steps=2, save_total_limit=1, early_stopping_patience=3, metric_for_best_model="mner_f1", report_to=()),
+        checkpoints=Checkpoints(
+            save_steps=2,
+            save_total_limit=1,
+            early_stopping_patience=3,
+            metric_for_best_model="mner_f1",
+            report_to=(),
+        ),
         dev=lambda model: {"mner_f1": next(scores)},
         on_log=lambda step, logs: logged.append((step, logs.get("eval_mner_f1"))),
     )
@@ -134,7 +140,7 @@ def test_the_best_on_dev_is_kept_beside_the_newest_and_patience_ends_the_run(sma
     assert {path.name for path in tmp_path.glob("checkpoint-*")} == {"checkpoint-4", "checkpoint-10"}
 
 
-def test_patience_goes_on_counting_where_a_run_was_ended_and_an_ended_run_is_over(variant, embedded_records, tmp_path):
+def test_a_resumed_run_keeps_the_count_of_patience_and_a_stopped_run_stays_stopped(variant, embedded_records, tmp_path):
     def start(scores, end_at=None):
         model, processor = variant()
         queries = QueryDataset(embedded_records[:6], ["mner", "mre"], processor)
@@ -157,7 +163,7 @@ def test_patience_goes_on_counting_where_a_run_was_ended_and_an_ended_run_is_ove
 
     with pytest.raises(KeyboardInterrupt):
         start([0.5, 0.4, 0.3], end_at=7)
-    measured, model = start([0.2])  # the third in a row
+    measured, model = start([0.2])  # the third without improvement
     assert (measured["steps"], measured["best_step"], measured["best"]) == (8, 2, 0.5)
     again, loaded = start([])
     assert again == measured
@@ -165,7 +171,7 @@ def test_patience_goes_on_counting_where_a_run_was_ended_and_an_ended_run_is_ove
     assert measured["train_loss"] > 0.1
 
 
-def test_a_reporter_and_a_backend_that_are_not_known_are_named(small, tmp_path):
+def test_an_unknown_reporter_or_backend_is_reported(small, tmp_path):
     model, processor, queries = small
     with pytest.raises(UmieError, match="training: .*nowhere"):
         reported = Checkpoints(report_to=("nowhere",))
@@ -174,10 +180,11 @@ def test_a_reporter_and_a_backend_that_are_not_known_are_named(small, tmp_path):
         train(model, processor, queries, TrainingConfig(max_steps=1, torch_compile="inductr"))
 
 
-def test_what_patience_and_the_metric_need_is_said(small, tmp_path):
+def test_patience_requires_an_output_and_the_metric_a_dev_score(small, tmp_path):
     model, processor, queries = small
-    with pytest.raises(UmieError, match="patience is set: give train an output"):
-        train(model, processor, queries, TrainingConfig(max_steps=1), checkpoints=Checkpoints(early_stopping_patience=1))
+    with pytest.raises(UmieError, match="patience is set: pass output to train"):
+        checkpoints = Checkpoints(early_stopping_patience=1)
+        train(model, processor, queries, TrainingConfig(max_steps=1), checkpoints=checkpoints)
     with pytest.raises(UmieError, match=r"Unknown metric 'mean_f1'. .*Choices: f1"):
         train(
             model,
@@ -208,17 +215,17 @@ def test_scores_and_losses_go_to_tensorboard(small, tmp_path):
     assert [event.step for event in events.Scalars("train/loss")] == [1, 2, 3, 4]
 
 
-def test_a_loss_that_is_no_number_ends_the_run_before_the_weights_are_spoilt(small, tmp_path):
+def test_a_nan_loss_stops_the_run_before_the_weights_change(small, tmp_path):
     model, processor, queries = small
     before = {}
 
-    def spoil(step, total, loss):
+    def corrupt(step, total, loss):
         if step == 3:
             before.update({name: value.clone() for name, value in model.state_dict().items()})
             model.fusion.norm.weight.data[0] = float("nan")
 
     with pytest.raises(
-        UmieError, match=r"the loss is nan at step 4, .* lower learning_rate, or look at the records of the step: \w"
+        UmieError, match=r"the loss is nan at step 4; .* lower learning_rate, or check the records of this step: \w"
     ):
         train(
             model,
@@ -227,7 +234,7 @@ def test_a_loss_that_is_no_number_ends_the_run_before_the_weights_are_spoilt(sma
             TrainingConfig(max_steps=6, batch_size=2),
             output=tmp_path,
             checkpoints=Checkpoints(save_steps=2, report_to=()),
-            on_step=spoil,
+            on_step=corrupt,
         )
     saved = load_file(last_checkpoint(tmp_path) / "model.safetensors")
     assert last_checkpoint(tmp_path).name == "checkpoint-2"

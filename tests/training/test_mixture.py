@@ -1,4 +1,4 @@
-"""Mixtures: every query once a pass, the shares asked for, and an order that depends on seed and step alone."""
+"""Mixtures: every query once per pass, the requested shares, and an order that depends only on seed and step."""
 
 import itertools
 from collections import Counter
@@ -14,7 +14,7 @@ from umie.training.mixture import RunSampler, as_mixture
 
 
 class Numbers(Dataset):
-    """A data set of so many queries, with lengths."""
+    """A data set of ``size`` queries with lengths."""
 
     def __init__(self, size, lengths=None):
         self.lengths = list(range(size)) if lengths is None else lengths
@@ -30,7 +30,7 @@ sizes = st.lists(st.integers(1, 30), min_size=1, max_size=4)
 
 
 @given(sizes, st.integers(0, 2**31), st.integers(1, 3))
-def test_proportional_takes_every_query_once_a_pass(counts, seed, passes):
+def test_proportional_draws_every_query_once_per_pass(counts, seed, passes):
     mixture = Mixture([(str(index), Numbers(size), 1.0) for index, size in enumerate(counts)])
     stream = mixture.stream(seed)
     for _ in range(passes):
@@ -38,7 +38,7 @@ def test_proportional_takes_every_query_once_a_pass(counts, seed, passes):
 
 
 @given(sizes, st.sampled_from(["equal", "temperature", "weighted"]), st.integers(0, 2**31))
-def test_a_source_is_gone_through_before_any_of_it_comes_again(counts, kind, seed):
+def test_every_query_of_a_source_is_drawn_before_any_is_repeated(counts, kind, seed):
     weights = [1.0 + index if kind == "weighted" else 1.0 for index in range(len(counts))]
     strategy = "proportional" if kind == "weighted" else kind
     sources = [
@@ -63,7 +63,7 @@ def test_a_source_is_gone_through_before_any_of_it_comes_again(counts, kind, see
         ("temperature", 1.0, (1, 1), (0.9, 0.1)),
     ],
 )
-def test_sources_are_drawn_in_the_shares_that_were_asked_for(strategy, temperature, weights, expected):
+def test_sources_are_drawn_in_the_requested_shares(strategy, temperature, weights, expected):
     mixture = Mixture([("large", Numbers(900), weights[0]), ("small", Numbers(100), weights[1])], strategy, temperature)
     assert mixture.probabilities == pytest.approx(expected)
     drawn = Counter(mixture.source_of(index) for index in itertools.islice(mixture.stream(0), 20_000))
@@ -71,23 +71,23 @@ def test_sources_are_drawn_in_the_shares_that_were_asked_for(strategy, temperatu
 
 
 @given(sizes, st.integers(1, 7), st.integers(0, 100), st.booleans())
-def test_the_order_depends_on_seed_and_step_alone(counts, batch_size, seed, bucketing):
+def test_the_order_depends_only_on_seed_and_step(counts, batch_size, seed, grouped):
     mixture = Mixture([(str(index), Numbers(size), 1.0) for index, size in enumerate(counts)])
-    sampler = RunSampler(mixture, 70, batch_size, seed, length_bucketing=bucketing)
+    sampler = RunSampler(mixture, 70, batch_size, seed, group_by_length=grouped)
     indices = list(sampler)
     assert len(indices) == len(sampler) == 70 * batch_size
-    assert indices == list(sampler)  # anew, from the beginning
+    assert indices == list(sampler)  # each iteration starts over
     for step in (0, 31, 32, 69):
         assert sampler.batch(step) == indices[step * batch_size : (step + 1) * batch_size]
-    shorter = RunSampler(mixture, 64, batch_size, seed, length_bucketing=bucketing)
-    assert list(shorter) == indices[: 64 * batch_size]  # whole windows come out alike, however long the run
+    shorter = RunSampler(mixture, 64, batch_size, seed, group_by_length=grouped)
+    assert list(shorter) == indices[: 64 * batch_size]  # complete windows do not depend on num_steps
 
 
-def test_bucketing_batches_like_lengths_and_keeps_what_is_drawn():
+def test_grouping_by_length_reduces_padding_and_draws_the_same_queries():
     lengths = [(37 * index) % 101 for index in range(320)]
     mixture = as_mixture(Numbers(320, lengths))
-    plain, bucketed = (RunSampler(mixture, 32, 10, 0, length_bucketing=flag) for flag in (False, True))
-    assert sorted(plain) == sorted(bucketed)
+    plain, grouped = (RunSampler(mixture, 32, 10, 0, group_by_length=flag) for flag in (False, True))
+    assert sorted(plain) == sorted(grouped)
 
     def padding(sampler):
         return sum(
@@ -95,12 +95,12 @@ def test_bucketing_batches_like_lengths_and_keeps_what_is_drawn():
             for batch in sampler.batches()
         )
 
-    assert padding(bucketed) < padding(plain) / 5
-    means = [sum(lengths[index] for index in batch) for batch in bucketed.batches()]
-    assert means != sorted(means)  # short and long batches come in random order
+    assert padding(grouped) < padding(plain) / 5
+    means = [sum(lengths[index] for index in batch) for batch in grouped.batches()]
+    assert means != sorted(means)  # batches are in random order
 
 
-def test_a_query_is_traced_to_its_source():
+def test_the_source_of_a_query_is_found():
     first, second = Numbers(3), Numbers(2)
     mixture = Mixture([("first", first, 1.0), ("second", second, 1.0)])
     assert [mixture.source_of(index) for index in range(5)] == ["first"] * 3 + ["second"] * 2
@@ -117,6 +117,6 @@ def test_a_query_is_traced_to_its_source():
         (([("a", Numbers(1), 1.0)], "temperature", 0), "temperature is 0"),
     ],
 )
-def test_wrong_mixtures_are_named(arguments, expected):
+def test_invalid_mixtures_are_rejected(arguments, expected):
     with pytest.raises(UmieError, match=expected):
         Mixture(*arguments)

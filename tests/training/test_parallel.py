@@ -1,4 +1,4 @@
-"""Several processes: data parallel gives the gradients of one process; FSDP saves what one process loads."""
+"""Several processes: data parallelism has the gradients of one process; FSDP saves a model that one process loads."""
 
 import json
 import subprocess
@@ -28,7 +28,7 @@ def start(folder, **options):
 
 
 def settings(training=None, **options):
-    """Return what child.py is asked for; gradients are kept after clipping, which would hide a wrong scale."""
+    """Return options for child.py. Clipping is off, because it would hide a wrong scale of the gradients."""
     return {
         "dropout": 0.0,
         "training": {"max_steps": 3, "batch_size": 8, "max_grad_norm": 1e9, **(training or {})},
@@ -37,43 +37,43 @@ def settings(training=None, **options):
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory):
-    """The gradients of one process, and its model."""
+def single(tmp_path_factory):
+    """The gradients and the model of a single process."""
     with child.kept_gradients() as gradients:
-        model, _ = child.run(tmp_path_factory.mktemp("alone"), settings())
+        model, _ = child.run(tmp_path_factory.mktemp("single"), settings())
     return gradients, model
 
 
-def assert_alike(gradients, expected):
-    """Each parameter's gradient is that of one process, up to rounding, from the first step to the last."""
+def assert_close(gradients, expected):
+    """Assert that all gradients of all steps match up to rounding."""
     assert gradients.keys() == expected.keys()
     for name, value in expected.items():
-        share = 2e-5 if name.startswith("0.") else 2e-4  # Adam magnifies rounding from step to step
+        share = 2e-5 if name.startswith("0.") else 2e-4  # Adam amplifies rounding errors
         torch.testing.assert_close(gradients[name], value, rtol=1e-3, atol=share * float(value.abs().max()) + 1e-9)
 
 
 @pytest.mark.slow
-def test_two_processes_take_the_gradients_of_one_with_the_doubled_batch(alone, tmp_path):
-    assert_alike(start(tmp_path), alone[0])
+def test_two_processes_have_the_gradients_of_one(single, tmp_path):
+    assert_close(start(tmp_path), single[0])
 
 
-def test_micro_batches_take_the_gradients_of_the_whole_batch(alone, tmp_path):
+def test_micro_batches_have_the_gradients_of_the_whole_batch(single, tmp_path):
     with child.kept_gradients() as gradients:
         child.run(tmp_path, settings(training={"gradient_accumulation_steps": 4}))
-    assert_alike(gradients, alone[0])
+    assert_close(gradients, single[0])
 
 
 @pytest.mark.slow
-def test_fsdp_takes_the_same_gradients_and_saves_a_model_that_one_process_loads(alone, tmp_path):
+def test_fsdp_has_the_same_gradients_and_saves_a_model_that_one_process_loads(single, tmp_path):
     gradients = start(tmp_path, cpu_shards=True, training={"fsdp": True}, checkpoints={"save_steps": 3})
-    assert_alike(gradients, alone[0])
+    assert_close(gradients, single[0])
     loaded = UmieModel.from_pretrained(tmp_path / "checkpoint-3").state_dict()
-    for name, value in alone[1].state_dict().items():  # Adam magnifies rounding where a gradient is about 0
+    for name, value in single[1].state_dict().items():  # Adam amplifies rounding errors of gradients close to 0
         torch.testing.assert_close(loaded[name], value, rtol=1e-3, atol=2e-4)
 
 
-def test_a_batch_that_cannot_be_shared_and_fsdp_without_gpus_are_refused(tmp_path):
-    with pytest.raises(UmieError, match=r"batch_size is 8: it cannot be shared by 3 .* give a multiple of 3"):
+def test_an_indivisible_batch_and_fsdp_without_gpus_are_rejected(tmp_path):
+    with pytest.raises(UmieError, match="batch_size is 8: use a multiple of 3"):
         child.run(tmp_path, settings(training={"gradient_accumulation_steps": 3}))
-    with pytest.raises(UmieError, match="fsdp is set, and accelerate does not shard here"):
+    with pytest.raises(UmieError, match="fsdp is enabled, but accelerate is not sharding"):
         child.run(tmp_path, settings(training={"fsdp": True}))

@@ -1,4 +1,4 @@
-"""Which weights learn: frozen parts stay to the bit; adapters learn in the language model's place and merge exactly."""
+"""Trainable weights: frozen parts do not change at all; adapters replace the language model's weights and merge."""
 
 import pytest
 import torch
@@ -19,12 +19,12 @@ def small(variant, embedded_records):
 
 
 def changed(model, before):
-    """Return the names of the parameters that are no longer what they were."""
+    """Return the names of the parameters that changed."""
     return {name for name, value in model.named_parameters() if name in before and not torch.equal(value, before[name])}
 
 
 @pytest.mark.parametrize(
-    ("names", "still", "moving"),
+    ("names", "frozen", "trained"),
     [
         (["text"], ("decoder.",), ("fusion.attention", "visual_embedding", "encoder")),
         (["visual"], ("encoder.", "visual_embedding."), ("fusion.attention", "decoder.")),
@@ -37,7 +37,7 @@ def changed(model, before):
     ],
     ids=lambda value: "+".join(value) if isinstance(value, list) else "",
 )
-def test_frozen_parts_stay_and_the_others_learn(small, names, still, moving):
+def test_frozen_parts_stay_and_the_others_learn(small, names, frozen, trained):
     model, processor, queries = small
     before = {name: value.detach().clone() for name, value in model.named_parameters()}
     train(
@@ -48,19 +48,19 @@ def test_frozen_parts_stay_and_the_others_learn(small, names, still, moving):
     )
     moved = changed(model, before)
     gates = {name for name in moved if name.startswith("fusion.gate_")}  # initialize_fusion sets them
-    assert not [name for name in moved - gates if name.startswith(still)]
-    for prefix in moving:
+    assert not [name for name in moved - gates if name.startswith(frozen)]
+    for prefix in trained:
         assert any(name.startswith(prefix) for name in moved), prefix
 
 
-def test_an_unknown_part_is_named_with_the_choices(small):
+def test_an_unknown_part_is_reported_with_the_choices(small):
     with pytest.raises(UmieError, match=r"Unknown part to freeze 'fusoin'. Did you mean 'fusion'\?"):
         freeze(small[0], ["fusoin"])
     with pytest.raises(UmieError, match="nothing is left to train"):
         freeze(small[0], ["text", "visual", "fusion"])
 
 
-def test_an_adapter_learns_in_place_of_the_language_model_and_merges_into_a_plain_variant(small, tmp_path):
+def test_an_adapter_is_trained_instead_of_the_language_model_and_merges_into_a_plain_variant(small, tmp_path):
     model, processor, queries = small
     before = {name: value.detach().clone() for name, value in model.named_parameters()}
     train(
@@ -89,7 +89,7 @@ def test_an_adapter_learns_in_place_of_the_language_model_and_merges_into_a_plai
     assert kept and all("lora_" in name for name in kept)
 
 
-def test_an_adapter_learns_beside_frozen_text(small):
+def test_an_adapter_can_be_the_only_trainable_part(small):
     model, processor, queries = small
     config = TrainingConfig(
         max_steps=2, batch_size=4, learning_rate=1e-2, adapter=LORA, freeze=["text", "visual", "fusion"]
@@ -100,8 +100,8 @@ def test_an_adapter_learns_beside_frozen_text(small):
     assert any(float(value.detach().abs().sum()) > 0 for name, value in model.named_parameters() if "lora_B" in name)
 
 
-def test_constrained_answers_are_those_of_the_merged_model(small, embedded_records):
-    """Greedy decoding under a constraint steps through T5's own layers, where an adapter must not be passed over."""
+def test_constrained_answers_equal_those_of_the_merged_model(small, embedded_records):
+    """Constrained greedy decoding calls the layers of T5 directly and must not bypass an adapter."""
     model, processor, queries = small
     train(model, processor, queries, TrainingConfig(max_steps=30, batch_size=8, learning_rate=1e-2, adapter=LORA))
     records = embedded_records[:4]
@@ -113,7 +113,7 @@ def test_constrained_answers_are_those_of_the_merged_model(small, embedded_recor
     assert answers[0] == answers[1]
 
 
-def test_wrong_adapters_are_named(small):
+def test_invalid_adapters_are_reported(small):
     model, _, _ = small
     with pytest.raises(UmieError, match=r"Unknown adapter type 'lorra'. Did you mean 'lora'\?"):
         adapt(model, {"type": "lorra"})

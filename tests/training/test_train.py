@@ -1,4 +1,4 @@
-"""Training: rates, seeds, what the fusion sets before the first step, and that a model really learns."""
+"""Training: learning rates, seeds, the initialization of the fusion, and that a model learns."""
 
 import dataclasses
 import math
@@ -23,7 +23,7 @@ def records(embedded_records):
 
 
 def trained(variant, records, *, seed=0, tasks=TASKS, on_step=None, parts=None, **options):
-    """Train a fresh variant; return model, processor, its weights from before, and what train measured."""
+    """Train a fresh variant; return the model, the processor, the initial weights, and the result of ``train``."""
     model, processor = variant(**(parts or {}))
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     dataset = QueryDataset(records, tasks, processor)
@@ -37,8 +37,8 @@ def trained(variant, records, *, seed=0, tasks=TASKS, on_step=None, parts=None, 
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ({"max_steps": 0}, "steps is 0: give "),
-        ({"max_steps": 1.5}, "steps is 1.5"),
+        ({"max_steps": 0}, "max_steps is 0"),
+        ({"max_steps": 1.5}, "max_steps is 1.5"),
         ({"batch_size": -1}, "batch_size is -1"),
         ({"learning_rate": 0}, "learning_rate is 0"),
         ({"learning_rate": -1e-4}, "learning_rate is -0.0001"),
@@ -46,8 +46,8 @@ def trained(variant, records, *, seed=0, tasks=TASKS, on_step=None, parts=None, 
         ({"learning_rate": math.inf}, "learning_rate is inf"),
         ({"learning_rate": "1e-3"}, "learning_rate is '1e-3'"),
         ({"max_grad_norm": 0}, "max_grad_norm is 0"),
-        ({"warmup_ratio": 1}, "warmup_share is 1"),
-        ({"label_smoothing": -0.1}, "label_smoothing is -0.1"),
+        ({"warmup_ratio": 1}, "warmup_ratio is 1"),
+        ({"label_smoothing_factor": -0.1}, "label_smoothing_factor is -0.1"),
         ({"weight_decay": -1}, "weight_decay is -1"),
         ({"weight_decay": "x"}, "weight_decay is 'x'"),
         ({"learning_rate_multipliers": {"fusion": -1}}, "learning_rate_multipliers"),
@@ -56,53 +56,53 @@ def trained(variant, records, *, seed=0, tasks=TASKS, on_step=None, parts=None, 
     ],
     ids=str,
 )
-def test_a_wrong_value_is_named_with_its_field(options, expected):
+def test_an_invalid_value_is_reported_with_its_field(options, expected):
     with pytest.raises(UmieError) as caught:
         TrainingConfig(**options)
     assert expected in str(caught.value)
 
 
-# --- rates -----------------------------------------------------------------------------------------------------------
+# --- learning rates --------------------------------------------------------------------------------------------------
 
 
-def test_the_longest_prefix_gives_a_parameter_its_rate(variant, records):
-    """AdamW's first step moves the weight with the largest gradient by the learning rate, whatever the gradient."""
+def test_the_longest_prefix_determines_the_learning_rate(variant, records):
+    """AdamW's first step changes the weight with the largest gradient by the learning rate."""
     multipliers = {"fusion": 0.5, "fusion.gate_": 0.01, "fusion.gate_text": 0.1, "encoder": 0.0, "decoder.nothing": 9.0}
     rate = 1e-2
     model, _, before, _ = trained(
         variant,
         records,
         parts={"fusion": {"name": "gated", "gate": "dynamic"}},
-        steps=1,
+        max_steps=1,
         batch_size=8,
         learning_rate=rate,
-        warmup_share=0,
+        warmup_ratio=0,
         weight_decay=0,
-        initialize_fusion=True,  # an open gate, so that every part has a gradient that is not tiny
+        initialize_fusion=True,  # opens the gate, so that no part has a tiny gradient
         learning_rate_multipliers=multipliers,
     )
     expected = {"fusion.attention": 0.5, "fusion.gate_visual": 0.01, "fusion.gate_text": 0.1, "encoder": 0.0}
-    seen = dict.fromkeys([*expected, "decoder", "visual_embedding"], 0)
+    counts = dict.fromkeys([*expected, "decoder", "visual_embedding"], 0)
     for name, parameter in model.named_parameters():
-        part = next((prefix for prefix in seen if name.startswith(prefix)), None)
-        if part is not None and not name.startswith("fusion.gate"):  # whose weights initialize has set too
-            seen[part] += 1
-            moved = float((parameter.detach() - before[name]).abs().max())
-            if moved:  # a parameter that the batch does not use stays
-                assert moved == pytest.approx(rate * expected.get(part, 1.0), rel=0.02), name
+        part = next((prefix for prefix in counts if name.startswith(prefix)), None)
+        if part is not None and not name.startswith("fusion.gate"):  # initialize changes these as well
+            counts[part] += 1
+            change = float((parameter.detach() - before[name]).abs().max())
+            if change:  # the batch may not use a parameter
+                assert change == pytest.approx(rate * expected.get(part, 1.0), rel=0.02), name
             else:
                 assert expected.get(part) == 0.0 or "relative_attention_bias" in name, name
-    assert min(seen[part] for part in ("fusion.attention", "encoder", "decoder", "visual_embedding")) > 0
+    assert min(counts[part] for part in ("fusion.attention", "encoder", "decoder", "visual_embedding")) > 0
 
 
-def test_the_gate_moves_at_its_own_rate(variant, records):
+def test_the_gate_has_its_own_learning_rate(variant, records):
     model, _, before, _ = trained(
         variant,
         records,
-        steps=1,
+        max_steps=1,
         batch_size=8,
         learning_rate=1e-2,
-        warmup_share=0,
+        warmup_ratio=0,
         weight_decay=0,
         learning_rate_multipliers={"fusion": 0.5, "fusion.gate_": 0.01, "fusion.gate_text": 0.1},
     )
@@ -112,11 +112,11 @@ def test_the_gate_moves_at_its_own_rate(variant, records):
         assert moved[f"fusion.gate_visual.{layer}.weight"] == pytest.approx(1e-4, rel=0.02)
 
 
-def test_weight_decay_takes_matrices_only(variant, records):
-    """With a rate times decay of 1 a matrix without gradient vanishes; a vector does not."""
-    parts = {"fusion": {"name": "gated", "gate": 0.0}}  # gives the visual path a gradient of exactly 0
+def test_weight_decay_applies_to_matrices_only(variant, records):
+    """If learning rate times decay is 1, a matrix without gradient becomes 0; a vector does not."""
+    parts = {"fusion": {"name": "gated", "gate": 0.0}}  # the gradient of the visual path is exactly 0
     model, _, before, _ = trained(
-        variant, records, parts=parts, steps=1, warmup_share=0, learning_rate=0.01, weight_decay=100.0
+        variant, records, parts=parts, max_steps=1, warmup_ratio=0, learning_rate=0.01, weight_decay=100.0
     )
     after = model.state_dict()
     assert float(before["encoder.layers.0.weight"].abs().max()) > 0
@@ -124,7 +124,7 @@ def test_weight_decay_takes_matrices_only(variant, records):
     assert torch.equal(after["encoder.layers.0.bias"], before["encoder.layers.0.bias"])
 
 
-def test_progress_is_told_after_every_step(variant, records):
+def test_progress_is_reported_after_every_step(variant, records):
     steps = []
     _, _, _, measured = trained(variant, records, on_step=lambda *step: steps.append(step))
     assert [step[:2] for step in steps] == [(1, 3), (2, 3), (3, 3)]
@@ -132,10 +132,10 @@ def test_progress_is_told_after_every_step(variant, records):
     assert 0 < measured["train_loss"] < 20
 
 
-# --- what the fusion sets before the first step -----------------------------------------------------------------------
+# --- initialization of the fusion ------------------------------------------------------------------------------------
 
 
-def test_the_fusion_is_initialized_only_when_asked(variant, records, monkeypatch):
+def test_the_fusion_is_initialized_only_on_request(variant, records, monkeypatch):
     calls = []
     initialize = GatedFusion.initialize
 
@@ -151,31 +151,31 @@ def test_the_fusion_is_initialized_only_when_asked(variant, records, monkeypatch
     assert measured["gate_cosine"] == pytest.approx(0.75, abs=0.01)
 
 
-def test_a_fusion_with_nothing_to_set_trains_all_the_same(variant, records):
+def test_a_fusion_without_initialization_can_be_trained(variant, records):
     for fusion in ("text_only", "concat", {"name": "gated", "gate": 0.5}):
-        _, _, _, measured = trained(variant, records, parts={"fusion": fusion}, initialize_fusion=True, steps=1)
+        _, _, _, measured = trained(variant, records, parts={"fusion": fusion}, initialize_fusion=True, max_steps=1)
         assert set(measured) == {"train_loss", "steps"}
 
 
-def test_initializing_on_records_without_images_trains_all_the_same(variant, records):
+def test_the_fusion_can_be_initialized_on_records_without_images(variant, records):
     texts = [dataclasses.replace(record, image=None) for record in records]
-    _, _, _, measured = trained(variant, texts, initialize_fusion=True, steps=1)
+    _, _, _, measured = trained(variant, texts, initialize_fusion=True, max_steps=1)
     assert set(measured) == {"train_loss", "steps"}
 
 
 # --- seeds -----------------------------------------------------------------------------------------------------------
 
 
-def test_the_seed_decides_the_weights(variant, records):
+def test_the_seed_determines_the_weights(variant, records):
     runs = [trained(variant, records, seed=seed) for seed in (5, 5, 6)]
     one, same, other = (model.state_dict() for model, *_ in runs)
     assert all(torch.equal(one[name], same[name]) for name in one)
     assert any(not torch.equal(one[name], other[name]) for name in one)
     assert runs[0][3] == runs[1][3] != runs[2][3]
-    assert all(torch.equal(runs[0][2][name], runs[2][2][name]) for name in runs[0][2])  # they began the same
+    assert all(torch.equal(runs[0][2][name], runs[2][2][name]) for name in runs[0][2])  # same initial weights
 
 
-def test_dropout_follows_the_seed_too(variant, records):
+def test_the_seed_determines_dropout(variant, records):
     parts = {"fusion": {"name": "gated", "dropout": 0.3}, "decoder": {"overrides": {"dropout_rate": 0.3}}}
     one, same = (trained(variant, records, seed=5, parts=parts)[0].state_dict() for _ in range(2))
     assert all(torch.equal(one[name], same[name]) for name in one)
@@ -184,7 +184,7 @@ def test_dropout_follows_the_seed_too(variant, records):
 # --- learning --------------------------------------------------------------------------------------------------------
 
 
-def test_eight_queries_are_learned_by_heart(variant, embedded_records):
+def test_eight_queries_are_memorized(variant, embedded_records):
     model, processor = variant(fusion="text_only")
     dataset = QueryDataset(embedded_records[:6], TASKS, processor)
     assert len(dataset) == 8  # two of each task
@@ -198,7 +198,7 @@ def test_eight_queries_are_learned_by_heart(variant, embedded_records):
     with torch.no_grad():
         after = float(model(**batch).loss)
     assert after < 0.3 * before
-    assert losses[-1] < 0.5 * losses[5]  # told every 3 steps
+    assert losses[-1] < 0.5 * losses[5]  # logged every 3 steps
 
 
 def test_the_visual_path_learns_too(variant, records):
@@ -209,7 +209,7 @@ def test_the_visual_path_learns_too(variant, records):
         ), part
 
 
-def test_a_frozen_encoder_stays_as_it_is(variant, records):
+def test_a_frozen_encoder_does_not_change(variant, records):
     parts = {"encoder": {"name": "tiny", "trainable": False}, "fusion": {"name": "gated", "gate": 0.5}}
     model, _, before, _ = trained(variant, records, parts=parts)
     for name, value in model.named_parameters():
@@ -228,7 +228,7 @@ def gradient(variant, records):
         model, processor = variant(fusion=fusion, **parts)
         dataset = QueryDataset(records, TASKS, processor)
         value = visual_gradient(model, processor.collate([dataset[index] for index in range(len(dataset))]))
-        assert all(parameter.grad is None for parameter in model.parameters())  # it leaves nothing behind
+        assert all(parameter.grad is None for parameter in model.parameters())  # no side effects
         return value
 
     return measure
@@ -240,12 +240,12 @@ def test_the_visual_gradient_grows_with_the_gate(gradient):
     assert 0 < narrow < wide / 10
 
 
-def test_the_visual_gradient_tells_a_starving_gate(gradient):
-    """On LeakyReLU's slope of 0.01 below 0 hardly anything passes."""
+def test_the_visual_gradient_reveals_a_starving_gate(gradient):
+    """Below 0, LeakyReLU has a slope of only 0.01."""
     assert gradient({"name": "gated", "gate": -0.005}) < gradient({"name": "gated", "gate": 0.5}) / 10
 
 
-def test_no_visual_gradient_where_nothing_is_looked_at(gradient, records):
+def test_the_visual_gradient_is_zero_without_images(gradient, records):
     assert gradient("text_only") == 0
     texts = [dataclasses.replace(record, image=None) for record in records]
     assert gradient({"name": "gated", "gate": 1.0}, texts) == 0
@@ -257,8 +257,8 @@ def test_fusions_without_a_gate_have_a_visual_gradient(gradient, fusion):
     assert gradient(fusion) > 0
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="shows what happens after the Trainer moved a model to a GPU")
-def test_the_visual_gradient_finds_the_model_where_training_left_it(variant, records):
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU, to which the Trainer moves the model")
+def test_the_visual_gradient_works_on_the_device_of_the_model(variant, records):
     model, processor, _, _ = trained(variant, records, parts={"fusion": "concat"}, initialize_fusion=True)
     dataset = QueryDataset(records, TASKS, processor)
     assert visual_gradient(model, processor.collate([dataset[0], dataset[1]])) > 0
@@ -269,8 +269,8 @@ def test_the_visual_gradient_finds_the_model_where_training_left_it(variant, rec
 
 @pytest.mark.parametrize("accumulation", [1, 2])
 @pytest.mark.parametrize("smoothing", [0.0, 0.3])
-def test_the_loss_is_the_mean_over_the_tokens_of_a_step_with_its_smoothing(variant, records, smoothing, accumulation):
-    """Beside the definition: (1 - e) times the log-probability of the label, and e times the mean over all tokens."""
+def test_the_loss_is_the_smoothed_mean_over_the_tokens_of_a_step(variant, records, smoothing, accumulation):
+    """By definition: (1 - e) times the log-probability of the label, plus e times the mean over the vocabulary."""
     model, processor = variant()
     dataset = QueryDataset(records, TASKS, processor)
     sampler = RunSampler(as_mixture(dataset), 1, 4, 0)
@@ -281,6 +281,10 @@ def test_the_loss_is_the_mean_over_the_tokens_of_a_step_with_its_smoothing(varia
     own = scores.gather(-1, labels.clamp(min=0)[..., None])[..., 0]
     expected = -((1 - smoothing) * own + smoothing * scores.mean(-1))[labels != -100].mean()
     config = TrainingConfig(
-        max_steps=1, batch_size=4, learning_rate=1e-9, label_smoothing_factor=smoothing, gradient_accumulation_steps=accumulation
+        max_steps=1,
+        batch_size=4,
+        learning_rate=1e-9,
+        label_smoothing_factor=smoothing,
+        gradient_accumulation_steps=accumulation,
     )
     assert train(model, processor, dataset, config)["train_loss"] == pytest.approx(float(expected), rel=1e-4)

@@ -1,1 +1,1 @@
-"""From a YAML file to results: runs and grids of runs."""
+"""Runs and grids of runs, from a YAML file to results."""

@@ -1,7 +1,7 @@
-"""One job of a grid in a process of its own: a warm start, or one cell. See ``umie.experiments.job``.
+"""One job of a grid, a warm start or a cell, in its own process; see ``umie.experiments.job``.
 
-The job is a JSON file. Progress and the result go to standard output as JSON lines; the process ends when its
-standard input does, so that no cell outlives a grid that was killed.
+The job is a JSON file. Progress is written to standard output as JSON lines. The process exits when its standard input
+is closed, so that no cell outlives a killed grid.
 """
 
 from __future__ import annotations
@@ -23,33 +23,33 @@ from umie.files import atomic_write
 from umie.registry import load_plugins
 from umie.versions import versions
 
-GATES = "gates.json"  # in a cell's folder: the gate of every query about an image, by what is scored
+GATES = "gates.json"  # in the directory of a cell: the gates of queries about images, by scored task
 
 
 class JobProgress:
-    """Writes progress as JSON lines, at most a hundred for a phase, and notes to standard error, the job's log."""
+    """Write progress and notes as JSON lines, at most a hundred lines of progress per phase."""
 
     def __init__(self) -> None:
         self._phase, self._total, self._shown = "", 1.0, 0
 
     def phase(self, name: str, total: float | None = None) -> None:
-        """Begin a phase."""
+        """Start a phase."""
         self._phase, self._total, self._shown = name, total or 1.0, 0
 
     def advance(self, done: float, loss: float | None = None) -> None:
-        """Tell the grid how far the phase is."""
+        """Report the progress of the phase."""
         percent = int(100 * done / self._total)
         if percent > self._shown:
             self._shown = percent
-            _say(event="progress", phase=self._phase, done=done, total=self._total)
+            _emit(event="progress", phase=self._phase, done=done, total=self._total)
 
     def note(self, what: str) -> None:
-        """Write a sentence to the log."""
-        _say(event="note", text=what)
+        """Write a line to the log."""
+        _emit(event="note", text=what)
 
 
 def main(job_file: str, *, set_threads: bool = True) -> int:
-    """Run the job of a file; return the exit code, 0 also if the cell crashed and said so."""
+    """Run the job of a file. The exit code is 0 even if the cell crashed, which its result records."""
     job = json.loads(Path(job_file).read_text(encoding="utf-8"))
     start = time.perf_counter()
     try:
@@ -64,7 +64,7 @@ def main(job_file: str, *, set_threads: bool = True) -> int:
     line = {**job["identity"], **result, "versions": versions("torch", "transformers")}
     with atomic_write(job["result"]) as file:
         json.dump(line, file, ensure_ascii=False)
-    _say(event="result")
+    _emit(event="result")
     return 0
 
 
@@ -75,7 +75,7 @@ def _run(job: Mapping[str, Any], set_threads: bool) -> dict[str, Any]:
     if set_threads:
         torch.set_num_threads(job["num_threads"])
     logging.disable_progress_bar()
-    load_plugins(job["config"]["plugins"])  # before the names of parts are checked
+    load_plugins(job["config"]["plugins"])  # before names of parts are checked
     config = RunConfig.from_json(job["config"])
     corpus = Corpus.from_json(job["data"])
     if job["kind"] == "warm_start":
@@ -87,7 +87,7 @@ def _run(job: Mapping[str, Any], set_threads: bool) -> dict[str, Any]:
 def run_cell(
     config: RunConfig, corpus: Corpus, folder: Path, text_start: str | None, store: Path, progress: Any
 ) -> dict[str, Any]:
-    """Train and score a variant; predictions and gates are kept in its folder, weights are not."""
+    """Train and score a variant; keep its predictions and gates, but not its weights."""
     import torch
 
     from umie.training import visual_gradient
@@ -103,7 +103,7 @@ def run_cell(
         load_best(trained, checkpoints)
     model, processor, mixture = trained.model, trained.processor, trained.mixture
     size = min(len(mixture), config.training.batch_size)
-    probe = [mixture[index * len(mixture) // size] for index in range(size)]  # of every set
+    probe = [mixture[index * len(mixture) // size] for index in range(size)]  # from every set
     gradient = visual_gradient(model, processor.collate(probe))
     train_counts = dict(processor.counts)
     processor.reset_counts()
@@ -135,7 +135,7 @@ def run_cell(
         "images": {
             **trained.images,
             "encoder_calls": 0 if trained.encoder_calls is None else trained.encoder_calls.number,
-            "boxes": dict(getattr(processor.preprocessor, "counts", {})),  # of precomputed features: all, and left out
+            "boxes": dict(getattr(processor.preprocessor, "counts", {})),  # of precomputed features
         },
         "uses_image": model.fusion.uses_image,
         "device": str(model.device),
@@ -145,6 +145,6 @@ def run_cell(
     }
 
 
-def _say(**event: Any) -> None:
+def _emit(**event: Any) -> None:
     sys.stdout.write(json.dumps(event) + "\n")
     sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""What a config may choose besides parts: the data sets to train on, and how tasks are worded."""
+"""Config choices other than parts: the data sets to train on, and the wording of tasks."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from umie.errors import UmieError, check_keys, shown
 from umie.tasks.base import VARIANTS
 
 Wording = Mapping[str, Mapping[str, Any]]
-"""By task, the options that override the task's own: ``variant`` or ``instruction``."""
+"""Options that override those of a task, by task: ``variant`` or ``instruction``."""
 
 
 def train_on_choices(value: object) -> list[Any]:
-    """Return the choices of the key ``train_on``: a list of names is one choice, a list of anything else several."""
+    """Return the choices of the key ``train_on``: a list of names is one choice; other lists are several."""
     if not isinstance(value, list | tuple):
         return [value]
     is_one = bool(value) and all(isinstance(name, str) and name != "all" for name in value)
@@ -22,7 +22,7 @@ def train_on_choices(value: object) -> list[Any]:
 
 
 def train_on_label(value: object, names: Sequence[str]) -> str:
-    """Return what a table calls a choice of ``train_on``."""
+    """Return the label of a choice of ``train_on`` in tables."""
     chosen = read_train_on(value, names)
     if isinstance(value, dict) and "label" in value:
         return str(value["label"])
@@ -35,11 +35,11 @@ def read_train_on(value: object, names: Sequence[str]) -> tuple[str, ...]:
     """Return the data sets to train on, in the order of the data; the others are still scored.
 
     Args:
-        value: None or ``all``, names, or a mapping with ``without`` or ``only``, and with ``label``.
-        names: of the data sets.
+        value: None or ``all``, names, or a mapping with ``without`` or ``only`` and optionally ``label``.
+        names: the names of all data sets.
 
     Raises:
-        UmieError: an unknown name, nothing left to train on, or another form.
+        UmieError: a name is unknown, no data set is left to train on, or the value has another form.
     """
     if value is None or value == "all":
         return tuple(names)
@@ -64,7 +64,7 @@ def _names(value: object, shown_value: object) -> list[str]:
 
 
 def instruction_label(value: object) -> str:
-    """Return what a table calls a choice of ``instruction``."""
+    """Return the label of a choice of ``instruction`` in tables."""
     if value is None:
         return "as given"
     if isinstance(value, dict):
@@ -74,15 +74,15 @@ def instruction_label(value: object) -> str:
 
 
 def read_instruction(value: object, tasks: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Return the wording that a choice of ``instruction`` describes; an empty one for None.
+    """Return the wording of a choice of ``instruction``, which is empty for None.
 
     Args:
-        value: the name of a variant (paper, I0, I1, I2) for every task, or a mapping from tasks to the name of a
-            variant or a custom template, with ``label``.
-        tasks: names of the tasks.
+        value: the name of a variant (paper, I0, I1, I2) for every task, or a mapping from tasks to a variant or a
+            custom template, and optionally ``label``.
+        tasks: the names of the tasks.
 
     Raises:
-        UmieError: an unknown variant or task, or a template that does not fit its task.
+        UmieError: a variant or task is unknown, or a template does not fit its task.
     """
     tasks = list(tasks)
     if value is None:
@@ -97,7 +97,7 @@ def read_instruction(value: object, tasks: Iterable[str]) -> dict[str, dict[str,
     for task, wording in value.items():
         if task != "label":
             if wording is None:
-                raise UmieError(f"instruction of {task} is empty: write one, or leave it out")
+                raise UmieError(f"instruction of {task} is empty: write one, or remove {task}")
             is_variant = isinstance(wording, str) and wording in VARIANTS
             options[task] = {"variant": wording, "instruction": None} if is_variant else {"instruction": wording}
             all_tasks.registry.build(task, **options[task])

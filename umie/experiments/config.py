@@ -1,4 +1,4 @@
-"""The config of a run: one variant, its data, its training and how it is scored. A grid is many runs."""
+"""The config of a run: one variant, its data, its training and its evaluation. A grid consists of many runs."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ PARTS = ("encoder", "fusion", "decoder")
 
 
 class WarmStart(Config):
-    """A text-only training of the decoder, run once and shared by all runs that it fits.
+    """Text-only training of the decoder, done once and shared by all runs for which it is the same.
 
     Args:
         training: see TrainingConfig.
-        records: with the embedded data set, how many records to draw for it, from a seed of its own; with any
-            other, None: it then takes the texts of the training split.
-        seed: of its weights and batches.
+        records: number of records to draw for it with a separate seed, for the embedded data set only; None uses the
+            texts of the training split.
+        seed: seed of its weights and batches.
     """
 
     training: TrainingConfig = Field(default_factory=TrainingConfig)
@@ -35,17 +35,16 @@ class WarmStart(Config):
 
 
 class Evaluation(Config):
-    """How a trained variant is scored.
+    """How to score a trained variant.
 
     Args:
-        split: ``test``, or ``dev`` while options are chosen.
+        split: ``test``, or ``dev`` while choosing options.
         batch_size: queries per call of generate.
         constrained: decode under each task's grammar.
-        events: what staged tasks such as MEAE are asked about: what their source (MED) ``predicted``, as in the paper,
-            or ``gold``, an oracle. ``gold`` where the source is not among the tasks.
-        generation: options for transformers' generate, e.g. ``{"num_beams": 4}``.
-        instructions: the wordings that a trained model is asked with, each scored separately; empty for the one that
-            it was trained with.
+        events: the events that staged tasks such as MEAE are asked about: those that their source (MED) ``predicted``,
+            as in the paper, or ``gold``, an oracle. If the source is not among the tasks, ``gold`` is used.
+        generation: options for ``generate`` of transformers, e.g. ``{"num_beams": 4}``.
+        instructions: the wordings to evaluate with, each scored separately; if empty, the wording of training.
     """
 
     split: one_of("evaluation split", ("dev", "test")) = "test"  # type: ignore[valid-type] # an annotation
@@ -66,11 +65,11 @@ class Evaluation(Config):
 
 
 class FeatureStore(Config):
-    """Where the features of frozen encoders are kept, so that runs share them.
+    """Where to keep the features of frozen encoders, so that runs share them.
 
     Args:
-        folder: relative to the config file; several grids and ``umie data features`` can share one. None uses
-            ``features`` in the output folder.
+        folder: a directory relative to the config file, which several grids and ``umie data features`` can share; None
+            uses ``features`` in the output directory.
         enabled: if false, every run encodes its images in every epoch.
     """
 
@@ -79,7 +78,7 @@ class FeatureStore(Config):
 
 
 def _part(kind: str) -> Any:
-    """Return a validator of a part: its name becomes a mapping with ``name``; options are checked with the part."""
+    """Return a validator that turns a part into a mapping with ``name``; options are checked later, by the part."""
 
     def read(value: Any) -> dict[str, Any]:
         registry = {"encoder": registries.encoders, "fusion": registries.fusions, "decoder": registries.decoders}[kind]
@@ -100,36 +99,36 @@ def _text(value: Any) -> Any:
 
 
 class RunConfig(Config):
-    """One run: everything that its result depends on, and where it is kept.
+    """The config of one run.
 
     Args:
-        name: of the output folder and of the table.
-        data: ``format`` and its options, or ``sets`` of such by name; see ``umie.experiments.data_config``. In a file
-            also the name of a YAML file next to it that holds them.
-        tasks: names of the tasks, or a mapping from names to their options.
+        name: the name of the output directory and of the table.
+        data: ``format`` and its options, or ``sets`` of these by name; see ``umie.experiments.data_config``. In a
+            file, this can also be the path of a YAML file that contains them.
+        tasks: names of tasks, or a mapping from names to options.
         train_on: the data sets to train on, or ``all``; see ``umie.experiments.choices``.
-        instruction: the wording that tasks are trained and asked with; see ``umie.experiments.choices``.
+        instruction: the wording of tasks in training and evaluation; see ``umie.experiments.choices``.
         encoder: a name, or a mapping with ``name`` and options.
         visual_embedding: options of the visual embedding.
-        fusion: as ``encoder``.
-        decoder: as ``encoder``; also a preset, checkpoint folder or hub name for ``t5``.
+        fusion: same forms as ``encoder``.
+        decoder: same forms as ``encoder``, or a preset, checkpoint directory or hub name for ``t5``.
         training: see TrainingConfig.
-        checkpoints: when it is scored on the dev split and saved; None keeps no checkpoint and scores the last model.
-        warm_start: see WarmStart; None starts from the decoder as it comes.
+        checkpoints: when to score on the dev split and save; None keeps no checkpoints and scores the last model.
+        warm_start: see WarmStart; None starts from the decoder without further training.
         evaluation: see Evaluation.
-        missing_images: what to do with an image that cannot be read: ``error``, ``text_only`` or ``skip``.
-        max_input_tokens: longer inputs lose the end of their text, which is counted; None uses 256, the paper's, or
-            the decoder's maximum.
-        max_target_tokens: as above for answers; None uses 128, or the decoder's maximum.
-        allow_truncated_targets: whether an answer may be cut off; what follows the cut cannot be learned.
-        start_from: folder of a trained variant to continue from, in place of new parts.
+        missing_images: the policy for unreadable images: ``error``, ``text_only`` or ``skip``.
+        max_input_tokens: longer inputs are truncated at the end of their text, which is counted; None uses 256, as in
+            the paper, or the maximum of the decoder.
+        max_target_tokens: the maximum length of answers; None uses 128, or the maximum of the decoder.
+        allow_truncated_targets: whether answers may be truncated; the part that is cut off cannot be learned.
+        start_from: directory of a trained variant to continue from instead of building new parts.
         preset: the preset whose values this config overrides, if any.
-        seed: of weights, batches and dropout.
-        mean_over: tasks that the mean score averages, or with several data sets one of them on one
-            (``twitter17 mner``); empty for all of them.
+        seed: seed of weights, batches and dropout.
+        mean_over: the tasks that the mean score averages; with several data sets also a task on one of them
+            (``twitter17 mner``). Empty averages all tasks.
         features: see FeatureStore.
         plugins: Python files that register parts, relative to the config file.
-        notes: sentences that the report repeats.
+        notes: sentences to repeat in the report.
     """
 
     name: str
@@ -166,7 +165,7 @@ class RunConfig(Config):
     @classmethod
     def _plain_name(cls, value: str) -> str:
         if value in ("", ".", "..") or set(value) & set("/\\\0"):
-            raise UmieError(f"{value!r} cannot be the name of a folder: use a plain name")
+            raise UmieError(f"{value!r} cannot be the name of a directory: use a plain name")
         return value
 
     @model_validator(mode="after")
@@ -176,14 +175,14 @@ class RunConfig(Config):
         for one in self.evaluation.instructions:
             read_instruction(one, self.data.tasks)
         if self.warm_start is not None and self.warm_start.records is not None and not self.data.is_embedded:
-            raise UmieError("warm_start.records: records are drawn for the embedded data only; leave `records` out")
+            raise UmieError("warm_start.records: records are drawn only for the embedded data: remove `records`")
         tasks = self.data.tasks
         asked = [f"{name} {task}" for name, one in self.data.sets.items() for task in one.tasks]
         check_keys("task in mean_over:", self.mean_over, [*tasks, *([] if self.data.is_single else asked)])
         if self.training.fsdp and self.checkpoints is not None and self.checkpoints.early_stopping_patience is not None:
             raise UmieError(
-                "checkpoints.early_stopping_patience needs dev scores, which a run sharded by fsdp does not have: "
-                "leave it out"
+                "checkpoints.early_stopping_patience needs dev scores, which runs sharded by fsdp do not have: "
+                "remove it"
             )
         return self
 
@@ -198,17 +197,17 @@ class RunConfig(Config):
 
     @cached_property
     def trained_on(self) -> tuple[str, ...]:
-        """The names of the data sets that it is trained on."""
+        """The names of the data sets to train on."""
         return read_train_on(self.train_on, list(self.data.sets))
 
     @cached_property
     def wording(self) -> Wording:
-        """The options that override the tasks' own, by task."""
+        """Options that override those of the tasks, by task."""
         return read_instruction(self.instruction, self.data.tasks)
 
     @cached_property
     def parts(self) -> dict[str, dict[str, Any]]:
-        """Name and options of encoder, fusion and decoder, as ``resolve_parts`` completes them, and the embedding's."""
+        """Name and options of encoder, fusion and decoder, from ``resolve_parts``, and the options of the embedding."""
         from umie.composition import resolve_parts
 
         return {**resolve_parts(self.encoder, self.fusion, self.decoder), "visual_embedding": self.visual_embedding}

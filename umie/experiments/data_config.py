@@ -1,4 +1,4 @@
-"""The key ``data`` of a config: one data set or several, how they are mixed, what is left out."""
+"""The key ``data`` of a config: one or several data sets, their mixture, and the exclusion of overlap."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from umie.training.config import Sampling
 FILE_KEYS = (*SPLITS, "images", "regions", "max_records")
 DATA_KEYS = ("sets", "sampling", "exclude_overlap")
 EVALUATION_SPLITS = tuple(split for split in SPLITS if split != "train")
-_NOT_IN_NAMES = " \t\r\n/\\\0"  # a set's name becomes part of file names and of table headers
+_NOT_IN_NAMES = " \t\r\n/\\\0"  # names of sets are used in file names and table headers
 
 TaskOptions = Mapping[str, Mapping[str, Any]]
 
@@ -27,12 +27,12 @@ class SetConfig(Config):
     """One data set of a config.
 
     Args:
-        name: what tables call it.
-        format: ``synthetic``, or a name of ``umie.data.registry``.
-        options: of the format: the file of each split and the folders, or those of SyntheticConfig.
+        name: its name in tables.
+        format: ``synthetic``, or a name from ``umie.data.registry``.
+        options: options of the format: the file of each split and the directories, or those of SyntheticConfig.
         tasks: name and options of each task.
-        names_tasks: whether the set itself names its tasks, so that each must be annotated in it.
-        weight: factor on the share that training draws from it.
+        names_tasks: whether the set lists its own tasks, so that each of them must be annotated in it.
+        weight: factor on its share in training.
     """
 
     name: str
@@ -44,13 +44,13 @@ class SetConfig(Config):
 
 
 class DataConfig(Config):
-    """All data of a config.
+    """The data of a config.
 
     Args:
         sets: the data sets, by name.
-        is_single: whether the config gives one data set without a list of sets.
-        sampling: how training draws from them.
-        exclude_overlap: the splits whose texts are left out of every training split.
+        is_single: whether the config has one data set without the key ``sets``.
+        sampling: how training samples from the sets.
+        exclude_overlap: the splits whose texts are excluded from all training splits.
     """
 
     sets: dict[str, SetConfig]
@@ -60,25 +60,25 @@ class DataConfig(Config):
 
     @property
     def tasks(self) -> list[str]:
-        """The names of the tasks of all sets, in the order in which they first appear."""
+        """The names of the tasks of all sets, in order of first appearance."""
         return list(dict.fromkeys(task for one in self.sets.values() for task in one.tasks))
 
     @property
     def is_embedded(self) -> bool:
-        """Whether every set is drawn from a seed, so that more records can be drawn."""
+        """Whether all sets are synthetic, so that more records can be drawn."""
         return all(one.format == "synthetic" for one in self.sets.values())
 
 
 def read_data_config(data: object, tasks: TaskOptions) -> DataConfig:
-    """Check the key ``data`` of a config without reading a file.
+    """Check the key ``data`` of a config without reading files.
 
     Args:
-        data: one data set (``format`` and its options), or ``sets`` of them by name; next to either
-            ``exclude_overlap``, next to ``sets`` also ``sampling``.
-        tasks: name and options of each task, for the sets that name none.
+        data: one data set (``format`` and its options), or ``sets`` of these by name; both with an optional
+            ``exclude_overlap``, and ``sets`` also with an optional ``sampling``.
+        tasks: name and options of each task, for sets that do not list their tasks.
 
     Raises:
-        UmieError: unknown keys, names or formats, or values that are not allowed.
+        UmieError: keys, names or formats are unknown, or values are not allowed.
     """
     given = as_mapping("data", data)
     overlap = _overlap(given.get("exclude_overlap", False))
@@ -99,7 +99,7 @@ def read_data_config(data: object, tasks: TaskOptions) -> DataConfig:
             errors += [f"data set {name!r}: {line}" for line in errors_of(error)]
     unused = [task for task in tasks if not any(task in one.tasks for one in sets.values())]
     if unused and not errors:
-        errors.append(f"no data set has the task {unused[0]!r}: leave it out of `tasks`")
+        errors.append(f"no data set has the task {unused[0]!r}: remove it from `tasks`")
     if errors:
         raise ConfigError(errors)
     with at("data: sampling"):
@@ -111,7 +111,7 @@ def read_tasks(value: object) -> dict[str, dict[str, Any]]:
     """Return the key ``tasks`` of a config as name and options of each task.
 
     Raises:
-        UmieError: neither a name, nor a list of names, nor a mapping; unknown tasks or options.
+        UmieError: the value is not a name, a list of names or a mapping, or tasks or options are unknown.
     """
     given = value if isinstance(value, dict) else {name: {} for name in _names(value)}
     if not given:
@@ -138,7 +138,7 @@ def _names(value: object) -> Sequence[str]:
 
 def _set(name: str, given: Mapping[str, Any], tasks: TaskOptions, *, is_single: bool) -> SetConfig:
     if not name or set(name) & set(_NOT_IN_NAMES) or name.startswith("."):
-        raise UmieError(f"its name is {shown(name)}: leave out spaces and slashes, it becomes part of file names")
+        raise UmieError(f"its name is {shown(name)}: remove spaces and slashes, because it is used in file names")
     kind = given.get("format")
     choices = ["synthetic", *formats.registry.names()]
     if kind not in choices:
@@ -163,7 +163,7 @@ def _set(name: str, given: Mapping[str, Any], tasks: TaskOptions, *, is_single: 
             **common, tasks={task: dict(options) for task, options in tasks.items()}, names_tasks=is_single
         )
     chosen = read_tasks(given["tasks"])
-    if isinstance(given["tasks"], str | list | tuple):  # by name only: with the options given at the top
+    if isinstance(given["tasks"], str | list | tuple):  # names only: use the options at the top level
         chosen = {task: dict(tasks.get(task, {})) for task in chosen}
     return SetConfig(**common, tasks=chosen, names_tasks=True)
 

@@ -1,4 +1,4 @@
-"""DataSet and Corpus: checked data as files, small enough to be handed to other processes as JSON."""
+"""DataSet and Corpus: descriptions of checked data files that can be sent to other processes as JSON."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from umie.records import Record, read_jsonl
 from umie.tasks import Task
 from umie.training.config import Sampling
 
-Options = Mapping[str, Mapping[str, Any]]  # of each task, by its name
+Options = Mapping[str, Mapping[str, Any]]  # options of each task, by name
 
 
 class Scored(NamedTuple):
-    """A task on a data set, and what metrics and tables call the two: ``key``."""
+    """A task on a data set, with their common name in metrics and tables: ``key``."""
 
     key: str
     data_set: str
@@ -27,25 +27,25 @@ class Scored(NamedTuple):
 
 @dataclass(frozen=True)
 class DataSet:
-    """A checked data set, as files.
+    """A checked data set.
 
     Args:
-        name: what tables call it.
-        format: the format that it was read from, or ``synthetic``.
+        name: its name in tables.
+        format: the original format, or ``synthetic``.
         files: the JSONL file of each split.
-        images: folder of each split's images; None where they are given by paths of their own.
-        tasks: name and options of each task, with this set's label schema filled in.
-        ceilings: of text alone, by task, where the distribution is known.
+        images: the image directory of each split; None if images have absolute paths.
+        tasks: name and options of each task, with the label schema of this set.
+        ceilings: the best F1 without images, by task, if the distribution is known.
         is_synthetic: whether this is the embedded data set.
-        num_records: of each split.
-        num_queries: of each split, by task.
-        num_images: records of each split with an image that can be read.
-        num_seen: records of each evaluation split whose text stands in a training split too, of any set of the
-            corpus, where that was counted.
-        num_excluded: training records left out because their text stands in an evaluation split.
-        unreadable: for each split, the images that cannot be read, with the reason; its records are trained on and
-            scored as text alone, or left out, as the policy says.
-        fingerprint: of all texts, annotations and images.
+        num_records: number of records in each split.
+        num_queries: number of queries in each split, by task.
+        num_images: number of records in each split with a readable image.
+        num_seen: number of records in each evaluation split whose text also occurs in a training split of any set of
+            the corpus, if it was counted.
+        num_excluded: number of training records excluded because their text occurs in an evaluation split.
+        unreadable: the unreadable images of each split, with the reason. Depending on the policy, their records are
+            used without the image or skipped.
+        fingerprint: hash of all texts, annotations and images.
     """
 
     name: str
@@ -68,27 +68,27 @@ class DataSet:
         return list(read_jsonl(self.files[split], images=self.images[split]))
 
     def built(self, options: Options | None = None) -> dict[str, Task[Any]]:
-        """Return the tasks with this set's label schemas; ``options``, by task, go before those of the set."""
+        """Return the tasks with the label schemas of this set; ``options``, by task, override those of the set."""
         return {name: all_tasks.registry.build(name, **given) for name, given in self.options(options).items()}
 
     def options(self, options: Options | None = None) -> dict[str, dict[str, Any]]:
-        """Return name and options of each task; ``options``, by task, go before those of the set."""
+        """Return name and options of each task; ``options``, by task, override those of the set."""
         return {name: {**given, **(options or {}).get(name, {})} for name, given in self.tasks.items()}
 
     def asked(self, split: str) -> list[str]:
-        """Return the tasks that something is asked for in a split."""
+        """Return the tasks that have queries in a split."""
         return [name for name, count in self.num_queries.get(split, {}).items() if count]
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """The data sets of a configuration; ``to_json`` and ``from_json`` carry it to another process.
+    """The data sets of a config; ``to_json`` and ``from_json`` transfer it to another process.
 
     Args:
         sets: the data sets, by name.
-        weights: factor on the share that training draws from each.
-        sampling: how training draws from them.
-        is_single: whether tables call a task by its own name alone.
+        weights: factor on the share of each set in training.
+        sampling: how training samples from the sets.
+        is_single: whether there is only one set, so that tables show tasks without the name of the set.
     """
 
     sets: Mapping[str, DataSet]
@@ -108,7 +108,7 @@ class Corpus:
 
     @property
     def fingerprint(self) -> str:
-        """A hash of all that a model trained on the corpus depends on, but the options of a single set's tasks."""
+        """A hash of everything that training on the corpus depends on, except for the task options of a single set."""
         if self.is_single:
             (one,) = self.sets.values()
             return one.fingerprint
@@ -117,12 +117,12 @@ class Corpus:
 
     @property
     def tasks(self) -> list[str]:
-        """The names of the tasks of all sets, in the order in which they are first met."""
+        """The names of the tasks of all sets, in order of first appearance."""
         return list(dict.fromkeys(task for one in self.sets.values() for task in one.tasks))
 
     @property
     def task_options(self) -> dict[str, dict[str, Any]]:
-        """Options of each task for a processor: those of the first set, with the labels of all."""
+        """The options of each task for a processor: those of the first set, with the labels of all sets."""
         merged: dict[str, dict[str, Any]] = {}
         for one in self.sets.values():
             for task, options in one.tasks.items():
@@ -131,32 +131,32 @@ class Corpus:
         return merged
 
     def trained(self, names: Iterable[str] | None = None) -> list[DataSet]:
-        """Return the sets with something to train on, all or those named, in the order of the corpus.
+        """Return the sets that have training queries, all or only the named ones, in the order of the corpus.
 
         Raises:
-            UnknownNameError: a set of that name is not there.
+            UnknownNameError: a name is unknown.
         """
         wanted = list(self.sets if names is None else names)
         check_keys("data set", wanted, self.sets)
         return [one for name, one in self.sets.items() if name in wanted and one.asked("train")]
 
     def scored(self, split: str) -> list[Scored]:
-        """Return every task on every set that has annotated records in a split."""
+        """Return every task on every set with queries in a split."""
         return [
             Scored(self.key(name, task), name, task) for name, one in self.sets.items() for task in one.asked(split)
         ]
 
     def key(self, data_set: str, task: str) -> str:
-        """Return what tables and metrics call a task on a set: with several sets its name stands before."""
+        """Return the name of a task on a set in tables and metrics, which includes the set if there are several."""
         return task if self.is_single else f"{data_set} {task}"
 
     def records(self, split: str, names: Sequence[str] | None = None) -> list[Record]:
-        """Return the records of a split of all sets that have it, or of those named."""
+        """Return the records of a split, of all sets or only the named ones."""
         chosen = [one for name, one in self.sets.items() if names is None or name in names]
         return [record for one in chosen if split in one.files for record in one.read(split)]
 
 
 def hash_of(value: Any) -> str:
-    """Return a short hash of a value made of plain data, the same in every process."""
+    """Return a short hash of plain data that is the same in every process."""
     canonical = json.dumps(value, sort_keys=True, ensure_ascii=False, default=list)
     return hashlib.sha256(canonical.encode()).hexdigest()[:12]

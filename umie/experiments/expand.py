@@ -1,4 +1,4 @@
-"""From a config file to runs: presets, overrides, and every combination of what a grid varies."""
+"""Expand a config file into runs: presets, overrides, and all combinations of the options that a grid varies."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from umie.registry import load_plugins
 from umie.yaml_files import parse_yaml, read_yaml
 
 SLOTS = ("train_on", "instruction", "encoder", "visual_embedding", "fusion", "decoder", "training")
-"""The keys that a grid may vary; their order is that of the table."""
+"""The keys that a grid can vary, in the order of the table."""
 
 GRID_KEYS = ("seeds", "workers", "reference")
-OWN_KEYS = ("label", "training")  # of a part: what it says about itself to the grid
+OWN_KEYS = ("label", "training")  # keys in the mapping of a part that are for the grid
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,9 @@ class Cell:
     """One run of a grid.
 
     Args:
-        labels: of the options that vary, by slot.
-        config: the run.
-        hash: of everything that its result depends on; set by ``plan``, which knows the data.
+        labels: labels of the options that vary, by slot.
+        config: the config of the run.
+        hash: hash of everything that the result depends on, set by ``plan``.
     """
 
     labels: Mapping[str, str]
@@ -43,7 +43,7 @@ class Cell:
 
     @property
     def variant(self) -> str:
-        """What the table calls the variant: the options that vary."""
+        """The name of the variant in tables: the labels of the options that vary."""
         return " + ".join(self.labels.values())
 
     @property
@@ -64,13 +64,13 @@ class Cell:
 
 @dataclass(frozen=True)
 class Grid:
-    """A grid file: its runs, and what is said about all of them.
+    """The runs of a grid file.
 
     Args:
-        path: of the file.
-        cells: every combination of the options, with every seed.
-        workers: runs at a time; None uses one per GPU, or half the processors.
-        reference: published F1 to show next to the measured; see ``umie.experiments.reference``.
+        path: the grid file.
+        cells: all combinations of options and seeds.
+        workers: number of concurrent runs; None uses one per GPU, or one for every two processors.
+        reference: published F1 scores to show next to the measured ones; see ``umie.experiments.reference``.
     """
 
     path: Path
@@ -80,7 +80,7 @@ class Grid:
 
     @property
     def first(self) -> RunConfig:
-        """The first run, for what all of them share: name, data, tasks, evaluation, notes."""
+        """The first run, for the values that all runs share: name, data, tasks, evaluation, notes."""
         return self.cells[0].config
 
     @property
@@ -90,13 +90,13 @@ class Grid:
 
     @property
     def seeds(self) -> list[int]:
-        """The seeds, each once."""
+        """The distinct seeds."""
         return list(dict.fromkeys(cell.seed for cell in self.cells))
 
     def with_changes(
         self, *, workers: int | None = None, split: str | None = None, plugins: Iterable[str | Path] = ()
     ) -> Grid:
-        """Return the grid with other settings, and with more plugins."""
+        """Return a copy of the grid with other settings and additional plugins."""
         grid = self if workers is None else dataclasses.replace(self, workers=workers)
         added = tuple(str(plugin) for plugin in plugins)
         cells = []
@@ -117,7 +117,7 @@ def read_grid(path: str | Path, settings: Sequence[str] = ()) -> Grid:
         settings: overrides, each as ``key.key=value`` with the value in YAML.
 
     Raises:
-        UmieError: the file cannot be read, or everything that is wrong with it, each with the path of its key.
+        UmieError: the file cannot be read, or its values are invalid; all errors are reported at once.
     """
     path = Path(path)
     values = read_yaml(path, "the grid file")
@@ -148,7 +148,7 @@ def read_run(path: str | Path, settings: Sequence[str] = ()) -> RunConfig:
         check_keys("key", values, RunConfig.model_fields)
         varied = [slot for slot in SLOTS if len(_choices(slot, values.get(slot))) > 1]
         if varied:
-            raise UmieError(f"a run trains one variant: choose one {' and '.join(varied)}, or use umie ablate")
+            raise UmieError(f"a run trains one variant: choose one {' and one '.join(varied)}, or use umie ablate")
         if type(values.get("seed", 0)) is not int:
             raise UmieError(f"seed is {shown(values['seed'])}: use one whole number; umie ablate runs several seeds")
         checkpoints = {} if values.get("checkpoints") is None else values["checkpoints"]
@@ -163,11 +163,11 @@ def plan(grid: Grid, fingerprint: str, *, read_files: bool = True) -> list[Cell]
 
     Args:
         grid: the grid.
-        fingerprint: of its data, see ``Corpus.fingerprint``.
-        read_files: let the hashes tell changed weights, features and plugins apart.
+        fingerprint: the fingerprint of its data, see ``Corpus.fingerprint``.
+        read_files: include weights, features and plugins in the hashes.
 
     Raises:
-        UmieError: two cells are the same.
+        UmieError: two cells are identical.
     """
     cells = [
         dataclasses.replace(cell, hash=run_hash(cell.config, fingerprint, read_files=read_files)) for cell in grid.cells
@@ -182,7 +182,7 @@ def plan(grid: Grid, fingerprint: str, *, read_files: bool = True) -> list[Cell]
 def _grid(values: dict[str, Any], path: Path) -> Grid:
     errors: list[str] = []
     if "seed" in values:
-        errors.append("seed: a grid takes several, as a list: name the key seeds")
+        errors.append("seed: a grid has a list of seeds: rename the key to seeds")
     for key in values:
         errors += _errors(check_keys, "key", [key], [*RunConfig.model_fields, *GRID_KEYS])
     if values.get("workers") is not None:
@@ -212,14 +212,14 @@ def _errors(check: Callable[..., object], *arguments: Any) -> list[str]:
 
 
 def _cells(values: dict[str, Any], path: Path) -> list[Cell]:
-    """Return every combination of the slots' options with every seed, each read as a run."""
+    """Return all combinations of the options of the slots and the seeds as runs."""
     values = dict(values)
     values.setdefault("name", path.stem)
     values["name"] = str(values["name"])
     values["plugins"] = [str(path.parent / str(plugin)) for plugin in as_list(values.get("plugins"))]
     load_plugins(values["plugins"])
     if isinstance(values.get("data"), str):
-        values["data"] = read_yaml(path.parent / values["data"], "what `data` names")
+        values["data"] = read_yaml(path.parent / values["data"], "the file named in `data`")
     if isinstance(values.get("features"), dict) and values["features"].get("folder") is not None:
         values["features"] = {**values["features"], "folder": str(path.parent / str(values["features"]["folder"]))}
     values = _started_from(values, path)
@@ -249,14 +249,14 @@ def _cells(values: dict[str, Any], path: Path) -> list[Cell]:
 
 
 def _choices(slot: str, value: Any) -> list[Any]:
-    """Return the options of a slot: those of a list, or the one that is given; None stands for the default."""
+    """Return the options of a slot, which is a list or a single option; None is the default."""
     if slot == "train_on":
         return train_on_choices(value)
     return list(value) if isinstance(value, list | tuple) else [value]
 
 
 def _plain(chosen: Mapping[str, Any]) -> dict[str, Any]:
-    """Return one choice per slot as a run has them: without labels, and with the parts' own training options merged."""
+    """Return the values of one combination for a run: without labels, and with the training options of parts merged."""
     plain: dict[str, Any] = {}
     training: dict[str, Any] = {}
     for slot, value in chosen.items():
@@ -272,7 +272,7 @@ def _plain(chosen: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def label(slot: str, value: Any, data: Any = None) -> str:
-    """Return an option as the table names it: its ``label``, or name and options, e.g. ``gated(gate=0.05)``."""
+    """Return the name of an option in tables: its ``label``, or name and options, e.g. ``gated(gate=0.05)``."""
     if slot == "train_on":
         names = list(data["sets"]) if isinstance(data, dict) and isinstance(data.get("sets"), dict) else ["data"]
         return train_on_label(value, names)
@@ -293,18 +293,18 @@ def label(slot: str, value: Any, data: Any = None) -> str:
 
 
 def _short(value: Any) -> Any:
-    """Return a value as a label shows it; of a path, the last component."""
+    """Return a value for a label: only the last component of a path."""
     return Path(value).name or value if isinstance(value, str) else value
 
 
 def _started_from(values: dict[str, Any], path: Path) -> dict[str, Any]:
-    """Return the values with the parts of the variant that ``start_from`` names."""
+    """Return the values with the parts of the variant in ``start_from``."""
     start = values.get("start_from")
     if start is None:
         return values
     for key in (*PARTS, "visual_embedding", "preset", "warm_start"):
         if key in values:
-            raise UmieError(f"start_from uses the parts of {start}: leave {key!r} out")
+            raise UmieError(f"start_from uses the parts of {start}: remove {key!r}")
     folder = path.parent / str(start)
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -318,11 +318,11 @@ def with_settings(values: Mapping[str, Any], settings: Iterable[str]) -> dict[st
     """Return a config's values with overrides such as ``training.max_steps=100`` applied.
 
     Args:
-        values: of the file.
-        settings: each ``key.key=value``, the value in YAML.
+        values: the values of the file.
+        settings: overrides, each as ``key.key=value`` with the value in YAML.
 
     Raises:
-        UmieError: not of that form, or a key inside a value that has none.
+        UmieError: a setting has another form, or a key is inside a value that is not a mapping.
     """
     changed: dict[str, Any] = dict(values)
     for setting in settings:
@@ -340,7 +340,7 @@ def with_settings(values: Mapping[str, Any], settings: Iterable[str]) -> dict[st
             if inner is changed and key in PARTS and isinstance(inside, str):
                 inside = {"name": inside} if key != "decoder" else {"source": inside}
             if not isinstance(inside, dict):
-                raise UmieError(f"--set {setting}: {key} is {shown(inside)}, it has no keys")
+                raise UmieError(f"--set {setting}: {key} is {shown(inside)}, which has no keys")
             inner[key] = dict(inside)
             inner = inner[key]
         inner[keys[-1]] = value

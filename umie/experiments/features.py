@@ -1,4 +1,4 @@
-"""The images of a cell: each is encoded once for all cells where the encoder is frozen, and calls are counted."""
+"""Image features of a cell: a frozen encoder encodes each image once for all cells; calls are counted."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from typing import Any
 from umie.errors import UmieError
 from umie.records import Record, Region
 
-OnImage = Callable[[int, int], None]  # images done, of how many
+OnImage = Callable[[int, int], None]  # finished images, all images
 
 
 class _NoImages:
-    """Gives a fusion that does not look at images none, so that none is prepared."""
+    """Features without slots, for fusions that do not use images, so that no image is read."""
 
     def one(self, image: Any, regions: Any = ()) -> Any:
         """Return no slots."""
@@ -27,7 +27,7 @@ class _NoImages:
 
 
 class EncoderCalls:
-    """Counts the images that pass through an encoder, whoever calls it."""
+    """Counter of the images that pass through an encoder."""
 
     def __init__(self, encoder: Any) -> None:
         self._parts: list[Any] = []
@@ -35,7 +35,7 @@ class EncoderCalls:
 
     @property
     def number(self) -> int:
-        """Images so far."""
+        """The number of images so far."""
         return sum(int(part) for part in self._parts)
 
 
@@ -47,12 +47,12 @@ def store_features(
     on_image: OnImage,
     log: Callable[[str], None],
 ) -> dict[str, Any]:
-    """Let the processor read a frozen encoder's features from the grid's store, and fill in what that lacks.
+    """Make the processor read the features of a frozen encoder from the store, and add missing features to it.
 
     Returns:
-        ``features``: ``stored``, ``made anew each time`` (the encoder learns, or there is no store), ``looked up``
-        or ``not used``; how many ``images`` there are and are ``readable``, the fingerprint of a frozen ``encoder``,
-        what the ``cache`` counted, and ``seconds``.
+        ``features`` (``stored``, ``looked up``, ``not used``, or ``computed each time`` if the encoder is trained or
+        the store is disabled), the numbers of ``images`` and of ``readable`` images, the fingerprint of a frozen
+        ``encoder``, the counts of the ``cache``, and ``seconds``.
     """
     from umie.encoders import CachedEncoder, FeatureCache
 
@@ -64,7 +64,7 @@ def store_features(
     if model.encoder.reads_features:
         return report | {"features": "looked up"}
     if model.encoder.config.trainable or not store["enabled"]:
-        return report | {"features": "made anew each time"}
+        return report | {"features": "computed each time"}
     started = time.perf_counter()
     cache = FeatureCache(store["folder"], on_event=log)
     cached = CachedEncoder(model.encoder, cache)
@@ -73,7 +73,7 @@ def store_features(
 
     def refuse(index: int, error: UmieError) -> None:
         nonlocal unreadable
-        unreadable += 1  # the grid's policy decides when the image is asked for
+        unreadable += 1  # the policy for missing images applies when the image is used
 
     cached.fill(
         images,
@@ -92,7 +92,7 @@ def store_features(
 
 
 def _images(records: Sequence[Record]) -> list[tuple[Path, Sequence[Region]]]:
-    """Return each image that lies where it may, with its regions, once."""
+    """Return each distinct image with an allowed path, and its regions."""
     found: dict[tuple[Path, Sequence[Region]], None] = {}
     for record in records:
         with contextlib.suppress(UmieError):

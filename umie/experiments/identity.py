@@ -1,4 +1,4 @@
-"""What a run is: everything that its result depends on, as plain data, and the hash of it."""
+"""The identity of a run: everything that its result depends on, as plain data, and its hash."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from umie.versions import file_digest
 
 
 def identity(config: RunConfig, fingerprint: str, *, read_files: bool = True) -> dict[str, Any]:
-    """Return what the result of a run depends on.
+    """Return everything that the result of a run depends on.
 
     Args:
         config: the run.
-        fingerprint: of its data, see ``Corpus.fingerprint``.
-        read_files: tell changed weights, features and plugins apart.
+        fingerprint: the fingerprint of its data, see ``Corpus.fingerprint``.
+        read_files: include weights, features and plugins.
     """
     return {
         "parts": config.parts,
         "seed": config.seed,
         "data": fingerprint,
-        "tasks": list(config.tasks.items()),  # their order is that of the queries
+        "tasks": list(config.tasks.items()),  # the order of tasks determines that of queries
         "train_on": list(config.trained_on),
         "instruction": dict(config.wording),
         "training": config.training.model_dump(mode="json", exclude_defaults=True),
@@ -41,12 +41,12 @@ def identity(config: RunConfig, fingerprint: str, *, read_files: bool = True) ->
 
 
 def run_hash(config: RunConfig, fingerprint: str, *, read_files: bool = True) -> str:
-    """Return the short name of a run: the hash of its identity."""
+    """Return the hash of the identity of a run."""
     return hash_of(identity(config, fingerprint, read_files=read_files))
 
 
 def warm_start_hash(config: RunConfig, fingerprint: str) -> str:
-    """Return the hash of what the warm start of a run depends on; runs with the same one share it."""
+    """Return the hash of everything that the warm start of a run depends on; runs with the same hash share it."""
     whole = identity(config, fingerprint, read_files=False)
     shared = {name: whole[name] for name in ("data", "tasks", "train_on", "instruction", "warm_start", "umie")}
     decoder = {"decoder": config.parts["decoder"]}
@@ -54,7 +54,7 @@ def warm_start_hash(config: RunConfig, fingerprint: str) -> str:
 
 
 def _checkpoints(config: RunConfig) -> Any:
-    """Return what decides which checkpoint is scored; where losses are reported does not."""
+    """Return the options that determine which checkpoint is scored."""
     if config.checkpoints is None:
         return None
     values = config.checkpoints.model_dump(mode="json", exclude={"report_to", "save_total_limit"})
@@ -62,7 +62,7 @@ def _checkpoints(config: RunConfig) -> Any:
 
 
 def _files(config: RunConfig, parts: Mapping[str, Mapping[str, Any]]) -> list[Any]:
-    """Return what tells a changed plugin, checkpoint folder, weight or feature file from the one before."""
+    """Return values that change whenever a plugin, checkpoint directory, weight file or feature file changes."""
     from umie.composition import checkpoint_of
 
     files: list[Any] = [file_digest(Path(plugin)) for plugin in config.plugins]

@@ -1,7 +1,7 @@
-"""The process of one job, run as ``python -m umie.experiments.job JOB``: it ends when the grid that started it is gone.
+"""The process of one job: ``python -m umie.experiments.job JOB``. It exits when the grid that started it is gone.
 
-Nothing heavy is imported before the watch over standard input begins: loading torch and transformers takes seconds in
-which a killed grid's process would not notice.
+Nothing heavy is imported before standard input is watched: importing torch and transformers takes seconds, in which
+the process would not notice that the grid was killed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def main(job_file: str) -> int:
 
 
 def _end_with_parent() -> None:
-    """End the process when standard input closes; it is read without Python's buffers, which a thread would lock."""
+    """Exit when standard input is closed; read without Python's buffers, which would be locked by the thread."""
     while os.read(sys.stdin.fileno(), 1024):
         pass
     os._exit(1)

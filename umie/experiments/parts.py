@@ -1,4 +1,4 @@
-"""The parts that runs name: checked before one starts, listed where their files are missing."""
+"""Checks of the parts that runs use, and a list of the files that are missing."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from umie.tasks import task_class
 
 
 def check_parts(runs: Sequence[RunConfig], *, read_files: bool = True) -> None:
-    """Build every encoder with its weights, and every variant as shapes only, so that no run fails for its options.
+    """Build every encoder with its weights and every variant without weights, so that no run fails because of options.
 
-    A part that a plugin registered is also run once on small inputs, to see that it keeps the contract of its slot.
+    Fusions registered by plugins are also checked against their contract on small inputs.
 
     Args:
-        runs: configs that were read.
-        read_files: if false, encoders and decoders are not built: only their options are checked, and every fusion
-            is built next to a tiny decoder.
+        runs: the configs of the runs.
+        read_files: if false, only the options of encoders and decoders are checked, and every fusion is built with a
+            tiny decoder.
 
     Raises:
-        UmieError: everything that is wrong: values that a part refuses, weights that cannot be read, a learning rate
-            for parameters that no variant has, a plugin that breaks its contract.
+        UmieError: a part rejects a value, weights cannot be read, no variant has the parameters of a learning rate
+            multiplier, or a plugin violates its contract. All errors are reported at once.
     """
     errors: list[str] = []
     for run in _distinct(runs, "visual_embedding"):
@@ -50,7 +50,7 @@ def check_parts(runs: Sequence[RunConfig], *, read_files: bool = True) -> None:
 
 
 def _distinct(runs: Iterable[RunConfig], *slots: str) -> list[RunConfig]:
-    """Return the runs that differ in some slots, one for each value."""
+    """Return one run for each distinct value of some slots."""
     found = {repr([getattr(run, slot) for slot in slots]): run for run in runs}
     return list(found.values())
 
@@ -119,17 +119,17 @@ def _check_multipliers(run: RunConfig, read_files: bool, parameters: set[str]) -
         if is_known and not any(name.startswith(prefix) for name in parameters):
             parts = sorted({".".join(name.split(".")[:2]) for name in parameters})
             raise UmieError(
-                f"training.learning_rate_multipliers: no parameter of any variant begins with {prefix!r}; they begin "
-                f"with {', '.join(parts)}"
+                f"training.learning_rate_multipliers: no parameter of any variant starts with {prefix!r}; prefixes are "
+                f"{', '.join(parts)}"
             )
 
 
 def missing_files(runs: Sequence[RunConfig], root: Path) -> list[str]:
-    """Return what the runs need and cannot be read here, a line each: data, weights, feature files, checkpoints.
+    """Return one line for each missing or unreadable file of the runs: data, weights, features, checkpoints.
 
     Args:
-        runs: configs that were read.
-        root: folder that relative paths of ``data`` start from.
+        runs: the configs of the runs.
+        root: the directory that paths under ``data`` are relative to.
     """
     found = [f"data: {line}" for run in _distinct(runs, "data") for line in _missing_data(run, root)]
     for run in _distinct(runs, "encoder"):
@@ -149,13 +149,13 @@ def _missing_data(run: RunConfig, root: Path) -> Iterator[str]:
 
 
 def unnamed_regions(runs: Sequence[RunConfig], tasks: Iterable[str]) -> str | None:
-    """Return a warning if a task names regions by number and no variant's input has the numbers, or None.
+    """Return a warning if a task names regions by number, but no input contains the numbers; otherwise None.
 
-    Attention over visual slots does not see a slot's number, and neither does T5's cross-attention.
+    Neither attention over visual slots nor the cross-attention of T5 depends on the number of a slot.
     """
     named = [name for name in tasks if task_class(name).names_regions]
-    looks = any(getattr(registries.fusions.get(run.fusion["name"]), "uses_image", True) for run in runs)
-    if not named or not looks or all(run.visual_embedding.get("num_slot_embeddings") for run in runs):
+    uses_image = any(getattr(registries.fusions.get(run.fusion["name"]), "uses_image", True) for run in runs)
+    if not named or not uses_image or all(run.visual_embedding.get("num_slot_embeddings") for run in runs):
         return None
     return (
         f"{named[0]} names regions by number, and visual_embedding.num_slot_embeddings is 0: the numbers are not in "
@@ -176,4 +176,4 @@ def _build_config(kind: str, config: Any, values: Mapping[str, Any]) -> None:
     except UmieError as error:
         raise UmieError(f"{kind}: {error}") from error
     except (TypeError, ValueError) as error:
-        raise UmieError(f"{kind}: a value does not fit: {error}") from error
+        raise UmieError(f"{kind}: invalid value: {error}") from error

@@ -1,4 +1,4 @@
-"""prepare_corpus: data sets are read or drawn once, checked line by line and image by image, and written."""
+"""``prepare_corpus``: read or draw data sets once, check every record and image, and write them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ OnItem = Callable[[str], None]
 
 @dataclass(frozen=True)
 class _Files:
-    """A data set as read: its records by split, before images are checked."""
+    """The records of a data set by split, before images are checked."""
 
     config: SetConfig
     splits: dict[str, list[Record]]
@@ -55,20 +55,20 @@ def prepare_corpus(
     encoders: Sequence[Any] = ("tiny",),
     on_item: OnItem = lambda what: None,
 ) -> Corpus:
-    """Read or draw data sets, check all of them, and write them below ``output``.
+    """Read or draw data sets, check them, and write them to ``output``.
 
     Args:
-        config: one data set or several; see ``read_data_config``.
-        root: folder that relative paths of ``data`` start from.
-        output: folder that the checked files are written to, each set in one of its own.
-        splits: those that are used, each of which one set at least must have.
+        config: one or several data sets; see ``read_data_config``.
+        root: the directory that paths under ``data`` are relative to.
+        output: the directory to write to; each set gets its own subdirectory.
+        splits: the splits that are used; at least one set must have each of them.
         missing_images: ``error``, ``text_only`` or ``skip``.
-        encoders: the encoders that the images must be fit for: names, or mappings with ``name`` and options.
-        on_item: called with a word for each step, to show progress.
+        encoders: the encoders that must be able to use the images: names, or mappings with ``name`` and options.
+        on_item: called with a description of each step, to show progress.
 
     Raises:
-        UmieError: an unknown key or format, a file that cannot be read, a label outside the schema, an image
-            that is missing or cannot be read (under the policy ``error``), no record annotated for a task.
+        UmieError: a key or format is unknown, a file cannot be read, a label is not in the schema, an image is missing
+            or unreadable (with the policy ``error``), or no record is annotated for a task.
     """
     read: dict[str, _Files] = {}
     for name, one in config.sets.items():
@@ -91,12 +91,12 @@ def prepare_corpus(
                 sets[name] = _synthetic(one, output, splits, say)
             else:
                 sets[name] = _written(read[name], trained, checks, missing_images, output, splits, say)
-    lacking = [task for task in config.tasks if not any(task in one.tasks for one in sets.values())]
-    if lacking:
-        raise UmieError(f"no data set is annotated for the task {lacking[0]!r}: leave it out of `tasks`")
+    unused = [task for task in config.tasks if not any(task in one.tasks for one in sets.values())]
+    if unused:
+        raise UmieError(f"no data set is annotated for the task {unused[0]!r}: remove it from `tasks`")
     for split in splits:
         if not any(one.asked(split) for one in sets.values()):
-            raise UmieError(f"no data set has records for {split!r}: give one a file for it")
+            raise UmieError(f"no data set has records for {split!r}: set {split} to a file in one of them")
     return Corpus(
         sets=sets,
         weights={name: one.weight for name, one in config.sets.items()},
@@ -118,22 +118,22 @@ def _read_files(config: SetConfig, root: Path, used: Sequence[str], is_single: b
     needed = used if is_single else [split for split in used if split in splits]
     for split in needed:
         if not splits.get(split):
-            raise UmieError(f"data has no records for {split!r}: give its file")
+            raise UmieError(f"data has no records for {split!r}: set {split} to a file with records")
     if not splits:
-        raise UmieError(f"it names no file: give one for {', '.join(SPLITS)}, or for some of them")
+        raise UmieError(f"it has no files: set at least one of {', '.join(SPLITS)}")
     chosen = config.tasks
     if not config.names_tasks:
         built = {name: all_tasks.registry.build(name, **options) for name, options in config.tasks.items()}
         counts = count_queries(built, itertools.chain.from_iterable(splits.values()))
         chosen = {name: options for name, options in config.tasks.items() if counts[name]}
         if not chosen:
-            raise UmieError(f"no record of it is annotated for any of the tasks {', '.join(config.tasks)}")
+            raise UmieError(f"none of its records is annotated for any of the tasks {', '.join(config.tasks)}")
     others = [record for records in splits.values() for record in records]
     return _Files(config, splits, label_schemas(chosen, splits.get("train"), others))
 
 
 def _without_overlap(read: Mapping[str, _Files], splits: Sequence[str]) -> dict[str, _Files]:
-    """Leave every training record out whose text stands in one of these splits of any set."""
+    """Exclude every training record whose text occurs in one of these splits of any set."""
     held_out = texts_of(record for one in read.values() for split in splits for record in one.splits.get(split, ()))
     kept = {}
     for name, one in read.items():
@@ -172,7 +172,7 @@ def _written(
             for split in used:
                 if split in splits and not num_queries[split][task]:
                     raise UmieError(
-                        f"no record of {split!r} is annotated for the task {task!r}: leave it out of `tasks`"
+                        f"no record of {split!r} is annotated for the task {task!r}: remove it from `tasks`"
                     )
     lines = {split: "".join(record_to_json(record) + "\n" for record in records) for split, records in splits.items()}
     for split in splits:
@@ -214,7 +214,7 @@ def _synthetic(one: SetConfig, output: Path, used: Sequence[str], on_item: OnIte
         raise UmieError(f"data: {error}") from error
     sizes = {split: getattr(config, split) for split in SPLITS}
     if min(sizes[split] for split in used) < 3:
-        raise UmieError("data: each split that is used needs 3 records or more, one of each kind")
+        raise UmieError("data: each split that is used needs at least 3 records, one of each kind")
     tasks = {name: {"labels": list(LABELS[name]), **given} for name, given in one.tasks.items()}
     fingerprint = hash_of({"synthetic": asdict(config), "umie": umie.__version__})
     folder = output / f"data-{fingerprint}"
@@ -254,14 +254,16 @@ def _read_split(kind: str, split: str, options: Mapping[str, Any], root: Path) -
     }
     for key, folder in folders.items():
         if not folder.is_dir():
-            raise UmieError(f"data: {key} is {folder}: no such folder (relative paths start from {root})")
+            raise UmieError(f"data: {key} is {folder}: no such directory (paths are relative to {root})")
     path = root / str(options[split])
     limits = options.get("max_records")
     if isinstance(limits, dict):
         check_keys("split in max_records:", limits, SPLITS)
     limit = limits.get(split) if isinstance(limits, dict) else limits
     if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 1):
-        raise UmieError(f"data: max_records is {limits!r}: give a whole number, 1 or more, or one for each split")
+        raise UmieError(
+            f"data: max_records is {limits!r}: use a whole number of at least 1, or a mapping with one for each split"
+        )
     extra: dict[str, Any] = {
         key: root / str(options[key]) if "Path" in annotation else options[key]
         for key, annotation in formats.format_options(kind).items()

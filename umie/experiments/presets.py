@@ -1,4 +1,4 @@
-"""Presets: the paper's values, which a config file's own keys override."""
+"""Presets: the values of the paper. A config file can override them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from umie.errors import UnknownNameError
 def _paper(size: str, batch_size: int, learning_rate: float) -> dict[str, Any]:
     return {
         "encoder": {"name": "resnet101_roi", "mode": "crop", "weights": "IMAGENET1K_V2"},
-        "visual_embedding": {"num_slot_embeddings": 37},  # 36 regions and the image: MEAE names them by number
+        "visual_embedding": {"num_slot_embeddings": 37},  # the image and 36 regions, which MEAE names by number
         "fusion": {"name": "gated", "residual": "paper"},
         "decoder": {"name": "t5", "source": f"google/flan-t5-{size}"},
         "max_input_tokens": 256,
@@ -27,8 +27,9 @@ def _paper(size: str, batch_size: int, learning_rate: float) -> dict[str, Any]:
     }
 
 
-# Source: UMIE, "Training Configuration": label smoothing (its value is not given; 0.1 is the usual one), AdamW, 40
-# epochs, rates and batches of base and large, 256 tokens in and 128 out. XLarge's are not given: those of large.
+# Source: UMIE, "Training Configuration": AdamW, 40 epochs, learning rates and batch sizes of base and large, at most
+# 256 input and 128 target tokens, label smoothing. The paper gives neither the amount of smoothing (0.1 is usual) nor
+# the values of XLarge, for which those of large are used.
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "paper-base": _paper("base", 16, 1e-4),
     "paper-large": _paper("large", 8, 5e-5),
@@ -37,12 +38,12 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 
 
 def with_preset(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a config's values, which override those of the preset that it names, if any.
+    """Return the values of a config with those of its preset, if any, filled in.
 
-    ``training``, and a part that is given without a name, are merged key by key.
+    The values of the config override the preset. ``training`` and parts without a name are merged by key.
 
     Raises:
-        UnknownNameError: there is no such preset.
+        UnknownNameError: the preset is unknown.
     """
     name = values.get("preset")
     if name is None:

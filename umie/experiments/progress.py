@@ -1,4 +1,4 @@
-"""What shows the progress of a run; the command line has one that draws, tests have one that remembers."""
+"""The interface for showing the progress of a run."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """Shows the phases of a run."""
+    """Display of the phases of a run."""
 
     def phase(self, name: str, total: float | None = None) -> None:
-        """A phase begins, with its number of steps if that is known."""
+        """Start a phase; ``total`` is the number of its steps, if known."""
 
     def advance(self, done: float, loss: float | None = None) -> None:
-        """So many steps of the phase are done."""
+        """Report the number of finished steps of the phase."""
 
     def note(self, what: str) -> None:
-        """Print a sentence that stays."""
+        """Print a line."""

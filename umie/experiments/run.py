@@ -1,4 +1,4 @@
-"""run_training: from a config to a trained variant: checkpoints, the best and the last model, and its scores."""
+"""``run_training``: train a variant from a config, with checkpoints, the best and the last model, and scores."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ class RunResult:
     """A finished run.
 
     Args:
-        folder: of the run: ``best``, ``last``, checkpoints, predictions, report.
-        config: of the run.
+        folder: the directory of the run, with ``best``, ``last``, checkpoints, predictions and the report.
+        config: the config of the run.
         corpus: the data.
-        measured: what ``train`` returned, and ``seconds``.
-        history: what was logged at each step, over all resumptions: losses, rates, dev scores.
+        measured: the result of ``train``, and ``seconds``.
+        history: the logs of all steps, also from before resumptions: losses, learning rates, dev scores.
         metrics: the scores of the best model, by split and key.
-        gates: of the best model, by split and key.
+        gates: the gates of the best model, by split and key.
         titles: the names of the keys in tables.
         facts: sentences about data, images and truncation.
     """
@@ -64,18 +64,18 @@ class RunResult:
 
 
 def run_training(config: RunConfig, *, root: Path, output: Path, progress: Progress) -> RunResult:
-    """Train, save and score a variant; a run that was stopped resumes from its last checkpoint, exactly.
+    """Train, save and score a variant. A stopped run resumes exactly from its last checkpoint.
 
-    Under torchrun every process calls it; the first one writes.
+    With torchrun, every process calls this function; only the first one writes.
 
     Args:
-        config: the run.
-        root: folder that relative paths of ``data`` start from.
-        output: folder of the run.
-        progress: shows its progress.
+        config: the config of the run.
+        root: the directory that paths under ``data`` are relative to.
+        output: the directory of the run.
+        progress: the progress display.
 
     Raises:
-        UmieError: bad data, another run in the folder, and what ``train_variant`` raises.
+        UmieError: the data are invalid, the directory contains another run, or ``train_variant`` fails.
     """
     import torch
     from accelerate import PartialState
@@ -86,7 +86,7 @@ def run_training(config: RunConfig, *, root: Path, output: Path, progress: Progr
     logging.disable_progress_bar()
     logging.set_verbosity_error()
     started = time.perf_counter()
-    # what only the first process does, above all the last scores, takes its time
+    # the other processes wait while the first one computes the final scores
     state = PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=1))
     with _locked(output, state.is_main_process):
         with state.main_process_first():
@@ -143,7 +143,7 @@ def run_training(config: RunConfig, *, root: Path, output: Path, progress: Progr
 
 
 def export(model: UmieModel, processor: UmieProcessor, folder: Path) -> None:
-    """Write model and processor; an adapter is merged into the weights, and also written separately next to them."""
+    """Save a model and its processor; an adapter is merged into the weights and also saved separately."""
     from umie.training import has_adapter, merged, save_adapter
 
     with atomic_folder(folder) as partial:
@@ -155,7 +155,7 @@ def export(model: UmieModel, processor: UmieProcessor, folder: Path) -> None:
 
 
 def _data(config: RunConfig, root: Path, output: Path, progress: Progress) -> tuple[Corpus, list[str]]:
-    """Return the checked data, and the splits that are used: train, and dev and the evaluated one if they exist."""
+    """Return the checked data and the splits to use: train and, if they exist, dev and the evaluation split."""
     sets = config.data.sets.values()
     used = [
         split
@@ -176,10 +176,10 @@ def _data(config: RunConfig, root: Path, output: Path, progress: Progress) -> tu
 
 
 def _identify(config: RunConfig, corpus: Corpus, output: Path) -> None:
-    """Write what the run is, so that no other run continues in its folder.
+    """Write the identity of the run, so that no other run continues in its directory.
 
     Raises:
-        UmieError: the folder holds a run that differs.
+        UmieError: the directory contains a different run.
     """
     found: dict[str, Any] = json.loads(json.dumps(identity(config, corpus.fingerprint), default=list))
     path = output / IDENTITY
@@ -188,7 +188,7 @@ def _identify(config: RunConfig, corpus: Corpus, output: Path) -> None:
         changed = [name for name in found if before.get(name) != found[name]]
         if changed:
             raise UmieError(
-                f"{output} holds a run that differs in {', '.join(changed)}: use another --output, or remove it"
+                f"{output} contains a run that differs in {', '.join(changed)}: use another --output, or remove it"
             )
         return
     with atomic_write(path) as file:
@@ -196,7 +196,7 @@ def _identify(config: RunConfig, corpus: Corpus, output: Path) -> None:
 
 
 def _text_start(config: RunConfig, corpus: Corpus, output: Path, progress: Progress, state: PartialState) -> str | None:
-    """Train the text-only start that the config asks for, by all processes together, unless it exists."""
+    """Train the text-only start, if configured, with all processes, unless it already exists."""
     if config.warm_start is None:
         return None
     exists = (output / TEXT_START).exists()
@@ -225,9 +225,9 @@ def _beginning(config: RunConfig, corpus: Corpus, used: Sequence[str]) -> Iterat
     if warning:
         yield f"warning: {warning}"
     if "dev" not in used:
-        yield "no data set has a dev split: nothing is scored while training, and the best model is the last"
+        yield "no data set has a dev split: there are no scores during training, and the last model is used as the best"
     elif config.training.fsdp:
-        yield "sharded by fsdp: nothing is scored while training; score a checkpoint by umie evaluate afterwards"
+        yield "sharded by fsdp: there are no scores during training; score a checkpoint with umie evaluate afterwards"
 
 
 def _about_data(corpus: Corpus, trained: Trained) -> Iterator[str]:

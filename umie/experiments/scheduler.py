@@ -1,4 +1,4 @@
-"""Running a grid: the warm start, then the cells that are missing, some at a time, each in its own process."""
+"""Run a grid: first the warm starts, then the missing cells in parallel, each in its own process."""
 
 from __future__ import annotations
 
@@ -31,30 +31,30 @@ RESULTS = "results.jsonl"
 
 
 class GridProgress(Protocol):
-    """Shows the progress of a grid."""
+    """Display of the progress of a grid."""
 
     def preparing(self, what: str) -> None:
-        """Show what happens before the first job."""
+        """Show a step before the first job."""
 
     def start(self, job: str) -> None:
-        """A job begins."""
+        """Show that a job started."""
 
     def advance_job(self, job: str, phase: str, share: float) -> None:
-        """A job is in a phase, of which a share (0..1) is done."""
+        """Show the phase of a job, and the finished share (0..1) of the phase."""
 
     def finish(self, job: str, line: Mapping[str, Any]) -> None:
-        """A job has ended with this result."""
+        """Show the result of a job."""
 
 
 @dataclass(frozen=True)
 class GridRun:
-    """A grid that has been run.
+    """A finished grid.
 
     Args:
         grid: the grid.
         data: its data.
         cells: all planned cells.
-        results: the newest result of each cell, by hash.
+        results: the latest result of each cell, by hash.
     """
 
     grid: Grid
@@ -64,28 +64,32 @@ class GridRun:
 
     @cached_property
     def scored(self) -> list[ScoredTask]:
-        """Everything that every cell is scored on."""
+        """The scored tasks, which are the same for all cells."""
         return scored_tasks(self.grid.first, self.data)
 
     @cached_property
     def mean_over(self) -> list[str]:
-        """The keys of what the table averages."""
+        """The keys that the table averages."""
         return averaged(self.grid.first, self.scored)
 
     @cached_property
     def ceilings(self) -> dict[str, float]:
-        """The ceiling of text alone of all that is scored, by key, where the distribution is known."""
+        """The best F1 without images, by key, if the distribution is known."""
         known = {one.key: self.data.sets[one.data_set].ceilings.get(one.task) for one in self.scored}
         return {key: ceiling for key, ceiling in known.items() if ceiling is not None}
 
     @property
     def crashed(self) -> list[Cell]:
-        """The cells without a good result."""
+        """The cells without a successful result."""
         return [cell for cell in self.cells if self.results.get(cell.hash, {}).get("status") != "ok"]
 
 
 def prepare(grid: Grid, root: Path, output: Path, progress: GridProgress) -> tuple[Corpus, list[Cell]]:
-    """Check the data and plan the cells; raise UmieError if anything is wrong."""
+    """Check the data and plan the cells.
+
+    Raises:
+        UmieError: the data or the grid is invalid.
+    """
     first = grid.first
     dev = ["dev"] if first.checkpoints is not None else []
     data = prepare_corpus(
@@ -105,20 +109,20 @@ def prepare(grid: Grid, root: Path, output: Path, progress: GridProgress) -> tup
 
 
 def run_grid(grid: Grid, root: Path, output: Path, progress: GridProgress, *, in_process: bool = False) -> GridRun:
-    """Run the cells that have no good result yet.
+    """Run the cells that have no successful result yet.
 
     Args:
-        grid: a grid whose parts were checked.
-        root: folder that relative paths of ``data`` start from.
-        output: folder of data, results and logs; what is finished there is not run again.
-        progress: shows every step.
-        in_process: run the cells in this process, one after the other, rather than each in one of its own.
+        grid: the grid, with parts that were checked.
+        root: the directory that paths under ``data`` are relative to.
+        output: the directory of data, results and logs; finished cells in it are not run again.
+        progress: the progress display.
+        in_process: run all cells sequentially in this process instead of each in its own.
 
     Returns:
-        The results of all cells, of earlier runs too; a crashed cell has its traceback in it.
+        The results of all cells, including those of earlier runs; a crashed cell has a traceback.
 
     Raises:
-        UmieError: bad data; another run uses the folder; the warm start crashed.
+        UmieError: the data are invalid, or another run uses the directory.
     """
     output.mkdir(parents=True, exist_ok=True)
     try:
@@ -137,15 +141,15 @@ def run_grid(grid: Grid, root: Path, output: Path, progress: GridProgress, *, in
 def read_results(output: Path, cells: Sequence[Cell], *, repair: bool = True) -> dict[str, dict[str, Any]]:
     """Return the newest result of each planned cell.
 
-    A last line that a killed run left half written is passed over, and a cell whose process had finished by then
-    is added; ``repair`` writes that to the file, which only the holder of the folder's lock may.
+    An incomplete last line, left by a killed run, is skipped, and results that are only in the directory of their cell
+    are added. With ``repair``, which requires the lock of the directory, the file is corrected accordingly.
     """
     path = output / RESULTS
     lines = []
     torn = False
     if path.exists():
         *texts, rest = path.read_bytes().split(b"\n")
-        torn = bool(rest)  # without its end, the next line would grow together with it
+        torn = bool(rest)  # the next line would be appended to it
         for text in [*texts, rest] if rest else texts:
             try:
                 lines.append(json.loads(text))
@@ -167,12 +171,12 @@ def read_results(output: Path, cells: Sequence[Cell], *, repair: bool = True) ->
 
 
 def num_workers(grid: Grid) -> int:
-    """Return how many cells run at a time: by default one per GPU, or one for every two processors."""
+    """Return the number of concurrent cells: by default one per GPU, or one for every two processors."""
     return grid.workers or len(_gpus()) or max(1, _num_processors() // 2)
 
 
 class _Runner:
-    """Runs the warm starts and the cells of a grid, ``workers`` at a time."""
+    """Runner of the warm starts and the cells of a grid."""
 
     def __init__(self, grid: Grid, data: Corpus, output: Path, progress: GridProgress, in_process: bool) -> None:
         self.grid, self.data, self.output, self.progress = grid, data, output, progress
@@ -184,7 +188,7 @@ class _Runner:
             self.slots.put(slot)
 
     def run(self, cells: Sequence[Cell]) -> None:
-        """Run cells and append each result as it comes."""
+        """Run cells, appending each result as soon as it is available."""
         starts = self._warm_starts(cells)
         with ThreadPoolExecutor(self.workers) as pool:
             waiting: set[Future[dict[str, Any]]] = {pool.submit(self._run_cell, cell, starts) for cell in cells}
@@ -195,15 +199,15 @@ class _Runner:
                         _append(self.output / RESULTS, future.result())
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
-                for process in list(self.processes):  # an interrupt reaches this thread only
+                for process in list(self.processes):  # only this thread receives an interrupt
                     process.kill()
                 raise
 
     def _warm_starts(self, cells: Sequence[Cell]) -> dict[str, str | dict[str, Any]]:
-        """Train the text-only start of every decoder that the cells use, on the data sets and wording of each cell.
+        """Train the text-only starts that the cells need.
 
         Returns:
-            By hash the folder of the start, or the result of its crash.
+            By hash, the directory of the start, or its result if it crashed.
         """
         starts: dict[str, str | dict[str, Any]] = {}
         hashes = [
@@ -251,7 +255,7 @@ class _Runner:
             self.slots.put(slot)
 
     def _run_job(self, cell: Cell, job: Mapping[str, Any], folder: Path, name: str, slot: int) -> dict[str, Any]:
-        """Run one job and return its result, also if its process crashed."""
+        """Run one job and return its result, even if its process crashed."""
         folder.mkdir(parents=True, exist_ok=True)
         result = folder / "result.json"
         result.unlink(missing_ok=True)
@@ -281,7 +285,7 @@ class _Runner:
         return "the job wrote no result"
 
     def _in_a_process(self, folder: Path, name: str, slot: int) -> str:
-        """Run the job of a folder in a process of its own; return how it ended, in case it left no result."""
+        """Run the job of a directory in its own process; return how it ended, in case there is no result."""
         with (folder / "log.txt").open("w", encoding="utf-8") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "umie.experiments.job", str(folder / "job.json")],
@@ -309,7 +313,7 @@ class _Runner:
 def _follow(
     process: subprocess.Popen[str], log: Callable[[str], object], advance: Callable[[str, float], None]
 ) -> None:
-    """Read the process's JSON lines until it ends; anything else it prints goes to the log."""
+    """Read JSON lines from a process until it ends; write any other output to the log."""
     if process.stdout is None:
         raise RuntimeError("the process was started without a pipe")
     for text in process.stdout:
@@ -324,7 +328,7 @@ def _follow(
 
 
 def _append(path: Path, line: Mapping[str, Any]) -> None:
-    """Append one JSON line and see it onto the disk."""
+    """Append one JSON line and sync it to disk."""
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(line, ensure_ascii=False) + "\n")
         file.flush()
@@ -340,7 +344,7 @@ def _num_processors() -> int:
 
 
 def _gpus() -> list[str]:
-    """Return the names by which CUDA_VISIBLE_DEVICES can choose the GPUs at hand."""
+    """Return the names of the available GPUs for CUDA_VISIBLE_DEVICES."""
     import torch
 
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -349,6 +353,6 @@ def _gpus() -> list[str]:
 
 
 def _one_gpu(slot: int) -> dict[str, str]:
-    """Return the environment that gives a worker one GPU, so that no training spreads over several."""
+    """Return the environment variable that assigns one GPU to a worker."""
     gpus = _gpus()
     return {"CUDA_VISIBLE_DEVICES": gpus[slot % len(gpus)]} if gpus else {}

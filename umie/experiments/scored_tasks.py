@@ -1,4 +1,4 @@
-"""What a run is scored on: each task on each data set, under each wording, with the name that tables give it."""
+"""The scored tasks of a run: each task on each data set, with each wording, and its name in tables."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ class ScoredTask:
     """One task on one data set.
 
     Args:
-        key: its name in results and in the CSV file: the task; with several data sets the set and the task; with
-            several wordings also the wording.
+        key: its name in results and in the CSV file: the task, after the set if there are several sets, and followed
+            by the wording if there are several wordings.
         title: its name in tables and figures.
         data_set: the data set.
         task: the task.
-        events: what a staged task is asked about, ``predicted`` or ``gold``.
-        wording: the options that override the tasks' own, by task; None for the wording of the run.
+        events: the events that a staged task is asked about, ``predicted`` or ``gold``.
+        wording: options that override those of the tasks, by task; None uses the wording of the run.
     """
 
     key: str
@@ -36,17 +36,17 @@ class ScoredTask:
 
     @property
     def is_oracle(self) -> bool:
-        """Whether the model is given annotated events."""
+        """Whether the model gets gold events."""
         return bool(task_class(self.task).is_staged) and self.events == "gold"
 
     @property
     def file_name(self) -> str:
-        """The key as a part of a file's name."""
+        """The key in a form for file names."""
         return re.sub(r"[^\w.+-]+", "-", self.key).strip("-.")
 
 
 def scored_tasks(config: RunConfig, corpus: Corpus, split: str | None = None) -> list[ScoredTask]:
-    """Return everything that is scored on a split, by default the one of the config, in the order of the tables."""
+    """Return the scored tasks of a split, by default the evaluation split, in the order of the tables."""
     split = config.evaluation.split if split is None else split
     found = []
     wordings: list[Any] = [*config.evaluation.instructions] or [None]

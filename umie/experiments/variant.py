@@ -1,4 +1,4 @@
-"""One variant, from its config to scores: the only path by which `umie train` and every cell of a grid go."""
+"""Train and score one variant from its config; shared by ``umie train`` and the cells of a grid."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
     from umie.training import Mixture
 
 DATA_VOCAB_SIZE = 4096
-TEXT_START_SEED = 1_000_003  # far from any seed that a user sets, so that no record of the data set is drawn again
+TEXT_START_SEED = 1_000_003  # unlikely as a user's seed, so that the records differ from those of the data set
 MEAN = "mean_f1"
 
-Records = Mapping[str, Sequence[Record]]  # by data set
+Records = Mapping[str, Sequence[Record]]  # records by data set
 
 
 @dataclass
@@ -40,14 +40,14 @@ class Trained:
     """A trained variant.
 
     Args:
-        model: with its last weights; see ``load_best``.
+        model: the model with its last weights; see ``load_best``.
         processor: its processor.
         mixture: the training queries.
-        measured: what ``train`` returned.
-        images: what became of the images; see ``store_features``.
-        encoder_calls: how many images passed through the encoder so far; 0 without one.
-        truncated: sentences about inputs and answers that were cut.
-        seconds: of encoding images and of training.
+        measured: the result of ``train``.
+        images: the result of ``store_features``.
+        encoder_calls: counter of the images that passed through the encoder; None without an encoder that runs.
+        truncated: sentences about truncated inputs and answers.
+        seconds: the duration of encoding images and of training.
     """
 
     model: UmieModel
@@ -61,13 +61,13 @@ class Trained:
 
 
 def train_text_start(config: RunConfig, corpus: Corpus, folder: Path | None, progress: Progress) -> dict[str, Any]:
-    """Train the decoder on text only and write it as a checkpoint folder, in place of a pretrained one.
+    """Train the decoder on text only and save it as a checkpoint, as a substitute for a pretrained one.
 
     Args:
-        config: of the run; its ``warm_start`` says how.
+        config: the run, with options in ``warm_start``.
         corpus: its data.
-        folder: where it is written; None in a process that writes nothing.
-        progress: shows the steps.
+        folder: the directory to write to; None in processes that do not write.
+        progress: the progress display.
     """
     from umie.composition import compose
     from umie.data.synthetic import SyntheticConfig, scenes
@@ -84,7 +84,7 @@ def train_text_start(config: RunConfig, corpus: Corpus, folder: Path | None, pro
     if start.records is None:
         texts = {one.name: _without_images(one.read("train")) for one in sets}
         mixture = mixture_of(corpus, texts, config.wording, processor)
-    else:  # one draw for all the tasks that are trained on
+    else:
         drawn = SyntheticConfig(seed=TEXT_START_SEED, train=start.records)
         own = _without_images(scene.record for scene in scenes(drawn, "train"))
         tasks = {name: task for one in reversed(sets) for name, task in one.built(config.wording).items()}
@@ -121,14 +121,15 @@ def train_variant(
     Args:
         config: the run.
         corpus: its data.
-        records: the records of each split that is used, by data set: ``train``, and those that are scored.
-        text_start: the checkpoint folder of ``train_text_start``; None starts from the decoder as it comes.
-        store: folder of the features of frozen encoders, unless the config names one.
-        progress: shows phases and steps.
-        output: folder of checkpoints; where it holds some of the same run, training resumes from the newest, exactly.
+        records: the records of ``train`` and of the scored splits, by split and data set.
+        text_start: the checkpoint directory from ``train_text_start``; None starts from the decoder without it.
+        store: directory for the features of frozen encoders, unless the config names one.
+        progress: the progress display.
+        output: directory of the checkpoints. If it contains checkpoints of this run, training resumes exactly from
+            the newest.
 
     Raises:
-        UmieError: an answer would be cut off, and what ``compose`` and ``train`` raise.
+        UmieError: an answer would be truncated, or ``compose`` or ``train`` fails.
     """
     import torch
     from accelerate import PartialState
@@ -184,7 +185,7 @@ def train_variant(
 
 
 def load_best(trained: Trained, output: Path) -> None:
-    """Put the weights of the checkpoint into the model that the dev scores picked, if they picked one."""
+    """Load the checkpoint with the best dev score into the model, if there are dev scores."""
     from umie.training import load_weights
 
     if "best_step" in trained.measured:
@@ -192,7 +193,7 @@ def load_best(trained: Trained, output: Path) -> None:
 
 
 def build_variant(config: RunConfig, corpus: Corpus, text_start: str | None) -> tuple[UmieModel, UmieProcessor]:
-    """Return the model and the processor that training starts with."""
+    """Return the model and the processor before training."""
     from umie.composition import compose
     from umie.model import UmieModel
     from umie.processor import UmieProcessor
@@ -213,14 +214,14 @@ def build_variant(config: RunConfig, corpus: Corpus, text_start: str | None) -> 
 
 
 def records_of(config: RunConfig, corpus: Corpus, split: str) -> dict[str, list[Record]]:
-    """Return the records of a split by data set: of those that are trained on, or of all that are scored."""
+    """Return the records of a split by data set: for ``train`` only of the sets to train on."""
     trained = corpus.trained(config.trained_on)
     sets = trained if split == "train" else [one for one in corpus.sets.values() if one.asked(split)]
     return {one.name: one.read(split) for one in sets}
 
 
 def tokenizer_of(decoder: Mapping[str, Any], sets: Sequence[DataSet], wording: Wording) -> Any:
-    """Return a decoder's tokenizer: one trained on the data if it has random weights and no checkpoint."""
+    """Return the tokenizer of a decoder, which is trained on the data if the decoder has no checkpoint."""
     from umie.composition import checkpoint_of, default_tokenizer, tokenizer_texts
     from umie.tokenization import train_tokenizer
 
@@ -233,13 +234,13 @@ def tokenizer_of(decoder: Mapping[str, Any], sets: Sequence[DataSet], wording: W
 
 
 def mixture_of(corpus: Corpus, records: Records, wording: Wording, processor: UmieProcessor) -> Mixture:
-    """Return the queries of some data sets, each with its own label schemas, in the shares that the corpus names.
+    """Return the training queries, with the label schemas of each data set and the shares of the corpus.
 
     Args:
         corpus: all data.
-        records: the training records of the sets that are trained on, by their name.
-        wording: of the instructions.
-        processor: encodes the queries.
+        records: the training records by data set.
+        wording: the wording of the instructions.
+        processor: the processor that encodes the queries.
     """
     from umie.evaluation import QueryDataset
     from umie.training import Mixture
@@ -262,20 +263,20 @@ def score_variant(
     progress: Progress | None = None,
     folder: Path | None = None,
 ) -> tuple[dict[str, Any], dict[str, list[float]]]:
-    """Score a variant on everything that is asked.
+    """Score a variant.
 
     Args:
-        config: the run, whose ``evaluation`` says how.
+        config: the run, with options in ``evaluation``.
         corpus: its data.
         model: the variant.
         processor: its processor.
-        scored: what is scored; see ``scored_tasks``.
+        scored: the tasks to score; see ``scored_tasks``.
         records: the records of each data set.
-        progress: shows the share that is done.
-        folder: where predictions are written, a JSONL file per scored task.
+        progress: the progress display.
+        folder: the directory for predictions, one JSONL file per scored task.
 
     Returns:
-        By key the metrics, those of the gate among them, and the gates of the queries about an image.
+        By key, the metrics, including those of the gate, and the gates of the queries about images.
     """
     from umie.evaluation import SourcePredictions, evaluate
 
@@ -315,7 +316,7 @@ def score_variant(
 
 
 class DevScores:
-    """Scores a model on the dev split while it trains; ``dev(model)`` gives what picks the best checkpoint."""
+    """Scorer of a model on the dev split during training, which selects the best checkpoint."""
 
     def __init__(
         self, config: RunConfig, corpus: Corpus, processor: UmieProcessor, records: Mapping[str, Records]
@@ -324,14 +325,14 @@ class DevScores:
         self._scored = scored_tasks(config, corpus, "dev")
 
     def check_metric(self) -> None:
-        """Raise UmieError if the checkpoints are compared by a score that the dev split does not have."""
+        """Raise UmieError if the metric of the checkpoints is not a dev score."""
         names = [MEAN, *(f"{_name(one)}_f1" for one in self._scored)]
         metric = MEAN if self._config.checkpoints is None else self._config.checkpoints.metric_for_best_model
         if metric not in names:
             raise UnknownNameError("checkpoints.metric_for_best_model", metric, names)
 
     def __call__(self, model: UmieModel) -> dict[str, float]:
-        """Return the F1 of everything that is scored, their mean, and the mean gate of each."""
+        """Return the F1 and the mean gate of each scored task, and the mean F1."""
         was_training = model.training
         counts, unreadable = Counter(self._processor.counts), dict(self._processor.unreadable)
         try:
@@ -340,7 +341,7 @@ class DevScores:
             )
         finally:
             model.train(was_training)
-            self._processor.reset_counts()  # what is counted on dev is not of the training split
+            self._processor.reset_counts()  # restore the counts of the training split
             self._processor.counts.update(counts)
             self._processor.unreadable.update(unreadable)
         names = {one.key: _name(one) for one in self._scored}
@@ -348,12 +349,12 @@ class DevScores:
         found |= {f"{names[key]}_gate": values["gate_mean"] for key, values in metrics.items() if "gate_mean" in values}
         learned = {one.key for one in self._scored if one.data_set in self._records["train"]}
         keys = [key for key in averaged(self._config, self._scored) if key in metrics]
-        keys = [key for key in keys if key in learned] or keys  # a set that is left out must not pick the checkpoint
+        keys = [key for key in keys if key in learned] or keys  # held-out sets must not select the checkpoint
         return {MEAN: sum(float(metrics[key]["f1"]) for key in keys) / len(keys), **found}
 
 
 def gate_health(gates: Sequence[float]) -> dict[str, float]:
-    """Return the mean gate and the share of gates at or below 0, at which the visual path gets no gradient."""
+    """Return the mean gate and the share of gates at or below 0, where the visual path gets no gradient."""
     summary = gate_summary(gates)
     return {"gate_mean": summary["mean"], "gate_closed": summary["closed"]}
 
@@ -363,7 +364,7 @@ def _has_dev(config: RunConfig, records: Mapping[str, Records]) -> bool:
 
 
 def _name(one: ScoredTask) -> str:
-    """Return a key as the name of a score: ``twitter17 mner`` as ``twitter17_mner``."""
+    """Return the name of a score for a key: ``twitter17_mner`` for ``twitter17 mner``."""
     return one.key.replace(" ", "_")
 
 
@@ -372,17 +373,17 @@ def _without_images(records: Iterable[Record]) -> list[Record]:
 
 
 def _check_lengths(config: RunConfig, processor: UmieProcessor, mixture: Mixture) -> list[str]:
-    """Return sentences about what was cut when the training queries were encoded.
+    """Return sentences about training queries that were truncated.
 
     Raises:
-        UmieError: an answer was cut, and the config does not allow it.
+        UmieError: an answer was truncated, and the config does not allow it.
     """
     counts = processor.counts
     found = []
     if counts["truncated_inputs"]:
         found.append(
-            f"{counts['truncated_inputs']} of {len(mixture)} training inputs are cut off: they have more than "
-            f"{processor.max_input_tokens} tokens (max_input_tokens) and lose the end of their text"
+            f"{counts['truncated_inputs']} of {len(mixture)} training inputs have more than "
+            f"{processor.max_input_tokens} tokens (max_input_tokens); the end of their text is cut off"
         )
     if counts["truncated_targets"]:
         longest = (
@@ -391,7 +392,7 @@ def _check_lengths(config: RunConfig, processor: UmieProcessor, mixture: Mixture
         )
         if not config.allow_truncated_targets:
             raise UmieError(
-                f"{longest}, and what follows the cut cannot be learned: raise max_target_tokens, or set "
+                f"{longest}, and the rest cannot be learned: increase max_target_tokens, or set "
                 "allow_truncated_targets: true"
             )
         found.append(f"{longest} and are cut off (allow_truncated_targets)")

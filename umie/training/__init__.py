@@ -1,6 +1,6 @@
-"""Instruction tuning of a variant on transformers' Trainer.
+"""Instruction tuning with the Trainer of transformers.
 
-``umie.training.config`` can be imported without torch; everything else is loaded when it is first used.
+Only ``umie.training.config`` is imported at once; everything else needs torch and is loaded on first use.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How a model is trained, in the names of transformers' TrainingArguments wherever it has one."""
+"""Training options. Names follow the TrainingArguments of transformers where they exist."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ STRATEGIES = ("proportional", "equal", "temperature")
 
 
 class TrainingConfig(Config):
-    """How a model is trained.
+    """Options of a training run.
 
     Args:
-        max_steps: optimizer steps; 1000 if ``num_train_epochs`` is not set either.
+        max_steps: number of optimizer steps; 1000 if ``num_train_epochs`` is not set either.
         num_train_epochs: passes over the training queries, in place of ``max_steps``.
-        batch_size: queries per optimizer step, summed over all processes and micro-batches, so that a config means the
-            same on one process and on many. (TrainingArguments counts per device.)
-        gradient_accumulation_steps: micro-batches that each process splits its share of the batch into.
-        learning_rate: peak rate of AdamW.
-        learning_rate_multipliers: factors on that rate for parameters whose name begins with the key, e.g.
-            ``{"fusion.gate_": 0.03}``; the longest matching key applies.
-        warmup_ratio: share of the steps over which the rate rises linearly; it then falls linearly to 0.
-        weight_decay: of AdamW, on matrices only.
-        max_grad_norm: gradients are scaled down to this norm.
-        label_smoothing_factor: of the cross-entropy.
+        batch_size: queries per optimizer step, over all processes and micro-batches. (TrainingArguments counts per
+            device.) A config therefore means the same with any number of processes.
+        gradient_accumulation_steps: micro-batches per step in each process.
+        learning_rate: peak learning rate of AdamW.
+        learning_rate_multipliers: factors on the learning rate by parameter name prefix, e.g.
+            ``{"fusion.gate_": 0.03}``; the longest matching prefix applies.
+        warmup_ratio: share of the steps with a linearly rising learning rate, which then decays linearly to 0.
+        weight_decay: weight decay of AdamW, applied to matrices only.
+        max_grad_norm: maximum gradient norm, for clipping.
+        label_smoothing_factor: label smoothing of the cross-entropy.
         initialize_fusion: call ``Fusion.initialize`` on the first batch, before the first step.
-        bf16: use bfloat16 autocast; weights and optimizer stay float32.
-        gradient_checkpointing: keep only the states between the language model's blocks, and recompute the rest.
+        bf16: use bfloat16 autocast; weights and optimizer stay in float32.
+        gradient_checkpointing: keep only the states between the blocks of the language model and recompute the rest.
         torch_compile: compile the model: true, or the name of a backend.
-        group_by_length: batch queries of similar length, for less padding; their order within the run stays random.
-        freeze: groups (``text``, ``visual``, ``fusion``) or prefixes of parameters that are not trained.
-        adapter: train a peft adapter inside the language model in place of its weights, e.g.
+        group_by_length: batch queries of similar length to reduce padding; batches still come in random order.
+        freeze: parameter groups (``text``, ``visual``, ``fusion``) or name prefixes that are not trained.
+        adapter: train a peft adapter in the language model instead of its weights, e.g.
             ``{"type": "lora", "r": 8, "target_modules": ["q", "v"]}``; the other parts train as usual.
-        fsdp: shard the model by PyTorch's FSDP (started by torchrun or accelerate): true, or options of transformers'
-            ``fsdp_config``.
+        fsdp: shard the model with PyTorch's FSDP (started with torchrun or accelerate): true, or options for
+            ``fsdp_config`` of transformers.
         dataloader_num_workers: processes that prepare batches; 0 prepares them in the training process.
     """
 
@@ -73,22 +73,23 @@ class TrainingConfig(Config):
         return self
 
     def num_steps(self, num_queries: int) -> int:
-        """Return the optimizer steps on so many training queries."""
+        """Return the number of optimizer steps for a number of training queries."""
         if self.num_train_epochs is None:
             return self.max_steps or DEFAULT_STEPS
         return max(1, math.ceil(self.num_train_epochs * num_queries / self.batch_size))
 
 
 class Checkpoints(Config):
-    """When a run is scored on the dev set and saved, and when it stops early.
+    """When to save a run and score it on the dev set, and when to stop early.
 
     Args:
-        save_steps: optimizer steps between two checkpoints; None makes ten of them.
-        save_total_limit: checkpoints that are kept: the newest ones, and the best.
-        metric_for_best_model: the dev score that picks the best model: ``mean_f1``, or one of a task, e.g. ``mner_f1``.
-        early_stopping_patience: checkpoints without a better score after which the run stops; None never stops early.
-        early_stopping_threshold: by how much a score must be better to count.
-        report_to: where scores and losses are reported as well, e.g. ``tensorboard``, ``wandb``.
+        save_steps: optimizer steps between checkpoints; None saves ten checkpoints per run.
+        save_total_limit: number of newest checkpoints to keep, in addition to the best.
+        metric_for_best_model: the dev score that selects the best model: ``mean_f1``, or that of a task, e.g.
+            ``mner_f1``.
+        early_stopping_patience: checkpoints without improvement after which the run stops; None never stops early.
+        early_stopping_threshold: minimum increase of the score that counts as an improvement.
+        report_to: integrations that log losses and scores, e.g. ``tensorboard``, ``wandb``.
     """
 
     save_steps: Positive | None = None
@@ -99,17 +100,17 @@ class Checkpoints(Config):
     report_to: tuple[str, ...] = ("tensorboard",)
 
     def interval(self, num_steps: int) -> int:
-        """Return the optimizer steps between two checkpoints."""
+        """Return the number of optimizer steps between checkpoints."""
         return self.save_steps or max(1, math.ceil(num_steps / 10))
 
 
 class Sampling(Config):
-    """How training draws from several data sets.
+    """How training samples from several data sets.
 
     Args:
-        strategy: ``proportional`` to their queries, an equal share for each (``equal``), or their queries to the
-            power 1 / ``temperature``, between the two.
-        temperature: of the strategy ``temperature``; 1 is proportional, and the larger, the closer to equal.
+        strategy: ``proportional`` to the number of queries, ``equal`` shares, or ``temperature``: proportional to the
+            number of queries to the power of 1 / ``temperature``.
+        temperature: 1 is proportional; larger values approach equal shares.
     """
 
     strategy: str = "proportional"

@@ -1,4 +1,4 @@
-"""Mixtures: the order in which the queries of one or several data sets are trained on, a function of a seed."""
+"""Mixtures: the order in which the queries of one or several data sets are trained on, determined by a seed."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from torch.utils.data import ConcatDataset, Dataset, Sampler
 from umie.errors import UmieError, check_choice, check_positive
 from umie.training.config import STRATEGIES
 
-WINDOW = 32  # batches among which queries of like length are put together
+WINDOW = 32  # number of batches within which queries are grouped by length
 
 
 class Queries(Sized, Protocol):
-    """A data set of encoded queries that tells their lengths."""
+    """A data set of encoded queries with their lengths."""
 
     lengths: Sequence[int]
 
@@ -26,19 +26,19 @@ class Queries(Sized, Protocol):
 
 
 class Mixture(ConcatDataset[dict[str, Tensor]]):
-    """Several data sets as one, with the share that each has in the training.
+    """Several data sets as one, each with its share in training.
 
     Args:
-        sources: for each its name, its encoded queries and its weight.
-        strategy: ``proportional`` draws every query once a pass; with weights that differ, a source as often as
-            weight times size. ``equal`` draws sources in turn of their weights, whatever their size. ``temperature``
-            goes between the two: by weight times size to the power of ``1 / temperature``.
-        temperature: 1 is proportional; the higher, the more equal.
+        sources: name, encoded queries and weight of each data set.
+        strategy: ``proportional`` draws every query once per pass or, if the weights differ, a source in proportion to
+            weight times size; ``equal`` in proportion to its weight; ``temperature`` in proportion to weight times size
+            to the power of ``1 / temperature``.
+        temperature: 1 is proportional; larger values approach equal shares.
 
     Attributes:
-        names: of the sources.
-        probabilities: of drawing from each source.
-        lengths: input tokens of each query.
+        names: the names of the sources.
+        probabilities: the probability of drawing from each source.
+        lengths: the number of input tokens of each query.
     """
 
     def __init__(
@@ -63,16 +63,16 @@ class Mixture(ConcatDataset[dict[str, Tensor]]):
         self._is_plain = strategy == "proportional" and len({weight for _, _, weight in sources}) == 1
 
     def source_of(self, index: int) -> str:
-        """Return the name of the source that a query is of."""
+        """Return the name of the source of a query."""
         return self.names[next(number for number, end in enumerate(self.cumulative_sizes) if index < end)]
 
     def place_of(self, index: int) -> tuple[Any, int]:
-        """Return the data set that a query is of, and its index there."""
+        """Return the data set of a query, and its index in it."""
         number = next(number for number, end in enumerate(self.cumulative_sizes) if index < end)
         return self.datasets[number], index - (self.cumulative_sizes[number] - self._sizes[number])
 
     def stream(self, seed: int) -> Iterator[int]:
-        """Yield indices without end: each source in a new random order in every pass over it."""
+        """Yield indices endlessly; each pass over a source has a new random order."""
         generator = torch.Generator().manual_seed(seed)
         if self._is_plain:
             yield from _passes(len(self), 0, generator)
@@ -89,14 +89,14 @@ class Mixture(ConcatDataset[dict[str, Tensor]]):
 
 
 class RunSampler(Sampler[int]):
-    """The indices of a whole run, batch after batch: what a step trains on depends on seed and step alone.
+    """The indices of a run, batch by batch. The queries of a step depend only on the seed and the step.
 
     Args:
-        mixture: what is drawn from.
-        num_steps: optimizer steps.
-        batch_size: queries a step.
-        seed: of the order.
-        group_by_length: put queries of like length into one batch.
+        mixture: the queries.
+        num_steps: number of optimizer steps.
+        batch_size: queries per step.
+        seed: determines the order.
+        group_by_length: batch queries of similar length.
     """
 
     def __init__(
@@ -128,17 +128,17 @@ class RunSampler(Sampler[int]):
                 yield window[number * self.batch_size : (number + 1) * self.batch_size]
 
     def batch(self, step: int) -> list[int]:
-        """Return the indices of one step, counted from 0."""
+        """Return the indices of a step; the first step is 0."""
         return next(itertools.islice(self.batches(), step, None))
 
 
 def as_mixture(dataset: Dataset[Any]) -> Mixture:
-    """Return a data set as a mixture of itself alone."""
+    """Return a data set as a mixture with a single source; a mixture is returned unchanged."""
     return dataset if isinstance(dataset, Mixture) else Mixture([("data", dataset, 1.0)])
 
 
 def _passes(size: int, start: int, generator: torch.Generator) -> Iterator[int]:
-    """Yield ``start`` to ``start + size - 1`` again and again, each time in a new order."""
+    """Yield ``start`` to ``start + size - 1`` repeatedly, each time in a new random order."""
     while True:
         for index in torch.randperm(size, generator=generator).tolist():
             yield start + index

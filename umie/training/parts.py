@@ -1,4 +1,4 @@
-"""Which weights learn: freezing parts by name, and adapters of peft inside the language model."""
+"""Which weights are trained: freezing parameters by name, and peft adapters in the language model."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from umie.errors import UmieError, UnknownNameError
 from umie.model import UmieModel
 
-ADAPTER_FILE = "adapter_model.safetensors"  # as peft calls it
+ADAPTER_FILE = "adapter_model.safetensors"  # the name that peft uses
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "text": ("decoder.",),  # the language model: text encoder and text decoder
     "visual": ("encoder.", "visual_embedding."),
@@ -20,47 +20,47 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
 }
 
 
-def freeze(model: UmieModel, names: Sequence[str], *, all_of_it: bool = False) -> int:
-    """Keep parts from learning.
+def freeze(model: UmieModel, names: Sequence[str], *, allow_all: bool = False) -> int:
+    """Exclude parameters from training.
 
     Args:
         model: any variant.
-        names: groups (``text``: the whole language model, ``visual``: encoder and visual embedding, ``fusion``), or
+        names: groups (``text``: the language model, ``visual``: encoder and visual embedding, ``fusion``), or
             prefixes of parameter names such as ``decoder.seq2seq.encoder``.
-        all_of_it: nothing needs to be left, since an adapter will learn.
+        allow_all: whether all parameters may be frozen, e.g. because an adapter will be trained.
 
     Returns:
-        How many values are frozen by it.
+        The number of values that this call froze.
 
     Raises:
-        UmieError: a prefix that no parameter begins with, or nothing is left to train.
+        UmieError: no parameter starts with a prefix, or no parameter is left to train.
     """
     parameters = dict(model.named_parameters(remove_duplicate=False))
     frozen = 0
     for name in names:
         prefixes = GROUPS.get(name, (name,))
         found = [parameter for key, parameter in parameters.items() if key.startswith(prefixes)]
-        if not found and name not in GROUPS:  # a fusion of text alone has no visual part
+        if not found and name not in GROUPS:  # e.g. text_only has no visual parts
             raise UnknownNameError("part to freeze", name, [*GROUPS, *_prefixes(parameters)])
         for parameter in found:
             if parameter.requires_grad:
                 frozen += parameter.numel()
                 parameter.requires_grad_(False)
-    if not all_of_it and not any(parameter.requires_grad for parameter in parameters.values()):
-        raise UmieError(f"freeze is {list(names)!r}: nothing is left to train; leave one part out of it")
+    if not allow_all and not any(parameter.requires_grad for parameter in parameters.values()):
+        raise UmieError(f"freeze is {list(names)!r}: nothing is left to train; remove one of them")
     return frozen
 
 
 def adapt(model: UmieModel, options: Mapping[str, Any]) -> None:
-    """Put an adapter of peft into the language model, whose own weights are then frozen.
+    """Insert a peft adapter into the language model and freeze the weights of the language model.
 
     Args:
-        model: any variant; its other parts learn as before.
-        options: ``type``, e.g. ``lora`` or ``ia3``, and the options of peft's config of that type, e.g. ``r`` and
-            ``target_modules``; without ``target_modules`` peft's own choice for the family.
+        model: any variant; its other parts stay trainable.
+        options: ``type``, e.g. ``lora`` or ``ia3``, and options of the peft config of that type, e.g. ``r`` and
+            ``target_modules``. Without ``target_modules``, peft chooses them by model family.
 
     Raises:
-        UmieError: an unknown type or option, modules that are not there.
+        UmieError: an unknown type or option, or target modules that do not exist.
         ImportError: peft is not installed.
     """
     try:
@@ -86,12 +86,12 @@ def adapt(model: UmieModel, options: Mapping[str, Any]) -> None:
 
 
 def has_adapter(model: UmieModel) -> bool:
-    """Say whether the language model holds an adapter."""
+    """Return whether the language model has an adapter."""
     return getattr(_language_model(model), "peft_config", None) is not None
 
 
 def merged(model: UmieModel) -> UmieModel:
-    """Return a copy of the model with its adapter added into the weights: a plain variant."""
+    """Return a copy of the model with the adapter merged into the weights."""
     import copy
 
     from peft.tuners.tuners_utils import BaseTunerLayer
@@ -108,7 +108,7 @@ def merged(model: UmieModel) -> UmieModel:
 
 
 def save_adapter(model: UmieModel, folder: Path) -> None:
-    """Write the adapter alone into a folder, in peft's layout."""
+    """Save only the adapter, in the layout of peft."""
     from peft import get_peft_model_state_dict
     from safetensors.torch import save_file
 
@@ -121,7 +121,7 @@ def save_adapter(model: UmieModel, folder: Path) -> None:
 
 
 def _language_model(model: UmieModel) -> PreTrainedModel:
-    """Return transformers' own model inside a decoder, which peft knows the family of."""
+    """Return the transformers model inside the decoder."""
     return next(part for part in model.decoder.modules() if isinstance(part, PreTrainedModel))
 
 

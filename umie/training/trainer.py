@@ -1,4 +1,4 @@
-"""The Trainer of a run: what transformers' own does not know about groups of rates, mixtures and exact resumption."""
+"""The Trainer of a run: learning rates per part, mixtures, generated dev scores and exact resumption."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from umie.processor import IGNORED, UmieProcessor
 from umie.training.config import TrainingConfig
 from umie.training.mixture import RunSampler
 
-OnStep = Callable[[int, int, float], None]  # step, of how many, loss
-OnDev = Callable[[Any], dict[str, float]]  # a model to its dev scores
+OnStep = Callable[[int, int, float], None]  # step, number of steps, loss
+OnDev = Callable[[Any], dict[str, float]]  # maps a model to its dev scores
 
 
 class RunTrainer(Trainer):
-    """A Trainer with a learning rate for each part and an order of queries that holds for the whole run.
+    """A Trainer with learning rates per part and a fixed order of queries for the whole run.
 
-    The loss of a step is the sum over its tokens divided by their number, whichever process or micro-batch they fall
-    to, so that two processes take the step that one takes with the doubled batch.
+    The loss of a step is the mean over all its tokens, however they are distributed over processes and micro-batches.
+    Two processes therefore take the same step as one process with twice the batch.
     """
 
     def __init__(
@@ -51,11 +51,11 @@ class RunTrainer(Trainer):
             model,
             arguments,
             train_dataset=sampler.mixture,
-            eval_dataset=None if dev is None else sampler.mixture,  # asked for, never read: see evaluate
+            eval_dataset=None if dev is None else sampler.mixture,  # required, but unused: see evaluate
             data_collator=processor.collate,
             **options,
         )
-        self.model_accepts_loss_kwargs = True  # the Trainer counts the tokens of a step, for compute_loss below
+        self.model_accepts_loss_kwargs = True  # makes the Trainer count the tokens of a step, for compute_loss
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         return self.sampler
@@ -63,26 +63,25 @@ class RunTrainer(Trainer):
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None, **kwargs: Any
     ) -> Any:
-        """Return this process's part of the step's mean cross-entropy, scaled so that DDP's mean gives the sum."""
+        """Return this process's part of the step's mean cross-entropy, scaled so that the mean of DDP is the total."""
         outputs = model(**inputs)
         labels = inputs["labels"]
         own = labels.ne(IGNORED).sum()
         loss = outputs["loss"]
-        if (
-            self.run_config.label_smoothing_factor
-        ):  # not by the Trainer, which keeps the labels from the decoder that shifts them
+        # the Trainer's own label smoothing would hide the labels from the decoder, which shifts them
+        if self.run_config.label_smoothing_factor:
             loss = F.cross_entropy(
                 outputs["logits"].flatten(0, 1),
                 labels.flatten(),
                 ignore_index=IGNORED,
                 label_smoothing=self.run_config.label_smoothing_factor,
             )
-        if num_items_in_batch is not None:  # the mean over the processes, which DDP takes, is undone
+        if num_items_in_batch is not None:  # undo DDP's mean over processes
             loss = loss * (own / num_items_in_batch * self.accelerator.num_processes)
         return (loss, outputs) if return_outputs else loss
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
-        """Take a micro-batch's gradient; a loss that is no number ends the run."""
+        """Compute the gradient of a micro-batch; raise UmieError if the loss is not finite."""
         loss: Tensor = super().training_step(*args, **kwargs)
         if not math.isfinite(float(loss)):
             raise UmieError(self._about_loss(float(loss)))
@@ -93,15 +92,15 @@ class RunTrainer(Trainer):
         places = [self.sampler.mixture.place_of(index) for index in self.sampler.batch(step)]
         asked = [getattr(dataset, "asked", {})[index][0] for dataset, index in places if hasattr(dataset, "asked")]
         named = ", ".join(dict.fromkeys(str(record.id or repr(record.text[:30])) for record in asked[:6]))
-        records = f", or look at the records of the step: {named}, ..." if named else ""
+        records = f", or check the records of this step: {named}, ..." if named else ""
         return (
-            f"the loss is {loss} at step {step + 1}, which has changed nothing; what was saved stands, though an "
-            "earlier step may have spoilt it. Start anew, or from a checkpoint by start_from, with a lower "
+            f"the loss is {loss} at step {step + 1}; the weights were not updated. Existing checkpoints are kept but "
+            "may already be bad. Restart, or continue from an earlier checkpoint with start_from; use a lower "
             f"learning_rate{records}"
         )
 
     def create_optimizer(self, model: Any = None) -> Any:
-        """Build AdamW with a group of parameters for each learning rate and weight decay."""
+        """Build AdamW with one parameter group per learning rate and weight decay."""
         if self.optimizer is None:
             multipliers = self.run_config.learning_rate_multipliers
             groups: dict[tuple[float, float], list[Tensor]] = {}
@@ -123,7 +122,7 @@ class RunTrainer(Trainer):
         return self.optimizer
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Score the dev set by generation; every process scores all of it, so that all decide alike."""
+        """Score the dev set by generation. Every process scores all of it, so that all make the same decisions."""
         if self.dev is None:
             raise UmieError("this run has no dev set")
         model = self.accelerator.unwrap_model(self.model_wrapped, keep_torch_compile=False)
@@ -139,7 +138,7 @@ class RunTrainer(Trainer):
         super()._save(output_dir, state_dict)
         if self.args.should_save:
             folder = Path(output_dir or self.args.output_dir)
-            (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle that nothing here reads
+            (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle that is never read
             self.processor.save_pretrained(folder)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
@@ -151,10 +150,10 @@ class RunTrainer(Trainer):
                 raise
             shutil.rmtree(folder, ignore_errors=True)
             last = last_checkpoint(self.args.output_dir)
-            stands = "nothing was saved before" if last is None else f"{last.name} stands"
+            kept = "there is no earlier checkpoint" if last is None else f"{last.name} is kept"
             raise UmieError(
-                f"{folder} cannot be written ({' '.join(str(error).split())}); {stands}: make room, then run the same "
-                "command to go on"
+                f"{folder} cannot be written ({' '.join(str(error).split())}); {kept}: free disk space, then run the "
+                "same command to resume"
             ) from error
 
 
@@ -166,22 +165,22 @@ class Progress(TrainerCallback):
         self.loss = float("nan")
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        """Keep the loss, and pass on what is logged."""
+        """Store the loss and forward the logs."""
         self.loss = (logs or {}).get("loss", self.loss)
         if self.on_logged is not None and logs and state.is_world_process_zero:
             self.on_logged(state.global_step, logs)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Tell the step."""
+        """Report the step."""
         if self.on_step is not None and state.is_world_process_zero:
             self.on_step(state.global_step, state.max_steps, float(self.loss))
 
 
 def last_checkpoint(folder: str | Path) -> Path | None:
-    """Return the newest checkpoint of a run that was written to its end, or None.
+    """Return the newest complete checkpoint of a run, or None.
 
-    The state is the last file that a checkpoint gets, so that what a killed run left half written is passed over; of
-    several processes, each must have left the state of its random numbers.
+    A checkpoint that a killed run left incomplete is skipped: its state file is written last, and every process must
+    have saved its random state.
     """
     found = []
     processes = int(os.environ.get("WORLD_SIZE", 1))
@@ -201,25 +200,25 @@ def last_checkpoint(folder: str | Path) -> Path | None:
 
 
 def state_of(checkpoint: Path) -> dict[str, Any]:
-    """Return the Trainer's state in a checkpoint."""
+    """Return the state of the Trainer saved in a checkpoint."""
     state: dict[str, Any] = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
     return state
 
 
 def load_weights(model: Any, checkpoint: Path) -> None:
-    """Put the weights of a checkpoint of a run into its model; raise UmieError if they are of another or not there."""
+    """Load the weights of a checkpoint into a model; raise UmieError if they are missing or do not match."""
     try:
         state = load_file(checkpoint / "model.safetensors")
     except (OSError, SafetensorError) as error:
-        raise UmieError(f"{checkpoint}: its weights cannot be read: {' '.join(str(error).split())}") from error
+        raise UmieError(f"{checkpoint}: cannot read the weights: {' '.join(str(error).split())}") from error
     missing, unexpected = model.load_state_dict(state, strict=False)
     others = {*unexpected, *missing} - set(model.all_tied_weights_keys)
     if others:
-        raise UmieError(f"{checkpoint} is of another model: {', '.join(sorted(others)[:3])} do not fit")
+        raise UmieError(f"{checkpoint} belongs to another model: {', '.join(sorted(others)[:3])} do not match")
 
 
 def is_disk_error(error: BaseException) -> bool:
-    """Say whether an error of a save is the disk's: full, over quota, read-only; libraries wrap it in their own."""
+    """Return whether saving failed because of the disk (full, over quota, read-only); libraries wrap such errors."""
     return isinstance(error, OSError) or any(words in str(error) for words in _DISK_ERRORS)
 
 

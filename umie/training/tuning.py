@@ -1,4 +1,4 @@
-"""train: run a variant's instruction tuning, with checkpoints where it is given a folder."""
+"""``train``: instruction tuning of a variant, with checkpoints if an output directory is given."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ from umie.training.trainer import (
 )
 
 NO_SHARDS = (
-    "fsdp is set, and accelerate does not shard here: start the run by torchrun or accelerate launch on several GPUs, "
-    "or leave fsdp out"
+    "fsdp is enabled, but accelerate is not sharding: start the run with torchrun or accelerate launch on several "
+    "GPUs, or remove fsdp"
 )
 
 
@@ -58,23 +58,24 @@ def train(
     Args:
         model: any variant.
         processor: its processor.
-        dataset: encoded queries (a QueryDataset), or a Mixture of such; batches are drawn by ``seed``.
-        config: rates and sizes.
-        seed: of the batches and of dropout.
+        dataset: encoded queries: a QueryDataset, or a Mixture.
+        config: the training options.
+        seed: seed of the batches and of dropout.
         on_step: called after every step with the step, the number of steps and the last logged loss.
-        output: folder of checkpoints; where it holds some of the same run, the run goes on from the newest, exactly.
-        checkpoints: when to save and to score, if there is an ``output``.
-        dev: scores a model on the dev set: names to values, one of them ``Checkpoints.metric_for_best_model``; not
-            under FSDP, which holds no whole model to generate with.
-        on_log: called with the step and whatever is logged: losses, rates, dev scores.
+        output: directory of the checkpoints. If it contains checkpoints of this run, training resumes exactly from
+            the newest.
+        checkpoints: when to save and score, if ``output`` is given.
+        dev: scores a model on the dev set: returns values by name, including ``Checkpoints.metric_for_best_model``.
+            Not supported with FSDP, under which no process has the whole model.
+        on_log: called with the step and the logged values: losses, learning rates, dev scores.
 
     Returns:
-        ``train_loss``, ``steps``, where the run has dev scores ``best_step`` and ``best`` (the score), and what the
-        fusion's initialization measured, if it was asked for.
+        ``train_loss`` and ``steps``; with dev scores also ``best_step`` and ``best``, its score; with
+        ``initialize_fusion`` also the measurements of the fusion.
 
     Raises:
-        UmieError: a loss that is no number; a batch that the processes cannot share; a checkpoint that cannot be
-            written: what was saved before stands.
+        UmieError: the loss is not finite, the batch cannot be divided among the processes, or a checkpoint cannot be
+            written (earlier checkpoints are kept).
     """
     _check_compile(config.torch_compile)
     set_seed(seed)
@@ -83,14 +84,14 @@ def train(
     saving = checkpoints or Checkpoints(report_to=())
     resumed = None if output is None else last_checkpoint(output)
     measured: dict[str, Any] = {}
-    freeze(model, config.freeze, all_of_it=config.adapter is not None)
+    freeze(model, config.freeze, allow_all=config.adapter is not None)
     if config.adapter is not None and not has_adapter(model):
         adapt(model, config.adapter)
     if output is None and saving.early_stopping_patience is not None:
-        raise UmieError("early_stopping_patience is set: give train an output, where the best checkpoint is kept")
+        raise UmieError("early_stopping_patience is set: pass output to train, where the best checkpoint is kept")
     if resumed is not None and is_over(state_of(resumed), steps, saving):
         load_weights(model, resumed)
-        return _told(state_of(resumed))
+        return _summary(state_of(resumed))
     sampler = RunSampler(mixture, steps, config.batch_size, seed, group_by_length=config.group_by_length)
     if config.initialize_fusion and resumed is None:
         measured = _initialize_fusion(model, processor, mixture, 4 * config.batch_size)
@@ -104,46 +105,46 @@ def train(
                 callbacks[-1].early_stopping_patience_counter = _without_gain(state_of(resumed))
         try:
             trainer = RunTrainer(model, arguments, config, sampler, processor, dev=dev, callbacks=callbacks)
-        except (ValueError, ImportError, RuntimeError) as error:  # e.g. a reporter that is not known, or not installed
+        except (ValueError, ImportError, RuntimeError) as error:  # e.g. an unknown or missing integration in report_to
             raise UmieError(f"training: {' '.join(str(error).split())}") from error
         trainer.pop_callback(PrinterCallback)
         if config.fsdp and trainer.accelerator.distributed_type != DistributedType.FSDP:
             raise UmieError(NO_SHARDS)
         with warnings.catch_warnings():
-            # transformers warns that a lr scheduler's state was saved before the optimizer's first step, and the like
+            # transformers warns about the order of scheduler and optimizer steps
             warnings.filterwarnings("ignore", category=UserWarning, module="torch.optim.lr_scheduler")
             result = trainer.train(resume_from_checkpoint=None if resumed is None else str(resumed))
-    told = _told(dataclasses.asdict(trainer.state))
+    summary = _summary(dataclasses.asdict(trainer.state))
     if resumed is None:
-        told["train_loss"] = result.training_loss  # all steps are in it, also those after the last log
-    return {**told, **measured}
+        summary["train_loss"] = result.training_loss  # includes the steps after the last log
+    return {**summary, **measured}
 
 
 def is_over(state: Mapping[str, Any], steps: int, saving: Checkpoints) -> bool:
-    """Say whether a run came to its end: all its steps are taken, or it ended early."""
-    ended = saving.early_stopping_patience is not None and _without_gain(state) >= saving.early_stopping_patience
-    return ended or int(state["global_step"]) >= steps
+    """Return whether a run is finished: all steps are done, or it stopped early."""
+    stopped = saving.early_stopping_patience is not None and _without_gain(state) >= saving.early_stopping_patience
+    return stopped or int(state["global_step"]) >= steps
 
 
 def _without_gain(state: Mapping[str, Any]) -> int:
-    """Return how many checkpoints in a row have not been better than the best."""
+    """Return the number of consecutive checkpoints without improvement."""
     kept = state.get("stateful_callbacks", {}).get("EarlyStoppingCallback", {})
     return int(kept.get("attributes", {}).get("early_stopping_patience_counter", 0))
 
 
-def _told(state: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a run's state says about it: steps, the mean of the logged losses, the best checkpoint."""
+def _summary(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the steps, the mean of the logged losses, and the best checkpoint of a run."""
     logged = [(entry["step"], entry["loss"]) for entry in state["log_history"] if "loss" in entry]
     before = [0, *(step for step, _ in logged)]
     total = sum(loss * (step - start) for (step, loss), start in zip(logged, before, strict=False))
-    told = {"train_loss": total / max(1, before[-1]), "steps": state["global_step"]}
+    summary = {"train_loss": total / max(1, before[-1]), "steps": state["global_step"]}
     if state.get("best_global_step"):
-        told |= {"best_step": state["best_global_step"], "best": state["best_metric"]}
-    return told
+        summary |= {"best_step": state["best_global_step"], "best": state["best_metric"]}
+    return summary
 
 
 def _initialize_fusion(model: UmieModel, processor: UmieProcessor, mixture: Any, count: int) -> dict[str, Any]:
-    count = min(len(mixture), count)  # spread, so that every data set is among them
+    count = min(len(mixture), count)  # spread over all data sets
     first = processor.collate([mixture[index * len(mixture) // count] for index in range(count)])
     inputs: dict[str, Any] = {name: value.to(model.device) for name, value in first.items() if name != "labels"}
     measured: dict[str, Any] = model.initialize_fusion(**inputs)
@@ -159,8 +160,8 @@ def _arguments(
     shares = config.gradient_accumulation_steps * processes
     if config.batch_size % shares:
         raise UmieError(
-            f"batch_size is {config.batch_size}: it cannot be shared by {shares} (processes times "
-            f"gradient_accumulation_steps {config.gradient_accumulation_steps}); give a multiple of {shares}"
+            f"batch_size is {config.batch_size}: use a multiple of {shares}, the number of processes ({processes}) "
+            f"times gradient_accumulation_steps ({config.gradient_accumulation_steps})"
         )
     interval = None if saving is None else saving.interval(steps)
     options: dict[str, Any] = {
@@ -185,13 +186,13 @@ def _arguments(
         "dataloader_num_workers": config.dataloader_num_workers,
         "dataloader_pin_memory": torch.cuda.is_available(),
         "logging_steps": max(1, steps // 20) if saving is None else max(1, min(10, steps // 20)),
-        "logging_nan_inf_filter": False,  # a loss that is no number ends the run, see RunTrainer
+        "logging_nan_inf_filter": False,  # RunTrainer stops at a loss that is not finite
         "report_to": [] if saving is None else list(saving.report_to),
         "disable_tqdm": True,
         "remove_unused_columns": False,
         "save_strategy": "no" if interval is None else "steps",
         "save_steps": interval or 500,
-        # with 1, the Trainer drops the newest
+        # with 1, the Trainer deletes the newest
         "save_total_limit": None if saving is None else max(2, saving.save_total_limit),
         "eval_strategy": "steps" if interval is not None and has_dev else "no",
         "eval_steps": interval,
@@ -199,7 +200,7 @@ def _arguments(
         "greater_is_better": True if saving is not None and has_dev else None,
     }
     arguments = TrainingArguments(**options)
-    if arguments.n_gpu > 1:  # the Trainer would split each batch by nn.DataParallel; several GPUs are torchrun's
+    if arguments.n_gpu > 1:  # avoid nn.DataParallel; torchrun starts one process per GPU
         arguments._n_gpu = 1
     return arguments
 
@@ -210,7 +211,7 @@ def _check_compile(backend: bool | str) -> None:
 
 
 def _checkpointing(config: TrainingConfig) -> dict[str, Any]:
-    """Return the option that keeps states between blocks only; it changed its name within transformers 5."""
+    """Return the gradient checkpointing option, which was renamed within transformers 5."""
     if not config.gradient_checkpointing:
         return {}
     new = "activation_checkpointing" in {item.name for item in dataclasses.fields(TrainingArguments)}
@@ -218,9 +219,9 @@ def _checkpointing(config: TrainingConfig) -> dict[str, Any]:
 
 
 def visual_gradient(model: UmieModel, batch: Mapping[str, Tensor]) -> float:
-    """Return the norm of the loss's gradient on the visual path: the encoder and the visual embedding.
+    """Return the gradient norm of the visual path, i.e. of the encoder and the visual embedding.
 
-    A gate at or below 0 starves this path; the norm tells before the scores do.
+    A gate at or below 0 starves this path; the norm shows this earlier than the scores.
     """
     parameters = [
         parameter

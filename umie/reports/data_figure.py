@@ -14,7 +14,8 @@ from umie.reports.style import add_legend, clean_axes, color_key, new_figure, sa
 MAX_BARS = 16  # labels per task; the others share one bar
 _COLUMNS = 2
 _LABEL_LENGTH = 28
-_PANEL = 3.4  # inches
+_PANEL = 3.4  # inches: height of a panel
+_MARGIN, _ROW = 1.2, 0.4  # inches: title and axis of a panel, and a split in the panel of images
 
 
 def write_figure(path: Path, splits: Mapping[str, Statistics]) -> None:
@@ -25,7 +26,7 @@ def write_figure(path: Path, splits: Mapping[str, Statistics]) -> None:
         splits: the statistics of each split by its name.
     """
     tasks = sorted({task for statistics in splits.values() for task in statistics.labels})
-    panels = [*(_bars_height(splits, task) for task in tasks), _PANEL, _PANEL, 1.2 + 0.4 * len(splits)]
+    panels = [*(_bars_height(splits, task) for task in tasks), _PANEL, _PANEL, _MARGIN + _ROW * (len(splits) + 1)]
     heights = [max(panels[row : row + _COLUMNS]) for row in range(0, len(panels), _COLUMNS)]
     figure = new_figure(13, sum(heights))
     grid = figure.subplots(len(heights), _COLUMNS, squeeze=False, height_ratios=heights)
@@ -35,7 +36,7 @@ def write_figure(path: Path, splits: Mapping[str, Statistics]) -> None:
     words, items, images, *unused = axes[len(tasks) :]
     _histogram(words, splits, "words", "words per text")
     _items(items, splits)
-    _images(images, splits)
+    _images(images, splits, num_rows=int((heights[(len(panels) - 1) // _COLUMNS] - _MARGIN) / _ROW))
     for axis in unused:
         axis.remove()
     handles = [
@@ -123,7 +124,8 @@ def _items(axis: Any, splits: Mapping[str, Statistics]) -> None:
     clean_axes(axis)
 
 
-def _images(axis: Any, splits: Mapping[str, Statistics]) -> None:
+def _images(axis: Any, splits: Mapping[str, Statistics], num_rows: int) -> None:
+    """Draw the share of records with an image; the rows after the splits have room for the legend."""
     names = [name if len(name) <= _LABEL_LENGTH else f"…{name[1 - _LABEL_LENGTH :]}" for name in splits]
     left = [0.0] * len(names)
     summaries = [statistics.summary() for statistics in splits.values()]
@@ -135,12 +137,12 @@ def _images(axis: Any, splits: Mapping[str, Statistics]) -> None:
         axis.barh(names, shares, left=left, label=part if checked else "named, not checked", **style)
         left = [start + share for start, share in zip(left, shares, strict=True)]
     axis.barh(names, [100 - share for share in left], left=left, facecolor="0.85", edgecolor="0.3", label="no image")
-    axis.invert_yaxis()
+    axis.set_ylim(max(num_rows, len(names) + 1) - 0.5, -0.5)
     axis.set_xlim(0, 100)
     axis.set_xlabel("% of records")
     axis.set_title("Images")
     clean_axes(axis, grid="x")
-    axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.5 / (0.3 + 0.4 * len(names))), ncols=3, frameon=False)
+    axis.legend(loc="lower center", ncols=3, fontsize=8, frameon=False)
 
 
 def _percentile(histogram: Mapping[int, int], share: float) -> int:

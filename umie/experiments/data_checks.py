@@ -69,6 +69,9 @@ def count_queries(tasks: Mapping[str, Task[Any]], records: Iterable[Record]) -> 
     return counts
 
 
+Digests = dict[Path, bytes | UmieError]  # by image file, the hash of its bytes, or why it cannot be read
+
+
 def image_checks(encoders: Iterable[Any]) -> list[Preprocessor]:
     """Return preprocessors that together check whether an image can be used by all given encoders."""
     checks: dict[str, Preprocessor] = {}
@@ -80,9 +83,16 @@ def image_checks(encoders: Iterable[Any]) -> list[Preprocessor]:
 
 
 def check_images(
-    records: Iterable[Record], checks: Sequence[Preprocessor], policy: str, digest: Any
+    records: Iterable[Record], checks: Sequence[Preprocessor], policy: str, digest: Any, digests: Digests
 ) -> tuple[list[Record], dict[str, str]]:
     """Return the records that the policy keeps, and the error of each unreadable image; update ``digest`` with images.
+
+    Args:
+        records: of one split.
+        checks: see ``image_checks``.
+        policy: for images that cannot be read.
+        digest: is updated with the bytes of the images.
+        digests: of the images that were read before; each file is opened once for all splits and data sets.
 
     Raises:
         UmieError: an image cannot be read and the policy is ``error``.
@@ -90,7 +100,6 @@ def check_images(
     kept = []
     unreadable: dict[str, str] = {}
     needs_pixels = any(_reads_pixels(check) for check in checks)
-    digests: dict[Path, bytes | UmieError] = {}
     for record in records:
         if record.image is not None:
             try:

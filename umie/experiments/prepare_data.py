@@ -19,6 +19,7 @@ from umie.data.synthetic import LABELS, SPLITS, SyntheticConfig, ceilings, write
 from umie.encoders import Preprocessor
 from umie.errors import UmieError, at, check_keys
 from umie.experiments.data_checks import (
+    Digests,
     check_images,
     check_labels,
     count_queries,
@@ -79,6 +80,7 @@ def prepare_corpus(
         read = _without_overlap(read, config.exclude_overlap)
     trained = texts_of(record for one in read.values() for record in one.splits.get("train", ()))
     checks = image_checks(encoders)
+    digests: Digests = {}
     sets: dict[str, DataSet] = {}
     for name, one in config.sets.items():
         prefix = "" if config.is_single else f"{name}: "
@@ -90,7 +92,7 @@ def prepare_corpus(
             if one.format == "synthetic":
                 sets[name] = _synthetic(one, output, splits, say)
             else:
-                sets[name] = _written(read[name], trained, checks, missing_images, output, splits, say)
+                sets[name] = _written(read[name], trained, checks, digests, missing_images, output, splits, say)
     unused = [task for task in config.tasks if not any(task in one.tasks for one in sets.values())]
     if unused:
         raise UmieError(f"no data set is annotated for the task {unused[0]!r}: remove it from `tasks`")
@@ -148,6 +150,7 @@ def _written(
     read: _Files,
     trained: set[str],
     checks: Sequence[Preprocessor],
+    digests: Digests,
     missing_images: str,
     output: Path,
     used: Sequence[str],
@@ -161,7 +164,7 @@ def _written(
     for split, records in splits.items():
         on_item(f"checking {split}")
         check_labels(built, records)
-        splits[split], unreadable[split] = check_images(records, checks, missing_images, digest)
+        splits[split], unreadable[split] = check_images(records, checks, missing_images, digest, digests)
         if records and not splits[split]:
             raise UmieError(
                 f"no record of {split!r} has an image that can be read: {next(iter(unreadable[split].values()))}"

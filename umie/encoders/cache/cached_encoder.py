@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeAlias
 
 import torch
@@ -46,16 +47,15 @@ class _Job:
 
     key: str
     source: ImageSource
-    data: bytes | None  # of the file; None for an image in memory
+    data: bytes | None  # of the file; None for an image in memory, and where the features were there
     regions: Regions
     index: int = 0
 
     def image(self) -> Image.Image:
-        """Return the image; it is decoded from the bytes that the key was computed from, not read again."""
+        """Return the image, decoded from the bytes that the key was computed from; they are read again only after a hit."""
         if isinstance(self.source, Image.Image):
             return self.source
-        assert self.data is not None
-        return decode_image(self.data, str(self.source))
+        return decode_image(read_image_bytes(self.source) if self.data is None else self.data, str(self.source))
 
 
 class CachedEncoder:
@@ -91,6 +91,7 @@ class CachedEncoder:
         self.calls = 0
         self._tensors: Sequence[Tensor] = _tensors_of(encoder)
         self._state = _state_of(self._tensors)
+        self._digests: dict[tuple[str, int, int], str] = {}
 
     def key(self, image: ImageSource, regions: Regions = ()) -> str:
         """Return the cache key of an image's features; regions beyond ``max_regions`` are ignored.
@@ -190,14 +191,19 @@ class CachedEncoder:
     def _job(self, image: ImageSource, regions: Regions, index: int = 0) -> _Job:
         self._check_weights(self._tensors)  # listing the tensors again would take longer than a cache hit
         boxes = self.encoder.preprocess.slots(regions)
-        data = None if isinstance(image, Image.Image) else read_image_bytes(image)
-        return _Job(
-            feature_key(self.fingerprint, image_digest(image if data is None else data), boxes),
-            image,
-            data,
-            regions,
-            index,
-        )
+        if isinstance(image, Image.Image):
+            return _Job(feature_key(self.fingerprint, image_digest(image), boxes), image, None, regions, index)
+        version = _version_of(image)
+        known = None if version is None else self._digests.get(version)
+        if known is not None:
+            key = feature_key(self.fingerprint, known, boxes)
+            if self.cache.path(key).exists():  # a hit needs no bytes
+                return _Job(key, image, None, regions, index)
+        data = read_image_bytes(image)
+        digest = image_digest(data)
+        if version is not None:
+            self._digests[version] = digest
+        return _Job(feature_key(self.fingerprint, digest, boxes), image, data, regions, index)
 
     def _error_of(self, job: _Job) -> UmieError | None:
         try:
@@ -273,6 +279,15 @@ class CachedEncoder:
             yield
         finally:
             lock.release()
+
+
+def _version_of(path: str | Path) -> tuple[str, int, int] | None:
+    """Return what changes when an image file is written again; None if it cannot be said."""
+    try:
+        found = Path(path).stat()
+    except (OSError, ValueError, TypeError):
+        return None
+    return str(path), found.st_mtime_ns, found.st_size
 
 
 def _tensors_of(encoder: VisualEncoder) -> Sequence[Tensor]:

@@ -15,6 +15,7 @@ from umie.encoders.cache.store import FeatureCache
 from umie.errors import UmieError
 from umie.images import image_digest
 from umie.records import Region
+from umie.types import FEATURES
 
 DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 LEFT, RIGHT, CORNER = (0.0, 0.0, 0.5, 1.0), (0.5, 0.0, 1.0, 1.0), (0.6, 0.7, 1.0, 1.0)
@@ -400,3 +401,20 @@ def test_own_code_is_in_the_fingerprint_of_a_plugin(tmp_path, monkeypatch):
         torch.manual_seed(0)
         fingerprints.append(module.Mine(module.Mine.Config(trainable=False)).fingerprint())
     assert fingerprints[0] != fingerprints[1] == fingerprints[2]
+
+
+def test_an_entry_that_is_damaged_after_a_hit_is_encoded_again(tmp_path, noise):
+    """A hit is known by the file's time and size, without its bytes; they are read again if the entry is lost."""
+    noise(20, 16).save(tmp_path / "photo.png")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        encoder = registry.build("tiny", trainable=False)
+    cached = CachedEncoder(encoder, FeatureCache(tmp_path / "cache"))
+    path = tmp_path / "photo.png"
+    first = cached.one(path)
+    entry = cached.cache.path(cached.key(path))
+    entry.write_bytes(entry.read_bytes()[:-4] + b"\0\0\0\1")
+    again = cached.one(path)
+    assert all(torch.equal(again[name], value) for name, value in first.items())
+    noise(20, 16, seed=1).save(path)
+    assert not torch.equal(cached.one(path)[FEATURES], first[FEATURES])

@@ -1,10 +1,10 @@
-"""What the tests share: one thread, no network, and the parts that are slow to make."""
+"""Shared settings and fixtures: one thread, no network, and objects that are slow to build."""
 
 import dataclasses
 import os
 import sys
 
-os.environ["HF_HUB_OFFLINE"] = "1"  # a test that asks the hub shall fail at once; read when the hub is imported
+os.environ["HF_HUB_OFFLINE"] = "1"  # requests to the hub fail at once; set before the hub is imported
 os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the tokenizers warn when a process forks after using threads
 
 import hypothesis
@@ -16,19 +16,19 @@ from PIL import Image
 from umie import cli, registries
 from umie.composition import compose, default_tokenizer
 from umie.data.synthetic import LABELS, SyntheticConfig, scenes
-from umie.registry import _loaded
 from umie.evaluation import QueryDataset
 from umie.files import atomic_folder
 from umie.loading import load
+from umie.registry import _loaded
 
 torch.set_num_threads(1)
-hypothesis.settings.register_profile("umie", deadline=None)  # the cores are shared: a slow example is no failure
+hypothesis.settings.register_profile("umie", deadline=None)  # the cores are shared, so examples may be slow
 hypothesis.settings.load_profile("umie")
 
 
 @pytest.fixture
 def forget_plugins():
-    """Take the parts that plugin files register in a test out of the registries again."""
+    """Remove the parts that plugin files registered in a test."""
     yield
     for registry in registries.ALL.values():
         for name, part in list(registry._parts.items()):
@@ -51,10 +51,10 @@ def noise():
 
 @pytest.fixture(scope="session")
 def aligned():
-    """Copy a loaded module's weights to fresh memory: ``aligned(module)`` returns the module.
+    """Copy the weights of a loaded module to new memory: ``aligned(module)`` returns the module.
 
-    Loaded weights lie in the file's mapped memory at odd addresses, where BLAS takes other kernels; a copy makes
-    results equal bit for bit.
+    Loaded weights are memory-mapped at odd addresses, for which BLAS uses other kernels; copies make results equal bit
+    for bit.
     """
 
     def copy(module):
@@ -67,13 +67,13 @@ def aligned():
 
 @pytest.fixture(scope="session")
 def tokenizer():
-    """The tokenizer of the tiny decoder, trained once."""
+    """The tokenizer of the tiny decoder."""
     return default_tokenizer({"source": "tiny"})
 
 
 @pytest.fixture(scope="session")
 def variant(tokenizer):
-    """Compose a tiny variant in evaluation mode, its weights drawn from a fixed seed: ``variant(fusion=...)``."""
+    """Compose a tiny variant in evaluation mode with weights from a fixed seed: ``variant(fusion=...)``."""
 
     def make(seed=0, **parts):
         with torch.random.fork_rng():
@@ -89,7 +89,7 @@ TASK_OPTIONS = {task: {"labels": labels} for task, labels in LABELS.items()}
 
 @pytest.fixture(scope="session")
 def embedded():
-    """Scenes of the embedded data set: names, pairs and events in turn."""
+    """Scenes of the embedded data set; names, pairs and events alternate."""
     return list(scenes(SyntheticConfig(test=60), "test"))
 
 
@@ -101,7 +101,7 @@ def embedded_records(embedded):
 
 @pytest.fixture(scope="session")
 def learned_records(embedded_records):
-    """Records of every kind; every fourth has no image. ``learned_checkpoint`` was trained on the first 12."""
+    """Records of all kinds; every fourth has no image. ``learned_checkpoint`` was trained on the first 12."""
     return [
         dataclasses.replace(record, image=None) if index % 4 == 3 else record
         for index, record in enumerate(embedded_records[:24])
@@ -111,7 +111,7 @@ def learned_records(embedded_records):
 @pytest.fixture(scope="session")
 def learned_checkpoint(variant, learned_records, tmp_path_factory):
     """Directory of a gated variant that answers some queries correctly; trained once for all test processes."""
-    from umie.training import TrainingConfig, train  # the slowest import, which most tests do not need
+    from umie.training import TrainingConfig, train  # slow import that most tests do not need
 
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
@@ -135,7 +135,7 @@ def learned(learned_checkpoint, aligned):
 
 @pytest.fixture
 def umie(monkeypatch, capsys):
-    """Run the command line in this process: ``umie("list")`` gives exit code, standard output and error."""
+    """Run the command line in this process: ``umie("list")`` returns exit code, standard output and error."""
 
     def call(*arguments):
         monkeypatch.setattr(sys, "argv", ["umie", *map(str, arguments)])

@@ -1,4 +1,4 @@
-"""The command line: what it prints where, and what its exit codes mean. tests/grid/test_run.py runs whole grids."""
+"""The command line: output, errors and exit codes. tests/experiments/test_grid_runs.py runs grids."""
 
 import dataclasses
 import json
@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import umie as library
-from umie import encoders
+from umie import encoders, registries
 from umie.data.synthetic import SyntheticConfig, ceilings
 from umie.records import read_jsonl
 
@@ -35,7 +35,7 @@ def grid(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["resnet101_roi", "grid", "gated", "t5", "mner"])
-def test_list_tells_every_option_of_a_part(umie, name):
+def test_list_shows_every_option_of_a_part(umie, name):
     code, out, _ = umie("list", name, "--json")
     assert code == 0
     meanings = json.loads(out)
@@ -51,7 +51,7 @@ def test_list_of_an_unknown_part_suggests_one(umie):
     assert "Unknown part 'clp'. Did you mean 'clip'?" in err
 
 
-def test_list_as_json_is_nothing_but_json():
+def test_list_as_json_prints_only_json():
     command = subprocess.run(
         [str(Path(sys.executable).with_name("umie")), "list", "--json"],
         capture_output=True,
@@ -60,23 +60,25 @@ def test_list_as_json_is_nothing_but_json():
         check=True,
     )
     parts = json.loads(command.stdout)
-    assert list(parts) == ["encoders", "region proposers", "fusion", "decoders", "tasks"]
+    assert list(parts) == list(registries.ALL)
     assert {"clip", "resnet101_roi", "tiny"} <= set(parts["encoders"])
-    assert {"concat", "cross_attention", "gated", "text_only"} <= set(parts["fusion"])
+    assert {"concat", "cross_attention", "gated", "text_only"} <= set(parts["fusions"])
     assert "t5" in parts["decoders"]
-    assert parts["tasks"] == ["meae", "med", "mner", "mre"]
+    assert list(parts["tasks"]) == ["meae", "med", "mner", "mre"]
+    assert all(description for names in parts.values() for description in names.values())
     assert command.stderr == ""
 
 
-def test_list_is_a_table_for_people(umie):
+def test_list_is_a_table(umie):
     code, out, err = umie("list")
     assert (code, err) == (0, "")
-    for name in ("cross_attention", "mner", "flan-t5-base", "synthetic", "twitter"):
+    for name in ("cross_attention", "mner", "t5", "twitter"):
         assert name in out
+    assert "flan-t5-base" in umie("list", "t5")[1]
 
 
-def test_help_says_what_there_is(umie):
-    for arguments, expected in ((["--help"], 0), ([], 2)):  # without a command nothing was done
+def test_help_lists_the_commands(umie):
+    for arguments, expected in ((["--help"], 0), ([], 2)):
         code, out, err = umie(*arguments)
         assert (code, err) == (expected, "")
         assert "Multimodal information extraction from composable parts" in out
@@ -84,15 +86,14 @@ def test_help_says_what_there_is(umie):
             assert re.search(rf"^\W*{command}\s", out, re.MULTILINE)
 
 
-def test_the_help_of_ablate_says_what_it_does_and_what_codes_mean(umie):
+def test_the_help_of_ablate_describes_options_and_exit_codes(umie):
     code, out, _ = umie("ablate", "--help")
     assert code == 0
-    for option in ("--plan", "--data", "--output", "--workers", "--split"):
+    for option in ("--plan", "--data-root", "--output", "--workers", "--split"):
         assert option in out
     words = " ".join(out.split())
     assert "Run an ablation grid and write its table and figure" in words
-    assert "continue with what is missing" in words
-    assert "Exit code: 0 all cells are there, 1 a cell crashed" in words
+    assert "Exit code: 0 all cells have results, 1 a cell crashed" in words
 
 
 def test_the_version_is_that_of_the_library(umie):
@@ -104,10 +105,10 @@ def test_an_unknown_command_or_option_is_exit_code_2(umie, grid):
         code, out, err = umie(*arguments)
         assert (code, out, err.count("\n")) == (2, "", 1)
         assert err.startswith("umie: ")
-        assert err.endswith(" --help says more)\n")
+        assert re.search(r" \(see umie.* --help\)\n$", err)
 
 
-def test_data_synthetic_writes_what_the_reader_reads(umie, tmp_path):
+def test_data_synthetic_writes_records_that_can_be_read(umie, tmp_path):
     folder = tmp_path / "drawn"
     code, out, err = umie(
         "data", "synthetic", folder, "--train", "6", "--dev", "3", "--test", "3", "--seed", "7", "--image-share", "1"
@@ -131,13 +132,13 @@ def test_data_synthetic_writes_what_the_reader_reads(umie, tmp_path):
         (["--image-share", "2"], "image_share is 2"),
     ],
 )
-def test_data_synthetic_refuses_what_cannot_be_drawn(umie, tmp_path, arguments, expected):
+def test_data_synthetic_rejects_invalid_values(umie, tmp_path, arguments, expected):
     code, out, err = umie("data", "synthetic", tmp_path / "drawn", *arguments)
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert expected in err
 
 
-def test_data_synthetic_names_a_folder_that_cannot_be_written(umie, tmp_path):
+def test_data_synthetic_reports_a_directory_that_cannot_be_written(umie, tmp_path):
     (tmp_path / "file").write_text("")
     code, _, err = umie("data", "synthetic", tmp_path / "file", "--train", "3", "--dev", "3", "--test", "3")
     assert (code, err.count("\n")) == (2, 1)
@@ -148,7 +149,7 @@ def rows_of(out):
     return [[cell.strip() for cell in line.strip("│ ").split("│")] for line in out.splitlines() if "│" in line]
 
 
-def test_plan_lists_the_cells_and_runs_none(umie, grid, tmp_path):
+def test_plan_lists_the_cells_without_running_them(umie, grid, tmp_path):
     code, out, err = umie("ablate", grid, "--plan")
     assert (code, err) == (0, "")
     rows = rows_of(out)
@@ -159,11 +160,11 @@ def test_plan_lists_the_cells_and_runs_none(umie, grid, tmp_path):
         ["[half] open", "1", "to run"],
     ]
     assert len({row[0] for row in rows}) == 4
-    assert "4 cells; records: train 6, dev 3, test 3; results go to runs/tiny-grid" in out
+    assert "4 cells; records: train 6, dev 3, test 3; output: runs/tiny-grid" in out
     assert not (tmp_path / "runs").exists()
 
 
-def test_plan_knows_what_has_run(umie, grid, tmp_path):
+def test_plan_shows_the_state_of_cells(umie, grid, tmp_path):
     _, out, _ = umie("ablate", grid, "--plan")
     cells = [row[0] for row in rows_of(out)]
     results = tmp_path / "runs" / "tiny-grid" / "results.jsonl"
@@ -175,30 +176,30 @@ def test_plan_knows_what_has_run(umie, grid, tmp_path):
     results.write_bytes(torn)
     _, out, _ = umie("ablate", grid, "--plan")
     assert [row[3] for row in rows_of(out)] == ["ok", "to run", "crashed", "to run"]
-    assert results.read_bytes() == torn  # mending is left to a run, which holds the lock
+    assert results.read_bytes() == torn  # only a run, which has the lock, repairs it
 
 
-def test_split_plans_other_cells(umie, grid):
+def test_another_split_has_other_cells(umie, grid):
     test, dev, named = (
         {row[0] for row in rows_of(umie("ablate", grid, "--plan", *arguments)[1])}
         for arguments in ([], ["--split", "dev"], ["--split", "test"])
     )
-    assert "results go to runs/tiny-grid-dev\n" in umie("ablate", grid, "--plan", "--split", "dev")[1]
+    assert "output: runs/tiny-grid-dev\n" in umie("ablate", grid, "--plan", "--split", "dev")[1]
     assert len(test) == len(dev) == 4
     assert not test & dev
     assert named == test
 
 
-def test_workers_and_output_change_no_cell(umie, grid, tmp_path):
+def test_workers_and_output_do_not_change_the_cells(umie, grid, tmp_path):
     one, other = (
         {row[0] for row in rows_of(umie("ablate", grid, "--plan", *arguments)[1])}
         for arguments in ([], ["--workers", "7", "--output", tmp_path / "else[where]"])
     )
     assert one == other
-    assert "results go to else[where]\n" in umie("ablate", grid, "--plan", "--output", "else[where]")[1]
+    assert "output: else[where]\n" in umie("ablate", grid, "--plan", "--output", "else[where]")[1]
 
 
-def test_data_is_the_folder_that_relative_paths_start_from(umie, tmp_path):
+def test_data_root_is_the_directory_of_relative_paths(umie, tmp_path):
     (tmp_path / "there").mkdir()
     (tmp_path / "there" / "a.jsonl").write_text('{"text": "Ann", "entities": [{"type": "p", "span": [0, 3]}]}\n')
     path = tmp_path / "grid.yaml"
@@ -206,25 +207,25 @@ def test_data_is_the_folder_that_relative_paths_start_from(umie, tmp_path):
     code, _, err = umie("ablate", path, "--plan", "--output", tmp_path / "run")
     assert code == 2
     assert f"{tmp_path / 'a.jsonl'}: no such file" in err
-    code, out, _ = umie("ablate", path, "--plan", "--output", tmp_path / "run", "--data", tmp_path / "there")
+    code, out, _ = umie("ablate", path, "--plan", "--output", tmp_path / "run", "--data-root", tmp_path / "there")
     assert code == 0
     assert "records: train 1, test 1" in out
 
 
-def test_a_folder_of_data_that_is_not_there_is_named(umie, grid, tmp_path):
-    code, out, err = umie("ablate", grid, "--data", tmp_path / "none")
-    assert (code, out, err) == (2, "", f"umie: --data {tmp_path / 'none'}: no such folder\n")
+def test_a_missing_data_root_is_reported(umie, grid, tmp_path):
+    code, out, err = umie("ablate", grid, "--data-root", tmp_path / "none")
+    assert (code, out, err) == (2, "", f"umie: --data-root {tmp_path / 'none'}: not a directory\n")
 
 
 def start(*arguments, **options):
-    """Run the command line in a process of its own."""
+    """Run the command line in its own process."""
     program = "import sys; from umie.cli import main; sys.argv[0] = 'umie'; main()"
-    hears = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # also where the tests run in the background
+    interruptible = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # background processes ignore SIGINT
     command = [sys.executable, "-c", program, *map(str, arguments)]
-    return subprocess.Popen(command, text=True, preexec_fn=hears, **options)
+    return subprocess.Popen(command, text=True, preexec_fn=interruptible, **options)
 
 
-def test_a_reader_that_has_seen_enough_is_no_error(tmp_path):
+def test_a_closed_output_pipe_is_not_an_error(tmp_path):
     path = tmp_path / "many.jsonl"
     path.write_text('{"text": "Ann ", "entities": [{"type": "a", "span": [0, 4]}]}\n' * 20_000)
     with start("data", "validate", path, "--warnings", 0, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
@@ -243,4 +244,4 @@ def test_an_interrupt_leaves_no_traceback(tmp_path):
             writer.flush()
             process.send_signal(signal.SIGINT)
             assert process.wait(timeout=60) == 130
-        assert process.stderr.read() in ("", "umie: interrupted\n")  # which, depends on typer's version
+        assert process.stderr.read() in ("", "umie: interrupted\n")  # depends on the version of typer

@@ -117,7 +117,7 @@ def test_progress_is_told_after_every_batch(learned, records):
 
 def test_records_that_are_not_annotated_for_a_task_are_passed_over(learned, records):
     assert len(evaluate(*learned, records, "mre", max_new_tokens=2).predictions) == 4
-    with pytest.raises(UmieError, match="no record gives a query"):
+    with pytest.raises(UmieError, match="no record has a query"):
         evaluate(*learned, [record for record in records if not record.annotated_for("mre")], "mre")
 
 

@@ -1,4 +1,4 @@
-"""Imports run one way: a package imports only from those before it, wherever in a file the import is."""
+"""Imports are layered: a package imports only from packages before it, wherever in a file the import is."""
 
 import ast
 import shutil
@@ -9,7 +9,8 @@ import umie
 PACKAGE = Path(umie.__file__).parent
 
 ORDER = (
-    "errors", "versions", "files", "resumable", "weights", "images", "configs", "yaml_files", "registry", "registries", "hub",
+    "errors", "versions", "files", "resumable", "weights", "images",
+    "configs", "yaml_files", "registry", "registries", "hub",
     "records", "types",
     "data",
     "encoders", "fusion", "decoders", "tasks",
@@ -27,11 +28,11 @@ ORDER = (
     "cli",
     "__main__",
 )  # fmt: skip
-PARTS = {"encoders", "fusion", "decoders", "tasks"}  # never one another
+PARTS = {"encoders", "fusion", "decoders", "tasks"}  # do not import each other
 
 
 def modules():
-    """Return the modules of umie by dotted name; ``umie`` itself imports lazily, by name, and is left out."""
+    """Return the modules of umie by dotted name, without ``umie`` itself, which imports lazily."""
     found = {}
     for path in sorted(PACKAGE.rglob("*.py")):
         parts = path.relative_to(PACKAGE).with_suffix("").parts
@@ -42,7 +43,7 @@ def modules():
 
 
 def imports(path, known):
-    """Return the modules of umie that a file imports anywhere in it: in functions, and lazily by ``umie.name``, too."""
+    """Return the modules of umie that a file imports, including in functions and lazily as ``umie.name``."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom):
@@ -64,7 +65,7 @@ def top(module):
 
 
 def violations(known):
-    """Return every import that runs upwards, or from one kind of part to another."""
+    """Return all imports from a later package, or from another kind of part."""
     place = {name: number for number, name in enumerate(ORDER)}
     wrong = []
     for module, path in known.items():
@@ -75,17 +76,17 @@ def violations(known):
     return wrong
 
 
-def test_every_package_has_its_place():
+def test_every_package_has_a_layer():
     assert {top(module) for module in modules()} == set(ORDER)
 
 
-def test_imports_run_one_way():
+def test_imports_are_layered():
     known = modules()
     assert violations(known) == []
-    assert sum(len(imports(path, known)) for path in known.values()) > 400  # the reading works
+    assert sum(len(imports(path, known)) for path in known.values()) > 400  # imports are found
 
 
-def test_an_import_that_runs_upwards_is_found(tmp_path):
+def test_an_import_from_a_later_package_is_found(tmp_path):
     known = modules()
     changed = tmp_path / "gated.py"
     shutil.copy(known["fusion.gated"], changed)
@@ -98,8 +99,8 @@ def test_an_import_that_runs_upwards_is_found(tmp_path):
     ]
 
 
-def test_imports_go_in_no_circle():
-    """Among the files of a package, its ``__init__`` aside: the parts import the registry that it names."""
+def test_imports_have_no_cycles():
+    """Without ``__init__`` files, from which parts import the registry."""
     known = modules()
     packages = {module for module, path in known.items() if path.name == "__init__.py"}
     remaining = {

@@ -132,7 +132,7 @@ def test_on_request_an_unreadable_image_ends_it_and_what_was_done_is_kept(umie, 
             (*TINY, "--missing-images", "black"),
             "Unknown policy for missing images 'black'. Choices: error, skip, text_only.",
         ),
-        ((*TINY, "--option", "crop_size=3"), "--option crop_size is given twice"),
+        ((*TINY, "--option", "crop_size=3"), "--option crop_size is repeated"),
         ((*TINY, "--device", "abacus"), "--device abacus: "),
     ],
 )

@@ -142,7 +142,7 @@ def test_a_task_that_cannot_be_scored_is_named(umie, files):
         (["--predictions", "p.jsonl", "--gold", "g.jsonl", "--task", "med"], "annotated for 'med'"),
         (["--predictions", "p.jsonl", "--gold", "g.jsonl", "--figure", "f.txt"], "--figure f.txt: use a name that"),
         (["--predictions", "p.jsonl", "--gold", "g.jsonl", "--resamples", "100001"], "Invalid value for '--resamples'"),
-        (["--predictions", "p.jsonl", "--gold", "g.jsonl", "--resamples", "0"], "(umie evaluate --help says more)"),
+        (["--predictions", "p.jsonl", "--gold", "g.jsonl", "--resamples", "0"], "(see umie evaluate --help)"),
         (["--predictions", "p.jsonl", "--gold", "g.jsonl", "--modality", "text"], "Unknown modality 'text'"),
         (["--predictions", "p.jsonl", "--gold", "g.jsonl", "--other", "t.jsonl"], "t.jsonl: has 1 records"),
         (["--predictions", "p.jsonl", "--gold", "g.jsonl", "--train", "none.jsonl"], "none.jsonl: cannot read"),

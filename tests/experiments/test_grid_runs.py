@@ -515,4 +515,4 @@ def test_only_a_finished_grid_says_so(finished, tmp_path, umie):
     assert "already had results" not in finished.command.stderr
     code, _, err = umie("ablate", finished.grid_file, "--output", finished.copy(tmp_path))
     assert code == 0
-    assert "cells already had results, none was run" in err
+    assert "cells already had results; none was run" in err

@@ -1,4 +1,4 @@
-"""The command line: `umie list`, `train`, `ablate`, `evaluate`, `extract`, ..., one file each, joined here."""
+"""The command line: `umie list`, `train`, `ablate`, `evaluate`, `extract`, ..., with one module per command."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import typer
 from umie.cli import ablate, bench, convert, data, evaluate, extract, train
 from umie.cli import list_parts as parts
 from umie.cli.console import err, out
+from umie.cli.help import tidied
 from umie.errors import UmieError
 
 app = typer.Typer(
@@ -30,30 +31,30 @@ app.add_typer(data.app, name="data")
 app.add_typer(bench.app, name="bench")
 
 
-_UsageError: Any = typer.BadParameter.__mro__[1]  # of click, or of the copy of it that newer typers bring
+_UsageError: Any = typer.BadParameter.__mro__[1]  # from click, or from the copy in newer versions of typer
 
 
 def main() -> None:
-    """Run the command line; bad input is one line on standard error and exit code 2."""
+    """Run the command line. Bad input is reported on standard error with exit code 2."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     for library in ("transformers", "huggingface_hub", "httpx"):
         logging.getLogger(library).setLevel(logging.ERROR)
     try:
-        # not standalone, else typer prints its own errors, in boxes of several lines
-        code = app(prog_name="umie", standalone_mode=False)
-    except BrokenPipeError:  # whoever reads has seen enough: `umie data stats FILE | head`
+        # in standalone mode, typer would print its own errors, in boxes
+        code = tidied(typer.main.get_command(app))(prog_name="umie", standalone_mode=False)
+    except BrokenPipeError:  # the reader stopped: `umie data stats FILE | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except typer.Abort:
         err.print("umie: interrupted")
         sys.exit(130)
-    except (UmieError, OSError) as error:  # OSError: a full disk, a folder that cannot be written
+    except (UmieError, OSError) as error:  # OSError: e.g. a full disk or a read-only directory
         _fail(str(error))
     except _UsageError as error:
-        if type(error).__name__ == "NoArgsIsHelpError":  # the help is printed by then
+        if type(error).__name__ == "NoArgsIsHelpError":  # the help was already printed
             sys.exit(2)
         context = getattr(error, "ctx", None)
-        more = "" if context is None else f" ({context.command_path} --help says more)"
+        more = "" if context is None else f" (see {context.command_path} --help)"
         _fail(f"{error.format_message()}{more}")
     sys.exit(code if isinstance(code, int) else 0)
 

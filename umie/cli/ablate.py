@@ -1,4 +1,4 @@
-"""`umie ablate`: ablation grids."""
+"""`umie ablate`: run an ablation grid."""
 
 from __future__ import annotations
 
@@ -15,36 +15,39 @@ from rich.table import Table
 
 from umie.cli.console import err, out
 from umie.cli.help import reflowed
-from umie.cli.options import Plugins, Settings, check_data_root
+from umie.cli.options import DataRoot, Plugins, Settings, check_data_root
 from umie.cli.progress import GridDisplay
 
 if TYPE_CHECKING:
     from umie.experiments.expand import Cell, Grid
 
-_HELP = """Run an ablation grid and write its table and figure; run it again to continue with what is missing.
+_HELP = """Run an ablation grid and write its table and figure. Run it again to continue with the missing cells.
+
+The grid is a YAML file; docs/grids.md describes its keys.
 
     umie ablate examples/embedded.yaml --plan
     umie ablate examples/embedded.yaml
     umie ablate grid.yaml --set training.max_steps=500 --split dev
 
-With --plan nothing runs: the cells are listed, and whatever the grid needs that is missing is named (exit code 2).
+With --plan, nothing runs: the cells and any missing files are listed (exit code 2 if files are missing).
 
-Exit code: 0 all cells have results, 1 a cell crashed (the others are kept), 2 bad input, found before any cell runs.
+Exit code: 0 all cells have results, 1 a cell crashed (the other results are kept), 2 bad input, found before any cell
+runs.
 """
 
 
 def ablate(
-    grid_file: Annotated[Path, typer.Argument(help="The grid, a YAML file; see examples/.")],
-    plan: Annotated[bool, typer.Option("--plan", help="Check everything, print the cells, and stop.")] = False,
-    data: Annotated[
-        Path | None, typer.Option("--data-root", help="Folder that relative paths of `data` start from.")
-    ] = None,
+    grid_file: Annotated[Path, typer.Argument(help="The grid (YAML); see examples/.")],
+    plan: Annotated[bool, typer.Option("--plan", help="Check and list the cells without running them.")] = False,
+    data_root: DataRoot = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Folder for results; runs/NAME by default.")
+        Path | None, typer.Option("--output", "-o", help="Output directory; by default runs/NAME.")
     ] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Cells that run at a time.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Concurrent cells; by default one per GPU or per two processors.")
+    ] = None,
     split: Annotated[
-        str | None, typer.Option(help="Score on this split instead of the grid's: dev while choosing options.")
+        str | None, typer.Option(help="Split to score on, instead of that of the grid; use dev while choosing options.")
     ] = None,
     settings: Settings = None,
     plugins: Plugins = None,
@@ -55,7 +58,7 @@ def ablate(
 
     load_plugins(plugins or ())
     grid = read_grid(grid_file, settings or ()).with_changes(workers=workers, split=split, plugins=plugins or ())
-    root = check_data_root(grid_file.parent if data is None else data)
+    root = check_data_root(grid_file.parent if data_root is None else data_root)
     if output is None:
         output = Path("runs") / (grid.name if split is None else f"{grid.name}-{split}")
     from umie.experiments.parts import check_parts, missing_files
@@ -79,9 +82,9 @@ def ablate(
         with GridDisplay() as display:
             run = run_grid(grid, root, output, display)
         if not display.num_started:
-            err.print(f"umie: all {len(run.cells)} cells already had results, none was run", highlight=False)
+            err.print(f"umie: all {len(run.cells)} cells already had results; none was run", highlight=False)
     except KeyboardInterrupt as error:
-        err.print("umie: interrupted; finished cells are kept, run the same command again to continue")
+        err.print("umie: interrupted; finished cells are kept; run the same command again to continue")
         raise typer.Exit(130) from error
     report = write_report(run, output)
     if out.is_terminal:

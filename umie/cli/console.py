@@ -1,4 +1,4 @@
-"""Where the commands print: results to standard output, progress and errors to standard error."""
+"""Consoles of the commands: results go to standard output, progress and errors to standard error."""
 
 from __future__ import annotations
 

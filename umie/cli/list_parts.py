@@ -1,4 +1,4 @@
-"""`umie list`: the registered parts, and the options of one."""
+"""`umie list`: list the registered parts, or the options of one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ from umie.cli.options import Plugins
 from umie.errors import UnknownNameError
 from umie.registry import Registry
 
-_HELP = """List the registered parts, those of plugins included, or the options of one.
+_HELP = """List the registered parts, including those of plugins, or the options of one part.
+
+For example:
 
     umie list
     umie list gated
@@ -28,8 +30,8 @@ _HELP = """List the registered parts, those of plugins included, or the options 
 
 
 def list_parts(
-    name: Annotated[str | None, typer.Argument(help="A part whose options to show: clip, gated, ...")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
+    name: Annotated[str | None, typer.Argument(help="The part whose options to list, e.g. clip or gated.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     plugins: Plugins = None,
 ) -> None:
     """List parts."""
@@ -48,7 +50,7 @@ def list_parts(
     if as_json:
         sys.stdout.write(json.dumps(parts, indent=2) + "\n")
         return
-    table = Table("kind", "name", "what it is")
+    table = Table("kind", "name", "description")
     for kind, names in parts.items():
         for number, (part, summary) in enumerate(names.items()):
             table.add_row("" if number else kind, part, escape(summary), end_section=number == len(names) - 1)
@@ -59,7 +61,7 @@ list_parts.__doc__ = reflowed(_HELP)
 
 
 def _show_options(registry: Registry[Any], name: str, as_json: bool) -> None:
-    """Print what a part is, and its options with their defaults."""
+    """Print the description of a part, and its options with their defaults."""
     part: Any = registry.get(name)
     options = _options(part)
     if as_json:
@@ -76,7 +78,7 @@ def _show_options(registry: Registry[Any], name: str, as_json: bool) -> None:
 
 
 def _options(part: Any) -> list[tuple[str, str, str]]:
-    """Return name, default and meaning of each option: the fields of its Config, or its arguments."""
+    """Return the name, default and meaning of each option: a field of the part's Config, or an argument."""
     config = getattr(part, "Config", None)
     if config is None:
         return [
@@ -98,7 +100,7 @@ def _default(value: object) -> str:
 
 
 def _meaning(described: Any, option: str) -> str:
-    """Return the description of an option in the docstring of a class, or of one that it extends."""
+    """Return the description of an option from the docstring of a function, or of a class or one of its bases."""
     for owner in inspect.getmro(described) if inspect.isclass(described) else (described,):
         text = inspect.cleandoc(owner.__doc__ or "")
         found = re.search(rf"^    {option}: (.*(?:\n     .*)*)", text, re.MULTILINE)

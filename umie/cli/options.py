@@ -43,6 +43,10 @@ Settings = Annotated[
     list[str] | None,
     typer.Option("--set", help="Override a config value, e.g. training.max_steps=100. Repeatable."),
 ]
+DataRoot = Annotated[
+    Path | None,
+    typer.Option("--data-root", help="Directory for relative paths under `data`; by default that of the file."),
+]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 

@@ -1,4 +1,4 @@
-"""`umie train`: one variant from a config file."""
+"""`umie train`: train one variant from a config file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rich.table import Table
 
 from umie.cli.console import err, out
 from umie.cli.help import reflowed
-from umie.cli.options import Plugins, Settings, check_data_root
+from umie.cli.options import DataRoot, Plugins, Settings, check_data_root
 from umie.cli.progress import Display
 
 if TYPE_CHECKING:
@@ -27,21 +27,21 @@ The config is a YAML file; docs/training.md describes its keys.
     umie train my.yaml --set training.num_train_epochs=5 --set fusion.gate=0.1
     torchrun --nproc_per_node 8 -m umie train my.yaml
 
-The output folder then holds best/ and last/, which umie evaluate, umie extract and UmieModel.from_pretrained load,
-checkpoints, predictions and report.md. A run that was stopped resumes from its last checkpoint with the same command.
-`preset: paper-base` (paper-large, paper-xl) in the config sets the paper's values.
+The output directory contains the models best/ and last/ (for umie evaluate, umie extract and
+UmieModel.from_pretrained), checkpoints, predictions and report.md. To resume a stopped run, run the same command again.
+`preset: paper-base` (paper-large, paper-xl) in the config uses the values of the paper.
 
-Exit code: 0 trained, 2 bad input, a loss that is not a number, or a full disk.
+Exit code: 0 trained, 2 bad input, a loss that is not finite, or a full disk.
 """
 
 
 def train(
-    config_file: Annotated[Path, typer.Argument(help="The config, a YAML file; see examples/train_*.yaml.")],
-    plan: Annotated[bool, typer.Option("--plan", help="Check the config, print what would run, and stop.")] = False,
-    data: Annotated[
-        Path | None, typer.Option("--data-root", help="Folder that relative paths of `data` start from.")
+    config_file: Annotated[Path, typer.Argument(help="The config (YAML); see examples/train_*.yaml.")],
+    plan: Annotated[bool, typer.Option("--plan", help="Check and print the config without running it.")] = False,
+    data_root: DataRoot = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Output directory; by default runs/train/NAME-seedSEED.")
     ] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder of the run.")] = None,
     settings: Settings = None,
     plugins: Plugins = None,
 ) -> None:
@@ -53,7 +53,7 @@ def train(
     config = read_run(config_file, settings or ())
     if plugins:
         config = config.model_copy(update={"plugins": (*config.plugins, *(str(plugin) for plugin in plugins))})
-    root = check_data_root(config_file.parent if data is None else data)
+    root = check_data_root(config_file.parent if data_root is None else data_root)
     if output is None:
         output = Path("runs") / "train" / f"{config.name}-seed{config.seed}"
     from umie.experiments.parts import check_parts, missing_files

@@ -1,4 +1,4 @@
-"""From a variant and records to answers and scores."""
+"""Answers and scores of a variant on records."""
 
 from umie.evaluation.answers import Answer, OnBatch, answer_queries
 from umie.evaluation.evaluate_task import SUBJECTS, SourcePredictions, TaskResult, evaluate

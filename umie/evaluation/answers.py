@@ -1,4 +1,4 @@
-"""answer_queries: generate the answers to queries in batches of similar length."""
+"""``answer_queries``: generate the answers to queries in batches of similar length."""
 
 from __future__ import annotations
 

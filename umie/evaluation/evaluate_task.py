@@ -1,4 +1,4 @@
-"""evaluate: generate, parse, score; tasks that ask about what another task found follow that one."""
+"""``evaluate``: generate, parse and score. Staged tasks use the predictions of their source task."""
 
 from __future__ import annotations
 
@@ -22,15 +22,14 @@ SUBJECTS = ("predicted", "gold")
 
 @dataclass(frozen=True)
 class TaskResult:
-    """What a model reached on one task.
+    """The result of a model on one task.
 
     Args:
-        scores: strict micro ``precision``, ``recall``, ``f1`` (0..1), the ``interval`` of the F1, their counts, and
-            ``dropped`` items; see ``umie.scoring.strict_score``.
-        predictions: the records with what was predicted in place of their annotation.
-        gates: the gate of each query about a record with an image, where the fusion has one; a gate that is
-            finer than one number per example is averaged.
-        is_oracle: whether the model was given gold events, so that the score is not that of a system by itself.
+        scores: strict micro ``precision``, ``recall``, ``f1`` (0..1), the ``interval`` of the F1, the counts, and the
+            number of ``dropped`` items; see ``umie.scoring.strict_score``.
+        predictions: the records with the predictions in place of their annotation.
+        gates: the mean gate of each query about a record with an image, if the fusion has a gate.
+        is_oracle: whether the model got gold events, so that the score is not that of a complete system.
     """
 
     scores: dict[str, Any]
@@ -40,33 +39,32 @@ class TaskResult:
 
 
 class SourcePredictions:
-    """What the first of two stages found, kept so that each record is asked about once.
+    """The predictions of source tasks such as MED, kept so that each record is queried once.
 
     Args:
-        tasks: the tasks that a first stage is asked with, by name; others are the processor's own.
+        tasks: the source tasks by name; by default, those of the processor.
     """
 
     def __init__(self, tasks: Mapping[str, Task[Any]] | None = None) -> None:
         self._tasks = dict(tasks or {})
-        self._found: dict[
-            tuple[str, int], tuple[Record, Record]
-        ] = {}  # the record is held, so that its id stays its own
+        # by task and id() of the record, which is kept alive so that the id stays unique
+        self._found: dict[tuple[str, int], tuple[Record, Record]] = {}
 
     def add(self, task: str, records: Iterable[Record], predictions: Iterable[Record]) -> None:
-        """Keep what a task found in some records."""
+        """Store the predictions of a task."""
         for record, prediction in zip(records, predictions, strict=True):
             self._found[task, id(record)] = record, prediction
 
     def of(
         self, name: str, records: Sequence[Record], model: UmieModel, processor: UmieProcessor, **options: Any
     ) -> list[Record]:
-        """Return what the task ``name`` finds in the records; those it was not asked about yet are asked about now."""
-        lacking = [record for record in records if (name, id(record)) not in self._found]
-        if lacking:
+        """Return the predictions of the task ``name`` for the records, generating those that are missing."""
+        missing = [record for record in records if (name, id(record)) not in self._found]
+        if missing:
             task = processor.task(self._tasks.get(name, name))
-            outputs, _ = _generate(model, processor, lacking, task, on_batch=None, **options)
-            found = processor.parse(outputs, lacking, task)
-            self.add(name, lacking, [task.with_items(*pair) for pair in zip(lacking, found, strict=True)])
+            outputs, _ = _generate(model, processor, missing, task, on_batch=None, **options)
+            found = processor.parse(outputs, missing, task)
+            self.add(name, missing, [task.with_items(*pair) for pair in zip(missing, found, strict=True)])
         return [self._found[name, id(record)][1] for record in records]
 
 
@@ -84,32 +82,32 @@ def evaluate(
     on_batch: OnBatch | None = None,
     **generation_options: Any,
 ) -> TaskResult:
-    """Generate for every query of a task, greedily by default, and score strictly.
+    """Generate the answer to every query of a task, greedily by default, and score strictly.
 
     Args:
         model: any variant; it is put into evaluation mode.
         processor: its processor.
-        records: records that are annotated for the task; the others are skipped.
-        task: the task's name, or a built task, e.g. with the label schema of one data set.
+        records: the records; those not annotated for the task are skipped.
+        task: the name of a task, or a task object, e.g. with the label schema of one data set.
         constrained: decode under the task's grammar; see ``umie.constrained``.
-        events: what a staged task such as MEAE is asked about: what its source (MED) ``predicted``, the paper's two
-            stages, or the ``gold`` annotation, an oracle. An argument of an event that was not found counts as missed
-            in the first case only. Other tasks ignore it.
-        sources: what first stages have found in these records already; see SourcePredictions. A task that others ask
-            about adds its predictions.
-        batch_size: queries in one call of generate.
+        events: the events that a staged task such as MEAE is asked about: those that its source (MED) ``predicted``,
+            as in the paper, or the ``gold`` events, an oracle. With ``predicted``, the arguments of events that were
+            not found count as missed. Other tasks ignore it.
+        sources: predictions of source tasks for these records; see SourcePredictions. The predictions of this task are
+            added to it.
+        batch_size: queries per call of ``generate``.
         on_batch: called after each batch.
-        generation_options: for transformers' generate, e.g. ``num_beams``.
+        generation_options: options for ``generate`` of transformers, e.g. ``num_beams``.
 
     Raises:
-        UmieError: nothing is annotated for the task, or ``events`` is neither of the two.
+        UmieError: no record is annotated for the task, or ``events`` is invalid.
     """
     check_choice("events", events, SUBJECTS)
     model.eval()
     built = processor.task(task)
     records = processor.usable(record for record in records if record.annotated_for(built.name))
     if not any(built.queries(record) for record in records):
-        raise UmieError(f"no record gives a query for the task {built.name}")
+        raise UmieError(f"no record has a query for the task {built.name}")
     sources = SourcePredictions() if sources is None else sources
     options = {"constrained": constrained, "batch_size": batch_size, **generation_options}
     subjects = records
@@ -138,9 +136,9 @@ def _generate(
     on_batch: OnBatch | None,
     **generation_options: Any,
 ) -> tuple[list[str], list[float]]:
-    """Return the answer to every query about the records, and the gates of those about an image."""
-    asked = [replace(record, tasks=None) for record in records]  # also about records without annotation for the task
-    if not any(task.queries(record) for record in asked):  # no event was found
+    """Return the answers to all queries about the records, and the gates of queries about images."""
+    asked = [replace(record, tasks=None) for record in records]  # includes records not annotated for the task
+    if not any(task.queries(record) for record in asked):  # e.g. no event was found
         if on_batch is not None:
             on_batch(1, 1)
         return [], []

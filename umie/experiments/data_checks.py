@@ -132,7 +132,7 @@ def _reads_pixels(check: Preprocessor) -> bool:
 
 
 def _digest_of(path: Path, needs_pixels: bool) -> bytes | UmieError:
-    """Return the hash of an image file, or why its pixels cannot be read; the file is opened once."""
+    """Return the hash of an image file, or the error of reading its pixels; the file is opened once."""
     try:
         data = read_image_bytes(path)
         if needs_pixels:

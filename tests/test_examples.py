@@ -249,11 +249,11 @@ def folder(tmp_path_factory):
 DATA = {"format": "synthetic", "train": 30, "dev": 3, "test": 6}
 
 
-def test_it_runs_in_a_grid_beside_a_built_in_one(folder, umie):
+def test_it_runs_in_a_grid_next_to_a_built_in_one(folder):
     shutil.copy(EXAMPLES / "own_fusion.py", folder)
     path = shrunken("own_fusion.yaml", folder, data=DATA, warm_start=...)
-    code, out, err = umie("ablate", path, "--output", folder / "run")
-    assert code == 0, err
+    run = run_grid(read_grid(path), folder, folder / "run", Quiet(), in_process=True)
+    out = write_report(run, folder / "run")
     lines = {line["variant"]: line for line in lines_of(folder / "run")}
     assert {variant: line["status"] for variant, line in lines.items()} == {"mean_add": "ok", "gated": "ok"}
     assert lines["mean_add"]["uses_image"]

@@ -16,7 +16,9 @@ import yaml
 from small_run import SMALL as RUN
 
 from umie.experiments.expand import read_grid
+from umie.experiments.parts import check_parts
 from umie.experiments.scheduler import RESULTS, GridRun, run_grid
+from umie.reports.grid import write_report
 
 UMIE = Path(sys.executable).with_name("umie")
 
@@ -168,3 +170,17 @@ def config_file(tmp_path):
         return path
 
     return write
+
+
+@pytest.fixture
+def ablate():
+    """Run a grid as the command does, but its cells in this process: ``ablate(path, output)`` returns the report."""
+
+    def start(path: Path, output: Path, *, data_root: Path | None = None) -> str:
+        grid = read_grid(path)
+        check_parts([cell.config for cell in grid.cells])
+        result = run_grid(grid, data_root or path.parent, output, Recorder(), in_process=True)
+        assert not result.crashed, [result.results.get(cell.hash, {}).get("error") for cell in result.crashed]
+        return write_report(result, output)
+
+    return start

@@ -42,7 +42,7 @@ def with_image(tmp_path, noise):
     return folder
 
 
-def test_each_image_is_encoded_once_for_all_cells(grid_file, umie, frozen, with_image, tmp_path):
+def test_each_image_is_encoded_once_for_all_cells(grid_file, ablate, frozen, with_image, tmp_path):
     options = {
         "data": {"format": "jsonl", "train": "train.jsonl", "test": "test.jsonl"},
         "tasks": ["mner"],
@@ -52,8 +52,7 @@ def test_each_image_is_encoded_once_for_all_cells(grid_file, umie, frozen, with_
     }
     output = tmp_path / "run"
     path = grid_file(encoder=frozen, fusion=["gated", "concat"], **options)
-    code, out, err = umie("ablate", path, "--data-root", with_image, "--output", output)
-    assert (code, "Traceback" in err) == (0, False)
+    out = ablate(path, output, data_root=with_image)
     found = images_of(output)
     assert all(images["images"] == 4 for images in found["stored"])
     assert sorted(images["encoder_calls"] for images in found["stored"]) == [0, 4]
@@ -62,7 +61,7 @@ def test_each_image_is_encoded_once_for_all_cells(grid_file, umie, frozen, with_
     assert len(list((tmp_path / "kept").glob("??/*.safetensors"))) == 4
 
     path = grid_file(encoder={"name": "tiny"}, fusion=["concat", "text_only"], **options)
-    assert umie("ablate", path, "--data-root", with_image, "--output", output)[0] == 0
+    ablate(path, output, data_root=with_image)
     found = images_of(output)
     assert [images["encoder_calls"] for images in found["not used"]] == [0]
     # three steps of four queries, two queries to measure the gradient, and three test records
@@ -78,7 +77,7 @@ def images_of(output):
     return found
 
 
-def test_the_scores_do_not_depend_on_the_store(grid_file, umie, frozen, with_image, tmp_path):
+def test_the_scores_do_not_depend_on_the_store(grid_file, ablate, frozen, with_image, tmp_path):
     scores = []
     for enabled in (True, False):
         path = grid_file(
@@ -91,8 +90,7 @@ def test_the_scores_do_not_depend_on_the_store(grid_file, umie, frozen, with_ima
             features={"enabled": enabled},
         )
         output = tmp_path / f"run {enabled}"
-        code, out, _ = umie("ablate", path, "--data-root", with_image, "--output", output)
-        assert code == 0
+        out = ablate(path, output, data_root=with_image)
         assert "- images of train that cannot be read: 1; their records are used as text only; e.g. " in out
         assert "the frozen encoder resnet101_roi has random weights" in out
         (line,) = [json.loads(line) for line in (output / RESULTS).read_text().splitlines()]
@@ -103,7 +101,7 @@ def test_the_scores_do_not_depend_on_the_store(grid_file, umie, frozen, with_ima
     assert scores[0]["health"]["visual_gradient"] == pytest.approx(scores[1]["health"]["visual_gradient"], rel=1e-3)
 
 
-def test_precomputed_features_need_no_images_and_changes_run_the_cells_again(grid_file, umie, with_image, tmp_path):
+def test_precomputed_features_need_no_images_and_changes_run_the_cells_again(grid_file, ablate, with_image, tmp_path):
     for file in with_image.glob("*.png"):
         file.unlink()
 
@@ -124,17 +122,15 @@ def test_precomputed_features_need_no_images_and_changes_run_the_cells_again(gri
         warm_start=...,
         missing_images="skip",
     )
-    arguments = ("ablate", path, "--data-root", with_image, "--output", tmp_path / "run")
-    code, out, _ = umie(*arguments)
-    assert code == 0
+    out = ablate(path, tmp_path / "run", data_root=with_image)
     assert "- train: 2 records, 2 with an image" in out
     assert "- images of train that cannot be read: 1; their records are excluded; e.g. " in out
     (images,) = images_of(tmp_path / "run")["looked up"]
     assert images["images"] == 4
     assert images["encoder_calls"] == 0
     assert "- dropped boxes of precomputed features: 4 no area" in out
-    umie(*arguments)
+    ablate(path, tmp_path / "run", data_root=with_image)
     assert len(images_of(tmp_path / "run")["looked up"]) == 1
     make_features(1)
-    umie(*arguments)
+    ablate(path, tmp_path / "run", data_root=with_image)
     assert len(images_of(tmp_path / "run")["looked up"]) == 2

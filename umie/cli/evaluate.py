@@ -17,7 +17,7 @@ _HELP = """Score a checkpoint or a file of predictions, with 95 % intervals.
 A checkpoint is evaluated on annotated data. The report contains report.md, scores.json, figures and predictions.
 
     umie evaluate --model best --data test.jsonl --output report
-    umie evaluate -m best --data test.txt --format mnre --decoding both -o report
+    umie evaluate -m best --data test.txt --format mnre --decoding both -o out
     umie evaluate --model best --data test --format synthetic -o report
 
 Predictions of any system are scored from two JSONL files with one record per line. The predictions have predicted

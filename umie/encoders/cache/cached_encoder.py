@@ -52,7 +52,7 @@ class _Job:
     index: int = 0
 
     def image(self) -> Image.Image:
-        """Return the image, decoded from the bytes that the key was computed from; they are read again only after a hit."""
+        """Return the image, from the bytes that the key was computed from; the file is read again only after a hit."""
         if isinstance(self.source, Image.Image):
             return self.source
         return decode_image(read_image_bytes(self.source) if self.data is None else self.data, str(self.source))

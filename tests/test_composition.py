@@ -1,4 +1,4 @@
-"""compose: every combination of names, parts by name or mapping, errors that name the choices."""
+"""``compose``: all combinations of parts, the forms of a part, and errors with choices."""
 
 import dataclasses
 import itertools
@@ -25,7 +25,7 @@ from umie.records import Record
 from umie.registry import load_plugins
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-SMALL = {  # of each kind a member that is quick to build
+SMALL = {  # parts that are quick to build
     "clip": {"name": "clip", "model": "RN50"},
     "precomputed": {"name": "precomputed", "path": ".", "format": "npz", "boxes": "absolute", "feature_dim": 8},
 }
@@ -50,7 +50,7 @@ def test_all_combinations_of_names_build(tokenizer, encoder):
 
 
 def test_six_lines(tmp_path, monkeypatch):
-    """The example of the README, with every default."""
+    """The example in the README, with all defaults."""
     monkeypatch.chdir(tmp_path)
     Image.new("RGB", (60, 40), "navy").save("photo.jpg")
     model, processor = umie.compose(encoder="tiny", fusion="gated", decoder="tiny")
@@ -67,8 +67,8 @@ def test_six_lines(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("task", tasks.registry.names())
-def test_a_variant_learns_every_task_a_step(variant, embedded_records, task):
-    """From records to a loss that one step of gradient descent brings down, with labels of its own or the paper's."""
+def test_a_step_of_training_decreases_the_loss_of_every_task(variant, embedded_records, task):
+    """With custom labels and with those of the paper."""
     records = [record for record in embedded_records if record.annotated_for(task)][:4]
     for options in ({}, {"tasks": None}):
         model, processor = variant(**options)
@@ -133,7 +133,7 @@ def test_the_tiny_decoder_has_the_vocabulary_of_its_tokenizer():
 
 
 def test_a_preset_of_published_shape():
-    """Its weights are random; 6 heads of 64 on a width of 512 go through every part."""
+    """Random weights; all parts support 6 heads of width 64 with a model width of 512."""
     model, processor = compose(decoder="flan-t5-small")
     assert model.decoder.widths == {"d_model": 512, "num_heads": 6, "head_dim": 64, "d_ff": 1024}
     assert model.fusion.attention.query.weight.shape == (384, 512)
@@ -144,8 +144,8 @@ def test_a_preset_of_published_shape():
         assert model.eval()(**batch).loss.isfinite()
 
 
-def test_a_decoder_folder(variant, aligned, tmp_path, embedded_records):
-    """A checkpoint folder brings its own tokenizer and weights, by string and by mapping."""
+def test_a_checkpoint_directory_as_decoder(variant, aligned, tmp_path, embedded_records):
+    """Its tokenizer and weights are used, whether it is given as a string or in a mapping."""
     source, processor = variant(seed=3)
     source.decoder.save_checkpoint(tmp_path / "t5")
     processor.tokenizer.save_pretrained(tmp_path / "t5")
@@ -215,20 +215,20 @@ def test_the_choices_are_the_built_in_parts():
     assert tasks.registry.names() == ["meae", "med", "mner", "mre"]
 
 
-def test_an_unknown_processor_option_is_named(tokenizer):
+def test_an_unknown_processor_option_is_reported(tokenizer):
     with pytest.raises((UmieError, TypeError), match="max_tokens"):
         compose(tokenizer=tokenizer, max_tokens=3)
 
 
-def test_an_unknown_task_in_the_options_is_named(tokenizer):
+def test_an_unknown_task_is_reported(tokenizer):
     with pytest.raises(UmieError, match="Unknown task 'mnre'. Did you mean 'mre'"):
         compose(tokenizer=tokenizer, tasks={"mnre": {"labels": ("person",)}})
 
 
-def test_the_example_of_an_own_fusion(tokenizer, monkeypatch, embedded_records):
-    """examples/own_fusion.py as a user runs it: registered outside the package, composed by its name."""
+def test_the_example_of_a_custom_fusion(tokenizer, monkeypatch, embedded_records):
+    """Run examples/own_fusion.py like a user: registered outside the package and composed by name."""
     monkeypatch.setattr(fusion.registry, "_parts", dict(fusion.registry._parts))
-    fusion.registry._parts.pop("mean_add", None)  # another test may have run the example already
+    fusion.registry._parts.pop("mean_add", None)  # another test may have run the example
     runpy.run_path(str(EXAMPLES / "own_fusion.py"))
     model, processor = compose(fusion="mean_add", tokenizer=tokenizer)
     assert type(model.fusion).__name__ == "MeanAddFusion"
@@ -245,13 +245,13 @@ def test_the_example_of_an_own_fusion(tokenizer, monkeypatch, embedded_records):
 
 @dataclass(frozen=True, kw_only=True)
 class OwnDecoderConfig(DecoderConfig):
-    """A decoder of one's own has no source."""
+    """Config of a custom decoder, which has no source."""
 
     num_layers: int = 1
 
 
 class OwnDecoder(Decoder):
-    """A small T5 under another contract of options."""
+    """A small T5 with other options."""
 
     Config = OwnDecoderConfig
 
@@ -272,7 +272,7 @@ class OwnDecoder(Decoder):
         return {"num_layers": self.config.num_layers}
 
     def load_weights(self):
-        """There are none."""
+        """Do nothing; there are no weights."""
 
     def save_checkpoint(self, folder):
         self.inner.save_checkpoint(folder)
@@ -288,7 +288,7 @@ class OwnDecoder(Decoder):
 
 
 @pytest.mark.parametrize("part", ["own", {"name": "own", "num_layers": 3}], ids=str)
-def test_a_decoder_of_ones_own(tokenizer, aligned, monkeypatch, embedded_records, tmp_path, part):
+def test_a_custom_decoder(tokenizer, aligned, monkeypatch, embedded_records, tmp_path, part):
     monkeypatch.setattr(decoders.registry, "_parts", {**decoders.registry._parts, "own": OwnDecoder})
     model, processor = compose(decoder=part, tokenizer=tokenizer)
     num_layers = 1 if part == "own" else 3
@@ -308,7 +308,7 @@ WIDTHS = {"d_model": 96, "num_heads": 4, "head_dim": 24}  # of the tiny decoder
 
 
 def test_a_part_is_a_name_options_a_config_or_a_module(tokenizer, embedded_records):
-    """All four compose the same variant; a module is used as it is."""
+    """All four compose the same variant."""
     module = umie.create_fusion("gated", **WIDTHS, gate=0.3)
     given = [{"name": "gated", "gate": 0.3}, GatedFusionConfig(**WIDTHS, gate=0.3), module]
     losses = []
@@ -326,7 +326,7 @@ def test_a_part_is_a_name_options_a_config_or_a_module(tokenizer, embedded_recor
     assert losses[0] == losses[1] == losses[2]
 
 
-def test_built_encoders_and_decoders_bring_their_own_processor(tokenizer, tmp_path):
+def test_encoder_and_decoder_modules_determine_the_processor(tokenizer, tmp_path):
     encoder, decoder = umie.create_encoder("tiny", crop_size=8), umie.create_decoder("t5", source="tiny")
     model, processor = compose(encoder=encoder, decoder=decoder)
     assert (model.encoder, model.decoder) == (encoder, decoder)
@@ -337,17 +337,17 @@ def test_built_encoders_and_decoders_bring_their_own_processor(tokenizer, tmp_pa
 
 
 class Passing(Fusion):
-    """A fusion whose class nobody registered."""
+    """A fusion class that is not registered."""
 
     def forward(self, text, text_mask, visual, visual_mask, *, output_attention=False):
         return FusedStates(text, text_mask)
 
 
 class Crops(type(umie.create_encoder("tiny"))):
-    """An encoder whose class nobody registered."""
+    """An encoder class that is not registered."""
 
 
-def test_a_class_that_is_not_registered_composes_and_says_why_it_cannot_be_saved(tmp_path, embedded_records):
+def test_an_unregistered_class_can_be_composed_but_not_saved(tmp_path, embedded_records):
     model, processor = compose(fusion=Passing(FusionConfig(**WIDTHS)))
     records = [record for record in embedded_records if record.annotated_for("mner")][:1]
     assert torch.isfinite(model(**processor(records, "mner")).loss)
@@ -370,7 +370,7 @@ def test_a_class_that_is_not_registered_composes_and_says_why_it_cannot_be_saved
     ],
     ids=["number", "module", "config of another slot", "width"],
 )
-def test_what_is_not_a_part_is_named(parts, expected):
+def test_other_values_than_parts_are_rejected(parts, expected):
     with pytest.raises(UmieError, match=expected):
         compose(**parts)
 

@@ -1,4 +1,4 @@
-"""Evaluation: the scores are those of decoding and scoring by hand, whatever the batches."""
+"""Evaluation: scores equal those of separate decoding and scoring, for any batches."""
 
 import dataclasses
 
@@ -15,12 +15,12 @@ TASKS = ("mner", "mre", "med", "meae")
 
 @pytest.fixture(scope="module")
 def records(learned_records):
-    """Twelve records, four of each kind, one of which has no image; the variant was trained on half of them."""
+    """Twelve records, four of each kind, one of which has no image; the variant was trained on half of the records."""
     return learned_records[6:18]
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_scores_are_those_of_decoding_and_scoring_by_hand(learned, records, task):
+def test_scores_equal_those_of_separate_decoding_and_scoring(learned, records, task):
     model, processor = learned
     result = evaluate(model, processor, records, task, events="gold")
     assert result.is_oracle == (task == "meae")
@@ -34,8 +34,8 @@ def test_scores_are_those_of_decoding_and_scoring_by_hand(learned, records, task
     assert result.scores["gold"] == sum(map(len, positives))
 
 
-def test_the_model_gets_some_right_and_some_wrong(learned, records):
-    """Else the other tests would compare zeros."""
+def test_some_answers_of_the_model_are_correct(learned, records):
+    """Otherwise, the other tests would compare zeros."""
     scores = [evaluate(*learned, records, task).scores for task in TASKS]
     assert sum(score["true_positives"] for score in scores) > 5
     assert sum(score["true_positives"] for score in scores) < sum(score["gold"] for score in scores)
@@ -50,7 +50,7 @@ def test_results_do_not_depend_on_the_batches(learned, records, task):
         assert sorted(other.gates) == pytest.approx(sorted(whole.gates), abs=1e-5)
 
 
-def test_gates_are_those_of_queries_with_a_image(learned, records):
+def test_there_is_a_gate_for_each_query_with_an_image(learned, records):
     model, processor = learned
     for task in TASKS:
         asked = [record for record in records if record.annotated_for(task)]
@@ -63,14 +63,14 @@ def test_gates_are_those_of_queries_with_a_image(learned, records):
         assert sorted(result.gates) == pytest.approx(sorted(expected), abs=1e-5)
 
 
-def test_no_gates_without_images_or_without_a_gate(learned, variant, records):
+def test_there_are_no_gates_without_images_or_a_gated_fusion(learned, variant, records):
     texts = [dataclasses.replace(record, image=None) for record in records]
     assert evaluate(*learned, texts, "mner", max_new_tokens=4).gates == []
     for fusion in ("text_only", "concat"):
         assert evaluate(*variant(fusion=fusion), records, "mner", max_new_tokens=4).gates == []
 
 
-def test_predictions_are_the_records_with_other_annotations(learned, records):
+def test_predictions_are_the_records_with_other_annotation(learned, records):
     result = evaluate(*learned, records, "med")
     asked = [record for record in records if record.annotated_for("med")]
     assert len(result.predictions) == len(asked) == 4
@@ -79,7 +79,7 @@ def test_predictions_are_the_records_with_other_annotations(learned, records):
         assert prediction.image is record.image
 
 
-def test_what_is_cut_off_is_counted_as_dropped(learned, records):
+def test_truncated_items_are_counted_as_dropped(learned, records):
     model, processor = learned
     asked = [record for record in records if record.annotated_for("mner")]
     whole = evaluate(model, processor, records, "mner")
@@ -100,7 +100,7 @@ def test_generation_options_reach_the_decoder(learned, records):
     assert evaluate(model, processor, records, "mner", num_beams=3).predictions == beams
 
 
-def test_dropout_is_off_and_nothing_keeps_a_gradient(variant, records):
+def test_there_is_no_dropout_and_no_gradient(variant, records):
     model, processor = variant(decoder={"overrides": {"dropout_rate": 0.5}})
     model.train()
     one, two = (evaluate(model, processor, records, "mner", max_new_tokens=6) for _ in range(2))
@@ -109,20 +109,20 @@ def test_dropout_is_off_and_nothing_keeps_a_gradient(variant, records):
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
-def test_progress_is_told_after_every_batch(learned, records):
+def test_progress_is_reported_after_every_batch(learned, records):
     told = []
     evaluate(*learned, records, "mner", batch_size=3, max_new_tokens=2, on_batch=lambda *done: told.append(done))
     assert told == [(1, 2), (2, 2)]
 
 
-def test_records_that_are_not_annotated_for_a_task_are_passed_over(learned, records):
+def test_records_without_annotation_for_a_task_are_skipped(learned, records):
     assert len(evaluate(*learned, records, "mre", max_new_tokens=2).predictions) == 4
     with pytest.raises(UmieError, match="no record has a query"):
         evaluate(*learned, [record for record in records if not record.annotated_for("mre")], "mre")
 
 
 def test_the_second_stage_asks_about_the_events_that_the_first_found(learned, records):
-    """MEAE on predicted events is MED, then MEAE about what it gave; what was not found is missed."""
+    """MEAE is asked about the predictions of MED; arguments of events that were not found are missed."""
     model, processor = learned
     two_stages = evaluate(model, processor, records, "meae", events="predicted")
     asked = [record for record in records if record.annotated_for("meae")]
@@ -145,7 +145,7 @@ def test_the_second_stage_asks_about_the_events_that_the_first_found(learned, re
     assert not given.is_oracle
 
 
-def test_no_event_found_is_every_argument_missed(learned, records):
+def test_without_events_all_arguments_are_missed(learned, records):
     model, processor = learned
     asked = [record for record in records if record.annotated_for("meae")]
     nothing = [dataclasses.replace(record, events=()) for record in asked]
@@ -156,7 +156,7 @@ def test_no_event_found_is_every_argument_missed(learned, records):
     assert scores["predicted"] == 0 < scores["gold"]
 
 
-def test_an_unknown_choice_of_events(learned, records):
+def test_an_unknown_choice_of_events_is_rejected(learned, records):
     with pytest.raises(UmieError, match="events is 'oracle': use one of predicted, gold"):
         evaluate(*learned, records, "meae", events="oracle")
 
@@ -170,7 +170,7 @@ def test_constrained_answers_are_well_formed(learned, records, task):
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_a_constraint_changes_no_answer_that_keeps_to_it(learned, records, task):
+def test_a_constraint_does_not_change_answers_that_satisfy_it(learned, records, task):
     model, processor = learned
     asked = [record for record in records if record.annotated_for(task)]
     batch = processor(asked, task)
@@ -191,8 +191,8 @@ def test_a_constraint_changes_no_answer_that_keeps_to_it(learned, records, task)
 
 
 @pytest.mark.parametrize("task", ["mner", "meae"])
-def test_a_built_task_brings_its_own_schema(learned, records, task):
-    """Data sets name their labels differently; the processor's own task stays as it is."""
+def test_a_task_object_has_its_own_schema(learned, records, task):
+    """Data sets have different labels; the task of the processor is not changed."""
     model, processor = learned
     own = processor.task(task)
     built = type(own)(dataclasses.replace(own.config, labels=tuple(reversed(own.labels))))
@@ -204,7 +204,7 @@ def test_a_built_task_brings_its_own_schema(learned, records, task):
     assert QueryDataset(records, [task], processor).asked[0][1].instruction != prompt
 
 
-def test_the_first_stage_of_meae_may_ask_with_another_schema(learned, records):
+def test_the_first_stage_of_meae_can_use_another_schema(learned, records):
     model, processor = learned
     own = processor.task("med")
     other = type(own)(dataclasses.replace(own.config, labels=("attack",)))

@@ -1,4 +1,4 @@
-"""The examples: every grid file is sound, and the fusion of one's own runs beside the built-in ones."""
+"""The examples: all files are valid, and custom parts run next to the built-in ones."""
 
 import ast
 import csv
@@ -35,7 +35,7 @@ needs_real_data = pytest.mark.skipif(
 
 @pytest.fixture(autouse=True)
 def _forget(forget_plugins):
-    """Take the example's fusion out of the registry again."""
+    """Remove the fusion of the example from the registry."""
 
 
 SMALL = {
@@ -47,7 +47,7 @@ SMALL = {
 
 
 def shrunken(name, folder, **changes):
-    """Write an example with fewer records and steps into a folder; return the new file."""
+    """Write an example with fewer records and steps to a directory; return the new file."""
     grid = {**yaml.safe_load((EXAMPLES / name).read_text()), **SMALL, **changes}
     (folder / name).write_text(yaml.safe_dump({key: value for key, value in grid.items() if value is not ...}))
     return folder / name
@@ -73,7 +73,7 @@ RUNS = sorted(EXAMPLES.glob("train_*.yaml"))
 
 
 @pytest.mark.parametrize("path", RUNS, ids=lambda path: path.stem)
-def test_every_config_of_a_run_is_sound(path):
+def test_every_run_file_is_valid(path):
     run = read_run(path)
     assert run.checkpoints.metric_for_best_model == "mean_f1"
     assert f"umie train examples/{path.name}" in path.read_text().splitlines()[0]
@@ -81,8 +81,8 @@ def test_every_config_of_a_run_is_sound(path):
 
 
 @pytest.mark.parametrize("path", sorted({*EXAMPLES.glob("*.yaml")} - {*RUNS}), ids=lambda path: path.stem)
-def test_every_grid_file_is_sound(path):
-    """Everything is checked that needs no file: neither data nor weights, which few have at hand."""
+def test_every_grid_file_is_valid(path):
+    """Check everything that needs neither data nor weights."""
     grid = read_grid(path)
     cells = plan(grid, "", read_files=False)
     check_parts([cell.config for cell in cells], read_files=False)
@@ -93,7 +93,7 @@ def test_every_grid_file_is_sound(path):
     assert f"examples/{path.name}" in path.read_text() or path.stem in ("embedded", "gate_health", "own_fusion")
 
 
-# --- the paper's studies ---------------------------------------------------------------------------------------------
+# --- the studies of the paper ----------------------------------------------------------------------------------------
 
 
 def study(name):
@@ -101,7 +101,7 @@ def study(name):
     return grid, plan(grid, "", read_files=False)
 
 
-def test_the_main_table_trains_each_size_as_the_paper_does():
+def test_the_main_table_has_the_training_options_of_the_paper():
     grid, cells = study("paper_main")
     assert {cell.variant: (cell.training["batch_size"], cell.training["learning_rate"]) for cell in cells} == {
         "base": (16, 1e-4),
@@ -123,13 +123,13 @@ def test_zero_shot_leaves_out_one_set_at_a_time(name):
     assert grid.first.data.exclude_overlap
 
 
-def test_the_instructions_are_asked_with_every_wording_of_the_paper():
+def test_the_instructions_are_evaluated_with_every_wording_of_the_paper():
     grid, _ = study("paper_instructions")
     assert [instruction_label(one) for one in grid.first.evaluation.instructions] == ["paper", "I0", "I1", "I2", "own"]
 
 
 @pytest.mark.parametrize(("name", "num_gates"), [("paper_gate", 15), ("gate_sweep", 4)])
-def test_the_gate_is_swept_from_0_to_1_under_both_residuals(name, num_gates):
+def test_the_gate_is_swept_from_0_to_1_with_both_residuals(name, num_gates):
     grid, cells = study(name)
     gates = {}
     for cell in cells:
@@ -148,8 +148,8 @@ def test_the_corpora_are_twitter_and_news():
     assert twitter | news == both
 
 
-def test_a_plan_says_what_a_study_lacks(umie, tmp_path):
-    """Data by data, weights by weights; the weights are named by files here, so that nothing is asked for."""
+def test_a_plan_lists_missing_data_and_weights(umie, tmp_path):
+    """The weights are local files here, so that nothing is requested from the network."""
     shutil.copytree(EXAMPLES / "data", tmp_path / "data")
     grid = yaml.safe_load((EXAMPLES / "paper_main.yaml").read_text())
     grid |= {"encoder": {"name": "resnet101_roi", "weights": str(tmp_path / "resnet.pth")}}
@@ -172,7 +172,7 @@ def test_the_zero_shot_grid_on_real_tweets_can_be_planned(umie, tmp_path):
     code, out, err = umie("ablate", path, "--data-root", REAL_DATA, "--output", tmp_path / "run", "--plan")
     assert (code, err) == (0, "")
     assert out.count("to run") == 6
-    assert "twitter17: train 3370, dev 300, test 723" in out  # three texts of the test split are left out
+    assert "twitter17: train 3370, dev 300, test 723" in out  # three texts of the test split are excluded
 
 
 def test_the_embedded_grid_compares_four_fusions():
@@ -181,10 +181,10 @@ def test_the_embedded_grid_compares_four_fusions():
     assert {cell.seed for cell in cells} == {0, 1}
 
 
-# --- a fusion of one's own -------------------------------------------------------------------------------------------
+# --- a custom fusion -------------------------------------------------------------------------------------------------
 
 
-def test_a_fusion_of_one_s_own_takes_at_most_20_lines():
+def test_a_custom_fusion_has_at_most_20_lines():
     source = (EXAMPLES / "own_fusion.py").read_text()
     docstrings = {
         line
@@ -202,7 +202,7 @@ def test_a_fusion_of_one_s_own_takes_at_most_20_lines():
 
 @pytest.fixture
 def mean_add():
-    """The example's fusion, and states to try it on: three texts, with two, one and no images' slots."""
+    """The fusion of the example, and inputs: three texts with two, one and no visual slots."""
     load_plugins([str(EXAMPLES / "own_fusion.py")])
     torch.manual_seed(0)
     built = fusion.registry.get("mean_add")(FusionConfig(d_model=8, num_heads=2))
@@ -212,7 +212,7 @@ def mean_add():
     return built, text, text_mask, visual, visual_mask
 
 
-def test_without_a_image_its_states_are_those_of_the_text(mean_add):
+def test_without_an_image_its_states_are_those_of_the_text(mean_add):
     built, text, text_mask, visual, visual_mask = mean_add
     fused = built(text, text_mask, visual, torch.zeros_like(visual_mask))
     assert torch.equal(fused.states, text)
@@ -222,7 +222,7 @@ def test_without_a_image_its_states_are_those_of_the_text(mean_add):
     assert not torch.allclose(mixed[:2], text[:2])
 
 
-def test_padding_and_neighbors_change_nothing(mean_add):
+def test_padding_and_other_records_do_not_matter(mean_add):
     built, text, text_mask, visual, visual_mask = mean_add
     together = built(text, text_mask, visual, visual_mask).states
     garbage = visual.masked_fill(~visual_mask[..., None], 1e4)
@@ -242,7 +242,7 @@ def test_gradients_reach_its_weights(mean_add):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A folder for the runs of this file, so that they share the data."""
+    """A directory for the runs of this file, which share the data."""
     return tmp_path_factory.mktemp("examples")
 
 
@@ -264,8 +264,8 @@ def test_it_runs_in_a_grid_next_to_a_built_in_one(folder):
     assert "| mean_add " in out
 
 
-def test_an_installed_distribution_offers_it_by_entry_point(folder, tmp_path, umie, monkeypatch):
-    """Its metadata lies on PYTHONPATH, as pip would put it into site-packages; no grid file names the module."""
+def test_an_installed_distribution_can_provide_it_as_an_entry_point(folder, tmp_path, umie, monkeypatch):
+    """The metadata is on PYTHONPATH, like in site-packages; no grid file names the module."""
     shutil.copy(EXAMPLES / "own_fusion.py", tmp_path / "mean_add_module.py")
     metadata = tmp_path / "mean_add-1.0.dist-info"
     metadata.mkdir()
@@ -278,7 +278,7 @@ def test_an_installed_distribution_offers_it_by_entry_point(folder, tmp_path, um
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     assert '"mean_add"' in umie("list", "--json")[1]
-    assert "mean_add_module" not in sys.modules  # listed without being loaded
+    assert "mean_add_module" not in sys.modules  # listed without being imported
     code, _, err = umie("ablate", path, "--output", folder / "run")
     assert code == 0, err
     (line,) = (line for line in lines_of(folder / "run") if line["seed"] == 1)
@@ -294,7 +294,7 @@ PLUGINS = [argument for name in ("own_task", "own_fusion", "own_encoder") for ar
 
 @pytest.fixture
 def custom(tmp_path, monkeypatch):
-    """A folder with the example files, as a user would have them."""
+    """A directory with the example files, like that of a user."""
     for path in (*EXAMPLES.glob("own_*"), EXAMPLES / "data" / "hashtags.jsonl"):
         target = tmp_path / path.relative_to(EXAMPLES)
         target.parent.mkdir(exist_ok=True)
@@ -308,7 +308,7 @@ def test_custom_parts_are_short(name):
     assert len((EXAMPLES / f"{name}.py").read_text().splitlines()) <= 40
 
 
-def test_custom_parts_run_in_a_grid_with_their_own_scores(custom):
+def test_custom_parts_run_in_a_grid_and_are_scored(custom):
     path = shrunken("own_parts.yaml", custom, warm_start=...)
     run = run_grid(read_grid(path), custom, custom / "run", Quiet(), in_process=True)
     assert not run.crashed
@@ -318,8 +318,8 @@ def test_custom_parts_run_in_a_grid_with_their_own_scores(custom):
     assert "HASHTAGS" in write_report(run, custom / "run")
 
 
-def test_custom_parts_are_trained_evaluated_and_extracted_with(custom, umie):
-    """Without its plugins a checkpoint says what it lacks; with them every command reads it."""
+def test_custom_parts_work_in_train_evaluate_and_extract(custom, umie):
+    """Without its plugins, a checkpoint reports the missing part; with them, every command can load it."""
     shutil.copy("own_parts.yaml", "run.yaml")
     settings = ["encoder=mean_color", "fusion=mean_add", "training.max_steps=60", "checkpoints={report_to: []}"]
     settings = [argument for setting in settings for argument in ("--set", setting)]
@@ -340,7 +340,7 @@ def test_custom_parts_are_trained_evaluated_and_extracted_with(custom, umie):
 
 
 def load_plugins_again():
-    """Forget the plugins that the command has loaded, as a new process would."""
+    """Forget the plugins that the command loaded, like a new process."""
     for registry in registries.ALL.values():
         for name, part in list(registry._parts.items()):
             if not part.__module__.startswith("umie."):
@@ -348,7 +348,7 @@ def load_plugins_again():
     _loaded.clear()
 
 
-def test_a_plan_rejects_a_fusion_that_breaks_its_contract(custom, umie):
+def test_a_plan_rejects_a_fusion_that_violates_its_contract(custom, umie):
     code = (
         Path("own_fusion.py")
         .read_text()
@@ -366,7 +366,7 @@ def test_a_plan_rejects_a_fusion_that_breaks_its_contract(custom, umie):
 
 @pytest.fixture(scope="module")
 def sizes():
-    """How many tweets each split has, and how many of them an image."""
+    """The numbers of tweets in each split, and of those with an image."""
     found = {}
     for split, file in (("train", "train"), ("dev", "valid"), ("test", "test")):
         tweets = list(read_twitter(REAL_DATA / "twitter2017" / f"{file}.txt", images=REAL_DATA / "twitter_images"))
@@ -388,7 +388,7 @@ def test_the_grid_on_real_tweets_can_be_planned(umie, tmp_path, sizes):
 
 @needs_real_data
 @pytest.mark.slow
-def test_a_run_on_real_tweets_says_how_many_had_a_image(umie, tmp_path, sizes):
+def test_a_run_on_real_tweets_counts_those_with_an_image(umie, tmp_path, sizes):
     path = shrunken(
         "twitter17_real.yaml",
         tmp_path,
@@ -408,7 +408,7 @@ def test_a_run_on_real_tweets_says_how_many_had_a_image(umie, tmp_path, sizes):
     assert "ceiling" not in words
 
 
-def test_documents_hold_no_place_that_was_to_be_filled():
+def test_documents_contain_no_placeholders():
     for document in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
         assert not re.search(r"^[A-Z_]+_TABLE$|TODO|FIXME", document.read_text(encoding="utf-8"), re.MULTILINE), (
             document

@@ -1,4 +1,4 @@
-"""Registries: built-in modules, decorators, plugins; and what may import what."""
+"""Registries: built-in modules, decorators and plugins; cheap imports."""
 
 import importlib
 import subprocess
@@ -40,7 +40,7 @@ def registry(tmp_path, monkeypatch):
 
 
 def install(folder, group, **plugins):
-    """Write a distribution's metadata with entry points, as pip leaves it in a folder of sys.path."""
+    """Write the metadata of a distribution with entry points, like pip in a directory of sys.path."""
     info = folder / "some_plugin-1.0.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: some-plugin\nVersion: 1.0\n")
@@ -51,7 +51,7 @@ def install(folder, group, **plugins):
 def test_built_in_modules(registry):
     assert f"{registry.package}.square" not in sys.modules
     assert registry.build("round", size=3) == ("round", 3)
-    assert f"{registry.package}.square" not in sys.modules  # only the one asked for
+    assert f"{registry.package}.square" not in sys.modules  # only the requested one
     assert registry.names() == ["round", "square"]
     assert f"{registry.package}._hidden" not in sys.modules
 
@@ -79,7 +79,7 @@ def test_duplicates_raise(registry):
     assert "test_registry" in message
     assert registry.build("round") == ("round", 1)
     again = registry.get("round")
-    assert registry.register("round")(again) is again  # the same part, met a second time
+    assert registry.register("round")(again) is again  # the same part again
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_options(registry):
     assert registry.build("ring", size=4).size == 4
     assert registry.build("ring").loaded
     assert not registry.construct("ring", {}).loaded
-    registry.check("ring", {"size": -1})  # names alone, no values
+    registry.check("ring", {"size": -1})  # checks names, not values
     for ask in (registry.check, registry.construct):
         with pytest.raises(UmieError) as error:
             ask("ring", {"sice": 4})
@@ -170,7 +170,7 @@ def test_plugins_are_loaded_when_asked_for(registry, tmp_path, monkeypatch):
         (None, "ModuleNotFoundError: No module named 'broken_plugin'"),
     ],
 )
-def test_a_broken_plugin_names_itself(registry, tmp_path, monkeypatch, code, reason):
+def test_a_broken_plugin_is_reported(registry, tmp_path, monkeypatch, code, reason):
     folder = tmp_path / "plugins"
     install(folder, registry.package, broken="broken_plugin:Part", fine="fine_plugin:Part")
     if code is not None:
@@ -182,7 +182,7 @@ def test_a_broken_plugin_names_itself(registry, tmp_path, monkeypatch, code, rea
     message = str(error.value)
     assert "The plugin 'broken_plugin:Part', which provides the shape 'broken', cannot be loaded: " in message
     assert reason in message
-    assert registry.names() == ["broken", "fine", "round", "square"]  # the others go on
+    assert registry.names() == ["broken", "fine", "round", "square"]  # the others still work
     assert type(registry.build("fine")).__name__ == "Part"
     for name in ("broken_plugin", "fine_plugin"):
         sys.modules.pop(name, None)
@@ -201,7 +201,7 @@ def test_a_plugin_does_not_replace_a_built_in_part(registry, tmp_path, monkeypat
 
 
 def test_a_plugin_fusion_in_a_variant(variant, embedded_records, tmp_path, monkeypatch):
-    """Under the real entry-point group, with a Config, composed by its name."""
+    """In the real entry-point group, with a Config, composed by name."""
     monkeypatch.setattr(fusion.registry, "_parts", dict(fusion.registry._parts))
     install(tmp_path, "umie.fusion", halved="halved_plugin:Halved")
     (tmp_path / "halved_plugin.py").write_text(
@@ -219,7 +219,7 @@ def test_a_plugin_fusion_in_a_variant(variant, embedded_records, tmp_path, monke
 
 
 def test_import_umie_is_cheap():
-    """No torch, no transformers, no PIL; what is lazy is named all the same."""
+    """It imports neither torch nor transformers nor PIL; lazy names are still listed."""
     code = (
         "import sys, umie\n"
         "heavy = {'torch', 'transformers', 'PIL', 'numpy', 'open_clip', 'typer', 'matplotlib'} & set(sys.modules)\n"

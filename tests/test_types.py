@@ -1,4 +1,4 @@
-"""The tensors that parts hand to each other."""
+"""The tensors that parts pass to each other."""
 
 import pytest
 import torch
@@ -14,18 +14,18 @@ def draw(**changes: torch.Tensor) -> VisualFeatures:
 @pytest.mark.parametrize(
     ("name", "shape"), [("features", (2, 3)), ("features", (2, 4, 5)), ("boxes", (2, 3, 5)), ("mask", (3, 3))]
 )
-def test_shapes_that_do_not_fit_are_named(name: str, shape: tuple[int, ...]):
+def test_mismatched_shapes_are_reported(name: str, shape: tuple[int, ...]):
     tensor = torch.zeros(shape, dtype=torch.bool if name == "mask" else torch.float32)
     with pytest.raises(ValueError, match=r"expects features \[B, V, Dv\]"):
         draw(**{name: tensor})
 
 
-def test_a_mask_is_bool():
+def test_a_mask_must_be_bool():
     with pytest.raises(ValueError, match="bool mask"):
         draw(mask=torch.ones(2, 3))
 
 
-def test_a_change_of_precision_leaves_the_mask():
+def test_a_change_of_dtype_does_not_change_the_mask():
     moved = draw().to(torch.bfloat16)
     assert moved.features.dtype == moved.boxes.dtype == torch.bfloat16
     assert moved.mask.dtype == torch.bool

@@ -148,7 +148,7 @@ class Registry(Generic[T]):
         return _built_in(self.package)
 
     def _plugins(self) -> dict[str, importlib.metadata.EntryPoint]:
-        return {point.name: point for point in importlib.metadata.entry_points(group=self.package)}
+        return _entry_points(self.package, tuple(sys.path))
 
     def _load(self, name: str, plugin: importlib.metadata.EntryPoint) -> None:
         try:
@@ -159,6 +159,12 @@ class Registry(Generic[T]):
                 f"{type(error).__name__}: {error}. Fix or uninstall the package."
             ) from error
         self._parts.setdefault(name, part)
+
+
+@cache
+def _entry_points(group: str, path: tuple[str, ...]) -> dict[str, importlib.metadata.EntryPoint]:
+    """Return the entry points of a group, by name; found once per search path, because it takes 20 ms."""
+    return {point.name: point for point in importlib.metadata.entry_points(group=group)}
 
 
 @cache

@@ -110,9 +110,9 @@ def test_there_is_no_dropout_and_no_gradient(variant, records):
 
 
 def test_progress_is_reported_after_every_batch(learned, records):
-    told = []
-    evaluate(*learned, records, "mner", batch_size=3, max_new_tokens=2, on_batch=lambda *done: told.append(done))
-    assert told == [(1, 2), (2, 2)]
+    calls = []
+    evaluate(*learned, records, "mner", batch_size=3, max_new_tokens=2, on_batch=lambda *done: calls.append(done))
+    assert calls == [(1, 2), (2, 2)]
 
 
 def test_records_without_annotation_for_a_task_are_skipped(learned, records):
@@ -208,8 +208,8 @@ def test_the_first_stage_of_meae_can_use_another_schema(learned, records):
     model, processor = learned
     own = processor.task("med")
     other = type(own)(dataclasses.replace(own.config, labels=("attack",)))
-    alone = evaluate(model, processor, records, "meae", sources=SourcePredictions({"med": other}), constrained=True)
+    single = evaluate(model, processor, records, "meae", sources=SourcePredictions({"med": other}), constrained=True)
     sources = SourcePredictions()
     evaluate(model, processor, records, other, sources=sources, constrained=True)
-    assert alone.scores == evaluate(model, processor, records, "meae", sources=sources, constrained=True).scores
-    assert {event.type for record in alone.predictions for event in record.events} <= {"attack"}
+    assert single.scores == evaluate(model, processor, records, "meae", sources=sources, constrained=True).scores
+    assert {event.type for record in single.predictions for event in record.events} <= {"attack"}

@@ -230,8 +230,8 @@ def test_padding_and_other_records_do_not_matter(mean_add):
     for index in range(3):
         one = slice(index, index + 1)
         slots = int(visual_mask[index].sum())
-        alone = built(text[one], text_mask[one], visual[one, :slots], visual_mask[one, :slots]).states
-        torch.testing.assert_close(alone, together[one], atol=1e-6, rtol=0)
+        single = built(text[one], text_mask[one], visual[one, :slots], visual_mask[one, :slots]).states
+        torch.testing.assert_close(single, together[one], atol=1e-6, rtol=0)
 
 
 def test_gradients_reach_its_weights(mean_add):

@@ -13,7 +13,7 @@ from umie.files import MAX_LINE, atomic_write, bounded_lines, read_json, read_li
 from umie.records import read_numbered_jsonl
 
 
-def test_a_file_appears_whole_and_alone(tmp_path: Path):
+def test_a_file_appears_whole_and_leaves_no_temporary_file(tmp_path: Path):
     path = tmp_path / "new" / "a.txt"
     with atomic_write(path) as file:
         file.write("grün\n")

@@ -139,7 +139,7 @@ def test_one_pixel(save):
     assert pixels(open_image(save(Image.new("RGB", (1, 1), RED), "dot.png"))) == [RED]
 
 
-def test_the_given_image_is_left_alone():
+def test_the_given_image_is_not_modified():
     image = Image.new("RGBA", (2, 2), (0, 0, 0, 0))
     open_image(image)
     assert (image.mode, image.getpixel((0, 0))) == ("RGBA", (0, 0, 0, 0))

@@ -275,10 +275,10 @@ def test_logits_do_not_depend_on_the_batch(build, records, fusion):
     together = logits(model, batch)
     generated = model.generate(**batch, max_new_tokens=6, min_new_tokens=6)
     for row, record in enumerate(records):
-        alone = processor(record, "mner")
-        num_labels = alone["labels"].shape[1]
-        close(together[row, :num_labels], logits(model, alone)[0])
-        assert torch.equal(model.generate(**alone, max_new_tokens=6, min_new_tokens=6)[0], generated[row])
+        single = processor(record, "mner")
+        num_labels = single["labels"].shape[1]
+        close(together[row, :num_labels], logits(model, single)[0])
+        assert torch.equal(model.generate(**single, max_new_tokens=6, min_new_tokens=6)[0], generated[row])
     order = [5, 2, 0]
     close(logits(model, {name: value[order] for name, value in batch.items()}), together[order])
 

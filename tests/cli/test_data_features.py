@@ -94,7 +94,7 @@ def test_unreadable_images_are_listed_and_the_others_encoded(umie, data):
         data / "own.jsonl",
     )
     assert len((data / "own.jsonl").read_text().splitlines()) == 3
-    write_jsonl(data / "records.jsonl", [Record("mended", image="0.png")])
+    write_jsonl(data / "records.jsonl", [Record("repaired", image="0.png")])
     assert umie("data", "features", "-i", data / "records.jsonl", "-o", data / "cache", *TINY)[0] == 0
     assert listing.read_text() == ""
 

@@ -136,8 +136,8 @@ def test_an_answer_does_not_depend_on_its_batch(name, variant, embedded_records)
     randomized(model, 7)
     records = [record for record in embedded_records if record.annotated_for(name)][:12]
     together = [output for _, output in generations(model, processor, records, name, batch_size=12)]
-    alone = [output for _, output in generations(model, processor, records, name, batch_size=1)]
-    assert together == alone
+    single = [output for _, output in generations(model, processor, records, name, batch_size=1)]
+    assert together == single
     assert len(set(together)) > 1 or name == "mre"
 
 

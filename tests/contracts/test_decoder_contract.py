@@ -105,8 +105,8 @@ def test_text_states_do_not_depend_on_the_batch(decoder, texts):
         for size in (9, 14):
             states = decoder.encode_text(*padded(texts, size))
             for row, text in enumerate(texts):
-                alone = decoder.encode_text(*padded([text]))[0]
-                torch.testing.assert_close(states[row, : len(text)], alone, atol=1e-5, rtol=1e-5)
+                single = decoder.encode_text(*padded([text]))[0]
+                torch.testing.assert_close(states[row, : len(text)], single, atol=1e-5, rtol=1e-5)
 
 
 def test_logits_do_not_depend_on_the_batch(decoder, fused, labels):
@@ -120,8 +120,8 @@ def test_logits_do_not_depend_on_the_batch(decoder, fused, labels):
         torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
         for row, length in enumerate(LENGTHS):
             one = FusedStates(fused.states[row : row + 1, :length], fused.mask[row : row + 1, :length])
-            alone = decoder(one, labels[row : row + 1]).logits
-            torch.testing.assert_close(expected[row], alone[0], atol=1e-5, rtol=1e-5)
+            single = decoder(one, labels[row : row + 1]).logits
+            torch.testing.assert_close(expected[row], single[0], atol=1e-5, rtol=1e-5)
 
 
 def test_generated_tokens_do_not_depend_on_the_batch(decoder, fused):

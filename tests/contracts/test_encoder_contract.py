@@ -35,7 +35,7 @@ ROUNDED = tuple(torch.tensor(EXACT).to(torch.bfloat16).tolist())
 
 @pytest.fixture(scope="module")
 def features(tmp_path_factory):
-    """A folder with the features of two images, which an encoder that looks features up is told to look in."""
+    """A folder with the features of two images, which an encoder that looks features up reads."""
     folder = tmp_path_factory.mktemp("features")
     generator = torch.Generator().manual_seed(0)
     for name in ("one", "two"):
@@ -132,10 +132,10 @@ def test_without_any_image(encoder):
 def test_batch_invariance(encoder, encoded, images):
     with torch.no_grad():
         for row, (image, boxes) in enumerate(zip(images[:2], REGIONS, strict=False)):
-            alone = encoder.encode([image], [boxes])
-            num_slots = alone.mask.shape[1]
-            relative(encoded.features[row, :num_slots], alone.features[0])
-            assert torch.equal(encoded.boxes[row, :num_slots], alone.boxes[0])
+            single = encoder.encode([image], [boxes])
+            num_slots = single.mask.shape[1]
+            relative(encoded.features[row, :num_slots], single.features[0])
+            assert torch.equal(encoded.boxes[row, :num_slots], single.boxes[0])
             assert num_slots == encoded.mask[row].sum()
 
 

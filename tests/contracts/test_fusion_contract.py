@@ -103,13 +103,13 @@ def test_batch_invariance(name, options, width):
     fusion = shared(name, options, width)
     examples = draw(ROWS, width_of(fusion))
     with torch.no_grad():
-        alone = [fusion(*batch([example]), output_attention=True) for example in examples]
+        one_by_one = [fusion(*batch([example]), output_attention=True) for example in examples]
         for order in ([0, 1, 2, 3, 4], [3, 1, 4], [4, 2, 2, 0]):
             for extra in ({}, {"more_tokens": 6, "more_slots": 5}):
                 chosen = [examples[index] for index in order]
                 together = fusion(*batch(chosen, **extra), output_attention=True)
                 for row, (index, states) in enumerate(zip(order, rows_of(together), strict=True)):
-                    single = alone[index]
+                    single = one_by_one[index]
                     close(states, rows_of(single)[0])
                     assert (together.gate is None) == (single.gate is None)
                     assert (together.attention is None) == (single.attention is None)

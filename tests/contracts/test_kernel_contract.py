@@ -161,7 +161,7 @@ def test_batch_invariance(name, device, form):
         places = {label: real for label, real in places.items() if label in inputs}
         if not key_mask[row].any():  # a batch has at least one slot
             places = {label: real for label, real in places.items() if label not in ("k", "v", "keys")}
-        alone = {
+        single = {
             label: (
                 x if label in PROJECTIONS else x[row : row + 1, places[label]] if label in places else x[row : row + 1]
             )
@@ -170,9 +170,9 @@ def test_batch_invariance(name, device, form):
             for label, x in inputs.items()
         }
         mask = key_mask[row : row + 1] if not key_mask[row].any() else key_mask.new_ones(1, int(key_mask[row].sum()))
-        out = apply(kernel, alone, shape, key_mask=mask, scale=0.4)
+        out = apply(kernel, single, shape, key_mask=mask, scale=0.4)
         torch.testing.assert_close(out[0], value[row, query_mask[row]], atol=1e-5, rtol=1e-5)
-        own = {label: x for label, x in alone.items() if label not in PROJECTIONS}
+        own = {label: x for label, x in single.items() if label not in PROJECTIONS}
         loss = (out[0] * upstream[row, query_mask[row]].to(out.dtype)).sum()
         for (label, _), grad in zip(own.items(), torch.autograd.grad(loss, list(own.values())), strict=True):
             together = grads[label][row, places[label]] if label in places else grads[label][row]

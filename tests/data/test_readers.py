@@ -217,7 +217,7 @@ def test_m2e2_images_without_texts() -> None:
     assert len(records) == 188 + 203 == 391
     placed = [record for record in records if record.annotated_for("meae")]
     paths = [record.image_path() for record in records]
-    assert sum(path is not None and path.exists() for path in paths) == len(placed) == 6  # the images at hand
+    assert sum(path is not None and path.exists() for path in paths) == len(placed) == 6  # the images that are there
     assert {region.label for record in placed for region in record.regions} <= {"instance", "union"}
     assert sum(len(record.regions) for record in placed) == 19
     types = Counter(event.type for record in records for event in record.events)

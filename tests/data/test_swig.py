@@ -124,7 +124,7 @@ def test_errors_in_the_mapping_name_file_and_line(tmp_path: Path, line: str, pro
 
 def test_the_published_mapping() -> None:
     if not REAL_MAPPING.exists():
-        pytest.skip(reason="the published file m2e2/ace_sr_mapping.txt is not at hand")
+        pytest.skip(reason="the published file m2e2/ace_sr_mapping.txt is not there")
     situations = _mapping(REAL_MAPPING)
     assert sum(len(situation.roles) for situation in situations.values()) == 227
     assert {situation.event_type for situation in situations.values()} == set(M2E2_EVENT_TYPES)

@@ -1,4 +1,4 @@
-"""A model around a CLIP encoder alone, to be saved and loaded."""
+"""A model around just a CLIP encoder, to be saved and loaded."""
 
 from transformers import PreTrainedConfig, PreTrainedModel
 

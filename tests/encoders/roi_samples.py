@@ -48,9 +48,9 @@ class Sample:
 
 
 def real_images():
-    """Every real image at hand: VinVL's boxes or GMNER's for tweets, M2E2's, a grid of nine where there are none."""
+    """Every real image that is there: for tweets the boxes of VinVL or GMNER, M2E2's, or a grid of nine."""
     if not DATA.exists():
-        pytest.skip(reason=f"the published images are not at hand: there is no {DATA}")
+        pytest.skip(reason=f"the published images are not there: there is no {DATA}")
     return [*_twitter(), *_mnre(), *_m2e2()]
 
 

@@ -105,8 +105,8 @@ def test_order_boxes_and_mask(encoders, images, model):
 def test_batch_invariance(encoders, images, model):
     together = encoders[model].encode(images, REGIONS).features
     for row, (image, boxes) in enumerate(zip(images, REGIONS, strict=True)):
-        alone = encoders[model].encode([image], [boxes]).features[0]
-        torch.testing.assert_close(together[row, : len(alone)], alone, atol=1e-5, rtol=0)
+        single = encoders[model].encode([image], [boxes]).features[0]
+        torch.testing.assert_close(together[row, : len(single)], single, atol=1e-5, rtol=0)
 
 
 def test_no_image_and_too_many_regions(encoders, images):

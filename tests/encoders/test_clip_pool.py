@@ -159,9 +159,9 @@ def test_batches_of_different_sizes_leave_the_tower_as_it_was(encoders, noise, m
     before = {name: value.clone() for name, value in encoder.tower.state_dict().items()}
     first = encoder.encode([square], [[LEFT, CORNER]]).features[0]
     together = encoder.encode([wide, square, None, high, wide], [[], [LEFT, CORNER], [], [LEFT], [CORNER]]).features
-    alone = encoder.encode([high], [[LEFT]]).features[0]
+    single = encoder.encode([high], [[LEFT]]).features[0]
     close(together[1], first)
-    close(together[3, :2], alone)
+    close(together[3, :2], single)
     assert torch.equal(encoder.encode([square], [[LEFT, CORNER]]).features[0], first)
     after = encoder.tower.state_dict()
     assert list(after) == list(before)
@@ -175,7 +175,7 @@ def test_a_region_around_the_image_is_the_image_where_the_tower_averages(encoder
 
 
 def test_a_region_is_the_pooled_patches_as_the_token_is_taken(encoders, images):
-    """Where the class token stands for the image, the tower's end is written out: normalized, projected."""
+    """Where the class token represents the image, the tower's end is written out: normalized, projected."""
     ends = {
         "umie-pool-token": lambda tower, token: tower.ln_post(token) @ tower.proj,
         "umie-pool-timm-token": lambda tower, token: tower.head(tower.trunk.norm(token)),
@@ -260,7 +260,7 @@ def test_a_box_inside_a_cell_is_that_cell(encoders, noise, model):
 
 @models
 def test_a_region_is_about_its_own_place(encoders, noise, model):
-    """What stands under a box changes its features more than what stands at the other end of the image."""
+    """What is inside a box changes its features more than what is at the other end of the image."""
     encoder = encoders[model]
     image = noise(240, 80)
     boxes = [(0.75, 0.0, 1.0, 0.5), (0.0, 0.5, 0.25, 1.0)]

@@ -49,7 +49,7 @@ def test_whole_images_and_crops_are_open_clips(reference):
     assert found.mask.sum(1).tolist() == [3, 3, 1]
     with torch.no_grad():
         for row, path in enumerate(PATHS):
-            image = open_image(path)  # open_clip alone would show what is transparent
+            image = open_image(path)  # open_clip itself would show what is transparent
             parts = [image, *(cut(image, box) for box in boxes[row])]
             same(found.features[row, : len(parts)], model.encode_image(torch.stack([prepare(part) for part in parts])))
 

@@ -385,7 +385,7 @@ def test_the_index_is_built_once_and_when_the_file_changes(tmp_path):
     content["rows"]["renamed"] = content["rows"].pop("one")
     index.write_text(json.dumps(content))
     assert "no such image" in error_of(path)  # the index is trusted to be whole,
-    assert f"delete {index.name}" in error_of(path, "renamed")  # and not for where a line stands
+    assert f"delete {index.name}" in error_of(path, "renamed")  # and not for where a line is
     with path.open("a") as file:
         file.write("\n")
     assert reader(path).read("one.jpg").boxes.shape == (3, 4)

@@ -128,7 +128,7 @@ def test_a_name_cannot_leave_the_folder(image, tmp_path):
 
 
 def split_folder(folder):
-    """Features of train/1.jpg, test/1.jpg and another 1.jpg, told apart by their value, as files in folders."""
+    """Features of train/1.jpg, test/1.jpg and another 1.jpg, distinguished by their value, as files in folders."""
     for value, name in enumerate(("1", "train/1.jpg", "test/1")):
         (folder / name).parent.mkdir(exist_ok=True, parents=True)
         save_file(split_tensors(value), folder / f"{name}.safetensors")
@@ -197,7 +197,7 @@ def test_where_all_features_are_of_images_in_folders(split, tmp_path):
 
 
 def test_folders_below_do_not_disturb(tmp_path):
-    """Links that lead nowhere, folders that hold no features, or others than the files beside them."""
+    """Links that lead nowhere, folders that hold no features, or others than the files next to them."""
     path = samples.vinvl(tmp_path / "inside")
     (path / "loop").symlink_to(path / "loop")
     samples.lxmert(path / "a")

@@ -129,8 +129,8 @@ def test_batch_invariance(encoders, images, mode):
     batch, regions = [*images, noise(60, 40, 2), images[0]], [*REGIONS, [], [CORNER]]
     together = encoders[mode].encode(batch, regions).features
     for row, (image, boxes) in enumerate(zip(batch, regions, strict=True)):
-        alone = encoders[mode].encode([image], [boxes]).features[0]
-        torch.testing.assert_close(together[row, : len(alone)], alone, atol=1e-5, rtol=1e-5)
+        single = encoders[mode].encode([image], [boxes]).features[0]
+        torch.testing.assert_close(together[row, : len(single)], single, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("mode", MODES)

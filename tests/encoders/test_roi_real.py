@@ -110,7 +110,7 @@ def test_align_of_every_real_image(reference, samples):
 
 @pytest.mark.slow
 def test_every_real_image_is_prepared_with_its_boxes(reference, samples):
-    """Sizes and boxes alone, of all of them: nothing runs through the network."""
+    """Only sizes and boxes, of all of them: nothing runs through the network."""
     assert len({sample.path for sample in samples}) >= 27
     preprocess = encoder_of(reference, mode="align", short_side=64).preprocess
     for sample in samples:

@@ -48,8 +48,8 @@ def test_batch_invariance(encoder, images):
     regions = [[LEFT, RIGHT], [RIGHT], []]
     together = encoder.encode(images, regions).features
     for row, (image, boxes) in enumerate(zip(images, regions, strict=True)):
-        alone = encoder.encode([image], [boxes]).features[0]
-        torch.testing.assert_close(together[row, : len(alone)], alone, atol=1e-5, rtol=0)
+        single = encoder.encode([image], [boxes]).features[0]
+        torch.testing.assert_close(together[row, : len(single)], single, atol=1e-5, rtol=0)
 
 
 def test_no_image_at_all(encoder):

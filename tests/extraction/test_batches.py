@@ -26,7 +26,7 @@ def inputs(records):
 
 
 @pytest.fixture(scope="module")
-def alone(learned, inputs):
+def one_by_one(learned, inputs):
     """Each input by itself, in a batch of one."""
     single = Extractor(*learned, batch_size=1)
     return [single.extract(item) for item in inputs]
@@ -36,40 +36,40 @@ def gates(extraction):
     return [-9.0 if answer.gate is None else answer.gate for answer in extraction.answers]
 
 
-def check(found, alone):
-    assert found == alone
-    assert [answer.output for answer in found.answers] == [answer.output for answer in alone.answers]
-    assert gates(found) == pytest.approx(gates(alone), abs=1e-5)
+def check(found, one_by_one):
+    assert found == one_by_one
+    assert [answer.output for answer in found.answers] == [answer.output for answer in one_by_one.answers]
+    assert gates(found) == pytest.approx(gates(one_by_one), abs=1e-5)
 
 
-def test_something_is_found(alone):
+def test_something_is_found(one_by_one):
     """Otherwise the other tests would compare empty results."""
-    assert sum(map(len, (found.entities for found in alone))) > 10
-    assert sum(len(event.arguments) for found in alone for event in found.events) > 10
-    assert any(found.relations for found in alone)
-    assert any(gate > -9 for found in alone for gate in gates(found))
+    assert sum(map(len, (found.entities for found in one_by_one))) > 10
+    assert sum(len(event.arguments) for found in one_by_one for event in found.events) > 10
+    assert any(found.relations for found in one_by_one)
+    assert any(gate > -9 for found in one_by_one for gate in gates(found))
 
 
 @pytest.mark.parametrize("batch_size", [7, 32])
 @pytest.mark.parametrize("constrained", [True, False])
-def test_batches_of_any_size(learned, inputs, alone, batch_size, constrained):
+def test_batches_of_any_size(learned, inputs, one_by_one, batch_size, constrained):
     if not constrained:
         single = Extractor(*learned, batch_size=1, constrained=False)
-        alone = [single.extract(item) for item in inputs]
+        one_by_one = [single.extract(item) for item in inputs]
     found = Extractor(*learned, batch_size=batch_size, constrained=constrained).extract(inputs)
     assert len(found) == len(inputs)
-    for one, expected in zip(found, alone, strict=True):
+    for one, expected in zip(found, one_by_one, strict=True):
         check(one, expected)
 
 
 @settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 10**6), batch_size=st.integers(1, 12))
-def test_any_neighbors_in_any_order(learned, inputs, alone, seed, batch_size):
+def test_any_neighbors_in_any_order(learned, inputs, one_by_one, seed, batch_size):
     rng = random.Random(seed)
     chosen = rng.choices(range(len(inputs)), k=rng.randint(1, 16))
     found = Extractor(*learned, batch_size=batch_size).extract_many(inputs[index] for index in chosen)
     for index, one in zip(chosen, found, strict=True):
-        check(one, alone[index])
+        check(one, one_by_one[index])
 
 
 def test_repeated_records_are_asked_once_and_keep_their_ids(extractor, records, monkeypatch):

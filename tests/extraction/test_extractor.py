@@ -67,9 +67,9 @@ def test_mner_runs_before_mre(extractor):
     assert {(item.head, item.tail) for item in both.record.relations} == {
         (a, b) for a in names for b in names if a != b
     }
-    alone = extractor.extract("Good to see Dema Sama and Fuza Zote .", tasks=["mre"])
-    assert alone.record.relations == both.record.relations
-    assert alone.entities == ()
+    single = extractor.extract("Good to see Dema Sama and Fuza Zote .", tasks=["mre"])
+    assert single.record.relations == both.record.relations
+    assert single.entities == ()
 
 
 def test_the_nearest_pairs_are_kept(learned):

@@ -82,9 +82,9 @@ def test_gradcheck(residual):
 
 
 @pytest.mark.parametrize("part", PARTS)
-@pytest.mark.parametrize("alone", [True, False], ids=["only trainable", "only frozen"])
-def test_frozen_parts(part, alone):
-    wanted = [name for name in PARTS if (name == part) == alone]
+@pytest.mark.parametrize("only_this", [True, False], ids=["only trainable", "only frozen"])
+def test_frozen_parts(part, only_this):
+    wanted = [name for name in PARTS if (name == part) == only_this]
     arguments = draw()
     found, expected = results(image_by_image, arguments, wanted), results(whole_batch, arguments, wanted)
     assert set(found) == {"value", *wanted}

@@ -84,11 +84,11 @@ def test_gradcheck_over_slices(monkeypatch, with_residual):
 
 
 @pytest.mark.parametrize("part", PARTS)
-@pytest.mark.parametrize("alone", [True, False], ids=["only trainable", "only frozen"])
-def test_frozen_parts(part, alone):
+@pytest.mark.parametrize("only_this", [True, False], ids=["only trainable", "only frozen"])
+def test_frozen_parts(part, only_this):
     layer = build(d_ff=1030)
     states, residual = draw(3, 5, 6), draw(3, 5, 6, seed=1)
-    wanted = [name for name in PARTS if (name == part) == alone]
+    wanted = [name for name in PARTS if (name == part) == only_this]
     found = results(layer, layer, states, residual, wanted)
     expected = results(lambda *x: reference(layer, *x), layer, states, residual, wanted)
     assert set(found) == {"value", *wanted}

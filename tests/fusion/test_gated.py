@@ -212,7 +212,7 @@ def test_forward_never_initializes(examples):
 
 
 @pytest.mark.parametrize("gate", [0, 0.05])
-def test_initialize_leaves_a_fixed_gate_alone(examples, gate):
+def test_initialize_leaves_a_fixed_gate_unchanged(examples, gate):
     fusion = build(gate=gate)
     before = copy.deepcopy(fusion.state_dict())
     assert fusion.initialize(*batch(examples)) == {}

@@ -101,8 +101,8 @@ def test_batch_invariance(options):
     with torch.no_grad():
         together = embedding(visual)
         for row, num_slots in enumerate((5, 2, 1, 5)):
-            alone = embedding(select(visual, slice(row, row + 1), slice(num_slots)))
-            torch.testing.assert_close(together[row, :num_slots], alone[0], atol=1e-5, rtol=1e-5)
+            single = embedding(select(visual, slice(row, row + 1), slice(num_slots)))
+            torch.testing.assert_close(together[row, :num_slots], single[0], atol=1e-5, rtol=1e-5)
 
 
 @every_option

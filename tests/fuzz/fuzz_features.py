@@ -1,7 +1,7 @@
 """Fuzz every reader of feature files: pip install atheris; python tests/fuzz/fuzz_features.py CORPUS_FOLDER.
 
 The first byte of an input chooses the layout (tests/encoders/feature_samples.py), the second what the boxes are
-declared to be and what stands for the whole image; the rest takes the place of its first file. A finding is any
+declared to be and what represents the whole image; the rest takes the place of its first file. A finding is any
 exception but UmieError, a message of more than one line, features that are not finite or a box that is not inside
 the image, or ten seconds for one input. ``-max_total_time=300`` ends it, ``-max_len=8192`` lets the inputs grow;
 ``PYTHONPATH`` must hold umie.
@@ -17,7 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "encoders"))  # where feature_samples.py lies
 
-import atheris  # behind the path
+import atheris  # after the path
 
 with atheris.instrument_imports(include=["umie.encoders.precomputed"]):
     from umie import encoders
@@ -25,7 +25,7 @@ with atheris.instrument_imports(include=["umie.encoders.precomputed"]):
     from umie.encoders.precomputed.files import BOXES, WHOLE
     from umie.errors import UmieError
 
-import feature_samples as samples  # behind the instrumented imports
+import feature_samples as samples  # after the instrumented imports
 import harness
 import numpy as np
 
@@ -62,7 +62,7 @@ def target(path: Path) -> harness.Target:
 def main() -> None:
     """Fuzz all layouts."""
     warnings.simplefilter("ignore")  # numpy and zipfile warn of odd contents
-    zipfile.ZipExtFile._update_crc = lambda self, data: None  # its check would hide all that lies behind it
+    zipfile.ZipExtFile._update_crc = lambda self, data: None  # its check would hide everything after it
     with tempfile.TemporaryDirectory() as folder:
         targets = {}
         seeds = []

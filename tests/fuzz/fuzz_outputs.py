@@ -21,7 +21,7 @@ with atheris.instrument_imports(include=["umie"]):
 
     tasks.registry.names()  # imports every task
 
-import harness  # behind the instrumented imports
+import harness  # after the instrumented imports
 
 TEXT = "Ann [NY] NY, O1 <spot> 😀 <extra_id_5> Ann"
 SEED = Record(

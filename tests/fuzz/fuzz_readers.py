@@ -15,7 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "data"))  # where samples.py lies
 
-import atheris  # behind the path
+import atheris  # after the path
 
 with atheris.instrument_imports(include=["umie"]):
     from umie import data
@@ -24,7 +24,7 @@ with atheris.instrument_imports(include=["umie"]):
 
     data.registry.names()  # imports every reader
 
-import harness  # behind the instrumented imports
+import harness  # after the instrumented imports
 from samples import IDS, SAMPLES, Sample
 
 

@@ -56,9 +56,9 @@ def _check_without_images(fusion: Fusion, examples: Sequence[Example]) -> None:
 
 def _check_padding(fusion: Fusion, examples: Sequence[Example], together: Sequence[Tensor]) -> None:
     wide = _fuse(fusion, examples, tokens=9, slots=8, padding=50.0)
-    alone = [_fuse(fusion, [example], padding=-7.0)[0] for example in examples]
+    separate = [_fuse(fusion, [example], padding=-7.0)[0] for example in examples]
     tolerance = 100 * torch.finfo(together[0].dtype).eps ** 0.75  # float32: 6e-4
-    for states, *others in zip(together, wide, alone, strict=True):
+    for states, *others in zip(together, wide, separate, strict=True):
         scale = max(1.0, float(states.abs().max()))
         if any(not torch.allclose(states, other, rtol=0, atol=tolerance * scale) for other in others):
             raise _error(

@@ -47,7 +47,7 @@ def test_every_model_of_the_family_is_published():
 
 
 def test_proposals_are_what_torchvision_finds(weights, proposer, images):
-    """Against torchvision's own call, without its suppression, which the selection stands for."""
+    """Against torchvision's own call, without its suppression, which the selection replaces."""
     model = get_model(
         SMALL,
         weights=None,

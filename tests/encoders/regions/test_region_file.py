@@ -224,7 +224,7 @@ DATA = Path(__file__).resolve().parents[3].parent / "shared" / "data"
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="the published files are not here")
 def test_the_boxes_of_gmner_are_those_that_its_reader_gives():
-    """Over 1500 tweets, whose images need not be there; a box that stands twice in a file is one region."""
+    """Over 1500 tweets, whose images need not be there; a box that appears twice in a file is one region."""
     gmner = DATA / "gmner"
     options = {"images": gmner, "regions": gmner / "xml"}
     read = list(data.read("gmner", gmner / "txt" / "dev.txt", **options))

@@ -17,12 +17,14 @@ from umie.composition import compose, default_tokenizer
 from umie.decoders import Decoder, DecoderConfig
 from umie.decoders.t5 import T5Decoder, T5DecoderConfig
 from umie.errors import UmieError
+from umie.evaluation.queries import QueryDataset
 from umie.fusion import FusedStates, Fusion, FusionConfig
 from umie.fusion.gated import GatedFusion, GatedFusionConfig
 from umie.model import UmieModel
 from umie.processor import UmieProcessor
 from umie.records import Record
 from umie.registry import load_plugins
+from umie.training import TrainingConfig, train
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 SMALL = {  # parts that are quick to build
@@ -353,6 +355,10 @@ def test_an_unregistered_class_can_be_composed_but_not_saved(tmp_path, embedded_
     assert torch.isfinite(model(**processor(records, "mner")).loss)
     with pytest.raises(UmieError, match="Passing"):
         model.save_pretrained(tmp_path)
+    queries, steps = QueryDataset(records, ["mner"], processor), []
+    with pytest.raises(UmieError, match="Passing"):  # not after hours of training
+        train(model, processor, queries, TrainingConfig(), output=tmp_path, on_step=lambda *step: steps.append(step))
+    assert not steps
     built = umie.create_encoder("tiny")
     model, processor = compose(encoder=Crops(built.config))
     assert torch.isfinite(model(**processor(records, "mner")).loss)

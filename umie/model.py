@@ -196,18 +196,22 @@ class UmieModel(PreTrainedModel):
             )
         return (model, info) if output_loading_info else model
 
-    def save_pretrained(self, *args: Any, **kwargs: Any) -> None:
-        """Write the configuration and all weights; see transformers.
-
-        Raises:
-            UmieError: the class of a part is not registered, so that the model could not be loaded again.
-        """
+    def check_can_be_saved(self) -> None:
+        """Raise UmieError if the class of a part is not registered, so that a saved model could not be loaded again."""
         for slot, name in self._unregistered.items():
             hint = "only umie.fusion.VisualEmbedding can be loaded again"
             if slot in REGISTRIES:
                 decorator = f"@{REGISTRIES[slot].package}.registry.register(NAME)"
                 hint = f"add {decorator} and a Config to the class, then build the model again with from_parts"
             raise UmieError(f"the model cannot be saved: its {slot}, {name}, is not registered: {hint}")
+
+    def save_pretrained(self, *args: Any, **kwargs: Any) -> None:
+        """Write the configuration and all weights; see transformers.
+
+        Raises:
+            UmieError: see ``check_can_be_saved``.
+        """
+        self.check_can_be_saved()
         super().save_pretrained(*args, **kwargs)
 
     def load_part_weights(self) -> None:

@@ -74,10 +74,13 @@ def train(
         ``initialize_fusion`` also the measurements of the fusion.
 
     Raises:
-        UmieError: the loss is not finite, the batch cannot be divided among the processes, or a checkpoint cannot be
-            written (earlier checkpoints are kept).
+        UmieError: ``output`` is given and a part of the model is not registered, so that its checkpoints could not be
+            loaded again; the loss is not finite, the batch cannot be divided among the processes, or a checkpoint
+            cannot be written (earlier checkpoints are kept).
     """
     _check_compile(config.torch_compile)
+    if output is not None:
+        model.check_can_be_saved()  # before the training, not after it
     set_seed(seed)
     mixture = as_mixture(dataset)
     steps = config.num_steps(len(mixture))

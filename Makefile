@@ -20,7 +20,7 @@ $(STAMP): pyproject.toml requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "umie needs Python 3.11 or newer: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
 	@$(PYTHON) -m venv $(VENV)
-	@echo "installing umie and its dependencies (PyTorch among them: several GB, some minutes) ..."
+	@echo "installing umie and its dependencies (including PyTorch: several GB, a few minutes) ..."
 ifeq ($(VERSIONS),locked)
 	@$(PIP) install -qq --require-hashes -r requirements.lock
 else ifeq ($(VERSIONS),oldest)

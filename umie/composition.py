@@ -53,8 +53,8 @@ def compose(
         tasks: the options of each task, e.g. ``{"mner": {"labels": ("person", "place")}}``.
         tokenizer: the decoder's tokenizer. By default, that of the checkpoint; for a preset, a byte-level tokenizer
             trained on the embedded data set.
-        processor_options: ``max_input_tokens``, ``max_target_tokens``, ``missing_images`` (``error`` or
-            ``text_only``); see UmieProcessor.
+        processor_options: ``max_input_tokens``, ``max_target_tokens``, ``missing_images`` (``error``,
+            ``text_only`` or ``skip``); see UmieProcessor.
 
     Returns:
         The model, in evaluation mode, and its processor.
@@ -79,8 +79,8 @@ def compose(
     size = model.decoder.vocab_size
     if size is not None and len(tokenizer) > size:
         raise UmieError(
-            f"the tokenizer has {len(tokenizer)} tokens, but the decoder has only {size} rows for them: set "
-            "overrides: vocab_size of the decoder, or use another tokenizer; the styles 'paper' and 'released' may add "
+            f"the tokenizer has {len(tokenizer)} tokens, but the decoder has only {size} embeddings: increase "
+            "vocab_size in the decoder's overrides, or use another tokenizer; styles 'paper' and 'released' may add "
             "tokens"
         )
     _check_end(tokenizer, model.decoder.end_token_id)

@@ -104,7 +104,9 @@ def _content(path: Path) -> Any:
                 f"{path}: is a TorchScript archive, which contains code; if you trust it, save only its tensors: "
                 "torch.save(torch.jit.load(PATH).state_dict(), 'weights.pt')"
             ) from error
-        raise UmieError(f"{path}: cannot be read as weights ({first_line(error)}): is it complete?") from error
+        raise UmieError(
+            f"{path}: cannot be read as weights ({first_line(error)}): download or export the file again"
+        ) from error
 
 
 def _first(names: list[str]) -> str:

@@ -100,7 +100,7 @@ def test_an_absent_device(umie):
 def test_explain_reports_the_backend_that_auto_chooses(umie):
     code, out, _ = umie("bench", "--explain", "--device", "cpu", "--tokens", "16,512", "--directions", "forward")
     assert code == 0
-    assert "T=16 V=37 D=768 H=12 dense float32 forward on cpu: auto takes sdpa" in out
+    assert "T=16 V=37 D=768 H=12 dense float32 forward on cpu: auto chooses sdpa" in out
     assert "T=512" in out
 
 

@@ -191,12 +191,12 @@ def test_own_regions_that_are_cut_are_counted(run, tmp_path):
     assert len(written[0].regions) == 2
 
 
-def test_random_weights_are_told_and_are_the_same_every_time(run):
+def test_random_weights_are_reported_and_are_the_same_every_time(run):
     options = ("--option", "model=fasterrcnn_mobilenet_v3_large_320_fpn", "--option", "min_score=0")
     arguments = ("-p", "faster_rcnn", *options, "--option", "min_size=32", "--option", "top=4")
     code, _, err, first = run(*arguments)
     assert (code, [len(record.regions) for record in first]) == (0, [4, 4, 0])
-    assert err == "the weights of faster_rcnn are random: specify some with --option weights=...\n"
+    assert err == "faster_rcnn has random weights: use --option weights=... to load pretrained ones\n"
     assert run(*arguments)[3] == first
 
 

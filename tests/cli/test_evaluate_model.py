@@ -250,12 +250,12 @@ def test_only_an_earlier_report_is_replaced_and_only_on_request(umie, data, chec
     assert (data / "report" / "report.md").exists()
     code, _, err = umie("evaluate", "--model", checkpoint, "--data", "test.jsonl", "-o", "photos", "--overwrite")
     assert code == 2
-    assert "photos: contains files that are not of an evaluation" in err
+    assert "photos: contains files that do not belong to an evaluation" in err
     assert len(list((data / "photos").iterdir())) == 18
     (data / "report" / "checkpoints").mkdir()  # a training run has a report.md and scores.json too
     code, _, err = umie(*of(checkpoint, "--task", "mre"))
     assert code == 2
-    assert "files that are not of an evaluation, e.g. checkpoints" in err
+    assert "files that do not belong to an evaluation, e.g. checkpoints" in err
     assert not list(data.glob(".*.part"))
 
 

@@ -194,7 +194,7 @@ def test_shapes_that_differ(tmp_path):
     state = state_dict()
     name = "decoder.block.0.layer.2.DenseReluDense.wo.weight"
     state[name] = state[name][:, :-1].clone()
-    refused(tmp_path, f"{name} is [24, 19], but [24, 20] by the configuration", state)
+    refused(tmp_path, f"{name} has shape [24, 19], but should have [24, 20]", state)
     refused(
         tmp_path, "shared.weight is [61, 24], but [62, 24]", config={**CONFIG, "vocab_size": 62}, state=state_dict()
     )

@@ -124,7 +124,7 @@ def test_the_warm_start_is_trained_once_and_shared(finished):
     (folder,) = (path for path in (finished.output / "warm_start").iterdir() if not path.suffix)
     assert {"config.json", "model.safetensors", "tokenizer.json"} <= {path.name for path in folder.iterdir()}
     jobs = [json.loads(path.read_text()) for path in finished.output.glob("cells/*/job.json")]
-    assert [job["text_start"] for job in jobs] == [str(folder), str(folder)]
+    assert [job["warm_start"] for job in jobs] == [str(folder), str(folder)]
 
 
 def test_processes_end_without_errors(finished):

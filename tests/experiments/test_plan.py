@@ -219,7 +219,7 @@ def test_a_missing_file_is_reported(tmp_path):
             "two variants are called 'x' (seed 0): remove one, or give them labels",
             id="label-twice",
         ),
-        pytest.param({"name": "../elsewhere"}, "name: '../elsewhere' cannot be the name of a directory", id="name"),
+        pytest.param({"name": "../elsewhere"}, "name: '../elsewhere' cannot be used as a directory name", id="name"),
         pytest.param({"missing_images": "ignore"}, "Unknown policy for missing images 'ignore'", id="policy"),
         pytest.param({"train_on": ["dta"]}, "data set in train_on: 'dta'. Did you mean 'data'?", id="train-on"),
         pytest.param({"train_on": {"without": "data"}}, "it leaves nothing to train on", id="train-on-nothing"),

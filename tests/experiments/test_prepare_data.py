@@ -83,7 +83,7 @@ def test_each_set_has_the_tasks_of_its_annotation(two):
     assert [scored.key for scored in corpus.scored("test")] == ["a mner", "b mre"]
     assert [scored.key for scored in corpus.scored("dev")] == ["b mre"]
     assert corpus.sets["b"].num_queries == {"train": {"mre": 2}, "dev": {"mre": 1}, "test": {"mre": 1}}
-    assert [one.name for one in corpus.trained(["b"])] == ["b"]
+    assert [one.name for one in corpus.training_sets(["b"])] == ["b"]
     assert [record.text for record in corpus.records("train", ["a"])] == ["Ann sings .", "Rome burns ."]
     assert len(corpus.records("train")) == 4
 
@@ -124,14 +124,14 @@ def test_the_fingerprint_covers_weights_sampling_and_tasks(two):
 def test_a_set_without_the_scored_split_is_used_in_training_only(two):
     corpus = two(sets={"a": {"test": ...}})
     assert [scored.key for scored in corpus.scored("test")] == ["b mre"]
-    assert [one.name for one in corpus.trained()] == ["a", "b"]
+    assert [one.name for one in corpus.training_sets()] == ["a", "b"]
 
 
 def test_a_set_without_training_is_scored_with_the_schema_in_its_records(two):
     record = names("Bob sings .", "person") | {"labels": {"mner": ["place", "person"]}}
     corpus = two(sets={"a": {"train": ...}}, changed={"a/test": [record]})
     assert corpus.sets["a"].tasks == {"mner": {"labels": ["place", "person"]}}
-    assert [one.name for one in corpus.trained()] == ["b"]
+    assert [one.name for one in corpus.training_sets()] == ["b"]
     assert [scored.key for scored in corpus.scored("test")] == ["a mner", "b mre"]
 
 

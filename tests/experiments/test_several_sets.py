@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from umie.experiments.cell import GATES
 from umie.experiments.config import RunConfig
+from umie.experiments.run_job import GATES
 
 SIZES = {"format": "synthetic", "train": 30, "dev": 3, "test": 6}
 GRID = {
@@ -81,7 +81,7 @@ def test_a_held_out_set_is_used_neither_in_training_nor_in_the_warm_start(finish
     assert set(starts) == {("names", "both", "own"), ("both", "own")}
     for variant, line in lines.items():
         job = json.loads((output / "cells" / line["hash"] / "job.json").read_text())
-        assert job["text_start"] == starts[trained_on(job)], variant
+        assert job["warm_start"] == starts[trained_on(job)], variant
         assert job["data"]["sets"]["own"]["tasks"] == {"mner": {"labels": ["ship", "person"]}}
 
 

@@ -6,8 +6,8 @@ import re
 import pytest
 from PIL import Image
 
-from umie.experiments.cell import GATES
 from umie.experiments.expand import plan
+from umie.experiments.run_job import GATES
 from umie.experiments.scheduler import GridRun
 from umie.reports.gate_figures import HISTOGRAM, SWEEP
 from umie.reports.gate_study import AGREES, DISAGREES, UNDECIDED, dynamic_gates, gate_findings, sweeps

@@ -65,7 +65,7 @@ def _explain(plan: Plan) -> None:
         for dtype in plan.dtypes:
             for direction in plan.directions:
                 found = explain(case_of(shape, device=plan.device, dtype=dtype, direction=direction))
-                typer.echo(f"{shape} {dtype} {direction} on {plan.device}: auto takes {found.chosen}\n{found}\n")
+                typer.echo(f"{shape} {dtype} {direction} on {plan.device}: auto chooses {found.chosen}\n{found}\n")
 
 
 def _dry_run(plan: Plan) -> None:
@@ -116,7 +116,7 @@ def _run(plan: Plan, given: BenchOptions) -> None:
     wrong = [row for row in results.rows if row.status == WRONG]
     if wrong:
         listed = ", ".join(dict.fromkeys(f"{row.block} {row.name}" for row in wrong))
-        tell(f"umie: wrong, and not timed: {listed}", style="red")
+        tell(f"umie: not timed, because the results do not match the reference: {listed}", style="red")
         raise typer.Exit(1)
 
 

@@ -45,7 +45,7 @@ class BenchOptions:
     batch_sizes: Annotated[str, typer.Option(help="Numbers of examples.")] = "8"
     tokens: Annotated[str, typer.Option(help="Numbers of text tokens.")] = "256"
     slots: Annotated[str, typer.Option(help="Numbers of visual slots.")] = "37"
-    dense: Annotated[bool, typer.Option("--dense", help="All tokens and slots are real (the default).")] = False
+    dense: Annotated[bool, typer.Option("--dense", help="Texts and slots without padding (the default).")] = False
     ragged: Annotated[
         bool, typer.Option("--ragged", help="Texts and slot lists of different lengths; one example has no image.")
     ] = False
@@ -58,7 +58,9 @@ class BenchOptions:
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; by default a GPU if there is one.")] = None
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; by default torch's choice.")] = None
     rounds: Annotated[int, typer.Option(min=1, help="Measurements of each operation; a verdict needs 7.")] = ROUNDS
-    peers: Annotated[bool, typer.Option("--peers/--no-peers", help="Other libraries and bare products.")] = True
+    peers: Annotated[
+        bool, typer.Option("--peers/--no-peers", help="Also time other libraries and the bare matrix products.")
+    ] = True
     memory: Annotated[bool, typer.Option("--memory/--no-memory", help="Measure peak memory.")] = True
     compiled: Annotated[
         bool, typer.Option("--compile", help="Add sdpa under torch.compile; on CUDA also as a CUDA graph.")

@@ -31,7 +31,7 @@ def convert(
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier conversion.")] = False,
 ) -> None:
-    r"""Convert a checkpoint with UMIE's published names for this library.
+    r"""Convert a checkpoint of UMIE's published code to a folder that this library loads.
 
     umie.UmieModel.from_pretrained loads the result. Only tensors are unpickled.
     If a weight is missing, unknown or of another shape, nothing is written and

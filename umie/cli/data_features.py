@@ -96,7 +96,7 @@ def _build(name: str, options: list[str], device: str | None) -> Any:
     if encoder.config.has_random_weights:
         option = encoder.config.weights_option
         tell(
-            f"the weights of {name} are random: specify some with --option {option}=... (see `umie list {name}`)",
+            f"{name} has random weights: use --option {option}=... to load pretrained ones (see `umie list {name}`)",
             style="yellow",
         )
     try:

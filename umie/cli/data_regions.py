@@ -90,7 +90,9 @@ def regions(
         )
         if draw is not None:
             records = drawn(records, draw, draw_number, stats)
-        write_jsonl(output, not_none(records, f"{input_file}: no records left to write: it needs records with images"))
+        write_jsonl(
+            output, not_none(records, f"{input_file}: no record has an image that can be read: nothing is written")
+        )
     for line in _summary(stats, part.counts, draw):
         out.print(line, highlight=False, markup=False, soft_wrap=True)
     out.print(f"Written: {output}", highlight=False, markup=False, soft_wrap=True)
@@ -110,7 +112,7 @@ def _build(name: str, given: list[str]) -> Proposer:
     part = registry.build(name, **options)
     if part.config.has_random_weights:
         option = part.config.weights_option
-        tell(f"the weights of {name} are random: specify some with --option {option}=...", style="yellow")
+        tell(f"{name} has random weights: use --option {option}=... to load pretrained ones", style="yellow")
     return part
 
 

@@ -34,7 +34,7 @@ size, such as {"box": [0.1, 0.2, 0.5, 0.9]}. MRE asks about the pairs in
 "events" only if med is not among the tasks. The output has one record per
 line in the same order, which `umie evaluate --predictions` can score.
 
-An interrupted run resumes if the same command is given again. Finished lines
+To resume an interrupted run, run the same command again. Finished lines
 are kept in out.jsonl.part, and out.jsonl appears when it is complete.
 
 Exit code: 0 success, 2 invalid input.

@@ -22,7 +22,9 @@ Format = Annotated[
     str,
     typer.Option("--format", "-f", help="Format of the file: jsonl, twitter, mnre, m2e2, ...; see docs/data.md."),
 ]
-Images = Annotated[Path | None, typer.Option(help="Directory of the images; for JSONL, by default that of the file.")]
+Images = Annotated[
+    Path | None, typer.Option(help="Directory of the images; for JSONL, defaults to the directory of the file.")
+]
 Regions = Annotated[
     Path | None, typer.Option(help="Annotation of regions: a directory of VOC files for twitter and gmner.")
 ]

@@ -50,7 +50,7 @@ class Node:
             start.tokens[token] = node
         if node.ends.setdefault(follows, says) != says:
             raise UmieError(
-                f"the tokenizer spells the labels {node.ends[follows].label!r} and {says.label!r} alike: rename one"
+                f"the tokenizer encodes {node.ends[follows].label!r} and {says.label!r} identically: rename one label"
             )
 
 

@@ -164,7 +164,7 @@ def _matched(
     for name, value in weights.items():
         if value.shape != expected[name]:
             raise UmieError(
-                f"{released.their_name(name)} is {list(value.shape)}, but {list(expected[name])} by the configuration: "
+                f"{released.their_name(name)} has shape {list(value.shape)}, but should have {list(expected[name])}: "
                 "use the config.json of the checkpoint"
             )
     width = expected[released.SLOTS][1]

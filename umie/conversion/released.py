@@ -143,6 +143,9 @@ def slot_embeddings(state: Mapping[str, Tensor]) -> Tensor:
     """
     rows = state.get(SLOT_ORDER, state[EMBEDDING])
     if len(rows) < NUM_SLOTS:
-        raise UmieError(f"{SLOT_ORDER} has {len(rows)} rows for {NUM_SLOTS} slots: is it the vocabulary?")
+        raise UmieError(
+            f"{SLOT_ORDER} has {len(rows)} rows, but needs at least {NUM_SLOTS}: use a state dict saved by UMIE's "
+            "published code"
+        )
     image = state[IMAGE_ORDER][0]
     return (rows[-NUM_SLOTS:].flip(0).float() + image.float()).to(image.dtype)

@@ -172,7 +172,6 @@ class LanguageModelDecoder(Decoder):
             encoder_outputs=BaseModelOutput(last_hidden_state=fused.states),
             attention_mask=fused.mask.long(),
             decoder_input_ids=decoder_input_ids,
-            use_cache=False,
             **options,
         ).logits
         loss = None if labels is None else F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED)

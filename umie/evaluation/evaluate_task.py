@@ -110,7 +110,7 @@ def evaluate(
         raise UmieError(f"no record has a query for the task {built.name}")
     sources = SourcePredictions() if sources is None else sources
     options = {"constrained": constrained, "batch_size": batch_size, **generation_options}
-    subjects = records
+    subjects = records  # the records that are asked about: with predicted events, their own answers are left out
     if built.is_staged and events == "predicted":
         found = sources.of(str(built.source), records, model, processor, **options)
         subjects = [
@@ -137,7 +137,8 @@ def _generate(
     **generation_options: Any,
 ) -> tuple[list[str], list[float]]:
     """Return the answers to all queries about the records, and the gates of queries about images."""
-    asked = [replace(record, tasks=None) for record in records]  # includes records not annotated for the task
+    # for a staged task: its source task is asked about every record, annotated for it or not
+    asked = [replace(record, tasks=None) for record in records]
     if not any(task.queries(record) for record in asked):  # e.g. no event was found
         if on_batch is not None:
             on_batch(1, 1)

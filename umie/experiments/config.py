@@ -165,7 +165,9 @@ class RunConfig(Config):
     @classmethod
     def _plain_name(cls, value: str) -> str:
         if value in ("", ".", "..") or set(value) & set("/\\\0"):
-            raise UmieError(f"{value!r} cannot be the name of a directory: use a plain name")
+            raise UmieError(
+                f"{value!r} cannot be used as a directory name: use a name without slashes, except '.', '..'"
+            )
         return value
 
     @model_validator(mode="after")

@@ -72,24 +72,24 @@ def count_queries(tasks: Mapping[str, Task[Any]], records: Iterable[Record]) -> 
 Digests = dict[Path, bytes | UmieError]  # by image file, the hash of its bytes, or why it cannot be read
 
 
-def image_checks(encoders: Iterable[Any]) -> list[Preprocessor]:
-    """Return preprocessors that together check whether an image can be used by all given encoders."""
-    checks: dict[str, Preprocessor] = {}
+def image_preprocessors(encoders: Iterable[Any]) -> list[Preprocessor]:
+    """Return preprocessors whose checks together tell whether all given encoders can use an image."""
+    found: dict[str, Preprocessor] = {}
     for encoder in encoders:
         options = resolve_parts(encoder, "gated", "tiny")["encoder"]
         preprocessor = build_preprocessor(options)
-        checks["pixels" if _reads_pixels(preprocessor) else hash_of(options)] = preprocessor
-    return list(checks.values())
+        found["pixels" if _reads_pixels(preprocessor) else hash_of(options)] = preprocessor
+    return list(found.values())
 
 
 def check_images(
-    records: Iterable[Record], checks: Sequence[Preprocessor], policy: str, digest: Any, digests: Digests
+    records: Iterable[Record], preprocessors: Sequence[Preprocessor], policy: str, digest: Any, digests: Digests
 ) -> tuple[list[Record], dict[str, str]]:
     """Return the records that the policy keeps, and the error of each unreadable image; update ``digest`` with images.
 
     Args:
         records: of one split.
-        checks: see ``image_checks``.
+        preprocessors: see ``image_preprocessors``.
         policy: for images that cannot be read.
         digest: is updated with the bytes of the images.
         digests: of the images that were read before; each file is opened once for all splits and data sets.
@@ -99,7 +99,7 @@ def check_images(
     """
     kept = []
     unreadable: dict[str, str] = {}
-    needs_pixels = any(_reads_pixels(check) for check in checks)
+    needs_pixels = any(_reads_pixels(preprocessor) for preprocessor in preprocessors)
     for record in records:
         if record.image is not None:
             try:
@@ -110,11 +110,11 @@ def check_images(
                 if isinstance(found, UmieError):
                     raise found
                 digest.update(found or b"")
-                for check in checks:
-                    if path is not None and _reads_pixels(check):
-                        check.slots(record.regions)
+                for preprocessor in preprocessors:
+                    if path is not None and _reads_pixels(preprocessor):
+                        preprocessor.slots(record.regions)
                     else:
-                        check.check(record.image if path is None else path, record.regions)
+                        preprocessor.check(record.image if path is None else path, record.regions)
             except UmieError as error:
                 if policy == "error":
                     raise UmieError(
@@ -127,8 +127,9 @@ def check_images(
     return kept, unreadable
 
 
-def _reads_pixels(check: Preprocessor) -> bool:
-    return type(check).check is Preprocessor.check
+def _reads_pixels(preprocessor: Preprocessor) -> bool:
+    """Return whether it checks an image by decoding it, which is done once for all of them."""
+    return type(preprocessor).check is Preprocessor.check
 
 
 def _digest_of(path: Path, needs_pixels: bool) -> bytes | UmieError:

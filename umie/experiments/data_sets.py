@@ -27,13 +27,13 @@ class Scored(NamedTuple):
 
 @dataclass(frozen=True)
 class DataSet:
-    """A checked data set.
+    """A checked data set: runs read the checked copies of its records, never the original files.
 
     Args:
         name: its name in tables.
         format: the original format, or ``synthetic``.
-        files: the JSONL file of each split.
-        images: the image directory of each split; None if images have absolute paths.
+        files: the checked copy of each split, a JSONL file.
+        images: the image directory of each split; None if the split has no images.
         tasks: name and options of each task, with the label schema of this set.
         ceilings: the best F1 without images, by task, if the distribution is known.
         is_synthetic: whether this is the embedded data set.
@@ -75,7 +75,7 @@ class DataSet:
         """Return name and options of each task; ``options``, by task, override those of the set."""
         return {name: {**given, **(options or {}).get(name, {})} for name, given in self.tasks.items()}
 
-    def asked(self, split: str) -> list[str]:
+    def tasks_in(self, split: str) -> list[str]:
         """Return the tasks that have queries in a split."""
         return [name for name, count in self.num_queries.get(split, {}).items() if count]
 
@@ -130,7 +130,7 @@ class Corpus:
                 before["labels"] = list(dict.fromkeys([*before["labels"], *options["labels"]]))
         return merged
 
-    def trained(self, names: Iterable[str] | None = None) -> list[DataSet]:
+    def training_sets(self, names: Iterable[str] | None = None) -> list[DataSet]:
         """Return the sets that have training queries, all or only the named ones, in the order of the corpus.
 
         Raises:
@@ -138,12 +138,12 @@ class Corpus:
         """
         wanted = list(self.sets if names is None else names)
         check_keys("data set", wanted, self.sets)
-        return [one for name, one in self.sets.items() if name in wanted and one.asked("train")]
+        return [one for name, one in self.sets.items() if name in wanted and one.tasks_in("train")]
 
     def scored(self, split: str) -> list[Scored]:
         """Return every task on every set with queries in a split."""
         return [
-            Scored(self.key(name, task), name, task) for name, one in self.sets.items() for task in one.asked(split)
+            Scored(self.key(name, task), name, task) for name, one in self.sets.items() for task in one.tasks_in(split)
         ]
 
     def key(self, data_set: str, task: str) -> str:

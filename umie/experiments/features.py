@@ -43,11 +43,19 @@ def store_features(
     model: Any,
     processor: Any,
     records: Sequence[Record],
-    store: Mapping[str, Any],
+    options: Mapping[str, Any],
     on_image: OnImage,
     log: Callable[[str], None],
 ) -> dict[str, Any]:
     """Make the processor read the features of a frozen encoder from the store, and add missing features to it.
+
+    Args:
+        model: the variant.
+        processor: its processor.
+        records: the records whose images are used.
+        options: ``enabled``, and ``folder``, the directory of the store.
+        on_image: called with the number of images done and of all images.
+        log: called with a line for every event of the store, e.g. a damaged entry.
 
     Returns:
         ``features`` (``stored``, ``looked up``, ``not used``, or ``computed each time`` if the encoder is trained or
@@ -63,10 +71,10 @@ def store_features(
         return report | {"features": "not used"}
     if model.encoder.reads_features:
         return report | {"features": "looked up"}
-    if model.encoder.config.trainable or not store["enabled"]:
+    if model.encoder.config.trainable or not options["enabled"]:
         return report | {"features": "computed each time"}
     started = time.perf_counter()
-    cache = FeatureCache(store["folder"], on_event=log)
+    cache = FeatureCache(options["folder"], on_event=log)
     cached = CachedEncoder(model.encoder, cache)
     done = itertools.count(1)
     unreadable = 0

@@ -23,7 +23,7 @@ from umie.experiments.data_checks import (
     check_images,
     check_labels,
     count_queries,
-    image_checks,
+    image_preprocessors,
     label_schemas,
     num_among,
     texts_of,
@@ -56,7 +56,7 @@ def prepare_corpus(
     encoders: Sequence[Any] = ("tiny",),
     on_item: OnItem = lambda what: None,
 ) -> Corpus:
-    """Read or draw data sets, check them, and write them to ``output``.
+    """Read or draw data sets, check them, and write copies to ``output``. Runs read only these copies.
 
     Args:
         config: one or several data sets; see ``read_data_config``.
@@ -78,8 +78,8 @@ def prepare_corpus(
                 read[name] = _read_files(one, root, splits, config.is_single)
     if config.exclude_overlap:
         read = _without_overlap(read, config.exclude_overlap)
-    trained = texts_of(record for one in read.values() for record in one.splits.get("train", ()))
-    checks = image_checks(encoders)
+    training_texts = texts_of(record for one in read.values() for record in one.splits.get("train", ()))
+    preprocessors = image_preprocessors(encoders)
     digests: Digests = {}
     sets: dict[str, DataSet] = {}
     for name, one in config.sets.items():
@@ -92,12 +92,14 @@ def prepare_corpus(
             if one.format == "synthetic":
                 sets[name] = _synthetic(one, output, splits, say)
             else:
-                sets[name] = _written(read[name], trained, checks, digests, missing_images, output, splits, say)
+                sets[name] = _checked_set(
+                    read[name], training_texts, preprocessors, digests, missing_images, output, splits, say
+                )
     unused = [task for task in config.tasks if not any(task in one.tasks for one in sets.values())]
     if unused:
         raise UmieError(f"no data set is annotated for the task {unused[0]!r}: remove it from `tasks`")
     for split in splits:
-        if not any(one.asked(split) for one in sets.values()):
+        if not any(one.tasks_in(split) for one in sets.values()):
             raise UmieError(f"no data set has records for {split!r}: set {split} to a file in one of them")
     return Corpus(
         sets=sets,
@@ -146,10 +148,10 @@ def _without_overlap(read: Mapping[str, _Files], splits: Sequence[str]) -> dict[
     return kept
 
 
-def _written(
+def _checked_set(
     read: _Files,
-    trained: set[str],
-    checks: Sequence[Preprocessor],
+    training_texts: set[str],
+    preprocessors: Sequence[Preprocessor],
     digests: Digests,
     missing_images: str,
     output: Path,
@@ -164,7 +166,7 @@ def _written(
     for split, records in splits.items():
         on_item(f"checking {split}")
         check_labels(built, records)
-        splits[split], unreadable[split] = check_images(records, checks, missing_images, digest, digests)
+        splits[split], unreadable[split] = check_images(records, preprocessors, missing_images, digest, digests)
         if records and not splits[split]:
             raise UmieError(
                 f"no record of {split!r} has an image that can be read: {next(iter(unreadable[split].values()))}"
@@ -190,10 +192,7 @@ def _written(
         name=read.config.name,
         format=read.config.format,
         files=files,
-        images={
-            split: next((record.image_folder for record in records if record.image_folder), None)
-            for split, records in splits.items()
-        },
+        images={split: _image_folder(split, records) for split, records in splits.items()},
         tasks=read.tasks,
         ceilings={},
         is_synthetic=False,
@@ -203,11 +202,20 @@ def _written(
             split: sum(record.image is not None and str(record.image) not in unreadable[split] for record in records)
             for split, records in splits.items()
         },
-        num_seen={split: num_among(records, trained) for split, records in splits.items() if split != "train"},
+        num_seen={split: num_among(records, training_texts) for split, records in splits.items() if split != "train"},
         num_excluded=read.num_excluded,
         unreadable=unreadable,
         fingerprint=fingerprint,
     )
+
+
+def _image_folder(split: str, records: Iterable[Record]) -> str | None:
+    """Return the image folder of the records of a split, or None if they have no images."""
+    folders = {record.image_folder for record in records if record.image is not None}
+    if None in folders or len(folders) > 1:
+        shown = ", ".join(sorted(str(folder) for folder in folders))
+        raise UmieError(f"the records of {split!r} need one image_folder, but their reader set {shown}")
+    return next(iter(folders), None)
 
 
 def _synthetic(one: SetConfig, output: Path, used: Sequence[str], on_item: OnItem) -> DataSet:

@@ -21,7 +21,7 @@ from umie.experiments.parts import unnamed_regions
 from umie.experiments.prepare_data import prepare_corpus
 from umie.experiments.progress import Progress
 from umie.experiments.scored_tasks import scored_tasks
-from umie.experiments.variant import Trained, load_best, records_of, score_variant, train_text_start, train_variant
+from umie.experiments.variant import Trained, load_best, records_of, score_variant, train_variant, train_warm_start
 from umie.files import atomic_folder, atomic_write, read_json
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from umie.processor import UmieProcessor
 
 IDENTITY = "run.json"
-TEXT_START = "text_start"
+WARM_START = "warm_start"
 BEST, LAST = "best", "last"
 ADAPTER = "adapter"
 
@@ -94,7 +94,7 @@ def run_training(config: RunConfig, *, root: Path, output: Path, progress: Progr
             if state.is_main_process:
                 _identify(config, corpus, output)
         torch.manual_seed(config.seed)
-        text_start = _text_start(config, corpus, output, progress, state)
+        warm_start = _warm_start(config, corpus, output, progress, state)
         records = {split: records_of(config, corpus, split) for split in used}
         for sentence in _beginning(config, corpus, used):
             progress.note(sentence)
@@ -102,7 +102,7 @@ def run_training(config: RunConfig, *, root: Path, output: Path, progress: Progr
             config,
             corpus,
             records,
-            text_start=text_start,
+            warm_start=warm_start,
             store=output / "features",
             progress=progress,
             output=output,
@@ -195,16 +195,16 @@ def _identify(config: RunConfig, corpus: Corpus, output: Path) -> None:
         json.dump(found, file, indent=1, ensure_ascii=False)
 
 
-def _text_start(config: RunConfig, corpus: Corpus, output: Path, progress: Progress, state: PartialState) -> str | None:
-    """Train the text-only start, if configured, with all processes, unless it already exists."""
+def _warm_start(config: RunConfig, corpus: Corpus, output: Path, progress: Progress, state: PartialState) -> str | None:
+    """Train the decoder's warm start, if configured, with all processes, unless it already exists."""
     if config.warm_start is None:
         return None
-    exists = (output / TEXT_START).exists()
+    exists = (output / WARM_START).exists()
     state.wait_for_everyone()  # the answer must be the same in all processes
     if not exists:
-        train_text_start(config, corpus, output / TEXT_START if state.is_main_process else None, progress)
+        train_warm_start(config, corpus, output / WARM_START if state.is_main_process else None, progress)
     state.wait_for_everyone()
-    return str(output / TEXT_START)
+    return str(output / WARM_START)
 
 
 @contextmanager

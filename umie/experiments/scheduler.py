@@ -19,11 +19,11 @@ from typing import Any, Protocol
 from filelock import FileLock, Timeout
 
 from umie.errors import UmieError
-from umie.experiments import cell as cells_of_a_grid
 from umie.experiments.data_sets import Corpus
 from umie.experiments.expand import Cell, Grid, plan
 from umie.experiments.identity import warm_start_hash
 from umie.experiments.prepare_data import prepare_corpus
+from umie.experiments.run_job import run_job
 from umie.experiments.scored_tasks import ScoredTask, averaged, scored_tasks
 from umie.files import atomic_write
 
@@ -103,7 +103,7 @@ def prepare(grid: Grid, root: Path, output: Path, progress: GridProgress) -> tup
     )
     averaged(first, scored_tasks(first, data))
     for cell in grid.cells:
-        if not data.trained(cell.config.trained_on):
+        if not data.training_sets(cell.config.trained_on):
             raise UmieError(f"{cell.variant}: none of the data sets of train_on has training records")
     return data, plan(grid, data.fingerprint)
 
@@ -204,7 +204,7 @@ class _Runner:
                 raise
 
     def _warm_starts(self, cells: Sequence[Cell]) -> dict[str, str | dict[str, Any]]:
-        """Train the text-only starts that the cells need.
+        """Train the warm starts that the cells need.
 
         Returns:
             By hash, the directory of the start, or its result if it crashed.
@@ -244,7 +244,7 @@ class _Runner:
         job = {
             "kind": "cell",
             "identity": identity,
-            "text_start": start,
+            "warm_start": start,
             "store": str(self.output / "features"),
             "folder": str(folder),
         }
@@ -281,14 +281,14 @@ class _Runner:
     def _in_this_process(self, folder: Path) -> str:
         (folder / "log.txt").touch()
         with redirect_stdout(io.StringIO()):
-            cells_of_a_grid.main(str(folder / "job.json"), set_threads=False)
+            run_job(str(folder / "job.json"), set_threads=False)
         return "the job wrote no result"
 
     def _in_a_process(self, folder: Path, name: str, slot: int) -> str:
         """Run the job of a directory in its own process; return how it ended, in case there is no result."""
         with (folder / "log.txt").open("w", encoding="utf-8") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "umie.experiments.job", str(folder / "job.json")],
+                [sys.executable, "-m", "umie.experiments.job_process", str(folder / "job.json")],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,

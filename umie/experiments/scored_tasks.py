@@ -53,7 +53,7 @@ def scored_tasks(config: RunConfig, corpus: Corpus, split: str | None = None) ->
     for instruction in wordings:
         for key, data_set, task in corpus.scored(split):
             part = task_class(task)
-            has_source = part.source in corpus.sets[data_set].asked(split)
+            has_source = part.source in corpus.sets[data_set].tasks_in(split)
             events = config.evaluation.events if has_source else "gold"
             title = "" if corpus.is_single else f"{data_set} "
             title += f"{task.upper()} (oracle events)" if part.is_staged and events == "gold" else task.upper()

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from umie.training import Mixture
 
 DATA_VOCAB_SIZE = 4096
-TEXT_START_SEED = 1_000_003  # unlikely as a user's seed, so that the records differ from those of the data set
-MEAN = "mean_f1"
+WARM_START_SEED = 1_000_003  # unlikely as a user's seed, so that the records differ from those of the data set
+DEV_MEAN = "mean_f1"
 
 Records = Mapping[str, Sequence[Record]]  # records by data set
 
@@ -60,7 +60,7 @@ class Trained:
     seconds: dict[str, float] = field(default_factory=dict)
 
 
-def train_text_start(config: RunConfig, corpus: Corpus, folder: Path | None, progress: Progress) -> dict[str, Any]:
+def train_warm_start(config: RunConfig, corpus: Corpus, folder: Path | None, progress: Progress) -> dict[str, Any]:
     """Train the decoder on text only and save it as a checkpoint, as a substitute for a pretrained one.
 
     Args:
@@ -77,7 +77,7 @@ def train_text_start(config: RunConfig, corpus: Corpus, folder: Path | None, pro
     start = config.warm_start
     if start is None:
         raise ValueError("the config has no warm_start")
-    sets = corpus.trained(config.trained_on)
+    sets = corpus.training_sets(config.trained_on)
     decoder = config.parts["decoder"]
     tokenizer = tokenizer_of(decoder, sets, config.wording)
     model, processor = compose(fusion="text_only", decoder=decoder, tasks=corpus.task_options, tokenizer=tokenizer)
@@ -85,12 +85,12 @@ def train_text_start(config: RunConfig, corpus: Corpus, folder: Path | None, pro
         texts = {one.name: _without_images(one.read("train")) for one in sets}
         mixture = mixture_of(corpus, texts, config.wording, processor)
     else:
-        drawn = SyntheticConfig(seed=TEXT_START_SEED, train=start.records)
+        drawn = SyntheticConfig(seed=WARM_START_SEED, train=start.records)
         own = _without_images(scene.record for scene in scenes(drawn, "train"))
         tasks = {name: task for one in reversed(sets) for name, task in one.built(config.wording).items()}
         ordered = [tasks[name] for name in corpus.tasks if name in tasks]
         mixture = Mixture([(sets[0].name, QueryDataset(own, ordered, processor), 1.0)])
-    progress.phase("text-only start", start.training.num_steps(len(mixture)))
+    progress.phase("warm start", start.training.num_steps(len(mixture)))
     measured = train(
         model,
         processor,
@@ -111,7 +111,7 @@ def train_variant(
     corpus: Corpus,
     records: Mapping[str, Records],
     *,
-    text_start: str | None,
+    warm_start: str | None,
     store: Path,
     progress: Progress,
     output: Path | None = None,
@@ -122,7 +122,7 @@ def train_variant(
         config: the run.
         corpus: its data.
         records: the records of ``train`` and of the scored splits, by split and data set.
-        text_start: the checkpoint directory from ``train_text_start``; None starts from the decoder without it.
+        warm_start: the checkpoint directory from ``train_warm_start``; None starts from the decoder without it.
         store: directory for the features of frozen encoders, unless the config names one.
         progress: the progress display.
         output: directory of the checkpoints. If it contains checkpoints of this run, training resumes exactly from
@@ -139,15 +139,15 @@ def train_variant(
     state = PartialState(cpu=not torch.cuda.is_available())
     progress.phase("building the variant")
     torch.manual_seed(config.seed)
-    model, processor = build_variant(config, corpus, text_start)
+    model, processor = build_variant(config, corpus, warm_start)
     model.to(state.device)
     calls = None if model.encoder is None or model.encoder.reads_features else EncoderCalls(model.encoder)
     everything = [record for sets in records.values() for own in sets.values() for record in own]
-    folder = {**config.features.model_dump(), "folder": config.features.folder or str(store)}
+    options = {**config.features.model_dump(), "folder": config.features.folder or str(store)}
     with state.main_process_first():
         progress.phase("encoding images", 1)
         images = store_features(
-            model, processor, everything, folder, lambda done, total: progress.advance(done / total), progress.note
+            model, processor, everything, options, lambda done, total: progress.advance(done / total), progress.note
         )
     progress.phase("encoding texts")
     mixture = mixture_of(corpus, records["train"], config.wording, processor)
@@ -192,7 +192,7 @@ def load_best(trained: Trained, output: Path) -> None:
         load_weights(trained.model, output / f"checkpoint-{trained.measured['best_step']}")
 
 
-def build_variant(config: RunConfig, corpus: Corpus, text_start: str | None) -> tuple[UmieModel, UmieProcessor]:
+def build_variant(config: RunConfig, corpus: Corpus, warm_start: str | None) -> tuple[UmieModel, UmieProcessor]:
     """Return the model and the processor before training."""
     from umie.composition import compose
     from umie.model import UmieModel
@@ -207,16 +207,16 @@ def build_variant(config: RunConfig, corpus: Corpus, text_start: str | None) -> 
         model: UmieModel = UmieModel.from_pretrained(config.start_from)
         return model, UmieProcessor(before.tokenizer, before.encoder, corpus.task_options, **options)
     parts = dict(config.parts)
-    if text_start is not None:
-        parts["decoder"] = {"name": parts["decoder"]["name"], "source": text_start}
-    tokenizer = tokenizer_of(parts["decoder"], corpus.trained(config.trained_on), config.wording)
+    if warm_start is not None:
+        parts["decoder"] = {"name": parts["decoder"]["name"], "source": warm_start}
+    tokenizer = tokenizer_of(parts["decoder"], corpus.training_sets(config.trained_on), config.wording)
     return compose(**parts, tasks=corpus.task_options, tokenizer=tokenizer, **options)
 
 
 def records_of(config: RunConfig, corpus: Corpus, split: str) -> dict[str, list[Record]]:
     """Return the records of a split by data set: for ``train`` only of the sets to train on."""
-    trained = corpus.trained(config.trained_on)
-    sets = trained if split == "train" else [one for one in corpus.sets.values() if one.asked(split)]
+    trained = corpus.training_sets(config.trained_on)
+    sets = trained if split == "train" else [one for one in corpus.sets.values() if one.tasks_in(split)]
     return {one.name: one.read(split) for one in sets}
 
 
@@ -326,8 +326,8 @@ class DevScores:
 
     def check_metric(self) -> None:
         """Raise UmieError if the metric of the checkpoints is not a dev score."""
-        names = [MEAN, *(f"{_name(one)}_f1" for one in self._scored)]
-        metric = MEAN if self._config.checkpoints is None else self._config.checkpoints.metric_for_best_model
+        names = [DEV_MEAN, *(f"{_name(one)}_f1" for one in self._scored)]
+        metric = DEV_MEAN if self._config.checkpoints is None else self._config.checkpoints.metric_for_best_model
         if metric not in names:
             raise UnknownNameError("checkpoints.metric_for_best_model", metric, names)
 
@@ -350,7 +350,7 @@ class DevScores:
         learned = {one.key for one in self._scored if one.data_set in self._records["train"]}
         keys = [key for key in averaged(self._config, self._scored) if key in metrics]
         keys = [key for key in keys if key in learned] or keys  # held-out sets must not select the checkpoint
-        return {MEAN: sum(float(metrics[key]["f1"]) for key in keys) / len(keys), **found}
+        return {DEV_MEAN: sum(float(metrics[key]["f1"]) for key in keys) / len(keys), **found}
 
 
 def gate_health(gates: Sequence[float]) -> dict[str, float]:
@@ -392,7 +392,7 @@ def _check_lengths(config: RunConfig, processor: UmieProcessor, mixture: Mixture
         )
         if not config.allow_truncated_targets:
             raise UmieError(
-                f"{longest}, and the rest cannot be learned: increase max_target_tokens, or set "
+                f"{longest}, so their ends would be cut off: increase max_target_tokens, or set "
                 "allow_truncated_targets: true"
             )
         found.append(f"{longest} and are cut off (allow_truncated_targets)")

@@ -41,7 +41,9 @@ def check_folder(folder: Path, *, overwrite: bool = False) -> None:
     foreign = [name for name in names if not any(fnmatch(name, pattern) for pattern in _CONTENT)]
     if foreign or SCORES not in names:
         example = sorted(foreign or names)[0]
-        raise UmieError(f"{folder}: contains files that are not of an evaluation, e.g. {example}: use another --output")
+        raise UmieError(
+            f"{folder}: contains files that do not belong to an evaluation, e.g. {example}: use another --output"
+        )
     if not overwrite:
         raise UmieError(f"{folder}: already contains an evaluation: use another --output, or --overwrite to replace it")
 

@@ -107,7 +107,7 @@ def sweeps(run: GridRun) -> list[Sweep]:
 
 def dynamic_gates(run: GridRun, output: Path) -> list[DynamicGates]:
     """Return the dynamic gates that the cells in a grid's folder recorded."""
-    from umie.experiments.cell import GATES
+    from umie.experiments.run_job import GATES
 
     found: dict[str, dict[str, list[float]]] = {}
     for cell in run.cells:

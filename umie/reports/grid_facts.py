@@ -95,7 +95,7 @@ def _sets(run: GridRun) -> list[str]:
     for name, one in run.data.sets.items():
         if name not in scored:
             facts.append(f"- {name} is not scored: it has no annotated {run.grid.first.evaluation.split} records")
-        if not run.data.is_single and not one.asked("train"):
+        if not run.data.is_single and not one.tasks_in("train"):
             facts.append(f"- {name} is not trained on: it has no training records")
     if not run.data.is_single:
         sampling = run.data.sampling

@@ -9,7 +9,7 @@ from typing import Any
 
 from umie.experiments.config import RunConfig
 from umie.experiments.run import RunResult
-from umie.experiments.variant import MEAN
+from umie.experiments.variant import DEV_MEAN
 from umie.files import atomic_write
 from umie.reports.gates import draw_gates
 from umie.reports.style import (
@@ -119,7 +119,7 @@ def _page(run: RunResult, *, has_gates: bool) -> Iterator[str]:
         f"training loss {measured['train_loss']:.4f}"
     )
     if "best_step" in measured:
-        metric = config.checkpoints.metric_for_best_model if config.checkpoints else MEAN
+        metric = config.checkpoints.metric_for_best_model if config.checkpoints else DEV_MEAN
         yield f"- best dev score: {metric} {measured['best']:.4f} at step {measured['best_step']}"
     yield f"- {', '.join(f'{name} {version}' for name, version in versions(*LIBRARIES).items())}; seed {config.seed}"
     for note in config.notes:

@@ -87,7 +87,7 @@ def read_predictions(
             if text != record.text:
                 raise UmieError(
                     f"text is {shown(text)}, but {gold_path}:{gold_number} says {shown(record.text)}: "
-                    "offsets would not match; predict the same texts, in the same order or each with an id"
+                    "offsets would not match; use the same texts, either in the same order or with ids"
                 )
             for key, value in _context(record).items():
                 data.setdefault(key, value)

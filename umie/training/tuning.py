@@ -91,7 +91,7 @@ def train(
     if config.adapter is not None and not has_adapter(model):
         adapt(model, config.adapter)
     if output is None and saving.early_stopping_patience is not None:
-        raise UmieError("early_stopping_patience is set: pass output to train, where the best checkpoint is kept")
+        raise UmieError("early_stopping_patience needs a directory for the best checkpoint: pass output to train")
     if resumed is not None and is_over(state_of(resumed), steps, saving):
         load_weights(model, resumed)
         return _summary(state_of(resumed))

@@ -143,5 +143,5 @@ def test_a_image_that_the_detector_fails_on_is_one_error(record, noise, monkeypa
     thin = Record("thin", image=noise(1, 2000), id="thin")
     filled = list(detector.fill([thin, record()], errors.append))
     assert [len(item.regions) for item in filled] == [0, 2]
-    assert str(errors[0]).startswith("record thin: image (1 x 2000): the detector fails (")
-    assert "the detector fails" in error(detector.propose, [noise(1, 2000)])
+    assert str(errors[0]).startswith("record thin: image (1 x 2000): the detector failed (")
+    assert "the detector failed" in error(detector.propose, [noise(1, 2000)])

@@ -72,7 +72,7 @@ class ClipEncoderConfig(TowerConfig):
         if self.short_side is not None:
             check_whole("short_side", self.short_side, 1)
             if self.mode != "pool":
-                raise UmieError(f"short_side is {self.short_side}: only mode 'pool' has it: leave it out")
+                raise UmieError(f"short_side is {self.short_side}: it applies only to mode 'pool': omit it")
 
     @property
     def feature_dim(self) -> int:

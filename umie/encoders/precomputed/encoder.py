@@ -146,7 +146,7 @@ class PrecomputedPreprocessor(Preprocessor):
             UmieError: the files do not have the image or are damaged.
         """
         if isinstance(image, Image.Image):
-            raise UmieError("an image in memory has no name to look its features up by: pass its path")
+            raise UmieError("features are found by file name, which an image in memory does not have: pass its path")
         if not isinstance(image, str | Path):
             raise UmieError(f"expected the path of an image, not {type(image).__name__}")
         names = image_names(image)

@@ -145,7 +145,7 @@ def image_features(
             box_rows, count = _without_whole(box_rows, size, names), count and count - 1
         if len(rows) != len(box_rows):
             raise UmieError(
-                f"{names['features']} has {len(rows)} rows and {names['boxes']} {len(box_rows)}: expected equal numbers"
+                f"{names['features']} has {len(rows)} rows but {names['boxes']} has {len(box_rows)}: they must match"
             )
         rows, box_rows = rows[:count], box_rows[:count]
         if not (finite := _rows_where(np.isfinite(rows))).all():
@@ -196,7 +196,10 @@ def _count(entry: Entry, names: Layout, limit: int) -> int | None:
         return None
     count = entry.number(names["count"])
     if not 0 <= count <= limit or count != int(count):
-        raise UmieError(f"{names['count']} is {count:g} and {names['boxes']} has {limit} rows")
+        raise UmieError(
+            f"{names['count']} is {count:g}: expected a whole number from 0 to {limit}, the number of rows of "
+            f"{names['boxes']}"
+        )
     return int(count)
 
 

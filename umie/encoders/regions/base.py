@@ -186,8 +186,8 @@ class PixelProposer(Proposer):
         except (RuntimeError, ValueError) as error:  # one image that a detector cannot process must not end a run
             image_name = f"{name or 'image'} ({opened.width} x {opened.height})"
             raise UmieError(
-                f"{image_name}: the detector fails ({first_line(error)}): remove the image, or use another detector or "
-                "device"
+                f"{image_name}: the detector failed ({first_line(error)}): remove the image, or use another detector "
+                "or device"
             ) from error
 
     @abstractmethod

@@ -82,7 +82,7 @@ def _edges(box: object, limits: tuple[float, float], unit: str) -> list[float]:
         if math.isfinite(edge) and not -slack <= edge <= limit + slack:
             inside = f"{limits[0]:g} x {limits[1]:g} pixels" if unit == "absolute" else "0..1"
             raise UmieError(
-                f"box {shown(box)} is outside the image ({inside}): fix the box, or the unit, which is declared {unit}"
+                f"box {shown(box)} is outside the image ({inside}): fix the box, or the unit, which is set to {unit}"
             )
     return edges
 

@@ -117,7 +117,9 @@ class FasterRcnnProposer(PixelProposer):
         known = None if published is None else published.meta["categories"]
         names = config.labels or known or [str(index) for index in range(num_classes)]
         if len(names) != num_classes:
-            raise UmieError(f"labels has {len(names)} names, the detector {num_classes} classes: name each class")
+            raise UmieError(
+                f"labels has {len(names)} names, but the detector has {num_classes} classes: use one name per class"
+            )
         size = {} if config.min_size is None else {"min_size": config.min_size}
         model: nn.Module = get_model(
             config.model,

@@ -1,5 +1,6 @@
-"""The process of one job: ``python -m umie.experiments.job JOB``. It exits when the grid that started it is gone.
+"""The process of one job: ``python -m umie.experiments.job_process JOB``.
 
+The grid keeps its end of standard input open; when the grid is gone, the process exits, so that no cell outlives it.
 Nothing heavy is imported before standard input is watched: importing torch and transformers takes seconds, in which
 the process would not notice that the grid was killed.
 """
@@ -14,9 +15,9 @@ import threading
 def main(job_file: str) -> int:
     """Run the job of a file; return the exit code."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    from umie.experiments.cell import main as run
+    from umie.experiments.run_job import run_job
 
-    return run(job_file)
+    return run_job(job_file)
 
 
 def _end_with_parent() -> None:

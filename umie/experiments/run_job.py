@@ -1,7 +1,6 @@
-"""One job of a grid, a warm start or a cell, in its own process; see ``umie.experiments.job``.
+"""``run_job``: run one job of a grid, which is a warm start or a cell.
 
-The job is a JSON file. Progress is written to standard output as JSON lines. The process exits when its standard input
-is closed, so that no cell outlives a killed grid.
+The job is a JSON file, and so is its result. Progress is written to standard output as JSON lines.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from typing import Any
 from umie.experiments.config import RunConfig
 from umie.experiments.data_sets import Corpus
 from umie.experiments.scored_tasks import scored_tasks
-from umie.experiments.variant import gate_health, load_best, records_of, score_variant, train_text_start, train_variant
+from umie.experiments.variant import gate_health, load_best, records_of, score_variant, train_variant, train_warm_start
 from umie.files import atomic_write
 from umie.registry import load_plugins
 from umie.versions import versions
@@ -48,7 +47,7 @@ class JobProgress:
         _emit(event="note", text=what)
 
 
-def main(job_file: str, *, set_threads: bool = True) -> int:
+def run_job(job_file: str, *, set_threads: bool = True) -> int:
     """Run the job of a file. The exit code is 0 even if the cell crashed, which its result records."""
     job = json.loads(Path(job_file).read_text(encoding="utf-8"))
     start = time.perf_counter()
@@ -80,12 +79,12 @@ def _run(job: Mapping[str, Any], set_threads: bool) -> dict[str, Any]:
     corpus = Corpus.from_json(job["data"])
     if job["kind"] == "warm_start":
         torch.manual_seed(job["identity"]["seed"])
-        return {"metrics": {}, **train_text_start(config, corpus, Path(job["folder"]), JobProgress())}
-    return run_cell(config, corpus, Path(job["folder"]), job["text_start"], Path(job["store"]), JobProgress())
+        return {"metrics": {}, **train_warm_start(config, corpus, Path(job["folder"]), JobProgress())}
+    return run_cell(config, corpus, Path(job["folder"]), job["warm_start"], Path(job["store"]), JobProgress())
 
 
 def run_cell(
-    config: RunConfig, corpus: Corpus, folder: Path, text_start: str | None, store: Path, progress: Any
+    config: RunConfig, corpus: Corpus, folder: Path, warm_start: str | None, store: Path, progress: Any
 ) -> dict[str, Any]:
     """Train and score a variant; keep its predictions and gates, but not its weights."""
     import torch
@@ -97,7 +96,7 @@ def run_cell(
     records = {name: found for name in used if (found := records_of(config, corpus, name))}
     checkpoints = None if config.checkpoints is None else folder / "checkpoints"
     trained = train_variant(
-        config, corpus, records, text_start=text_start, store=store, progress=progress, output=checkpoints
+        config, corpus, records, warm_start=warm_start, store=store, progress=progress, output=checkpoints
     )
     if checkpoints is not None:
         load_best(trained, checkpoints)

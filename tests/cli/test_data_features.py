@@ -150,11 +150,11 @@ def test_records_without_images_are_told(umie, tmp_path):
     assert "no record has an image" in err
 
 
-def test_random_weights_are_told(umie, data):
+def test_random_weights_are_reported(umie, data):
     options = ("--encoder", "resnet101_roi", "--option", "mode=align", "--option", "short_side=32")
     code, _, err = umie("data", "features", "-i", data / "records.jsonl", "-o", data / "cache", *options)
     assert code == 0
-    assert "the weights of resnet101_roi are random" in err
+    assert "resnet101_roi has random weights" in err
 
 
 def test_an_interrupted_run_resumes(umie, data, noise):

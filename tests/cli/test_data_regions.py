@@ -136,7 +136,7 @@ def test_nothing_is_written_where_no_image_can_be_read(run, tmp_path):
     records.write_text('{"text": "a", "image": "absent.jpg"}\n')
     code, _, err, written = run("-p", "grid", "--missing-images", "skip", name=records)
     assert (code, written) == (2, None)
-    assert "no records left to write" in err
+    assert "no record has an image that can be read" in err
 
 
 def test_boxes_from_a_file_and_what_was_dropped(run, tmp_path):

@@ -196,7 +196,10 @@ def test_shapes_that_differ(tmp_path):
     state[name] = state[name][:, :-1].clone()
     refused(tmp_path, f"{name} has shape [24, 19], but should have [24, 20]", state)
     refused(
-        tmp_path, "shared.weight is [61, 24], but [62, 24]", config={**CONFIG, "vocab_size": 62}, state=state_dict()
+        tmp_path,
+        "shared.weight has shape [61, 24], but should have [62, 24]",
+        config={**CONFIG, "vocab_size": 62},
+        state=state_dict(),
     )
 
 

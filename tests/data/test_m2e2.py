@@ -250,7 +250,7 @@ def test_errors_in_an_image_without_text_name_file_and_image(
         ("EVENT.trigger.text", 5, "S_1: the trigger of 'arrest jail' is named 5, but its tokens are"),
         ("EVENT.arguments", None, "S_1: field 'arguments' of the event 'arrest jail' is None"),
         ("EVENT.arguments.0.role", KeyError, "S_1: the argument has no field 'role'"),
-        ("EVENT.arguments.0.role", "\ud800", "S_1: field 'role' of the argument holds half"),
+        ("EVENT.arguments.0.role", "\ud800", "S_1: field 'role' of the argument contains an unpaired"),
         ("EVENT.arguments.0.start", 4, "S_1: the argument 'Person' is at tokens [4, 4] of 10"),
         ("EVENT.arguments.0.start", "2", "S_1: the argument 'Person' is at ['2', 4]: expected"),
     ],

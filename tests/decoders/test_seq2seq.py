@@ -143,7 +143,7 @@ def test_saved_and_loaded_with_the_model_without_the_source(checkpoint, aligned,
     decoder = {"name": "seq2seq", "source": str(shutil.copytree(checkpoint, tmp_path / "source"))}
     ids = {"eos_token_id": 1} if "mt5" not in str(checkpoint) else {}  # the end token of the tests' tokenizer
     tokenizer = FAMILIES["project"]()
-    with pytest.raises(UmieError, match="the tokenizer has 1024 tokens, but the decoder has only 1000 rows"):
+    with pytest.raises(UmieError, match="the tokenizer has 1024 tokens, but the decoder has only 1000 embeddings"):
         compose(fusion="gated", decoder=decoder, tokenizer=tokenizer)
     model = UmieModel(UmieModel.config_class(decoder={**decoder, "overrides": ids}, fusion={"name": "gated"}))
     model.load_part_weights()

@@ -132,7 +132,7 @@ def test_a_file_is_prepared_as_its_tag_says(open_clip, noise):
 def test_a_tag_that_open_clip_does_not_have(open_clip):
     with pytest.raises(UmieError, match=f"open_clip weights of {MODEL}: 'gray'. Did you mean 'grey'"):
         build_preprocessor({"name": "clip", "model": MODEL, "tag": "gray"})
-    with pytest.raises(UmieError, match="tag is 'grey' and pretrained is the tag 'quick': give one"):
+    with pytest.raises(UmieError, match="tag is 'grey' and pretrained is the tag 'quick': set only one"):
         build_preprocessor({"name": "clip", "model": MODEL, "pretrained": "quick", "tag": "grey"})
     with pytest.raises(UmieError, match="tag is 3: use a string"):
         registry.build("clip", model=MODEL, tag=3)

@@ -100,7 +100,7 @@ def test_towers_that_cannot_be_pooled_say_so(open_clip, model, why):
     ("options", "message"),
     [
         ({"mode": "roi"}, r"Unknown mode 'roi'\. Choices: crop, pool\."),
-        ({"short_side": 64}, "short_side is 64: only mode 'pool' has it"),
+        ({"short_side": 64}, "short_side is 64: it applies only to mode 'pool'"),
         ({"mode": "pool", "short_side": 0}, "short_side is 0: use a whole number of at least 1"),
         ({"mode": "pool", "short_side": 4}, "short_side is 4: use at least 8, a patch of umie-input-vit"),
     ],

@@ -181,7 +181,7 @@ def test_rows_beyond_the_count_are_padding(tmp_path):
     [
         ({"features": np.where(np.arange(3)[:, None] == 1, np.nan, 1.0) * np.ones((3, 6))}, "box_features: row 1 is"),
         ({"features": np.full((3, 6), 1e300)}, "box_features: row 0 is not finite"),
-        ({"features": np.ones((2, 6))}, r"has 2 rows and bounding_boxes 3"),
+        ({"features": np.ones((2, 6))}, r"has 2 rows but bounding_boxes has 3"),
         ({"features": np.ones(6)}, r"box_features is \[6\]: expected \[N, Dv\]"),
         ({"features": np.ones((3, 6), int)}, "box_features is of int64"),
         ({"features": np.array([["a"] * 6] * 3)}, "box_features is of <U1"),
@@ -329,7 +329,7 @@ def changed(**fields):
         ({"features": "AAAA"}, "features has 3 bytes, not a multiple of 4"),
         ({"features": samples.b64(np.ones(17))}, "features has 17 numbers, which do not form rows for 3 boxes"),
         ({"boxes": samples.b64(np.ones(11))}, "boxes has 11 numbers, which do not form boxes of 4"),
-        ({"num_boxes": "4"}, "num_boxes is 4 and boxes has 3 rows"),
+        ({"num_boxes": "4"}, "num_boxes is 4: expected a whole number from 0 to 3"),
         ({"num_boxes": "three"}, "num_boxes is 'three': expected a number"),
         ({"img_w": ""}, "img_w is '': expected a number"),
         ({"img_w": "inf"}, "size is inf x 100"),

@@ -20,7 +20,7 @@ class Opened(NamedTuple):
     region: int | None = None
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)  # a trie would be printed whole, and shared nodes many times
 class Node:
     """A place in a trie of literals.
 
@@ -50,7 +50,8 @@ class Node:
             start.tokens[token] = node
         if node.ends.setdefault(follows, says) != says:
             raise UmieError(
-                f"the tokenizer encodes {node.ends[follows].label!r} and {says.label!r} identically: rename one label"
+                f"the tokenizer encodes the labels {node.ends[follows].label!r} and {says.label!r} identically: "
+                "rename one label"
             )
 
 

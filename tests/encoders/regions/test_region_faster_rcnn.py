@@ -146,7 +146,7 @@ def test_the_one_set_of_weights_that_runs_without_epsilon(tmp_path, monkeypatch)
         ({"weights": 5}, "weights is 5: use a string"),
         ({"min_size": 8}, "min_size is 8: use a whole number of at least 32"),
         ({"labels": "person"}, "labels is 'person': use a list of names"),
-        ({"labels": ["a", "b"]}, "labels has 2 names, the detector 91 classes"),
+        ({"labels": ["a", "b"]}, "labels has 2 names, but the detector has 91 classes"),
         ({"device": "gpu"}, "device is 'gpu': cannot be used"),
     ],
 )

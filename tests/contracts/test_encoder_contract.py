@@ -163,9 +163,9 @@ def test_encode_is_forward_of_preprocess(encoder, encoded, images):
         assert torch.equal(getattr(found, field), getattr(encoded, field))
 
 
-def test_a_file_and_a_image_in_memory_are_the_same(encoder, images, tmp_path, noise):
+def test_a_file_and_an_image_in_memory_are_the_same(encoder, images, tmp_path, noise):
     if encoder.reads_features:
-        with pytest.raises(UmieError, match="has no name"):
+        with pytest.raises(UmieError, match="an image in memory does not have"):
             encoder.encode([noise(120, 80)])
         return
     images[0].save(tmp_path / "image.png")

@@ -182,7 +182,7 @@ def test_an_unknown_reporter_or_backend_is_reported(small, tmp_path):
 
 def test_patience_requires_an_output_and_the_metric_a_dev_score(small, tmp_path):
     model, processor, queries = small
-    with pytest.raises(UmieError, match="patience is set: pass output to train"):
+    with pytest.raises(UmieError, match="early_stopping_patience needs a directory for the best checkpoint"):
         checkpoints = Checkpoints(early_stopping_patience=1)
         train(model, processor, queries, TrainingConfig(max_steps=1), checkpoints=checkpoints)
     with pytest.raises(UmieError, match=r"Unknown metric 'mean_f1'. .*Choices: f1"):

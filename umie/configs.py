@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Strict, ValidationError
@@ -30,6 +30,15 @@ class ConfigError(UmieError):
 def errors_of(error: UmieError) -> list[str]:
     """Return the lines of an error, which may be several for a ConfigError."""
     return list(error.errors) if isinstance(error, ConfigError) else [str(error)]
+
+
+def errors_in(check: Callable[..., object], *arguments: Any) -> list[str]:
+    """Call a check; return the errors that it raises, so that several checks are reported at once."""
+    try:
+        check(*arguments)
+    except UmieError as error:
+        return errors_of(error)
+    return []
 
 
 class Config(BaseModel):
@@ -131,7 +140,6 @@ def _mapping(value: Any) -> Any:
     return dict(value) if isinstance(value, Mapping) else value
 
 
-Whole = Annotated[int, Strict()]
 Natural = Annotated[int, Strict(), Field(ge=0)]
 Positive = Annotated[int, Strict(), Field(ge=1)]
 Number = Annotated[float, Strict(), Field(allow_inf_nan=False)]

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from umie import data as formats
 from umie import tasks as all_tasks
-from umie.configs import Config, ConfigError, PositiveNumber, as_mapping, errors_of
+from umie.configs import Config, ConfigError, PositiveNumber, as_mapping, errors_in, errors_of
 from umie.data.synthetic import SPLITS, SyntheticConfig
 from umie.errors import UmieError, UnknownNameError, at, check_flag, check_keys, shown
 from umie.training.config import Sampling
@@ -148,12 +148,7 @@ def _set(name: str, given: Mapping[str, Any], tasks: TaskOptions, *, is_single: 
     else:
         known = [*FILE_KEYS, *formats.format_options(kind)]
     own = ("name",) if is_single else ("tasks", "weight")
-    errors = []
-    for key in given:
-        try:
-            check_keys("data key", [key], ["format", *own, *known])
-        except UmieError as error:
-            errors.append(str(error))
+    errors = [line for key in given for line in errors_in(check_keys, "data key", [key], ["format", *own, *known])]
     if errors:
         raise ConfigError(errors)
     options = {key: value for key, value in given.items() if key not in ("format", "name", "tasks", "weight")}

@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from umie.configs import ConfigError, as_list, as_mapping, errors_of
+from umie.configs import ConfigError, as_list, as_mapping, errors_in, errors_of
 from umie.errors import UmieError, check_keys, check_whole, shown
 from umie.experiments.choices import instruction_label, train_on_choices, train_on_label
 from umie.experiments.config import PARTS, RunConfig
@@ -184,10 +184,10 @@ def _grid(values: dict[str, Any], path: Path) -> Grid:
     if "seed" in values:
         errors.append("seed: a grid has a list of seeds: rename the key to seeds")
     for key in values:
-        errors += _errors(check_keys, "key", [key], [*RunConfig.model_fields, *GRID_KEYS])
+        errors += errors_in(check_keys, "key", [key], [*RunConfig.model_fields, *GRID_KEYS])
     if values.get("workers") is not None:
-        errors += _errors(check_whole, "workers", values["workers"], 1)
-    errors += _errors(read_reference, values.get("reference"))
+        errors += errors_in(check_whole, "workers", values["workers"], 1)
+    errors += errors_in(read_reference, values.get("reference"))
     cells: list[Cell] = []
     try:
         own = {key: value for key, value in values.items() if key in RunConfig.model_fields or key == "seeds"}
@@ -201,14 +201,6 @@ def _grid(values: dict[str, Any], path: Path) -> Grid:
         if names.count((variant, seed)) > 1:
             raise UmieError(f"two variants are called {variant!r} (seed {seed}): remove one, or give them labels")
     return Grid(path, cells, values.get("workers"), read_reference(values.get("reference")))
-
-
-def _errors(check: Callable[..., object], *arguments: Any) -> list[str]:
-    try:
-        check(*arguments)
-    except UmieError as error:
-        return errors_of(error)
-    return []
 
 
 def _cells(values: dict[str, Any], path: Path) -> list[Cell]:

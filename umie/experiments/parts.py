@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from umie import registries
-from umie.configs import ConfigError, errors_of
+from umie.configs import ConfigError, errors_in
 from umie.data.synthetic import SPLITS
 from umie.errors import UmieError, check_keys
 from umie.experiments.config import RunConfig
@@ -32,19 +32,19 @@ def check_parts(runs: Sequence[RunConfig], *, read_files: bool = True) -> None:
     """
     errors: list[str] = []
     for run in _distinct(runs, "visual_embedding"):
-        errors += _errors(_check_embedding, run.visual_embedding)
+        errors += errors_in(_check_embedding, run.visual_embedding)
     for run in _distinct(runs, "evaluation"):
-        errors += _errors(_check_generation, run)
+        errors += errors_in(_check_generation, run)
     for run in _distinct(runs, "encoder"):
-        errors += _errors(_check_encoder, run, read_files)
+        errors += errors_in(_check_encoder, run, read_files)
     for run in _distinct(runs, "decoder"):
-        errors += _errors(_check_decoder, run, read_files)
+        errors += errors_in(_check_decoder, run, read_files)
     if not errors:
         parameters: set[str] = set()
         for run in _distinct(runs, "encoder", "fusion", "decoder", "visual_embedding"):
-            errors += _errors(_check_variant, run, read_files, parameters)
+            errors += errors_in(_check_variant, run, read_files, parameters)
         for run in runs if not errors else ():
-            errors += _errors(_check_multipliers, run, read_files, parameters)
+            errors += errors_in(_check_multipliers, run, read_files, parameters)
     if errors:
         raise ConfigError(errors)
 
@@ -53,14 +53,6 @@ def _distinct(runs: Iterable[RunConfig], *slots: str) -> list[RunConfig]:
     """Return one run for each distinct value of some slots."""
     found = {repr([getattr(run, slot) for slot in slots]): run for run in runs}
     return list(found.values())
-
-
-def _errors(check: Any, *arguments: Any) -> list[str]:
-    try:
-        check(*arguments)
-    except UmieError as error:
-        return errors_of(error)
-    return []
 
 
 def _check_embedding(options: Mapping[str, Any]) -> None:
@@ -133,9 +125,9 @@ def missing_files(runs: Sequence[RunConfig], root: Path) -> list[str]:
     """
     found = [f"data: {line}" for run in _distinct(runs, "data") for line in _missing_data(run, root)]
     for run in _distinct(runs, "encoder"):
-        found += [f"encoder {run.encoder['name']}: {line}" for line in _errors(_check_encoder, run, True)]
+        found += [f"encoder {run.encoder['name']}: {line}" for line in errors_in(_check_encoder, run, True)]
     for run in _distinct(runs, "decoder"):
-        found += _errors(_check_decoder, run, True)
+        found += errors_in(_check_decoder, run, True)
     return list(dict.fromkeys(found))
 
 

@@ -171,6 +171,7 @@ def _checked_set(
             raise UmieError(
                 f"no record of {split!r} has an image that can be read: {next(iter(unreadable[split].values()))}"
             )
+    images = {split: _image_folder(split, records) for split, records in splits.items()}
     num_queries = {split: count_queries(built, records) for split, records in splits.items()}
     if read.config.names_tasks:
         for task in built:
@@ -192,7 +193,7 @@ def _checked_set(
         name=read.config.name,
         format=read.config.format,
         files=files,
-        images={split: _image_folder(split, records) for split, records in splits.items()},
+        images=images,
         tasks=read.tasks,
         ceilings={},
         is_synthetic=False,

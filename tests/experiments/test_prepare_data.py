@@ -12,7 +12,8 @@ from umie.configs import errors_of
 from umie.errors import UmieError
 from umie.experiments.data_config import read_data_config
 from umie.experiments.data_sets import Corpus
-from umie.experiments.prepare_data import prepare_corpus
+from umie.experiments.prepare_data import _image_folder, prepare_corpus
+from umie.records import Record
 from umie.training import Sampling
 
 REAL = Path(__file__).parents[3] / "shared" / "data"
@@ -257,3 +258,12 @@ def test_the_published_tweets_as_one_corpus(tmp_path):
     assert corpus.sets["gmner"].num_excluded > 400
     assert corpus.sets["twitter17"].num_seen == {"test": 0}
     assert corpus.sets["gmner"].num_records == {"train": 7000 - corpus.sets["gmner"].num_excluded}
+
+
+@pytest.mark.parametrize("folders", [(None,), ("a", "b"), ("a", None)], ids=["no folder", "two", "one of two"])
+def test_the_images_of_a_split_need_one_folder(folders):
+    records = [Record("Ann", image="1.png", image_folder=folder) for folder in folders]
+    with pytest.raises(UmieError, match="the records of 'dev' need one image_folder"):
+        _image_folder("dev", [Record("Bob"), *records])
+    assert _image_folder("dev", [Record("Bob")]) is None
+    assert _image_folder("dev", [Record("Ann", image="1.png", image_folder="a")]) == "a"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias, TypeVar
+
+from umie.scoring.boxes import count_pairs
 
 T = TypeVar("T")
 
@@ -26,43 +28,37 @@ Key: TypeAlias = tuple[Any, ...]
 
 def tally_sets(predicted: Iterable[Key], gold: Iterable[Key]) -> Tally:
     """Count equal keys; a key that is repeated on one side counts once."""
-    found, wanted = set(predicted), set(gold)
-    tally: dict[str, list[int]] = {}
-    for key in found:
-        counts = tally.setdefault(key[0], [0, 0, 0])
-        counts[0] += key in wanted
-        counts[1] += 1
-    for key in wanted:
-        tally.setdefault(key[0], [0, 0, 0])[2] += 1
-    return {label: Counts(*counts) for label, counts in tally.items()}
+    return tally_repeated(set(predicted), set(gold))
 
 
 def tally_repeated(predicted: Iterable[Key], gold: Iterable[Key]) -> Tally:
     """Count equal keys with repetitions: each predicted key matches one equal gold key."""
-    found, wanted = _by_label(predicted), _by_label(gold)
-    return {label: _count_repeated(found.get(label, ()), wanted.get(label, ())) for label in {**found, **wanted}}
+    found, wanted = Counter(predicted), Counter(gold)
+    tally: dict[str, list[int]] = {}
+    for key in {**found, **wanted}:
+        counts = tally.setdefault(key[0], [0, 0, 0])
+        counts[0] += min(found[key], wanted[key])
+        counts[1] += found[key]
+        counts[2] += wanted[key]
+    return {label: Counts(*counts) for label, counts in tally.items()}
 
 
 def tally_groups(
-    predicted: Mapping[Hashable, Sequence[T]],
-    gold: Mapping[Hashable, Sequence[T]],
-    label: Callable[[Any], str],
-    count: Callable[[Sequence[T], Sequence[T]], Counts],
+    predicted: Iterable[tuple[Key, T]], gold: Iterable[tuple[Key, T]], fits: Callable[[T, T], bool]
 ) -> Tally:
-    """Count within groups; items of different groups never match.
+    """Count items of the same group that fit, one to one in the largest matching.
 
     Args:
-        predicted: items by group, such as boxes by event and role.
-        gold: annotated items by group.
-        label: the label of a group.
-        count: counts the items of one group.
+        predicted: items with their groups, such as boxes by role and event; a group begins with its label.
+        gold: annotated items with their groups.
+        fits: whether a predicted item matches a gold item.
     """
-    tally: Tally = {}
-    for group in {**predicted, **gold}:
-        counts = count(predicted.get(group, ()), gold.get(group, ()))
-        before = tally.get(label(group), Counts(0, 0, 0))
-        tally[label(group)] = Counts(*(old + new for old, new in zip(before, counts, strict=True)))
-    return tally
+    found, wanted = _grouped(predicted), _grouped(gold)
+    tallies = []
+    for group in {**found, **wanted}:
+        sides = found.get(group, ()), wanted.get(group, ())
+        tallies.append({group[0]: Counts(count_pairs(*sides, fits), *map(len, sides))})
+    return merged(tallies)
 
 
 def merged(tallies: Iterable[Tally]) -> Tally:
@@ -70,18 +66,12 @@ def merged(tallies: Iterable[Tally]) -> Tally:
     total: Tally = {}
     for tally in tallies:
         for label, counts in tally.items():
-            before = total.get(label, Counts(0, 0, 0))
-            total[label] = Counts(*(old + new for old, new in zip(before, counts, strict=True)))
+            total[label] = Counts(*map(sum, zip(counts, total.get(label, (0, 0, 0)), strict=True)))
     return total
 
 
-def _count_repeated(predicted: Iterable[Hashable], gold: Iterable[Hashable]) -> Counts:
-    found, wanted = Counter(predicted), Counter(gold)
-    return Counts((found & wanted).total(), found.total(), wanted.total())
-
-
-def _by_label(keys: Iterable[Key]) -> dict[str, list[Key]]:
-    groups: dict[str, list[Key]] = {}
-    for key in keys:
-        groups.setdefault(key[0], []).append(key)
+def _grouped(items: Iterable[tuple[Key, T]]) -> Mapping[Key, Sequence[T]]:
+    groups: dict[Key, list[T]] = {}
+    for group, item in items:
+        groups.setdefault(group, []).append(item)
     return groups

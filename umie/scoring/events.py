@@ -9,36 +9,37 @@ type and its trigger offsets, or the image, match.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from umie.records import Box, Record
+from umie.scoring.boxes import enclosing, same_place
+from umie.scoring.counts import Key, Tally, merged, tally_groups, tally_repeated, tally_sets
+from umie.scoring.mentions import argument_keys, event_keys
 
-from umie.records import Box, Event, Record, Span
-from umie.scoring.boxes import count_pairs, enclosing, same_place
-from umie.scoring.counts import Counts, Key, Tally, merged, tally_groups, tally_repeated, tally_sets
+UNION = "union"  # the label that the M2E2 reader gives to a region around all participants of a role
 
 
 def events_strict(predicted: Record, gold: Record) -> Tally:
     """Type and trigger offsets are equal; an event without a trigger matches only one without a trigger."""
-    return tally_sets(_events(predicted), _events(gold))
+    return tally_sets(event_keys(predicted), event_keys(gold))
 
 
 def events_type(predicted: Record, gold: Record) -> Tally:
     """The type is equal, the trigger is ignored; two events of a type in a record need two predictions."""
-    return tally_repeated(*(((name,) for name, _ in dict.fromkeys(_events(side))) for side in (predicted, gold)))
+    return tally_repeated(*(((name,) for name, _ in dict.fromkeys(event_keys(side))) for side in (predicted, gold)))
 
 
 def events_trigger(predicted: Record, gold: Record) -> Tally:
     """The trigger offsets are equal, the type is ignored; events without a trigger are omitted."""
-    return tally_sets(*((("", span) for _, span in _events(side) if span) for side in (predicted, gold)))
+    return tally_sets(*((("", span) for _, span in event_keys(side) if span) for side in (predicted, gold)))
 
 
 def events_textual(predicted: Record, gold: Record) -> Tally:
     """As strict, for events with a trigger."""
-    return tally_sets(*((key for key in _events(side) if key[1]) for side in (predicted, gold)))
+    return tally_sets(*((key for key in event_keys(side) if key[1]) for side in (predicted, gold)))
 
 
 def events_visual(predicted: Record, gold: Record) -> Tally:
     """As strict, for events without a trigger, which only the image shows: the type is equal."""
-    return tally_sets(*((key for key in _events(side) if not key[1]) for side in (predicted, gold)))
+    return tally_sets(*((key for key in event_keys(side) if not key[1]) for side in (predicted, gold)))
 
 
 def events_multimedia(predicted: Record, gold: Record) -> Tally:
@@ -47,12 +48,8 @@ def events_multimedia(predicted: Record, gold: Record) -> Tally:
     M2E2's rule for multimedia events, one to one: a predicted event without a trigger matches one gold event of its
     type that no other prediction matches.
     """
-    tally: Tally = {}
-    sides = [dict.fromkeys(_events(side)) for side in (predicted, gold)]
-    for name in {name: None for side in sides for name, _ in side}:
-        found, wanted = ([span for label, span in side if label == name] for side in sides)
-        tally[name] = Counts(count_pairs(found, wanted, _same_or_visual), len(found), len(wanted))
-    return tally
+    sides = ([((name,), span) for name, span in dict.fromkeys(event_keys(side))] for side in (predicted, gold))
+    return tally_groups(*sides, lambda found, wanted: found is None or found == wanted)
 
 
 def arguments_strict(predicted: Record, gold: Record) -> Tally:
@@ -67,12 +64,12 @@ def arguments_by_type(predicted: Record, gold: Record) -> Tally:
 
 def arguments_textual(predicted: Record, gold: Record) -> Tally:
     """Role, offsets, event type and trigger are equal."""
-    return tally_sets(*(_spans(side, _type_and_trigger) for side in (predicted, gold)))
+    return tally_sets(argument_keys(predicted), argument_keys(gold))
 
 
 def arguments_textual_by_type(predicted: Record, gold: Record) -> Tally:
     """Role, offsets and event type are equal."""
-    return tally_sets(*(_spans(side, _type) for side in (predicted, gold)))
+    return tally_sets(*((key[:3] for key in argument_keys(side)) for side in (predicted, gold)))
 
 
 def arguments_instance(predicted: Record, gold: Record) -> Tally:
@@ -81,12 +78,12 @@ def arguments_instance(predicted: Record, gold: Record) -> Tally:
     One to one in the largest matching; each side uses its own regions. If a role has boxes of single participants as
     well as a box of all (a region labeled ``union``), only the former are used.
     """
-    return _tally_instances(predicted, gold, _type_and_trigger)
+    return _tally_boxes(predicted, gold, by_type=False, union=False)
 
 
 def arguments_instance_by_type(predicted: Record, gold: Record) -> Tally:
     """As visual instance, under the same event type."""
-    return _tally_instances(predicted, gold, _type)
+    return _tally_boxes(predicted, gold, by_type=True, union=False)
 
 
 def arguments_union(predicted: Record, gold: Record) -> Tally:
@@ -94,73 +91,27 @@ def arguments_union(predicted: Record, gold: Record) -> Tally:
 
     Under the same type and trigger. If a role has regions labeled ``union``, only these are enclosed.
     """
-    return _tally_unions(predicted, gold, _type_and_trigger)
+    return _tally_boxes(predicted, gold, by_type=False, union=True)
 
 
 def arguments_union_by_type(predicted: Record, gold: Record) -> Tally:
     """As visual union, under the same event type."""
-    return _tally_unions(predicted, gold, _type)
+    return _tally_boxes(predicted, gold, by_type=True, union=True)
 
 
-UNION = "union"  # the label that the M2E2 reader gives to a region around all participants of a role
-_EventKey = Callable[[Event], Hashable]
+def _tally_boxes(predicted: Record, gold: Record, *, by_type: bool, union: bool) -> Tally:
+    """Compare the boxes of single participants, or the boxes of all; the other kind is used if a role has no box."""
+    return tally_groups(*(_boxes(side, by_type, union) for side in (predicted, gold)), same_place)
 
 
-def _type_and_trigger(event: Event) -> Hashable:
-    return (event.type, event.trigger)
-
-
-def _type(event: Event) -> Hashable:
-    return event.type
-
-
-def _role(group: tuple[str, Hashable]) -> str:
-    return group[0]
-
-
-def _events(record: Record) -> Iterator[Key]:
-    return ((event.type, event.trigger) for event in record.events)
-
-
-def _same_or_visual(found: Span | None, wanted: Span | None) -> bool:
-    return found is None or found == wanted
-
-
-def _spans(record: Record, key: _EventKey) -> Iterator[Key]:
-    for event in record.events:
-        for argument in event.arguments:
-            if argument.span is not None:
-                yield (argument.role, argument.span, key(event))
-
-
-def _tally_instances(predicted: Record, gold: Record, key: _EventKey) -> Tally:
-    """Compare boxes of single participants; a box of all is used if a role has no others."""
-    sides = [_boxes(side, key, prefer_union=False) for side in (predicted, gold)]
-    return tally_groups(sides[0], sides[1], _role, _count_instances)
-
-
-def _tally_unions(predicted: Record, gold: Record, key: _EventKey) -> Tally:
-    """Compare boxes of all participants; boxes of single ones are used if a role has none."""
-    sides = [_boxes(side, key, prefer_union=True) for side in (predicted, gold)]
-    return tally_groups(sides[0], sides[1], _role, _count_union)
-
-
-def _boxes(record: Record, key: _EventKey, prefer_union: bool) -> dict[Hashable, list[Box]]:
-    """Return the distinct boxes of each role of each event."""
-    groups: dict[Hashable, dict[bool, dict[Box, None]]] = {}
+def _boxes(record: Record, by_type: bool, union: bool) -> list[tuple[Key, Box]]:
+    """Return the distinct boxes of each role of each event, or the box around them."""
+    roles: dict[Key, dict[bool, dict[Box, None]]] = {}
     for event in record.events:
         for argument in event.arguments:
             if argument.region is not None:
                 region = record.regions[argument.region]
-                sorts = groups.setdefault((argument.role, key(event)), {})
-                sorts.setdefault(region.label == UNION, {})[region.box] = None
-    return {group: list(sorts.get(prefer_union) or sorts[not prefer_union]) for group, sorts in groups.items()}
-
-
-def _count_instances(predicted: Sequence[Box], gold: Sequence[Box]) -> Counts:
-    return Counts(count_pairs(predicted, gold, same_place), len(predicted), len(gold))
-
-
-def _count_union(predicted: Sequence[Box], gold: Sequence[Box]) -> Counts:
-    right = bool(predicted and gold) and same_place(enclosing(predicted), enclosing(gold))
-    return Counts(int(right), int(bool(predicted)), int(bool(gold)))
+                role = (argument.role, event.type, None if by_type else event.trigger)
+                roles.setdefault(role, {}).setdefault(region.label == UNION, {})[region.box] = None
+    found = {role: list(kinds.get(union) or kinds[not union]) for role, kinds in roles.items()}
+    return [(role, box) for role, boxes in found.items() for box in ([enclosing(boxes)] if union else boxes)]

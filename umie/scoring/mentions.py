@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
-from umie.records import NO_RELATION, Record, Span
-from umie.scoring.boxes import count_pairs, overlap
-from umie.scoring.counts import Counts, Key, Tally, tally_groups, tally_repeated, tally_sets
+from umie.records import NO_RELATION, Record
+from umie.scoring.boxes import overlap
+from umie.scoring.counts import Key, Tally, tally_groups, tally_repeated, tally_sets
 
 
 def entities_strict(predicted: Record, gold: Record) -> Tally:
     """Type and both offsets are equal. Each gold mention must be predicted; a repeated prediction counts once."""
-    return tally_sets(*(((entity.type, entity.span) for entity in side.entities) for side in (predicted, gold)))
+    return tally_sets(entity_keys(predicted), entity_keys(gold))
 
 
 def entities_boundary(predicted: Record, gold: Record) -> Tally:
     """Both offsets are equal, the type is ignored; a span counts once on either side."""
-    return tally_sets(*((("", entity.span) for entity in side.entities) for side in (predicted, gold)))
+    return tally_sets(*((("", span) for _, span in entity_keys(side)) for side in (predicted, gold)))
 
 
 def entities_type(predicted: Record, gold: Record) -> Tally:
@@ -24,24 +24,23 @@ def entities_type(predicted: Record, gold: Record) -> Tally:
 
     Source: the `type` measure of SemEval-2013 task 9, restricted to one-to-one matches.
     """
-
-    def spans(record: Record) -> dict[Hashable, list[Span]]:
-        groups: dict[Hashable, list[Span]] = {}
-        for entity in dict.fromkeys(record.entities):
-            groups.setdefault(entity.type, []).append(entity.span)
-        return groups
-
-    return tally_groups(spans(predicted), spans(gold), str, _count_overlaps)
+    sides = ([((name,), span) for name, span in dict.fromkeys(entity_keys(side))] for side in (predicted, gold))
+    return tally_groups(*sides, overlap)
 
 
 def relations_strict(predicted: Record, gold: Record) -> Tally:
     """Type and the offsets of head and tail are equal, in this direction; ``none`` is not counted."""
-    return tally_sets(*(filter(is_positive, relation_keys(side)) for side in (predicted, gold)))
+    return tally_sets(positive_keys(predicted), positive_keys(gold))
 
 
 def relations_with_none(predicted: Record, gold: Record) -> Tally:
     """As strict, with ``none`` as a type like any other: an unrelated pair predicted as ``none`` is a true positive."""
     return tally_sets(relation_keys(predicted), relation_keys(gold))
+
+
+def entity_keys(record: Record) -> Iterator[Key]:
+    """Yield type and span of each entity."""
+    return ((entity.type, entity.span) for entity in record.entities)
 
 
 def relation_keys(record: Record) -> Iterator[Key]:
@@ -51,9 +50,22 @@ def relation_keys(record: Record) -> Iterator[Key]:
         yield (name, relation.head, relation.tail)
 
 
-def is_positive(key: Key) -> bool:
-    """Return whether the key of a relation is not ``none``."""
-    return bool(key[0] != NO_RELATION)
+def positive_keys(record: Record) -> Iterator[Key]:
+    """Yield the keys of all relations except ``none``."""
+    return (key for key in relation_keys(record) if key[0] != NO_RELATION)
+
+
+def event_keys(record: Record) -> Iterator[Key]:
+    """Yield type and trigger of each event."""
+    return ((event.type, event.trigger) for event in record.events)
+
+
+def argument_keys(record: Record) -> Iterator[Key]:
+    """Yield role, span, event type and trigger of each textual argument."""
+    for event in record.events:
+        for argument in event.arguments:
+            if argument.span is not None:
+                yield (argument.role, argument.span, event.type, event.trigger)
 
 
 def strings_of(kind: str, record: Record) -> list[Key]:
@@ -62,7 +74,8 @@ def strings_of(kind: str, record: Record) -> list[Key]:
     Items with equal offsets count once; the same string at other offsets is repeated. Unrelated pairs and visual
     arguments are omitted, as strings cannot express them.
     """
-    return _STRINGS[kind](record)
+    keys = dict.fromkeys(_KEYS[kind](record))
+    return [tuple(record.surface(part) if isinstance(part, tuple) else part for part in key) for key in keys]
 
 
 def tally_strings(predicted: Sequence[Key], gold: Record, kind: str) -> Tally:
@@ -70,41 +83,9 @@ def tally_strings(predicted: Sequence[Key], gold: Record, kind: str) -> Tally:
     return tally_repeated(predicted, strings_of(kind, gold))
 
 
-def _count_overlaps(predicted: Sequence[Span], gold: Sequence[Span]) -> Counts:
-    return Counts(count_pairs(predicted, gold, overlap), len(predicted), len(gold))
-
-
-def _entity_strings(record: Record) -> list[Key]:
-    return [(entity.type, entity.text) for entity in dict.fromkeys(record.entities)]
-
-
-def _relation_strings(record: Record) -> list[Key]:
-    return [
-        (name, record.surface(head), record.surface(tail))
-        for name, head, tail in dict.fromkeys(filter(is_positive, relation_keys(record)))
-    ]
-
-
-def _event_strings(record: Record) -> list[Key]:
-    triggers = dict.fromkeys((event.type, event.trigger) for event in record.events)
-    return [(name, trigger and record.surface(trigger)) for name, trigger in triggers]
-
-
-def _argument_strings(record: Record) -> list[Key]:
-    keys = dict.fromkeys(
-        (argument.role, argument.span, event.type, event.trigger)
-        for event in record.events
-        for argument in event.arguments
-        if argument.span is not None
-    )
-    return [
-        (role, record.surface(span), name, trigger and record.surface(trigger)) for role, span, name, trigger in keys
-    ]
-
-
-_STRINGS: dict[str, Callable[[Record], list[Key]]] = {
-    "entities": _entity_strings,
-    "relations": _relation_strings,
-    "events": _event_strings,
-    "arguments": _argument_strings,
+_KEYS: dict[str, Callable[[Record], Iterator[Key]]] = {
+    "entities": entity_keys,
+    "relations": positive_keys,
+    "events": event_keys,
+    "arguments": argument_keys,
 }

@@ -17,16 +17,28 @@ from umie.bench.shapes import Shape
 from umie.errors import UnknownNameError
 from umie.fusion.gated import GATE_HIDDEN, GATE_OUT
 
-# The operands of each product (rows, weight), and an operand that has the shape of the result.
-PROJECTIONS = (("text", "query", "mixed"), ("visual", "key", "slots"), ("visual", "value", "slots"))
-ATTENTION = (("q", "k", "p"), ("p", "v", "q"))
-OUTPUT = (("mixed", "output", "grad"),)
-FEED_FORWARD = (("text", "gate", "hidden"), ("text", "up", "hidden"), ("hidden", "down", "grad"))
-GATE = (
-    ("text", "text_first", "text_hidden"),
-    ("text_hidden", "text_second", "text_out"),
-    ("visual", "visual_first", "visual_hidden"),
-    ("visual_hidden", "visual_second", "visual_out"),
+# Each product: its kind, its two operands by name, and an operand that has the shape of its result.
+Product = tuple[str, str, str, str]
+ATTENTION: tuple[Product, ...] = (
+    ("linear", "text", "query", "mixed"),
+    ("linear", "visual", "key", "slots"),
+    ("linear", "visual", "value", "slots"),
+    ("matmul", "q", "k", "p"),
+    ("matmul", "p", "v", "q"),
+    ("linear", "mixed", "output", "grad"),
+)
+FEED_FORWARD: tuple[Product, ...] = (
+    ("linear", "text", "gate", "hidden"),
+    ("linear", "text", "up", "hidden"),
+    ("linear", "hidden", "down", "grad"),
+)
+GATE: tuple[Product, ...] = (
+    ("mean", "text_shares", "text", "text_mean"),
+    ("mean", "visual_shares", "visual", "visual_mean"),
+    ("linear", "text_mean", "text_first", "text_hidden"),
+    ("linear", "text_hidden", "text_second", "text_out"),
+    ("linear", "visual_mean", "visual_first", "visual_hidden"),
+    ("linear", "visual_hidden", "visual_second", "visual_out"),
 )
 BLOCKS = ("released", "paper", "cross_attention", "gate")
 
@@ -36,7 +48,8 @@ def bare_products(shape: Shape, block: str, weights: Mapping[str, Tensor]) -> nn
 
     It is called like the block and returns the result of its last product. Operands of the right shapes are made
     beforehand, contiguous; padding is multiplied too. The backward pass computes the two products of each forward
-    product and leaves no gradients. The gate of a whole block is not included.
+    product and leaves no gradients. The gate of a whole block is not included; by itself it is in its cheap form,
+    where a mean is a product too.
 
     Args:
         shape: its widths and batch.
@@ -48,88 +61,11 @@ def bare_products(shape: Shape, block: str, weights: Mapping[str, Tensor]) -> nn
     """
     if block not in BLOCKS:
         raise UnknownNameError("block with matrix products", block, BLOCKS)
-    return BareGate(shape, weights) if block == "gate" else BareBlock(shape, weights, block == "released")
-
-
-class Bare(nn.Module):
-    """Operands by name; they are buffers, so that they move with the module."""
-
-    def __init__(self, **operands: Tensor) -> None:
-        super().__init__()
-        for name, operand in operands.items():
-            self.register_buffer(name, operand, persistent=False)
-
-    def forward(self, text: Tensor, text_mask: Tensor, visual: Tensor, visual_mask: Tensor) -> Tensor:
-        """Compute the products of the forward pass; ``backward`` computes the others."""
-        out: Tensor = _Products.apply(self, text, visual)
-        return out
-
-    def multiply(self, states: Mapping[str, Tensor]) -> Tensor:
-        """Compute the products of the forward pass and return the last result."""
-        raise NotImplementedError
-
-    def multiply_back(self, states: Mapping[str, Tensor]) -> None:
-        """Compute the products of the backward pass."""
-        raise NotImplementedError
-
-
-class BareBlock(Bare):
-    """The products of attention and its projections, and of the feed-forward layer if the block has one."""
-
-    def __init__(self, shape: Shape, weights: Mapping[str, Tensor], released: bool) -> None:
-        _, num_heads, head_dim, d_ff = shape.widths.values()
-        batch, tokens, slots = shape.batch, shape.tokens, shape.slots
-        inner = num_heads * head_dim
-        generator = torch.Generator().manual_seed(0)
-
-        def random(*sizes: int) -> Tensor:
-            return torch.randn(*sizes, generator=generator)
-
-        names = ("query", "key", "value", "output")
-        operands = {name: weights[f"attention.{name}.weight"] for name in names}
-        operands |= {"mixed": random(batch, tokens, inner), "slots": random(batch, slots, inner)}
-        operands |= {
-            "q": random(batch, num_heads, tokens, head_dim),
-            "k": random(batch, num_heads, slots, head_dim).mT,
-            "v": random(batch, num_heads, slots, head_dim),
-            "p": random(batch, num_heads, tokens, slots).softmax(-1),
-        }
-        if released:
-            operands |= {name: weights[f"feed_forward.{name}.weight"] for name in ("gate", "up", "down")}
-            operands["hidden"] = random(batch, tokens, d_ff)
-        super().__init__(**operands)
-        self.last = FEED_FORWARD if released else ()
-
-    def multiply(self, states: Mapping[str, Tensor]) -> Tensor:
-        """Compute the products of the forward pass."""
-        states = {**dict(self.named_buffers()), **states}
-        for rows, weight, _ in PROJECTIONS:
-            F.linear(states[rows], states[weight])
-        for left, right, _ in ATTENTION:
-            torch.matmul(states[left], states[right])
-        for rows, weight, _ in (*OUTPUT, *self.last):
-            out = F.linear(states[rows], states[weight])
-        return out
-
-    def multiply_back(self, states: Mapping[str, Tensor]) -> None:
-        """Compute the products of the backward pass."""
-        states = {**dict(self.named_buffers()), **states}
-        for product in reversed((*OUTPUT, *self.last)):
-            _linear_back(states, *product)
-        for left, right, result in reversed(ATTENTION):
-            torch.matmul(states[result], states[right].mT)
-            torch.matmul(states[left].mT, states[result])
-        for product in reversed(PROJECTIONS):
-            _linear_back(states, *product)
-
-
-class BareGate(Bare):
-    """The products of the gate in its cheap form; a mean is a product too."""
-
-    def __init__(self, shape: Shape, weights: Mapping[str, Tensor]) -> None:
-        d_model, batch = shape.widths["d_model"], shape.batch
-        operands: dict[str, Tensor] = {}
-        for side, number in (("text", shape.tokens), ("visual", shape.slots)):
+    d_model, num_heads, head_dim, d_ff = shape.widths.values()
+    batch, tokens, slots, inner = shape.batch, shape.tokens, shape.slots, num_heads * head_dim
+    operands: dict[str, Tensor] = {}
+    if block == "gate":
+        for side, number in (("text", tokens), ("visual", slots)):
             operands |= {
                 f"{side}_first": weights[f"gate_{side}.0.weight"],
                 f"{side}_second": weights[f"gate_{side}.1.weight"],
@@ -138,45 +74,71 @@ class BareGate(Bare):
                 f"{side}_hidden": torch.ones(batch, GATE_HIDDEN),
                 f"{side}_out": torch.ones(batch, GATE_OUT),
             }
-        super().__init__(**operands)
+        return BareProducts(GATE, operands)
+    generator = torch.Generator().manual_seed(0)
 
-    def multiply(self, states: Mapping[str, Tensor]) -> Tensor:
-        """Compute the products of the forward pass."""
-        own = dict(self.named_buffers())
-        for side in ("text", "visual"):
-            torch.bmm(own[f"{side}_shares"], states[side])
-        own |= {side: own[f"{side}_mean"] for side in ("text", "visual")}
-        for rows, weight, _ in GATE:
-            out = F.linear(own[rows], own[weight])
+    def random(*sizes: int) -> Tensor:
+        return torch.randn(*sizes, generator=generator)
+
+    operands |= {name: weights[f"attention.{name}.weight"] for name in ("query", "key", "value", "output")}
+    operands |= {
+        "mixed": random(batch, tokens, inner),
+        "slots": random(batch, slots, inner),
+        "q": random(batch, num_heads, tokens, head_dim),
+        "k": random(batch, num_heads, slots, head_dim).mT,
+        "v": random(batch, num_heads, slots, head_dim),
+        "p": random(batch, num_heads, tokens, slots).softmax(-1),
+    }
+    if block != "released":
+        return BareProducts(ATTENTION, operands)
+    operands |= {name: weights[f"feed_forward.{name}.weight"] for name in ("gate", "up", "down")}
+    operands["hidden"] = random(batch, tokens, d_ff)
+    return BareProducts(ATTENTION + FEED_FORWARD, operands)
+
+
+class BareProducts(nn.Module):
+    """Products in order; their operands are buffers, so that they move with the module."""
+
+    def __init__(self, products: tuple[Product, ...], operands: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self.products = products
+        for name, operand in operands.items():
+            self.register_buffer(name, operand, persistent=False)
+
+    def forward(self, text: Tensor, text_mask: Tensor, visual: Tensor, visual_mask: Tensor) -> Tensor:
+        """Compute the products of the forward pass and return the last result; ``backward`` computes the others."""
+        out: Tensor = _Products.apply(self, text, visual)
         return out
-
-    def multiply_back(self, states: Mapping[str, Tensor]) -> None:
-        """Compute the products of the backward pass."""
-        own = dict(self.named_buffers())
-        own |= {side: own[f"{side}_mean"] for side in ("text", "visual")}
-        for product in reversed(GATE):
-            _linear_back(own, *product)
-        for side in ("text", "visual"):  # the shares have no gradient
-            torch.bmm(own[f"{side}_shares"].mT, own[f"{side}_mean"][:, None])
 
 
 class _Products(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, bare: Bare, text: Tensor, visual: Tensor) -> Tensor:
+    def forward(ctx: Any, bare: BareProducts, text: Tensor, visual: Tensor) -> Tensor:
         ctx.bare = bare
         ctx.save_for_backward(text, visual)
-        return bare.multiply({"text": text, "visual": visual})
+        states = {**dict(bare.named_buffers()), "text": text, "visual": visual}
+        for kind, left, right, _ in bare.products:
+            if kind == "linear":
+                out = F.linear(states[left], states[right])
+            elif kind == "mean":
+                out = torch.bmm(states[left], states[right])
+            else:
+                out = torch.matmul(states[left], states[right])
+        return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[None, None, None]:
         text, visual = ctx.saved_tensors
-        ctx.bare.multiply_back({"text": text, "visual": visual, "grad": grad})
+        states = {**dict(ctx.bare.named_buffers()), "text": text, "visual": visual, "grad": grad}
+        for kind, left, right, result in reversed(ctx.bare.products):
+            if kind == "linear":  # as autograd does it
+                flat = states[result].flatten(0, -2)
+                torch.mm(flat, states[right])
+                torch.mm(flat.T, states[left].flatten(0, -2))
+            elif kind == "mean":  # the shares have no gradient
+                torch.bmm(states[left].mT, states[result][:, None])
+            else:
+                torch.matmul(states[result], states[right].mT)
+                torch.matmul(states[left].mT, states[result])
         return None, None, None
-
-
-def _linear_back(states: Mapping[str, Tensor], rows: str, weight: str, result: str) -> None:
-    """Compute the gradients of rows and weight as autograd does for ``F.linear``."""
-    grad = states[result].flatten(0, -2)
-    torch.mm(grad, states[weight])
-    torch.mm(grad.T, states[rows].flatten(0, -2))

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from umie.bench.peers.equations import Equation, Parameters, layer_norm, multi_head_attention
+from umie.bench.reference_layers import Equation, Parameters, multi_head_attention
 from umie.bench.shapes import Shape
 
 
-class FlamingoBlock(nn.Module):
+class _FlamingoBlock(nn.Module):
     """The block with all slots as the latents of one medium. It has no mask for slots.
 
     Without ``media_locations`` every token attends to the medium, as if they marked the first token, and three passes
@@ -25,7 +24,6 @@ class FlamingoBlock(nn.Module):
         self.block = block
 
     def forward(self, text: Tensor, text_mask: Tensor, visual: Tensor, visual_mask: Tensor) -> Tensor:
-        """Return ``[B, T, D]``."""
         states: Tensor = self.block(text, visual[:, None])
         return states
 
@@ -53,34 +51,29 @@ def build(shape: Shape, weights: Mapping[str, Tensor]) -> nn.Module:
             "ff.3.weight": torch.cat([weights["feed_forward.down.weight"]] * 2, 1)[:, :inner],
         }
     )
-    return FlamingoBlock(block)
+    return _FlamingoBlock(block)
 
 
 def build_reference(shape: Shape, weights: Mapping[str, Tensor]) -> nn.Module:
-    """Return the block's equation."""
-    return Equation(build(shape, weights), partial(_equation, shape.widths["num_heads"], shape.widths["head_dim"]))
+    """Return the block's equation: ``R = H + tanh(a) MHA(LN(H) -> V)``, then ``R + tanh(b) W2 gelu(W1 LN(R))``."""
+    num_heads, head_dim = shape.widths["num_heads"], shape.widths["head_dim"]
+
+    def equation(
+        parameters: Parameters, text: Tensor, text_mask: Tensor, visual: Tensor, visual_mask: Tensor
+    ) -> Tensor:
+        parameters = {name.removeprefix("block."): value for name, value in parameters.items()}
+        query, output = parameters["attn.to_q.weight"], parameters["attn.to_out.weight"]
+        projections = [query, *parameters["attn.to_kv.weight"].chunk(2), output]
+        normed = _layer_norm(text, parameters["attn.norm.weight"], parameters["attn.norm.bias"])
+        found = multi_head_attention(normed, visual, projections, num_heads=num_heads, scale=head_dim**-0.5)
+        out = text + parameters["attn_gate"].tanh() * found
+        normed = _layer_norm(out, parameters["ff.0.weight"], parameters["ff.0.bias"])
+        hidden = F.gelu(normed @ parameters["ff.1.weight"].T)
+        return out + parameters["ff_gate"].tanh() * (hidden @ parameters["ff.3.weight"].T)
+
+    return Equation(build(shape, weights), equation)
 
 
-def _equation(
-    num_heads: int,
-    head_dim: int,
-    parameters: Parameters,
-    text: Tensor,
-    text_mask: Tensor,
-    visual: Tensor,
-    visual_mask: Tensor,
-) -> Tensor:
-    """Return ``R = H + tanh(a) MHA(LN(H) -> V)``, then ``R + tanh(b) W2 gelu(W1 LN(R))``."""
-    parameters = {name.removeprefix("block."): value for name, value in parameters.items()}
-    key, value = parameters["attn.to_kv.weight"].chunk(2)
-    found = multi_head_attention(
-        layer_norm(text, parameters["attn.norm.weight"], parameters["attn.norm.bias"]),
-        visual,
-        (parameters["attn.to_q.weight"], key, value, parameters["attn.to_out.weight"]),
-        num_heads=num_heads,
-        scale=head_dim**-0.5,
-    )
-    out = text + parameters["attn_gate"].tanh() * found
-    normed = layer_norm(out, parameters["ff.0.weight"], parameters["ff.0.bias"])
-    hidden = F.gelu(normed @ parameters["ff.1.weight"].T)
-    return out + parameters["ff_gate"].tanh() * (hidden @ parameters["ff.3.weight"].T)
+def _layer_norm(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    x = x - x.mean(-1, keepdim=True)
+    return x / (x.square().mean(-1, keepdim=True) + 1e-5).sqrt() * weight + bias

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from umie.bench.peers.equations import Equation, Parameters, multi_head_attention, rms_norm
+from umie.bench.reference_layers import (
+    EPS,
+    Equation,
+    Parameters,
+    gated_feed_forward,
+    multi_head_attention,
+    rms_norm,
+)
 from umie.bench.shapes import Shape
 
-EPS = 1e-6
 
-
-class T5CrossAttention(nn.Module):
+class _T5CrossAttention(nn.Module):
     """The layer as T5's decoder calls it.
 
     The decoder prepares the mask, and zeros in place of a position bias, once for all its layers. Here they are
@@ -37,7 +40,6 @@ class T5CrossAttention(nn.Module):
         self._bias: Tensor | None = None
 
     def forward(self, text: Tensor, text_mask: Tensor, visual: Tensor, visual_mask: Tensor) -> Tensor:
-        """Return ``[B, T, D]``."""
         if self._known is None or self._known[0] is not visual_mask or self._known[1:] != (text.shape, text.dtype):
             self._prepare(text, visual, visual_mask)
         states: Tensor
@@ -84,7 +86,7 @@ def build(shape: Shape, weights: Mapping[str, Tensor], *, implementation: str, f
         is_decoder=True,
     )
     config._attn_implementation = implementation  # normally set by a model; a single layer would warn about None
-    layer = T5CrossAttention(config, feed_forward=feed_forward)
+    layer = _T5CrossAttention(config, feed_forward=feed_forward)
     names = {
         "cross_attention.EncDecAttention.q": "attention.query",
         "cross_attention.EncDecAttention.k": "attention.key",
@@ -106,34 +108,23 @@ def build(shape: Shape, weights: Mapping[str, Tensor], *, implementation: str, f
 def build_reference(
     shape: Shape, weights: Mapping[str, Tensor], *, implementation: str, feed_forward: bool = False
 ) -> nn.Module:
-    """Return the layer's equation; the arguments are those of ``build``."""
-    layer = build(shape, weights, implementation=implementation, feed_forward=feed_forward)
-    return Equation(layer, partial(_equation, shape.widths["num_heads"], feed_forward))
+    """Return the layer's equation, ``R = H + MHA(LN(H) -> V)`` or ``R + FFN(LN(R))``; arguments as in ``build``."""
+
+    def equation(
+        parameters: Parameters, text: Tensor, text_mask: Tensor, visual: Tensor, visual_mask: Tensor
+    ) -> Tensor:
+        projections = [parameters[f"cross_attention.EncDecAttention.{name}.weight"] for name in "qkvo"]
+        normed = rms_norm(text, parameters["cross_attention.layer_norm.weight"], EPS)
+        mask, num_heads = _never_empty(visual_mask), shape.widths["num_heads"]
+        out = text + multi_head_attention(normed, visual, projections, num_heads=num_heads, scale=1.0, mask=mask)
+        if not feed_forward:
+            return out
+        inner = [parameters[f"feed_forward.DenseReluDense.{name}.weight"] for name in ("wi_0", "wi_1", "wo")]
+        return out + gated_feed_forward(rms_norm(out, parameters["feed_forward.layer_norm.weight"], EPS), *inner)
+
+    return Equation(build(shape, weights, implementation=implementation, feed_forward=feed_forward), equation)
 
 
 def _never_empty(mask: Tensor) -> Tensor:
     """Return ``mask [B, V]``, with rows that are all False set to True."""
     return mask | ~mask.any(1, keepdim=True)
-
-
-def _equation(
-    num_heads: int,
-    feed_forward: bool,
-    parameters: Parameters,
-    text: Tensor,
-    text_mask: Tensor,
-    visual: Tensor,
-    visual_mask: Tensor,
-) -> Tensor:
-    """Return ``R = H + MHA(LN(H) -> V)``, or ``R + FFN(LN(R))``."""
-    names = (f"cross_attention.EncDecAttention.{name}.weight" for name in "qkvo")
-    query, key, value, output = (parameters[name] for name in names)
-    normed = rms_norm(text, parameters["cross_attention.layer_norm.weight"], EPS)
-    out = text + multi_head_attention(
-        normed, visual, (query, key, value, output), num_heads=num_heads, scale=1.0, mask=_never_empty(visual_mask)
-    )
-    if not feed_forward:
-        return out
-    gate, up, down = (parameters[f"feed_forward.DenseReluDense.{name}.weight"] for name in ("wi_0", "wi_1", "wo"))
-    normed = rms_norm(out, parameters["feed_forward.layer_norm.weight"], EPS)
-    return out + (F.gelu(normed @ gate.T, approximate="tanh") * (normed @ up.T)) @ down.T

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from umie.bench.peers.equations import Equation, Parameters, multi_head_attention, rms_norm
+from umie.bench.reference_layers import Equation, Parameters, multi_head_attention, rms_norm
 from umie.bench.shapes import Shape
 
 
-class XCrossAttender(nn.Module):
+class _CrossAttender(nn.Module):
     """A cross-attender of depth 1 with the slots as its context."""
 
     def __init__(self, attender: nn.Module) -> None:
@@ -22,7 +21,6 @@ class XCrossAttender(nn.Module):
         self.attender = attender
 
     def forward(self, text: Tensor, text_mask: Tensor, visual: Tensor, visual_mask: Tensor) -> Tensor:
-        """Return ``[B, T, D]``."""
         states: Tensor = self.attender(text, context=visual, context_mask=visual_mask)
         return states
 
@@ -72,42 +70,31 @@ def build(shape: Shape, weights: Mapping[str, Tensor], *, flash: bool, feed_forw
             "layers.1.1.ff.2.weight": weights["feed_forward.down.weight"],
         }
     attender.load_state_dict(state)
-    return XCrossAttender(attender)
+    return _CrossAttender(attender)
 
 
 def build_reference(
     shape: Shape, weights: Mapping[str, Tensor], *, flash: bool, feed_forward: bool = True
 ) -> nn.Module:
-    """Return the cross-attender's equation; the arguments are those of ``build``."""
-    attender = build(shape, weights, flash=flash, feed_forward=feed_forward)
-    return Equation(attender, partial(_equation, shape.widths["num_heads"], shape.widths["head_dim"], feed_forward))
+    """Return the cross-attender's equation; arguments as in ``build``.
 
+    It is ``R = H + MHA(RMSNorm(H) -> V)``, where MHA is 0 without slots, or ``R + GLU(RMSNorm(R))``.
+    """
+    num_heads, head_dim = shape.widths["num_heads"], shape.widths["head_dim"]
 
-def _equation(
-    num_heads: int,
-    head_dim: int,
-    feed_forward: bool,
-    parameters: Parameters,
-    text: Tensor,
-    text_mask: Tensor,
-    visual: Tensor,
-    visual_mask: Tensor,
-) -> Tensor:
-    """Return ``R = H + MHA(RMSNorm(H) -> V)``, where MHA is 0 without slots, or ``R + GLU(RMSNorm(R))``."""
-    parameters = {name.removeprefix("attender.layers."): value for name, value in parameters.items()}
-    query, key, value, output = (parameters[f"0.1.to_{name}.weight"] for name in ("q", "k", "v", "out"))
-    has_slots = visual_mask.any(1, keepdim=True)
-    found = multi_head_attention(
-        rms_norm(text, parameters["0.0.0.g"], 0.0),
-        visual,
-        (query, key, value, output),
-        num_heads=num_heads,
-        scale=head_dim**-0.5,
-        mask=visual_mask | ~has_slots,
-    )
-    out = text + found * has_slots[..., None]
-    if not feed_forward:
-        return out
-    normed = rms_norm(out, parameters["1.0.0.g"], 0.0)
-    up, gate = (normed @ parameters["1.1.ff.0.proj.weight"].T + parameters["1.1.ff.0.proj.bias"]).chunk(2, -1)
-    return out + (up * F.gelu(gate, approximate="tanh")) @ parameters["1.1.ff.2.weight"].T
+    def equation(
+        parameters: Parameters, text: Tensor, text_mask: Tensor, visual: Tensor, visual_mask: Tensor
+    ) -> Tensor:
+        parameters = {name.removeprefix("attender.layers."): value for name, value in parameters.items()}
+        projections = [parameters[f"0.1.to_{name}.weight"] for name in ("q", "k", "v", "out")]
+        has_slots = visual_mask.any(1, keepdim=True)
+        normed, mask = rms_norm(text, parameters["0.0.0.g"], 0.0), visual_mask | ~has_slots
+        found = multi_head_attention(normed, visual, projections, num_heads=num_heads, scale=head_dim**-0.5, mask=mask)
+        out = text + found * has_slots[..., None]
+        if not feed_forward:
+            return out
+        normed = rms_norm(out, parameters["1.0.0.g"], 0.0)
+        up, gate = (normed @ parameters["1.1.ff.0.proj.weight"].T + parameters["1.1.ff.0.proj.bias"]).chunk(2, -1)
+        return out + (up * F.gelu(gate, approximate="tanh")) @ parameters["1.1.ff.2.weight"].T
+
+    return Equation(build(shape, weights, flash=flash, feed_forward=feed_forward), equation)

@@ -56,7 +56,7 @@ def features(
     """
     check_image_policy(missing_images)
     from umie.encoders import CachedEncoder, FeatureCache
-    from umie.encoders.cache.fill import fill_from_records, write_unreadable
+    from umie.encoders.cache.cached_encoder import fill_from_records, write_unreadable
 
     source = source_of(input_file, format_name, images, regions, format_option)
     total = num_with_image(source)

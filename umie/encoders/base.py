@@ -24,11 +24,20 @@ from umie.types import VisualFeatures
 WHOLE_IMAGE: Box = (0.0, 0.0, 1.0, 1.0)
 
 
-@dataclass(frozen=True, kw_only=True)
-class EncoderConfig:
-    """Options that every encoder has.
+class WeightsOption:
+    """A config whose class names the option that holds pretrained weights, if there is one."""
 
-    A subclass sets ``weights_option`` to the name of the option that holds pretrained weights, if it has one.
+    weights_option: ClassVar[str | None] = None
+
+    @property
+    def has_random_weights(self) -> bool:
+        """Whether pretrained weights can be loaded and none are specified."""
+        return self.weights_option is not None and getattr(self, self.weights_option) is None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderConfig(WeightsOption):
+    """Options that every encoder has.
 
     Args:
         max_regions: regions beyond this number are ignored (the paper uses 36).
@@ -36,15 +45,14 @@ class EncoderConfig:
     """
 
     FINGERPRINT_EXCLUDE: ClassVar[frozenset[str]] = frozenset({"max_regions", "trainable"})
-    weights_option: ClassVar[str | None] = None
 
     max_regions: int = 36
     trainable: bool = True
 
-    @property
-    def has_random_weights(self) -> bool:
-        """Whether the encoder can load pretrained weights and none are specified."""
-        return self.weights_option is not None and getattr(self, self.weights_option) is None
+    def identity(self) -> dict[str, Any]:
+        """Return the options that features depend on."""
+        options = dataclasses.asdict(self)
+        return {name: value for name, value in options.items() if name not in self.FINGERPRINT_EXCLUDE}
 
     def __post_init__(self) -> None:
         check_whole("max_regions", self.max_regions, 0)
@@ -161,9 +169,7 @@ class VisualEncoder(nn.Module, ABC):
         Two encoders with the same fingerprint give the same features, up to rounding differences between devices or
         releases of torch. Computing it reads all weights once.
         """
-        options = dataclasses.asdict(self.config)
-        kept = {name: value for name, value in options.items() if name not in self.config.FINGERPRINT_EXCLUDE}
-        parts = [_code_of(type(self)), _code_of(self.Preprocessor), kept]
+        parts = [_code_of(type(self)), _code_of(self.Preprocessor), self.config.identity()]
         digest = hashlib.sha256(json.dumps(parts, sort_keys=True, default=list).encode())
         for name, tensor in sorted(self.state_dict().items()):
             digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())

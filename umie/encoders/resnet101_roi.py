@@ -16,10 +16,10 @@ from torchvision.transforms.functional import normalize, to_tensor
 from umie.encoders import registry
 from umie.encoders.base import Preprocessor
 from umie.encoders.roi import Pooling, pool_boxes
-from umie.encoders.tower import TowerConfig, TowerEncoder, cut
-from umie.errors import UmieError, UnknownNameError, check_choice, check_text, check_whole
+from umie.encoders.tower import TowerConfig, TowerEncoder, cut, published_weights
+from umie.errors import UnknownNameError, check_choice, check_text, check_whole
 from umie.records import Box
-from umie.weights import first_line, is_file_name, read_state_dict
+from umie.weights import is_file_name, read_state_dict
 
 Mode = Literal["crop", "align"]
 
@@ -127,7 +127,8 @@ class ResNet101RoiEncoder(TowerEncoder):
         """
         name = self.config.weights
         if name is not None:
-            state = read_state_dict(name) if is_file_name(name) else _published(name)
+            published = ResNet101_Weights.__members__
+            state = read_state_dict(name) if is_file_name(name) else published_weights("ResNet-101", name, published)
             self.load_tower({key: value for key, value in state.items() if not key.startswith("fc.")}, name)
 
     def run(self, images: Tensor) -> Tensor:
@@ -147,17 +148,3 @@ class ResNet101RoiEncoder(TowerEncoder):
         Relative boxes are scaled to the map, whose last cell extends beyond the image if 32 does not divide a side.
         """
         return torch.cat([maps.mean((2, 3))[:, None], pool_boxes(maps, boxes[:, 1:], self.config.pooling)], dim=1)
-
-
-def _published(name: str) -> Mapping[str, Tensor]:
-    choices = ResNet101_Weights.__members__
-    if name not in choices:
-        raise UnknownNameError("torchvision weights of ResNet-101:", name, choices)
-    try:
-        state: Mapping[str, Tensor] = choices[name].get_state_dict(progress=False, check_hash=True)
-    except (OSError, RuntimeError) as error:
-        raise UmieError(
-            f"weights {name}: cannot be downloaded ({first_line(error)}); "
-            f"download {choices[name].url} and set weights to the file's path"
-        ) from error
-    return state

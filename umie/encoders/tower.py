@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from PIL import Image
@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from umie.encoders.base import EncoderConfig, VisualEncoder
-from umie.errors import check_choice, check_flag
+from umie.errors import UmieError, UnknownNameError, check_choice, check_flag
 from umie.records import Box
-from umie.weights import load_state
+from umie.weights import first_line, load_state
 
 # Pixels per forward pass. On a CPU, more do not fit its caches: on two idle cores, 37 crops of ResNet-101 at once take
 # up to twice as long as 8 at a time. On a GPU it bounds the memory of a frozen tower, whatever the batch size.
@@ -60,6 +60,25 @@ def cut(image: Image.Image, box: Box) -> Image.Image:
     right = max(round(box[2] * width), left + 1)
     bottom = max(round(box[3] * height), top + 1)
     return image.crop((left, top, right, bottom))
+
+
+def published_weights(model: str, name: str, published: Mapping[str, Any]) -> Mapping[str, Tensor]:
+    """Return the state dict that torchvision publishes under a name, one of ``published``.
+
+    Raises:
+        UmieError: it cannot be downloaded.
+        UnknownNameError: torchvision has no weights of this name for the model.
+    """
+    if name not in published:
+        raise UnknownNameError(f"torchvision weights of {model}:", name, published)
+    try:
+        state: Mapping[str, Tensor] = published[name].get_state_dict(progress=False, check_hash=True)
+    except (OSError, RuntimeError) as error:
+        raise UmieError(
+            f"weights {name}: cannot be downloaded ({first_line(error)}); "
+            f"download {published[name].url} and set weights to the file's path"
+        ) from error
+    return state
 
 
 class TowerEncoder(VisualEncoder):

@@ -1,4 +1,4 @@
-"""CachedEncoder: a frozen encoder that encodes each image and its regions once and keeps the features on disk."""
+"""CachedEncoder: a frozen encoder that encodes each image and its regions once; filling a cache from records."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypeAlias
 
@@ -18,11 +18,13 @@ from torch import Tensor
 from umie.encoders.base import VisualEncoder, collate, no_slots
 from umie.encoders.cache.store import FeatureCache
 from umie.errors import UmieError, check_whole
+from umie.files import atomic_write
 from umie.images import ImageSource, decode_image, image_digest, read_image_bytes
-from umie.records import Box, Region
-from umie.types import FEATURES
+from umie.records import Box, Record, Region
+from umie.types import FEATURES, check_image_policy
 
 Regions: TypeAlias = Sequence[Region | Box]
+Outcome: TypeAlias = dict[str, Tensor] | UmieError  # features and boxes of an image, or why there are none
 
 FORMAT = 2  # raise it when the same image, boxes and encoder give other features or are stored in another way
 POLL_S = 0.02  # between two attempts to take a lock
@@ -49,7 +51,6 @@ class _Job:
     source: ImageSource
     data: bytes | None  # of the file; None for an image in memory, and where the features were there
     regions: Regions
-    index: int = 0
 
     def image(self) -> Image.Image:
         """Return the image, from the bytes that the key was computed from; the file is read again only after a hit."""
@@ -94,11 +95,7 @@ class CachedEncoder:
         self._digests: dict[tuple[str, int, int], str] = {}
 
     def key(self, image: ImageSource, regions: Regions = ()) -> str:
-        """Return the cache key of an image's features; regions beyond ``max_regions`` are ignored.
-
-        Raises:
-            UmieError: the image's file cannot be read, or a box is invalid.
-        """
+        """Return the cache key of an image's features, or raise UmieError as ``one``."""
         return self._job(image, regions).key
 
     def one(self, image: ImageSource | None, regions: Regions = ()) -> dict[str, Tensor]:
@@ -117,8 +114,7 @@ class CachedEncoder:
         job = self._job(image, regions)
         found = self.cache.get(job.key)
         if found is None:
-            encoded, _ = self._encode_missing([job])
-            outcome = encoded[job.key]
+            outcome = self._encode_missing([job])[0][job.key]
             if isinstance(outcome, UmieError):
                 raise outcome
             found = outcome
@@ -150,9 +146,7 @@ class CachedEncoder:
             UmieError: an image cannot be read or a box is invalid, and there is no ``on_error``.
         """
         check_whole("batch_size", batch_size, 1)
-        can_store = True
-
-        def finish(index: int, outcome: object) -> None:
+        for index, outcome in self._outcomes(items, batch_size):
             if isinstance(outcome, UmieError):
                 if on_error is None:
                     raise outcome
@@ -160,63 +154,67 @@ class CachedEncoder:
             if on_item is not None:
                 on_item(index)
 
-        def encode(jobs: list[_Job]) -> None:
-            nonlocal can_store
-            if can_store:
-                outcomes, can_store = self._encode_missing(jobs)
-            else:
-                outcomes = {job.key: error for job in jobs if (error := self._error_of(job)) is not None}
-            for job in jobs:
-                finish(job.index, outcomes.get(job.key))
-
-        jobs: list[_Job] = []
+    def _outcomes(
+        self, items: Iterable[tuple[ImageSource | None, Regions]], batch_size: int
+    ) -> Iterator[tuple[int, object]]:
+        """Yield the number of each item that is done, with its error if it has one."""
+        batch: dict[int, _Job] = {}
+        can_store = True
         for index, (image, regions) in enumerate(items):
-            outcome: object = None
-            if image is not None:
-                try:
-                    job = self._job(image, regions, index)
-                except UmieError as error:
-                    outcome = error
-                else:
-                    if self.cache.get(job.key) is None:
-                        jobs.append(job)
-                        if len(jobs) == batch_size:
-                            encode(jobs)
-                            jobs = []
-                        continue
-            finish(index, outcome)
-        if jobs:
-            encode(jobs)
+            if image is None:
+                yield index, None
+                continue
+            try:
+                job = self._job(image, regions)
+            except UmieError as error:
+                yield index, error
+                continue
+            if self.cache.get(job.key) is not None:
+                yield index, None
+                continue
+            batch[index] = job
+            if len(batch) == batch_size:
+                outcomes, can_store = self._encode_missing(list(batch.values()), can_store)
+                yield from ((number, outcomes.get(job.key)) for number, job in batch.items())
+                batch = {}
+        if batch:
+            outcomes, _ = self._encode_missing(list(batch.values()), can_store)
+            yield from ((number, outcomes.get(job.key)) for number, job in batch.items())
 
-    def _job(self, image: ImageSource, regions: Regions, index: int = 0) -> _Job:
+    def _job(self, image: ImageSource, regions: Regions) -> _Job:
         self._check_weights(self._tensors)  # listing the tensors again would take longer than a cache hit
         boxes = self.encoder.preprocess.slots(regions)
         if isinstance(image, Image.Image):
-            return _Job(feature_key(self.fingerprint, image_digest(image), boxes), image, None, regions, index)
-        version = _version_of(image)
-        known = None if version is None else self._digests.get(version)
-        if known is not None:
-            key = feature_key(self.fingerprint, known, boxes)
-            if self.cache.path(key).exists():  # a hit needs no bytes
-                return _Job(key, image, None, regions, index)
+            return _Job(feature_key(self.fingerprint, image_digest(image), boxes), image, None, regions)
+        version = None  # changes when the file is written again
+        with suppress(OSError, ValueError, TypeError):
+            status = Path(image).stat()
+            version = (str(image), status.st_mtime_ns, status.st_size)
+        if version in self._digests:
+            key = feature_key(self.fingerprint, self._digests[version], boxes)
+            if key in self.cache:  # a hit needs no bytes
+                return _Job(key, image, None, regions)
         data = read_image_bytes(image)
         digest = image_digest(data)
         if version is not None:
             self._digests[version] = digest
-        return _Job(feature_key(self.fingerprint, digest, boxes), image, data, regions, index)
+        return _Job(feature_key(self.fingerprint, digest, boxes), image, data, regions)
 
-    def _error_of(self, job: _Job) -> UmieError | None:
-        try:
-            self.encoder.preprocess.check(job.image(), job.regions)
-        except UmieError as error:
-            return error
-        return None
+    def _encode_missing(self, jobs: Sequence[_Job], can_store: bool = True) -> tuple[dict[str, Outcome], bool]:
+        """Return features or an error for each key, and False if features were computed and none could be stored.
 
-    def _encode_missing(self, jobs: Sequence[_Job]) -> tuple[dict[str, dict[str, Tensor] | UmieError], bool]:
-        """Return features or an error for each key, and False if features were computed and none could be stored."""
-        outcomes: dict[str, dict[str, Tensor] | UmieError] = {}
+        Without ``can_store`` the images are only checked.
+        """
+        outcomes: dict[str, Outcome] = {}
         inputs: dict[str, dict[str, Tensor]] = {}
         repeated = []
+        if not can_store:
+            for job in jobs:
+                try:
+                    self.encoder.preprocess.check(job.image(), job.regions)
+                except UmieError as error:
+                    outcomes[job.key] = error
+            return outcomes, False
         with self._lock():
             for job in jobs:
                 if job.key in inputs or job.key in outcomes:
@@ -281,15 +279,6 @@ class CachedEncoder:
             lock.release()
 
 
-def _version_of(path: str | Path) -> tuple[str, int, int] | None:
-    """Return what changes when an image file is written again; None if it cannot be said."""
-    try:
-        found = Path(path).stat()
-    except (OSError, ValueError, TypeError):
-        return None
-    return str(path), found.st_mtime_ns, found.st_size
-
-
 def _tensors_of(encoder: VisualEncoder) -> Sequence[Tensor]:
     return [*encoder.parameters(), *encoder.buffers()]
 
@@ -297,3 +286,70 @@ def _tensors_of(encoder: VisualEncoder) -> Sequence[Tensor]:
 def _state_of(tensors: Sequence[Tensor]) -> list[tuple[int, int]]:
     """Return address and version of each tensor, which change when weights do."""
     return [(tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version) for tensor in tensors]
+
+
+@dataclass(frozen=True)
+class UnreadableImage:
+    """A record whose image cannot be read, and why."""
+
+    id: str | None
+    image: str
+    reason: str
+
+
+def fill_from_records(
+    cached: CachedEncoder,
+    records: Iterable[Record],
+    *,
+    missing_images: str = "skip",
+    batch_size: int = 8,
+    on_record: Callable[[], None] | None = None,
+) -> list[UnreadableImage]:
+    """Encode the images of records that the cache does not have yet; return the images that cannot be read.
+
+    Args:
+        cached: the encoder with its cache.
+        records: read lazily; those without an image are ignored.
+        missing_images: "error" raises for the first image that cannot be read; otherwise such images are returned.
+        batch_size: number of images per forward pass.
+        on_record: called after each record that has an image.
+
+    Raises:
+        UmieError: an image cannot be read, and ``missing_images`` is "error".
+    """
+    check_image_policy(missing_images)
+    unreadable: list[UnreadableImage] = []
+    pending: dict[int, Record] = {}
+
+    def refuse(index: int, error: UmieError) -> None:
+        record = pending[index]
+        if missing_images == "error":
+            raise UmieError(f"record {record.id!r}: {error}; fix it, or set missing_images to 'skip'") from error
+        unreadable.append(UnreadableImage(record.id, str(record.image), str(error)))
+
+    def items() -> Iterator[tuple[ImageSource | None, Regions]]:
+        for index, record in enumerate(record for record in records if record.image is not None):
+            pending[index] = record
+            try:
+                path = record.image_path()
+            except UmieError as error:  # the path leaves the image folder
+                refuse(index, error)
+                yield None, ()
+            else:
+                yield record.image if path is None else path, record.regions
+
+    def finish(index: int) -> None:
+        del pending[index]
+        if on_record is not None:
+            on_record()
+
+    cached.fill(items(), batch_size=batch_size, on_item=finish, on_error=refuse)
+    return unreadable
+
+
+def write_unreadable(path: str | Path, unreadable: Sequence[UnreadableImage]) -> None:
+    """Write a JSONL file with one line per unreadable image; an existing list is replaced even if there are none."""
+    path = Path(path)
+    if unreadable or path.exists():
+        with atomic_write(path) as file:
+            file.writelines(json.dumps(asdict(item), ensure_ascii=False) + "\n" for item in unreadable)

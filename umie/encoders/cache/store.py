@@ -27,23 +27,14 @@ _KEY = re.compile(r"[0-9a-f]{8,128}")
 
 @dataclass
 class CacheStats:
-    """Counts of what one FeatureCache did.
+    """Counts of what one FeatureCache did."""
 
-    Args:
-        hits: lookups that found an entry.
-        misses: lookups that found none.
-        read_bytes: total file size of the hits.
-        written_bytes: total file size of the entries stored.
-        corrupted: damaged entries found; each also counts as a miss.
-        write_failures: entries that could not be stored.
-    """
-
-    hits: int = 0
+    hits: int = 0  # lookups that found an entry
     misses: int = 0
-    read_bytes: int = 0
+    read_bytes: int = 0  # total file size of the hits
     written_bytes: int = 0
-    corrupted: int = 0
-    write_failures: int = 0
+    corrupted: int = 0  # damaged entries found; each also counts as a miss
+    write_failures: int = 0  # entries that could not be stored
 
 
 class FeatureCache:
@@ -70,7 +61,10 @@ class FeatureCache:
         self._reported: set[str] = set()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._remove_stale_files()
+            for path in self.folder.glob("??/.*.part"):
+                with suppress(OSError):  # its writer has just finished, or the folder is read-only
+                    if time.time() - path.stat().st_mtime > STALE_AFTER_S:
+                        path.unlink()
         except (OSError, ValueError) as error:
             raise UmieError(f"{folder}: cannot hold a feature cache ({_reason(error)}): use another folder") from error
 
@@ -153,26 +147,18 @@ class FeatureCache:
             if header["__metadata__"]["checksum"] != _checksum(key, tensors):
                 raise ValueError("its checksum does not match")
         except Exception as error:  # a damaged header makes safetensors raise nearly anything
-            self._remove_damaged(path, str(error).partition("\n")[0] or type(error).__name__)
+            self.stats.corrupted += 1
+            reason = str(error).partition("\n")[0] or type(error).__name__
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as refusal:
+                self._report(f"{path}: damaged ({reason}) and cannot be removed ({_reason(refusal)}); not used")
+            else:
+                self._report(f"{path}: damaged ({reason}); removed, its features are recomputed")
             return None
         self.stats.hits += 1
         self.stats.read_bytes += len(data)
         return tensors
-
-    def _remove_damaged(self, path: Path, reason: str) -> None:
-        self.stats.corrupted += 1
-        try:
-            path.unlink(missing_ok=True)
-        except OSError as error:
-            self._report(f"{path}: damaged ({reason}) and cannot be removed ({_reason(error)}); not used")
-        else:
-            self._report(f"{path}: damaged ({reason}); removed, its features are recomputed")
-
-    def _remove_stale_files(self) -> None:
-        for path in self.folder.glob("??/.*.part"):
-            with suppress(OSError):  # its writer has just finished, or the folder is read-only
-                if time.time() - path.stat().st_mtime > STALE_AFTER_S:
-                    path.unlink()
 
     def _report(self, sentence: str) -> None:
         # the messages of safetensors quote damaged bytes

@@ -8,6 +8,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,7 +20,7 @@ from torchvision.ops import box_iou
 from umie.encoders import registry
 from umie.encoders.base import WHOLE_IMAGE, EncoderConfig, Preprocessor, VisualEncoder, no_slots
 from umie.encoders.precomputed.files import BOXES, LAYOUTS, ROLES, WHOLE, ImageFeatures, image_features
-from umie.encoders.precomputed.sources import FORMATS, FeatureSource, image_names, open_source
+from umie.encoders.precomputed.sources import FORMATS, FeatureFiles, feature_files, image_names
 from umie.errors import UmieError, check_choice, check_keys, check_share, check_whole, shown
 from umie.images import ImageSource
 from umie.records import Box, Region
@@ -92,28 +93,25 @@ class PrecomputedPreprocessor(Preprocessor):
             are ``outside`` the image (by more than two pixels), have ``no_area`` or are ``not_finite``.
     """
 
+    config: PrecomputedEncoderConfig
+
     def __init__(self, config: PrecomputedEncoderConfig) -> None:
         super().__init__(config)
-        self.config: PrecomputedEncoderConfig = config
         self.counts: Counter[str] = Counter()
         self._counted: set[str] = set()
-        self._source: FeatureSource | None = None
         self._feature_dim = config.feature_dim
 
-    @property
-    def source(self) -> FeatureSource:
-        """The files with the features, opened on first use."""
-        if self._source is None:
-            options = self.config
-            self._source = open_source(Path(options.path), options.format, options.columns, options.keys)
-        return self._source
+    @cached_property
+    def source(self) -> FeatureFiles:
+        """The files with the features."""
+        options = self.config
+        return feature_files(Path(options.path), options.format, options.columns, options.keys)
 
     def one(self, image: ImageSource | None, regions: Sequence[Region | Box] = ()) -> dict[str, Tensor]:
         """Return the tensors of one image: ``boxes [V, 4]``, ``visual_mask [V]`` and ``features [V, Dv]``.
 
         Args:
-            image: a path; only its last two parts matter: ``train/1.jpg`` is looked up as ``train/1.jpg``, ``train/1``,
-                ``1.jpg`` and ``1``, in this order. None gives no slots (V = 0).
+            image: a path; only its last two parts matter (see ``image_names``). None gives no slots (V = 0).
             regions: relative boxes; each gets the features of the file's box that overlaps it most. If there are none,
                 the file's boxes are the regions, in their order, at most ``max_regions``.
 
@@ -149,8 +147,7 @@ class PrecomputedPreprocessor(Preprocessor):
             raise UmieError("features are found by file name, which an image in memory does not have: pass its path")
         if not isinstance(image, str | Path):
             raise UmieError(f"expected the path of an image, not {type(image).__name__}")
-        names = image_names(image)
-        options = self.config
+        names, options = image_names(image), self.config
         with self.source.entry(names) as entry:
             if entry is None:
                 tried = " and ".join(filter(None, [", ".join(map(repr, names[:-1])), repr(names[-1])]))
@@ -158,8 +155,7 @@ class PrecomputedPreprocessor(Preprocessor):
                     f"{image}: no such image in {options.path}, which was searched for {tried}: add its features or "
                     "remove it from the data"
                 )
-            layouts = LAYOUTS[self.source.format]
-            found = image_features(entry, layouts, options.keys, options.boxes, options.whole)
+            found = image_features(entry, LAYOUTS[self.source.format], options.keys, options.boxes, options.whole)
         expected, width = self._feature_dim, len(found.whole)
         if expected is None:
             self._feature_dim = width
@@ -190,6 +186,7 @@ class PrecomputedPreprocessor(Preprocessor):
         return {"features": torch.zeros(0, self._feature_dim or 0)}
 
     def _overlapping(self, found: ImageFeatures, regions: Sequence[Box]) -> list[int]:
+        """Return, for each region, the number of the box that overlaps it most."""
         if not len(found.boxes):
             raise UmieError(f"{found.place}: no usable box for the record's {len(regions)} regions")
         overlaps = box_iou(torch.tensor(regions, dtype=torch.float64), torch.from_numpy(found.boxes).double())
@@ -201,7 +198,8 @@ class PrecomputedPreprocessor(Preprocessor):
                     f"best, {_shown(found.boxes[row])}, has {overlap:.2f}: add features of this region, lower "
                     "min_overlap, or remove the record's regions"
                 )
-        return [int(row) for row in rows]
+        numbers: list[int] = rows.tolist()
+        return numbers
 
 
 @registry.register("precomputed")
@@ -225,6 +223,7 @@ class PrecomputedEncoder(VisualEncoder):
     Preprocessor = PrecomputedPreprocessor
     reads_features = True
 
+    config: PrecomputedEncoderConfig
     preprocess: PrecomputedPreprocessor
 
     def __init__(self, config: PrecomputedEncoderConfig) -> None:
@@ -232,8 +231,8 @@ class PrecomputedEncoder(VisualEncoder):
             width = PrecomputedPreprocessor(config).read_feature_dim()
             config = dataclasses.replace(config, feature_dim=width)
         super().__init__(config)
-        self.config: PrecomputedEncoderConfig = config
         # an empty tensor that follows the model's precision, to which features are cast
+        self._like: Tensor
         self.register_buffer("_like", torch.empty(0), persistent=False)
 
     @property
@@ -258,9 +257,7 @@ class PrecomputedEncoder(VisualEncoder):
                 f"features have width {features.shape[-1]}, the model expects {self.feature_dim}: use the files that "
                 "it was trained with"
             )
-        like = self._like
-        assert isinstance(like, Tensor)
-        return features.to(like.dtype)
+        return features.to(self._like.dtype)
 
     def fingerprint(self) -> str:
         """Return a hash of the options and of the files' names, sizes and times; their content is not read.
@@ -268,20 +265,14 @@ class PrecomputedEncoder(VisualEncoder):
         Raises:
             UmieError: the files do not exist.
         """
-        options = dataclasses.asdict(self.config)
-        kept: dict[str, Any] = {
-            name: value for name, value in options.items() if name not in self.config.FINGERPRINT_EXCLUDE
-        }
-        files = []
         root = Path(self.config.path)
         try:
             folder = root if root.is_dir() else root.parent
-            for path in self.preprocess.source.files():
-                status = path.stat()
-                files.append([path.relative_to(folder).as_posix(), status.st_size, status.st_mtime_ns])
+            found = [(path.relative_to(folder).as_posix(), path.stat()) for path in self.preprocess.source.files()]
         except OSError as error:
             raise UmieError(f"{self.config.path}: cannot read: {error.strerror}") from error
-        content = json.dumps([type(self).__qualname__, kept, files], sort_keys=True)
+        files = [[name, status.st_size, status.st_mtime_ns] for name, status in found]
+        content = json.dumps([type(self).__qualname__, self.config.identity(), files], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:32]
 
 

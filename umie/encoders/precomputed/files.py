@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+import math
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -67,20 +67,19 @@ class ImageFeatures:
     dropped: Mapping[str, int]
 
 
-class Entry(ABC):
-    """The arrays of one image in a file, read on demand."""
+class Entry:
+    """The arrays of one image in a file, read on demand.
 
-    def __init__(self, place: str) -> None:
+    Args:
+        place: the file and entry, for messages.
+        names: of the arrays.
+        array: returns the array of a name, at most MAX_BYTES; raises UmieError, without the place, if it cannot.
+    """
+
+    def __init__(self, place: str, names: Collection[str], array: Callable[[str], Array]) -> None:
         self.place = place
-
-    @property
-    @abstractmethod
-    def names(self) -> Collection[str]:
-        """Names of the arrays."""
-
-    @abstractmethod
-    def array(self, name: str) -> Array:
-        """Return an array of at most MAX_BYTES; raise UmieError, without the place, if it cannot be read."""
+        self.names = names
+        self.array = array
 
     def matrix(self, name: str, rows: int | None = None, columns: int | None = None) -> Array:
         """Return an array; an array stored without its shape gets the given one."""
@@ -107,9 +106,7 @@ def readable(what: str) -> Iterator[None]:
 
 def check_bytes(name: str, shape: Sequence[int], itemsize: int) -> None:
     """Raise UmieError for an array larger than MAX_BYTES, before it is allocated; files may declare any size."""
-    size = itemsize
-    for length in shape:
-        size *= int(length)
+    size = itemsize * math.prod(map(int, shape))
     if not 0 <= size <= MAX_BYTES:
         raise UmieError(f"{name} is {list(shape)}, {size:,} bytes: too large for one image (limit {MAX_BYTES:,})")
 
@@ -123,9 +120,8 @@ def image_features(
         entry: the image's arrays.
         layouts: known sets of names; the best match is used.
         keys: names that override those of a layout.
-        boxes: the unit of the file's boxes: ``absolute`` (pixels) or ``relative``.
-        whole: the source of the whole image's features: the ``mean`` of the regions, the ``first`` row (which is then
-            not a region), or the ``file``'s own vector; None uses the file's own vector if there is one, else the mean.
+        boxes: the unit of the file's boxes; see ``PrecomputedEncoderConfig``.
+        whole: the source of the whole image's features; see there.
 
     Raises:
         UmieError: arrays are missing or inconsistent, features are not finite, there is nothing to average, or the
@@ -138,7 +134,12 @@ def image_features(
             raise UmieError(f"{names['boxes']} is {list(box_rows.shape)}: expected [N, 4]")
         box_rows = box_rows.reshape(-1, 4)
         count = _count(entry, names, len(box_rows))
-        rows = _feature_rows(entry, names, len(box_rows))
+        rows = _floats(entry.matrix(names["features"], rows=len(box_rows)), names["features"], np.float32)
+        if rows.ndim != 2:
+            raise UmieError(f"{names['features']} is {list(rows.shape)}: expected [N, Dv]")
+        # VQA projects store bottom-up features as [Dv, N] under the same names; the number of boxes tells them apart
+        if rows.shape[0] != len(box_rows) and rows.shape[1] == len(box_rows) > 1:
+            rows = rows.T
         size = _size(entry, names, boxes)
         own = _own_whole(entry, names, whole)
         if len(box_rows) == len(rows) + 1 and names.get("whole") in entry.names:
@@ -148,7 +149,7 @@ def image_features(
                 f"{names['features']} has {len(rows)} rows but {names['boxes']} has {len(box_rows)}: they must match"
             )
         rows, box_rows = rows[:count], box_rows[:count]
-        if not (finite := _rows_where(np.isfinite(rows))).all():
+        if not (finite := np.isfinite(rows).all(1)).all():
             raise UmieError(
                 f"{names['features']}: row {int(finite.argmin())} is not finite: compute the features again"
             )
@@ -203,14 +204,6 @@ def _count(entry: Entry, names: Layout, limit: int) -> int | None:
     return int(count)
 
 
-def _feature_rows(entry: Entry, names: Layout, num_boxes: int) -> Array:
-    rows = _floats(entry.matrix(names["features"], rows=num_boxes), names["features"], np.float32)
-    if rows.ndim != 2:
-        raise UmieError(f"{names['features']} is {list(rows.shape)}: expected [N, Dv]")
-    # VQA projects store bottom-up features as [Dv, N] under the same names; the number of boxes tells them apart
-    return rows.T if rows.shape[0] != num_boxes and rows.shape[1] == num_boxes and num_boxes > 1 else rows
-
-
 def _size(entry: Entry, names: Layout, boxes: str) -> tuple[float, float] | None:
     """Return width and height of the image; None if the file has none and relative boxes need none."""
     missing = [names[role] for role in ("width", "height") if names[role] not in entry.names]
@@ -227,15 +220,13 @@ def _size(entry: Entry, names: Layout, boxes: str) -> tuple[float, float] | None
 
 
 def _own_whole(entry: Entry, names: Layout, whole: str | None) -> Array | None:
-    if whole not in (None, "file"):
+    """Return the file's own vector of the whole image, if there is one and ``whole`` uses it."""
+    name = names.get("whole", "")
+    if whole not in (None, "file") or (whole is None and name not in entry.names):
         return None
-    name = names.get("whole")
-    if name not in entry.names or name is None:
-        if whole is None:
-            return None
+    if name not in entry.names:
         raise UmieError(
-            f"has no vector {name or ''} of the whole image: set its name in `keys`, {{'whole': ...}}, or choose "
-            "whole='mean'"
+            f"has no vector {name} of the whole image: set its name in `keys`, {{'whole': ...}}, or choose whole='mean'"
         )
     vector = _floats(entry.array(name), name, np.float32)
     if vector.ndim == 0 or vector.size != vector.shape[-1]:
@@ -257,29 +248,20 @@ def _without_whole(boxes: Array, size: tuple[float, float] | None, names: Layout
 
 
 def _usable(boxes: Array, size: tuple[float, float] | None, declared: str) -> tuple[Array, Array, Counter[str]]:
-    """Return relative boxes (float32), a mask of the usable ones, and the number of others by reason."""
+    """Return relative boxes (float32), a mask of the usable ones, and the number of others by reason.
+
+    Raises:
+        UmieError: the boxes cannot be in the declared unit; it is not guessed, as a guess could be wrong.
+    """
     scale = np.array([*size, *size]) if size else np.ones(4)
     relative = boxes / scale if declared == "absolute" else boxes
     slack = _SLACK / scale if size else np.full(4, _RELATIVE_SLACK)
-    finite = _rows_where(np.isfinite(boxes))
+    finite = np.all(np.isfinite(boxes), axis=1)
     with np.errstate(invalid="ignore"):
-        inside = _rows_where((relative >= -slack) & (relative <= 1 + slack))
+        inside = np.all((relative >= -slack) & (relative <= 1 + slack), axis=1)
         relative = np.clip(relative, 0, 1).astype(np.float32)
-    has_area = _rows_where(relative[:, :2] < relative[:, 2:])
+    has_area = np.all(relative[:, :2] < relative[:, 2:], axis=1)
     keep, outside = finite & inside & has_area, finite & ~inside
-    _check_declaration(boxes, keep, outside, size, declared)
-    reasons = {"not_finite": ~finite, "outside": outside, "no_area": finite & inside & ~has_area}
-    return relative, keep, Counter({name: int(which.sum()) for name, which in reasons.items() if which.any()})
-
-
-def _rows_where(conditions: Array) -> Array:
-    return np.asarray(conditions.all(axis=1))
-
-
-def _check_declaration(
-    boxes: Array, keep: Array, outside: Array, size: tuple[float, float] | None, declared: str
-) -> None:
-    """Raise UmieError for boxes that cannot be in the declared unit; it is not guessed, as a guess could be wrong."""
     if declared == "relative" and not keep.any() and outside.any() and boxes[outside].max() > 2:
         raise UmieError(
             f"box {shown(boxes[outside][0].tolist())} is not relative (0..1), nor is any other: if they are in pixels, "
@@ -290,3 +272,5 @@ def _check_declaration(
             f"no box is larger than one pixel, e.g. {shown(boxes[keep][0].tolist())}: if they are relative (0..1), "
             "set boxes='relative'"
         )
+    reasons = {"not_finite": ~finite, "outside": outside, "no_area": finite & inside & ~has_area}
+    return relative, keep, Counter({name: int(which.sum()) for name, which in reasons.items() if which.any()})

@@ -1,19 +1,26 @@
-"""Find an image's features by its name: in a directory with one file per image, or in files with many images."""
+"""Find an image's features by its name: in a directory with one file per image, or in files with many images.
+
+Nothing is unpickled, and sizes are checked before arrays are read.
+"""
 
 from __future__ import annotations
 
 import errno
 import os
+import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from umie.encoders.precomputed.files import LAYOUTS, Entry, Layout
-from umie.encoders.precomputed.readers import H5Entry, TensorFile, h5_group, h5_names, open_h5, open_npz
+import numpy as np
+from numpy.lib import format as npy
+
+from umie.encoders.precomputed.files import LAYOUTS, Array, Entry, Layout, check_bytes, readable
 from umie.encoders.precomputed.tsv import TsvFile
-from umie.errors import UmieError, shown
+from umie.errors import UmieError, at, shown
 
 SUFFIXES = {".npz": "npz", ".h5": "h5", ".hdf5": "h5", ".tsv": "tsv", ".safetensors": "safetensors"}
 FORMATS = tuple(LAYOUTS)
@@ -47,8 +54,8 @@ def _is_one_part(name: str) -> bool:
     return name not in ("", ".", "..") and not any(character in name for character in "/\\\0")
 
 
-class FeatureSource(ABC):
-    """The feature files. They are opened on first use, again in each process, and pickled closed."""
+class FeatureFiles(ABC):
+    """The feature files at a path. They are opened on first use, again in each process, and pickled closed."""
 
     def __init__(self, path: Path, file_format: str) -> None:
         self.path = path
@@ -67,7 +74,47 @@ class FeatureSource(ABC):
         """Return the feature files, sorted."""
 
 
-class Folder(FeatureSource):
+def feature_files(path: Path, file_format: str | None, columns: Sequence[str] | None, keys: Layout) -> FeatureFiles:
+    """Return the feature files at a path; see ``PrecomputedEncoderConfig`` for the options.
+
+    Raises:
+        UmieError: the path does not exist, or its format cannot be determined.
+    """
+    try:
+        is_folder, is_file = path.is_dir(), path.is_file()
+        if not is_folder and not is_file:
+            raise UmieError(f"{path}: no such file or directory of features: correct `path`, or create them")
+        found = {path.suffix} if is_file else {Path(entry.name).suffix for entry in os.scandir(path)}
+    except OSError as error:
+        raise UmieError(f"{path}: cannot read: {error.strerror}") from error
+    if file_format is None:
+        formats = sorted({SUFFIXES[suffix] for suffix in found if suffix in SUFFIXES})
+        if not formats and is_folder:  # files of single images may be in subdirectories, .tsv files may not
+            formats = sorted({SUFFIXES.get(below.suffix, "tsv") for below in _paths(path)} - {"tsv"})
+        if len(formats) != 1:
+            held = f"has files of {' and '.join(formats)}" if formats else "has no file of a known format"
+            raise UmieError(f"{path}: {held}: set format={' or '.join(map(repr, formats or FORMATS))}")
+        file_format = formats[0]
+    if file_format == "tsv":
+        return _Tsv(path, columns, keys)
+    if is_folder:
+        return _Folder(path, file_format)
+    if file_format == "npz":
+        raise UmieError(f"{path}: an .npz file contains one image: set `path` to its directory")
+    return _Container(path, file_format)
+
+
+def _paths(folder: Path) -> Iterator[Path]:
+    """Yield the content of a directory and of its subdirectories, except those that cannot be listed."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            yield folder / entry.name
+            if entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and Path(entry).is_dir()):
+                with suppress(PermissionError), os.scandir(entry) as below:
+                    yield from (folder / entry.name / file.name for file in below)
+
+
+class _Folder(FeatureFiles):
     """A directory with one file per image, named after the image and the format's suffix.
 
     The file may be in a subdirectory named like the image's directory. Links in the directory are followed, but names,
@@ -80,23 +127,13 @@ class Folder(FeatureSource):
 
     @contextmanager
     def entry(self, names: Sequence[str]) -> Iterator[Entry | None]:
-        """Open the file of the first name that exists."""
-        path = self._file(names)
-        if path is None:
+        if (path := self._file(names)) is None:
             yield None
-        elif self.format == "npz":
-            with open_npz(path) as entry:
-                yield entry
-        elif self.format == "h5":
-            with open_h5(path) as file:
-                yield h5_group(file, [*names, path.stem], path) or H5Entry(file, str(path))
-        else:
-            file = TensorFile(path)
-            prefix = next((f"{name}/" for name in names if f"{name}/" in file.groups), "")
-            yield file.entry(prefix, str(path))
+            return
+        with closing(_OPEN[self.format](path)) as file:
+            yield file.only_entry(names)
 
     def some_names(self) -> Iterator[str]:
-        """Yield the names of the files, with their subdirectory and without the format's suffix."""
         return (path.relative_to(self.path).as_posix()[: -len(path.suffix)] for path in self.files())
 
     def files(self) -> list[Path]:
@@ -118,13 +155,11 @@ class Folder(FeatureSource):
         return None
 
 
-class Container(FeatureSource):
+class _Container(FeatureFiles):
     """A file with many images: .h5 with one group per image, or .safetensors with ``<id>/features``."""
 
-    def __init__(self, path: Path, file_format: str) -> None:
-        super().__init__(path, file_format)
-        self._handle: Any = None
-        self._process = 0
+    _handle: Any = None
+    _process = 0
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_handle": None}
@@ -133,69 +168,36 @@ class Container(FeatureSource):
     def handle(self) -> Any:
         """The open file of this process: a handle inherited by a fork would share its position in the file."""
         if self._handle is None or self._process != os.getpid():
-            self._handle = self._open()
-            self._process = os.getpid()
+            self._handle, self._process = _OPEN[self.format](self.path), os.getpid()
         return self._handle
 
-    @abstractmethod
-    def _open(self) -> Any:
-        """Open the file."""
+    def entry(self, names: Sequence[str]) -> AbstractContextManager[Entry | None]:
+        return nullcontext(self.handle.entry(names))
+
+    def some_names(self) -> Iterator[str]:
+        names: Iterator[str] = self.handle.some_names()
+        return names
 
     def files(self) -> list[Path]:
-        """Return the file."""
         return [self.path]
 
 
-class H5Container(Container):
-    """An .h5 file with one group per image, or one group of groups per directory of images."""
-
-    def _open(self) -> Any:
-        return open_h5(self.path)
-
-    def entry(self, names: Sequence[str]) -> AbstractContextManager[Entry | None]:
-        """Open the image's group."""
-        return nullcontext(h5_group(self.handle, names, self.path))
-
-    def some_names(self) -> Iterator[str]:
-        """Yield the names of the groups, and of groups inside groups without datasets."""
-        return h5_names(self.handle, self.path)
-
-
-class TensorContainer(Container):
-    """A .safetensors file with the tensors ``<id>/features``, ``<id>/boxes`` and so on."""
-
-    def _open(self) -> Any:
-        return TensorFile(self.path)
-
-    def entry(self, names: Sequence[str]) -> AbstractContextManager[Entry | None]:
-        """Open the image's tensors."""
-        known = next((name for name in names if f"{name}/" in self.handle.groups), None)
-        return nullcontext(None if known is None else self.handle.entry(f"{known}/", f"{self.path}: {known}"))
-
-    def some_names(self) -> Iterator[str]:
-        """Yield the prefixes of the tensors' names."""
-        return (prefix[:-1] for prefix in sorted(self.handle.groups) if prefix)
-
-
-class Tsv(FeatureSource):
+class _Tsv(FeatureFiles):
     """A .tsv file, or a directory of them."""
 
     def __init__(self, path: Path, columns: Sequence[str] | None, keys: Layout) -> None:
         super().__init__(path, "tsv")
         self._options = (columns, keys)
-        self._opened: list[TsvFile] | None = None
+        self._indexed: list[TsvFile] = []
 
     @property
-    def opened(self) -> list[TsvFile]:
-        """The files with their indexes."""
-        if self._opened is None:
-            self._opened = [TsvFile(path, *self._options) for path in self.files()]
-        return self._opened
+    def indexed(self) -> list[TsvFile]:
+        self._indexed = self._indexed or [TsvFile(path, *self._options) for path in self.files()]
+        return self._indexed
 
     def entry(self, names: Sequence[str]) -> AbstractContextManager[Entry | None]:
-        """Read the image's line."""
         for name in names:
-            holding = [file for file in self.opened if name in file.rows]
+            holding = [file for file in self.indexed if name in file.rows]
             if len(holding) > 1:
                 first, second = (file.path for file in holding[:2])
                 raise UmieError(f"{first} and {second} both contain {shown(name)}: remove one, or set `path` to a file")
@@ -204,57 +206,139 @@ class Tsv(FeatureSource):
         return nullcontext(None)
 
     def some_names(self) -> Iterator[str]:
-        """Yield the names in the order of the lines."""
-        return (name for file in self.opened for name in file.rows)
+        return (name for file in self.indexed for name in file.rows)
 
     def files(self) -> list[Path]:
-        """Return the .tsv files."""
         return sorted(self.path.glob("*.tsv")) if self.path.is_dir() else [self.path]
 
 
-def open_source(path: Path, file_format: str | None, columns: Sequence[str] | None, keys: Layout) -> FeatureSource:
-    """Return the source of features at a path.
+class _Npz:
+    """An open .npz file, which contains one image."""
 
-    Args:
-        path: a file or a directory.
-        file_format: one of ``FORMATS``; None uses the suffix of the file, or of the files in the directory.
-        columns: names of the columns of a .tsv file without a header.
-        keys: names of roles, see ``LAYOUTS``.
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with at(str(path)), readable("an .npz file"):
+            self._archive = zipfile.ZipFile(path)
+        self.close = self._archive.close
 
-    Raises:
-        UmieError: the path does not exist, or its format cannot be determined.
-    """
-    try:
-        is_folder, is_file = path.is_dir(), path.is_file()
-        if not is_folder and not is_file:
-            raise UmieError(f"{path}: no such file or directory of features: correct `path`, or create them")
-        found = {path.suffix} if is_file else {Path(entry.name).suffix for entry in os.scandir(path)}
-    except OSError as error:
-        raise UmieError(f"{path}: cannot read: {error.strerror}") from error
-    formats = sorted({SUFFIXES[suffix] for suffix in found if suffix in SUFFIXES})
-    if (
-        file_format is None and not formats and is_folder
-    ):  # files of single images may be in subdirectories, .tsv files may not
-        formats = sorted({SUFFIXES.get(below.suffix, "tsv") for below in _paths(path)} - {"tsv"})
-    if file_format is None:
-        if len(formats) != 1:
-            held = f"has files of {' and '.join(formats)}" if formats else "has no file of a known format"
-            raise UmieError(f"{path}: {held}: set format={' or '.join(map(repr, formats or FORMATS))}")
-        file_format = formats[0]
-    if file_format == "tsv":
-        return Tsv(path, columns, keys)
-    if is_folder:
-        return Folder(path, file_format)
-    if file_format == "npz":
-        raise UmieError(f"{path}: an .npz file contains one image: set `path` to its directory")
-    return (H5Container if file_format == "h5" else TensorContainer)(path, file_format)
+    def only_entry(self, names: Sequence[str]) -> Entry:
+        return Entry(str(self.path), {name.removesuffix(".npy") for name in self._archive.namelist()}, self._array)
+
+    def _array(self, name: str) -> Array:
+        with readable(f"an array {name} of an .npz file"):
+            member = self._archive.getinfo(f"{name}.npy")
+            check_bytes(name, (member.file_size,), 1)
+            with self._archive.open(member) as file:
+                read_header = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+                shape, _, dtype = read_header[npy.read_magic(file)](file)
+            if dtype.hasobject:
+                raise UmieError(f"{name} contains pickled Python objects, which are not read: save plain arrays")
+            check_bytes(name, shape, dtype.itemsize)
+            with self._archive.open(member) as file:
+                array: Array = npy.read_array(file, allow_pickle=False)
+            return array
 
 
-def _paths(folder: Path) -> Iterator[Path]:
-    """Yield the content of a directory and of its subdirectories, except those that cannot be listed."""
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            yield folder / entry.name
-            if entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and Path(entry).is_dir()):
-                with suppress(PermissionError), os.scandir(entry) as below:
-                    yield from (folder / entry.name / file.name for file in below)
+class _H5:
+    """An open .h5 file: one image, a group per image, or a group of groups per directory of images."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            import h5py  # type: ignore[import-untyped] # it ships no type information
+        except ImportError as error:
+            raise ImportError("features in .h5 files need h5py: pip install 'umie[h5]'") from error
+        self.path, self._h5py = path, h5py
+        with at(str(path)), readable("an .h5 file"):
+            # feature files are often on file systems without locks
+            self._file = h5py.File(path, "r", locking="best-effort")
+        self.close = self._file.close
+
+    def only_entry(self, names: Sequence[str]) -> Entry:
+        return self.entry(names) or self._group_entry(self._file, str(self.path))
+
+    def entry(self, names: Sequence[str]) -> Entry | None:
+        for name in names:
+            with at(str(self.path)), readable("an .h5 file"):
+                if name not in self._file:
+                    continue
+                group = self._file[name]
+                if not isinstance(group, self._h5py.Group) or group.file.filename != self._file.filename:
+                    raise UmieError(
+                        f"{shown(name)} is not a group of this file: expected a group with the image's datasets"
+                    )
+            return self._group_entry(group, f"{self.path}: {name}")
+        return None
+
+    def some_names(self) -> Iterator[str]:
+        """Yield the names of groups that can be an image's: those with datasets, also inside groups of groups."""
+        with at(str(self.path)), readable("an .h5 file"):
+            for name in self._file:
+                if self._has_only_groups(name):
+                    yield from (f"{name}/{below}" for below in self._file[name])
+                else:
+                    yield name
+
+    def _has_only_groups(self, name: str) -> bool:
+        if self._file.get(name, getclass=True) is not self._h5py.Group:
+            return False
+        classes = [self._file[name].get(below, getclass=True) for below in self._file[name]]
+        return bool(classes) and all(kind is self._h5py.Group for kind in classes)
+
+    def _group_entry(self, group: Any, place: str) -> Entry:
+        with at(place), readable("an .h5 file"):
+            return Entry(place, set(group), partial(self._array, group))
+
+    def _array(self, group: Any, name: str) -> Array:
+        with readable(f"a dataset {name} of an .h5 file"):
+            dataset = group[name]
+            if not isinstance(dataset, self._h5py.Dataset):
+                raise UmieError(f"{name} is not a dataset")
+            if dataset.file.filename != group.file.filename or dataset.external or dataset.is_virtual:
+                raise UmieError(f"{name} is in another file: copy it into this one")
+            if dataset.dtype.kind not in "fiu" or dataset.shape is None:
+                raise UmieError(f"{name} is of {dataset.dtype}: expected numbers")
+            check_bytes(name, dataset.shape, dataset.dtype.itemsize)
+            return np.asarray(dataset[()])
+
+
+class _Tensors:
+    """An open .safetensors file: one image, or many whose tensors are called ``<id>/features`` and so on."""
+
+    def __init__(self, path: Path) -> None:
+        from safetensors import safe_open
+
+        self.path = path
+        with at(str(path)), readable("a .safetensors file"):
+            self._handle: Any = safe_open(path, framework="pt")
+            self._groups: dict[str, set[str]] = {}
+            # the handle is no mapping, and has no annotations
+            for key in self._handle.keys():  # type: ignore[no-untyped-call] # noqa: SIM118
+                prefix, slash, name = key.rpartition("/")
+                self._groups.setdefault(prefix + slash, set()).add(name)
+
+    def close(self) -> None:
+        self._handle = None  # it is closed with its last reference
+
+    def only_entry(self, names: Sequence[str]) -> Entry:
+        prefix = next((f"{name}/" for name in names if f"{name}/" in self._groups), "")
+        return Entry(str(self.path), self._groups.get(prefix, ()), partial(self._array, prefix))
+
+    def entry(self, names: Sequence[str]) -> Entry | None:
+        for name in names:
+            if f"{name}/" in self._groups:
+                return Entry(f"{self.path}: {name}", self._groups[f"{name}/"], partial(self._array, f"{name}/"))
+        return None
+
+    def some_names(self) -> Iterator[str]:
+        return (prefix[:-1] for prefix in sorted(self._groups) if prefix)
+
+    def _array(self, prefix: str, name: str) -> Array:
+        """Return a tensor as an array; floats become float32, since numpy has no bfloat16."""
+        with readable(f"a tensor {name} of a .safetensors file"):
+            tensor = self._handle.get_tensor(prefix + name)
+            check_bytes(name, tensor.shape, tensor.element_size())
+            array: Array = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+            return array
+
+
+_OPEN: dict[str, Any] = {"npz": _Npz, "h5": _H5, "safetensors": _Tensors}

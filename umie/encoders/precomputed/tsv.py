@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import base64
 import binascii
-import contextlib
 import json
-from collections.abc import Collection, Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,21 +35,14 @@ COLUMNS: Mapping[int, tuple[str, ...]] = {
 class TsvEntry(Entry):
     """A line of a .tsv file: numbers as plain text, arrays as base64 of float32."""
 
-    def __init__(self, fields: Mapping[str, bytes], place: str) -> None:
-        super().__init__(place)
+    def __init__(self, place: str, fields: Mapping[str, bytes]) -> None:
+        super().__init__(place, fields.keys(), self._numbers)
         self._fields = fields
 
-    @property
-    def names(self) -> Collection[str]:
-        """Names of the columns."""
-        return self._fields.keys()
-
-    def array(self, name: str) -> Array:
-        """Return the numbers of a column, ``[N]``."""
+    def _numbers(self, name: str) -> Array:
         text = self._fields[name].strip()
-        if (
-            text[:2] in (b"b'", b'b"') and text[-1:] == text[1:2]
-        ):  # the repr of bytes, as written by some Python 3 scripts
+        # the repr of bytes, as written by some Python 3 scripts
+        if text[:2] in (b"b'", b'b"') and text[-1:] == text[1:2]:
             text = text[2:-1]
         try:
             data = base64.b64decode(text, validate=True)
@@ -60,15 +54,13 @@ class TsvEntry(Entry):
 
     def matrix(self, name: str, rows: int | None = None, columns: int | None = None) -> Array:
         """Return the numbers of a column as a matrix with the given number of rows or columns."""
-        values = self.array(name)
+        values = self._numbers(name)
         parts = columns if rows is None else rows
         if not parts:
-            return values.reshape(0, 0 if columns is None else columns) if not values.size else values
+            return values.reshape(0, columns or 0) if not values.size else values
         if len(values) % parts:
-            raise UmieError(
-                f"{name} has {len(values):,} numbers, which do not form {f'boxes of {parts}' if rows is None else ''}"
-                f"{'' if rows is None else f'rows for {parts} boxes'}: the line is damaged"
-            )
+            form = f"boxes of {parts}" if rows is None else f"rows for {parts} boxes"
+            raise UmieError(f"{name} has {len(values):,} numbers, which do not form {form}: the line is damaged")
         return values.reshape((-1, parts) if rows is None else (parts, -1))
 
     def number(self, name: str) -> float:
@@ -90,18 +82,17 @@ class TsvFile:
         path: the file.
         columns: names of its columns; None takes them from the header, or from the number of columns.
         keys: names of roles, see ``LAYOUTS``.
+
+    Attributes:
+        rows: offset and line number of each line of an image, by the image's name.
     """
 
     def __init__(self, path: Path, columns: Sequence[str] | None, keys: Layout) -> None:
         self.path = path
-        self._keys = keys
-        try:
-            status = path.stat()
-            with path.open("rb") as file:
-                first = self._checked(file.readline(MAX_ROW + 1), 1)
-        except OSError as error:
-            raise UmieError(f"{path}: cannot read: {error.strerror}") from error
-        self._state: list[Any] = [_VERSION, status.st_size, status.st_mtime_ns]
+        self._index_path = path.with_name(path.name + INDEX_SUFFIX)
+        with self._reading(), path.open("rb") as file:
+            status = os.fstat(file.fileno())
+            first = self._checked(file.readline(MAX_ROW + 1), 1)
         fields = first.rstrip(b"\r\n").removeprefix(_MARK).split(b"\t")
         names = [field.decode(errors="replace") for field in fields]
         known = [{**layout, **keys} for layout in LAYOUTS["tsv"]]
@@ -112,11 +103,12 @@ class TsvFile:
             raise UmieError(
                 f"{path}:1: {len(names)} columns and no header: set their names with columns=['img_id', ...]"
             )
-        self.columns = tuple(columns)
-        self._id = next((self.columns.index(layout["id"]) for layout in known if layout["id"] in self.columns), None)
-        if self._id is None:
+        self.columns = list(columns)
+        ids = [self.columns.index(layout["id"]) for layout in known if layout["id"] in self.columns]
+        if not ids:
             raise UmieError(f"{path}: no column for the images' names: set it with keys={{'id': ...}}")
-        self._state += [list(self.columns), self._id]
+        self._id = ids[0]
+        self._state: list[Any] = [_VERSION, status.st_size, status.st_mtime_ns, self.columns, self._id]
         self.rows = self._load() or self._build()
 
     def entry(self, name: str) -> TsvEntry:
@@ -136,55 +128,48 @@ class TsvFile:
         place = f"{self.path}:{number}: {shown(name)}"
         if len(fields) != len(self.columns):
             raise UmieError(f"{place}: {len(fields)} columns instead of {len(self.columns)}: the line is damaged")
-        if fields[self._id or 0].decode(errors="replace").strip() != name:
+        if fields[self._id].decode(errors="replace").strip() != name:
             raise UmieError(f"{place}: the index does not match the file: delete {self._index_path.name}")
-        return TsvEntry(dict(zip(self.columns, fields, strict=True)), place)
+        return TsvEntry(place, dict(zip(self.columns, fields, strict=True)))
 
     def _line(self, offset: int, number: int) -> bytes:
-        try:
-            with self.path.open("rb") as file:
-                file.seek(offset)
-                return file.readline(MAX_ROW)
-        except OSError as error:
-            raise UmieError(f"{self.path}:{number}: cannot read: {error.strerror}") from error
+        with self._reading(f":{number}"), self.path.open("rb") as file:
+            file.seek(offset)
+            return file.readline(MAX_ROW)
 
-    def _build(self) -> dict[str, list[tuple[int, int]]]:
-        rows: dict[str, list[tuple[int, int]]] = {}
-        offset = 0
+    @contextmanager
+    def _reading(self, where: str = "") -> Iterator[None]:
         try:
-            with self.path.open("rb", buffering=1 << 20) as file:
-                for number, line in enumerate(iter(lambda: file.readline(MAX_ROW + 1), b""), start=1):
-                    start, offset = offset, offset + len(self._checked(line, number))
-                    if number == 1:
-                        if self._has_names:
-                            continue
-                        if line.startswith(_MARK):
-                            start, line = start + len(_MARK), line.removeprefix(_MARK)
-                    if line.strip():
-                        rows.setdefault(self._name(line, number), []).append((start, number))
+            yield
         except OSError as error:
-            raise UmieError(f"{self.path}: cannot read: {error.strerror}") from error
-        # if it cannot be written, the index in memory is enough
-        with contextlib.suppress(UmieError, OSError), atomic_write(self._index_path) as file:
-            json.dump({"state": self._state, "rows": rows}, file)
-        return rows
+            raise UmieError(f"{self.path}{where}: cannot read: {error.strerror}") from error
 
     def _checked(self, line: bytes, number: int) -> bytes:
         if len(line) > MAX_ROW:
             raise UmieError(f"{self.path}:{number}: more than {MAX_ROW:,} bytes in a line: is it a .tsv file?")
         return line
 
-    def _name(self, line: bytes, number: int) -> str:
-        assert self._id is not None
-        fields = line.split(b"\t", self._id + 1)
-        with at(f"{self.path}:{number}"):
-            if len(fields) <= self._id:
-                raise UmieError(f"{len(fields)} columns instead of {len(self.columns)}: the line is damaged")
-            return decode_utf8(fields[self._id]).strip()
-
-    @property
-    def _index_path(self) -> Path:
-        return self.path.with_name(self.path.name + INDEX_SUFFIX)
+    def _build(self) -> dict[str, list[tuple[int, int]]]:
+        rows: dict[str, list[tuple[int, int]]] = {}
+        offset = 0
+        with self._reading(), self.path.open("rb", buffering=1 << 20) as file:
+            for number, line in enumerate(iter(lambda: file.readline(MAX_ROW + 1), b""), start=1):
+                start, offset = offset, offset + len(self._checked(line, number))
+                if number == 1 and self._has_names:
+                    continue
+                if number == 1 and line.startswith(_MARK):
+                    start, line = start + len(_MARK), line.removeprefix(_MARK)
+                if not line.strip():
+                    continue
+                with at(f"{self.path}:{number}"):
+                    fields = line.split(b"\t", self._id + 1)
+                    if len(fields) <= self._id:
+                        raise UmieError(f"{len(fields)} columns instead of {len(self.columns)}: the line is damaged")
+                    rows.setdefault(decode_utf8(fields[self._id]).strip(), []).append((start, number))
+        # if it cannot be written, the index in memory is enough
+        with suppress(UmieError, OSError), atomic_write(self._index_path) as file:
+            json.dump({"state": self._state, "rows": rows}, file)
+        return rows
 
     def _load(self) -> dict[str, list[tuple[int, int]]] | None:
         """Return the stored index, or None if it is missing, damaged or outdated."""

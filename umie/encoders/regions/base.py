@@ -12,15 +12,17 @@ from typing import ClassVar
 import torch
 from PIL import Image
 
+from umie.encoders.base import WeightsOption
 from umie.encoders.regions.select import Candidates, Proposal, select
 from umie.errors import UmieError, check_share, check_whole, shown
 from umie.images import ImageSource, open_image
 from umie.records import Box, Record, Region
 from umie.weights import first_line
 
-__all__ = ["AnnotationError", "Candidates", "PixelProposer", "Proposal", "Proposer", "ProposerConfig", "check_device"]
-
 RECENT = 256  # images whose candidates are kept during fill, since some data sets use an image in several records
+MAX_ASPECT = 8  # detectors would scale a longer image to a side of 0 pixels
+MIN_SIDE = 32  # pixels; image processors mistake a side of 1 or 3 pixels for the channels
+MAX_SIDE = 2048  # pixels of the long side of a resized image
 
 
 class AnnotationError(UmieError):
@@ -28,10 +30,8 @@ class AnnotationError(UmieError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProposerConfig:
+class ProposerConfig(WeightsOption):
     """Options that every proposer has.
-
-    A subclass sets ``weights_option`` to the name of the option that holds pretrained weights, if it has one.
 
     Args:
         top: maximum number of regions per image (the paper uses 36).
@@ -39,16 +39,9 @@ class ProposerConfig:
         min_score: boxes with lower scores are removed.
     """
 
-    weights_option: ClassVar[str | None] = None
-
     top: int = 36
     nms: float = 0.5
     min_score: float = 0.0
-
-    @property
-    def has_random_weights(self) -> bool:
-        """Whether the proposer can load pretrained weights and none are specified."""
-        return self.weights_option is not None and getattr(self, self.weights_option) is None
 
     def __post_init__(self) -> None:
         check_whole("top", self.top, 1)
@@ -153,24 +146,15 @@ class Proposer(ABC):
         key = (record.image_folder, record.image, record.text if self.reads_text else None)
         found = recent.pop(key, None)
         if found is None:
-            image = record.image_path()
-            assert image is not None  # only a record without an image has no path
-            found = self.candidates(image, record.text, Path(record.image).name)
+            found = self.candidates(record.image_path() or record.image, record.text, Path(record.image).name)
         recent[key] = found  # most recently used
         if len(recent) > RECENT:
             del recent[next(iter(recent))]
         return found
 
     def _selected(self, candidates: Candidates, taken: Sequence[Box] = ()) -> list[Proposal]:
-        config = self.config
-        return select(
-            candidates,
-            top=config.top - len(taken),
-            overlap=config.nms,
-            min_score=config.min_score,
-            taken=taken,
-            counts=self.counts,
-        )
+        top, overlap, min_score = self.config.top - len(taken), self.config.nms, self.config.min_score
+        return select(candidates, top=top, overlap=overlap, min_score=min_score, taken=taken, counts=self.counts)
 
 
 class PixelProposer(Proposer):
@@ -193,6 +177,17 @@ class PixelProposer(Proposer):
     @abstractmethod
     def _candidates(self, image: Image.Image, text: str | None) -> Candidates:
         """Return the boxes found in an image in RGB, as displayed; boxes are relative to it."""
+
+
+def clamp_aspect_ratio(image: Image.Image) -> Image.Image:
+    """Return an image for a detector, resized if it is tiny or much longer than wide; relative boxes stay the same."""
+    short, long = sorted(image.size)
+    if short >= MIN_SIDE and long <= short * MAX_ASPECT:
+        return image
+    scale = min(1.0, MAX_SIDE / long)
+    least = max(MIN_SIDE, round(long * scale / MAX_ASPECT))
+    width, height = (max(round(side * scale), least) for side in image.size)
+    return image.resize((width, height), Image.Resampling.BILINEAR)
 
 
 def check_device(device: object) -> None:

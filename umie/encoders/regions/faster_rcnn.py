@@ -13,11 +13,12 @@ from PIL import Image
 from torch import Tensor, nn
 
 from umie.encoders.regions import registry
-from umie.encoders.regions.base import Candidates, PixelProposer, ProposerConfig, check_device
-from umie.encoders.regions.shape import clamp_aspect_ratio
+from umie.encoders.regions.base import PixelProposer, ProposerConfig, check_device, clamp_aspect_ratio
+from umie.encoders.regions.select import Candidates
+from umie.encoders.tower import published_weights
 from umie.errors import UmieError, UnknownNameError, check_text, check_whole, shown
 from umie.versions import file_digest
-from umie.weights import first_line, is_file_name, load_state, read_state_dict
+from umie.weights import is_file_name, load_state, read_state_dict
 
 MODELS = (
     "fasterrcnn_resnet50_fpn",
@@ -79,10 +80,7 @@ class FasterRcnnProposer(PixelProposer):
     """
 
     Config = FasterRcnnProposerConfig
-
-    def __init__(self, config: FasterRcnnProposerConfig) -> None:
-        super().__init__(config)
-        self.config: FasterRcnnProposerConfig = config
+    config: FasterRcnnProposerConfig
 
     def load_weights(self) -> None:
         """Build the detector and load the weights that the configuration specifies.
@@ -96,7 +94,6 @@ class FasterRcnnProposer(PixelProposer):
     def _candidates(self, image: Image.Image, text: str | None) -> Candidates:
         from torchvision.transforms.functional import pil_to_tensor
 
-        del text
         model, labels = self._detector
         image = clamp_aspect_ratio(image)
         pixels = pil_to_tensor(image).to(self.config.device).float() / 255
@@ -147,23 +144,9 @@ def _state(model: str, weights: str) -> tuple[Mapping[str, Tensor], Any]:
     published: Any = get_model_weights(model).__members__
     if is_file_name(weights):
         state = read_state_dict(weights)
-        known = [member for member in published.values() if _is_published(weights, member.url)]
-        return state, known[0] if known else None
-    if weights not in published:
-        raise UnknownNameError(f"torchvision weights of {model}:", weights, published)
-    try:
-        state = published[weights].get_state_dict(progress=False, check_hash=True)
-    except (OSError, RuntimeError) as error:
-        raise UmieError(
-            f"weights {weights}: cannot be downloaded ({first_line(error)}); "
-            f"download {published[weights].url} and set weights to the file's path"
-        ) from error
-    return state, published[weights]
-
-
-def _is_published(path: str, url: str) -> bool:
-    """Return whether a file is the one at ``url``, by its name and the hash in torch's file names."""
-    name = url.rpartition("/")[2]
-    if Path(path).name != name:
-        return False
-    return file_digest(path).startswith(Path(name).stem.rpartition("-")[2])
+        for member in published.values():
+            name = Path(member.url).name  # it ends with the start of the file's hash
+            if Path(weights).name == name and file_digest(weights).startswith(Path(name).stem.rpartition("-")[2]):
+                return state, member
+        return state, None
+    return published_weights(model, weights, published), published[weights]

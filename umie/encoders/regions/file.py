@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,17 +13,18 @@ from typing import Any, Literal, get_args
 import torch
 
 from umie.encoders.regions import registry
-from umie.encoders.regions.base import AnnotationError, Candidates, Proposal, Proposer, ProposerConfig
-from umie.encoders.regions.boxes import Unit, read_regions
-from umie.encoders.regions.select import NO_AREA, NOT_FINITE, OUTSIDE
-from umie.errors import UmieError, at, check_choice, check_text, shown
+from umie.encoders.regions.base import AnnotationError, Proposer, ProposerConfig
+from umie.encoders.regions.select import NO_AREA, NOT_FINITE, OUTSIDE, Candidates, Proposal
+from umie.errors import UmieError, at, check_choice, check_keys, check_text, shown
 from umie.files import read_json
 from umie.images import ImageSource, open_image
 from umie.records.voc import BoxError, read_voc
 
 Format = Literal["voc", "json"]
+Unit = Literal["absolute", "relative"]
 
 WITHOUT = "images without annotation"
+SLACK = {"absolute": 2.0, "relative": 0.01}  # by which rounding may put an edge outside the image
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,10 +74,7 @@ class FileProposer(Proposer):
     """
 
     Config = FileProposerConfig
-
-    def __init__(self, config: FileProposerConfig) -> None:
-        super().__init__(config)
-        self.config: FileProposerConfig = config
+    config: FileProposerConfig
 
     def propose(self, images: Sequence[ImageSource], texts: Sequence[str | None] | None = None) -> list[list[Proposal]]:
         """Return the proposals of each image; see ``Proposer.propose``. Requires ``path``."""
@@ -86,33 +84,37 @@ class FileProposer(Proposer):
 
     def candidates(self, image: ImageSource, text: str | None, name: str | None) -> Candidates:
         """Return the boxes in the annotation of the image ``name``; see ``Proposer.candidates``."""
-        del text
         if self.config.path is None:
             return Candidates()
         if name is None:
             raise UmieError("an image in memory has no name to find its annotation by: pass its path")
-        size = _Size(image)
+        is_image_unreadable = False
+
+        def size() -> tuple[int, int]:
+            nonlocal is_image_unreadable
+            is_image_unreadable = True
+            found = open_image(image).size
+            is_image_unreadable = False
+            return found
+
         try:
             found = self._found(Path(name), size)
         except UmieError as error:
-            if size.failed:
+            if is_image_unreadable:
                 raise
             raise AnnotationError(str(error)) from error
         if found is None:
             self.counts[WITHOUT] += 1
-            return Candidates()
-        return found
+        return found or Candidates()
 
-    def _found(self, name: Path, size: _Size) -> Candidates | None:
-        unit = self.config.boxes
+    def _found(self, name: Path, size: Callable[[], tuple[int, int]]) -> Candidates | None:
         folder = Path(self.config.path or "")
         if self._table is not None:
-            assert unit is not None  # checked by the configuration
             key = name.name if name.name in self._table else name.stem
             if key not in self._table:
                 return None
             with at(f"{folder}: {shown(key)}"):
-                return read_regions(self._table[key], unit, size)
+                return _read_regions(self._table[key], self.config.boxes, size)
         path = _inside(folder, f"{name.stem}.{'xml' if self.config.format == 'voc' else 'json'}")
         if self.config.format == "voc":
             bad: list[BoxError] = []
@@ -124,10 +126,9 @@ class FileProposer(Proposer):
             return Candidates(boxes, torch.ones(len(regions)), labels, Counter(map(_reason, bad)))
         if not path.exists():
             return None
-        assert unit is not None  # checked by the configuration
         content = read_json(path)
         with at(str(path)):
-            return read_regions(content, unit, size)
+            return _read_regions(content, self.config.boxes, size)
 
     @cached_property
     def _table(self) -> dict[str, Any] | None:
@@ -139,20 +140,6 @@ class FileProposer(Proposer):
         if not isinstance(table, dict):
             raise UmieError(f"{path}: is {shown(table)}: expected a JSON object, regions by the image's file name")
         return table
-
-
-class _Size:
-    """Returns width and height of an image when called, and remembers whether that failed."""
-
-    def __init__(self, image: ImageSource) -> None:
-        self.image = image
-        self.failed = False
-
-    def __call__(self) -> tuple[int, int]:
-        self.failed = True
-        size = open_image(self.image).size
-        self.failed = False
-        return size
 
 
 def _reason(error: BoxError) -> str:
@@ -171,3 +158,65 @@ def _inside(folder: Path, name: str) -> Path:
     if not path.is_relative_to(folder.resolve()):
         raise UmieError(f"{folder / name}: is outside the directory {folder}; copy the file into it")
     return path
+
+
+def _read_regions(value: object, unit: Unit | None, size: Callable[[], tuple[int, int]]) -> Candidates:
+    """Return the boxes of one image from JSON; ``size`` is called if they need the image's size and do not have it."""
+    declared: tuple[float, float] | None = None
+    if isinstance(value, Mapping):
+        check_keys("image key", value, ("width", "height", "regions"))
+        if "width" in value or "height" in value:
+            declared = (_side(value, "width"), _side(value, "height"))
+        value = value.get("regions")
+    if not isinstance(value, list):
+        raise UmieError(f"regions is {shown(value)}: expected a list of regions, each with a box")
+    if not value:
+        return Candidates()
+    limits = declared or size() if unit == "absolute" else (1.0, 1.0)
+    boxes, scores, labels = [], [], []
+    for number, region in enumerate(value, start=1):
+        with at(f"region {number}"):
+            if not isinstance(region, Mapping):
+                raise UmieError(f"region is {shown(region)}: expected a JSON object")
+            check_keys("region key", region, ("box", "label", "score"))
+            boxes.append(_edges(region.get("box"), limits, unit))
+            scores.append(1.0 if region.get("score") is None else _number(region["score"], "score"))
+            label = region.get("label")
+            if not isinstance(label, str | None):
+                raise UmieError(f"label is {shown(label)}: use a string")
+            labels.append(label)
+    if unit == "absolute" and all(edge <= 1 for box in boxes for edge in box):
+        raise UmieError("no edge is beyond 1 pixel: if the boxes are relative, set boxes='relative'")
+    scale = torch.tensor([*limits, *limits], dtype=torch.float64)
+    relative = torch.tensor(boxes, dtype=torch.float64) / scale
+    return Candidates(relative, torch.tensor(scores, dtype=torch.float64), labels)
+
+
+def _edges(box: object, limits: tuple[float, float], unit: Unit | None) -> list[float]:
+    if not isinstance(box, list) or len(box) != 4:
+        raise UmieError(f"box is {shown(box)}: expected [x1, y1, x2, y2]")
+    edges = [_number(edge, "box") for edge in box]
+    slack = SLACK[unit or "relative"]
+    for edge, limit in zip(edges, limits * 2, strict=True):
+        if math.isfinite(edge) and not -slack <= edge <= limit + slack:
+            inside = f"{limits[0]:g} x {limits[1]:g} pixels" if unit == "absolute" else "0..1"
+            raise UmieError(
+                f"box {shown(box)} is outside the image ({inside}): fix the box, or the unit, which is set to {unit}"
+            )
+    return edges
+
+
+def _side(data: Mapping[str, Any], key: str) -> float:
+    side = _number(data.get(key), key)
+    if not 0 < side < math.inf:
+        raise UmieError(f"{key} is {side}: use the image's size in pixels")
+    return side
+
+
+def _number(value: object, name: str) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise UmieError(f"{name} is {shown(value)}: expected a number")
+    try:
+        return float(value)
+    except OverflowError as error:
+        raise UmieError(f"{name} is {shown(value)}: too large a number") from error

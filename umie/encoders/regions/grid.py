@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 
 from umie.encoders.regions import registry
-from umie.encoders.regions.base import Candidates, PixelProposer, ProposerConfig
+from umie.encoders.regions.base import PixelProposer, ProposerConfig
+from umie.encoders.regions.select import Candidates
 from umie.errors import UmieError, check_whole, shown
 
 MAX_SCALE = 32
@@ -58,5 +59,4 @@ class GridProposer(PixelProposer):
         self._cells = Candidates(table[:, :4], table[:, 4], [None] * len(cells))
 
     def _candidates(self, image: Image.Image, text: str | None) -> Candidates:
-        del image, text
         return self._cells

@@ -12,9 +12,9 @@ from PIL import Image
 from torch import Tensor
 
 from umie.encoders.regions import registry
-from umie.encoders.regions.base import Candidates, PixelProposer, ProposerConfig, check_device
+from umie.encoders.regions.base import PixelProposer, ProposerConfig, check_device, clamp_aspect_ratio
 from umie.encoders.regions.phrases import MAX_PHRASES, noun_phrases
-from umie.encoders.regions.shape import clamp_aspect_ratio
+from umie.encoders.regions.select import Candidates
 from umie.errors import UmieError, check_whole, shown
 from umie.weights import first_line
 
@@ -69,11 +69,8 @@ class GroundingProposer(PixelProposer):
     """
 
     Config = GroundingProposerConfig
+    config: GroundingProposerConfig
     reads_text = True
-
-    def __init__(self, config: GroundingProposerConfig) -> None:
-        super().__init__(config)
-        self.config: GroundingProposerConfig = config
 
     def load_weights(self) -> None:
         """Load the checkpoint.

@@ -77,7 +77,10 @@ def select(
         Proposal((x1, y1, x2, y2), score, label)
         for (x1, y1, x2, y2), score, label in zip(boxes.tolist(), scores.tolist(), labels, strict=True)
     ]
-    found = _without_repeats(sorted(found, key=_rank), taken)
+    unique: dict[Box, Proposal] = {}  # nms with an overlap of 1 would keep duplicates
+    for proposal in sorted(found, key=_rank):
+        unique.setdefault(proposal.box, proposal)
+    found = [proposal for box, proposal in unique.items() if box not in set(taken)]
     if not found:
         return []
     ordered = torch.tensor([proposal.box for proposal in found], dtype=torch.float64)
@@ -106,14 +109,3 @@ def _sound(boxes: Tensor, scores: Tensor, counts: Counter[str] | None) -> Tensor
 def _rank(proposal: Proposal) -> tuple[float | str, ...]:
     x1, y1, x2, y2 = proposal.box
     return (-proposal.score, y1, x1, y2, x2, proposal.label or "")
-
-
-def _without_repeats(found: Sequence[Proposal], taken: Sequence[Box]) -> list[Proposal]:
-    """Return the proposals without duplicate boxes, which nms with an overlap of 1 would keep."""
-    seen = set(taken)
-    kept = []
-    for proposal in found:
-        if proposal.box not in seen:
-            seen.add(proposal.box)
-            kept.append(proposal)
-    return kept

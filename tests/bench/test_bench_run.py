@@ -225,7 +225,7 @@ class Crash(Fusion):
         (ReadsPadding, WRONG, "padding"),
         (ChangesText, WRONG, "without an image"),
         (Detached, WRONG, "no gradient reaches the visual states"),
-        (WrongMask, WRONG, "text mask"),
+        (WrongMask, WRONG, "text_mask"),
         (Crash, CANNOT, "RuntimeError: no kernel image"),
     ],
 )

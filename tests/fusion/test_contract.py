@@ -22,7 +22,7 @@ OPTIONS = [
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
 def test_every_fusion_passes(options, dtype):
     torch.manual_seed(0)
-    check_fusion(registry.build(d_model=16, num_heads=2, **options).to(dtype))
+    check_fusion(registry.build(d_model=16, num_heads=2, **options).to(dtype), gradients=True)
 
 
 def test_the_example_passes(request, monkeypatch):
@@ -158,6 +158,24 @@ def test_a_broken_fusion_is_named_with_its_fault(broken, message):
         check_fusion(broken())
 
 
+class Detached(Sound):
+    def mean(self, visual, mask):
+        return super().mean(visual.detach(), mask)
+
+
+class Unused(Sound):
+    def __init__(self):
+        super().__init__()
+        self.spare = nn.Linear(8, 8, bias=False)
+
+
+@pytest.mark.parametrize(("broken", "name"), [(Detached, "visual states"), (Unused, "parameter spare.weight")])
+def test_a_missing_gradient_is_named_on_request(broken, name):
+    check_fusion(broken())
+    with pytest.raises(UmieError, match=f"^fusion {broken.__name__}: no gradient reaches the {name}"):
+        check_fusion(broken(), gradients=True)
+
+
 def test_leaves_mode_weights_and_random_state_unchanged():
     class Dropping(Sound):
         def forward(self, text, text_mask, visual, visual_mask, *, output_attention=False):
@@ -167,7 +185,7 @@ def test_leaves_mode_weights_and_random_state_unchanged():
 
     fusion = Dropping().train()
     state = torch.get_rng_state()
-    check_fusion(fusion)
+    check_fusion(fusion, gradients=True)
     assert fusion.training
     assert fusion.project.training
     assert fusion.project.weight.grad is None

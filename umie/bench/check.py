@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from umie.bench.operations import FORWARD, TRAINING, Operation, Weights
-from umie.bench.runner import INPUTS, Runner, rounded
+from umie.bench.runner import INPUTS, Runner
 from umie.bench.shapes import Inputs
 
 VALUES = {torch.float32: 1e-5, torch.bfloat16: 1e-2, torch.float16: 1e-2}  # maximum relative error, by the norm
@@ -24,17 +24,11 @@ SMALL = 1e-2
 
 @dataclass(frozen=True)
 class Expected:
-    """The results of a reference.
-
-    Args:
-        values: the output.
-        gradients: by the names of inputs and parameters.
-        real: bool, the positions of the output that are not padding.
-    """
+    """The results of a reference."""
 
     values: Tensor
-    gradients: Mapping[str, Tensor]
-    real: Tensor
+    gradients: Mapping[str, Tensor]  # by the names of inputs and parameters
+    real: Tensor  # bool, the positions of the output that are not padding
 
 
 @dataclass(frozen=True)
@@ -52,12 +46,7 @@ class Errors:
     worst: str = ""
 
     def wrong(self, dtype: torch.dtype, *, peer: bool = False) -> str | None:
-        """Return a description of the first error above its bound, or None.
-
-        Args:
-            dtype: the dtype of the computation.
-            peer: use the bound on gradients for peers.
-        """
+        """Return a description of the first error above its bound in a dtype, or None."""
         if not self.values <= VALUES[dtype]:  # `not <=`: NaN is wrong
             return f"wrong: error {self.values:.0e} (at most {VALUES[dtype]:.0e})"
         bound = (PEER_GRADIENTS if peer else GRADIENTS)[dtype]
@@ -69,7 +58,8 @@ class Errors:
 def expect(operation: Operation, inputs: Inputs, weights: Weights, dtype: torch.dtype) -> Expected:
     """Run the reference in float64, on weights and inputs as ``dtype`` can represent them."""
     assert operation.build_reference is not None
-    reference = operation.build_reference(rounded(weights, dtype)).to("cpu", torch.float64).eval()
+    rounded = {name: value.to(dtype).float() for name, value in weights.items()}
+    reference = operation.build_reference(rounded).to("cpu", torch.float64).eval()
     text, visual, grad = (value.to("cpu", torch.float64) for value in (inputs.text, inputs.visual, inputs.grad))
     runner = Runner(reference, Inputs(text, inputs.text_mask.cpu(), visual, inputs.visual_mask.cpu(), grad))
     values = runner.run(TRAINING).detach()
@@ -77,13 +67,7 @@ def expect(operation: Operation, inputs: Inputs, weights: Weights, dtype: torch.
 
 
 def compare(runner: Runner, expected: Expected, *, training: bool) -> Errors:
-    """Run an operation in both directions and return its errors.
-
-    Args:
-        runner: the operation.
-        expected: the results of its reference.
-        training: compute gradients too.
-    """
+    """Run an operation forward, with ``training`` also backward, and return its errors."""
     values = error(runner.run(FORWARD), expected.values, expected.real)
     if not training:
         return Errors(values)

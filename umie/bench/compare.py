@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from umie.bench.ratios import Spread, ratio, spread
-from umie.bench.results import DONE, Results, Row
+from umie.bench.results import DONE, Results, Row, RowKey
 from umie.errors import UmieError
 
 TOLERANCE = 0.05  # minimum relative difference of two medians that counts as a change
@@ -16,19 +15,12 @@ MEMORY_TOLERANCE = 0.01  # memory is counted and has no noise
 
 @dataclass(frozen=True)
 class Change:
-    """A row that changed.
-
-    Args:
-        row: the row of the newer result, or of the older one if it is gone.
-        verdict: ``slower``, ``faster``, ``more memory``, ``less memory``, ``new``, ``gone``, ``broken`` or ``fixed``.
-        detail: the numbers as text.
-        is_sure: False for a time of too few rounds.
-    """
+    """A row of the newer result that changed, or of the older one if it is gone."""
 
     row: Row
-    verdict: str
+    verdict: str  # slower, faster, more memory, less memory, new, gone, broken, fixed
     detail: str
-    is_sure: bool = True
+    is_sure: bool = True  # False for a time of too few rounds
 
     @property
     def is_worse(self) -> bool:
@@ -52,12 +44,8 @@ def differences(old: Results, new: Results) -> list[str]:
 def changes(old: Results, new: Results, *, tolerance: float = TOLERANCE, of_limit: bool = False) -> list[Change]:
     """Return the changes: interquartile ranges that do not overlap, and medians that differ by the tolerance or more.
 
-    Args:
-        old: the result before.
-        new: the result after.
-        tolerance: minimum relative difference of the medians.
-        of_limit: compare ratios to the bare matrix products, which do not depend on the load of the machine, instead
-            of times. Rows without a limit are compared by their times.
+    With ``of_limit`` they are those of the ratios to the bare matrix products, which do not depend on the load of the
+    machine, instead of times. Rows without a limit are compared by their times.
 
     Raises:
         UmieError: the two results have no row in common.
@@ -78,28 +66,21 @@ def changes(old: Results, new: Results, *, tolerance: float = TOLERANCE, of_limi
             continue
         if key in old_times and key in new_times:
             unit = "x bare products" if of_limit and row.kind != "limit" else "ms"
-            found += _time_change(row, old_times[key], new_times[key], tolerance, unit)
-        found += _memory_change(row, was)
+            earlier, now = old_times[key], new_times[key]
+            change = now.median / earlier.median
+            if now.is_apart(earlier) and not 1 / (1 + tolerance) <= change <= 1 + tolerance:
+                is_sure = earlier.is_enough and now.is_enough
+                detail = f"{earlier} -> {now} {unit}, x {change:.2f}" + ("" if is_sure else ", too few rounds")
+                found.append(Change(row, "slower" if change > 1 else "faster", detail, is_sure))
+        if was.peak_bytes and row.peak_bytes is not None:
+            share = row.peak_bytes / was.peak_bytes
+            if abs(share - 1) > MEMORY_TOLERANCE:
+                detail = f"{was.peak_bytes / 2**20:.3g} -> {row.peak_bytes / 2**20:.3g} MiB, x {share:.2f}"
+                found.append(Change(row, "more memory" if share > 1 else "less memory", detail))
     return found + [Change(row, "gone", _milliseconds(row)) for key, row in before.items() if key not in after]
 
 
-def _time_change(row: Row, old: Spread, new: Spread, tolerance: float, unit: str) -> Iterator[Change]:
-    change = new.median / old.median
-    if new.is_apart(old) and not 1 / (1 + tolerance) <= change <= 1 + tolerance:
-        is_sure = old.is_enough and new.is_enough
-        detail = f"{old} -> {new} {unit}, x {change:.2f}" + ("" if is_sure else ", too few rounds")
-        yield Change(row, "slower" if change > 1 else "faster", detail, is_sure)
-
-
-def _memory_change(row: Row, was: Row) -> Iterator[Change]:
-    if was.peak_bytes and row.peak_bytes is not None:
-        share = row.peak_bytes / was.peak_bytes
-        if abs(share - 1) > MEMORY_TOLERANCE:
-            detail = f"{was.peak_bytes / 2**20:.3g} -> {row.peak_bytes / 2**20:.3g} MiB, x {share:.2f}"
-            yield Change(row, "more memory" if share > 1 else "less memory", detail)
-
-
-def _compared(results: Results, of_limit: bool) -> dict[tuple[str, str, str, str, str], Spread]:
+def _compared(results: Results, of_limit: bool) -> dict[RowKey, Spread]:
     """Return the compared quantity of each timed row."""
     timed = [row for row in results.rows if row.time is not None]
     limits = {(*row.group, row.block): row for row in timed if of_limit and row.kind == "limit"}

@@ -26,15 +26,16 @@ def device_error(device: str) -> str | None:
 
 
 def environment(device: str, threads: int) -> dict[str, Any]:
-    """Return the facts about the machine that times depend on. Call it before measuring: it records the load.
+    """Return the facts about the machine that times depend on; the device does not need to be available.
 
-    Args:
-        device: the device that runs the operations; it does not need to be available.
-        threads: the number of threads that torch uses.
+    Call it before measuring: it records the load.
     """
+    name = processor() if torch.device(device).type == "cpu" else device
+    if torch.device(device).type == "cuda" and device_error(device) is None:
+        name = torch.cuda.get_device_name(device)
     return {
         "device": device,
-        "device_name": _device_name(device),
+        "device_name": name,
         "processor": processor(),
         "cores": os.cpu_count(),
         "threads": threads,
@@ -64,9 +65,3 @@ def processor() -> str:
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
-
-
-def _device_name(device: str) -> str:
-    if torch.device(device).type == "cuda" and device_error(device) is None:
-        return str(torch.cuda.get_device_name(device))
-    return processor() if torch.device(device).type == "cpu" else device

@@ -8,10 +8,11 @@ import random
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
+K = TypeVar("K")
 MIN_S = 0.02  # a short operation is repeated for at least this long in each round
 WARM_UP_S = 0.1  # an operation is warmed up for this long, and at least once
 MAX_REPEATS = 10_000
@@ -19,11 +20,8 @@ MAX_REPEATS = 10_000
 
 def synchronize(device: str) -> None:
     """Wait until a device has finished its work."""
-    kind = torch.device(device).type
-    if kind == "cuda":
-        torch.cuda.synchronize(device)
-    elif kind != "cpu":
-        torch.accelerator.synchronize()
+    if torch.device(device).type != "cpu":
+        torch.accelerator.synchronize(device)
 
 
 def seconds(run: Callable[[], object], repeats: int, device: str) -> float:
@@ -56,24 +54,22 @@ def repeats_for(run: Callable[[], object], device: str) -> int:
 @contextmanager
 def no_garbage_collection() -> Iterator[None]:
     """Keep Python's garbage collector from running during a measurement."""
-    was_on = gc.isenabled()
     gc.collect()
     gc.disable()
     try:
         yield
     finally:
-        if was_on:
-            gc.enable()
+        gc.enable()
 
 
 def time_rounds(
-    runs: Mapping[str, Callable[[], object]],
+    runs: Mapping[K, Callable[[], object]],
     *,
     rounds: int,
     device: str,
-    times: Mapping[str, list[float]],
-    after: Callable[[str], None] = lambda name: None,
-    failed: Callable[[str, Exception], None] | None = None,
+    times: Mapping[K, list[float]],
+    after: Callable[[K], None] = lambda name: None,
+    failed: Callable[[K, Exception], None] | None = None,
 ) -> None:
     """Time operations in rounds, in a new order each round. One that fails is dropped; the others continue.
 
@@ -89,31 +85,29 @@ def time_rounds(
         after: called with the name after each warm-up and measurement, outside the timing.
         failed: called with an operation that raised and the exception; by default the exception is raised.
     """
-    repeats: dict[str, int] = {}
-
-    def fail(name: str, error: Exception) -> None:
-        if failed is None:
-            raise error
-        failed(name, error)
-
+    repeats: dict[K, int] = {}
     for name, run in runs.items():
         try:
             repeats[name] = repeats_for(run, device)
         except Exception as error:
-            fail(name, error)
+            if failed is None:
+                raise
+            failed(name, error)
         after(name)
     order, shuffle = list(repeats), random.Random(0).shuffle
     for _ in range(rounds):
         shuffle(order)
-        found: dict[str, float] = {}
+        found: dict[K, float] = {}
         with no_garbage_collection():
             for name in list(order):
                 try:
                     runs[name]()
                     found[name] = seconds(runs[name], repeats[name], device)
                 except Exception as error:
+                    if failed is None:
+                        raise
                     order.remove(name)
-                    fail(name, error)
+                    failed(name, error)
                 after(name)
         for name, value in found.items():
             times[name].append(value)
@@ -130,11 +124,11 @@ def peak_bytes(run: Callable[[], object], device: str) -> int:
         device: the device that runs it.
     """
     if torch.device(device).type == "cuda":
-        torch.cuda.synchronize(device)
+        synchronize(device)
         before = torch.cuda.memory_allocated(device)
         torch.cuda.reset_peak_memory_stats(device)
         run()
-        torch.cuda.synchronize(device)
+        synchronize(device)
         return int(torch.cuda.max_memory_allocated(device)) - before
     from torch.profiler import ProfilerActivity, profile
 

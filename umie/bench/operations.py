@@ -15,18 +15,18 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from umie.bench.contract import broken_contract
 from umie.bench.peers.registry import peers
 from umie.bench.products import BLOCKS as BLOCKS_WITH_PRODUCTS
 from umie.bench.products import bare_products
 from umie.bench.reference_layers import BLOCKS as BLOCKS_WITH_REFERENCE
 from umie.bench.reference_layers import reference_layer
 from umie.bench.shapes import Shape, draw
+from umie.errors import UmieError
 from umie.fusion import registry as fusions
 from umie.fusion.attention import AUTO, explain
+from umie.fusion.contract import check_fusion
 from umie.fusion.kernels import KernelCase
 from umie.fusion.kernels import registry as kernels
-from umie.types import FusedStates
 
 FORWARD, TRAINING = "forward", "forward+backward"
 DIRECTIONS = (FORWARD, TRAINING)
@@ -49,7 +49,7 @@ class Operation:
         build_reference: builds the plain reference, which runs in float64; None for a limit.
         reference: the name of the reference; operations of a block with the same one share its results.
         contract: returns the clause of the fusion contract that the operation breaks, if any.
-        backend: the attention backend, if the operation has a choice.
+        chosen: whether this is the default of our library, without a backend chosen by name.
         unsupported_reason: for each direction, why it cannot run here, or None.
         note: a remark for the reader.
         variant: run as written, compiled, or as a CUDA graph.
@@ -62,15 +62,10 @@ class Operation:
     build_reference: Callable[[Weights], nn.Module] | None = None
     reference: str = OURS
     contract: Callable[[], str | None] = lambda: None
-    backend: str | None = None
+    chosen: bool = False
     unsupported_reason: Mapping[str, str | None] = field(default_factory=lambda: dict.fromkeys(DIRECTIONS))
     note: str = ""
     variant: Literal["eager", "compiled", "graph"] = "eager"
-
-    @property
-    def is_chosen(self) -> bool:
-        """Whether this is the default of our library, without a backend chosen by name."""
-        return self.kind == "ours" and self.backend in (None, AUTO) and self.variant == "eager"
 
 
 class Ours(nn.Module):
@@ -80,14 +75,10 @@ class Ours(nn.Module):
         super().__init__()
         self.fusion = fusion
 
-    def fused(self, text: Tensor, text_mask: Tensor, visual: Tensor, visual_mask: Tensor) -> FusedStates:
-        """Return everything that the fusion returns."""
-        found: FusedStates = self.fusion(text, text_mask, visual, visual_mask)
-        return found
-
     def forward(self, text: Tensor, text_mask: Tensor, visual: Tensor, visual_mask: Tensor) -> Tensor:
         """Return the states ``[B, T', D]``."""
-        return self.fused(text, text_mask, visual, visual_mask).states
+        states: Tensor = self.fusion(text, text_mask, visual, visual_mask).states
+        return states
 
 
 class Gate(Ours):
@@ -115,10 +106,6 @@ def make_weights(shape: Shape, lengths: Sequence[int] | None = None) -> dict[str
 
     The gate is opened for the inputs that ``draw`` returns: with random weights it is near 0, and the values would
     not show an error in the gated states.
-
-    Args:
-        shape: the shape of the inputs.
-        lengths: lengths in tokens to sample those of the texts from; see ``draw``.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -156,14 +143,8 @@ def operations(
 ) -> list[Operation]:
     """Return every operation of some blocks at a shape, including those that cannot run.
 
-    Args:
-        shape: the shape of the inputs.
-        device: ``cpu``, ``cuda``, and so on.
-        dtype: a key of ``DTYPES``.
-        blocks: names of blocks.
-        backends: names of attention backends; ``auto`` is one of them.
-        peers: include peers and limits.
-        compiled: include the sdpa backend under ``torch.compile``, and on CUDA as a CUDA graph.
+    ``peers`` includes peers and limits; ``compiled`` includes the sdpa backend under ``torch.compile``, and on CUDA as
+    a CUDA graph.
     """
     found: list[Operation] = []
     for block in blocks:
@@ -187,7 +168,7 @@ def _ours(
         ours["contract"] = functools.partial(_broken_contract, shape, block)
     ours |= {"block": block, "kind": "ours"}
     if not _has_backends(block):
-        yield Operation(name=OURS, build=build, **ours)
+        yield Operation(name=OURS, build=build, chosen=True, **ours)
         return
     for backend in backends:
         cases = {way: case_of(shape, device=device, dtype=dtype, direction=way) for way in DIRECTIONS}
@@ -200,7 +181,7 @@ def _ours(
         yield Operation(
             name=f"{OURS} {backend}",
             build=functools.partial(build, backend=backend),
-            backend=backend,
+            chosen=backend == AUTO,
             unsupported_reason=reasons,
             note=note,
             **ours,
@@ -208,9 +189,7 @@ def _ours(
     variants: list[Any] = ["compiled", *(["graph"] if torch.device(device).type == "cuda" else [])] if compiled else []
     for variant in variants:
         name = f"{OURS} sdpa, {variant}"
-        yield Operation(
-            name=name, build=functools.partial(build, backend="sdpa"), backend="sdpa", variant=variant, **ours
-        )
+        yield Operation(name=name, build=functools.partial(build, backend="sdpa"), variant=variant, **ours)
 
 
 def _peers(shape: Shape, block: str) -> Iterator[Operation]:
@@ -254,4 +233,10 @@ def _build(shape: Shape, block: str, weights: Weights, backend: str = "") -> Our
 
 
 def _broken_contract(shape: Shape, block: str) -> str | None:
-    return broken_contract(_build(shape, block, {}).eval().fusion, shape.widths["d_model"])
+    try:
+        check_fusion(_build(shape, block, {}).fusion, gradients=True)
+    except UmieError as error:
+        if error.__cause__ is not None:  # the fusion does not run at all
+            raise error.__cause__ from None
+        return str(error)
+    return None

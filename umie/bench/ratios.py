@@ -11,14 +11,7 @@ ROUNDS = 7  # default, and the minimum for a verdict on times
 
 @dataclass(frozen=True)
 class Spread:
-    """The median and quartiles of some values.
-
-    Args:
-        median: the median.
-        low: the lower quartile.
-        high: the upper quartile.
-        rounds: the number of values.
-    """
+    """The median, the lower and the upper quartile of the values of some rounds."""
 
     median: float
     low: float

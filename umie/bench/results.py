@@ -9,13 +9,16 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field, TypeAdapter, ValidationError
 
 from umie.bench.ratios import Spread, spread
 from umie.errors import UmieError
 from umie.files import atomic_write, read_json
 
 FORMAT = 1
+RowKey = tuple[str, str, str, str, str]
 DONE, WRONG, CANNOT, MISSED = "done", "wrong", "cannot run", "not reached"
 
 
@@ -24,21 +27,15 @@ class Row:
     """One operation in one direction.
 
     Args:
-        shape: the shape as text; ``widths`` holds its numbers.
-        widths: ``size, batch, tokens, slots, ragged``.
-        dtype: the dtype of weights and states.
+        shape: the shape as text; ``widths`` holds its ``size, batch, tokens, slots, ragged``.
         direction: ``forward`` or ``forward+backward``.
-        block: the computation.
-        name: the implementation.
+        block: the computation; ``name`` is the implementation.
         kind: ``ours``, ``peer`` or ``limit``.
         chosen: whether this is the default of our library, without a backend chosen by name.
         status: ``done``, ``wrong``, ``cannot run`` or ``not reached``.
         reason: why it is not done, or why its memory was not measured.
-        note: a remark for the reader.
-        error: relative error of the values, by the norm.
-        gradient_error: the largest relative error of a gradient.
+        error: relative error of the values, by the norm; ``gradient_error`` is the largest of a gradient.
         seconds: the time of one operation, for each round.
-        peak_bytes: peak memory.
     """
 
     shape: str
@@ -54,11 +51,11 @@ class Row:
     note: str = ""
     error: float | None = None
     gradient_error: float | None = None
-    seconds: list[float] = field(default_factory=list)
-    peak_bytes: int | None = None
+    seconds: list[Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]] = field(default_factory=list)
+    peak_bytes: Annotated[int, Field(strict=True, ge=0)] | None = None
 
     @property
-    def key(self) -> tuple[str, str, str, str, str]:
+    def key(self) -> RowKey:
         """The identity of this row within a run."""
         return self.shape, self.dtype, self.direction, self.block, self.name
 
@@ -75,19 +72,12 @@ class Row:
 
 @dataclass(kw_only=True)
 class Results:
-    """All rows of a run and the environment they were measured in.
+    """All rows of a run, in the order of the tables, and the environment they were measured in."""
 
-    Args:
-        environment: device, versions, threads, and so on; see ``umie.bench.environment``.
-        options: the options of the run.
-        rows: the rows in the order of the tables.
-        complete: False if the run was interrupted.
-    """
-
-    environment: dict[str, Any]
+    environment: dict[str, Any]  # see ``umie.bench.environment``
     options: dict[str, Any]
     rows: list[Row]
-    complete: bool = True
+    complete: bool = True  # False if the run was interrupted
 
     def write(self, path: Path) -> None:
         """Write the results as JSON."""
@@ -109,30 +99,14 @@ class Results:
         found = data.get("format") if isinstance(data, dict) else None
         if found != FORMAT:
             raise UmieError(f"{path}: format is {found!r}, not {FORMAT}: use a file written by this `umie bench`")
-        columns = [column.name for column in dataclasses.fields(Row)]
         try:
-            rows = [Row(**{name: row[name] for name in columns if name in row}) for row in data["rows"]]
-            for row in rows:
-                _check(row)
-            return cls(
-                environment=dict(data["environment"]),
-                options=dict(data["options"]),
-                rows=rows,
-                complete=bool(data["complete"]),
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise UmieError(f"{path}: not a valid result of `umie bench` ({error}): measure again") from error
-
-
-def _check(row: Row) -> None:
-    if not all(isinstance(part, str) for part in (*row.key, row.kind, row.status)):
-        raise ValueError("a row without a name, kind or status")
-    numbers = [*row.seconds, *([] if row.peak_bytes is None else [row.peak_bytes])]
-    for value in numbers:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
-            raise ValueError(f"{value!r} in the row {row.block} {row.name} is not a time or a size")
-    if 0 in row.seconds:
-        raise ValueError(f"a time of 0 in the row {row.block} {row.name}")
+            return TypeAdapter(cls).validate_python(data)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            raise UmieError(
+                f"{path}: not a valid result of `umie bench` ({where}: {first['msg']}): measure again"
+            ) from error
 
 
 def file_name(environment: Mapping[str, Any], dtypes: list[str]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 
 from torch import Tensor
 
@@ -12,22 +13,16 @@ from umie.bench.check import Expected, compare, expect
 from umie.bench.measure import peak_bytes, time_rounds
 from umie.bench.operations import DIRECTIONS, DTYPES, TRAINING, Operation, make_weights, operations
 from umie.bench.ratios import ROUNDS
-from umie.bench.results import CANNOT, DONE, MISSED, WRONG, Results, Row
+from umie.bench.results import CANNOT, DONE, MISSED, WRONG, Results, Row, RowKey
 from umie.bench.runner import Runner, place
 from umie.bench.shapes import Shape, draw
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What to measure.
+    """What to measure; see ``umie.bench.operations`` for the names of blocks, backends, dtypes and directions.
 
     Args:
-        shapes: the shapes of the inputs.
-        blocks: see ``operations.blocks``.
-        backends: see ``operations.backends``.
-        dtypes: keys of ``operations.DTYPES``.
-        directions: from ``operations.DIRECTIONS``.
-        device: ``cpu``, ``cuda``, ``cuda:1``.
         rounds: how often each operation is timed.
         peers: include other libraries' blocks and the limits.
         memory: measure the peak memory of each operation once, after it was timed.
@@ -47,30 +42,23 @@ class Plan:
     compiled: bool = False
     lengths: Sequence[int] | None = None
 
-    def operations(self, shape: Shape, dtype: str) -> list[Operation]:
-        """Return every operation at a shape and dtype."""
-        return operations(
-            shape,
-            device=self.device,
-            dtype=dtype,
-            blocks=self.blocks,
-            backends=self.backends,
-            peers=self.peers,
-            compiled=self.compiled,
-        )
-
     def groups(self) -> Iterator[tuple[Shape, str, list[Task]]]:
         """Yield the tasks of each shape and dtype, including those that cannot run.
 
         Use ``environment.device_error`` to find out whether the device is available.
         """
-        for shape in self.shapes:
-            for dtype in self.dtypes:
-                tasks = []
-                for operation in self.operations(shape, dtype):
-                    rows = {way: _row(shape, dtype, way, operation) for way in self.directions}
-                    tasks.append(Task(operation, rows))
-                yield shape, dtype, tasks
+        for shape, dtype in product(self.shapes, self.dtypes):
+            found = operations(
+                shape,
+                device=self.device,
+                dtype=dtype,
+                blocks=self.blocks,
+                backends=self.backends,
+                peers=self.peers,
+                compiled=self.compiled,
+            )
+            tasks = [Task(each, {way: _row(shape, dtype, way, each) for way in self.directions}) for each in found]
+            yield shape, dtype, tasks
 
     def rows(self) -> list[Row]:
         """Return an empty row for every measurement, with the reason if it cannot run."""
@@ -103,12 +91,9 @@ class Progress:
 
 
 def run(plan: Plan, results: Results, progress: Progress) -> None:
-    """Run a plan. An interrupt keeps the measurements so far and sets ``results.complete`` to False.
+    """Run a plan; ``results`` receives all rows before the first measurement.
 
-    Args:
-        plan: what to measure.
-        results: receives all rows before the first measurement.
-        progress: receives the callbacks.
+    An interrupt keeps the measurements so far and sets ``results.complete`` to False.
     """
     groups = list(plan.groups())
     results.rows += [row for _, _, tasks in groups for task in tasks for row in task.rows.values()]
@@ -117,118 +102,105 @@ def run(plan: Plan, results: Results, progress: Progress) -> None:
         for shape, dtype, tasks in groups:
             if shape not in weights:
                 weights = {shape: make_weights(shape, plan.lengths)}
-            _Group(plan, shape, dtype, progress).run(tasks, weights[shape])
+            runnable = [task for task in tasks if any(row.status == MISSED for row in task.rows.values())]
+            steps = 1 + len(plan.directions) * (plan.rounds + 1 + plan.memory)
+            progress.start(len(runnable) * steps, f"{shape} {dtype}")
+            _check(plan, shape, dtype, runnable, weights[shape], progress)
+            for direction in plan.directions:
+                _measure(plan, direction, runnable, progress)
+            for task in runnable:
+                task.runner = None
             progress.save()
     except KeyboardInterrupt:
         results.complete = False
     progress.save()
 
 
-class _Group:
-    """The tasks of one shape and dtype, which share weights and inputs."""
-
-    def __init__(self, plan: Plan, shape: Shape, dtype: str, progress: Progress) -> None:
-        self.plan, self.shape, self.progress = plan, shape, progress
-        self.name, self.dtype = f"{shape} {dtype}", DTYPES[dtype]
-
-    def run(self, tasks: Sequence[Task], weights: dict[str, Tensor]) -> None:
-        """Check all tasks, time the correct ones, and measure their memory."""
-        plan = self.plan
-        tasks = [task for task in tasks if any(row.status == MISSED for row in task.rows.values())]
-        steps = 1 + len(plan.directions) * (plan.rounds + 1 + plan.memory)
-        self.progress.start(len(tasks) * steps, self.name)
-        self._check(tasks, weights)
-        for direction in plan.directions:
-            ready = {
-                row.key: (row, task.runner)
-                for task in tasks
-                if (row := task.rows[direction]).status == MISSED and task.runner is not None
-            }
-            self._time(direction, list(ready.values()))
-            if plan.memory:
-                self._measure_memory(direction, list(ready.values()))
-        for task in tasks:
-            task.runner = None
-
-    def _check(self, tasks: Sequence[Task], weights: dict[str, Tensor]) -> None:
-        """Set the runner of each correct task; the rows of the others get their reason."""
-        plan = self.plan
-        placed = {name: value.to(plan.device, self.dtype) for name, value in weights.items()}
-        inputs = draw(self.shape, device=plan.device, dtype=self.dtype, lengths=plan.lengths)
-        expected: dict[tuple[str, str], Expected] = {}
-        for task in tasks:
-            operation = task.operation
-            if expected and next(iter(expected))[0] != operation.block:
-                expected.clear()  # references of one block at a time
-            try:
-                reason = operation.contract()
-                if reason is not None:
-                    self._refuse(task, WRONG, f"wrong: {reason}")
-                    continue
-                runner = Runner(
-                    place(operation.build(weights), placed, plan.device, self.dtype), inputs, operation.variant
-                )
+def _check(
+    plan: Plan, shape: Shape, dtype: str, tasks: Sequence[Task], weights: dict[str, Tensor], progress: Progress
+) -> None:
+    """Set the runner of each correct task; the rows of the others get their reason."""
+    exact = DTYPES[dtype]
+    placed = {name: value.to(plan.device, exact) for name, value in weights.items()}
+    inputs = draw(shape, device=plan.device, dtype=exact, lengths=plan.lengths)
+    expected: dict[tuple[str, str], Expected] = {}
+    for task in tasks:
+        operation, wrong = task.operation, None
+        if expected and next(iter(expected))[0] != operation.block:
+            expected.clear()  # references of one block at a time
+        try:
+            if reason := operation.contract():
+                wrong = f"wrong: {reason}"
+            else:
+                module = place(operation.build(weights), placed, plan.device, exact)
+                task.runner = Runner(module, inputs, operation.variant)
                 if operation.build_reference is not None:
                     key = operation.block, operation.reference
                     if key not in expected:
-                        expected[key] = expect(operation, inputs, weights, self.dtype)
-                    errors = compare(runner, expected[key], training=operation.unsupported_reason[TRAINING] is None)
+                        expected[key] = expect(operation, inputs, weights, exact)
+                    training = operation.unsupported_reason[TRAINING] is None
+                    errors = compare(task.runner, expected[key], training=training)
                     for row in task.rows.values():
                         row.error, row.gradient_error = errors.values, errors.gradients
-                    if reason := errors.wrong(self.dtype, peer=operation.kind == "peer"):
-                        self._refuse(task, WRONG, reason)
-                        continue
-                task.runner = runner
-            except Exception as error:
-                self._refuse(task, CANNOT, _reason(error))
-            finally:
-                self.progress.step()
-
-    def _refuse(self, task: Task, status: str, reason: str) -> None:
-        for row in task.rows.values():
-            if row.status == MISSED:
-                row.status, row.reason = status, reason
-                self.progress.done(row)
-
-    def _time(self, direction: str, ready: Sequence[tuple[Row, Runner]]) -> None:
-        by_name = {"\t".join(row.key): (row, runner) for row, runner in ready}
-
-        def after(name: str) -> None:
-            by_name[name][1].clear()
-            self.progress.step()
-
-        def failed(name: str, error: Exception) -> None:
-            row = by_name[name][0]
-            row.status, row.reason = CANNOT, f"while timed: {_reason(error)}"
-            row.seconds.clear()
-            self.progress.done(row)
-
-        try:
-            time_rounds(
-                {name: partial(runner.run, direction) for name, (_, runner) in by_name.items()},
-                rounds=self.plan.rounds,
-                device=self.plan.device,
-                times={name: row.seconds for name, (row, _) in by_name.items()},
-                after=after,
-                failed=failed,
-            )
+                    wrong = errors.wrong(exact, peer=operation.kind == "peer")
+            if wrong is not None:
+                _refuse(task, WRONG, wrong, progress)
+        except Exception as error:
+            _refuse(task, CANNOT, _reason(error), progress)
         finally:
-            for row, _ in ready:
-                if row.status == MISSED and row.seconds:
-                    row.status = DONE
+            progress.step()
 
-    def _measure_memory(self, direction: str, ready: Sequence[tuple[Row, Runner]]) -> None:
-        for row, runner in ready:
-            runner.clear()
-            # A CUDA graph allocates its memory when it is recorded, not when it is replayed.
-            if row.status == DONE and runner.variant != "graph":
-                try:
-                    row.peak_bytes = peak_bytes(partial(runner.run, direction), self.plan.device)
-                except Exception as error:  # its times remain valid
-                    row.reason = f"peak memory: {_reason(error)}"
-                    self.progress.done(row)
-            runner.clear()
-            self.progress.step()
+
+def _refuse(task: Task, status: str, reason: str, progress: Progress) -> None:
+    task.runner = None
+    for row in task.rows.values():
+        if row.status == MISSED:
+            row.status, row.reason = status, reason
+            progress.done(row)
+
+
+def _measure(plan: Plan, direction: str, tasks: Sequence[Task], progress: Progress) -> None:
+    """Time the tasks that have a runner in alternation, then measure their memory."""
+    ready = {
+        row.key: (row, task.runner)
+        for task in tasks
+        if (row := task.rows[direction]).status == MISSED and task.runner is not None
+    }
+
+    def after(key: RowKey) -> None:
+        ready[key][1].clear()
+        progress.step()
+
+    def failed(key: RowKey, error: Exception) -> None:
+        row = ready[key][0]
+        row.status, row.reason = CANNOT, f"while timed: {_reason(error)}"
+        row.seconds.clear()
+        progress.done(row)
+
+    try:
+        time_rounds(
+            {key: partial(runner.run, direction) for key, (_, runner) in ready.items()},
+            rounds=plan.rounds,
+            device=plan.device,
+            times={key: row.seconds for key, (row, _) in ready.items()},
+            after=after,
+            failed=failed,
+        )
+    finally:
+        for row, _ in ready.values():
+            if row.status == MISSED and row.seconds:
+                row.status = DONE
+    for row, runner in ready.values() if plan.memory else ():
+        runner.clear()
+        # A CUDA graph allocates its memory when it is recorded, not when it is replayed.
+        if row.status == DONE and runner.variant != "graph":
+            try:
+                row.peak_bytes = peak_bytes(partial(runner.run, direction), plan.device)
+            except Exception as error:  # its times remain valid
+                row.reason = f"peak memory: {_reason(error)}"
+                progress.done(row)
+        runner.clear()
+        progress.step()
 
 
 def _reason(error: Exception) -> str:
@@ -246,7 +218,7 @@ def _row(shape: Shape, dtype: str, direction: str, operation: Operation) -> Row:
         block=operation.block,
         name=operation.name,
         kind=operation.kind,
-        chosen=operation.is_chosen,
+        chosen=operation.chosen,
         status=MISSED if reason is None else CANNOT,
         reason=reason,
         note=operation.note,

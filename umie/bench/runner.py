@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from umie.bench.operations import FORWARD, Ours, Weights
+from umie.bench.operations import FORWARD, Ours
 from umie.bench.shapes import Inputs
 
 INPUTS = ("text", "visual")  # the inputs that have gradients
@@ -74,12 +74,10 @@ class Runner:
         if out.ndim < 3:
             return torch.ones_like(out, dtype=torch.bool)
         mask = inputs.text_mask
-        if out.shape[1] != mask.shape[1]:
-            if isinstance(self.module, Ours):
-                with torch.no_grad():
-                    mask = self.module.fused(inputs.text, mask, inputs.visual, inputs.visual_mask).mask
-            else:
-                mask = torch.cat([mask, inputs.visual_mask], dim=1)
+        if out.shape[1] != mask.shape[1]:  # only our fusions may lengthen the text
+            assert isinstance(self.module, Ours)
+            with torch.no_grad():
+                mask = self.module.fusion(inputs.text, mask, inputs.visual, inputs.visual_mask).mask
         return mask[..., None]
 
     def _grad_of(self, out: Tensor) -> Tensor:
@@ -111,15 +109,9 @@ class Runner:
 
 
 def place(module: nn.Module, weights: Mapping[str, Tensor], device: str, dtype: torch.dtype) -> nn.Module:
-    """Move a module to a device and dtype; parameters that equal a weight share its memory.
+    """Move a module to a device and dtype; parameters that equal a weight, already there, share its memory.
 
     Otherwise thirty operations at FLAN-T5 XL would hold thirty copies.
-
-    Args:
-        module: in float32, on the CPU.
-        weights: on the device, in the dtype, by their names in our fusions.
-        device: the target device.
-        dtype: the target dtype.
     """
     if isinstance(module, Ours):
         for name, parameter in module.fusion.named_parameters():
@@ -127,8 +119,3 @@ def place(module: nn.Module, weights: Mapping[str, Tensor], device: str, dtype: 
             if shared is not None and shared.shape == parameter.shape:
                 parameter.data = shared
     return module.to(device, dtype).eval()
-
-
-def rounded(weights: Weights, dtype: torch.dtype) -> dict[str, Tensor]:
-    """Return weights in float32, rounded to the precision of ``dtype``."""
-    return {name: value.to(dtype).float() for name, value in weights.items()}

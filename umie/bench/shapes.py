@@ -24,18 +24,12 @@ NUM_SLOTS = 37
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
-    """One shape of the inputs.
+    """One shape of the inputs, dense (every token and slot is real) or ragged.
 
-    Args:
-        size: a key of ``SIZES``.
-        batch: B.
-        tokens: T.
-        slots: V.
-        ragged: texts and slot lists have different lengths, padded to T and V, and one example has no image. By
-            default every token and slot is real.
+    In a ragged one, texts and slot lists have different lengths, padded to T and V, and one example has no image.
     """
 
-    size: str
+    size: str  # a key of SIZES
     batch: int
     tokens: int
     slots: int = NUM_SLOTS
@@ -61,21 +55,13 @@ class Shape:
 
 @dataclass(frozen=True)
 class Inputs:
-    """Random states of one shape.
+    """Random states of one shape."""
 
-    Args:
-        text: ``[B, T, D]``.
-        text_mask: bool ``[B, T]``, True = real.
-        visual: ``[B, V, D]``.
-        visual_mask: bool ``[B, V]``, True = real.
-        grad: ``[B, T, D]``, the gradient passed to ``backward``; 0 at padding.
-    """
-
-    text: Tensor
-    text_mask: Tensor
-    visual: Tensor
-    visual_mask: Tensor
-    grad: Tensor
+    text: Tensor  # [B, T, D]
+    text_mask: Tensor  # bool [B, T], True = real
+    visual: Tensor  # [B, V, D]
+    visual_mask: Tensor  # bool [B, V], True = real
+    grad: Tensor  # [B, T, D], the gradient passed to backward; 0 at padding
 
 
 def draw(
@@ -83,12 +69,7 @@ def draw(
 ) -> Inputs:
     """Return random inputs. For one seed they are the same on every device, up to the precision of ``dtype``.
 
-    Args:
-        shape: their shape.
-        device: the device to put them on.
-        dtype: the dtype of states and gradient.
-        lengths: lengths in tokens to sample those of the texts from, cut at T; by default T/8 to T.
-        seed: the seed of the generator.
+    Ragged texts have lengths sampled from ``lengths`` (in tokens), cut at T; by default from T/8 to T.
     """
     generator = torch.Generator().manual_seed(seed)
     batch, tokens, slots, width = shape.batch, shape.tokens, shape.slots, shape.widths["d_model"]

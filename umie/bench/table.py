@@ -13,19 +13,12 @@ PLAIN = "plain"  # prefix of the names of the plain implementations
 
 @dataclass(frozen=True)
 class Entry:
-    """A row and its ratios.
-
-    Args:
-        row: the row.
-        of_limit: its time relative to the bare matrix products.
-        of_peer: its time relative to the fastest peer of its block.
-        of_plain_memory: its peak memory relative to the plain implementation.
-    """
+    """A row and its ratios."""
 
     row: Row
-    of_limit: Spread | None = None
-    of_peer: Spread | None = None
-    of_plain_memory: float | None = None
+    of_limit: Spread | None = None  # time relative to the bare matrix products
+    of_peer: Spread | None = None  # time relative to the fastest peer of the block
+    of_plain_memory: float | None = None  # peak memory relative to the plain implementation
 
 
 @dataclass(frozen=True)

@@ -16,19 +16,22 @@ LENGTHS = ((5, 3), (3, 0), (1, 4))
 Example = tuple[Tensor, Tensor]
 
 
-def check_fusion(fusion: Fusion) -> None:
+def check_fusion(fusion: Fusion, *, gradients: bool = False) -> None:
     """Run a fusion on small random batches and check its output; takes a few milliseconds.
 
-    The checks run in evaluation mode without gradients, on the device and in the dtype of the fusion's weights (which
-    must be real, not on the meta device). The module's mode and the global random state are left unchanged.
+    The checks run in evaluation mode, on the device and in the dtype of the fusion's weights (which must be real, not
+    on the meta device). The module's mode and gradients and the global random state are left unchanged.
 
     Args:
         fusion: a built fusion.
+        gradients: also check that a finite gradient reaches the text, the image if it is used, and every parameter
+            that requires one.
 
     Raises:
         UmieError: ``forward`` raises, or does not return ``FusedStates``; a shape, dtype or mask is wrong; the states
-            at real positions are not finite, or depend on padding or on other examples; or an example whose visual
-            mask is all False does not return its text states exactly. The message names the class and what is broken.
+            at real positions are not finite, or depend on padding or on other examples; an example whose visual mask
+            is all False does not return its text states exactly; or a gradient is missing. The message names the class
+            and what is broken.
     """
     weight = next(fusion.parameters(), torch.empty(0))
     generator = torch.Generator().manual_seed(0)
@@ -41,20 +44,19 @@ def check_fusion(fusion: Fusion) -> None:
     fusion.eval()
     try:
         with torch.no_grad(), torch.random.fork_rng(devices):
-            together = _fuse(fusion, examples)
-            _check_without_images(fusion, [(text, visual[:0]) for text, visual in examples])
-            _check_padding(fusion, examples, together)
+            _check_padding(fusion, examples)
+            without = [(text, visual[:0]) for text, visual in examples]
+            for (text, _), states in zip(examples, _fuse(fusion, without, slots=3), strict=True):
+                if not torch.equal(states, text):
+                    raise _error(fusion, "the states of an example without an image differ from its text states")
+            if gradients:
+                _check_gradients(fusion, examples)
     finally:
         fusion.train(was_training)
 
 
-def _check_without_images(fusion: Fusion, examples: Sequence[Example]) -> None:
-    for (text, _), states in zip(examples, _fuse(fusion, examples, slots=3), strict=True):
-        if not torch.equal(states, text):
-            raise _error(fusion, "the states of an example without an image differ from its text states")
-
-
-def _check_padding(fusion: Fusion, examples: Sequence[Example], together: Sequence[Tensor]) -> None:
+def _check_padding(fusion: Fusion, examples: Sequence[Example]) -> None:
+    together = _fuse(fusion, examples)
     wide = _fuse(fusion, examples, tokens=9, slots=8, padding=50.0)
     separate = [_fuse(fusion, [example], padding=-7.0)[0] for example in examples]
     tolerance = 100 * torch.finfo(together[0].dtype).eps ** 0.75  # float32: 6e-4
@@ -66,6 +68,23 @@ def _check_padding(fusion: Fusion, examples: Sequence[Example], together: Sequen
                 "the states of an example depend on its padding or on the other examples of the batch; mask the "
                 "visual states with visual_mask, and the text states with text_mask",
             )
+
+
+def _check_gradients(fusion: Fusion, examples: Sequence[Example]) -> None:
+    with torch.enable_grad():
+        examples = [(text.requires_grad_(), visual.requires_grad_()) for text, visual in examples]
+        states = torch.cat(_fuse(fusion, examples))
+        weights = torch.randn(states.shape, generator=torch.Generator().manual_seed(1)).to(states)
+        loss = (states * weights).sum()
+    text, visual = examples[0]
+    leaves = {"the text": text, **({"the visual states": visual} if fusion.uses_image else {})}
+    leaves |= {f"the parameter {name}": value for name, value in fusion.named_parameters() if value.requires_grad}
+    found = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
+    for name, gradient in zip(leaves, found, strict=True):
+        if gradient is None or not gradient.any():
+            raise _error(fusion, f"no gradient reaches {name}")
+        if not gradient.isfinite().all():
+            raise _error(fusion, f"the gradient of {name} is not finite")
 
 
 def _fuse(

@@ -1,0 +1,57 @@
+"""`umie example`: list the example files that come with umie, or write some to a directory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+import umie
+from umie.cli.console import out, say
+from umie.errors import UmieError, UnknownNameError
+from umie.files import atomic_write
+
+_PACKAGE = Path(umie.__file__).parent
+# an installed package has the examples inside; in a checkout they are next to the package
+_EXAMPLES = next(
+    (folder for folder in (_PACKAGE / "examples", _PACKAGE.parent / "examples") if folder.is_dir()), _PACKAGE
+)
+_SCHEMAS = "$schema=../umie/experiments/schemas/"
+
+
+def example(
+    names: Annotated[list[str] | None, typer.Argument(help="The files to write, e.g. embedded.yaml.")] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The directory to write to.")] = Path(),
+) -> None:
+    """List the example files that come with umie, or write some of them to a directory.
+
+    For example:
+
+        umie example
+        umie example embedded.yaml && umie ablate embedded.yaml
+        umie example own_fusion.yaml own_fusion.py --output study
+    """
+    files = {
+        file.relative_to(_EXAMPLES).as_posix(): file
+        for file in sorted(_EXAMPLES.rglob("*"))
+        if file.suffix in (".yaml", ".py", ".jsonl")
+    }
+    for name in names or ():
+        if name not in files:
+            raise UnknownNameError("example", name, files)
+        if (output / name).exists():
+            raise UmieError(f"{output / name} exists: remove it, or write to another directory with --output")
+    for name in names or ():
+        text = files[name].read_text(encoding="utf-8").replace(_SCHEMAS, f"$schema={_PACKAGE}/experiments/schemas/")
+        with atomic_write(output / name) as file:
+            file.write(text)
+        say(f"wrote {output / name}")
+    if not names:
+        table = Table("file", "description")
+        for name, file in files.items():
+            first_line = file.read_text(encoding="utf-8").partition("\n")[0]
+            table.add_row(name, "data" if file.suffix == ".jsonl" else escape(first_line.strip('#" ')))
+        out.print(table)

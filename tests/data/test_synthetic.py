@@ -392,7 +392,7 @@ def test_the_best_text_only_rule_reaches_the_ceiling(sample, task):
         gold = gold_items(built, record)
         counts.append([len(predicted & gold), len(predicted), len(gold)])
     score = ratios(np.array(counts, dtype=float).sum(axis=0)[None], "micro")[2].item()
-    low, high = interval(f1_of_sums(bootstrap_sums(np.array(counts, dtype=float), 1000, 0), 1))
+    low, high = interval(f1_of_sums(bootstrap_sums(np.array(counts, dtype=float)[:, None], 1000, 0)))
     error = (high - low) / 4
     assert 0 < error < 0.02
     assert score < ceilings(SyntheticConfig())[task] + 2 * error

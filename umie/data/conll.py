@@ -10,7 +10,7 @@ from umie.data.reading import OnError, numbered_lines, report
 from umie.data.text import Tokens, check_folder, file_name
 from umie.errors import UmieError, UnknownNameError, shown
 from umie.records import Entity, Record, Region
-from umie.records.fields import MAX_TEXT
+from umie.records.jsonl import MAX_TEXT
 from umie.records.voc import read_voc
 
 _HEADER = "IMGID:"

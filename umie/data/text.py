@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from umie.errors import UmieError, check_characters, shown
 from umie.records import Span
-from umie.records.fields import MAX_TEXT
+from umie.records.jsonl import MAX_TEXT
 
 T = TypeVar("T")
 

@@ -6,17 +6,7 @@ the size of the image, 0..1, with the origin at the top left. Region indices cou
 """
 
 from umie.records.jsonl import read_jsonl, read_numbered_jsonl, record_from_json, record_to_json, write_jsonl
-from umie.records.model import (
-    NO_RELATION,
-    Argument,
-    Box,
-    Entity,
-    Event,
-    Record,
-    Region,
-    Relation,
-    Span,
-)
+from umie.records.model import NO_RELATION, Argument, Box, Entity, Event, Record, Region, Relation, Span
 
 __all__ = [
     "NO_RELATION",

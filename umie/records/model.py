@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
 Span: TypeAlias = tuple[int, int]
 Box: TypeAlias = tuple[float, float, float, float]
 
+_TOO_LARGE = 1e300  # for the edge of a box: an integer that is no float, or infinity; NaN is not below it either
 NO_RELATION = "none"  # the type of an annotated pair without a relation; never counted as a positive
 
 
@@ -28,7 +28,8 @@ class Region:
 
     def __post_init__(self) -> None:
         box = tuple(self.box)
-        if len(box) != 4 or not all(_is_finite(edge) for edge in box):
+        numbers = [edge for edge in box if isinstance(edge, int | float) and not isinstance(edge, bool)]
+        if not len(box) == len(numbers) == 4 or not all(abs(edge) < _TOO_LARGE for edge in numbers):
             raise UmieError(f"box {shown(list(box))} must be four finite numbers x1, y1, x2, y2")
         x1, y1, x2, y2 = (float(edge) for edge in box)
         if not (0 <= x1 < x2 <= 1 and 0 <= y1 < y2 <= 1):
@@ -109,7 +110,7 @@ class Record:
         tasks: names of the tasks that this record is annotated for; None means all tasks.
         source: the data set and file that the record comes from.
         license: a note on permitted uses of the source.
-        labels: the label schema of each task, from which the annotation's labels are drawn; None if unknown.
+        labels: the label schema of each task; None if unknown.
         image_folder: the directory that a relative ``image`` is in and may not leave; not part of the JSONL line.
 
     Raises:
@@ -143,24 +144,15 @@ class Record:
                 raise UmieError(f"tasks is {given!r}: use a list of names, [{given!r}]")
             object.__setattr__(self, "tasks", tuple(given))
         if self.labels is not None:
-            object.__setattr__(self, "labels", _check_schema(self.labels))
+            object.__setattr__(self, "labels", check_schema(self.labels))
         if isinstance(self.image, Path):
             object.__setattr__(self, "image", str(self.image))
         object.__setattr__(self, "entities", tuple(self._with_text(entity) for entity in self.entities))
-        for relation in self.relations:
-            self.surface(relation.head)
-            self.surface(relation.tail)
+        for _, span in annotated_spans((), self.relations, self.events):
+            self.surface(span)
         for event in self.events:
-            if event.trigger is not None:
-                self.surface(event.trigger)
             for argument in event.arguments:
-                if argument.span is not None:
-                    self.surface(argument.span)
-                elif argument.region is not None and argument.region >= len(self.regions):
-                    raise UmieError(
-                        f"argument {argument.role!r} refers to region {argument.region}, "
-                        f"but the record has {len(self.regions)} regions (indices count from 0)"
-                    )
+                check_region_index(argument, len(self.regions))
 
     def surface(self, span: Span) -> str:
         """Return the text that ``span`` covers; raise UmieError if it is empty or not inside the text."""
@@ -201,15 +193,40 @@ class Record:
         return entity if entity.text else replace(entity, text=covered)
 
 
-def _check_schema(given: Any) -> dict[str, tuple[str, ...]]:
-    schema = {}
+def annotated_spans(
+    entities: Iterable[Entity], relations: Iterable[Relation], events: Iterable[Event]
+) -> Iterator[tuple[str, Span]]:
+    """Yield every span of an annotation, with the term for it in messages."""
+    for entity in entities:
+        yield "entity", entity.span
+    for relation in relations:
+        yield "relation head", relation.head
+        yield "relation tail", relation.tail
+    for event in events:
+        if event.trigger is not None:
+            yield "event trigger", event.trigger
+        for argument in event.arguments:
+            if argument.span is not None:
+                yield f"argument {argument.role!r}", argument.span
+
+
+def check_region_index(argument: Argument, num_regions: int) -> None:
+    """Raise UmieError if the argument refers to a region that does not exist."""
+    if argument.region is not None and argument.region >= num_regions:
+        raise UmieError(
+            f"argument {argument.role!r} refers to region {argument.region}, "
+            f"but the record has {num_regions} regions (indices count from 0)"
+        )
+
+
+def check_schema(given: Any) -> dict[str, tuple[str, ...]]:
+    """Return the labels of each task as tuples; raise UmieError if they are not lists of strings."""
     if not isinstance(given, Mapping):
         raise UmieError(f"labels is {shown(given)}: expected lists of labels by task, e.g. {{'mner': ['person']}}")
     for task, labels in given.items():
         if not isinstance(labels, list | tuple) or not all(isinstance(label, str) and label for label in labels):
             raise UmieError(f"labels of {task!r} is {shown(labels)}: expected a list of non-empty strings")
-        schema[str(task)] = tuple(labels)
-    return schema
+    return {str(task): tuple(labels) for task, labels in given.items()}
 
 
 def check_span(value: object, kind: str) -> Span:
@@ -220,12 +237,3 @@ def check_span(value: object, kind: str) -> Span:
     if not 0 <= start < end:
         raise UmieError(f"{kind} is {[start, end]}: expected 0 <= start < end")
     return (start, end)
-
-
-def _is_finite(value: object) -> bool:
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        return False
-    try:
-        return math.isfinite(value)
-    except OverflowError:  # an integer too large for a float
-        return False

@@ -16,13 +16,7 @@ _SLACK = 2  # pixels by which an edge may be outside the image because of roundi
 
 
 class BoxError(UmieError):
-    """A box that is not a valid region of the image.
-
-    Args:
-        message: the error message.
-        box: x1, y1, x2, y2 in pixels.
-        leaves: whether the box is outside the image; otherwise it has no area.
-    """
+    """A box (x1, y1, x2, y2 in pixels) that ``leaves`` the image, or else has no area."""
 
     def __init__(self, message: str, box: Sequence[float], *, leaves: bool) -> None:
         super().__init__(message)
@@ -36,14 +30,11 @@ def read_voc(path: Path, on_bad_box: Callable[[BoxError], None] | None = None) -
     Source: Pascal VOC annotation as LabelImg writes it: ``<size>`` with ``<width>`` and ``<height>``, and an
     ``<object>`` for each box with ``<name>`` (the region's label) and ``<bndbox>``.
 
-    Args:
-        path: the XML file.
-        on_bad_box: called for each box that is outside the image or has no area; the box is skipped. Without it,
-            the first such box is an error.
+    Boxes that are outside the image or have no area are passed to ``on_bad_box`` and skipped.
 
     Raises:
-        UmieError: the XML is not well-formed, a field is missing or not a number, or a box is outside the image or
-            has no area.
+        UmieError: the XML is not well-formed, a field is missing or not a number, or, without ``on_bad_box``, a box is
+            outside the image or has no area.
     """
     with at(str(path)):
         try:
@@ -74,7 +65,7 @@ def pixel_region(box: Sequence[float], size: tuple[float, float], label: str | N
     Args:
         box: x1, y1, x2, y2.
         size: width and height of the image.
-        label: the region's label.
+        label: of the region.
 
     Raises:
         UmieError: width or height is not a positive number.

@@ -1,12 +1,11 @@
 """Scores: strict and diagnostic F1 with intervals, baselines, tests between systems, and the published scorer."""
 
-from umie.scoring.labels import unknown_labels
 from umie.scoring.measures import MEASURES, MODALITIES, Measure, modality_of
 from umie.scoring.predictions import GoldLine, Prediction, read_gold, read_predictions
 from umie.scoring.released import Released, released_score
 from umie.scoring.report import Line, Report, Versus, to_json
 from umie.scoring.score_sheet import Score, Sheet
-from umie.scoring.scorer import annotated_tasks, score_predictions
+from umie.scoring.scorer import annotated_tasks, score_predictions, unknown_labels
 from umie.scoring.strict import strict_score
 
 __all__ = [

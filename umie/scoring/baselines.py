@@ -16,15 +16,10 @@ _Mentions = Mapping[tuple[str, ...], str]
 
 @dataclass(frozen=True)
 class Baseline:
-    """A predictor without a model.
+    """A predictor without a model."""
 
-    Args:
-        name: a description, including the data that it learned from.
-        answer: returns a record with the baseline's predictions as its annotation.
-    """
-
-    name: str
-    answer: Callable[[Record], Record]
+    name: str  # a description, including the data that it learned from
+    answer: Callable[[Record], Record]  # returns a record with the predictions as its annotation
 
 
 def baseline_of(task: str, measure: str, gold: Sequence[Record], train: Sequence[Record] | None) -> Baseline:
@@ -42,11 +37,7 @@ def baseline_of(task: str, measure: str, gold: Sequence[Record], train: Sequence
       the event's type, each with its most frequent role; every region of gold gets the most frequent role of a region.
     - other kinds: nothing.
 
-    Args:
-        task: the task.
-        measure: the name of the measure.
-        gold: the annotated records; the most frequent label is taken from them if ``train`` is None.
-        train: training records.
+    The most frequent label is taken from ``gold`` if there are no training records.
     """
     source = "gold" if train is None else "train"
     learned = gold if train is None else [record for record in train if record.annotated_for(task)]

@@ -20,7 +20,8 @@ def iou(first: Box, second: Box) -> float:
     if width <= 0 or height <= 0:
         return 0.0
     shared = width * height
-    return shared / (_area(first) + _area(second) - shared)
+    first_area, second_area = ((box[2] - box[0]) * (box[3] - box[1]) for box in (first, second))
+    return shared / (first_area + second_area - shared)
 
 
 def same_place(first: Box, second: Box) -> bool:
@@ -55,7 +56,3 @@ def count_pairs(predicted: Sequence[T], gold: Sequence[T], fits: Callable[[T, T]
     matrix = np.array(edges, dtype=float)
     rows, columns = linear_sum_assignment(matrix, maximize=True)
     return int(matrix[rows, columns].sum())
-
-
-def _area(box: Box) -> float:
-    return (box[2] - box[0]) * (box[3] - box[1])

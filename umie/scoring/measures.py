@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from umie.records import Record
 from umie.scoring import events, mentions
 from umie.scoring.counts import Tally, tally_sets
-from umie.tasks import Task, registry, task_class
+from umie.tasks import registry
 
 EVENT_KINDS = ("events", "arguments")
 MODALITIES = ("text-only", "image-only", "multimedia")
@@ -17,23 +16,14 @@ MODALITIES = ("text-only", "image-only", "multimedia")
 
 @dataclass(frozen=True)
 class Measure:
-    """A way to count correct items.
+    """A way to count correct items."""
 
-    Args:
-        kind: the kind of task; see ``umie.tasks.Task``.
-        name: its name in tables.
-        count: counts predicted and gold items of one record, by label.
-        definition: one sentence for tables and files.
-        strings: whether it compares strings, and so can score predictions without offsets.
-        modality: the only modality of M2E2 that it is defined for.
-    """
-
-    kind: str
-    name: str
-    count: Callable[[Record, Record], Tally]
-    definition: str
-    strings: bool = False
-    modality: str | None = None
+    kind: str  # of the task; see ``umie.tasks.Task``
+    name: str  # in tables
+    count: Callable[[Record, Record], Tally]  # counts predicted and gold items of one record, by label
+    definition: str  # one sentence for tables and files
+    strings: bool = False  # whether it compares strings, and so can score predictions without offsets
+    modality: str | None = None  # the only modality of M2E2 that it is defined for
 
 
 def _measure(kind: str, name: str, count: Callable[[Record, Record], Tally], modality: str | None = None) -> Measure:
@@ -81,22 +71,19 @@ def measures_of(task: str) -> list[Measure]:
 
     A task of its own kind has one measure: an item is correct if it equals an annotated one.
     """
-    part = task_class(task)
-    return [measure for measure in MEASURES if measure.kind == part.kind] or [_equal_items(registry.build(task))]
+    built = registry.build(task)
 
-
-def _equal_items(task: Task[Any]) -> Measure:
     def count(predicted: Record, gold: Record) -> Tally:
-        return tally_sets(*(((task.label_of(item), item) for item in task.items(side)) for side in (predicted, gold)))
+        return tally_sets(*(((built.label_of(item), item) for item in built.items(side)) for side in (predicted, gold)))
 
-    return Measure(task.kind, "strict", count, "Items are equal; a repeated prediction counts once.")
+    equal_items = Measure(built.kind, "strict", count, "Items are equal; a repeated prediction counts once.")
+    return [measure for measure in MEASURES if measure.kind == built.kind] or [equal_items]
 
 
 def modality_of(record: Record) -> str:
     """Return the modality of M2E2 that a record belongs to, by whether it has a text, an image, or both.
 
-    Source: M2E2 is scored on sentences, on images, and on pairs of both that show one event. The modality of a record
-    does not depend on the system, so every prediction for the record counts in it.
+    Source: M2E2 is scored on sentences, on images, and on pairs of both that show one event.
     """
     if record.image is None:
         return "text-only"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,10 +11,9 @@ from typing import Any, NamedTuple
 
 from umie.errors import UmieError, at, check_characters, shown
 from umie.files import read_lines
-from umie.records import Record, read_numbered_jsonl, record_from_json
-from umie.records.jsonl import parse_line
+from umie.records import NO_RELATION, Record, read_numbered_jsonl, record_from_json
+from umie.records.jsonl import parse_line, read_string
 from umie.scoring.counts import Key
-from umie.scoring.lenient import pop_strings
 from umie.scoring.mentions import strings_of
 
 
@@ -28,10 +28,8 @@ class GoldLine(NamedTuple):
 class Prediction:
     """The prediction of a system for one record.
 
-    Args:
-        record: the predicted items that have offsets.
-        strings: all items as strings, label first, for each kind of task in which the file has mentions without
-            offsets.
+    ``record`` has the predicted items with offsets; ``strings`` has all items as strings, label first, for each kind of
+    task in which the file has mentions without offsets.
     """
 
     record: Record
@@ -66,8 +64,7 @@ def read_predictions(
         path: the predictions.
         gold: the annotated records.
         gold_path: their file, for messages.
-        tasks: the tasks to score; a record of gold that is annotated for none of them needs no prediction. None
-            requires a prediction for every record.
+        tasks: the tasks to score; a record that is annotated for none of them needs no prediction.
 
     Raises:
         UmieError: a line is invalid, matches no record of gold, or has another text; or a record of gold has no
@@ -89,9 +86,12 @@ def read_predictions(
                     f"text is {shown(text)}, but {gold_path}:{gold_number} says {shown(record.text)}: "
                     "offsets would not match; use the same texts, either in the same order or with ids"
                 )
-            for key, value in _context(record).items():
-                data.setdefault(key, value)
-            strings = pop_strings(data, text)
+            if isinstance(record.image, str):
+                data.setdefault("image", record.image)
+            if record.regions:
+                regions = [{"box": list(region.box), "label": region.label} for region in record.regions]
+                data.setdefault("regions", regions)
+            strings = _pop_strings(data, text)
             check_characters(json.dumps(strings, ensure_ascii=False), "a mention without a span")
             parsed.append((_record(data), strings))
     kinds = {kind for _, strings in parsed for kind in strings}
@@ -159,9 +159,61 @@ def _join(
     return [(answers.get(line.record.id), line) for line in gold], True
 
 
-def _context(record: Record) -> dict[str, Any]:
-    """Return image and regions of a gold record as JSON values."""
-    context: dict[str, Any] = {"image": record.image} if isinstance(record.image, str) else {}
-    if record.regions:
-        context["regions"] = [{"box": list(region.box), "label": region.label} for region in record.regions]
-    return context
+def _pop_strings(data: dict[str, Any], text: str) -> dict[str, list[Key]]:
+    """Remove the items without offsets, which a record cannot hold, from a line; return them as strings by kind."""
+    strings: dict[str, list[Key]] = defaultdict(list)
+    for item in _pop(data, "entities"):
+        strings["entities"].append((read_string(item, "type", "entity"), item["text"]))
+    for item in _pop(data, "relations", "head", "tail"):
+        key = (read_string(item, "type", "relation"), *(_string(item.get(end), text) for end in ("head", "tail")))
+        strings["relations"] += [key] if key[0].lower() != NO_RELATION else []
+    for item in _pop(data, "events", "trigger"):
+        name, trigger = read_string(item, "type", "event"), item["trigger"]["text"]
+        strings["events"].append((name, trigger))
+        arguments = [argument for argument in _dicts(item, "arguments") if argument.get("region") is None]
+        strings["arguments"] += [_argument(argument, name, trigger, text) for argument in arguments]
+    for item in _dicts(data, "events"):
+        for argument in _pop(item, "arguments"):
+            trigger = None if item.get("trigger") is None else _string(item["trigger"], text)
+            strings["arguments"].append(_argument(argument, read_string(item, "type", "event"), trigger, text))
+    return dict(strings)
+
+
+def _pop(data: dict[str, Any], key: str, *mentions: str) -> list[dict[str, Any]]:
+    """Remove from a list the items that have a mention without offsets, or without ``mentions`` are one themselves."""
+    popped = []
+    for item in _dicts(data, key):
+        if any(_is_bare_text(item.get(name)) for name in mentions) if mentions else _is_bare_text(item):
+            popped.append(item)
+    if popped:
+        data[key] = [item for item in data[key] if not any(item is other for other in popped)]
+    return popped
+
+
+def _dicts(data: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
+    value = data.get(key)
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def _is_bare_text(mention: Any) -> bool:
+    """Return whether a mention has a text but neither a span nor a region."""
+    if not isinstance(mention, dict) or mention.get("span") is not None or mention.get("region") is not None:
+        return False
+    return isinstance(mention.get("text"), str) and bool(mention["text"])
+
+
+def _argument(argument: Mapping[str, Any], name: str, trigger: str | None, text: str) -> Key:
+    return (read_string(argument, "role", "argument"), _string(argument, text), name, trigger)
+
+
+def _string(mention: Any, text: str) -> str:
+    """Return the text of a mention: a span, an object with a span, or an object with only a text."""
+    if _is_bare_text(mention):
+        return str(mention["text"])
+    span = mention.get("span") if isinstance(mention, dict) else mention
+    if not (isinstance(span, list) and len(span) == 2 and all(type(edge) is int for edge in span)):
+        raise UmieError(f"mention is {shown(mention)}: use its span [start, end] or its text")
+    start, end = span
+    if not 0 <= start < end <= len(text):
+        raise UmieError(f"span {span} is not inside the text of {len(text)} characters")
+    return text[start:end]

@@ -21,10 +21,10 @@ _Read = tuple[Any, str | None]  # the parsed item, and the reason if it is dropp
 
 
 class _Schema(NamedTuple):
-    """The parser's knowledge: the task's labels, the event types, and whether it reads gold."""
+    """The parser's knowledge."""
 
-    labels: frozenset[str]
-    types: frozenset[str]
+    labels: frozenset[str]  # of the task
+    types: frozenset[str]  # of events
     is_gold: bool
 
 
@@ -40,31 +40,18 @@ REPEATED = "repeated at the same offsets"
 
 @dataclass(frozen=True)
 class Released:
-    """The published scorer's result.
-
-    Args:
-        task: the task.
-        precision: precision, 0..1, rounded to four digits as in the published code.
-        recall: recall, 0..1.
-        f1: F1, 0..1.
-        gold: the number of annotated items, including dropped ones.
-        dropped: the number of dropped gold items, by reason.
-        predicted: the number of predicted items, including dropped ones.
-        dropped_predictions: the number of dropped predicted items, by reason.
-        perfect: the F1 of a prediction equal to gold.
-        perfect_found: the true positives of a prediction equal to gold.
-    """
+    """The published scorer's result; scores are 0..1, rounded to four digits as in the published code."""
 
     task: str
     precision: float
     recall: float
     f1: float
-    gold: int
-    dropped: dict[str, int]
-    predicted: int
-    dropped_predictions: dict[str, int]
-    perfect: float
-    perfect_found: int
+    gold: int  # annotated items, including dropped ones
+    dropped: dict[str, int]  # dropped gold items, by reason
+    predicted: int  # predicted items, including dropped ones
+    dropped_predictions: dict[str, int]  # by reason
+    perfect: float  # the F1 of a prediction equal to gold
+    perfect_found: int  # its true positives
 
     @property
     def dropped_share(self) -> float:
@@ -79,13 +66,10 @@ def released_score(task: str, predictions: Sequence[Record], gold: Sequence[Reco
     false negative only if no prediction equals it, so a repeated mention needs to be predicted only once. ``none`` is a
     relation like any other. Predictions with labels outside the schema (the labels that gold uses or declares) are
     dropped. A mention whose words are its own type is dropped from gold, but counts as a false positive if predicted.
-
-    Args:
-        task: the task.
-        predictions: the records with predicted items.
-        gold: the annotated records.
     """
-    schema = _Schema(_labels(task, gold), _event_types(gold), is_gold=False)
+    event_tasks = [name for name in ordered() if task_class(name).kind == "events"]
+    types = frozenset().union(*(_labels(name, gold) for name in event_tasks))
+    schema = _Schema(_labels(task, gold), types, is_gold=False)
     found = [list(_read_back(task, record, schema)) for record in predictions]
     repeated = [list(_read_back(task, record, schema)) for record in gold]
     wanted = [list(_read_back(task, record, schema._replace(is_gold=True))) for record in gold]
@@ -210,12 +194,6 @@ def _reasons(records: Iterable[Iterable[_Read]]) -> dict[str, int]:
 def has_released_scorer(task: str) -> bool:
     """Return whether the published scorer covers a task."""
     return task_class(task).kind in _READERS
-
-
-def _event_types(records: Collection[Record]) -> frozenset[str]:
-    """Return the event types that records use or declare."""
-    names = [name for name in ordered() if task_class(name).kind == "events"]
-    return frozenset().union(*(_labels(name, records) for name in names))
 
 
 def _labels(task: str, records: Collection[Record]) -> frozenset[str]:

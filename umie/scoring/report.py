@@ -15,54 +15,31 @@ _WITH_MACRO = ("with none", "string")  # along with each task's main measure; th
 
 
 class Versus(NamedTuple):
-    """One measure of two systems on the same records.
+    """One measure of two systems on the same records."""
 
-    Args:
-        other: the F1 of the other system.
-        difference: the F1 minus that of the other system.
-        interval: the 95 % interval of the difference.
-        p_bootstrap: the two-sided p of the paired bootstrap.
-        p_randomization: the two-sided p of approximate randomization.
-    """
-
-    other: float
-    difference: float
-    interval: tuple[float, float]
-    p_bootstrap: float
-    p_randomization: float
+    other: float  # the F1 of the other system
+    difference: float  # the F1 minus that of the other system
+    interval: tuple[float, float]  # the 95 % interval of the difference
+    p_bootstrap: float  # the two-sided p of the paired bootstrap
+    p_randomization: float  # the two-sided p of approximate randomization
 
 
 @dataclass(frozen=True)
 class Line:
-    """The score of one measure on one group of records.
-
-    Args:
-        task: the task.
-        measure: the name of the measure.
-        average: ``micro``, or ``macro`` over labels.
-        modality: ``all``, or the modality of M2E2.
-        definition: when an item is correct.
-        records: the number of records.
-        score: precision, recall, F1 and the totals.
-        interval: the 95 % interval of the F1.
-        baseline: a description of the baseline.
-        baseline_f1: its F1.
-        labels: the score of each label with the interval of its F1; empty for macro averages and without labels.
-        versus: the comparison with the other system, if the measure can score it.
-    """
+    """The score of one measure on one group of records."""
 
     task: str
     measure: str
-    average: str
-    modality: str
-    definition: str
+    average: str  # ``micro``, or ``macro`` over labels
+    modality: str  # ``all``, or the modality of M2E2
+    definition: str  # when an item is correct
     records: int
     score: Score
-    interval: tuple[float, float]
-    baseline: str
+    interval: tuple[float, float]  # the 95 % interval of the F1
+    baseline: str  # a description
     baseline_f1: float
-    labels: dict[str, tuple[Score, tuple[float, float]]]
-    versus: Versus | None = None
+    labels: dict[str, tuple[Score, tuple[float, float]]]  # with intervals; empty for macro averages and without labels
+    versus: Versus | None = None  # None if the measure cannot score the other system
 
     @property
     def name(self) -> str:
@@ -72,21 +49,13 @@ class Line:
 
 @dataclass(frozen=True)
 class Report:
-    """The result of an evaluation.
-
-    Args:
-        lines: the scores; measures without predicted and annotated items are omitted.
-        released: the published scorer's result for each task with offsets.
-        resamples: the number of resamples for intervals and tests.
-        seed: their seed.
-        left_out: the reason why a task, or ``released`` of a task, is missing.
-    """
+    """The result of an evaluation; measures without predicted and annotated items are omitted."""
 
     lines: list[Line]
-    released: list[Released]
+    released: list[Released]  # the published scorer's result for each task with offsets
     resamples: int
     seed: int
-    left_out: dict[str, str] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)  # why a task, or ``released`` of a task, is missing
 
     def parts(self) -> Iterator[tuple[str, str, list[Line]]]:
         """Yield the task, modality and lines of each table; macro averages only of the main measures."""
@@ -105,10 +74,8 @@ class Report:
     def line(self, task: str, measure: str, average: str = "micro", modality: str | None = None) -> Line:
         """Return one line; without a modality, the first with the measure."""
         for line in self.lines:
-            if (line.task, line.measure, line.average) == (task, measure, average) and modality in (
-                None,
-                line.modality,
-            ):
+            found = (line.task, line.measure, line.average) == (task, measure, average)
+            if found and modality in (None, line.modality):
                 return line
         raise UmieError(f"there is no measure {task} {measure} {average} {modality or ''}".rstrip())
 
@@ -126,11 +93,8 @@ def percent_interval(edges: tuple[float, float]) -> str:
 def to_json(report: Report) -> dict[str, Any]:
     """Return a report as plain values for a JSON file."""
 
-    def score(value: Score) -> dict[str, float]:
-        return value._asdict()
-
     def line(item: Line) -> dict[str, Any]:
-        labels = {label: {**score(value), "interval": list(edges)} for label, (value, edges) in item.labels.items()}
+        labels = {label: {**score._asdict(), "interval": list(edges)} for label, (score, edges) in item.labels.items()}
         versus = None if item.versus is None else {**item.versus._asdict(), "interval": list(item.versus.interval)}
         return {
             "task": item.task,
@@ -139,7 +103,7 @@ def to_json(report: Report) -> dict[str, Any]:
             "modality": item.modality,
             "definition": item.definition,
             "records": item.records,
-            **score(item.score),
+            **item.score._asdict(),
             "interval": list(item.interval),
             "baseline": {"name": item.baseline, "f1": item.baseline_f1},
             "labels": labels,

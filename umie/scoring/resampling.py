@@ -19,15 +19,7 @@ def bootstrap_sums(counts: NDArray[np.float64], resamples: int, seed: int) -> ND
     """Return the sums of counts over resamples of the records, drawn with replacement.
 
     The draws depend only on the number of records, ``resamples`` and ``seed``, so two systems are resampled alike,
-    record by record.
-
-    Args:
-        counts: [records, columns].
-        resamples: the number of resamples.
-        seed: the seed of the draws.
-
-    Returns:
-        [resamples, columns].
+    record by record. ``counts`` is [records, ...], the result [resamples, ...].
     """
     generator = np.random.default_rng(seed)
     num_records = len(counts)
@@ -36,8 +28,8 @@ def bootstrap_sums(counts: NDArray[np.float64], resamples: int, seed: int) -> ND
         drawn = generator.integers(0, num_records, (size, num_records))
         drawn += np.arange(size)[:, None] * num_records
         weights = np.bincount(drawn.ravel(), minlength=size * num_records).reshape(size, num_records)
-        parts.append(weights.astype(np.float64) @ counts)
-    return np.concatenate(parts)
+        parts.append(weights.astype(np.float64) @ counts.reshape(num_records, -1))
+    return np.concatenate(parts).reshape(resamples, *counts.shape[1:])
 
 
 def interval(values: NDArray[np.float64]) -> tuple[float, float]:
@@ -66,25 +58,16 @@ def swapped_sums(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the sums of two systems' counts after swapping their answers on a random half of the records.
 
-    Source: approximate randomization, Noreen 1989; Yeh 2000.
-
-    Args:
-        first: [records, columns] of one system.
-        second: [records, columns] of the other.
-        resamples: the number of swaps.
-        seed: the seed of the swaps.
-
-    Returns:
-        Two arrays [resamples, columns].
+    Both counts are [records, ...], both results [resamples, ...]. Source: approximate randomization, Noreen 1989; Yeh
+    2000.
     """
     generator = np.random.default_rng(seed)
-    difference = second - first
-    moved = np.concatenate(
-        [
-            generator.integers(0, 2, (size, len(first)), dtype=np.int8).astype(np.float64) @ difference
-            for size in _chunks(resamples, len(first))
-        ]
-    )
+    difference = (second - first).reshape(len(first), -1)
+    parts = [
+        generator.integers(0, 2, (size, len(first)), dtype=np.int8).astype(np.float64) @ difference
+        for size in _chunks(resamples, len(first))
+    ]
+    moved = np.concatenate(parts).reshape(resamples, *first.shape[1:])
     return first.sum(axis=0) + moved, second.sum(axis=0) - moved
 
 

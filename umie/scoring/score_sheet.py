@@ -27,15 +27,10 @@ class Score(NamedTuple):
 
 @dataclass(frozen=True)
 class Sheet:
-    """The counts of a measure over records.
+    """The counts of a measure over records."""
 
-    Args:
-        labels: the labels in alphabetical order; ``("",)`` for a measure without labels.
-        counts: [records, labels, 3]: true positives, predicted, gold.
-    """
-
-    labels: tuple[str, ...]
-    counts: NDArray[np.float64]
+    labels: tuple[str, ...]  # in alphabetical order; ("",) for a measure without labels
+    counts: NDArray[np.float64]  # [records, labels, 3]: true positives, predicted, gold
 
     @classmethod
     def of(cls, tallies: Sequence[Tally]) -> Sheet:
@@ -91,16 +86,9 @@ def ratios(sums: NDArray[np.float64], average: str) -> NDArray[np.float64]:
     return _divide((_ratios(sums) * present).sum(axis=-1), present.sum(axis=-1))
 
 
-def f1_of_sums(sums: NDArray[np.float64], num_labels: int, average: str = "micro") -> NDArray[np.float64]:
-    """Return the F1 of each row of summed counts; NaN if nothing is predicted and nothing annotated.
-
-    Args:
-        sums: [rows, labels * 3], the flattened sums of a sheet's ``counts``.
-        num_labels: the number of labels of the sheet.
-        average: ``micro`` or ``macro``.
-    """
-    by_label = sums.reshape(len(sums), num_labels, 3)
-    values: NDArray[np.float64] = np.where(by_label.any(axis=(1, 2)), ratios(by_label, average)[2], np.nan)
+def f1_of_sums(sums: NDArray[np.float64], average: str = "micro") -> NDArray[np.float64]:
+    """Return the F1 of each row of summed counts [rows, labels, 3]; NaN if nothing is predicted or annotated."""
+    values: NDArray[np.float64] = np.where(sums.any(axis=(1, 2)), ratios(sums, average)[2], np.nan)
     return values
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,6 +20,7 @@ from umie.scoring.report import Line, Report, Versus
 from umie.scoring.resampling import bootstrap_p, bootstrap_sums, interval, randomization_p, swapped_sums
 from umie.scoring.score_sheet import Score, Sheet, f1_of_sums
 from umie.tasks import ordered, registry, task_class
+from umie.tasks.labels import declared_labels, used_labels
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -84,7 +85,7 @@ def score_predictions(
             raise UmieError(f"no record{among} of gold is annotated for {task!r}: choose another task or modality")
         wanted = [gold[row] for row in rows]
         found = [[side[row] for row in rows] for side in sides]
-        new = list(_TaskScorer(task, modality, wanted, found, train, resamples, seed).lines())
+        new = list(_lines(task, modality, wanted, found, train, resamples, seed))
         lines += new
         if not new:  # a region, or an event without a trigger, has no string
             left_out[task] = "some mentions have no offsets, and no item of this task can be compared as a string"
@@ -101,100 +102,93 @@ def annotated_tasks(gold: Sequence[Record]) -> tuple[str, ...]:
     for task in named:
         task_class(task)
     unnamed = [record for record in gold if record.tasks is None]
-    used = (
-        [name for name in registry.known() if any(map(registry.build(name).is_annotated, unnamed))] if unnamed else []
-    )
-    return ordered({*named, *used})
+    if unnamed:
+        named |= {name for name in registry.known() if any(map(registry.build(name).is_annotated, unnamed))}
+    return ordered(named)
 
 
-@dataclass(frozen=True)
-class _TaskScorer:
-    """The lines of one task.
+def unknown_labels(task: str, predictions: Sequence[Record], gold: Sequence[Record]) -> Counter[str]:
+    """Return the number of uses of each predicted label that is neither in gold's schema nor used by gold."""
+    built = registry.build(task)
+    known = {*declared_labels(task, gold), *used_labels(built, gold)}
+    return Counter({label: count for label, count in used_labels(built, predictions).items() if label not in known})
 
-    Args:
-        task: the task.
-        modality: ``all``, or the only modality that is scored.
-        gold: the records that are annotated for the task.
-        sides: the predictions of one or two systems about these records.
-        train: training records for the baselines.
-        resamples: the number of resamples.
-        seed: their seed.
-    """
 
-    task: str
-    modality: str
-    gold: Sequence[Record]
-    sides: Sequence[Sequence[Prediction]]
-    train: Sequence[Record] | None
-    resamples: int
-    seed: int
-
-    def lines(self) -> Iterator[Line]:
-        """Yield a line for each measure, group of records and average."""
-        groups = list(self._groups())
-        guesses: dict[str, list[Record]] = {}
-        measures = measures_of(self.task)
-        for measure in measures:
-            sides = [side for side in self.sides if measure.strings or not _has_strings(self.task, side)]
-            if not sides or sides[0] is not self.sides[0]:  # without offsets, only strings can be compared
+def _lines(
+    task: str,
+    modality: str,
+    gold: Sequence[Record],
+    sides: Sequence[Sequence[Prediction]],
+    train: Sequence[Record] | None,
+    resamples: int,
+    seed: int,
+) -> Iterator[Line]:
+    """Yield a line for each measure, group of records and average of a task; ``sides`` are one or two systems."""
+    measures = measures_of(task)
+    groups = list(_groups(task, modality, gold))
+    guesses: dict[str, list[Record]] = {}
+    for measure in measures:
+        if not measure.strings and _has_strings(task, sides[0]):
+            continue  # without offsets, only strings can be compared
+        comparable = [side for side in sides if measure.strings or not _has_strings(task, side)]
+        tallies = [[_tally(measure, *pair) for pair in zip(side, gold, strict=True)] for side in comparable]
+        baseline = baseline_of(task, measure.name, gold, train)
+        if baseline.name not in guesses:
+            guesses[baseline.name] = [baseline.answer(record) for record in gold]
+        guessed = list(map(measure.count, guesses[baseline.name], gold))
+        for name, rows in groups:
+            if measure.modality not in (None, name):
                 continue
-            tallies = [
-                [_tally(measure, *pair) for pair in zip(side, self.gold, strict=True)] for side in sides
-            ]  # by system and record
-            baseline = baseline_of(self.task, measure.name, self.gold, self.train)
-            if baseline.name not in guesses:
-                guesses[baseline.name] = [baseline.answer(record) for record in self.gold]
-            guessed = list(map(measure.count, guesses[baseline.name], self.gold))
-            for name, rows in groups:
-                if measure.modality not in (None, name):
-                    continue
-                sheets = [Sheet.of([tally[row] for row in rows]) for tally in tallies]
-                if all(sheet.is_empty for sheet in sheets) and measure is not measures[0]:
-                    continue
-                guess = Sheet.of([guessed[row] for row in rows])
-                sums = [bootstrap_sums(_columns(sheet), self.resamples, self.seed) for sheet in sheets]
-                for average in AVERAGES if sheets[0].has_labels else AVERAGES[:1]:
-                    values = [
-                        f1_of_sums(total, len(sheet.labels), average) for total, sheet in zip(sums, sheets, strict=True)
-                    ]
-                    yield Line(
-                        task=self.task,
-                        measure=measure.name,
-                        average=average,
-                        modality=name,
-                        definition=measure.definition,
-                        records=len(rows),
-                        score=sheets[0].score(average),
-                        interval=interval(values[0]),
-                        baseline=baseline.name,
-                        baseline_f1=guess.score(average).f1,
-                        labels=_labels(sheets[0], sums[0]) if average == "micro" else {},
-                        versus=self._versus(sheets, values, average) if len(sheets) == 2 else None,
-                    )
+            sheets = [Sheet.of([tally[row] for row in rows]) for tally in tallies]
+            if all(sheet.is_empty for sheet in sheets) and measure is not measures[0]:
+                continue
+            guess = Sheet.of([guessed[row] for row in rows])
+            sums = [bootstrap_sums(sheet.counts, resamples, seed) for sheet in sheets]
+            for average in AVERAGES if sheets[0].has_labels else AVERAGES[:1]:
+                values = [f1_of_sums(total, average) for total in sums]
+                yield Line(
+                    task=task,
+                    measure=measure.name,
+                    average=average,
+                    modality=name,
+                    definition=measure.definition,
+                    records=len(rows),
+                    score=sheets[0].score(average),
+                    interval=interval(values[0]),
+                    baseline=baseline.name,
+                    baseline_f1=guess.score(average).f1,
+                    labels=_labels(sheets[0], sums[0]) if average == "micro" else {},
+                    versus=_versus(sheets, values, average, resamples, seed) if len(sheets) == 2 else None,
+                )
 
-    def _groups(self) -> Iterator[tuple[str, list[int]]]:
-        """Yield names and rows of records to score together: all, and each modality of M2E2 if there are several."""
-        kinds = [modality_of(record) for record in self.gold] if task_class(self.task).kind in EVENT_KINDS else []
-        present = [name for name in MODALITIES if name in kinds]
-        yield (present[0] if len(present) == 1 else self.modality), list(range(len(self.gold)))
-        for name in present if len(present) > 1 else ():
-            yield name, [row for row, kind in enumerate(kinds) if kind == name]
 
-    def _versus(self, sheets: Sequence[Sheet], values: Sequence[NDArray[np.float64]], average: str) -> Versus:
-        first, second = _aligned(*sheets)
-        swapped = swapped_sums(_columns(first), _columns(second), self.resamples, self.seed)
-        one, two = (
-            np.nan_to_num(f1_of_sums(sums, len(first.labels), average)) for sums in swapped
-        )  # 0, as in the score itself
-        mine, theirs = (sheet.score(average).f1 for sheet in sheets)
-        differences = values[0] - values[1]
-        return Versus(
-            other=theirs,
-            difference=mine - theirs,
-            interval=interval(differences),
-            p_bootstrap=bootstrap_p(differences),
-            p_randomization=randomization_p(mine - theirs, one - two),
-        )
+def _groups(task: str, modality: str, gold: Sequence[Record]) -> Iterator[tuple[str, list[int]]]:
+    """Yield names and rows of records to score together: all, and each modality of M2E2 if there are several."""
+    kinds = [modality_of(record) for record in gold] if task_class(task).kind in EVENT_KINDS else []
+    present = [name for name in MODALITIES if name in kinds]
+    yield (present[0] if len(present) == 1 else modality), list(range(len(gold)))
+    for name in present if len(present) > 1 else ():
+        yield name, [row for row, kind in enumerate(kinds) if kind == name]
+
+
+def _versus(
+    sheets: Sequence[Sheet], values: Sequence[NDArray[np.float64]], average: str, resamples: int, seed: int
+) -> Versus:
+    labels = sorted({label for sheet in sheets for label in sheet.labels})
+    aligned = [np.zeros((len(sheet.counts), len(labels), 3)) for sheet in sheets]  # so that rows can be swapped
+    for counts, sheet in zip(aligned, sheets, strict=True):
+        counts[:, [labels.index(label) for label in sheet.labels]] = sheet.counts
+    swapped = swapped_sums(aligned[0], aligned[1], resamples, seed)
+    one, two = (np.nan_to_num(f1_of_sums(sums, average)) for sums in swapped)  # 0, as in the score itself
+    mine, theirs = (sheet.score(average).f1 for sheet in sheets)
+    differences = values[0] - values[1]
+    return Versus(
+        other=theirs,
+        difference=mine - theirs,
+        interval=interval(differences),
+        p_bootstrap=bootstrap_p(differences),
+        p_randomization=randomization_p(mine - theirs, one - two),
+    )
 
 
 def _has_strings(task: str, predictions: Sequence[Prediction]) -> bool:
@@ -209,27 +203,8 @@ def _tally(measure: Measure, prediction: Prediction, record: Record) -> Tally:
     return measure.count(prediction.record, record)
 
 
-def _columns(sheet: Sheet) -> NDArray[np.float64]:
-    return sheet.counts.reshape(len(sheet.counts), -1)
-
-
 def _labels(sheet: Sheet, sums: NDArray[np.float64]) -> dict[str, tuple[Score, tuple[float, float]]]:
     if not sheet.has_labels:
         return {}
-    by_label = sums.reshape(len(sums), len(sheet.labels), 3)
-    return {
-        label: (score, interval(f1_of_sums(by_label[:, index], 1, "micro")))
-        for index, (label, score) in enumerate(sheet.by_label().items())
-    }
-
-
-def _aligned(first: Sheet, second: Sheet) -> tuple[Sheet, Sheet]:
-    """Return two sheets with the same labels, so that their rows can be swapped."""
-    labels = tuple(sorted({*first.labels, *second.labels}))
-
-    def widened(sheet: Sheet) -> Sheet:
-        counts = np.zeros((len(sheet.counts), len(labels), 3))
-        counts[:, [labels.index(label) for label in sheet.labels]] = sheet.counts
-        return replace(sheet, labels=labels, counts=counts)
-
-    return widened(first), widened(second)
+    scores = sheet.by_label().items()
+    return {label: (score, interval(f1_of_sums(sums[:, [place]]))) for place, (label, score) in enumerate(scores)}

@@ -22,10 +22,10 @@ def strict_score(
 
     Args:
         task: a registered task.
-        predictions: the records with predicted items instead of their annotation.
-        gold: the annotated records, in the same order.
+        predictions: the records with predicted items instead of their annotation, in the order of ``gold``.
+        gold: the annotated records.
         resamples: the number of resamples for the interval.
-        seed: the seed of the resamples.
+        seed: their seed.
 
     Returns:
         ``precision``, ``recall``, ``f1``, ``interval`` (a list of two numbers, 95 %), ``true_positives``,
@@ -40,6 +40,5 @@ def strict_score(
     sheet = Sheet.of(list(map(measure.count, predictions, gold)))
     edges = [0.0, 0.0]
     if gold:
-        sums = bootstrap_sums(sheet.counts.reshape(len(gold), -1), resamples, seed)
-        edges = list(interval(f1_of_sums(sums, len(sheet.labels))))
+        edges = list(interval(f1_of_sums(bootstrap_sums(sheet.counts, resamples, seed))))
     return {**sheet.score()._asdict(), "interval": edges}

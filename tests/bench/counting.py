@@ -1,6 +1,6 @@
 """The number of multiplications of a block, by formula."""
 
-from umie.fusion.gated import GATE_HIDDEN, GATE_OUT
+from umie.fusion.gate import GATE_HIDDEN, GATE_OUT
 
 
 def multiplications(shape, block, *, backward=False):

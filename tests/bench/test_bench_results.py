@@ -17,9 +17,8 @@ from umie.bench.table import blocks_of
 from umie.data.synthetic import SyntheticConfig, scenes
 from umie.errors import UmieError
 from umie.records import write_jsonl
-from umie.reports import bench_figure
-from umie.reports.bench import bench_page
-from umie.reports.bench_figure import draw_bench
+from umie.reports import bench as bench_report
+from umie.reports.bench import bench_page, draw_bench
 
 ENVIRONMENT = {
     "device": "cpu",
@@ -159,7 +158,7 @@ def test_no_text_of_the_figure_is_cut(tmp_path, monkeypatch, directions):
         boxes = [(text, text.get_window_extent()) for text in texts]
         outside.extend(text for text, box in boxes if box.x0 < 0 or box.y0 < 0 or box.x1 > figure.bbox.x1)
 
-    monkeypatch.setattr(bench_figure, "save_figure", saved)
+    monkeypatch.setattr(bench_report, "save_figure", saved)
     listed = [
         row(name, [seconds], kind=kind, direction=direction)
         for direction in directions

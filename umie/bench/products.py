@@ -15,7 +15,7 @@ from torch.autograd.function import once_differentiable
 
 from umie.bench.shapes import Shape
 from umie.errors import UnknownNameError
-from umie.fusion.gated import GATE_HIDDEN, GATE_OUT
+from umie.fusion.gate import GATE_HIDDEN, GATE_OUT
 
 # Each product: its kind, its two operands by name, and an operand that has the shape of its result.
 Product = tuple[str, str, str, str]

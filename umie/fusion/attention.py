@@ -25,13 +25,7 @@ AUTO = "auto"
 
 @dataclass(frozen=True)
 class Explanation:
-    """The backend chosen for a case, and the reason for or against each backend.
-
-    Args:
-        case: the case.
-        chosen: the name of the chosen backend.
-        reasons: one sentence for every backend.
-    """
+    """The backend chosen for a case, and one sentence for or against each backend."""
 
     case: KernelCase
     chosen: str
@@ -43,28 +37,18 @@ class Explanation:
 
 
 def attention(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    *,
-    key_mask: Tensor,
-    scale: float,
-    dropout: float = 0.0,
-    backend: str = AUTO,
+    q: Tensor, k: Tensor, v: Tensor, *, key_mask: Tensor, scale: float, dropout: float = 0.0, backend: str = AUTO
 ) -> Tensor:
     """Return scaled dot-product attention; zeros for an example whose keys are all masked.
 
     Args:
-        q: ``[B, T, H, d]``.
+        q: ``[B, T, H, d]``, also the shape of the result.
         k: ``[B, V, H, d]``.
         v: ``[B, V, H, d]``.
         key_mask: bool ``[B, V]``, True = real.
         scale: factor on the logits; T5 uses 1.
         dropout: dropout probability on the attention weights.
         backend: a registered name, or ``auto``.
-
-    Returns:
-        ``[B, T, H, d]``.
 
     Raises:
         UmieError: the backend cannot run here; the message contains the library's reason.
@@ -75,10 +59,6 @@ def attention(
 
 def explain(case: KernelCase, backend: str = AUTO) -> Explanation:
     """Return the backend for a case and the reasons; ``print`` shows one line per backend.
-
-    Args:
-        case: device, dtype and shape.
-        backend: a registered name, or ``auto``.
 
     Raises:
         UmieError: the name is unknown, or this backend cannot run the case.
@@ -175,26 +155,19 @@ class MultiHeadAttention(nn.Module):
         super().__init__()
         head_dim = head_width(d_model, num_heads, head_dim)
         inner = num_heads * head_dim
-        self.num_heads = num_heads
-        self.head_dim = head_dim
+        self.num_heads, self.head_dim, self.backend = num_heads, head_dim, backend
         self.scale = head_dim**-0.5 if scaled else 1.0
-        self.dropout = dropout
-        self.output_dropout = output_dropout
-        self.backend = backend
+        self.dropout, self.output_dropout = dropout, output_dropout
         self.query = nn.Linear(d_model, inner, bias=False)
         self.key = nn.Linear(d_model, inner, bias=False)
         self.value = nn.Linear(d_model, inner, bias=False)
         self.output = nn.Linear(inner, d_model, bias=False)
-        self.reset_parameters(head_dim)
-        check_backend(backend)
-
-    def reset_parameters(self, head_dim: int) -> None:
-        """Draw initial weights that give the logits unit variance, with and without scaling."""
-        d_model = self.query.in_features
+        # these give the logits unit variance, with and without scaling
         nn.init.normal_(self.query.weight, std=d_model**-0.5 * head_dim**-0.5 / self.scale)
         nn.init.normal_(self.key.weight, std=d_model**-0.5)
         nn.init.normal_(self.value.weight, std=d_model**-0.5)
-        nn.init.normal_(self.output.weight, std=self.output.in_features**-0.5)
+        nn.init.normal_(self.output.weight, std=inner**-0.5)
+        check_backend(backend)
 
     def forward(
         self,
@@ -233,7 +206,8 @@ class MultiHeadAttention(nn.Module):
             d_model=self.query.in_features if plain else None,
         )
         drops_output = self.training and self.output_dropout > 0
-        added = (None, None) if drops_output else (gate, residual)
+        added_gate, added_residual = (None, None) if drops_output else (gate, residual)
+        attended: Tensor
         if plain:
             attended = kernel.layer(
                 LayerInputs(
@@ -245,38 +219,24 @@ class MultiHeadAttention(nn.Module):
                     query_mask=query_mask,
                     scale=self.scale,
                     dropout=dropout,
-                    gate=added[0],
-                    residual=added[1],
+                    gate=added_gate,
+                    residual=added_residual,
                     norm=norm,
                 )
             )
-        else:
+        else:  # a projection is more than its weight, such as an adapter
             queries = queries if norm is None else norm(queries)
-            attended = self._by_modules(kernel, queries, keys, key_mask, dropout, *added)
+            projected = self.query(queries), self.key(keys), self.value(keys)
+            q, k, v = (split_heads(states, self.num_heads) for states in projected)
+            mixed = kernel.attend(q, k, v, key_mask=key_mask, scale=self.scale, dropout=dropout)
+            attended = self.output(mixed.flatten(2))
+            if added_gate is not None:
+                attended = added_gate[:, None, None].to(attended.dtype) * attended
+            if added_residual is not None:
+                attended = added_residual + attended
         if drops_output:
             return add_gated(residual, gate, F.dropout(attended, self.output_dropout))
         return attended
-
-    def _by_modules(
-        self,
-        kernel: Kernel,
-        queries: Tensor,
-        keys: Tensor,
-        key_mask: Tensor,
-        dropout: float,
-        gate: Tensor | None,
-        residual: Tensor | None,
-    ) -> Tensor:
-        """Do the work of ``Kernel.layer`` if a projection is more than its weight, such as an adapter."""
-        q, k, v = (
-            split_heads(projected, self.num_heads)
-            for projected in (self.query(queries), self.key(keys), self.value(keys))
-        )
-        mixed = kernel.attend(q, k, v, key_mask=key_mask, scale=self.scale, dropout=dropout)
-        attended: Tensor = self.output(mixed.flatten(2))
-        if gate is not None:
-            attended = gate[:, None, None].to(attended.dtype) * attended
-        return attended if residual is None else residual + attended
 
     def weights(self, queries: Tensor, keys: Tensor, key_mask: Tensor) -> Tensor:
         """Return the attention weights ``[B, H, T, V]`` without dropout, for queries that are already normalized."""

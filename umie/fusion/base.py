@@ -88,13 +88,7 @@ class Fusion(nn.Module, ABC):
 
     @abstractmethod
     def forward(
-        self,
-        text: Tensor,
-        text_mask: Tensor,
-        visual: Tensor,
-        visual_mask: Tensor,
-        *,
-        output_attention: bool = False,
+        self, text: Tensor, text_mask: Tensor, visual: Tensor, visual_mask: Tensor, *, output_attention: bool = False
     ) -> FusedStates:
         """Fuse a batch.
 

@@ -15,13 +15,7 @@ class ConcatFusion(Fusion):
     """Concatenation along the sequence; the only built-in fusion that lengthens it (T' = T + V)."""
 
     def forward(
-        self,
-        text: Tensor,
-        text_mask: Tensor,
-        visual: Tensor,
-        visual_mask: Tensor,
-        *,
-        output_attention: bool = False,
+        self, text: Tensor, text_mask: Tensor, visual: Tensor, visual_mask: Tensor, *, output_attention: bool = False
     ) -> FusedStates:
         """Append the visual states; if no example has an image, return the text states unchanged."""
         # A compiled graph cannot branch on the mask; the appended states are masked, so the result is equivalent.

@@ -23,13 +23,7 @@ class CrossAttentionFusion(Fusion):
         self.attention = config.attention(scaled=True, output_dropout=config.dropout)
 
     def forward(
-        self,
-        text: Tensor,
-        text_mask: Tensor,
-        visual: Tensor,
-        visual_mask: Tensor,
-        *,
-        output_attention: bool = False,
+        self, text: Tensor, text_mask: Tensor, visual: Tensor, visual_mask: Tensor, *, output_attention: bool = False
     ) -> FusedStates:
         """Fuse a batch, as described in ``Fusion.forward``."""
         weights = self.attention.weights(self.norm(text), visual, visual_mask) if output_attention else None

@@ -3,54 +3,23 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from umie.errors import UmieError, check_choice, check_flag
 from umie.fusion import registry
-from umie.fusion.base import AttentionFusionConfig, Fusion
-from umie.fusion.gate_initialization import open_gate
+from umie.fusion.base import Fusion
+from umie.fusion.gate import GatedFusionConfig, gate_projection, masked_mean, open_gate
 from umie.fusion.kernels.base import add_gated
 from umie.fusion.kernels.cpu.slices import in_slices
 from umie.fusion.layers import GatedFeedForward, RMSNorm
 from umie.types import FusedStates
 
-GATE_HIDDEN, GATE_OUT = 384, 128  # the released code's widths
+__all__ = ["GatedFusion", "GatedFusionConfig"]
+
 TAU = math.exp(0.5)
 SLOPE = 0.01
-
-
-@dataclass(frozen=True, kw_only=True)
-class GatedFusionConfig(AttentionFusionConfig):
-    """Options of gated attention.
-
-    Args:
-        residual: ``paper`` adds ``g * A``; ``released`` adds ``g * F`` with ``R = H + A`` and
-            ``F = R + FFN(LN(R))``, and applies the gate's LeakyReLU twice.
-        gate: ``dynamic``, or a fixed number for every example with an image.
-        detach_gate: stop the gate's gradient at the two means, so that it trains only the gate's own weights.
-        scaled: divide the attention logits by sqrt(head_dim). None depends on ``residual``: true for ``paper``
-            (eq. 6), false for ``released``.
-    """
-
-    residual: Literal["paper", "released"] = "paper"
-    gate: Literal["dynamic"] | float = "dynamic"
-    detach_gate: bool = False
-    scaled: bool | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_choice("residual", self.residual, ("paper", "released"))
-        check_flag("detach_gate", self.detach_gate)
-        if self.scaled not in (None, True, False):
-            raise UmieError(f"scaled is {self.scaled!r}: use true or false, or omit it")
-        is_number = isinstance(self.gate, int | float) and not isinstance(self.gate, bool)
-        if self.gate != "dynamic" and not (is_number and math.isfinite(float(self.gate))):
-            raise UmieError(f"gate is {self.gate!r}: use 'dynamic' or a number such as 0.05")
 
 
 @registry.register("gated")
@@ -75,36 +44,25 @@ class GatedFusion(Fusion):
             self.feed_forward = GatedFeedForward(d_model, config.d_ff or 2 * d_model)
             self.dropout = nn.Dropout(config.dropout)
         if config.gate == "dynamic":
-            self.gate_text, self.gate_visual = _gate_projection(d_model), _gate_projection(d_model)
+            self.gate_text, self.gate_visual = gate_projection(d_model), gate_projection(d_model)
 
     def forward(
-        self,
-        text: Tensor,
-        text_mask: Tensor,
-        visual: Tensor,
-        visual_mask: Tensor,
-        *,
-        output_attention: bool = False,
+        self, text: Tensor, text_mask: Tensor, visual: Tensor, visual_mask: Tensor, *, output_attention: bool = False
     ) -> FusedStates:
         """Fuse a batch, as described in ``Fusion.forward``; ``.gate`` is ``[B]``."""
         gate = self.gate_value(text, text_mask, visual, visual_mask)
         weights = self.attention.weights(self.norm(text), visual, visual_mask) if output_attention else None
-        add = self._add_released if self.released else self._add_paper
-        states = in_slices(add, text, text_mask, visual, visual_mask, gate, whole=self.training)
+        states = in_slices(self._add, text, text_mask, visual, visual_mask, gate, whole=self.training)
         return FusedStates(states, text_mask, gate=gate, attention=weights)
 
-    def _add_paper(self, text: Tensor, text_mask: Tensor, visual: Tensor, visual_mask: Tensor, gate: Tensor) -> Tensor:
-        """Return ``H + g * A``."""
-        out: Tensor = self.attention(
-            text, visual, visual_mask, query_mask=text_mask, norm=self.norm, gate=gate, residual=text
+    def _add(self, text: Tensor, text_mask: Tensor, visual: Tensor, visual_mask: Tensor, gate: Tensor) -> Tensor:
+        """Return ``H + g * A``, or as released ``H + g * F`` with ``R = H + A`` and ``F = R + FFN(LN(R))``."""
+        inner_gate = None if self.released else gate
+        attended: Tensor = self.attention(
+            text, visual, visual_mask, query_mask=text_mask, norm=self.norm, gate=inner_gate, residual=text
         )
-        return out
-
-    def _add_released(
-        self, text: Tensor, text_mask: Tensor, visual: Tensor, visual_mask: Tensor, gate: Tensor
-    ) -> Tensor:
-        """Return ``H + g * F`` with ``R = H + A`` and ``F = R + FFN(LN(R))``."""
-        attended = self.attention(text, visual, visual_mask, query_mask=text_mask, norm=self.norm, residual=text)
+        if not self.released:
+            return attended
         fed = self.feed_forward(self.feed_forward_norm(attended), attended, reuse_residual=True)
         return add_gated(text, gate, self.dropout(fed), reuse_states=not self.training)
 
@@ -126,28 +84,13 @@ class GatedFusion(Fusion):
     def initialize(
         self, text: Tensor, text_mask: Tensor, visual: Tensor, visual_mask: Tensor, *, cosine: float = 0.75
     ) -> dict[str, float]:
-        """Set Wt and Wv so that the gate starts open: a mean cosine of ``cosine`` on this batch.
+        """Open the gate: set Wt and Wv for a mean cosine of ``cosine`` on this batch.
 
         Returns:
-            ``gate_cosine``: the mean cosine on the batch afterwards; empty for a fixed gate, or if no example has
-            an image.
+            ``gate_cosine``, the mean cosine afterwards; empty for a fixed gate, or if no example has an image.
         """
-        has_image = visual_mask.any(dim=1)
-        if self.config.gate != "dynamic" or not has_image.any():
+        seen = visual_mask.any(dim=1)
+        if self.config.gate != "dynamic" or not seen.any():
             return {}
-        sides = [
-            (self.gate_text, masked_mean(text, text_mask)[has_image]),
-            (self.gate_visual, masked_mean(visual, visual_mask)[has_image]),
-        ]
-        return {"gate_cosine": open_gate(sides, cosine)}
-
-
-def masked_mean(states: Tensor, mask: Tensor) -> Tensor:
-    """Return the mean ``[B, D]`` of ``states [B, N, D]`` where ``mask [B, N]`` is True; 0 if it is nowhere True."""
-    weights = mask.to(states.dtype)
-    weights = weights / weights.sum(dim=1, keepdim=True).clamp(min=1)
-    return torch.bmm(weights[:, None], states)[:, 0]  # makes no masked copy of the states
-
-
-def _gate_projection(d_model: int) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(d_model, GATE_HIDDEN, bias=False), nn.Linear(GATE_HIDDEN, GATE_OUT, bias=False))
+        text_mean, visual_mean = masked_mean(text, text_mask)[seen], masked_mean(visual, visual_mask)[seen]
+        return {"gate_cosine": open_gate([(self.gate_text, text_mean), (self.gate_visual, visual_mean)], cosine)}

@@ -16,13 +16,7 @@ class TextOnlyFusion(Fusion):
     uses_image = False
 
     def forward(
-        self,
-        text: Tensor,
-        text_mask: Tensor,
-        visual: Tensor,
-        visual_mask: Tensor,
-        *,
-        output_attention: bool = False,
+        self, text: Tensor, text_mask: Tensor, visual: Tensor, visual_mask: Tensor, *, output_attention: bool = False
     ) -> FusedStates:
         """Return the text states unchanged."""
         return FusedStates(text, text_mask)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from umie.errors import check_choice, check_flag, check_share, check_whole
 from umie.fusion.attention import MultiHeadAttention, head_width
 from umie.fusion.layers import GatedFeedForward, RMSNorm
-from umie.fusion.visual_t5 import T5Layers
 from umie.types import VisualFeatures
 
 
@@ -83,20 +82,8 @@ class VisualEmbedding(nn.Module):
         self.feature_norm = norm(d_model)
         self.box_norm = norm(d_model)
         self.slots = nn.Embedding(config.num_slot_embeddings, d_model) if config.num_slot_embeddings else None
-        self.layers: nn.Module
-        if config.layers == "t5":
-            self.layers = T5Layers(
-                d_model,
-                num_heads=config.num_heads,
-                head_dim=head_width(d_model, config.num_heads, config.head_dim),
-                d_ff=config.d_ff or 2 * d_model,
-                num_layers=config.num_layers,
-                num_buckets=config.num_position_buckets,
-                max_distance=config.max_position_distance,
-                dropout=config.dropout,
-            )
-        else:
-            self.layers = _Layers(_Layer(config) for _ in range(config.num_layers))
+        plain = config.layers == "plain"
+        self.layers = _Layers(_Layer(config) for _ in range(config.num_layers)) if plain else _T5Layers(config)
         self.norm = RMSNorm(d_model)
 
     def forward(self, visual: VisualFeatures) -> Tensor:
@@ -145,3 +132,43 @@ class _Layer(nn.Module):
         states = states + self.dropout(self.attention(normed, normed, mask))
         fed: Tensor = states + self.dropout(self.feed_forward(self.feed_forward_norm(states)))
         return fed
+
+
+class _T5Layers(nn.Module):
+    """Encoder blocks of transformers' T5 without the final norm; they take states instead of tokens.
+
+    Source: UMIE's released code, which passes the visual slots through a T5 encoder of two blocks. The position bias,
+    learned per head and bucket of distances in the first block, applies to all blocks. The dropout probability applies
+    to states, attention weights and the output of every sublayer.
+    """
+
+    def __init__(self, config: VisualEmbeddingConfig) -> None:
+        super().__init__()
+        from transformers import T5Config
+        from transformers.models.t5.modeling_t5 import T5Stack
+
+        t5 = T5Config(
+            vocab_size=1,
+            d_model=config.d_model,
+            d_kv=head_width(config.d_model, config.num_heads, config.head_dim),
+            d_ff=config.d_ff or 2 * config.d_model,
+            num_layers=config.num_layers,
+            num_heads=config.num_heads,
+            relative_attention_num_buckets=config.num_position_buckets,
+            relative_attention_max_distance=config.max_position_distance,
+            dropout_rate=config.dropout,
+            feed_forward_proj="gated-gelu",
+            use_cache=False,
+            is_encoder_decoder=False,
+            pad_token_id=None,
+            eos_token_id=None,
+        )
+        self.stack: Any = T5Stack(t5)
+        self.stack.embed_tokens = None  # there are no tokens
+        self.stack.final_layer_norm = nn.Identity()  # the visual embedding has its own
+
+    def forward(self, states: Tensor, mask: Tensor) -> Tensor:
+        # A row without slots attends to its padding: a fully masked softmax is not finite in half precision.
+        keys = mask | ~mask.any(dim=1, keepdim=True)
+        mapped: Tensor = self.stack(inputs_embeds=states, attention_mask=keys).last_hidden_state
+        return mapped

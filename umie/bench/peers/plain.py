@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from umie.bench.shapes import Shape
-from umie.fusion.gated import GATE_HIDDEN, GATE_OUT
+from umie.fusion.gate import GATE_HIDDEN, GATE_OUT
 
 
 def build(shape: Shape, weights: Mapping[str, Tensor], *, block: str) -> nn.Module:

@@ -19,45 +19,24 @@ from umie.fusion.kernels.conditions import autocast_dtype
 
 @dataclass(frozen=True, kw_only=True)
 class KernelCase:
-    """The properties of a call that decide which backend runs it.
+    """The properties of a call that decide which backend runs it."""
 
-    Args:
-        device: ``cpu``, ``cuda``, ...
-        dtype: of queries, keys and values in the matrix products (under autocast: its dtype).
-        batch: B.
-        num_queries: T.
-        num_keys: V.
-        num_heads: H.
-        head_dim: d.
-        d_model: D; None for attention without projections.
-        needs_grad: whether gradients will be computed.
-        dropout: dropout probability on the attention weights.
-        compiling: under ``torch.compile`` or ``torch.export``.
-    """
-
-    device: str
-    dtype: torch.dtype
+    device: str  # cpu, cuda, ...
+    dtype: torch.dtype  # of queries, keys and values in the matrix products (under autocast: its dtype)
     batch: int
     num_queries: int
     num_keys: int
     num_heads: int
     head_dim: int
-    d_model: int | None = None
+    d_model: int | None = None  # None for attention without projections
     needs_grad: bool = False
-    dropout: float = 0.0
-    compiling: bool = False
+    dropout: float = 0.0  # probability on the attention weights
+    compiling: bool = False  # under torch.compile or torch.export
 
 
 @dataclass(frozen=True, eq=False)
 class Projections:
-    """The weights of an attention layer, in the layout of ``nn.Linear``.
-
-    Args:
-        query: ``[I, D]``.
-        key: ``[I, D]``.
-        value: ``[I, D]``.
-        output: ``[D, I]``.
-    """
+    """The weights of an attention layer, in the layout of ``nn.Linear``: three ``[I, D]``, and output ``[D, I]``."""
 
     query: Tensor
     key: Tensor

@@ -59,7 +59,7 @@ def test_a_table_with_offsets_and_boxes(umie, files, checkpoint, embedded_record
 
 
 def test_regions_and_events_in_the_table(capsys):
-    from umie.cli.extract_display import show_extraction
+    from umie.cli.extract import show_extraction
     from umie.extraction import Extraction
     from umie.records import Argument, Entity, Relation
 

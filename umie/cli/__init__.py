@@ -5,14 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 
-from umie.cli import ablate, bench, convert, data, evaluate, extract, train
-from umie.cli import list_parts as parts
-from umie.cli.console import err, out
-from umie.cli.help import tidied
+from umie.cli import ablate, bench, convert, data, evaluate, example, extract, list_parts, train
+from umie.cli.console import out, tell
 from umie.errors import UmieError
 
 app = typer.Typer(
@@ -21,12 +19,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
-app.command("list")(parts.list_parts)
-app.command("train")(train.train)
-app.command("ablate")(ablate.ablate)
-app.command("evaluate")(evaluate.evaluate)
-app.command("extract")(extract.extract)
-app.command("convert")(convert.convert)
+app.command("list")(list_parts.list_parts)
+for command in (train.train, ablate.ablate, evaluate.evaluate, extract.extract, convert.convert, example.example):
+    app.command()(command)
 app.add_typer(data.app, name="data")
 app.add_typer(bench.app, name="bench")
 
@@ -41,30 +36,53 @@ def main() -> None:
         logging.getLogger(library).setLevel(logging.ERROR)
     try:
         # in standalone mode, typer would print its own errors, in boxes
-        code = tidied(typer.main.get_command(app))(prog_name="umie", standalone_mode=False)
+        code = _tidied(typer.main.get_command(app))(prog_name="umie", standalone_mode=False)
     except BrokenPipeError:  # the reader stopped: `umie data stats FILE | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except typer.Abort:
-        err.print("umie: interrupted")
+        tell("umie: interrupted")
         sys.exit(130)
     except (UmieError, OSError) as error:  # OSError: e.g. a full disk or a read-only directory
-        _fail(str(error))
+        message = str(error)
     except _UsageError as error:
         if type(error).__name__ == "NoArgsIsHelpError":  # the help was already printed
             sys.exit(2)
         context = getattr(error, "ctx", None)
         more = "" if context is None else f" (see {context.command_path} --help)"
-        _fail(f"{error.format_message()}{more}")
-    sys.exit(code if isinstance(code, int) else 0)
-
-
-def _fail(message: str) -> NoReturn:
-    lines = "\n".join(
-        " ".join(line.split()) if number == 0 else line for number, line in enumerate(message.splitlines())
-    )
-    err.print(f"umie: {lines}", style="red", markup=False, highlight=False, soft_wrap=True)
+        message = f"{error.format_message()}{more}"
+    else:
+        sys.exit(code if isinstance(code, int) else 0)
+    first, *lines = message.splitlines() or [""]
+    tell("\n".join([f"umie: {' '.join(first.split())}", *lines]), "red")
     sys.exit(2)
+
+
+def _tidied(command: Any) -> Any:
+    """Return a click command with a readable help.
+
+    A paragraph of its text is one line, which the terminal wraps, unless it has an indented line, as examples have. Its
+    flags show no type, and its lists show the type of one value.
+    """
+    paragraphs = (command.help or "").split("\n\n")
+    command.help = "\n\n".join(text if "\n " in f"\n{text}" else " ".join(text.split()) for text in paragraphs)
+    for parameter in command.params:
+        if getattr(parameter, "is_flag", False):
+            parameter.metavar = ""
+        elif getattr(parameter, "multiple", False) and parameter.metavar is None:
+            parameter.metavar = "<value>"
+    help_option = command.get_help_option
+
+    def tidied_help_option(context: Any) -> Any:
+        option = help_option(context)
+        if option is not None:
+            option.metavar = ""
+        return option
+
+    command.get_help_option = tidied_help_option
+    for inner in getattr(command, "commands", {}).values():
+        _tidied(inner)
+    return command
 
 
 @app.callback(invoke_without_command=True)

@@ -2,38 +2,21 @@
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markdown import Markdown
 from rich.markup import escape
 from rich.table import Table
 
-from umie.cli.console import err, out
-from umie.cli.help import reflowed
-from umie.cli.options import DataRoot, Plugins, Settings, check_data_root
+from umie.cli.console import out, say, show_page, tell
+from umie.cli.options import DataRoot, Plugins, Settings, data_root_of
 from umie.cli.progress import GridDisplay
 
 if TYPE_CHECKING:
     from umie.experiments.expand import Cell, Grid
-
-_HELP = """Run an ablation grid and write its table and figure. Run it again to continue with the missing cells.
-
-The grid is a YAML file; docs/grids.md describes its keys.
-
-    umie ablate examples/embedded.yaml --plan
-    umie ablate examples/embedded.yaml
-    umie ablate grid.yaml --set training.max_steps=500 --split dev
-
-With --plan, nothing runs: the cells and any missing files are listed (exit code 2 if files are missing).
-
-Exit code: 0 all cells have results, 1 a cell crashed (the other results are kept), 2 bad input, found before any cell
-runs.
-"""
 
 
 def ablate(
@@ -52,13 +35,25 @@ def ablate(
     settings: Settings = None,
     plugins: Plugins = None,
 ) -> None:
-    """Run a grid."""
+    """Run an ablation grid and write its table and figure. Run it again to continue with the missing cells.
+
+    The grid is a YAML file; docs/grids.md describes its keys.
+
+        umie ablate examples/embedded.yaml --plan
+        umie ablate examples/embedded.yaml
+        umie ablate grid.yaml --set training.max_steps=500 --split dev
+
+    With --plan, nothing runs: the cells and any missing files are listed (exit code 2 if files are missing).
+
+    Exit code: 0 all cells have results, 1 a cell crashed (the other results are kept), 2 bad input, found before any
+    cell runs.
+    """
     from umie.experiments.expand import read_grid
     from umie.registry import load_plugins
 
     load_plugins(plugins or ())
     grid = read_grid(grid_file, settings or ()).with_changes(workers=workers, split=split, plugins=plugins or ())
-    root = check_data_root(grid_file.parent if data_root is None else data_root)
+    root = data_root_of(data_root, grid_file)
     if output is None:
         output = Path("runs") / (grid.name if split is None else f"{grid.name}-{split}")
     from umie.experiments.parts import check_parts, missing_files
@@ -69,7 +64,7 @@ def ablate(
         if missing := missing_files(runs, root):
             _print_cells([(cell, "blocked: missing files") for cell in grid.cells])
             for line in missing:
-                err.print(f"umie: missing: {line}", highlight=False, markup=False, soft_wrap=True)
+                tell(f"umie: missing: {line}")
             raise typer.Exit(2)
     check_parts(runs)
     if plan:
@@ -82,27 +77,15 @@ def ablate(
         with GridDisplay() as display:
             run = run_grid(grid, root, output, display)
         if not display.num_started:
-            err.print(f"umie: all {len(run.cells)} cells already had results; none was run", highlight=False)
+            tell(f"umie: all {len(run.cells)} cells already had results; none was run")
     except KeyboardInterrupt as error:
-        err.print("umie: interrupted; finished cells are kept; run the same command again to continue")
+        tell("umie: interrupted; finished cells are kept; run the same command again to continue")
         raise typer.Exit(130) from error
-    report = write_report(run, output)
-    if out.is_terminal:
-        out.print(Markdown(report))
-    else:
-        sys.stdout.write(report)
-    written = ", ".join(str(path) for name in FILES if (path := output / name).exists())
-    out.print(f"\nWritten: {written}", highlight=False, markup=False, soft_wrap=True)
+    show_page(write_report(run, output))
+    say(f"\nWritten: {', '.join(str(path) for name in FILES if (path := output / name).exists())}")
     if run.crashed:
-        err.print(
-            f"umie: {len(run.crashed)} of {len(run.cells)} cells crashed; see {output / 'table.md'}",
-            style="red",
-            soft_wrap=True,
-        )
+        tell(f"umie: {len(run.crashed)} of {len(run.cells)} cells crashed; see {output / 'table.md'}", "red")
         raise typer.Exit(1)
-
-
-ablate.__doc__ = reflowed(_HELP)
 
 
 def _plan(grid: Grid, root: Path, output: Path) -> None:
@@ -116,12 +99,11 @@ def _plan(grid: Grid, root: Path, output: Path) -> None:
     for name, one in corpus.sets.items():
         sizes = ", ".join(f"{split} {count}" for split, count in one.num_records.items())
         if not corpus.is_single:
-            out.print(f"{name}: {sizes}", highlight=False, markup=False)
+            say(f"{name}: {sizes}")
     what = f"records: {sizes}" if corpus.is_single else f"{len(corpus.sets)} data sets"
-    out.print(f"{len(cells)} cells; {what}; output: {output}", highlight=False, markup=False, soft_wrap=True)
-    warning = unnamed_regions([cell.config for cell in cells], corpus.tasks)
-    if warning:
-        err.print(f"umie: warning: {warning}", highlight=False, markup=False, soft_wrap=True)
+    say(f"{len(cells)} cells; {what}; output: {output}")
+    if warning := unnamed_regions([cell.config for cell in cells], corpus.tasks):
+        tell(f"umie: warning: {warning}")
 
 
 def _print_cells(states: Sequence[tuple[Cell, str]]) -> None:

@@ -4,35 +4,83 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Iterable
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from umie.bench.ratios import ROUNDS
-from umie.cli.bench_options import BenchOptions, command_of, result_files
-from umie.cli.options import tell
-from umie.errors import UmieError, check_choice
+from umie.bench.ratios import ROUNDS, spread
+from umie.cli.console import say, tell
+from umie.cli.options import Device
+from umie.errors import UmieError, UnknownNameError, check_choice
 
 if TYPE_CHECKING:
     from umie.bench.run import Plan
 
-app = typer.Typer(rich_markup_mode="markdown")
+FOLDER = Path("runs/bench")
+SUFFIXES = (".json", ".md", ".png")
+
+app = typer.Typer()
 
 
 @app.callback(invoke_without_command=True)
-@command_of(BenchOptions)
-def bench(context: typer.Context, options: BenchOptions) -> None:
+def bench(
+    context: typer.Context,
+    blocks: Annotated[
+        str, typer.Option(help="What to compute: released, paper, gate, cross_attention, any other fusion, or all.")
+    ] = "released,paper,gate,cross_attention",
+    backends: Annotated[
+        str, typer.Option(help="Attention backends: auto, sdpa, absorbed, reference, packed, xformers, or all.")
+    ] = "auto,sdpa,absorbed",
+    plugins: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--plugin",
+            metavar="FILE",
+            help="A Python file that registers fusions or backends; may be repeated. Its fusions join --blocks.",
+        ),
+    ] = None,
+    sizes: Annotated[str, typer.Option(help="Widths of FLAN-T5: small, base, large, xl, or all.")] = "base",
+    batch_sizes: Annotated[str, typer.Option(help="Numbers of examples.")] = "8",
+    tokens: Annotated[str, typer.Option(help="Numbers of text tokens.")] = "256",
+    slots: Annotated[str, typer.Option(help="Numbers of visual slots.")] = "37",
+    dense: Annotated[bool, typer.Option("--dense", help="Texts and slots without padding (the default).")] = False,
+    ragged: Annotated[
+        bool, typer.Option("--ragged", help="Texts and slot lists of different lengths; one example has no image.")
+    ] = False,
+    lengths: Annotated[
+        Path | None,
+        typer.Option(help="A JSONL file of records; ragged texts get the lengths of its queries. Implies --ragged."),
+    ] = None,
+    dtypes: Annotated[str, typer.Option(help="float32, bfloat16, float16, or all.")] = "float32",
+    directions: Annotated[str, typer.Option(help="forward, forward+backward, or all.")] = "all",
+    device: Device = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; by default torch's choice.")] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Measurements of each operation; a verdict needs 7.")] = ROUNDS,
+    peers: Annotated[
+        bool, typer.Option("--peers/--no-peers", help="Also time other libraries and the bare matrix products.")
+    ] = True,
+    memory: Annotated[bool, typer.Option("--memory/--no-memory", help="Measure peak memory.")] = True,
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="Add sdpa under torch.compile; on CUDA also as a CUDA graph.")
+    ] = False,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Name of the result files; by default in runs/bench.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the operations and exit.")] = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Report which backend auto chooses, and why, and exit.")
+    ] = False,
+) -> None:
     r"""Time fusions next to other libraries and the bare matrix products.
 
-    An operation is timed only if its values and gradients match a plain
-    reference in float64. Other fusions, such as those of a plugin, must keep the
-    contract of a fusion. An operation that is wrong or cannot run is reported
-    with the reason. Lists are separated by commas. Without options the command
-    takes a few minutes on two cores.
+    An operation is timed only if its values and gradients match a plain reference in float64. Other fusions, such as
+    those of a plugin, must keep the contract of a fusion. An operation that is wrong or cannot run is reported with the
+    reason. Lists are separated by commas. Without options the command takes a few minutes on two cores.
 
-    Exit code: 0 done, 1 an operation is wrong, 2 bad input, 130 interrupted
-    (the results so far are kept).
+    Exit code: 0 done, 1 an operation is wrong, 2 bad input, 130 interrupted (the results so far are kept).
 
     Example:
         umie bench
@@ -47,13 +95,86 @@ def bench(context: typer.Context, options: BenchOptions) -> None:
     """
     if context.invoked_subcommand is not None:
         return
-    plan = options.plan()
-    if options.explain:
+    from umie.bench import operations
+    from umie.bench.lengths import read_lengths
+    from umie.bench.run import Plan
+    from umie.bench.shapes import SIZES, Shape
+    from umie.registry import load_plugins
+
+    before = operations.blocks()
+    load_plugins(plugins or ())
+    added = [block for block in operations.blocks() if block not in before]
+    is_ragged = ragged or lengths is not None
+    combinations = product(
+        _names("size", sizes, SIZES),
+        _numbers("--batch-sizes", batch_sizes),
+        _numbers("--tokens", tokens),
+        _numbers("--slots", slots),
+        [False] * (dense or not is_ragged) + [True] * is_ragged,
+    )
+    shapes = [
+        Shape(size=size, batch=batch, tokens=length, slots=number, ragged=kind)
+        for size, batch, length, number, kind in combinations
+    ]
+    plan = Plan(
+        shapes=shapes,
+        blocks=list(dict.fromkeys([*_names("block", blocks, operations.blocks()), *added])),
+        backends=_names("attention backend", backends, operations.backends()),
+        dtypes=_names("dtype", dtypes, operations.DTYPES),
+        directions=_names("direction", directions, operations.DIRECTIONS),
+        device=_device(device),
+        rounds=rounds,
+        peers=peers,
+        memory=memory,
+        compiled=compiled,
+        lengths=None if lengths is None else read_lengths(lengths),
+    )
+    if explain:
         _explain(plan)
-    elif options.dry_run:
-        _dry_run(plan)
+    elif dry_run:
+        from umie.cli.bench_display import show_plan
+
+        show_plan(plan)
     else:
-        _run(plan, options)
+        _run(plan, lengths, threads, output)
+
+
+def _names(kind: str, given: str, choices: Iterable[str]) -> list[str]:
+    """Return the distinct names of a comma-separated list, or all choices for ``all``."""
+    choices = list(choices)
+    if given.strip() == "all":
+        return choices
+    found = _split(given)
+    for name in found:
+        if name not in choices:
+            raise UnknownNameError(kind, name, [*choices, "all"])
+    if not found:
+        raise UmieError(f"the list of {kind}s is empty: use some of {', '.join(choices)}, or all")
+    return found
+
+
+def _numbers(option: str, given: str) -> list[int]:
+    """Return the distinct numbers of a comma-separated list."""
+    parts = _split(given)
+    if not parts or not all(part.isascii() and part.isdigit() and int(part) > 0 for part in parts):
+        raise UmieError(f"{option} is {given!r}: use whole numbers above 0, such as 8 or 8,64")
+    return [int(part) for part in parts]
+
+
+def _split(given: str) -> list[str]:
+    return list(dict.fromkeys(part for part in map(str.strip, given.split(",")) if part))
+
+
+def _device(given: str | None) -> str:
+    import torch
+
+    if given is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.device(given)
+    except RuntimeError as error:
+        raise UmieError(f"--device {given}: {str(error).splitlines()[0]}; use cpu, cuda or cuda:1") from error
+    return given
 
 
 def _explain(plan: Plan) -> None:
@@ -61,23 +182,12 @@ def _explain(plan: Plan) -> None:
     from umie.bench.operations import case_of
     from umie.fusion.attention import explain
 
-    for shape in plan.shapes:
-        for dtype in plan.dtypes:
-            for direction in plan.directions:
-                found = explain(case_of(shape, device=plan.device, dtype=dtype, direction=direction))
-                typer.echo(f"{shape} {dtype} {direction} on {plan.device}: auto chooses {found.chosen}\n{found}\n")
+    for shape, dtype, direction in product(plan.shapes, plan.dtypes, plan.directions):
+        found = explain(case_of(shape, device=plan.device, dtype=dtype, direction=direction))
+        say(f"{shape} {dtype} {direction} on {plan.device}: auto chooses {found.chosen}\n{found}\n")
 
 
-def _dry_run(plan: Plan) -> None:
-    from umie.bench.environment import device_error
-    from umie.cli.bench_display import show_plan
-
-    if (reason := device_error(plan.device)) is not None:
-        tell(f"umie: {plan.device} is not available: {reason}", style="yellow")
-    show_plan(plan.rows(), plan.rounds)
-
-
-def _run(plan: Plan, given: BenchOptions) -> None:
+def _run(plan: Plan, lengths_file: Path | None, threads: int | None, output: Path | None) -> None:
     import torch
 
     from umie.bench.environment import device_error, environment
@@ -85,20 +195,21 @@ def _run(plan: Plan, given: BenchOptions) -> None:
     from umie.bench.run import run
     from umie.cli.bench_display import BenchDisplay, show_results
     from umie.files import atomic_write
-    from umie.reports.bench import bench_page
-    from umie.reports.bench_figure import draw_bench
+    from umie.reports.bench import bench_page, draw_bench
 
     if (reason := device_error(plan.device)) is not None:
         raise UmieError(f"--device {plan.device}: {reason}; --dry-run lists what would run there")
     before = torch.get_num_threads()
-    torch.set_num_threads(given.threads or before)
+    torch.set_num_threads(threads or before)
     try:
         where = environment(plan.device, torch.get_num_threads())
-        json_file, markdown_file, figure_file = result_files(given.output, file_name(where, list(plan.dtypes)))
+        json_file, markdown_file, figure_file = _result_files(output, file_name(where, list(plan.dtypes)))
         command = shlex.join(["umie", *sys.argv[1:]])
         options: dict[str, Any] = {"command": command, "rounds": plan.rounds}
         if plan.lengths is not None:
-            options["lengths"] = {"file": str(given.lengths), **_summary(plan.lengths)}
+            found = spread(plan.lengths)
+            options["lengths"] = {"file": str(lengths_file), "number": len(plan.lengths), "median": found.median}
+            options["lengths"] |= {"quartiles": [found.low, found.high], "max": max(plan.lengths)}
         results = Results(environment=where, options=options, rows=[])
         with BenchDisplay(lambda: results.write(json_file)) as display:
             run(plan, results, display)
@@ -109,26 +220,44 @@ def _run(plan: Plan, given: BenchOptions) -> None:
     drawn = draw_bench(results, figure_file)
     show_results(results)
     written = [json_file, markdown_file, *([figure_file] if drawn else [])]
-    typer.echo(f"Written: {', '.join(map(str, written))}")
+    say(f"Written: {', '.join(map(str, written))}")
     if not results.complete:
         tell("umie: interrupted; the results so far are kept")
         raise typer.Exit(130)
-    wrong = [row for row in results.rows if row.status == WRONG]
-    if wrong:
+    if wrong := [row for row in results.rows if row.status == WRONG]:
         listed = ", ".join(dict.fromkeys(f"{row.block} {row.name}" for row in wrong))
-        tell(f"umie: not timed, because the results do not match the reference: {listed}", style="red")
+        tell(f"umie: not timed, because the results do not match the reference: {listed}", "red")
         raise typer.Exit(1)
 
 
-def _summary(lengths: Any) -> dict[str, Any]:
-    """Return the number of lengths, their quartiles and their maximum."""
-    from umie.bench.ratios import spread
+def _result_files(output: Path | None, name: str) -> list[Path]:
+    """Return the paths of the JSON, Markdown and PNG files of a result; existing results are never overwritten.
 
-    found = spread(lengths)
-    return {"number": len(lengths), "median": found.median, "quartiles": [found.low, found.high], "max": max(lengths)}
+    Args:
+        output: the ``--output`` option, with or without one of the suffixes. None uses ``name`` in FOLDER, and
+            appends a number if results of that name exist.
+        name: the default name.
+    """
+
+    def files(stem: Path) -> list[Path]:
+        return [stem.with_name(stem.name + suffix) for suffix in SUFFIXES]
+
+    if output is None:
+        stem, number = FOLDER / name, 1
+        while any(file.exists() for file in files(stem)):
+            number += 1
+            stem = FOLDER / f"{name}_{number}"
+        return files(stem)
+    stem = output.with_suffix("") if output.suffix in SUFFIXES else output
+    if not stem.name or output.is_dir():
+        raise UmieError(f"--output {output}: is a directory: use a file name")
+    for file in files(stem):
+        if file.exists():
+            raise UmieError(f"--output {output}: {file} already exists: use another name, or remove it")
+    return files(stem)
 
 
-@app.command("compare")
+@app.command()
 def compare(
     old: Annotated[Path, typer.Argument(help="The older result: a .json file of `umie bench`.")],
     new: Annotated[Path, typer.Argument(help="The newer result.")],
@@ -144,12 +273,10 @@ def compare(
 ) -> None:
     """Print the changes between two results that exceed the noise.
 
-    A time has changed if the quartile ranges do not overlap and the medians
-    differ by more than the tolerance. Times of fewer than 7 rounds are shown but
-    yield no verdict.
+    A time has changed if the quartile ranges do not overlap and the medians differ by more than the tolerance. Times of
+    fewer than 7 rounds are shown but yield no verdict.
 
-    Exit code: 0 no regression, 1 slower, more memory, or broken, 2 the results
-    cannot be compared.
+    Exit code: 0 no regression, 1 slower, more memory, or broken, 2 the results cannot be compared.
 
     Example:
         umie bench compare before.json after.json
@@ -164,11 +291,11 @@ def compare(
     if found := differences(before, after):
         if not anyway:
             raise UmieError(f"{old} and {new} cannot be compared: {'; '.join(found)}; use --anyway to compare them")
-        tell(f"umie: compared anyway: {'; '.join(found)}", style="yellow")
+        tell(f"umie: compared anyway: {'; '.join(found)}", "yellow")
     changed = changes(before, after, tolerance=tolerance, of_limit=by == "limit")
     common = len({row.key for row in before.rows} & {row.key for row in after.rows})
     show_changes(changed, common, tolerance)
     if unsure := sum(not change.is_sure for change in changed):
-        tell(f"umie: {unsure} changed in too few rounds, no verdict: use --rounds {ROUNDS}", style="yellow")
+        tell(f"umie: {unsure} changed in too few rounds, no verdict: use --rounds {ROUNDS}", "yellow")
     if any(change.is_worse for change in changed):
         raise typer.Exit(1)

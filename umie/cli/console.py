@@ -1,8 +1,49 @@
-"""Consoles of the commands: results go to standard output, progress and errors to standard error."""
+"""Output of the commands: results go to standard output, progress and errors to standard error."""
 
 from __future__ import annotations
 
+import sys
+from typing import Any
+
 from rich.console import Console
+from rich.markdown import Markdown
+from rich.measure import Measurement
+from rich.table import Table
 
 out = Console()
 err = Console(stderr=True)
+
+
+def say(line: str, style: str | None = None) -> None:
+    """Print a line to standard output without markup and wrapping."""
+    out.print(line, style=style, markup=False, highlight=False, emoji=False, soft_wrap=True)
+
+
+def tell(line: str, style: str | None = None) -> None:
+    """Print a line to standard error without markup and wrapping."""
+    err.print(line, style=style, markup=False, highlight=False, emoji=False, soft_wrap=True)
+
+
+def number_table(*columns: str, no_wrap: bool = False, **look: Any) -> Table:
+    """Return a table whose columns after the first are aligned to the right; ``look`` are options of ``Table``."""
+    table = Table(*columns, **look)
+    for column in table.columns[1:]:
+        column.justify, column.no_wrap = "right", no_wrap
+    return table
+
+
+def show(table: Table) -> None:
+    """Print a table at the width of the terminal, or, without a terminal, at the width that the table needs."""
+    if out.is_terminal:
+        out.print(table)
+        return
+    needed = Measurement.get(out, out.options.update(max_width=10_000), table).maximum
+    Console(file=out.file, width=needed).print(table)
+
+
+def show_page(markdown: str) -> None:
+    """Print a Markdown page: with its formatting on a terminal, else as it is."""
+    if out.is_terminal:
+        out.print(Markdown(markdown))
+    else:
+        sys.stdout.write(markdown)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from umie.cli.console import out
+from umie.cli.console import say
 
 
 def convert(
@@ -68,4 +68,4 @@ def convert(
 
 
 def _say(line: str) -> None:
-    out.print(line, highlight=False, markup=False, soft_wrap=True)
+    say(line)

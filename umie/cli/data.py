@@ -1,22 +1,157 @@
-"""`umie data`: work with data sets."""
+"""`umie data`: work with data sets. This module has `convert`, `validate` and `synthetic`."""
 
 from __future__ import annotations
 
-import inspect
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from umie.cli.console import out
+from umie.cli.console import say, tell
 from umie.cli.data_audit import audit, clean, fingerprint
-from umie.cli.data_convert import convert
-from umie.cli.data_features import features
-from umie.cli.data_regions import regions
-from umie.cli.data_sample import sample
-from umie.cli.data_stats import stats
-from umie.cli.data_validate import validate
-from umie.cli.help import reflowed
+from umie.cli.data_images import features, regions
+from umie.cli.data_show import sample, stats
+from umie.cli.options import (
+    Format,
+    FormatOptions,
+    Images,
+    JsonlOutput,
+    NoImages,
+    Plugins,
+    Regions,
+    not_none,
+    source_of,
+)
+from umie.cli.progress import counting
+from umie.errors import UmieError
+
+if TYPE_CHECKING:
+    from umie.audit.checks import Finding
+    from umie.records import Record
+
+
+def convert(
+    input_file: Annotated[Path, typer.Option("--input", "-i", help="The file of one split.")],
+    output: JsonlOutput,
+    format_name: Format = "jsonl",
+    images: Images = None,
+    regions: Regions = None,
+    format_option: FormatOptions = None,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Skip and list records that cannot be read.")] = False,
+) -> None:
+    """Convert a file of a published data set to JSONL, one record per line.
+
+    A record that cannot be read ends the command with exit code 2, and nothing is written; with --skip-bad, such
+    records are listed on standard error and skipped. Without --images, records of formats other than JSONL have no
+    images.
+
+    Example:
+        umie data convert --format mnre --input train.txt --output train.jsonl
+        umie data convert -f twitter -i train.txt -o train.jsonl --images images
+    """
+    from umie.records import write_jsonl
+
+    if output.exists() and input_file.exists() and output.samefile(input_file):
+        raise UmieError(f"{output}: is the input; choose another --output")
+    line = re.compile(re.escape(str(input_file)) + r":\d+: ")
+    skipped = 0
+    before = ""
+
+    def skip(error: UmieError) -> None:
+        nonlocal skipped, before
+        place = line.match(str(error))
+        skipped += place is None or place[0] != before  # JSONL reports every error of a line
+        before = place[0] if place else ""
+        tell(f"skipped: {' '.join(str(error).split())}")
+
+    source = source_of(input_file, format_name, images, regions, format_option)
+    counts: Counter[str] = Counter()
+    with counting(f"converting {input_file.name}") as count:
+        records = source.records(on_error=skip if skip_bad else None)
+        counted = _counted(records, counts, count, check_images=images is not None)
+        write_jsonl(output, not_none(counted, f"{input_file}: contains no records that can be read"))
+    items = ("entities", "relations", "events", "regions")
+    parts = [f"{name}: {counts[name]:,}" for name in ("records", *(name for name in items if counts[name]))]
+    found = f"{counts['images']:,} (not checked)"
+    if counts["found"] or counts["missing"]:
+        found = f"{counts['found']:,} found, {counts['missing']:,} missing"
+    say("; ".join([*parts, f"images: {found}"]))
+    if skip_bad:
+        say(f"skipped: {skipped:,}")
+    say(f"Written: {output}")
+
+
+def _counted(
+    records: Iterator[Record], counts: Counter[str], count: Callable[[], None], check_images: bool
+) -> Iterator[Record]:
+    from umie.audit.images import Presence, presence
+
+    for record in records:
+        counts["records"] += 1
+        for name in ("entities", "relations", "events", "regions"):
+            counts[name] += len(getattr(record, name))
+        if record.image is not None:
+            counts["images"] += 1
+            if check_images:
+                counts["found" if presence(record) is Presence.FOUND else "missing"] += 1
+        count()
+        yield record
+
+
+def validate(
+    file: Annotated[Path, typer.Argument(help="The file to check.")],
+    format_name: Format = "jsonl",
+    images: Images = None,
+    regions: Regions = None,
+    format_option: FormatOptions = None,
+    no_images: NoImages = False,
+    limit: Annotated[int, typer.Option(min=0, help="Maximum number of listed findings; 0 lists all.")] = 0,
+    warnings: Annotated[int, typer.Option(min=0, help="Maximum number of listed warnings; 0 lists all.")] = 20,
+    no_warnings: Annotated[bool, typer.Option("--no-warnings", help="List only errors.")] = False,
+    plugins: Plugins = None,
+) -> None:
+    """List all errors and warnings of a file.
+
+    Errors are: a line that cannot be read, a span outside the text, a box outside the image, a missing region, a label
+    outside the record's schema, a repeated id, an image that is missing or outside its directory, and a file without
+    records. Warnings are: whitespace around a span, repeated annotation, a relation of a span to itself, and annotation
+    for a task that the record does not list. All findings are counted, even if they are not listed.
+
+    Exit code: 0 no errors, 2 errors.
+
+    Example:
+        umie data validate train.jsonl --images images --limit 50
+        umie data validate twitter2017/train.txt --format twitter --no-images
+    """
+    from umie.audit.validation import validate as check
+    from umie.registry import load_plugins
+
+    load_plugins(plugins or ())
+    listed = warned = 0
+
+    def report(place: str, finding: Finding) -> None:
+        nonlocal listed, warned
+        if not finding.is_error and (no_warnings or (warnings and warned >= warnings)):
+            return
+        if limit and listed >= limit:
+            return
+        listed += 1
+        warned += not finding.is_error
+        severity, style = ("error", "red") if finding.is_error else ("warning", "yellow")
+        message = " ".join(f"{f'{place}: ' if place else ''}{finding.message}".split())
+        say(f"{severity}: {message}", style)
+
+    source = source_of(file, format_name, images, regions, format_option)
+    with counting(f"checking {file.name}") as count:
+        result = check(source, report, images=not no_images, progress=count)
+    unlisted = result.errors + (0 if no_warnings else result.warnings) - listed
+    more = f" ({unlisted:,} not listed; use --limit 0 --warnings 0 to list all)" if unlisted else ""
+    say(f"{file}: {result.records:,} records read, {result.errors:,} errors, {result.warnings:,} warnings{more}")
+    if result.errors:
+        raise typer.Exit(2)
 
 
 def synthetic(
@@ -37,13 +172,12 @@ def synthetic(
     from umie.data.synthetic import SyntheticConfig, ceilings, write_synthetic
 
     config = SyntheticConfig(seed=seed, train=train, dev=dev, test=test, image_share=image_share)
-    files = write_synthetic(folder, config)
-    for split, path in files.items():
-        out.print(f"{split}: {getattr(config, split)} records in {path}", highlight=False, markup=False)
+    for split, path in write_synthetic(folder, config).items():
+        say(f"{split}: {getattr(config, split)} records in {path}")
     shown = ", ".join(f"{task.upper()} {ceiling:.3f}" for task, ceiling in ceilings(config).items())
-    out.print(f"best F1 of text only: {shown}", highlight=False)
+    say(f"best F1 of text only: {shown}")
 
 
 app = typer.Typer(help="Work with data sets: convert, check, count, inspect, compare.", no_args_is_help=True)
 for command in (convert, regions, validate, stats, sample, audit, clean, fingerprint, features, synthetic):
-    app.command(command.__name__, help=reflowed(inspect.getdoc(command) or ""))(command)
+    app.command()(command)

@@ -3,15 +3,45 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
+from rich.table import Table
 
-from umie.cli.console import out
-from umie.cli.options import Format, FormatOptions, Images, Regions, source_of, tell
+from umie.cli.console import number_table, out, say, show, tell
+from umie.cli.options import Format, FormatOptions, Images, Regions, source_of
 from umie.cli.progress import counting
 from umie.errors import UmieError
+from umie.files import atomic_write
+
+_KINDS = {
+    "text": "same\ntext",
+    "near_text": "near\ntext",
+    "image_name": "image\nname",
+    "image_bytes": "image\nbytes",
+    "image_looks": "image\nlooks",
+}
+_PROMPTS = {
+    "queries": "queries",
+    "label_dependent": "gold\nlabel",
+    "span_dependent": "gold\nspan",
+    "only_gold_lists": "gold\nlist",
+    "answer_in_instruction": "answer",
+    "answer_in_text": "answer\nin text",
+    "gold_label_in_text": "gold\nin text",
+    "other_label_in_text": "other\nin text",
+}
+_SPLITS = {
+    "records": "records",
+    "distinct_texts": "distinct\ntexts",
+    "records_repeating_a_text": "repeated",
+    "records_repeating_a_text_to_the_letter": "identical",
+    "distinct_image_names": "images",
+    "images_at_hand": "found",
+}
 
 Against = Annotated[list[Path] | None, typer.Option(help="File of another data set to compare with; repeatable.")]
 AgainstFormat = Annotated[str | None, typer.Option(help="Format of --against; by default, that of the splits.")]
@@ -48,27 +78,21 @@ def audit(
         umie data audit --test test.txt --format twitter --against train.txt
     """
     from umie.audit.audit import audit_splits
-    from umie.cli.data_audit_report import print_audit
 
     given = {"train": train, "dev": dev, "test": test}
-    splits = {
-        name: source_of(path, format_name, images, None, format_option)
-        for name, path in given.items()
-        if path is not None
-    }
+    files = {name: path for name, path in given.items() if path is not None}
+    splits = {name: source_of(path, format_name, images, None, format_option) for name, path in files.items()}
     if not splits:
         raise UmieError("nothing to audit: use --train, --dev or --test")
     others = [source_of(path, against_format or format_name, against_images) for path in against or []]
     with counting("reading") as count:
         result = audit_splits(splits, others, threshold=threshold, versions=versions, progress=count)
     report = result.summary()
-    print_audit(report)
+    _print_audit(report)
     if json_file is not None:
-        from umie.files import atomic_write
-
         with atomic_write(json_file) as file:
             json.dump(report, file, ensure_ascii=False, indent=2)
-        out.print(f"Written: {json_file}", highlight=False, markup=False, soft_wrap=True)
+        say(f"Written: {json_file}")
 
 
 def clean(
@@ -106,8 +130,7 @@ def clean(
     for identifier, reason in result.removed:
         tell(f"removed: {identifier} ({reason})")
     written = result.num_records - len(result.removed)
-    out.print(f"records: {result.num_records:,}; removed: {len(result.removed):,}; written: {written:,} to {output}",
-              highlight=False, markup=False, soft_wrap=True)  # fmt: skip
+    say(f"records: {result.num_records:,}; removed: {len(result.removed):,}; written: {written:,} to {output}")
 
 
 def fingerprint(
@@ -146,8 +169,92 @@ def fingerprint(
         return
     table = {item.name: item for item in (known_versions(add_to) if add_to.exists() else [])}
     table |= {item.name: item for item in found}
-    from umie.files import atomic_write
-
     with atomic_write(add_to) as stream:
         stream.write(to_json(table.values()))
-    out.print(f"{len(found)} added, {len(table)} versions in {add_to}", highlight=False, markup=False, soft_wrap=True)
+    say(f"{len(found)} added, {len(table)} versions in {add_to}")
+
+
+def _print_audit(report: Mapping[str, Any]) -> None:
+    """Print tables, and a sentence for each problem."""
+    sizes = {split["name"]: split["records"] for split in report["splits"]}
+    splits = _table("Files", *_SPLITS.values())
+    for split in report["splits"]:
+        splits.add_row(escape(split["name"]), *(f"{split[key]:,}" for key in _SPLITS))
+    overlaps = _table("Records with a copy", "of", *_KINDS.values())
+    for overlap in report["overlaps"]:
+        left, right = overlap["left"], overlap["right"]
+        name = f"within {left}" if left == right else f"{left} in {right}"
+        counts = [overlap["records"][kind] for kind in _KINDS]
+        overlaps.add_row(escape(name), f"{sizes[left]:,}", *(f"{count:,}" if count else "-" for count in counts))
+    prompts = _table("Prompts", *_PROMPTS.values())
+    for prompt in report["prompts"]:
+        prompts.add_row(escape(prompt["task"]), *(_value(prompt[key]) for key in _PROMPTS))
+    for table in (splits, overlaps, _versions(report["versions"]), prompts):
+        if table.row_count:
+            show(table)
+            out.print()
+    for sentence in _findings(report, sizes):
+        say(f"- {sentence}")
+
+
+def _table(title: str, *columns: str) -> Table:
+    return number_table("", *columns, title=title, title_justify="left", title_style="bold", box=None)
+
+
+def _value(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:,}" if isinstance(value, int) else f"{100 * value:.1f} %"
+
+
+def _versions(versions: Mapping[str, Any]) -> Table:
+    table = _table("Known versions", "version", "verdict", "other\ntexts", "other\nrecords", "shared\ntexts")
+    for column in table.columns[1:3]:
+        column.justify = "left"
+    for file, results in versions.items():
+        if not results:
+            table.add_row(escape(file), "none", "", "", "", "")
+        for result in results:
+            share = result["shared"]  # only estimated, from 128 hashes; --against counts exactly
+            shared = "all" if share >= 1 else "few" if share < 0.25 else "some" if share < 0.75 else "most"
+            numbers = (_about(result["texts"]), _about(result["annotations"]))
+            table.add_row(escape(file), escape(result["name"]), result["verdict"], *numbers, shared)
+    return table
+
+
+def _about(number: int | None) -> str:
+    if number is None:
+        return "many"
+    return f"about {number:,}" if number else "0"
+
+
+def _findings(report: Mapping[str, Any], sizes: Mapping[str, int]) -> Iterator[str]:
+    for overlap in report["overlaps"]:
+        left, right, counts = overlap["left"], overlap["right"], overlap["records"]
+        total = counts["text"] + counts["near_text"]
+        if total and left != right:
+            yield (
+                f"{total:,} of {sizes[left]:,} records of {left} ({100 * total / sizes[left]:.1f} %) have a text that "
+                f"is also in {right}, {counts['near_text']:,} of them a near duplicate"
+            )
+    for name, results in report["versions"].items():
+        for result in results:
+            if result["verdict"] == "edited labels":
+                labels = [
+                    f"{task} {label} {before:,} -> {after:,}"
+                    for task, changes in result["labels"].items()
+                    for label, (before, after) in changes.items()
+                ]
+                yield (
+                    f"{name} has the texts of {result['name']}, but other labels: "
+                    f"{_about(result['annotations'])} records differ; "
+                    f"{'; '.join(labels) or 'the number of uses of each label is the same'}"
+                )
+    for prompt in report["prompts"]:
+        if prompt["label_dependent"]:
+            yield (
+                f"{prompt['task']}: {prompt['label_dependent']:,} of {prompt['queries']:,} instructions contain a gold "
+                "label, so these scores are oracle scores: predict the label first, or report them as such"
+            )
+        if prompt["answer_in_instruction"] or prompt["only_gold_lists"]:
+            yield f"{prompt['task']}: instructions reveal the answer, see the table"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -9,33 +10,10 @@ from typing import Annotated, Any
 
 import typer
 
-from umie.cli.help import reflowed
+from umie.cli.console import say, tell
+from umie.cli.options import check_figure, part_options
+from umie.cli.progress import Display, disable_progress_bars
 from umie.errors import UmieError
-
-_HELP = """Score a checkpoint or a file of predictions, with 95 % intervals.
-
-A checkpoint is evaluated on annotated data. The report contains report.md, scores.json, figures and predictions.
-
-    umie evaluate --model best --data test.jsonl --output report
-    umie evaluate -m best --data test.txt --format mnre --decoding both -o out
-    umie evaluate --model best --data test --format synthetic -o report
-
-Predictions of any system are scored from two JSONL files with one record per line. The predictions have predicted
-items in place of the annotation; on one line, for example:
-
-    {"id": "7", "text": "In Rome",
-     "entities": [{"type": "location", "span": [3, 7]}]}
-
-    umie evaluate --predictions p.jsonl --gold g.jsonl --labels
-
-Lines are joined by id if each has a unique one, otherwise by order. A mention without offsets, {"type": "location",
-"text": "Rome"}, is scored only by its string. docs/scores.md defines all measures.
-
-With --task, records that are not annotated for these tasks need no line. So the predictions of one task in a report
-(predictions-constrained/mner.jsonl) or in a grid (cells/HASH/mner.jsonl) can be scored again.
-
-Exit code: 0 scored, 2 bad input.
-"""
 
 CHECKPOINT, FILES, BOTH = "A checkpoint", "A file of predictions", "Both"
 
@@ -134,84 +112,74 @@ def evaluate(
         list[Path] | None, _option(BOTH, help="Python file that registers tasks or other parts; repeatable.")
     ] = None,
 ) -> None:
-    """Score a checkpoint or predictions."""
-    if model is None:
-        _refuse(context, CHECKPOINT, "--predictions and --gold")
-        if predictions is None or gold is None:
-            raise UmieError("use --model and --data for a checkpoint, or --predictions and --gold")
-    else:
-        _refuse(context, FILES, "--model")
-        for name, value in (("data", data), ("output", output)):
-            if value is None:
-                raise UmieError(f"--{name} is missing: it is required with --model")
-    from umie.cli.part_options import part_options
+    """Score a checkpoint or a file of predictions, with 95 % intervals.
+
+    A checkpoint is evaluated on annotated data. The report contains report.md, scores.json, figures and predictions.
+
+        umie evaluate --model best --data test.jsonl --output report
+        umie evaluate -m best --data test.txt --format mnre --decoding both -o out
+        umie evaluate --model best --data test --format synthetic -o report
+
+    Predictions of any system are scored from two JSONL files with one record per line. The predictions have predicted
+    items in place of the annotation; on one line, for example:
+
+        {"id": "7", "text": "In Rome",
+         "entities": [{"type": "location", "span": [3, 7]}]}
+
+        umie evaluate --predictions p.jsonl --gold g.jsonl --labels
+
+    Lines are joined by id if each has a unique one, otherwise by order. A mention without offsets, {"type": "location",
+    "text": "Rome"}, is scored only by its string. docs/scores.md defines all measures.
+
+    With --task, records that are not annotated for these tasks need no line. So the predictions of one task in a report
+    (predictions-constrained/mner.jsonl) or in a grid (cells/HASH/mner.jsonl) can be scored again.
+
+    Exit code: 0 scored, 2 bad input.
+    """
+    for param in context.command.params:
+        source = context.get_parameter_source(str(param.name))
+        is_of_other_mode = getattr(param, "rich_help_panel", None) == (CHECKPOINT if model is None else FILES)
+        if is_of_other_mode and source is not None and source.name == "COMMANDLINE":
+            owner, used = ("--model", "--predictions and --gold") if model is None else ("--predictions", "--model")
+            raise UmieError(f"{param.opts[0]} requires {owner} and has no effect with {used}: omit it")
+    from umie.cli.evaluate_display import print_checkpoint, print_files
     from umie.registry import load_plugins
 
     load_plugins(plugin or ())
     if model is None:
-        files = {"predictions": predictions, "gold": gold, "other": other, "train": train}
-        settings = {"tasks": task, "modality": modality, "resamples": resamples, "seed": seed}
-        _evaluate_files(files, settings, json_file=json_file, figure=figure, with_labels=labels)
+        if predictions is None or gold is None:
+            raise UmieError("use --model and --data for a checkpoint, or --predictions and --gold")
+        check_figure(figure)
+        from umie.reports.predictions import PredictionFiles, score_files
+
+        files = PredictionFiles(predictions, gold, other, train)
+        scores = score_files(files, tasks=task, modality=modality, resamples=resamples, seed=seed)
+        print_files(scores, with_labels=labels)
+        if json_file is not None:
+            scores.write_json(json_file)
+            say(f"Written: {json_file}")
+        for path in scores.draw(figure, with_labels=labels) if figure is not None else ():
+            say(f"Written: {path}")
         return
-    unused = {*_of_panel(context, FILES), "labels", "plugin"}
-    options = {name: value for name, value in context.params.items() if name not in unused}
-    options |= {"format": options.pop("format_name"), "tasks": options.pop("task")}
-    options["format_options"] = part_options(options.pop("format_option") or (), "--format-option")
-    options["decodings"] = ("constrained", "free") if decoding == Decoding.both else (decoding.value,)
-    del options["decoding"]
-    _evaluate_checkpoint(options, with_labels=labels)
-
-
-evaluate.__doc__ = reflowed(_HELP)
-
-
-def _evaluate_checkpoint(options: dict[str, Any], *, with_labels: bool) -> None:
-    from transformers.utils import logging
-
-    from umie.cli.evaluate_display import batch_progress, print_checkpoint, say
-    from umie.cli.options import tell
+    if data is None or output is None:
+        raise UmieError(f"--{'data' if data is None else 'output'} is missing: it is required with --model")
     from umie.reports.checkpoint import EvaluationOptions, evaluate_to_folder
 
-    def show_notes(notes: Sequence[str]) -> None:
-        for note in notes:
-            tell(f"note: {note}", "yellow")
+    disable_progress_bars()
+    names = [field.name for field in dataclasses.fields(EvaluationOptions)]
+    options = {name: value for name, value in context.params.items() if name in names}
+    options |= {"format": format_name, "format_options": part_options(format_option or (), "--format-option")}
+    options |= {"tasks": task, "decodings": ("constrained", "free") if decoding == "both" else (decoding.value,)}
+    with Display() as display:
 
-    logging.disable_progress_bar()
-    with batch_progress() as on_batch:
-        report = evaluate_to_folder(EvaluationOptions(**options), on_notes=show_notes, on_batch=on_batch)
-    print_checkpoint(report.results, with_labels=with_labels)
-    say(f"Written: {options['output'] / 'report.md'}")
+        def on_batch(decoding: str, task: str, done: int, total: int) -> None:
+            display.phase(f"{task}, {decoding}", total)
+            display.advance(done)
 
+        def on_notes(notes: Sequence[str]) -> None:
+            for note in notes:
+                tell(f"note: {note}", "yellow")
 
-def _evaluate_files(
-    files: dict[str, Any], settings: dict[str, Any], *, json_file: Path | None, figure: Path | None, with_labels: bool
-) -> None:
-    from umie.cli.evaluate_display import print_files, say
-    from umie.reports.predictions import PredictionFiles, score_files
-    from umie.reports.style import FORMATS
-
-    if figure is not None and figure.suffix.lower() not in FORMATS:
-        raise UmieError(f"--figure {figure}: use a name that ends in {', '.join(FORMATS)}")
-    scores = score_files(PredictionFiles(**files), **settings)
-    print_files(scores, with_labels=with_labels)
-    if json_file is not None:
-        scores.write_json(json_file)
-        say(f"Written: {json_file}")
-    if figure is not None:
-        for path in scores.draw(figure, with_labels=with_labels):
-            say(f"Written: {path}")
-
-
-def _of_panel(context: typer.Context, panel: str) -> dict[str, str]:
-    """Return the parameters in a panel of the help, with the names of their options."""
-    found = [param for param in context.command.params if getattr(param, "rich_help_panel", None) == panel]
-    return {str(param.name): param.opts[0] for param in found}
-
-
-def _refuse(context: typer.Context, panel: str, used: str) -> None:
-    """Raise UmieError for an option of the other mode, which would have no effect."""
-    for name, option in _of_panel(context, panel).items():
-        source = context.get_parameter_source(name)
-        if source is not None and source.name == "COMMANDLINE":
-            owner = "--model" if panel == CHECKPOINT else "--predictions"
-            raise UmieError(f"{option} requires {owner} and has no effect with {used}: omit it")
+        report = evaluate_to_folder(EvaluationOptions(**options), on_notes=on_notes, on_batch=on_batch)
+    print_checkpoint(report.results, with_labels=labels)
+    say(f"Written: {output / 'report.md'}")

@@ -1,53 +1,40 @@
-"""Scores on the terminal: tables of measures, labels and two systems, notes, progress."""
+"""Scores on the terminal: tables of measures, labels and two systems, and notes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from umie.cli.console import out
-from umie.cli.progress import Display
+from umie.cli.console import number_table, out, say
 from umie.scoring.report import percent, percent_interval
 
 if TYPE_CHECKING:
-    from umie.evaluation.checkpoint import DecodingResult, OnBatch
+    from umie.evaluation.checkpoint import DecodingResult
     from umie.reports.predictions import FileScores
-    from umie.scoring import Line, Released, Report, Score
-
-
-def say(text: str) -> None:
-    """Print a line on standard output, without markup or wrapping."""
-    out.print(text, highlight=False, markup=False, soft_wrap=True)
+    from umie.scoring import Line, Report, Score
 
 
 def _numbers(score: Score) -> list[str]:
     return [percent(score.precision), percent(score.recall), str(score.predicted), str(score.gold)]
 
 
-def _table(title: str, first: str, *columns: str) -> Table:
+def _table(task: str, modality: str, lines: Sequence[Line], columns: Sequence[str], about: str = "") -> Table:
     """Return a table that fits 80 columns: long names wrap, numbers do not."""
-    table = Table(first, title=escape(title), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for column in columns:
-        table.add_column(column, justify="right", no_wrap=True)
-    return table
-
-
-def _title(task: str, modality: str, lines: list[Line]) -> str:
-    return f"{task}, {modality}, {lines[0].records} records"
+    title = escape(f"{task}, {modality}, {lines[0].records} records{about}")
+    look = {"title_justify": "left", "box": box.SIMPLE_HEAD, "padding": (0, 1, 0, 0)}
+    return number_table(*columns, no_wrap=True, title=title, **look)
 
 
 def print_scores(report: Report) -> None:
     """Print all measures, in a table for each task and modality."""
     baselines = list(dict.fromkeys((line.task, line.baseline) for line in report.lines))
+    columns = ("measure", "F1", "95 % interval", "P", "R", "pred", "gold", "baseline")
     for task, modality, lines in report.parts():
-        table = _table(
-            _title(task, modality, lines), "measure", "F1", "95 % interval", "P", "R", "pred", "gold", "baseline"
-        )
+        table = _table(task, modality, lines, columns)
         for line in lines:
             number = baselines.index((line.task, line.baseline)) + 1
             row = [line.name, percent(line.score.f1), percent_interval(line.interval), *_numbers(line.score)]
@@ -60,9 +47,9 @@ def print_scores(report: Report) -> None:
 
 def print_labels(report: Report) -> None:
     """Print the score of each label."""
+    columns = ("label", "F1", "95 % interval", "P", "R", "pred", "gold")
     for task, modality, lines in report.parts():
-        title = f"{_title(task, modality, lines)}, {lines[0].measure}"
-        table = _table(title, "label", "F1", "95 % interval", "P", "R", "pred", "gold")
+        table = _table(task, modality, lines, columns, f", {lines[0].measure}")
         for label, (score, edges) in lines[0].labels.items():
             table.add_row(escape(label), percent(score.f1), percent_interval(edges), *_numbers(score))
         out.print(table)
@@ -71,8 +58,9 @@ def print_labels(report: Report) -> None:
 def print_comparison(report: Report, predictions: object, other: object) -> None:
     """Print two tests between two systems with these names."""
     say(f"A is {predictions}, B is {other}; two-sided p: paired bootstrap, approximate randomization")
+    columns = ("measure", "A", "B", "A - B", "95 % interval", "p boot", "p rand")
     for task, modality, lines in report.parts():
-        table = _table(_title(task, modality, lines), "measure", "A", "B", "A - B", "95 % interval", "p boot", "p rand")
+        table = _table(task, modality, lines, columns)
         for line in lines:
             if line.versus is not None:
                 versus = line.versus
@@ -80,20 +68,6 @@ def print_comparison(report: Report, predictions: object, other: object) -> None
                 row += [percent_interval(versus.interval), f"{versus.p_bootstrap:.4f}", f"{versus.p_randomization:.4f}"]
                 table.add_row(*row)
         out.print(table)
-
-
-def print_released(released: Released) -> None:
-    """Print the published scorer's result."""
-    dropped = sum(released.dropped.values())
-    reasons = ", ".join(f"{count} {reason}" for reason, count in released.dropped.items())
-    ignored = sum(released.dropped_predictions.values())
-    say(
-        f"released {released.task}: F1 {percent(released.f1)}, P {percent(released.precision)}, "
-        f"R {percent(released.recall)} with the published scorer. It drops {dropped} of {released.gold} gold items "
-        f"({percent(released.dropped_share)} %{f': {reasons}' if reasons else ''}) and {ignored} of "
-        f"{released.predicted} predictions; a perfect prediction has F1 {percent(released.perfect)}, from "
-        f"{released.perfect_found} of {released.gold} items"
-    )
 
 
 def print_checkpoint(results: Sequence[DecodingResult], *, with_labels: bool) -> None:
@@ -123,21 +97,16 @@ def print_files(scores: FileScores, *, with_labels: bool) -> None:
     if files.other is not None:
         print_comparison(report, files.predictions, files.other)
     for released in report.released:
-        print_released(released)
+        reasons = ", ".join(f"{count} {reason}" for reason, count in released.dropped.items())
+        say(
+            f"released {released.task}: F1 {percent(released.f1)}, P {percent(released.precision)}, "
+            f"R {percent(released.recall)} with the published scorer. It drops {sum(released.dropped.values())} of "
+            f"{released.gold} gold items ({percent(released.dropped_share)} %{f': {reasons}' if reasons else ''}) and "
+            f"{sum(released.dropped_predictions.values())} of {released.predicted} predictions; a perfect prediction "
+            f"has F1 {percent(released.perfect)}, from {released.perfect_found} of {released.gold} items"
+        )
     for task, labels in scores.unknown.items():
         shown = ", ".join(f"{label} ({count})" for label, count in labels.most_common(8))
         say(f"note: {task}: {labels.total()} predictions have labels that do not occur in gold: {shown}")
     for name, reason in report.left_out.items():
         say(f"omitted: {name}: {reason}")
-
-
-@contextmanager
-def batch_progress() -> Iterator[OnBatch]:
-    """Show the progress of each task on standard error."""
-    with Display() as display:
-
-        def on_batch(decoding: str, task: str, done: int, total: int) -> None:
-            display.phase(f"{task}, {decoding}", total)
-            display.advance(done)
-
-        yield on_batch

@@ -3,42 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich import box
+from rich.markup import escape
+from rich.table import Table
 
-from umie.cli.console import err, out
-from umie.cli.options import Plugins, tell
-from umie.cli.progress import counting
+from umie.cli.console import say, show, tell
+from umie.cli.options import Device, Plugins
+from umie.cli.progress import counting, disable_progress_bars
 from umie.errors import UmieError
 
 if TYPE_CHECKING:
-    from umie.records import Region
-
-_EXAMPLES = """
-The model is the directory of a saved variant, or a hub name (owner/model).
-For example:
-
-    umie extract --model best "Kids at the Salvation Army" --image kids.jpg
-    umie extract --model best "HMS Belfast" --task mner --label ship
-    umie extract --model best -i in.jsonl -o out.jsonl --images photos
-
-Each line of --input is a record, at least {"text": "..."}. Its "image" is a
-path relative to --images, and its "regions" are boxes relative to the image
-size, such as {"box": [0.1, 0.2, 0.5, 0.9]}. MRE asks about the pairs in
-"relations", or else about all pairs of the entities found. MEAE asks about
-"events" only if med is not among the tasks. The output has one record per
-line in the same order, which `umie evaluate --predictions` can score.
-
-To resume an interrupted run, run the same command again. Finished lines
-are kept in out.jsonl.part, and out.jsonl appears when it is complete.
-
-Exit code: 0 success, 2 invalid input.
-"""
+    from umie.extraction import Extraction
+    from umie.records import Argument, Region, Span
 
 
 def extract(
@@ -77,11 +59,31 @@ def extract(
     max_pairs: Annotated[int, typer.Option(min=1, help="Maximum number of entity pairs to ask about in a text.")] = 132,
     num_beams: Annotated[int, typer.Option(min=1, help="Number of beams; 1 is greedy decoding.")] = 1,
     batch_size: Annotated[int, typer.Option(min=1, help="Queries per batch; does not change the answers.")] = 16,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:1; by default a GPU if there is one.")] = None,
+    device: Device = None,
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
     json_flag: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """Extract entities, relations, events and their arguments from a text and its image, or from a file."""
+    """Extract entities, relations, events and their arguments from a text and its image, or from a file.
+
+    The model is the directory of a saved variant, or a hub name (owner/model).
+    For example:
+
+        umie extract --model best "Kids at the Salvation Army" --image kids.jpg
+        umie extract --model best "HMS Belfast" --task mner --label ship
+        umie extract --model best -i in.jsonl -o out.jsonl --images photos
+
+    Each line of --input is a record, at least {"text": "..."}. Its "image" is a
+    path relative to --images, and its "regions" are boxes relative to the image
+    size, such as {"box": [0.1, 0.2, 0.5, 0.9]}. MRE asks about the pairs in
+    "relations", or else about all pairs of the entities found. MEAE asks about
+    "events" only if med is not among the tasks. The output has one record per
+    line in the same order, which `umie evaluate --predictions` can score.
+
+    To resume an interrupted run, run the same command again. Finished lines
+    are kept in out.jsonl.part, and out.jsonl appears when it is complete.
+
+    Exit code: 0 success, 2 invalid input.
+    """
     from umie.hub import check_saved
     from umie.registry import load_plugins
 
@@ -101,60 +103,37 @@ def extract(
         "device": device,
         "dtype": dtype,
     }
-    if text is not None:
-        if output is not None or details is not None or images is not None:
-            raise UmieError("--output, --details and --images require --input: the result of a text is printed")
-        _extract_text(model, text, image, region or (), task, labels, options, json_flag)
+    if input_file is not None:
+        if output is None:
+            raise UmieError("--output is missing: use the name of the JSONL file to write")
+        if image is not None or region or json_flag:
+            raise UmieError(
+                "--image, --region and --json cannot be used with --input: its records have images and regions"
+            )
+        options |= {"details": details, "images": images, "tasks": task, "labels": labels}
+        _extract_file(model, input_file, output, options)
         return
-    if output is None:
-        raise UmieError("--output is missing: use the name of the JSONL file to write")
-    if image is not None or region or json_flag:
-        raise UmieError("--image, --region and --json cannot be used with --input: its records have images and regions")
-    _extract_file(model, Path(str(input_file)), output, details, images, task, labels, options)
-
-
-extract.__doc__ = f"{extract.__doc__}\n{_EXAMPLES}"
-
-
-def _extract_text(
-    model: str,
-    text: str,
-    image: Path | None,
-    boxes: Sequence[str],
-    tasks: Sequence[str] | None,
-    labels: Mapping[str, Sequence[str]] | None,
-    options: Mapping[str, Any],
-    as_json: bool,
-) -> None:
-    from umie.cli.extract_display import show_extraction
+    if output is not None or details is not None or images is not None:
+        raise UmieError("--output, --details and --images require --input: the result of a text is printed")
     from umie.extraction import Extractor
 
-    regions = [_region(box) for box in boxes] or None
-    _disable_progress_bars()
-    found = Extractor.from_pretrained(model, **options).extract(
-        text, image, tasks=tasks, labels=labels, regions=regions
-    )
+    disable_progress_bars()
+    regions = [_region(given) for given in region or ()] or None
+    extractor = Extractor.from_pretrained(model, **options)
+    found = extractor.extract(str(text), image, tasks=task, labels=labels, regions=regions)
     for notice in found.warnings:
-        err.print(f"warning: {notice.message}", style="yellow", markup=False, highlight=False, soft_wrap=True)
-    if as_json:
-        out.print(json.dumps(found.to_json(), ensure_ascii=False), soft_wrap=True, markup=False, highlight=False)
+        tell(f"warning: {notice.message}", "yellow")
+    if json_flag:
+        say(json.dumps(found.to_json(), ensure_ascii=False))
     else:
         show_extraction(found)
 
 
-def _extract_file(
-    model: str,
-    source: Path,
-    output: Path,
-    details: Path | None,
-    images: Path | None,
-    tasks: Sequence[str] | None,
-    labels: Mapping[str, Sequence[str]] | None,
-    options: Mapping[str, Any],
-) -> None:
+def _extract_file(model: str, source: Path, output: Path, options: Mapping[str, Any]) -> None:
     from umie.extraction import extract_file
+    from umie.extraction.result import NOTICES
 
-    _disable_progress_bars()
+    disable_progress_bars()
     with ExitStack() as stack:
         count: Callable[[], None] | None = None
 
@@ -167,36 +146,15 @@ def _extract_file(
                 tell(f"resuming: {done:,} of {total:,} records are finished")
             count = stack.enter_context(counting(f"extracting from {source.name}", total - done))
 
-        summary = extract_file(
-            model,
-            source,
-            output,
-            details=details,
-            images=images,
-            tasks=tasks,
-            labels=labels,
-            on_progress=show_progress,
-            **options,
-        )
-    _show_warnings(summary.warnings, summary.total - summary.resumed, details is not None)
-    out.print(f"records: {summary.total:,}", highlight=False)
+        summary = extract_file(model, source, output, on_progress=show_progress, **options)
+    details = options["details"]
+    more = "; use --details FILE to see which" if details is None else ""
+    for kind, number in summary.warnings.most_common():
+        tell(f"warning: {NOTICES[kind]}: {number:,} of {summary.total - summary.resumed:,} records{more}", "yellow")
+    say(f"records: {summary.total:,}")
     for path in (output, details):
         if path is not None:
-            out.print(f"Written: {path}", highlight=False, markup=False, soft_wrap=True)
-
-
-def _show_warnings(warnings: Counter[str], total: int, has_details: bool) -> None:
-    from umie.extraction.result import NOTICES
-
-    for kind, number in warnings.most_common():
-        more = "" if has_details else "; use --details FILE to see which"
-        tell(f"warning: {NOTICES[kind]}: {number:,} of {total:,} records{more}", "yellow")
-
-
-def _disable_progress_bars() -> None:
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
+            say(f"Written: {path}")
 
 
 def _labels(given: Sequence[str], tasks: Sequence[str] | None) -> dict[str, list[str]] | None:
@@ -223,3 +181,56 @@ def _region(text: str) -> Region:
     except ValueError as error:
         raise UmieError(f"--region {text!r}: use four numbers x1,y1,x2,y2 relative to the image size") from error
     return Region((x1, y1, x2, y2))
+
+
+def show_extraction(found: Extraction) -> None:
+    """Print a table for each kind of item, and the gate of each task."""
+    surface = found.record.surface
+    if found.entities:
+        entities = [(item.type, item.text, _offsets(item.span)) for item in found.entities]
+        _show("Entities", ("type", "text", "characters"), entities)
+    if found.relations:
+        relations = [
+            (surface(item.head), item.type, surface(item.tail), f"{_offsets(item.head)}, {_offsets(item.tail)}")
+            for item in found.relations
+        ]
+        _show("Relations", ("head", "type", "tail", "characters"), relations)
+    if found.events:
+        rows: list[tuple[str, ...]] = []
+        for event in found.events:
+            trigger = ("(in the image)", "")
+            if event.trigger is not None:
+                trigger = surface(event.trigger), _offsets(event.trigger)
+            rows.append((event.type, "", *trigger, ""))
+            rows += [("", argument.role, *_filler(found, argument)) for argument in event.arguments]
+        columns: tuple[str, ...] = ("event", "role", "text or region", "characters", "pixels")
+        if not any(row[-1] for row in rows):  # the image sizes are unknown
+            columns, rows = columns[:-1], [row[:-1] for row in rows]
+        _show("Events", columns, rows)
+    if not (found.entities or found.relations or found.events):
+        say("Nothing was found.")
+    gates = [f"{task} {gate:+.3f}" for task, gate in found.gate.items() if gate is not None]
+    if gates:
+        say(f"gate: {', '.join(gates)}")
+
+
+def _filler(found: Extraction, argument: Argument) -> tuple[str, str, str]:
+    region = found.region(argument)
+    if region is None:
+        span = argument.span or (0, 0)
+        return found.record.surface(span), _offsets(span), ""
+    name = f"region {argument.region}" + (f" ({region.label})" if region.label else "")
+    pixels = found.pixel_box(argument)
+    relative = ", ".join(f"{edge:.2f}" for edge in region.box)
+    return name, f"box {relative}", "" if pixels is None else ", ".join(map(str, pixels))
+
+
+def _offsets(span: Span) -> str:
+    return f"{span[0]}-{span[1]}"
+
+
+def _show(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    table = Table(*columns, title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for row in rows:
+        table.add_row(*map(escape, row))
+    show(table)

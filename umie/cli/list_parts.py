@@ -13,20 +13,10 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from umie.cli.console import out
-from umie.cli.help import reflowed
+from umie.cli.console import out, say
 from umie.cli.options import Plugins
 from umie.errors import UnknownNameError
 from umie.registry import Registry
-
-_HELP = """List the registered parts, including those of plugins, or the options of one part.
-
-For example:
-
-    umie list
-    umie list gated
-    umie list --plugin my_fusion.py
-"""
 
 
 def list_parts(
@@ -34,7 +24,14 @@ def list_parts(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     plugins: Plugins = None,
 ) -> None:
-    """List parts."""
+    """List the registered parts, including those of plugins, or the options of one part.
+
+    For example:
+
+        umie list
+        umie list gated
+        umie list --plugin my_fusion.py
+    """
     from umie import registries
     from umie.registry import load_plugins
 
@@ -57,46 +54,30 @@ def list_parts(
     out.print(table)
 
 
-list_parts.__doc__ = reflowed(_HELP)
-
-
 def _show_options(registry: Registry[Any], name: str, as_json: bool) -> None:
-    """Print the description of a part, and its options with their defaults."""
+    """Print the description of a part, and its options: the fields of its Config, or its arguments."""
     part: Any = registry.get(name)
-    options = _options(part)
+    described = getattr(part, "Config", part)
+    if dataclasses.is_dataclass(described):
+        defaults = {
+            field.name: field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+            for field in dataclasses.fields(described)
+        }
+    else:
+        defaults = {option: found.default for option, found in inspect.signature(part).parameters.items()}
+    meanings = {option: _meaning(described, option) for option in defaults}
     if as_json:
-        sys.stdout.write(json.dumps({option: meaning for option, _, meaning in options}, indent=2) + "\n")
+        sys.stdout.write(json.dumps(meanings, indent=2) + "\n")
         return
-    out.print(f"{registry.kind} {name}: {_first_sentence(part)}", highlight=False, markup=False)
-    presets = getattr(part, "PRESETS", {})
-    if presets:
-        out.print(f"presets: {', '.join(presets)}", highlight=False, markup=False)
+    first_sentence = inspect.cleandoc(part.__doc__ or "").partition("\n\n")[0].replace("\n", " ")
+    say(f"{registry.kind} {name}: {first_sentence}")
+    if presets := getattr(part, "PRESETS", {}):
+        say(f"presets: {', '.join(presets)}")
     table = Table("option", "default", "meaning")
-    for row in options:
-        table.add_row(*map(escape, row))
+    for option, default in defaults.items():
+        is_required = default is dataclasses.MISSING or default is inspect.Parameter.empty
+        table.add_row(option, "" if is_required else escape(repr(default)), escape(meanings[option]))
     out.print(table)
-
-
-def _options(part: Any) -> list[tuple[str, str, str]]:
-    """Return the name, default and meaning of each option: a field of the part's Config, or an argument."""
-    config = getattr(part, "Config", None)
-    if config is None:
-        return [
-            (option, _default(parameter.default), _meaning(part, option))
-            for option, parameter in inspect.signature(part).parameters.items()
-        ]
-    return [
-        (
-            field.name,
-            _default(field.default if field.default_factory is dataclasses.MISSING else field.default_factory()),
-            _meaning(config, field.name),
-        )
-        for field in dataclasses.fields(config)
-    ]
-
-
-def _default(value: object) -> str:
-    return "" if value is dataclasses.MISSING or value is inspect.Parameter.empty else repr(value)
 
 
 def _meaning(described: Any, option: str) -> str:
@@ -107,7 +88,3 @@ def _meaning(described: Any, option: str) -> str:
         if found:
             return " ".join(found[1].split())
     return ""
-
-
-def _first_sentence(part: Any) -> str:
-    return inspect.cleandoc(part.__doc__ or "").partition("\n\n")[0].replace("\n", " ")

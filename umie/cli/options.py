@@ -1,17 +1,13 @@
-"""Options and output shared by the commands."""
+"""Options shared by the commands, and what they describe."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.measure import Measurement
-from rich.table import Table
 
-from umie.cli.console import err, out
 from umie.errors import UmieError
 
 if TYPE_CHECKING:
@@ -30,11 +26,7 @@ Regions = Annotated[
 ]
 FormatOptions = Annotated[
     list[str] | None,
-    typer.Option(
-        "--format-option",
-        metavar="NAME=VALUE",
-        help="Option of the format, e.g. mapping=FILE for swig; repeatable.",
-    ),
+    typer.Option(metavar="NAME=VALUE", help="Option of the format, e.g. mapping=FILE for swig; repeatable."),
 ]
 NoImages = Annotated[bool, typer.Option("--no-images", help="Do not check that image files exist.")]
 Plugins = Annotated[
@@ -50,13 +42,24 @@ DataRoot = Annotated[
     typer.Option("--data-root", help="Directory for relative paths under `data`; by default that of the file."),
 ]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+JsonlOutput = Annotated[Path, typer.Option("--output", "-o", help="The JSONL file to write.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:1; by default a GPU if there is one.")]
 
 
-def check_data_root(path: Path) -> Path:
+def data_root_of(given: Path | None, config_file: Path) -> Path:
     """Return the directory that paths under ``data`` are relative to; raise UmieError if it does not exist."""
-    if not path.is_dir():
-        raise UmieError(f"--data-root {path}: not a directory")
-    return path
+    folder = config_file.parent if given is None else given
+    if not folder.is_dir():
+        raise UmieError(f"--data-root {folder}: not a directory")
+    return folder
+
+
+def check_figure(path: Path | None) -> None:
+    """Raise UmieError unless the suffix of ``--figure``, if it is given, is that of a figure."""
+    from umie.reports.style import FORMATS
+
+    if path is not None and path.suffix.lower() not in FORMATS:
+        raise UmieError(f"--figure {path}: use a name that ends in {', '.join(FORMATS)}")
 
 
 def source_of(
@@ -67,10 +70,35 @@ def source_of(
     format_options: Iterable[str] | None = None,
 ) -> Source:
     """Return the data file that the options describe."""
-    from umie.cli.part_options import part_options
     from umie.data.source import Source
 
     return Source(path, format_name, images, regions, part_options(format_options or (), "--format-option"))
+
+
+def part_options(given: Iterable[str], flag: str = "--option") -> dict[str, Any]:
+    """Return the names and values of ``NAME=VALUE`` strings, with the values in YAML 1.2.
+
+    Args:
+        given: the strings.
+        flag: the name of the command-line option, for messages.
+
+    Raises:
+        UmieError: a string has no ``=`` or no name, a name is repeated, or a value is not valid YAML.
+    """
+    from umie.yaml_files import parse_yaml
+
+    options: dict[str, Any] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise UmieError(f"{flag} {text!r}: expected NAME=VALUE, e.g. mode=align")
+        if name in options:
+            raise UmieError(f"{flag} {name} is repeated: use it once")
+        try:
+            options[name] = parse_yaml(value)
+        except UmieError as error:
+            raise UmieError(f"{flag} {text!r}: {value!r} is not valid YAML: put it in quotes") from error
+    return options
 
 
 def num_with_image(source: Source) -> int:
@@ -89,17 +117,3 @@ def not_none(records: Iterable[Record], message: str) -> Iterator[Record]:
         yield record
     if not found:
         raise UmieError(message)
-
-
-def tell(message: str, style: str | None = None) -> None:
-    """Print a line to standard error without markup and wrapping."""
-    err.print(message, style=style, markup=False, highlight=False, soft_wrap=True)
-
-
-def show(table: Table) -> None:
-    """Print a table at the width of the terminal, or, without a terminal, at the width that the table needs."""
-    if out.is_terminal:
-        out.print(table)
-        return
-    needed = Measurement.get(out, out.options.update(max_width=10_000), table).maximum
-    Console(file=out.file, width=needed).print(table)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -76,14 +77,8 @@ class Display:
             self.note(f"{name} ...")
 
     def advance(self, done: float, loss: float | None = None, *, detail: str = "") -> None:
-        """Update the bar.
-
-        Args:
-            done: the number of finished steps.
-            loss: shown after the bar, unless it is NaN.
-            detail: text to show after the bar.
-        """
-        if loss is not None and loss == loss:
+        """Update the bar to the number of finished steps, with a loss (unless it is NaN) or a text after it."""
+        if loss is not None and not math.isnan(loss):
             detail = f"loss {loss:.4f}"
         if self._bar is not None:
             fields: dict[str, Any] = {"detail": detail} if detail else {}
@@ -99,10 +94,10 @@ class Display:
 
     def _is_due(self) -> bool:
         """Return whether to print a line of progress because there is no terminal for a bar."""
-        if err.is_terminal or time.monotonic() - self._shown < QUIET_S:
-            return False
-        self._shown = time.monotonic()
-        return True
+        is_due = not err.is_terminal and time.monotonic() - self._shown >= QUIET_S
+        if is_due:
+            self._shown = time.monotonic()
+        return is_due
 
 
 @contextmanager
@@ -156,9 +151,16 @@ class GridDisplay(Display):
     def finish(self, job: str, line: Mapping[str, Any]) -> None:
         """Remove the bar of a job and print its result."""
         self.bars.remove_task(self._jobs.pop(job))
-        seconds = line.get("seconds", {}).get("total", 0)
         if line["status"] != "ok":
             self.note(f"{job}: crashed: {line['error']}")
             return
+        seconds = line.get("seconds", {}).get("total", 0)
         scores = " ".join(f"{task} {result['f1']:.3f}" for task, result in line.get("metrics", {}).items())
         self.note(f"{job}: done in {seconds:.0f} s {scores}".rstrip())
+
+
+def disable_progress_bars() -> None:
+    """Turn off the bars of transformers for loading weights; commands show their own."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()

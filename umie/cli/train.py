@@ -3,36 +3,18 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markdown import Markdown
 from rich.table import Table
 
-from umie.cli.console import err, out
-from umie.cli.help import reflowed
-from umie.cli.options import DataRoot, Plugins, Settings, check_data_root
+from umie.cli.console import out, say, show_page, tell
+from umie.cli.options import DataRoot, Plugins, Settings, data_root_of
 from umie.cli.progress import Display
 
 if TYPE_CHECKING:
     from umie.experiments.config import RunConfig
-
-_HELP = """Train one variant from a config file, with checkpoints, and score the best one.
-
-The config is a YAML file; docs/training.md describes its keys.
-
-    umie train examples/train_embedded.yaml
-    umie train my.yaml --set training.num_train_epochs=5 --set fusion.gate=0.1
-    torchrun --nproc_per_node 8 -m umie train my.yaml
-
-The output directory contains the models best/ and last/ (for umie evaluate, umie extract and
-UmieModel.from_pretrained), checkpoints, predictions and report.md. To resume a stopped run, run the same command again.
-`preset: paper-base` (paper-large, paper-xl) in the config uses the values of the paper.
-
-Exit code: 0 trained, 2 bad input, a loss that is not finite, or a full disk.
-"""
 
 
 def train(
@@ -45,15 +27,28 @@ def train(
     settings: Settings = None,
     plugins: Plugins = None,
 ) -> None:
-    """Train a variant."""
+    """Train one variant from a config file, with checkpoints, and score the best one.
+
+    The config is a YAML file; docs/training.md describes its keys.
+
+        umie train examples/train_embedded.yaml
+        umie train my.yaml --set training.num_train_epochs=5 --set fusion.gate=0.1
+        torchrun --nproc_per_node 8 -m umie train my.yaml
+
+    The output directory contains the models best/ and last/ (for umie evaluate, umie extract and
+    UmieModel.from_pretrained), checkpoints, predictions and report.md. To resume a stopped run, run the same command
+    again. `preset: paper-base` (paper-large, paper-xl) in the config uses the values of the paper.
+
+    Exit code: 0 trained, 2 bad input, a loss that is not finite, or a full disk.
+    """
     from umie.experiments.expand import read_run
     from umie.registry import load_plugins
 
     load_plugins(plugins or ())
     config = read_run(config_file, settings or ())
     if plugins:
-        config = config.model_copy(update={"plugins": (*config.plugins, *(str(plugin) for plugin in plugins))})
-    root = check_data_root(config_file.parent if data_root is None else data_root)
+        config = config.model_copy(update={"plugins": (*config.plugins, *map(str, plugins))})
+    root = data_root_of(data_root, config_file)
     if output is None:
         output = Path("runs") / "train" / f"{config.name}-seed{config.seed}"
     from umie.experiments.parts import check_parts, missing_files
@@ -63,7 +58,7 @@ def train(
         missing = missing_files([config], root)
         _print_plan(config, output)
         for what in missing:
-            err.print(f"umie: missing: {what}", highlight=False, markup=False, soft_wrap=True)
+            tell(f"umie: missing: {what}")
         raise typer.Exit(2 if missing else 0)
     check_parts([config], read_files=config.start_from is None)
     from umie.experiments.run import run_training
@@ -74,20 +69,13 @@ def train(
         with Display(quiet=not is_main) as display:
             run = run_training(config, root=root, output=output, progress=display)
     except KeyboardInterrupt as error:
-        err.print("umie: interrupted; run the same command again to resume from the last checkpoint")
+        tell("umie: interrupted; run the same command again to resume from the last checkpoint")
         raise typer.Exit(130) from error
     if not is_main:
         return
-    page = write_run_report(run)
-    if out.is_terminal:
-        out.print(Markdown(page))
-    else:
-        sys.stdout.write(page)
+    show_page(write_run_report(run))
     written = "best/, last/, report.md, scores.json, figures, predictions/" if run.metrics else "checkpoints, report.md"
-    out.print(f"\nWritten to {output}: {written}", highlight=False, markup=False, soft_wrap=True)
-
-
-train.__doc__ = reflowed(_HELP)
+    say(f"\nWritten to {output}: {written}")
 
 
 def _print_plan(run: RunConfig, output: Path) -> None:
@@ -100,4 +88,4 @@ def _print_plan(run: RunConfig, output: Path) -> None:
     for name in ("preset", "start_from", "seed", "max_input_tokens", "max_target_tokens"):
         table.add_row(name, str(getattr(run, name)))
     out.print(table)
-    out.print(f"output: {output}", highlight=False, markup=False)
+    say(f"output: {output}")

@@ -6,8 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from umie.data.ceiling import Candidate, text_only_ceiling
-from umie.data.synthetic import SyntheticConfig, ceilings
+from umie.data.synthetic import Candidate, SyntheticConfig, ceilings, text_only_ceiling
 
 candidates = st.builds(
     Candidate,

@@ -248,7 +248,7 @@ def test_m2e2_boxes_of_all_images(tmp_path: Path) -> None:
 
 
 def test_m2e2_flags_distinguish_instances_and_unions() -> None:
-    """For most roles with both flags, the box of flag 0 is close to the hull of the others; see m2e2_images."""
+    """For most roles with both flags, the box of flag 0 is close to the hull of the others; see umie.data.m2e2."""
     overlaps = []
     num_unions_only = 0
     for file in ("image_only_event.json", "image_multimedia_event.json"):

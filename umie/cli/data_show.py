@@ -84,7 +84,7 @@ def stats(
 
 def _table(summaries: Mapping[str, Mapping[str, Any]]) -> Table:
     caption = "* mean (median, 95th percentile, maximum)"
-    look = {"box": None, "header_style": "bold", "caption": caption, "caption_justify": "left"}
+    look: dict[str, Any] = {"box": None, "header_style": "bold", "caption": caption, "caption_justify": "left"}
     table = number_table("", *map(escape, summaries), **look)
     table.columns[0].no_wrap = True
     files = list(summaries.values())

@@ -14,7 +14,7 @@ such as ``mapping`` of ``swig``; see ``format_options``. A plugin adds a reader 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +47,8 @@ def read(
         path: the file.
         images: the directory of the images; without it, most formats yield records without images.
         regions: the annotation of the image regions, for formats that store it in separate files.
-        on_error: called with the error of each malformed record, after which reading continues with the next record,
-            so that records and errors together cover the whole file. Without it, the first error is raised. A reader
-            of a plugin without ``on_error`` stops at its first error.
+        on_error: called with the error of each malformed record, so that records and errors together cover the whole
+            file. Without it, the first error is raised. A reader of a plugin without ``on_error`` stops at its first.
         options: further options of the format; see ``format_options``.
 
     Raises:
@@ -57,12 +56,13 @@ def read(
             whole, or, without ``on_error``, a record is malformed.
     """
     reader = registry.get(format_name)
-    known = format_options(format_name)
-    if not _takes_any_option(reader):
-        check_keys(f"{format_name} option", options, known)
+    parameters = inspect.signature(reader).parameters
+    takes_any_option = any(item.kind is item.VAR_KEYWORD for item in parameters.values())
+    if not takes_any_option:
+        check_keys(f"{format_name} option", options, format_options(format_name))
     if on_error is None:
         return reader(path, images=images, regions=regions, **options)
-    if "on_error" in inspect.signature(reader).parameters or _takes_any_option(reader):
+    if "on_error" in parameters or takes_any_option:
         return reader(path, images=images, regions=regions, on_error=on_error, **options)
     return _until_error(reader(path, images=images, regions=regions, **options), on_error)
 
@@ -77,15 +77,8 @@ def format_options(format_name: str) -> dict[str, str]:
         UnknownNameError: the format is unknown.
     """
     parameters = inspect.signature(registry.get(format_name)).parameters.values()
-    return {
-        item.name: str(item.annotation)
-        for item in parameters
-        if item.kind is item.KEYWORD_ONLY and item.name not in _COMMON
-    }
-
-
-def _takes_any_option(reader: Callable[..., Any]) -> bool:
-    return any(item.kind is item.VAR_KEYWORD for item in inspect.signature(reader).parameters.values())
+    own = [item for item in parameters if item.kind is item.KEYWORD_ONLY and item.name not in _COMMON]
+    return {item.name: str(item.annotation) for item in own}
 
 
 def _until_error(records: Iterator[Record], on_error: OnError) -> Iterator[Record]:

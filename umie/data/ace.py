@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from umie.data import registry
 from umie.data.ace_events import event_type
-from umie.data.reading import OnError, numbered_lines, report
-from umie.data.text import Tokens, field, refuse_regions
+from umie.data.reading import OnError, OptionalPath, Tokens, field, parsed_lines, refuse_regions
 from umie.errors import UmieError, shown
 from umie.files import parse_json
 from umie.records import Argument, Entity, Event, Record, Relation, Span
@@ -53,11 +51,7 @@ _SCHEMA = {
 
 @registry.register("ace")
 def read(
-    path: str | Path,
-    *,
-    images: str | Path | None = None,
-    regions: str | Path | None = None,
-    on_error: OnError | None = None,
+    path: str | Path, *, images: OptionalPath = None, regions: OptionalPath = None, on_error: OnError | None = None
 ) -> Iterator[Record]:
     """Yield one record per sentence; the text is the tokens joined by single spaces.
 
@@ -69,12 +63,6 @@ def read(
     'Transaction:Transfer-Money' becomes 'transfer'. A type that is not in ACE is lowercased; the label schema remains
     that of ACE.
 
-    Args:
-        path: the file.
-        images: not accepted: ACE has no images.
-        regions: not accepted.
-        on_error: called with the error of each malformed line, which is skipped.
-
     Raises:
         UmieError: the file cannot be read, or ``images`` or ``regions`` is given; without ``on_error``, a line is not
             such an object, an offset is outside the text, or an argument refers to an unknown entity.
@@ -83,17 +71,7 @@ def read(
     refuse_regions(path, regions, "ace")
     if images is not None:
         raise UmieError(f"{path}: the format 'ace' has no images; leave images out")
-    for number, line in numbered_lines(path):
-        try:
-            if isinstance(line, UmieError):
-                raise line
-            if not line or line.isspace():
-                continue
-            record = _record(line, path, number)
-        except UmieError as error:
-            report(error, on_error, f"{path}:{number}")
-            continue
-        yield record
+    yield from parsed_lines(path, lambda number, line: _record(line, path, number), on_error)
 
 
 def _record(line: str, path: Path, number: int) -> Record:
@@ -103,7 +81,7 @@ def _record(line: str, path: Path, number: int) -> Record:
     entities = []
     for mention in field(data, "entity_mentions", list, "the line"):
         name = field(mention, "entity_type", str, "the entity")
-        entity = Entity(_named(name, ENTITY_TYPES), _span(mention, tokens, f"the entity {shown(name)}"))
+        entity = Entity(_named(name, ENTITY_TYPES), tokens.mention(mention, f"the entity {shown(name)}"))
         spans[field(mention, "id", str, "the entity")] = entity.span
         entities.append(entity)
     identifier = data.get("sent_id", data.get("wnd_id"))
@@ -132,7 +110,7 @@ def _relation(data: object, spans: Mapping[str, Span]) -> Relation:
 def _event(data: object, spans: Mapping[str, Span], tokens: Tokens) -> Event:
     name = event_type(field(data, "event_type", str, "the event"))
     owner = f"the event {shown(name)}"
-    trigger = _span(field(data, "trigger", dict, owner), tokens, f"the trigger of {shown(name)}")
+    trigger = tokens.mention(field(data, "trigger", dict, owner), f"the trigger of {shown(name)}")
     return Event(name, trigger, tuple(Argument(role, span) for role, span in _arguments(data, spans, owner)))
 
 
@@ -142,10 +120,6 @@ def _arguments(data: object, spans: Mapping[str, Span], owner: str) -> Iterator[
         if identifier not in spans:
             raise UmieError(f"an argument of {owner} is the unknown entity {shown(identifier)}")
         yield field(item, "role", str, f"an argument of {owner}"), spans[identifier]
-
-
-def _span(data: Mapping[str, Any], tokens: Tokens, owner: str) -> Span:
-    return tokens.span(data.get("start"), data.get("end"), owner, data.get("text"))
 
 
 def _named(name: str, names: Mapping[str, str]) -> str:

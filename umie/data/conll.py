@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cached_property
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from umie.data.reading import OnError, numbered_lines, report
-from umie.data.text import Tokens, check_folder, file_name
+from umie.data.reading import OnError, OptionalPath, Tokens, check_folder, file_name, numbered_lines, report
 from umie.errors import UmieError, UnknownNameError, shown
-from umie.records import Entity, Record, Region
+from umie.records import Entity, Record
 from umie.records.jsonl import MAX_TEXT
 from umie.records.voc import read_voc
 
@@ -32,23 +31,11 @@ class TagSet:
     ) -> None:
         self.source = source
         self.names = dict(names)
-        self.middle = None if middle is None else frozenset(tag.lower() for tag in _tags(middle))
-        self.any_case = any_case
+        self.middle = None if middle is None else {tag.lower() for tag in _tags(middle)}
         self.schema = {"mner": tuple(dict.fromkeys(names.values()))}  # shared by all records
-
-    @cached_property
-    def tags(self) -> frozenset[str]:
-        """All tags, including ``O``."""
-        return frozenset(_tags(self.names))
-
-    @cached_property
-    def _lowercase(self) -> dict[str, str]:
-        return {tag.lower(): tag for tag in self.tags} if self.any_case else {}
-
-    @property
-    def form(self) -> str:
-        """The form of a line, for messages."""
-        return "token<TAB>tag" if self.middle is None else "token<TAB>coarse tag<TAB>fine tag"
+        self.tags = {tag: tag for tag in _tags(names)}
+        self._lowercase = {tag.lower(): tag for tag in self.tags} if any_case else {}
+        self.form = "token<TAB>tag" if middle is None else "token<TAB>coarse tag<TAB>fine tag"  # of a line
 
     def check(self, tag: str) -> str:
         """Return a tag in the spelling of ``names``; raise UnknownNameError if the tag is unknown."""
@@ -60,15 +47,13 @@ class TagSet:
         return known
 
 
+@dataclass(slots=True)
 class _Tweet:
-    __slots__ = ("image_id", "length", "line", "tags", "tokens")
-
-    def __init__(self, line: int, image_id: str) -> None:
-        self.line = line
-        self.image_id = image_id
-        self.tokens: list[str] = []
-        self.tags: list[str] = []
-        self.length = 0
+    line: int
+    image_id: str
+    tokens: list[str] = field(default_factory=list)
+    tags: list[str] = field(default_factory=list)
+    length: int = 0
 
     def add(self, token: str, tag: str) -> None:
         self.length += len(token) + 1
@@ -82,75 +67,56 @@ def tweet_reader(tag_set: TagSet) -> Callable[..., Iterator[Record]]:
     """Return the reader of a data set of tagged tweets."""
 
     def read(
-        path: str | Path,
-        *,
-        images: str | Path | None = None,
-        regions: str | Path | None = None,
-        on_error: OnError | None = None,
+        path: str | Path, *, images: OptionalPath = None, regions: OptionalPath = None, on_error: OnError | None = None
     ) -> Iterator[Record]:
-        """Yield the tweets of a file as MNER records; see ``read_tweets``."""
-        return read_tweets(path, tag_set, images, regions, on_error)
+        """Yield the tweets of a CoNLL file as MNER records; the text is the tokens joined by single spaces.
+
+        A tweet is a header ``IMGID:<id>`` and one line per token, up to a blank line or the next header. An ``I-`` tag
+        that does not continue an entity of its type begins a new one, as in the CoNLL scorer: in Twitter-15 it is
+        mostly a name, or the rest of a name, after a period (``Dr . John/I-PER Bosman/I-PER``).
+
+        ``images`` is the directory of the images, ``<id>.jpg``; ``regions`` is a directory of Pascal VOC files,
+        ``<id>.xml``; a tweet without a file has no regions.
+
+        Raises:
+            UmieError: the file cannot be read, or ``regions`` is not a directory; without ``on_error``, a line is
+                neither a header nor a token, a tag is unknown, a tweet has no tokens, or a VOC file cannot be read.
+        """
+        path = Path(path)
+        if regions is not None:
+            check_folder(regions, "regions")
+        source = f"{tag_set.source}: {path.name}"
+        folder = None if images is None else str(images)
+        for tweet in _tweets(path, tag_set, on_error):
+            try:
+                boxes = None if regions is None else read_voc(Path(regions) / f"{tweet.image_id}.xml")
+            except UmieError as error:  # its message begins with the VOC file
+                report(error, on_error)
+                continue
+            try:
+                tokens = Tokens(tweet.tokens)
+                record = Record(
+                    text=tokens.text,
+                    image=None if images is None else f"{tweet.image_id}.jpg",
+                    image_folder=folder,
+                    regions=boxes or (),
+                    entities=tuple(
+                        Entity(tag_set.names[kind], tokens.span(start, end, "entity"))
+                        for kind, start, end in _chunks(tweet.tags)
+                    ),
+                    id=tweet.image_id,
+                    tasks=("mner",),
+                    source=source,
+                    license=TWITTER_LICENSE,
+                    labels=tag_set.schema,
+                )
+            except UmieError as error:
+                report(error, on_error, f"{path}:{tweet.line}")
+                continue
+            yield record
 
     read.__qualname__ = f"read of {tag_set.source}"  # a registry identifies a part by module and qualified name
     return read
-
-
-def read_tweets(
-    path: str | Path,
-    tag_set: TagSet,
-    images: str | Path | None,
-    regions: str | Path | None,
-    on_error: OnError | None,
-) -> Iterator[Record]:
-    """Yield the tweets of a CoNLL file as MNER records; the text is the tokens joined by single spaces.
-
-    A tweet is a header ``IMGID:<id>`` and one line per token, up to a blank line or the next header. An ``I-`` tag
-    that does not continue an entity of its type begins a new one, as in the CoNLL scorer: in Twitter-15 it is mostly a
-    name, or the rest of a name, after a period (``Dr . John/I-PER Bosman/I-PER``).
-
-    Args:
-        path: the file.
-        tag_set: the tags of the data set.
-        images: the directory of the images, ``<id>.jpg``; without it, records have no images.
-        regions: a directory of Pascal VOC files, ``<id>.xml``; a tweet without a file has no regions.
-        on_error: called with the first error of each malformed tweet.
-
-    Raises:
-        UmieError: the file cannot be read, or ``regions`` is not a directory; without ``on_error``, a line is neither
-            a header nor a token, a tag is unknown, a tweet has no tokens, or a VOC file cannot be read.
-    """
-    path = Path(path)
-    if regions is not None:
-        check_folder(regions, "regions")
-    source = f"{tag_set.source}: {path.name}"
-    folder = None if images is None else str(images)
-    for tweet in _tweets(path, tag_set, on_error):
-        try:
-            boxes = _regions(regions, tweet.image_id)
-        except UmieError as error:  # its message begins with the VOC file
-            report(error, on_error)
-            continue
-        try:
-            tokens = Tokens(tweet.tokens)
-            record = Record(
-                text=tokens.text,
-                image=None if images is None else f"{tweet.image_id}.jpg",
-                image_folder=folder,
-                regions=boxes,
-                entities=tuple(
-                    Entity(tag_set.names[kind], tokens.span(start, end, "entity"))
-                    for kind, start, end in _chunks(tweet.tags)
-                ),
-                id=tweet.image_id,
-                tasks=("mner",),
-                source=source,
-                license=TWITTER_LICENSE,
-                labels=tag_set.schema,
-            )
-        except UmieError as error:
-            report(error, on_error, f"{path}:{tweet.line}")
-            continue
-        yield record
 
 
 def _tweets(path: Path, tag_set: TagSet, on_error: OnError | None) -> Iterator[_Tweet]:
@@ -199,12 +165,6 @@ def _chunks(tags: Sequence[str]) -> Iterator[tuple[str, int, int]]:
             kind = ""
         if not kind and tag != "O":
             kind, start = tag[2:], index
-
-
-def _regions(folder: str | Path | None, image_id: str) -> tuple[Region, ...]:
-    if folder is None:
-        return ()
-    return read_voc(Path(folder) / f"{image_id}.xml") or ()
 
 
 def _tags(names: Mapping[str, str] | Sequence[str]) -> Iterator[str]:

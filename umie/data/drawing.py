@@ -19,14 +19,9 @@ Icon: TypeAlias = Callable[[ImageDraw.ImageDraw, Edges], None]
 
 
 def draw_image(rng: random.Random, icons: Sequence[str]) -> tuple[Image.Image, list[Box]]:
-    """Draw one icon into each of the four cells, with random size and position, on a random pale background.
+    """Draw an icon into each of the four ``CELLS``, with random size and position, on a random pale background.
 
-    Args:
-        rng: the source of all randomness.
-        icons: four names of icons, for the cells in the order of ``CELLS``.
-
-    Returns:
-        The image and the relative box of each icon.
+    Return the image and the relative box of each icon.
     """
     width, height = SIZE
     ground = tuple(rng.randint(190, 240) for _ in range(3))

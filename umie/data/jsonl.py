@@ -7,29 +7,17 @@ from dataclasses import replace
 from pathlib import Path
 
 from umie.data import registry
-from umie.data.reading import OnError
-from umie.data.text import refuse_regions
+from umie.data.reading import OnError, OptionalPath, refuse_regions
 from umie.records import Record, read_numbered_jsonl
 
 
 @registry.register("jsonl")
 def read(
-    path: str | Path,
-    *,
-    images: str | Path | None = None,
-    regions: str | Path | None = None,
-    on_error: OnError | None = None,
+    path: str | Path, *, images: OptionalPath = None, regions: OptionalPath = None, on_error: OnError | None = None
 ) -> Iterator[Record]:
     """Yield the records of a JSONL file; a record without an id gets the number of its line.
 
-    Args:
-        path: the file.
-        images: the directory of the images; by default, the directory of the file.
-        regions: not accepted: regions are part of the record.
-        on_error: called with every error of a malformed line, which is skipped.
-
-    Raises:
-        UmieError: the file cannot be read, or ``regions`` is given; without ``on_error``, a line is malformed.
+    ``images`` is by default the directory of the file; ``regions`` are part of the records.
     """
     refuse_regions(path, regions, "jsonl")
     for number, record in read_numbered_jsonl(path, images, on_error):

@@ -1,4 +1,11 @@
-"""M2E2: news sentences with events, images with events, and pairs of both with the same event."""
+"""M2E2: news sentences with events, images with events, and pairs of both with the same event.
+
+The arguments in an image are boxes of single participants or of all participants together. The files do not document
+the flag of a box. The paper (Li et al. 2020, section 2) has two kinds: a union box, the smallest box around all
+participants of a role, and instance boxes, one per participant. 1,318 boxes have the flag "1", up to dozens of them per
+role; 111 boxes have "0", with few exceptions one per role, mostly for crowds, and close to the bounding box of the "1"
+boxes of the role if there are any. So "1" is an instance box and "0" a union box.
+"""
 
 from __future__ import annotations
 
@@ -10,16 +17,29 @@ from typing import Any, NamedTuple
 
 from umie.data import registry
 from umie.data.ace_events import M2E2_SCHEMA, event_type
-from umie.data.m2e2_images import image_arguments, image_record
-from umie.data.reading import OnError, numbered_lines, report
-from umie.data.text import Tokens, check_folder, field, file_name, refuse_regions
-from umie.errors import UmieError, at, shown
+from umie.data.reading import (
+    OnError,
+    OptionalPath,
+    Tokens,
+    bare,
+    check_folder,
+    field,
+    file_name,
+    parsed_entries,
+    parsed_lines,
+    refuse_regions,
+    report,
+)
+from umie.errors import UmieError, at, check_characters, shown
 from umie.files import read_json
-from umie.records import Argument, Event, Record, Span
+from umie.images import displayed_size
+from umie.records import Argument, Event, Record, Region
+from umie.records.voc import pixel_region
 
 LICENSE = "research use only; no license file; photographs of VOA may belong to AP or Reuters"
 _PAIRS = "crossmedia_coref.txt"
 _IMAGES = "image_multimedia_event.json"
+_FLAGS = {"1": "instance", "0": "union"}  # the labels of the regions
 
 
 class _Pair(NamedTuple):
@@ -31,11 +51,7 @@ class _Pair(NamedTuple):
 
 @registry.register("m2e2")
 def read(
-    path: str | Path,
-    *,
-    images: str | Path | None = None,
-    regions: str | Path | None = None,
-    on_error: OnError | None = None,
+    path: str | Path, *, images: OptionalPath = None, regions: OptionalPath = None, on_error: OnError | None = None
 ) -> Iterator[Record]:
     """Yield the MED and MEAE records of one file of M2E2.
 
@@ -49,17 +65,10 @@ def read(
     - an object of images (image_only_event.json, image_multimedia_event.json): each yields one record with an empty
       text and one event without a trigger.
 
-    Boxes are ``[flag, x1, y1, x2, y2]`` in pixels; see ``umie.data.m2e2_images`` for the flag. They are converted with
-    the size of the image: if ``images`` does not contain the image, a record has no regions, and a record without text
-    is annotated for MED only (``tasks``). Event types are named as in the paper: 'Justice:Arrest-Jail' becomes 'arrest
-    jail', 'Transaction:Transfer-Money' becomes 'transfer'.
-
-    Args:
-        path: the file.
-        images: the directory of the images; without it, records of sentences have no images, and a file of images
-            cannot be read.
-        regions: not accepted.
-        on_error: called with the error of each malformed sentence, pair or image, which is skipped.
+    Boxes are ``[flag, x1, y1, x2, y2]`` in pixels. They are converted with the size of the image: if ``images`` does
+    not contain the image, a record has no regions, and a record without text is annotated for MED only (``tasks``).
+    Event types are named as in the paper: 'Justice:Arrest-Jail' becomes 'arrest jail', 'Transaction:Transfer-Money'
+    becomes 'transfer'.
 
     Raises:
         UmieError: the file cannot be read or is of neither kind, ``regions`` is given, or ``images`` is missing for a
@@ -77,19 +86,14 @@ def read(
     elif isinstance(data, dict):
         if images is None:
             raise UmieError(f"{path}: annotates images without texts: specify images, the directory of the images")
-        for stem, image in data.items():
-            try:
-                record = image_record(stem, image, images, common)
-            except UmieError as error:
-                report(error, on_error, f"{path}: {_bare(stem)}")
-                continue
-            yield record
+        folder = Path(images)
+        yield from parsed_entries(path, data, lambda stem, image: _image_record(stem, image, folder, common), on_error)
     else:
         raise UmieError(f"{path}: is {shown(data)}: expected a list of sentences or an object of images")
 
 
 def _sentences(
-    path: Path, sentences: list[Any], images: str | Path | None, on_error: OnError | None, common: Mapping[str, Any]
+    path: Path, sentences: list[Any], images: OptionalPath, on_error: OnError | None, common: Mapping[str, Any]
 ) -> Iterator[Record]:
     named = []
     for number, sentence in enumerate(sentences):
@@ -103,7 +107,7 @@ def _sentences(
         try:
             text_only = _sentence(identifier, sentence, common)
         except UmieError as error:
-            report(error, on_error, f"{path}: {_bare(identifier)}")
+            report(error, on_error, f"{path}: {bare(identifier)}")
             continue
         if identifier not in pairs:
             yield text_only
@@ -123,21 +127,22 @@ def _sentence(identifier: str, sentence: object, common: Mapping[str, Any]) -> R
     return Record(tokens.text, events=events, id=identifier, tasks=("med", "meae"), **common)
 
 
-def _paired(record: Record, pair: _Pair, images: str | Path | None, annotation: Mapping[str, Any] | None) -> Record:
+def _paired(record: Record, pair: _Pair, images: OptionalPath, annotation: Mapping[str, Any] | None) -> Record:
     stem = Path(pair.image).stem
     with at(pair.place):
         if pair.event_type not in {event.type for event in record.events}:
-            raise UmieError(f"the sentence {_bare(pair.sentence_id)} has no event of type {shown(pair.event_type)}")
+            raise UmieError(f"the sentence {bare(pair.sentence_id)} has no event of type {shown(pair.event_type)}")
         if annotation is not None and stem not in annotation:
-            raise UmieError(f"the image {_bare(stem)} is not in {_IMAGES}: add it, or remove the pair")
+            raise UmieError(f"the image {bare(stem)} is not in {_IMAGES}: add it, or remove the pair")
     identifier = f"{pair.sentence_id}:{stem}"
     if images is None:
         return replace(record, id=identifier)
-    found = None
-    if annotation is not None:
-        place = f"{Path(pair.place).parent / _IMAGES}: {_bare(stem)}"
-        found = image_arguments(annotation[stem], Path(images) / pair.image, place, pair.event_type)
-    regions, arguments = found or ((), ())
+    regions: tuple[Region, ...] = ()
+    arguments: tuple[Argument, ...] = ()
+    size = None if annotation is None else displayed_size(Path(images) / pair.image)
+    if annotation is not None and size is not None:
+        with at(f"{Path(pair.place).parent / _IMAGES}: {bare(stem)}"):
+            regions, arguments = _image_arguments(annotation[stem], size, pair.event_type)
     events = tuple(
         replace(event, arguments=(*event.arguments, *arguments)) if event.type == pair.event_type else event
         for event in record.events
@@ -151,40 +156,29 @@ def _event(mention: object, tokens: Tokens) -> Event:
     arguments = []
     for item in field(mention, "arguments", list, f"the event {shown(name)}"):
         role = field(item, "role", str, "the argument")
-        arguments.append(Argument(role, _mention(item, tokens, f"the argument {shown(role)}")))
-    return Event(name, _mention(trigger, tokens, f"the trigger of {shown(name)}"), tuple(arguments))
-
-
-def _mention(data: Mapping[str, Any], tokens: Tokens, owner: str) -> Span:
-    return tokens.span(data.get("start"), data.get("end"), owner, data.get("text"))
+        arguments.append(Argument(role, tokens.mention(item, f"the argument {shown(role)}")))
+    return Event(name, tokens.mention(trigger, f"the trigger of {shown(name)}"), tuple(arguments))
 
 
 def _pairs(path: Path, known: AbstractSet[str], on_error: OnError | None) -> dict[str, list[_Pair]]:
     """Return the pairs by sentence; empty if the file is missing or contains none of the known sentences."""
-    if not path.exists():
-        return {}
+
+    def pair(number: int, line: str) -> _Pair:
+        parts = line.split("\t")
+        if len(parts) != 3:
+            raise UmieError(f"{shown(line)} is not a pair: expected sentence<TAB>image<TAB>event type")
+        image = file_name(parts[1].strip(), "the image")
+        return _Pair(f"{path}:{number}", parts[0].strip(), image, event_type(parts[2]))
+
     pairs: dict[str, list[_Pair]] = {}
-    for number, line in numbered_lines(path):
-        try:
-            if isinstance(line, UmieError):
-                raise line
-            if not line.strip():
-                continue
-            parts = line.split("\t")
-            if len(parts) != 3:
-                raise UmieError(f"{shown(line)} is not a pair: expected sentence<TAB>image<TAB>event type")
-            image = file_name(parts[1].strip(), "the image")
-            pair = _Pair(f"{path}:{number}", parts[0].strip(), image, event_type(parts[2]))
-        except UmieError as error:
-            report(error, on_error, f"{path}:{number}")
-            continue
-        pairs.setdefault(pair.sentence_id, []).append(pair)
+    for found in parsed_lines(path, pair, on_error) if path.exists() else ():
+        pairs.setdefault(found.sentence_id, []).append(found)
     if known.isdisjoint(pairs):
         return {}
     for identifier in [identifier for identifier in pairs if identifier not in known]:
-        for pair in pairs.pop(identifier):
-            problem = f"there is no sentence {_bare(identifier)}: add it, or remove the pair"
-            report(UmieError(problem), on_error, pair.place)
+        for found in pairs.pop(identifier):
+            problem = f"there is no sentence {bare(identifier)}: add it, or remove the pair"
+            report(UmieError(problem), on_error, found.place)
     return pairs
 
 
@@ -195,5 +189,41 @@ def _annotation(path: Path) -> dict[str, Any] | None:
     return data
 
 
-def _bare(name: str) -> str:
-    return shown(name)[1:-1]
+def _image_record(stem: str, data: object, images: Path, common: Mapping[str, Any]) -> Record:
+    """Return the record of an image without text: one event without a trigger, whose arguments are regions."""
+    check_characters(stem, "the name")
+    name = file_name(f"{stem}.jpg", "the image")
+    kind = event_type(field(data, "event_type", str, "the image"))
+    size = displayed_size(images / name)
+    regions, arguments = ((), ()) if size is None else _image_arguments(data, size, kind)
+    return Record(
+        "",
+        image=name,
+        image_folder=str(images),
+        regions=regions,
+        events=(Event(kind, None, arguments),),
+        id=stem,
+        tasks=("med",) if size is None else ("med", "meae"),
+        **common,
+    )
+
+
+def _image_arguments(
+    data: object, size: tuple[int, int], wanted_type: str
+) -> tuple[tuple[Region, ...], tuple[Argument, ...]]:
+    """Return the regions of an image, none if it is annotated for another type, and the arguments in them."""
+    regions: list[Region] = []
+    arguments: list[Argument] = []
+    is_wanted = event_type(field(data, "event_type", str, "the image")) == wanted_type
+    roles = field(data, "role", dict, "the image") if is_wanted else {}
+    for role in roles:
+        check_characters(role, "a role")
+        for box in field(roles, role, list, "the image's roles"):
+            with at(f"role {shown(role)}"):
+                if not isinstance(box, list) or [type(edge) in (int, float) for edge in box[1:]] != [True] * 4:
+                    raise UmieError(f"box is {shown(box)}: expected [flag, x1, y1, x2, y2]")
+                if not isinstance(box[0], str) or box[0] not in _FLAGS:
+                    raise UmieError(f"flag is {shown(box[0])}: expected '1' (an instance) or '0' (the union)")
+                arguments.append(Argument(role, region=len(regions)))
+                regions.append(pixel_region(box[1:], size, _FLAGS[box[0]]))
+    return tuple(regions), tuple(arguments)

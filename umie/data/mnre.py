@@ -9,8 +9,7 @@ from typing import Any
 
 from umie.data import registry
 from umie.data.conll import TWITTER_LICENSE
-from umie.data.reading import OnError, numbered_lines, report
-from umie.data.text import Tokens, field, file_name, refuse_regions
+from umie.data.reading import OnError, OptionalPath, Tokens, field, file_name, parsed_lines, refuse_regions
 from umie.errors import UmieError, shown
 from umie.records import NO_RELATION, Record, Relation, Span
 
@@ -28,11 +27,7 @@ _SCHEMAS = ({"mre": (*_BOTH_VERSIONS, *_ONLY_VERSION_1)}, {"mre": _BOTH_VERSIONS
 
 @registry.register("mnre")
 def read(
-    path: str | Path,
-    *,
-    images: str | Path | None = None,
-    regions: str | Path | None = None,
-    on_error: OnError | None = None,
+    path: str | Path, *, images: OptionalPath = None, regions: OptionalPath = None, on_error: OnError | None = None
 ) -> Iterator[Record]:
     """Yield one MRE record per line; the text is the tokens joined by single spaces.
 
@@ -44,48 +39,33 @@ def read(
     '/per/per/alternate_names'; the paper calls both 'alternate names'. In version 1, ``relation`` comes before
     ``img_id`` and the schema has 31 labels; in version 2, it comes after ``img_id`` and the schema has 23 labels.
 
-    Args:
-        path: the file.
-        images: the directory of the images named by ``img_id``; without it, records have no images.
-        regions: not accepted.
-        on_error: called with the error of each malformed line, which is skipped.
-
     Raises:
         UmieError: the file cannot be read, or ``regions`` is given; without ``on_error``, a line is not such a dict,
             or a span is outside the text or differs from its name in more than whitespace.
     """
     path = Path(path)
     refuse_regions(path, regions, "mnre")
-    for number, line in numbered_lines(path, MAX_LINE_BYTES):
-        try:
-            if isinstance(line, UmieError):
-                raise line
-            if not line or line.isspace():
-                continue
-            record = _record(line, path, number, images)
-        except UmieError as error:
-            report(error, on_error, f"{path}:{number}")
-            continue
-        yield record
+    yield from parsed_lines(path, lambda number, line: _record(line, path, number, images), on_error, MAX_LINE_BYTES)
 
 
-def _record(line: str, path: Path, number: int, images: str | Path | None) -> Record:
+def _record(line: str, path: Path, number: int, images: OptionalPath) -> Record:
     data = _literal(line)
     tokens = Tokens(field(data, "token", list, "the line"))
     label = _label(field(data, "relation", str, "the line"))
+    head = _mention(field(data, "h", dict, "the line"), tokens, "the head 'h'")
+    tail = _mention(field(data, "t", dict, "the line"), tokens, "the tail 't'")
     keys = list(data)
+    image = None
+    if images is not None:
+        is_number = type(data.get("img_id")) is int
+        image = f"{shown(data['img_id'])}.jpg" if is_number else field(data, "img_id", str, "the line")
+        file_name(image, "img_id")
     schema = _SCHEMAS["img_id" not in keys or keys.index("img_id") < keys.index("relation")]
     return Record(
         text=tokens.text,
-        image=None if images is None else _image(data),
+        image=image,
         image_folder=None if images is None else str(images),
-        relations=(
-            Relation(
-                label,
-                _mention(field(data, "h", dict, "the line"), tokens, "the head 'h'"),
-                _mention(field(data, "t", dict, "the line"), tokens, "the tail 't'"),
-            ),
-        ),
+        relations=(Relation(label, head, tail),),
         id=f"{path.stem}:{number}",
         tasks=("mre",),
         source=f"MNRE: {path.name}",
@@ -104,18 +84,11 @@ def _literal(line: str) -> dict[str, Any]:
     return data
 
 
-def _image(data: dict[str, Any]) -> str:
-    if type(data.get("img_id")) is int:
-        return file_name(f"{shown(data['img_id'])}.jpg", "img_id")
-    return file_name(field(data, "img_id", str, "the line"), "img_id")
-
-
 def _mention(data: dict[str, Any], tokens: Tokens, owner: str) -> Span:
     position = field(data, "pos", list, owner)
     if len(position) != 2:
         raise UmieError(f"field 'pos' of {owner} is {shown(position)}: expected two token offsets")
-    start, end = position
-    return tokens.span(start, end, owner, field(data, "name", str, owner))
+    return tokens.span(*position, owner, field(data, "name", str, owner))
 
 
 def _label(relation: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,15 +18,7 @@ JSONL = "jsonl"
 
 @dataclass(frozen=True)
 class Source:
-    """A file of records, in any format that ``umie.data`` reads.
-
-    Args:
-        path: the file.
-        format: the name of its format.
-        images: the directory of the images; without it, only JSONL records have images, next to the file.
-        regions: the annotation of the image regions, for formats that store it in separate files.
-        options: further options of the format; see ``umie.data.format_options``.
-    """
+    """A file of records, in any format that ``umie.data`` reads; see ``umie.data.read``."""
 
     path: Path
     format: str = JSONL
@@ -36,9 +29,8 @@ class Source:
     def records(self, on_error: Callable[[UmieError], None] | None = None) -> Iterator[Record]:
         """Return an iterator over the records; see ``umie.data.read``."""
         self.check()
-        return data.read(
-            self.format, self.path, images=self.images, regions=self.regions, on_error=on_error, **self.options
-        )
+        paths = {"images": self.images, "regions": self.regions}
+        return data.read(self.format, self.path, **paths, on_error=on_error, **self.options)
 
     def numbered(self, on_error: Callable[[UmieError], None] | None = None) -> Iterator[tuple[int, Record]]:
         """Yield the records with their numbers, from 1: of the line in JSONL, of the record in other formats.
@@ -66,3 +58,21 @@ class Source:
             raise UmieError(f"{self.images}: no such directory; use an existing one as images, or leave it out")
         if self.path.is_dir():
             raise UmieError(f"{self.path}: is a directory; use the file of one split")
+
+
+def draw_records(
+    source: Source, number: int, seed: int = 0, *, progress: Callable[[], None] = lambda: None
+) -> list[tuple[int, Record]]:
+    """Return ``number`` random records of a file, or all of a shorter one, with their numbers, in the file's order.
+
+    Source: reservoir sampling, algorithm R (Vitter 1985): one pass, and memory for the sample only. ``progress`` is
+    called once per record.
+    """
+    generator = random.Random(seed)
+    drawn: list[tuple[int, Record]] = []
+    for position, item in enumerate(source.numbered()):
+        progress()
+        slot = position if position < number else generator.randint(0, position)
+        if slot < number:
+            drawn[slot : slot + 1] = [item]
+    return sorted(drawn, key=lambda item: item[0])

@@ -11,8 +11,16 @@ from typing import Any
 
 from umie.data import registry
 from umie.data.ace_events import event_type
-from umie.data.reading import OnError, numbered_lines, report
-from umie.data.text import check_folder, field, file_name, refuse_regions
+from umie.data.reading import (
+    OnError,
+    OptionalPath,
+    check_folder,
+    field,
+    file_name,
+    numbered_lines,
+    parsed_entries,
+    refuse_regions,
+)
 from umie.errors import UmieError, at, check_characters, shown
 from umie.files import read_json
 from umie.records import Argument, Event, Record, Region
@@ -35,8 +43,8 @@ class _Situation:
 def read(
     path: str | Path,
     *,
-    images: str | Path | None = None,
-    regions: str | Path | None = None,
+    images: OptionalPath = None,
+    regions: OptionalPath = None,
     on_error: OnError | None = None,
     mapping: str | Path | None = None,
 ) -> Iterator[Record]:
@@ -56,7 +64,7 @@ def read(
         path: the file.
         images: the directory of the images; without it, records have only the names of the images.
         regions: not accepted: the boxes are in the file.
-        on_error: called with the error of each malformed image, which is skipped.
+        on_error: see ``umie.data``.
         mapping: the file of the mapping; by default, ace_sr_mapping.txt in the directory of ``path``.
 
     Raises:
@@ -83,13 +91,7 @@ def read(
     data = read_json(path, "an object with one entry per image")
     if not isinstance(data, dict):
         raise UmieError(f"{path}: is {shown(data)}: expected an object with one entry per image")
-    for name, image in data.items():
-        try:
-            record = _record(name, image, situations, common)
-        except UmieError as error:
-            report(error, on_error, f"{path}: {shown(name)[1:-1]}")
-            continue
-        yield record
+    yield from parsed_entries(path, data, lambda name, image: _record(name, image, situations, common), on_error)
 
 
 def _record(name: str, data: object, situations: Mapping[str, _Situation], common: Mapping[str, Any]) -> Record:
@@ -151,8 +153,7 @@ def _mapping(path: Path) -> dict[str, _Situation]:
             verb, role, name, ace_role = parts
             situation = situations.setdefault(verb, _Situation(event_type(name)))
             if situation.event_type != event_type(name) or situation.roles.get(role, ace_role) != ace_role:
-                raise UmieError(
-                    f"{shown(line)} contradicts an earlier line: use one type per verb and one ACE role per role"
-                )
+                problem = "contradicts an earlier line: use one type per verb and one ACE role per role"
+                raise UmieError(f"{shown(line)} {problem}")
             situation.roles[role] = ace_role
     return situations

@@ -10,20 +10,18 @@ from __future__ import annotations
 
 import random
 import string
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeAlias, TypeVar
+from typing import NamedTuple, TypeVar
 
 from PIL.Image import Image
 
-from umie.data.ceiling import Candidate, text_only_ceiling
 from umie.data.drawing import FILLERS, LEFT, RIGHT, draw_image
 from umie.errors import check_share, check_whole
 from umie.records import NO_RELATION, Argument, Entity, Event, Record, Region, Relation, Span, write_jsonl
 
 T = TypeVar("T")
-_SceneMaker: TypeAlias = "Callable[[random.Random, Sequence[str], bool], Scene]"
 
 SPLITS = ("train", "dev", "test")
 NUM_REGIONS = 4
@@ -48,12 +46,7 @@ PAIR_CUES = {
     "parent": ("{0} has a baby named {1} .", "{0} brought up little {1} ."),
     NO_RELATION: ("{0} does not know {1} .", "{0} never met {1} ."),
 }
-PAIR_FRAMES = (
-    "{0} and {1} yesterday .",
-    "Here come {0} and {1} !",
-    "{0} with {1} again",
-    "Good to see {0} and {1} .",
-)
+PAIR_FRAMES = ("{0} and {1} yesterday .", "Here come {0} and {1} !", "{0} with {1} again", "Good to see {0} and {1} .")
 
 EVENT_ICONS = {"attack": "flame", "meet": "table", "transport": "truck", "demonstrate": "placard"}
 EVENT_TRIGGERS = {
@@ -111,11 +104,7 @@ class Scene:
 def scenes(config: SyntheticConfig, split: str) -> Iterator[Scene]:
     """Yield the scenes of a split: entities, relations and events in turn."""
     names = _name_pool(split)
-    makers: Sequence[Callable[[random.Random, Sequence[str], bool], Scene]] = (
-        _name_scene,
-        _pair_scene,
-        _event_scene,
-    )
+    makers: Sequence[Callable[[random.Random, Sequence[str], bool], Scene]] = (_name_scene, _pair_scene, _event_scene)
     for index in range(getattr(config, split)):
         rng = random.Random(f"{config.seed}/{split}/{index}")
         image_decides = rng.random() < config.image_share
@@ -123,6 +112,32 @@ def scenes(config: SyntheticConfig, split: str) -> Iterator[Scene]:
         identifier = f"{split}-{index:05d}"
         record = replace(scene.record, id=identifier, image=f"{split}/{identifier}.png")
         yield replace(scene, record=record)
+
+
+class Candidate(NamedTuple):
+    """Items that a rule may predict for texts of one kind."""
+
+    frequency: float  # per record: the share of records with such a text, times the number of items predicted there
+    probability: float  # that such an item is annotated, given the text
+
+
+def text_only_ceiling(candidates: Iterable[Candidate]) -> float:
+    """Return the maximum of ``2 E[TP] / (E[P] + E[G])`` over all rules that use only the text.
+
+    A rule is a set S of candidates to predict. E[TP] and E[P] are sums over S, and E[G] is the sum of
+    frequency x probability over all candidates, which must therefore include every item that can be annotated.
+    The ratio is largest if S contains exactly the candidates with 2 x probability > ratio, so adding candidates in
+    order of decreasing probability reaches the best rule.
+    """
+    ranked = sorted(candidates, key=lambda candidate: -candidate.probability)
+    gold = sum(candidate.frequency * candidate.probability for candidate in ranked)
+    best = true_positives = predicted = 0.0
+    for candidate in ranked:
+        true_positives += candidate.frequency * candidate.probability
+        predicted += candidate.frequency
+        if predicted + gold:
+            best = max(best, 2 * true_positives / (predicted + gold))
+    return best
 
 
 def ceilings(config: SyntheticConfig) -> dict[str, float]:
@@ -140,12 +155,7 @@ def ceilings(config: SyntheticConfig) -> dict[str, float]:
         Candidate(ambiguous_share * 4, 0.5),  # either name in either role
         Candidate(ambiguous_share * NUM_REGIONS * 2, 1 / NUM_REGIONS),  # any region as agent or instrument
     ]
-    return {
-        "mner": one_of(LABELS["mner"]),
-        "mre": one_of(LABELS["mre"]),
-        "med": one_of(LABELS["med"]),
-        "meae": text_only_ceiling(arguments),
-    }
+    return {**{task: one_of(LABELS[task]) for task in ("mner", "mre", "med")}, "meae": text_only_ceiling(arguments)}
 
 
 def write_synthetic(folder: str | Path, config: SyntheticConfig) -> dict[str, Path]:
@@ -182,19 +192,16 @@ def _pair_scene(rng: random.Random, names: Sequence[str], image_decides: bool) -
     text, (head, tail) = _fill(frame, *rng.sample(names, 2))
     cells = _two_people(rng, ("person", "person"), (PAIR_ICONS[shown] or rng.choice(FILLERS), rng.choice(FILLERS)))
     image, regions, _ = _image(rng, cells)
-    return Scene(
-        Record(text, regions=regions, relations=(Relation(label, head, tail),), tasks=("mre",)),
-        image,
-        image_decides,
-    )
+    record = Record(text, regions=regions, relations=(Relation(label, head, tail),), tasks=("mre",))
+    return Scene(record, image, image_decides)
 
 
 def _event_scene(rng: random.Random, names: Sequence[str], image_decides: bool) -> Scene:
     label, shown = _truth_and_shown(rng, tuple(EVENT_ICONS), image_decides)
     agent_first, left_marked = _truth_and_shown(rng, (True, False), image_decides)
     trigger_word = rng.choice(OPEN_TRIGGERS if image_decides else EVENT_TRIGGERS[label])
-    unambiguous_frames = AGENT_FIRST_FRAMES if agent_first else AGENT_LAST_FRAMES
-    frames = EVENT_FRAMES if image_decides else unambiguous_frames
+    stated_frames = AGENT_FIRST_FRAMES if agent_first else AGENT_LAST_FRAMES
+    frames = EVENT_FRAMES if image_decides else stated_frames
     text, (first, second, trigger) = _fill(rng.choice(frames), *rng.sample(names, 2), trigger_word)
     people = ("agent", "person") if left_marked else ("person", "agent")
     icon = EVENT_ICONS[shown]

@@ -27,13 +27,12 @@ from umie.model import UmieConfig
 from umie.records import Box, Record, Region
 from umie.tasks import Items, Query, Task
 from umie.tasks.grammar import Style
-from umie.types import check_image_policy
+from umie.types import IGNORED, check_image_policy
 
 _ADVICE = {
     "error": "fix the image, or set missing_images to 'text_only' or 'skip'",
     "skip": "pass processor.usable(records), which leaves out such records",
 }
-IGNORED = -100  # label of positions excluded from the loss
 MAX_CACHED_BYTES = 1 << 30  # of preprocessed images; others are preprocessed again on each access
 FILE = "umie_processor.json"
 HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")

@@ -20,9 +20,7 @@ from umie.decoders.sources import check_source, located
 from umie.decoders.t5_models import T5_FAMILY
 from umie.decoders.t5_steps import T5Steps
 from umie.errors import UmieError
-from umie.types import FusedStates
-
-IGNORED = -100  # label of positions left out of the loss
+from umie.types import IGNORED, FusedStates
 
 
 @dataclass(frozen=True, kw_only=True)

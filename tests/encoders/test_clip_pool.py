@@ -12,8 +12,7 @@ from torch.func import functional_call
 from transformers import PreTrainedConfig
 
 from umie.encoders import registry
-from umie.encoders.clip.pool import spatial
-from umie.encoders.clip.spatial import resized
+from umie.encoders.clip.pool import resized, spatial
 
 WHOLE, LEFT, CORNER = (0.0, 0.0, 1.0, 1.0), (0.0, 0.0, 0.5, 1.0), (0.6, 0.7, 1.0, 1.0)
 REGIONS = [[LEFT, CORNER], [CORNER], []]

@@ -15,11 +15,7 @@ registry: Registry[VisualEncoder] = registries.encoders
 
 
 def build_preprocessor(encoder: Mapping[str, Any]) -> Preprocessor:
-    """Return the preprocessor of an encoder, specified by ``name`` and options, without building the encoder.
-
-    Raises:
-        UmieError: the name or an option is unknown, or a value is not allowed.
-    """
+    """Return the preprocessor of an encoder, specified by ``name`` and options, without building the encoder."""
     options = dict(encoder)
     name = options.pop("name")
     registry.check(name, options)

@@ -93,16 +93,10 @@ class Preprocessor(ABC):
         }
 
     def slots(self, regions: Sequence[Region | Box]) -> list[Box]:
-        """Return the boxes of an image's slots: the whole image, then its regions, at most ``max_regions``.
-
-        Raises:
-            UmieError: a box extends beyond the image, has no area, or is not four finite numbers.
-        """
+        """Return the boxes of an image's slots: the whole image, then its regions, at most ``max_regions``."""
         try:
-            return [
-                WHOLE_IMAGE,
-                *((r if isinstance(r, Region) else Region(r)).box for r in list(regions)[: self.config.max_regions]),
-            ]
+            used = list(regions)[: self.config.max_regions]
+            return [WHOLE_IMAGE, *((item if isinstance(item, Region) else Region(item)).box for item in used)]
         except TypeError as error:
             raise UmieError(
                 f"regions is {shown(regions)}: pass a list of boxes [x1, y1, x2, y2] for each image, [] for none"
@@ -138,9 +132,10 @@ class VisualEncoder(nn.Module, ABC):
         self.preprocess = self.Preprocessor(config)
 
     @property
-    @abstractmethod
     def feature_dim(self) -> int:
-        """Width Dv of the features."""
+        """Width Dv of the features; by default the config's ``feature_dim``."""
+        config: Any = self.config
+        return int(config.feature_dim)
 
     @abstractmethod
     def features(self, inputs: Mapping[str, Tensor]) -> Tensor:
@@ -180,8 +175,7 @@ class VisualEncoder(nn.Module, ABC):
         """Turn the tensors of ``preprocess`` into features; padding slots are zero.
 
         Args:
-            inputs: the tensors returned by ``preprocess``: ``boxes [B, V, 4]``, bool ``visual_mask [B, V]`` (True =
-                real) and the encoder-specific ones.
+            inputs: ``boxes [B, V, 4]``, bool ``visual_mask [B, V]`` (True = real) and the encoder-specific tensors.
         """
         mask, boxes = inputs["visual_mask"], inputs["boxes"]
         parameter = next(self.parameters(), None)
@@ -190,35 +184,25 @@ class VisualEncoder(nn.Module, ABC):
                 name: value.to(parameter.dtype) if value.is_floating_point() and name != "boxes" else value
                 for name, value in inputs.items()
             }
-        features = self.features(inputs) if mask.numel() else inputs["boxes"].new_zeros(*mask.shape, self.feature_dim)
-        features = features.masked_fill(~mask[..., None], 0)
-        return VisualFeatures(features, boxes, mask)
+        features = self.features(inputs) if mask.numel() else boxes.new_zeros(*mask.shape, self.feature_dim)
+        return VisualFeatures(features.masked_fill(~mask[..., None], 0), boxes, mask)
 
     def encode(
         self, images: Sequence[ImageSource | None], regions: Sequence[Sequence[Region | Box]] | None = None
     ) -> VisualFeatures:
-        """Return the features of images with their regions.
-
-        Args:
-            images: PIL images or paths; None for a record without an image.
-            regions: the relative boxes (x1, y1, x2, y2 in 0..1) of each image; none by default.
-
-        Raises:
-            UmieError: an image cannot be read, or a box is invalid.
-        """
+        """Return the features of images, each with its regions; see ``Preprocessor.one``."""
         parameter = next(self.parameters(), None)
-        device = parameter.device if parameter is not None else torch.device("cpu")
-        features: VisualFeatures = self(
-            **{name: value.to(device) for name, value in self.preprocess(images, regions).items()}
-        )
+        device = torch.device("cpu") if parameter is None else parameter.device
+        inputs = self.preprocess(images, regions)
+        features: VisualFeatures = self(**{name: value.to(device) for name, value in inputs.items()})
         return features
 
 
 def _code_of(part: type) -> list[str]:
     """Return a class's name and, for a class from outside this package, its source, which can change at any time."""
-    name = [part.__module__, part.__qualname__]
     if part.__module__.split(".")[0] == __name__.split(".")[0]:
-        return name[1:]
+        return [part.__qualname__]
+    name = [part.__module__, part.__qualname__]
     try:
         return [*name, inspect.getsource(part)]
     except (OSError, TypeError):  # defined in an interactive interpreter

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
@@ -17,7 +17,7 @@ from umie.encoders import registry
 from umie.encoders.base import Preprocessor
 from umie.encoders.roi import Pooling, pool_boxes
 from umie.encoders.tower import TowerConfig, TowerEncoder, cut, published_weights
-from umie.errors import UnknownNameError, check_choice, check_text, check_whole
+from umie.errors import check_choice, check_keys, check_text, check_whole
 from umie.records import Box
 from umie.weights import is_file_name, read_state_dict
 
@@ -55,8 +55,7 @@ class ResNet101RoiEncoderConfig(TowerConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_text("weights", self.weights)
-        if self.mode not in get_args(Mode):
-            raise UnknownNameError("mode", self.mode, get_args(Mode))
+        check_keys("mode", [self.mode], get_args(Mode))
         check_whole("short_side", self.short_side, STRIDE)
         check_choice("pooling", self.pooling, get_args(Pooling))
 
@@ -106,25 +105,15 @@ class ResNet101RoiEncoder(TowerEncoder):
 
     Config = ResNet101RoiEncoderConfig
     Preprocessor = ResNet101RoiPreprocessor
+    config: ResNet101RoiEncoderConfig
 
     def __init__(self, config: ResNet101RoiEncoderConfig) -> None:
         parts = OrderedDict(resnet101(weights=None, zero_init_residual=True).named_children())
         del parts["avgpool"], parts["fc"]
         super().__init__(config, nn.Sequential(parts))
-        self.config: ResNet101RoiEncoderConfig = config
-
-    @property
-    def feature_dim(self) -> int:
-        """Width Dv of the features."""
-        return self.config.feature_dim
 
     def load_weights(self) -> None:
-        """Load the weights that the configuration specifies.
-
-        Raises:
-            UmieError: the file is missing or does not fit, or published weights cannot be downloaded.
-            UnknownNameError: torchvision has no weights of this name.
-        """
+        """Load the weights that the configuration specifies; see ``read_state_dict`` and ``published_weights``."""
         name = self.config.weights
         if name is not None:
             published = ResNet101_Weights.__members__
@@ -136,15 +125,10 @@ class ResNet101RoiEncoder(TowerEncoder):
         maps = super().run(images)
         return maps.mean((2, 3)) if self.config.mode == "crop" else maps
 
-    def features(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        """Return ``[B, V, 2048]`` from ``crops`` (mode "crop") or from ``pixels`` and ``image_size`` ("align")."""
-        if self.config.mode == "crop":
-            return self.run_real(inputs["crops"], inputs["visual_mask"])
-        return self.run_whole(inputs, lambda pixels, boxes: self._pooled(self.run(pixels), boxes))
-
-    def _pooled(self, maps: Tensor, boxes: Tensor) -> Tensor:
-        """Return slots ``[N, V, C]``: the mean of maps ``[N, C, h, w]``, then the mean under each of ``boxes[:, 1:]``.
+    def slots(self, pixels: Tensor, boxes: Tensor) -> Tensor:
+        """Return ``[N, V, 2048]``: the mean of the map, then the mean under each of ``boxes[:, 1:]``.
 
         Relative boxes are scaled to the map, whose last cell extends beyond the image if 32 does not divide a side.
         """
+        maps = self.run(pixels)
         return torch.cat([maps.mean((2, 3))[:, None], pool_boxes(maps, boxes[:, 1:], self.config.pooling)], dim=1)

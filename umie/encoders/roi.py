@@ -14,7 +14,7 @@ MIN_WIDTH = 1e-3  # precise: narrower boxes are widened to this fraction of a ce
 
 
 def pool_boxes(maps: Tensor, boxes: Tensor, pooling: Pooling = "precise") -> Tensor:
-    """Return the mean of each map under each of its boxes.
+    """Return the mean of each map under each of its boxes, ``[N, R, C]``, in the dtype of the maps.
 
     The sum is computed in at least float32, even under autocast: weights in bfloat16 would not add up to 1.
 
@@ -22,9 +22,6 @@ def pool_boxes(maps: Tensor, boxes: Tensor, pooling: Pooling = "precise") -> Ten
         maps: ``[N, C, h, w]``, in any memory format.
         boxes: ``[N, R, 4]``: x1, y1, x2, y2, relative to the map (0..1).
         pooling: see ``box_weights``.
-
-    Returns:
-        ``[N, R, C]`` in the dtype of the maps.
     """
     with torch.autocast(maps.device.type, enabled=False):
         cells = maps.permute(0, 2, 3, 1).flatten(1, 2)  # a view, channels last or not
@@ -34,7 +31,7 @@ def pool_boxes(maps: Tensor, boxes: Tensor, pooling: Pooling = "precise") -> Ten
 
 
 def box_weights(boxes: Tensor, height: int, width: int, pooling: Pooling = "precise") -> Tensor:
-    """Return the weight of each cell of a map in the mean under each box.
+    """Return the weight of each cell of a map in the mean under each box, float32 ``[..., R, height * width]``.
 
     As in RoIAlign, the map is interpolated linearly between the centers of its cells, and is constant from the
     outermost centers to the border. "precise" integrates this surface over the box, which gives its exact mean: for a
@@ -49,9 +46,6 @@ def box_weights(boxes: Tensor, height: int, width: int, pooling: Pooling = "prec
         height: number of cells of the map from top to bottom.
         width: number of cells from left to right.
         pooling: "precise" or "roi_align".
-
-    Returns:
-        float32 ``[..., R, height * width]``; each row adds up to 1.
     """
     along = _precise if pooling == "precise" else _roi_align
     x1, y1, x2, y2 = boxes.float().unbind(-1)

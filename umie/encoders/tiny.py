@@ -59,21 +59,16 @@ class TinyEncoder(VisualEncoder):
 
     Config = TinyEncoderConfig
     Preprocessor = TinyPreprocessor
+    config: TinyEncoderConfig
 
     def __init__(self, config: TinyEncoderConfig) -> None:
         super().__init__(config)
-        self.config: TinyEncoderConfig = config
         self.layers = nn.Sequential(
             nn.Linear(3 * config.crop_size**2, config.feature_dim),
             nn.GELU(),
             nn.Linear(config.feature_dim, config.feature_dim),
         )
         self.train()
-
-    @property
-    def feature_dim(self) -> int:
-        """Width Dv of the features."""
-        return self.config.feature_dim
 
     def features(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Return ``[B, V, Dv]`` from ``crops [B, V, 3, S, S]``."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -48,12 +49,7 @@ class TowerConfig(EncoderConfig):
 
 
 def cut(image: Image.Image, box: Box) -> Image.Image:
-    """Return the part of an image under a box, with edges rounded to whole pixels; at least 1 x 1.
-
-    Args:
-        image: the image.
-        box: x1, y1, x2, y2, relative to the image (0..1).
-    """
+    """Return the part of an image under a relative box, with edges rounded to whole pixels; at least 1 x 1."""
     width, height = image.size
     left = min(round(box[0] * width), width - 1)
     top = min(round(box[1] * height), height - 1)
@@ -63,12 +59,7 @@ def cut(image: Image.Image, box: Box) -> Image.Image:
 
 
 def published_weights(model: str, name: str, published: Mapping[str, Any]) -> Mapping[str, Tensor]:
-    """Return the state dict that torchvision publishes under a name, one of ``published``.
-
-    Raises:
-        UmieError: it cannot be downloaded.
-        UnknownNameError: torchvision has no weights of this name for the model.
-    """
+    """Return the weights that torchvision publishes under a name; raise UmieError if they cannot be downloaded."""
     if name not in published:
         raise UnknownNameError(f"torchvision weights of {model}:", name, published)
     try:
@@ -87,20 +78,16 @@ class TowerEncoder(VisualEncoder):
     A frozen tower stays in eval mode and builds no graph. Batch normalization never updates its statistics, even in a
     trainable tower: the crops of a batch come from few images, and an image's features would depend on the others.
 
-    Args:
-        config: the encoder's options.
-        tower: images ``[N, 3, H, W]`` to features ``[N, Dv]`` or a map ``[N, Dv, h, w]``.
+    The tower turns images ``[N, 3, H, W]`` into features ``[N, Dv]`` or a map ``[N, Dv, h, w]``.
     """
+
+    config: TowerConfig
 
     def __init__(self, config: TowerConfig, tower: nn.Module) -> None:
         super().__init__(config)
-        self.config: TowerConfig = config
         self.tower = tower
         weights = set(tower.state_dict())
-        for module in tower.modules():
-            # some timm towers have non-persistent buffers, which from_pretrained does not restore: save them
-            for name, buffer in module.named_buffers(recurse=False):
-                module.register_buffer(name, buffer, persistent=True)
+        self._save_all_buffers()
         self._constants = set(tower.state_dict()) - weights
         self.train()
 
@@ -115,6 +102,12 @@ class TowerEncoder(VisualEncoder):
         if self.config.precision is not None:  # loading or moving a model gives all its parts one precision
             self.tower.to(PRECISIONS[self.config.precision])
         return self
+
+    def _save_all_buffers(self) -> None:
+        # some timm towers have non-persistent buffers, which from_pretrained does not restore
+        for module in self.tower.modules():
+            for name, buffer in module.named_buffers(recurse=False):
+                module.register_buffer(name, buffer, persistent=True)
 
     def load_tower(self, state: Mapping[str, Tensor], source: object) -> None:
         """Load the tower's weights; see ``load_state``. Constants, which weight files do not contain, are kept."""
@@ -136,52 +129,41 @@ class TowerEncoder(VisualEncoder):
         on_cpu = next(self.tower.parameters()).device.type == "cpu"
         return max(1, (CPU_PIXELS if on_cpu else GPU_PIXELS) // (height * width))
 
+    def features(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Return ``[B, V, Dv]`` from ``crops``, or from ``pixels`` and ``image_size [B, 2]`` (height, width)."""
+        return self.run_real(inputs["crops"], inputs["visual_mask"]) if "crops" in inputs else self.run_whole(inputs)
+
+    @abstractmethod
+    def slots(self, pixels: Tensor, boxes: Tensor) -> Tensor:
+        """Return ``[N, V, Dv]`` from images ``[N, 3, H, W]`` and their boxes ``[N, V, 4]``, the whole image first."""
+
     def run_real(self, crops: Tensor, mask: Tensor) -> Tensor:
-        """Run the crops of the real slots in chunks and return their features in place.
-
-        Args:
-            crops: ``[B, V, 3, S, S]``.
-            mask: bool ``[B, V]``, True = real.
-
-        Returns:
-            ``[B, V, Dv]``, zero in padding slots.
-        """
+        """Return ``[B, V, Dv]`` from ``crops [B, V, 3, S, S]``, zero where the bool ``mask [B, V]`` is False."""
         real = mask.flatten().nonzero().squeeze(1)
         if not real.numel():
             return torch.zeros(*mask.shape, self.feature_dim, dtype=self._dtype, device=mask.device)
         flat = crops.flatten(0, 1)
-        at_once = self.num_at_once(*crops.shape[-2:])
-        chunks = [real[start : start + at_once] for start in range(0, len(real), at_once)]
+        chunks = torch.split(real, self.num_at_once(*crops.shape[-2:]))
         features = torch.cat([self.run(flat[chunk]) for chunk in chunks])
         slots = features.new_zeros(mask.numel(), features.shape[1]).index_copy(0, real, features)
         return slots.view(*mask.shape, -1)
 
-    def run_whole(self, inputs: Mapping[str, Tensor], slots_of: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-        """Run whole images, batched by size, because padding would change the output of convolutions.
+    def run_whole(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Return ``[B, V, Dv]`` from ``pixels [B, 3, H, W]``, zero for a record without an image.
 
-        Args:
-            inputs: ``pixels [B, 3, H, W]``, ``image_size [B, 2]`` (each image's height and width), ``boxes
-                [B, V, 4]`` and ``visual_mask [B, V]``.
-            slots_of: returns ``[N, V, Dv]`` for pixels and boxes of images of equal size.
-
-        Returns:
-            ``[B, V, Dv]``, zero for a record without an image.
+        Images are batched by their size without padding, which would change the output of convolutions.
         """
         pixels, boxes, mask = inputs["pixels"], inputs["boxes"], inputs["visual_mask"]
         rows: dict[tuple[int, int], list[int]] = {}
-        for row, ((height, width), real) in enumerate(
-            zip(inputs["image_size"].tolist(), mask.any(1).tolist(), strict=True)
-        ):
-            if real:
-                rows.setdefault((height, width), []).append(row)
+        sizes = inputs["image_size"].tolist()
+        for row in mask.any(1).nonzero().flatten().tolist():
+            rows.setdefault(tuple(sizes[row]), []).append(row)
         slots = [pixels.new_zeros(mask.shape[1], self.feature_dim, dtype=self._dtype)] * len(mask)
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.config.trainable):
             for (height, width), same in rows.items():
-                at_once = self.num_at_once(height, width)
-                for start in range(0, len(same), at_once):
-                    chunk = same[start : start + at_once]
-                    found = slots_of(pixels[chunk, :, :height, :width], boxes[chunk])
-                    for row, features in zip(chunk, found, strict=True):
+                for chunk in torch.split(torch.tensor(same), self.num_at_once(height, width)):
+                    found = self.slots(pixels[chunk, :, :height, :width], boxes[chunk])
+                    for row, features in zip(chunk.tolist(), found, strict=True):
                         slots[row] = features
         return torch.stack(slots)
 

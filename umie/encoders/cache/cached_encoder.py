@@ -6,9 +6,9 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import torch
 from filelock import FileLock
@@ -31,13 +31,7 @@ POLL_S = 0.02  # between two attempts to take a lock
 
 
 def feature_key(fingerprint: str, digest: str, boxes: Sequence[Box]) -> str:
-    """Return the cache key of features, 64 hexadecimal digits.
-
-    Args:
-        fingerprint: the encoder's, a hash of its options and weights.
-        digest: the image's, see ``umie.images.image_digest``.
-        boxes: of all slots including the whole image, relative to the image (0..1).
-    """
+    """Return the cache key of features, 64 hexadecimal digits, for an encoder, an image and the boxes of all slots."""
     # adding 0.0 maps -0.0 and integers to the floats they equal
     parts = [FORMAT, fingerprint, digest, [[float(edge) + 0.0 for edge in box] for box in boxes]]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
@@ -45,8 +39,6 @@ def feature_key(fingerprint: str, digest: str, boxes: Sequence[Box]) -> str:
 
 @dataclass
 class _Job:
-    """An image to encode, and the key of its features."""
-
     key: str
     source: ImageSource
     data: bytes | None  # of the file; None for an image in memory, and where the features were there
@@ -101,9 +93,7 @@ class CachedEncoder:
     def one(self, image: ImageSource | None, regions: Regions = ()) -> dict[str, Tensor]:
         """Return ``boxes [V, 4]``, ``visual_mask [V]`` and ``visual_features [V, Dv]`` of an image, on the CPU.
 
-        Args:
-            image: PIL image or path; None gives no slots (V = 0).
-            regions: relative boxes, x1, y1, x2, y2 in 0..1; those beyond ``max_regions`` are ignored.
+        The arguments are those of ``Preprocessor.one``.
 
         Raises:
             UmieError: the image cannot be read, or a box is invalid; nothing is cached then.
@@ -112,12 +102,12 @@ class CachedEncoder:
             dtype = next((parameter.dtype for parameter in self.encoder.parameters()), torch.float32)
             return {**no_slots(), FEATURES: torch.zeros(0, self.encoder.feature_dim, dtype=dtype)}
         job = self._job(image, regions)
-        found = self.cache.get(job.key)
+        found: Outcome | None = self.cache.get(job.key)
         if found is None:
-            outcome = self._encode_missing([job])[0][job.key]
-            if isinstance(outcome, UmieError):
-                raise outcome
-            found = outcome
+            outcomes, _ = self._encode_missing([job])
+            found = outcomes[job.key]
+        if isinstance(found, UmieError):
+            raise found
         mask = torch.ones(len(found["boxes"]), dtype=torch.bool)
         return {"boxes": found["boxes"], "visual_mask": mask, FEATURES: found["features"]}
 
@@ -141,9 +131,6 @@ class CachedEncoder:
             on_item: called with an item's index, from 0, when it is done, whether or not it succeeded.
             on_error: called before ``on_item`` with the index and the error of an image that cannot be encoded;
                 without it the error is raised.
-
-        Raises:
-            UmieError: an image cannot be read or a box is invalid, and there is no ``on_error``.
         """
         check_whole("batch_size", batch_size, 1)
         for index, outcome in self._outcomes(items, batch_size):
@@ -203,11 +190,9 @@ class CachedEncoder:
     def _encode_missing(self, jobs: Sequence[_Job], can_store: bool = True) -> tuple[dict[str, Outcome], bool]:
         """Return features or an error for each key, and False if features were computed and none could be stored.
 
-        Without ``can_store`` the images are only checked.
+        Without ``can_store`` the images are only checked, not encoded.
         """
         outcomes: dict[str, Outcome] = {}
-        inputs: dict[str, dict[str, Tensor]] = {}
-        repeated = []
         if not can_store:
             for job in jobs:
                 try:
@@ -215,6 +200,8 @@ class CachedEncoder:
                 except UmieError as error:
                     outcomes[job.key] = error
             return outcomes, False
+        inputs: dict[str, dict[str, Tensor]] = {}
+        repeated = []
         with self._lock():
             for job in jobs:
                 if job.key in inputs or job.key in outcomes:
@@ -288,8 +275,7 @@ def _state_of(tensors: Sequence[Tensor]) -> list[tuple[int, int]]:
     return [(tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version) for tensor in tensors]
 
 
-@dataclass(frozen=True)
-class UnreadableImage:
+class UnreadableImage(NamedTuple):
     """A record whose image cannot be read, and why."""
 
     id: str | None
@@ -310,12 +296,9 @@ def fill_from_records(
     Args:
         cached: the encoder with its cache.
         records: read lazily; those without an image are ignored.
-        missing_images: "error" raises for the first image that cannot be read; otherwise such images are returned.
+        missing_images: "error" raises UmieError for the first image that cannot be read; otherwise it is returned.
         batch_size: number of images per forward pass.
         on_record: called after each record that has an image.
-
-    Raises:
-        UmieError: an image cannot be read, and ``missing_images`` is "error".
     """
     check_image_policy(missing_images)
     unreadable: list[UnreadableImage] = []
@@ -352,4 +335,4 @@ def write_unreadable(path: str | Path, unreadable: Sequence[UnreadableImage]) ->
     path = Path(path)
     if unreadable or path.exists():
         with atomic_write(path) as file:
-            file.writelines(json.dumps(asdict(item), ensure_ascii=False) + "\n" for item in unreadable)
+            file.writelines(json.dumps(item._asdict(), ensure_ascii=False) + "\n" for item in unreadable)

@@ -51,7 +51,7 @@ class FeatureCache:
         stats: counts of what this object did.
 
     Raises:
-        UmieError: ``folder`` is a file or cannot be created.
+        UmieError: ``folder`` is a file or cannot be created; later, if a key is not 8 to 128 hexadecimal digits.
     """
 
     def __init__(self, folder: str | Path, on_event: Callable[[str], None] | None = None) -> None:
@@ -69,11 +69,7 @@ class FeatureCache:
             raise UmieError(f"{folder}: cannot hold a feature cache ({_reason(error)}): use another folder") from error
 
     def get(self, key: str) -> dict[str, Tensor] | None:
-        """Return the tensors of an entry, or None if there is no intact one; a damaged entry is removed.
-
-        Raises:
-            UmieError: the key is not 8 to 128 hexadecimal digits.
-        """
+        """Return the tensors of an entry, or None if there is no intact one; a damaged entry is removed."""
         found = self._read(key)
         if found is None:
             self.stats.misses += 1
@@ -87,11 +83,7 @@ class FeatureCache:
         return found
 
     def put(self, key: str, tensors: Mapping[str, Tensor]) -> bool:
-        """Store tensors under a key; return whether that succeeded.
-
-        Raises:
-            UmieError: the key is not 8 to 128 hexadecimal digits.
-        """
+        """Store tensors under a key; return whether that succeeded."""
         path = self.path(key)
         plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         data = save(plain, metadata={"checksum": _checksum(key, plain)})
@@ -108,11 +100,7 @@ class FeatureCache:
         return True
 
     def path(self, key: str) -> Path:
-        """Return the file of an entry, whether or not it exists.
-
-        Raises:
-            UmieError: the key is not 8 to 128 hexadecimal digits.
-        """
+        """Return the file of an entry, whether or not it exists."""
         if not isinstance(key, str) or not _KEY.fullmatch(key):
             raise UmieError(f"cache key is {shown(key)}: use 8 to 128 lower-case hexadecimal digits")
         return self.folder / key[:2] / f"{key}{SUFFIX}"
@@ -175,10 +163,7 @@ class FeatureCache:
 
 
 def _checksum(key: str, tensors: Mapping[str, Tensor]) -> str:
-    """Return a CRC-32 over key, names, types, shapes and values.
-
-    A damaged header may still parse, as other tensors. CRC-32 finds accidents, in a quarter of the time of SHA-256.
-    """
+    # a damaged header may still parse, as other tensors; CRC-32 finds accidents in a quarter of the time of SHA-256
     value = zlib.crc32(key.encode())
     for name, tensor in sorted(tensors.items()):
         value = zlib.crc32(f"{name} {tensor.dtype} {list(tensor.shape)}".encode(), value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self, get_args
 
@@ -15,19 +15,10 @@ from torch import Tensor
 
 from umie.encoders import registry
 from umie.encoders.base import Preprocessor
-from umie.encoders.clip.models import (
-    build_tower,
-    check_tag,
-    model_config,
-    open_clip,
-    preparation,
-    tag_config,
-    tower_weights,
-)
-from umie.encoders.clip.pool import geometry, spatial
-from umie.encoders.clip.spatial import Size
+from umie.encoders.clip import models
+from umie.encoders.clip.pool import Size, geometry, spatial
 from umie.encoders.tower import TowerConfig, TowerEncoder, cut
-from umie.errors import UmieError, UnknownNameError, check_text, check_whole
+from umie.errors import UmieError, check_keys, check_text, check_whole
 from umie.records import Box
 
 Mode = Literal["crop", "pool"]
@@ -67,8 +58,7 @@ class ClipEncoderConfig(TowerConfig):
         super().__post_init__()
         check_text("pretrained", self.pretrained)
         check_text("tag", self.tag)
-        if self.mode not in get_args(Mode):
-            raise UnknownNameError("mode", self.mode, get_args(Mode))
+        check_keys("mode", [self.mode], get_args(Mode))
         if self.short_side is not None:
             check_whole("short_side", self.short_side, 1)
             if self.mode != "pool":
@@ -77,7 +67,7 @@ class ClipEncoderConfig(TowerConfig):
     @property
     def feature_dim(self) -> int:
         """Width of the features, known without building the model."""
-        return int(model_config(self.model)["embed_dim"])
+        return int(models.model_config(self.model)["embed_dim"])
 
 
 class ClipPreprocessor(Preprocessor):
@@ -90,11 +80,11 @@ class ClipPreprocessor(Preprocessor):
     def __init__(self, config: ClipEncoderConfig) -> None:
         super().__init__(config)
         if config.tag is not None:
-            check_tag(config.model, config.tag)
-            if config.pretrained not in (None, config.tag) and tag_config(config.model, config.pretrained):
+            models.check_tag(config.model, config.tag)
+            if config.pretrained not in (None, config.tag) and models.tag_config(config.model, config.pretrained):
                 raise UmieError(f"tag is {config.tag!r} and pretrained is the tag {config.pretrained!r}: set only one")
-        self.options = preparation(config.model, config.tag or config.pretrained)
-        self.transform = open_clip().transform.image_transform_v2(self.options, is_train=False)
+        self.options = models.preparation(config.model, config.tag or config.pretrained)
+        self.transform = models.open_clip().transform.image_transform_v2(self.options, is_train=False)
         self.own_size: Size = tuple(self.options.input_size[1:])
         if config.mode == "pool":
             self.own_size, self.stride = geometry(config.model)
@@ -109,7 +99,7 @@ class ClipPreprocessor(Preprocessor):
             return {"crops": torch.stack([self.transform(self._center(cut(image, box))) for box in boxes])}
         size = self._size(*image.size)
         squashed = dataclasses.replace(self.options, size=size, resize_mode="squash")
-        pixels = open_clip().transform.image_transform_v2(squashed, is_train=False)(image)
+        pixels = models.open_clip().transform.image_transform_v2(squashed, is_train=False)(image)
         return {"pixels": pixels, "image_size": torch.tensor(size)}
 
     def no_tensors(self) -> dict[str, Tensor]:
@@ -119,10 +109,7 @@ class ClipPreprocessor(Preprocessor):
         return {"pixels": torch.zeros(3, 0, 0), "image_size": torch.zeros(2, dtype=torch.long)}
 
     def _center(self, image: Image.Image) -> Image.Image:
-        """Cut the ends off a very long image; open_clip uses only its middle square.
-
-        open_clip enlarges the short side before it crops, so a single row of 4000 pixels would take 600 MB.
-        """
+        # open_clip uses only the middle square, but enlarges the short side first: 4000 x 1 pixels would take 600 MB
         width, height = image.size
         most = MAX_CROP_ASPECT * min(image.size)
         if self.options.resize_mode != "shortest" or max(image.size) <= most:
@@ -132,7 +119,7 @@ class ClipPreprocessor(Preprocessor):
         return image.crop((left, top, left + min(width, most), top + min(height, most)))
 
     def _size(self, width: int, height: int) -> Size:
-        """Return the height and width to which an image of this size is resized."""
+        """Return the height and width to which an image is resized."""
         short = self.config.short_side or min(self.own_size)
         if width == height and (short, short) == self.own_size:
             return short, short  # the own size of some towers is not a multiple of their patch
@@ -156,26 +143,16 @@ class ClipEncoder(TowerEncoder):
 
     Config = ClipEncoderConfig
     Preprocessor = ClipPreprocessor
+    config: ClipEncoderConfig
 
     def __init__(self, config: ClipEncoderConfig) -> None:
-        super().__init__(config, build_tower(config.model, config.tag or config.pretrained))
-        self.config: ClipEncoderConfig = config
-
-    @property
-    def feature_dim(self) -> int:
-        """Width Dv of the features."""
-        return self.config.feature_dim
+        super().__init__(config, models.build_tower(config.model, config.tag or config.pretrained))
 
     def load_weights(self) -> None:
-        """Load the weights that the configuration specifies.
-
-        Raises:
-            UmieError: the file is missing or does not fit, or the tag's weights cannot be downloaded.
-            UnknownNameError: open_clip has no such tag for the model.
-        """
-        name = self.config.pretrained
-        if name is not None:
-            self.load_tower(tower_weights(self.config.model, name), name)
+        """Load the weights that the configuration specifies; see ``tower_weights``."""
+        if self.config.pretrained is not None:
+            state = models.tower_weights(self.config.model, self.config.pretrained)
+            self.load_tower(state, self.config.pretrained)
 
     def train(self, mode: bool = True) -> Self:
         """Set the training mode; see ``TowerEncoder.train``."""
@@ -183,9 +160,7 @@ class ClipEncoder(TowerEncoder):
         # on the meta device, and they would not be saved
         with torch.device("cpu"):
             super().train(mode)
-        for module in self.tower.modules():
-            for name, buffer in module.named_buffers(recurse=False):
-                module.register_buffer(name, buffer, persistent=True)
+        self._save_all_buffers()
         return self
 
     def fingerprint(self) -> str:
@@ -198,9 +173,6 @@ class ClipEncoder(TowerEncoder):
         text = json.dumps([super().fingerprint(), how], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
-    def features(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        """Return ``[B, V, Dv]`` from ``crops`` (mode "crop") or from ``pixels`` and ``image_size`` ("pool")."""
-        if self.config.mode == "crop":
-            return self.run_real(inputs["crops"], inputs["visual_mask"])
-        parts = spatial(self.tower)
-        return self.run_whole(inputs, lambda pixels, boxes: parts.pooled(self.laid_out(pixels), boxes))
+    def slots(self, pixels: Tensor, boxes: Tensor) -> Tensor:
+        """Return ``[N, V, Dv]``: of whole images, then of each of ``boxes[:, 1:]`` from the tower's map."""
+        return spatial(self.tower).pooled(self.laid_out(pixels), boxes)

@@ -14,11 +14,7 @@ from umie.weights import first_line, is_file_name, read_state_dict
 
 
 def open_clip() -> Any:
-    """Return the module open_clip, which takes seconds to import.
-
-    Raises:
-        ImportError: open_clip is not installed.
-    """
+    """Return the module open_clip, which takes seconds to import."""
     try:
         import open_clip
     except ImportError as error:
@@ -27,11 +23,7 @@ def open_clip() -> Any:
 
 
 def model_config(model: str) -> dict[str, Any]:
-    """Return open_clip's description of a model.
-
-    Raises:
-        UnknownNameError: open_clip has no model of this name.
-    """
+    """Return open_clip's description of a model; raise UnknownNameError if it has none of this name."""
     names = open_clip().list_models()
     if model not in names:  # get_model_config would look "hf-hub:..." up on the network
         raise UnknownNameError("open_clip model", model, names)
@@ -94,27 +86,24 @@ def tower_weights(model: str, pretrained: str) -> Mapping[str, Tensor]:
         UmieError: the file is missing or cannot be read, or the tag's weights cannot be downloaded.
         UnknownNameError: open_clip has no such tag for the model.
     """
-    if tag_config(model, pretrained):
-        return _published(model, pretrained)
-    if not is_file_name(pretrained):
-        check_tag(model, pretrained)
-    state = read_state_dict(pretrained)
-    visual = {key: value for key, value in state.items() if key.startswith("visual.")}
-    return {key.removeprefix("visual."): value for key, value in (visual or state).items()}
-
-
-def _published(model: str, tag: str) -> Mapping[str, Tensor]:
-    """Return the weights of a tag through open_clip, which converts foreign formats."""
+    tag = tag_config(model, pretrained)
+    if not tag:
+        if not is_file_name(pretrained):
+            check_tag(model, pretrained)
+        state = read_state_dict(pretrained)
+        visual = {key: value for key, value in state.items() if key.startswith("visual.")}
+        return {key.removeprefix("visual."): value for key, value in (visual or state).items()}
     try:
         with warnings.catch_warnings(), torch.device("cpu"):
             # raised if the model's configuration has QuickGELU and the tag does not mention it
             warnings.filterwarnings("ignore", message="QuickGELU mismatch")
-            quick = bool(tag_config(model, tag).get("quick_gelu"))
-            whole = open_clip().create_model(model, pretrained=tag, force_quick_gelu=quick)
+            quick = bool(tag.get("quick_gelu"))
+            # open_clip converts foreign formats
+            whole = open_clip().create_model(model, pretrained=pretrained, force_quick_gelu=quick)
     except (OSError, RuntimeError) as error:
         raise UmieError(
-            f"open_clip weights {tag} of {model} cannot be loaded: {first_line(error)}; "
+            f"open_clip weights {pretrained} of {model} cannot be loaded: {first_line(error)}; "
             "without a network, set pretrained to the path of a weight file"
         ) from error
-    state: Mapping[str, Tensor] = whole.visual.state_dict()
-    return state
+    weights: Mapping[str, Tensor] = whole.visual.state_dict()
+    return weights

@@ -138,11 +138,7 @@ class PrecomputedPreprocessor(Preprocessor):
         self.one(image, regions)
 
     def read(self, image: ImageSource) -> ImageFeatures:
-        """Return the features of an image, as the files have them.
-
-        Raises:
-            UmieError: the files do not have the image or are damaged.
-        """
+        """Return the features of an image as the files have them, or raise UmieError if they are missing or damaged."""
         if isinstance(image, Image.Image):
             raise UmieError("features are found by file name, which an image in memory does not have: pass its path")
         if not isinstance(image, str | Path):
@@ -166,17 +162,6 @@ class PrecomputedPreprocessor(Preprocessor):
             self.counts.update({"boxes": len(found.boxes) + sum(found.dropped.values()), **found.dropped})
         return found
 
-    def read_feature_dim(self) -> int:
-        """Return the width of the first image's features.
-
-        Raises:
-            UmieError: there are no images, or the first cannot be read.
-        """
-        name = next(self.source.some_names(), None)
-        if name is None:
-            raise UmieError(f"{self.config.path}: contains no images: set `feature_dim`, or correct `path`")
-        return len(self.read(name).whole)
-
     def tensors(self, image: Image.Image, boxes: Sequence[Box]) -> dict[str, Tensor]:
         """Raise UmieError: this encoder does not use pixels."""
         raise UmieError("features are looked up, not computed from pixels: pass the image's path")
@@ -191,15 +176,15 @@ class PrecomputedPreprocessor(Preprocessor):
             raise UmieError(f"{found.place}: no usable box for the record's {len(regions)} regions")
         overlaps = box_iou(torch.tensor(regions, dtype=torch.float64), torch.from_numpy(found.boxes).double())
         most, rows = overlaps.max(1)
-        for region, overlap, row in zip(regions, most.tolist(), rows.tolist(), strict=True):
+        nearest: list[int] = rows.tolist()
+        for region, overlap, row in zip(regions, most.tolist(), nearest, strict=True):
             if overlap < self.config.min_overlap:
                 raise UmieError(
                     f"{found.place}: region {_shown(region)} overlaps no box by {self.config.min_overlap:g} (IoU); the "
                     f"best, {_shown(found.boxes[row])}, has {overlap:.2f}: add features of this region, lower "
                     "min_overlap, or remove the record's regions"
                 )
-        numbers: list[int] = rows.tolist()
-        return numbers
+        return nearest
 
 
 @registry.register("precomputed")
@@ -208,11 +193,9 @@ class PrecomputedEncoder(VisualEncoder):
 
     Source: UMIE's released code reads CLIP features of the image (``fc_features``) and of its regions from files.
 
-    An image is looked up by the name of its directory and its own (``train/1.jpg``), with and without the suffix, and
-    then by its own name only. If images in several directories have the same name, their features must be in
-    directories or groups of the same names; otherwise they all get the same features.
-
-    There are no weights, so ``trainable`` has no effect, and caching the features would only duplicate the files.
+    If images in several directories have the same name, their features must be in directories or groups of the same
+    names; otherwise they all get the same features. There are no weights, so ``trainable`` has no effect, and caching
+    the features would only duplicate the files.
 
     The .safetensors layout: ``features [N, Dv]``, ``boxes [N, 4]``, ``image_w`` and ``image_h`` (one number each; not
     needed with relative boxes) and optionally ``whole [Dv]``; in a file with many images, each name is prefixed with
@@ -228,18 +211,15 @@ class PrecomputedEncoder(VisualEncoder):
 
     def __init__(self, config: PrecomputedEncoderConfig) -> None:
         if config.feature_dim is None:
-            width = PrecomputedPreprocessor(config).read_feature_dim()
-            config = dataclasses.replace(config, feature_dim=width)
+            reader = PrecomputedPreprocessor(config)
+            name = next(reader.source.some_names(), None)
+            if name is None:
+                raise UmieError(f"{config.path}: contains no images: set `feature_dim`, or correct `path`")
+            config = dataclasses.replace(config, feature_dim=len(reader.read(name).whole))
         super().__init__(config)
         # an empty tensor that follows the model's precision, to which features are cast
         self._like: Tensor
         self.register_buffer("_like", torch.empty(0), persistent=False)
-
-    @property
-    def feature_dim(self) -> int:
-        """Width Dv of the features."""
-        assert self.config.feature_dim is not None
-        return self.config.feature_dim
 
     def load_weights(self) -> None:
         """Check that the files exist, so that a wrong path fails here and not once per image."""
@@ -260,11 +240,7 @@ class PrecomputedEncoder(VisualEncoder):
         return features.to(self._like.dtype)
 
     def fingerprint(self) -> str:
-        """Return a hash of the options and of the files' names, sizes and times; their content is not read.
-
-        Raises:
-            UmieError: the files do not exist.
-        """
+        """Return a hash of the options and of the files' names, sizes and times; their content is not read."""
         root = Path(self.config.path)
         try:
             folder = root if root.is_dir() else root.parent

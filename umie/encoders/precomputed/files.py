@@ -50,36 +50,22 @@ LAYOUTS: Mapping[str, Sequence[Layout]] = {
 
 @dataclass(frozen=True)
 class ImageFeatures:
-    """The features of one image.
+    """The features of one image, as float32."""
 
-    Args:
-        place: the file and entry, for messages.
-        features: float32 ``[N, Dv]``, one row per usable box, in the file's order.
-        boxes: float32 ``[N, 4]`` as x1, y1, x2, y2, relative to the image (0..1).
-        whole: float32 ``[Dv]``, features of the whole image.
-        dropped: number of boxes left out, by reason: ``outside``, ``no_area``, ``not_finite``.
-    """
-
-    place: str
-    features: Array
-    boxes: Array
-    whole: Array
-    dropped: Mapping[str, int]
+    place: str  # the file and entry, for messages
+    features: Array  # [N, Dv], one row per usable box, in the file's order
+    boxes: Array  # [N, 4] as x1, y1, x2, y2, relative to the image (0..1)
+    whole: Array  # [Dv], features of the whole image
+    dropped: Mapping[str, int]  # number of boxes left out, by reason: outside, no_area, not_finite
 
 
 class Entry:
-    """The arrays of one image in a file, read on demand.
-
-    Args:
-        place: the file and entry, for messages.
-        names: of the arrays.
-        array: returns the array of a name, at most MAX_BYTES; raises UmieError, without the place, if it cannot.
-    """
+    """The arrays of one image in a file, read on demand."""
 
     def __init__(self, place: str, names: Collection[str], array: Callable[[str], Array]) -> None:
-        self.place = place
+        self.place = place  # the file and entry, for messages
         self.names = names
-        self.array = array
+        self.array = array  # at most MAX_BYTES; raises UmieError, without the place, if an array cannot be read
 
     def matrix(self, name: str, rows: int | None = None, columns: int | None = None) -> Array:
         """Return an array; an array stored without its shape gets the given one."""
@@ -116,12 +102,7 @@ def image_features(
 ) -> ImageFeatures:
     """Return the features of one image: only usable boxes, in relative coordinates.
 
-    Args:
-        entry: the image's arrays.
-        layouts: known sets of names; the best match is used.
-        keys: names that override those of a layout.
-        boxes: the unit of the file's boxes; see ``PrecomputedEncoderConfig``.
-        whole: the source of the whole image's features; see there.
+    Of the layouts, the best match is used. See ``PrecomputedEncoderConfig`` for the other options.
 
     Raises:
         UmieError: arrays are missing or inconsistent, features are not finite, there is nothing to average, or the

@@ -11,7 +11,7 @@ import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +34,6 @@ def image_names(path: str | Path) -> list[str]:
     (``train/1.jpg``, ``test/1.jpg``), and then the last part; each with and without the suffix.
 
     Source: the VinVL features released for Twitter use ``111254.jpg.npz``, those of UMIE ``111254.h5``.
-
-    Raises:
-        UmieError: the path does not end in a file name.
     """
     path = Path(path)
     file_name, folder = path.name, path.parent.name
@@ -69,17 +66,13 @@ class FeatureFiles(ABC):
     def some_names(self) -> Iterator[str]:
         """Yield names of stored images, in a fixed order."""
 
-    @abstractmethod
     def files(self) -> list[Path]:
         """Return the feature files, sorted."""
+        return [self.path]
 
 
 def feature_files(path: Path, file_format: str | None, columns: Sequence[str] | None, keys: Layout) -> FeatureFiles:
-    """Return the feature files at a path; see ``PrecomputedEncoderConfig`` for the options.
-
-    Raises:
-        UmieError: the path does not exist, or its format cannot be determined.
-    """
+    """Return the feature files at a path; see ``PrecomputedEncoderConfig`` for the options."""
     try:
         is_folder, is_file = path.is_dir(), path.is_file()
         if not is_folder and not is_file:
@@ -127,11 +120,12 @@ class _Folder(FeatureFiles):
 
     @contextmanager
     def entry(self, names: Sequence[str]) -> Iterator[Entry | None]:
-        if (path := self._file(names)) is None:
+        path = self._file(names)
+        if path is None:
             yield None
-            return
-        with closing(_OPEN[self.format](path)) as file:
-            yield file.only_entry(names)
+        else:
+            with closing(_OPEN[self.format](path)) as file:
+                yield file.only_entry(names)
 
     def some_names(self) -> Iterator[str]:
         return (path.relative_to(self.path).as_posix()[: -len(path.suffix)] for path in self.files())
@@ -175,11 +169,7 @@ class _Container(FeatureFiles):
         return nullcontext(self.handle.entry(names))
 
     def some_names(self) -> Iterator[str]:
-        names: Iterator[str] = self.handle.some_names()
-        return names
-
-    def files(self) -> list[Path]:
-        return [self.path]
+        yield from self.handle.some_names()
 
 
 class _Tsv(FeatureFiles):
@@ -188,12 +178,10 @@ class _Tsv(FeatureFiles):
     def __init__(self, path: Path, columns: Sequence[str] | None, keys: Layout) -> None:
         super().__init__(path, "tsv")
         self._options = (columns, keys)
-        self._indexed: list[TsvFile] = []
 
-    @property
+    @cached_property
     def indexed(self) -> list[TsvFile]:
-        self._indexed = self._indexed or [TsvFile(path, *self._options) for path in self.files()]
-        return self._indexed
+        return [TsvFile(path, *self._options) for path in self.files()]
 
     def entry(self, names: Sequence[str]) -> AbstractContextManager[Entry | None]:
         for name in names:

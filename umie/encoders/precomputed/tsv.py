@@ -76,15 +76,8 @@ class TsvFile:
     """A .tsv file with an index of each image's line.
 
     The index is built in one pass and stored next to the file (``<name>.umie-index.json``) if the directory is
-    writable; it is rebuilt when the file's size or modification time changes.
-
-    Args:
-        path: the file.
-        columns: names of its columns; None takes them from the header, or from the number of columns.
-        keys: names of roles, see ``LAYOUTS``.
-
-    Attributes:
-        rows: offset and line number of each line of an image, by the image's name.
+    writable; it is rebuilt when the file's size or modification time changes. Without ``columns``, their names come
+    from the header, or from the number of columns.
     """
 
     def __init__(self, path: Path, columns: Sequence[str] | None, keys: Layout) -> None:
@@ -109,14 +102,10 @@ class TsvFile:
             raise UmieError(f"{path}: no column for the images' names: set it with keys={{'id': ...}}")
         self._id = ids[0]
         self._state: list[Any] = [_VERSION, status.st_size, status.st_mtime_ns, self.columns, self._id]
-        self.rows = self._load() or self._build()
+        self.rows = self._load() or self._build()  # offset and number of each line of an image, by the image's name
 
     def entry(self, name: str) -> TsvEntry:
-        """Return an image's line.
-
-        Raises:
-            UmieError: the image has two different lines, or the line does not match the index.
-        """
+        """Return an image's line; raise UmieError if it has two different ones or does not match the index."""
         (offset, number), *others = self.rows[name]
         line = self._line(offset, number)
         for other, second in others:

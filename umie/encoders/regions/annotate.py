@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -49,42 +50,32 @@ def annotate(
         records: read lazily.
         proposer: finds the regions.
         stats: updated while records are yielded.
-        missing_images: for a record whose image or annotation cannot be read: "error" raises, "text_only" yields it
-            unchanged, "skip" leaves it out.
+        missing_images: for a record whose image or annotation cannot be read: "error" raises UmieError, "text_only"
+            yields it unchanged, "skip" leaves it out.
         on_unreadable: called once per such image with ``"image"`` or ``"annotation"`` and the error.
         on_image: called after each record that has an image.
-
-    Raises:
-        UmieError: an image or an annotation cannot be read, and ``missing_images`` is "error".
     """
     check_image_policy(missing_images)
-    current: list[Record] = []
     unreadable: set[object] = set()
-    failed = ""
-
-    def remembered() -> Iterator[Record]:
-        for record in records:
-            current[:] = [record]
-            yield record
-
-    def on_error(error: UmieError) -> None:
-        nonlocal failed
-        failed = "annotation" if isinstance(error, AnnotationError) else "image"
-        image = current[0].image
-        if image not in unreadable:
-            unreadable.add(image)
-            stats.unreadable[failed] += 1
-            if on_unreadable is not None:
-                on_unreadable(failed, error)
-
-    for filled in proposer.fill(remembered(), None if missing_images == "error" else on_error):
-        kind, failed = failed, ""
-        if on_image is not None and filled.image is not None:
+    errors: list[UmieError] = []
+    originals, copies = itertools.tee(records)
+    results = proposer.fill(copies, None if missing_images == "error" else errors.append)
+    for record, filled in zip(originals, results, strict=True):
+        kind = ""
+        if errors:
+            error = errors.pop()
+            kind = "annotation" if isinstance(error, AnnotationError) else "image"
+            if record.image not in unreadable:
+                unreadable.add(record.image)
+                stats.unreadable[kind] += 1
+                if on_unreadable is not None:
+                    on_unreadable(kind, error)
+        if on_image is not None and record.image is not None:
             on_image()
         if kind and missing_images == "skip":
             stats.left_out[kind] += 1
             continue
-        added = len(filled.regions) - len(current[0].regions)
+        added = len(filled.regions) - len(record.regions)
         stats.records += 1
         stats.images += filled.image is not None
         stats.proposals += max(0, added)

@@ -76,8 +76,7 @@ class Proposer(ABC):
             name: the image's file name, if it has one.
 
         Raises:
-            AnnotationError: the image's annotation cannot be read.
-            UmieError: the image cannot be read.
+            UmieError: the image, or its annotation (AnnotationError), cannot be read.
         """
 
     def propose(self, images: Sequence[ImageSource], texts: Sequence[str | None] | None = None) -> list[list[Proposal]]:
@@ -93,10 +92,8 @@ class Proposer(ABC):
         texts = [None] * len(images) if texts is None else texts
         if len(texts) != len(images):
             raise UmieError(f"{len(texts)} texts for {len(images)} images: pass one for each")
-        return [
-            self._selected(self.candidates(image, text, _file_name(image)))
-            for image, text in zip(images, texts, strict=True)
-        ]
+        pairs = zip(images, texts, strict=True)
+        return [self._selected(self.candidates(image, text, _file_name(image))) for image, text in pairs]
 
     def fill(self, records: Iterable[Record], on_error: Callable[[UmieError], None] | None = None) -> Iterator[Record]:
         """Yield the records with proposals added after their own regions.
@@ -107,12 +104,8 @@ class Proposer(ABC):
 
         Args:
             records: read lazily.
-            on_error: called with the error if a record's image or annotation (AnnotationError) cannot be read; the
-                record is then yielded unchanged. Without it the error is raised.
-
-        Raises:
-            UmieError: an image or an annotation cannot be read or is outside its directory, and there is no
-                ``on_error``.
+            on_error: called with the UmieError if a record's image or annotation (AnnotationError) cannot be read or is
+                outside its directory; the record is then yielded unchanged. Without it the error is raised.
         """
         recent: dict[object, Candidates] = {}
         for number, record in enumerate(records, start=1):
@@ -139,7 +132,6 @@ class Proposer(ABC):
         return replace(record, regions=(*own, *(Region(item.box, item.label) for item in found)))
 
     def _recalled(self, record: Record, recent: dict[object, Candidates]) -> Candidates:
-        """Return the candidates of a record's image, from ``recent`` if possible."""
         if not isinstance(record.image, str):
             assert record.image is not None  # checked by the caller
             return self.candidates(record.image, record.text, _file_name(record.image))

@@ -16,7 +16,7 @@ from umie.encoders.regions import registry
 from umie.encoders.regions.base import PixelProposer, ProposerConfig, check_device, clamp_aspect_ratio
 from umie.encoders.regions.select import Candidates
 from umie.encoders.tower import published_weights
-from umie.errors import UmieError, UnknownNameError, check_text, check_whole, shown
+from umie.errors import UmieError, check_keys, check_text, check_whole, shown
 from umie.versions import file_digest
 from umie.weights import is_file_name, load_state, read_state_dict
 
@@ -57,8 +57,7 @@ class FasterRcnnProposerConfig(ProposerConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.model not in MODELS:
-            raise UnknownNameError("model", self.model, MODELS)
+        check_keys("model", [self.model], MODELS)
         check_text("weights", self.weights)
         if self.min_size is not None:
             check_whole("min_size", self.min_size, 32)
@@ -83,12 +82,7 @@ class FasterRcnnProposer(PixelProposer):
     config: FasterRcnnProposerConfig
 
     def load_weights(self) -> None:
-        """Build the detector and load the weights that the configuration specifies.
-
-        Raises:
-            UmieError: the file is missing or does not fit, or published weights cannot be downloaded.
-            UnknownNameError: torchvision has no weights of this name for the model.
-        """
+        """Build the detector and load its weights; see ``read_state_dict`` and ``published_weights``."""
         _ = self._detector
 
     def _candidates(self, image: Image.Image, text: str | None) -> Candidates:

@@ -73,19 +73,11 @@ class GroundingProposer(PixelProposer):
     reads_text = True
 
     def load_weights(self) -> None:
-        """Load the checkpoint.
-
-        Raises:
-            UmieError: it does not exist, cannot be downloaded, is not a zero-shot detector, or has missing weights.
-        """
+        """Load the checkpoint; raise UmieError if it is not one of a zero-shot detector with all its weights."""
         _ = self._detector
 
     def phrases(self, text: str | None) -> list[str]:
-        """Return the phrases to search for, at most ``max_phrases``.
-
-        Raises:
-            UmieError: a text is needed and is None, or the function for phrases does not return a list of strings.
-        """
+        """Return at most ``max_phrases`` phrases to search for; raise UmieError if a text is needed and is None."""
         given = self.config.phrases
         if given is None or callable(given):
             if text is None:
@@ -93,9 +85,8 @@ class GroundingProposer(PixelProposer):
             given = noun_phrases(text, self.config.max_phrases) if given is None else given(text)
             _check_phrases(given)
         stripped = (" ".join(phrase.split()) for phrase in given)
-        return list(dict.fromkeys(phrase for phrase in stripped if any(map(str.isalnum, phrase))))[
-            : self.config.max_phrases
-        ]
+        distinct = dict.fromkeys(phrase for phrase in stripped if any(map(str.isalnum, phrase)))
+        return list(distinct)[: self.config.max_phrases]
 
     def _candidates(self, image: Image.Image, text: str | None) -> Candidates:
         phrases = self.phrases(text)
@@ -151,9 +142,8 @@ def _by_token(model: Any, processor: Any, image: Image.Image, phrases: Sequence[
         images=image, text=[texts], return_tensors="pt", truncation=True, max_length=model.config.max_text_len
     ).to(model.device)
     spans = _spans(inputs["input_ids"][0].tolist(), processor.tokenizer)
-    whole = [
-        (phrase, span) for phrase, span in zip(phrases, spans, strict=False) if span
-    ]  # phrases that were not truncated
+    # without the phrases that were truncated
+    whole = [(phrase, span) for phrase, span in zip(phrases, spans, strict=False) if span]
     if not whole:
         return Candidates()
     output = model(**inputs)

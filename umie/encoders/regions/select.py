@@ -30,17 +30,13 @@ class Proposal:
 class Candidates:
     """The boxes that a proposer found in an image, before selection.
 
-    Args:
-        boxes: ``[N, 4]``, x1, y1, x2, y2, relative to the image; they may extend beyond it or be invalid.
-        scores: ``[N]``, higher is better.
-        labels: N names of the objects in the boxes; each may be None.
-        dropped: number of boxes already dropped, by reason.
+    Boxes ``[N, 4]`` are x1, y1, x2, y2, relative to the image; they may extend beyond it or be invalid.
     """
 
     boxes: Tensor = field(default_factory=lambda: torch.zeros(0, 4))
-    scores: Tensor = field(default_factory=lambda: torch.zeros(0))
-    labels: Sequence[str | None] = ()
-    dropped: Mapping[str, int] = field(default_factory=dict)
+    scores: Tensor = field(default_factory=lambda: torch.zeros(0))  # [N], higher is better
+    labels: Sequence[str | None] = ()  # N names of the objects in the boxes
+    dropped: Mapping[str, int] = field(default_factory=dict)  # number of boxes already dropped, by reason
 
 
 def select(
@@ -66,12 +62,18 @@ def select(
         taken: existing boxes; candidates that overlap them are removed, too.
         counts: the numbers of dropped boxes are added here, by reason.
     """
-    if counts is not None:
-        counts.update(candidates.dropped)
     boxes = candidates.boxes.detach().to("cpu", torch.float64)
     scores = candidates.scores.detach().to("cpu", torch.float64)
-    keep = _sound(boxes, scores, counts) & (scores >= min_score)
-    boxes, scores = boxes.clamp(0, 1)[keep], scores[keep]
+    clipped = boxes.clamp(0, 1)
+    finite = boxes.isfinite().all(1) & scores.isfinite()
+    area = (boxes[:, :2] < boxes[:, 2:]).all(1)
+    inside = (clipped[:, :2] < clipped[:, 2:]).all(1)
+    if counts is not None:
+        counts.update(candidates.dropped)
+        reasons = {NOT_FINITE: ~finite, NO_AREA: finite & ~area, OUTSIDE: finite & area & ~inside}
+        counts.update({reason: number for reason, which in reasons.items() if (number := int(which.sum()))})
+    keep = finite & area & inside & (scores >= min_score)
+    boxes, scores = clipped[keep], scores[keep]
     labels = [label for label, kept in zip(candidates.labels, keep.tolist(), strict=True) if kept]
     found = [
         Proposal((x1, y1, x2, y2), score, label)
@@ -84,26 +86,12 @@ def select(
     if not found:
         return []
     ordered = torch.tensor([proposal.box for proposal in found], dtype=torch.float64)
-    if taken:
-        free = (box_iou(ordered, torch.tensor(taken, dtype=torch.float64)) <= overlap).all(1).nonzero().squeeze(1)
-    else:
-        free = torch.arange(len(found))
+    others = torch.tensor(taken, dtype=torch.float64).view(-1, 4)
+    free = (box_iou(ordered, others) <= overlap).all(1).nonzero().squeeze(1)
     # ranks replace scores: no two are equal, so nms has no ties to break
     ranks = -torch.arange(len(free), dtype=torch.float64)
     best = free[nms(ordered[free], ranks, overlap)][:top]
     return [found[index] for index in best.tolist()]
-
-
-def _sound(boxes: Tensor, scores: Tensor, counts: Counter[str] | None) -> Tensor:
-    """Return a bool mask ``[N]`` of boxes that are valid after clipping; count the others by reason."""
-    clipped = boxes.clamp(0, 1)
-    finite = boxes.isfinite().all(1) & scores.isfinite()
-    area = (boxes[:, :2] < boxes[:, 2:]).all(1)
-    inside = (clipped[:, :2] < clipped[:, 2:]).all(1)
-    if counts is not None:
-        reasons = {NOT_FINITE: ~finite, NO_AREA: finite & ~area, OUTSIDE: finite & area & ~inside}
-        counts.update({reason: number for reason, which in reasons.items() if (number := int(which.sum()))})
-    return finite & area & inside
 
 
 def _rank(proposal: Proposal) -> tuple[float | str, ...]:

@@ -11,11 +11,10 @@ import functools
 import pytest
 import torch
 
-from umie.bench.check import compare, expect
+from umie.bench.check import Runner, compare, expect, place
 from umie.bench.environment import LIBRARIES
 from umie.bench.measure import peak_bytes
 from umie.bench.operations import DIRECTIONS, DTYPES, backends, blocks, make_weights, operations
-from umie.bench.runner import Runner, place
 from umie.bench.shapes import Shape, draw
 from umie.versions import versions
 

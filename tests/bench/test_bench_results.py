@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from matplotlib.artist import Artist
 
 from umie.bench.compare import changes, differences
-from umie.bench.lengths import read_lengths
 from umie.bench.ratios import Spread, ratio, spread
 from umie.bench.results import CANNOT, DONE, WRONG, Results, Row, file_name
+from umie.bench.shapes import read_lengths
 from umie.bench.table import blocks_of
 from umie.data.synthetic import SyntheticConfig, scenes
 from umie.errors import UmieError

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from umie.bench import measure, shapes
-from umie.bench.check import Errors, compare, error, expect
+from umie.bench.check import Errors, Runner, compare, error, expect, place
 from umie.bench.environment import environment
 from umie.bench.operations import (
     DIRECTIONS,
@@ -21,7 +21,6 @@ from umie.bench.operations import (
 )
 from umie.bench.results import CANNOT, DONE, MISSED, WRONG, Results
 from umie.bench.run import Plan, Progress, run
-from umie.bench.runner import Runner, place
 from umie.bench.shapes import Shape, draw
 from umie.fusion import registry as fusions
 from umie.fusion.base import Fusion

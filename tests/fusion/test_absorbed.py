@@ -39,7 +39,8 @@ def image_by_image(queries, k, v, query, output, bias, residual=None):
 
 
 def whole_batch(queries, k, v, query, output, bias, residual=None):
-    return absorbed._whole_batch(queries, k, v, query, output, bias, 0.0, residual)
+    out = absorbed._whole_batch(queries, k, v, query, output, bias, 0.0)
+    return out if residual is None else residual + out
 
 
 def results(function, arguments, wanted=PARTS):

@@ -22,6 +22,7 @@ from umie.bench.reference_layers import BLOCKS as BLOCKS_WITH_REFERENCE
 from umie.bench.reference_layers import reference_layer
 from umie.bench.shapes import Shape, draw
 from umie.errors import UmieError
+from umie.fusion import Fusion
 from umie.fusion import registry as fusions
 from umie.fusion.attention import AUTO, explain
 from umie.fusion.contract import check_fusion
@@ -71,7 +72,7 @@ class Operation:
 class Ours(nn.Module):
     """A fusion of this library, with the signature of the benchmarks."""
 
-    def __init__(self, fusion: nn.Module) -> None:
+    def __init__(self, fusion: Fusion) -> None:
         super().__init__()
         self.fusion = fusion
 
@@ -225,7 +226,7 @@ def _build(shape: Shape, block: str, weights: Weights, backend: str = "") -> Our
         options["residual"] = "paper" if block == "paper" else "released"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
-        fusion: Any = fusions.build("gated" if block in GATED else block, **options)
+        fusion = fusions.build("gated" if block in GATED else block, **options)
     own = fusion.state_dict()
     fitting = {key: value for key, value in weights.items() if key in own and own[key].shape == value.shape}
     fusion.load_state_dict(fitting, strict=False)

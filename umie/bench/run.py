@@ -9,12 +9,11 @@ from itertools import product
 
 from torch import Tensor
 
-from umie.bench.check import Expected, compare, expect
+from umie.bench.check import Expected, Runner, compare, expect, place
 from umie.bench.measure import peak_bytes, time_rounds
 from umie.bench.operations import DIRECTIONS, DTYPES, TRAINING, Operation, make_weights, operations
 from umie.bench.ratios import ROUNDS
 from umie.bench.results import CANNOT, DONE, MISSED, WRONG, Results, Row, RowKey
-from umie.bench.runner import Runner, place
 from umie.bench.shapes import Shape, draw
 
 

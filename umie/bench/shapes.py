@@ -1,4 +1,4 @@
-"""Inputs of a benchmark: the widths of FLAN-T5, a batch size, and random states.
+"""Inputs of a benchmark: the widths of FLAN-T5, a batch size, lengths of real texts, and random states.
 
 Shapes: B batch, T text tokens, V visual slots, D model width, H heads, d head width.
 """
@@ -7,11 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from umie import tasks
 from umie.errors import UmieError, UnknownNameError
+from umie.records import read_jsonl
 
 SIZES = {  # d_model, num_heads, head_dim, d_ff of the FLAN-T5 checkpoints
     "small": (512, 6, 64, 1024),
@@ -20,6 +24,7 @@ SIZES = {  # d_model, num_heads, head_dim, d_ff of the FLAN-T5 checkpoints
     "xl": (2048, 32, 64, 5120),
 }
 NUM_SLOTS = 37
+MAX_RECORDS = 5_000  # enough for a distribution of lengths
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,3 +91,30 @@ def draw(
         grad = grad * text_mask[..., None]
     text, visual, grad = (value.to(device, dtype) for value in (text, visual, grad))
     return Inputs(text, text_mask.to(device), visual, visual_mask.to(device), grad)
+
+
+def read_lengths(path: Path) -> list[int]:
+    """Return the number of tokens (instruction and text) of each query about the records of a JSONL file.
+
+    They are counted with the tokenizer of the embedded data set, which needs no download.
+
+    Args:
+        path: records in JSONL; ``umie data convert`` writes them.
+
+    Raises:
+        UmieError: the file cannot be read or yields no query.
+    """
+    from umie.composition import default_tokenizer
+
+    tokenizer = default_tokenizer({"source": "tiny"})
+    built = {name: tasks.registry.build(name) for name in tasks.registry.names()}
+    texts = [
+        f"{query.instruction} {record.text}".rstrip()
+        for record in islice(read_jsonl(path), MAX_RECORDS)
+        for name, task in built.items()
+        if record.annotated_for(name)
+        for query in task.queries(record)
+    ]
+    if not texts:
+        raise UmieError(f"{path}: no record yields a query: use records that are annotated for a task")
+    return [len(token_ids) for token_ids in tokenizer(texts)["input_ids"]]

@@ -96,9 +96,8 @@ def bench(
     if context.invoked_subcommand is not None:
         return
     from umie.bench import operations
-    from umie.bench.lengths import read_lengths
     from umie.bench.run import Plan
-    from umie.bench.shapes import SIZES, Shape
+    from umie.bench.shapes import SIZES, Shape, read_lengths
     from umie.registry import load_plugins
 
     before = operations.blocks()
@@ -231,13 +230,7 @@ def _run(plan: Plan, lengths_file: Path | None, threads: int | None, output: Pat
 
 
 def _result_files(output: Path | None, name: str) -> list[Path]:
-    """Return the paths of the JSON, Markdown and PNG files of a result; existing results are never overwritten.
-
-    Args:
-        output: the ``--output`` option, with or without one of the suffixes. None uses ``name`` in FOLDER, and
-            appends a number if results of that name exist.
-        name: the default name.
-    """
+    """Return the paths of the JSON, Markdown and PNG files of a result; existing results are never overwritten."""
 
     def files(stem: Path) -> list[Path]:
         return [stem.with_name(stem.name + suffix) for suffix in SUFFIXES]

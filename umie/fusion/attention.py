@@ -180,19 +180,9 @@ class MultiHeadAttention(nn.Module):
         residual: Tensor | None = None,
         norm: Callable[[Tensor], Tensor] | None = None,
     ) -> Tensor:
-        """Return ``residual + gate * MHA(norm(queries) -> keys)``.
+        """Return ``residual + gate * MHA(norm(queries) -> keys)``, ``[B, T, D]``; arguments as in ``LayerInputs``.
 
-        Args:
-            queries: ``[B, T, D]``.
-            keys: ``[B, V, D]``; the values are computed from them too.
-            key_mask: bool ``[B, V]``, True = real.
-            query_mask: bool ``[B, T]``, True = real; a backend may skip the other queries.
-            gate: ``[B]``, a factor for each example; None for 1.
-            residual: ``[B, T, D]``, added to the result; None for nothing.
-            norm: applied to the queries, token by token.
-
-        Returns:
-            ``[B, T, D]``; exactly the residual for an example without a key.
+        The result is exactly the residual for an example without a key.
         """
         dropout = self.dropout if self.training else 0.0
         plain = are_plain(self.query, self.key, self.value, self.output)

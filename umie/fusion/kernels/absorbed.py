@@ -47,6 +47,7 @@ class Absorbed(Kernel):
 
     def layer(self, inputs: LayerInputs) -> Tensor:
         """Return attention with its projections, as described in ``Kernel.layer``."""
+        out: Tensor
         queries, keys, residual, norm = inputs.queries, inputs.keys, inputs.residual, inputs.norm
         weights, num_heads, key_mask = inputs.weights, inputs.num_heads, inputs.key_mask
         k, v = (
@@ -66,30 +67,23 @@ class Absorbed(Kernel):
         if norm is not None and (torch.is_grad_enabled() or not image_by_image):
             queries, norm = norm(queries), None
         if not image_by_image:
-            return _whole_batch(queries, k, v, query, output, bias, inputs.dropout, residual)
+            out = _whole_batch(queries, k, v, query, output, bias, inputs.dropout)
+            return out if residual is None else residual + out
         added = residual if residual is not None and residual.dtype == queries.dtype else None
         save = needs_gradient(queries, k, v, query, output)
-        out: Tensor = _ImageByImage.apply(queries, k, v, query, output, bias, added, save, norm)
+        out = _ImageByImage.apply(queries, k, v, query, output, bias, added, save, norm)
         return out if residual is None or added is not None else residual + out
 
 
 def _whole_batch(
-    queries: Tensor,
-    k: Tensor,
-    v: Tensor,
-    query: Tensor,
-    output: Tensor,
-    bias: Tensor,
-    dropout: float,
-    residual: Tensor | None,
+    queries: Tensor, k: Tensor, v: Tensor, query: Tensor, output: Tensor, bias: Tensor, dropout: float
 ) -> Tensor:
     """Return the layer for all images at once; `_ImageByImage` is tested against it."""
     folded_keys = torch.einsum("bhvi,hid->bhvd", k, query)
     folded_values = torch.einsum("bhvi,hid->bhvd", v, output)
     logits = torch.einsum("btd,bhvd->bthv", queries.to(folded_keys.dtype), folded_keys) + bias[:, None, None]
     weights = F.dropout(logits.softmax(-1), dropout).to(folded_values.dtype)
-    out = torch.einsum("bthv,bhvd->btd", weights, folded_values)
-    return out if residual is None else residual + out
+    return torch.einsum("bthv,bhvd->btd", weights, folded_values)
 
 
 class _ImageByImage(torch.autograd.Function):

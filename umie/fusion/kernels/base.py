@@ -5,7 +5,6 @@ Shapes: B batch, T queries, V slots, D model width, H heads, d head width, I = H
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -76,27 +75,27 @@ class LayerInputs:
     norm: Callable[[Tensor], Tensor] | None = None
 
 
-class Kernel(ABC):
+class Kernel:
     """One stateless implementation of masked multi-head attention.
 
     A backend implements ``attend``. It may also override ``layer``; if it supports only the whole layer, it overrides
     only ``layer`` and sets ``whole_layer_only``. Both methods return exact zeros, with zero gradients, for an example
-    without a key.
+    without a key. By default it runs everywhere, but only when it is named.
     """
 
     whole_layer_only: bool = False
 
-    @abstractmethod
     def unsupported_reason(self, case: KernelCase) -> str | None:
         """Return why this backend cannot run the case, in the library's words; None if it can."""
+        return None
 
-    @abstractmethod
     def cost(self, case: KernelCase) -> float | None:
         """Return the expected cost, in multiply-adds at the rate of large matrix products.
 
         Work that runs at a lower rate counts for more. ``auto`` chooses the backend with the lowest cost. None means
         that the backend runs only when it is named.
         """
+        return None
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, *, key_mask: Tensor, scale: float, dropout: float) -> Tensor:
         """Return attention without projections.

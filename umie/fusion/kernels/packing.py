@@ -1,4 +1,4 @@
-"""Ragged batches without padding: pack the real tokens and slots in a row, attend within blocks, and unpack.
+"""`packed`, and what ragged backends share: pack the real tokens and slots in a row, attend within blocks, and unpack.
 
 Shapes: B batch, T queries, V slots, D model width, H heads, d head width; N and M are the numbers of packed tokens and
 slots, taken from the examples that have both.
@@ -6,7 +6,7 @@ slots, taken from the examples that have both.
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -15,7 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from umie.errors import UmieError
+from umie.fusion.kernels import registry
 from umie.fusion.kernels.base import Kernel, KernelCase, LayerInputs, add_product, split_heads
+from umie.fusion.kernels.sdpa import Sdpa
 
 NOT_COMPILED = "the number of packed tokens depends on the data, which a compiler cannot see"
 
@@ -25,22 +27,14 @@ class Packing:
     """The positions of packed tokens and slots in the padded batch.
 
     An example without a real token or without a real slot is left out: an empty block has no softmax.
-
-    Args:
-        tokens: ``[N]``, ascending positions among the B * T of the batch.
-        slots: ``[M]``, ascending positions among the B * V.
-        num_tokens: tokens of each packed example; on the host, as kernels for ragged batches require.
-        num_slots: slots of each packed example.
-        padded_tokens: (B, T).
-        padded_slots: (B, V).
     """
 
-    tokens: Tensor
-    slots: Tensor
-    num_tokens: tuple[int, ...]
+    tokens: Tensor  # [N], ascending positions among the B * T of the batch
+    slots: Tensor  # [M], ascending positions among the B * V
+    num_tokens: tuple[int, ...]  # of each packed example; on the host, as kernels for ragged batches require
     num_slots: tuple[int, ...]
-    padded_tokens: tuple[int, int]
-    padded_slots: tuple[int, int]
+    padded_tokens: tuple[int, int]  # (B, T)
+    padded_slots: tuple[int, int]  # (B, V)
 
     @classmethod
     def of(cls, query_mask: Tensor, key_mask: Tensor) -> Packing:
@@ -85,8 +79,11 @@ class Packing:
         return example_of_token[:, None] == self.slots // self.padded_slots[1]
 
 
-class PackedKernel(Kernel):
-    """A backend that attends within blocks of packed tokens and slots, and projects only real ones."""
+class PackedKernel(Kernel, ABC):
+    """A backend that attends within blocks of packed tokens and slots, and projects only real ones.
+
+    It has no cost, because a case does not state how much of the batch is padding.
+    """
 
     name: ClassVar[str]
 
@@ -105,10 +102,6 @@ class PackedKernel(Kernel):
         Returns:
             ``[1, N, H, d]``.
         """
-
-    def cost(self, case: KernelCase) -> float | None:
-        """Return None: a case does not state how much of the batch is padding."""
-        return None
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, *, key_mask: Tensor, scale: float, dropout: float) -> Tensor:
         """Return attention, as in ``Kernel.attend``; packs real slots, and all tokens of examples with slots."""
@@ -144,6 +137,32 @@ class PackedKernel(Kernel):
     def _refuse_to_compile(self) -> None:
         if torch.compiler.is_compiling():  # unsupported_reason is not called there
             raise UmieError(f"attention backend {self.name!r} cannot run here: {NOT_COMPILED}; use 'sdpa' or 'auto'")
+
+
+@registry.register("packed")
+class Packed(PackedKernel):
+    """The whole layer without its padding; pays for its copies if much of the batch is padding.
+
+    It projects only real tokens; between the projections torch's attention runs on the padded batch. Attention over
+    the slots is a small part of a token's work (2 * V of 2 * V + 2 * D multiply-adds per unit of inner width; FLAN-T5
+    base: 5 %). Padding is therefore cheap there and expensive in the projections. It runs on every device and in every
+    precision.
+    """
+
+    name = "packed"
+    whole_layer_only = True
+
+    def unsupported_reason(self, case: KernelCase) -> str | None:
+        """Return a reason if there are no projections to save, or under a compiler."""
+        if case.d_model is None:
+            return "it needs plain projections: without adapters, quantization, or hooks"
+        return NOT_COMPILED if case.compiling else None
+
+    def blocks(self, q: Tensor, k: Tensor, v: Tensor, packing: Packing, scale: float, dropout: float) -> Tensor:
+        """Return block-diagonal attention by padding q, k and v again."""
+        key_mask = packing.unpack_slots(torch.ones_like(packing.slots)).bool()
+        padded = packing.unpack_tokens(q[0]), packing.unpack_slots(k[0]), packing.unpack_slots(v[0])
+        return packing.pack_tokens(Sdpa().attend(*padded, key_mask=key_mask, scale=scale, dropout=dropout))[None]
 
 
 def blocks_reference(q: Tensor, k: Tensor, v: Tensor, packing: Packing, scale: float, dropout: float) -> Tensor:

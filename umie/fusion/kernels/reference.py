@@ -7,20 +7,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from umie.fusion.kernels import registry
-from umie.fusion.kernels.base import Kernel, KernelCase
+from umie.fusion.kernels.base import Kernel
 
 
 @registry.register("reference")
 class Reference(Kernel):
     """``softmax(scale * q k^T) v`` by einsum, one intermediate result after another."""
-
-    def unsupported_reason(self, case: KernelCase) -> str | None:
-        """Return None: it runs everywhere."""
-        return None
-
-    def cost(self, case: KernelCase) -> float | None:
-        """Return None: it exists for comparison."""
-        return None
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, *, key_mask: Tensor, scale: float, dropout: float) -> Tensor:
         """Return attention, as described in ``Kernel.attend``."""

@@ -13,10 +13,6 @@ from umie.fusion.kernels.base import Kernel, KernelCase
 class Sdpa(Kernel):
     """``torch.nn.functional.scaled_dot_product_attention``."""
 
-    def unsupported_reason(self, case: KernelCase) -> str | None:
-        """Return None: it runs everywhere."""
-        return None
-
     def cost(self, case: KernelCase) -> float | None:
         """Return the multiply-adds of the matrix products."""
         inner = case.num_heads * case.head_dim

@@ -41,7 +41,10 @@ _FLAG = threading.RLock()  # all threads share the flag
 
 @registry.register("xformers")
 class Xformers(PackedKernel):
-    """Block-diagonal attention between ragged texts and ragged slots; projects only real tokens and slots."""
+    """Block-diagonal attention between ragged texts and ragged slots; projects only real tokens and slots.
+
+    It has no cost, because it has not been measured on a GPU.
+    """
 
     name = "xformers"
 
@@ -63,10 +66,6 @@ class Xformers(PackedKernel):
         bias = fmha.BlockDiagonalMask.from_seqlens([1, 1], [1, 1], device=sample.device)
         inputs = fmha.Inputs(sample, sample, sample, attn_bias=bias, p=case.dropout, scale=1.0)
         return refusal(fmha, inputs, needs_grad=case.needs_grad)
-
-    def cost(self, case: KernelCase) -> float | None:
-        """Return None: it has not been measured on a GPU."""
-        return None
 
     def blocks(self, q: Tensor, k: Tensor, v: Tensor, packing: Packing, scale: float, dropout: float) -> Tensor:
         """Return block-diagonal attention, as described in ``PackedKernel.blocks``."""

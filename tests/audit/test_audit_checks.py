@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from umie.audit.checks import check_record
-from umie.audit.validation import Validation, validate
+from umie.audit.checks import Validation, check_record, validate
 from umie.data.source import Source
 from umie.errors import UmieError
 from umie.records import Argument, Entity, Event, Record, Region, Relation, record_from_json

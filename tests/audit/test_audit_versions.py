@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from umie.audit.fingerprints import BUCKETS, fingerprint
-from umie.audit.known_versions import compare, known_versions, to_json
+from umie.audit.fingerprints import BUCKETS, compare, fingerprint, known_versions, to_json
 from umie.data.source import Source
 from umie.errors import UmieError
 from umie.records import Argument, Entity, Event, Record, Region, Relation

@@ -3,16 +3,13 @@
 Nothing here edits a file; ``clean_file`` writes a cleaned copy.
 """
 
-from umie.audit.audit import Audit, audit_splits
-from umie.audit.checks import Finding, check_record
-from umie.audit.cleaning import Cleaning, clean_file
-from umie.audit.fingerprints import Fingerprint, fingerprint
-from umie.audit.known_versions import Comparison, compare, known_versions
+from umie.audit.audit import Audit, Cleaning, audit_splits, clean_file
+from umie.audit.checks import Finding, check_record, validate
+from umie.audit.fingerprints import Comparison, Fingerprint, compare, fingerprint, known_versions
 from umie.audit.overlap import Overlap, Split, overlaps, read_split
 from umie.audit.prompts import PromptReport, examine_prompts
 from umie.audit.statistics import Statistics
 from umie.audit.texts import near_duplicates, normalize
-from umie.audit.validation import validate
 
 __all__ = [
     "Audit",

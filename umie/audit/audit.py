@@ -1,4 +1,4 @@
-"""The audit of a data set: overlaps of its splits, known versions of its files, and leaks in its prompts."""
+"""The audit of a data set: overlaps, known versions and leaks in prompts; and copies without overlapping records."""
 
 from __future__ import annotations
 
@@ -7,33 +7,27 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from umie.audit.fingerprints import fingerprint
-from umie.audit.known_versions import Comparison, compare, known_versions
+from umie.audit.fingerprints import Comparison, compare, fingerprint, known_versions
 from umie.audit.overlap import Overlap, Split, overlaps, read_split
 from umie.audit.prompts import PromptReport, examine_prompts, schema_of
 from umie.audit.texts import THRESHOLD
 from umie.data.source import Source
-from umie.errors import UmieError
+from umie.errors import UmieError, check_choice
 from umie.files import check_distinct
+from umie.records import write_jsonl
+
+MATCHES = {"text": ("text",), "near": ("text", "near_text"), "image": ("image_name", "image_bytes")}
 
 
 @dataclass(frozen=True)
 class Audit:
-    """The results of an audit.
+    """The results of an audit."""
 
-    Args:
-        threshold: the minimum Jaccard similarity of near-duplicate texts.
-        splits: the splits of the data set, then the other files.
-        overlaps: the overlaps of pairs of splits.
-        versions: for each split and other file, the known versions that it matches.
-        prompts: one report per task.
-    """
-
-    threshold: float
-    splits: Sequence[Split]
+    threshold: float  # the minimum Jaccard similarity of near-duplicate texts
+    splits: Sequence[Split]  # the splits of the data set, then the other files
     overlaps: Sequence[Overlap]
-    versions: Mapping[str, Sequence[Comparison]]
-    prompts: Sequence[PromptReport]
+    versions: Mapping[str, Sequence[Comparison]]  # for each of the splits, the known versions that it matches
+    prompts: Sequence[PromptReport]  # one per task
 
     def summary(self) -> dict[str, Any]:
         """Return all results in the form of their JSON file."""
@@ -77,8 +71,62 @@ def audit_splits(
     found = {name: compare(fingerprint(source.named(), name), table) for name, source in files.items()}
     schema = schema_of(record for source in splits.values() for record in source.records())
     prompts = examine_prompts((record for source in splits.values() for record in source.records()), schema)
-    compared = overlaps(read, threshold=threshold, pairs=_pairs(len(splits), len(others)))
-    return Audit(threshold, read, compared, found, prompts)
+    pairs = [(right, left) for right in range(len(splits)) for left in range(right)]  # a split with those before it
+    pairs += [(split, split) for split in range(len(splits))]
+    for other in range(len(splits), len(files)):
+        for split in range(len(splits)):
+            pairs += [(split, other), (other, split)]
+    return Audit(threshold, read, overlaps(read, threshold=threshold, pairs=pairs), found, prompts)
+
+
+@dataclass(frozen=True)
+class Cleaning:
+    """The result of cleaning a file."""
+
+    num_records: int  # of the file
+    removed: Sequence[tuple[str, str]]  # id of each removed record, in the order of the file, and the reason
+
+
+def clean_file(
+    source: Source,
+    against: Sequence[Source],
+    output: Path,
+    *,
+    match: Iterable[str] = ("near",),
+    threshold: float = THRESHOLD,
+    progress: Callable[[], None] = lambda: None,
+) -> Cleaning:
+    """Write the records of a file that do not occur in other files.
+
+    Args:
+        source: the file to clean, such as a training set.
+        against: the files whose records are removed, such as test sets.
+        output: the JSONL file to write; not one of the inputs.
+        match: when two records are the same: ``text``, ``near`` (the same or a similar text), ``image``.
+        threshold: the minimum Jaccard similarity of near-duplicate texts.
+        progress: called once per record.
+
+    Raises:
+        UmieError: ``match`` is unknown, a file is used twice, ``output`` is an input, or a file cannot be read.
+    """
+    kinds: list[str] = []
+    for name in match:
+        check_choice("match", name, MATCHES)
+        kinds += MATCHES[name]
+    sources = [source, *against]
+    paths = [item.path for item in sources]
+    check_distinct(paths)
+    if output.exists() and any(path.exists() and output.samefile(path) for path in paths):
+        raise UmieError(f"{output}: is an input; choose another output")
+    splits = [read_split(name, item, progress) for name, item in zip(short_names(paths), sources, strict=True)]
+    reasons: dict[int, str] = {}
+    for overlap in overlaps(splits, threshold=threshold, pairs=[(0, other) for other in range(1, len(splits))]):
+        for kind in kinds:
+            for position, ids in overlap.matches[kind].items():
+                reasons.setdefault(position, f"{kind.replace('_', ' ')} of {ids[0]} in {overlap.right}")
+    write_jsonl(output, (record for position, record in enumerate(source.records()) if position not in reasons))
+    ids = splits[0].ids
+    return Cleaning(len(ids), [(ids[position], reasons[position]) for position in sorted(reasons)])
 
 
 def short_names(paths: Sequence[Path], taken: Container[str] = ()) -> list[str]:
@@ -96,13 +144,3 @@ def short_names(paths: Sequence[Path], taken: Container[str] = ()) -> list[str]:
                 break
         names.append(name)
     return names
-
-
-def _pairs(num_splits: int, num_others: int) -> list[tuple[int, int]]:
-    """Return later splits with earlier ones, each split with itself, then splits and other files in both directions."""
-    pairs = [(right, left) for right in range(num_splits) for left in range(right)]
-    pairs += [(split, split) for split in range(num_splits)]
-    for other in range(num_splits, num_splits + num_others):
-        for split in range(num_splits):
-            pairs += [(split, other), (other, split)]
-    return pairs

@@ -1,16 +1,19 @@
-"""Checks of a single record: errors make it invalid, warnings make it suspicious."""
+"""Checks of records and files: errors make a record invalid, warnings make it suspicious."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, NamedTuple
 
 from umie import tasks
 from umie.audit.images import Presence, presence
-from umie.errors import shown
+from umie.data.source import Source
+from umie.errors import UmieError, shown
 from umie.records import NO_RELATION, Record, Span
+from umie.records.model import annotated_spans
 from umie.tasks import Task
 
 
@@ -31,27 +34,73 @@ def check_record(record: Record, *, images: bool = True) -> Iterator[Finding]:
     """Yield the errors and warnings of a record.
 
     A ``Record`` cannot be built with a span outside its text, a box outside its image, or a missing region, so these
-    are not checked again.
-
-    Args:
-        record: the record.
-        images: whether to check that the image file exists.
+    are not checked again. ``images`` is whether to check that the image file exists.
     """
-    if images:
-        yield from _check_image(record)
+    state = presence(record) if images else Presence.NONE
+    if state not in (Presence.NONE, Presence.FOUND):
+        folder = "" if record.image_folder is None else f" (in {record.image_folder})"
+        yield Finding(True, f"image {shown(record.image)} {state.value}{folder}: add it, or use another image folder")
     yield from _check_labels(record)
-    yield from _check_spans(record)
+    for kind, span in annotated_spans(record.entities, record.relations, record.events):
+        covered = record.surface(span)
+        if covered != covered.strip():
+            yield Finding(False, f"{kind} {list(span)} covers {shown(covered)} with surrounding whitespace: trim it")
     yield from _check_repetitions(record)
     yield from _check_relations(record)
-    yield from _check_boxes(record)
+    if record.regions and record.image is None:
+        yield Finding(False, f"{len(record.regions)} regions without an image: set image, or read with --images")
+    for box, count in Counter(region.box for region in record.regions).items():
+        if count > 1:
+            yield Finding(False, f"duplicate region {list(box)} ({count} times)")
 
 
-def _check_image(record: Record) -> Iterator[Finding]:
-    state = presence(record)
-    if state in (Presence.NONE, Presence.FOUND):
-        return
-    folder = "" if record.image_folder is None else f" (in {record.image_folder})"
-    yield Finding(True, f"image {shown(record.image)} {state.value}{folder}: add it, or use another image folder")
+@dataclass
+class Validation:
+    """The number of records that could be read, and the numbers of errors and warnings."""
+
+    records: int = 0
+    errors: int = 0
+    warnings: int = 0
+
+
+def validate(
+    source: Source,
+    report: Callable[[str, Finding], None],
+    *,
+    images: bool = True,
+    progress: Callable[[], None] = lambda: None,
+) -> Validation:
+    """Check all records of a file; only a file that cannot be read as a whole is an exception.
+
+    Args:
+        source: the file.
+        report: called with the location and the finding; the location is empty for a malformed record, whose
+            message begins with it.
+        images: whether to check that the image files exist.
+        progress: called once per record.
+    """
+    result = Validation()
+
+    def note(place: str, finding: Finding) -> None:
+        result.errors += finding.is_error
+        result.warnings += not finding.is_error
+        report(place, finding)
+
+    def note_malformed(error: UmieError) -> None:
+        note("", Finding(True, str(error)))
+
+    first_uses: dict[str, int] = {}
+    for number, record in source.numbered(note_malformed):
+        result.records += 1
+        progress()
+        for finding in check_record(record, images=images):
+            note(source.place(number), finding)
+        if record.id is not None and (first := first_uses.setdefault(record.id, number)) != number:
+            message = f"id {record.id!r} is already used at {source.place(first)}: ids must be unique"
+            note(source.place(number), Finding(True, message))
+    if not result.records and not result.errors:
+        note_malformed(UmieError(f"{source.path}: contains no records"))
+    return result
 
 
 def _check_labels(record: Record) -> Iterator[Finding]:
@@ -71,57 +120,30 @@ def _check_labels(record: Record) -> Iterator[Finding]:
         for label, count in Counter(schema).items():
             if count > 1 or label != label.strip():
                 yield Finding(False, f"labels of {name!r} contains {label!r} repeatedly or with outer whitespace")
+    shared = ("events", "arguments")  # kinds of the same part of the annotation
+    shared_is_used = any(task.kind in shared and record.annotated_for(name) for name, task in known.items())
     for name, task in known.items():
-        if not record.annotated_for(name) and not _shares_annotation(record, name) and any(task.used_labels(record)):
+        is_used = record.annotated_for(name) or (task.kind in shared and shared_is_used)
+        if not is_used and any(task.used_labels(record)):
             yield Finding(False, f"annotation for {name!r} is not used, because tasks is {list(record.tasks or ())}")
-
-
-def _shares_annotation(record: Record, name: str) -> bool:
-    """Return whether another task that the record is annotated for uses the same part of the annotation."""
-    shared = ("events", "arguments")
-    kinds = {task.name: task.kind for task in all_tasks().values()}
-    return kinds[name] in shared and any(record.annotated_for(other) for other, kind in kinds.items() if kind in shared)
-
-
-def _check_spans(record: Record) -> Iterator[Finding]:
-    for kind, span in _spans(record):
-        covered = record.surface(span)
-        if covered != covered.strip():
-            yield Finding(False, f"{kind} {list(span)} covers {shown(covered)} with surrounding whitespace: trim it")
-
-
-def _spans(record: Record) -> Iterator[tuple[str, Span]]:
-    for entity in record.entities:
-        yield "entity", entity.span
-    for relation in record.relations:
-        yield "relation head", relation.head
-        yield "relation tail", relation.tail
-    for event in record.events:
-        if event.trigger is not None:
-            yield "event trigger", event.trigger
-        for argument in event.arguments:
-            if argument.span is not None:
-                yield f"argument {argument.role!r}", argument.span
 
 
 def _check_repetitions(record: Record) -> Iterator[Finding]:
     for kind, items in (("entity", record.entities), ("relation", record.relations), ("event", record.events)):
-        if len(items) < 2:
-            continue
-        for item, count in Counter(items).items():
+        for item, count in Counter(items).items() if len(items) > 1 else ():
             if count > 1:
-                yield Finding(False, f"duplicate {kind} {_brief(item)} ({count} times)")
+                fields = {name: value for name, value in vars(item).items() if name != "arguments"}
+                yield Finding(False, f"duplicate {kind} {shown(fields)} ({count} times)")
     for event in record.events:
         for argument, count in Counter(event.arguments).items():
             if count > 1:
                 yield Finding(False, f"duplicate argument {argument.role!r} of event {event.type!r} ({count} times)")
-    if len(record.entities) > 1:
-        types: dict[Span, set[str]] = {}
-        for entity in record.entities:
-            types.setdefault(entity.span, set()).add(entity.type)
-        for span, names in types.items():
-            if len(names) > 1:
-                yield Finding(False, f"span {list(span)} has several entity types: {', '.join(sorted(names))}")
+    types: dict[Span, set[str]] = {}
+    for entity in record.entities:
+        types.setdefault(entity.span, set()).add(entity.type)
+    for span, names in types.items():
+        if len(names) > 1:
+            yield Finding(False, f"span {list(span)} has several entity types: {', '.join(sorted(names))}")
 
 
 def _check_relations(record: Record) -> Iterator[Finding]:
@@ -134,15 +156,3 @@ def _check_relations(record: Record) -> Iterator[Finding]:
         if NO_RELATION in names and len(names) > 1:
             others = ", ".join(sorted(names - {NO_RELATION}))
             yield Finding(False, f"pair {list(head)} {list(tail)} is both {NO_RELATION!r} and {others}")
-
-
-def _check_boxes(record: Record) -> Iterator[Finding]:
-    if record.regions and record.image is None:
-        yield Finding(False, f"{len(record.regions)} regions without an image: set image, or read with --images")
-    for box, count in Counter(region.box for region in record.regions).items():
-        if count > 1:
-            yield Finding(False, f"duplicate region {list(box)} ({count} times)")
-
-
-def _brief(item: Any) -> str:
-    return shown({name: value for name, value in vars(item).items() if name != "arguments"})

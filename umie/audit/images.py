@@ -39,26 +39,18 @@ def presence(record: Record) -> Presence:
         return Presence.NONE if record.image is None else Presence.FOUND  # an image in memory
     name = record.image
     try:
-        if record.image_folder is None or "/" in name or name in ("", ".", ".."):
-            return _presence(record.image_path())
         path = f"{record.image_folder}/{name}"
-        status = os.lstat(path)
-        if stat.S_ISLNK(status.st_mode):
-            return _presence(record.image_path())
-        return _presence_of_file(path, status)
+        is_plain = record.image_folder is not None and "/" not in name and name not in ("", ".", "..")
+        status = os.lstat(path) if is_plain else None
+        if status is None or stat.S_ISLNK(status.st_mode):
+            path = str(record.image_path())
+            status = Path(path).stat()
     except FileNotFoundError:
         return Presence.MISSING
     except (UmieError, ValueError):
         return Presence.OUTSIDE
     except OSError:  # the name is too long, or a directory may not be entered
         return Presence.UNREADABLE
-
-
-def _presence(path: Path | None) -> Presence:
-    return Presence.NONE if path is None else _presence_of_file(path, path.stat())
-
-
-def _presence_of_file(path: str | Path, status: os.stat_result) -> Presence:
     if not stat.S_ISREG(status.st_mode):
         return Presence.NO_FILE
     if not status.st_size:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import PurePath
@@ -13,7 +14,6 @@ from umie.audit.images import DISTANCE, ImageHashes, hashes, near_images
 from umie.audit.texts import THRESHOLD, near_duplicates, normalize
 from umie.data.source import Source
 from umie.errors import UmieError
-from umie.records import Record
 
 T = TypeVar("T")
 MAX_MATCHES = 5  # ids of matching records that are kept per record
@@ -22,27 +22,16 @@ KINDS = ("text", "near_text", "image_name", "image_bytes", "image_looks")
 
 @dataclass
 class Split:
-    """The texts and images of a split, reduced to the keys by which they are compared.
+    """The texts and images of a split, reduced to the keys by which they are compared."""
 
-    Args:
-        name: the name of the split in reports, such as ``test``.
-        source: the file.
-        ids: the id of each record.
-        texts: for each record, the index of its normalized text in ``keys``, or -1 if it has none.
-        keys: the distinct normalized texts.
-        exact: the number of records with exactly the same text as an earlier one.
-        images: the positions of the records with each image, by file name.
-        hashes: the hashes of the images whose files exist.
-    """
-
-    name: str
+    name: str  # in reports, such as ``test``
     source: Source
-    ids: list[str] = field(default_factory=list)
-    texts: list[int] = field(default_factory=list)
-    keys: list[str] = field(default_factory=list)
-    exact: int = 0
-    images: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
-    hashes: dict[str, ImageHashes] = field(default_factory=dict)
+    ids: list[str] = field(default_factory=list)  # of each record
+    texts: list[int] = field(default_factory=list)  # of each record, the index of its text in ``keys``; -1 without text
+    keys: list[str] = field(default_factory=list)  # the distinct normalized texts
+    exact: int = 0  # records with exactly the same text as an earlier one
+    images: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))  # file name: positions of records
+    hashes: dict[str, ImageHashes] = field(default_factory=dict)  # of the images whose files exist, by name
 
     def summary(self) -> dict[str, Any]:
         """Return the counts of the split in JSON form."""
@@ -61,19 +50,12 @@ class Split:
 
 @dataclass
 class Overlap:
-    """The records of a split that occur in another split, or repeatedly in the same split.
+    """The records of a split that occur in another split, or repeatedly in the same split."""
 
-    Args:
-        left: the name of the split whose records are counted.
-        right: the name of the other split.
-        matches: for each kind, the positions of records of ``left`` with the ids of matching records of ``right``.
-        ids: the id of each record of ``left``.
-    """
-
-    left: str
+    left: str  # the split whose records are counted
     right: str
-    matches: dict[str, dict[int, list[str]]]
-    ids: Sequence[str]
+    matches: dict[str, dict[int, list[str]]]  # by kind, positions in ``left`` with the ids of matches in ``right``
+    ids: Sequence[str]  # of each record of ``left``
 
     def summary(self) -> dict[str, Any]:
         """Return the number and the ids of the matching records in JSON form."""
@@ -87,23 +69,12 @@ class Overlap:
             },
         }
 
-    def positions(self, kinds: Iterable[str]) -> set[int]:
-        """Return the positions of the records of ``left`` that match in any of the kinds."""
-        return {position for kind in kinds for position in self.matches.get(kind, ())}
-
 
 def read_split(name: str, source: Source, progress: Callable[[], None] = lambda: None) -> Split:
     """Read the texts and images of a file for ``overlaps``.
 
     Image files that exist are hashed; files that are not images are ignored here, ``umie data validate`` reports them.
-
-    Args:
-        name: the name of the split in reports.
-        source: the file.
-        progress: called once per record.
-
-    Raises:
-        UmieError: the file cannot be read.
+    ``progress`` is called once per record.
     """
     split = Split(name, source)
     numbers: dict[str, int] = {}
@@ -120,21 +91,15 @@ def read_split(name: str, source: Source, progress: Callable[[], None] = lambda:
         else:
             split.texts.append(-1)
         if isinstance(record.image, str):
-            _note_image(split, record, record.image, position)
+            image = PurePath(record.image).name
+            if image not in split.images:
+                with suppress(UmieError, OSError):
+                    path = record.image_path()
+                    if path is not None and path.is_file():
+                        split.hashes[image] = hashes(path)
+            split.images[image].append(position)
     split.keys = list(numbers)
     return split
-
-
-def _note_image(split: Split, record: Record, image: str, position: int) -> None:
-    name = PurePath(image).name
-    if name not in split.images:
-        try:
-            path = record.image_path()
-            if path is not None and path.is_file():
-                split.hashes[name] = hashes(path)
-        except (UmieError, OSError):
-            pass
-    split.images[name].append(position)
 
 
 def overlaps(
@@ -159,7 +124,14 @@ def overlaps(
     if pairs is None:
         pairs = [(right, left) for right in range(len(splits)) for left in range(right + 1)]
     numbers: dict[str, int] = {}
-    texts = [_records_by_text(split, numbers) for split in splits]
+    texts: list[dict[int, list[int]]] = []  # of each split: the positions of the records with each text
+    for split in splits:
+        own = [numbers.setdefault(key, len(numbers)) for key in split.keys]
+        records: dict[int, list[int]] = defaultdict(list)
+        for position, text in enumerate(split.texts):
+            if text >= 0:
+                records[own[text]].append(position)
+        texts.append(records)
     near = _neighbors((left, right) for left, right, _ in near_duplicates(list(numbers), threshold))
     contents = {found.content: found.difference for split in splits for found in split.hashes.values()}
     looks = {content: bits for content, bits in contents.items() if bits is not None}
@@ -171,7 +143,9 @@ def overlaps(
             match.note("text", positions, texts[right].get(text, ()))
             for other in near.get(text, ()):
                 match.note("near_text", positions, texts[right].get(other, ()), unless="text")
-        by_content = _records_by_content(splits[right])
+        by_content: dict[str, list[int]] = defaultdict(list)
+        for name, found in splits[right].hashes.items():
+            by_content[found.content].extend(splits[right].images[name])
         for name, positions in splits[left].images.items():
             match.note("image_name", positions, splits[right].images.get(name, ()))
             if name not in splits[left].hashes:
@@ -206,23 +180,6 @@ class _Matcher:
             if found:
                 known = self.overlap.matches[kind].setdefault(position, [])
                 known.extend(found[: MAX_MATCHES - len(known)])
-
-
-def _records_by_text(split: Split, numbers: dict[str, int]) -> dict[int, list[int]]:
-    """Return the positions of the records with each text; ``numbers`` maps the texts of all splits to numbers."""
-    own = [numbers.setdefault(key, len(numbers)) for key in split.keys]
-    records: dict[int, list[int]] = defaultdict(list)
-    for position, text in enumerate(split.texts):
-        if text >= 0:
-            records[own[text]].append(position)
-    return dict(records)
-
-
-def _records_by_content(split: Split) -> dict[str, list[int]]:
-    records: dict[str, list[int]] = defaultdict(list)
-    for name, found in split.hashes.items():
-        records[found.content].extend(split.images[name])
-    return dict(records)
 
 
 def _neighbors(pairs: Iterable[tuple[T, T]]) -> dict[T, list[T]]:

@@ -7,13 +7,14 @@ covered: the dependence of an instruction on the annotation is found by changing
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from umie import tasks
 from umie.audit.checks import all_tasks
-from umie.records import Argument, Record
+from umie.records import Entity, Event, Record, Relation, Span
 from umie.tasks import Task
 
 _WORD = re.compile(r"[^\W_]+")
@@ -22,39 +23,28 @@ _MIN_ANSWER_LENGTH = 8  # characters; shorter answers occur in texts by chance
 
 @dataclass
 class PromptReport:
-    """The leaks in the prompts of a task over the records of a file.
+    """The leaks in the prompts of a task over the records of a file: numbers of instructions, and shares (0..1).
 
-    Args:
-        task: the name of the task.
-        queries: the number of queries.
-        label_dependent: instructions that change when the annotated labels are exchanged, so they contain a gold
-            label. For ``meae`` it is the gold event type of the published prompt, an oracle unless the events come from
-            ``med``.
-        span_dependent: instructions that contain a gold span, such as the pair of ``mre``, which is part of the task.
-        partial_lists: instructions that list some but not all labels of the schema.
-        only_gold_lists: partial lists in which all labels are gold labels.
-        answer_in_instruction: instructions that contain the whole answer verbatim.
-        answer_in_text: texts that contain the whole answer verbatim (of 8 characters or more).
-        gold_label_in_text: the share (0..1) of gold labels that occur in the text as words.
-        other_label_in_text: the same share for labels that are not gold; a large gap to ``gold_label_in_text`` means
-            that words reveal the label (as triggers legitimately do).
+    ``label_dependent`` instructions change when the annotated labels are exchanged, so they contain a gold label. For
+    ``meae`` it is the gold event type of the published prompt, an oracle unless the events come from ``med``. A large
+    gap of ``gold_label_in_text`` to ``other_label_in_text``, the share of labels that are not gold and occur in the
+    text, means that words reveal the label (as triggers legitimately do).
     """
 
     task: str
     queries: int = 0
     label_dependent: int = 0
-    span_dependent: int = 0
-    partial_lists: int = 0
-    only_gold_lists: int = 0
-    answer_in_instruction: int = 0
-    answer_in_text: int = 0
-    gold_label_in_text: float | None = None
+    span_dependent: int = 0  # contain a gold span, such as the pair of ``mre``, which is part of the task
+    partial_lists: int = 0  # list some but not all labels of the schema
+    only_gold_lists: int = 0  # partial lists in which all labels are gold labels
+    answer_in_instruction: int = 0  # contain the whole answer verbatim
+    answer_in_text: int = 0  # texts that contain the whole answer verbatim (of 8 characters or more)
+    gold_label_in_text: float | None = None  # the share of gold labels that occur in the text as words
     other_label_in_text: float | None = None
-    _counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(("gold", "gold_in", "other", "other_in"), 0))
 
     def summary(self) -> dict[str, Any]:
         """Return the counts and shares in JSON form."""
-        return {name: value for name, value in vars(self).items() if not name.startswith("_")}
+        return asdict(self)
 
     @property
     def has_leak(self) -> bool:
@@ -87,24 +77,34 @@ def examine_prompts(records: Iterable[Record], schema: Mapping[str, Sequence[str
     """
     built = {name: tasks.registry.build(name, labels=tuple(labels)) for name, labels in schema.items()}
     reports = {name: PromptReport(name) for name in built}
+    in_text: Counter[tuple[str, bool, bool]] = Counter()  # labels by task, whether they are gold and in the text
     for record in records:
+        words = _words(record.text)
         for name, task in built.items():
             if record.annotated_for(name):
-                _examine(reports[name], task, record, schema)
-    for report in reports.values():
-        counts = report._counts
-        report.gold_label_in_text = counts["gold_in"] / counts["gold"] if counts["gold"] else None
-        report.other_label_in_text = counts["other_in"] / counts["other"] if counts["other"] else None
+                gold = set(task.used_labels(record))
+                _examine(reports[name], task, record, gold, schema)
+                for label in schema[name]:
+                    in_text[name, label in gold, f" {_words(label).strip()} " in words] += 1
+
+    def share(name: str, is_gold: bool) -> float | None:
+        found, missing = in_text[name, is_gold, True], in_text[name, is_gold, False]
+        return found / (found + missing) if found or missing else None
+
+    for name, report in reports.items():
+        report.gold_label_in_text, report.other_label_in_text = share(name, True), share(name, False)
     return [report for report in reports.values() if report.queries]
 
 
-def _examine(report: PromptReport, task: Task[Any], record: Record, schemas: Mapping[str, Sequence[str]]) -> None:
+def _examine(
+    report: PromptReport, task: Task[Any], record: Record, gold: set[str], schemas: Mapping[str, Sequence[str]]
+) -> None:
     schema = schemas[report.task]
     queries = task.queries(record)
     report.queries += len(queries)
-    exchanged = _instructions(task, _exchange_labels(record, schemas), len(queries))
-    shifted = _instructions(task, _without_spans(record), len(queries))
-    gold = set(task.used_labels(record))
+    whole = (0, len(record.text))
+    exchanged = _instructions(task, _changed(record, label=_other_labels(schemas)), len(queries))
+    shifted = _instructions(task, _changed(record, span=whole) if record.text else record, len(queries))
     for query, without_labels, without_spans in zip(queries, exchanged, shifted, strict=True):
         by_label = query.instruction != without_labels
         report.label_dependent += by_label
@@ -114,17 +114,10 @@ def _examine(report: PromptReport, task: Task[Any], record: Record, schemas: Map
             report.partial_lists += 1
             report.only_gold_lists += bool(gold) and listed <= gold
         target = query.answer.strip()
-        report.answer_in_instruction += bool(target) and target not in schema and _occurs_in(target, query.instruction)
+        if target and target not in schema:
+            found = re.search(rf"(?<!\w){re.escape(target)}(?!\w)", query.instruction)
+            report.answer_in_instruction += found is not None
         report.answer_in_text += len(target) >= _MIN_ANSWER_LENGTH and target in record.text
-    _counts_labels(report, record.text, gold, schema)
-
-
-def _counts_labels(report: PromptReport, text: str, gold: set[str], schema: Sequence[str]) -> None:
-    words = _words(text)
-    for label in schema:
-        kind = "gold" if label in gold else "other"
-        report._counts[kind] += 1
-        report._counts[f"{kind}_in"] += f" {_words(label).strip()} " in words
 
 
 def _words(text: str) -> str:
@@ -147,12 +140,8 @@ def _instructions(task: Task[Any], record: Record, number: int) -> list[str | No
     return (found + [None] * number)[:number]  # equal spans may have merged queries
 
 
-def _occurs_in(part: str, text: str) -> bool:
-    return re.search(rf"(?<!\w){re.escape(part)}(?!\w)", text) is not None
-
-
-def _exchange_labels(record: Record, schemas: Mapping[str, Sequence[str]]) -> Record:
-    """Return the record with every label replaced by the next one of the schema."""
+def _other_labels(schemas: Mapping[str, Sequence[str]]) -> Callable[[str, str], str]:
+    """Return a function that returns the next label of the schema for a kind of task and a label."""
     by_kind = {task.kind: name for name, task in reversed(list(all_tasks().items()))}
 
     def other(kind: str, label: str) -> str:
@@ -162,42 +151,29 @@ def _exchange_labels(record: Record, schemas: Mapping[str, Sequence[str]]) -> Re
             labels += [default for default in all_tasks()[task].labels if default not in labels]
         return labels[(labels.index(label) + 1) % len(labels)] if label in labels else label
 
-    return replace(
-        record,
-        entities=tuple(replace(entity, type=other("entities", entity.type)) for entity in record.entities),
-        relations=tuple(replace(relation, type=other("relations", relation.type)) for relation in record.relations),
-        events=tuple(
-            replace(
-                event,
-                type=other("events", event.type),
-                arguments=tuple(
-                    replace(argument, role=other("arguments", argument.role)) for argument in event.arguments
-                ),
-            )
-            for event in record.events
-        ),
-        labels=None,
-    )
+    return other
 
 
-def _without_spans(record: Record) -> Record:
-    """Return the record with every span of its annotation replaced by the whole text."""
-    whole = (0, len(record.text))
-    if not record.text:
-        return record
+def _changed(
+    record: Record, label: Callable[[str, str], str] = lambda kind, label: label, span: Span | None = None
+) -> Record:
+    """Return the record with other labels, or with ``span`` for every span of its annotation."""
+    entities = [Entity(label("entities", item.type), span or item.span) for item in record.entities]
+    relations = [
+        Relation(label("relations", item.type), span or item.head, span or item.tail) for item in record.relations
+    ]
+    events = []
+    for event in record.events:
+        arguments = [
+            replace(item, role=label("arguments", item.role), span=item.span and (span or item.span))
+            for item in event.arguments
+        ]
+        trigger = event.trigger and (span or event.trigger)
+        events.append(Event(label("events", event.type), trigger, tuple(arguments)))
     return replace(
         record,
-        entities=tuple(replace(entity, span=whole, text="") for entity in record.entities),
-        relations=tuple(replace(relation, head=whole, tail=whole) for relation in record.relations),
-        events=tuple(
-            replace(
-                event,
-                trigger=None if event.trigger is None else whole,
-                arguments=tuple(
-                    argument if argument.span is None else Argument(argument.role, whole)
-                    for argument in event.arguments
-                ),
-            )
-            for event in record.events
-        ),
+        entities=tuple(entities),
+        relations=tuple(relations),
+        events=tuple(events),
+        labels=None if span is None else record.labels,
     )

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from bisect import bisect_left
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
+from itertools import accumulate
 from typing import Any
 
 from umie.audit.checks import all_tasks
 from umie.audit.images import Presence, presence
-from umie.records import Record, Span
+from umie.records import Record
+from umie.records.model import annotated_spans
 
 PERCENTILES = (5, 25, 50, 75, 95, 99)
 MAX_LABELS = 10_000  # distinct labels per task that are counted separately; bounds memory for malformed files
@@ -28,7 +31,7 @@ class Statistics:
     def __init__(self, *, images: bool = True) -> None:
         self.checks_images = images
         self.records = 0
-        self.labels: dict[str, Counter[str]] = {}
+        self.labels: dict[str, Counter[str]] = defaultdict(Counter)
         self.annotated: Counter[str] = Counter()
         self.items: Counter[str] = Counter()
         self.lengths: dict[str, Counter[int]] = {
@@ -49,26 +52,22 @@ class Statistics:
             number = len(getattr(record, name))
             lengths[name][number] += 1
             self.items[name] += number
-        for entity in record.entities:
-            self._span(record, entity.span)
-        for relation in record.relations:
-            self._span(record, relation.head)
-            self._span(record, relation.tail)
         for event in record.events:
-            if event.trigger is not None:
-                self._span(record, event.trigger)
             for argument in event.arguments:
-                if argument.span is not None:
-                    self._span(record, argument.span)
-                    self.items["arguments in the text"] += 1
-                else:
-                    self.items["arguments in the image"] += 1
+                self.items[f"arguments in the {'image' if argument.span is None else 'text'}"] += 1
+        for _, span in annotated_spans(record.entities, record.relations, record.events):
+            words = len(record.text[slice(*span)].split())
+            self.spans += 1
+            self.multi_word += words > 1
+            lengths["words of a span"][words] += 1
         for name, task in all_tasks().items():
             if record.annotated_for(name):
                 self.annotated[name] += 1
                 for label in task.used_labels(record):
-                    self._label(name, label)
-        self._image(record)
+                    counter = self.labels[name]
+                    counter[label if label in counter or len(counter) < MAX_LABELS else OTHER] += 1
+        is_checked = record.image is None or self.checks_images
+        self.images[(presence(record) if is_checked else Presence.MISSING).name] += 1
 
     def summary(self) -> dict[str, Any]:
         """Return all statistics in JSON form."""
@@ -95,33 +94,11 @@ class Statistics:
             },
         }
 
-    def _span(self, record: Record, span: Span) -> None:
-        words = len(record.text[slice(*span)].split())
-        self.spans += 1
-        self.multi_word += words > 1
-        self.lengths["words of a span"][words] += 1
-
-    def _label(self, task: str, label: str) -> None:
-        counter = self.labels.setdefault(task, Counter())
-        counter[label if label in counter or len(counter) < MAX_LABELS else OTHER] += 1
-
-    def _image(self, record: Record) -> None:
-        if record.image is None or self.checks_images:
-            self.images[presence(record).name] += 1
-        else:
-            self.images[Presence.MISSING.name] += 1  # whether it exists is not checked
-
 
 def gather(
     records: Iterable[Record], *, images: bool = True, progress: Callable[[], None] = lambda: None
 ) -> Statistics:
-    """Return the statistics of records.
-
-    Args:
-        records: an iterable of records, consumed once.
-        images: whether to check that the image files exist.
-        progress: called once per record.
-    """
+    """Return the statistics of records; ``progress`` is called once per record."""
     statistics = Statistics(images=images)
     for record in records:
         statistics.add(record)
@@ -131,21 +108,13 @@ def gather(
 
 def _describe(histogram: Counter[int]) -> dict[str, float]:
     """Return minimum, mean, maximum and percentiles (nearest rank) of a histogram."""
-    total = sum(histogram.values())
-    ordered = sorted(histogram.items())
-    result = {
-        "min": ordered[0][0],
-        "mean": sum(value * count for value, count in ordered) / total,
-        "max": ordered[-1][0],
-    }
-    for percentile in PERCENTILES:
-        rank, seen = max(1, -(-percentile * total // 100)), 0
-        for value, count in ordered:
-            seen += count
-            if seen >= rank:
-                result[f"p{percentile}"] = value
-                break
-    return result
+    values = sorted(histogram)
+    totals = list(accumulate(histogram[value] for value in values))  # the numbers of items up to each value
+    total = totals[-1]
+    mean = sum(value * count for value, count in histogram.items()) / total
+    ranks = {f"p{percentile}": max(1, -(-percentile * total // 100)) for percentile in PERCENTILES}
+    percentiles = {name: values[bisect_left(totals, rank)] for name, rank in ranks.items()}
+    return {"min": values[0], "mean": mean, "max": values[-1], **percentiles}
 
 
 def _share(part: int, whole: int) -> float | None:

@@ -14,17 +14,7 @@ from umie.cli.console import say, tell
 from umie.cli.data_audit import audit, clean, fingerprint
 from umie.cli.data_images import features, regions
 from umie.cli.data_show import sample, stats
-from umie.cli.options import (
-    Format,
-    FormatOptions,
-    Images,
-    JsonlOutput,
-    NoImages,
-    Plugins,
-    Regions,
-    not_none,
-    source_of,
-)
+from umie.cli.options import Format, FormatOptions, Images, JsonlOutput, NoImages, Plugins, Regions, not_none, source_of
 from umie.cli.progress import counting
 from umie.errors import UmieError
 
@@ -126,7 +116,7 @@ def validate(
         umie data validate train.jsonl --images images --limit 50
         umie data validate twitter2017/train.txt --format twitter --no-images
     """
-    from umie.audit.validation import validate as check
+    from umie.audit.checks import validate as check
     from umie.registry import load_plugins
 
     load_plugins(plugins or ())

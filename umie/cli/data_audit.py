@@ -121,7 +121,7 @@ def clean(
     Example:
         umie data clean train.jsonl --against test.jsonl --output clean.jsonl
     """
-    from umie.audit.cleaning import clean_file
+    from umie.audit.audit import clean_file
 
     source = source_of(file, format_name, images, regions, format_option)
     others = [source_of(path, against_format or format_name, against_images) for path in against]
@@ -154,7 +154,7 @@ def fingerprint(
         umie data fingerprint *.txt --format twitter --add-to versions.json
     """
     from umie.audit.fingerprints import fingerprint as fingerprint_of
-    from umie.audit.known_versions import known_versions, to_json
+    from umie.audit.fingerprints import known_versions, to_json
 
     names = name or [str(file) for file in files]
     if len(names) != len(files) or len(set(names)) != len(names):

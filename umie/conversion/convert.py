@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +16,15 @@ from torch import Tensor
 from umie.composition import default_tokenizer
 from umie.constrained import encode
 from umie.conversion import released
-from umie.conversion.folder import MARK, written_folder
 from umie.errors import UmieError, at, shown
-from umie.files import read_json
-from umie.model import UmieConfig, UmieModel
+from umie.files import atomic_folder, read_json
+from umie.model import UmieModel
 from umie.processor import UmieProcessor
 from umie.tasks import registry as tasks
 from umie.versions import versions
 from umie.weights import read_state_dict
 
+MARK = "conversion.json"  # marks the folder of a conversion
 FEATURES = {"name": "precomputed", "path": "features", "boxes": "relative"}
 SHARD_SIZE = "4GB"
 _SHOWN = 12  # names listed in an error
@@ -31,25 +32,15 @@ _SHOWN = 12  # names listed in an error
 
 @dataclass(frozen=True, kw_only=True)
 class Conversion:
-    """The result of a conversion.
+    """The result of a conversion."""
 
-    Args:
-        folder: the folder that was written.
-        used: the number of input weights that the model uses.
-        unused: published names of the weights that the published model never uses.
-        left_out: names of the weights that no published model has.
-        ignored_options: options of the configuration that have no meaning here.
-        dtype: the dtype of the weights.
-        notes: remarks for the user.
-    """
-
-    folder: Path
-    used: int
-    unused: list[str]
-    left_out: list[str]
-    ignored_options: list[str]
-    dtype: str
-    notes: list[str]
+    folder: Path  # that was written
+    used: int  # the number of input weights that the model uses
+    unused: list[str]  # published names of the weights that the published model never uses
+    left_out: list[str]  # names of the weights that no published model has
+    ignored_options: list[str]  # options of the configuration that have no meaning here
+    dtype: str  # of the weights
+    notes: list[str]  # remarks for the user
 
 
 def convert_released(
@@ -78,20 +69,22 @@ def convert_released(
         allow_unmatched: leave out weights that no published model has instead of raising an error.
         overwrite: replace an earlier conversion.
 
-    Returns:
-        The weights used and left out, and the folder.
-
     Raises:
         UmieError: a file cannot be read, a weight is missing, unknown or of another shape, or the folder exists.
     """
     state_path, config_path = Path(state_dict), Path(config)
-    with written_folder(Path(output), overwrite=overwrite) as folder:
-        values = _read_config(config_path)
+    _check_place(Path(output), overwrite)
+    with atomic_folder(Path(output)) as folder:
+        values = read_json(config_path, "the checkpoint's config.json")
+        if not isinstance(values, dict):
+            raise UmieError(f"{config_path}: is {shown(values)}, not a JSON object: use the checkpoint's config.json")
         state = read_state_dict(state_path)
         parts = dict(encoder or FEATURES)
         with at(str(config_path)):
             umie_config, ignored = released.variant(values, state, parts, state_path.name)
-        model = _on_meta(umie_config, config_path)
+        with at(str(config_path)), torch.device("meta"):  # without allocating weights
+            model = UmieModel(umie_config)
+        model.eval()
         with at(str(state_path)):
             weights, unused, left_out, notes = _matched(state, model, allow_unmatched)
         dtype = _common_dtype(weights)
@@ -111,25 +104,31 @@ def convert_released(
         )
         try:
             model.save_pretrained(folder, max_shard_size=SHARD_SIZE)
-            _write_mark(folder, result, state_path)
+            mark = {
+                "source": state_path.name,
+                "source_bytes": state_path.stat().st_size,
+                **versions("torch"),
+                **{name: value for name, value in vars(result).items() if name != "folder"},
+            }
+            (folder / MARK).write_text(json.dumps(mark, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         except (OSError, SafetensorError) as error:
             raise UmieError(f"{output}: cannot write: {error}; choose a path with enough disk space") from error
+        _check_place(Path(output), overwrite)  # it may have been created in the meantime
     return result
 
 
-def _read_config(path: Path) -> dict[str, Any]:
-    values = read_json(path, "the checkpoint's config.json")
-    if not isinstance(values, dict):
-        raise UmieError(f"{path}: is {shown(values)}, not a JSON object: use the checkpoint's config.json")
-    return values
-
-
-def _on_meta(config: UmieConfig, place: Path) -> UmieModel:
-    """Return the model without allocating its weights."""
-    with at(str(place)), torch.device("meta"):
-        model = UmieModel(config)
-    model.eval()
-    return model
+def _check_place(path: Path, overwrite: bool) -> None:
+    try:
+        if path.exists() and not path.is_dir():
+            raise UmieError(f"{path}: not a directory: use another name")
+        if not path.exists() or not any(path.iterdir()):
+            return
+        if not (path / MARK).is_file():
+            raise UmieError(f"{path}: exists and is not an earlier conversion: use another name, or an empty folder")
+    except OSError as error:
+        raise UmieError(f"{path}: cannot write: {error.strerror}; use another name") from error
+    if not overwrite:
+        raise UmieError(f"{path}: contains an earlier conversion: use another name, or --overwrite")
 
 
 def _matched(
@@ -199,7 +198,9 @@ def _unmatched(missing: list[str], extra: list[str]) -> str:
             f"{len(extra)} weights are not in a published model of this configuration: {_listed(extra)} "
             "(use allow_unmatched or --allow-unmatched to leave them out)"
         )
-    return "; ".join(parts) + ("; use the complete state dict and its config.json" if missing else "")
+    if missing:
+        parts.append("use the complete state dict and its config.json")
+    return "; ".join(parts)
 
 
 def _listed(names: list[str]) -> str:
@@ -208,13 +209,7 @@ def _listed(names: list[str]) -> str:
 
 
 def _common_dtype(weights: Mapping[str, Tensor]) -> torch.dtype:
-    dtype = torch.float16
-    found = {value.dtype for value in weights.values()}
-    if len(found) == 1:
-        dtype = found.pop()
-    else:
-        for other in found:
-            dtype = torch.promote_types(dtype, other)
+    dtype = reduce(torch.promote_types, {value.dtype for value in weights.values()})
     if not dtype.is_floating_point:
         raise UmieError(
             f"the weights are {str(dtype).removeprefix('torch.')}, not a floating-point dtype: use another state dict"
@@ -242,18 +237,3 @@ def _save_processor(
     if missing:
         return [f"the tokenizer has no token for {', '.join(missing)} of the style {style!r}: is it the checkpoint's?"]
     return []
-
-
-def _write_mark(folder: Path, result: Conversion, source: Path) -> None:
-    content = {
-        "source": source.name,
-        "source_bytes": source.stat().st_size,
-        **versions("torch"),
-        "used": result.used,
-        "unused": result.unused,
-        "left_out": result.left_out,
-        "ignored_options": result.ignored_options,
-        "dtype": result.dtype,
-        "notes": result.notes,
-    }
-    (folder / MARK).write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

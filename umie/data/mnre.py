@@ -88,7 +88,8 @@ def _mention(data: dict[str, Any], tokens: Tokens, owner: str) -> Span:
     position = field(data, "pos", list, owner)
     if len(position) != 2:
         raise UmieError(f"field 'pos' of {owner} is {shown(position)}: expected two token offsets")
-    return tokens.span(*position, owner, field(data, "name", str, owner))
+    start, end = position
+    return tokens.span(start, end, owner, field(data, "name", str, owner))
 
 
 def _label(relation: str) -> str:

@@ -82,8 +82,8 @@ def field(data: object, key: str, kind: type[T], owner: str) -> T:
         raise UmieError(f"{owner} has no field {shown(key)}")
     value = data[key]
     if not isinstance(value, kind) or value == "":
-        expected = {str: "a non-empty string", list: "a list", dict: "an object with named fields"}[kind]
-        raise UmieError(f"field {shown(key)} of {owner} is {shown(value)}: expected {expected}")
+        names: dict[type, str] = {str: "a non-empty string", list: "a list", dict: "an object with named fields"}
+        raise UmieError(f"field {shown(key)} of {owner} is {shown(value)}: expected {names[kind]}")
     if isinstance(value, str):
         check_characters(value, f"field {shown(key)} of {owner}")
     return value

@@ -43,21 +43,18 @@ def tally_repeated(predicted: Iterable[Key], gold: Iterable[Key]) -> Tally:
     return {label: Counts(*counts) for label, counts in tally.items()}
 
 
-def tally_groups(
-    predicted: Iterable[tuple[Key, T]], gold: Iterable[tuple[Key, T]], fits: Callable[[T, T], bool]
-) -> Tally:
+def tally_groups(sides: Iterable[Iterable[tuple[Key, T]]], fits: Callable[[T, T], bool]) -> Tally:
     """Count items of the same group that fit, one to one in the largest matching.
 
     Args:
-        predicted: items with their groups, such as boxes by role and event; a group begins with its label.
-        gold: annotated items with their groups.
+        sides: predicted and gold items with their groups, which begin with the label, such as boxes by role and event.
         fits: whether a predicted item matches a gold item.
     """
-    found, wanted = _grouped(predicted), _grouped(gold)
+    found, wanted = map(_grouped, sides)
     tallies = []
     for group in {**found, **wanted}:
-        sides = found.get(group, ()), wanted.get(group, ())
-        tallies.append({group[0]: Counts(count_pairs(*sides, fits), *map(len, sides))})
+        items, gold = found.get(group, ()), wanted.get(group, ())
+        tallies.append({group[0]: Counts(count_pairs(items, gold, fits), len(items), len(gold))})
     return merged(tallies)
 
 

@@ -49,7 +49,7 @@ def events_multimedia(predicted: Record, gold: Record) -> Tally:
     type that no other prediction matches.
     """
     sides = ([((name,), span) for name, span in dict.fromkeys(event_keys(side))] for side in (predicted, gold))
-    return tally_groups(*sides, lambda found, wanted: found is None or found == wanted)
+    return tally_groups(sides, lambda found, wanted: found is None or found == wanted)
 
 
 def arguments_strict(predicted: Record, gold: Record) -> Tally:
@@ -101,7 +101,7 @@ def arguments_union_by_type(predicted: Record, gold: Record) -> Tally:
 
 def _tally_boxes(predicted: Record, gold: Record, *, by_type: bool, union: bool) -> Tally:
     """Compare the boxes of single participants, or the boxes of all; the other kind is used if a role has no box."""
-    return tally_groups(*(_boxes(side, by_type, union) for side in (predicted, gold)), same_place)
+    return tally_groups((_boxes(side, by_type, union) for side in (predicted, gold)), same_place)
 
 
 def _boxes(record: Record, by_type: bool, union: bool) -> list[tuple[Key, Box]]:

@@ -25,7 +25,7 @@ def entities_type(predicted: Record, gold: Record) -> Tally:
     Source: the `type` measure of SemEval-2013 task 9, restricted to one-to-one matches.
     """
     sides = ([((name,), span) for name, span in dict.fromkeys(entity_keys(side))] for side in (predicted, gold))
-    return tally_groups(*sides, overlap)
+    return tally_groups(sides, overlap)
 
 
 def relations_strict(predicted: Record, gold: Record) -> Tally:

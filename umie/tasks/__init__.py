@@ -11,11 +11,7 @@ registry: Registry[Task[Any]] = registries.tasks
 
 
 def ordered(names: Iterable[str] | None = None) -> tuple[str, ...]:
-    """Return distinct task names in the order of queries and tables; a task comes after its source.
-
-    Args:
-        names: registered names; None means all registered tasks.
-    """
+    """Return distinct task names (all by default) in the order of queries and tables; a task comes after its source."""
     wanted = set(registry.known() if names is None else names)
     found: dict[str, None] = {}
 
@@ -34,8 +30,7 @@ def ordered(names: Iterable[str] | None = None) -> tuple[str, ...]:
 def with_sources(names: Iterable[str]) -> tuple[str, ...]:
     """Return task names together with their source tasks, in the order of ``ordered``."""
     names = list(names)
-    sources = [source for name in names if (source := task_class(name).source) is not None]
-    return ordered([*names, *sources])
+    return ordered([*names, *filter(None, (task_class(name).source for name in names))])
 
 
 def task_class(name: str) -> Any:

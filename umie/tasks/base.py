@@ -68,19 +68,12 @@ class TaskConfig:
 
 @dataclass(frozen=True)
 class Query:
-    """A question about a record.
-
-    Args:
-        instruction: the question.
-        answer: the annotated answer in the output style.
-        target: the pair or the event that the question is about.
-        markers: strings of the output style that are single tokens if the tokenizer has them.
-    """
+    """A question about a record."""
 
     instruction: str
-    answer: str
-    target: Any = None
-    markers: tuple[str, ...] = ()
+    answer: str  # the annotated answer in the output style
+    target: Any = None  # the pair or the event that the question is about
+    markers: tuple[str, ...] = ()  # strings of the output style that are single tokens if the tokenizer has them
 
 
 class Items(list[I], Generic[I]):
@@ -95,35 +88,26 @@ class Items(list[I], Generic[I]):
 class Task(ABC, Generic[I]):
     """A task formatter: records to queries, generated strings to items.
 
-    Training, evaluation, extraction, scoring and grids need nothing but a registered subclass.
-
-    Class attributes:
-        name: the registered name.
-        default_labels: the default label schema.
-        label_noun: the thing that a label classifies: an entity, a relation, ...
-        templates: the instruction of each variant, with ``{labels}`` and the other fields of the task.
-        kind: the part of a record that contains its items: ``entities``, ``relations``, ``events`` or ``arguments``. It
-            selects the measures and baselines of ``umie.scoring``. An empty string is a custom kind: an item is correct
-            if it equals an annotated one.
-        source: the task whose items this task asks about, e.g. MNER, because MRE asks about pairs of entities.
-        is_staged: whether evaluation asks about predictions of ``source`` rather than about the annotation; its items
-            are then parts of those of ``source``, as arguments are parts of events.
-        names_regions: whether answers refer to regions of the image by number.
-        rank: its position in tables and in the order of queries, ascending.
+    Training, evaluation, extraction, scoring and grids need nothing but a registered subclass. ``kind`` is the part of
+    a record that contains its items: ``entities``, ``relations``, ``events`` or ``arguments``; it selects the measures
+    and baselines of ``umie.scoring``. An empty string is a custom kind: an item is correct if it equals an annotated
+    one. ``source`` is the task whose items this task asks about, e.g. MNER, because MRE asks about pairs of entities.
+    If the task ``is_staged``, evaluation asks about predictions of ``source`` rather than about the annotation; its
+    items are then parts of those of ``source``, as arguments are parts of events.
     """
 
     config: TaskConfig = field(default_factory=TaskConfig)
 
     Config: ClassVar[type[TaskConfig]] = TaskConfig
-    name: ClassVar[str]
-    default_labels: ClassVar[tuple[str, ...]]
-    label_noun: ClassVar[str]
-    templates: ClassVar[Mapping[str, str]]
+    name: ClassVar[str]  # the registered name
+    default_labels: ClassVar[tuple[str, ...]]  # the default label schema
+    label_noun: ClassVar[str]  # the thing that a label classifies: an entity, a relation, ...
+    templates: ClassVar[Mapping[str, str]]  # the instruction of each variant, with {labels} and other fields
     kind: ClassVar[str] = ""
     source: ClassVar[str | None] = None
     is_staged: ClassVar[bool] = False
-    names_regions: ClassVar[bool] = False
-    rank: ClassVar[int] = 100
+    names_regions: ClassVar[bool] = False  # whether answers refer to regions of the image by number
+    rank: ClassVar[int] = 100  # the position in tables and in the order of queries, ascending
 
     def __post_init__(self) -> None:
         if self.config.instruction is None:
@@ -213,18 +197,13 @@ class Task(ABC, Generic[I]):
         return bool(self.items(record))
 
     def needs_source(self, given: Record, asked: Collection[str]) -> bool:
-        """Return whether extraction asks about predictions of ``source`` rather than about items of the given record.
-
-        Args:
-            given: the record that the user passed.
-            asked: the names of all tasks that are extracted.
-        """
+        """Return whether extraction of the tasks ``asked`` uses predictions of ``source``, not items of ``given``."""
         return self.source is not None
 
     def with_subjects(
         self, found: Record, given: Record, *, from_source: bool, max_subjects: int | None = None
     ) -> tuple[Record, int]:
-        """Return the record with the items to ask about, without answers, and the number of such items.
+        """Return the record with at most ``max_subjects`` items to ask about, without answers, and the number of all.
 
         Args:
             found: the record with the predictions of other tasks.
@@ -242,6 +221,22 @@ class Task(ABC, Generic[I]):
 
     def _instruct(self, **fields: str) -> str:
         return self.instruction_template.format(labels=", ".join(self.labels), **fields)
+
+
+class FieldTask(Task[I]):
+    """A task whose items are the field ``kind`` of a record; each has a ``type``, its label."""
+
+    def items(self, record: Record) -> list[I]:
+        """Return the record's items, including unrelated pairs."""
+        return list(getattr(record, self.kind))
+
+    def with_items(self, record: Record, items: Iterable[I]) -> Record:
+        """Return the record with these items."""
+        return replace(record, **{self.kind: tuple(items)})  # type: ignore[arg-type] # a field of annotation
+
+    def used_labels(self, record: Record) -> Iterator[str]:
+        """Yield the types of the items."""
+        return (item.type for item in getattr(record, self.kind))
 
 
 def _fields(template: str) -> list[str]:

@@ -31,23 +31,14 @@ class ParsedItem:
 
 @dataclass(frozen=True, kw_only=True)
 class AnswerSchema:
-    """The items that the answer to a query may contain.
-
-    Args:
-        labels: the label schema.
-        spans: whether the filler of an item may be a span of the text.
-        bare: whether an item may be a label without a filler.
-        num_regions: the number of regions that fillers may refer to.
-        pair: the strings of head and tail of the query (MRE).
-        at_least_one: whether an empty answer is invalid.
-    """
+    """The items that the answer to a query may contain."""
 
     labels: tuple[str, ...]
-    spans: bool = False
-    bare: bool = False
-    num_regions: int = 0
-    pair: tuple[str, str] | None = None
-    at_least_one: bool = False
+    spans: bool = False  # whether the filler of an item may be a span of the text
+    bare: bool = False  # whether an item may be a label without a filler
+    num_regions: int = 0  # the number of regions that fillers may refer to
+    pair: tuple[str, str] | None = None  # the strings of head and tail of the query (MRE)
+    at_least_one: bool = False  # whether an empty answer is invalid
 
 
 class Style(ABC):
@@ -56,26 +47,16 @@ class Style(ABC):
     An answer consists of ``prefix``, the items joined by ``separator``, and ``suffix``. An item is
     ``opening(label)``, a space, a span and ``closing``; or ``region_opening(label)``, a space, the name of a region and
     ``closing``; or ``bare(label)``.
-
-    Class attributes:
-        name: the name of the style.
-        prefix: the beginning of every answer.
-        separator: the string between items.
-        suffix: the end of every answer.
-        closing: the end of an item with a filler.
-        markers: strings that are written as single tokens if the tokenizer has them.
-        escaped: characters that are escaped by ``|`` in a span.
-        is_numbered: whether a repeated span is written with its occurrence number.
     """
 
     name: ClassVar[str]
     prefix: ClassVar[str] = ""
     separator: ClassVar[str] = " "
     suffix: ClassVar[str] = ""
-    closing: ClassVar[str] = ""
-    markers: ClassVar[tuple[str, ...]] = ()
-    escaped: ClassVar[str] = ""
-    is_numbered: ClassVar[bool] = False
+    closing: ClassVar[str] = ""  # the end of an item with a filler
+    markers: ClassVar[tuple[str, ...]] = ()  # strings that are written as single tokens if the tokenizer has them
+    escaped: ClassVar[str] = ""  # characters that are escaped by ``|`` in a span
+    is_numbered: ClassVar[bool] = False  # whether a repeated span is written with its occurrence number
 
     @abstractmethod
     def opening(self, label: str) -> str:
@@ -94,12 +75,7 @@ class Style(ABC):
         return self.opening(label)
 
     def linearize(self, items: Iterable[ParsedItem], pair: tuple[str, str] | None = None) -> str:
-        """Return the answer with the given items, in their order.
-
-        Args:
-            items: the items.
-            pair: the strings of head and tail if the query asks about a pair.
-        """
+        """Return the answer with the items in their order; ``pair`` has head and tail if the query asks about them."""
         return self.prefix + self.separator.join(self._write(item, pair) for item in items) + self.suffix
 
     def escape(self, string: str, special: str | None = None) -> str:

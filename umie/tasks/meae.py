@@ -48,9 +48,8 @@ class MEAE(Task[Event]):
             )
             raw = [span_item(role, record.text, span) for span, role in spans]
             raw += [grammar.ParsedItem(role, grammar.region_name(index), is_region=True) for index, role in regions]
-            target = replace(event, arguments=())
-            answer = self.style.linearize(raw)
-            queries.append(Query(self._instruct(type=event.type), answer, target, self.style.markers))
+            instruction, target = self._instruct(type=event.type), replace(event, arguments=())
+            queries.append(Query(instruction, self.style.linearize(raw), target, self.style.markers))
         return queries
 
     def answer_schema(self, text: str, target: Any = None, num_regions: int = 0) -> grammar.AnswerSchema:
@@ -88,17 +87,14 @@ class MEAE(Task[Event]):
     def _read(self, raw: grammar.ParsedItem, text: str, target: Any, num_regions: int) -> Event | None:
         if raw.filler is None or target is None:
             return None
+        span = region = None
         if raw.is_region:
             region = grammar.region_index(raw.filler)
-            if region is None or region >= num_regions:
-                return None
-            argument = Argument(raw.label, region=region)
         else:
             span = grammar.locate(text, raw.filler, raw.occurrence)
-            if span is None:
-                return None
-            argument = Argument(raw.label, span)
-        return Event(target.type, target.trigger, (argument,))
+        if span is None and (region is None or region >= num_regions):
+            return None
+        return Event(target.type, target.trigger, (Argument(raw.label, span, region),))
 
 
 def _merge(events: Iterable[Event]) -> tuple[Event, ...]:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from umie.records import Event, Record
 from umie.tasks import grammar, registry
-from umie.tasks.base import Query, Task, span_item
+from umie.tasks.base import FieldTask, Query, span_item
 
 
 @registry.register("med")
-class MED(Task[Event]):
+class MED(FieldTask[Event]):
     """Event types with trigger spans; an event that only the image shows has no trigger.
 
     Source: UMIE, Table 2. The paper prints variants only for MNER; I0 to I2 are analogous paraphrases.
@@ -46,18 +45,6 @@ class MED(Task[Event]):
     def answer_schema(self, text: str, target: Any = None, num_regions: int = 0) -> grammar.AnswerSchema:
         """Return a schema of typed spans, and of types without a span."""
         return grammar.AnswerSchema(labels=self.labels, spans=True, bare=True)
-
-    def items(self, record: Record) -> list[Event]:
-        """Return the record's events."""
-        return list(record.events)
-
-    def with_items(self, record: Record, items: Iterable[Event]) -> Record:
-        """Return the record with these events."""
-        return replace(record, events=tuple(items))
-
-    def used_labels(self, record: Record) -> Iterator[str]:
-        """Yield the event types."""
-        return (event.type for event in record.events)
 
     def _read(self, raw: grammar.ParsedItem, text: str, target: Any, num_regions: int) -> Event | None:
         if raw.filler is None:

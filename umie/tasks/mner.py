@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from umie.records import Entity, Record
 from umie.tasks import grammar, registry
-from umie.tasks.base import Query, Task, span_item
+from umie.tasks.base import FieldTask, Query, span_item
 
 
 @registry.register("mner")
-class MNER(Task[Entity]):
+class MNER(FieldTask[Entity]):
     """Typed spans of the text. Source: UMIE, Table 2 (instruction) and Table 6 (variants)."""
 
     name = "mner"
@@ -36,18 +35,6 @@ class MNER(Task[Entity]):
     def answer_schema(self, text: str, target: Any = None, num_regions: int = 0) -> grammar.AnswerSchema:
         """Return a schema of typed spans."""
         return grammar.AnswerSchema(labels=self.labels, spans=True)
-
-    def items(self, record: Record) -> list[Entity]:
-        """Return the record's entities."""
-        return list(record.entities)
-
-    def with_items(self, record: Record, items: Iterable[Entity]) -> Record:
-        """Return the record with these entities."""
-        return replace(record, entities=tuple(items))
-
-    def used_labels(self, record: Record) -> Iterator[str]:
-        """Yield the entity types."""
-        return (entity.type for entity in record.entities)
 
     def _read(self, raw: grammar.ParsedItem, text: str, target: Any, num_regions: int) -> Entity | None:
         if raw.filler is None or raw.is_region:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from itertools import permutations
 from typing import Any, ClassVar
 
 from umie.records import NO_RELATION, Record, Relation, Span
 from umie.tasks import grammar, registry
-from umie.tasks.base import Pair, Query, Task
+from umie.tasks.base import FieldTask, Pair, Query
 
 
 @registry.register("mre")
-class MRE(Task[Relation]):
+class MRE(FieldTask[Relation]):
     """The relation of the pair in the query; ``none`` is a label but never counts as a positive.
 
     Source: UMIE, Table 2, with its two typos corrected. The paper prints variants only for MNER; I0 to I2 are analogous
@@ -44,31 +44,17 @@ class MRE(Task[Relation]):
             types = pairs.setdefault(Pair(relation.head, relation.tail), [])
             if relation.type not in types:
                 types.append(relation.type)
-        return [
-            Query(
-                self._instruct(head=record.surface(pair.head), tail=record.surface(pair.tail)),
-                self.style.linearize(
-                    (grammar.ParsedItem(name) for name in types),
-                    (record.surface(pair.head), record.surface(pair.tail)),
-                ),
-                pair,
-                self.style.markers,
-            )
-            for pair, types in pairs.items()
-        ]
+        queries = []
+        for pair, types in pairs.items():
+            head, tail = record.surface(pair.head), record.surface(pair.tail)
+            answer = self.style.linearize((grammar.ParsedItem(name) for name in types), (head, tail))
+            queries.append(Query(self._instruct(head=head, tail=tail), answer, pair, self.style.markers))
+        return queries
 
     def answer_schema(self, text: str, target: Any = None, num_regions: int = 0) -> grammar.AnswerSchema:
         """Return a schema of at least one relation, which may be ``none``."""
         pair = None if target is None else (text[slice(*target[0])], text[slice(*target[1])])
         return grammar.AnswerSchema(labels=self.labels, bare=True, pair=pair, at_least_one=True)
-
-    def items(self, record: Record) -> list[Relation]:
-        """Return the record's relations, including unrelated pairs."""
-        return list(record.relations)
-
-    def with_items(self, record: Record, items: Iterable[Relation]) -> Record:
-        """Return the record with these relations."""
-        return replace(record, relations=tuple(items))
 
     def needs_source(self, given: Record, asked: Collection[str]) -> bool:
         """Return False if pairs are given, or if entities are given and MNER is not asked."""
@@ -80,18 +66,14 @@ class MRE(Task[Relation]):
         """Return the record with the pairs to ask about, and their number; if there are too many, keep the closest."""
         if given.relations:
             pairs = list(dict.fromkeys((item.head, item.tail) for item in given.relations))
-            number = len(pairs)
         else:
-            spans = sorted({entity.span for entity in (found if from_source else given).entities})
-            pairs = list(permutations(spans, 2))
-            number = len(pairs)
-            if max_subjects is not None and number > max_subjects:
-                pairs = sorted(sorted(pairs, key=lambda pair: (_gap(*pair), pair))[:max_subjects])
+            pairs = list(
+                permutations(sorted({entity.span for entity in (found if from_source else given).entities}), 2)
+            )
+        number = len(pairs)
+        if not given.relations and max_subjects is not None and number > max_subjects:
+            pairs = sorted(sorted(pairs, key=lambda pair: (_gap(*pair), pair))[:max_subjects])
         return replace(found, relations=tuple(Relation(NO_RELATION, head, tail) for head, tail in pairs)), number
-
-    def used_labels(self, record: Record) -> Iterator[str]:
-        """Yield the relation types."""
-        return (relation.type for relation in record.relations)
 
     def _read(self, raw: grammar.ParsedItem, text: str, target: Any, num_regions: int) -> Relation | None:
         if raw.filler is not None or target is None:

@@ -308,4 +308,4 @@ def test_command_and_library_have_the_same_defaults():
     for field in dataclasses.fields(EvaluationOptions):
         if field.default is not dataclasses.MISSING and field.name != "decodings":
             assert parameters[names.get(field.name, field.name)].default == field.default, field.name
-    assert (parameters["decoding"].default.value,) == EvaluationOptions.decodings
+    assert (parameters["decoding"].default,) == EvaluationOptions.decodings

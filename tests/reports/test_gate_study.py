@@ -9,8 +9,16 @@ from PIL import Image
 from umie.experiments.expand import plan
 from umie.experiments.run_job import GATES
 from umie.experiments.scheduler import GridRun
-from umie.reports.gate_figures import HISTOGRAM, SWEEP
-from umie.reports.gate_study import AGREES, DISAGREES, UNDECIDED, dynamic_gates, gate_findings, sweeps
+from umie.reports.gate_study import (
+    AGREES,
+    DISAGREES,
+    HISTOGRAM,
+    SWEEP,
+    UNDECIDED,
+    dynamic_gates,
+    gate_findings,
+    sweeps,
+)
 from umie.reports.grid import write_report
 
 SEEDS = [0, 1, 2]

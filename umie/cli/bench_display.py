@@ -19,11 +19,7 @@ from umie.cli.progress import Display
 
 
 class BenchDisplay(Display, RunProgress):
-    """A progress bar for each shape.
-
-    Args:
-        save: saves the results so far.
-    """
+    """A progress bar for each shape; ``save`` saves the results so far."""
 
     def __init__(self, save: Callable[[], None]) -> None:
         super().__init__()

@@ -54,18 +54,14 @@ def convert(
         allow_unmatched=allow_unmatched,
         overwrite=overwrite,
     )
-    _say(f"used: {result.used} weights, {result.dtype}")
+    say(f"used: {result.used} weights, {result.dtype}")
     for label, names in (
         ("unused in the published model", result.unused),
         ("left out", result.left_out),
         ("ignored options", result.ignored_options),
     ):
         if names:
-            _say(f"{label}: {', '.join(names)}")
+            say(f"{label}: {', '.join(names)}")
     for note in result.notes:
-        _say(f"note: {note}")
-    _say(f"Written: {result.folder}")
-
-
-def _say(line: str) -> None:
-    say(line)
+        say(f"note: {note}")
+    say(f"Written: {result.folder}")

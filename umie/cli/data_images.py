@@ -32,6 +32,10 @@ if TYPE_CHECKING:
     from umie.encoders.regions.annotate import AnnotateStats
     from umie.registry import Registry
 
+PartOptions = Annotated[
+    list[str] | None,
+    typer.Option(help="Option of the part as NAME=VALUE, e.g. top=10; repeatable. `umie list NAME` shows them."),
+]
 SHOWN = 3  # unreadable images printed; the file lists all of them
 
 
@@ -39,10 +43,7 @@ def features(
     input_file: Annotated[Path, typer.Option("--input", "-i", help="The records whose images to encode.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The cache directory; existing entries are kept.")],
     encoder: Annotated[str, typer.Option(help="Name of a frozen encoder: resnet101_roi, clip or a custom one.")],
-    option: Annotated[
-        list[str] | None,
-        typer.Option(help="Encoder option as NAME=VALUE; repeatable. `umie list ENCODER` shows them."),
-    ] = None,
+    option: PartOptions = None,
     format_name: Format = "jsonl",
     images: Images = None,
     regions: Regions = None,
@@ -123,10 +124,7 @@ def regions(
     proposer: Annotated[
         str, typer.Option("--proposer", "-p", help="faster_rcnn, file, grid, grounding, or a plugin's name.")
     ],
-    option: Annotated[
-        list[str] | None,
-        typer.Option(help="Proposer option as NAME=VALUE, e.g. top=10; repeatable. `umie list NAME` shows them."),
-    ] = None,
+    option: PartOptions = None,
     format_name: Format = "jsonl",
     images: Images = None,
     regions: Regions = None,

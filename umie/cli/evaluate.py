@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,17 +12,9 @@ import typer
 from umie.cli.console import say, tell
 from umie.cli.options import check_figure, part_options
 from umie.cli.progress import Display, disable_progress_bars
-from umie.errors import UmieError
+from umie.errors import UmieError, check_choice
 
 CHECKPOINT, FILES, BOTH = "A checkpoint", "A file of predictions", "Both"
-
-
-class Decoding(StrEnum):
-    """The decoding of answers."""
-
-    constrained = "constrained"
-    free = "free"
-    both = "both"
 
 
 def _option(panel: str, *names: str, **settings: Any) -> Any:
@@ -58,9 +49,9 @@ def evaluate(
         int | None, _option(CHECKPOINT, metavar="<int>", min=1, help="Evaluate only the first records.")
     ] = None,
     decoding: Annotated[
-        Decoding,
+        str,
         _option(CHECKPOINT, metavar="<str>", help="constrained (well-formed answers only), free, or both to compare."),
-    ] = Decoding.constrained,
+    ] = "constrained",
     events: Annotated[
         str, _option(CHECKPOINT, metavar="<str>", help="Events that MEAE is asked about: predicted (by MED) or gold.")
     ] = "predicted",
@@ -165,11 +156,12 @@ def evaluate(
         raise UmieError(f"--{'data' if data is None else 'output'} is missing: it is required with --model")
     from umie.reports.checkpoint import EvaluationOptions, evaluate_to_folder
 
+    check_choice("--decoding", decoding, ("constrained", "free", "both"))
     disable_progress_bars()
     names = [field.name for field in dataclasses.fields(EvaluationOptions)]
     options = {name: value for name, value in context.params.items() if name in names}
     options |= {"format": format_name, "format_options": part_options(format_option or (), "--format-option")}
-    options |= {"tasks": task, "decodings": ("constrained", "free") if decoding == "both" else (decoding.value,)}
+    options |= {"tasks": task, "decodings": ("constrained", "free") if decoding == "both" else (decoding,)}
     with Display() as display:
 
         def on_batch(decoding: str, task: str, done: int, total: int) -> None:

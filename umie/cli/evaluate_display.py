@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.markup import escape
@@ -25,7 +25,7 @@ def _numbers(score: Score) -> list[str]:
 def _table(task: str, modality: str, lines: Sequence[Line], columns: Sequence[str], about: str = "") -> Table:
     """Return a table that fits 80 columns: long names wrap, numbers do not."""
     title = escape(f"{task}, {modality}, {lines[0].records} records{about}")
-    look = {"title_justify": "left", "box": box.SIMPLE_HEAD, "padding": (0, 1, 0, 0)}
+    look: dict[str, Any] = {"title_justify": "left", "box": box.SIMPLE_HEAD, "padding": (0, 1, 0, 0)}
     return number_table(*columns, no_wrap=True, title=title, **look)
 
 

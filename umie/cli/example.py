@@ -46,8 +46,8 @@ def example(
             raise UmieError(f"{output / name} exists: remove it, or write to another directory with --output")
     for name in names or ():
         text = files[name].read_text(encoding="utf-8").replace(_SCHEMAS, f"$schema={_PACKAGE}/experiments/schemas/")
-        with atomic_write(output / name) as file:
-            file.write(text)
+        with atomic_write(output / name) as stream:
+            stream.write(text)
         say(f"wrote {output / name}")
     if not names:
         table = Table("file", "description")

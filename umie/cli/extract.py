@@ -65,22 +65,19 @@ def extract(
 ) -> None:
     """Extract entities, relations, events and their arguments from a text and its image, or from a file.
 
-    The model is the directory of a saved variant, or a hub name (owner/model).
-    For example:
+    The model is the directory of a saved variant, or a hub name (owner/model). For example:
 
         umie extract --model best "Kids at the Salvation Army" --image kids.jpg
         umie extract --model best "HMS Belfast" --task mner --label ship
         umie extract --model best -i in.jsonl -o out.jsonl --images photos
 
-    Each line of --input is a record, at least {"text": "..."}. Its "image" is a
-    path relative to --images, and its "regions" are boxes relative to the image
-    size, such as {"box": [0.1, 0.2, 0.5, 0.9]}. MRE asks about the pairs in
-    "relations", or else about all pairs of the entities found. MEAE asks about
-    "events" only if med is not among the tasks. The output has one record per
-    line in the same order, which `umie evaluate --predictions` can score.
+    Each line of --input is a record, at least {"text": "..."}. Its "image" is a path relative to --images, and its
+    "regions" are boxes relative to the image size, such as {"box": [0.1, 0.2, 0.5, 0.9]}. MRE asks about the pairs in
+    "relations", or else about all pairs of the entities found. MEAE asks about "events" only if med is not among the
+    tasks. The output has one record per line in the same order, which `umie evaluate --predictions` can score.
 
-    To resume an interrupted run, run the same command again. Finished lines
-    are kept in out.jsonl.part, and out.jsonl appears when it is complete.
+    To resume an interrupted run, run the same command again. Finished lines are kept in out.jsonl.part, and out.jsonl
+    appears when it is complete.
 
     Exit code: 0 success, 2 invalid input.
     """

@@ -76,15 +76,7 @@ def source_of(
 
 
 def part_options(given: Iterable[str], flag: str = "--option") -> dict[str, Any]:
-    """Return the names and values of ``NAME=VALUE`` strings, with the values in YAML 1.2.
-
-    Args:
-        given: the strings.
-        flag: the name of the command-line option, for messages.
-
-    Raises:
-        UmieError: a string has no ``=`` or no name, a name is repeated, or a value is not valid YAML.
-    """
+    """Return the names and values of the ``NAME=VALUE`` strings of an option, with the values in YAML 1.2."""
     from umie.yaml_files import parse_yaml
 
     options: dict[str, Any] = {}

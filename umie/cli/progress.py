@@ -60,13 +60,7 @@ class Display:
         self.bars.stop()
 
     def phase(self, name: str, total: float | None = None, *, announce: bool = True) -> None:
-        """Start the bar of a phase.
-
-        Args:
-            name: the name of the phase.
-            total: the number of steps; None if it is unknown.
-            announce: print the name if there is no terminal.
-        """
+        """Start the bar of a phase with ``total`` steps, if known; ``announce`` its name if there is no terminal."""
         if name == self._name:
             return
         self._name, self._total, self._shown = name, total, time.monotonic()

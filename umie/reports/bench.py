@@ -35,12 +35,7 @@ CUT = 3.0  # bars longer than this multiple of the median bar are cut; the other
 
 
 def bench_page(results: Results, command: str) -> str:
-    """Return the report.
-
-    Args:
-        results: the results of a run.
-        command: the command that produced them.
-    """
+    """Return the page for results and the command that produced them."""
     parts = ["# Fusion microbenchmarks", _introduction(results, command)]
     if not results.complete:
         parts.append("**Interrupted**: rows that were not reached are missing.")
@@ -113,8 +108,7 @@ def draw_bench(results: Results, path: Path) -> bool:
             if direction not in panel:
                 axes.set_visible(False)
                 continue
-            _draw(axes, panel[direction])
-            axes.set_title(f"{direction}, {shape}, {dtype}", fontsize=9)
+            _draw(axes, panel[direction], f"{direction}, {shape}, {dtype}")
     environment = results.environment
     figure.suptitle(
         f"{environment['device_name']}, {environment['threads']} threads, torch {environment['versions']['torch']}",
@@ -135,7 +129,7 @@ def _bars(block: Block) -> list[tuple[str, str, Spread]]:
     return [(entry.row.name, entry.row.kind, entry.of_limit) for entry in block.entries if entry.of_limit is not None]
 
 
-def _draw(axes: Any, blocks: Sequence[Block]) -> None:
+def _draw(axes: Any, blocks: Sequence[Block], title: str) -> None:
     ratios = [found for block in blocks for _, _, found in _bars(block)]
     limit = max(1.0, min(CUT * median(found.median for found in ratios), max(found.high for found in ratios)))
     labels: list[str] = []
@@ -152,11 +146,10 @@ def _draw(axes: Any, blocks: Sequence[Block]) -> None:
     axes.axvline(1, **DASHED)
     axes.set_xlim(0, limit * (1.2 if any(found.median > limit for found in ratios) else 1.1))
     axes.set_ylim(len(labels) - 0.4, -0.6)
-    clean_axes(axes, grid="x")
+    clean_axes(axes, grid="x", title=title, x="time relative to bare matrix products")
     axes.set_yticks(range(len(labels)), labels, fontsize=8)
     heads = {block.name for block in blocks}
     for tick, label in zip(axes.get_yticklabels(), labels, strict=True):
         if label in heads:
             tick.set_fontweight("bold")
     axes.tick_params(axis="y", length=0)
-    axes.set_xlabel("time relative to bare matrix products", fontsize=8)

@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatch
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from umie.data.source import Source
 from umie.data.synthetic import SPLITS, SyntheticConfig, ceilings, scenes, write_synthetic
 from umie.errors import UmieError, check_choice
 from umie.evaluation.checkpoint import DecodingResult, OnBatch, evaluate_checkpoint
-from umie.evaluation.schema import TaskSelection, choose_tasks
-from umie.files import atomic_folder
+from umie.evaluation.gates import gate_summary
+from umie.evaluation.schema import choose_tasks
+from umie.files import atomic_folder, atomic_write
 from umie.hub import check_saved
 from umie.loading import load
 from umie.model import UmieModel
-from umie.processor import UmieProcessor
-from umie.records import Record, read_jsonl
-from umie.reports.checkpoint_folder import DATA, check_folder, weights_of, write_folder
-from umie.scoring import MODALITIES, modality_of
+from umie.records import Record, read_jsonl, write_jsonl
+from umie.reports.checkpoint_page import notes_of, page
+from umie.reports.gates import draw_gates
+from umie.reports.score_figure import draw_labels, draw_scores
+from umie.scoring import MODALITIES, modality_of, to_json
 from umie.types import check_image_policy
 from umie.versions import file_digest, versions
 
 SYNTHETIC = "synthetic"
-_LIBRARIES = ("torch", "transformers", "numpy", "scipy")
+PAGE, SCORES, GOLD, GATES, DATA = "report.md", "scores.json", "gold.jsonl", "gates.png", "data"
+_CONTENT = (PAGE, SCORES, GOLD, GATES, DATA, "scores-*.png", "labels-*.png", "predictions-*")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,27 +88,11 @@ class EvaluationOptions:
     seed: int = 0
 
 
-@dataclass(frozen=True)
-class EvaluationReport:
-    """The results of ``evaluate_to_folder``.
-
-    Args:
-        results: one for each decoding.
-        notes: facts about the data and the labels that affect the scores.
-    """
+class EvaluationReport(NamedTuple):
+    """The results of ``evaluate_to_folder``, one for each decoding, and notes about data and labels behind them."""
 
     results: list[DecodingResult]
     notes: list[str]
-
-
-@dataclass
-class _Data:
-    """The records to evaluate, training records for the baselines, and their description in the report."""
-
-    records: list[Record]
-    train: list[Record] | None
-    facts: dict[str, Any]
-    notes: list[str] = field(default_factory=list)
 
 
 def evaluate_to_folder(
@@ -125,17 +114,22 @@ def evaluate_to_folder(
         UmieError: an option is invalid, the data or the model cannot be read, or ``output`` must not be replaced.
     """
     check_saved(options.model)
-    check_folder(options.output, overwrite=options.overwrite)
+    _check_folder(options.output, options.overwrite)
     check_choice("modality", options.modality, ("all", *MODALITIES))
     if options.missing_images is not None:
         check_image_policy(options.missing_images)
     with atomic_folder(options.output) as folder:
-        data = _synthetic(options, folder / DATA) if options.format == SYNTHETIC else _read(options)
-        _choose_records(data, options)
+        records, train, source, notes = _read(options, folder / DATA)
         model, processor = load(options.model, options.device, options.dtype)
         processor.missing_images = options.missing_images or processor.missing_images
-        usable = processor.usable(data.records)
-        notes = [*data.notes, *_image_notes(model, processor, data.records, usable)]
+        usable = processor.usable(records)
+        if skipped := len(records) - len(usable):
+            reason = next(iter(processor.unreadable.values()))
+            notes.append(f"records skipped because of unreadable images: {skipped:,}; first: {reason}")
+        if model.fusion.uses_image and not any(record.image is not None for record in usable):
+            notes.append(
+                "no record has an image, so the model used only the text; set the folder of images with --images"
+            )
         selection = choose_tasks(processor, usable, options.tasks, schema=options.schema, source=options.data)
         notes += selection.notes
         if on_notes is not None:
@@ -147,96 +141,138 @@ def evaluate_to_folder(
             selection,
             decodings=options.decodings,
             events=options.events,
-            train=data.train,
+            train=train,
             resamples=options.resamples,
             seed=options.seed,
             batch_size=options.batch_size,
             on_batch=on_batch,
             num_beams=options.num_beams,
         )
+        num_images = sum(record.image is not None for record in records)
         facts = {
             "notes": notes,
-            "weights": weights_of(model, options.model),
-            "data": {
-                **data.facts,
-                "records": len(data.records),
-                "with an image": sum(record.image is not None for record in data.records),
+            "weights": _weights(model, options.model),
+            "data": {**source, "records": len(records), "with an image": num_images},
+            "settings": {
+                "tasks": list(selection.scored),
+                "schema": options.schema,
+                "labels": {name: list(task.labels) for name, task in selection.tasks.items()},
+                "events of MEAE": options.events,
+                "beams": options.num_beams,
+                "longest input": processor.max_input_tokens,
+                "longest answer": processor.max_target_tokens,
+                "missing images": processor.missing_images,
+                "device": str(model.device),
+                "precision": str(model.dtype).removeprefix("torch."),
+                "seed": options.seed,
+                "resamples": options.resamples,
             },
-            "settings": _settings(options, model, processor, selection),
-            "versions": versions(*_LIBRARIES),
+            "versions": versions("torch", "transformers", "numpy", "scipy"),
         }
         title = f"{options.model} on {options.data}{'' if options.title is None else f', {options.title}'}"
-        write_folder(folder, title, results, facts, usable)
+        _write(folder, title, results, facts, usable)
     return EvaluationReport(results, notes)
 
 
-def _read(options: EvaluationOptions) -> _Data:
-    def source(path: Path) -> Source:
-        return Source(path, options.format, options.images, options.regions, options.format_options)
-
-    path = Path(options.data)
-    records = list(islice(source(path).records(), options.limit))
-    train = None if options.train is None else list(source(options.train).records())
-    facts = {"file": options.data, "sha256": file_digest(path), "format": options.format}
-    if options.images is not None:
-        facts["images"] = str(options.images)
-    notes = [] if options.limit is None else [f"only the first {options.limit:,} records of the data (--limit)"]
-    return _Data(records, train, facts, notes)
-
-
-def _synthetic(options: EvaluationOptions, folder: Path) -> _Data:
-    """Return a split of the embedded data set, whose files are written to a directory."""
-    check_choice("--data", options.data, SPLITS)
-    default = SyntheticConfig()
-    sizes = dict.fromkeys(SPLITS, 0) | {options.data: options.limit or getattr(default, options.data)}
-    config = SyntheticConfig(**sizes)
-    files = write_synthetic(folder, config)
-    train = None
-    if options.train is not None:
-        check_choice("--train", str(options.train), SPLITS)
-        train = [scene.record for scene in scenes(default, str(options.train))]
-    facts = {"embedded data set": options.data, "seed": config.seed, "image share": config.image_share}
-    known = ", ".join(f"{task} {100 * value:.1f}" for task, value in ceilings(config).items())
-    note = f"expected upper bounds of F1 for a system without images: {known} (meae: with gold events)"
-    return _Data(list(read_jsonl(files[options.data])), train, facts, [note])
+def _check_folder(folder: Path, overwrite: bool) -> None:
+    """Raise UmieError unless a path is new, an empty directory or, with ``overwrite``, an earlier report."""
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise UmieError(f"{folder}: is a file: use a directory for --output")
+    names = [path.name for path in folder.iterdir()]
+    if not names:
+        return
+    foreign = [name for name in names if not any(fnmatch(name, pattern) for pattern in _CONTENT)]
+    if foreign or SCORES not in names:
+        example = sorted(foreign or names)[0]
+        raise UmieError(
+            f"{folder}: contains files that do not belong to an evaluation, e.g. {example}: use another --output"
+        )
+    if not overwrite:
+        raise UmieError(f"{folder}: already contains an evaluation: use another --output, or --overwrite to replace it")
 
 
-def _choose_records(data: _Data, options: EvaluationOptions) -> None:
-    if not data.records:
+def _read(
+    options: EvaluationOptions, folder: Path
+) -> tuple[list[Record], list[Record] | None, dict[str, Any], list[str]]:
+    """Return the records, training records for the baselines, facts about the data, and notes.
+
+    The files of the embedded data set are written to a folder.
+    """
+    train: list[Record] | None = None
+    if options.format == SYNTHETIC:
+        check_choice("--data", options.data, SPLITS)
+        default = SyntheticConfig()
+        sizes = dict.fromkeys(SPLITS, 0) | {options.data: options.limit or getattr(default, options.data)}
+        config = SyntheticConfig(**sizes)
+        records = list(read_jsonl(write_synthetic(folder, config)[options.data]))
+        if options.train is not None:
+            check_choice("--train", str(options.train), SPLITS)
+            train = [scene.record for scene in scenes(default, str(options.train))]
+        facts: dict[str, Any] = {"embedded data set": options.data}
+        facts |= {"seed": config.seed, "image share": config.image_share}
+        known = ", ".join(f"{task} {100 * value:.1f}" for task, value in ceilings(config).items())
+        notes = [f"expected upper bounds of F1 for a system without images: {known} (meae: with gold events)"]
+    else:
+        source = Source(Path(options.data), options.format, options.images, options.regions, options.format_options)
+        records = list(islice(source.records(), options.limit))
+        if options.train is not None:
+            train = list(replace(source, path=options.train).records())
+        facts = {"file": options.data, "sha256": file_digest(source.path), "format": options.format}
+        facts |= {} if options.images is None else {"images": str(options.images)}
+        notes = [] if options.limit is None else [f"only the first {options.limit:,} records of the data (--limit)"]
+    if not records:
         raise UmieError(f"{options.data}: has no records: use a file of annotated records")
     if options.modality in MODALITIES:
-        data.records = [record for record in data.records if modality_of(record) == options.modality]
-        if not data.records:
+        records = [record for record in records if modality_of(record) == options.modality]
+        if not records:
             raise UmieError(f"{options.data}: no record has the modality {options.modality!r}: use another --modality")
-        data.facts["modality"] = options.modality
+        facts["modality"] = options.modality
+    return records, train, facts, notes
 
 
-def _image_notes(
-    model: UmieModel, processor: UmieProcessor, records: Sequence[Record], usable: Sequence[Record]
-) -> list[str]:
-    notes = []
-    if len(usable) < len(records):
-        reason = next(iter(processor.unreadable.values()))
-        notes.append(f"records skipped because of unreadable images: {len(records) - len(usable):,}; first: {reason}")
-    if model.fusion.uses_image and not any(record.image is not None for record in usable):
-        notes.append("no record has an image, so the model used only the text; set the folder of images with --images")
-    return notes
-
-
-def _settings(
-    options: EvaluationOptions, model: UmieModel, processor: UmieProcessor, selection: TaskSelection
-) -> dict[str, Any]:
+def _weights(model: UmieModel, name: str | Path) -> dict[str, Any]:
+    """Return the name of a checkpoint, its parts and size, and the digests of its local weight files."""
+    parts = {slot: dict(getattr(model.config, slot) or {}) for slot in ("encoder", "fusion", "decoder")}
     return {
-        "tasks": list(selection.scored),
-        "schema": options.schema,
-        "labels": {name: list(task.labels) for name, task in selection.tasks.items()},
-        "events of MEAE": options.events,
-        "beams": options.num_beams,
-        "longest input": processor.max_input_tokens,
-        "longest answer": processor.max_target_tokens,
-        "missing images": processor.missing_images,
-        "device": str(model.device),
-        "precision": str(model.dtype).removeprefix("torch."),
-        "seed": options.seed,
-        "resamples": options.resamples,
+        "folder": str(name),
+        "sha256": {path.name: file_digest(path) for path in sorted(Path(name).glob("*.safetensors"))},
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        **{slot: part.get("name") for slot, part in parts.items()},
+        "decoder source": parts["decoder"].get("source", "-"),
     }
+
+
+def _write(
+    folder: Path, title: str, results: Sequence[DecodingResult], facts: Mapping[str, Any], records: Sequence[Record]
+) -> None:
+    figures: dict[str, str] = {}
+    decodings: dict[str, Any] = {}
+    for result in results:
+        scores, labels = f"scores-{result.decoding}", f"labels-{result.decoding}"
+        if result.report.lines:
+            draw_scores(result.report, folder / f"{scores}.png")
+            figures[scores] = f"{scores}.png"
+        if draw_labels(result.report, folder / f"{labels}.png"):
+            figures[labels] = f"{labels}.png"
+        for task, predicted in result.predictions.items():
+            write_jsonl(folder / f"predictions-{result.decoding}" / f"{task}.jsonl", predicted)
+        decodings[result.decoding] = {
+            **to_json(result.report),
+            "gates": {task: gate_summary(own) for task, own in result.gates.items() if own},
+            "counts": {task: dict(counts) for task, counts in result.counts.items()},
+            "oracles": result.oracles,
+            "unreadable": result.unreadable,
+            "seconds": {task: round(value, 3) for task, value in result.seconds.items()},
+            "notes": notes_of(result),
+        }
+    gates = {task.upper(): own for task, own in results[0].gates.items() if own}
+    if gates:  # those of the first decoding: only the events that MEAE is asked about can differ in the second
+        draw_gates(gates, folder / GATES)
+        figures["gates"] = GATES
+    write_jsonl(folder / GOLD, records)
+    with atomic_write(folder / SCORES) as file:
+        json.dump({"title": title, **facts, "decodings": decodings}, file, indent=1, ensure_ascii=False)
+    with atomic_write(folder / PAGE) as file:
+        file.write(page(title, results, facts, figures))

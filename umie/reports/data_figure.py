@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 from umie.audit.statistics import Statistics
-from umie.reports.style import add_legend, clean_axes, color_key, new_figure, save_figure, series_color
+from umie.reports.style import add_legend, clean_axes, color_key, new_figure, panels, save_figure, series_color
 
 MAX_BARS = 16  # labels per task; the others share one bar
 _COLUMNS = 2
@@ -19,26 +20,22 @@ _MARGIN, _ROW = 1.2, 0.4  # inches: title and axis of a panel, and a split in th
 
 
 def write_figure(path: Path, splits: Mapping[str, Statistics]) -> None:
-    """Draw the labels, lengths, items and images of several splits side by side, as shares of each split.
-
-    Args:
-        path: the PNG, PDF or SVG file to write.
-        splits: the statistics of each split by its name.
-    """
+    """Draw the labels, lengths, items and images of several splits by name, as shares of each split."""
     tasks = sorted({task for statistics in splits.values() for task in statistics.labels})
-    panels = [*(_bars_height(splits, task) for task in tasks), _PANEL, _PANEL, _MARGIN + _ROW * (len(splits) + 1)]
-    heights = [max(panels[row : row + _COLUMNS]) for row in range(0, len(panels), _COLUMNS)]
+    ranked = {}
+    for task in tasks:
+        total = sum((Counter(statistics.labels.get(task)) for statistics in splits.values()), Counter())
+        ranked[task] = [label for label, _ in total.most_common(MAX_BARS)]
+    bars = [max(_PANEL, 0.13 * (len(ranked[task]) + 1) * (len(splits) + 1) + 0.8) for task in tasks]
+    sizes = [*bars, _PANEL, _PANEL, _MARGIN + _ROW * (len(splits) + 1)]
+    heights = [max(sizes[row : row + _COLUMNS]) for row in range(0, len(sizes), _COLUMNS)]
     figure = new_figure(13, sum(heights))
-    grid = figure.subplots(len(heights), _COLUMNS, squeeze=False, height_ratios=heights)
-    axes = list(grid.flat)
-    for axis, task in zip(axes, tasks, strict=False):
-        _labels(axis, splits, task)
-    words, items, images, *unused = axes[len(tasks) :]
-    _histogram(words, splits, "words", "words per text")
-    _items(items, splits)
-    _images(images, splits, num_rows=int((heights[(len(panels) - 1) // _COLUMNS] - _MARGIN) / _ROW))
-    for axis in unused:
-        axis.remove()
+    axes = panels(figure, len(sizes), _COLUMNS, height_ratios=heights)
+    for axis, (task, shown) in zip(axes, ranked.items(), strict=False):
+        _labels(axis, splits, task, shown)
+    _words(axes[-3], splits)
+    _items(axes[-2], splits)
+    _images(axes[-1], splits, num_rows=int((heights[-1] - _MARGIN) / _ROW))
     handles = [
         color_key(series_color(number), f"{name} ({statistics.records:,} records)")
         for number, (name, statistics) in enumerate(splits.items())
@@ -47,21 +44,7 @@ def write_figure(path: Path, splits: Mapping[str, Statistics]) -> None:
     save_figure(figure, path)
 
 
-def _bars_height(splits: Mapping[str, Statistics], task: str) -> float:
-    """Return the height in inches that the bars of a task need."""
-    return max(_PANEL, 0.13 * (len(_ranked(splits, task)) + 1) * (len(splits) + 1) + 0.8)
-
-
-def _ranked(splits: Mapping[str, Statistics], task: str) -> list[str]:
-    """Return the most frequent labels of a task over all splits."""
-    total: Counter[str] = Counter()
-    for statistics in splits.values():
-        total.update(statistics.labels.get(task, {}))
-    return [label for label, _ in total.most_common(MAX_BARS)]
-
-
-def _labels(axis: Any, splits: Mapping[str, Statistics], task: str) -> None:
-    shown = _ranked(splits, task)
+def _labels(axis: Any, splits: Mapping[str, Statistics], task: str, shown: Sequence[str]) -> None:
     hidden = {label for statistics in splits.values() for label in statistics.labels.get(task, {})} - set(shown)
     names = [label if len(label) <= _LABEL_LENGTH else label[: _LABEL_LENGTH - 1] + "…" for label in shown]
     width = 0.8 / len(splits)
@@ -77,35 +60,29 @@ def _labels(axis: Any, splits: Mapping[str, Statistics], task: str) -> None:
         names.append(f"({len(hidden)} other labels)")
     axis.set_yticks(range(len(names)), names)
     axis.invert_yaxis()
-    axis.set_xlabel("% of the task's labels")
-    axis.set_title(task.upper())
-    clean_axes(axis, grid="x")
+    clean_axes(axis, grid="x", title=task.upper(), x="% of the task's labels")
 
 
-def _histogram(axis: Any, splits: Mapping[str, Statistics], quantity: str, title: str) -> None:
-    longest = max((_percentile(statistics.lengths[quantity], 0.995) for statistics in splits.values()), default=1)
+def _words(axis: Any, splits: Mapping[str, Statistics]) -> None:
+    longest = max(_percentile(statistics.lengths["words"], 0.995) for statistics in splits.values())
     width = max(1, math.ceil((longest + 1) / 40))
     edges = list(range(0, longest + 1 + width, width))
     for number, statistics in enumerate(splits.values()):
         counts = [0] * (len(edges) - 1)
-        for length, count in statistics.lengths[quantity].items():
+        for length, count in statistics.lengths["words"].items():
             counts[min(length // width, len(counts) - 1)] += count
         shares = [100 * count / (statistics.records or 1) for count in counts]
         axis.stairs(shares, edges, color=series_color(number), linewidth=1.6)
-    axis.set_xlabel(title + (f", {width} per bin" if width > 1 else ""))
-    axis.set_ylabel("% of records")
-    axis.set_title("Lengths")
-    clean_axes(axis)
+    bins = f", {width} per bin" if width > 1 else ""
+    clean_axes(axis, title="Lengths", x=f"words per text{bins}", y="% of records")
     axis.margins(x=0)
 
 
 def _items(axis: Any, splits: Mapping[str, Statistics]) -> None:
     """Draw the number of annotated items per record, of the most frequent kind."""
-    kind = max(
-        ("entities", "relations", "events"),
-        key=lambda name: sum(statistics.items[name] for statistics in splits.values()),
-    )
-    most = max((_percentile(statistics.lengths[kind], 0.995) for statistics in splits.values()), default=0)
+    kinds = ("entities", "relations", "events")
+    kind = max(kinds, key=lambda name: sum(statistics.items[name] for statistics in splits.values()))
+    most = max(_percentile(statistics.lengths[kind], 0.995) for statistics in splits.values())
     most = min(max(most, 1), 12)
     longer = any(length > most for statistics in splits.values() for length in statistics.lengths[kind])
     width = 0.8 / len(splits)
@@ -114,14 +91,10 @@ def _items(axis: Any, splits: Mapping[str, Statistics]) -> None:
         for length, count in statistics.lengths[kind].items():
             counts[min(length, most)] += count
         places = [value + (number - (len(splits) - 1) / 2) * width for value in range(most + 1)]
-        axis.bar(
-            places, [100 * count / (statistics.records or 1) for count in counts], width, color=series_color(number)
-        )
+        shares = [100 * count / (statistics.records or 1) for count in counts]
+        axis.bar(places, shares, width, color=series_color(number))
     axis.set_xticks(range(most + 1), [*map(str, range(most)), f"{most}+" if longer else str(most)])
-    axis.set_xlabel(f"{kind} per record")
-    axis.set_ylabel("% of records")
-    axis.set_title("Annotation")
-    clean_axes(axis)
+    clean_axes(axis, title="Annotation", x=f"{kind} per record", y="% of records")
 
 
 def _images(axis: Any, splits: Mapping[str, Statistics], num_rows: int) -> None:
@@ -129,7 +102,7 @@ def _images(axis: Any, splits: Mapping[str, Statistics], num_rows: int) -> None:
     names = [name if len(name) <= _LABEL_LENGTH else f"…{name[1 - _LABEL_LENGTH :]}" for name in splits]
     left = [0.0] * len(names)
     summaries = [statistics.summary() for statistics in splits.values()]
-    checked = summaries[0]["images"]["checked"] if summaries else False
+    checked = summaries[0]["images"]["checked"]
     parts = {"found": ("0.3", ""), "missing": ("white", "////")} if checked else {"named": ("0.3", "")}
     for part, (color, hatch) in parts.items():  # grays, because colors identify splits
         shares = [100 * (summary["images"][part] or 0) / (summary["records"] or 1) for summary in summaries]
@@ -139,16 +112,12 @@ def _images(axis: Any, splits: Mapping[str, Statistics], num_rows: int) -> None:
     axis.barh(names, [100 - share for share in left], left=left, facecolor="0.85", edgecolor="0.3", label="no image")
     axis.set_ylim(max(num_rows, len(names) + 1) - 0.5, -0.5)
     axis.set_xlim(0, 100)
-    axis.set_xlabel("% of records")
-    axis.set_title("Images")
-    clean_axes(axis, grid="x")
+    clean_axes(axis, grid="x", title="Images", x="% of records")
     axis.legend(loc="lower center", ncols=3, fontsize=8, frameon=False)
 
 
 def _percentile(histogram: Mapping[int, int], share: float) -> int:
-    total, count = sum(histogram.values()), 0
-    for value in sorted(histogram):
-        count += histogram[value]
-        if count >= share * total:
-            return value
-    return 1
+    values = sorted(histogram)
+    counts = accumulate(histogram[value] for value in values)
+    enough = share * sum(histogram.values())
+    return next((value for value, count in zip(values, counts, strict=True) if count >= enough), 1)

@@ -7,17 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from umie.evaluation.gates import gate_summary
-from umie.reports.style import (
-    BLUE,
-    DOTTED,
-    GRAY,
-    ORANGE,
-    add_legend,
-    clean_axes,
-    limit_ticks,
-    new_figure,
-    save_figure,
-)
+from umie.reports.style import BLUE, DOTTED, GRAY, ORANGE, add_legend, clean_axes, new_figure, panels, save_figure
 
 _BINS = 30
 _NARROWEST_BIN = 1e-4
@@ -34,24 +24,21 @@ def draw_gates(
     """Draw a histogram of the gates for each title, with the median.
 
     Each panel has its own scale, because the gates of different tasks can differ widely. If a few outliers would leave
-    most of a panel empty, they are omitted, and the title reports their number.
+    most of a panel empty, they are omitted, and the title reports their number. Titles without values are skipped.
 
     Args:
-        gates: the gate of each query about an image, by title, e.g. the name of a task. Titles without values are
-            skipped; at least one must have values.
+        gates: the gate of each query about an image, by title, e.g. the name of a task; at least one has values.
         path: the PNG, PDF or SVG file to write.
         reference: published medians to draw for comparison, by title.
-        pdf: also write a PDF next to the file.
+        pdf: also write a PDF next to it.
 
     Raises:
         UmieError: the file cannot be written, or its suffix is not supported.
     """
     shown = {title: sorted(values) for title, values in gates.items() if values}
     columns = 2 if len(shown) > 1 else 1
-    rows = math.ceil(len(shown) / columns)
-    figure = new_figure(4.2 * columns + 0.6, 2.1 * rows + 0.5)
-    panels = figure.subplots(rows, columns, squeeze=False).flat
-    for axes, (title, values) in zip(panels, shown.items(), strict=False):
+    figure = new_figure(4.2 * columns + 0.6, 2.1 * math.ceil(len(shown) / columns) + 0.5)
+    for axes, (title, values) in zip(panels(figure, len(shown), columns), shown.items(), strict=True):
         summary = gate_summary(values)
         low, high = _range(values)
         width = max(_NARROWEST_BIN, (high - low) / _BINS)
@@ -67,12 +54,9 @@ def draw_gates(
             axes.axvline(published, label="published median", **DOTTED)
         omitted = len(values) - len(inside)
         facts = f"{len(values):,} queries, median {summary['median']:.3f}, closed {100 * summary['closed']:.1f} %"
-        axes.set_title(f"{title}\n{facts}{f', {omitted:,} outside' if omitted else ''}", loc="left", fontsize=9)
-        limit_ticks(axes.yaxis, 4, integer=True)
-        limit_ticks(axes.xaxis, 6)
-        clean_axes(axes)
-    for axes in list(panels):
-        axes.set_visible(False)
+        axes.locator_params(axis="y", nbins=4, integer=True, steps=None)
+        axes.locator_params(axis="x", nbins=6, steps=None)
+        clean_axes(axes, title=f"{title}\n{facts}{f', {omitted:,} outside' if omitted else ''}")
     add_legend(figure, loc="outside lower right", columns=4)
     figure.supxlabel("gate (closed: 0 or below)", fontsize=9, x=0.02, ha="left")
     figure.supylabel("queries about an image", fontsize=9)

@@ -7,11 +7,11 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
-from umie.experiments.reference import Published, published
+from umie.experiments.reference import published
 from umie.experiments.scheduler import GridRun
 from umie.experiments.summary import MEAN, Row, complete_mean, health_mean, rows, score, title
 from umie.files import atomic_write
-from umie.reports.gate_figures import HISTOGRAM, SWEEP, draw_gate_figures, gate_report
+from umie.reports.gate_study import HISTOGRAM, SWEEP, write_gate_study
 from umie.reports.grid_facts import data_facts
 from umie.reports.grid_figure import draw_grid
 from umie.reports.tables import csv_table, latex_table, markdown_table, shown_interval
@@ -20,7 +20,6 @@ from umie.tasks import task_class
 PAGE, CSV, LATEX, FIGURE = "table.md", "table.csv", "table.tex", "figure.png"
 FILES = (PAGE, CSV, LATEX, *(name for png in (FIGURE, SWEEP, HISTOGRAM) for name in (png, f"{png[:-4]}.pdf")))
 TWO_SEEDS = "; with two seeds, t is 12.7 and the interval too wide to compare variants"
-CEILING = "text-only ceiling"
 
 
 def write_report(run: GridRun, output: Path) -> str:
@@ -31,8 +30,8 @@ def write_report(run: GridRun, output: Path) -> str:
     """
     table = rows(run)
     header, given, measured = _summary(run, table)
-    gate = gate_report(run, output, draw_gate_figures(run, output))
-    page = _page(run, markdown_table(header, [[f"*{name}*", *cells] for name, *cells in given] + measured), gate)
+    summary = markdown_table(header, [[f"*{name}*", *cells] for name, *cells in given] + measured)
+    page = _page(run, summary, write_gate_study(run, output))
     for name, text in ((PAGE, page), (LATEX, latex_table(header, given + measured) + "\n"), (CSV, _csv(run, table))):
         with atomic_write(output / name) as file:
             file.write(text)
@@ -74,30 +73,18 @@ def _summary(run: GridRun, table: Sequence[Row]) -> tuple[list[str], list[list[s
         shown = ("" if value is None else f"{value:.3f}" for value in [*values, mean])
         return [name, "", *shown, *[""] * len(diagnostics)]
 
-    given = [given_row(CEILING, [run.ceilings.get(key) for key in keys])] if run.ceilings else []
-    given += [given_row(one.label, one.values) for one in _published(run)]
+    given = [given_row("text-only ceiling", [run.ceilings.get(key) for key in keys])] if run.ceilings else []
+    given += [given_row(one.label, one.values) for one in published(run.grid.reference, run.scored)]
     measured = []
     for row in table:
-        gate, closed, gradient = (
-            health_mean(row.lines, key) for key in ("gate_mean", "gate_closed", "visual_gradient")
-        )
-        measured.append(
-            [
-                row.variant,
-                str(len(row.lines)),
-                *(str(row.scores[name]) for name in [*keys, MEAN]),
-                "-" if gate is None else f"{gate:.2f}",
-                "-" if closed is None else f"{closed:.0%}",
-                "-" if gradient is None else f"{gradient:.2g}",
-                f"{row.lines[0]['parameters']:,}" if row.lines else "-",
-                f"{statistics.mean(line['seconds']['train'] for line in row.lines):.0f}" if row.lines else "-",
-            ]
-        )
+        lines = row.lines
+        gate, closed, gradient = (health_mean(lines, key) for key in ("gate_mean", "gate_closed", "visual_gradient"))
+        cells = [row.variant, str(len(lines)), *(str(row.scores[name]) for name in [*keys, MEAN])]
+        cells += ["-" if gate is None else f"{gate:.2f}", "-" if closed is None else f"{closed:.0%}"]
+        cells += ["-" if gradient is None else f"{gradient:.2g}", f"{lines[0]['parameters']:,}" if lines else "-"]
+        cells += [f"{statistics.mean(line['seconds']['train'] for line in lines):.0f}" if lines else "-"]
+        measured.append(cells)
     return header, given, measured
-
-
-def _published(run: GridRun) -> list[Published]:
-    return published(run.grid.reference, run.scored)
 
 
 def _page(run: GridRun, summary: str, gate: str) -> str:
@@ -144,7 +131,10 @@ def _glossary(run: GridRun) -> str:
         )
     if any(task_class(one.task).is_staged and not one.is_oracle for one in run.scored):
         lines.append("*MEAE*: arguments are extracted for the events that MED predicted.")
-    lines += [f"*{one.title}*: published in {one.source}, not measured here." for one in _published(run)]
+    lines += [
+        f"*{one.title}*: published in {one.source}, not measured here."
+        for one in published(run.grid.reference, run.scored)
+    ]
     lines.append(
         "*Gate*: mean over the queries about an image. *Gate closed*: share of them with g <= 0, which blocks the "
         "visual path. *Visual gradient*: norm of the gradient of the loss with respect to the visual path after "
@@ -157,26 +147,17 @@ def _cells(run: GridRun) -> str:
     tasks = [one.key for one in run.scored]
     scored = [f"{one.title} [95 %]" for one in run.scored]
     header = ["variant", "seed", *scored, MEAN, "gate closed", "dropped", "encoder calls"]
-    body = []
+    body: list[list[object]] = []
     for cell in run.cells:
         line = run.results.get(cell.hash)
         if line is None or line["status"] != "ok":
             state = "crashed" if line else "not run"
-            body.append([cell.variant, str(cell.seed), *[state] * (len(tasks) + 1), "", "", ""])
+            body.append([cell.variant, cell.seed, *[state] * (len(tasks) + 1), "", "", ""])
             continue
-        metrics = line["metrics"]
-        closed = line["health"].get("gate_closed")
-        body.append(
-            [
-                cell.variant,
-                str(cell.seed),
-                *(shown_interval(metrics[task]) for task in tasks),
-                f"{score(line, MEAN, run.mean_over):.3f}",
-                "-" if closed is None else f"{closed:.0%}",
-                str(sum(metrics[task]["dropped"] for task in tasks)),
-                f"{line.get('images', {}).get('encoder_calls', '-')}",
-            ]
-        )
+        metrics, closed = line["metrics"], line["health"].get("gate_closed")
+        scores = [*(shown_interval(metrics[task]) for task in tasks), f"{score(line, MEAN, run.mean_over):.3f}"]
+        facts = ["-" if closed is None else f"{closed:.0%}", sum(metrics[task]["dropped"] for task in tasks)]
+        body.append([cell.variant, cell.seed, *scores, *facts, line.get("images", {}).get("encoder_calls", "-")])
     return markdown_table(header, body) + (
         "\n\nThese intervals are bootstrap intervals over the records of the split, for one trained model. *Dropped*: "
         "generated items that were malformed, not in the text, or not a region of the image. *Encoder calls*: images "
@@ -186,7 +167,7 @@ def _cells(run: GridRun) -> str:
 
 def _csv(run: GridRun, table: Sequence[Row]) -> str:
     """Return one line per variant and task, with the F1 of each seed."""
-    references = _published(run)
+    references = published(run.grid.reference, run.scored)
     keys = [one.key for one in run.scored]
     oracles = [one.key for one in run.scored if one.is_oracle]
     ceilings = {**run.ceilings, MEAN: complete_mean(run.ceilings, run.mean_over)}
@@ -194,19 +175,11 @@ def _csv(run: GridRun, table: Sequence[Row]) -> str:
     body = []
     for row in table:
         for name, interval in row.scores.items():
-            by_seed = [f"{line['seed']}:{score(line, name, run.mean_over):.6f}" for line in row.lines]
-            body.append(
-                [
-                    row.variant,
-                    f"{name} (oracle events)" if name in oracles else name,
-                    len(row.lines),
-                    _six_places(interval.mean),
-                    _six_places(interval.half_width),
-                    " ".join(by_seed),
-                    _six_places(ceilings.get(name)),
-                    *("" if name == MEAN else _six_places(one.values[keys.index(name)]) for one in references),
-                ]
-            )
+            task = f"{name} (oracle events)" if name in oracles else name
+            by_seed = " ".join(f"{line['seed']}:{score(line, name, run.mean_over):.6f}" for line in row.lines)
+            numbers = [_six_places(interval.mean), _six_places(interval.half_width), by_seed]
+            printed = ("" if name == MEAN else _six_places(one.values[keys.index(name)]) for one in references)
+            body.append([row.variant, task, len(row.lines), *numbers, _six_places(ceilings.get(name)), *printed])
     return csv_table([*header, *(f"reference: {one.title}" for one in references)], body)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from umie import registries
@@ -14,111 +15,53 @@ MIN_IMAGE_SHARE = 0.5  # with fewer images, the report warns that the data is no
 
 def data_facts(run: GridRun) -> str:
     """Return the setup as a Markdown list."""
-    facts = _sets(run)
-    missing = run.grid.first.missing_images
-    facts.append(f"- images that are missing or cannot be read: `{missing}`")
-    for name, one in run.data.sets.items():
-        for split, reasons in one.unreadable.items():
-            if reasons:
-                kept = "their records are excluded" if missing == "skip" else "their records are used as text only"
-                reason = next(iter(reasons.values()))
-                facts.append(
-                    f"- images of {_place(run, name, split)} that cannot be read: {len(reasons)}; {kept}; e.g. {reason}"
-                )
-    facts += _weights(run)
-    facts += _encoded(run)
-    facts += _dropped_boxes(run)
-    warning = unnamed_regions([cell.config for cell in run.cells], run.data.tasks)
-    facts += [f"- **warning**: {warning}"] if warning else []
-    facts.append(f"- decoding: {_decoding(run)}")
-    facts += _trainings(run)
-    lines = [line for line in run.results.values() if line["status"] == "ok"]
-    truncated = {
-        f"{name.replace('_', ' ')} ({split})": max(line["counts"].get(split, {}).get(name, 0) for line in lines)
-        for split in ("train", run.grid.first.evaluation.split)
-        for name in ("truncated_inputs", "truncated_targets")
-        if lines
-    }
-    facts += [f"- {name}: {count}" for name, count in truncated.items() if count]
-    evaluated = run.grid.first.evaluation.split
-    for name in dict.fromkeys(one.data_set for one in run.scored):
-        one = run.data.sets[name]
-        images, records = one.num_images[evaluated], one.num_records[evaluated]
-        if images < MIN_IMAGE_SHARE * records:
-            facts.append(
-                f"- only {images} of {records} records of {_place(run, name, evaluated)} have an image: too few to be "
-                "evidence about fusion"
-            )
-    environments = {
-        f"device {line['device']}, {line['threads']} threads per cell; "
-        + ", ".join(f"{name} {version}" for name, version in line["versions"].items())
-        for line in lines
-    }
-    facts += [f"- {environment}" for environment in sorted(environments)]
-    return "\n".join(facts)
-
-
-def _trainings(run: GridRun) -> list[str]:
-    """Return the training options that were set, by variant if the variants differ."""
-    by_options: dict[str, dict[str, None]] = {}
-    for cell in run.cells:
-        shown = ", ".join(f"{name} {value}" for name, value in cell.training.items()) or "defaults"
-        by_options.setdefault(shown, {})[cell.variant] = None
-    if len(by_options) == 1:
-        return [f"- training: {next(iter(by_options))}"]
-    return [f"- training of {'; '.join(variants)}: {options}" for options, variants in by_options.items()]
-
-
-def _sets(run: GridRun) -> list[str]:
-    """Return the size of each data set compared with the paper's, and its overlap with the training data."""
-    published = paper()["sizes"]
-    facts = []
-    for name, one in run.data.sets.items():
-        for split, count in one.num_records.items():
-            size = published.get(name, {}).get(split) if run.grid.reference else None
-            compared = "" if size is None else f" (the paper: {size:,})"
-            facts.append(
-                f"- {_place(run, name, split)}: {count} records, {one.num_images[split]} with an image{compared}"
-            )
-        if one.num_excluded:
-            facts.append(
-                f"- {one.num_excluded} training records{_of(run, name)} were excluded: their texts occur in an "
-                "evaluation split"
-            )
-    facts += [
-        f"- {count} records of {_place(run, name, split)} also occur in train; scores are inflated"
-        for name, one in run.data.sets.items()
-        for split, count in one.num_seen.items()
-        if count
-    ]
-    scored = {one.data_set for one in run.scored}
-    for name, one in run.data.sets.items():
-        if name not in scored:
-            facts.append(f"- {name} is not scored: it has no annotated {run.grid.first.evaluation.split} records")
-        if not run.data.is_single and not one.tasks_in("train"):
-            facts.append(f"- {name} is not trained on: it has no training records")
-    if not run.data.is_single:
-        sampling = run.data.sampling
-        how = f"temperature {sampling.temperature:g}" if sampling.strategy == "temperature" else sampling.strategy
-        facts.append(f"- sampling of the data sets in training: {how}")
-        for cell in {cell.variant: cell for cell in run.cells}.values():
-            shares = run.results.get(cell.hash, {}).get("shares")
-            if shares:
-                listed = ", ".join(f"{name} {share:.1%}" for name, share in shares.items())
-                facts.append(f"- training shares of {cell.variant}: {listed}")
-    return facts
+    return "\n".join(f"- {fact}" for facts in (_data, _parts, _settings) for fact in facts(run))
 
 
 def _place(run: GridRun, name: str, split: str) -> str:
     return split if run.data.is_single else f"{name} {split}"
 
 
-def _of(run: GridRun, name: str) -> str:
-    return "" if run.data.is_single else f" of {name}"
+def _data(run: GridRun) -> Iterator[str]:
+    """Yield the size of each data set compared with the paper's, its overlap with the training data, and its images."""
+    sets, split, missing = run.data.sets, run.grid.first.evaluation.split, run.grid.first.missing_images
+    for name, one in sets.items():
+        for each, count in one.num_records.items():
+            size = paper()["sizes"].get(name, {}).get(each) if run.grid.reference else None
+            compared = "" if size is None else f" (the paper: {size:,})"
+            yield f"{_place(run, name, each)}: {count} records, {one.num_images[each]} with an image{compared}"
+        if one.num_excluded:
+            of = "" if run.data.is_single else f" of {name}"
+            yield f"{one.num_excluded} training records{of} were excluded: their texts occur in an evaluation split"
+    for name, one in sets.items():
+        for each, count in one.num_seen.items():
+            if count:
+                yield f"{count} records of {_place(run, name, each)} also occur in train; scores are inflated"
+    scored = {one.data_set for one in run.scored}
+    for name, one in sets.items():
+        if name not in scored:
+            yield f"{name} is not scored: it has no annotated {split} records"
+        if not run.data.is_single and not one.tasks_in("train"):
+            yield f"{name} is not trained on: it has no training records"
+    if not run.data.is_single:
+        sampling = run.data.sampling
+        how = f"temperature {sampling.temperature:g}" if sampling.strategy == "temperature" else sampling.strategy
+        yield f"sampling of the data sets in training: {how}"
+        for cell in {cell.variant: cell for cell in run.cells}.values():
+            if shares := run.results.get(cell.hash, {}).get("shares"):
+                listed = ", ".join(f"{name} {share:.1%}" for name, share in shares.items())
+                yield f"training shares of {cell.variant}: {listed}"
+    yield f"images that are missing or cannot be read: `{missing}`"
+    for name, one in sets.items():
+        for each, reasons in one.unreadable.items():
+            if reasons:
+                kept = "their records are excluded" if missing == "skip" else "their records are used as text only"
+                facts = f"{len(reasons)}; {kept}; e.g. {next(iter(reasons.values()))}"
+                yield f"images of {_place(run, name, each)} that cannot be read: {facts}"
 
 
-def _weights(run: GridRun) -> list[str]:
-    """Return the origin of the weights of decoders and encoders, with warnings about useless encoders."""
+def _parts(run: GridRun) -> Iterator[str]:
+    """Yield the origin of the weights of decoders and encoders, useless encoders, and how often images were encoded."""
     from umie.composition import checkpoint_of
 
     facts: dict[str, None] = {}
@@ -128,7 +71,7 @@ def _weights(run: GridRun) -> list[str]:
         checkpoint = checkpoint_of(decoder)
         origin = f"the checkpoint {checkpoint}" if checkpoint else "random weights"
         warm = ", then a text-only warm start" if cell.config.warm_start is not None else ""
-        facts[f"- decoder {decoder.get('source', decoder['name'])}: {origin}{warm}"] = None
+        facts[f"decoder {decoder.get('source', decoder['name'])}: {origin}{warm}"] = None
         name = encoder.pop("name")
         part = registries.encoders.get(name)
         config = part.Config(**encoder)  # type: ignore[attr-defined] # every encoder has one
@@ -138,43 +81,57 @@ def _weights(run: GridRun) -> list[str]:
             named = getattr(config, config.weights_option) if config.weights_option else None
             origin = "random weights" if named is None else f"weights {Path(str(named)).name}"
             origin += ", trained" if config.trainable else ", frozen"
-        facts[f"- encoder {name}: {origin}"] = None
+        facts[f"encoder {name}: {origin}"] = None
         if config.has_random_weights and not config.trainable:
-            warnings[
-                f"- **warning**: the frozen encoder {name} has random weights, different in each cell; its features "
-                "carry no information"
-            ] = None
-    return [*facts, *warnings]
+            problem = "has random weights, different in each cell; its features carry no information"
+            warnings[f"**warning**: the frozen encoder {name} {problem}"] = None
+    yield from facts
+    yield from warnings
+    lines = [(line["status"], line.get("images", {})) for line in run.results.values()]
+    stored = [images for status, images in lines if status == "ok" and images.get("features") == "stored"]
+    if stored:
+        different = len({images["encoder"] for images in stored})
+        calls = sum(images["encoder_calls"] for images in stored)
+        yield (
+            f"frozen encoders: {different} (by options and weights); cells: {len(stored)}; images: "
+            f"{max(images['readable'] for images in stored):,}; encoder calls: {calls:,}, all other features came from "
+            "the feature store"
+        )
+    boxes = [images["boxes"] for _, images in lines if images.get("boxes")]
+    reasons = sorted({reason for counts in boxes for reason in counts if reason != "boxes"})
+    dropped = [f"{max(counts.get(each, 0) for counts in boxes):,} {each.replace('_', ' ')}" for each in reasons]
+    if dropped:
+        yield f"dropped boxes of precomputed features: {', '.join(dropped)}"
 
 
-def _encoded(run: GridRun) -> list[str]:
-    """Return how often images were encoded by frozen encoders with stored features."""
-    stored = [
-        line["images"]
-        for line in run.results.values()
-        if line["status"] == "ok" and line.get("images", {}).get("features") == "stored"
-    ]
-    if not stored:
-        return []
-    calls = sum(images["encoder_calls"] for images in stored)
-    different = len({images["encoder"] for images in stored})
-    most = max(images["readable"] for images in stored)
-    return [
-        f"- frozen encoders: {different} (by options and weights); cells: {len(stored)}; images: {most:,}; encoder "
-        f"calls: {calls:,}, all other features came from the feature store"
-    ]
-
-
-def _dropped_boxes(run: GridRun) -> list[str]:
-    """Return the number of boxes of precomputed features that could not be used."""
-    counts = [line["images"]["boxes"] for line in run.results.values() if line.get("images", {}).get("boxes")]
-    reasons = {reason for boxes in counts for reason in boxes if reason != "boxes"}
-    dropped = {reason: max(boxes.get(reason, 0) for boxes in counts) for reason in sorted(reasons)}
-    listed = ", ".join(f"{number:,} {reason.replace('_', ' ')}" for reason, number in dropped.items())
-    return [f"- dropped boxes of precomputed features: {listed}"] if listed else []
-
-
-def _decoding(run: GridRun) -> str:
+def _settings(run: GridRun) -> Iterator[str]:
+    """Yield decoding, training, what was truncated, too few images, and versions."""
     evaluation = run.grid.first.evaluation
+    if warning := unnamed_regions([cell.config for cell in run.cells], run.data.tasks):
+        yield f"**warning**: {warning}"
     options = ", ".join(f"{name} {value}" for name, value in evaluation.generation.items()) or "greedy"
-    return f"{'constrained' if evaluation.constrained else 'free'}, {options}"
+    yield f"decoding: {'constrained' if evaluation.constrained else 'free'}, {options}"
+    trainings: dict[str, dict[str, None]] = {}
+    for cell in run.cells:
+        shown = ", ".join(f"{name} {value}" for name, value in cell.training.items()) or "defaults"
+        trainings.setdefault(shown, {})[cell.variant] = None
+    for shown, variants in trainings.items():
+        of = f" of {'; '.join(variants)}" if len(trainings) > 1 else ""
+        yield f"training{of}: {shown}"
+    lines = [line for line in run.results.values() if line["status"] == "ok"]
+    for split in dict.fromkeys(("train", evaluation.split)):
+        for name in ("truncated_inputs", "truncated_targets"):
+            if count := max((line["counts"].get(split, {}).get(name, 0) for line in lines), default=0):
+                yield f"{name.replace('_', ' ')} ({split}): {count}"
+    for name in dict.fromkeys(one.data_set for one in run.scored):
+        one = run.data.sets[name]
+        images, records = one.num_images[evaluation.split], one.num_records[evaluation.split]
+        if images < MIN_IMAGE_SHARE * records:
+            where = f"{records} records of {_place(run, name, evaluation.split)}"
+            yield f"only {images} of {where} have an image: too few to be evidence about fusion"
+    environments = {
+        f"device {line['device']}, {line['threads']} threads per cell; "
+        + ", ".join(f"{name} {version}" for name, version in line["versions"].items())
+        for line in lines
+    }
+    yield from sorted(environments)

@@ -11,7 +11,7 @@ from typing import Any
 from umie.experiments.reference import published
 from umie.experiments.scheduler import GridRun
 from umie.experiments.summary import MEAN, Row, complete_mean, drawable_interval, score, title
-from umie.reports.style import GRAY, LIGHT_BLUE, ORANGE, add_legend, clean_axes, new_figure, save_figure
+from umie.reports.style import GRAY, LIGHT_BLUE, ORANGE, add_legend, clean_axes, new_figure, panels, save_figure
 
 MAX_COLUMNS = 5
 LABEL_WIDTH = 34  # characters
@@ -25,22 +25,25 @@ def draw_grid(run: GridRun, table: Sequence[Row], path: Path) -> None:
     """
     names = [*(one.key for one in run.scored), *([MEAN] if len(run.mean_over) > 1 else [])]
     references = published(run.grid.reference, run.scored)
-    labels = [_wrapped(_label(run, row)) for row in table] + [_wrapped(one.label) for one in references]
+    labels = [*(_label(run, row) for row in table), *(one.label for one in references)]
+    labels = [textwrap.fill(label, LABEL_WIDTH) for label in labels]
     num_rows = math.ceil(len(names) / MAX_COLUMNS)
     columns = math.ceil(len(names) / num_rows)
     lines = [line for label in labels for line in label.splitlines()]
     row_height = LINE * (0.8 + max(label.count("\n") + 1 for label in labels))
     width = PANEL * columns + CHARACTER * max(map(len, lines), default=1) + 0.4
     figure = new_figure(width, num_rows * (row_height * len(labels) + 0.6) + 0.9)
-    panels = list(figure.subplots(num_rows, columns, sharey=True, squeeze=False).flat)
     ceilings = {**run.ceilings, MEAN: complete_mean(run.ceilings, run.mean_over)}
-    printed: list[dict[str, float | None]] = []
-    for one in references:
-        values = dict(zip((one.key for one in run.scored), one.values, strict=True))
-        printed.append({**values, MEAN: complete_mean(values, run.mean_over)})
-    for axes, name in zip(panels, names, strict=False):
+    crashed = {cell.variant for cell in run.cells if cell.hash in run.results}
+    printed: list[dict[str, float | None]] = [
+        dict(zip((one.key for one in run.scored), reference.values, strict=True)) for reference in references
+    ]
+    for scores in printed:
+        scores[MEAN] = complete_mean(scores, run.mean_over)
+    for axes, name in zip(panels(figure, len(names), columns, sharey=True), names, strict=True):
         for place, row in enumerate(table):
-            _draw_variant(axes, place, [score(line, name, run.mean_over) for line in row.lines], _state(run, row))
+            values = [score(line, name, run.mean_over) for line in row.lines]
+            _draw_variant(axes, place, values, "crashed" if row.variant in crashed else "not run")
         for place, scores in enumerate(printed, len(table)):
             if (value := scores[name]) is not None:
                 axes.plot(value, place, "D", color="black", markerfacecolor="none", markersize=5, label="published")
@@ -48,15 +51,12 @@ def draw_grid(run: GridRun, table: Sequence[Row], path: Path) -> None:
         if (ceiling := ceilings.get(name)) is not None:
             bounds = [-0.5, len(table) - 0.5]
             axes.plot([ceiling] * 2, bounds, "--", color=ORANGE, linewidth=1.3, label="text-only ceiling")
-        axes.set_title(title(run, name), loc="left", fontsize=9)
         axes.set_xlim(0, 1.01)
         axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "", "0.5", "", "1"])
         axes.set_ylim(len(labels) - 0.4, -0.6)
         axes.set_yticks(range(len(labels)), labels)
-        clean_axes(axes, grid="x")
+        clean_axes(axes, grid="x", title=title(run, name))
         axes.tick_params(axis="y", length=0)
-    for axes in panels[len(names) :]:
-        axes.set_visible(False)
     split, seeds = run.grid.first.evaluation.split, _plural(len(run.grid.seeds), "seed")
     figure.suptitle(f"{run.grid.name}: strict micro-F1 on the {split} split ({seeds})", fontsize=10)
     add_legend(figure, columns=5 if columns > 2 else 2)
@@ -82,15 +82,6 @@ def _label(run: GridRun, row: Row) -> str:
     planned = sum(cell.variant == row.variant for cell in run.cells)
     is_partial = 0 < len(row.lines) < planned
     return f"{row.variant} ({len(row.lines)} of {_plural(planned, 'seed')})" if is_partial else row.variant
-
-
-def _state(run: GridRun, row: Row) -> str:
-    has_crashed = any(cell.hash in run.results for cell in run.cells if cell.variant == row.variant)
-    return "crashed" if has_crashed else "not run"
-
-
-def _wrapped(label: str) -> str:
-    return textwrap.fill(label, LABEL_WIDTH)
 
 
 def _plural(number: int, noun: str) -> str:

@@ -48,12 +48,9 @@ class FileScores:
 
     def write_json(self, path: str | Path) -> None:
         """Write the scores, the digests of the files, and the versions of the libraries."""
+        files = {name: file for name, file in vars(self.files).items() if file is not None}
         content = {
-            "files": {
-                name: {"path": str(file), "sha256": file_digest(file)}
-                for name, file in vars(self.files).items()
-                if file is not None
-            },
+            "files": {name: {"path": str(file), "sha256": file_digest(file)} for name, file in files.items()},
             "versions": versions("numpy", "scipy"),
             **to_json(self.report),
         }
@@ -61,11 +58,7 @@ class FileScores:
             file.write(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
     def draw(self, path: Path, *, with_labels: bool = False) -> list[Path]:
-        """Draw the scores and, if requested, those of the labels; return the written files.
-
-        Args:
-            path: the file of the scores; the labels are drawn next to it, with ``-labels`` added to the name.
-            with_labels: draw the labels too.
+        """Draw the scores and, if requested, those of the labels next to them, with ``-labels`` added to the name.
 
         Raises:
             UmieError: there are no scores, or a file cannot be written.
@@ -91,18 +84,11 @@ def score_files(
     gold = read_gold(files.gold)
     records = [line.record for line in gold]
     predictions = read_predictions(files.predictions, gold, files.gold, tasks)
+    other = None if files.other is None else read_predictions(files.other, gold, files.gold, tasks)
+    train = None if files.train is None else list(read_jsonl(files.train))
     report = score_predictions(
-        records,
-        predictions,
-        tasks=tasks,
-        modality=modality,
-        other=None if files.other is None else read_predictions(files.other, gold, files.gold, tasks),
-        train=None if files.train is None else list(read_jsonl(files.train)),
-        resamples=resamples,
-        seed=seed,
+        records, predictions, tasks=tasks, modality=modality, other=other, train=train, resamples=resamples, seed=seed
     )
-    unknown = {
-        task: unknown_labels(task, [one.record for one in predictions], records)
-        for task in dict.fromkeys(line.task for line in report.lines)
-    }
+    predicted = [one.record for one in predictions]
+    unknown = {line.task: unknown_labels(line.task, predicted, records) for line in report.main_lines()}
     return FileScores(files, report, {task: labels for task, labels in unknown.items() if labels})

@@ -17,13 +17,13 @@ from umie.reports.style import (
     DASHED,
     DOTTED,
     GRAY,
-    MARKERS,
     add_legend,
     clean_axes,
     log_scale,
     new_figure,
+    panels,
     save_figure,
-    series_color,
+    series_style,
 )
 from umie.reports.tables import markdown_table, shown_interval
 from umie.versions import versions
@@ -62,20 +62,16 @@ def draw_curves(run: RunResult, path: Path) -> None:
     losses = [(entry["step"], entry["loss"]) for entry in run.history if "loss" in entry]
     scored = [entry for entry in run.history if "eval_mean_f1" in entry]
     figure = new_figure(9 if scored else 5, 3.6)
-    axes = figure.subplots(1, 2 if scored else 1, squeeze=False)[0]
+    number = 2 if scored else 1
+    loss_axes, *score_axes = panels(figure, number, number)
     if losses:
-        axes[0].plot(*zip(*losses, strict=True), color=BLUE)
+        loss_axes.plot(*zip(*losses, strict=True), color=BLUE)
         values = [loss for _, loss in losses]
         if min(values) > 0 and max(values) > 10 * min(values):
-            log_scale(axes[0])
-    axes[0].set_title("Training loss", loc="left", fontsize=10)
-    axes[0].set_ylabel("cross-entropy (nats per token)", fontsize=9)
-    if scored:
-        _draw_scores(axes[1], run, scored)
-    for each in axes:
-        clean_axes(each)
-        each.set_xlabel("step", fontsize=9)
-    if scored:
+            log_scale(loss_axes)
+    clean_axes(loss_axes, title="Training loss", x="step", y="cross-entropy (nats per token)")
+    for axes in score_axes:
+        _draw_scores(axes, run, scored)
         add_legend(figure, loc="outside right upper", columns=1)
     save_figure(figure, path, pdf=True)
 
@@ -87,27 +83,29 @@ def _draw_scores(axes: Any, run: RunResult, scored: Sequence[Mapping[str, Any]])
     names = [name for name in titles if name in scored[0]]
     for number, name in enumerate(names):
         above = len(names) - 1 - number  # lines that may cover it
-        size: dict[str, Any] = {"linewidth": 1.3 + 0.6 * above, "markersize": 3.5 + 1.5 * above}
-        style: dict[str, Any] = {"color": series_color(number), "marker": MARKERS[number % len(MARKERS)], **size}
+        style = {**series_style(number), "linewidth": 1.3 + 0.6 * above, "markersize": 3.5 + 1.5 * above}
         axes.plot(steps, [entry[name] for entry in scored], label=titles[name], **style)
     if len(names) > 1:
         axes.plot(steps, [entry["eval_mean_f1"] for entry in scored], label="mean", **{**DASHED, "linewidth": 1.8})
     if best := run.measured.get("best_step"):
         axes.axvline(best, label=f"best: step {best}", **{**DOTTED, "color": GRAY})
     axes.set_ylim(-0.02, 1.02)
-    axes.set_title("Scores on the dev split", loc="left", fontsize=10)
-    axes.set_ylabel("strict micro-F1", fontsize=9)
+    clean_axes(axes, title="Scores on the dev split", x="step", y="strict micro-F1")
 
 
 def _page(run: RunResult, *, has_gates: bool) -> Iterator[str]:
     config, measured = run.config, run.measured
     yield f"# {config.name}\n"
+    columns = ["", "F1", "P", "R", "found", "gold", "dropped", "mean gate", "gate closed"]
     for split, metrics in run.metrics.items():
+        rows = []
+        for key, values in metrics.items():
+            gate = [f"{values['gate_mean']:.3f}", f"{values['gate_closed']:.0%}"] if "gate_mean" in values else ["", ""]
+            shares = [shown_interval(values), f"{values['precision']:.3f}", f"{values['recall']:.3f}"]
+            counts = [values[name] for name in ("predicted", "gold", "dropped")]
+            rows.append([run.titles.get(key, key), *shares, *counts, *gate])
         yield f"Best model on **{split}**: strict micro-F1 with its 95 % bootstrap interval over records.\n"
-        table = markdown_table(
-            ["", "F1", "P", "R", "found", "gold", "dropped", "mean gate", "gate closed"], list(_rows(run, metrics))
-        )
-        yield f"{table}\n"
+        yield f"{markdown_table(columns, rows)}\n"
     yield f"![training loss and dev scores]({CURVES})\n"
     if has_gates:
         yield f"![gates by task]({GATES})\n"
@@ -125,21 +123,6 @@ def _page(run: RunResult, *, has_gates: bool) -> Iterator[str]:
     for note in config.notes:
         yield f"- {note}"
     yield ""
-
-
-def _rows(run: RunResult, metrics: Mapping[str, Any]) -> Iterator[list[str]]:
-    for key, values in metrics.items():
-        gate = [f"{values['gate_mean']:.3f}", f"{values['gate_closed']:.0%}"] if "gate_mean" in values else ["", ""]
-        yield [
-            run.titles.get(key, key),
-            shown_interval(values),
-            f"{values['precision']:.3f}",
-            f"{values['recall']:.3f}",
-            str(values["predicted"]),
-            str(values["gold"]),
-            str(values["dropped"]),
-            *gate,
-        ]
 
 
 def _weights(config: RunConfig) -> Iterator[str]:

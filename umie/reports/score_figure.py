@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
 from umie.errors import UmieError
-from umie.reports.style import BLUE, GRAY, LIGHT_BLUE, ORANGE, add_legend, clean_axes, new_figure, save_figure
+from umie.reports.style import BLUE, GRAY, LIGHT_BLUE, ORANGE, add_legend, clean_axes, new_figure, panels, save_figure
 from umie.scoring.report import Line, Report
 
 _ROW = 0.23  # inches
@@ -19,21 +18,16 @@ def draw_scores(report: Report, path: str | Path) -> None:
     """Draw the F1 and 95 % interval of each measure, one panel per task.
 
     For a task that is scored by modality, all measures are drawn for all records, and the main measure for each
-    modality. If the report compares two systems, both are drawn.
-
-    Args:
-        report: the scores.
-        path: the PNG, PDF or SVG file to write.
+    modality. If the report compares two systems, both are drawn. The file is a PNG, PDF or SVG.
 
     Raises:
         UmieError: the report has no scores, or the file cannot be written.
     """
-    panels = _panels(report)
-    if not panels:
+    shown = _panels(report)
+    if not shown:
         raise UmieError(f"{path}: no scores to draw: omit the figure, or use predictions with offsets")
-    columns = 1 if len(panels) == 1 else 2
-    figure, all_axes = _grid([len(rows) for _, rows in panels], columns)
-    for axes, (title, rows) in zip(all_axes, panels, strict=False):
+    figure, all_axes = _figure([len(rows) for _, rows in shown], 1 if len(shown) == 1 else 2)
+    for axes, (title, rows) in zip(all_axes, shown, strict=True):
         for place, (_, line) in enumerate(rows):
             f1, (low, high) = line.score.f1, line.interval
             axes.plot(100 * line.baseline_f1, place + 0.24, "^", color=GRAY, markersize=4.5, label="baseline")
@@ -49,23 +43,16 @@ def draw_scores(report: Report, path: str | Path) -> None:
             axes.text(104, place, " / ".join(values), va="center", fontsize=8)
         axes.set_yticks(range(len(rows)), [name for name, _ in rows], fontsize=8)
         _finish(axes, len(rows), title)
-    for axes in all_axes[len(panels) :]:
-        axes.set_visible(False)
     add_legend(figure)
     save_figure(figure, path)
 
 
 def draw_labels(report: Report, path: str | Path) -> bool:
-    """Draw the F1 and interval of each label, most frequent in gold first; return False if there are no labels.
-
-    Args:
-        report: the scores.
-        path: the PNG, PDF or SVG file to write.
-    """
+    """Draw the F1 and interval of each label, most frequent in gold first; return False if there are no labels."""
     lines = [line for line in report.main_lines() if line.labels]
     if not lines:
         return False
-    figure, all_axes = _grid([min(_MOST_LABELS, len(line.labels)) for line in lines], 1)
+    figure, all_axes = _figure([min(_MOST_LABELS, len(line.labels)) for line in lines], 1)
     for axes, line in zip(all_axes, lines, strict=True):
         labels = sorted(line.labels.items(), key=lambda item: (-item[1][0].gold, item[0]))[:_MOST_LABELS]
         for place, (_, (score, (low, high))) in enumerate(labels):
@@ -85,29 +72,26 @@ def draw_labels(report: Report, path: str | Path) -> bool:
 
 def _panels(report: Report) -> list[tuple[str, list[tuple[str, Line]]]]:
     """Return the title and the named lines of each panel."""
-    panels: dict[str, tuple[str, list[tuple[str, Line]]]] = {}
+    found: dict[str, tuple[str, list[tuple[str, Line]]]] = {}
     for task, modality, lines in report.parts():
-        if task in panels:
+        if task in found:
             main = lines[0]
-            panels[task][1].append((f"{main.name}, {modality} ({main.records})", main))
+            found[task][1].append((f"{main.name}, {modality} ({main.records})", main))
         else:
             title = f"{task.upper()}, {modality}, {lines[0].records:,} records"
-            panels[task] = (title, [(line.name, line) for line in lines])
-    return list(panels.values())
+            found[task] = (title, [(line.name, line) for line in lines])
+    return list(found.values())
 
 
-def _grid(rows: list[int], columns: int) -> tuple[Any, list[Any]]:
-    """Return a figure with one panel per number of rows, and its axes, row by row."""
-    lines = math.ceil(len(rows) / columns)
-    heights = [_TITLE + _ROW * max(rows[line * columns : (line + 1) * columns]) for line in range(lines)]
+def _figure(rows: list[int], columns: int) -> tuple[Any, list[Any]]:
+    """Return a figure with one panel per number of rows, and its axes."""
+    heights = [_TITLE + _ROW * max(rows[first : first + columns]) for first in range(0, len(rows), columns)]
     figure = new_figure(5.2 * columns + (2.0 if columns == 1 else 0.0), sum(heights) + 0.4)
-    axes = figure.subplots(lines, columns, squeeze=False, gridspec_kw={"height_ratios": heights})
-    return figure, list(axes.flat)
+    return figure, panels(figure, len(rows), columns, height_ratios=heights)
 
 
 def _finish(axes: Any, rows: int, title: str) -> None:
     axes.set_ylim(rows - 0.4, -0.6)
     axes.set_xlim(-3, 103)
     axes.set_xticks(range(0, 101, 20))
-    clean_axes(axes, grid="x")
-    axes.set_title(title, loc="left", fontsize=9)
+    clean_axes(axes, grid="x", title=title)

@@ -33,24 +33,34 @@ def new_figure(width: float, height: float) -> Figure:
     return figure
 
 
+def series_style(number: int) -> dict[str, Any]:
+    """Return the color and marker of the n-th line; they repeat after ten."""
+    return {"color": series_color(number), "marker": MARKERS[number % len(MARKERS)]}
+
+
 def series_color(number: int) -> str:
     """Return the color of the n-th series; the colors repeat after ten."""
     return COLORS[number % len(COLORS)]
 
 
-def clean_axes(axes: Any, *, grid: str = "y") -> None:
-    """Apply the common style to axes: light grid lines below the data, no frame at the top and right."""
+def panels(figure: Figure, number: int, columns: int, **options: Any) -> list[Any]:
+    """Return the axes of a number of panels, row by row; ``options`` are those of ``Figure.subplots``."""
+    grid = figure.subplots(-(-number // columns), columns, squeeze=False, **options)
+    for unused in grid.flat[number:]:
+        unused.set_visible(False)
+    return list(grid.flat[:number])
+
+
+def clean_axes(axes: Any, *, grid: str = "y", title: str | None = None, x: str = "", y: str = "") -> None:
+    """Apply the common style to axes: light grid lines below the data, no frame at the top and right, small labels."""
     axes.grid(axis=grid, color=GRID, linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=8)
-
-
-def limit_ticks(axis: Any, most: int, *, integer: bool = False) -> None:
-    """Limit the number of ticks of an x or y axis, and optionally place them only at whole numbers."""
-    from matplotlib.ticker import MaxNLocator
-
-    axis.set_major_locator(MaxNLocator(nbins=most, integer=integer))
+    if title is not None:
+        axes.set_title(title, loc="left", fontsize=9)
+        axes.set_xlabel(x, fontsize=9)
+        axes.set_ylabel(y, fontsize=9)
 
 
 def log_scale(axes: Any) -> None:
@@ -85,14 +95,9 @@ def add_legend(
     columns: int = 3,
     **options: Any,
 ) -> None:
-    """Add one legend for all panels of a figure.
+    """Add one legend for all panels of a figure: of some entries, or of the labeled artists of all axes.
 
-    Args:
-        figure: the figure.
-        entries: legend entries; if empty, the labeled artists of all axes, each label once.
-        loc: the position.
-        columns: the number of columns.
-        options: more options of ``Figure.legend``.
+    Each label occurs once. ``options`` are further ones of ``Figure.legend``.
     """
     handles: dict[Any, Any] = {entry.get_label(): entry for entry in entries}
     if not entries:
@@ -105,12 +110,7 @@ def add_legend(
 
 
 def save_figure(figure: Figure, path: str | Path, *, pdf: bool = False) -> None:
-    """Write a figure as PNG, PDF or SVG, depending on the suffix of the file name.
-
-    Args:
-        figure: the figure.
-        path: the file.
-        pdf: also write a PDF next to it, e.g. ``figure.pdf`` next to ``figure.png``.
+    """Write a figure as PNG, PDF or SVG, depending on the suffix; with ``pdf``, also write a PDF next to it.
 
     Raises:
         UmieError: the suffix is not supported, or the file cannot be written.

@@ -57,6 +57,10 @@ class Registry(Generic[T]):
         """Return all names, sorted, including those of plugins. Nothing is imported."""
         return sorted({*self._modules(), *self._parts, *self._plugins()})
 
+    def is_built_in(self, name: str) -> bool:
+        """Return whether a module of the package registers this name."""
+        return name in self._modules()
+
     def known(self) -> list[str]:
         """Return the names of all built-in and registered parts, sorted, without plugins that are not loaded yet."""
         return sorted({*self._modules(), *self._parts})

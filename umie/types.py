@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import torch
 
 IMAGE_POLICIES = ("error", "text_only", "skip")  # for images that are missing or unreadable
+SPLITS = ("train", "dev", "test")
 IGNORED = -100  # label of positions left out of the loss
 FEATURES = "visual_features"  # batch key: features [B, V, Dv] that were computed earlier, in place of images
 

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import json
+import io
 import os
 import shutil
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
 import yaml
+from grid_helpers import cells_in_process, lines_of
 from small_run import SMALL as RUN
 
+from umie import cli
 from umie.experiments.expand import read_grid
 from umie.experiments.parts import check_parts
 from umie.experiments.scheduler import RESULTS, GridRun, run_grid
@@ -121,15 +124,16 @@ def start_umie():
 
 @dataclasses.dataclass(frozen=True)
 class Finished:
-    """A small grid that the command ran once; tests work on copies of its directory."""
+    """A small grid that the command ran once, with its cells in this process; tests work on copies of its directory."""
 
     grid_file: Path
     output: Path
-    command: subprocess.CompletedProcess
+    out: str
+    err: str
 
     @property
     def lines(self) -> list[dict]:
-        return read_lines(self.output)
+        return lines_of(self.output)
 
     def copy(self, folder: Path, *, results: bool = True) -> Path:
         """Copy the directory; without results, copy only the data and the warm start."""
@@ -139,24 +143,19 @@ class Finished:
         return output
 
 
-def read_lines(output: Path) -> list[dict]:
-    return [json.loads(line) for line in (output / RESULTS).read_text(encoding="utf-8").splitlines()]
-
-
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory) -> Finished:
     folder = tmp_path_factory.mktemp("finished")
-    path = write_small_grid(folder)
+    path = write_small_grid(folder, workers=os.cpu_count())  # so that a cell has one thread, as this process
     output = folder / "run"
-    command = subprocess.run(
-        [str(UMIE), "ablate", str(path), "--output", str(output)],
-        capture_output=True,
-        text=True,
-        env=environment(),
-        check=False,
-    )
-    assert command.returncode == 0, command.stderr
-    return Finished(path, output, command)
+    out, err = io.StringIO(), io.StringIO()
+    with cells_in_process(), pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.setattr(sys, "argv", ["umie", "ablate", str(path), "--output", str(output)])
+        patch.setenv("COLUMNS", "200")
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+    assert not caught.value.code, err.getvalue()
+    return Finished(path, output, out.getvalue(), err.getvalue())
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Grid runs: their output, and how they continue after crashes and kills with the same results."""
+"""Grid runs: their output, and how they continue after kills with the same results."""
 
 import contextlib
 import csv
@@ -12,37 +12,14 @@ import time
 from pathlib import Path
 
 import pytest
+from grid_helpers import TASKS, cells_in_process, lines_of, write_plugin
 from PIL import Image
 
 from umie.experiments.expand import plan, read_grid
 from umie.experiments.scheduler import RESULTS, _append, read_results
 from umie.records import read_jsonl
 
-TASKS = ("mner", "mre", "med", "meae")
 VARYING = ("seconds",)  # keys that may differ between two runs of a cell
-
-PLUGIN = """
-import os, signal, sys
-from umie.fusion import FusedStates, Fusion, registry
-
-class Passing(Fusion):
-    def forward(self, text, text_mask, visual, visual_mask, *, output_attention=False):
-        if text.requires_grad:  # while training, not when the grid file is checked
-            {body}
-        return FusedStates(text, text_mask)
-
-registry.register({name!r})(type({name!r}, (Passing,), {{}}))
-"""
-
-
-def write_plugin(folder: Path, name: str, body: str) -> str:
-    """Write a fusion whose forward runs ``body`` and returns the text; return the file name."""
-    (folder / f"{name}.py").write_text(PLUGIN.format(name=name, body=body))
-    return f"{name}.py"
-
-
-def lines_of(output: Path) -> list[dict]:
-    return [json.loads(line) for line in (output / RESULTS).read_text(encoding="utf-8").splitlines()]
 
 
 def cells_of(finished):
@@ -95,8 +72,8 @@ def test_predictions_are_records_of_the_split(finished):
 
 def test_the_table_is_printed_and_written(finished):
     markdown = (finished.output / "table.md").read_text()
-    assert finished.command.stdout.startswith(markdown)
-    assert "Traceback" not in finished.command.stderr
+    assert finished.out.startswith(markdown)
+    assert "Traceback" not in finished.err
     for line in finished.lines:
         assert f"\n| {line['variant']} " in markdown
     assert "*text-only ceiling*" in markdown
@@ -120,16 +97,11 @@ def test_the_figure_opens_and_is_not_blank(finished):
 
 
 def test_the_warm_start_is_trained_once_and_shared(finished):
-    assert finished.command.stderr.count("warm start: started") == 1
+    assert finished.err.count("warm start: started") == 1
     (folder,) = (path for path in (finished.output / "warm_start").iterdir() if not path.suffix)
     assert {"config.json", "model.safetensors", "tokenizer.json"} <= {path.name for path in folder.iterdir()}
     jobs = [json.loads(path.read_text()) for path in finished.output.glob("cells/*/job.json")]
     assert [job["warm_start"] for job in jobs] == [str(folder), str(folder)]
-
-
-def test_processes_end_without_errors(finished):
-    for log in finished.output.rglob("log.txt"):
-        assert re.fullmatch(r"(\d+ training queries .*\n)?", log.read_text()), log
 
 
 # --- running again ---------------------------------------------------------------------------------------------------
@@ -209,69 +181,11 @@ def test_results_of_other_grids_are_kept(finished, run, tmp_path):
     assert len(lines_of(output)) == 3
 
 
-# --- crashes ---------------------------------------------------------------------------------------------------------
-
-
-NO_TEXT = r"""os.write(1, b'\xff\xfe\n{"event": 3}\n[]\n')"""
-
-
-def test_crashed_cells_are_reported_and_run_again(finished, grid_file, umie, tmp_path):
-    """The first raises until it is fixed, the second prints bytes that are not text and is killed, the third works."""
-    output = finished.copy(tmp_path, results=False)
-    fixed = tmp_path / "fixed"  # outside the plugins, whose change would change all hashes
-    plugins = [
-        write_plugin(tmp_path, "raises", f"if not os.path.exists({str(fixed)!r}): raise RuntimeError('no luck')"),
-        write_plugin(tmp_path, "dies", f"{NO_TEXT}; os.kill(os.getpid(), signal.SIGKILL)"),
-    ]
-    path = grid_file(fusion=["raises", "dies", "text_only"], plugins=plugins, warm_start=...)
-    code, out, err = umie("ablate", path, "--output", output, "--split", "dev")
-    assert code == 1
-    assert "2 of 3 cells crashed" in err
-    assert "Traceback" not in err
-    lines = {line["variant"]: line for line in lines_of(output)}
-    assert len(lines) == len(lines_of(output)) == 3
-    assert {variant: line["status"] for variant, line in lines.items()} == {
-        "raises": "crashed",
-        "dies": "crashed",
-        "text_only": "ok",
-    }
-    assert lines["raises"]["error"] == "RuntimeError: no luck"
-    assert "raises.py" in lines["raises"]["traceback"]
-    assert "raise RuntimeError('no luck')" in lines["raises"]["traceback"]
-    assert lines["dies"]["error"] == "the process was killed by signal 9"
-    assert set(lines["text_only"]["counts"]) == {"train", "dev"}
-    for text in (out, (output / "table.md").read_text()):
-        assert "on the dev split (6 records)" in text
-        assert "## Crashed (2; run the grid again to retry)" in text
-        assert "raises, seed 0: RuntimeError: no luck" in text
-        assert "dies, seed 0: the process was killed by signal 9" in text
-
-    before = (output / RESULTS).read_bytes()
-    fixed.touch()
-    path = grid_file(fusion=["raises", "text_only"], plugins=plugins, warm_start=...)
-    code, out, err = umie("ablate", path, "--output", output, "--split", "dev")
-    assert (code, "## Crashed" in out, "| crashed" in out) == (0, False, False)
-    assert err.count(": started") == 1  # successful cells are not run again
-    assert (output / RESULTS).read_bytes().startswith(before)
-    (added,) = lines_of(output)[3:]
-    assert (added["hash"], added["status"]) == (lines["raises"]["hash"], "ok")
-    with Image.open(output / "figure.png") as figure:
-        figure.load()
-
-
-def test_cells_report_the_crash_of_their_warm_start(finished, grid_file, umie, tmp_path):
-    """The decoder passes all checks but cannot be trained: its vocabulary is smaller than that of the tokenizer."""
-    output = finished.copy(tmp_path, results=False)
-    path = grid_file(decoder={"source": "tiny", "overrides": {"vocab_size": 300}})
-    code, out, err = umie("ablate", path, "--output", output)
-    assert (code, err.count(": started"), "Traceback" in err) == (1, 1, False)  # only the warm start
-    lines = lines_of(output)
-    assert sorted(line["variant"] for line in lines) == ["gated", "text_only"]
-    for line in lines:
-        assert line["status"] == "crashed"
-        assert line["error"].startswith("the warm start that this cell needs crashed: UmieError: the tokenizer")
-        assert "Traceback" in line["traceback"]
-    assert "## Crashed (2;" in out
+def test_only_a_finished_grid_says_so(finished, tmp_path, umie):
+    assert "already had results" not in finished.err
+    code, _, err = umie("ablate", finished.grid_file, "--output", finished.copy(tmp_path))
+    assert code == 0
+    assert "cells already had results; none was run" in err
 
 
 # --- kills -----------------------------------------------------------------------------------------------------------
@@ -309,7 +223,10 @@ needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="fi
 
 @needs_proc
 def test_a_killed_grid_ends_its_cell_which_has_the_same_result_later(finished, start_umie, umie, run, tmp_path):
-    """One cell has a result; the other, whose result is incomplete, runs, is killed, and runs again."""
+    """One cell has a result; the other, whose result is incomplete, runs, is killed, and runs again.
+
+    The first results are those of cells in this process: a cell in its own process has the same.
+    """
     output = finished.copy(tmp_path)
     (gone,) = (line for line in finished.lines if line["variant"] == "gated")
     (kept,) = (line for line in finished.lines if line["variant"] == "text_only")
@@ -337,6 +254,8 @@ def test_a_killed_grid_ends_its_cell_which_has_the_same_result_later(finished, s
     for task in TASKS:
         file = Path("cells") / gone["hash"] / f"{task}.jsonl"
         assert (output / file).read_bytes() == (finished.output / file).read_bytes()
+    log = (output / "cells" / gone["hash"] / "log.txt").read_text()
+    assert re.fullmatch(r"\d+ training queries .*\n", log)  # the process ended without errors
     progress = recorder.advanced["gated, seed 0"]
     assert [phase for phase, _ in progress] == ["train"] * 3 + ["evaluate"] * 4
     assert all(0 < share <= 1 for _, share in progress)
@@ -345,8 +264,8 @@ def test_a_killed_grid_ends_its_cell_which_has_the_same_result_later(finished, s
 
 @needs_proc
 @pytest.mark.slow
-def test_a_grid_killed_in_its_second_cell_keeps_the_result_of_the_first(finished, grid_file, start_umie, run, tmp_path):
-    output = finished.copy(tmp_path, results=False)
+def test_a_grid_killed_in_its_second_cell_keeps_the_result_of_the_first(grid_file, start_umie, run, tmp_path):
+    output = tmp_path / "run"
     path = grid_file(workers=1)
     grid = start_umie("ablate", path, "--output", output)
     results = output / RESULTS
@@ -413,7 +332,8 @@ def test_a_grid_on_custom_data(grid_file, umie, noise, tmp_path):
         warm_start=...,
         missing_images="text_only",
     )
-    code, out, err = umie("ablate", path, "--data-root", folder, "--output", tmp_path / "run")
+    with cells_in_process():
+        code, out, err = umie("ablate", path, "--data-root", folder, "--output", tmp_path / "run")
     assert (code, "Traceback" in err) == (0, False)
     (line,) = lines_of(tmp_path / "run")
     assert line["metrics"]["mner"]["gold"] == 6
@@ -426,94 +346,3 @@ def test_a_grid_on_custom_data(grid_file, umie, noise, tmp_path):
     assert "ceiling" not in out
     job = json.loads(next((tmp_path / "run").glob("cells/*/job.json")).read_text())
     assert job["data"]["sets"]["data"]["tasks"] == {"mner": {"labels": ["Person", "Ort"]}}
-
-
-# --- bad input -------------------------------------------------------------------------------------------------------
-
-
-def one_line(err: str) -> str:
-    assert err.count("\n") == 1, err
-    assert err.startswith("umie: ")
-    return err.removeprefix("umie: ").rstrip("\n")
-
-
-@pytest.mark.parametrize(
-    ("changes", "expected"),
-    [
-        ({"fusion": "gatd"}, "Unknown fusion 'gatd'. Did you mean 'gated'?"),
-        ({"data": {"format": "jsnl"}}, "Unknown data format 'jsnl'. Did you mean 'jsonl'?"),
-        ({"data": {"format": "synthetic", "image_share": 2}}, "image_share is 2"),
-        ({"plugins": ["two_lines.py"]}, "RuntimeError: one"),
-        ({"name": "[red]x", "fusion": "[bold]"}, "Unknown fusion '[bold]'"),
-    ],
-    ids=lambda value: "" if isinstance(value, str) else next(iter(value)),
-)
-@pytest.mark.parametrize("plan", [(), ("--plan",)], ids=["run", "plan"])
-def test_bad_input_is_one_line_and_exit_code_2(grid_file, umie, tmp_path, changes, expected, plan):
-    (tmp_path / "two_lines.py").write_text("raise RuntimeError('one\\ntwo')")
-    path = grid_file(**changes)
-    code, out, err = umie("ablate", path, "--output", tmp_path / "run", *plan)
-    assert (code, out) == (2, "")
-    assert expected in one_line(err)
-    assert not list(tmp_path.glob("run/cells/*"))
-
-
-def test_missing_files_are_reported_and_by_a_plan_all_at_once(grid_file, umie, tmp_path):
-    path = grid_file(
-        data={"format": "jsonl", "train": "none.jsonl", "test": "a", "images": "images"},
-        decoder=["tiny", "nobody/nothing"],
-        warm_start=...,
-    )
-    code, out, err = umie("ablate", path, "--output", tmp_path / "run", "--plan")
-    assert code == 2
-    lines = err.replace("\n", " ").split("umie: missing: ")[1:]
-    for line, expected in zip(
-        lines, ("none.jsonl: no such", "a: no such file", "images: no such directory", "'nobody/nothing'"), strict=True
-    ):
-        assert expected in line
-    assert out.count("blocked: missing files") == 4
-    code, out, err = umie(
-        "ablate", grid_file(data={"format": "jsonl", "train": "none.jsonl", "test": "a"}, warm_start=...)
-    )
-    assert (code, out) == (2, "")
-    assert "none.jsonl: cannot read" in one_line(err)
-
-
-def test_an_invalid_record_is_reported_in_one_line(grid_file, umie, tmp_path):
-    (tmp_path / "a.jsonl").write_text('{"text": "a"}\n{"text": ""}\n')
-    path = grid_file(data={"format": "jsonl", "train": "a.jsonl", "test": "a.jsonl"}, warm_start=...)
-    code, _, err = umie("ablate", path, "--output", tmp_path / "run")
-    assert code == 2
-    assert one_line(err).startswith(f"{tmp_path / 'a.jsonl'}:2: text is ''")
-
-
-@pytest.mark.parametrize(
-    ("arguments", "expected"),
-    [
-        (["--data-root", "{folder}/none"], "--data-root {folder}/none: not a directory"),
-        (["--data-root", "{folder}/grid.yaml"], "--data-root {folder}/grid.yaml: not a directory"),
-        (["--split", "train"], "Unknown evaluation split 'train'. Choices: dev, test."),
-        (["--output", "{folder}/grid.yaml"], "{folder}/grid.yaml"),
-        (["--output", "{folder}/grid.yaml/below"], "{folder}/grid.yaml"),
-    ],
-    ids=["data", "data is a file", "split", "output is a file", "output below a file"],
-)
-def test_invalid_options_are_reported_in_one_line(grid_file, umie, tmp_path, arguments, expected):
-    path = grid_file()
-    code, _, err = umie("ablate", path, *(argument.format(folder=tmp_path) for argument in arguments))
-    assert code == 2
-    assert expected.format(folder=tmp_path) in one_line(err)
-
-
-def test_bad_input_is_one_line_in_a_real_process(start_umie, tmp_path):
-    command = start_umie("ablate", tmp_path / "none.yaml")
-    out, err = command.communicate(timeout=60)
-    assert (command.returncode, out) == (2, "")
-    assert one_line(err) == f"{tmp_path / 'none.yaml'}: cannot read the grid file: No such file or directory"
-
-
-def test_only_a_finished_grid_says_so(finished, tmp_path, umie):
-    assert "already had results" not in finished.command.stderr
-    code, _, err = umie("ablate", finished.grid_file, "--output", finished.copy(tmp_path))
-    assert code == 0
-    assert "cells already had results; none was run" in err

@@ -239,6 +239,7 @@ def test_a_missing_file_is_reported(tmp_path):
         pytest.param({"reference": {"data": 88}}, "use F1 in percent", id="reference-number"),
         pytest.param({"plugins": "own.py"}, "own.py: not a Python file", id="plugin"),
         pytest.param({"plugins": [3]}, "plugin", id="plugin-number"),
+        pytest.param({"notes": {"a": "b"}}, "notes.0 is {'a': 'b'}: should be a valid string", id="notes-mapping"),
     ],
 )
 def test_an_invalid_value_is_reported(grid_file, changes, expected):

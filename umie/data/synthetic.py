@@ -20,10 +20,10 @@ from PIL.Image import Image
 from umie.data.drawing import FILLERS, LEFT, RIGHT, draw_image
 from umie.errors import check_share, check_whole
 from umie.records import NO_RELATION, Argument, Entity, Event, Record, Region, Relation, Span, write_jsonl
+from umie.types import SPLITS
 
 T = TypeVar("T")
 
-SPLITS = ("train", "dev", "test")
 NUM_REGIONS = 4
 
 # The icon of each label, and the phrases by which a text determines it.

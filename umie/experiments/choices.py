@@ -13,14 +13,6 @@ Wording = Mapping[str, Mapping[str, Any]]
 """Options that override those of a task, by task: ``variant`` or ``instruction``."""
 
 
-def train_on_choices(value: object) -> list[Any]:
-    """Return the choices of the key ``train_on``: a list of names is one choice; other lists are several."""
-    if not isinstance(value, list | tuple):
-        return [value]
-    is_one = bool(value) and all(isinstance(name, str) and name != "all" for name in value)
-    return [value] if is_one else list(value)
-
-
 def train_on_label(value: object, names: Sequence[str]) -> str:
     """Return the label of a choice of ``train_on`` in tables."""
     chosen = read_train_on(value, names)
@@ -95,12 +87,13 @@ def read_instruction(value: object, tasks: Iterable[str]) -> dict[str, dict[str,
     check_keys("task in instruction:", value, ["label", *tasks])
     options: dict[str, dict[str, Any]] = {}
     for task, wording in value.items():
-        if task != "label":
-            if wording is None:
-                raise UmieError(f"instruction of {task} is empty: write one, or remove {task}")
-            is_variant = isinstance(wording, str) and wording in VARIANTS
-            options[task] = {"variant": wording, "instruction": None} if is_variant else {"instruction": wording}
-            all_tasks.registry.build(task, **options[task])
+        if task == "label":
+            continue
+        if wording is None:
+            raise UmieError(f"instruction of {task} is empty: write one, or remove {task}")
+        is_variant = isinstance(wording, str) and wording in VARIANTS
+        options[task] = {"variant": wording, "instruction": None} if is_variant else {"instruction": wording}
+        all_tasks.registry.build(task, **options[task])
     if not options:
         raise UmieError(f"instruction is {shown(value)}: name a task and its instruction")
     return options

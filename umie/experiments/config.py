@@ -16,7 +16,7 @@ from umie.experiments.data_config import DataConfig, read_data_config, read_task
 from umie.training.config import Checkpoints, TrainingConfig
 from umie.types import IMAGE_POLICIES
 
-PARTS = ("encoder", "fusion", "decoder")
+PARTS = {"encoder": registries.encoders, "fusion": registries.fusions, "decoder": registries.decoders}
 
 
 class WarmStart(Config):
@@ -81,54 +81,26 @@ def _part(kind: str) -> Any:
     """Return a validator that turns a part into a mapping with ``name``; options are checked later, by the part."""
 
     def read(value: Any) -> dict[str, Any]:
-        registry = {"encoder": registries.encoders, "fusion": registries.fusions, "decoder": registries.decoders}[kind]
         if isinstance(value, str):
-            is_source = kind == "decoder" and value not in registry
+            is_source = kind == "decoder" and value not in PARTS[kind]
             value = {"name": "t5", "source": value} if is_source else {"name": value}
         if not isinstance(value, dict):
             raise UmieError(f"{shown(value)} is not a part: use a name, or a mapping with name and options")
         name = value.get("name", "t5" if kind == "decoder" else "")
-        check_keys(kind, [name], registry.names())
+        check_keys(kind, [name], PARTS[kind].names())
         return {"name": name, **value}
 
     return BeforeValidator(read)
 
 
-def _text(value: Any) -> Any:
-    return [str(item) for item in as_list(value)]
+Texts = Annotated[tuple[str, ...], BeforeValidator(as_list)]
 
 
 class RunConfig(Config):
-    """The config of one run.
+    """The config of one run; ``docs/grids.md`` and ``docs/training.md`` describe its keys.
 
-    Args:
-        name: the name of the output directory and of the table.
-        data: ``format`` and its options, or ``sets`` of these by name; see ``umie.experiments.data_config``. In a
-            file, this can also be the path of a YAML file that contains them.
-        tasks: names of tasks, or a mapping from names to options.
-        train_on: the data sets to train on, or ``all``; see ``umie.experiments.choices``.
-        instruction: the wording of tasks in training and evaluation; see ``umie.experiments.choices``.
-        encoder: a name, or a mapping with ``name`` and options.
-        visual_embedding: options of the visual embedding.
-        fusion: same forms as ``encoder``.
-        decoder: same forms as ``encoder``, or a preset, checkpoint directory or hub name for ``t5``.
-        training: see TrainingConfig.
-        checkpoints: when to score on the dev split and save; None keeps no checkpoints and scores the last model.
-        warm_start: see WarmStart; None starts from the decoder without further training.
-        evaluation: see Evaluation.
-        missing_images: the policy for unreadable images: ``error``, ``text_only`` or ``skip``.
-        max_input_tokens: longer inputs are truncated at the end of their text, which is counted; None uses 256, as in
-            the paper, or the maximum of the decoder.
-        max_target_tokens: the maximum length of answers; None uses 128, or the maximum of the decoder.
-        allow_truncated_targets: whether answers may be truncated; the part that is cut off cannot be learned.
-        start_from: directory of a trained variant to continue from instead of building new parts.
-        preset: the preset whose values this config overrides, if any.
-        seed: seed of weights, batches and dropout.
-        mean_over: the tasks that the mean score averages; with several data sets also a task on one of them
-            (``twitter17 mner``). Empty averages all tasks.
-        features: see FeatureStore.
-        plugins: Python files that register parts, relative to the config file.
-        notes: sentences to repeat in the report.
+    In a file, ``data`` can also be the path of a YAML file, and ``plugins``, ``features.folder`` and ``start_from`` are
+    relative to the file.
     """
 
     name: str
@@ -151,10 +123,10 @@ class RunConfig(Config):
     start_from: str | None = None
     preset: str | None = None
     seed: Annotated[int, Field(ge=0, lt=2**32, strict=True)] = 0
-    mean_over: Annotated[tuple[str, ...], BeforeValidator(_text)] = ()
+    mean_over: Texts = ()
     features: FeatureStore = Field(default_factory=FeatureStore)
-    plugins: Annotated[tuple[str, ...], BeforeValidator(_text)] = ()
-    notes: Annotated[tuple[str, ...], BeforeValidator(_text)] = ()
+    plugins: Texts = ()
+    notes: Texts = ()
 
     @field_validator("data", mode="before")
     @classmethod
@@ -166,7 +138,7 @@ class RunConfig(Config):
     def _plain_name(cls, value: str) -> str:
         if value in ("", ".", "..") or set(value) & set("/\\\0"):
             raise UmieError(
-                f"{value!r} cannot be used as a directory name: use a name without slashes, except '.', '..'"
+                f"{value!r} cannot be used as a directory name: use a name without slashes, not '.' or '..'"
             )
         return value
 
@@ -183,13 +155,12 @@ class RunConfig(Config):
         check_keys("task in mean_over:", self.mean_over, [*tasks, *([] if self.data.is_single else asked)])
         if self.training.fsdp and self.checkpoints is not None and self.checkpoints.early_stopping_patience is not None:
             raise UmieError(
-                "checkpoints.early_stopping_patience needs dev scores, which runs sharded by fsdp do not have: "
-                "remove it"
+                "checkpoints.early_stopping_patience needs dev scores, which runs with fsdp do not have: remove it"
             )
         return self
 
     def to_json(self) -> dict[str, Any]:
-        """Return the config as plain data for another process."""
+        """Return the config as plain data for another process; see ``from_json``."""
         return self.model_dump(mode="json")
 
     @classmethod

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import Field
@@ -11,46 +11,31 @@ from pydantic import Field
 from umie import data as formats
 from umie import tasks as all_tasks
 from umie.configs import Config, ConfigError, PositiveNumber, as_mapping, errors_in, errors_of
-from umie.data.synthetic import SPLITS, SyntheticConfig
+from umie.data.synthetic import SyntheticConfig
 from umie.errors import UmieError, UnknownNameError, at, check_flag, check_keys, shown
 from umie.training.config import Sampling
+from umie.types import SPLITS
 
-FILE_KEYS = (*SPLITS, "images", "regions", "max_records")
-DATA_KEYS = ("sets", "sampling", "exclude_overlap")
 EVALUATION_SPLITS = tuple(split for split in SPLITS if split != "train")
-_NOT_IN_NAMES = " \t\r\n/\\\0"  # names of sets are used in file names and table headers
 
-TaskOptions = Mapping[str, Mapping[str, Any]]
+TaskOptions = Mapping[str, dict[str, Any]]
 
 
 class SetConfig(Config):
-    """One data set of a config.
-
-    Args:
-        name: its name in tables.
-        format: ``synthetic``, or a name from ``umie.data.registry``.
-        options: options of the format: the file of each split and the directories, or those of SyntheticConfig.
-        tasks: name and options of each task.
-        names_tasks: whether the set lists its own tasks, so that each of them must be annotated in it.
-        weight: factor on its share in training.
-    """
+    """One data set of a config."""
 
     name: str
-    format: str
-    options: dict[str, Any]
+    format: str  # synthetic, or a name from umie.data.registry
+    options: dict[str, Any]  # the file of each split, the directories and other options of the format
     tasks: dict[str, dict[str, Any]]
-    names_tasks: bool
-    weight: PositiveNumber = 1.0
+    names_tasks: bool  # whether the set lists its own tasks, so that each of them must be annotated in it
+    weight: PositiveNumber = 1.0  # factor on its share in training
 
 
 class DataConfig(Config):
-    """The data of a config.
+    """The data of a config: one data set (``is_single``), or several under the key ``sets``.
 
-    Args:
-        sets: the data sets, by name.
-        is_single: whether the config has one data set without the key ``sets``.
-        sampling: how training samples from the sets.
-        exclude_overlap: the splits whose texts are excluded from all training splits.
+    The texts of the splits in ``exclude_overlap`` are excluded from all training splits.
     """
 
     sets: dict[str, SetConfig]
@@ -81,12 +66,17 @@ def read_data_config(data: object, tasks: TaskOptions) -> DataConfig:
         UmieError: keys, names or formats are unknown, or values are not allowed.
     """
     given = as_mapping("data", data)
-    overlap = _overlap(given.get("exclude_overlap", False))
+    overlap = given.get("exclude_overlap", False)
+    if isinstance(overlap, list | tuple):
+        check_keys("split in exclude_overlap:", overlap, EVALUATION_SPLITS)
+    else:
+        check_flag("exclude_overlap", overlap)
+        overlap = EVALUATION_SPLITS if overlap else ()
     if "sets" not in given:
         options = {key: value for key, value in given.items() if key != "exclude_overlap"}
         one = _set(str(options.get("name", "data")), options, tasks, is_single=True)
         return DataConfig(sets={one.name: one}, is_single=True, exclude_overlap=overlap)
-    check_keys("data key", given, DATA_KEYS)
+    check_keys("data key", given, ("sets", "sampling", "exclude_overlap"))
     named = as_mapping("data: sets", given["sets"])
     if not named:
         raise UmieError("data: sets is empty: name at least one data set")
@@ -103,17 +93,17 @@ def read_data_config(data: object, tasks: TaskOptions) -> DataConfig:
     if errors:
         raise ConfigError(errors)
     with at("data: sampling"):
-        mixed = Sampling(**as_mapping("it", given.get("sampling") or {}))
-    return DataConfig(sets=sets, is_single=False, sampling=mixed, exclude_overlap=overlap)
+        sampling = Sampling(**as_mapping("it", given.get("sampling") or {}))
+    return DataConfig(sets=sets, is_single=False, sampling=sampling, exclude_overlap=overlap)
 
 
 def read_tasks(value: object) -> dict[str, dict[str, Any]]:
-    """Return the key ``tasks`` of a config as name and options of each task.
-
-    Raises:
-        UmieError: the value is not a name, a list of names or a mapping, or tasks or options are unknown.
-    """
-    given = value if isinstance(value, dict) else {name: {} for name in _names(value)}
+    """Return the key ``tasks`` of a config as name and options of each task; raise UmieError if it is invalid."""
+    given = [value] if isinstance(value, str) else value
+    if isinstance(given, list | tuple) and all(isinstance(name, str) for name in given):
+        given = {name: {} for name in given}
+    if not isinstance(given, dict):
+        raise UmieError(f"tasks is {shown(value)}: use a list of names, or a mapping from names to options")
     if not given:
         raise UmieError("tasks is empty: name at least one")
     checked = {}
@@ -129,43 +119,31 @@ def read_tasks(value: object) -> dict[str, dict[str, Any]]:
     return checked
 
 
-def _names(value: object) -> Sequence[str]:
-    names = [value] if isinstance(value, str) else value
-    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
-        raise UmieError(f"tasks is {shown(value)}: use a list of names, or a mapping from names to options")
-    return names
-
-
 def _set(name: str, given: Mapping[str, Any], tasks: TaskOptions, *, is_single: bool) -> SetConfig:
-    if not name or set(name) & set(_NOT_IN_NAMES) or name.startswith("."):
+    if not name or set(name) & set(" \t\r\n/\\\0") or name.startswith("."):
         raise UmieError(f"its name is {shown(name)}: remove spaces and slashes, because it is used in file names")
     kind = given.get("format")
     choices = ["synthetic", *formats.registry.names()]
     if kind not in choices:
         raise UnknownNameError("data format", kind, choices)
+    known = ["format", "name"] if is_single else ["format", "tasks", "weight"]
     if kind == "synthetic":
-        known = [item.name for item in dataclasses.fields(SyntheticConfig)]
+        known += [item.name for item in dataclasses.fields(SyntheticConfig)]
     else:
-        known = [*FILE_KEYS, *formats.format_options(kind)]
-    own = ("name",) if is_single else ("tasks", "weight")
-    errors = [line for key in given for line in errors_in(check_keys, "data key", [key], ["format", *own, *known])]
+        known += [*SPLITS, "images", "regions", "max_records", *formats.format_options(kind)]
+    errors = [line for key in given for line in errors_in(check_keys, "data key", [key], known)]
     if errors:
         raise ConfigError(errors)
     options = {key: value for key, value in given.items() if key not in ("format", "name", "tasks", "weight")}
-    common: dict[str, Any] = {"name": name, "format": kind, "options": options, "weight": given.get("weight", 1.0)}
-    if given.get("tasks") is None:
-        return SetConfig(
-            **common, tasks={task: dict(options) for task, options in tasks.items()}, names_tasks=is_single
-        )
-    chosen = read_tasks(given["tasks"])
-    if isinstance(given["tasks"], str | list | tuple):  # names only: use the options at the top level
-        chosen = {task: dict(tasks.get(task, {})) for task in chosen}
-    return SetConfig(**common, tasks=chosen, names_tasks=True)
-
-
-def _overlap(value: object) -> tuple[str, ...]:
-    if isinstance(value, list | tuple):
-        check_keys("split in exclude_overlap:", value, EVALUATION_SPLITS)
-        return tuple(value)
-    check_flag("exclude_overlap", value)
-    return EVALUATION_SPLITS if value else ()
+    own_tasks = given.get("tasks")
+    chosen = dict(tasks) if own_tasks is None else read_tasks(own_tasks)
+    if isinstance(own_tasks, str | list | tuple):  # names only: use the options at the top level
+        chosen = {task: tasks.get(task, {}) for task in chosen}
+    return SetConfig(
+        name=name,
+        format=kind,
+        options=options,
+        weight=given.get("weight", 1.0),
+        tasks=chosen,
+        names_tasks=is_single or own_tasks is not None,
+    )

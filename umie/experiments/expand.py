@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from umie.configs import ConfigError, as_list, as_mapping, errors_in, errors_of
-from umie.errors import UmieError, check_keys, check_whole, shown
-from umie.experiments.choices import instruction_label, train_on_choices, train_on_label
-from umie.experiments.config import PARTS, RunConfig
-from umie.experiments.identity import run_hash
+from umie.errors import UmieError, at, check_keys, check_whole, shown
+from umie.experiments.choices import instruction_label, train_on_label
+from umie.experiments.config import PARTS, Evaluation, RunConfig
+from umie.experiments.data_sets import hash_of
+from umie.experiments.identity import identity
 from umie.experiments.presets import with_preset
 from umie.experiments.reference import Reference, read_reference
 from umie.registry import load_plugins
@@ -23,23 +24,14 @@ from umie.yaml_files import parse_yaml, read_yaml
 SLOTS = ("train_on", "instruction", "encoder", "visual_embedding", "fusion", "decoder", "training")
 """The keys that a grid can vary, in the order of the table."""
 
-GRID_KEYS = ("seeds", "workers", "reference")
-OWN_KEYS = ("label", "training")  # keys in the mapping of a part that are for the grid
-
 
 @dataclass(frozen=True)
 class Cell:
-    """One run of a grid.
+    """One run of a grid."""
 
-    Args:
-        labels: labels of the options that vary, by slot.
-        config: the config of the run.
-        hash: hash of everything that the result depends on, set by ``plan``.
-    """
-
-    labels: Mapping[str, str]
+    labels: Mapping[str, str]  # labels of the options that vary, by slot
     config: RunConfig
-    hash: str = ""
+    hash: str = ""  # of everything that the result depends on, set by plan
 
     @property
     def variant(self) -> str:
@@ -64,19 +56,12 @@ class Cell:
 
 @dataclass(frozen=True)
 class Grid:
-    """The runs of a grid file.
-
-    Args:
-        path: the grid file.
-        cells: all combinations of options and seeds.
-        workers: number of concurrent runs; None uses one per GPU, or one for every two processors.
-        reference: published F1 scores to show next to the measured ones; see ``umie.experiments.reference``.
-    """
+    """The runs of a grid file: all combinations of options and seeds."""
 
     path: Path
     cells: Sequence[Cell]
-    workers: int | None = None
-    reference: Sequence[Reference] = ()
+    workers: int | None = None  # None uses one per GPU, or one for every two processors
+    reference: Sequence[Reference] = ()  # published F1 scores to show next to the measured ones
 
     @property
     def first(self) -> RunConfig:
@@ -97,16 +82,15 @@ class Grid:
         self, *, workers: int | None = None, split: str | None = None, plugins: Iterable[str | Path] = ()
     ) -> Grid:
         """Return a copy of the grid with other settings and additional plugins."""
-        grid = self if workers is None else dataclasses.replace(self, workers=workers)
-        added = tuple(str(plugin) for plugin in plugins)
+        added = [str(plugin) for plugin in plugins]
         cells = []
-        for cell in grid.cells:
+        for cell in self.cells:
             config = cell.config
-            changes: dict[str, Any] = {"plugins": (*config.plugins, *added)} if added else {}
+            changes: dict[str, Any] = {"plugins": (*config.plugins, *added)}
             if split is not None:
-                changes["evaluation"] = type(config.evaluation)(**{**dict(config.evaluation), "split": split})
-            cells.append(Cell(cell.labels, config.model_copy(update=changes)))
-        return dataclasses.replace(grid, cells=cells)
+                changes["evaluation"] = Evaluation(**{**dict(config.evaluation), "split": split})
+            cells.append(dataclasses.replace(cell, config=config.model_copy(update=changes)))
+        return dataclasses.replace(self, cells=cells, workers=self.workers if workers is None else workers)
 
 
 def read_grid(path: str | Path, settings: Sequence[str] = ()) -> Grid:
@@ -120,13 +104,32 @@ def read_grid(path: str | Path, settings: Sequence[str] = ()) -> Grid:
         UmieError: the file cannot be read, or its values are invalid; all errors are reported at once.
     """
     path = Path(path)
-    values = read_yaml(path, "the grid file")
+    values = _read(path, settings, "grid", "name, data, tasks, fusion, seeds, training")
+    errors: list[str] = []
+    if "seed" in values:
+        errors.append("seed: a grid has a list of seeds: rename the key to seeds")
+    for key in values:
+        errors += errors_in(check_keys, "key", [key], [*RunConfig.model_fields, "seeds", "workers", "reference"])
+    if values.get("workers") is not None:
+        errors += errors_in(check_whole, "workers", values["workers"], 1)
+    cells: list[Cell] = []
+    reference: list[Reference] = []
     try:
-        if not isinstance(values, dict):
-            raise UmieError("a grid file is a mapping of keys such as name, data, tasks, fusion, seeds, training")
-        return _grid(with_settings(values, settings), path)
+        reference = read_reference(values.get("reference"))
     except UmieError as error:
-        raise ConfigError(errors_of(error), str(path)) from error
+        errors += errors_of(error)
+    try:
+        cells = _cells({key: value for key, value in values.items() if key in (*RunConfig.model_fields, "seeds")}, path)
+    except UmieError as error:
+        errors += errors_of(error)
+    names = [(cell.variant, cell.seed) for cell in cells]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        variant, seed = twice[0]
+        errors.append(f"two variants are called {variant!r} (seed {seed}): remove one, or give them labels")
+    if errors:
+        raise ConfigError(errors, str(path))
+    return Grid(path, cells, values.get("workers"), reference)
 
 
 def read_run(path: str | Path, settings: Sequence[str] = ()) -> RunConfig:
@@ -140,11 +143,8 @@ def read_run(path: str | Path, settings: Sequence[str] = ()) -> RunConfig:
         UmieError: as for ``read_grid``; or the file describes several runs.
     """
     path = Path(path)
-    values = read_yaml(path, "the config file")
+    values = _read(path, settings, "config", "data, tasks, fusion, training, checkpoints")
     try:
-        if not isinstance(values, dict):
-            raise UmieError("a config file is a mapping of keys such as data, tasks, fusion, training, checkpoints")
-        values = with_settings(values, settings)
         check_keys("key", values, RunConfig.model_fields)
         varied = [slot for slot in SLOTS if len(_choices(slot, values.get(slot))) > 1]
         if varied:
@@ -153,24 +153,16 @@ def read_run(path: str | Path, settings: Sequence[str] = ()) -> RunConfig:
             raise UmieError(f"seed is {shown(values['seed'])}: use one whole number; umie ablate runs several seeds")
         checkpoints = {} if values.get("checkpoints") is None else values["checkpoints"]
         (cell,) = _cells({**values, "checkpoints": checkpoints, "seeds": values.get("seed", 0)}, path)
-        return cell.config
     except UmieError as error:
         raise ConfigError(errors_of(error), str(path)) from error
+    return cell.config
 
 
 def plan(grid: Grid, fingerprint: str, *, read_files: bool = True) -> list[Cell]:
-    """Return the cells with their hashes.
-
-    Args:
-        grid: the grid.
-        fingerprint: the fingerprint of its data, see ``Corpus.fingerprint``.
-        read_files: include weights, features and plugins in the hashes.
-
-    Raises:
-        UmieError: two cells are identical.
-    """
+    """Return the cells with their hashes, for which see ``identity``; raise UmieError if two cells are identical."""
     cells = [
-        dataclasses.replace(cell, hash=run_hash(cell.config, fingerprint, read_files=read_files)) for cell in grid.cells
+        dataclasses.replace(cell, hash=hash_of(identity(cell.config, fingerprint, read_files=read_files)))
+        for cell in grid.cells
     ]
     hashes = [cell.hash for cell in cells]
     for cell in cells:
@@ -179,35 +171,18 @@ def plan(grid: Grid, fingerprint: str, *, read_files: bool = True) -> list[Cell]
     return cells
 
 
-def _grid(values: dict[str, Any], path: Path) -> Grid:
-    errors: list[str] = []
-    if "seed" in values:
-        errors.append("seed: a grid has a list of seeds: rename the key to seeds")
-    for key in values:
-        errors += errors_in(check_keys, "key", [key], [*RunConfig.model_fields, *GRID_KEYS])
-    if values.get("workers") is not None:
-        errors += errors_in(check_whole, "workers", values["workers"], 1)
-    errors += errors_in(read_reference, values.get("reference"))
-    cells: list[Cell] = []
-    try:
-        own = {key: value for key, value in values.items() if key in RunConfig.model_fields or key == "seeds"}
-        cells = _cells(own, path)
-    except UmieError as error:
-        errors += errors_of(error)
-    if errors:
-        raise ConfigError(errors)
-    names = [(cell.variant, cell.seed) for cell in cells]
-    for variant, seed in names:
-        if names.count((variant, seed)) > 1:
-            raise UmieError(f"two variants are called {variant!r} (seed {seed}): remove one, or give them labels")
-    return Grid(path, cells, values.get("workers"), read_reference(values.get("reference")))
+def _read(path: Path, settings: Sequence[str], kind: str, keys: str) -> dict[str, Any]:
+    values = read_yaml(path, f"the {kind} file")
+    with at(str(path)):
+        if not isinstance(values, dict):
+            raise UmieError(f"a {kind} file is a mapping of keys such as {keys}")
+        return _with_settings(values, settings)
 
 
 def _cells(values: dict[str, Any], path: Path) -> list[Cell]:
     """Return all combinations of the options of the slots and the seeds as runs."""
     values = dict(values)
-    values.setdefault("name", path.stem)
-    values["name"] = str(values["name"])
+    values["name"] = str(values.get("name", path.stem))
     values["plugins"] = [str(path.parent / str(plugin)) for plugin in as_list(values.get("plugins"))]
     load_plugins(values["plugins"])
     if isinstance(values.get("data"), str):
@@ -217,7 +192,6 @@ def _cells(values: dict[str, Any], path: Path) -> list[Cell]:
     values = _started_from(values, path)
     values = with_preset(values)
     seeds = as_list(values.pop("seeds", 0))
-    values.pop("seed", None)
     if not seeds or not all(type(seed) is int and 0 <= seed < 2**32 for seed in seeds):
         raise UmieError(f"seeds is {shown(seeds)}: use whole numbers, 0 or more, below 2**32")
     choices = {slot: _choices(slot, values.get(slot)) for slot in SLOTS}
@@ -230,7 +204,7 @@ def _cells(values: dict[str, Any], path: Path) -> list[Cell]:
     for combination in itertools.product(*choices.values()):
         chosen = dict(zip(SLOTS, combination, strict=True))
         try:
-            labels = {slot: label(slot, chosen[slot], values.get("data")) for slot in varied}
+            labels = {slot: _label(slot, chosen[slot], values.get("data")) for slot in varied}
             run = {**values, **_plain(chosen)}
             cells += [Cell(labels, RunConfig(**{**run, "seed": seed})) for seed in seeds]
         except UmieError as error:
@@ -242,9 +216,10 @@ def _cells(values: dict[str, Any], path: Path) -> list[Cell]:
 
 def _choices(slot: str, value: Any) -> list[Any]:
     """Return the options of a slot, which is a list or a single option; None is the default."""
-    if slot == "train_on":
-        return train_on_choices(value)
-    return list(value) if isinstance(value, list | tuple) else [value]
+    is_list = isinstance(value, list | tuple)
+    if slot == "train_on" and is_list and value and all(isinstance(name, str) and name != "all" for name in value):
+        return [value]  # the names of the data sets of one choice
+    return list(value) if is_list else [value]
 
 
 def _plain(chosen: Mapping[str, Any]) -> dict[str, Any]:
@@ -255,7 +230,7 @@ def _plain(chosen: Mapping[str, Any]) -> dict[str, Any]:
         if slot in ("train_on", "instruction") or not isinstance(value, dict):
             plain[slot] = value
             continue
-        plain[slot] = {key: item for key, item in value.items() if key not in OWN_KEYS}
+        plain[slot] = {key: item for key, item in value.items() if key not in ("label", "training")}
         if slot != "training":
             training |= as_mapping(f"training of a {slot}", value.get("training") or {})
     if training or isinstance(plain["training"], dict):
@@ -263,7 +238,7 @@ def _plain(chosen: Mapping[str, Any]) -> dict[str, Any]:
     return {slot: value for slot, value in plain.items() if value is not None}
 
 
-def label(slot: str, value: Any, data: Any = None) -> str:
+def _label(slot: str, value: Any, data: Any) -> str:
     """Return the name of an option in tables: its ``label``, or name and options, e.g. ``gated(gate=0.05)``."""
     if slot == "train_on":
         names = list(data["sets"]) if isinstance(data, dict) and isinstance(data.get("sets"), dict) else ["data"]
@@ -271,7 +246,7 @@ def label(slot: str, value: Any, data: Any = None) -> str:
     if slot == "instruction":
         return instruction_label(value)
     if value is None:
-        value = {"encoder": "tiny", "fusion": "gated", "decoder": "tiny"}.get(slot, {})
+        value = RunConfig.model_fields[slot].default if slot in PARTS else {}
     options = {"name": value} if isinstance(value, str) else dict(as_mapping(slot, value))
     if slot != "training":
         options.pop("training", None)
@@ -280,13 +255,9 @@ def label(slot: str, value: Any, data: Any = None) -> str:
     name = str(options.pop("name", "t5" if slot == "decoder" else slot))
     if slot == "decoder" and "source" in options and name == "t5":
         name = str(options.pop("source"))
-    inner = ", ".join(f"{key}={_short(item)}" for key, item in options.items())
+    short = {key: Path(item).name or item if isinstance(item, str) else item for key, item in options.items()}
+    inner = ", ".join(f"{key}={item}" for key, item in short.items())
     return f"{name}({inner})" if inner else name
-
-
-def _short(value: Any) -> Any:
-    """Return a value for a label: only the last component of a path."""
-    return Path(value).name or value if isinstance(value, str) else value
 
 
 def _started_from(values: dict[str, Any], path: Path) -> dict[str, Any]:
@@ -306,16 +277,8 @@ def _started_from(values: dict[str, Any], path: Path) -> dict[str, Any]:
     return {**values, "start_from": str(folder.resolve()), **parts}
 
 
-def with_settings(values: Mapping[str, Any], settings: Iterable[str]) -> dict[str, Any]:
-    """Return a config's values with overrides such as ``training.max_steps=100`` applied.
-
-    Args:
-        values: the values of the file.
-        settings: overrides, each as ``key.key=value`` with the value in YAML.
-
-    Raises:
-        UmieError: a setting has another form, or a key is inside a value that is not a mapping.
-    """
+def _with_settings(values: Mapping[str, Any], settings: Iterable[str]) -> dict[str, Any]:
+    """Return the values with the overrides of ``--set`` applied."""
     changed: dict[str, Any] = dict(values)
     for setting in settings:
         place, equals, text = setting.partition("=")

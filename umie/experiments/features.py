@@ -6,24 +6,13 @@ import contextlib
 import dataclasses
 import itertools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from umie.errors import UmieError
 from umie.records import Record, Region
-
-OnImage = Callable[[int, int], None]  # finished images, all images
-
-
-class _NoImages:
-    """Features without slots, for fusions that do not use images, so that no image is read."""
-
-    def one(self, image: Any, regions: Any = ()) -> Any:
-        """Return no slots."""
-        from umie.encoders.base import no_slots
-
-        return no_slots()
 
 
 class EncoderCalls:
@@ -43,8 +32,8 @@ def store_features(
     model: Any,
     processor: Any,
     records: Sequence[Record],
-    options: Mapping[str, Any],
-    on_image: OnImage,
+    folder: Path | None,
+    on_share: Callable[[float], None],
     log: Callable[[str], None],
 ) -> dict[str, Any]:
     """Make the processor read the features of a frozen encoder from the store, and add missing features to it.
@@ -53,58 +42,47 @@ def store_features(
         model: the variant.
         processor: its processor.
         records: the records whose images are used.
-        options: ``enabled``, and ``folder``, the directory of the store.
-        on_image: called with the number of images done and of all images.
+        folder: the directory of the store; None computes features in every epoch.
+        on_share: called with the finished share (0..1) of the images.
         log: called with a line for every event of the store, e.g. a damaged entry.
 
     Returns:
         ``features`` (``stored``, ``looked up``, ``not used``, or ``computed each time`` if the encoder is trained or
-        the store is disabled), the numbers of ``images`` and of ``readable`` images, the fingerprint of a frozen
+        there is no store), the numbers of ``images`` and of ``readable`` images, the fingerprint of a frozen
         ``encoder``, the counts of the ``cache``, and ``seconds``.
     """
     from umie.encoders import CachedEncoder, FeatureCache
+    from umie.encoders.base import no_slots
 
-    images = _images(records)
+    distinct: dict[tuple[Path, Sequence[Region]], None] = {}
+    for record in records:
+        with contextlib.suppress(UmieError):  # a path that leaves its folder
+            path = record.image_path()
+            if path is not None:
+                distinct[path, record.regions] = None
+    images = list(distinct)
     report: dict[str, Any] = {"images": len(images), "seconds": 0.0}
     if model.encoder is None:
-        processor.features = _NoImages()
+        processor.features = SimpleNamespace(one=lambda image, regions=(): no_slots())  # so that no image is read
         return report | {"features": "not used"}
     if model.encoder.reads_features:
         return report | {"features": "looked up"}
-    if model.encoder.config.trainable or not options["enabled"]:
+    if model.encoder.config.trainable or folder is None:
         return report | {"features": "computed each time"}
     started = time.perf_counter()
-    cache = FeatureCache(options["folder"], on_event=log)
-    cached = CachedEncoder(model.encoder, cache)
+    cache = FeatureCache(folder, on_event=log)
+    processor.features = CachedEncoder(model.encoder, cache)
     done = itertools.count(1)
-    unreadable = 0
-
-    def refuse(index: int, error: UmieError) -> None:
-        nonlocal unreadable
-        unreadable += 1  # the policy for missing images applies when the image is used
-
-    cached.fill(
+    unreadable: list[int] = []  # the policy for missing images applies when an image is used
+    processor.features.fill(
         images,
-        on_item=lambda number: on_image(next(done), len(images)),
-        on_error=refuse,
+        on_item=lambda number: on_share(next(done) / len(images)),
+        on_error=lambda index, error: unreadable.append(index),
     )
-    processor.features = cached
-    seconds = time.perf_counter() - started
     return report | {
         "features": "stored",
-        "encoder": cached.fingerprint,
-        "readable": len(images) - unreadable,
+        "encoder": processor.features.fingerprint,
+        "readable": len(images) - len(unreadable),
         "cache": dataclasses.asdict(cache.stats),
-        "seconds": seconds,
+        "seconds": time.perf_counter() - started,
     }
-
-
-def _images(records: Sequence[Record]) -> list[tuple[Path, Sequence[Region]]]:
-    """Return each distinct image with an allowed path, and its regions."""
-    found: dict[tuple[Path, Sequence[Region]], None] = {}
-    for record in records:
-        with contextlib.suppress(UmieError):
-            path = record.image_path()
-            if path is not None:
-                found[path, record.regions] = None
-    return list(found)

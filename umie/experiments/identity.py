@@ -1,13 +1,17 @@
-"""The identity of a run: everything that its result depends on, as plain data, and its hash."""
+"""The identity of a run: everything that its result depends on, as plain data; and the lock of its directory."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 import umie
 from umie import registries
+from umie.errors import UmieError
 from umie.experiments.config import RunConfig
 from umie.experiments.data_sets import hash_of
 from umie.versions import file_digest
@@ -21,6 +25,10 @@ def identity(config: RunConfig, fingerprint: str, *, read_files: bool = True) ->
         fingerprint: the fingerprint of its data, see ``Corpus.fingerprint``.
         read_files: include weights, features and plugins.
     """
+    checkpoints = None
+    if config.checkpoints is not None:  # the options that determine which checkpoint is scored
+        checkpoints = config.checkpoints.model_dump(mode="json", exclude={"report_to", "save_total_limit"})
+        checkpoints["mean_over"] = list(config.mean_over)
     return {
         "parts": config.parts,
         "seed": config.seed,
@@ -29,7 +37,7 @@ def identity(config: RunConfig, fingerprint: str, *, read_files: bool = True) ->
         "train_on": list(config.trained_on),
         "instruction": dict(config.wording),
         "training": config.training.model_dump(mode="json", exclude_defaults=True),
-        "checkpoints": _checkpoints(config),
+        "checkpoints": checkpoints,
         "warm_start": None if config.warm_start is None else config.warm_start.model_dump(mode="json"),
         "evaluation": config.evaluation.model_dump(mode="json"),
         "missing_images": config.missing_images,
@@ -40,9 +48,15 @@ def identity(config: RunConfig, fingerprint: str, *, read_files: bool = True) ->
     }
 
 
-def run_hash(config: RunConfig, fingerprint: str, *, read_files: bool = True) -> str:
-    """Return the hash of the identity of a run."""
-    return hash_of(identity(config, fingerprint, read_files=read_files))
+@contextmanager
+def locked(output: Path) -> Iterator[None]:
+    """Hold the lock of an output directory, which is created; raise UmieError if another run holds it."""
+    output.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(output / ".lock", timeout=0):
+            yield
+    except Timeout as error:
+        raise UmieError(f"{output} is in use by another run: wait for it, or use another --output") from error
 
 
 def warm_start_hash(config: RunConfig, fingerprint: str) -> str:
@@ -53,27 +67,20 @@ def warm_start_hash(config: RunConfig, fingerprint: str) -> str:
     return hash_of({**shared, **decoder, "files": _files(config, decoder)})
 
 
-def _checkpoints(config: RunConfig) -> Any:
-    """Return the options that determine which checkpoint is scored."""
-    if config.checkpoints is None:
-        return None
-    values = config.checkpoints.model_dump(mode="json", exclude={"report_to", "save_total_limit"})
-    return {**values, "mean_over": list(config.mean_over)}
-
-
 def _files(config: RunConfig, parts: Mapping[str, Mapping[str, Any]]) -> list[Any]:
     """Return values that change whenever a plugin, checkpoint directory, weight file or feature file changes."""
     from umie.composition import checkpoint_of
 
     files: list[Any] = [file_digest(Path(plugin)) for plugin in config.plugins]
-    encoder = dict(parts.get("encoder", {}))
-    named = [checkpoint_of(parts["decoder"]) if "decoder" in parts else None]
-    if encoder:
-        part = registries.encoders.get(encoder.pop("name"))
-        option = part.Config.weights_option  # type: ignore[attr-defined] # every encoder has a config
-        named.append(encoder.get(option) if option else None)
+    named = [checkpoint_of(parts["decoder"])]
+    if "encoder" in parts:
+        options = dict(parts["encoder"])
+        name = options.pop("name")
+        part: Any = registries.encoders.get(name)
+        if part.Config.weights_option:
+            named.append(options.get(part.Config.weights_option))
         if getattr(part, "reads_features", False):
-            files.append(registries.encoders.construct(parts["encoder"]["name"], encoder).fingerprint())
+            files.append(registries.encoders.construct(name, options).fingerprint())
     for path in (Path(str(name)) for name in named if name):
         if path.exists():
             below = sorted(path.rglob("*")) if path.is_dir() else [path]

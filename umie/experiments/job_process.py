@@ -12,14 +12,6 @@ import sys
 import threading
 
 
-def main(job_file: str) -> int:
-    """Run the job of a file; return the exit code."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    from umie.experiments.run_job import run_job
-
-    return run_job(job_file)
-
-
 def _end_with_parent() -> None:
     """Exit when standard input is closed; read without Python's buffers, which would be locked by the thread."""
     while os.read(sys.stdin.fileno(), 1024):
@@ -28,4 +20,7 @@ def _end_with_parent() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    from umie.experiments.run_job import run_job
+
+    run_job(sys.argv[1])

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from umie import registries
 from umie.configs import ConfigError, errors_in
-from umie.data.synthetic import SPLITS
 from umie.errors import UmieError, check_keys
 from umie.experiments.config import RunConfig
-from umie.registry import Registry, loaded_plugins
+from umie.registry import Registry
 from umie.tasks import task_class
+from umie.types import SPLITS
 
 
 def check_parts(runs: Sequence[RunConfig], *, read_files: bool = True) -> None:
@@ -31,14 +31,14 @@ def check_parts(runs: Sequence[RunConfig], *, read_files: bool = True) -> None:
             multiplier, or a plugin violates its contract. All errors are reported at once.
     """
     errors: list[str] = []
-    for run in _distinct(runs, "visual_embedding"):
-        errors += errors_in(_check_embedding, run.visual_embedding)
-    for run in _distinct(runs, "evaluation"):
-        errors += errors_in(_check_generation, run)
-    for run in _distinct(runs, "encoder"):
-        errors += errors_in(_check_encoder, run, read_files)
-    for run in _distinct(runs, "decoder"):
-        errors += errors_in(_check_decoder, run, read_files)
+    for slot, check in (
+        ("visual_embedding", _check_embedding),
+        ("evaluation", _check_generation),
+        ("encoder", _check_encoder),
+        ("decoder", _check_decoder),
+    ):
+        for run in _distinct(runs, slot):
+            errors += errors_in(check, run, read_files)
     if not errors:
         parameters: set[str] = set()
         for run in _distinct(runs, "encoder", "fusion", "decoder", "visual_embedding"):
@@ -51,18 +51,17 @@ def check_parts(runs: Sequence[RunConfig], *, read_files: bool = True) -> None:
 
 def _distinct(runs: Iterable[RunConfig], *slots: str) -> list[RunConfig]:
     """Return one run for each distinct value of some slots."""
-    found = {repr([getattr(run, slot) for slot in slots]): run for run in runs}
-    return list(found.values())
+    return list({repr([getattr(run, slot) for slot in slots]): run for run in runs}.values())
 
 
-def _check_embedding(options: Mapping[str, Any]) -> None:
+def _check_embedding(run: RunConfig, read_files: bool) -> None:
     from umie.fusion import VisualEmbeddingConfig
 
     widths = {"feature_dim": 8, "d_model": 8, "num_heads": 1, "head_dim": 8}
-    _build_config("visual_embedding", VisualEmbeddingConfig, {**widths, **options})
+    _check_options("visual_embedding", VisualEmbeddingConfig, {**widths, **run.visual_embedding})
 
 
-def _check_generation(run: RunConfig) -> None:
+def _check_generation(run: RunConfig, read_files: bool) -> None:
     from transformers import GenerationConfig
 
     check_keys("option in evaluation.generation:", run.evaluation.generation, GenerationConfig().to_dict())
@@ -73,7 +72,7 @@ def _check_encoder(run: RunConfig, read_files: bool) -> None:
     if read_files:
         registries.encoders.build(**options)
     else:
-        _check_config(registries.encoders, options)
+        _check_config(registries.encoders, **options)
 
 
 def _check_decoder(run: RunConfig, read_files: bool) -> None:
@@ -81,12 +80,28 @@ def _check_decoder(run: RunConfig, read_files: bool) -> None:
 
     options = run.parts["decoder"]
     if not read_files:
-        _check_config(registries.decoders, options)
+        _check_config(registries.decoders, **options)
     elif checkpoint_of(options) is not None:
         default_tokenizer(options)
 
 
+def _check_config(registry: Registry[Any], name: str, **options: Any) -> None:
+    part: Any = registry.get(name)
+    _check_options(f"{registry.kind} {name!r}", part.Config, options)
+
+
+def _check_options(kind: str, config: Any, options: Mapping[str, Any]) -> None:
+    check_keys(f"{kind} key", options, [item.name for item in dataclasses.fields(config)])
+    try:
+        config(**options)
+    except UmieError as error:
+        raise UmieError(f"{kind}: {error}") from error
+    except (TypeError, ValueError) as error:
+        raise UmieError(f"{kind}: invalid value: {error}") from error
+
+
 def _check_variant(run: RunConfig, read_files: bool, parameters: set[str]) -> None:
+    """Build a variant without weights, and add the names of its parameters to ``parameters``."""
     import torch
 
     from umie.fusion import Fusion
@@ -99,10 +114,12 @@ def _check_variant(run: RunConfig, read_files: bool, parameters: set[str]) -> No
     with torch.device("meta"):
         model = UmieModel(UmieConfig(**parts))
     parameters.update(name for name, _ in model.named_parameters())
-    part = registries.fusions.get(run.fusion["name"])
-    if loaded_plugins() and not getattr(part, "__module__", "").startswith("umie.") and issubclass(part, Fusion):  # type: ignore[arg-type] # a class
-        options = {key: value for key, value in run.fusion.items() if key != "name"}
-        check_fusion(registries.fusions.construct(run.fusion["name"], {"d_model": 16, "num_heads": 2, **options}))
+    options = dict(run.fusion)
+    name = options.pop("name")
+    if not registries.fusions.is_built_in(name):
+        fusion = registries.fusions.construct(name, {"d_model": 16, "num_heads": 2, **options})
+        if isinstance(fusion, Fusion):
+            check_fusion(fusion)
 
 
 def _check_multipliers(run: RunConfig, read_files: bool, parameters: set[str]) -> None:
@@ -119,25 +136,19 @@ def _check_multipliers(run: RunConfig, read_files: bool, parameters: set[str]) -
 def missing_files(runs: Sequence[RunConfig], root: Path) -> list[str]:
     """Return one line for each missing or unreadable file of the runs: data, weights, features, checkpoints.
 
-    Args:
-        runs: the configs of the runs.
-        root: the directory that paths under ``data`` are relative to.
+    Paths under ``data`` are relative to ``root``.
     """
-    found = [f"data: {line}" for run in _distinct(runs, "data") for line in _missing_data(run, root)]
+    found = []
+    for name, one in ((name, one) for run in _distinct(runs, "data") for name, one in run.data.sets.items()):
+        for key in (*SPLITS, "images", "regions") if one.format != "synthetic" else ():
+            path = root / str(one.options.get(key, "."))
+            if not path.exists():
+                found.append(f"data: {name}, {key}: {path}: no such {'file' if key in SPLITS else 'directory'}")
     for run in _distinct(runs, "encoder"):
         found += [f"encoder {run.encoder['name']}: {line}" for line in errors_in(_check_encoder, run, True)]
     for run in _distinct(runs, "decoder"):
         found += errors_in(_check_decoder, run, True)
     return list(dict.fromkeys(found))
-
-
-def _missing_data(run: RunConfig, root: Path) -> Iterator[str]:
-    for name, one in run.data.sets.items():
-        if one.format != "synthetic":
-            for key in (*SPLITS, "images", "regions"):
-                path = root / str(one.options.get(key, "."))
-                if not path.exists():
-                    yield f"{name}, {key}: {path}: no such {'file' if key in SPLITS else 'directory'}"
 
 
 def unnamed_regions(runs: Sequence[RunConfig], tasks: Iterable[str]) -> str | None:
@@ -153,19 +164,3 @@ def unnamed_regions(runs: Sequence[RunConfig], tasks: Iterable[str]) -> str | No
         f"{named[0]} names regions by number, and visual_embedding.num_slot_embeddings is 0: the numbers are not in "
         "the input; set it to 1 + the largest number of regions in an image"
     )
-
-
-def _check_config(registry: Registry[Any], options: Mapping[str, Any]) -> None:
-    values = {key: value for key, value in options.items() if key != "name"}
-    part: Any = registry.get(options["name"])
-    _build_config(f"{registry.kind} {options['name']!r}", part.Config, values)
-
-
-def _build_config(kind: str, config: Any, values: Mapping[str, Any]) -> None:
-    check_keys(f"{kind} key", values, [item.name for item in dataclasses.fields(config)])
-    try:
-        config(**values)
-    except UmieError as error:
-        raise UmieError(f"{kind}: {error}") from error
-    except (TypeError, ValueError) as error:
-        raise UmieError(f"{kind}: invalid value: {error}") from error

@@ -7,7 +7,7 @@ import itertools
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +15,18 @@ import umie
 from umie import data as formats
 from umie import tasks as all_tasks
 from umie.audit.texts import normalize
-from umie.data.synthetic import LABELS, SPLITS, SyntheticConfig, ceilings, write_synthetic
-from umie.encoders import Preprocessor
+from umie.composition import resolve_parts
+from umie.data.synthetic import LABELS, SyntheticConfig, ceilings, write_synthetic
+from umie.encoders import Preprocessor, build_preprocessor
 from umie.errors import UmieError, at, check_keys
-from umie.experiments.data_checks import (
-    Digests,
-    check_images,
-    check_labels,
-    count_queries,
-    image_preprocessors,
-    label_schemas,
-    num_among,
-    texts_of,
-)
 from umie.experiments.data_config import DataConfig, SetConfig
-from umie.experiments.data_sets import Corpus, DataSet, hash_of
+from umie.experiments.data_sets import Corpus, DataSet, Options, hash_of
 from umie.files import atomic_write
+from umie.images import decode_image, read_image_bytes
 from umie.records import Record, read_jsonl, record_to_json
+from umie.tasks import Task
+from umie.tasks.labels import used_labels
+from umie.types import SPLITS
 
 OnItem = Callable[[str], None]
 
@@ -71,16 +66,19 @@ def prepare_corpus(
         UmieError: a key or format is unknown, a file cannot be read, a label is not in the schema, an image is missing
             or unreadable (with the policy ``error``), or no record is annotated for a task.
     """
+
+    def place(name: str) -> Any:
+        return nullcontext() if config.is_single else at(f"data set {name!r}")
+
     read: dict[str, _Files] = {}
     for name, one in config.sets.items():
         if one.format != "synthetic":
-            with _place(config, name):
+            with place(name):
                 read[name] = _read_files(one, root, splits, config.is_single)
     if config.exclude_overlap:
         read = _without_overlap(read, config.exclude_overlap)
-    training_texts = texts_of(record for one in read.values() for record in one.splits.get("train", ()))
-    preprocessors = image_preprocessors(encoders)
-    digests: Digests = {}
+    training_texts = _texts(record for one in read.values() for record in one.splits.get("train", ()))
+    images = _ImageChecks(_preprocessors(encoders), missing_images)
     sets: dict[str, DataSet] = {}
     for name, one in config.sets.items():
         prefix = "" if config.is_single else f"{name}: "
@@ -88,29 +86,19 @@ def prepare_corpus(
         def say(what: str, prefix: str = prefix) -> None:
             on_item(prefix + what)
 
-        with _place(config, name):
+        with place(name):
             if one.format == "synthetic":
                 sets[name] = _synthetic(one, output, splits, say)
             else:
-                sets[name] = _checked_set(
-                    read[name], training_texts, preprocessors, digests, missing_images, output, splits, say
-                )
+                sets[name] = _checked_set(read[name], training_texts, images, output, splits, say)
     unused = [task for task in config.tasks if not any(task in one.tasks for one in sets.values())]
     if unused:
         raise UmieError(f"no data set is annotated for the task {unused[0]!r}: remove it from `tasks`")
     for split in splits:
         if not any(one.tasks_in(split) for one in sets.values()):
             raise UmieError(f"no data set has records for {split!r}: set {split} to a file in one of them")
-    return Corpus(
-        sets=sets,
-        weights={name: one.weight for name, one in config.sets.items()},
-        sampling=config.sampling,
-        is_single=config.is_single,
-    )
-
-
-def _place(config: DataConfig, name: str) -> Any:
-    return nullcontext() if config.is_single else at(f"data set {name!r}")
+    weights = {name: one.weight for name, one in config.sets.items()}
+    return Corpus(sets, weights, config.sampling, config.is_single)
 
 
 def _read_files(config: SetConfig, root: Path, used: Sequence[str], is_single: bool) -> _Files:
@@ -125,20 +113,67 @@ def _read_files(config: SetConfig, root: Path, used: Sequence[str], is_single: b
             raise UmieError(f"data has no records for {split!r}: set {split} to a file with records")
     if not splits:
         raise UmieError(f"it has no files: set at least one of {', '.join(SPLITS)}")
-    chosen = config.tasks
+    everything = [record for records in splits.values() for record in records]
+    tasks = config.tasks
     if not config.names_tasks:
-        built = {name: all_tasks.registry.build(name, **options) for name, options in config.tasks.items()}
-        counts = count_queries(built, itertools.chain.from_iterable(splits.values()))
-        chosen = {name: options for name, options in config.tasks.items() if counts[name]}
-        if not chosen:
+        counts = _count_queries(_built(tasks), everything)
+        tasks = {name: options for name, options in tasks.items() if counts[name]}
+        if not tasks:
             raise UmieError(f"none of its records is annotated for any of the tasks {', '.join(config.tasks)}")
-    others = [record for records in splits.values() for record in records]
-    return _Files(config, splits, label_schemas(chosen, splits.get("train"), others))
+    return _Files(config, splits, _label_schemas(tasks, splits.get("train"), everything))
+
+
+def _read_split(kind: str, split: str, options: Mapping[str, Any], root: Path) -> list[Record]:
+    folders: dict[str, Any] = {
+        key: root / str(options[key]) for key in ("images", "regions") if options.get(key) is not None
+    }
+    for key, folder in folders.items():
+        if not folder.is_dir():
+            raise UmieError(f"data: {key} is {folder}: no such directory (paths are relative to {root})")
+    path = root / str(options[split])
+    limit = options.get("max_records")
+    if isinstance(limit, dict):
+        check_keys("split in max_records:", limit, SPLITS)
+        limit = limit.get(split)
+    if limit is not None and (type(limit) is not int or limit < 1):
+        raise UmieError(
+            f"data: max_records is {options['max_records']!r}: use a whole number of at least 1, or a mapping with one "
+            "for each split"
+        )
+    extra: dict[str, Any] = {
+        key: root / str(options[key]) if "Path" in annotation else options[key]
+        for key, annotation in formats.format_options(kind).items()
+        if options.get(key) is not None
+    }
+    records = itertools.islice(formats.read(kind, path, **folders, **extra), limit)
+    return [
+        record if record.id else replace(record, id=f"{path.name}, record {number}")
+        for number, record in enumerate(records, start=1)
+    ]
+
+
+def _label_schemas(tasks: Options, training: Sequence[Record] | None, everything: Sequence[Record]) -> Options:
+    """Fill in the labels of every task without labels: those used in the training records, most frequent first.
+
+    Without a training split (None), they are the schema that the records specify, or else their labels.
+    """
+    schemas: dict[str, Mapping[str, Any]] = {}
+    for name, options in tasks.items():
+        if options.get("labels") is None:
+            task = all_tasks.registry.build(name, **options)
+            own = [record for record in (everything if training is None else training) if record.annotated_for(name)]
+            named = (own[0].labels or {}).get(name, ()) if own and training is None else ()
+            labels = list(named) or [label for label, _ in used_labels(task, own).most_common()]
+            if not labels:
+                raise UmieError(f"no training record has a {task.label_noun} for the task {name!r}")
+            options = {**options, "labels": labels}
+        schemas[name] = options
+    return schemas
 
 
 def _without_overlap(read: Mapping[str, _Files], splits: Sequence[str]) -> dict[str, _Files]:
     """Exclude every training record whose text occurs in one of these splits of any set."""
-    held_out = texts_of(record for one in read.values() for split in splits for record in one.splits.get(split, ()))
+    held_out = _texts(record for one in read.values() for split in splits for record in one.splits.get(split, ()))
     kept = {}
     for name, one in read.items():
         before = one.splits.get("train", [])
@@ -148,52 +183,118 @@ def _without_overlap(read: Mapping[str, _Files], splits: Sequence[str]) -> dict[
     return kept
 
 
+@dataclass
+class _ImageChecks:
+    """Checks of the images of all sets; each file is opened once."""
+
+    preprocessors: Sequence[Preprocessor]  # their checks together tell whether all encoders can use an image
+    policy: str  # for images that cannot be read
+    digests: dict[Path, bytes | UmieError] = field(default_factory=dict)  # hashes of files, or why they are unreadable
+
+    def usable(self, records: Iterable[Record], digest: Any) -> tuple[list[Record], dict[str, str]]:
+        """Return the records that the policy keeps, and the error of each unreadable image; update ``digest``."""
+        kept = []
+        unreadable: dict[str, str] = {}
+        for record in records:
+            if record.image is not None:
+                try:
+                    self._check(record, digest)
+                except UmieError as error:
+                    if self.policy == "error":
+                        raise UmieError(
+                            f"record {record.id!r}: {error}; fix it, or set `missing_images` to `text_only` or `skip`"
+                        ) from error
+                    unreadable[str(record.image)] = str(error)
+                    if self.policy == "skip":
+                        continue
+            kept.append(record)
+        return kept, unreadable
+
+    def _check(self, record: Record, digest: Any) -> None:
+        needs_pixels = any(map(_reads_pixels, self.preprocessors))
+        path = record.image_path()
+        if path is not None and path not in self.digests and (needs_pixels or path.is_file()):
+            try:
+                data = read_image_bytes(path)
+                if needs_pixels:
+                    decode_image(data, str(path))
+                self.digests[path] = hashlib.sha256(data).digest()
+            except UmieError as error:
+                self.digests[path] = error
+        found = b"" if path is None else self.digests.get(path, b"")
+        if isinstance(found, UmieError):
+            raise found
+        digest.update(found)
+        for preprocessor in self.preprocessors:
+            if path is not None and _reads_pixels(preprocessor):
+                preprocessor.slots(record.regions)
+            else:
+                preprocessor.check(record.image if path is None else path, record.regions)  # type: ignore[arg-type] # not None
+
+
+def _preprocessors(encoders: Iterable[Any]) -> list[Preprocessor]:
+    """Return the preprocessors of encoders, but only one of those that read pixels."""
+    found: dict[str, Preprocessor] = {}
+    for encoder in encoders:
+        options = resolve_parts(encoder, "gated", "tiny")["encoder"]
+        preprocessor = build_preprocessor(options)
+        found["pixels" if _reads_pixels(preprocessor) else hash_of(options)] = preprocessor
+    return list(found.values())
+
+
+def _reads_pixels(preprocessor: Preprocessor) -> bool:
+    """Return whether it checks an image by decoding it, which is done once for all of them."""
+    return type(preprocessor).check is Preprocessor.check
+
+
 def _checked_set(
     read: _Files,
     training_texts: set[str],
-    preprocessors: Sequence[Preprocessor],
-    digests: Digests,
-    missing_images: str,
+    images: _ImageChecks,
     output: Path,
     used: Sequence[str],
     on_item: OnItem,
 ) -> DataSet:
     """Check the labels, images and queries of a set, and write its records as JSONL."""
     splits = dict(read.splits)
-    built = {name: all_tasks.registry.build(name, **options) for name, options in read.tasks.items()}
+    built = _built(read.tasks)
     unreadable: dict[str, dict[str, str]] = {}
+    num_queries: dict[str, dict[str, int]] = {}
     digest = hashlib.sha256()
     for split, records in splits.items():
         on_item(f"checking {split}")
-        check_labels(built, records)
-        splits[split], unreadable[split] = check_images(records, preprocessors, missing_images, digest, digests)
+        for record in records:
+            for task in built.values():
+                if record.annotated_for(task.name):
+                    try:
+                        task.check(record)
+                    except UmieError as error:
+                        raise UmieError(
+                            f"record {record.id!r}: {error} Fix the record, or list the label under `tasks`."
+                        ) from error
+        splits[split], unreadable[split] = images.usable(records, digest)
         if records and not splits[split]:
             raise UmieError(
                 f"no record of {split!r} has an image that can be read: {next(iter(unreadable[split].values()))}"
             )
-    images = {split: _image_folder(split, records) for split, records in splits.items()}
-    num_queries = {split: count_queries(built, records) for split, records in splits.items()}
-    if read.config.names_tasks:
-        for task in built:
-            for split in used:
-                if split in splits and not num_queries[split][task]:
-                    raise UmieError(
-                        f"no record of {split!r} is annotated for the task {task!r}: remove it from `tasks`"
-                    )
+        num_queries[split] = _count_queries(built, splits[split])
+    folders = {split: _image_folder(split, records) for split, records in splits.items()}
+    for name, split in itertools.product(built if read.config.names_tasks else (), used):
+        if split in splits and not num_queries[split][name]:
+            raise UmieError(f"no record of {split!r} is annotated for the task {name!r}: remove it from `tasks`")
     lines = {split: "".join(record_to_json(record) + "\n" for record in records) for split, records in splits.items()}
-    for split in splits:
-        digest.update(lines[split].encode())
+    for text in lines.values():
+        digest.update(text.encode())
     fingerprint = digest.hexdigest()[:16]
-    folder = output / f"data-{fingerprint}"
-    files = {split: str(folder / f"{split}.jsonl") for split in splits}
-    for split in splits:
-        with atomic_write(files[split]) as file:
+    files = {split: str(output / f"data-{fingerprint}" / f"{split}.jsonl") for split in splits}
+    for split, path in files.items():
+        with atomic_write(path) as file:
             file.write(lines[split])
     return DataSet(
         name=read.config.name,
         format=read.config.format,
         files=files,
-        images=images,
+        images=folders,
         tasks=read.tasks,
         ceilings={},
         is_synthetic=False,
@@ -203,7 +304,11 @@ def _checked_set(
             split: sum(record.image is not None and str(record.image) not in unreadable[split] for record in records)
             for split, records in splits.items()
         },
-        num_seen={split: num_among(records, training_texts) for split, records in splits.items() if split != "train"},
+        num_seen={
+            split: sum(normalize(record.text) in training_texts for record in records)
+            for split, records in splits.items()
+            if split != "train"
+        },
         num_excluded=read.num_excluded,
         unreadable=unreadable,
         fingerprint=fingerprint,
@@ -220,10 +325,8 @@ def _image_folder(split: str, records: Iterable[Record]) -> str | None:
 
 
 def _synthetic(one: SetConfig, output: Path, used: Sequence[str], on_item: OnItem) -> DataSet:
-    try:
+    with at("data"):
         config = SyntheticConfig(**one.options)
-    except UmieError as error:
-        raise UmieError(f"data: {error}") from error
     sizes = {split: getattr(config, split) for split in SPLITS}
     if min(sizes[split] for split in used) < 3:
         raise UmieError("data: each split that is used needs at least 3 records, one of each kind")
@@ -237,7 +340,7 @@ def _synthetic(one: SetConfig, output: Path, used: Sequence[str], on_item: OnIte
         with atomic_write(complete) as file:
             json.dump(dict(one.options), file)
     files = {split: str(folder / f"{split}.jsonl") for split in SPLITS}
-    built = {name: all_tasks.registry.build(name, **options) for name, options in tasks.items()}
+    built = _built(tasks)
     known = ceilings(config)
     return DataSet(
         name=one.name,
@@ -249,7 +352,7 @@ def _synthetic(one: SetConfig, output: Path, used: Sequence[str], on_item: OnIte
         is_synthetic=True,
         num_records=sizes,
         num_queries={
-            split: count_queries(built, read_jsonl(path, images=folder)) if sizes[split] else dict.fromkeys(tasks, 0)
+            split: _count_queries(built, read_jsonl(path, images=folder) if sizes[split] else ())
             for split, path in files.items()
         },
         num_images=sizes,
@@ -260,29 +363,19 @@ def _synthetic(one: SetConfig, output: Path, used: Sequence[str], on_item: OnIte
     )
 
 
-def _read_split(kind: str, split: str, options: Mapping[str, Any], root: Path) -> list[Record]:
-    folders: dict[str, Any] = {
-        key: root / str(options[key]) for key in ("images", "regions") if options.get(key) is not None
-    }
-    for key, folder in folders.items():
-        if not folder.is_dir():
-            raise UmieError(f"data: {key} is {folder}: no such directory (paths are relative to {root})")
-    path = root / str(options[split])
-    limits = options.get("max_records")
-    if isinstance(limits, dict):
-        check_keys("split in max_records:", limits, SPLITS)
-    limit = limits.get(split) if isinstance(limits, dict) else limits
-    if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 1):
-        raise UmieError(
-            f"data: max_records is {limits!r}: use a whole number of at least 1, or a mapping with one for each split"
-        )
-    extra: dict[str, Any] = {
-        key: root / str(options[key]) if "Path" in annotation else options[key]
-        for key, annotation in formats.format_options(kind).items()
-        if options.get(key) is not None
-    }
-    records: Iterable[Record] = itertools.islice(formats.read(kind, path, **folders, **extra), limit)
-    return [
-        record if record.id else replace(record, id=f"{path.name}, record {number}")
-        for number, record in enumerate(records, start=1)
-    ]
+def _built(tasks: Options) -> dict[str, Task[Any]]:
+    return {name: all_tasks.registry.build(name, **options) for name, options in tasks.items()}
+
+
+def _count_queries(tasks: Mapping[str, Task[Any]], records: Iterable[Record]) -> dict[str, int]:
+    counts = dict.fromkeys(tasks, 0)
+    for record in records:
+        for name, task in tasks.items():
+            if record.annotated_for(name):
+                counts[name] += len(task.queries(record))
+    return counts
+
+
+def _texts(records: Iterable[Record]) -> set[str]:
+    """Return the normalized texts of the records, by which duplicates are recognized."""
+    return {normalize(record.text) for record in records if record.text.strip()}

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from umie.errors import UnknownNameError
+from umie.experiments.config import PARTS
 
 
 def _paper(size: str, batch_size: int, learning_rate: float) -> dict[str, Any]:
@@ -38,12 +39,9 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 
 
 def with_preset(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values of a config with those of its preset, if any, filled in.
+    """Return the values of a config, with those of its preset, if any, where the config has none.
 
-    The values of the config override the preset. ``training`` and parts without a name are merged by key.
-
-    Raises:
-        UnknownNameError: the preset is unknown.
+    ``training`` and parts without a name are merged by key. An unknown preset raises UnknownNameError.
     """
     name = values.get("preset")
     if name is None:
@@ -57,7 +55,7 @@ def with_preset(values: Mapping[str, Any]) -> dict[str, Any]:
             if "max_steps" in value:
                 inherited.pop("num_train_epochs", None)
             merged[key] = {**inherited, **value}
-        elif key in ("encoder", "fusion", "decoder") and isinstance(value, dict) and "name" not in value:
+        elif key in PARTS and isinstance(value, dict) and "name" not in value:
             merged[key] = {**merged[key], **value}  # options of the preset's part
         else:
             merged[key] = value

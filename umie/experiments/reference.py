@@ -4,32 +4,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from umie.configs import as_list
 from umie.errors import UmieError, UnknownNameError, shown
 from umie.experiments.scored_tasks import ScoredTask
-
-Scores = Mapping[str, Mapping[str, float]]  # F1 in percent, by data set and task
 
 
 @dataclass(frozen=True)
 class Reference:
-    """Published scores of one system.
-
-    Args:
-        title: the name of the system in tables.
-        source: where the scores were published.
-        values: F1 in percent, by data set and task.
-        wording: the instruction that was used, if the source distinguishes several.
-    """
+    """Published scores of one system."""
 
     title: str
     source: str
-    values: Scores = field(default_factory=dict)
-    wording: str | None = None
+    values: Mapping[str, Mapping[str, float]]  # F1 in percent, by data set and task
+    wording: str | None = None  # the instruction that was used, if the source distinguishes several
 
     def f1(self, one: ScoredTask) -> float | None:
         """Return the published F1 (0..1) of a scored task, or None."""
@@ -69,21 +61,22 @@ def read_reference(value: object) -> list[Reference]:
     Raises:
         UmieError: unknown table, or a value that is not an F1 in percent.
     """
-    several = list(value) if isinstance(value, list | tuple) else [] if value is None else [value]
-    return [row for one in several for row in _rows(one)]
+    return [row for one in as_list(value) for row in _rows(one)]
 
 
 def _rows(value: object) -> list[Reference]:
     tables = paper()["tables"]
     if isinstance(value, dict):
-        title, source = str(value.get("title", "reference")), str(value.get("source", "the grid file"))
         scores = {name: by_task for name, by_task in value.items() if name not in ("title", "source")}
         for name, by_task in scores.items():
-            if not isinstance(by_task, dict) or not all(map(_is_percent, by_task.values())):
+            is_valid = isinstance(by_task, dict) and all(
+                type(score) in (int, float) and 0 <= score <= 100 for score in by_task.values()
+            )
+            if not is_valid:
                 raise UmieError(
                     f"reference: {name!r} is {shown(by_task)}: use F1 in percent by task, as in {{mner: 88}}"
                 )
-        return [Reference(title, source, scores)]
+        return [Reference(str(value.get("title", "reference")), str(value.get("source", "the grid file")), scores)]
     if not isinstance(value, str) or value not in tables:
         raise UnknownNameError("reference", value, tables)
     table = tables[value]
@@ -109,7 +102,3 @@ def published(rows: Sequence[Reference], scored: Sequence[ScoredTask]) -> list[P
             new if old is None else old for old, new in zip(before, (row.f1(one) for one in scored), strict=True)
         ]
     return [Published(title, source, values) for (title, source), values in merged.items() if any(values)]
-
-
-def _is_percent(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 100

@@ -16,8 +16,7 @@ from typing import Any
 
 from umie.experiments.config import RunConfig
 from umie.experiments.data_sets import Corpus
-from umie.experiments.scored_tasks import scored_tasks
-from umie.experiments.variant import gate_health, load_best, records_of, score_variant, train_variant, train_warm_start
+from umie.experiments.variant import Variant, gate_health, train_warm_start
 from umie.files import atomic_write
 from umie.registry import load_plugins
 from umie.versions import versions
@@ -40,15 +39,19 @@ class JobProgress:
         percent = int(100 * done / self._total)
         if percent > self._shown:
             self._shown = percent
-            _emit(event="progress", phase=self._phase, done=done, total=self._total)
+            self._emit(event="progress", phase=self._phase, done=done, total=self._total)
 
     def note(self, what: str) -> None:
         """Write a line to the log."""
-        _emit(event="note", text=what)
+        self._emit(event="note", text=what)
+
+    def _emit(self, **event: Any) -> None:
+        sys.stdout.write(json.dumps(event) + "\n")
+        sys.stdout.flush()
 
 
-def run_job(job_file: str, *, set_threads: bool = True) -> int:
-    """Run the job of a file. The exit code is 0 even if the cell crashed, which its result records."""
+def run_job(job_file: str, *, set_threads: bool = True) -> None:
+    """Run the job of a file. If the cell crashes, its result says so."""
     job = json.loads(Path(job_file).read_text(encoding="utf-8"))
     start = time.perf_counter()
     try:
@@ -63,8 +66,6 @@ def run_job(job_file: str, *, set_threads: bool = True) -> int:
     line = {**job["identity"], **result, "versions": versions("torch", "transformers")}
     with atomic_write(job["result"]) as file:
         json.dump(line, file, ensure_ascii=False)
-    _emit(event="result")
-    return 0
 
 
 def _run(job: Mapping[str, Any], set_threads: bool) -> dict[str, Any]:
@@ -80,11 +81,11 @@ def _run(job: Mapping[str, Any], set_threads: bool) -> dict[str, Any]:
     if job["kind"] == "warm_start":
         torch.manual_seed(job["identity"]["seed"])
         return {"metrics": {}, **train_warm_start(config, corpus, Path(job["folder"]), JobProgress())}
-    return run_cell(config, corpus, Path(job["folder"]), job["warm_start"], Path(job["store"]), JobProgress())
+    return _run_cell(config, corpus, Path(job["folder"]), job["warm_start"], Path(job["store"]), JobProgress())
 
 
-def run_cell(
-    config: RunConfig, corpus: Corpus, folder: Path, warm_start: str | None, store: Path, progress: Any
+def _run_cell(
+    config: RunConfig, corpus: Corpus, folder: Path, warm_start: str | None, store: Path, progress: JobProgress
 ) -> dict[str, Any]:
     """Train and score a variant; keep its predictions and gates, but not its weights."""
     import torch
@@ -92,15 +93,15 @@ def run_cell(
     from umie.training import visual_gradient
 
     split = config.evaluation.split
-    used = ["train", split] if config.checkpoints is None else list(dict.fromkeys(["train", "dev", split]))
-    records = {name: found for name in used if (found := records_of(config, corpus, name))}
+    splits = ["train", split] if config.checkpoints is None else dict.fromkeys(["train", "dev", split])
     checkpoints = None if config.checkpoints is None else folder / "checkpoints"
-    trained = train_variant(
-        config, corpus, records, warm_start=warm_start, store=store, progress=progress, output=checkpoints
-    )
+    variant = Variant(config, corpus, list(splits), warm_start=warm_start, store=store, progress=progress)
+    started = time.perf_counter()
+    measured = variant.train(checkpoints)
+    seconds = {"encode": variant.images["seconds"], "train": time.perf_counter() - started}
     if checkpoints is not None:
-        load_best(trained, checkpoints)
-    model, processor, mixture = trained.model, trained.processor, trained.mixture
+        variant.load_best(measured, checkpoints)
+    model, processor, mixture = variant.model, variant.processor, variant.mixture
     size = min(len(mixture), config.training.batch_size)
     probe = [mixture[index * len(mixture) // size] for index in range(size)]  # from every set
     gradient = visual_gradient(model, processor.collate(probe))
@@ -108,17 +109,8 @@ def run_cell(
     processor.reset_counts()
     started = time.perf_counter()
     progress.phase("evaluate", 1)
-    metrics, gates = score_variant(
-        config,
-        corpus,
-        model,
-        processor,
-        scored_tasks(config, corpus),
-        records[split],
-        progress=progress,
-        folder=folder,
-    )
-    seconds = {**trained.seconds, "evaluate": time.perf_counter() - started}
+    metrics, gates = variant.score(split, folder=folder)
+    seconds["evaluate"] = time.perf_counter() - started
     every_gate = [gate for values in gates.values() for gate in values]
     with atomic_write(folder / GATES) as file:
         json.dump({key: [round(gate, 6) for gate in values] for key, values in gates.items()}, file)
@@ -128,22 +120,17 @@ def run_cell(
         "metrics": metrics,
         "health": {"visual_gradient": gradient, **(gate_health(every_gate) if every_gate else {})},
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        "trainable_parameters": sum(one.numel() for one in model.parameters() if one.requires_grad),
         "counts": {"train": train_counts, split: dict(processor.counts)},
         "shares": dict(zip(mixture.names, mixture.probabilities, strict=True)),
         "images": {
-            **trained.images,
-            "encoder_calls": 0 if trained.encoder_calls is None else trained.encoder_calls.number,
+            **variant.images,
+            "encoder_calls": 0 if variant.encoder_calls is None else variant.encoder_calls.number,
             "boxes": dict(getattr(processor.preprocessor, "counts", {})),  # of precomputed features
         },
         "uses_image": model.fusion.uses_image,
         "device": str(model.device),
         "threads": torch.get_num_threads(),
         "seconds": seconds,
-        **trained.measured,
+        **measured,
     }
-
-
-def _emit(**event: Any) -> None:
-    sys.stdout.write(json.dumps(event) + "\n")
-    sys.stdout.flush()

@@ -7,21 +7,19 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any, Protocol
-
-from filelock import FileLock, Timeout
+from typing import IO, Any, Protocol
 
 from umie.errors import UmieError
 from umie.experiments.data_sets import Corpus
 from umie.experiments.expand import Cell, Grid, plan
-from umie.experiments.identity import warm_start_hash
+from umie.experiments.identity import locked, warm_start_hash
 from umie.experiments.prepare_data import prepare_corpus
 from umie.experiments.run_job import run_job
 from umie.experiments.scored_tasks import ScoredTask, averaged, scored_tasks
@@ -48,14 +46,7 @@ class GridProgress(Protocol):
 
 @dataclass(frozen=True)
 class GridRun:
-    """A finished grid.
-
-    Args:
-        grid: the grid.
-        data: its data.
-        cells: all planned cells.
-        results: the latest result of each cell, by hash.
-    """
+    """A finished grid: its data, all planned cells, and the latest result of each cell, by hash."""
 
     grid: Grid
     data: Corpus
@@ -81,15 +72,11 @@ class GridRun:
     @property
     def crashed(self) -> list[Cell]:
         """The cells without a successful result."""
-        return [cell for cell in self.cells if self.results.get(cell.hash, {}).get("status") != "ok"]
+        return _unfinished(self.cells, self.results)
 
 
 def prepare(grid: Grid, root: Path, output: Path, progress: GridProgress) -> tuple[Corpus, list[Cell]]:
-    """Check the data and plan the cells.
-
-    Raises:
-        UmieError: the data or the grid is invalid.
-    """
+    """Check the data and plan the cells; raise UmieError if the data or the grid is invalid."""
     first = grid.first
     dev = ["dev"] if first.checkpoints is not None else []
     data = prepare_corpus(
@@ -124,18 +111,12 @@ def run_grid(grid: Grid, root: Path, output: Path, progress: GridProgress, *, in
     Raises:
         UmieError: the data are invalid, or another run uses the directory.
     """
-    output.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(output / ".lock", timeout=0):
-            data, cells = prepare(grid, root, output, progress)
-            results = read_results(output, cells)
-            missing = [cell for cell in cells if results.get(cell.hash, {}).get("status") != "ok"]
-            if missing:
-                runner = _Runner(grid, data, output, progress, in_process)
-                runner.run(missing)
-            return GridRun(grid, data, cells, read_results(output, cells))
-    except Timeout as error:
-        raise UmieError(f"{output} is in use by another run: wait for it, or use another --output") from error
+    with locked(output):
+        data, cells = prepare(grid, root, output, progress)
+        missing = _unfinished(cells, read_results(output, cells))
+        if missing:
+            _Runner(grid, data, output, progress, in_process).run(missing)
+        return GridRun(grid, data, cells, read_results(output, cells))
 
 
 def read_results(output: Path, cells: Sequence[Cell], *, repair: bool = True) -> dict[str, dict[str, Any]]:
@@ -170,18 +151,12 @@ def read_results(output: Path, cells: Sequence[Cell], *, repair: bool = True) ->
     return {line["hash"]: line for line in lines if line["hash"] in planned}
 
 
-def num_workers(grid: Grid) -> int:
-    """Return the number of concurrent cells: by default one per GPU, or one for every two processors."""
-    return grid.workers or len(_gpus()) or max(1, _num_processors() // 2)
-
-
 class _Runner:
     """Runner of the warm starts and the cells of a grid."""
 
     def __init__(self, grid: Grid, data: Corpus, output: Path, progress: GridProgress, in_process: bool) -> None:
-        self.grid, self.data, self.output, self.progress = grid, data, output, progress
-        self.in_process = in_process
-        self.workers = 1 if in_process else num_workers(grid)
+        self.data, self.output, self.progress, self.in_process = data, output, progress, in_process
+        self.workers = 1 if in_process else grid.workers or len(_gpus()) or max(1, _num_processors() // 2)
         self.processes: set[subprocess.Popen[str]] = set()
         self.slots: SimpleQueue[int] = SimpleQueue()
         for slot in range(self.workers):
@@ -191,12 +166,10 @@ class _Runner:
         """Run cells, appending each result as soon as it is available."""
         starts = self._warm_starts(cells)
         with ThreadPoolExecutor(self.workers) as pool:
-            waiting: set[Future[dict[str, Any]]] = {pool.submit(self._run_cell, cell, starts) for cell in cells}
             try:
-                while waiting:
-                    ended, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-                    for future in ended:
-                        _append(self.output / RESULTS, future.result())
+                futures = [pool.submit(self._run_cell, cell, starts.get(cell.hash)) for cell in cells]
+                for future in as_completed(futures):
+                    _append(self.output / RESULTS, future.result())
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 for process in list(self.processes):  # only this thread receives an interrupt
@@ -204,50 +177,33 @@ class _Runner:
                 raise
 
     def _warm_starts(self, cells: Sequence[Cell]) -> dict[str, str | dict[str, Any]]:
-        """Train the warm starts that the cells need.
-
-        Returns:
-            By hash, the directory of the start, or its result if it crashed.
-        """
+        """Train the warm starts that cells need; return their folders, or results if they crashed, by cell's hash."""
+        warm_start = cells[0].config.warm_start  # only its data and its decoder can vary
+        if warm_start is None:
+            return {}
+        names = {cell.hash: warm_start_hash(cell.config, self.data.fingerprint) for cell in cells}
         starts: dict[str, str | dict[str, Any]] = {}
-        hashes = [
-            None if cell.config.warm_start is None else warm_start_hash(cell.config, self.data.fingerprint)
-            for cell in cells
-        ]
-        for cell, name in zip(cells, hashes, strict=True):
-            if name is None or name in starts or cell.config.warm_start is None:
-                continue
+        for cell in cells:
+            name = names[cell.hash]
             folder = self.output / "warm_start" / name
-            starts[name] = str(folder)
-            if folder.exists():
-                continue
-            job = {
-                "kind": "warm_start",
-                "identity": {"hash": name, "variant": "warm start", "seed": cell.config.warm_start.seed},
-                "folder": str(folder),
-            }
-            title = "warm start" if len(set(hashes)) == 1 else f"warm start of {cell.variant}"
-            line = self._run_job(cell, job, self.output / "warm_start" / f"{name}.log.d", title, 0)
-            if line["status"] != "ok":
-                starts[name] = line
-        return starts
+            if name not in starts and not folder.exists():
+                identity = {"hash": name, "variant": "warm start", "seed": warm_start.seed}
+                job = {"kind": "warm_start", "identity": identity, "folder": str(folder)}
+                title = "warm start" if len(set(names.values())) == 1 else f"warm start of {cell.variant}"
+                line = self._run_job(cell, job, self.output / "warm_start" / f"{name}.log.d", title, 0)
+                if line["status"] != "ok":
+                    starts[name] = line
+            starts.setdefault(name, str(folder))
+        return {own: starts[name] for own, name in names.items()}
 
-    def _run_cell(self, cell: Cell, starts: Mapping[str, str | dict[str, Any]]) -> dict[str, Any]:
+    def _run_cell(self, cell: Cell, start: str | dict[str, Any] | None) -> dict[str, Any]:
         identity = {"hash": cell.hash, "variant": cell.variant, "seed": cell.seed, "parts": cell.parts}
-        start = None
-        if cell.config.warm_start is not None:
-            start = starts[warm_start_hash(cell.config, self.data.fingerprint)]
         if isinstance(start, dict):
             error = f"the warm start that this cell needs crashed: {start['error']}"
             return {**identity, "status": "crashed", "error": error, "traceback": start["traceback"]}
         folder = _folder(self.output, cell)
-        job = {
-            "kind": "cell",
-            "identity": identity,
-            "warm_start": start,
-            "store": str(self.output / "features"),
-            "folder": str(folder),
-        }
+        store = str(self.output / "features")
+        job = {"kind": "cell", "identity": identity, "warm_start": start, "store": store, "folder": str(folder)}
         slot = self.slots.get()
         try:
             return self._run_job(cell, job, folder, f"{cell.variant}, seed {cell.seed}", slot)
@@ -269,7 +225,13 @@ class _Runner:
         with atomic_write(folder / "job.json") as file:
             json.dump(written, file, indent=1, ensure_ascii=False, default=list)
         self.progress.start(name)
-        crash = self._in_this_process(folder) if self.in_process else self._in_a_process(folder, name, slot)
+        if self.in_process:
+            crash = "the job wrote no result"
+            (folder / "log.txt").touch()
+            with redirect_stdout(io.StringIO()):
+                run_job(str(folder / "job.json"), set_threads=False)
+        else:
+            crash = self._in_a_process(folder, name, slot)
         if result.exists():
             line: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
         else:
@@ -278,14 +240,10 @@ class _Runner:
         self.progress.finish(name, line)
         return line
 
-    def _in_this_process(self, folder: Path) -> str:
-        (folder / "log.txt").touch()
-        with redirect_stdout(io.StringIO()):
-            run_job(str(folder / "job.json"), set_threads=False)
-        return "the job wrote no result"
-
     def _in_a_process(self, folder: Path, name: str, slot: int) -> str:
         """Run the job of a directory in its own process; return how it ended, in case there is no result."""
+        gpus = _gpus()
+        gpu = {"CUDA_VISIBLE_DEVICES": gpus[slot % len(gpus)]} if gpus else {}
         with (folder / "log.txt").open("w", encoding="utf-8") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "umie.experiments.job_process", str(folder / "job.json")],
@@ -294,12 +252,13 @@ class _Runner:
                 stderr=log,
                 encoding="utf-8",
                 errors="replace",
-                env={**os.environ, "TOKENIZERS_PARALLELISM": "false", "PYTHONUTF8": "1", **_one_gpu(slot)},
+                env={**os.environ, "TOKENIZERS_PARALLELISM": "false", "PYTHONUTF8": "1", **gpu},
             )
             self.processes.add(process)
             with process:  # closes the pipes
                 try:
-                    _follow(process, log.write, lambda phase, share: self.progress.advance_job(name, phase, share))
+                    for text in process.stdout or ():
+                        self._show(text, name, log)
                     code = process.wait()
                 except BaseException:
                     process.kill()
@@ -309,22 +268,16 @@ class _Runner:
         how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
         return f"the process {how}"
 
-
-def _follow(
-    process: subprocess.Popen[str], log: Callable[[str], object], advance: Callable[[str, float], None]
-) -> None:
-    """Read JSON lines from a process until it ends; write any other output to the log."""
-    if process.stdout is None:
-        raise RuntimeError("the process was started without a pipe")
-    for text in process.stdout:
+    def _show(self, text: str, name: str, log: IO[str]) -> None:
+        """Show the progress in a JSON line of a job; write notes and any other output to the log."""
         try:
             event = json.loads(text)
             if event["event"] == "progress":
-                advance(event["phase"], event["done"] / event["total"])
+                self.progress.advance_job(name, event["phase"], event["done"] / event["total"])
             elif event["event"] == "note":
-                log(event["text"] + "\n")
+                log.write(event["text"] + "\n")
         except (json.JSONDecodeError, KeyError, TypeError):
-            log(text)
+            log.write(text)
 
 
 def _append(path: Path, line: Mapping[str, Any]) -> None:
@@ -333,6 +286,10 @@ def _append(path: Path, line: Mapping[str, Any]) -> None:
         file.write(json.dumps(line, ensure_ascii=False) + "\n")
         file.flush()
         os.fsync(file.fileno())
+
+
+def _unfinished(cells: Sequence[Cell], results: Mapping[str, Mapping[str, Any]]) -> list[Cell]:
+    return [cell for cell in cells if results.get(cell.hash, {}).get("status") != "ok"]
 
 
 def _folder(output: Path, cell: Cell) -> Path:
@@ -350,9 +307,3 @@ def _gpus() -> list[str]:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     names = [str(index) for index in range(torch.cuda.device_count())]
     return visible.split(",")[: len(names)] if visible and names else names
-
-
-def _one_gpu(slot: int) -> dict[str, str]:
-    """Return the environment variable that assigns one GPU to a worker."""
-    gpus = _gpus()
-    return {"CUDA_VISIBLE_DEVICES": gpus[slot % len(gpus)]} if gpus else {}

@@ -21,20 +21,19 @@ def run_schema() -> dict[str, Any]:
     """Return the JSON schema of the config file of a run."""
     schema = RunConfig.model_json_schema()
     used = {name: value for name, value in schema["$defs"].items() if name not in ("DataConfig", "SetConfig")}
+    texts = {"type": "array", "items": _TEXT}
     properties = schema["properties"]
-    names = {"encoder": registries.encoders, "fusion": registries.fusions, "decoder": registries.decoders}
-    for slot in PARTS:
-        known = {"enum": names[slot].names()}
+    for slot, registry in PARTS.items():
+        known = {"enum": registry.names()}
         properties[slot] = {"anyOf": [known, _TEXT, {**_OBJECT, "properties": {"name": known}}]}
-    properties["data"] = {
-        "anyOf": [_TEXT, {**_OBJECT, "properties": {"format": {"enum": _formats()}, "sets": _OBJECT}}]
-    }
-    properties["tasks"] = {"anyOf": [_TEXT, {"type": "array", "items": _TEXT}, _OBJECT]}
-    properties["train_on"] = {"anyOf": [_TEXT, {"type": "array", "items": _TEXT}, _OBJECT, {"type": "null"}]}
+    formats = {"enum": ["synthetic", *registries.data_formats.names()]}
+    properties["data"] = {"anyOf": [_TEXT, {**_OBJECT, "properties": {"format": formats, "sets": _OBJECT}}]}
+    properties["tasks"] = {"anyOf": [_TEXT, texts, _OBJECT]}
+    properties["train_on"] = {"anyOf": [_TEXT, texts, _OBJECT, {"type": "null"}]}
     properties["instruction"] = {"anyOf": [_TEXT, _OBJECT, {"type": "null"}]}
     properties["preset"] = {"enum": [*PRESETS, None]}
     for name in ("notes", "plugins", "mean_over"):
-        properties[name] = {"anyOf": [_TEXT, {"type": "array", "items": _TEXT}]}
+        properties[name] = {"anyOf": [_TEXT, texts]}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "umie run",
@@ -61,10 +60,6 @@ def grid_schema() -> dict[str, Any]:
         "reference": {"anyOf": [_TEXT, {"type": "array"}, _OBJECT, {"type": "null"}]},
     }
     return {**schema, "title": "umie grid", "description": "The grid file of `umie ablate`; see docs/grids.md."}
-
-
-def _formats() -> list[str]:
-    return ["synthetic", *registries.data_formats.names()]
 
 
 def main() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any
 
 from umie.errors import UmieError
 from umie.experiments.choices import Wording, instruction_label, read_instruction
@@ -17,22 +16,16 @@ from umie.tasks import task_class
 class ScoredTask:
     """One task on one data set.
 
-    Args:
-        key: its name in results and in the CSV file: the task, after the set if there are several sets, and followed
-            by the wording if there are several wordings.
-        title: its name in tables and figures.
-        data_set: the data set.
-        task: the task.
-        events: the events that a staged task is asked about, ``predicted`` or ``gold``.
-        wording: options that override those of the tasks, by task; None uses the wording of the run.
+    Its key in results and in the CSV file is the task, after the set if there are several sets, and followed by the
+    wording if there are several wordings.
     """
 
     key: str
-    title: str
+    title: str  # its name in tables and figures
     data_set: str
     task: str
-    events: str
-    wording: Wording | None = None
+    events: str  # the events that a staged task is asked about, predicted or gold
+    wording: Wording | None = None  # None uses the wording of the run
 
     @property
     def is_oracle(self) -> bool:
@@ -47,31 +40,23 @@ class ScoredTask:
 
 def scored_tasks(config: RunConfig, corpus: Corpus, split: str | None = None) -> list[ScoredTask]:
     """Return the scored tasks of a split, by default the evaluation split, in the order of the tables."""
-    split = config.evaluation.split if split is None else split
+    split = split or config.evaluation.split
     found = []
-    wordings: list[Any] = [*config.evaluation.instructions] or [None]
-    for instruction in wordings:
+    for instruction in config.evaluation.instructions or [None]:
+        wording = None if instruction is None else read_instruction(instruction, config.data.tasks)
+        suffix = "" if instruction is None else f" [{instruction_label(instruction)}]"
         for key, data_set, task in corpus.scored(split):
             part = task_class(task)
             has_source = part.source in corpus.sets[data_set].tasks_in(split)
             events = config.evaluation.events if has_source else "gold"
             title = "" if corpus.is_single else f"{data_set} "
             title += f"{task.upper()} (oracle events)" if part.is_staged and events == "gold" else task.upper()
-            if instruction is None:
-                found.append(ScoredTask(key, title, data_set, task, events))
-            else:
-                name = instruction_label(instruction)
-                wording = read_instruction(instruction, config.data.tasks)
-                found.append(ScoredTask(f"{key} [{name}]", f"{title} [{name}]", data_set, task, events, wording))
+            found.append(ScoredTask(key + suffix, title + suffix, data_set, task, events, wording))
     return found
 
 
 def averaged(config: RunConfig, scored: list[ScoredTask]) -> list[str]:
-    """Return the keys that the mean score averages.
-
-    Raises:
-        UmieError: ``mean_over`` names a task that is not scored.
-    """
+    """Return the keys that the mean score averages; raise UmieError if ``mean_over`` names others."""
     chosen: list[str] = []
     for name in config.mean_over:
         fitting = [one.key for one in scored if name in (one.task, f"{one.data_set} {one.task}", one.key)]

@@ -49,13 +49,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Row:
-    """The results of one variant.
-
-    Args:
-        variant: the name of the variant.
-        lines: the successful results, one per seed.
-        scores: the F1 by the key of each scored task, and their average under ``mean``.
-    """
+    """The successful results of one variant, one per seed, and its F1 by scored task and on average (``mean``)."""
 
     variant: str
     lines: Sequence[Mapping[str, Any]]
@@ -70,24 +64,17 @@ def rows(run: GridRun) -> list[Row]:
         line = run.results.get(cell.hash)
         if line is not None and line["status"] == "ok":
             lines.append(line)
+    names = [*(one.key for one in run.scored), MEAN]
     return [
-        Row(
-            variant,
-            lines,
-            {
-                name: Interval.of([score(line, name, run.mean_over) for line in lines])
-                for name in [*(one.key for one in run.scored), MEAN]
-            },
-        )
+        Row(variant, lines, {name: Interval.of([score(line, name, run.mean_over) for line in lines]) for name in names})
         for variant, lines in by_variant.items()
     ]
 
 
 def score(line: Mapping[str, Any], name: str, mean_over: Sequence[str]) -> float:
     """Return the F1 of one result: of a scored task by its key, or the mean over keys."""
-    if name == MEAN:
-        return float(statistics.mean(line["metrics"][key]["f1"] for key in mean_over))
-    return float(line["metrics"][name]["f1"])
+    keys = mean_over if name == MEAN else [name]
+    return float(statistics.mean(line["metrics"][key]["f1"] for key in keys))
 
 
 def drawable_interval(values: Sequence[float]) -> tuple[float, float] | None:

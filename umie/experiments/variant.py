@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import itertools
 import json
-import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from umie.errors import UmieError, UnknownNameError
+from umie.errors import UmieError, check_keys
 from umie.evaluation.gates import gate_summary
 from umie.experiments.choices import Wording
 from umie.experiments.config import RunConfig
 from umie.experiments.data_sets import Corpus, DataSet
 from umie.experiments.features import EncoderCalls, store_features
-from umie.experiments.progress import Progress
-from umie.experiments.scored_tasks import ScoredTask, averaged, scored_tasks
+from umie.experiments.scored_tasks import averaged, scored_tasks
 from umie.files import atomic_folder
 from umie.records import Record, write_jsonl
 from umie.training.config import Checkpoints
@@ -35,61 +33,47 @@ DEV_MEAN = "mean_f1"
 Records = Mapping[str, Sequence[Record]]  # records by data set
 
 
-@dataclass
-class Trained:
-    """A trained variant.
+class Progress(Protocol):
+    """Display of the phases of a run."""
 
-    Args:
-        model: the model with its last weights; see ``load_best``.
-        processor: its processor.
-        mixture: the training queries.
-        measured: the result of ``train``.
-        images: the result of ``store_features``.
-        encoder_calls: counter of the images that passed through the encoder; None without an encoder that runs.
-        truncated: sentences about truncated inputs and answers.
-        seconds: the duration of encoding images and of training.
-    """
+    def phase(self, name: str, total: float | None = None) -> None:
+        """Start a phase; ``total`` is the number of its steps, if known."""
 
-    model: UmieModel
-    processor: UmieProcessor
-    mixture: Mixture
-    measured: dict[str, Any]
-    images: dict[str, Any]
-    encoder_calls: EncoderCalls | None
-    truncated: list[str]
-    seconds: dict[str, float] = field(default_factory=dict)
+    def advance(self, done: float, loss: float | None = None) -> None:
+        """Report the number of finished steps of the phase."""
+
+    def note(self, what: str) -> None:
+        """Print a line."""
 
 
 def train_warm_start(config: RunConfig, corpus: Corpus, folder: Path | None, progress: Progress) -> dict[str, Any]:
-    """Train the decoder on text only and save it as a checkpoint, as a substitute for a pretrained one.
+    """Train the decoder on text only, as a substitute for a pretrained one, and return the result of ``train``.
 
-    Args:
-        config: the run, with options in ``warm_start``.
-        corpus: its data.
-        folder: the directory to write to; None in processes that do not write.
-        progress: the progress display.
+    The checkpoint is written to ``folder``, which is None in processes that do not write.
     """
     from umie.composition import compose
     from umie.data.synthetic import SyntheticConfig, scenes
     from umie.evaluation import QueryDataset
     from umie.training import Mixture, train
 
+    def text_only(records: Sequence[Record]) -> list[Record]:
+        return [replace(record, image=None) for record in records]
+
     start = config.warm_start
     if start is None:
         raise ValueError("the config has no warm_start")
     sets = corpus.training_sets(config.trained_on)
     decoder = config.parts["decoder"]
-    tokenizer = tokenizer_of(decoder, sets, config.wording)
+    tokenizer = _tokenizer(decoder, sets, config.wording)
     model, processor = compose(fusion="text_only", decoder=decoder, tasks=corpus.task_options, tokenizer=tokenizer)
     if start.records is None:
-        texts = {one.name: _without_images(one.read("train")) for one in sets}
-        mixture = mixture_of(corpus, texts, config.wording, processor)
+        mixture = _mixture(corpus, {one.name: text_only(one.read("train")) for one in sets}, config.wording, processor)
     else:
-        drawn = SyntheticConfig(seed=WARM_START_SEED, train=start.records)
-        own = _without_images(scene.record for scene in scenes(drawn, "train"))
+        drawn = scenes(SyntheticConfig(seed=WARM_START_SEED, train=start.records), "train")
         tasks = {name: task for one in reversed(sets) for name, task in one.built(config.wording).items()}
         ordered = [tasks[name] for name in corpus.tasks if name in tasks]
-        mixture = Mixture([(sets[0].name, QueryDataset(own, ordered, processor), 1.0)])
+        queries = QueryDataset(text_only([scene.record for scene in drawn]), ordered, processor)
+        mixture = Mixture([(sets[0].name, queries, 1.0)])
     progress.phase("warm start", start.training.num_steps(len(mixture)))
     measured = train(
         model,
@@ -106,93 +90,216 @@ def train_warm_start(config: RunConfig, corpus: Corpus, folder: Path | None, pro
     return measured
 
 
-def train_variant(
-    config: RunConfig,
-    corpus: Corpus,
-    records: Mapping[str, Records],
-    *,
-    warm_start: str | None,
-    store: Path,
-    progress: Progress,
-    output: Path | None = None,
-) -> Trained:
-    """Build a variant, encode its images, and train it.
+class Variant:
+    """A variant of a run, which is built, trained and scored; its images are encoded when it is built.
 
     Args:
         config: the run.
         corpus: its data.
-        records: the records of ``train`` and of the scored splits, by split and data set.
+        splits: ``train``, and the splits to score on.
         warm_start: the checkpoint directory from ``train_warm_start``; None starts from the decoder without it.
         store: directory for the features of frozen encoders, unless the config names one.
         progress: the progress display.
-        output: directory of the checkpoints. If it contains checkpoints of this run, training resumes exactly from
-            the newest.
+
+    Attributes:
+        records: by split and data set; ``train`` has only the sets to train on.
+        model: the model.
+        processor: its processor.
+        images: the result of ``store_features``.
+        encoder_calls: counter of the images that passed through the encoder; None without an encoder that runs.
+        mixture: the training queries.
+        truncated: sentences about truncated inputs and answers.
 
     Raises:
-        UmieError: an answer would be truncated, or ``compose`` or ``train`` fails.
+        UmieError: an answer would be truncated, or ``compose`` fails.
     """
-    import torch
-    from accelerate import PartialState
 
-    from umie.training import is_over, last_checkpoint, state_of, train
+    def __init__(
+        self,
+        config: RunConfig,
+        corpus: Corpus,
+        splits: Sequence[str],
+        *,
+        warm_start: str | None,
+        store: Path,
+        progress: Progress,
+    ) -> None:
+        import torch
+        from accelerate import PartialState
 
-    state = PartialState(cpu=not torch.cuda.is_available())
-    progress.phase("building the variant")
-    torch.manual_seed(config.seed)
-    model, processor = build_variant(config, corpus, warm_start)
-    model.to(state.device)
-    calls = None if model.encoder is None or model.encoder.reads_features else EncoderCalls(model.encoder)
-    everything = [record for sets in records.values() for own in sets.values() for record in own]
-    options = {**config.features.model_dump(), "folder": config.features.folder or str(store)}
-    with state.main_process_first():
-        progress.phase("encoding images", 1)
-        images = store_features(
-            model, processor, everything, options, lambda done, total: progress.advance(done / total), progress.note
+        self.config, self.corpus, self.progress = config, corpus, progress
+        sets = {split: [one for one in corpus.sets.values() if one.tasks_in(split)] for split in splits}
+        sets["train"] = corpus.training_sets(config.trained_on)
+        self.records = {split: {one.name: one.read(split) for one in own} for split, own in sets.items()}
+        state = PartialState(cpu=not torch.cuda.is_available())
+        progress.phase("building the variant")
+        torch.manual_seed(config.seed)
+        self.model, self.processor = _build(config, corpus, warm_start)
+        self.model.to(state.device)
+        encoder = self.model.encoder
+        self.encoder_calls = None if encoder is None or encoder.reads_features else EncoderCalls(encoder)
+        everything = [record for by_set in self.records.values() for own in by_set.values() for record in own]
+        folder = Path(config.features.folder or store) if config.features.enabled else None
+        with state.main_process_first():
+            progress.phase("encoding images", 1)
+            self.images = store_features(
+                self.model, self.processor, everything, folder, progress.advance, progress.note
+            )
+        progress.phase("encoding texts")
+        self.mixture = _mixture(corpus, self.records["train"], config.wording, self.processor)
+        self.truncated = _check_lengths(config, self.processor, self.mixture)
+
+    def train(self, output: Path | None) -> dict[str, Any]:
+        """Train, and return the result of ``train``.
+
+        Args:
+            output: directory of the checkpoints. If it contains checkpoints of this run, training resumes exactly
+                from the newest.
+
+        Raises:
+            UmieError: ``train`` fails, or there are no such dev scores as the checkpoints need.
+        """
+        from umie.training import is_over, last_checkpoint, state_of, train
+
+        config, mixture, progress, checkpoints = self.config, self.mixture, self.progress, self.config.checkpoints
+        has_dev = checkpoints is not None and bool(self.records.get("dev")) and not config.training.fsdp
+        if checkpoints is not None and has_dev:
+            names = [DEV_MEAN, *(f"{_name(one.key)}_f1" for one in scored_tasks(config, self.corpus, "dev"))]
+            check_keys("checkpoints.metric_for_best_model", [checkpoints.metric_for_best_model], names)
+        elif checkpoints is not None and checkpoints.early_stopping_patience is not None:
+            raise UmieError("checkpoints.early_stopping_patience needs dev scores, and no data set has a dev split")
+        steps = config.training.num_steps(len(mixture))
+        shares = zip(mixture.names, mixture.probabilities, strict=True)
+        listed = ", ".join(f"{name} {share:.0%}" for name, share in shares)
+        progress.note(f"{len(mixture)} training queries ({listed}), {steps} steps of {config.training.batch_size}")
+        for sentence in self.truncated:
+            progress.note(sentence)
+        resumed = None if output is None else last_checkpoint(output)
+        if resumed is not None:
+            ended = is_over(state_of(resumed), steps, checkpoints or Checkpoints())
+            progress.note(f"finished at {resumed.name}: scored again" if ended else f"resuming from {resumed.name}")
+
+        def note_scores(step: int, logs: Mapping[str, float]) -> None:
+            scores = {name: value for name, value in logs.items() if name.startswith("eval_") and "_f1" in name}
+            shown = " ".join(
+                f"{name.removeprefix('eval_').removesuffix('_f1')} {value:.3f}" for name, value in scores.items()
+            )
+            if scores:
+                progress.note(f"step {step} of {steps}: dev F1 {shown}")
+
+        progress.phase("train", steps)
+        return train(
+            self.model,
+            self.processor,
+            mixture,
+            config.training,
+            seed=config.seed,
+            on_step=lambda step, total, loss: progress.advance(step, loss),
+            on_log=note_scores,
+            output=output,
+            checkpoints=checkpoints,
+            dev=self._dev_scores if has_dev and output is not None else None,
         )
-    progress.phase("encoding texts")
-    mixture = mixture_of(corpus, records["train"], config.wording, processor)
-    truncated = _check_lengths(config, processor, mixture)
-    dev = DevScores(config, corpus, processor, records) if _has_dev(config, records) else None
-    if dev is not None:
-        dev.check_metric()
-    elif config.checkpoints is not None and config.checkpoints.early_stopping_patience is not None:
-        raise UmieError("checkpoints.early_stopping_patience needs dev scores, and no data set has a dev split")
-    steps = config.training.num_steps(len(mixture))
-    shares = ", ".join(f"{name} {share:.0%}" for name, share in zip(mixture.names, mixture.probabilities, strict=True))
-    progress.note(f"{len(mixture)} training queries ({shares}), {steps} steps of {config.training.batch_size}")
-    for sentence in truncated:
-        progress.note(sentence)
-    resumed = None if output is None else last_checkpoint(output)
-    if resumed is not None:
-        ended = is_over(state_of(resumed), steps, config.checkpoints or Checkpoints())
-        progress.note(f"finished at {resumed.name}: scored again" if ended else f"resuming from {resumed.name}")
-    progress.phase("train", steps)
-    started = time.perf_counter()
-    measured = train(
-        model,
-        processor,
-        mixture,
-        config.training,
-        seed=config.seed,
-        on_step=lambda step, total, loss: progress.advance(step, loss),
-        on_log=lambda step, logs: _note_scores(progress, step, steps, logs),
-        output=output,
-        checkpoints=config.checkpoints,
-        dev=None if dev is None or output is None else dev,
-    )
-    seconds = {"encode": images["seconds"], "train": time.perf_counter() - started}
-    return Trained(model, processor, mixture, measured, images, calls, truncated, seconds)
+
+    def load_best(self, measured: Mapping[str, Any], output: Path) -> None:
+        """Load the checkpoint with the best dev score, if ``measured``, the result of ``train``, has dev scores."""
+        from umie.training import load_weights
+
+        if "best_step" in measured:
+            load_weights(self.model, output / f"checkpoint-{measured['best_step']}")
+
+    def export(self, folder: Path) -> None:
+        """Save the model and its processor; an adapter is merged into the weights and also saved separately."""
+        from umie.training import has_adapter, merged, save_adapter
+
+        model = self.model
+        with atomic_folder(folder) as partial:
+            if has_adapter(model):
+                save_adapter(model, partial / "adapter")
+                model = merged(model)
+            model.save_pretrained(str(partial))
+            self.processor.save_pretrained(partial)
+
+    def score(
+        self, split: str, *, model: UmieModel | None = None, folder: Path | None = None
+    ) -> tuple[dict[str, Any], dict[str, list[float]]]:
+        """Score the variant on a split; write its predictions to ``folder``, one JSONL file per scored task.
+
+        Args:
+            split: the split.
+            model: the model while it is trained; None scores the trained model and shows the progress.
+            folder: the directory of the predictions.
+
+        Returns:
+            By key, the metrics, including those of the gate, and the gates of the queries about images.
+        """
+        from umie.evaluation import SourcePredictions, evaluate
+
+        scored = scored_tasks(self.config, self.corpus, split)
+        evaluation = self.config.evaluation
+        metrics: dict[str, Any] = {}
+        gates: dict[str, list[float]] = {}
+        sources: dict[tuple[str, str], SourcePredictions] = {}
+        for index, one in enumerate(scored):
+            tasks = self.corpus.sets[one.data_set].built(self.config.wording if one.wording is None else one.wording)
+            stage = one.data_set, json.dumps(one.wording)
+
+            def on_batch(done: int, total: int, index: int = index) -> None:
+                if model is None:
+                    self.progress.advance((index + done / total) / len(scored))
+
+            result = evaluate(
+                model or self.model,
+                self.processor,
+                self.records[split][one.data_set],
+                tasks[one.task],
+                batch_size=evaluation.batch_size,
+                constrained=evaluation.constrained,
+                events=one.events,
+                sources=sources.setdefault(stage, SourcePredictions(tasks)),
+                on_batch=on_batch,
+                **evaluation.generation,
+            )
+            metrics[one.key] = result.scores
+            if result.is_oracle:
+                metrics[one.key]["oracle"] = "gold events"
+            if result.gates:
+                metrics[one.key] |= gate_health(result.gates)
+                gates[one.key] = result.gates
+            if folder is not None:
+                write_jsonl(folder / f"{one.file_name}.jsonl", result.predictions)
+        return metrics, gates
+
+    def _dev_scores(self, model: UmieModel) -> dict[str, float]:
+        """Return the F1 and the mean gate of each scored task on the dev split, and the mean F1, during training."""
+        was_training = model.training
+        counts, unreadable = Counter(self.processor.counts), dict(self.processor.unreadable)
+        metrics, _ = self.score("dev", model=model)
+        model.train(was_training)
+        self.processor.reset_counts()  # restore the counts of the training split
+        self.processor.counts.update(counts)
+        self.processor.unreadable.update(unreadable)
+        found = {f"{_name(key)}_f1": float(values["f1"]) for key, values in metrics.items()}
+        found |= {f"{_name(key)}_gate": values["gate_mean"] for key, values in metrics.items() if "gate_mean" in values}
+        scored = scored_tasks(self.config, self.corpus, "dev")
+        learned = {one.key for one in scored if one.data_set in self.records["train"]}
+        keys = averaged(self.config, scored)
+        keys = [key for key in keys if key in learned] or keys  # held-out sets must not select the checkpoint
+        return {DEV_MEAN: sum(float(metrics[key]["f1"]) for key in keys) / len(keys), **found}
 
 
-def load_best(trained: Trained, output: Path) -> None:
-    """Load the checkpoint with the best dev score into the model, if there are dev scores."""
-    from umie.training import load_weights
-
-    if "best_step" in trained.measured:
-        load_weights(trained.model, output / f"checkpoint-{trained.measured['best_step']}")
+def gate_health(gates: Sequence[float]) -> dict[str, float]:
+    """Return the mean gate and the share of gates at or below 0, where the visual path gets no gradient."""
+    summary = gate_summary(gates)
+    return {"gate_mean": summary["mean"], "gate_closed": summary["closed"]}
 
 
-def build_variant(config: RunConfig, corpus: Corpus, warm_start: str | None) -> tuple[UmieModel, UmieProcessor]:
+def _name(key: str) -> str:
+    """Return the key of a scored task in the names of dev scores: ``twitter17_mner`` for ``twitter17 mner``."""
+    return key.replace(" ", "_")
+
+
+def _build(config: RunConfig, corpus: Corpus, warm_start: str | None) -> tuple[UmieModel, UmieProcessor]:
     """Return the model and the processor before training."""
     from umie.composition import compose
     from umie.model import UmieModel
@@ -209,39 +316,23 @@ def build_variant(config: RunConfig, corpus: Corpus, warm_start: str | None) -> 
     parts = dict(config.parts)
     if warm_start is not None:
         parts["decoder"] = {"name": parts["decoder"]["name"], "source": warm_start}
-    tokenizer = tokenizer_of(parts["decoder"], corpus.training_sets(config.trained_on), config.wording)
+    tokenizer = _tokenizer(parts["decoder"], corpus.training_sets(config.trained_on), config.wording)
     return compose(**parts, tasks=corpus.task_options, tokenizer=tokenizer, **options)
 
 
-def records_of(config: RunConfig, corpus: Corpus, split: str) -> dict[str, list[Record]]:
-    """Return the records of a split by data set: for ``train`` only of the sets to train on."""
-    trained = corpus.training_sets(config.trained_on)
-    sets = trained if split == "train" else [one for one in corpus.sets.values() if one.tasks_in(split)]
-    return {one.name: one.read(split) for one in sets}
-
-
-def tokenizer_of(decoder: Mapping[str, Any], sets: Sequence[DataSet], wording: Wording) -> Any:
+def _tokenizer(decoder: Mapping[str, Any], sets: Sequence[DataSet], wording: Wording) -> Any:
     """Return the tokenizer of a decoder, which is trained on the data if the decoder has no checkpoint."""
     from umie.composition import checkpoint_of, default_tokenizer, tokenizer_texts
     from umie.tokenization import train_tokenizer
 
     if checkpoint_of(decoder) is not None or all(one.is_synthetic for one in sets):
         return default_tokenizer(decoder)
-    texts = itertools.chain.from_iterable(
-        tokenizer_texts(one.read("train"), one.built(wording).values()) for one in sets
-    )
-    return train_tokenizer(texts, DATA_VOCAB_SIZE)
+    texts = [tokenizer_texts(one.read("train"), one.built(wording).values()) for one in sets]
+    return train_tokenizer(itertools.chain.from_iterable(texts), DATA_VOCAB_SIZE)
 
 
-def mixture_of(corpus: Corpus, records: Records, wording: Wording, processor: UmieProcessor) -> Mixture:
-    """Return the training queries, with the label schemas of each data set and the shares of the corpus.
-
-    Args:
-        corpus: all data.
-        records: the training records by data set.
-        wording: the wording of the instructions.
-        processor: the processor that encodes the queries.
-    """
+def _mixture(corpus: Corpus, records: Records, wording: Wording, processor: UmieProcessor) -> Mixture:
+    """Return the training queries, with the label schemas of each data set and the shares of the corpus."""
     from umie.evaluation import QueryDataset
     from umie.training import Mixture
 
@@ -252,144 +343,17 @@ def mixture_of(corpus: Corpus, records: Records, wording: Wording, processor: Um
     return Mixture(sources, corpus.sampling.strategy, corpus.sampling.temperature)
 
 
-def score_variant(
-    config: RunConfig,
-    corpus: Corpus,
-    model: UmieModel,
-    processor: UmieProcessor,
-    scored: Iterable[ScoredTask],
-    records: Records,
-    *,
-    progress: Progress | None = None,
-    folder: Path | None = None,
-) -> tuple[dict[str, Any], dict[str, list[float]]]:
-    """Score a variant.
-
-    Args:
-        config: the run, with options in ``evaluation``.
-        corpus: its data.
-        model: the variant.
-        processor: its processor.
-        scored: the tasks to score; see ``scored_tasks``.
-        records: the records of each data set.
-        progress: the progress display.
-        folder: the directory for predictions, one JSONL file per scored task.
-
-    Returns:
-        By key, the metrics, including those of the gate, and the gates of the queries about images.
-    """
-    from umie.evaluation import SourcePredictions, evaluate
-
-    scored = list(scored)
-    metrics: dict[str, Any] = {}
-    gates: dict[str, list[float]] = {}
-    sources: dict[tuple[str, str], SourcePredictions] = {}
-    for index, one in enumerate(scored):
-        tasks = corpus.sets[one.data_set].built(config.wording if one.wording is None else one.wording)
-        stage = one.data_set, json.dumps(one.wording)
-
-        def on_batch(done: int, total: int, index: int = index) -> None:
-            if progress is not None:
-                progress.advance((index + done / total) / len(scored))
-
-        result = evaluate(
-            model,
-            processor,
-            records[one.data_set],
-            tasks[one.task],
-            batch_size=config.evaluation.batch_size,
-            constrained=config.evaluation.constrained,
-            events=one.events,
-            sources=sources.setdefault(stage, SourcePredictions(tasks)),
-            on_batch=on_batch,
-            **config.evaluation.generation,
-        )
-        metrics[one.key] = result.scores
-        if result.is_oracle:
-            metrics[one.key]["oracle"] = "gold events"
-        if result.gates:
-            metrics[one.key] |= gate_health(result.gates)
-            gates[one.key] = result.gates
-        if folder is not None:
-            write_jsonl(folder / f"{one.file_name}.jsonl", result.predictions)
-    return metrics, gates
-
-
-class DevScores:
-    """Scorer of a model on the dev split during training, which selects the best checkpoint."""
-
-    def __init__(
-        self, config: RunConfig, corpus: Corpus, processor: UmieProcessor, records: Mapping[str, Records]
-    ) -> None:
-        self._config, self._corpus, self._processor, self._records = config, corpus, processor, records
-        self._scored = scored_tasks(config, corpus, "dev")
-
-    def check_metric(self) -> None:
-        """Raise UmieError if the metric of the checkpoints is not a dev score."""
-        names = [DEV_MEAN, *(f"{_name(one)}_f1" for one in self._scored)]
-        metric = DEV_MEAN if self._config.checkpoints is None else self._config.checkpoints.metric_for_best_model
-        if metric not in names:
-            raise UnknownNameError("checkpoints.metric_for_best_model", metric, names)
-
-    def __call__(self, model: UmieModel) -> dict[str, float]:
-        """Return the F1 and the mean gate of each scored task, and the mean F1."""
-        was_training = model.training
-        counts, unreadable = Counter(self._processor.counts), dict(self._processor.unreadable)
-        try:
-            metrics, _ = score_variant(
-                self._config, self._corpus, model, self._processor, self._scored, self._records["dev"]
-            )
-        finally:
-            model.train(was_training)
-            self._processor.reset_counts()  # restore the counts of the training split
-            self._processor.counts.update(counts)
-            self._processor.unreadable.update(unreadable)
-        names = {one.key: _name(one) for one in self._scored}
-        found = {f"{names[key]}_f1": float(values["f1"]) for key, values in metrics.items()}
-        found |= {f"{names[key]}_gate": values["gate_mean"] for key, values in metrics.items() if "gate_mean" in values}
-        learned = {one.key for one in self._scored if one.data_set in self._records["train"]}
-        keys = [key for key in averaged(self._config, self._scored) if key in metrics]
-        keys = [key for key in keys if key in learned] or keys  # held-out sets must not select the checkpoint
-        return {DEV_MEAN: sum(float(metrics[key]["f1"]) for key in keys) / len(keys), **found}
-
-
-def gate_health(gates: Sequence[float]) -> dict[str, float]:
-    """Return the mean gate and the share of gates at or below 0, where the visual path gets no gradient."""
-    summary = gate_summary(gates)
-    return {"gate_mean": summary["mean"], "gate_closed": summary["closed"]}
-
-
-def _has_dev(config: RunConfig, records: Mapping[str, Records]) -> bool:
-    return config.checkpoints is not None and bool(records.get("dev")) and not config.training.fsdp
-
-
-def _name(one: ScoredTask) -> str:
-    """Return the name of a score for a key: ``twitter17_mner`` for ``twitter17 mner``."""
-    return one.key.replace(" ", "_")
-
-
-def _without_images(records: Iterable[Record]) -> list[Record]:
-    return [replace(record, image=None) for record in records]
-
-
 def _check_lengths(config: RunConfig, processor: UmieProcessor, mixture: Mixture) -> list[str]:
-    """Return sentences about training queries that were truncated.
-
-    Raises:
-        UmieError: an answer was truncated, and the config does not allow it.
-    """
-    counts = processor.counts
+    """Return sentences about truncated training queries; raise UmieError if the config does not allow them."""
+    inputs, targets = processor.counts["truncated_inputs"], processor.counts["truncated_targets"]
     found = []
-    if counts["truncated_inputs"]:
+    if inputs:
         found.append(
-            f"{counts['truncated_inputs']} of {len(mixture)} training inputs have more than "
-            f"{processor.max_input_tokens} tokens (max_input_tokens); the end of their text is cut off"
+            f"{inputs} of {len(mixture)} training inputs have more than {processor.max_input_tokens} tokens "
+            "(max_input_tokens); the end of their text is cut off"
         )
-    if counts["truncated_targets"]:
-        longest = (
-            f"{counts['truncated_targets']} of {len(mixture)} training targets have more than "
-            f"{processor.max_target_tokens} tokens"
-        )
+    if targets:
+        longest = f"{targets} of {len(mixture)} training targets have more than {processor.max_target_tokens} tokens"
         if not config.allow_truncated_targets:
             raise UmieError(
                 f"{longest}, so their ends would be cut off: increase max_target_tokens, or set "
@@ -397,10 +361,3 @@ def _check_lengths(config: RunConfig, processor: UmieProcessor, mixture: Mixture
             )
         found.append(f"{longest} and are cut off (allow_truncated_targets)")
     return found
-
-
-def _note_scores(progress: Progress, step: int, steps: int, logs: Mapping[str, float]) -> None:
-    scores = {name.removeprefix("eval_"): value for name, value in logs.items() if name.startswith("eval_")}
-    if scores:
-        shown = " ".join(f"{name.removesuffix('_f1')} {value:.3f}" for name, value in scores.items() if "_f1" in name)
-        progress.note(f"step {step} of {steps}: dev F1 {shown}")

@@ -14,14 +14,8 @@ _PACKAGES = (
     "audit", "constrained", "data", "decoders", "encoders", "evaluation", "experiments", "extraction", "fusion",
     "records", "reports", "scoring", "tasks", "training",
 )  # fmt: skip
-_NAMES = {
-    "Argument": "umie.records",
-    "Entity": "umie.records",
-    "Event": "umie.records",
+_NAMES = dict.fromkeys(("Argument", "Entity", "Event", "Record", "Region", "Relation"), "umie.records") | {
     "Extractor": "umie.extraction",
-    "Record": "umie.records",
-    "Region": "umie.records",
-    "Relation": "umie.records",
     "Registry": "umie.registry",
     "UmieError": "umie.errors",
     "UmieConfig": "umie.model",
@@ -89,33 +83,17 @@ if TYPE_CHECKING:
     from umie.registry import Registry
 
 
-_KINDS = {
-    "encoder": "encoders",
-    "region_proposer": "region_proposers",
-    "fusion": "fusions",
-    "attention_backend": "attention_backends",
-    "decoder": "decoders",
-    "task": "tasks",
-    "data_format": "data_formats",
+# umie.list_fusions(), umie.create_fusion(...) and the like
+_KINDS = ("encoder", "region_proposer", "fusion", "attention_backend", "decoder", "task", "data_format")
+_FUNCTIONS = {f"list_{kind}s": (f"{kind}s", "names") for kind in _KINDS} | {
+    f"create_{kind}": (f"{kind}s", "build") for kind in _KINDS
 }
 
 
-def _registry_function(name: str) -> Any:
-    """Return ``list_fusions``, ``create_fusion`` and the like."""
-    from umie import registries
-
-    for kind, plural in _KINDS.items():
-        registry = getattr(registries, plural)
-        if name == f"list_{plural}":
-            return registry.names
-        if name == f"create_{kind}":
-            return registry.build
-    return None
-
-
 def __getattr__(name: str) -> Any:
-    if name.startswith(("list_", "create_")) and (function := _registry_function(name)) is not None:
-        return function
+    if name in _FUNCTIONS:
+        registry, method = _FUNCTIONS[name]
+        return getattr(getattr(importlib.import_module("umie.registries"), registry), method)
     if name in _PACKAGES:
         return importlib.import_module(f"umie.{name}")
     if name in _NAMES:
@@ -126,5 +104,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    functions = [f"list_{plural}" for plural in _KINDS.values()] + [f"create_{kind}" for kind in _KINDS]
-    return sorted({*globals(), *__all__, *functions})
+    return sorted({*globals(), *__all__, *_FUNCTIONS})

@@ -25,18 +25,10 @@ SMALL = 1e-2
 
 
 class Runner:
-    """A module and its inputs, run in either direction.
-
-    Args:
-        module: takes ``text, text_mask, visual, visual_mask`` and returns one tensor.
-        inputs: its inputs.
-        variant: ``eager``, ``compiled`` or ``graph``.
-    """
+    """A module that maps ``text, text_mask, visual, visual_mask`` to one tensor, and its inputs."""
 
     def __init__(self, module: nn.Module, inputs: Inputs, variant: str = "eager") -> None:
-        self.module = module
-        self.inputs = inputs
-        self.variant = variant
+        self.module, self.inputs, self.variant = module, inputs, variant
         self._call: Callable[..., Tensor] = torch.compile(module, fullgraph=True) if variant == "compiled" else module
         self._text = inputs.text.detach().requires_grad_()
         self._visual = inputs.visual.detach().requires_grad_()
@@ -75,7 +67,7 @@ class Runner:
     def _leaves(self) -> dict[str, Tensor]:
         # the parameters of our fusions are named like those of their references
         module = self.module.fusion if isinstance(self.module, Ours) else self.module
-        return {**dict(zip(INPUTS, (self._text, self._visual), strict=True)), **dict(module.named_parameters())}
+        return {"text": self._text, "visual": self._visual, **dict(module.named_parameters())}
 
     def real(self, out: Tensor) -> Tensor:
         """Return a mask of the positions of an output that are not padding; it broadcasts against the output."""
@@ -92,9 +84,8 @@ class Runner:
     def _grad_of(self, out: Tensor) -> Tensor:
         """Return the gradient passed to ``backward``; it is made once, outside the timing."""
         if self._grad is None:
-            if out.shape == self.inputs.grad.shape:
-                self._grad = self.inputs.grad
-            else:
+            self._grad = self.inputs.grad
+            if out.shape != self._grad.shape:
                 drawn = torch.randn(out.shape, generator=torch.Generator().manual_seed(2))
                 self._grad = drawn.to(out) * self.real(out)
         return self._grad
@@ -141,17 +132,11 @@ class Expected:
 
 @dataclass(frozen=True)
 class Errors:
-    """Relative errors of an operation, by the norm.
+    """Relative errors of an operation, by the norm."""
 
-    Args:
-        values: error of the output, with or without gradients, whichever is larger.
-        gradients: the largest error of a gradient; None if gradients were not computed.
-        worst: the name of that gradient.
-    """
-
-    values: float
-    gradients: float | None = None
-    worst: str = ""
+    values: float  # of the output, with or without gradients, whichever is larger
+    gradients: float | None = None  # the largest of a gradient; None if gradients were not computed
+    worst: str = ""  # the name of that gradient
 
     def wrong(self, dtype: torch.dtype, *, peer: bool = False) -> str | None:
         """Return a description of the first error above its bound in a dtype, or None."""
@@ -199,11 +184,7 @@ def compare(runner: Runner, expected: Expected, *, training: bool) -> Errors:
 def error(found: Tensor, expected: Tensor, real: Tensor | None = None, scale: float = 0.0) -> float:
     """Return the norm of the difference relative to that of ``expected``, or NaN if the shapes differ.
 
-    Args:
-        found: on any device, in any dtype.
-        expected: in float64, on the CPU.
-        real: bool, the positions to compare; by default all.
-        scale: divide by this number if it is larger than the norm of ``expected``.
+    Only ``real`` positions are compared. ``scale`` is the divisor if it is larger than the norm of ``expected``.
     """
     if found.shape != expected.shape:
         return float("nan")

@@ -80,8 +80,7 @@ def time_rounds(
         runs: the operations by name; they are warmed up first.
         rounds: the number of rounds.
         device: the device that runs them.
-        times: a list for each operation. One time in seconds is appended per completed round, so that an interrupt
-            loses no completed round.
+        times: a list for each operation; gets its seconds after each round, so that an interrupt loses no round.
         after: called with the name after each warm-up and measurement, outside the timing.
         failed: called with an operation that raised and the exception; by default the exception is raised.
     """
@@ -117,11 +116,8 @@ def peak_bytes(run: Callable[[], object], device: str) -> int:
     """Return the peak memory that ``run`` allocates through torch, above the memory allocated before it.
 
     On CUDA it is the allocator's. On a CPU, torch's profiler records every allocation and release, and the peak of
-    their running sum is exact; memory that MKL or oneDNN allocate internally is not included.
-
-    Args:
-        run: the operation; it must have run before, so that one-time allocations are not counted.
-        device: the device that runs it.
+    their running sum is exact; memory that MKL or oneDNN allocate internally is not included. ``run`` must have run
+    before, so that one-time allocations are not counted.
     """
     if torch.device(device).type == "cuda":
         synchronize(device)

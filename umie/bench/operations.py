@@ -16,9 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from umie.bench.peers.registry import peers
-from umie.bench.products import BLOCKS as BLOCKS_WITH_PRODUCTS
-from umie.bench.products import bare_products
-from umie.bench.reference_layers import BLOCKS as BLOCKS_WITH_REFERENCE
+from umie.bench.products import BLOCKS, bare_products
 from umie.bench.reference_layers import reference_layer
 from umie.bench.shapes import Shape, draw
 from umie.errors import UmieError
@@ -43,8 +41,6 @@ class Operation:
     """One implementation of a block at a shape.
 
     Args:
-        block: the computation.
-        name: the implementation; unique within the block.
         kind: whose implementation it is. A limit has no result that could be checked.
         build: builds it from the weights, in float32 on the CPU.
         build_reference: builds the plain reference, which runs in float64; None for a limit.
@@ -52,12 +48,10 @@ class Operation:
         contract: returns the clause of the fusion contract that the operation breaks, if any.
         chosen: whether this is the default of our library, without a backend chosen by name.
         unsupported_reason: for each direction, why it cannot run here, or None.
-        note: a remark for the reader.
-        variant: run as written, compiled, or as a CUDA graph.
     """
 
     block: str
-    name: str
+    name: str  # unique within the block
     kind: Literal["ours", "peer", "limit"]
     build: Callable[[Weights], nn.Module]
     build_reference: Callable[[Weights], nn.Module] | None = None
@@ -152,7 +146,7 @@ def operations(
         found += _ours(shape, block, device, dtype, backends, compiled=compiled)
         if peers:
             found += _peers(shape, block)
-            if block in BLOCKS_WITH_PRODUCTS:
+            if block in BLOCKS:
                 build = functools.partial(bare_products, shape, block)
                 found.append(Operation(block=block, name=LIMIT, kind="limit", build=build))
     return found
@@ -162,7 +156,7 @@ def _ours(
     shape: Shape, block: str, device: str, dtype: str, backends: Sequence[str], *, compiled: bool
 ) -> Iterator[Operation]:
     build = functools.partial(_build, shape, block)
-    if block in BLOCKS_WITH_REFERENCE:
+    if block in BLOCKS:
         ours: dict[str, Any] = {"build_reference": functools.partial(reference_layer, shape, block=block)}
     else:  # in float64 the fusion is its own reference; the contract is checked instead
         ours = {"build_reference": functools.partial(build, backend="reference") if _has_backends(block) else build}

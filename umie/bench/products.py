@@ -49,15 +49,10 @@ def bare_products(shape: Shape, block: str, weights: Mapping[str, Tensor]) -> nn
     It is called like the block and returns the result of its last product. Operands of the right shapes are made
     beforehand, contiguous; padding is multiplied too. The backward pass computes the two products of each forward
     product and leaves no gradients. The gate of a whole block is not included; by itself it is in its cheap form,
-    where a mean is a product too.
-
-    Args:
-        shape: its widths and batch.
-        block: one of ``BLOCKS``.
-        weights: the state dict of our released block.
+    where a mean is a product too. The weights are the state dict of our released block.
 
     Raises:
-        UnknownNameError: the block has no products.
+        UnknownNameError: the block is not one of ``BLOCKS``.
     """
     if block not in BLOCKS:
         raise UnknownNameError("block with matrix products", block, BLOCKS)

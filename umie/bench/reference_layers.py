@@ -17,17 +17,14 @@ from umie.bench.shapes import Shape
 
 EPS = 1e-6
 SLOPE = 0.01
-BLOCKS = ("released", "paper", "cross_attention", "gate")
 Parameters = Mapping[str, Tensor]
 
 
 class Equation(nn.Module):
     """A function of a module's parameters, by their names in the module, whose own code is not called.
 
-    Args:
-        module: the module.
-        function: maps the parameters, text ``[B, T, D]``, text mask ``[B, T]``, visual ``[B, V, D]`` and visual mask
-            ``[B, V]`` to ``[B, T, D]``, or for a gate to ``[B]``.
+    The function maps the parameters, text ``[B, T, D]``, text mask ``[B, T]``, visual ``[B, V, D]`` and visual mask
+    ``[B, V]`` to ``[B, T, D]``, or for a gate to ``[B]``.
     """
 
     def __init__(self, module: nn.Module, function: Callable[[Parameters, Tensor, Tensor, Tensor, Tensor], Tensor]):
@@ -42,7 +39,7 @@ class Equation(nn.Module):
 
 
 def reference_layer(shape: Shape, weights: Mapping[str, Tensor], *, block: str) -> nn.Module:
-    """Return the equation of one of ``BLOCKS`` with our weights.
+    """Return the equation of one of ``products.BLOCKS`` with our weights.
 
     It is ``H + A``, ``H + g * A``, or as released ``H + g * F`` with ``R = H + A`` and ``F = R + FFN(LN(R))``, or the
     released gate ``g``, example by example. An example without an image keeps its text states, has a gate of 0, and
@@ -104,23 +101,12 @@ def gated_feed_forward(x: Tensor, gate: Tensor, up: Tensor, down: Tensor) -> Ten
 
 
 def multi_head_attention(
-    states: Tensor,
-    slots: Tensor,
-    weights: list[Tensor],
-    *,
-    num_heads: int,
-    scale: float,
-    mask: Tensor | None = None,
+    states: Tensor, slots: Tensor, weights: list[Tensor], *, num_heads: int, scale: float, mask: Tensor | None = None
 ) -> Tensor:
-    """Return multi-head attention with its projections, computed head by head.
+    """Return attention from ``states [B, T, D]`` over ``slots [B, V, D]`` with its projections, head by head.
 
-    Args:
-        states: ``[B, T, D]``.
-        slots: ``[B, V, D]``.
-        weights: query, key and value ``[I, D]``, output ``[D, I]``.
-        num_heads: H.
-        scale: the factor on the logits.
-        mask: bool ``[B, V]``, True = real, at least one per example; None if all are real.
+    The weights are query, key and value ``[I, D]`` and output ``[D, I]``; ``mask`` is bool ``[B, V]``, True = real, at
+    least one per example, or None if all are real.
     """
     query, key, value, output = weights
     found = []

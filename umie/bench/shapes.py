@@ -98,9 +98,6 @@ def read_lengths(path: Path) -> list[int]:
 
     They are counted with the tokenizer of the embedded data set, which needs no download.
 
-    Args:
-        path: records in JSONL; ``umie data convert`` writes them.
-
     Raises:
         UmieError: the file cannot be read or yields no query.
     """

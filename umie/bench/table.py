@@ -11,7 +11,7 @@ from umie.bench.results import DONE, Results, Row
 PLAIN = "plain"  # prefix of the names of the plain implementations
 
 
-@dataclass(frozen=True)
+@dataclass
 class Entry:
     """A row and its ratios."""
 
@@ -50,19 +50,19 @@ def blocks_of(results: Results) -> Iterator[Block]:
         peer = min(peers, key=lambda row: times[row.key], default=None)
         limit = next((row for row in rows if row.kind == "limit" and row.key in times), None)
         plain = next((row for row in peers if row.name.startswith(PLAIN)), None)
-        yield Block(*key, [_entry(row, peer, limit, plain) for row in rows], peer)
-
-
-def _entry(row: Row, peer: Row | None, limit: Row | None, plain: Row | None) -> Entry:
-    if row.time is None:
-        return Entry(row)
-    has_memory = plain is not None and plain.peak_bytes and row.peak_bytes is not None
-    return Entry(
-        row,
-        of_limit=ratio(row.seconds, limit.seconds) if limit is not None and limit is not row else None,
-        of_peer=ratio(row.seconds, peer.seconds) if peer is not None and row.kind == "ours" else None,
-        of_plain_memory=row.peak_bytes / plain.peak_bytes if has_memory else None,  # type: ignore[operator, union-attr] # by has_memory
-    )
+        plain_bytes = None if plain is None else plain.peak_bytes
+        entries = []
+        for row in rows:
+            entry = Entry(row)
+            if row.time is not None:
+                if limit is not None and limit is not row:
+                    entry.of_limit = ratio(row.seconds, limit.seconds)
+                if peer is not None and row.kind == "ours":
+                    entry.of_peer = ratio(row.seconds, peer.seconds)
+                if plain_bytes and row.peak_bytes is not None:
+                    entry.of_plain_memory = row.peak_bytes / plain_bytes
+            entries.append(entry)
+        yield Block(*key, entries, peer)
 
 
 def not_timed(results: Results) -> list[tuple[str, str]]:

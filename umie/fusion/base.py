@@ -14,15 +14,15 @@ from umie.types import FusedStates
 
 
 @dataclass(frozen=True, kw_only=True)
-class FusionConfig:
-    """Options of every fusion; a model fills in the widths from its decoder.
+class WidthConfig:
+    """The widths that fusions and the visual embedding share; a model fills them in from its decoder.
 
     Args:
         d_model: width D of text and visual states.
         num_heads: attention heads H.
         head_dim: width of a head; defaults to d_model / num_heads.
-        d_ff: inner width of the feed-forward layer, if the fusion has one; defaults to 2 x d_model.
-        dropout: dropout probability on the states that the fusion adds to the text states.
+        d_ff: inner width of the feed-forward layers, if there are any; defaults to 2 x d_model.
+        dropout: dropout probability on the states that a fusion adds to the text states, or a layer to its input.
     """
 
     d_model: int
@@ -39,6 +39,11 @@ class FusionConfig:
                 check_whole(name, getattr(self, name), 1)
         check_share("dropout", self.dropout, below_one=True)
         head_width(self.d_model, self.num_heads, self.head_dim)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FusionConfig(WidthConfig):
+    """Options of every fusion."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ from umie.types import FusedStates
 
 # Real text tokens and visual slots of each example; the second has no image.
 LENGTHS = ((5, 3), (3, 0), (1, 4))
-Example = tuple[Tensor, Tensor]
+Example = tuple[Tensor, Tensor]  # real text states [N, D] and visual states [M, D]
 
 
 def check_fusion(fusion: Fusion, *, gradients: bool = False) -> None:
@@ -90,14 +90,9 @@ def _check_gradients(fusion: Fusion, examples: Sequence[Example]) -> None:
 def _fuse(
     fusion: Fusion, examples: Sequence[Example], *, tokens: int = 0, slots: int = 1, padding: float = 1.0
 ) -> list[Tensor]:
-    """Return the states ``[N, D]`` at the real positions of each example, after checking shapes, dtypes and masks.
+    """Return the states at the real positions of each example, after checking shapes, dtypes and masks.
 
-    Args:
-        fusion: the fusion.
-        examples: real text states ``[N, D]`` and visual states ``[M, D]`` of each.
-        tokens: minimum length of the padded texts.
-        slots: minimum number of padded slots.
-        padding: value of the padding.
+    Texts are padded to at least ``tokens``, and images to at least ``slots``, with the value ``padding``.
     """
     text, text_mask = _pad([text for text, _ in examples], tokens, padding)
     visual, visual_mask = _pad([visual for _, visual in examples], slots, padding)
@@ -111,15 +106,13 @@ def _fuse(
     states, mask = fused.states, fused.mask
     batch, length, d_model = text.shape
     if states.ndim != 3 or states.shape[0] != batch or states.shape[1] < length or states.shape[2] != d_model:
-        raise _error(
-            fusion, f"states have the shape {list(states.shape)}; expected [{batch}, {length} or more, {d_model}]"
-        )
+        expected = f"[{batch}, {length} or more, {d_model}]"
+        raise _error(fusion, f"states have the shape {list(states.shape)}; expected {expected}")
     if states.dtype != text.dtype:
         raise _error(fusion, f"states have the dtype {states.dtype}; expected that of the text, {text.dtype}")
     if mask.shape != states.shape[:2] or mask.dtype != torch.bool:
-        raise _error(
-            fusion, f"the mask is {mask.dtype} {list(mask.shape)}; expected torch.bool {list(states.shape[:2])}"
-        )
+        expected = f"torch.bool {list(states.shape[:2])}"
+        raise _error(fusion, f"the mask is {mask.dtype} {list(mask.shape)}; expected {expected}")
     if not torch.equal(mask[:, :length], text_mask):
         raise _error(fusion, f"the first {length} columns of the mask differ from text_mask")
     if fused.gate is not None and fused.gate.shape[:1] != text.shape[:1]:

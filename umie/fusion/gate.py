@@ -66,12 +66,7 @@ def open_gate(sides: list[tuple[nn.Sequential, Tensor]], cosine: float) -> float
     maps its mean input to one shared direction. A bisection finds the strength of this component relative to the
     random part. The gate's formula does not change.
 
-    Args:
-        sides: for text and image the projection and its inputs, ``[B, D]``.
-        cosine: the target.
-
-    Returns:
-        The mean cosine on the batch after the change.
+    ``sides`` has the projection and its inputs ``[B, D]`` for text and image; the result is the mean cosine reached.
     """
     random_weights = [[weight.clone() for weight in projection.parameters()] for projection, _ in sides]
     states = sides[0][1]

@@ -8,22 +8,19 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from umie.errors import check_choice, check_flag, check_share, check_whole
+from umie.errors import check_choice, check_flag, check_whole
 from umie.fusion.attention import MultiHeadAttention, head_width
+from umie.fusion.base import WidthConfig
 from umie.fusion.layers import GatedFeedForward, RMSNorm
 from umie.types import VisualFeatures
 
 
 @dataclass(frozen=True, kw_only=True)
-class VisualEmbeddingConfig:
+class VisualEmbeddingConfig(WidthConfig):
     """Options of the visual embedding.
 
     Args:
         feature_dim: width Dv of the encoder's features.
-        d_model: width D of the visual states.
-        num_heads: attention heads of the Transformer.
-        head_dim: width of a head; defaults to d_model / num_heads.
-        d_ff: inner width of the feed-forward layers; defaults to 2 x d_model.
         num_layers: Transformer layers (the paper has 2).
         layers: ``plain`` layers see a slot's position only through its box; ``t5`` layers are the released code's: T5
             encoder blocks with a relative position bias over the slots and unscaled logits.
@@ -32,37 +29,26 @@ class VisualEmbeddingConfig:
         normalize: RMS-normalize the two projections before adding them (as the released code does).
         num_slot_embeddings: learn an embedding for each of the first slots, so that states identify the regions O1,
             O2, ... (only in the released code, not in the paper's equation); 0 for none.
-        dropout: dropout probability on the output of every sublayer.
     """
 
     feature_dim: int
-    d_model: int
-    num_heads: int
-    head_dim: int | None = None
-    d_ff: int | None = None
     num_layers: int = 2
     layers: Literal["plain", "t5"] = "plain"
     num_position_buckets: int = 32
     max_position_distance: int = 128
     normalize: bool = False
     num_slot_embeddings: int = 0
-    dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("feature_dim", "d_model", "num_heads"):
-            check_whole(name, getattr(self, name), 1)
+        super().__post_init__()
+        check_whole("feature_dim", self.feature_dim, 1)
         for name in ("num_layers", "num_slot_embeddings"):
             check_whole(name, getattr(self, name), 0)
-        for name in ("head_dim", "d_ff"):
-            if getattr(self, name) is not None:
-                check_whole(name, getattr(self, name), 1)
         check_choice("layers", self.layers, ("plain", "t5"))
         check_whole("num_position_buckets", self.num_position_buckets, 4)
         # T5's buckets divide by log(max_distance / (num_buckets / 4))
         check_whole("max_position_distance", self.max_position_distance, self.num_position_buckets // 4 + 1)
-        check_share("dropout", self.dropout, below_one=True)
         check_flag("normalize", self.normalize)
-        head_width(self.d_model, self.num_heads, self.head_dim)
 
 
 class VisualEmbedding(nn.Module):

@@ -8,14 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from umie.bench.reference_layers import (
-    EPS,
-    Equation,
-    Parameters,
-    gated_feed_forward,
-    multi_head_attention,
-    rms_norm,
-)
+from umie.bench.reference_layers import EPS, Equation, Parameters, gated_feed_forward, multi_head_attention, rms_norm
 from umie.bench.shapes import Shape
 
 
@@ -64,14 +57,7 @@ class _T5CrossAttention(nn.Module):
 
 
 def build(shape: Shape, weights: Mapping[str, Tensor], *, implementation: str, feed_forward: bool = False) -> nn.Module:
-    """Return the layer with our weights.
-
-    Args:
-        shape: its widths.
-        weights: of our released block.
-        implementation: ``eager`` or ``sdpa``, as transformers calls them.
-        feed_forward: add the feed-forward layer.
-    """
+    """Return the layer with our weights; ``implementation`` is transformers' name, ``eager`` or ``sdpa``."""
     from transformers import T5Config
 
     d_model, num_heads, head_dim, d_ff = shape.widths.values()

@@ -28,11 +28,7 @@ class _CrossAttender(nn.Module):
 def build(shape: Shape, weights: Mapping[str, Tensor], *, flash: bool, feed_forward: bool = True) -> nn.Module:
     """Return the cross-attender with our weights.
 
-    Args:
-        shape: its widths.
-        weights: of our released block.
-        flash: compute attention with torch's sdpa, otherwise with einsum and a float32 softmax.
-        feed_forward: add the feed-forward layer.
+    With ``flash`` it computes attention with torch's sdpa, otherwise with einsum and a float32 softmax.
     """
     with warnings.catch_warnings():  # its import uses a deprecated function of torch
         warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)

@@ -47,31 +47,20 @@ class Projections:
 class LayerInputs:
     """The inputs of ``Kernel.layer``.
 
-    Args:
-        queries: ``[B, T, D]``.
-        keys: ``[B, V, D]``; the values are computed from them too.
-        weights: the four projections.
-        num_heads: H.
-        key_mask: bool ``[B, V]``, True = real.
-        query_mask: bool ``[B, T]``, True = real; a backend may skip the other queries. None: all are real.
-        scale: factor on the logits.
-        dropout: dropout probability on the attention weights.
-        gate: ``[B]``, a factor for each example; None for 1. It commutes with every step after the values, so backends
-            scale the values, of which there are fewer than tokens.
-        residual: ``[B, T, D]``, added to the result; None for nothing.
-        norm: applied to the queries token by token, so that a backend may apply it where it reads them.
+    The gate commutes with every step after the values, so backends scale the values, of which there are fewer than
+    tokens. The norm acts on the queries token by token, so that a backend may apply it where it reads them.
     """
 
-    queries: Tensor
-    keys: Tensor
+    queries: Tensor  # [B, T, D]
+    keys: Tensor  # [B, V, D]; the values are computed from them too
     weights: Projections
     num_heads: int
-    key_mask: Tensor
-    query_mask: Tensor | None = None
-    scale: float
-    dropout: float = 0.0
-    gate: Tensor | None = None
-    residual: Tensor | None = None
+    key_mask: Tensor  # bool [B, V], True = real
+    query_mask: Tensor | None = None  # bool [B, T], True = real, None: all; a backend may skip the other queries
+    scale: float  # factor on the logits
+    dropout: float = 0.0  # probability on the attention weights
+    gate: Tensor | None = None  # [B], a factor for each example; None for 1
+    residual: Tensor | None = None  # [B, T, D], added to the result; None for nothing
     norm: Callable[[Tensor], Tensor] | None = None
 
 
@@ -140,13 +129,7 @@ def split_heads(states: Tensor, num_heads: int) -> Tensor:
 
 
 def add_product(residual: Tensor | None, states: Tensor, weight: Tensor) -> Tensor:
-    """Return ``residual + states @ weight.T``, as one matrix product if precision and mode allow.
-
-    Args:
-        residual: ``[..., M]``, or None for nothing.
-        states: ``[..., N]``.
-        weight: ``[M, N]``.
-    """
+    """Return ``residual [..., M] + states [..., N] @ weight.T``, as one matrix product if precision and mode allow."""
     if residual is None:
         return F.linear(states, weight)
     # Under autocast addmm would round the residual to the low precision; a compiler fuses the two itself.
@@ -156,13 +139,9 @@ def add_product(residual: Tensor | None, states: Tensor, weight: Tensor) -> Tens
 
 
 def add_gated(residual: Tensor | None, gate: Tensor | None, states: Tensor, *, reuse_states: bool = False) -> Tensor:
-    """Return ``residual + gate * states``.
+    """Return ``residual [B, T, D] + gate [B] * states [B, T, D]``; None is no residual, and a gate of 1.
 
-    Args:
-        residual: ``[B, T, D]``, or None for nothing.
-        gate: ``[B]``, or None for 1.
-        states: ``[B, T, D]``.
-        reuse_states: the result may overwrite ``states``; this happens only when gradients are disabled.
+    With ``reuse_states`` the result may overwrite ``states``; this happens only when gradients are disabled.
     """
     if gate is None:
         return states if residual is None else residual + states

@@ -38,12 +38,7 @@ class Packing:
 
     @classmethod
     def of(cls, query_mask: Tensor, key_mask: Tensor) -> Packing:
-        """Return the packing of a batch; synchronizes with the device once.
-
-        Args:
-            query_mask: bool ``[B, T]``, True = real.
-            key_mask: bool ``[B, V]``, True = real.
-        """
+        """Return the packing for the masks ``[B, T]`` and ``[B, V]``, True = real; synchronizes once."""
         device, (batch, num_queries), num_keys = query_mask.device, query_mask.shape, key_mask.shape[1]
         masks = torch.cat([query_mask, key_mask], dim=1).cpu()  # one copy gives all sizes
         queries, keys = masks[:, :num_queries], masks[:, num_queries:]
@@ -89,18 +84,9 @@ class PackedKernel(Kernel, ABC):
 
     @abstractmethod
     def blocks(self, q: Tensor, k: Tensor, v: Tensor, packing: Packing, scale: float, dropout: float) -> Tensor:
-        """Return block-diagonal attention, from each token over the slots of its own example.
+        """Return block-diagonal attention ``[1, N, H, d]``, from each token over the slots of its own example.
 
-        Args:
-            q: ``[1, N, H, d]``.
-            k: ``[1, M, H, d]``.
-            v: ``[1, M, H, d]``.
-            packing: of these tokens and slots; at least one example.
-            scale: factor on the logits.
-            dropout: dropout probability on the attention weights.
-
-        Returns:
-            ``[1, N, H, d]``.
+        ``q`` is ``[1, N, H, d]``, ``k`` and ``v`` are ``[1, M, H, d]``; the packing has at least one example.
         """
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, *, key_mask: Tensor, scale: float, dropout: float) -> Tensor:

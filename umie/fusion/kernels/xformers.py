@@ -95,10 +95,7 @@ def library() -> Any:
 def refusal(fmha: Any, inputs: Any, *, needs_grad: bool) -> str | None:
     """Return why xformers has no kernel for these inputs, kernel by kernel in its own words; None if it has one.
 
-    Args:
-        fmha: the library.
-        inputs: its ``Inputs``, with a mask of at least two blocks.
-        needs_grad: also require a backward kernel.
+    The inputs are the library's, with a mask of at least two blocks; ``needs_grad`` also requires a backward kernel.
     """
     with _torch_kernels_enabled(fmha):
         try:

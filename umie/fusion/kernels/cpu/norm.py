@@ -13,13 +13,7 @@ from umie.fusion.kernels.conditions import may_fuse
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """Return ``x / rms(x) * weight`` over the last dimension.
-
-    Args:
-        x: ``[..., D]``, in the dtype of ``weight``.
-        weight: ``[D]``.
-        eps: added to the mean square.
-    """
+    """Return ``x / rms(x) * weight`` over the last dimension, for ``x`` in the dtype of ``weight``."""
     if x.device.type != "cpu" or not may_fuse(x):
         return rms_norm_reference(x, weight, eps)
     normed: Tensor = _RMSNorm.apply(x, weight, eps)

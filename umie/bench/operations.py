@@ -38,26 +38,17 @@ Weights = Mapping[str, Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class Operation:
-    """One implementation of a block at a shape.
-
-    Args:
-        kind: whose implementation it is. A limit has no result that could be checked.
-        build: builds it from the weights, in float32 on the CPU.
-        build_reference: builds the plain reference, which runs in float64; None for a limit.
-        reference: the name of the reference; operations of a block with the same one share its results.
-        contract: returns the clause of the fusion contract that the operation breaks, if any.
-        chosen: whether this is the default of our library, without a backend chosen by name.
-        unsupported_reason: for each direction, why it cannot run here, or None.
-    """
+    """One implementation of a block at a shape; a limit has no result that could be checked."""
 
     block: str
     name: str  # unique within the block
     kind: Literal["ours", "peer", "limit"]
-    build: Callable[[Weights], nn.Module]
-    build_reference: Callable[[Weights], nn.Module] | None = None
-    reference: str = OURS
-    contract: Callable[[], str | None] = lambda: None
-    chosen: bool = False
+    build: Callable[[Weights], nn.Module]  # in float32, on the CPU
+    build_reference: Callable[[Weights], nn.Module] | None = None  # it runs in float64; None for a limit
+    reference: str = OURS  # operations of a block with the same reference share its results
+    contract: Callable[[], str | None] = lambda: None  # returns how the fusion contract is broken, if it is
+    chosen: bool = False  # whether this is the default of our library, without a backend chosen by name
+    # for each direction, why it cannot run here, or None
     unsupported_reason: Mapping[str, str | None] = field(default_factory=lambda: dict.fromkeys(DIRECTIONS))
     note: str = ""
     variant: Literal["eager", "compiled", "graph"] = "eager"

@@ -24,33 +24,21 @@ DONE, WRONG, CANNOT, MISSED = "done", "wrong", "cannot run", "not reached"
 
 @dataclass(kw_only=True)
 class Row:
-    """One operation in one direction.
-
-    Args:
-        shape: the shape as text; ``widths`` holds its ``size, batch, tokens, slots, ragged``.
-        direction: ``forward`` or ``forward+backward``.
-        block: the computation; ``name`` is the implementation.
-        kind: ``ours``, ``peer`` or ``limit``.
-        chosen: whether this is the default of our library, without a backend chosen by name.
-        status: ``done``, ``wrong``, ``cannot run`` or ``not reached``.
-        reason: why it is not done, or why its memory was not measured.
-        error: relative error of the values, by the norm; ``gradient_error`` is the largest of a gradient.
-        seconds: the time of one operation, for each round.
-    """
+    """One operation in one direction, with its time in each round."""
 
     shape: str
-    widths: Mapping[str, Any]
+    widths: Mapping[str, Any]  # size, batch, tokens, slots, ragged
     dtype: str
-    direction: str
-    block: str
-    name: str
-    kind: str
-    chosen: bool = False
-    status: str = MISSED
-    reason: str | None = None
+    direction: str  # forward or forward+backward
+    block: str  # the computation
+    name: str  # the implementation
+    kind: str  # ours, peer or limit
+    chosen: bool = False  # whether this is the default of our library, without a backend chosen by name
+    status: str = MISSED  # done, wrong, cannot run or not reached
+    reason: str | None = None  # why it is not done, or why its memory was not measured
     note: str = ""
-    error: float | None = None
-    gradient_error: float | None = None
+    error: float | None = None  # relative error of the values, by the norm
+    gradient_error: float | None = None  # the largest relative error of a gradient
     seconds: list[Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]] = field(default_factory=list)
     peak_bytes: Annotated[int, Field(strict=True, ge=0)] | None = None
 

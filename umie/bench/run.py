@@ -19,15 +19,7 @@ from umie.bench.shapes import Shape, draw
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What to measure; see ``umie.bench.operations`` for the names of blocks, backends, dtypes and directions.
-
-    Args:
-        rounds: how often each operation is timed.
-        peers: include other libraries' blocks and the limits.
-        memory: measure the peak memory of each operation once, after it was timed.
-        compiled: include the sdpa backend under ``torch.compile``, and on CUDA as a CUDA graph.
-        lengths: lengths in tokens to sample those of ragged texts from; None for a uniform distribution.
-    """
+    """What to measure; see ``umie.bench.operations`` for the names of blocks, backends, dtypes and directions."""
 
     shapes: Sequence[Shape]
     blocks: Sequence[str]
@@ -36,10 +28,10 @@ class Plan:
     directions: Sequence[str] = DIRECTIONS
     device: str = "cpu"
     rounds: int = ROUNDS
-    peers: bool = True
-    memory: bool = True
-    compiled: bool = False
-    lengths: Sequence[int] | None = None
+    peers: bool = True  # other libraries' blocks and the limits too
+    memory: bool = True  # measure the peak memory of each operation once, after it was timed
+    compiled: bool = False  # the sdpa backend under torch.compile too, and on CUDA as a CUDA graph
+    lengths: Sequence[int] | None = None  # in tokens, to sample those of ragged texts from; None for a uniform draw
 
     def groups(self) -> Iterator[tuple[Shape, str, list[Task]]]:
         """Yield the tasks of each shape and dtype, including those that cannot run.

@@ -21,27 +21,19 @@ Builder = Callable[[Shape, Mapping[str, Tensor]], nn.Module]
 class Peer:
     """An implementation by another library, or a plain one.
 
-    Args:
-        name: the name of the implementation; unique within a block.
-        block: our block that it is compared with: ``released``, ``paper``, ``cross_attention`` or ``gate``.
-        build: takes a shape and the weights of our released block (a state dict in float32, on the CPU) and returns a
-            module. The module maps text ``[B, T, D]``, text mask ``[B, T]``, visual ``[B, V, D]`` and visual mask
-            ``[B, V]`` to ``[B, T, D]``, or for a gate to ``[B]``.
-        build_reference: the same from the equation. It runs in float64 to check values and gradients. Its parameters
-            have the same names.
-        note: how its computation differs from ours.
-        package: the optional package that it needs, if any.
-        dense_only: it has no mask for slots and is correct only if all are real.
-        shares_our_reference: the reference is that of our block.
+    ``build`` takes a shape and the weights of our released block (a state dict in float32, on the CPU) and returns a
+    module. The module maps text ``[B, T, D]``, text mask ``[B, T]``, visual ``[B, V, D]`` and visual mask ``[B, V]`` to
+    ``[B, T, D]``, or for a gate to ``[B]``. ``build_reference`` does the same from the equation, which runs in float64
+    to check values and gradients; its parameters have the same names.
     """
 
-    name: str
-    block: str
+    name: str  # unique within a block
+    block: str  # our block that it is compared with: released, paper, cross_attention or gate
     build: Builder
     build_reference: Builder
-    note: str
-    package: str | None = None
-    dense_only: bool = False
+    note: str  # how its computation differs from ours
+    package: str | None = None  # the optional package that it needs
+    dense_only: bool = False  # it has no mask for slots and is correct only if all are real
     shares_our_reference: bool = False
 
     def unsupported_reason(self) -> str | None:
@@ -69,47 +61,26 @@ def peers() -> list[Peer]:
         "logits not scaled, with a bias of zeros added; without an image it attends to padding; "
         "the mask is prepared once, outside the timing"
     )
-    options: dict[str, Any]
     for name, implementation in (("transformers T5", "sdpa"), ("transformers T5, eager", "eager")):
         for block in ("cross_attention", "paper", "released"):
-            options = {"implementation": implementation, "feed_forward": block == "released"}
-            found.append(
-                Peer(
-                    name=name if block != "released" else name.replace("T5", "T5 with FFN"),
-                    block=block,
-                    build=partial(t5.build, **options),
-                    build_reference=partial(t5.build_reference, **options),
-                    note=f"{note}; no gate" if block != "cross_attention" else note,
-                )
-            )
+            options: dict[str, Any] = {"implementation": implementation, "feed_forward": block == "released"}
+            title = name if block != "released" else name.replace("T5", "T5 with FFN")
+            found.append(_peer(title, block, t5, options, note if block == "cross_attention" else f"{note}; no gate"))
     note = "logits scaled by 1/sqrt(d), RMSNorm without epsilon"
     for name, flash in (("x-transformers", True), ("x-transformers, einsum", False)):
         for block in ("released", "cross_attention"):
             options = {"flash": flash, "feed_forward": block == "released"}
             extra = ", a bias in the first product of the feed-forward layer; no gate" if block == "released" else ""
-            found.append(
-                Peer(
-                    name=name,
-                    block=block,
-                    build=partial(x_transformers.build, **options),
-                    build_reference=partial(x_transformers.build_reference, **options),
-                    note=f"{note}{extra}",
-                    package="x-transformers",
-                )
-            )
+            found.append(_peer(name, block, x_transformers, options, note + extra, package="x-transformers"))
     note = (
         "logits scaled by 1/sqrt(d), LayerNorm, a feed-forward layer of two products of width 1.5 d_ff (as many "
         "multiplications) and exact gelu, two learned tanh gates in place of ours; slots cannot be masked"
     )
-    found.append(
-        Peer(
-            name="flamingo-pytorch",
-            block="released",
-            build=flamingo.build,
-            build_reference=flamingo.build_reference,
-            note=note,
-            package="flamingo-pytorch",
-            dense_only=True,
-        )
-    )
+    found.append(_peer("flamingo-pytorch", "released", flamingo, {}, note, package="flamingo-pytorch", dense_only=True))
     return found
+
+
+def _peer(name: str, block: str, module: Any, options: dict[str, Any], note: str, **facts: Any) -> Peer:
+    """Return the peer of a module whose two builders take the same options."""
+    build, build_reference = partial(module.build, **options), partial(module.build_reference, **options)
+    return Peer(name=name, block=block, build=build, build_reference=build_reference, note=note, **facts)

@@ -31,12 +31,6 @@ class Absorbed(Kernel):
 
     whole_layer_only = True
 
-    def unsupported_reason(self, case: KernelCase) -> str | None:
-        """Return a reason if there are no projections to fold."""
-        if case.d_model is None:
-            return "it needs plain projections: without adapters, quantization, or hooks"
-        return None
-
     def cost(self, case: KernelCase) -> float | None:
         """Return the multiply-adds, weighted by FOLD_COST for folding."""
         if case.d_model is None or case.device != "cpu" or case.compiling:

@@ -76,6 +76,8 @@ class Kernel:
 
     def unsupported_reason(self, case: KernelCase) -> str | None:
         """Return why this backend cannot run the case, in the library's words; None if it can."""
+        if self.whole_layer_only and case.d_model is None:
+            return "it needs plain projections: without adapters, quantization, or hooks"
         return None
 
     def cost(self, case: KernelCase) -> float | None:

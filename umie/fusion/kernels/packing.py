@@ -140,9 +140,7 @@ class Packed(PackedKernel):
 
     def unsupported_reason(self, case: KernelCase) -> str | None:
         """Return a reason if there are no projections to save, or under a compiler."""
-        if case.d_model is None:
-            return "it needs plain projections: without adapters, quantization, or hooks"
-        return NOT_COMPILED if case.compiling else None
+        return super().unsupported_reason(case) or (NOT_COMPILED if case.compiling else None)
 
     def blocks(self, q: Tensor, k: Tensor, v: Tensor, packing: Packing, scale: float, dropout: float) -> Tensor:
         """Return block-diagonal attention by padding q, k and v again."""

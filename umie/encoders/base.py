@@ -172,11 +172,7 @@ class VisualEncoder(nn.Module, ABC):
         return digest.hexdigest()[:32]
 
     def forward(self, **inputs: Tensor) -> VisualFeatures:
-        """Turn the tensors of ``preprocess`` into features; padding slots are zero.
-
-        Args:
-            inputs: ``boxes [B, V, 4]``, bool ``visual_mask [B, V]`` (True = real) and the encoder-specific tensors.
-        """
+        """Turn the tensors of ``preprocess`` into features, zero where ``visual_mask [B, V]`` is False (padding)."""
         mask, boxes = inputs["visual_mask"], inputs["boxes"]
         parameter = next(self.parameters(), None)
         if parameter is not None:  # images are float32, whatever the precision of the weights

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from umie.encoders.base import EncoderConfig, VisualEncoder
-from umie.errors import UmieError, UnknownNameError, check_choice, check_flag
+from umie.errors import UmieError, check_choice, check_flag, check_keys
 from umie.records import Box
 from umie.weights import first_line, load_state
 
@@ -60,8 +60,7 @@ def cut(image: Image.Image, box: Box) -> Image.Image:
 
 def published_weights(model: str, name: str, published: Mapping[str, Any]) -> Mapping[str, Tensor]:
     """Return the weights that torchvision publishes under a name; raise UmieError if they cannot be downloaded."""
-    if name not in published:
-        raise UnknownNameError(f"torchvision weights of {model}:", name, published)
+    check_keys(f"torchvision weights of {model}:", [name], published)
     try:
         state: Mapping[str, Tensor] = published[name].get_state_dict(progress=False, check_hash=True)
     except (OSError, RuntimeError) as error:
@@ -75,10 +74,9 @@ def published_weights(model: str, name: str, published: Mapping[str, Any]) -> Ma
 class TowerEncoder(VisualEncoder):
     """An encoder around one pretrained tower, frozen unless the configuration says ``trainable``.
 
-    A frozen tower stays in eval mode and builds no graph. Batch normalization never updates its statistics, even in a
-    trainable tower: the crops of a batch come from few images, and an image's features would depend on the others.
-
-    The tower turns images ``[N, 3, H, W]`` into features ``[N, Dv]`` or a map ``[N, Dv, h, w]``.
+    The tower turns images ``[N, 3, H, W]`` into features ``[N, Dv]`` or a map ``[N, Dv, h, w]``. A frozen one stays in
+    eval mode and builds no graph. Batch normalization never updates its statistics, even in a trainable tower: the
+    crops of a batch come from few images, and an image's features would depend on the others.
     """
 
     config: TowerConfig

@@ -11,8 +11,8 @@ from torchvision.models import get_model, get_model_weights
 from torchvision.transforms.functional import pil_to_tensor
 
 from umie.encoders.regions import registry
+from umie.encoders.regions.base import Candidates, select
 from umie.encoders.regions.faster_rcnn import MODELS
-from umie.encoders.regions.select import Candidates, select
 
 SMALL = "fasterrcnn_mobilenet_v3_large_320_fpn"
 

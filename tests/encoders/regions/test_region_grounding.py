@@ -11,8 +11,8 @@ from safetensors.torch import load_file, save_file
 from tiny_detectors import FAMILIES, write
 
 from umie.encoders.regions import registry
+from umie.encoders.regions.base import Candidates, select
 from umie.encoders.regions.grounding import FAMILIES as KNOWN
-from umie.encoders.regions.select import Candidates, select
 from umie.records import Record
 
 PHRASES = ["cat", "red bus", "Ann Lee"]

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from umie.encoders.regions.select import NO_AREA, NOT_FINITE, OUTSIDE, Candidates, Proposal, select
+from umie.encoders.regions.base import NO_AREA, NOT_FINITE, OUTSIDE, Candidates, Proposal, select
 from umie.records import Region
 
 LEFT, RIGHT, WHOLE = (0.0, 0.0, 0.5, 1.0), (0.5, 0.0, 1.0, 1.0), (0.0, 0.0, 1.0, 1.0)

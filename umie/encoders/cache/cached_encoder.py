@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
@@ -37,29 +37,18 @@ def feature_key(fingerprint: str, digest: str, boxes: Sequence[Box]) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-@dataclass
-class _Job:
-    key: str
-    source: ImageSource
-    data: bytes | None  # of the file; None for an image in memory, and where the features were there
+class _Job(NamedTuple):
+    key: str  # of the features
+    image: Callable[[], Image.Image]  # decodes the bytes that the key was computed from
     regions: Regions
-
-    def image(self) -> Image.Image:
-        """Return the image, from the bytes that the key was computed from; the file is read again only after a hit."""
-        if isinstance(self.source, Image.Image):
-            return self.source
-        return decode_image(read_image_bytes(self.source) if self.data is None else self.data, str(self.source))
 
 
 class CachedEncoder:
     """A frozen encoder in front of a FeatureCache; assign it to ``UmieProcessor.features``.
 
     Features equal those of ``encoder.encode`` bit for bit, in the encoder's dtype, for the batch in which the image
-    was encoded: by itself in ``one``, together with others in ``fill``. Other batches differ by rounding (1e-5).
-
-    Args:
-        encoder: a frozen encoder. It may be moved to another device, but its weights must not change.
-        cache: where features are kept.
+    was encoded: by itself in ``one``, together with others in ``fill``. Other batches differ by rounding (1e-5). The
+    encoder may be moved to another device, but its weights must not change.
 
     Attributes:
         fingerprint: of the encoder.
@@ -93,10 +82,7 @@ class CachedEncoder:
     def one(self, image: ImageSource | None, regions: Regions = ()) -> dict[str, Tensor]:
         """Return ``boxes [V, 4]``, ``visual_mask [V]`` and ``visual_features [V, Dv]`` of an image, on the CPU.
 
-        The arguments are those of ``Preprocessor.one``.
-
-        Raises:
-            UmieError: the image cannot be read, or a box is invalid; nothing is cached then.
+        The arguments and errors are those of ``Preprocessor.one``; nothing is cached after an error.
         """
         if image is None:
             dtype = next((parameter.dtype for parameter in self.encoder.parameters()), torch.float32)
@@ -148,15 +134,12 @@ class CachedEncoder:
         batch: dict[int, _Job] = {}
         can_store = True
         for index, (image, regions) in enumerate(items):
-            if image is None:
-                yield index, None
-                continue
             try:
-                job = self._job(image, regions)
+                job = None if image is None else self._job(image, regions)
             except UmieError as error:
                 yield index, error
                 continue
-            if self.cache.get(job.key) is not None:
+            if job is None or self.cache.get(job.key) is not None:
                 yield index, None
                 continue
             batch[index] = job
@@ -172,20 +155,20 @@ class CachedEncoder:
         self._check_weights(self._tensors)  # listing the tensors again would take longer than a cache hit
         boxes = self.encoder.preprocess.slots(regions)
         if isinstance(image, Image.Image):
-            return _Job(feature_key(self.fingerprint, image_digest(image), boxes), image, None, regions)
+            return _Job(feature_key(self.fingerprint, image_digest(image), boxes), lambda: image, regions)
         version = None  # changes when the file is written again
         with suppress(OSError, ValueError, TypeError):
             status = Path(image).stat()
             version = (str(image), status.st_mtime_ns, status.st_size)
         if version in self._digests:
             key = feature_key(self.fingerprint, self._digests[version], boxes)
-            if key in self.cache:  # a hit needs no bytes
-                return _Job(key, image, None, regions)
+            if key in self.cache:  # a hit needs no bytes; they are read only if the entry turns out to be damaged
+                return _Job(key, lambda: decode_image(read_image_bytes(image), str(image)), regions)
         data = read_image_bytes(image)
         digest = image_digest(data)
         if version is not None:
             self._digests[version] = digest
-        return _Job(feature_key(self.fingerprint, digest, boxes), image, data, regions)
+        return _Job(feature_key(self.fingerprint, digest, boxes), partial(decode_image, data, str(image)), regions)
 
     def _encode_missing(self, jobs: Sequence[_Job], can_store: bool = True) -> tuple[dict[str, Outcome], bool]:
         """Return features or an error for each key, and False if features were computed and none could be stored.
@@ -293,12 +276,8 @@ def fill_from_records(
 ) -> list[UnreadableImage]:
     """Encode the images of records that the cache does not have yet; return the images that cannot be read.
 
-    Args:
-        cached: the encoder with its cache.
-        records: read lazily; those without an image are ignored.
-        missing_images: "error" raises UmieError for the first image that cannot be read; otherwise it is returned.
-        batch_size: number of images per forward pass.
-        on_record: called after each record that has an image.
+    Records are read lazily; those without an image are ignored. ``on_record`` is called after each of the others. With
+    ``missing_images="error"`` the first image that cannot be read raises UmieError.
     """
     check_image_policy(missing_images)
     unreadable: list[UnreadableImage] = []

@@ -92,9 +92,8 @@ class FeatureCache:
                 file.write(data)
         except (OSError, UmieError) as error:
             self.stats.write_failures += 1
-            self._report_once(
-                f"{self.folder}: entries cannot be stored ({_reason(error)}); features are recomputed instead"
-            )
+            sentence = f"{self.folder}: entries cannot be stored ({_reason(error)}); features are recomputed instead"
+            self._report(sentence, once=True)
             return False
         self.stats.written_bytes += len(data)
         return True
@@ -127,7 +126,7 @@ class FeatureCache:
         except FileNotFoundError:
             return None
         except OSError as error:
-            self._report_once(f"{path}: cannot be read ({_reason(error)}); its features are recomputed")
+            self._report(f"{path}: cannot be read ({_reason(error)}); its features are recomputed", once=True)
             return None
         try:
             tensors = load(data)
@@ -148,18 +147,16 @@ class FeatureCache:
         self.stats.read_bytes += len(data)
         return tensors
 
-    def _report(self, sentence: str) -> None:
+    def _report(self, sentence: str, *, once: bool = False) -> None:
         # the messages of safetensors quote damaged bytes
         sentence = "".join(character if character.isprintable() else "?" for character in sentence)
+        if once and sentence in self._reported:
+            return
+        self._reported.add(sentence)
         if self._on_event is None:
             logging.getLogger("umie.cache").warning("%s", sentence)
         else:
             self._on_event(sentence)
-
-    def _report_once(self, sentence: str) -> None:
-        if sentence not in self._reported:
-            self._reported.add(sentence)
-            self._report(sentence)
 
 
 def _checksum(key: str, tensors: Mapping[str, Tensor]) -> str:

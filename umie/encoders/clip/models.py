@@ -66,11 +66,8 @@ def preparation(model: str, tag: str | None) -> Any:
 def build_tower(model: str, tag: str | None, device: str = "cpu") -> nn.Module:
     """Return the image tower with random weights.
 
-    Args:
-        model: the name of an open_clip model.
-        tag: determines the activation; anything that is not a tag of the model keeps the model's own.
-        device: "cpu", even under from_pretrained, which builds on the meta device, where some towers are built wrong;
-            "meta" if only the shape is needed.
+    The tag determines the activation; anything that is not a tag of the model keeps the model's own. The device is the
+    CPU even under from_pretrained, which builds on the meta device, where some towers are built wrong.
     """
     # open_clip's public create_model would build the text tower too, and log to the root logger
     build = open_clip().model._build_vision_tower
@@ -80,12 +77,7 @@ def build_tower(model: str, tag: str | None, device: str = "cpu") -> nn.Module:
 
 
 def tower_weights(model: str, pretrained: str) -> Mapping[str, Tensor]:
-    """Return the image tower's weights from a tag or a file.
-
-    Raises:
-        UmieError: the file is missing or cannot be read, or the tag's weights cannot be downloaded.
-        UnknownNameError: open_clip has no such tag for the model.
-    """
+    """Return the image tower's weights from a tag or a file; raise UmieError if it is unknown or cannot be loaded."""
     tag = tag_config(model, pretrained)
     if not tag:
         if not is_file_name(pretrained):

@@ -29,10 +29,7 @@ AVERAGE = ("avg", "fast", "fastavg")  # timm's names for mean pooling
 class Spatial(nn.Module, ABC):
     """A tower in two parts: pixels to a map, and a head that turns a cell, or a mean of cells, into features.
 
-    Args:
-        tower: the image tower; it is never changed.
-        stride: image pixels per cell of the map.
-        own_grid: cells of the map at the tower's own size; by default those that the stride gives.
+    The tower is never changed. ``stride`` is in image pixels per cell; ``own_grid`` are the cells at its own size.
     """
 
     def __init__(self, tower: Any, stride: Sequence[int], own_grid: Sequence[int] | None = None) -> None:
@@ -69,9 +66,8 @@ class Spatial(nn.Module, ABC):
     def pooled(self, images: Tensor, boxes: Tensor) -> Tensor:
         """Return the features ``[N, 1 + R, D]`` of whole images and of their regions.
 
-        Args:
-            images: ``[N, 3, H, W]``, sides multiples of ``stride`` or the tower's own.
-            boxes: ``[N, 1 + R, 4]``, relative; the first of each image is the whole image.
+        The sides of images ``[N, 3, H, W]`` are multiples of ``stride`` or the tower's own. The boxes
+        ``[N, 1 + R, 4]`` are relative; the first of each image is the whole image.
         """
         whole, maps = self.whole_and_map(images)
         if boxes.shape[1] == 1:  # some heads cannot handle zero cells
@@ -153,12 +149,12 @@ class _TimmTransformer(Spatial):
 
     def __init__(self, tower: Any) -> None:
         trunk, patches = tower.trunk, tower.trunk.patch_embed
-        super().__init__(tower, patches.feat_ratio(as_scalar=False), patches.grid_size)
         rope = getattr(trunk, "rope", None)
         if trunk.global_pool not in ("token", "map", *AVERAGE):
             raise UmieError(f"its pooling is {trunk.global_pool!r}")
         if rope is not None and not (hasattr(rope, "update_feat_shape") and "pos_embed" in rope._buffers):
             raise UmieError(f"its positions are of type {type(rope).__name__}")
+        super().__init__(tower, patches.feat_ratio(as_scalar=False), patches.grid_size)
 
     def positions(self, grid: Size) -> dict[str, Tensor]:
         trunk = self.tower.trunk
@@ -199,11 +195,11 @@ class _TimmConvolutions(Spatial):
 
     def __init__(self, tower: Any) -> None:
         trunk = tower.trunk
-        reduction = trunk.feature_info[-1]["reduction"]
-        super().__init__(tower, (reduction, reduction))
         pool = getattr(getattr(trunk, "head", None), "global_pool", None) or getattr(trunk, "global_pool", None)
         if getattr(pool, "pool_type", None) not in AVERAGE or hasattr(tower.head, "pool"):
             raise UmieError("it does not pool its map by the mean")
+        reduction = trunk.feature_info[-1]["reduction"]
+        super().__init__(tower, (reduction, reduction))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         maps = self.tower.trunk.forward_features(images)

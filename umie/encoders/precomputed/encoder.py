@@ -212,7 +212,7 @@ class PrecomputedEncoder(VisualEncoder):
     def __init__(self, config: PrecomputedEncoderConfig) -> None:
         if config.feature_dim is None:
             reader = PrecomputedPreprocessor(config)
-            name = next(reader.source.some_names(), None)
+            name = reader.source.first_name()
             if name is None:
                 raise UmieError(f"{config.path}: contains no images: set `feature_dim`, or correct `path`")
             config = dataclasses.replace(config, feature_dim=len(reader.read(name).whole))

@@ -59,13 +59,13 @@ class ImageFeatures:
     dropped: Mapping[str, int]  # number of boxes left out, by reason: outside, no_area, not_finite
 
 
+@dataclass
 class Entry:
     """The arrays of one image in a file, read on demand."""
 
-    def __init__(self, place: str, names: Collection[str], array: Callable[[str], Array]) -> None:
-        self.place = place  # the file and entry, for messages
-        self.names = names
-        self.array = array  # at most MAX_BYTES; raises UmieError, without the place, if an array cannot be read
+    place: str  # the file and entry, for messages
+    names: Collection[str]
+    array: Callable[[str], Array]  # raises UmieError, without the place, for one that is damaged or above MAX_BYTES
 
     def matrix(self, name: str, rows: int | None = None, columns: int | None = None) -> Array:
         """Return an array; an array stored without its shape gets the given one."""
@@ -229,11 +229,7 @@ def _without_whole(boxes: Array, size: tuple[float, float] | None, names: Layout
 
 
 def _usable(boxes: Array, size: tuple[float, float] | None, declared: str) -> tuple[Array, Array, Counter[str]]:
-    """Return relative boxes (float32), a mask of the usable ones, and the number of others by reason.
-
-    Raises:
-        UmieError: the boxes cannot be in the declared unit; it is not guessed, as a guess could be wrong.
-    """
+    """Return relative boxes (float32), a mask of the usable ones, and the number of others by reason."""
     scale = np.array([*size, *size]) if size else np.ones(4)
     relative = boxes / scale if declared == "absolute" else boxes
     slack = _SLACK / scale if size else np.full(4, _RELATIVE_SLACK)
@@ -243,6 +239,7 @@ def _usable(boxes: Array, size: tuple[float, float] | None, declared: str) -> tu
         relative = np.clip(relative, 0, 1).astype(np.float32)
     has_area = np.all(relative[:, :2] < relative[:, 2:], axis=1)
     keep, outside = finite & inside & has_area, finite & ~inside
+    # the unit is not guessed, as a guess could be wrong
     if declared == "relative" and not keep.any() and outside.any() and boxes[outside].max() > 2:
         raise UmieError(
             f"box {shown(boxes[outside][0].tolist())} is not relative (0..1), nor is any other: if they are in pixels, "

@@ -1,7 +1,4 @@
-"""Find an image's features by its name: in a directory with one file per image, or in files with many images.
-
-Nothing is unpickled, and sizes are checked before arrays are read.
-"""
+"""Find an image's features by its name, in files with one or many images, without unpickling anything."""
 
 from __future__ import annotations
 
@@ -11,6 +8,7 @@ import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
+from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -51,20 +49,20 @@ def _is_one_part(name: str) -> bool:
     return name not in ("", ".", "..") and not any(character in name for character in "/\\\0")
 
 
+@dataclass
 class FeatureFiles(ABC):
     """The feature files at a path. They are opened on first use, again in each process, and pickled closed."""
 
-    def __init__(self, path: Path, file_format: str) -> None:
-        self.path = path
-        self.format = file_format
+    path: Path
+    format: str
 
     @abstractmethod
     def entry(self, names: Sequence[str]) -> AbstractContextManager[Entry | None]:
         """Open the entry of the first name that exists; None if there is none."""
 
     @abstractmethod
-    def some_names(self) -> Iterator[str]:
-        """Yield names of stored images, in a fixed order."""
+    def first_name(self) -> str | None:
+        """Return the name of the first stored image, or None if there is none."""
 
     def files(self) -> list[Path]:
         """Return the feature files, sorted."""
@@ -89,7 +87,7 @@ def feature_files(path: Path, file_format: str | None, columns: Sequence[str] | 
             raise UmieError(f"{path}: {held}: set format={' or '.join(map(repr, formats or FORMATS))}")
         file_format = formats[0]
     if file_format == "tsv":
-        return _Tsv(path, columns, keys)
+        return _Tsv(path, file_format, columns, keys)
     if is_folder:
         return _Folder(path, file_format)
     if file_format == "npz":
@@ -114,9 +112,9 @@ class _Folder(FeatureFiles):
     which come from data, cannot leave it.
     """
 
-    def __init__(self, path: Path, file_format: str) -> None:
-        super().__init__(path, file_format)
-        self.suffixes = [suffix for suffix, name in SUFFIXES.items() if name == file_format]
+    @cached_property
+    def suffixes(self) -> list[str]:
+        return [suffix for suffix, name in SUFFIXES.items() if name == self.format]
 
     @contextmanager
     def entry(self, names: Sequence[str]) -> Iterator[Entry | None]:
@@ -127,8 +125,9 @@ class _Folder(FeatureFiles):
             with closing(_OPEN[self.format](path)) as file:
                 yield file.only_entry(names)
 
-    def some_names(self) -> Iterator[str]:
-        return (path.relative_to(self.path).as_posix()[: -len(path.suffix)] for path in self.files())
+    def first_name(self) -> str | None:
+        paths = self.files()
+        return paths[0].relative_to(self.path).as_posix()[: -len(paths[0].suffix)] if paths else None
 
     def files(self) -> list[Path]:
         """Return the files of the format, followed by those in subdirectories."""
@@ -168,20 +167,21 @@ class _Container(FeatureFiles):
     def entry(self, names: Sequence[str]) -> AbstractContextManager[Entry | None]:
         return nullcontext(self.handle.entry(names))
 
-    def some_names(self) -> Iterator[str]:
-        yield from self.handle.some_names()
+    def first_name(self) -> str | None:
+        name: str | None = self.handle.first_name()
+        return name
 
 
+@dataclass
 class _Tsv(FeatureFiles):
     """A .tsv file, or a directory of them."""
 
-    def __init__(self, path: Path, columns: Sequence[str] | None, keys: Layout) -> None:
-        super().__init__(path, "tsv")
-        self._options = (columns, keys)
+    columns: Sequence[str] | None
+    keys: Layout
 
     @cached_property
     def indexed(self) -> list[TsvFile]:
-        return [TsvFile(path, *self._options) for path in self.files()]
+        return [TsvFile(path, self.columns, self.keys) for path in self.files()]
 
     def entry(self, names: Sequence[str]) -> AbstractContextManager[Entry | None]:
         for name in names:
@@ -193,8 +193,8 @@ class _Tsv(FeatureFiles):
                 return nullcontext(holding[0].entry(name))
         return nullcontext(None)
 
-    def some_names(self) -> Iterator[str]:
-        return (name for file in self.indexed for name in file.rows)
+    def first_name(self) -> str | None:
+        return next((name for file in self.indexed for name in file.rows), None)
 
     def files(self) -> list[Path]:
         return sorted(self.path.glob("*.tsv")) if self.path.is_dir() else [self.path]
@@ -257,20 +257,14 @@ class _H5:
             return self._group_entry(group, f"{self.path}: {name}")
         return None
 
-    def some_names(self) -> Iterator[str]:
-        """Yield the names of groups that can be an image's: those with datasets, also inside groups of groups."""
+    def first_name(self) -> str | None:
+        """Return the first group's name, or that of the first group in it if it has only groups."""
         with at(str(self.path)), readable("an .h5 file"):
-            for name in self._file:
-                if self._has_only_groups(name):
-                    yield from (f"{name}/{below}" for below in self._file[name])
-                else:
-                    yield name
-
-    def _has_only_groups(self, name: str) -> bool:
-        if self._file.get(name, getclass=True) is not self._h5py.Group:
-            return False
-        classes = [self._file[name].get(below, getclass=True) for below in self._file[name]]
-        return bool(classes) and all(kind is self._h5py.Group for kind in classes)
+            name: str | None = next(iter(self._file), None)
+            if name is None or self._file.get(name, getclass=True) is not self._h5py.Group:
+                return name
+            classes = {below: self._file[name].get(below, getclass=True) for below in self._file[name]}
+            return f"{name}/{next(iter(classes))}" if set(classes.values()) == {self._h5py.Group} else name
 
     def _group_entry(self, group: Any, place: str) -> Entry:
         with at(place), readable("an .h5 file"):
@@ -317,8 +311,8 @@ class _Tensors:
                 return Entry(f"{self.path}: {name}", self._groups[f"{name}/"], partial(self._array, f"{name}/"))
         return None
 
-    def some_names(self) -> Iterator[str]:
-        return (prefix[:-1] for prefix in sorted(self._groups) if prefix)
+    def first_name(self) -> str | None:
+        return next((prefix[:-1] for prefix in sorted(self._groups) if prefix), None)
 
     def _array(self, prefix: str, name: str) -> Array:
         """Return a tensor as an array; floats become float32, since numpy has no bfloat16."""

@@ -1,8 +1,7 @@
 """Region proposers: find boxes in an image, whose features the encoders then compute."""
 
 from umie import registries
-from umie.encoders.regions.base import AnnotationError, PixelProposer, Proposer, ProposerConfig
-from umie.encoders.regions.select import Proposal
+from umie.encoders.regions.base import AnnotationError, PixelProposer, Proposal, Proposer, ProposerConfig
 from umie.registry import Registry
 
 registry: Registry[Proposer] = registries.region_proposers

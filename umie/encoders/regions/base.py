@@ -1,28 +1,54 @@
-"""The proposer contract: images, and texts if needed, to proposals; records to records with regions."""
+"""The proposer contract: images, and texts if needed, to candidates; their selection; records with regions."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
 
 import torch
 from PIL import Image
+from torch import Tensor
+from torchvision.ops import box_iou, nms
 
 from umie.encoders.base import WeightsOption
-from umie.encoders.regions.select import Candidates, Proposal, select
 from umie.errors import UmieError, check_share, check_whole, shown
 from umie.images import ImageSource, open_image
 from umie.records import Box, Record, Region
 from umie.weights import first_line
 
+NOT_FINITE = "boxes not finite"
+NO_AREA = "boxes without area"
+OUTSIDE = "boxes outside the image"
 RECENT = 256  # images whose candidates are kept during fill, since some data sets use an image in several records
 MAX_ASPECT = 8  # detectors would scale a longer image to a side of 0 pixels
 MIN_SIDE = 32  # pixels; image processors mistake a side of 1 or 3 pixels for the channels
 MAX_SIDE = 2048  # pixels of the long side of a resized image
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A box that a proposer found, relative to the image as displayed (x1, y1, x2, y2 in 0..1)."""
+
+    box: Box
+    score: float
+    label: str | None = None
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The boxes that a proposer found in an image, before selection.
+
+    Boxes ``[N, 4]`` are x1, y1, x2, y2, relative to the image; they may extend beyond it or be invalid.
+    """
+
+    boxes: Tensor = field(default_factory=lambda: torch.zeros(0, 4))
+    scores: Tensor = field(default_factory=lambda: torch.zeros(0))  # [N], higher is better
+    labels: Sequence[str | None] = ()  # N names of the objects in the boxes
+    dropped: Mapping[str, int] = field(default_factory=dict)  # number of boxes already dropped, by reason
 
 
 class AnnotationError(UmieError):
@@ -68,27 +94,14 @@ class Proposer(ABC):
 
     @abstractmethod
     def candidates(self, image: ImageSource, text: str | None, name: str | None) -> Candidates:
-        """Return the boxes found in an image, before selection.
-
-        Args:
-            image: a PIL image or a path.
-            text: the text that goes with the image.
-            name: the image's file name, if it has one.
+        """Return the boxes found in an image, before selection; ``name`` is its file name, if it has one.
 
         Raises:
             UmieError: the image, or its annotation (AnnotationError), cannot be read.
         """
 
     def propose(self, images: Sequence[ImageSource], texts: Sequence[str | None] | None = None) -> list[list[Proposal]]:
-        """Return the proposals of each image, best first, at most ``top``.
-
-        Args:
-            images: PIL images or paths.
-            texts: the text of each image; most proposers do not need it.
-
-        Raises:
-            UmieError: an image cannot be read, or the numbers of texts and images differ.
-        """
+        """Return the proposals of each image, best first, at most ``top``; most proposers do not need the texts."""
         texts = [None] * len(images) if texts is None else texts
         if len(texts) != len(images):
             raise UmieError(f"{len(texts)} texts for {len(images)} images: pass one for each")
@@ -100,14 +113,12 @@ class Proposer(ABC):
 
         A record's own regions keep their indices, since arguments refer to them. Proposals that overlap own regions,
         or exceed ``top`` regions in total, are removed. Own regions beyond ``top`` are cut, except up to the last one
-        that an argument refers to. A record without an image is yielded unchanged.
+        that an argument refers to. Records are read lazily; one without an image is yielded unchanged.
 
-        Args:
-            records: read lazily.
-            on_error: called with the UmieError if a record's image or annotation (AnnotationError) cannot be read or is
-                outside its directory; the record is then yielded unchanged. Without it the error is raised.
+        If a record's image or annotation (AnnotationError) cannot be read or is outside its directory, ``on_error`` is
+        called with the UmieError and the record is yielded unchanged. Without ``on_error`` the error is raised.
         """
-        recent: dict[object, Candidates] = {}
+        recent: dict[object, Candidates] = {}  # of the last images
         for number, record in enumerate(records, start=1):
             try:
                 filled = self._filled(record, recent)
@@ -121,7 +132,6 @@ class Proposer(ABC):
             yield filled
 
     def _filled(self, record: Record, recent: dict[object, Candidates]) -> Record:
-        """Return the record with proposals; ``recent`` caches candidates of the last images."""
         if record.image is None:
             return record
         named = [item.region for event in record.events for item in event.arguments if item.region is not None]
@@ -169,6 +179,66 @@ class PixelProposer(Proposer):
     @abstractmethod
     def _candidates(self, image: Image.Image, text: str | None) -> Candidates:
         """Return the boxes found in an image in RGB, as displayed; boxes are relative to it."""
+
+
+def select(
+    candidates: Candidates,
+    *,
+    top: int,
+    overlap: float,
+    min_score: float = 0.0,
+    taken: Sequence[Box] = (),
+    counts: Counter[str] | None = None,
+) -> list[Proposal]:
+    """Return the best valid candidates, best first, without those that overlap a better one.
+
+    Boxes are clipped to the image. Equal scores are ordered by box, from the top left, then by label, so that the order
+    of the candidates never matters. Suppression ignores labels (``nms``, not ``batched_nms``): a slot of an encoder is
+    a place, and a place with two names would use two slots for the same pixels.
+
+    Args:
+        candidates: the boxes that a proposer found.
+        top: maximum number of proposals.
+        overlap: intersection over union above which the worse of two boxes is removed; duplicates always are.
+        min_score: candidates with lower scores are removed.
+        taken: existing boxes; candidates that overlap them are removed, too.
+        counts: the numbers of dropped boxes are added here, by reason.
+    """
+    boxes = candidates.boxes.detach().to("cpu", torch.float64)
+    scores = candidates.scores.detach().to("cpu", torch.float64)
+    clipped = boxes.clamp(0, 1)
+    finite = boxes.isfinite().all(1) & scores.isfinite()
+    area = (boxes[:, :2] < boxes[:, 2:]).all(1)
+    inside = (clipped[:, :2] < clipped[:, 2:]).all(1)
+    if counts is not None:
+        counts.update(candidates.dropped)
+        reasons = {NOT_FINITE: ~finite, NO_AREA: finite & ~area, OUTSIDE: finite & area & ~inside}
+        counts.update({reason: number for reason, which in reasons.items() if (number := int(which.sum()))})
+    keep = finite & area & inside & (scores >= min_score)
+    boxes, scores = clipped[keep], scores[keep]
+    labels = [label for label, kept in zip(candidates.labels, keep.tolist(), strict=True) if kept]
+    found = [
+        Proposal((x1, y1, x2, y2), score, label)
+        for (x1, y1, x2, y2), score, label in zip(boxes.tolist(), scores.tolist(), labels, strict=True)
+    ]
+    unique: dict[Box, Proposal] = {}  # nms with an overlap of 1 would keep duplicates
+    for proposal in sorted(found, key=_rank):
+        unique.setdefault(proposal.box, proposal)
+    found = [proposal for box, proposal in unique.items() if box not in set(taken)]
+    if not found:
+        return []
+    ordered = torch.tensor([proposal.box for proposal in found], dtype=torch.float64)
+    others = torch.tensor(taken, dtype=torch.float64).view(-1, 4)
+    free = (box_iou(ordered, others) <= overlap).all(1).nonzero().squeeze(1)
+    # ranks replace scores: no two are equal, so nms has no ties to break
+    ranks = -torch.arange(len(free), dtype=torch.float64)
+    best = free[nms(ordered[free], ranks, overlap)][:top]
+    return [found[index] for index in best.tolist()]
+
+
+def _rank(proposal: Proposal) -> tuple[float | str, ...]:
+    x1, y1, x2, y2 = proposal.box
+    return (-proposal.score, y1, x1, y2, x2, proposal.label or "")
 
 
 def clamp_aspect_ratio(image: Image.Image) -> Image.Image:

@@ -13,8 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from umie.encoders.regions import registry
-from umie.encoders.regions.base import PixelProposer, ProposerConfig, check_device, clamp_aspect_ratio
-from umie.encoders.regions.select import Candidates
+from umie.encoders.regions.base import Candidates, PixelProposer, ProposerConfig, check_device, clamp_aspect_ratio
 from umie.encoders.tower import published_weights
 from umie.errors import UmieError, check_keys, check_text, check_whole, shown
 from umie.versions import file_digest

@@ -12,9 +12,8 @@ from typing import Any, Literal, get_args
 
 import torch
 
-from umie.encoders.regions import registry
-from umie.encoders.regions.base import AnnotationError, Proposer, ProposerConfig
-from umie.encoders.regions.select import NO_AREA, NOT_FINITE, OUTSIDE, Candidates, Proposal
+from umie.encoders.regions import base, registry
+from umie.encoders.regions.base import AnnotationError, Candidates, Proposal, Proposer, ProposerConfig
 from umie.errors import UmieError, at, check_choice, check_keys, check_text, shown
 from umie.files import read_json
 from umie.images import ImageSource, open_image
@@ -143,10 +142,9 @@ class FileProposer(Proposer):
 
 
 def _reason(error: BoxError) -> str:
-    """Return the reason for leaving a box out, as ``select`` counts it."""
     if not all(map(math.isfinite, error.box)):
-        return NOT_FINITE
-    return OUTSIDE if error.leaves else NO_AREA
+        return base.NOT_FINITE
+    return base.OUTSIDE if error.leaves else base.NO_AREA
 
 
 def _inside(folder: Path, name: str) -> Path:

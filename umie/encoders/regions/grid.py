@@ -9,8 +9,7 @@ import torch
 from PIL import Image
 
 from umie.encoders.regions import registry
-from umie.encoders.regions.base import PixelProposer, ProposerConfig
-from umie.encoders.regions.select import Candidates
+from umie.encoders.regions.base import Candidates, PixelProposer, ProposerConfig
 from umie.errors import UmieError, check_whole, shown
 
 MAX_SCALE = 32

@@ -12,9 +12,8 @@ from PIL import Image
 from torch import Tensor
 
 from umie.encoders.regions import registry
-from umie.encoders.regions.base import PixelProposer, ProposerConfig, check_device, clamp_aspect_ratio
+from umie.encoders.regions.base import Candidates, PixelProposer, ProposerConfig, check_device, clamp_aspect_ratio
 from umie.encoders.regions.phrases import MAX_PHRASES, noun_phrases
-from umie.encoders.regions.select import Candidates
 from umie.errors import UmieError, check_whole, shown
 from umie.weights import first_line
 

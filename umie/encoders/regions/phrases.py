@@ -47,10 +47,6 @@ def noun_phrases(text: str, most: int = MAX_PHRASES) -> list[str]:
     A phrase is a run of at most five words between stop words, punctuation, URLs and mentions; adjacent capitalized
     words form a phrase of their own, also across "of". Hashtags and CamelCase words are split into words. The stop
     words are English. Parts of speech are not analyzed, so verbs that are not stop words are included.
-
-    Args:
-        text: the text.
-        most: maximum number of phrases.
     """
     found: dict[str, str] = {}
     for run, starts_sentence in _runs(_SKIPPED.sub(" . ", text)):

@@ -110,10 +110,8 @@ def fingerprint(records: Iterable[Record], name: str = "") -> Fingerprint:
 
 def compare(found: Fingerprint, known: Iterable[Fingerprint]) -> list[Comparison]:
     """Return the known versions that a file is a copy of or overlaps with, closest first."""
-    comparisons = [_compare(found, version) for version in known]
-    return sorted(
-        (item for item in comparisons if item is not None), key=lambda item: (_ORDER.index(item.verdict), -item.shared)
-    )
+    comparisons = [item for version in known if (item := _compare(found, version)) is not None]
+    return sorted(comparisons, key=lambda item: (_ORDER.index(item.verdict), -item.shared))
 
 
 def known_versions(path: Path | None = None) -> list[Fingerprint]:
@@ -235,11 +233,8 @@ def _changed(
     result = {}
     for task in sorted({*known, *found}):
         before, after = known.get(task, {}), found.get(task, {})
-        changes = {
-            label: (before.get(label, 0), after.get(label, 0))
-            for label in sorted({*before, *after})
-            if before.get(label, 0) != after.get(label, 0)
-        }
+        uses = {label: (before.get(label, 0), after.get(label, 0)) for label in sorted({*before, *after})}
+        changes = {label: (old, new) for label, (old, new) in uses.items() if old != new}
         if changes:
             result[task] = changes
     return result

@@ -10,7 +10,7 @@ from hashlib import blake2b
 from pathlib import PurePath
 from typing import Any, TypeVar
 
-from umie.audit.images import DISTANCE, ImageHashes, hashes, near_images
+from umie.audit.images import ImageHashes, hashes, near_images
 from umie.audit.texts import THRESHOLD, near_duplicates, normalize
 from umie.data.source import Source
 from umie.errors import UmieError
@@ -106,7 +106,6 @@ def overlaps(
     splits: Sequence[Split],
     *,
     threshold: float = THRESHOLD,
-    distance: int = DISTANCE,
     pairs: Iterable[tuple[int, int]] | None = None,
 ) -> list[Overlap]:
     """Compare splits with each other and with themselves.
@@ -114,7 +113,6 @@ def overlaps(
     Args:
         splits: the splits.
         threshold: the minimum Jaccard similarity of near-duplicate texts.
-        distance: the maximum number of different bits in the difference hashes of near-duplicate images.
         pairs: the splits to compare, by position; by default, every split with all earlier ones and with itself.
 
     Returns:
@@ -135,7 +133,7 @@ def overlaps(
     near = _neighbors((left, right) for left, right, _ in near_duplicates(list(numbers), threshold))
     contents = {found.content: found.difference for split in splits for found in split.hashes.values()}
     looks = {content: bits for content, bits in contents.items() if bits is not None}
-    alike = _neighbors((left, right) for left, right, _ in near_images(looks, distance))
+    alike = _neighbors((left, right) for left, right, _ in near_images(looks))
     result = []
     for left, right in pairs:
         match = _Matcher(splits[left], splits[right])

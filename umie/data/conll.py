@@ -33,7 +33,7 @@ class TagSet:
         self.names = dict(names)
         self.middle = None if middle is None else {tag.lower() for tag in _tags(middle)}
         self.schema = {"mner": tuple(dict.fromkeys(names.values()))}  # shared by all records
-        self.tags = {tag: tag for tag in _tags(names)}
+        self.tags = set(_tags(names))
         self._lowercase = {tag.lower(): tag for tag in self.tags} if any_case else {}
         self.form = "token<TAB>tag" if middle is None else "token<TAB>coarse tag<TAB>fine tag"  # of a line
 
@@ -85,7 +85,6 @@ def tweet_reader(tag_set: TagSet) -> Callable[..., Iterator[Record]]:
         path = Path(path)
         if regions is not None:
             check_folder(regions, "regions")
-        source = f"{tag_set.source}: {path.name}"
         folder = None if images is None else str(images)
         for tweet in _tweets(path, tag_set, on_error):
             try:
@@ -95,18 +94,16 @@ def tweet_reader(tag_set: TagSet) -> Callable[..., Iterator[Record]]:
                 continue
             try:
                 tokens = Tokens(tweet.tokens)
+                spans = [(kind, tokens.span(start, end, "entity")) for kind, start, end in _chunks(tweet.tags)]
                 record = Record(
                     text=tokens.text,
                     image=None if images is None else f"{tweet.image_id}.jpg",
                     image_folder=folder,
                     regions=boxes or (),
-                    entities=tuple(
-                        Entity(tag_set.names[kind], tokens.span(start, end, "entity"))
-                        for kind, start, end in _chunks(tweet.tags)
-                    ),
+                    entities=tuple(Entity(tag_set.names[kind], span) for kind, span in spans),
                     id=tweet.image_id,
                     tasks=("mner",),
-                    source=source,
+                    source=f"{tag_set.source}: {path.name}",
                     license=TWITTER_LICENSE,
                     labels=tag_set.schema,
                 )
@@ -129,15 +126,13 @@ def _tweets(path: Path, tag_set: TagSet, on_error: OnError | None) -> Iterator[_
         try:
             if isinstance(line, UmieError):
                 raise line
-            if not line or line.isspace():
+            is_header = line.startswith(_HEADER) and "\t" not in line
+            if is_header or not line or line.isspace():
                 if tweet is not None:
                     yield tweet
                 tweet, skipping = None, False
-            elif line.startswith(_HEADER) and "\t" not in line:
-                if tweet is not None:
-                    yield tweet
-                tweet, skipping = None, False
-                tweet = _Tweet(number, file_name(line[len(_HEADER) :].strip(), "the id of the image"))
+                if is_header:
+                    tweet = _Tweet(number, file_name(line[len(_HEADER) :].strip(), "the id of the image"))
             elif not skipping:
                 if tweet is None:
                     raise UmieError(f"{shown(line)} is not part of a tweet: begin each tweet with '{_HEADER}<id>'")

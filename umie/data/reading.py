@@ -23,10 +23,7 @@ _MAX_NAME_BYTES = 240  # file systems take 255, an ending among them
 def report(error: UmieError, on_error: OnError | None, place: str = "") -> None:
     """Pass the error of a record to ``on_error``, or raise it if there is no ``on_error``.
 
-    Args:
-        error: the error.
-        on_error: called with the error, or None.
-        place: file and line or key, prepended to the message; empty if the message already begins with it.
+    ``place``, file and line or key, is prepended to the message; it is empty if the message already begins with it.
     """
     placed = UmieError(f"{place}: {error}") if place else error
     if on_error is None:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from dataclasses import field as with_default
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from umie.data import registry
 from umie.data.ace_events import event_type
@@ -31,12 +29,11 @@ _MAPPING = "ace_sr_mapping.txt"
 _NOT_GROUNDED = [-1, -1, -1, -1]
 
 
-@dataclass
-class _Situation:
+class _Situation(NamedTuple):
     """The ACE event type of a verb, and the ACE role of each of its roles."""
 
     event_type: str
-    roles: dict[str, str] = with_default(default_factory=dict)
+    roles: dict[str, str]
 
 
 @registry.register("swig")
@@ -151,7 +148,7 @@ def _mapping(path: Path) -> dict[str, _Situation]:
             if len(parts) != 4 or not all(parts):
                 raise UmieError(f"{shown(line)} is not a mapping: expected verb<TAB>role<TAB>type<TAB>ACE role")
             verb, role, name, ace_role = parts
-            situation = situations.setdefault(verb, _Situation(event_type(name)))
+            situation = situations.setdefault(verb, _Situation(event_type(name), {}))
             if situation.event_type != event_type(name) or situation.roles.get(role, ace_role) != ace_role:
                 problem = "contradicts an earlier line: use one type per verb and one ACE role per role"
                 raise UmieError(f"{shown(line)} {problem}")

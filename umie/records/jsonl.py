@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from umie.errors import UmieError, check_characters, check_keys, shown
+from umie.errors import UmieError, at, check_characters, check_keys, shown
 from umie.files import MAX_LINE, atomic_write, bounded_lines, parse_json
 from umie.records.model import (
     Argument,
@@ -85,11 +85,8 @@ def write_jsonl(path: str | Path, records: Iterable[Record]) -> None:
     """
     with atomic_write(path) as file:
         for number, record in enumerate(records, start=1):
-            try:
-                line = record_to_json(record)
-            except UmieError as error:
-                raise UmieError(f"{path}: record {number}: {error}") from error
-            file.write(line + "\n")
+            with at(f"{path}: record {number}"):
+                file.write(record_to_json(record) + "\n")
 
 
 def record_from_json(line: str, image_folder: str | None = None) -> Record:

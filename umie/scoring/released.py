@@ -164,14 +164,11 @@ def _compare(found: Sequence[list[_Read]], wanted: Sequence[list[_Read]]) -> tup
     """Return true positives, false positives and false negatives as the published scorer counts them."""
     correct = false = missed = 0
     for predicted, gold in zip(found, wanted, strict=True):
-        predictions, left = _kept(predicted), Counter(_kept(gold))
-        for item in predictions:
-            if left[item]:
-                left[item] -= 1
-                correct += 1
-            else:
-                false += 1
-        missed += sum(item not in predictions for item in _kept(gold))
+        predictions, annotated = _kept(predicted), _kept(gold)
+        matched = (Counter(predictions) & Counter(annotated)).total()
+        correct += matched
+        false += len(predictions) - matched
+        missed += sum(item not in predictions for item in annotated)
     return correct, false, missed
 
 

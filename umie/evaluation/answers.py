@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from umie.constrained import Constraint
+from umie.evaluation.queries import QueryDataset
 from umie.model import UmieModel
 from umie.processor import UmieProcessor
 from umie.records import Record
@@ -27,20 +28,13 @@ class Answer(NamedTuple):
     gate: float | None
 
 
-class EncodedQueries(Protocol):
-    """The tensors of each query by its index; they may be computed on access."""
-
-    def __getitem__(self, index: int, /) -> dict[str, Tensor]:
-        """Return the tensors of a query."""
-
-
 @torch.no_grad()
 def answer_queries(
     model: UmieModel,
     processor: UmieProcessor,
     task: Task[Any],
     asked: Sequence[tuple[Record, Query]],
-    encoded: EncodedQueries,
+    encoded: QueryDataset | Sequence[dict[str, Tensor]],
     lengths: Sequence[int],
     *,
     constrained: bool,
@@ -82,8 +76,7 @@ def answer_queries(
             means = fused.gate.float().reshape(len(chunk), -1).mean(dim=1).tolist()
             with_image = inputs["visual_mask"].any(dim=1).tolist()
             gates = [mean if has_image else None for mean, has_image in zip(means, with_image, strict=True)]
-        for index, output, gate in zip(chunk, outputs, gates, strict=True):
-            found[index] = Answer(output, gate)
+        found |= zip(chunk, map(Answer, outputs, gates), strict=True)
         if on_batch is not None:
             on_batch(done, len(chunks))
     return [found[index] for index in range(len(asked))]

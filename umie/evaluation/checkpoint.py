@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -22,27 +23,16 @@ OnBatch = Callable[[str, str, int, int], None]  # decoding, task, finished batch
 
 @dataclass
 class DecodingResult:
-    """The result of a checkpoint with one decoding.
-
-    Args:
-        decoding: ``constrained`` or ``free``.
-        report: scores, intervals, labels, baselines.
-        predictions: by task, the records that are annotated for it, with predicted items.
-        gates: by task, the gate of each query about an image; empty if the fusion has no gate.
-        counts: by task, the number of truncated inputs, dropped items and unreadable images.
-        unreadable: the reason for each unreadable image, by its name.
-        seconds: by task, the time of generation.
-        oracles: the tasks whose queries were about gold events.
-    """
+    """The result of a checkpoint with one decoding, ``constrained`` or ``free``."""
 
     decoding: str
-    report: Report = field(default_factory=lambda: Report([], [], 0, 0))
-    predictions: dict[str, list[Record]] = field(default_factory=dict)
-    gates: dict[str, list[float]] = field(default_factory=dict)
-    counts: dict[str, Counter[str]] = field(default_factory=dict)
-    unreadable: dict[str, str] = field(default_factory=dict)
-    seconds: dict[str, float] = field(default_factory=dict)
-    oracles: list[str] = field(default_factory=list)
+    report: Report = field(default_factory=lambda: Report([], [], 0, 0))  # scores, intervals, labels, baselines
+    predictions: dict[str, list[Record]] = field(default_factory=dict)  # the records annotated for each task
+    gates: dict[str, list[float]] = field(default_factory=dict)  # of queries about an image, by task
+    counts: dict[str, Counter[str]] = field(default_factory=dict)  # truncated inputs, dropped items, ... by task
+    unreadable: dict[str, str] = field(default_factory=dict)  # why images cannot be read, by name
+    seconds: dict[str, float] = field(default_factory=dict)  # the time of generation, by task
+    oracles: list[str] = field(default_factory=list)  # the tasks whose queries were about gold events
 
 
 def evaluate_checkpoint(
@@ -105,37 +95,24 @@ def evaluate_checkpoint(
             result.seconds[name] = time.perf_counter() - started
             result.oracles += [name] if found.is_oracle else []
         results.append(result)
-    for place, result in enumerate(results):
-        other = results[1] if place == 0 and len(results) > 1 else None
-        result.report = _score(records, result, other, selection.scored, train, resamples, seed)
-    return results
-
-
-def _score(
-    records: Sequence[Record],
-    result: DecodingResult,
-    other: DecodingResult | None,
-    names: Sequence[str],
-    train: Sequence[Record] | None,
-    resamples: int,
-    seed: int,
-) -> Report:
-    reports = []
-    for name in names:
-        own = [record for record in records if record.annotated_for(name)]
-        sides = [
-            None if side is None else [Prediction(found) for found in side.predictions[name]]
-            for side in (result, other)
-        ]
-        reports.append(
-            score_predictions(
-                own, sides[0] or [], tasks=[name], other=sides[1], train=train, resamples=resamples, seed=seed
+    for result, other in itertools.zip_longest(results, results[1:]):
+        reports = []
+        for name in selection.scored:
+            own = [record for record in records if record.annotated_for(name)]
+            predictions, others = (
+                None if side is None else [Prediction(found) for found in side.predictions[name]]
+                for side in (result, other)
             )
+            reports.append(
+                score_predictions(
+                    own, predictions or [], tasks=[name], other=others, train=train, resamples=resamples, seed=seed
+                )
+            )
+        result.report = Report(
+            [line for report in reports for line in report.lines],
+            [line for report in reports for line in report.released],
+            resamples,
+            seed,
+            {name: reason for report in reports for name, reason in report.left_out.items()},
         )
-    return Report(
-        [line for report in reports for line in report.lines],
-        [line for report in reports for line in report.released],
-        resamples,
-        seed,
-        {name: reason for report in reports for name, reason in report.left_out.items()},
-    )
+    return results

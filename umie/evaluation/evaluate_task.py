@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from umie.errors import UmieError, check_choice
-from umie.evaluation.answers import OnBatch, answer_queries
+from umie.evaluation.answers import Answer, OnBatch, answer_queries
 from umie.evaluation.queries import QueryDataset
 from umie.model import UmieModel
 from umie.processor import UmieProcessor
@@ -24,18 +24,14 @@ SUBJECTS = ("predicted", "gold")
 class TaskResult:
     """The result of a model on one task.
 
-    Args:
-        scores: strict micro ``precision``, ``recall``, ``f1`` (0..1), the ``interval`` of the F1, the counts, and the
-            number of ``dropped`` items; see ``umie.scoring.strict_score``.
-        predictions: the records with the predictions in place of their annotation.
-        gates: the mean gate of each query about a record with an image, if the fusion has a gate.
-        is_oracle: whether the model got gold events, so that the score is not that of a complete system.
+    The scores are strict micro ``precision``, ``recall``, ``f1`` (0..1), the ``interval`` of the F1, counts, and the
+    number of ``dropped`` items; see ``umie.scoring.strict_score``.
     """
 
     scores: dict[str, Any]
-    predictions: list[Record]
-    gates: list[float]
-    is_oracle: bool = False
+    predictions: list[Record]  # the records with the predictions in place of their annotation
+    gates: list[float]  # the mean gate of each query about a record with an image, if the fusion has a gate
+    is_oracle: bool = False  # whether the model got gold events: the score is not that of a complete system
 
 
 class SourcePredictions:
@@ -62,9 +58,8 @@ class SourcePredictions:
         missing = [record for record in records if (name, id(record)) not in self._found]
         if missing:
             task = processor.task(self._tasks.get(name, name))
-            outputs, _ = _generate(model, processor, missing, task, on_batch=None, **options)
-            found = processor.parse(outputs, missing, task)
-            self.add(name, missing, [task.with_items(*pair) for pair in zip(missing, found, strict=True)])
+            _, predictions, _ = _generate(model, processor, missing, task, None, **options)
+            self.add(name, missing, predictions)
         return [self._found[name, id(record)][1] for record in records]
 
 
@@ -116,12 +111,10 @@ def evaluate(
         subjects = [
             built.with_subjects(one, record, from_source=True)[0] for one, record in zip(found, records, strict=True)
         ]
-    outputs, gates = _generate(model, processor, subjects, built, on_batch=on_batch, **options)
-    items = processor.parse(outputs, subjects, built)
-    predictions = [built.with_items(*pair) for pair in zip(subjects, items, strict=True)]
+    dropped, predictions, gates = _generate(model, processor, subjects, built, on_batch, **options)
     sources.add(built.name, records, predictions)
     scores = strict_score(built.name, predictions, records)
-    scores["dropped"] = sum(found.dropped for found in items)
+    scores["dropped"] = dropped
     return TaskResult(scores, predictions, gates, is_oracle=built.is_staged and events == "gold")
 
 
@@ -130,30 +123,21 @@ def _generate(
     processor: UmieProcessor,
     records: Sequence[Record],
     task: Task[Any],
-    *,
-    constrained: bool,
-    batch_size: int,
     on_batch: OnBatch | None,
-    **generation_options: Any,
-) -> tuple[list[str], list[float]]:
-    """Return the answers to all queries about the records, and the gates of queries about images."""
+    **options: Any,
+) -> tuple[int, list[Record], list[float]]:
+    """Ask a task about records; return the number of dropped items, the predictions, and gates about images."""
     # for a staged task: its source task is asked about every record, annotated for it or not
     asked = [replace(record, tasks=None) for record in records]
-    if not any(task.queries(record) for record in asked):  # e.g. no event was found
-        if on_batch is not None:
-            on_batch(1, 1)
-        return [], []
-    dataset = QueryDataset(asked, [task], processor)
-    answers = answer_queries(
-        model,
-        processor,
-        task,
-        dataset.asked,
-        dataset,
-        dataset.lengths,
-        constrained=constrained,
-        batch_size=batch_size,
-        on_batch=on_batch,
-        **generation_options,
-    )
-    return [one.output for one in answers], [one.gate for one in answers if one.gate is not None]
+    answers: list[Answer] = []
+    if any(task.queries(record) for record in asked):
+        dataset = QueryDataset(asked, [task], processor)
+        answers = answer_queries(
+            model, processor, task, dataset.asked, dataset, dataset.lengths, on_batch=on_batch, **options
+        )
+    elif on_batch is not None:  # e.g. no event was found
+        on_batch(1, 1)
+    items = processor.parse([one.output for one in answers], records, task)
+    predictions = [task.with_items(*pair) for pair in zip(records, items, strict=True)]
+    gates = [one.gate for one in answers if one.gate is not None]
+    return sum(found.dropped for found in items), predictions, gates

@@ -7,15 +7,7 @@ from collections.abc import Sequence
 
 
 def gate_summary(gates: Sequence[float]) -> dict[str, float]:
-    """Return statistics of the gates of queries about an image.
-
-    Args:
-        gates: at least one value.
-
-    Returns:
-        ``median``, ``mean``, ``min``, ``max``, and ``closed``, the share of gates at or below 0, which block the
-        visual path.
-    """
+    """Return statistics of at least one gate; ``closed`` is the share of gates <= 0, which block the visual path."""
     return {
         "median": statistics.median(gates),
         "mean": statistics.mean(gates),

@@ -19,17 +19,11 @@ SCHEMAS = ("checkpoint", "data")
 
 @dataclass(frozen=True)
 class TaskSelection:
-    """The tasks of an evaluation.
+    """The tasks of an evaluation."""
 
-    Args:
-        tasks: by name, in the order of asking; includes tasks that others need, such as MED for MEAE.
-        scored: the names of the tasks to score.
-        notes: warnings about unknown labels and untrained tasks.
-    """
-
-    tasks: dict[str, Task[Any]]
+    tasks: dict[str, Task[Any]]  # in the order of asking, with tasks that others need, such as MED for MEAE
     scored: tuple[str, ...]
-    notes: tuple[str, ...]
+    notes: tuple[str, ...]  # warnings about unknown labels and untrained tasks
 
 
 def choose_tasks(
@@ -57,11 +51,9 @@ def choose_tasks(
     check_choice("schema", schema, SCHEMAS)
     if not records:
         raise UmieError(f"{source}: has no records: use a file of annotated records")
-    for task in wanted or ():
-        tasks.task_class(task)  # raises if it is unknown
     annotated = annotated_tasks(records)
     trained = tasks.ordered(processor.task_options) or tasks.ordered()
-    scored = tasks.ordered(task for task in wanted or annotated if wanted or task in trained)
+    scored = tasks.ordered(wanted or [task for task in annotated if task in trained])
     for task in scored:
         if task not in annotated:
             has = ", ".join(annotated) or "nothing"
@@ -75,9 +67,9 @@ def choose_tasks(
     left = [task for task in annotated if task not in scored]
     if left and not wanted:
         notes.append(f"skipped, as the checkpoint was not trained for it: {', '.join(left)}")
-    needed = tasks.ordered([*scored, *(str(one.source) for one in map(tasks.task_class, scored) if one.is_staged)])
+    sources = [str(one.source) for one in map(tasks.task_class, scored) if one.is_staged]
     built = {}
-    for name in needed:
+    for name in tasks.ordered([*scored, *sources]):
         own = [record for record in records if record.annotated_for(name)]
         built[name], found = _with_schema(processor, name, own, schema, source, is_scored=name in scored)
         notes += found
@@ -90,17 +82,16 @@ def _with_schema(
     task = processor.task(name)
     used = used_labels(task, records)
     declared = declared_labels(name, records)
-    new = {label: count for label, count in used.items() if label not in task.labels}
-    shown = ", ".join(
-        f"{label} ({count})" for label, count in sorted(new.items(), key=lambda item: (-item[1], item[0]))
-    )
     if schema == "data" and (used or declared):
         labels = [*declared, *sorted(set(used) - set(declared))]
         asked = tasks.registry.build(name, **{**processor.task_options.get(name, {}), "labels": labels})
         unseen = [label for label in labels if label not in task.labels]
         return asked, [f"{name}: labels unknown to the checkpoint: {', '.join(unseen)}"] if unseen else []
+    new = {label: count for label, count in used.items() if label not in task.labels}
     if not new or not is_scored:
         return task, []
+    by_count = sorted(new.items(), key=lambda item: (-item[1], item[0]))
+    shown = ", ".join(f"{label} ({count})" for label, count in by_count)
     share = f"{sum(new.values())} of {sum(used.values())} {task.label_noun} labels of the data"
     if len(new) == len(used):
         raise UmieError(

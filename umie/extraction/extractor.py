@@ -5,16 +5,16 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, overload
 
-from umie.errors import UmieError, check_flag, check_whole, shown
+from umie import tasks as all_tasks
+from umie.errors import UmieError, UnknownNameError, check_flag, check_whole, shown
 from umie.evaluation.answers import answer_queries
-from umie.extraction.images import encode_images
+from umie.extraction.images import EncodedImage, encode_images, image_size
 from umie.extraction.result import Extraction, ExtractionAnswer, Notice
-from umie.extraction.stages import Draft, Labels, build_tasks, choose_tasks
 from umie.loading import load
 from umie.model import UmieModel
 from umie.processor import UmieProcessor
@@ -25,6 +25,7 @@ from umie.types import IMAGE_POLICIES, check_image_policy
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+Labels = Mapping[str, Sequence[str]]  # by task
 WINDOW_BATCHES = 4  # a stream is read in windows of this many batches, whose queries are sorted by length
 
 
@@ -182,19 +183,33 @@ class Extractor:
         Raises:
             UmieError: as in ``extract``.
         """
-        names = choose_tasks(tasks, self.processor)
-        built, notices = build_tasks(names, labels, self.processor)
-        return self._stream(items, names, built, notices, place)
+        if isinstance(tasks, str):
+            raise UmieError(f"tasks is {tasks!r}: pass a list of task names, [{tasks!r}]")
+        if tasks is not None and not tasks:
+            raise UmieError("tasks is empty: name at least one task, or omit it")
+        trained = self.processor.task_options
+        names = all_tasks.ordered(tasks if tasks is not None else trained or None)
+        needed = all_tasks.with_sources(names)
+        built = {name: self.processor.task(name) for name in needed}
+        notices = []
+        for name, given in (labels or {}).items():
+            if name not in built:
+                raise UnknownNameError("task in labels:", name, needed)
+            known = built[name].labels
+            built[name] = all_tasks.registry.build(name, **{**trained.get(name, {}), "labels": given})
+            new = ", ".join(repr(label) for label in built[name].labels if label not in known)
+            if new:
+                notices.append(Notice("labels", f"{name}: the checkpoint was not trained on the labels {new}"))
+        return self._stream(map(_as_record, items), names, built, notices, place)
 
     def _stream(
         self,
-        items: Iterable[str | Record],
+        records: Iterator[Record],
         names: tuple[str, ...],
         built: Mapping[str, Task[Any]],
         notices: Sequence[Notice],
         place: Callable[[int], str] | None,
     ) -> Iterator[Extraction]:
-        records = (_as_record(item) for item in items)
         done = 0
         while window := list(islice(records, WINDOW_BATCHES * self.batch_size)):
             first: dict[Any, int] = {}  # identical records are asked about once
@@ -204,7 +219,9 @@ class Extractor:
             drafts = self._fill([window[index] for index in first.values()], names, built, places)
             known = dict(zip(first, (draft.finish(notices) for draft in drafts), strict=True))
             for record in window:
-                yield _with_metadata(known[_identity(record)], record)
+                found = known[_identity(record)]
+                own = replace(found.record, id=record.id, source=record.source, license=record.license)
+                yield replace(found, record=own)
             done += len(window)
 
     def _fill(
@@ -213,13 +230,13 @@ class Extractor:
         names: tuple[str, ...],
         built: Mapping[str, Task[Any]],
         places: Sequence[str | None],
-    ) -> list[Draft]:
+    ) -> list[_Draft]:
         """Return a draft of each record, filled in by all tasks."""
-        drafts = []
+        drafts: list[_Draft] = []
         for start in range(0, len(records), self.batch_size):
             part = slice(start, start + self.batch_size)
             images = encode_images(self.model, self.processor, records[part], self.missing_images, places[part])
-            drafts += [Draft(record, image, names) for record, image in zip(records[part], images, strict=True)]
+            drafts += [_Draft(record, image, names) for record, image in zip(records[part], images, strict=True)]
         for name, task in built.items():
             dependents = [built[other] for other in names if built[other].source == name]
             asked = [
@@ -233,7 +250,7 @@ class Extractor:
             self._ask(task, asked)
         return drafts
 
-    def _ask(self, task: Task[Any], drafts: Sequence[Draft]) -> None:
+    def _ask(self, task: Task[Any], drafts: Sequence[_Draft]) -> None:
         """Ask all queries of a task about the drafts, and add the items found to them."""
         asked = [(index, query) for index, draft in enumerate(drafts) for query in task.queries(draft.found)]
         encoded, truncated = [], []
@@ -265,6 +282,52 @@ class Extractor:
             draft.found = task.with_items(draft.found, items)
 
 
+@dataclass
+class _Draft:
+    """An unfinished extraction from a given record by some tasks (``names``)."""
+
+    given: Record
+    image: EncodedImage
+    names: tuple[str, ...]
+    found: Record = field(init=False)  # the record without its annotation; each task adds its items
+    notices: list[Notice] = field(default_factory=list)
+    answers: list[ExtractionAnswer] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.found = replace(self.given, entities=(), relations=(), events=(), tasks=self.names, labels=None)
+
+    def prepare(self, task: Task[Any], max_pairs: int) -> None:
+        """Add what a task asks about, such as pairs of entities, to the record."""
+        self.found, number = task.with_subjects(
+            self.found,
+            self.given,
+            from_source=task.needs_source(self.given, self.names),
+            max_subjects=max_pairs,
+        )
+        if number > max_pairs and not self.given.relations:
+            message = f"{task.name}: only the {max_pairs} nearest of {number} entity pairs were asked about"
+            self.notices.append(Notice("pairs", message))
+
+    def finish(self, notices: Sequence[Notice]) -> Extraction:
+        """Return the extraction; ``notices`` are the warnings that hold for all records of the call."""
+        record = self.found
+        requested = [all_tasks.task_class(name) for name in self.names]
+        for source in {answer.task for answer in self.answers} - set(self.names):
+            if not any(task.source == source and task.is_staged for task in requested):
+                record = all_tasks.registry.build(source).with_items(record, ())
+        warnings = [*notices, *self.image.notices, *self.notices]
+        for task in dict.fromkeys(answer.task for answer in self.answers):
+            own = [answer for answer in self.answers if answer.task == task]
+            if any(answer.is_truncated for answer in own):
+                warnings.append(Notice("truncated", f"{task}: the text is too long for the model and was truncated"))
+            dropped = sum(answer.dropped for answer in own)
+            if dropped:
+                warnings.append(Notice("dropped", f"{task}: dropped {dropped} invalid items of the output"))
+        has_region = any(argument.region is not None for event in record.events for argument in event.arguments)
+        size = image_size(record) if has_region else None
+        return Extraction(record, tuple(warnings), size, tuple(self.answers))
+
+
 def _as_record(item: object) -> Record:
     if not isinstance(item, str | Record):
         raise UmieError(f"{shown(item)} is not a text: pass a string, a umie.Record, or a list of them")
@@ -275,8 +338,3 @@ def _identity(record: Record) -> Any:
     """Return a key that is equal for records with the same answers."""
     image = record.image if isinstance(record.image, str | None) else id(record.image)
     return record.text, image, record.image_folder, record.regions, record.entities, record.relations, record.events
-
-
-def _with_metadata(found: Extraction, record: Record) -> Extraction:
-    """Return an extraction with the id, source and license of another record with the same text and image."""
-    return replace(found, record=replace(found.record, id=record.id, source=record.source, license=record.license))

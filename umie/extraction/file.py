@@ -14,9 +14,7 @@ from typing import Any
 
 import umie
 from umie.errors import UmieError, at
-from umie.extraction.extractor import Extractor
-from umie.extraction.result import Extraction
-from umie.extraction.stages import Labels
+from umie.extraction.extractor import Extractor, Labels
 from umie.files import check_distinct
 from umie.hub import check_saved, find_file
 from umie.processor import FILE as PROCESSOR_FILE
@@ -28,13 +26,10 @@ from umie.versions import file_digest
 
 @dataclass
 class FileSummary:
-    """The result of ``extract_file``.
+    """The result of ``extract_file``: the number of records in the file, and how many an earlier call had finished.
 
-    Args:
-        total: the number of records in the file.
-        resumed: the number of records that an earlier, interrupted call had finished.
-        warnings: for each kind of warning (see ``umie.extraction.result.NOTICES``) the number of records of this call
-            that have one.
+    ``warnings`` has for each kind of warning (see ``umie.extraction.result.NOTICES``) the number of records of this
+    call that have one.
     """
 
     total: int
@@ -105,7 +100,11 @@ def extract_file(
         )
         for index, extraction in enumerate(found, start=start):
             with at(f"{source}:{numbers[index]}"):
-                lines.write(*_lines(extraction, numbers[index], details is not None))
+                written = [record_to_json(extraction.record)]
+                if details is not None:
+                    line = {"line": numbers[index], **extraction.to_json()}
+                    written.append(json.dumps(line, ensure_ascii=False))
+                lines.write(*written)
             summary.warnings.update({notice.kind for notice in extraction.warnings})
             if on_progress is not None:
                 on_progress(index + 1, len(numbers))
@@ -117,13 +116,6 @@ def _records(source: Path, images: Path | None) -> Iterator[tuple[int, Record]]:
         with at(f"{source}:{number}"):
             record.image_path()  # raises for a path outside of the directory
         yield number, record
-
-
-def _lines(extraction: Extraction, number: int, with_details: bool) -> list[str]:
-    lines = [record_to_json(extraction.record)]
-    if with_details:
-        lines.append(json.dumps({"line": number, **extraction.to_json()}, ensure_ascii=False))
-    return lines
 
 
 def _fingerprint(
@@ -138,8 +130,8 @@ def _fingerprint(
     folder = find_file(model, PROCESSOR_FILE, revision=options.get("revision")).parent
     files = []
     if Path(model).is_dir():  # the cache directory of a hub repository is named after its commit
-        status = {path.name: path.stat() for path in sorted(folder.iterdir()) if path.is_file()}
-        files = [[name, found.st_size, found.st_mtime_ns] for name, found in status.items()]
+        status = [(path.name, path.stat()) for path in sorted(folder.iterdir()) if path.is_file()]
+        files = [[name, found.st_size, found.st_mtime_ns] for name, found in status]
     places = [str(path and path.resolve()) for path in (folder, source, images)]
     digests = [file_digest(source), *map(file_digest, loaded_plugins())]
     content = [umie.__version__, places, files, digests, tasks, labels, options]

@@ -18,20 +18,16 @@ from umie.processor import UmieProcessor
 from umie.records import Record
 from umie.types import FEATURES
 
-VisualTensors = dict[str, Tensor]
-
 
 @dataclass
 class EncodedImage:
-    """The visual input shared by all queries about a record.
+    """The visual input shared by all queries about a record, and warnings about its image and regions.
 
-    Args:
-        tensors: ``boxes [V, 4]``, ``visual_mask [V]`` and ``visual_features [V, Dv]``; empty for a model without an
-            encoder; None if the record is skipped because its image cannot be read.
-        notices: warnings about the image and its regions.
+    Its tensors are ``boxes [V, 4]``, ``visual_mask [V]`` and ``visual_features [V, Dv]``; none for a model without an
+    encoder, and None if the record is skipped because its image cannot be read.
     """
 
-    tensors: VisualTensors | None
+    tensors: dict[str, Tensor] | None
     notices: list[Notice] = field(default_factory=list)
 
 
@@ -43,12 +39,12 @@ def encode_images(
     missing_images: str,
     places: Sequence[str | None],
 ) -> list[EncodedImage]:
-    """Encode the images of several records in one forward pass.
+    """Encode the images of several records in one forward pass; they must fit into memory together.
 
     Args:
         model: the model.
         processor: its processor; its own ``missing_images`` must be ``error``.
-        records: the records; their images must fit into memory together.
+        records: the records.
         missing_images: how to treat an image that cannot be read; see UmieProcessor.
         places: for each record a prefix of its error messages, or None.
 

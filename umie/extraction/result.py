@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, TypeAlias
 
-from umie.records import NO_RELATION, Argument, Box, Entity, Event, Record, Region, Relation, record_to_json
+from umie.records import NO_RELATION, Argument, Entity, Event, Record, Region, Relation, record_to_json
 
 PixelBox: TypeAlias = tuple[int, int, int, int]
 
@@ -29,23 +29,14 @@ class Notice(NamedTuple):
 
 @dataclass(frozen=True)
 class ExtractionAnswer:
-    """The answer to one query.
-
-    Args:
-        task: the name of the task.
-        target: the pair or the event that the query is about; None for a query about the whole record.
-        output: the generated string.
-        gate: the mean gate of the fusion for this query; None without an image, or if the fusion has no gate.
-        is_truncated: whether the text was truncated.
-        dropped: the number of items in the output that are malformed, or not in the text or image.
-    """
+    """The answer to one query."""
 
     task: str
-    target: Any
-    output: str
-    gate: float | None = None
-    is_truncated: bool = False
-    dropped: int = 0
+    target: Any  # the pair or the event that the query is about; None for a query about the whole record
+    output: str  # the generated string
+    gate: float | None = None  # the mean gate of the fusion; None without an image, or if the fusion has no gate
+    is_truncated: bool = False  # whether the text was truncated
+    dropped: int = 0  # the number of items in the output that are malformed, or not in the text or image
 
 
 @dataclass(frozen=True)
@@ -103,7 +94,10 @@ class Extraction:
         region = self.region(argument)
         if region is None or self.image_size is None:
             return None
-        return _pixels(region.box, self.image_size)
+        width, height = self.image_size
+        x1, y1, x2, y2 = (round(edge * side) for edge, side in zip(region.box, (width, height) * 2, strict=True))
+        x1, y1 = min(x1, width - 1), min(y1, height - 1)
+        return x1, y1, max(x2, x1 + 1), max(y2, y1 + 1)  # at least one pixel wide and high
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values: the JSONL form of the record, with boxes, gates and warnings."""
@@ -118,10 +112,3 @@ class Extraction:
                     pixels = self.pixel_box(item)
                     argument |= {"box": list(region.box), "pixels": None if pixels is None else list(pixels)}
         return {**data, "gate": self.gate, "warnings": [notice._asdict() for notice in self.warnings]}
-
-
-def _pixels(box: Box, size: tuple[int, int]) -> PixelBox:
-    """Return a relative box in whole pixels, at least one pixel wide and high."""
-    x1, y1, x2, y2 = (round(edge * side) for edge, side in zip(box, (*size, *size), strict=True))
-    x1, y1 = min(x1, size[0] - 1), min(y1, size[1] - 1)
-    return x1, y1, max(x2, x1 + 1), max(y2, y1 + 1)

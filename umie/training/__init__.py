@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from umie.training.tuning import is_over, train, visual_gradient
 
 _MODULES = {
-    "Mixture": "mixture",
-    **dict.fromkeys(("adapt", "freeze", "has_adapter", "merged", "save_adapter"), "parts"),
-    **dict.fromkeys(("is_over", "train", "visual_gradient"), "tuning"),
-    **dict.fromkeys(("last_checkpoint", "load_weights", "state_of"), "trainer"),
+    "mixture": ("Mixture",),
+    "parts": ("adapt", "freeze", "has_adapter", "merged", "save_adapter"),
+    "trainer": ("last_checkpoint", "load_weights", "state_of"),
+    "tuning": ("is_over", "train", "visual_gradient"),
 }
 
 __all__ = [
@@ -43,9 +43,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = importlib.import_module(f"{__name__}.{_MODULES[name]}")
-    value = getattr(module, name)
-    globals()[name] = value
-    return value
+    for module, names in _MODULES.items():
+        if name in names:
+            return getattr(importlib.import_module(f"{__name__}.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

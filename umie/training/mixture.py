@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import bisect
 import itertools
-from collections.abc import Iterator, Sequence, Sized
-from typing import Any, Protocol
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,20 +17,11 @@ from umie.training.config import STRATEGIES
 WINDOW = 32  # number of batches within which queries are grouped by length
 
 
-class Queries(Sized, Protocol):
-    """A data set of encoded queries with their lengths."""
-
-    lengths: Sequence[int]
-
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
-        """Return the tensors of a query."""
-
-
 class Mixture(ConcatDataset[dict[str, Tensor]]):
     """Several data sets as one, each with its share in training.
 
     Args:
-        sources: name, encoded queries and weight of each data set.
+        sources: name, encoded queries (see QueryDataset) and weight of each data set.
         strategy: ``proportional`` draws every query once per pass or, if the weights differ, a source in proportion to
             weight times size; ``equal`` in proportion to its weight; ``temperature`` in proportion to weight times size
             to the power of ``1 / temperature``.
@@ -59,28 +51,27 @@ class Mixture(ConcatDataset[dict[str, Tensor]]):
         exponent = {"proportional": 1.0, "equal": 0.0, "temperature": 1 / temperature}[strategy]
         shares = [weight * len(dataset) ** exponent for _, dataset, weight in sources]
         self.probabilities = [share / sum(shares) for share in shares]
-        self._sizes = [len(dataset) for _, dataset, _ in sources]
         self._is_plain = strategy == "proportional" and len({weight for _, _, weight in sources}) == 1
 
     def source_of(self, index: int) -> str:
         """Return the name of the source of a query."""
-        return self.names[next(number for number, end in enumerate(self.cumulative_sizes) if index < end)]
+        return self.names[bisect.bisect_right(self.cumulative_sizes, index)]
 
     def place_of(self, index: int) -> tuple[Any, int]:
         """Return the data set of a query, and its index in it."""
-        number = next(number for number, end in enumerate(self.cumulative_sizes) if index < end)
-        return self.datasets[number], index - (self.cumulative_sizes[number] - self._sizes[number])
+        number = bisect.bisect_right(self.cumulative_sizes, index)
+        return self.datasets[number], index - [0, *self.cumulative_sizes][number]
 
     def stream(self, seed: int) -> Iterator[int]:
         """Yield indices endlessly; each pass over a source has a new random order."""
         generator = torch.Generator().manual_seed(seed)
         if self._is_plain:
             yield from _passes(len(self), 0, generator)
-        starts = [end - size for end, size in zip(self.cumulative_sizes, self._sizes, strict=True)]
-        seeds = torch.randint(0, 2**62, (len(starts),), generator=generator).tolist()
+        seeds = torch.randint(0, 2**62, (len(self.names),), generator=generator).tolist()
+        starts = [0, *self.cumulative_sizes[:-1]]
         streams = [
-            _passes(size, start, torch.Generator().manual_seed(own))
-            for size, start, own in zip(self._sizes, starts, seeds, strict=True)
+            _passes(end - start, start, torch.Generator().manual_seed(own))
+            for start, end, own in zip(starts, self.cumulative_sizes, seeds, strict=True)
         ]
         probabilities = torch.tensor(self.probabilities, dtype=torch.float64)
         while True:
@@ -89,14 +80,9 @@ class Mixture(ConcatDataset[dict[str, Tensor]]):
 
 
 class RunSampler(Sampler[int]):
-    """The indices of a run, batch by batch. The queries of a step depend only on the seed and the step.
+    """The indices of a run, ``batch_size`` per step. The queries of a step depend only on the seed and the step.
 
-    Args:
-        mixture: the queries.
-        num_steps: number of optimizer steps.
-        batch_size: queries per step.
-        seed: determines the order.
-        group_by_length: batch queries of similar length.
+    With ``group_by_length``, queries of similar length are in the same step.
     """
 
     def __init__(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,6 @@ from transformers import PreTrainedModel
 from umie.errors import UmieError, UnknownNameError
 from umie.model import UmieModel
 
-ADAPTER_FILE = "adapter_model.safetensors"  # the name that peft uses
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "text": ("decoder.",),  # the language model: text encoder and text decoder
     "visual": ("encoder.", "visual_embedding."),
@@ -20,7 +20,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
 }
 
 
-def freeze(model: UmieModel, names: Sequence[str], *, allow_all: bool = False) -> int:
+def freeze(model: UmieModel, names: Sequence[str], *, allow_all: bool = False) -> None:
     """Exclude parameters from training.
 
     Args:
@@ -29,26 +29,19 @@ def freeze(model: UmieModel, names: Sequence[str], *, allow_all: bool = False) -
             prefixes of parameter names such as ``decoder.seq2seq.encoder``.
         allow_all: whether all parameters may be frozen, e.g. because an adapter will be trained.
 
-    Returns:
-        The number of values that this call froze.
-
     Raises:
         UmieError: no parameter starts with a prefix, or no parameter is left to train.
     """
     parameters = dict(model.named_parameters(remove_duplicate=False))
-    frozen = 0
     for name in names:
-        prefixes = GROUPS.get(name, (name,))
-        found = [parameter for key, parameter in parameters.items() if key.startswith(prefixes)]
+        found = [parameter for key, parameter in parameters.items() if key.startswith(GROUPS.get(name, (name,)))]
         if not found and name not in GROUPS:  # e.g. text_only has no visual parts
-            raise UnknownNameError("part to freeze", name, [*GROUPS, *_prefixes(parameters)])
+            prefixes = {".".join(key.split(".")[:3]) for key in parameters}
+            raise UnknownNameError("part to freeze", name, [*GROUPS, *prefixes])
         for parameter in found:
-            if parameter.requires_grad:
-                frozen += parameter.numel()
-                parameter.requires_grad_(False)
+            parameter.requires_grad_(False)
     if not allow_all and not any(parameter.requires_grad for parameter in parameters.values()):
         raise UmieError(f"freeze is {list(names)!r}: nothing is left to train; remove one of them")
-    return frozen
 
 
 def adapt(model: UmieModel, options: Mapping[str, Any]) -> None:
@@ -92,8 +85,6 @@ def has_adapter(model: UmieModel) -> bool:
 
 def merged(model: UmieModel) -> UmieModel:
     """Return a copy of the model with the adapter merged into the weights."""
-    import copy
-
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     model = copy.deepcopy(model)
@@ -113,17 +104,13 @@ def save_adapter(model: UmieModel, folder: Path) -> None:
     from safetensors.torch import save_file
 
     language_model = _language_model(model)
-    config = next(iter(language_model.peft_config.values()))
     folder.mkdir(parents=True, exist_ok=True)
-    config.save_pretrained(str(folder))
+    next(iter(language_model.peft_config.values())).save_pretrained(str(folder))
     state = get_peft_model_state_dict(language_model)
-    save_file({name: value.detach().cpu().contiguous() for name, value in state.items()}, folder / ADAPTER_FILE)
+    weights = {name: value.detach().cpu().contiguous() for name, value in state.items()}
+    save_file(weights, folder / "adapter_model.safetensors")  # the name that peft uses
 
 
 def _language_model(model: UmieModel) -> PreTrainedModel:
     """Return the transformers model inside the decoder."""
     return next(part for part in model.decoder.modules() if isinstance(part, PreTrainedModel))
-
-
-def _prefixes(names: Mapping[str, Any]) -> list[str]:
-    return sorted({".".join(name.split(".")[:3]) for name in names})

@@ -18,10 +18,21 @@ from torch import Tensor
 from transformers import Trainer, TrainerCallback
 
 from umie.errors import UmieError, UnknownNameError
-from umie.processor import IGNORED, UmieProcessor
+from umie.processor import UmieProcessor
 from umie.training.config import TrainingConfig
 from umie.training.mixture import RunSampler
+from umie.types import IGNORED
 
+# in the messages of libraries that wrap errors of the disk: full, over quota, read-only
+IO_WORDS = (
+    "No space left",
+    "File too large",
+    "os error",
+    "I/O error",
+    "inline_container",
+    "iostream",
+    "write failed",
+)
 OnStep = Callable[[int, int, float], None]  # step, number of steps, loss
 OnDev = Callable[[Any], dict[str, float]]  # maps a model to its dev scores
 
@@ -40,9 +51,8 @@ class RunTrainer(Trainer):
         config: TrainingConfig,
         sampler: RunSampler,
         processor: UmieProcessor,
-        *,
-        dev: OnDev | None = None,
-        **options: Any,
+        dev: OnDev | None,
+        callbacks: list[TrainerCallback],
     ) -> None:
         self.run_config, self.sampler, self.processor, self.dev = config, sampler, processor, dev
         self.optimizer: torch.optim.Optimizer | None = None
@@ -53,7 +63,7 @@ class RunTrainer(Trainer):
             train_dataset=sampler.mixture,
             eval_dataset=None if dev is None else sampler.mixture,  # required, but unused: see evaluate
             data_collator=processor.collate,
-            **options,
+            callbacks=callbacks,
         )
         self.model_accepts_loss_kwargs = True  # makes the Trainer count the tokens of a step, for compute_loss
 
@@ -66,7 +76,6 @@ class RunTrainer(Trainer):
         """Return this process's part of the step's mean cross-entropy, scaled so that the mean of DDP is the total."""
         outputs = model(**inputs)
         labels = inputs["labels"]
-        own = labels.ne(IGNORED).sum()
         loss = outputs["loss"]
         # the Trainer's own label smoothing would hide the labels from the decoder, which shifts them
         if self.run_config.label_smoothing_factor:
@@ -77,27 +86,24 @@ class RunTrainer(Trainer):
                 label_smoothing=self.run_config.label_smoothing_factor,
             )
         if num_items_in_batch is not None:  # undo DDP's mean over processes
-            loss = loss * (own / num_items_in_batch * self.accelerator.num_processes)
+            loss = loss * (labels.ne(IGNORED).sum() / num_items_in_batch * self.accelerator.num_processes)
         return (loss, outputs) if return_outputs else loss
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
         """Compute the gradient of a micro-batch; raise UmieError if the loss is not finite."""
         loss: Tensor = super().training_step(*args, **kwargs)
         if not math.isfinite(float(loss)):
-            raise UmieError(self._about_loss(float(loss)))
+            step = self.state.global_step
+            places = [self.sampler.mixture.place_of(index) for index in self.sampler.batch(step)]
+            asked = [dataset.asked[index][0] for dataset, index in places if hasattr(dataset, "asked")]
+            named = ", ".join(dict.fromkeys(str(record.id or repr(record.text[:30])) for record in asked[:6]))
+            records = f", or check the records of this step: {named}, ..." if named else ""
+            raise UmieError(
+                f"the loss is {float(loss)} at step {step + 1}; the weights were not updated. Existing checkpoints are "
+                "kept but may already be bad. Restart, or continue from an earlier checkpoint with start_from; use a "
+                f"lower learning_rate{records}"
+            )
         return loss
-
-    def _about_loss(self, loss: float) -> str:
-        step = self.state.global_step
-        places = [self.sampler.mixture.place_of(index) for index in self.sampler.batch(step)]
-        asked = [getattr(dataset, "asked", {})[index][0] for dataset, index in places if hasattr(dataset, "asked")]
-        named = ", ".join(dict.fromkeys(str(record.id or repr(record.text[:30])) for record in asked[:6]))
-        records = f", or check the records of this step: {named}, ..." if named else ""
-        return (
-            f"the loss is {loss} at step {step + 1}; the weights were not updated. Existing checkpoints are kept but "
-            "may already be bad. Restart, or continue from an earlier checkpoint with start_from; use a lower "
-            f"learning_rate{records}"
-        )
 
     def create_optimizer(self, model: Any = None) -> Any:
         """Build AdamW with one parameter group per learning rate and weight decay."""
@@ -146,7 +152,7 @@ class RunTrainer(Trainer):
         try:
             super()._save_checkpoint(model, trial)
         except (OSError, SafetensorError, RuntimeError) as error:
-            if not is_disk_error(error):
+            if not isinstance(error, OSError) and not any(words in str(error) for words in IO_WORDS):
                 raise
             shutil.rmtree(folder, ignore_errors=True)
             last = last_checkpoint(self.args.output_dir)
@@ -187,7 +193,7 @@ def last_checkpoint(folder: str | Path) -> Path | None:
     random_states = [f"rng_state_{rank}.pth" for rank in range(processes)] if processes > 1 else []
     for state in Path(folder).glob("checkpoint-*/trainer_state.json"):
         try:
-            step = json.loads(state.read_text(encoding="utf-8"))["global_step"]
+            step = state_of(state.parent)["global_step"]
         except (OSError, ValueError, KeyError):
             continue
         folder = state.parent
@@ -215,19 +221,3 @@ def load_weights(model: Any, checkpoint: Path) -> None:
     others = {*unexpected, *missing} - set(model.all_tied_weights_keys)
     if others:
         raise UmieError(f"{checkpoint} belongs to another model: {', '.join(sorted(others)[:3])} do not match")
-
-
-def is_disk_error(error: BaseException) -> bool:
-    """Return whether saving failed because of the disk (full, over quota, read-only); libraries wrap such errors."""
-    return isinstance(error, OSError) or any(words in str(error) for words in _DISK_ERRORS)
-
-
-_DISK_ERRORS = (
-    "No space left",
-    "File too large",
-    "os error",
-    "I/O error",
-    "inline_container",
-    "iostream",
-    "write failed",
-)

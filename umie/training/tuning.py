@@ -24,15 +24,7 @@ from umie.processor import UmieProcessor
 from umie.training.config import Checkpoints, TrainingConfig
 from umie.training.mixture import RunSampler, as_mixture
 from umie.training.parts import adapt, freeze, has_adapter
-from umie.training.trainer import (
-    OnDev,
-    OnStep,
-    Progress,
-    RunTrainer,
-    last_checkpoint,
-    load_weights,
-    state_of,
-)
+from umie.training.trainer import OnDev, OnStep, Progress, RunTrainer, last_checkpoint, load_weights, state_of
 
 NO_SHARDS = (
     "fsdp is enabled, but accelerate is not sharding: start the run with torchrun or accelerate launch on several "
@@ -62,8 +54,7 @@ def train(
         config: the training options.
         seed: seed of the batches and of dropout.
         on_step: called after every step with the step, the number of steps and the last logged loss.
-        output: directory of the checkpoints. If it contains checkpoints of this run, training resumes exactly from
-            the newest.
+        output: directory of the checkpoints, from the newest of which training resumes exactly.
         checkpoints: when to save and score, if ``output`` is given.
         dev: scores a model on the dev set: returns values by name, including ``Checkpoints.metric_for_best_model``.
             Not supported with FSDP, under which no process has the whole model.
@@ -78,7 +69,9 @@ def train(
             loaded again; the loss is not finite, the batch cannot be divided among the processes, or a checkpoint
             cannot be written (earlier checkpoints are kept).
     """
-    _check_compile(config.torch_compile)
+    backend = config.torch_compile
+    if isinstance(backend, str) and backend not in (known := torch._dynamo.list_backends(exclude_tags=())):
+        raise UnknownNameError("torch.compile backend", backend, known)
     if output is not None:
         model.check_can_be_saved()  # before the training, not after it
     set_seed(seed)
@@ -97,7 +90,10 @@ def train(
         return _summary(state_of(resumed))
     sampler = RunSampler(mixture, steps, config.batch_size, seed, group_by_length=config.group_by_length)
     if config.initialize_fusion and resumed is None:
-        measured = _initialize_fusion(model, processor, mixture, 4 * config.batch_size)
+        count = min(len(mixture), 4 * config.batch_size)  # spread over all data sets
+        first = processor.collate([mixture[index * len(mixture) // count] for index in range(count)])
+        inputs: dict[str, Any] = {name: value.to(model.device) for name, value in first.items() if name != "labels"}
+        measured = model.initialize_fusion(**inputs)
     with ExitStack() as stack:
         folder = output or stack.enter_context(tempfile.TemporaryDirectory())
         arguments = _arguments(config, saving if output else None, steps, str(folder), seed, dev is not None)
@@ -107,7 +103,7 @@ def train(
             if resumed is not None:
                 callbacks[-1].early_stopping_patience_counter = _without_gain(state_of(resumed))
         try:
-            trainer = RunTrainer(model, arguments, config, sampler, processor, dev=dev, callbacks=callbacks)
+            trainer = RunTrainer(model, arguments, config, sampler, processor, dev, callbacks)
         except (ValueError, ImportError, RuntimeError) as error:  # e.g. an unknown or missing integration in report_to
             raise UmieError(f"training: {' '.join(str(error).split())}") from error
         trainer.pop_callback(PrinterCallback)
@@ -125,8 +121,8 @@ def train(
 
 def is_over(state: Mapping[str, Any], steps: int, saving: Checkpoints) -> bool:
     """Return whether a run is finished: all steps are done, or it stopped early."""
-    stopped = saving.early_stopping_patience is not None and _without_gain(state) >= saving.early_stopping_patience
-    return stopped or int(state["global_step"]) >= steps
+    patience = saving.early_stopping_patience
+    return int(state["global_step"]) >= steps or (patience is not None and _without_gain(state) >= patience)
 
 
 def _without_gain(state: Mapping[str, Any]) -> int:
@@ -146,14 +142,6 @@ def _summary(state: Mapping[str, Any]) -> dict[str, Any]:
     return summary
 
 
-def _initialize_fusion(model: UmieModel, processor: UmieProcessor, mixture: Any, count: int) -> dict[str, Any]:
-    count = min(len(mixture), count)  # spread over all data sets
-    first = processor.collate([mixture[index * len(mixture) // count] for index in range(count)])
-    inputs: dict[str, Any] = {name: value.to(model.device) for name, value in first.items() if name != "labels"}
-    measured: dict[str, Any] = model.initialize_fusion(**inputs)
-    return measured
-
-
 def _arguments(
     config: TrainingConfig, saving: Checkpoints | None, steps: int, folder: str, seed: int, has_dev: bool
 ) -> TrainingArguments:
@@ -166,7 +154,9 @@ def _arguments(
             f"batch_size is {config.batch_size}: use a multiple of {shares}, the number of processes ({processes}) "
             f"times gradient_accumulation_steps ({config.gradient_accumulation_steps})"
         )
-    interval = None if saving is None else saving.interval(steps)
+    checkpointing = "activation_checkpointing"  # gradient_checkpointing in earlier versions of transformers 5
+    if checkpointing not in {item.name for item in dataclasses.fields(TrainingArguments)}:
+        checkpointing = "gradient_checkpointing"
     options: dict[str, Any] = {
         "output_dir": folder,
         "max_steps": steps,
@@ -179,7 +169,7 @@ def _arguments(
         "max_grad_norm": config.max_grad_norm,
         "seed": seed,
         "bf16": config.bf16,
-        **_checkpointing(config),
+        checkpointing: config.gradient_checkpointing,
         "torch_compile": bool(config.torch_compile),
         "torch_compile_backend": config.torch_compile if isinstance(config.torch_compile, str) else None,
         "fsdp": bool(config.fsdp),
@@ -188,37 +178,29 @@ def _arguments(
         "use_cpu": not (torch.cuda.is_available() or torch.backends.mps.is_available()),
         "dataloader_num_workers": config.dataloader_num_workers,
         "dataloader_pin_memory": torch.cuda.is_available(),
-        "logging_steps": max(1, steps // 20) if saving is None else max(1, min(10, steps // 20)),
+        "logging_steps": max(1, steps // 20),
         "logging_nan_inf_filter": False,  # RunTrainer stops at a loss that is not finite
-        "report_to": [] if saving is None else list(saving.report_to),
+        "report_to": [],
         "disable_tqdm": True,
         "remove_unused_columns": False,
-        "save_strategy": "no" if interval is None else "steps",
-        "save_steps": interval or 500,
-        # with 1, the Trainer deletes the newest
-        "save_total_limit": None if saving is None else max(2, saving.save_total_limit),
-        "eval_strategy": "steps" if interval is not None and has_dev else "no",
-        "eval_steps": interval,
-        "metric_for_best_model": saving.metric_for_best_model if saving and has_dev else None,
-        "greater_is_better": True if saving is not None and has_dev else None,
+        "save_strategy": "no",
     }
+    if saving is not None:
+        options |= {
+            "logging_steps": max(1, min(10, steps // 20)),
+            "report_to": list(saving.report_to),
+            "save_strategy": "steps",
+            "save_steps": saving.interval(steps),
+            "save_total_limit": max(2, saving.save_total_limit),  # with 1, the Trainer deletes the newest
+        }
+        if has_dev:
+            metric = saving.metric_for_best_model
+            options |= {"eval_strategy": "steps", "eval_steps": saving.interval(steps)}
+            options |= {"metric_for_best_model": metric, "greater_is_better": True}
     arguments = TrainingArguments(**options)
     if arguments.n_gpu > 1:  # avoid nn.DataParallel; torchrun starts one process per GPU
         arguments._n_gpu = 1
     return arguments
-
-
-def _check_compile(backend: bool | str) -> None:
-    if isinstance(backend, str) and backend not in (known := torch._dynamo.list_backends(exclude_tags=())):
-        raise UnknownNameError("torch.compile backend", backend, known)
-
-
-def _checkpointing(config: TrainingConfig) -> dict[str, Any]:
-    """Return the gradient checkpointing option, which was renamed within transformers 5."""
-    if not config.gradient_checkpointing:
-        return {}
-    new = "activation_checkpointing" in {item.name for item in dataclasses.fields(TrainingArguments)}
-    return {"activation_checkpointing" if new else "gradient_checkpointing": True}
 
 
 def visual_gradient(model: UmieModel, batch: Mapping[str, Tensor]) -> float:
@@ -226,13 +208,8 @@ def visual_gradient(model: UmieModel, batch: Mapping[str, Tensor]) -> float:
 
     A gate at or below 0 starves this path; the norm shows this earlier than the scores.
     """
-    parameters = [
-        parameter
-        for part in (model.encoder, model.visual_embedding)
-        if part is not None
-        for parameter in part.parameters()
-        if parameter.requires_grad
-    ]
+    parts = [part for part in (model.encoder, model.visual_embedding) if part is not None]
+    parameters = [value for part in parts for value in part.parameters() if value.requires_grad]
     loss = model(**{name: value.to(model.device) for name, value in batch.items()}).loss
     if not parameters or loss is None:
         return 0.0

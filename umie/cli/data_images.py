@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -29,7 +27,6 @@ from umie.errors import UmieError
 from umie.types import check_image_policy
 
 if TYPE_CHECKING:
-    from umie.encoders.regions.annotate import AnnotateStats
     from umie.registry import Registry
 
 PartOptions = Annotated[
@@ -177,8 +174,16 @@ def regions(
         write_jsonl(
             output, not_none(records, f"{input_file}: no record has an image that can be read: nothing is written")
         )
-    for line in _summary(stats, part.counts):
-        say(line)
+    counts = {"records": stats.records, "images": stats.images, "proposals": stats.proposals}
+    if stats.cut:
+        counts["regions cut"] = stats.cut
+    counts |= dict(sorted(part.counts.items()))
+    say("; ".join(f"{name}: {number:,}" for name, number in counts.items()))
+    for kind in ("image", "annotation"):
+        unreadable, left_out = stats.unreadable[kind], stats.left_out[kind]
+        if unreadable or kind == "image":
+            records = f", their records left out: {left_out:,}" if left_out else ""
+            say(f"{kind}s that cannot be read: {unreadable:,}{records}")
     if draw is not None:
         say(f"Drawn: {stats.drawn:,} images in {draw}")
     say(f"Written: {output}")
@@ -195,15 +200,3 @@ def _build(registry: Registry[Any], name: str, given: list[str] | None) -> Any:
         option = part.config.weights_option
         tell(f"{name} has random weights: use --option {option}=... to load pretrained ones", "yellow")
     return part
-
-
-def _summary(stats: AnnotateStats, dropped: Counter[str]) -> Iterator[str]:
-    parts = [f"records: {stats.records:,}", f"images: {stats.images:,}", f"proposals: {stats.proposals:,}"]
-    if stats.cut:
-        parts.append(f"regions cut: {stats.cut:,}")
-    yield "; ".join([*parts, *(f"{name}: {number:,}" for name, number in sorted(dropped.items()))])
-    for kind in ("image", "annotation"):
-        unreadable, left_out = stats.unreadable[kind], stats.left_out[kind]
-        if unreadable or kind == "image":
-            records = f", their records left out: {left_out:,}" if left_out else ""
-            yield f"{kind}s that cannot be read: {unreadable:,}{records}"

@@ -13,7 +13,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from umie.cli.console import out, say
+from umie.cli.console import out
 from umie.cli.options import Plugins
 from umie.errors import UnknownNameError
 from umie.registry import Registry
@@ -70,9 +70,9 @@ def _show_options(registry: Registry[Any], name: str, as_json: bool) -> None:
         sys.stdout.write(json.dumps(meanings, indent=2) + "\n")
         return
     first_sentence = inspect.cleandoc(part.__doc__ or "").partition("\n\n")[0].replace("\n", " ")
-    say(f"{registry.kind} {name}: {first_sentence}")
+    out.print(f"{registry.kind} {name}: {first_sentence}", highlight=False, markup=False)
     if presets := getattr(part, "PRESETS", {}):
-        say(f"presets: {', '.join(presets)}")
+        out.print(f"presets: {', '.join(presets)}", highlight=False, markup=False)
     table = Table("option", "default", "meaning")
     for option, default in defaults.items():
         is_required = default is dataclasses.MISSING or default is inspect.Parameter.empty

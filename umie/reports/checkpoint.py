@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from umie.data.source import Source
-from umie.data.synthetic import SPLITS, SyntheticConfig, ceilings, scenes, write_synthetic
+from umie.data.synthetic import SyntheticConfig, ceilings, scenes, write_synthetic
 from umie.errors import UmieError, check_choice
 from umie.evaluation.checkpoint import DecodingResult, OnBatch, evaluate_checkpoint
 from umie.evaluation.gates import gate_summary
@@ -25,7 +25,7 @@ from umie.reports.checkpoint_page import notes_of, page
 from umie.reports.gates import draw_gates
 from umie.reports.score_figure import draw_labels, draw_scores
 from umie.scoring import MODALITIES, modality_of, to_json
-from umie.types import check_image_policy
+from umie.types import SPLITS, check_image_policy
 from umie.versions import file_digest, versions
 
 SYNTHETIC = "synthetic"

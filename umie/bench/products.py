@@ -25,16 +25,18 @@ ATTENTION: tuple[Product, ...] = (
     ("linear", "visual", "value", "slots"),
     ("matmul", "q", "k", "p"),
     ("matmul", "p", "v", "q"),
-    ("linear", "mixed", "output", "grad"),
 )
+OUTPUT: tuple[Product, ...] = (("linear", "mixed", "output", "grad"),)
 FEED_FORWARD: tuple[Product, ...] = (
     ("linear", "text", "gate", "hidden"),
     ("linear", "text", "up", "hidden"),
     ("linear", "hidden", "down", "grad"),
 )
-GATE: tuple[Product, ...] = (
+MEANS: tuple[Product, ...] = (
     ("mean", "text_shares", "text", "text_mean"),
     ("mean", "visual_shares", "visual", "visual_mean"),
+)
+GATE: tuple[Product, ...] = (
     ("linear", "text_mean", "text_first", "text_hidden"),
     ("linear", "text_hidden", "text_second", "text_out"),
     ("linear", "visual_mean", "visual_first", "visual_hidden"),
@@ -69,7 +71,7 @@ def bare_products(shape: Shape, block: str, weights: Mapping[str, Tensor]) -> nn
                 f"{side}_hidden": torch.ones(batch, GATE_HIDDEN),
                 f"{side}_out": torch.ones(batch, GATE_OUT),
             }
-        return BareProducts(GATE, operands)
+        return BareProducts(MEANS, GATE, operands)
     generator = torch.Generator().manual_seed(0)
 
     def random(*sizes: int) -> Tensor:
@@ -85,18 +87,21 @@ def bare_products(shape: Shape, block: str, weights: Mapping[str, Tensor]) -> nn
         "p": random(batch, num_heads, tokens, slots).softmax(-1),
     }
     if block != "released":
-        return BareProducts(ATTENTION, operands)
+        return BareProducts(ATTENTION, OUTPUT, operands)
     operands |= {name: weights[f"feed_forward.{name}.weight"] for name in ("gate", "up", "down")}
     operands["hidden"] = random(batch, tokens, d_ff)
-    return BareProducts(ATTENTION + FEED_FORWARD, operands)
+    return BareProducts(ATTENTION, OUTPUT + FEED_FORWARD, operands)
 
 
 class BareProducts(nn.Module):
-    """Products in order; their operands are buffers, so that they move with the module."""
+    """Products in order; their operands are buffers, so that they move with the module.
 
-    def __init__(self, products: tuple[Product, ...], operands: Mapping[str, Tensor]) -> None:
+    The result of each of the ``last`` products is held until the next one is computed.
+    """
+
+    def __init__(self, first: tuple[Product, ...], last: tuple[Product, ...], operands: Mapping[str, Tensor]) -> None:
         super().__init__()
-        self.products = products
+        self.first, self.last = first, last
         for name, operand in operands.items():
             self.register_buffer(name, operand, persistent=False)
 
@@ -112,13 +117,11 @@ class _Products(torch.autograd.Function):
         ctx.bare = bare
         ctx.save_for_backward(text, visual)
         states = {**dict(bare.named_buffers()), "text": text, "visual": visual}
-        for kind, left, right, _ in bare.products:
-            if kind == "linear":
-                out = F.linear(states[left], states[right])
-            elif kind == "mean":
-                out = torch.bmm(states[left], states[right])
-            else:
-                out = torch.matmul(states[left], states[right])
+        multiply = {"linear": F.linear, "matmul": torch.matmul, "mean": torch.bmm}
+        for kind, left, right, _ in bare.first:
+            multiply[kind](states[left], states[right])
+        for kind, left, right, _ in bare.last:
+            out = multiply[kind](states[left], states[right])
         return out
 
     @staticmethod
@@ -126,7 +129,7 @@ class _Products(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[None, None, None]:
         text, visual = ctx.saved_tensors
         states = {**dict(ctx.bare.named_buffers()), "text": text, "visual": visual, "grad": grad}
-        for kind, left, right, result in reversed(ctx.bare.products):
+        for kind, left, right, result in reversed(ctx.bare.first + ctx.bare.last):
             if kind == "linear":  # as autograd does it
                 flat = states[result].flatten(0, -2)
                 torch.mm(flat, states[right])

@@ -34,7 +34,16 @@ class _T5CrossAttention(nn.Module):
 
     def forward(self, text: Tensor, text_mask: Tensor, visual: Tensor, visual_mask: Tensor) -> Tensor:
         if self._known is None or self._known[0] is not visual_mask or self._known[1:] != (text.shape, text.dtype):
-            self._prepare(text, visual, visual_mask)
+            from transformers.masking_utils import create_bidirectional_mask
+
+            self._mask = create_bidirectional_mask(
+                config=self.config,
+                inputs_embeds=text,
+                attention_mask=_never_empty(visual_mask),
+                encoder_hidden_states=visual,
+            )
+            self._bias = text.new_zeros(1, self.config.num_heads, text.shape[1], visual.shape[1])
+            self._known = visual_mask, text.shape, text.dtype
         states: Tensor
         states, _, _ = self.cross_attention(
             text, key_value_states=visual, attention_mask=self._mask, position_bias=self._bias
@@ -42,18 +51,6 @@ class _T5CrossAttention(nn.Module):
         if self.feed_forward is not None:
             states = self.feed_forward(states)
         return states
-
-    def _prepare(self, text: Tensor, visual: Tensor, visual_mask: Tensor) -> None:
-        from transformers.masking_utils import create_bidirectional_mask
-
-        self._mask = create_bidirectional_mask(
-            config=self.config,
-            inputs_embeds=text,
-            attention_mask=_never_empty(visual_mask),
-            encoder_hidden_states=visual,
-        )
-        self._bias = text.new_zeros(1, self.config.num_heads, text.shape[1], visual.shape[1])
-        self._known = visual_mask, text.shape, text.dtype
 
 
 def build(shape: Shape, weights: Mapping[str, Tensor], *, implementation: str, feed_forward: bool = False) -> nn.Module:

@@ -177,13 +177,13 @@ def regions(
     counts = {"records": stats.records, "images": stats.images, "proposals": stats.proposals}
     if stats.cut:
         counts["regions cut"] = stats.cut
-    counts |= dict(sorted(part.counts.items()))
-    say("; ".join(f"{name}: {number:,}" for name, number in counts.items()))
+    found = [*counts.items(), *sorted(part.counts.items())]
+    say("; ".join(f"{name}: {number:,}" for name, number in found))
     for kind in ("image", "annotation"):
         unreadable, left_out = stats.unreadable[kind], stats.left_out[kind]
         if unreadable or kind == "image":
-            records = f", their records left out: {left_out:,}" if left_out else ""
-            say(f"{kind}s that cannot be read: {unreadable:,}{records}")
+            more = f", their records left out: {left_out:,}" if left_out else ""
+            say(f"{kind}s that cannot be read: {unreadable:,}{more}")
     if draw is not None:
         say(f"Drawn: {stats.drawn:,} images in {draw}")
     say(f"Written: {output}")

@@ -39,16 +39,11 @@ class Explanation:
 def attention(
     q: Tensor, k: Tensor, v: Tensor, *, key_mask: Tensor, scale: float, dropout: float = 0.0, backend: str = AUTO
 ) -> Tensor:
-    """Return scaled dot-product attention; zeros for an example whose keys are all masked.
+    """Return scaled dot-product attention ``[B, T, H, d]``; zeros for an example whose keys are all masked.
 
-    Args:
-        q: ``[B, T, H, d]``, also the shape of the result.
-        k: ``[B, V, H, d]``.
-        v: ``[B, V, H, d]``.
-        key_mask: bool ``[B, V]``, True = real.
-        scale: factor on the logits; T5 uses 1.
-        dropout: dropout probability on the attention weights.
-        backend: a registered name, or ``auto``.
+    ``q`` is ``[B, T, H, d]``, ``k`` and ``v`` are ``[B, V, H, d]``, and ``key_mask`` is bool ``[B, V]``, True = real.
+    ``scale`` is a factor on the logits (T5 uses 1), ``dropout`` a probability on the attention weights, and ``backend``
+    a registered name, or ``auto``.
 
     Raises:
         UmieError: the backend cannot run here; the message contains the library's reason.

@@ -22,10 +22,8 @@ def check_fusion(fusion: Fusion, *, gradients: bool = False) -> None:
     The checks run in evaluation mode, on the device and in the dtype of the fusion's weights (which must be real, not
     on the meta device). The module's mode and gradients and the global random state are left unchanged.
 
-    Args:
-        fusion: a built fusion.
-        gradients: also check that a finite gradient reaches the text, the image if it is used, and every parameter
-            that requires one.
+    With ``gradients`` it also checks that a finite gradient reaches the text, the image if it is used, and every
+    parameter that requires one.
 
     Raises:
         UmieError: ``forward`` raises, or does not return ``FusedStates``; a shape, dtype or mask is wrong; the states

@@ -35,12 +35,9 @@ class GatedFeedForward(nn.Module):
             nn.init.normal_(layer.weight, std=layer.in_features**-0.5)
 
     def forward(self, states: Tensor, residual: Tensor | None = None, *, reuse_residual: bool = False) -> Tensor:
-        """Return the layer's output plus ``residual``.
+        """Return the layer's output plus ``residual``, both ``[..., D]`` like ``states``.
 
-        Args:
-            states: ``[..., D]``.
-            residual: ``[..., D]``, or None.
-            reuse_residual: the result may overwrite ``residual``; this happens only when gradients are disabled.
+        With ``reuse_residual`` the result may overwrite ``residual``; this happens only when gradients are disabled.
         """
         if may_fuse(states) and are_plain(self.gate, self.up, self.down):
             weights = self.gate.weight, self.up.weight, self.down.weight

@@ -30,13 +30,8 @@ def gated_feed_forward(
 ) -> Tensor:
     """Return ``residual + Wo (gelu_tanh(W0 x) * W1 x)``; adding the residual costs no extra pass.
 
-    Args:
-        states: x, ``[..., D]``.
-        gate: W0, ``[F, D]``.
-        up: W1, ``[F, D]``.
-        down: Wo, ``[D, F]``.
-        residual: ``[..., D]``, or None.
-        reuse_residual: the result may overwrite ``residual``; this happens only when gradients are disabled.
+    The states x and the residual are ``[..., D]``, gate W0 and up W1 ``[F, D]``, and down Wo ``[D, F]``. With
+    ``reuse_residual`` the result may overwrite ``residual``; this happens only when gradients are disabled.
     """
     weights = [gate, up, down]
     dtype = autocast_dtype(states)

@@ -5,7 +5,7 @@ Shapes: B batch, T text tokens, V visual slots, D model width, H heads, d head w
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -42,6 +42,11 @@ GATE: tuple[Product, ...] = (
     ("linear", "visual_mean", "visual_first", "visual_hidden"),
     ("linear", "visual_hidden", "visual_second", "visual_out"),
 )
+MULTIPLY: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "linear": F.linear,
+    "matmul": torch.matmul,
+    "mean": torch.bmm,
+}
 BLOCKS = ("released", "paper", "cross_attention", "gate")
 
 
@@ -117,11 +122,10 @@ class _Products(torch.autograd.Function):
         ctx.bare = bare
         ctx.save_for_backward(text, visual)
         states = {**dict(bare.named_buffers()), "text": text, "visual": visual}
-        multiply = {"linear": F.linear, "matmul": torch.matmul, "mean": torch.bmm}
         for kind, left, right, _ in bare.first:
-            multiply[kind](states[left], states[right])
+            MULTIPLY[kind](states[left], states[right])
         for kind, left, right, _ in bare.last:
-            out = multiply[kind](states[left], states[right])
+            out = MULTIPLY[kind](states[left], states[right])
         return out
 
     @staticmethod

@@ -154,13 +154,7 @@ def resolve_parts(encoder: Part, fusion_part: Part, decoder: Part) -> dict[str, 
 
 
 def checkpoint_of(decoder: Mapping[str, Any]) -> str | None:
-    """Return the directory or hub name of a decoder's weights and tokenizer.
-
-    Args:
-        decoder: name and options, as returned by ``resolve_parts``.
-
-    Returns:
-        None for a preset, which has random weights and no tokenizer.
+    """Return the directory or hub name of a decoder's weights and tokenizer; None for a preset, which has neither.
 
     Raises:
         UmieError: the decoder does not know the source.

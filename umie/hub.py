@@ -28,10 +28,7 @@ def check_saved(name: str | Path) -> None:
 def find_file(name: str | Path, filename: str, **options: Any) -> Path:
     """Return the path of a file of a saved variant; download it to the hub cache if necessary.
 
-    Args:
-        name: a directory or a hub name.
-        filename: the file.
-        options: for ``transformers.utils.cached_file``, such as ``revision``, ``token`` or ``local_files_only``.
+    ``options`` are those of ``transformers.utils.cached_file``, such as ``revision`` or ``token``.
 
     Raises:
         UmieError: there is no such directory or repository, or it does not contain the file.

@@ -35,13 +35,7 @@ def build_part(
     modules: Mapping[str, nn.Module],
     widths: Mapping[str, Any] | None = None,
 ) -> Any:
-    """Return the module of a slot, or build it from its options.
-
-    Args:
-        slot: a key of ``REGISTRIES``.
-        options: name and options of the part.
-        modules: built modules by slot.
-        widths: the decoder's widths, for a fusion.
+    """Return the module of a slot, or build it from its options; ``widths`` are the decoder's, for a fusion.
 
     Raises:
         UmieError: the options are wrong, or the widths of the module differ from the decoder's.
@@ -64,12 +58,7 @@ def build_part(
 def build_visual_embedding(
     options: Mapping[str, Any] | None, modules: Mapping[str, nn.Module], widths: Mapping[str, Any]
 ) -> nn.Module:
-    """Return the module of the visual embedding, or build it from its options.
-
-    Args:
-        options: options of VisualEmbeddingConfig.
-        modules: built modules by slot.
-        widths: ``feature_dim`` of the encoder, and the decoder's widths.
+    """Return the module of the visual embedding, or build it; ``widths`` are those of the encoder and the decoder.
 
     Raises:
         UmieError: the options are wrong, or the widths of the module differ from those of encoder and decoder.
@@ -93,10 +82,7 @@ def build_visual_embedding(
 def options_of(slot: str, module: nn.Module, inherited: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return the options that rebuild a module, or None if its class is not registered.
 
-    Args:
-        slot: the slot of the module.
-        module: the module.
-        inherited: options that the slot takes from other parts unless they are set.
+    Options that the slot takes from other parts are ``inherited`` unless they are set.
     """
     if slot == "visual_embedding":
         return _changed_options(module.config, inherited) if type(module) is VisualEmbedding else None

@@ -19,36 +19,21 @@ DONE = "done"  # the event of a completed item
 
 
 class Reader:
-    """Follow tokens through an answer's configurations and collect the events on the way.
-
-    Args:
-        symbols: the tokenizer's symbols.
-        first: the configuration before an answer.
-        later: the configuration after an item.
-        steps: returns where a symbol leads from a configuration.
-        may_end: returns whether an answer may end in a configuration.
-        is_open: returns whether a configuration is inside a span.
-        end: the token that ends an answer.
-    """
+    """Follow tokens through an answer's configurations and collect the events on the way."""
 
     def __init__(
         self,
         symbols: TokenSymbols,
-        first: Configuration,
-        later: Configuration,
+        first: Configuration,  # before an answer
+        later: Configuration,  # after an item
         *,
-        steps: Callable[[Configuration, str], list[Step]],
+        steps: Callable[[Configuration, str], list[Step]],  # where a symbol leads from a configuration
         may_end: Callable[[Configuration], bool],
-        is_open: Callable[[Configuration], bool],
+        is_open: Callable[[Configuration], bool],  # whether a configuration is inside a span
         end: int,
     ) -> None:
-        self._symbols = symbols
-        self._first = first
-        self._later = later
-        self._steps = steps
-        self._may_end = may_end
-        self._is_open = is_open
-        self._end = end
+        self._symbols, self._first, self._later, self._end = symbols, first, later, end
+        self._steps, self._may_end, self._is_open = steps, may_end, is_open
 
     def read(self, tokens: Iterable[int]) -> list[Any]:
         """Return the events of tokens; symbols that do not fit are skipped."""
@@ -113,11 +98,8 @@ def _events_of(path: Path) -> list[Any]:
 def items_of(events: Iterable[Any], view: View, text: str) -> list[ParsedItem]:
     """Return the completed items of a sequence of events.
 
-    Args:
-        events: in order, for each item its opening or the name of its region, the symbols of its span, ``DONE``,
-            and the digits of its occurrence.
-        view: the text in the tokenizer's symbols.
-        text: the text.
+    The events of an item are its opening or its region, the symbols of its span, ``DONE``, and the digits of its
+    occurrence.
     """
     raw: list[tuple[str, int | None, str, int]] = []
     label, region, symbols, number = "", None, "", 0

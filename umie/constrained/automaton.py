@@ -27,35 +27,20 @@ _SPACES = " \t\r\n"
 
 
 class State:
-    """One set of configurations.
-
-    Attributes:
-        moves: the configurations after each token that may come next.
-        tokens: the tokens that may come next.
-        distances: for each of these tokens, the fewest tokens needed to end the answer, including the token itself.
-        slack: with at least this many tokens left, all of the tokens may come next.
-    """
+    """One set of configurations, and the tokens that may come next."""
 
     __slots__ = ("configs", "distances", "moves", "slack", "tokens")
 
     def __init__(self, configs: frozenset[Configuration]) -> None:
         self.configs = configs
-        self.moves: dict[int, list[Configuration]] = {}
+        self.moves: Moves = {}
         self.tokens: list[int] = []
-        self.distances: list[int] = []
-        self.slack = 0
+        self.distances: list[int] = []  # the fewest tokens that end the answer from each token on, including it
+        self.slack = 0  # with at least this many tokens left, all of the tokens may come next
 
 
 class AnswerAutomaton:
-    """The constraint on the answer to one query.
-
-    Args:
-        symbols: the tokenizer's symbols.
-        literals: the literals of the task's output style.
-        style: the output style.
-        text: the record's text.
-        pair: the strings of head and tail, if the query asks about a pair.
-    """
+    """The constraint on the answer to one query; ``pair`` has the strings of head and tail if it asks about a pair."""
 
     def __init__(
         self,
@@ -65,11 +50,8 @@ class AnswerAutomaton:
         text: str,
         pair: tuple[str, str] | None = None,
     ) -> None:
-        self._symbols = symbols
-        self._literals = literals
-        self._style = style
-        self._text = text
-        self._pair = pair
+        self._symbols, self._literals, self._style = symbols, literals, style
+        self._text, self._pair = text, pair
         self._escaped = style.escaped
         # whether a space precedes every punctuation mark
         self._splits_punctuation = literals.closing[:1] == " " or bool(symbols.tail)
@@ -124,12 +106,7 @@ class AnswerAutomaton:
             self._distance(config)
 
     def tokens(self, state: State, remaining: int) -> list[int]:
-        """Return the tokens that may come next.
-
-        Args:
-            state: the state of the answer.
-            remaining: how many tokens may still come, including this one.
-        """
+        """Return the tokens that may come next, if ``remaining`` tokens may still come, including this one."""
         if remaining >= state.slack:
             return state.tokens
         limit = max(remaining, min(state.distances))
@@ -278,14 +255,10 @@ class AnswerAutomaton:
         return []
 
     def _span_steps(self, place: int, missing: int, escaped: bool, at_space: bool, symbol: str) -> list[Step]:
-        """Step inside a span.
+        """Step inside a span, from a state of the suffix automaton (``place``).
 
-        Args:
-            place: the state of the suffix automaton.
-            missing: how many bytes of a character are still to come.
-            escaped: whether the previous character is the escape ``|``.
-            at_space: whether the previous symbol is white space, or there is none.
-            symbol: the symbol.
+        ``missing`` bytes of a character are still to come; the previous character is the escape ``|`` (``escaped``);
+        the previous symbol is white space, or there is none (``at_space``).
         """
         steps: list[Step] = []
         following = self._automaton.next[place]

@@ -22,19 +22,12 @@ class Opened(NamedTuple):
 
 @dataclass(eq=False, repr=False)  # a trie would be printed whole, and shared nodes many times
 class Node:
-    """A place in a trie of literals.
+    """A place in a trie of literals."""
 
-    Attributes:
-        children: the place after each symbol.
-        tokens: the tokens that the tokenizer writes from here, and the place after each; empty inside a token.
-        ends: for the literals that end here, what follows them (``SPAN``, ``REGION``, ...) and their meaning.
-        may_end: whether the answer may end here.
-    """
-
-    children: dict[str, Node] = field(default_factory=dict)
-    tokens: dict[int, Node] = field(default_factory=dict)
-    ends: dict[str, Opened] = field(default_factory=dict)
-    may_end: bool = False
+    children: dict[str, Node] = field(default_factory=dict)  # the place after each symbol
+    tokens: dict[int, Node] = field(default_factory=dict)  # that the tokenizer writes from here; empty inside a token
+    ends: dict[str, Opened] = field(default_factory=dict)  # what follows the literals that end here, and their meaning
+    may_end: bool = False  # whether the answer may end here
 
     def add(self, spelling: list[tuple[int, str]], follows: str, says: Opened) -> None:
         """Add a literal, as tokens with their symbols.
@@ -57,29 +50,17 @@ class Node:
 
 @dataclass(frozen=True)
 class Literals:
-    """The literals of an output style for one answer schema.
+    """The literals of an output style for one answer schema."""
 
-    Args:
-        first: literals that begin an answer.
-        later: literals that follow an item.
-        regions: literals that follow a role filled by a region.
-        closing: the symbols that close a span.
-        num_closing_tokens: number of tokens of ``closing``.
-        num_ending_tokens: number of tokens of the style's suffix.
-        number: the symbols around an occurrence's number; None if the style writes no numbers.
-        markers: the symbols of the style's markers around items, which no span may contain.
-        automata: constraints on answers without spans, which all texts share.
-    """
-
-    first: Node
-    later: Node
-    regions: Node
-    closing: str
+    first: Node  # begin an answer
+    later: Node  # follow an item
+    regions: Node  # follow a role that a region fills
+    closing: str  # the symbols that close a span
     num_closing_tokens: int
-    num_ending_tokens: int
-    number: tuple[str, str] | None
-    markers: tuple[str, ...] = ()
-    automata: dict[Any, Any] = field(default_factory=dict)
+    num_ending_tokens: int  # of the style's suffix
+    number: tuple[str, str] | None  # the symbols around an occurrence's number; None if the style writes no numbers
+    markers: tuple[str, ...] = ()  # the symbols of the style's markers around items, which no span may contain
+    automata: dict[Any, Any] = field(default_factory=dict)  # constraints on answers without spans, shared by all texts
 
 
 def without_pair(style: Style, schema: AnswerSchema) -> AnswerSchema:

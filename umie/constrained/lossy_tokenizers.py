@@ -38,13 +38,8 @@ def read_answers(
     """Return the answers spelled by rows of tokens, generated with or without a constraint.
 
     An answer is read item by item, until a token does not fit its format or its text; the rest counts as one dropped
-    item. The decoded string is not used: its ``ann lee`` may stand for ``Ann Lee``.
-
-    Args:
-        tokenizer: the tokenizer.
-        task: the task.
-        asked: the record and the query of each row.
-        rows: token ids; special tokens are skipped, except the end token and the style's markers.
+    item. Special tokens are skipped, except the end token and the style's markers. The decoded string is not used: its
+    ``ann lee`` may stand for ``Ann Lee``.
     """
     constraint = Constraint(tokenizer, task, asked, max_new_tokens=1)
     markers = {tokenizer.convert_tokens_to_ids(marker) for marker in task.style.markers}

@@ -35,10 +35,7 @@ _FAILURES = (OSError, RuntimeError, ValueError, TypeError, AttributeError, Safet
 def source_values(source: str, checkpoint: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
     """Return the configuration of a checkpoint, or of the pair that an encoder's checkpoint initializes.
 
-    Args:
-        source: the name of the checkpoint in errors.
-        checkpoint: its directory or hub name.
-        overrides: token ids in it replace those of an encoder's tokenizer.
+    Token ids in ``overrides`` replace those of an encoder's tokenizer.
 
     Raises:
         UmieError: the configuration cannot be read, or does not say how answers begin and end.

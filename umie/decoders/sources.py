@@ -41,15 +41,7 @@ def check_tokenizer(source: str) -> None:
 
 
 def read_config(source: str, checkpoint: str) -> PreTrainedConfig:
-    """Return the configuration of a checkpoint.
-
-    Args:
-        source: the name of the checkpoint in errors.
-        checkpoint: its directory or hub name.
-
-    Raises:
-        UmieError: the configuration cannot be read.
-    """
+    """Return the configuration of a checkpoint; raise UmieError, which names ``source``, if it cannot be read."""
     try:
         return AutoConfig.from_pretrained(checkpoint)
     except (OSError, ValueError) as error:
@@ -58,12 +50,7 @@ def read_config(source: str, checkpoint: str) -> PreTrainedConfig:
 
 
 def check_complete(source: str, missing: Iterable[str]) -> None:
-    """Raise UmieError if a checkpoint is missing weights.
-
-    Args:
-        source: the name of the checkpoint in the error.
-        missing: names of the missing weights.
-    """
+    """Raise UmieError if a checkpoint is missing weights."""
     names = sorted(missing)
     if names:
         raise UmieError(f"decoder source {source!r}: the checkpoint is missing {len(names)} weights, e.g. {names[0]}")

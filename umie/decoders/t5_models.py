@@ -78,13 +78,7 @@ def t5_shape(config: T5Config | MT5Config) -> T5ForConditionalGeneration:
 def load_t5(
     shape: T5ForConditionalGeneration, source: str, checkpoint: str, **options: Any
 ) -> T5ForConditionalGeneration:
-    """Return a model of the T5 family with the weights of a checkpoint, in float32.
-
-    Args:
-        shape: a model from ``t5_shape``.
-        source: the name of the checkpoint in errors.
-        checkpoint: its directory or hub name.
-        options: passed to transformers' from_pretrained.
+    """Return a model from ``t5_shape`` with the weights of a checkpoint, in float32; options are for from_pretrained.
 
     Raises:
         UmieError: the checkpoint cannot be read, or is missing weights.

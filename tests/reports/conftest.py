@@ -29,7 +29,7 @@ def no_data():
 
     def make(**changes) -> Corpus:
         values = {item.name: {} for item in dataclasses.fields(DataSet)}
-        values |= {"name": "data", "format": "jsonl", "num_excluded": 0, "is_synthetic": False, "fingerprint": "f"}
+        values |= {"name": "data", "format": "jsonl", "num_excluded": 0, "fingerprint": "f"}
         values |= changes
         values["num_queries"] = {split: dict.fromkeys(values["tasks"], 1) for split in values["num_records"]}
         return Corpus(sets={"data": DataSet(**values)}, weights={"data": 1.0})

@@ -14,14 +14,10 @@ MIN_WIDTH = 1e-3  # precise: narrower boxes are widened to this fraction of a ce
 
 
 def pool_boxes(maps: Tensor, boxes: Tensor, pooling: Pooling = "precise") -> Tensor:
-    """Return the mean of each map under each of its boxes, ``[N, R, C]``, in the dtype of the maps.
+    """Return the mean of ``maps [N, C, h, w]`` under each of their boxes, ``[N, R, C]``, in the dtype of the maps.
 
-    The sum is computed in at least float32, even under autocast: weights in bfloat16 would not add up to 1.
-
-    Args:
-        maps: ``[N, C, h, w]``, in any memory format.
-        boxes: ``[N, R, 4]``: x1, y1, x2, y2, relative to the map (0..1).
-        pooling: see ``box_weights``.
+    Boxes ``[N, R, 4]`` are x1, y1, x2, y2, relative to the map (0..1); for ``pooling`` see ``box_weights``. The sum is
+    computed in at least float32, even under autocast: weights in bfloat16 would not add up to 1.
     """
     with torch.autocast(maps.device.type, enabled=False):
         cells = maps.permute(0, 2, 3, 1).flatten(1, 2)  # a view, channels last or not
@@ -33,19 +29,14 @@ def pool_boxes(maps: Tensor, boxes: Tensor, pooling: Pooling = "precise") -> Ten
 def box_weights(boxes: Tensor, height: int, width: int, pooling: Pooling = "precise") -> Tensor:
     """Return the weight of each cell of a map in the mean under each box, float32 ``[..., R, height * width]``.
 
-    As in RoIAlign, the map is interpolated linearly between the centers of its cells, and is constant from the
-    outermost centers to the border. "precise" integrates this surface over the box, which gives its exact mean: for a
-    box around the whole map the mean of all cells, for a tiny box the value at its position. "roi_align" averages
-    14 x 14 samples, which equals RoIAlign (7 x 7 cells of 2 x 2 samples, aligned) averaged over its cells.
+    Boxes ``[..., R, 4]`` are relative to the map of ``height`` x ``width`` cells. As in RoIAlign, the map is
+    interpolated linearly between the centers of its cells, and is constant from the outermost centers to the border.
+    "precise" integrates this surface over the box, which gives its exact mean: for a box around the whole map the mean
+    of all cells, for a tiny box the value at its position. "roi_align" averages 14 x 14 samples, which equals RoIAlign
+    (7 x 7 cells of 2 x 2 samples, aligned) averaged over its cells.
 
     Source: precise RoI pooling, Jiang et al. 2018 (IoU-Net), section 3.2, here with RoIAlign's border instead of
     zeros; RoIAlign: He et al. 2017 (Mask R-CNN).
-
-    Args:
-        boxes: ``[..., R, 4]``: x1, y1, x2, y2, relative to the map (0..1).
-        height: number of cells of the map from top to bottom.
-        width: number of cells from left to right.
-        pooling: "precise" or "roi_align".
     """
     along = _precise if pooling == "precise" else _roi_align
     x1, y1, x2, y2 = boxes.float().unbind(-1)

@@ -24,11 +24,9 @@ def train_on_label(value: object, names: Sequence[str]) -> str:
 
 
 def read_train_on(value: object, names: Sequence[str]) -> tuple[str, ...]:
-    """Return the data sets to train on, in the order of the data; the others are still scored.
+    """Return the data sets to train on, in the order of ``names``; the others are still scored.
 
-    Args:
-        value: None or ``all``, names, or a mapping with ``without`` or ``only`` and optionally ``label``.
-        names: the names of all data sets.
+    ``value`` is None or ``all``, names, or a mapping with ``without`` or ``only`` and optionally ``label``.
 
     Raises:
         UmieError: a name is unknown, no data set is left to train on, or the value has another form.
@@ -68,10 +66,8 @@ def instruction_label(value: object) -> str:
 def read_instruction(value: object, tasks: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Return the wording of a choice of ``instruction``, which is empty for None.
 
-    Args:
-        value: the name of a variant (paper, I0, I1, I2) for every task, or a mapping from tasks to a variant or a
-            custom template, and optionally ``label``.
-        tasks: the names of the tasks.
+    ``value`` is the name of a variant (paper, I0, I1, I2) for every task, or a mapping from tasks to a variant or a
+    custom template, and optionally ``label``.
 
     Raises:
         UmieError: a variant or task is unknown, or a template does not fit its task.

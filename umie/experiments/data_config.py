@@ -57,10 +57,8 @@ class DataConfig(Config):
 def read_data_config(data: object, tasks: TaskOptions) -> DataConfig:
     """Check the key ``data`` of a config without reading files.
 
-    Args:
-        data: one data set (``format`` and its options), or ``sets`` of these by name; both with an optional
-            ``exclude_overlap``, and ``sets`` also with an optional ``sampling``.
-        tasks: name and options of each task, for sets that do not list their tasks.
+    ``data`` is one data set (``format`` and its options), or ``sets`` of these by name; both with an optional
+    ``exclude_overlap``, and ``sets`` also with an optional ``sampling``. Sets that list no tasks get ``tasks``.
 
     Raises:
         UmieError: keys, names or formats are unknown, or values are not allowed.

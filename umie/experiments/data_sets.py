@@ -25,15 +25,14 @@ class DataSet:
     files: Mapping[str, str]  # the checked copy of each split (JSONL)
     images: Mapping[str, str | None]  # the image directory of each split; None if the split has no images
     tasks: Options  # with the label schema of this set
-    ceilings: Mapping[str, float]  # the best F1 without images, by task, if the distribution is known
-    is_synthetic: bool
     num_records: Mapping[str, int]  # by split
     num_queries: Mapping[str, Mapping[str, int]]  # by split and task
     num_images: Mapping[str, int]  # number of records in each split with a readable image
-    num_seen: Mapping[str, int]  # number of records in each other split whose text also occurs in any training split
-    num_excluded: int  # number of training records excluded because their text occurs in an evaluation split
-    unreadable: Mapping[str, Mapping[str, str]]  # why images cannot be read, by split and image
     fingerprint: str  # hash of all texts, annotations and images
+    ceilings: Mapping[str, float] = field(default_factory=dict)  # by task, best F1 without images, if it is known
+    num_seen: Mapping[str, int] = field(default_factory=dict)  # by split, records whose text occurs in a training split
+    num_excluded: int = 0  # number of training records excluded because their text occurs in an evaluation split
+    unreadable: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # by split and image, why
 
     def read(self, split: str) -> list[Record]:
         """Return the records of a split."""

@@ -96,9 +96,7 @@ class Grid:
 def read_grid(path: str | Path, settings: Sequence[str] = ()) -> Grid:
     """Read a grid file; see ``docs/grids.md`` for its keys. Parts are checked by ``umie.experiments.parts``.
 
-    Args:
-        path: the file.
-        settings: overrides, each as ``key.key=value`` with the value in YAML.
+    ``settings`` are overrides, each as ``key.key=value`` with the value in YAML.
 
     Raises:
         UmieError: the file cannot be read, or its values are invalid; all errors are reported at once.
@@ -133,11 +131,7 @@ def read_grid(path: str | Path, settings: Sequence[str] = ()) -> Grid:
 
 
 def read_run(path: str | Path, settings: Sequence[str] = ()) -> RunConfig:
-    """Read the config file of one run; see ``docs/training.md`` for its keys.
-
-    Args:
-        path: the file.
-        settings: as for ``read_grid``.
+    """Read the config file of one run; see ``docs/training.md`` for its keys, and ``read_grid`` for ``settings``.
 
     Raises:
         UmieError: as for ``read_grid``; or the file describes several runs.

@@ -1,4 +1,4 @@
-"""Image features of a cell: a frozen encoder encodes each image once for all cells; calls are counted."""
+"""Image features of a cell: a frozen encoder encodes each image once for all cells."""
 
 from __future__ import annotations
 
@@ -15,19 +15,6 @@ from umie.errors import UmieError
 from umie.records import Record, Region
 
 
-class EncoderCalls:
-    """Counter of the images that pass through an encoder."""
-
-    def __init__(self, encoder: Any) -> None:
-        self._parts: list[Any] = []
-        encoder.register_forward_hook(lambda module, arguments, output: self._parts.append(output.mask.any(1).sum()))
-
-    @property
-    def number(self) -> int:
-        """The number of images so far."""
-        return sum(int(part) for part in self._parts)
-
-
 def store_features(
     model: Any,
     processor: Any,
@@ -38,13 +25,8 @@ def store_features(
 ) -> dict[str, Any]:
     """Make the processor read the features of a frozen encoder from the store, and add missing features to it.
 
-    Args:
-        model: the variant.
-        processor: its processor.
-        records: the records whose images are used.
-        folder: the directory of the store; None computes features in every epoch.
-        on_share: called with the finished share (0..1) of the images.
-        log: called with a line for every event of the store, e.g. a damaged entry.
+    Without a ``folder`` for the store, features are computed in every epoch. ``on_share`` is called with the finished
+    share (0..1) of the images, ``log`` with a line for every event of the store, e.g. a damaged entry.
 
     Returns:
         ``features`` (``stored``, ``looked up``, ``not used``, or ``computed each time`` if the encoder is trained or

@@ -18,12 +18,9 @@ from umie.versions import file_digest
 
 
 def identity(config: RunConfig, fingerprint: str, *, read_files: bool = True) -> dict[str, Any]:
-    """Return everything that the result of a run depends on.
+    """Return everything that the result of a run depends on; ``fingerprint`` is that of its data, a ``Corpus``.
 
-    Args:
-        config: the run.
-        fingerprint: the fingerprint of its data, see ``Corpus.fingerprint``.
-        read_files: include weights, features and plugins.
+    With ``read_files`` this includes weights, features and plugins.
     """
     checkpoints = None
     if config.checkpoints is not None:  # the options that determine which checkpoint is scored

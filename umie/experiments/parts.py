@@ -19,12 +19,8 @@ from umie.types import SPLITS
 def check_parts(runs: Sequence[RunConfig], *, read_files: bool = True) -> None:
     """Build every encoder with its weights and every variant without weights, so that no run fails because of options.
 
-    Fusions registered by plugins are also checked against their contract on small inputs.
-
-    Args:
-        runs: the configs of the runs.
-        read_files: if false, only the options of encoders and decoders are checked, and every fusion is built with a
-            tiny decoder.
+    Fusions registered by plugins are also checked against their contract on small inputs. Without ``read_files``, only
+    the options of encoders and decoders are checked, and every fusion is built with a tiny decoder.
 
     Raises:
         UmieError: a part rejects a value, weights cannot be read, no variant has the parameters of a learning rate

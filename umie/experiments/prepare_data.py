@@ -58,9 +58,9 @@ def prepare_corpus(
         root: the directory that paths under ``data`` are relative to.
         output: the directory to write to; each set gets its own subdirectory.
         splits: the splits that are used; at least one set must have each of them.
-        missing_images: ``error``, ``text_only`` or ``skip``.
+        missing_images: the policy for images that cannot be read, see ``umie.types``.
         encoders: the encoders that must be able to use the images: names, or mappings with ``name`` and options.
-        on_item: called with a description of each step, to show progress.
+        on_item: called with a description of each step.
 
     Raises:
         UmieError: a key or format is unknown, a file cannot be read, a label is not in the schema, an image is missing
@@ -296,8 +296,6 @@ def _checked_set(
         files=files,
         images=folders,
         tasks=read.tasks,
-        ceilings={},
-        is_synthetic=False,
         num_records={split: len(records) for split, records in splits.items()},
         num_queries=num_queries,
         num_images={
@@ -349,16 +347,12 @@ def _synthetic(one: SetConfig, output: Path, used: Sequence[str], on_item: OnIte
         images=dict.fromkeys(SPLITS, str(folder)),
         tasks=tasks,
         ceilings={name: known[name] for name in tasks},
-        is_synthetic=True,
         num_records=sizes,
         num_queries={
             split: _count_queries(built, read_jsonl(path, images=folder) if sizes[split] else ())
             for split, path in files.items()
         },
         num_images=sizes,
-        num_seen={},
-        num_excluded=0,
-        unreadable={},
         fingerprint=fingerprint,
     )
 

@@ -54,9 +54,8 @@ def paper() -> dict[str, Any]:
 def read_reference(value: object) -> list[Reference]:
     """Read the key ``reference`` of a grid file.
 
-    Args:
-        value: None, the name of a table of the paper such as ``paper-table-4-base``, a mapping with custom scores (F1
-            in percent by data set and task, and optionally ``title`` and ``source``), or a list of names and mappings.
+    ``value`` is None, the name of a table of the paper such as ``paper-table-4-base``, a mapping with custom scores (F1
+    in percent by data set and task, and optionally ``title`` and ``source``), or a list of names and mappings.
 
     Raises:
         UmieError: unknown table, or a value that is not an F1 in percent.

@@ -50,12 +50,12 @@ class JobProgress:
         sys.stdout.flush()
 
 
-def run_job(job_file: str, *, set_threads: bool = True) -> None:
+def run_job(job_file: str) -> None:
     """Run the job of a file. If the cell crashes, its result says so."""
     job = json.loads(Path(job_file).read_text(encoding="utf-8"))
     start = time.perf_counter()
     try:
-        result = {"status": "ok", **_run(job, set_threads)}
+        result = {"status": "ok", **_run(job)}
     except Exception as error:
         result = {
             "status": "crashed",
@@ -68,11 +68,11 @@ def run_job(job_file: str, *, set_threads: bool = True) -> None:
         json.dump(line, file, ensure_ascii=False)
 
 
-def _run(job: Mapping[str, Any], set_threads: bool) -> dict[str, Any]:
+def _run(job: Mapping[str, Any]) -> dict[str, Any]:
     import torch
     from transformers.utils import logging
 
-    if set_threads:
+    if job["num_threads"] is not None:
         torch.set_num_threads(job["num_threads"])
     logging.disable_progress_bar()
     load_plugins(job["config"]["plugins"])  # before names of parts are checked
@@ -125,7 +125,7 @@ def _run_cell(
         "shares": dict(zip(mixture.names, mixture.probabilities, strict=True)),
         "images": {
             **variant.images,
-            "encoder_calls": 0 if variant.encoder_calls is None else variant.encoder_calls.number,
+            "encoder_calls": sum(map(int, variant.encoded)),
             "boxes": dict(getattr(processor.preprocessor, "counts", {})),  # of precomputed features
         },
         "uses_image": model.fusion.uses_image,

@@ -96,17 +96,10 @@ def prepare(grid: Grid, root: Path, output: Path, progress: GridProgress) -> tup
 
 
 def run_grid(grid: Grid, root: Path, output: Path, progress: GridProgress, *, in_process: bool = False) -> GridRun:
-    """Run the cells that have no successful result yet.
+    """Run the cells of a grid, whose parts were checked, that have no successful result in ``output`` yet.
 
-    Args:
-        grid: the grid, with parts that were checked.
-        root: the directory that paths under ``data`` are relative to.
-        output: the directory of data, results and logs; finished cells in it are not run again.
-        progress: the progress display.
-        in_process: run all cells sequentially in this process instead of each in its own.
-
-    Returns:
-        The results of all cells, including those of earlier runs; a crashed cell has a traceback.
+    Paths under ``data`` are relative to ``root``. ``in_process`` runs the cells sequentially in this process instead of
+    each in its own. Return the results of all cells, including those of earlier runs; a crashed cell has a traceback.
 
     Raises:
         UmieError: the data are invalid, or another run uses the directory.
@@ -219,7 +212,7 @@ class _Runner:
             **job,
             "config": cell.config.to_json(),
             "data": self.data.to_json(),
-            "num_threads": max(1, _num_processors() // self.workers),
+            "num_threads": None if self.in_process else max(1, _num_processors() // self.workers),
             "result": str(result),
         }
         with atomic_write(folder / "job.json") as file:
@@ -229,7 +222,7 @@ class _Runner:
             crash = "the job wrote no result"
             (folder / "log.txt").touch()
             with redirect_stdout(io.StringIO()):
-                run_job(str(folder / "job.json"), set_threads=False)
+                run_job(str(folder / "job.json"))
         else:
             crash = self._in_a_process(folder, name, slot)
         if result.exists():

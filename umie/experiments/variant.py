@@ -15,7 +15,7 @@ from umie.evaluation.gates import gate_summary
 from umie.experiments.choices import Wording
 from umie.experiments.config import RunConfig
 from umie.experiments.data_sets import Corpus, DataSet
-from umie.experiments.features import EncoderCalls, store_features
+from umie.experiments.features import store_features
 from umie.experiments.scored_tasks import averaged, scored_tasks
 from umie.files import atomic_folder
 from umie.records import Record, write_jsonl
@@ -103,10 +103,8 @@ class Variant:
 
     Attributes:
         records: by split and data set; ``train`` has only the sets to train on.
-        model: the model.
-        processor: its processor.
         images: the result of ``store_features``.
-        encoder_calls: counter of the images that passed through the encoder; None without an encoder that runs.
+        encoded: the number of images in each pass of the encoder, if it computes features.
         mixture: the training queries.
         truncated: sentences about truncated inputs and answers.
 
@@ -136,8 +134,10 @@ class Variant:
         torch.manual_seed(config.seed)
         self.model, self.processor = _build(config, corpus, warm_start)
         self.model.to(state.device)
+        self.encoded: list[torch.Tensor] = []
         encoder = self.model.encoder
-        self.encoder_calls = None if encoder is None or encoder.reads_features else EncoderCalls(encoder)
+        if encoder is not None and not encoder.reads_features:
+            encoder.register_forward_hook(lambda part, inputs, found: self.encoded.append(found.mask.any(1).sum()))
         everything = [record for by_set in self.records.values() for own in by_set.values() for record in own]
         folder = Path(config.features.folder or store) if config.features.enabled else None
         with state.main_process_first():
@@ -152,9 +152,7 @@ class Variant:
     def train(self, output: Path | None) -> dict[str, Any]:
         """Train, and return the result of ``train``.
 
-        Args:
-            output: directory of the checkpoints. If it contains checkpoints of this run, training resumes exactly
-                from the newest.
+        If the directory ``output`` contains checkpoints of this run, training resumes exactly from the newest.
 
         Raises:
             UmieError: ``train`` fails, or there are no such dev scores as the checkpoints need.
@@ -225,13 +223,8 @@ class Variant:
     ) -> tuple[dict[str, Any], dict[str, list[float]]]:
         """Score the variant on a split; write its predictions to ``folder``, one JSONL file per scored task.
 
-        Args:
-            split: the split.
-            model: the model while it is trained; None scores the trained model and shows the progress.
-            folder: the directory of the predictions.
-
-        Returns:
-            By key, the metrics, including those of the gate, and the gates of the queries about images.
+        ``model`` is the model while it is trained; without it, the trained model is scored and the progress shown.
+        Return, by key, the metrics, including those of the gate, and the gates of the queries about images.
         """
         from umie.evaluation import SourcePredictions, evaluate
 
@@ -325,7 +318,7 @@ def _tokenizer(decoder: Mapping[str, Any], sets: Sequence[DataSet], wording: Wor
     from umie.composition import checkpoint_of, default_tokenizer, tokenizer_texts
     from umie.tokenization import train_tokenizer
 
-    if checkpoint_of(decoder) is not None or all(one.is_synthetic for one in sets):
+    if checkpoint_of(decoder) is not None or all(one.format == "synthetic" for one in sets):
         return default_tokenizer(decoder)
     texts = [tokenizer_texts(one.read("train"), one.built(wording).values()) for one in sets]
     return train_tokenizer(itertools.chain.from_iterable(texts), DATA_VOCAB_SIZE)

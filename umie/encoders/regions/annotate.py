@@ -44,16 +44,11 @@ def annotate(
     on_unreadable: Callable[[str, UmieError], None] | None = None,
     on_image: Callable[[], None] | None = None,
 ) -> Iterator[Record]:
-    """Yield records with proposed regions after their own; see ``Proposer.fill``.
+    """Yield records, read lazily, with proposed regions after their own, and update ``stats``; see ``Proposer.fill``.
 
-    Args:
-        records: read lazily.
-        proposer: finds the regions.
-        stats: updated while records are yielded.
-        missing_images: for a record whose image or annotation cannot be read: "error" raises UmieError, "text_only"
-            yields it unchanged, "skip" leaves it out.
-        on_unreadable: called once per such image with ``"image"`` or ``"annotation"`` and the error.
-        on_image: called after each record that has an image.
+    For a record whose image or annotation cannot be read, ``missing_images="error"`` raises UmieError, "text_only"
+    yields it unchanged, and "skip" leaves it out; ``on_unreadable`` is called once per such image with ``"image"`` or
+    ``"annotation"`` and the error. ``on_image`` is called after each record that has an image.
     """
     check_image_policy(missing_images)
     unreadable: set[object] = set()

@@ -196,13 +196,8 @@ def select(
     of the candidates never matters. Suppression ignores labels (``nms``, not ``batched_nms``): a slot of an encoder is
     a place, and a place with two names would use two slots for the same pixels.
 
-    Args:
-        candidates: the boxes that a proposer found.
-        top: maximum number of proposals.
-        overlap: intersection over union above which the worse of two boxes is removed; duplicates always are.
-        min_score: candidates with lower scores are removed.
-        taken: existing boxes; candidates that overlap them are removed, too.
-        counts: the numbers of dropped boxes are added here, by reason.
+    ``overlap`` is the intersection over union above which the worse of two boxes is removed; duplicates always are, and
+    candidates that overlap a ``taken`` box. The numbers of invalid boxes are added to ``counts``, by reason.
     """
     boxes = candidates.boxes.detach().to("cpu", torch.float64)
     scores = candidates.scores.detach().to("cpu", torch.float64)

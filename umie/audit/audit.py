@@ -48,14 +48,11 @@ def audit_splits(
     versions: Path | None = None,
     progress: Callable[[], None] = lambda: None,
 ) -> Audit:
-    """Audit the splits of a data set.
+    """Audit the splits of a data set, by name, such as ``train``; each is compared with the splits before it.
 
-    Args:
-        splits: the files of the splits by name, such as ``train``; each is compared with the splits before it.
-        against: files of other data sets to compare the splits with.
-        threshold: the minimum Jaccard similarity of near-duplicate texts.
-        versions: a table of known versions; by default, the table of the library.
-        progress: called once per record.
+    They are also compared with the files of other data sets in ``against``, and with a table of known ``versions``, by
+    default that of the library. ``threshold`` is the minimum Jaccard similarity of near-duplicate texts. ``progress``
+    is called once per record.
 
     Raises:
         UmieError: there are no splits, a file is used twice, or a file or the table cannot be read.
@@ -96,15 +93,10 @@ def clean_file(
     threshold: float = THRESHOLD,
     progress: Callable[[], None] = lambda: None,
 ) -> Cleaning:
-    """Write the records of a file that do not occur in other files.
+    """Write the records of a file, such as a training set, that do not occur in other files, such as test sets.
 
-    Args:
-        source: the file to clean, such as a training set.
-        against: the files whose records are removed, such as test sets.
-        output: the JSONL file to write; not one of the inputs.
-        match: when two records are the same: ``text``, ``near`` (the same or a similar text), ``image``.
-        threshold: the minimum Jaccard similarity of near-duplicate texts.
-        progress: called once per record.
+    ``match`` tells when two records are the same: ``text``, ``near`` (the same text, or one with a Jaccard similarity
+    of at least ``threshold``), ``image``. ``progress`` is called once per record.
 
     Raises:
         UmieError: ``match`` is unknown, a file is used twice, ``output`` is an input, or a file cannot be read.
@@ -130,12 +122,7 @@ def clean_file(
 
 
 def short_names(paths: Sequence[Path], taken: Container[str] = ()) -> list[str]:
-    """Return a unique name for each path: its last parts, at least two of them.
-
-    Args:
-        paths: different paths.
-        taken: names that may not be used.
-    """
+    """Return a unique name, which is not ``taken``, for each of different paths: its last parts, at least two."""
     names = []
     for path in paths:
         for length in range(2, len(path.parts) + 2):

@@ -72,12 +72,8 @@ def validate(
 ) -> Validation:
     """Check all records of a file; only a file that cannot be read as a whole is an exception.
 
-    Args:
-        source: the file.
-        report: called with the location and the finding; the location is empty for a malformed record, whose
-            message begins with it.
-        images: whether to check that the image files exist.
-        progress: called once per record.
+    ``report`` is called with the location and the finding; the location is empty for a malformed record, whose message
+    begins with it. ``images`` is whether to check that the image files exist. ``progress`` is called once per record.
     """
     result = Validation()
 

@@ -108,16 +108,11 @@ def overlaps(
     threshold: float = THRESHOLD,
     pairs: Iterable[tuple[int, int]] | None = None,
 ) -> list[Overlap]:
-    """Compare splits with each other and with themselves.
+    """Compare splits with each other and with themselves; return one overlap per pair.
 
-    Args:
-        splits: the splits.
-        threshold: the minimum Jaccard similarity of near-duplicate texts.
-        pairs: the splits to compare, by position; by default, every split with all earlier ones and with itself.
-
-    Returns:
-        One overlap per pair. ``near_text`` excludes the records of ``text``, and ``image_looks`` those of
-        ``image_bytes``. Within a split, a record does not match itself.
+    ``pairs`` are the splits to compare, by position; by default, every split with all earlier ones and with itself.
+    ``threshold`` is the minimum Jaccard similarity of near-duplicate texts. ``near_text`` excludes the records of
+    ``text``, and ``image_looks`` those of ``image_bytes``. Within a split, a record does not match itself.
     """
     if pairs is None:
         pairs = [(right, left) for right in range(len(splits)) for left in range(right + 1)]

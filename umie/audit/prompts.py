@@ -66,14 +66,9 @@ def schema_of(records: Iterable[Record]) -> dict[str, tuple[str, ...]]:
 
 
 def examine_prompts(records: Iterable[Record], schema: Mapping[str, Sequence[str]]) -> list[PromptReport]:
-    """Examine the prompts of all tasks for records.
+    """Examine the prompts for records, which are consumed once; return one report per task with at least one query.
 
-    Args:
-        records: the records, consumed once.
-        schema: the labels of each task, see ``schema_of``; tasks without labels are skipped.
-
-    Returns:
-        One report per task with at least one query.
+    ``schema`` has the labels of each task, see ``schema_of``; tasks without labels are skipped.
     """
     built = {name: tasks.registry.build(name, labels=tuple(labels)) for name, labels in schema.items()}
     reports = {name: PromptReport(name) for name in built}

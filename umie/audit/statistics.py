@@ -22,10 +22,7 @@ class Statistics:
     """Counts over records: ``add`` each record, then get the ``summary``.
 
     Lengths are stored as histograms, so percentiles are exact, and memory depends only on the number of distinct
-    lengths and labels.
-
-    Args:
-        images: whether to check that the image files exist.
+    lengths and labels. ``images`` is whether to check that the image files exist.
     """
 
     def __init__(self, *, images: bool = True) -> None:

@@ -37,20 +37,11 @@ def normalize(text: str) -> str:
 
 
 def near_duplicates(texts: Sequence[str], threshold: float = THRESHOLD) -> Iterator[tuple[int, int, float]]:
-    """Yield every pair of texts with similar sets of character 5-grams, and their Jaccard similarity.
+    """Yield every pair of texts with similar sets of character 5-grams: ``(i, j, Jaccard similarity)``, ``i < j``.
 
     Source: prefix filtering for set similarity joins (Chaudhuri et al. 2006; Bayardo et al. 2007). Unlike MinHash, the
-    result is exact: all pairs at or above the threshold, and no others.
-
-    Args:
-        texts: normalized texts without duplicates.
-        threshold: the minimum similarity, above 0 and at most 1.
-
-    Yields:
-        ``(i, j, similarity)`` with ``i < j``, in no particular order.
-
-    Raises:
-        UmieError: the threshold is out of range.
+    result is exact: all pairs at or above the threshold, and no others, in no particular order. The texts are
+    normalized and distinct. A threshold that is not above 0 and at most 1 raises UmieError.
     """
     if not 0 < threshold <= 1:
         raise UmieError(f"threshold is {threshold}: use a number above 0 and at most 1")

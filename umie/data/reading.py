@@ -130,13 +130,9 @@ class Tokens:
         check_characters(self.text, "the text")
 
     def span(self, start: object, end: object, owner: str, name: object = None) -> Span:
-        """Return the character span of the tokens from ``start`` to ``end``, end exclusive.
+        """Return the character span of the tokens from ``start`` to ``end``, end exclusive; ``owner`` is for messages.
 
-        Args:
-            start: offset of the first token.
-            end: offset after the last token.
-            owner: the name of the span in messages.
-            name: the expected text of the span, for a check; whitespace may differ, as it does 479 times in MNRE-1.
+        ``name`` is the expected text of the span; whitespace may differ, as it does 479 times in MNRE-1.
         """
         if type(start) is not int or type(end) is not int:
             raise UmieError(f"{owner} is at {shown([start, end])}: expected two token offsets")

@@ -55,14 +55,9 @@ def read(
     Every grounded role is a region, in the order of ``bb``. Annotators share the boxes and differ only in the nouns: a
     region's label is the most frequent noun, the first one in a tie, and None if there is none. A mapped verb yields
     one event without a trigger, with its mapped roles as arguments; a verb without a mapping yields a record without
-    events, and a role without a mapping a region that is not an argument.
-
-    Args:
-        path: the file.
-        images: the directory of the images; without it, records have only the names of the images.
-        regions: not accepted: the boxes are in the file.
-        on_error: see ``umie.data``.
-        mapping: the file of the mapping; by default, ace_sr_mapping.txt in the directory of ``path``.
+    events, and a role without a mapping a region that is not an argument. Without ``images``, records have only the
+    names of the images. ``mapping`` is the file of the mapping; by default, ace_sr_mapping.txt in the directory of
+    ``path``.
 
     Raises:
         UmieError: a file cannot be read, a line of the mapping is malformed, or ``regions`` is given; without

@@ -38,9 +38,7 @@ _SURROGATE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")
 def read_jsonl(path: str | Path, images: str | Path | None = None) -> Iterator[Record]:
     """Yield the records of a JSONL file, one per line; blank lines are skipped.
 
-    Args:
-        path: the file.
-        images: the directory of the images; by default, the directory of the file.
+    ``images`` is the directory of the images; by default, the directory of the file.
 
     Raises:
         UmieError: the file or a line cannot be read; the message names file, line and value.

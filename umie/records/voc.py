@@ -60,12 +60,9 @@ def read_voc(path: Path, on_bad_box: Callable[[BoxError], None] | None = None) -
 
 
 def pixel_region(box: Sequence[float], size: tuple[float, float], label: str | None = None) -> Region:
-    """Return the region of a box in pixels; an edge up to two pixels outside the image is moved to its border.
+    """Return the region of a box (x1, y1, x2, y2) in pixels of an image of ``size`` (width, height).
 
-    Args:
-        box: x1, y1, x2, y2.
-        size: width and height of the image.
-        label: of the region.
+    An edge up to two pixels outside the image is moved to its border.
 
     Raises:
         UmieError: width or height is not a positive number.

@@ -3,9 +3,9 @@
 import pytest
 
 from umie.errors import UmieError, at
+from umie.experiments.expand import PRESETS
 from umie.experiments.expand import read_run as read_only
 from umie.experiments.parts import check_parts
-from umie.experiments.presets import PRESETS
 
 
 def read_run(path, settings=(), *, read_files=True):

@@ -14,7 +14,7 @@ import typer
 from umie.bench.ratios import ROUNDS, spread
 from umie.cli.console import say, tell
 from umie.cli.options import Device
-from umie.errors import UmieError, UnknownNameError, check_choice
+from umie.errors import UmieError, check_choice, check_keys
 
 if TYPE_CHECKING:
     from umie.bench.run import Plan
@@ -144,9 +144,7 @@ def _names(kind: str, given: str, choices: Iterable[str]) -> list[str]:
     if given.strip() == "all":
         return choices
     found = _split(given)
-    for name in found:
-        if name not in choices:
-            raise UnknownNameError(kind, name, [*choices, "all"])
+    check_keys(kind, found, [*choices, "all"])
     if not found:
         raise UmieError(f"the list of {kind}s is empty: use some of {', '.join(choices)}, or all")
     return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -42,6 +42,7 @@ def convert(
         umie data convert --format mnre --input train.txt --output train.jsonl
         umie data convert -f twitter -i train.txt -o train.jsonl --images images
     """
+    from umie.audit.images import Presence, presence
     from umie.records import write_jsonl
 
     if output.exists() and input_file.exists() and output.samefile(input_file):
@@ -59,11 +60,22 @@ def convert(
 
     source = source_of(input_file, format_name, images, regions, format_option)
     counts: Counter[str] = Counter()
-    with counting(f"converting {input_file.name}") as count:
-        records = source.records(on_error=skip if skip_bad else None)
-        counted = _counted(records, counts, count, check_images=images is not None)
-        write_jsonl(output, not_none(counted, f"{input_file}: contains no records that can be read"))
     items = ("entities", "relations", "events", "regions")
+
+    def counted(records: Iterator[Record]) -> Iterator[Record]:
+        for record in records:
+            counts["records"] += 1
+            counts.update({name: len(getattr(record, name)) for name in items})
+            if record.image is not None:
+                counts["images"] += 1
+                if images is not None:
+                    counts["found" if presence(record) is Presence.FOUND else "missing"] += 1
+            count()
+            yield record
+
+    with counting(f"converting {input_file.name}") as count:
+        records = counted(source.records(on_error=skip if skip_bad else None))
+        write_jsonl(output, not_none(records, f"{input_file}: contains no records that can be read"))
     parts = [f"{name}: {counts[name]:,}" for name in ("records", *(name for name in items if counts[name]))]
     found = f"{counts['images']:,} (not checked)"
     if counts["found"] or counts["missing"]:
@@ -72,23 +84,6 @@ def convert(
     if skip_bad:
         say(f"skipped: {skipped:,}")
     say(f"Written: {output}")
-
-
-def _counted(
-    records: Iterator[Record], counts: Counter[str], count: Callable[[], None], check_images: bool
-) -> Iterator[Record]:
-    from umie.audit.images import Presence, presence
-
-    for record in records:
-        counts["records"] += 1
-        for name in ("entities", "relations", "events", "regions"):
-            counts[name] += len(getattr(record, name))
-        if record.image is not None:
-            counts["images"] += 1
-            if check_images:
-                counts["found" if presence(record) is Presence.FOUND else "missing"] += 1
-        count()
-        yield record
 
 
 def validate(

@@ -46,8 +46,7 @@ def features(
     regions: Regions = None,
     format_option: FormatOptions = None,
     missing_images: Annotated[
-        str,
-        typer.Option(help="For an image that cannot be read: skip or text_only lists it, error stops the command."),
+        str, typer.Option(help="For an image that cannot be read: skip or text_only lists it, error stops the command.")
     ] = "skip",
     quarantine: Annotated[
         Path | None,
@@ -127,8 +126,7 @@ def regions(
     regions: Regions = None,
     format_option: FormatOptions = None,
     missing_images: Annotated[
-        str,
-        typer.Option(help="For an image that cannot be read: error (stop), text_only or skip; see above."),
+        str, typer.Option(help="For an image that cannot be read: error (stop), text_only or skip; see above.")
     ] = "error",
     draw: Annotated[Path | None, typer.Option(help="Directory for images with their regions drawn.")] = None,
     draw_number: Annotated[int, typer.Option(min=1, help="Number of images that --draw writes.")] = 20,

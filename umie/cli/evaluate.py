@@ -24,12 +24,10 @@ def _option(panel: str, *names: str, **settings: Any) -> Any:
 def evaluate(
     context: typer.Context,
     model: Annotated[
-        str | None,
-        _option(CHECKPOINT, "--model", "-m", metavar="<path>", help="Directory or hub name of a variant."),
+        str | None, _option(CHECKPOINT, "--model", "-m", metavar="<path>", help="Directory or hub name of a variant.")
     ] = None,
     data: Annotated[
-        str | None,
-        _option(CHECKPOINT, metavar="<path>", help="Annotated records; for synthetic: dev or test."),
+        str | None, _option(CHECKPOINT, metavar="<path>", help="Annotated records; for synthetic: dev or test.")
     ] = None,
     output: Annotated[Path | None, _option(CHECKPOINT, "--output", "-o", help="Directory of the report.")] = None,
     overwrite: Annotated[bool, _option(CHECKPOINT, "--overwrite", help="Replace an earlier report.")] = False,
@@ -76,8 +74,7 @@ def evaluate(
     ] = None,
     json_file: Annotated[Path | None, _option(FILES, "--json", help="Write all scores to this JSON file.")] = None,
     figure: Annotated[
-        Path | None,
-        _option(FILES, help="Draw the scores (with --labels also of labels): PNG, PDF or SVG."),
+        Path | None, _option(FILES, help="Draw the scores (with --labels also of labels): PNG, PDF or SVG.")
     ] = None,
     train: Annotated[
         Path | None, _option(BOTH, help="Training records for the baselines. (default: baselines learn from gold)")
@@ -86,18 +83,12 @@ def evaluate(
         list[str] | None, _option(BOTH, help="Task to score; repeatable. (default: all tasks of the annotation)")
     ] = None,
     modality: Annotated[
-        str,
-        _option(
-            BOTH,
-            metavar="<str>",
-            help="Only records of one modality: text-only, image-only or multimedia (as in M2E2).",
-        ),
+        str, _option(BOTH, metavar="<str>", help="Only text-only, image-only or multimedia records (as in M2E2).")
     ] = "all",
     labels: Annotated[bool, _option(BOTH, "--labels", help="Also print the score of each label.")] = False,
     seed: Annotated[int, _option(BOTH, metavar="<int>", min=0, help="Seed of the resamples.")] = 0,
     resamples: Annotated[
-        int,
-        _option(BOTH, metavar="<int>", min=100, max=100_000, help="Resamples for intervals and tests."),
+        int, _option(BOTH, metavar="<int>", min=100, max=100_000, help="Resamples for intervals and tests.")
     ] = 1000,
     plugin: Annotated[
         list[Path] | None, _option(BOTH, help="Python file that registers tasks or other parts; repeatable.")

@@ -11,7 +11,7 @@ from rich.table import Table
 
 import umie
 from umie.cli.console import out, say
-from umie.errors import UmieError, UnknownNameError
+from umie.errors import UmieError, check_keys
 from umie.files import atomic_write
 
 _PACKAGE = Path(umie.__file__).parent
@@ -39,9 +39,8 @@ def example(
         for file in sorted(_EXAMPLES.rglob("*"))
         if file.suffix in (".yaml", ".py", ".jsonl")
     }
+    check_keys("example", names or (), files)
     for name in names or ():
-        if name not in files:
-            raise UnknownNameError("example", name, files)
         if (output / name).exists():
             raise UmieError(f"{output / name} exists: remove it, or write to another directory with --output")
     for name in names or ():

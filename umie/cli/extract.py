@@ -38,8 +38,7 @@ def extract(
         typer.Option(help="A task such as mner, mre, med or meae; by default those of the model. Repeatable."),
     ] = None,
     label: Annotated[
-        list[str] | None,
-        typer.Option(help="A label to use in place of the model's: LABEL or TASK=LABEL. Repeatable."),
+        list[str] | None, typer.Option(help="A label to use in place of the model's: LABEL or TASK=LABEL. Repeatable.")
     ] = None,
     plugin: Plugins = None,
     input_file: Annotated[Path | None, typer.Option("--input", "-i", help="A JSONL file of records.")] = None,

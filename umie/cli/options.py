@@ -15,8 +15,7 @@ if TYPE_CHECKING:
     from umie.records import Record
 
 Format = Annotated[
-    str,
-    typer.Option("--format", "-f", help="Format of the file: jsonl, twitter, mnre, m2e2, ...; see docs/data.md."),
+    str, typer.Option("--format", "-f", help="Format of the file: jsonl, twitter, mnre, m2e2, ...; see docs/data.md.")
 ]
 Images = Annotated[
     Path | None, typer.Option(help="Directory of the images; for JSONL, defaults to the directory of the file.")
@@ -30,12 +29,10 @@ FormatOptions = Annotated[
 ]
 NoImages = Annotated[bool, typer.Option("--no-images", help="Do not check that image files exist.")]
 Plugins = Annotated[
-    list[Path] | None,
-    typer.Option("--plugin", help="A Python file that registers parts, e.g. a fusion. Repeatable."),
+    list[Path] | None, typer.Option("--plugin", help="A Python file that registers parts, e.g. a fusion. Repeatable.")
 ]
 Settings = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="Override a config value, e.g. training.max_steps=100. Repeatable."),
+    list[str] | None, typer.Option("--set", help="Override a config value, e.g. training.max_steps=100. Repeatable.")
 ]
 DataRoot = Annotated[
     Path | None,

@@ -123,8 +123,7 @@ class GridDisplay(Display):
 
     def preparing(self, what: str) -> None:
         """Show a step before the first job, on a terminal only."""
-        if err.is_terminal:
-            self.phase(what)
+        self.phase(what, announce=False)
 
     def start(self, job: str) -> None:
         """Start the bar of a job."""

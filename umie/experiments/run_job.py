@@ -81,21 +81,20 @@ def _run(job: Mapping[str, Any]) -> dict[str, Any]:
     if job["kind"] == "warm_start":
         torch.manual_seed(job["identity"]["seed"])
         return {"metrics": {}, **train_warm_start(config, corpus, Path(job["folder"]), JobProgress())}
-    return _run_cell(config, corpus, Path(job["folder"]), job["warm_start"], Path(job["store"]), JobProgress())
+    return _run_cell(job, config, corpus)
 
 
-def _run_cell(
-    config: RunConfig, corpus: Corpus, folder: Path, warm_start: str | None, store: Path, progress: JobProgress
-) -> dict[str, Any]:
+def _run_cell(job: Mapping[str, Any], config: RunConfig, corpus: Corpus) -> dict[str, Any]:
     """Train and score a variant; keep its predictions and gates, but not its weights."""
     import torch
 
     from umie.training import visual_gradient
 
+    folder, store, progress = Path(job["folder"]), Path(job["store"]), JobProgress()
     split = config.evaluation.split
     splits = ["train", split] if config.checkpoints is None else dict.fromkeys(["train", "dev", split])
     checkpoints = None if config.checkpoints is None else folder / "checkpoints"
-    variant = Variant(config, corpus, list(splits), warm_start=warm_start, store=store, progress=progress)
+    variant = Variant(config, corpus, list(splits), warm_start=job["warm_start"], store=store, progress=progress)
     started = time.perf_counter()
     measured = variant.train(checkpoints)
     seconds = {"encode": variant.images["seconds"], "train": time.perf_counter() - started}

@@ -8,8 +8,7 @@ from typing import Any
 
 from umie import registries
 from umie.experiments.config import PARTS, RunConfig
-from umie.experiments.expand import SLOTS
-from umie.experiments.presets import PRESETS
+from umie.experiments.expand import PRESETS, SLOTS
 from umie.files import atomic_write
 
 FOLDER = Path(__file__).with_name("schemas")

@@ -32,14 +32,9 @@ class Interval:
         return cls(statistics.mean(values), quantile * statistics.stdev(values) / math.sqrt(len(values)))
 
     @property
-    def low(self) -> float:
-        """The lower end."""
-        return self.mean - self.half_width
-
-    @property
-    def high(self) -> float:
-        """The upper end."""
-        return self.mean + self.half_width
+    def ends(self) -> tuple[float, float]:
+        """The lower and the upper end."""
+        return self.mean - self.half_width, self.mean + self.half_width
 
     def __str__(self) -> str:
         if math.isnan(self.mean):
@@ -79,8 +74,8 @@ def score(line: Mapping[str, Any], name: str, mean_over: Sequence[str]) -> float
 
 def drawable_interval(values: Sequence[float]) -> tuple[float, float] | None:
     """Return the 95 % interval of F1 values, clipped to 0..1, or None if there are fewer than three."""
-    interval = Interval.of(values)
-    return (max(0.0, interval.low), min(1.0, interval.high)) if len(values) >= MIN_SEEDS else None
+    low, high = Interval.of(values).ends
+    return (max(0.0, low), min(1.0, high)) if len(values) >= MIN_SEEDS else None
 
 
 def title(run: GridRun, name: str) -> str:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from umie.errors import UmieError, check_keys
@@ -15,10 +18,9 @@ from umie.evaluation.gates import gate_summary
 from umie.experiments.choices import Wording
 from umie.experiments.config import RunConfig
 from umie.experiments.data_sets import Corpus, DataSet
-from umie.experiments.features import store_features
 from umie.experiments.scored_tasks import averaged, scored_tasks
 from umie.files import atomic_folder
-from umie.records import Record, write_jsonl
+from umie.records import Record, Region, write_jsonl
 from umie.training.config import Checkpoints
 
 if TYPE_CHECKING:
@@ -103,7 +105,9 @@ class Variant:
 
     Attributes:
         records: by split and data set; ``train`` has only the sets to train on.
-        images: the result of ``store_features``.
+        images: how ``features`` are obtained (``stored``, ``looked up``, ``computed each time``, ``not used``), the
+            numbers of ``images`` and of ``readable`` images, the fingerprint of a frozen ``encoder``, the counts of the
+            ``cache``, and ``seconds``.
         encoded: the number of images in each pass of the encoder, if it computes features.
         mixture: the training queries.
         truncated: sentences about truncated inputs and answers.
@@ -135,19 +139,54 @@ class Variant:
         self.model, self.processor = _build(config, corpus, warm_start)
         self.model.to(state.device)
         self.encoded: list[torch.Tensor] = []
-        encoder = self.model.encoder
-        if encoder is not None and not encoder.reads_features:
-            encoder.register_forward_hook(lambda part, inputs, found: self.encoded.append(found.mask.any(1).sum()))
-        everything = [record for by_set in self.records.values() for own in by_set.values() for record in own]
-        folder = Path(config.features.folder or store) if config.features.enabled else None
         with state.main_process_first():
             progress.phase("encoding images", 1)
-            self.images = store_features(
-                self.model, self.processor, everything, folder, progress.advance, progress.note
-            )
+            self.images = self._store_features(Path(config.features.folder or store))
         progress.phase("encoding texts")
         self.mixture = _mixture(corpus, self.records["train"], config.wording, self.processor)
         self.truncated = _check_lengths(config, self.processor, self.mixture)
+
+    def _store_features(self, folder: Path) -> dict[str, Any]:
+        """Make the processor read the features of a frozen encoder from the store, and add missing features to it."""
+        from umie.encoders import CachedEncoder, FeatureCache
+        from umie.encoders.base import no_slots
+
+        distinct: dict[tuple[Path, Sequence[Region]], None] = {}
+        for records in (own for by_set in self.records.values() for own in by_set.values()):
+            for record in records:
+                with contextlib.suppress(UmieError):  # a path that leaves its folder
+                    path = record.image_path()
+                    if path is not None:
+                        distinct[path, record.regions] = None
+        images = list(distinct)
+        report: dict[str, Any] = {"images": len(images), "seconds": 0.0}
+        processor: Any = self.processor
+        encoder = self.model.encoder
+        if encoder is None:
+            processor.features = SimpleNamespace(one=lambda image, regions=(): no_slots())  # so that no image is read
+            return report | {"features": "not used"}
+        if encoder.reads_features:
+            return report | {"features": "looked up"}
+        encoder.register_forward_hook(lambda part, inputs, found: self.encoded.append(found.mask.any(1).sum()))
+        if encoder.config.trainable or not self.config.features.enabled:
+            return report | {"features": "computed each time"}
+        started = time.perf_counter()
+        cache = FeatureCache(folder, on_event=self.progress.note)
+        processor.features = CachedEncoder(encoder, cache)
+        done = itertools.count(1)
+        unreadable: list[int] = []  # the policy for missing images applies when an image is used
+        processor.features.fill(
+            images,
+            on_item=lambda number: self.progress.advance(next(done) / len(images)),
+            on_error=lambda index, error: unreadable.append(index),
+        )
+        return report | {
+            "features": "stored",
+            "encoder": processor.features.fingerprint,
+            "readable": len(images) - len(unreadable),
+            "cache": asdict(cache.stats),
+            "seconds": time.perf_counter() - started,
+        }
 
     def train(self, output: Path | None) -> dict[str, Any]:
         """Train, and return the result of ``train``.

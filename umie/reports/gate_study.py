@@ -159,7 +159,7 @@ def _finding(sweep: Sweep, task: str, claim: str, differences: Sequence[float]) 
     """Yield a finding if there are differences, one per seed."""
     if differences:
         difference = Interval.of(differences)
-        low, high = difference.low, difference.high
+        low, high = difference.ends
         verdict = AGREES if low > 0 else DISAGREES if high < 0 else UNDECIDED  # a single seed has NaN: undecided
         interval = "" if math.isnan(difference.half_width) else f" [{100 * low:+.1f}, {100 * high:+.1f}]"
         yield Finding(sweep.title, task, claim, f"{100 * difference.mean:+.1f}{interval}", verdict)

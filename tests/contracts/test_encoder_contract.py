@@ -49,7 +49,7 @@ def features(tmp_path_factory):
 def small_crops():
     """Crops of 64 pixels: a pass costs a twelfth, and no test here depends on their size."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("umie.encoders.resnet101_roi.ResNet101RoiPreprocessor.CROP", 64)
+        patch.setattr("umie.encoders.resnet101_roi.ResNet101RoiPreprocessor.own_size", (64, 64))
         yield
 
 

@@ -69,7 +69,7 @@ def images():
 @pytest.fixture
 def small_crops(monkeypatch):
     """Crops of 64 pixels, where a test is not about their size: a pass then costs a twelfth."""
-    monkeypatch.setattr("umie.encoders.resnet101_roi.ResNet101RoiPreprocessor.CROP", 64)
+    monkeypatch.setattr("umie.encoders.resnet101_roi.ResNet101RoiPreprocessor.own_size", (64, 64))
 
 
 REGIONS = [[LEFT, CORNER], [CORNER], []]

@@ -31,7 +31,7 @@ def images(noise):
 @pytest.fixture(autouse=True)
 def small_crops(monkeypatch):
     """Crops of 64 pixels: a pass costs a twelfth, and no test here is about their size."""
-    monkeypatch.setattr("umie.encoders.resnet101_roi.ResNet101RoiPreprocessor.CROP", 64)
+    monkeypatch.setattr("umie.encoders.resnet101_roi.ResNet101RoiPreprocessor.own_size", (64, 64))
 
 
 REGIONS = [[LEFT, CORNER], [CORNER]]

@@ -76,9 +76,8 @@ class Preprocessor(ABC):
     def one(self, image: ImageSource | None, regions: Sequence[Region | Box] = ()) -> dict[str, Tensor]:
         """Return the tensors of one image: ``boxes [V, 4]``, ``visual_mask [V]`` and those of ``tensors``.
 
-        Args:
-            image: PIL image or path; None gives no slots (V = 0).
-            regions: relative boxes, x1, y1, x2, y2 in 0..1; those beyond ``max_regions`` are ignored.
+        An image of None gives no slots (V = 0). Regions are relative boxes, x1, y1, x2, y2 in 0..1; those beyond
+        ``max_regions`` are ignored.
 
         Raises:
             UmieError: the image cannot be read, or a box is invalid.

@@ -14,9 +14,8 @@ from torchvision.models import ResNet101_Weights, resnet101
 from torchvision.transforms.functional import normalize, to_tensor
 
 from umie.encoders import registry
-from umie.encoders.base import Preprocessor
 from umie.encoders.roi import Pooling, pool_boxes
-from umie.encoders.tower import TowerConfig, TowerEncoder, cut, published_weights
+from umie.encoders.tower import TowerConfig, TowerEncoder, TowerPreprocessor, cut, published_weights
 from umie.errors import check_choice, check_keys, check_text, check_whole
 from umie.records import Box
 from umie.weights import is_file_name, read_state_dict
@@ -60,32 +59,22 @@ class ResNet101RoiEncoderConfig(TowerConfig):
         check_choice("pooling", self.pooling, get_args(Pooling))
 
 
-class ResNet101RoiPreprocessor(Preprocessor):
-    """Prepares images for ImageNet models.
-
-    Mode "crop" gives ``crops [V, 3, 224, 224]``; "align" gives ``pixels [3, H, W]`` and ``image_size [2]`` (H, W:
-    the size without the padding of a batch).
-    """
+class ResNet101RoiPreprocessor(TowerPreprocessor):
+    """Prepares images for ImageNet models."""
 
     MEAN = (0.485, 0.456, 0.406)
     STD = (0.229, 0.224, 0.225)
-    CROP = 224
+    own_size = (224, 224)
 
     def tensors(self, image: Image.Image, boxes: Sequence[Box]) -> dict[str, Tensor]:
         """Return the crops of one image (mode "crop") or the whole image ("align")."""
         if self.config.mode == "crop":
-            crops = [self._pixels(cut(image, box), self.CROP, self.CROP) for box in boxes]
+            crops = [self._pixels(cut(image, box), *self.own_size) for box in boxes]
             return {"crops": torch.stack(crops)}
         short, most = self.config.short_side, self.config.short_side * MAX_ASPECT
         scale = short / min(image.size)
         width, height = (min(round(side * scale), most) for side in image.size)
         return {"pixels": self._pixels(image, width, height), "image_size": torch.tensor([height, width])}
-
-    def no_tensors(self) -> dict[str, Tensor]:
-        """Return zero crops (mode "crop") or an image without pixels ("align")."""
-        if self.config.mode == "crop":
-            return {"crops": torch.zeros(0, 3, self.CROP, self.CROP)}
-        return {"pixels": torch.zeros(3, 0, 0), "image_size": torch.zeros(2, dtype=torch.long)}
 
     def _pixels(self, image: Image.Image, width: int, height: int) -> Tensor:
         pixels = to_tensor(image.resize((width, height), Image.Resampling.BILINEAR))

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from umie.encoders.base import EncoderConfig, VisualEncoder
+from umie.encoders.base import EncoderConfig, Preprocessor, VisualEncoder
 from umie.errors import UmieError, check_choice, check_flag, check_keys
 from umie.records import Box
 from umie.weights import first_line, load_state
@@ -69,6 +69,22 @@ def published_weights(model: str, name: str, published: Mapping[str, Any]) -> Ma
             f"download {published[name].url} and set weights to the file's path"
         ) from error
     return state
+
+
+class TowerPreprocessor(Preprocessor):
+    """Prepares images for a tower.
+
+    Mode "crop" gives ``crops [V, 3, S, S]``. Any other gives the whole image, ``pixels [3, H, W]``, and
+    ``image_size [2]``, its height and width without the padding of a batch.
+    """
+
+    own_size: tuple[int, int]  # height and width of a crop
+
+    def no_tensors(self) -> dict[str, Tensor]:
+        """Return zero crops, or an image without pixels."""
+        if self.config.mode == "crop":
+            return {"crops": torch.zeros(0, 3, *self.own_size)}
+        return {"pixels": torch.zeros(3, 0, 0), "image_size": torch.zeros(2, dtype=torch.long)}
 
 
 class TowerEncoder(VisualEncoder):

@@ -48,11 +48,8 @@ class CachedEncoder:
 
     Features equal those of ``encoder.encode`` bit for bit, in the encoder's dtype, for the batch in which the image
     was encoded: by itself in ``one``, together with others in ``fill``. Other batches differ by rounding (1e-5). The
-    encoder may be moved to another device, but its weights must not change.
-
-    Attributes:
-        fingerprint: of the encoder.
-        calls: number of images that were really encoded.
+    encoder may be moved to another device, but its weights must not change. ``calls`` is the number of images that were
+    really encoded.
 
     Raises:
         UmieError: the encoder is trainable or reads its features from files; later, if its weights have changed.
@@ -74,10 +71,6 @@ class CachedEncoder:
         self._tensors: Sequence[Tensor] = _tensors_of(encoder)
         self._state = _state_of(self._tensors)
         self._digests: dict[tuple[str, int, int], str] = {}
-
-    def key(self, image: ImageSource, regions: Regions = ()) -> str:
-        """Return the cache key of an image's features, or raise UmieError as ``one``."""
-        return self._job(image, regions).key
 
     def one(self, image: ImageSource | None, regions: Regions = ()) -> dict[str, Tensor]:
         """Return ``boxes [V, 4]``, ``visual_mask [V]`` and ``visual_features [V, Dv]`` of an image, on the CPU.
@@ -111,12 +104,9 @@ class CachedEncoder:
         batch can be stored (a full disk), the remaining images are only checked, not encoded. Processes with the same
         encoder take turns, and each image is encoded by one of them.
 
-        Args:
-            items: images with their regions; None for a record without an image.
-            batch_size: number of images per forward pass.
-            on_item: called with an item's index, from 0, when it is done, whether or not it succeeded.
-            on_error: called before ``on_item`` with the index and the error of an image that cannot be encoded;
-                without it the error is raised.
+        Items are images with their regions, or None for a record without an image. ``on_item`` is called with an item's
+        index, from 0, when it is done, whether or not it succeeded; before it, ``on_error`` with the index and the
+        error of an image that cannot be encoded. Without ``on_error`` the error is raised.
         """
         check_whole("batch_size", batch_size, 1)
         for index, outcome in self._outcomes(items, batch_size):

@@ -41,14 +41,9 @@ class FeatureCache:
     """Tensors by key in a folder, one safetensors file per key.
 
     Several processes can share a folder, and a process can be killed at any moment: entries are written atomically
-    and verified by a checksum when read. Problems with the folder never end a run; they are reported and counted.
-
-    Args:
-        folder: created if it does not exist. A read-only folder serves the entries it has.
-        on_event: called with one sentence about each problem; by default they go to the log "umie.cache".
-
-    Attributes:
-        stats: counts of what this object did.
+    and verified by a checksum when read. Problems with the folder never end a run: they are counted in ``stats``, and
+    ``on_event`` is called with one sentence about each; by default they go to the log "umie.cache". The folder is
+    created if it does not exist; a read-only one serves the entries it has.
 
     Raises:
         UmieError: ``folder`` is a file or cannot be created; later, if a key is not 8 to 128 hexadecimal digits.

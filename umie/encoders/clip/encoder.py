@@ -14,10 +14,9 @@ from PIL import Image
 from torch import Tensor
 
 from umie.encoders import registry
-from umie.encoders.base import Preprocessor
 from umie.encoders.clip import models
 from umie.encoders.clip.pool import Size, geometry, spatial
-from umie.encoders.tower import TowerConfig, TowerEncoder, cut
+from umie.encoders.tower import TowerConfig, TowerEncoder, TowerPreprocessor, cut
 from umie.errors import UmieError, check_keys, check_text, check_whole
 from umie.records import Box
 
@@ -70,12 +69,8 @@ class ClipEncoderConfig(TowerConfig):
         return int(models.model_config(self.model)["embed_dim"])
 
 
-class ClipPreprocessor(Preprocessor):
-    """Prepares images as open_clip does.
-
-    Mode "crop" gives ``crops [V, 3, S, S]``; "pool" gives ``pixels [3, H, W]`` and ``image_size [2]`` (H, W: the size
-    without the padding of a batch).
-    """
+class ClipPreprocessor(TowerPreprocessor):
+    """Prepares images as open_clip does."""
 
     def __init__(self, config: ClipEncoderConfig) -> None:
         super().__init__(config)
@@ -85,7 +80,7 @@ class ClipPreprocessor(Preprocessor):
                 raise UmieError(f"tag is {config.tag!r} and pretrained is the tag {config.pretrained!r}: set only one")
         self.options = models.preparation(config.model, config.tag or config.pretrained)
         self.transform = models.open_clip().transform.image_transform_v2(self.options, is_train=False)
-        self.own_size: Size = tuple(self.options.input_size[1:])
+        self.own_size = tuple(self.options.input_size[1:])
         if config.mode == "pool":
             self.own_size, self.stride = geometry(config.model)
             if config.short_side is not None and config.short_side < min(self.stride):
@@ -101,12 +96,6 @@ class ClipPreprocessor(Preprocessor):
         squashed = dataclasses.replace(self.options, size=size, resize_mode="squash")
         pixels = models.open_clip().transform.image_transform_v2(squashed, is_train=False)(image)
         return {"pixels": pixels, "image_size": torch.tensor(size)}
-
-    def no_tensors(self) -> dict[str, Tensor]:
-        """Return zero crops (mode "crop") or an image without pixels ("pool")."""
-        if self.config.mode == "crop":
-            return {"crops": torch.zeros(0, 3, *self.own_size)}
-        return {"pixels": torch.zeros(3, 0, 0), "image_size": torch.zeros(2, dtype=torch.long)}
 
     def _center(self, image: Image.Image) -> Image.Image:
         # open_clip uses only the middle square, but enlarges the short side first: 4000 x 1 pixels would take 600 MB

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from umie.errors import UmieError, UnknownNameError
+from umie.errors import UmieError, UnknownNameError, check_keys
 from umie.weights import first_line, is_file_name, read_state_dict
 
 
@@ -24,9 +24,8 @@ def open_clip() -> Any:
 
 def model_config(model: str) -> dict[str, Any]:
     """Return open_clip's description of a model; raise UnknownNameError if it has none of this name."""
-    names = open_clip().list_models()
-    if model not in names:  # get_model_config would look "hf-hub:..." up on the network
-        raise UnknownNameError("open_clip model", model, names)
+    # get_model_config would look "hf-hub:..." up on the network
+    check_keys("open_clip model", [model], open_clip().list_models())
     config: dict[str, Any] = open_clip().get_model_config(model)
     return config
 

@@ -110,10 +110,9 @@ class PrecomputedPreprocessor(Preprocessor):
     def one(self, image: ImageSource | None, regions: Sequence[Region | Box] = ()) -> dict[str, Tensor]:
         """Return the tensors of one image: ``boxes [V, 4]``, ``visual_mask [V]`` and ``features [V, Dv]``.
 
-        Args:
-            image: a path; only its last two parts matter (see ``image_names``). None gives no slots (V = 0).
-            regions: relative boxes; each gets the features of the file's box that overlaps it most. If there are none,
-                the file's boxes are the regions, in their order, at most ``max_regions``.
+        Of an image's path only the last two parts matter (see ``image_names``); None gives no slots (V = 0). Each
+        region gets the features of the file's box that overlaps it most. If there are none, the file's boxes are the
+        regions, in their order, at most ``max_regions``.
 
         Raises:
             UmieError: the files do not have the image or are damaged, or a region overlaps no box.

@@ -40,16 +40,10 @@ def read(
     on_error: OnError | None = None,
     **options: Any,
 ) -> Iterator[Record]:
-    """Return an iterator over the records of a file in a registered format.
+    """Return an iterator over the records of a file in a registered format; ``umie.data`` describes the parameters.
 
-    Args:
-        format_name: a name in ``umie.data.registry``.
-        path: the file.
-        images: the directory of the images; without it, most formats yield records without images.
-        regions: the annotation of the image regions, for formats that store it in separate files.
-        on_error: called with the error of each malformed record, so that records and errors together cover the whole
-            file. Without it, the first error is raised. A reader of a plugin without ``on_error`` stops at its first.
-        options: further options of the format; see ``format_options``.
+    Without ``images``, most formats yield records without images. With ``on_error``, records and errors together cover
+    the whole file; a reader of a plugin without ``on_error`` stops at its first.
 
     Raises:
         UmieError: the format or an option is unknown; during iteration, the file cannot be read or is malformed as a

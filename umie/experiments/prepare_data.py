@@ -53,14 +53,9 @@ def prepare_corpus(
 ) -> Corpus:
     """Read or draw data sets, check them, and write copies to ``output``. Runs read only these copies.
 
-    Args:
-        config: one or several data sets; see ``read_data_config``.
-        root: the directory that paths under ``data`` are relative to.
-        output: the directory to write to; each set gets its own subdirectory.
-        splits: the splits that are used; at least one set must have each of them.
-        missing_images: the policy for images that cannot be read, see ``umie.types``.
-        encoders: the encoders that must be able to use the images: names, or mappings with ``name`` and options.
-        on_item: called with a description of each step.
+    Paths under ``data`` are relative to ``root``. At least one set must have each of the ``splits``. All ``encoders``,
+    names or mappings with ``name`` and options, must be able to use the images. ``on_item`` is called with a
+    description of each step.
 
     Raises:
         UmieError: a key or format is unknown, a file cannot be read, a label is not in the schema, an image is missing

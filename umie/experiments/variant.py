@@ -167,7 +167,8 @@ class Variant:
             return report | {"features": "not used"}
         if encoder.reads_features:
             return report | {"features": "looked up"}
-        encoder.register_forward_hook(lambda part, inputs, found: self.encoded.append(found.mask.any(1).sum()))
+        encoded = self.encoded  # a hook with a reference to this object would keep the model alive
+        encoder.register_forward_hook(lambda part, inputs, found: encoded.append(found.mask.any(1).sum()))
         if encoder.config.trainable or not self.config.features.enabled:
             return report | {"features": "computed each time"}
         started = time.perf_counter()

@@ -22,16 +22,7 @@ class UnknownNameError(UmieError):
 
 
 def check_keys(kind: str, given: Iterable[object], allowed: Iterable[str]) -> None:
-    """Raise UnknownNameError for the first key that is not allowed.
-
-    Args:
-        kind: the term for a key in the message, e.g. ``"grid key"``.
-        given: the keys to check.
-        allowed: the allowed keys.
-
-    Raises:
-        UnknownNameError: a key is not allowed.
-    """
+    """Raise UnknownNameError for the first key that is not allowed; ``kind`` is its term, e.g. ``"grid key"``."""
     allowed = list(allowed)
     for key in given:
         if key not in allowed:

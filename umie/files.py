@@ -57,11 +57,7 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
 def atomic_folder(path: str | Path) -> Iterator[Path]:
     """Yield a temporary directory and rename it to ``path`` on success; remove it on an error.
 
-    Args:
-        path: the directory to write; an existing one is replaced.
-
-    Raises:
-        UmieError: no directory can be written at ``path``.
+    An existing directory is replaced. UmieError is raised if none can be written.
     """
     target = Path(path).resolve()
     try:
@@ -133,15 +129,7 @@ def bounded_lines(
     """Yield the lines of a UTF-8 file with their numbers, from 1, without line endings and byte-order mark.
 
     A line that is too long or not UTF-8 is yielded as an error, and reading continues with the next line. At most
-    ``max_bytes`` of a line are held in memory.
-
-    Args:
-        path: the file.
-        max_bytes: the maximum size of a line; by default, enough for MAX_LINE characters.
-        too_long: the error message for a longer line.
-
-    Raises:
-        UmieError: the file cannot be read.
+    ``max_bytes`` of a line are held in memory, by default enough for MAX_LINE characters.
     """
     try:
         with path.open("rb") as file:

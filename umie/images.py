@@ -58,11 +58,7 @@ def decode_image(data: bytes, name: str) -> Image.Image:
 
 
 def read_image_bytes(path: str | Path) -> bytes:
-    """Return the bytes of an image file.
-
-    Raises:
-        UmieError: the file does not exist, is not a regular file, or cannot be read.
-    """
+    """Return the bytes of an image file; raise UmieError if it is not a regular file or cannot be read."""
     name = _name(path)
     try:
         if not stat.S_ISREG(Path(path).stat().st_mode):  # reading a pipe would block
@@ -95,11 +91,7 @@ def image_digest(image: ImageSource | bytes) -> str:
 
 
 def displayed_size(path: Path) -> tuple[int, int] | None:
-    """Return width and height of an image file as displayed, without decoding it; None if there is no such file.
-
-    Raises:
-        UmieError: the file is not an image.
-    """
+    """Return width and height of an image file as displayed, without decoding it; None if there is no such file."""
     with _readable(str(path)):
         if not path.exists():
             return None

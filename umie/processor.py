@@ -139,10 +139,7 @@ class UmieProcessor(PushToHubMixin):
     ) -> Constraint:
         """Return the constraint on the answers to all queries about the records, in the order of ``__call__``.
 
-        Args:
-            records: the records.
-            task: the task; a task object can have labels that were not used in training.
-            max_new_tokens: as in ``generate``; by default ``max_target_tokens``.
+        ``max_new_tokens`` is as in ``generate``, by default ``max_target_tokens``.
         """
         task = self.task(task)
         asked = [(record, query) for record in _as_list(records) for query in task.queries(record)]
@@ -159,10 +156,7 @@ class UmieProcessor(PushToHubMixin):
     def encode_image(self, record: Record, *, cached: bool = False) -> dict[str, Tensor]:
         """Return the visual tensors of one record; without slots if it has no image.
 
-        Args:
-            record: the record.
-            cached: keep the tensors in memory, up to MAX_CACHED_BYTES for all images together, and return them for
-                every record with the same image and regions; data sets do.
+        If ``cached``, as in data sets, the tensors are kept in memory, up to MAX_CACHED_BYTES for all images together.
 
         Raises:
             UmieError: the image cannot be read and ``missing_images`` is not ``text_only``.
@@ -329,12 +323,7 @@ class UmieProcessor(PushToHubMixin):
         return found
 
     def save_pretrained(self, folder: str | Path, *, max_shard_size: Any = None) -> None:
-        """Write the tokenizer and the options to a directory, next to the model.
-
-        Args:
-            folder: the directory.
-            max_shard_size: not used; ``push_to_hub`` passes it for models.
-        """
+        """Write the tokenizer and the options to a directory, next to the model (``max_shard_size`` is not used)."""
         if not self.encoder:
             raise UmieError("the class of the encoder is not registered: register it to save model and processor")
         self.tokenizer.save_pretrained(str(folder))

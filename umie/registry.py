@@ -232,9 +232,6 @@ _loaded: dict[str, bytes] = {}
 def load_plugins(paths: Iterable[str | Path]) -> None:
     """Run Python files that register parts; unchanged files that were already run are skipped.
 
-    Args:
-        paths: the Python files.
-
     Raises:
         UmieError: a file does not exist or fails.
     """

@@ -17,20 +17,13 @@ from umie.files import atomic_write
 class ResumableLines:
     """Several files with one line each per item; a file gets its name only when it is complete.
 
-    Until then the lines of ``out.jsonl`` are in ``out.jsonl.part``, and ``out.jsonl.part.run`` identifies the run.
-
-    Args:
-        paths: the files.
-        run: identifies everything that the lines depend on, e.g. a hash; only the same run can resume.
-
-    Attributes:
-        done: the number of items that are already written.
+    Until then the lines of ``out.jsonl`` are in ``out.jsonl.part``. ``out.jsonl.part.run`` has ``run``, which identifies
+    everything that the lines depend on, e.g. a hash; only the same run can resume.
     """
 
     def __init__(self, paths: Sequence[Path], run: str) -> None:
-        self.paths = paths
-        self.run = run
-        self.done = 0
+        self.paths, self.run = paths, run
+        self.done = 0  # the number of items that are already written
         self._files: list[IO[bytes]] = []
 
     @contextmanager

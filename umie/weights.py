@@ -27,10 +27,7 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     """Return the tensors of a weight file by name, on the CPU, memory-mapped if the format allows it.
 
     Of a training checkpoint, the entry ``state_dict`` is returned, without the prefix ``module.``. Only tensors are
-    unpickled.
-
-    Args:
-        path: a ``.safetensors`` file, or a ``.pth``, ``.pt`` or ``.bin`` file written by ``torch.save``.
+    unpickled from files written by ``torch.save``.
 
     Raises:
         UmieError: the file does not exist, cannot be read, or is not a state dict.
@@ -56,16 +53,10 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
 
 
 def load_state(module: nn.Module, state: Mapping[str, Tensor], source: object, optional: Collection[str] = ()) -> None:
-    """Copy a state dict into a module; all names and shapes must match.
-
-    Args:
-        module: receives the weights.
-        state: names to tensors of any floating type.
-        source: where the state comes from, for the message.
-        optional: names that keep the module's own value if the state does not have them.
+    """Copy a state dict of any floating type into a module; ``optional`` names may be missing.
 
     Raises:
-        UmieError: names are missing or unknown, or shapes differ; the first few are listed.
+        UmieError: names are missing or unknown, or shapes differ; the message names ``source``.
     """
     own = module.state_dict()
     # counters of batch normalization: weights from before torch 0.4.1 have none, and nothing here reads them

@@ -39,19 +39,11 @@ for _tag, _pattern, _first in (
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), list(_first))
 
 
-def _whole(loader: _Loader, node: yaml.ScalarNode) -> int:
-    return int(str(loader.construct_scalar(node)))
-
-
-_Loader.add_constructor("tag:yaml.org,2002:int", _whole)
+_Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(str(loader.construct_scalar(node))))
 
 
 def parse_yaml(text: str) -> Any:
-    """Parse YAML text.
-
-    Raises:
-        UmieError: the text is not valid YAML, or a key is repeated.
-    """
+    """Parse YAML text; raise UmieError if it is not valid YAML, or a key is repeated."""
     try:
         return yaml.load(text, _Loader)
     except UmieError:

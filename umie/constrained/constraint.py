@@ -65,15 +65,11 @@ class Constraint(LogitsProcessor):
     def restart(self, num_rows: int | None = None, max_new_tokens: int | None = None) -> int:
         """Forget the answers so far; called before each generation.
 
-        Args:
-            num_rows: number of rows of the batch, to check it.
-            max_new_tokens: the limit of this generation, if it is tighter than the constraint's own.
-
         Returns:
-            The effective limit.
+            The effective limit: ``max_new_tokens``, if it is tighter than the constraint's own.
 
         Raises:
-            UmieError: the constraint was made for another batch.
+            UmieError: the constraint was made for a batch with another number of rows.
         """
         if num_rows is not None and num_rows != len(self.automata):
             raise self._other_batch(num_rows)

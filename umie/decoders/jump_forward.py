@@ -53,18 +53,10 @@ class _Row:
 def generate(
     steps: Steps, automata: Sequence[AnswerAutomaton], start: int, pad: int, max_new_tokens: int, *, jump: bool = True
 ) -> Tensor:
-    """Decode greedily under a constraint.
-
-    Args:
-        steps: the decoder, before any token was fed.
-        automata: the constraint on each row.
-        start: the decoder's start token.
-        pad: fills shorter rows after their end.
-        max_new_tokens: as for transformers' ``generate``.
-        jump: skip the steps without a choice; False is the reference implementation.
+    """Decode greedily under a constraint on each row; ``jump=False`` is the reference, which skips no steps.
 
     Returns:
-        Token ids ``[B, L]`` including the start token, like transformers' ``generate``.
+        Token ids ``[B, L]``, from the start token, with ``pad`` after the end, like transformers' ``generate``.
     """
     rows = [_Row(automaton, start) for automaton in automata]
     active = [row for row in rows if not _advance(row, max_new_tokens, jump)]

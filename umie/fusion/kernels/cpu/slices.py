@@ -13,14 +13,9 @@ NUM_TOKENS = 2048  # per slice: states of width 768 take 6 MiB in float32
 def in_slices(function: Callable[..., Tensor], first: Tensor, *others: Tensor, whole: bool = False) -> Tensor:
     """Return ``function(first, *others)``; on a CPU without gradients, compute it for a few examples at a time.
 
-    Hooks on modules that the function calls run once per slice.
-
-    Args:
-        function: treats each example independently and returns ``[B, T, D]`` like ``first``.
-        first: ``[B, T, D]``.
-        others: tensors whose first dimension is B.
-        whole: never slice. Set it in training: gradient checkpointing runs the first forward pass without gradients,
-            and dropout masks would then depend on the slices.
+    The function treats each example independently and returns ``[B, T, D]`` like ``first``; hooks on modules that it
+    calls run once per slice. Set ``whole`` in training: gradient checkpointing runs the first forward pass without
+    gradients, and dropout masks would then depend on the slices.
     """
     batch, num_tokens = first.shape[:2]
     size = max(1, NUM_TOKENS // max(num_tokens, 1))

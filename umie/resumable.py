@@ -17,8 +17,8 @@ from umie.files import atomic_write
 class ResumableLines:
     """Several files with one line each per item; a file gets its name only when it is complete.
 
-    Until then the lines of ``out.jsonl`` are in ``out.jsonl.part``. ``out.jsonl.part.run`` has ``run``, which identifies
-    everything that the lines depend on, e.g. a hash; only the same run can resume.
+    Until then the lines of ``out.jsonl`` are in ``out.jsonl.part``, and ``out.jsonl.part.run`` has ``run``, a hash of
+    everything that the lines depend on; only the same run can resume.
     """
 
     def __init__(self, paths: Sequence[Path], run: str) -> None:

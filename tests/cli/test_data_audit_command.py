@@ -29,7 +29,7 @@ def test_audit(umie, tmp_path, splits):
         "data", "audit", "--train", splits["train"], "--test", splits["test"], "--threshold", 0.7, "--json", report
     )
     assert (code, err) == (0, "")
-    assert "4 of 24 records of test (16.7 %) have a text that is also in train, 1 of them a near duplicate" in out
+    assert "4 of 24 records of test (16.7%) have a text that is also in train, 1 of them a near duplicate" in out
     found = json.loads(report.read_text())
     shared = found["overlaps"][0]
     assert (shared["left"], shared["right"]) == ("test", "train")

@@ -60,7 +60,7 @@ def test_labels_with_brackets_are_printed_as_they_are(umie, files):
 def test_the_published_scorer_and_what_it_drops(umie, files):
     _, out, _ = umie("evaluate", "--predictions", "p.jsonl", "--gold", "g.jsonl", "--task", "mre")
     (line,) = (line for line in out.splitlines() if line.startswith("released"))
-    assert "It drops 20 of 40 gold items (50.0 %: 20 another relation of the same head) and 10 of 30" in line
+    assert "It drops 20 of 40 gold items (50.0%: 20 another relation of the same head) and 10 of 30" in line
     assert "a perfect prediction has F1 100.0, from 20 of 40 items" in line
     assert "mner" not in out
 

@@ -155,7 +155,7 @@ def test_the_page_contains_every_number(grid_run, tmp_path):
         ("text_only", "0", "0.500"),
         ("text_only", "1", "0.570"),
     ]
-    assert cells[0]["MNER [95 %]"] == "0.800 [0.780, 0.820]"
+    assert cells[0]["MNER [95%]"] == "0.800 [0.780, 0.820]"
     assert cells[0]["dropped"] == "4"
     assert "on the test split (12 records)" in markdown
     assert "`mean` averages MNER, MRE" in markdown
@@ -295,7 +295,7 @@ def test_intervals_are_drawn_from_three_seeds_on(grid_run, monkeypatch, tmp_path
     monkeypatch.setattr(grid_figure, "save_figure", lambda figure, *_, **__: labels.extend(_legend(figure)))
     scores = {("gated", seed): {"mner": 0.8 + seed / 100, "mre": 0.6} for seed in range(num_seeds)}
     write_report(grid_run(scores), tmp_path)
-    assert ("95 % interval" in labels) == (num_seeds == 3)
+    assert ("95% interval" in labels) == (num_seeds == 3)
     assert {"each seed", "mean over seeds", "text-only ceiling"} <= set(labels)
 
 

@@ -134,7 +134,7 @@ def test_empty_records_score_0():
 
 
 def test_the_items_of_the_published_mnre_that_it_drops(published):
-    """42.9 % of MNRE-2's test relations, counted from the texts and by the scorer."""
+    """42.9% of MNRE-2's test relations, counted from the texts and by the scorer."""
     records = published("mnre", "mnre_v2/test.txt")
     result = released_score("mre", records, records)
     several = sum(" " in record.surface(item.head) for record in records for item in record.relations)

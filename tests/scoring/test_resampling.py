@@ -39,7 +39,7 @@ def test_the_interval_is_that_of_the_percentiles():
 
 
 def test_the_interval_has_its_nominal_coverage():
-    """The mean of 100 draws of a coin: about 95 % of intervals contain the true share."""
+    """The mean of 100 draws of a coin: about 95% of intervals contain the true share."""
     generator = np.random.default_rng(0)
     hits = 0
     for trial in range(300):

@@ -93,5 +93,5 @@ def show_changes(changed: Sequence[Change], common: int, tolerance: float) -> No
         say(f"{change.verdict}: {row.block}: {row.name}, {where}: {change.detail}")
     verdicts = [change.verdict for change in changed]
     counts = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in dict.fromkeys(verdicts))
-    rule = f"quartile ranges apart and medians more than {100 * tolerance:g} % apart"
+    rule = f"quartile ranges apart and medians more than {100 * tolerance:g}% apart"
     say(f"{common} rows in common: {counts or 'no change'} ({rule})")

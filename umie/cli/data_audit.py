@@ -204,7 +204,7 @@ def _table(title: str, *columns: str) -> Table:
 def _value(value: float | None) -> str:
     if value is None:
         return "-"
-    return f"{value:,}" if isinstance(value, int) else f"{100 * value:.1f} %"
+    return f"{value:,}" if isinstance(value, int) else f"{100 * value:.1f}%"
 
 
 def _versions(versions: Mapping[str, Any]) -> Table:
@@ -234,7 +234,7 @@ def _findings(report: Mapping[str, Any], sizes: Mapping[str, int]) -> Iterator[s
         total = counts["text"] + counts["near_text"]
         if total and left != right:
             yield (
-                f"{total:,} of {sizes[left]:,} records of {left} ({100 * total / sizes[left]:.1f} %) have a text that "
+                f"{total:,} of {sizes[left]:,} records of {left} ({100 * total / sizes[left]:.1f}%) have a text that "
                 f"is also in {right}, {counts['near_text']:,} of them a near duplicate"
             )
     for name, results in report["versions"].items():

@@ -120,7 +120,7 @@ def _keys(found: Iterable[Mapping[str, Any]]) -> list[str]:
 
 
 def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{100 * share:.1f} %"
+    return "-" if share is None else f"{100 * share:.1f}%"
 
 
 def _with_share(part: int, whole: int) -> str:

@@ -94,7 +94,7 @@ def evaluate(
         list[Path] | None, _option(BOTH, help="Python file that registers tasks or other parts; repeatable.")
     ] = None,
 ) -> None:
-    """Score a checkpoint or a file of predictions, with 95 % intervals.
+    """Score a checkpoint or a file of predictions, with 95% intervals.
 
     A checkpoint is evaluated on annotated data. The report contains report.md, scores.json, figures and predictions.
 

@@ -32,7 +32,7 @@ def _table(task: str, modality: str, lines: Sequence[Line], columns: Sequence[st
 def print_scores(report: Report) -> None:
     """Print all measures, in a table for each task and modality."""
     baselines = list(dict.fromkeys((line.task, line.baseline) for line in report.lines))
-    columns = ("measure", "F1", "95 % interval", "P", "R", "pred", "gold", "baseline")
+    columns = ("measure", "F1", "95% interval", "P", "R", "pred", "gold", "baseline")
     for task, modality, lines in report.parts():
         table = _table(task, modality, lines, columns)
         for line in lines:
@@ -47,7 +47,7 @@ def print_scores(report: Report) -> None:
 
 def print_labels(report: Report) -> None:
     """Print the score of each label."""
-    columns = ("label", "F1", "95 % interval", "P", "R", "pred", "gold")
+    columns = ("label", "F1", "95% interval", "P", "R", "pred", "gold")
     for task, modality, lines in report.parts():
         table = _table(task, modality, lines, columns, f", {lines[0].measure}")
         for label, (score, edges) in lines[0].labels.items():
@@ -58,7 +58,7 @@ def print_labels(report: Report) -> None:
 def print_comparison(report: Report, predictions: object, other: object) -> None:
     """Print two tests between two systems with these names."""
     say(f"A is {predictions}, B is {other}; two-sided p: paired bootstrap, approximate randomization")
-    columns = ("measure", "A", "B", "A - B", "95 % interval", "p boot", "p rand")
+    columns = ("measure", "A", "B", "A - B", "95% interval", "p boot", "p rand")
     for task, modality, lines in report.parts():
         table = _table(task, modality, lines, columns)
         for line in lines:
@@ -101,7 +101,7 @@ def print_files(scores: FileScores, *, with_labels: bool) -> None:
         say(
             f"released {released.task}: F1 {percent(released.f1)}, P {percent(released.precision)}, "
             f"R {percent(released.recall)} with the published scorer. It drops {sum(released.dropped.values())} of "
-            f"{released.gold} gold items ({percent(released.dropped_share)} %{f': {reasons}' if reasons else ''}) and "
+            f"{released.gold} gold items ({percent(released.dropped_share)}%{f': {reasons}' if reasons else ''}) and "
             f"{sum(released.dropped_predictions.values())} of {released.predicted} predictions; a perfect prediction "
             f"has F1 {percent(released.perfect)}, from {released.perfect_found} of {released.gold} items"
         )

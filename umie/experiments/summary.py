@@ -16,7 +16,7 @@ MIN_SEEDS = 3  # with fewer, an interval over seeds is too wide to draw
 
 @dataclass(frozen=True)
 class Interval:
-    """The mean over seeds and the half width of its 95 % interval (Student's t), which is NaN for a single seed."""
+    """The mean over seeds and the half width of its 95% interval (Student's t), which is NaN for a single seed."""
 
     mean: float
     half_width: float
@@ -73,7 +73,7 @@ def score(line: Mapping[str, Any], name: str, mean_over: Sequence[str]) -> float
 
 
 def drawable_interval(values: Sequence[float]) -> tuple[float, float] | None:
-    """Return the 95 % interval of F1 values, clipped to 0..1, or None if there are fewer than three."""
+    """Return the 95% interval of F1 values, clipped to 0..1, or None if there are fewer than three."""
     low, high = Interval.of(values).ends
     return (max(0.0, low), min(1.0, high)) if len(values) >= MIN_SEEDS else None
 

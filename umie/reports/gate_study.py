@@ -197,9 +197,9 @@ def write_gate_study(run: GridRun, output: Path) -> str:
     parts = [
         f"Compared with the paper's section 'Gate Control Ablation' and Figure 4: {count[AGREES]} comparisons agree, "
         f"{count[DISAGREES]} disagree, {count[UNDECIDED]} are undecided. A difference is in points of F1 between runs "
-        "with the same seed, with its 95 % interval (Student's t). It agrees or disagrees only if the whole interval "
+        "with the same seed, with its 95% interval (Student's t). It agrees or disagrees only if the whole interval "
         "does. There is no correction for multiple comparisons.",
-        markdown_table(["variants", "task", "claim of the paper", "difference [95 %]", "verdict"], findings),
+        markdown_table(["variants", "task", "claim of the paper", "difference [95%]", "verdict"], findings),
     ]
     gates = dynamic_gates(run, output)
     if gates:
@@ -262,7 +262,7 @@ def _draw_sweeps(run: GridRun, found: Sequence[Sweep], path: Path) -> None:
     all_axes[0].set_ylabel(f"strict micro-F1 ({run.grid.first.evaluation.split} split)", fontsize=9)
     handles = [*all_axes[0].get_legend_handles_labels()[0], line_key("dynamic gate", DASHED)]
     add_legend(figure, handles, columns=5)
-    shown = "each seed" if len(run.grid.seeds) < MIN_SEEDS else "95 % interval"
+    shown = "each seed" if len(run.grid.seeds) < MIN_SEEDS else "95% interval"
     shown = f"mean over seeds, {shown}" if len(run.grid.seeds) > 1 else "one seed"
     figure.suptitle(f"{run.grid.name}: F1 against the fixed gate ({shown})", fontsize=10)
     save_figure(figure, path, pdf=True)

@@ -53,7 +53,7 @@ def draw_gates(
         if published is not None:
             axes.axvline(published, label="published median", **DOTTED)
         omitted = len(values) - len(inside)
-        facts = f"{len(values):,} queries, median {summary['median']:.3f}, closed {100 * summary['closed']:.1f} %"
+        facts = f"{len(values):,} queries, median {summary['median']:.3f}, closed {100 * summary['closed']:.1f}%"
         axes.locator_params(axis="y", nbins=4, integer=True, steps=None)
         axes.locator_params(axis="x", nbins=6, steps=None)
         clean_axes(axes, title=f"{title}\n{facts}{f', {omitted:,} outside' if omitted else ''}")

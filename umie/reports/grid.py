@@ -92,7 +92,7 @@ def _page(run: GridRun, summary: str, gate: str) -> str:
     num_records = sum(run.data.sets[name].num_records[split] for name in {one.data_set for one in run.scored})
     parts = [
         f"# {run.grid.name}",
-        f"Strict micro-F1 on the {split} split ({num_records} records): mean over seeds ± half width of the 95 % "
+        f"Strict micro-F1 on the {split} split ({num_records} records): mean over seeds ± half width of the 95% "
         f"interval (Student's t over seeds{TWO_SEEDS if len(run.grid.seeds) == 2 else ''}). "
         f"`{MEAN}` averages {', '.join(title(run, task) for task in run.mean_over)}.",
         summary,
@@ -145,7 +145,7 @@ def _glossary(run: GridRun) -> str:
 
 def _cells(run: GridRun) -> str:
     tasks = [one.key for one in run.scored]
-    scored = [f"{one.title} [95 %]" for one in run.scored]
+    scored = [f"{one.title} [95%]" for one in run.scored]
     header = ["variant", "seed", *scored, MEAN, "gate closed", "dropped", "encoder calls"]
     body: list[list[object]] = []
     for cell in run.cells:

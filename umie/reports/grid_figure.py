@@ -72,7 +72,7 @@ def _draw_variant(axes: Any, place: int, values: Sequence[float], state: str) ->
     if (interval := drawable_interval(values)) is not None:
         reach = [[mean - interval[0]], [interval[1] - mean]]
         style: dict[str, Any] = {"ecolor": "black", "elinewidth": 1, "capsize": 2.5}
-        axes.errorbar(mean, place, xerr=reach, fmt="none", label="95 % interval", **style)
+        axes.errorbar(mean, place, xerr=reach, fmt="none", label="95% interval", **style)
     if len(values) > 1:
         axes.plot(values, [place] * len(values), "o", color="black", markersize=2.8, label="each seed", clip_on=False)
     axes.text(1.03, place, f"{mean:.3f}", va="center", fontsize=8)

@@ -104,7 +104,7 @@ def _page(run: RunResult, *, has_gates: bool) -> Iterator[str]:
             shares = [shown_interval(values), f"{values['precision']:.3f}", f"{values['recall']:.3f}"]
             counts = [values[name] for name in ("predicted", "gold", "dropped")]
             rows.append([run.titles.get(key, key), *shares, *counts, *gate])
-        yield f"Best model on **{split}**: strict micro-F1 with its 95 % bootstrap interval over records.\n"
+        yield f"Best model on **{split}**: strict micro-F1 with its 95% bootstrap interval over records.\n"
         yield f"{markdown_table(columns, rows)}\n"
     yield f"![training loss and dev scores]({CURVES})\n"
     if has_gates:

@@ -15,7 +15,7 @@ _MOST_LABELS = 30
 
 
 def draw_scores(report: Report, path: str | Path) -> None:
-    """Draw the F1 and 95 % interval of each measure, one panel per task.
+    """Draw the F1 and 95% interval of each measure, one panel per task.
 
     For a task that is scored by modality, all measures are drawn for all records, and the main measure for each
     modality. If the report compares two systems, both are drawn. The file is a PNG, PDF or SVG.
@@ -37,7 +37,7 @@ def draw_scores(report: Report, path: str | Path) -> None:
                 values.append(f"{100 * line.versus.other:.1f}")
             # a percentile interval may exclude the estimate, and matplotlib rejects negative whiskers
             reach = [[100 * max(0.0, f1 - low)], [100 * max(0.0, high - f1)]]
-            label = "F1 (%) with 95 % interval" if line.versus is None else "F1 (%) of A with 95 % interval"
+            label = "F1 (%) with 95% interval" if line.versus is None else "F1 (%) of A with 95% interval"
             style: dict[str, Any] = {"color": BLUE, "markersize": 4.5, "capsize": 2, "linewidth": 1.2}
             axes.errorbar(100 * f1, place, xerr=reach, fmt="o", label=label, **style)
             axes.text(104, place, " / ".join(values), va="center", fontsize=8)
@@ -65,7 +65,7 @@ def draw_labels(report: Report, path: str | Path) -> bool:
         omitted = len(line.labels) - len(labels)
         more = f", the {_MOST_LABELS} most frequent of {len(line.labels)} labels" if omitted else ""
         _finish(axes, len(labels), f"{line.task.upper()}, {line.measure}, {line.modality}{more}")
-    all_axes[-1].set_xlabel("F1 with 95 % interval; in parentheses: items in gold", fontsize=9)
+    all_axes[-1].set_xlabel("F1 with 95% interval; in parentheses: items in gold", fontsize=9)
     save_figure(figure, path)
     return True
 

@@ -39,7 +39,7 @@ def csv_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 
 def shown_interval(scores: Mapping[str, Any]) -> str:
-    """Return an F1 with its 95 % interval, e.g. ``0.612 [0.587, 0.636]``."""
+    """Return an F1 with its 95% interval, e.g. ``0.612 [0.587, 0.636]``."""
     low, high = scores["interval"]
     return f"{scores['f1']:.3f} [{low:.3f}, {high:.3f}]"
 

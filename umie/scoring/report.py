@@ -19,7 +19,7 @@ class Versus(NamedTuple):
 
     other: float  # the F1 of the other system
     difference: float  # the F1 minus that of the other system
-    interval: tuple[float, float]  # the 95 % interval of the difference
+    interval: tuple[float, float]  # the 95% interval of the difference
     p_bootstrap: float  # the two-sided p of the paired bootstrap
     p_randomization: float  # the two-sided p of approximate randomization
 
@@ -35,7 +35,7 @@ class Line:
     definition: str  # when an item is correct
     records: int
     score: Score
-    interval: tuple[float, float]  # the 95 % interval of the F1
+    interval: tuple[float, float]  # the 95% interval of the F1
     baseline: str  # a description
     baseline_f1: float
     labels: dict[str, tuple[Score, tuple[float, float]]]  # with intervals; empty for macro averages and without labels

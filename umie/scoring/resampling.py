@@ -33,7 +33,7 @@ def bootstrap_sums(counts: NDArray[np.float64], resamples: int, seed: int) -> ND
 
 
 def interval(values: NDArray[np.float64]) -> tuple[float, float]:
-    """Return the percentile interval of 95 % of the values, ignoring NaN, the value of a resample without items."""
+    """Return the percentile interval of 95% of the values, ignoring NaN, the value of a resample without items."""
     defined = values[~np.isnan(values)]
     if not len(defined):
         return 0.0, 0.0

@@ -28,7 +28,7 @@ def strict_score(
         seed: their seed.
 
     Returns:
-        ``precision``, ``recall``, ``f1``, ``interval`` (a list of two numbers, 95 %), ``true_positives``,
+        ``precision``, ``recall``, ``f1``, ``interval`` (a list of two numbers, 95%), ``true_positives``,
         ``predicted``, ``gold``.
 
     Raises:

@@ -131,7 +131,7 @@ class Packed(PackedKernel):
 
     It projects only real tokens; between the projections torch's attention runs on the padded batch. Attention over
     the slots is a small part of a token's work (2 * V of 2 * V + 2 * D multiply-adds per unit of inner width; FLAN-T5
-    base: 5 %). Padding is therefore cheap there and expensive in the projections. It runs on every device and in every
+    base: 5%). Padding is therefore cheap there and expensive in the projections. It runs on every device and in every
     precision.
     """
 

@@ -2,12 +2,14 @@
 
 import dataclasses
 import json
+import pickle
 
 import pytest
 import torch
 from PIL import Image
 
 from umie.data.synthetic import LABELS
+from umie.encoders.base import NoFeatures
 from umie.errors import UmieError
 from umie.processor import UmieProcessor
 from umie.records import Argument, Event, Record, Region, Relation
@@ -381,3 +383,11 @@ def test_an_unknown_option_in_the_saved_file(processor, tmp_path):
     file.write_text(json.dumps({**json.loads(file.read_text()), "max_tokens": 3}))
     with pytest.raises(UmieError, match="max_tokens"):
         UmieProcessor.from_pretrained(tmp_path)
+
+
+def test_a_processor_without_images_can_be_sent_to_worker_processes(tokenizer):
+    """Where processes do not fork, the workers that prepare batches get the processor as a pickle."""
+    processor = UmieProcessor(tokenizer, {"name": "tiny"})
+    processor.features = NoFeatures()
+    again = pickle.loads(pickle.dumps(processor))  # noqa: S301
+    assert again.encode_image(Record("text", image="never-opened.png"))["boxes"].shape == (0, 4)

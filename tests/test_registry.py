@@ -242,3 +242,14 @@ def test_import_umie_is_cheap():
 def test_public_names():
     for name in umie.__all__:
         assert getattr(umie, name) is not None
+
+
+def test_a_plugin_cannot_take_the_name_of_a_built_in_part_that_is_not_imported_yet(tmp_path):
+    """Otherwise it would depend on the order of imports which of the two is used."""
+    (tmp_path / "mine.py").write_text(
+        "from umie.fusion import Fusion, registry\n\n@registry.register('concat')\nclass Mine(Fusion): ...\n"
+    )
+    code = f"from umie.registry import load_plugins\nload_plugins([{str(tmp_path / 'mine.py')!r}])"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert run.returncode == 1
+    assert "The fusion 'concat' is already registered by umie.fusion.concat; choose another name" in run.stderr

@@ -42,11 +42,13 @@ class Registry(Generic[T]):
         """Return a decorator that registers a part under ``name``; a duplicate name raises UmieError."""
 
         def decorate(part: C) -> C:
-            known = self._parts.get(name)
-            if known is not None and _origin(known) != _origin(part):
+            origin, known = _origin(part), self._parts.get(name)
+            owner = None if known is None else _origin(known)
+            if known is None and not origin.startswith(self.package.partition(".")[0] + "."):
+                owner = self._modules().get(name)  # a built-in part has its name even before it is imported
+            if owner not in (None, origin):
                 raise UmieError(
-                    f"The {self.kind} {name!r} is already registered by {'.'.join(_origin(known))}; "
-                    f"choose another name for {'.'.join(_origin(part))}."
+                    f"The {self.kind} {name!r} is already registered by {owner}; choose another name for {origin}."
                 )
             self._parts[name] = part
             return part
@@ -56,10 +58,6 @@ class Registry(Generic[T]):
     def names(self) -> list[str]:
         """Return all names, sorted, including those of plugins. Nothing is imported."""
         return sorted({*self._modules(), *self._parts, *self._plugins()})
-
-    def is_built_in(self, name: str) -> bool:
-        """Return whether a module of the package registers this name."""
-        return name in self._modules()
 
     def known(self) -> list[str]:
         """Return the names of all built-in and registered parts, sorted, without plugins that are not loaded yet."""
@@ -258,5 +256,5 @@ def loaded_plugins() -> list[str]:
     return list(_loaded)
 
 
-def _origin(part: Callable[..., Any]) -> tuple[str, str]:
-    return part.__module__, part.__qualname__
+def _origin(part: Callable[..., Any]) -> str:
+    return f"{part.__module__}.{part.__qualname__}"

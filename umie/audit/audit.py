@@ -95,8 +95,8 @@ def clean_file(
 ) -> Cleaning:
     """Write the records of a file, such as a training set, that do not occur in other files, such as test sets.
 
-    ``match`` tells when two records are the same: ``text``, ``near`` (the same text, or one with a Jaccard similarity
-    of at least ``threshold``), ``image``. ``progress`` is called once per record.
+    ``match`` determines when two records are the same: ``text``, ``near`` (the same text, or one with a Jaccard
+    similarity of at least ``threshold``), ``image`` (the same file name or bytes). ``progress`` is called per record.
 
     Raises:
         UmieError: ``match`` is unknown, a file is used twice, ``output`` is an input, or a file cannot be read.

@@ -27,8 +27,8 @@ class PromptReport:
 
     ``label_dependent`` instructions change when the annotated labels are exchanged, so they contain a gold label. For
     ``meae`` it is the gold event type of the published prompt, an oracle unless the events come from ``med``. A large
-    gap of ``gold_label_in_text`` to ``other_label_in_text``, the share of labels that are not gold and occur in the
-    text, means that words reveal the label (as triggers legitimately do).
+    gap between ``gold_label_in_text`` and ``other_label_in_text``, the share of labels that are not gold and occur in
+    the text, means that words reveal the label (as triggers legitimately do).
     """
 
     task: str
@@ -80,7 +80,8 @@ def examine_prompts(records: Iterable[Record], schema: Mapping[str, Sequence[str
                 gold = set(task.used_labels(record))
                 _examine(reports[name], task, record, gold, schema)
                 for label in schema[name]:
-                    in_text[name, label in gold, f" {_words(label).strip()} " in words] += 1
+                    is_gold, is_in_text = label in gold, f" {_words(label).strip()} " in words
+                    in_text[name, is_gold, is_in_text] += 1
 
     def share(name: str, is_gold: bool) -> float | None:
         found, missing = in_text[name, is_gold, True], in_text[name, is_gold, False]
@@ -170,5 +171,5 @@ def _changed(
         entities=tuple(entities),
         relations=tuple(relations),
         events=tuple(events),
-        labels=None if span is None else record.labels,
+        labels=None if span is None else record.labels,  # other labels are outside the record's schema
     )

@@ -63,6 +63,7 @@ class Statistics:
                 for label in task.used_labels(record):
                     counter = self.labels[name]
                     counter[label if label in counter or len(counter) < MAX_LABELS else OTHER] += 1
+        # with checks_images off, whether an image exists is not checked
         is_checked = record.image is None or self.checks_images
         self.images[(presence(record) if is_checked else Presence.MISSING).name] += 1
 

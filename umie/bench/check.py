@@ -76,7 +76,8 @@ class Runner:
             return torch.ones_like(out, dtype=torch.bool)
         mask = inputs.text_mask
         if out.shape[1] != mask.shape[1]:  # only our fusions may lengthen the text
-            assert isinstance(self.module, Ours)
+            if not isinstance(self.module, Ours):
+                raise RuntimeError(f"{type(self.module).__name__} changes the number of states")
             with torch.no_grad():
                 mask = self.module.fusion(inputs.text, mask, inputs.visual, inputs.visual_mask).mask
         return mask[..., None]

@@ -54,12 +54,14 @@ def repeats_for(run: Callable[[], object], device: str) -> int:
 @contextmanager
 def no_garbage_collection() -> Iterator[None]:
     """Keep Python's garbage collector from running during a measurement."""
+    was_on = gc.isenabled()
     gc.collect()
     gc.disable()
     try:
         yield
     finally:
-        gc.enable()
+        if was_on:
+            gc.enable()
 
 
 def time_rounds(

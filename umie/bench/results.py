@@ -88,7 +88,7 @@ class Results:
         if found != FORMAT:
             raise UmieError(f"{path}: format is {found!r}, not {FORMAT}: use a file written by this `umie bench`")
         try:
-            return TypeAdapter(cls).validate_python(data)
+            return TypeAdapter(cls).validate_python({"complete": None, **data})  # it must be in the file
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"]))

@@ -111,9 +111,9 @@ def _check(
     plan: Plan, shape: Shape, dtype: str, tasks: Sequence[Task], weights: dict[str, Tensor], progress: Progress
 ) -> None:
     """Set the runner of each correct task; the rows of the others get their reason."""
-    exact = DTYPES[dtype]
-    placed = {name: value.to(plan.device, exact) for name, value in weights.items()}
-    inputs = draw(shape, device=plan.device, dtype=exact, lengths=plan.lengths)
+    torch_dtype = DTYPES[dtype]
+    placed = {name: value.to(plan.device, torch_dtype) for name, value in weights.items()}
+    inputs = draw(shape, device=plan.device, dtype=torch_dtype, lengths=plan.lengths)
     expected: dict[tuple[str, str], Expected] = {}
     for task in tasks:
         operation, wrong = task.operation, None
@@ -123,17 +123,17 @@ def _check(
             if reason := operation.contract():
                 wrong = f"wrong: {reason}"
             else:
-                module = place(operation.build(weights), placed, plan.device, exact)
+                module = place(operation.build(weights), placed, plan.device, torch_dtype)
                 task.runner = Runner(module, inputs, operation.variant)
                 if operation.build_reference is not None:
                     key = operation.block, operation.reference
                     if key not in expected:
-                        expected[key] = expect(operation, inputs, weights, exact)
+                        expected[key] = expect(operation, inputs, weights, torch_dtype)
                     training = operation.unsupported_reason[TRAINING] is None
                     errors = compare(task.runner, expected[key], training=training)
                     for row in task.rows.values():
                         row.error, row.gradient_error = errors.values, errors.gradients
-                    wrong = errors.wrong(exact, peer=operation.kind == "peer")
+                    wrong = errors.wrong(torch_dtype, peer=operation.kind == "peer")
             if wrong is not None:
                 _refuse(task, WRONG, wrong, progress)
         except Exception as error:

@@ -122,7 +122,7 @@ class GridDisplay(Display):
         self.num_started = 0
 
     def preparing(self, what: str) -> None:
-        """Show a step before the first job, on a terminal only."""
+        """Show a step before the first job, without a line of output where there is no terminal."""
         self.phase(what, announce=False)
 
     def start(self, job: str) -> None:

@@ -98,13 +98,9 @@ class Constraint(LogitsProcessor):
         return [automaton.read(row[self.prompt_length :]) for automaton, row in zip(self.automata, rows, strict=True)]
 
     def read_strictly(self, rows: Sequence[Sequence[int]]) -> list[tuple[str, list[int]]]:
-        """Return the answers of rows generated without a constraint; see ``AnswerAutomaton.read_strictly``.
+        """Return, for each answer generated without a constraint, that of its first items, and the tokens after them.
 
-        Args:
-            rows: token ids of the answers only, one row for each query.
-
-        Returns:
-            For each row the answer spelled by its first items, and the tokens from the first that does not fit.
+        Rows have the token ids of the answers only; see ``AnswerAutomaton.read_strictly``.
         """
         if len(rows) != len(self.automata):
             raise self._other_batch(len(rows))

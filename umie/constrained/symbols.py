@@ -33,17 +33,11 @@ class Trie:
 
 @dataclass(frozen=True)
 class View:
-    """A text as the tokenizer sees it.
+    """A text as the tokenizer sees it."""
 
-    Args:
-        symbols: its symbols, without surrounding white space.
-        starts: for each symbol, the offset of its character in the text.
-        ends: for each symbol, the end offset of its character.
-    """
-
-    symbols: str
-    starts: Sequence[int]
-    ends: Sequence[int]
+    symbols: str  # without surrounding white space
+    starts: Sequence[int]  # for each symbol, the offset of its character in the text
+    ends: Sequence[int]  # for each symbol, the end offset of its character
 
     def span(self, start: int, end: int) -> Span:
         """Return the span of the text that symbols ``start`` to ``end`` (exclusive) represent."""
@@ -54,17 +48,8 @@ class TokenSymbols:
     """The symbols of a tokenizer's tokens, and texts in these symbols.
 
     Supported are byte-level BPE, SentencePiece (Unigram or BPE, with or without byte fallback), WordPiece, BPE with
-    end-of-word suffixes, and byte tokenizers: all kinds that transformers' sequence-to-sequence models use.
-
-    Args:
-        tokenizer: any tokenizer of transformers.
-
-    Attributes:
-        lead: the symbol before each word if tokens begin with a space, else empty.
-        tail: the symbol after each word if tokens end with a space, else empty.
-        trie: all tokens that have symbols.
-        prefix: the tokens that the tokenizer adds before a text.
-        end: the token that ends a text.
+    end-of-word suffixes, and byte tokenizers: all kinds that transformers' sequence-to-sequence models use. ``lead`` is
+    the symbol before each word if tokens begin with a space, and ``tail`` the one after it if they end with a space.
 
     Raises:
         UmieError: the tokenizer is of an unsupported kind, or has no end token.
@@ -88,7 +73,7 @@ class TokenSymbols:
         if tokenizer.unk_token_id is not None:
             self.symbols[tokenizer.unk_token_id] = spell("x").replace("x", UNKNOWN)  # WordPiece's is a whole word
         self.compiled: dict[Any, Any] = {}  # literals compiled for this tokenizer; see umie.constrained.literals
-        self.trie = Trie()
+        self.trie = Trie()  # all tokens that have symbols
         for token, symbols in enumerate(self.symbols):
             if symbols:
                 node = self.trie
@@ -96,7 +81,7 @@ class TokenSymbols:
                     node = node.children.setdefault(symbol, Trie())
                 node.tokens.append(token)
         around: list[int] = tokenizer("").input_ids
-        self.prefix: list[int] = around[:-1]
+        self.prefix: list[int] = around[:-1]  # the tokens before a text, and the one that ends it
         self.end: int | None = around[-1] if around else tokenizer.eos_token_id
         if self.end is None:
             raise UmieError(f"the tokenizer {type(tokenizer).__name__} has no end token: set eos_token")
@@ -199,10 +184,7 @@ def symbols_of(tokenizer: PreTrainedTokenizerBase) -> TokenSymbols:
 def encode(tokenizer: PreTrainedTokenizerBase, string: str, markers: Sequence[str] = ()) -> list[int]:
     """Return the tokens of a string, without the special tokens that the tokenizer adds around a text.
 
-    Args:
-        tokenizer: the tokenizer.
-        string: any string; special tokens spelled out in it are plain text.
-        markers: tokens of the vocabulary that are encoded as such where the string contains them.
+    Special tokens spelled out in the string are plain text, except ``markers``, tokens of the vocabulary.
     """
     parts = re.split(f"({'|'.join(map(re.escape, markers))})", string) if markers else [string]
     tokens: list[int] = []

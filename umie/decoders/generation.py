@@ -38,15 +38,9 @@ def generate(
     make_steps: MakeSteps | None = None,
     **options: Any,
 ) -> Any:
-    """Generate token ids with transformers' ``generate``: greedy, beams, sampling.
+    """Generate token ids with transformers' ``generate``: greedy, beams, sampling; see ``Decoder.generate``.
 
-    Args:
-        seq2seq: an encoder-decoder model of transformers.
-        fused: the states to attend over.
-        constraint: an ``umie.constrained.Constraint`` on the answers, or None.
-        make_steps: creates the model's ``Steps``, with which plain greedy decoding under a constraint jumps forward;
-            None if the model has none, or to turn jumps off.
-        options: options of transformers' generate.
+    ``make_steps`` creates the model's ``Steps``, with which plain greedy decoding under a constraint jumps forward.
 
     Returns:
         Token ids ``[B, L]``, or transformers' output object if the options request one.

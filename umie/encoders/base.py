@@ -171,7 +171,10 @@ class VisualEncoder(nn.Module, ABC):
         return digest.hexdigest()[:32]
 
     def forward(self, **inputs: Tensor) -> VisualFeatures:
-        """Turn the tensors of ``preprocess`` into features, zero where ``visual_mask [B, V]`` is False (padding)."""
+        """Turn the tensors of ``preprocess`` into features, zero where ``visual_mask [B, V]`` is False (padding).
+
+        Among them are ``boxes [B, V, 4]``, which are returned with the features.
+        """
         mask, boxes = inputs["visual_mask"], inputs["boxes"]
         parameter = next(self.parameters(), None)
         if parameter is not None:  # images are float32, whatever the precision of the weights
@@ -207,6 +210,14 @@ def _code_of(part: type) -> list[str]:
 def no_slots() -> dict[str, Tensor]:
     """Return the boxes and the mask of a record without an image: no slots."""
     return {"boxes": torch.zeros(0, 4), "visual_mask": torch.zeros(0, dtype=torch.bool)}
+
+
+class NoFeatures:
+    """A source of features for a model that does not use the image: no slots, and no image is opened."""
+
+    def one(self, image: object, regions: Sequence[object] = ()) -> dict[str, Tensor]:
+        """Return the boxes and the mask of a record without an image."""
+        return no_slots()
 
 
 def collate(items: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:

@@ -76,7 +76,8 @@ def answer_queries(
             means = fused.gate.float().reshape(len(chunk), -1).mean(dim=1).tolist()
             with_image = inputs["visual_mask"].any(dim=1).tolist()
             gates = [mean if has_image else None for mean, has_image in zip(means, with_image, strict=True)]
-        found |= zip(chunk, map(Answer, outputs, gates), strict=True)
+        for index, output, gate in zip(chunk, outputs, gates, strict=True):
+            found[index] = Answer(output, gate)
         if on_batch is not None:
             on_batch(done, len(chunks))
     return [found[index] for index in range(len(asked))]

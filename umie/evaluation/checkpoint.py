@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -95,7 +94,8 @@ def evaluate_checkpoint(
             result.seconds[name] = time.perf_counter() - started
             result.oracles += [name] if found.is_oracle else []
         results.append(result)
-    for result, other in itertools.zip_longest(results, results[1:]):
+    for result in results:
+        other = results[1] if result is results[0] and len(results) == 2 else None
         reports = []
         for name in selection.scored:
             own = [record for record in records if record.annotated_for(name)]

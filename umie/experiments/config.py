@@ -93,7 +93,12 @@ def _part(kind: str) -> Any:
     return BeforeValidator(read)
 
 
-Texts = Annotated[tuple[str, ...], BeforeValidator(as_list)]
+def _texts(value: object) -> Any:
+    # a number, such as the note 2024, is text; a mapping is an error
+    return [str(item) if isinstance(item, int | float) else item for item in as_list(value)]
+
+
+Texts = Annotated[tuple[str, ...], BeforeValidator(_texts)]
 
 
 class RunConfig(Config):

@@ -32,7 +32,8 @@ class DataSet:
     ceilings: Mapping[str, float] = field(default_factory=dict)  # by task, best F1 without images, if it is known
     num_seen: Mapping[str, int] = field(default_factory=dict)  # by split, records whose text occurs in a training split
     num_excluded: int = 0  # number of training records excluded because their text occurs in an evaluation split
-    unreadable: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # by split and image, why
+    # by split and image, why; such records are used without the image or skipped, as missing_images says
+    unreadable: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     def read(self, split: str) -> list[Record]:
         """Return the records of a split."""

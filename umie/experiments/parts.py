@@ -112,7 +112,7 @@ def _check_variant(run: RunConfig, read_files: bool, parameters: set[str]) -> No
     parameters.update(name for name, _ in model.named_parameters())
     options = dict(run.fusion)
     name = options.pop("name")
-    if not registries.fusions.is_built_in(name):
+    if not registries.fusions.get(name).__module__.startswith("umie."):  # a plugin, even under a built-in name
         fusion = registries.fusions.construct(name, {"d_model": 16, "num_heads": 2, **options})
         if isinstance(fusion, Fusion):
             check_fusion(fusion)
@@ -135,11 +135,14 @@ def missing_files(runs: Sequence[RunConfig], root: Path) -> list[str]:
     Paths under ``data`` are relative to ``root``.
     """
     found = []
-    for name, one in ((name, one) for run in _distinct(runs, "data") for name, one in run.data.sets.items()):
-        for key in (*SPLITS, "images", "regions") if one.format != "synthetic" else ():
-            path = root / str(one.options.get(key, "."))
-            if not path.exists():
-                found.append(f"data: {name}, {key}: {path}: no such {'file' if key in SPLITS else 'directory'}")
+    for run in _distinct(runs, "data"):
+        for name, one in run.data.sets.items():
+            if one.format == "synthetic":
+                continue
+            for key in (*SPLITS, "images", "regions"):
+                path = root / str(one.options.get(key, "."))
+                if not path.exists():
+                    found.append(f"data: {name}, {key}: {path}: no such {'file' if key in SPLITS else 'directory'}")
     for run in _distinct(runs, "encoder"):
         found += [f"encoder {run.encoder['name']}: {line}" for line in errors_in(_check_encoder, run, True)]
     for run in _distinct(runs, "decoder"):

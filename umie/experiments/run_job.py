@@ -92,9 +92,9 @@ def _run_cell(job: Mapping[str, Any], config: RunConfig, corpus: Corpus) -> dict
 
     folder, store, progress = Path(job["folder"]), Path(job["store"]), JobProgress()
     split = config.evaluation.split
-    splits = ["train", split] if config.checkpoints is None else dict.fromkeys(["train", "dev", split])
+    splits = list(dict.fromkeys(["train", split] if config.checkpoints is None else ["train", "dev", split]))
     checkpoints = None if config.checkpoints is None else folder / "checkpoints"
-    variant = Variant(config, corpus, list(splits), warm_start=job["warm_start"], store=store, progress=progress)
+    variant = Variant(config, corpus, splits, warm_start=job["warm_start"], store=store, progress=progress)
     started = time.perf_counter()
     measured = variant.train(checkpoints)
     seconds = {"encode": variant.images["seconds"], "train": time.perf_counter() - started}

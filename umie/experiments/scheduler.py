@@ -250,7 +250,8 @@ class _Runner:
             self.processes.add(process)
             with process:  # closes the pipes
                 try:
-                    for text in process.stdout or ():
+                    assert process.stdout is not None  # a pipe
+                    for text in process.stdout:
                         self._show(text, name, log)
                     code = process.wait()
                 except BaseException:

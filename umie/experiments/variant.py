@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from umie.errors import UmieError, check_keys
@@ -149,7 +148,7 @@ class Variant:
     def _store_features(self, folder: Path) -> dict[str, Any]:
         """Make the processor read the features of a frozen encoder from the store, and add missing features to it."""
         from umie.encoders import CachedEncoder, FeatureCache
-        from umie.encoders.base import no_slots
+        from umie.encoders.base import NoFeatures
 
         distinct: dict[tuple[Path, Sequence[Region]], None] = {}
         for records in (own for by_set in self.records.values() for own in by_set.values()):
@@ -163,7 +162,7 @@ class Variant:
         processor: Any = self.processor
         encoder = self.model.encoder
         if encoder is None:
-            processor.features = SimpleNamespace(one=lambda image, regions=(): no_slots())  # so that no image is read
+            processor.features = NoFeatures()  # so that no image is read
             return report | {"features": "not used"}
         if encoder.reads_features:
             return report | {"features": "looked up"}
@@ -195,7 +194,7 @@ class Variant:
         If the directory ``output`` contains checkpoints of this run, training resumes exactly from the newest.
 
         Raises:
-            UmieError: ``train`` fails, or there are no such dev scores as the checkpoints need.
+            UmieError: ``train`` fails, or the checkpoints need dev scores that do not exist.
         """
         from umie.training import is_over, last_checkpoint, state_of, train
 
@@ -307,11 +306,13 @@ class Variant:
         """Return the F1 and the mean gate of each scored task on the dev split, and the mean F1, during training."""
         was_training = model.training
         counts, unreadable = Counter(self.processor.counts), dict(self.processor.unreadable)
-        metrics, _ = self.score("dev", model=model)
-        model.train(was_training)
-        self.processor.reset_counts()  # restore the counts of the training split
-        self.processor.counts.update(counts)
-        self.processor.unreadable.update(unreadable)
+        try:
+            metrics, _ = self.score("dev", model=model)
+        finally:
+            model.train(was_training)
+            self.processor.reset_counts()  # restore the counts of the training split
+            self.processor.counts.update(counts)
+            self.processor.unreadable.update(unreadable)
         found = {f"{_name(key)}_f1": float(values["f1"]) for key, values in metrics.items()}
         found |= {f"{_name(key)}_gate": values["gate_mean"] for key, values in metrics.items() if "gate_mean" in values}
         scored = scored_tasks(self.config, self.corpus, "dev")

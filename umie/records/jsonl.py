@@ -202,7 +202,7 @@ def _load_object(line: str) -> dict[str, Any]:
 
 
 def _values(line: str, data: Mapping[str, Any], call: Callable[..., Any]) -> dict[str, Any]:
-    """Return the arguments of a Record; ``call`` calls a function, or returns None after collecting its error.
+    """Return the arguments of a Record; ``call`` calls a function, and may collect its error and return None.
 
     Without a valid text, the annotation is not read, because its offsets mean nothing.
     """
@@ -212,7 +212,8 @@ def _values(line: str, data: Mapping[str, Any], call: Callable[..., Any]) -> dic
     values: dict[str, Any] = {"text": call(_text, data), "image": call(_image, data)}
     if _may_hold_surrogates(line):
         written = {key if key in KEYS else shown(key): json.dumps(data[key], ensure_ascii=False) for key in data}
-        if None in [call(_without_surrogates, value, name) for name, value in written.items()]:
+        checked = [call(_without_surrogates, value, name) for name, value in written.items()]
+        if None in checked:  # an error was collected
             return {"text": None}
     for key, read in _FIELDS.items():
         if data.get(key) is not None:

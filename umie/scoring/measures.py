@@ -83,7 +83,8 @@ def measures_of(task: str) -> list[Measure]:
 def modality_of(record: Record) -> str:
     """Return the modality of M2E2 that a record belongs to, by whether it has a text, an image, or both.
 
-    Source: M2E2 is scored on sentences, on images, and on pairs of both that show one event.
+    It does not depend on the system, so that all systems are scored on the same items. Source: M2E2 is scored on
+    sentences, on images, and on pairs of both that show one event.
     """
     if record.image is None:
         return "text-only"

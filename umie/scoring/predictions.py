@@ -166,7 +166,9 @@ def _pop_strings(data: dict[str, Any], text: str) -> dict[str, list[Key]]:
         strings["entities"].append((read_string(item, "type", "entity"), item["text"]))
     for item in _pop(data, "relations", "head", "tail"):
         key = (read_string(item, "type", "relation"), *(_string(item.get(end), text) for end in ("head", "tail")))
-        strings["relations"] += [key] if key[0].lower() != NO_RELATION else []
+        relations = strings["relations"]  # even if it stays empty: the kind is then scored only as strings
+        if key[0].lower() != NO_RELATION:
+            relations.append(key)
     for item in _pop(data, "events", "trigger"):
         name, trigger = read_string(item, "type", "event"), item["trigger"]["text"]
         strings["events"].append((name, trigger))
@@ -183,7 +185,7 @@ def _pop(data: dict[str, Any], key: str, *mentions: str) -> list[dict[str, Any]]
     """Remove from a list the items that have a mention without offsets, or without ``mentions`` are one themselves."""
     popped = []
     for item in _dicts(data, key):
-        if any(_is_bare_text(item.get(name)) for name in mentions) if mentions else _is_bare_text(item):
+        if any(map(_is_bare_text, [item.get(name) for name in mentions] if mentions else [item])):
             popped.append(item)
     if popped:
         data[key] = [item for item in data[key] if not any(item is other for other in popped)]

@@ -87,7 +87,7 @@ def ratios(sums: NDArray[np.float64], average: str) -> NDArray[np.float64]:
 
 
 def f1_of_sums(sums: NDArray[np.float64], average: str = "micro") -> NDArray[np.float64]:
-    """Return the F1 of each row of summed counts [rows, labels, 3]; NaN if nothing is predicted or annotated."""
+    """Return the F1 of each row of summed counts [rows, labels, 3]; NaN if nothing is predicted and annotated."""
     values: NDArray[np.float64] = np.where(sums.any(axis=(1, 2)), ratios(sums, average)[2], np.nan)
     return values
 

@@ -26,12 +26,16 @@ from umie.types import FEATURES, check_image_policy
 Regions: TypeAlias = Sequence[Region | Box]
 Outcome: TypeAlias = dict[str, Tensor] | UmieError  # features and boxes of an image, or why there are none
 
-FORMAT = 2  # raise it when the same image, boxes and encoder give other features or are stored in another way
+FORMAT = 2  # increment it when the same image, boxes and encoder give other features or are stored in another way
 POLL_S = 0.02  # between two attempts to take a lock
 
 
 def feature_key(fingerprint: str, digest: str, boxes: Sequence[Box]) -> str:
-    """Return the cache key of features, 64 hexadecimal digits, for an encoder, an image and the boxes of all slots."""
+    """Return the cache key of features, 64 hexadecimal digits.
+
+    ``fingerprint`` is the encoder's, ``digest`` the image's (``umie.images.image_digest``), and ``boxes`` are those of
+    all slots, that of the whole image included, relative to the image (0..1).
+    """
     # adding 0.0 maps -0.0 and integers to the floats they equal
     parts = [FORMAT, fingerprint, digest, [[float(edge) + 0.0 for edge in box] for box in boxes]]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

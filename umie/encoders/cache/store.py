@@ -145,9 +145,10 @@ class FeatureCache:
     def _report(self, sentence: str, *, once: bool = False) -> None:
         # the messages of safetensors quote damaged bytes
         sentence = "".join(character if character.isprintable() else "?" for character in sentence)
-        if once and sentence in self._reported:
-            return
-        self._reported.add(sentence)
+        if once:
+            if sentence in self._reported:
+                return
+            self._reported.add(sentence)
         if self._on_event is None:
             logging.getLogger("umie.cache").warning("%s", sentence)
         else:

@@ -86,7 +86,7 @@ class PrecomputedEncoderConfig(EncoderConfig):
 
 
 class PrecomputedPreprocessor(Preprocessor):
-    """Looks the features of an image up: ``features [V, Dv]``. Images are not opened and need not exist.
+    """Looks up the features of an image: ``features [V, Dv]``. Images are not opened and need not exist.
 
     Attributes:
         counts: totals over the distinct images looked up so far: their ``boxes``, and the boxes left out because they

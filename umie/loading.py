@@ -17,16 +17,13 @@ DTYPES = ("float32", "bfloat16", "float16")
 def load(
     name: str | Path, device: str | None = None, dtype: str = "float32", *, revision: str | None = None
 ) -> tuple[UmieModel, UmieProcessor]:
-    """Load what ``model.save_pretrained`` and ``processor.save_pretrained`` wrote to one directory or repository.
+    """Return the model, in evaluation mode, and the processor that ``save_pretrained`` wrote to one directory.
 
     Args:
         name: the directory, or the name of a repository on the Hugging Face Hub, ``owner/model``.
         device: e.g. ``cpu`` or ``cuda:1``; by default a GPU if there is one.
         dtype: ``float32``, ``bfloat16`` or ``float16``.
         revision: branch, tag or commit of the repository; by default its main branch.
-
-    Returns:
-        The model, in evaluation mode, and its processor.
 
     Raises:
         UmieError: there is no such directory or repository, a file is missing, a part is registered by a

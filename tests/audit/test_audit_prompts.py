@@ -24,6 +24,12 @@ RECORDS = [
 ]
 
 
+def has_leak(report):
+    return bool(
+        report.label_dependent or report.only_gold_lists or report.answer_in_instruction or report.answer_in_text
+    )
+
+
 def report_of(name, records=RECORDS, schema=None):
     (report,) = [item for item in examine_prompts(records, schema or schema_of(records)) if item.task == name]
     return report
@@ -71,12 +77,12 @@ def test_records_of_another_task_are_left_out():
 
 def test_meae_names_the_gold_event_type():
     report = report_of("meae")
-    assert (report.queries, report.label_dependent, report.has_leak) == (2, 2, True)
+    assert (report.queries, report.label_dependent, has_leak(report)) == (2, 2, True)
 
 
 def test_mre_names_the_pair_and_not_its_relation():
     report = report_of("mre")
-    assert (report.queries, report.span_dependent, report.label_dependent, report.has_leak) == (2, 2, 0, False)
+    assert (report.queries, report.span_dependent, report.label_dependent, has_leak(report)) == (2, 2, 0, False)
 
 
 @pytest.mark.parametrize("name", ["mner", "med"])
@@ -93,24 +99,24 @@ def test_a_list_of_gold_labels_only(leak):
 
     report = leak(query)
     assert (report.partial_lists, report.only_gold_lists, report.label_dependent) == (2, 2, 2)
-    assert report.has_leak
+    assert has_leak(report)
 
 
 def test_a_shuffled_whole_list_is_none(leak):
     report = leak(lambda task, record: Query(f"Extract: {', '.join(task.labels[::-1])}.", "x"))
-    assert (report.partial_lists, report.only_gold_lists, report.has_leak) == (0, 0, False)
+    assert (report.partial_lists, report.only_gold_lists, has_leak(report)) == (0, 0, False)
 
 
 def test_the_answer_in_the_instruction(leak):
     report = leak(lambda task, record: Query("Extract person, place. Ann Lee is a person", "Ann Lee is a person"))
-    assert (report.answer_in_instruction, report.has_leak) == (2, True)
+    assert (report.answer_in_instruction, has_leak(report)) == (2, True)
 
 
 def test_the_answer_in_the_text(leak):
     report = leak(lambda task, record: Query("Extract person, place.", "in Rome"))
     assert report.answer_in_text == 0  # too short to be more than a coincidence
     report = leak(lambda task, record: Query("Extract person, place.", "NASA in Rome"))
-    assert (report.answer_in_text, report.has_leak) == (1, True)
+    assert (report.answer_in_text, has_leak(report)) == (1, True)
 
 
 def test_labels_in_the_text():
@@ -127,4 +133,4 @@ def test_labels_in_the_text():
 def test_the_embedded_data_set(embedded_records):
     records = [replace(record, image=None) if record.text else record for record in embedded_records]
     reports = {item.task: item for item in examine_prompts(records, schema_of(records))}
-    assert {name for name, report in reports.items() if report.has_leak} == {"meae"}
+    assert {name for name, report in reports.items() if has_leak(report)} == {"meae"}

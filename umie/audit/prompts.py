@@ -46,11 +46,6 @@ class PromptReport:
         """Return the counts and shares in JSON form."""
         return asdict(self)
 
-    @property
-    def has_leak(self) -> bool:
-        """Whether a prompt contains something that the model should predict."""
-        return bool(self.label_dependent or self.only_gold_lists or self.answer_in_instruction or self.answer_in_text)
-
 
 def schema_of(records: Iterable[Record]) -> dict[str, tuple[str, ...]]:
     """Return the declared and used labels of each task over all records, in order of first occurrence."""

@@ -1,7 +1,7 @@
 """Time of the visual encoders over one image with 36 regions: `make bench`; a row is timed only if it is right.
 
 Rows one after another, as pytest-benchmark has it: compare rows of one run only, on an idle machine. ``report.py``
-beside this file takes the rows in turn, and writes the table.
+next to this file takes the rows in turn, and writes the table.
 """
 
 from __future__ import annotations

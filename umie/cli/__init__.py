@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from umie.cli import ablate, bench, convert, data, evaluate, example, extract, list_parts, train
-from umie.cli.console import out, tell
+from umie.cli.console import out, print_note
 from umie.errors import UmieError
 
 app = typer.Typer(
@@ -41,7 +41,7 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except typer.Abort:
-        tell("umie: interrupted")
+        print_note("umie: interrupted")
         sys.exit(130)
     except (UmieError, OSError) as error:  # OSError: e.g. a full disk or a read-only directory
         message = str(error)
@@ -54,7 +54,7 @@ def main() -> None:
     else:
         sys.exit(code if isinstance(code, int) else 0)
     first, *lines = message.splitlines() or [""]
-    tell("\n".join([f"umie: {' '.join(first.split())}", *lines]), "red")
+    print_note("\n".join([f"umie: {' '.join(first.split())}", *lines]), "red")
     sys.exit(2)
 
 

@@ -11,7 +11,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from umie.cli.console import out, say, show_page, tell
+from umie.cli.console import out, print_line, print_note, show_page
 from umie.cli.options import DataRoot, Plugins, Settings, data_root_of
 from umie.cli.progress import GridDisplay
 
@@ -64,7 +64,7 @@ def ablate(
         if missing := missing_files(runs, root):
             _print_cells([(cell, "blocked: missing files") for cell in grid.cells])
             for line in missing:
-                tell(f"umie: missing: {line}")
+                print_note(f"umie: missing: {line}")
             raise typer.Exit(2)
     check_parts(runs)
     if plan:
@@ -77,14 +77,14 @@ def ablate(
         with GridDisplay() as display:
             run = run_grid(grid, root, output, display)
         if not display.num_started:
-            tell(f"umie: all {len(run.cells)} cells already had results; none was run")
+            print_note(f"umie: all {len(run.cells)} cells already had results; none was run")
     except KeyboardInterrupt as error:
-        tell("umie: interrupted; finished cells are kept; run the same command again to continue")
+        print_note("umie: interrupted; finished cells are kept; run the same command again to continue")
         raise typer.Exit(130) from error
     show_page(write_report(run, output))
-    say(f"\nWritten: {', '.join(str(path) for name in FILES if (path := output / name).exists())}")
+    print_line(f"\nWritten: {', '.join(str(path) for name in FILES if (path := output / name).exists())}")
     if run.crashed:
-        tell(f"umie: {len(run.crashed)} of {len(run.cells)} cells crashed; see {output / 'table.md'}", "red")
+        print_note(f"umie: {len(run.crashed)} of {len(run.cells)} cells crashed; see {output / 'table.md'}", "red")
         raise typer.Exit(1)
 
 
@@ -99,11 +99,11 @@ def _plan(grid: Grid, root: Path, output: Path) -> None:
     for name, one in corpus.sets.items():
         sizes = ", ".join(f"{split} {count}" for split, count in one.num_records.items())
         if not corpus.is_single:
-            say(f"{name}: {sizes}")
+            print_line(f"{name}: {sizes}")
     what = f"records: {sizes}" if corpus.is_single else f"{len(corpus.sets)} data sets"
-    say(f"{len(cells)} cells; {what}; output: {output}")
+    print_line(f"{len(cells)} cells; {what}; output: {output}")
     if warning := unnamed_regions([cell.config for cell in cells], corpus.tasks):
-        tell(f"umie: warning: {warning}")
+        print_note(f"umie: warning: {warning}")
 
 
 def _print_cells(states: Sequence[tuple[Cell, str]]) -> None:

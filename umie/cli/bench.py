@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from umie.bench.ratios import ROUNDS, spread
-from umie.cli.console import say, tell
+from umie.cli.console import print_line, print_note
 from umie.cli.options import Device
 from umie.errors import UmieError, check_choice, check_keys
 
@@ -181,7 +181,7 @@ def _explain(plan: Plan) -> None:
 
     for shape, dtype, direction in product(plan.shapes, plan.dtypes, plan.directions):
         found = explain(case_of(shape, device=plan.device, dtype=dtype, direction=direction))
-        say(f"{shape} {dtype} {direction} on {plan.device}: auto chooses {found.chosen}\n{found}\n")
+        print_line(f"{shape} {dtype} {direction} on {plan.device}: auto chooses {found.chosen}\n{found}\n")
 
 
 def _run(plan: Plan, lengths_file: Path | None, threads: int | None, output: Path | None) -> None:
@@ -217,13 +217,13 @@ def _run(plan: Plan, lengths_file: Path | None, threads: int | None, output: Pat
     drawn = draw_bench(results, figure_file)
     show_results(results)
     written = [json_file, markdown_file, *([figure_file] if drawn else [])]
-    say(f"Written: {', '.join(map(str, written))}")
+    print_line(f"Written: {', '.join(map(str, written))}")
     if not results.complete:
-        tell("umie: interrupted; the results so far are kept")
+        print_note("umie: interrupted; the results so far are kept")
         raise typer.Exit(130)
     if wrong := [row for row in results.rows if row.status == WRONG]:
         listed = ", ".join(dict.fromkeys(f"{row.block} {row.name}" for row in wrong))
-        tell(f"umie: not timed, because the results do not match the reference: {listed}", "red")
+        print_note(f"umie: not timed, because the results do not match the reference: {listed}", "red")
         raise typer.Exit(1)
 
 
@@ -282,11 +282,11 @@ def compare(
     if found := differences(before, after):
         if not anyway:
             raise UmieError(f"{old} and {new} cannot be compared: {'; '.join(found)}; use --anyway to compare them")
-        tell(f"umie: compared anyway: {'; '.join(found)}", "yellow")
+        print_note(f"umie: compared anyway: {'; '.join(found)}", "yellow")
     changed = changes(before, after, tolerance=tolerance, of_limit=by == "limit")
     common = len({row.key for row in before.rows} & {row.key for row in after.rows})
     show_changes(changed, common, tolerance)
     if unsure := sum(not change.is_sure for change in changed):
-        tell(f"umie: {unsure} changed in too few rounds, no verdict: use --rounds {ROUNDS}", "yellow")
+        print_note(f"umie: {unsure} changed in too few rounds, no verdict: use --rounds {ROUNDS}", "yellow")
     if any(change.is_worse for change in changed):
         raise typer.Exit(1)

@@ -14,7 +14,7 @@ from umie.bench.results import MISSED, Results, Row
 from umie.bench.run import Plan
 from umie.bench.run import Progress as RunProgress
 from umie.bench.table import blocks_of, not_timed
-from umie.cli.console import number_table, out, say, show, tell
+from umie.cli.console import number_table, out, print_line, print_note, show
 from umie.cli.progress import Display
 
 
@@ -38,7 +38,7 @@ class BenchDisplay(Display, RunProgress):
 
     def done(self, row: Row) -> None:
         """Print the reason of a row that will not be timed."""
-        tell(f"{row.block}: {row.name}, {row.direction}: {row.reason}", "yellow")
+        print_note(f"{row.block}: {row.name}, {row.direction}: {row.reason}", "yellow")
 
 
 def show_results(results: Results) -> None:
@@ -60,29 +60,29 @@ def show_results(results: Results) -> None:
                     "-" if entry.of_peer is None else f"{entry.of_peer.median:.2f}",
                     mebibytes(row.peak_bytes),
                 )
-        say(f"\n{', '.join(group)}", "bold")
+        print_line(f"\n{', '.join(group)}", "bold")
         show(table)
     if missing := not_timed(results):
         out.print("\n[bold]not measured[/bold]")
         for what, why in missing:
-            say(f"{what}: {why}")
+            print_line(f"{what}: {why}")
 
 
 def show_plan(plan: Plan) -> None:
     """Print the operations that would run, and those that cannot, with the reason."""
     if (reason := device_error(plan.device)) is not None:
-        tell(f"umie: {plan.device} is not available: {reason}", "yellow")
+        print_note(f"umie: {plan.device} is not available: {reason}", "yellow")
     rows = plan.rows()
     for group, members in groupby(rows, lambda row: (row.shape, row.dtype)):
-        say(" ".join(group))
+        print_line(" ".join(group))
         found: dict[tuple[str, str, str], list[str]] = {}
         for row in members:
             state = "would run" if row.status == MISSED else f"cannot run: {row.reason}"
             found.setdefault((row.block, row.name, state), []).append(row.direction)
         for (block, name, state), directions in found.items():
-            say(f"  {block}: {name} ({', '.join(directions)}): {state}")
+            print_line(f"  {block}: {name} ({', '.join(directions)}): {state}")
     running = sum(row.status == MISSED for row in rows)
-    say(f"{running} of {len(rows)} rows would run, in {plan.rounds} rounds")
+    print_line(f"{running} of {len(rows)} rows would run, in {plan.rounds} rounds")
 
 
 def show_changes(changed: Sequence[Change], common: int, tolerance: float) -> None:
@@ -90,8 +90,8 @@ def show_changes(changed: Sequence[Change], common: int, tolerance: float) -> No
     for change in changed:
         row = change.row
         where = f"{row.shape} {row.dtype} {row.direction}"
-        say(f"{change.verdict}: {row.block}: {row.name}, {where}: {change.detail}")
+        print_line(f"{change.verdict}: {row.block}: {row.name}, {where}: {change.detail}")
     verdicts = [change.verdict for change in changed]
     counts = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in dict.fromkeys(verdicts))
     rule = f"quartile ranges apart and medians more than {100 * tolerance:g}% apart"
-    say(f"{common} rows in common: {counts or 'no change'} ({rule})")
+    print_line(f"{common} rows in common: {counts or 'no change'} ({rule})")

@@ -14,12 +14,12 @@ out = Console()
 err = Console(stderr=True)
 
 
-def say(line: str, style: str | None = None) -> None:
+def print_line(line: str, style: str | None = None) -> None:
     """Print a line to standard output without markup and wrapping."""
     out.print(line, style=style, markup=False, highlight=False, emoji=False, soft_wrap=True)
 
 
-def tell(line: str, style: str | None = None) -> None:
+def print_note(line: str, style: str | None = None) -> None:
     """Print a line to standard error without markup and wrapping."""
     err.print(line, style=style, markup=False, highlight=False, emoji=False, soft_wrap=True)
 

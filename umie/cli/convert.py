@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from umie.cli.console import say
+from umie.cli.console import print_line
 
 
 def convert(
@@ -54,14 +54,14 @@ def convert(
         allow_unmatched=allow_unmatched,
         overwrite=overwrite,
     )
-    say(f"used: {result.used} weights, {result.dtype}")
+    print_line(f"used: {result.used} weights, {result.dtype}")
     for label, names in (
         ("unused in the published model", result.unused),
         ("left out", result.left_out),
         ("ignored options", result.ignored_options),
     ):
         if names:
-            say(f"{label}: {', '.join(names)}")
+            print_line(f"{label}: {', '.join(names)}")
     for note in result.notes:
-        say(f"note: {note}")
-    say(f"Written: {result.folder}")
+        print_line(f"note: {note}")
+    print_line(f"Written: {result.folder}")

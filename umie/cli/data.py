@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from umie.cli.console import say, tell
+from umie.cli.console import print_line, print_note
 from umie.cli.data_audit import audit, clean, fingerprint
 from umie.cli.data_images import features, regions
 from umie.cli.data_show import sample, stats
@@ -56,7 +56,7 @@ def convert(
         place = line.match(str(error))
         skipped += place is None or place[0] != before  # JSONL reports every error of a line
         before = place[0] if place else ""
-        tell(f"skipped: {' '.join(str(error).split())}")
+        print_note(f"skipped: {' '.join(str(error).split())}")
 
     source = source_of(input_file, format_name, images, regions, format_option)
     counts: Counter[str] = Counter()
@@ -80,10 +80,10 @@ def convert(
     found = f"{counts['images']:,} (not checked)"
     if counts["found"] or counts["missing"]:
         found = f"{counts['found']:,} found, {counts['missing']:,} missing"
-    say("; ".join([*parts, f"images: {found}"]))
+    print_line("; ".join([*parts, f"images: {found}"]))
     if skip_bad:
-        say(f"skipped: {skipped:,}")
-    say(f"Written: {output}")
+        print_line(f"skipped: {skipped:,}")
+    print_line(f"Written: {output}")
 
 
 def validate(
@@ -127,14 +127,14 @@ def validate(
         warned += not finding.is_error
         severity, style = ("error", "red") if finding.is_error else ("warning", "yellow")
         message = " ".join(f"{f'{place}: ' if place else ''}{finding.message}".split())
-        say(f"{severity}: {message}", style)
+        print_line(f"{severity}: {message}", style)
 
     source = source_of(file, format_name, images, regions, format_option)
     with counting(f"checking {file.name}") as count:
         result = check(source, report, images=not no_images, progress=count)
     unlisted = result.errors + (0 if no_warnings else result.warnings) - listed
     more = f" ({unlisted:,} not listed; use --limit 0 --warnings 0 to list all)" if unlisted else ""
-    say(f"{file}: {result.records:,} records read, {result.errors:,} errors, {result.warnings:,} warnings{more}")
+    print_line(f"{file}: {result.records:,} records read, {result.errors:,} errors, {result.warnings:,} warnings{more}")
     if result.errors:
         raise typer.Exit(2)
 
@@ -158,9 +158,9 @@ def synthetic(
 
     config = SyntheticConfig(seed=seed, train=train, dev=dev, test=test, image_share=image_share)
     for split, path in write_synthetic(folder, config).items():
-        say(f"{split}: {getattr(config, split)} records in {path}")
+        print_line(f"{split}: {getattr(config, split)} records in {path}")
     shown = ", ".join(f"{task.upper()} {ceiling:.3f}" for task, ceiling in ceilings(config).items())
-    say(f"best F1 of text only: {shown}")
+    print_line(f"best F1 of text only: {shown}")
 
 
 app = typer.Typer(help="Work with data sets: convert, check, count, inspect, compare.", no_args_is_help=True)

@@ -11,7 +11,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from umie.cli.console import number_table, out, say, show, tell
+from umie.cli.console import number_table, out, print_line, print_note, show
 from umie.cli.options import Format, FormatOptions, Images, Regions, source_of
 from umie.cli.progress import counting
 from umie.errors import UmieError
@@ -92,7 +92,7 @@ def audit(
     if json_file is not None:
         with atomic_write(json_file) as file:
             json.dump(report, file, ensure_ascii=False, indent=2)
-        say(f"Written: {json_file}")
+        print_line(f"Written: {json_file}")
 
 
 def clean(
@@ -128,9 +128,9 @@ def clean(
     with counting("comparing") as count:
         result = clean_file(source, others, output, match=match or ("near",), threshold=threshold, progress=count)
     for identifier, reason in result.removed:
-        tell(f"removed: {identifier} ({reason})")
+        print_note(f"removed: {identifier} ({reason})")
     written = result.num_records - len(result.removed)
-    say(f"records: {result.num_records:,}; removed: {len(result.removed):,}; written: {written:,} to {output}")
+    print_line(f"records: {result.num_records:,}; removed: {len(result.removed):,}; written: {written:,} to {output}")
 
 
 def fingerprint(
@@ -171,7 +171,7 @@ def fingerprint(
     table |= {item.name: item for item in found}
     with atomic_write(add_to) as stream:
         stream.write(to_json(table.values()))
-    say(f"{len(found)} added, {len(table)} versions in {add_to}")
+    print_line(f"{len(found)} added, {len(table)} versions in {add_to}")
 
 
 def _print_audit(report: Mapping[str, Any]) -> None:
@@ -194,7 +194,7 @@ def _print_audit(report: Mapping[str, Any]) -> None:
             show(table)
             out.print()
     for sentence in _findings(report, sizes):
-        say(f"- {sentence}")
+        print_line(f"- {sentence}")
 
 
 def _table(title: str, *columns: str) -> Table:

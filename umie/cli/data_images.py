@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.filesize import decimal
 
-from umie.cli.console import say, tell
+from umie.cli.console import print_line, print_note
 from umie.cli.options import (
     Device,
     Format,
@@ -79,7 +79,7 @@ def features(
         part = part.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     except (RuntimeError, AssertionError) as error:
         raise UmieError(f"--device {device}: {str(error).splitlines()[0]}") from error
-    cache = FeatureCache(output, on_event=tell)
+    cache = FeatureCache(output, on_event=print_note)
     cached = CachedEncoder(part, cache)
     started = time.perf_counter()
     try:
@@ -88,28 +88,28 @@ def features(
                 cached, source.named(), missing_images=missing_images, batch_size=batch_size, on_record=advance
             )
     except KeyboardInterrupt as error:
-        tell(f"umie: interrupted; the {cached.calls:,} images encoded so far are kept; run it again to continue")
+        print_note(f"umie: interrupted; the {cached.calls:,} images encoded so far are kept; run it again to continue")
         raise typer.Exit(130) from error
     seconds, stats, (num_entries, num_bytes) = time.perf_counter() - started, cache.stats, cache.size()
     rate = f", {cached.calls / seconds:,.1f} per second" if cached.calls else ""
-    say(
+    print_line(
         f"records with an image: {total:,}; hits: {stats.hits:,}, misses: {total - stats.hits:,}; images encoded: "
         f"{cached.calls:,}{rate}; records whose image cannot be read: {len(unreadable):,}"
     )
-    say(
+    print_line(
         f"read: {decimal(stats.read_bytes)}, written: {decimal(stats.written_bytes)}; damaged and encoded again: "
         f"{stats.corrupted:,}, not written: {stats.write_failures:,}"
     )
-    say(f"the cache holds {num_entries:,} entries, {decimal(num_bytes)}: {cache.folder}")
+    print_line(f"the cache holds {num_entries:,} entries, {decimal(num_bytes)}: {cache.folder}")
     file = output / f"unreadable-{input_file.stem}.jsonl" if quarantine is None else quarantine
     write_unreadable(file, unreadable)
     if unreadable:
         reasons = list(dict.fromkeys(item.reason for item in unreadable))
-        tell(f"{len(unreadable):,} records have an image that cannot be read; see {file}:", "yellow")
+        print_note(f"{len(unreadable):,} records have an image that cannot be read; see {file}:", "yellow")
         for reason in reasons[:SHOWN]:
-            tell(f"  {reason}")
+            print_note(f"  {reason}")
         if len(reasons) > SHOWN:
-            tell(f"  and {len(reasons) - SHOWN:,} more images")
+            print_note(f"  and {len(reasons) - SHOWN:,} more images")
     if len(unreadable) == total:
         raise UmieError(f"{input_file}: none of the images could be read: pass their directory as --images")
 
@@ -164,7 +164,7 @@ def regions(
             part,
             stats,
             missing_images=missing_images,
-            on_unreadable=lambda kind, error: tell(f"{kind} cannot be read: {' '.join(str(error).split())}"),
+            on_unreadable=lambda kind, error: print_note(f"{kind} cannot be read: {' '.join(str(error).split())}"),
             on_image=advance,
         )
         if draw is not None:
@@ -176,15 +176,15 @@ def regions(
     if stats.cut:
         counts["regions cut"] = stats.cut
     found = [*counts.items(), *sorted(part.counts.items())]
-    say("; ".join(f"{name}: {number:,}" for name, number in found))
+    print_line("; ".join(f"{name}: {number:,}" for name, number in found))
     for kind in ("image", "annotation"):
         unreadable, left_out = stats.unreadable[kind], stats.left_out[kind]
         if unreadable or kind == "image":
             more = f", their records left out: {left_out:,}" if left_out else ""
-            say(f"{kind}s that cannot be read: {unreadable:,}{more}")
+            print_line(f"{kind}s that cannot be read: {unreadable:,}{more}")
     if draw is not None:
-        say(f"Drawn: {stats.drawn:,} images in {draw}")
-    say(f"Written: {output}")
+        print_line(f"Drawn: {stats.drawn:,} images in {draw}")
+    print_line(f"Written: {output}")
 
 
 def _build(registry: Registry[Any], name: str, given: list[str] | None) -> Any:
@@ -196,5 +196,5 @@ def _build(registry: Registry[Any], name: str, given: list[str] | None) -> Any:
     part = registry.build(name, **part_options(given or ()))
     if part.config.has_random_weights:
         option = part.config.weights_option
-        tell(f"{name} has random weights: use --option {option}=... to load pretrained ones", "yellow")
+        print_note(f"{name} has random weights: use --option {option}=... to load pretrained ones", "yellow")
     return part

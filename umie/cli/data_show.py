@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from umie.cli.console import number_table, out, say, show
+from umie.cli.console import number_table, out, print_line, show
 from umie.cli.options import (
     Format,
     FormatOptions,
@@ -79,7 +79,7 @@ def stats(
 
         write_figure(figure, splits)
         if not as_json:
-            say(f"Written: {figure}")
+            print_line(f"Written: {figure}")
 
 
 def _table(summaries: Mapping[str, Mapping[str, Any]]) -> Table:

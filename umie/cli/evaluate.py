@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from umie.cli.console import say, tell
+from umie.cli.console import print_line, print_note
 from umie.cli.options import check_figure, part_options
 from umie.cli.progress import Display, disable_progress_bars
 from umie.errors import UmieError, check_choice
@@ -139,9 +139,9 @@ def evaluate(
         print_files(scores, with_labels=labels)
         if json_file is not None:
             scores.write_json(json_file)
-            say(f"Written: {json_file}")
+            print_line(f"Written: {json_file}")
         for path in scores.draw(figure, with_labels=labels) if figure is not None else ():
-            say(f"Written: {path}")
+            print_line(f"Written: {path}")
         return
     if data is None or output is None:
         raise UmieError(f"--{'data' if data is None else 'output'} is missing: it is required with --model")
@@ -161,8 +161,8 @@ def evaluate(
 
         def on_notes(notes: Sequence[str]) -> None:
             for note in notes:
-                tell(f"note: {note}", "yellow")
+                print_note(f"note: {note}", "yellow")
 
         report = evaluate_to_folder(EvaluationOptions(**options), on_notes=on_notes, on_batch=on_batch)
     print_checkpoint(report.results, with_labels=labels)
-    say(f"Written: {output / 'report.md'}")
+    print_line(f"Written: {output / 'report.md'}")

@@ -9,7 +9,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from umie.cli.console import number_table, out, say
+from umie.cli.console import number_table, out, print_line
 from umie.scoring.report import percent, percent_interval
 
 if TYPE_CHECKING:
@@ -41,8 +41,8 @@ def print_scores(report: Report) -> None:
             table.add_row(*row, f"{percent(line.baseline_f1)} ({number})")
         out.print(table)
     for number, (task, name) in enumerate(baselines, start=1):
-        say(f"baseline ({number}) {task}: {name}")
-    say(f"intervals: {report.resamples} resamples of the records, seed {report.seed}")
+        print_line(f"baseline ({number}) {task}: {name}")
+    print_line(f"intervals: {report.resamples} resamples of the records, seed {report.seed}")
 
 
 def print_labels(report: Report) -> None:
@@ -57,7 +57,7 @@ def print_labels(report: Report) -> None:
 
 def print_comparison(report: Report, predictions: object, other: object) -> None:
     """Print two tests between two systems with these names."""
-    say(f"A is {predictions}, B is {other}; two-sided p: paired bootstrap, approximate randomization")
+    print_line(f"A is {predictions}, B is {other}; two-sided p: paired bootstrap, approximate randomization")
     columns = ("measure", "A", "B", "A - B", "95% interval", "p boot", "p rand")
     for task, modality, lines in report.parts():
         table = _table(task, modality, lines, columns)
@@ -76,14 +76,14 @@ def print_checkpoint(results: Sequence[DecodingResult], *, with_labels: bool) ->
 
     for result in results:
         if len(results) > 1:
-            say(f"{result.decoding} decoding")
+            print_line(f"{result.decoding} decoding")
         print_scores(result.report)
         if with_labels:
             print_labels(result.report)
         if result.oracles:
-            say(f"note: {', '.join(result.oracles)}: {ORACLE}")
+            print_line(f"note: {', '.join(result.oracles)}: {ORACLE}")
         for note in notes_of(result):
-            say(f"note: {note}")
+            print_line(f"note: {note}")
     if len(results) > 1:
         print_comparison(results[0].report, results[0].decoding, results[1].decoding)
 
@@ -98,7 +98,7 @@ def print_files(scores: FileScores, *, with_labels: bool) -> None:
         print_comparison(report, files.predictions, files.other)
     for released in report.released:
         reasons = ", ".join(f"{count} {reason}" for reason, count in released.dropped.items())
-        say(
+        print_line(
             f"released {released.task}: F1 {percent(released.f1)}, P {percent(released.precision)}, "
             f"R {percent(released.recall)} with the published scorer. It drops {sum(released.dropped.values())} of "
             f"{released.gold} gold items ({percent(released.dropped_share)}%{f': {reasons}' if reasons else ''}) and "
@@ -107,6 +107,6 @@ def print_files(scores: FileScores, *, with_labels: bool) -> None:
         )
     for task, labels in scores.unknown.items():
         shown = ", ".join(f"{label} ({count})" for label, count in labels.most_common(8))
-        say(f"note: {task}: {labels.total()} predictions have labels that do not occur in gold: {shown}")
+        print_line(f"note: {task}: {labels.total()} predictions have labels that do not occur in gold: {shown}")
     for name, reason in report.left_out.items():
-        say(f"omitted: {name}: {reason}")
+        print_line(f"omitted: {name}: {reason}")

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 import umie
-from umie.cli.console import out, say
+from umie.cli.console import out, print_line
 from umie.errors import UmieError, check_keys
 from umie.files import atomic_write
 
@@ -47,7 +47,7 @@ def example(
         text = files[name].read_text(encoding="utf-8").replace(_SCHEMAS, f"$schema={_PACKAGE}/experiments/schemas/")
         with atomic_write(output / name) as stream:
             stream.write(text)
-        say(f"wrote {output / name}")
+        print_line(f"wrote {output / name}")
     if not names:
         table = Table("file", "description")
         for name, file in files.items():

@@ -13,7 +13,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from umie.cli.console import say, show, tell
+from umie.cli.console import print_line, print_note, show
 from umie.cli.options import Device, Plugins
 from umie.cli.progress import counting, disable_progress_bars
 from umie.errors import UmieError
@@ -118,9 +118,9 @@ def extract(
     extractor = Extractor.from_pretrained(model, **options)
     found = extractor.extract(str(text), image, tasks=task, labels=labels, regions=regions)
     for notice in found.warnings:
-        tell(f"warning: {notice.message}", "yellow")
+        print_note(f"warning: {notice.message}", "yellow")
     if json_flag:
-        say(json.dumps(found.to_json(), ensure_ascii=False))
+        print_line(json.dumps(found.to_json(), ensure_ascii=False))
     else:
         show_extraction(found)
 
@@ -139,18 +139,18 @@ def _extract_file(model: str, source: Path, output: Path, options: Mapping[str, 
                 count()
                 return
             if done:
-                tell(f"resuming: {done:,} of {total:,} records are finished")
+                print_note(f"resuming: {done:,} of {total:,} records are finished")
             count = stack.enter_context(counting(f"extracting from {source.name}", total - done))
 
         summary = extract_file(model, source, output, on_progress=show_progress, **options)
     details = options["details"]
-    more = "; use --details FILE to see which" if details is None else ""
+    more, num_new = "; use --details FILE to see which" if details is None else "", summary.total - summary.resumed
     for kind, number in summary.warnings.most_common():
-        tell(f"warning: {NOTICES[kind]}: {number:,} of {summary.total - summary.resumed:,} records{more}", "yellow")
-    say(f"records: {summary.total:,}")
+        print_note(f"warning: {NOTICES[kind]}: {number:,} of {num_new:,} records{more}", "yellow")
+    print_line(f"records: {summary.total:,}")
     for path in (output, details):
         if path is not None:
-            say(f"Written: {path}")
+            print_line(f"Written: {path}")
 
 
 def _labels(given: Sequence[str], tasks: Sequence[str] | None) -> dict[str, list[str]] | None:
@@ -204,10 +204,10 @@ def show_extraction(found: Extraction) -> None:
             columns, rows = columns[:-1], [row[:-1] for row in rows]
         _show("Events", columns, rows)
     if not (found.entities or found.relations or found.events):
-        say("Nothing was found.")
+        print_line("Nothing was found.")
     gates = [f"{task} {gate:+.3f}" for task, gate in found.gate.items() if gate is not None]
     if gates:
-        say(f"gate: {', '.join(gates)}")
+        print_line(f"gate: {', '.join(gates)}")
 
 
 def _filler(found: Extraction, argument: Argument) -> tuple[str, str, str]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from umie.cli.console import out, say, show_page, tell
+from umie.cli.console import out, print_line, print_note, show_page
 from umie.cli.options import DataRoot, Plugins, Settings, data_root_of
 from umie.cli.progress import Display
 
@@ -58,7 +58,7 @@ def train(
         missing = missing_files([config], root)
         _print_plan(config, output)
         for what in missing:
-            tell(f"umie: missing: {what}")
+            print_note(f"umie: missing: {what}")
         raise typer.Exit(2 if missing else 0)
     check_parts([config], read_files=config.start_from is None)
     from umie.experiments.run import run_training
@@ -69,13 +69,13 @@ def train(
         with Display(quiet=not is_main) as display:
             run = run_training(config, root=root, output=output, progress=display)
     except KeyboardInterrupt as error:
-        tell("umie: interrupted; run the same command again to resume from the last checkpoint")
+        print_note("umie: interrupted; run the same command again to resume from the last checkpoint")
         raise typer.Exit(130) from error
     if not is_main:
         return
     show_page(write_run_report(run))
     written = "best/, last/, report.md, scores.json, figures, predictions/" if run.metrics else "checkpoints, report.md"
-    say(f"\nWritten to {output}: {written}")
+    print_line(f"\nWritten to {output}: {written}")
 
 
 def _print_plan(run: RunConfig, output: Path) -> None:
@@ -88,4 +88,4 @@ def _print_plan(run: RunConfig, output: Path) -> None:
     for name in ("preset", "start_from", "seed", "max_input_tokens", "max_target_tokens"):
         table.add_row(name, str(getattr(run, name)))
     out.print(table)
-    say(f"output: {output}")
+    print_line(f"output: {output}")

@@ -308,7 +308,7 @@ def test_dropout_follows_the_seed_and_leaves_empty_rows_unchanged(name, device, 
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
 @every_kernel()
 def test_gradcheck(name, device, form, dropout):
-    """Against finite differences; with dropout under one seed."""
+    """Against finite differences along random directions; with dropout under one seed."""
     shape = Shape(batch=4, tokens=2, slots=3, heads=2, width=3, d_model=5)
     kernel = runnable(name, form, device, shape, torch.float64, dropout)
     inputs = {label: x.requires_grad_() for label, x in to(draw(form, shape), device, torch.float64).items()}
@@ -320,4 +320,4 @@ def test_gradcheck(name, device, form, dropout):
             kernel, dict(zip(inputs, values, strict=True)), shape, key_mask=key_mask, scale=0.4, dropout=dropout
         )
 
-    assert torch.autograd.gradcheck(compute, list(inputs.values()))
+    assert torch.autograd.gradcheck(compute, list(inputs.values()), fast_mode=True)

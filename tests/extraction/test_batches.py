@@ -50,8 +50,7 @@ def test_something_is_found(one_by_one):
     assert any(gate > -9 for found in one_by_one for gate in gates(found))
 
 
-@pytest.mark.parametrize("batch_size", [7, 32])
-@pytest.mark.parametrize("constrained", [True, False])
+@pytest.mark.parametrize(("batch_size", "constrained"), [(7, True), (32, False)])
 def test_batches_of_any_size(learned, inputs, one_by_one, batch_size, constrained):
     if not constrained:
         single = Extractor(*learned, batch_size=1, constrained=False)

@@ -160,8 +160,8 @@ def test_a_plan_lists_missing_data_and_weights(umie, tmp_path):
     assert code == 2
     assert "blocked: missing files" in out
     words = " ".join(err.split())
-    for lacking in ("twitter17, test", "m2e2, images", "encoder resnet101_roi: ", "decoder '"):
-        assert f"umie: missing: {lacking}" in words.replace("data: ", ""), lacking
+    for lacking in ("data.test of twitter17: ", "data.images of m2e2: ", "encoder resnet101_roi: ", "decoder '"):
+        assert f"umie: missing: {lacking}" in words, lacking
 
 
 @pytest.mark.slow

@@ -49,7 +49,8 @@ class ResumableLines:
                 raise UmieError(f"{first}: another process is writing this file: wait for it or stop it") from error
             stack.callback(Path(lock.lock_file).unlink, missing_ok=True)  # before the lock is released
             parts = [_with_suffix(path, ".part") for path in self.paths]
-            if any(part.exists() for part in parts) and _read(marker) != self.run:
+            earlier = marker.read_text(encoding="utf-8") if marker.is_file() else None
+            if any(part.exists() for part in parts) and earlier != self.run:
                 raise UmieError(
                     f"{parts[0]}: belongs to an unfinished run with other input, options or weights: finish that run, "
                     "delete the file, or choose another output"
@@ -86,10 +87,6 @@ class ResumableLines:
 
 def _with_suffix(path: Path, suffix: str) -> Path:
     return path.with_name(path.name + suffix)
-
-
-def _read(path: Path) -> str | None:
-    return path.read_text(encoding="utf-8") if path.is_file() else None
 
 
 def _line_ends(path: Path) -> list[int]:

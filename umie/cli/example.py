@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -51,6 +52,7 @@ def example(
     if not names:
         table = Table("file", "description")
         for name, file in files.items():
-            first_line = file.read_text(encoding="utf-8").partition("\n")[0]
-            table.add_row(name, "data" if file.suffix == ".jsonl" else escape(first_line.strip('#" ')))
+            comment = re.split(r"\n(?=# yaml-|[^#])", file.read_text(encoding="utf-8"))[0]
+            summary = re.split(r"\. |: umie ", " ".join(line.strip('#" ') for line in comment.splitlines()))[0]
+            table.add_row(name, "records" if file.suffix == ".jsonl" else escape(summary.rstrip(".:")))
         out.print(table)

@@ -69,7 +69,7 @@ def train(
         with Display(quiet=not is_main) as display:
             run = run_training(config, root=root, output=output, progress=display)
     except KeyboardInterrupt as error:
-        print_note("umie: interrupted; run the same command again to resume from the last checkpoint")
+        print_note("umie: interrupted; run the same command again to resume from the last checkpoint, if there is one")
         raise typer.Exit(130) from error
     if not is_main:
         return

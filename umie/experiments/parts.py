@@ -125,7 +125,7 @@ def _check_multipliers(run: RunConfig, read_files: bool, parameters: set[str]) -
             parts = sorted({".".join(name.split(".")[:2]) for name in parameters})
             raise UmieError(
                 f"training.learning_rate_multipliers: no parameter of any variant starts with {prefix!r}; prefixes are "
-                f"{', '.join(parts)}"
+                f"{', '.join(parts)}; to drop them all: --set training.learning_rate_multipliers={{}}"
             )
 
 
@@ -142,7 +142,7 @@ def missing_files(runs: Sequence[RunConfig], root: Path) -> list[str]:
             for key in (*SPLITS, "images", "regions"):
                 path = root / str(one.options.get(key, "."))
                 if not path.exists():
-                    found.append(f"data: {name}, {key}: {path}: no such {'file' if key in SPLITS else 'directory'}")
+                    found.append(f"data.{key} of {name}: {path}: no such {'file' if key in SPLITS else 'directory'}")
     for run in _distinct(runs, "encoder"):
         found += [f"encoder {run.encoder['name']}: {line}" for line in errors_in(_check_encoder, run, True)]
     for run in _distinct(runs, "decoder"):

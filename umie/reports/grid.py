@@ -50,8 +50,9 @@ def ceiling_findings(run: GridRun) -> list[str]:
         if line["uses_image"]:
             mean_ceiling = complete_mean(run.ceilings, run.mean_over)
             if mean_ceiling is not None:
-                above = score(line, MEAN, run.mean_over) - mean_ceiling
-                found.append(f"{name}: mean {abs(above):.3f} {'above' if above > 0 else 'BELOW'} the mean ceiling")
+                mean = score(line, MEAN, run.mean_over)
+                side = "above" if mean > mean_ceiling else "BELOW"
+                found.append(f"{name}: mean {mean:.3f}, {abs(mean - mean_ceiling):.3f} {side} the mean ceiling")
             continue
         for task, ceiling in run.ceilings.items():
             metrics = line["metrics"][task]

@@ -59,7 +59,7 @@ def test_a_wheel_contains_the_examples_and_runs_one(tmp_path):
     installed = tmp_path / "installed"
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(installed)
-    for command in (["list"], ["example", "embedded.yaml"], ["ablate", "embedded.yaml", "--plan"]):
+    for command in (["example", "embedded.yaml"], ["ablate", "embedded.yaml", "--plan"]):
         run = subprocess.run(
             [sys.executable, "-P", "-m", "umie", *command],
             cwd=tmp_path,

@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 LOCK := $(BIN)/uv pip compile --quiet --no-header --no-annotate --universal --python-version 3.11 --extra dev pyproject.toml
 
-.PHONY: help setup ablate test test-latest test-oldest test-slow lint types format bench lock clean
+.PHONY: help setup ablate test tests test-latest test-oldest test-slow lint types format bench lock clean
 
 help:  ## show this help
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -36,14 +36,16 @@ endif
 ablate: $(STAMP)  ## run the embedded ablation grid: table, CSV and figure in runs/embedded
 	@$(BIN)/umie ablate examples/embedded.yaml
 
-test: lint types  ## lint, type check and tests, in two processes of about 3 GiB each (WORKERS=1 for one)
+test: lint types tests  ## lint, type check and tests, in two processes of about 3 GiB each (WORKERS=1 for one)
+
+tests: $(STAMP)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-test-latest:  ## the same with the newest versions that pyproject.toml admits, in an environment of its own
-	$(MAKE) test VENV=.venv-latest VERSIONS=latest
+test-latest:  ## the tests with the newest versions that pyproject.toml admits, in an environment of its own
+	$(MAKE) tests VENV=.venv-latest VERSIONS=latest
 
-test-oldest:  ## the same with the oldest versions that pyproject.toml admits
-	$(MAKE) test VENV=.venv-oldest VERSIONS=oldest
+test-oldest:  ## the tests with the oldest versions that pyproject.toml admits
+	$(MAKE) tests VENV=.venv-oldest VERSIONS=oldest
 
 test-slow: $(STAMP)  ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow

@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import ClassVar
 
 from umie.records import Entity
-from umie.tasks import Query, Task, grammar, registry
+from umie.tasks import Task, grammar, registry
 from umie.tasks.base import span_item
 
 
@@ -20,7 +20,7 @@ class Hashtags(Task[Entity]):
 
     def queries(self, record):
         items = [span_item(entity.type, record.text, entity.span) for entity in record.entities]
-        return [Query(self._instruct(), self.style.linearize(items), markers=self.style.markers)]
+        return [self._query(items)]
 
     def answer_schema(self, text, target=None, num_regions=0):
         return grammar.AnswerSchema(labels=self.labels, spans=True)

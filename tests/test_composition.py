@@ -14,7 +14,7 @@ from PIL import Image
 import umie
 from umie import decoders, encoders, fusion, tasks
 from umie.composition import compose, default_tokenizer
-from umie.decoders import Decoder, DecoderConfig
+from umie.decoders import DecoderConfig, GeneratingDecoder
 from umie.decoders.t5 import T5Decoder, T5DecoderConfig
 from umie.errors import UmieError
 from umie.evaluation.queries import QueryDataset
@@ -252,7 +252,7 @@ class OwnDecoderConfig(DecoderConfig):
     num_layers: int = 1
 
 
-class OwnDecoder(Decoder):
+class OwnDecoder(GeneratingDecoder):
     """A small T5 with other options."""
 
     Config = OwnDecoderConfig

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import inspect
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeAlias
@@ -94,6 +95,9 @@ def compose(
         encoder_options = module.preprocess
     else:
         encoder_options = model.config.encoder
+    candidates = model.decoder.candidates
+    if candidates is not None:
+        processor_options["candidates"] = dataclasses.asdict(candidates)
     processor = UmieProcessor(tokenizer, encoder_options, tasks, **processor_options)
     return model, processor
 

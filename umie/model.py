@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from transformers.utils import ModelOutput
 
 from umie import encoders
 from umie.constrained import Constraint
+from umie.decoders.base import GeneratingDecoder
 from umie.errors import UmieError
 from umie.hub import check_saved
 from umie.model_parts import CONTRACTS, REGISTRIES, Part, build_part, build_visual_embedding, options_of
@@ -55,7 +56,7 @@ class UmieOutput(ModelOutput):
 
     Args:
         loss: mean cross-entropy over the labels; None without labels.
-        logits: ``[B, L, vocabulary]``.
+        logits: ``[B, L, vocabulary]``, or ``[B, S + R + 1, C]`` of a decoder that scores candidates.
         gate: ``[B]``, 0 for an example without an image; None if the fusion has no gate.
         text_states: ``[B, T, D]`` before the fusion.
         visual_states: ``[B, V, D]``; None without visual slots, or if the fusion does not use the image.
@@ -265,7 +266,7 @@ class UmieModel(PreTrainedModel):
             nothing = text.new_zeros(text.shape[0], 1, text.shape[2]), text_mask.new_zeros(text.shape[0], 1)
             return self.fusion(text, text_mask, *nothing, output_attention=output_attention), text, None
         fused = self.fusion(text, text_mask, *embedded, output_attention=output_attention)
-        return fused, text, embedded[0]
+        return replace(fused, visual=embedded[0]), text, embedded[0]
 
     def forward(
         self,
@@ -286,12 +287,16 @@ class UmieModel(PreTrainedModel):
             labels: ``[B, L]``, -100 at positions to leave out of the loss.
             decoder_input_ids: ``[B, L]``, used instead of the shifted labels.
             output_attention: return the attention over the visual slots.
-            inputs: the tensors of the encoder's ``preprocess``; none for text only.
+            inputs: the tensors of the encoder's ``preprocess``, none for text only; and the other inputs of the decoder
+                (``decoder.input_names``).
         """
+        given = {"labels": labels, "decoder_input_ids": decoder_input_ids, **inputs}
+        own = {name: given[name] for name in self.decoder.input_names if given.get(name) is not None}
+        seen = {name: value for name, value in inputs.items() if name not in own}
         fused, text, visual_states = self.fuse(
-            input_ids, attention_mask, visual, output_attention=output_attention, **inputs
+            input_ids, attention_mask, visual, output_attention=output_attention, **seen
         )
-        decoded = self.decoder(fused, labels=labels, decoder_input_ids=decoder_input_ids)
+        decoded = self.decoder(fused, **own)
         return UmieOutput(
             loss=decoded.loss,
             logits=decoded.logits,
@@ -324,6 +329,11 @@ class UmieModel(PreTrainedModel):
             inputs_and_options: the tensors of ``preprocess``; everything else is passed to transformers' generate
                 (``max_new_tokens``, ``num_beams``, ``do_sample``, ...).
         """
+        if not isinstance(self.decoder, GeneratingDecoder):
+            raise UmieError(
+                f"the decoder {type(self.decoder).__name__} scores candidates and does not generate: use "
+                "UmieProcessor.answers, or umie.Extractor"
+            )
         names = (*self.visual_input_names, FEATURES)
         tensors = {name: value for name, value in inputs_and_options.items() if name in names}
         options = {name: value for name, value in inputs_and_options.items() if name not in names}

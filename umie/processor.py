@@ -17,7 +17,9 @@ from transformers import AutoProcessor, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import PushToHubMixin
 
 from umie import encoders, tasks
+from umie.candidates import CandidateEncoder
 from umie.constrained import Constraint, encode, keeps_answers, read_answers
+from umie.decoders.base import CandidateOptions, Decoder
 from umie.encoders.base import collate, pad_stack
 from umie.errors import UmieError, check_keys
 from umie.files import atomic_write
@@ -27,7 +29,7 @@ from umie.model import UmieConfig
 from umie.records import Box, Record, Region
 from umie.tasks import Items, Query, Task
 from umie.tasks.grammar import Style
-from umie.types import IGNORED, check_image_policy
+from umie.types import IGNORED, FusedStates, check_image_policy
 
 _ADVICE = {
     "error": "fix the image, or set missing_images to 'text_only' or 'skip'",
@@ -60,6 +62,7 @@ class UmieProcessor(PushToHubMixin):
         max_target_tokens: the same for targets (paper: 128).
         missing_images: how to treat an image that is missing or cannot be read: ``error`` raises; ``text_only``
             encodes the record without its image; ``skip`` leaves the record out of data sets and evaluations.
+        candidates: the decoder's CandidateOptions, if it scores candidates; None if it generates answers.
 
     Attributes:
         counts: the number of truncated inputs, truncated targets, missing images and dropped items.
@@ -76,6 +79,7 @@ class UmieProcessor(PushToHubMixin):
         max_input_tokens: int = 256,
         max_target_tokens: int = 128,
         missing_images: str = "error",
+        candidates: Mapping[str, Any] | None = None,
     ) -> None:
         check_image_policy(missing_images)
         self.tokenizer = tokenizer
@@ -84,6 +88,12 @@ class UmieProcessor(PushToHubMixin):
         self.max_input_tokens = max_input_tokens
         self.max_target_tokens = max_target_tokens
         self.missing_images = missing_images
+        self.candidates = None if candidates is None else dict(candidates)
+        self._scoring = (
+            None
+            if candidates is None
+            else CandidateEncoder(tokenizer, CandidateOptions(**candidates), max_input_tokens)
+        )
         self.preprocessor = encoders.build_preprocessor(encoder) if isinstance(encoder, Mapping) else encoder
         self.counts: Counter[str] = Counter()
         self.unreadable: dict[str, str] = {}
@@ -115,7 +125,8 @@ class UmieProcessor(PushToHubMixin):
 
         Returns:
             ``input_ids`` and ``attention_mask [Q, T]``, ``labels [Q, L]`` (-100 in padding), ``boxes
-            [Q, V, 4]``, ``visual_mask [Q, V]`` and the encoder's own tensors; Q counts queries.
+            [Q, V, 4]``, ``visual_mask [Q, V]`` and the encoder's own tensors; Q counts queries. For a decoder that
+            scores candidates, ``labels [Q, S + R + 1, C]`` and the other inputs of ``ScoringDecoder.forward``.
 
         Raises:
             UmieError: no record has a query, or an image cannot be read and ``missing_images`` is not
@@ -126,7 +137,7 @@ class UmieProcessor(PushToHubMixin):
         for record in _as_list(records):
             queries = task.queries(record)
             with_image = self.encode_image(record) if queries else {}
-            items += [{**self.encode_query(record, query), **with_image} for query in queries]
+            items += [{**self.encode_query(record, query, task), **with_image} for query in queries]
         if not items:
             raise UmieError(
                 f"no queries for {task.name}: its queries are about the pairs in a record's `relations` (use type "
@@ -146,8 +157,10 @@ class UmieProcessor(PushToHubMixin):
         limit = self.max_target_tokens if max_new_tokens is None else max_new_tokens
         return Constraint(self.tokenizer, task, asked, limit)
 
-    def encode_query(self, record: Record, query: Query) -> dict[str, Tensor]:
-        """Return ``input_ids [T]`` and ``labels [L]`` of one query: the instruction, then the text."""
+    def encode_query(self, record: Record, query: Query, task: Task[Any]) -> dict[str, Tensor]:
+        """Return the tensors of one query and its answer, such as ``input_ids [T]``: the instruction, then the text."""
+        if self._scoring is not None:
+            return self._scoring.encode(task, record, query, self.counts)
         text = f"{query.instruction} {record.text}".rstrip()
         input_ids = self._token_ids(text, (), self.max_input_tokens, "truncated_inputs")
         labels = self._token_ids(query.answer, query.markers, self.max_target_tokens, "truncated_targets")
@@ -228,6 +241,8 @@ class UmieProcessor(PushToHubMixin):
 
     def collate(self, items: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
         """Pad and stack encoded queries into one batch."""
+        if self._scoring is not None:
+            return self._scoring.collate(items)
         pad = self.tokenizer.pad_token_id
         texts = [item["input_ids"] for item in items]
         batch = {
@@ -237,6 +252,42 @@ class UmieProcessor(PushToHubMixin):
         }
         visual = [{name: value for name, value in item.items() if name not in batch} for item in items]
         return {**batch, **collate(visual)}
+
+    def answers(
+        self,
+        decoder: Decoder,
+        fused: FusedStates,
+        batch: Mapping[str, Tensor],
+        task: Task[Any],
+        asked: Sequence[tuple[Record, Query]],
+        *,
+        constrained: bool = True,
+        **options: Any,
+    ) -> list[tuple[Items[Any], str]]:
+        """Return a decoder's answers to the queries of a batch, and their written form.
+
+        Answers are generated, or chosen from scored candidates.
+
+        Args:
+            decoder: the decoder of the variant.
+            fused: the fused states of the batch.
+            batch: the batch, from ``collate``.
+            task: the task of all queries.
+            asked: the record and the query of each row.
+            constrained: generate under the task's grammar; scored candidates are always well-formed.
+            options: options of ``generate``, for a decoder that generates.
+        """
+        if self._scoring is not None:
+            inputs = {name: batch[name].to(fused.states.device) for name in decoder.input_names if name != "labels"}
+            return self._scoring.answers(decoder(fused, **inputs).logits, batch, task, asked)
+        limit = options.setdefault("max_new_tokens", self.max_target_tokens)
+        constraint = Constraint(self.tokenizer, task, asked, limit) if constrained else None
+        tokens = decoder.generate(fused, constraint, **options)
+        outputs = self.decode_text(tokens, task, asked) if constraint is None else constraint.read(tokens)
+        return [
+            (task.parse(output, record.text, query.target, len(record.regions)), output)
+            for output, (record, query) in zip(outputs, asked, strict=True)
+        ]
 
     def decode(
         self,
@@ -306,18 +357,23 @@ class UmieProcessor(PushToHubMixin):
             UmieError: the number of strings is not the number of queries.
         """
         task = self.task(task)
-        queries = [task.queries(record) for record in records]
-        total = sum(map(len, queries))
-        if len(outputs) != total:
-            raise UmieError(f"{len(outputs)} outputs for {total} queries: pass the records that were encoded")
-        remaining = iter(outputs)
+        asked = [(record, query) for record in records for query in task.queries(record)]
+        if len(outputs) != len(asked):
+            raise UmieError(f"{len(outputs)} outputs for {len(asked)} queries: pass the records that were encoded")
+        answers = [
+            task.parse(output, record.text, query.target, len(record.regions))
+            for output, (record, query) in zip(outputs, asked, strict=True)
+        ]
+        return self.merge(answers, records, task)
+
+    def merge(self, answers: Sequence[Items[Any]], records: Sequence[Record], task: Task[Any]) -> list[Items[Any]]:
+        """Return the items of each record from the answers to its queries; count the dropped ones."""
+        remaining = iter(answers)
         found = []
-        for record, asked in zip(records, queries, strict=True):
+        for record in records:
             items: Items[Any] = Items()
-            for query in asked:
-                parsed = task.parse(next(remaining), record.text, query.target, len(record.regions))
-                items.extend(item for item in parsed if item not in items)
-                items.dropped += parsed.dropped
+            for _ in task.queries(record):
+                items.extend_with(next(remaining))
             self.counts["dropped_items"] += items.dropped
             found.append(items)
         return found
@@ -333,6 +389,7 @@ class UmieProcessor(PushToHubMixin):
             "max_input_tokens": self.max_input_tokens,
             "max_target_tokens": self.max_target_tokens,
             "missing_images": self.missing_images,
+            **({} if self.candidates is None else {"candidates": self.candidates}),
         }
         with atomic_write(Path(folder) / FILE) as file:
             json.dump(options, file, indent=2, ensure_ascii=False)

@@ -73,9 +73,11 @@ class FusedStates:
         mask: bool ``[B, T']``.
         gate: ``[B]`` or finer, or None if the fusion has no gate.
         attention: ``[B, H, T, V]`` weights over the visual slots, if requested.
+        visual: ``[B, V, D]``, the visual states, added by the model for decoders that score visual slots.
     """
 
     states: torch.Tensor
     mask: torch.Tensor
     gate: torch.Tensor | None = None
     attention: torch.Tensor | None = None
+    visual: torch.Tensor | None = None

@@ -8,7 +8,8 @@ from safetensors.torch import load_model, save_model
 
 from umie import tasks
 from umie.data.synthetic import LABELS
-from umie.decoders import registry
+from umie.decoders import GeneratingDecoder, registry
+from umie.decoders.span import ReaderLayer
 from umie.scoring import strict_score
 from umie.tasks.base import VARIANTS
 from umie.types import FusedStates
@@ -34,9 +35,16 @@ SEQ2SEQ = {
     "bert2bert": PAIR,
     "two widths": {**PAIR, "decoder": {**PAIR["decoder"], "hidden_size": 48, "intermediate_size": 40}},
 }  # fmt: skip
+T5 = {"model_type": "t5", "vocab_size": 300, "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4}
+ENCODERS = [
+    {"source": "tiny"}, {"config": T5}, {"config": {**BERT, "model_type": "roberta"}, "nested": True},
+    {"config": {**BERT, "model_type": "deberta-v2"}, "reader_layers": 2}, {"config": SEQ2SEQ["bart"]},
+    {"config": {**BERT, "model_type": "modernbert", "pad_token_id": 0, "eos_token_id": 1, "cls_token_id": 2}},
+]  # fmt: skip
 OPTIONS = {
     "t5": [{"source": "tiny"}, {"source": "tiny", "overrides": {"tie_word_embeddings": False}}],
     "seq2seq": [{"config": config} for config in SEQ2SEQ.values()],
+    "span": ENCODERS,
 }
 DECODERS = [
     pytest.param((name, options), id=f"{name}-{index}")
@@ -44,11 +52,22 @@ DECODERS = [
     for index, options in enumerate(OPTIONS.get(name, [{}]))
 ]
 LENGTHS = (6, 2, 9)
+GENERATING = [param for param in DECODERS if issubclass(registry.get(param.values[0][0]), GeneratingDecoder)]
+generating = pytest.mark.parametrize("case", GENERATING, indirect=True, scope="module")
 
 
 def build(name, options):
     torch.manual_seed(0)
-    return registry.build(name, **options).eval()
+    decoder = registry.build(name, **options).eval()
+    for module in decoder.modules():
+        if isinstance(module, ReaderLayer):  # the identity when it is new
+            module.layer.self_attn.out_proj.reset_parameters()
+            module.layer.linear2.reset_parameters()
+    return decoder
+
+
+def rows_of(inputs, rows):
+    return {name: value[rows] for name, value in inputs.items()}
 
 
 @pytest.fixture(scope="module", params=DECODERS)
@@ -74,12 +93,33 @@ def labels():
     return labels
 
 
+@pytest.fixture(scope="module")
+def inputs(decoder, labels):
+    """What the decoder is trained with."""
+    if isinstance(decoder, GeneratingDecoder):
+        return {"labels": labels}
+    targets = torch.tensor([[[0, 0], [1, 4]], [[1, 1], [-1, -1]], [[-1, -1], [-1, -1]]])
+    right = torch.randint(0, 2, (3, 6, 2), generator=torch.Generator().manual_seed(1))  # 3 spans, 2 regions, the query
+    right[1, 1:3] = right[0, 4] = -100
+    return {
+        "labels": right,
+        "label_tokens": torch.tensor([[[0, 0], [1, 2]], [[0, 1], [1, 1]], [[3, 4], [5, 5]]]),
+        "spans": torch.tensor(
+            [[[2, 2, 0, 0, 1], [2, 4, 2, 0, 9], [5, 5, 0, 5, 9]], [[1, 1, 0, 0, 1]] * 3, [[6, 8, 1, 2, 9]] * 3]
+        ),
+        "region_mask": torch.tensor([[True, False], [True, True], [True, True]]),
+        "target_tokens": targets,
+    }
+
+
 @pytest.fixture
 def fused(decoder, texts):
-    """Text states of the decoder's encoder, in one padded batch."""
+    """Text states of the decoder's encoder, in one padded batch, and visual states."""
     ids, mask = padded(texts)
     with torch.no_grad():
-        return FusedStates(decoder.encode_text(ids, mask), mask.bool())
+        states = decoder.encode_text(ids, mask)
+    visual = torch.randn(3, 3, states.shape[2], generator=torch.Generator().manual_seed(3))
+    return FusedStates(states, mask.bool(), visual=visual)
 
 
 def padded(texts, size=None, fill=7):
@@ -109,21 +149,23 @@ def test_text_states_do_not_depend_on_the_batch(decoder, texts):
                 torch.testing.assert_close(states[row, : len(text)], single, atol=1e-5, rtol=1e-5)
 
 
-def test_logits_do_not_depend_on_the_batch(decoder, fused, labels):
+def test_logits_do_not_depend_on_the_batch(decoder, fused, inputs):
     """Masked states may have any values, and any number of them may follow."""
     states = torch.cat([fused.states, torch.zeros_like(fused.states)], dim=1)
     mask = torch.cat([fused.mask, torch.zeros_like(fused.mask)], dim=1)
     states = states.masked_fill(~mask[..., None], 100.0)
     with torch.no_grad():
-        expected = decoder(fused, labels).logits
-        found = decoder(FusedStates(states, mask), labels).logits
+        expected = decoder(fused, **inputs).logits
+        found = decoder(FusedStates(states, mask, visual=fused.visual), **inputs).logits
         torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
         for row, length in enumerate(LENGTHS):
-            one = FusedStates(fused.states[row : row + 1, :length], fused.mask[row : row + 1, :length])
-            single = decoder(one, labels[row : row + 1]).logits
+            own = slice(row, row + 1)
+            one = FusedStates(fused.states[own, :length], fused.mask[own, :length], visual=fused.visual[own])
+            single = decoder(one, **rows_of(inputs, own)).logits
             torch.testing.assert_close(expected[row], single[0], atol=1e-5, rtol=1e-5)
 
 
+@generating
 def test_generated_tokens_do_not_depend_on_the_batch(decoder, fused):
     states = torch.cat([fused.states, torch.zeros_like(fused.states)], dim=1)
     mask = torch.cat([fused.mask, torch.zeros_like(fused.mask)], dim=1)
@@ -135,24 +177,35 @@ def test_generated_tokens_do_not_depend_on_the_batch(decoder, fused):
         assert torch.equal(decoder.generate(one, **options)[0], found[row])
 
 
-def test_every_real_state_is_attended_over(decoder, fused, labels):
+def test_every_real_state_is_attended_over(decoder, fused, inputs):
     """This includes states after the text, where a fusion appends the image."""
     extra = torch.randn(3, 2, fused.states.shape[2], generator=torch.Generator().manual_seed(2))
     mask = torch.cat([fused.mask, torch.ones(3, 2, dtype=torch.bool)], dim=1)
     with torch.no_grad():
-        plain = decoder(fused, labels).logits
-        longer = decoder(FusedStates(torch.cat([fused.states, extra], dim=1), mask), labels).logits
+        plain = decoder(fused, **inputs).logits
+        states = torch.cat([fused.states, extra], dim=1)
+        longer = decoder(FusedStates(states, mask, visual=fused.visual), **inputs).logits
     assert longer.shape == plain.shape
     assert not torch.allclose(longer, plain, atol=1e-4)
 
 
-def test_loss_is_the_cross_entropy_of_the_labels(decoder, fused, labels):
+def test_loss_is_the_mean_over_its_targets(decoder, fused, inputs):
+    """The mean over tokens, or over queries, of the sum over candidates."""
     with torch.no_grad():
-        output = decoder(fused, labels)
-        expected = torch.nn.functional.cross_entropy(output.logits[labels >= 0], labels[labels >= 0])
-    torch.testing.assert_close(output.loss, expected)
+        output = decoder(fused, **inputs)
+    labels = inputs["labels"]
+    logits, targets = output.logits[labels >= 0], labels[labels >= 0]
+    if isinstance(decoder, GeneratingDecoder):
+        total = torch.nn.functional.cross_entropy(logits, targets, reduction="sum")
+    else:
+        total = -torch.where(targets.bool(), logits.sigmoid(), 1 - logits.sigmoid()).log().sum()
+    torch.testing.assert_close(output.loss, total / decoder.num_targets(labels))
+    smooth = decoder.loss(output.logits, labels, 0.2)
+    assert smooth.isfinite()
+    assert smooth != output.loss
 
 
+@generating
 def test_decoding_is_causal(decoder, fused, labels):
     changed = labels.clone()
     changed[:, 2] = (changed[:, 2] + 1) % 200
@@ -162,6 +215,7 @@ def test_decoding_is_causal(decoder, fused, labels):
     assert not torch.allclose(first[:, 3:], second[:, 3:], atol=1e-4)
 
 
+@generating
 def test_generate_agrees_with_forward(decoder, fused):
     """Cached generation agrees with one forward pass over the generated tokens."""
     found = decoder.generate(fused, max_new_tokens=8, do_sample=False)
@@ -178,12 +232,12 @@ def test_generate_agrees_with_forward(decoder, fused):
     assert torch.equal(again, found)
 
 
-def test_gradients_reach_every_parameter_and_the_states(case, texts, labels):
+def test_gradients_reach_every_parameter_and_the_states(case, texts, fused, inputs):
     decoder = build(*case)
     ids, mask = padded(texts)
     states = decoder.encode_text(ids, mask)
     states.retain_grad()
-    decoder(FusedStates(states, mask.bool()), labels).loss.backward()
+    decoder(FusedStates(states, mask.bool(), visual=fused.visual), **inputs).loss.backward()
     for name, parameter in decoder.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name
@@ -192,7 +246,7 @@ def test_gradients_reach_every_parameter_and_the_states(case, texts, labels):
     assert not states.grad[~mask.bool()].any()
 
 
-def test_saved_options_rebuild_the_shape(case, decoder, fused, labels, tmp_path):
+def test_saved_options_rebuild_the_shape(case, decoder, fused, inputs, tmp_path):
     options = json.loads(json.dumps(decoder.saved_options()))
     torch.manual_seed(9)
     again = registry.construct(case[0], options).eval()
@@ -200,14 +254,17 @@ def test_saved_options_rebuild_the_shape(case, decoder, fused, labels, tmp_path)
     save_model(decoder, str(tmp_path / "decoder.safetensors"))
     load_model(again, str(tmp_path / "decoder.safetensors"))
     with torch.no_grad():
-        assert torch.equal(again(fused, labels).logits, decoder(fused, labels).logits)
+        assert torch.equal(again(fused, **inputs).logits, decoder(fused, **inputs).logits)
 
 
-def test_a_saved_checkpoint_is_a_source(case, decoder, aligned, fused, labels, tmp_path):
+def test_a_saved_checkpoint_is_a_source(case, decoder, aligned, texts, fused, inputs, tmp_path):
     decoder.save_checkpoint(tmp_path / "checkpoint")
-    again = aligned(registry.build(case[0], source=str(tmp_path / "checkpoint"))).eval()
+    own = {name: value for name, value in case[1].items() if name not in ("source", "config")}
+    again = aligned(registry.build(case[0], source=str(tmp_path / "checkpoint"), **own)).eval()
     with torch.no_grad():
-        assert torch.equal(again(fused, labels).logits, decoder(fused, labels).logits)
+        assert torch.equal(again.encode_text(*padded(texts)), aligned(decoder).encode_text(*padded(texts)))
+        if isinstance(decoder, GeneratingDecoder):  # the others save only their encoder
+            assert torch.equal(again(fused, **inputs).logits, decoder(fused, **inputs).logits)
     first, second = decoder.saved_options(), again.saved_options()
     assert {**second, "source": first["source"]} == first
 

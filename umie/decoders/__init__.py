@@ -1,9 +1,24 @@
-"""Decoders: sequence-to-sequence language models with a fusion between encoder and decoder."""
+"""Decoders: a text encoder, and what answers from the fused states, by generation or by scoring candidates."""
 
 from umie import registries
-from umie.decoders.base import Decoder, DecoderConfig, DecoderOutput
+from umie.decoders.base import (
+    CandidateOptions,
+    Decoder,
+    DecoderConfig,
+    DecoderOutput,
+    GeneratingDecoder,
+    ScoringDecoder,
+)
 from umie.registry import Registry
 
 registry: Registry[Decoder] = registries.decoders
 
-__all__ = ["Decoder", "DecoderConfig", "DecoderOutput", "registry"]
+__all__ = [
+    "CandidateOptions",
+    "Decoder",
+    "DecoderConfig",
+    "DecoderOutput",
+    "GeneratingDecoder",
+    "ScoringDecoder",
+    "registry",
+]

@@ -1,4 +1,4 @@
-"""The decoder contract: text tokens to text states, and fused states to a loss and logits or to token ids."""
+"""The decoder contract: text tokens to text states, and fused states to answers, by tokens or by scored candidates."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from umie.types import FusedStates
+from umie.errors import check_flag, check_share, check_whole
+from umie.types import IGNORED, FusedStates
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,23 +21,45 @@ class DecoderConfig:
 
 
 class DecoderOutput(NamedTuple):
-    """The loss (None without labels) and logits ``[B, L, vocabulary]``."""
+    """The loss (None without labels) and logits: ``[B, L, vocabulary]``, or ``[B, S + R + 1, C]`` of candidates."""
 
     loss: Tensor | None
     logits: Tensor
 
 
-class Decoder(nn.Module, ABC):
-    """A language model in two halves, with the fusion between them.
+@dataclass(frozen=True, kw_only=True)
+class CandidateOptions:
+    """The candidates that a decoder scores, and how answers are chosen from them.
 
-    It includes the text encoder: both halves share a checkpoint, an embedding and a tokenizer.
+    Args:
+        max_width: the longest candidate span, in words.
+        threshold: the lowest probability of an answer, 0..1.
+        nested: allow answers with overlapping spans; otherwise only the most probable of them is an answer.
+    """
+
+    max_width: int = 12
+    threshold: float = 0.5
+    nested: bool = False
+
+    def __post_init__(self) -> None:
+        check_whole("max_width", self.max_width, 1)
+        check_share("threshold", self.threshold)
+        check_flag("nested", self.nested)
+
+
+class Decoder(nn.Module, ABC):
+    """The text encoder and the part that answers, with the fusion between them.
+
+    Both share a checkpoint and a tokenizer. Subclass ``GeneratingDecoder`` or ``ScoringDecoder``.
 
     Attributes:
+        input_names: the tensors of a batch that ``forward`` takes, next to the fused states.
         PRESETS: sources with random weights, by name, and the shape of each.
         default_source: the option ``source`` if none is set; None if the decoder has no such option.
     """
 
     Config: ClassVar[type[DecoderConfig]]
+    input_names: ClassVar[tuple[str, ...]]
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     default_source: ClassVar[str | None] = None
 
@@ -57,6 +81,11 @@ class Decoder(nn.Module, ABC):
     @property
     def end_token_id(self) -> int | None:
         """The token that ends an answer; None if the decoder accepts any tokenizer's end token."""
+        return None
+
+    @property
+    def candidates(self) -> CandidateOptions | None:
+        """The candidates that the decoder scores; None if it generates answers."""
         return None
 
     @property
@@ -106,7 +135,25 @@ class Decoder(nn.Module, ABC):
         """Return text states ``[B, T, D]`` of ``input_ids [B, T]``."""
 
     @abstractmethod
-    def forward(
+    def forward(self, fused: FusedStates, **inputs: Any) -> DecoderOutput:
+        """Return the logits of answers, and the loss if ``inputs`` has ``labels``; see the subclasses."""
+
+    @abstractmethod
+    def loss(self, logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
+        """Return the mean loss of labels, of which those that are -100 are left out."""
+
+    def num_targets(self, labels: Tensor) -> Tensor:
+        """Return the number of terms of which ``loss`` is the mean."""
+        return labels.ne(IGNORED).sum()
+
+
+class GeneratingDecoder(Decoder):
+    """A decoder that writes answers, token by token."""
+
+    input_names = ("labels", "decoder_input_ids")
+
+    @abstractmethod
+    def forward(  # type: ignore[override] # the inputs by name
         self, fused: FusedStates, labels: Tensor | None = None, decoder_input_ids: Tensor | None = None
     ) -> DecoderOutput:
         """Decode with teacher forcing.
@@ -116,6 +163,12 @@ class Decoder(nn.Module, ABC):
             labels: ``[B, L]``, -100 at positions to leave out of the loss; shifted right as the decoder's input.
             decoder_input_ids: ``[B, L]``, used instead of the shifted labels.
         """
+
+    def loss(self, logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
+        """Return the mean cross-entropy over the tokens."""
+        return F.cross_entropy(
+            logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, label_smoothing=label_smoothing
+        )
 
     @abstractmethod
     def generate(self, fused: FusedStates, constraint: Any = None, *, jump_forward: bool = True, **options: Any) -> Any:
@@ -128,3 +181,48 @@ class Decoder(nn.Module, ABC):
                 decoding is greedy and the decoder supports it; the output is the same.
             options: options of transformers' generate.
         """
+
+
+class ScoringDecoder(Decoder):
+    """A decoder that scores candidate answers: spans of the text, regions of the image, and the whole query."""
+
+    input_names = ("labels", "label_tokens", "spans", "region_mask", "target_tokens")
+
+    @property
+    @abstractmethod
+    def candidates(self) -> CandidateOptions:
+        """The candidates that the decoder scores."""
+
+    @abstractmethod
+    def forward(  # type: ignore[override] # the inputs by name
+        self,
+        fused: FusedStates,
+        *,
+        label_tokens: Tensor,
+        spans: Tensor,
+        region_mask: Tensor,
+        target_tokens: Tensor,
+        labels: Tensor | None = None,
+    ) -> DecoderOutput:
+        """Score all candidates of a query with all its labels.
+
+        Args:
+            fused: the fused states, whose first T are those of the text, and the visual states.
+            label_tokens: ``[B, C, 2]``, the first and the last token of each label.
+            spans: ``[B, S, 5]``: the first and the last token of each span, its width in words minus 1, and the start
+                and the end of its characters, which are not scored.
+            region_mask: bool ``[B, R]``, True where a region is real. Region r is the visual slot r + 1.
+            target_tokens: ``[B, K, 2]``, the first and the last token of spans that the query is about; -1 for none.
+            labels: ``[B, S + R + 1, C]``: 1 if the label is right for the span, region or query, 0 if not, -100 if it
+                is no candidate.
+        """
+
+    def loss(self, logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
+        """Return the binary cross-entropy, summed over the candidates of a query: the mean over queries."""
+        targets = labels.to(logits.dtype) * (1 - label_smoothing) + label_smoothing / 2
+        losses = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+        return losses.masked_fill(labels == IGNORED, 0).sum() / len(labels)
+
+    def num_targets(self, labels: Tensor) -> Tensor:
+        """Return the number of queries."""
+        return labels.new_tensor(len(labels))

@@ -8,11 +8,12 @@ from typing import Any, ClassVar
 
 from umie.decoders import registry
 from umie.decoders import seq2seq_models as models
-from umie.decoders.language_model import LanguageModelConfig, LanguageModelDecoder
+from umie.decoders.language_model import LanguageModelDecoder
+from umie.decoders.pretrained import PretrainedConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class Seq2SeqDecoderConfig(LanguageModelConfig):
+class Seq2SeqDecoderConfig(PretrainedConfig):
     """Where the model comes from.
 
     Args:

@@ -95,7 +95,7 @@ def load(model: Any, source: str, checkpoint: str) -> Any:
     if model.config.model_type in T5_FAMILY:
         loaded = load_t5(model, source, checkpoint, use_safetensors=True)
     elif is_seq2seq(read_config(source, checkpoint)):
-        loaded, missing = _from_pretrained(type(model), source, checkpoint, model.config)
+        loaded, missing = pretrained(type(model), source, checkpoint, model.config)
         check_complete(source, {name for name in missing - set(loaded.all_tied_weights_keys) if ".pooler." not in name})
         _drop_pooler(loaded)
     else:
@@ -143,7 +143,7 @@ def vocab_size_of(model: Any) -> int:
 def max_lengths_of(model: Any) -> tuple[int | None, int | None]:
     """Return the numbers of positions of encoder and decoder; None for relative positions, which have no limit."""
     encoder, decoder = (
-        _max_length(config, module, f"max_{half}_position_embeddings")
+        max_length(config, module, f"max_{half}_position_embeddings")
         for half, (config, module) in zip(("encoder", "decoder"), _halves(model), strict=True)
     )
     return encoder, decoder
@@ -155,7 +155,8 @@ def _halves(model: Any) -> Iterator[tuple[PreTrainedConfig, nn.Module]]:
     yield (model.config.decoder if paired else model.config), model.get_decoder()
 
 
-def _max_length(config: PreTrainedConfig, module: nn.Module, own: str) -> int | None:
+def max_length(config: PreTrainedConfig, module: nn.Module, own: str) -> int | None:
+    """Return the number of positions of an encoder or decoder; ``own`` is the option that overrides the common one."""
     limit = getattr(config, own, None) or getattr(config, "max_position_embeddings", None)
     if limit is None or config.model_type in T5_FAMILY:
         return None
@@ -207,12 +208,12 @@ def _token_ids(
 
 def _start_halves(model: Any, source: str, checkpoint: str) -> None:
     """Copy an encoder's weights into both halves, as far as each half has the same weights."""
-    encoder, missing = _from_pretrained(AutoModel, source, checkpoint, model.config.encoder)
+    encoder, missing = pretrained(AutoModel, source, checkpoint, model.config.encoder)
     check_complete(source, {name for name in missing if not name.startswith("pooler.")})
     names = set(encoder.state_dict())
     model.encoder.load_state_dict(encoder.state_dict(), strict=False)  # ignores the pooler
     with _no_warnings():  # about weights that are new on purpose
-        decoder, missing = _from_pretrained(AutoModelForCausalLM, source, checkpoint, model.config.decoder)
+        decoder, missing = pretrained(AutoModelForCausalLM, source, checkpoint, model.config.decoder)
     prefix = f"{decoder.base_model_prefix}."
     check_complete(source, {name for name in missing if name.removeprefix(prefix) in names})
     known = {name: value for name, value in decoder.state_dict().items() if name not in missing}
@@ -229,7 +230,7 @@ def _no_warnings() -> Iterator[None]:
         logging.set_verbosity(verbosity)
 
 
-def _from_pretrained(kind: Any, source: str, checkpoint: str, config: PreTrainedConfig) -> tuple[Any, set[str]]:
+def pretrained(kind: Any, source: str, checkpoint: str, config: PreTrainedConfig) -> tuple[Any, set[str]]:
     """Return a model with a checkpoint's weights, and the names of the weights missing from the checkpoint."""
     try:
         model, info = kind.from_pretrained(

@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 from transformers import T5Config, T5ForConditionalGeneration
 
 from umie.decoders import registry
-from umie.decoders.language_model import LanguageModelConfig, LanguageModelDecoder
+from umie.decoders.language_model import LanguageModelDecoder
+from umie.decoders.pretrained import PretrainedConfig
 from umie.decoders.sources import read_config
 from umie.decoders.t5_models import T5_FAMILY, load_t5, t5_config, t5_shape, t5_values
 from umie.errors import UmieError, check_keys
@@ -18,7 +19,7 @@ _FLAN = {"vocab_size": 32128, "feed_forward_proj": "gated-gelu", "dropout_rate":
 
 
 @dataclass(frozen=True, kw_only=True)
-class T5DecoderConfig(LanguageModelConfig):
+class T5DecoderConfig(PretrainedConfig):
     """Where the T5 comes from.
 
     Args:

@@ -1,4 +1,4 @@
-"""``answer_queries``: generate the answers to queries in batches of similar length."""
+"""``answer_queries``: answer queries in batches of similar length."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from umie.constrained import Constraint
 from umie.evaluation.queries import QueryDataset
 from umie.model import UmieModel
 from umie.processor import UmieProcessor
 from umie.records import Record
-from umie.tasks import Query, Task
+from umie.tasks import Items, Query, Task
 
 OnBatch = Callable[[int, int], None]  # finished batches, all batches
 
 
 class Answer(NamedTuple):
-    """A generated string, and the gate if the fusion has one and the record an image.
+    """The items of an answer, its written form, and the gate if the fusion has one and the record an image.
 
     A gate finer than one number per example is averaged.
     """
 
+    items: Items[Any]
     output: str
     gate: float | None
 
@@ -54,30 +54,28 @@ def answer_queries(
         asked: the record and the query of each answer.
         encoded: the tensors of each query.
         lengths: the number of input tokens of each query.
-        constrained: decode under the task's grammar.
+        constrained: generate under the task's grammar.
         batch_size: queries per batch.
         on_batch: called after each batch.
         options: for transformers' ``generate``.
     """
     order = sorted(range(len(asked)), key=lambda index: lengths[index])
     chunks = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-    limit = {"max_new_tokens": processor.max_target_tokens, **options}
     found: dict[int, Answer] = {}
     for done, chunk in enumerate(chunks, start=1):
         batch = processor.collate([encoded[index] for index in chunk])
-        inputs: dict[str, Any] = {name: value.to(model.device) for name, value in batch.items() if name != "labels"}
+        own = model.decoder.input_names
+        inputs: dict[str, Any] = {name: value.to(model.device) for name, value in batch.items() if name not in own}
         fused, _, _ = model.fuse(**inputs)
         rows = [asked[index] for index in chunk]
-        constraint = Constraint(processor.tokenizer, task, rows, limit["max_new_tokens"]) if constrained else None
-        tokens = model.decoder.generate(fused, constraint, **limit)
-        outputs = processor.decode_text(tokens, task, rows) if constraint is None else constraint.read(tokens)
+        answers = processor.answers(model.decoder, fused, batch, task, rows, constrained=constrained, **options)
         gates: list[float | None] = [None] * len(chunk)
         if fused.gate is not None and "visual_mask" in inputs:
             means = fused.gate.float().reshape(len(chunk), -1).mean(dim=1).tolist()
             with_image = inputs["visual_mask"].any(dim=1).tolist()
             gates = [mean if has_image else None for mean, has_image in zip(means, with_image, strict=True)]
-        for index, output, gate in zip(chunk, outputs, gates, strict=True):
-            found[index] = Answer(output, gate)
+        for index, answer, gate in zip(chunk, answers, gates, strict=True):
+            found[index] = Answer(*answer, gate)
         if on_batch is not None:
             on_batch(done, len(chunks))
     return [found[index] for index in range(len(asked))]

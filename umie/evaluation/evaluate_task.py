@@ -58,7 +58,7 @@ class SourcePredictions:
         missing = [record for record in records if (name, id(record)) not in self._found]
         if missing:
             task = processor.task(self._tasks.get(name, name))
-            _, predictions, _ = _generate(model, processor, missing, task, None, **options)
+            _, predictions, _ = _answer(model, processor, missing, task, None, **options)
             self.add(name, missing, predictions)
         return [self._found[name, id(record)][1] for record in records]
 
@@ -111,14 +111,14 @@ def evaluate(
         subjects = [
             built.with_subjects(one, record, from_source=True)[0] for one, record in zip(found, records, strict=True)
         ]
-    dropped, predictions, gates = _generate(model, processor, subjects, built, on_batch, **options)
+    dropped, predictions, gates = _answer(model, processor, subjects, built, on_batch, **options)
     sources.add(built.name, records, predictions)
     scores = strict_score(built.name, predictions, records)
     scores["dropped"] = dropped
     return TaskResult(scores, predictions, gates, is_oracle=built.is_staged and events == "gold")
 
 
-def _generate(
+def _answer(
     model: UmieModel,
     processor: UmieProcessor,
     records: Sequence[Record],
@@ -137,7 +137,7 @@ def _generate(
         )
     elif on_batch is not None:  # e.g. no event was found
         on_batch(1, 1)
-    items = processor.parse([one.output for one in answers], records, task)
+    items = processor.merge([one.items for one in answers], records, task)
     predictions = [task.with_items(*pair) for pair in zip(records, items, strict=True)]
     gates = [one.gate for one in answers if one.gate is not None]
     return sum(found.dropped for found in items), predictions, gates

@@ -41,7 +41,7 @@ class QueryDataset(Dataset[dict[str, Tensor]]):
                 if record.annotated_for(task.name):
                     queries = task.queries(record)
                     self.asked += [(record, query) for query in queries]
-                    self._texts += [processor.encode_query(record, query) for query in queries]
+                    self._texts += [processor.encode_query(record, query, task) for query in queries]
         if not self._texts:
             names = ", ".join(task.name for task in built)
             raise UmieError(f"no record has a query for any of these tasks: {names}")

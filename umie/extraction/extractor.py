@@ -256,7 +256,7 @@ class Extractor:
         encoded, truncated = [], []
         for index, query in asked:
             before = self.processor.counts["truncated_inputs"]
-            text = self.processor.encode_query(drafts[index].found, query)
+            text = self.processor.encode_query(drafts[index].found, query, task)
             encoded.append({**text, **(drafts[index].image.tensors or {})})
             truncated.append(self.processor.counts["truncated_inputs"] > before)
         answers = answer_queries(
@@ -272,8 +272,7 @@ class Extractor:
         )
         found: list[Items[Any]] = [Items() for _ in drafts]
         for (index, query), answer, is_truncated in zip(asked, answers, truncated, strict=True):
-            record = drafts[index].found
-            items = task.parse(answer.output, record.text, query.target, len(record.regions))
+            items = answer.items
             found[index].extend(item for item in items if item not in found[index])
             drafts[index].answers.append(
                 ExtractionAnswer(task.name, query.target, answer.output, answer.gate, is_truncated, items.dropped)

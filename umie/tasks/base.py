@@ -74,14 +74,28 @@ class Query:
     answer: str  # the annotated answer in the output style
     target: Any = None  # the pair or the event that the question is about
     markers: tuple[str, ...] = ()  # strings of the output style that are single tokens if the tokenizer has them
+    items: tuple[grammar.ParsedItem, ...] = ()  # the items of the annotated answer
+    label_spans: tuple[Span, ...] = ()  # the characters of each label in the instruction
 
 
 class Items(list[I], Generic[I]):
-    """Items of a generated answer; ``dropped`` counts items that are malformed or not in the text or image."""
+    """Items of an answer.
 
-    def __init__(self, items: Iterable[I] = (), dropped: int = 0) -> None:
+    ``dropped`` counts items that are malformed or not in the text or image. ``probabilities`` has the probability of
+    each item, if the decoder reports it.
+    """
+
+    def __init__(self, items: Iterable[I] = (), dropped: int = 0, probabilities: Iterable[float] = ()) -> None:
         super().__init__(items)
         self.dropped = dropped
+        self.probabilities = list(probabilities)
+
+    def extend_with(self, others: Items[I]) -> None:
+        """Add the items of another answer that are new, and what it dropped."""
+        new = [place for place, item in enumerate(others) if item not in self]
+        self.extend(others[place] for place in new)
+        self.probabilities.extend(others.probabilities[place] for place in new if others.probabilities)
+        self.dropped += others.dropped
 
 
 @dataclass(frozen=True)
@@ -188,6 +202,21 @@ class Task(ABC, Generic[I]):
             ]
         return Items(dict.fromkeys(item for item in read if item is not None), dropped + read.count(None))
 
+    def read(
+        self, scored: Mapping[grammar.ParsedItem, float], text: str, target: Any = None, num_regions: int = 0
+    ) -> Items[I]:
+        """Return the items of an answer that was not generated, with the probability of each; see ``parse``."""
+        read = {raw: self._read(raw, text, target, num_regions) for raw in scored}
+        found: dict[I, float] = {}
+        for raw, item in read.items():
+            if item is not None:
+                found.setdefault(item, scored[raw])
+        return Items(found, sum(item is None for item in read.values()), found.values())
+
+    def target_spans(self, target: Any) -> tuple[Span, ...]:
+        """Return the spans of the text that a query with this target is about."""
+        return ()
+
     def label_of(self, item: I) -> str:
         """Return the label of an item, for scores per label."""
         return str(getattr(item, "type", ""))
@@ -219,8 +248,34 @@ class Task(ABC, Generic[I]):
             if label not in self.labels:
                 raise UnknownNameError(f"{self.name} label", label, self.labels)
 
-    def _instruct(self, **fields: str) -> str:
-        return self.instruction_template.format(labels=", ".join(self.labels), **fields)
+    def _query(
+        self,
+        items: Iterable[grammar.ParsedItem],
+        target: Any = None,
+        pair: tuple[str, str] | None = None,
+        **fields: str,
+    ) -> Query:
+        """Return a query whose annotated answer has these items; see ``Style.linearize`` for ``pair``.
+
+        Args:
+            items: the items.
+            target: what the query is about.
+            pair: the strings of head and tail if the query asks about a pair.
+            fields: the fields of the instruction, without ``labels``.
+        """
+        items = tuple(items)
+        instruction, label_spans = "", []
+        for literal, name, _, _ in Formatter().parse(self.instruction_template):
+            instruction += literal
+            if name == "labels":
+                for label in self.labels:
+                    start = len(instruction) + 2 * bool(label_spans)
+                    label_spans.append((start, start + len(label)))
+                    instruction = f"{instruction}{', ' if len(label_spans) > 1 else ''}{label}"
+            elif name is not None:
+                instruction += fields[name]
+        answer = self.style.linearize(items, pair)
+        return Query(instruction, answer, target, self.style.markers, items, tuple(label_spans))
 
 
 class FieldTask(Task[I]):

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
 
-from umie.records import Argument, Event, Record
+from umie.records import Argument, Event, Record, Span
 from umie.tasks import grammar, registry
 from umie.tasks.base import Query, Task, span_item
 
@@ -48,13 +48,16 @@ class MEAE(Task[Event]):
             )
             raw = [span_item(role, record.text, span) for span, role in spans]
             raw += [grammar.ParsedItem(role, grammar.region_name(index), is_region=True) for index, role in regions]
-            instruction, target = self._instruct(type=event.type), replace(event, arguments=())
-            queries.append(Query(instruction, self.style.linearize(raw), target, self.style.markers))
+            queries.append(self._query(raw, replace(event, arguments=()), type=event.type))
         return queries
 
     def answer_schema(self, text: str, target: Any = None, num_regions: int = 0) -> grammar.AnswerSchema:
         """Return a schema of roles filled by spans or regions."""
         return grammar.AnswerSchema(labels=self.labels, spans=True, num_regions=num_regions)
+
+    def target_spans(self, target: Any) -> tuple[Span, ...]:
+        """Return the trigger, unless only the image shows the event."""
+        return () if target is None or target.trigger is None else (target.trigger,)
 
     def items(self, record: Record) -> list[Event]:
         """Return one Event per annotated argument."""

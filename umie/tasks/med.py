@@ -40,7 +40,7 @@ class MED(FieldTask[Event]):
             else span_item(event.type, record.text, event.trigger)
             for event in events
         )
-        return [Query(self._instruct(), self.style.linearize(raw), markers=self.style.markers)]
+        return [self._query(raw)]
 
     def answer_schema(self, text: str, target: Any = None, num_regions: int = 0) -> grammar.AnswerSchema:
         """Return a schema of typed spans, and of types without a span."""

@@ -29,8 +29,7 @@ class MNER(FieldTask[Entity]):
     def queries(self, record: Record) -> list[Query]:
         """Return one query; its answer lists the entities by position."""
         entities = sorted(record.entities, key=lambda entity: entity.span)
-        answer = self.style.linearize(span_item(entity.type, record.text, entity.span) for entity in entities)
-        return [Query(self._instruct(), answer, markers=self.style.markers)]
+        return [self._query(span_item(entity.type, record.text, entity.span) for entity in entities)]
 
     def answer_schema(self, text: str, target: Any = None, num_regions: int = 0) -> grammar.AnswerSchema:
         """Return a schema of typed spans."""

@@ -47,14 +47,18 @@ class MRE(FieldTask[Relation]):
         queries = []
         for pair, types in pairs.items():
             head, tail = record.surface(pair.head), record.surface(pair.tail)
-            answer = self.style.linearize((grammar.ParsedItem(name) for name in types), (head, tail))
-            queries.append(Query(self._instruct(head=head, tail=tail), answer, pair, self.style.markers))
+            raw = (grammar.ParsedItem(name) for name in types)
+            queries.append(self._query(raw, pair, (head, tail), head=head, tail=tail))
         return queries
 
     def answer_schema(self, text: str, target: Any = None, num_regions: int = 0) -> grammar.AnswerSchema:
         """Return a schema of at least one relation, which may be ``none``."""
         pair = None if target is None else (text[slice(*target[0])], text[slice(*target[1])])
         return grammar.AnswerSchema(labels=self.labels, bare=True, pair=pair, at_least_one=True)
+
+    def target_spans(self, target: Any) -> tuple[Span, ...]:
+        """Return the head and the tail."""
+        return () if target is None else tuple(target)
 
     def needs_source(self, given: Record, asked: Collection[str]) -> bool:
         """Return False if pairs are given, or if entities are given and MNER is not asked."""

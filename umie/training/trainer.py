@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -21,7 +20,6 @@ from umie.errors import UmieError, UnknownNameError
 from umie.processor import UmieProcessor
 from umie.training.config import TrainingConfig
 from umie.training.mixture import RunSampler
-from umie.types import IGNORED
 
 # in the messages of libraries that wrap errors of the disk: full, over quota, read-only
 IO_WORDS = (
@@ -73,21 +71,22 @@ class RunTrainer(Trainer):
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None, **kwargs: Any
     ) -> Any:
-        """Return this process's part of the step's mean cross-entropy, scaled so that the mean of DDP is the total."""
+        """Return this process's part of the step's mean loss, scaled so that the mean of DDP is the total."""
         outputs = model(**inputs)
-        labels = inputs["labels"]
+        labels, decoder = inputs["labels"], self.model.decoder
         loss = outputs["loss"]
         # the Trainer's own label smoothing would hide the labels from the decoder, which shifts them
         if self.run_config.label_smoothing_factor:
-            loss = F.cross_entropy(
-                outputs["logits"].flatten(0, 1),
-                labels.flatten(),
-                ignore_index=IGNORED,
-                label_smoothing=self.run_config.label_smoothing_factor,
-            )
+            loss = decoder.loss(outputs["logits"], labels, self.run_config.label_smoothing_factor)
         if num_items_in_batch is not None:  # undo DDP's mean over processes
-            loss = loss * (labels.ne(IGNORED).sum() / num_items_in_batch * self.accelerator.num_processes)
+            own = decoder.num_targets(labels)
+            loss = loss * (own / num_items_in_batch * self.accelerator.num_processes)
         return (loss, outputs) if return_outputs else loss
+
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: Any) -> Any:
+        """Count the terms of the decoder's loss, which the Trainer takes for the labels that are not ignored."""
+        counts = [self.model.decoder.num_targets(batch["labels"]) for batch in batch_samples]
+        return super()._get_num_items_in_batch([{"labels": torch.zeros(int(count))} for count in counts], device)
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
         """Compute the gradient of a micro-batch; raise UmieError if the loss is not finite."""

@@ -92,7 +92,8 @@ def train(
     if config.initialize_fusion and resumed is None:
         count = min(len(mixture), 4 * config.batch_size)  # spread over all data sets
         first = processor.collate([mixture[index * len(mixture) // count] for index in range(count)])
-        inputs: dict[str, Any] = {name: value.to(model.device) for name, value in first.items() if name != "labels"}
+        own = model.decoder.input_names
+        inputs: dict[str, Any] = {name: value.to(model.device) for name, value in first.items() if name not in own}
         measured = model.initialize_fusion(**inputs)
     with ExitStack() as stack:
         folder = output or stack.enter_context(tempfile.TemporaryDirectory())

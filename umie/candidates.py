@@ -1,0 +1,244 @@
+"""Queries for decoders that score candidates: words, labels and regions as tensors, and answers chosen from scores."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from umie.decoders.base import CandidateOptions
+from umie.encoders.base import collate, pad_stack
+from umie.errors import UmieError
+from umie.records import Record, Span
+from umie.tasks import Items, Query, Task, grammar
+from umie.tasks.base import span_item
+from umie.types import IGNORED
+
+NAMES = ("label_tokens", "spans", "region_mask", "target_tokens")
+KINDS = ("span", "region", "whole")  # the candidates, in the order of the scores
+MAX_TARGETS = 2
+NO_SPAN = (-1, -1)
+# scripts without spaces between words, in which each token is a word: Han, Kana, Thai, Lao, Myanmar, Khmer
+_SPACELESS = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "MYANMAR", "KHMER", "IDEOGRAPHIC", "BOPOMOFO")
+
+
+class Word(NamedTuple):
+    """A word: its first and last token, and its characters in the text."""
+
+    first: int
+    last: int
+    start: int
+    end: int
+
+
+def words_of(text: str, tokens: Sequence[tuple[int, Span]]) -> list[Word]:
+    """Return the words of a text: runs of letters and digits, other characters, and tokens of scripts without spaces.
+
+    Args:
+        text: the text.
+        tokens: the position and the characters of each token of the text.
+    """
+    words: list[Word] = []
+    for position, (start, end) in tokens:
+        while start < end and text[start].isspace():
+            start += 1
+        if start == end:
+            continue
+        last = words[-1] if words else None
+        if last is not None and (start < last.end or (start == last.end and _joined(text[start - 1], text[start]))):
+            words[-1] = last._replace(last=position, end=max(end, last.end))
+        else:
+            words.append(Word(position, position, start, end))
+    return words
+
+
+def _joined(left: str, right: str) -> bool:
+    """Return whether there is no word boundary between two characters."""
+    if unicodedata.category(right).startswith("M"):
+        return True
+    return all(_is_letter(one) and not _is_spaceless(one) for one in (left, right))
+
+
+def _is_letter(character: str) -> bool:
+    return character.isalnum() or unicodedata.category(character).startswith("M")
+
+
+def _is_spaceless(character: str) -> bool:
+    return not character.isascii() and unicodedata.name(character, "").startswith(_SPACELESS)
+
+
+class CandidateEncoder:
+    """Encodes queries for a decoder that scores candidates, and chooses answers from its scores.
+
+    The input is the query's instruction with its labels, then the text. Spans of up to ``max_width`` words, the regions
+    of the image and the query as a whole are candidates, as far as the task's answers may contain them.
+
+    Args:
+        tokenizer: a fast tokenizer, which reports the characters of each token.
+        options: the decoder's candidates.
+        max_tokens: longer inputs are truncated at the end of the text.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, options: CandidateOptions, max_tokens: int) -> None:
+        if not tokenizer.is_fast:
+            raise UmieError(
+                f"the tokenizer {type(tokenizer).__name__} does not report the characters of its tokens, which a "
+                "decoder that scores spans needs: use a fast tokenizer (tokenizer.json)"
+            )
+        self.tokenizer, self.options, self.max_tokens = tokenizer, options, max_tokens
+
+    def encode(self, task: Task[Any], record: Record, query: Query, counts: Counter[str]) -> dict[str, Tensor]:
+        """Return the tensors of one query: ``input_ids [T]``, those in NAMES, and ``span_labels``, ... of its answer.
+
+        Args:
+            task: the task.
+            record: the record.
+            query: the query.
+            counts: counts truncated inputs, and annotated spans that are no candidates.
+
+        Raises:
+            UmieError: the labels alone have more than ``max_tokens`` tokens.
+        """
+        token_ids, characters = self._tokens(f"{query.instruction} {record.text}".rstrip(), counts)
+        labels = [_covered(characters, span) for span in query.label_spans]
+        if NO_SPAN in labels:
+            lost = task.labels[labels.index(NO_SPAN)]
+            raise UmieError(
+                f"the label {lost!r} of {task.name} is beyond the first {self.max_tokens} tokens: use fewer or shorter "
+                "labels, or increase max_input_tokens"
+            )
+        offset = len(query.instruction) + 1
+        in_text = [
+            (position, (start - offset, end - offset))
+            for position, (start, end) in enumerate(characters)
+            if start >= offset and end > start
+        ]
+        schema = task.answer_schema(record.text, query.target, len(record.regions))
+        words = words_of(record.text, in_text) if schema.spans else []
+        spans = [
+            (words[first], words[last], last - first)
+            for first in range(len(words))
+            for last in range(first, min(first + self.options.max_width, len(words)))
+        ]
+        places = {(first.start, last.end): index for index, (first, last, _) in enumerate(spans)}
+        shape = len(task.labels)
+        answers = {
+            "span_labels": torch.zeros(len(spans), shape, dtype=torch.long),
+            "region_labels": torch.zeros(schema.num_regions, shape, dtype=torch.long),
+            "whole_labels": torch.full((1, shape), 0 if schema.bare else IGNORED),
+        }
+        for item in query.items:
+            column = task.labels.index(item.label) if item.label in task.labels else None
+            if column is None:
+                continue  # an annotated label outside the schema cannot be an answer
+            if item.filler is None:
+                answers["whole_labels"][0, column] = 1
+            elif item.is_region:
+                answers["region_labels"][grammar.region_index(item.filler) or 0, column] = 1
+            else:
+                place = places.get(grammar.locate(record.text, item.filler, item.occurrence) or (0, 0))
+                if place is None:
+                    counts["unreachable_spans"] += 1
+                else:
+                    answers["span_labels"][place, column] = 1
+        targets = [
+            _covered(characters, (start + offset, end + offset)) for start, end in task.target_spans(query.target)
+        ]
+        targets = [*targets, *[NO_SPAN] * MAX_TARGETS][:MAX_TARGETS]
+        return {
+            "input_ids": torch.tensor(token_ids),
+            "label_tokens": torch.tensor(labels),
+            "spans": torch.tensor(
+                [(a.first, b.last, width, a.start, b.end) for a, b, width in spans], dtype=torch.long
+            ).reshape(-1, 5),
+            "region_mask": torch.ones(schema.num_regions, dtype=torch.bool),
+            "target_tokens": torch.tensor(targets),
+            **answers,
+        }
+
+    def collate(self, items: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+        """Pad and stack encoded queries, with the tensors of their images, into one batch.
+
+        The answers become ``labels [B, S + R + 1, C]``. A region whose visual slot is not real, because the image could
+        not be read, is no candidate.
+        """
+        texts = [item["input_ids"] for item in items]
+        answers = [pad_stack([item[f"{kind}_labels"] for item in items], IGNORED) for kind in KINDS]
+        batch = {
+            "input_ids": pad_stack(texts, self.tokenizer.pad_token_id),
+            "attention_mask": pad_stack([torch.ones_like(text) for text in texts]),
+            **{name: pad_stack([item[name] for item in items]) for name in NAMES},
+        }
+        own = {*batch, *(f"{kind}_labels" for kind in KINDS)}
+        visual = collate([{name: value for name, value in item.items() if name not in own} for item in items])
+        real = visual["visual_mask"][:, 1 : answers[1].shape[1] + 1]
+        answers[1][:, : real.shape[1]].masked_fill_(~real[..., None], IGNORED)
+        answers[1][:, real.shape[1] :] = IGNORED
+        return {**batch, "labels": torch.cat(answers, dim=1), **visual}
+
+    def answers(
+        self, logits: Tensor, batch: Mapping[str, Tensor], task: Task[Any], asked: Sequence[tuple[Record, Query]]
+    ) -> list[tuple[Items[Any], str]]:
+        """Return the items of each query, the most probable first, with their probabilities; and their written form.
+
+        Args:
+            logits: ``[B, S + R + 1, C]``, from the decoder.
+            batch: the batch, from ``collate``.
+            task: the task of all queries.
+            asked: the record and the query of each row.
+        """
+        allowed = (batch["labels"] != IGNORED).to(logits.device)
+        probabilities = logits.float().sigmoid().masked_fill(~allowed, -1)
+        best = probabilities.flatten(1).argmax(dim=1).tolist()
+        chosen: list[set[tuple[int, int]]] = [set() for _ in asked]
+        for row, place, column in (probabilities >= self.options.threshold).nonzero().tolist():
+            chosen[row].add((place, column))
+        characters, num_regions = batch["spans"][..., 3:].tolist(), batch["region_mask"].shape[1]
+        values = probabilities.cpu()
+        found = []
+        for row, (record, query) in enumerate(asked):
+            schema = task.answer_schema(record.text, query.target, len(record.regions))
+            if schema.at_least_one and not chosen[row]:
+                chosen[row].add(divmod(best[row], values.shape[2]))
+            ranked = sorted(((values[row][place].item(), place) for place in chosen[row]), reverse=True)
+            written: dict[grammar.ParsedItem, float] = {}
+            taken: list[Span] = []
+            for probability, (place, column) in ranked:
+                label = task.labels[column]
+                if place < len(characters[row]):
+                    start, end = characters[row][place]
+                    if not self.options.nested and any(start < other[1] and other[0] < end for other in taken):
+                        continue
+                    taken.append((start, end))
+                    item = span_item(label, record.text, (start, end))
+                elif place < len(characters[row]) + num_regions:
+                    name = grammar.region_name(place - len(characters[row]))
+                    item = grammar.ParsedItem(label, name, is_region=True)
+                else:
+                    item = grammar.ParsedItem(label)
+                written[item] = probability
+            items = task.read(written, record.text, query.target, len(record.regions))
+            found.append((items, task.style.linearize(written, schema.pair)))
+        return found
+
+    def _tokens(self, text: str, counts: Counter[str]) -> tuple[list[int], list[Span]]:
+        """Return the tokens of a text, and the characters of each; special tokens have none."""
+        encoded = self.tokenizer(text, split_special_tokens=True, return_offsets_mapping=True)
+        token_ids, characters = list(encoded.input_ids), list(encoded.offset_mapping)
+        if len(token_ids) > self.max_tokens:
+            counts["truncated_inputs"] += 1
+            last = self.tokenizer.eos_token_id
+            token_ids = [*token_ids[: self.max_tokens - 1], token_ids[-1] if last is None else last]
+            characters = [*characters[: self.max_tokens - 1], (0, 0)]
+        return token_ids, characters
+
+
+def _covered(characters: Sequence[Span], span: Span) -> tuple[int, int]:
+    """Return the first and the last token that have characters of a span; -1 if there are none."""
+    found = [index for index, (start, end) in enumerate(characters) if start < span[1] and end > max(start, span[0])]
+    return (found[0], found[-1]) if found else NO_SPAN

@@ -1,0 +1,190 @@
+"""`span`: scores candidate answers (spans of the text, slots of the image, the whole query) in place of generation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from umie.decoders import registry, text_encoders
+from umie.decoders import seq2seq_models as models
+from umie.decoders.base import CandidateOptions, DecoderOutput, ScoringDecoder
+from umie.decoders.pretrained import PretrainedConfig, PretrainedDecoder
+from umie.errors import check_share, check_whole
+from umie.types import FusedStates
+
+NUM_TARGETS = 2  # spans that a query is about: the head and the tail of a pair, or the trigger of an event
+NO_SPAN = -1
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpanDecoderConfig(PretrainedConfig):
+    """The text encoder, and how candidates are scored.
+
+    Args:
+        source: the text encoder: a preset (random weights), a checkpoint directory, a hub name, or ``package:NAME``.
+            Only the encoder of an encoder-decoder such as T5 is used.
+        config: the full transformers configuration, used instead of the source's; saved models contain it.
+        overrides: single values to change in the configuration.
+        max_width: the longest candidate span, in words.
+        reader_layers: layers of self-attention over the fused states, with which text states read the visual states
+            that a fusion appended. They start as the identity, so they do not disturb a pretrained encoder.
+        dropout: dropout of the states that are scored.
+        threshold: the lowest probability of an answer, 0..1.
+        nested: allow answers with overlapping spans; otherwise only the most probable of them is an answer.
+    """
+
+    max_width: int = 12
+    reader_layers: int = 1
+    dropout: float = 0.1
+    threshold: float = 0.5
+    nested: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_whole("reader_layers", self.reader_layers, 0)
+        check_share("dropout", self.dropout, below_one=True)
+        self.candidates()  # checks the others
+
+    def candidates(self) -> CandidateOptions:
+        """Return the options that choose candidates and answers."""
+        return CandidateOptions(max_width=self.max_width, threshold=self.threshold, nested=self.nested)
+
+
+@registry.register("span")
+class SpanDecoder(PretrainedDecoder, ScoringDecoder):
+    """Scores each candidate against the states of each label: ``sigmoid(c . l / sqrt(D) + b)``.
+
+    A span is represented by its first and last state and its width, a visual slot by its state, the whole query by its
+    first state; all of them also by the spans that the query is about. Source: Zaratiana et al., GLiNER (2024), Section
+    2. Deviations: visual slots and whole queries are candidates too; the layers before the activation are linear in
+    each state, so that they run once per state and not once per span; no LSTM.
+    """
+
+    Config = SpanDecoderConfig
+    attribute = "text_encoder"
+    example = "answerdotai/ModernBERT-base"
+    PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "tiny": {
+            "model_type": "bert", "vocab_size": 1024, "hidden_size": 96, "num_hidden_layers": 2,
+            "num_attention_heads": 4, "intermediate_size": 192, "max_position_embeddings": 512,
+            "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "pad_token_id": 0,
+        },
+    }  # fmt: skip
+    text_encoder: Any
+
+    def __init__(self, config: SpanDecoderConfig) -> None:
+        super().__init__(config)
+        self.config: SpanDecoderConfig = config
+        d_model = self.widths["d_model"]
+        num_heads = self.widths["num_heads"]
+        self.reader = nn.ModuleList(
+            ReaderLayer(d_model, num_heads, config.dropout) for _ in range(config.reader_layers)
+        )
+        self.dropout = nn.Dropout(config.dropout)
+        self.first, self.last = nn.Linear(d_model, d_model), nn.Linear(d_model, d_model, bias=False)
+        self.width = nn.Embedding(config.max_width, d_model)
+        self.slot, self.whole = nn.Linear(d_model, d_model), nn.Linear(d_model, d_model)
+        self.targets = nn.ModuleList(nn.Linear(2 * d_model, d_model, bias=False) for _ in range(NUM_TARGETS))
+        self.candidate_out = _output(d_model, config.dropout)
+        self.label_in, self.label_out = nn.Linear(2 * d_model, d_model), _output(d_model, config.dropout)
+        self.bias = nn.Parameter(torch.tensor(-2.0))  # most candidates are no answer
+        nn.init.normal_(self.width.weight, std=0.02)
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of tokens that the encoder has rows for."""
+        return int(self.text_encoder.config.vocab_size)
+
+    @property
+    def max_lengths(self) -> tuple[int | None, int | None]:
+        """The most tokens of a text; answers have none."""
+        return models.max_length(self.text_encoder.config, self.text_encoder, "max_encoder_position_embeddings"), None
+
+    @property
+    def candidates(self) -> CandidateOptions:
+        """The candidates that the decoder scores."""
+        return self.config.candidates()
+
+    def saved_options(self) -> dict[str, Any]:
+        """Return the source, the full configuration of the encoder, and the options of the head."""
+        own = ("max_width", "reader_layers", "dropout", "threshold", "nested")
+        return {**super().saved_options(), **{name: getattr(self.config, name) for name in own}}
+
+    def _build(self) -> Any:
+        options = self.config
+        return text_encoders.shape(self._source_values(text_encoders.values_of), options.overrides)
+
+    def _load(self, checkpoint: str) -> Any:
+        return text_encoders.load(self.text_encoder, self.config.source, checkpoint)
+
+    def _encoder(self) -> Any:
+        return self.text_encoder
+
+    def forward(  # type: ignore[override] # the inputs by name
+        self,
+        fused: FusedStates,
+        *,
+        label_tokens: Tensor,
+        spans: Tensor,
+        region_mask: Tensor,
+        target_tokens: Tensor,
+        labels: Tensor | None = None,
+    ) -> DecoderOutput:
+        """Score all candidates of a query with all its labels; see ``ScoringDecoder.forward``."""
+        states = fused.states
+        for layer in self.reader:
+            states = layer(states, fused.mask)
+        states = self.dropout(states)
+        about = torch.zeros_like(states[:, :1])  # the spans that the query is about
+        for layer, tokens in zip(self.targets, target_tokens.unbind(1), strict=True):
+            ends = _at(states, tokens.clamp(min=0)).flatten(1)[:, None]  # [B, 1, 2 D]
+            about = about + layer(ends) * (tokens[:, :1, None] >= 0)
+        ends = _at(self.first(states), spans[..., 0]) + _at(self.last(states), spans[..., 1])
+        candidates = (
+            torch.cat(
+                [ends + self.width(spans[..., 2]), self._regions(fused, region_mask), self.whole(states[:, :1])], dim=1
+            )
+            + about
+        )
+        label_states = _at(states, label_tokens.flatten(1)).unflatten(1, label_tokens.shape[1:])  # [B, C, 2, D]
+        named = self.label_out(self.label_in(label_states.flatten(2)))
+        logits = self.candidate_out(candidates) @ named.transpose(1, 2) * states.shape[-1] ** -0.5 + self.bias
+        return DecoderOutput(None if labels is None else self.loss(logits, labels), logits)
+
+    def _regions(self, fused: FusedStates, region_mask: Tensor) -> Tensor:
+        """Return ``[B, R, D]``, the states of the regions; zeros if the fusion does not use the image."""
+        num_regions = region_mask.shape[1]
+        if fused.visual is None or not num_regions:
+            return fused.states.new_zeros(len(fused.states), num_regions, fused.states.shape[-1])
+        return self.slot(self.dropout(fused.visual[:, 1 : num_regions + 1]))
+
+
+class ReaderLayer(nn.Module):
+    """Self-attention and a feed-forward layer before which states are normalized; the identity when it is new."""
+
+    def __init__(self, d_model: int, num_heads: int, dropout: float) -> None:
+        super().__init__()
+        self.layer = nn.TransformerEncoderLayer(
+            d_model, num_heads, 2 * d_model, dropout, activation="gelu", batch_first=True, norm_first=True
+        )
+        for last in (self.layer.self_attn.out_proj, self.layer.linear2):
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+
+    def forward(self, states: Tensor, mask: Tensor) -> Tensor:
+        """Return states ``[B, T, D]``; ``mask [B, T]`` is True for real states."""
+        read: Tensor = self.layer(states, src_key_padding_mask=~mask)
+        return read
+
+
+def _output(d_model: int, dropout: float) -> nn.Sequential:
+    return nn.Sequential(nn.GELU(), nn.Dropout(dropout), nn.Linear(d_model, d_model))
+
+
+def _at(states: Tensor, positions: Tensor) -> Tensor:
+    """Return ``[B, N, D]``, the states at ``positions [B, N]``."""
+    return states.gather(1, positions[..., None].expand(-1, -1, states.shape[-1]))

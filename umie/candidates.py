@@ -114,9 +114,9 @@ class CandidateEncoder:
             )
         offset = len(query.instruction) + 1
         in_text = [
-            (position, (start - offset, end - offset))
+            (position, (max(start - offset, 0), end - offset))  # the first token may begin with the space before it
             for position, (start, end) in enumerate(characters)
-            if start >= offset and end > start
+            if end > max(start, offset)
         ]
         schema = task.answer_schema(record.text, query.target, len(record.regions))
         words = words_of(record.text, in_text) if schema.spans else []

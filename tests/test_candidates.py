@@ -1,0 +1,222 @@
+"""Candidates of a scoring decoder: words of any script, lossless targets, and well-formed answers."""
+
+import itertools
+import random
+import string
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import PreTrainedTokenizerFast
+
+from umie import Record, Region, tasks
+from umie.candidates import CandidateEncoder, words_of
+from umie.composition import compose
+from umie.data.synthetic import LABELS
+from umie.decoders import CandidateOptions
+from umie.errors import UmieError
+from umie.evaluation import evaluate
+from umie.records import Argument, Entity, Event, Relation
+
+WIDE = CandidateOptions(max_width=40, nested=True)
+TEXTS = (
+    "Kids at the Salvation Army .", "#MoseleyFolk don't U.S. @user 3:45pm", "naïve Zoë — “quoted” …", "a" * 300, "",
+    "北京是中国的首都。", "東京タワーに行く", "สวัสดีชาวโลก", "مرحبا بالعالم يا صديقي", "שלום עולם",
+    "😀👩\u200d👩\u200d👧 family", "हिन्दी में पाठ",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def encoder(tokenizer):
+    return CandidateEncoder(tokenizer, WIDE, 4096)
+
+
+def words(encoder, text):
+    _, characters = encoder._tokens(text, Counter())
+    return words_of(text, [(place, span) for place, span in enumerate(characters) if span[1] > span[0]])
+
+
+def surfaces(encoder, text):
+    return [text[word.start : word.end] for word in words(encoder, text)]
+
+
+def test_words_are_runs_of_letters_and_single_other_characters(encoder):
+    assert surfaces(encoder, "The U.S. army, don't!") == ["The", "U", ".", "S", ".", "army", ",", "don", "'", "t", "!"]
+    assert surfaces(encoder, "#Moseley_Folk @a1") == ["#", "Moseley", "_", "Folk", "@", "a1"]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_words_of_any_script(encoder, text):
+    found = words(encoder, text)
+    covered = "".join(text[word.start : word.end] for word in found)
+    assert covered == "".join(text.split())
+    assert all(before.end <= after.start for before, after in itertools.pairwise(found))
+    assert all(before.last < after.first for before, after in itertools.pairwise(found))
+
+
+@given(st.text(max_size=60))
+def test_words_of_any_text_are_ordered_and_nonempty(text):
+    tokens = [(place, (place, place + 1)) for place in range(len(text))]
+    found = words_of(text, tokens)
+    assert all(text[word.start : word.end].strip() for word in found)
+    assert all(before.end <= after.start for before, after in itertools.pairwise(found))
+    assert "".join(text[word.start : word.end] for word in found) == "".join(text.split())
+
+
+def random_record(task, labels, rng, encoder):
+    """A record with words of several scripts and annotation on word boundaries."""
+    alphabet = string.ascii_letters + "äøßЖאب中東กह7"
+    text = " ".join(
+        rng.choice(("", "#", "“")) + "".join(rng.choices(alphabet, k=rng.randint(1, 6))) + rng.choice(("", ".", "'s"))
+        for _ in range(rng.randint(1, 8))
+    )
+    found = words(encoder, text)
+
+    def span():
+        first = rng.randrange(len(found))
+        return found[first].start, found[rng.randrange(first, min(first + 5, len(found)))].end
+
+    regions = tuple(Region((0.0, 0.0, 0.5, 0.5)) for _ in range(rng.randint(0, 3)))
+    spans = list(dict.fromkeys(span() for _ in range(rng.randint(0, 4))))
+    if task == "mner":
+        return Record(text, entities=tuple(Entity(rng.choice(labels), one, text[slice(*one)]) for one in spans))
+    if task == "mre":
+        return Record(text, relations=(Relation(rng.choice(labels), span(), span()),))
+    if task == "med":
+        return Record(text, events=tuple(Event(rng.choice(labels), one) for one in [*spans, None][:3]))
+    arguments = [Argument(rng.choice(labels), one) for one in spans]
+    arguments += [Argument(rng.choice(labels), region=index) for index in range(len(regions)) if rng.random() < 0.5]
+    trigger = span() if rng.random() < 0.7 else None
+    return Record(text, regions=regions, events=(Event("attack", trigger, tuple(arguments)),))
+
+
+def read_back(encoder, task, records):
+    """Return the records with the answers that perfect scores give."""
+    asked = [(record, query) for record in records for query in task.queries(record)]
+    visual = {"visual_mask": torch.ones(4, dtype=torch.bool)}
+    batch = encoder.collate([{**encoder.encode(task, *one, Counter()), **visual} for one in asked])
+    logits = torch.where(batch["labels"] == 1, 9.0, -9.0)
+    answers = encoder.answers(logits, batch, task, asked)
+    assert all(min(items.probabilities, default=1) > 0.99 for items, _ in answers)
+    return [task.with_items(record, items) for (record, _), (items, _) in zip(asked, answers, strict=True)]
+
+
+def as_sets(task, record):
+    return Counter(task.items(record))
+
+
+@pytest.mark.parametrize("name", sorted(LABELS))
+def test_targets_are_lossless(encoder, name):
+    rng = random.Random(0)
+    task = tasks.registry.build(name, labels=LABELS[name])
+    records = [random_record(name, task.labels, rng, encoder) for _ in range(300)]
+    for start in range(0, len(records), 50):
+        chunk = records[start : start + 50]
+        for record, found in zip(chunk, read_back(encoder, task, chunk), strict=True):
+            assert as_sets(task, found) == as_sets(task, record)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(LABELS))
+def test_ten_thousand_targets_are_lossless(encoder, name):
+    rng = random.Random(1)
+    task = tasks.registry.build(name, labels=LABELS[name])
+    for _ in range(200):
+        records = [random_record(name, task.labels, rng, encoder) for _ in range(50)]
+        for record, found in zip(records, read_back(encoder, task, records), strict=True):
+            assert as_sets(task, found) == as_sets(task, record)
+
+
+@pytest.mark.parametrize("name", sorted(LABELS))
+@pytest.mark.parametrize("nested", [False, True])
+def test_random_scores_give_well_formed_answers(tokenizer, encoder, name, nested):
+    options = CandidateOptions(max_width=4, threshold=0.4, nested=nested)
+    narrow = CandidateEncoder(tokenizer, options, 4096)
+    rng = random.Random(2)
+    task = tasks.registry.build(name, labels=LABELS[name])
+    records = [random_record(name, task.labels, rng, encoder) for _ in range(125)]
+    asked = [(record, query) for record in records for query in task.queries(record)]
+    visual = {"visual_mask": torch.ones(4, dtype=torch.bool)}
+    batch = narrow.collate([{**narrow.encode(task, *one, Counter()), **visual} for one in asked])
+    logits = torch.randn(batch["labels"].shape, generator=torch.Generator().manual_seed(0))
+    answers = narrow.answers(logits, batch, task, asked)
+    assert sum(len(items) for items, _ in answers) > 50
+    for (record, query), (items, output) in zip(asked, answers, strict=True):
+        assert items.dropped == 0
+        assert items.probabilities == sorted(items.probabilities, reverse=True)
+        edges = words(encoder, record.text)
+        starts, ends = {word.start for word in edges}, {word.end for word in edges}
+        spans = []
+        for item in items:
+            assert task.label_of(item) in task.labels
+            place = item.arguments[0] if name == "meae" else item
+            span = {"mner": "span", "med": "trigger", "meae": "span"}.get(name)
+            if name == "meae" and place.region is not None:
+                assert place.region < len(record.regions)
+            elif span is not None and getattr(place, span) is not None:
+                spans.append(getattr(place, span))
+                assert spans[-1][0] in starts
+                assert spans[-1][1] in ends
+        ordered = sorted(spans)
+        if not nested:
+            assert all(before[1] <= after[0] for before, after in itertools.pairwise(ordered))
+        if name == "mre":
+            assert items
+        again = task.parse(output, record.text, query.target, len(record.regions))
+        assert set(again) == set(items)
+
+
+def test_long_texts_and_labels(tokenizer):
+    task = tasks.registry.build("mner", labels=["person", "a thing that " + ("is described at length " * 17).strip()])
+    record = Record("word " * 400, entities=(Entity("person", (0, 4), "word"), Entity("person", (1990, 1994), "word")))
+    counts = Counter()
+    encoder = CandidateEncoder(tokenizer, CandidateOptions(), 256)
+    encoded = encoder.encode(task, record, *task.queries(record), counts)
+    assert len(encoded["input_ids"]) == 256
+    assert encoded["input_ids"][-1] == tokenizer.eos_token_id
+    assert counts == {"truncated_inputs": 1, "unreachable_spans": 1}
+    many = tasks.registry.build("mner", labels=[f"label number {index}" for index in range(200)])
+    with pytest.raises(UmieError, match=r"'label number \d+' of mner is beyond the first 256 tokens"):
+        encoder.encode(many, record, *many.queries(record), counts)
+    assert CandidateEncoder(tokenizer, CandidateOptions(), 4096).encode(many, record, *many.queries(record), counts)
+
+
+def test_a_slow_tokenizer_is_refused(tokenizer):
+    class Slow:
+        is_fast = False
+
+    with pytest.raises(UmieError, match="use a fast tokenizer"):
+        CandidateEncoder(Slow(), CandidateOptions(), 10)
+    assert isinstance(tokenizer, PreTrainedTokenizerFast)
+
+
+def test_regions_without_a_visible_slot_are_no_candidates(encoder):
+    task = tasks.registry.build("meae", labels=["Place"])
+    record = Record(
+        "a b", regions=(Region((0, 0, 1, 1)),), events=(Event("attack", (0, 1), (Argument("Place", region=0),)),)
+    )
+    item = encoder.encode(task, record, *task.queries(record), Counter())
+    for mask in (torch.zeros(0, dtype=torch.bool), torch.tensor([True, False])):
+        batch = encoder.collate([{**item, "visual_mask": mask}])
+        assert (batch["labels"][0, -2] == -100).all()
+        logits = torch.full(batch["labels"].shape, 5.0)
+        ((items, _),) = encoder.answers(logits, batch, task, [(record, *task.queries(record))])
+        assert all(item.arguments[0].region is None for item in items)
+
+
+@pytest.mark.parametrize("fusion", ["gated", "concat", "cross_attention", "text_only"])
+def test_answers_do_not_depend_on_the_batch_and_no_image_is_text_only(embedded_records, fusion):
+    torch.manual_seed(0)
+    model, processor = compose(fusion=fusion, decoder={"name": "span", "threshold": 0.1})
+    records = [record for record in embedded_records if record.annotated_for("mner")][:6]
+    together = evaluate(model, processor, records, "mner").predictions
+    alone = evaluate(model, processor, records, "mner", batch_size=1).predictions
+    assert together == alone
+    blind = [replace(record, image=None, regions=()) for record in records]
+    batch = processor(blind, "mner")
+    logits = model(**batch).logits
+    text = {name: value for name, value in batch.items() if name not in model.visual_input_names}
+    assert torch.equal(model(**text).logits, logits)

@@ -18,7 +18,7 @@ from transformers.utils import PushToHubMixin
 
 from umie import encoders, tasks
 from umie.candidates import CandidateEncoder
-from umie.constrained import Constraint, encode, keeps_answers, read_answers
+from umie.constrained import Constraint, encode, item_probabilities, keeps_answers, read_answers
 from umie.decoders.base import CandidateOptions, Decoder
 from umie.encoders.base import collate, pad_stack
 from umie.errors import UmieError, check_keys
@@ -262,6 +262,7 @@ class UmieProcessor(PushToHubMixin):
         asked: Sequence[tuple[Record, Query]],
         *,
         constrained: bool = True,
+        probabilities: bool = False,
         **options: Any,
     ) -> list[tuple[Items[Any], str]]:
         """Return a decoder's answers to the queries of a batch, and their written form.
@@ -275,6 +276,8 @@ class UmieProcessor(PushToHubMixin):
             task: the task of all queries.
             asked: the record and the query of each row.
             constrained: generate under the task's grammar; scored candidates are always well-formed.
+            probabilities: whether generated items get probabilities, which takes another pass of the decoder; scored
+                ones always have them.
             options: options of ``generate``, for a decoder that generates.
         """
         if self._scoring is not None:
@@ -284,9 +287,24 @@ class UmieProcessor(PushToHubMixin):
         constraint = Constraint(self.tokenizer, task, asked, limit) if constrained else None
         tokens = decoder.generate(fused, constraint, **options)
         outputs = self.decode_text(tokens, task, asked) if constraint is None else constraint.read(tokens)
+        found: list[Sequence[float]] = [()] * len(outputs)
+        if probabilities:
+            logits = decoder(fused, decoder_input_ids=tokens[:, :-1]).logits
+            schemas = [task.answer_schema(record.text, query.target, len(record.regions)) for record, query in asked]
+
+            def num_items(row: int, answer: list[int]) -> int:
+                if constraint is None:
+                    (written,) = self.decode_text([answer], task, [asked[row]])
+                else:
+                    written = constraint.automata[row].read(answer)
+                return len(task.style.parse(written, schemas[row])[0])
+
+            around = self.tokenizer("").input_ids
+            end = around[-1] if around else self.tokenizer.eos_token_id
+            found = item_probabilities(logits, tokens, num_items, end, constraint)
         return [
-            (task.parse(output, record.text, query.target, len(record.regions)), output)
-            for output, (record, query) in zip(outputs, asked, strict=True)
+            (task.parse(output, record.text, query.target, len(record.regions), values), output)
+            for output, (record, query), values in zip(outputs, asked, found, strict=True)
         ]
 
     def decode(

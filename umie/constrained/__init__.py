@@ -6,6 +6,7 @@ tokenizer's tokens. ``Constraint`` is a logits processor of transformers.
 
 from umie.constrained.constraint import Constraint
 from umie.constrained.lossy_tokenizers import keeps_answers, read_answers
+from umie.constrained.probabilities import item_probabilities
 from umie.constrained.symbols import encode, symbols_of
 
-__all__ = ["Constraint", "encode", "keeps_answers", "read_answers", "symbols_of"]
+__all__ = ["Constraint", "encode", "item_probabilities", "keeps_answers", "read_answers", "symbols_of"]

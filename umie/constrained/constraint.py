@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, repeat
 from typing import Any
 
@@ -89,6 +89,14 @@ class Constraint(LogitsProcessor):
             state = self._state(row // num_beams, tuple(tokens))
             allowed.append(automaton.tokens(state, self._limit - len(tokens)))
         return mask_scores(scores, allowed)  # type: ignore[return-value] # a FloatTensor, as the scores are
+
+    def allowed(self, row: int, tokens: Sequence[int]) -> Iterator[Sequence[int]]:
+        """Yield the tokens that may come at each step of an answer to the query ``row``."""
+        automaton = self.automata[row]
+        state = automaton.start
+        for place, token in enumerate(tokens):
+            yield automaton.tokens(state, self._limit - place)
+            state = automaton.next(state, token)
 
     def read(self, token_ids: Tensor | Sequence[Sequence[int]]) -> list[str]:
         """Return the answers that generated rows spell, one row for each query; see ``AnswerAutomaton.read``."""

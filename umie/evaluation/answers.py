@@ -39,6 +39,7 @@ def answer_queries(
     *,
     constrained: bool,
     batch_size: int,
+    probabilities: bool = False,
     on_batch: OnBatch | None = None,
     **options: Any,
 ) -> list[Answer]:
@@ -56,6 +57,7 @@ def answer_queries(
         lengths: the number of input tokens of each query.
         constrained: generate under the task's grammar.
         batch_size: queries per batch.
+        probabilities: as in ``UmieProcessor.answers``.
         on_batch: called after each batch.
         options: for transformers' ``generate``.
     """
@@ -68,7 +70,8 @@ def answer_queries(
         inputs: dict[str, Any] = {name: value.to(model.device) for name, value in batch.items() if name not in own}
         fused, _, _ = model.fuse(**inputs)
         rows = [asked[index] for index in chunk]
-        answers = processor.answers(model.decoder, fused, batch, task, rows, constrained=constrained, **options)
+        options |= {"constrained": constrained, "probabilities": probabilities}
+        answers = processor.answers(model.decoder, fused, batch, task, rows, **options)
         gates: list[float | None] = [None] * len(chunk)
         if fused.gate is not None and "visual_mask" in inputs:
             means = fused.gate.float().reshape(len(chunk), -1).mean(dim=1).tolist()

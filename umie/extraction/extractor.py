@@ -268,6 +268,7 @@ class Extractor:
             [len(tensors["input_ids"]) for tensors in encoded],
             constrained=self.constrained,
             batch_size=self.batch_size,
+            probabilities=True,
             **self.generation_options,
         )
         found: list[Items[Any]] = [Items() for _ in drafts]
@@ -275,7 +276,15 @@ class Extractor:
             items = answer.items
             found[index].extend(item for item in items if item not in found[index])
             drafts[index].answers.append(
-                ExtractionAnswer(task.name, query.target, answer.output, answer.gate, is_truncated, items.dropped)
+                ExtractionAnswer(
+                    task.name,
+                    query.target,
+                    answer.output,
+                    answer.gate,
+                    is_truncated,
+                    items.dropped,
+                    tuple(zip(items, items.probabilities, strict=True)) if items.probabilities else (),
+                )
             )
         for draft, items in zip(drafts, found, strict=True):
             draft.found = task.with_items(draft.found, items)

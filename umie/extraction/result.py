@@ -37,6 +37,7 @@ class ExtractionAnswer:
     gate: float | None = None  # the mean gate of the fusion; None without an image, or if the fusion has no gate
     is_truncated: bool = False  # whether the text was truncated
     dropped: int = 0  # the number of items in the output that are malformed, or not in the text or image
+    probabilities: tuple[tuple[Any, float], ...] = ()  # each item of the answer and its probability
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,13 @@ class Extraction:
             gates.setdefault(answer.task, []).extend([] if answer.gate is None else [answer.gate])
         return {task: sum(values) / len(values) if values else None for task, values in gates.items()}
 
+    def probability(self, item: Entity | Relation | Event, argument: Argument | None = None) -> float | None:
+        """Return the probability of an item, or of an argument of an event; None if the model did not report it."""
+        if isinstance(item, Event):
+            item = replace(item, arguments=() if argument is None else (argument,))
+        found = (value for answer in self.answers for one, value in answer.probabilities if one == item)
+        return max(found, default=None)
+
     def region(self, argument: Argument) -> Region | None:
         """Return the region of an argument, its box relative to the image (0..1), or None if the argument is a span."""
         return None if argument.region is None else self.record.regions[argument.region]
@@ -105,10 +113,19 @@ class Extraction:
         if not isinstance(record.image, str | None):  # an image in memory has no name
             record = replace(record, image="in memory")
         data: dict[str, Any] = json.loads(record_to_json(record))
+        for kind in ("entities", "relations", "events"):
+            for written, one in zip(data.get(kind, ()), getattr(record, kind), strict=True):
+                self._add_probability(written, one)
         for event, found in zip(data.get("events", ()), self.events, strict=True):
             for argument, item in zip(event["arguments"], found.arguments, strict=True):
+                self._add_probability(argument, found, item)
                 region = self.region(item)
                 if region is not None:
                     pixels = self.pixel_box(item)
                     argument |= {"box": list(region.box), "pixels": None if pixels is None else list(pixels)}
         return {**data, "gate": self.gate, "warnings": [notice._asdict() for notice in self.warnings]}
+
+    def _add_probability(self, written: dict[str, Any], *item: Any) -> None:
+        probability = self.probability(*item)
+        if probability is not None:
+            written["probability"] = round(probability, 4)

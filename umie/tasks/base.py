@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from string import Formatter
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
@@ -178,7 +178,9 @@ class Task(ABC, Generic[I]):
     def _read(self, raw: grammar.ParsedItem, text: str, target: Any, num_regions: int) -> I | None:
         """Return the item of a well-formed parsed item, or None if it is not in the text or image."""
 
-    def parse(self, output: str, text: str, target: Any = None, num_regions: int = 0) -> Items[I]:
+    def parse(
+        self, output: str, text: str, target: Any = None, num_regions: int = 0, probabilities: Sequence[float] = ()
+    ) -> Items[I]:
         """Parse a generated answer; no string is an error.
 
         Args:
@@ -186,6 +188,7 @@ class Task(ABC, Generic[I]):
             text: the text of the record, in which spans must occur.
             target: ``Query.target`` of the query. Without the target that MRE and MEAE need, all items are dropped.
             num_regions: the number of regions of the record.
+            probabilities: the probability of each well-formed item of the output, if known.
 
         Returns:
             The distinct items in the order of the output; ``.dropped`` counts the others. Labels outside the schema are
@@ -200,7 +203,9 @@ class Task(ABC, Generic[I]):
                 or self._read(replace(raw, occurrence=1), text, target, num_regions)
                 for raw in grammar.with_occurrences(raw_items)
             ]
-        return Items(dict.fromkeys(item for item in read if item is not None), dropped + read.count(None))
+        values = dict(zip(reversed(read), reversed(probabilities), strict=True)) if probabilities else {}
+        items = list(dict.fromkeys(item for item in read if item is not None))
+        return Items(items, dropped + read.count(None), [values[item] for item in items] if values else ())
 
     def read(
         self, scored: Mapping[grammar.ParsedItem, float], text: str, target: Any = None, num_regions: int = 0

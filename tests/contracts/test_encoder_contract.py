@@ -19,6 +19,11 @@ OPTIONS = {
     ],
     "precomputed": [{"boxes": "relative", "whole": "mean"}, {"boxes": "relative", "whole": "file"}],
     "resnet101_roi": [{"mode": "crop"}, {"mode": "align", "short_side": 96}],
+    "timm": [
+        {"model": "test_resnet"},
+        {"model": "test_vit"},
+        {"model": "test_resnet", "mode": "align", "short_side": 96},
+    ],
     "tiny": [{}, {"crop_size": 3, "feature_dim": 8}],
 }
 ENCODERS = [

@@ -1,0 +1,199 @@
+"""`timm`: any model of timm over the image and its regions, from crops or from one pass over the image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, ClassVar, Literal, get_args
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torchvision.transforms.functional import normalize, to_tensor
+
+from umie.encoders import registry
+from umie.encoders.roi import Pooling, pool_boxes
+from umie.encoders.tower import TowerConfig, TowerEncoder, TowerPreprocessor, cut
+from umie.errors import UmieError, UnknownNameError, check_choice, check_keys, check_text, check_whole
+from umie.files import read_json
+from umie.records import Box
+from umie.weights import first_line, is_file_name, read_state_dict
+
+Mode = Literal["crop", "align"]
+
+PUBLISHED = "published"
+MAX_ASPECT = 4  # align: longer images are squeezed to this aspect ratio, which bounds the size of the map
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimmEncoderConfig(TowerConfig):
+    """Options of an encoder from timm.
+
+    Args:
+        model: a model of timm, e.g. "resnet50" or "tf_efficientnet_lite0"; None is the model of the folder ``weights``.
+        weights: a folder with config.json and model.safetensors, as timm's hub repositories and `umie convert` have; a
+            .safetensors, .pth, .pt or .bin file; "published" for the weights that timm downloads; or None for random
+            weights. A folder's config.json also determines how images are prepared.
+        mode: "crop": one pass per slot, resized to the model's input size; "align": one pass over the image, whose last
+            map is averaged under each region, which is cheaper and coarser. It needs a convolutional model.
+        short_side: align only: the image's short side in pixels; None uses the model's input size. The long side keeps
+            the aspect ratio, up to 4 times the short side.
+        pooling: align only: how the map is averaged under a region; see ``resnet101_roi``.
+    """
+
+    FINGERPRINT_EXCLUDE: ClassVar[frozenset[str]] = TowerConfig.FINGERPRINT_EXCLUDE | {"weights"}
+    weights_option: ClassVar[str | None] = "weights"
+
+    model: str | None = None
+    weights: str | None = None
+    mode: Mode = "crop"
+    short_side: int | None = None
+    pooling: Pooling = "precise"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_text("model", self.model)
+        check_text("weights", self.weights)
+        check_keys("mode", [self.mode], get_args(Mode))
+        check_choice("pooling", self.pooling, get_args(Pooling))
+        if self.short_side is not None:
+            check_whole("short_side", self.short_side, 32)
+        if self.model is None and not _is_folder(self.weights):
+            raise UmieError("model is missing: name a model of timm, or set weights to a folder with its config.json")
+
+    @property
+    def architecture(self) -> str:
+        """The model's name in timm."""
+        return self.model or str(_folder_config(str(self.weights)).get("architecture"))
+
+    @property
+    def preparation(self) -> Mapping[str, Any]:
+        """``input_size``, ``mean``, ``std`` and ``interpolation`` of the model."""
+        own = _folder_config(str(self.weights)).get("pretrained_cfg", {}) if _is_folder(self.weights) else {}
+        return {**_skeleton(self.architecture).pretrained_cfg, **own}
+
+    @property
+    def feature_dim(self) -> int:
+        """Width of the features."""
+        return int(_skeleton(self.architecture).num_features)
+
+
+class TimmPreprocessor(TowerPreprocessor):
+    """Prepares images for a model of timm: resized without cropping, so that a region is seen whole."""
+
+    def __init__(self, config: TimmEncoderConfig) -> None:
+        super().__init__(config)
+        prepared = config.preparation
+        self.own_size = tuple(prepared["input_size"][1:])
+        self.mean, self.std = list(prepared["mean"]), list(prepared["std"])
+        bicubic = prepared.get("interpolation") == "bicubic"
+        self.resampling = Image.Resampling.BICUBIC if bicubic else Image.Resampling.BILINEAR
+
+    def tensors(self, image: Image.Image, boxes: Sequence[Box]) -> dict[str, Tensor]:
+        """Return the crops of one image (mode "crop") or the whole image ("align")."""
+        if self.config.mode == "crop":
+            height, width = self.own_size
+            return {"crops": torch.stack([self._pixels(cut(image, box), width, height) for box in boxes])}
+        short = self.config.short_side or min(self.own_size)
+        scale = short / min(image.size)
+        width, height = (min(round(side * scale), short * MAX_ASPECT) for side in image.size)
+        return {"pixels": self._pixels(image, width, height), "image_size": torch.tensor([height, width])}
+
+    def _pixels(self, image: Image.Image, width: int, height: int) -> Tensor:
+        normalized: Tensor = normalize(to_tensor(image.resize((width, height), self.resampling)), self.mean, self.std)
+        return normalized
+
+
+@registry.register("timm")
+class TimmEncoder(TowerEncoder):
+    """Any image model of timm without its classifier: the mean of its last map, or a transformer's pooled output."""
+
+    Config = TimmEncoderConfig
+    Preprocessor = TimmPreprocessor
+    config: TimmEncoderConfig
+
+    def __init__(self, config: TimmEncoderConfig) -> None:
+        super().__init__(config, _created(config.architecture))
+        if config.mode == "align" and not _has_map(config.architecture):
+            raise UmieError(f"mode is 'align': {config.architecture} has no map of the image: use mode 'crop'")
+
+    def load_weights(self) -> None:
+        """Load the weights that the configuration specifies, without a classifier."""
+        source = self.config.weights
+        if source is None:
+            return
+        if _is_folder(source):
+            state: Mapping[str, Tensor] = read_state_dict(Path(source) / "model.safetensors")
+        elif source == PUBLISHED:
+            state = _published(self.config.architecture)
+        elif is_file_name(source):
+            state = read_state_dict(source)
+        else:
+            raise UnknownNameError("weights", source, [PUBLISHED, "a folder", "a weight file"])
+        classifiers = _skeleton(self.config.architecture).pretrained_cfg.get("classifier") or ()
+        prefixes = tuple(f"{name}." for name in ([classifiers] if isinstance(classifiers, str) else classifiers))
+        kept = {name: value for name, value in state.items() if not (prefixes and name.startswith(prefixes))}
+        self.load_tower(kept, source)
+
+    def run(self, images: Tensor) -> Tensor:
+        """Return features ``[N, Dv]`` of ``[N, 3, H, W]`` in mode "crop", or the map ``[N, Dv, h, w]``."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.config.trainable):
+            tower: Any = self.tower
+            found: Tensor = tower.forward_features(self.laid_out(images))
+            if _has_map(self.config.architecture):
+                found = found.permute(0, 3, 1, 2) if getattr(tower, "output_fmt", "NCHW") == "NHWC" else found
+                return found.mean((2, 3)) if self.config.mode == "crop" else found
+            pooled: Tensor = tower.forward_head(found, pre_logits=True)
+            return pooled
+
+    def slots(self, pixels: Tensor, boxes: Tensor) -> Tensor:
+        """Return ``[N, V, Dv]``: the mean of the map, then the mean under each of ``boxes[:, 1:]``."""
+        maps = self.run(pixels)
+        return torch.cat([maps.mean((2, 3))[:, None], pool_boxes(maps, boxes[:, 1:], self.config.pooling)], dim=1)
+
+
+def _created(architecture: str, **options: Any) -> nn.Module:
+    import timm
+
+    if architecture not in timm.list_models():
+        raise UnknownNameError("timm model", architecture, timm.list_models())
+    model: nn.Module = timm.create_model(architecture, num_classes=0, **options)
+    return model
+
+
+def _published(architecture: str) -> Mapping[str, Tensor]:
+    try:
+        return _created(architecture, pretrained=True).state_dict()
+    except (OSError, RuntimeError) as error:
+        raise UmieError(
+            f"weights {PUBLISHED}: those of {architecture} cannot be downloaded ({first_line(error)}): download "
+            "model.safetensors, and set weights to the file's path"
+        ) from error
+
+
+@lru_cache(maxsize=8)
+def _skeleton(architecture: str) -> Any:
+    """Return the model without memory for its weights."""
+    with torch.device("meta"):
+        return _created(architecture)
+
+
+@lru_cache(maxsize=8)
+def _has_map(architecture: str) -> bool:
+    """Return whether the last output is a map, and not tokens."""
+    skeleton = _skeleton(architecture).eval()
+    with torch.device("meta"), torch.no_grad():
+        return skeleton.forward_features(torch.zeros(1, *skeleton.pretrained_cfg["input_size"])).ndim == 4
+
+
+def _is_folder(weights: str | None) -> bool:
+    return weights is not None and Path(weights).is_dir()
+
+
+def _folder_config(folder: str) -> Mapping[str, Any]:
+    content = read_json(Path(folder) / "config.json", "timm's config.json")
+    if not isinstance(content, dict) or not isinstance(content.get("pretrained_cfg", {}), dict):
+        raise UmieError(f"{folder}/config.json: is not the configuration of a timm model")
+    return content

@@ -70,6 +70,7 @@ class Quiet:
 
 
 RUNS = sorted(EXAMPLES.glob("train_*.yaml"))
+GRIDS = sorted({*EXAMPLES.glob("*.yaml"), *EXAMPLES.glob("real/*.yaml")} - {*RUNS})
 
 
 @pytest.mark.parametrize("path", RUNS, ids=lambda path: path.stem)
@@ -80,7 +81,7 @@ def test_every_run_file_is_valid(path):
     assert unnamed_regions([run], run.tasks) is None
 
 
-@pytest.mark.parametrize("path", sorted({*EXAMPLES.glob("*.yaml")} - {*RUNS}), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", GRIDS, ids=lambda path: path.stem)
 def test_every_grid_file_is_valid(path):
     """Check everything that needs neither data nor weights."""
     grid = read_grid(path)
@@ -90,7 +91,12 @@ def test_every_grid_file_is_valid(path):
     for plugin in grid.first.plugins:
         assert Path(plugin).is_file()
     assert path.read_text().startswith("# ")
-    assert f"examples/{path.name}" in path.read_text() or path.stem in ("embedded", "gate_health", "own_fusion")
+    command = f"examples/{path.relative_to(EXAMPLES)}"
+    assert command in path.read_text() or path.stem in (
+        "embedded",
+        "gate_health",
+        "own_fusion",
+    )
 
 
 # --- the studies of the paper ----------------------------------------------------------------------------------------

@@ -23,12 +23,20 @@ def test_all_examples_are_listed(umie):
 
 
 def test_a_written_example_can_be_run(umie, tmp_path, forget_plugins):
-    files = ["own_parts.yaml", "own_task.py", "own_fusion.py", "own_encoder.py", "data/hashtags.jsonl"]
+    files = [
+        "own_parts.yaml",
+        "own_task.py",
+        "own_fusion.py",
+        "own_encoder.py",
+        "data/hashtags.jsonl",
+        "real/gmner_span.yaml",
+    ]
     code, out, _ = umie("example", *files, "--output", str(tmp_path / "study"))
     assert (code, out.count("wrote")) == (0, len(files))
     grid = tmp_path / "study" / "own_parts.yaml"
-    schema = grid.read_text().splitlines()[1].partition("$schema=")[2]
-    assert Path(schema).is_file()
+    for written in (grid, grid.parent / "real" / "gmner_span.yaml"):
+        schema = written.read_text().splitlines()[1].partition("$schema=")[2]
+        assert Path(schema).is_file()
     assert read_grid(grid).name == "own-parts"
     code, out, _ = umie("ablate", str(grid), "--plan")
     assert code == 0, out

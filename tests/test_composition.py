@@ -27,7 +27,8 @@ from umie.registry import load_plugins
 from umie.training import TrainingConfig, train
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-SMALL = {  # parts that are quick to build
+SMALL = {
+    "timm": {"name": "timm", "model": "test_resnet"},  # parts that are quick to build
     "clip": {"name": "clip", "model": "RN50"},
     "precomputed": {"name": "precomputed", "path": ".", "format": "npz", "boxes": "absolute", "feature_dim": 8},
 }

@@ -49,11 +49,13 @@ def words_of(text: str, tokens: Sequence[tuple[int, Span]]) -> list[Word]:
             start += 1
         if start == end:
             continue
-        last = words[-1] if words else None
-        if last is not None and (start < last.end or (start == last.end and _joined(text[start - 1], text[start]))):
-            words[-1] = last._replace(last=position, end=max(end, last.end))
-        else:
-            words.append(Word(position, position, start, end))
+        first, begin = position, start
+        if words and (start < words[-1].end or (start == words[-1].end and _joined(text[start - 1], text[start]))):
+            before = words.pop()
+            first, begin, end = before.first, before.start, max(end, before.end)
+        while end < len(text) and unicodedata.category(text[end]).startswith("M"):  # marks that the tokenizer drops
+            end += 1
+        words.append(Word(first, position, begin, end))
     return words
 
 
@@ -105,9 +107,20 @@ class CandidateEncoder:
             UmieError: the labels alone have more than ``max_tokens`` tokens.
         """
         token_ids, characters = self._tokens(f"{query.instruction} {record.text}".rstrip(), counts)
+        if len(query.label_spans) != len(task.labels) or (
+            query.answer
+            and not query.items
+            and task.parse(query.answer, record.text, query.target, len(record.regions))
+        ):
+            raise UmieError(
+                f"the queries of the task {task.name} have no label_spans or items, which a decoder that scores "
+                "candidates needs: build them with Task._query"
+            )
         labels = [_covered(characters, span) for span in query.label_spans]
         if NO_SPAN in labels:
             lost = task.labels[labels.index(NO_SPAN)]
+            if not self.tokenizer(lost, add_special_tokens=False).input_ids:
+                raise UmieError(f"the tokenizer has no tokens for the label {lost!r} of {task.name}: rename it")
             raise UmieError(
                 f"the label {lost!r} of {task.name} is beyond the first {self.max_tokens} tokens: use fewer or shorter "
                 "labels, or increase max_input_tokens"
@@ -139,7 +152,7 @@ class CandidateEncoder:
             if item.filler is None:
                 answers["whole_labels"][0, column] = 1
             elif item.is_region:
-                answers["region_labels"][grammar.region_index(item.filler) or 0, column] = 1
+                answers["region_labels"][int(item.filler[1:]) - 1, column] = 1  # O1 is the first
             else:
                 place = places.get(grammar.locate(record.text, item.filler, item.occurrence) or (0, 0))
                 if place is None:
@@ -176,7 +189,7 @@ class CandidateEncoder:
         }
         own = {*batch, *(f"{kind}_labels" for kind in KINDS)}
         visual = collate([{name: value for name, value in item.items() if name not in own} for item in items])
-        real = visual["visual_mask"][:, 1 : answers[1].shape[1] + 1]
+        real = visual.get("visual_mask", torch.zeros(len(items), 0, dtype=torch.bool))[:, 1 : answers[1].shape[1] + 1]
         answers[1][:, : real.shape[1]].masked_fill_(~real[..., None], IGNORED)
         answers[1][:, real.shape[1] :] = IGNORED
         return {**batch, "labels": torch.cat(answers, dim=1), **visual}
@@ -184,7 +197,7 @@ class CandidateEncoder:
     def answers(
         self, logits: Tensor, batch: Mapping[str, Tensor], task: Task[Any], asked: Sequence[tuple[Record, Query]]
     ) -> list[tuple[Items[Any], str]]:
-        """Return the items of each query, the most probable first, with their probabilities; and their written form.
+        """Return the items of each query, by position, with their probabilities; and their written form.
 
         Args:
             logits: ``[B, S + R + 1, C]``, from the decoder.
@@ -192,38 +205,44 @@ class CandidateEncoder:
             task: the task of all queries.
             asked: the record and the query of each row.
         """
-        allowed = (batch["labels"] != IGNORED).to(logits.device)
-        probabilities = logits.float().sigmoid().masked_fill(~allowed, -1)
-        best = probabilities.flatten(1).argmax(dim=1).tolist()
+        scores = logits.float().masked_fill((batch["labels"] == IGNORED).to(logits.device), float("-inf"))
+        is_answer = scores.sigmoid() >= self.options.threshold
+        is_answer &= scores.isfinite()
+        best = scores.flatten(1).argmax(dim=1).tolist()
         chosen: list[set[tuple[int, int]]] = [set() for _ in asked]
-        for row, place, column in (probabilities >= self.options.threshold).nonzero().tolist():
+        for row, place, column in is_answer.nonzero().tolist():
             chosen[row].add((place, column))
+        scores = scores.cpu()
         characters, num_regions = batch["spans"][..., 3:].tolist(), batch["region_mask"].shape[1]
-        values = probabilities.cpu()
         found = []
         for row, (record, query) in enumerate(asked):
             schema = task.answer_schema(record.text, query.target, len(record.regions))
-            if schema.at_least_one and not chosen[row]:
-                chosen[row].add(divmod(best[row], values.shape[2]))
-            ranked = sorted(((values[row][place].item(), place) for place in chosen[row]), reverse=True)
-            written: dict[grammar.ParsedItem, float] = {}
-            taken: list[Span] = []
-            for probability, (place, column) in ranked:
+            if schema.at_least_one and not chosen[row] and scores[row].isfinite().any():
+                chosen[row].add(divmod(best[row], scores.shape[2]))
+            values = ((float(scores[row][place]), place) for place in chosen[row])
+            ranked = sorted(
+                ((score, float(torch.tensor(score).sigmoid()), *place) for score, place in values), reverse=True
+            )
+            num_spans = len(characters[row])
+            spans: list[Span] = []
+            written: list[tuple[int, grammar.ParsedItem, float]] = []
+            for _, probability, place, column in ranked:  # the most probable first
                 label = task.labels[column]
-                if place < len(characters[row]):
+                if place < num_spans:
                     start, end = characters[row][place]
-                    if not self.options.nested and any(start < other[1] and other[0] < end for other in taken):
+                    if not self.options.nested and any(start < last and first < end for first, last in spans):
                         continue
-                    taken.append((start, end))
+                    spans.append((start, end))
                     item = span_item(label, record.text, (start, end))
-                elif place < len(characters[row]) + num_regions:
-                    name = grammar.region_name(place - len(characters[row]))
-                    item = grammar.ParsedItem(label, name, is_region=True)
+                elif place < num_spans + num_regions:
+                    item = grammar.ParsedItem(label, grammar.region_name(place - num_spans), is_region=True)
                 else:
                     item = grammar.ParsedItem(label)
-                written[item] = probability
-            items = task.read(written, record.text, query.target, len(record.regions))
-            found.append((items, task.style.linearize(written, schema.pair)))
+                written.append((place, item, probability))
+            written.sort(key=lambda one: one[0])  # by position in the text, then regions, then the whole query
+            values_of = {item: value for _, item, value in written}
+            items = task.read(values_of, record.text, query.target, len(record.regions))
+            found.append((items, task.style.linearize(values_of, schema.pair)))
         return found
 
     def _tokens(self, text: str, counts: Counter[str]) -> tuple[list[int], list[Span]]:

@@ -19,7 +19,7 @@ from transformers.utils import PushToHubMixin
 from umie import encoders, tasks
 from umie.candidates import CandidateEncoder
 from umie.constrained import Constraint, encode, item_probabilities, keeps_answers, read_answers
-from umie.decoders.base import CandidateOptions, Decoder
+from umie.decoders.base import CandidateOptions
 from umie.encoders.base import collate, pad_stack
 from umie.errors import UmieError, check_keys
 from umie.files import atomic_write
@@ -28,7 +28,7 @@ from umie.images import ImageSource
 from umie.model import UmieConfig
 from umie.records import Box, Record, Region
 from umie.tasks import Items, Query, Task
-from umie.tasks.grammar import Style
+from umie.tasks.grammar import ParsedItem, Style
 from umie.types import IGNORED, FusedStates, check_image_policy
 
 _ADVICE = {
@@ -255,7 +255,7 @@ class UmieProcessor(PushToHubMixin):
 
     def answers(
         self,
-        decoder: Decoder,
+        decoder: Any,
         fused: FusedStates,
         batch: Mapping[str, Tensor],
         task: Task[Any],
@@ -278,30 +278,38 @@ class UmieProcessor(PushToHubMixin):
             constrained: generate under the task's grammar; scored candidates are always well-formed.
             probabilities: whether generated items get probabilities, which takes another pass of the decoder; scored
                 ones always have them.
-            options: options of ``generate``, for a decoder that generates.
+            options: options of ``generate``; a decoder that scores candidates ignores them.
         """
+        if (decoder.candidates is None) != (self._scoring is None):
+            raise UmieError(
+                "the processor is for another decoder: pass candidates=dataclasses.asdict(decoder.candidates) to "
+                "UmieProcessor for a decoder that scores candidates, and None for one that generates"
+            )
         if self._scoring is not None:
             inputs = {name: batch[name].to(fused.states.device) for name in decoder.input_names if name != "labels"}
             return self._scoring.answers(decoder(fused, **inputs).logits, batch, task, asked)
+        for name in ("num_return_sequences", "return_dict_in_generate"):
+            if options.get(name, 1) not in (1, False):
+                raise UmieError(f"{name} is {options[name]!r}: use model.generate for other outputs")
         limit = options.setdefault("max_new_tokens", self.max_target_tokens)
         constraint = Constraint(self.tokenizer, task, asked, limit) if constrained else None
         tokens = decoder.generate(fused, constraint, **options)
         outputs = self.decode_text(tokens, task, asked) if constraint is None else constraint.read(tokens)
-        found: list[Sequence[float]] = [()] * len(outputs)
+        found: Sequence[Sequence[float]] = [()] * len(outputs)
         if probabilities:
             logits = decoder(fused, decoder_input_ids=tokens[:, :-1]).logits
             schemas = [task.answer_schema(record.text, query.target, len(record.regions)) for record, query in asked]
 
-            def num_items(row: int, answer: list[int]) -> int:
+            def read_items(row: int, answer: list[int]) -> list[ParsedItem]:
                 if constraint is None:
                     (written,) = self.decode_text([answer], task, [asked[row]])
                 else:
                     written = constraint.automata[row].read(answer)
-                return len(task.style.parse(written, schemas[row])[0])
+                return task.style.parse(written, schemas[row])[0]
 
             around = self.tokenizer("").input_ids
             end = around[-1] if around else self.tokenizer.eos_token_id
-            found = item_probabilities(logits, tokens, num_items, end, constraint)
+            found = item_probabilities(logits, tokens, read_items, end, constraint)
         return [
             (task.parse(output, record.text, query.target, len(record.regions), values), output)
             for output, (record, query), values in zip(outputs, asked, found, strict=True)

@@ -401,3 +401,5 @@ def test_a_head_that_differs_from_the_embedding_is_not_scaled_whatever_the_confi
         logits = [decoder.seq2seq(input_ids=ids, labels=ids).logits for decoder in (expected, found)]
     assert torch.equal(*logits)
     assert found.saved_options()["config"]["tie_word_embeddings"] is False
+    again = registry.construct("t5", found.saved_options())
+    assert type(again.seq2seq) is type(found.seq2seq)

@@ -64,7 +64,6 @@ def test_weights_of_a_file_and_of_a_folder_are_equal(weights, noise):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "model is missing"),
         ({"model": "test_resnt"}, "Did you mean 'test_resnet'"),
         ({"model": "test_vit", "mode": "align"}, "test_vit has no map of the image: use mode 'crop'"),
         ({"model": "test_resnet", "mode": "pool"}, "Unknown mode 'pool'"),
@@ -83,3 +82,15 @@ def test_weights_of_another_model_and_a_folder_without_a_configuration_are_error
         registry.build("timm", model="test_efficientnet", weights=str(folder / "model.safetensors"))
     with pytest.raises(UmieError, match=r"config\.json: cannot read"):
         registry.build("timm", weights=str(tmp_path))
+
+
+def test_a_saved_encoder_does_not_need_the_folder_of_its_weights(weights, noise, tmp_path):
+    folder, _ = weights
+    encoder = registry.build("timm", weights=str(folder)).eval()
+    saved = json.loads(json.dumps({**encoder.saved_options(), "weights": str(tmp_path / "moved")}))
+    again = registry.construct("timm", saved).eval()
+    again.load_state_dict(encoder.state_dict())
+    assert again.fingerprint() == encoder.fingerprint()
+    with torch.no_grad():
+        found = [one.encode([noise(120, 80)], [[BOX]]).features for one in (encoder, again)]
+    assert torch.equal(*found)

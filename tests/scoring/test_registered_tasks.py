@@ -43,7 +43,7 @@ class Years(Task[Entity]):
 
     def queries(self, record):
         items = [span_item(item.type, record.text, item.span) for item in self.items(record)]
-        return [Query(self._instruct(), self.style.linearize(items))]
+        return [self._query(items)]
 
     def answer_schema(self, text, target=None, num_regions=0):
         return AnswerSchema(labels=self.labels, spans=True)

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from umie.constrained.constraint import Constraint
 
-NumItems = Callable[[int, list[int]], int]  # the number of complete items that a row's first tokens spell
+ReadItems = Callable[[int, list[int]], Sequence[object]]  # the items that the first tokens of a row spell
 
 
 def item_probabilities(
-    logits: Tensor, tokens: Tensor, num_items: NumItems, end: int | None, constraint: Constraint | None = None
+    logits: Tensor, tokens: Tensor, read_items: ReadItems, end: int | None, constraint: Constraint | None = None
 ) -> list[list[float]]:
     """Return the probability of each item that each row spells, in order.
 
@@ -24,7 +24,7 @@ def item_probabilities(
     Args:
         logits: ``[B, L, vocabulary]``, of the decoder that reads all tokens but the last.
         tokens: ``[B, L + 1]``, the generated rows, which begin with the decoder's start token.
-        num_items: returns the number of complete items that the first tokens of a row spell, without the start token.
+        read_items: returns the items that the first tokens of a row spell, without the start token.
         end: the token that ends an answer.
         constraint: if given, probabilities are relative to the tokens that it admits at each step.
     """
@@ -32,27 +32,30 @@ def item_probabilities(
     for row, answer in enumerate(tokens[:, 1:].tolist()):
         length = answer.index(end) if end in answer else len(answer)
         steps = _log_probabilities(logits[row, :length], answer[:length], constraint, row)
-        total = num_items(row, answer[:length])
+        items = list(read_items(row, answer[:length]))
         probabilities, first = [], 0
-        for number in range(1, total + 1):
-            places = range(first + 1, length + 1)
-            after = places[bisect.bisect_left(places, number, key=partial(_complete, num_items, row, answer))]
+        for number in range(1, len(items) + 1):
+            lengths = range(first + 1, length + 1)
+            # the fewest tokens that spell these items; in a style without closings, a longer span is another item
+            has_items = partial(_spells, read_items, row, answer, items[:number])
+            after = lengths[bisect.bisect_left(lengths, True, key=has_items)]
             probabilities.append(math.exp(sum(steps[first:after])))
             first = after
         found.append(probabilities)
     return found
 
 
-def _complete(num_items: NumItems, row: int, answer: list[int], length: int) -> int:
-    return num_items(row, answer[:length])
+def _spells(read_items: ReadItems, row: int, answer: list[int], items: list[object], length: int) -> bool:
+    return list(read_items(row, answer[:length]))[: len(items)] == items
 
 
 def _log_probabilities(logits: Tensor, answer: Sequence[int], constraint: Constraint | None, row: int) -> list[float]:
     """Return the log probability of each token of an answer, given the tokens before it; logits are ``[L, V]``."""
     logits = logits.float().cpu()
     if constraint is None:
-        return logits.log_softmax(dim=1)[range(len(answer)), list(answer)].tolist()
-    values = []
+        found: list[float] = logits.log_softmax(dim=1)[range(len(answer)), list(answer)].tolist()
+        return found
+    values: list[float] = []
     for step, allowed in zip(logits, constraint.allowed(row, answer), strict=True):
         values.append(float(step[answer[len(values)]] - step[list(allowed)].logsumexp(dim=0)))
     return values

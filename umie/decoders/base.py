@@ -218,8 +218,11 @@ class ScoringDecoder(Decoder):
         """
 
     def loss(self, logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
-        """Return the binary cross-entropy, summed over the candidates of a query: the mean over queries."""
-        targets = labels.to(logits.dtype) * (1 - label_smoothing) + label_smoothing / 2
+        """Return the binary cross-entropy, summed over the candidates of a query: the mean over queries.
+
+        Only right labels are smoothed: the others are so many that they would dominate the loss.
+        """
+        targets = labels.to(logits.dtype) * (1 - label_smoothing)
         losses = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
         return losses.masked_fill(labels == IGNORED, 0).sum() / len(labels)
 

@@ -22,7 +22,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_SEQ_TO_SEQ_CAUSAL_L
 from transformers.utils import logging
 
 from umie.decoders.sources import check_complete, check_tokenizer, read_config
-from umie.decoders.t5_models import T5_FAMILY, load_t5, t5_config, t5_shape, t5_values
+from umie.decoders.t5_models import T5_FAMILY, load_t5, stored_values, t5_config, t5_shape, t5_values
 from umie.errors import UmieError, check_keys
 
 PAIRED = "encoder-decoder"
@@ -41,6 +41,8 @@ def source_values(source: str, checkpoint: str, overrides: Mapping[str, Any]) ->
         UmieError: the configuration cannot be read, or does not say how answers begin and end.
     """
     config = read_config(source, checkpoint)
+    if config.model_type in T5_FAMILY:
+        return stored_values(config, source, checkpoint)
     if is_seq2seq(config):
         return config_values(config)
     half = config_values(config)

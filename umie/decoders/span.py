@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from umie.decoders import registry, text_encoders
 from umie.decoders import seq2seq_models as models
@@ -80,7 +81,7 @@ class SpanDecoder(PretrainedDecoder, ScoringDecoder):
         super().__init__(config)
         self.config: SpanDecoderConfig = config
         d_model = self.widths["d_model"]
-        num_heads = self.widths["num_heads"]
+        num_heads = next(number for number in range(self.widths["num_heads"], 0, -1) if d_model % number == 0)
         self.reader = nn.ModuleList(
             ReaderLayer(d_model, num_heads, config.dropout) for _ in range(config.reader_layers)
         )
@@ -150,7 +151,7 @@ class SpanDecoder(PretrainedDecoder, ScoringDecoder):
             )
             + about
         )
-        label_states = _at(states, label_tokens.flatten(1)).unflatten(1, label_tokens.shape[1:])  # [B, C, 2, D]
+        label_states = _at(states, label_tokens.flatten(1)).view(*label_tokens.shape, -1)  # [B, C, 2, D]
         named = self.label_out(self.label_in(label_states.flatten(2)))
         logits = self.candidate_out(candidates) @ named.transpose(1, 2) * states.shape[-1] ** -0.5 + self.bias
         return DecoderOutput(None if labels is None else self.loss(logits, labels), logits)
@@ -160,7 +161,8 @@ class SpanDecoder(PretrainedDecoder, ScoringDecoder):
         num_regions = region_mask.shape[1]
         if fused.visual is None or not num_regions:
             return fused.states.new_zeros(len(fused.states), num_regions, fused.states.shape[-1])
-        return self.slot(self.dropout(fused.visual[:, 1 : num_regions + 1]))
+        states = self.slot(self.dropout(fused.visual[:, 1 : num_regions + 1]))
+        return F.pad(states, (0, 0, 0, num_regions - states.shape[1]))  # regions beyond the slots are no candidates
 
 
 class ReaderLayer(nn.Module):

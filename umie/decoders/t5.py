@@ -12,7 +12,7 @@ from umie.decoders import registry
 from umie.decoders.language_model import LanguageModelDecoder
 from umie.decoders.pretrained import PretrainedConfig
 from umie.decoders.sources import read_config
-from umie.decoders.t5_models import T5_FAMILY, load_t5, t5_config, t5_shape, t5_values
+from umie.decoders.t5_models import T5_FAMILY, load_t5, stored_values, t5_config, t5_shape, t5_values
 from umie.errors import UmieError, check_keys
 
 _FLAN = {"vocab_size": 32128, "feed_forward_proj": "gated-gelu", "dropout_rate": 0.1}
@@ -50,7 +50,7 @@ class T5Decoder(LanguageModelDecoder):
 
     def _build(self) -> T5ForConditionalGeneration:
         options = self.config
-        values = dict(self._source_values() if options.config is None else options.config)
+        values = dict(self._values() if options.config is None else options.config)
         check_keys("T5 option", options.overrides, values)
         values.update(options.overrides)
         if "num_layers" in options.overrides and "num_decoder_layers" not in options.overrides:
@@ -60,7 +60,7 @@ class T5Decoder(LanguageModelDecoder):
     def _load(self, checkpoint: str) -> T5ForConditionalGeneration:
         return load_t5(self.seq2seq, self.config.source, checkpoint)
 
-    def _source_values(self) -> Mapping[str, Any]:
+    def _values(self) -> Mapping[str, Any]:
         source = self.config.source
         checkpoint = self.checkpoint(source)
         if checkpoint is None:
@@ -72,4 +72,4 @@ class T5Decoder(LanguageModelDecoder):
                 f"decoder {source!r} is a {config.model_type!r} checkpoint, not of the T5 family: use the decoder "
                 "seq2seq"
             )
-        return t5_values(config)
+        return stored_values(config, source, checkpoint)

@@ -71,6 +71,23 @@ def t5_values(config: PreTrainedConfig) -> dict[str, Any]:
     return {**values, "tie_word_embeddings": bool(scaled)}
 
 
+def stored_values(config: PreTrainedConfig, source: str, checkpoint: str) -> dict[str, Any]:
+    """Return ``t5_values`` of a checkpoint, whose head is untied if it differs from the embedding.
+
+    transformers writes configurations with ``scale_decoder_outputs: true`` for such models, too, whose logits would
+    then be scaled. A warning says so.
+    """
+    values = t5_values(config)
+    if config.model_type == "t5" and values["tie_word_embeddings"] and has_own_head(checkpoint):
+        warnings.warn(
+            f"{source}: its output head differs from its embedding, so the logits are not scaled, although its "
+            "configuration says so: set scale_decoder_outputs to false there",
+            stacklevel=2,
+        )
+        values["tie_word_embeddings"] = False
+    return values
+
+
 def t5_shape(config: T5Config | MT5Config) -> T5ForConditionalGeneration:
     """Return a model of the T5 family with random weights, whose head is tied if its configuration says so."""
     if isinstance(config, MT5Config):
@@ -83,20 +100,14 @@ def load_t5(
 ) -> T5ForConditionalGeneration:
     """Return a model from ``t5_shape`` with the weights of a checkpoint, in float32; options are for from_pretrained.
 
-    If the checkpoint's output head differs from its embedding, the head stays separate and the logits are not scaled,
-    whatever its configuration says: transformers writes configurations with ``scale_decoder_outputs: true`` for such
-    models, too.
-
     Raises:
-        UmieError: the checkpoint cannot be read, or is missing weights.
+        UmieError: the checkpoint cannot be read, is missing weights, or has another head than the shape.
     """
-    if type(shape) is T5ForConditionalGeneration and _has_own_head(checkpoint):
-        warnings.warn(
-            f"{source}: its output head differs from its embedding, so the logits are not scaled, although its "
-            "configuration says so: set scale_decoder_outputs to false there",
-            stacklevel=2,
+    if type(shape) is T5ForConditionalGeneration and has_own_head(checkpoint):
+        raise UmieError(
+            f"decoder source {source!r}: its output head differs from its embedding, so its logits must not be scaled: "
+            "set overrides: {tie_word_embeddings: false}"
         )
-        shape = UntiedT5(T5Config(**{**shape.config.to_dict(), "scale_decoder_outputs": False}))
     try:
         seq2seq, info = type(shape).from_pretrained(
             checkpoint, config=shape.config, dtype=torch.float32, output_loading_info=True, **options
@@ -111,12 +122,12 @@ def load_t5(
     return seq2seq
 
 
-def _has_own_head(checkpoint: str) -> bool:
+def has_own_head(checkpoint: str) -> bool:
     """Return whether the safetensors of a checkpoint contain an output head that differs from the embedding."""
     found: dict[str, torch.Tensor] = {}
     try:
         folder = Path(checkpoint)
-        one = None if folder.is_dir() else cached_file(checkpoint, SAFE_WEIGHTS_NAME)
+        one = None if folder.is_dir() else cached_file(checkpoint, SAFE_WEIGHTS_NAME, local_files_only=True)
         for path in sorted(folder.glob("*.safetensors")) if one is None else [one]:
             with safe_open(path, "pt") as file:
                 for name in {"lm_head.weight", "shared.weight"} & set(file.keys()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -32,7 +33,7 @@ class TimmEncoderConfig(TowerConfig):
     """Options of an encoder from timm.
 
     Args:
-        model: a model of timm, e.g. "resnet50" or "tf_efficientnet_lite0"; None is the model of the folder ``weights``.
+        model: a model of timm, e.g. "tf_efficientnet_lite0"; None is that of the folder ``weights``, or "resnet50".
         weights: a folder with config.json and model.safetensors, as timm's hub repositories and `umie convert` have; a
             .safetensors, .pth, .pt or .bin file; "published" for the weights that timm downloads; or None for random
             weights. A folder's config.json also determines how images are prepared.
@@ -41,6 +42,8 @@ class TimmEncoderConfig(TowerConfig):
         short_side: align only: the image's short side in pixels; None uses the model's input size. The long side keeps
             the aspect ratio, up to 4 times the short side.
         pooling: align only: how the map is averaged under a region; see ``resnet101_roi``.
+        preparation: ``input_size``, ``mean``, ``std`` and ``interpolation``, in place of those of the weights or of the
+            model; saved models contain them.
     """
 
     FINGERPRINT_EXCLUDE: ClassVar[frozenset[str]] = TowerConfig.FINGERPRINT_EXCLUDE | {"weights"}
@@ -51,6 +54,7 @@ class TimmEncoderConfig(TowerConfig):
     mode: Mode = "crop"
     short_side: int | None = None
     pooling: Pooling = "precise"
+    preparation: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -60,19 +64,25 @@ class TimmEncoderConfig(TowerConfig):
         check_choice("pooling", self.pooling, get_args(Pooling))
         if self.short_side is not None:
             check_whole("short_side", self.short_side, 32)
-        if self.model is None and not _is_folder(self.weights):
-            raise UmieError("model is missing: name a model of timm, or set weights to a folder with its config.json")
 
     @property
     def architecture(self) -> str:
         """The model's name in timm."""
-        return self.model or str(_folder_config(str(self.weights)).get("architecture"))
+        own = _folder_config(str(self.weights)).get("architecture") if _is_folder(self.weights) else None
+        return str(self.model or own or "resnet50")
 
     @property
-    def preparation(self) -> Mapping[str, Any]:
-        """``input_size``, ``mean``, ``std`` and ``interpolation`` of the model."""
-        own = _folder_config(str(self.weights)).get("pretrained_cfg", {}) if _is_folder(self.weights) else {}
-        return {**_skeleton(self.architecture).pretrained_cfg, **own}
+    def prepared(self) -> dict[str, Any]:
+        """How images are prepared: ``input_size``, ``mean``, ``std`` and ``interpolation``."""
+        own = self.preparation
+        if own is None:
+            own = _folder_config(str(self.weights)).get("pretrained_cfg", {}) if _is_folder(self.weights) else {}
+        values = {**_skeleton(self.architecture).pretrained_cfg, **own}
+        return {name: values[name] for name in ("input_size", "mean", "std", "interpolation")}
+
+    def identity(self) -> dict[str, Any]:
+        """Return the options that features depend on."""
+        return {**super().identity(), "model": self.architecture, "preparation": self.prepared}
 
     @property
     def feature_dim(self) -> int:
@@ -85,7 +95,7 @@ class TimmPreprocessor(TowerPreprocessor):
 
     def __init__(self, config: TimmEncoderConfig) -> None:
         super().__init__(config)
-        prepared = config.preparation
+        prepared = config.prepared
         self.own_size = tuple(prepared["input_size"][1:])
         self.mean, self.std = list(prepared["mean"]), list(prepared["std"])
         bicubic = prepared.get("interpolation") == "bicubic"
@@ -118,6 +128,10 @@ class TimmEncoder(TowerEncoder):
         super().__init__(config, _created(config.architecture))
         if config.mode == "align" and not _has_map(config.architecture):
             raise UmieError(f"mode is 'align': {config.architecture} has no map of the image: use mode 'crop'")
+
+    def saved_options(self) -> dict[str, Any]:
+        """Return what a folder of weights determines, so that a saved model does not need it."""
+        return {"model": self.config.architecture, "preparation": self.config.prepared}
 
     def load_weights(self) -> None:
         """Load the weights that the configuration specifies, without a classifier."""
@@ -157,8 +171,10 @@ class TimmEncoder(TowerEncoder):
 def _created(architecture: str, **options: Any) -> nn.Module:
     import timm
 
-    if architecture not in timm.list_models():
-        raise UnknownNameError("timm model", architecture, timm.list_models())
+    if not timm.is_model(architecture):
+        near = difflib.get_close_matches(architecture, timm.list_models(), n=3)
+        hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+        raise UmieError(f"Unknown timm model {architecture!r}.{hint}")
     model: nn.Module = timm.create_model(architecture, num_classes=0, **options)
     return model
 
@@ -182,10 +198,15 @@ def _skeleton(architecture: str) -> Any:
 
 @lru_cache(maxsize=8)
 def _has_map(architecture: str) -> bool:
-    """Return whether the last output is a map, and not tokens."""
+    """Return whether the last output is a map of an image of any size, and not tokens."""
     skeleton = _skeleton(architecture).eval()
-    with torch.device("meta"), torch.no_grad():
-        return skeleton.forward_features(torch.zeros(1, *skeleton.pretrained_cfg["input_size"])).ndim == 4
+    channels, height, width = skeleton.pretrained_cfg["input_size"]
+    try:
+        with torch.device("meta"), torch.no_grad():
+            found = [skeleton.forward_features(torch.zeros(1, channels, height, size)) for size in (width, 2 * width)]
+        return all(one.ndim == 4 for one in found)
+    except Exception:  # models of a fixed size, or with several outputs, raise nearly anything
+        return False
 
 
 def _is_folder(weights: str | None) -> bool:

@@ -110,6 +110,8 @@ def _check_variant(run: RunConfig, read_files: bool, parameters: set[str]) -> No
     with torch.device("meta"):
         model = UmieModel(UmieConfig(**parts))
     parameters.update(name for name, _ in model.named_parameters())
+    if run.warm_start is not None and model.decoder.candidates is not None:
+        raise UmieError(f"warm_start: the decoder {run.decoder['name']!r} saves only its encoder: leave warm_start out")
     options = dict(run.fusion)
     name = options.pop("name")
     if not registries.fusions.get(name).__module__.startswith("umie."):  # a plugin, even under a built-in name

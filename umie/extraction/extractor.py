@@ -44,6 +44,7 @@ class Extractor:
         max_pairs: the maximum number of entity pairs that MRE asks about in a text without given pairs.
         missing_images: how to treat an image that cannot be read: ``error`` raises; ``text_only`` answers from the
             text; ``skip`` returns an empty extraction. None uses the processor's setting.
+        probabilities: report the probability of each item, for generated answers by another pass of the decoder.
         generation_options: options for transformers' ``generate``, e.g. ``num_beams=4``.
     """
 
@@ -56,6 +57,7 @@ class Extractor:
         constrained: bool = True,
         max_pairs: int = 132,
         missing_images: str | None = None,
+        probabilities: bool = True,
         **generation_options: Any,
     ) -> None:
         check_whole("batch_size", batch_size, 1)
@@ -70,6 +72,7 @@ class Extractor:
         self.batch_size = batch_size
         self.constrained = constrained
         self.max_pairs = max_pairs
+        self.probabilities = probabilities
         self.generation_options = generation_options
 
     @classmethod
@@ -268,7 +271,7 @@ class Extractor:
             [len(tensors["input_ids"]) for tensors in encoded],
             constrained=self.constrained,
             batch_size=self.batch_size,
-            probabilities=True,
+            probabilities=self.probabilities,
             **self.generation_options,
         )
         found: list[Items[Any]] = [Items() for _ in drafts]

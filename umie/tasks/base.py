@@ -269,16 +269,18 @@ class Task(ABC, Generic[I]):
             fields: the fields of the instruction, without ``labels``.
         """
         items = tuple(items)
-        instruction, label_spans = "", []
+        instruction, starts = "", []
         for literal, name, _, _ in Formatter().parse(self.instruction_template):
             instruction += literal
             if name == "labels":
-                for label in self.labels:
-                    start = len(instruction) + 2 * bool(label_spans)
-                    label_spans.append((start, start + len(label)))
-                    instruction = f"{instruction}{', ' if len(label_spans) > 1 else ''}{label}"
+                starts.append(len(instruction))
+                instruction += ", ".join(self.labels)
             elif name is not None:
                 instruction += fields[name]
+        label_spans, start = [], starts[0]
+        for label in self.labels:
+            label_spans.append((start, start + len(label)))
+            start += len(label) + len(", ")
         answer = self.style.linearize(items, pair)
         return Query(instruction, answer, target, self.style.markers, items, tuple(label_spans))
 

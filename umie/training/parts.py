@@ -34,10 +34,13 @@ def freeze(model: UmieModel, names: Sequence[str], *, allow_all: bool = False) -
     """
     parameters = dict(model.named_parameters(remove_duplicate=False))
     for name in names:
-        found = [parameter for key, parameter in parameters.items() if key.startswith(GROUPS.get(name, (name,)))]
+        prefixes = GROUPS.get(name, (name,))
+        if name == "text":  # not a head that was added to the language model, such as that of `span`
+            prefixes = (f"decoder.{getattr(model.decoder, 'attribute', '')}",)
+        found = [parameter for key, parameter in parameters.items() if key.startswith(prefixes)]
         if not found and name not in GROUPS:  # e.g. text_only has no visual parts
-            prefixes = {".".join(key.split(".")[:3]) for key in parameters}
-            raise UnknownNameError("part to freeze", name, [*GROUPS, *prefixes])
+            known = {".".join(key.split(".")[:3]) for key in parameters}
+            raise UnknownNameError("part to freeze", name, [*GROUPS, *known])
         for parameter in found:
             parameter.requires_grad_(False)
     if not allow_all and not any(parameter.requires_grad for parameter in parameters.values()):

@@ -331,7 +331,7 @@ def test_a_tokenizer_that_does_not_fit(tmp_path, tokenizer):
 def test_the_command_lists_the_keys(tmp_path, capsys):
     state = {**state_dict(), "encoder.gate.more.weight": torch.zeros(3)}
     source, config = write(tmp_path, state)
-    command(source, config, tmp_path / "out", features=tmp_path / "here", boxes="absolute", allow_unmatched=True)
+    command(tmp_path / "out", source, config, features=tmp_path / "here", boxes="absolute", allow_unmatched=True)
     out = capsys.readouterr().out
     lines = dict(line.split(": ", 1) for line in out.splitlines())
     assert set(lines["unused in the published model"].split(", ")) == UNUSED

@@ -172,10 +172,11 @@ def test_the_json_form_is_a_record_with_extra_keys(extractor, records):
     assert set(data["gate"]) <= set(TASKS)
     for name in ("gate", "warnings"):
         data.pop(name)
-    for event in data.get("events", ()):
-        for argument in event["arguments"]:
-            argument.pop("box", None)
-            argument.pop("pixels", None)
+    for item in (*data.get("entities", ()), *data.get("events", ())):
+        assert 0 < item.pop("probability") <= 1
+        for argument in item.get("arguments", ()):
+            for extra in ("box", "pixels", "probability"):
+                argument.pop(extra, None)
     record = record_from_json(json.dumps(data))
     assert (record.text, record.entities, record.events) == (found.text, found.entities, found.events)
 

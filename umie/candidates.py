@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from umie.decoders.base import CandidateOptions
+from umie.decoders.base import MAX_TARGETS, CandidateOptions, ScoringDecoder
 from umie.encoders.base import collate, pad_stack
 from umie.errors import UmieError
 from umie.records import Record, Span
@@ -19,9 +19,8 @@ from umie.tasks import Items, Query, Task, grammar
 from umie.tasks.base import span_item
 from umie.types import IGNORED
 
-NAMES = ("label_tokens", "spans", "region_mask", "target_tokens")
+NAMES = tuple(name for name in ScoringDecoder.input_names if name != "labels")
 KINDS = ("span", "region", "whole")  # the candidates, in the order of the scores
-MAX_TARGETS = 2
 NO_SPAN = (-1, -1)
 # scripts without spaces between words, in which each token is a word: Han, Kana, Thai, Lao, Myanmar, Khmer
 _SPACELESS = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "MYANMAR", "KHMER", "IDEOGRAPHIC", "BOPOMOFO")
@@ -206,27 +205,25 @@ class CandidateEncoder:
             asked: the record and the query of each row.
         """
         scores = logits.float().masked_fill((batch["labels"] == IGNORED).to(logits.device), float("-inf"))
-        is_answer = scores.sigmoid() >= self.options.threshold
-        is_answer &= scores.isfinite()
+        probabilities = scores.sigmoid()
+        is_answer = (probabilities >= self.options.threshold) & scores.isfinite()
         best = scores.flatten(1).argmax(dim=1).tolist()
         chosen: list[set[tuple[int, int]]] = [set() for _ in asked]
         for row, place, column in is_answer.nonzero().tolist():
             chosen[row].add((place, column))
-        scores = scores.cpu()
+        scores, probabilities = scores.cpu(), probabilities.cpu()
         characters, num_regions = batch["spans"][..., 3:].tolist(), batch["region_mask"].shape[1]
         found = []
         for row, (record, query) in enumerate(asked):
             schema = task.answer_schema(record.text, query.target, len(record.regions))
             if schema.at_least_one and not chosen[row] and scores[row].isfinite().any():
                 chosen[row].add(divmod(best[row], scores.shape[2]))
-            values = ((float(scores[row][place]), place) for place in chosen[row])
-            ranked = sorted(
-                ((score, float(torch.tensor(score).sigmoid()), *place) for score, place in values), reverse=True
-            )
+            # by score: probabilities near 1 are equal in float32
+            ranked = sorted(chosen[row], key=lambda one: (float(scores[row][one]), one), reverse=True)
             num_spans = len(characters[row])
             spans: list[Span] = []
             written: list[tuple[int, grammar.ParsedItem, float]] = []
-            for _, probability, place, column in ranked:  # the most probable first
+            for place, column in ranked:
                 label = task.labels[column]
                 if place < num_spans:
                     start, end = characters[row][place]
@@ -238,7 +235,7 @@ class CandidateEncoder:
                     item = grammar.ParsedItem(label, grammar.region_name(place - num_spans), is_region=True)
                 else:
                     item = grammar.ParsedItem(label)
-                written.append((place, item, probability))
+                written.append((place, item, float(probabilities[row, place, column])))
             written.sort(key=lambda one: one[0])  # by position in the text, then regions, then the whole query
             values_of = {item: value for _, item, value in written}
             items = task.read(values_of, record.text, query.target, len(record.regions))

@@ -14,7 +14,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from umie import decoders, encoders
 from umie import fusion as fusions
 from umie import tasks as all_tasks
-from umie.constrained import encode
+from umie.constrained import encode, end_token_of
 from umie.data.synthetic import LABELS, SyntheticConfig, scenes
 from umie.decoders.sources import check_tokenizer
 from umie.errors import UmieError, check_keys
@@ -186,8 +186,7 @@ def default_tokenizer(decoder: Mapping[str, Any]) -> PreTrainedTokenizerBase:
 
 def _check_end(tokenizer: PreTrainedTokenizerBase, end: int | None) -> None:
     """Raise UmieError if the end token of the tokenizer differs from that of the decoder."""
-    around: list[int] = tokenizer("").input_ids
-    written = around[-1] if around else tokenizer.eos_token_id
+    written = end_token_of(tokenizer)
     if end is not None and written != end:
         raise UmieError(
             f"the tokenizer ends a text with token {written}, but the decoder ends an answer with token {end}: use the "

@@ -18,7 +18,7 @@ from transformers.utils import PushToHubMixin
 
 from umie import encoders, tasks
 from umie.candidates import CandidateEncoder
-from umie.constrained import Constraint, encode, item_probabilities, keeps_answers, read_answers
+from umie.constrained import Constraint, encode, end_token_of, item_probabilities, keeps_answers, read_answers
 from umie.decoders.base import CandidateOptions
 from umie.encoders.base import collate, pad_stack
 from umie.errors import UmieError, check_keys
@@ -307,9 +307,7 @@ class UmieProcessor(PushToHubMixin):
                     written = constraint.automata[row].read(answer)
                 return task.style.parse(written, schemas[row])[0]
 
-            around = self.tokenizer("").input_ids
-            end = around[-1] if around else self.tokenizer.eos_token_id
-            found = item_probabilities(logits, tokens, read_items, end, constraint)
+            found = item_probabilities(logits, tokens, read_items, end_token_of(self.tokenizer), constraint)
         return [
             (task.parse(output, record.text, query.target, len(record.regions), values), output)
             for output, (record, query), values in zip(outputs, asked, found, strict=True)

@@ -82,7 +82,7 @@ class TokenSymbols:
                 node.tokens.append(token)
         around: list[int] = tokenizer("").input_ids
         self.prefix: list[int] = around[:-1]  # the tokens before a text, and the one that ends it
-        self.end: int | None = around[-1] if around else tokenizer.eos_token_id
+        self.end = end_token_of(tokenizer)
         if self.end is None:
             raise UmieError(f"the tokenizer {type(tokenizer).__name__} has no end token: set eos_token")
 
@@ -179,6 +179,13 @@ def symbols_of(tokenizer: PreTrainedTokenizerBase) -> TokenSymbols:
         known = TokenSymbols(tokenizer)
         _known[tokenizer] = len(tokenizer), known
     return known
+
+
+def end_token_of(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """Return the token that ends a text of this tokenizer."""
+    around: list[int] = tokenizer("").input_ids
+    end: int | None = around[-1] if around else tokenizer.eos_token_id
+    return end
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, string: str, markers: Sequence[str] = ()) -> list[int]:

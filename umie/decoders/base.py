@@ -20,6 +20,9 @@ class DecoderConfig:
     """Base class for decoder options. There are no common options yet."""
 
 
+MAX_TARGETS = 2  # spans that a query is about: the head and the tail of a pair, or the trigger of an event
+
+
 class DecoderOutput(NamedTuple):
     """The loss (None without labels) and logits: ``[B, L, vocabulary]``, or ``[B, S + R + 1, C]`` of candidates."""
 

@@ -12,13 +12,10 @@ from torch.nn import functional as F
 
 from umie.decoders import registry, text_encoders
 from umie.decoders import seq2seq_models as models
-from umie.decoders.base import CandidateOptions, DecoderOutput, ScoringDecoder
+from umie.decoders.base import MAX_TARGETS, CandidateOptions, DecoderOutput, ScoringDecoder
 from umie.decoders.pretrained import PretrainedConfig, PretrainedDecoder
 from umie.errors import check_share, check_whole
 from umie.types import FusedStates
-
-NUM_TARGETS = 2  # spans that a query is about: the head and the tail of a pair, or the trigger of an event
-NO_SPAN = -1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +86,7 @@ class SpanDecoder(PretrainedDecoder, ScoringDecoder):
         self.first, self.last = nn.Linear(d_model, d_model), nn.Linear(d_model, d_model, bias=False)
         self.width = nn.Embedding(config.max_width, d_model)
         self.slot, self.whole = nn.Linear(d_model, d_model), nn.Linear(d_model, d_model)
-        self.targets = nn.ModuleList(nn.Linear(2 * d_model, d_model, bias=False) for _ in range(NUM_TARGETS))
+        self.targets = nn.ModuleList(nn.Linear(2 * d_model, d_model, bias=False) for _ in range(MAX_TARGETS))
         self.candidate_out = _output(d_model, config.dropout)
         self.label_in, self.label_out = nn.Linear(2 * d_model, d_model), _output(d_model, config.dropout)
         self.bias = nn.Parameter(torch.tensor(-2.0))  # most candidates are no answer

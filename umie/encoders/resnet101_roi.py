@@ -14,7 +14,7 @@ from torchvision.models import ResNet101_Weights, resnet101
 from torchvision.transforms.functional import normalize, to_tensor
 
 from umie.encoders import registry
-from umie.encoders.roi import Pooling, pool_boxes
+from umie.encoders.roi import Pooling, pool_slots
 from umie.encoders.tower import TowerConfig, TowerEncoder, TowerPreprocessor, cut, published_weights
 from umie.errors import check_choice, check_keys, check_text, check_whole
 from umie.records import Box
@@ -65,19 +65,20 @@ class ResNet101RoiPreprocessor(TowerPreprocessor):
     MEAN = (0.485, 0.456, 0.406)
     STD = (0.229, 0.224, 0.225)
     own_size = (224, 224)
+    resampling = Image.Resampling.BILINEAR
 
     def tensors(self, image: Image.Image, boxes: Sequence[Box]) -> dict[str, Tensor]:
         """Return the crops of one image (mode "crop") or the whole image ("align")."""
         if self.config.mode == "crop":
-            crops = [self._pixels(cut(image, box), *self.own_size) for box in boxes]
-            return {"crops": torch.stack(crops)}
-        short, most = self.config.short_side, self.config.short_side * MAX_ASPECT
+            height, width = self.own_size
+            return {"crops": torch.stack([self._pixels(cut(image, box), width, height) for box in boxes])}
+        short = self.config.short_side or min(self.own_size)
         scale = short / min(image.size)
-        width, height = (min(round(side * scale), most) for side in image.size)
+        width, height = (min(round(side * scale), short * MAX_ASPECT) for side in image.size)
         return {"pixels": self._pixels(image, width, height), "image_size": torch.tensor([height, width])}
 
     def _pixels(self, image: Image.Image, width: int, height: int) -> Tensor:
-        pixels = to_tensor(image.resize((width, height), Image.Resampling.BILINEAR))
+        pixels = to_tensor(image.resize((width, height), self.resampling))
         normalized: Tensor = normalize(pixels, self.MEAN, self.STD)
         return normalized
 
@@ -115,9 +116,5 @@ class ResNet101RoiEncoder(TowerEncoder):
         return maps.mean((2, 3)) if self.config.mode == "crop" else maps
 
     def slots(self, pixels: Tensor, boxes: Tensor) -> Tensor:
-        """Return ``[N, V, 2048]``: the mean of the map, then the mean under each of ``boxes[:, 1:]``.
-
-        Relative boxes are scaled to the map, whose last cell extends beyond the image if 32 does not divide a side.
-        """
-        maps = self.run(pixels)
-        return torch.cat([maps.mean((2, 3))[:, None], pool_boxes(maps, boxes[:, 1:], self.config.pooling)], dim=1)
+        """Return ``[N, V, 2048]``; see ``pool_slots``."""
+        return pool_slots(self.run(pixels), boxes, self.config.pooling)

@@ -26,6 +26,14 @@ def pool_boxes(maps: Tensor, boxes: Tensor, pooling: Pooling = "precise") -> Ten
         return (weights.to(cells.dtype) @ cells).to(maps.dtype)
 
 
+def pool_slots(maps: Tensor, boxes: Tensor, pooling: Pooling = "precise") -> Tensor:
+    """Return ``[N, V, C]``: the mean of ``maps [N, C, h, w]``, then the mean under each of ``boxes[:, 1:]``.
+
+    Relative boxes are scaled to the map, whose last cell extends beyond the image if the stride does not divide a side.
+    """
+    return torch.cat([maps.mean((2, 3))[:, None], pool_boxes(maps, boxes[:, 1:], pooling)], dim=1)
+
+
 def box_weights(boxes: Tensor, height: int, width: int, pooling: Pooling = "precise") -> Tensor:
     """Return the weight of each cell of a map in the mean under each box, float32 ``[..., R, height * width]``.
 

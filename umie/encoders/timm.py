@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -12,20 +12,18 @@ from typing import Any, ClassVar, Literal, get_args
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from torchvision.transforms.functional import normalize, to_tensor
 
 from umie.encoders import registry
-from umie.encoders.roi import Pooling, pool_boxes
-from umie.encoders.tower import TowerConfig, TowerEncoder, TowerPreprocessor, cut
+from umie.encoders.resnet101_roi import ResNet101RoiPreprocessor
+from umie.encoders.roi import Pooling, pool_slots
+from umie.encoders.tower import TowerConfig, TowerEncoder
 from umie.errors import UmieError, UnknownNameError, check_choice, check_keys, check_text, check_whole
 from umie.files import read_json
-from umie.records import Box
 from umie.weights import first_line, is_file_name, read_state_dict
 
 Mode = Literal["crop", "align"]
 
 PUBLISHED = "published"
-MAX_ASPECT = 4  # align: longer images are squeezed to this aspect ratio, which bounds the size of the map
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,30 +88,16 @@ class TimmEncoderConfig(TowerConfig):
         return int(_skeleton(self.architecture).num_features)
 
 
-class TimmPreprocessor(TowerPreprocessor):
-    """Prepares images for a model of timm: resized without cropping, so that a region is seen whole."""
+class TimmPreprocessor(ResNet101RoiPreprocessor):
+    """Prepares images as the model of timm needs them, resized without cropping, so that a region is seen whole."""
 
     def __init__(self, config: TimmEncoderConfig) -> None:
         super().__init__(config)
         prepared = config.prepared
         self.own_size = tuple(prepared["input_size"][1:])
-        self.mean, self.std = list(prepared["mean"]), list(prepared["std"])
-        bicubic = prepared.get("interpolation") == "bicubic"
+        self.MEAN, self.STD = tuple(prepared["mean"]), tuple(prepared["std"])
+        bicubic = prepared["interpolation"] == "bicubic"
         self.resampling = Image.Resampling.BICUBIC if bicubic else Image.Resampling.BILINEAR
-
-    def tensors(self, image: Image.Image, boxes: Sequence[Box]) -> dict[str, Tensor]:
-        """Return the crops of one image (mode "crop") or the whole image ("align")."""
-        if self.config.mode == "crop":
-            height, width = self.own_size
-            return {"crops": torch.stack([self._pixels(cut(image, box), width, height) for box in boxes])}
-        short = self.config.short_side or min(self.own_size)
-        scale = short / min(image.size)
-        width, height = (min(round(side * scale), short * MAX_ASPECT) for side in image.size)
-        return {"pixels": self._pixels(image, width, height), "image_size": torch.tensor([height, width])}
-
-    def _pixels(self, image: Image.Image, width: int, height: int) -> Tensor:
-        normalized: Tensor = normalize(to_tensor(image.resize((width, height), self.resampling)), self.mean, self.std)
-        return normalized
 
 
 @registry.register("timm")
@@ -163,9 +147,8 @@ class TimmEncoder(TowerEncoder):
             return pooled
 
     def slots(self, pixels: Tensor, boxes: Tensor) -> Tensor:
-        """Return ``[N, V, Dv]``: the mean of the map, then the mean under each of ``boxes[:, 1:]``."""
-        maps = self.run(pixels)
-        return torch.cat([maps.mean((2, 3))[:, None], pool_boxes(maps, boxes[:, 1:], self.config.pooling)], dim=1)
+        """Return ``[N, V, Dv]``; see ``pool_slots``."""
+        return pool_slots(self.run(pixels), boxes, self.config.pooling)
 
 
 def _created(architecture: str, **options: Any) -> nn.Module:

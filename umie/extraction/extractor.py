@@ -277,7 +277,7 @@ class Extractor:
         found: list[Items[Any]] = [Items() for _ in drafts]
         for (index, query), answer, is_truncated in zip(asked, answers, truncated, strict=True):
             items = answer.items
-            found[index].extend(item for item in items if item not in found[index])
+            found[index].extend_with(items)
             drafts[index].answers.append(
                 ExtractionAnswer(
                     task.name,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -79,7 +80,8 @@ def shape(values: Mapping[str, Any]) -> Any:
     if values.get("model_type") in T5_FAMILY:
         model = t5_shape(t5_config(**values))
     else:
-        model = AutoModelForSeq2SeqLM.from_config(AutoConfig.for_model(**values))
+        # a copy: the configuration of a pair removes `model_type` from the mappings of its halves
+        model = AutoModelForSeq2SeqLM.from_config(AutoConfig.for_model(**deepcopy(dict(values))))
         _drop_pooler(model)
     _plain_generation(model)
     return model

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +87,48 @@ SITUATIONS: dict[str, Any] = {
         "frames": [{"agent": "n1"}],
     },
 }
+CAPTIONS = """\
+[/EN#5/people Two tall men] wave at [/EN#0/notvisual it] , [/EN#6/other/scene a red tower] .
+[/EN#7/people/other Nobody] waves .
+"""
+CAPTION_BOXES = """\
+<annotation><size><width>200</width><height>100</height></size>
+<object><name>5</name><bndbox><xmin>20</xmin><ymin>10</ymin><xmax>60</xmax><ymax>100</ymax></bndbox></object>
+<object><name>5</name><name>6</name>
+<bndbox><xmin>70</xmin><ymin>10</ymin><xmax>120</xmax><ymax>100</ymax></bndbox></object>
+<object><name>9</name><scene>1</scene><nobox>0</nobox></object>
+<object><name>8</name><nobox>1</nobox></object></annotation>"""
+CAPTION: dict[str, Any] = {
+    "image": "17.jpg",
+    "caption_tokens": ["two", "men", "wave", "."],
+    "width_height": [200, 100],
+    "phrases": [
+        {"text": "two men", "span": [0, 2], "boxes_xyxy": [[20, 10, 60, 100], [70, 10, 120, 101]]},
+        {"text": "tower", "span": None, "boxes_xyxy": [[1, 1, 9, 9]]},
+    ],
+}
+RECEIPT: dict[str, Any] = {
+    "id": "17",
+    "width_height": [200, 100],
+    "lines": [
+        {"box_xyxy": [10, 10, 60, 20], "text": "Tea & Co."},
+        {"box_xyxy": [10, 20, 60, 30], "text": "1,Old Road"},
+        {"box_xyxy": [10, 30, 60, 40], "text": "Rome 160.30"},
+        {"box_xyxy": [10, 40, 60, 50], "text": "SUM 60.30 60.30"},
+    ],
+    "entities": {
+        "company": {"text": "TEA & CO", "lines": [0]},
+        "address": {"text": "1, Old Road, Rome", "lines": [1, 2]},
+        "total": {"text": "60.30", "lines": []},
+        "date": None,
+    },
+}
+RECEIPT_BOXES = """\
+10,10,60,10,60,20,10,20,Tea & Co.
+10,20,60,20,60,30,10,30,1,Old Road
+10,30,60,30,60,40,10,40,Rome 160.30
+10,40,60,40,60,50,10,50,SUM 60.30 60.30
+"""
 MAPPING = "arresting\tagent\tJustice||Arrest|Jail\tAgent\narresting\tsuspect\tJustice||Arrest|Jail\tPerson\n"
 SENTENCE: dict[str, Any] = {
     "doc_id": "D",
@@ -146,6 +188,7 @@ class Sample:
         num_records: how many records it has.
         broken: content that adds one malformed record when put before the first record.
         json_like: whether the main file is one JSON value.
+        more: further options of the reader.
     """
 
     format: str
@@ -154,6 +197,7 @@ class Sample:
     options: tuple[str, ...] = ()
     broken: bytes = b""
     json_like: bool = False
+    more: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def main(self) -> str:
@@ -165,11 +209,12 @@ class Sample:
         content = self.files[self.main]
         return content[:1] + self.broken + content[1:] if self.json_like else self.broken + content
 
-    def write(self, folder: str | Path, changed: Mapping[str, bytes] | None = None) -> tuple[Path, dict[str, str]]:
+    def write(self, folder: str | Path, changed: Mapping[str, bytes] | None = None) -> tuple[Path, dict[str, Any]]:
         """Write the files, some of them changed; return the path and the options for the reader."""
         for name, content in {**self.files, **(changed or {})}.items():
+            Path(folder, name).parent.mkdir(exist_ok=True)
             Path(folder, name).write_bytes(content)
-        return Path(folder, self.main), dict.fromkeys(self.options, str(folder))
+        return Path(folder, self.main), {**dict.fromkeys(self.options, str(folder)), **self.more}
 
 
 def image() -> bytes:
@@ -196,6 +241,14 @@ def _samples() -> list[Sample]:
     situations = {"train.json": dumped(SITUATIONS), "ace_sr_mapping.txt": MAPPING.encode()}
     return [
         *tweets,
+        Sample(
+            "conll",
+            {"train.txt": TWEETS.format(other="OTHER").replace("IMGID:17\n", "\n").encode()},
+            2,
+            ("images",),
+            b"IMGID:99\nBo B-PER\nLee\n\n",
+            more={"labels": {"PER": "person", "LOC": "location", "ORG": "organization", "OTHER": "other"}},
+        ),
         Sample("fmnerg", {"train.txt": FINE_TWEETS.encode(), **boxes}, 2, both, broken_tweet),
         Sample("mnre", {"train.txt": f"{PAIR}\n{PAIR}\n".encode()}, 2, ("images",), b"{'token': 5}\n"),
         Sample(
@@ -209,6 +262,29 @@ def _samples() -> list[Sample]:
         Sample("m2e2", {"image.json": dumped(NEWS_IMAGES), "P_1.jpg": image()}, 2, ("images",), b'"P_9": 5, ', True),
         Sample("swig", situations, 2, ("images",), b'"x.jpg": {"verb": "x"}, ', True),
         Sample("ace", {"train.oneie.json": dumped(SENTENCE) + b"\n" + dumped(SENTENCE)}, 2, (), b'{"tokens": 5}\n'),
+        Sample(
+            "flickr_entities",
+            {"train.txt": b"17\n", "Sentences/17.txt": CAPTIONS.encode(), "Annotations/17.xml": CAPTION_BOXES.encode()},
+            2,
+            ("images",),
+            b"../18\n",
+        ),
+        Sample(
+            "flickr_entities", {"a.jsonl": dumped(CAPTION) + b"\n" + dumped(CAPTION)}, 2, ("images",), b'{"x": 1}\n'
+        ),
+        Sample(
+            "sroie",
+            {
+                "train.txt": b"17\n",
+                "17.jpg": image(),
+                "box/17.csv": RECEIPT_BOXES.encode(),
+                "key/17.json": dumped({"company": "TEA & CO", "address": "1, Old Road, Rome", "total": "60.30"}),
+            },
+            1,
+            ("images",),
+            b"../18\n",
+        ),
+        Sample("sroie", {"a.jsonl": dumped(RECEIPT) + b"\n" + dumped(RECEIPT)}, 2, ("images",), b'{"lines": 1}\n'),
         Sample("jsonl", {"a.jsonl": dumped(LINE) + b"\n" + dumped(LINE)}, 2, ("images",), b'{"text": ""}\n'),
     ]
 

@@ -12,6 +12,7 @@ from umie.data import registry
 from umie.errors import UmieError
 from umie.records import Entity, Record, Region
 
+SHARED = Path(__file__).resolve().parents[3] / "shared" / "data" / "gmner"
 TWO_TWEETS = """\
 IMGID:17
 Ann\tB-PER
@@ -204,6 +205,26 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(UmieError) as caught:
         list(registry.build("twitter", path=tmp_path))
     assert str(caught.value) == f"{tmp_path}: cannot read: Is a directory"
+
+
+def test_an_entity_has_the_regions_with_its_name(tmp_path: Path) -> None:
+    box = VOC.partition("<object>")[2]
+    names = ["Nasa", "Ann Lee", "annlee", "Lee"]
+    objects = "".join(f"<object>{box.replace('Ann Lee', name)}".replace("</annotation>", "") for name in names)
+    (tmp_path / "17.xml").write_text(
+        f"<annotation><size><width>200</width><height>100</height></size>{objects}</annotation>"
+    )
+    (record, _) = read(tmp_path, TWO_TWEETS, regions=tmp_path)
+    found = {entity.text: entity.regions for entity in record.entities if entity.regions}
+    assert found == {"Ann Lee": (1, 2), "NASA": (0,)}
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the annotated tweets are not there")
+def test_every_box_of_gmner_belongs_to_an_entity() -> None:
+    records = list(registry.build("gmner", path=SHARED / "txt" / "dev.txt", regions=SHARED / "xml"))
+    used = [{index for entity in record.entities for index in entity.regions} for record in records]
+    assert [len(record.regions) for record in records] == list(map(len, used))
+    assert sum(map(len, used)) > 500
 
 
 def test_a_mistyped_folder_of_regions_is_not_taken_for_missing_files(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ FULL = Record(
     TEXT,
     image="1.jpg",
     regions=(BOX, Region((0.0, 0.0, 1.0, 1.0))),
-    entities=(Entity("person", ANN),),
+    entities=(Entity("person", ANN, regions=(1, 0)),),
     relations=(Relation("peer", ANN, BOB), Relation(NO_RELATION, BOB, ANN)),
     events=(Event("meet", MET, (Argument("Entity", ANN), Argument("Entity", region=1))), Event("attack")),
     id="7",
@@ -46,7 +46,7 @@ FULL_LINE = {
     "text": "Ann met Bob",
     "image": "1.jpg",
     "regions": [{"box": [0.0, 0.25, 0.5, 1.0], "label": "a face"}, {"box": [0.0, 0.0, 1.0, 1.0]}],
-    "entities": [{"type": "person", "span": [0, 3], "text": "Ann"}],
+    "entities": [{"type": "person", "span": [0, 3], "text": "Ann", "regions": [1, 0]}],
     "relations": [
         {"type": "peer", "head": {"span": [0, 3], "text": "Ann"}, "tail": {"span": [8, 11], "text": "Bob"}},
         {"type": "none", "head": {"span": [8, 11], "text": "Bob"}, "tail": {"span": [0, 3], "text": "Ann"}},
@@ -85,14 +85,16 @@ def records(draw: st.DrawFn) -> Record:
     spans = st.tuples(offsets, offsets).filter(lambda span: span[0] != span[1]).map(sorted).map(tuple)
     regions = tuple(draw(st.lists(REGIONS, max_size=3)))
     fillers = st.builds(Argument, LABELS, spans)
+    shown = st.just(())
     if regions:
+        shown |= st.lists(st.integers(0, len(regions) - 1), max_size=2).map(tuple)
         fillers |= st.builds(Argument, LABELS, st.none(), st.integers(0, len(regions) - 1))
     events = st.builds(Event, LABELS, st.none() | spans, st.lists(fillers, max_size=3))
     return Record(
         text,
         image=draw(st.none() | st.text(max_size=8)),
         regions=regions,
-        entities=tuple(draw(st.lists(st.builds(Entity, LABELS, spans), max_size=3))),
+        entities=tuple(draw(st.lists(st.builds(Entity, LABELS, spans, st.just(""), shown), max_size=3))),
         relations=tuple(draw(st.lists(st.builds(Relation, LABELS, spans, spans), max_size=3))),
         events=tuple(draw(st.lists(events, max_size=3))),
         id=draw(st.none() | st.text(max_size=8)),
@@ -222,6 +224,12 @@ FIELD_ERRORS = [
         "entity text 'b' differs from the text of its span [0, 1], 'a'",
     ),
     ('"entities": [{"type": "x", "start": 0}]', "Unknown entity key 'start'"),
+    ('"entities": [{"type": "x", "span": [0, 1], "regions": 1}]', "regions of an entity is 1: expected a list"),
+    ('"entities": [{"type": "x", "span": [0, 1], "regions": [true]}]', "entity: region True must be an index of 0"),
+    (
+        '"entities": [{"type": "x", "span": [0, 1], "regions": [0]}]',
+        "entity 'a' refers to region 0, but the record has 0 regions (indices count from 0)",
+    ),
     ('"relations": [{"type": "x"}]', "relation head is None: expected two character offsets"),
     ('"relations": [{"type": "x", "head": [0, 1]}]', "relation tail is None: expected two character"),
     ('"relations": [{"head": [0, 1], "tail": [0, 1]}]', "relation has type None: expected a non-empty string"),
@@ -312,6 +320,7 @@ def test_entities_know_their_text() -> None:
         {"text": " \n"},
         {"text": None},
         {"entities": (Entity("person", (8, 12)),)},
+        {"entities": (Entity("person", ANN, regions=(0,)),)},
         {"relations": (Relation("peer", ANN, (8, 12)),)},
         {"relations": (Relation("peer", (8, 12), ANN),)},
         {"events": (Event("meet", (8, 12)),)},

@@ -1,169 +1,153 @@
-"""Tagged tweets, one token per line: the reader of several data sets that differ in their tags."""
+"""`conll`: any file with one tagged token per line, in the columns, separators and tag schemes in use."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Literal, get_args
 
-from umie.data.reading import OnError, OptionalPath, Tokens, check_folder, file_name, numbered_lines, report
-from umie.errors import UmieError, UnknownNameError, shown
+from umie.data import registry
+from umie.data.reading import OnError, OptionalPath, Tokens, refuse_regions, report
+from umie.data.tagged import OUTSIDE, Sentence, Tag, chunks, sentences
+from umie.errors import UmieError, UnknownNameError, check_choice, shown
 from umie.records import Entity, Record
-from umie.records.jsonl import MAX_TEXT
-from umie.records.voc import read_voc
 
-_HEADER = "IMGID:"
-TWITTER_LICENSE = "research use only; X (Twitter) terms; no license file"
+Scheme = Literal["auto", "bio", "bioes", "bilou", "io"]
+
+_PREFIXES = {"auto": "BIMOESLU", "bio": "BIO", "bioes": "BIMOES", "bilou": "BILOU", "io": "IO"}
+_SEPARATORS = {"tab": "\t", "space": None, "comma": ","}
+_DOCUMENT = "-DOCSTART-"
 
 
-class TagSet:
-    """The tags of a data set.
+@registry.register("conll")
+def read(
+    path: str | Path,
+    *,
+    images: OptionalPath = None,
+    regions: OptionalPath = None,
+    on_error: OnError | None = None,
+    tags: Scheme = "auto",
+    columns: Sequence[str] | None = None,
+    separator: str | None = None,
+    join: str = " ",
+    ignore_tags: Sequence[str] = (),
+    labels: Mapping[str, str] | None = None,
+) -> Iterator[Record]:
+    """Yield the sentences of a tagged file as MNER records; a blank line ends a sentence.
+
+    Lines without a token are skipped: ``-DOCSTART-``, and comments at the beginning of a sentence (``# id ...``). A
+    header ``IMGID:<id>`` names the image ``<id>.jpg`` of its sentence.
 
     Args:
-        source: the name of the data set.
-        names: the entity types after ``B-`` or ``I-``, and their labels.
-        middle: the entity types of a column between token and tag; None if a line has two columns.
-        any_case: whether entity types are case-insensitive.
+        path: the file.
+        images: the directory of the images.
+        regions: not supported.
+        on_error: see ``umie.data``.
+        tags: the scheme of the tags: ``bio`` (also with I- at the beginning of entities, as in CoNLL-2003), ``bioes``
+            (M- is read as I-), ``bilou``, or ``io`` (types alone). ``auto`` reads all of them, and the type of a tag
+            is what comes after ``B-``, ``I-``, ...; name the scheme to have other tags reported.
+        columns: the names of all columns, among them ``token`` and ``tag``; by default, the first column is the token
+            and the last one the tag.
+        separator: ``tab``, ``space`` (any whitespace), ``comma``, or another string. By default, a line with a tab is
+            separated by tabs, and any other by whitespace.
+        join: what is between two tokens in the text; "" for languages without spaces.
+        ignore_tags: tags (``B-MISC``) or types (``MISC``) that are not entities.
+        labels: the label of each type, such as ``PER: person``; other types are then errors. By default, types are the
+            labels.
+
+    Raises:
+        UmieError: the file cannot be read, or an option is wrong; without ``on_error``, a line has too few columns, a
+            tag is not of the scheme, or a type has no label.
     """
+    path = Path(path)
+    refuse_regions(path, regions, "conll")
+    check_choice("tags", tags, get_args(Scheme))
+    for name, value in (("separator", separator or " "), ("join", join)):
+        if not isinstance(value, str):
+            raise UmieError(f"{name} is {shown(value)}: use a string")
+    columns = _names("columns", columns)
+    if columns is not None and (columns.count("token"), columns.count("tag")) != (1, 1):
+        raise UmieError(f"columns is {shown(list(columns))}: name all columns, one of them 'token' and one 'tag'")
+    if labels is not None and not (isinstance(labels, Mapping) and all(isinstance(x, str) for x in labels.values())):
+        raise UmieError(f"labels is {shown(labels)}: use a mapping from the types of the file to labels")
+    parser = _Parser(tags, columns, separator, set(_names("ignore_tags", ignore_tags) or ()), labels)
+    schema = None if labels is None else {"mner": tuple(dict.fromkeys(labels.values()))}
+    for sentence in sentences(path, parser, on_error):
+        try:
+            tokens = Tokens(sentence.tokens, join)
+            found = [(kind, tokens.span(start, end, "entity")) for kind, start, end in chunks(sentence.tags)]
+            has_image = images is not None and sentence.image_id is not None
+            record = Record(
+                text=tokens.text,
+                image=f"{sentence.image_id}.jpg" if has_image else None,
+                image_folder=None if images is None else str(images),
+                entities=tuple(Entity(kind if labels is None else labels[kind], span) for kind, span in found),
+                id=sentence.image_id or f"{path.name}:{sentence.line}",
+                tasks=("mner",),
+                source=f"CoNLL: {path.name}",
+                labels=schema,
+            )
+        except UmieError as error:
+            report(error, on_error, f"{path}:{sentence.line}")
+            continue
+        yield record
+
+
+class _Parser:
+    """Splits a line into token and tag; the first line with a token determines the number of columns."""
 
     def __init__(
-        self, source: str, names: Mapping[str, str], middle: Sequence[str] | None = None, *, any_case: bool = False
+        self,
+        scheme: Scheme,
+        columns: Sequence[str] | None,
+        separator: str | None,
+        ignored: set[str],
+        labels: Mapping[str, str] | None,
     ) -> None:
-        self.source = source
-        self.names = dict(names)
-        self.middle = None if middle is None else {tag.lower() for tag in _tags(middle)}
-        self.schema = {"mner": tuple(dict.fromkeys(names.values()))}  # shared by all records
-        self.tags = set(_tags(names))
-        self._lowercase = {tag.lower(): tag for tag in self.tags} if any_case else {}
-        self.form = "token<TAB>tag" if middle is None else "token<TAB>coarse tag<TAB>fine tag"  # of a line
+        self.scheme, self.separator, self.ignored, self.labels = scheme, separator, ignored, labels
+        self.token_column, self.tag_column = (0, -1) if columns is None else map(columns.index, ("token", "tag"))
+        self.num_columns = None if columns is None else len(columns)
 
-    def check(self, tag: str) -> str:
-        """Return a tag in the spelling of ``names``; raise UnknownNameError if the tag is unknown."""
-        if tag in self.tags:
-            return tag
-        known = self._lowercase.get(tag.lower())
-        if known is None:
-            raise UnknownNameError("tag", tag[:80], self.tags)
-        return known
+    def __call__(self, line: str, sentence: Sentence | None) -> tuple[str, Tag] | None:
+        separator = self.separator or ("tab" if "\t" in line else "space")
+        parts = line.split(_SEPARATORS.get(separator, separator))
+        if parts[0] == _DOCUMENT or (sentence is None and self._is_comment(line, parts)):
+            return None
+        if len(parts) < 2 or len(parts) != (self.num_columns or len(parts)):
+            expected = f"{self.num_columns} columns" if self.num_columns else "a token and a tag"
+            raise UmieError(f"the line splits into {shown(parts)}: expected {expected}; see separator and columns")
+        tag = self.tag(parts[self.tag_column].strip())
+        self.num_columns = len(parts)
+        return parts[self.token_column].strip(), tag
 
+    def _is_comment(self, line: str, parts: Sequence[str]) -> bool:
+        """Return whether the first line of a sentence is a comment, and not the token # with its tag."""
+        if not line.startswith("# "):
+            return False
+        wrong_number = len(parts) < 2 or len(parts) != (self.num_columns or len(parts))
+        return wrong_number or not re.fullmatch("O|[BIMESLU][-_].+", parts[self.tag_column].strip()) or " = " in line
 
-@dataclass(slots=True)
-class _Tweet:
-    line: int
-    image_id: str
-    tokens: list[str] = field(default_factory=list)
-    tags: list[str] = field(default_factory=list)
-    length: int = 0
-
-    def add(self, token: str, tag: str) -> None:
-        self.length += len(token) + 1
-        if self.length > MAX_TEXT:  # checked early: a file in another format may never end
-            raise UmieError(f"the tweet of line {self.line} has more than {MAX_TEXT:,} characters: split it")
-        self.tokens.append(token)
-        self.tags.append(tag)
-
-
-def tweet_reader(tag_set: TagSet) -> Callable[..., Iterator[Record]]:
-    """Return the reader of a data set of tagged tweets."""
-
-    def read(
-        path: str | Path, *, images: OptionalPath = None, regions: OptionalPath = None, on_error: OnError | None = None
-    ) -> Iterator[Record]:
-        """Yield the tweets of a CoNLL file as MNER records; the text is the tokens joined by single spaces.
-
-        A tweet is a header ``IMGID:<id>`` and one line per token, up to a blank line or the next header. An ``I-`` tag
-        that does not continue an entity of its type begins a new one, as in the CoNLL scorer: in Twitter-15 it is
-        mostly a name, or the rest of a name, after a period (``Dr . John/I-PER Bosman/I-PER``).
-
-        ``images`` is the directory of the images, ``<id>.jpg``; ``regions`` is a directory of Pascal VOC files,
-        ``<id>.xml``; a tweet without a file has no regions.
-
-        Raises:
-            UmieError: the file cannot be read, or ``regions`` is not a directory; without ``on_error``, a line is
-                neither a header nor a token, a tag is unknown, a tweet has no tokens, or a VOC file cannot be read.
-        """
-        path = Path(path)
-        if regions is not None:
-            check_folder(regions, "regions")
-        folder = None if images is None else str(images)
-        for tweet in _tweets(path, tag_set, on_error):
-            try:
-                boxes = None if regions is None else read_voc(Path(regions) / f"{tweet.image_id}.xml")
-            except UmieError as error:  # its message begins with the VOC file
-                report(error, on_error)
-                continue
-            try:
-                tokens = Tokens(tweet.tokens)
-                spans = [(kind, tokens.span(start, end, "entity")) for kind, start, end in _chunks(tweet.tags)]
-                record = Record(
-                    text=tokens.text,
-                    image=None if images is None else f"{tweet.image_id}.jpg",
-                    image_folder=folder,
-                    regions=boxes or (),
-                    entities=tuple(Entity(tag_set.names[kind], span) for kind, span in spans),
-                    id=tweet.image_id,
-                    tasks=("mner",),
-                    source=f"{tag_set.source}: {path.name}",
-                    license=TWITTER_LICENSE,
-                    labels=tag_set.schema,
-                )
-            except UmieError as error:
-                report(error, on_error, f"{path}:{tweet.line}")
-                continue
-            yield record
-
-    read.__qualname__ = f"read of {tag_set.source}"  # a registry identifies a part by module and qualified name
-    return read
+    def tag(self, written: str) -> Tag:
+        """Return the prefix and the type of a tag; raise UmieError if it is not of the scheme or has no label."""
+        if written == "O" or written in self.ignored:
+            return OUTSIDE
+        prefix, kind = written[:1], written[2:]
+        if written[1:2] not in ("-", "_") or not kind or prefix not in _PREFIXES[self.scheme]:
+            if self.scheme not in ("auto", "io") or not written:
+                allowed = ", ".join(f"{one}-" for one in _PREFIXES[self.scheme] if one != "O")
+                raise UmieError(f"tag {shown(written)} is not of the scheme {self.scheme} ({allowed} and a type, or O)")
+            prefix, kind = "I", written
+        if kind in self.ignored:
+            return OUTSIDE
+        if self.labels is not None and kind not in self.labels:
+            raise UnknownNameError("entity type", kind[:80], self.labels)
+        return ("I" if prefix == "M" else prefix), kind
 
 
-def _tweets(path: Path, tag_set: TagSet, on_error: OnError | None) -> Iterator[_Tweet]:
-    """Yield the tweets; after an error, the rest of the tweet is skipped."""
-    tweet: _Tweet | None = None
-    skipping = False
-    tags = tag_set.tags
-    num_columns = 2 if tag_set.middle is None else 3
-    for number, line in numbered_lines(path):
-        try:
-            if isinstance(line, UmieError):
-                raise line
-            is_header = line.startswith(_HEADER) and "\t" not in line
-            if is_header or not line or line.isspace():
-                if tweet is not None:
-                    yield tweet
-                tweet, skipping = None, False
-                if is_header:
-                    tweet = _Tweet(number, file_name(line[len(_HEADER) :].strip(), "the id of the image"))
-            elif not skipping:
-                if tweet is None:
-                    raise UmieError(f"{shown(line)} is not part of a tweet: begin each tweet with '{_HEADER}<id>'")
-                parts = line.split("\t")
-                token, tag = parts[0], parts[-1].strip()
-                if not token or len(parts) != num_columns:
-                    raise UmieError(f"{shown(line)} is not a token: expected '{tag_set.form}'")
-                if tag_set.middle is not None and parts[1].strip().lower() not in tag_set.middle:
-                    raise UnknownNameError("coarse tag", parts[1].strip()[:80], tag_set.middle)
-                tweet.add(token, tag if tag in tags else tag_set.check(tag))
-        except UmieError as error:
-            if not skipping:
-                report(error, on_error, f"{path}:{number}")
-            tweet, skipping = None, True
-    if tweet is not None:
-        yield tweet
-
-
-def _chunks(tags: Sequence[str]) -> Iterator[tuple[str, int, int]]:
-    """Yield type, first token and end of the entities marked by BIO tags."""
-    kind, start = "", 0
-    for index, tag in enumerate([*tags, "O"]):
-        if kind and tag != f"I-{kind}":
-            yield kind, start, index
-            kind = ""
-        if not kind and tag != "O":
-            kind, start = tag[2:], index
-
-
-def _tags(names: Mapping[str, str] | Sequence[str]) -> Iterator[str]:
-    yield "O"
-    for name in names:
-        yield f"B-{name}"
-        yield f"I-{name}"
+def _names(option: str, value: object) -> tuple[str, ...] | None:
+    """Return names that are given as a list or as one string with commas."""
+    given = value.split(",") if isinstance(value, str) else value
+    if given is not None and not (isinstance(given, list | tuple) and all(isinstance(name, str) for name in given)):
+        raise UmieError(f"{option} is {shown(value)}: use a list of names")
+    return None if given is None else tuple(str(name).strip() for name in given)

@@ -9,7 +9,7 @@ boxes are those of GMNER.
 from __future__ import annotations
 
 from umie.data import registry
-from umie.data.conll import TagSet, tweet_reader
+from umie.data.tweets import TagSet, tweet_reader
 
 FINE_TYPES = {  # coarse type -> fine types, in the spelling of the files (including "ordinance")
     "location": ("city", "country", "state", "continent", "location_other", "park", "road"),

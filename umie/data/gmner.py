@@ -7,7 +7,7 @@ that it depicts.
 from __future__ import annotations
 
 from umie.data import registry
-from umie.data.conll import TagSet, tweet_reader
+from umie.data.tweets import TagSet, tweet_reader
 from umie.data.twitter import LABELS
 
 _TAG_SET = TagSet("GMNER", LABELS)

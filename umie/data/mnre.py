@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from umie.data import registry
-from umie.data.conll import TWITTER_LICENSE
 from umie.data.reading import OnError, OptionalPath, Tokens, field, file_name, parsed_lines, refuse_regions
+from umie.data.tweets import TWITTER_LICENSE
 from umie.errors import UmieError, shown
 from umie.records import NO_RELATION, Record, Relation, Span
 

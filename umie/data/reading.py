@@ -108,13 +108,13 @@ def refuse_regions(path: str | Path, regions: object, name: str) -> None:
 
 
 class Tokens:
-    """A text of tokens joined by single spaces, with the character spans of the tokens.
+    """A text of tokens joined by single spaces, or by ``join``, with the character spans of the tokens.
 
     Raises:
         UmieError: there are no tokens, a token is empty or not a string, or the text is longer than MAX_TEXT.
     """
 
-    def __init__(self, tokens: list[str]) -> None:
+    def __init__(self, tokens: list[str], join: str = " ") -> None:
         if not tokens:
             raise UmieError("there are no tokens: every record needs a text")
         self._spans: list[Span] = []
@@ -123,10 +123,10 @@ class Tokens:
             if not isinstance(token, str) or not token:
                 raise UmieError(f"token {number} is {shown(token)}: expected a non-empty string")
             self._spans.append((start, start + len(token)))
-            start += len(token) + 1
-        if start > MAX_TEXT:
-            raise UmieError(f"the text has {start - 1:,} characters; the limit is {MAX_TEXT:,}: split it")
-        self.text = " ".join(tokens)
+            start += len(token) + len(join)
+        if start - len(join) > MAX_TEXT:
+            raise UmieError(f"the text has {start - len(join):,} characters; the limit is {MAX_TEXT:,}: split it")
+        self.text = join.join(tokens)
         check_characters(self.text, "the text")
 
     def span(self, start: object, end: object, owner: str, name: object = None) -> Span:

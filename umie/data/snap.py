@@ -9,7 +9,7 @@ MISC. Copies with OTHER, with types spelled out (``B-person``), or in lowercase 
 from __future__ import annotations
 
 from umie.data import registry
-from umie.data.conll import TagSet, tweet_reader
+from umie.data.tweets import TagSet, tweet_reader
 from umie.data.twitter import LABELS
 
 _TAG_SET = TagSet("SNAP", {**LABELS, **{name.upper(): name for name in LABELS.values()}}, any_case=True)

@@ -7,7 +7,7 @@ LOC, ORG, MISC or OTHER.
 from __future__ import annotations
 
 from umie.data import registry
-from umie.data.conll import TagSet, tweet_reader
+from umie.data.tweets import TagSet, tweet_reader
 
 LABELS = {
     "PER": "person",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,7 +20,7 @@ from umie.records.model import (
     Relation,
     Span,
     annotated_spans,
-    check_region_index,
+    check_regions,
     check_schema,
     check_span,
 )
@@ -121,9 +122,12 @@ def errors_of_line(line: str) -> list[UmieError]:
     )
     for _, span in annotated_spans(entities, relations, events):
         tried(record.surface, span)
-    for event in events if isinstance(values["regions"], list) else ():
-        for argument in event.arguments:
-            tried(check_region_index, argument, len(values["regions"]))
+    if isinstance(values["regions"], list):
+        for entity in entities:
+            tried(check_regions, [entity], (), len(values["regions"]))
+        for event in events:
+            for argument in event.arguments:
+                tried(check_regions, (), [replace(event, arguments=(argument,))], len(values["regions"]))
     return errors
 
 
@@ -158,7 +162,10 @@ def record_to_json(record: Record) -> str:
             {"box": list(region.box), **({"label": region.label} if region.label is not None else {})}
             for region in record.regions
         ],
-        "entities": [{"type": entity.type, **mention(entity.span)} for entity in record.entities],
+        "entities": [
+            {"type": item.type, **mention(item.span), **({"regions": list(item.regions)} if item.regions else {})}
+            for item in record.entities
+        ],
         "relations": [
             {"type": item.type, "head": mention(item.head), "tail": mention(item.tail)} for item in record.relations
         ],
@@ -315,9 +322,10 @@ def _region(value: object) -> Region:
 
 
 def _entity(value: object, text: str) -> Entity:
-    data = _object(value, "entity", ("type", "span", "text"))
+    data = _object(value, "entity", ("type", "span", "text", "regions"))
     span = _span(data, text, "entity")
-    return Entity(read_string(data, "type", "entity"), span, text[slice(*span)])
+    regions = tuple(_list(data.get("regions"), "regions of an entity"))
+    return Entity(read_string(data, "type", "entity"), span, text[slice(*span)], regions)
 
 
 def _relation(value: object, text: str) -> Relation:

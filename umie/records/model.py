@@ -41,14 +41,22 @@ class Region:
 
 @dataclass(frozen=True)
 class Entity:
-    """A typed span; ``text`` is the covered text (a Record fills it in, or checks it)."""
+    """A typed span.
+
+    ``text`` is the covered text (a Record fills it in, or checks it); ``regions`` are the indices of the regions of the
+    image that show the entity.
+    """
 
     type: str
     span: Span
     text: str = ""
+    regions: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "span", check_span(self.span, "entity span"))
+        object.__setattr__(self, "regions", tuple(self.regions))
+        for region in self.regions:
+            _check_index(region, "entity")
 
 
 @dataclass(frozen=True)
@@ -77,8 +85,8 @@ class Argument:
             raise UmieError(f"argument {self.role!r} needs either a span or a region")
         if self.span is not None:
             object.__setattr__(self, "span", check_span(self.span, f"argument {self.role!r}"))
-        elif not isinstance(self.region, int) or isinstance(self.region, bool) or self.region < 0:
-            raise UmieError(f"argument {self.role!r}: region {self.region!r} must be an index of 0 or more")
+        else:
+            _check_index(self.region, f"argument {self.role!r}")
 
 
 @dataclass(frozen=True)
@@ -150,9 +158,7 @@ class Record:
         object.__setattr__(self, "entities", tuple(self._with_text(entity) for entity in self.entities))
         for _, span in annotated_spans((), self.relations, self.events):
             self.surface(span)
-        for event in self.events:
-            for argument in event.arguments:
-                check_region_index(argument, len(self.regions))
+        check_regions(self.entities, self.events, len(self.regions))
 
     def surface(self, span: Span) -> str:
         """Return the text that ``span`` covers; raise UmieError if it is empty or not inside the text."""
@@ -210,13 +216,20 @@ def annotated_spans(
                 yield f"argument {argument.role!r}", argument.span
 
 
-def check_region_index(argument: Argument, num_regions: int) -> None:
-    """Raise UmieError if the argument refers to a region that does not exist."""
-    if argument.region is not None and argument.region >= num_regions:
-        raise UmieError(
-            f"argument {argument.role!r} refers to region {argument.region}, "
-            f"but the record has {num_regions} regions (indices count from 0)"
-        )
+def check_regions(entities: Iterable[Entity], events: Iterable[Event], num_regions: int) -> None:
+    """Raise UmieError if an entity or an argument refers to a region that does not exist."""
+    named = [(f"entity {entity.text!r}", region) for entity in entities for region in entity.regions]
+    named += [
+        (f"argument {argument.role!r}", argument.region)
+        for event in events
+        for argument in event.arguments
+        if argument.region is not None
+    ]
+    for owner, region in named:
+        if region >= num_regions:
+            raise UmieError(
+                f"{owner} refers to region {region}, but the record has {num_regions} regions (indices count from 0)"
+            )
 
 
 def check_schema(given: Any) -> dict[str, tuple[str, ...]]:
@@ -237,3 +250,8 @@ def check_span(value: object, kind: str) -> Span:
     if not 0 <= start < end:
         raise UmieError(f"{kind} is {[start, end]}: expected 0 <= start < end")
     return (start, end)
+
+
+def _check_index(region: object, owner: str) -> None:
+    if not isinstance(region, int) or isinstance(region, bool) or region < 0:
+        raise UmieError(f"{owner}: region {shown(region)} must be an index of 0 or more")

@@ -28,7 +28,8 @@ def read_voc(path: Path, on_bad_box: Callable[[BoxError], None] | None = None) -
     """Return the regions of a Pascal VOC file, or None if the file does not exist.
 
     Source: Pascal VOC annotation as LabelImg writes it: ``<size>`` with ``<width>`` and ``<height>``, and an
-    ``<object>`` for each box with ``<name>`` (the region's label) and ``<bndbox>``.
+    ``<object>`` for each box with ``<name>`` (the region's label; several are joined by spaces) and ``<bndbox>``. As in
+    Flickr30k Entities, an object with ``<nobox>1`` or ``<scene>1`` need not have a box, and is then skipped.
 
     Boxes that are outside the image or have no area are passed to ``on_bad_box`` and skipped.
 
@@ -48,10 +49,13 @@ def read_voc(path: Path, on_bad_box: Callable[[BoxError], None] | None = None) -
         size = (_number(root, "size/width"), _number(root, "size/height"))
     regions = []
     for number, item in enumerate(root.findall("object"), start=1):
+        if item.find("bndbox") is None and "1" in (item.findtext("nobox"), item.findtext("scene")):
+            continue
         with at(f"{path}: object {number}"):
             box = [_number(item, f"bndbox/{edge}") for edge in ("xmin", "ymin", "xmax", "ymax")]
+            label = " ".join(filter(None, ((name.text or "").strip() for name in item.findall("name"))))
             try:
-                regions.append(pixel_region(box, size, (item.findtext("name") or "").strip() or None))
+                regions.append(pixel_region(box, size, label or None))
             except BoxError as error:
                 if on_bad_box is None:
                     raise

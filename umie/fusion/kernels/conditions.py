@@ -40,7 +40,9 @@ def may_fuse(states: Tensor) -> bool:
 def autocast_dtype(states: Tensor) -> torch.dtype | None:
     """Return the dtype that autocast uses for products on the device of ``states``; None outside autocast."""
     device = states.device.type
-    if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
+    # torch 2.11 cannot compile the question whether a device has autocast; those that it compiles for do
+    has_autocast = torch.compiler.is_compiling() or torch.amp.is_autocast_available(device)
+    if not has_autocast or not torch.is_autocast_enabled(device):
         return None
     return torch.get_autocast_dtype(device)
 

@@ -130,7 +130,8 @@ def peak_bytes(run: Callable[[], object], device: str) -> int:
         return int(torch.cuda.max_memory_allocated(device)) - before
     from torch.profiler import ProfilerActivity, profile
 
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+    # torch 2.11 warns about lost events unless they are accumulated; there is only one cycle
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as profiler:
         kept = run()
     del kept
     events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]

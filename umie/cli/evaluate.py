@@ -118,6 +118,7 @@ def evaluate(
 
     Exit code: 0 scored, 2 bad input.
     """
+    given = dict(locals())  # not context.params: before typer 0.29 they are not converted, so paths are strings
     for param in context.command.params:
         source = context.get_parameter_source(str(param.name))
         is_of_other_mode = getattr(param, "rich_help_panel", None) == (CHECKPOINT if model is None else FILES)
@@ -150,7 +151,7 @@ def evaluate(
     check_choice("--decoding", decoding, ("constrained", "free", "both"))
     disable_progress_bars()
     names = [field.name for field in dataclasses.fields(EvaluationOptions)]
-    options = {name: value for name, value in context.params.items() if name in names}
+    options = {name: value for name, value in given.items() if name in names}
     options |= {"format": format_name, "format_options": part_options(format_option or (), "--format-option")}
     options |= {"tasks": task, "decodings": ("constrained", "free") if decoding == "both" else (decoding,)}
     with Display() as display:

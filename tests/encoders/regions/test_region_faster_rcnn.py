@@ -131,7 +131,7 @@ def test_the_one_set_of_weights_that_runs_without_epsilon(tmp_path, monkeypatch)
     with torch.inference_mode():
         for ours, expected in zip(own.backbone(pixels).values(), theirs.backbone(pixels).values(), strict=True):
             torch.testing.assert_close(ours, expected, rtol=1e-6, atol=1e-6 * float(expected.abs().max()))
-    assert {module.eps for module in own.modules() if isinstance(module, torch.nn.BatchNorm2d)} == {0.0}
+    assert max(module.eps for module in own.modules() if isinstance(module, torch.nn.BatchNorm2d)) < 1e-37
 
 
 @pytest.mark.parametrize(

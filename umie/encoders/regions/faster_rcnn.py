@@ -126,7 +126,7 @@ class FasterRcnnProposer(PixelProposer):
         if published is not None and (config.model, published.name) in WITHOUT_EPSILON:
             for module in model.modules():
                 if isinstance(module, nn.BatchNorm2d):
-                    module.eps = 0.0
+                    module.eps = torch.finfo(torch.float32).tiny  # torch 2.11 refuses 0
         return model.to(config.device).eval(), names
 
 

@@ -4,7 +4,6 @@ import ast
 import csv
 import io
 import json
-import os
 import re
 import shutil
 import sys
@@ -271,7 +270,7 @@ def test_it_runs_in_a_grid_next_to_a_built_in_one(folder):
 
 
 def test_an_installed_distribution_can_provide_it_as_an_entry_point(folder, tmp_path, umie, monkeypatch):
-    """The metadata is on PYTHONPATH, like in site-packages; no grid file names the module."""
+    """The metadata is on the path, like in site-packages; no grid file names the module."""
     shutil.copy(EXAMPLES / "own_fusion.py", tmp_path / "mean_add_module.py")
     metadata = tmp_path / "mean_add-1.0.dist-info"
     metadata.mkdir()
@@ -282,12 +281,10 @@ def test_an_installed_distribution_can_provide_it_as_an_entry_point(folder, tmp_
     assert (code, err.count("Unknown fusion 'mean_add'")) == (2, 1)
 
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     assert '"mean_add"' in umie("list", "--json")[1]
     assert "mean_add_module" not in sys.modules  # listed without being imported
-    code, _, err = umie("ablate", path, "--output", folder / "run")
-    assert code == 0, err
-    (line,) = (line for line in lines_of(folder / "run") if line["seed"] == 1)
+    run = run_grid(read_grid(path), tmp_path, tmp_path / "run", Quiet(), in_process=True)
+    (line,) = run.results.values()
     assert (line["status"], line["parts"]["fusion"]) == ("ok", {"name": "mean_add"})
     monkeypatch.delitem(sys.modules, "mean_add_module")
 

@@ -157,6 +157,7 @@ def test_random_weights_are_reported(umie, data):
     assert "resnet101_roi has random weights" in err
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_resumes(umie, data, noise):
     num_images = 30  # enough work for the signal to arrive in the middle of it
     records = []

@@ -58,7 +58,16 @@ def test_nothing_is_overwritten_or_half_written(umie, tmp_path, monkeypatch, nam
     assert (tmp_path / "embedded.yaml").read_text() == "mine"
 
 
-def test_a_wheel_contains_the_examples_and_runs_one(tmp_path):
+@pytest.mark.parametrize(
+    "commands",
+    [
+        pytest.param([["example", "embedded.yaml"]], id="written"),
+        pytest.param(
+            [["example", "embedded.yaml"], ["ablate", "embedded.yaml", "--plan"]], id="planned", marks=pytest.mark.slow
+        ),
+    ],
+)
+def test_a_wheel_contains_the_examples_and_runs_one(tmp_path, commands):
     hatchling = shutil.which("hatchling", path=str(Path(sys.executable).parent))
     if hatchling is None:
         pytest.skip("hatchling is not installed")
@@ -67,7 +76,7 @@ def test_a_wheel_contains_the_examples_and_runs_one(tmp_path):
     installed = tmp_path / "installed"
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(installed)
-    for command in (["example", "embedded.yaml"], ["ablate", "embedded.yaml", "--plan"]):
+    for command in commands:
         run = subprocess.run(
             [sys.executable, "-P", "-m", "umie", *command],
             cwd=tmp_path,

@@ -13,8 +13,8 @@ from umie.errors import UmieError
 
 OPTIONS = {
     "clip": [
-        {"model": "RN50"},
-        {"model": "RN50", "mode": "pool"},
+        {"model": "umie-contract-resnet"},
+        {"model": "umie-contract-resnet", "mode": "pool"},
         {"model": "ViT-S-32-alt", "mode": "pool", "short_side": 160},
     ],
     "precomputed": [{"boxes": "relative", "whole": "mean"}, {"boxes": "relative", "whole": "file"}],
@@ -51,6 +51,19 @@ def features(tmp_path_factory):
 
 
 @pytest.fixture(scope="module", autouse=True)
+def small_clip(tmp_path_factory):
+    """CLIP's ResNet with few layers; tests/encoders/test_clip_real.py has it in full size."""
+    import open_clip
+
+    folder = tmp_path_factory.mktemp("models")
+    tower = {"image_size": 64, "layers": [1, 1, 1, 1], "width": 16, "head_width": 32}
+    text = {"context_length": 4, "vocab_size": 8, "width": 8, "heads": 1, "layers": 1}
+    config = {"embed_dim": 24, "vision_cfg": tower, "text_cfg": text}
+    (folder / "umie-contract-resnet.json").write_text(json.dumps(config))
+    open_clip.add_model_config(folder)
+
+
+@pytest.fixture(scope="module", autouse=True)
 def small_crops():
     """Crops of 64 pixels: a pass costs a twelfth, and no test here depends on their size."""
     with pytest.MonkeyPatch.context() as patch:
@@ -59,7 +72,7 @@ def small_crops():
 
 
 @pytest.fixture(scope="module", params=ENCODERS)
-def case(request, features):
+def case(request, features, small_clip):
     """Name and options of an encoder; module-scoped, so that one encoder at a time is held."""
     name, options = request.param
     return name, {**options, "path": str(features)} if registry.get(name).reads_features else options

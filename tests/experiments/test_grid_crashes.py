@@ -9,57 +9,63 @@ from umie.experiments.scheduler import RESULTS
 NO_TEXT = r"""os.write(1, b'\xff\xfe\n{"event": 3}\n[]\n')"""
 
 
-def test_crashed_cells_are_reported_and_run_again(grid_file, umie, tmp_path):
-    """The first raises until it is fixed, the second prints bytes that are not text and is killed, the third works."""
-    output = tmp_path / "run"
-    fixed = tmp_path / "fixed"  # outside the plugins, whose change would change all hashes
-    values = {
-        "plugins": [
-            write_plugin(tmp_path, "raises", f"if not os.path.exists({str(fixed)!r}): raise RuntimeError('no luck')"),
-            write_plugin(tmp_path, "dies", f"{NO_TEXT}; os.kill(os.getpid(), signal.SIGKILL)"),
-        ],
+def small(tmp_path, **plugins):
+    """Return the values of a grid file with three cells at most, and plugins that run these lines."""
+    return {
+        "plugins": [write_plugin(tmp_path, name, lines) for name, lines in plugins.items()],
         "data": {"format": "synthetic", "train": 12, "dev": 6, "test": 6},
         "tasks": ["mner"],
         "warm_start": ...,
     }
+
+
+def test_crashed_cells_are_reported_and_run_again(grid_file, umie, tmp_path):
+    """One cell raises until it is fixed, the other works."""
+    output = tmp_path / "run"
+    fixed = tmp_path / "fixed"  # outside the plugins, whose change would change all hashes
+    raises = f"if not os.path.exists({str(fixed)!r}): raise RuntimeError('no luck')"
+    path = grid_file(**small(tmp_path, raises=raises), fusion=["raises", "text_only"])
     with cells_in_process():
-        umie("ablate", grid_file(**values, fusion=["text_only"]), "--output", output, "--split", "dev")
-    path = grid_file(**values, fusion=["raises", "dies", "text_only"])
-    code, out, err = umie("ablate", path, "--output", output, "--split", "dev")
-    assert err.count(": started") == 2  # successful cells are not run again
+        code, out, err = umie("ablate", path, "--output", output, "--split", "dev")
     assert code == 1
-    assert "2 of 3 cells crashed" in err
+    assert "1 of 2 cells crashed" in err
     assert "Traceback" not in err
     lines = {line["variant"]: line for line in lines_of(output)}
-    assert len(lines) == len(lines_of(output)) == 3
-    assert {variant: line["status"] for variant, line in lines.items()} == {
-        "raises": "crashed",
-        "dies": "crashed",
-        "text_only": "ok",
-    }
+    assert len(lines) == len(lines_of(output)) == 2
+    assert {variant: line["status"] for variant, line in lines.items()} == {"raises": "crashed", "text_only": "ok"}
     assert lines["raises"]["error"] == "RuntimeError: no luck"
     assert "raises.py" in lines["raises"]["traceback"]
     assert "raise RuntimeError('no luck')" in lines["raises"]["traceback"]
-    assert lines["dies"]["error"] == "the process was killed by signal 9"
     assert set(lines["text_only"]["counts"]) == {"train", "dev"}
     for text in (out, (output / "table.md").read_text()):
         assert "on the dev split (6 records)" in text
-        assert "## Crashed (2; run the grid again to retry)" in text
+        assert "## Crashed (1; run the grid again to retry)" in text
         assert "raises, seed 0: RuntimeError: no luck" in text
-        assert "dies, seed 0: the process was killed by signal 9" in text
 
     before = (output / RESULTS).read_bytes()
     fixed.touch()
-    path = grid_file(**values, fusion=["raises", "text_only"])
     with cells_in_process():
         code, out, err = umie("ablate", path, "--output", output, "--split", "dev")
     assert (code, "## Crashed" in out, "| crashed" in out) == (0, False, False)
-    assert err.count(": started") == 1
+    assert err.count(": started") == 1  # successful cells are not run again
     assert (output / RESULTS).read_bytes().startswith(before)
-    (added,) = lines_of(output)[3:]
+    (added,) = lines_of(output)[2:]
     assert (added["hash"], added["status"]) == (lines["raises"]["hash"], "ok")
     with Image.open(output / "figure.png") as figure:
         figure.load()
+
+
+def test_a_killed_cell_is_reported(grid_file, umie, tmp_path):
+    """It prints bytes that are not text before it is killed."""
+    output = tmp_path / "run"
+    dies = f"{NO_TEXT}; os.kill(os.getpid(), signal.SIGKILL)"
+    path = grid_file(**small(tmp_path, dies=dies), fusion=["dies"])
+    code, out, err = umie("ablate", path, "--output", output, "--split", "dev")
+    assert (code, "Traceback" in err) == (1, False)
+    assert "1 of 1 cells crashed" in err
+    (line,) = lines_of(output)
+    assert (line["status"], line["error"]) == ("crashed", "the process was killed by signal 9")
+    assert "dies, seed 0: the process was killed by signal 9" in out
 
 
 def test_cells_report_the_crash_of_their_warm_start(grid_file, umie, tmp_path):

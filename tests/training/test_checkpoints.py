@@ -92,9 +92,8 @@ def full_disk(num_bytes):
         signal.signal(signal.SIGXFSZ, ignored)
 
 
-@pytest.mark.parametrize(
-    "share", [pytest.param(0.5, id="weights", marks=pytest.mark.slow), pytest.param(1.2, id="optimizer")]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("share", [pytest.param(0.5, id="weights"), pytest.param(1.2, id="optimizer")])
 def test_a_full_disk_is_reported_and_earlier_checkpoints_are_kept(unbroken, tmp_path, share):
     folder, _, _ = unbroken
     options = {"checkpoints": {"save_steps": 3}}

@@ -71,6 +71,8 @@ def random_record(draw: Draw) -> tuple[Record, tuple[str, ...]]:
 def asked_about(task: Task[Any], record: Record, query: Query) -> set[Any]:
     """Return the annotated items that the answer to a query should contain."""
     items = task.items(record)
+    if task.name == "mner":
+        items = [replace(item, regions=()) for item in items]
     if task.name == "med":
         items = [replace(item, arguments=()) for item in items]
     if task.name == "mre":

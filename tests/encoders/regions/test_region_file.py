@@ -228,7 +228,7 @@ def test_the_boxes_of_gmner_are_those_that_its_reader_gives():
     gmner = DATA / "gmner"
     options = {"images": gmner, "regions": gmner / "xml"}
     read = list(data.read("gmner", gmner / "txt" / "dev.txt", **options))
-    bare = [dataclasses.replace(item, regions=()) for item in read]
+    bare = [dataclasses.replace(item, regions=(), entities=()) for item in read]
     proposer = registry.build("file", path=str(gmner / "xml"))
     filled = list(proposer.fill(bare))
     assert [{region.box for region in item.regions} for item in filled] == [

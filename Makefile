@@ -9,6 +9,8 @@ STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 LOCK := $(BIN)/uv pip compile --quiet --no-header --no-annotate --universal --python-version 3.11 --extra dev pyproject.toml
 
+unexport PYTHONDONTWRITEBYTECODE # the tests start many processes, each of which would compile the package again
+
 .PHONY: help setup ablate test tests test-latest test-oldest test-slow lint types format bench lock clean
 
 help:  ## show this help

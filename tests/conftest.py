@@ -26,6 +26,12 @@ hypothesis.settings.register_profile("umie", deadline=None)  # the cores are sha
 hypothesis.settings.load_profile("umie")
 
 
+def pytest_collection_modifyitems(items):
+    """Begin with the directories whose files take longest, so that no process is left with one of them at the end."""
+    long = {"training", "experiments", "bench", "extraction", "cli"}
+    items.sort(key=lambda item: item.path.parent.name not in long)
+
+
 @pytest.fixture
 def forget_plugins():
     """Remove the parts that plugin files registered in a test."""

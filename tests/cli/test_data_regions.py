@@ -242,6 +242,7 @@ def test_real_images_with_the_boxes_of_gmner(umie, tmp_path):
 
 
 @real
+@pytest.mark.slow
 def test_every_real_image(umie, tmp_path):
     images = [path for name in ("twitter_images", "mnre_images", "m2e2/images") for path in (DATA / name).glob("*.jpg")]
     assert len(images) == 27

@@ -7,11 +7,14 @@ import pickle
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from umie.encoders import registry
 from umie.errors import UmieError
 
 OPTIONS = {
+    "captions": [{}],
     "clip": [
         {"model": "umie-contract-resnet"},
         {"model": "umie-contract-resnet", "mode": "pool"},
@@ -50,6 +53,23 @@ def features(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def text_encoder(tmp_path_factory):
+    """Folder of a small BERT that knows four words, and captions of the two images."""
+    folder = tmp_path_factory.mktemp("bert")
+    words = {word: index for index, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "cat", "on", "mat"])}
+    tokenizer = Tokenizer(models.WordLevel(words, "[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    ends = [("[CLS]", words["[CLS]"]), ("[SEP]", words["[SEP]"])]
+    tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
+    names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names).save_pretrained(folder)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    BertModel(BertConfig(vocab_size=len(words), **sizes)).save_pretrained(folder)
+    (folder / "captions.txt").write_text("one.png: a cat\ntwo.png: on a mat\n")
+    return folder
+
+
 @pytest.fixture(scope="module", autouse=True)
 def small_clip(tmp_path_factory):
     """CLIP's ResNet with few layers; tests/encoders/test_clip_real.py has it in full size."""
@@ -72,9 +92,11 @@ def small_crops():
 
 
 @pytest.fixture(scope="module", params=ENCODERS)
-def case(request, features, small_clip):
+def case(request, features, text_encoder, small_clip):
     """Name and options of an encoder; module-scoped, so that one encoder at a time is held."""
     name, options = request.param
+    if name == "captions":
+        return name, {"path": str(text_encoder / "captions.txt"), "source": str(text_encoder)}
     return name, {**options, "path": str(features)} if registry.get(name).reads_features else options
 
 
@@ -97,6 +119,12 @@ def encoded(encoder, images):
         return encoder.encode(images, REGIONS)
 
 
+@pytest.fixture(scope="module")
+def num_more(encoder):
+    """Slots of each record after those of the image and its regions: the words of a caption."""
+    return [4, 5, 0] if "caption_ids" in encoder.preprocess.no_tensors() else [0, 0, 0]  # [CLS] a cat [SEP]
+
+
 def build(name, options):
     """Build the encoder with random weights; those that start at 0, and would hide others, are set apart from it."""
     torch.manual_seed(0)
@@ -113,15 +141,16 @@ def relative(actual, expected):
     torch.testing.assert_close(actual, expected, atol=1e-5 * scale, rtol=0)
 
 
-def test_shapes_boxes_and_mask(encoder, encoded):
-    assert encoded.features.shape == (3, 3, encoder.feature_dim)
+def test_shapes_boxes_and_mask(encoder, encoded, num_more):
+    num_real = [own + more for own, more in zip((3, 2, 0), num_more, strict=True)]
+    assert encoded.features.shape == (3, max(num_real), encoder.feature_dim)
     assert encoded.features.dtype == torch.float32
     assert encoded.features.isfinite().all()
-    assert encoded.mask.tolist() == [[True] * 3, [True, True, False], [False] * 3]
-    expected = torch.zeros(3, 3, 4)
-    expected[:2, 0] = torch.tensor([0.0, 0.0, 1.0, 1.0])
-    expected[0, 1:] = torch.tensor([LEFT, CORNER])
-    expected[1, 1] = torch.tensor(RIGHT)
+    assert encoded.mask.tolist() == [[slot < real for slot in range(max(num_real))] for real in num_real]
+    expected = torch.zeros(3, max(num_real), 4)
+    for row, own in enumerate(([LEFT, CORNER], [RIGHT])):
+        expected[row, : num_real[row]] = torch.tensor([0.0, 0.0, 1.0, 1.0])
+        expected[row, 1 : 1 + len(own)] = torch.tensor(own)
     assert torch.equal(encoded.boxes, expected)
 
 
@@ -131,9 +160,9 @@ def test_no_image_and_padding_are_zero(encoded):
     assert not encoded.mask[2].any()
 
 
-def test_slots_differ(encoded):
-    """A region has features of its own, and so has another image."""
-    whole, left, corner = encoded.features[0]
+def test_slots_differ(encoded, num_more):
+    """A region has features of its own (or the words of a caption have), and so has another image."""
+    whole, left, corner = encoded.features[0, [0, 3, 4] if num_more[0] else [0, 1, 2]]
     assert not torch.allclose(whole, left)
     assert not torch.allclose(left, corner)
     assert not torch.allclose(whole, encoded.features[1, 0])
@@ -162,7 +191,9 @@ def test_what_stands_in_padding_slots_never_matters(encoder, encoded, images):
     spoilt = {key: value.clone() for key, value in inputs.items()}
     mask = inputs["visual_mask"]
     for key, nothing in encoder.preprocess.no_tensors().items():
-        if not len(nothing):  # one entry for each slot
+        if key.startswith("caption"):
+            spoilt["caption_ids"][~inputs["caption_mask"]] = 1
+        elif not len(nothing):  # one entry for each slot
             spoilt[key][~mask] = 1
     with torch.no_grad():
         found = encoder(**spoilt)
@@ -172,7 +203,7 @@ def test_what_stands_in_padding_slots_never_matters(encoder, encoded, images):
 
 def test_encode_is_forward_of_preprocess(encoder, encoded, images):
     inputs = encoder.preprocess(images, REGIONS)
-    assert inputs["boxes"].shape == (3, 3, 4)
+    assert inputs["boxes"].shape == encoded.boxes.shape
     assert inputs["visual_mask"].dtype == torch.bool
     assert {"boxes", "visual_mask", *encoder.preprocess.no_tensors()} == set(inputs)
     with torch.no_grad():
@@ -200,8 +231,8 @@ def test_data_workers_can_preprocess(encoder, images):
     assert all(torch.equal(found[key], expected[key]) for key in expected)
 
 
-def test_regions_beyond_the_most_are_left_out(case, encoder, images):
-    assert encoder.preprocess(images[:1], [[LEFT] * 40])["visual_mask"].shape == (1, 37)
+def test_regions_beyond_the_most_are_left_out(case, encoder, images, num_more):
+    assert encoder.preprocess(images[:1], [[LEFT] * 40])["visual_mask"].shape == (1, 37 + num_more[0])
     config = dataclasses.replace(encoder.config, max_regions=1)
     cut = type(encoder).Preprocessor(config)(images[:1], [[LEFT, CORNER]])
     kept = encoder.preprocess(images[:1], [[LEFT]])
@@ -213,8 +244,8 @@ def test_regions_beyond_the_most_are_left_out(case, encoder, images):
 def test_gradients_reach_trainable_parameters(case, images):
     encoder = build(case[0], {**case[1], "trainable": True})
     found = encoder.encode(images, [[LEFT], [RIGHT], []])
-    if encoder.reads_features:  # there is nothing to learn
-        assert not list(encoder.parameters())
+    if not list(encoder.parameters()):  # there is nothing to learn
+        assert encoder.reads_features
         assert not found.features.requires_grad
         return
     weights = torch.randn(found.features.shape, generator=torch.Generator().manual_seed(1))
@@ -248,7 +279,7 @@ def test_config_build_save_load(case, encoder, encoded, images, tmp_path):
 
 
 def test_bad_input_is_named(encoder, images, tmp_path):
-    with pytest.raises(UmieError, match=r"nowhere\.png: no such image"):
+    with pytest.raises(UmieError, match=r"nowhere\.png: (no such image|.* has no caption)"):
         encoder.encode([tmp_path / "nowhere.png"])
     with pytest.raises(UmieError, match="not inside the image"):
         encoder.encode(images[:1], [[(0.5, 0.0, 0.4, 1.0)]])
@@ -256,7 +287,7 @@ def test_bad_input_is_named(encoder, images, tmp_path):
         encoder.encode(images, [[]])
 
 
-def test_half_precision_weights(case, images):
+def test_half_precision_weights(case, images, num_more):
     """A model loaded in bfloat16 is given images and boxes in float32 all the same; the boxes stay exact."""
     encoder = build(*case).to(torch.bfloat16)
     with torch.no_grad():
@@ -265,4 +296,4 @@ def test_half_precision_weights(case, images):
     assert found.features.isfinite().all()
     assert found.features[0].any(dim=-1).all()
     assert found.boxes[0, 1].tolist() == torch.tensor(EXACT).tolist()
-    assert not torch.equal(found.features[0, 1], found.features[0, 2])
+    assert torch.equal(found.features[0, 1], found.features[0, 2]) == (num_more[0] > 0)  # words describe no region

@@ -266,7 +266,7 @@ def test_a_token_beyond_the_tokenizer_is_dropped(encoder, embedded_records):
 @pytest.mark.parametrize("kind", ["bart", "mt5", "pair"])
 def test_no_image_equals_text_only(kind, fusion, batch):
     torch.manual_seed(0)
-    from umie.decoders.seq2seq_models import config_values
+    from umie.language_models.seq2seq import config_values
 
     config = config_values(MAKE[kind]().config)
     model = UmieModel(UmieModel.config_class(decoder={"name": "seq2seq", "config": config}, fusion={"name": fusion}))
@@ -412,7 +412,7 @@ def test_a_package_is_a_source(encoder, tmp_path, monkeypatch):
 @pytest.mark.parametrize("options", [{}, {"num_beams": 2}], ids=["greedy", "beams"])
 @pytest.mark.parametrize("kind", ["bart", "mt5", "pair"])
 def test_answers_under_a_constraint_are_well_formed(kind, options, embedded_records):
-    from umie.decoders.seq2seq_models import config_values, merged
+    from umie.language_models.seq2seq import config_values, merged
 
     ids = {"eos_token_id": 1, "pad_token_id": 0, "decoder_start_token_id": 0 if kind != "pair" else 2}
     config = {**config_values(MAKE[kind]().config), **ids}

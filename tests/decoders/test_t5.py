@@ -342,7 +342,7 @@ def test_another_family(tmp_path, tokenizer, how):
 
 @pytest.mark.parametrize("how", ["registry", "compose"])
 def test_folder_without_a_model(tmp_path, how):
-    with pytest.raises(UmieError, match=f"decoder '{tmp_path}'"):
+    with pytest.raises(UmieError, match=f"language model '{tmp_path}'"):
         builds(tmp_path)[how]()
 
 

@@ -13,6 +13,7 @@ import typer
 from umie.cli.console import print_line, print_note
 from umie.cli.data_audit import audit, clean, fingerprint
 from umie.cli.data_images import features, regions
+from umie.cli.data_mask import mask
 from umie.cli.data_show import sample, stats
 from umie.cli.options import Format, FormatOptions, Images, JsonlOutput, NoImages, Plugins, Regions, not_none, source_of
 from umie.cli.progress import counting
@@ -164,5 +165,5 @@ def synthetic(
 
 
 app = typer.Typer(help="Work with data sets: convert, check, count, inspect, compare.", no_args_is_help=True)
-for command in (convert, regions, validate, stats, sample, audit, clean, fingerprint, features, synthetic):
+for command in (convert, regions, validate, stats, sample, audit, clean, fingerprint, mask, features, synthetic):
     app.command()(command)

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutput
 
-from umie.decoders import seq2seq_models as models
 from umie.decoders.base import DecoderOutput, GeneratingDecoder
 from umie.decoders.generation import effective_options, generate, max_new_tokens_of
 from umie.decoders.pretrained import PretrainedConfig, PretrainedDecoder, check_length
-from umie.decoders.t5_models import T5_FAMILY
 from umie.decoders.t5_steps import T5Steps
 from umie.errors import UmieError
+from umie.language_models import seq2seq as models
+from umie.language_models.t5 import T5_FAMILY
 from umie.types import IGNORED, FusedStates
 
 

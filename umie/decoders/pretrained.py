@@ -10,10 +10,10 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from umie.decoders import seq2seq_models as models
 from umie.decoders.base import Decoder, DecoderConfig
-from umie.decoders.sources import check_source, located
 from umie.errors import UmieError
+from umie.language_models import seq2seq as models
+from umie.language_models.sources import check_source, located
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +110,9 @@ class PretrainedDecoder(Decoder):
         if source in cls.PRESETS:
             return None
         check_source(
-            source, [*cls.PRESETS, "a checkpoint directory", f"a hub name such as {cls.example}", "package:NAME"]
+            "decoder",
+            source,
+            [*cls.PRESETS, "a checkpoint directory", f"a hub name such as {cls.example}", "package:NAME"],
         )
         return located(source)
 

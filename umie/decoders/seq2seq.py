@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from umie.decoders import registry
-from umie.decoders import seq2seq_models as models
 from umie.decoders.language_model import LanguageModelDecoder
 from umie.decoders.pretrained import PretrainedConfig
+from umie.language_models import seq2seq as models
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from umie.decoders import registry, text_encoders
-from umie.decoders import seq2seq_models as models
+from umie.decoders import registry
 from umie.decoders.base import MAX_TARGETS, CandidateOptions, DecoderOutput, ScoringDecoder
 from umie.decoders.pretrained import PretrainedConfig, PretrainedDecoder
 from umie.errors import check_share, check_whole
+from umie.language_models import seq2seq as models
+from umie.language_models import text_encoders
 from umie.types import FusedStates
 
 

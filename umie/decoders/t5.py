@@ -11,9 +11,9 @@ from transformers import T5Config, T5ForConditionalGeneration
 from umie.decoders import registry
 from umie.decoders.language_model import LanguageModelDecoder
 from umie.decoders.pretrained import PretrainedConfig
-from umie.decoders.sources import read_config
-from umie.decoders.t5_models import T5_FAMILY, load_t5, stored_values, t5_config, t5_shape, t5_values
 from umie.errors import UmieError, check_keys
+from umie.language_models.sources import read_config
+from umie.language_models.t5 import T5_FAMILY, load_t5, stored_values, t5_config, t5_shape, t5_values
 
 _FLAN = {"vocab_size": 32128, "feed_forward_proj": "gated-gelu", "dropout_rate": 0.1}
 

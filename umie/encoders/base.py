@@ -65,6 +65,10 @@ class Preprocessor(ABC):
     def __init__(self, config: Any) -> None:
         self.config = config
 
+    def fingerprint(self) -> str:
+        """Return a hash of the options and files that features are read from, for encoders with ``reads_features``."""
+        raise NotImplementedError(f"{type(self).__name__} reads no features")
+
     @abstractmethod
     def tensors(self, image: Image.Image, boxes: Sequence[Box]) -> dict[str, Tensor]:
         """Return the encoder-specific inputs for an image and its slots (slot 0 is the whole image)."""

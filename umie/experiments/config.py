@@ -16,6 +16,7 @@ from umie.experiments.data_config import DataConfig, read_data_config, read_task
 from umie.training.config import Checkpoints, TrainingConfig
 from umie.types import IMAGE_POLICIES
 
+IMAGES = ("own", "shuffled")  # shuffled: each record has another's image, to see what the image itself contributes
 PARTS = {"encoder": registries.encoders, "fusion": registries.fusions, "decoder": registries.decoders}
 
 
@@ -121,6 +122,7 @@ class RunConfig(Config):
     checkpoints: Checkpoints | None = None
     warm_start: WarmStart | None = None
     evaluation: Evaluation = Field(default_factory=Evaluation)
+    images: one_of("choice of images", IMAGES) = "own"  # type: ignore[valid-type] # an annotation
     missing_images: one_of("policy for missing images", IMAGE_POLICIES) = "error"  # type: ignore[valid-type] # an annotation
     max_input_tokens: Annotated[int, Field(ge=2, strict=True)] | None = None
     max_target_tokens: Annotated[int, Field(ge=2, strict=True)] | None = None

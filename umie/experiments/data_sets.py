@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from umie import tasks as all_tasks
+from umie.errors import UmieError
 from umie.records import Record, read_jsonl
 from umie.tasks import Task
 from umie.training.config import Sampling
@@ -35,9 +37,19 @@ class DataSet:
     # by split and image, why; such records are used without the image or skipped, as missing_images says
     unreadable: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
-    def read(self, split: str) -> list[Record]:
-        """Return the records of a split."""
-        return list(read_jsonl(self.files[split], images=self.images[split]))
+    def read(self, split: str, images: str = "own") -> list[Record]:
+        """Return the records of a split, with their own images or "shuffled" (see ``with_shuffled_images``)."""
+        records = list(read_jsonl(self.files[split], images=self.images[split]))
+        if images == "own":
+            return records
+        asks_for_arguments = any(task.kind == "arguments" for task in self.built().values())
+        for record in records if asks_for_arguments else ():
+            if any(argument.region is not None for event in record.events for argument in event.arguments):
+                raise UmieError(
+                    f"images is {images!r}, but record {record.id!r} of {self.name} has arguments in its image: remove "
+                    "the task that asks about them"
+                )
+        return with_shuffled_images(records)
 
     def built(self, options: Options | None = None) -> dict[str, Task[Any]]:
         """Return the tasks with the label schemas of this set; ``options``, by task, override those of the set."""
@@ -109,6 +121,30 @@ class Corpus:
             for name, one in self.sets.items()
             for task in one.tasks_in(split)
         ]
+
+
+def with_shuffled_images(records: Sequence[Record], seed: int = 0) -> list[Record]:
+    """Return records that have the image and the regions of another record, always the same for a seed.
+
+    Only the records with an image exchange images. What the image shows of entities and events is left out.
+    """
+    places = [place for place, record in enumerate(records) if record.image is not None]
+    random.Random(seed).shuffle(places)
+    shuffled = list(records)
+    for place, other in zip(places, [*places[1:], *places[:1]], strict=True):
+        source = records[other]
+        shuffled[place] = replace(
+            records[place],
+            image=source.image,
+            image_folder=source.image_folder,
+            regions=source.regions,
+            entities=tuple(replace(entity, regions=()) for entity in records[place].entities),
+            events=tuple(
+                replace(event, arguments=tuple(item for item in event.arguments if item.region is None))
+                for event in records[place].events
+            ),
+        )
+    return shuffled
 
 
 def hash_of(value: Any) -> str:

@@ -24,6 +24,8 @@ from umie.yaml_files import parse_yaml, read_yaml
 SLOTS = ("train_on", "instruction", "encoder", "visual_embedding", "fusion", "decoder", "training")
 """The keys that a grid can vary, in the order of the table."""
 
+_NO_OPTIONS = ("label", "training", "images")  # keys of a choice that are not options of the part
+
 
 def _paper(size: str, batch_size: int, learning_rate: float) -> dict[str, Any]:
     return {
@@ -269,14 +271,16 @@ def _choices(slot: str, value: Any) -> list[Any]:
 
 
 def _plain(chosen: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values of one combination for a run: without labels, and with the training options of parts merged."""
+    """Return the values of one combination for a run: without labels, and with images and training from the parts."""
     plain: dict[str, Any] = {}
     training: dict[str, Any] = {}
     for slot, value in chosen.items():
         if slot in ("train_on", "instruction") or not isinstance(value, dict):
             plain[slot] = value
             continue
-        plain[slot] = {key: item for key, item in value.items() if key not in ("label", "training")}
+        plain[slot] = {key: item for key, item in value.items() if key not in _NO_OPTIONS}
+        if "images" in value:
+            plain["images"] = value["images"]
         if slot != "training":
             training |= as_mapping(f"training of a {slot}", value.get("training") or {})
     if training or isinstance(plain["training"], dict):
@@ -298,12 +302,13 @@ def _label(slot: str, value: Any, data: Any) -> str:
         options.pop("training", None)
     if "label" in options:
         return str(options["label"])
+    images = options.pop("images", "own")
     name = str(options.pop("name", "t5" if slot == "decoder" else slot))
     if slot == "decoder" and "source" in options and name == "t5":
         name = str(options.pop("source"))
     short = {key: Path(item).name or item if isinstance(item, str) else item for key, item in options.items()}
     inner = ", ".join(f"{key}={item}" for key, item in short.items())
-    return f"{name}({inner})" if inner else name
+    return (f"{name}({inner})" if inner else name) + ("" if images == "own" else f", {images} images")
 
 
 def _started_from(values: dict[str, Any], path: Path) -> dict[str, Any]:

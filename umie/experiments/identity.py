@@ -38,6 +38,7 @@ def identity(config: RunConfig, fingerprint: str, *, read_files: bool = True) ->
         "warm_start": None if config.warm_start is None else config.warm_start.model_dump(mode="json"),
         "evaluation": config.evaluation.model_dump(mode="json"),
         "missing_images": config.missing_images,
+        **({} if config.images == "own" else {"images": config.images}),
         "lengths": [config.max_input_tokens, config.max_target_tokens, config.allow_truncated_targets],
         "start_from": config.start_from,
         "files": _files(config, config.parts) if read_files else [],
@@ -67,6 +68,7 @@ def warm_start_hash(config: RunConfig, fingerprint: str) -> str:
 def _files(config: RunConfig, parts: Mapping[str, Mapping[str, Any]]) -> list[Any]:
     """Return values that change whenever a plugin, checkpoint directory, weight file or feature file changes."""
     from umie.composition import checkpoint_of
+    from umie.encoders import build_preprocessor
 
     files: list[Any] = [file_digest(Path(plugin)) for plugin in config.plugins]
     named = [checkpoint_of(parts["decoder"])]
@@ -77,7 +79,7 @@ def _files(config: RunConfig, parts: Mapping[str, Mapping[str, Any]]) -> list[An
         if part.Config.weights_option:
             named.append(options.get(part.Config.weights_option))
         if getattr(part, "reads_features", False):
-            files.append(registries.encoders.construct(name, options).fingerprint())
+            files.append(build_preprocessor(parts["encoder"]).fingerprint())
     for path in (Path(str(name)) for name in named if name):
         if path.exists():
             below = sorted(path.rglob("*")) if path.is_dir() else [path]

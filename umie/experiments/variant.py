@@ -131,7 +131,7 @@ class Variant:
         self.config, self.corpus, self.progress = config, corpus, progress
         sets = {split: [one for one in corpus.sets.values() if one.tasks_in(split)] for split in splits}
         sets["train"] = corpus.training_sets(config.trained_on)
-        self.records = {split: {one.name: one.read(split) for one in own} for split, own in sets.items()}
+        self.records = {split: {one.name: one.read(split, config.images) for one in own} for split, own in sets.items()}
         state = PartialState(cpu=not torch.cuda.is_available())
         progress.phase("building the variant")
         torch.manual_seed(config.seed)

@@ -76,7 +76,7 @@ def _parts(run: GridRun) -> Iterator[str]:
         part = registries.encoders.get(name)
         config = part.Config(**encoder)  # type: ignore[attr-defined] # every encoder has one
         if getattr(part, "reads_features", False):
-            origin = f"precomputed features from {Path(str(encoder.get('path', ''))).name}"
+            origin = f"reads {Path(str(encoder.get('path', ''))).name}"
         else:
             named = getattr(config, config.weights_option) if config.weights_option else None
             origin = "random weights" if named is None else f"weights {Path(str(named)).name}"

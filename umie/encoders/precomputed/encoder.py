@@ -161,6 +161,18 @@ class PrecomputedPreprocessor(Preprocessor):
             self.counts.update({"boxes": len(found.boxes) + sum(found.dropped.values()), **found.dropped})
         return found
 
+    def fingerprint(self) -> str:
+        """Return a hash of the options and of the files' names, sizes and times; their content is not read."""
+        root = Path(self.config.path)
+        try:
+            folder = root if root.is_dir() else root.parent
+            found = [(path.relative_to(folder).as_posix(), path.stat()) for path in self.source.files()]
+        except OSError as error:
+            raise UmieError(f"{self.config.path}: cannot read: {error.strerror}") from error
+        files = [[name, status.st_size, status.st_mtime_ns] for name, status in found]
+        content = json.dumps([PrecomputedEncoder.__qualname__, self.config.identity(), files], sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()[:32]
+
     def tensors(self, image: Image.Image, boxes: Sequence[Box]) -> dict[str, Tensor]:
         """Raise UmieError: this encoder does not use pixels."""
         raise UmieError("features are looked up, not computed from pixels: pass the image's path")
@@ -240,15 +252,7 @@ class PrecomputedEncoder(VisualEncoder):
 
     def fingerprint(self) -> str:
         """Return a hash of the options and of the files' names, sizes and times; their content is not read."""
-        root = Path(self.config.path)
-        try:
-            folder = root if root.is_dir() else root.parent
-            found = [(path.relative_to(folder).as_posix(), path.stat()) for path in self.preprocess.source.files()]
-        except OSError as error:
-            raise UmieError(f"{self.config.path}: cannot read: {error.strerror}") from error
-        files = [[name, status.st_size, status.st_mtime_ns] for name, status in found]
-        content = json.dumps([type(self).__qualname__, self.config.identity(), files], sort_keys=True)
-        return hashlib.sha256(content.encode()).hexdigest()[:32]
+        return self.preprocess.fingerprint()
 
 
 def _shown(box: Any) -> str:

@@ -22,9 +22,9 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils import logging
 
-from umie.decoders.sources import check_complete, check_tokenizer, read_config
-from umie.decoders.t5_models import T5_FAMILY, load_t5, stored_values, t5_config, t5_shape, t5_values
 from umie.errors import UmieError, check_keys
+from umie.language_models.sources import check_complete, check_tokenizer, read_config
+from umie.language_models.t5 import T5_FAMILY, load_t5, stored_values, t5_config, t5_shape, t5_values
 
 PAIRED = "encoder-decoder"
 _NOT_SHAPE = (
@@ -204,7 +204,7 @@ def _token_ids(
     unknown = [name for name in names if found[name] is None and overrides.get(name) is None]
     if unknown:
         raise UmieError(
-            f"decoder {source!r}: neither its tokenizer nor its configuration has {', '.join(unknown)}: save a "
+            f"language model {source!r}: neither its tokenizer nor its configuration has {', '.join(unknown)}: save a "
             "tokenizer there, or set them in overrides"
         )
     return found
@@ -242,7 +242,7 @@ def pretrained(kind: Any, source: str, checkpoint: str, config: PreTrainedConfig
         )
     except _FAILURES as error:
         reason = " ".join(str(error).split())
-        raise UmieError(f"decoder source {source!r}: cannot load its weights (safetensors): {reason}") from error
+        raise UmieError(f"language model {source!r}: cannot load its weights (safetensors): {reason}") from error
     return model, set(info["missing_keys"])
 
 

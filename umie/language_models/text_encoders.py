@@ -7,14 +7,14 @@ from typing import Any
 
 from transformers import AutoConfig, AutoModel, MT5EncoderModel, T5EncoderModel
 
-from umie.decoders.seq2seq_models import config_values, is_seq2seq, pretrained
-from umie.decoders.sources import check_complete, read_config
-from umie.decoders.t5_models import T5_FAMILY, t5_config
 from umie.errors import check_keys
+from umie.language_models.seq2seq import config_values, is_seq2seq, pretrained
+from umie.language_models.sources import check_complete, read_config
+from umie.language_models.t5 import T5_FAMILY, t5_config
 
 
 def values_of(source: str, checkpoint: str) -> dict[str, Any]:
-    """Return the configuration of a checkpoint; see ``umie.decoders.sources.read_config``."""
+    """Return the configuration of a checkpoint; see ``umie.language_models.sources.read_config``."""
     return config_values(read_config(source, checkpoint))
 
 

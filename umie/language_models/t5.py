@@ -18,8 +18,8 @@ from transformers import (
 )
 from transformers.utils import SAFE_WEIGHTS_NAME, cached_file
 
-from umie.decoders.sources import check_complete
 from umie.errors import UmieError
+from umie.language_models.sources import check_complete
 
 T5_FAMILY = ("t5", "mt5")
 
@@ -105,7 +105,7 @@ def load_t5(
     """
     if type(shape) is T5ForConditionalGeneration and has_own_head(checkpoint):
         raise UmieError(
-            f"decoder source {source!r}: its output head differs from its embedding, so its logits must not be scaled: "
+            f"language model {source!r}: its output head differs from its embedding, so its logits must not be scaled: "
             "set overrides: {tie_word_embeddings: false}"
         )
     try:
@@ -113,7 +113,7 @@ def load_t5(
             checkpoint, config=shape.config, dtype=torch.float32, output_loading_info=True, **options
         )
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:
-        raise UmieError(f"decoder source {source!r}: cannot load its weights: {error}") from error
+        raise UmieError(f"language model {source!r}: cannot load its weights: {error}") from error
     missing = set(info["missing_keys"]) - set(seq2seq.all_tied_weights_keys)
     if missing == {"lm_head.weight"}:  # saved while tied: the head equals the embedding
         seq2seq.lm_head.weight.data.copy_(seq2seq.shared.weight.data)

@@ -1,4 +1,4 @@
-"""Find and read a decoder's checkpoint: a directory, a hub name, or the directory inside an installed package."""
+"""Find and read a checkpoint: a directory, a hub name, or the directory inside an installed package."""
 
 from __future__ import annotations
 
@@ -24,20 +24,25 @@ def located(source: str) -> str:
     return str(_package_folder(source)) if source.startswith(PACKAGE) else source
 
 
-def check_source(source: str, choices: Iterable[str]) -> None:
-    """Raise unless ``source`` is a package's checkpoint, an existing path, or has the form of a hub name."""
+def check_source(kind: str, source: str, choices: Iterable[str]) -> None:
+    """Raise unless ``source`` is a package's checkpoint, an existing path, or has the form of a hub name.
+
+    ``kind`` is the part that needs it, such as "decoder", for the message.
+    """
     if source.startswith(PACKAGE):
         _package_folder(source)
         return
     if not is_hub_name(source) and not Path(source).exists():
-        raise UnknownNameError("decoder", source, choices)
+        raise UnknownNameError(kind, source, choices)
 
 
 def check_tokenizer(source: str) -> None:
     """Raise UmieError if ``source`` is a directory without a tokenizer."""
     folder = Path(located(source))
     if folder.is_dir() and not any((folder / name).exists() for name in TOKENIZER_FILES):
-        raise UmieError(f"decoder {source!r} contains no tokenizer ({', '.join(TOKENIZER_FILES)}): save one there")
+        raise UmieError(
+            f"language model {source!r} contains no tokenizer ({', '.join(TOKENIZER_FILES)}): save one there"
+        )
 
 
 def read_config(source: str, checkpoint: str) -> PreTrainedConfig:
@@ -46,14 +51,16 @@ def read_config(source: str, checkpoint: str) -> PreTrainedConfig:
         return AutoConfig.from_pretrained(checkpoint)
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
-        raise UmieError(f"decoder {source!r} is not a readable checkpoint directory or hub name: {reason}") from error
+        raise UmieError(
+            f"language model {source!r} is not a readable checkpoint directory or hub name: {reason}"
+        ) from error
 
 
 def check_complete(source: str, missing: Iterable[str]) -> None:
     """Raise UmieError if a checkpoint is missing weights."""
     names = sorted(missing)
     if names:
-        raise UmieError(f"decoder source {source!r}: the checkpoint is missing {len(names)} weights, e.g. {names[0]}")
+        raise UmieError(f"language model {source!r}: the checkpoint is missing {len(names)} weights, e.g. {names[0]}")
 
 
 def _package_folder(source: str) -> Path:

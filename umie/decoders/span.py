@@ -30,7 +30,7 @@ class SpanDecoderConfig(PretrainedConfig):
         overrides: single values to change in the configuration.
         max_width: the longest candidate span, in words.
         reader_layers: layers of self-attention over the fused states, with which text states read the visual states
-            that a fusion appended. They start as the identity, so they do not disturb a pretrained encoder.
+            that a fusion appended. After a pretrained encoder they start as the identity, so as not to disturb it.
         dropout: dropout of the states that are scored.
         threshold: the lowest probability of an answer, 0..1.
         nested: allow answers with overlapping spans; otherwise only the most probable of them is an answer.
@@ -113,6 +113,13 @@ class SpanDecoder(PretrainedDecoder, ScoringDecoder):
         own = ("max_width", "reader_layers", "dropout", "threshold", "nested")
         return {**super().saved_options(), **{name: getattr(self.config, name) for name in own}}
 
+    def load_weights(self) -> None:
+        """Load the weights of the source; a preset has none."""
+        super().load_weights()
+        if self.checkpoint(self.config.source) is not None:
+            for layer in self.reader:
+                layer.start_as_identity()
+
     def _build(self) -> Any:
         options = self.config
         return text_encoders.shape(self._source_values(text_encoders.values_of), options.overrides)
@@ -164,13 +171,16 @@ class SpanDecoder(PretrainedDecoder, ScoringDecoder):
 
 
 class ReaderLayer(nn.Module):
-    """Self-attention and a feed-forward layer before which states are normalized; the identity when it is new."""
+    """Self-attention and a feed-forward layer before which states are normalized."""
 
     def __init__(self, d_model: int, num_heads: int, dropout: float) -> None:
         super().__init__()
         self.layer = nn.TransformerEncoderLayer(
             d_model, num_heads, 2 * d_model, dropout, activation="gelu", batch_first=True, norm_first=True
         )
+
+    def start_as_identity(self) -> None:
+        """Set the weights so that states are returned as they are; they still train."""
         for last in (self.layer.self_attn.out_proj, self.layer.linear2):
             nn.init.zeros_(last.weight)
             nn.init.zeros_(last.bias)

@@ -185,9 +185,9 @@ def test_cells_are_compared_with_the_ceiling(grid_run):
     assert found == [
         "gated, seed 0: mean 0.700, 0.150 above the mean ceiling",
         "gated, seed 1: mean 0.800, 0.250 above the mean ceiling",
-        "text_only, seed 0: MNER 0.550 [0.530, 0.570] is consistent with the ceiling of 0.600",
-        "text_only, seed 0: MRE 0.450 [0.430, 0.470] is consistent with the ceiling of 0.500",
-        "text_only, seed 1: MNER 0.610 [0.590, 0.630] is consistent with the ceiling of 0.600",
+        "text_only, seed 0: MNER 0.550 [0.530, 0.570] is not significantly above the ceiling of 0.600",
+        "text_only, seed 0: MRE 0.450 [0.430, 0.470] is not significantly above the ceiling of 0.500",
+        "text_only, seed 1: MNER 0.610 [0.590, 0.630] is not significantly above the ceiling of 0.600",
         "text_only, seed 1: MRE 0.530 [0.510, 0.550] is ABOVE the ceiling of 0.500",
     ]
     below = ceiling_findings(grid_run({("gated", 0): {"mner": 0.5, "mre": 0.5}}))

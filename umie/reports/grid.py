@@ -56,7 +56,7 @@ def ceiling_findings(run: GridRun) -> list[str]:
             continue
         for task, ceiling in run.ceilings.items():
             metrics = line["metrics"][task]
-            verdict = "consistent with" if metrics["interval"][0] <= ceiling else "ABOVE"
+            verdict = "not significantly above" if metrics["interval"][0] <= ceiling else "ABOVE"
             found.append(
                 f"{name}: {title(run, task)} {shown_interval(metrics)} is {verdict} the ceiling of {ceiling:.3f}"
             )

@@ -117,7 +117,8 @@ class SpanDecoder(PretrainedDecoder, ScoringDecoder):
         """Load the weights of the source; a preset has none."""
         super().load_weights()
         if self.checkpoint(self.config.source) is not None:
-            for layer in self.reader:
+            reader: Any = self.reader
+            for layer in reader:
                 layer.start_as_identity()
 
     def _build(self) -> Any:

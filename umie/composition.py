@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeAlias
 
 from torch import nn
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from umie import decoders, encoders
 from umie import fusion as fusions
@@ -17,7 +17,7 @@ from umie import tasks as all_tasks
 from umie.constrained import encode, end_token_of
 from umie.data.synthetic import LABELS, SyntheticConfig, scenes
 from umie.errors import UmieError, check_keys
-from umie.language_models.sources import check_tokenizer
+from umie.language_models.sources import load_tokenizer
 from umie.model import UmieModel
 from umie.model_parts import REGISTRIES
 from umie.processor import UmieProcessor
@@ -173,14 +173,8 @@ def checkpoint_of(decoder: Mapping[str, Any]) -> str | None:
 
 def default_tokenizer(decoder: Mapping[str, Any]) -> PreTrainedTokenizerBase:
     """Return the tokenizer of a decoder's checkpoint, or for a preset one trained on the embedded data set."""
-    checkpoint = checkpoint_of(decoder)
-    if checkpoint is not None:
-        source = decoder["source"]
-        check_tokenizer(source)
-        try:
-            return AutoTokenizer.from_pretrained(checkpoint)
-        except (OSError, ValueError) as error:
-            raise UmieError(f"decoder {source!r}: cannot read its tokenizer: {str(error).splitlines()[0]}") from error
+    if checkpoint_of(decoder) is not None:
+        return load_tokenizer("decoder", decoder["source"])
     return train_tokenizer(_embedded_texts(), EMBEDDED_VOCAB_SIZE)
 
 

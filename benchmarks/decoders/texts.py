@@ -18,7 +18,8 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,15 +42,14 @@ def read_texts(path: Path | None, number: int) -> list[str]:
     return [record.text for record in itertools.islice(data.read("twitter", path), number)]
 
 
-def span_row(tasks: Sequence[str]) -> Callable[[list[str]], Any]:
-    """Return the function that extracts with `span`."""
+def span_extractor() -> Extractor:
+    """Return an extractor with the decoder `span`."""
     model, processor = compose(fusion="text_only", decoder={"name": "span", "source": MINILM, "threshold": 0.9})
-    extractor = Extractor(model, processor, batch_size=16)
-    return lambda texts: extractor.extract(texts, tasks=list(tasks))
+    return Extractor(model, processor, batch_size=16)
 
 
-def t5_row(tasks: Sequence[str], folder: Path | None) -> Callable[[list[str]], Any]:
-    """Return the function that extracts with `t5`, constrained."""
+def t5_extractor(folder: Path | None) -> Extractor:
+    """Return an extractor with the decoder `t5`, constrained."""
     if folder is None:
         with tempfile.TemporaryDirectory() as temporary:
             convert_package("traceforge-title-model", Path(temporary) / "t5")
@@ -57,8 +57,7 @@ def t5_row(tasks: Sequence[str], folder: Path | None) -> Callable[[list[str]], A
             model, processor = compose(fusion="text_only", decoder=source)
     else:
         model, processor = load(folder)
-    extractor = Extractor(model, processor, batch_size=16, probabilities=False)
-    return lambda texts: extractor.extract(texts, tasks=list(tasks))
+    return Extractor(model, processor, batch_size=16, probabilities=False)
 
 
 def gliner_row() -> Callable[[list[str]], Any]:
@@ -84,13 +83,14 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     texts = read_texts(options.texts, options.number)
+    span, t5 = span_extractor(), t5_extractor(options.t5)
     rows: dict[str, Callable[[list[str]], Any]] = {
-        "span, MNER": span_row(["mner"]),
-        "t5 constrained, MNER": t5_row(["mner"], options.t5),
-        "span, four tasks": span_row(ALL),
+        "span, MNER": partial(span.extract, tasks=["mner"]),
+        "t5 constrained, MNER": partial(t5.extract, tasks=["mner"]),
+        "span, four tasks": partial(span.extract, tasks=ALL),
     }
     if options.t5 is None:
-        rows["t5 constrained, four tasks"] = t5_row(ALL, None)
+        rows["t5 constrained, four tasks"] = partial(t5.extract, tasks=ALL)
     try:
         rows["gliner, four labels"] = gliner_row()
     except ImportError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
@@ -49,10 +50,10 @@ def mask(
     masked = mask_mentions(records, num_types=types, word=word, shares=shares, seed=seed)
     for split, own in masked.splits.items():
         path = output / f"{split}.jsonl"
-        output.mkdir(parents=True, exist_ok=True)
         write_jsonl(path, own)
-        frequent = max(masked.types, key=lambda name: sum(record.entities[0].type == name for record in own))
-        share = sum(record.entities[0].type == frequent for record in own) / len(own)
+        counts = Counter(record.entities[0].type for record in own)
+        frequent = max(masked.types, key=counts.__getitem__)
+        share = counts[frequent] / len(own)
         print_line(f"{split}: {len(own):,} records in {path}; most frequent type: {frequent} ({100 * share:.1f}%)")
     print_line(f"types: {', '.join(f'{name} {number:,}' for name, number in masked.types.items())}")
     print_line(f"left out: {masked.num_left_out:,} records without a mention of these types")

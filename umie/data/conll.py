@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from umie.data import registry
-from umie.data.reading import OnError, OptionalPath, Tokens, refuse_regions, report
-from umie.data.tagged import OUTSIDE, Sentence, Tag, chunks, sentences
+from umie.data.reading import OnError, OptionalPath, refuse_regions, report
+from umie.data.tagged import OUTSIDE, Sentence, Tag, sentences
 from umie.errors import UmieError, UnknownNameError, check_choice, shown
 from umie.records import Entity, Record
 
@@ -75,11 +75,10 @@ def read(
     schema = None if labels is None else {"mner": tuple(dict.fromkeys(labels.values()))}
     for sentence in sentences(path, parser, on_error):
         try:
-            tokens = Tokens(sentence.tokens, join)
-            found = [(kind, tokens.span(start, end, "entity")) for kind, start, end in chunks(sentence.tags)]
+            text, found = sentence.annotated(join)
             has_image = images is not None and sentence.image_id is not None
             record = Record(
-                text=tokens.text,
+                text=text,
                 image=f"{sentence.image_id}.jpg" if has_image else None,
                 image_folder=None if images is None else str(images),
                 entities=tuple(Entity(kind if labels is None else labels[kind], span) for kind, span in found),

@@ -9,7 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from umie.data import registry
-from umie.data.reading import OnError, OptionalPath, Tokens, field, file_name, numbered_lines, parsed_lines, report
+from umie.data.reading import (
+    OnError,
+    OptionalPath,
+    Tokens,
+    are_numbers,
+    field,
+    file_name,
+    numbered_lines,
+    parsed_lines,
+    pixel_size,
+    report,
+)
 from umie.errors import UmieError, at, shown
 from umie.files import parse_json
 from umie.records import Entity, Record, Region
@@ -130,9 +141,7 @@ def _caption(line: str, chains: Mapping[str, Sequence[int]]) -> tuple[str, list[
 def _joined(path: Path, folder: str | None, source: Mapping[str, Any], number: int, line: str) -> Record:
     data = parse_json(line)
     image = file_name(field(data, "image", str, "the line"), "image")
-    size = field(data, "width_height", list, "the line")
-    if len(size) != 2 or not all(type(edge) in (int, float) for edge in size):
-        raise UmieError(f"field 'width_height' of the line is {shown(size)}: expected two numbers of pixels")
+    size = pixel_size(data, "width_height", "the line")
     tokens = Tokens(field(data, "caption_tokens", list, "the line"))
     regions: list[Region] = []
     entities = []
@@ -158,10 +167,10 @@ def _joined(path: Path, folder: str | None, source: Mapping[str, Any], number: i
     )
 
 
-def _region(box: object, size: Sequence[float]) -> Region:
-    if not isinstance(box, list) or [type(edge) in (int, float) for edge in box] != [True] * 4:
+def _region(box: Any, size: tuple[float, float]) -> Region:
+    if not are_numbers(box, 4):
         raise UmieError(f"box is {shown(box)}: expected [x1, y1, x2, y2] in pixels")
-    return pixel_region(box, (size[0], size[1]))
+    return pixel_region(box, size)
 
 
 def _two(span: list[Any]) -> tuple[Any, Any]:

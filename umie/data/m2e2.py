@@ -21,6 +21,7 @@ from umie.data.reading import (
     OnError,
     OptionalPath,
     Tokens,
+    are_numbers,
     bare,
     check_folder,
     field,
@@ -220,7 +221,7 @@ def _image_arguments(
         check_characters(role, "a role")
         for box in field(roles, role, list, "the image's roles"):
             with at(f"role {shown(role)}"):
-                if not isinstance(box, list) or [type(edge) in (int, float) for edge in box[1:]] != [True] * 4:
+                if not isinstance(box, list) or not are_numbers(box[1:], 4):
                     raise UmieError(f"box is {shown(box)}: expected [flag, x1, y1, x2, y2]")
                 if not isinstance(box[0], str) or box[0] not in _FLAGS:
                     raise UmieError(f"flag is {shown(box[0])}: expected '1' (an instance) or '0' (the union)")

@@ -86,6 +86,19 @@ def field(data: object, key: str, kind: type[T], owner: str) -> T:
     return value
 
 
+def are_numbers(value: object, count: int) -> bool:
+    """Return whether a value is a list of ``count`` numbers, which ``true`` and ``false`` are not."""
+    return isinstance(value, list) and [type(item) in (int, float) for item in value] == [True] * count
+
+
+def pixel_size(data: object, key: str, owner: str) -> tuple[float, float]:
+    """Return ``data[key]``, the width and height of an image; ``owner`` names ``data`` in the error."""
+    size = field(data, key, list, owner)
+    if not are_numbers(size, 2):
+        raise UmieError(f"field {key!r} of {owner} is {shown(size)}: expected two numbers of pixels")
+    return size[0], size[1]
+
+
 def file_name(name: str, owner: str) -> str:
     """Return ``name`` after checking that it is a valid file name without directories."""
     if name in ("", ".", "..") or any(sign in name for sign in "/\\\0"):

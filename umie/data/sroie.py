@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from umie.data import registry
-from umie.data.reading import OnError, OptionalPath, field, file_name, numbered_lines, parsed_lines, refuse_regions
+from umie.data.reading import (
+    OnError,
+    OptionalPath,
+    are_numbers,
+    field,
+    file_name,
+    numbered_lines,
+    parsed_lines,
+    pixel_size,
+    refuse_regions,
+)
 from umie.errors import UmieError, at, check_characters, shown
 from umie.files import parse_json, read_json
 from umie.images import displayed_size
@@ -61,16 +72,14 @@ def read(
 
 def _joined(common: Mapping[str, Any], number: int, line: str) -> Record:
     data = parse_json(line)
-    size = field(data, "width_height", list, "the line")
-    if len(size) != 2 or not all(type(edge) in (int, float) for edge in size):
-        raise UmieError(f"field 'width_height' of the line is {shown(size)}: expected two numbers of pixels")
+    size = pixel_size(data, "width_height", "the line")
     lines = []
     for index, item in enumerate(field(data, "lines", list, "the line")):
         with at(f"line {index} (counted from 0)"):
             box = field(item, "box_xyxy", list, "it")
-            if [type(edge) in (int, float) for edge in box] != [True] * 4:
+            if not are_numbers(box, 4):
                 raise UmieError(f"box_xyxy is {shown(box)}: expected [x1, y1, x2, y2] in pixels")
-            lines.append((field(item, "text", str, "it"), pixel_region(box, (size[0], size[1]))))
+            lines.append((field(item, "text", str, "it"), pixel_region(box, size)))
     values: dict[str, str] = {}
     first: dict[str, int] = {}
     for name, item in field(data, "entities", dict, "the line").items():
@@ -122,12 +131,14 @@ def _record(
         check_characters(text, "a line")
         starts.append(starts[-1] + len(text) + 1)
     full = "\n".join(text for text, _ in lines)
+    places = [place for place, character in enumerate(full) if character.isalnum()]  # of letters and digits
     entities = []
     for kind in FIELDS:
         line = first.get(kind, 0)
         if not 0 <= line < len(lines):
             raise UmieError(f"the field {kind!r} is in line {line}, but there are {len(lines)} lines (counted from 0)")
-        found = _find(full, values.get(kind, ""), starts[line]) or _find(full, values.get(kind, ""), 0)
+        value = values.get(kind, "")
+        found = _find(full, places[bisect_left(places, starts[line]) :], value) or _find(full, places, value)
         if found is not None:
             covered = [
                 index for index in range(len(lines)) if starts[index] < found[1] and starts[index + 1] > found[0]
@@ -143,9 +154,8 @@ def _record(
     )
 
 
-def _find(text: str, value: str, start: int) -> Span | None:
-    """Return the first span from ``start`` on with the letters and digits of ``value``, not inside a longer word."""
-    places = [place for place in range(start, len(text)) if text[place].isalnum()]
+def _find(text: str, places: Sequence[int], value: str) -> Span | None:
+    """Return the first span at ``places`` with the letters and digits of ``value``, not inside a longer word."""
     letters = "".join(text[place] for place in places).lower()
     wanted = "".join(character for character in value if character.isalnum()).lower()
     if len(letters) != len(places):  # a letter whose lowercase has several characters

@@ -12,6 +12,7 @@ from umie.data.ace_events import event_type
 from umie.data.reading import (
     OnError,
     OptionalPath,
+    are_numbers,
     check_folder,
     field,
     file_name,
@@ -97,7 +98,7 @@ def _record(name: str, data: object, situations: Mapping[str, _Situation], commo
     arguments: list[Argument] = []
     for role, box in boxes.items():
         with at(f"role {shown(role)}"):
-            if not isinstance(box, list) or [type(edge) in (int, float) for edge in box] != [True] * 4:
+            if not are_numbers(box, 4):
                 raise UmieError(f"box is {shown(box)}: expected [x1, y1, x2, y2], or four times -1")
             if box == _NOT_GROUNDED:
                 continue

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
-from umie.data.reading import OnError, file_name, numbered_lines, report
+from umie.data.reading import OnError, Tokens, file_name, numbered_lines, report
 from umie.errors import UmieError
+from umie.records import Span
 from umie.records.jsonl import MAX_TEXT
 
 HEADER = "IMGID:"
@@ -33,6 +34,11 @@ class Sentence:
             raise UmieError(f"the text of line {self.line} has more than {MAX_TEXT:,} characters: split it")
         self.tokens.append(token)
         self.tags.append(tag)
+
+    def annotated(self, join: str = " ") -> tuple[str, list[tuple[str, Span]]]:
+        """Return the text, and the type and span of each entity; raise UmieError if there is no valid text."""
+        tokens = Tokens(self.tokens, join)
+        return tokens.text, [(kind, tokens.span(start, end, "entity")) for kind, start, end in chunks(self.tags)]
 
 
 def sentences(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from umie.data.reading import OnError, OptionalPath, Tokens, check_folder, report
-from umie.data.tagged import HEADER, Sentence, Tag, chunks, sentences
+from umie.data.reading import OnError, OptionalPath, check_folder, report
+from umie.data.tagged import HEADER, Sentence, Tag, sentences
 from umie.errors import UmieError, UnknownNameError, shown
 from umie.records import Entity, Record, Region
 from umie.records.voc import read_voc
@@ -82,15 +82,14 @@ def tweet_reader(tag_set: TagSet) -> Callable[..., Iterator[Record]]:
                 report(error, on_error)
                 continue
             try:
-                tokens = Tokens(tweet.tokens)
-                spans = [(kind, tokens.span(start, end, "entity")) for kind, start, end in chunks(tweet.tags)]
+                text, spans = tweet.annotated()
                 record = Record(
-                    text=tokens.text,
+                    text=text,
                     image=None if images is None else f"{tweet.image_id}.jpg",
                     image_folder=folder,
                     regions=boxes or (),
                     entities=tuple(
-                        Entity(tag_set.names[kind], span, regions=_named(boxes or (), tokens.text[slice(*span)]))
+                        Entity(tag_set.names[kind], span, regions=_named(boxes or (), text[slice(*span)]))
                         for kind, span in spans
                     ),
                     id=tweet.image_id,

@@ -113,19 +113,14 @@ class SpanDecoder(PretrainedDecoder, ScoringDecoder):
         own = ("max_width", "reader_layers", "dropout", "threshold", "nested")
         return {**super().saved_options(), **{name: getattr(self.config, name) for name in own}}
 
-    def load_weights(self) -> None:
-        """Load the weights of the source; a preset has none."""
-        super().load_weights()
-        if self.checkpoint(self.config.source) is not None:
-            reader: Any = self.reader
-            for layer in reader:
-                layer.start_as_identity()
-
     def _build(self) -> Any:
         options = self.config
         return text_encoders.shape(self._source_values(text_encoders.values_of), options.overrides)
 
     def _load(self, checkpoint: str) -> Any:
+        reader: Any = self.reader
+        for layer in reader:
+            layer.start_as_identity()
         return text_encoders.load(self.text_encoder, self.config.source, checkpoint)
 
     def _encoder(self) -> Any:

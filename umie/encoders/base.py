@@ -165,8 +165,10 @@ class VisualEncoder(nn.Module, ABC):
         """Return a hash of everything features depend on except image and boxes: options, weights, a plugin's code.
 
         Two encoders with the same fingerprint give the same features, up to rounding differences between devices or
-        releases of torch. Computing it reads all weights once.
+        releases of torch. Computing it reads all weights once, or for an encoder with ``reads_features`` no weights.
         """
+        if self.reads_features:
+            return self.preprocess.fingerprint()
         parts = [_code_of(type(self)), _code_of(self.Preprocessor), self.config.identity()]
         digest = hashlib.sha256(json.dumps(parts, sort_keys=True, default=list).encode())
         for name, tensor in sorted(self.state_dict().items()):

@@ -22,7 +22,7 @@ from umie.files import read_lines
 from umie.images import ImageSource
 from umie.language_models import text_encoders
 from umie.language_models.seq2seq import config_values, widths_of
-from umie.language_models.sources import check_source, check_tokenizer, located
+from umie.language_models.sources import check_source, load_tokenizer, located
 from umie.records import Box, Region
 
 
@@ -75,17 +75,7 @@ class CaptionsPreprocessor(Preprocessor):
     @cached_property
     def tokenizer(self) -> Any:
         """The tokenizer of the text encoder."""
-        from transformers import AutoTokenizer
-
-        source = str(self.config.source)
-        checkpoint = located(source)
-        try:
-            check_tokenizer(source)
-            return AutoTokenizer.from_pretrained(checkpoint)
-        except (OSError, ValueError) as error:
-            raise UmieError(
-                f"source {source!r}: its tokenizer cannot be read: {' '.join(str(error).split())}"
-            ) from error
+        return load_tokenizer("encoder", str(self.config.source))
 
     def one(self, image: ImageSource | None, regions: Sequence[Region | Box] = ()) -> dict[str, Tensor]:
         """Return the tensors of one image; its slots are the whole image, its regions, and the tokens of its caption.
@@ -158,6 +148,7 @@ class CaptionsEncoder(VisualEncoder):
             check_source("encoder", source, ["a checkpoint directory", "a hub name", "package:NAME"])
             values = text_encoders.values_of(source, located(source))
         self.text_encoder: Any = text_encoders.shape(values, {})
+        self.train()
 
     @property
     def feature_dim(self) -> int:
@@ -178,13 +169,9 @@ class CaptionsEncoder(VisualEncoder):
     def train(self, mode: bool = True) -> Self:
         """Set the mode; a frozen text encoder has no dropout."""
         super().train(mode)
-        if not self.config.trainable and hasattr(self, "text_encoder"):
+        if not self.config.trainable:
             self.text_encoder.eval()
         return self
-
-    def fingerprint(self) -> str:
-        """Return a hash of the options and of the captions; weights are not read."""
-        return self.preprocess.fingerprint()
 
     def features(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Return ``[B, V, Dv]``: the mean of the caption's states for the image and its regions, then its states."""

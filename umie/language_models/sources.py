@@ -6,7 +6,7 @@ import importlib.util
 from collections.abc import Iterable
 from pathlib import Path
 
-from transformers import AutoConfig, PreTrainedConfig
+from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 
 from umie.errors import UmieError, UnknownNameError
 from umie.hub import is_hub_name
@@ -43,6 +43,15 @@ def check_tokenizer(source: str) -> None:
         raise UmieError(
             f"language model {source!r} contains no tokenizer ({', '.join(TOKENIZER_FILES)}): save one there"
         )
+
+
+def load_tokenizer(kind: str, source: str) -> PreTrainedTokenizerBase:
+    """Return the tokenizer of a checkpoint; raise UmieError, which names ``kind``, the part, if it cannot be read."""
+    check_tokenizer(source)
+    try:
+        return AutoTokenizer.from_pretrained(located(source))
+    except (OSError, ValueError) as error:
+        raise UmieError(f"{kind} {source!r}: cannot read its tokenizer: {str(error).splitlines()[0]}") from error
 
 
 def read_config(source: str, checkpoint: str) -> PreTrainedConfig:

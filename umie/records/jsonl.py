@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,9 +19,10 @@ from umie.records.model import (
     Relation,
     Span,
     annotated_spans,
-    check_regions,
+    check_region,
     check_schema,
     check_span,
+    region_references,
 )
 
 T = TypeVar("T")
@@ -123,11 +123,8 @@ def errors_of_line(line: str) -> list[UmieError]:
     for _, span in annotated_spans(entities, relations, events):
         tried(record.surface, span)
     if isinstance(values["regions"], list):
-        for entity in entities:
-            tried(check_regions, [entity], (), len(values["regions"]))
-        for event in events:
-            for argument in event.arguments:
-                tried(check_regions, (), [replace(event, arguments=(argument,))], len(values["regions"]))
+        for owner, region in region_references(entities, events):
+            tried(check_region, owner, region, len(values["regions"]))
     return errors
 
 

@@ -158,7 +158,8 @@ class Record:
         object.__setattr__(self, "entities", tuple(self._with_text(entity) for entity in self.entities))
         for _, span in annotated_spans((), self.relations, self.events):
             self.surface(span)
-        check_regions(self.entities, self.events, len(self.regions))
+        for owner, region in region_references(self.entities, self.events):
+            check_region(owner, region, len(self.regions))
 
     def surface(self, span: Span) -> str:
         """Return the text that ``span`` covers; raise UmieError if it is empty or not inside the text."""
@@ -216,20 +217,23 @@ def annotated_spans(
                 yield f"argument {argument.role!r}", argument.span
 
 
-def check_regions(entities: Iterable[Entity], events: Iterable[Event], num_regions: int) -> None:
-    """Raise UmieError if an entity or an argument refers to a region that does not exist."""
-    named = [(f"entity {entity.text!r}", region) for entity in entities for region in entity.regions]
-    named += [
-        (f"argument {argument.role!r}", argument.region)
-        for event in events
-        for argument in event.arguments
-        if argument.region is not None
-    ]
-    for owner, region in named:
-        if region >= num_regions:
-            raise UmieError(
-                f"{owner} refers to region {region}, but the record has {num_regions} regions (indices count from 0)"
-            )
+def region_references(entities: Iterable[Entity], events: Iterable[Event]) -> Iterator[tuple[str, int]]:
+    """Yield every index of a region in an annotation, with the term for its owner in messages."""
+    for entity in entities:
+        for region in entity.regions:
+            yield f"entity {entity.text!r}", region
+    for event in events:
+        for argument in event.arguments:
+            if argument.region is not None:
+                yield f"argument {argument.role!r}", argument.region
+
+
+def check_region(owner: str, region: int, num_regions: int) -> None:
+    """Raise UmieError, which names ``owner``, if a region does not exist."""
+    if region >= num_regions:
+        raise UmieError(
+            f"{owner} refers to region {region}, but the record has {num_regions} regions (indices count from 0)"
+        )
 
 
 def check_schema(given: Any) -> dict[str, tuple[str, ...]]:

@@ -250,10 +250,6 @@ class PrecomputedEncoder(VisualEncoder):
             )
         return features.to(self._like.dtype)
 
-    def fingerprint(self) -> str:
-        """Return a hash of the options and of the files' names, sizes and times; their content is not read."""
-        return self.preprocess.fingerprint()
-
 
 def _shown(box: Any) -> str:
     return "[" + ", ".join(f"{edge:.3f}" for edge in box) + "]"

@@ -489,6 +489,17 @@ def test_damaged_bytes_give_features_or_one_line(tmp_path_factory, layout, chang
             assert found.features.shape == (len(found.boxes), len(found.whole))
 
 
+def test_names_in_h5_files_that_are_not_utf8_are_reported(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "1.h5", "w") as file:
+        file.create_group("1")[b"f\x80atures"] = np.zeros((1, 4))
+    with pytest.raises(UmieError, match=r"found .*f\\+x80atures.*: set their names in `keys`"):
+        reader(tmp_path / "1.h5").read("1.jpg")
+    with h5py.File(tmp_path / "2.h5", "w") as file:
+        file.create_group(b"f\x80")
+    assert reader(tmp_path / "2.h5").source.first_name() == r"f\x80"
+
+
 def test_names_of_images():
     assert image_names("111254.jpg") == ["111254.jpg", "111254"]
     assert image_names("2014.12.17.2562583_0") == ["2014.12.17.2562583_0"]

@@ -260,15 +260,15 @@ class _H5:
     def first_name(self) -> str | None:
         """Return the first group's name, or that of the first group in it if it has only groups."""
         with at(str(self.path)), readable("an .h5 file"):
-            name: str | None = next(iter(self._file), None)
+            name = next(iter(_names(self._file)), None)
             if name is None or self._file.get(name, getclass=True) is not self._h5py.Group:
                 return name
-            classes = {below: self._file[name].get(below, getclass=True) for below in self._file[name]}
+            classes = {below: self._file[name].get(below, getclass=True) for below in _names(self._file[name])}
             return f"{name}/{next(iter(classes))}" if set(classes.values()) == {self._h5py.Group} else name
 
     def _group_entry(self, group: Any, place: str) -> Entry:
         with at(place), readable("an .h5 file"):
-            return Entry(place, set(group), partial(self._array, group))
+            return Entry(place, set(_names(group)), partial(self._array, group))
 
     def _array(self, group: Any, name: str) -> Array:
         with readable(f"a dataset {name} of an .h5 file"):
@@ -281,6 +281,11 @@ class _H5:
                 raise UmieError(f"{name} is of {dataset.dtype}: expected numbers")
             check_bytes(name, dataset.shape, dataset.dtype.itemsize)
             return np.asarray(dataset[()])
+
+
+def _names(group: Any) -> list[str]:
+    """Return the names in an .h5 group, escaped where they are not UTF-8: h5py returns such names as bytes."""
+    return [name if isinstance(name, str) else name.decode(errors="backslashreplace") for name in group]
 
 
 class _Tensors:

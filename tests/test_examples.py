@@ -183,7 +183,7 @@ def test_the_zero_shot_grid_on_real_tweets_can_be_planned(umie, tmp_path):
 def test_the_embedded_grid_compares_four_fusions():
     cells = read_grid(EXAMPLES / "embedded.yaml").cells
     assert {cell.variant for cell in cells} == {"gated", "concat", "cross_attention", "text_only"}
-    assert {cell.seed for cell in cells} == {0, 1}
+    assert {cell.seed for cell in cells} == {0, 1, 2}
 
 
 # --- a custom fusion -------------------------------------------------------------------------------------------------

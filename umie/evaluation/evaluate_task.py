@@ -14,7 +14,7 @@ from umie.evaluation.queries import QueryDataset
 from umie.model import UmieModel
 from umie.processor import UmieProcessor
 from umie.records import Record
-from umie.scoring import strict_score
+from umie.scoring import Sheet, score_of_sheet, strict_sheet
 from umie.tasks import Task
 
 SUBJECTS = ("predicted", "gold")
@@ -29,6 +29,7 @@ class TaskResult:
     """
 
     scores: dict[str, Any]
+    sheet: Sheet  # the counts of each record
     predictions: list[Record]  # the records with the predictions in place of their annotation
     gates: list[float]  # the mean gate of each query about a record with an image, if the fusion has a gate
     is_oracle: bool = False  # whether the model got gold events: the score is not that of a complete system
@@ -113,9 +114,9 @@ def evaluate(
         ]
     dropped, predictions, gates = _answer(model, processor, subjects, built, on_batch, **options)
     sources.add(built.name, records, predictions)
-    scores = strict_score(built.name, predictions, records)
-    scores["dropped"] = dropped
-    return TaskResult(scores, predictions, gates, is_oracle=built.is_staged and events == "gold")
+    sheet = strict_sheet(built.name, predictions, records)
+    scores = {**score_of_sheet(sheet), "dropped": dropped}
+    return TaskResult(scores, sheet, predictions, gates, is_oracle=built.is_staged and events == "gold")
 
 
 def _answer(

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from umie import registries
 from umie.configs import ConfigError, as_list, as_mapping, errors_in, errors_of
 from umie.errors import UmieError, UnknownNameError, at, check_keys, check_whole, shown
 from umie.experiments.choices import instruction_label, train_on_label
@@ -23,6 +24,8 @@ from umie.yaml_files import parse_yaml, read_yaml
 
 SLOTS = ("train_on", "instruction", "encoder", "visual_embedding", "fusion", "decoder", "training")
 """The keys that a grid can vary, in the order of the table."""
+
+_SEEING = ("encoder", "visual_embedding")  # slots that do not matter to a fusion that does not use the image
 
 _NO_OPTIONS = ("label", "training", "images")  # keys of a choice that are not options of the part
 
@@ -228,7 +231,12 @@ def _cells(values: dict[str, Any], path: Path) -> list[Cell]:
     for combination in itertools.product(*choices.values()):
         chosen = dict(zip(SLOTS, combination, strict=True))
         try:
-            labels = {slot: _label(slot, chosen[slot], values.get("data")) for slot in varied}
+            named = varied
+            if not uses_image(chosen["fusion"]):  # one variant, not one for each encoder
+                if any(chosen[slot] is not choices[slot][0] for slot in _SEEING):
+                    continue
+                named = [slot for slot in varied if slot not in _SEEING] or ["fusion"]
+            labels = {slot: _label(slot, chosen[slot], values.get("data")) for slot in named}
             run = {**values, **_plain(chosen)}
             cells += [Cell(labels, RunConfig(**{**run, "seed": seed})) for seed in seeds]
         except UmieError as error:
@@ -236,6 +244,14 @@ def _cells(values: dict[str, Any], path: Path) -> list[Cell]:
     if errors:
         raise ConfigError(errors)
     return cells
+
+
+def uses_image(fusion: Any) -> bool:
+    """Return whether a choice of ``fusion`` uses the image; one that is no known fusion is reported elsewhere."""
+    name = fusion.get("name") if isinstance(fusion, dict) else fusion
+    if not isinstance(name, str) or name not in registries.fusions:
+        return True
+    return bool(getattr(registries.fusions.get(name), "uses_image", True))
 
 
 def _with_preset(values: Mapping[str, Any]) -> dict[str, Any]:

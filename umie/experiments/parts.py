@@ -11,6 +11,7 @@ from umie import registries
 from umie.configs import ConfigError, errors_in
 from umie.errors import UmieError, check_keys
 from umie.experiments.config import RunConfig
+from umie.experiments.expand import uses_image
 from umie.registry import Registry
 from umie.tasks import task_class
 from umie.types import SPLITS
@@ -158,8 +159,8 @@ def unnamed_regions(runs: Sequence[RunConfig], tasks: Iterable[str]) -> str | No
     Neither attention over visual slots nor the cross-attention of T5 depends on the number of a slot.
     """
     named = [name for name in tasks if task_class(name).names_regions]
-    uses_image = any(getattr(registries.fusions.get(run.fusion["name"]), "uses_image", True) for run in runs)
-    if not named or not uses_image or all(run.visual_embedding.get("num_slot_embeddings") for run in runs):
+    blind = not any(uses_image(run.fusion) for run in runs)
+    if not named or blind or all(run.visual_embedding.get("num_slot_embeddings") for run in runs):
         return None
     return (
         f"{named[0]} names regions by number, and visual_embedding.num_slot_embeddings is 0: the numbers are not in "

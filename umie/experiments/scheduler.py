@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import redirect_stdout
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from queue import SimpleQueue
 from typing import IO, Any, Protocol
@@ -68,6 +68,20 @@ class GridRun:
         """The best F1 without images, by key, if the distribution is known."""
         known = {one.key: self.data.sets[one.data_set].ceilings.get(one.task) for one in self.scored}
         return {key: ceiling for key, ceiling in known.items() if ceiling is not None}
+
+    @cached_property
+    def baselines(self) -> dict[str, tuple[str, float]]:
+        """The baseline without a model of each scored task, by key: what it answers, and its F1."""
+        from umie.scoring import baseline_score
+
+        split, read = self.grid.first.evaluation.split, cache(lambda one, split: self.data.sets[one].read(split))
+        found = {}
+        for one in self.scored:
+            files = self.data.sets[one.data_set].files
+            if split in files:
+                train = read(one.data_set, "train") if "train" in files else None
+                found[one.key] = baseline_score(one.task, read(one.data_set, split), train)
+        return found
 
     @property
     def crashed(self) -> list[Cell]:

@@ -18,7 +18,7 @@ from umie.experiments.choices import Wording
 from umie.experiments.config import RunConfig
 from umie.experiments.data_sets import Corpus, DataSet
 from umie.experiments.scored_tasks import averaged, scored_tasks
-from umie.files import atomic_folder
+from umie.files import atomic_folder, atomic_write
 from umie.records import Record, Region, write_jsonl
 from umie.training.config import Checkpoints
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from umie.processor import UmieProcessor
     from umie.training import Mixture
 
+COUNTS = "counts.json"  # by scored task and record: correct, predicted and annotated items
 DATA_VOCAB_SIZE = 4096
 WARM_START_SEED = 1_000_003  # unlikely as a user's seed, so that the records differ from those of the data set
 DEV_MEAN = "mean_f1"
@@ -260,7 +261,7 @@ class Variant:
     def score(
         self, split: str, *, model: UmieModel | None = None, folder: Path | None = None
     ) -> tuple[dict[str, Any], dict[str, list[float]]]:
-        """Score the variant on a split; write its predictions to ``folder``, one JSONL file per scored task.
+        """Score the variant on a split; write predictions to ``folder``, one JSONL file per scored task, and COUNTS.
 
         ``model`` is the model while it is trained; without it, the trained model is scored and the progress shown.
         Return, by key, the metrics, including those of the gate, and the gates of the queries about images.
@@ -271,6 +272,7 @@ class Variant:
         evaluation = self.config.evaluation
         metrics: dict[str, Any] = {}
         gates: dict[str, list[float]] = {}
+        counts: dict[str, list[list[int]]] = {}
         sources: dict[tuple[str, str], SourcePredictions] = {}
         for index, one in enumerate(scored):
             tasks = self.corpus.sets[one.data_set].built(self.config.wording if one.wording is None else one.wording)
@@ -298,8 +300,12 @@ class Variant:
             if result.gates:
                 metrics[one.key] |= gate_health(result.gates)
                 gates[one.key] = result.gates
+            counts[one.key] = result.sheet.counts.sum(axis=1).astype(int).tolist()
             if folder is not None:
                 write_jsonl(folder / f"{one.file_name}.jsonl", result.predictions)
+        if folder is not None:
+            with atomic_write(folder / COUNTS) as file:
+                json.dump(counts, file)
         return metrics, gates
 
     def _dev_scores(self, model: UmieModel) -> dict[str, float]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from umie.experiments.comparison import ALPHA, Comparison, compare
 from umie.experiments.reference import published
 from umie.experiments.scheduler import GridRun
 from umie.experiments.summary import MEAN, Row, complete_mean, health_mean, rows, score, title
@@ -31,7 +33,7 @@ def write_report(run: GridRun, output: Path) -> str:
     table = rows(run)
     header, given, measured = _summary(run, table)
     summary = markdown_table(header, [[f"*{name}*", *cells] for name, *cells in given] + measured)
-    page = _page(run, summary, write_gate_study(run, output))
+    page = _page(run, output, summary, write_gate_study(run, output))
     for name, text in ((PAGE, page), (LATEX, latex_table(header, given + measured) + "\n"), (CSV, _csv(run, table))):
         with atomic_write(output / name) as file:
             file.write(text)
@@ -75,6 +77,8 @@ def _summary(run: GridRun, table: Sequence[Row]) -> tuple[list[str], list[list[s
         return [name, "", *shown, *[""] * len(diagnostics)]
 
     given = [given_row("text-only ceiling", [run.ceilings.get(key) for key in keys])] if run.ceilings else []
+    if run.baselines:
+        given.append(given_row("baseline without a model", [run.baselines.get(key, ("", None))[1] for key in keys]))
     given += [given_row(one.label, one.values) for one in published(run.grid.reference, run.scored)]
     measured = []
     for row in table:
@@ -88,7 +92,50 @@ def _summary(run: GridRun, table: Sequence[Row]) -> tuple[list[str], list[list[s
     return header, given, measured
 
 
-def _page(run: GridRun, summary: str, gate: str) -> str:
+def comparisons(run: GridRun, output: Path) -> str:
+    """Return the paired comparisons of the variants, and which of them are above the baseline, as Markdown."""
+    parts = []
+    if found := compare(run, output):
+        parts.append(
+            "The difference in F1, in points, over the seeds and records that both variants have. Interval and p "
+            "account for both sources of chance, seeds (Student's t) and records (paired bootstrap); p is corrected "
+            f"for the number of comparisons (Holm; {len(found)}). *Better* and *worse*: p < {ALPHA}."
+        )
+        if any(one.num_seeds == 1 for one in found):
+            parts.append("Comparisons of a single seed do not include the variation between seeds.")
+        body = [
+            [one.variant, one.against, one.task, one.num_seeds, _points(one), _p(one.adjusted), one.verdict]
+            for one in found
+        ]
+        header = ["variant", "against", "task", "seeds", "difference [95%]", "p", "the variant is"]
+        parts.append(markdown_table(header, body))
+    measured = [row for row in rows(run) if row.lines] if run.baselines else []
+    if measured:
+        parts.append("Above the baseline without a model means that the whole interval of every seed is.")
+        parts.append("\n".join(f"- {row.variant}: {_above_baselines(run, row.lines)}" for row in measured))
+    return "\n\n".join(parts)
+
+
+def _points(one: Comparison) -> str:
+    low, high = one.difference - one.half_width, one.difference + one.half_width
+    return f"{100 * one.difference:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
+
+
+def _p(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _above_baselines(run: GridRun, lines: Sequence[Mapping[str, Any]]) -> str:
+    above: dict[str, int] = {
+        title(run, key): sum(line["metrics"][key]["interval"][0] > f1 for line in lines)
+        for key, (_, f1) in run.baselines.items()
+    }
+    yes = ", ".join(task for task, count in above.items() if count == len(lines))
+    no = ", ".join(f"{task} ({count} of {len(lines)} seeds)" for task, count in above.items() if count < len(lines))
+    return "; ".join(part for part in (yes and f"above the baseline on {yes}", no and f"not shown on {no}") if part)
+
+
+def _page(run: GridRun, output: Path, summary: str, gate: str) -> str:
     split = run.grid.first.evaluation.split
     num_records = sum(run.data.sets[name].num_records[split] for name in {one.data_set for one in run.scored})
     parts = [
@@ -98,11 +145,10 @@ def _page(run: GridRun, summary: str, gate: str) -> str:
         f"`{MEAN}` averages {', '.join(title(run, task) for task in run.mean_over)}.",
         summary,
         _glossary(run),
-        "## Cells",
-        _cells(run),
-        "## Data",
-        data_facts(run),
     ]
+    if compared := comparisons(run, output):
+        parts += ["## What the intervals support", compared]
+    parts += ["## Cells", _cells(run), "## Data", data_facts(run)]
     if gate:
         parts += ["## Gate", gate]
     if found := ceiling_findings(run):
@@ -132,6 +178,9 @@ def _glossary(run: GridRun) -> str:
         )
     if any(task_class(one.task).is_staged and not one.is_oracle for one in run.scored):
         lines.append("*MEAE*: arguments are extracted for the events that MED predicted.")
+    if run.baselines:
+        named = "; ".join(f"{title(run, key)}: {name}" for key, (name, _) in run.baselines.items())
+        lines.append(f"*Baseline without a model*: {named}.")
     lines += [
         f"*{one.title}*: published in {one.source}, not measured here."
         for one in published(run.grid.reference, run.scored)

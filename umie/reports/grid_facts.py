@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from umie import registries
+from umie.decoders.base import ScoringDecoder
 from umie.experiments.parts import unnamed_regions
 from umie.experiments.reference import paper
 from umie.experiments.scheduler import GridRun
@@ -109,8 +110,10 @@ def _settings(run: GridRun) -> Iterator[str]:
     evaluation = run.grid.first.evaluation
     if warning := unnamed_regions([cell.config for cell in run.cells], run.data.tasks):
         yield f"**warning**: {warning}"
-    options = ", ".join(f"{name} {value}" for name, value in evaluation.generation.items()) or "greedy"
-    yield f"decoding: {'constrained' if evaluation.constrained else 'free'}, {options}"
+    decoders = [registries.decoders.get(cell.parts["decoder"]["name"]) for cell in run.cells]
+    if not all(isinstance(decoder, type) and issubclass(decoder, ScoringDecoder) for decoder in decoders):
+        options = ", ".join(f"{name} {value}" for name, value in evaluation.generation.items()) or "greedy"
+        yield f"decoding: {'constrained' if evaluation.constrained else 'free'}, {options}"
     trainings: dict[str, dict[str, None]] = {}
     for cell in run.cells:
         shown = ", ".join(f"{name} {value}" for name, value in cell.training.items()) or "defaults"

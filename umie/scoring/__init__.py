@@ -1,12 +1,13 @@
 """Scores: strict and diagnostic F1 with intervals, baselines, tests between systems, and the published scorer."""
 
+from umie.scoring.baselines import baseline_score
 from umie.scoring.measures import MEASURES, MODALITIES, Measure, modality_of
 from umie.scoring.predictions import GoldLine, Prediction, read_gold, read_predictions
 from umie.scoring.released import Released, released_score
 from umie.scoring.report import Line, Report, Versus, to_json
 from umie.scoring.score_sheet import Score, Sheet
 from umie.scoring.scorer import annotated_tasks, score_predictions, unknown_labels
-from umie.scoring.strict import strict_score
+from umie.scoring.strict import score_of_sheet, strict_score, strict_sheet
 
 __all__ = [
     "MEASURES",
@@ -21,12 +22,15 @@ __all__ = [
     "Sheet",
     "Versus",
     "annotated_tasks",
+    "baseline_score",
     "modality_of",
     "read_gold",
     "read_predictions",
     "released_score",
+    "score_of_sheet",
     "score_predictions",
     "strict_score",
+    "strict_sheet",
     "to_json",
     "unknown_labels",
 ]

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from umie.records import NO_RELATION, Argument, Entity, Event, Record, Relation, Span
+from umie.scoring.measures import measures_of
+from umie.scoring.strict import strict_sheet
 from umie.tasks import registry
 
 _WORD = re.compile(r"\S+")
@@ -46,6 +48,13 @@ def baseline_of(task: str, measure: str, gold: Sequence[Record], train: Sequence
     if built.kind not in builders:
         return Baseline("nothing", lambda record: built.with_items(record, ()))
     return builders[built.kind](learned, source, measure)
+
+
+def baseline_score(task: str, gold: Sequence[Record], train: Sequence[Record] | None) -> tuple[str, float]:
+    """Return the name of a task's baseline, and its strict micro-F1 on the records annotated for the task."""
+    gold = [record for record in gold if record.annotated_for(task)]
+    baseline = baseline_of(task, measures_of(task)[0].name, gold, train)
+    return baseline.name, strict_sheet(task, list(map(baseline.answer, gold)), gold).score().f1
 
 
 def most_frequent(values: Iterable[str]) -> str | None:

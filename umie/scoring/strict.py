@@ -34,11 +34,19 @@ def strict_score(
     Raises:
         UmieError: the task is unknown, or the number of predictions differs from the number of records.
     """
+    return score_of_sheet(strict_sheet(task, predictions, gold), resamples=resamples, seed=seed)
+
+
+def strict_sheet(task: str, predictions: Sequence[Record], gold: Sequence[Record]) -> Sheet:
+    """Return the counts of each record; see ``strict_score`` for the arguments and errors."""
     if len(predictions) != len(gold):
         raise UmieError(f"{len(predictions)} predictions for {len(gold)} records: pass one for each")
-    measure = measures_of(task)[0]
-    sheet = Sheet.of(list(map(measure.count, predictions, gold)))
+    return Sheet.of(list(map(measures_of(task)[0].count, predictions, gold)))
+
+
+def score_of_sheet(sheet: Sheet, *, resamples: int = 1000, seed: int = 0) -> dict[str, Any]:
+    """Return the values of ``strict_score`` from the counts of the records."""
     edges = [0.0, 0.0]
-    if gold:
+    if len(sheet.counts):
         edges = list(interval(f1_of_sums(bootstrap_sums(sheet.counts, resamples, seed))))
     return {**sheet.score()._asdict(), "interval": edges}

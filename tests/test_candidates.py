@@ -35,7 +35,7 @@ def encoder(tokenizer):
 
 
 def words(encoder, text):
-    _, characters = encoder._tokens(text, Counter())
+    characters = encoder.tokenizer(text, split_special_tokens=True, return_offsets_mapping=True).offset_mapping
     return words_of(text, [(place, span) for place, span in enumerate(characters) if span[1] > span[0]])
 
 
@@ -175,13 +175,38 @@ def test_long_texts_and_labels(tokenizer):
     counts = Counter()
     encoder = CandidateEncoder(tokenizer, CandidateOptions(), 256)
     encoded = encoder.encode(task, record, *task.queries(record), counts)
-    assert len(encoded["input_ids"]) == 256
-    assert encoded["input_ids"][-1] == tokenizer.eos_token_id
+    assert encoded["input_ids"].shape == (2, 256)  # the long label is in an input of its own
+    assert encoded["input_ids"][:, -1].tolist() == [tokenizer.eos_token_id] * 2
     assert counts == {"truncated_inputs": 1, "unreachable_spans": 1}
-    many = tasks.registry.build("mner", labels=[f"label number {index}" for index in range(200)])
-    with pytest.raises(UmieError, match=r"'label number \d+' of mner is beyond the first 256 tokens"):
-        encoder.encode(many, record, *many.queries(record), counts)
-    assert CandidateEncoder(tokenizer, CandidateOptions(), 4096).encode(many, record, *many.queries(record), counts)
+    long = tasks.registry.build("mner", labels=["person", "word " * 300 + "end"])
+    with pytest.raises(
+        UmieError, match=r"the label 'word .* of mner is beyond the first 256 tokens: use a shorter label"
+    ):
+        encoder.encode(long, record, *long.queries(record), counts)
+
+
+@pytest.mark.parametrize("name", sorted(LABELS))
+def test_labels_that_do_not_fit_are_spread_over_several_inputs(encoder, name):
+    rng = random.Random(3)
+    labels = [*LABELS[name], *(f"label number {index}" for index in range(200))]
+    task = tasks.registry.build(name, labels=labels)
+    small = CandidateEncoder(encoder.tokenizer, encoder.options, 256)
+    records = [random_record(name, task.labels, rng, encoder) for _ in range(20)]
+    for record, found in zip(records, read_back(small, task, records), strict=True):
+        assert as_sets(task, found) == as_sets(task, record)
+    for record in records:
+        for query in task.queries(record):
+            item = small.encode(task, record, query, counts := Counter())
+            assert not counts
+            num_rows, length = item["input_ids"].shape
+            assert num_rows > 1
+            assert length <= 256
+            named = []
+            for row in range(num_rows):
+                for first, last in item["label_tokens"][row].tolist():
+                    if first >= 0:
+                        named.append(encoder.tokenizer.decode(item["input_ids"][row, first : last + 1]).strip())
+            assert named == list(task.labels)
 
 
 def test_a_slow_tokenizer_is_refused(tokenizer):
@@ -271,3 +296,26 @@ def test_the_reader_disturbs_no_pretrained_encoder():
         states, mask = torch.randn(2, 5, model.decoder.widths["d_model"]), torch.ones(2, 5, dtype=torch.bool)
         with torch.no_grad():
             assert torch.equal(layer(states, mask), states) == starts_as_identity
+
+
+def test_a_model_answers_queries_with_200_labels(embedded_records):
+    labels = ["person", *(f"label number {index}" for index in range(200))]
+    torch.manual_seed(0)
+    model, processor = compose(
+        fusion="gated", decoder={"name": "span", "threshold": 0.05}, tasks={"mner": {"labels": labels}}
+    )
+    records = [record for record in embedded_records if record.annotated_for("mner")][:4]
+    task = processor.task("mner")
+    queries = [(record, query) for record in records for query in task.queries(record)]
+    batch = processor(records, "mner")
+    rows = processor.rows_of(batch, queries)
+    assert [row for own in rows for row in own] == list(range(len(batch["input_ids"])))
+    assert min(map(len, rows)) > 1
+    loss = model(**batch).loss
+    loss.backward()
+    assert loss.isfinite()
+    together = evaluate(model, processor, records, "mner")
+    alone = [evaluate(model, processor, [record], "mner").predictions[0] for record in records]
+    assert together.predictions == alone
+    assert any(record.entities for record in alone)
+    assert len(together.gates) == len(records)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -73,11 +74,28 @@ def _is_spaceless(character: str) -> bool:
     return not character.isascii() and unicodedata.name(character, "").startswith(_SPACELESS)
 
 
+class _Part(NamedTuple):
+    """An instruction that names some of a task's labels: their numbers, and their characters in the instruction."""
+
+    instruction: str
+    numbers: Sequence[int]
+    spans: Sequence[Span]
+
+
+class _Tokens(NamedTuple):
+    """The tokens of an input, the characters of each, and whether the text was truncated."""
+
+    token_ids: list[int]
+    characters: list[Span]
+    is_truncated: bool
+
+
 class CandidateEncoder:
     """Encodes queries for a decoder that scores candidates, and chooses answers from its scores.
 
     The input is the query's instruction with its labels, then the text. Spans of up to ``max_width`` words, the regions
-    of the image and the query as a whole are candidates, as far as the task's answers may contain them.
+    of the image and the query as a whole are candidates, as far as the task's answers may contain them. Labels that
+    take more than half of ``max_tokens`` are spread over several inputs, the rows of the query.
 
     Args:
         tokenizer: a fast tokenizer, which reports the characters of each token.
@@ -94,7 +112,7 @@ class CandidateEncoder:
         self.tokenizer, self.options, self.max_tokens = tokenizer, options, max_tokens
 
     def encode(self, task: Task[Any], record: Record, query: Query, counts: Counter[str]) -> dict[str, Tensor]:
-        """Return the tensors of one query: ``input_ids [T]``, those in NAMES, and ``span_labels``, ... of its answer.
+        """Return the tensors of one query, each with its K rows: ``input_ids [K, T]``, those in NAMES, and the answer.
 
         Args:
             task: the task.
@@ -103,9 +121,8 @@ class CandidateEncoder:
             counts: counts truncated inputs, and annotated spans that are no candidates.
 
         Raises:
-            UmieError: the labels alone have more than ``max_tokens`` tokens.
+            UmieError: a label alone has more than ``max_tokens`` tokens.
         """
-        token_ids, characters = self._tokens(f"{query.instruction} {record.text}".rstrip(), counts)
         if len(query.label_spans) != len(task.labels) or (
             query.answer
             and not query.items
@@ -115,16 +132,64 @@ class CandidateEncoder:
                 f"the queries of the task {task.name} have no label_spans or items, which a decoder that scores "
                 "candidates needs: build them with Task._query"
             )
-        labels = [_covered(characters, span) for span in query.label_spans]
+        whole = _Part(query.instruction, range(len(task.labels)), query.label_spans)
+        tokens = self._tokens(whole, record)
+        in_instruction = [span for span in tokens.characters if span[0] < span[1] and span[0] < len(whole.instruction)]
+        parts, inputs = [whole], [tokens]
+        if len(in_instruction) > self.max_tokens // 2 and len(task.labels) > 1:
+            parts = self._parts(whole)
+            inputs = [self._tokens(part, record) for part in parts]
+        if any(each.is_truncated for each in inputs):
+            counts["truncated_inputs"] += 1
+        rows = [self._encode_row(task, record, query, *each, counts) for each in zip(parts, inputs, strict=True)]
+        return {name: pad_stack([row[name] for row in rows], self._filler(name)) for name in rows[0]}
+
+    def _parts(self, whole: _Part) -> list[_Part]:
+        """Return instructions that name the labels of a query in turn, each with at most half of the tokens."""
+        text, spans = whole.instruction, whole.spans
+        characters = self.tokenizer(text, split_special_tokens=True, return_offsets_mapping=True).offset_mapping
+        begin, end = spans[0][0], max(last for _, last in spans)
+        separator = text[spans[0][1] : spans[1][0]]
+        budget = self.max_tokens // 2 - sum(not begin <= first < end for first, _ in characters)
+        groups: list[list[int]] = [[]]
+        used = 0
+        for number, (first, last) in enumerate(spans):
+            size = sum(first <= start < last for start, _ in characters) + 2  # with the separator
+            if groups[-1] and used + size > budget:
+                groups.append([])
+                used = 0
+            groups[-1].append(number)
+            used += size
+        parts = []
+        for numbers in groups:
+            instruction, places = text[:begin], list[Span]()
+            for number in numbers:
+                instruction += separator if places else ""
+                label = text[slice(*spans[number])]
+                places.append((len(instruction), len(instruction) + len(label)))
+                instruction += label
+            parts.append(_Part(instruction + text[end:], numbers, places))
+        return parts
+
+    def _encode_row(
+        self, task: Task[Any], record: Record, query: Query, part: _Part, tokens: _Tokens, counts: Counter[str]
+    ) -> dict[str, Tensor]:
+        """Return the tensors of one row of a query, whose instruction names a part of the labels."""
+        token_ids, characters, is_truncated = tokens
+        last_character = max((end for _, end in characters), default=0)
+        names = [task.labels[number] for number in part.numbers]
+        labels = [
+            NO_SPAN if is_truncated and span[1] > last_character else _covered(characters, span) for span in part.spans
+        ]
         if NO_SPAN in labels:
-            lost = task.labels[labels.index(NO_SPAN)]
+            lost = names[labels.index(NO_SPAN)]
             if not self.tokenizer(lost, add_special_tokens=False).input_ids:
                 raise UmieError(f"the tokenizer has no tokens for the label {lost!r} of {task.name}: rename it")
             raise UmieError(
-                f"the label {lost!r} of {task.name} is beyond the first {self.max_tokens} tokens: use fewer or shorter "
-                "labels, or increase max_input_tokens"
+                f"the label {lost!r} of {task.name} is beyond the first {self.max_tokens} tokens: use a shorter label, "
+                "or increase max_input_tokens"
             )
-        offset = len(query.instruction) + 1
+        offset = len(part.instruction) + 1
         in_text = [
             (position, (max(start - offset, 0), end - offset))  # the first token may begin with the space before it
             for position, (start, end) in enumerate(characters)
@@ -138,16 +203,16 @@ class CandidateEncoder:
             for last in range(first, min(first + self.options.max_width, len(words)))
         ]
         places = {(first.start, last.end): index for index, (first, last, _) in enumerate(spans)}
-        shape = len(task.labels)
+        shape = len(names)
         answers = {
             "span_labels": torch.zeros(len(spans), shape, dtype=torch.long),
             "region_labels": torch.zeros(schema.num_regions, shape, dtype=torch.long),
             "whole_labels": torch.full((1, shape), 0 if schema.bare else IGNORED),
         }
         for item in query.items:
-            column = task.labels.index(item.label) if item.label in task.labels else None
+            column = names.index(item.label) if item.label in names else None
             if column is None:
-                continue  # an annotated label outside the schema cannot be an answer
+                continue  # the label is that of another row, or outside the schema
             if item.filler is None:
                 answers["whole_labels"][0, column] = 1
             elif item.is_region:
@@ -164,6 +229,7 @@ class CandidateEncoder:
         targets = [*targets, *[NO_SPAN] * MAX_TARGETS][:MAX_TARGETS]
         return {
             "input_ids": torch.tensor(token_ids),
+            "attention_mask": torch.ones(len(token_ids), dtype=torch.long),
             "label_tokens": torch.tensor(labels),
             "spans": torch.tensor(
                 [(a.first, b.last, width, a.start, b.end) for a, b, width in spans], dtype=torch.long
@@ -174,24 +240,32 @@ class CandidateEncoder:
         }
 
     def collate(self, items: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-        """Pad and stack encoded queries, with the tensors of their images, into one batch.
+        """Pad and stack encoded queries, with the tensors of their images, into one batch of all their rows.
 
         The answers become ``labels [B, S + R + 1, C]``. A region whose visual slot is not real, because the image could
         not be read, is no candidate.
         """
-        texts = [item["input_ids"] for item in items]
-        answers = [pad_stack([item[f"{kind}_labels"] for item in items], IGNORED) for kind in KINDS]
-        batch = {
-            "input_ids": pad_stack(texts, self.tokenizer.pad_token_id),
-            "attention_mask": pad_stack([torch.ones_like(text) for text in texts]),
-            **{name: pad_stack([item[name] for item in items]) for name in NAMES},
-        }
-        own = {*batch, *(f"{kind}_labels" for kind in KINDS)}
-        visual = collate([{name: value for name, value in item.items() if name not in own} for item in items])
-        real = visual.get("visual_mask", torch.zeros(len(items), 0, dtype=torch.bool))[:, 1 : answers[1].shape[1] + 1]
+        own = ("input_ids", "attention_mask", *NAMES, *(f"{kind}_labels" for kind in KINDS))
+        rows = [(item, row) for item in items for row in range(len(item["input_ids"]))]
+        batch = {name: pad_stack([item[name][row] for item, row in rows], self._filler(name)) for name in own}
+        answers = [batch.pop(f"{kind}_labels") for kind in KINDS]
+        visual = collate([{name: value for name, value in item.items() if name not in own} for item, _ in rows])
+        real = visual.get("visual_mask", torch.zeros(len(rows), 0, dtype=torch.bool))[:, 1 : answers[1].shape[1] + 1]
         answers[1][:, : real.shape[1]].masked_fill_(~real[..., None], IGNORED)
         answers[1][:, real.shape[1] :] = IGNORED
         return {**batch, "labels": torch.cat(answers, dim=1), **visual}
+
+    def rows_of(self, batch: Mapping[str, Tensor], asked: Sequence[tuple[Record, Query]]) -> list[list[int]]:
+        """Return the rows of each query in a batch."""
+        num_labels = (batch["label_tokens"][..., 0] >= 0).sum(dim=1).tolist()
+        rows = iter(range(len(num_labels)))
+        found: list[list[int]] = []
+        for _, query in asked:
+            own = [next(rows)]
+            while sum(num_labels[row] for row in own) < len(query.label_spans):
+                own.append(next(rows))
+            found.append(own)
+        return found
 
     def answers(
         self, logits: Tensor, batch: Mapping[str, Tensor], task: Task[Any], asked: Sequence[tuple[Record, Query]]
@@ -202,56 +276,68 @@ class CandidateEncoder:
             logits: ``[B, S + R + 1, C]``, from the decoder.
             batch: the batch, from ``collate``.
             task: the task of all queries.
-            asked: the record and the query of each row.
+            asked: the record and the query of each answer.
         """
         scores = logits.float().masked_fill((batch["labels"] == IGNORED).to(logits.device), float("-inf"))
         probabilities = scores.sigmoid()
         is_answer = (probabilities >= self.options.threshold) & scores.isfinite()
         best = scores.flatten(1).argmax(dim=1).tolist()
-        chosen: list[set[tuple[int, int]]] = [set() for _ in asked]
+        above: list[list[tuple[int, int]]] = [[] for _ in scores]
         for row, place, column in is_answer.nonzero().tolist():
-            chosen[row].add((place, column))
+            above[row].append((place, column))
         scores, probabilities = scores.cpu(), probabilities.cpu()
-        characters, num_regions = batch["spans"][..., 3:].tolist(), batch["region_mask"].shape[1]
+        num_labels = (batch["label_tokens"][..., 0] >= 0).sum(dim=1).tolist()
+        characters = batch["spans"][..., 3:].tolist()
+        num_spans, num_regions = batch["spans"].shape[1], batch["region_mask"].shape[1]
         found = []
-        for row, (record, query) in enumerate(asked):
+        for rows, (record, query) in zip(self.rows_of(batch, asked), asked, strict=True):
             schema = task.answer_schema(record.text, query.target, len(record.regions))
-            if schema.at_least_one and not chosen[row] and scores[row].isfinite().any():
-                chosen[row].add(divmod(best[row], scores.shape[2]))
+            chosen = [(row, *one) for row in rows for one in above[row]]
+            if schema.at_least_one and not chosen:
+                likely = max(((row, *divmod(best[row], scores.shape[2])) for row in rows), key=lambda one: scores[one])
+                chosen = [likely] if scores[likely].isfinite() else []
             # by score: probabilities near 1 are equal in float32
-            ranked = sorted(chosen[row], key=lambda one: (float(scores[row][one]), one), reverse=True)
-            num_spans = len(characters[row])
+            ranked = sorted(chosen, key=lambda one: (float(scores[one]), one), reverse=True)
+            before = dict(zip(rows, itertools.accumulate((num_labels[row] for row in rows), initial=0), strict=False))
             spans: list[Span] = []
-            written: list[tuple[int, grammar.ParsedItem, float]] = []
-            for place, column in ranked:
-                label = task.labels[column]
+            written: list[tuple[tuple[int, ...], grammar.ParsedItem, float]] = []
+            for row, place, column in ranked:
+                label = task.labels[before[row] + column]
+                where: tuple[int, ...] = (2,)
                 if place < num_spans:
                     start, end = characters[row][place]
                     if not self.options.nested and any(start < last and first < end for first, last in spans):
                         continue
                     spans.append((start, end))
-                    item = span_item(label, record.text, (start, end))
+                    where, item = (0, start, end), span_item(label, record.text, (start, end))
                 elif place < num_spans + num_regions:
-                    item = grammar.ParsedItem(label, grammar.region_name(place - num_spans), is_region=True)
+                    name = grammar.region_name(place - num_spans)
+                    where, item = (1, place), grammar.ParsedItem(label, name, is_region=True)
                 else:
                     item = grammar.ParsedItem(label)
-                written.append((place, item, float(probabilities[row, place, column])))
+                written.append((where, item, float(probabilities[row, place, column])))
             written.sort(key=lambda one: one[0])  # by position in the text, then regions, then the whole query
             values_of = {item: value for _, item, value in written}
             items = task.read(values_of, record.text, query.target, len(record.regions))
             found.append((items, task.style.linearize(values_of, schema.pair)))
         return found
 
-    def _tokens(self, text: str, counts: Counter[str]) -> tuple[list[int], list[Span]]:
-        """Return the tokens of a text, and the characters of each; special tokens have none."""
+    def _filler(self, name: str) -> int:
+        """Return the value of padding; a label that does not exist has no tokens."""
+        if name == "input_ids":
+            return int(self.tokenizer.pad_token_id)
+        return IGNORED if name.endswith("_labels") else -1 if name == "label_tokens" else 0
+
+    def _tokens(self, part: _Part, record: Record) -> _Tokens:
+        """Return the tokens of an input, and the characters of each; special tokens have none."""
+        text = f"{part.instruction} {record.text}".rstrip()
         encoded = self.tokenizer(text, split_special_tokens=True, return_offsets_mapping=True)
         token_ids, characters = list(encoded.input_ids), list(encoded.offset_mapping)
-        if len(token_ids) > self.max_tokens:
-            counts["truncated_inputs"] += 1
-            last = self.tokenizer.eos_token_id
-            token_ids = [*token_ids[: self.max_tokens - 1], token_ids[-1] if last is None else last]
-            characters = [*characters[: self.max_tokens - 1], (0, 0)]
-        return token_ids, characters
+        if len(token_ids) <= self.max_tokens:
+            return _Tokens(token_ids, characters, is_truncated=False)
+        last = self.tokenizer.eos_token_id
+        token_ids = [*token_ids[: self.max_tokens - 1], token_ids[-1] if last is None else last]
+        return _Tokens(token_ids, [*characters[: self.max_tokens - 1], (0, 0)], is_truncated=True)
 
 
 def _covered(characters: Sequence[Span], span: Span) -> tuple[int, int]:

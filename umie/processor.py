@@ -253,6 +253,10 @@ class UmieProcessor(PushToHubMixin):
         visual = [{name: value for name, value in item.items() if name not in batch} for item in items]
         return {**batch, **collate(visual)}
 
+    def rows_of(self, batch: Mapping[str, Tensor], asked: Sequence[tuple[Record, Query]]) -> list[list[int]]:
+        """Return the rows of each query in a batch: one, or several if its labels are too many for one input."""
+        return [[row] for row in range(len(asked))] if self._scoring is None else self._scoring.rows_of(batch, asked)
+
     def answers(
         self,
         decoder: Any,

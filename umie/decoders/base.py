@@ -211,7 +211,7 @@ class ScoringDecoder(Decoder):
 
         Args:
             fused: the fused states, whose first T are those of the text, and the visual states.
-            label_tokens: ``[B, C, 2]``, the first and the last token of each label.
+            label_tokens: ``[B, C, 2]``, the first and the last token of each label; -1 in padding.
             spans: ``[B, S, 5]``: the first and the last token of each span, its width in words minus 1, and the start
                 and the end of its characters, which are not scored.
             region_mask: bool ``[B, R]``, True where a region is real. Region r is the visual slot r + 1.

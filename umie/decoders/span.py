@@ -152,7 +152,7 @@ class SpanDecoder(PretrainedDecoder, ScoringDecoder):
             )
             + about
         )
-        label_states = _at(states, label_tokens.flatten(1)).view(*label_tokens.shape, -1)  # [B, C, 2, D]
+        label_states = _at(states, label_tokens.clamp(min=0).flatten(1)).view(*label_tokens.shape, -1)  # [B, C, 2, D]
         named = self.label_out(self.label_in(label_states.flatten(2)))
         logits = self.candidate_out(candidates) @ named.transpose(1, 2) * states.shape[-1] ** -0.5 + self.bias
         return DecoderOutput(None if labels is None else self.loss(logits, labels), logits)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -74,9 +75,12 @@ def answer_queries(
         answers = processor.answers(model.decoder, fused, batch, task, rows, **options)
         gates: list[float | None] = [None] * len(chunk)
         if fused.gate is not None and "visual_mask" in inputs:
-            means = fused.gate.float().reshape(len(chunk), -1).mean(dim=1).tolist()
+            means = fused.gate.float().reshape(len(fused.gate), -1).mean(dim=1).tolist()
             with_image = inputs["visual_mask"].any(dim=1).tolist()
-            gates = [mean if has_image else None for mean, has_image in zip(means, with_image, strict=True)]
+            gates = [
+                statistics.mean(means[row] for row in own) if with_image[own[0]] else None
+                for own in processor.rows_of(batch, rows)
+            ]
         for index, answer, gate in zip(chunk, answers, gates, strict=True):
             found[index] = Answer(*answer, gate)
         if on_batch is not None:

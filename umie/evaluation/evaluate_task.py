@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -29,7 +29,7 @@ class TaskResult:
     """
 
     scores: dict[str, Any]
-    sheet: Sheet  # the counts of each record
+    sheet: Sheet = field(compare=False)  # the counts of each record
     predictions: list[Record]  # the records with the predictions in place of their annotation
     gates: list[float]  # the mean gate of each query about a record with an image, if the fusion has a gate
     is_oracle: bool = False  # whether the model got gold events: the score is not that of a complete system

@@ -45,7 +45,7 @@ class QueryDataset(Dataset[dict[str, Tensor]]):
         if not self._texts:
             names = ", ".join(task.name for task in built)
             raise UmieError(f"no record has a query for any of these tasks: {names}")
-        self.lengths = [len(text["input_ids"]) for text in self._texts]
+        self.lengths = [text["input_ids"].shape[-1] for text in self._texts]
 
     def __len__(self) -> int:
         return len(self._texts)

@@ -268,7 +268,7 @@ class Extractor:
             task,
             [(drafts[index].found, query) for index, query in asked],
             encoded,
-            [len(tensors["input_ids"]) for tensors in encoded],
+            [tensors["input_ids"].shape[-1] for tensors in encoded],
             constrained=self.constrained,
             batch_size=self.batch_size,
             probabilities=self.probabilities,

@@ -48,8 +48,9 @@ SMALL = {
 def shrunken(name, folder, **changes):
     """Write an example with fewer records and steps to a directory; return the new file."""
     grid = {**yaml.safe_load((EXAMPLES / name).read_text()), **SMALL, **changes}
-    (folder / name).write_text(yaml.safe_dump({key: value for key, value in grid.items() if value is not ...}))
-    return folder / name
+    path = folder / Path(name).name
+    path.write_text(yaml.safe_dump({key: value for key, value in grid.items() if value is not ...}))
+    return path
 
 
 def lines_of(output):
@@ -119,11 +120,14 @@ def test_the_main_table_has_the_training_options_of_the_paper():
     assert len(grid.reference) == 3
 
 
-@pytest.mark.parametrize("name", ["paper_zero_shot", "zero_shot_small"])
-def test_zero_shot_leaves_out_one_set_at_a_time(name):
+@pytest.mark.parametrize(
+    ("name", "sets"),
+    [("paper_zero_shot", ("twitter17", "mnre2")), ("real/unified", ("twitter15", "twitter17", "gmner"))],
+)
+def test_zero_shot_leaves_out_one_set_at_a_time(name, sets):
     grid, cells = study(name)
     trained = {cell.variant: set(cell.config.trained_on) for cell in cells}
-    for left_out in ("twitter17", "mnre2"):
+    for left_out in sets:
         assert trained["all sets"] - trained[f"without {left_out}"] == {left_out}
     assert grid.first.data.exclude_overlap
 
@@ -167,17 +171,6 @@ def test_a_plan_lists_missing_data_and_weights(umie, tmp_path):
     words = " ".join(err.split())
     for lacking in ("data.test of twitter17: ", "data.images of m2e2: ", "encoder resnet101_roi: ", "language model '"):
         assert f"umie: missing: {lacking}" in words, lacking
-
-
-@pytest.mark.slow
-def test_the_zero_shot_grid_on_real_tweets_can_be_planned(umie, tmp_path):
-    if not REAL_DATA.is_dir():
-        pytest.skip(f"reads real tweets below {REAL_DATA}, which are not part of the repository")
-    path = EXAMPLES / "zero_shot_small.yaml"
-    code, out, err = umie("ablate", path, "--data-root", REAL_DATA, "--output", tmp_path / "run", "--plan")
-    assert (code, err) == (0, "")
-    assert out.count("to run") == 6
-    assert "twitter17: train 3370, dev 300, test 723" in out  # three texts of the test split are excluded
 
 
 def test_the_embedded_grid_compares_four_fusions():
@@ -379,12 +372,12 @@ def sizes():
 
 @needs_real_data
 def test_the_grid_on_real_tweets_can_be_planned(umie, tmp_path, sizes):
-    path = EXAMPLES / "twitter17_real.yaml"
+    path = EXAMPLES / "real" / "twitter17_span.yaml"
     code, out, err = umie("ablate", path, "--data-root", REAL_DATA, "--output", tmp_path / "run", "--plan")
     assert (code, err) == (0, "")
-    assert out.count("to run") == 8
+    assert out.count("to run") == 3
     counted = ", ".join(f"{split} {count}" for split, (count, _) in sizes.items())
-    assert f"8 cells; records: {counted}" in out
+    assert f"3 cells; records: {counted}" in out
     assert sizes["train"] == (3373, sizes["train"][1])
     assert not (tmp_path / "run" / "cells").exists()
 
@@ -392,12 +385,8 @@ def test_the_grid_on_real_tweets_can_be_planned(umie, tmp_path, sizes):
 @needs_real_data
 @pytest.mark.slow
 def test_a_run_on_real_tweets_counts_those_with_an_image(umie, tmp_path, sizes):
-    path = shrunken(
-        "twitter17_real.yaml",
-        tmp_path,
-        fusion=["gated", "text_only"],
-        warm_start={"training": {"max_steps": 3, "batch_size": 4}},
-    )
+    changes = {"fusion": ["gated", "text_only"], "decoder": {"name": "span"}, "warm_start": ...}
+    path = shrunken("real/twitter17_span.yaml", tmp_path, **changes)
     code, out, err = umie("ablate", path, "--data-root", REAL_DATA, "--output", tmp_path / "run")
     assert code == 0, err
     assert [line["status"] for line in lines_of(tmp_path / "run")] == ["ok", "ok"]

@@ -269,6 +269,16 @@ def test_presets_tie_head_and_embedding_like_their_model(preset):
     assert seq2seq.encoder.embed_tokens.weight is seq2seq.decoder.embed_tokens.weight is seq2seq.shared.weight
 
 
+def test_a_preset_with_the_name_of_a_checkpoint_directory_is_refused(tmp_path, monkeypatch):
+    write_checkpoint(tmp_path / "flan-t5-small")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        UmieError, match=r"'flan-t5-small' is a preset .* write \./flan-t5-small to load it, or rename it"
+    ):
+        registry.build("t5", source="flan-t5-small")
+    assert registry.build("t5", source="./flan-t5-small").seq2seq.config.d_model == 32
+
+
 def test_an_untied_preset_has_two_matrices_of_random_weights():
     torch.manual_seed(0)
     decoder = registry.build("t5", source="tiny", overrides={"tie_word_embeddings": False})

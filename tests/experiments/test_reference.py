@@ -9,7 +9,7 @@ from umie.experiments.scored_tasks import ScoredTask
 
 def asked(data_set, task, wording=None):
     key = f"{data_set} {task}" + ("" if wording is None else f" [{wording}]")
-    return ScoredTask(key, key, data_set, task, "predicted", None if wording is None else {})
+    return ScoredTask(key, key, data_set, task, "predicted", False, None if wording is None else {})
 
 
 def test_the_main_table_as_printed():

@@ -104,3 +104,20 @@ def test_the_table_shows_set_wording_and_published_scores(finished_grid):
     assert cells[3:9] == ["0.500", "", "", "0.500", "", ""]
     header = (output / "table.csv").read_text().splitlines()[0]
     assert header.endswith(",ceiling,reference: last year")
+
+
+def test_free_and_constrained_answers_are_scored_apart(tmp_path, write_grid, ablate):
+    decoding = {"constrained": "both", "generation": {"max_new_tokens": 24}}
+    grid = {"data": SIZES, "tasks": ["mre"], "fusion": ["text_only"], "evaluation": decoding}
+    out = ablate(write_grid(tmp_path, **grid), tmp_path / "run")
+    (line,) = map(json.loads, (tmp_path / "run" / "results.jsonl").read_text().splitlines())
+    assert list(line["metrics"]) == ["mre", "mre [free]"]
+    assert "`mean` averages MRE." in out
+    assert "decoding: constrained, and free, max_new_tokens 24" in out
+    cell = tmp_path / "run" / "cells" / line["hash"]
+    answers = {
+        name: [json.loads(text).get("relations") for text in (cell / f"{name}.jsonl").read_text().splitlines()]
+        for name in ("mre", "mre-free")
+    }
+    assert all(answers["mre"])  # the grammar admits no empty answer
+    assert not all(answers["mre-free"])  # of a model that has learned nothing

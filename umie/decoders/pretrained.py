@@ -106,8 +106,17 @@ class PretrainedDecoder(Decoder):
 
     @classmethod
     def checkpoint(cls, source: str) -> str | None:
-        """Return the directory or hub name of a source's checkpoint, or None for a preset."""
+        """Return the directory or hub name of a source's checkpoint, or None for a preset.
+
+        Raises:
+            UmieError: the source does not exist, or could be a preset or a checkpoint directory.
+        """
         if source in cls.PRESETS:
+            if (Path(source) / "config.json").is_file():
+                raise UmieError(
+                    f"source {source!r} is a preset with random weights, and there is a checkpoint directory of this "
+                    f"name: write ./{source} to load it, or rename it"
+                )
             return None
         check_source(
             "decoder",

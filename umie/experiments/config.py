@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
@@ -41,7 +41,7 @@ class Evaluation(Config):
     Args:
         split: ``test``, or ``dev`` while choosing options.
         batch_size: queries per call of generate.
-        constrained: decode under each task's grammar.
+        constrained: decode under each task's grammar; ``both`` scores free answers, too.
         events: the events that staged tasks such as MEAE are asked about: those that their source (MED) ``predicted``,
             as in the paper, or ``gold``, an oracle. If the source is not among the tasks, ``gold`` is used.
         generation: options for ``generate`` of transformers, e.g. ``{"num_beams": 4}``.
@@ -50,7 +50,7 @@ class Evaluation(Config):
 
     split: one_of("evaluation split", ("dev", "test")) = "test"  # type: ignore[valid-type] # an annotation
     batch_size: Positive = 64
-    constrained: Flag = False
+    constrained: Flag | Literal["both"] = False
     events: one_of("choice of events", ("predicted", "gold")) = "predicted"  # type: ignore[valid-type] # an annotation
     generation: Options = Field(default_factory=dict)
     instructions: Annotated[tuple[Any, ...], BeforeValidator(as_list)] = ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from dataclasses import dataclass
 
@@ -17,7 +18,7 @@ class ScoredTask:
     """One task on one data set.
 
     Its key in results and in the CSV file is the task, after the set if there are several sets, and followed by the
-    wording if there are several wordings.
+    wording if there are several wordings, and by ``[free]`` if free answers are scored along with constrained ones.
     """
 
     key: str
@@ -25,6 +26,7 @@ class ScoredTask:
     data_set: str
     task: str
     events: str  # the events that a staged task is asked about, predicted or gold
+    constrained: bool = False  # whether answers are generated under the grammar
     wording: Wording | None = None  # None uses the wording of the run
 
     @property
@@ -42,26 +44,35 @@ def scored_tasks(config: RunConfig, corpus: Corpus, split: str | None = None) ->
     """Return the scored tasks of a split, by default the evaluation split, in the order of the tables."""
     split = split or config.evaluation.split
     found = []
-    for instruction in config.evaluation.instructions or [None]:
+    chosen = config.evaluation.constrained
+    decodings = {True: "", False: " [free]"} if chosen == "both" else {bool(chosen): ""}
+    for instruction, (constrained, free) in itertools.product(
+        config.evaluation.instructions or [None], decodings.items()
+    ):
         wording = None if instruction is None else read_instruction(instruction, config.data.tasks)
-        suffix = "" if instruction is None else f" [{instruction_label(instruction)}]"
+        suffix = ("" if instruction is None else f" [{instruction_label(instruction)}]") + free
         for key, data_set, task in corpus.scored(split):
             part = task_class(task)
             has_source = part.source in corpus.sets[data_set].tasks_in(split)
             events = config.evaluation.events if has_source else "gold"
             title = "" if corpus.is_single else f"{data_set} "
             title += f"{task.upper()} (oracle events)" if part.is_staged and events == "gold" else task.upper()
-            found.append(ScoredTask(key + suffix, title + suffix, data_set, task, events, wording))
+            found.append(ScoredTask(key + suffix, title + suffix, data_set, task, events, constrained, wording))
     return found
 
 
 def averaged(config: RunConfig, scored: list[ScoredTask]) -> list[str]:
-    """Return the keys that the mean score averages; raise UmieError if ``mean_over`` names others."""
+    """Return the keys that the mean score averages; raise UmieError if ``mean_over`` names others.
+
+    Free answers that are scored along with constrained ones do not count.
+    """
     chosen: list[str] = []
+    main = [one for one in scored if one.constrained or config.evaluation.constrained != "both"]
     for name in config.mean_over:
-        fitting = [one.key for one in scored if name in (one.task, f"{one.data_set} {one.task}", one.key)]
+        fitting = [one.key for one in main if name in (one.task, f"{one.data_set} {one.task}")]
+        fitting = fitting or [one.key for one in scored if one.key == name]
         if not fitting:
             known = ", ".join(one.key for one in scored)
             raise UmieError(f"mean_over: {name!r} is not scored on the {config.evaluation.split} split; it has {known}")
         chosen += [key for key in fitting if key not in chosen]
-    return chosen or [one.key for one in scored]
+    return chosen or [one.key for one in main]

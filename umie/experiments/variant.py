@@ -276,7 +276,7 @@ class Variant:
         sources: dict[tuple[str, str], SourcePredictions] = {}
         for index, one in enumerate(scored):
             tasks = self.corpus.sets[one.data_set].built(self.config.wording if one.wording is None else one.wording)
-            stage = one.data_set, json.dumps(one.wording)
+            stage = one.data_set, json.dumps([one.wording, one.constrained])
 
             def on_batch(done: int, total: int, index: int = index) -> None:
                 if model is None:
@@ -288,7 +288,7 @@ class Variant:
                 self.records[split][one.data_set],
                 tasks[one.task],
                 batch_size=evaluation.batch_size,
-                constrained=evaluation.constrained,
+                constrained=one.constrained,
                 events=one.events,
                 sources=sources.setdefault(stage, SourcePredictions(tasks)),
                 on_batch=on_batch,

@@ -113,7 +113,8 @@ def _settings(run: GridRun) -> Iterator[str]:
     decoders = [registries.decoders.get(cell.parts["decoder"]["name"]) for cell in run.cells]
     if not all(isinstance(decoder, type) and issubclass(decoder, ScoringDecoder) for decoder in decoders):
         options = ", ".join(f"{name} {value}" for name, value in evaluation.generation.items()) or "greedy"
-        yield f"decoding: {'constrained' if evaluation.constrained else 'free'}, {options}"
+        how = {"both": "constrained, and free", True: "constrained", False: "free"}[evaluation.constrained]
+        yield f"decoding: {how}, {options}"
     trainings: dict[str, dict[str, None]] = {}
     for cell in run.cells:
         shown = ", ".join(f"{name} {value}" for name, value in cell.training.items()) or "defaults"

@@ -31,7 +31,7 @@ def compared(tmp_path):
         corpus = Corpus(
             {name: DataSet(name, **values) for name in sets}, dict.fromkeys(sets, 1.0), is_single=len(sets) == 1
         )
-        run = GridRun(grid, corpus, cells, {})
+        run = GridRun(grid, corpus, cells, {cell.hash: {"status": "ok"} for cell in cells})
         for cell in cells:
             folder = tmp_path / "cells" / cell.hash
             folder.mkdir(parents=True)

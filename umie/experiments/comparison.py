@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import math
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from umie.experiments.expand import Cell, uses_image
 from umie.experiments.scheduler import GridRun
-from umie.experiments.scored_tasks import ScoredTask
 from umie.experiments.variant import COUNTS
 
 if TYPE_CHECKING:
@@ -62,24 +61,25 @@ def compare(run: GridRun, output: Path) -> list[Comparison]:
     """Compare every variant with its reference: the one without image input, and its own with shuffled images.
 
     Without a variant that ignores the image, the reference is the first variant. Sets that one of the two variants was
-    not trained on are left out. Cells without counts, from an earlier version, are left out.
+    not trained on are left out, and so are cells that have no counts (from an earlier version) or crashed.
     """
-    counts = {cell.hash: _counts(output / "cells" / cell.hash / COUNTS) for cell in run.cells}
-    cells: dict[str, list[Cell]] = {}
+    counts: dict[str, dict[int, Mapping[str, Any]]] = {}  # by variant and seed
+    first: dict[str, Cell] = {}
     for cell in run.cells:
-        if counts[cell.hash]:
-            cells.setdefault(cell.variant, []).append(cell)
-    found = []
-    for mine, theirs in _pairs([one[0] for one in cells.values()]):
+        found = _counts(output / "cells" / cell.hash / COUNTS)
+        if found and run.results.get(cell.hash, {}).get("status") == "ok":
+            counts.setdefault(cell.variant, {})[cell.seed] = found
+            first.setdefault(cell.variant, cell)
+    compared = []
+    for mine, theirs in _pairs(list(first.values())):
         for task in run.scored:
-            if _trained_on(mine, task) and _trained_on(theirs, task):
-                pair = [
-                    {cell.seed: counts[cell.hash][task.key] for cell in cells[one.variant]} for one in (mine, theirs)
-                ]
-                if seeds := [seed for seed in pair[0] if seed in pair[1]]:
-                    sides = [[side[seed] for seed in seeds] for side in pair]
-                    found.append(_compared(mine.variant, theirs.variant, task.title, *sides))
-    return _corrected(found)
+            if task.data_set in mine.config.trained_on and task.data_set in theirs.config.trained_on:
+                sides = [counts[one.variant] for one in (mine, theirs)]
+                seeds = [seed for seed in sides[0] if seed in sides[1]]
+                sheets = [[side[seed][task.key] for seed in seeds] for side in sides]
+                if seeds and len({len(sheet) for side in sheets for sheet in side}) == 1:  # the same records
+                    compared.append(_compared(mine.variant, theirs.variant, task.title, *sheets))
+    return _corrected(compared)
 
 
 def _pairs(cells: Sequence[Cell]) -> Iterator[tuple[Cell, Cell]]:
@@ -108,11 +108,6 @@ def _setup(cell: Cell, images: str | None = None) -> dict[str, Any]:
 def _agree(reference: Cell, cell: Cell) -> bool:
     """Return whether a cell has the options of a reference that vary, except for the fusion."""
     return all(cell.labels.get(slot) == label for slot, label in reference.labels.items() if slot != "fusion")
-
-
-def _trained_on(cell: Cell, task: ScoredTask) -> bool:
-    trained = cell.config.trained_on
-    return trained is None or task.data_set in trained
 
 
 def _counts(path: Path) -> dict[str, Any]:

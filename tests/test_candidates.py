@@ -180,7 +180,7 @@ def test_long_texts_and_labels(tokenizer):
     assert counts == {"truncated_inputs": 1, "unreachable_spans": 1}
     long = tasks.registry.build("mner", labels=["person", "word " * 300 + "end"])
     with pytest.raises(
-        UmieError, match=r"the label 'word .* of mner is beyond the first 256 tokens: use a shorter label"
+        UmieError, match=r"the label 'word .* of mner is beyond the first 256 tokens: use fewer or shorter labels"
     ):
         encoder.encode(long, record, *long.queries(record), counts)
 

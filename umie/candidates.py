@@ -101,15 +101,22 @@ class CandidateEncoder:
         tokenizer: a fast tokenizer, which reports the characters of each token.
         options: the decoder's candidates.
         max_tokens: longer inputs are truncated at the end of the text.
+        max_regions: regions beyond this number have no visual slots, so they are no candidates; None for no limit.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, options: CandidateOptions, max_tokens: int) -> None:
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        options: CandidateOptions,
+        max_tokens: int,
+        max_regions: int | None = None,
+    ) -> None:
         if not tokenizer.is_fast:
             raise UmieError(
                 f"the tokenizer {type(tokenizer).__name__} does not report the characters of its tokens, which a "
                 "decoder that scores spans needs: use a fast tokenizer (tokenizer.json)"
             )
-        self.tokenizer, self.options, self.max_tokens = tokenizer, options, max_tokens
+        self.tokenizer, self.options, self.max_tokens, self.max_regions = tokenizer, options, max_tokens, max_regions
 
     def encode(self, task: Task[Any], record: Record, query: Query, counts: Counter[str]) -> dict[str, Tensor]:
         """Return the tensors of one query, each with its K rows: ``input_ids [K, T]``, those in NAMES, and the answer.
@@ -118,7 +125,7 @@ class CandidateEncoder:
             task: the task.
             record: the record.
             query: the query.
-            counts: counts truncated inputs, and annotated spans that are no candidates.
+            counts: counts truncated inputs, and annotated spans and regions that are no candidates.
 
         Raises:
             UmieError: a label alone has more than ``max_tokens`` tokens.
@@ -145,16 +152,25 @@ class CandidateEncoder:
         return {name: pad_stack([row[name] for row in rows], self._filler(name)) for name in rows[0]}
 
     def _parts(self, whole: _Part) -> list[_Part]:
-        """Return instructions that name the labels of a query in turn, each with at most half of the tokens."""
+        """Return instructions that name the labels of a query in turn, each with at most half of the tokens.
+
+        The instruction is not divided if its other words leave no room for labels, or if its labels are not in order.
+        """
         text, spans = whole.instruction, whole.spans
-        characters = self.tokenizer(text, split_special_tokens=True, return_offsets_mapping=True).offset_mapping
-        begin, end = spans[0][0], max(last for _, last in spans)
+        begin, end = spans[0][0], spans[-1][1]
+        rest = len(self.tokenizer(text[:begin] + text[end:], split_special_tokens=True).input_ids)
+        if rest > self.max_tokens // 4 or list(spans) != sorted(spans):
+            return [whole]
+        token_starts = [
+            first
+            for first, _ in self.tokenizer(text, split_special_tokens=True, return_offsets_mapping=True).offset_mapping
+        ]
         separator = text[spans[0][1] : spans[1][0]]
-        budget = self.max_tokens // 2 - sum(not begin <= first < end for first, _ in characters)
+        budget = self.max_tokens // 2 - rest
         groups: list[list[int]] = [[]]
         used = 0
         for number, (first, last) in enumerate(spans):
-            size = sum(first <= start < last for start, _ in characters) + 2  # with the separator
+            size = sum(first <= start < last for start in token_starts) + 2  # with the separator
             if groups[-1] and used + size > budget:
                 groups.append([])
                 used = 0
@@ -186,8 +202,8 @@ class CandidateEncoder:
             if not self.tokenizer(lost, add_special_tokens=False).input_ids:
                 raise UmieError(f"the tokenizer has no tokens for the label {lost!r} of {task.name}: rename it")
             raise UmieError(
-                f"the label {lost!r} of {task.name} is beyond the first {self.max_tokens} tokens: use a shorter label, "
-                "or increase max_input_tokens"
+                f"the label {lost!r} of {task.name} is beyond the first {self.max_tokens} tokens: use fewer or "
+                "shorter labels and a shorter wording, or increase max_input_tokens"
             )
         offset = len(part.instruction) + 1
         in_text = [
@@ -216,13 +232,18 @@ class CandidateEncoder:
             if item.filler is None:
                 answers["whole_labels"][0, column] = 1
             elif item.is_region:
-                answers["region_labels"][int(item.filler[1:]) - 1, column] = 1  # O1 is the first
+                region = int(item.filler[1:]) - 1  # O1 is the first
+                if self.max_regions is not None and region >= self.max_regions:
+                    counts["unreachable_regions"] += 1
+                answers["region_labels"][region, column] = 1
             else:
                 place = places.get(grammar.locate(record.text, item.filler, item.occurrence) or (0, 0))
                 if place is None:
                     counts["unreachable_spans"] += 1
                 else:
                     answers["span_labels"][place, column] = 1
+        if self.max_regions is not None:
+            answers["region_labels"][self.max_regions :] = IGNORED
         targets = [
             _covered(characters, (start + offset, end + offset)) for start, end in task.target_spans(query.target)
         ]

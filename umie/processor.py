@@ -89,12 +89,13 @@ class UmieProcessor(PushToHubMixin):
         self.max_target_tokens = max_target_tokens
         self.missing_images = missing_images
         self.candidates = None if candidates is None else dict(candidates)
+        self.preprocessor = encoders.build_preprocessor(encoder) if isinstance(encoder, Mapping) else encoder
+        max_regions = getattr(getattr(self.preprocessor, "config", None), "max_regions", None)
         self._scoring = (
             None
             if candidates is None
-            else CandidateEncoder(tokenizer, CandidateOptions(**candidates), max_input_tokens)
+            else CandidateEncoder(tokenizer, CandidateOptions(**candidates), max_input_tokens, max_regions)
         )
-        self.preprocessor = encoders.build_preprocessor(encoder) if isinstance(encoder, Mapping) else encoder
         self.counts: Counter[str] = Counter()
         self.unreadable: dict[str, str] = {}
         self.features: FeatureSource | None = None
@@ -126,7 +127,8 @@ class UmieProcessor(PushToHubMixin):
         Returns:
             ``input_ids`` and ``attention_mask [Q, T]``, ``labels [Q, L]`` (-100 in padding), ``boxes
             [Q, V, 4]``, ``visual_mask [Q, V]`` and the encoder's own tensors; Q counts queries. For a decoder that
-            scores candidates, ``labels [Q, S + R + 1, C]`` and the other inputs of ``ScoringDecoder.forward``.
+            scores candidates, ``labels [Q, S + R + 1, C]`` and the other inputs of ``ScoringDecoder.forward``, where Q
+            counts inputs: a query with more labels than fit into one has several.
 
         Raises:
             UmieError: no record has a query, or an image cannot be read and ``missing_images`` is not

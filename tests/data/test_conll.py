@@ -75,6 +75,9 @@ def test_columns_separators_comments_and_documents(tmp_path):
     multiconer = "# id 5b0f domain=train\nrome _ _ B-LOC\n"
     (record,) = read(tmp_path, multiconer)
     assert found(record) == [("rome", "LOC")]
+    multiconer = "-DOCSTART- O\n# id 5b0f domain=train\nrome _ _ B-LOC\n"
+    (record,) = read(tmp_path, multiconer)
+    assert found(record) == [("rome", "LOC")]
     (record,) = read(tmp_path, "# O\nRome B-LOC\n")  # a token and its tag, not a comment
     assert record.text == "# Rome"
     (record,) = read(tmp_path, "Rome,B-LOC\nis,O\n", separator="comma")

@@ -29,6 +29,11 @@ WORDS = ("a dog", "two dogs", "a man", "Men", "the red ball", "grass", "his shor
         ("blue glasses", "glasses"),
         ("wet grass", "grass"),
         ("a bus", "bus"),
+        ("the dog 's", "dog"),
+        ("a man\u2019s (red) hat", "hat"),
+        ("the girl's", "girl"),
+        ("dog-", "dog"),
+        ("...", ""),
         ("", ""),
     ],
 )
@@ -104,10 +109,22 @@ def test_the_command_on_real_captions(umie, tmp_path):
     assert f"left out: {len(list(data.read('flickr_entities', CAPTIONS))) - sum(numbers):,} records" in out
 
 
+@pytest.mark.parametrize("other", ["a dog's tail", "the dog-house", '"dog"'])
+def test_a_type_that_is_named_inside_other_words_is_not_hidden(other):
+    both = [caption(2 * number, ["a dog", other, "a man"]) for number in range(20)]
+    masked = mask_mentions(both, num_types=9)
+    assert "dog" not in {record.entities[0].type for own in masked.splits.values() for record in own}
+
+
 def test_bad_options(umie, tmp_path):
     (tmp_path / "a.jsonl").write_text('{"text": "a dog"}\n')
     code, _, err = umie("data", "mask", tmp_path / "a.jsonl", "--output", tmp_path / "out", "--word", " ")
     assert (code, "--word is empty" in err) == (2, True)
     code, _, err = umie("data", "mask", tmp_path / "a.jsonl", "--output", tmp_path / "out")
     assert (code, "no entity of the training records has a region" in err) == (2, True)
+    code, _, err = umie("data", "mask", tmp_path / "a.jsonl", "--output", tmp_path / "out", "--dev", 0.5, "--test", 0.5)
+    assert (code, "leave no images for training" in err) == (2, True)
     assert not (tmp_path / "out").exists()
+    (tmp_path / "train.jsonl").write_text('{"text": "a dog"}\n')
+    code, _, err = umie("data", "mask", tmp_path / "train.jsonl", "--output", tmp_path)
+    assert (code, "is the input" in err) == (2, True)

@@ -92,6 +92,7 @@ def test_malformed_files(tmp_path, content, problem):
         ({"source": "nowhere"}, "Unknown encoder 'nowhere'"),
         ({"source": "package:absent"}, "no package 'absent' is installed"),
         ({"max_tokens": 2}, "max_tokens is 2"),
+        ({"max_tokens": 5000}, "max_tokens is 5000: the text encoder has only"),
     ],
 )
 def test_wrong_options(options, changed, problem):

@@ -129,6 +129,23 @@ def test_the_difference_is_the_mean_over_seeds_and_the_interval_contains_both_so
     assert one.verdict == "better"
 
 
+def test_one_record_says_nothing_about_chance(compared):
+    sheets = {"text_only": [[0, 1, 1]], "gated": [[1, 1, 1]]}
+    (one,) = compared({"fusion": list(sheets)}, lambda cell: sheets[cell.variant])
+    assert (one.difference, one.p, one.is_significant, one.verdict) == (
+        1,
+        1,
+        False,
+        "not distinguishable: too few records",
+    )
+
+
+def test_variants_with_other_records_and_without_seeds_are_left_out(compared):
+    sheets = {"text_only": np.ones((5, 3)), "gated": np.ones((4, 3)), "concat": np.ones((5, 3))}
+    found = compared({"fusion": list(sheets)}, lambda cell: sheets[cell.variant])
+    assert pairs(found) == [("concat", "text_only")]
+
+
 def test_equal_answers_are_equal_and_tiny_differences_not_distinguishable(compared, rng):
     same = answers(rng)
     other = same.copy()

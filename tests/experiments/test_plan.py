@@ -450,6 +450,16 @@ def test_the_data_sets_that_are_trained_on_can_vary(grid_file, train_on, expecte
     assert len({cell.hash for cell in cells}) == len(cells)
 
 
+def test_the_training_of_an_encoder_does_not_reach_variants_without_image(grid_file):
+    encoder = [{"name": "tiny", "training": {"max_steps": 5}, "images": "shuffled"}, "tiny"]
+    cells = plan(read_grid(grid_file(fusion=["text_only", "gated"], encoder=encoder)), "x")
+    assert [(cell.variant, cell.config.images, cell.config.training.max_steps == 5) for cell in cells] == [
+        ("text_only", "own", False),
+        ("tiny, shuffled images + gated", "shuffled", True),
+        ("tiny + gated", "own", False),
+    ]
+
+
 def test_the_wording_can_vary(grid_file):
     own = {"label": "mine", "mner": "Which? {labels}", "mre": "I2"}
     cells = cells_of(grid_file(fusion="gated", instruction=["paper", "I0", own]))

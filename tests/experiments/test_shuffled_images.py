@@ -24,6 +24,8 @@ def test_every_image_goes_to_another_record(has_image, seed):
         )
         for index, given in enumerate(has_image)
     ]
+    if sum(has_image) == 1:
+        return
     shuffled = with_shuffled_images(records, seed)
     assert [replace(record, image=None, regions=()) for record in shuffled] == [
         replace(record, image=None, regions=()) for record in records
@@ -34,6 +36,18 @@ def test_every_image_goes_to_another_record(has_image, seed):
         moved = [one.image != two.image for one, two in zip(records, shuffled, strict=True)]
         assert moved == has_image
     assert shuffled == with_shuffled_images(records, seed)
+
+
+def test_an_image_is_replaced_by_the_same_one_wherever_it_occurs():
+    records = [Record(f"text {index}", image=f"{index // 5}.jpg") for index in range(15)]
+    shuffled = with_shuffled_images(records)
+    assert all(one.image != two.image for one, two in zip(records, shuffled, strict=True))
+    assert len({(one.image, two.image) for one, two in zip(records, shuffled, strict=True)}) == 3
+
+
+def test_a_single_image_cannot_be_shuffled():
+    with pytest.raises(UmieError, match="only one image"):
+        with_shuffled_images([Record("a", image="1.jpg"), Record("b", image="1.jpg"), Record("c")])
 
 
 def test_what_an_image_shows_is_left_out():

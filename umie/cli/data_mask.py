@@ -12,6 +12,7 @@ from umie.cli.console import print_line
 from umie.cli.options import Format, FormatOptions, Images, Regions, source_of
 from umie.cli.progress import counting
 from umie.errors import UmieError
+from umie.types import SPLITS
 
 
 def mask(
@@ -40,6 +41,11 @@ def mask(
 
     if not word.strip():
         raise UmieError("--word is empty: use a word such as something")
+    if dev + test >= 1:
+        raise UmieError(f"--dev {dev:g} and --test {test:g} leave no images for training: use smaller shares")
+    for path in (output / f"{split}.jsonl" for split in SPLITS):
+        if path.exists() and input_file.exists() and path.samefile(input_file):
+            raise UmieError(f"{path}: is the input; choose another --output")
     source = source_of(input_file, format_name, images, regions, format_option)
     with counting(f"reading {input_file.name}") as count:
         records = []

@@ -69,7 +69,9 @@ def read(
     columns = _names("columns", columns)
     if columns is not None and (columns.count("token"), columns.count("tag")) != (1, 1):
         raise UmieError(f"columns is {shown(list(columns))}: name all columns, one of them 'token' and one 'tag'")
-    if labels is not None and not (isinstance(labels, Mapping) and all(isinstance(x, str) for x in labels.values())):
+    if labels is not None and not (
+        isinstance(labels, Mapping) and all(isinstance(x, str) and x for pair in labels.items() for x in pair)
+    ):
         raise UmieError(f"labels is {shown(labels)}: use a mapping from the types of the file to labels")
     parser = _Parser(tags, columns, separator, set(_names("ignore_tags", ignore_tags) or ()), labels)
     schema = None if labels is None else {"mner": tuple(dict.fromkeys(labels.values()))}
@@ -111,7 +113,7 @@ class _Parser:
     def __call__(self, line: str, sentence: Sentence | None) -> tuple[str, Tag] | None:
         separator = self.separator or ("tab" if "\t" in line else "space")
         parts = line.split(_SEPARATORS.get(separator, separator))
-        if parts[0] == _DOCUMENT or (sentence is None and self._is_comment(line, parts)):
+        if parts[0] == _DOCUMENT or (not (sentence and sentence.tokens) and self._is_comment(line, parts)):
             return None
         if len(parts) < 2 or len(parts) != (self.num_columns or len(parts)):
             expected = f"{self.num_columns} columns" if self.num_columns else "a token and a tag"

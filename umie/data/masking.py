@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +13,8 @@ from umie.records import Entity, Record
 
 WORD = "something"
 _IRREGULAR = {"men": "man", "women": "woman", "children": "child", "feet": "foot", "teeth": "tooth", "mice": "mouse"}
+_WORD = re.compile(r"\w+")
+_POSSESSIVE = re.compile(r"\s?['\u2019]s?(?=\W|$)")
 _ALWAYS_PLURAL = {
     "clothes", "glasses", "goggles", "jeans", "pants", "shorts", "stairs", "sunglasses", "tights", "trousers",
 }  # fmt: skip
@@ -32,7 +35,8 @@ def head_of(mention: str) -> str:
     This is the head of most English noun phrases ("a young child" -> "child"), with known noise: "a man in red" ->
     "red", "the other one" -> "one"; plurals are found by their ending.
     """
-    word = mention.split()[-1].lower().strip(".,;:!?\"'") if mention.split() else ""
+    words = _WORD.findall(_POSSESSIVE.sub("", mention.lower()))
+    word = words[-1] if words else ""
     if word in _IRREGULAR:
         return _IRREGULAR[word]
     if word in _ALWAYS_PLURAL or not word.endswith("s") or word.endswith(("ss", "us", "is")):
@@ -80,6 +84,7 @@ def mask_mentions(
         divided[name] = [record for image in images[round(start) : round(end)] for record in by_image[image]]
         start = end
     heads = Counter(head_of(entity.text) for record in divided["train"] for entity in record.entities if entity.regions)
+    heads.pop("", None)  # a mention without a word
     types = dict(sorted(heads.items(), key=lambda item: (-item[1], item[0]))[:num_types])
     if not types:
         raise UmieError("no entity of the training records has a region: use a format such as flickr_entities")
@@ -102,7 +107,7 @@ def _is_hidden(record: Record, entity: Entity, types: Mapping[str, int]) -> bool
     head = head_of(entity.text)
     start, end = entity.span
     rest = f"{record.text[:start]} {record.text[end:]}"
-    return head in types and head not in map(head_of, rest.split())
+    return head in types and head not in map(head_of, _WORD.findall(rest))
 
 
 def _masked(record: Record, entity: Entity, word: str, types: tuple[str, ...]) -> Record:

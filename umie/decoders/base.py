@@ -216,12 +216,12 @@ class ScoringDecoder(Decoder):
                 and the end of its characters, which are not scored.
             region_mask: bool ``[B, R]``, True where a region is real. Region r is the visual slot r + 1.
             target_tokens: ``[B, K, 2]``, the first and the last token of spans that the query is about; -1 for none.
-            labels: ``[B, S + R + 1, C]``: 1 if the label is right for the span, region or query, 0 if not, -100 if it
-                is no candidate.
+            labels: ``[B, S + R + 1, C]``: 1 if the label is right for the span, region or query, 0 if not, -100 if
+                that is no candidate.
         """
 
     def loss(self, logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
-        """Return the binary cross-entropy, summed over the candidates of a query: the mean over queries.
+        """Return the binary cross-entropy, summed over the candidates of an input: the mean over inputs.
 
         Only right labels are smoothed: the others are so many that they would dominate the loss.
         """
@@ -230,5 +230,5 @@ class ScoringDecoder(Decoder):
         return losses.masked_fill(labels == IGNORED, 0).sum() / len(labels)
 
     def num_targets(self, labels: Tensor) -> Tensor:
-        """Return the number of queries."""
+        """Return the number of inputs."""
         return labels.new_tensor(len(labels))

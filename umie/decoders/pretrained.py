@@ -112,7 +112,7 @@ class PretrainedDecoder(Decoder):
             UmieError: the source does not exist, or could be a preset or a checkpoint directory.
         """
         if source in cls.PRESETS:
-            if (Path(source) / "config.json").is_file():
+            if source != cls.default_source and (Path(source) / "config.json").is_file():
                 raise UmieError(
                     f"source {source!r} is a preset with random weights, and there is a checkpoint directory of this "
                     f"name: write ./{source} to load it, or rename it"

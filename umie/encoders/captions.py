@@ -20,6 +20,7 @@ from umie.encoders.base import WHOLE_IMAGE, EncoderConfig, Preprocessor, VisualE
 from umie.errors import UmieError, at, check_whole, shown
 from umie.files import read_lines
 from umie.images import ImageSource
+from umie.language_models import seq2seq as models
 from umie.language_models import text_encoders
 from umie.language_models.seq2seq import config_values, widths_of
 from umie.language_models.sources import check_source, load_tokenizer, located
@@ -148,6 +149,9 @@ class CaptionsEncoder(VisualEncoder):
             check_source("encoder", source, ["a checkpoint directory", "a hub name", "package:NAME"])
             values = text_encoders.values_of(source, located(source))
         self.text_encoder: Any = text_encoders.shape(values, {})
+        limit = models.max_length(self.text_encoder.config, self.text_encoder, "max_encoder_position_embeddings")
+        if limit is not None and config.max_tokens > limit:
+            raise UmieError(f"max_tokens is {config.max_tokens}: the text encoder has only {limit} positions")
         self.train()
 
     @property

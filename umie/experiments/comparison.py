@@ -54,6 +54,8 @@ class Comparison:
             return "better" if self.difference > 0 else "worse"
         if self.smallest == 0:
             return "equal"
+        if math.isnan(self.smallest):
+            return "not distinguishable: too few records"
         return f"not distinguishable; differences below {100 * self.smallest:.1f} points would often be missed"
 
 
@@ -66,10 +68,10 @@ def compare(run: GridRun, output: Path) -> list[Comparison]:
     counts: dict[str, dict[int, Mapping[str, Any]]] = {}  # by variant and seed
     first: dict[str, Cell] = {}
     for cell in run.cells:
-        found = _counts(output / "cells" / cell.hash / COUNTS)
-        if found and run.results.get(cell.hash, {}).get("status") == "ok":
-            counts.setdefault(cell.variant, {})[cell.seed] = found
-            first.setdefault(cell.variant, cell)
+        first.setdefault(cell.variant, cell)
+        own = counts.setdefault(cell.variant, {})
+        if run.results.get(cell.hash, {}).get("status") == "ok":
+            own |= {cell.seed: found} if (found := _counts(output / "cells" / cell.hash / COUNTS)) else {}
     compared = []
     for mine, theirs in _pairs(list(first.values())):
         for task in run.scored:
@@ -93,10 +95,16 @@ def _pairs(cells: Sequence[Cell]) -> Iterator[tuple[Cell, Cell]]:
             reference = next((one for one in references if _agree(one, cell)), references[0])
         else:
             reference = cells[0]
-        if cell is not reference:
+        if cell is not reference and not _is_control(reference, cell):
             yield cell, reference
     for cell in cells:
-        yield from ((cell, other) for other in cells if _setup(cell, "shuffled") == _setup(other) != _setup(cell))
+        if cell.variant not in blind:
+            yield from ((cell, other) for other in cells if _is_control(cell, other))
+
+
+def _is_control(cell: Cell, other: Cell) -> bool:
+    """Return whether the other cell differs only in that its images are shuffled."""
+    return _setup(cell, "shuffled") == _setup(other) != _setup(cell)
 
 
 def _setup(cell: Cell, images: str | None = None) -> dict[str, Any]:
@@ -134,7 +142,9 @@ def _compared(variant: str, against: str, task: str, mine: Sequence[Any], theirs
     error = math.hypot(of_seeds, of_records)
     # Welch and Satterthwaite: the seeds' part has as few degrees of freedom as there are seeds, the records' part many
     freedom = (num_seeds - 1) * (error / of_seeds) ** 4 if of_seeds else math.inf
-    p = float(2 * stats.t.sf(abs(mean) / error, freedom)) if error else float(mean == 0)
+    if not of_records and mean:  # e.g. one record: nothing is known about chance
+        return Comparison(variant, against, task, num_seeds, mean, math.nan, math.nan, p=1.0)
+    p = float(2 * stats.t.sf(abs(mean) / error, freedom)) if error else 1.0
     quantiles = stats.t.ppf([1 - ALPHA / 2, POWER], freedom)
     half_width, smallest = float(quantiles[0] * error), float(quantiles.sum() * error)
     return Comparison(variant, against, task, num_seeds, mean, half_width, smallest, p)

@@ -124,15 +124,27 @@ class Corpus:
 
 
 def with_shuffled_images(records: Sequence[Record], seed: int = 0) -> list[Record]:
-    """Return records that have the image and the regions of another record, always the same for a seed.
+    """Return records that have another image and its regions, always the same for a seed.
 
-    Only the records with an image exchange images. What the image shows of entities and events is left out.
+    Each image is replaced by another one wherever it occurs. The regions of entities and of arguments are left out.
+
+    Raises:
+        UmieError: all records have the same image.
     """
-    places = [place for place, record in enumerate(records) if record.image is not None]
-    random.Random(seed).shuffle(places)
+    first: dict[str, Record] = {}
+    for record in records:
+        if record.image is not None:
+            first.setdefault(_image_of(record), record)
+    names = list(first)
+    random.Random(seed).shuffle(names)
+    if len(names) == 1:
+        raise UmieError(f"images is 'shuffled', but the records have only one image, {names[0]}: add others")
+    others = dict(zip(names, [*names[1:], *names[:1]], strict=True))
     shuffled = list(records)
-    for place, other in zip(places, [*places[1:], *places[:1]], strict=True):
-        source = records[other]
+    for place, record in enumerate(records):
+        if record.image is None:
+            continue
+        source = first[others[_image_of(record)]]
         shuffled[place] = replace(
             records[place],
             image=source.image,
@@ -145,6 +157,11 @@ def with_shuffled_images(records: Sequence[Record], seed: int = 0) -> list[Recor
             ),
         )
     return shuffled
+
+
+def _image_of(record: Record) -> str:
+    """Return a name for the image of a record; one in memory has only its identity."""
+    return f"{record.image_folder}/{record.image}" if isinstance(record.image, str) else str(id(record.image))
 
 
 def hash_of(value: Any) -> str:

@@ -236,6 +236,9 @@ def _cells(values: dict[str, Any], path: Path) -> list[Cell]:
                 if any(chosen[slot] is not choices[slot][0] for slot in _SEEING):
                     continue
                 named = [slot for slot in varied if slot not in _SEEING] or ["fusion"]
+                for slot in _SEEING:  # training and images of such a choice belong to variants that use it
+                    if isinstance(chosen[slot], dict):
+                        chosen[slot] = {k: v for k, v in chosen[slot].items() if k not in ("training", "images")}
             labels = {slot: _label(slot, chosen[slot], values.get("data")) for slot in named}
             run = {**values, **_plain(chosen)}
             cells += [Cell(labels, RunConfig(**{**run, "seed": seed})) for seed in seeds]

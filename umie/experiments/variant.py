@@ -398,6 +398,8 @@ def _check_lengths(config: RunConfig, processor: UmieProcessor, mixture: Mixture
             f"{unreachable} annotated spans are no candidates of the decoder: they are longer than max_width words, "
             "beyond the truncated text, or inside a word"
         )
+    if unreachable := processor.counts["unreachable_regions"]:
+        found.append(f"{unreachable} annotated regions are no candidates: they are beyond the encoder's max_regions")
     if targets:
         longest = f"{targets} of {len(mixture)} training targets have more than {processor.max_target_tokens} tokens"
         if not config.allow_truncated_targets:

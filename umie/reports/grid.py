@@ -111,12 +111,14 @@ def comparisons(run: GridRun, output: Path) -> str:
         parts.append(markdown_table(header, body))
     measured = [row for row in rows(run) if row.lines] if run.baselines else []
     if measured:
-        parts.append("Above the baseline without a model means that the whole interval of every seed is.")
+        parts.append("A variant is above the baseline if the whole interval of every seed is above it.")
         parts.append("\n".join(f"- {row.variant}: {_above_baselines(run, row.lines)}" for row in measured))
     return "\n\n".join(parts)
 
 
 def _points(one: Comparison) -> str:
+    if math.isnan(one.half_width):
+        return f"{100 * one.difference:+.1f}"
     low, high = one.difference - one.half_width, one.difference + one.half_width
     return f"{100 * one.difference:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
 

@@ -124,7 +124,7 @@ def _settings(run: GridRun) -> Iterator[str]:
         yield f"training{of}: {shown}"
     lines = [line for line in run.results.values() if line["status"] == "ok"]
     for split in dict.fromkeys(("train", evaluation.split)):
-        for name in ("truncated_inputs", "truncated_targets", "unreachable_spans"):
+        for name in ("truncated_inputs", "truncated_targets", "unreachable_spans", "unreachable_regions"):
             if count := max((line["counts"].get(split, {}).get(name, 0) for line in lines), default=0):
                 yield f"{name.replace('_', ' ')} ({split}): {count}"
     for name in dict.fromkeys(one.data_set for one in run.scored):

@@ -99,7 +99,7 @@ def read_back(encoder, task, records):
     visual = {"visual_mask": torch.ones(4, dtype=torch.bool)}
     batch = encoder.collate([{**encoder.encode(task, *one, Counter()), **visual} for one in asked])
     logits = torch.where(batch["labels"] == 1, 9.0, -9.0)
-    answers = encoder.answers(logits, batch, task, asked)
+    answers = encoder.choose(logits, batch, task, asked)
     assert all(min(items.probabilities, default=1) > 0.99 for items, _ in answers)
     return [task.with_items(record, items) for (record, _), (items, _) in zip(asked, answers, strict=True)]
 
@@ -142,7 +142,7 @@ def test_random_scores_give_well_formed_answers(tokenizer, encoder, name, nested
     visual = {"visual_mask": torch.ones(4, dtype=torch.bool)}
     batch = narrow.collate([{**narrow.encode(task, *one, Counter()), **visual} for one in asked])
     logits = torch.randn(batch["labels"].shape, generator=torch.Generator().manual_seed(0))
-    answers = narrow.answers(logits, batch, task, asked)
+    answers = narrow.choose(logits, batch, task, asked)
     assert sum(len(items) for items, _ in answers) > 50
     for (record, query), (items, output) in zip(asked, answers, strict=True):
         assert items.dropped == 0
@@ -228,7 +228,7 @@ def test_regions_without_a_visible_slot_are_no_candidates(encoder):
         batch = encoder.collate([{**item, "visual_mask": mask}])
         assert (batch["labels"][0, -2] == -100).all()
         logits = torch.full(batch["labels"].shape, 5.0)
-        ((items, _),) = encoder.answers(logits, batch, task, [(record, *task.queries(record))])
+        ((items, _),) = encoder.choose(logits, batch, task, [(record, *task.queries(record))])
         assert all(item.arguments[0].region is None for item in items)
 
 

@@ -18,7 +18,7 @@ ORDER = (
     "scoring",
     "constrained",
     "audit",
-    "candidates", "tokenization", "model_parts", "model", "processor", "composition", "loading",
+    "candidates", "sequences", "tokenization", "model_parts", "model", "processor", "composition", "loading",
     "training",
     "evaluation",
     "extraction",

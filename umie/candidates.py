@@ -18,7 +18,7 @@ from umie.errors import UmieError
 from umie.records import Record, Span
 from umie.tasks import Items, Query, Task, grammar
 from umie.tasks.base import span_item
-from umie.types import IGNORED
+from umie.types import IGNORED, FusedStates
 
 NAMES = tuple(name for name in ScoringDecoder.input_names if name != "labels")
 KINDS = ("span", "region", "whole")  # the candidates, in the order of the scores
@@ -289,6 +289,19 @@ class CandidateEncoder:
         return found
 
     def answers(
+        self,
+        decoder: Any,
+        fused: FusedStates,
+        batch: Mapping[str, Tensor],
+        task: Task[Any],
+        asked: Sequence[tuple[Record, Query]],
+        **_: Any,
+    ) -> list[tuple[Items[Any], str]]:
+        """Return the items of each query, by position, with their probabilities; see ``UmieProcessor.answers``."""
+        inputs = {name: batch[name].to(fused.states.device) for name in NAMES}
+        return self.choose(decoder(fused, **inputs).logits, batch, task, asked)
+
+    def choose(
         self, logits: Tensor, batch: Mapping[str, Tensor], task: Task[Any], asked: Sequence[tuple[Record, Query]]
     ) -> list[tuple[Items[Any], str]]:
         """Return the items of each query, by position, with their probabilities; and their written form.

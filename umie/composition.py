@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import inspect
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeAlias
 
@@ -16,7 +17,7 @@ from umie import fusion as fusions
 from umie import tasks as all_tasks
 from umie.constrained import encode, end_token_of
 from umie.data.synthetic import LABELS, SyntheticConfig, scenes
-from umie.errors import UmieError, check_keys
+from umie.errors import UmieError, check_keys, shown
 from umie.language_models.sources import load_tokenizer
 from umie.model import UmieModel
 from umie.model_parts import REGISTRIES
@@ -99,7 +100,21 @@ def compose(
     if candidates is not None:
         processor_options["candidates"] = dataclasses.asdict(candidates)
     processor = UmieProcessor(tokenizer, encoder_options, tasks, **processor_options)
+    if candidates is None:
+        _warn_of_labels(processor)
     return model, processor
+
+
+def _warn_of_labels(processor: UmieProcessor) -> None:
+    """Warn of labels that the tokenizer cannot write, so that a model cannot answer with them."""
+    for name in processor.task_options:
+        for label in processor.task(name).labels:
+            if missing := processor.cannot_write(label):
+                warnings.warn(
+                    f"the tokenizer cannot write {shown(''.join(missing))} of the label {label!r} of {name}: rename it "
+                    "or use a tokenizer that writes any text (ByT5, mT5), or the decoder span",
+                    stacklevel=3,
+                )
 
 
 _DEFAULTS = {"encoder": "tiny", "fusion": "text_only", "decoder": "tiny"}

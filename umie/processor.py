@@ -6,30 +6,26 @@ import inspect
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
-from itertools import groupby
 from pathlib import Path
 from typing import Any, Protocol, Self
 
-import torch
 from torch import Tensor
 from transformers import AutoProcessor, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import PushToHubMixin
 
 from umie import encoders, tasks
 from umie.candidates import CandidateEncoder
-from umie.constrained import Constraint, encode, end_token_of, item_probabilities, keeps_answers, read_answers
+from umie.constrained import Constraint
 from umie.decoders.base import CandidateOptions
-from umie.encoders.base import collate, pad_stack
 from umie.errors import UmieError, check_keys
 from umie.files import atomic_write
 from umie.hub import find_file
 from umie.images import ImageSource
 from umie.model import UmieConfig
 from umie.records import Box, Record, Region
+from umie.sequences import SequenceEncoder
 from umie.tasks import Items, Query, Task
-from umie.tasks.grammar import ParsedItem, Style
-from umie.types import IGNORED, FusedStates, check_image_policy
+from umie.types import FusedStates, check_image_policy
 
 _ADVICE = {
     "error": "fix the image, or set missing_images to 'text_only' or 'skip'",
@@ -91,11 +87,11 @@ class UmieProcessor(PushToHubMixin):
         self.candidates = None if candidates is None else dict(candidates)
         self.preprocessor = encoders.build_preprocessor(encoder) if isinstance(encoder, Mapping) else encoder
         max_regions = getattr(getattr(self.preprocessor, "config", None), "max_regions", None)
-        self._scoring = (
-            None
-            if candidates is None
-            else CandidateEncoder(tokenizer, CandidateOptions(**candidates), max_input_tokens, max_regions)
-        )
+        self._sequences = SequenceEncoder(tokenizer, max_input_tokens, max_target_tokens)
+        self._queries: SequenceEncoder | CandidateEncoder = self._sequences
+        if candidates is not None:
+            options = CandidateOptions(**candidates)
+            self._queries = CandidateEncoder(tokenizer, options, max_input_tokens, max_regions)
         self.counts: Counter[str] = Counter()
         self.unreadable: dict[str, str] = {}
         self.features: FeatureSource | None = None
@@ -107,6 +103,15 @@ class UmieProcessor(PushToHubMixin):
         self._tasks: dict[str, Task[Any]] = {}
         for name in self.task_options:
             self.task(name)
+
+    @property
+    def unwritable(self) -> Mapping[str, Counter[str]]:
+        """The characters that the tokenizer cannot write: the number of ``inputs`` and ``targets`` with each."""
+        return self._sequences.unwritable
+
+    def cannot_write(self, text: str) -> list[str]:
+        """Return the characters of a text that the tokenizer cannot write."""
+        return sorted(self._sequences.unwritable_in(text))
 
     def task(self, task: str | Task[Any]) -> Task[Any]:
         """Return the task with this name and this processor's options; a task object is returned unchanged."""
@@ -161,12 +166,7 @@ class UmieProcessor(PushToHubMixin):
 
     def encode_query(self, record: Record, query: Query, task: Task[Any]) -> dict[str, Tensor]:
         """Return the tensors of one query and its answer, such as ``input_ids [T]``: the instruction, then the text."""
-        if self._scoring is not None:
-            return self._scoring.encode(task, record, query, self.counts)
-        text = f"{query.instruction} {record.text}".rstrip()
-        input_ids = self._token_ids(text, (), self.max_input_tokens, "truncated_inputs")
-        labels = self._token_ids(query.answer, query.markers, self.max_target_tokens, "truncated_targets")
-        return {"input_ids": torch.tensor(input_ids), "labels": torch.tensor(labels)}
+        return self._queries.encode(task, record, query, self.counts)
 
     def encode_image(self, record: Record, *, cached: bool = False) -> dict[str, Tensor]:
         """Return the visual tensors of one record; without slots if it has no image.
@@ -219,6 +219,8 @@ class UmieProcessor(PushToHubMixin):
         """Reset ``counts`` and ``unreadable``, e.g. before another split."""
         self.counts.clear()
         self.unreadable.clear()
+        for characters in self.unwritable.values():
+            characters.clear()
 
     def _is_readable(self, record: Record) -> bool:
         if record.image is None:
@@ -243,21 +245,11 @@ class UmieProcessor(PushToHubMixin):
 
     def collate(self, items: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
         """Pad and stack encoded queries into one batch."""
-        if self._scoring is not None:
-            return self._scoring.collate(items)
-        pad = self.tokenizer.pad_token_id
-        texts = [item["input_ids"] for item in items]
-        batch = {
-            "input_ids": pad_stack(texts, pad),
-            "attention_mask": pad_stack([torch.ones_like(text) for text in texts]),
-            "labels": pad_stack([item["labels"] for item in items], IGNORED),
-        }
-        visual = [{name: value for name, value in item.items() if name not in batch} for item in items]
-        return {**batch, **collate(visual)}
+        return self._queries.collate(items)
 
     def rows_of(self, batch: Mapping[str, Tensor], asked: Sequence[tuple[Record, Query]]) -> list[list[int]]:
         """Return the rows of each query in a batch: one, or several if its labels are too many for one input."""
-        return [[row] for row in range(len(asked))] if self._scoring is None else self._scoring.rows_of(batch, asked)
+        return self._queries.rows_of(batch, asked)
 
     def answers(
         self,
@@ -286,38 +278,14 @@ class UmieProcessor(PushToHubMixin):
                 ones always have them.
             options: options of ``generate``; a decoder that scores candidates ignores them.
         """
-        if (decoder.candidates is None) != (self._scoring is None):
+        if (decoder.candidates is None) != (self.candidates is None):
             raise UmieError(
                 "the processor is for another decoder: pass candidates=dataclasses.asdict(decoder.candidates) to "
                 "UmieProcessor for a decoder that scores candidates, and None for one that generates"
             )
-        if self._scoring is not None:
-            inputs = {name: batch[name].to(fused.states.device) for name in decoder.input_names if name != "labels"}
-            return self._scoring.answers(decoder(fused, **inputs).logits, batch, task, asked)
-        for name in ("num_return_sequences", "return_dict_in_generate"):
-            if options.get(name, 1) not in (1, False):
-                raise UmieError(f"{name} is {options[name]!r}: use model.generate for other outputs")
-        limit = options.setdefault("max_new_tokens", self.max_target_tokens)
-        constraint = Constraint(self.tokenizer, task, asked, limit) if constrained else None
-        tokens = decoder.generate(fused, constraint, **options)
-        outputs = self.decode_text(tokens, task, asked) if constraint is None else constraint.read(tokens)
-        found: Sequence[Sequence[float]] = [()] * len(outputs)
-        if probabilities:
-            logits = decoder(fused, decoder_input_ids=tokens[:, :-1]).logits
-            schemas = [task.answer_schema(record.text, query.target, len(record.regions)) for record, query in asked]
-
-            def read_items(row: int, answer: list[int]) -> list[ParsedItem]:
-                if constraint is None:
-                    (written,) = self.decode_text([answer], task, [asked[row]])
-                else:
-                    written = constraint.automata[row].read(answer)
-                return task.style.parse(written, schemas[row])[0]
-
-            found = item_probabilities(logits, tokens, read_items, end_token_of(self.tokenizer), constraint)
-        return [
-            (task.parse(output, record.text, query.target, len(record.regions), values), output)
-            for output, (record, query), values in zip(outputs, asked, found, strict=True)
-        ]
+        return self._queries.answers(
+            decoder, fused, batch, task, asked, constrained=constrained, probabilities=probabilities, **options
+        )
 
     def decode(
         self,
@@ -359,26 +327,7 @@ class UmieProcessor(PushToHubMixin):
             asked: the record and the query of each row, if known. A tokenizer that does not preserve text needs them
                 to restore the characters of the record; see ``umie.constrained.lossy_tokenizers``.
         """
-        rows: Sequence[Sequence[int]] = token_ids.tolist() if isinstance(token_ids, Tensor) else token_ids
-        if not rows:
-            return []
-        pad = self.tokenizer.pad_token_id
-        rows = [[pad if token == IGNORED else token for token in row] for row in rows]
-        task = self.task(task)
-        decode = partial(self._strings, style=task.style)
-        if asked is None or len(asked) != len(rows) or keeps_answers(self.tokenizer, task.style, decode):
-            return decode(rows)
-        return read_answers(self.tokenizer, task, asked, rows)
-
-    def _strings(self, rows: Sequence[Sequence[int]], style: Style) -> list[str]:
-        markers = {self._token(marker): marker for marker in style.markers}
-        markers.pop(None, None)
-        if not markers:
-            texts: list[str] = self.tokenizer.batch_decode(
-                rows, skip_special_tokens=True, clean_up_tokenization_spaces=False
-            )
-            return texts
-        return [self._decode_marked(row, markers) for row in rows]
+        return self._sequences.decode(token_ids, self.task(task), asked)
 
     def parse(self, outputs: Sequence[str], records: Sequence[Record], task: str | Task[Any]) -> list[Items[Any]]:
         """Return the items of each record, from one generated string per query.
@@ -458,34 +407,6 @@ class UmieProcessor(PushToHubMixin):
         number = len(self._in_memory) + 1
         named = record.image, f"image {number} in memory, of record {record.id or record.text[:40]!r}"
         return self._in_memory.setdefault(id(record.image), named)[1]
-
-    def _token(self, marker: str) -> int | None:
-        """Return the id of a marker that is a single token of the vocabulary, or None."""
-        found: int | None = self.tokenizer.convert_tokens_to_ids(marker)
-        return None if found == self.tokenizer.unk_token_id else found
-
-    def _decode_marked(self, row: Sequence[int], markers: Mapping[int | None, str]) -> str:
-        parts: list[str] = []
-        for is_marker, run in groupby(row, key=lambda token: token in markers):
-            tokens = list(run)
-            if is_marker:
-                parts += [markers[token] for token in tokens]
-            else:
-                parts.append(
-                    self.tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False).strip()
-                )
-        return " ".join(part for part in parts if part)
-
-    def _token_ids(self, text: str, markers: Sequence[str], limit: int, counter: str) -> list[int]:
-        markers = [marker for marker in markers if self._token(marker) is not None]
-        ids: list[int] = self.tokenizer(text if not markers else "", split_special_tokens=True).input_ids
-        if markers:
-            ids = [*ids[:-1], *encode(self.tokenizer, text, markers), *ids[-1:]]
-        if len(ids) > limit:
-            self.counts[counter] += 1
-            end = self.tokenizer.eos_token_id
-            ids = [*ids[: limit - 1], ids[-1] if end is None else end]  # BERT-style inputs end with a separator
-        return ids
 
 
 def _image(record: Record) -> Any:

@@ -228,6 +228,20 @@ def test_labels_with_the_same_tokens_are_refused(family: str) -> None:
     constraint("project", task, RECORD, query)
 
 
+@pytest.mark.parametrize("family", ["project", "wordpiece", "bytes"])
+def test_labels_can_have_thousands_of_characters(family: str) -> None:
+    label = " ".join(["a real or fictional person named in the text"] * 90)
+    task = tasks.registry.build("mner", labels=(label, "location"))
+    record = Record("Ann met Bob in Rome", entities=(Entity(label, (0, 3)), Entity("location", (15, 19))))
+    tokenizer = FAMILIES[family]()
+    (query,) = task.queries(record)
+    tokens = tokenizer(query.answer, verbose=False).input_ids[:-1]  # without the end token
+    constraint = Constraint(tokenizer, task, [(record, query)], max_new_tokens=len(tokens) + 1)
+    for place, allowed in enumerate(constraint.allowed(0, tokens)):
+        assert tokens[place] in allowed
+    assert list(task.parse(*constraint.read([[0, *tokens]]), record.text, None, 0)) == list(record.entities)
+
+
 def test_an_unknown_kind_of_tokenizer_is_refused() -> None:
     task = tasks.registry.build("mner")
     with pytest.raises(UmieError, match="cannot be constrained: its tokens are neither") as caught:

@@ -1,5 +1,6 @@
 """Tasks: instructions, queries about records, and parsed answers."""
 
+import tracemalloc
 from dataclasses import replace
 from typing import Any
 
@@ -183,6 +184,27 @@ def test_items_are_distinct_and_in_order() -> None:
     items = build("mner").parse("[person: Bob] [person: Ann] [person: Bob]", TEXT)
     assert [item.text for item in items] == ["Bob", "Ann"]
     assert items.dropped == 0
+
+
+@given(st.lists(st.tuples(st.integers(0, 60), st.integers(1, 12)), max_size=9), st.integers(1, 12))
+def test_the_pairs_with_the_fewest_characters_between_them_are_asked_about(found: Any, limit: int) -> None:
+    spans = sorted({(start, start + length) for start, length in found})
+    record = Record("x" * 80, entities=[Entity("person", span) for span in spans])
+    asked, number = registry.build("mre").with_subjects(record, record, from_source=True, max_subjects=limit)
+    pairs = [(head, tail) for head in spans for tail in spans if head != tail]
+    gaps = {(head, tail): max(head[0], tail[0]) - min(head[1], tail[1]) for head, tail in pairs}
+    closest = sorted(pairs, key=lambda pair: (gaps[pair], pair))[:limit]
+    assert [(item.head, item.tail) for item in asked.relations] == (sorted(closest) if len(pairs) > limit else pairs)
+    assert number == len(pairs)
+
+
+def test_the_pairs_of_thousands_of_entities_are_not_all_built() -> None:
+    record = Record("ab " * 5000, entities=[Entity("person", (3 * place, 3 * place + 2)) for place in range(5000)])
+    tracemalloc.start()
+    asked, number = registry.build("mre").with_subjects(record, record, from_source=True, max_subjects=100)
+    assert (len(asked.relations), number) == (100, 5000 * 4999)
+    assert tracemalloc.get_traced_memory()[1] < 20e6
+    tracemalloc.stop()
 
 
 @pytest.mark.parametrize(("name", "label"), [("mner", "person"), ("mre", "none"), ("med", "meet"), ("meae", "Entity")])

@@ -7,7 +7,7 @@ from itertools import takewhile
 from typing import Any, TypeAlias
 
 from umie.constrained.literals import Opened
-from umie.constrained.symbols import TokenSymbols, View
+from umie.constrained.symbols import UNKNOWN, TokenSymbols, View
 from umie.records import Span
 from umie.tasks.grammar import ParsedItem, occurrence_of, region_name
 
@@ -35,18 +35,7 @@ class Reader:
         self._symbols, self._first, self._later, self._end = symbols, first, later, end
         self._steps, self._may_end, self._is_open = steps, may_end, is_open
 
-    def read(self, tokens: Iterable[int]) -> list[Any]:
-        """Return the events of tokens; symbols that do not fit are skipped."""
-        paths: dict[Configuration, Path] = {self._first: None}
-        for token in takewhile(lambda token: token != self._end, tokens):
-            for symbol in self._symbols.of(token):
-                stepped = self._stepped(paths, symbol)
-                if not stepped:
-                    break
-                paths = stepped
-        return _events_of(self._finished(paths)[1])
-
-    def read_strictly(self, tokens: Iterable[int]) -> tuple[list[Any], list[int]]:
+    def read(self, tokens: Iterable[int]) -> tuple[list[Any], list[int]]:
         """Return the events of the items before the first token that does not fit, and the tokens after them.
 
         An item counts once it is closed, unless the text has fewer occurrences than its number.
@@ -67,7 +56,8 @@ class Reader:
             config, path = self._finished(paths)
             if self._may_end(config):
                 last = len(ordinary), path
-        if self._symbols.spell(ordinary[last[0] : last[0] + 1]).strip(" ")[:1].isdigit():
+        after = self._symbols.spell(ordinary[last[0] : last[0] + 1]).strip(" ")[:1]
+        if after.isdigit() or after == UNKNOWN:  # perhaps a number that the tokenizer cannot write
             last = previous
         return _events_of(last[1]), ordinary[last[0] :]
 

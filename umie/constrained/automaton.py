@@ -6,15 +6,14 @@ in an occurrence's number. A state is built when it is first reached, and kept f
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from typing import Any, TypeAlias
 
 from umie.constrained.answer_reader import DONE, Configuration, Reader, Step, items_of
 from umie.constrained.literals import AFTER, FINAL, REGION, SPAN, Literals, Node
-from umie.constrained.suffix_automaton import SuffixAutomaton
-from umie.constrained.symbols import TokenSymbols, Trie, View
+from umie.constrained.suffix_automaton import SpelledAutomaton, SuffixAutomaton
+from umie.constrained.symbols import UNKNOWN, TokenSymbols, Trie, View
 from umie.tasks.grammar import Style
 
 Moves: TypeAlias = dict[int, list[Configuration]]  # the configurations after each token
@@ -22,20 +21,21 @@ Moves: TypeAlias = dict[int, list[Configuration]]  # the configurations after ea
 _LITERAL, _LEAD, _SPAN, _CLOSE, _NUMBER, _FINAL = range(6)
 _NEVER = 1 << 30
 _NO_SYMBOL = "\U0010ffff"  # a symbol that no token spells
-_DEEP = 40  # symbols; the depth up to which distances are found by recursion
+_FIRST_OWN = 0xE0000  # symbols from here on are spelled as the unknown token
 _SPACES = " \t\r\n"
 
 
 class State:
     """One set of configurations, and the tokens that may come next."""
 
-    __slots__ = ("configs", "distances", "moves", "slack", "tokens")
+    __slots__ = ("configs", "distances", "is_complete", "moves", "slack", "tokens")
 
     def __init__(self, configs: frozenset[Configuration]) -> None:
         self.configs = configs
         self.moves: Moves = {}
         self.tokens: list[int] = []
         self.distances: list[int] = []  # the fewest tokens that end the answer from each token on, including it
+        self.is_complete = False  # whether tokens and distances are known
         self.slack = 0  # with at least this many tokens left, all of the tokens may come next
 
 
@@ -78,32 +78,21 @@ class AnswerAutomaton:
         return self._symbols.view(self._text)
 
     @cached_property
-    def _automaton(self) -> SuffixAutomaton:
-        symbols = self._view.symbols
+    def _automaton(self) -> SuffixAutomaton | SpelledAutomaton:
+        view, symbols = self._view, self._view.symbols
         for marker in self._literals.markers:  # a span that contains one could not be read back
             symbols = symbols.replace(marker, _NO_SYMBOL + marker[1:])
-        return SuffixAutomaton(symbols)
-
-    @cached_property
-    def _deep_distances(self) -> None:
-        """Find the distances in spans, the longest first, if a span may stay open for many symbols."""
-        symbols = self._view.symbols
-        longest = max(
-            map(len, symbols.split(" ") if self._symbols.tail else re.findall(f"[{_SPACES}]+", symbols)), default=0
-        )
-        if longest < _DEEP:
-            return
-        configs = [(_SPAN, 0, 0, False, True)]
-        seen = set(configs)
-        for config in configs:
-            for symbol in {*self._automaton.next[config[1]], *self._escaped[:1]}:
-                for reached, _ in self._span_steps(*config[1:], symbol):
-                    if reached[0] == _SPAN and reached not in seen:
-                        seen.add(reached)
-                        configs.append(reached)
-        lengths = self._automaton.lengths
-        for config in sorted(configs[1:], key=lambda config: (lengths[config[1]], config[3]), reverse=True):
-            self._distance(config)
+        if UNKNOWN not in symbols:
+            return SuffixAutomaton(symbols)
+        # the unknown token is spelled alike for all that is not in the vocabulary
+        own: dict[str, str] = {}  # a symbol of its own for each of them
+        exact = [
+            own.setdefault(self._text[slice(*view.span(place, place + 1))], chr(_FIRST_OWN + len(own)))
+            if symbol == UNKNOWN
+            else symbol
+            for place, symbol in enumerate(symbols)
+        ]
+        return SpelledAutomaton("".join(exact), dict.fromkeys(own.values(), UNKNOWN))
 
     def tokens(self, state: State, remaining: int) -> list[int]:
         """Return the tokens that may come next, if ``remaining`` tokens may still come, including this one."""
@@ -125,14 +114,14 @@ class AnswerAutomaton:
         Unlike the tokenizer's own decoding, this restores characters that are not in the vocabulary, and upper case
         that the tokenizer drops: spans are copied from the text.
         """
-        return self._written(self._reader.read(tokens))
+        return self.read_strictly(tokens)[0]
 
     def read_strictly(self, tokens: Iterable[int]) -> tuple[str, list[int]]:
         """Return the answer up to the first token that does not fit, and the tokens after its last complete item.
 
         For tokens that were generated without a constraint: nothing is corrected.
         """
-        events, rest = self._reader.read_strictly(tokens)
+        events, rest = self._reader.read(tokens)
         return self._written(events), rest
 
     def _written(self, events: Iterable[Any]) -> str:
@@ -151,33 +140,63 @@ class AnswerAutomaton:
         )
 
     def _state(self, configs: frozenset[Configuration]) -> State:
+        """Return the state of some configurations, with its tokens and their distances.
+
+        The distances of a state follow from those of the states that its tokens lead to. These are found on a stack and
+        not by recursion, because a label can have thousands of tokens.
+        """
+        found = self._with_moves(configs)
+        unfinished = [found]
+        while unfinished:
+            state = unfinished[-1]
+            following = [] if state.is_complete else list(self._unknown_distances(state))
+            if following:
+                unfinished += following
+                continue
+            if not state.is_complete:
+                self._complete(state)
+            unfinished.pop()
+        return found
+
+    def _with_moves(self, configs: frozenset[Configuration]) -> State:
         state = self._states.get(configs)
         if state is None:
             state = self._states[configs] = State(configs)
-            self._expand(state)
+            for config in configs:
+                self._add_moves(config, state.moves)
         return state
 
-    def _expand(self, state: State) -> None:
+    def _unknown_distances(self, state: State) -> Iterator[State]:
+        """Yield the states to complete before the distances after all tokens of a state are known."""
+        for config in {config for configs in state.moves.values() for config in configs}:
+            if config not in self._distances:
+                needed = self._known_distance(config)
+                if needed is None:
+                    single = self._with_moves(frozenset((config,)))
+                    if not single.is_complete:
+                        yield single
+                        continue
+                    needed = min(single.distances, default=_NEVER)
+                self._distances[config] = needed
+
+    def _complete(self, state: State) -> None:
         """Find the tokens that may come next, and the distance of each to the end."""
-        moves: Moves = {}
-        for config in state.configs:
-            self._add_moves(config, moves)
-        for token, configs in moves.items():
-            needed = min(map(self._distance, configs))
+        for token, configs in list(state.moves.items()):
+            needed = min(self._distances[config] for config in configs)
             if needed < _NEVER:
-                state.moves[token] = configs
                 state.tokens.append(token)
                 state.distances.append(needed + 1)
+            else:
+                del state.moves[token]
         if not state.configs or any(self._may_end(config) for config in state.configs):
             state.tokens.append(self.end)
             state.distances.append(1)
         state.slack = max(state.distances, default=0)
+        state.is_complete = True
 
     def _add_moves(self, config: Configuration, moves: Moves) -> None:
         """Add the tokens that may come after a configuration, and the configurations they lead to."""
         trie = self._symbols.trie
-        if config[0] == _LEAD:
-            self._deep_distances  # noqa: B018 - computed once, before the first use
         if config[0] == _LITERAL and config[1].tokens:
             for token, node in config[1].tokens.items():
                 moves.setdefault(token, []).extend(self._closure((_LITERAL, node)))
@@ -262,8 +281,8 @@ class AnswerAutomaton:
         """
         steps: list[Step] = []
         following = self._automaton.next[place]
-        if place and not missing and not escaped and at_space == bool(self._symbols.tail):
-            count = self._automaton.counts[place]
+        count = self._automaton.counts[place]
+        if place and count and not missing and not escaped and at_space == bool(self._symbols.tail):
             if self._literals.closing:
                 steps += self._close_steps(0, count, symbol)
             else:
@@ -345,18 +364,16 @@ class AnswerAutomaton:
         return bool(config[0] == _FINAL)
 
     def _is_whole(self, config: Configuration) -> bool:
-        """Return whether a span may be closed here: after a whole character, and where the tokenizer ends a word."""
+        """Return whether a span may be closed here: after a whole character, and where the tokenizer ends a word.
+
+        It may not if it contains unknown tokens and several strings of the text are spelled alike.
+        """
         _, place, missing, escaped, at_space = config
-        return bool(place and not missing and not escaped and at_space == bool(self._symbols.tail))
+        is_single = place and self._automaton.counts[place]
+        return bool(is_single and not missing and not escaped and at_space == bool(self._symbols.tail))
 
-    def _distance(self, config: Configuration) -> int:
-        """Return the fewest tokens needed to end the answer, including the end token."""
-        known = self._distances.get(config)
-        if known is None:
-            known = self._distances[config] = self._find_distance(config)
-        return known
-
-    def _find_distance(self, config: Configuration) -> int:
+    def _known_distance(self, config: Configuration) -> int | None:
+        """Return the fewest tokens needed to end the answer, including the end token; None if it has to be found."""
         if self._may_end(config):
             return 1
         if config[0] == _SPAN and self._is_whole(config):
@@ -364,7 +381,7 @@ class AnswerAutomaton:
         _, after = self._literals.number or ("", "")
         if config[0] == _NUMBER and config[2] > 1 and not after:
             return self._rest  # a complete number; longer ones do not shorten the distance
-        return min(self._state(frozenset((config,))).distances, default=_NEVER)
+        return None
 
 
 def _num_following(symbol: str) -> int:

@@ -7,15 +7,16 @@ Such a tokenizer decodes ``[person: Ann Lee]`` to ``[ person : ann lee ]``, whic
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
 from umie.constrained.constraint import Constraint
-from umie.constrained.symbols import encode
+from umie.constrained.symbols import View, encode, symbols_of
 from umie.records import Record
 from umie.tasks import Query, Task
-from umie.tasks.grammar import AnswerSchema, ParsedItem, Style
+from umie.tasks.grammar import AnswerSchema, ParsedItem, Style, locate, occurrence_of
 
 _NO_ITEM = ","  # every style counts it as one dropped item
 Decode = Callable[[list[list[int]]], list[str]]
@@ -34,18 +35,46 @@ def read_answers(
     task: Task[Any],
     asked: Iterable[tuple[Record, Query]],
     rows: Sequence[Sequence[int]],
+    decode: Decode | None = None,
 ) -> list[str]:
     """Return the answers spelled by rows of tokens, generated with or without a constraint.
 
-    An answer is read item by item, until a token does not fit its format or its text; the rest counts as one dropped
-    item. Special tokens are skipped, except the end token and the style's markers. The decoded string is not used: its
-    ``ann lee`` may stand for ``Ann Lee``.
+    An answer is read item by item, until a token does not fit its format or its text. The rest counts as one dropped
+    item, or is decoded by ``decode``. Special tokens are skipped, except the end token and the style's markers. The
+    decoded string of a whole answer is not used: its ``ann lee`` may stand for ``Ann Lee``.
     """
+    if not rows:
+        return []
     constraint = Constraint(tokenizer, task, asked, max_new_tokens=1)
     markers = {tokenizer.convert_tokens_to_ids(marker) for marker in task.style.markers}
     skipped = {*tokenizer.all_special_ids} - markers - {tokenizer.unk_token_id}
     ends = {automaton.end for automaton in constraint.automata}
     written = [[token for token in row if token not in skipped or token in ends] for row in rows]
     read = constraint.read_strictly(written)
-    junk = f"{task.style.separator or ' '}{_NO_ITEM}"
-    return [f"{answer}{junk if answer else _NO_ITEM}" if rest else answer for answer, rest in read]
+    decoded = iter([_NO_ITEM] * len(read) if decode is None else decode([rest for _, rest in read]))
+    separator = task.style.separator or " "
+    return [
+        f"{answer}{separator if answer else ''}{text}" if rest and text else answer
+        for (answer, rest), text in zip(read, decoded, strict=True)
+    ]
+
+
+def numbered_as_spelled(tokenizer: PreTrainedTokenizerBase, text: str, items: Iterable[ParsedItem]) -> list[ParsedItem]:
+    """Return items with their occurrences counted as the tokenizer spells the text.
+
+    In ``Ann met ANN``, a tokenizer without upper case spells the second name like the first one, so it is written as
+    the second occurrence.
+    """
+    view = symbols_of(tokenizer).view(text)
+    return [_numbered(item, view, text) for item in items]
+
+
+def _numbered(item: ParsedItem, view: View, text: str) -> ParsedItem:
+    if item.filler is None or item.is_region:
+        return item
+    start, end = locate(text, item.filler, item.occurrence) or (0, 0)
+    bounds = zip(view.starts, view.ends, strict=True)
+    places = [place for place, (first, last) in enumerate(bounds) if start <= first < last <= end]
+    if not places:
+        return item
+    return replace(item, occurrence=occurrence_of(view.symbols, (places[0], places[-1] + 1)))

@@ -6,7 +6,9 @@ unknown token, which represents characters that are not in the vocabulary.
 
 from __future__ import annotations
 
+import itertools
 import re
+import unicodedata
 import weakref
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -132,7 +134,10 @@ class TokenSymbols:
         symbols: list[str] = []
         starts: list[int] = []
         ends: list[int] = []
-        for piece, (start, end) in zip(spelled, found.offset_mapping, strict=True):
+        next_starts = itertools.chain((start for start, _ in found.offset_mapping[1:]), [len(text)])
+        for piece, (start, end), next_start in zip(spelled, found.offset_mapping, next_starts, strict=False):
+            while end < next_start and _is_mark(text[end]):  # that the tokenizer composes or drops
+                end += 1
             covered = text[start:end]
             if covered.strip():
                 start, end = start + len(covered) - len(covered.lstrip()), end - len(covered) + len(covered.rstrip())
@@ -259,15 +264,22 @@ def _same(text: str, tail: str) -> View:
 
 
 def _offsets(body: str, covered: str, start: int, end: int) -> list[Span]:
-    """Return the span of each symbol of a token: by character if the numbers of characters agree, else the whole."""
+    """Return the span of each symbol of a token: by character if their numbers agree, else the whole token.
+
+    A character of the text may be followed by marks, which the tokenizer composes with it or drops.
+    """
     try:
         characters = list(body.encode("latin-1").decode())
     except (UnicodeEncodeError, UnicodeDecodeError):  # an unknown token, or part of a character
         return [(start, end)] * len(body)
+    firsts: Sequence[int] = range(len(covered))
     if len(characters) != len(covered):
-        return [(start, end)] * len(body)
-    return [
-        (start + offset, start + offset + 1)
-        for offset, character in enumerate(characters)
-        for _ in range(len(character.encode()))
-    ]
+        firsts = [place for place in firsts if not place or not _is_mark(covered[place])]
+        if len(characters) != len(firsts):
+            return [(start, end)] * len(body)
+    spans = zip(firsts, [*firsts[1:], len(covered)], characters, strict=True)
+    return [(start + first, start + last) for first, last, character in spans for _ in range(len(character.encode()))]
+
+
+def _is_mark(character: str) -> bool:
+    return unicodedata.category(character).startswith("M")

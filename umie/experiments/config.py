@@ -127,6 +127,7 @@ class RunConfig(Config):
     max_input_tokens: Annotated[int, Field(ge=2, strict=True)] | None = None
     max_target_tokens: Annotated[int, Field(ge=2, strict=True)] | None = None
     allow_truncated_targets: Flag = False
+    allow_unwritable_targets: Flag = False
     start_from: str | None = None
     preset: str | None = None
     seed: Annotated[int, Field(ge=0, lt=2**32, strict=True)] = 0

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 COUNTS = "counts.json"  # by scored task and record: correct, predicted and annotated items
 DATA_VOCAB_SIZE = 4096
 WARM_START_SEED = 1_000_003  # unlikely as a user's seed, so that the records differ from those of the data set
+MAX_CHARACTERS = 10  # that are shown
 DEV_MEAN = "mean_f1"
 
 Records = Mapping[str, Sequence[Record]]  # records by data set
@@ -400,6 +401,26 @@ def _check_lengths(config: RunConfig, processor: UmieProcessor, mixture: Mixture
         )
     if unreachable := processor.counts["unreachable_regions"]:
         found.append(f"{unreachable} annotated regions are no candidates: they are beyond the encoder's max_regions")
+    characters = {
+        what: " ".join(character for character, _ in own.most_common(MAX_CHARACTERS))
+        for what, own in processor.unwritable.items()
+    }
+    if unwritable := processor.counts["unwritable_targets"]:
+        sentence = (
+            f"{unwritable} of {len(mixture)} training targets have characters that the tokenizer cannot write: "
+            f"{characters['targets']}"
+        )
+        if not config.allow_unwritable_targets:
+            raise UmieError(
+                f"{sentence}: use a checkpoint whose tokenizer writes any text (ByT5, mT5), or the decoder span, which "
+                "does not write answers, or set allow_unwritable_targets: true"
+            )
+        found.append(f"{sentence} (allow_unwritable_targets)")
+    if unwritable := processor.counts["unwritable_inputs"]:
+        found.append(
+            f"{unwritable} of {len(mixture)} training inputs have characters that the tokenizer cannot write: "
+            f"{characters['inputs']}; the model sees an unknown token"
+        )
     if targets:
         longest = f"{targets} of {len(mixture)} training targets have more than {processor.max_target_tokens} tokens"
         if not config.allow_truncated_targets:

@@ -258,10 +258,13 @@ class Extractor:
         asked = [(index, query) for index, draft in enumerate(drafts) for query in task.queries(draft.found)]
         encoded, truncated = [], []
         for index, query in asked:
-            before = self.processor.counts["truncated_inputs"]
+            before = self.processor.counts.copy()
             text = self.processor.encode_query(drafts[index].found, query, task)
             encoded.append({**text, **(drafts[index].image.tensors or {})})
-            truncated.append(self.processor.counts["truncated_inputs"] > before)
+            new = self.processor.counts - before
+            truncated.append(new["truncated_inputs"] > 0)
+            if new["unwritable_inputs"]:
+                drafts[index].unwritable.add(task.name)
         answers = answer_queries(
             self.model,
             self.processor,
@@ -303,6 +306,7 @@ class _Draft:
     found: Record = field(init=False)  # the record without its annotation; each task adds its items
     notices: list[Notice] = field(default_factory=list)
     answers: list[ExtractionAnswer] = field(default_factory=list)
+    unwritable: set[str] = field(default_factory=set)  # tasks in which the tokenizer cannot write all characters
 
     def __post_init__(self) -> None:
         self.found = replace(self.given, entities=(), relations=(), events=(), tasks=self.names, labels=None)
@@ -331,6 +335,9 @@ class _Draft:
             own = [answer for answer in self.answers if answer.task == task]
             if any(answer.is_truncated for answer in own):
                 warnings.append(Notice("truncated", f"{task}: the text is too long for the model and was truncated"))
+            if task in self.unwritable:
+                message = f"{task}: the tokenizer cannot write all characters of the text or labels"
+                warnings.append(Notice("unwritable", f"{message}; spans that it cannot tell apart are not found"))
             dropped = sum(answer.dropped for answer in own)
             if dropped:
                 warnings.append(Notice("dropped", f"{task}: dropped {dropped} invalid items of the output"))

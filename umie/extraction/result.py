@@ -12,6 +12,7 @@ PixelBox: TypeAlias = tuple[int, int, int, int]
 
 NOTICES = {
     "truncated": "the text was truncated to the model's input length",
+    "unwritable": "the tokenizer cannot write all characters, so some spans cannot be told apart",
     "image": "the image was not used",
     "regions": "some regions were not used",
     "labels": "the checkpoint was not trained on some of the labels",

@@ -13,6 +13,8 @@ from umie.scoring.report import percent, percent_interval
 
 _COUNTS = {
     "truncated_inputs": "inputs truncated to the longest that the model accepts",
+    "unwritable_inputs": "inputs with characters that the tokenizer cannot write",
+    "unwritable_targets": "targets with characters that the tokenizer cannot write",
     "unreachable_spans": "annotated spans that are no candidates: too long, truncated, or inside a word",
     "unreachable_regions": "annotated regions that are no candidates: beyond the encoder's max_regions",
     "dropped_items": "items dropped from answers because they are malformed or not in the text or image",

@@ -11,6 +11,10 @@ from umie.experiments.parts import unnamed_regions
 from umie.experiments.reference import paper
 from umie.experiments.scheduler import GridRun
 
+COUNTED = (
+    "truncated_inputs", "truncated_targets", "unwritable_inputs", "unwritable_targets", "unreachable_spans",
+    "unreachable_regions",
+)  # fmt: skip
 MIN_IMAGE_SHARE = 0.5  # with fewer images, the report warns that the data is not evidence about fusion
 
 
@@ -124,7 +128,7 @@ def _settings(run: GridRun) -> Iterator[str]:
         yield f"training{of}: {shown}"
     lines = [line for line in run.results.values() if line["status"] == "ok"]
     for split in dict.fromkeys(("train", evaluation.split)):
-        for name in ("truncated_inputs", "truncated_targets", "unreachable_spans", "unreachable_regions"):
+        for name in COUNTED:
             if count := max((line["counts"].get(split, {}).get(name, 0) for line in lines), default=0):
                 yield f"{name.replace('_', ' ')} ({split}): {count}"
     for name in dict.fromkeys(one.data_set for one in run.scored):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import math
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from itertools import permutations
 from typing import Any, ClassVar
@@ -70,13 +71,14 @@ class MRE(FieldTask[Relation]):
         """Return the record with the pairs to ask about, and their number; if there are too many, keep the closest."""
         if given.relations:
             pairs = list(dict.fromkeys((item.head, item.tail) for item in given.relations))
+            number = len(pairs)
         else:
-            pairs = list(
-                permutations(sorted({entity.span for entity in (found if from_source else given).entities}), 2)
-            )
-        number = len(pairs)
-        if not given.relations and max_subjects is not None and number > max_subjects:
-            pairs = sorted(sorted(pairs, key=lambda pair: (_gap(*pair), pair))[:max_subjects])
+            spans = sorted({entity.span for entity in (found if from_source else given).entities})
+            number = len(spans) * (len(spans) - 1)
+            if max_subjects is None or number <= max_subjects:
+                pairs = list(permutations(spans, 2))
+            else:
+                pairs = sorted(_closest(spans, max_subjects))
         return replace(found, relations=tuple(Relation(NO_RELATION, head, tail) for head, tail in pairs)), number
 
     def _read(self, raw: grammar.ParsedItem, text: str, target: Any, num_regions: int) -> Relation | None:
@@ -85,6 +87,17 @@ class MRE(FieldTask[Relation]):
         return Relation(raw.label, *target)
 
 
-def _gap(head: Span, tail: Span) -> int:
-    """Return the number of characters between two spans; negative if they overlap."""
-    return max(head[0], tail[0]) - min(head[1], tail[1])
+def _closest(spans: Sequence[Span], number: int) -> list[tuple[Span, Span]]:
+    """Return the ordered pairs of sorted spans with the fewest characters between them, without building all pairs."""
+    found: list[tuple[int, tuple[Span, Span]]] = []  # with the gap, which is negative if the spans overlap
+    largest = math.inf
+    for place, first in enumerate(spans):
+        for second in spans[place + 1 :]:
+            if second[0] - first[1] > largest:
+                break  # and so are all later ones
+            gap = second[0] - min(first[1], second[1])
+            found += [(gap, (first, second)), (gap, (second, first))]
+        if len(found) > 4 * number:
+            found = sorted(found)[:number]
+            largest = found[-1][0]
+    return [pair for _, pair in sorted(found)[:number]]

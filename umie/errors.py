@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+
+# control characters but tab and line feed; characters that change the direction of text; line and paragraph separators
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 
 
 class UmieError(ValueError):
@@ -74,6 +78,14 @@ def at(place: str) -> Iterator[None]:
         yield
     except UmieError as error:
         raise UmieError(f"{place}: {error}") from error
+
+
+def without_controls(text: str) -> str:
+    r"""Return a text with its control characters, which could change a terminal, in the form of JSON: ``\u001b``.
+
+    Line breaks and tabs are kept.
+    """
+    return _CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def shown(value: object) -> str:

@@ -104,7 +104,7 @@ def test_invalid_boxes_are_refused(edges: tuple[float, ...], size: tuple[float, 
         ('<?xml version="1.0" encoding="nonsense"?><a/>', "not valid XML: unknown encoding"),
         ("<annotation/>", "<size/width> is missing: expected a number"),
         (voc(height="tall"), "<size/height> is 'tall': expected a number"),
-        (voc(box(0, 0, 1, 1), width=0), "object 1: the image size is 0.0 x 100.0"),
+        (voc(box(0, 0, 1, 1), width=0), "the image size is 0.0 x 100.0"),
         (voc(box(0, 0, 1, 1), box(0, 0, 300, 1)), "object 2: box [0.0, 0.0, 300.0, 1.0] is outside the image"),
         (voc(box(0, 0, 1, "")), "object 1: <bndbox/ymax> is '': expected a number"),
         (voc("<object><name>Ann</name></object>"), "object 1: <bndbox/xmin> is missing: expected a number"),
@@ -135,7 +135,7 @@ def test_bad_boxes_can_be_skipped(tmp_path: Path) -> None:
 
 
 def test_a_directory_instead_of_a_file(tmp_path: Path) -> None:
-    assert message(tmp_path) == f"{tmp_path}: cannot read: Is a directory"
+    assert message(tmp_path) == f"{tmp_path}: cannot read: Is a directory, not a regular file"
 
 
 @settings(deadline=None, max_examples=200)

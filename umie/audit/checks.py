@@ -14,6 +14,7 @@ from umie.data.source import Source
 from umie.errors import UmieError, shown
 from umie.records import NO_RELATION, Record, Span
 from umie.records.model import annotated_spans
+from umie.records.no_relation import doubt, doubtful_labels
 from umie.tasks import Task
 
 
@@ -85,15 +86,19 @@ def validate(
     def note_malformed(error: UmieError) -> None:
         note("", Finding(True, str(error)))
 
+    doubtful: Counter[str] = Counter()
     first_uses: dict[str, int] = {}
     for number, record in source.numbered(note_malformed):
         result.records += 1
         progress()
+        doubtful.update(doubtful_labels(item.type for item in record.relations))
         for finding in check_record(record, images=images):
             note(source.place(number), finding)
         if record.id is not None and (first := first_uses.setdefault(record.id, number)) != number:
             message = f"id {record.id!r} is already used at {source.place(first)}: ids must be unique"
             note(source.place(number), Finding(True, message))
+    for label, number in doubtful.items():
+        note(str(source.path), Finding(False, f"{number:,} times, {doubt(label)}"))
     if not result.records and not result.errors:
         note_malformed(UmieError(f"{source.path}: contains no records"))
     return result

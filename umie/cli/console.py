@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 from rich.console import Console
@@ -10,18 +12,31 @@ from rich.markdown import Markdown
 from rich.measure import Measurement
 from rich.table import Table
 
+from umie.errors import without_controls
+
 out = Console()
 err = Console(stderr=True)
 
 
 def print_line(line: str, style: str | None = None) -> None:
     """Print a line to standard output without markup and wrapping."""
-    out.print(line, style=style, markup=False, highlight=False, emoji=False, soft_wrap=True)
+    out.print(without_controls(line), style=style, markup=False, highlight=False, emoji=False, soft_wrap=True)
 
 
 def print_note(line: str, style: str | None = None) -> None:
     """Print a line to standard error without markup and wrapping."""
-    err.print(line, style=style, markup=False, highlight=False, emoji=False, soft_wrap=True)
+    err.print(without_controls(line), style=style, markup=False, highlight=False, emoji=False, soft_wrap=True)
+
+
+def print_notes(notes: Counter[str], doubtful: Iterable[str] = ()) -> None:
+    """Print to standard error what readers changed or assumed, and warnings about relation labels."""
+    from umie.records.no_relation import doubt
+    from umie.records.notes import note_lines
+
+    for line in note_lines(notes):
+        print_note(f"note: {line}")
+    for label in doubtful:
+        print_note(f"warning: {doubt(label)}", "yellow")
 
 
 def number_table(*columns: str, no_wrap: bool = False, **look: Any) -> Table:

@@ -12,6 +12,7 @@ from umie import data
 from umie.errors import UmieError
 from umie.records import Record
 from umie.records.jsonl import read_numbered_jsonl
+from umie.records.no_relation import is_chosen, renamed
 
 JSONL = "jsonl"
 
@@ -39,7 +40,8 @@ class Source:
         """
         self.check()
         if self.format == JSONL and self.regions is None and not self.options:
-            yield from read_numbered_jsonl(self.path, self.images, on_error)
+            for number, record in read_numbered_jsonl(self.path, self.images, on_error):
+                yield number, renamed(record, is_chosen)
         else:
             yield from enumerate(self.records(on_error), start=1)
 

@@ -1,0 +1,98 @@
+"""The names of "no relation" in published data; ``none`` is the name in this library."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import replace
+from functools import lru_cache
+
+from umie.errors import UmieError, shown
+from umie.records.model import NO_RELATION, Record
+from umie.records.notes import take_note
+
+# without case, spaces and punctuation
+_USUAL = {
+    "none", "na", "nil", "null", "norel", "norelation", "norelations", "norelationship", "unrelated", "notrelated",
+    "nota", "noneoftheabove",
+}  # fmt: skip
+_POSSIBLE = {"other", "others", "negative", "neg", "unknown", "undefined", "misc", "false", "noedge", "nothing"}
+_chosen: ContextVar[frozenset[str]] = ContextVar("chosen", default=frozenset())
+
+
+@contextmanager
+def no_relation_names(names: Iterable[str]) -> Iterator[None]:
+    """Treat relation labels as names of ``none`` inside the block, in scores too; case and punctuation do not count.
+
+    Raises:
+        UmieError: a name is empty.
+    """
+    names = list(names)
+    if any(not isinstance(name, str) or not name.strip() for name in names):
+        raise UmieError(f"the names of no relation are {shown(names)}: use labels of the data, such as Other")
+    token = _chosen.set(frozenset(map(_bare, names)))
+    try:
+        yield
+    finally:
+        _chosen.reset(token)
+
+
+def chosen_names() -> frozenset[str]:
+    """Return the names of the innermost ``no_relation_names``, without case and punctuation."""
+    return _chosen.get()
+
+
+def is_chosen(label: str) -> bool:
+    """Return whether a relation label is one of ``no_relation_names``."""
+    names = _chosen.get()
+    return bool(names) and _bare(label) in names
+
+
+def is_no_relation(label: str) -> bool:
+    """Return whether a relation label is ``none`` or a name of it: NA, no_relation, or of ``no_relation_names``."""
+    return label == NO_RELATION or _bare(label) in _USUAL or is_chosen(label)
+
+
+def renamed(record: Record, is_name: Callable[[str], bool] = is_no_relation) -> Record:
+    """Return a record with ``none`` in place of its other names, which are noted; see ``umie.records.notes``."""
+    found = [item.type for item in record.relations if item.type != NO_RELATION and is_name(item.type)]
+    if not found:
+        return record
+    for name in found:
+        take_note(f"relations of the type {shown(name)}, read as {NO_RELATION!r}")
+    relations = tuple(replace(item, type=NO_RELATION) if item.type in found else item for item in record.relations)
+    labels = record.labels and {
+        task: tuple(dict.fromkeys(NO_RELATION if task == "mre" and label in found else label for label in own))
+        for task, own in record.labels.items()
+    }
+    return replace(record, relations=relations, labels=labels)
+
+
+def doubtful_labels(labels: Iterable[str]) -> Counter[str]:
+    """Return the relation labels that look like ``none`` under another name, unless they are ``no_relation_names``."""
+    return Counter(label for label in labels if label != NO_RELATION and _is_doubtful(label) and not is_chosen(label))
+
+
+def doubt(label: str) -> str:
+    """Return the warning about a label of ``doubtful_labels``."""
+    if is_no_relation(label):
+        return (
+            f"relation label {shown(label)} looks like {NO_RELATION!r}: it is scored as no relation; "
+            f"--no-relation {label} in umie data convert renames it"
+        )
+    return (
+        f"relation label {shown(label)} may mean {NO_RELATION!r}: it is scored as a relation; "
+        f"if it means no relation, use --no-relation {label}"
+    )
+
+
+@lru_cache(maxsize=4096)
+def _is_doubtful(label: str) -> bool:
+    return _bare(label) in _USUAL | _POSSIBLE
+
+
+@lru_cache(maxsize=4096)
+def _bare(label: str) -> str:
+    return "".join(filter(str.isalnum, label.casefold())) or label

@@ -144,8 +144,11 @@ def test_boxes_from_a_file_and_what_was_dropped(run, tmp_path):
     (tmp_path / "boxes.json").write_text(json.dumps(boxes))
     options = ("--option", f"path={tmp_path / 'boxes.json'}", "--option", "boxes=absolute")
     code, out, err, written = run("-p", "file", *options)
-    assert (code, err) == (0, "")
-    assert "proposals: 1; boxes without area: 1; images without annotation: 1\n" in out
+    assert (code, err) == (
+        0,
+        "warning: if boxes are x, y, width and height, set --option boxes=xywh (JSON files)\n",
+    )
+    assert "proposals: 1; boxes without area: 1 of 2 (50.0%); images without annotation: 1\n" in out
     assert written[0].regions == (Region((0.0, 0.0, 0.5, 1.0)),)
 
 
@@ -159,9 +162,11 @@ def test_a_bad_box_of_voc_costs_no_record(run, tmp_path, policy):
     objects = "".join(OBJECT.format(*box) for box in ((30, 0, 20, 40), (0, 0, 30, 40), (0, 0, 70, 40)))
     (tmp_path / "xml" / "1.xml").write_text(VOC.format(objects))
     code, out, err, written = run("-p", "file", "--option", f"path={tmp_path / 'xml'}", "--missing-images", policy)
-    assert (code, err) == (0, "")
+    assert (code, "warning: if boxes are x, y" in err) == (0, True)
     assert written[0].regions == (Region((0.0, 0.0, 0.5, 1.0)),)
-    dropped = "boxes outside the image: 1; boxes without area: 1; images without annotation: 1"
+    dropped = (
+        "boxes outside the image: 1 of 3 (33.3%); boxes without area: 1 of 3 (33.3%); images without annotation: 1"
+    )
     assert f"records: 3; images: 2; proposals: 1; {dropped}\nimages that cannot be read: 0\nWritten" in out
 
 

@@ -15,6 +15,7 @@ from umie.errors import UmieError, shown
 from umie.records import NO_RELATION, Record, Span
 from umie.records.model import annotated_spans
 from umie.records.no_relation import doubt, doubtful_labels
+from umie.records.offsets import seem_utf16
 from umie.tasks import Task
 
 
@@ -46,6 +47,9 @@ def check_record(record: Record, *, images: bool = True) -> Iterator[Finding]:
         covered = record.surface(span)
         if covered != covered.strip():
             yield Finding(False, f"{kind} {list(span)} covers {shown(covered)} with surrounding whitespace: trim it")
+    spans = [span for _, span in annotated_spans(record.entities, record.relations, record.events)]
+    if seem_utf16(record.text, spans):
+        yield Finding(False, "the offsets seem to count UTF-16 units: try --format-option offsets=utf16")
     yield from _check_repetitions(record)
     yield from _check_relations(record)
     if record.regions and record.image is None:

@@ -62,8 +62,10 @@ def convert(
     from umie.audit.images import Presence, presence
     from umie.data.tagged import RecordIds
     from umie.records import no_relation_names, write_jsonl
+    from umie.records.model import annotated_spans
     from umie.records.no_relation import doubtful_labels
     from umie.records.notes import collected_notes, take_note
+    from umie.records.offsets import seem_utf16
 
     if output.exists() and input_file.exists() and output.samefile(input_file):
         raise UmieError(f"{output}: is the input; choose another --output")
@@ -87,6 +89,8 @@ def convert(
         for record in records:
             counts["records"] += 1
             counts.update({name: len(getattr(record, name)) for name in items})
+            if seem_utf16(record.text, (span for _, span in annotated_spans(*(getattr(record, x) for x in items[:3])))):
+                take_note("records whose offsets seem to count UTF-16 units; see --format-option offsets")
             doubtful.update(doubtful_labels(item.type for item in record.relations))
             if record.image is not None:
                 counts["images"] += 1
@@ -100,8 +104,6 @@ def convert(
     def with_unique_ids(records: Iterator[Record]) -> Iterator[Record]:
         for record in records:
             new = record.id and ids.unique(record.id)
-            if new != record.id:
-                take_note("ids that occur again, written with a number")
             yield record if new == record.id else replace(record, id=new)
 
     with (

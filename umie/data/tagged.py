@@ -13,6 +13,7 @@ from umie.data.reading import OnError, Tokens, file_name, numbered_lines, report
 from umie.errors import UmieError, shown
 from umie.records import Span
 from umie.records.jsonl import MAX_TEXT
+from umie.records.notes import take_note
 
 HEADER = "IMGID:"
 _HEADER = re.compile(r"\s*IMG_?ID\s*[:：=]", re.IGNORECASE)
@@ -111,6 +112,7 @@ class RecordIds:
             self._numbers[name] += 1
         if found != name:
             self._numbers[found] += 1
+            take_note("ids that occur again, read with a number")
         return found
 
 

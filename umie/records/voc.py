@@ -138,7 +138,12 @@ def turned(box: Box, orientation: int) -> Box:
     """Return a relative box of an image as stored in the image as displayed, after its EXIF orientation."""
     turn = _TURNS[orientation]
     (x1, y1), (x2, y2) = turn(*box[:2]), turn(*box[2:])
-    return min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)
+    (left, top), (right, bottom) = turn(0.0, 0.0), turn(1.0, 1.0)  # by which a box without area stays one
+    if left > right:
+        x1, x2 = x2, x1
+    if top > bottom:
+        y1, y2 = y2, y1
+    return x1, y1, x2, y2
 
 
 _TURNS: dict[int, Callable[[float, float], tuple[float, float]]] = {

@@ -341,7 +341,9 @@ def test_an_image_file_is_opened_at_most_twice(learned, records, tmp_path, monke
     """Once for its features, and once for its size if an argument is a region."""
     opened = []
     real = Image.open
-    monkeypatch.setattr(Image, "open", lambda file, *rest: opened.append(str(file)) or real(file, *rest))
+    monkeypatch.setattr(
+        Image, "open", lambda file, *rest: opened.append(str(getattr(file, "name", file))) or real(file, *rest)
+    )
     files = []
     for record in records[:9]:
         if record.image is not None:

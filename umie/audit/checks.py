@@ -13,6 +13,7 @@ from umie.audit.images import Presence, presence
 from umie.data.source import Source
 from umie.errors import UmieError, shown
 from umie.records import NO_RELATION, Record, Span
+from umie.records.labels import LabelForms
 from umie.records.model import annotated_spans
 from umie.records.no_relation import doubt, doubtful_labels
 from umie.records.offsets import seem_utf16
@@ -91,10 +92,12 @@ def validate(
         note("", Finding(True, str(error)))
 
     doubtful: Counter[str] = Counter()
+    forms = LabelForms()
     first_uses: dict[str, int] = {}
     for number, record in source.numbered(note_malformed):
         result.records += 1
         progress()
+        forms.add(record)
         doubtful.update(doubtful_labels(item.type for item in record.relations))
         for finding in check_record(record, images=images):
             note(source.place(number), finding)
@@ -103,6 +106,8 @@ def validate(
             note(source.place(number), Finding(True, message))
     for label, number in doubtful.items():
         note(str(source.path), Finding(False, f"{number:,} times, {doubt(label)}"))
+    for message in forms.collisions():
+        note(str(source.path), Finding(False, message))
     if not result.records and not result.errors:
         note_malformed(UmieError(f"{source.path}: contains no records"))
     return result

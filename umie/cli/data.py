@@ -62,6 +62,7 @@ def convert(
     from umie.audit.images import Presence, presence
     from umie.data.tagged import RecordIds
     from umie.records import no_relation_names, write_jsonl
+    from umie.records.labels import LabelForms
     from umie.records.model import annotated_spans
     from umie.records.no_relation import doubtful_labels
     from umie.records.notes import collected_notes, take_note
@@ -83,6 +84,7 @@ def convert(
     source = source_of(input_file, format_name, images, regions, format_option)
     counts: Counter[str] = Counter()
     doubtful: Counter[str] = Counter()
+    forms = LabelForms()
     items = ("entities", "relations", "events", "regions")
 
     def counted(records: Iterator[Record]) -> Iterator[Record]:
@@ -91,6 +93,7 @@ def convert(
             counts.update({name: len(getattr(record, name)) for name in items})
             if seem_utf16(record.text, (span for _, span in annotated_spans(*(getattr(record, x) for x in items[:3])))):
                 take_note("records whose offsets seem to count UTF-16 units; see --format-option offsets")
+            forms.add(record)
             doubtful.update(doubtful_labels(item.type for item in record.relations))
             if record.image is not None:
                 counts["images"] += 1
@@ -121,6 +124,8 @@ def convert(
     if skip_bad:
         print_line(f"skipped: {skipped:,}")
     print_notes(notes, doubtful)
+    for message in forms.collisions():
+        print_note(f"warning: {message}", "yellow")
     print_line(f"Written: {output}")
 
 

@@ -12,8 +12,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from io import BufferedReader
 from pathlib import Path
-from typing import IO, Any, BinaryIO
+from typing import IO, Any
 
 from umie.errors import UmieError, at, shown
 
@@ -41,7 +42,7 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
     Raises:
         UmieError: no file can be written at ``path``.
     """
-    target = _writable(Path(path))
+    target = check_writable(Path(path))
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         # a long name is cut because file systems limit names to 255 bytes
@@ -96,7 +97,7 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _writable(path: Path) -> Path:
+def check_writable(path: Path) -> Path:
     """Return ``path`` with links resolved; raise UmieError if no file can be written there."""
     try:
         target = path.resolve()
@@ -118,7 +119,7 @@ def _writable(path: Path) -> Path:
     return target
 
 
-def open_regular(path: str | Path) -> BinaryIO:
+def open_regular(path: str | Path) -> BufferedReader:
     """Open a file to read bytes.
 
     Raises:

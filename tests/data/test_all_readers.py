@@ -13,7 +13,10 @@ from hypothesis import strategies as st
 from samples import IDS, PAIR, SAMPLES, SENTENCE, Sample, dumped
 
 from umie import data
+from umie.audit.checks import validate
+from umie.data.consistency import consistent
 from umie.data.reading import numbered_lines
+from umie.data.source import Source
 from umie.errors import UmieError
 from umie.records import Record, read_jsonl, write_jsonl
 
@@ -182,6 +185,7 @@ def test_a_plugin_need_not_list_errors(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_options_of_a_format_are_declared_by_its_reader(tmp_path: Path) -> None:
     assert data.format_options("swig") == {"mapping": "str | Path | None"}
     assert data.format_options("twitter") == {}
+    assert set(data.format_options("jsonl")) == {"boxes", "offsets"}
     with pytest.raises(UmieError, match=r"Unknown swig option 'mappin'\. Did you mean 'mapping'\?"):
         data.read("swig", tmp_path / "a.json", mappin="x")
     with pytest.raises(UmieError, match="mapping is 5"):
@@ -261,6 +265,25 @@ def exchanged(draw: st.DrawFn, value: Any) -> bytes:
     else:
         parent[key] = new
     return dumped(value)
+
+
+@samples
+@settings(deadline=None, max_examples=20, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(drawn=st.data())
+def test_what_is_converted_is_valid(sample: Sample, drawn: st.DataObject) -> None:
+    """Whatever a reader reads, also from a damaged file, the converted file has no error."""
+    name = drawn.draw(st.sampled_from(list(sample.files)), label="file")
+    content = drawn.draw(mutated(sample.files[name] * drawn.draw(st.sampled_from([1, 2]))), label="content")
+    with tempfile.TemporaryDirectory() as folder:
+        records, _ = read_all(sample, folder, **{name: content})
+        path = Path(folder, "converted.jsonl")
+        write_jsonl(path, consistent(records))
+        found: list[str] = []
+        if records:
+            validate(
+                Source(path), lambda place, finding: found.append(finding.message * finding.is_error), images=False
+            )
+        assert not any(found)
 
 
 @samples

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -60,7 +59,7 @@ def convert(
         umie data convert -f twitter -i train.txt -o train.jsonl --images images
     """
     from umie.audit.images import Presence, presence
-    from umie.data.tagged import RecordIds
+    from umie.data.consistency import consistent
     from umie.records import no_relation_names, write_jsonl
     from umie.records.labels import LabelForms
     from umie.records.model import annotated_spans
@@ -102,19 +101,12 @@ def convert(
             count()
             yield record
 
-    ids = RecordIds()
-
-    def with_unique_ids(records: Iterator[Record]) -> Iterator[Record]:
-        for record in records:
-            new = record.id and ids.unique(record.id)
-            yield record if new == record.id else replace(record, id=new)
-
     with (
         no_relation_names(no_relation or ()),
         collected_notes() as notes,
         counting(f"converting {input_file.name}") as count,
     ):
-        records = counted(with_unique_ids(source.records(on_error=skip if skip_bad else None)))
+        records = counted(consistent(source.records(on_error=skip if skip_bad else None)))
         write_jsonl(output, not_none(records, f"{input_file}: contains no records that can be read"))
     parts = [f"{name}: {counts[name]:,}" for name in ("records", *(name for name in items if counts[name]))]
     found = f"{counts['images']:,} (not checked)"

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from umie.data import registry
+from umie.data.consistency import RecordIds
 from umie.data.reading import OnError, OptionalPath, refuse_regions, report
-from umie.data.tagged import OUTSIDE, RecordIds, Sentence, Tag, sentences
+from umie.data.tagged import OUTSIDE, Sentence, Tag, sentences
 from umie.errors import UmieError, UnknownNameError, check_choice, shown
 from umie.records import Entity, Record
 

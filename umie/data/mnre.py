@@ -23,8 +23,8 @@ from umie.data.reading import (
 from umie.data.tweets import TWITTER_LICENSE
 from umie.errors import UmieError, shown
 from umie.files import open_regular, parse_json, read_json
-from umie.records import NO_RELATION, Record, Relation, Span
-from umie.records.notes import take_note
+from umie.records import NO_RELATION, Record, Relation, Span, is_no_relation
+from umie.records.no_relation import note_no_relation
 
 MAX_LINE_BYTES = 1 << 16  # Python joins adjacent string literals in quadratic time; real lines have up to 425 bytes
 _ONLY_VERSION_1 = (
@@ -134,7 +134,7 @@ def _labels(data: Mapping[str, Any]) -> list[str]:
     """Return the labels of the pair: one, or several if ``relation`` is a list."""
     given = data.get("relation", "")
     if given is None:
-        take_note(f"relations of the type null, read as {NO_RELATION!r}")
+        note_no_relation("null")
         return [NO_RELATION]
     if isinstance(given, list) and given:
         names = [field({"relation": name}, "relation", str, "the line") for name in given]
@@ -143,9 +143,14 @@ def _labels(data: Mapping[str, Any]) -> list[str]:
 
 
 def _label(relation: str) -> str:
+    if is_no_relation(relation):
+        if relation.strip("/ ").lower() != NO_RELATION:  # the name in MNRE
+            note_no_relation(relation)
+        return NO_RELATION
     label = relation.rpartition("/")[2].replace("_", " ").strip()
     if not label:
         raise UmieError(f"relation is {shown(relation)}: expected a path such as '/per/org/member_of', or 'None'")
-    if label.lower() == NO_RELATION:
-        return NO_RELATION  # the name in MNRE, which needs no note
+    if is_no_relation(label):
+        note_no_relation(relation)
+        return NO_RELATION
     return f"organization {label}" if relation.strip() == "/org/org/alternate_names" else label

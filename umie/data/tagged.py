@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +12,6 @@ from umie.data.reading import OnError, Tokens, file_name, numbered_lines, report
 from umie.errors import UmieError, shown
 from umie.records import Span
 from umie.records.jsonl import MAX_TEXT
-from umie.records.notes import take_note
 
 HEADER = "IMGID:"
 _HEADER = re.compile(r"\s*IMG_?ID\s*[:：=]", re.IGNORECASE)
@@ -96,24 +94,6 @@ def _image(written: str) -> tuple[str, str]:
         raise UmieError(f"the id of the image is {shown(name)}: a record has one image; keep one id, without spaces")
     suffix = _SUFFIX.search(name)
     return (name, f"{name}.jpg") if suffix is None else (name[: suffix.start()], name)
-
-
-class RecordIds:
-    """Ids for the sentences of a file: that of the image, with a number if they share it (``5``, ``5:2``)."""
-
-    def __init__(self) -> None:
-        self._numbers: Counter[str] = Counter()
-
-    def unique(self, name: str) -> str:
-        """Return the id of the next sentence with the image ``name``."""
-        self._numbers[name] += 1
-        found = name
-        while self._numbers[name] > 1 and (found := f"{name}:{self._numbers[name]}") in self._numbers:
-            self._numbers[name] += 1
-        if found != name:
-            self._numbers[found] += 1
-            take_note("ids that occur again, read with a number")
-        return found
 
 
 def chunks(tags: Sequence[Tag]) -> Iterator[tuple[str, int, int]]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from umie.data.consistency import RecordIds
 from umie.data.reading import OnError, OptionalPath, check_folder, read_boxes, report
-from umie.data.tagged import HEADER, RecordIds, Sentence, Tag, sentences
+from umie.data.tagged import HEADER, Sentence, Tag, sentences
 from umie.errors import UmieError, UnknownNameError, shown
 from umie.records import Entity, Record, Region
 

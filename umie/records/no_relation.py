@@ -61,13 +61,18 @@ def renamed(record: Record, is_name: Callable[[str], bool] = is_no_relation) -> 
     if not found:
         return record
     for name in found:
-        take_note(f"relations of the type {shown(name)}, read as {NO_RELATION!r}")
+        note_no_relation(name)
     relations = tuple(replace(item, type=NO_RELATION) if item.type in found else item for item in record.relations)
     labels = record.labels and {
         task: tuple(dict.fromkeys(NO_RELATION if task == "mre" and label in found else label for label in own))
         for task, own in record.labels.items()
     }
     return replace(record, relations=relations, labels=labels)
+
+
+def note_no_relation(name: str) -> None:
+    """Note that a relation label was read as ``none``."""
+    take_note(f"relations of the type {shown(name)}, read as {NO_RELATION!r}")
 
 
 def doubtful_labels(labels: Iterable[str]) -> Counter[str]:

@@ -7,25 +7,36 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions
 from rich.markdown import Markdown
 from rich.measure import Measurement
+from rich.segment import Segment
 from rich.table import Table
 
 from umie.errors import without_controls
 
-out = Console()
-err = Console(stderr=True)
+
+class SafeConsole(Console):
+    """A console that never prints the control characters of data, which could change a terminal."""
+
+    def render(self, renderable: Any, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Yield the segments of a renderable, escaped; see ``without_controls``."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=without_controls(segment.text))
+
+
+out = SafeConsole()
+err = SafeConsole(stderr=True)
 
 
 def print_line(line: str, style: str | None = None) -> None:
     """Print a line to standard output without markup and wrapping."""
-    out.print(without_controls(line), style=style, markup=False, highlight=False, emoji=False, soft_wrap=True)
+    out.print(line, style=style, markup=False, highlight=False, emoji=False, soft_wrap=True)
 
 
 def print_note(line: str, style: str | None = None) -> None:
     """Print a line to standard error without markup and wrapping."""
-    err.print(without_controls(line), style=style, markup=False, highlight=False, emoji=False, soft_wrap=True)
+    err.print(line, style=style, markup=False, highlight=False, emoji=False, soft_wrap=True)
 
 
 def print_notes(notes: Counter[str], doubtful: Iterable[str] = ()) -> None:
@@ -53,7 +64,7 @@ def show(table: Table) -> None:
         out.print(table)
         return
     needed = Measurement.get(out, out.options.update(max_width=10_000), table).maximum
-    Console(file=out.file, width=needed).print(table)
+    SafeConsole(file=out.file, width=needed).print(table)
 
 
 def show_page(markdown: str) -> None:

@@ -25,7 +25,7 @@ def test_convert_says_which_labels_it_reads_as_none(umie, tmp_path):
     code, out, err = umie(*arguments)
     assert (code, "Written: " in out) == (0, True)
     assert "note: relations of the type 'NA', read as 'none': 1\n" in err
-    assert "warning: relation label 'Other' may mean 'none': it is scored as a relation" in err
+    assert "warning: relation label 'Other' may mean 'none', but is scored as a relation" in err
     assert [record.relations[0].type for record in read_jsonl(tmp_path / "o.jsonl")] == ["none", "Other", "peer"]
     _, _, err = umie(*arguments, "--no-relation", "Other")
     assert "note: relations of the type 'Other', read as 'none': 1\n" in err

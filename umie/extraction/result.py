@@ -15,7 +15,7 @@ NOTICES = {
     "image": "the image was not used",
     "regions": "some regions were not used",
     "labels": "the checkpoint was not trained on some of the labels",
-    "no relation": "some relation labels look like 'none' under another name",
+    "no relation": "some relation labels look like 'none' under another name; see --no-relation",
     "pairs": "some pairs of entities were not asked about",
     "dropped": "invalid items of the output were dropped",
 }

@@ -83,14 +83,10 @@ def doubtful_labels(labels: Iterable[str]) -> Counter[str]:
 def doubt(label: str) -> str:
     """Return the warning about a label of ``doubtful_labels``."""
     if is_no_relation(label):
-        return (
-            f"relation label {shown(label)} looks like {NO_RELATION!r}: it is scored as no relation; "
-            f"--no-relation {label} in umie data convert renames it"
-        )
-    return (
-        f"relation label {shown(label)} may mean {NO_RELATION!r}: it is scored as a relation; "
-        f"if it means no relation, use --no-relation {label}"
-    )
+        meaning = f"looks like {NO_RELATION!r}, and is scored as no relation: to read it so, use"
+    else:
+        meaning = f"may mean {NO_RELATION!r}, but is scored as a relation: if it means no relation, use"
+    return f"relation label {shown(label)} {meaning} --no-relation {shown(label)}"
 
 
 @lru_cache(maxsize=4096)

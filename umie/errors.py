@@ -11,6 +11,9 @@ from contextlib import contextmanager
 _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 
 
+_MAX_CHOICES = 200  # listed in a message
+
+
 class UmieError(ValueError):
     """Invalid input. The command line prints the message and exits with code 2."""
 
@@ -22,7 +25,9 @@ class UnknownNameError(UmieError):
         choices = sorted(choices)
         near = difflib.get_close_matches(str(name)[:100], choices, n=1)  # matching a long name is slow
         hint = f" Did you mean {near[0]!r}?" if near else ""
-        super().__init__(f"Unknown {kind} {shown(name)}.{hint} Choices: {', '.join(choices) or 'none'}.")
+        listed = ", ".join(choices[:_MAX_CHOICES]) or "none"
+        more = f", ... ({len(choices):,} in all)" if len(choices) > _MAX_CHOICES else ""
+        super().__init__(f"Unknown {kind} {shown(name)}.{hint} Choices: {listed}{more}.")
 
 
 def check_keys(kind: str, given: Iterable[object], allowed: Iterable[str]) -> None:

@@ -133,7 +133,7 @@ def _caption(line: str, chains: Mapping[str, Sequence[int]]) -> tuple[str, list[
         if kind == _NOT_VISUAL or not text[start:].strip():
             continue
         if kind not in TYPES:
-            raise UmieError(f"a phrase has the type {kind!r}: expected one of {', '.join(TYPES)}, {_NOT_VISUAL}")
+            raise UmieError(f"a phrase has the type {shown(kind)}: expected one of {', '.join(TYPES)}, {_NOT_VISUAL}")
         entities.append(Entity(kind, (start, len(text)), regions=tuple(chains.get(piece["chain"], ()))))
     if end != len(line):
         raise UmieError(f"{shown(line[end:])} is not a phrase: expected [/EN#<number>/<type> <words>]")

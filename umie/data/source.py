@@ -39,7 +39,7 @@ class Source:
         For JSONL, every error of a malformed line is reported, and records without an id are kept as they are.
         """
         self.check()
-        if self.format == JSONL and self.regions is None and not self.options:
+        if self._has_lines():
             for number, record in read_numbered_jsonl(self.path, self.images, on_error):
                 yield number, renamed(record, is_chosen)
         else:
@@ -47,7 +47,10 @@ class Source:
 
     def place(self, number: int) -> str:
         """Return the location of a record by its number, for messages."""
-        return f"{self.path}:{number}" if self.format == JSONL else f"{self.path}: record {number}"
+        return f"{self.path}:{number}" if self._has_lines() else f"{self.path}: record {number}"
+
+    def _has_lines(self) -> bool:
+        return self.format == JSONL and self.regions is None and not self.options
 
     def named(self) -> Iterator[Record]:
         """Yield the records with an id each: their own, or the name of the file and their number."""

@@ -84,7 +84,7 @@ def _joined(common: Mapping[str, Any], number: int, line: str) -> Record:
     first: dict[str, int] = {}
     for name, item in field(data, "entities", dict, "the line").items():
         if isinstance(item, dict) and item.get("text"):
-            values[name] = field(item, "text", str, f"field {name!r}")
+            values[name] = field(item, "text", str, f"field {shown(name)}")
             numbers = item.get("lines")
             first[name] = numbers[0] if isinstance(numbers, list) and numbers and type(numbers[0]) is int else 0
     return _record(field(data, "id", str, "the line"), lines, values, first, common)

@@ -60,7 +60,7 @@ def seem_utf16(text: str, spans: Iterable[Span]) -> bool:
 
 def _is_wide(text: str) -> bool:
     """Return whether a text has characters of two UTF-16 units, such as emoji."""
-    return any(character > "\uffff" for character in text)
+    return not text.isascii() and max(text) > "\uffff"
 
 
 def _cuts_word(text: str, span: Span) -> bool:

@@ -149,12 +149,12 @@ def _join(
     known = set(names)
     for name, (number, _) in answers.items():
         if name not in known:
-            raise UmieError(f"{path}:{number}: id {name!r} is not in {gold_path}: remove the line")
+            raise UmieError(f"{path}:{number}: id {shown(name)} is not in {gold_path}: remove the line")
     for line in needed:
         if line.record.id not in answers:
             raise UmieError(
-                f"{path}: has no record with the id {line.record.id!r} of {gold_path}:{line.number}: add a line for "
-                "it, without items if nothing was found; for predictions of only some tasks, use --task"
+                f"{path}: has no record with the id {shown(line.record.id)} of {gold_path}:{line.number}: add a line "
+                "for it, without items if nothing was found; for predictions of only some tasks, use --task"
             )
     return [(answers.get(line.record.id), line) for line in gold], True
 

@@ -51,6 +51,13 @@ def test_jsonl_is_not_changed_but_validate_and_evaluate_warn(umie, tmp_path, nam
         assert f1 == (0.9 if name == "Other" and is_doubtful else 0)
 
 
+def test_every_command_that_reads_says_what_it_changed(umie, tmp_path):
+    (tmp_path / "a.txt").write_text(repr({**PAIR, "img_id": "1.jpg", "relation": "NA"}))
+    for command in ("stats", "sample", "fingerprint"):
+        code, _, err = umie("data", command, tmp_path / "a.txt", "--format", "mnre")
+        assert (code, err) == (0, "note: relations of the type 'NA', read as 'none'\n")
+
+
 def test_repeated_ids_get_a_number(umie, tmp_path):
     (tmp_path / "a.jsonl").write_text('{"text": "Ann", "id": 5}\n{"text": "Bob", "id": "5"}\n')
     code, _, err = umie("data", "convert", "-i", tmp_path / "a.jsonl", "-o", tmp_path / "o.jsonl")

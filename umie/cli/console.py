@@ -39,12 +39,12 @@ def print_note(line: str, style: str | None = None) -> None:
     err.print(line, style=style, markup=False, highlight=False, emoji=False, soft_wrap=True)
 
 
-def print_notes(notes: Counter[str], doubtful: Iterable[str] = ()) -> None:
+def print_notes(notes: Counter[str], doubtful: Iterable[str] = (), *, with_numbers: bool = True) -> None:
     """Print to standard error what readers changed or assumed, and warnings about relation labels."""
     from umie.records.no_relation import doubt
     from umie.records.notes import note_lines
 
-    for line in note_lines(notes):
+    for line in note_lines(notes, with_numbers=with_numbers):
         print_note(f"note: {line}")
     for label in doubtful:
         print_note(f"warning: {doubt(label)}", "yellow")

@@ -14,7 +14,7 @@ from umie.records import Span
 from umie.records.jsonl import MAX_TEXT
 
 HEADER = "IMGID:"
-_HEADER = re.compile(r"\s*IMG_?ID\s*[:：=]", re.IGNORECASE)
+_HEADER = re.compile(r"\s*IMG_?ID\s*[:：]", re.IGNORECASE)
 _TAG_OF_HEADER = re.compile(r"(\s+(O|X|-X-|_))+$")
 _SEPARATORS = re.compile(r"[\s,;|]+")
 _SUFFIX = re.compile(r"\.(jpe?g|png|gif|webp|bmp|tiff?)$", re.IGNORECASE)

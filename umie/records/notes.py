@@ -31,9 +31,9 @@ def take_note(text: str) -> None:
         notes[text] += 1
 
 
-def note_lines(notes: Counter[str]) -> Iterator[str]:
-    """Yield a line for each note; the number of moved boxes is also shown as their share."""
+def note_lines(notes: Counter[str], *, with_numbers: bool = True) -> Iterator[str]:
+    """Yield a line for each note, with its number; that of moved boxes is also shown as their share."""
     for text, number in notes.items():
         if text != BOXES:
-            share = f" of {notes[BOXES]:,} ({number / notes[BOXES]:.1%})" if text == CLIPPED else ""
-            yield f"{text}: {number:,}{share}"
+            share = f" of {notes[BOXES]:,} ({number / notes[BOXES]:.1%})" if text == CLIPPED and notes[BOXES] else ""
+            yield f"{text}: {number:,}{share}" if with_numbers else text

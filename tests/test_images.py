@@ -198,6 +198,11 @@ def test_floats_are_scaled_by_their_range(save, full):
         assert [red for red, _, _ in pixels(open_image(given))] == [0, 63, 127, 255]
 
 
+def test_floats_may_overshoot_as_after_resampling():
+    image = Image.frombytes("F", (4, 1), struct.pack("4f", -0.02, 0, 0.5, 1.05))
+    assert [red for red, _, _ in pixels(open_image(image))] == [0, 0, 127, 255]
+
+
 @pytest.mark.parametrize(
     ("mode", "form", "values"),
     [("F", "4f", (0, 0.5, float("nan"), 1)), ("F", "4f", (0, 1, float("inf"), 1)), ("F", "4f", (-1, 1, 0, 0)),

@@ -30,6 +30,7 @@ UPRIGHT = {
 }
 _HEAD = 64  # bytes that show whether a file is something else than an image
 _WHITE = (1, 255, 65535)  # the value of white in floats, and in wide integers, by the largest value of an image
+_OVERSHOOT = 0.1  # by which floats may be beyond black and white, as after resampling
 SIDEWAYS = (5, 6, 7, 8)  # orientations that swap width and height
 
 
@@ -157,18 +158,19 @@ def _orientation(image: Image.Image) -> int:
 
 def _rgb(image: Image.Image) -> Image.Image:
     if image.mode == "F" or image.mode.startswith("I"):  # PIL clips these to 8 bits instead of scaling them
-        wide = image if image.mode == "F" else image.convert("I")
         import numpy as np  # here, because most images do not need it
 
+        wide = image if image.mode == "F" else image.convert("I")
         values = np.asarray(wide)
         low, high = float(values.min()), float(values.max())  # NaN if there is one, which no comparison accepts
-        if not (low >= 0 and high <= _WHITE[-1]):
-            raise ValueError(f"its values are {low:g} to {high:g}: convert it to values of 0 to 255")
         scales = _WHITE if image.mode == "F" else _WHITE[1:] if image.mode == "I" else _WHITE[2:]
-        full = next(value for value in scales if high <= value)
-        return wide.point(lambda value: value * (255 / full)).convert("RGB")
+        spare = _OVERSHOOT if image.mode == "F" else 0.0
+        white = next((value for value in scales if high <= value * (1 + spare)), None)
+        if white is None or not low >= -white * spare:
+            raise ValueError(f"its values are {low:g} to {high:g}: convert it to values of 0 to 255")
+        return wide.point(lambda value: value * (255 / white)).convert("RGB")
     if image.mode in ("RGBA", "RGBa", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, image).convert("RGB")
+        background = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(background, image).convert("RGB")
     return image.convert("RGB")

@@ -8,9 +8,9 @@ from umie.records.no_relation import doubtful_labels, renamed
 from umie.scoring import strict_score
 
 USUAL = ["none", "None", "NONE", "NA", "na", "N/A", "n/a", "no_relation", "no relation", "No-Relation", "NoRelation",
-         "null", "NIL", "nota", "/none"]  # fmt: skip
-POSSIBLE = ["Other", "other", "OTHERS", "negative", "unknown"]
-REAL = ["no_parent", "nationality", "another", "nap", "member of", "O", "人", "-"]
+         "null", "NIL", "nota", "/none", "nan", "无关系"]  # fmt: skip
+POSSIBLE = ["Other", "other", "OTHERS", "negative", "unknown", "O", "其他"]
+REAL = ["no_parent", "nationality", "another", "nap", "member of", "人", "-"]
 
 
 def pairs(*types: str) -> list[Record]:

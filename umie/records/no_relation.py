@@ -16,9 +16,12 @@ from umie.records.notes import take_note
 # without case, spaces and punctuation
 _USUAL = {
     "none", "na", "nil", "null", "norel", "norelation", "norelations", "norelationship", "unrelated", "notrelated",
-    "nota", "noneoftheabove",
+    "nota", "noneoftheabove", "nan", "无关系", "無關係",
 }  # fmt: skip
-_POSSIBLE = {"other", "others", "negative", "neg", "unknown", "undefined", "misc", "false", "noedge", "nothing"}
+_POSSIBLE = {
+    "other", "others", "negative", "neg", "unknown", "undefined", "misc", "false", "no", "noedge", "nothing",
+    "background", "o", "0", "无", "無", "其他",
+}  # fmt: skip
 _chosen: ContextVar[frozenset[str]] = ContextVar("chosen", default=frozenset())
 
 

@@ -64,6 +64,7 @@ def test_offsets_that_only_make_sense_as_utf16_are_a_warning(tmp_path: Path) -> 
     assert not seem_utf16(TEXT, [(3, 6)])
     assert not seem_utf16("Ann in Rome", [(1, 3)])
     assert not seem_utf16(TEXT, [(4, 6)])  # cuts a word in both
+    assert not seem_utf16("\U0001f600\U0001f600小明去北京", [(2, 4), (5, 7)])
     (record,) = data.read("jsonl", path, offsets="utf16")
     assert record.entities[0].text == "Ann"
 

@@ -90,7 +90,8 @@ def convert(
         for record in records:
             counts["records"] += 1
             counts.update({name: len(getattr(record, name)) for name in items})
-            if seem_utf16(record.text, (span for _, span in annotated_spans(*(getattr(record, x) for x in items[:3])))):
+            spans = (span for _, span in annotated_spans(record.entities, record.relations, record.events))
+            if format_name == "jsonl" and seem_utf16(record.text, spans):
                 take_note("records whose offsets seem to count UTF-16 units; see --format-option offsets")
             forms.add(record)
             doubtful.update(doubtful_labels(item.type for item in record.relations))

@@ -64,4 +64,11 @@ def _is_wide(text: str) -> bool:
 
 
 def _cuts_word(text: str, span: Span) -> bool:
-    return any(0 < edge < len(text) and text[edge - 1].isalnum() and text[edge].isalnum() for edge in span)
+    return any(0 < edge < len(text) and all(map(_is_letter, text[edge - 1 : edge + 1])) for edge in span)
+
+
+def _is_letter(character: str) -> bool:
+    return character.isalnum() and character < _WITHOUT_SPACES
+
+
+_WITHOUT_SPACES = "\u2e80"  # from here on, mostly characters of scripts without spaces between words

@@ -10,8 +10,10 @@ from umie.data.reading import OnError, OptionalPath, check_folder, read_boxes, r
 from umie.data.tagged import HEADER, Sentence, Tag, sentences
 from umie.errors import UmieError, UnknownNameError, shown
 from umie.records import Entity, Record, Region
+from umie.records.notes import take_note
 
 _OTHER_FORMS = "the format conll reads other tags and columns"
+_MANY_TWEETS = 20
 TWITTER_LICENSE = "research use only; X (Twitter) terms; no license file"
 
 
@@ -114,9 +116,10 @@ def tweet_reader(tag_set: TagSet) -> Callable[..., Iterator[Record]]:
             num_tweets, num_annotated = num_tweets + 1, num_annotated + (boxes is not None)
             yield record
         if regions is not None and num_tweets and not num_annotated:
-            raise UmieError(
-                f"{regions}: has no file <id>.xml for any of the {num_tweets:,} tweets of {path}: use theirs"
-            )
+            problem = f"{regions} has no file <id>.xml for any of the {num_tweets:,} tweets of {path}"
+            if num_tweets >= _MANY_TWEETS:  # a few may have no boxes
+                raise UmieError(f"{path}: {problem}: use the directory of theirs as regions, or leave it out")
+            take_note(problem)
 
     read.__qualname__ = f"read of {tag_set.source}"  # a registry identifies a part by module and qualified name
     return read

@@ -188,3 +188,27 @@ def test_no_pixels():
 def test_neither_image_nor_path():
     with pytest.raises(UmieError, match="expected a PIL image or a path, not bytes"):
         open_image(b"image.png")
+
+
+@pytest.mark.parametrize("full", [1.0, 255.0, 65535.0])
+def test_floats_are_scaled_by_their_range(save, full):
+    values = [0.0, 0.25 * full, 0.5 * full, full]
+    image = Image.frombytes("F", (4, 1), struct.pack("4f", *values))
+    for given in (image, save(image, "image.tiff")):
+        assert [red for red, _, _ in pixels(open_image(given))] == [0, 63, 127, 255]
+
+
+def test_floats_may_overshoot_as_after_resampling():
+    image = Image.frombytes("F", (4, 1), struct.pack("4f", -0.02, 0, 0.5, 1.05))
+    assert [red for red, _, _ in pixels(open_image(image))] == [0, 0, 127, 255]
+
+
+@pytest.mark.parametrize(
+    ("mode", "form", "values"),
+    [("F", "4f", (0, 0.5, float("nan"), 1)), ("F", "4f", (0, 1, float("inf"), 1)), ("F", "4f", (-1, 1, 0, 0)),
+     ("F", "4f", (0, 1e6, 0, 0)), ("I", "4i", (0, 70_000, 0, 0)), ("I", "4i", (-5, 1, 0, 0))],
+)  # fmt: skip
+def test_values_that_are_no_gray_are_refused(save, mode, form, values):
+    path = save(Image.frombytes(mode, (4, 1), struct.pack(form, *values)), "image.tiff")
+    with pytest.raises(UmieError, match=r"image\.tiff: not a readable image \(its values are .* convert it"):
+        open_image(path)

@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+
+# control characters but tab and line feed; characters that change the direction of text; line and paragraph separators
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+
+
+_MAX_CHOICES = 200  # listed in a message
 
 
 class UmieError(ValueError):
@@ -18,7 +25,9 @@ class UnknownNameError(UmieError):
         choices = sorted(choices)
         near = difflib.get_close_matches(str(name)[:100], choices, n=1)  # matching a long name is slow
         hint = f" Did you mean {near[0]!r}?" if near else ""
-        super().__init__(f"Unknown {kind} {shown(name)}.{hint} Choices: {', '.join(choices) or 'none'}.")
+        listed = ", ".join(choices[:_MAX_CHOICES]) or "none"
+        more = f", ... ({len(choices):,} in all)" if len(choices) > _MAX_CHOICES else ""
+        super().__init__(f"Unknown {kind} {shown(name)}.{hint} Choices: {listed}{more}.")
 
 
 def check_keys(kind: str, given: Iterable[object], allowed: Iterable[str]) -> None:
@@ -74,6 +83,14 @@ def at(place: str) -> Iterator[None]:
         yield
     except UmieError as error:
         raise UmieError(f"{place}: {error}") from error
+
+
+def without_controls(text: str) -> str:
+    r"""Return a text with its control characters, which could change a terminal, in the form of JSON: ``\u001b``.
+
+    Line breaks and tabs are kept.
+    """
+    return _CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def shown(value: object) -> str:

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
+import stat
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from io import BufferedReader
 from pathlib import Path
 from typing import IO, Any
 
-from umie.errors import UmieError, shown
+from umie.errors import UmieError, at, shown
 
 MAX_LINE = 1 << 20  # characters; together with the limit on the text, bounds the cost of checking one line's spans
 _MAX_CHARACTER = 4  # bytes in UTF-8
+_OTHER_FILES = {
+    b"version https://git-lfs.github.com/": "a git-lfs pointer, not the file itself: run `git lfs pull`",
+    b"\x1f\x8b": "compressed by gzip: unpack it",
+    b"PK\x03\x04": "a zip archive: unpack it",
+    b"BZh91AY&SY": "compressed by bzip2: unpack it",
+    b"\xfd7zXZ\x00": "compressed by xz: unpack it",
+}  # the first bytes of files that are often in place of others
 
 
 @contextmanager
@@ -32,7 +42,7 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
     Raises:
         UmieError: no file can be written at ``path``.
     """
-    target = _writable(Path(path))
+    target = check_writable(Path(path))
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         # a long name is cut because file systems limit names to 255 bytes
@@ -87,7 +97,7 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _writable(path: Path) -> Path:
+def check_writable(path: Path) -> Path:
     """Return ``path`` with links resolved; raise UmieError if no file can be written there."""
     try:
         target = path.resolve()
@@ -107,6 +117,58 @@ def _writable(path: Path) -> Path:
             raise
         raise UmieError(f"{path}: cannot write: {error}; choose another name") from error
     return target
+
+
+def open_regular(path: str | Path) -> BufferedReader:
+    """Open a file to read bytes.
+
+    Raises:
+        OSError: the file cannot be opened, or is a directory, a pipe or a device; opening a pipe does not block.
+    """
+    return open(path, "rb", opener=_regular)
+
+
+def _regular(path: str, flags: int) -> int:
+    descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # a pipe without a writer would block
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(descriptor)
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, "Is a directory, not a regular file", path)
+        raise OSError(errno.EINVAL, "is a pipe or a device, not a regular file", path)
+    return descriptor
+
+
+def read_data(path: str | Path) -> bytes:
+    """Return the bytes of a regular file.
+
+    Raises:
+        OSError: see ``open_regular``.
+        UmieError: the file is a git-lfs pointer or compressed.
+    """
+    with open_regular(path) as file:
+        data = file.read()
+    check_content(data)
+    return data
+
+
+def check_content(head: bytes) -> None:
+    """Raise UmieError if the first bytes of a file are those of a git-lfs pointer or of a compressed file."""
+    for beginning, what in _OTHER_FILES.items():
+        if head.startswith(beginning):
+            raise UmieError(f"the file is {what}")
+
+
+def inside(folder: str | Path, name: str) -> Path:
+    """Return the path of a file in a directory; raise UmieError if it is outside, through ``..`` or a link."""
+    root = Path(folder).resolve()
+    try:
+        path = (root / name).resolve()
+    except (ValueError, OSError, RuntimeError) as error:  # a NUL character, a loop of links
+        raise UmieError(f"{folder}: {shown(name)} is not a file name: {error}") from error
+    if not path.is_relative_to(root):
+        raise UmieError(f"{Path(folder) / name}: is outside the directory {folder}; copy the file into it")
+    return Path(folder) / name
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -132,10 +194,13 @@ def bounded_lines(
     ``max_bytes`` of a line are held in memory, by default enough for MAX_LINE characters.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             # two more bytes for the line ending, so that a line of exactly max_bytes is not mistaken for a longer one
             next_part = partial(file.readline, max_bytes + 2)
             for number, part in enumerate(iter(next_part, b""), start=1):
+                if number == 1:
+                    with at(str(path)):
+                        check_content(part)
                 if len(part) > max_bytes and len(part.rstrip(b"\r\n")) > max_bytes:
                     while part and not part.endswith(b"\n"):
                         part = next_part()
@@ -174,7 +239,7 @@ def read_json(path: str | Path, what: str = "a JSON file") -> Any:
         UmieError: the file cannot be read, is not UTF-8, is not JSON, or repeats a key within one object.
     """
     try:
-        text = decode_utf8(Path(path).read_bytes()).removeprefix("\ufeff")
+        text = decode_utf8(read_data(path)).removeprefix("\ufeff")
         return parse_json(text)
     except OSError as error:
         raise UmieError(f"{path}: cannot read: {error.strerror}; expected {what}") from error

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import stat
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from typing import TypeAlias
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from umie.errors import UmieError
+from umie.files import check_content, open_regular
 
 ImageSource: TypeAlias = Image.Image | str | Path
 
@@ -28,6 +28,9 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_HEAD = 64  # bytes that show whether a file is something else than an image
+_WHITE = (1, 255, 65535)  # the value of white in floats, and in wide integers, by the largest value of an image
+_OVERSHOOT = 0.1  # by which floats may be beyond black and white, as after resampling
 SIDEWAYS = (5, 6, 7, 8)  # orientations that swap width and height
 
 
@@ -43,7 +46,7 @@ def open_image(image: ImageSource) -> Image.Image:
     if isinstance(image, Image.Image):
         with _readable("image"):
             return _as_displayed(image)
-    with _readable(_name(image)), Image.open(image) as opened:
+    with _readable(_name(image)), _opened(image) as opened:
         return _as_displayed(opened)
 
 
@@ -53,25 +56,16 @@ def decode_image(data: bytes, name: str) -> Image.Image:
     Raises:
         UmieError: the bytes cannot be decoded.
     """
-    with _readable(name), Image.open(io.BytesIO(data)) as opened:
-        return _as_displayed(opened)
+    with _readable(name):
+        check_content(data[:_HEAD])
+        with Image.open(io.BytesIO(data)) as opened:
+            return _as_displayed(opened)
 
 
 def read_image_bytes(path: str | Path) -> bytes:
     """Return the bytes of an image file; raise UmieError if it is not a regular file or cannot be read."""
-    name = _name(path)
-    try:
-        if not stat.S_ISREG(Path(path).stat().st_mode):  # reading a pipe would block
-            raise UmieError(f"{name}: not a readable image (not a regular file)")
-        return Path(path).read_bytes()
-    except FileNotFoundError as error:
-        raise UmieError(f"{name}: no such image") from error
-    except OSError as error:
-        raise UmieError(f"{name}: not a readable image ({error.strerror})") from error
-    except UmieError:
-        raise
-    except ValueError as error:  # a NUL character in the name
-        raise UmieError(f"{name}: not a readable image ({error})") from error
+    with _readable(_name(path)), open_regular(path) as file:
+        return file.read()
 
 
 def image_digest(image: ImageSource | bytes) -> str:
@@ -92,18 +86,36 @@ def image_digest(image: ImageSource | bytes) -> str:
 
 def displayed_size(path: Path) -> tuple[int, int] | None:
     """Return width and height of an image file as displayed, without decoding it; None if there is no such file."""
+    found = stored_size(path)
+    if found is None:
+        return None
+    (width, height), orientation = found
+    return (height, width) if orientation in SIDEWAYS else (width, height)
+
+
+def stored_size(path: Path) -> tuple[tuple[int, int], int] | None:
+    """Return width and height of an image file as stored, and its EXIF orientation; None if there is no such file."""
     with _readable(str(path)):
         if not path.exists():
             return None
-        with Image.open(path) as image:
-            width, height = image.size
-            return (height, width) if _orientation(image) in SIDEWAYS else (width, height)
+        with _opened(path) as image:
+            return image.size, _orientation(image)
 
 
 def _name(image: object) -> str:
     if not isinstance(image, str | Path):
         raise UmieError(f"expected a PIL image or a path, not {type(image).__name__}")
     return str(image)
+
+
+@contextmanager
+def _opened(path: str | Path) -> Iterator[Image.Image]:
+    """Open a regular image file; PIL itself would wait for a pipe forever."""
+    with open_regular(path) as file:
+        check_content(file.read(_HEAD))
+        file.seek(0)
+        with Image.open(file) as image:
+            yield image
 
 
 @contextmanager
@@ -115,6 +127,8 @@ def _readable(name: str) -> Iterator[None]:
             # damaged metadata, which does not affect the pixels
             warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
             yield
+    except UmieError as error:
+        raise UmieError(f"{name}: not a readable image ({error})") from error
     except FileNotFoundError as error:
         raise UmieError(f"{name}: no such image") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -122,7 +136,8 @@ def _readable(name: str) -> Iterator[None]:
     except UnidentifiedImageError as error:
         raise UmieError(f"{name}: not a readable image (unknown format)") from error
     except Exception as error:  # PIL's decoders raise nearly anything: NotImplementedError, struct.error, ...
-        raise UmieError(f"{name}: not a readable image ({error or type(error).__name__})") from error
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise UmieError(f"{name}: not a readable image ({reason})") from error
 
 
 def _as_displayed(image: Image.Image) -> Image.Image:
@@ -142,14 +157,20 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # 16 or 32-bit gray, which PIL clips to 8 bits instead of scaling it
-        wide = image.convert("I")
-        extrema = wide.getextrema()
-        if image.mode != "I" or extrema[1] > 255:  # type: ignore[operator] # a single band has numbers, not tuples
-            wide = wide.point(lambda value: value * (1 / 257))
-        return wide.convert("RGB")
+    if image.mode == "F" or image.mode.startswith("I"):  # PIL clips these to 8 bits instead of scaling them
+        import numpy as np  # here, because most images do not need it
+
+        wide = image if image.mode == "F" else image.convert("I")
+        values = np.asarray(wide)
+        low, high = float(values.min()), float(values.max())  # NaN if there is one, which no comparison accepts
+        scales = _WHITE if image.mode == "F" else _WHITE[1:] if image.mode == "I" else _WHITE[2:]
+        spare = _OVERSHOOT if image.mode == "F" else 0.0
+        white = next((value for value in scales if high <= value * (1 + spare)), None)
+        if white is None or not low >= -white * spare:
+            raise ValueError(f"its values are {low:g} to {high:g}: convert it to values of 0 to 255")
+        return wide.point(lambda value: value * (255 / white)).convert("RGB")
     if image.mode in ("RGBA", "RGBa", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, image).convert("RGB")
+        background = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(background, image).convert("RGB")
     return image.convert("RGB")

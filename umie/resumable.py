@@ -11,7 +11,7 @@ from typing import IO
 from filelock import FileLock, Timeout
 
 from umie.errors import UmieError
-from umie.files import atomic_write
+from umie.files import atomic_write, check_writable
 
 
 class ResumableLines:
@@ -38,8 +38,7 @@ class ResumableLines:
         first = self.paths[0]
         marker = _with_suffix(first, ".part.run")
         for path in self.paths:
-            if path.is_dir():
-                raise UmieError(f"{path}: is a directory: use the name of a file")
+            check_writable(path)
             path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(_with_suffix(first, ".part.lock"), blocking=False)
         with ExitStack() as stack:

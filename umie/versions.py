@@ -9,6 +9,7 @@ from pathlib import Path
 
 import umie
 from umie.errors import UmieError
+from umie.files import open_regular
 
 
 def versions(*libraries: str) -> dict[str, str | None]:
@@ -33,7 +34,7 @@ def file_digest(path: str | Path) -> str:
         UmieError: the file cannot be read.
     """
     try:
-        with Path(path).open("rb") as file:
+        with open_regular(path) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise UmieError(f"{path}: cannot read: {error.strerror}") from error

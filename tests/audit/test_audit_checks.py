@@ -5,7 +5,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from umie.audit.checks import Validation, check_record, validate
@@ -208,6 +208,7 @@ def test_a_file(tmp_path):
 
 @given(st.binary(max_size=60) | st.lists(LINES.map(str.encode), max_size=4).map(b"\n".join))
 def test_no_file_is_too_broken_to_be_checked(content):
+    assume(not content.startswith((b"PK", b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"version https")))  # not read at all
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "a.jsonl")
         path.write_bytes(content)
@@ -222,7 +223,6 @@ def test_a_file_of_another_format(tmp_path):
     path.write_text("IMGID:1\nAnn\tB-PER\n\nIMGID:1\nBob\tB-PER\n\nIMGID:2\nBob\tB-XYZ\n")
     found = []
     result = validate(Source(path, "twitter"), lambda place, finding: found.append(f"{place} {finding.message}"))
-    assert result == Validation(records=2, errors=2)
-    assert found[0].startswith(f"{path}: record 2 id '1' is already used at {path}: record 1")
-    assert f"{path}:8" in found[1]
-    assert "B-XYZ" in found[1]
+    assert result == Validation(records=2, errors=1)
+    assert f"{path}:8" in found[0]
+    assert "B-XYZ" in found[0]

@@ -144,8 +144,11 @@ def test_boxes_from_a_file_and_what_was_dropped(run, tmp_path):
     (tmp_path / "boxes.json").write_text(json.dumps(boxes))
     options = ("--option", f"path={tmp_path / 'boxes.json'}", "--option", "boxes=absolute")
     code, out, err, written = run("-p", "file", *options)
-    assert (code, err) == (0, "")
-    assert "proposals: 1; boxes without area: 1; images without annotation: 1\n" in out
+    assert (code, err) == (
+        0,
+        "warning: if boxes are x, y, width and height, set --option boxes=xywh (JSON files)\n",
+    )
+    assert "proposals: 1; boxes without area: 1 of 2 (50.0%); images without annotation: 1\n" in out
     assert written[0].regions == (Region((0.0, 0.0, 0.5, 1.0)),)
 
 
@@ -159,9 +162,11 @@ def test_a_bad_box_of_voc_costs_no_record(run, tmp_path, policy):
     objects = "".join(OBJECT.format(*box) for box in ((30, 0, 20, 40), (0, 0, 30, 40), (0, 0, 70, 40)))
     (tmp_path / "xml" / "1.xml").write_text(VOC.format(objects))
     code, out, err, written = run("-p", "file", "--option", f"path={tmp_path / 'xml'}", "--missing-images", policy)
-    assert (code, err) == (0, "")
+    assert (code, "warning: if boxes are x, y" in err) == (0, True)
     assert written[0].regions == (Region((0.0, 0.0, 0.5, 1.0)),)
-    dropped = "boxes outside the image: 1; boxes without area: 1; images without annotation: 1"
+    dropped = (
+        "boxes outside the image: 1 of 3 (33.3%); boxes without area: 1 of 3 (33.3%); images without annotation: 1"
+    )
     assert f"records: 3; images: 2; proposals: 1; {dropped}\nimages that cannot be read: 0\nWritten" in out
 
 
@@ -255,3 +260,28 @@ def test_every_real_image(umie, tmp_path):
     options = ("model=fasterrcnn_mobilenet_v3_large_320_fpn", "min_score=0", "min_size=64", "top=10")
     code, out, _ = umie(*common, "-p", "faster_rcnn", *(part for option in options for part in ("--option", option)))
     assert (code, "records: 27; images: 27; proposals: 270\n" in out) == (0, True)
+
+
+def test_a_file_for_other_images_is_an_error_and_nothing_is_written(run, tmp_path):
+    (tmp_path / "boxes.json").write_text(json.dumps({"other.jpg": [{"box": [0, 0, 30, 40]}]}))
+    options = ("--option", f"path={tmp_path / 'boxes.json'}", "--option", "boxes=absolute", "--missing-images", "skip")
+    code, _, err, written = run("-p", "file", *options)
+    assert (code, written) == (2, None)
+    assert err == (
+        f"umie: {tmp_path / 'boxes.json'}: has no annotation of any of the 2 images: it must name the images of these "
+        "records\n"
+    )
+
+
+def test_boxes_of_coco_and_the_share_of_clipped_ones(run, tmp_path):
+    boxes = [[0, 0, 30, 40], [30, 0, 31, 40], [0, 0, 10, 10], [5, 5, 0, 5]]
+    content = {
+        "images": [{"id": 1, "file_name": "1.jpg", "width": 60, "height": 40}],
+        "annotations": [{"image_id": 1, "bbox": box, "category_id": 1} for box in boxes],
+        "categories": [{"id": 1, "name": "cat"}],
+    }
+    (tmp_path / "coco.json").write_text(json.dumps(content))
+    code, out, _, written = run("-p", "file", "--option", f"path={tmp_path / 'coco.json'}")
+    assert code == 0
+    assert "proposals: 3; boxes clipped to the image: 1 of 4 (25.0%); boxes without area: 1 of 4 (25.0%); images" in out
+    assert Region((0.5, 0.0, 1.0, 1.0), "cat") in written[0].regions

@@ -251,6 +251,7 @@ def _samples() -> list[Sample]:
         ),
         Sample("fmnerg", {"train.txt": FINE_TWEETS.encode(), **boxes}, 2, both, broken_tweet),
         Sample("mnre", {"train.txt": f"{PAIR}\n{PAIR}\n".encode()}, 2, ("images",), b"{'token': 5}\n"),
+        Sample("mnre", {"train.json": dumped([PAIR, PAIR])}, 2, ("images",), b'{"token": 5}, ', True),
         Sample(
             "m2e2",
             {"text.json": dumped(NEWS), **news, "image_multimedia_event.json": dumped(NEWS_IMAGES)},

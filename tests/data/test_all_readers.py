@@ -5,15 +5,18 @@ import json
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from samples import IDS, PAIR, SAMPLES, SENTENCE, Sample, dumped
+from mutations import mutated
+from samples import IDS, PAIR, SAMPLES, SENTENCE, Sample
 
 from umie import data
+from umie.audit.checks import validate
+from umie.data.consistency import consistent
 from umie.data.reading import numbered_lines
+from umie.data.source import Source
 from umie.errors import UmieError
 from umie.records import Record, read_jsonl, write_jsonl
 
@@ -182,6 +185,7 @@ def test_a_plugin_need_not_list_errors(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_options_of_a_format_are_declared_by_its_reader(tmp_path: Path) -> None:
     assert data.format_options("swig") == {"mapping": "str | Path | None"}
     assert data.format_options("twitter") == {}
+    assert set(data.format_options("jsonl")) == {"boxes", "offsets"}
     with pytest.raises(UmieError, match=r"Unknown swig option 'mappin'\. Did you mean 'mapping'\?"):
         data.read("swig", tmp_path / "a.json", mappin="x")
     with pytest.raises(UmieError, match="mapping is 5"):
@@ -204,63 +208,29 @@ def test_an_unknown_format_is_reported_at_once() -> None:
 
 # Fuzzing: any file of a format, with changes in its bytes or its JSON.
 
-FRAGMENTS = [
-    b"", b"\n", b"\n\n", b"\r\n", b"\t", b"\x00", b"\xff", b"\xef\xbb\xbf", b"\\ud800", b"\\u0000", b'"', b"'", b"{",
-    b"}", b"[", b"]", b",", b":", b"1e999", b"NaN", b"-1", b"9" * 5000, b"null", b"true", b'"\\n"', b"IMGID:",
-    b"IMGID:..", b"O", b"B-PER", b"I-PER", b"\xe2\x80\xa8", b"\xc2\x85", b"<a>", b"</object>", b"<!DOCTYPE a>", b"&x;",
-    b"[" * 2000, b"(" * 2000,
-]  # fmt: skip
-VALUES = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats()
-    | st.text(max_size=4)
-    | st.sampled_from(
-        ["S_1", "P_1", "../x", "\ud800", "a\nb", "\u2028", "Justice:Arrest-Jail", "Arg-1", "E1", "1", "0"]
-    ),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
-    max_leaves=6,
-)
-
 
 def place(error: UmieError) -> str:
     """Return the file, and the line if any, of an error."""
     return " ".join(str(error).split(" ")[:1])
 
 
-@st.composite
-def mutated(draw: st.DrawFn, content: bytes) -> bytes:
-    """Draw a variant of ``content``: truncated, with removed, doubled or inserted pieces, or with a changed value."""
-    try:
-        value = json.loads(content)
-    except ValueError:
-        value = None
-    if value is not None and draw(st.booleans()):
-        return exchanged(draw, value)
-    for _ in range(draw(st.integers(1, 3))):
-        start, end = sorted(draw(st.tuples(*[st.integers(0, len(content))] * 2)))
-        piece = draw(st.sampled_from([*FRAGMENTS, content[start:end] * 2]) | st.binary(max_size=8))
-        content = content[:start] + piece + content[draw(st.sampled_from([start, end, len(content)])) :]
-    return content
-
-
-def exchanged(draw: st.DrawFn, value: Any) -> bytes:
-    """Return JSON in which a random value is replaced, removed or added."""
-    parent, key, node = None, None, value
-    while isinstance(node, dict | list) and node and (parent is None or draw(st.integers(0, 4))):
-        keys = list(node) if isinstance(node, dict) else range(len(node))
-        parent, key = node, draw(st.sampled_from(keys))
-        node = parent[key]
-    new = draw(VALUES)
-    if parent is None:
-        return dumped(new)
-    if isinstance(parent, dict) and draw(st.booleans()):
-        del parent[key]
-        parent[draw(st.text(max_size=3) | st.just("\ud800") | st.just("a\u2028b"))] = draw(st.just(node) | VALUES)
-    else:
-        parent[key] = new
-    return dumped(value)
+@samples
+@settings(deadline=None, max_examples=20, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(drawn=st.data())
+def test_what_is_converted_is_valid(sample: Sample, drawn: st.DataObject) -> None:
+    """Whatever a reader reads, also from a damaged file, the converted file has no error."""
+    name = drawn.draw(st.sampled_from(list(sample.files)), label="file")
+    content = drawn.draw(mutated(sample.files[name] * drawn.draw(st.sampled_from([1, 2]))), label="content")
+    with tempfile.TemporaryDirectory() as folder:
+        records, _ = read_all(sample, folder, **{name: content})
+        path = Path(folder, "converted.jsonl")
+        write_jsonl(path, consistent(records))
+        found: list[str] = []
+        if records:
+            validate(
+                Source(path), lambda place, finding: found.append(finding.message * finding.is_error), images=False
+            )
+        assert not any(found)
 
 
 @samples

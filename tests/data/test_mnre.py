@@ -175,7 +175,7 @@ def test_reads_one_record_after_the_other(tmp_path: Path) -> None:
             changed(t={"name": "Star", "pos": [5, 6]}),
             "the tail 't' is named 'Star', but its tokens are 'Starlink': fix one of them",
         ),
-        (changed(relation=None), "field 'relation' of the line is None: expected a non-empty string"),
+        (changed(relation=5), "field 'relation' of the line is 5: expected a non-empty string"),
         (changed(relation="/per/"), "relation is '/per/': expected a path such as '/per/org/member_of', or 'None'"),
         (b"{'token': ['\xff']}", "not UTF-8 text (invalid start byte); save the file as UTF-8"),
     ],

@@ -204,7 +204,7 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
     assert str(caught.value) == f"{tmp_path / 'absent.txt'}: cannot read: No such file or directory"
     with pytest.raises(UmieError) as caught:
         list(registry.build("twitter", path=tmp_path))
-    assert str(caught.value) == f"{tmp_path}: cannot read: Is a directory"
+    assert str(caught.value) == f"{tmp_path}: cannot read: Is a directory, not a regular file"
 
 
 def test_an_entity_has_the_regions_with_its_name(tmp_path: Path) -> None:

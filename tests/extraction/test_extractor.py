@@ -9,7 +9,7 @@ from PIL import Image
 import umie
 from umie.evaluation import evaluate
 from umie.extraction import Extractor
-from umie.records import Argument, Entity, Event, Record, Region, Relation, record_from_json
+from umie.records import Argument, Entity, Event, Record, Region, Relation, no_relation_names, record_from_json
 
 TASKS = ("mner", "mre", "med", "meae")
 ANN, BOB, ROME = (0, 3), (8, 11), (15, 19)
@@ -341,7 +341,9 @@ def test_an_image_file_is_opened_at_most_twice(learned, records, tmp_path, monke
     """Once for its features, and once for its size if an argument is a region."""
     opened = []
     real = Image.open
-    monkeypatch.setattr(Image, "open", lambda file, *rest: opened.append(str(file)) or real(file, *rest))
+    monkeypatch.setattr(
+        Image, "open", lambda file, *rest: opened.append(str(getattr(file, "name", file))) or real(file, *rest)
+    )
     files = []
     for record in records[:9]:
         if record.image is not None:
@@ -350,3 +352,17 @@ def test_an_image_file_is_opened_at_most_twice(learned, records, tmp_path, monke
     opened.clear()
     Extractor(*learned).extract(files)
     assert {opened.count(record.image) for record in files} <= {1, 2}
+
+
+def test_labels_that_mean_no_relation(extractor):
+    """A label that may mean it is warned about; a chosen one is ``none`` in the result."""
+    record = Record(TEXT, relations=(Relation("none", ANN, BOB),))
+    labels = {"mre": ["negative"]}  # the only possible answer
+    found = extractor.extract(record, tasks=["mre"], labels=labels)
+    assert ([item.type for item in found.relations], "no relation" in kinds(found)) == (["negative"], True)
+    with no_relation_names(["negative"]):
+        found = extractor.extract(record, tasks=["mre"], labels=labels)
+    assert [item.type for item in found.record.relations] == ["none"]
+    assert (found.relations, "no relation" in kinds(found)) == ((), False)
+    found = extractor.extract(record, tasks=["mre"], labels={"mre": ["NA"]})
+    assert (found.relations, "no relation" in kinds(found)) == ((), True)

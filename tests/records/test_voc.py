@@ -7,9 +7,12 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import ExifTags, Image
 
 from umie.errors import UmieError
+from umie.images import SIDEWAYS, open_image
 from umie.records import Region
+from umie.records.notes import collected_notes
 from umie.records.voc import BoxError, pixel_region, read_voc
 
 OBJECT = (
@@ -104,7 +107,7 @@ def test_invalid_boxes_are_refused(edges: tuple[float, ...], size: tuple[float, 
         ('<?xml version="1.0" encoding="nonsense"?><a/>', "not valid XML: unknown encoding"),
         ("<annotation/>", "<size/width> is missing: expected a number"),
         (voc(height="tall"), "<size/height> is 'tall': expected a number"),
-        (voc(box(0, 0, 1, 1), width=0), "object 1: the image size is 0.0 x 100.0"),
+        (voc(box(0, 0, 1, 1), width=0), "the image size is 0.0 x 100.0"),
         (voc(box(0, 0, 1, 1), box(0, 0, 300, 1)), "object 2: box [0.0, 0.0, 300.0, 1.0] is outside the image"),
         (voc(box(0, 0, 1, "")), "object 1: <bndbox/ymax> is '': expected a number"),
         (voc("<object><name>Ann</name></object>"), "object 1: <bndbox/xmin> is missing: expected a number"),
@@ -135,7 +138,7 @@ def test_bad_boxes_can_be_skipped(tmp_path: Path) -> None:
 
 
 def test_a_directory_instead_of_a_file(tmp_path: Path) -> None:
-    assert message(tmp_path) == f"{tmp_path}: cannot read: Is a directory"
+    assert message(tmp_path) == f"{tmp_path}: cannot read: Is a directory, not a regular file"
 
 
 @settings(deadline=None, max_examples=200)
@@ -150,3 +153,56 @@ def test_no_bytes_raise_anything_but_umie_error(data: bytes) -> None:
             assert str(error).startswith(f"{path}: ")
         else:
             assert regions is not None
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_box_of_the_stored_image_is_turned_with_it(tmp_path: Path, orientation: int) -> None:
+    """The declared size tells whether boxes are of the image as stored or as displayed; PIL turns the pixels."""
+    stored = Image.new("RGB", (80, 60), "black")
+    stored.paste("white", (10, 5, 40, 20))
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    stored.save(tmp_path / "1.png", exif=exif)
+    displayed = open_image(tmp_path / "1.png").convert("L")
+    place = displayed.getbbox()
+    assert place is not None
+    expected = tuple(edge / side for edge, side in zip(place, displayed.size * 2, strict=True))
+    frames = [(box(*place), displayed.size)]
+    if orientation in SIDEWAYS:
+        frames += [(box(10, 5, 40, 20), (80, 60)), (box(20, 10, 80, 40), (160, 120))]
+    for written, (width, height) in frames:
+        path = tmp_path / "1.xml"
+        path.write_text(voc(written, width=width, height=height))
+        with collected_notes() as notes:
+            (region,) = read_voc(path, image=tmp_path / "1.png") or ()
+        assert region.box == pytest.approx(expected)
+        is_unclear = orientation in (2, 3, 4)  # the size is the same either way
+        assert [note for note in notes if "EXIF" in note] == [
+            "files of boxes for an image turned by EXIF data, read as boxes of the image as displayed"
+        ] * is_unclear
+
+
+def test_a_size_of_zero_is_that_of_the_image_unless_it_is_turned(tmp_path: Path) -> None:
+    path = tmp_path / "1.xml"
+    path.write_text(voc(box(0, 0, 40, 60), width=0, height=0))
+    Image.new("RGB", (80, 60)).save(tmp_path / "1.png")
+    assert read_voc(path, image=tmp_path / "1.png") == (Region((0, 0, 0.5, 1), "Ann"),)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.new("RGB", (80, 60)).save(tmp_path / "2.png", exif=exif)
+    for image, problem in (
+        ("2.png", "EXIF data turn it"),
+        ("3.png", "a readable image"),
+        ("1.xml", "a readable image"),
+    ):
+        with pytest.raises(UmieError, match=problem):
+            read_voc(path, image=tmp_path / image)
+
+
+def test_a_size_of_other_proportions_is_noted(tmp_path: Path) -> None:
+    path = tmp_path / "1.xml"
+    path.write_text(voc(box(0, 0, 100, 100)))
+    Image.new("RGB", (80, 60)).save(tmp_path / "1.png")
+    with collected_notes() as notes:
+        assert read_voc(path, image=tmp_path / "1.png") == (Region((0, 0, 0.5, 1), "Ann"),)
+    assert "files of boxes that declare a size of other proportions than their image" in notes

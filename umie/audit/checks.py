@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, NamedTuple
@@ -13,7 +13,10 @@ from umie.audit.images import Presence, presence
 from umie.data.source import Source
 from umie.errors import UmieError, shown
 from umie.records import NO_RELATION, Record, Span
+from umie.records.labels import LabelForms
 from umie.records.model import annotated_spans
+from umie.records.no_relation import doubt, doubtful_labels
+from umie.records.offsets import seem_utf16
 from umie.tasks import Task
 
 
@@ -45,6 +48,9 @@ def check_record(record: Record, *, images: bool = True) -> Iterator[Finding]:
         covered = record.surface(span)
         if covered != covered.strip():
             yield Finding(False, f"{kind} {list(span)} covers {shown(covered)} with surrounding whitespace: trim it")
+    spans = [span for _, span in annotated_spans(record.entities, record.relations, record.events)]
+    if seem_utf16(record.text, spans):
+        yield Finding(False, "the offsets seem to count UTF-16 units: try --format-option offsets=utf16")
     yield from _check_repetitions(record)
     yield from _check_relations(record)
     if record.regions and record.image is None:
@@ -85,15 +91,23 @@ def validate(
     def note_malformed(error: UmieError) -> None:
         note("", Finding(True, str(error)))
 
+    doubtful: Counter[str] = Counter()
+    forms = LabelForms()
     first_uses: dict[str, int] = {}
     for number, record in source.numbered(note_malformed):
         result.records += 1
         progress()
+        forms.add(record)
+        doubtful.update(doubtful_labels(item.type for item in record.relations))
         for finding in check_record(record, images=images):
             note(source.place(number), finding)
         if record.id is not None and (first := first_uses.setdefault(record.id, number)) != number:
-            message = f"id {record.id!r} is already used at {source.place(first)}: ids must be unique"
+            message = f"id {shown(record.id)} is already used at {source.place(first)}: ids must be unique"
             note(source.place(number), Finding(True, message))
+    for label, number in doubtful.items():
+        note(str(source.path), Finding(False, f"{number:,} times, {doubt(label)}"))
+    for message in forms.collisions():
+        note(str(source.path), Finding(False, message))
     if not result.records and not result.errors:
         note_malformed(UmieError(f"{source.path}: contains no records"))
     return result
@@ -103,25 +117,30 @@ def _check_labels(record: Record) -> Iterator[Finding]:
     known = all_tasks()
     for name in record.tasks or ():
         if name not in known:
-            yield Finding(False, f"tasks contains the unknown task {name!r}; known: {', '.join(known)}")
+            yield Finding(False, f"tasks contains the unknown task {shown(name)}; known: {', '.join(known)}")
     for name, schema in (record.labels or {}).items():
         if name not in known:
-            yield Finding(False, f"labels contains the unknown task {name!r}; known: {', '.join(known)}")
+            yield Finding(False, f"labels contains the unknown task {shown(name)}; known: {', '.join(known)}")
             continue
         for label in dict.fromkeys(known[name].used_labels(record)):
             if label not in schema and label != NO_RELATION:
                 yield Finding(
-                    True, f"{name} label {label!r} is not in the record's schema {shown(list(schema))}: fix one of them"
+                    True,
+                    f"{name} label {shown(label)} is not in the record's schema {shown(list(schema))}: fix one of them",
                 )
         for label, count in Counter(schema).items():
             if count > 1 or label != label.strip():
-                yield Finding(False, f"labels of {name!r} contains {label!r} repeatedly or with outer whitespace")
+                yield Finding(
+                    False, f"labels of {shown(name)} contains {shown(label)} repeatedly or with outer whitespace"
+                )
     shared = ("events", "arguments")  # kinds of the same part of the annotation
     shared_is_used = any(task.kind in shared and record.annotated_for(name) for name, task in known.items())
     for name, task in known.items():
         is_used = record.annotated_for(name) or (task.kind in shared and shared_is_used)
         if not is_used and any(task.used_labels(record)):
-            yield Finding(False, f"annotation for {name!r} is not used, because tasks is {list(record.tasks or ())}")
+            yield Finding(
+                False, f"annotation for {shown(name)} is not used, because tasks is {shown(list(record.tasks or ()))}"
+            )
 
 
 def _check_repetitions(record: Record) -> Iterator[Finding]:
@@ -133,13 +152,15 @@ def _check_repetitions(record: Record) -> Iterator[Finding]:
     for event in record.events:
         for argument, count in Counter(event.arguments).items():
             if count > 1:
-                yield Finding(False, f"duplicate argument {argument.role!r} of event {event.type!r} ({count} times)")
+                yield Finding(
+                    False, f"duplicate argument {shown(argument.role)} of event {shown(event.type)} ({count} times)"
+                )
     types: dict[Span, set[str]] = {}
     for entity in record.entities:
         types.setdefault(entity.span, set()).add(entity.type)
     for span, names in types.items():
         if len(names) > 1:
-            yield Finding(False, f"span {list(span)} has several entity types: {', '.join(sorted(names))}")
+            yield Finding(False, f"span {list(span)} has several entity types: {_listed(names)}")
 
 
 def _check_relations(record: Record) -> Iterator[Finding]:
@@ -147,8 +168,14 @@ def _check_relations(record: Record) -> Iterator[Finding]:
     for relation in record.relations:
         pairs.setdefault((relation.head, relation.tail), set()).add(relation.type)
         if relation.head == relation.tail:
-            yield Finding(False, f"relation {relation.type!r} has the same span {list(relation.head)} as head and tail")
+            yield Finding(
+                False, f"relation {shown(relation.type)} has the same span {list(relation.head)} as head and tail"
+            )
     for (head, tail), names in pairs.items():
         if NO_RELATION in names and len(names) > 1:
-            others = ", ".join(sorted(names - {NO_RELATION}))
+            others = _listed(names - {NO_RELATION})
             yield Finding(False, f"pair {list(head)} {list(tail)} is both {NO_RELATION!r} and {others}")
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(shown(name)[1:-1] for name in sorted(names))

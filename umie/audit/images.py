@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from umie.errors import UmieError
+from umie.files import check_content, open_regular
+from umie.images import decode_image, read_image_bytes
 from umie.records import Record
 
 DISTANCE = 3  # bits of 64 by which the hashes of near duplicates may differ; so at least one of 4 bands agrees
 _BANDS = 4
+_POINTER_BYTES = 1024  # the largest size of a git-lfs pointer
 
 
 class Presence(Enum):
@@ -27,11 +30,12 @@ class Presence(Enum):
     EMPTY = "is an empty file"
     NO_FILE = "is not a regular file"
     UNREADABLE = "is not readable"
+    POINTER = "is a git-lfs pointer (run `git lfs pull`)"
     OUTSIDE = "is not a file name inside the image folder"
 
 
 def presence(record: Record) -> Presence:
-    """Return whether the image file of a record exists and is readable, without opening it.
+    """Return whether the image file of a record exists and is readable; only small files, perhaps pointers, are opened.
 
     A plain file name costs one system call, so that a million records can be checked.
     """
@@ -55,7 +59,20 @@ def presence(record: Record) -> Presence:
         return Presence.NO_FILE
     if not status.st_size:
         return Presence.EMPTY
-    return Presence.FOUND if os.access(path, os.R_OK) else Presence.UNREADABLE
+    if not os.access(path, os.R_OK):
+        return Presence.UNREADABLE
+    return Presence.POINTER if status.st_size < _POINTER_BYTES and _is_pointer(path) else Presence.FOUND
+
+
+def _is_pointer(path: str) -> bool:
+    try:
+        with open_regular(path) as file:
+            check_content(file.read(_POINTER_BYTES))
+    except UmieError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 class ImageHashes(NamedTuple):
@@ -74,19 +91,13 @@ def hashes(path: Path) -> ImageHashes:
     Raises:
         UmieError: the file cannot be read as an image.
     """
-    from PIL import Image
-
-    try:
-        content = hashlib.sha256(path.read_bytes()).hexdigest()
-        with Image.open(path) as image:
-            pixels = image.convert("L").resize((9, 8)).tobytes()
-    except Exception as error:  # decoders of Pillow raise many types of errors
-        raise UmieError(f"{path}: not a readable image ({error or type(error).__name__})") from error
+    data = read_image_bytes(path)
+    pixels = decode_image(data, str(path)).convert("L").resize((9, 8)).tobytes()
     bits = 0
     for row in range(8):
         for column in range(8):
             bits = bits << 1 | (pixels[row * 9 + column] < pixels[row * 9 + column + 1])
-    return ImageHashes(content, bits if 4 <= bits.bit_count() <= 60 else None)
+    return ImageHashes(hashlib.sha256(data).hexdigest(), bits if 4 <= bits.bit_count() <= 60 else None)
 
 
 def near_images(differences: Mapping[str, int], distance: int = DISTANCE) -> Iterator[tuple[str, str, int]]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections import Counter
 from typing import Annotated, Any
 
 import typer
 
 from umie.cli import ablate, bench, convert, data, evaluate, example, extract, list_parts, train
-from umie.cli.console import out, print_note
+from umie.cli.console import out, print_note, print_notes
 from umie.errors import UmieError
 
 app = typer.Typer(
@@ -34,9 +35,13 @@ def main() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     for library in ("transformers", "huggingface_hub", "httpx"):
         logging.getLogger(library).setLevel(logging.ERROR)
+    from umie.records.notes import collected_notes
+
+    notes: Counter[str] = Counter()
     try:
-        # in standalone mode, typer would print its own errors, in boxes
-        code = _tidied(typer.main.get_command(app))(prog_name="umie", standalone_mode=False)
+        with collected_notes() as notes:  # those that a command does not collect and number itself
+            # in standalone mode, typer would print its own errors, in boxes
+            code = _tidied(typer.main.get_command(app))(prog_name="umie", standalone_mode=False)
     except BrokenPipeError:  # the reader stopped: `umie data stats FILE | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
@@ -52,6 +57,7 @@ def main() -> None:
         more = "" if context is None else f" (see {context.command_path} --help)"
         message = f"{error.format_message()}{more}"
     else:
+        print_notes(notes, with_numbers=False)  # a file may have been read several times
         sys.exit(code if isinstance(code, int) else 0)
     first, *lines = message.splitlines() or [""]
     print_note("\n".join([f"umie: {' '.join(first.split())}", *lines]), "red")

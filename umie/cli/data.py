@@ -10,12 +10,23 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from umie.cli.console import print_line, print_note
+from umie.cli.console import print_line, print_note, print_notes
 from umie.cli.data_audit import audit, clean, fingerprint
 from umie.cli.data_images import features, regions
 from umie.cli.data_mask import mask
 from umie.cli.data_show import sample, stats
-from umie.cli.options import Format, FormatOptions, Images, JsonlOutput, NoImages, Plugins, Regions, not_none, source_of
+from umie.cli.options import (
+    Format,
+    FormatOptions,
+    Images,
+    JsonlOutput,
+    NoImages,
+    NoRelation,
+    Plugins,
+    Regions,
+    not_none,
+    source_of,
+)
 from umie.cli.progress import counting
 from umie.errors import UmieError
 
@@ -32,6 +43,7 @@ def convert(
     regions: Regions = None,
     format_option: FormatOptions = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Skip and list records that cannot be read.")] = False,
+    no_relation: NoRelation = None,
 ) -> None:
     """Convert a file of a published data set to JSONL, one record per line.
 
@@ -39,12 +51,21 @@ def convert(
     records are listed on standard error and skipped. Without --images, records of formats other than JSONL have no
     images.
 
+    What was changed or assumed is listed with numbers: relations read as none (NA, no_relation, and those of
+    --no-relation), ids that occur twice, boxes moved to the border of their image.
+
     Example:
         umie data convert --format mnre --input train.txt --output train.jsonl
         umie data convert -f twitter -i train.txt -o train.jsonl --images images
     """
     from umie.audit.images import Presence, presence
-    from umie.records import write_jsonl
+    from umie.data.consistency import consistent
+    from umie.records import no_relation_names, write_jsonl
+    from umie.records.labels import LabelForms
+    from umie.records.model import annotated_spans
+    from umie.records.no_relation import doubtful_labels
+    from umie.records.notes import collected_notes, take_note
+    from umie.records.offsets import seem_utf16
 
     if output.exists() and input_file.exists() and output.samefile(input_file):
         raise UmieError(f"{output}: is the input; choose another --output")
@@ -61,12 +82,19 @@ def convert(
 
     source = source_of(input_file, format_name, images, regions, format_option)
     counts: Counter[str] = Counter()
+    doubtful: Counter[str] = Counter()
+    forms = LabelForms()
     items = ("entities", "relations", "events", "regions")
 
     def counted(records: Iterator[Record]) -> Iterator[Record]:
         for record in records:
             counts["records"] += 1
             counts.update({name: len(getattr(record, name)) for name in items})
+            spans = (span for _, span in annotated_spans(record.entities, record.relations, record.events))
+            if format_name == "jsonl" and seem_utf16(record.text, spans):
+                take_note("records whose offsets seem to count UTF-16 units; see --format-option offsets")
+            forms.add(record)
+            doubtful.update(doubtful_labels(item.type for item in record.relations))
             if record.image is not None:
                 counts["images"] += 1
                 if images is not None:
@@ -74,8 +102,12 @@ def convert(
             count()
             yield record
 
-    with counting(f"converting {input_file.name}") as count:
-        records = counted(source.records(on_error=skip if skip_bad else None))
+    with (
+        no_relation_names(no_relation or ()),
+        collected_notes() as notes,
+        counting(f"converting {input_file.name}") as count,
+    ):
+        records = counted(consistent(source.records(on_error=skip if skip_bad else None)))
         write_jsonl(output, not_none(records, f"{input_file}: contains no records that can be read"))
     parts = [f"{name}: {counts[name]:,}" for name in ("records", *(name for name in items if counts[name]))]
     found = f"{counts['images']:,} (not checked)"
@@ -84,6 +116,9 @@ def convert(
     print_line("; ".join([*parts, f"images: {found}"]))
     if skip_bad:
         print_line(f"skipped: {skipped:,}")
+    print_notes(notes, doubtful)
+    for message in forms.collisions():
+        print_note(f"warning: {message}", "yellow")
     print_line(f"Written: {output}")
 
 
@@ -97,14 +132,16 @@ def validate(
     limit: Annotated[int, typer.Option(min=0, help="Maximum number of listed findings; 0 lists all.")] = 0,
     warnings: Annotated[int, typer.Option(min=0, help="Maximum number of listed warnings; 0 lists all.")] = 20,
     no_warnings: Annotated[bool, typer.Option("--no-warnings", help="List only errors.")] = False,
+    no_relation: NoRelation = None,
     plugins: Plugins = None,
 ) -> None:
     """List all errors and warnings of a file.
 
     Errors are: a line that cannot be read, a span outside the text, a box outside the image, a missing region, a label
     outside the record's schema, a repeated id, an image that is missing or outside its directory, and a file without
-    records. Warnings are: whitespace around a span, repeated annotation, a relation of a span to itself, and annotation
-    for a task that the record does not list. All findings are counted, even if they are not listed.
+    records. Warnings are: whitespace around a span, repeated annotation, a relation of a span to itself, annotation for
+    a task that the record does not list, offsets that seem to count UTF-16 units, relation labels that look like none,
+    and labels that look alike. All findings are counted, even if they are not listed.
 
     Exit code: 0 no errors, 2 errors.
 
@@ -113,6 +150,8 @@ def validate(
         umie data validate twitter2017/train.txt --format twitter --no-images
     """
     from umie.audit.checks import validate as check
+    from umie.records import no_relation_names
+    from umie.records.notes import collected_notes
     from umie.registry import load_plugins
 
     load_plugins(plugins or ())
@@ -131,8 +170,13 @@ def validate(
         print_line(f"{severity}: {message}", style)
 
     source = source_of(file, format_name, images, regions, format_option)
-    with counting(f"checking {file.name}") as count:
+    with (
+        no_relation_names(no_relation or ()),
+        collected_notes() as notes,
+        counting(f"checking {file.name}") as count,
+    ):
         result = check(source, report, images=not no_images, progress=count)
+    print_notes(notes)
     unlisted = result.errors + (0 if no_warnings else result.warnings) - listed
     more = f" ({unlisted:,} not listed; use --limit 0 --warnings 0 to list all)" if unlisted else ""
     print_line(f"{file}: {result.records:,} records read, {result.errors:,} errors, {result.warnings:,} warnings{more}")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.filesize import decimal
 
-from umie.cli.console import print_line, print_note
+from umie.cli.console import print_line, print_note, print_notes
 from umie.cli.options import (
     Device,
     Format,
@@ -33,6 +33,7 @@ PartOptions = Annotated[
     list[str] | None,
     typer.Option(help="Option of the part as NAME=VALUE, e.g. top=10; repeatable. `umie list NAME` shows them."),
 ]
+MANY = 0.05  # share of boxes without area that suggests another form of boxes
 SHOWN = 3  # unreadable images printed; the file lists all of them
 
 
@@ -150,7 +151,9 @@ def regions(
     from umie.encoders.regions import registry
     from umie.encoders.regions.annotate import AnnotateStats, annotate
     from umie.encoders.regions.annotate import draw as drawn
+    from umie.encoders.regions.base import NO_AREA
     from umie.records import write_jsonl
+    from umie.records.notes import collected_notes
 
     if output.exists() and input_file.exists() and output.samefile(input_file):
         raise UmieError(f"{output}: is the input file: choose another --output")
@@ -158,7 +161,10 @@ def regions(
     source.check()
     part = _build(registry, proposer, option)
     stats = AnnotateStats()
-    with counting(f"regions of {input_file.name}", num_with_image(source), unit="images") as advance:
+    with (
+        collected_notes() as notes,
+        counting(f"regions of {input_file.name}", num_with_image(source), unit="images") as advance,
+    ):
         records = annotate(
             source.records(),
             part,
@@ -175,8 +181,15 @@ def regions(
     counts = {"records": stats.records, "images": stats.images, "proposals": stats.proposals}
     if stats.cut:
         counts["regions cut"] = stats.cut
-    found = [*counts.items(), *sorted(part.counts.items())]
-    print_line("; ".join(f"{name}: {number:,}" for name, number in found))
+    found = [f"{name}: {number:,}" for name, number in counts.items()]
+    clipped = {"boxes clipped to the image": part.num_clipped} if part.num_clipped else {}
+    for name, number in sorted({**part.counts, **clipped}.items()):
+        share = f" of {part.num_boxes:,} ({number / part.num_boxes:.1%})" if name.startswith("boxes") else ""
+        found.append(f"{name}: {number:,}{share}")
+    print_line("; ".join(found))
+    print_notes(notes)
+    if part.counts[NO_AREA] > MANY * part.num_boxes:
+        print_note("warning: if boxes are x, y, width and height, set --option boxes=xywh (JSON files)", "yellow")
     for kind in ("image", "annotation"):
         unreadable, left_out = stats.unreadable[kind], stats.left_out[kind]
         if unreadable or kind == "image":

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from umie.cli.console import print_line, print_note
+from umie.cli.console import print_line, print_note, print_notes
 from umie.cli.options import check_figure, part_options
 from umie.cli.progress import Display, disable_progress_bars
 from umie.errors import UmieError, check_choice
@@ -90,6 +91,15 @@ def evaluate(
     resamples: Annotated[
         int, _option(BOTH, metavar="<int>", min=100, max=100_000, help="Resamples for intervals and tests.")
     ] = 1000,
+    no_relation: Annotated[
+        list[str] | None,
+        _option(
+            BOTH,
+            "--no-relation",
+            metavar="NAME",
+            help="Relation label that means no relation, like NA; in place of Other. Repeatable.",
+        ),
+    ] = None,
     plugin: Annotated[
         list[Path] | None, _option(BOTH, help="Python file that registers tasks or other parts; repeatable.")
     ] = None,
@@ -126,6 +136,7 @@ def evaluate(
             owner, used = ("--model", "--predictions and --gold") if model is None else ("--predictions", "--model")
             raise UmieError(f"{param.opts[0]} requires {owner} and has no effect with {used}: omit it")
     from umie.cli.evaluate_display import print_checkpoint, print_files
+    from umie.records import no_relation_names
     from umie.registry import load_plugins
 
     load_plugins(plugin or ())
@@ -136,7 +147,9 @@ def evaluate(
         from umie.reports.predictions import PredictionFiles, score_files
 
         files = PredictionFiles(predictions, gold, other, train)
-        scores = score_files(files, tasks=task, modality=modality, resamples=resamples, seed=seed)
+        with no_relation_names(no_relation or ()):
+            scores = score_files(files, tasks=task, modality=modality, resamples=resamples, seed=seed)
+        print_notes(Counter(), scores.doubtful)
         print_files(scores, with_labels=labels)
         if json_file is not None:
             scores.write_json(json_file)
@@ -154,7 +167,7 @@ def evaluate(
     options = {name: value for name, value in given.items() if name in names}
     options |= {"format": format_name, "format_options": part_options(format_option or (), "--format-option")}
     options |= {"tasks": task, "decodings": ("constrained", "free") if decoding == "both" else (decoding,)}
-    with Display() as display:
+    with no_relation_names(no_relation or ()), Display() as display:
 
         def on_batch(decoding: str, task: str, done: int, total: int) -> None:
             display.phase(f"{task}, {decoding}", total)

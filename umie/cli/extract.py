@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from umie.cli.console import print_line, print_note, show
-from umie.cli.options import Device, Plugins
+from umie.cli.options import Device, NoRelation, Plugins
 from umie.cli.progress import counting, disable_progress_bars
 from umie.errors import UmieError
 
@@ -61,6 +61,7 @@ def extract(
     device: Device = None,
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
     json_flag: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    no_relation: NoRelation = None,
 ) -> None:
     """Extract entities, relations, events and their arguments from a text and its image, or from a file.
 
@@ -81,6 +82,7 @@ def extract(
     Exit code: 0 success, 2 invalid input.
     """
     from umie.hub import check_saved
+    from umie.records import no_relation_names
     from umie.registry import load_plugins
 
     if model is None:
@@ -107,7 +109,8 @@ def extract(
                 "--image, --region and --json cannot be used with --input: its records have images and regions"
             )
         options |= {"details": details, "images": images, "tasks": task, "labels": labels}
-        _extract_file(model, input_file, output, options)
+        with no_relation_names(no_relation or ()):
+            _extract_file(model, input_file, output, options)
         return
     if output is not None or details is not None or images is not None:
         raise UmieError("--output, --details and --images require --input: the result of a text is printed")
@@ -116,7 +119,8 @@ def extract(
     disable_progress_bars()
     regions = [_region(given) for given in region or ()] or None
     extractor = Extractor.from_pretrained(model, **options)
-    found = extractor.extract(str(text), image, tasks=task, labels=labels, regions=regions)
+    with no_relation_names(no_relation or ()):
+        found = extractor.extract(str(text), image, tasks=task, labels=labels, regions=regions)
     for notice in found.warnings:
         print_note(f"warning: {notice.message}", "yellow")
     if json_flag:

@@ -28,6 +28,14 @@ FormatOptions = Annotated[
     typer.Option(metavar="NAME=VALUE", help="Option of the format, e.g. mapping=FILE for swig; repeatable."),
 ]
 NoImages = Annotated[bool, typer.Option("--no-images", help="Do not check that image files exist.")]
+NoRelation = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--no-relation",
+        metavar="NAME",
+        help="Relation label that means no relation, like NA; in place of Other. Repeatable.",
+    ),
+]
 Plugins = Annotated[
     list[Path] | None, typer.Option("--plugin", help="A Python file that registers parts, e.g. a fusion. Repeatable.")
 ]

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from umie import registries
 from umie.data.reading import OnError
 from umie.errors import UmieError, check_keys
 from umie.records import Record
+from umie.records.no_relation import is_chosen, is_no_relation, renamed
 from umie.registry import Registry
 
 registry: Registry[Iterator[Record]] = registries.data_formats
@@ -45,6 +47,8 @@ def read(
     Without ``images``, most formats yield records without images. With ``on_error``, records and errors together cover
     the whole file; a reader of a plugin without ``on_error`` stops at its first.
 
+    Relations named NA, no_relation, ... become ``none``, except in JSONL; see ``umie.records.no_relation_names``.
+
     Raises:
         UmieError: the format or an option is unknown; during iteration, the file cannot be read or is malformed as a
             whole, or, without ``on_error``, a record is malformed.
@@ -55,10 +59,12 @@ def read(
     if not takes_any_option:
         check_keys(f"{format_name} option", options, format_options(format_name))
     if on_error is None:
-        return reader(path, images=images, regions=regions, **options)
-    if "on_error" in parameters or takes_any_option:
-        return reader(path, images=images, regions=regions, on_error=on_error, **options)
-    return _until_error(reader(path, images=images, regions=regions, **options), on_error)
+        records = reader(path, images=images, regions=regions, **options)
+    elif "on_error" in parameters or takes_any_option:
+        records = reader(path, images=images, regions=regions, on_error=on_error, **options)
+    else:
+        records = _until_error(reader(path, images=images, regions=regions, **options), on_error)
+    return map(partial(renamed, is_name=is_chosen if format_name == "jsonl" else is_no_relation), records)
 
 
 def format_options(format_name: str) -> dict[str, str]:

@@ -8,14 +8,19 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from umie.data import registry
+from umie.data.consistency import RecordIds
 from umie.data.reading import OnError, OptionalPath, refuse_regions, report
 from umie.data.tagged import OUTSIDE, Sentence, Tag, sentences
 from umie.errors import UmieError, UnknownNameError, check_choice, shown
 from umie.records import Entity, Record
 
-Scheme = Literal["auto", "bio", "bioes", "bilou", "io"]
+Scheme = Literal["auto", "bio", "bioes", "bilou", "io", "suffix"]
 
-_PREFIXES = {"auto": "BIMOESLU", "bio": "BIO", "bioes": "BIMOES", "bilou": "BILOU", "io": "IO"}
+_PREFIXES = {
+    "auto": "BIMOESLU", "bio": "BIO", "bioes": "BIMOES", "bilou": "BILOU", "io": "IO", "suffix": "BIMOESLU",
+}  # fmt: skip
+_TYPE = re.compile(r"\w[\w./&+:-]*")  # what a tag without a prefix may be unless its scheme is named
+_AT_THE_END = re.compile(r"(.+)([-_])([BIMESLU])")
 _SEPARATORS = {"tab": "\t", "space": None, "comma": ","}
 _DOCUMENT = "-DOCSTART-"
 
@@ -45,8 +50,9 @@ def read(
         regions: not supported.
         on_error: see ``umie.data``.
         tags: the scheme of the tags: ``bio`` (also with I- at the beginning of entities, as in CoNLL-2003), ``bioes``
-            (M- is read as I-), ``bilou``, or ``io`` (types alone). ``auto`` reads all of them, and the type of a tag
-            is what comes after ``B-``, ``I-``, ...; name the scheme to have other tags reported.
+            (M- is read as I-), ``bilou``, ``io`` (types alone), or ``suffix`` (``PER-B``). ``auto`` reads all but the
+            last, and the type of a tag is what comes after ``B-``, ``I-``, ...; name the scheme to have other tags
+            reported. Tags with and without prefixes in one file are an error in ``auto``.
         columns: the names of all columns, among them ``token`` and ``tag``; by default, the first column is the token
             and the last one the tag.
         separator: ``tab``, ``space`` (any whitespace), ``comma``, or another string. By default, a line with a tab is
@@ -75,16 +81,17 @@ def read(
         raise UmieError(f"labels is {shown(labels)}: use a mapping from the types of the file to labels")
     parser = _Parser(tags, columns, separator, set(_names("ignore_tags", ignore_tags) or ()), labels)
     schema = None if labels is None else {"mner": tuple(dict.fromkeys(labels.values()))}
+    ids = RecordIds()
     for sentence in sentences(path, parser, on_error):
         try:
             text, found = sentence.annotated(join)
             has_image = images is not None and sentence.image_id is not None
             record = Record(
                 text=text,
-                image=f"{sentence.image_id}.jpg" if has_image else None,
+                image=sentence.image_name if has_image else None,
                 image_folder=None if images is None else str(images),
                 entities=tuple(Entity(kind if labels is None else labels[kind], span) for kind, span in found),
-                id=sentence.image_id or f"{path.name}:{sentence.line}",
+                id=ids.unique(sentence.image_id or f"{path.name}:{sentence.line}"),
                 tasks=("mner",),
                 source=f"CoNLL: {path.name}",
                 labels=schema,
@@ -109,10 +116,13 @@ class _Parser:
         self.scheme, self.separator, self.ignored, self.labels = scheme, separator, ignored, labels
         self.token_column, self.tag_column = (0, -1) if columns is None else map(columns.index, ("token", "tag"))
         self.num_columns = None if columns is None else len(columns)
+        self.first_tags: dict[bool, str] = {}  # the first tag with a prefix, and the first one without
 
     def __call__(self, line: str, sentence: Sentence | None) -> tuple[str, Tag] | None:
         separator = self.separator or ("tab" if "\t" in line else "space")
         parts = line.split(_SEPARATORS.get(separator, separator))
+        while self.num_columns and len(parts) > self.num_columns and not parts[-1].strip():  # separators at the end
+            parts.pop()
         if parts[0] == _DOCUMENT or (not (sentence and sentence.tokens) and self._is_comment(line, parts)):
             return None
         if len(parts) < 2 or len(parts) != (self.num_columns or len(parts)):
@@ -133,17 +143,39 @@ class _Parser:
         """Return the prefix and the type of a tag; raise UmieError if it is not of the scheme or has no label."""
         if written == "O" or written in self.ignored:
             return OUTSIDE
-        prefix, kind = written[:1], written[2:]
-        if written[1:2] not in ("-", "_") or not kind or prefix not in _PREFIXES[self.scheme]:
+        tag = _AT_THE_END.sub(r"\3\2\1", written) if self.scheme == "suffix" else written
+        prefix, kind = tag[:1], tag[2:]
+        has_prefix = tag[1:2] in ("-", "_") and bool(kind) and prefix in _PREFIXES[self.scheme]
+        if not has_prefix or (self.scheme == "suffix" and tag == written):
             if self.scheme not in ("auto", "io") or not written:
                 allowed = ", ".join(f"{one}-" for one in _PREFIXES[self.scheme] if one != "O")
                 raise UmieError(f"tag {shown(written)} is not of the scheme {self.scheme} ({allowed} and a type, or O)")
             prefix, kind = "I", written
+        if self.scheme == "auto":
+            self._check(written, has_prefix)
         if kind in self.ignored:
             return OUTSIDE
         if self.labels is not None and kind not in self.labels:
             raise UnknownNameError("entity type", kind[:80], self.labels)
         return ("I" if prefix == "M" else prefix), kind
+
+    def _check(self, written: str, has_prefix: bool) -> None:
+        """Raise UmieError for a tag that would be a type by mistake."""
+        if not has_prefix and not _TYPE.fullmatch(written):
+            raise UmieError(
+                f"tag {shown(written)} is neither O nor a type: see the options separator, columns and tags"
+            )
+        if not has_prefix and _AT_THE_END.fullmatch(written):
+            raise UmieError(
+                f"tag {shown(written)}: set tags to suffix if its last letter is B, I, ..., or to io if not"
+            )
+        other = self.first_tags.get(not has_prefix)
+        if other is not None:
+            raise UmieError(
+                f"tag {shown(written)} has {'a' if has_prefix else 'no'} prefix, but tag {shown(other)} has "
+                f"{'none' if has_prefix else 'one'}: set ignore_tags, or name the scheme in tags"
+            )
+        self.first_tags.setdefault(has_prefix, written)
 
 
 def _names(option: str, value: object) -> tuple[str, ...] | None:

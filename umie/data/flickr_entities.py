@@ -19,12 +19,13 @@ from umie.data.reading import (
     numbered_lines,
     parsed_lines,
     pixel_size,
+    read_boxes,
     report,
 )
 from umie.errors import UmieError, at, shown
-from umie.files import parse_json
+from umie.files import inside, parse_json
 from umie.records import Entity, Record, Region
-from umie.records.voc import pixel_region, read_voc
+from umie.records.voc import pixel_region
 
 LICENSE = "research use only; the images belong to their authors on Flickr"
 TYPES = ("people", "clothing", "bodyparts", "animals", "vehicles", "instruments", "scene", "other")
@@ -76,7 +77,8 @@ def read(
     for name in parsed_lines(path, lambda _, line: file_name(line.strip(), "the id of the image"), on_error):
         sentence_file = captions / f"{name}.txt"
         try:
-            boxes, chains = _boxes(annotation / f"{name}.xml")
+            inside(captions, sentence_file.name)
+            boxes, chains = _boxes(annotation / f"{name}.xml", images, f"{name}.jpg")
             lines = list(numbered_lines(sentence_file))
         except UmieError as error:  # its message begins with the file
             report(error, on_error)
@@ -104,9 +106,9 @@ def read(
             yield record
 
 
-def _boxes(path: Path) -> tuple[tuple[Region, ...], dict[str, tuple[int, ...]]]:
+def _boxes(path: Path, images: OptionalPath, image: str) -> tuple[tuple[Region, ...], dict[str, tuple[int, ...]]]:
     """Return the regions of an image, and the indices of those of each chain; the names of a box are chains."""
-    found = read_voc(path)
+    found = read_boxes(path.parent, path.name, images, image)
     if found is None:
         raise UmieError(f"{path}: no such file: add it, or remove the image from the list")
     chains: dict[str, tuple[int, ...]] = {}
@@ -131,7 +133,7 @@ def _caption(line: str, chains: Mapping[str, Sequence[int]]) -> tuple[str, list[
         if kind == _NOT_VISUAL or not text[start:].strip():
             continue
         if kind not in TYPES:
-            raise UmieError(f"a phrase has the type {kind!r}: expected one of {', '.join(TYPES)}, {_NOT_VISUAL}")
+            raise UmieError(f"a phrase has the type {shown(kind)}: expected one of {', '.join(TYPES)}, {_NOT_VISUAL}")
         entities.append(Entity(kind, (start, len(text)), regions=tuple(chains.get(piece["chain"], ()))))
     if end != len(line):
         raise UmieError(f"{shown(line[end:])} is not a phrase: expected [/EN#<number>/<type> <words>]")

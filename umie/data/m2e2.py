@@ -32,7 +32,7 @@ from umie.data.reading import (
     report,
 )
 from umie.errors import UmieError, at, check_characters, shown
-from umie.files import read_json
+from umie.files import inside, read_json
 from umie.images import displayed_size
 from umie.records import Argument, Event, Record, Region
 from umie.records.voc import pixel_region
@@ -102,8 +102,8 @@ def _sentences(
             named.append((field(sentence, "sentence_id", str, "the sentence"), sentence))
         except UmieError as error:
             report(error, on_error, f"{path}: sentence {number} (counted from 0)")
-    pairs = _pairs(path.with_name(_PAIRS), {identifier for identifier, _ in named}, on_error)
-    annotation = _annotation(path.with_name(_IMAGES)) if images is not None else None
+    pairs = _pairs(inside(path.parent, _PAIRS), {identifier for identifier, _ in named}, on_error)
+    annotation = _annotation(inside(path.parent, _IMAGES)) if images is not None else None
     for identifier, sentence in named:
         try:
             text_only = _sentence(identifier, sentence, common)
@@ -140,7 +140,7 @@ def _paired(record: Record, pair: _Pair, images: OptionalPath, annotation: Mappi
         return replace(record, id=identifier)
     regions: tuple[Region, ...] = ()
     arguments: tuple[Argument, ...] = ()
-    size = None if annotation is None else displayed_size(Path(images) / pair.image)
+    size = None if annotation is None else displayed_size(inside(images, pair.image))
     if annotation is not None and size is not None:
         with at(f"{Path(pair.place).parent / _IMAGES}: {bare(stem)}"):
             regions, arguments = _image_arguments(annotation[stem], size, pair.event_type)
@@ -195,7 +195,7 @@ def _image_record(stem: str, data: object, images: Path, common: Mapping[str, An
     check_characters(stem, "the name")
     name = file_name(f"{stem}.jpg", "the image")
     kind = event_type(field(data, "event_type", str, "the image"))
-    size = displayed_size(images / name)
+    size = displayed_size(inside(images, name))
     regions, arguments = ((), ()) if size is None else _image_arguments(data, size, kind)
     return Record(
         "",

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 from umie.errors import UmieError, check_characters, shown
-from umie.files import bounded_lines
-from umie.records import Span
+from umie.files import bounded_lines, inside
+from umie.records import Region, Span
 from umie.records.jsonl import MAX_TEXT
+from umie.records.voc import read_voc
 
 T = TypeVar("T")
 OnError: TypeAlias = Callable[[UmieError], None]
@@ -118,6 +119,14 @@ def refuse_regions(path: str | Path, regions: object, name: str) -> None:
     """Raise UmieError if ``regions`` is given to a format without separate region files."""
     if regions is not None:
         raise UmieError(f"{path}: the format {name!r} has no separate region files; leave regions out")
+
+
+def read_boxes(
+    regions: str | Path, name: str, images: OptionalPath = None, image: str | None = None
+) -> tuple[Region, ...] | None:
+    """Return the regions in a VOC file of a directory, None if there is none; ``image`` is the image in ``images``."""
+    picture = None if images is None or image is None else inside(images, image)
+    return read_voc(inside(regions, name), image=picture)
 
 
 class Tokens:

@@ -12,6 +12,7 @@ from umie import data
 from umie.errors import UmieError
 from umie.records import Record
 from umie.records.jsonl import read_numbered_jsonl
+from umie.records.no_relation import is_chosen, renamed
 
 JSONL = "jsonl"
 
@@ -38,14 +39,18 @@ class Source:
         For JSONL, every error of a malformed line is reported, and records without an id are kept as they are.
         """
         self.check()
-        if self.format == JSONL and self.regions is None and not self.options:
-            yield from read_numbered_jsonl(self.path, self.images, on_error)
+        if self._has_lines():
+            for number, record in read_numbered_jsonl(self.path, self.images, on_error):
+                yield number, renamed(record, is_chosen)
         else:
             yield from enumerate(self.records(on_error), start=1)
 
     def place(self, number: int) -> str:
         """Return the location of a record by its number, for messages."""
-        return f"{self.path}:{number}" if self.format == JSONL else f"{self.path}: record {number}"
+        return f"{self.path}:{number}" if self._has_lines() else f"{self.path}: record {number}"
+
+    def _has_lines(self) -> bool:
+        return self.format == JSONL and self.regions is None and not self.options
 
     def named(self) -> Iterator[Record]:
         """Yield the records with an id each: their own, or the name of the file and their number."""

@@ -22,7 +22,7 @@ from umie.data.reading import (
     refuse_regions,
 )
 from umie.errors import UmieError, at, check_characters, shown
-from umie.files import parse_json, read_json
+from umie.files import inside, parse_json, read_json
 from umie.images import displayed_size
 from umie.records import Entity, Record, Region, Span
 from umie.records.voc import pixel_region
@@ -84,7 +84,7 @@ def _joined(common: Mapping[str, Any], number: int, line: str) -> Record:
     first: dict[str, int] = {}
     for name, item in field(data, "entities", dict, "the line").items():
         if isinstance(item, dict) and item.get("text"):
-            values[name] = field(item, "text", str, f"field {name!r}")
+            values[name] = field(item, "text", str, f"field {shown(name)}")
             numbers = item.get("lines")
             first[name] = numbers[0] if isinstance(numbers, list) and numbers and type(numbers[0]) is int else 0
     return _record(field(data, "id", str, "the line"), lines, values, first, common)
@@ -92,11 +92,11 @@ def _joined(common: Mapping[str, Any], number: int, line: str) -> Record:
 
 def _listed(folder: Path, images: Path, common: Mapping[str, Any], number: int, line: str) -> Record:
     name = file_name(line.strip(), "the id of the receipt")
-    size = displayed_size(images / f"{name}.jpg")
+    size = displayed_size(inside(images, f"{name}.jpg"))
     if size is None:
         raise UmieError(f"{images / f'{name}.jpg'}: no such image; it is needed for the size of the boxes")
-    boxes = folder / "box" / f"{name}.csv"
-    boxes = boxes if boxes.exists() else boxes.with_suffix(".txt")
+    boxes = inside(folder, f"box/{name}.csv")
+    boxes = boxes if boxes.exists() else inside(folder, f"box/{name}.txt")
     lines = []
     for line_number, written in numbered_lines(boxes):
         with at(f"{boxes}:{line_number}"):
@@ -110,7 +110,7 @@ def _listed(folder: Path, images: Path, common: Mapping[str, Any], number: int, 
             edges = list(map(float, corners.groups()))
             box = (min(edges[::2]), min(edges[1::2]), max(edges[::2]), max(edges[1::2]))
             lines.append((written[corners.end() :].strip(), pixel_region(box, size)))
-    key = folder / "key" / f"{name}.json"
+    key = inside(folder, f"key/{name}.json")
     values = read_json(key, "an object with the fields of the receipt")
     if not isinstance(values, dict) or not all(isinstance(value, str) for value in values.values()):
         raise UmieError(f"{key}: is {shown(values)}: expected an object with a string for each field")

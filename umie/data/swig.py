@@ -21,7 +21,7 @@ from umie.data.reading import (
     refuse_regions,
 )
 from umie.errors import UmieError, at, check_characters, shown
-from umie.files import read_json
+from umie.files import inside, read_json
 from umie.records import Argument, Event, Record, Region
 from umie.records.voc import pixel_region
 
@@ -70,7 +70,7 @@ def read(
     refuse_regions(path, regions, "swig")
     if images is not None:
         check_folder(images, "images")
-    situations = _mapping(path.with_name(_MAPPING) if mapping is None else Path(mapping))
+    situations = _mapping(inside(path.parent, _MAPPING) if mapping is None else Path(mapping))
     common = {
         "image_folder": None if images is None else str(images),
         "tasks": ("med", "meae"),

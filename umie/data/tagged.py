@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
 from umie.data.reading import OnError, Tokens, file_name, numbered_lines, report
-from umie.errors import UmieError
+from umie.errors import UmieError, shown
 from umie.records import Span
 from umie.records.jsonl import MAX_TEXT
 
 HEADER = "IMGID:"
+_HEADER = re.compile(r"\s*IMG_?ID\s*[:：]", re.IGNORECASE)
+_TAG_OF_HEADER = re.compile(r"(\s+(O|X|-X-|_))+$")
+_SEPARATORS = re.compile(r"[\s,;|]+")
+_SUFFIX = re.compile(r"\.(jpe?g|png|gif|webp|bmp|tiff?)$", re.IGNORECASE)
 Tag: TypeAlias = tuple[str, str]  # B, I, O, E, S, L or U, and the entity type; ("O", "") outside all entities
 OUTSIDE: Tag = ("O", "")
 
 
 @dataclass(slots=True)
 class Sentence:
-    """A sentence, and the name of its image if it has a header."""
+    """A sentence, and the id and the file name of its image if it has a header."""
 
     line: int
     image_id: str | None
+    image_name: str | None = None
     tokens: list[str] = field(default_factory=list)
     tags: list[Tag] = field(default_factory=list)
     length: int = 0
@@ -46,7 +52,8 @@ def sentences(
 ) -> Iterator[Sentence]:
     """Yield the sentences of a file; after an error, the rest of the sentence is skipped.
 
-    A sentence ends at a blank line or at the header ``IMGID:<id>`` of the next one.
+    A sentence ends at a blank line or at the header of the next one: ``IMGID:<id>``, or the name of the image with its
+    suffix, ``IMGID:<id>.png``; a tag that follows it, as in files with a tag in every line, is ignored.
 
     Args:
         path: the file.
@@ -60,13 +67,13 @@ def sentences(
         try:
             if isinstance(line, UmieError):
                 raise line
-            is_header = line.startswith(HEADER) and "\t" not in line
-            if is_header or not line or line.isspace():
+            header = _HEADER.match(line)
+            if header is not None or not line or line.isspace():
                 if sentence is not None:
                     yield sentence
                 sentence, skipping = None, False
-                if is_header:
-                    sentence = Sentence(number, file_name(line[len(HEADER) :].strip(), "the id of the image"))
+                if header is not None:
+                    sentence = Sentence(number, *_image(line[header.end() :]))
             elif not skipping and (parsed := parse(line, sentence)) is not None:
                 sentence = sentence or Sentence(number, None)
                 sentence.add(*parsed)
@@ -76,6 +83,17 @@ def sentences(
             sentence, skipping = None, True
     if sentence is not None:
         yield sentence
+
+
+def _image(written: str) -> tuple[str, str]:
+    """Return the id and the file name of the image that a header names."""
+    name = _TAG_OF_HEADER.sub("", written.strip())
+    file_name(name, "the id of the image")
+    several = [part for part in _SEPARATORS.split(name) if part]
+    if len(several) > 1 and (_SUFFIX.search(several[0]) or not _SUFFIX.search(name)):  # not "my photo.jpg"
+        raise UmieError(f"the id of the image is {shown(name)}: a record has one image; keep one id, without spaces")
+    suffix = _SUFFIX.search(name)
+    return (name, f"{name}.jpg") if suffix is None else (name[: suffix.start()], name)
 
 
 def chunks(tags: Sequence[Tag]) -> Iterator[tuple[str, int, int]]:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from umie.data.reading import OnError, OptionalPath, check_folder, report
+from umie.data.consistency import RecordIds
+from umie.data.reading import OnError, OptionalPath, check_folder, read_boxes, report
 from umie.data.tagged import HEADER, Sentence, Tag, sentences
 from umie.errors import UmieError, UnknownNameError, shown
 from umie.records import Entity, Record, Region
-from umie.records.voc import read_voc
+from umie.records.notes import take_note
 
+_OTHER_FORMS = "the format conll reads other tags and columns"
+_MANY_TWEETS = 20
 TWITTER_LICENSE = "research use only; X (Twitter) terms; no license file"
 
 
@@ -38,16 +41,21 @@ class TagSet:
     def parse(self, line: str, sentence: Sentence | None) -> tuple[str, Tag]:
         """Return token and tag of a line; raise UmieError if it has none, or the tag is unknown."""
         if sentence is None:
-            raise UmieError(f"{shown(line)} is not part of a tweet: begin each tweet with '{HEADER}<id>'")
+            problem = f"is not part of a tweet: begin each tweet with '{HEADER}<id>'; {_OTHER_FORMS}"
+            raise UmieError(f"{shown(line)} {problem}")
         parts = line.split("\t")
+        expected = 2 if self.middle is None else 3
+        while len(parts) > expected and not parts[-1].strip():  # tabs at the end
+            parts.pop()
         token, tag = parts[0], parts[-1].strip()
-        if not token or len(parts) != (2 if self.middle is None else 3):
-            raise UmieError(f"{shown(line)} is not a token: expected '{self.form}'")
+        if not token or len(parts) != expected:
+            raise UmieError(f"{shown(line)} is not a token: expected '{self.form}'; {_OTHER_FORMS}")
         if self.middle is not None and parts[1].strip().lower() not in self.middle:
             raise UnknownNameError("coarse tag", parts[1].strip()[:80], self.middle)
         known = self.tags.get(tag) or self.tags.get(self._lowercase.get(tag.lower(), ""))
         if known is None:
-            raise UnknownNameError("tag", tag[:80], self.tags)
+            error = UnknownNameError("tag", tag[:80], self.tags)
+            raise UmieError(f"{error} {_OTHER_FORMS[0].upper()}{_OTHER_FORMS[1:]}.")
         return token, known
 
 
@@ -75,9 +83,13 @@ def tweet_reader(tag_set: TagSet) -> Callable[..., Iterator[Record]]:
         if regions is not None:
             check_folder(regions, "regions")
         folder = None if images is None else str(images)
+        ids = RecordIds()
+        num_tweets = num_annotated = 0
         for tweet in sentences(path, tag_set.parse, on_error):
             try:
-                boxes = None if regions is None else read_voc(Path(regions) / f"{tweet.image_id}.xml")
+                boxes = (
+                    None if regions is None else read_boxes(regions, f"{tweet.image_id}.xml", images, tweet.image_name)
+                )
             except UmieError as error:  # its message begins with the VOC file
                 report(error, on_error)
                 continue
@@ -85,14 +97,14 @@ def tweet_reader(tag_set: TagSet) -> Callable[..., Iterator[Record]]:
                 text, spans = tweet.annotated()
                 record = Record(
                     text=text,
-                    image=None if images is None else f"{tweet.image_id}.jpg",
+                    image=None if images is None else tweet.image_name,
                     image_folder=folder,
                     regions=boxes or (),
                     entities=tuple(
                         Entity(tag_set.names[kind], span, regions=_named(boxes or (), text[slice(*span)]))
                         for kind, span in spans
                     ),
-                    id=tweet.image_id,
+                    id=ids.unique(str(tweet.image_id)),
                     tasks=("mner",),
                     source=f"{tag_set.source}: {path.name}",
                     license=TWITTER_LICENSE,
@@ -101,7 +113,13 @@ def tweet_reader(tag_set: TagSet) -> Callable[..., Iterator[Record]]:
             except UmieError as error:
                 report(error, on_error, f"{path}:{tweet.line}")
                 continue
+            num_tweets, num_annotated = num_tweets + 1, num_annotated + (boxes is not None)
             yield record
+        if regions is not None and num_tweets and not num_annotated:
+            problem = f"{regions} has no file <id>.xml for any of the {num_tweets:,} tweets of {path}"
+            if num_tweets >= _MANY_TWEETS:  # a few may have no boxes
+                raise UmieError(f"{path}: {problem}: use the directory of theirs as regions, or leave it out")
+            take_note(problem)
 
     read.__qualname__ = f"read of {tag_set.source}"  # a registry identifies a part by module and qualified name
     return read

@@ -19,6 +19,7 @@ from umie.loading import load
 from umie.model import UmieModel
 from umie.processor import UmieProcessor
 from umie.records import Box, Record, Region
+from umie.records.no_relation import doubt, doubtful_labels, is_chosen, renamed
 from umie.tasks import Items, Task
 from umie.types import IMAGE_POLICIES, check_image_policy
 
@@ -203,6 +204,8 @@ class Extractor:
             new = ", ".join(repr(label) for label in built[name].labels if label not in known)
             if new:
                 notices.append(Notice("labels", f"{name}: the checkpoint was not trained on the labels {new}"))
+        labels_of_pairs = [label for task in built.values() if task.kind == "relations" for label in task.labels]
+        notices += [Notice("no relation", doubt(label)) for label in doubtful_labels(labels_of_pairs)]
         return self._stream(map(_as_record, items), names, built, notices, place)
 
     def _stream(
@@ -325,7 +328,7 @@ class _Draft:
 
     def finish(self, notices: Sequence[Notice]) -> Extraction:
         """Return the extraction; ``notices`` are the warnings that hold for all records of the call."""
-        record = self.found
+        record = renamed(self.found, is_chosen)
         requested = [all_tasks.task_class(name) for name in self.names]
         for source in {answer.task for answer in self.answers} - set(self.names):
             if not any(task.source == source and task.is_staged for task in requested):

@@ -19,6 +19,7 @@ from umie.files import check_distinct
 from umie.hub import check_saved, find_file
 from umie.processor import FILE as PROCESSOR_FILE
 from umie.records import Record, read_numbered_jsonl, record_to_json
+from umie.records.no_relation import chosen_names
 from umie.registry import loaded_plugins
 from umie.resumable import ResumableLines
 from umie.versions import file_digest
@@ -134,5 +135,5 @@ def _fingerprint(
         files = [[name, found.st_size, found.st_mtime_ns] for name, found in status]
     places = [str(path and path.resolve()) for path in (folder, source, images)]
     digests = [file_digest(source), *map(file_digest, loaded_plugins())]
-    content = [umie.__version__, places, files, digests, tasks, labels, options]
+    content = [umie.__version__, places, files, digests, tasks, labels, options, sorted(chosen_names())]
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=repr).encode()).hexdigest()

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, TypeAlias
 
-from umie.records import NO_RELATION, Argument, Entity, Event, Record, Region, Relation, record_to_json
+from umie.records import Argument, Entity, Event, Record, Region, Relation, is_no_relation, record_to_json
 
 PixelBox: TypeAlias = tuple[int, int, int, int]
 
@@ -16,6 +16,7 @@ NOTICES = {
     "image": "the image was not used",
     "regions": "some regions were not used",
     "labels": "the checkpoint was not trained on some of the labels",
+    "no relation": "some relation labels look like 'none' under another name; see --no-relation",
     "pairs": "some pairs of entities were not asked about",
     "dropped": "invalid items of the output were dropped",
 }
@@ -72,7 +73,7 @@ class Extraction:
     @property
     def relations(self) -> tuple[Relation, ...]:
         """The related pairs (MRE); ``record.relations`` also has those of type ``none``."""
-        return tuple(item for item in self.record.relations if item.type.lower() != NO_RELATION)
+        return tuple(item for item in self.record.relations if not is_no_relation(item.type))
 
     @property
     def events(self) -> tuple[Event, ...]:

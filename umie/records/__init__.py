@@ -6,7 +6,18 @@ the size of the image, 0..1, with the origin at the top left. Region indices cou
 """
 
 from umie.records.jsonl import read_jsonl, read_numbered_jsonl, record_from_json, record_to_json, write_jsonl
-from umie.records.model import NO_RELATION, Argument, Box, Entity, Event, Record, Region, Relation, Span
+from umie.records.model import (
+    NO_RELATION,
+    Argument,
+    Box,
+    Entity,
+    Event,
+    Record,
+    Region,
+    Relation,
+    Span,
+)
+from umie.records.no_relation import is_no_relation, no_relation_names
 
 __all__ = [
     "NO_RELATION",
@@ -18,6 +29,8 @@ __all__ = [
     "Region",
     "Relation",
     "Span",
+    "is_no_relation",
+    "no_relation_names",
     "read_jsonl",
     "read_numbered_jsonl",
     "record_from_json",

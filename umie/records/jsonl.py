@@ -24,6 +24,7 @@ from umie.records.model import (
     check_span,
     region_references,
 )
+from umie.records.offsets import advice
 
 T = TypeVar("T")
 
@@ -303,9 +304,8 @@ def _span(data: Mapping[str, Any], text: str, kind: str) -> Span:
     """Return ``data["span"]``; ``data["text"]``, if present, must equal the text that the span covers."""
     span = check_span(data.get("span"), kind)
     if data.get("text") not in (None, text[slice(*span)]):
-        raise UmieError(
-            f"{kind} text {shown(data['text'])} differs from the text of its span {list(span)}, {text[slice(*span)]!r}"
-        )
+        problem = f"differs from the text of its span {list(span)}, {shown(text[slice(*span)])}"
+        raise UmieError(f"{kind} text {shown(data['text'])} {problem}{advice(text, span, data['text'])}")
     return span
 
 
@@ -338,7 +338,7 @@ def _event(value: object, text: str) -> Event:
     for item in _list(data.get("arguments"), "arguments"):
         filler = _object(item, "argument", ("role", "span", "region", "text"))
         role = read_string(filler, "role", "argument")
-        span = None if filler.get("span") is None else _span(filler, text, f"argument {role!r}")
+        span = None if filler.get("span") is None else _span(filler, text, f"argument {shown(role)}")
         arguments.append(Argument(role, span, filler.get("region")))
     return Event(
         read_string(data, "type", "event"),

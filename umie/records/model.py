@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from umie.errors import UmieError, check_characters, shown
+from umie.records.offsets import advice
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -82,11 +83,11 @@ class Argument:
 
     def __post_init__(self) -> None:
         if (self.span is None) == (self.region is None):
-            raise UmieError(f"argument {self.role!r} needs either a span or a region")
+            raise UmieError(f"argument {shown(self.role)} needs either a span or a region")
         if self.span is not None:
-            object.__setattr__(self, "span", check_span(self.span, f"argument {self.role!r}"))
+            object.__setattr__(self, "span", check_span(self.span, f"argument {shown(self.role)}"))
         else:
-            _check_index(self.region, f"argument {self.role!r}")
+            _check_index(self.region, f"argument {shown(self.role)}")
 
 
 @dataclass(frozen=True)
@@ -165,7 +166,8 @@ class Record:
         """Return the text that ``span`` covers; raise UmieError if it is empty or not inside the text."""
         start, end = span
         if not 0 <= start < end <= len(self.text):
-            raise UmieError(f"span [{start}, {end}] is not inside the text of {len(self.text)} characters")
+            problem = f"is not inside the text of {len(self.text)} characters{advice(self.text, span)}"
+            raise UmieError(f"span [{start}, {end}] {problem}")
         return self.text[start:end]
 
     def annotated_for(self, task: str) -> bool:
@@ -186,16 +188,17 @@ class Record:
         try:
             path = (folder / self.image).resolve()
         except (ValueError, OSError, RuntimeError) as error:  # a NUL character, a loop of links
-            raise UmieError(f"image {self.image!r} is not a valid file name: {error}") from error
+            raise UmieError(f"image {shown(self.image)} is not a valid file name: {error}") from error
         if not path.is_relative_to(folder):
-            raise UmieError(f"image {self.image!r} is outside the image folder {self.image_folder}")
+            raise UmieError(f"image {shown(self.image)} is outside the image folder {self.image_folder}")
         return path
 
     def _with_text(self, entity: Entity) -> Entity:
         covered = self.surface(entity.span)
         if entity.text not in ("", covered):
             raise UmieError(
-                f"entity text {entity.text!r} differs from the text of its span {list(entity.span)}, {covered!r}"
+                f"entity text {shown(entity.text)} differs from the text of its span {list(entity.span)}, "
+                f"{shown(covered)}{advice(self.text, entity.span, entity.text)}"
             )
         return entity if entity.text else replace(entity, text=covered)
 
@@ -214,18 +217,18 @@ def annotated_spans(
             yield "event trigger", event.trigger
         for argument in event.arguments:
             if argument.span is not None:
-                yield f"argument {argument.role!r}", argument.span
+                yield f"argument {shown(argument.role)}", argument.span
 
 
 def region_references(entities: Iterable[Entity], events: Iterable[Event]) -> Iterator[tuple[str, int]]:
     """Yield every index of a region in an annotation, with the term for its owner in messages."""
     for entity in entities:
         for region in entity.regions:
-            yield f"entity {entity.text!r}", region
+            yield f"entity {shown(entity.text)}", region
     for event in events:
         for argument in event.arguments:
             if argument.region is not None:
-                yield f"argument {argument.role!r}", argument.region
+                yield f"argument {shown(argument.role)}", argument.region
 
 
 def check_region(owner: str, region: int, num_regions: int) -> None:
@@ -242,7 +245,7 @@ def check_schema(given: Any) -> dict[str, tuple[str, ...]]:
         raise UmieError(f"labels is {shown(given)}: expected lists of labels by task, e.g. {{'mner': ['person']}}")
     for task, labels in given.items():
         if not isinstance(labels, list | tuple) or not all(isinstance(label, str) and label for label in labels):
-            raise UmieError(f"labels of {task!r} is {shown(labels)}: expected a list of non-empty strings")
+            raise UmieError(f"labels of {shown(task)} is {shown(labels)}: expected a list of non-empty strings")
     return {str(task): tuple(labels) for task, labels in given.items()}
 
 

@@ -21,6 +21,7 @@ from umie.hub import check_saved
 from umie.loading import load
 from umie.model import UmieModel
 from umie.records import Record, read_jsonl, write_jsonl
+from umie.records.no_relation import doubt, doubtful_labels
 from umie.reports.checkpoint_page import notes_of, page
 from umie.reports.gates import draw_gates
 from umie.reports.score_figure import draw_labels, draw_scores
@@ -224,6 +225,7 @@ def _read(
         notes = [] if options.limit is None else [f"only the first {options.limit:,} records of the data (--limit)"]
     if not records:
         raise UmieError(f"{options.data}: has no records: use a file of annotated records")
+    notes += map(doubt, doubtful_labels(item.type for record in records for item in record.relations))
     if options.modality in MODALITIES:
         records = [record for record in records if modality_of(record) == options.modality]
         if not records:

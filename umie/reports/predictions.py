@@ -10,6 +10,7 @@ from pathlib import Path
 
 from umie.files import atomic_write
 from umie.records import read_jsonl
+from umie.records.no_relation import doubtful_labels
 from umie.reports.score_figure import draw_labels, draw_scores
 from umie.scoring import Report, read_gold, read_predictions, score_predictions, to_json, unknown_labels
 from umie.versions import file_digest, versions
@@ -40,11 +41,13 @@ class FileScores:
         files: the files.
         report: the scores.
         unknown: by task, the number of predictions with each label that does not occur in gold.
+        doubtful: relation labels that look like ``none`` under another name.
     """
 
     files: PredictionFiles
     report: Report
     unknown: dict[str, Counter[str]] = field(default_factory=dict)
+    doubtful: tuple[str, ...] = ()
 
     def write_json(self, path: str | Path) -> None:
         """Write the scores, the digests of the files, and the versions of the libraries."""
@@ -91,4 +94,7 @@ def score_files(
     )
     predicted = [one.record for one in predictions]
     unknown = {line.task: unknown_labels(line.task, predicted, records) for line in report.main_lines()}
-    return FileScores(files, report, {task: labels for task, labels in unknown.items() if labels})
+    relations = (item.type for record in (*records, *predicted) for item in record.relations)
+    return FileScores(
+        files, report, {task: labels for task, labels in unknown.items() if labels}, tuple(doubtful_labels(relations))
+    )

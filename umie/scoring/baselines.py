@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from umie.records import NO_RELATION, Argument, Entity, Event, Record, Relation, Span
+from umie.records import NO_RELATION, Argument, Entity, Event, Record, Relation, Span, is_no_relation
 from umie.scoring.measures import measures_of
 from umie.scoring.strict import strict_sheet
 from umie.tasks import registry
@@ -99,10 +99,10 @@ def _entities(learned: Sequence[Record], source: str, measure: str) -> Baseline:
 
 
 def _relations(learned: Sequence[Record], source: str, measure: str) -> Baseline:
-    types = [item.type.lower() for record in learned for item in record.relations if item.type.lower() == NO_RELATION]
+    types = [NO_RELATION for record in learned for item in record.relations if is_no_relation(item.type)]
     if measure != "with none":
         types = []
-    types += [item.type for record in learned for item in record.relations if item.type.lower() != NO_RELATION]
+    types += [item.type for record in learned for item in record.relations if not is_no_relation(item.type)]
     name = most_frequent(types)
     if name is None:
         return Baseline("nothing", lambda record: replace(record, relations=()))

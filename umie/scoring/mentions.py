@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from umie.records import NO_RELATION, Record
+from umie.records import NO_RELATION, Record, is_no_relation
 from umie.scoring.boxes import overlap
 from umie.scoring.counts import Key, Tally, tally_groups, tally_repeated, tally_sets
 
@@ -44,9 +44,9 @@ def entity_keys(record: Record) -> Iterator[Key]:
 
 
 def relation_keys(record: Record) -> Iterator[Key]:
-    """Yield type, head and tail of each relation; all spellings of ``none`` become one."""
+    """Yield type, head and tail of each relation; all names of ``none`` become one."""
     for relation in record.relations:
-        name = NO_RELATION if relation.type.lower() == NO_RELATION else relation.type
+        name = NO_RELATION if is_no_relation(relation.type) else relation.type
         yield (name, relation.head, relation.tail)
 
 

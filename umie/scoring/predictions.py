@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from umie.errors import UmieError, at, check_characters, shown
 from umie.files import read_lines
-from umie.records import NO_RELATION, Record, read_numbered_jsonl, record_from_json
+from umie.records import Record, is_no_relation, read_numbered_jsonl, record_from_json
 from umie.records.jsonl import parse_line, read_string
 from umie.scoring.counts import Key
 from umie.scoring.mentions import strings_of
@@ -149,12 +149,12 @@ def _join(
     known = set(names)
     for name, (number, _) in answers.items():
         if name not in known:
-            raise UmieError(f"{path}:{number}: id {name!r} is not in {gold_path}: remove the line")
+            raise UmieError(f"{path}:{number}: id {shown(name)} is not in {gold_path}: remove the line")
     for line in needed:
         if line.record.id not in answers:
             raise UmieError(
-                f"{path}: has no record with the id {line.record.id!r} of {gold_path}:{line.number}: add a line for "
-                "it, without items if nothing was found; for predictions of only some tasks, use --task"
+                f"{path}: has no record with the id {shown(line.record.id)} of {gold_path}:{line.number}: add a line "
+                "for it, without items if nothing was found; for predictions of only some tasks, use --task"
             )
     return [(answers.get(line.record.id), line) for line in gold], True
 
@@ -167,7 +167,7 @@ def _pop_strings(data: dict[str, Any], text: str) -> dict[str, list[Key]]:
     for item in _pop(data, "relations", "head", "tail"):
         key = (read_string(item, "type", "relation"), *(_string(item.get(end), text) for end in ("head", "tail")))
         relations = strings["relations"]  # even if it stays empty: the kind is then scored only as strings
-        if key[0].lower() != NO_RELATION:
+        if not is_no_relation(key[0]):
             relations.append(key)
     for item in _pop(data, "events", "trigger"):
         name, trigger = read_string(item, "type", "event"), item["trigger"]["text"]

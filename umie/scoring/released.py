@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from umie.records import NO_RELATION, Record, Relation
+from umie.records import NO_RELATION, Record, Relation, is_no_relation
 from umie.tasks import ordered, registry, task_class
 from umie.tasks.labels import declared_labels, used_labels
 
@@ -106,7 +106,7 @@ def _relations(record: Record, schema: _Schema) -> Iterator[_Read]:
         heads.setdefault(relation.head, []).append(relation)
     for relations in heads.values():
         for place, relation in enumerate(relations):
-            name = NO_RELATION if relation.type.lower() == NO_RELATION else relation.type
+            name = NO_RELATION if is_no_relation(relation.type) else relation.type
             head, tail = _words(record.surface(relation.head)), _words(record.surface(relation.tail))
             first, _, rest = head.partition(" ")
             if place:
@@ -196,4 +196,4 @@ def has_released_scorer(task: str) -> bool:
 def _labels(task: str, records: Collection[Record]) -> frozenset[str]:
     """Return the labels that records use or declare."""
     labels = {*used_labels(registry.build(task), records), *declared_labels(task, records)}
-    return frozenset(NO_RELATION if label.lower() == NO_RELATION else label for label in labels)
+    return frozenset(NO_RELATION if is_no_relation(label) else label for label in labels)

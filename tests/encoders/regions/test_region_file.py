@@ -12,6 +12,7 @@ from PIL import Image
 
 from umie import data
 from umie.encoders.regions import AnnotationError, Proposal, registry
+from umie.encoders.regions.annotate import AnnotateStats, annotate
 from umie.errors import UmieError
 from umie.images import UPRIGHT
 from umie.records import Record, Region
@@ -52,12 +53,64 @@ def test_a_bad_voc_file_is_named(tmp_path, image, error):
     for content, message in (
         ("<annotation>", "not valid XML"),
         (VOC.format(OBJECT.format("Ann", 0, 0, 9, "")), "object 1: <bndbox/ymax> is '': expected a number"),
-        (VOC.format(OBJECT.format("Ann", 0, 0, 9, 9)).replace("200", "0"), "object 1: the image size is 0.0 x 100"),
     ):
         path = write(tmp_path, content, "1.xml")
         assert error(proposer.propose, [image]).startswith(f"{path}: {message}")
     with pytest.raises(AnnotationError, match=r"^record 1: .*1\.xml: object 1: "):
         list(proposer.fill([Record("a", image=image.name)]))
+
+
+def test_a_voc_file_without_the_size_of_the_image_gets_it_from_the_image(tmp_path, image, error):
+    path = write(tmp_path, VOC.format(OBJECT.format("Ann", 0, 0, 100, 100)).replace("200", "0"), "1.xml")
+    proposer = registry.build("file", path=str(tmp_path))
+    assert proposer.propose([image]) == [[Proposal(LEFT, 1.0, "Ann")]]
+    message = "the image size is 0.0 x 100.0: expected two positive numbers, or a readable image"
+    assert error(proposer.propose, ["1.jpg"]).startswith(f"{path}: {message}")
+
+
+COCO = {
+    "images": [{"id": 7, "file_name": "train/1.jpg", "width": 200, "height": 100}, {"id": 8, "file_name": "2.jpg"}],
+    "annotations": [{"image_id": 7, "bbox": [100, 0, 100, 100], "category_id": 3, "area": 1, "iscrowd": 0}],
+    "categories": [{"id": 3, "name": "cat"}],
+}
+
+
+def test_files_of_coco_are_read_as_they_are(tmp_path, image, error):
+    path = write(tmp_path, COCO)
+    proposer = registry.build("file", path=path)
+    assert proposer.propose(["1.jpg", "2.jpg", "3.jpg"]) == [[Proposal(RIGHT, 1.0, "cat")], [], []]
+    assert proposer.counts == {"images without annotation": 1}
+    assert "omit the option" in error(registry.build, "file", path=path, boxes="absolute")
+    found = [{"image_id": 42, "bbox": [0, 0, 100, 100], "category_id": 3, "score": 0.5}]
+    proposer = registry.build("file", path=write(tmp_path, found))
+    for name in ("42.jpg", "000000000042.jpg", "COCO_val2014_000000000042.jpg"):
+        Image.new("RGB", (200, 100)).save(tmp_path / name)
+        assert proposer.propose([tmp_path / name]) == [[Proposal(LEFT, 0.5)]]
+    assert proposer.propose([tmp_path / "a_42.jpg"]) == [[]]
+    for broken, message in (
+        ({**COCO, "annotations": [{"image_id": 9, "bbox": [0, 0, 1, 1]}]}, "an annotation is of image 9"),
+        ({**COCO, "annotations": [{"image_id": 7, "box": [0, 0, 1, 1]}]}, "has no valid 'bbox'"),
+        ({**COCO, "images": [5]}, "image 5 has no valid 'id'"),
+        ([{"image_id": 1}], "has no valid 'bbox'"),
+    ):
+        assert message in error(registry.build, "file", path=write(tmp_path, broken))
+
+
+@pytest.mark.parametrize(("form", "scale"), [("xywh", (200, 100)), ("relative_xywh", (1, 1))])
+def test_boxes_with_width_and_height(tmp_path, image, form, scale):
+    box = [0.5 * scale[0], 0, 0.5 * scale[0], 1 * scale[1]]
+    proposer = registry.build("file", path=write(tmp_path, {"1.jpg": [{"box": box}]}), boxes=form)
+    assert proposer.propose([image]) == [[Proposal(RIGHT, 1.0)]]
+
+
+def test_annotation_of_no_image_at_all_is_an_error(tmp_path, record, error):
+    proposer = registry.build("file", path=write(tmp_path, {"9.jpg": []}), boxes="relative")
+    records = [record(), record(name="2.jpg")]
+    assert "has no annotation of any of the 2 images" in error(
+        lambda: list(annotate(records, proposer, AnnotateStats()))
+    )
+    proposer = registry.build("file", path=write(tmp_path, {"1.jpg": []}), boxes="relative")
+    assert len(list(annotate(records, proposer, AnnotateStats()))) == 2
 
 
 def test_bad_boxes_of_voc_are_dropped_and_counted(tmp_path, record):
@@ -171,8 +224,7 @@ def test_boxes_that_make_no_sense_are_dropped_and_counted(tmp_path):
 )
 def test_json_of_another_layout_is_named(tmp_path, image, unit, content, message, error):
     path = write(tmp_path, content)
-    proposer = registry.build("file", path=path, boxes=unit)
-    found = error(proposer.propose, [image])
+    found = error(lambda: registry.build("file", path=path, boxes=unit).propose([image]))
     assert found.startswith(f"{path}: ")
     assert message in found
 
@@ -201,8 +253,8 @@ def test_any_json_gives_regions_or_one_error(tmp_path, value):
     [
         ({"path": "absent"}, "path is 'absent': use an existing directory"),
         ({"path": ".", "format": "xml"}, "format is 'xml': use one of voc, json"),
-        ({"path": ".", "format": "json"}, "boxes is None: JSON files need 'absolute' (pixels) or"),
-        ({"path": ".", "boxes": "pixels"}, "boxes is 'pixels': use one of absolute, relative"),
+        ({"path": ".", "format": "json"}, "boxes is None: JSON files need 'absolute' (pixels), "),
+        ({"path": ".", "boxes": "pixels"}, "boxes is 'pixels': use one of absolute, relative, xywh"),
         ({"path": 3}, "path is 3: use a string"),
     ],
 )

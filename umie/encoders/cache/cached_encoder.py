@@ -26,7 +26,7 @@ from umie.types import FEATURES, check_image_policy
 Regions: TypeAlias = Sequence[Region | Box]
 Outcome: TypeAlias = dict[str, Tensor] | UmieError  # features and boxes of an image, or why there are none
 
-FORMAT = 2  # increment it when the same image, boxes and encoder give other features or are stored in another way
+FORMAT = 3  # increment it when the same image, boxes and encoder give other features or are stored in another way
 POLL_S = 0.02  # between two attempts to take a lock
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from umie.encoders.precomputed.files import LAYOUTS, Array, Entry, Layout
 from umie.errors import UmieError, at, shown
-from umie.files import atomic_write, decode_utf8
+from umie.files import atomic_write, check_content, decode_utf8, open_regular
 
 MAX_ROW = 64 << 20  # bytes: a line with 100 boxes of 2048 numbers has 1.1 MiB
 INDEX_SUFFIX = ".umie-index.json"
@@ -83,9 +83,11 @@ class TsvFile:
     def __init__(self, path: Path, columns: Sequence[str] | None, keys: Layout) -> None:
         self.path = path
         self._index_path = path.with_name(path.name + INDEX_SUFFIX)
-        with self._reading(), path.open("rb") as file:
+        with self._reading(), open_regular(path) as file:
             status = os.fstat(file.fileno())
             first = self._checked(file.readline(MAX_ROW + 1), 1)
+        with at(str(path)):
+            check_content(first)
         fields = first.rstrip(b"\r\n").removeprefix(_MARK).split(b"\t")
         names = [field.decode(errors="replace") for field in fields]
         known = [{**layout, **keys} for layout in LAYOUTS["tsv"]]

@@ -76,6 +76,7 @@ def annotate(
         stats.proposals += max(0, added)
         stats.cut += max(0, -added)
         yield filled
+    proposer.check()
 
 
 def draw(records: Iterable[Record], folder: Path, limit: int, stats: AnnotateStats) -> Iterator[Record]:

@@ -83,6 +83,8 @@ class Proposer(ABC):
 
     Attributes:
         counts: number of boxes dropped so far, by reason.
+        num_boxes: number of boxes so far, dropped ones included.
+        num_clipped: number of boxes so far that extend beyond the image.
     """
 
     Config: ClassVar[type[ProposerConfig]] = ProposerConfig
@@ -91,6 +93,7 @@ class Proposer(ABC):
     def __init__(self, config: ProposerConfig) -> None:
         self.config = config
         self.counts: Counter[str] = Counter()
+        self.num_boxes = self.num_clipped = 0
 
     @abstractmethod
     def candidates(self, image: ImageSource, text: str | None, name: str | None) -> Candidates:
@@ -99,6 +102,9 @@ class Proposer(ABC):
         Raises:
             UmieError: the image, or its annotation (AnnotationError), cannot be read.
         """
+
+    def check(self) -> None:  # noqa: B027 # most proposers have nothing to check
+        """Raise UmieError if the proposals so far cannot be those of the images; called after the last image."""
 
     def propose(self, images: Sequence[ImageSource], texts: Sequence[str | None] | None = None) -> list[list[Proposal]]:
         """Return the proposals of each image, best first, at most ``top``; most proposers do not need the texts."""
@@ -155,6 +161,10 @@ class Proposer(ABC):
         return found
 
     def _selected(self, candidates: Candidates, taken: Sequence[Box] = ()) -> list[Proposal]:
+        boxes = candidates.boxes
+        self.num_boxes += len(boxes) + sum(candidates.dropped.values())
+        is_beyond = (boxes[:, :2] < 0).any(1) | (boxes[:, 2:] > 1).any(1)
+        self.num_clipped += int((is_beyond & (boxes[:, :2] < 1).all(1) & (boxes[:, 2:] > 0).all(1)).sum())
         top, overlap, min_score = self.config.top - len(taken), self.config.nms, self.config.min_score
         return select(candidates, top=top, overlap=overlap, min_score=min_score, taken=taken, counts=self.counts)
 

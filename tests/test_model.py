@@ -306,6 +306,19 @@ def test_padding_never_matters(build, records, fusion):
 
 
 @every_fusion
+def test_masks_are_converted_or_refused(build, records, fusion):
+    model, processor = build(fusion)
+    batch = processor(records, "mner")
+    expected = logits(model, batch)
+    for dtype in (torch.bool, torch.long, torch.float32):
+        masks = {name: batch[name].to(dtype) for name in ("attention_mask", "visual_mask")}
+        close(logits(model, {**batch, **masks}), expected)
+    additive = (1 - batch["attention_mask"].float()) * -1e9
+    with pytest.raises(UmieError, match="attention_mask has values other than 0 and 1"):
+        logits(model, {**batch, "attention_mask": additive})
+
+
+@every_fusion
 def test_cache_beams_and_sampling(build, records, fusion):
     model, processor = build(fusion)
     batch = processor(records, "mner")

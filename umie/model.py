@@ -19,7 +19,7 @@ from umie.decoders.base import GeneratingDecoder
 from umie.errors import UmieError
 from umie.hub import check_saved
 from umie.model_parts import CONTRACTS, REGISTRIES, Part, build_part, build_visual_embedding, options_of
-from umie.types import FEATURES, FusedStates, VisualFeatures
+from umie.types import FEATURES, FusedStates, VisualFeatures, bool_mask
 
 DEFAULT_NEW_TOKENS = 128  # the paper's longest output
 
@@ -259,8 +259,8 @@ class UmieModel(PreTrainedModel):
                 raise TypeError(f"unexpected input {name!r}: the image inputs of this variant are {names}")
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
+        text_mask = bool_mask("attention_mask", attention_mask)
         text = self.decoder.encode_text(input_ids, attention_mask)
-        text_mask = attention_mask.bool()
         embedded = self.embed_visual(visual, inputs)
         if embedded is None:
             nothing = text.new_zeros(text.shape[0], 1, text.shape[2]), text_mask.new_zeros(text.shape[0], 1)
@@ -351,7 +351,7 @@ class UmieModel(PreTrainedModel):
         if embedded is None:
             return {}
         text = self.decoder.encode_text(input_ids, attention_mask)
-        measured: dict[str, float] = self.fusion.initialize(text, attention_mask.bool(), *embedded)
+        measured: dict[str, float] = self.fusion.initialize(text, attention_mask, *embedded)
         return measured
 
 

@@ -40,6 +40,9 @@ def load(
                 f"{name}: {error} If a plugin file registers it, use --plugin FILE, or umie.registry.load_plugins."
             ) from error
         raise
+    size, largest = model.decoder.vocab_size, max(processor.tokenizer.get_vocab().values(), default=0)
+    if size is not None and largest >= size:
+        raise UmieError(f"{name}: its tokenizer has a token {largest}, but the model has only {size} embeddings")
     device = ("cuda" if torch.cuda.is_available() else "cpu") if device is None else device
     try:
         model.to(device)

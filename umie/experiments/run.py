@@ -100,7 +100,7 @@ def run_training(config: RunConfig, *, root: Path, output: Path, progress: Progr
                 progress.phase(f"scoring {split}", 1)
                 metrics[split], gates[split] = variant.score(split, folder=output / "predictions" / split)
         state.wait_for_everyone()
-    newest = last_checkpoint(output)
+    newest = last_checkpoint(output, note=lambda line: None)
     return RunResult(
         folder=output,
         config=config,
@@ -141,6 +141,10 @@ def _identify(config: RunConfig, corpus: Corpus, output: Path) -> None:
     path = output / "run.json"
     if path.exists():
         before = read_json(path, "the identity of a run")
+        if not isinstance(before, dict):
+            raise UmieError(
+                f"{path}: is damaged: it has no identity of a run: use another --output, or remove {output}"
+            )
         changed = [name for name in found if before.get(name) != found[name]]
         if changed:
             raise UmieError(

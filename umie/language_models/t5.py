@@ -18,8 +18,10 @@ from transformers import (
 )
 from transformers.utils import SAFE_WEIGHTS_NAME, cached_file
 
+from umie.checkpoints import local_only
 from umie.errors import UmieError
 from umie.language_models.sources import check_complete
+from umie.weights import check_finite
 
 T5_FAMILY = ("t5", "mt5")
 
@@ -109,11 +111,21 @@ def load_t5(
             "set overrides: {tie_word_embeddings: false}"
         )
     try:
-        seq2seq, info = type(shape).from_pretrained(
-            checkpoint, config=shape.config, dtype=torch.float32, output_loading_info=True, **options
-        )
-    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
-        raise UmieError(f"language model {source!r}: cannot load its weights: {error}") from error
+        with local_only(checkpoint):
+            seq2seq, info = type(shape).from_pretrained(
+                checkpoint,
+                config=shape.config,
+                dtype=torch.float32,
+                trust_remote_code=False,
+                output_loading_info=True,
+                **options,
+            )
+    except ImportError:
+        raise
+    except Exception as error:  # a damaged checkpoint makes transformers raise nearly anything
+        reason = " ".join(str(error).split())
+        raise UmieError(f"language model {source!r}: cannot load its weights: {reason}") from error
+    check_finite(seq2seq, f"language model {source!r}")
     missing = set(info["missing_keys"]) - set(seq2seq.all_tied_weights_keys)
     if missing == {"lm_head.weight"}:  # saved while tied: the head equals the embedding
         seq2seq.lm_head.weight.data.copy_(seq2seq.shared.weight.data)

@@ -21,10 +21,11 @@ from umie.versions import file_digest
 MANIFEST = "umie_manifest.json"
 MODEL_FILES = ("config.json", "generation_config.json", "*.safetensors", "*.safetensors.index.json")
 _SUFFIXES = (".json", ".safetensors", ".model", ".txt", ".jinja", ".bin", ".pt", ".pth")  # of files that loaders open
-_INDEX = ".safetensors.index.json"
+_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
 _CONFIGS = ("config.json", "generation_config.json")
 _OBJECTS = (*_CONFIGS, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 _POINTER = b"version https://git-lfs.github.com/spec/"
+NUM_LAYERS = ("num_layers", "num_hidden_layers", "num_decoder_layers", "encoder_layers", "decoder_layers")
 _MAX_LAYERS = 1000
 _MAX_LABELS = 1_000_000  # transformers makes a name for each
 _MAX_NUMBER = 1 << 31  # of any other option
@@ -72,14 +73,14 @@ def check_checkpoint(folder: Path, *, follow_links: bool = False) -> None:
             raise UmieError(
                 f"{path}: the folder has an adapter, whose base model has another name: merge them into one checkpoint"
             )
-        if path.name in _OBJECTS or path.name.endswith(_INDEX):
+        if path.name in _OBJECTS or path.name.endswith(".index.json"):
             values = read_json(path, "a JSON object")
             if not isinstance(values, dict):
                 raise UmieError(f"{path}: contains {shown(values)}: expected a JSON object: save the checkpoint again")
             with at(str(path)):
                 if path.name in _CONFIGS:
                     check_config(values)
-                elif path.name.endswith(_INDEX):
+                elif path.name.endswith(".index.json"):
                     _check_index(values, folder)
 
 
@@ -97,13 +98,15 @@ def check_config(values: Any, key: str = "") -> None:
         raise UmieError(f"{key} is NaN: correct it")
     elif isinstance(values, int):
         most = _MAX_LAYERS if "layer" in key else _MAX_LABELS if key == "num_labels" else _MAX_NUMBER
+        if key in NUM_LAYERS and values < 1:
+            raise UmieError(f"{key} is {values}: use at least 1")
         if abs(values) > most:
             raise UmieError(f"{key} is {shown(values)}: use a number of at most {most:,}")
 
 
 def weight_bytes(folder: Path) -> int:
-    """Return the size of all .safetensors files of a folder, in bytes."""
-    return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    """Return the size of all weight files of a folder, in bytes."""
+    return sum(path.stat().st_size for path in folder.iterdir() if path.suffix in _WEIGHTS)
 
 
 def check_num_parameters(number: int, folder: Path) -> None:
@@ -189,8 +192,8 @@ def _check_index(values: Mapping[str, Any], folder: Path) -> None:
     if not isinstance(weights, dict):
         raise UmieError(f"weight_map is {shown(weights)}: expected a file for each weight: save the model again")
     for name in {str(file): file for file in weights.values()}.values():
-        if not isinstance(name, str) or Path(name).name != name or not name.endswith(".safetensors"):
-            raise UmieError(f"{shown(name)} is not a .safetensors file of this folder: save the model again")
+        if not isinstance(name, str) or Path(name).name != name or not name.endswith(_WEIGHTS):
+            raise UmieError(f"{shown(name)} is not a weight file of this folder: save the model again")
         check_file(folder / name)
 
 

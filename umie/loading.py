@@ -10,6 +10,7 @@ from umie.errors import UmieError, UnknownNameError, check_choice
 from umie.model import UmieModel
 from umie.processor import UmieProcessor
 from umie.registries import ALL
+from umie.tokenization import check_vocabulary
 
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -40,9 +41,7 @@ def load(
                 f"{name}: {error} If a plugin file registers it, use --plugin FILE, or umie.registry.load_plugins."
             ) from error
         raise
-    size, largest = model.decoder.vocab_size, max(processor.tokenizer.get_vocab().values(), default=0)
-    if size is not None and largest >= size:
-        raise UmieError(f"{name}: its tokenizer has a token {largest}, but the model has only {size} embeddings")
+    check_vocabulary(processor.tokenizer, model.decoder.vocab_size, str(name))
     device = ("cuda" if torch.cuda.is_available() else "cpu") if device is None else device
     try:
         model.to(device)

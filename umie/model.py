@@ -21,7 +21,6 @@ from umie.checkpoints import (
     check_num_parameters,
     is_model_file,
     local_only,
-    weight_bytes,
     write_manifest,
 )
 from umie.constrained import Constraint
@@ -32,7 +31,7 @@ from umie.hub import check_saved
 from umie.language_models.sources import no_warnings
 from umie.model_parts import CONTRACTS, REGISTRIES, Part, build_part, build_visual_embedding, options_of
 from umie.types import FEATURES, FusedStates, VisualFeatures, bool_mask
-from umie.weights import check_finite
+from umie.weights import check_finite, reason_of
 
 DEFAULT_NEW_TOKENS = 128  # the paper's longest output
 
@@ -214,10 +213,7 @@ class UmieModel(PreTrainedModel):
         except UmieError:
             raise
         except Exception as error:  # a damaged checkpoint makes transformers raise nearly anything
-            reason = " ".join(str(error).split())
-            if "ignore_mismatched_sizes" in reason:
-                reason = "its configuration describes weights of other shapes"
-            raise UmieError(f"{source} cannot be loaded: {reason}: copy or save the model again") from error
+            raise UmieError(f"{source} cannot be loaded: {reason_of(error)}: copy or save the model again") from error
         finally:
             _largest.reset(limit)
         for problem, names in (
@@ -405,7 +401,7 @@ def _check_saved_model(folder: Path) -> None:
     for slot in CONTRACTS:
         if not isinstance(values.get(slot), dict):
             raise UmieError(f"{path}: {slot} is {shown(values.get(slot))}: expected a mapping of options")
-    if not weight_bytes(folder):
+    if not any(folder.glob("*.safetensors")):
         raise UmieError(f"{folder}: has no .safetensors files, the only weights that are read: save the model again")
 
 

@@ -97,6 +97,15 @@ def check_finite(module: nn.Module, source: object) -> None:
             )
 
 
+def reason_of(error: Exception) -> str:
+    """Return why weights cannot be loaded, in one line, without advice of libraries to run code or to ignore sizes."""
+    if "weights_only" in str(error):
+        return "they contain more than tensors, which may be code and is not read: ask for them as .safetensors"
+    if "ignore_mismatched_sizes" in str(error):
+        return "its configuration describes weights of other shapes"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 def first_line(error: Exception) -> str:
     """Return an error's type and the first line of its message."""
     return f"{type(error).__name__}: {error}".partition("\n")[0]

@@ -20,9 +20,9 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_SEQ_TO_SEQ_CAUSAL_L
 
 from umie.checkpoints import local_only
 from umie.errors import UmieError, check_keys
-from umie.language_models.sources import check_complete, load_tokenizer, no_warnings, read_config
+from umie.language_models.sources import check_complete, check_layers, load_tokenizer, no_warnings, read_config
 from umie.language_models.t5 import T5_FAMILY, load_t5, stored_values, t5_config, t5_shape, t5_values
-from umie.weights import check_finite
+from umie.weights import check_finite, reason_of
 
 PAIRED = "encoder-decoder"
 _NOT_SHAPE = (
@@ -233,11 +233,10 @@ def pretrained(kind: Any, source: str, checkpoint: str, config: PreTrainedConfig
                 trust_remote_code=False,
                 output_loading_info=True,
             )
-    except ImportError:
-        raise
     except Exception as error:  # a damaged checkpoint makes transformers raise nearly anything
-        reason = " ".join(str(error).split())
+        reason = reason_of(error)
         raise UmieError(f"language model {source!r}: cannot load its weights (safetensors): {reason}") from error
+    check_layers(source, checkpoint, info["unexpected_keys"], model)
     check_finite(model, f"language model {source!r}")
     return model, set(info["missing_keys"])
 

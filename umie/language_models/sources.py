@@ -12,10 +12,18 @@ import torch
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from umie.checkpoints import check_checkpoint, check_manifest, check_num_parameters, is_model_file, local_only
-from umie.errors import UmieError, UnknownNameError
+from umie.checkpoints import (
+    NUM_LAYERS,
+    check_checkpoint,
+    check_manifest,
+    check_num_parameters,
+    is_model_file,
+    local_only,
+)
+from umie.errors import UmieError, UnknownNameError, check_positive
+from umie.files import read_json
 from umie.hub import is_hub_name
-from umie.weights import first_line
+from umie.weights import first_line, reason_of
 
 PACKAGE = "package:"
 TOKENIZER_FILES = ("tokenizer.json", "spiece.model", "sentencepiece.bpe.model", "vocab.txt", "tokenizer_config.json")
@@ -64,11 +72,13 @@ def load_tokenizer(kind: str, source: str, **options: Any) -> PreTrainedTokenize
         check_source_files(source, folder, lambda name: not is_model_file(name))
     try:
         with local_only(checkpoint):
-            return AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False, **options)
-    except ImportError:
-        raise
+            tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+                checkpoint, trust_remote_code=False, **options
+            )
+            check_positive("model_max_length", tokenizer.model_max_length)
+            return tokenizer
     except Exception as error:  # a damaged file makes the readers raise nearly anything
-        raise UmieError(f"{kind} {source!r}: cannot read its tokenizer: {first_line(error)}") from error
+        raise UmieError(f"{kind} {source!r}: cannot read its tokenizer: {reason_of(error)}") from error
 
 
 def check_source_files(source: str, folder: Path, covers: Callable[[str], bool]) -> None:
@@ -120,6 +130,33 @@ def no_warnings() -> Iterator[None]:
         yield
     finally:
         logging.set_verbosity(verbosity)
+
+
+def check_layers(source: str, checkpoint: str, unexpected: Iterable[str], model: Any) -> None:
+    """Raise UmieError if a folder's weights have more layers than its own configuration, which an override may change.
+
+    Args:
+        source: the name for the message.
+        checkpoint: the folder; nothing is checked for a hub name.
+        unexpected: the names of weights that the model does not have.
+        model: the loaded model.
+    """
+    path = Path(checkpoint) / "config.json"
+    if not path.is_file():
+        return
+    stored = read_json(path)
+    if any(getattr(model.config, name, stored[name]) != stored[name] for name in NUM_LAYERS if name in stored):
+        return
+    names = set(model.state_dict())
+    for name in unexpected:
+        parts = name.removeprefix(f"{model.base_model_prefix}.").split(".")
+        for place in (place for place, part in enumerate(parts) if part.isdigit()):
+            first, own = (".".join([*parts[:place], number, ""]) for number in ("0", parts[place]))
+            if any(known.startswith(first) for known in names) and not any(known.startswith(own) for known in names):
+                raise UmieError(
+                    f"language model {source!r}: {name} is of a layer that the configuration does not have: correct "
+                    f"the number of layers in {path}"
+                )
 
 
 def _package_folder(source: str) -> Path:

@@ -20,8 +20,8 @@ from transformers.utils import SAFE_WEIGHTS_NAME, cached_file
 
 from umie.checkpoints import local_only
 from umie.errors import UmieError
-from umie.language_models.sources import check_complete
-from umie.weights import check_finite
+from umie.language_models.sources import check_complete, check_layers
+from umie.weights import check_finite, reason_of
 
 T5_FAMILY = ("t5", "mt5")
 
@@ -120,11 +120,9 @@ def load_t5(
                 output_loading_info=True,
                 **options,
             )
-    except ImportError:
-        raise
     except Exception as error:  # a damaged checkpoint makes transformers raise nearly anything
-        reason = " ".join(str(error).split())
-        raise UmieError(f"language model {source!r}: cannot load its weights: {reason}") from error
+        raise UmieError(f"language model {source!r}: cannot load its weights: {reason_of(error)}") from error
+    check_layers(source, checkpoint, info["unexpected_keys"], seq2seq)
     check_finite(seq2seq, f"language model {source!r}")
     missing = set(info["missing_keys"]) - set(seq2seq.all_tied_weights_keys)
     if missing == {"lm_head.weight"}:  # saved while tied: the head equals the embedding

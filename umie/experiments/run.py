@@ -166,3 +166,7 @@ def _about_data(variant: Variant) -> Iterator[str]:
             if lost:
                 yield f"{name}: unreadable images of {split}: {len(lost)}, e.g. {next(iter(lost.values()))}"
     yield f"images: {variant.images['images']}, their features are {variant.images['features']}"
+    counts = dict(getattr(variant.processor.preprocessor, "counts", {}))  # of precomputed features
+    if number := counts.pop("boxes", 0):
+        reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(counts.items())) or "none"
+        yield f"boxes in the feature files: {number}, left out {sum(counts.values()) / number:.1%} ({reasons})"

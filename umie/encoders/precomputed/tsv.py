@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from umie.checkpoints import check_file
 from umie.encoders.precomputed.files import LAYOUTS, Array, Entry, Layout
 from umie.errors import UmieError, at, shown
 from umie.files import atomic_write, decode_utf8
@@ -34,6 +35,8 @@ COLUMNS: Mapping[int, tuple[str, ...]] = {
 
 class TsvEntry(Entry):
     """A line of a .tsv file: numbers as plain text, arrays as base64 of float32."""
+
+    is_padded = False
 
     def __init__(self, place: str, fields: Mapping[str, bytes]) -> None:
         super().__init__(place, fields.keys(), self._numbers)
@@ -83,6 +86,7 @@ class TsvFile:
     def __init__(self, path: Path, columns: Sequence[str] | None, keys: Layout) -> None:
         self.path = path
         self._index_path = path.with_name(path.name + INDEX_SUFFIX)
+        check_file(path)
         with self._reading(), path.open("rb") as file:
             status = os.fstat(file.fileno())
             first = self._checked(file.readline(MAX_ROW + 1), 1)

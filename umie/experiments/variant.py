@@ -12,6 +12,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from umie.checkpoints import write_manifest
 from umie.errors import UmieError, check_keys
 from umie.evaluation.gates import gate_summary
 from umie.experiments.choices import Wording
@@ -89,6 +90,7 @@ def train_warm_start(config: RunConfig, corpus: Corpus, folder: Path | None, pro
         with atomic_folder(folder) as partial:
             model.decoder.save_checkpoint(partial)
             processor.tokenizer.save_pretrained(str(partial))
+            write_manifest(partial, [path.name for path in partial.iterdir()], replaces=lambda name: True)
     return measured
 
 

@@ -124,6 +124,9 @@ def load_t5(
         raise UmieError(f"language model {source!r}: cannot load its weights: {reason_of(error)}") from error
     check_layers(source, checkpoint, info["unexpected_keys"], seq2seq)
     check_finite(seq2seq, f"language model {source!r}")
+    for name in ("decoder_start_token_id", "eos_token_id", "pad_token_id"):  # a generation_config.json may lack them
+        if getattr(seq2seq.generation_config, name, None) is None:
+            setattr(seq2seq.generation_config, name, getattr(seq2seq.config, name))
     missing = set(info["missing_keys"]) - set(seq2seq.all_tied_weights_keys)
     if missing == {"lm_head.weight"}:  # saved while tied: the head equals the embedding
         seq2seq.lm_head.weight.data.copy_(seq2seq.shared.weight.data)

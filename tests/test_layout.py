@@ -9,7 +9,7 @@ import umie
 PACKAGE = Path(umie.__file__).parent
 
 ORDER = (
-    "errors", "files", "versions", "resumable", "weights", "images",
+    "errors", "files", "versions", "resumable", "checkpoints", "weights", "images",
     "configs", "yaml_files", "registry", "registries", "hub",
     "records", "types",
     "data",

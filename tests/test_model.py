@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModel
 
 from umie import fusion as fusions
+from umie.checkpoints import MANIFEST
 from umie.errors import UmieError
 from umie.model import UmieConfig, UmieModel, UmieOutput
 from umie.processor import UmieProcessor
@@ -170,6 +171,9 @@ def test_a_directory_with_missing_weights(build, tmp_path, lost):
     if "shared" in lost:  # tied: remove all of its names
         state = {name: value for name, value in state.items() if "embed_tokens" not in name and "lm_head" not in name}
     save_file(state, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(UmieError, match="model.safetensors: is not the file that was saved"):
+        UmieModel.from_pretrained(tmp_path)
+    (tmp_path / MANIFEST).unlink()
     named = lost.replace("seq2seq.shared", "seq2seq.decoder.embed_tokens")  # the first of its tied names
     for loader in (UmieModel, AutoModel):
         with pytest.raises(UmieError, match=rf"missing \d weights of this variant, e\.g\. {named}"):
@@ -181,6 +185,9 @@ def test_a_file_of_another_configuration(build, tmp_path):
     model.save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**config, "fusion": {"name": "gated", "residual": "released"}}))
+    with pytest.raises(UmieError, match=f"changed it on purpose, remove {MANIFEST}"):
+        UmieModel.from_pretrained(tmp_path)
+    (tmp_path / MANIFEST).unlink()
     with pytest.raises(UmieError, match="missing 4 weights of this variant, .*fusion.feed_forward"):
         UmieModel.from_pretrained(tmp_path)
 
@@ -194,6 +201,7 @@ def test_a_directory_that_cannot_be_loaded(build, tmp_path, fault):
     if fault == "damaged":
         (folder / "model.safetensors").write_bytes(b"not a safetensors file")
     if fault == "another shape":
+        (folder / MANIFEST).unlink()
         config = json.loads((folder / "config.json").read_text())
         (folder / "config.json").write_text(json.dumps({**config, "encoder": {"name": "tiny", "crop_size": 3}}))
     with pytest.raises(UmieError, match=str(folder)):
@@ -303,6 +311,19 @@ def test_padding_never_matters(build, records, fusion):
     wide["boxes"][~wide["visual_mask"]] = 0.5
     wide["crops"][~wide["visual_mask"]] = 3.0
     close(logits(model, wide), expected)
+
+
+@every_fusion
+def test_masks_are_converted_or_refused(build, records, fusion):
+    model, processor = build(fusion)
+    batch = processor(records, "mner")
+    expected = logits(model, batch)
+    for dtype in (torch.bool, torch.long, torch.float32):
+        masks = {name: batch[name].to(dtype) for name in ("attention_mask", "visual_mask")}
+        close(logits(model, {**batch, **masks}), expected)
+    additive = (1 - batch["attention_mask"].float()) * -1e9
+    with pytest.raises(UmieError, match="attention_mask has values other than 0 and 1"):
+        logits(model, {**batch, "attention_mask": additive})
 
 
 @every_fusion

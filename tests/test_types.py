@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from umie.errors import UmieError
 from umie.types import VisualFeatures
 
 
@@ -20,9 +21,11 @@ def test_mismatched_shapes_are_reported(name: str, shape: tuple[int, ...]):
         draw(**{name: tensor})
 
 
-def test_a_mask_must_be_bool():
-    with pytest.raises(ValueError, match="bool mask"):
-        draw(mask=torch.ones(2, 3))
+def test_masks_of_0_and_1_are_converted_and_others_refused():
+    for dtype in (torch.float32, torch.long):
+        assert draw(mask=torch.ones(2, 3, dtype=dtype)).mask.dtype == torch.bool
+    with pytest.raises(UmieError, match="other than 0 and 1"):
+        draw(mask=torch.full((2, 3), -1e9))
 
 
 def test_a_change_of_dtype_does_not_change_the_mask():

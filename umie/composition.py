@@ -24,7 +24,7 @@ from umie.model_parts import REGISTRIES
 from umie.processor import UmieProcessor
 from umie.records import Record
 from umie.tasks import Task
-from umie.tokenization import train_tokenizer
+from umie.tokenization import check_vocabulary, train_tokenizer
 
 Part: TypeAlias = str | Mapping[str, Any] | Any
 """A registered name, a mapping with ``name`` and options, a Config object, or a module."""
@@ -85,6 +85,7 @@ def compose(
             "vocab_size in the decoder's overrides, or use another tokenizer; styles 'paper' and 'released' may add "
             "tokens"
         )
+    check_vocabulary(tokenizer, size, "the decoder")
     _check_end(tokenizer, model.decoder.end_token_id)
     processor_options = _fitting(processor_options, model.decoder.max_lengths)
     model.load_part_weights()

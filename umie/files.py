@@ -20,8 +20,9 @@ from umie.errors import UmieError, at, shown
 
 MAX_LINE = 1 << 20  # characters; together with the limit on the text, bounds the cost of checking one line's spans
 _MAX_CHARACTER = 4  # bytes in UTF-8
-_OTHER_FILES = {
-    b"version https://git-lfs.github.com/": "a git-lfs pointer, not the file itself: run `git lfs pull`",
+MAX_HEAD = 64  # bytes that show what a file is
+_POINTER = b"version https://git-lfs.github.com/"
+_ARCHIVES = {
     b"\x1f\x8b": "compressed by gzip: unpack it",
     b"PK\x03\x04": "a zip archive: unpack it",
     b"BZh91AY&SY": "compressed by bzip2: unpack it",
@@ -144,7 +145,7 @@ def read_data(path: str | Path) -> bytes:
 
     Raises:
         OSError: see ``open_regular``.
-        UmieError: the file is a git-lfs pointer or compressed.
+        UmieError: the file is a Git LFS pointer or compressed.
     """
     with open_regular(path) as file:
         data = file.read()
@@ -153,10 +154,17 @@ def read_data(path: str | Path) -> bytes:
 
 
 def check_content(head: bytes) -> None:
-    """Raise UmieError if the first bytes of a file are those of a git-lfs pointer or of a compressed file."""
-    for beginning, what in _OTHER_FILES.items():
+    """Raise UmieError if the first bytes of a file are those of a Git LFS pointer or of a compressed file."""
+    check_pointer(head)
+    for beginning, what in _ARCHIVES.items():
         if head.startswith(beginning):
             raise UmieError(f"the file is {what}")
+
+
+def check_pointer(head: bytes) -> None:
+    """Raise UmieError if the first bytes of a file are those of a Git LFS pointer."""
+    if head.startswith(_POINTER):
+        raise UmieError("the file is a Git LFS pointer, not the file itself: run `git lfs pull`, or download it")
 
 
 def inside(folder: str | Path, name: str) -> Path:

@@ -10,6 +10,7 @@ from umie.errors import UmieError, UnknownNameError, check_choice
 from umie.model import UmieModel
 from umie.processor import UmieProcessor
 from umie.registries import ALL
+from umie.tokenization import check_vocabulary
 
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -40,6 +41,7 @@ def load(
                 f"{name}: {error} If a plugin file registers it, use --plugin FILE, or umie.registry.load_plugins."
             ) from error
         raise
+    check_vocabulary(processor.tokenizer, model.decoder.vocab_size, str(name))
     device = ("cuda" if torch.cuda.is_available() else "cpu") if device is None else device
     try:
         model.to(device)

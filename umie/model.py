@@ -3,25 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub.dataclasses import strict
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.utils import ModelOutput
 
 from umie import encoders
+from umie.checkpoints import (
+    check_checkpoint,
+    check_manifest,
+    check_num_parameters,
+    is_model_file,
+    local_only,
+    write_manifest,
+)
 from umie.constrained import Constraint
 from umie.decoders.base import GeneratingDecoder
-from umie.errors import UmieError
+from umie.errors import UmieError, shown
+from umie.files import read_json
 from umie.hub import check_saved
+from umie.language_models.sources import no_warnings
 from umie.model_parts import CONTRACTS, REGISTRIES, Part, build_part, build_visual_embedding, options_of
-from umie.types import FEATURES, FusedStates, VisualFeatures
+from umie.types import FEATURES, FusedStates, VisualFeatures, bool_mask
+from umie.weights import check_finite, reason_of
 
 DEFAULT_NEW_TOKENS = 128  # the paper's longest output
+
+
+# the folder that a model is loaded from: its weight files limit the parameters, before these take memory
+_largest: ContextVar[Path | None] = ContextVar("_largest", default=None)
 
 
 @strict
@@ -120,6 +136,9 @@ class UmieModel(PreTrainedModel):
         if self.encoder is not None:
             config.encoder = {**(config.encoder or {}), **self.encoder.saved_options()}
         config.decoder = {"name": (config.decoder or {})["name"], **self.decoder.saved_options()}
+        folder = _largest.get()
+        if folder is not None:
+            check_num_parameters(sum(parameter.numel() for parameter in self.parameters()), folder)
         self.post_init()
         inner_models = [module for module in self.decoder.modules() if isinstance(module, PreTrainedModel)]
         self._no_split_modules = sorted(
@@ -173,28 +192,40 @@ class UmieModel(PreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
-        """Load a saved model; see transformers.
+        """Load a saved model; see transformers. Only safetensors are read; nothing leads outside of a directory.
 
         Raises:
-            UmieError: the directory does not exist, cannot be read, or is missing weights.
+            UmieError: the directory does not exist, cannot be read, differs from its manifest, or its weights do not
+                fit its configuration or are not finite.
         """
         source = pretrained_model_name_or_path
         if source is not None:
             check_saved(source)
+            folder = Path(source) / (kwargs.get("subfolder") or "")
+            if folder.is_dir():
+                _check_saved_model(folder)
         output_loading_info = kwargs.pop("output_loading_info", False)
+        kwargs |= {"trust_remote_code": False, "use_safetensors": True}
+        limit = _largest.set(folder if source is not None and folder.is_dir() else None)
         try:
-            model, info = super().from_pretrained(source, *args, output_loading_info=True, **kwargs)
+            with local_only(source or ""), no_warnings():
+                model, info = super().from_pretrained(source, *args, output_loading_info=True, **kwargs)
         except UmieError:
             raise
-        except (OSError, RuntimeError, ValueError, SafetensorError) as error:
-            reason = " ".join(str(error).split())
-            raise UmieError(f"{source} cannot be loaded: {reason}") from error
-        missing = sorted(info["missing_keys"])
-        if missing:
-            raise UmieError(
-                f"{source} is missing {len(missing)} weights of this variant, e.g. {missing[0]}: check that it is "
-                "complete and was saved with the same configuration"
-            )
+        except Exception as error:  # a damaged checkpoint makes transformers raise nearly anything
+            raise UmieError(f"{source} cannot be loaded: {reason_of(error)}: copy or save the model again") from error
+        finally:
+            _largest.reset(limit)
+        for problem, names in (
+            ("is missing {} weights of this variant", info["missing_keys"]),
+            ("has {} weights that this variant does not have", info["unexpected_keys"]),
+        ):
+            if names:
+                raise UmieError(
+                    f"{source} {problem.format(len(names))}, e.g. {min(names)}: check that it is complete and was "
+                    "saved with the same configuration"
+                )
+        check_finite(model, str(source))
         return (model, info) if output_loading_info else model
 
     def check_can_be_saved(self) -> None:
@@ -207,13 +238,17 @@ class UmieModel(PreTrainedModel):
             raise UmieError(f"the model cannot be saved: its {slot}, {name}, is not registered: {hint}")
 
     def save_pretrained(self, *args: Any, **kwargs: Any) -> None:
-        """Write the configuration and all weights; see transformers.
+        """Write the configuration, all weights and their checksums; see transformers.
 
         Raises:
             UmieError: see ``check_can_be_saved``.
         """
         self.check_can_be_saved()
         super().save_pretrained(*args, **kwargs)
+        folder = Path(args[0] if args else kwargs["save_directory"])
+        if kwargs.get("is_main_process", True):
+            names = [path.name for path in folder.iterdir() if path.is_file() and is_model_file(path.name)]
+            write_manifest(folder, names, replaces=is_model_file)
 
     def load_part_weights(self) -> None:
         """Load the pretrained weights that the options of encoder and decoder name, if any.
@@ -259,8 +294,8 @@ class UmieModel(PreTrainedModel):
                 raise TypeError(f"unexpected input {name!r}: the image inputs of this variant are {names}")
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
+        text_mask = bool_mask("attention_mask", attention_mask)
         text = self.decoder.encode_text(input_ids, attention_mask)
-        text_mask = attention_mask.bool()
         embedded = self.embed_visual(visual, inputs)
         if embedded is None:
             nothing = text.new_zeros(text.shape[0], 1, text.shape[2]), text_mask.new_zeros(text.shape[0], 1)
@@ -351,8 +386,23 @@ class UmieModel(PreTrainedModel):
         if embedded is None:
             return {}
         text = self.decoder.encode_text(input_ids, attention_mask)
-        measured: dict[str, float] = self.fusion.initialize(text, attention_mask.bool(), *embedded)
+        measured: dict[str, float] = self.fusion.initialize(text, attention_mask, *embedded)
         return measured
+
+
+def _check_saved_model(folder: Path) -> None:
+    """Raise UmieError unless a folder has the files of a saved model, as its manifest lists them."""
+    check_checkpoint(folder)
+    check_manifest(folder, is_model_file)
+    path = folder / "config.json"
+    values = read_json(path, "the configuration of a saved model")
+    if values.get("model_type") != UmieConfig.model_type:
+        raise UmieError(f"{path}: model_type is {shown(values.get('model_type'))}: not a model that umie saved")
+    for slot in CONTRACTS:
+        if not isinstance(values.get(slot), dict):
+            raise UmieError(f"{path}: {slot} is {shown(values.get(slot))}: expected a mapping of options")
+    if not any(folder.glob("*.safetensors")):
+        raise UmieError(f"{folder}: has no .safetensors files, the only weights that are read: save the model again")
 
 
 AutoConfig.register("umie", UmieConfig)

@@ -6,21 +6,24 @@ import inspect
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Protocol, Self
 
 from torch import Tensor
-from transformers import AutoProcessor, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoProcessor, PreTrainedTokenizerBase
 from transformers.utils import PushToHubMixin
 
 from umie import encoders, tasks
 from umie.candidates import CandidateEncoder
+from umie.checkpoints import check_file, is_model_file, write_manifest
 from umie.constrained import Constraint
 from umie.decoders.base import CandidateOptions
-from umie.errors import UmieError, check_keys
-from umie.files import atomic_write
+from umie.errors import UmieError, at, check_keys, check_whole, shown
+from umie.files import atomic_write, read_json
 from umie.hub import find_file
 from umie.images import ImageSource
+from umie.language_models.sources import load_tokenizer
 from umie.model import UmieConfig
 from umie.records import Box, Record, Region
 from umie.sequences import SequenceEncoder
@@ -78,6 +81,16 @@ class UmieProcessor(PushToHubMixin):
         candidates: Mapping[str, Any] | None = None,
     ) -> None:
         check_image_policy(missing_images)
+        check_whole("max_input_tokens", max_input_tokens, 1)
+        check_whole("max_target_tokens", max_target_tokens, 1)
+        for name, value in (("task_options", task_options), ("candidates", candidates)):
+            if not isinstance(value, Mapping | None):
+                raise UmieError(f"{name} is {shown(value)}: expected a mapping of options")
+        for name, value in (task_options or {}).items():
+            if not isinstance(value, Mapping):
+                raise UmieError(f"task_options.{name} is {shown(value)}: expected a mapping of options")
+        if candidates is not None:
+            check_keys("option of candidates:", candidates, [item.name for item in fields(CandidateOptions)])
         self.tokenizer = tokenizer
         self.encoder = dict(encoder) if isinstance(encoder, Mapping) else {}
         self.task_options = {name: dict(options) for name, options in (task_options or {}).items()}
@@ -361,7 +374,7 @@ class UmieProcessor(PushToHubMixin):
         """Write the tokenizer and the options to a directory, next to the model (``max_shard_size`` is not used)."""
         if not self.encoder:
             raise UmieError("the class of the encoder is not registered: register it to save model and processor")
-        self.tokenizer.save_pretrained(str(folder))
+        written = self.tokenizer.save_pretrained(str(folder))
         options = {
             "encoder": self.encoder,
             "task_options": self.task_options,
@@ -372,6 +385,9 @@ class UmieProcessor(PushToHubMixin):
         }
         with atomic_write(Path(folder) / FILE) as file:
             json.dump(options, file, indent=2, ensure_ascii=False)
+        names = {FILE, *(Path(name).name for name in written)}
+        present = [name for name in sorted(names) if (Path(folder) / name).is_file()]
+        write_manifest(Path(folder), present, replaces=lambda name: not is_model_file(name))
 
     @classmethod
     def from_pretrained(cls, name: str | Path, **hub_options: Any) -> Self:
@@ -388,17 +404,15 @@ class UmieProcessor(PushToHubMixin):
         hub_options.pop("_from_auto", None)  # set by AutoProcessor
         check_keys("option of UmieProcessor.from_pretrained:", hub_options, HUB_OPTIONS)
         path = find_file(name, FILE, **hub_options)
-        try:
-            options = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise UmieError(f"{path}: cannot be read as JSON: {error}; save the processor again") from error
+        check_file(path)
+        options = read_json(path, "the options of a saved processor")
+        if not isinstance(options, dict) or not isinstance(options.get("encoder"), dict):
+            raise UmieError(f"{path}: contains {shown(options)}: expected options with an encoder: save it again")
         names = [name for name in inspect.signature(cls).parameters if name != "tokenizer"]
         check_keys(f"option in {path}:", options, names)
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(str(name), **hub_options)
-        except (OSError, ValueError) as error:
-            raise UmieError(f"{name}: cannot load the tokenizer: {' '.join(str(error).split())}") from error
-        return cls(tokenizer, **options)
+        tokenizer = load_tokenizer("the processor", str(name), **hub_options)
+        with at(str(path)):
+            return cls(tokenizer, **options)
 
     def _name(self, record: Record) -> str:
         """Return a name for the image of a record: its file, or a number and the record for an image in memory."""

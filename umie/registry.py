@@ -143,7 +143,7 @@ class Registry(Generic[T]):
         except UmieError:
             raise
         except (TypeError, ValueError) as error:
-            raise UmieError(f"Cannot build {self.kind} {name!r}: {error}") from error
+            raise UmieError(f"Cannot build {self.kind} {name!r}: {' '.join(str(error).split())}") from error
 
     def _modules(self) -> dict[str, str]:
         """Return the module of each built-in part, by name."""

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
+from umie.errors import UmieError
+
 PAD, EOS, UNKNOWN = "<pad>", "</s>", "<unk>"  # ids 0, 1, 2, as in T5
+
+
+def check_vocabulary(tokenizer: Any, size: int | None, place: str) -> None:
+    """Raise UmieError if a tokenizer has a token beyond the embeddings of a model; ``size`` None is no limit."""
+    largest = max(tokenizer.get_vocab().values(), default=0)
+    if size is not None and largest >= size:
+        raise UmieError(f"{place}: its tokenizer has a token {largest}, but the model has only {size} embeddings")
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int = 1024) -> PreTrainedTokenizerFast:

@@ -9,7 +9,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from umie.errors import UnknownNameError
+from umie.errors import UmieError, UnknownNameError
 
 if TYPE_CHECKING:
     import torch
@@ -26,6 +26,25 @@ def check_image_policy(policy: object) -> None:
         raise UnknownNameError("policy for missing images", policy, IMAGE_POLICIES)
 
 
+def bool_mask(name: str, mask: torch.Tensor) -> torch.Tensor:
+    """Return a mask as bool, True = real; ``name`` is for the message.
+
+    Raises:
+        UmieError: the mask has values other than 0 and 1, such as an additive one of 0 and -inf.
+    """
+    import torch
+
+    if not isinstance(mask, torch.Tensor):
+        raise UmieError(f"{name} is a {type(mask).__name__}: pass a bool tensor, True = real")
+    if mask.dtype == torch.bool:
+        return mask
+    # a compiler cannot branch on values, and reading whole numbers from a GPU would wait for it
+    read = mask.is_floating_point() or mask.device.type == "cpu"
+    if read and not torch.compiler.is_compiling() and not ((mask == 0) | (mask == 1)).all():
+        raise UmieError(f"{name} has values other than 0 and 1: pass a bool mask, True = real")
+    return mask.bool()
+
+
 @dataclass(frozen=True)
 class VisualFeatures:
     """Features of the visual slots of a batch: the whole image first, then its regions.
@@ -33,10 +52,10 @@ class VisualFeatures:
     Args:
         features: ``[B, V, Dv]``.
         boxes: ``[B, V, 4]`` as x1, y1, x2, y2, relative to the image (0..1).
-        mask: bool ``[B, V]``, True where the slot is real.
+        mask: bool ``[B, V]``, True where the slot is real; one of 0 and 1 is converted.
 
     Raises:
-        ValueError: the shapes do not match, or the mask is not bool.
+        UmieError: the shapes do not match, or the mask has other values.
     """
 
     features: torch.Tensor
@@ -46,12 +65,11 @@ class VisualFeatures:
     def __post_init__(self) -> None:
         slots = tuple(self.features.shape[:2])
         if self.features.ndim != 3 or tuple(self.boxes.shape) != (*slots, 4) or tuple(self.mask.shape) != slots:
-            raise ValueError(
+            raise UmieError(
                 "VisualFeatures expects features [B, V, Dv], boxes [B, V, 4], mask [B, V]; got "
                 f"{list(self.features.shape)}, {list(self.boxes.shape)}, {list(self.mask.shape)}."
             )
-        if str(self.mask.dtype) != "torch.bool":
-            raise ValueError(f"VisualFeatures expects a bool mask (True = real), got {self.mask.dtype}.")
+        object.__setattr__(self, "mask", bool_mask("the mask of VisualFeatures", self.mask))
 
     def to(self, *args: Any, **kwargs: Any) -> VisualFeatures:
         """Return a copy moved by ``Tensor.to``; a change of dtype touches the features and boxes only."""

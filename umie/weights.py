@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from umie.checkpoints import check_file
 from umie.errors import UmieError, shown
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
@@ -33,8 +35,9 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
         UmieError: the file does not exist, cannot be read, or is not a state dict.
     """
     path = Path(path)
-    if not path.is_file():
+    if not path.exists():
         raise UmieError(f"{path}: no such weight file")
+    check_file(path)
     if path.suffix not in SUFFIXES:
         raise UmieError(f"{path}: unknown type of weight file: use one of {', '.join(SUFFIXES)}")
     content = _content(path)
@@ -74,6 +77,33 @@ def load_state(module: nn.Module, state: Mapping[str, Tensor], source: object, o
     if found:
         raise UmieError(f"{source}: weights do not fit {type(module).__name__}: {'; '.join(found)}")
     module.load_state_dict({**own, **state})
+    check_finite(module, source)
+
+
+def check_finite(module: nn.Module, source: object) -> None:
+    """Raise UmieError if a parameter of a module, or a statistic of batch normalization, is NaN or infinite."""
+    statistics = ((name, value) for name, value in module.named_buffers() if "running_" in name)
+    for name, value in (*module.named_parameters(), *statistics):
+        if value.is_meta or not value.is_floating_point() or not value.numel():
+            continue
+        value = value.detach()
+        # one pass without a mask in memory; NaN is the least and the greatest
+        least, most = torch.aminmax(value if value.element_size() > 1 else value.float())
+        if not (torch.isfinite(least) and torch.isfinite(most)):
+            number = int((~torch.isfinite(value.float())).sum())
+            raise UmieError(
+                f"{source}: {number:,} of {value.numel():,} values of {name} are NaN or infinite in {value.dtype}: use "
+                "an earlier checkpoint, or train again with a lower learning rate"
+            )
+
+
+def reason_of(error: Exception) -> str:
+    """Return why weights cannot be loaded, in one line, without advice of libraries to run code or to ignore sizes."""
+    if "weights_only" in str(error):
+        return "they contain more than tensors, which may be code and is not read: ask for them as .safetensors"
+    if "ignore_mismatched_sizes" in str(error):
+        return "its configuration describes weights of other shapes"
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def first_line(error: Exception) -> str:
@@ -90,6 +120,11 @@ def _content(path: Path) -> Any:
         except RuntimeError:  # files from before torch 1.6 cannot be mapped
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged or foreign file makes the readers raise nearly anything
+        if isinstance(error, pickle.UnpicklingError):  # torch's message advises to run the code in the file
+            raise UmieError(
+                f"{path}: cannot be read as weights (UnpicklingError): it is damaged, or contains more than tensors, "
+                "which may be code and is not read: ask for the weights as .safetensors, or for the state_dict()"
+            ) from error
         if "TorchScript" in str(error):
             raise UmieError(
                 f"{path}: is a TorchScript archive, which contains code; if you trust it, save only its tensors: "

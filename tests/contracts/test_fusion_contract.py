@@ -10,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
+from umie.errors import UmieError
 from umie.fusion import registry
+from umie.fusion.kernels import registry as kernels
 
 WIDTHS = {
     "64": {"d_model": 64, "num_heads": 4},
@@ -148,7 +150,7 @@ def test_no_image_is_text_only_exactly(name, options, width):
     assert visual.abs().max() > 1
     with torch.no_grad():
         fused = fusion(text, text_mask, visual, visual_mask, output_attention=True)
-    assert torch.equal(fused.states, text)
+    assert torch.equal(fused.states[text_mask], text[text_mask])
     assert torch.equal(fused.mask, text_mask)
     assert fused.gate is None or not fused.gate.any()
     assert fused.attention is None or not fused.attention.any()
@@ -316,3 +318,61 @@ def test_masked_positions_never_matter(name, options, masks, seed):
             close(states, rows_of(fusion(text[one], text_mask[one], visual[one], visual_mask[one]))[0])
             if not visual_mask[row].any():
                 close(states, text[row][text_mask[row]])
+
+
+BACKENDS = [
+    pytest.param(name, {**options, **backend}, id="-".join([name, *map(str, options.values()), *backend.values()]))
+    for name in registry.names()
+    for options in OPTIONS.get(name, [{}])[:2]
+    for backend in (
+        [{"backend": kernel} for kernel in kernels.names()] if hasattr(registry.get(name).Config, "backend") else [{}]
+    )
+]
+
+
+@pytest.mark.parametrize(("name", "options"), BACKENDS)
+def test_padding_may_hold_anything(name, options):
+    """NaN, infinities and huge numbers in masked text and slots: the same bits, in values and in all gradients."""
+    fusion = build(name, options)
+    examples = draw(ROWS, width_of(fusion))
+    expected = None
+    for padding in (0.0, torch.nan, torch.inf, -torch.inf, 1e38):
+        text, text_mask, visual, visual_mask = batch(examples, more_tokens=2, more_slots=2)
+        text = text.masked_fill(~text_mask[..., None], padding).requires_grad_()
+        visual = visual.masked_fill(~visual_mask[..., None], padding).requires_grad_()
+        try:
+            fused = fusion(text, text_mask, visual, visual_mask)
+        except UmieError as error:  # the backend's library is not installed, or needs a GPU
+            pytest.skip(str(error))
+        weights = torch.randn(fused.states.shape, generator=torch.Generator().manual_seed(1))
+        leaves = [text, visual, *fusion.parameters()]
+        loss = (fused.states * weights)[fused.mask].sum()
+        found = [fused.states, fused.gate, *torch.autograd.grad(loss, leaves, allow_unused=True)]
+        found = [each for each in found if each is not None]
+        assert all(each.isfinite().all() for each in found)
+        if expected is None:
+            expected = found
+        assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
+
+
+@every_fusion
+def test_masks_are_converted_or_refused(name, options):
+    fusion = shared(name, options)
+    text, text_mask, visual, visual_mask = batch(draw(ROWS, width_of(fusion)))
+    with torch.no_grad():
+        expected = fusion(text, text_mask, visual, visual_mask)
+        for dtype in (torch.long, torch.uint8, torch.float32, torch.bfloat16):
+            fused = fusion(text, text_mask.to(dtype), visual, visual_mask.to(dtype))
+            assert fused.mask.dtype == torch.bool
+            assert torch.equal(fused.states, expected.states)
+        additive = torch.zeros(visual_mask.shape).masked_fill(~visual_mask, -torch.inf)
+        wrong = [
+            ((text, text_mask, visual, additive), "visual_mask has values other than 0 and 1"),
+            ((text, text_mask, visual, visual_mask[:, None]), "visual_mask is"),
+            ((text, text_mask, visual[:1], visual_mask[:1]), "text has 5 examples, and visual has 1"),
+            ((text, text_mask, visual[..., :8], visual_mask), "visual is"),
+            ((text, text_mask, None, visual_mask), "visual is NoneType"),
+        ]
+        for inputs, message in wrong:
+            with pytest.raises(UmieError, match=message):
+                fusion(*inputs)

@@ -193,7 +193,7 @@ POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12
 
 NAMED = pytest.mark.parametrize(
     ("content", "message"),
-    [(POINTER, "a git-lfs pointer, not the file itself: run `git lfs pull`"), (b"\x1f\x8b\x08", "compressed by gzip")],
+    [(POINTER, "a Git LFS pointer, not the file itself: run `git lfs pull`"), (b"\x1f\x8b\x08", "compressed by gzip")],
 )
 
 
@@ -223,4 +223,4 @@ def test_a_pointer_in_place_of_an_image_is_an_error_of_the_file(tmp_path: Path) 
     found: list[str] = []
     validate(Source(tmp_path / "a.jsonl"), lambda _, finding: found.append(finding.message))
     assert len(found) == 1
-    assert "is a git-lfs pointer" in found[0]
+    assert "is a Git LFS pointer" in found[0]

@@ -1,6 +1,7 @@
 """Every known layout gives the same features; what is damaged, too large or pickled is named in one line."""
 
 import json
+import os
 import zipfile
 
 import feature_samples as samples
@@ -17,6 +18,7 @@ from safetensors.torch import save_file
 from umie.encoders import build_preprocessor
 from umie.encoders.precomputed import files as _feature_files
 from umie.encoders.precomputed import tsv as _feature_tsv
+from umie.encoders.precomputed.encoder import PrecomputedEncoder, PrecomputedEncoderConfig
 from umie.encoders.precomputed.sources import image_names
 from umie.encoders.precomputed.tsv import INDEX_SUFFIX
 from umie.errors import UmieError
@@ -166,6 +168,61 @@ def test_declared_boxes_are_not_guessed(tmp_path):
     assert "no image_w and no image_h" in error_of(no_size)
 
 
+def test_height_before_width_is_reported(tmp_path):
+    """If that makes all boxes fit; a box that is outside both ways is only dropped."""
+    swapped = {"image_w": HEIGHT, "image_h": WIDTH}
+    assert "all boxes fit if its height comes first" in error_of(npz(tmp_path, **swapped))
+    outside = np.vstack([ABSOLUTE, [[0, 0, WIDTH + 9, 5]]])
+    assert reader(npz(tmp_path, outside)).read("one.jpg").dropped == {"outside": 1}
+    line = samples.lxmert_line("one", features=np.ones((3, FEATURE_DIM), np.float32))
+    height, width = (samples.LXMERT.index(name) for name in ("img_h", "img_w"))
+    line[height], line[width] = line[width], line[height]
+    (tmp_path / "all.tsv").write_text("\t".join(line) + "\n")
+    assert "all boxes fit if its height comes first" in error_of(tmp_path / "all.tsv")
+
+
+def test_boxes_of_x_y_width_height(tmp_path):
+    """An error if corners cannot be meant, a warning once if boxes fit both ways, and read if declared."""
+    sizes = np.hstack([ABSOLUTE[:, :2], ABSOLUTE[:, 2:] - ABSOLUTE[:, :2]])
+    for declared, boxes in (("absolute", sizes), ("relative", sizes / ([WIDTH, HEIGHT] * 2))):
+        path = npz(tmp_path / declared, boxes.astype(np.float32))
+        assert f"set boxes='{declared}_xywh'" in error_of(path, boxes=declared)
+        np.testing.assert_allclose(reader(path, boxes=f"{declared}_xywh").read("one.jpg").boxes, RELATIVE, atol=1e-7)
+    small = np.array([[10, 10, 69, 49], [5, 5, 15, 45]], np.float32)
+    preprocessor = reader(npz(tmp_path / "small", small))
+    with pytest.warns(UserWarning, match="all 2 boxes so far fit as x, y, width, height, too"):
+        preprocessor.read("one.jpg")
+    npz(tmp_path / "small", small, name="two")
+    preprocessor.read("two.jpg")  # once
+    reader(npz(tmp_path / "corners", np.vstack([small, ABSOLUTE]))).read("one.jpg")  # one box cannot be a size
+
+
+def test_other_types_in_a_tsv_file(tmp_path):
+    line = samples.lxmert_line("one", features=np.ones((3, FEATURE_DIM), np.float32))
+    line[samples.LXMERT.index("boxes")] = samples.b64(ABSOLUTE, np.float64)
+    (tmp_path / "all.tsv").write_text("\t".join(line) + "\n")
+    assert "other types, such as float64" in error_of(tmp_path / "all.tsv")
+
+
+@pytest.mark.parametrize("suffix", ["npz", "h5", "tsv", "safetensors"])
+def test_git_lfs_pointers_and_pipes(suffix, tmp_path):
+    path = tmp_path / f"one.{suffix}"
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:" + 64 * "a" + "\nsize 9\n")
+    assert "git lfs pull" in error_of(tmp_path)
+    path.unlink()
+    os.mkfifo(path)
+    assert str(tmp_path) in error_of(tmp_path)
+
+
+def test_files_of_other_types_are_named(tmp_path):
+    np.save(tmp_path / "one.npy", np.ones(3))
+    assert "of these types: .npy" in error_of(tmp_path)
+    with h5py.File(tmp_path / "flat.h5", "w") as file:
+        file["one_features"], file["one_boxes"] = np.ones((3, 6)), ABSOLUTE
+    with pytest.raises(UmieError, match="datasets without groups .*one_boxes, one_features"):
+        PrecomputedEncoder(PrecomputedEncoderConfig(path=str(tmp_path / "flat.h5"), boxes="absolute"))
+
+
 def test_rows_beyond_the_count_are_padding(tmp_path):
     boxes = np.vstack([ABSOLUTE, np.zeros((2, 4))]).astype(np.float32)
     features = np.full((5, FEATURE_DIM), np.nan, np.float32)
@@ -181,6 +238,8 @@ def test_rows_beyond_the_count_are_padding(tmp_path):
     [
         ({"features": np.where(np.arange(3)[:, None] == 1, np.nan, 1.0) * np.ones((3, 6))}, "box_features: row 1 is"),
         ({"features": np.full((3, 6), 1e300)}, "box_features: row 0 is not finite"),
+        ({"features": np.full((3, 6), 3e30)}, r"box_features: has the value 3e\+30"),
+        ({"features": np.zeros((3, 6))}, "box_features: all values are 0"),
         ({"features": np.ones((2, 6))}, r"has 2 rows but bounding_boxes has 3"),
         ({"features": np.ones(6)}, r"box_features is \[6\]: expected \[N, Dv\]"),
         ({"features": np.ones((3, 6), int)}, "box_features is of int64"),
@@ -206,14 +265,16 @@ def test_arrays_that_make_no_sense(changes, message, tmp_path):
 
 
 def test_other_names(tmp_path):
-    np.savez(tmp_path / "one.npz", feats=np.ones((3, 6), np.float16), rois=ABSOLUTE, w=WIDTH, h=HEIGHT, cls=np.zeros(6))
+    np.savez(
+        tmp_path / "one.npz", feats=np.ones((3, 6), np.float16), rois=ABSOLUTE, w=WIDTH, h=HEIGHT, cls=np.full(6, 7.0)
+    )
     message = error_of(tmp_path)
     assert "cls, feats, h, rois, w" in message
     assert "expected box_features and bounding_boxes or x and bbox" in message
     keys = {"features": "feats", "boxes": "rois", "width": "w", "height": "h", "whole": "cls"}
     found = reader(tmp_path, keys=keys, whole="file").read("one.jpg")
     assert found.features.shape == (3, 6)
-    assert not found.whole.any()
+    assert (found.whole == 7).all()
 
 
 def test_the_files_own_vector_of_the_whole_image(tmp_path):
@@ -448,6 +509,7 @@ def test_what_is_written_as_tsv_is_read(tmp_path_factory, images, feature_dim, s
         np.testing.assert_array_equal(preprocessor.read(name).features, rows)
 
 
+@pytest.mark.filterwarnings("ignore:.*fit as x, y, width, height")
 @given(
     boxes=arrays.arrays(np.float32, st.tuples(st.integers(1, 6), st.just(4)), elements=st.floats(width=32)),
     width=st.integers(1, 3000),
@@ -467,6 +529,7 @@ def test_boxes_are_usable_or_counted(tmp_path_factory, boxes, width, height, dec
     assert (found.boxes[:, :2] < found.boxes[:, 2:]).all()
 
 
+@pytest.mark.filterwarnings("ignore:.*fit as x, y, width, height")
 @given(
     layout=st.sampled_from(LAYOUTS),
     changes=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=8),

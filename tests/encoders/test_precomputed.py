@@ -136,7 +136,7 @@ def split_folder(folder):
 
 
 def split_tensors(value):
-    return {"features": torch.full((1, 2), float(value)), "boxes": torch.tensor([[0.0, 0, 1, 1]])}
+    return {"features": torch.tensor([[float(value), 9.0]]), "boxes": torch.tensor([[0.0, 0, 1, 1]])}
 
 
 def split_safetensors(folder):
@@ -159,7 +159,7 @@ def split_tsv(folder):
     """The same in lines."""
     lines = []
     for value, name in enumerate(("1", "train/1.jpg", "test/1")):
-        lines.append(samples.lxmert_line(name, features=np.full((3, 2), value)))
+        lines.append(samples.lxmert_line(name, features=np.full((3, 2), (value, 9))))
         lines[-1][samples.LXMERT.index("boxes")] = samples.b64(RELATIVE)
     (folder / "all.tsv").write_text("".join("\t".join(line) + "\n" for line in lines))
     return folder / "all.tsv"
@@ -243,10 +243,10 @@ def test_what_is_no_name(tmp_path):
 
 def test_the_full_name_goes_before_the_stem(tmp_path):
     for number, name in enumerate(("one", "one.jpg")):
-        features = torch.full((1, 2), float(number))
+        features = torch.full((1, 2), float(number + 1))
         save_file({"features": features, "boxes": torch.tensor([[0.0, 0, 1, 1]])}, tmp_path / f"{name}.safetensors")
     encoder = build(tmp_path, boxes="relative")
-    assert encoder.encode(["one.png", "one.jpg"]).features[:, 0].tolist() == [[0, 0], [1, 1]]
+    assert encoder.encode(["one.png", "one.jpg"]).features[:, 0].tolist() == [[1, 1], [2, 2]]
 
 
 def test_images_of_another_width_do_not_mix(tmp_path):

@@ -1,6 +1,8 @@
 """timm: features equal timm's own, weights of files and folders, and models without a map."""
 
 import json
+import os
+import shutil
 
 import pytest
 import timm
@@ -82,6 +84,22 @@ def test_weights_of_another_model_and_a_folder_without_a_configuration_are_error
         registry.build("timm", model="test_efficientnet", weights=str(folder / "model.safetensors"))
     with pytest.raises(UmieError, match=r"config\.json: cannot read"):
         registry.build("timm", weights=str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "prepared",
+    [5, {"input_size": 5}, {"input_size": [3, 10**8, 8]}, {"mean": "x"}, {"std": [0, 0, 0]}, {"interpolation": 5}],
+    ids=str,
+)
+def test_a_folder_of_others_is_not_trusted(weights, tmp_path, prepared):
+    folder = shutil.copytree(weights[0], tmp_path / "timm")
+    (folder / "config.json").write_text(json.dumps({"architecture": "test_resnet", "pretrained_cfg": prepared}))
+    with pytest.raises(UmieError):
+        registry.build("timm", weights=str(folder))
+    (folder / "config.json").unlink()
+    os.mkfifo(folder / "config.json")
+    with pytest.raises(UmieError, match="a pipe"):
+        registry.build("timm", weights=str(folder))
 
 
 def test_a_saved_encoder_does_not_need_the_folder_of_its_weights(weights, noise, tmp_path):

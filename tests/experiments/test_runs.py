@@ -1,6 +1,7 @@
 """``umie train``: runs leave models that load, and resumed runs have the same result."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -111,6 +112,24 @@ def test_the_directory_of_another_run_is_rejected(whole):
         run(path, result.folder, "checkpoints.metric_for_best_model=mner_f1")
     with pytest.raises(library.UmieError, match="differs in evaluation"):
         run(path, result.folder, "evaluation.constrained=true")
+
+
+def test_a_damaged_checkpoint_is_passed_over_and_a_damaged_identity_is_an_error(whole, tmp_path):
+    path, result, _ = whole
+    copied = shutil.copytree(result.folder, tmp_path / "run")
+    newest = copied / "checkpoint-6" / "model.safetensors"
+    content = bytearray(newest.read_bytes())
+    content[-1] ^= 1
+    newest.write_bytes(content)
+    again, display = run(path, copied)
+    assert any("checkpoint-6 is damaged or incomplete, checkpoint-" in note for note in display.notes)
+    assert again.metrics == result.metrics
+    found, expected = weights(copied / "last"), weights(result.folder / "last")
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    for content in ("null", "[1]", "{}", '{"seed'):
+        (copied / "run.json").write_text(content)
+        with pytest.raises(library.UmieError, match=r"^[^\n]*run[^\n]*$"):
+            run(path, copied)
 
 
 def test_a_finished_run_is_not_trained_again(whole):

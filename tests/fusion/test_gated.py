@@ -152,6 +152,7 @@ def test_inner_width_of_the_feed_forward(examples):
 
 def test_dropout_applies_to_the_added_states(examples):
     text, text_mask, visual, visual_mask = batch(examples)
+    text = text * text_mask[..., None]
     fusion = build(dropout=0.5, gate=1).train()
     torch.manual_seed(0)
     with torch.no_grad():

@@ -95,6 +95,25 @@ def test_masked_slots_are_zero_and_never_matter(options):
 
 
 @every_option
+def test_padding_may_hold_anything(options):
+    """Values and gradients have the same bits, whatever the masked slots hold."""
+    embedding = build(**options)
+    expected = None
+    for padding in (0.0, torch.nan, torch.inf, 1e38):
+        drawn = draw()
+        features, boxes = (
+            states.masked_fill(~MASK[..., None], padding).requires_grad_() for states in (drawn.features, drawn.boxes)
+        )
+        states = embedding(VisualFeatures(features, boxes, MASK))
+        loss = (states * torch.randn(states.shape, generator=torch.Generator().manual_seed(1))).sum()
+        found = [states, *torch.autograd.grad(loss, [features, boxes, *embedding.parameters()])]
+        assert all(each.isfinite().all() for each in found)
+        if expected is None:
+            expected = found
+        assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
+
+
+@every_option
 def test_batch_invariance(options):
     embedding = build(**options)
     visual = draw()

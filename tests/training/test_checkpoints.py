@@ -15,6 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from umie.checkpoints import MANIFEST
 from umie.errors import UmieError
 from umie.evaluation.queries import QueryDataset
 from umie.model import UmieModel
@@ -67,15 +68,44 @@ def test_every_checkpoint_loads_as_a_model_and_contains_no_pickle(unbroken):
     assert not list(folder.rglob("training_args.bin"))
 
 
-def test_incomplete_checkpoints_are_skipped(unbroken, tmp_path):
+def flip_a_bit(file):
+    content = bytearray(file.read_bytes())
+    content[random.randrange(len(content))] ^= 1 << random.randrange(8)
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(Path.unlink, id="gone"),
+        pytest.param(lambda file: file.write_bytes(file.read_bytes()[: file.stat().st_size // 2]), id="half"),
+        pytest.param(lambda file: file.write_text("null"), id="null"),
+        pytest.param(flip_a_bit, id="one bit"),
+    ],
+)
+def test_damaged_checkpoints_are_passed_over_with_a_line(unbroken, tmp_path, damage):
     folder, _, _ = unbroken
-    for step in (3, 6, 9, 12):
-        shutil.copytree(folder / f"checkpoint-{step}", tmp_path / f"checkpoint-{step}")
-    state = tmp_path / "checkpoint-6" / "trainer_state.json"
-    state.write_text(state.read_text()[:100])
-    (tmp_path / "checkpoint-9" / "model.safetensors").unlink()
-    (tmp_path / "checkpoint-12" / "optimizer.pt").unlink()
-    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-3"
+    older, newer = (tmp_path / f"checkpoint-{step}" for step in (3, 6))
+    shutil.copytree(folder / older.name, older)
+    names = [path.relative_to(folder / newer.name) for path in (folder / newer.name).rglob("*") if path.is_file()]
+    assert {"model.safetensors", "optimizer.pt", "umie_processor.json", MANIFEST} <= set(map(str, names))
+    for name in names:
+        shutil.rmtree(newer, ignore_errors=True)
+        shutil.copytree(folder / newer.name, newer)
+        lines = []
+        assert last_checkpoint(tmp_path, lines.append) == newer
+        damage(newer / name)
+        found = last_checkpoint(tmp_path, lines.append)
+        if found == newer:  # a bit of the manifest that says nothing, such as a space
+            assert str(name) == MANIFEST
+            continue
+        assert found == older
+        assert len(lines) == len("\n".join(lines).splitlines()) == 1
+        assert "checkpoint-6 is damaged or incomplete, checkpoint-3 is used" in lines[0]
+    shutil.rmtree(older)
+    damage(newer / "model.safetensors") if (newer / "model.safetensors").exists() else None
+    with pytest.warns(UserWarning, match="no whole checkpoint is left, training starts again"):
+        assert last_checkpoint(tmp_path) is None
     assert last_checkpoint(tmp_path / "nothing") is None
 
 

@@ -18,7 +18,7 @@ from umie.records import Record
 
 DISTANCE = 3  # bits of 64 by which the hashes of near duplicates may differ; so at least one of 4 bands agrees
 _BANDS = 4
-_POINTER_BYTES = 1024  # the largest size of a git-lfs pointer
+_POINTER_BYTES = 1024  # the largest size of a Git LFS pointer
 
 
 class Presence(Enum):
@@ -30,7 +30,7 @@ class Presence(Enum):
     EMPTY = "is an empty file"
     NO_FILE = "is not a regular file"
     UNREADABLE = "is not readable"
-    POINTER = "is a git-lfs pointer (run `git lfs pull`)"
+    POINTER = "is a Git LFS pointer (run `git lfs pull`)"
     OUTSIDE = "is not a file name inside the image folder"
 
 

@@ -13,6 +13,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from umie.checkpoints import check_config, check_file
 from umie.composition import default_tokenizer
 from umie.constrained import encode
 from umie.conversion import released
@@ -75,9 +76,12 @@ def convert_released(
     state_path, config_path = Path(state_dict), Path(config)
     check_place(Path(output), overwrite)
     with atomic_folder(Path(output)) as folder:
+        check_file(config_path)
         values = read_json(config_path, "the checkpoint's config.json")
         if not isinstance(values, dict):
             raise UmieError(f"{config_path}: is {shown(values)}, not a JSON object: use the checkpoint's config.json")
+        with at(str(config_path)):
+            check_config(values)
         state = read_state_dict(state_path)
         parts = dict(encoder or FEATURES)
         with at(str(config_path)):

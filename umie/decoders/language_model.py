@@ -12,7 +12,7 @@ from umie.decoders.base import DecoderOutput, GeneratingDecoder
 from umie.decoders.generation import effective_options, generate, max_new_tokens_of
 from umie.decoders.pretrained import PretrainedConfig, PretrainedDecoder, check_length
 from umie.decoders.t5_steps import T5Steps
-from umie.errors import UmieError
+from umie.errors import UmieError, shown
 from umie.language_models import seq2seq as models
 from umie.language_models.t5 import T5_FAMILY
 from umie.types import IGNORED, FusedStates
@@ -30,6 +30,11 @@ class LanguageModelDecoder(PretrainedDecoder, GeneratingDecoder):
 
     def __init__(self, config: PretrainedConfig) -> None:
         super().__init__(config)
+        for name in ("decoder_start_token_id", "eos_token_id", "pad_token_id"):
+            value = getattr(self.seq2seq.config, name, None)
+            if isinstance(value, int | None) and (value is None or 0 <= value < self.vocab_size):
+                continue
+            raise UmieError(f"decoder {config.source!r}: {name} is {shown(value)}: use a token below {self.vocab_size}")
         if self.seq2seq.config.decoder_start_token_id is None:
             raise UmieError(
                 f"decoder {config.source!r} has no decoder_start_token_id, which begins an answer: set it in overrides"

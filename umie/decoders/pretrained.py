@@ -13,7 +13,7 @@ from torch import Tensor
 from umie.decoders.base import Decoder, DecoderConfig
 from umie.errors import UmieError
 from umie.language_models import seq2seq as models
-from umie.language_models.sources import check_source, located
+from umie.language_models.sources import check_num_of, check_source, located
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,8 +59,11 @@ class PretrainedDecoder(Decoder):
         super().__init__()
         self.config = config
         try:
+            checkpoint = self.checkpoint(config.source) if config.config is None else None
+            if checkpoint is not None:
+                check_num_of(self._build, checkpoint)
             setattr(self, self.attribute, self._build())
-        except UmieError:
+        except (UmieError, ImportError):
             raise
         except Exception as error:  # transformers' configurations raise classes of their own
             reason = " ".join(str(error).split())

@@ -17,7 +17,7 @@ registry: Registry[VisualEncoder] = registries.encoders
 def build_preprocessor(encoder: Mapping[str, Any]) -> Preprocessor:
     """Return the preprocessor of an encoder, specified by ``name`` and options, without building the encoder."""
     options = dict(encoder)
-    name = options.pop("name")
+    name = options.pop("name", None)
     registry.check(name, options)
     part: Any = registry.get(name)
     preprocessor: Preprocessor = part.Preprocessor(part.Config(**options))

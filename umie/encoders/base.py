@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from umie.errors import UmieError, check_flag, check_whole, shown
 from umie.images import ImageSource, open_image
 from umie.records import Box, Region
-from umie.types import VisualFeatures
+from umie.types import VisualFeatures, bool_mask
 
 WHOLE_IMAGE: Box = (0.0, 0.0, 1.0, 1.0)
 
@@ -181,7 +181,8 @@ class VisualEncoder(nn.Module, ABC):
 
         Among them are ``boxes [B, V, 4]``, which are returned with the features.
         """
-        mask, boxes = inputs["visual_mask"], inputs["boxes"]
+        mask, boxes = bool_mask("visual_mask", inputs["visual_mask"]), inputs["boxes"]
+        inputs["visual_mask"] = mask
         parameter = next(self.parameters(), None)
         if parameter is not None:  # images are float32, whatever the precision of the weights
             inputs = {

@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -23,7 +23,7 @@ from umie.images import ImageSource
 from umie.language_models import seq2seq as models
 from umie.language_models import text_encoders
 from umie.language_models.seq2seq import config_values, widths_of
-from umie.language_models.sources import check_source, load_tokenizer, located
+from umie.language_models.sources import check_num_of, check_source, load_tokenizer, located
 from umie.records import Box, Region
 
 
@@ -76,7 +76,7 @@ class CaptionsPreprocessor(Preprocessor):
     @cached_property
     def tokenizer(self) -> Any:
         """The tokenizer of the text encoder."""
-        return load_tokenizer("encoder", str(self.config.source))
+        return load_tokenizer("encoder", str(self.config.source), local_files_only=True)  # load_weights downloads it
 
     def one(self, image: ImageSource | None, regions: Sequence[Region | Box] = ()) -> dict[str, Tensor]:
         """Return the tensors of one image; its slots are the whole image, its regions, and the tokens of its caption.
@@ -148,6 +148,7 @@ class CaptionsEncoder(VisualEncoder):
         if values is None:
             check_source("encoder", source, ["a checkpoint directory", "a hub name", "package:NAME"])
             values = text_encoders.values_of(source, located(source))
+            check_num_of(partial(text_encoders.shape, values, {}), located(source))
         self.text_encoder: Any = text_encoders.shape(values, {})
         limit = models.max_length(self.text_encoder.config, self.text_encoder, "max_encoder_position_embeddings")
         if limit is not None and config.max_tokens > limit:
@@ -163,6 +164,7 @@ class CaptionsEncoder(VisualEncoder):
         """Load the weights of the text encoder, and check that the captions exist."""
         _ = self.preprocess.captions
         source = str(self.config.source)
+        load_tokenizer("encoder", source)
         self.text_encoder = text_encoders.load(self.text_encoder, source, located(source))
         self.train(self.training)
 

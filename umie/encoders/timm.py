@@ -13,17 +13,19 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from umie.checkpoints import check_checkpoint, check_file
 from umie.encoders import registry
 from umie.encoders.resnet101_roi import ResNet101RoiPreprocessor
 from umie.encoders.roi import Pooling, pool_slots
 from umie.encoders.tower import TowerConfig, TowerEncoder
-from umie.errors import UmieError, UnknownNameError, check_choice, check_keys, check_text, check_whole
+from umie.errors import UmieError, UnknownNameError, check_choice, check_keys, check_text, check_whole, shown
 from umie.files import read_json
 from umie.weights import first_line, is_file_name, read_state_dict
 
 Mode = Literal["crop", "align"]
 
 PUBLISHED = "published"
+MAX_SIDE = 4096  # pixels of a model's input
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +78,9 @@ class TimmEncoderConfig(TowerConfig):
         if own is None:
             own = _folder_config(str(self.weights)).get("pretrained_cfg", {}) if _is_folder(self.weights) else {}
         values = {**_skeleton(self.architecture).pretrained_cfg, **own}
-        return {name: values[name] for name in ("input_size", "mean", "std", "interpolation")}
+        prepared = {name: values[name] for name in ("input_size", "mean", "std", "interpolation")}
+        _check_prepared(prepared)
+        return prepared
 
     def identity(self) -> dict[str, Any]:
         """Return the options that features depend on."""
@@ -123,6 +127,7 @@ class TimmEncoder(TowerEncoder):
         if source is None:
             return
         if _is_folder(source):
+            check_checkpoint(Path(source))
             state: Mapping[str, Tensor] = read_state_dict(Path(source) / "model.safetensors")
         elif source == PUBLISHED:
             state = _published(self.config.architecture)
@@ -196,7 +201,20 @@ def _is_folder(weights: str | None) -> bool:
     return weights is not None and Path(weights).is_dir()
 
 
+def _check_prepared(prepared: Mapping[str, Any]) -> None:
+    """Raise UmieError for values, as of the config.json of others, with which no image can be prepared."""
+    for name, most in (("input_size", MAX_SIDE), ("mean", 1), ("std", 1e3)):
+        value = prepared[name]
+        kinds = int if name == "input_size" else (int, float)
+        if not isinstance(value, list | tuple) or len(value) != 3 or not all(isinstance(one, kinds) for one in value):
+            raise UmieError(f"{name} is {shown(value)}: use a list of three numbers")
+        if not all(0 <= one <= most for one in value) or (name != "mean" and not all(value)):
+            raise UmieError(f"{name} is {shown(value)}: use positive numbers up to {most:g}")
+    check_text("interpolation", prepared["interpolation"])
+
+
 def _folder_config(folder: str) -> Mapping[str, Any]:
+    check_file(Path(folder) / "config.json")
     content = read_json(Path(folder) / "config.json", "timm's config.json")
     if not isinstance(content, dict) or not isinstance(content.get("pretrained_cfg", {}), dict):
         raise UmieError(f"{folder}/config.json: is not the configuration of a timm model")

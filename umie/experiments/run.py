@@ -100,7 +100,7 @@ def run_training(config: RunConfig, *, root: Path, output: Path, progress: Progr
                 progress.phase(f"scoring {split}", 1)
                 metrics[split], gates[split] = variant.score(split, folder=output / "predictions" / split)
         state.wait_for_everyone()
-    newest = last_checkpoint(output)
+    newest = last_checkpoint(output, note=lambda line: None)
     return RunResult(
         folder=output,
         config=config,
@@ -141,6 +141,10 @@ def _identify(config: RunConfig, corpus: Corpus, output: Path) -> None:
     path = output / "run.json"
     if path.exists():
         before = read_json(path, "the identity of a run")
+        if not isinstance(before, dict):
+            raise UmieError(
+                f"{path}: is damaged: it has no identity of a run: use another --output, or remove {output}"
+            )
         changed = [name for name in found if before.get(name) != found[name]]
         if changed:
             raise UmieError(
@@ -162,3 +166,7 @@ def _about_data(variant: Variant) -> Iterator[str]:
             if lost:
                 yield f"{name}: unreadable images of {split}: {len(lost)}, e.g. {next(iter(lost.values()))}"
     yield f"images: {variant.images['images']}, their features are {variant.images['features']}"
+    counts = dict(getattr(variant.processor.preprocessor, "counts", {}))  # of precomputed features
+    if number := counts.pop("boxes", 0):
+        reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(counts.items())) or "none"
+        yield f"boxes in the feature files: {number}, left out {sum(counts.values()) / number:.1%} ({reasons})"

@@ -12,6 +12,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from umie.checkpoints import write_manifest
 from umie.errors import UmieError, check_keys
 from umie.evaluation.gates import gate_summary
 from umie.experiments.choices import Wording
@@ -90,6 +91,7 @@ def train_warm_start(config: RunConfig, corpus: Corpus, folder: Path | None, pro
         with atomic_folder(folder) as partial:
             model.decoder.save_checkpoint(partial)
             processor.tokenizer.save_pretrained(str(partial))
+            write_manifest(partial, [path.name for path in partial.iterdir()], replaces=lambda name: True)
     return measured
 
 
@@ -213,7 +215,7 @@ class Variant:
         progress.note(f"{len(mixture)} training queries ({listed}), {steps} steps of {config.training.batch_size}")
         for sentence in self.truncated:
             progress.note(sentence)
-        resumed = None if output is None else last_checkpoint(output)
+        resumed = None if output is None else last_checkpoint(output, progress.note)
         if resumed is not None:
             ended = is_over(state_of(resumed), steps, checkpoints or Checkpoints())
             progress.note(f"finished at {resumed.name}: scored again" if ended else f"resuming from {resumed.name}")
@@ -235,6 +237,7 @@ class Variant:
             seed=config.seed,
             on_step=lambda step, total, loss: progress.advance(step, loss),
             on_log=note_scores,
+            note=lambda line: None,  # noted above
             output=output,
             checkpoints=checkpoints,
             dev=self._dev_scores if has_dev and output is not None else None,
@@ -245,7 +248,14 @@ class Variant:
         from umie.training import load_weights
 
         if "best_step" in measured:
-            load_weights(self.model, output / f"checkpoint-{measured['best_step']}")
+            best = output / f"checkpoint-{measured['best_step']}"
+            try:
+                load_weights(self.model, best)
+            except UmieError as error:
+                raise UmieError(
+                    f"the best checkpoint cannot be used: {error}; or remove {best} and all newer checkpoints, and run "
+                    "the command again"
+                ) from error
 
     def export(self, folder: Path) -> None:
         """Save the model and its processor; an adapter is merged into the weights and also saved separately."""

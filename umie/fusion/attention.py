@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from umie.errors import UmieError, UnknownNameError
 from umie.fusion.kernels import Kernel, KernelCase, LayerInputs, Projections, registry
 from umie.fusion.kernels.base import add_gated, split_heads
-from umie.fusion.kernels.conditions import are_plain, autocast_dtype
+from umie.fusion.kernels.conditions import are_plain, autocast_dtype, without_padding
 from umie.fusion.kernels.reference import attention_weights
+from umie.types import bool_mask
 
 AUTO = "auto"
 
@@ -41,13 +42,17 @@ def attention(
 ) -> Tensor:
     """Return scaled dot-product attention ``[B, T, H, d]``; zeros for an example whose keys are all masked.
 
-    ``q`` is ``[B, T, H, d]``, ``k`` and ``v`` are ``[B, V, H, d]``, and ``key_mask`` is bool ``[B, V]``, True = real.
+    ``q`` is ``[B, T, H, d]``, ``k`` and ``v`` are ``[B, V, H, d]``, and ``key_mask`` is bool ``[B, V]``, True = real;
+    the values of other keys change nothing.
     ``scale`` is a factor on the logits (T5 uses 1), ``dropout`` a probability on the attention weights, and ``backend``
     a registered name, or ``auto``.
 
     Raises:
-        UmieError: the backend cannot run here; the message contains the library's reason.
+        UmieError: the backend cannot run here; the message contains the library's reason. Or the mask has values other
+            than 0 and 1.
     """
+    key_mask = bool_mask("key_mask", key_mask)
+    k, v = without_padding(k, key_mask), without_padding(v, key_mask)
     kernel = _kernel(backend, q, k, dropout, num_heads=q.shape[2], head_dim=q.shape[3], d_model=None)
     return kernel.attend(q, k, v, key_mask=key_mask, scale=scale, dropout=dropout)
 
@@ -177,8 +182,10 @@ class MultiHeadAttention(nn.Module):
     ) -> Tensor:
         """Return ``residual + gate * MHA(norm(queries) -> keys)``, ``[B, T, D]``; arguments as in ``LayerInputs``.
 
-        The result is exactly the residual for an example without a key.
+        The result is exactly the residual for an example without a key. The values of masked keys change nothing.
         """
+        key_mask = bool_mask("key_mask", key_mask)
+        keys = without_padding(keys, key_mask)
         dropout = self.dropout if self.training else 0.0
         plain = are_plain(self.query, self.key, self.value, self.output)
         kernel = _kernel(

@@ -8,9 +8,10 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from umie.errors import check_share, check_whole
+from umie.errors import UmieError, check_share, check_whole
 from umie.fusion.attention import AUTO, MultiHeadAttention, check_backend, head_width
-from umie.types import FusedStates
+from umie.fusion.kernels.conditions import without_padding
+from umie.types import FusedStates, bool_mask
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,8 +81,9 @@ class AttentionFusionConfig(FusionConfig):
 class Fusion(nn.Module, ABC):
     """One way to combine visual states with text states.
 
-    Every fusion respects its masks: padding never changes a result. An example whose visual mask is all False returns
-    its text states exactly. ``umie.fusion.contract.check_fusion`` checks both.
+    Every fusion respects its masks: padding never changes a result or a gradient, whatever it holds. A call sets it to
+    zero before ``forward``. An example whose visual mask is all False returns its text states exactly.
+    ``umie.fusion.contract.check_fusion`` checks both.
     """
 
     Config: ClassVar[type[FusionConfig]] = FusionConfig
@@ -90,6 +92,39 @@ class Fusion(nn.Module, ABC):
     def __init__(self, config: FusionConfig) -> None:
         super().__init__()
         self.config = config
+
+    def __call__(
+        self, text: Tensor, text_mask: Tensor, visual: Tensor, visual_mask: Tensor, *, output_attention: bool = False
+    ) -> FusedStates:
+        """Fuse a batch, as described in ``forward``; masks of 0 and 1 are converted.
+
+        Raises:
+            UmieError: shapes do not match, or a mask has other values.
+        """
+        inputs = self.without_padding(text, text_mask, visual, visual_mask)
+        fused: FusedStates = super().__call__(*inputs, output_attention=output_attention)
+        return fused
+
+    def without_padding(
+        self, text: Tensor, text_mask: Tensor, visual: Tensor, visual_mask: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return checked inputs with bool masks and zeros as padding: NaN times 0 is not 0.
+
+        Raises:
+            UmieError: as for a call.
+        """
+        cleaned: list[Tensor] = []
+        for name, states, mask in (("text", text, text_mask), ("visual", visual, visual_mask)):
+            mask = bool_mask(f"{name}_mask", mask)
+            d_model = self.config.d_model
+            if not isinstance(states, Tensor) or states.ndim != 3 or states.shape[2] != d_model:
+                raise UmieError(f"{name} is {_shape(states)}: pass {name} states [batch, length, {d_model}]")
+            if mask.shape != states.shape[:2]:
+                raise UmieError(f"{name}_mask is {_shape(mask)}, and {name} is {_shape(states)}: pass [batch, length]")
+            cleaned += [without_padding(states, mask), mask]
+        if text.shape[0] != visual.shape[0]:
+            raise UmieError(f"text has {text.shape[0]} examples, and visual has {visual.shape[0]}: pass equal batches")
+        return cleaned[0], cleaned[1], cleaned[2], cleaned[3]
 
     @abstractmethod
     def forward(
@@ -115,3 +150,7 @@ class Fusion(nn.Module, ABC):
             The measured values by name; empty if the fusion has nothing to initialize.
         """
         return {}
+
+
+def _shape(value: object) -> str:
+    return str(list(value.shape)) if isinstance(value, Tensor) else type(value).__name__

@@ -89,6 +89,7 @@ class GatedFusion(Fusion):
         Returns:
             ``gate_cosine``, the mean cosine afterwards; empty for a fixed gate, or if no example has an image.
         """
+        text, text_mask, visual, visual_mask = self.without_padding(text, text_mask, visual, visual_mask)
         seen = visual_mask.any(dim=1)
         if self.config.gate != "dynamic" or not seen.any():
             return {}

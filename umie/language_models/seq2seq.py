@@ -3,34 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import nn
 from transformers import (
     AutoConfig,
     AutoModel,
     AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
-    AutoTokenizer,
     GenerationConfig,
     PreTrainedConfig,
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES
-from transformers.utils import logging
 
+from umie.checkpoints import local_only
 from umie.errors import UmieError, check_keys
-from umie.language_models.sources import check_complete, check_tokenizer, read_config
+from umie.language_models.sources import check_complete, check_layers, load_tokenizer, no_warnings, read_config
 from umie.language_models.t5 import T5_FAMILY, load_t5, stored_values, t5_config, t5_shape, t5_values
+from umie.weights import check_finite, reason_of
 
 PAIRED = "encoder-decoder"
 _NOT_SHAPE = (
     "transformers_version", "architectures", "_name_or_path", "dtype", "id2label", "label2id", "problem_type",
 )  # fmt: skip
-_FAILURES = (OSError, RuntimeError, ValueError, TypeError, AttributeError, SafetensorError)
 
 
 def source_values(source: str, checkpoint: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -81,7 +78,8 @@ def shape(values: Mapping[str, Any]) -> Any:
         model = t5_shape(t5_config(**values))
     else:
         # a copy: the configuration of a pair removes `model_type` from the mappings of its halves
-        model = AutoModelForSeq2SeqLM.from_config(AutoConfig.for_model(**deepcopy(dict(values))))
+        config = AutoConfig.for_model(**deepcopy(dict(values)))
+        model = AutoModelForSeq2SeqLM.from_config(config, trust_remote_code=False)
         _drop_pooler(model)
     _plain_generation(model)
     return model
@@ -189,9 +187,8 @@ def _token_ids(
         "pad_token_id": config.pad_token_id,
     }  # fmt: skip
     try:
-        check_tokenizer(checkpoint)  # transformers would make an empty one for a directory without a tokenizer
-        tokenizer: Any = AutoTokenizer.from_pretrained(checkpoint)
-    except (OSError, ValueError):
+        tokenizer: Any = load_tokenizer("language model", source)
+    except UmieError:
         tokenizer = None
     if tokenizer is not None:
         special = {
@@ -216,7 +213,7 @@ def _start_halves(model: Any, source: str, checkpoint: str) -> None:
     check_complete(source, {name for name in missing if not name.startswith("pooler.")})
     names = set(encoder.state_dict())
     model.encoder.load_state_dict(encoder.state_dict(), strict=False)  # ignores the pooler
-    with _no_warnings():  # about weights that are new on purpose
+    with no_warnings():  # about weights that are new on purpose
         decoder, missing = pretrained(AutoModelForCausalLM, source, checkpoint, model.config.decoder)
     prefix = f"{decoder.base_model_prefix}."
     check_complete(source, {name for name in missing if name.removeprefix(prefix) in names})
@@ -224,25 +221,23 @@ def _start_halves(model: Any, source: str, checkpoint: str) -> None:
     model.decoder.load_state_dict(known, strict=False)
 
 
-@contextmanager
-def _no_warnings() -> Iterator[None]:
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-
-
 def pretrained(kind: Any, source: str, checkpoint: str, config: PreTrainedConfig) -> tuple[Any, set[str]]:
     """Return a model with a checkpoint's weights, and the names of the weights missing from the checkpoint."""
     try:
-        model, info = kind.from_pretrained(
-            checkpoint, config=config, dtype=torch.float32, use_safetensors=True, output_loading_info=True
-        )
-    except _FAILURES as error:
-        reason = " ".join(str(error).split())
+        with local_only(checkpoint):
+            model, info = kind.from_pretrained(
+                checkpoint,
+                config=config,
+                dtype=torch.float32,
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+            )
+    except Exception as error:  # a damaged checkpoint makes transformers raise nearly anything
+        reason = reason_of(error)
         raise UmieError(f"language model {source!r}: cannot load its weights (safetensors): {reason}") from error
+    check_layers(source, checkpoint, info["unexpected_keys"], model)
+    check_finite(model, f"language model {source!r}")
     return model, set(info["missing_keys"])
 
 

@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import torch
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
+from transformers.utils import logging
 
-from umie.errors import UmieError, UnknownNameError
+from umie.checkpoints import (
+    NUM_LAYERS,
+    check_checkpoint,
+    check_manifest,
+    check_num_parameters,
+    is_model_file,
+    local_only,
+)
+from umie.errors import UmieError, UnknownNameError, check_positive
+from umie.files import read_json
 from umie.hub import is_hub_name
+from umie.weights import first_line, reason_of
 
 PACKAGE = "package:"
 TOKENIZER_FILES = ("tokenizer.json", "spiece.model", "sentencepiece.bpe.model", "vocab.txt", "tokenizer_config.json")
@@ -45,21 +59,56 @@ def check_tokenizer(source: str) -> None:
         )
 
 
-def load_tokenizer(kind: str, source: str) -> PreTrainedTokenizerBase:
-    """Return the tokenizer of a checkpoint; raise UmieError, which names ``kind``, the part, if it cannot be read."""
+def load_tokenizer(kind: str, source: str, **options: Any) -> PreTrainedTokenizerBase:
+    """Return the tokenizer of a checkpoint; options are those of transformers, such as ``local_files_only``.
+
+    Raises:
+        UmieError: it cannot be read; the message names ``kind``, the part.
+    """
     check_tokenizer(source)
+    checkpoint = located(source)
+    folder = Path(checkpoint) / (options.get("subfolder") or "")
+    if folder.is_dir():
+        check_source_files(source, folder, lambda name: not is_model_file(name))
     try:
-        return AutoTokenizer.from_pretrained(located(source))
-    except (OSError, ValueError) as error:
-        raise UmieError(f"{kind} {source!r}: cannot read its tokenizer: {str(error).splitlines()[0]}") from error
+        with local_only(checkpoint):
+            tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+                checkpoint, trust_remote_code=False, **options
+            )
+            check_positive("model_max_length", tokenizer.model_max_length)
+            return tokenizer
+    except Exception as error:  # a damaged file makes the readers raise nearly anything
+        raise UmieError(f"{kind} {source!r}: cannot read its tokenizer: {reason_of(error)}") from error
+
+
+def check_source_files(source: str, folder: Path, covers: Callable[[str], bool]) -> None:
+    """Check a checkpoint's files, and those that ``covers`` names also against its manifest, if it has one.
+
+    Raises:
+        UmieError: see ``umie.checkpoints.check_checkpoint`` and ``check_manifest``.
+    """
+    check_checkpoint(folder, follow_links=source.startswith(PACKAGE))
+    check_manifest(folder, covers)
+
+
+def check_num_of(build: Callable[[], Any], checkpoint: str) -> None:
+    """Build a model without memory for its weights; raise UmieError if a folder's weight files cannot fill it."""
+    if Path(checkpoint).is_dir():
+        with torch.device("meta"):
+            number = sum(parameter.numel() for parameter in build().parameters())
+        check_num_parameters(number, Path(checkpoint))
 
 
 def read_config(source: str, checkpoint: str) -> PreTrainedConfig:
     """Return the configuration of a checkpoint; raise UmieError, which names ``source``, if it cannot be read."""
+    if Path(checkpoint).is_dir():
+        check_source_files(source, Path(checkpoint), is_model_file)
     try:
-        return AutoConfig.from_pretrained(checkpoint)
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+        with local_only(checkpoint):
+            config: PreTrainedConfig = AutoConfig.from_pretrained(checkpoint, trust_remote_code=False)
+            return config
+    except Exception as error:  # a damaged file makes the reader raise nearly anything
+        reason = first_line(error)
         raise UmieError(
             f"language model {source!r} is not a readable checkpoint directory or hub name: {reason}"
         ) from error
@@ -70,6 +119,44 @@ def check_complete(source: str, missing: Iterable[str]) -> None:
     names = sorted(missing)
     if names:
         raise UmieError(f"language model {source!r}: the checkpoint is missing {len(names)} weights, e.g. {names[0]}")
+
+
+@contextmanager
+def no_warnings() -> Iterator[None]:
+    """Keep transformers from reporting what is checked here."""
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+
+
+def check_layers(source: str, checkpoint: str, unexpected: Iterable[str], model: Any) -> None:
+    """Raise UmieError if a folder's weights have more layers than its own configuration, which an override may change.
+
+    Args:
+        source: the name for the message.
+        checkpoint: the folder; nothing is checked for a hub name.
+        unexpected: the names of weights that the model does not have.
+        model: the loaded model.
+    """
+    path = Path(checkpoint) / "config.json"
+    if not path.is_file():
+        return
+    stored = read_json(path)
+    if any(getattr(model.config, name, stored[name]) != stored[name] for name in NUM_LAYERS if name in stored):
+        return
+    names = set(model.state_dict())
+    for name in unexpected:
+        parts = name.removeprefix(f"{model.base_model_prefix}.").split(".")
+        for place in (place for place, part in enumerate(parts) if part.isdigit()):
+            first, own = (".".join([*parts[:place], number, ""]) for number in ("0", parts[place]))
+            if any(known.startswith(first) for known in names) and not any(known.startswith(own) for known in names):
+                raise UmieError(
+                    f"language model {source!r}: {name} is of a layer that the configuration does not have: correct "
+                    f"the number of layers in {path}"
+                )
 
 
 def _package_folder(source: str) -> Path:

@@ -18,8 +18,10 @@ from transformers import (
 )
 from transformers.utils import SAFE_WEIGHTS_NAME, cached_file
 
+from umie.checkpoints import local_only
 from umie.errors import UmieError
-from umie.language_models.sources import check_complete
+from umie.language_models.sources import check_complete, check_layers
+from umie.weights import check_finite, reason_of
 
 T5_FAMILY = ("t5", "mt5")
 
@@ -109,11 +111,22 @@ def load_t5(
             "set overrides: {tie_word_embeddings: false}"
         )
     try:
-        seq2seq, info = type(shape).from_pretrained(
-            checkpoint, config=shape.config, dtype=torch.float32, output_loading_info=True, **options
-        )
-    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
-        raise UmieError(f"language model {source!r}: cannot load its weights: {error}") from error
+        with local_only(checkpoint):
+            seq2seq, info = type(shape).from_pretrained(
+                checkpoint,
+                config=shape.config,
+                dtype=torch.float32,
+                trust_remote_code=False,
+                output_loading_info=True,
+                **options,
+            )
+    except Exception as error:  # a damaged checkpoint makes transformers raise nearly anything
+        raise UmieError(f"language model {source!r}: cannot load its weights: {reason_of(error)}") from error
+    check_layers(source, checkpoint, info["unexpected_keys"], seq2seq)
+    check_finite(seq2seq, f"language model {source!r}")
+    for name in ("decoder_start_token_id", "eos_token_id", "pad_token_id"):  # a generation_config.json may lack them
+        if getattr(seq2seq.generation_config, name, None) is None:
+            setattr(seq2seq.generation_config, name, getattr(seq2seq.config, name))
     missing = set(info["missing_keys"]) - set(seq2seq.all_tied_weights_keys)
     if missing == {"lm_head.weight"}:  # saved while tied: the head equals the embedding
         seq2seq.lm_head.weight.data.copy_(seq2seq.shared.weight.data)

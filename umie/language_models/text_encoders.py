@@ -30,7 +30,7 @@ def shape(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> Any:
     if values.get("model_type") in T5_FAMILY:
         config = t5_config(**values)
         return (MT5EncoderModel if config.model_type == "mt5" else T5EncoderModel)(config)
-    return _encoder(AutoModel.from_config(AutoConfig.for_model(**values)))
+    return _encoder(AutoModel.from_config(AutoConfig.for_model(**values), trust_remote_code=False))
 
 
 def load(model: Any, source: str, checkpoint: str) -> Any:

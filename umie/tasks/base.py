@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from string import Formatter
@@ -61,8 +62,9 @@ class TaskConfig:
         object.__setattr__(self, "labels", labels)
         if not labels:
             raise UmieError("labels is empty: use at least one label, or leave it out for the paper's schema")
+        counts = Counter(labels)
         for label in labels:
-            if not label or label != label.strip() or labels.count(label) > 1:
+            if not label or label != label.strip() or counts[label] > 1:
                 raise UmieError(f"label {label!r} is empty, repeated, or has surrounding whitespace")
 
 

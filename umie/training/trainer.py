@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import shutil
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 from transformers import Trainer, TrainerCallback
 
-from umie.errors import UmieError, UnknownNameError
+from umie.checkpoints import MANIFEST, check_manifest, is_model_file, write_manifest
+from umie.errors import UmieError, UnknownNameError, shown
+from umie.files import read_json
 from umie.processor import UmieProcessor
 from umie.training.config import TrainingConfig
 from umie.training.mixture import RunSampler
+from umie.weights import check_finite, read_state_dict
 
 # in the messages of libraries that wrap errors of the disk: full, over quota, read-only
 IO_WORDS = (
@@ -150,11 +152,16 @@ class RunTrainer(Trainer):
         folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
         try:
             super()._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()  # each process has written its own files
+            if self.args.should_save:
+                paths = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+                others = [name for name in paths if name != MANIFEST and not is_model_file(name)]
+                write_manifest(folder, others, replaces=lambda name: not is_model_file(name))
         except (OSError, SafetensorError, RuntimeError) as error:
             if not isinstance(error, OSError) and not any(words in str(error) for words in IO_WORDS):
                 raise
             shutil.rmtree(folder, ignore_errors=True)
-            last = last_checkpoint(self.args.output_dir)
+            last = last_checkpoint(self.args.output_dir, note=lambda line: None)
             kept = "there is no earlier checkpoint" if last is None else f"{last.name} is kept"
             raise UmieError(
                 f"{folder} cannot be written ({' '.join(str(error).split())}); {kept}: free disk space, then run the "
@@ -181,42 +188,72 @@ class Progress(TrainerCallback):
             self.on_step(state.global_step, state.max_steps, float(self.loss))
 
 
-def last_checkpoint(folder: str | Path) -> Path | None:
-    """Return the newest complete checkpoint of a run, or None.
+def last_checkpoint(folder: str | Path, note: Callable[[str], None] = warnings.warn) -> Path | None:
+    """Return the newest whole checkpoint of a run, or None; ``note`` is called with a line about each damaged one.
 
-    A checkpoint that a killed run left incomplete is skipped: its state file is written last, and every process must
-    have saved its random state.
+    A checkpoint is whole if its manifest, which is written last, lists what resuming needs, and no file differs from
+    it. The newest that is not whole was left by a killed run, or damaged since; an older one is used instead.
     """
-    found = []
+    folders = [path for path in Path(folder).glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdigit()]
+    found, passed_over = None, []
+    for checkpoint in sorted(folders, key=_step_of, reverse=True):
+        try:
+            check_whole_checkpoint(checkpoint)
+        except UmieError as error:
+            passed_over.append((checkpoint, error))
+        else:
+            found = checkpoint
+            break
+    for checkpoint, problem in passed_over:
+        instead = "no whole checkpoint is left, training starts again" if found is None else f"{found.name} is used"
+        note(f"{checkpoint.name} is damaged or incomplete, {instead}: {problem}")
+    return found
+
+
+def check_whole_checkpoint(checkpoint: Path) -> None:
+    """Raise UmieError unless a checkpoint has all files of its manifest, unchanged, and those that resuming needs."""
+    listed = check_manifest(checkpoint)
+    if not listed:
+        raise UmieError(f"{checkpoint} has no {MANIFEST}, which is written last")
     processes = int(os.environ.get("WORLD_SIZE", 1))
     random_states = [f"rng_state_{rank}.pth" for rank in range(processes)] if processes > 1 else []
-    for state in Path(folder).glob("checkpoint-*/trainer_state.json"):
-        try:
-            step = state_of(state.parent)["global_step"]
-        except (OSError, ValueError, KeyError):
-            continue
-        folder = state.parent
-        has_weights = any((folder / name).is_file() for name in ("model.safetensors", "model.safetensors.index.json"))
-        has_optimizer = any((folder / name).exists() for name in ("optimizer.pt", "optimizer.bin", "optimizer_0"))
-        is_whole = has_weights and has_optimizer and all((folder / name).is_file() for name in random_states)
-        if folder.name == f"checkpoint-{step}" and is_whole:
-            found.append((step, folder))
-    return max(found)[1] if found else None
+    wanted = {
+        "weights": any(name.startswith("model") and is_model_file(name) for name in listed),
+        "optimizer": any(name.startswith("optimizer") for name in listed),
+        "trainer_state.json": "trainer_state.json" in listed,
+        **{name: name in listed for name in random_states},
+    }
+    for name, is_there in wanted.items():
+        if not is_there:
+            raise UmieError(f"{checkpoint}: its {MANIFEST} does not list the {name}")
+    step = state_of(checkpoint).get("global_step")
+    if step != _step_of(checkpoint):
+        raise UmieError(f"{checkpoint}: its state is that of step {shown(step)}")
+
+
+def _step_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.removeprefix("checkpoint-"))
 
 
 def state_of(checkpoint: Path) -> dict[str, Any]:
-    """Return the state of the Trainer saved in a checkpoint."""
-    state: dict[str, Any] = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    """Return the state of the Trainer saved in a checkpoint; raise UmieError if it cannot be read."""
+    path = checkpoint / "trainer_state.json"
+    state = read_json(path, "the state of the Trainer")
+    if not isinstance(state, dict):
+        raise UmieError(f"{path}: contains {shown(state)}: expected the state of the Trainer")
     return state
 
 
 def load_weights(model: Any, checkpoint: Path) -> None:
-    """Load the weights of a checkpoint into a model; raise UmieError if they are missing or do not match."""
-    try:
-        state = load_file(checkpoint / "model.safetensors")
-    except (OSError, SafetensorError) as error:
-        raise UmieError(f"{checkpoint}: cannot read the weights: {' '.join(str(error).split())}") from error
+    """Load the weights of a checkpoint into a model.
+
+    Raises:
+        UmieError: they are missing, damaged or not finite, or do not match.
+    """
+    check_manifest(checkpoint, is_model_file)
+    state = read_state_dict(checkpoint / "model.safetensors")
     missing, unexpected = model.load_state_dict(state, strict=False)
     others = {*unexpected, *missing} - set(model.all_tied_weights_keys)
     if others:
         raise UmieError(f"{checkpoint} belongs to another model: {', '.join(sorted(others)[:3])} do not match")
+    check_finite(model, checkpoint)

@@ -44,6 +44,7 @@ def train(
     checkpoints: Checkpoints | None = None,
     dev: OnDev | None = None,
     on_log: Callable[[int, Mapping[str, float]], None] | None = None,
+    note: Callable[[str], None] = warnings.warn,
 ) -> dict[str, Any]:
     """Train the model in place.
 
@@ -59,6 +60,7 @@ def train(
         dev: scores a model on the dev set: returns values by name, including ``Checkpoints.metric_for_best_model``.
             Not supported with FSDP, under which no process has the whole model.
         on_log: called with the step and the logged values: losses, learning rates, dev scores.
+        note: called with a line about each damaged checkpoint that is passed over for an older one.
 
     Returns:
         ``train_loss`` and ``steps``; with dev scores also ``best_step`` and ``best``, its score; with
@@ -78,7 +80,7 @@ def train(
     mixture = as_mixture(dataset)
     steps = config.num_steps(len(mixture))
     saving = checkpoints or Checkpoints(report_to=())
-    resumed = None if output is None else last_checkpoint(output)
+    resumed = None if output is None else last_checkpoint(output, note)
     measured: dict[str, Any] = {}
     freeze(model, config.freeze, allow_all=config.adapter is not None)
     if config.adapter is not None and not has_adapter(model):

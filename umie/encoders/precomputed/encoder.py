@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +26,8 @@ from umie.errors import UmieError, check_choice, check_keys, check_share, check_
 from umie.images import ImageSource
 from umie.records import Box, Region
 
+MIN_SUSPICIOUS = 2  # boxes that fit as x, y, width, height
+
 
 @dataclass(frozen=True, kw_only=True)
 class PrecomputedEncoderConfig(EncoderConfig):
@@ -34,7 +37,8 @@ class PrecomputedEncoderConfig(EncoderConfig):
         path: a directory of .npz, .h5 or .safetensors files, one per image; a .tsv, .h5 or .safetensors file with many
             images; or a directory of .tsv files.
         format: ``npz``, ``tsv``, ``h5`` or ``safetensors``; by default determined by the suffix.
-        boxes: the unit of the boxes in the files: ``absolute`` (pixels) or ``relative`` (0..1). Required.
+        boxes: what the boxes in the files are, required: corners x1, y1, x2, y2, ``absolute`` (pixels) or ``relative``
+            (0..1); or x, y, width, height, ``xywh`` or ``relative_xywh``.
         keys: names in the files, if they differ from those of known releases: a mapping of ``features``, ``boxes``,
             ``width``, ``height``, ``count``, ``whole`` and ``id`` to names.
         columns: names of all columns of a .tsv file without a header whose layout is not LXMERT's.
@@ -68,7 +72,8 @@ class PrecomputedEncoderConfig(EncoderConfig):
         if self.boxes not in BOXES:
             raise UmieError(
                 f"boxes is {self.boxes!r}: use 'absolute' if the files' boxes are x1, y1, x2, y2 in pixels, 'relative' "
-                "if they are divided by the image's width and height (0..1)"
+                "if they are divided by the image's width and height (0..1); 'xywh' or 'relative_xywh' for x, "
+                "y, width, height"
             )
         if self.whole is not None:
             check_choice("whole", self.whole, WHOLE)
@@ -99,6 +104,7 @@ class PrecomputedPreprocessor(Preprocessor):
         super().__init__(config)
         self.counts: Counter[str] = Counter()
         self._counted: set[str] = set()
+        self._fitting: int | None = 0  # boxes that may be sizes in place of corners; None: no suspicion
         self._feature_dim = config.feature_dim
 
     @cached_property
@@ -159,7 +165,25 @@ class PrecomputedPreprocessor(Preprocessor):
         if found.place not in self._counted:
             self._counted.add(found.place)
             self.counts.update({"boxes": len(found.boxes) + sum(found.dropped.values()), **found.dropped})
+            self._suspect_sizes(found)
         return found
+
+    def _suspect_sizes(self, found: ImageFeatures) -> None:
+        """Warn once if boxes that were declared to be corners all fit as x, y, width, height too.
+
+        A box of corners does with a probability of about 1/4; one that does not ends the suspicion.
+        """
+        if self._fitting is None or self.config.boxes.endswith("_xywh"):
+            return
+        fitting, others = found.fit_as_sizes
+        self._fitting = None if others else self._fitting + fitting
+        if self._fitting is not None and self._fitting >= MIN_SUSPICIOUS:
+            warnings.warn(
+                f"{found.place}: all {self._fitting} boxes so far fit as x, y, width, height, too: if they are not "
+                f"corners, set boxes='{self.config.boxes}_xywh'",
+                stacklevel=2,
+            )
+            self._fitting = None
 
     def fingerprint(self) -> str:
         """Return a hash of the options and of the files' names, sizes and times; their content is not read."""
@@ -223,6 +247,7 @@ class PrecomputedEncoder(VisualEncoder):
     def __init__(self, config: PrecomputedEncoderConfig) -> None:
         if config.feature_dim is None:
             reader = PrecomputedPreprocessor(config)
+            reader._fitting = None  # the preprocessor that is used warns
             name = reader.source.first_name()
             if name is None:
                 raise UmieError(f"{config.path}: contains no images: set `feature_dim`, or correct `path`")

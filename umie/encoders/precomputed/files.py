@@ -7,11 +7,13 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from pathlib import Path
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from umie.checkpoints import check_file
 from umie.errors import UmieError, at, shown
 from umie.weights import first_line
 
@@ -19,9 +21,10 @@ Array: TypeAlias = NDArray[Any]
 Layout: TypeAlias = Mapping[str, str]  # role to the name of an array in the file
 
 ROLES = ("id", "features", "boxes", "width", "height", "count", "whole")
-BOXES = ("absolute", "relative")
+BOXES = ("absolute", "relative", "xywh", "relative_xywh")
 WHOLE = ("mean", "first", "file")
 MAX_BYTES = 256 << 20  # per array; an image with 100 boxes has less than 1 MiB of features
+MAX_VALUE = 1e6  # features of detectors and of CLIP are below 1e3; another byte order or type gives any magnitude
 _SLACK = 2  # pixels by which rounding may put an edge outside the image, as for annotated boxes
 _RELATIVE_SLACK = 1e-3  # the same for relative edges of images of unknown size
 
@@ -57,6 +60,7 @@ class ImageFeatures:
     boxes: Array  # [N, 4] as x1, y1, x2, y2, relative to the image (0..1)
     whole: Array  # [Dv], features of the whole image
     dropped: Mapping[str, int]  # number of boxes left out, by reason: outside, no_area, not_finite
+    fit_as_sizes: tuple[int, int]  # boxes that would also fit as x, y, width, height, and those that would not
 
 
 @dataclass
@@ -66,6 +70,7 @@ class Entry:
     place: str  # the file and entry, for messages
     names: Collection[str]
     array: Callable[[str], Array]  # raises UmieError, without the place, for one that is damaged or above MAX_BYTES
+    is_padded: ClassVar[bool] = True  # whether arrays may have more rows than the image has boxes
 
     def matrix(self, name: str, rows: int | None = None, columns: int | None = None) -> Array:
         """Return an array; an array stored without its shape gets the given one."""
@@ -80,13 +85,15 @@ class Entry:
 
 
 @contextmanager
-def readable(what: str) -> Iterator[None]:
-    """Raise any error of reading a damaged file as a UmieError of one line."""
+def readable(what: str, path: Path | None = None) -> Iterator[None]:
+    """Raise any error of reading a damaged file as a UmieError of one line; ``path`` is a file that is opened."""
     try:
         yield
     except (UmieError, ImportError):
         raise
     except Exception as error:  # zipfile, numpy, h5py and safetensors raise nearly anything
+        if path is not None:
+            check_file(path)
         raise UmieError(f"not readable as {what} ({first_line(error)}): download or create it again") from error
 
 
@@ -130,14 +137,13 @@ def image_features(
                 f"{names['features']} has {len(rows)} rows but {names['boxes']} has {len(box_rows)}: they must match"
             )
         rows, box_rows = rows[:count], box_rows[:count]
-        if not (finite := np.isfinite(rows).all(1)).all():
-            raise UmieError(
-                f"{names['features']}: row {int(finite.argmin())} is not finite: compute the features again"
-            )
+        _check_values(names["features"], rows)
         if whole == "first":
             if not len(rows):
                 raise UmieError("there is no first row to use for the whole image")
             own, rows, box_rows = rows[0], rows[1:], box_rows[1:]
+        if boxes.endswith("_xywh"):
+            box_rows = np.hstack([box_rows[:, :2], box_rows[:, :2] + box_rows[:, 2:]])
         relative, keep, dropped = _usable(box_rows, size, boxes)
         rows, relative = rows[keep], relative[keep]
         if own is None:
@@ -149,7 +155,29 @@ def image_features(
                 f"the whole image's vector has width {own.shape[0]}, the regions' {rows.shape[1]}: compute the "
                 "features again, or choose whole='mean'"
             )
-        return ImageFeatures(entry.place, rows.reshape(len(rows), own.shape[0]), relative, own, dropped)
+        return ImageFeatures(
+            entry.place, rows.reshape(len(rows), own.shape[0]), relative, own, dropped, _fit_as_sizes(relative)
+        )
+
+
+def _check_values(name: str, rows: Array) -> None:
+    """Raise UmieError for features ``[N, Dv]`` that are not finite, huge, or all 0."""
+    if not (finite := np.isfinite(rows).all(1)).all():
+        raise UmieError(f"{name}: row {int(finite.argmin())} is not finite: compute the features again")
+    if rows.size and (most := np.abs(rows).max()) > MAX_VALUE:
+        raise UmieError(f"{name}: has the value {most:g}, features have none above {MAX_VALUE:g}: wrong type or order?")
+    if rows.size and not most:
+        raise UmieError(f"{name}: all values are 0: compute the features again")
+
+
+def _fit_as_sizes(boxes: Array) -> tuple[int, int]:
+    """Return the numbers of relative corners that would, or would not, be in the image as x, y, width, height.
+
+    Of true corners, those in the right or lower half would not. Boxes that begin at 0, 0 say nothing.
+    """
+    told = boxes[boxes[:, :2].max(1, initial=0) > _RELATIVE_SLACK]
+    fits = (told[:, :2] + told[:, 2:] <= 1 + _RELATIVE_SLACK).all(1)
+    return int(fits.sum()), int((~fits).sum())
 
 
 def _layout(entry: Entry, layouts: Sequence[Layout], keys: Layout) -> Layout:
@@ -181,6 +209,11 @@ def _count(entry: Entry, names: Layout, limit: int) -> int | None:
         raise UmieError(
             f"{names['count']} is {count:g}: expected a whole number from 0 to {limit}, the number of rows of "
             f"{names['boxes']}"
+        )
+    if not entry.is_padded and count != limit:
+        raise UmieError(
+            f"{names['count']} is {count:g}, but {names['boxes']} has {limit} rows of 4 numbers of float32: other "
+            "types, such as float64, are not read"
         )
     return int(count)
 
@@ -214,6 +247,7 @@ def _own_whole(entry: Entry, names: Layout, whole: str | None) -> Array | None:
         raise UmieError(f"{name} is {list(vector.shape)}: expected one vector [Dv]")
     if not np.isfinite(vector).all():
         raise UmieError(f"{name} is not finite: compute the features again")
+    _check_values(name, vector.reshape(1, -1))
     return vector.reshape(-1)
 
 
@@ -230,6 +264,7 @@ def _without_whole(boxes: Array, size: tuple[float, float] | None, names: Layout
 
 def _usable(boxes: Array, size: tuple[float, float] | None, declared: str) -> tuple[Array, Array, Counter[str]]:
     """Return relative boxes (float32), a mask of the usable ones, and the number of others by reason."""
+    declared = declared.removesuffix("_xywh")
     scale = np.array([*size, *size]) if size else np.ones(4)
     relative = boxes / scale if declared == "absolute" else boxes
     slack = _SLACK / scale if size else np.full(4, _RELATIVE_SLACK)
@@ -250,5 +285,21 @@ def _usable(boxes: Array, size: tuple[float, float] | None, declared: str) -> tu
             f"no box is larger than one pixel, e.g. {shown(boxes[keep][0].tolist())}: if they are relative (0..1), "
             "set boxes='relative'"
         )
+    real = boxes[finite]
+    if declared == "absolute" and size and outside.any():
+        exchanged = np.array([size[1], size[0]] * 2) + _SLACK
+        if (real >= -_SLACK).all() and (real <= exchanged).all():
+            raise UmieError(
+                f"box {shown(boxes[outside][0].tolist())} is outside of the image, {size[0]:g} x {size[1]:g}, but all "
+                "boxes fit if its height comes first: exchange their names in `keys` or `columns`"
+            )
+    inverted = finite & (boxes[:, 2:] < boxes[:, :2]).any(1)
+    if inverted.any():
+        ends = (real[:, :2] + real[:, 2:]) / (scale[:2] if declared == "absolute" else 1)
+        if (real >= 0).all() and (ends <= 1 + slack[:2]).all():
+            raise UmieError(
+                f"box {shown(boxes[inverted][0].tolist())} ends before it begins, but all boxes fit as x, y, width, "
+                f"height: set boxes='{declared}_xywh'"
+            )
     reasons = {"not_finite": ~finite, "outside": outside, "no_area": finite & inside & ~has_area}
     return relative, keep, Counter({name: int(which.sum()) for name, which in reasons.items() if which.any()})

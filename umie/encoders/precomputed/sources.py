@@ -83,8 +83,14 @@ def feature_files(path: Path, file_format: str | None, columns: Sequence[str] | 
         if not formats and is_folder:  # files of single images may be in subdirectories, .tsv files may not
             formats = sorted({SUFFIXES.get(below.suffix, "tsv") for below in _paths(path)} - {"tsv"})
         if len(formats) != 1:
-            held = f"has files of {' and '.join(formats)}" if formats else "has no file of a known format"
-            raise UmieError(f"{path}: {held}: set format={' or '.join(map(repr, formats or FORMATS))}")
+            if not formats:
+                others = ", ".join(sorted(suffix for suffix in found if suffix)[:5]) or "none"
+                raise UmieError(
+                    f"{path}: has no file of a known format ({', '.join(SUFFIXES)}), but of these types: {others}: "
+                    f"write features in a known one, or set format={' or '.join(map(repr, FORMATS))}"
+                )
+            held = f"has files of {' and '.join(formats)}"
+            raise UmieError(f"{path}: {held}: set format={' or '.join(map(repr, formats))}")
         file_format = formats[0]
     if file_format == "tsv":
         return _Tsv(path, file_format, columns, keys)
@@ -205,7 +211,7 @@ class _Npz:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        with at(str(path)), readable("an .npz file"):
+        with at(str(path)), readable("an .npz file", path):
             self._archive = zipfile.ZipFile(path)
         self.close = self._archive.close
 
@@ -236,7 +242,7 @@ class _H5:
         except ImportError as error:
             raise ImportError("features in .h5 files need h5py: pip install 'umie[h5]'") from error
         self.path, self._h5py = path, h5py
-        with at(str(path)), readable("an .h5 file"):
+        with at(str(path)), readable("an .h5 file", path):
             # feature files are often on file systems without locks
             self._file = h5py.File(path, "r", locking="best-effort")
         self.close = self._file.close
@@ -261,8 +267,16 @@ class _H5:
         """Return the first group's name, or that of the first group in it if it has only groups."""
         with at(str(self.path)), readable("an .h5 file"):
             name = next(iter(_names(self._file)), None)
-            if name is None or self._file.get(name, getclass=True) is not self._h5py.Group:
+            if name is None:
                 return name
+            first = self._file.get(name, getclass=True)
+            if first is None:  # a name that is not UTF-8
+                return name
+            if first is not self._h5py.Group:
+                raise UmieError(
+                    f"has datasets without groups ({shown(', '.join(_names(self._file)))}): expected a group for each "
+                    "image, with its features and boxes"
+                )
             classes = {below: self._file[name].get(below, getclass=True) for below in _names(self._file[name])}
             return f"{name}/{next(iter(classes))}" if set(classes.values()) == {self._h5py.Group} else name
 
@@ -295,7 +309,7 @@ class _Tensors:
         from safetensors import safe_open
 
         self.path = path
-        with at(str(path)), readable("a .safetensors file"):
+        with at(str(path)), readable("a .safetensors file", path):
             self._handle: Any = safe_open(path, framework="pt")
             self._groups: dict[str, set[str]] = {}
             # the handle is no mapping, and has no annotations

@@ -35,6 +35,8 @@ COLUMNS: Mapping[int, tuple[str, ...]] = {
 class TsvEntry(Entry):
     """A line of a .tsv file: numbers as plain text, arrays as base64 of float32."""
 
+    is_padded = False
+
     def __init__(self, place: str, fields: Mapping[str, bytes]) -> None:
         super().__init__(place, fields.keys(), self._numbers)
         self._fields = fields

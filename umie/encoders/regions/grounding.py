@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
 
+from umie.checkpoints import check_checkpoint, local_only
 from umie.encoders.regions import registry
 from umie.encoders.regions.base import Candidates, PixelProposer, ProposerConfig, check_device, clamp_aspect_ratio
 from umie.encoders.regions.phrases import MAX_PHRASES, noun_phrases
 from umie.errors import UmieError, check_whole, shown
-from umie.weights import first_line
+from umie.weights import check_finite, first_line
 
 Phrases = Callable[[str], Sequence[str]] | Sequence[str] | None
 
@@ -103,8 +105,15 @@ class GroundingProposer(PixelProposer):
 
         name = self.config.checkpoint
         try:
-            model, report = AutoModelForZeroShotObjectDetection.from_pretrained(name, output_loading_info=True)
-            processor = AutoProcessor.from_pretrained(name)
+            if Path(str(name)).is_dir():
+                check_checkpoint(Path(str(name)))
+            with local_only(str(name)):
+                model, report = AutoModelForZeroShotObjectDetection.from_pretrained(
+                    name, trust_remote_code=False, output_loading_info=True
+                )
+                processor = AutoProcessor.from_pretrained(name, trust_remote_code=False)
+        except UmieError:
+            raise
         except Exception as error:  # a damaged checkpoint makes the loaders raise nearly anything
             raise UmieError(
                 f"checkpoint {name}: cannot be loaded ({first_line(error)}); use a directory with a zero-shot "
@@ -117,6 +126,7 @@ class GroundingProposer(PixelProposer):
             raise UmieError(
                 f"checkpoint {name}: {len(missing)} weights are missing ({', '.join(missing[:3])}); download it again"
             )
+        check_finite(model, f"checkpoint {name}")
         return model.float().to(self.config.device).eval(), processor
 
 

@@ -54,3 +54,13 @@ def needs_gradient(*tensors: Tensor) -> bool:
     for trainable weights even when no gradient will be computed.
     """
     return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+
+
+def without_padding(states: Tensor, mask: Tensor) -> Tensor:
+    """Return states ``[B, N, ...]`` with zeros where the bool ``mask [B, N]`` is False; the same tensor if it is not.
+
+    Padding may hold any value, and 0 * NaN is not 0, neither in a result nor in a gradient.
+    """
+    if mask.device.type == "cpu" and may_fuse(states) and mask.all():
+        return states
+    return states.masked_fill(~mask.view(*mask.shape, *[1] * (states.ndim - 2)), 0)

@@ -141,6 +141,8 @@ def _identify(config: RunConfig, corpus: Corpus, output: Path) -> None:
     path = output / "run.json"
     if path.exists():
         before = read_json(path, "the identity of a run")
+        if not isinstance(before, dict):
+            raise UmieError(f"{path}: is damaged: use another --output, or remove {output}")
         changed = [name for name in found if before.get(name) != found[name]]
         if changed:
             raise UmieError(

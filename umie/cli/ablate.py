@@ -100,6 +100,8 @@ def _plan(grid: Grid, root: Path, output: Path) -> None:
         sizes = ", ".join(f"{split} {count}" for split, count in one.num_records.items())
         if not corpus.is_single:
             print_line(f"{name}: {sizes}")
+        for line in one.overlap():
+            print_note(f"umie: warning: {name}: {line}")
     what = f"records: {sizes}" if corpus.is_single else f"{len(corpus.sets)} data sets"
     print_line(f"{len(cells)} cells; {what}; output: {output}")
     if warning := unnamed_regions([cell.config for cell in cells], corpus.tasks):

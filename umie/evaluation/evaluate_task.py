@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from umie.decoders.options import check_generation_options
 from umie.errors import UmieError, check_choice
 from umie.evaluation.answers import Answer, OnBatch, answer_queries
 from umie.evaluation.queries import QueryDataset
@@ -99,6 +100,7 @@ def evaluate(
         UmieError: no record is annotated for the task, or ``events`` is invalid.
     """
     check_choice("events", events, SUBJECTS)
+    check_generation_options(generation_options, "options of evaluate")
     model.eval()
     built = processor.task(task)
     records = processor.usable(record for record in records if record.annotated_for(built.name))

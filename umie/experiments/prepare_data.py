@@ -21,6 +21,7 @@ from umie.encoders import Preprocessor, build_preprocessor
 from umie.errors import UmieError, at, check_keys
 from umie.experiments.data_config import DataConfig, SetConfig
 from umie.experiments.data_sets import Corpus, DataSet, Options, hash_of
+from umie.experiments.data_splits import check_content, check_files
 from umie.files import atomic_write
 from umie.images import decode_image, read_image_bytes
 from umie.records import Record, read_jsonl, record_to_json
@@ -65,11 +66,13 @@ def prepare_corpus(
     def place(name: str) -> Any:
         return nullcontext() if config.is_single else at(f"data set {name!r}")
 
+    check_files(config, root)
     read: dict[str, _Files] = {}
     for name, one in config.sets.items():
         if one.format != "synthetic":
             with place(name):
                 read[name] = _read_files(one, root, splits, config.is_single)
+    check_content(config, {name: one.splits for name, one in read.items()})
     if config.exclude_overlap:
         read = _without_overlap(read, config.exclude_overlap)
     training_texts = _texts(record for one in read.values() for record in one.splits.get("train", ()))

@@ -17,7 +17,7 @@ from umie.experiments.data_sets import Corpus
 from umie.experiments.identity import identity, locked
 from umie.experiments.parts import unnamed_regions
 from umie.experiments.prepare_data import prepare_corpus
-from umie.experiments.scored_tasks import scored_tasks
+from umie.experiments.scored_tasks import averaged, check_metric, scored_tasks
 from umie.experiments.variant import Progress, Variant, train_warm_start
 from umie.files import atomic_write, read_json
 
@@ -61,7 +61,7 @@ def run_training(config: RunConfig, *, root: Path, output: Path, progress: Progr
     state = PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=1))
     with locked(output) if state.is_main_process else nullcontext():
         with state.main_process_first():
-            corpus, used = _data(config, root, output, progress)
+            corpus, used = prepare_data(config, root, output, progress)
             if state.is_main_process:
                 _identify(config, corpus, output)
         torch.manual_seed(config.seed)
@@ -114,8 +114,12 @@ def run_training(config: RunConfig, *, root: Path, output: Path, progress: Progr
     )
 
 
-def _data(config: RunConfig, root: Path, output: Path, progress: Progress) -> tuple[Corpus, list[str]]:
-    """Return the checked data and the splits to use: train and, if they exist, dev and the evaluation split."""
+def prepare_data(config: RunConfig, root: Path, output: Path, progress: Progress) -> tuple[Corpus, list[str]]:
+    """Return the checked data and the splits to use: train and, if they exist, dev and the evaluation split.
+
+    Raises:
+        UmieError: as for ``prepare_corpus``; or the config names scores that these data do not have.
+    """
     sets = config.data.sets.values()
     used = [
         split
@@ -132,6 +136,8 @@ def _data(config: RunConfig, root: Path, output: Path, progress: Progress) -> tu
         encoders=[config.encoder],
         on_item=progress.phase,
     )
+    check_metric(config, corpus)
+    averaged(config, scored_tasks(config, corpus, used[-1]))
     return corpus, used
 
 

@@ -23,7 +23,7 @@ from umie.experiments.identity import locked, warm_start_hash
 from umie.experiments.prepare_data import prepare_corpus
 from umie.experiments.results import RESULT, RESULTS, cell_folder, read_result, read_results, sealed
 from umie.experiments.run_job import run_job
-from umie.experiments.scored_tasks import ScoredTask, averaged, scored_tasks
+from umie.experiments.scored_tasks import ScoredTask, averaged, check_metric, scored_tasks
 from umie.files import atomic_write
 
 
@@ -105,6 +105,7 @@ def prepare(grid: Grid, root: Path, output: Path, progress: GridProgress) -> tup
         on_item=progress.preparing,
     )
     averaged(first, scored_tasks(first, data))
+    check_metric(first, data)
     for cell in grid.cells:
         if not data.training_sets(cell.config.trained_on):
             raise UmieError(f"{cell.variant}: none of the data sets of train_on has training records")

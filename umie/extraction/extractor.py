@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, overload
 
 from umie import tasks as all_tasks
+from umie.decoders.options import check_generation_options
 from umie.errors import UmieError, UnknownNameError, check_flag, check_whole, shown
 from umie.evaluation.answers import answer_queries
 from umie.extraction.images import EncodedImage, encode_images, image_size
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 Labels = Mapping[str, Sequence[str]]  # by task
+_OPTIONS = "options of Extractor"
 WINDOW_BATCHES = 4  # a stream is read in windows of this many batches, whose queries are sorted by length
 
 
@@ -63,6 +66,7 @@ class Extractor:
         check_whole("batch_size", batch_size, 1)
         check_whole("max_pairs", max_pairs, 1)
         check_flag("constrained", constrained)
+        check_generation_options(generation_options, _OPTIONS)
         self.missing_images = processor.missing_images if missing_images is None else missing_images
         check_image_policy(self.missing_images)
         self.model = model.eval()
@@ -98,6 +102,8 @@ class Extractor:
         Raises:
             UmieError: there is no such directory or repository, a file is missing, or the device cannot be used.
         """
+        own = inspect.signature(cls).parameters
+        check_generation_options({key: value for key, value in options.items() if key not in own}, _OPTIONS)
         model, processor = load(name, device, dtype, revision=revision)
         return cls(model, processor, **options)
 

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import os
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
+
+# two letters or more, because C: is a drive; a Path joins the slashes of a URL to one
+_URL = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]+:/|data:)")
 
 
 class UmieError(ValueError):
@@ -65,6 +71,18 @@ def check_choice(name: str, value: object, choices: Iterable[str]) -> None:
     choices = list(choices)
     if value not in choices:
         raise UmieError(f"{name} is {value!r}: use one of {', '.join(choices)}")
+
+
+def check_kind(name: str, value: object, kinds: Any, use: str) -> None:
+    """Raise UmieError unless ``value`` is an instance of one of the ``kinds``; ``use`` says what to pass instead."""
+    if not isinstance(value, kinds):
+        raise UmieError(f"{name} is {shown(value)}: {use}")
+
+
+def check_local(name: str, path: object) -> None:
+    """Raise UmieError if a path is a URL, such as ``https://...`` or ``s3://...``: nothing is downloaded."""
+    if isinstance(path, str | os.PathLike) and _URL.match(os.fsdecode(path)):
+        raise UmieError(f"{name} is {shown(os.fsdecode(path))}, a URL: download it, and pass the path of the file")
 
 
 @contextmanager

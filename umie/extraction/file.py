@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import umie
-from umie.errors import UmieError, at, check_flag
+from umie.errors import UmieError, at, check_flag, check_kind, check_local
 from umie.extraction.extractor import WINDOW_BATCHES, Extractor, Labels
 from umie.extraction.images import SKIPPED
 from umie.extraction.result import Extraction
@@ -91,6 +92,11 @@ def extract_file(
             read and ``missing_images`` is ``error``; or the unfinished output belongs to a call with other arguments.
     """
     check_flag("skip_bad", skip_bad)
+    given = {"source": source, "output": output, "details": details, "images": images}
+    for name, path in given.items():
+        if path is not None or name in ("source", "output"):
+            check_kind(name, path, str | os.PathLike, "pass a path")
+            check_local(name, path)
     source = Path(source)
     images = None if images is None else Path(images)
     paths = [Path(path) for path in (output, details) if path is not None]

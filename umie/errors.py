@@ -13,8 +13,15 @@ from typing import Any
 _URL = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]+:/|data:)")
 
 
+# control characters except line breaks and tabs, and those that change the direction or the line of what follows
+_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
 class UmieError(ValueError):
-    """Invalid input. The command line prints the message and exits with code 2."""
+    """Invalid input. The command line prints the message and exits with code 2; see ``printable``."""
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class UnknownNameError(UmieError):
@@ -92,6 +99,11 @@ def at(place: str) -> Iterator[None]:
         yield
     except UmieError as error:
         raise UmieError(f"{place}: {error}") from error
+
+
+def printable(text: str) -> str:
+    """Return a text from data with escapes, such as those of Python, in place of what a terminal would obey."""
+    return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def shown(value: object) -> str:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from umie.cli import ablate, bench, convert, data, evaluate, example, extract, list_parts, train
-from umie.cli.console import out, print_note
+from umie.cli.console import out, print_note, tolerate_encodings
 from umie.errors import UmieError
 
 app = typer.Typer(
@@ -31,6 +31,7 @@ _UsageError: Any = typer.BadParameter.__mro__[1]  # from click, or from the copy
 
 def main() -> None:
     """Run the command line. Bad input is reported on standard error with exit code 2."""
+    tolerate_encodings()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     for library in ("transformers", "huggingface_hub", "httpx"):
         logging.getLogger(library).setLevel(logging.ERROR)
@@ -53,7 +54,7 @@ def main() -> None:
         message = f"{error.format_message()}{more}"
     else:
         sys.exit(code if isinstance(code, int) else 0)
-    first, *lines = message.splitlines() or [""]
+    first, *lines = message.split("\n")
     print_note("\n".join([f"umie: {' '.join(first.split())}", *lines]), "red")
     sys.exit(2)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,8 +12,8 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from umie.cli.console import print_line, print_note, show
-from umie.cli.options import Device, Plugins
+from umie.cli.console import print_json, print_line, print_note, show
+from umie.cli.options import Device, Plugins, text_of
 from umie.cli.progress import counting, disable_progress_bars
 from umie.errors import UmieError
 
@@ -96,7 +95,7 @@ def extract(
         raise UmieError("pass either a text or a file with --input")
     check_saved(model)
     load_plugins(plugin or ())
-    labels = _labels(label or (), task)
+    labels = _labels([text_of(one) for one in label or ()], task)
     options: dict[str, Any] = {
         "constrained": constrained,
         "max_pairs": max_pairs,
@@ -123,11 +122,11 @@ def extract(
     disable_progress_bars()
     regions = [_region(given) for given in region or ()] or None
     extractor = Extractor.from_pretrained(model, **options)
-    found = extractor.extract(str(text), image, tasks=task, labels=labels, regions=regions)
+    found = extractor.extract(text_of(str(text)), image, tasks=task, labels=labels, regions=regions)
     for notice in found.warnings:
         print_note(f"warning: {notice.message}", "yellow")
     if json_flag:
-        print_line(json.dumps(found.to_json(), ensure_ascii=False))
+        print_json(found.to_json())
     else:
         show_extraction(found)
 

@@ -352,7 +352,7 @@ def test_the_embedded_data_is_written_once_and_reused(tmp_path):
 def test_incomplete_embedded_data_is_drawn_again(tmp_path):
     data = synthetic(tmp_path / "run")
     (folder,) = (tmp_path / "run").glob("data-*")
-    (folder / "complete.json").unlink()
+    (folder / "manifest.json").unlink()
     (folder / "train.jsonl").unlink()
     steps = []
     assert synthetic(tmp_path / "run", steps) == data

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
@@ -22,6 +21,7 @@ from umie.errors import UmieError, at, check_keys
 from umie.experiments.data_config import DataConfig, SetConfig
 from umie.experiments.data_sets import Corpus, DataSet, Options, hash_of
 from umie.experiments.data_splits import check_content, check_files
+from umie.experiments.manifest import is_intact, write_manifest
 from umie.files import atomic_write
 from umie.images import decode_image, read_image_bytes
 from umie.records import Record, read_jsonl, record_to_json
@@ -329,13 +329,11 @@ def _synthetic(one: SetConfig, output: Path, used: Sequence[str], on_item: OnIte
     tasks = {name: {"labels": list(LABELS[name]), **given} for name, given in one.tasks.items()}
     fingerprint = hash_of({"synthetic": asdict(config), "umie": umie.__version__})
     folder = output / f"data-{fingerprint}"
-    complete = folder / "complete.json"
-    if not complete.exists():
+    files = {split: str(folder / f"{split}.jsonl") for split in SPLITS}
+    if not is_intact(folder):
         on_item("drawing the embedded data set")
         write_synthetic(folder, config)
-        with atomic_write(complete) as file:
-            json.dump(dict(one.options), file)
-    files = {split: str(folder / f"{split}.jsonl") for split in SPLITS}
+        write_manifest(folder, [f"{split}.jsonl" for split in SPLITS])
     built = _built(tasks)
     known = ceilings(config)
     return DataSet(

@@ -15,6 +15,7 @@ from umie.errors import UmieError
 from umie.experiments.config import RunConfig
 from umie.experiments.data_sets import Corpus
 from umie.experiments.identity import identity, locked
+from umie.experiments.manifest import is_intact
 from umie.experiments.parts import unnamed_regions
 from umie.experiments.prepare_data import prepare_corpus
 from umie.experiments.scored_tasks import averaged, check_metric, scored_tasks
@@ -68,7 +69,7 @@ def run_training(config: RunConfig, *, root: Path, output: Path, progress: Progr
         warm_start = None
         if config.warm_start is not None:  # trained with all processes, unless it already exists
             warm_start = output / "warm_start"
-            exists = warm_start.exists()
+            exists = is_intact(warm_start)
             state.wait_for_everyone()  # the answer must be the same in all processes
             if not exists:
                 train_warm_start(config, corpus, warm_start if state.is_main_process else None, progress)

@@ -20,6 +20,7 @@ from umie.errors import UmieError
 from umie.experiments.data_sets import Corpus
 from umie.experiments.expand import Cell, Grid, plan
 from umie.experiments.identity import locked, warm_start_hash
+from umie.experiments.manifest import is_intact
 from umie.experiments.prepare_data import prepare_corpus
 from umie.experiments.results import RESULT, RESULTS, cell_folder, read_result, read_results, sealed
 from umie.experiments.run_job import run_job
@@ -179,7 +180,9 @@ class _Runner:
         for cell in cells:
             name = names[cell.hash]
             folder = self.output / "warm_start" / name
-            if name not in starts and not folder.exists():
+            if name not in starts and not is_intact(folder):
+                if folder.exists():
+                    self.progress.note(f"{folder}: is damaged or incomplete: it is trained again")
                 identity = {"hash": name, "variant": "warm start", "seed": warm_start.seed}
                 job = {"kind": "warm_start", "identity": identity, "folder": str(folder)}
                 title = "warm start" if len(set(names.values())) == 1 else f"warm start of {cell.variant}"

@@ -17,6 +17,7 @@ from umie.evaluation.gates import gate_summary
 from umie.experiments.choices import Wording
 from umie.experiments.config import RunConfig
 from umie.experiments.data_sets import Corpus, DataSet
+from umie.experiments.manifest import write_manifest
 from umie.experiments.scored_tasks import DEV_MEAN, averaged, check_metric, score_name, scored_tasks
 from umie.files import atomic_folder, atomic_write
 from umie.records import Record, Region, write_jsonl
@@ -88,6 +89,7 @@ def train_warm_start(config: RunConfig, corpus: Corpus, folder: Path | None, pro
         with atomic_folder(folder) as partial:
             model.decoder.save_checkpoint(partial)
             processor.tokenizer.save_pretrained(str(partial))
+            write_manifest(partial)
     return measured
 
 

@@ -169,13 +169,20 @@ def test_plan_shows_the_state_of_cells(umie, grid, tmp_path):
     cells = [row[0] for row in rows_of(out)]
     results = tmp_path / "runs" / "tiny-grid" / "results.jsonl"
     results.parent.mkdir(parents=True)
-    results.write_text(
-        "".join(json.dumps({"hash": h, "status": s}) + "\n" for h, s in [(cells[0], "ok"), (cells[2], "crashed")])
-    )
+    score = {"f1": 0.5, "precision": 0.5, "recall": 0.5, "interval": [0.4, 0.6], "dropped": 0}
+    done = {"seed": 0, "metrics": dict.fromkeys(("mner", "mre", "med", "meae"), score), "health": {}, "counts": {}}
+    done |= {"parameters": 1, "seconds": {}, "uses_image": True, "device": "cpu", "threads": 1, "versions": {}}
+    lines = [
+        {"hash": cells[0], "status": "ok", **done},
+        {"hash": cells[2], "status": "crashed", "error": "", "traceback": ""},
+        {"hash": cells[3], "status": "ok"},  # not a result
+    ]
+    results.write_text("".join(json.dumps(line) + "\n" for line in lines))
     torn = results.read_bytes() + b'{"hash": "'
     results.write_bytes(torn)
-    _, out, _ = umie("ablate", grid, "--plan")
+    _, out, err = umie("ablate", grid, "--plan")
     assert [row[3] for row in rows_of(out)] == ["ok", "to run", "crashed", "to run"]
+    assert "results.jsonl:3: not a result: " in err
     assert results.read_bytes() == torn  # only a run, which has the lock, repairs it
 
 
@@ -201,9 +208,11 @@ def test_workers_and_output_do_not_change_the_cells(umie, grid, tmp_path):
 
 def test_data_root_is_the_directory_of_relative_paths(umie, tmp_path):
     (tmp_path / "there").mkdir()
-    (tmp_path / "there" / "a.jsonl").write_text('{"text": "Ann", "entities": [{"type": "p", "span": [0, 3]}]}\n')
+    for name, text in (("a", "Ann"), ("b", "Bob")):
+        line = f'{{"text": "{text}", "entities": [{{"type": "p", "span": [0, 3]}}]}}\n'
+        (tmp_path / "there" / f"{name}.jsonl").write_text(line)
     path = tmp_path / "grid.yaml"
-    path.write_text("data: {format: jsonl, train: a.jsonl, test: a.jsonl}\ntasks: mner\n")
+    path.write_text("data: {format: jsonl, train: a.jsonl, test: b.jsonl}\ntasks: mner\n")
     code, _, err = umie("ablate", path, "--plan", "--output", tmp_path / "run")
     assert code == 2
     assert f"{tmp_path / 'a.jsonl'}: no such file" in err

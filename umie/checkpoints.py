@@ -113,15 +113,20 @@ def check_num_parameters(number: int, folder: Path) -> None:
         )
 
 
-def write_manifest(folder: Path, names: Iterable[str], *, replaces: Callable[[str], bool]) -> None:
+def write_manifest(
+    folder: Path, names: Iterable[str] | None = None, *, replaces: Callable[[str], bool] = lambda name: True
+) -> None:
     """Write the sizes and digests of files to the manifest of a folder.
 
     Args:
         folder: the checkpoint.
-        names: the files, relative to it.
+        names: the files, relative to it; by default all.
         replaces: whether an earlier entry, by name, is dropped if it is not among the names.
     """
     path = folder / MANIFEST
+    if names is None:
+        files = (file for file in folder.rglob("*") if file.is_file() and file != path)
+        names = sorted(file.relative_to(folder).as_posix() for file in files)
     kept: dict[str, Any] = {}
     if path.is_file():
         try:
@@ -161,6 +166,14 @@ def check_manifest(folder: Path, covers: Callable[[str], bool] = lambda name: Tr
                 f"checkpoint again; if you changed it on purpose, remove {MANIFEST}"
             )
     return frozenset(chosen)
+
+
+def is_intact(folder: Path) -> bool:
+    """Return whether a folder has a manifest, and its files are what they were when it was written."""
+    try:
+        return bool(check_manifest(folder))
+    except UmieError:
+        return False
 
 
 def is_model_file(name: str) -> bool:

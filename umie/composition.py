@@ -17,7 +17,7 @@ from umie import fusion as fusions
 from umie import tasks as all_tasks
 from umie.constrained import encode, end_token_of
 from umie.data.synthetic import LABELS, SyntheticConfig, scenes
-from umie.errors import UmieError, check_keys, shown
+from umie.errors import UmieError, check_keys, check_kind, check_whole, shown
 from umie.language_models.sources import load_tokenizer
 from umie.model import UmieModel
 from umie.model_parts import REGISTRIES
@@ -66,6 +66,7 @@ def compose(
             contract of its slot.
     """
     check_keys("argument of compose:", processor_options, PROCESSOR_OPTIONS)
+    _check_arguments(tasks, tokenizer, visual_embedding, processor_options)
     given = {"encoder": encoder, "fusion": fusion, "decoder": decoder}
     modules = {slot: built for slot, part in given.items() if (built := _module_of(slot, part)) is not None}
     named = {slot: _DEFAULTS[slot] if slot in modules else part for slot, part in given.items()}
@@ -116,6 +117,19 @@ def _warn_of_labels(processor: UmieProcessor) -> None:
                     "or use a tokenizer that writes any text (ByT5, mT5), or the decoder span",
                     stacklevel=3,
                 )
+
+
+def _check_arguments(tasks: Any, tokenizer: Any, visual_embedding: Any, processor_options: Mapping[str, Any]) -> None:
+    example = "pass the options of each task, such as {'mner': {'labels': ['person', 'place']}}, or {'mner': {}}"
+    check_kind("tasks", tasks, Mapping | None, example)
+    for name, options in (tasks or {}).items():
+        check_kind(f"tasks[{name!r}]", options, Mapping, example)
+    check_kind("tokenizer", tokenizer, PreTrainedTokenizerBase | None, "pass a tokenizer of transformers")
+    kinds = (Mapping, nn.Module, type(None))
+    check_kind("visual_embedding", visual_embedding, kinds, "pass options as a mapping, or a module")
+    for name in LIMITS:
+        if name in processor_options:
+            check_whole(name, processor_options[name], 2)
 
 
 _DEFAULTS = {"encoder": "tiny", "fusion": "text_only", "decoder": "tiny"}

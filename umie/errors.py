@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
-# control characters but tab and line feed; characters that change the direction of text; line and paragraph separators
-_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+# two letters or more, because C: is a drive; a Path joins the slashes of a URL to one
+_URL = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]+:/|data:)")
 
+
+# control characters except line breaks and tabs, and those that change the direction or the line of what follows
+_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 _MAX_CHOICES = 200  # listed in a message
 
 
 class UmieError(ValueError):
-    """Invalid input. The command line prints the message and exits with code 2."""
+    """Invalid input. The command line prints the message and exits with code 2; see ``printable``."""
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class UnknownNameError(UmieError):
@@ -76,6 +84,18 @@ def check_choice(name: str, value: object, choices: Iterable[str]) -> None:
         raise UmieError(f"{name} is {value!r}: use one of {', '.join(choices)}")
 
 
+def check_kind(name: str, value: object, kinds: Any, use: str) -> None:
+    """Raise UmieError unless ``value`` is an instance of one of the ``kinds``; ``use`` says what to pass instead."""
+    if not isinstance(value, kinds):
+        raise UmieError(f"{name} is {shown(value)}: {use}")
+
+
+def check_local(name: str, path: object) -> None:
+    """Raise UmieError if a path is a URL, such as ``https://...`` or ``s3://...``: nothing is downloaded."""
+    if isinstance(path, str | os.PathLike) and _URL.match(os.fsdecode(path)):
+        raise UmieError(f"{name} is {shown(os.fsdecode(path))}, a URL: download it, and pass the path of the file")
+
+
 @contextmanager
 def at(place: str) -> Iterator[None]:
     """Prefix the message of a UmieError raised inside the block with ``place``."""
@@ -85,12 +105,9 @@ def at(place: str) -> Iterator[None]:
         raise UmieError(f"{place}: {error}") from error
 
 
-def without_controls(text: str) -> str:
-    r"""Return a text with its control characters, which could change a terminal, in the form of JSON: ``\u001b``.
-
-    Line breaks and tabs are kept.
-    """
-    return _CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+def printable(text: str) -> str:
+    """Return a text from data with escapes, such as those of Python, in place of what a terminal would obey."""
+    return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def shown(value: object) -> str:

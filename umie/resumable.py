@@ -1,10 +1,12 @@
-"""Output files that are written line by line and can be resumed after an interruption."""
+"""Output files that are written line by line, can be resumed after an interruption, and carry checksums."""
 
 from __future__ import annotations
 
 import os
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from itertools import zip_longest
 from pathlib import Path
 from typing import IO
 
@@ -12,19 +14,37 @@ from filelock import FileLock, Timeout
 
 from umie.errors import UmieError
 from umie.files import atomic_write, check_writable
+from umie.versions import file_digest
+
+_NO_LINE = "-"  # in the state: the item has no line in this file
 
 
 class ResumableLines:
-    """Several files with one line each per item; a file gets its name only when it is complete.
+    """Several files with at most one line each per item; a file gets its name only when it is complete.
 
-    Until then the lines of ``out.jsonl`` are in ``out.jsonl.part``, and ``out.jsonl.part.run`` has ``run``, a hash of
-    everything that the lines depend on; only the same run can resume.
+    Until then the lines of ``out.jsonl`` are in ``out.jsonl.part``. The state, ``out.jsonl.part.run``, has ``run``, a
+    hash of everything that the lines depend on (only the same run can resume), and for each item a checksum of the
+    lines of each file so far. A complete ``out.jsonl`` has its SHA-256 digest in ``out.jsonl.sha256``.
+
+    Args:
+        paths: the files.
+        run: the hash.
+        optional: further files, which are removed if they have no lines.
+
+    Attributes:
+        done: the number of items that are already written.
+        damage: a sentence about the first damaged line, after which the items are written again; None if there is none.
     """
 
-    def __init__(self, paths: Sequence[Path], run: str) -> None:
-        self.paths, self.run = paths, run
-        self.done = 0  # the number of items that are already written
+    def __init__(self, paths: Sequence[Path], run: str, optional: Sequence[Path] = ()) -> None:
+        self.paths, self.run = [*paths, *optional], run
+        self.optional = list(optional)
+        self.done = 0
+        self.damage: str | None = None
         self._files: list[IO[bytes]] = []
+        self._checksums: list[int] = []
+        self._ends: list[int] = []
+        self._state: IO[bytes] | None = None
 
     @contextmanager
     def open(self) -> Iterator[ResumableLines]:
@@ -36,7 +56,7 @@ class ResumableLines:
             UmieError: the files belong to another run, or another process is writing them.
         """
         first = self.paths[0]
-        marker = _with_suffix(first, ".part.run")
+        state = _with_suffix(first, ".part.run")
         for path in self.paths:
             check_writable(path)
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -48,54 +68,114 @@ class ResumableLines:
                 raise UmieError(f"{first}: another process is writing this file: wait for it or stop it") from error
             stack.callback(Path(lock.lock_file).unlink, missing_ok=True)  # before the lock is released
             parts = [_with_suffix(path, ".part") for path in self.paths]
-            earlier = marker.read_text(encoding="utf-8") if marker.is_file() else None
-            if any(part.exists() for part in parts) and earlier != self.run:
-                raise UmieError(
-                    f"{parts[0]}: belongs to an unfinished run with other input, options or weights: finish that run, "
-                    "delete the file, or choose another output"
-                )
-            with atomic_write(marker) as file:
-                file.write(self.run)
-            ends = [_line_ends(part) for part in parts]
-            self.done = min(len(offsets) for offsets in ends)
-            for part, offsets in zip(parts, ends, strict=True):
-                opened: IO[bytes] = stack.enter_context(part.open("r+b" if part.exists() else "w+b"))
-                opened.truncate(offsets[self.done - 1] if self.done else 0)
+            header = f"{self.run} {len(parts) - len(self.optional)}\n".encode()
+            if any(part.exists() for part in parts):
+                if _first_line(state) != header:
+                    raise UmieError(
+                        f"{parts[0]}: belongs to an unfinished run with other input, options or weights, or "
+                        f"{state.name} is missing or damaged: finish that run, delete the file, or use another output"
+                    )
+                end = self._find_end(parts, state)
+            else:
+                state.write_bytes(header)
+                end = len(header)
+                self._checksums, self._ends = [0] * len(parts), [0] * len(parts)
+            for path, length in (*zip(parts, self._ends, strict=True), (state, end)):
+                opened: IO[bytes] = stack.enter_context(path.open("r+b" if path.exists() else "w+b"))
+                opened.truncate(length)
                 opened.seek(0, os.SEEK_END)
                 self._files.append(opened)
+            self._state = self._files.pop()
             try:
                 yield self
             except BaseException:
                 if not any(file.tell() for file in self._files):  # nothing to resume
-                    for path in (*parts, marker):
+                    for path in (*parts, state):
                         path.unlink()
                 raise
+            is_empty = [not file.tell() for file in self._files]
             for opened in self._files:
                 opened.flush()
                 os.fsync(opened.fileno())
-            for part, path in zip(parts, self.paths, strict=True):
+            for part, path, empty in zip(parts, self.paths, is_empty, strict=True):
+                if empty and path in self.optional:
+                    part.unlink()
+                    path.unlink(missing_ok=True)  # of an earlier run
+                    continue
                 part.replace(path.resolve())
-            marker.unlink()
+                if path not in self.optional:
+                    with atomic_write(digest_file(path)) as digest:
+                        digest.write(f"{file_digest(path)}  {path.name}\n")
+            state.unlink()
 
-    def write(self, *lines: str) -> None:
-        """Write one item, a line for each file; it survives if the process is killed."""
-        for file, line in zip(self._files, lines, strict=True):
-            file.write(line.encode() + b"\n")
+    def write(self, *lines: str | None) -> None:
+        """Write one item, a line for each file or None; it survives if the process is killed."""
+        sums = []
+        for place, (file, line) in enumerate(zip(self._files, lines, strict=True)):
+            if line is None:
+                sums.append(_NO_LINE)
+                continue
+            data = line.encode() + b"\n"
+            self._checksums[place] = zlib.crc32(data, self._checksums[place])
+            sums.append(f"{self._checksums[place]:08x}")
+            file.write(data)
             file.flush()
+        assert self._state is not None  # it is open
+        self._state.write(" ".join(sums).encode() + b"\n")
+        self._state.flush()
+
+    def _find_end(self, parts: Sequence[Path], state: Path) -> int:
+        """Set ``done``, ``damage``, the checksums and the ends of the files; return the end of the state."""
+        checksums, ends = [0] * len(parts), [0] * len(parts)
+        with ExitStack() as stack:
+            for part in parts:
+                part.touch()
+            files = [stack.enter_context(part.open("rb")) for part in parts]
+            entries = stack.enter_context(state.open("rb"))
+            end = len(entries.readline())
+            for entry in entries:
+                if not entry.endswith(b"\n"):
+                    break  # a kill came before its end
+                found, lengths = list(checksums), list(ends)
+                sums = entry.decode("ascii", "replace").split()
+                for place, (file, expected) in enumerate(zip_longest(files, sums[: len(files)])):
+                    if expected == _NO_LINE:
+                        continue
+                    line = file.readline()
+                    found[place] = zlib.crc32(line, found[place])
+                    lengths[place] += len(line)
+                    if f"{found[place]:08x}" != expected or not line.endswith(b"\n"):
+                        where = f"{parts[place]}: item {self.done + 1}"
+                        self.damage = f"{where} is damaged or incomplete: it and all items after it are written again"
+                        break
+                if self.damage is not None:
+                    break
+                checksums, ends, end = found, lengths, end + len(entry)
+                self.done += 1
+        self._checksums, self._ends = checksums, ends
+        return end
+
+
+def _first_line(path: Path) -> bytes:
+    if not path.is_file():
+        return b""
+    with path.open("rb") as file:
+        return file.readline()
+
+
+def digest_file(path: Path) -> Path:
+    """Return the file with the SHA-256 digest of an output file, in the format of ``sha256sum``."""
+    return _with_suffix(path, ".sha256")
+
+
+def is_changed(path: Path) -> bool:
+    """Return whether an output file has a digest and differs from what was written."""
+    digest = digest_file(path)
+    try:
+        return digest.is_file() and digest.read_bytes().split()[:1] != [file_digest(path).encode()]
+    except OSError:
+        return False
 
 
 def _with_suffix(path: Path, suffix: str) -> Path:
     return path.with_name(path.name + suffix)
-
-
-def _line_ends(path: Path) -> list[int]:
-    """Return the offset after each complete line of a file; an empty list if the file does not exist."""
-    if not path.exists():
-        return []
-    ends, offset = [], 0
-    with path.open("rb") as file:
-        for line in file:
-            offset += len(line)
-            if line.endswith(b"\n"):
-                ends.append(offset)
-    return ends

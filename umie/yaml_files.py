@@ -1,4 +1,4 @@
-"""YAML 1.2 without surprises: ``1e-3`` is a number, ``yes`` is a string, and repeated keys are errors."""
+"""YAML 1.2 without surprises: ``1e-3`` is a number, ``yes`` a string, and repeated keys and huge files are errors."""
 
 from __future__ import annotations
 
@@ -8,24 +8,15 @@ from typing import Any
 
 import yaml
 
-from umie.errors import UmieError
+from umie.errors import UmieError, shown
+
+MAX_CHARACTERS, MAX_VALUES = 500_000, 100_000  # an alias can stand for many values, so a short text can be huge
 
 
 class _Loader(yaml.SafeLoader):
     """A loader for the core types of YAML 1.2: ``010`` is ten, ``yes`` and ``12:30:45`` are strings."""
 
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 # as in the base class
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        """Return a mapping; raise UmieError for a repeated key."""
-        lines: dict[Any, int] = {}
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            line = key_node.start_mark.line + 1
-            if isinstance(key, str | int | float | bool) and lines.setdefault(key, line) != line:
-                raise UmieError(f"line {line}: the key {key!r} is already set on line {lines[key]}: remove one")
-        found: dict[Any, Any] = super().construct_mapping(node, deep)
-        return found
 
 
 for _tag, _pattern, _first in (
@@ -43,13 +34,61 @@ _Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(str(no
 
 
 def parse_yaml(text: str) -> Any:
-    """Parse YAML text; raise UmieError if it is not valid YAML, or a key is repeated."""
+    """Parse YAML text; raise UmieError if it is not valid YAML, a key is repeated, or it is huge."""
+    if len(text) > MAX_CHARACTERS:
+        raise UmieError(f"the YAML has {len(text):,} characters; the limit is {MAX_CHARACTERS:,}")
+    loader = None
     try:
-        return yaml.load(text, _Loader)
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _check(loader, node, {})
+        return loader.construct_document(node)
     except UmieError:
         raise
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UmieError(f"not valid YAML: {' '.join(str(error).split())}") from error
+    finally:
+        if loader is not None:
+            loader.dispose()
+
+
+def _check(loader: _Loader, node: Any, sizes: dict[int, int]) -> int:
+    """Return the number of values of a node with all aliases written out.
+
+    Raises:
+        UmieError: a key is repeated or is no name, a value contains itself, or there are too many values.
+    """
+    line = node.start_mark.line + 1
+    if id(node) in sizes:
+        if not sizes[id(node)]:
+            raise UmieError(f"line {line}: an alias refers to the value that contains it: write out the value")
+        return sizes[id(node)]
+    sizes[id(node)] = 0  # not known yet
+    parts = node.value if isinstance(node, yaml.SequenceNode) else ()
+    if isinstance(node, yaml.MappingNode):
+        _check_keys(loader, node)
+        parts = [value for _, value in node.value]
+    size = 1 + sum(_check(loader, part, sizes) for part in parts)
+    if size > MAX_VALUES:
+        raise UmieError(f"line {line}: there are more than {MAX_VALUES:,} values, with aliases written out: use fewer")
+    sizes[id(node)] = size
+    return size
+
+
+def _check_keys(loader: _Loader, node: yaml.MappingNode) -> None:
+    lines: dict[Any, int] = {}
+    for key_node, _ in node.value:
+        line = key_node.start_mark.line + 1
+        if not isinstance(key_node, yaml.ScalarNode):
+            raise UmieError(f"line {line}: a key is a list or a mapping: use a name")
+        if key_node.tag == "tag:yaml.org,2002:merge":
+            continue
+        key = loader.construct_object(key_node)
+        if key in lines:
+            raise UmieError(f"line {line}: the key {shown(key)} is already set on line {lines[key]}: remove one")
+        lines[key] = line
 
 
 def read_yaml(path: Path, what: str) -> Any:

@@ -29,6 +29,7 @@ def test_a_written_example_can_be_run(umie, tmp_path, forget_plugins):
         "own_fusion.py",
         "own_encoder.py",
         "data/hashtags.jsonl",
+        "data/hashtags_test.jsonl",
         "real/gmner_span.yaml",
     ]
     code, out, _ = umie("example", *files, "--output", str(tmp_path / "study"))

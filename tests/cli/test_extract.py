@@ -128,7 +128,11 @@ def test_the_output_file_can_be_scored(umie, files, checkpoint):
     assert all(line["gate"]["mner"] is not None for line in details)
     for task in ("mner", "med"):
         assert umie("evaluate", "--predictions", "out.jsonl", "--gold", "in.jsonl", "--task", task)[0] == 0
-    assert sorted(path.name for path in files.iterdir()) == ["details.jsonl", "in.jsonl", "out.jsonl", "photos"]
+    names = ["details.jsonl", "details.jsonl.sha256", "in.jsonl", "out.jsonl", "out.jsonl.sha256", "photos"]
+    assert sorted(path.name for path in files.iterdir()) == names
+    (files / "out.jsonl").write_text((files / "out.jsonl").read_text() + "\n")
+    _, _, err = umie("evaluate", "--predictions", "out.jsonl", "--gold", "in.jsonl", "--task", "mner")
+    assert "out.jsonl is not as it was written: its digest in out.jsonl.sha256 differs" in err
 
 
 class Killed(BaseException):

@@ -19,6 +19,7 @@ from umie.encoders import build_preprocessor
 from umie.encoders.precomputed import files as _feature_files
 from umie.encoders.precomputed import tsv as _feature_tsv
 from umie.encoders.precomputed.encoder import PrecomputedEncoder, PrecomputedEncoderConfig
+from umie.encoders.precomputed.files import SIZED
 from umie.encoders.precomputed.sources import image_names
 from umie.encoders.precomputed.tsv import INDEX_SUFFIX
 from umie.errors import UmieError
@@ -186,8 +187,8 @@ def test_boxes_of_x_y_width_height(tmp_path):
     sizes = np.hstack([ABSOLUTE[:, :2], ABSOLUTE[:, 2:] - ABSOLUTE[:, :2]])
     for declared, boxes in (("absolute", sizes), ("relative", sizes / ([WIDTH, HEIGHT] * 2))):
         path = npz(tmp_path / declared, boxes.astype(np.float32))
-        assert f"set boxes='{declared}_xywh'" in error_of(path, boxes=declared)
-        np.testing.assert_allclose(reader(path, boxes=f"{declared}_xywh").read("one.jpg").boxes, RELATIVE, atol=1e-7)
+        assert f"set boxes={SIZED[declared]!r}" in error_of(path, boxes=declared)
+        np.testing.assert_allclose(reader(path, boxes=SIZED[declared]).read("one.jpg").boxes, RELATIVE, atol=1e-7)
     small = np.array([[10, 10, 69, 49], [5, 5, 15, 45]], np.float32)
     preprocessor = reader(npz(tmp_path / "small", small))
     with pytest.warns(UserWarning, match="all 2 boxes so far fit as x, y, width, height, too"):

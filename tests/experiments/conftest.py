@@ -84,6 +84,9 @@ class Recorder:
     def finish(self, job, line):
         self.finished[job] = dict(line)
 
+    def note(self, what):
+        self.steps.append(what)
+
 
 @pytest.fixture
 def run():

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from umie.checkpoints import MANIFEST
 from umie.data.synthetic import LABELS, SyntheticConfig, ceilings, write_synthetic
 from umie.errors import UmieError
 from umie.experiments.data_config import read_data_config, read_tasks
@@ -352,7 +353,7 @@ def test_the_embedded_data_is_written_once_and_reused(tmp_path):
 def test_incomplete_embedded_data_is_drawn_again(tmp_path):
     data = synthetic(tmp_path / "run")
     (folder,) = (tmp_path / "run").glob("data-*")
-    (folder / "complete.json").unlink()
+    (folder / MANIFEST).unlink()
     (folder / "train.jsonl").unlink()
     steps = []
     assert synthetic(tmp_path / "run", steps) == data

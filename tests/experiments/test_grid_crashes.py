@@ -137,7 +137,7 @@ def test_missing_files_are_reported_and_by_a_plan_all_at_once(grid_file, umie, t
 
 def test_an_invalid_record_is_reported_in_one_line(grid_file, umie, tmp_path):
     (tmp_path / "a.jsonl").write_text('{"text": "a"}\n{"text": ""}\n')
-    path = grid_file(data={"format": "jsonl", "train": "a.jsonl", "test": "a.jsonl"}, warm_start=...)
+    path = grid_file(data={"format": "jsonl", "train": "a.jsonl", "test": "b.jsonl"}, warm_start=...)
     code, _, err = umie("ablate", path, "--output", tmp_path / "run")
     assert code == 2
     assert one_line(err).startswith(f"{tmp_path / 'a.jsonl'}:2: text is ''")

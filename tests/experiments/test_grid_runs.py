@@ -16,10 +16,11 @@ from grid_helpers import TASKS, cells_in_process, lines_of, write_plugin
 from PIL import Image
 
 from umie.experiments.expand import plan, read_grid
-from umie.experiments.scheduler import RESULTS, _append, read_results
+from umie.experiments.results import RESULTS, read_results
+from umie.experiments.scheduler import _append
 from umie.records import read_jsonl
 
-VARYING = ("seconds",)  # keys that may differ between two runs of a cell
+VARYING = ("seconds", "checksum")  # keys that may differ between two runs of a cell
 
 
 def cells_of(finished):
@@ -148,26 +149,36 @@ def test_an_incomplete_last_line_is_restored(finished, run, tmp_path, cut):
     assert lines_of(output) == [json.loads(first), json.loads(second)]
 
 
-def test_a_line_without_line_end_is_not_joined_with_the_next(finished, tmp_path):
+def test_a_line_without_line_end_is_not_joined_with_the_next(finished, run, tmp_path):
     """An editor removed the last line end, or a kill came just before it."""
     output = finished.copy(tmp_path)
     text = (output / RESULTS).read_text()
     shutil.rmtree(output / "cells")  # only the file has the results
     (output / RESULTS).write_text(text.removesuffix("\n"))
-    cells = cells_of(finished)
-    assert len(read_results(output, cells)) == 2
+    assert run(finished.grid_file, output)[1].started == []
     _append(output / RESULTS, {"hash": "of another grid", "status": "ok"})
-    assert len(read_results(output, cells)) == 2
+    assert run(finished.grid_file, output)[1].started == []
+
+
+def test_a_damaged_line_is_reported_and_restored_from_the_directory_of_the_cell(finished, umie, tmp_path):
+    output = finished.copy(tmp_path)
+    text = (output / RESULTS).read_text()
+    place = text.index('"f1": ') + 6
+    (output / RESULTS).write_text(text[:place] + "0.98765" + text[place + 2 :])
+    for option in (("--plan",), ()):
+        code, _, err = umie("ablate", finished.grid_file, "--output", output, *option)
+        assert (code, ": started" in err) == (0, False)
+        assert f"{output / RESULTS}:1: damaged" in err
+    assert (output / RESULTS).read_text().count("0.98765") == 0
+    assert sorted(lines_of(output), key=str) == sorted(map(json.loads, text.splitlines()), key=str)
 
 
 def test_a_result_can_contain_unicode_line_separators(finished, tmp_path):
-    output = finished.copy(tmp_path)
-    cells = cells_of(finished)
     first, _ = finished.lines
-    crashed = {**first, "status": "crashed", "error": "ValueError: one\u2028two\u0085three", "traceback": "\x0c\u2029"}
-    shutil.rmtree(output / "cells")
-    (output / RESULTS).write_text(json.dumps(crashed, ensure_ascii=False) + "\n")
-    assert read_results(output, cells) == {first["hash"]: crashed}
+    line = {**first, "status": "crashed", "error": "ValueError: one\u2028two\u0085three", "traceback": "\x0c\u2029"}
+    del line["checksum"]
+    (tmp_path / RESULTS).write_text(json.dumps(line, ensure_ascii=False) + "\n")
+    assert read_results(tmp_path, {first["hash"]: "gated"}, TASKS) == {first["hash"]: line}
 
 
 def test_results_of_other_grids_are_kept(finished, run, tmp_path):

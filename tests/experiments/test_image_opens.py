@@ -27,7 +27,8 @@ def test_a_run_opens_each_image_twice_at_most(noise, tmp_path, monkeypatch, enco
     noise(20, 16).save(tmp_path / "photo.png")
     line = {"text": "Ann meets Bo", "image": "photo.png", "events": [{"type": "meet", "trigger": {"span": [4, 9]}}]}
     for split in ("train", "dev", "test"):
-        (tmp_path / f"{split}.jsonl").write_text(json.dumps({**line, "id": split}) + "\n")
+        record = {**line, "id": split, "text": f"{line['text']} in {split}"}
+        (tmp_path / f"{split}.jsonl").write_text(json.dumps(record) + "\n")
     config = {
         "data": {"format": "jsonl", **{split: f"{split}.jsonl" for split in ("train", "dev", "test")}},
         "tasks": ["med"],

@@ -222,10 +222,11 @@ def test_options_of_a_format_reach_its_reader(tmp_path):
         "bb": {"agent": [10, 5, 50, 45]},
         "frames": [{"agent": "n10448983"}],
     }
-    Image.new("RGB", (100, 50)).save(tmp_path / "arresting_1.png")
-    (tmp_path / "swig.json").write_text(json.dumps({"arresting_1.png": image}))
+    for split, name in (("train", "arresting_1.png"), ("test", "arresting_2.png")):
+        Image.new("RGB", (100, 50)).save(tmp_path / name)
+        (tmp_path / f"{split}.json").write_text(json.dumps({name: image}))
     (tmp_path / "elsewhere.txt").write_text("arresting\tagent\tJustice||Arrest-Jail\tAgent\n")
-    data = {"format": "swig", "images": ".", "train": "swig.json", "test": "swig.json", "mapping": "elsewhere.txt"}
+    data = {"format": "swig", "images": ".", "train": "train.json", "test": "test.json", "mapping": "elsewhere.txt"}
     config = read_data_config(data, {"med": {}})
     corpus = prepare_corpus(config, root=tmp_path, output=tmp_path / "run", encoders=["tiny"])
     (one,) = corpus.sets.values()

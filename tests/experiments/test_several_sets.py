@@ -60,7 +60,7 @@ def test_every_set_is_scored_with_every_wording(finished_grid):
         assert {key: len(values) for key, values in gates.items()} == dict.fromkeys(keys[:1], 2) | {
             key: len(gates[key]) for key in keys[1:]
         }
-        assert "gates" not in json.dumps(line)
+        assert "gates" not in json.dumps({key: value for key, value in line.items() if key != "files"})
 
 
 def trained_on(job):

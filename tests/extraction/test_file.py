@@ -1,12 +1,15 @@
 """extract_file: progress, resuming, and the arguments that the output depends on."""
 
 import dataclasses
+import json
+from pathlib import Path
 
 import pytest
 
 from umie.errors import UmieError
 from umie.extraction import extract_file
 from umie.records import Record, read_jsonl, write_jsonl
+from umie.resumable import is_changed
 
 
 class Stop(Exception):
@@ -66,3 +69,78 @@ def test_bad_arguments(source, checkpoint, tmp_path):
         with pytest.raises(UmieError, match=message):
             extract_file(**{"model": checkpoint, "source": source, "output": "out.jsonl", **options})
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl", "other.jsonl"]
+
+
+LINES = [
+    json.dumps({"id": "a", "text": "Ann", "user": {"n": 1.5, "of": ["x"]}, "lang": "en"}),
+    '{"text": "Bob", "text": "Ben"}',
+    "",
+    '{"id": "c", "text": " "}',
+    '{"id": "d", "text": "Cy", "image": "gone.jpg", "lang": "zh"}',
+    "no JSON",
+    '{"id": "f", "text": "Di", "key": "\\ud800"}',
+    '{"id": "g", "text": "Ed", "image": "../gone.jpg"}',
+    '{"id": "h", "text": "Flo"}',
+]
+REASONS = {2: "duplicate key 'text'", 4: "the text is empty", 5: "gone.jpg", 6: "not valid JSON", 8: "../gone.jpg"}
+
+
+@pytest.fixture
+def mixed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in.jsonl").write_text("\n".join(LINES) + "\n")
+    return "in.jsonl"
+
+
+def lines_of(name):
+    with Path(name).open(encoding="utf-8") as file:
+        return [json.loads(line) for line in file]
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 16])
+def test_bad_lines_cost_only_themselves(mixed, checkpoint, batch_size):
+    with pytest.raises(UmieError, match=r"in.jsonl:2: duplicate key 'text' .*--skip-bad"):
+        extract_file(checkpoint, mixed, "out.jsonl", tasks=["mner"], device="cpu")
+    summary = extract_file(
+        checkpoint, mixed, "out.jsonl", details="more.jsonl", tasks=["mner"], device="cpu", skip_bad=True,
+        batch_size=batch_size,
+    )  # fmt: skip
+    assert (summary.total, summary.rejected, summary.empty) == (8, 4, 1)
+    rejected = lines_of("out.jsonl.rejected.jsonl")
+    assert {line["line"]: line["content"] for line in rejected} == {
+        number: line for number, line in enumerate(LINES, start=1) if number in REASONS
+    }
+    for line in rejected:
+        assert REASONS[line["line"]] in line["reason"]
+    assert [line["id"] for line in lines_of("out.jsonl")] == ["a", "f", "h"]
+    assert [line["line"] for line in lines_of("more.jsonl")] == [1, 7, 9]
+    assert not is_changed(Path("out.jsonl"))
+
+
+def test_further_keys_are_copied_as_they_are(mixed, checkpoint):
+    summary = extract_file(checkpoint, mixed, "out.jsonl", tasks=["mner"], device="cpu", skip_bad=True)
+    first, second, third = lines_of("out.jsonl")
+    assert {key: first[key] for key in ("user", "lang")} == {"user": {"n": 1.5, "of": ["x"]}, "lang": "en"}
+    assert second["key"] == "\ud800"
+    assert set(third) == {"id", "text", "tasks"} or "entities" in third
+    assert summary.further == {"user": 1, "lang": 1, "key": 1}
+
+
+def test_the_policy_for_images_may_change_when_a_run_is_resumed(mixed, checkpoint):
+    Path(mixed).write_text("\n".join(line for line in LINES if '"d"' in line or '"a"' in line or '"h"' in line))
+    options = {"tasks": ["mner"], "device": "cpu", "batch_size": 1}
+    with pytest.raises(UmieError, match=r"in.jsonl:2: .*gone.jpg"):
+        extract_file(checkpoint, mixed, "out.jsonl", **options, on_progress=lambda done, total: None)
+    for more, expected in (
+        ({"missing_images": "text_only"}, ["a", "d", "h"]),
+        ({"skip_bad": True}, ["a", "h"]),
+    ):
+        summary = extract_file(checkpoint, mixed, "out.jsonl", **options, **more)
+        assert [line["id"] for line in lines_of("out.jsonl")] == expected
+        assert (summary.total, summary.rejected) == (3, 3 - len(expected))
+
+
+def test_a_run_of_only_bad_lines(mixed, checkpoint):
+    Path(mixed).write_text("no JSON\n" * 70)
+    summary = extract_file(checkpoint, mixed, "out.jsonl", device="cpu", skip_bad=True, batch_size=4)
+    assert (summary.total, summary.rejected, lines_of("out.jsonl")) == (70, 70, [])

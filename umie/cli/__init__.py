@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from umie.cli import ablate, bench, convert, data, evaluate, example, extract, list_parts, train
-from umie.cli.console import out, print_note, print_notes
+from umie.cli.console import out, print_note, print_notes, tolerate_encodings
 from umie.errors import UmieError
 
 app = typer.Typer(
@@ -32,6 +32,7 @@ _UsageError: Any = typer.BadParameter.__mro__[1]  # from click, or from the copy
 
 def main() -> None:
     """Run the command line. Bad input is reported on standard error with exit code 2."""
+    tolerate_encodings()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     for library in ("transformers", "huggingface_hub", "httpx"):
         logging.getLogger(library).setLevel(logging.ERROR)
@@ -59,7 +60,7 @@ def main() -> None:
     else:
         print_notes(notes, with_numbers=False)  # a file may have been read several times
         sys.exit(code if isinstance(code, int) else 0)
-    first, *lines = message.splitlines() or [""]
+    first, *lines = message.split("\n")
     print_note("\n".join([f"umie: {' '.join(first.split())}", *lines]), "red")
     sys.exit(2)
 

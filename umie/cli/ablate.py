@@ -90,16 +90,18 @@ def ablate(
 
 def _plan(grid: Grid, root: Path, output: Path) -> None:
     from umie.experiments.parts import unnamed_regions
-    from umie.experiments.scheduler import prepare, read_results
+    from umie.experiments.scheduler import prepare, results_of
 
     with GridDisplay() as display, tempfile.TemporaryDirectory() as scratch:
         corpus, cells = prepare(grid, root, Path(scratch), display)
-    results = read_results(output, cells, repair=False)
+    results = results_of(grid, corpus, cells, output, lambda what: print_note(f"umie: {what}"), repair=False)
     _print_cells([(cell, results.get(cell.hash, {}).get("status", "to run")) for cell in cells])
     for name, one in corpus.sets.items():
         sizes = ", ".join(f"{split} {count}" for split, count in one.num_records.items())
         if not corpus.is_single:
             print_line(f"{name}: {sizes}")
+        for line in one.overlap():
+            print_note(f"umie: warning: {name}: {line}")
     what = f"records: {sizes}" if corpus.is_single else f"{len(corpus.sets)} data sets"
     print_line(f"{len(cells)} cells; {what}; output: {output}")
     if warning := unnamed_regions([cell.config for cell in cells], corpus.tasks):

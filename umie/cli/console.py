@@ -2,41 +2,59 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from rich.console import Console, ConsoleOptions
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.markdown import Markdown
 from rich.measure import Measurement
 from rich.segment import Segment
 from rich.table import Table
 
-from umie.errors import without_controls
+from umie.errors import printable
 
 
 class SafeConsole(Console):
-    """A console that never prints the control characters of data, which could change a terminal."""
+    """A console on which no text from data, such as a label or a file name, can control the terminal."""
 
-    def render(self, renderable: Any, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """Yield the segments of a renderable, escaped; see ``without_controls``."""
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Yield the segments of a renderable, whose texts are printable; rich's own control codes are kept."""
         for segment in super().render(renderable, options):
-            yield segment if segment.control else segment._replace(text=without_controls(segment.text))
+            yield segment if segment.control else Segment(printable(segment.text), segment.style)
 
 
 out = SafeConsole()
 err = SafeConsole(stderr=True)
 
 
+def tolerate_encodings() -> None:
+    """Make output escape the characters that its encoding lacks, e.g. with ``LC_ALL=C``, instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def print_line(line: str, style: str | None = None) -> None:
     """Print a line to standard output without markup and wrapping."""
-    out.print(line, style=style, markup=False, highlight=False, emoji=False, soft_wrap=True)
+    out.print(printable(line), style=style, markup=False, highlight=False, emoji=False, soft_wrap=True)
 
 
 def print_note(line: str, style: str | None = None) -> None:
     """Print a line to standard error without markup and wrapping."""
-    err.print(line, style=style, markup=False, highlight=False, emoji=False, soft_wrap=True)
+    err.print(printable(line), style=style, markup=False, highlight=False, emoji=False, soft_wrap=True)
+
+
+def print_json(value: Any, indent: int | None = None) -> None:
+    """Print a value as JSON, with escapes for what the output cannot or must not contain."""
+    text = json.dumps(value, ensure_ascii=False, indent=indent)
+    try:
+        is_safe = text == printable(text) and bool(text.encode(out.encoding))
+    except UnicodeEncodeError:
+        is_safe = False
+    sys.stdout.write((text if is_safe else json.dumps(value, indent=indent)) + "\n")
 
 
 def print_notes(notes: Counter[str], doubtful: Iterable[str] = (), *, with_numbers: bool = True) -> None:
@@ -70,6 +88,6 @@ def show(table: Table) -> None:
 def show_page(markdown: str) -> None:
     """Print a Markdown page: with its formatting on a terminal, else as it is."""
     if out.is_terminal:
-        out.print(Markdown(markdown))
+        out.print(Markdown(printable(markdown)))
     else:
-        sys.stdout.write(markdown)
+        sys.stdout.write(printable(markdown))

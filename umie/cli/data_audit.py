@@ -11,7 +11,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from umie.cli.console import number_table, out, print_line, print_note, show
+from umie.cli.console import number_table, out, print_json, print_line, print_note, show
 from umie.cli.options import Format, FormatOptions, Images, Regions, source_of
 from umie.cli.progress import counting
 from umie.errors import UmieError
@@ -165,7 +165,7 @@ def fingerprint(
             found.append(fingerprint_of(source_of(file, format_name, images, None, format_option).named(), label))
             count()
     if add_to is None:
-        typer.echo(to_json(found), nl=False)
+        print_json(json.loads(to_json(found)), indent=1)
         return
     table = {item.name: item for item in (known_versions(add_to) if add_to.exists() else [])}
     table |= {item.name: item for item in found}

@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from umie.cli.console import number_table, out, print_line, show
+from umie.cli.console import number_table, out, print_json, print_line, show
 from umie.cli.options import (
     Format,
     FormatOptions,
@@ -27,7 +27,7 @@ from umie.cli.options import (
     source_of,
 )
 from umie.cli.progress import counting
-from umie.errors import UmieError, without_controls
+from umie.errors import UmieError
 from umie.files import check_distinct
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def stats(
             splits[name] = gather(source.records(), images=not no_images, progress=count)
     summaries = {name: statistics.summary() for name, statistics in splits.items()}
     if as_json:
-        typer.echo(without_controls(json.dumps(summaries, ensure_ascii=False, indent=2)))
+        print_json(summaries, indent=2)
     else:
         show(_table(summaries))
     if figure is not None:
@@ -155,7 +155,7 @@ def sample(
         raise UmieError(f"{file}: contains no records")
     for place, record in drawn:
         if as_json:
-            typer.echo(without_controls(record_to_json(record)))
+            print_json(json.loads(record_to_json(record)))
         else:
             image = "no image" if record.image is None else f"image {record.image}"
             head = f"{source.place(place)}  id {record.id}, {image}, {len(record.regions)} regions\n"

@@ -145,7 +145,12 @@ def evaluate(
             raise UmieError("use --model and --data for a checkpoint, or --predictions and --gold")
         check_figure(figure)
         from umie.reports.predictions import PredictionFiles, score_files
+        from umie.resumable import digest_file, is_changed
 
+        for path in (predictions, other):
+            if path is not None and is_changed(path):
+                differs = f"its digest in {digest_file(path)} differs"
+                print_note(f"warning: {path} is not as it was written: {differs}", "yellow")
         files = PredictionFiles(predictions, gold, other, train)
         with no_relation_names(no_relation or ()):
             scores = score_files(files, tasks=task, modality=modality, resamples=resamples, seed=seed)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,8 +12,8 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from umie.cli.console import print_line, print_note, show
-from umie.cli.options import Device, NoRelation, Plugins
+from umie.cli.console import print_json, print_line, print_note, show
+from umie.cli.options import Device, NoRelation, Plugins, text_of
 from umie.cli.progress import counting, disable_progress_bars
 from umie.errors import UmieError
 
@@ -52,6 +51,10 @@ def extract(
     missing_images: Annotated[
         str | None, typer.Option(help="How to treat an image that cannot be read: error, text_only or skip.")
     ] = None,
+    skip_bad: Annotated[
+        bool,
+        typer.Option("--skip-bad", help="Continue after a bad line or image of --input; see OUTPUT.rejected.jsonl."),
+    ] = False,
     constrained: Annotated[
         bool, typer.Option("--constrained/--free", help="Whether to allow only well-formed answers.")
     ] = True,
@@ -76,8 +79,11 @@ def extract(
     "relations", or else about all pairs of the entities found. MEAE asks about "events" only if med is not among the
     tasks. The output has one record per line in the same order, which `umie evaluate --predictions` can score.
 
-    To resume an interrupted run, run the same command again. Finished lines are kept in out.jsonl.part, and out.jsonl
-    appears when it is complete.
+    Further keys of a line are copied. With --skip-bad, lines that are invalid or whose image cannot be read are written
+    to out.jsonl.rejected.jsonl with the reason; lines without text and image always are.
+
+    To resume an interrupted run, run the same command again; --missing-images and --skip-bad may change. Finished lines
+    are kept in out.jsonl.part, and out.jsonl appears when it is complete, with its digest in out.jsonl.sha256.
 
     Exit code: 0 success, 2 invalid input.
     """
@@ -91,7 +97,7 @@ def extract(
         raise UmieError("pass either a text or a file with --input")
     check_saved(model)
     load_plugins(plugin or ())
-    labels = _labels(label or (), task)
+    labels = _labels([text_of(one) for one in label or ()], task)
     options: dict[str, Any] = {
         "constrained": constrained,
         "max_pairs": max_pairs,
@@ -108,23 +114,23 @@ def extract(
             raise UmieError(
                 "--image, --region and --json cannot be used with --input: its records have images and regions"
             )
-        options |= {"details": details, "images": images, "tasks": task, "labels": labels}
+        options |= {"details": details, "images": images, "tasks": task, "labels": labels, "skip_bad": skip_bad}
         with no_relation_names(no_relation or ()):
             _extract_file(model, input_file, output, options)
         return
-    if output is not None or details is not None or images is not None:
-        raise UmieError("--output, --details and --images require --input: the result of a text is printed")
+    if output is not None or details is not None or images is not None or skip_bad:
+        raise UmieError("--output, --details, --images and --skip-bad require --input: the result of a text is printed")
     from umie.extraction import Extractor
 
     disable_progress_bars()
     regions = [_region(given) for given in region or ()] or None
     extractor = Extractor.from_pretrained(model, **options)
     with no_relation_names(no_relation or ()):
-        found = extractor.extract(str(text), image, tasks=task, labels=labels, regions=regions)
+        found = extractor.extract(text_of(str(text)), image, tasks=task, labels=labels, regions=regions)
     for notice in found.warnings:
         print_note(f"warning: {notice.message}", "yellow")
     if json_flag:
-        print_line(json.dumps(found.to_json(), ensure_ascii=False))
+        print_json(found.to_json())
     else:
         show_extraction(found)
 
@@ -151,8 +157,16 @@ def _extract_file(model: str, source: Path, output: Path, options: Mapping[str, 
     more, num_new = "; use --details FILE to see which" if details is None else "", summary.total - summary.resumed
     for kind, number in summary.warnings.most_common():
         print_note(f"warning: {NOTICES[kind]}: {number:,} of {num_new:,} records{more}", "yellow")
+    if summary.damage is not None:
+        print_note(f"warning: {summary.damage}", "yellow")
+    if summary.further:
+        print_note(f"note: keys that are not those of a record were copied: {', '.join(list(summary.further)[:8])}")
+    rejected = output.with_name(f"{output.name}.rejected.jsonl")
+    for number, what in ((summary.rejected, "are invalid or have no readable image"), (summary.empty, "have no text")):
+        if number:
+            print_note(f"warning: {number:,} of {num_new:,} lines {what}; see {rejected}", "yellow")
     print_line(f"records: {summary.total:,}")
-    for path in (output, details):
+    for path in (output, details, rejected if rejected.exists() else None):
         if path is not None:
             print_line(f"Written: {path}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -57,6 +58,14 @@ def data_root_of(given: Path | None, config_file: Path) -> Path:
     if not folder.is_dir():
         raise UmieError(f"--data-root {folder}: not a directory")
     return folder
+
+
+def text_of(argument: str) -> str:
+    """Return a text from the command line, which Python reads as ASCII in some locales (``LC_ALL=C``), as UTF-8."""
+    try:
+        return os.fsencode(argument).decode("utf-8")
+    except UnicodeError:  # it has characters, but no UTF-8; or it was read as UTF-8
+        return argument
 
 
 def check_figure(path: Path | None) -> None:

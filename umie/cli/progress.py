@@ -21,6 +21,7 @@ from rich.progress import (
 )
 
 from umie.cli.console import err
+from umie.errors import printable
 
 QUIET_S = 60.0  # between two lines of progress if standard error is not a terminal
 REFRESH_S = 0.1  # between two updates of a counter
@@ -84,7 +85,7 @@ class Display:
     def note(self, what: str) -> None:
         """Print a line above the bars."""
         if not self.quiet:
-            err.print(what, highlight=False, markup=False, soft_wrap=True)
+            err.print(printable(what), highlight=False, markup=False, soft_wrap=True)
 
     def _is_due(self) -> bool:
         """Return whether to print a line of progress because there is no terminal for a bar."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -59,7 +60,11 @@ def train(
         _print_plan(config, output)
         for what in missing:
             print_note(f"umie: missing: {what}")
-        raise typer.Exit(2 if missing else 0)
+        if missing:
+            raise typer.Exit(2)
+        check_parts([config], read_files=config.start_from is None)
+        _print_data(config, root)
+        return
     check_parts([config], read_files=config.start_from is None)
     from umie.experiments.run import run_training
     from umie.reports.run import write_run_report
@@ -76,6 +81,19 @@ def train(
     show_page(write_run_report(run))
     written = "best/, last/, report.md, scores.json, figures, predictions/" if run.metrics else "checkpoints, report.md"
     print_line(f"\nWritten to {output}: {written}")
+
+
+def _print_data(config: RunConfig, root: Path) -> None:
+    """Read the data as the run does, and print the number of records of each data set."""
+    from umie.experiments.run import prepare_data
+
+    with Display() as display, tempfile.TemporaryDirectory() as scratch:
+        corpus, _ = prepare_data(config, root, Path(scratch), display)
+    for name, one in corpus.sets.items():
+        sizes = ", ".join(f"{split} {count}" for split, count in one.num_records.items())
+        print_line(f"records{'' if corpus.is_single else f' of {name}'}: {sizes}")
+        for line in one.overlap():
+            print_note(f"umie: warning: {name}: {line}")
 
 
 def _print_plan(run: RunConfig, output: Path) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from umie.errors import UmieError, check_choice
+from umie.decoders.options import check_generation_options
+from umie.errors import UmieError, check_choice, check_kind
 from umie.evaluation.answers import Answer, OnBatch, answer_queries
 from umie.evaluation.queries import QueryDataset
 from umie.model import UmieModel
@@ -99,6 +100,11 @@ def evaluate(
         UmieError: no record is annotated for the task, or ``events`` is invalid.
     """
     check_choice("events", events, SUBJECTS)
+    check_kind("task", task, str | Task, "pass the name of one task, or a task object")
+    check_kind("records", records, Sequence, "pass a list of umie.Record objects")
+    for record in records:
+        check_kind("a record", record, Record, "pass umie.Record objects")
+    check_generation_options(generation_options, "options of evaluate")
     model.eval()
     built = processor.task(task)
     records = processor.usable(record for record in records if record.annotated_for(built.name))

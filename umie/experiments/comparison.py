@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from umie.experiments.expand import Cell, uses_image
+from umie.experiments.results import cell_folder, read_numbers
 from umie.experiments.scheduler import GridRun
 from umie.experiments.variant import COUNTS
 
@@ -70,16 +70,19 @@ def compare(run: GridRun, output: Path) -> list[Comparison]:
     for cell in run.cells:
         first.setdefault(cell.variant, cell)
         own = counts.setdefault(cell.variant, {})
-        if run.results.get(cell.hash, {}).get("status") == "ok":
-            own |= {cell.seed: found} if (found := _counts(output / "cells" / cell.hash / COUNTS)) else {}
+        line = run.results.get(cell.hash, {})
+        if line.get("status") == "ok":
+            found = read_numbers(line, cell_folder(output, cell.hash) / COUNTS, depth=2)
+            own |= {cell.seed: found} if found else {}
     compared = []
     for mine, theirs in _pairs(list(first.values())):
         for task in run.scored:
             if task.data_set in mine.config.trained_on and task.data_set in theirs.config.trained_on:
                 sides = [counts[one.variant] for one in (mine, theirs)]
                 seeds = [seed for seed in sides[0] if seed in sides[1]]
-                sheets = [[side[seed][task.key] for seed in seeds] for side in sides]
-                if seeds and len({len(sheet) for side in sheets for sheet in side}) == 1:  # the same records
+                sheets = [[side[seed].get(task.key, ()) for seed in seeds] for side in sides]
+                rows = {tuple(map(len, sheet)) for side in sheets for sheet in side}
+                if seeds and len(rows) == 1 and set(*rows) == {3}:  # the same records
                     compared.append(_compared(mine.variant, theirs.variant, task.title, *sheets))
     return _corrected(compared)
 
@@ -116,14 +119,6 @@ def _setup(cell: Cell, images: str | None = None) -> dict[str, Any]:
 def _agree(reference: Cell, cell: Cell) -> bool:
     """Return whether a cell has the options of a reference that vary, except for the fusion."""
     return all(cell.labels.get(slot) == label for slot, label in reference.labels.items() if slot != "fusion")
-
-
-def _counts(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _compared(variant: str, against: str, task: str, mine: Sequence[Any], theirs: Sequence[Any]) -> Comparison:

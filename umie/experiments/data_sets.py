@@ -15,6 +15,7 @@ from umie.records import Record, read_jsonl
 from umie.tasks import Task
 from umie.training.config import Sampling
 
+NOTABLE_OVERLAP = 0.05  # published data sets share a few texts between their splits
 Options = Mapping[str, Mapping[str, Any]]  # options of each task, by name
 
 
@@ -57,6 +58,15 @@ class DataSet:
             name: all_tasks.registry.build(name, **{**given, **(options or {}).get(name, {})})
             for name, given in self.tasks.items()
         }
+
+    def overlap(self) -> list[str]:
+        """Return a sentence about each split many of whose texts also occur in a training split."""
+        return [
+            f"{count} of {self.num_records[split]} texts of {split} also occur in training; exclude_overlap: true "
+            "excludes them there"
+            for split, count in self.num_seen.items()
+            if count > NOTABLE_OVERLAP * self.num_records[split]
+        ]
 
     def tasks_in(self, split: str) -> list[str]:
         """Return the tasks that have queries in a split."""

@@ -21,6 +21,10 @@ def _end_with_parent() -> None:
 
 if __name__ == "__main__":
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    from umie.errors import UmieError
     from umie.experiments.run_job import run_job
 
-    run_job(sys.argv[1])
+    try:
+        run_job(sys.argv[1])
+    except UmieError as error:  # the job file cannot be read
+        sys.exit(f"umie: {error}")

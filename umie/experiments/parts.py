@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from umie import registries
 from umie.configs import ConfigError, errors_in
-from umie.errors import UmieError, check_keys
-from umie.experiments.config import RunConfig
+from umie.errors import UmieError, at, check_keys
+from umie.experiments.config import PARTS, RunConfig
 from umie.experiments.expand import uses_image
+from umie.experiments.scored_tasks import check_metric
 from umie.registry import Registry
 from umie.tasks import task_class
 from umie.types import SPLITS
+
+_SHAPES = ("encoder", "fusion", "decoder", "visual_embedding", "start_from")
 
 
 def check_parts(runs: Sequence[RunConfig], *, read_files: bool = True) -> None:
@@ -25,25 +28,44 @@ def check_parts(runs: Sequence[RunConfig], *, read_files: bool = True) -> None:
 
     Raises:
         UmieError: a part rejects a value, weights cannot be read, no variant has the parameters of a learning rate
-            multiplier, or a plugin violates its contract. All errors are reported at once.
+            multiplier, a variant cannot be trained as configured (see ``umie.training.check_training``), a generation
+            option or an integration is not supported, or a plugin violates its contract. All errors are reported at
+            once.
     """
     errors: list[str] = []
     for slot, check in (
         ("visual_embedding", _check_embedding),
         ("evaluation", _check_generation),
+        ("checkpoints", _check_checkpoints),
         ("encoder", _check_encoder),
         ("decoder", _check_decoder),
     ):
         for run in _distinct(runs, slot):
-            errors += errors_in(check, run, read_files)
+            errors += errors_in(_guarded, check, run, read_files)
     if not errors:
         parameters: set[str] = set()
-        for run in _distinct(runs, "encoder", "fusion", "decoder", "visual_embedding"):
-            errors += errors_in(_check_variant, run, read_files, parameters)
+        for run in _distinct(runs, *_SHAPES, "training"):
+            errors += errors_in(_guarded, _check_variant, run, read_files, parameters)
         for run in runs if not errors else ():
             errors += errors_in(_check_multipliers, run, read_files, parameters)
     if errors:
         raise ConfigError(errors)
+
+
+def _guarded(check: Callable[..., None], run: RunConfig, *arguments: Any) -> None:
+    """Call a check; raise UmieError for any error of a part that a plugin registers."""
+    try:
+        check(run, *arguments)
+    except UmieError:
+        raise
+    except Exception as error:
+        named = [(registry, run.parts[slot]["name"]) for slot, registry in PARTS.items()]
+        origins = {name: registry.get(name).__module__ for registry, name in named}
+        own = [name for name, origin in origins.items() if not origin.startswith("umie.")]
+        if not own:
+            raise
+        message = " ".join(str(error).split())
+        raise UmieError(f"{' or '.join(own)} (from a plugin) fails: {type(error).__name__}: {message}") from error
 
 
 def _distinct(runs: Iterable[RunConfig], *slots: str) -> list[RunConfig]:
@@ -59,9 +81,19 @@ def _check_embedding(run: RunConfig, read_files: bool) -> None:
 
 
 def _check_generation(run: RunConfig, read_files: bool) -> None:
-    from transformers import GenerationConfig
+    from umie.decoders.options import check_generation_options
 
-    check_keys("option in evaluation.generation:", run.evaluation.generation, GenerationConfig().to_dict())
+    check_generation_options(run.evaluation.generation, "evaluation.generation", objects=False)
+
+
+def _check_checkpoints(run: RunConfig, read_files: bool) -> None:
+    """Raise UmieError for a metric that is never computed, or an integration that is unknown or not installed."""
+    from umie.training import check_reporters
+
+    if run.checkpoints is not None:
+        check_metric(run)
+        with at("checkpoints.report_to"):
+            check_reporters(run.checkpoints.report_to)
 
 
 def _check_encoder(run: RunConfig, read_files: bool) -> None:
@@ -104,12 +136,15 @@ def _check_variant(run: RunConfig, read_files: bool, parameters: set[str]) -> No
     from umie.fusion import Fusion
     from umie.fusion.contract import check_fusion
     from umie.model import UmieConfig, UmieModel
+    from umie.training import check_training
 
     parts = dict(run.parts)
     if not read_files:
         parts |= {"encoder": {"name": "tiny"}, "decoder": {"name": "t5", "source": "tiny"}}
+    is_whole = read_files or run.start_from is not None
     with torch.device("meta"):
-        model = UmieModel(UmieConfig(**parts))
+        config = UmieConfig(**parts) if run.start_from is None else UmieConfig.from_pretrained(run.start_from)
+        model = UmieModel(config)
     parameters.update(name for name, _ in model.named_parameters())
     if run.warm_start is not None and model.decoder.candidates is not None:
         raise UmieError(f"warm_start: the decoder {run.decoder['name']!r} saves only its encoder: leave warm_start out")
@@ -119,11 +154,17 @@ def _check_variant(run: RunConfig, read_files: bool, parameters: set[str]) -> No
         fusion = registries.fusions.construct(name, {"d_model": 16, "num_heads": 2, **options})
         if isinstance(fusion, Fusion):
             check_fusion(fusion)
+    with at("training"):
+        check_training(run.training, model if is_whole else None)
+    parameters.update(name for name, _ in model.named_parameters())  # with those of an adapter
+    if run.warm_start is not None:
+        with at("warm_start.training"):
+            check_training(run.warm_start.training)
 
 
 def _check_multipliers(run: RunConfig, read_files: bool, parameters: set[str]) -> None:
     for prefix in run.training.learning_rate_multipliers:
-        is_known = read_files or prefix.startswith("fusion.")
+        is_known = read_files or run.start_from is not None or prefix.startswith("fusion.")
         if is_known and not any(name.startswith(prefix) for name in parameters):
             parts = sorted({".".join(name.split(".")[:2]) for name in parameters})
             raise UmieError(

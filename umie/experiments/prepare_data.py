@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
@@ -15,12 +14,14 @@ import umie
 from umie import data as formats
 from umie import tasks as all_tasks
 from umie.audit.texts import normalize
+from umie.checkpoints import is_intact, write_manifest
 from umie.composition import resolve_parts
 from umie.data.synthetic import LABELS, SyntheticConfig, ceilings, write_synthetic
 from umie.encoders import Preprocessor, build_preprocessor
 from umie.errors import UmieError, at, check_keys
 from umie.experiments.data_config import DataConfig, SetConfig
 from umie.experiments.data_sets import Corpus, DataSet, Options, hash_of
+from umie.experiments.data_splits import check_content, check_files
 from umie.files import atomic_write
 from umie.images import decode_image, read_image_bytes
 from umie.records import Record, read_jsonl, record_to_json
@@ -65,11 +66,13 @@ def prepare_corpus(
     def place(name: str) -> Any:
         return nullcontext() if config.is_single else at(f"data set {name!r}")
 
+    check_files(config, root)
     read: dict[str, _Files] = {}
     for name, one in config.sets.items():
         if one.format != "synthetic":
             with place(name):
                 read[name] = _read_files(one, root, splits, config.is_single)
+    check_content(config, {name: one.splits for name, one in read.items()})
     if config.exclude_overlap:
         read = _without_overlap(read, config.exclude_overlap)
     training_texts = _texts(record for one in read.values() for record in one.splits.get("train", ()))
@@ -326,13 +329,11 @@ def _synthetic(one: SetConfig, output: Path, used: Sequence[str], on_item: OnIte
     tasks = {name: {"labels": list(LABELS[name]), **given} for name, given in one.tasks.items()}
     fingerprint = hash_of({"synthetic": asdict(config), "umie": umie.__version__})
     folder = output / f"data-{fingerprint}"
-    complete = folder / "complete.json"
-    if not complete.exists():
+    files = {split: str(folder / f"{split}.jsonl") for split in SPLITS}
+    if not is_intact(folder):
         on_item("drawing the embedded data set")
         write_synthetic(folder, config)
-        with atomic_write(complete) as file:
-            json.dump(dict(one.options), file)
-    files = {split: str(folder / f"{split}.jsonl") for split in SPLITS}
+        write_manifest(folder, [f"{split}.jsonl" for split in SPLITS])
     built = _built(tasks)
     known = ceilings(config)
     return DataSet(

@@ -11,13 +11,14 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from umie.checkpoints import is_intact
 from umie.errors import UmieError
 from umie.experiments.config import RunConfig
 from umie.experiments.data_sets import Corpus
 from umie.experiments.identity import identity, locked
 from umie.experiments.parts import unnamed_regions
 from umie.experiments.prepare_data import prepare_corpus
-from umie.experiments.scored_tasks import scored_tasks
+from umie.experiments.scored_tasks import averaged, check_metric, scored_tasks
 from umie.experiments.variant import Progress, Variant, train_warm_start
 from umie.files import atomic_write, read_json
 
@@ -61,14 +62,14 @@ def run_training(config: RunConfig, *, root: Path, output: Path, progress: Progr
     state = PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=1))
     with locked(output) if state.is_main_process else nullcontext():
         with state.main_process_first():
-            corpus, used = _data(config, root, output, progress)
+            corpus, used = prepare_data(config, root, output, progress)
             if state.is_main_process:
                 _identify(config, corpus, output)
         torch.manual_seed(config.seed)
         warm_start = None
         if config.warm_start is not None:  # trained with all processes, unless it already exists
             warm_start = output / "warm_start"
-            exists = warm_start.exists()
+            exists = is_intact(warm_start)
             state.wait_for_everyone()  # the answer must be the same in all processes
             if not exists:
                 train_warm_start(config, corpus, warm_start if state.is_main_process else None, progress)
@@ -114,8 +115,12 @@ def run_training(config: RunConfig, *, root: Path, output: Path, progress: Progr
     )
 
 
-def _data(config: RunConfig, root: Path, output: Path, progress: Progress) -> tuple[Corpus, list[str]]:
-    """Return the checked data and the splits to use: train and, if they exist, dev and the evaluation split."""
+def prepare_data(config: RunConfig, root: Path, output: Path, progress: Progress) -> tuple[Corpus, list[str]]:
+    """Return the checked data and the splits to use: train and, if they exist, dev and the evaluation split.
+
+    Raises:
+        UmieError: as for ``prepare_corpus``; or the config names scores that these data do not have.
+    """
     sets = config.data.sets.values()
     used = [
         split
@@ -132,6 +137,8 @@ def _data(config: RunConfig, root: Path, output: Path, progress: Progress) -> tu
         encoders=[config.encoder],
         on_item=progress.phase,
     )
+    check_metric(config, corpus)
+    averaged(config, scored_tasks(config, corpus, used[-1]))
     return corpus, used
 
 
@@ -142,9 +149,7 @@ def _identify(config: RunConfig, corpus: Corpus, output: Path) -> None:
     if path.exists():
         before = read_json(path, "the identity of a run")
         if not isinstance(before, dict):
-            raise UmieError(
-                f"{path}: is damaged: it has no identity of a run: use another --output, or remove {output}"
-            )
+            raise UmieError(f"{path}: is damaged: use another --output, or remove {output}")
         changed = [name for name in found if before.get(name) != found[name]]
         if changed:
             raise UmieError(

@@ -14,12 +14,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from umie.errors import UmieError
 from umie.experiments.config import RunConfig
 from umie.experiments.data_sets import Corpus
-from umie.experiments.variant import Variant, gate_health, train_warm_start
-from umie.files import atomic_write
+from umie.experiments.results import sealed
+from umie.experiments.variant import COUNTS, Variant, gate_health, train_warm_start
+from umie.files import atomic_write, read_json
 from umie.registry import load_plugins
-from umie.versions import versions
+from umie.versions import file_digest, versions
 
 GATES = "gates.json"  # in the directory of a cell: the gates of queries about images, by scored task
 
@@ -52,7 +54,7 @@ class JobProgress:
 
 def run_job(job_file: str) -> None:
     """Run the job of a file. If the cell crashes, its result says so."""
-    job = json.loads(Path(job_file).read_text(encoding="utf-8"))
+    job = _read_job(job_file)
     start = time.perf_counter()
     try:
         result = {"status": "ok", **_run(job)}
@@ -65,7 +67,15 @@ def run_job(job_file: str) -> None:
     result["seconds"] = {**result.get("seconds", {}), "total": time.perf_counter() - start}
     line = {**job["identity"], **result, "versions": versions("torch", "transformers")}
     with atomic_write(job["result"]) as file:
-        json.dump(line, file, ensure_ascii=False)
+        json.dump(sealed(line), file, ensure_ascii=False)
+
+
+def _read_job(path: str) -> dict[str, Any]:
+    job = read_json(path, "a job of umie ablate")
+    keys = ("identity", "result", "kind", "config", "data", "num_threads", "folder")
+    if not isinstance(job, dict) or any(key not in job for key in keys) or not isinstance(job["identity"], dict):
+        raise UmieError(f"{path}: not a job of umie ablate: run the grid again")
+    return job
 
 
 def _run(job: Mapping[str, Any]) -> dict[str, Any]:
@@ -131,5 +141,6 @@ def _run_cell(job: Mapping[str, Any], config: RunConfig, corpus: Corpus) -> dict
         "device": str(model.device),
         "threads": torch.get_num_threads(),
         "seconds": seconds,
+        "files": {name: file_digest(folder / name) for name in (COUNTS, GATES)},
         **measured,
     }

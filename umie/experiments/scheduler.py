@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import redirect_stdout
 from dataclasses import dataclass
@@ -16,16 +16,16 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import IO, Any, Protocol
 
+from umie.checkpoints import is_intact
 from umie.errors import UmieError
 from umie.experiments.data_sets import Corpus
 from umie.experiments.expand import Cell, Grid, plan
 from umie.experiments.identity import locked, warm_start_hash
 from umie.experiments.prepare_data import prepare_corpus
+from umie.experiments.results import RESULT, RESULTS, cell_folder, read_result, read_results, sealed
 from umie.experiments.run_job import run_job
-from umie.experiments.scored_tasks import ScoredTask, averaged, scored_tasks
+from umie.experiments.scored_tasks import ScoredTask, averaged, check_metric, scored_tasks
 from umie.files import atomic_write
-
-RESULTS = "results.jsonl"
 
 
 class GridProgress(Protocol):
@@ -42,6 +42,9 @@ class GridProgress(Protocol):
 
     def finish(self, job: str, line: Mapping[str, Any]) -> None:
         """Show the result of a job."""
+
+    def note(self, what: str) -> None:
+        """Print a line."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,7 @@ def prepare(grid: Grid, root: Path, output: Path, progress: GridProgress) -> tup
         on_item=progress.preparing,
     )
     averaged(first, scored_tasks(first, data))
+    check_metric(first, data)
     for cell in grid.cells:
         if not data.training_sets(cell.config.trained_on):
             raise UmieError(f"{cell.variant}: none of the data sets of train_on has training records")
@@ -120,42 +124,25 @@ def run_grid(grid: Grid, root: Path, output: Path, progress: GridProgress, *, in
     """
     with locked(output):
         data, cells = prepare(grid, root, output, progress)
-        missing = _unfinished(cells, read_results(output, cells))
+        missing = _unfinished(cells, results_of(grid, data, cells, output, progress.note))
         if missing:
             _Runner(grid, data, output, progress, in_process).run(missing)
-        return GridRun(grid, data, cells, read_results(output, cells))
+        return GridRun(grid, data, cells, results_of(grid, data, cells, output, progress.note))
 
 
-def read_results(output: Path, cells: Sequence[Cell], *, repair: bool = True) -> dict[str, dict[str, Any]]:
-    """Return the newest result of each planned cell.
-
-    An incomplete last line, left by a killed run, is skipped, and results that are only in the directory of their cell
-    are added. With ``repair``, which requires the lock of the directory, the file is corrected accordingly.
-    """
-    path = output / RESULTS
-    lines = []
-    torn = False
-    if path.exists():
-        *texts, rest = path.read_bytes().split(b"\n")
-        torn = bool(rest)  # the next line would be appended to it
-        for text in [*texts, rest] if rest else texts:
-            try:
-                lines.append(json.loads(text))
-            except ValueError:  # not JSON, or not UTF-8
-                torn = True
-    known = {(line["hash"], line["status"]) for line in lines}
-    for cell in cells:
-        left = _folder(output, cell) / "result.json"
-        if (cell.hash, "ok") not in known and left.exists():
-            line = json.loads(left.read_text(encoding="utf-8"))
-            if line["status"] == "ok":
-                lines.append(line)
-                torn = True
-    if torn and repair:
-        with atomic_write(path) as file:
-            file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-    planned = {cell.hash for cell in cells}
-    return {line["hash"]: line for line in lines if line["hash"] in planned}
+def results_of(
+    grid: Grid,
+    data: Corpus,
+    cells: Sequence[Cell],
+    output: Path,
+    on_damage: Callable[[str], None],
+    *,
+    repair: bool = True,
+) -> dict[str, dict[str, Any]]:
+    """Return the newest result of each planned cell in ``output``, by hash; see ``read_results``."""
+    names = {cell.hash: f"{cell.variant}, seed {cell.seed}" for cell in cells}
+    scored = [one.key for one in scored_tasks(grid.first, data)]
+    return read_results(output, names, scored, repair=repair, on_damage=on_damage)
 
 
 class _Runner:
@@ -193,7 +180,9 @@ class _Runner:
         for cell in cells:
             name = names[cell.hash]
             folder = self.output / "warm_start" / name
-            if name not in starts and not folder.exists():
+            if name not in starts and not is_intact(folder):
+                if folder.exists():
+                    self.progress.note(f"{folder}: is damaged or incomplete: it is trained again")
                 identity = {"hash": name, "variant": "warm start", "seed": warm_start.seed}
                 job = {"kind": "warm_start", "identity": identity, "folder": str(folder)}
                 title = "warm start" if len(set(names.values())) == 1 else f"warm start of {cell.variant}"
@@ -207,8 +196,8 @@ class _Runner:
         identity = {"hash": cell.hash, "variant": cell.variant, "seed": cell.seed, "parts": cell.parts}
         if isinstance(start, dict):
             error = f"the warm start that this cell needs crashed: {start['error']}"
-            return {**identity, "status": "crashed", "error": error, "traceback": start["traceback"]}
-        folder = _folder(self.output, cell)
+            return sealed({**identity, "status": "crashed", "error": error, "traceback": start["traceback"]})
+        folder = cell_folder(self.output, cell.hash)
         store = str(self.output / "features")
         job = {"kind": "cell", "identity": identity, "warm_start": start, "store": store, "folder": str(folder)}
         slot = self.slots.get()
@@ -220,7 +209,7 @@ class _Runner:
     def _run_job(self, cell: Cell, job: Mapping[str, Any], folder: Path, name: str, slot: int) -> dict[str, Any]:
         """Run one job and return its result, even if its process crashed."""
         folder.mkdir(parents=True, exist_ok=True)
-        result = folder / "result.json"
+        result = folder / RESULT
         result.unlink(missing_ok=True)
         written = {
             **job,
@@ -239,11 +228,12 @@ class _Runner:
                 run_job(str(folder / "job.json"))
         else:
             crash = self._in_a_process(folder, name, slot)
-        if result.exists():
-            line: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
-        else:
+        try:
+            line = read_result(result)
+        except UmieError as error:
             tail = (folder / "log.txt").read_text(encoding="utf-8", errors="replace")[-4000:]
-            line = {**job["identity"], "status": "crashed", "error": crash, "traceback": tail}
+            crash = str(error) if result.exists() else crash
+            line = sealed({**job["identity"], "status": "crashed", "error": crash, "traceback": tail})
         self.progress.finish(name, line)
         return line
 
@@ -298,10 +288,6 @@ def _append(path: Path, line: Mapping[str, Any]) -> None:
 
 def _unfinished(cells: Sequence[Cell], results: Mapping[str, Mapping[str, Any]]) -> list[Cell]:
     return [cell for cell in cells if results.get(cell.hash, {}).get("status") != "ok"]
-
-
-def _folder(output: Path, cell: Cell) -> Path:
-    return output / "cells" / cell.hash
 
 
 def _num_processors() -> int:

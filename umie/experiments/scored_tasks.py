@@ -6,7 +6,7 @@ import itertools
 import re
 from dataclasses import dataclass
 
-from umie.errors import UmieError
+from umie.errors import UmieError, check_keys
 from umie.experiments.choices import Wording, instruction_label, read_instruction
 from umie.experiments.config import RunConfig
 from umie.experiments.data_sets import Corpus
@@ -59,6 +59,47 @@ def scored_tasks(config: RunConfig, corpus: Corpus, split: str | None = None) ->
             title += f"{task.upper()} (oracle events)" if part.is_staged and events == "gold" else task.upper()
             found.append(ScoredTask(key + suffix, title + suffix, data_set, task, events, constrained, wording))
     return found
+
+
+DEV_MEAN = "mean_f1"  # the dev score that is the mean over tasks
+
+
+def check_metric(config: RunConfig, corpus: Corpus | None = None) -> None:
+    """Check the dev score that selects the checkpoint, if checkpoints are saved.
+
+    Without a corpus, every task counts as annotated in every data set that lists no tasks of its own.
+
+    Raises:
+        UmieError: the score is not computed, or it is needed for early stopping and there is no dev split.
+    """
+    checkpoints = config.checkpoints
+    if checkpoints is None or config.training.fsdp:
+        return
+    if corpus is None:
+        sets = config.data.sets.values()
+        has_dev = any(one.format == "synthetic" or one.options.get("dev") is not None for one in sets)
+        keys = [task if config.data.is_single else f"{one.name} {task}" for one in sets for task in one.tasks]
+        keys = [key + suffix for key in keys for suffix in _suffixes(config)]
+    else:
+        keys = [one.key for one in scored_tasks(config, corpus, "dev")]
+        has_dev = bool(keys)
+    if has_dev:
+        names = [DEV_MEAN, *(f"{score_name(key)}_f1" for key in keys)]
+        check_keys("checkpoints.metric_for_best_model", [checkpoints.metric_for_best_model], names)
+    elif checkpoints.early_stopping_patience is not None:
+        raise UmieError("checkpoints.early_stopping_patience needs dev scores, and no data set has a dev split")
+
+
+def score_name(key: str) -> str:
+    """Return the key of a scored task in the names of dev scores: ``twitter17_mner`` for ``twitter17 mner``."""
+    return key.replace(" ", "_")
+
+
+def _suffixes(config: RunConfig) -> list[str]:
+    """Return what follows the task in the keys of scored tasks: the wording and the decoding, if there are several."""
+    wordings = [f" [{instruction_label(one)}]" for one in config.evaluation.instructions] or [""]
+    decodings = ["", " [free]"] if config.evaluation.constrained == "both" else [""]
+    return [wording + decoding for wording in wordings for decoding in decodings]
 
 
 def averaged(config: RunConfig, scored: list[ScoredTask]) -> list[str]:

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from umie.checkpoints import write_manifest
-from umie.errors import UmieError, check_keys
+from umie.errors import UmieError
 from umie.evaluation.gates import gate_summary
 from umie.experiments.choices import Wording
 from umie.experiments.config import RunConfig
 from umie.experiments.data_sets import Corpus, DataSet
-from umie.experiments.scored_tasks import averaged, scored_tasks
+from umie.experiments.scored_tasks import DEV_MEAN, averaged, check_metric, score_name, scored_tasks
 from umie.files import atomic_folder, atomic_write
 from umie.records import Record, Region, write_jsonl
 from umie.training.config import Checkpoints
@@ -32,7 +32,6 @@ COUNTS = "counts.json"  # by scored task and record: correct, predicted and anno
 DATA_VOCAB_SIZE = 4096
 WARM_START_SEED = 1_000_003  # unlikely as a user's seed, so that the records differ from those of the data set
 MAX_CHARACTERS = 10  # that are shown
-DEV_MEAN = "mean_f1"
 
 Records = Mapping[str, Sequence[Record]]  # records by data set
 
@@ -91,7 +90,7 @@ def train_warm_start(config: RunConfig, corpus: Corpus, folder: Path | None, pro
         with atomic_folder(folder) as partial:
             model.decoder.save_checkpoint(partial)
             processor.tokenizer.save_pretrained(str(partial))
-            write_manifest(partial, [path.name for path in partial.iterdir()], replaces=lambda name: True)
+            write_manifest(partial)
     return measured
 
 
@@ -204,11 +203,7 @@ class Variant:
 
         config, mixture, progress, checkpoints = self.config, self.mixture, self.progress, self.config.checkpoints
         has_dev = checkpoints is not None and bool(self.records.get("dev")) and not config.training.fsdp
-        if checkpoints is not None and has_dev:
-            names = [DEV_MEAN, *(f"{_name(one.key)}_f1" for one in scored_tasks(config, self.corpus, "dev"))]
-            check_keys("checkpoints.metric_for_best_model", [checkpoints.metric_for_best_model], names)
-        elif checkpoints is not None and checkpoints.early_stopping_patience is not None:
-            raise UmieError("checkpoints.early_stopping_patience needs dev scores, and no data set has a dev split")
+        check_metric(config, self.corpus)
         steps = config.training.num_steps(len(mixture))
         shares = zip(mixture.names, mixture.probabilities, strict=True)
         listed = ", ".join(f"{name} {share:.0%}" for name, share in shares)
@@ -330,8 +325,10 @@ class Variant:
             self.processor.reset_counts()  # restore the counts of the training split
             self.processor.counts.update(counts)
             self.processor.unreadable.update(unreadable)
-        found = {f"{_name(key)}_f1": float(values["f1"]) for key, values in metrics.items()}
-        found |= {f"{_name(key)}_gate": values["gate_mean"] for key, values in metrics.items() if "gate_mean" in values}
+        found = {f"{score_name(key)}_f1": float(values["f1"]) for key, values in metrics.items()}
+        found |= {
+            f"{score_name(key)}_gate": values["gate_mean"] for key, values in metrics.items() if "gate_mean" in values
+        }
         scored = scored_tasks(self.config, self.corpus, "dev")
         learned = {one.key for one in scored if one.data_set in self.records["train"]}
         keys = averaged(self.config, scored)
@@ -343,11 +340,6 @@ def gate_health(gates: Sequence[float]) -> dict[str, float]:
     """Return the mean gate and the share of gates at or below 0, where the visual path gets no gradient."""
     summary = gate_summary(gates)
     return {"gate_mean": summary["mean"], "gate_closed": summary["closed"]}
-
-
-def _name(key: str) -> str:
-    """Return the key of a scored task in the names of dev scores: ``twitter17_mner`` for ``twitter17 mner``."""
-    return key.replace(" ", "_")
 
 
 def _build(config: RunConfig, corpus: Corpus, warm_start: str | None) -> tuple[UmieModel, UmieProcessor]:

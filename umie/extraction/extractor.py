@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import copy
+import inspect
+import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, overload
 
 from umie import tasks as all_tasks
-from umie.errors import UmieError, UnknownNameError, check_flag, check_whole, shown
+from umie.decoders.options import check_generation_options
+from umie.errors import UmieError, UnknownNameError, check_flag, check_kind, check_local, check_whole, shown
 from umie.evaluation.answers import answer_queries
 from umie.extraction.images import EncodedImage, encode_images, image_size
 from umie.extraction.result import Extraction, ExtractionAnswer, Notice
@@ -27,6 +30,9 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 Labels = Mapping[str, Sequence[str]]  # by task
+_OPTIONS = "options of Extractor"
+# iterables whose items are no texts: a set has no order, and a mapping is a record as JSON
+_NO_LISTS = (str, bytes, bytearray, Mapping, set, frozenset, Record)
 WINDOW_BATCHES = 4  # a stream is read in windows of this many batches, whose queries are sorted by length
 
 
@@ -61,9 +67,13 @@ class Extractor:
         probabilities: bool = True,
         **generation_options: Any,
     ) -> None:
+        check_kind("model", model, UmieModel, "pass a UmieModel, or use Extractor.from_pretrained")
+        check_kind("processor", processor, UmieProcessor, "pass a UmieProcessor")
         check_whole("batch_size", batch_size, 1)
         check_whole("max_pairs", max_pairs, 1)
         check_flag("constrained", constrained)
+        check_flag("probabilities", probabilities)
+        check_generation_options(generation_options, _OPTIONS)
         self.missing_images = processor.missing_images if missing_images is None else missing_images
         check_image_policy(self.missing_images)
         self.model = model.eval()
@@ -99,6 +109,9 @@ class Extractor:
         Raises:
             UmieError: there is no such directory or repository, a file is missing, or the device cannot be used.
         """
+        check_kind("name", name, str | os.PathLike, "pass a directory or a hub name, owner/model")
+        own = inspect.signature(cls).parameters
+        check_generation_options({key: value for key, value in options.items() if key not in own}, _OPTIONS)
         model, processor = load(name, device, dtype, revision=revision)
         return cls(model, processor, **options)
 
@@ -151,7 +164,7 @@ class Extractor:
         Raises:
             UmieError: invalid input, or an image cannot be read and ``missing_images`` is ``error``.
         """
-        if isinstance(text, Iterable) and not isinstance(text, str):
+        if isinstance(text, Iterable) and not isinstance(text, _NO_LISTS):
             if image is not None or regions is not None:
                 raise UmieError(
                     "image and regions need a single text: for several, put them into records, umie.Record(text, image)"
@@ -159,8 +172,16 @@ class Extractor:
             return list(self.extract_many(text, tasks=tasks, labels=labels))
         record = _as_record(text)
         if image is not None:
+            check_local("image", image)
+            if isinstance(image, str) and not image:
+                raise UmieError("image is '': pass the path of an image, or None")
             record = replace(record, image=image, image_folder=None)
         if regions is not None:
+            is_list = isinstance(regions, Sequence) and not isinstance(regions, str | bytes)
+            if not is_list or not all(isinstance(box, Region | Sequence) for box in regions):
+                raise UmieError(
+                    f"regions is {shown(regions)}: pass a list of boxes x1, y1, x2, y2, or umie.Region objects"
+                )
             record = replace(
                 record,
                 regions=tuple(box if isinstance(box, Region) else Region(box) for box in regions),
@@ -189,6 +210,14 @@ class Extractor:
         """
         if isinstance(tasks, str):
             raise UmieError(f"tasks is {tasks!r}: pass a list of task names, [{tasks!r}]")
+        if tasks is not None and (not isinstance(tasks, Collection) or isinstance(tasks, bytes | Mapping)):
+            raise UmieError(f"tasks is {shown(tasks)}: pass a list of task names, such as ['mner']")
+        for name in tasks or ():
+            check_kind("a task", name, str, "pass the names of tasks")
+        if labels is not None:
+            check_kind("labels", labels, Mapping, "pass the labels of each task, such as {'mner': ['person']}")
+        if isinstance(items, _NO_LISTS) or not isinstance(items, Iterable):
+            raise UmieError(f"{shown(items)} is no list: pass an iterable of strings or umie.Record objects")
         if tasks is not None and not tasks:
             raise UmieError("tasks is empty: name at least one task, or omit it")
         trained = self.processor.task_options
@@ -199,6 +228,7 @@ class Extractor:
         for name, given in (labels or {}).items():
             if name not in built:
                 raise UnknownNameError("task in labels:", name, needed)
+            check_kind(f"labels of {name}", given, list | tuple, "expected a list of strings")
             known = built[name].labels
             built[name] = all_tasks.registry.build(name, **{**trained.get(name, {}), "labels": given})
             new = ", ".join(repr(label) for label in built[name].labels if label not in known)
@@ -351,7 +381,9 @@ class _Draft:
 
 def _as_record(item: object) -> Record:
     if not isinstance(item, str | Record):
-        raise UmieError(f"{shown(item)} is not a text: pass a string, a umie.Record, or a list of them")
+        use = "umie.Record(text, image)" if isinstance(item, Mapping) else "a string, a umie.Record, or a list of them"
+        raise UmieError(f"{shown(item)} is not a text: pass {use}")
+    check_local("image", item.image if isinstance(item, Record) else None)
     return Record(item) if isinstance(item, str) else item
 
 

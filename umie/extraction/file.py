@@ -4,38 +4,51 @@ from __future__ import annotations
 
 import hashlib
 import json
-from array import array
+import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import umie
-from umie.errors import UmieError, at
-from umie.extraction.extractor import Extractor, Labels
+from umie.errors import UmieError, at, check_flag, check_kind, check_local
+from umie.extraction.extractor import WINDOW_BATCHES, Extractor, Labels
+from umie.extraction.images import SKIPPED
+from umie.extraction.result import Extraction
+from umie.extraction.source import SourceLine, read_items, with_further_keys
 from umie.files import check_distinct
 from umie.hub import check_saved, find_file
 from umie.processor import FILE as PROCESSOR_FILE
-from umie.records import Record, read_numbered_jsonl, record_to_json
+from umie.records import record_to_json
 from umie.records.no_relation import chosen_names
 from umie.registry import loaded_plugins
 from umie.resumable import ResumableLines
+from umie.types import IMAGE_POLICIES
 from umie.versions import file_digest
+
+MAX_KEYS = 100  # that are counted, so that memory stays bounded
 
 
 @dataclass
 class FileSummary:
-    """The result of ``extract_file``: the number of records in the file, and how many an earlier call had finished.
+    """The result of ``extract_file``: the numbers of records of the file, and of those an earlier call had finished.
 
-    ``warnings`` has for each kind of warning (see ``umie.extraction.result.NOTICES``) the number of records of this
-    call that have one.
+    ``total`` includes the lines without a result, which are in ``<output>.rejected.jsonl``: ``rejected`` ones are
+    invalid or their image cannot be read, ``empty`` ones have neither text nor image. ``warnings`` has for each kind of
+    warning (see ``umie.extraction.result.NOTICES``) the number of records of this call that have one, ``further`` for
+    each key that is not one of a record the number of lines of this call that have it, and ``damage`` a sentence about
+    a damaged unfinished output.
     """
 
     total: int
     resumed: int = 0
+    rejected: int = 0
+    empty: int = 0
     warnings: Counter[str] = field(default_factory=Counter)
+    further: Counter[str] = field(default_factory=Counter)
+    damage: str | None = None
 
 
 def extract_file(
@@ -49,16 +62,19 @@ def extract_file(
     labels: Labels | None = None,
     device: str | None = None,
     batch_size: int = 16,
+    missing_images: str | None = None,
+    skip_bad: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
     **options: Any,
 ) -> FileSummary:
     """Extract from every record of a JSONL file; after an interruption, the same call resumes where it stopped.
 
-    Finished lines are kept in ``<output>.part``. The output gets its name when it is complete.
+    Finished lines are kept in ``<output>.part``. The output gets its name when it is complete, and its SHA-256 digest
+    is in ``<output>.sha256``. Lines without a result are in ``<output>.rejected.jsonl``, with number and reason.
 
     Args:
         model: the directory of a saved variant and its processor, or a hub name, ``owner/model``.
-        source: the JSONL file of records.
+        source: the JSONL file of records. Keys that are not those of a record are copied to the output.
         output: the JSONL file to write, one record per line in the order of ``source``.
         details: a second JSONL file to write, with boxes in pixels, gates and warnings.
         images: the directory of the images; by default that of ``source``.
@@ -66,57 +82,140 @@ def extract_file(
         labels: as in ``Extractor.extract``.
         device: as in ``Extractor.from_pretrained``.
         batch_size: queries per batch; it does not change the output.
+        missing_images: as in ``Extractor``; it may differ when a run is resumed.
+        skip_bad: reject a line that is invalid or whose image cannot be read, and continue; it may differ, too.
         on_progress: called with the number of finished records and the total: once before the model is loaded, then
             after each record.
         options: further options of ``Extractor.from_pretrained`` and of the constructor.
 
     Raises:
-        UmieError: a line is invalid (detected before the model is loaded), an image cannot be read and
-            ``missing_images`` is ``error``, or the unfinished output belongs to a call with other arguments.
+        UmieError: without ``skip_bad``, a line is invalid (detected before the model is loaded) or an image cannot be
+            read and ``missing_images`` is ``error``; or the unfinished output belongs to a call with other arguments.
     """
+    check_flag("skip_bad", skip_bad)
+    given = {"source": source, "output": output, "details": details, "images": images}
+    for name, path in given.items():
+        if path is not None or name in ("source", "output"):
+            check_kind(name, path, str | os.PathLike, "pass a path")
+            check_local(name, path)
     source = Path(source)
     images = None if images is None else Path(images)
     paths = [Path(path) for path in (output, details) if path is not None]
+    rejected = paths[0].with_name(f"{paths[0].name}.rejected.jsonl")
     check_saved(model)
     check_distinct([source, *paths])
     if images is not None and not images.is_dir():
         raise UmieError(f"images: {images} is not a directory")
-    numbers = array("q", (number for number, _ in _records(source, images)))
-    if not numbers:
+    total = 0
+    for item in read_items(source, images):
+        if item.error is not None and not (item.is_empty or skip_bad):
+            raise UmieError(f"{source}:{item.number}: {item.error} (to go on without it: --skip-bad, skip_bad=True)")
+        total += 1
+    if not total:
         raise UmieError(f"{source}: contains no records")
     run = _fingerprint(model, source, images, tasks, labels, options)
-    with ResumableLines(paths, run).open() as lines:
-        summary = FileSummary(len(numbers), lines.done)
+    with ResumableLines(paths, run, optional=[rejected]).open() as lines:
+        summary = FileSummary(total, lines.done, damage=lines.damage)
         if on_progress is not None:
-            on_progress(lines.done, len(numbers))
-        if lines.done == len(numbers):
+            on_progress(lines.done, total)
+        if lines.done == total:
             return summary
-        extractor = Extractor.from_pretrained(model, device=device, batch_size=batch_size, **options)
-        start = lines.done
-        found = extractor.extract_many(
-            (record for _, record in islice(_records(source, images), start, None)),
-            tasks=tasks,
-            labels=labels,
-            place=lambda index: f"{source}:{numbers[start + index]}",
+        extractor = Extractor.from_pretrained(
+            model, device=device, batch_size=batch_size, missing_images=missing_images, **options
         )
-        for index, extraction in enumerate(found, start=start):
-            with at(f"{source}:{numbers[index]}"):
-                written = [record_to_json(extraction.record)]
-                if details is not None:
-                    line = {"line": numbers[index], **extraction.to_json()}
-                    written.append(json.dumps(line, ensure_ascii=False))
-                lines.write(*written)
-            summary.warnings.update({notice.kind for notice in extraction.warnings})
-            if on_progress is not None:
-                on_progress(index + 1, len(numbers))
+        writer = _Writer(extractor, source, lines, summary, has_details=details is not None, skip_bad=skip_bad)
+        items = islice(read_items(source, images), lines.done, None)
+        done = lines.done
+        while window := list(islice(items, WINDOW_BATCHES * batch_size)):
+            for _ in writer.write(window, tasks, labels):
+                done += 1
+                if on_progress is not None:
+                    on_progress(done, total)
     return summary
 
 
-def _records(source: Path, images: Path | None) -> Iterator[tuple[int, Record]]:
-    for number, record in read_numbered_jsonl(source, images):
-        with at(f"{source}:{number}"):
-            record.image_path()  # raises for a path outside of the directory
-        yield number, record
+class _Writer:
+    """Extracts from the records of a window of lines, and writes results and rejected lines in their order."""
+
+    def __init__(
+        self,
+        extractor: Extractor,
+        source: Path,
+        lines: ResumableLines,
+        summary: FileSummary,
+        *,
+        has_details: bool,
+        skip_bad: bool,
+    ) -> None:
+        self.extractor, self.source, self.lines, self.summary = extractor, source, lines, summary
+        self.has_details, self.skip_bad = has_details, skip_bad
+        if skip_bad and extractor.missing_images == IMAGE_POLICIES[0]:  # so that the rest of the window is not lost
+            self.extractor.missing_images, self.rejects_images = "skip", True
+        else:
+            self.rejects_images = False
+
+    def write(
+        self, window: Sequence[SourceLine], tasks: Sequence[str] | None, labels: Labels | None
+    ) -> Iterator[SourceLine]:
+        """Write the lines of a window, and yield each after it was written."""
+        valid = [item for item in window if item.record is not None]
+        found = iter(self._extract(valid, tasks, labels))
+        for item in window:
+            result: Extraction | UmieError | None = next(found) if item.record is not None else item.error
+            if isinstance(result, Extraction):
+                result = self._write(item, result)
+            if isinstance(result, UmieError):
+                self._reject(item, result)
+            yield item
+
+    def _extract(
+        self, items: Sequence[SourceLine], tasks: Sequence[str] | None, labels: Labels | None
+    ) -> Iterable[Extraction | UmieError]:
+        records = [item.record for item in items if item.record is not None]
+        found = self.extractor.extract_many(
+            records, tasks=tasks, labels=labels, place=lambda index: f"{self.source}:{items[index].number}"
+        )
+        if not self.skip_bad:
+            return found
+        try:
+            return list(found)
+        except UmieError as error:
+            if len(items) == 1:
+                return [error]
+        return [one for item in items for one in self._extract([item], tasks, labels)]
+
+    def _write(self, item: SourceLine, found: Extraction) -> UmieError | None:
+        """Write a result; return the error of one that is rejected."""
+        reasons = [notice.message for notice in found.warnings if notice.message.endswith(SKIPPED)]
+        if reasons and self.rejects_images:
+            return UmieError(reasons[0].removesuffix(SKIPPED))
+        try:
+            with at(f"{self.source}:{item.number}"):
+                written = [with_further_keys(record_to_json(found.record), item.further)]
+                if self.has_details:
+                    details = {"line": item.number, **found.to_json()}
+                    written.append(with_further_keys(json.dumps(details, ensure_ascii=False), item.further))
+        except UmieError as error:
+            if not self.skip_bad:
+                raise
+            return error
+        self.lines.write(*written, None)
+        self.summary.warnings.update({notice.kind for notice in found.warnings})
+        self.summary.further.update(key for key in item.further if key in self.summary.further or self._has_room())
+        return None
+
+    def _has_room(self) -> bool:
+        return len(self.summary.further) < MAX_KEYS
+
+    def _reject(self, item: SourceLine, error: UmieError) -> None:
+        place = f"{self.source}:{item.number}: "
+        content = {"line": item.number, "reason": str(error).removeprefix(place), "content": item.content}
+        line = json.dumps(content, ensure_ascii=True)  # the line may hold unpaired surrogates
+        self.lines.write(*[None] * (1 + self.has_details), line)
+        if item.is_empty:
+            self.summary.empty += 1
+        else:
+            self.summary.rejected += 1
 
 
 def _fingerprint(

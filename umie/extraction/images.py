@@ -18,6 +18,8 @@ from umie.processor import UmieProcessor
 from umie.records import Record
 from umie.types import FEATURES
 
+SKIPPED = "; the record was skipped"  # the end of the notice about an image with the policy skip
+
 
 @dataclass
 class EncodedImage:
@@ -87,7 +89,7 @@ def _preprocess(model: UmieModel, processor: UmieProcessor, record: Record, miss
             raise
         reason = error.__cause__ if isinstance(error.__cause__, UmieError) else error
     if missing_images == "skip":
-        return EncodedImage(None, [Notice("image", f"{reason}; the record was skipped")])
+        return EncodedImage(None, [Notice("image", f"{reason}{SKIPPED}")])
     notice = Notice("image", f"{reason}; answered from the text only")
     return EncodedImage(processor.encode_image(replace(record, image=None)), [*notices, notice])
 

@@ -145,8 +145,16 @@ class Record:
         if not self.text.strip() and self.image is None:
             raise UmieError("text is empty: every record needs a non-empty text or an image")
         check_characters(self.text, "text")
-        for name in ("regions", "entities", "relations", "events"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+        for name, kind in _ITEMS.items():
+            items = getattr(self, name)
+            if not isinstance(items, tuple):
+                if not isinstance(items, Iterable) or isinstance(items, str | bytes | Mapping):
+                    raise UmieError(f"{name} is {shown(items)}: use a list of umie.{kind.__name__} objects")
+                items = tuple(items)
+            for item in items:
+                if not isinstance(item, kind):
+                    raise UmieError(f"{name} holds {shown(item)}: use umie.{kind.__name__} objects")
+            object.__setattr__(self, name, items)
         if self.tasks is not None:
             given: Any = self.tasks
             if isinstance(given, str):
@@ -201,6 +209,9 @@ class Record:
                 f"{shown(covered)}{advice(self.text, entity.span, entity.text)}"
             )
         return entity if entity.text else replace(entity, text=covered)
+
+
+_ITEMS: Mapping[str, type] = {"regions": Region, "entities": Entity, "relations": Relation, "events": Event}
 
 
 def annotated_spans(

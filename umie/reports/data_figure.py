@@ -100,6 +100,7 @@ def _items(axis: Any, splits: Mapping[str, Statistics]) -> None:
 def _images(axis: Any, splits: Mapping[str, Statistics], num_rows: int) -> None:
     """Draw the share of records with an image; the rows after the splits have room for the legend."""
     names = [name if len(name) <= _LABEL_LENGTH else f"…{name[1 - _LABEL_LENGTH :]}" for name in splits]
+    rows = range(len(names))
     left = [0.0] * len(names)
     summaries = [statistics.summary() for statistics in splits.values()]
     checked = summaries[0]["images"]["checked"]
@@ -107,9 +108,10 @@ def _images(axis: Any, splits: Mapping[str, Statistics], num_rows: int) -> None:
     for part, (color, hatch) in parts.items():  # grays, because colors identify splits
         shares = [100 * (summary["images"][part] or 0) / (summary["records"] or 1) for summary in summaries]
         style: dict[str, Any] = {"facecolor": color, "edgecolor": "0.3", "hatch": hatch}
-        axis.barh(names, shares, left=left, label=part if checked else "named, not checked", **style)
+        axis.barh(rows, shares, left=left, label=part if checked else "named, not checked", **style)
         left = [start + share for start, share in zip(left, shares, strict=True)]
-    axis.barh(names, [100 - share for share in left], left=left, facecolor="0.85", edgecolor="0.3", label="no image")
+    axis.barh(rows, [100 - share for share in left], left=left, facecolor="0.85", edgecolor="0.3", label="no image")
+    axis.set_yticks(rows, names)
     axis.set_ylim(max(num_rows, len(names) + 1) - 0.5, -0.5)
     axis.set_xlim(0, 100)
     clean_axes(axis, grid="x", title="Images", x="% of records")

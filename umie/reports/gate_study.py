@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from umie.evaluation.gates import gate_summary
 from umie.experiments.data_sets import hash_of
 from umie.experiments.expand import Cell
 from umie.experiments.reference import paper
+from umie.experiments.results import cell_folder, read_numbers
 from umie.experiments.scheduler import GridRun
 from umie.experiments.scored_tasks import ScoredTask
 from umie.experiments.summary import MIN_SEEDS, Interval, drawable_interval
@@ -102,9 +102,9 @@ def dynamic_gates(run: GridRun, output: Path) -> list[DynamicGates]:
 
     found: dict[str, dict[str, list[float]]] = {}
     for cell in run.cells:
-        path = output / "cells" / cell.hash / GATES
-        if cell.parts["fusion"]["name"] == "gated" and _gate(cell) == DYNAMIC and path.exists():
-            for key, gates in json.loads(path.read_text(encoding="utf-8")).items():
+        line = run.results.get(cell.hash, {})
+        if cell.parts["fusion"]["name"] == "gated" and _gate(cell) == DYNAMIC and line.get("status") == "ok":
+            for key, gates in read_numbers(line, cell_folder(output, cell.hash) / GATES, depth=1).items():
                 found.setdefault(_title(cell), {}).setdefault(key, []).extend(gates)
     published = paper()["gate"]["medians"]
     return [

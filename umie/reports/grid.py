@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from umie.errors import printable
 from umie.experiments.comparison import ALPHA, Comparison, compare
 from umie.experiments.reference import published
 from umie.experiments.scheduler import GridRun
@@ -161,8 +162,8 @@ def _page(run: GridRun, output: Path, summary: str, gate: str) -> str:
         parts.append(f"## Crashed ({len(run.crashed)}; run the grid again to retry)")
         for cell in run.crashed:
             line = run.results.get(cell.hash, {})
-            parts.append(f"{cell.variant}, seed {cell.seed}: {line.get('error', 'not run')}")
-            parts.append(f"```\n{line.get('traceback', '')}\n```")
+            parts.append(f"{cell.variant}, seed {cell.seed}: {printable(line.get('error', 'not run'))}")
+            parts.append(f"```\n{printable(line.get('traceback', '')).replace('```', '` ` `')}\n```")
     return "\n\n".join(parts) + "\n"
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from umie.experiments.config import RunConfig
 from umie.experiments.run import RunResult
-from umie.experiments.variant import DEV_MEAN
+from umie.experiments.scored_tasks import DEV_MEAN
 from umie.files import atomic_write
 from umie.reports.gates import draw_gates
 from umie.reports.style import (

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from umie.errors import UmieError
 from umie.files import atomic_write
+from umie.reports.figure_text import prepare_texts
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -121,6 +122,7 @@ def save_figure(figure: Figure, path: str | Path, *, pdf: bool = False) -> None:
     suffix = path.suffix.lower()
     if suffix not in FORMATS:
         raise UmieError(f"{path}: unknown figure format {suffix!r}: use {', '.join(FORMATS)}")
+    prepare_texts(figure)
     paths = [path, path.with_suffix(".pdf")] if pdf and suffix != ".pdf" else [path]
     for each in paths:
         with matplotlib.rc_context({"pdf.fonttype": 42}), atomic_write(each, "wb") as file:  # TrueType: editable text

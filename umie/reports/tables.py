@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tabulate import tabulate
 
+from umie.errors import printable
+
+_HTML = re.compile(r"<(?=[A-Za-z/!?])|&(?=#?\w+;)")  # the begin of a tag, of a comment, or of a character's name
+
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """Return a Markdown table with aligned columns, which is also readable as plain text.
 
-    Cells may contain any text: line breaks become spaces, pipes and backslashes are escaped.
+    Cells may contain any text: line breaks become spaces, and pipes, backslashes, HTML, links and control characters
+    are escaped.
     """
     cells = [[_markdown(cell) for cell in row] for row in rows]
     return tabulate(cells, list(map(_markdown, header)), tablefmt="pipe", disable_numparse=True, stralign="left")
@@ -22,8 +28,8 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> s
 def latex_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """Return a LaTeX table in the style of the booktabs package."""
     return tabulate(
-        [list(map(str, row)) for row in rows],
-        list(header),
+        [[printable(str(cell)) for cell in row] for row in rows],
+        [printable(cell) for cell in header],
         tablefmt="latex_booktabs",
         disable_numparse=True,
         colalign=["left"] + ["right"] * (len(header) - 1),
@@ -31,10 +37,10 @@ def latex_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 
 def csv_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Return a table as CSV."""
+    """Return a table as CSV, in which no cell is a formula for a spreadsheet: those that begin like one are quoted."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerows([header, *rows])
+    writer.writerows([[_csv(cell) for cell in row] for row in (header, *rows)])
     return buffer.getvalue()
 
 
@@ -45,4 +51,16 @@ def shown_interval(scores: Mapping[str, Any]) -> str:
 
 
 def _markdown(cell: object) -> str:
-    return " ".join(str(cell).replace("\\", "\\\\").replace("|", "\\|").split())
+    text = printable(" ".join(str(cell).split())).replace("\\", "\\\\").replace("|", "\\|").replace("](", "]\\(")
+    return _HTML.sub(lambda found: "&lt;" if found[0] == "<" else "&amp;", text)
+
+
+def _csv(cell: object) -> object:
+    text = printable(str(cell))
+    if not text.lstrip().startswith(("=", "+", "-", "@")) or text == "-":
+        return text
+    try:
+        float(text)
+    except ValueError:
+        return f"'{text}"
+    return text

@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from umie.training.mixture import Mixture
     from umie.training.parts import adapt, freeze, has_adapter, merged, save_adapter
     from umie.training.trainer import last_checkpoint, load_weights, state_of
-    from umie.training.tuning import is_over, train, visual_gradient
+    from umie.training.tuning import check_reporters, check_training, is_over, train, visual_gradient
 
 _MODULES = {
     "mixture": ("Mixture",),
     "parts": ("adapt", "freeze", "has_adapter", "merged", "save_adapter"),
     "trainer": ("last_checkpoint", "load_weights", "state_of"),
-    "tuning": ("is_over", "train", "visual_gradient"),
+    "tuning": ("check_reporters", "check_training", "is_over", "train", "visual_gradient"),
 }
 
 __all__ = [
@@ -29,6 +29,8 @@ __all__ = [
     "Sampling",
     "TrainingConfig",
     "adapt",
+    "check_reporters",
+    "check_training",
     "freeze",
     "has_adapter",
     "is_over",

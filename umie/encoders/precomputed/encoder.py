@@ -20,7 +20,7 @@ from torchvision.ops import box_iou
 
 from umie.encoders import registry
 from umie.encoders.base import WHOLE_IMAGE, EncoderConfig, Preprocessor, VisualEncoder, no_slots
-from umie.encoders.precomputed.files import BOXES, LAYOUTS, ROLES, WHOLE, ImageFeatures, image_features
+from umie.encoders.precomputed.files import BOXES, LAYOUTS, ROLES, SIZED, WHOLE, ImageFeatures, image_features
 from umie.encoders.precomputed.sources import FORMATS, FeatureFiles, feature_files, image_names
 from umie.errors import UmieError, check_choice, check_keys, check_share, check_whole, shown
 from umie.images import ImageSource
@@ -173,14 +173,14 @@ class PrecomputedPreprocessor(Preprocessor):
 
         A box of corners does with a probability of about 1/4; one that does not ends the suspicion.
         """
-        if self._fitting is None or self.config.boxes.endswith("_xywh"):
+        if self._fitting is None or self.config.boxes in SIZED.values():
             return
         fitting, others = found.fit_as_sizes
         self._fitting = None if others else self._fitting + fitting
         if self._fitting is not None and self._fitting >= MIN_SUSPICIOUS:
             warnings.warn(
                 f"{found.place}: all {self._fitting} boxes so far fit as x, y, width, height, too: if they are not "
-                f"corners, set boxes='{self.config.boxes}_xywh'",
+                f"corners, set boxes={SIZED[self.config.boxes]!r}",
                 stacklevel=2,
             )
             self._fitting = None

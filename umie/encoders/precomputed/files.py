@@ -21,7 +21,8 @@ Array: TypeAlias = NDArray[Any]
 Layout: TypeAlias = Mapping[str, str]  # role to the name of an array in the file
 
 ROLES = ("id", "features", "boxes", "width", "height", "count", "whole")
-BOXES = ("absolute", "relative", "xywh", "relative_xywh")
+SIZED = {"absolute": "xywh", "relative": "relative_xywh"}  # the form of boxes as x, y, width, height, for each unit
+BOXES = (*SIZED, *SIZED.values())
 WHOLE = ("mean", "first", "file")
 MAX_BYTES = 256 << 20  # per array; an image with 100 boxes has less than 1 MiB of features
 MAX_VALUE = 1e6  # features of detectors and of CLIP are below 1e3; another byte order or type gives any magnitude
@@ -142,7 +143,7 @@ def image_features(
             if not len(rows):
                 raise UmieError("there is no first row to use for the whole image")
             own, rows, box_rows = rows[0], rows[1:], box_rows[1:]
-        if boxes.endswith("_xywh"):
+        if boxes in SIZED.values():
             box_rows = np.hstack([box_rows[:, :2], box_rows[:, :2] + box_rows[:, 2:]])
         relative, keep, dropped = _usable(box_rows, size, boxes)
         rows, relative = rows[keep], relative[keep]
@@ -222,7 +223,7 @@ def _size(entry: Entry, names: Layout, boxes: str) -> tuple[float, float] | None
     """Return width and height of the image; None if the file has none and relative boxes need none."""
     missing = [names[role] for role in ("width", "height") if names[role] not in entry.names]
     if missing:
-        if boxes == "relative":
+        if boxes in ("relative", SIZED["relative"]):
             return None
         raise UmieError(
             f"has no {' and no '.join(missing)}, which absolute boxes are divided by: set their names in `keys`"
@@ -264,7 +265,7 @@ def _without_whole(boxes: Array, size: tuple[float, float] | None, names: Layout
 
 def _usable(boxes: Array, size: tuple[float, float] | None, declared: str) -> tuple[Array, Array, Counter[str]]:
     """Return relative boxes (float32), a mask of the usable ones, and the number of others by reason."""
-    declared = declared.removesuffix("_xywh")
+    declared = next(unit for unit, sized in SIZED.items() if declared in (unit, sized))
     scale = np.array([*size, *size]) if size else np.ones(4)
     relative = boxes / scale if declared == "absolute" else boxes
     slack = _SLACK / scale if size else np.full(4, _RELATIVE_SLACK)
@@ -299,7 +300,7 @@ def _usable(boxes: Array, size: tuple[float, float] | None, declared: str) -> tu
         if (real >= 0).all() and (ends <= 1 + slack[:2]).all():
             raise UmieError(
                 f"box {shown(boxes[inverted][0].tolist())} ends before it begins, but all boxes fit as x, y, width, "
-                f"height: set boxes='{declared}_xywh'"
+                f"height: set boxes={SIZED[declared]!r}"
             )
     reasons = {"not_finite": ~finite, "outside": outside, "no_area": finite & inside & ~has_area}
     return relative, keep, Counter({name: int(which.sum()) for name, which in reasons.items() if which.any()})

@@ -1,0 +1,202 @@
+"""Result files of a grid: lines of JSON with a checksum, so that a damaged one is noticed and never used."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel as Model
+from pydantic import Field, ValidationError
+
+from umie.errors import UmieError, at, check_keys, shown
+from umie.files import atomic_write, decode_utf8, parse_json, read_json
+from umie.versions import file_digest
+
+RESULTS = "results.jsonl"  # in the directory of a grid: the newest result of each cell, one per line
+RESULT = "result.json"  # in the directory of a cell
+CHECKSUM = "checksum"
+
+Number = Annotated[float, Field(strict=True)]
+Finite = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Count = Annotated[int, Field(strict=True)]
+
+
+class _Score(Model):
+    """The score of one task, as far as reports use it."""
+
+    f1: Finite
+    precision: Finite
+    recall: Finite
+    interval: tuple[Finite, Finite]
+    dropped: Count
+
+
+class _Any(Model):
+    """Any result, e.g. of a cell of another grid or of a warm start."""
+
+    hash: Annotated[str, Field(strict=True)]
+    status: Literal["ok", "crashed"]
+
+
+class _Crashed(_Any):
+    """The result of a cell that crashed."""
+
+    error: str
+    traceback: str
+
+
+class _Finished(_Any):
+    """The result of a cell that was scored."""
+
+    seed: Count
+    metrics: dict[str, _Score]
+    health: dict[str, Number]
+    counts: dict[str, dict[str, Count]]
+    parameters: Count
+    seconds: dict[str, Number]
+    uses_image: Annotated[bool, Field(strict=True)]
+    device: str
+    threads: Count
+    versions: dict[str, str | None]
+    images: dict[str, Any] = Field(default_factory=dict)
+    shares: dict[str, Number] = Field(default_factory=dict)
+    files: dict[str, str] = Field(default_factory=dict)
+
+
+def sealed(line: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a result with its checksum."""
+    return {**line, CHECKSUM: _checksum(line)}
+
+
+def parse_result(text: str, scored: Sequence[str] | None = None) -> dict[str, Any]:
+    """Return a result from its JSON text.
+
+    Args:
+        text: the JSON text; results of earlier versions have no checksum.
+        scored: the keys of the scored tasks, for the result of a cell; None for any result.
+
+    Raises:
+        UmieError: the text is not JSON, its checksum is wrong, or a value is missing or of another type.
+    """
+    line = parse_json(text)
+    if not isinstance(line, dict):
+        raise UmieError(f"not a result, but {shown(line)}")
+    if CHECKSUM in line and line[CHECKSUM] != _checksum(line):
+        raise UmieError("damaged: its checksum does not fit its values")
+    kinds: list[type[Model]] = [_Any]
+    if scored is not None:
+        kinds.append(_Crashed if line.get("status") == "crashed" else _Finished)
+    try:
+        for kind in kinds:
+            kind.model_validate(line)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UmieError(f"not a result: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    if scored is not None and line["status"] == "ok":
+        check_keys("score needed:", scored, line["metrics"])
+    return line
+
+
+def read_result(path: Path, scored: Sequence[str] | None = None) -> dict[str, Any]:
+    """Return the result in a file; raise UmieError if it cannot be read or is damaged, see ``parse_result``."""
+    with at(str(path)):
+        try:
+            return parse_result(decode_utf8(path.read_bytes()), scored)
+        except OSError as error:
+            raise UmieError(f"cannot read: {error.strerror}") from error
+
+
+def read_results(
+    output: Path,
+    cells: Mapping[str, str],
+    scored: Sequence[str],
+    *,
+    repair: bool = True,
+    on_damage: Callable[[str], None] = lambda what: None,
+) -> dict[str, dict[str, Any]]:
+    """Return the newest result of each planned cell, by hash.
+
+    A damaged line is reported and left out, and an incomplete last line, left by a killed run, is left out. Results
+    that are only in the directory of their cell are added.
+
+    Args:
+        output: the directory of the grid.
+        cells: the name of each planned cell, by hash.
+        scored: the keys of the scored tasks.
+        repair: correct the file accordingly; this requires the lock of the directory.
+        on_damage: called with a sentence about each damaged line or file.
+    """
+    path = output / RESULTS
+    lines: list[dict[str, Any]] = []
+    is_damaged = False
+    found = path.read_bytes() if path.is_file() else b""
+    *texts, rest = found.split(b"\n")
+    for number, text in enumerate([*texts, rest] if rest else texts, start=1):
+        try:
+            line = parse_result(decode_utf8(text))
+            if line["hash"] in cells:
+                line = parse_result(decode_utf8(text), scored)
+            lines.append(line)
+        except UmieError as error:
+            is_damaged = True
+            if text is not rest or not rest:  # the last line without an end is no damage: a run was killed
+                on_damage(f"{path}:{number}: {error}; the line is not used")
+    is_damaged = is_damaged or bool(rest)  # the next line would be appended to it
+    known = {(line["hash"], line["status"]) for line in lines}
+    for hash_, name in cells.items():
+        left = cell_folder(output, hash_) / RESULT
+        if (hash_, "ok") in known or not left.exists():
+            continue
+        try:
+            line = read_result(left, scored)
+            if line["hash"] != hash_:
+                raise UmieError(f"{left}: is the result of another cell, {line['hash']}")
+        except UmieError as error:
+            on_damage(f"{error}; {name} runs again")
+            continue
+        if line["status"] == "ok":
+            lines.append(line)
+            is_damaged = True
+    if is_damaged and repair:
+        with atomic_write(path) as file:
+            file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    return {line["hash"]: line for line in lines if line["hash"] in cells}
+
+
+def cell_folder(output: Path, hash_: str) -> Path:
+    """Return the directory of a cell."""
+    return output / "cells" / hash_
+
+
+def read_numbers(line: Mapping[str, Any], path: Path, depth: int) -> dict[str, Any]:
+    """Return the numbers by task in a file next to a result; empty if the file is missing or is not what it was.
+
+    Args:
+        line: the result; since checksums were introduced, it has those of its files.
+        path: a JSON file.
+        depth: the depth of the lists of numbers, e.g. 1 for a list.
+    """
+    expected = line.get("files", {}).get(path.name)
+    try:
+        if not path.is_file() or (expected is not None and file_digest(path) != expected):
+            return {}
+        found = read_json(path)
+    except (OSError, UmieError):
+        return {}
+    return found if isinstance(found, dict) and all(_is_numbers(one, depth) for one in found.values()) else {}
+
+
+def _is_numbers(value: object, depth: int) -> bool:
+    if not depth:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, list) and all(_is_numbers(one, depth - 1) for one in value)
+
+
+def _checksum(line: Mapping[str, Any]) -> str:
+    """Return a hash of the values of a result, in any order and spacing."""
+    values = {key: value for key, value in line.items() if key != CHECKSUM}
+    canonical = json.dumps(values, sort_keys=True, default=str)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from umie.data.reading import numbered_lines
-from umie.errors import UmieError
+from umie.errors import UmieError, printable
 from umie.files import MAX_LINE, atomic_write, bounded_lines, read_json, read_lines
 from umie.records import read_numbered_jsonl
 
@@ -71,7 +71,7 @@ def test_where_no_file_can_be(tmp_path: Path):
         assert refused(tmp_path / name) == f"{tmp_path / name}: {file} is not a directory; choose another path"
     for name in ("loop", "a\0b", "a" * 300):
         message = refused(tmp_path / name)
-        assert message.startswith(f"{tmp_path / name}: cannot write: ")
+        assert message.startswith(printable(f"{tmp_path / name}: cannot write: "))
         assert "Errno" not in message
         assert ".part" not in message
     assert sorted(os.listdir(tmp_path)) == ["file", "loop"]

@@ -102,7 +102,8 @@ def at(place: str) -> Iterator[None]:
     try:
         yield
     except UmieError as error:
-        raise UmieError(f"{place}: {error}") from error
+        error.args = (f"{place}: {error}",)
+        raise
 
 
 def printable(text: str) -> str:

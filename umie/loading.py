@@ -36,9 +36,10 @@ def load(
         processor = UmieProcessor.from_pretrained(name, **options)
         model: UmieModel = UmieModel.from_pretrained(str(name), dtype=getattr(torch, dtype), **options)
     except UnknownNameError as error:
-        if any(str(error).startswith(f"Unknown {registry.kind} ") for registry in ALL.values()):
+        if any(f"Unknown {registry.kind} " in str(error) for registry in ALL.values()):
+            place = "" if str(name) in str(error) else f"{name}: "
             raise UmieError(
-                f"{name}: {error} If a plugin file registers it, use --plugin FILE, or umie.registry.load_plugins."
+                f"{place}{error} If a plugin file registers it, use --plugin FILE, or umie.registry.load_plugins."
             ) from error
         raise
     check_vocabulary(processor.tokenizer, model.decoder.vocab_size, str(name))

@@ -60,12 +60,12 @@ def test_other_options_are_reported_in_one_line(options, expected):
 
 
 @pytest.mark.parametrize("name", CHECKS)
-@pytest.mark.parametrize("value", [[], {}, object(), "", [[None]], -1, float("inf"), 10**30, [{}]], ids=repr)
-def test_any_value_is_accepted_or_reported(name, value):
-    try:
-        check_generation_options({name: value})
-    except UmieError as error:
-        assert "\n" not in str(error)
+def test_any_value_is_accepted_or_reported(name):
+    for value in ([], {}, object(), "", [[None]], -1, float("inf"), 10**30, [{}]):
+        try:
+            check_generation_options({name: value})
+        except UmieError as error:
+            assert "\n" not in str(error)
 
 
 def test_objects_are_no_values_of_a_config():

@@ -413,3 +413,9 @@ def test_a_head_that_differs_from_the_embedding_is_not_scaled_whatever_the_confi
     assert found.saved_options()["config"]["tie_word_embeddings"] is False
     again = registry.construct("t5", found.saved_options())
     assert type(again.seq2seq) is type(found.seq2seq)
+
+
+@pytest.mark.parametrize(("name", "layers"), [("t5", "num_layers"), ("seq2seq", "encoder_layers")])
+def test_absurd_sizes_are_refused_before_anything_is_built(name, layers):
+    with pytest.raises(UmieError, match=f"{layers} is 100000: use a number of at most 1,000"):
+        compose(fusion="text_only", decoder={"name": name, "source": "tiny", "overrides": {layers: 100_000}})

@@ -144,13 +144,13 @@ def assert_exports(module):
         arguments = draw(*sizes)
         (states, mask), expected = program.module()(*arguments), module(*arguments)
         assert torch.equal(mask, expected[1])
-        torch.testing.assert_close(states, expected[0], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(states[mask], expected[0][mask], atol=1e-5, rtol=1e-5)
 
 
 def test_a_fusion_exports_as_it_is():
     fusion = registry.build("gated", d_model=24, num_heads=3).eval()
     fused = torch.export.export(fusion, draw()).module()(*draw())
-    torch.testing.assert_close(fused.states, fusion(*draw()).states)
+    torch.testing.assert_close(fused.states[fused.mask], fusion(*draw()).states[fused.mask])
     torch.testing.assert_close(fused.gate, fusion(*draw()).gate)
 
 

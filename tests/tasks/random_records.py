@@ -62,8 +62,8 @@ def random_record(draw: Draw) -> tuple[Record, tuple[str, ...]]:
     return Record(
         text,
         regions=regions,
-        entities=dict.fromkeys(several(4, lambda: Entity(choice(labels), choice(spans)))),
-        relations=dict.fromkeys(several(3, lambda: Relation(choice(labels), choice(spans), choice(spans)))),
+        entities=tuple(dict.fromkeys(several(4, lambda: Entity(choice(labels), choice(spans))))),
+        relations=tuple(dict.fromkeys(several(3, lambda: Relation(choice(labels), choice(spans), choice(spans))))),
         events=several(3, lambda: Event(choice(labels), choice((None, *spans)), several(3, argument))),
     ), labels
 

@@ -81,9 +81,9 @@ class AttentionFusionConfig(FusionConfig):
 class Fusion(nn.Module, ABC):
     """One way to combine visual states with text states.
 
-    Every fusion respects its masks: padding never changes a result or a gradient, whatever it holds. A call sets it to
-    zero before ``forward``. An example whose visual mask is all False returns its text states exactly.
-    ``umie.fusion.contract.check_fusion`` checks both.
+    Every fusion respects its masks: padding never changes a result or a gradient, whatever it holds. A call removes
+    NaN, infinite and huge padding before ``forward``. The values of padded states are unspecified. An example whose
+    visual mask is all False returns its text states exactly. ``umie.fusion.contract.check_fusion`` checks both.
     """
 
     Config: ClassVar[type[FusionConfig]] = FusionConfig
@@ -108,7 +108,7 @@ class Fusion(nn.Module, ABC):
     def without_padding(
         self, text: Tensor, text_mask: Tensor, visual: Tensor, visual_mask: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return checked inputs with bool masks and zeros as padding: NaN times 0 is not 0.
+        """Return checked inputs with bool masks and harmless padding; see ``umie.fusion.kernels.conditions``.
 
         Raises:
             UmieError: as for a call.

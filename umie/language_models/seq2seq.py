@@ -18,7 +18,7 @@ from transformers import (
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES
 
-from umie.checkpoints import local_only
+from umie.checkpoints import check_config, local_only
 from umie.errors import UmieError, check_keys
 from umie.language_models.sources import check_complete, check_layers, load_tokenizer, no_warnings, read_config
 from umie.language_models.t5 import T5_FAMILY, load_t5, stored_values, t5_config, t5_shape, t5_values
@@ -72,8 +72,10 @@ def shape(values: Mapping[str, Any]) -> Any:
     belong to another task, such as summarization, and would corrupt answers that repeat labels.
 
     Raises:
+        UmieError: a value cannot be meant, such as a million layers.
         Exception: an error of transformers, if no model has these values.
     """
+    check_config(values)
     if values.get("model_type") in T5_FAMILY:
         model = t5_shape(t5_config(**values))
     else:

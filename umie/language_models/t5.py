@@ -18,7 +18,7 @@ from transformers import (
 )
 from transformers.utils import SAFE_WEIGHTS_NAME, cached_file
 
-from umie.checkpoints import local_only
+from umie.checkpoints import check_config, local_only
 from umie.errors import UmieError
 from umie.language_models.sources import check_complete, check_layers
 from umie.weights import check_finite, reason_of
@@ -56,7 +56,12 @@ class UntiedMT5(_UntiedHead, MT5ForConditionalGeneration):
 
 
 def t5_config(model_type: str = "t5", tie_word_embeddings: bool = False, **values: Any) -> T5Config | MT5Config:
-    """Return transformers' configuration from values as returned by ``t5_values``."""
+    """Return transformers' configuration from values as returned by ``t5_values``.
+
+    Raises:
+        UmieError: a value cannot be meant, such as a million layers.
+    """
+    check_config(values)
     if model_type == "mt5":
         return MT5Config(**values)
     # transformers reads False as "T5 v1.1: do not scale the logits"; see _UntiedHead.

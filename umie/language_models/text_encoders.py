@@ -7,6 +7,7 @@ from typing import Any
 
 from transformers import AutoConfig, AutoModel, MT5EncoderModel, T5EncoderModel
 
+from umie.checkpoints import check_config
 from umie.errors import check_keys
 from umie.language_models.seq2seq import config_values, is_seq2seq, pretrained
 from umie.language_models.sources import check_complete, read_config
@@ -22,11 +23,12 @@ def shape(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> Any:
     """Return an encoder of this configuration with random weights.
 
     Raises:
-        UmieError: an override is not an option of the configuration.
+        UmieError: an override is not an option of the configuration, or a value cannot be meant.
         Exception: an error of transformers, if no model has these values.
     """
     check_keys("encoder option", overrides, values)
     values = {**values, **overrides}
+    check_config(values)
     if values.get("model_type") in T5_FAMILY:
         config = t5_config(**values)
         return (MT5EncoderModel if config.model_type == "mt5" else T5EncoderModel)(config)

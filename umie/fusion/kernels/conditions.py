@@ -56,11 +56,19 @@ def needs_gradient(*tensors: Tensor) -> bool:
     return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
 
 
-def without_padding(states: Tensor, mask: Tensor) -> Tensor:
-    """Return states ``[B, N, ...]`` with zeros where the bool ``mask [B, N]`` is False; the same tensor if it is not.
+_ORDINARY = 1e15  # the sum of the squares of many such numbers is finite in float32 and bfloat16
 
-    Padding may hold any value, and 0 * NaN is not 0, neither in a result nor in a gradient.
+
+def without_padding(states: Tensor, mask: Tensor) -> Tensor:
+    """Return states ``[B, N, ...]`` whose padding, where the bool ``mask [B, N]`` is False, cannot change a result.
+
+    Padding of ordinary size is harmless, because it is multiplied by 0, and stays. Otherwise, and where looking at the
+    values would wait for a GPU, it becomes 0: 0 * NaN is not 0, neither in a result nor in a gradient.
     """
-    if mask.device.type == "cpu" and may_fuse(states) and mask.all():
-        return states
+    if mask.device.type == "cpu" and may_fuse(states):
+        if not states.numel() or mask.all():
+            return states
+        least, most = torch.aminmax(states.detach())  # NaN is the least and the greatest
+        if least > -_ORDINARY and most < _ORDINARY:
+            return states
     return states.masked_fill(~mask.view(*mask.shape, *[1] * (states.ndim - 2)), 0)

@@ -74,7 +74,7 @@ def compose(
     source = modules.get("decoder")
     if tokenizer is None:
         tokenizer = default_tokenizer(parts["decoder"] if source is None else _source_of(source))
-    tokenizer = _with_markers(tokenizer, tasks or {})
+    tokenizer = with_markers(tokenizer, tasks or {})
     decoder_class: Any = decoders.registry.get(parts["decoder"]["name"])
     if source is None and hasattr(decoder_class, "fit_vocabulary"):
         parts["decoder"] = decoder_class.fit_vocabulary(parts["decoder"], len(tokenizer))
@@ -234,7 +234,7 @@ def _fitting(options: Mapping[str, Any], limits: tuple[int | None, int | None]) 
     return fitting
 
 
-def _with_markers(
+def with_markers(
     tokenizer: PreTrainedTokenizerBase, task_options: Mapping[str, Mapping[str, Any]]
 ) -> PreTrainedTokenizerBase:
     """Return a tokenizer with tokens for the markers of the tasks' output styles: T5's has no ``<`` for ``<spot>``."""

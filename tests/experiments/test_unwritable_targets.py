@@ -47,6 +47,11 @@ def test_training_refuses_them_unless_they_are_allowed(umie, latin, tmp_path, mo
     said = " ".join((out + err).split())
     assert "1 of 1 training targets have characters that the tokenizer cannot write: " in said
     assert "allow_unwritable_targets: true" in said
+    for command, name in (("train", "run"), ("ablate", "grid")):
+        plan = path.rename(tmp_path / f"{name}.yaml")
+        code, out, err = umie(command, plan, "--data-root", tmp_path, "--plan")
+        assert (code, "1 of 1 training targets have characters" in " ".join((out + err).split())) == (2, True)
+        path = plan
     path = write_run(tmp_path, decoder=str(latin), allow_unwritable_targets=True)
     code, out, err = umie("train", path, "--data-root", tmp_path, "--output", tmp_path / "allowed")
     assert code == 0, err

@@ -88,12 +88,19 @@ def ablate(
         raise typer.Exit(1)
 
 
+# what the tokens of training queries depend on
+_TOKENIZING = ("decoder", "trained_on", "wording", "max_input_tokens", "max_target_tokens", "start_from")
+
+
 def _plan(grid: Grid, root: Path, output: Path) -> None:
     from umie.experiments.parts import unnamed_regions
     from umie.experiments.scheduler import prepare, results_of
+    from umie.experiments.training_queries import plan_queries
 
     with GridDisplay() as display, tempfile.TemporaryDirectory() as scratch:
         corpus, cells = prepare(grid, root, Path(scratch), display)
+        distinct = {repr([getattr(cell.config, slot) for slot in _TOKENIZING]): cell.config for cell in cells}
+        notes = [line for config in distinct.values() for line in plan_queries(config, corpus)]
     results = results_of(grid, corpus, cells, output, lambda what: print_note(f"umie: {what}"), repair=False)
     _print_cells([(cell, results.get(cell.hash, {}).get("status", "to run")) for cell in cells])
     for name, one in corpus.sets.items():
@@ -104,6 +111,8 @@ def _plan(grid: Grid, root: Path, output: Path) -> None:
             print_note(f"umie: warning: {name}: {line}")
     what = f"records: {sizes}" if corpus.is_single else f"{len(corpus.sets)} data sets"
     print_line(f"{len(cells)} cells; {what}; output: {output}")
+    for line in dict.fromkeys(notes):
+        print_note(f"umie: warning: {line}")
     if warning := unnamed_regions([cell.config for cell in cells], corpus.tasks):
         print_note(f"umie: warning: {warning}")
 

@@ -86,14 +86,18 @@ def train(
 def _print_data(config: RunConfig, root: Path) -> None:
     """Read the data as the run does, and print the number of records of each data set."""
     from umie.experiments.run import prepare_data
+    from umie.experiments.training_queries import plan_queries
 
     with Display() as display, tempfile.TemporaryDirectory() as scratch:
         corpus, _ = prepare_data(config, root, Path(scratch), display)
+        notes = plan_queries(config, corpus)
     for name, one in corpus.sets.items():
         sizes = ", ".join(f"{split} {count}" for split, count in one.num_records.items())
         print_line(f"records{'' if corpus.is_single else f' of {name}'}: {sizes}")
         for line in one.overlap():
             print_note(f"umie: warning: {name}: {line}")
+    for line in notes:
+        print_note(f"umie: warning: {line}")
 
 
 def _print_plan(run: RunConfig, output: Path) -> None:

@@ -17,8 +17,9 @@ from umie.errors import UmieError
 from umie.evaluation.gates import gate_summary
 from umie.experiments.choices import Wording
 from umie.experiments.config import RunConfig
-from umie.experiments.data_sets import Corpus, DataSet
+from umie.experiments.data_sets import Corpus
 from umie.experiments.scored_tasks import DEV_MEAN, averaged, check_metric, score_name, scored_tasks
+from umie.experiments.training_queries import check_queries, tokenizer_of
 from umie.files import atomic_folder, atomic_write
 from umie.records import Record, Region, write_jsonl
 from umie.training.config import Checkpoints
@@ -29,9 +30,7 @@ if TYPE_CHECKING:
     from umie.training import Mixture
 
 COUNTS = "counts.json"  # by scored task and record: correct, predicted and annotated items
-DATA_VOCAB_SIZE = 4096
 WARM_START_SEED = 1_000_003  # unlikely as a user's seed, so that the records differ from those of the data set
-MAX_CHARACTERS = 10  # that are shown
 
 Records = Mapping[str, Sequence[Record]]  # records by data set
 
@@ -67,7 +66,7 @@ def train_warm_start(config: RunConfig, corpus: Corpus, folder: Path | None, pro
         raise ValueError("the config has no warm_start")
     sets = corpus.training_sets(config.trained_on)
     decoder = config.parts["decoder"]
-    tokenizer = _tokenizer(decoder, sets, config.wording)
+    tokenizer = tokenizer_of(decoder, sets, config.wording)
     model, processor = compose(fusion="text_only", decoder=decoder, tasks=corpus.task_options, tokenizer=tokenizer)
     if start.records is None:
         mixture = _mixture(corpus, {one.name: text_only(one.read("train")) for one in sets}, config.wording, processor)
@@ -146,7 +145,7 @@ class Variant:
             self.images = self._store_features(Path(config.features.folder or store))
         progress.phase("encoding texts")
         self.mixture = _mixture(corpus, self.records["train"], config.wording, self.processor)
-        self.truncated = _check_lengths(config, self.processor, self.mixture)
+        self.truncated = check_queries(config, self.processor, len(self.mixture))
 
     def _store_features(self, folder: Path) -> dict[str, Any]:
         """Make the processor read the features of a frozen encoder from the store, and add missing features to it."""
@@ -360,19 +359,8 @@ def _build(config: RunConfig, corpus: Corpus, warm_start: str | None) -> tuple[U
     parts = dict(config.parts)
     if warm_start is not None:
         parts["decoder"] = {"name": parts["decoder"]["name"], "source": warm_start}
-    tokenizer = _tokenizer(parts["decoder"], corpus.training_sets(config.trained_on), config.wording)
+    tokenizer = tokenizer_of(parts["decoder"], corpus.training_sets(config.trained_on), config.wording)
     return compose(**parts, tasks=corpus.task_options, tokenizer=tokenizer, **options)
-
-
-def _tokenizer(decoder: Mapping[str, Any], sets: Sequence[DataSet], wording: Wording) -> Any:
-    """Return the tokenizer of a decoder, which is trained on the data if the decoder has no checkpoint."""
-    from umie.composition import checkpoint_of, default_tokenizer, tokenizer_texts
-    from umie.tokenization import train_tokenizer
-
-    if checkpoint_of(decoder) is not None or all(one.format == "synthetic" for one in sets):
-        return default_tokenizer(decoder)
-    texts = [tokenizer_texts(one.read("train"), one.built(wording).values()) for one in sets]
-    return train_tokenizer(itertools.chain.from_iterable(texts), DATA_VOCAB_SIZE)
 
 
 def _mixture(corpus: Corpus, records: Records, wording: Wording, processor: UmieProcessor) -> Mixture:
@@ -385,50 +373,3 @@ def _mixture(corpus: Corpus, records: Records, wording: Wording, processor: Umie
         for name, own in records.items()
     ]
     return Mixture(sources, corpus.sampling.strategy, corpus.sampling.temperature)
-
-
-def _check_lengths(config: RunConfig, processor: UmieProcessor, mixture: Mixture) -> list[str]:
-    """Return sentences about truncated training queries; raise UmieError if the config does not allow them."""
-    inputs, targets = processor.counts["truncated_inputs"], processor.counts["truncated_targets"]
-    found = []
-    if inputs:
-        found.append(
-            f"{inputs} of {len(mixture)} training inputs have more than {processor.max_input_tokens} tokens "
-            "(max_input_tokens); the end of their text is cut off"
-        )
-    if unreachable := processor.counts["unreachable_spans"]:
-        found.append(
-            f"{unreachable} annotated spans are no candidates of the decoder: they are longer than max_width words, "
-            "beyond the truncated text, or inside a word"
-        )
-    if unreachable := processor.counts["unreachable_regions"]:
-        found.append(f"{unreachable} annotated regions are no candidates: they are beyond the encoder's max_regions")
-    characters = {
-        what: " ".join(character for character, _ in own.most_common(MAX_CHARACTERS))
-        for what, own in processor.unwritable.items()
-    }
-    if unwritable := processor.counts["unwritable_targets"]:
-        sentence = (
-            f"{unwritable} of {len(mixture)} training targets have characters that the tokenizer cannot write: "
-            f"{characters['targets']}"
-        )
-        if not config.allow_unwritable_targets:
-            raise UmieError(
-                f"{sentence}: use a checkpoint whose tokenizer writes any text (ByT5, mT5), or the decoder span, which "
-                "does not write answers, or set allow_unwritable_targets: true"
-            )
-        found.append(f"{sentence} (allow_unwritable_targets)")
-    if unwritable := processor.counts["unwritable_inputs"]:
-        found.append(
-            f"{unwritable} of {len(mixture)} training inputs have characters that the tokenizer cannot write: "
-            f"{characters['inputs']}; the model sees an unknown token"
-        )
-    if targets:
-        longest = f"{targets} of {len(mixture)} training targets have more than {processor.max_target_tokens} tokens"
-        if not config.allow_truncated_targets:
-            raise UmieError(
-                f"{longest}, so their ends would be cut off: increase max_target_tokens, or set "
-                "allow_truncated_targets: true"
-            )
-        found.append(f"{longest} and are cut off (allow_truncated_targets)")
-    return found

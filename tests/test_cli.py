@@ -245,12 +245,11 @@ def test_a_closed_output_pipe_is_not_an_error(tmp_path):
 
 
 def test_an_interrupt_leaves_no_traceback(tmp_path):
-    path = tmp_path / "endless.jsonl"
-    os.mkfifo(path)
-    with start("data", "stats", path, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        with path.open("w") as writer:  # opens once the command reads
-            writer.write('{"text": "Ann"}\n')
-            writer.flush()
-            process.send_signal(signal.SIGINT)
-            assert process.wait(timeout=60) == 130
+    path = tmp_path / "many.jsonl"
+    path.write_text('{"text": "Ann ", "entities": [{"type": "a", "span": [0, 4]}]}\n' * 20_000)
+    with start("data", "validate", path, "--warnings", 0, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.readline()  # the command waits for the others to be read
+        process.send_signal(signal.SIGINT)
+        process.stdout.read()
+        assert process.wait(timeout=60) == 130
         assert process.stderr.read() in ("", "umie: interrupted\n")  # depends on the version of typer

@@ -1,6 +1,7 @@
 """YAML: repeated keys, aliases that stand for many values, and huge files are errors in one line."""
 
 import itertools
+import os
 import random
 import time
 
@@ -150,3 +151,10 @@ def test_a_file_that_is_not_text(tmp_path):
     for name in (path, tmp_path, tmp_path / "none"):
         with pytest.raises(UmieError):
             read_yaml(name, "the config file")
+
+
+def test_pipes_and_directories_are_no_configs(tmp_path):
+    os.mkfifo(tmp_path / "pipe.yaml")
+    for path, problem in ((tmp_path / "pipe.yaml", "a pipe or a device"), (tmp_path, "a directory")):
+        with pytest.raises(UmieError, match=f"{path}: cannot read the config file: [iI]s {problem}"):
+            read_yaml(path, "the config file")

@@ -8,7 +8,8 @@ from typing import Any
 
 import yaml
 
-from umie.errors import UmieError, shown
+from umie.errors import UmieError, at, shown
+from umie.files import decode_utf8, read_data
 
 MAX_CHARACTERS, MAX_VALUES = 500_000, 100_000  # an alias can stand for many values, so a short text can be huge
 
@@ -101,13 +102,8 @@ def read_yaml(path: Path, what: str) -> Any:
     Raises:
         UmieError: the file cannot be read or is not valid YAML.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UmieError(f"{path}: cannot read {what}: {error.strerror}") from error
-    except ValueError as error:
-        raise UmieError(f"{path}: not valid YAML: {error}") from error
-    try:
-        return parse_yaml(text)
-    except UmieError as error:
-        raise UmieError(f"{path}: {error}") from error
+    with at(str(path)):
+        try:
+            return parse_yaml(decode_utf8(read_data(path)))
+        except OSError as error:
+            raise UmieError(f"cannot read {what}: {error.strerror}") from error

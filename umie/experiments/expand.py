@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import itertools
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from umie.experiments.config import PARTS, Evaluation, RunConfig
 from umie.experiments.data_sets import hash_of
 from umie.experiments.identity import identity
 from umie.experiments.reference import Reference, read_reference
+from umie.files import read_json
 from umie.registry import load_plugins
 from umie.yaml_files import parse_yaml, read_yaml
 
@@ -340,9 +340,9 @@ def _started_from(values: dict[str, Any], path: Path) -> dict[str, Any]:
             raise UmieError(f"start_from uses the parts of {start}: remove {key!r}")
     folder = path.parent / str(start)
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = read_json(folder / "config.json", "the configuration of a variant")
         parts = {slot: config[slot] for slot in ("encoder", "visual_embedding", "fusion")}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (UmieError, KeyError, TypeError) as error:
         raise UmieError(f"start_from is {folder}: not a trained variant (config.json: {error})") from error
     return {**values, "start_from": str(folder.resolve()), **parts}
 

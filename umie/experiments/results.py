@@ -12,7 +12,7 @@ from pydantic import BaseModel as Model
 from pydantic import Field, ValidationError
 
 from umie.errors import UmieError, at, check_keys, shown
-from umie.files import atomic_write, decode_utf8, parse_json, read_json
+from umie.files import atomic_write, decode_utf8, parse_json, read_data, read_json
 from umie.versions import file_digest
 
 RESULTS = "results.jsonl"  # in the directory of a grid: the newest result of each cell, one per line
@@ -104,7 +104,7 @@ def read_result(path: Path, scored: Sequence[str] | None = None) -> dict[str, An
     """Return the result in a file; raise UmieError if it cannot be read or is damaged, see ``parse_result``."""
     with at(str(path)):
         try:
-            return parse_result(decode_utf8(path.read_bytes()), scored)
+            return parse_result(decode_utf8(read_data(path)), scored)
         except OSError as error:
             raise UmieError(f"cannot read: {error.strerror}") from error
 

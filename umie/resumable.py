@@ -6,7 +6,6 @@ import os
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from itertools import zip_longest
 from pathlib import Path
 from typing import IO
 
@@ -24,7 +23,8 @@ class ResumableLines:
 
     Until then the lines of ``out.jsonl`` are in ``out.jsonl.part``. The state, ``out.jsonl.part.run``, has ``run``, a
     hash of everything that the lines depend on (only the same run can resume), and for each item a checksum of the
-    lines of each file so far. A complete ``out.jsonl`` has its SHA-256 digest in ``out.jsonl.sha256``.
+    lines of each file so far, and of the state itself. A complete ``out.jsonl`` has its SHA-256 digest in
+    ``out.jsonl.sha256``.
 
     Args:
         paths: the files.
@@ -42,7 +42,7 @@ class ResumableLines:
         self.done = 0
         self.damage: str | None = None
         self._files: list[IO[bytes]] = []
-        self._checksums: list[int] = []
+        self._checksums: list[int] = []  # of each file, and of the state
         self._ends: list[int] = []
         self._state: IO[bytes] | None = None
 
@@ -79,7 +79,7 @@ class ResumableLines:
             else:
                 state.write_bytes(header)
                 end = len(header)
-                self._checksums, self._ends = [0] * len(parts), [0] * len(parts)
+                self._checksums, self._ends = [0] * (len(parts) + 1), [0] * len(parts)
             for path, length in (*zip(parts, self._ends, strict=True), (state, end)):
                 opened: IO[bytes] = stack.enter_context(path.open("r+b" if path.exists() else "w+b"))
                 opened.truncate(length)
@@ -121,12 +121,13 @@ class ResumableLines:
             file.write(data)
             file.flush()
         assert self._state is not None  # it is open
-        self._state.write(" ".join(sums).encode() + b"\n")
+        self._checksums[-1] = zlib.crc32(" ".join(sums).encode(), self._checksums[-1])
+        self._state.write(" ".join([*sums, f"{self._checksums[-1]:08x}"]).encode() + b"\n")
         self._state.flush()
 
     def _find_end(self, parts: Sequence[Path], state: Path) -> int:
         """Set ``done``, ``damage``, the checksums and the ends of the files; return the end of the state."""
-        checksums, ends = [0] * len(parts), [0] * len(parts)
+        checksums, ends = [0] * (len(parts) + 1), [0] * len(parts)
         with ExitStack() as stack:
             for part in parts:
                 part.touch()
@@ -137,8 +138,14 @@ class ResumableLines:
                 if not entry.endswith(b"\n"):
                     break  # a kill came before its end
                 found, lengths = list(checksums), list(ends)
-                sums = entry.decode("ascii", "replace").split()
-                for place, (file, expected) in enumerate(zip_longest(files, sums[: len(files)])):
+                *sums, own = entry.decode("ascii", "replace").split() or [""]
+                found[-1] = zlib.crc32(" ".join(sums).encode(), found[-1])
+                if len(sums) != len(files) or own != f"{found[-1]:08x}":
+                    self.damage = (
+                        f"{state}: item {self.done + 1} is damaged: it and all items after it are written again"
+                    )
+                    break
+                for place, (file, expected) in enumerate(zip(files, sums, strict=True)):
                     if expected == _NO_LINE:
                         continue
                     line = file.readline()

@@ -123,3 +123,15 @@ def test_damage_is_reported_and_never_continued_in_silence(tmp_path, whole, numb
             continue
         assert content(folder) == whole
         assert damage or done == 5 or is_end or is_state
+
+
+def test_a_call_with_other_files_does_not_touch_what_is_done(tmp_path):
+    write(tmp_path, 4)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with (
+        pytest.raises(UmieError, match=r"a\.part: belongs to an unfinished run"),
+        ResumableLines([tmp_path / "a", tmp_path / "other"], "x", optional=[tmp_path / "c"]).open(),
+    ):
+        pass
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert write(tmp_path) == (4, None)

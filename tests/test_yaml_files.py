@@ -26,6 +26,8 @@ from umie.yaml_files import parse_yaml, read_yaml
         ("a: &x [*x]", "line 1: an alias refers to the value that contains it"),
         ("a: 1\n---\nb: 2", "not valid YAML"),
         ("a: [", "not valid YAML"),
+        ("a: !!bool maybe", "not valid YAML"),
+        ("a: !!timestamp x", "not valid YAML"),
         ("[" * 1200, "not valid YAML"),
         ("a: !!python/object/apply:os.system ['true']", "not valid YAML"),
         ("a: " + "9" * 5000, "not valid YAML"),

@@ -23,9 +23,12 @@ _SUFFIXES = (".json", ".safetensors", ".model", ".txt", ".jinja", ".bin", ".pt",
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
 _CONFIGS = ("config.json", "generation_config.json")
 _OBJECTS = (*_CONFIGS, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
-NUM_LAYERS = ("num_layers", "num_hidden_layers", "num_decoder_layers", "encoder_layers", "decoder_layers")
+NUM_LAYERS = (
+    "num_layers", "num_hidden_layers", "num_decoder_layers", "encoder_layers", "decoder_layers", "n_layer", "n_layers",
+)  # fmt: skip
 _MAX_LAYERS = 1000
 _MAX_LABELS = 1_000_000  # transformers makes a name for each
+_MAX_EXTRA_IDS = 10_000  # T5's tokenizers have 100
 _MAX_NUMBER = 1 << 31  # of any other option
 PARAMETERS_PER_BYTE = 4  # quantized weights have 2; twice that, as a pair of halves may start from one encoder
 _EXTRA_PARAMETERS = 1 << 20
@@ -72,7 +75,7 @@ def check_checkpoint(folder: Path, *, follow_links: bool = False) -> None:
             if not isinstance(values, dict):
                 raise UmieError(f"{path}: contains {shown(values)}: expected a JSON object: save the checkpoint again")
             with at(str(path)):
-                if path.name in _CONFIGS:
+                if path.name in _OBJECTS:
                     check_config(values)
                 elif path.name.endswith(".index.json"):
                     _check_index(values, folder)
@@ -82,6 +85,8 @@ def check_config(values: Any, key: str = "") -> None:
     """Raise UmieError for options of a model that cannot be meant, before anything is built from them."""
     if isinstance(values, Mapping):
         for name, value in values.items():
+            if name == "model_max_length":  # of tokenizers without a limit, a huge number
+                continue
             if name in ("attn_implementation", "_attn_implementation") and "/" in str(value):
                 raise UmieError(f"{name} is {shown(value)}: code from the hub is not run: remove it")
             check_config(value, name)
@@ -91,7 +96,8 @@ def check_config(values: Any, key: str = "") -> None:
     elif isinstance(values, float) and math.isnan(values):
         raise UmieError(f"{key} is NaN: correct it")
     elif isinstance(values, int):
-        most = _MAX_LAYERS if "layer" in key else _MAX_LABELS if key == "num_labels" else _MAX_NUMBER
+        most = _MAX_LAYERS if key in NUM_LAYERS else _MAX_LABELS if key == "num_labels" else _MAX_NUMBER
+        most = _MAX_EXTRA_IDS if key == "extra_ids" else most
         if key in NUM_LAYERS and values < 1:
             raise UmieError(f"{key} is {values}: use at least 1")
         if abs(values) > most:

@@ -14,7 +14,9 @@ _URL = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]+:/|data:)")
 
 
 # control characters except line breaks and tabs, and those that change the direction or the line of what follows
-_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_UNPRINTABLE = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\U000e0000-\U000e007f]"
+)
 
 _MAX_CHOICES = 200  # listed in a message
 

@@ -284,7 +284,7 @@ def check_distinct(files: Iterable[Path]) -> None:
     seen: dict[object, Path] = {}
     for path in files:
         status = path.stat() if path.exists() else None
-        key = path if status is None else (status.st_dev, status.st_ino)
+        key = path.resolve() if status is None else (status.st_dev, status.st_ino)
         if key in seen:
             raise UmieError(f"{path}: is the same file as {seen[key]}; use each file once")
         seen[key] = path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import zlib
 from collections.abc import Iterator, Sequence
@@ -68,8 +69,10 @@ class ResumableLines:
                 raise UmieError(f"{first}: another process is writing this file: wait for it or stop it") from error
             stack.callback(Path(lock.lock_file).unlink, missing_ok=True)  # before the lock is released
             parts = [_with_suffix(path, ".part") for path in self.paths]
-            header = f"{self.run} {len(parts) - len(self.optional)}\n".encode()
-            if any(part.exists() for part in parts):
+            names = json.dumps([path.name for path in self.paths])
+            header = f"{self.run} {names}\n".encode()
+            is_new = not any(part.exists() for part in parts)
+            if not is_new:
                 if _first_line(state) != header:
                     raise UmieError(
                         f"{parts[0]}: belongs to an unfinished run with other input, options or weights, or "
@@ -89,7 +92,7 @@ class ResumableLines:
             try:
                 yield self
             except BaseException:
-                if not any(file.tell() for file in self._files):  # nothing to resume
+                if is_new and not any(file.tell() for file in self._files):  # nothing to resume
                     for path in (*parts, state):
                         path.unlink()
                 raise

@@ -137,7 +137,7 @@ class SequenceEncoder:
         texts = decode(rows)
         for row, one in enumerate(asked):
             # where the tokenizer changes a text, the string of a span may be missing in it, or be another span's
-            if unknown in rows[row] or not one[0].text.isascii():
+            if unknown in rows[row] or not _is_plain(one[0].text):
                 (texts[row],) = read_answers(self.tokenizer, task, [one], [rows[row]], decode)
         return texts
 
@@ -145,7 +145,7 @@ class SequenceEncoder:
         """Return the answer of a query, with occurrences counted as the tokenizer spells the text."""
         if not task.style.is_numbered or not any(item.filler and not item.is_region for item in query.items):
             return query.answer
-        if record.text.isascii() and self._keeps_answers(task.style) and not self.unwritable_in(record.text):
+        if _is_plain(record.text) and self._keeps_answers(task.style) and not self.unwritable_in(record.text):
             return query.answer
         pair = task.answer_schema(record.text, query.target, len(record.regions)).pair
         return task.style.linearize(numbered_as_spelled(self.tokenizer, record.text, query.items), pair)
@@ -209,3 +209,8 @@ class SequenceEncoder:
             tokens = encode(self.tokenizer, character)
             self._known[character] = self.tokenizer.unk_token_id is None or self.tokenizer.unk_token_id not in tokens
         return self._known[character]
+
+
+def _is_plain(text: str) -> bool:
+    """Return whether tokenizers that preserve answers preserve a text: others may change its spaces and characters."""
+    return text.isascii() and text.isprintable() and " ".join(text.split()) == text

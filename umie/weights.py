@@ -101,6 +101,8 @@ def reason_of(error: Exception) -> str:
     """Return why weights cannot be loaded, in one line, without advice of libraries to run code or to ignore sizes."""
     if "weights_only" in str(error):
         return "they contain more than tensors, which may be code and is not read: ask for them as .safetensors"
+    if "trust_remote_code" in str(error):
+        return "it needs code of its own, which is not run: use a model or tokenizer that transformers contains"
     if "ignore_mismatched_sizes" in str(error):
         return "its configuration describes weights of other shapes"
     return " ".join(str(error).split()) or type(error).__name__

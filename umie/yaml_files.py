@@ -48,7 +48,7 @@ def parse_yaml(text: str) -> Any:
         return loader.construct_document(node)
     except UmieError:
         raise
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError, KeyError, AttributeError) as error:  # e.g. !!bool maybe
         raise UmieError(f"not valid YAML: {' '.join(str(error).split())}") from error
     finally:
         if loader is not None:

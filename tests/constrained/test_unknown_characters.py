@@ -149,6 +149,13 @@ def test_spans_that_differ_in_case_are_told_apart_by_their_number(family):
         assert read_back(processor_of(family), record) == (spans_of(record), spans_of(record))
 
 
+def test_white_space_that_a_tokenizer_collapses_is_told_apart_by_the_number():
+    text = "Ann Lee and Ann  Lee went\tto A\tB or A B"
+    for span in ((0, 7), (12, 20), (29, 32), (36, 39)):
+        record = Record(text, entities=(Entity("person", span),))
+        assert read_back(processor_of("unigram"), record) == ([span], [span])
+
+
 @pytest.mark.parametrize(
     ("family", "words"),
     [

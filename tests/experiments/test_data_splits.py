@@ -102,3 +102,14 @@ def test_a_plan_warns_about_texts_that_also_occur_in_training(folder, umie):
     for command in ("train", "ablate"):
         code, _, err = umie(command, config(folder), "--plan", "--output", folder / "out")
         assert (code, "1 of 4 texts of test also occur in training" in err) == (0, True)
+
+
+def test_a_split_that_contains_another(folder, umie):
+    records = [record(f"Anna met {number}", number, image=None) for number in range(30)]
+    write(folder / "dev.jsonl", records)
+    write(folder / "test.jsonl", [*records, record("Bo", 99)])
+    code, _, err = umie("train", config(folder), "--plan")
+    assert (code, "dev and test overlap: one contains all 30 records" in " ".join(err.split())) == (
+        2,
+        True,
+    )

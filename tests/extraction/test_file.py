@@ -144,3 +144,11 @@ def test_a_run_of_only_bad_lines(mixed, checkpoint):
     Path(mixed).write_text("no JSON\n" * 70)
     summary = extract_file(checkpoint, mixed, "out.jsonl", device="cpu", skip_bad=True, batch_size=4)
     assert (summary.total, summary.rejected, lines_of("out.jsonl")) == (70, 70, [])
+
+
+def test_rejected_lines_can_be_no_input(mixed, checkpoint):
+    lines = Path("out.jsonl.rejected.jsonl")
+    lines.write_text('{"text": "Ann"}\n')
+    with pytest.raises(UmieError, match="is the same file as"):
+        extract_file(checkpoint, lines, "out.jsonl")
+    assert lines.exists()

@@ -8,7 +8,8 @@ from umie.records.no_relation import doubtful_labels, renamed
 from umie.scoring import strict_score
 
 USUAL = ["none", "None", "NONE", "NA", "na", "N/A", "n/a", "no_relation", "no relation", "No-Relation", "NoRelation",
-         "null", "NIL", "nota", "/none", "nan", "Other", "OTHERS", "无关系"]  # fmt: skip
+         "null", "NIL", "nota", "/none", "nan", "Other", "OTHERS", "无关系",
+         "ＮＡ", "Other(e1,e2)", "per:no_relation"]  # fmt: skip
 POSSIBLE = ["negative", "unknown", "O", "其他"]
 REAL = ["no_parent", "nationality", "another", "nap", "member of", "人", "-"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,8 @@ _REASONS = {
     frozenset(("dev", "test")): "the records that choose the checkpoint would also be those that are scored",
 }
 _NO_DEV = ", or leave out dev (of a run: the last model is then used as the best)"
+
+MIN_CONTAINED = 20  # fewer records may occur in another split by chance
 
 Place = tuple[str, str]  # data set and split
 
@@ -44,19 +47,26 @@ def check_files(config: DataConfig, root: Path) -> None:
 def check_content(config: DataConfig, records: Mapping[str, Mapping[str, Sequence[Record]]]) -> None:
     """Raise UmieError if two splits have the same texts and images, in any order and with any annotation.
 
+    So have splits one of which contains all records of the other, unless these are few.
+
     Args:
         config: the data sets.
         records: the records by data set and split.
     """
-    found: dict[frozenset[tuple[tuple[str, str], int]], list[Place]] = {}
-    for name, splits in records.items():
-        for split, own in splits.items():
-            if own:
-                contents = Counter((normalize(record.text), str(record.image)) for record in own)
-                found.setdefault(frozenset(contents.items()), []).append((name, split))
-    for places in found.values():
-        for first, second in _rivals(config, places):
+    found: dict[Place, Counter[tuple[str, str]]] = {
+        (name, split): Counter((normalize(record.text), os.path.normpath(str(record.image))) for record in own)
+        for name, splits in records.items()
+        for split, own in splits.items()
+        if own
+    }
+    for first, second in _rivals(config, list(found)):
+        if found[first] == found[second]:
             raise _error(config, first, second, "have the same records")
+        fewer, more = sorted((first, second), key=lambda place: found[place].total())
+        if found[fewer].total() >= MIN_CONTAINED and found[fewer] <= found[more]:
+            raise _error(
+                config, first, second, f"overlap: one contains all {found[fewer].total():,} records of the other"
+            )
 
 
 def _rivals(config: DataConfig, places: Sequence[Place]) -> Iterator[tuple[Place, Place]]:

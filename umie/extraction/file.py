@@ -103,7 +103,7 @@ def extract_file(
     paths = [Path(path) for path in (output, details) if path is not None]
     rejected = paths[0].with_name(f"{paths[0].name}.rejected.jsonl")
     check_saved(model)
-    check_distinct([source, *paths])
+    check_distinct([source, *paths, rejected])
     if images is not None and not images.is_dir():
         raise UmieError(f"images: {images} is not a directory")
     total = 0
@@ -194,7 +194,8 @@ class _Writer:
                 written = [with_further_keys(record_to_json(found.record), item.further)]
                 if self.has_details:
                     details = {"line": item.number, **found.to_json()}
-                    written.append(with_further_keys(json.dumps(details, ensure_ascii=False), item.further))
+                    others = {key: value for key, value in item.further.items() if key not in details}
+                    written.append(with_further_keys(json.dumps(details, ensure_ascii=False), others))
         except UmieError as error:
             if not self.skip_bad:
                 raise

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -23,6 +25,7 @@ _POSSIBLE = {
     "negative", "neg", "unknown", "undefined", "misc", "false", "no", "noedge", "nothing",
     "background", "o", "0", "无", "無", "其他",
 }  # fmt: skip
+_DIRECTION = re.compile(r"\(e[12], *e[12]\)$")
 _chosen: ContextVar[frozenset[str]] = ContextVar("chosen", default=frozenset())
 
 
@@ -110,4 +113,6 @@ def _is_doubtful(label: str) -> bool:
 
 @lru_cache(maxsize=4096)
 def _bare(label: str) -> str:
-    return "".join(filter(str.isalnum, label.casefold())) or label
+    label = unicodedata.normalize("NFKC", label)
+    last = _DIRECTION.sub("", label).split(":")[-1]  # Other(e1,e2), per:no_relation
+    return "".join(filter(str.isalnum, last.casefold())) or label

@@ -15,7 +15,7 @@ import numpy as np
 
 from umie.encoders.precomputed.files import LAYOUTS, Array, Entry, Layout
 from umie.errors import UmieError, at, shown
-from umie.files import atomic_write, check_content, decode_utf8, open_regular
+from umie.files import atomic_write, check_content, decode_utf8, open_regular, read_data
 
 MAX_ROW = 64 << 20  # bytes: a line with 100 boxes of 2048 numbers has 1.1 MiB
 INDEX_SUFFIX = ".umie-index.json"
@@ -167,7 +167,7 @@ class TsvFile:
     def _load(self) -> dict[str, list[tuple[int, int]]] | None:
         """Return the stored index, or None if it is missing, damaged or outdated."""
         try:
-            content: Any = json.loads(self._index_path.read_bytes())
+            content: Any = json.loads(read_data(self._index_path))
             if content["state"] != self._state:
                 return None
             size = self._state[1]

@@ -342,3 +342,14 @@ def test_mutated_folders(saved, tmp_path, number):
             assert all(torch.equal(found[name], weights[name]) for name in weights), done
             assert processor.tokenizer.get_vocab() == vocabulary, done
         shutil.rmtree(copied)
+
+
+def test_an_embedding_without_layers_is_no_absurd_size(tmp_path):
+    """It is what the examples train."""
+    embedding = {"num_layers": 0, "normalize": True, "num_slot_embeddings": 5}
+    for part in compose(fusion="gated", decoder={"name": "span"}, visual_embedding=embedding, tasks={"mner": {}}):
+        part.save_pretrained(tmp_path / "saved")
+    model, _ = load(tmp_path / "saved", device="cpu")
+    assert model.config.visual_embedding["num_layers"] == 0
+    with pytest.raises(UmieError, match="num_layers is 100000: use at most 1,000"):
+        compose(fusion="gated", visual_embedding={"num_layers": 100_000})

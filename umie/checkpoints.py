@@ -81,7 +81,7 @@ def check_checkpoint(folder: Path, *, follow_links: bool = False) -> None:
                     _check_index(values, folder)
 
 
-def check_config(values: Any, key: str = "") -> None:
+def check_config(values: Any, key: str = "", *, fewest_layers: int = 1) -> None:
     """Raise UmieError for options of a model that cannot be meant, before anything is built from them."""
     if isinstance(values, Mapping):
         for name, value in values.items():
@@ -89,17 +89,17 @@ def check_config(values: Any, key: str = "") -> None:
                 continue
             if name in ("attn_implementation", "_attn_implementation") and "/" in str(value):
                 raise UmieError(f"{name} is {shown(value)}: code from the hub is not run: remove it")
-            check_config(value, name)
+            check_config(value, name, fewest_layers=0 if name == "visual_embedding" else fewest_layers)
     elif isinstance(values, list):
         for value in values:
-            check_config(value, key)
+            check_config(value, key, fewest_layers=fewest_layers)
     elif isinstance(values, float) and math.isnan(values):
         raise UmieError(f"{key} is NaN: correct it")
     elif isinstance(values, int):
         most = _MAX_LAYERS if key in NUM_LAYERS else _MAX_LABELS if key == "num_labels" else _MAX_NUMBER
         most = _MAX_EXTRA_IDS if key == "extra_ids" else most
-        if key in NUM_LAYERS and values < 1:
-            raise UmieError(f"{key} is {values}: use at least 1")
+        if key in NUM_LAYERS and values < fewest_layers:
+            raise UmieError(f"{key} is {values}: use at least {fewest_layers}")
         if abs(values) > most:
             raise UmieError(f"{key} is {shown(values)}: use a number of at most {most:,}")
 

@@ -8,11 +8,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from umie.errors import check_choice, check_flag, check_whole
+from umie.errors import UmieError, check_choice, check_flag, check_whole
 from umie.fusion.attention import MultiHeadAttention, head_width
 from umie.fusion.base import WidthConfig
 from umie.fusion.layers import GatedFeedForward, RMSNorm
 from umie.types import VisualFeatures
+
+MAX_NUMBER = 1000  # of layers and of slot embeddings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +46,8 @@ class VisualEmbeddingConfig(WidthConfig):
         check_whole("feature_dim", self.feature_dim, 1)
         for name in ("num_layers", "num_slot_embeddings"):
             check_whole(name, getattr(self, name), 0)
+            if getattr(self, name) > MAX_NUMBER:
+                raise UmieError(f"{name} is {getattr(self, name)}: use at most {MAX_NUMBER:,}")
         check_choice("layers", self.layers, ("plain", "t5"))
         check_whole("num_position_buckets", self.num_position_buckets, 4)
         # T5's buckets divide by log(max_distance / (num_buckets / 4))

@@ -224,3 +224,11 @@ def test_a_pointer_in_place_of_an_image_is_an_error_of_the_file(tmp_path: Path) 
     validate(Source(tmp_path / "a.jsonl"), lambda _, finding: found.append(finding.message))
     assert len(found) == 1
     assert "is a Git LFS pointer" in found[0]
+
+
+def test_regions_that_are_no_list_are_reported_in_any_form_of_boxes(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "Ann", "regions": 1}\n')
+    for boxes in ("relative", "xywh", "absolute"):
+        with pytest.raises(UmieError, match="regions"):
+            list(data.read("jsonl", path, boxes=boxes))

@@ -63,7 +63,8 @@ def read(
         data = parse_line(line)
         if not isinstance(data, dict):
             raise UmieError(f"record is {shown(data)}: expected a JSON object")
-        for region in data.get("regions") or () if boxes != "relative" else ():
+        regions = data.get("regions")
+        for region in regions if boxes != "relative" and isinstance(regions, list) else ():
             if isinstance(region, dict):
                 region["box"] = _relative_box(region.get("box"), boxes, data.get("image"), folder)
         if isinstance(data.get("text"), str):

@@ -113,6 +113,11 @@ def printable(text: str) -> str:
     return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
+def one_line(error: object) -> str:
+    """Return a message of a library, which may have several lines, in one."""
+    return " ".join(str(error).split())
+
+
 def shown(value: object) -> str:
     """Return the shortened ``repr`` of a value, for an error message."""
     try:

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from umie.errors import UmieError
+from umie.errors import UmieError, one_line
 
 
 def is_hub_name(name: str) -> bool:
@@ -44,5 +44,5 @@ def find_file(name: str | Path, filename: str, **options: Any) -> Path:
     try:
         return Path(cached_file(str(name), filename, **options))
     except OSError as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise UmieError(f"{name} is not a directory and {filename} cannot be loaded from the hub: {reason}") from error

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from umie.errors import UmieError, UnknownNameError, check_choice
+from umie.errors import UmieError, UnknownNameError, check_choice, one_line
 from umie.model import UmieModel
 from umie.processor import UmieProcessor
 from umie.registries import ALL
@@ -47,6 +47,6 @@ def load(
     try:
         model.to(device)
     except (RuntimeError, AssertionError) as error:  # an unknown name, or a device that does not exist
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise UmieError(f"device {device!r} cannot be used: {reason}; use cpu or an existing device") from error
     return model.eval(), processor

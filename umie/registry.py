@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from umie.errors import UmieError, UnknownNameError, check_keys
+from umie.errors import UmieError, UnknownNameError, check_keys, one_line
 
 T = TypeVar("T")
 C = TypeVar("C", bound=Callable[..., Any])
@@ -246,7 +246,7 @@ def load_plugins(paths: Iterable[str | Path]) -> None:
         try:
             spec.loader.exec_module(module)
         except (Exception, SystemExit) as error:
-            message = " ".join(str(error).split())
+            message = one_line(error)
             raise UmieError(f"plugin {name}: {type(error).__name__}: {message}") from error
         _loaded[str(path)] = code
 

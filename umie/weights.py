@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from umie.checkpoints import check_file
-from umie.errors import UmieError, shown
+from umie.errors import UmieError, one_line, shown
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 SHOWN = 3  # names listed in a message
@@ -105,7 +105,7 @@ def reason_of(error: Exception) -> str:
         return "it needs code of its own, which is not run: use a model or tokenizer that transformers contains"
     if "ignore_mismatched_sizes" in str(error):
         return "its configuration describes weights of other shapes"
-    return " ".join(str(error).split()) or type(error).__name__
+    return one_line(error) or type(error).__name__
 
 
 def first_line(error: Exception) -> str:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from umie.decoders.base import Decoder, DecoderConfig
-from umie.errors import UmieError
+from umie.errors import UmieError, one_line
 from umie.language_models import seq2seq as models
 from umie.language_models.sources import check_num_of, check_source, located
 
@@ -66,7 +66,7 @@ class PretrainedDecoder(Decoder):
         except (UmieError, ImportError):
             raise
         except Exception as error:  # transformers' configurations raise classes of their own
-            reason = " ".join(str(error).split())
+            reason = one_line(error)
             raise UmieError(f"decoder {config.source!r}: no model has this shape: {reason}") from error
 
     @abstractmethod

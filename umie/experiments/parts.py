@@ -9,7 +9,7 @@ from typing import Any
 
 from umie import registries
 from umie.configs import ConfigError, errors_in
-from umie.errors import UmieError, at, check_keys
+from umie.errors import UmieError, at, check_keys, one_line
 from umie.experiments.config import PARTS, RunConfig
 from umie.experiments.expand import uses_image
 from umie.experiments.scored_tasks import check_metric
@@ -64,7 +64,7 @@ def _guarded(check: Callable[..., None], run: RunConfig, *arguments: Any) -> Non
         own = [name for name, origin in origins.items() if not origin.startswith("umie.")]
         if not own:
             raise
-        message = " ".join(str(error).split())
+        message = one_line(error)
         raise UmieError(f"{' or '.join(own)} (from a plugin) fails: {type(error).__name__}: {message}") from error
 
 

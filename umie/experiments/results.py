@@ -86,18 +86,25 @@ def parse_result(text: str, scored: Sequence[str] | None = None) -> dict[str, An
         raise UmieError(f"not a result, but {shown(line)}")
     if CHECKSUM in line and line[CHECKSUM] != _checksum(line):
         raise UmieError("damaged: its checksum does not fit its values")
-    kinds: list[type[Model]] = [_Any]
+    _check(_Any, line)
     if scored is not None:
-        kinds.append(_Crashed if line.get("status") == "crashed" else _Finished)
+        _check_cell(line, scored)
+    return line
+
+
+def _check_cell(line: Mapping[str, Any], scored: Sequence[str]) -> None:
+    """Raise UmieError if a result is not one of a cell with these scored tasks."""
+    _check(_Crashed if line["status"] == "crashed" else _Finished, line)
+    if line["status"] == "ok":
+        check_keys("score needed:", scored, line["metrics"])
+
+
+def _check(kind: type[Model], line: Mapping[str, Any]) -> None:
     try:
-        for kind in kinds:
-            kind.model_validate(line)
+        kind.model_validate(line)
     except ValidationError as error:
         first = error.errors()[0]
         raise UmieError(f"not a result: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
-    if scored is not None and line["status"] == "ok":
-        check_keys("score needed:", scored, line["metrics"])
-    return line
 
 
 def read_result(path: Path, scored: Sequence[str] | None = None) -> dict[str, Any]:
@@ -138,7 +145,7 @@ def read_results(
         try:
             line = parse_result(decode_utf8(text))
             if line["hash"] in cells:
-                line = parse_result(decode_utf8(text), scored)
+                _check_cell(line, scored)
             lines.append(line)
         except UmieError as error:
             is_damaged = True

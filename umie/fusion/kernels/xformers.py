@@ -30,6 +30,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from umie.errors import one_line
 from umie.fusion.kernels import registry
 from umie.fusion.kernels.base import KernelCase
 from umie.fusion.kernels.packing import NOT_COMPILED, PackedKernel, Packing
@@ -61,7 +62,7 @@ class Xformers(PackedKernel):
         try:
             fmha = library()
         except Exception as error:  # a broken installation must not affect other backends
-            return f"xformers cannot be imported ({_one_line(error)}): run pip install xformers"
+            return f"xformers cannot be imported ({one_line(error)}): run pip install xformers"
         sample = torch.empty(1, 2, case.num_heads, aligned(case.head_dim), dtype=case.dtype, device=case.device)
         bias = fmha.BlockDiagonalMask.from_seqlens([1, 1], [1, 1], device=sample.device)
         inputs = fmha.Inputs(sample, sample, sample, attn_bias=bias, p=case.dropout, scale=1.0)
@@ -130,13 +131,9 @@ def _reasons(message: str) -> str:
             reasons[name.strip("`")] = []
         elif reasons:
             reasons[list(reasons)[-1]].append(line.strip())
-    return "; ".join(f"{name}: {', '.join(lines)}" for name, lines in reasons.items()) or _one_line(message)
+    return "; ".join(f"{name}: {', '.join(lines)}" for name, lines in reasons.items()) or one_line(message)
 
 
 def aligned(width: int) -> int:
     """Return ``width`` rounded up to a multiple of ALIGNMENT."""
     return -(-width // ALIGNMENT) * ALIGNMENT
-
-
-def _one_line(error: object) -> str:
-    return " ".join(str(error).split())

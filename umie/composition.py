@@ -15,9 +15,10 @@ from transformers import PreTrainedTokenizerBase
 from umie import decoders, encoders
 from umie import fusion as fusions
 from umie import tasks as all_tasks
-from umie.constrained import encode, end_token_of
+from umie.constrained import encode
 from umie.data.synthetic import LABELS, SyntheticConfig, scenes
 from umie.errors import UmieError, check_keys, check_kind, check_whole, shown
+from umie.framing import framing_of
 from umie.language_models.sources import load_tokenizer
 from umie.model import UmieModel
 from umie.model_parts import REGISTRIES
@@ -76,8 +77,8 @@ def compose(
         tokenizer = default_tokenizer(parts["decoder"] if source is None else _source_of(source))
     tokenizer = with_markers(tokenizer, tasks or {})
     decoder_class: Any = decoders.registry.get(parts["decoder"]["name"])
-    if source is None and hasattr(decoder_class, "fit_vocabulary"):
-        parts["decoder"] = decoder_class.fit_vocabulary(parts["decoder"], len(tokenizer))
+    if source is None and hasattr(decoder_class, "fit_tokenizer"):
+        parts["decoder"] = decoder_class.fit_tokenizer(parts["decoder"], tokenizer)
     model = UmieModel.from_parts(**{**parts, **modules}, visual_embedding=visual_embedding)
     size = model.decoder.vocab_size
     if size is not None and len(tokenizer) > size:
@@ -87,7 +88,7 @@ def compose(
             "tokens"
         )
     check_vocabulary(tokenizer, size, "the decoder")
-    _check_end(tokenizer, model.decoder.end_token_id)
+    _check_end(tokenizer, model.decoder)
     processor_options = _fitting(processor_options, model.decoder.max_lengths)
     model.load_part_weights()
     model.eval()
@@ -101,6 +102,8 @@ def compose(
     candidates = model.decoder.candidates
     if candidates is not None:
         processor_options["candidates"] = dataclasses.asdict(candidates)
+    if model.decoder.prompt is not None:
+        processor_options["prompt"] = model.decoder.prompt
     processor = UmieProcessor(tokenizer, encoder_options, tasks, **processor_options)
     if candidates is None:
         _warn_of_labels(processor)
@@ -208,9 +211,9 @@ def default_tokenizer(decoder: Mapping[str, Any]) -> PreTrainedTokenizerBase:
     return train_tokenizer(_embedded_texts(), EMBEDDED_VOCAB_SIZE)
 
 
-def _check_end(tokenizer: PreTrainedTokenizerBase, end: int | None) -> None:
+def _check_end(tokenizer: PreTrainedTokenizerBase, decoder: decoders.Decoder) -> None:
     """Raise UmieError if the end token of the tokenizer differs from that of the decoder."""
-    written = end_token_of(tokenizer)
+    written, end = framing_of(tokenizer, decoder.prompt).end, decoder.end_token_id
     if end is not None and written != end:
         raise UmieError(
             f"the tokenizer ends a text with token {written}, but the decoder ends an answer with token {end}: use the "

@@ -301,7 +301,7 @@ class UmieModel(PreTrainedModel):
             nothing = text.new_zeros(text.shape[0], 1, text.shape[2]), text_mask.new_zeros(text.shape[0], 1)
             return self.fusion(text, text_mask, *nothing, output_attention=output_attention), text, None
         fused = self.fusion(text, text_mask, *embedded, output_attention=output_attention)
-        return replace(fused, visual=embedded[0]), text, embedded[0]
+        return replace(fused, visual=embedded[0], num_text=text.shape[1]), text, embedded[0]
 
     def forward(
         self,

@@ -21,6 +21,7 @@ from umie.constrained import Constraint
 from umie.decoders.base import CandidateOptions
 from umie.errors import UmieError, at, check_keys, check_whole, shown
 from umie.files import atomic_write, read_json
+from umie.framing import Framing
 from umie.hub import find_file
 from umie.images import ImageSource
 from umie.language_models.sources import load_tokenizer
@@ -62,6 +63,7 @@ class UmieProcessor(PushToHubMixin):
         missing_images: how to treat an image that is missing or cannot be read: ``error`` raises; ``text_only``
             encodes the record without its image; ``skip`` leaves the record out of data sets and evaluations.
         candidates: the decoder's CandidateOptions, if it scores candidates; None if it generates answers.
+        prompt: the text that a causal decoder continues, see ``umie.framing``; None for other decoders.
 
     Attributes:
         counts: the number of truncated inputs, truncated targets, missing images and dropped items.
@@ -79,6 +81,7 @@ class UmieProcessor(PushToHubMixin):
         max_target_tokens: int = 128,
         missing_images: str = "error",
         candidates: Mapping[str, Any] | None = None,
+        prompt: str | None = None,
     ) -> None:
         check_image_policy(missing_images)
         check_whole("max_input_tokens", max_input_tokens, 1)
@@ -98,9 +101,10 @@ class UmieProcessor(PushToHubMixin):
         self.max_target_tokens = max_target_tokens
         self.missing_images = missing_images
         self.candidates = None if candidates is None else dict(candidates)
+        self.prompt = prompt
         self.preprocessor = encoders.build_preprocessor(encoder) if isinstance(encoder, Mapping) else encoder
         max_regions = getattr(getattr(self.preprocessor, "config", None), "max_regions", None)
-        self._sequences = SequenceEncoder(tokenizer, max_input_tokens, max_target_tokens)
+        self._sequences = SequenceEncoder(tokenizer, max_input_tokens, max_target_tokens, prompt)
         self._queries: SequenceEncoder | CandidateEncoder = self._sequences
         if candidates is not None:
             options = CandidateOptions(**candidates)
@@ -116,6 +120,11 @@ class UmieProcessor(PushToHubMixin):
         self._tasks: dict[str, Task[Any]] = {}
         for name in self.task_options:
             self.task(name)
+
+    @property
+    def framing(self) -> Framing:
+        """The tokens around queries and around answers that are generated."""
+        return self._sequences.framing
 
     @property
     def unwritable(self) -> Mapping[str, Counter[str]]:
@@ -175,7 +184,7 @@ class UmieProcessor(PushToHubMixin):
         task = self.task(task)
         asked = [(record, query) for record in _as_list(records) for query in task.queries(record)]
         limit = self.max_target_tokens if max_new_tokens is None else max_new_tokens
-        return Constraint(self.tokenizer, task, asked, limit)
+        return Constraint(self.tokenizer, task, asked, limit, self.framing)
 
     def encode_query(self, record: Record, query: Query, task: Task[Any]) -> dict[str, Tensor]:
         """Return the tensors of one query and its answer, such as ``input_ids [T]``: the instruction, then the text."""
@@ -296,6 +305,11 @@ class UmieProcessor(PushToHubMixin):
                 "the processor is for another decoder: pass candidates=dataclasses.asdict(decoder.candidates) to "
                 "UmieProcessor for a decoder that scores candidates, and None for one that generates"
             )
+        if decoder.prompt != self.prompt:
+            raise UmieError(
+                f"the processor is for another decoder: its prompt is {self.prompt!r}, that of the decoder is "
+                f"{decoder.prompt!r}: pass prompt=decoder.prompt to UmieProcessor"
+            )
         return self._queries.answers(
             decoder, fused, batch, task, asked, constrained=constrained, probabilities=probabilities, **options
         )
@@ -382,6 +396,7 @@ class UmieProcessor(PushToHubMixin):
             "max_target_tokens": self.max_target_tokens,
             "missing_images": self.missing_images,
             **({} if self.candidates is None else {"candidates": self.candidates}),
+            **({} if self.prompt is None else {"prompt": self.prompt}),
         }
         with atomic_write(Path(folder) / FILE) as file:
             json.dump(options, file, indent=2, ensure_ascii=False)

@@ -15,7 +15,6 @@ from transformers import PreTrainedTokenizerBase
 from umie.constrained import (
     Constraint,
     encode,
-    end_token_of,
     item_probabilities,
     keeps_answers,
     numbered_as_spelled,
@@ -23,6 +22,7 @@ from umie.constrained import (
 )
 from umie.encoders.base import collate, pad_stack
 from umie.errors import UmieError
+from umie.framing import framing_of, unknown_token_of
 from umie.records import Record
 from umie.tasks import Items, Query, Task
 from umie.tasks.grammar import ParsedItem, Style
@@ -38,13 +38,21 @@ class SequenceEncoder:
         tokenizer: the decoder's tokenizer.
         max_tokens: longer inputs are truncated at the end of the text.
         max_target_tokens: the same for answers.
+        prompt: the prompt of a causal decoder, see ``umie.framing``; None for an encoder-decoder.
 
     Attributes:
+        framing: the tokens around queries and answers.
         unwritable: the characters that the tokenizer cannot write, with the number of ``inputs`` and of ``targets``
             that contain each.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, max_tokens: int, max_target_tokens: int) -> None:
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, max_tokens: int, max_target_tokens: int, prompt: str | None = None
+    ) -> None:
+        self.framing = framing_of(tokenizer, prompt)
+        self._unknown = unknown_token_of(tokenizer)
+        # many causal language models have no padding; what is padded is masked
+        self._pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
         self.tokenizer, self.max_tokens, self.max_target_tokens = tokenizer, max_tokens, max_target_tokens
         self.unwritable: dict[str, Counter[str]] = {"inputs": Counter(), "targets": Counter()}
         self._known: dict[str, bool] = {}  # whether the tokenizer can write a character
@@ -60,16 +68,15 @@ class SequenceEncoder:
             counts: counts truncated inputs and targets, and those with characters that the tokenizer cannot write.
         """
         text = f"{query.instruction} {record.text}".rstrip()
-        input_ids = self._token_ids(text, (), self.max_tokens, "inputs", counts)
-        answer = self._answer(task, record, query)
-        labels = self._token_ids(answer, query.markers, self.max_target_tokens, "targets", counts)
+        input_ids = self._token_ids(text, (), "inputs", counts)
+        labels = self._token_ids(self._answer(task, record, query), query.markers, "targets", counts)
         return {"input_ids": torch.tensor(input_ids), "labels": torch.tensor(labels)}
 
     def collate(self, items: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
         """Pad and stack encoded queries, with the tensors of their images, into one batch."""
         texts = [item["input_ids"] for item in items]
         batch = {
-            "input_ids": pad_stack(texts, self.tokenizer.pad_token_id),
+            "input_ids": pad_stack(texts, self._pad),
             "attention_mask": pad_stack([torch.ones_like(text) for text in texts]),
             "labels": pad_stack([item["labels"] for item in items], IGNORED),
         }
@@ -97,7 +104,7 @@ class SequenceEncoder:
             if options.get(name, 1) not in (1, False):
                 raise UmieError(f"{name} is {options[name]!r}: use model.generate for other outputs")
         limit = options.setdefault("max_new_tokens", self.max_target_tokens)
-        constraint = Constraint(self.tokenizer, task, asked, limit) if constrained else None
+        constraint = Constraint(self.tokenizer, task, asked, limit, self.framing) if constrained else None
         tokens = decoder.generate(fused, constraint, **options)
         outputs = self.decode(tokens, task, asked) if constraint is None else constraint.read(tokens)
         found: Sequence[Sequence[float]] = [()] * len(outputs)
@@ -112,7 +119,7 @@ class SequenceEncoder:
                     written = constraint.automata[row].read(answer)
                 return task.style.parse(written, schemas[row])[0]
 
-            found = item_probabilities(logits, tokens, read_items, end_token_of(self.tokenizer), constraint)
+            found = item_probabilities(logits, tokens, read_items, self.framing.end, constraint)
         return [
             (task.parse(output, record.text, query.target, len(record.regions), values), output)
             for output, (record, query), values in zip(outputs, asked, found, strict=True)
@@ -126,19 +133,17 @@ class SequenceEncoder:
     ) -> list[str]:
         """Return the strings of answers that were generated without a constraint; see ``UmieProcessor.decode_text``."""
         rows: Sequence[Sequence[int]] = token_ids.tolist() if isinstance(token_ids, Tensor) else token_ids
-        pad = self.tokenizer.pad_token_id
-        rows = [[pad if token == IGNORED else token for token in row] for row in rows]
+        rows = [[self._pad if token == IGNORED else token for token in row] for row in rows]
         decode = partial(self._strings, style=task.style)
         if asked is None or len(asked) != len(rows):
             return decode(rows)
         if not self._keeps_answers(task.style):
-            return read_answers(self.tokenizer, task, asked, rows)
-        unknown = self.tokenizer.unk_token_id
+            return read_answers(self.tokenizer, task, asked, rows, framing=self.framing)
         texts = decode(rows)
         for row, one in enumerate(asked):
             # where the tokenizer changes a text, the string of a span may be missing in it, or be another span's
-            if unknown in rows[row] or not _is_plain(one[0].text):
-                (texts[row],) = read_answers(self.tokenizer, task, [one], [rows[row]], decode)
+            if self._unknown in rows[row] or not _is_plain(one[0].text):
+                (texts[row],) = read_answers(self.tokenizer, task, [one], [rows[row]], decode, self.framing)
         return texts
 
     def _answer(self, task: Task[Any], record: Record, query: Query) -> str:
@@ -148,7 +153,7 @@ class SequenceEncoder:
         if _is_plain(record.text) and self._keeps_answers(task.style) and not self.unwritable_in(record.text):
             return query.answer
         pair = task.answer_schema(record.text, query.target, len(record.regions)).pair
-        return task.style.linearize(numbered_as_spelled(self.tokenizer, record.text, query.items), pair)
+        return task.style.linearize(numbered_as_spelled(self.tokenizer, record.text, query.items, self.framing), pair)
 
     def _keeps_answers(self, style: Style) -> bool:
         if style.name not in self._keeps:
@@ -159,8 +164,8 @@ class SequenceEncoder:
         """Return rows as strings, without special tokens except the markers of a style and the unknown token."""
         kept = {self._token(marker): marker for marker in style.markers}
         kept.pop(None, None)
-        if self.tokenizer.unk_token_id is not None:
-            kept[self.tokenizer.unk_token_id] = _UNKNOWN
+        if self._unknown is not None:
+            kept[self._unknown] = _UNKNOWN
         plain = [row for row in rows if not any(token in kept for token in row)]
         texts = iter(
             self.tokenizer.batch_decode(plain, skip_special_tokens=True, clean_up_tokenization_spaces=False)
@@ -186,19 +191,18 @@ class SequenceEncoder:
         found: int | None = self.tokenizer.convert_tokens_to_ids(marker)
         return None if found == self.tokenizer.unk_token_id else found
 
-    def _token_ids(self, text: str, markers: Sequence[str], limit: int, what: str, counts: Counter[str]) -> list[int]:
-        markers = [marker for marker in markers if self._token(marker) is not None]
-        ids: list[int] = self.tokenizer(text if not markers else "", split_special_tokens=True).input_ids
-        if markers:
-            ids = [*ids[:-1], *encode(self.tokenizer, text, markers), *ids[-1:]]
-        if self.tokenizer.unk_token_id in ids:
+    def _token_ids(self, text: str, markers: Sequence[str], what: str, counts: Counter[str]) -> list[int]:
+        """Return a query or an answer as token ids with those around it; one that is too long is cut at its end."""
+        is_query = what == "inputs"
+        before, after = self.framing.around_query if is_query else self.framing.around_answer
+        room = max(0, (self.max_tokens if is_query else self.max_target_tokens) - len(before) - len(after))
+        ids = encode(self.tokenizer, text, [marker for marker in markers if self._token(marker) is not None])
+        if self._unknown in ids:
             counts[f"unwritable_{what}"] += 1
             self.unwritable[what].update(self.unwritable_in(text))
-        if len(ids) > limit:
+        if len(ids) > room:
             counts[f"truncated_{what}"] += 1
-            end = self.tokenizer.eos_token_id
-            ids = [*ids[: limit - 1], ids[-1] if end is None else end]  # BERT-style inputs end with a separator
-        return ids
+        return [*before, *ids[:room], *after]
 
     def unwritable_in(self, text: str) -> set[str]:
         """Return the characters of a text that the tokenizer cannot write."""
@@ -207,7 +211,7 @@ class SequenceEncoder:
     def _can_write(self, character: str) -> bool:
         if character not in self._known:
             tokens = encode(self.tokenizer, character)
-            self._known[character] = self.tokenizer.unk_token_id is None or self.tokenizer.unk_token_id not in tokens
+            self._known[character] = self._unknown is None or self._unknown not in tokens
         return self._known[character]
 
 

@@ -92,6 +92,7 @@ class FusedStates:
         gate: ``[B]`` or finer, or None if the fusion has no gate.
         attention: ``[B, H, T, V]`` weights over the visual slots, if requested.
         visual: ``[B, V, D]``, the visual states, added by the model for decoders that score visual slots.
+        num_text: T, the number of positions of the text, added by the model; None if unknown.
     """
 
     states: torch.Tensor
@@ -99,3 +100,4 @@ class FusedStates:
     gate: torch.Tensor | None = None
     attention: torch.Tensor | None = None
     visual: torch.Tensor | None = None
+    num_text: int | None = None

@@ -40,7 +40,20 @@ ENCODERS = [
     {"config": {**BERT, "model_type": "deberta-v2"}, "reader_layers": 2}, {"config": SEQ2SEQ["bart"]},
     {"config": {**BERT, "model_type": "modernbert", "pad_token_id": 0, "eos_token_id": 1, "cls_token_id": 2}},
 ]  # fmt: skip
+LLAMA = {
+    "model_type": "llama", "vocab_size": 300, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "intermediate_size": 48, "initializer_range": 0.2, "bos_token_id": 2, "eos_token_id": 1,
+}  # fmt: skip
+CAUSAL = [
+    {"source": "tiny"}, {"config": LLAMA}, {"config": {**LLAMA, "model_type": "qwen2"}, "prompt": "chat"},
+    {"config": {
+        "model_type": "gpt2", "vocab_size": 300, "n_embd": 32, "n_head": 4, "n_layer": 2, "n_positions": 64,
+        "initializer_range": 0.2, "bos_token_id": 1, "eos_token_id": 1, "resid_pdrop": 0.0, "embd_pdrop": 0.0,
+        "attn_pdrop": 0.0,
+    }},
+]  # fmt: skip
 OPTIONS = {
+    "causal": CAUSAL,
     "t5": [{"source": "tiny"}, {"source": "tiny", "overrides": {"tie_word_embeddings": False}}],
     "seq2seq": [{"config": config} for config in SEQ2SEQ.values()],
     "span": ENCODERS,

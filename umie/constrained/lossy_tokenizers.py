@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from umie.constrained.constraint import Constraint
 from umie.constrained.symbols import View, encode, symbols_of
+from umie.framing import Framing
 from umie.records import Record
 from umie.tasks import Query, Task
 from umie.tasks.grammar import AnswerSchema, ParsedItem, Style, locate, occurrence_of
@@ -36,6 +37,7 @@ def read_answers(
     asked: Iterable[tuple[Record, Query]],
     rows: Sequence[Sequence[int]],
     decode: Decode | None = None,
+    framing: Framing | None = None,
 ) -> list[str]:
     """Return the answers spelled by rows of tokens, generated with or without a constraint.
 
@@ -45,7 +47,7 @@ def read_answers(
     """
     if not rows:
         return []
-    constraint = Constraint(tokenizer, task, asked, max_new_tokens=1)
+    constraint = Constraint(tokenizer, task, asked, 1, framing)
     markers = {tokenizer.convert_tokens_to_ids(marker) for marker in task.style.markers}
     skipped = {*tokenizer.all_special_ids} - markers - {tokenizer.unk_token_id}
     ends = {automaton.end for automaton in constraint.automata}
@@ -59,13 +61,15 @@ def read_answers(
     ]
 
 
-def numbered_as_spelled(tokenizer: PreTrainedTokenizerBase, text: str, items: Iterable[ParsedItem]) -> list[ParsedItem]:
+def numbered_as_spelled(
+    tokenizer: PreTrainedTokenizerBase, text: str, items: Iterable[ParsedItem], framing: Framing | None = None
+) -> list[ParsedItem]:
     """Return items with their occurrences counted as the tokenizer spells the text.
 
     In ``Ann met ANN``, a tokenizer without upper case spells the second name like the first one, so it is written as
     the second occurrence.
     """
-    view = symbols_of(tokenizer).view(text)
+    view = symbols_of(tokenizer, framing).view(text)
     return [_numbered(item, view, text) for item in items]
 
 

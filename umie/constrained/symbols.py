@@ -17,6 +17,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from umie.errors import UmieError
+from umie.framing import Framing, framing_of, unknown_token_of
 from umie.records import Span
 
 UNKNOWN = "\u0100"  # the symbol of the unknown token
@@ -50,14 +51,18 @@ class TokenSymbols:
     """The symbols of a tokenizer's tokens, and texts in these symbols.
 
     Supported are byte-level BPE, SentencePiece (Unigram or BPE, with or without byte fallback), WordPiece, BPE with
-    end-of-word suffixes, and byte tokenizers: all kinds that transformers' sequence-to-sequence models use. ``lead`` is
-    the symbol before each word if tokens begin with a space, and ``tail`` the one after it if they end with a space.
+    end-of-word suffixes, and byte tokenizers: all kinds that transformers' language models use. ``lead`` is the symbol
+    before each word if tokens begin with a space, and ``tail`` the one after it if they end with a space.
+
+    Args:
+        tokenizer: the decoder's tokenizer.
+        framing: the tokens around answers; by default those of the tokenizer.
 
     Raises:
         UmieError: the tokenizer is of an unsupported kind, or has no end token.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, framing: Framing | None = None) -> None:
         self._tokenizer = weakref.ref(tokenizer)  # so that cached symbols do not keep their tokenizer alive
         pieces: list[str] = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
         special = set(tokenizer.all_special_ids)
@@ -72,8 +77,9 @@ class TokenSymbols:
         backend = getattr(tokenizer, "backend_tokenizer", None)
         is_byte_level = any("Ġ" in piece for piece in ordinary)
         self._keeps_text = is_byte_level and backend is not None and backend.normalizer is None
-        if tokenizer.unk_token_id is not None:
-            self.symbols[tokenizer.unk_token_id] = spell("x").replace("x", UNKNOWN)  # WordPiece's is a whole word
+        unknown = unknown_token_of(tokenizer)
+        if unknown is not None:
+            self.symbols[unknown] = spell("x").replace("x", UNKNOWN)  # WordPiece's is a whole word
         self.compiled: dict[Any, Any] = {}  # literals compiled for this tokenizer; see umie.constrained.literals
         self.trie = Trie()  # all tokens that have symbols
         for token, symbols in enumerate(self.symbols):
@@ -82,9 +88,8 @@ class TokenSymbols:
                 for symbol in symbols:
                     node = node.children.setdefault(symbol, Trie())
                 node.tokens.append(token)
-        around: list[int] = tokenizer("").input_ids
-        self.prefix: list[int] = around[:-1]  # the tokens before a text, and the one that ends it
-        self.end = end_token_of(tokenizer)
+        framing = framing_of(tokenizer) if framing is None else framing
+        self.prefix, self.end = list(framing.before_answer), framing.end
         if self.end is None:
             raise UmieError(f"the tokenizer {type(tokenizer).__name__} has no end token: set eos_token")
 
@@ -174,23 +179,18 @@ class TokenSymbols:
         return tokens
 
 
-_known: weakref.WeakKeyDictionary[Any, tuple[int, TokenSymbols]] = weakref.WeakKeyDictionary()
+_known: weakref.WeakKeyDictionary[Any, tuple[int, dict[Framing | None, TokenSymbols]]] = weakref.WeakKeyDictionary()
 
 
-def symbols_of(tokenizer: PreTrainedTokenizerBase) -> TokenSymbols:
-    """Return the symbols of a tokenizer; cached until tokens are added to it."""
-    size, known = _known.get(tokenizer, (0, None))
-    if known is None or size != len(tokenizer):
-        known = TokenSymbols(tokenizer)
+def symbols_of(tokenizer: PreTrainedTokenizerBase, framing: Framing | None = None) -> TokenSymbols:
+    """Return the symbols of a tokenizer, with the framing of its answers; cached until tokens are added to it."""
+    size, known = _known.get(tokenizer, (0, {}))
+    if size != len(tokenizer):
+        known = {}
         _known[tokenizer] = len(tokenizer), known
-    return known
-
-
-def end_token_of(tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """Return the token that ends a text of this tokenizer."""
-    around: list[int] = tokenizer("").input_ids
-    end: int | None = around[-1] if around else tokenizer.eos_token_id
-    return end
+    if framing not in known:
+        known[framing] = TokenSymbols(tokenizer, framing)
+    return known[framing]
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, string: str, markers: Sequence[str] = ()) -> list[int]:

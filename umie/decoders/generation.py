@@ -7,13 +7,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from torch import Tensor
 from transformers import GenerationConfig
-from transformers.modeling_outputs import BaseModelOutput
 
 from umie.decoders import jump_forward as _jump_forward
-from umie.types import FusedStates
-
-MakeSteps = Callable[[Any, FusedStates], _jump_forward.Steps]
+from umie.errors import UmieError
 
 # values with which decoding is plain greedy; None counts as unset
 _PLAIN = {
@@ -31,44 +29,64 @@ _UNSET = (
 
 
 def generate(
-    seq2seq: Any,
-    fused: FusedStates,
+    model: Any,
+    inputs: Mapping[str, Tensor],
     constraint: Any = None,
     *,
-    make_steps: MakeSteps | None = None,
+    make_steps: Callable[[], _jump_forward.Steps] | None = None,
     **options: Any,
 ) -> Any:
-    """Generate token ids with transformers' ``generate``: greedy, beams, sampling; see ``Decoder.generate``.
+    """Generate token ids with transformers' ``generate``: greedy, beams, sampling; see ``GeneratingDecoder.generate``.
 
-    ``make_steps`` creates the model's ``Steps``, with which plain greedy decoding under a constraint jumps forward.
+    Args:
+        model: a generating model of transformers.
+        inputs: what it generates from: ``encoder_outputs`` to attend over, or ``inputs_embeds`` to continue; and their
+            ``attention_mask [B, N]``.
+        constraint: see ``GeneratingDecoder.generate``.
+        make_steps: creates the model's ``Steps``, with which plain greedy decoding under a constraint jumps forward.
+        options: options of transformers' generate.
 
     Returns:
         Token ids ``[B, L]``, or transformers' output object if the options request one.
     """
-    if constraint is not None:
-        config = effective_options(seq2seq.generation_config, options)
-        limit = constraint.restart(len(fused.states), max_new_tokens_of(config, options))
+    mask = inputs["attention_mask"]
+    continues = "inputs_embeds" in inputs  # then transformers returns answers without a start token
+    if constraint is not None or continues:
+        config = effective_options(model.generation_config, options)
+        limit: Any = max_new_tokens_of(config, options)
+        if constraint is not None:
+            limit = constraint.restart(len(mask), limit, num_start_tokens=0 if continues else 1)
         config.max_length, config.max_new_tokens = None, limit
         options = {name: value for name, value in options.items() if not hasattr(config, name)}
         options.pop("generation_config", None)
-        if make_steps is not None and _is_plain_greedy(config) and not options and not _is_autocast(fused):
+        is_plain = _is_plain_greedy(config) and not options and not torch.is_autocast_enabled(mask.device.type)
+        if constraint is not None and make_steps is not None and is_plain:
+            start, pad = model.config.decoder_start_token_id, model.config.pad_token_id
             with torch.no_grad():
-                return _jump_forward.generate(
-                    make_steps(seq2seq, fused),
-                    constraint.automata,
-                    seq2seq.config.decoder_start_token_id,
-                    seq2seq.config.pad_token_id,
-                    limit,
-                ).to(fused.states.device)
-        options |= {
-            "generation_config": config,
-            "logits_processor": [*(options.get("logits_processor") or ()), constraint],
-        }
-    return seq2seq.generate(
-        encoder_outputs=BaseModelOutput(last_hidden_state=fused.states),
-        attention_mask=fused.mask.long(),
-        **options,
-    )
+                found = _jump_forward.generate(make_steps(), constraint.automata, start, pad, limit)
+            return found.to(mask.device)
+        options["generation_config"] = config
+        if constraint is not None:
+            options["logits_processor"] = [*(options.get("logits_processor") or ()), constraint]
+    generated = model.generate(**inputs, **options)
+    if not continues:
+        return generated
+    tokens = generated if isinstance(generated, Tensor) else generated.sequences
+    tokens = torch.cat([tokens.new_full((len(tokens), 1), model.generation_config.pad_token_id), tokens], dim=1)
+    if isinstance(generated, Tensor):
+        return tokens
+    generated.sequences = tokens
+    return generated
+
+
+def check_limit(
+    model: Any, constraint: Any, options: Mapping[str, Any], num_positions: int | None, num_other: int = 0
+) -> None:
+    """Raise UmieError if the new tokens that a call allows, and others, are more than the decoder has positions."""
+    limit = max_new_tokens_of(effective_options(model.generation_config, options), options)
+    if limit is None and constraint is not None:
+        limit = constraint.max_new_tokens
+    check_length("an answer", (limit or 0) + num_other, num_positions, "max_new_tokens")
 
 
 def effective_options(own: GenerationConfig, options: Mapping[str, Any]) -> GenerationConfig:
@@ -95,5 +113,7 @@ def _is_plain_greedy(config: GenerationConfig) -> bool:
     return plain and not any(known.get(name) is not None for name in _UNSET)
 
 
-def _is_autocast(fused: FusedStates) -> bool:
-    return torch.is_autocast_enabled(fused.states.device.type)
+def check_length(what: str, length: int, limit: int | None, option: str) -> None:
+    """Raise UmieError if a text or an answer has more tokens than the model has positions."""
+    if limit is not None and length > limit:
+        raise UmieError(f"{what} has {length} tokens, but the decoder has only {limit} positions: lower {option}")

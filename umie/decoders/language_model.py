@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -9,8 +10,8 @@ from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutput
 
 from umie.decoders.base import DecoderOutput, GeneratingDecoder
-from umie.decoders.generation import effective_options, generate, max_new_tokens_of
-from umie.decoders.pretrained import PretrainedConfig, PretrainedDecoder, check_length
+from umie.decoders.generation import check_length, check_limit, generate
+from umie.decoders.pretrained import PretrainedConfig, PretrainedDecoder
 from umie.decoders.t5_steps import T5Steps
 from umie.errors import UmieError, shown
 from umie.language_models import seq2seq as models
@@ -40,8 +41,10 @@ class LanguageModelDecoder(PretrainedDecoder, GeneratingDecoder):
                 f"decoder {config.source!r} has no decoder_start_token_id, which begins an answer: set it in overrides"
             )
 
-    def _encoder(self) -> Any:
-        return self.seq2seq.get_encoder()
+    def _text_states(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        encoder = self.seq2seq.get_encoder()
+        states: Tensor = encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        return states
 
     def forward(  # type: ignore[override] # the inputs by name
         self, fused: FusedStates, labels: Tensor | None = None, decoder_input_ids: Tensor | None = None
@@ -69,14 +72,15 @@ class LanguageModelDecoder(PretrainedDecoder, GeneratingDecoder):
         Raises:
             UmieError: more new tokens are allowed than the decoder has positions.
         """
-        limit = max_new_tokens_of(effective_options(self.seq2seq.generation_config, options), options)
-        if constraint is not None and limit is None:
-            limit = constraint.max_new_tokens
         prompt = options.get("decoder_input_ids")
-        num_fed = (limit or 0) + (0 if prompt is None else prompt.shape[1] - 1)
-        check_length("an answer", num_fed, self.max_lengths[1], "max_new_tokens")
+        num_fed = 0 if prompt is None else prompt.shape[1] - 1
+        check_limit(self.seq2seq, constraint, options, self.max_lengths[1], num_fed)
+        inputs: dict[str, Any] = {
+            "encoder_outputs": BaseModelOutput(last_hidden_state=fused.states), "attention_mask": fused.mask.long()
+        }  # fmt: skip
         can_jump = jump_forward and self.seq2seq.config.model_type in T5_FAMILY
-        return generate(self.seq2seq, fused, constraint, make_steps=T5Steps if can_jump else None, **options)
+        steps = partial(T5Steps, self.seq2seq, fused) if can_jump else None
+        return generate(self.seq2seq, inputs, constraint, make_steps=steps, **options)
 
     def _shifted(self, labels: Tensor) -> Tensor:
         """Return labels shifted right, after the start token, as the model itself does."""

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
 from umie.decoders.base import Decoder, DecoderConfig
+from umie.decoders.generation import check_length
 from umie.errors import UmieError, one_line
 from umie.language_models import seq2seq as models
 from umie.language_models.sources import check_num_of, check_source, located
@@ -43,7 +45,7 @@ class PretrainedConfig(DecoderConfig):
 class PretrainedDecoder(Decoder):
     """A decoder around a model of transformers.
 
-    A subclass builds the model (``_build``), loads its weights (``_load``) and returns its text encoder (``_encoder``).
+    A subclass builds the model (``_build``), loads its weights (``_load``) and encodes texts (``_text_states``).
 
     Attributes:
         attribute: the attribute that holds the model.
@@ -78,8 +80,8 @@ class PretrainedDecoder(Decoder):
         """Return the model with the weights of a checkpoint directory or hub name."""
 
     @abstractmethod
-    def _encoder(self) -> Any:
-        """Return the model's text encoder."""
+    def _text_states(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Return the states ``[B, T, D]`` of a text that is short enough."""
 
     @property
     def model(self) -> Any:
@@ -129,13 +131,13 @@ class PretrainedDecoder(Decoder):
         return located(source)
 
     @classmethod
-    def fit_vocabulary(cls, options: Mapping[str, Any], num_tokens: int) -> dict[str, Any]:
+    def fit_tokenizer(cls, options: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
         """Return options with ``vocab_size`` set for the tiny preset, unless the options set it."""
         overrides = options.get("overrides", {})
         is_tiny = options.get("source", cls.default_source) == cls.default_source and options.get("config") is None
         if not is_tiny or not isinstance(overrides, Mapping):
             return dict(options)
-        return {**options, "overrides": {"vocab_size": num_tokens, **overrides}}
+        return {**options, "overrides": {"vocab_size": len(tokenizer), **overrides}}
 
     def saved_options(self) -> dict[str, Any]:
         """Return the source, for reference, and the full configuration."""
@@ -156,14 +158,13 @@ class PretrainedDecoder(Decoder):
         self.model.save_pretrained(folder)
 
     def encode_text(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Return the encoder's last states ``[B, T, D]``.
+        """Return text states ``[B, T, D]``.
 
         Raises:
-            UmieError: the text is longer than the encoder has positions.
+            UmieError: the text is longer than the model has positions.
         """
         check_length("a text", input_ids.shape[1], self.max_lengths[0], "max_input_tokens")
-        states: Tensor = self._encoder()(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-        return states
+        return self._text_states(input_ids, attention_mask)
 
     def _source_values(self, read: Callable[[str, str], Mapping[str, Any]]) -> dict[str, Any]:
         """Return the option ``config``, or the preset's configuration, or that of the source's checkpoint."""
@@ -172,9 +173,3 @@ class PretrainedDecoder(Decoder):
         if options.config is not None:
             return dict(options.config)
         return dict(self.PRESETS[options.source] if checkpoint is None else read(options.source, checkpoint))
-
-
-def check_length(what: str, length: int, limit: int | None, option: str) -> None:
-    """Raise UmieError if a text or an answer has more tokens than the model has positions."""
-    if limit is not None and length > limit:
-        raise UmieError(f"{what} has {length} tokens, but the decoder has only {limit} positions: lower {option}")

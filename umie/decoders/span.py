@@ -123,8 +123,10 @@ class SpanDecoder(PretrainedDecoder, ScoringDecoder):
             layer.start_as_identity()
         return text_encoders.load(self.text_encoder, self.config.source, checkpoint)
 
-    def _encoder(self) -> Any:
-        return self.text_encoder
+    def _text_states(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        encoder = self.text_encoder
+        states: Tensor = encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        return states
 
     def forward(  # type: ignore[override] # the inputs by name
         self,

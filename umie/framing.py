@@ -1,0 +1,109 @@
+"""The tokens around queries and answers: how a query becomes the input of a decoder, and how its answer ends."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from umie.errors import UmieError, one_line, shown
+
+CHAT = "chat"
+QUERY = "{query}"
+
+
+@dataclass(frozen=True)
+class Framing:
+    """The token ids around a query and around its answer.
+
+    Args:
+        before_query: e.g. BERT's ``[CLS]``, or the header of a chat.
+        after_query: e.g. T5's ``</s>``, or what makes a causal model begin its answer.
+        before_answer: the tokens that targets begin with; generated answers may have them.
+        end: the token that ends an answer; None if the tokenizer has none.
+    """
+
+    before_query: tuple[int, ...]
+    after_query: tuple[int, ...]
+    before_answer: tuple[int, ...]
+    end: int | None
+
+    @property
+    def around_query(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The tokens before and after a query."""
+        return self.before_query, self.after_query
+
+    @property
+    def around_answer(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The tokens before and after an answer."""
+        return self.before_answer, () if self.end is None else (self.end,)
+
+
+def framing_of(tokenizer: PreTrainedTokenizerBase, prompt: str | None = None) -> Framing:
+    """Return the framing of a tokenizer's queries and answers.
+
+    Args:
+        tokenizer: the decoder's tokenizer.
+        prompt: the prompt of a causal decoder: a text with ``{query}`` in it, or ``chat`` for the tokenizer's own chat
+            template, with the query as the user's message. None for a decoder whose encoder reads the query: the
+            tokenizer then frames queries and answers alike.
+
+    Raises:
+        UmieError: the prompt has no ``{query}``, or the tokenizer has no end token or no usable chat template.
+    """
+    around: list[int] = tokenizer("").input_ids
+    if prompt is None:
+        end = around[-1] if around else tokenizer.eos_token_id
+        return Framing(tuple(around[:-1]), tuple(around[-1:]), tuple(around[:-1]), end)
+    if tokenizer.eos_token_id is None:
+        raise UmieError("the tokenizer has no eos_token, which ends an answer: set it")
+    if prompt == CHAT:
+        before, after = _chat(tokenizer)
+        bos: list[int] = []  # the template writes it
+    else:
+        check_prompt(prompt)
+        before, after = prompt.split(QUERY)
+        bos = [token for token in around[:1] if token == tokenizer.bos_token_id]
+    start, end_of_query = ([*_template_ids(tokenizer, text)] for text in (before, after))
+    return Framing((*bos, *start), tuple(end_of_query), (), tokenizer.eos_token_id)
+
+
+def check_prompt(prompt: Any) -> None:
+    """Raise UmieError unless a prompt is ``chat`` or a text with one ``{query}``."""
+    if not isinstance(prompt, str) or (prompt != CHAT and prompt.count(QUERY) != 1):
+        raise UmieError(
+            f"prompt is {shown(prompt)}: use a text in which {QUERY} stands for the query, such as '{QUERY}\\n', or "
+            f"{CHAT!r} for the tokenizer's chat template"
+        )
+
+
+def _template_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Return the tokens of a part of a template, in which special tokens such as ``<|im_end|>`` are meant."""
+    found: list[int] = tokenizer(text, add_special_tokens=False, split_special_tokens=False).input_ids if text else []
+    return found
+
+
+def _chat(tokenizer: PreTrainedTokenizerBase) -> tuple[str, str]:
+    """Return what a tokenizer's chat template writes before and after the user's message."""
+    if tokenizer.chat_template is None:
+        raise UmieError(f"the tokenizer has no chat template: set prompt to a text with {QUERY}")
+    message = [{"role": "user", "content": QUERY}]
+    try:
+        written: str = tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
+    except Exception as error:  # a template may raise anything
+        raise UmieError(f"the tokenizer's chat template fails: {one_line(error)}: set prompt to a text") from error
+    if written.count(QUERY) != 1:
+        raise UmieError("the tokenizer's chat template does not write the message as it is: set prompt to a text")
+    before, after = written.split(QUERY)
+    return before, after
+
+
+def unknown_token_of(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """Return the token of what is not in the vocabulary; None if there is none, or if that token has another meaning.
+
+    GPT-2, whose byte-level vocabulary writes any text, names its end token also as the unknown one.
+    """
+    others = (tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.pad_token_id)
+    found: int | None = tokenizer.unk_token_id
+    return None if found in others else found

@@ -22,7 +22,7 @@ class Hashtags(Task[Entity]):
         items = [span_item(entity.type, record.text, entity.span) for entity in record.entities]
         return [self._query(items)]
 
-    def answer_schema(self, text, target=None, num_regions=0):
+    def answer_schema(self, record, target=None):
         return grammar.AnswerSchema(labels=self.labels, spans=True)
 
     def items(self, record):
@@ -34,6 +34,6 @@ class Hashtags(Task[Entity]):
     def used_labels(self, record):
         return (entity.type for entity in record.entities)
 
-    def _read(self, raw, text, target, num_regions):
-        span = None if raw.filler is None else grammar.locate(text, raw.filler, raw.occurrence)
-        return None if span is None else Entity(raw.label, span, text[slice(*span)])
+    def _read(self, raw, record, target):
+        span = None if raw.filler is None else grammar.locate(record.text, raw.filler, raw.occurrence)
+        return None if span is None else Entity(raw.label, span, record.text[slice(*span)])

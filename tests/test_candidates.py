@@ -165,7 +165,7 @@ def test_random_scores_give_well_formed_answers(tokenizer, encoder, name, nested
             assert all(before[1] <= after[0] for before, after in itertools.pairwise(ordered))
         if name == "mre":
             assert items
-        again = task.parse(output, record.text, query.target, len(record.regions))
+        again = task.parse(output, record, query.target)
         assert set(again) == set(items)
 
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase
 
 from umie.decoders.base import MAX_TARGETS, CandidateOptions, ScoringDecoder
@@ -131,9 +132,7 @@ class CandidateEncoder:
             UmieError: a label alone has more than ``max_tokens`` tokens.
         """
         if len(query.label_spans) != len(task.labels) or (
-            query.answer
-            and not query.items
-            and task.parse(query.answer, record.text, query.target, len(record.regions))
+            query.answer and not query.items and task.parse(query.answer, record, query.target)
         ):
             raise UmieError(
                 f"the queries of the task {task.name} have no label_spans or items, which a decoder that scores "
@@ -211,7 +210,7 @@ class CandidateEncoder:
             for position, (start, end) in enumerate(characters)
             if end > max(start, offset)
         ]
-        schema = task.answer_schema(record.text, query.target, len(record.regions))
+        schema = task.answer_schema(record, query.target)
         words = words_of(record.text, in_text) if schema.spans else []
         spans = [
             (words[first], words[last], last - first)
@@ -220,30 +219,38 @@ class CandidateEncoder:
         ]
         places = {(first.start, last.end): index for index, (first, last, _) in enumerate(spans)}
         shape = len(names)
+        regions = {name: index for index, name in enumerate(schema.places)}
+        limit = len(regions) if self.max_regions is None else self.max_regions
+        num_alone, num_pointed = len(regions) if schema.placed else 0, len(regions) if schema.grounded else 0
         answers = {
             "span_labels": torch.zeros(len(spans), shape, dtype=torch.long),
-            "region_labels": torch.zeros(schema.num_regions, shape, dtype=torch.long),
+            "region_labels": torch.zeros(num_alone, shape, dtype=torch.long),
             "whole_labels": torch.full((1, shape), 0 if schema.bare else IGNORED),
+            # which regions show a span is known only of those that are answers
+            "pointing_labels": torch.full((len(spans), num_pointed), IGNORED),
         }
         for item in query.items:
             column = names.index(item.label) if item.label in names else None
             if column is None:
                 continue  # the label is that of another row, or outside the schema
+            named = [regions[name] for name in item.places]
+            if unreachable := sum(region >= limit for region in named):
+                counts["unreachable_regions"] += unreachable
             if item.filler is None:
-                answers["whole_labels"][0, column] = 1
-            elif item.is_region:
-                region = int(item.filler[1:]) - 1  # O1 is the first
-                if self.max_regions is not None and region >= self.max_regions:
-                    counts["unreachable_regions"] += 1
-                answers["region_labels"][region, column] = 1
-            else:
-                place = places.get(grammar.locate(record.text, item.filler, item.occurrence) or (0, 0))
-                if place is None:
-                    counts["unreachable_spans"] += 1
-                else:
-                    answers["span_labels"][place, column] = 1
-        if self.max_regions is not None:
-            answers["region_labels"][self.max_regions :] = IGNORED
+                for region in named:
+                    answers["region_labels"][region, column] = 1
+                if not named:
+                    answers["whole_labels"][0, column] = 1
+                continue
+            place = places.get(grammar.locate(record.text, item.filler, item.occurrence) or (0, 0))
+            if place is None:
+                counts["unreachable_spans"] += 1
+                continue
+            answers["span_labels"][place, column] = 1
+            answers["pointing_labels"][place] = 0
+            answers["pointing_labels"][place, named] = 1
+        answers["region_labels"][limit:] = IGNORED
+        answers["pointing_labels"][:, limit:] = IGNORED
         targets = [
             _covered(characters, (start + offset, end + offset)) for start, end in task.target_spans(query.target)
         ]
@@ -255,7 +262,8 @@ class CandidateEncoder:
             "spans": torch.tensor(
                 [(a.first, b.last, width, a.start, b.end) for a, b, width in spans], dtype=torch.long
             ).reshape(-1, 5),
-            "region_mask": torch.ones(schema.num_regions, dtype=torch.bool),
+            "region_mask": torch.ones(num_alone, dtype=torch.bool),
+            "pointing_mask": torch.arange(num_pointed) < limit,
             "target_tokens": torch.tensor(targets),
             **answers,
         }
@@ -263,18 +271,23 @@ class CandidateEncoder:
     def collate(self, items: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
         """Pad and stack encoded queries, with the tensors of their images, into one batch of all their rows.
 
-        The answers become ``labels [B, S + R + 1, C]``. A region whose visual slot is not real, because the image could
-        not be read, is no candidate.
+        The answers become ``labels [B, S + R + 1, C + P]``. A region whose visual slot is not real, because the image
+        could not be read, is no candidate.
         """
-        own = ("input_ids", "attention_mask", *NAMES, *(f"{kind}_labels" for kind in KINDS))
+        own = ("input_ids", "attention_mask", *NAMES, *(f"{kind}_labels" for kind in (*KINDS, "pointing")))
         rows = [(item, row) for item in items for row in range(len(item["input_ids"]))]
         batch = {name: pad_stack([item[name][row] for item, row in rows], self._filler(name)) for name in own}
         answers = [batch.pop(f"{kind}_labels") for kind in KINDS]
+        pointing = batch.pop("pointing_labels")
         visual = collate([{name: value for name, value in item.items() if name not in own} for item, _ in rows])
-        real = visual.get("visual_mask", torch.zeros(len(rows), 0, dtype=torch.bool))[:, 1 : answers[1].shape[1] + 1]
-        answers[1][:, : real.shape[1]].masked_fill_(~real[..., None], IGNORED)
-        answers[1][:, real.shape[1] :] = IGNORED
-        return {**batch, "labels": torch.cat(answers, dim=1), **visual}
+        real = visual.get("visual_mask", torch.zeros(len(rows), 0, dtype=torch.bool))[:, 1:]
+        answers[1].masked_fill_(~_of_length(real, answers[1].shape[1])[..., None], IGNORED)
+        batch["pointing_mask"] &= _of_length(real, pointing.shape[2])
+        pointing = pointing.masked_fill(~batch["pointing_mask"][:, None], IGNORED)
+        labels = torch.cat(answers, dim=1)
+        elsewhere = pointing.new_full((len(rows), labels.shape[1] - pointing.shape[1], pointing.shape[2]), IGNORED)
+        labels = torch.cat([labels, torch.cat([pointing, elsewhere], dim=1)], dim=2)
+        return {**batch, "labels": labels, **visual}
 
     def rows_of(self, batch: Mapping[str, Tensor], asked: Sequence[tuple[Record, Query]]) -> list[list[int]]:
         """Return the rows of each query in a batch."""
@@ -307,12 +320,16 @@ class CandidateEncoder:
         """Return the items of each query, by position, with their probabilities; and their written form.
 
         Args:
-            logits: ``[B, S + R + 1, C]``, from the decoder.
+            logits: ``[B, S + R + 1, C + P]``, from the decoder.
             batch: the batch, from ``collate``.
             task: the task of all queries.
             asked: the record and the query of each answer.
         """
-        scores = logits.float().masked_fill((batch["labels"] == IGNORED).to(logits.device), float("-inf"))
+        num_columns = batch["label_tokens"].shape[1]
+        is_candidate = (batch["labels"][..., :num_columns] != IGNORED).to(logits.device)
+        scores = logits[..., :num_columns].float().masked_fill(~is_candidate, float("-inf"))
+        points = logits[..., num_columns:].float().sigmoid() >= self.options.threshold  # [B, S + R + 1, P]
+        points = (points & batch["pointing_mask"][:, None].to(logits.device)).cpu()
         probabilities = scores.sigmoid()
         is_answer = (probabilities >= self.options.threshold) & scores.isfinite()
         best = scores.flatten(1).argmax(dim=1).tolist()
@@ -325,7 +342,7 @@ class CandidateEncoder:
         num_spans, num_regions = batch["spans"].shape[1], batch["region_mask"].shape[1]
         found = []
         for rows, (record, query) in zip(self.rows_of(batch, asked), asked, strict=True):
-            schema = task.answer_schema(record.text, query.target, len(record.regions))
+            schema = task.answer_schema(record, query.target)
             chosen = [(row, *one) for row in rows for one in above[row]]
             if schema.at_least_one and not chosen:
                 likely = max(((row, *divmod(best[row], scores.shape[2])) for row in rows), key=lambda one: scores[one])
@@ -343,16 +360,16 @@ class CandidateEncoder:
                     if not self.options.nested and any(start < last and first < end for first, last in spans):
                         continue
                     spans.append((start, end))
-                    where, item = (0, start, end), span_item(label, record.text, (start, end))
+                    shown = [schema.places[region] for region in points[row, place].nonzero().flatten().tolist()]
+                    where, item = (0, start, end), span_item(label, record.text, (start, end), shown)
                 elif place < num_spans + num_regions:
-                    name = grammar.region_name(place - num_spans)
-                    where, item = (1, place), grammar.ParsedItem(label, name, is_region=True)
+                    where, item = (1, place), grammar.ParsedItem(label, places=(schema.places[place - num_spans],))
                 else:
                     item = grammar.ParsedItem(label)
                 written.append((where, item, float(probabilities[row, place, column])))
             written.sort(key=lambda one: one[0])  # by position in the text, then regions, then the whole query
             values_of = {item: value for _, item, value in written}
-            items = task.read(values_of, record.text, query.target, len(record.regions))
+            items = task.read(values_of, record, query.target)
             found.append((items, task.style.linearize(values_of, schema.pair)))
         return found
 
@@ -372,6 +389,11 @@ class CandidateEncoder:
         last = self.tokenizer.eos_token_id
         token_ids = [*token_ids[: self.max_tokens - 1], token_ids[-1] if last is None else last]
         return _Tokens(token_ids, [*characters[: self.max_tokens - 1], (0, 0)], is_truncated=True)
+
+
+def _of_length(mask: Tensor, length: int) -> Tensor:
+    """Return a mask ``[B, N]`` with ``length`` columns; those added are False."""
+    return F.pad(mask[:, :length], (0, max(0, length - mask.shape[1])))
 
 
 def _covered(characters: Sequence[Span], span: Span) -> tuple[int, int]:

@@ -367,8 +367,7 @@ class UmieProcessor(PushToHubMixin):
         if len(outputs) != len(asked):
             raise UmieError(f"{len(outputs)} outputs for {len(asked)} queries: pass the records that were encoded")
         answers = [
-            task.parse(output, record.text, query.target, len(record.regions))
-            for output, (record, query) in zip(outputs, asked, strict=True)
+            task.parse(output, record, query.target) for output, (record, query) in zip(outputs, asked, strict=True)
         ]
         return self.merge(answers, records, task)
 

@@ -110,7 +110,7 @@ class SequenceEncoder:
         found: Sequence[Sequence[float]] = [()] * len(outputs)
         if probabilities:
             logits = decoder(fused, decoder_input_ids=tokens[:, :-1]).logits
-            schemas = [task.answer_schema(record.text, query.target, len(record.regions)) for record, query in asked]
+            schemas = [task.answer_schema(record, query.target) for record, query in asked]
 
             def read_items(row: int, answer: list[int]) -> list[ParsedItem]:
                 if constraint is None:
@@ -121,7 +121,7 @@ class SequenceEncoder:
 
             found = item_probabilities(logits, tokens, read_items, self.framing.end, constraint)
         return [
-            (task.parse(output, record.text, query.target, len(record.regions), values), output)
+            (task.parse(output, record, query.target, values), output)
             for output, (record, query), values in zip(outputs, asked, found, strict=True)
         ]
 
@@ -148,11 +148,11 @@ class SequenceEncoder:
 
     def _answer(self, task: Task[Any], record: Record, query: Query) -> str:
         """Return the answer of a query, with occurrences counted as the tokenizer spells the text."""
-        if not task.style.is_numbered or not any(item.filler and not item.is_region for item in query.items):
+        if not task.style.is_numbered or not any(item.filler for item in query.items):
             return query.answer
         if _is_plain(record.text) and self._keeps_answers(task.style) and not self.unwritable_in(record.text):
             return query.answer
-        pair = task.answer_schema(record.text, query.target, len(record.regions)).pair
+        pair = task.answer_schema(record, query.target).pair
         return task.style.linearize(numbered_as_spelled(self.tokenizer, record.text, query.items, self.framing), pair)
 
     def _keeps_answers(self, style: Style) -> bool:

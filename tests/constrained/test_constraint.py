@@ -151,11 +151,11 @@ def test_any_admitted_answer_ends_in_time_and_parses(family: str, style: str, na
                     continue
                 tokens = wander(automaton, rng, limit)
                 output = automaton.read(tokens)
-                found = task.parse(output, record.text, query.target, len(record.regions))
+                found = task.parse(output, record, query.target)
                 assert found.dropped == 0, (record.text, output)
                 assert {_label(item) for item in found} <= set(labels), output
                 num_spans += len(task.with_items(record, found).entities) if name == "mner" else len(found)
-                if task.answer_schema(record.text, query.target).at_least_one:
+                if task.answer_schema(record, query.target).at_least_one:
                     assert found
     assert num_spans > 15
 
@@ -186,7 +186,7 @@ def test_a_repeated_span_admits_only_existing_numbers(family: str) -> None:
         tokens = [*symbols.prefix, *symbols.encode(target), automaton.end]
         assert (first_refused(automaton, tokens) is None) == admitted, target
         if admitted:
-            (entity,) = task.parse(automaton.read(tokens), record.text)
+            (entity,) = task.parse(automaton.read(tokens), record)
             assert entity.span[0] == [m.start() for m in re.finditer("ny", record.text)][number - 1]
     unnumbered = [*symbols.prefix, *symbols.encode("[location: met]2"), automaton.end]
     assert first_refused(automaton, unnumbered) is not None
@@ -239,7 +239,7 @@ def test_labels_can_have_thousands_of_characters(family: str) -> None:
     constraint = Constraint(tokenizer, task, [(record, query)], max_new_tokens=len(tokens) + 1)
     for place, allowed in enumerate(constraint.allowed(0, tokens)):
         assert tokens[place] in allowed
-    assert list(task.parse(*constraint.read([[0, *tokens]]), record.text, None, 0)) == list(record.entities)
+    assert list(task.parse(*constraint.read([[0, *tokens]]), record)) == list(record.entities)
 
 
 def test_an_unknown_kind_of_tokenizer_is_refused() -> None:
@@ -265,7 +265,7 @@ def test_a_long_run_of_one_character_does_not_recurse_deeply(family: str, text: 
     task = tasks.registry.build("mner")
     (automaton,) = constraint(family, task, record, task.queries(record)[0]).automata
     for seed in range(5):
-        found = task.parse(automaton.read(wander(automaton, random.Random(seed), 40)), text)
+        found = task.parse(automaton.read(wander(automaton, random.Random(seed), 40)), Record(text))
         assert found.dropped == 0
 
 
@@ -276,7 +276,7 @@ def test_a_span_contains_no_marker_of_its_style(family: str, style: str) -> None
     (automaton,) = constraint(family, task, record, task.queries(record)[0]).automata
     for seed in range(40):
         output = automaton.read(wander(automaton, random.Random(seed), 30))
-        found = task.parse(output, record.text)
+        found = task.parse(output, record)
         assert found.dropped == 0, output
         assert not any(marker in entity.text for entity in found for marker in task.style.markers)
 
@@ -311,4 +311,4 @@ def test_gold_answers_are_read_back_as_the_annotated_items() -> None:
         for query in task.queries(RECORD):
             (automaton,) = constraint("wordpiece", task, RECORD, query).automata
             output = automaton.read(gold_tokens("wordpiece", task, query))
-            assert set(task.parse(output, TEXT, query.target, 2)) == asked_about(task, RECORD, query)
+            assert set(task.parse(output, RECORD, query.target)) == asked_about(task, RECORD, query)

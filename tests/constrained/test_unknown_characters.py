@@ -111,7 +111,7 @@ def test_under_the_grammar_an_unknown_token_stands_only_for_one_string(family, w
             break
     assert tokens[-1] == constraint.automata[0].end
     (answer,) = constraint.read([tokens])
-    items = task.parse(answer, text, None, 0)
+    items = task.parse(answer, Record(text))
     assert items.dropped == 0
     for entity in items:
         assert is_single(tokenizer, text, entity.span)

@@ -1,6 +1,7 @@
 """The contracts of every registered decoder, and of every task on the embedded data set."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -108,14 +109,17 @@ def inputs(decoder, labels):
     targets = torch.tensor([[[0, 0], [1, 4]], [[1, 1], [-1, -1]], [[-1, -1], [-1, -1]]])
     right = torch.randint(0, 2, (3, 6, 2), generator=torch.Generator().manual_seed(1))  # 3 spans, 2 regions, the query
     right[1, 1:3] = right[0, 4] = -100
+    shown = torch.full((3, 6, 2), -100)  # which of two regions shows a span, of three answers
+    shown[0, 1, 0], shown[1, 0], shown[2, 2] = 1, torch.tensor([0, 1]), torch.tensor([1, 1])
     return {
-        "labels": right,
+        "labels": torch.cat([right, shown], dim=2),
         "label_tokens": torch.tensor([[[0, 0], [1, 2]], [[0, 1], [1, 1]], [[3, 4], [5, 5]]]),
         "spans": torch.tensor(
             [[[2, 2, 0, 0, 1], [2, 4, 2, 0, 9], [5, 5, 0, 5, 9]], [[1, 1, 0, 0, 1]] * 3, [[6, 8, 1, 2, 9]] * 3]
         ),
         "region_mask": torch.tensor([[True, False], [True, True], [True, True]]),
         "target_tokens": targets,
+        "pointing_mask": torch.tensor([[True, False], [True, True], [True, True]]),
     }
 
 
@@ -287,7 +291,7 @@ def test_every_task_reads_back_its_targets(name, variant, embedded):
         task.check(record)
         (query,) = task.queries(record)
         assert all(label in query.instruction for label in task.labels)
-        items = task.parse(query.answer, record.text, query.target, len(record.regions))
+        items = task.parse(query.answer, record, query.target)
         assert items.dropped == 0
         again = task.with_items(record, items)
         assert [query.answer] == [asked.answer for asked in task.queries(again)]
@@ -315,7 +319,7 @@ def test_every_task_reads_another_records_answer_without_raising(name, embedded)
     wrong = []
     for record, other in zip(records, records[1:] + records[:1], strict=True):
         (asked,), (query,) = task.queries(record), task.queries(other)
-        wrong.append(task.parse(query.answer, record.text, asked.target, num_regions=0))
+        wrong.append(task.parse(query.answer, replace(record, regions=(), events=()), asked.target))
     spans = name != "mre"  # a relation's answer is only a label
     assert sum(len(answer) for answer in wrong) < sum(len(task.items(record)) for record in records) * (
         0.3 if spans else 1.1

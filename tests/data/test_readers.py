@@ -97,7 +97,7 @@ def test_answers_of_published_records_are_preserved(format_name: str, file: str)
             task = tasks.build(name)
             found: set[object] = set()
             for query in task.queries(record):
-                answer = task.parse(query.answer, record.text, target=query.target, num_regions=len(record.regions))
+                answer = task.parse(query.answer, record, query.target)
                 assert answer.dropped == 0, (record.id, query.answer)
                 found |= keys(task, answer)
             assert found == keys(task, task.items(record)), record.id

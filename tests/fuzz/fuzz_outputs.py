@@ -56,15 +56,16 @@ def target(task: Task[Any]) -> harness.Target:
             head, tail = (content[1] % len(text), content[2] % len(text))
             target = Pair((head, len(text)), (tail, tail + 1))
         num_regions = content[0] % 4
-        found = task.parse(decoded(output), text, target, num_regions)
+        regions = tuple(Region((0, 0, (index + 1) / 4, 1)) for index in range(num_regions))
+        record = Record(text, image="x", regions=regions)
+        found = task.parse(decoded(output), record, target)
         assert found.dropped >= 0
         if not found:
             return
-        regions = tuple(Region((0, 0, (index + 1) / 4, 1)) for index in range(num_regions))
-        record = task.with_items(Record(text, image="x", regions=regions), found)  # which refuses spans outside
+        record = task.with_items(record, found)  # which refuses spans outside
         structured = type(task)(type(task.config)(style="structured"))
         for query in structured.queries(record):
-            again = structured.parse(query.answer, text, query.target, num_regions)
+            again = structured.parse(query.answer, record, query.target)
             assert again.dropped == 0, query.answer
             assert set(again) <= set(found), (query.answer, again, found)
 

@@ -45,7 +45,7 @@ class Years(Task[Entity]):
         items = [span_item(item.type, record.text, item.span) for item in self.items(record)]
         return [self._query(items)]
 
-    def answer_schema(self, text, target=None, num_regions=0):
+    def answer_schema(self, record, target=None):
         return AnswerSchema(labels=self.labels, spans=True)
 
     def items(self, record):
@@ -58,9 +58,9 @@ class Years(Task[Entity]):
     def used_labels(self, record):
         return (item.type for item in self.items(record))
 
-    def _read(self, raw, text, target, num_regions):
-        span = locate(text, raw.filler, raw.occurrence) if raw.filler else None
-        return Entity(raw.label, span, text[slice(*span)]) if span else None
+    def _read(self, raw, record, target):
+        span = locate(record.text, raw.filler, raw.occurrence) if raw.filler else None
+        return Entity(raw.label, span, record.text[slice(*span)]) if span else None
 '''
 TEXT = "Ann left Rome in 1984"
 ANN, ROME, YEAR = Entity("person", (0, 3)), Entity("location", (9, 13)), Entity("year", (17, 21))

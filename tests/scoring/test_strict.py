@@ -28,10 +28,7 @@ def score_outputs(name: str, record: Record, *outputs: str) -> tuple[Counts, int
     task = registry.build(name)
     queries = task.queries(record)
     assert len(queries) == len(outputs)
-    found = [
-        task.parse(output, record.text, target=query.target, num_regions=len(record.regions))
-        for query, output in zip(queries, outputs, strict=True)
-    ]
+    found = [task.parse(output, record, query.target) for query, output in zip(queries, outputs, strict=True)]
     predicted = task.with_items(record, [item for items in found for item in items])
     return counts_of(name, predicted, record), sum(items.dropped for items in found)
 

@@ -59,10 +59,14 @@ def random_record(draw: Draw) -> tuple[Record, tuple[str, ...]]:
             return Argument(choice(labels), region=draw(0, len(regions) - 1))
         return Argument(choice(labels), choice(spans))
 
+    def entity() -> Entity:
+        shown = {draw(0, len(regions) - 1) for _ in range(draw(0, 2))} if regions else set()
+        return Entity(choice(labels), choice(spans), regions=tuple(sorted(shown)))
+
     return Record(
         text,
         regions=regions,
-        entities=tuple(dict.fromkeys(several(4, lambda: Entity(choice(labels), choice(spans))))),
+        entities=tuple(dict.fromkeys(several(4, entity))),
         relations=tuple(dict.fromkeys(several(3, lambda: Relation(choice(labels), choice(spans), choice(spans))))),
         events=several(3, lambda: Event(choice(labels), choice((None, *spans)), several(3, argument))),
     ), labels
@@ -71,7 +75,7 @@ def random_record(draw: Draw) -> tuple[Record, tuple[str, ...]]:
 def asked_about(task: Task[Any], record: Record, query: Query) -> set[Any]:
     """Return the annotated items that the answer to a query should contain."""
     items = task.items(record)
-    if task.name == "mner":
+    if task.name == "mner" and not task.config.grounded:
         items = [replace(item, regions=()) for item in items]
     if task.name == "med":
         items = [replace(item, arguments=()) for item in items]
@@ -93,7 +97,7 @@ def losses(task: Task[Any], record: Record, query: Query) -> set[str]:
     style = task.style.name
     if style == "structured":
         return set()
-    schema = task.answer_schema(record.text, query.target, len(record.regions))
+    schema = task.answer_schema(record, query.target)
     items, _ = STYLES["structured"].parse(query.answer, schema)
     fillers = [item.filler for item in items if item.filler is not None]
     strings = [*fillers, *(item.label for item in items), *(schema.pair or ())]
@@ -104,16 +108,15 @@ def losses(task: Task[Any], record: Record, query: Query) -> set[str]:
         found.add("contains a marker")
     if any(string != string.strip(" \t\r\n") for string in fillers):
         found.add("whitespace around a span")
-    if any(_names_region(item, schema.num_regions) for item in items):
+    if any(_names_region(item, schema.places) for item in items):
         found.add("span named like a region")
     if style == "paper" and schema.pair is None and any(_ambiguous(item, schema.labels) for item in items):
         found.add("similar labels")
     return found
 
 
-def _names_region(item: ParsedItem, num_regions: int) -> bool:
-    names = {f"O{index + 1}" for index in range(num_regions)}
-    return not item.is_region and item.filler is not None and item.filler.strip() in names
+def _names_region(item: ParsedItem, names: tuple[str, ...]) -> bool:
+    return item.filler is not None and item.filler.strip() in names
 
 
 def _ambiguous(item: ParsedItem, labels: tuple[str, ...]) -> bool:

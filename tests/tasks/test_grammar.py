@@ -19,10 +19,11 @@ SCHEMA = AnswerSchema(labels=("a",))
 SIGNS = st.sampled_from(list("|[]:= O1290\n\t\xa0é😀\u200b"))
 STRINGS = st.text(SIGNS | st.characters(exclude_categories=["Cs"]), max_size=12)
 LABELS = STRINGS.map(str.strip).filter(bool)
+PLACES = st.lists(st.integers(0, 999).map(grammar.region_name), min_size=1, max_size=3).map(tuple)
 ITEMS = st.one_of(
     st.builds(ParsedItem, LABELS),
-    st.builds(ParsedItem, LABELS, STRINGS, st.just(False), st.integers(1, 999_999)),
-    st.builds(ParsedItem, LABELS, st.integers(0, 999).map(grammar.region_name), st.just(True)),
+    st.builds(ParsedItem, LABELS, STRINGS, PLACES | st.just(()), st.integers(1, 999_999)),
+    st.builds(ParsedItem, LABELS, st.none(), PLACES),
 )
 
 
@@ -33,13 +34,25 @@ ITEMS = st.one_of(
         ([ParsedItem("person", "Ann Lee")], "[person: Ann Lee]"),
         ([ParsedItem("location", "NY", occurrence=2)], "[location: NY]2"),
         ([ParsedItem("member of")], "[member of]"),
-        ([ParsedItem("Target", "O1", is_region=True)], "[Target = O1]"),
+        ([ParsedItem("Target", places=("O1",))], "[Target = O1]"),
+        ([ParsedItem("person", "Ann: Lee", ("O1", "O3"), 2)], "[person = O1 O3: Ann: Lee]2"),
         ([ParsedItem("a", "b"), ParsedItem("c", "d")], "[a: b] [c: d]"),
         ([ParsedItem("a:b=c", "d:e=f")], "[a|:b|=c: d:e=f]"),
         ([ParsedItem("a[b]|", "[c]|d")], "[a|[b|]||: |[c|]||d]"),
         ([ParsedItem("a", " b ")], "[a:  b ]"),
     ],
-    ids=["none", "span", "second occurrence", "label", "region", "two", "signs", "brackets", "spaces"],
+    ids=[
+        "none",
+        "span",
+        "second occurrence",
+        "label",
+        "region",
+        "span and regions",
+        "two",
+        "signs",
+        "brackets",
+        "spaces",
+    ],
 )
 def test_the_written_form(items: list[ParsedItem], expected: str) -> None:
     assert STRUCTURED.linearize(items) == expected
@@ -65,7 +78,7 @@ def test_any_string_is_read(output: str) -> None:
 @given(st.text(SIGNS, max_size=60))
 def test_parsed_items_survive_writing_and_parsing(output: str) -> None:
     items, _ = STRUCTURED.parse(output, SCHEMA)
-    items = [item for item in items if not item.is_region]  # a region's name is never escaped
+    items = [item for item in items if not item.places]  # a region's name is never escaped
     assert STRUCTURED.parse(STRUCTURED.linearize(items), SCHEMA) == (items, 0)
 
 
@@ -86,7 +99,7 @@ def test_parsed_items_survive_writing_and_parsing(output: str) -> None:
         ("[person: A [location: B]", [ParsedItem("location", "B")], 1),
         ("well [person: Ann] then", [ParsedItem("person", "Ann")], 2),
         ("[person:Ann][ location :B]", [ParsedItem("person", "Ann"), ParsedItem("location", "B")], 0),
-        ("[Target=O1]", [ParsedItem("Target", "O1", is_region=True)], 0),
+        ("[Target=O1]", [ParsedItem("Target", places=("O1",))], 0),
         ("[a: b: c = d]", [ParsedItem("a", "b: c = d")], 0),
         ("[a: b]²", [ParsedItem("a", "b")], 1),
         ("[a: b]٣", [ParsedItem("a", "b")], 1),

@@ -24,11 +24,12 @@ def check(name: str, record: Record, labels: tuple[str, ...] | None = None) -> C
     found: Counter[tuple[str, str]] = Counter()
     plain: Task[Any] = registry.build(name, labels=labels)
     structured = plain.queries(record)
-    for style in STYLES:
-        task: Task[Any] = registry.build(name, labels=labels, style=style)
+    variants = [(style, {}) for style in STYLES] + ([("structured", {"grounded": True})] if name == "mner" else [])
+    for style, options in variants:
+        task: Task[Any] = registry.build(name, labels=labels, style=style, **options)
         for query, reference in zip(task.queries(record), structured, strict=True):
             expected = asked_about(task, record, query)
-            answer = task.parse(query.answer, record.text, query.target, len(record.regions))
+            answer = task.parse(query.answer, record, query.target)
             reasons = losses(task, record, reference)
             is_preserved = set(answer) == expected and len(answer) == len(expected) and not answer.dropped
             assert is_preserved or reasons, (style, query.answer, answer, expected)

@@ -13,10 +13,10 @@ PAPER, RELEASED = STYLES["paper"], STYLES["released"]
 MNER = AnswerSchema(labels=("person", "location", "organization", "miscellaneous"), spans=True)
 MRE = AnswerSchema(labels=("member of", "part of"), bare=True, pair=("Star Fox", "Starlink"), at_least_one=True)
 MED = AnswerSchema(labels=("attack", "arrest jail"), spans=True, bare=True)
-MEAE = AnswerSchema(labels=("Attacker", "Target"), spans=True, num_regions=2)
+MEAE = AnswerSchema(labels=("Attacker", "Target"), spans=True, places=("O1", "O2"), placed=True)
 SCHEMAS = {"mner": MNER, "mre": MRE, "med": MED, "meae": MEAE}
 KIDS, ARMY = ParsedItem("person", "kids"), ParsedItem("organization", "Salvation Army")
-O1 = ParsedItem("Target", "O1", is_region=True)
+O1 = ParsedItem("Target", places=("O1",))
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_the_written_form(schema: AnswerSchema, items: list[ParsedItem], paper: 
         (MNER, "Person, O1", [ParsedItem("person", "O1")], 0),
         (MED, "Attack <spot> meet", [ParsedItem("attack"), ParsedItem("meet")], 0),
         (MEAE, "Target, O1 <spot> Target, O2 <spot> Target, O3", [
-            O1, ParsedItem("Target", "O2", is_region=True), ParsedItem("Target", "O3"),
+            O1, ParsedItem("Target", places=("O2",)), ParsedItem("Target", "O3"),
         ], 0),
         (MRE, "Star  Fox, part of , Starlink", [ParsedItem("part of")], 0),
         (MRE, "Star Fox, Starlink", [], 1),
@@ -176,7 +176,7 @@ def test_any_string_is_read(name: str, schema: AnswerSchema, output: str) -> Non
         assert item.label
         assert item.label == item.label.strip()
         assert item.occurrence >= 1
-        assert item.filler is None or not item.is_region or name == "structured" or item.filler in ("O1", "O2")
+        assert name == "structured" or set(item.places) <= {"O1", "O2"}
 
 
 @pytest.mark.parametrize(

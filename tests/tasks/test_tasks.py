@@ -157,7 +157,7 @@ def test_parsed_items_can_be_put_into_a_record(name: str) -> None:
 @pytest.mark.parametrize("name", ["mre", "meae"])
 def test_without_the_target_all_items_are_dropped(name: str) -> None:
     task = build(name)
-    items = task.parse(task.queries(RECORD)[0].answer, TEXT, num_regions=2)
+    items = task.parse(task.queries(RECORD)[0].answer, RECORD)
     assert (list(items), items.dropped) == ([], {"mre": 2, "meae": 3}[name])
 
 
@@ -172,16 +172,16 @@ def test_without_the_target_all_items_are_dropped(name: str) -> None:
 )
 def test_items_outside_the_answer_schema_are_dropped(name: str, output: str) -> None:
     task = build(name)
-    items = task.parse(output, TEXT, target=task.queries(RECORD)[0].target, num_regions=2)
+    items = task.parse(output, RECORD, task.queries(RECORD)[0].target)
     assert (list(items), items.dropped) == ([], 3)
 
 
 def test_a_label_outside_the_schema_is_kept() -> None:
-    assert build("mner").parse("[ship: Ann]", TEXT) == [Entity("ship", ANN, "Ann")]
+    assert build("mner").parse("[ship: Ann]", RECORD) == [Entity("ship", ANN, "Ann")]
 
 
 def test_items_are_distinct_and_in_order() -> None:
-    items = build("mner").parse("[person: Bob] [person: Ann] [person: Bob]", TEXT)
+    items = build("mner").parse("[person: Bob] [person: Ann] [person: Bob]", RECORD)
     assert [item.text for item in items] == ["Bob", "Ann"]
     assert items.dropped == 0
 
@@ -267,7 +267,7 @@ def records(draw: st.DrawFn) -> Record:
 
 def answer(task: Task[Any], record: Record, query: Query, output: str | None = None) -> Any:
     output = query.answer if output is None else output
-    return task.parse(output, record.text, target=query.target, num_regions=len(record.regions))
+    return task.parse(output, record, query.target)
 
 
 def keys(task: Task[Any], record: Record) -> set[Any]:

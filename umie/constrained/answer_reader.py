@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 from umie.constrained.literals import Opened
 from umie.constrained.symbols import UNKNOWN, TokenSymbols, View
 from umie.records import Span
-from umie.tasks.grammar import ParsedItem, occurrence_of, region_name
+from umie.tasks.grammar import ParsedItem, occurrence_of
 
 Configuration: TypeAlias = tuple[Any, ...]  # a place in an answer; see umie.constrained.automaton
 Step: TypeAlias = tuple[Configuration, tuple[Any, ...]]  # a configuration and the events on the way to it
@@ -88,40 +88,39 @@ def _events_of(path: Path) -> list[Any]:
 def items_of(events: Iterable[Any], view: View, text: str) -> list[ParsedItem]:
     """Return the completed items of a sequence of events.
 
-    The events of an item are its opening or its region, the symbols of its span, ``DONE``, and the digits of its
+    The events of an item are its opening, its places, the symbols of its span, ``DONE``, and the digits of its
     occurrence.
     """
-    raw: list[tuple[str, int | None, str, int]] = []
-    label, region, symbols, number = "", None, "", 0
+    raw: list[tuple[str, tuple[str, ...], str, int]] = []
+    label, symbols, number = "", "", 0
+    places: tuple[str, ...] = ()
     for event in events:
         if isinstance(event, Opened):
-            if event.region is not None:
-                region = event.region
+            if event.place is not None:
+                places = (*places, event.place)
             elif event.label is not None:
-                label, region, symbols, number = event.label, None, "", 0
+                label, places, symbols, number = event.label, (), "", 0
         elif event == DONE:
-            raw.append((label, region, symbols, 1))
+            raw.append((label, places, symbols, 1))
         elif isinstance(event, int):
             number = number * 10 + event
-            raw[-1] = label, region, symbols, number
+            raw[-1] = label, places, symbols, number
         else:
             symbols += event
     items = (_item(*item, view, text) for item in raw)
     return [item for item in items if item is not None]
 
 
-def _item(label: str, region: int | None, symbols: str, number: int, view: View, text: str) -> ParsedItem | None:
+def _item(label: str, places: tuple[str, ...], symbols: str, number: int, view: View, text: str) -> ParsedItem | None:
     """Return an item; None if its symbols represent only white space, e.g. a character that the tokenizer drops."""
-    if region is not None:
-        return ParsedItem(label, region_name(region), is_region=True)
     if not symbols:
-        return ParsedItem(label)
+        return ParsedItem(label, places=places)
     start, end = _place(symbols.rstrip(" "), number, view)
     covered = text[start:end]
     span = start + len(covered) - len(covered.lstrip()), end - len(covered) + len(covered.rstrip())
     if not covered.strip():
         return None
-    return ParsedItem(label, text[slice(*span)], occurrence=occurrence_of(text, span))
+    return ParsedItem(label, text[slice(*span)], places, occurrence_of(text, span))
 
 
 def _place(symbols: str, number: int, view: View) -> Span:

@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Any, TypeAlias
 
 from umie.constrained.answer_reader import DONE, Configuration, Reader, Step, items_of
-from umie.constrained.literals import AFTER, FINAL, REGION, SPAN, Literals, Node
+from umie.constrained.literals import AFTER, FINAL, PLACE, SPAN, Literals, Node
 from umie.constrained.suffix_automaton import SpelledAutomaton, SuffixAutomaton
 from umie.constrained.symbols import UNKNOWN, TokenSymbols, Trie, View
 from umie.tasks.grammar import Style
@@ -348,8 +348,8 @@ class AnswerAutomaton:
         for follows, says in node.ends.items():
             if follows == SPAN:
                 steps.append(((_LEAD,), (says,)))
-            elif follows == REGION:
-                steps.append(((_LITERAL, self._literals.regions), (says,)))
+            elif follows == PLACE and says.names is not None:
+                steps.append(((_LITERAL, says.names), (says,)))
             elif follows == AFTER:
                 steps += [(after, (says, DONE)) for after in self._closure((_LITERAL, self._literals.later))]
             elif follows == FINAL:

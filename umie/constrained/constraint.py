@@ -52,7 +52,7 @@ class Constraint(LogitsProcessor):
         known: dict[Any, AnswerAutomaton] = {}  # queries with the same possible answers share their states
         self.automata: list[AnswerAutomaton] = []
         for record, query in asked:
-            schema = without_pair(style, task.answer_schema(record.text, query.target, len(record.regions)))
+            schema = without_pair(style, task.answer_schema(record, query.target))
             literals = compile_literals(symbols, style, schema)
             kept, text = (known, record.text) if schema.spans else (literals.automata, "")
             key = text, id(literals), schema.pair

@@ -7,17 +7,18 @@ from typing import Any, NamedTuple
 
 from umie.constrained.symbols import TokenSymbols
 from umie.errors import UmieError
-from umie.tasks.grammar import AnswerSchema, ParsedItem, Style, region_name
+from umie.tasks.grammar import AnswerSchema, ParsedItem, Style
 
-SPAN, REGION, AFTER, FINAL = "span", "region", "after", "final"
+SPAN, PLACE, AFTER, FINAL = "span", "place", "after", "final"
 KEPT = 256  # number of compiled literals cached for a tokenizer
 
 
 class Opened(NamedTuple):
-    """The meaning of a completed literal: the label of an item, or the region that fills it."""
+    """The meaning of a completed literal: the label of an item, or a place that shows it."""
 
     label: str | None = None
-    region: int | None = None
+    place: str | None = None
+    names: Node | None = None  # the names of places that may follow
 
 
 @dataclass(eq=False, repr=False)  # a trie would be printed whole, and shared nodes many times
@@ -54,7 +55,6 @@ class Literals:
 
     first: Node  # begin an answer
     later: Node  # follow an item
-    regions: Node  # follow a role that a region fills
     closing: str  # the symbols that close a span
     num_closing_tokens: int
     num_ending_tokens: int  # of the style's suffix
@@ -93,13 +93,14 @@ def _compile(symbols: TokenSymbols, style: Style, schema: AnswerSchema) -> Liter
         tokens = symbols.continuation(context, string, style.markers)
         return [(token, symbols.symbols[token]) for token in tokens]
 
-    first, later, regions = Node(), Node(), Node()
+    first, later = Node(), Node()
+    names = _place_names(symbols, style, schema)
     for root, context, before in ((first, "", style.prefix), (later, written, style.separator)):
         for label in schema.labels:
             if schema.spans:
                 root.add(spell(context, before + style.opening(label)), SPAN, Opened(label))
-            if schema.num_regions:
-                root.add(spell(context, before + style.region_opening(label)), REGION, Opened(label))
+            if schema.places:
+                root.add(spell(context, before + style.place_opening(label)), PLACE, Opened(label, names=names))
             if schema.bare:
                 root.add(spell(context, before + style.bare(label, schema.pair)), AFTER, Opened(label))
     for root, context, before in ((first, "", style.prefix), (later, written, "")):
@@ -109,9 +110,6 @@ def _compile(symbols: TokenSymbols, style: Style, schema: AnswerSchema) -> Liter
             root.add(spell(context, before + style.suffix), FINAL, Opened())
         else:
             root.may_end = True
-    for index in range(schema.num_regions):
-        opening = style.prefix + style.region_opening(schema.labels[0])
-        regions.add(spell(opening, f" {region_name(index)}{style.closing}"), AFTER, Opened(region=index))
     closing = symbols.continuation(f"{style.prefix}{style.opening('x')} y", style.closing, style.markers)
     ending = symbols.continuation(written, style.suffix, style.markers)
     number = None
@@ -119,4 +117,28 @@ def _compile(symbols: TokenSymbols, style: Style, schema: AnswerSchema) -> Liter
         before, _, after = symbols.spell(symbols.continuation(written, "2", style.markers)).partition("2")
         number = before, after
     markers = tuple(symbols.spell(symbols.encode(marker)).strip(" ") for marker in style.markers)
-    return Literals(first, later, regions, symbols.spell(closing), len(closing), len(ending), number, markers)
+    return Literals(first, later, symbols.spell(closing), len(closing), len(ending), number, markers)
+
+
+def _place_names(symbols: TokenSymbols, style: Style, schema: AnswerSchema) -> Node:
+    """Return the names of places that may follow the opening of an item; each leads only to names after it."""
+    opening = style.prefix + style.place_opening(schema.labels[0])
+
+    def spell(string: str) -> list[tuple[int, str]]:
+        tokens = symbols.continuation(opening, string, style.markers)
+        return [(token, symbols.symbols[token]) for token in tokens]
+
+    nodes = [Node() for _ in schema.places]  # the names from each place on
+    for number, name in enumerate(schema.places):
+        literals: list[tuple[str, str, Node | None]] = []
+        if schema.placed:
+            literals.append((f" {name}{style.closing}", AFTER, None))
+        if schema.grounded:
+            literals.append((f" {name}{style.span_opening}", SPAN, None))
+            if number + 1 < len(nodes):
+                literals.append((f" {name}", PLACE, nodes[number + 1]))
+        for string, follows, names in literals:
+            spelling = spell(string)
+            for node in nodes[: number + 1]:
+                node.add(spelling, follows, Opened(place=name, names=names))
+    return nodes[0] if nodes else Node()

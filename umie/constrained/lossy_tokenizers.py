@@ -74,7 +74,7 @@ def numbered_as_spelled(
 
 
 def _numbered(item: ParsedItem, view: View, text: str) -> ParsedItem:
-    if item.filler is None or item.is_region:
+    if item.filler is None:
         return item
     start, end = locate(text, item.filler, item.occurrence) or (0, 0)
     bounds = zip(view.starts, view.ends, strict=True)

@@ -25,7 +25,7 @@ MAX_TARGETS = 2  # spans that a query is about: the head and the tail of a pair,
 
 
 class DecoderOutput(NamedTuple):
-    """The loss (None without labels) and logits: ``[B, L, vocabulary]``, or ``[B, S + R + 1, C]`` of candidates."""
+    """The loss (None without labels) and logits: ``[B, L, vocabulary]``, or ``[B, S + R + 1, C + P]`` of candidates."""
 
     loss: Tensor | None
     logits: Tensor
@@ -195,7 +195,7 @@ class GeneratingDecoder(Decoder):
 class ScoringDecoder(Decoder):
     """A decoder that scores candidate answers: spans of the text, regions of the image, and the whole query."""
 
-    input_names = ("labels", "label_tokens", "spans", "region_mask", "target_tokens")
+    input_names = ("labels", "label_tokens", "spans", "region_mask", "target_tokens", "pointing_mask")
 
     @property
     @abstractmethod
@@ -211,9 +211,10 @@ class ScoringDecoder(Decoder):
         spans: Tensor,
         region_mask: Tensor,
         target_tokens: Tensor,
+        pointing_mask: Tensor,
         labels: Tensor | None = None,
     ) -> DecoderOutput:
-        """Score all candidates of a query with all its labels.
+        """Score all candidates of a query with all its labels, and spans with the regions that may show them.
 
         Args:
             fused: the fused states, whose first T are those of the text, and the visual states.
@@ -222,8 +223,9 @@ class ScoringDecoder(Decoder):
                 and the end of its characters, which are not scored.
             region_mask: bool ``[B, R]``, True where a region is real. Region r is the visual slot r + 1.
             target_tokens: ``[B, K, 2]``, the first and the last token of spans that the query is about; -1 for none.
-            labels: ``[B, S + R + 1, C]``: 1 if the label is right for the span, region or query, 0 if not, -100 if
-                that is no candidate.
+            pointing_mask: bool ``[B, P]``, True where region p may show a span; P is 0 unless the task is grounded.
+            labels: ``[B, S + R + 1, C + P]``: 1 if the label is right for the span, region or query, or if the region
+                shows the span; 0 if not; -100 if that is no candidate. The logits have the same shape.
         """
 
     def loss(self, logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:

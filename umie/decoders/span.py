@@ -58,7 +58,8 @@ class SpanDecoder(PretrainedDecoder, ScoringDecoder):
     """Scores each candidate against the states of each label: ``sigmoid(c . l / sqrt(D) + b)``.
 
     A span is represented by its first and last state and its width, a visual slot by its state, the whole query by its
-    first state; all of them also by the spans that the query is about. Source: Zaratiana et al., GLiNER (2024), Section
+    first state; all of them also by the spans that the query is about. A region that may show a span is to it like one
+    more label. Source: Zaratiana et al., GLiNER (2024), Section
     2. Deviations: visual slots and whole queries are candidates too; the layers before the activation are linear in
     each state, so that they run once per state and not once per span; no LSTM.
     """
@@ -136,6 +137,7 @@ class SpanDecoder(PretrainedDecoder, ScoringDecoder):
         spans: Tensor,
         region_mask: Tensor,
         target_tokens: Tensor,
+        pointing_mask: Tensor,
         labels: Tensor | None = None,
     ) -> DecoderOutput:
         """Score all candidates of a query with all its labels; see ``ScoringDecoder.forward``."""
@@ -155,7 +157,8 @@ class SpanDecoder(PretrainedDecoder, ScoringDecoder):
             + about
         )
         label_states = _at(states, label_tokens.clamp(min=0).flatten(1)).view(*label_tokens.shape, -1)  # [B, C, 2, D]
-        named = self.label_out(self.label_in(label_states.flatten(2)))
+        named = self.label_in(label_states.flatten(2))
+        named = self.label_out(torch.cat([named, self._regions(fused, pointing_mask)], dim=1))
         logits = self.candidate_out(candidates) @ named.transpose(1, 2) * states.shape[-1] ** -0.5 + self.bias
         return DecoderOutput(None if labels is None else self.loss(logits, labels), logits)
 

@@ -161,8 +161,8 @@ class Task(ABC, Generic[I]):
         """Return the queries about a record; their number depends on the task."""
 
     @abstractmethod
-    def answer_schema(self, text: str, target: Any = None, num_regions: int = 0) -> grammar.AnswerSchema:
-        """Return the schema of the answer to a query; for the arguments, see ``parse``."""
+    def answer_schema(self, record: Record, target: Any = None) -> grammar.AnswerSchema:
+        """Return the schema of the answer to a query about a record; ``target`` is ``Query.target``."""
 
     @abstractmethod
     def items(self, record: Record) -> list[I]:
@@ -177,43 +177,37 @@ class Task(ABC, Generic[I]):
         """Yield the labels of this task in the annotation of the record, with repetitions."""
 
     @abstractmethod
-    def _read(self, raw: grammar.ParsedItem, text: str, target: Any, num_regions: int) -> I | None:
+    def _read(self, raw: grammar.ParsedItem, record: Record, target: Any) -> I | None:
         """Return the item of a well-formed parsed item, or None if it is not in the text or image."""
 
-    def parse(
-        self, output: str, text: str, target: Any = None, num_regions: int = 0, probabilities: Sequence[float] = ()
-    ) -> Items[I]:
+    def parse(self, output: str, record: Record, target: Any = None, probabilities: Sequence[float] = ()) -> Items[I]:
         """Parse a generated answer; no string is an error.
 
         Args:
             output: the generated string.
-            text: the text of the record, in which spans must occur.
+            record: the record, in whose text spans must occur, and which must have the places that are named.
             target: ``Query.target`` of the query. Without the target that MRE and MEAE need, all items are dropped.
-            num_regions: the number of regions of the record.
             probabilities: the probability of each well-formed item of the output, if known.
 
         Returns:
             The distinct items in the order of the output; ``.dropped`` counts the others. Labels outside the schema are
             kept, because scoring judges them.
         """
-        raw_items, dropped = self.style.parse(output, self.answer_schema(text, target, num_regions))
+        raw_items, dropped = self.style.parse(output, self.answer_schema(record, target))
         if self.style.is_numbered:
-            read = [self._read(raw, text, target, num_regions) for raw in raw_items]
+            read = [self._read(raw, record, target) for raw in raw_items]
         else:  # an occurrence beyond the last one in the text counts as the first
             read = [
-                self._read(raw, text, target, num_regions)
-                or self._read(replace(raw, occurrence=1), text, target, num_regions)
+                self._read(raw, record, target) or self._read(replace(raw, occurrence=1), record, target)
                 for raw in grammar.with_occurrences(raw_items)
             ]
         values = dict(zip(reversed(read), reversed(probabilities), strict=True)) if probabilities else {}
         items = list(dict.fromkeys(item for item in read if item is not None))
         return Items(items, dropped + read.count(None), [values[item] for item in items] if values else ())
 
-    def read(
-        self, scored: Mapping[grammar.ParsedItem, float], text: str, target: Any = None, num_regions: int = 0
-    ) -> Items[I]:
+    def read(self, scored: Mapping[grammar.ParsedItem, float], record: Record, target: Any = None) -> Items[I]:
         """Return the items of an answer that was not generated, with the probability of each; see ``parse``."""
-        read = {raw: self._read(raw, text, target, num_regions) for raw in scored}
+        read = {raw: self._read(raw, record, target) for raw in scored}
         found: dict[I, float] = {}
         for raw, item in read.items():
             if item is not None:
@@ -318,7 +312,19 @@ def _fields(template: str) -> list[str]:
     return list(dict.fromkeys(written))
 
 
-def span_item(label: str, text: str, span: Span) -> grammar.ParsedItem:
-    """Return the written form of a labeled span."""
+def span_item(label: str, text: str, span: Span, places: Iterable[str] = ()) -> grammar.ParsedItem:
+    """Return the written form of a labeled span and the places that show it."""
     start, end = span
-    return grammar.ParsedItem(label, text[start:end], occurrence=grammar.occurrence_of(text, span))
+    return grammar.ParsedItem(label, text[start:end], tuple(places), grammar.occurrence_of(text, span))
+
+
+def region_names(record: Record) -> tuple[str, ...]:
+    """Return the names of the regions of a record."""
+    return tuple(map(grammar.region_name, range(len(record.regions))))
+
+
+def regions_of(places: Iterable[str], record: Record) -> tuple[int, ...] | None:
+    """Return the indices of named regions of a record, ascending; None if one of them does not exist."""
+    indices = {grammar.region_index(name) for name in places}
+    known = sorted(index for index in indices if index is not None and index < len(record.regions))
+    return tuple(known) if len(known) == len(indices) else None

@@ -21,11 +21,14 @@ _REGION = re.compile(r"O([1-9][0-9]{0,5})")
 
 @dataclass(frozen=True)
 class ParsedItem:
-    """A written item: a label, a filler (None, a string, or a region such as ``O1``), and an occurrence number."""
+    """A written item: a label, the string of its span, the names of places that show it, and an occurrence number.
+
+    It may have a span, places (regions of the image, such as ``O1``), both, or only a label.
+    """
 
     label: str
     filler: str | None = None
-    is_region: bool = False
+    places: tuple[str, ...] = ()
     occurrence: int = 1
 
 
@@ -36,7 +39,9 @@ class AnswerSchema:
     labels: tuple[str, ...]
     spans: bool = False  # whether the filler of an item may be a span of the text
     bare: bool = False  # whether an item may be a label without a filler
-    num_regions: int = 0  # the number of regions that fillers may refer to
+    places: tuple[str, ...] = ()  # the names of the places that items may name
+    placed: bool = False  # whether an item may be a label with a place and no span
+    grounded: bool = False  # whether an item with a span may name the places that show it
     pair: tuple[str, str] | None = None  # the strings of head and tail of the query (MRE)
     at_least_one: bool = False  # whether an empty answer is invalid
 
@@ -45,8 +50,9 @@ class Style(ABC):
     """An output style: writes items as a string and parses them.
 
     An answer consists of ``prefix``, the items joined by ``separator``, and ``suffix``. An item is
-    ``opening(label)``, a space, a span and ``closing``; or ``region_opening(label)``, a space, the name of a region and
-    ``closing``; or ``bare(label)``.
+    ``opening(label)``, a space, a span and ``closing``; or ``place_opening(label)``, a space, the name of a place and
+    ``closing``; or ``bare(label)``. A style with a ``span_opening`` also writes ``place_opening(label)``, the names of
+    places, each after a space, ``span_opening``, a space, a span and ``closing``.
     """
 
     name: ClassVar[str]
@@ -57,6 +63,7 @@ class Style(ABC):
     markers: ClassVar[tuple[str, ...]] = ()  # strings that are written as single tokens if the tokenizer has them
     escaped: ClassVar[str] = ""  # characters that are escaped by ``|`` in a span
     is_numbered: ClassVar[bool] = False  # whether a repeated span is written with its occurrence number
+    span_opening: ClassVar[str | None] = None  # the string between places and a span; None if both cannot be written
 
     @abstractmethod
     def opening(self, label: str) -> str:
@@ -70,8 +77,8 @@ class Style(ABC):
     def parse(self, output: str, schema: AnswerSchema) -> tuple[list[ParsedItem], int]:
         """Return the well-formed items of any string and the number of malformed parts, in linear time."""
 
-    def region_opening(self, label: str) -> str:
-        """Return the string before the name of a region, without the space."""
+    def place_opening(self, label: str) -> str:
+        """Return the string before the name of a place, without the space."""
         return self.opening(label)
 
     def linearize(self, items: Iterable[ParsedItem], pair: tuple[str, str] | None = None) -> str:
@@ -84,12 +91,12 @@ class Style(ABC):
         return "".join(f"|{char}" if char in special else char for char in string) if special else string
 
     def _write(self, item: ParsedItem, pair: tuple[str, str] | None) -> str:
+        places = f"{self.place_opening(item.label)} {' '.join(item.places)}" if item.places else ""
         if item.filler is None:
-            return self.bare(item.label, pair)
-        if item.is_region:
-            return f"{self.region_opening(item.label)} {item.filler}{self.closing}"
+            return f"{places}{self.closing}" if places else self.bare(item.label, pair)
         number = str(item.occurrence) if self.is_numbered and item.occurrence > 1 else ""
-        return f"{self.opening(item.label)} {self.escape(item.filler)}{self.closing}{number}"
+        opening = f"{places}{self.span_opening}" if places else self.opening(item.label)
+        return f"{opening} {self.escape(item.filler)}{self.closing}{number}"
 
 
 def with_occurrences(items: Iterable[ParsedItem]) -> Iterator[ParsedItem]:
@@ -99,7 +106,7 @@ def with_occurrences(items: Iterable[ParsedItem]) -> Iterator[ParsedItem]:
     """
     seen: dict[tuple[str, str], int] = {}
     for item in items:
-        if item.filler is None or item.is_region:
+        if item.filler is None:
             yield item
             continue
         key = item.label, item.filler

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from umie.records import Argument, Event, Record, Span
 from umie.tasks import grammar, registry
-from umie.tasks.base import Query, Task, span_item
+from umie.tasks.base import Query, Task, region_names, regions_of, span_item
 
 
 @registry.register("meae")
@@ -47,13 +47,13 @@ class MEAE(Task[Event]):
                 (argument.region, argument.role) for argument in event.arguments if argument.region is not None
             )
             raw = [span_item(role, record.text, span) for span, role in spans]
-            raw += [grammar.ParsedItem(role, grammar.region_name(index), is_region=True) for index, role in regions]
+            raw += [grammar.ParsedItem(role, places=(grammar.region_name(index),)) for index, role in regions]
             queries.append(self._query(raw, replace(event, arguments=()), type=event.type))
         return queries
 
-    def answer_schema(self, text: str, target: Any = None, num_regions: int = 0) -> grammar.AnswerSchema:
+    def answer_schema(self, record: Record, target: Any = None) -> grammar.AnswerSchema:
         """Return a schema of roles filled by spans or regions."""
-        return grammar.AnswerSchema(labels=self.labels, spans=True, num_regions=num_regions)
+        return grammar.AnswerSchema(labels=self.labels, spans=True, places=region_names(record), placed=True)
 
     def target_spans(self, target: Any) -> tuple[Span, ...]:
         """Return the trigger, unless only the image shows the event."""
@@ -87,15 +87,16 @@ class MEAE(Task[Event]):
         """Yield the roles."""
         return (argument.role for event in record.events for argument in event.arguments)
 
-    def _read(self, raw: grammar.ParsedItem, text: str, target: Any, num_regions: int) -> Event | None:
-        if raw.filler is None or target is None:
+    def _read(self, raw: grammar.ParsedItem, record: Record, target: Any) -> Event | None:
+        if target is None or (raw.filler is None) == (not raw.places):  # a span, or a region, not both
             return None
         span = region = None
-        if raw.is_region:
-            region = grammar.region_index(raw.filler)
+        if raw.filler is None:
+            regions = regions_of(raw.places, record)
+            region = regions[0] if regions is not None and len(regions) == 1 else None
         else:
-            span = grammar.locate(text, raw.filler, raw.occurrence)
-        if span is None and (region is None or region >= num_regions):
+            span = grammar.locate(record.text, raw.filler, raw.occurrence)
+        if span is None and region is None:
             return None
         return Event(target.type, target.trigger, (Argument(raw.label, span, region),))
 

@@ -42,12 +42,14 @@ class MED(FieldTask[Event]):
         )
         return [self._query(raw)]
 
-    def answer_schema(self, text: str, target: Any = None, num_regions: int = 0) -> grammar.AnswerSchema:
+    def answer_schema(self, record: Record, target: Any = None) -> grammar.AnswerSchema:
         """Return a schema of typed spans, and of types without a span."""
         return grammar.AnswerSchema(labels=self.labels, spans=True, bare=True)
 
-    def _read(self, raw: grammar.ParsedItem, text: str, target: Any, num_regions: int) -> Event | None:
+    def _read(self, raw: grammar.ParsedItem, record: Record, target: Any) -> Event | None:
+        if raw.places:
+            return None
         if raw.filler is None:
             return Event(raw.label)
-        span = None if raw.is_region else grammar.locate(text, raw.filler, raw.occurrence)
+        span = grammar.locate(record.text, raw.filler, raw.occurrence)
         return Event(raw.label, span) if span else None

@@ -52,9 +52,9 @@ class MRE(FieldTask[Relation]):
             queries.append(self._query(raw, pair, (head, tail), head=head, tail=tail))
         return queries
 
-    def answer_schema(self, text: str, target: Any = None, num_regions: int = 0) -> grammar.AnswerSchema:
+    def answer_schema(self, record: Record, target: Any = None) -> grammar.AnswerSchema:
         """Return a schema of at least one relation, which may be ``none``."""
-        pair = None if target is None else (text[slice(*target[0])], text[slice(*target[1])])
+        pair = None if target is None else (record.text[slice(*target[0])], record.text[slice(*target[1])])
         return grammar.AnswerSchema(labels=self.labels, bare=True, pair=pair, at_least_one=True)
 
     def target_spans(self, target: Any) -> tuple[Span, ...]:
@@ -81,8 +81,8 @@ class MRE(FieldTask[Relation]):
                 pairs = sorted(_closest(spans, max_subjects))
         return replace(found, relations=tuple(Relation(NO_RELATION, head, tail) for head, tail in pairs)), number
 
-    def _read(self, raw: grammar.ParsedItem, text: str, target: Any, num_regions: int) -> Relation | None:
-        if raw.filler is not None or target is None:
+    def _read(self, raw: grammar.ParsedItem, record: Record, target: Any) -> Relation | None:
+        if raw.filler is not None or raw.places or target is None:
             return None
         return Relation(raw.label, *target)
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import ClassVar
 
-from umie.tasks.grammar import AnswerSchema, ParsedItem, Style, region_index
+from umie.tasks.grammar import AnswerSchema, ParsedItem, Style
 
 _MAX_NUMBER_DIGITS = 6
 _SPACES = " \t\r\n"  # whitespace that decoders generate around words; other whitespace belongs to the span
@@ -14,6 +14,8 @@ _SPACES = " \t\r\n"  # whitespace that decoders generate around words; other whi
 
 class Structured(Style):
     """Lossless: ``[label: span]``, ``[label = O1]`` for a region, or ``[label]``, separated by spaces.
+
+    ``[label = O1 O2: span]`` is a span and the regions that show it.
 
     ``|`` escapes brackets and itself, in labels also ``:`` and ``=``. A span that is not the first occurrence of its
     string has its number after the bracket: ``[location: NY]2``. All special characters are in the SentencePiece
@@ -24,12 +26,13 @@ class Structured(Style):
     closing = "]"
     escaped = "|[]"
     is_numbered = True
+    span_opening = ":"
 
     def opening(self, label: str) -> str:
         """Return ``[label:``."""
         return f"[{self.escape(label, '|[]:=')}:"
 
-    def region_opening(self, label: str) -> str:
+    def place_opening(self, label: str) -> str:
         """Return ``[label =``."""
         return f"[{self.escape(label, '|[]:=')} ="
 
@@ -132,7 +135,7 @@ class Released(Style):
         while position < len(parts):
             if (item := _bracketed(parts[position : position + 7], schema)) is not None:
                 items.append(item)
-                position += 7 if item.filler is None else 5
+                position += 5 if item.filler or item.places else 7
             else:
                 dropped += bool(parts[position]) and not self._marker.fullmatch(parts[position])
                 position += 1
@@ -186,14 +189,14 @@ def _bracketed(parts: list[str], schema: AnswerSchema) -> ParsedItem | None:
 
 
 def _filled(label: str, filler: str, schema: AnswerSchema) -> ParsedItem:
-    index = region_index(filler)
-    return ParsedItem(label, filler, is_region=index is not None and index < schema.num_regions)
+    return ParsedItem(label, places=(filler,)) if filler in schema.places else ParsedItem(label, filler)
 
 
 def _parse_bracket(output: str, position: int) -> tuple[ParsedItem | None, int]:
     """Parse one item after its opening bracket; return it, or None, and the next position."""
     label: str | None = None
-    is_region = False
+    written_places: str | None = None  # what is between `=` and the colon of a span
+    names_places = False
     characters: list[str] = []
     while position < len(output):
         char = output[position]
@@ -206,9 +209,10 @@ def _parse_bracket(output: str, position: int) -> tuple[ParsedItem | None, int]:
             characters.append(output[position])
             position += 1
         elif label is None and char in ":=":
-            label = "".join(characters).strip()
-            is_region = char == "="
-            characters = []
+            label, characters = "".join(characters).strip(), []
+            names_places = char == "="
+        elif names_places and written_places is None and char == ":":
+            written_places, characters = "".join(characters), []
         else:
             characters.append(char)
     else:
@@ -217,10 +221,13 @@ def _parse_bracket(output: str, position: int) -> tuple[ParsedItem | None, int]:
     while end < len(output) and output[end].isascii() and output[end].isdigit():
         end += 1
     number = output[position:end]
+    occurrence = int(number[:_MAX_NUMBER_DIGITS] or 1)
     content = "".join(characters)
     if label is None:
         item = ParsedItem(content.strip())
+    elif names_places and written_places is None:
+        item = ParsedItem(label, None, tuple(content.split()), occurrence)
     else:
-        item = ParsedItem(label, content.removeprefix(" "), is_region, int(number[:_MAX_NUMBER_DIGITS] or 1))
-    is_valid = item.label and len(number) <= _MAX_NUMBER_DIGITS and item.occurrence > 0
-    return (item if is_valid else None), end
+        item = ParsedItem(label, content.removeprefix(" "), tuple((written_places or "").split()), occurrence)
+    is_valid = item.label and len(number) <= _MAX_NUMBER_DIGITS and occurrence > 0
+    return (item if is_valid and (item.places or not names_places) else None), end

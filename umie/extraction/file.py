@@ -124,7 +124,7 @@ def extract_file(
             model, device=device, batch_size=batch_size, missing_images=missing_images, **options
         )
         writer = _Writer(extractor, source, lines, summary, has_details=details is not None, skip_bad=skip_bad)
-        items = islice(read_items(source, images), lines.done, None)
+        items = (item for index, item in enumerate(read_items(source, images)) if not lines.is_done(index))
         done = lines.done
         while window := list(islice(items, WINDOW_BATCHES * batch_size)):
             for _ in writer.write(window, tasks, labels):

@@ -64,6 +64,30 @@ class ResumableLines:
         """Return whether an item, by its number from 0, is already written."""
         return item < self._next or item in self._later
 
+    def is_complete(self) -> bool:
+        """Return whether this run wrote all files earlier, and they are as it wrote them.
+
+        Raises:
+            UmieError: a file is there that this run did not write, or that was changed since.
+        """
+        if self._state.is_file() and self._is_own_state():
+            return False
+        needed = [path for path in self.paths if path not in self.optional]
+        found = [path for path in needed if path.is_file()]
+        if not found:
+            return False
+        advice = "use another output, or --overwrite (overwrite=True) to replace it"
+        if found != needed or self._mark() not in _content(digest_file(self.paths[0])):
+            raise UmieError(f"{found[0]}: already exists, from other input, options or weights: {advice}")
+        for path in found:
+            if is_changed(path):
+                raise UmieError(f"{path}: is complete, but was changed since it was written: {advice}")
+        return True
+
+    def _mark(self) -> bytes:
+        """Return the comment in the first digest file that says which run wrote the files; sha256sum skips it."""
+        return f"# run {_digest(self._header)}\n".encode()
+
     @contextmanager
     def open(self) -> Iterator[ResumableLines]:
         """Open the files and find the items that are already written; the others are written by ``write``, in order.
@@ -270,8 +294,13 @@ class ResumableLines:
             part.replace(path.resolve())
             if digest is not None:
                 with atomic_write(digest_file(path)) as file:
-                    file.write(f"{digest}  {path.name}\n")
+                    mark = self._mark().decode() if path == self.paths[0] else ""
+                    file.write(f"{digest}  {path.name}\n{mark}")
         self._state.unlink()
+
+
+def _content(path: Path) -> bytes:
+    return path.read_bytes() if path.is_file() else b""
 
 
 def _digest(data: bytes) -> str:

@@ -161,7 +161,10 @@ def check_manifest(folder: Path, covers: Callable[[str], bool] = lambda name: Tr
     if not (folder / MANIFEST).exists():
         return frozenset()
     check_file(folder / MANIFEST)
-    chosen = {name: entry for name, entry in _entries(folder).items() if covers(name)}
+    entries = _entries(folder)
+    # a training checkpoint without a manifest is incomplete
+    advice = "" if "trainer_state.json" in entries else f"; if you changed it on purpose, remove {MANIFEST}"
+    chosen = {name: entry for name, entry in entries.items() if covers(name)}
     for name, entry in chosen.items():
         path = folder / name
         if not path.is_file():
@@ -169,7 +172,7 @@ def check_manifest(folder: Path, covers: Callable[[str], bool] = lambda name: Tr
         if path.stat().st_size != entry["bytes"] or _digest(path) != entry["sha256"]:
             raise UmieError(
                 f"{path}: is not the file that was saved ({MANIFEST} has another checksum): copy or download the "
-                f"checkpoint again; if you changed it on purpose, remove {MANIFEST}"
+                f"checkpoint again{advice}"
             )
     return frozenset(chosen)
 

@@ -161,7 +161,7 @@ class RunTrainer(Trainer):
             if not isinstance(error, OSError) and not any(words in str(error) for words in IO_WORDS):
                 raise
             shutil.rmtree(folder, ignore_errors=True)
-            last = last_checkpoint(self.args.output_dir, note=lambda line: None)
+            last, _ = find_checkpoint(self.args.output_dir)
             kept = "there is no earlier checkpoint" if last is None else f"{last.name} is kept"
             raise UmieError(
                 f"{folder} cannot be written ({' '.join(str(error).split())}); {kept}: free disk space, then run the "
@@ -189,25 +189,45 @@ class Progress(TrainerCallback):
 
 
 def last_checkpoint(folder: str | Path, note: Callable[[str], None] = warnings.warn) -> Path | None:
-    """Return the newest whole checkpoint of a run, or None; ``note`` is called with a line about each damaged one.
+    """Return the newest whole checkpoint of a run, or None if there are no checkpoints.
+
+    The newest that is not whole was left by a killed run, or damaged since; an older one is used instead.
+
+    Args:
+        folder: the output directory of the run.
+        note: called with a line about each damaged checkpoint that is newer.
+
+    Raises:
+        UmieError: there are checkpoints, but none is whole: to train again would silently lose the work in them.
+    """
+    found, damaged = find_checkpoint(folder)
+    if found is None and damaged:
+        reasons = "; ".join(f"{checkpoint.name}: {problem}" for checkpoint, problem in damaged.items())
+        raise UmieError(
+            f"{folder}: training cannot resume, as none of its checkpoints is whole: {reasons}. Restore one, or to "
+            "train again from the start, delete the folder or use another output"
+        )
+    for checkpoint, problem in damaged.items():
+        note(f"{checkpoint.name} is damaged or incomplete, {found and found.name} is used: {problem}")
+    return found
+
+
+def find_checkpoint(folder: str | Path) -> tuple[Path | None, dict[Path, UmieError]]:
+    """Return the newest whole checkpoint of a run, if any, and what is wrong with the newer ones.
 
     A checkpoint is whole if its manifest, which is written last, lists what resuming needs, and no file differs from
-    it. The newest that is not whole was left by a killed run, or damaged since; an older one is used instead.
+    it.
     """
     folders = [path for path in Path(folder).glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdigit()]
-    found, passed_over = None, []
+    damaged = {}
     for checkpoint in sorted(folders, key=_step_of, reverse=True):
         try:
             check_whole_checkpoint(checkpoint)
         except UmieError as error:
-            passed_over.append((checkpoint, error))
+            damaged[checkpoint] = error
         else:
-            found = checkpoint
-            break
-    for checkpoint, problem in passed_over:
-        instead = "no whole checkpoint is left, training starts again" if found is None else f"{found.name} is used"
-        note(f"{checkpoint.name} is damaged or incomplete, {instead}: {problem}")
-    return found
+            return checkpoint, damaged
+    return None, damaged
 
 
 def check_whole_checkpoint(checkpoint: Path) -> None:

@@ -87,7 +87,7 @@ def compose(
             "tokens"
         )
     check_vocabulary(tokenizer, size, "the decoder")
-    _check_end(tokenizer, model.decoder.end_token_id)
+    check_end(tokenizer, model.decoder.end_token_id)
     processor_options = _fitting(processor_options, model.decoder.max_lengths)
     model.load_part_weights()
     model.eval()
@@ -208,7 +208,7 @@ def default_tokenizer(decoder: Mapping[str, Any]) -> PreTrainedTokenizerBase:
     return train_tokenizer(_embedded_texts(), EMBEDDED_VOCAB_SIZE)
 
 
-def _check_end(tokenizer: PreTrainedTokenizerBase, end: int | None) -> None:
+def check_end(tokenizer: PreTrainedTokenizerBase, end: int | None) -> None:
     """Raise UmieError if the end token of the tokenizer differs from that of the decoder."""
     written = end_token_of(tokenizer)
     if end is not None and written != end:

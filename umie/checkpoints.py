@@ -187,7 +187,7 @@ def is_intact(folder: Path) -> bool:
 
 def is_model_file(name: str) -> bool:
     """Return whether a file of a checkpoint belongs to the model, and not to its processor."""
-    return any(fnmatch(name, pattern) for pattern in MODEL_FILES)
+    return "/" not in name and any(fnmatch(name, pattern) for pattern in MODEL_FILES)  # a star also stands for slashes
 
 
 @contextmanager
@@ -214,9 +214,9 @@ def _check_index(values: Mapping[str, Any], folder: Path) -> None:
 
 
 def _is_inside(path: Path, folder: Path) -> bool:
-    # the snapshots of the hub's cache link to the blobs next to them
-    blobs = folder.parents[1] / "blobs" if folder.parent.name == "snapshots" else folder
-    return path.is_relative_to(folder) or path.is_relative_to(blobs)
+    # the snapshots of the hub's cache, and folders in them, link to the blobs next to them
+    repositories = [above.parents[1] for above in (folder, *folder.parents) if above.parent.name == "snapshots"]
+    return any(path.is_relative_to(place) for place in (folder, *(place / "blobs" for place in repositories)))
 
 
 def _entries(folder: Path) -> dict[str, dict[str, Any]]:

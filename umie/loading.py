@@ -11,13 +11,14 @@ import torch
 
 from umie import encoders
 from umie.composition import LIMITS, check_end
-from umie.errors import UmieError, UnknownNameError, at, check_choice, one_line, shown
+from umie.errors import UmieError, UnknownNameError, at, check_choice, shown
 from umie.files import read_json
 from umie.hub import find_file
 from umie.model import UmieConfig, UmieModel
 from umie.processor import FILE, UmieProcessor
 from umie.registries import ALL
 from umie.tokenization import check_vocabulary
+from umie.weights import reason_of
 
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -56,8 +57,9 @@ def load(
     try:
         model.to(device)
     except (RuntimeError, AssertionError) as error:  # an unknown name, or a device that does not exist
-        reason = one_line(error)
-        raise UmieError(f"device {device!r} cannot be used: {reason}; use cpu or an existing device") from error
+        raise UmieError(
+            f"device {device!r} cannot be used: {reason_of(error)}; use cpu or an existing device"
+        ) from error
     return model.eval(), processor
 
 

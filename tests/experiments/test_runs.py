@@ -289,6 +289,16 @@ def test_the_plan_runs_nothing(config_file, umie, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_an_output_that_is_a_file_is_reported_in_one_line(config_file, umie, tmp_path):
+    taken = tmp_path / "notes.txt"
+    taken.write_text("mine")
+    for output in (taken, taken / "below" / "it"):
+        for more in ((), ("--plan",)):
+            code, out, err = umie("train", config_file(), "--output", output, *more)
+            assert (code, out, err) == (2, "", f"umie: {taken}: is a file: use a directory for --output\n")
+    assert taken.read_text() == "mine"
+
+
 def test_bad_input_is_reported_in_one_line(config_file, umie, tmp_path):
     code, _, err = umie("train", config_file(training={"max_steps": 0}))
     assert code == 2 and err.startswith("umie: ") and "training.max_steps is 0" in err and len(err.splitlines()) == 1

@@ -1,6 +1,7 @@
 """``umie train``: runs leave models that load, and resumed runs have the same result."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -256,6 +257,15 @@ def test_several_sets_are_scored_separately_and_drawn_in_their_shares(config_fil
     assert set(result.metrics["dev"]) == {"first mner", "second mner"}
     last = [entry for entry in result.history if "eval_mean_f1" in entry][-1]
     assert {"eval_first_mner_f1", "eval_second_mner_f1"} <= set(last)
+
+
+def test_the_dev_line_says_over_which_tasks_the_mean_is(config_file, tmp_path, umie):
+    path = config_file(mean_over=["mre", "med"])
+    code, out, err = umie("train", path, "--output", tmp_path / "run")
+    assert code == 0, err
+    (line,) = [line for line in err.splitlines() if line.startswith("step 2 of")]
+    assert re.search(r": dev F1 mean of mre, med \d\.\d{3}, mner \d\.\d{3}, mre ", line)
+    assert "mean_f1 (of mre, med) 0." in " ".join(out.split())
 
 
 def test_the_metric_of_the_checkpoints_must_be_scored(config_file, tmp_path):

@@ -20,7 +20,7 @@ from umie.checkpoints import (
     is_model_file,
     local_only,
 )
-from umie.errors import UmieError, UnknownNameError, check_positive
+from umie.errors import UmieError, UnknownNameError, at, check_positive
 from umie.files import read_json
 from umie.hub import hub_folder, is_hub_name
 from umie.weights import reason_of
@@ -68,7 +68,8 @@ def load_tokenizer(kind: str, source: str, **options: Any) -> PreTrainedTokenize
     check_tokenizer(source)
     folder = Path(located(source)) / (options.get("subfolder") or "")
     if not folder.is_dir():
-        folder = hub_folder(source, **options)
+        with at(f"{kind} {source!r}"):
+            folder = hub_folder(source, **options)
     check_source_files(source, folder, lambda name: not is_model_file(name))
     try:
         with local_only(folder):
@@ -100,7 +101,8 @@ def check_num_of(build: Callable[[], Any], checkpoint: str) -> None:
 def read_config(source: str, checkpoint: str) -> PreTrainedConfig:
     """Return the configuration of a checkpoint; raise UmieError, which names ``source``, if it cannot be read."""
     is_local = Path(checkpoint).is_dir()
-    folder = Path(checkpoint) if is_local else hub_folder(checkpoint)
+    with at(f"language model {source!r}"):
+        folder = Path(checkpoint) if is_local else hub_folder(checkpoint)
     # the weights of a repository are downloaded later
     check_source_files(source, folder, lambda name: is_model_file(name) if is_local else name == "config.json")
     try:

@@ -395,3 +395,9 @@ def test_plugins_with_tasks_do_not_change_the_default_tokenizer(tokenizer, tmp_p
     load_plugins([tmp_path / "own.py"])
     assert "ner2" in umie.list_tasks()
     assert default_tokenizer({"source": "tiny"}).get_vocab() == tokenizer.get_vocab()
+
+
+@pytest.mark.parametrize("name", ["span", "t5", "seq2seq"])
+def test_an_unknown_override_is_named_with_its_place(name):
+    with pytest.raises(UmieError, match=r"Unknown option in decoder.overrides: 'hidden_layers'. .*Choices: "):
+        compose(decoder={"name": name, "overrides": {"hidden_layers": 0}})

@@ -161,7 +161,10 @@ def check_manifest(folder: Path, covers: Callable[[str], bool] = lambda name: Tr
     if not (folder / MANIFEST).exists():
         return frozenset()
     check_file(folder / MANIFEST)
-    chosen = {name: entry for name, entry in _entries(folder).items() if covers(name)}
+    entries = _entries(folder)
+    # a training checkpoint without a manifest is incomplete
+    advice = "" if "trainer_state.json" in entries else f"; if you changed it on purpose, remove {MANIFEST}"
+    chosen = {name: entry for name, entry in entries.items() if covers(name)}
     for name, entry in chosen.items():
         path = folder / name
         if not path.is_file():
@@ -169,7 +172,7 @@ def check_manifest(folder: Path, covers: Callable[[str], bool] = lambda name: Tr
         if path.stat().st_size != entry["bytes"] or _digest(path) != entry["sha256"]:
             raise UmieError(
                 f"{path}: is not the file that was saved ({MANIFEST} has another checksum): copy or download the "
-                f"checkpoint again; if you changed it on purpose, remove {MANIFEST}"
+                f"checkpoint again{advice}"
             )
     return frozenset(chosen)
 
@@ -184,7 +187,7 @@ def is_intact(folder: Path) -> bool:
 
 def is_model_file(name: str) -> bool:
     """Return whether a file of a checkpoint belongs to the model, and not to its processor."""
-    return any(fnmatch(name, pattern) for pattern in MODEL_FILES)
+    return "/" not in name and any(fnmatch(name, pattern) for pattern in MODEL_FILES)  # a star also stands for slashes
 
 
 @contextmanager
@@ -211,9 +214,9 @@ def _check_index(values: Mapping[str, Any], folder: Path) -> None:
 
 
 def _is_inside(path: Path, folder: Path) -> bool:
-    # the snapshots of the hub's cache link to the blobs next to them
-    blobs = folder.parents[1] / "blobs" if folder.parent.name == "snapshots" else folder
-    return path.is_relative_to(folder) or path.is_relative_to(blobs)
+    # the snapshots of the hub's cache, and folders in them, link to the blobs next to them
+    repositories = [above.parents[1] for above in (folder, *folder.parents) if above.parent.name == "snapshots"]
+    return any(path.is_relative_to(place) for place in (folder, *(place / "blobs" for place in repositories)))
 
 
 def _entries(folder: Path) -> dict[str, dict[str, Any]]:

@@ -88,7 +88,7 @@ def compose(
             "tokens"
         )
     check_vocabulary(tokenizer, size, "the decoder")
-    _check_end(tokenizer, model.decoder)
+    check_end(tokenizer, model.decoder)
     processor_options = _fitting(processor_options, model.decoder.max_lengths)
     model.load_part_weights()
     model.eval()
@@ -211,7 +211,7 @@ def default_tokenizer(decoder: Mapping[str, Any]) -> PreTrainedTokenizerBase:
     return train_tokenizer(_embedded_texts(), EMBEDDED_VOCAB_SIZE)
 
 
-def _check_end(tokenizer: PreTrainedTokenizerBase, decoder: decoders.Decoder) -> None:
+def check_end(tokenizer: PreTrainedTokenizerBase, decoder: decoders.Decoder) -> None:
     """Raise UmieError if the end token of the tokenizer differs from that of the decoder."""
     written, end = framing_of(tokenizer, decoder.prompt).end, decoder.end_token_id
     if end is not None and written != end:

@@ -27,7 +27,7 @@ from umie.constrained import Constraint
 from umie.decoders.base import GeneratingDecoder
 from umie.errors import UmieError, shown
 from umie.files import read_json
-from umie.hub import check_saved
+from umie.hub import HUB_OPTIONS, check_saved, hub_folder
 from umie.language_models.sources import no_warnings
 from umie.model_parts import CONTRACTS, REGISTRIES, Part, build_part, build_visual_embedding, options_of
 from umie.types import FEATURES, FusedStates, VisualFeatures, bool_mask
@@ -199,17 +199,22 @@ class UmieModel(PreTrainedModel):
                 fit its configuration or are not finite.
         """
         source = pretrained_model_name_or_path
+        folder = None
         if source is not None:
             check_saved(source)
             folder = Path(source) / (kwargs.get("subfolder") or "")
-            if folder.is_dir():
-                _check_saved_model(folder)
+            if not folder.is_dir():
+                folder = hub_folder(source, weights=True, **kwargs)
+                kwargs = {key: value for key, value in kwargs.items() if key not in (*HUB_OPTIONS, "_commit_hash")}
+                pretrained_model_name_or_path = folder
+            _check_saved_model(folder)
         output_loading_info = kwargs.pop("output_loading_info", False)
         kwargs |= {"trust_remote_code": False, "use_safetensors": True}
-        limit = _largest.set(folder if source is not None and folder.is_dir() else None)
+        limit = _largest.set(folder)
         try:
-            with local_only(source or ""), no_warnings():
-                model, info = super().from_pretrained(source, *args, output_loading_info=True, **kwargs)
+            with local_only(folder or ""), no_warnings():
+                name = pretrained_model_name_or_path
+                model, info = super().from_pretrained(name, *args, output_loading_info=True, **kwargs)
         except UmieError:
             raise
         except Exception as error:  # a damaged checkpoint makes transformers raise nearly anything

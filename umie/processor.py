@@ -22,7 +22,7 @@ from umie.decoders.base import CandidateOptions
 from umie.errors import UmieError, at, check_keys, check_whole, shown
 from umie.files import atomic_write, read_json
 from umie.framing import Framing
-from umie.hub import find_file
+from umie.hub import HUB_OPTIONS, find_file
 from umie.images import ImageSource
 from umie.language_models.sources import load_tokenizer
 from umie.model import UmieConfig
@@ -37,7 +37,6 @@ _ADVICE = {
 }
 MAX_CACHED_BYTES = 1 << 30  # of preprocessed images; others are preprocessed again on each access
 FILE = "umie_processor.json"
-HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
 
 
 class FeatureSource(Protocol):
@@ -418,7 +417,7 @@ class UmieProcessor(PushToHubMixin):
         hub_options.pop("_from_auto", None)  # set by AutoProcessor
         check_keys("option of UmieProcessor.from_pretrained:", hub_options, HUB_OPTIONS)
         path = find_file(name, FILE, **hub_options)
-        check_file(path)
+        check_file(path, path.parent)
         options = read_json(path, "the options of a saved processor")
         if not isinstance(options, dict) or not isinstance(options.get("encoder"), dict):
             raise UmieError(f"{path}: contains {shown(options)}: expected options with an encoder: save it again")

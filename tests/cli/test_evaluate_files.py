@@ -38,10 +38,10 @@ def test_scores_in_tables_that_fit_the_terminal(umie, files):
     code, out, err = umie("evaluate", "--predictions", "p.jsonl", "--gold", "g.jsonl", "--train", "t.jsonl")
     assert (code, err) == (0, "")
     strict = row(out, "strict", "mner, all, 20 records")
-    assert strict[:2] == ["strict", "85.7"]  # 30 of 40: P 100, R 75
-    assert strict[-6:] == ["100.0", "75.0", "30", "40", "66.7", "(1)"]
+    assert strict[:2] == ["strict", "0.857"]  # 30 of 40: P 100, R 75
+    assert strict[-6:] == ["1.000", "0.750", "30", "40", "0.667", "(1)"]
     low, high = float(strict[2]), float(strict[4])
-    assert low < 85.7 < high
+    assert low < 0.857 < high
     assert "baseline (1) mner: mentions of train" in out
     assert row(out, "with none,", "mre, all, 20 records")
     tables = [line for line in out.splitlines() if not line.startswith(("baseline", "released"))]
@@ -51,8 +51,8 @@ def test_scores_in_tables_that_fit_the_terminal(umie, files):
 
 def test_labels_with_brackets_are_printed_as_they_are(umie, files):
     _, out, _ = umie("evaluate", "--predictions", "p.jsonl", "--gold", "g.jsonl", "--labels")
-    assert row(out, "per[son]")[:2] == ["per[son]", "66.7"]
-    assert row(out, "location")[:2] == ["location", "100.0"]
+    assert row(out, "per[son]")[:2] == ["per[son]", "0.667"]
+    assert row(out, "location")[:2] == ["location", "1.000"]
     _, out, _ = umie("evaluate", "--predictions", "p.jsonl", "--gold", "g.jsonl")
     assert "per[son]" not in out
 
@@ -61,7 +61,7 @@ def test_the_published_scorer_and_what_it_drops(umie, files):
     _, out, _ = umie("evaluate", "--predictions", "p.jsonl", "--gold", "g.jsonl", "--task", "mre")
     (line,) = (line for line in out.splitlines() if line.startswith("released"))
     assert "It drops 20 of 40 gold items (50.0%: 20 another relation of the same head) and 10 of 30" in line
-    assert "a perfect prediction has F1 100.0, from 20 of 40 items" in line
+    assert "a perfect prediction has F1 1.000, from 20 of 40 items" in line
     assert "mner" not in out
 
 
@@ -70,7 +70,7 @@ def test_two_systems_are_compared(umie, files):
     assert code == 0
     assert "A is g.jsonl, B is p.jsonl" in out
     strict = row(out, "strict", "A is g.jsonl")
-    assert strict[1:4] == ["100.0", "85.7", "+14.3"]
+    assert strict[1:4] == ["1.000", "0.857", "+0.143"]
     assert 0 < float(strict[-1]) < 0.01
     _, out, _ = umie("evaluate", "--predictions", "p.jsonl", "--gold", "g.jsonl", "--other", "p.jsonl")
     assert row(out, "strict", "A is p.jsonl")[-2:] == ["1.0000", "1.0000"]
@@ -111,7 +111,7 @@ def test_mentions_without_offsets_are_scored_only_as_strings(umie, files):
     (files / "p.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     code, out, _ = umie("evaluate", "--predictions", "p.jsonl", "--gold", "g.jsonl", "--task", "mner")
     assert code == 0
-    assert row(out, "string")[1] == "100.0"
+    assert row(out, "string")[1] == "1.000"
     assert "strict" not in out
     assert not any(line.startswith("released") for line in out.splitlines())
     assert "omitted: released mner: it needs the offsets of all mentions\n" in out
@@ -170,7 +170,7 @@ def test_the_example_in_the_help_works(umie, tmp_path, monkeypatch):
         (tmp_path / name).write_text(line)
     code, out, _ = umie("evaluate", "--predictions", "p.jsonl", "--gold", "g.jsonl", "--labels")
     assert code == 0
-    assert row(out, "location")[1] == "100.0"
+    assert row(out, "location")[1] == "1.000"
 
 
 def test_a_file_of_one_task_is_scored_with_that_task(umie, tmp_path):
@@ -192,7 +192,7 @@ def test_a_file_of_one_task_is_scored_with_that_task(umie, tmp_path):
         code, out, _ = umie("evaluate", "--predictions", files[name], "--gold", files["gold"], "--task", "mner")
         assert code == 0
         assert "mner, all, 2 records" in out
-        assert "100.0" in out
+        assert "1.000" in out
     code, _, err = umie("evaluate", "--predictions", files["found"], "--gold", files["gold"])
     assert code == 2
     assert "has no record with the id '2'" in err

@@ -173,6 +173,46 @@ def test_a_killed_run_resumes(umie, files, checkpoint, monkeypatch):
     assert not list(files.glob("*.part*"))
 
 
+def test_an_interrupt_says_what_is_done_and_the_same_command_goes_on(umie, files, checkpoint, monkeypatch):
+    """Counts add up, and a resumed run repeats what was rejected."""
+    with (files / "in.jsonl").open("a") as file:
+        file.write('{"text": " "}\nno JSON\n')
+    lines = (files / "in.jsonl").read_text().splitlines()
+    (files / "in.jsonl").write_text("\n".join([lines[-1], lines[-2], *lines[:3]]) + "\n")
+    real, left = ResumableLines.write, [3]
+
+    def write(self, *written):
+        if not left[0]:
+            raise KeyboardInterrupt
+        left[0] -= 1
+        real(self, *written)
+
+    monkeypatch.setattr(ResumableLines, "write", write)
+    command = of_file(checkpoint, "--task", "mner", "--skip-bad")
+    code, out, err = umie(*command)
+    assert (code, out) == (130, "")
+    assert err.splitlines()[-1] == (
+        "umie: interrupted: 3 of 5 records are finished, in out.jsonl.part; run the same command again to go on"
+    )
+    left[0] = -1
+    code, out, err = umie(*command)
+    rejected = "out.jsonl.rejected.jsonl"
+    summary = "records: 5 (3 written, 1 rejected, 1 without text)\n"
+    assert (code, out) == (0, f"{summary}Written: out.jsonl\nWritten: {rejected}\n")
+    warnings = [f"warning: 1 of 5 lines {what}; see {rejected}" for what in (
+        "are invalid or have no readable image", "have no text")]  # fmt: skip
+    assert all(line in err.splitlines() for line in warnings)
+    code, out, err = umie(*command)
+    assert (code, out) == (0, f"{summary}Complete: out.jsonl\nComplete: {rejected}\n")
+    assert all(line in err.splitlines() for line in warnings)
+    assert "note: out.jsonl was complete: the same command wrote it earlier; --overwrite extracts again" in err
+    code, _, err = umie(*of_file(checkpoint, "--task", "med", "--skip-bad"))
+    assert (code, err.count("\n")) == (2, 1)
+    assert "out.jsonl: already exists" in err
+    code, out, _ = umie(*command, "--overwrite")
+    assert (code, out) == (0, f"{summary}Written: out.jsonl\nWritten: {rejected}\n")
+
+
 def test_two_processes_do_not_write_one_file(umie, files, checkpoint):
     with ResumableLines([files / "out.jsonl"], "run").open():
         code, _, err = umie(*of_file(checkpoint))

@@ -200,9 +200,9 @@ def test_a_pair_may_have_fewer_layers_and_another_dropout(encoder):
     assert seq2seq.decoder.bert.embeddings.dropout.p == 0.3
     own = load_file(encoder / "model.safetensors")["encoder.layer.0.attention.self.query.weight"]
     assert torch.equal(seq2seq.decoder.bert.encoder.layer[0].attention.self.query.weight, own)
-    with pytest.raises(UmieError, match=r"Unknown seq2seq option in decoder: 'num_layers'"):
+    with pytest.raises(UmieError, match=r"Unknown option in decoder.overrides.decoder: 'num_layers'"):
         registry.build("seq2seq", source=str(encoder), overrides={"decoder": {"num_layers": 1}})
-    with pytest.raises(UmieError, match="Unknown seq2seq option 'num_layers'"):
+    with pytest.raises(UmieError, match="Unknown option in decoder.overrides: 'num_layers'"):
         registry.build("seq2seq", source=str(encoder), overrides={"num_layers": 1})
 
 

@@ -325,7 +325,9 @@ def test_overrides_change_single_values(untied):
     assert decoder.seq2seq.config.dropout_rate == 0.25
     assert decoder.saved_options()["config"]["dropout_rate"] == 0.25
     check_apart(decoder, untied[1])
-    with pytest.raises(UmieError, match=r"Unknown T5 option 'dropout'. Did you mean 'dropout_rate'\?"):
+    with pytest.raises(
+        UmieError, match=r"Unknown option in decoder.overrides: 'dropout'. Did you mean 'dropout_rate'\?"
+    ):
         registry.build("t5", overrides={"dropout": 0.1})
 
 

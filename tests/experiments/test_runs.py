@@ -1,6 +1,7 @@
 """``umie train``: runs leave models that load, and resumed runs have the same result."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -258,6 +259,15 @@ def test_several_sets_are_scored_separately_and_drawn_in_their_shares(config_fil
     assert {"eval_first_mner_f1", "eval_second_mner_f1"} <= set(last)
 
 
+def test_the_dev_line_says_over_which_tasks_the_mean_is(config_file, tmp_path, umie):
+    path = config_file(mean_over=["mre", "med"])
+    code, out, err = umie("train", path, "--output", tmp_path / "run")
+    assert code == 0, err
+    (line,) = [line for line in err.splitlines() if line.startswith("step 2 of")]
+    assert re.search(r": dev F1 mean of mre, med \d\.\d{3}, mner \d\.\d{3}, mre ", line)
+    assert "mean_f1 (of mre, med) 0." in " ".join(out.split())
+
+
 def test_the_metric_of_the_checkpoints_must_be_scored(config_file, tmp_path):
     path = config_file(checkpoints={"save_steps": 2, "metric_for_best_model": "mnerr_f1", "report_to": []})
     with pytest.raises(library.UmieError, match=r"metric_for_best_model 'mnerr_f1'. Did you mean 'mner_f1'\?"):
@@ -287,6 +297,16 @@ def test_the_plan_runs_nothing(config_file, umie, tmp_path):
     assert umie("train", config_file(), "--plan", "--output", tmp_path / "run")[0] == 0
     assert "training.num_train_epochs" in out and "40" in out and "google/flan-t5-base" in out
     assert not (tmp_path / "run").exists()
+
+
+def test_an_output_that_is_a_file_is_reported_in_one_line(config_file, umie, tmp_path):
+    taken = tmp_path / "notes.txt"
+    taken.write_text("mine")
+    for output in (taken, taken / "below" / "it"):
+        for more in ((), ("--plan",)):
+            code, out, err = umie("train", config_file(), "--output", output, *more)
+            assert (code, out, err) == (2, "", f"umie: {taken}: is a file: use a directory for --output\n")
+    assert taken.read_text() == "mine"
 
 
 def test_bad_input_is_reported_in_one_line(config_file, umie, tmp_path):

@@ -105,7 +105,7 @@ def test_bad_lines_cost_only_themselves(mixed, checkpoint, batch_size):
         checkpoint, mixed, "out.jsonl", details="more.jsonl", tasks=["mner"], device="cpu", skip_bad=True,
         batch_size=batch_size,
     )  # fmt: skip
-    assert (summary.total, summary.rejected, summary.empty) == (8, 4, 1)
+    assert (summary.total, summary.written, summary.rejected, summary.empty) == (8, 3, 4, 1)
     rejected = lines_of("out.jsonl.rejected.jsonl")
     assert {line["line"]: line["content"] for line in rejected} == {
         number: line for number, line in enumerate(LINES, start=1) if number in REASONS
@@ -135,7 +135,7 @@ def test_the_policy_for_images_may_change_when_a_run_is_resumed(mixed, checkpoin
         ({"missing_images": "text_only"}, ["a", "d", "h"]),
         ({"skip_bad": True}, ["a", "h"]),
     ):
-        summary = extract_file(checkpoint, mixed, "out.jsonl", **options, **more)
+        summary = extract_file(checkpoint, mixed, "out.jsonl", **options, **more, overwrite=True)
         assert [line["id"] for line in lines_of("out.jsonl")] == expected
         assert (summary.total, summary.rejected) == (3, 3 - len(expected))
 
@@ -152,3 +152,50 @@ def test_rejected_lines_can_be_no_input(mixed, checkpoint):
     with pytest.raises(UmieError, match="is the same file as"):
         extract_file(checkpoint, lines, "out.jsonl")
     assert lines.exists()
+
+
+def test_a_complete_output_is_neither_written_again_nor_replaced(mixed, checkpoint):
+    options = {"tasks": ["mner"], "device": "cpu", "skip_bad": True}
+    first = extract_file(checkpoint, mixed, "out.jsonl", **options)
+    Path("out.jsonl.rejected.jsonl").unlink()  # a user may tidy up
+    before = Path("out.jsonl").stat()
+    again = extract_file(checkpoint, mixed, "out.jsonl", **options, on_progress=lambda *counts: pytest.fail())
+    assert Path("out.jsonl").stat() == before
+    assert (first.was_complete, again.was_complete, again.resumed) == (False, True, 8)
+    assert (again.written, again.rejected, again.empty) == (first.written, first.rejected, first.empty) == (3, 4, 1)
+    for change in ({"tasks": ["med"]}, {"details": "more.jsonl"}):
+        with pytest.raises(UmieError, match=r"out.jsonl: already exists, from other input, options .*--overwrite"):
+            extract_file(checkpoint, mixed, "out.jsonl", **{**options, **change})
+    assert not extract_file(checkpoint, mixed, "out.jsonl", **options, overwrite=True).was_complete
+    Path("out.jsonl").write_text("edited by hand\n")
+    with pytest.raises(UmieError, match=r"out.jsonl: is complete, but was changed since"):
+        extract_file(checkpoint, mixed, "out.jsonl", **options)
+    assert Path("out.jsonl").read_text() == "edited by hand\n"
+
+
+def test_a_damaged_line_of_an_unfinished_output_costs_one_record(source, checkpoint):
+    def stop(done, total):
+        if done == 4:
+            raise Stop
+
+    options = {"tasks": ["mner"], "device": "cpu", "batch_size": 1}
+    whole = extract_file(checkpoint, source, "whole.jsonl", **options)
+    with pytest.raises(Stop):
+        extract_file(checkpoint, source, "out.jsonl", on_progress=stop, **options)
+    part = Path("out.jsonl.part")
+    part.write_bytes(part.read_bytes().replace(b"text", b"tent", 1))
+    notes, progress = [], []
+    summary = extract_file(
+        checkpoint,
+        source,
+        "out.jsonl",
+        note=notes.append,
+        on_progress=lambda *counts: progress.append(counts),
+        **options,
+    )
+    assert notes == [summary.damage]
+    assert "item 1 is written again; what was damaged is kept in out.jsonl.part.damaged" in notes[0]
+    assert progress == [(3, 5), (4, 5), (5, 5)]
+    assert (summary.resumed, summary.written, whole.written) == (3, 5, 5)
+    assert Path("out.jsonl").read_bytes() == Path("whole.jsonl").read_bytes()
+    assert b"tent" in Path("out.jsonl.part.damaged").read_bytes()

@@ -33,7 +33,7 @@ def test_two_systems_and_labels_are_drawn(tmp_path):
     answers = [Prediction(record) for record in GOLD]
     report = score_predictions(GOLD, answers, other=answers[::-1], tasks=["med"], resamples=100)
     draw_scores(report, tmp_path / "both.svg")
-    assert "F1 (%) of A with 95% interval" in _texts(tmp_path / "both.svg")
+    assert "F1 of A with 95% interval" in _texts(tmp_path / "both.svg")
     assert draw_labels(report, tmp_path / "labels.png")
     empty = score_predictions([Record("a", tasks=("mner",))], [Prediction(Record("a"))], resamples=100)
     assert not draw_labels(empty, tmp_path / "none.png")

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import random
+import re
 import resource
 import shutil
 import signal
@@ -21,6 +22,7 @@ from umie.evaluation.queries import QueryDataset
 from umie.model import UmieModel
 from umie.processor import UmieProcessor
 from umie.training import Checkpoints, TrainingConfig, last_checkpoint, train
+from umie.training.trainer import SAVING
 
 
 def losses(folder):
@@ -102,11 +104,44 @@ def test_damaged_checkpoints_are_passed_over_with_a_line(unbroken, tmp_path, dam
         assert found == older
         assert len(lines) == len("\n".join(lines).splitlines()) == 1
         assert "checkpoint-6 is damaged or incomplete, checkpoint-3 is used" in lines[0]
-    shutil.rmtree(older)
-    damage(newer / "model.safetensors") if (newer / "model.safetensors").exists() else None
-    with pytest.warns(UserWarning, match="no whole checkpoint is left, training starts again"):
-        assert last_checkpoint(tmp_path) is None
+        assert f"remove {MANIFEST}" not in lines[0]
     assert last_checkpoint(tmp_path / "nothing") is None
+
+
+@pytest.mark.parametrize("has_manifest", [False, True])
+def test_checkpoints_of_which_none_can_be_used_stop_training(unbroken, tmp_path, has_manifest):
+    """Without their manifests they may be whole; to start again would silently lose their work."""
+    folder, _, _ = unbroken
+    for step in (3, 6):
+        copied = shutil.copytree(folder / f"checkpoint-{step}", tmp_path / f"checkpoint-{step}")
+        if not has_manifest:
+            (copied / MANIFEST).unlink()
+    if has_manifest:
+        flip_a_bit(tmp_path / "checkpoint-3" / "model.safetensors")
+        (tmp_path / "checkpoint-6" / "optimizer.pt").unlink()
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    with pytest.raises(UmieError) as caught:
+        child.run(tmp_path, {"checkpoints": {"save_steps": 3}})
+    message = str(caught.value)
+    damaged = ("is not the file that was saved", "optimizer.pt: is missing")
+    reasons = damaged if has_manifest else (f"no {MANIFEST}",) * 2
+    for step, reason in zip((3, 6), reasons, strict=True):
+        assert re.search(f"checkpoint-{step}: .*{reason}", message)
+    assert "delete the folder or use another output" in message
+    assert f"remove {MANIFEST}" not in message
+    assert "\n" not in message
+    assert {path: path.stat().st_mtime_ns for path in before if path.exists()} == before
+
+
+def test_an_interrupted_first_save_does_not_stop_training(unbroken, tmp_path):
+    """There is no work in it to lose."""
+    folder, _, _ = unbroken
+    copied = shutil.copytree(folder / "checkpoint-3", tmp_path / "checkpoint-3")
+    assert not (copied / SAVING).exists()
+    (copied / MANIFEST).unlink()
+    (copied / SAVING).touch()
+    with pytest.warns(UserWarning, match="checkpoint-3 is damaged or incomplete, there is no older one, so training"):
+        assert last_checkpoint(tmp_path) is None
 
 
 @contextlib.contextmanager

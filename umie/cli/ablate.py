@@ -56,8 +56,10 @@ def ablate(
     root = data_root_of(data_root, grid_file)
     if output is None:
         output = Path("runs") / (grid.name if split is None else f"{grid.name}-{split}")
+    from umie.experiments.identity import check_output
     from umie.experiments.parts import check_parts, missing_files
 
+    check_output(output)
     runs = [cell.config for cell in grid.cells]
     if plan:
         check_parts(runs, read_files=False)

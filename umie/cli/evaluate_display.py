@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from umie.cli.console import number_table, out, print_line
-from umie.scoring.report import percent, percent_interval
+from umie.scoring.report import decimal, decimal_interval
 
 if TYPE_CHECKING:
     from umie.evaluation.checkpoint import DecodingResult
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def _numbers(score: Score) -> list[str]:
-    return [percent(score.precision), percent(score.recall), str(score.predicted), str(score.gold)]
+    return [decimal(score.precision), decimal(score.recall), str(score.predicted), str(score.gold)]
 
 
 def _table(task: str, modality: str, lines: Sequence[Line], columns: Sequence[str], about: str = "") -> Table:
@@ -37,8 +37,8 @@ def print_scores(report: Report) -> None:
         table = _table(task, modality, lines, columns)
         for line in lines:
             number = baselines.index((line.task, line.baseline)) + 1
-            row = [line.name, percent(line.score.f1), percent_interval(line.interval), *_numbers(line.score)]
-            table.add_row(*row, f"{percent(line.baseline_f1)} ({number})")
+            row = [line.name, decimal(line.score.f1), decimal_interval(line.interval), *_numbers(line.score)]
+            table.add_row(*row, f"{decimal(line.baseline_f1)} ({number})")
         out.print(table)
     for number, (task, name) in enumerate(baselines, start=1):
         print_line(f"baseline ({number}) {task}: {name}")
@@ -51,7 +51,7 @@ def print_labels(report: Report) -> None:
     for task, modality, lines in report.parts():
         table = _table(task, modality, lines, columns, f", {lines[0].measure}")
         for label, (score, edges) in lines[0].labels.items():
-            table.add_row(escape(label), percent(score.f1), percent_interval(edges), *_numbers(score))
+            table.add_row(escape(label), decimal(score.f1), decimal_interval(edges), *_numbers(score))
         out.print(table)
 
 
@@ -64,8 +64,8 @@ def print_comparison(report: Report, predictions: object, other: object) -> None
         for line in lines:
             if line.versus is not None:
                 versus = line.versus
-                row = [line.name, percent(line.score.f1), percent(versus.other), f"{100 * versus.difference:+.1f}"]
-                row += [percent_interval(versus.interval), f"{versus.p_bootstrap:.4f}", f"{versus.p_randomization:.4f}"]
+                row = [line.name, decimal(line.score.f1), decimal(versus.other), f"{versus.difference:+.3f}"]
+                row += [decimal_interval(versus.interval), f"{versus.p_bootstrap:.4f}", f"{versus.p_randomization:.4f}"]
                 table.add_row(*row)
         out.print(table)
 
@@ -99,11 +99,11 @@ def print_files(scores: FileScores, *, with_labels: bool) -> None:
     for released in report.released:
         reasons = ", ".join(f"{count} {reason}" for reason, count in released.dropped.items())
         print_line(
-            f"released {released.task}: F1 {percent(released.f1)}, P {percent(released.precision)}, "
-            f"R {percent(released.recall)} with the published scorer. It drops {sum(released.dropped.values())} of "
-            f"{released.gold} gold items ({percent(released.dropped_share)}%{f': {reasons}' if reasons else ''}) and "
+            f"released {released.task}: F1 {decimal(released.f1)}, P {decimal(released.precision)}, "
+            f"R {decimal(released.recall)} with the published scorer. It drops {sum(released.dropped.values())} of "
+            f"{released.gold} gold items ({100 * released.dropped_share:.1f}%{f': {reasons}' if reasons else ''}) and "
             f"{sum(released.dropped_predictions.values())} of {released.predicted} predictions; a perfect prediction "
-            f"has F1 {percent(released.perfect)}, from {released.perfect_found} of {released.gold} items"
+            f"has F1 {decimal(released.perfect)}, from {released.perfect_found} of {released.gold} items"
         )
     for task, labels in scores.unknown.items():
         shown = ", ".join(f"{label} ({count})" for label, count in labels.most_common(8))

@@ -55,6 +55,7 @@ def extract(
         bool,
         typer.Option("--skip-bad", help="Continue after a bad line or image of --input; see OUTPUT.rejected.jsonl."),
     ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a complete --output.")] = False,
     constrained: Annotated[
         bool, typer.Option("--constrained/--free", help="Whether to allow only well-formed answers.")
     ] = True,
@@ -83,9 +84,10 @@ def extract(
     to out.jsonl.rejected.jsonl with the reason; lines without text and image always are.
 
     To resume an interrupted run, run the same command again; --missing-images and --skip-bad may change. Finished lines
-    are kept in out.jsonl.part, and out.jsonl appears when it is complete, with its digest in out.jsonl.sha256.
+    are kept in out.jsonl.part, and out.jsonl appears when it is complete, with its digest in out.jsonl.sha256. A
+    complete output is replaced only with --overwrite.
 
-    Exit code: 0 success, 2 invalid input.
+    Exit code: 0 success, 2 invalid input, 130 interrupted.
     """
     from umie.hub import check_saved
     from umie.records import no_relation_names
@@ -115,11 +117,14 @@ def extract(
                 "--image, --region and --json cannot be used with --input: its records have images and regions"
             )
         options |= {"details": details, "images": images, "tasks": task, "labels": labels, "skip_bad": skip_bad}
+        options["overwrite"] = overwrite
         with no_relation_names(no_relation or ()):
             _extract_file(model, input_file, output, options)
         return
-    if output is not None or details is not None or images is not None or skip_bad:
-        raise UmieError("--output, --details, --images and --skip-bad require --input: the result of a text is printed")
+    if output is not None or details is not None or images is not None or skip_bad or overwrite:
+        raise UmieError(
+            "--output, --details, --images, --skip-bad and --overwrite require --input: the result of a text is printed"
+        )
     from umie.extraction import Extractor
 
     disable_progress_bars()
@@ -140,35 +145,52 @@ def _extract_file(model: str, source: Path, output: Path, options: Mapping[str, 
     from umie.extraction.result import NOTICES
 
     disable_progress_bars()
-    with ExitStack() as stack:
-        count: Callable[[], None] | None = None
+    finished = (0, 0)
+    try:
+        with ExitStack() as stack:
+            count: Callable[[], None] | None = None
 
-        def show_progress(done: int, total: int) -> None:
-            nonlocal count
-            if count is not None:
-                count()
-                return
-            if done:
-                print_note(f"resuming: {done:,} of {total:,} records are finished")
-            count = stack.enter_context(counting(f"extracting from {source.name}", total - done))
+            def show_progress(done: int, total: int) -> None:
+                nonlocal count, finished
+                finished = (done, total)
+                if count is not None:
+                    count()
+                    return
+                if done:
+                    print_note(f"resuming: {done:,} of {total:,} records are finished")
+                count = stack.enter_context(counting(f"extracting from {source.name}", total - done))
 
-        summary = extract_file(model, source, output, on_progress=show_progress, **options)
+            summary = extract_file(
+                model,
+                source,
+                output,
+                on_progress=show_progress,
+                note=lambda line: print_note(f"warning: {line}", "yellow"),
+                **options,
+            )
+    except KeyboardInterrupt as error:
+        done, total = finished
+        kept = f"{done:,} of {total:,} records are finished, in {output}.part" if done else "no record is finished yet"
+        print_note(f"umie: interrupted: {kept}; run the same command again to go on")
+        raise typer.Exit(130) from error
     details = options["details"]
     more, num_new = "; use --details FILE to see which" if details is None else "", summary.total - summary.resumed
     for kind, number in summary.warnings.most_common():
         print_note(f"warning: {NOTICES[kind]}: {number:,} of {num_new:,} records{more}", "yellow")
-    if summary.damage is not None:
-        print_note(f"warning: {summary.damage}", "yellow")
     if summary.further:
         print_note(f"note: keys that are not those of a record were copied: {', '.join(list(summary.further)[:8])}")
     rejected = output.with_name(f"{output.name}.rejected.jsonl")
     for number, what in ((summary.rejected, "are invalid or have no readable image"), (summary.empty, "have no text")):
         if number:
-            print_note(f"warning: {number:,} of {num_new:,} lines {what}; see {rejected}", "yellow")
-    print_line(f"records: {summary.total:,}")
+            print_note(f"warning: {number:,} of {summary.total:,} lines {what}; see {rejected}", "yellow")
+    counts = ((summary.written, "written"), (summary.rejected, "rejected"), (summary.empty, "without text"))
+    listed = ", ".join(f"{number:,} {what}" for number, what in counts if number or what == "written")
+    print_line(f"records: {summary.total:,}" + ("" if summary.written == summary.total else f" ({listed})"))
     for path in (output, details, rejected if rejected.exists() else None):
         if path is not None:
-            print_line(f"Written: {path}")
+            print_line(f"{'Complete' if summary.was_complete else 'Written'}: {path}")
+    if summary.was_complete:
+        print_note(f"note: {output} was complete: the same command wrote it earlier; --overwrite extracts again")
 
 
 def _labels(given: Sequence[str], tasks: Sequence[str] | None) -> dict[str, list[str]] | None:

@@ -52,8 +52,10 @@ def train(
     root = data_root_of(data_root, config_file)
     if output is None:
         output = Path("runs") / "train" / f"{config.name}-seed{config.seed}"
+    from umie.experiments.identity import check_output
     from umie.experiments.parts import check_parts, missing_files
 
+    check_output(output)
     if plan:
         check_parts([config], read_files=False)
         missing = missing_files([config], root)

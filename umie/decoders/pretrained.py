@@ -13,9 +13,10 @@ from transformers import PreTrainedTokenizerBase
 
 from umie.decoders.base import Decoder, DecoderConfig
 from umie.decoders.generation import check_length
-from umie.errors import UmieError, one_line
+from umie.errors import UmieError
 from umie.language_models import seq2seq as models
-from umie.language_models.sources import check_num_of, check_source, located
+from umie.language_models.sources import check_num_of, check_source, located, with_weights
+from umie.weights import reason_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,8 +69,7 @@ class PretrainedDecoder(Decoder):
         except (UmieError, ImportError):
             raise
         except Exception as error:  # transformers' configurations raise classes of their own
-            reason = one_line(error)
-            raise UmieError(f"decoder {config.source!r}: no model has this shape: {reason}") from error
+            raise UmieError(f"decoder {config.source!r}: no model has this shape: {reason_of(error)}") from error
 
     @abstractmethod
     def _build(self) -> Any:
@@ -151,7 +151,8 @@ class PretrainedDecoder(Decoder):
         """
         checkpoint = self.checkpoint(self.config.source)
         if checkpoint is not None:
-            setattr(self, self.attribute, self._load(checkpoint))
+            folder = with_weights(self.config.source, checkpoint, self._build)
+            setattr(self, self.attribute, self._load(folder))
 
     def save_checkpoint(self, folder: str | Path) -> None:
         """Write a checkpoint directory in transformers' layout."""

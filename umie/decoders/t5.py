@@ -51,7 +51,7 @@ class T5Decoder(LanguageModelDecoder):
     def _build(self) -> T5ForConditionalGeneration:
         options = self.config
         values = dict(self._values() if options.config is None else options.config)
-        check_keys("T5 option", options.overrides, values)
+        check_keys("option in decoder.overrides:", options.overrides, values)
         values.update(options.overrides)
         if "num_layers" in options.overrides and "num_decoder_layers" not in options.overrides:
             values["num_decoder_layers"] = values["num_layers"]  # transformers' generate expects them to be equal

@@ -23,7 +23,7 @@ from umie.images import ImageSource
 from umie.language_models import seq2seq as models
 from umie.language_models import text_encoders
 from umie.language_models.seq2seq import config_values, widths_of
-from umie.language_models.sources import check_num_of, check_source, load_tokenizer, located
+from umie.language_models.sources import check_num_of, check_source, load_tokenizer, located, with_weights
 from umie.records import Box, Region
 
 
@@ -165,7 +165,9 @@ class CaptionsEncoder(VisualEncoder):
         _ = self.preprocess.captions
         source = str(self.config.source)
         load_tokenizer("encoder", source)
-        self.text_encoder = text_encoders.load(self.text_encoder, source, located(source))
+        values = config_values(self.text_encoder.config)
+        folder = with_weights(source, located(source), partial(text_encoders.shape, values, {}))
+        self.text_encoder = text_encoders.load(self.text_encoder, source, folder)
         self.train(self.training)
 
     def saved_options(self) -> dict[str, Any]:

@@ -46,10 +46,23 @@ def identity(config: RunConfig, fingerprint: str, *, read_files: bool = True) ->
     }
 
 
+def check_output(output: Path) -> None:
+    """Raise UmieError if an output directory is a file, or would be in one."""
+    for path in (output, *output.parents):
+        if path.exists():
+            if not path.is_dir():
+                raise UmieError(f"{path}: is a file: use a directory for --output")
+            return
+
+
 @contextmanager
 def locked(output: Path) -> Iterator[None]:
     """Hold the lock of an output directory, which is created; raise UmieError if another run holds it."""
-    output.mkdir(parents=True, exist_ok=True)
+    check_output(output)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UmieError(f"{output}: cannot write: {error.strerror}; use another --output") from error
     try:
         with FileLock(output / ".lock", timeout=0):
             yield

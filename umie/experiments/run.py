@@ -53,7 +53,7 @@ def run_training(config: RunConfig, *, root: Path, output: Path, progress: Progr
     from accelerate import PartialState
     from transformers.utils import logging
 
-    from umie.training import last_checkpoint, state_of
+    from umie.training import find_checkpoint, state_of
 
     logging.disable_progress_bar()
     logging.set_verbosity_error()
@@ -101,7 +101,7 @@ def run_training(config: RunConfig, *, root: Path, output: Path, progress: Progr
                 progress.phase(f"scoring {split}", 1)
                 metrics[split], gates[split] = variant.score(split, folder=output / "predictions" / split)
         state.wait_for_everyone()
-    newest = last_checkpoint(output, note=lambda line: None)
+    newest, _ = find_checkpoint(output)
     return RunResult(
         folder=output,
         config=config,

@@ -117,3 +117,12 @@ def averaged(config: RunConfig, scored: list[ScoredTask]) -> list[str]:
             raise UmieError(f"mean_over: {name!r} is not scored on the {config.evaluation.split} split; it has {known}")
         chosen += [key for key in fitting if key not in chosen]
     return chosen or [one.key for one in main]
+
+
+def dev_mean_keys(config: RunConfig, corpus: Corpus) -> list[str]:
+    """Return the keys of the scored tasks whose mean F1 on the dev split, DEV_MEAN, may select the checkpoint."""
+    scored = scored_tasks(config, corpus, "dev")
+    learned = {one.name for one in corpus.training_sets(config.trained_on)}
+    keys = averaged(config, scored)
+    own = {one.key for one in scored if one.data_set in learned}
+    return [key for key in keys if key in own] or keys  # held-out sets must not select the checkpoint

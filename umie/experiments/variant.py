@@ -18,7 +18,7 @@ from umie.evaluation.gates import gate_summary
 from umie.experiments.choices import Wording
 from umie.experiments.config import RunConfig
 from umie.experiments.data_sets import Corpus
-from umie.experiments.scored_tasks import DEV_MEAN, averaged, check_metric, score_name, scored_tasks
+from umie.experiments.scored_tasks import DEV_MEAN, check_metric, dev_mean_keys, score_name, scored_tasks
 from umie.experiments.training_queries import check_queries, tokenizer_of
 from umie.files import atomic_folder, atomic_write
 from umie.records import Record, Region, write_jsonl
@@ -214,11 +214,14 @@ class Variant:
             ended = is_over(state_of(resumed), steps, checkpoints or Checkpoints())
             progress.note(f"finished at {resumed.name}: scored again" if ended else f"resuming from {resumed.name}")
 
+        over = [score_name(key) for key in dev_mean_keys(self.config, self.corpus)] if has_dev else []
+
         def note_scores(step: int, logs: Mapping[str, float]) -> None:
             scores = {name: value for name, value in logs.items() if name.startswith("eval_") and "_f1" in name}
-            shown = " ".join(
-                f"{name.removeprefix('eval_').removesuffix('_f1')} {value:.3f}" for name, value in scores.items()
-            )
+            names = {name: name.removeprefix("eval_").removesuffix("_f1") for name in scores}
+            if f"eval_{DEV_MEAN}" in names and len(over) < len(scores) - 1:
+                names[f"eval_{DEV_MEAN}"] = f"mean of {', '.join(over)}"
+            shown = ", ".join(f"{names[name]} {value:.3f}" for name, value in scores.items())
             if scores:
                 progress.note(f"step {step} of {steps}: dev F1 {shown}")
 
@@ -328,10 +331,7 @@ class Variant:
         found |= {
             f"{score_name(key)}_gate": values["gate_mean"] for key, values in metrics.items() if "gate_mean" in values
         }
-        scored = scored_tasks(self.config, self.corpus, "dev")
-        learned = {one.key for one in scored if one.data_set in self.records["train"]}
-        keys = averaged(self.config, scored)
-        keys = [key for key in keys if key in learned] or keys  # held-out sets must not select the checkpoint
+        keys = dev_mean_keys(self.config, self.corpus)
         return {DEV_MEAN: sum(float(metrics[key]["f1"]) for key in keys) / len(keys), **found}
 
 

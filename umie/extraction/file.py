@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -33,22 +34,25 @@ MAX_KEYS = 100  # that are counted, so that memory stays bounded
 
 @dataclass
 class FileSummary:
-    """The result of ``extract_file``: the numbers of records of the file, and of those an earlier call had finished.
+    """The result of ``extract_file``: the numbers of lines of the file, and of those that earlier calls had finished.
 
-    ``total`` includes the lines without a result, which are in ``<output>.rejected.jsonl``: ``rejected`` ones are
-    invalid or their image cannot be read, ``empty`` ones have neither text nor image. ``warnings`` has for each kind of
-    warning (see ``umie.extraction.result.NOTICES``) the number of records of this call that have one, ``further`` for
-    each key that is not one of a record the number of lines of this call that have it, and ``damage`` a sentence about
-    a damaged unfinished output.
+    ``total`` is the sum of ``written``, ``rejected`` and ``empty``, also of earlier calls. The lines without a result
+    are in ``<output>.rejected.jsonl``: ``rejected`` ones are invalid or their image cannot be read, ``empty`` ones have
+    neither text nor image. ``was_complete`` says that the same call had finished earlier, so that nothing was done.
+    ``warnings`` has for each kind of warning (see ``umie.extraction.result.NOTICES``) the number of records of this
+    call that have one, ``further`` for each key that is not one of a record the number of lines of this call that have
+    it, and ``damage`` a sentence about a damaged unfinished output.
     """
 
     total: int
     resumed: int = 0
+    written: int = 0
     rejected: int = 0
     empty: int = 0
     warnings: Counter[str] = field(default_factory=Counter)
     further: Counter[str] = field(default_factory=Counter)
     damage: str | None = None
+    was_complete: bool = False
 
 
 def extract_file(
@@ -64,13 +68,16 @@ def extract_file(
     batch_size: int = 16,
     missing_images: str | None = None,
     skip_bad: bool = False,
+    overwrite: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
+    note: Callable[[str], None] = warnings.warn,
     **options: Any,
 ) -> FileSummary:
     """Extract from every record of a JSONL file; after an interruption, the same call resumes where it stopped.
 
     Finished lines are kept in ``<output>.part``. The output gets its name when it is complete, and its SHA-256 digest
-    is in ``<output>.sha256``. Lines without a result are in ``<output>.rejected.jsonl``, with number and reason.
+    is in ``<output>.sha256``. Lines without a result are in ``<output>.rejected.jsonl``, with number and reason. If the
+    same call has finished earlier, nothing is done.
 
     Args:
         model: the directory of a saved variant and its processor, or a hub name, ``owner/model``.
@@ -84,15 +91,19 @@ def extract_file(
         batch_size: queries per batch; it does not change the output.
         missing_images: as in ``Extractor``; it may differ when a run is resumed.
         skip_bad: reject a line that is invalid or whose image cannot be read, and continue; it may differ, too.
+        overwrite: replace complete files, also those of the same call.
         on_progress: called with the number of finished records and the total: once before the model is loaded, then
             after each record.
+        note: called with a sentence if an unfinished output is damaged.
         options: further options of ``Extractor.from_pretrained`` and of the constructor.
 
     Raises:
         UmieError: without ``skip_bad``, a line is invalid (detected before the model is loaded) or an image cannot be
-            read and ``missing_images`` is ``error``; or the unfinished output belongs to a call with other arguments.
+            read and ``missing_images`` is ``error``; or the output, unfinished or complete, belongs to a call with
+            other arguments.
     """
     check_flag("skip_bad", skip_bad)
+    check_flag("overwrite", overwrite)
     given = {"source": source, "output": output, "details": details, "images": images}
     for name, path in given.items():
         if path is not None or name in ("source", "output"):
@@ -106,31 +117,42 @@ def extract_file(
     check_distinct([source, *paths, rejected])
     if images is not None and not images.is_dir():
         raise UmieError(f"images: {images} is not a directory")
-    total = 0
+    total = num_empty = 0
     for item in read_items(source, images):
         if item.error is not None and not (item.is_empty or skip_bad):
             raise UmieError(f"{source}:{item.number}: {item.error} (to go on without it: --skip-bad, skip_bad=True)")
         total += 1
+        num_empty += item.is_empty
     if not total:
         raise UmieError(f"{source}: contains no records")
     run = _fingerprint(model, source, images, tasks, labels, options)
-    with ResumableLines(paths, run, optional=[rejected]).open() as lines:
-        summary = FileSummary(total, lines.done, damage=lines.damage)
+    lines = ResumableLines(paths, run, optional=[rejected])
+    if not overwrite and lines.is_complete():
+        return _with_counts(FileSummary(total, total, was_complete=True, empty=num_empty), paths[0])
+    with lines.open():
+        summary = FileSummary(total, lines.done, empty=num_empty, damage=lines.damage)
+        if lines.damage is not None:
+            note(lines.damage)
         if on_progress is not None:
             on_progress(lines.done, total)
-        if lines.done == total:
-            return summary
-        extractor = Extractor.from_pretrained(
-            model, device=device, batch_size=batch_size, missing_images=missing_images, **options
-        )
-        writer = _Writer(extractor, source, lines, summary, has_details=details is not None, skip_bad=skip_bad)
-        items = islice(read_items(source, images), lines.done, None)
-        done = lines.done
-        while window := list(islice(items, WINDOW_BATCHES * batch_size)):
-            for _ in writer.write(window, tasks, labels):
-                done += 1
-                if on_progress is not None:
-                    on_progress(done, total)
+        if lines.done < total:
+            extractor = Extractor.from_pretrained(
+                model, device=device, batch_size=batch_size, missing_images=missing_images, **options
+            )
+            writer = _Writer(extractor, source, lines, summary, has_details=details is not None, skip_bad=skip_bad)
+            items = (item for index, item in enumerate(read_items(source, images)) if not lines.is_done(index))
+            while window := list(islice(items, WINDOW_BATCHES * batch_size)):
+                for _ in writer.write(window, tasks, labels):
+                    if on_progress is not None:
+                        on_progress(lines.done, total)
+    return _with_counts(summary, paths[0])
+
+
+def _with_counts(summary: FileSummary, output: Path) -> FileSummary:
+    """Set the numbers of written and rejected lines of all calls."""
+    with output.open("rb") as file:
+        summary.written = sum(1 for _ in file)
+    summary.rejected = summary.total - summary.empty - summary.written
     return summary
 
 
@@ -213,10 +235,6 @@ class _Writer:
         content = {"line": item.number, "reason": str(error).removeprefix(place), "content": item.content}
         line = json.dumps(content, ensure_ascii=True)  # the line may hold unpaired surrogates
         self.lines.write(*[None] * (1 + self.has_details), line)
-        if item.is_empty:
-            self.summary.empty += 1
-        else:
-            self.summary.rejected += 1
 
 
 def _fingerprint(

@@ -55,11 +55,11 @@ def source_values(source: str, checkpoint: str, overrides: Mapping[str, Any]) ->
 
 def merged(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
     """Return configuration values with overrides applied; a mapping overrides single values of a half."""
-    check_keys("seq2seq option", overrides, values)
+    check_keys("option in decoder.overrides:", overrides, values)
     changed = dict(values)
     for name, value in overrides.items():
         if isinstance(values[name], Mapping) and isinstance(value, Mapping):
-            check_keys(f"seq2seq option in {name}:", value, values[name])
+            check_keys(f"option in decoder.overrides.{name}:", value, values[name])
             value = {**values[name], **value}
         changed[name] = value
     return changed

@@ -20,10 +20,10 @@ from umie.checkpoints import (
     is_model_file,
     local_only,
 )
-from umie.errors import UmieError, UnknownNameError, check_positive
+from umie.errors import UmieError, UnknownNameError, at, check_positive
 from umie.files import read_json
-from umie.hub import is_hub_name
-from umie.weights import first_line, reason_of
+from umie.hub import hub_folder, is_hub_name
+from umie.weights import reason_of
 
 PACKAGE = "package:"
 TOKENIZER_FILES = ("tokenizer.json", "spiece.model", "sentencepiece.bpe.model", "vocab.txt", "tokenizer_config.json")
@@ -66,15 +66,14 @@ def load_tokenizer(kind: str, source: str, **options: Any) -> PreTrainedTokenize
         UmieError: it cannot be read; the message names ``kind``, the part.
     """
     check_tokenizer(source)
-    checkpoint = located(source)
-    folder = Path(checkpoint) / (options.get("subfolder") or "")
-    if folder.is_dir():
-        check_source_files(source, folder, lambda name: not is_model_file(name))
+    folder = Path(located(source)) / (options.get("subfolder") or "")
+    if not folder.is_dir():
+        with at(f"{kind} {source!r}"):
+            folder = hub_folder(source, **options)
+    check_source_files(source, folder, lambda name: not is_model_file(name))
     try:
-        with local_only(checkpoint):
-            tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-                checkpoint, trust_remote_code=False, **options
-            )
+        with local_only(folder):
+            tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
             check_positive("model_max_length", tokenizer.model_max_length)
             return tokenizer
     except Exception as error:  # a damaged file makes the readers raise nearly anything
@@ -101,17 +100,41 @@ def check_num_of(build: Callable[[], Any], checkpoint: str) -> None:
 
 def read_config(source: str, checkpoint: str) -> PreTrainedConfig:
     """Return the configuration of a checkpoint; raise UmieError, which names ``source``, if it cannot be read."""
-    if Path(checkpoint).is_dir():
-        check_source_files(source, Path(checkpoint), is_model_file)
+    is_local = Path(checkpoint).is_dir()
+    with at(f"language model {source!r}"):
+        folder = Path(checkpoint) if is_local else hub_folder(checkpoint)
+    # the weights of a repository are downloaded later
+    check_source_files(source, folder, lambda name: is_model_file(name) if is_local else name == "config.json")
     try:
-        with local_only(checkpoint):
-            config: PreTrainedConfig = AutoConfig.from_pretrained(checkpoint, trust_remote_code=False)
+        with local_only(folder):
+            config: PreTrainedConfig = AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
             return config
     except Exception as error:  # a damaged file makes the reader raise nearly anything
-        reason = first_line(error)
-        raise UmieError(
-            f"language model {source!r} is not a readable checkpoint directory or hub name: {reason}"
-        ) from error
+        raise UmieError(f"language model {source!r} is not a readable checkpoint: {reason_of(error)}") from error
+
+
+def with_weights(source: str, checkpoint: str, build: Callable[[], Any]) -> str:
+    """Return the folder of a checkpoint with its weights, which are downloaded if it is a hub name.
+
+    Args:
+        source: the name for messages.
+        checkpoint: the folder, which is returned unchanged, or the hub name.
+        build: builds the model, whose size is compared with that of downloaded weights.
+
+    Returns:
+        The folder; or the hub name, if its main branch has no safetensors: transformers may find converted ones.
+
+    Raises:
+        UmieError: the files cannot be downloaded, or are no checkpoint that could be meant; see ``check_checkpoint``.
+    """
+    if Path(checkpoint).is_dir():
+        return checkpoint
+    folder = hub_folder(checkpoint, weights=True)
+    if not _has_weights(folder):
+        return checkpoint
+    check_source_files(source, folder, is_model_file)
+    check_num_of(build, str(folder))
+    return str(folder)
 
 
 def check_complete(source: str, missing: Iterable[str]) -> None:

@@ -26,7 +26,7 @@ def shape(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> Any:
         UmieError: an override is not an option of the configuration, or a value cannot be meant.
         Exception: an error of transformers, if no model has these values.
     """
-    check_keys("encoder option", overrides, values)
+    check_keys("option in decoder.overrides:", overrides, values)
     values = {**values, **overrides}
     check_config(values)
     if values.get("model_type") in T5_FAMILY:

@@ -213,7 +213,7 @@ def _read(
             train = [scene.record for scene in scenes(default, str(options.train))]
         facts: dict[str, Any] = {"embedded data set": options.data}
         facts |= {"seed": config.seed, "image share": config.image_share}
-        known = ", ".join(f"{task} {100 * value:.1f}" for task, value in ceilings(config).items())
+        known = ", ".join(f"{task} {value:.3f}" for task, value in ceilings(config).items())
         notes = [f"expected upper bounds of F1 for a system without images: {known} (meae: with gold events)"]
     else:
         source = Source(Path(options.data), options.format, options.images, options.regions, options.format_options)

@@ -9,7 +9,7 @@ from umie.evaluation.checkpoint import DecodingResult
 from umie.evaluation.gates import gate_summary
 from umie.reports.tables import markdown_table
 from umie.scoring import Score
-from umie.scoring.report import percent, percent_interval
+from umie.scoring.report import decimal, decimal_interval
 
 _COUNTS = {
     "truncated_inputs": "inputs truncated to the longest that the model accepts",
@@ -77,9 +77,9 @@ def _main_scores(results: Sequence[DecodingResult]) -> Iterator[str]:
     for result in results:
         for line in result.report.main_lines():
             name = f"{line.task.upper()}{' (oracle events)' if line.task in result.oracles else ''}"
-            baseline = f"{percent(line.baseline_f1)} ({line.baseline})"
+            baseline = f"{decimal(line.baseline_f1)} ({line.baseline})"
             scores = _numbers(line.score, line.interval)
-            rows.append((name, result.decoding, f"**{percent(line.score.f1)}**", *scores, line.records, baseline))
+            rows.append((name, result.decoding, f"**{decimal(line.score.f1)}**", *scores, line.records, baseline))
     columns = ("task", "decoding", "F1", "interval", "P", "R", "predicted", "gold", "records", "baseline")
     yield markdown_table(columns, rows)
     report = results[0].report
@@ -88,9 +88,9 @@ def _main_scores(results: Sequence[DecodingResult]) -> Iterator[str]:
     rows = []
     for line in report.main_lines():
         if (versus := line.versus) is not None:
-            edges = f"{100 * versus.interval[0]:+.1f} to {100 * versus.interval[1]:+.1f}"
+            edges = f"{versus.interval[0]:+.3f} to {versus.interval[1]:+.3f}"
             ps = (f"{versus.p_bootstrap:.4f}", f"{versus.p_randomization:.4f}")
-            rows.append((line.task.upper(), f"{100 * versus.difference:+.1f}", edges, *ps))
+            rows.append((line.task.upper(), f"{versus.difference:+.3f}", edges, *ps))
     if rows:
         first, second = (result.decoding for result in results[:2])
         tests = ("p, paired bootstrap", "p, randomization")
@@ -105,7 +105,7 @@ def _of_decoding(result: DecodingResult, figures: Mapping[str, str], suffix: str
     for task, modality, lines in result.report.parts():
         yield f"### {task.upper()}, {modality}"
         rows = [
-            (line.name, percent(line.score.f1), *_numbers(line.score, line.interval), percent(line.baseline_f1))
+            (line.name, decimal(line.score.f1), *_numbers(line.score, line.interval), decimal(line.baseline_f1))
             for line in lines
         ]
         yield markdown_table(columns, rows)
@@ -117,13 +117,13 @@ def _of_decoding(result: DecodingResult, figures: Mapping[str, str], suffix: str
     for line in labeled:
         yield f"### {line.task.upper()}"
         rows = [
-            (label, percent(score.f1), *_numbers(score, interval)) for label, (score, interval) in line.labels.items()
+            (label, decimal(score.f1), *_numbers(score, interval)) for label, (score, interval) in line.labels.items()
         ]
         yield markdown_table(("label", *columns[1:-1]), rows)
 
 
 def _numbers(score: Score, interval: tuple[float, float]) -> tuple[object, ...]:
-    return (percent_interval(interval), percent(score.precision), percent(score.recall), score.predicted, score.gold)
+    return (decimal_interval(interval), decimal(score.precision), decimal(score.recall), score.predicted, score.gold)
 
 
 def _shown(value: object) -> str:

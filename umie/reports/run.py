@@ -9,7 +9,7 @@ from typing import Any
 
 from umie.experiments.config import RunConfig
 from umie.experiments.run import RunResult
-from umie.experiments.scored_tasks import DEV_MEAN
+from umie.experiments.scored_tasks import DEV_MEAN, dev_mean_keys
 from umie.files import atomic_write
 from umie.reports.gates import draw_gates
 from umie.reports.style import (
@@ -118,7 +118,8 @@ def _page(run: RunResult, *, has_gates: bool) -> Iterator[str]:
     )
     if "best_step" in measured:
         metric = config.checkpoints.metric_for_best_model if config.checkpoints else DEV_MEAN
-        yield f"- best dev score: {metric} {measured['best']:.4f} at step {measured['best_step']}"
+        over = f" (of {', '.join(dev_mean_keys(config, run.corpus))})" if metric == DEV_MEAN else ""
+        yield f"- best dev score: {metric}{over} {measured['best']:.3f} at step {measured['best_step']}"
     yield f"- {', '.join(f'{name} {version}' for name, version in versions(*LIBRARIES).items())}; seed {config.seed}"
     for note in config.notes:
         yield f"- {note}"

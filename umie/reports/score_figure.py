@@ -30,17 +30,17 @@ def draw_scores(report: Report, path: str | Path) -> None:
     for axes, (title, rows) in zip(all_axes, shown, strict=True):
         for place, (_, line) in enumerate(rows):
             f1, (low, high) = line.score.f1, line.interval
-            axes.plot(100 * line.baseline_f1, place + 0.24, "^", color=GRAY, markersize=4.5, label="baseline")
-            values = [f"{100 * f1:.1f}"]
+            axes.plot(line.baseline_f1, place + 0.24, "^", color=GRAY, markersize=4.5, label="baseline")
+            values = [f"{f1:.3f}"]
             if line.versus is not None:
-                axes.plot(100 * line.versus.other, place - 0.2, "s", color=ORANGE, markersize=4, label="F1 of B")
-                values.append(f"{100 * line.versus.other:.1f}")
+                axes.plot(line.versus.other, place - 0.2, "s", color=ORANGE, markersize=4, label="F1 of B")
+                values.append(f"{line.versus.other:.3f}")
             # a percentile interval may exclude the estimate, and matplotlib rejects negative whiskers
-            reach = [[100 * max(0.0, f1 - low)], [100 * max(0.0, high - f1)]]
-            label = "F1 (%) with 95% interval" if line.versus is None else "F1 (%) of A with 95% interval"
+            reach = [[max(0.0, f1 - low)], [max(0.0, high - f1)]]
+            label = "F1 with 95% interval" if line.versus is None else "F1 of A with 95% interval"
             style: dict[str, Any] = {"color": BLUE, "markersize": 4.5, "capsize": 2, "linewidth": 1.2}
-            axes.errorbar(100 * f1, place, xerr=reach, fmt="o", label=label, **style)
-            axes.text(104, place, " / ".join(values), va="center", fontsize=8)
+            axes.errorbar(f1, place, xerr=reach, fmt="o", label=label, **style)
+            axes.text(1.04, place, " / ".join(values), va="center", fontsize=8)
         axes.set_yticks(range(len(rows)), [name for name, _ in rows], fontsize=8)
         _finish(axes, len(rows), title)
     add_legend(figure)
@@ -57,10 +57,10 @@ def draw_labels(report: Report, path: str | Path) -> bool:
         labels = sorted(line.labels.items(), key=lambda item: (-item[1][0].gold, item[0]))[:_MOST_LABELS]
         for place, (_, (score, (low, high))) in enumerate(labels):
             f1 = score.f1
-            axes.barh(place, 100 * f1, height=0.7, color=LIGHT_BLUE, alpha=0.8 if score.gold else 0.3)
-            reach = [[100 * max(0.0, f1 - low)], [100 * max(0.0, high - f1)]]
-            axes.errorbar(100 * f1, place, xerr=reach, fmt="none", ecolor="#222222", elinewidth=0.9, capsize=2.5)
-            axes.text(104, place, f"{100 * f1:.1f}", va="center", fontsize=8)
+            axes.barh(place, f1, height=0.7, color=LIGHT_BLUE, alpha=0.8 if score.gold else 0.3)
+            reach = [[max(0.0, f1 - low)], [max(0.0, high - f1)]]
+            axes.errorbar(f1, place, xerr=reach, fmt="none", ecolor="#222222", elinewidth=0.9, capsize=2.5)
+            axes.text(1.04, place, f"{f1:.3f}", va="center", fontsize=8)
         axes.set_yticks(range(len(labels)), [f"{label} ({score.gold})" for label, (score, _) in labels], fontsize=8)
         omitted = len(line.labels) - len(labels)
         more = f", the {_MOST_LABELS} most frequent of {len(line.labels)} labels" if omitted else ""
@@ -92,6 +92,6 @@ def _figure(rows: list[int], columns: int) -> tuple[Any, list[Any]]:
 
 def _finish(axes: Any, rows: int, title: str) -> None:
     axes.set_ylim(rows - 0.4, -0.6)
-    axes.set_xlim(-3, 103)
-    axes.set_xticks(range(0, 101, 20))
+    axes.set_xlim(-0.03, 1.03)
+    axes.set_xticks([0, 0.2, 0.4, 0.6, 0.8, 1])
     clean_axes(axes, grid="x", title=title)

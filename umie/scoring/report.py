@@ -80,14 +80,14 @@ class Report:
         raise UmieError(f"there is no measure {task} {measure} {average} {modality or ''}".rstrip())
 
 
-def percent(value: float) -> str:
-    """Return a share as a percentage with one decimal, as tables of scores print it."""
-    return f"{100 * value:.1f}"
+def decimal(value: float) -> str:
+    """Return a score with three decimals, as all tables print it."""
+    return f"{value:.3f}"
 
 
-def percent_interval(edges: tuple[float, float]) -> str:
-    """Return an interval of shares in percent."""
-    return f"{percent(edges[0])} to {percent(edges[1])}"
+def decimal_interval(edges: tuple[float, float]) -> str:
+    """Return an interval of scores."""
+    return f"{decimal(edges[0])} to {decimal(edges[1])}"
 
 
 def to_json(report: Report) -> dict[str, Any]:

@@ -13,13 +13,13 @@ from umie.training.config import Checkpoints, Sampling, TrainingConfig
 if TYPE_CHECKING:
     from umie.training.mixture import Mixture
     from umie.training.parts import adapt, freeze, has_adapter, merged, save_adapter
-    from umie.training.trainer import last_checkpoint, load_weights, state_of
+    from umie.training.trainer import find_checkpoint, last_checkpoint, load_weights, state_of
     from umie.training.tuning import check_reporters, check_training, is_over, train, visual_gradient
 
 _MODULES = {
     "mixture": ("Mixture",),
     "parts": ("adapt", "freeze", "has_adapter", "merged", "save_adapter"),
-    "trainer": ("last_checkpoint", "load_weights", "state_of"),
+    "trainer": ("find_checkpoint", "last_checkpoint", "load_weights", "state_of"),
     "tuning": ("check_reporters", "check_training", "is_over", "train", "visual_gradient"),
 }
 
@@ -31,6 +31,7 @@ __all__ = [
     "adapt",
     "check_reporters",
     "check_training",
+    "find_checkpoint",
     "freeze",
     "has_adapter",
     "is_over",

@@ -24,6 +24,7 @@ from umie.training.mixture import RunSampler
 from umie.weights import check_finite, read_state_dict
 
 # in the messages of libraries that wrap errors of the disk: full, over quota, read-only
+SAVING = "umie_saving"  # a file of a checkpoint that is being written
 IO_WORDS = (
     "No space left",
     "File too large",
@@ -151,17 +152,21 @@ class RunTrainer(Trainer):
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
         try:
+            if self.args.should_save:
+                folder.mkdir(parents=True, exist_ok=True)
+                (folder / SAVING).touch()
             super()._save_checkpoint(model, trial)
             self.accelerator.wait_for_everyone()  # each process has written its own files
             if self.args.should_save:
                 paths = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-                others = [name for name in paths if name != MANIFEST and not is_model_file(name)]
+                others = [name for name in paths if name not in (MANIFEST, SAVING) and not is_model_file(name)]
                 write_manifest(folder, others, replaces=lambda name: not is_model_file(name))
+                (folder / SAVING).unlink()
         except (OSError, SafetensorError, RuntimeError) as error:
             if not isinstance(error, OSError) and not any(words in str(error) for words in IO_WORDS):
                 raise
             shutil.rmtree(folder, ignore_errors=True)
-            last = last_checkpoint(self.args.output_dir, note=lambda line: None)
+            last, _ = find_checkpoint(self.args.output_dir)
             kept = "there is no earlier checkpoint" if last is None else f"{last.name} is kept"
             raise UmieError(
                 f"{folder} cannot be written ({' '.join(str(error).split())}); {kept}: free disk space, then run the "
@@ -189,25 +194,48 @@ class Progress(TrainerCallback):
 
 
 def last_checkpoint(folder: str | Path, note: Callable[[str], None] = warnings.warn) -> Path | None:
-    """Return the newest whole checkpoint of a run, or None; ``note`` is called with a line about each damaged one.
+    """Return the newest whole checkpoint of a run, or None if there are no checkpoints.
+
+    The newest that is not whole was left by a killed run, or damaged since; an older one is used instead.
+
+    Args:
+        folder: the output directory of the run.
+        note: called with a line about each damaged checkpoint that is newer.
+
+    Raises:
+        UmieError: there are checkpoints, but none is whole, and not only because a save was interrupted: to train again
+            would silently lose the work in them.
+    """
+    found, damaged = find_checkpoint(folder)
+    lost = [checkpoint for checkpoint in damaged if not (checkpoint / SAVING).exists()]
+    if found is None and lost:
+        reasons = "; ".join(f"{checkpoint.name}: {damaged[checkpoint]}" for checkpoint in lost)
+        raise UmieError(
+            f"{folder}: training cannot resume, as none of its checkpoints is whole: {reasons}. Restore one, or to "
+            "train again from the start, delete the folder or use another output"
+        )
+    for checkpoint, problem in damaged.items():
+        instead = f"{found.name} is used" if found else "there is no older one, so training starts from the beginning"
+        note(f"{checkpoint.name} is damaged or incomplete, {instead}: {problem}")
+    return found
+
+
+def find_checkpoint(folder: str | Path) -> tuple[Path | None, dict[Path, UmieError]]:
+    """Return the newest whole checkpoint of a run, if any, and what is wrong with the newer ones.
 
     A checkpoint is whole if its manifest, which is written last, lists what resuming needs, and no file differs from
-    it. The newest that is not whole was left by a killed run, or damaged since; an older one is used instead.
+    it.
     """
     folders = [path for path in Path(folder).glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdigit()]
-    found, passed_over = None, []
+    damaged = {}
     for checkpoint in sorted(folders, key=_step_of, reverse=True):
         try:
             check_whole_checkpoint(checkpoint)
         except UmieError as error:
-            passed_over.append((checkpoint, error))
+            damaged[checkpoint] = error
         else:
-            found = checkpoint
-            break
-    for checkpoint, problem in passed_over:
-        instead = "no whole checkpoint is left, training starts again" if found is None else f"{found.name} is used"
-        note(f"{checkpoint.name} is damaged or incomplete, {instead}: {problem}")
-    return found
+            return checkpoint, damaged
+    return None, damaged
 
 
 def check_whole_checkpoint(checkpoint: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 import warnings
@@ -31,6 +32,7 @@ UPRIGHT = {
 _HEAD = 64  # bytes that show whether a file is something else than an image
 _WHITE = (1, 255, 65535)  # the value of white in floats, and in wide integers, by the largest value of an image
 _OVERSHOOT = 0.1  # by which floats may be beyond black and white, as after resampling
+_OTHER_ENDINGS = (".heic", ".heif", ".avif", ".jxl")  # which Pillow knows only with a plugin or in some builds
 SIDEWAYS = (5, 6, 7, 8)  # orientations that swap width and height
 
 
@@ -100,6 +102,17 @@ def stored_size(path: Path) -> tuple[tuple[int, int], int] | None:
             return None
         with _opened(path) as image:
             return image.size, _orientation(image)
+
+
+def image_ending(name: str) -> str:
+    """Return the ending of a file name that is one of images (``.jpg``, ``.HEIC``), "" if it has none."""
+    ending = Path(name).suffix
+    return ending if ending.lower() in _endings() else ""
+
+
+@functools.cache
+def _endings() -> frozenset[str]:
+    return frozenset(_OTHER_ENDINGS).union(Image.registered_extensions())
 
 
 def _name(image: object) -> str:

@@ -26,6 +26,7 @@ from umie.data.reading import (
     check_folder,
     field,
     file_name,
+    image_file,
     parsed_entries,
     parsed_lines,
     refuse_regions,
@@ -193,7 +194,7 @@ def _annotation(path: Path) -> dict[str, Any] | None:
 def _image_record(stem: str, data: object, images: Path, common: Mapping[str, Any]) -> Record:
     """Return the record of an image without text: one event without a trigger, whose arguments are regions."""
     check_characters(stem, "the name")
-    name = file_name(f"{stem}.jpg", "the image")
+    _, name = image_file(stem, "the image")
     kind = event_type(field(data, "event_type", str, "the image"))
     size = displayed_size(inside(images, name))
     regions, arguments = ((), ()) if size is None else _image_arguments(data, size, kind)

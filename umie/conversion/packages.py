@@ -15,7 +15,7 @@ from torch import Tensor
 
 from umie.conversion.convert import MARK, check_place
 from umie.errors import UmieError, UnknownNameError
-from umie.files import atomic_folder
+from umie.files import atomic_folder, json_text
 from umie.versions import file_digest
 
 _FLAN_T5_SMALL = {
@@ -133,7 +133,7 @@ def _write_efficientnet(paths: dict[str, Path], folder: Path) -> None:
 
 
 def _write_json(path: Path, content: Any) -> None:
-    path.write_text(json.dumps(content, ensure_ascii=False, indent=2), encoding="utf-8")
+    path.write_text(json_text(content, indent=2), encoding="utf-8")
 
 
 _LITE0 = "models/efficientnet-lite0-57934424.pth"

@@ -81,7 +81,7 @@ def read(
     refuse_regions(path, regions, "m2e2")
     if images is not None:
         check_folder(images, "images")
-    data = read_json(path, "a list of sentences or an object of images")
+    data = read_json(path, "a list of sentences or an object of images", allow_nan=True)
     common = {"source": f"M2E2: {path.name}", "license": LICENSE, "labels": M2E2_SCHEMA}
     if isinstance(data, list):
         yield from _sentences(path, data, images, on_error, common)
@@ -185,7 +185,7 @@ def _pairs(path: Path, known: AbstractSet[str], on_error: OnError | None) -> dic
 
 
 def _annotation(path: Path) -> dict[str, Any] | None:
-    data = read_json(path) if path.exists() else None
+    data = read_json(path, allow_nan=True) if path.exists() else None
     if data is not None and not isinstance(data, dict):
         raise UmieError(f"{path}: is {shown(data)}: expected an object with one entry per image")
     return data

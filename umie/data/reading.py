@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 from umie.errors import UmieError, check_characters, shown
-from umie.files import bounded_lines, inside
+from umie.files import bounded_lines, check_numbers, inside
 from umie.images import image_ending
 from umie.records import Region, Span
 from umie.records.jsonl import MAX_TEXT
@@ -61,6 +61,7 @@ def parsed_entries(
     """Yield ``parse(key, value)`` for each entry of the object in a file; see ``report`` for errors."""
     for key, value in data.items():
         try:
+            check_numbers(value)
             parsed = parse(key, value)
         except UmieError as error:
             report(error, on_error, f"{path}: {bare(key)}")

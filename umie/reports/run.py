@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from umie.experiments.config import RunConfig
 from umie.experiments.run import RunResult
 from umie.experiments.scored_tasks import DEV_MEAN
-from umie.files import atomic_write
+from umie.files import atomic_write, json_text
 from umie.reports.gates import draw_gates
 from umie.reports.style import (
     BLUE,
@@ -53,7 +52,7 @@ def write_run_report(run: RunResult) -> str:
         "versions": versions(*LIBRARIES),
     }
     with atomic_write(run.folder / NUMBERS) as file:
-        json.dump(numbers, file, indent=1, ensure_ascii=False)
+        file.write(json_text(numbers, indent=1))
     return page
 
 
@@ -130,6 +129,6 @@ def _weights(config: RunConfig) -> Iterator[str]:
         yield f"weights: {config.start_from}"
         return
     parts = {slot: getattr(config, slot) for slot in ("encoder", "fusion", "decoder")}
-    shown = "; ".join(f"{slot}: {json.dumps(part, ensure_ascii=False)}" for slot, part in parts.items())
+    shown = "; ".join(f"{slot}: {json_text(part)}" for slot, part in parts.items())
     start = "; text-only warm start" if config.warm_start is not None else ""
     yield f"{shown}{start}" + (f" (preset {config.preset})" if config.preset else "")

@@ -15,7 +15,7 @@ import numpy as np
 
 from umie.encoders.precomputed.files import LAYOUTS, Array, Entry, Layout
 from umie.errors import UmieError, at, shown
-from umie.files import atomic_write, check_content, decode_utf8, open_regular, read_data
+from umie.files import atomic_write, check_content, decode_utf8, json_text, open_regular, read_data
 
 MAX_ROW = 64 << 20  # bytes: a line with 100 boxes of 2048 numbers has 1.1 MiB
 INDEX_SUFFIX = ".umie-index.json"
@@ -161,7 +161,7 @@ class TsvFile:
                     rows.setdefault(decode_utf8(fields[self._id]).strip(), []).append((start, number))
         # if it cannot be written, the index in memory is enough
         with suppress(UmieError, OSError), atomic_write(self._index_path) as file:
-            json.dump({"state": self._state, "rows": rows}, file)
+            file.write(json_text({"state": self._state, "rows": rows}))
         return rows
 
     def _load(self) -> dict[str, list[tuple[int, int]]] | None:

@@ -57,9 +57,10 @@ class ResumableLines:
             UmieError: the files belong to another run, or another process is writing them.
         """
         first = self.paths[0]
-        state = _with_suffix(first, ".part.run")
+        state = check_writable(_with_suffix(first, ".part.run"))
         for path in self.paths:
             check_writable(path)
+            check_writable(_with_suffix(path, ".part"))
             path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(_with_suffix(first, ".part.lock"), blocking=False)
         with ExitStack() as stack:

@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +127,7 @@ class TsvFile:
         return TsvEntry(place, dict(zip(self.columns, fields, strict=True)))
 
     def _line(self, offset: int, number: int) -> bytes:
-        with self._reading(f":{number}"), self.path.open("rb") as file:
+        with self._reading(f":{number}"), open_regular(self.path) as file:
             file.seek(offset)
             return file.readline(MAX_ROW)
 
@@ -145,7 +146,7 @@ class TsvFile:
     def _build(self) -> dict[str, list[tuple[int, int]]]:
         rows: dict[str, list[tuple[int, int]]] = {}
         offset = 0
-        with self._reading(), self.path.open("rb", buffering=1 << 20) as file:
+        with self._reading(), BufferedReader(open_regular(self.path).detach(), 1 << 20) as file:
             for number, line in enumerate(iter(lambda: file.readline(MAX_ROW + 1), b""), start=1):
                 start, offset = offset, offset + len(self._checked(line, number))
                 if number == 1 and self._has_names:

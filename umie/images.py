@@ -14,7 +14,7 @@ from typing import TypeAlias
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from umie.errors import UmieError
-from umie.files import check_content, open_regular
+from umie.files import MAX_HEAD, check_content, open_regular
 
 ImageSource: TypeAlias = Image.Image | str | Path
 
@@ -29,7 +29,6 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_HEAD = 64  # bytes that show whether a file is something else than an image
 _WHITE = (1, 255, 65535)  # the value of white in floats, and in wide integers, by the largest value of an image
 _OVERSHOOT = 0.1  # by which floats may be beyond black and white, as after resampling
 _OTHER_ENDINGS = (".heic", ".heif", ".avif", ".jxl")  # which Pillow knows only with a plugin or in some builds
@@ -59,7 +58,7 @@ def decode_image(data: bytes, name: str) -> Image.Image:
         UmieError: the bytes cannot be decoded.
     """
     with _readable(name):
-        check_content(data[:_HEAD])
+        check_content(data[:MAX_HEAD])
         with Image.open(io.BytesIO(data)) as opened:
             return _as_displayed(opened)
 
@@ -125,7 +124,7 @@ def _name(image: object) -> str:
 def _opened(path: str | Path) -> Iterator[Image.Image]:
     """Open a regular image file; PIL itself would wait for a pipe forever."""
     with open_regular(path) as file:
-        check_content(file.read(_HEAD))
+        check_content(file.read(MAX_HEAD))
         file.seek(0)
         with Image.open(file) as image:
             yield image

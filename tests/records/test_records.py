@@ -359,7 +359,7 @@ def test_an_image_may_not_be_outside_its_folder(tmp_path: Path) -> None:
     folder.mkdir()
     (folder / "link").symlink_to(tmp_path)
     for image in ("../1.jpg", str(tmp_path / "1.jpg"), "link/1.jpg"):
-        with pytest.raises(UmieError, match="is outside the image folder"):
+        with pytest.raises(UmieError, match="is outside the directory"):
             Record(TEXT, image=image, image_folder=str(folder)).image_path()
 
 

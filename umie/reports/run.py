@@ -28,6 +28,7 @@ from umie.reports.tables import markdown_table, shown_interval
 from umie.versions import versions
 
 CURVES, GATES, PAGE, NUMBERS = "curves.png", "gates.png", "report.md", "scores.json"
+_STEPS = "training step (updates of the weights)"
 LIBRARIES = ("torch", "transformers")
 
 
@@ -68,10 +69,12 @@ def draw_curves(run: RunResult, path: Path) -> None:
         values = [loss for _, loss in losses]
         if min(values) > 0 and max(values) > 10 * min(values):
             log_scale(loss_axes)
-    clean_axes(loss_axes, title="Training loss", x="step", y="cross-entropy (nats per token)")
+    clean_axes(loss_axes, title="Training loss", x=_STEPS, y="mean cross-entropy (nats)")
     for axes in score_axes:
         _draw_scores(axes, run, scored)
         add_legend(figure, loc="outside right upper", columns=1)
+    for axes in (loss_axes, *score_axes):
+        axes.locator_params(axis="x", nbins=6, integer=True)
     save_figure(figure, path, pdf=True)
 
 
@@ -89,7 +92,7 @@ def _draw_scores(axes: Any, run: RunResult, scored: Sequence[Mapping[str, Any]])
     if best := run.measured.get("best_step"):
         axes.axvline(best, label=f"best: step {best}", **{**DOTTED, "color": GRAY})
     axes.set_ylim(-0.02, 1.02)
-    clean_axes(axes, title="Scores on the dev split", x="step", y="strict micro-F1")
+    clean_axes(axes, title="Scores on the dev split", x=_STEPS, y="strict micro-F1 (0 to 1)")
 
 
 def _page(run: RunResult, *, has_gates: bool) -> Iterator[str]:

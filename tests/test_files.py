@@ -1,5 +1,6 @@
 """Atomic writes and reading line by line."""
 
+import math
 import os
 import tracemalloc
 from collections.abc import Callable
@@ -9,7 +10,7 @@ import pytest
 
 from umie.data.reading import numbered_lines
 from umie.errors import UmieError, printable
-from umie.files import MAX_LINE, atomic_write, bounded_lines, read_json, read_lines
+from umie.files import MAX_LINE, atomic_write, bounded_lines, json_text, parse_json, read_json, read_lines
 from umie.records import read_numbered_jsonl
 
 
@@ -159,6 +160,10 @@ def test_a_json_file_may_begin_with_a_byte_order_mark(tmp_path: Path):
         (b"1" * 5000, "not valid JSON: "),
         (b'"\xff"', "not UTF-8 text"),
         (b'[{"a": 1, "a": 2}]', "duplicate key 'a'"),
+        (b'{"a": [1, {"b": 1e999}]}', "a[1].b is inf, which is not a number in JSON: use a finite one, or null"),
+        (b'{"a": -1e999}', "a is -inf, which is not"),
+        (b"[NaN]", "[0] is nan, which is not"),
+        (b"Infinity", "the value is inf, which is not"),
     ],
 )
 def test_an_invalid_json_file_is_named(tmp_path: Path, content: bytes, problem: str):
@@ -168,6 +173,18 @@ def test_an_invalid_json_file_is_named(tmp_path: Path, content: bytes, problem: 
         read_json(path, "a table")
     assert str(caught.value).startswith(f"{path}: {problem}")
     assert str(caught.value).endswith("; expected a table")
+
+
+def test_numbers_that_json_does_not_have_are_written_as_null():
+    value = {"a": [1.5, math.nan, (math.inf, {"b": -math.inf})], "c": "é"}
+    assert json_text(value) == '{"a": [1.5, null, [null, {"b": null}]], "c": "é"}'
+    assert json_text({"a": [1.5], "c": "é"}, ensure_ascii=True) == '{"a": [1.5], "c": "\\u00e9"}'
+    assert read_numbers('{"a": 1e999, "b": NaN}') == {"a": math.inf, "b": None}
+
+
+def read_numbers(text: str) -> dict[str, float | None]:
+    """Return what a file of another program holds, NaN as None, which can be compared."""
+    return {key: None if math.isnan(value) else value for key, value in parse_json(text, allow_nan=True).items()}
 
 
 @pytest.mark.parametrize("name", ["missing.json", "a\0b", "."])

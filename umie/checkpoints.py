@@ -5,7 +5,6 @@ A manifest lists the files of a saved checkpoint with their sizes and SHA-256 di
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from umie.errors import UmieError, at, shown
-from umie.files import MAX_HEAD, atomic_write, check_pointer, open_regular, read_json
+from umie.files import MAX_HEAD, atomic_write, check_pointer, json_text, open_regular, read_json
 from umie.versions import file_digest
 
 MANIFEST = "umie_manifest.json"
@@ -71,7 +70,7 @@ def check_checkpoint(folder: Path, *, follow_links: bool = False) -> None:
                 f"{path}: the folder has an adapter, whose base model has another name: merge them into one checkpoint"
             )
         if path.name in _OBJECTS or path.name.endswith(".index.json"):
-            values = read_json(path, "a JSON object")
+            values = read_json(path, "a JSON object", allow_nan=True)
             if not isinstance(values, dict):
                 raise UmieError(f"{path}: contains {shown(values)}: expected a JSON object: save the checkpoint again")
             with at(str(path)):
@@ -142,7 +141,7 @@ def write_manifest(
     for name in names:
         kept[name] = {"bytes": (folder / name).stat().st_size, "sha256": _digest(folder / name)}
     with atomic_write(path) as file:
-        json.dump({"files": dict(sorted(kept.items()))}, file, indent=1, ensure_ascii=False)
+        file.write(json_text({"files": dict(sorted(kept.items()))}, indent=1))
 
 
 def check_manifest(folder: Path, covers: Callable[[str], bool] = lambda name: True) -> frozenset[str]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import shutil
 import stat
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from io import BufferedReader
@@ -236,19 +237,20 @@ def decode_utf8(data: bytes) -> str:
         raise UmieError(f"not UTF-8 text ({error.reason}); save the file as UTF-8") from error
 
 
-def read_json(path: str | Path, what: str = "a JSON file") -> Any:
+def read_json(path: str | Path, what: str = "a JSON file", *, allow_nan: bool = False) -> Any:
     """Return the content of a JSON file; a byte-order mark is skipped.
 
     Args:
         path: the file.
         what: the expected kind of file, for error messages.
+        allow_nan: see ``parse_json``.
 
     Raises:
         UmieError: the file cannot be read, is not UTF-8, is not JSON, or repeats a key within one object.
     """
     try:
         text = decode_utf8(read_data(path)).removeprefix("\ufeff")
-        return parse_json(text)
+        return parse_json(text, allow_nan=allow_nan)
     except OSError as error:
         raise UmieError(f"{path}: cannot read: {error.strerror}; expected {what}") from error
     except UmieError as error:
@@ -257,14 +259,66 @@ def read_json(path: str | Path, what: str = "a JSON file") -> Any:
         raise UmieError(f"{path}: cannot read: {error}; expected {what}") from error
 
 
-def parse_json(text: str) -> Any:
-    """Return a JSON value; raise UmieError if the text is not valid JSON or repeats a key within one object."""
+def parse_json(text: str, *, allow_nan: bool = False) -> Any:
+    """Return a JSON value; raise UmieError if the text is not valid JSON or repeats a key within one object.
+
+    Numbers that no float can hold (``1e999``) and the names ``NaN`` and ``Infinity``, which are not JSON, are errors
+    unless ``allow_nan`` is set, for files of other programs whose reader checks the numbers that it uses.
+    """
     try:
-        return _decode(text)
+        if allow_nan:
+            return _decode_any(text)
+        try:
+            return _decode(text)
+        except _NotFiniteError:
+            check_numbers(_decode_any(text))  # for the place of the number
+            raise
     except UmieError:
         raise
     except (ValueError, RecursionError) as error:  # not JSON, an integer with too many digits, too deeply nested
         raise UmieError(f"not valid JSON: {error}") from error
+
+
+def check_numbers(value: Any, place: str = "") -> None:
+    """Raise UmieError if a number in a JSON value is NaN or infinite; ``place`` is the key of the value."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UmieError(f"{place or 'the value'} is {value}, which is not a number in JSON: use a finite one, or null")
+    if isinstance(value, dict):
+        for key, item in value.items():
+            check_numbers(item, f"{place}.{shown(key)[1:-1]}" if place else shown(key)[1:-1])
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            check_numbers(item, f"{place}[{index}]")
+
+
+def json_text(value: Any, *, ensure_ascii: bool = False, **options: Any) -> str:
+    """Return a value as JSON; numbers that are NaN or infinite, which JSON does not have, become null.
+
+    ``options`` are those of ``json.dumps``.
+    """
+    try:
+        return json.dumps(value, ensure_ascii=ensure_ascii, allow_nan=False, **options)
+    except ValueError:
+        return json.dumps(_finite(value), ensure_ascii=ensure_ascii, allow_nan=False, **options)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+class _NotFiniteError(UmieError):
+    pass
+
+
+def _number(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise _NotFiniteError(f"{shown(text)} is not a number in JSON")
+    return value
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -276,7 +330,9 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return data
 
 
-_decode = json.JSONDecoder(object_pairs_hook=_unique_keys).decode  # json.loads would build a decoder for each call
+# json.loads would build a decoder for each call
+_decode = json.JSONDecoder(object_pairs_hook=_unique_keys, parse_float=_number, parse_constant=_number).decode
+_decode_any = json.JSONDecoder(object_pairs_hook=_unique_keys).decode
 
 
 def check_distinct(files: Iterable[Path]) -> None:

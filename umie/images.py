@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 import warnings
@@ -13,7 +14,7 @@ from typing import TypeAlias
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from umie.errors import UmieError
-from umie.files import check_content, open_regular
+from umie.files import MAX_HEAD, check_content, open_regular
 
 ImageSource: TypeAlias = Image.Image | str | Path
 
@@ -28,9 +29,9 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_HEAD = 64  # bytes that show whether a file is something else than an image
 _WHITE = (1, 255, 65535)  # the value of white in floats, and in wide integers, by the largest value of an image
 _OVERSHOOT = 0.1  # by which floats may be beyond black and white, as after resampling
+_OTHER_ENDINGS = (".heic", ".heif", ".avif", ".jxl")  # which Pillow knows only with a plugin or in some builds
 SIDEWAYS = (5, 6, 7, 8)  # orientations that swap width and height
 
 
@@ -57,7 +58,7 @@ def decode_image(data: bytes, name: str) -> Image.Image:
         UmieError: the bytes cannot be decoded.
     """
     with _readable(name):
-        check_content(data[:_HEAD])
+        check_content(data[:MAX_HEAD])
         with Image.open(io.BytesIO(data)) as opened:
             return _as_displayed(opened)
 
@@ -102,6 +103,17 @@ def stored_size(path: Path) -> tuple[tuple[int, int], int] | None:
             return image.size, _orientation(image)
 
 
+def image_ending(name: str) -> str:
+    """Return the ending of a file name that is one of images (``.jpg``, ``.HEIC``), "" if it has none."""
+    ending = Path(name).suffix
+    return ending if ending.lower() in _endings() else ""
+
+
+@functools.cache
+def _endings() -> frozenset[str]:
+    return frozenset(_OTHER_ENDINGS).union(Image.registered_extensions())
+
+
 def _name(image: object) -> str:
     if not isinstance(image, str | Path):
         raise UmieError(f"expected a PIL image or a path, not {type(image).__name__}")
@@ -112,7 +124,7 @@ def _name(image: object) -> str:
 def _opened(path: str | Path) -> Iterator[Image.Image]:
     """Open a regular image file; PIL itself would wait for a pipe forever."""
     with open_regular(path) as file:
-        check_content(file.read(_HEAD))
+        check_content(file.read(MAX_HEAD))
         file.seek(0)
         with Image.open(file) as image:
             yield image

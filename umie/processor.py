@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
@@ -20,7 +19,7 @@ from umie.checkpoints import check_file, is_model_file, write_manifest
 from umie.constrained import Constraint
 from umie.decoders.base import CandidateOptions
 from umie.errors import UmieError, at, check_keys, check_whole, shown
-from umie.files import atomic_write, read_json
+from umie.files import atomic_write, json_text, read_json
 from umie.framing import Framing
 from umie.hub import HUB_OPTIONS, find_file
 from umie.images import ImageSource
@@ -397,7 +396,7 @@ class UmieProcessor(PushToHubMixin):
             **({} if self.prompt is None else {"prompt": self.prompt}),
         }
         with atomic_write(Path(folder) / FILE) as file:
-            json.dump(options, file, indent=2, ensure_ascii=False)
+            file.write(json_text(options, indent=2))
         names = {FILE, *(Path(name).name for name in written)}
         present = [name for name in sorted(names) if (Path(folder) / name).is_file()]
         write_manifest(Path(folder), present, replaces=lambda name: not is_model_file(name))

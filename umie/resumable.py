@@ -98,8 +98,10 @@ class ResumableLines:
             UmieError: the files belong to another run, or another process is writing them.
         """
         first = self.paths[0]
+        check_writable(self._state)
         for path in self.paths:
             check_writable(path)
+            check_writable(_with_suffix(path, ".part"))
             path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(_with_suffix(first, ".part.lock"), blocking=False)
         with ExitStack() as stack:

@@ -1,6 +1,8 @@
 """Existence of image files, and duplicates of images."""
 
+import gzip
 import os
+import zipfile
 
 import pytest
 from hypothesis import given
@@ -19,6 +21,10 @@ def folder(tmp_path):
     (images / "a.jpg").write_bytes(b"x")
     (images / "sub" / "b.jpg").write_bytes(b"x")
     (images / "empty.jpg").touch()
+    (images / "pointer.jpg").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    (images / "packed.jpg").write_bytes(gzip.compress(b"x"))
+    with zipfile.ZipFile(images / "zip.jpg", "w") as archive:
+        archive.writestr("a.jpg", "x")
     (tmp_path / "outside.jpg").write_bytes(b"x")
     (images / "link.jpg").symlink_to(tmp_path / "outside.jpg")
     (images / "own.jpg").symlink_to(images / "a.jpg")
@@ -37,6 +43,9 @@ def folder(tmp_path):
         ("absent.jpg", Presence.MISSING),
         ("sub/absent.jpg", Presence.MISSING),
         ("empty.jpg", Presence.EMPTY),
+        ("pointer.jpg", Presence.POINTER),
+        ("packed.jpg", Presence.FOUND),  # a readable file, though not an image
+        ("zip.jpg", Presence.FOUND),
         ("sub", Presence.NO_FILE),
         ("pipe.jpg", Presence.NO_FILE),
         ("../outside.jpg", Presence.OUTSIDE),

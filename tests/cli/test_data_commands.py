@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from umie.data.source import Source, draw_records
 from umie.records import Entity, Event, Record, Relation, read_jsonl, write_jsonl
 
 TWEETS = """\
@@ -346,9 +347,10 @@ def test_sample_is_uniform_and_reproducible(umie, tmp_path):
     assert drawn("--seed", 3) == drawn("--seed", 3)
     assert len(set(drawn("--seed", 3))) == 5
     often = [0] * 40
+    assert drawn("-n", 10, "--seed", 7) == [record.id for _, record in draw_records(Source(path), 10, 7)]
     for seed in range(40):
-        for identifier in drawn("-n", 10, "--seed", seed):
-            often[int(identifier)] += 1
+        for _, record in draw_records(Source(path), 10, seed):
+            often[int(record.id)] += 1
     assert sum(often) == 400
     # each record is drawn in a quarter of 40 runs: mean 10, standard deviation 2.7
     assert 0 < min(often) <= max(often) < 24

@@ -80,7 +80,7 @@ def test_unreadable_images_are_listed_and_the_others_encoded(umie, data):
     assert set(listed) == {"r1", "r2", "r5"}
     assert "not a readable image" in listed["r1"]
     assert "no such image" in listed["r2"]
-    assert "is outside the image folder" in listed["r5"]
+    assert "is outside the directory" in listed["r5"]
     (data / "own.jsonl").touch()
     umie(
         "data",

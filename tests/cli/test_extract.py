@@ -245,7 +245,10 @@ def test_warnings_are_counted(umie, files, checkpoint):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ('{"text": "Ann", "image": "../secret.png"}', "in.jsonl:10: image '../secret.png' is outside the image folder"),
+        (
+            '{"text": "Ann", "image": "../secret.png"}',
+            "in.jsonl:10: photos/../secret.png: is outside the directory photos",
+        ),
         ('{"text": 7}', "in.jsonl:10: text is 7"),
         ('{"text": "Ann", "regions": [{"box": [0, 0, 30, 40]}]}', "in.jsonl:10: box [0, 0, 30, 40]"),
         ("{", "in.jsonl:10: not valid JSON"),

@@ -12,6 +12,7 @@ from umie.data import registry
 from umie.data.tagged import chunks
 from umie.errors import UmieError
 from umie.records import Record
+from umie.records.notes import collected_notes
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 KINDS = ("PER", "LOC", "S-curve")
@@ -86,6 +87,54 @@ def test_columns_separators_comments_and_documents(tmp_path):
     assert found(record) == [("Rome", "LOC")]
     (record,) = read(tmp_path, "LOC rome x\n", columns="tag,token,_", tags="io")
     assert found(record) == [("rome", "LOC")]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "# sent_id = 1\n1\tAnn\tB-PER\n2\tLee\tI-PER\n3\tslept\tO\n\n# text = 2019\n1\t2019\tO\n",
+        "1 Ann NNP _ 3 B-PER\n2 Lee NNP _ 3 I-PER\n3 slept VBD _ 0 O\n\n1 2019 CD _ 0 O\n",  # CoNLL-2009
+        "-DOCSTART-\tO\n\n0\tAnn\tB-PER\n1\tLee\tI-PER\n2\tslept\tO\n\n0\t2019\tO\n",
+        "1\tAnn\tB-PER\n2\tLee\tI-PER\n3\tslept\tO\n\n4\t2019\tO\n",
+        "1\tAnn\tB-PER\n2-3\tLee slept\t_\n2\tLee\tI-PER\n3\tslept\tO\n3.1\there\t_\n\n1\t2019\tO\n",  # CoNLL-U
+        "#id = a\nIMGID:7\n1\tAnn\tB-PER\n2\tLee\tI-PER\n3\tslept\tO\nIMGID:8\n1\t2019\tO\n",
+    ],
+)
+def test_a_column_that_counts_tokens_is_no_token(tmp_path, content):
+    with collected_notes() as notes:
+        records = read(tmp_path, content)
+    assert [(record.text, found(record)) for record in records] == [
+        ("Ann Lee slept", [("Ann Lee", "PER")]),
+        ("2019", []),
+    ]
+    assert list(notes) == ["column 1 counts the tokens, so column 2 was read as the tokens"]
+
+
+def test_numbers_are_tokens_if_they_do_not_count(tmp_path):
+    for content in ("3 CD O\n4 CD B-NUM\n", "1 CD O\n2 CD B-NUM\n\n7 CD O\n", "1 O\n2 B-NUM\n"):
+        with collected_notes() as notes:
+            assert read(tmp_path, content)[0].text in ("3 4", "1 2")
+        assert not notes
+
+
+def test_several_columns_of_tags(tmp_path):
+    start = "a.conll: column 3 of 4 has tags, and the last one"
+    nested = "# http://a.org [2009]\n1\tUni\tB-ORG\tO\n2\tRome\tI-ORG\tB-LOC\n3\tRome\tB-LOC\tO\n"  # GermEval 2014
+    assert message(tmp_path, nested) == (
+        f"{start} has tags of the same types: set columns to the names of all columns, such as other1,token,tag,other4"
+    )
+    (record,) = read(tmp_path, nested, columns="other1,token,tag,other4")
+    assert found(record) == [("Uni Rome", "ORG"), ("Rome", "LOC")]
+    annotated = "1\tUni\tB-ORG\tann\n2\tRome\tO\tann\n"
+    assert message(tmp_path, annotated).startswith(f"{start} has other values, such as 'ann': set columns")
+    assert message(tmp_path, "1\tUni\tNN\t_\n2\tRome\tNN\t_\n").startswith("a.conll:1: tag '_' is neither O nor a type")
+    with collected_notes() as notes:
+        (record,) = read(tmp_path, "Uni B-ORG O\nRome O O\n")
+    assert not record.entities
+    assert list(notes) == ["column 2 of 3 has tags, but only the last one is read; see the option columns"]
+    with collected_notes() as notes:  # chunks, as in CoNLL-2003
+        (record,) = read(tmp_path, "EU NNP B-NP B-ORG\nrejects VBZ B-VP O\n")
+    assert (found(record), dict(notes)) == ([("EU", "ORG")], {})
 
 
 def test_labels_and_ignored_tags(tmp_path):

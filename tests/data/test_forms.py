@@ -29,6 +29,7 @@ def read(path: Path, content: str, format_name: str = "twitter", **options: Any)
         ("IMGID:17.jpg", "17", "17.jpg"),
         ("IMGID:17.PNG", "17", "17.PNG"),
         ("IMGID: 17.webp ", "17", "17.webp"),
+        *((f"IMGID:17.{ending}", "17", f"17.{ending}") for ending in ("heic", "HEIF", "avif", "jfif", "JP2", "ppm")),
         ("IMGID:17\tO", "17", "17.jpg"),
         ("IMGID:17 O", "17", "17.jpg"),
         ("IMGID:17\t-X-\tO", "17", "17.jpg"),

@@ -104,6 +104,14 @@ def test_fields_of_receipts(tmp_path, main):
     assert record.regions[2].box == (0.05, 0.3, 0.3, 0.4)
 
 
+def test_lists_may_name_images_with_their_endings(tmp_path):
+    captions, _ = read("flickr_entities", "train.txt", tmp_path / "a", **{"train.txt": b"17.HEIC\n"})
+    assert (captions.id, captions.image, len(captions.regions)) == ("17#1", "17.HEIC", 2)
+    jpeg = next(sample for sample in SAMPLES if sample.format == "sroie").files["17.jpg"]
+    (receipt,) = read("sroie", "train.txt", tmp_path / "b", **{"train.txt": b"17.JPEG\n", "17.JPEG": jpeg})
+    assert (receipt.id, receipt.image, len(receipt.regions)) == ("17", "17.JPEG", 4)
+
+
 def test_a_field_is_found_in_its_line_first(tmp_path):
     receipt = json.loads(dumped(RECEIPT))
     receipt["lines"].append({"box_xyxy": [1, 60, 2, 70], "text": "TOTAL 60.30"})

@@ -179,6 +179,12 @@ def write_images(folder: Path, name: str = "image_only_event.json", images: Any 
     return path
 
 
+def test_an_image_may_be_named_with_its_ending(tmp_path: Path) -> None:
+    images = {"P_2.heic": next(iter(IMAGES.values()))}
+    (record,) = read(write_images(tmp_path, images=images), images=tmp_path)
+    assert record.image == "P_2.heic"
+
+
 @pytest.mark.parametrize("name", ["image_only_event.json", "image_multimedia_event.json"])
 def test_an_image_without_text_is_an_event_without_trigger(tmp_path: Path, name: str) -> None:
     there, missing = read(write_images(tmp_path, name), images=tmp_path)
@@ -208,7 +214,7 @@ def test_images_without_texts_require_their_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("stem", "image", "problem"),
     [
-        ("../P_1", {}, "../P_1: the image is '../P_1.jpg': expected a file name without directories"),
+        ("../P_1", {}, "../P_1: the image is '../P_1': expected a file name without directories"),
         ("P_1", 5, "P_1: the image is 5: expected an object with the field 'event_type'"),
         ("P_1", {"event_type": "Life:Die", "role": {"Victim": [["1", 1, 1, 300, 9]]}}, "P_1: role 'Victim': box [1, 1"),
         (

@@ -28,8 +28,8 @@ REFUSED = {
     "folder.jpg": "not a readable image",
     "absent.jpg": "no such image",
     "bomb.png": "refused",
-    "../outside.png": "is outside the image folder",
-    "link.png": "is outside the image folder",
+    "../outside.png": "is outside the directory",
+    "link.png": "is outside the directory",
 }
 READ = {  # what is seen of it: its size and the color of the left half
     "rgba named.jpg": ((8, 4), (255, 255, 255)),

@@ -221,7 +221,7 @@ def test_missing_images_defaults_to_the_setting_of_the_processor(variant, learne
 
 def test_an_image_outside_its_folder_is_an_error(learned, tmp_path):
     record = Record("Ann", "../x.png", image_folder=str(tmp_path))
-    with pytest.raises(umie.UmieError, match="is outside the image folder"):
+    with pytest.raises(umie.UmieError, match="is outside the directory"):
         Extractor(*learned, missing_images="skip").extract(record)
 
 

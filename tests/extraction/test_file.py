@@ -81,8 +81,16 @@ LINES = [
     '{"id": "f", "text": "Di", "key": "\\ud800"}',
     '{"id": "g", "text": "Ed", "image": "../gone.jpg"}',
     '{"id": "h", "text": "Flo"}',
+    '{"id": "i", "text": "Gus", "score": {"all": [1, -1e999]}}',
 ]
-REASONS = {2: "duplicate key 'text'", 4: "the text is empty", 5: "gone.jpg", 6: "not valid JSON", 8: "../gone.jpg"}
+REASONS = {
+    2: "duplicate key 'text'",
+    4: "the text is empty",
+    5: "gone.jpg",
+    6: "not valid JSON",
+    8: "../gone.jpg",
+    10: "score.all[1] is -inf",
+}
 
 
 @pytest.fixture
@@ -105,7 +113,7 @@ def test_bad_lines_cost_only_themselves(mixed, checkpoint, batch_size):
         checkpoint, mixed, "out.jsonl", details="more.jsonl", tasks=["mner"], device="cpu", skip_bad=True,
         batch_size=batch_size,
     )  # fmt: skip
-    assert (summary.total, summary.written, summary.rejected, summary.empty) == (8, 3, 4, 1)
+    assert (summary.total, summary.written, summary.rejected, summary.empty) == (9, 3, 5, 1)
     rejected = lines_of("out.jsonl.rejected.jsonl")
     assert {line["line"]: line["content"] for line in rejected} == {
         number: line for number, line in enumerate(LINES, start=1) if number in REASONS

@@ -71,6 +71,7 @@ def test_reasons_that_need_no_library(monkeypatch):
     assert kernel.cost(double) is None
 
 
+@pytest.mark.slow  # the fixture fmha imports it in this process, where pytest makes warnings errors
 def test_the_library_is_imported_without_warnings(fmha):
     """In a separate process where warnings are errors; once per process, as its operators require."""
     code = "from umie.fusion.kernels.xformers import library; assert library() is library()"

@@ -24,6 +24,10 @@ def test_scores_have_the_titles_and_order_of_the_table(monkeypatch, tmp_path):
     figure = _drawn(monkeypatch, tmp_path, [1.0], [score, score])
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
     assert labels == ["twitter17 MNER", "MEAE (oracle events)", "mean", "best: step 2"]
+    assert [(axes.get_xlabel(), axes.get_ylabel()) for axes in figure.axes] == [
+        ("training step (updates of the weights)", "mean cross-entropy (nats)"),
+        ("training step (updates of the weights)", "strict micro-F1 (0 to 1)"),
+    ]
     first, second, *_ = figure.axes[1].lines
     assert first.get_linewidth() > second.get_linewidth()  # equal scores do not hide each other
 

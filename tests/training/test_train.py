@@ -192,7 +192,7 @@ def test_eight_queries_are_memorized(variant, embedded_records):
     with torch.no_grad():
         before = float(model(**batch).loss)
     losses = []
-    config = TrainingConfig(max_steps=60, batch_size=8, learning_rate=3e-3)
+    config = TrainingConfig(max_steps=36, batch_size=8, learning_rate=4e-3)
     train(model, processor, dataset, config, on_step=lambda step, total, loss: losses.append(loss))
     model.eval()
     with torch.no_grad():

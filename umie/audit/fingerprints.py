@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from umie.audit.checks import all_tasks
 from umie.errors import UmieError, check_keys, shown
-from umie.files import read_json
+from umie.files import json_text, read_json
 from umie.records import Record, Span
 
 BUCKETS = 256
@@ -129,7 +129,7 @@ def known_versions(path: Path | None = None) -> list[Fingerprint]:
 
 def to_json(fingerprints: Iterable[Fingerprint]) -> str:
     """Return a table of versions in the form that ``known_versions`` reads."""
-    return json.dumps([asdict(item) for item in fingerprints], ensure_ascii=False, indent=1) + "\n"
+    return json_text([asdict(item) for item in fingerprints], indent=1) + "\n"
 
 
 def _annotation(record: Record) -> list[Any]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from umie.errors import UmieError
-from umie.files import check_content, open_regular
+from umie.files import MAX_HEAD, check_pointer, open_regular
 from umie.images import decode_image, read_image_bytes
 from umie.records import Record
 
@@ -67,7 +67,7 @@ def presence(record: Record) -> Presence:
 def _is_pointer(path: str) -> bool:
     try:
         with open_regular(path) as file:
-            check_content(file.read(_POINTER_BYTES))
+            check_pointer(file.read(MAX_HEAD))
     except UmieError:
         return True
     except OSError:

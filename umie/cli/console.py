@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections import Counter
 from collections.abc import Iterable
@@ -15,6 +14,7 @@ from rich.segment import Segment
 from rich.table import Table
 
 from umie.errors import printable
+from umie.files import json_text
 
 
 class SafeConsole(Console):
@@ -49,12 +49,12 @@ def print_note(line: str, style: str | None = None) -> None:
 
 def print_json(value: Any, indent: int | None = None) -> None:
     """Print a value as JSON, with escapes for what the output cannot or must not contain."""
-    text = json.dumps(value, ensure_ascii=False, indent=indent)
+    text = json_text(value, indent=indent)
     try:
         is_safe = text == printable(text) and bool(text.encode(out.encoding))
     except UnicodeEncodeError:
         is_safe = False
-    sys.stdout.write((text if is_safe else json.dumps(value, indent=indent)) + "\n")
+    sys.stdout.write((text if is_safe else json_text(value, indent=indent, ensure_ascii=True)) + "\n")
 
 
 def print_notes(notes: Counter[str], doubtful: Iterable[str] = (), *, with_numbers: bool = True) -> None:

@@ -15,7 +15,7 @@ from umie.cli.console import number_table, out, print_json, print_line, print_no
 from umie.cli.options import Format, FormatOptions, Images, Regions, source_of
 from umie.cli.progress import counting
 from umie.errors import UmieError
-from umie.files import atomic_write
+from umie.files import atomic_write, json_text
 
 _KINDS = {
     "text": "same\ntext",
@@ -91,7 +91,7 @@ def audit(
     _print_audit(report)
     if json_file is not None:
         with atomic_write(json_file) as file:
-            json.dump(report, file, ensure_ascii=False, indent=2)
+            file.write(json_text(report, indent=2))
         print_line(f"Written: {json_file}")
 
 

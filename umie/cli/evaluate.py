@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from umie.cli.console import print_line, print_note, print_notes
-from umie.cli.options import check_figure, part_options
+from umie.cli.options import NO_RELATION_HELP, check_figure, part_options
 from umie.cli.progress import Display, disable_progress_bars
 from umie.errors import UmieError, check_choice
 
@@ -97,7 +97,7 @@ def evaluate(
             BOTH,
             "--no-relation",
             metavar="NAME",
-            help="Relation label that means no relation, like NA; in place of Other. Repeatable.",
+            help=NO_RELATION_HELP,
         ),
     ] = None,
     plugin: Annotated[

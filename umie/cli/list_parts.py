@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import json
 import re
 import sys
 from typing import Annotated, Any
@@ -16,6 +15,7 @@ from rich.table import Table
 from umie.cli.console import out
 from umie.cli.options import Plugins
 from umie.errors import UnknownNameError
+from umie.files import json_text
 from umie.registry import Registry
 
 
@@ -45,7 +45,7 @@ def list_parts(
             _show_options(registry, name, as_json)
         return
     if as_json:
-        sys.stdout.write(json.dumps(parts, indent=2) + "\n")
+        sys.stdout.write(json_text(parts, indent=2, ensure_ascii=True) + "\n")
         return
     table = Table("kind", "name", "description")
     for kind, names in parts.items():
@@ -67,7 +67,7 @@ def _show_options(registry: Registry[Any], name: str, as_json: bool) -> None:
         defaults = {option: found.default for option, found in inspect.signature(part).parameters.items()}
     meanings = {option: _meaning(described, option) for option in defaults}
     if as_json:
-        sys.stdout.write(json.dumps(meanings, indent=2) + "\n")
+        sys.stdout.write(json_text(meanings, indent=2, ensure_ascii=True) + "\n")
         return
     first_sentence = inspect.cleandoc(part.__doc__ or "").partition("\n\n")[0].replace("\n", " ")
     out.print(f"{registry.kind} {name}: {first_sentence}", highlight=False, markup=False)

@@ -29,12 +29,16 @@ FormatOptions = Annotated[
     typer.Option(metavar="NAME=VALUE", help="Option of the format, e.g. mapping=FILE for swig; repeatable."),
 ]
 NoImages = Annotated[bool, typer.Option("--no-images", help="Do not check that image files exist.")]
+NO_RELATION_HELP = (
+    "Treat pairs with this relation label as pairs without a relation, as those with none, NA and the like; without "
+    "this option, Other is treated so too. Repeatable."
+)
 NoRelation = Annotated[
     list[str] | None,
     typer.Option(
         "--no-relation",
         metavar="NAME",
-        help="Relation label that means no relation, like NA; in place of Other. Repeatable.",
+        help=NO_RELATION_HELP,
     ),
 ]
 Plugins = Annotated[

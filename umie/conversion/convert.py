@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import reduce
@@ -18,7 +17,7 @@ from umie.composition import default_tokenizer
 from umie.constrained import encode
 from umie.conversion import released
 from umie.errors import UmieError, at, shown
-from umie.files import atomic_folder, read_json
+from umie.files import atomic_folder, json_text, read_json
 from umie.model import UmieModel
 from umie.processor import UmieProcessor
 from umie.tasks import registry as tasks
@@ -77,7 +76,7 @@ def convert_released(
     check_place(Path(output), overwrite)
     with atomic_folder(Path(output)) as folder:
         check_file(config_path)
-        values = read_json(config_path, "the checkpoint's config.json")
+        values = read_json(config_path, "the checkpoint's config.json", allow_nan=True)
         if not isinstance(values, dict):
             raise UmieError(f"{config_path}: is {shown(values)}, not a JSON object: use the checkpoint's config.json")
         with at(str(config_path)):
@@ -114,7 +113,7 @@ def convert_released(
                 **versions("torch"),
                 **{name: value for name, value in vars(result).items() if name != "folder"},
             }
-            (folder / MARK).write_text(json.dumps(mark, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+            (folder / MARK).write_text(json_text(mark, indent=1) + "\n", encoding="utf-8")
         except (OSError, SafetensorError) as error:
             raise UmieError(f"{output}: cannot write: {error}; choose a path with enough disk space") from error
         check_place(Path(output), overwrite)  # it may have been created in the meantime

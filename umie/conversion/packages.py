@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from umie.conversion.convert import MARK, check_place
 from umie.errors import UmieError, UnknownNameError
-from umie.files import atomic_folder
+from umie.files import atomic_folder, json_text
 from umie.language_models.sources import no_warnings
 from umie.versions import file_digest
 
@@ -136,7 +136,7 @@ def _write_efficientnet(paths: dict[str, Path], folder: Path) -> None:
 
 
 def _write_json(path: Path, content: Any) -> None:
-    path.write_text(json.dumps(content, ensure_ascii=False, indent=2), encoding="utf-8")
+    path.write_text(json_text(content, indent=2), encoding="utf-8")
 
 
 def _write_smollm2(paths: dict[str, Path], folder: Path) -> None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Literal, get_args
 
 from umie.data import registry
+from umie.data.columns import find_columns, is_range
 from umie.data.consistency import RecordIds
 from umie.data.reading import OnError, OptionalPath, refuse_regions, report
 from umie.data.tagged import OUTSIDE, Sentence, Tag, sentences
-from umie.errors import UmieError, UnknownNameError, check_choice, shown
+from umie.errors import UmieError, UnknownNameError, at, check_choice, shown
 from umie.records import Entity, Record
 
 Scheme = Literal["auto", "bio", "bioes", "bilou", "io", "suffix"]
@@ -19,10 +21,11 @@ Scheme = Literal["auto", "bio", "bioes", "bilou", "io", "suffix"]
 _PREFIXES = {
     "auto": "BIMOESLU", "bio": "BIO", "bioes": "BIMOES", "bilou": "BILOU", "io": "IO", "suffix": "BIMOESLU",
 }  # fmt: skip
-_TYPE = re.compile(r"\w[\w./&+:-]*")  # what a tag without a prefix may be unless its scheme is named
+_TYPE = re.compile(r"[^\W_][\w./&+:-]*")  # what a tag without a prefix may be unless its scheme is named
 _AT_THE_END = re.compile(r"(.+)([-_])([BIMESLU])")
 _SEPARATORS = {"tab": "\t", "space": None, "comma": ","}
 _DOCUMENT = "-DOCSTART-"
+_SAMPLE = 500  # sentences that show what the columns are
 
 
 @registry.register("conll")
@@ -53,8 +56,8 @@ def read(
             (M- is read as I-), ``bilou``, ``io`` (types alone), or ``suffix`` (``PER-B``). ``auto`` reads all but the
             last, and the type of a tag is what comes after ``B-``, ``I-``, ...; name the scheme to have other tags
             reported. Tags with and without prefixes in one file are an error in ``auto``.
-        columns: the names of all columns, among them ``token`` and ``tag``; by default, the first column is the token
-            and the last one the tag.
+        columns: the names of all columns, among them ``token`` and ``tag``; by default, the last column is the tag, and
+            the first one the token, or the second if the first counts the tokens, as in CoNLL-U.
         separator: ``tab``, ``space`` (any whitespace), ``comma``, or another string. By default, a line with a tab is
             separated by tabs, and any other by whitespace.
         join: what is between two tokens in the text; "" for languages without spaces.
@@ -80,6 +83,9 @@ def read(
     ):
         raise UmieError(f"labels is {shown(labels)}: use a mapping from the types of the file to labels")
     parser = _Parser(tags, columns, separator, set(_names("ignore_tags", ignore_tags) or ()), labels)
+    if columns is None:
+        with at(str(path)):
+            parser.find_columns(path)
     schema = None if labels is None else {"mner": tuple(dict.fromkeys(labels.values()))}
     ids = RecordIds()
     for sentence in sentences(path, parser, on_error):
@@ -116,14 +122,12 @@ class _Parser:
         self.scheme, self.separator, self.ignored, self.labels = scheme, separator, ignored, labels
         self.token_column, self.tag_column = (0, -1) if columns is None else map(columns.index, ("token", "tag"))
         self.num_columns = None if columns is None else len(columns)
+        self.has_index = False  # whether the first column counts the tokens
         self.first_tags: dict[bool, str] = {}  # the first tag with a prefix, and the first one without
 
     def __call__(self, line: str, sentence: Sentence | None) -> tuple[str, Tag] | None:
-        separator = self.separator or ("tab" if "\t" in line else "space")
-        parts = line.split(_SEPARATORS.get(separator, separator))
-        while self.num_columns and len(parts) > self.num_columns and not parts[-1].strip():  # separators at the end
-            parts.pop()
-        if parts[0] == _DOCUMENT or (not (sentence and sentence.tokens) and self._is_comment(line, parts)):
+        parts = self._split(line, sentence)
+        if parts is None or (self.has_index and is_range(parts[0].strip())):
             return None
         if len(parts) < 2 or len(parts) != (self.num_columns or len(parts)):
             expected = f"{self.num_columns} columns" if self.num_columns else "a token and a tag"
@@ -132,9 +136,36 @@ class _Parser:
         self.num_columns = len(parts)
         return parts[self.token_column].strip(), tag
 
+    def find_columns(self, path: Path) -> None:
+        """Find the column of the tokens in the first sentences of a file."""
+        found: list[list[Sequence[str]]] = []
+
+        def collect(line: str, sentence: Sentence | None) -> tuple[str, Tag] | None:
+            parts = self._split(line, sentence)
+            if parts is None:
+                return None
+            if sentence is None or not sentence.tokens:
+                found.append([])
+            found[-1].append(parts)
+            return parts[0], OUTSIDE
+
+        for _ in islice(sentences(path, collect, lambda _: None), _SAMPLE):
+            pass
+        self.token_column, self.has_index = find_columns(found)
+
+    def _split(self, line: str, sentence: Sentence | None) -> Sequence[str] | None:
+        """Return the columns of a line, None if it has no token."""
+        separator = self.separator or ("tab" if "\t" in line else "space")
+        parts = line.split(_SEPARATORS.get(separator, separator))
+        while self.num_columns and len(parts) > self.num_columns and not parts[-1].strip():  # separators at the end
+            parts.pop()
+        if parts[0] == _DOCUMENT or (not (sentence and sentence.tokens) and self._is_comment(line, parts)):
+            return None
+        return parts
+
     def _is_comment(self, line: str, parts: Sequence[str]) -> bool:
         """Return whether the first line of a sentence is a comment, and not the token # with its tag."""
-        if not line.startswith("# "):
+        if not line.startswith("# " if " = " not in line else "#"):
             return False
         wrong_number = len(parts) < 2 or len(parts) != (self.num_columns or len(parts))
         return wrong_number or not re.fullmatch("O|[BIMESLU][-_].+", parts[self.tag_column].strip()) or " = " in line

@@ -16,6 +16,7 @@ from umie.data.reading import (
     are_numbers,
     field,
     file_name,
+    image_file,
     numbered_lines,
     parsed_lines,
     pixel_size,
@@ -74,11 +75,11 @@ def read(
     for owner, place in (("sentences", captions), ("regions", annotation)):
         if not place.is_dir():
             raise UmieError(f"{place}: no such directory: set {owner} to it; {path} must be {_SPLIT_FILES}")
-    for name in parsed_lines(path, lambda _, line: file_name(line.strip(), "the id of the image"), on_error):
+    for name, image in parsed_lines(path, lambda _, line: image_file(line.strip(), "the id of the image"), on_error):
         sentence_file = captions / f"{name}.txt"
         try:
             inside(captions, sentence_file.name)
-            boxes, chains = _boxes(annotation / f"{name}.xml", images, f"{name}.jpg")
+            boxes, chains = _boxes(annotation / f"{name}.xml", images, image)
             lines = list(numbered_lines(sentence_file))
         except UmieError as error:  # its message begins with the file
             report(error, on_error)
@@ -92,7 +93,7 @@ def read(
                 text, entities = _caption(line.strip(), chains)
                 record = Record(
                     text=text,
-                    image=None if images is None else f"{name}.jpg",
+                    image=None if images is None else image,
                     image_folder=folder,
                     regions=boxes,
                     entities=tuple(entities),

@@ -26,6 +26,7 @@ from umie.data.reading import (
     check_folder,
     field,
     file_name,
+    image_file,
     parsed_entries,
     parsed_lines,
     refuse_regions,
@@ -80,7 +81,7 @@ def read(
     refuse_regions(path, regions, "m2e2")
     if images is not None:
         check_folder(images, "images")
-    data = read_json(path, "a list of sentences or an object of images")
+    data = read_json(path, "a list of sentences or an object of images", allow_nan=True)
     common = {"source": f"M2E2: {path.name}", "license": LICENSE, "labels": M2E2_SCHEMA}
     if isinstance(data, list):
         yield from _sentences(path, data, images, on_error, common)
@@ -184,7 +185,7 @@ def _pairs(path: Path, known: AbstractSet[str], on_error: OnError | None) -> dic
 
 
 def _annotation(path: Path) -> dict[str, Any] | None:
-    data = read_json(path) if path.exists() else None
+    data = read_json(path, allow_nan=True) if path.exists() else None
     if data is not None and not isinstance(data, dict):
         raise UmieError(f"{path}: is {shown(data)}: expected an object with one entry per image")
     return data
@@ -193,7 +194,7 @@ def _annotation(path: Path) -> dict[str, Any] | None:
 def _image_record(stem: str, data: object, images: Path, common: Mapping[str, Any]) -> Record:
     """Return the record of an image without text: one event without a trigger, whose arguments are regions."""
     check_characters(stem, "the name")
-    name = file_name(f"{stem}.jpg", "the image")
+    _, name = image_file(stem, "the image")
     kind = event_type(field(data, "event_type", str, "the image"))
     size = displayed_size(inside(images, name))
     regions, arguments = ((), ()) if size is None else _image_arguments(data, size, kind)

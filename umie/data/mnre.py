@@ -62,7 +62,7 @@ def read(
     path = Path(path)
     refuse_regions(path, regions, "mnre")
     if _is_one_value(path):
-        entries = read_json(path, "a list of objects, or one object per line")
+        entries = read_json(path, "a list of objects, or one object per line", allow_nan=True)
         if isinstance(entries, list):
             entries = {f"entry {number}": entry for number, entry in enumerate(entries, start=1)}
         numbers = {key: number for number, key in enumerate(entries, start=1)}

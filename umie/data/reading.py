@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 from umie.errors import UmieError, check_characters, shown
-from umie.files import bounded_lines, inside
+from umie.files import bounded_lines, check_numbers, inside
+from umie.images import image_ending
 from umie.records import Region, Span
 from umie.records.jsonl import MAX_TEXT
 from umie.records.voc import read_voc
@@ -60,6 +61,7 @@ def parsed_entries(
     """Yield ``parse(key, value)`` for each entry of the object in a file; see ``report`` for errors."""
     for key, value in data.items():
         try:
+            check_numbers(value)
             parsed = parse(key, value)
         except UmieError as error:
             report(error, on_error, f"{path}: {bare(key)}")
@@ -107,6 +109,13 @@ def file_name(name: str, owner: str) -> str:
     if len(name.encode("utf-8", "surrogatepass")) > _MAX_NAME_BYTES or len(name.splitlines()) > 1:
         raise UmieError(f"{owner} is {shown(name)}: expected a single line of at most {_MAX_NAME_BYTES} bytes")
     return name
+
+
+def image_file(name: str, owner: str) -> tuple[str, str]:
+    """Return the id and the file name of an image, from a name with an ending, or from one without, of a .jpg file."""
+    file_name(name, owner)
+    ending = image_ending(name)
+    return (name.removesuffix(ending), name) if ending else (name, f"{name}.jpg")
 
 
 def check_folder(path: str | Path, name: str) -> None:

@@ -15,7 +15,7 @@ from umie.data.reading import (
     OptionalPath,
     are_numbers,
     field,
-    file_name,
+    image_file,
     numbered_lines,
     parsed_lines,
     pixel_size,
@@ -87,14 +87,15 @@ def _joined(common: Mapping[str, Any], number: int, line: str) -> Record:
             values[name] = field(item, "text", str, f"field {shown(name)}")
             numbers = item.get("lines")
             first[name] = numbers[0] if isinstance(numbers, list) and numbers and type(numbers[0]) is int else 0
-    return _record(field(data, "id", str, "the line"), lines, values, first, common)
+    name, image = image_file(field(data, "id", str, "the line"), "the id of the receipt")
+    return _record(name, image, lines, values, first, common)
 
 
 def _listed(folder: Path, images: Path, common: Mapping[str, Any], number: int, line: str) -> Record:
-    name = file_name(line.strip(), "the id of the receipt")
-    size = displayed_size(inside(images, f"{name}.jpg"))
+    name, image = image_file(line.strip(), "the id of the receipt")
+    size = displayed_size(inside(images, image))
     if size is None:
-        raise UmieError(f"{images / f'{name}.jpg'}: no such image; it is needed for the size of the boxes")
+        raise UmieError(f"{images / image}: no such image; it is needed for the size of the boxes")
     boxes = inside(folder, f"box/{name}.csv")
     boxes = boxes if boxes.exists() else inside(folder, f"box/{name}.txt")
     lines = []
@@ -114,18 +115,18 @@ def _listed(folder: Path, images: Path, common: Mapping[str, Any], number: int, 
     values = read_json(key, "an object with the fields of the receipt")
     if not isinstance(values, dict) or not all(isinstance(value, str) for value in values.values()):
         raise UmieError(f"{key}: is {shown(values)}: expected an object with a string for each field")
-    return _record(name, lines, values, {}, common)
+    return _record(name, image, lines, values, {}, common)
 
 
 def _record(
     name: str,
+    image: str,
     lines: Sequence[tuple[str, Region]],
     values: Mapping[str, str],
     first: Mapping[str, int],
     common: Mapping[str, Any],
 ) -> Record:
     """Return the record of a receipt; ``first`` is the line of each field, if it is known."""
-    file_name(name, "the id of the receipt")
     starts = [0]
     for text, _ in lines:
         check_characters(text, "a line")
@@ -146,7 +147,7 @@ def _record(
             entities.append(Entity(kind, found, regions=tuple(covered)))
     return Record(
         text=full,
-        image=None if common["image_folder"] is None else f"{name}.jpg",
+        image=None if common["image_folder"] is None else image,
         regions=tuple(region for _, region in lines),
         entities=tuple(entities),
         id=name,

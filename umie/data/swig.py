@@ -81,7 +81,7 @@ def read(
             "meae": tuple(dict.fromkeys(role for item in situations.values() for role in item.roles.values())),
         },
     }
-    data = read_json(path, "an object with one entry per image")
+    data = read_json(path, "an object with one entry per image", allow_nan=True)
     if not isinstance(data, dict):
         raise UmieError(f"{path}: is {shown(data)}: expected an object with one entry per image")
     yield from parsed_entries(path, data, lambda name, image: _record(name, image, situations, common), on_error)

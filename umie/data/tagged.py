@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
-from umie.data.reading import OnError, Tokens, file_name, numbered_lines, report
+from umie.data.reading import OnError, Tokens, image_file, numbered_lines, report
 from umie.errors import UmieError, shown
+from umie.images import image_ending
 from umie.records import Span
 from umie.records.jsonl import MAX_TEXT
 
@@ -17,7 +18,6 @@ HEADER = "IMGID:"
 _HEADER = re.compile(r"\s*IMG_?ID\s*[:：]", re.IGNORECASE)
 _TAG_OF_HEADER = re.compile(r"(\s+(O|X|-X-|_))+$")
 _SEPARATORS = re.compile(r"[\s,;|]+")
-_SUFFIX = re.compile(r"\.(jpe?g|png|gif|webp|bmp|tiff?)$", re.IGNORECASE)
 Tag: TypeAlias = tuple[str, str]  # B, I, O, E, S, L or U, and the entity type; ("O", "") outside all entities
 OUTSIDE: Tag = ("O", "")
 
@@ -88,12 +88,11 @@ def sentences(
 def _image(written: str) -> tuple[str, str]:
     """Return the id and the file name of the image that a header names."""
     name = _TAG_OF_HEADER.sub("", written.strip())
-    file_name(name, "the id of the image")
+    identifier, file = image_file(name, "the id of the image")
     several = [part for part in _SEPARATORS.split(name) if part]
-    if len(several) > 1 and (_SUFFIX.search(several[0]) or not _SUFFIX.search(name)):  # not "my photo.jpg"
+    if len(several) > 1 and (image_ending(several[0]) or not image_ending(name)):  # not "my photo.jpg"
         raise UmieError(f"the id of the image is {shown(name)}: a record has one image; keep one id, without spaces")
-    suffix = _SUFFIX.search(name)
-    return (name, f"{name}.jpg") if suffix is None else (name[: suffix.start()], name)
+    return identifier, file
 
 
 def chunks(tags: Sequence[Tag]) -> Iterator[tuple[str, int, int]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -12,7 +11,7 @@ from pydantic import BaseModel as Model
 from pydantic import Field, ValidationError
 
 from umie.errors import UmieError, at, check_keys, shown
-from umie.files import atomic_write, decode_utf8, parse_json, read_data, read_json
+from umie.files import atomic_write, decode_utf8, json_text, parse_json, read_data, read_json
 from umie.versions import file_digest
 
 RESULTS = "results.jsonl"  # in the directory of a grid: the newest result of each cell, one per line
@@ -169,7 +168,7 @@ def read_results(
             is_damaged = True
     if is_damaged and repair:
         with atomic_write(path) as file:
-            file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+            file.writelines(json_text(line) + "\n" for line in lines)
     return {line["hash"]: line for line in lines if line["hash"] in cells}
 
 
@@ -205,5 +204,5 @@ def _is_numbers(value: object, depth: int) -> bool:
 def _checksum(line: Mapping[str, Any]) -> str:
     """Return a hash of the values of a result, in any order and spacing."""
     values = {key: value for key, value in line.items() if key != CHECKSUM}
-    canonical = json.dumps(values, sort_keys=True, default=str)
+    canonical = json_text(values, ensure_ascii=True, sort_keys=True, default=str)
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]

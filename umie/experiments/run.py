@@ -20,7 +20,7 @@ from umie.experiments.parts import unnamed_regions
 from umie.experiments.prepare_data import prepare_corpus
 from umie.experiments.scored_tasks import averaged, check_metric, scored_tasks
 from umie.experiments.variant import Progress, Variant, train_warm_start
-from umie.files import atomic_write, read_json
+from umie.files import atomic_write, json_text, read_json
 
 BEST, LAST = "best", "last"
 
@@ -157,7 +157,7 @@ def _identify(config: RunConfig, corpus: Corpus, output: Path) -> None:
             )
     else:
         with atomic_write(path) as file:
-            json.dump(found, file, indent=1, ensure_ascii=False)
+            file.write(json_text(found, indent=1))
 
 
 def _about_data(variant: Variant) -> Iterator[str]:

@@ -5,7 +5,6 @@ The job is a JSON file, and so is its result. Progress is written to standard ou
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 import time
@@ -19,7 +18,7 @@ from umie.experiments.config import RunConfig
 from umie.experiments.data_sets import Corpus
 from umie.experiments.results import sealed
 from umie.experiments.variant import COUNTS, Variant, gate_health, train_warm_start
-from umie.files import atomic_write, read_json
+from umie.files import atomic_write, json_text, read_json
 from umie.registry import load_plugins
 from umie.versions import file_digest, versions
 
@@ -48,7 +47,7 @@ class JobProgress:
         self._emit(event="note", text=what)
 
     def _emit(self, **event: Any) -> None:
-        sys.stdout.write(json.dumps(event) + "\n")
+        sys.stdout.write(json_text(event, ensure_ascii=True) + "\n")
         sys.stdout.flush()
 
 
@@ -67,7 +66,7 @@ def run_job(job_file: str) -> None:
     result["seconds"] = {**result.get("seconds", {}), "total": time.perf_counter() - start}
     line = {**job["identity"], **result, "versions": versions("torch", "transformers")}
     with atomic_write(job["result"]) as file:
-        json.dump(sealed(line), file, ensure_ascii=False)
+        file.write(json_text(sealed(line)))
 
 
 def _read_job(path: str) -> dict[str, Any]:
@@ -122,7 +121,7 @@ def _run_cell(job: Mapping[str, Any], config: RunConfig, corpus: Corpus) -> dict
     seconds["evaluate"] = time.perf_counter() - started
     every_gate = [gate for values in gates.values() for gate in values]
     with atomic_write(folder / GATES) as file:
-        json.dump({key: [round(gate, 6) for gate in values] for key, values in gates.items()}, file)
+        file.write(json_text({key: [round(gate, 6) for gate in values] for key, values in gates.items()}))
     if checkpoints is not None:
         shutil.rmtree(checkpoints, ignore_errors=True)
     return {

@@ -25,7 +25,7 @@ from umie.experiments.prepare_data import prepare_corpus
 from umie.experiments.results import RESULT, RESULTS, cell_folder, read_result, read_results, sealed
 from umie.experiments.run_job import run_job
 from umie.experiments.scored_tasks import ScoredTask, averaged, check_metric, scored_tasks
-from umie.files import atomic_write
+from umie.files import atomic_write, check_writable, json_text
 
 
 class GridProgress(Protocol):
@@ -219,7 +219,7 @@ class _Runner:
             "result": str(result),
         }
         with atomic_write(folder / "job.json") as file:
-            json.dump(written, file, indent=1, ensure_ascii=False, default=list)
+            file.write(json_text(written, indent=1, default=list))
         self.progress.start(name)
         if self.in_process:
             crash = "the job wrote no result"
@@ -241,7 +241,7 @@ class _Runner:
         """Run the job of a directory in its own process; return how it ended, in case there is no result."""
         gpus = _gpus()
         gpu = {"CUDA_VISIBLE_DEVICES": gpus[slot % len(gpus)]} if gpus else {}
-        with (folder / "log.txt").open("w", encoding="utf-8") as log:
+        with check_writable(folder / "log.txt").open("w", encoding="utf-8") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "umie.experiments.job_process", str(folder / "job.json")],
                 stdin=subprocess.PIPE,
@@ -280,8 +280,8 @@ class _Runner:
 
 def _append(path: Path, line: Mapping[str, Any]) -> None:
     """Append one JSON line and sync it to disk."""
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line, ensure_ascii=False) + "\n")
+    with check_writable(path).open("a", encoding="utf-8") as file:
+        file.write(json_text(line) + "\n")
         file.flush()
         os.fsync(file.fileno())
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from umie import registries
 from umie.experiments.config import PARTS, RunConfig
 from umie.experiments.expand import PRESETS, SLOTS
-from umie.files import atomic_write
+from umie.files import atomic_write, json_text
 
 FOLDER = Path(__file__).with_name("schemas")
 _OBJECT: dict[str, Any] = {"type": "object"}
@@ -65,7 +64,7 @@ def main() -> None:
     """Write both schemas into the package."""
     for name, schema in (("run", run_schema()), ("grid", grid_schema())):
         with atomic_write(FOLDER / f"{name}.json") as file:
-            file.write(json.dumps(schema, indent=1) + "\n")
+            file.write(json_text(schema, indent=1, ensure_ascii=True) + "\n")
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from umie.experiments.config import RunConfig
 from umie.experiments.data_sets import Corpus
 from umie.experiments.scored_tasks import DEV_MEAN, check_metric, dev_mean_keys, score_name, scored_tasks
 from umie.experiments.training_queries import check_queries, tokenizer_of
-from umie.files import atomic_folder, atomic_write
+from umie.files import atomic_folder, atomic_write, json_text
 from umie.records import Record, Region, write_jsonl
 from umie.training.config import Checkpoints
 
@@ -313,7 +313,7 @@ class Variant:
                 write_jsonl(folder / f"{one.file_name}.jsonl", result.predictions)
         if folder is not None:
             with atomic_write(folder / COUNTS) as file:
-                json.dump(counts, file)
+                file.write(json_text(counts))
         return metrics, gates
 
     def _dev_scores(self, model: UmieModel) -> dict[str, float]:

@@ -19,7 +19,7 @@ from umie.extraction.extractor import WINDOW_BATCHES, Extractor, Labels
 from umie.extraction.images import SKIPPED
 from umie.extraction.result import Extraction
 from umie.extraction.source import SourceLine, read_items, with_further_keys
-from umie.files import check_distinct
+from umie.files import check_distinct, json_text
 from umie.hub import check_saved, find_file
 from umie.processor import FILE as PROCESSOR_FILE
 from umie.records import record_to_json
@@ -217,7 +217,7 @@ class _Writer:
                 if self.has_details:
                     details = {"line": item.number, **found.to_json()}
                     others = {key: value for key, value in item.further.items() if key not in details}
-                    written.append(with_further_keys(json.dumps(details, ensure_ascii=False), others))
+                    written.append(with_further_keys(json_text(details), others))
         except UmieError as error:
             if not self.skip_bad:
                 raise
@@ -233,7 +233,7 @@ class _Writer:
     def _reject(self, item: SourceLine, error: UmieError) -> None:
         place = f"{self.source}:{item.number}: "
         content = {"line": item.number, "reason": str(error).removeprefix(place), "content": item.content}
-        line = json.dumps(content, ensure_ascii=True)  # the line may hold unpaired surrogates
+        line = json_text(content, ensure_ascii=True)  # the line may hold unpaired surrogates
         self.lines.write(*[None] * (1 + self.has_details), line)
 
 

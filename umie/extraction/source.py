@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from umie.errors import UmieError
-from umie.files import bounded_lines
+from umie.files import bounded_lines, json_text
 from umie.records import Record
 from umie.records.jsonl import KEYS, parse_line, record_from_json
 
@@ -46,11 +46,11 @@ def with_further_keys(line: str, further: Mapping[str, Any]) -> str:
     """Return the JSON object of a line with further keys."""
     if not further:
         return line
-    written = json.dumps(further, ensure_ascii=False)
+    written = json_text(further)
     try:
         written.encode()
     except UnicodeEncodeError:  # an unpaired surrogate, which only an escape can express
-        written = json.dumps(further)
+        written = json_text(further, ensure_ascii=True)
     return f"{line[:-1]}, {written[1:]}"
 
 

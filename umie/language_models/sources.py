@@ -167,7 +167,7 @@ def check_layers(source: str, checkpoint: str, unexpected: Iterable[str], model:
     path = Path(checkpoint) / "config.json"
     if not path.is_file():
         return
-    stored = read_json(path)
+    stored = read_json(path, allow_nan=True)
     if any(getattr(model.config, name, stored[name]) != stored[name] for name in NUM_LAYERS if name in stored):
         return
     names = set(model.state_dict())

@@ -33,7 +33,8 @@ KEYS = (
     "text", "image", "regions", "entities", "relations", "events", "id", "tasks", "source", "license", "labels",
 )  # fmt: skip
 _OLD_LICENSE = "licence"  # still read in files written before the key was renamed
-_encode = json.JSONEncoder(ensure_ascii=False).encode  # json.dumps would build an encoder for each line
+# json.dumps would build an encoder for each line
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 _SURROGATE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")
 
 

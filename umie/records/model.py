@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from umie.errors import UmieError, check_characters, shown
+from umie.files import inside
 from umie.records.offsets import advice
 
 if TYPE_CHECKING:
@@ -192,14 +193,7 @@ class Record:
             return None
         if self.image_folder is None:
             return Path(self.image)
-        folder = Path(self.image_folder).resolve()
-        try:
-            path = (folder / self.image).resolve()
-        except (ValueError, OSError, RuntimeError) as error:  # a NUL character, a loop of links
-            raise UmieError(f"image {shown(self.image)} is not a valid file name: {error}") from error
-        if not path.is_relative_to(folder):
-            raise UmieError(f"image {shown(self.image)} is outside the image folder {self.image_folder}")
-        return path
+        return inside(self.image_folder, self.image).resolve()
 
     def _with_text(self, entity: Entity) -> Entity:
         covered = self.surface(entity.span)

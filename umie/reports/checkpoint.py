@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
@@ -16,7 +15,7 @@ from umie.errors import UmieError, check_choice
 from umie.evaluation.checkpoint import DecodingResult, OnBatch, evaluate_checkpoint
 from umie.evaluation.gates import gate_summary
 from umie.evaluation.schema import choose_tasks
-from umie.files import atomic_folder, atomic_write
+from umie.files import atomic_folder, atomic_write, json_text
 from umie.hub import check_saved
 from umie.loading import load
 from umie.model import UmieModel
@@ -275,6 +274,6 @@ def _write(
         figures["gates"] = GATES
     write_jsonl(folder / GOLD, records)
     with atomic_write(folder / SCORES) as file:
-        json.dump({"title": title, **facts, "decodings": decodings}, file, indent=1, ensure_ascii=False)
+        file.write(json_text({"title": title, **facts, "decodings": decodings}, indent=1))
     with atomic_write(folder / PAGE) as file:
         file.write(page(title, results, facts, figures))

@@ -37,7 +37,7 @@ def draw_gates(
     """
     shown = {title: sorted(values) for title, values in gates.items() if values}
     columns = 2 if len(shown) > 1 else 1
-    figure = new_figure(4.2 * columns + 0.6, 2.1 * math.ceil(len(shown) / columns) + 0.5)
+    figure = new_figure(4.2 * columns + 0.6, 2.4 * math.ceil(len(shown) / columns) + 0.4)
     for axes, (title, values) in zip(panels(figure, len(shown), columns), shown.items(), strict=True):
         summary = gate_summary(values)
         low, high = _range(values)
@@ -45,7 +45,9 @@ def draw_gates(
         edges = [width * step for step in range(math.floor(low / width), math.floor(high / width) + 2)]
         inside = [value for value in values if edges[0] <= value <= edges[-1]]
         stacks = [[value for value in inside if value <= 0], [value for value in inside if value > 0]]
-        axes.hist(stacks, bins=edges, color=[GRAY, BLUE], alpha=0.85, stacked=True, label=["closed", "open"])
+        axes.hist(
+            stacks, bins=edges, color=[GRAY, BLUE], alpha=0.85, stacked=True, label=["closed (0 or below)", "open"]
+        )
         if edges[0] < 0 < edges[-1]:
             axes.axvline(0, color=GRAY, linewidth=0.8)
         axes.axvline(summary["median"], color=ORANGE, linewidth=1.6, label="median")
@@ -56,10 +58,9 @@ def draw_gates(
         facts = f"{len(values):,} queries, median {summary['median']:.3f}, closed {100 * summary['closed']:.1f}%"
         axes.locator_params(axis="y", nbins=4, integer=True, steps=None)
         axes.locator_params(axis="x", nbins=6, steps=None)
-        clean_axes(axes, title=f"{title}\n{facts}{f', {omitted:,} outside' if omitted else ''}")
-    add_legend(figure, loc="outside lower right", columns=4)
-    figure.supxlabel("gate (closed: 0 or below)", fontsize=9, x=0.02, ha="left")
-    figure.supylabel("queries about an image", fontsize=9)
+        outside = f", {omitted:,} outside" if omitted else ""
+        clean_axes(axes, title=f"{title}\n{facts}{outside}", x="gate: weight of the image (no unit)", y="queries")
+    add_legend(figure, loc="outside lower center", columns=4)
     save_figure(figure, path, pdf=pdf)
 
 

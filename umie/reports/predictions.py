@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from umie.files import atomic_write
+from umie.files import atomic_write, json_text
 from umie.records import read_jsonl
 from umie.records.no_relation import doubtful_labels
 from umie.reports.score_figure import draw_labels, draw_scores
@@ -58,7 +57,7 @@ class FileScores:
             **to_json(self.report),
         }
         with atomic_write(path) as file:
-            file.write(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+            file.write(json_text(content, indent=1) + "\n")
 
     def draw(self, path: Path, *, with_labels: bool = False) -> list[Path]:
         """Draw the scores and, if requested, those of the labels next to them, with ``-labels`` added to the name.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from umie.experiments.config import RunConfig
 from umie.experiments.run import RunResult
 from umie.experiments.scored_tasks import DEV_MEAN, dev_mean_keys
-from umie.files import atomic_write
+from umie.files import atomic_write, json_text
 from umie.reports.gates import draw_gates
 from umie.reports.style import (
     BLUE,
@@ -29,6 +28,7 @@ from umie.reports.tables import markdown_table, shown_interval
 from umie.versions import versions
 
 CURVES, GATES, PAGE, NUMBERS = "curves.png", "gates.png", "report.md", "scores.json"
+_STEPS = "training step (updates of the weights)"
 LIBRARIES = ("torch", "transformers")
 
 
@@ -53,7 +53,7 @@ def write_run_report(run: RunResult) -> str:
         "versions": versions(*LIBRARIES),
     }
     with atomic_write(run.folder / NUMBERS) as file:
-        json.dump(numbers, file, indent=1, ensure_ascii=False)
+        file.write(json_text(numbers, indent=1))
     return page
 
 
@@ -69,10 +69,12 @@ def draw_curves(run: RunResult, path: Path) -> None:
         values = [loss for _, loss in losses]
         if min(values) > 0 and max(values) > 10 * min(values):
             log_scale(loss_axes)
-    clean_axes(loss_axes, title="Training loss", x="step", y="cross-entropy (nats per token)")
+    clean_axes(loss_axes, title="Training loss", x=_STEPS, y="mean cross-entropy (nats)")
     for axes in score_axes:
         _draw_scores(axes, run, scored)
         add_legend(figure, loc="outside right upper", columns=1)
+    for axes in (loss_axes, *score_axes):
+        axes.locator_params(axis="x", nbins=6, integer=True)
     save_figure(figure, path, pdf=True)
 
 
@@ -90,7 +92,7 @@ def _draw_scores(axes: Any, run: RunResult, scored: Sequence[Mapping[str, Any]])
     if best := run.measured.get("best_step"):
         axes.axvline(best, label=f"best: step {best}", **{**DOTTED, "color": GRAY})
     axes.set_ylim(-0.02, 1.02)
-    clean_axes(axes, title="Scores on the dev split", x="step", y="strict micro-F1")
+    clean_axes(axes, title="Scores on the dev split", x=_STEPS, y="strict micro-F1 (0 to 1)")
 
 
 def _page(run: RunResult, *, has_gates: bool) -> Iterator[str]:
@@ -131,6 +133,6 @@ def _weights(config: RunConfig) -> Iterator[str]:
         yield f"weights: {config.start_from}"
         return
     parts = {slot: getattr(config, slot) for slot in ("encoder", "fusion", "decoder")}
-    shown = "; ".join(f"{slot}: {json.dumps(part, ensure_ascii=False)}" for slot, part in parts.items())
+    shown = "; ".join(f"{slot}: {json_text(part)}" for slot, part in parts.items())
     start = "; text-only warm start" if config.warm_start is not None else ""
     yield f"{shown}{start}" + (f" (preset {config.preset})" if config.preset else "")

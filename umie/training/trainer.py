@@ -266,7 +266,7 @@ def _step_of(checkpoint: Path) -> int:
 def state_of(checkpoint: Path) -> dict[str, Any]:
     """Return the state of the Trainer saved in a checkpoint; raise UmieError if it cannot be read."""
     path = checkpoint / "trainer_state.json"
-    state = read_json(path, "the state of the Trainer")
+    state = read_json(path, "the state of the Trainer", allow_nan=True)
     if not isinstance(state, dict):
         raise UmieError(f"{path}: contains {shown(state)}: expected the state of the Trainer")
     return state

@@ -105,7 +105,7 @@ def test_fill_hands_errors_on_and_goes_on(image, record, error):
     messages = [str(item) for item in errors]
     assert [message.split(":")[0] for message in messages] == [f"record id{index}" for index in (1, 2, 3, 4)]
     assert ["not a readable" in messages[0], "no such image" in messages[1]] == [True, True]
-    assert all("is outside the image folder" in message for message in messages[2:])
+    assert all("is outside the directory" in message for message in messages[2:])
     assert error(grid.fill, records).startswith("record id1: ")
     assert error(grid.fill, [dataclasses.replace(records[1], id=None)]).startswith("record 1: ")
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from umie.encoders.base import VisualEncoder, collate, no_slots
 from umie.encoders.cache.store import FeatureCache
 from umie.errors import UmieError, check_whole
-from umie.files import atomic_write
+from umie.files import atomic_write, json_text
 from umie.images import ImageSource, decode_image, image_digest, read_image_bytes
 from umie.records import Box, Record, Region
 from umie.types import FEATURES, check_image_policy
@@ -308,4 +308,4 @@ def write_unreadable(path: str | Path, unreadable: Sequence[UnreadableImage]) ->
     path = Path(path)
     if unreadable or path.exists():
         with atomic_write(path) as file:
-            file.writelines(json.dumps(item._asdict(), ensure_ascii=False) + "\n" for item in unreadable)
+            file.writelines(json_text(item._asdict()) + "\n" for item in unreadable)

@@ -18,7 +18,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from umie.errors import UmieError, shown
-from umie.files import atomic_write
+from umie.files import atomic_write, open_regular
 
 SUFFIX = ".safetensors"
 STALE_AFTER_S = 24 * 3600  # no writer takes this long for one file: a temporary file this old was left by a killed one
@@ -117,7 +117,8 @@ class FeatureCache:
     def _read(self, key: str) -> dict[str, Tensor] | None:
         path = self.path(key)
         try:
-            data = path.read_bytes()
+            with open_regular(path) as file:
+                data = file.read()
         except FileNotFoundError:
             return None
         except OSError as error:

@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import numpy as np
 
 from umie.encoders.precomputed.files import LAYOUTS, Array, Entry, Layout
 from umie.errors import UmieError, at, shown
-from umie.files import atomic_write, check_content, decode_utf8, open_regular, read_data
+from umie.files import atomic_write, check_content, decode_utf8, json_text, open_regular, read_data
 
 MAX_ROW = 64 << 20  # bytes: a line with 100 boxes of 2048 numbers has 1.1 MiB
 INDEX_SUFFIX = ".umie-index.json"
@@ -126,7 +127,7 @@ class TsvFile:
         return TsvEntry(place, dict(zip(self.columns, fields, strict=True)))
 
     def _line(self, offset: int, number: int) -> bytes:
-        with self._reading(f":{number}"), self.path.open("rb") as file:
+        with self._reading(f":{number}"), open_regular(self.path) as file:
             file.seek(offset)
             return file.readline(MAX_ROW)
 
@@ -145,7 +146,7 @@ class TsvFile:
     def _build(self) -> dict[str, list[tuple[int, int]]]:
         rows: dict[str, list[tuple[int, int]]] = {}
         offset = 0
-        with self._reading(), self.path.open("rb", buffering=1 << 20) as file:
+        with self._reading(), BufferedReader(open_regular(self.path).detach(), 1 << 20) as file:
             for number, line in enumerate(iter(lambda: file.readline(MAX_ROW + 1), b""), start=1):
                 start, offset = offset, offset + len(self._checked(line, number))
                 if number == 1 and self._has_names:
@@ -161,7 +162,7 @@ class TsvFile:
                     rows.setdefault(decode_utf8(fields[self._id]).strip(), []).append((start, number))
         # if it cannot be written, the index in memory is enough
         with suppress(UmieError, OSError), atomic_write(self._index_path) as file:
-            json.dump({"state": self._state, "rows": rows}, file)
+            file.write(json_text({"state": self._state, "rows": rows}))
         return rows
 
     def _load(self) -> dict[str, list[tuple[int, int]]] | None:

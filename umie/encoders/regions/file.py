@@ -148,14 +148,14 @@ class FileProposer(Proposer):
             return Candidates(boxes, torch.ones(len(regions)), labels, Counter(map(_reason, bad)))
         if not path.exists():
             return None
-        content = read_json(path)
+        content = read_json(path, allow_nan=True)
         with at(str(path)):
             return _read_regions(content, self._unit, size, image)
 
 
 def _read_table(path: Path, unit: Unit | None) -> tuple[dict[str, Any], Unit]:
     """Return the regions of all images by name, and the unit of their boxes."""
-    content = read_json(path)
+    content = read_json(path, allow_nan=True)
     with at(str(path)):
         table = coco_regions(content)
         if table is not None:

@@ -81,7 +81,7 @@ def test_a_file_without_lines_is_removed_if_it_is_optional(tmp_path):
 def test_the_digest_of_a_complete_file(tmp_path):
     write(tmp_path)
     path = tmp_path / "a"
-    assert digest_file(path).read_text().endswith("  a\n")
+    assert digest_file(path).read_text().splitlines()[0].endswith("  a")
     assert not is_changed(path)
     path.write_text(path.read_text().replace("3", "4"))
     assert is_changed(path)

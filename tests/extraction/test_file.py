@@ -169,8 +169,8 @@ def test_a_complete_output_is_neither_written_again_nor_replaced(mixed, checkpoi
     before = Path("out.jsonl").stat()
     again = extract_file(checkpoint, mixed, "out.jsonl", **options, on_progress=lambda *counts: pytest.fail())
     assert Path("out.jsonl").stat() == before
-    assert (first.was_complete, again.was_complete, again.resumed) == (False, True, 8)
-    assert (again.written, again.rejected, again.empty) == (first.written, first.rejected, first.empty) == (3, 4, 1)
+    assert (first.was_complete, again.was_complete, again.resumed) == (False, True, 9)
+    assert (again.written, again.rejected, again.empty) == (first.written, first.rejected, first.empty) == (3, 5, 1)
     for change in ({"tasks": ["med"]}, {"details": "more.jsonl"}):
         with pytest.raises(UmieError, match=r"out.jsonl: already exists, from other input, options .*--overwrite"):
             extract_file(checkpoint, mixed, "out.jsonl", **{**options, **change})

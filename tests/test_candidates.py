@@ -66,6 +66,15 @@ def test_words_of_any_text_are_ordered_and_nonempty(text):
     assert "".join(text[word.start : word.end] for word in found) == "".join(text.split())
 
 
+GROUNDED = "grounded mner"
+CASES = [*sorted(LABELS), GROUNDED]
+
+
+def built(case):
+    name = case.removeprefix("grounded ")
+    return tasks.registry.build(name, labels=LABELS[name], **({"grounded": True} if case == GROUNDED else {}))
+
+
 def random_record(task, labels, rng, encoder):
     """A record with words of several scripts and annotation on word boundaries."""
     alphabet = string.ascii_letters + "äøßЖאب中東กह7"
@@ -83,6 +92,10 @@ def random_record(task, labels, rng, encoder):
     spans = list(dict.fromkeys(span() for _ in range(rng.randint(0, 4))))
     if task == "mner":
         return Record(text, entities=tuple(Entity(rng.choice(labels), one, text[slice(*one)]) for one in spans))
+    if task == GROUNDED:
+        shown = [tuple(index for index in range(len(regions)) if rng.random() < 0.4) for _ in spans]
+        found = [Entity(rng.choice(labels), one, "", places) for one, places in zip(spans, shown, strict=True)]
+        return Record(text, regions=regions, entities=tuple(found))
     if task == "mre":
         return Record(text, relations=(Relation(rng.choice(labels), span(), span()),))
     if task == "med":
@@ -108,10 +121,10 @@ def as_sets(task, record):
     return Counter(task.items(record))
 
 
-@pytest.mark.parametrize("name", sorted(LABELS))
+@pytest.mark.parametrize("name", CASES)
 def test_targets_are_lossless(encoder, name):
     rng = random.Random(0)
-    task = tasks.registry.build(name, labels=LABELS[name])
+    task = built(name)
     records = [random_record(name, task.labels, rng, encoder) for _ in range(300)]
     for start in range(0, len(records), 50):
         chunk = records[start : start + 50]
@@ -120,23 +133,23 @@ def test_targets_are_lossless(encoder, name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(LABELS))
+@pytest.mark.parametrize("name", CASES)
 def test_ten_thousand_targets_are_lossless(encoder, name):
     rng = random.Random(1)
-    task = tasks.registry.build(name, labels=LABELS[name])
+    task = built(name)
     for _ in range(200):
         records = [random_record(name, task.labels, rng, encoder) for _ in range(50)]
         for record, found in zip(records, read_back(encoder, task, records), strict=True):
             assert as_sets(task, found) == as_sets(task, record)
 
 
-@pytest.mark.parametrize("name", sorted(LABELS))
+@pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("nested", [False, True])
 def test_random_scores_give_well_formed_answers(tokenizer, encoder, name, nested):
     options = CandidateOptions(max_width=4, threshold=0.4, nested=nested)
     narrow = CandidateEncoder(tokenizer, options, 4096)
     rng = random.Random(2)
-    task = tasks.registry.build(name, labels=LABELS[name])
+    task = built(name)
     records = [random_record(name, task.labels, rng, encoder) for _ in range(125)]
     asked = [(record, query) for record in records for query in task.queries(record)]
     visual = {"visual_mask": torch.ones(4, dtype=torch.bool)}
@@ -153,7 +166,7 @@ def test_random_scores_give_well_formed_answers(tokenizer, encoder, name, nested
         for item in items:
             assert task.label_of(item) in task.labels
             place = item.arguments[0] if name == "meae" else item
-            span = {"mner": "span", "med": "trigger", "meae": "span"}.get(name)
+            span = {"mner": "span", GROUNDED: "span", "med": "trigger", "meae": "span"}.get(name)
             if name == "meae" and place.region is not None:
                 assert place.region < len(record.regions)
             elif span is not None and getattr(place, span) is not None:

@@ -15,6 +15,7 @@ from umie.cli.data_audit import audit, clean, fingerprint
 from umie.cli.data_images import features, regions
 from umie.cli.data_mask import mask
 from umie.cli.data_show import sample, stats
+from umie.cli.data_split import split
 from umie.cli.options import (
     Format,
     FormatOptions,
@@ -202,12 +203,12 @@ def synthetic(
     from umie.data.synthetic import SyntheticConfig, ceilings, write_synthetic
 
     config = SyntheticConfig(seed=seed, train=train, dev=dev, test=test, image_share=image_share)
-    for split, path in write_synthetic(folder, config).items():
-        print_line(f"{split}: {getattr(config, split)} records in {path}")
+    for name, path in write_synthetic(folder, config).items():
+        print_line(f"{name}: {getattr(config, name)} records in {path}")
     shown = ", ".join(f"{task.upper()} {ceiling:.3f}" for task, ceiling in ceilings(config).items())
     print_line(f"best F1 of text only: {shown}")
 
 
 app = typer.Typer(help="Work with data sets: convert, check, count, inspect, compare.", no_args_is_help=True)
-for command in (convert, regions, validate, stats, sample, audit, clean, fingerprint, mask, features, synthetic):
+for command in (convert, regions, validate, stats, sample, audit, clean, fingerprint, split, mask, features, synthetic):
     app.command()(command)

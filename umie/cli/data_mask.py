@@ -9,23 +9,23 @@ from typing import Annotated
 import typer
 
 from umie.cli.console import print_line
+from umie.cli.data_split import DevShare, SplitFolder, TestShare, check_outputs
 from umie.cli.options import Format, FormatOptions, Images, Regions, source_of
 from umie.cli.progress import counting
 from umie.errors import UmieError
-from umie.types import SPLITS
 
 
 def mask(
     input_file: Annotated[Path, typer.Argument(help="Captions whose entities have regions.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Directory for train.jsonl, dev.jsonl, test.jsonl.")],
+    output: SplitFolder,
     format_name: Format = "jsonl",
     images: Images = None,
     regions: Regions = None,
     format_option: FormatOptions = None,
     types: Annotated[int, typer.Option(min=2, help="Number of types: the most frequent heads of mentions.")] = 12,
     word: Annotated[str, typer.Option(help="What replaces the mention.")] = "something",
-    dev: Annotated[float, typer.Option(min=0.01, max=0.5, help="Share of the images in the dev split.")] = 0.1,
-    test: Annotated[float, typer.Option(min=0.01, max=0.5, help="Share of the images in the test split.")] = 0.2,
+    dev: DevShare = 0.1,
+    test: TestShare = 0.2,
     seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
 ) -> None:
     """Replace one mention of each caption by a neutral word, so that its type must come from the image.
@@ -37,22 +37,19 @@ def mask(
         umie data mask records.jsonl --format flickr_entities --images images --output masked
     """
     from umie.data.masking import mask_mentions
+    from umie.data.splitting import check_shares
     from umie.records import write_jsonl
 
     if not word.strip():
         raise UmieError("--word is empty: use a word such as something")
-    if dev + test >= 1:
-        raise UmieError(f"--dev {dev:g} and --test {test:g} leave no images for training: use smaller shares")
-    for path in (output / f"{split}.jsonl" for split in SPLITS):
-        if path.exists() and input_file.exists() and path.samefile(input_file):
-            raise UmieError(f"{path}: is the input; choose another --output")
+    shares = check_shares(dev, test)
+    check_outputs(output, input_file)
     source = source_of(input_file, format_name, images, regions, format_option)
     with counting(f"reading {input_file.name}") as count:
         records = []
         for record in source.named():
             records.append(record)
             count()
-    shares = {"train": 1 - dev - test, "dev": dev, "test": test}
     masked = mask_mentions(records, num_types=types, word=word, shares=shares, seed=seed)
     for split, own in masked.splits.items():
         path = output / f"{split}.jsonl"

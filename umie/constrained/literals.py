@@ -42,10 +42,15 @@ class Node:
             for symbol in symbols:
                 node = node.children.setdefault(symbol, Node())
             start.tokens[token] = node
-        if node.ends.setdefault(follows, says) != says:
+        other = node.ends.setdefault(follows, says)
+        if other != says:
+            if says.place is not None:
+                raise UmieError(
+                    f"the tokenizer encodes {other.place} and {says.place}, the names of regions, identically: use "
+                    "another tokenizer"
+                )
             raise UmieError(
-                f"the tokenizer encodes the labels {node.ends[follows].label!r} and {says.label!r} identically: "
-                "rename one label"
+                f"the tokenizer encodes the labels {other.label!r} and {says.label!r} identically: rename one label"
             )
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import random
 import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from umie.data.splitting import SHARES, split_by_image
 from umie.errors import UmieError
 from umie.records import Entity, Record
 
@@ -70,19 +71,9 @@ def mask_mentions(
     Raises:
         UmieError: there are no mentions with a region, or a split is empty.
     """
-    shares = {"train": 0.7, "dev": 0.1, "test": 0.2} if shares is None else shares
-    by_image: dict[str, list[Record]] = defaultdict(list)
-    for number, record in enumerate(records):
-        by_image[str(record.image if record.image is not None else record.id or number)].append(record)
     rng = random.Random(seed)
-    images = sorted(by_image)
-    rng.shuffle(images)
-    divided: dict[str, list[Record]] = {}
-    start = 0.0
-    for name, share in shares.items():
-        end = start + share * len(images)
-        divided[name] = [record for image in images[round(start) : round(end)] for record in by_image[image]]
-        start = end
+    shares = SHARES if shares is None else shares
+    divided = split_by_image(records, shares, rng=rng)
     heads = Counter(head_of(entity.text) for record in divided["train"] for entity in record.entities if entity.regions)
     heads.pop("", None)  # a mention without a word
     types = dict(sorted(heads.items(), key=lambda item: (-item[1], item[0]))[:num_types])

@@ -26,7 +26,8 @@ class TaskResult:
     """The result of a model on one task.
 
     The scores are strict micro ``precision``, ``recall``, ``f1`` (0..1), the ``interval`` of the F1, counts, and the
-    number of ``dropped`` items; see ``umie.scoring.strict_score``.
+    number of ``dropped`` items; see ``umie.scoring.strict_score``. Of a grounded task, they are those of the measure
+    ``grounded``: regions must be right, too.
     """
 
     scores: dict[str, Any]
@@ -120,7 +121,7 @@ def evaluate(
         ]
     dropped, predictions, gates = _answer(model, processor, subjects, built, on_batch, **options)
     sources.add(built.name, records, predictions)
-    sheet = strict_sheet(built.name, predictions, records)
+    sheet = strict_sheet(built.name, predictions, records, built.measure)
     scores = {**score_of_sheet(sheet), "dropped": dropped}
     return TaskResult(scores, sheet, predictions, gates, is_oracle=built.is_staged and events == "gold")
 

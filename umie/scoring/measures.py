@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from umie.records import Record
-from umie.scoring import events, mentions
+from umie.scoring import events, groundings, mentions
 from umie.scoring.counts import Tally, tally_sets
 from umie.tasks import registry
 
@@ -24,10 +25,13 @@ class Measure:
     definition: str  # one sentence for tables and files
     strings: bool = False  # whether it compares strings, and so can score predictions without offsets
     modality: str | None = None  # the only modality of M2E2 that it is defined for
+    only_if: Callable[[Record], bool] | None = (
+        None  # it is used if this holds of a record of gold and of a predicted one
+    )
 
 
-def _measure(kind: str, name: str, count: Callable[[Record, Record], Tally], modality: str | None = None) -> Measure:
-    return Measure(kind, name, count, " ".join((count.__doc__ or "").partition("\n\n")[0].split()), modality=modality)
+def _measure(kind: str, name: str, count: Callable[[Record, Record], Tally], **options: Any) -> Measure:
+    return Measure(kind, name, count, " ".join((count.__doc__ or "").partition("\n\n")[0].split()), **options)
 
 
 def _strings(kind: str) -> Measure:
@@ -42,6 +46,9 @@ MEASURES = (
     _measure("entities", "strict", mentions.entities_strict),
     _measure("entities", "boundary", mentions.entities_boundary),
     _measure("entities", "type", mentions.entities_type),
+    _measure("entities", "grounded", groundings.entities_grounded, only_if=groundings.has_groundings),
+    _measure("entities", "GMNER", groundings.entities_gmner, only_if=groundings.has_groundings),
+    _measure("entities", "EEG", groundings.entities_eeg, only_if=groundings.has_groundings),
     _strings("entities"),
     _measure("relations", "strict", mentions.relations_strict),
     _measure("relations", "with none", mentions.relations_with_none),

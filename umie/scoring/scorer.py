@@ -130,6 +130,9 @@ def _lines(
     for measure in measures:
         if not measure.strings and _has_strings(task, sides[0]):
             continue  # without offsets, only strings can be compared
+        found = (one.record for side in sides for one in side)
+        if measure.only_if is not None and not all(any(map(measure.only_if, some)) for some in (gold, found)):
+            continue
         comparable = [side for side in sides if measure.strings or not _has_strings(task, side)]
         tallies = [[_tally(measure, *pair) for pair in zip(side, gold, strict=True)] for side in comparable]
         baseline = baseline_of(task, measure.name, gold, train)

@@ -37,11 +37,12 @@ def strict_score(
     return score_of_sheet(strict_sheet(task, predictions, gold), resamples=resamples, seed=seed)
 
 
-def strict_sheet(task: str, predictions: Sequence[Record], gold: Sequence[Record]) -> Sheet:
-    """Return the counts of each record; see ``strict_score`` for the arguments and errors."""
+def strict_sheet(task: str, predictions: Sequence[Record], gold: Sequence[Record], measure: str | None = None) -> Sheet:
+    """Return the counts of each record; ``measure`` is not the main one. See ``strict_score`` for the rest."""
     if len(predictions) != len(gold):
         raise UmieError(f"{len(predictions)} predictions for {len(gold)} records: pass one for each")
-    return Sheet.of(list(map(measures_of(task)[0].count, predictions, gold)))
+    chosen = next(one for one in measures_of(task) if measure in (None, one.name))
+    return Sheet.of(list(map(chosen.count, predictions, gold)))
 
 
 def score_of_sheet(sheet: Sheet, *, resamples: int = 1000, seed: int = 0) -> dict[str, Any]:

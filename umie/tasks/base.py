@@ -147,6 +147,11 @@ class Task(ABC, Generic[I]):
         return self.default_labels if self.config.labels is None else self.config.labels
 
     @property
+    def measure(self) -> str | None:
+        """The measure of ``umie.scoring`` that this task is judged by; None for the main one of its kind."""
+        return None
+
+    @property
     def style(self) -> grammar.Style:
         """The output style, which writes and parses answers and can constrain decoding."""
         return STYLES[self.config.style]

@@ -62,6 +62,11 @@ class MNER(FieldTask[Entity]):
         "I2": "Please extract entity type in the sentence. Option: {labels}.",
     }
 
+    @property
+    def measure(self) -> str | None:
+        """The measure ``grounded`` if regions are asked for."""
+        return "grounded" if self.config.grounded else None
+
     def queries(self, record: Record) -> list[Query]:
         """Return one query; its answer lists the entities by position."""
         entities = sorted(record.entities, key=lambda entity: entity.span)

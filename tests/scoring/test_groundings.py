@@ -1,0 +1,64 @@
+"""Entities with the regions that show them, on cases counted by hand."""
+
+import pytest
+
+from umie.records import Entity, Record, Region
+from umie.scoring import score_predictions
+from umie.scoring.measures import measures_of
+from umie.scoring.predictions import Prediction
+
+ANN, ROME = (0, 3), (9, 13)
+LEFT, RIGHT, WIDE, NEAR_LEFT = (
+    (0, 0, 0.4, 1),
+    (0.6, 0, 1, 1),
+    (0, 0, 1, 1),
+    (0, 0, 0.5, 1),
+)  # the last: IoU 0.8 with LEFT
+
+
+def record(*entities):
+    """Return a record of entities, given as type, span and boxes."""
+    boxes = list(dict.fromkeys(box for _, _, shown in entities for box in shown))
+    return Record(
+        "Ann left Rome",
+        image="x",
+        regions=tuple(map(Region, boxes)),
+        entities=tuple(Entity(kind, span, regions=tuple(map(boxes.index, shown))) for kind, span, shown in entities),
+    )
+
+
+GOLD = record(("person", ANN, [LEFT, RIGHT]), ("location", ROME, []))
+
+
+@pytest.mark.parametrize(
+    ("predicted", "grounded", "gmner", "eeg"),
+    [
+        ([("person", ANN, [RIGHT, NEAR_LEFT]), ("location", ROME, [])], *[(2, 2, 2)] * 3),
+        ([("person", ANN, [LEFT])], (0, 1, 2), (1, 1, 2), (1, 1, 2)),  # one of two boxes
+        ([("location", ANN, [LEFT])], (0, 1, 2), (0, 1, 2), (1, 1, 2)),  # another type
+        ([("person", ANN, [])], *[(0, 1, 2)] * 3),  # not grounded
+        ([("person", ANN, [WIDE])], *[(0, 1, 2)] * 3),  # IoU 0.4 with both
+        ([("person", ANN, [LEFT, WIDE])], *[(0, 1, 2)] * 3),  # a wrong one beside a right one
+        ([("person", ANN, [LEFT, NEAR_LEFT])], (0, 1, 2), (1, 1, 2), (1, 1, 2)),  # one box twice
+        ([("location", ROME, [LEFT])], *[(0, 1, 2)] * 3),  # nothing to see
+        ([("person", ANN, [LEFT, RIGHT])] * 2, *[(1, 1, 2)] * 3),  # a repeated prediction counts once
+        ([("person", ANN, [LEFT, RIGHT]), ("person", ANN, [])], *[(1, 2, 2)] * 3),  # both, to be sure
+        ([], *[(0, 0, 2)] * 3),
+    ],
+)
+def test_groundings(predicted, grounded, gmner, eeg):
+    count = {measure.name: measure.count for measure in measures_of("mner")}
+    for name, expected in (("grounded", grounded), ("GMNER", gmner), ("EEG", eeg)):
+        tally = count[name](record(*predicted), GOLD)
+        assert tuple(map(sum, zip(*tally.values(), strict=True))) == expected, name
+
+
+def test_they_are_reported_if_gold_and_predictions_are_grounded():
+    def measures(predicted, gold):
+        found = score_predictions([gold], [Prediction(predicted)], tasks=["mner"], resamples=10)
+        return {line.measure for line in found.lines}
+
+    plain = record(("person", ANN, []))
+    named = {"grounded", "GMNER", "EEG"}
+    assert named <= measures(GOLD, GOLD)
+    assert not named & (measures(plain, GOLD) | measures(GOLD, plain))

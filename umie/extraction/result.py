@@ -102,7 +102,14 @@ class Extraction:
     def pixel_box(self, argument: Argument) -> PixelBox | None:
         """Return the box of an argument in pixels, or None if it is a span or the size of the image is unknown."""
         region = self.region(argument)
-        if region is None or self.image_size is None:
+        return None if region is None else self._pixels(region)
+
+    def regions(self, entity: Entity) -> tuple[Region, ...]:
+        """Return the regions that show an entity; none if the task is not ``grounded``."""
+        return tuple(self.record.regions[index] for index in entity.regions)
+
+    def _pixels(self, region: Region) -> PixelBox | None:
+        if self.image_size is None:
             return None
         width, height = self.image_size
         x1, y1, x2, y2 = (round(edge * side) for edge, side in zip(region.box, (width, height) * 2, strict=True))
@@ -118,6 +125,11 @@ class Extraction:
         for kind in ("entities", "relations", "events"):
             for written, one in zip(data.get(kind, ()), getattr(record, kind), strict=True):
                 self._add_probability(written, one)
+        for written, entity in zip(data.get("entities", ()), self.entities, strict=True):
+            if shown := self.regions(entity):
+                boxes = [self._pixels(region) for region in shown]
+                written["boxes"] = [list(region.box) for region in shown]
+                written["pixels"] = [None if box is None else list(box) for box in boxes]
         for event, found in zip(data.get("events", ()), self.events, strict=True):
             for argument, item in zip(event["arguments"], found.arguments, strict=True):
                 self._add_probability(argument, found, item)

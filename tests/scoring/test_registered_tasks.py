@@ -131,7 +131,7 @@ def test_the_command_evaluates_registered_tasks(plugin, variant, umie, tmp_path,
     assert umie("evaluate", *files)[0] == 2
     code, out, _ = umie("evaluate", *files, "--plugin", plugin)
     assert code == 0
-    assert "100.0" in out
+    assert "1.000" in out
 
 
 def test_loading_a_checkpoint_names_the_missing_task(plugin, variant, tmp_path):

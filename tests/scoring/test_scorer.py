@@ -121,7 +121,8 @@ def test_measures_without_items_are_omitted_except_for_the_first():
 
 
 def test_perfect_predictions_are_perfect_in_every_measure():
-    report = evaluate([*NAMES, *PAIRS, *EVENTS])
+    shown = Record("Ann", image="a", regions=(Region((0, 0, 1, 1)),), entities=(Entity("person", (0, 3), regions=(0,)),))
+    report = evaluate([*NAMES, shown, *PAIRS, *EVENTS])
     assert {(line.score.precision, line.score.recall, line.score.f1) for line in report.lines} == {(1, 1, 1)}
     assert {line.interval for line in report.lines} == {(1, 1)}
     assert {(task_class(line.task).kind, line.measure) for line in report.lines} == {

@@ -76,6 +76,7 @@ class GridRun:
     def baselines(self) -> dict[str, tuple[str, float]]:
         """The baseline without a model of each scored task, by key: what it answers, and its F1."""
         from umie.scoring import baseline_score
+        from umie.tasks import registry
 
         split, read = self.grid.first.evaluation.split, cache(lambda one, split: self.data.sets[one].read(split))
         found = {}
@@ -83,7 +84,8 @@ class GridRun:
             files = self.data.sets[one.data_set].files
             if split in files:
                 train = read(one.data_set, "train") if "train" in files else None
-                found[one.key] = baseline_score(one.task, read(one.data_set, split), train)
+                measure = registry.build(one.task, **self.grid.first.tasks.get(one.task, {})).measure
+                found[one.key] = baseline_score(one.task, read(one.data_set, split), train, measure)
         return found
 
     @property

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from umie.records import NO_RELATION, Argument, Entity, Event, Record, Relation, Span, is_no_relation
+from umie.scoring import groundings
 from umie.scoring.measures import measures_of
 from umie.scoring.strict import strict_sheet
 from umie.tasks import registry
@@ -30,7 +31,7 @@ def baseline_of(task: str, measure: str, gold: Sequence[Record], train: Sequence
     It depends on the kind of the task:
 
     - entities: the mentions of the training records wherever their words occur, each with its most frequent type;
-      nothing without training records.
+      nothing without training records. In measures of grounding, the largest region shows each.
     - relations: the most frequent relation for every pair of gold; ``none`` only in the measure that includes it.
     - events: the triggers of the training records wherever their words occur, each with its most frequent type; a
       record without a text gets the most frequent type. Without training records, every record gets the most frequent
@@ -50,11 +51,16 @@ def baseline_of(task: str, measure: str, gold: Sequence[Record], train: Sequence
     return builders[built.kind](learned, source, measure)
 
 
-def baseline_score(task: str, gold: Sequence[Record], train: Sequence[Record] | None) -> tuple[str, float]:
-    """Return the name of a task's baseline, and its strict micro-F1 on the records annotated for the task."""
+def baseline_score(
+    task: str, gold: Sequence[Record], train: Sequence[Record] | None, measure: str | None = None
+) -> tuple[str, float]:
+    """Return the name of a task's baseline, and its micro-F1 on the records annotated for the task.
+
+    ``measure`` is the measure; None for the main one.
+    """
     gold = [record for record in gold if record.annotated_for(task)]
-    baseline = baseline_of(task, measures_of(task)[0].name, gold, train)
-    return baseline.name, strict_sheet(task, list(map(baseline.answer, gold)), gold).score().f1
+    baseline = baseline_of(task, measure or measures_of(task)[0].name, gold, train)
+    return baseline.name, strict_sheet(task, list(map(baseline.answer, gold)), gold, measure).score().f1
 
 
 def most_frequent(values: Iterable[str]) -> str | None:
@@ -91,11 +97,24 @@ def _entities(learned: Sequence[Record], source: str, measure: str) -> Baseline:
     if source == "gold":
         return Baseline("nothing", lambda record: replace(record, entities=()))
     known = memorized((entity.text, entity.type) for record in learned for entity in record.entities)
+    is_grounded = measure in groundings.NAMES
 
     def answer(record: Record) -> Record:
-        return replace(record, entities=tuple(Entity(*found) for found in find_mentions(record.text, known)))
+        shown = _largest(record) if is_grounded else ()
+        found = find_mentions(record.text, known)
+        return replace(record, entities=tuple(Entity(kind, span, regions=shown) for kind, span in found))
 
-    return Baseline("mentions of train", answer)
+    return Baseline(f"mentions of train{', in the largest region' if is_grounded else ''}", answer)
+
+
+def _largest(record: Record) -> tuple[int, ...]:
+    """Return the index of the largest region, if there is one."""
+
+    def area(index: int) -> float:
+        x1, y1, x2, y2 = record.regions[index].box
+        return (x2 - x1) * (y2 - y1)
+
+    return (max(range(len(record.regions)), key=area),) if record.regions else ()
 
 
 def _relations(learned: Sequence[Record], source: str, measure: str) -> Baseline:

@@ -9,6 +9,7 @@ from umie.scoring.boxes import count_pairs, same_place
 from umie.scoring.counts import Key, Tally, tally_groups
 
 Boxes = tuple[Box, ...]
+NAMES = ("grounded", "GMNER", "EEG")  # of the measures, in umie.scoring.measures
 
 
 def entities_grounded(predicted: Record, gold: Record) -> Tally:

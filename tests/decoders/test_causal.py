@@ -200,11 +200,11 @@ def test_visual_slots_come_after_the_tokens_before_the_query(checkpoint):
     after = decoder.config.slots_after
     states = torch.arange(7.0)[None, :, None].expand(1, 7, 32).clone()  # 4 of the text, then 3 slots
     mask = torch.tensor([[True, True, True, False, True, False, True]])
-    packed, packed_mask = decoder._prompt(FusedStates(states, mask, num_text=4))
+    packed, packed_mask = decoder._packed(FusedStates(states, mask, num_text=4))
     text = [0.0, 1.0, 2.0]
     assert packed[0, :, 0].tolist() == [*text[:after], 4.0, 6.0, *text[after:]]
     assert packed_mask.tolist() == [[1] * 5]
-    behind, _ = decoder._prompt(FusedStates(states, mask))
+    behind, _ = decoder._packed(FusedStates(states, mask))
     assert behind[0, :, 0].tolist() == [*text, 4.0, 6.0]
 
 

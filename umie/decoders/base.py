@@ -37,7 +37,7 @@ class CandidateOptions:
 
     Args:
         max_width: the longest candidate span, in words.
-        threshold: the lowest probability of an answer, 0..1.
+        threshold: the lowest probability of an answer, and of a region that shows it, 0..1.
         nested: allow answers with overlapping spans; otherwise only the most probable of them is an answer.
     """
 

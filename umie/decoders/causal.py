@@ -145,7 +145,7 @@ class CausalDecoder(PretrainedDecoder, GeneratingDecoder):
         else:
             assert labels is not None
             answer = labels[:, :-1].masked_fill(labels[:, :-1] == IGNORED, self._pad)
-        states, mask = self._prompt(fused)
+        states, mask = self._packed(fused)
         check_length(
             "a text with its answer", states.shape[1] + answer.shape[1], self.max_lengths[0], "max_input_tokens"
         )
@@ -165,7 +165,7 @@ class CausalDecoder(PretrainedDecoder, GeneratingDecoder):
         Raises:
             UmieError: prompt and answer are longer than the model has positions.
         """
-        states, mask = self._prompt(fused)
+        states, mask = self._packed(fused)
         check_limit(self.language_model, constraint, options, self.max_lengths[0], states.shape[1])
         return generate(self.language_model, {"inputs_embeds": states, "attention_mask": mask}, constraint, **options)
 
@@ -173,7 +173,7 @@ class CausalDecoder(PretrainedDecoder, GeneratingDecoder):
     def _pad(self) -> int:
         return int(self.language_model.generation_config.pad_token_id)
 
-    def _prompt(self, fused: FusedStates) -> tuple[Tensor, Tensor]:
+    def _packed(self, fused: FusedStates) -> tuple[Tensor, Tensor]:
         """Return the real states of each row, padded on the left ``[B, N, D]``, and their mask, 1 = real."""
         states, mask = fused.states, fused.mask
         text = states.shape[1] if fused.num_text is None else fused.num_text

@@ -32,7 +32,7 @@ class SpanDecoderConfig(PretrainedConfig):
         reader_layers: layers of self-attention over the fused states, with which text states read the visual states
             that a fusion appended. After a pretrained encoder they start as the identity, so as not to disturb it.
         dropout: dropout of the states that are scored.
-        threshold: the lowest probability of an answer, 0..1.
+        threshold: the lowest probability of an answer, and of a region that shows it, 0..1.
         nested: allow answers with overlapping spans; otherwise only the most probable of them is an answer.
     """
 

@@ -121,7 +121,7 @@ def test_measures_without_items_are_omitted_except_for_the_first():
 
 
 def test_perfect_predictions_are_perfect_in_every_measure():
-    shown = Record("Ann", image="a", regions=(Region((0, 0, 1, 1)),), entities=(Entity("person", (0, 3), regions=(0,)),))
+    shown = Record("Ann", "a", REGIONS, entities=(Entity("person", (0, 3), regions=(1,)),))
     report = evaluate([*NAMES, shown, *PAIRS, *EVENTS])
     assert {(line.score.precision, line.score.recall, line.score.f1) for line in report.lines} == {(1, 1, 1)}
     assert {line.interval for line in report.lines} == {(1, 1)}

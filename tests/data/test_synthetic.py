@@ -186,8 +186,12 @@ def test_images_of_names(sample):
         shown = [icon for icon in icons_of(scene) if icon in NAME_ICONS.values()]
         assert len(shown) == 1
         assert sum(icon in FILLERS for icon in icons_of(scene)) == 3
+        (entity,) = scene.record.entities
         if scene.image_decides:
             assert shown == [NAME_ICONS[label_of(scene)]]
+            assert [icons_of(scene)[region] for region in entity.regions] == shown
+        else:  # an icon that misleads does not show the entity
+            assert entity.regions == ()
 
 
 def test_images_of_pairs(sample):
@@ -328,9 +332,10 @@ def text_only_items(task, record):
 
 
 def gold_items(built, record):
-    """Return the annotated items that count; MED is not asked about the arguments of its events."""
+    """Return the annotated items that count; MED is not asked about the arguments of its events, MNER not about regions."""
     items = {item for item in built.items(record) if built.label_of(item) != "none"}
-    return {replace(item, arguments=()) for item in items} if built.kind == "events" else items
+    unasked = {"events": {"arguments": ()}, "entities": {"regions": ()}}.get(built.kind)
+    return {replace(item, **unasked) for item in items} if unasked else items
 
 
 def readings(task, built, records):

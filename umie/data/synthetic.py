@@ -181,8 +181,9 @@ def _name_scene(rng: random.Random, names: Sequence[str], image_decides: bool) -
     text, (name,) = _fill(rng.choice(NAME_FRAMES).replace("{0}", cue), rng.choice(names))
     cells = [NAME_ICONS[shown], *rng.choices(FILLERS, k=3)]
     rng.shuffle(cells)
-    image, regions, _ = _image(rng, cells)
-    record = Record(text, regions=regions, entities=(Entity(label, name),), tasks=("mner",))
+    image, regions, order = _image(rng, cells)
+    where = (order.index(NAME_ICONS[shown]),) if image_decides else ()  # another icon says nothing about the name
+    record = Record(text, regions=regions, entities=(Entity(label, name, regions=where),), tasks=("mner",))
     return Scene(record, image, image_decides)
 
 

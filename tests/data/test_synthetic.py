@@ -332,7 +332,7 @@ def text_only_items(task, record):
 
 
 def gold_items(built, record):
-    """Return the annotated items that count; MED is not asked about the arguments of its events, MNER not about regions."""
+    """Return the annotated items that count; MED is not asked about arguments, MNER not about regions."""
     items = {item for item in built.items(record) if built.label_of(item) != "none"}
     unasked = {"events": {"arguments": ()}, "entities": {"regions": ()}}.get(built.kind)
     return {replace(item, **unasked) for item in items} if unasked else items

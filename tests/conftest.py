@@ -101,8 +101,13 @@ def embedded():
 
 @pytest.fixture(scope="session")
 def embedded_records(embedded):
-    """The records of the scenes, each with its image in memory."""
-    return [dataclasses.replace(scene.record, image=scene.image) for scene in embedded]
+    """The records of the scenes, each with its image in memory; entities without regions, as plain MNER answers them."""
+
+    def of_scene(scene):
+        entities = (dataclasses.replace(entity, regions=()) for entity in scene.record.entities)
+        return dataclasses.replace(scene.record, image=scene.image, entities=tuple(entities))
+
+    return list(map(of_scene, embedded))
 
 
 @pytest.fixture(scope="session")

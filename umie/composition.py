@@ -89,7 +89,7 @@ def compose(
         )
     check_vocabulary(tokenizer, size, "the decoder")
     check_end(tokenizer, model.decoder)
-    processor_options = _fitting(processor_options, model.decoder.max_lengths)
+    processor_options = _fitting(processor_options, model.decoder)
     model.load_part_weights()
     model.eval()
     module: Any = modules.get("encoder")
@@ -213,21 +213,30 @@ def default_tokenizer(decoder: Mapping[str, Any]) -> PreTrainedTokenizerBase:
 
 def check_end(tokenizer: PreTrainedTokenizerBase, decoder: decoders.Decoder) -> None:
     """Raise UmieError if the end token of the tokenizer differs from that of the decoder."""
-    written, end = framing_of(tokenizer, decoder.prompt).end, decoder.end_token_id
-    if end is not None and written != end:
+    written, ends = framing_of(tokenizer, decoder.prompt).end, decoder.end_token_ids
+    if ends and written not in ends:
         raise UmieError(
-            f"the tokenizer ends a text with token {written}, but the decoder ends an answer with token {end}: use the "
-            "decoder's tokenizer, or set overrides: eos_token_id"
+            f"the tokenizer ends a text with token {written}, but the decoder ends an answer with token "
+            f"{' or '.join(map(str, ends))}: use the decoder's tokenizer, or set overrides: eos_token_id"
         )
 
 
-def _fitting(options: Mapping[str, Any], limits: tuple[int | None, int | None]) -> dict[str, Any]:
+def _fitting(options: Mapping[str, Any], decoder: decoders.Decoder) -> dict[str, Any]:
     """Return the processor's options with default lengths limited to the decoder's positions.
 
     Raises:
         UmieError: a given length exceeds the positions.
     """
     fitting = dict(options)
+    limits = decoder.max_lengths
+    if decoder.shares_positions and limits[0] is not None:
+        given = [options.get(name, 0) for name in LIMITS]
+        if sum(given) > limits[0]:
+            raise UmieError(
+                f"{' + '.join(LIMITS)} is {sum(given)}: text and answer share the {limits[0]} positions of the decoder"
+            )
+        text, answer = (limits[0] - (other or limits[0] // 2) for other in reversed(given))
+        limits = text, answer
     for name, limit in zip(LIMITS, limits, strict=True):
         default = inspect.signature(UmieProcessor).parameters[name].default
         if limit is not None and options.get(name, 0) > limit:

@@ -11,6 +11,7 @@ from umie.errors import UmieError, one_line, shown
 
 CHAT = "chat"
 QUERY = "{query}"
+_RARE = "\u0c85\ua015\U0001f9ff"  # characters that only byte-level vocabularies and byte fallback write
 
 
 @dataclass(frozen=True)
@@ -50,23 +51,26 @@ def framing_of(tokenizer: PreTrainedTokenizerBase, prompt: str | None = None) ->
             tokenizer then frames queries and answers alike.
 
     Raises:
-        UmieError: the prompt has no ``{query}``, or the tokenizer has no end token or no usable chat template.
+        UmieError: the prompt has no ``{query}`` or cannot be written, or the tokenizer has no end token or no usable
+            chat template.
     """
     around: list[int] = tokenizer("").input_ids
+    bos = around[:1] if around and around[0] == tokenizer.bos_token_id else []
     if prompt is None:
-        end = around[-1] if around else tokenizer.eos_token_id
-        return Framing(tuple(around[:-1]), tuple(around[-1:]), tuple(around[:-1]), end)
+        if around == bos:  # a tokenizer of causal models, which begins texts but does not end them
+            return Framing(tuple(bos), (), tuple(bos), tokenizer.eos_token_id)
+        return Framing(tuple(around[:-1]), tuple(around[-1:]), tuple(around[:-1]), around[-1])
     if tokenizer.eos_token_id is None:
         raise UmieError("the tokenizer has no eos_token, which ends an answer: set it")
-    if prompt == CHAT:
-        before, after = _chat(tokenizer)
-        bos: list[int] = []  # the template writes it
-    else:
-        check_prompt(prompt)
-        before, after = prompt.split(QUERY)
-        bos = [token for token in around[:1] if token == tokenizer.bos_token_id]
-    start, end_of_query = ([*_template_ids(tokenizer, text)] for text in (before, after))
-    return Framing((*bos, *start), tuple(end_of_query), (), tokenizer.eos_token_id)
+    before, after = expanded(tokenizer, prompt).split(QUERY)
+    start = _template_ids(tokenizer, before)
+    if start[: len(bos)] != bos:  # a chat template writes it itself
+        start = [*bos, *start]
+    ending = _template_ids(tokenizer, f"x{after}")[len(_template_ids(tokenizer, "x")) :]  # as it is after a word
+    unknown = unknown_token_of(tokenizer)
+    if unknown is not None and unknown in (*start, *ending):
+        raise UmieError(f"prompt is {shown(prompt)}: the tokenizer cannot write all of it: use other characters")
+    return Framing(tuple(start), tuple(ending), (), tokenizer.eos_token_id)
 
 
 def check_prompt(prompt: Any) -> None:
@@ -78,14 +82,17 @@ def check_prompt(prompt: Any) -> None:
         )
 
 
-def _template_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """Return the tokens of a part of a template, in which special tokens such as ``<|im_end|>`` are meant."""
-    found: list[int] = tokenizer(text, add_special_tokens=False, split_special_tokens=False).input_ids if text else []
-    return found
+def expanded(tokenizer: PreTrainedTokenizerBase, prompt: str) -> str:
+    """Return a prompt with ``{query}`` in place of ``chat``: what the tokenizer's chat template writes.
 
+    A saved model has this text, so that nobody runs its template again, which may write the date.
 
-def _chat(tokenizer: PreTrainedTokenizerBase) -> tuple[str, str]:
-    """Return what a tokenizer's chat template writes before and after the user's message."""
+    Raises:
+        UmieError: as for ``framing_of``.
+    """
+    check_prompt(prompt)
+    if prompt != CHAT:
+        return prompt
     if tokenizer.chat_template is None:
         raise UmieError(f"the tokenizer has no chat template: set prompt to a text with {QUERY}")
     message = [{"role": "user", "content": QUERY}]
@@ -95,15 +102,22 @@ def _chat(tokenizer: PreTrainedTokenizerBase) -> tuple[str, str]:
         raise UmieError(f"the tokenizer's chat template fails: {one_line(error)}: set prompt to a text") from error
     if written.count(QUERY) != 1:
         raise UmieError("the tokenizer's chat template does not write the message as it is: set prompt to a text")
-    before, after = written.split(QUERY)
-    return before, after
+    return written
+
+
+def _template_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Return the tokens of a part of a template, in which special tokens such as ``<|im_end|>`` are meant."""
+    found: list[int] = tokenizer(text, add_special_tokens=False, split_special_tokens=False).input_ids if text else []
+    return found
 
 
 def unknown_token_of(tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """Return the token of what is not in the vocabulary; None if there is none, or if that token has another meaning.
+    """Return the token of what is not in the vocabulary; None if the tokenizer can write any text.
 
     GPT-2, whose byte-level vocabulary writes any text, names its end token also as the unknown one.
     """
-    others = (tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.pad_token_id)
-    found: int | None = tokenizer.unk_token_id
-    return None if found in others else found
+    unknown: int | None = tokenizer.unk_token_id
+    if unknown is None or unknown not in (tokenizer.eos_token_id, tokenizer.bos_token_id):
+        return unknown
+    written: list[int] = tokenizer(_RARE, add_special_tokens=False).input_ids
+    return unknown if unknown in written else None

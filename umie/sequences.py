@@ -54,6 +54,8 @@ class SequenceEncoder:
         # many causal language models have no padding; what is padded is masked
         self._pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
         self.tokenizer, self.max_tokens, self.max_target_tokens = tokenizer, max_tokens, max_target_tokens
+        if prompt is not None and (around := sum(map(len, self.framing.around_query))) >= max_tokens:
+            raise UmieError(f"the prompt alone has {around} tokens: shorten it, or increase max_input_tokens")
         self.unwritable: dict[str, Counter[str]] = {"inputs": Counter(), "targets": Counter()}
         self._known: dict[str, bool] = {}  # whether the tokenizer can write a character
         self._keeps: dict[str, bool] = {}  # whether it preserves answers, by style
@@ -133,7 +135,7 @@ class SequenceEncoder:
     ) -> list[str]:
         """Return the strings of answers that were generated without a constraint; see ``UmieProcessor.decode_text``."""
         rows: Sequence[Sequence[int]] = token_ids.tolist() if isinstance(token_ids, Tensor) else token_ids
-        rows = [[self._pad if token == IGNORED else token for token in row] for row in rows]
+        rows = [self._without_padding([self._pad if token == IGNORED else token for token in row]) for row in rows]
         decode = partial(self._strings, style=task.style)
         if asked is None or len(asked) != len(rows):
             return decode(rows)
@@ -145,6 +147,17 @@ class SequenceEncoder:
             if self._unknown in rows[row] or not _is_plain(one[0].text):
                 (texts[row],) = read_answers(self.tokenizer, task, [one], [rows[row]], decode, self.framing)
         return texts
+
+    def _without_padding(self, row: list[int]) -> list[int]:
+        """Return a row without padding around it, if the tokenizer pads with the token of unknown characters."""
+        if self._pad != self._unknown:
+            return row
+        begin, end = 0, len(row)
+        while begin < end and row[begin] == self._pad:
+            begin += 1
+        while end > begin and row[end - 1] == self._pad:
+            end -= 1
+        return row[begin:end]
 
     def _answer(self, task: Task[Any], record: Record, query: Query) -> str:
         """Return the answer of a query, with occurrences counted as the tokenizer spells the text."""
@@ -197,7 +210,7 @@ class SequenceEncoder:
         before, after = self.framing.around_query if is_query else self.framing.around_answer
         room = max(0, (self.max_tokens if is_query else self.max_target_tokens) - len(before) - len(after))
         ids = encode(self.tokenizer, text, [marker for marker in markers if self._token(marker) is not None])
-        if self._unknown in ids:
+        if self._unknown in ids or (self._unknown is None and self.unwritable_in(text)):
             counts[f"unwritable_{what}"] += 1
             self.unwritable[what].update(self.unwritable_in(text))
         if len(ids) > room:
@@ -211,7 +224,8 @@ class SequenceEncoder:
     def _can_write(self, character: str) -> bool:
         if character not in self._known:
             tokens = encode(self.tokenizer, character)
-            self._known[character] = self._unknown is None or self._unknown not in tokens
+            is_dropped = self._unknown is None and not tokens and character.isprintable() and not character.isspace()
+            self._known[character] = self._unknown not in tokens and not is_dropped
         return self._known[character]
 
 

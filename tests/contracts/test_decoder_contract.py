@@ -235,7 +235,7 @@ def test_generate_agrees_with_forward(decoder, fused):
         output = decoder(fused, decoder_input_ids=found[:, :-1])
     assert output.loss is None
     likeliest = output.logits.argmax(-1)
-    end = 1 if decoder.end_token_id is None else decoder.end_token_id
+    (end,) = decoder.end_token_ids or (1,)
     ended = (found[:, 1:] == end).cumsum(1).bool().roll(1, 1)
     ended[:, 0] = False
     assert torch.equal(found[:, 1:][~ended], likeliest[~ended])
@@ -319,7 +319,7 @@ def test_every_task_reads_another_records_answer_without_raising(name, embedded)
     wrong = []
     for record, other in zip(records, records[1:] + records[:1], strict=True):
         (asked,), (query,) = task.queries(record), task.queries(other)
-        wrong.append(task.parse(query.answer, replace(record, regions=(), events=()), asked.target))
+        wrong.append(task.parse(query.answer, replace(record, regions=(), entities=(), events=()), asked.target))
     spans = name != "mre"  # a relation's answer is only a label
     assert sum(len(answer) for answer in wrong) < sum(len(task.items(record)) for record in records) * (
         0.3 if spans else 1.1

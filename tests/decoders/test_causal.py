@@ -142,7 +142,7 @@ def test_answers_end_and_prompts_begin_as_the_tokenizer_says(checkpoint, records
     (record,) = annotated(records, "mner")[:1]
     batch = processor(record, "mner")
     ids, labels = batch["input_ids"][0].tolist(), batch["labels"][0].tolist()
-    assert labels[-1] == tokenizer.eos_token_id == model.decoder.end_token_id
+    assert labels[-1] == tokenizer.eos_token_id == model.decoder.end_token_ids[0]
     assert labels.count(tokenizer.eos_token_id) == 1
     assert tokenizer.bos_token_id is None or tokenizer.bos_token_id not in labels[:-1]
     has_bos = tokenizer("").input_ids == [tokenizer.bos_token_id]
@@ -269,7 +269,7 @@ def test_a_chat_prompt_needs_a_template():
 def test_other_kinds_of_models_are_refused_with_the_decoder_to_use(tmp_path):
     t5 = T5Config(vocab_size=50, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2)
     T5ForConditionalGeneration(t5).save_pretrained(tmp_path)
-    with pytest.raises(UmieError, match="not a causal language model: use the decoder seq2seq"):
+    with pytest.raises(UmieError, match="are not causal language models: use the decoder seq2seq"):
         registry.build("causal", source=str(tmp_path))
 
 

@@ -156,7 +156,7 @@ def test_saved_and_loaded_with_the_model_without_the_source(checkpoint, aligned,
         assert torch.equal(model(batch[0], batch[1], labels=batch[2]).logits, expected)
         generation = model.decoder.seq2seq.generation_config
         assert generation.num_beams is generation.forced_bos_token_id is generation.max_length is None
-        assert model.decoder.seq2seq.generation_config.eos_token_id == model.decoder.end_token_id
+        assert (model.decoder.seq2seq.generation_config.eos_token_id,) == model.decoder.end_token_ids
 
 
 @pytest.mark.parametrize("kind", ENCODERS)
@@ -210,7 +210,7 @@ def test_the_tokenizer_determines_how_answers_begin_and_end(encoder, tmp_path):
     decoder = registry.construct("seq2seq", {"source": str(encoder)})
     config = decoder.seq2seq.config
     assert (config.decoder_start_token_id, config.eos_token_id, config.pad_token_id) == (2, 3, 0)
-    assert decoder.end_token_id == 3
+    assert decoder.end_token_ids == (3,)
     ENCODERS["bert"]().save_pretrained(tmp_path)
     with pytest.raises(UmieError, match="has decoder_start_token_id, eos_token_id: save a tokenizer there"):
         registry.construct("seq2seq", {"source": str(tmp_path)})

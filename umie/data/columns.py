@@ -28,6 +28,8 @@ def find_columns(sentences: Sequence[Sentence]) -> tuple[int, bool]:
     rows = [[line for line in lines if len(line) == width] for lines in sentences]
     first = [[line[0].strip() for line in lines] for lines in rows if lines]
     has_index = width > 2 and (_counts(first) or _counts([list(chain(*first))]))
+    if width > 2 and not has_index:
+        _check_tokens([line for lines in rows for line in lines], width)
     token = int(has_index)
     types = {column: _types([line[column].strip() for lines in rows for line in lines]) for column in range(width)}
     last = types.get(width - 1)
@@ -45,6 +47,22 @@ def find_columns(sentences: Sequence[Sentence]) -> tuple[int, bool]:
     if has_index:
         take_note("column 1 counts the tokens, so column 2 was read as the tokens")
     return token, has_index
+
+
+def _check_tokens(rows: Sequence[Sequence[str]], width: int) -> None:
+    """Raise UmieError if the first column holds numbers beside words, a name that repeats, or tags, but no tokens."""
+    values, second = ([line[column].strip() for line in rows] for column in (0, 1))
+    what = "tags" if _types(values) else None
+    has_words = any(character.islower() for value in second for character in value)  # and not parts of speech: CD
+    if has_words and sum(any(map(str.isdigit, value)) for value in values) > 0.9 * len(values):
+        what = "numbers"
+    elif len(values) > 20 and len(set(values)) == 1:
+        what = "always the same"
+    if what is not None:
+        raise UmieError(
+            f"column 1 of {width} is {what}, not the tokens: set columns to the names of all columns, such as "
+            f"{_names(width, 1, width - 1)}"
+        )
 
 
 def is_range(index: str) -> bool:

@@ -83,9 +83,9 @@ class Decoder(nn.Module, ABC):
         return None
 
     @property
-    def end_token_id(self) -> int | None:
-        """The token that ends an answer; None if the decoder accepts any tokenizer's end token."""
-        return None
+    def end_token_ids(self) -> tuple[int, ...]:
+        """The tokens that end an answer; empty if the decoder accepts any tokenizer's end token."""
+        return ()
 
     @property
     def candidates(self) -> CandidateOptions | None:
@@ -101,6 +101,11 @@ class Decoder(nn.Module, ABC):
     def max_lengths(self) -> tuple[int | None, int | None]:
         """The most tokens of a text and of an answer; None for no limit."""
         return None, None
+
+    @property
+    def shares_positions(self) -> bool:
+        """Whether a text and its answer share the positions of ``max_lengths``."""
+        return False
 
     @classmethod
     def checkpoint(cls, source: str) -> str | None:

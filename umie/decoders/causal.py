@@ -15,7 +15,7 @@ from umie.decoders.base import DecoderOutput, GeneratingDecoder
 from umie.decoders.generation import check_length, check_limit, generate
 from umie.decoders.pretrained import PretrainedConfig, PretrainedDecoder
 from umie.errors import UmieError, check_whole
-from umie.framing import QUERY, check_prompt, framing_of
+from umie.framing import QUERY, check_prompt, expanded, framing_of
 from umie.language_models import causal as models
 from umie.types import IGNORED, FusedStates
 
@@ -70,7 +70,7 @@ class CausalDecoder(PretrainedDecoder, GeneratingDecoder):
     def __init__(self, config: CausalDecoderConfig) -> None:
         super().__init__(config)
         self.config: CausalDecoderConfig = config
-        if self.end_token_id is None:
+        if not self.end_token_ids:
             raise UmieError(f"decoder {config.source!r} has no eos_token_id, which ends an answer: set it in overrides")
 
     @property
@@ -97,10 +97,14 @@ class CausalDecoder(PretrainedDecoder, GeneratingDecoder):
         return limit, limit
 
     @property
-    def end_token_id(self) -> int | None:
-        """The token that ends an answer."""
-        end = self.language_model.config.eos_token_id
-        return int(end[0] if isinstance(end, list) else end) if end is not None else None
+    def shares_positions(self) -> bool:
+        """Whether text and answer share the positions."""
+        return True
+
+    @property
+    def end_token_ids(self) -> tuple[int, ...]:
+        """The tokens that end an answer."""
+        return models.end_tokens(self.language_model.config)
 
     @property
     def prompt(self) -> str:
@@ -109,11 +113,11 @@ class CausalDecoder(PretrainedDecoder, GeneratingDecoder):
 
     @classmethod
     def fit_tokenizer(cls, options: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
-        """Return options with ``slots_after`` set to the number of tokens before a query, unless the options set it."""
+        """Return options with the text of a chat template, and with ``slots_after`` unless the options set it."""
         fitting = super().fit_tokenizer(options, tokenizer)
-        prompt = fitting.get("prompt", cls.Config.prompt)
+        fitting["prompt"] = expanded(tokenizer, fitting.get("prompt", cls.Config.prompt))
         if fitting.get("slots_after") is None:
-            fitting["slots_after"] = len(framing_of(tokenizer, prompt).before_query)
+            fitting["slots_after"] = len(framing_of(tokenizer, fitting["prompt"]).before_query)
         return fitting
 
     def saved_options(self) -> dict[str, Any]:
@@ -166,7 +170,8 @@ class CausalDecoder(PretrainedDecoder, GeneratingDecoder):
             UmieError: prompt and answer are longer than the model has positions.
         """
         states, mask = self._packed(fused)
-        check_limit(self.language_model, constraint, options, self.max_lengths[0], states.shape[1])
+        length, what = states.shape[1], "a text with its image and answer"
+        check_limit(self.language_model, constraint, options, self.max_lengths[0], length, what=what)
         return generate(self.language_model, {"inputs_embeds": states, "attention_mask": mask}, constraint, **options)
 
     @property

@@ -80,13 +80,18 @@ def generate(
 
 
 def check_limit(
-    model: Any, constraint: Any, options: Mapping[str, Any], num_positions: int | None, num_other: int = 0
+    model: Any,
+    constraint: Any,
+    options: Mapping[str, Any],
+    num_positions: int | None,
+    num_other: int = 0,
+    what: str = "an answer",
 ) -> None:
     """Raise UmieError if the new tokens that a call allows, and others, are more than the decoder has positions."""
     limit = max_new_tokens_of(effective_options(model.generation_config, options), options)
     if limit is None and constraint is not None:
         limit = constraint.max_new_tokens
-    check_length("an answer", (limit or 0) + num_other, num_positions, "max_new_tokens")
+    check_length(what, (limit or 0) + num_other, num_positions, "max_new_tokens")
 
 
 def effective_options(own: GenerationConfig, options: Mapping[str, Any]) -> GenerationConfig:

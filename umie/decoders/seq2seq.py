@@ -44,10 +44,10 @@ class Seq2SeqDecoder(LanguageModelDecoder):
     example = "facebook/bart-base"
 
     @property
-    def end_token_id(self) -> int | None:
+    def end_token_ids(self) -> tuple[int, ...]:
         """The token that ends an answer."""
         end = self.seq2seq.config.eos_token_id
-        return int(end) if isinstance(end, int) else None
+        return (end,) if isinstance(end, int) else ()
 
     def _build(self) -> Any:
         options = self.config

@@ -156,6 +156,12 @@ def _identify(config: RunConfig, corpus: Corpus, output: Path) -> None:
                 f"{output} contains a run that differs in {', '.join(changed)}: use another --output, or remove it"
             )
     else:
+        checkpoints = sorted(one.name for one in output.glob("checkpoint-*"))
+        if checkpoints:
+            raise UmieError(
+                f"{output} contains {checkpoints[0]}, but no run.json that says of which run: use another --output, or "
+                "remove it"
+            )
         with atomic_write(path) as file:
             file.write(json_text(found, indent=1))
 

@@ -96,7 +96,8 @@ def plan_queries(config: RunConfig, corpus: Corpus) -> list[str]:
     options: dict[str, Any] = {name: value for name, value in lengths.items() if value is not None}
     if config.start_from is None:
         tokenizer = with_markers(tokenizer_of(decoder, sets, config.wording), corpus.task_options)
-        processor = UmieProcessor(tokenizer, {"name": "tiny"}, corpus.task_options, **options)
+        prompt = part.fit_tokenizer(decoder, tokenizer).get("prompt")
+        processor = UmieProcessor(tokenizer, {"name": "tiny"}, corpus.task_options, prompt=prompt, **options)
     else:
         processor = UmieProcessor.from_pretrained(config.start_from)
     number = 0

@@ -226,7 +226,7 @@ def find_checkpoint(folder: str | Path) -> tuple[Path | None, dict[Path, UmieErr
     A checkpoint is whole if its manifest, which is written last, lists what resuming needs, and no file differs from
     it.
     """
-    folders = [path for path in Path(folder).glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdigit()]
+    folders = [path for path in Path(folder).glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdecimal()]
     damaged = {}
     for checkpoint in sorted(folders, key=_step_of, reverse=True):
         try:
@@ -234,6 +234,7 @@ def find_checkpoint(folder: str | Path) -> tuple[Path | None, dict[Path, UmieErr
         except UmieError as error:
             damaged[checkpoint] = error
         else:
+            (checkpoint / SAVING).unlink(missing_ok=True)  # left by a kill just after its last file
             return checkpoint, damaged
     return None, damaged
 

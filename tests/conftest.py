@@ -101,7 +101,7 @@ def embedded():
 
 @pytest.fixture(scope="session")
 def embedded_records(embedded):
-    """The records of the scenes, each with its image in memory; entities without regions, as plain MNER answers them."""
+    """The records of the scenes, each with its image in memory; entities have no regions, as in plain MNER."""
 
     def of_scene(scene):
         entities = (dataclasses.replace(entity, regions=()) for entity in scene.record.entities)

@@ -60,12 +60,26 @@ def test_what_an_image_shows_is_left_out():
     assert found.events == (Event("meet", None, (spoken,)),)
 
 
-def test_arguments_in_images_cannot_be_shuffled_where_they_are_asked_about(grid_file, umie, tmp_path):
-    path = grid_file(**{**SMALL, "tasks": ["med", "meae"]}, images="shuffled", fusion=["gated"])
-    with cells_in_process():
-        code, out, _ = umie("ablate", path, "--output", tmp_path / "run")
-    assert code == 1
-    assert "has arguments in its image: remove the task that asks about them" in out
+def test_regions_and_annotation_are_kept_where_answers_refer_to_them(grid_file):
+    """Else the control would be scored on other items: without regions, on mentions alone."""
+    entity = Entity("person", (0, 3), regions=(0,))
+    events = (Event("meet", None, (Argument("Entity", region=0),)),)
+    shown = Record("Ann", image="1.jpg", regions=(BOX,), entities=(entity,), events=events)
+    _, found = with_shuffled_images([Record("x", image="2.jpg"), shown], keeps_regions=True)
+    assert found == replace(shown, image="2.jpg")
+
+
+@pytest.mark.parametrize("tasks", [["med", "meae"], {"mner": {"grounded": True}}])
+def test_a_control_is_scored_on_the_same_items(grid_file, umie, tmp_path, tasks):
+    gold = {}
+    for images in ("own", "shuffled"):
+        path = grid_file(**{**SMALL, "tasks": tasks}, images=images, fusion=["gated"])
+        with cells_in_process():
+            code, out, _ = umie("ablate", path, "--output", tmp_path / images)
+        assert code == 0, out
+        (line,) = lines_of(tmp_path / images)
+        gold[images] = {task: scores["gold"] for task, scores in line["metrics"].items()}
+    assert gold["own"] == gold["shuffled"]
 
 
 def test_a_grid_can_have_shuffled_images_as_a_variant(grid_file):

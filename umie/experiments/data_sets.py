@@ -43,14 +43,8 @@ class DataSet:
         records = list(read_jsonl(self.files[split], images=self.images[split]))
         if images == "own":
             return records
-        asks_for_arguments = any(task.kind == "arguments" for task in self.built().values())
-        for record in records if asks_for_arguments else ():
-            if any(argument.region is not None for event in record.events for argument in event.arguments):
-                raise UmieError(
-                    f"images is {images!r}, but record {record.id!r} of {self.name} has arguments in its image: remove "
-                    "the task that asks about them"
-                )
-        return with_shuffled_images(records)
+        keeps_regions = any(task.names_regions for task in self.built().values())
+        return with_shuffled_images(records, keeps_regions=keeps_regions)
 
     def built(self, options: Options | None = None) -> dict[str, Task[Any]]:
         """Return the tasks with the label schemas of this set; ``options``, by task, override those of the set."""
@@ -133,10 +127,17 @@ class Corpus:
         ]
 
 
-def with_shuffled_images(records: Sequence[Record], seed: int = 0) -> list[Record]:
-    """Return records that have another image and its regions, always the same for a seed.
+def with_shuffled_images(records: Sequence[Record], seed: int = 0, *, keeps_regions: bool = False) -> list[Record]:
+    """Return records that have another image, always the same for a seed.
 
-    Each image is replaced by another one wherever it occurs. The regions of entities and of arguments are left out.
+    Each image is replaced by another one wherever it occurs.
+
+    Args:
+        records: the records.
+        seed: the seed.
+        keeps_regions: whether answers refer to regions: records then keep their own, and their annotation, so that they
+            are scored like the others. Otherwise they have the regions of the other image, and the annotation refers
+            to none.
 
     Raises:
         UmieError: all records have the same image.
@@ -155,6 +156,9 @@ def with_shuffled_images(records: Sequence[Record], seed: int = 0) -> list[Recor
         if record.image is None:
             continue
         source = first[others[_image_of(record)]]
+        if keeps_regions:
+            shuffled[place] = replace(record, image=source.image, image_folder=source.image_folder)
+            continue
         shuffled[place] = replace(
             records[place],
             image=source.image,

@@ -14,7 +14,6 @@ from umie.experiments.config import PARTS, RunConfig
 from umie.experiments.expand import uses_image
 from umie.experiments.scored_tasks import check_metric
 from umie.registry import Registry
-from umie.tasks import task_class
 from umie.types import SPLITS
 
 _SHAPES = ("encoder", "fusion", "decoder", "visual_embedding", "start_from")
@@ -199,7 +198,7 @@ def unnamed_regions(runs: Sequence[RunConfig], tasks: Iterable[str]) -> str | No
 
     Neither attention over visual slots nor the cross-attention of T5 depends on the number of a slot.
     """
-    named = [name for name in tasks if task_class(name).names_regions]
+    named = [name for name in tasks if registries.tasks.build(name, **runs[0].tasks.get(name, {})).names_regions]
     blind = not any(uses_image(run.fusion) for run in runs)
     if not named or blind or all(run.visual_embedding.get("num_slot_embeddings") for run in runs):
         return None

@@ -122,7 +122,6 @@ class Task(ABC, Generic[I]):
     kind: ClassVar[str] = ""
     source: ClassVar[str | None] = None
     is_staged: ClassVar[bool] = False
-    names_regions: ClassVar[bool] = False  # whether answers refer to regions of the image by number
     rank: ClassVar[int] = 100  # the position in tables and in the order of queries, ascending
 
     def __post_init__(self) -> None:
@@ -145,6 +144,11 @@ class Task(ABC, Generic[I]):
     def labels(self) -> tuple[str, ...]:
         """The label schema: the configured one, or the default."""
         return self.default_labels if self.config.labels is None else self.config.labels
+
+    @property
+    def names_regions(self) -> bool:
+        """Whether answers refer to regions of the image."""
+        return False
 
     @property
     def measure(self) -> str | None:

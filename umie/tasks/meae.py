@@ -28,7 +28,6 @@ class MEAE(Task[Event]):
     kind = "arguments"
     source = "med"
     is_staged = True
-    names_regions = True
     rank = 3
     label_noun = "role"
     templates: ClassVar[Mapping[str, str]] = {
@@ -37,6 +36,11 @@ class MEAE(Task[Event]):
         "I1": "Identify the argument type of the {type} event from the given sentence: {labels}.",
         "I2": "Please extract argument type of the {type} event in the sentence. Option: {labels}.",
     }
+
+    @property
+    def names_regions(self) -> bool:
+        """Whether answers refer to regions of the image."""
+        return True
 
     def queries(self, record: Record) -> list[Query]:
         """Return one query per event; its answer lists spans by position, then regions by index."""

@@ -63,6 +63,11 @@ class MNER(FieldTask[Entity]):
     }
 
     @property
+    def names_regions(self) -> bool:
+        """Whether answers refer to regions of the image."""
+        return self.config.grounded
+
+    @property
     def measure(self) -> str | None:
         """The measure ``grounded`` if regions are asked for."""
         return "grounded" if self.config.grounded else None

@@ -17,7 +17,8 @@ from umie.records.notes import take_note
 
 # without case, spaces and punctuation
 _USUAL = {
-    "-", "--", "_", "/", "none", "na", "nil", "null", "norel", "norelation", "norelations", "norelationship", "unrelated", "notrelated",
+    "-", "--", "_", "/",
+    "none", "na", "nil", "null", "norel", "norelation", "norelations", "norelationship", "unrelated", "notrelated",
     "nota", "noneoftheabove", "nan", "无关系", "無關係",
 }  # fmt: skip
 _LIKELY = frozenset(("other", "others"))  # SemEval-2010's task 8 and others score it so

@@ -235,8 +235,8 @@ def _fitting(options: Mapping[str, Any], decoder: decoders.Decoder) -> dict[str,
             raise UmieError(
                 f"{' + '.join(LIMITS)} is {sum(given)}: text and answer share the {limits[0]} positions of the decoder"
             )
-        text, answer = (limits[0] - (other or limits[0] // 2) for other in reversed(given))
-        limits = text, answer
+        kept = given if any(given) else [limits[0] // 2] * 2
+        limits = limits[0] - kept[1], limits[0] - kept[0]
     for name, limit in zip(LIMITS, limits, strict=True):
         default = inspect.signature(UmieProcessor).parameters[name].default
         if limit is not None and options.get(name, 0) > limit:

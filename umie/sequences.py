@@ -224,7 +224,8 @@ class SequenceEncoder:
     def _can_write(self, character: str) -> bool:
         if character not in self._known:
             tokens = encode(self.tokenizer, character)
-            is_dropped = self._unknown is None and not tokens and character.isprintable() and not character.isspace()
+            is_visible = character.isprintable() and not character.isspace()
+            is_dropped = self._unknown is None and is_visible and not self.tokenizer.decode(tokens).strip()
             self._known[character] = self._unknown not in tokens and not is_dropped
         return self._known[character]
 

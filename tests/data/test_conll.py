@@ -229,3 +229,18 @@ def test_tweets_are_read_as_by_their_own_reader():
     own = list(registry.build("twitter", path=path))
     records = list(registry.build("conll", path=path, labels=labels))
     assert [(one.text, one.entities, one.id) for one in records] == [(one.text, one.entities, one.id) for one in own]
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ("001 Ann B-PER\n002 left O\n\n001 Rome B-LOC\n", "numbers"),
+        ("1. Ann B-PER\n2. left O\n", "numbers"),
+        ("1 Ann B-PER\n3 left O\n\n1 Rome B-LOC\n", "numbers"),
+        ("B-PER Ann x\nO left x\n", "tags"),
+        ("s1 Ann B-PER\n" * 30, "numbers"),
+        ("doc Ann B-PER\n" * 30, "always the same"),
+    ],
+)
+def test_a_first_column_without_tokens_is_refused(tmp_path, content, problem):
+    assert message(tmp_path, content).startswith(f"a.conll: column 1 of 3 is {problem}, not the tokens: set columns")

@@ -288,3 +288,48 @@ def test_a_model_without_an_end_token_is_refused():
         registry.build("causal", overrides={"eos_token_id": None})
     with pytest.raises(UmieError, match="the decoder ends an answer with token 7"):
         compose(decoder={"name": "causal", "overrides": {"eos_token_id": 7}})
+
+
+def test_encoders_see_only_what_is_before_a_token():
+    """BERT and its kin are causal only if they are told to be."""
+    config = {
+        "model_type": "bert", "vocab_size": 60, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
+        "intermediate_size": 16, "initializer_range": 0.5, "eos_token_id": 1, "pad_token_id": 0,
+    }  # fmt: skip
+    torch.manual_seed(0)
+    decoder = registry.build("causal", config=config).eval()
+    fused = FusedStates(torch.randn(1, 4, 16), torch.ones(1, 4, dtype=torch.bool))
+    first, second = torch.tensor([[5, 6, 7, 8]]), torch.tensor([[5, 6, 9, 8]])
+    with torch.no_grad():
+        one, other = decoder(fused, first).logits, decoder(fused, second).logits
+    torch.testing.assert_close(one[:, :3], other[:, :3])
+    assert not torch.allclose(one[:, 3:], other[:, 3:])
+
+
+@pytest.mark.parametrize("kind", ["openai-gpt", "ctrl", "rwkv", "mamba", "bart", "t5"])
+def test_models_that_cannot_continue_fused_states_are_refused(kind):
+    with pytest.raises(UmieError, match="cannot continue fused states|are not causal language models") as caught:
+        registry.build("causal", config={"model_type": kind, "vocab_size": 60, "eos_token_id": 1})
+    assert "\n" not in str(caught.value)
+
+
+def test_a_model_may_have_several_end_tokens():
+    """Llama 3 has three, of which a tokenizer's chat has one."""
+    overrides = {"eos_token_id": [5, 1], "pad_token_id": -1}
+    model, processor = compose(fusion="text_only", decoder={"name": "causal", "overrides": overrides})
+    assert processor.framing.end == 1
+    assert model.decoder.end_token_ids == (5, 1)
+    rows = model.generate(**processor(umie.Record("Ann"), "mner"), max_new_tokens=3)
+    assert rows.shape[0] == 1
+    with pytest.raises(UmieError, match="ends an answer with token 5 or 6"):
+        compose(decoder={"name": "causal", "overrides": {"eos_token_id": [5, 6]}})
+
+
+def test_lengths_share_the_positions():
+    part = {"name": "causal", "overrides": {"max_position_embeddings": 100}}
+    _, processor = compose(fusion="text_only", decoder=part)
+    assert processor.max_input_tokens + processor.max_target_tokens <= 100
+    _, processor = compose(fusion="text_only", decoder=part, max_input_tokens=80)
+    assert processor.max_target_tokens == 20
+    with pytest.raises(UmieError, match="is 120: text and answer share the 100 positions"):
+        compose(fusion="text_only", decoder=part, max_input_tokens=80, max_target_tokens=40)

@@ -131,6 +131,9 @@ def test_a_damaged_checkpoint_is_passed_over_and_a_damaged_identity_is_an_error(
         (copied / "run.json").write_text(content)
         with pytest.raises(library.UmieError, match=r"^[^\n]*run[^\n]*$"):
             run(path, copied)
+    (copied / "run.json").unlink()  # perhaps these are the checkpoints of another run
+    with pytest.raises(library.UmieError, match=r"contains checkpoint-\d, but no run.json that says of which run"):
+        run(path, copied)
 
 
 def test_a_finished_run_is_not_trained_again(whole):

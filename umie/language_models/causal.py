@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
@@ -43,8 +44,9 @@ def shape(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> Any:
     _check_type(config)
     if hasattr(config, "is_decoder"):
         config.is_decoder = True  # without it, BERT and its kin see the tokens that they are to predict
+    with torch.device("meta"):
+        _check_continues(AutoModelForCausalLM.from_config(config, trust_remote_code=False))
     model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-    _check_continues(model)
     _plain_generation(model)
     return model
 

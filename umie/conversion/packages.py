@@ -142,10 +142,8 @@ def _write_json(path: Path, content: Any) -> None:
 def _write_smollm2(paths: dict[str, Path], folder: Path) -> None:
     """Dequantize a GGUF file with transformers' own reader."""
     path = paths[_SMOLLM2]
-    try:
-        import gguf  # noqa: F401 # what transformers reads the file with
-    except ImportError as error:
-        raise UmieError("reading this package needs gguf: pip install gguf") from error
+    if importlib.util.find_spec("gguf") is None:  # what transformers reads the file with
+        raise UmieError("reading this package needs gguf: pip install gguf")
     with no_warnings():
         quantized = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float16)
         tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from tokenizers import processors
 
+from umie import framing
 from umie.composition import compose
 from umie.errors import UmieError
 from umie.framing import expanded, framing_of, unknown_token_of
@@ -57,6 +58,17 @@ def test_a_chat_template_is_written_out_once():
     text = "<|im_start|>user\n{query}<|im_end|>\n<|im_start|>assistant\n"
     assert model.decoder.prompt == processor.prompt == expanded(tokenizer, "chat") == text
     assert framing_of(tokenizer, text) == framing_of(tokenizer, "chat") == processor.framing
+
+
+def test_a_chat_template_without_an_end_is_refused(monkeypatch):
+    monkeypatch.setattr(framing, "MAX_SECONDS", 0.5)
+    tokenizer = qwen_tokenizer()
+    tokenizer.chat_template = "{% for a in range(9999) %}{% for b in range(3000) %}{% endfor %}{% endfor %}"
+    with pytest.raises(UmieError, match="chat template fails: it takes more than 0.5 seconds: set prompt to a text"):
+        expanded(tokenizer, "chat")
+    tokenizer.chat_template = "{{ messages[0].content }}{{ 'x' * 200000 }}"
+    with pytest.raises(UmieError, match="does not write the message as it is"):
+        expanded(tokenizer, "chat")
 
 
 def test_a_prompt_that_leaves_no_room_for_the_query_is_refused():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from queue import Empty, Queue
+from threading import Thread
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
@@ -11,6 +13,8 @@ from umie.errors import UmieError, one_line, shown
 
 CHAT = "chat"
 QUERY = "{query}"
+MAX_CHARACTERS = 100_000  # of what a chat template writes
+MAX_SECONDS = 5  # to write it
 _RARE = "\u0c85\ua015\U0001f9ff"  # characters that only byte-level vocabularies and byte fallback write
 
 
@@ -96,11 +100,22 @@ def expanded(tokenizer: PreTrainedTokenizerBase, prompt: str) -> str:
     if tokenizer.chat_template is None:
         raise UmieError(f"the tokenizer has no chat template: set prompt to a text with {QUERY}")
     message = [{"role": "user", "content": QUERY}]
+    results: Queue[str | Exception] = Queue()
+
+    def render() -> None:
+        try:
+            results.put(tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True))
+        except Exception as error:  # a template may raise anything
+            results.put(error)
+
+    Thread(target=render, daemon=True).start()
     try:
-        written: str = tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
-    except Exception as error:  # a template may raise anything
-        raise UmieError(f"the tokenizer's chat template fails: {one_line(error)}: set prompt to a text") from error
-    if written.count(QUERY) != 1:
+        written = results.get(timeout=MAX_SECONDS)
+    except Empty:
+        written = TimeoutError(f"it takes more than {MAX_SECONDS} seconds")
+    if isinstance(written, Exception):
+        raise UmieError(f"the tokenizer's chat template fails: {one_line(written)}: set prompt to a text") from written
+    if written.count(QUERY) != 1 or len(written) > MAX_CHARACTERS:
         raise UmieError("the tokenizer's chat template does not write the message as it is: set prompt to a text")
     return written
 

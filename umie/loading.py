@@ -11,7 +11,7 @@ import torch
 
 from umie import encoders
 from umie.composition import LIMITS, check_end
-from umie.errors import UmieError, UnknownNameError, at, check_choice, shown
+from umie.errors import UmieError, UnknownNameError, at, check_choice, check_kind, shown
 from umie.files import read_json
 from umie.hub import find_file
 from umie.model import UmieConfig, UmieModel
@@ -38,6 +38,7 @@ def load(
         UmieError: there is no such directory or repository, a file is missing, the model and the processor do not
             belong together, a part is registered by a plugin that is not loaded, or the device cannot be used.
     """
+    check_kind("name", name, str | Path, "pass a directory or the name of a repository")
     check_choice("dtype", dtype, DTYPES)
     options = {} if revision is None else {"revision": revision}
     try:

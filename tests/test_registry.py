@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import umie
-from umie import fusion
+from umie import fusion, registries
 from umie.errors import UmieError, UnknownNameError
 
 PACKAGE = Path(umie.__file__).parent
@@ -253,3 +253,11 @@ def test_a_plugin_cannot_take_the_name_of_a_built_in_part_that_is_not_imported_y
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert run.returncode == 1
     assert "The fusion 'concat' is already registered by umie.fusion.concat; choose another name" in run.stderr
+
+
+@pytest.mark.parametrize("kind", registries.ALL)
+def test_a_package_shares_its_registry_and_every_name_can_be_listed(kind, umie):
+    registry = registries.ALL[kind]
+    assert importlib.import_module(registry.package).registry is registry
+    for name in registry.known():
+        assert umie("list", name)[0] == 0, name

@@ -83,7 +83,7 @@ def _main_scores(results: Sequence[DecodingResult]) -> Iterator[str]:
     columns = ("task", "decoding", "F1", "interval", "P", "R", "predicted", "gold", "records", "baseline")
     yield markdown_table(columns, rows)
     report = results[0].report
-    explained = f"Strict micro-F1 in %, 95% intervals over {report.resamples:,} resamples of the records."
+    explained = f"Strict micro-F1, with 95% intervals over {report.resamples:,} resamples of the records."
     yield f"{explained}\n{ORACLE}" if any(result.oracles for result in results) else explained
     rows = []
     for line in report.main_lines():

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from umie import registries
 from umie.fusion.kernels.base import Kernel, KernelCase, LayerInputs, Projections
 from umie.registry import Registry
 
-registry: Registry[Kernel] = Registry("attention backend", "umie.fusion.kernels")
+registry: Registry[Kernel] = registries.attention_backends
 
 __all__ = ["Kernel", "KernelCase", "LayerInputs", "Projections", "registry"]

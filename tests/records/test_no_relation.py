@@ -10,8 +10,8 @@ from umie.scoring import strict_score
 USUAL = ["none", "None", "NONE", "NA", "na", "N/A", "n/a", "no_relation", "no relation", "No-Relation", "NoRelation",
          "null", "NIL", "nota", "/none", "nan", "Other", "OTHERS", "无关系",
          "ＮＡ", "Other(e1,e2)", "per:no_relation"]  # fmt: skip
-POSSIBLE = ["negative", "unknown", "O", "其他"]
-REAL = ["no_parent", "nationality", "another", "nap", "member of", "人", "-"]
+POSSIBLE = ["-", "negative", "unknown", "O", "其他"]
+REAL = ["no_parent", "nationality", "another", "nap", "member of", "人"]
 
 
 def pairs(*types: str) -> list[Record]:
@@ -43,7 +43,7 @@ def test_names_of_relations_are_not_touched() -> None:
     (record,) = pairs("peer")
     assert renamed(record) is record
     with no_relation_names(["-"]):
-        assert [name for name in [*REAL, "NA", "Other"] if is_no_relation(name)] == ["-", "NA"]
+        assert [name for name in ["-", *REAL, "NA", "Other"] if is_no_relation(name)] == ["-", "NA"]
         assert is_no_relation("none")
         assert not doubtful_labels(["NA"])
     with pytest.raises(UmieError, match="the names of no relation are"), no_relation_names([" "]):

@@ -17,14 +17,13 @@ from umie.records.notes import take_note
 
 # without case, spaces and punctuation
 _USUAL = {
-    "-", "--", "_", "/",
     "none", "na", "nil", "null", "norel", "norelation", "norelations", "norelationship", "unrelated", "notrelated",
     "nota", "noneoftheabove", "nan", "无关系", "無關係",
 }  # fmt: skip
 _LIKELY = frozenset(("other", "others"))  # SemEval-2010's task 8 and others score it so
 _POSSIBLE = {
     "negative", "neg", "unknown", "undefined", "misc", "false", "no", "noedge", "nothing",
-    "background", "o", "0", "无", "無", "其他",
+    "background", "-", "--", "_", "/", "o", "0", "无", "無", "其他",
 }  # fmt: skip
 _DIRECTION = re.compile(r"\(e[12], *e[12]\)$")
 _chosen: ContextVar[frozenset[str]] = ContextVar("chosen", default=frozenset())

@@ -9,9 +9,8 @@ from typing import Annotated
 import typer
 
 from umie.cli.console import print_line
-from umie.cli.data_split import DevShare, SplitFolder, TestShare, check_outputs
+from umie.cli.data_split import DevShare, SplitFolder, TestShare, check_outputs, read_all
 from umie.cli.options import Format, FormatOptions, Images, Regions, source_of
-from umie.cli.progress import counting
 from umie.errors import UmieError
 
 
@@ -44,12 +43,7 @@ def mask(
         raise UmieError("--word is empty: use a word such as something")
     shares = check_shares(dev, test)
     check_outputs(output, input_file)
-    source = source_of(input_file, format_name, images, regions, format_option)
-    with counting(f"reading {input_file.name}") as count:
-        records = []
-        for record in source.named():
-            records.append(record)
-            count()
+    records = read_all(source_of(input_file, format_name, images, regions, format_option), input_file.name)
     masked = mask_mentions(records, num_types=types, word=word, shares=shares, seed=seed)
     for split, own in masked.splits.items():
         path = output / f"{split}.jsonl"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,6 +13,10 @@ from umie.cli.options import Format, FormatOptions, Images, Regions, source_of
 from umie.cli.progress import counting
 from umie.errors import UmieError
 from umie.types import SPLITS
+
+if TYPE_CHECKING:
+    from umie.data.source import Source
+    from umie.records import Record
 
 DevShare = Annotated[float, typer.Option(min=0.01, max=0.5, help="Share of the images in the dev split.")]
 TestShare = Annotated[float, typer.Option(min=0.01, max=0.5, help="Share of the images in the test split.")]
@@ -45,12 +49,7 @@ def split(
 
     shares = check_shares(dev, test)
     check_outputs(output, input_file)
-    source = source_of(input_file, format_name, images, regions, format_option)
-    with counting(f"reading {input_file.name}") as count:
-        records = []
-        for record in source.named():
-            records.append(record)
-            count()
+    records = read_all(source_of(input_file, format_name, images, regions, format_option), input_file.name)
     rng = random.Random(seed)
     for name, own in split_by_image(records, shares, rng=rng).items():
         if not own:
@@ -60,6 +59,16 @@ def split(
         path = output / f"{name}.jsonl"
         write_jsonl(path, own)
         print_line(f"{name}: {len(own):,} records in {path}")
+
+
+def read_all(source: Source, name: str) -> list[Record]:
+    """Return the records of a source, with a counter while they are read."""
+    records = []
+    with counting(f"reading {name}") as count:
+        for record in source.named():
+            records.append(record)
+            count()
+    return records
 
 
 def check_outputs(output: Path, input_file: Path) -> None:

@@ -56,13 +56,13 @@ class TokenSymbols:
 
     Args:
         tokenizer: the decoder's tokenizer.
-        framing: the tokens around answers; by default those of the tokenizer.
+        framing: the tokens around answers.
 
     Raises:
         UmieError: the tokenizer is of an unsupported kind, or has no end token.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, framing: Framing | None = None) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, framing: Framing) -> None:
         self._tokenizer = weakref.ref(tokenizer)  # so that cached symbols do not keep their tokenizer alive
         pieces: list[str] = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
         special = set(tokenizer.all_special_ids)
@@ -88,7 +88,6 @@ class TokenSymbols:
                 for symbol in symbols:
                     node = node.children.setdefault(symbol, Trie())
                 node.tokens.append(token)
-        framing = framing_of(tokenizer) if framing is None else framing
         self.prefix, self.end = list(framing.before_answer), framing.end
         if self.end is None:
             raise UmieError(f"the tokenizer {type(tokenizer).__name__} has no end token: set eos_token")
@@ -179,11 +178,12 @@ class TokenSymbols:
         return tokens
 
 
-_known: weakref.WeakKeyDictionary[Any, tuple[int, dict[Framing | None, TokenSymbols]]] = weakref.WeakKeyDictionary()
+_known: weakref.WeakKeyDictionary[Any, tuple[int, dict[Framing, TokenSymbols]]] = weakref.WeakKeyDictionary()
 
 
 def symbols_of(tokenizer: PreTrainedTokenizerBase, framing: Framing | None = None) -> TokenSymbols:
     """Return the symbols of a tokenizer, with the framing of its answers; cached until tokens are added to it."""
+    framing = framing_of(tokenizer) if framing is None else framing  # one entry for both ways to ask
     size, known = _known.get(tokenizer, (0, {}))
     if size != len(tokenizer):
         known = {}

@@ -58,10 +58,10 @@ class SpanDecoder(PretrainedDecoder, ScoringDecoder):
     """Scores each candidate against the states of each label: ``sigmoid(c . l / sqrt(D) + b)``.
 
     A span is represented by its first and last state and its width, a visual slot by its state, the whole query by its
-    first state; all of them also by the spans that the query is about. A region that may show a span is to it like one
-    more label. Source: Zaratiana et al., GLiNER (2024), Section
-    2. Deviations: visual slots and whole queries are candidates too; the layers before the activation are linear in
-    each state, so that they run once per state and not once per span; no LSTM.
+    first state; all of them also by the spans that the query is about. A region that may show a span is scored like one
+    more label. Source: Zaratiana et al., GLiNER (2024), Section 2. Deviations: visual slots and whole queries are
+    candidates too; the layers before the activation are linear in each state, so that they run once per state and not
+    once per span; no LSTM.
     """
 
     Config = SpanDecoderConfig
@@ -125,8 +125,7 @@ class SpanDecoder(PretrainedDecoder, ScoringDecoder):
         return text_encoders.load(self.text_encoder, self.config.source, checkpoint)
 
     def _text_states(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        encoder = self.text_encoder
-        states: Tensor = encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        states: Tensor = self.text_encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         return states
 
     def forward(  # type: ignore[override] # the inputs by name

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from umie.records import Entity
 from umie.tasks import Task, grammar, registry
-from umie.tasks.base import span_item
+from umie.tasks.base import written
 
 
 @registry.register("hashtags")
@@ -19,7 +19,7 @@ class Hashtags(Task[Entity]):
     templates: ClassVar = dict.fromkeys(("paper", "I0", "I1", "I2"), "Which hashtags name one of: {labels}?")
 
     def queries(self, record):
-        items = [span_item(entity.type, record.text, entity.span) for entity in record.entities]
+        items = [written(entity.type, record, entity.span) for entity in record.entities]
         return [self._query(items)]
 
     def answer_schema(self, record, target=None):

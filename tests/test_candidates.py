@@ -19,7 +19,7 @@ from umie.data.synthetic import LABELS
 from umie.decoders import CandidateOptions
 from umie.errors import UmieError
 from umie.evaluation import evaluate
-from umie.records import Argument, Entity, Event, Relation
+from umie.records import Argument, Entity, Event, Places, Relation, Segment, Track
 
 WIDE = CandidateOptions(max_width=40, nested=True)
 TEXTS = (
@@ -66,17 +66,70 @@ def test_words_of_any_text_are_ordered_and_nonempty(text):
     assert "".join(text[word.start : word.end] for word in found) == "".join(text.split())
 
 
-GROUNDED = "grounded mner"
-CASES = [*sorted(LABELS), GROUNDED]
+MASKS = ("visual_mask", "video.visual_mask", "audio.visual_mask")
+CASES = [*sorted(LABELS), *(f"grounded {name}" for name in sorted(LABELS))]
 
 
 def built(case):
     name = case.removeprefix("grounded ")
-    return tasks.registry.build(name, labels=LABELS[name], **({"grounded": True} if case == GROUNDED else {}))
+    return tasks.registry.build(name, labels=LABELS[name], **({"grounded": True} if case != name else {}))
 
 
 def random_record(task, labels, rng, encoder):
     """A record with words of several scripts and annotation on word boundaries."""
+    record = _random_record(task.removeprefix("grounded "), labels, rng, encoder)
+    return record if task in LABELS else with_random_places(record, rng)
+
+
+def with_random_places(record, rng):
+    """The record with places in all media, or only with them and without text.
+
+    No two items without a span share their first place, which stands for the item.
+    """
+    numbers = (3, 2, 3)
+    has_text = rng.random() < 0.7
+    first = set()
+
+    def places(*, alone):
+        found = Places(*(tuple(index for index in range(number) if rng.random() < 0.3) for number in numbers))
+        if alone and found.names[:1] and found.names[0] in first:
+            return Places()
+        first.update(found.names[:1] if alone else ())
+        return found
+
+    def kept(items):
+        moved = []
+        for item in items:
+            span = item.span if has_text else None
+            found = places(alone=span is None)
+            if span or found:
+                plain = replace(item, text="") if isinstance(item, Entity) else item
+                moved.append(replace(plain, span=span, **found._asdict()))
+        return tuple(moved)
+
+    relations, events = [], []
+    for relation in record.relations:
+        ends = [places(alone=True), places(alone=True)]
+        spans = (relation.head, relation.tail)
+        if not has_text:
+            spans, ends = (None, None), [end or Places((index,)) for index, end in enumerate(ends)]
+        relations.append(Relation(relation.type, *spans, *ends))
+    for event in record.events:
+        trigger = event.trigger if has_text else None
+        events.append(Event(event.type, trigger, kept(event.arguments), *places(alone=trigger is None)))
+    return Record(
+        record.text if has_text else "",
+        image="x",
+        regions=tuple(Region((0.0, 0.0, 0.5, 0.5)) for _ in range(numbers[0])),
+        tracks=tuple(Track((0,), ((0, 0, 1, 1),)) for _ in range(numbers[1])),
+        segments=tuple(Segment((0, 1)) for _ in range(numbers[2])),
+        entities=kept(record.entities),
+        relations=tuple(relations),
+        events=tuple(dict.fromkeys(events)),
+    )
+
+
+def _random_record(task, labels, rng, encoder):
     alphabet = string.ascii_letters + "äøßЖאب中東กह7"
     text = " ".join(
         rng.choice(("", "#", "“")) + "".join(rng.choices(alphabet, k=rng.randint(1, 6))) + rng.choice(("", ".", "'s"))
@@ -92,16 +145,12 @@ def random_record(task, labels, rng, encoder):
     spans = list(dict.fromkeys(span() for _ in range(rng.randint(0, 4))))
     if task == "mner":
         return Record(text, entities=tuple(Entity(rng.choice(labels), one, text[slice(*one)]) for one in spans))
-    if task == GROUNDED:
-        shown = [tuple(index for index in range(len(regions)) if rng.random() < 0.4) for _ in spans]
-        found = [Entity(rng.choice(labels), one, "", places) for one, places in zip(spans, shown, strict=True)]
-        return Record(text, regions=regions, entities=tuple(found))
     if task == "mre":
         return Record(text, relations=(Relation(rng.choice(labels), span(), span()),))
     if task == "med":
         return Record(text, events=tuple(Event(rng.choice(labels), one) for one in [*spans, None][:3]))
     arguments = [Argument(rng.choice(labels), one) for one in spans]
-    arguments += [Argument(rng.choice(labels), region=index) for index in range(len(regions)) if rng.random() < 0.5]
+    arguments += [Argument(rng.choice(labels), regions=(index,)) for index in range(len(regions)) if rng.random() < 0.5]
     trigger = span() if rng.random() < 0.7 else None
     return Record(text, regions=regions, events=(Event("attack", trigger, tuple(arguments)),))
 
@@ -109,7 +158,7 @@ def random_record(task, labels, rng, encoder):
 def read_back(encoder, task, records):
     """Return the records with the answers that perfect scores give."""
     asked = [(record, query) for record in records for query in task.queries(record)]
-    visual = {"visual_mask": torch.ones(4, dtype=torch.bool)}
+    visual = dict.fromkeys(MASKS, torch.ones(4, dtype=torch.bool))
     batch = encoder.collate([{**encoder.encode(task, *one, Counter()), **visual} for one in asked])
     logits = torch.where(batch["labels"] == 1, 9.0, -9.0)
     answers = encoder.choose(logits, batch, task, asked)
@@ -152,7 +201,7 @@ def test_random_scores_give_well_formed_answers(tokenizer, encoder, name, nested
     task = built(name)
     records = [random_record(name, task.labels, rng, encoder) for _ in range(125)]
     asked = [(record, query) for record in records for query in task.queries(record)]
-    visual = {"visual_mask": torch.ones(4, dtype=torch.bool)}
+    visual = dict.fromkeys(MASKS, torch.ones(4, dtype=torch.bool))
     batch = narrow.collate([{**narrow.encode(task, *one, Counter()), **visual} for one in asked])
     logits = torch.randn(batch["labels"].shape, generator=torch.Generator().manual_seed(0))
     answers = narrow.choose(logits, batch, task, asked)
@@ -165,18 +214,19 @@ def test_random_scores_give_well_formed_answers(tokenizer, encoder, name, nested
         spans = []
         for item in items:
             assert task.label_of(item) in task.labels
-            place = item.arguments[0] if name == "meae" else item
-            span = {"mner": "span", GROUNDED: "span", "med": "trigger", "meae": "span"}.get(name)
-            if name == "meae" and place.region is not None:
-                assert place.region < len(record.regions)
-            elif span is not None and getattr(place, span) is not None:
+            plain_name = name.removeprefix("grounded ")
+            place = item.arguments[0] if plain_name == "meae" else item
+            span = {"mner": "span", "med": "trigger", "meae": "span"}.get(plain_name)
+            if plain_name != "mre":
+                assert record.has(place.places)
+            if span is not None and getattr(place, span) is not None:
                 spans.append(getattr(place, span))
                 assert spans[-1][0] in starts
                 assert spans[-1][1] in ends
         ordered = sorted(spans)
         if not nested:
             assert all(before[1] <= after[0] for before, after in itertools.pairwise(ordered))
-        if name == "mre":
+        if name.endswith("mre"):
             assert items
         again = task.parse(output, record, query.target)
         assert set(again) == set(items)
@@ -234,7 +284,7 @@ def test_a_slow_tokenizer_is_refused(tokenizer):
 def test_regions_without_a_visible_slot_are_no_candidates(encoder):
     task = tasks.registry.build("meae", labels=["Place"])
     record = Record(
-        "a b", regions=(Region((0, 0, 1, 1)),), events=(Event("attack", (0, 1), (Argument("Place", region=0),)),)
+        "a b", regions=(Region((0, 0, 1, 1)),), events=(Event("attack", (0, 1), (Argument("Place", regions=(0,)),)),)
     )
     item = encoder.encode(task, record, *task.queries(record), Counter())
     for mask in (torch.zeros(0, dtype=torch.bool), torch.tensor([True, False])):
@@ -242,7 +292,7 @@ def test_regions_without_a_visible_slot_are_no_candidates(encoder):
         assert (batch["labels"][0, -2] == -100).all()
         logits = torch.full(batch["labels"].shape, 5.0)
         ((items, _),) = encoder.choose(logits, batch, task, [(record, *task.queries(record))])
-        assert all(item.arguments[0].region is None for item in items)
+        assert all(not item.arguments[0].regions for item in items)
 
 
 @pytest.mark.parametrize("fusion", ["gated", "concat", "cross_attention", "text_only"])

@@ -45,7 +45,7 @@ def record(image):
         regions=BOXES,
         relations=(Relation("peer", ANN, BOB), Relation("none", ANN, CID), Relation("couple", BOB, CID)),
         events=(
-            Event("meet", MET, (Argument("Agent", ANN), Argument("Target", BOB), Argument("Agent", region=1))),
+            Event("meet", MET, (Argument("Agent", ANN), Argument("Target", BOB), Argument("Agent", regions=(1,)))),
             Event("attack", SHOT),
         ),
         id="r-1",
@@ -155,7 +155,7 @@ def test_decode_replaces_only_the_annotation_of_its_task(processor, record):
     rows = processor.tokenizer(["[Agent: Zoe] [Target = O2] junk", "[Target: Cid]"], padding=True).input_ids
     (found,) = processor.decode(rows, record, "meae")
     assert found.events == (
-        Event("meet", MET, (Argument("Target", region=1),)), Event("attack", SHOT, (Argument("Target", CID),))
+        Event("meet", MET, (Argument("Target", regions=(1,)),)), Event("attack", SHOT, (Argument("Target", CID),))
     )  # fmt: skip
     assert found.relations == record.relations
     assert processor.counts["dropped_items"] == 2

@@ -16,14 +16,15 @@ from transformers import PreTrainedTokenizerBase
 from umie.decoders.base import MAX_TARGETS, CandidateOptions, ScoringDecoder
 from umie.encoders.base import collate, pad_stack
 from umie.errors import UmieError
-from umie.records import Record, Span
+from umie.records import MEDIA, Medium, Places, Record, Span
 from umie.tasks import Items, Query, Task, grammar
-from umie.tasks.base import span_item
-from umie.types import IGNORED, FusedStates
+from umie.tasks.base import written
+from umie.types import IGNORED, FusedStates, key_of
 
 NAMES = tuple(name for name in ScoringDecoder.input_names if name != "labels")
-KINDS = ("span", "region", "whole")  # the candidates, in the order of the scores
+KINDS = ("span", "place", "whole")  # the candidates, in the order of the scores
 NO_SPAN = (-1, -1)
+NO_SLOT = (-1, -1)
 # scripts without spaces between words, in which each token is a word: Han, Kana, Thai, Lao, Myanmar, Khmer
 _SPACELESS = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "MYANMAR", "KHMER", "IDEOGRAPHIC", "BOPOMOFO")
 
@@ -94,15 +95,16 @@ class _Tokens(NamedTuple):
 class CandidateEncoder:
     """Encodes queries for a decoder that scores candidates, and chooses answers from its scores.
 
-    The input is the query's instruction with its labels, then the text. Spans of up to ``max_width`` words, the regions
-    of the image and the query as a whole are candidates, as far as the task's answers may contain them. Labels that
-    take more than half of ``max_tokens`` are spread over several inputs, the rows of the query.
+    The input is the query's instruction with its labels, then the text. Spans of up to ``max_width`` words, the places
+    in the record's media and the query as a whole are candidates, as far as the task's answers may contain them. An
+    item with several places is the candidate of the first, which points at the others. Labels that take more than half
+    of ``max_tokens`` are spread over several inputs, the rows of the query.
 
     Args:
         tokenizer: a fast tokenizer, which reports the characters of each token.
         options: the decoder's candidates.
         max_tokens: longer inputs are truncated at the end of the text.
-        max_regions: regions beyond this number have no visual slots, so they are no candidates; None for no limit.
+        max_places: places of a medium beyond this number have no slots, so they are no candidates; None for no limit.
     """
 
     def __init__(
@@ -110,14 +112,15 @@ class CandidateEncoder:
         tokenizer: PreTrainedTokenizerBase,
         options: CandidateOptions,
         max_tokens: int,
-        max_regions: int | None = None,
+        max_places: Mapping[Medium, int] | None = None,
     ) -> None:
         if not tokenizer.is_fast:
             raise UmieError(
                 f"the tokenizer {type(tokenizer).__name__} does not report the characters of its tokens, which a "
                 "decoder that scores spans needs: use a fast tokenizer (tokenizer.json)"
             )
-        self.tokenizer, self.options, self.max_tokens, self.max_regions = tokenizer, options, max_tokens, max_regions
+        self.tokenizer, self.options, self.max_tokens = tokenizer, options, max_tokens
+        self.max_places = dict(max_places or {})
 
     def encode(self, task: Task[Any], record: Record, query: Query, counts: Counter[str]) -> dict[str, Tensor]:
         """Return the tensors of one query, each with its K rows: ``input_ids [K, T]``, those in NAMES, and the answer.
@@ -126,19 +129,20 @@ class CandidateEncoder:
             task: the task.
             record: the record.
             query: the query.
-            counts: counts truncated inputs, and annotated spans and regions that are no candidates.
+            counts: counts truncated inputs, and annotated spans and places that are no candidates.
 
         Raises:
             UmieError: a label alone has more than ``max_tokens`` tokens.
         """
-        if len(query.label_spans) != len(task.labels) or (
+        names = (*task.labels, *task.field_labels)
+        if len(query.label_spans) != len(names) or (
             query.answer and not query.items and task.parse(query.answer, record, query.target)
         ):
             raise UmieError(
                 f"the queries of the task {task.name} have no label_spans or items, which a decoder that scores "
                 "candidates needs: build them with Task._query"
             )
-        whole = _Part(query.instruction, range(len(task.labels)), query.label_spans)
+        whole = _Part(query.instruction, range(len(names)), query.label_spans)
         tokens = self._tokens(whole, record)
         in_instruction = [span for span in tokens.characters if span[0] < span[1] and span[0] < len(whole.instruction)]
         parts, inputs = [whole], [tokens]
@@ -192,7 +196,7 @@ class CandidateEncoder:
         """Return the tensors of one row of a query, whose instruction names a part of the labels."""
         token_ids, characters, is_truncated = tokens
         last_character = max((end for _, end in characters), default=0)
-        names = [task.labels[number] for number in part.numbers]
+        names = [(*task.labels, *task.field_labels)[number] for number in part.numbers]
         labels = [
             NO_SPAN if is_truncated and span[1] > last_character else _covered(characters, span) for span in part.spans
         ]
@@ -219,42 +223,55 @@ class CandidateEncoder:
         ]
         places = {(first.start, last.end): index for index, (first, last, _) in enumerate(spans)}
         shape = len(names)
-        regions = {name: index for index, name in enumerate(schema.places)}
-        limit = len(regions) if self.max_regions is None else self.max_regions
-        num_alone, num_pointed = len(regions) if schema.placed else 0, len(regions) if schema.grounded else 0
+        numbers = {name: index for index, name in enumerate(schema.places)}
+        named = [Places.named([name]) or Places() for name in schema.places]
+        slots = [(medium, index) for place in named for medium in MEDIA for index in place.of(medium)]
+        reachable = torch.tensor([index < self.max_places.get(medium, index + 1) for medium, index in slots]).bool()
+        num_alone, num_pointed = len(slots) if schema.placed_labels else 0, len(slots) if schema.grounded else 0
+        is_of_all = torch.tensor([name in schema.labels for name in names])
+        is_placed = torch.tensor([name in schema.placed_labels for name in names])
         answers = {
-            "span_labels": torch.zeros(len(spans), shape, dtype=torch.long),
-            "region_labels": torch.zeros(num_alone, shape, dtype=torch.long),
-            "whole_labels": torch.full((1, shape), 0 if schema.bare else IGNORED),
-            # which regions show a span is known only of those that are answers
-            "pointing_labels": torch.full((len(spans), num_pointed), IGNORED),
+            "span_labels": torch.zeros(len(spans), shape, dtype=torch.long).masked_fill(~is_of_all, IGNORED),
+            "place_labels": torch.zeros(num_alone, shape, dtype=torch.long).masked_fill(~is_placed, IGNORED),
+            "whole_labels": torch.full((1, shape), 0 if schema.bare else IGNORED).masked_fill(~is_of_all, IGNORED),
+            # which places show an item is known only of those that are answers
+            "span_pointing_labels": torch.full((len(spans), num_pointed), IGNORED),
+            "place_pointing_labels": torch.full((num_alone, num_pointed), IGNORED),
         }
         for item in query.items:
             column = names.index(item.label) if item.label in names else None
             if column is None:
                 continue  # the label is that of another row, or outside the schema
-            named = [regions[name] for name in item.places]
-            if unreachable := sum(region >= limit for region in named):
+            shown = [numbers[name] for name in item.places]
+            if unreachable := sum(not reachable[place] for place in shown):
                 counts["unreachable_regions"] += unreachable
             if item.filler is None:
-                for region in named:
-                    answers["region_labels"][region, column] = 1
-                if not named:
+                if not shown:
                     answers["whole_labels"][0, column] = 1
-                continue
-            place = places.get(grammar.locate(record.text, item.filler, item.occurrence) or (0, 0))
-            if place is None:
-                counts["unreachable_spans"] += 1
-                continue
-            answers["span_labels"][place, column] = 1
-            answers["pointing_labels"][place] = 0
-            answers["pointing_labels"][place, named] = 1
-        answers["region_labels"][limit:] = IGNORED
-        answers["pointing_labels"][:, limit:] = IGNORED
+                    continue
+                kind, place = "place", shown[0]
+            else:
+                kind = "span"
+                found = places.get(grammar.locate(record.text, item.filler, item.occurrence) or (0, 0))
+                if found is None:
+                    counts["unreachable_spans"] += 1
+                    continue
+                place = found
+            answers[f"{kind}_labels"][place, column] = 1
+            pointing = answers[f"{kind}_pointing_labels"][place]
+            pointing.masked_fill_(pointing == IGNORED, 0)
+            if num_pointed:
+                pointing[shown] = 1
+        answers["place_labels"][~reachable[:num_alone]] = IGNORED
+        for kind in ("span", "place"):
+            answers[f"{kind}_pointing_labels"][:, ~reachable[:num_pointed]] = IGNORED
         targets = [
-            _covered(characters, (start + offset, end + offset)) for start, end in task.target_spans(query.target)
+            NO_SPAN if span is None else _covered(characters, (span[0] + offset, span[1] + offset))
+            for span in task.target_spans(query.target)
         ]
         targets = [*targets, *[NO_SPAN] * MAX_TARGETS][:MAX_TARGETS]
+        about = [_first_slot(place) for place in task.target_places(query.target)]
+        about = [*about, *[NO_SLOT] * MAX_TARGETS][:MAX_TARGETS]
         return {
             "input_ids": torch.tensor(token_ids),
             "attention_mask": torch.ones(len(token_ids), dtype=torch.long),
@@ -262,31 +279,42 @@ class CandidateEncoder:
             "spans": torch.tensor(
                 [(a.first, b.last, width, a.start, b.end) for a, b, width in spans], dtype=torch.long
             ).reshape(-1, 5),
-            "region_mask": torch.ones(num_alone, dtype=torch.bool),
-            "pointing_mask": torch.arange(num_pointed) < limit,
+            "place_mask": torch.ones(num_alone, dtype=torch.bool),
+            "pointing_mask": reachable[:num_pointed].clone(),
+            "place_slots": torch.tensor(
+                [(MEDIA.index(medium), index) for medium, index in slots[: max(num_alone, num_pointed)]],
+                dtype=torch.long,
+            ).reshape(-1, 2),
             "target_tokens": torch.tensor(targets),
+            "target_slots": torch.tensor(about),
             **answers,
         }
 
     def collate(self, items: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
         """Pad and stack encoded queries, with the tensors of their images, into one batch of all their rows.
 
-        The answers become ``labels [B, S + R + 1, C + P]``. A region whose visual slot is not real, because the image
-        could not be read, is no candidate.
+        The answers become ``labels [B, S + R + 1, C + P]``. A place whose slot is not real, because the image could not
+        be read, is no candidate.
         """
-        own = ("input_ids", "attention_mask", *NAMES, *(f"{kind}_labels" for kind in (*KINDS, "pointing")))
+        kinds = (*KINDS, "span_pointing", "place_pointing")
+        own = ("input_ids", "attention_mask", *NAMES, *(f"{kind}_labels" for kind in kinds))
         rows = [(item, row) for item in items for row in range(len(item["input_ids"]))]
         batch = {name: pad_stack([item[name][row] for item, row in rows], self._filler(name)) for name in own}
         answers = [batch.pop(f"{kind}_labels") for kind in KINDS]
-        pointing = batch.pop("pointing_labels")
+        pointing = [batch.pop(f"{kind}_pointing_labels") for kind in KINDS[:2]]
         visual = collate([{name: value for name, value in item.items() if name not in own} for item, _ in rows])
-        real = visual.get("visual_mask", torch.zeros(len(rows), 0, dtype=torch.bool))[:, 1:]
-        answers[1].masked_fill_(~_of_length(real, answers[1].shape[1])[..., None], IGNORED)
-        batch["pointing_mask"] &= _of_length(real, pointing.shape[2])
-        pointing = pointing.masked_fill(~batch["pointing_mask"][:, None], IGNORED)
-        labels = torch.cat(answers, dim=1)
-        elsewhere = pointing.new_full((len(rows), labels.shape[1] - pointing.shape[1], pointing.shape[2]), IGNORED)
-        labels = torch.cat([labels, torch.cat([pointing, elsewhere], dim=1)], dim=2)
+        real, starts = slots_of(visual, len(rows))
+        for name in ("place_slots", "target_slots"):
+            media, indices = batch[name].unbind(-1)
+            slots = torch.tensor(starts)[media.clamp(min=0)] + 1 + indices
+            batch[name] = slots.masked_fill(indices < 0, -1)
+        is_real = F.pad(real, (0, 1)).gather(1, batch["place_slots"].clamp(max=real.shape[1]))  # one more is not real
+        answers[1].masked_fill_(~is_real[:, : answers[1].shape[1], None], IGNORED)
+        batch["pointing_mask"] &= is_real[:, : batch["pointing_mask"].shape[1]]
+        pointed = torch.cat(pointing, dim=1)
+        pointed = torch.cat([pointed, pointed.new_full((len(rows), 1, pointed.shape[2]), IGNORED)], dim=1)
+        pointed = pointed.masked_fill(~batch["pointing_mask"][:, None], IGNORED)
+        labels = torch.cat([torch.cat(answers, dim=1), pointed], dim=2)
         return {**batch, "labels": labels, **visual}
 
     def rows_of(self, batch: Mapping[str, Tensor], asked: Sequence[tuple[Record, Query]]) -> list[list[int]]:
@@ -332,43 +360,47 @@ class CandidateEncoder:
         points = (points & batch["pointing_mask"][:, None].to(logits.device)).cpu()
         probabilities = scores.sigmoid()
         is_answer = (probabilities >= self.options.threshold) & scores.isfinite()
-        best = scores.flatten(1).argmax(dim=1).tolist()
+        best = scores[:, -1].argmax(dim=1).tolist()  # of the whole query
         above: list[list[tuple[int, int]]] = [[] for _ in scores]
         for row, place, column in is_answer.nonzero().tolist():
             above[row].append((place, column))
         scores, probabilities = scores.cpu(), probabilities.cpu()
         num_labels = (batch["label_tokens"][..., 0] >= 0).sum(dim=1).tolist()
         characters = batch["spans"][..., 3:].tolist()
-        num_spans, num_regions = batch["spans"].shape[1], batch["region_mask"].shape[1]
+        num_spans, num_places = batch["spans"].shape[1], batch["place_mask"].shape[1]
         found = []
         for rows, (record, query) in zip(self.rows_of(batch, asked), asked, strict=True):
             schema = task.answer_schema(record, query.target)
             chosen = [(row, *one) for row in rows for one in above[row]]
-            if schema.at_least_one and not chosen:
-                likely = max(((row, *divmod(best[row], scores.shape[2])) for row in rows), key=lambda one: scores[one])
-                chosen = [likely] if scores[likely].isfinite() else []
+            if schema.at_least_one and not any(place == scores.shape[1] - 1 for _, place, _ in chosen):
+                likely = max(((row, scores.shape[1] - 1, best[row]) for row in rows), key=lambda one: scores[one])
+                chosen += [likely] if scores[likely].isfinite() else []
             # by score: probabilities near 1 are equal in float32
             ranked = sorted(chosen, key=lambda one: (float(scores[one]), one), reverse=True)
             before = dict(zip(rows, itertools.accumulate((num_labels[row] for row in rows), initial=0), strict=False))
             spans: list[Span] = []
-            written: list[tuple[tuple[int, ...], grammar.ParsedItem, float]] = []
+            labels = (*task.labels, *task.field_labels)
+            found_items: list[tuple[tuple[int, ...], grammar.ParsedItem, float]] = []
             for row, place, column in ranked:
-                label = task.labels[before[row] + column]
-                where: tuple[int, ...] = (2,)
+                label = labels[before[row] + column]
+                shown = set(points[row, place].nonzero().flatten().tolist())
+                where: tuple[int, ...] = (-1 if schema.at_least_one else 2,)
                 if place < num_spans:
                     start, end = characters[row][place]
                     if not self.options.nested and any(start < last and first < end for first, last in spans):
                         continue
                     spans.append((start, end))
-                    shown = [schema.places[region] for region in points[row, place].nonzero().flatten().tolist()]
-                    where, item = (0, start, end), span_item(label, record.text, (start, end), shown)
-                elif place < num_spans + num_regions:
-                    where, item = (1, place), grammar.ParsedItem(label, places=(schema.places[place - num_spans],))
+                    named = Places.named(schema.places[each] for each in shown) or Places()
+                    where, item = (0, start, end), written(label, record, (start, end), named)
+                elif place < num_spans + num_places:
+                    shown.add(place - num_spans)
+                    named = Places.named(schema.places[each] for each in shown) or Places()
+                    where, item = (1, place), written(label, record, None, named)
                 else:
                     item = grammar.ParsedItem(label)
-                written.append((where, item, float(probabilities[row, place, column])))
-            written.sort(key=lambda one: one[0])  # by position in the text, then regions, then the whole query
-            values_of = {item: value for _, item, value in written}
+                found_items.append((where, item, float(probabilities[row, place, column])))
+            found_items.sort(key=lambda one: one[0])  # by position in the text, then places, then the whole query
+            values_of = {item: value for _, item, value in found_items}
             items = task.read(values_of, record, query.target)
             found.append((items, task.style.linearize(values_of, schema.pair)))
         return found
@@ -377,7 +409,7 @@ class CandidateEncoder:
         """Return the value of padding; a label that does not exist has no tokens."""
         if name == "input_ids":
             return int(self.tokenizer.pad_token_id)
-        return IGNORED if name.endswith("_labels") else -1 if name == "label_tokens" else 0
+        return IGNORED if name.endswith("_labels") else -1 if name in ("label_tokens", "target_slots") else 0
 
     def _tokens(self, part: _Part, record: Record) -> _Tokens:
         """Return the tokens of an input, and the characters of each; special tokens have none."""
@@ -391,9 +423,17 @@ class CandidateEncoder:
         return _Tokens(token_ids, [*characters[: self.max_tokens - 1], (0, 0)], is_truncated=True)
 
 
-def _of_length(mask: Tensor, length: int) -> Tensor:
-    """Return a mask ``[B, N]`` with ``length`` columns; those added are False."""
-    return F.pad(mask[:, :length], (0, max(0, length - mask.shape[1])))
+def slots_of(batch: Mapping[str, Tensor], num_rows: int) -> tuple[Tensor, list[int]]:
+    """Return whether each slot of a batch is real, ``[B, V]`` over all media, and where the slots of each begin."""
+    masks = [batch.get(key_of(medium, "visual_mask"), torch.zeros(num_rows, 0, dtype=torch.bool)) for medium in MEDIA]
+    starts = list(itertools.accumulate((mask.shape[1] for mask in masks), initial=0))
+    return torch.cat(masks, dim=1), starts[: len(MEDIA)]
+
+
+def _first_slot(places: Places) -> tuple[int, int]:
+    """Return the medium, by its number, and the index of the first of some places."""
+    found = [(number, index) for number, medium in enumerate(MEDIA) for index in places.of(medium)]
+    return found[0] if found else NO_SLOT
 
 
 def _covered(characters: Sequence[Span], span: Span) -> tuple[int, int]:

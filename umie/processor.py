@@ -25,7 +25,7 @@ from umie.hub import HUB_OPTIONS, find_file
 from umie.images import ImageSource
 from umie.language_models.sources import load_tokenizer
 from umie.model import UmieConfig
-from umie.records import Box, Record, Region
+from umie.records import Box, Medium, Record, Region
 from umie.sequences import SequenceEncoder
 from umie.tasks import Items, Query, Task
 from umie.types import FusedStates, check_image_policy
@@ -101,12 +101,13 @@ class UmieProcessor(PushToHubMixin):
         self.candidates = None if candidates is None else dict(candidates)
         self.prompt = prompt
         self.preprocessor = encoders.build_preprocessor(encoder) if isinstance(encoder, Mapping) else encoder
-        max_regions = getattr(getattr(self.preprocessor, "config", None), "max_regions", None)
         self._sequences = SequenceEncoder(tokenizer, max_input_tokens, max_target_tokens, prompt)
         self._queries: SequenceEncoder | CandidateEncoder = self._sequences
         if candidates is not None:
             options = CandidateOptions(**candidates)
-            self._queries = CandidateEncoder(tokenizer, options, max_input_tokens, max_regions)
+            max_regions = getattr(getattr(self.preprocessor, "config", None), "max_regions", None)
+            limits: dict[Medium, int] = {} if max_regions is None else {"image": max_regions}
+            self._queries = CandidateEncoder(tokenizer, options, max_input_tokens, limits)
         self.counts: Counter[str] = Counter()
         self.unreadable: dict[str, str] = {}
         self.features: FeatureSource | None = None

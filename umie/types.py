@@ -20,6 +20,11 @@ IGNORED = -100  # label of positions left out of the loss
 FEATURES = "visual_features"  # batch key: features [B, V, Dv] that were computed earlier, in place of images
 
 
+def key_of(medium: str, name: str) -> str:
+    """Return the batch key of a tensor of a medium; those of the image have no prefix."""
+    return name if medium == "image" else f"{medium}.{name}"
+
+
 def check_image_policy(policy: object) -> None:
     """Raise UnknownNameError unless ``policy`` is one of IMAGE_POLICIES."""
     if policy not in IMAGE_POLICIES:

@@ -22,7 +22,7 @@ SOUND = Record(
     regions=(Region((0, 0, 0.5, 1)),),
     entities=(Entity("person", ANN), Entity("person", BOB)),
     relations=(Relation("peer", ANN, BOB), Relation("none", BOB, ANN)),
-    events=(Event("meet", (8, 11), (Argument("Entity", ANN), Argument("Entity", region=0))),),
+    events=(Event("meet", (8, 11), (Argument("Entity", ANN), Argument("Entity", regions=(0,)))),),
     id="1",
     labels={"mner": ("person",), "mre": ("peer",), "med": ("meet",), "meae": ("Entity",)},
 )

@@ -25,7 +25,7 @@ RECORDS = [
         "a b c",
         image="there.jpg",
         regions=(Region((0, 0, 1, 1)),),
-        events=(Event("meet", (0, 3), (Argument("Place", (4, 5)), Argument("Entity", region=0))),),
+        events=(Event("meet", (0, 3), (Argument("Place", (4, 5)), Argument("Entity", regions=(0,)))),),
         tasks=("med", "meae"),
     ),
 ]

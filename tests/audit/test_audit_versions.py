@@ -69,7 +69,7 @@ def spaced(record):
 
 
 def with_image(record):
-    image = Argument("Place", region=0)
+    image = Argument("Place", regions=(0,))
     events = tuple(replace(event, arguments=(*event.arguments, image)) for event in record.events)
     return replace(record, image="1.jpg", regions=(Region((0, 0, 1, 1)),), events=events, id=None, source="elsewhere")
 

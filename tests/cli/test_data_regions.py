@@ -22,7 +22,7 @@ def records(tmp_path, noise):
     for name in ("1.jpg", "2.jpg"):
         noise(60, 40, int(name[0])).save(tmp_path / name)
     own = {"regions": (Region((0.0, 0.0, 0.5, 0.5), "dog"),)}
-    events = (Event("attack", arguments=(Argument("target", region=0),)),)
+    events = (Event("attack", arguments=(Argument("target", regions=(0,)),)),)
     path = tmp_path / "records.jsonl"
     write_jsonl(
         path,

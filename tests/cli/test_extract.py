@@ -69,7 +69,7 @@ def test_regions_and_events_in_the_table(capsys):
         (Region((0.1, 0.2, 0.5, 0.9), "man"),),
         entities=(Entity("per[son]", (0, 3)),),
         relations=(Relation("peer", (0, 3), (9, 12)), Relation("none", (9, 12), (0, 3))),
-        events=(Event("meet", None, (Argument("Agent", region=0), Argument("Entity", (9, 12)))),),
+        events=(Event("meet", None, (Argument("Agent", regions=(0,)), Argument("Entity", (9, 12)))),),
     )
     show_extraction(Extraction(record, image_size=(100, 50)))
     out = " ".join(capsys.readouterr().out.split())

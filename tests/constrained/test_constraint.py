@@ -37,7 +37,7 @@ RECORD = Record(
     regions=(Region((0, 0, 0.5, 0.5)), Region((0, 0, 0.6, 0.5))),
     entities=(Entity("person", (13, 16)), Entity("location", (8, 10)), Entity("miscellaneous", (3, 7))),
     relations=(Relation("part of", (0, 2), (8, 10)),),
-    events=(Event("attack", (13, 16), (Argument("Place", (0, 2)), Argument("Target", region=1))), Event("meet")),
+    events=(Event("attack", (13, 16), (Argument("Place", (0, 2)), Argument("Target", regions=(1,)))), Event("meet")),
 )
 
 
@@ -202,7 +202,7 @@ def test_only_regions_that_exist_are_admitted(style: str, num_regions: int) -> N
     (automaton,) = constraint("project", task, record, query).automata
     symbols = symbols_of(FAMILIES["project"]())
     for number in (1, 2, 3, 10, 12, 13):
-        argument = Argument("Target", region=number - 1)
+        argument = Argument("Target", regions=(number - 1,))
         many = [Region((0, 0, (index + 1) / 20, 1)) for index in range(number)]
         (gold,) = task.queries(Record("Ann", regions=many, events=(Event("meet", None, (argument,)),)))
         tokens = [*symbols.encode(gold.answer, task.style.markers), automaton.end]

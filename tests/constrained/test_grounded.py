@@ -33,7 +33,7 @@ def automaton_of(family, task, record):
 
 
 def test_a_tokenizer_that_cannot_write_the_names_is_refused():
-    with pytest.raises(UmieError, match="encodes O4 and O5, the names of regions, identically"):
+    with pytest.raises(UmieError, match="encodes O4 and O5, the names of places, identically"):
         automaton_of("end_of_word", grounded(), RECORD)
 
 
@@ -102,5 +102,5 @@ def test_without_regions_or_the_option_answers_are_those_of_mner():
 
 @pytest.mark.parametrize("style", ["paper", "released"])
 def test_styles_that_cannot_write_regions_next_to_a_span(style):
-    with pytest.raises(UmieError, match=f"the style '{style}' cannot write regions next to a span: use structured"):
+    with pytest.raises(UmieError, match=f"the style '{style}' cannot write places next to a span: use structured"):
         grounded(style=style)

@@ -117,8 +117,10 @@ def inputs(decoder, labels):
         "spans": torch.tensor(
             [[[2, 2, 0, 0, 1], [2, 4, 2, 0, 9], [5, 5, 0, 5, 9]], [[1, 1, 0, 0, 1]] * 3, [[6, 8, 1, 2, 9]] * 3]
         ),
-        "region_mask": torch.tensor([[True, False], [True, True], [True, True]]),
+        "place_slots": torch.tensor([[1, 2]] * 3),
+        "place_mask": torch.tensor([[True, False], [True, True], [True, True]]),
         "target_tokens": targets,
+        "target_slots": torch.tensor([[-1, -1], [-1, 2], [1, 0]]),
         "pointing_mask": torch.tensor([[True, False], [True, True], [True, True]]),
     }
 

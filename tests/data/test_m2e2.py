@@ -106,7 +106,7 @@ def test_one_record_for_each_pair_and_for_a_sentence_without_one(tmp_path: Path)
 
 def test_boxes_become_arguments_of_the_event_of_the_pair(tmp_path: Path) -> None:
     record = read(write(tmp_path), images=tmp_path)[0]
-    visual = (Argument("Person", region=0), Argument("Person", region=1), Argument("Agent", region=2))
+    visual = (Argument("Person", regions=(0,)), Argument("Person", regions=(1,)), Argument("Agent", regions=(2,)))
     assert record.regions == (
         Region((0.1, 0.1, 0.3, 0.5), "instance"),
         Region((0.0, 0.0, 1.0, 1.0), "union"),
@@ -188,7 +188,7 @@ def test_an_image_may_be_named_with_its_ending(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["image_only_event.json", "image_multimedia_event.json"])
 def test_an_image_without_text_is_an_event_without_trigger(tmp_path: Path, name: str) -> None:
     there, missing = read(write_images(tmp_path, name), images=tmp_path)
-    visual = (Argument("Person", region=0), Argument("Person", region=1), Argument("Agent", region=2))
+    visual = (Argument("Person", regions=(0,)), Argument("Person", regions=(1,)), Argument("Agent", regions=(2,)))
     assert there == Record(
         "",
         image="P_1.jpg",

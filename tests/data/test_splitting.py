@@ -22,7 +22,7 @@ def record(number, image=None):
         entities=tuple(
             Entity("thing", (3 * index, 3 * index + 2), regions=(index,) if index else (0, 6)) for index in range(6)
         ),
-        events=(Event("meet", arguments=(Argument("Agent", region=6), Argument("Place", region=4))),),
+        events=(Event("meet", arguments=(Argument("Agent", regions=(6,)), Argument("Place", regions=(4,)))),),
     )
 
 
@@ -36,7 +36,7 @@ def test_shuffled_regions_show_the_same_entities_and_arguments():
     for seed in range(20):
         after = with_shuffled_regions(before, random.Random(seed))
         assert shown(after) == shown(before) == [{box} for box in BOXES]
-        boxes = [after.regions[argument.region].box for argument in after.events[0].arguments]
+        boxes = [after.regions[argument.regions[0]].box for argument in after.events[0].arguments]
         assert boxes == [BOXES[0], BOXES[4]]
         assert len(after.regions) == 6
         orders.add(after.regions)

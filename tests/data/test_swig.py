@@ -47,7 +47,7 @@ def test_a_mapped_verb_is_an_event_without_trigger(tmp_path: Path) -> None:
     record = read(write(tmp_path))[0]
     assert record.text == ""
     assert record.regions == (Region((0.1, 0.1, 0.3, 0.5), "n2"), Region((0.5, 0.0, 1.0, 1.0), "n3"))
-    arguments = (Argument("Agent", region=0), Argument("Person", region=1))
+    arguments = (Argument("Agent", regions=(0,)), Argument("Person", regions=(1,)))
     assert record.events == (Event("arrest jail", None, arguments),)
     assert (record.id, record.tasks) == ("arresting_1.jpg", ("med", "meae"))
     assert record.labels == {"med": ("arrest jail",), "meae": ("Agent", "Person")}
@@ -64,7 +64,7 @@ def test_a_role_without_mapping_is_a_region_and_no_argument(tmp_path: Path) -> N
     boxes = {"tool": [0, 0, 20, 20], **SITUATIONS["arresting_1.jpg"]["bb"]}
     record = read(write(tmp_path, changed(bb=boxes)))[0]
     assert [region.label for region in record.regions] == [None, "n2", "n3"]
-    assert [argument.region for argument in record.events[0].arguments] == [1, 2]
+    assert [argument.regions[0] for argument in record.events[0].arguments] == [1, 2]
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_annotators_vote_on_the_noun(tmp_path: Path, nouns: list[str], label: st
     frames = [{"agent": noun} for noun in nouns]
     record = read(write(tmp_path, changed(frames=frames, bb={"agent": [0, 0, 20, 20]})))[0]
     assert record.regions[0].label == label
-    assert record.events[0].arguments == (Argument("Agent", region=0),)
+    assert record.events[0].arguments == (Argument("Agent", regions=(0,)),)
 
 
 def test_images_lie_in_the_folder_if_one_is_given(tmp_path: Path) -> None:

@@ -212,7 +212,7 @@ def test_images_of_events(sample):
         assert sorted(icon for icon in icons if icon in ("agent", "person")) == ["agent", "person"]
         (sign,) = [icon for icon in icons if icon in EVENT_ICONS.values()]
         (event,) = scene.record.events
-        regions = {argument.role: argument.region for argument in event.arguments if argument.region is not None}
+        regions = {argument.role: argument.regions[0] for argument in event.arguments if argument.regions}
         spans = {argument.role: argument.span for argument in event.arguments if argument.span is not None}
         agent, person = (scene.record.regions[icons.index(icon)] for icon in ("agent", "person"))
         assert (centre(agent) < 0.5) != (centre(person) < 0.5)
@@ -274,10 +274,10 @@ def test_an_open_text_says_nothing_about_the_arguments(sample):
     assert chisquare(list(Counter(map(agent_is_first, opened)).values())).pvalue > ALPHA
     for role in ("Agent", "Instrument"):
         regions = [
-            (label_of(scene), argument.region)
+            (label_of(scene), argument.regions[0])
             for scene in opened
             for argument in scene.record.events[0].arguments
-            if argument.role == role and argument.region is not None
+            if argument.role == role and argument.regions
         ]
         assert len(regions) == len(opened)
         assert chisquare(list(Counter(region for _, region in regions).values())).pvalue > ALPHA
@@ -325,7 +325,9 @@ def text_only_items(task, record):
     places = [("name", index, span, None) for index, span in enumerate(names)]
     places += [("region", index, None, index) for index in range(len(record.regions))]
     return {
-        (role, kind, index): Event(event.type, event.trigger, (Argument(role, span, region),))
+        (role, kind, index): Event(
+            event.type, event.trigger, (Argument(role, span, () if region is None else (region,)),)
+        )
         for role in LABELS[task]
         for kind, index, span, region in places
     }

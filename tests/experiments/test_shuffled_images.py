@@ -52,7 +52,7 @@ def test_a_single_image_cannot_be_shuffled():
 
 def test_what_an_image_shows_is_left_out():
     entity = Entity("person", (0, 3), regions=(0,))
-    spoken, seen = Argument("Entity", (0, 3)), Argument("Entity", region=0)
+    spoken, seen = Argument("Entity", (0, 3)), Argument("Entity", regions=(0,))
     events = (Event("meet", None, (spoken, seen)),)
     shown = Record("Ann", image="1.jpg", regions=(BOX,), entities=(entity,), events=events)
     _, found = with_shuffled_images([Record("x", image="2.jpg"), shown])
@@ -63,7 +63,7 @@ def test_what_an_image_shows_is_left_out():
 def test_regions_and_annotation_are_kept_where_answers_refer_to_them(grid_file):
     """Else the control would be scored on other items: without regions, on mentions alone."""
     entity = Entity("person", (0, 3), regions=(0,))
-    events = (Event("meet", None, (Argument("Entity", region=0),)),)
+    events = (Event("meet", None, (Argument("Entity", regions=(0,)),)),)
     shown = Record("Ann", image="1.jpg", regions=(BOX,), entities=(entity,), events=events)
     _, found = with_shuffled_images([Record("x", image="2.jpg"), shown], keeps_regions=True)
     assert found == replace(shown, image="2.jpg")

@@ -134,17 +134,17 @@ def test_named_regions_have_boxes(extractor, records):
     ]
     assert named
     for one, argument in named:
-        assert one.region(argument).box == boxes[argument.region]
+        assert one.region(argument).box == boxes[argument.regions[0]]
         width, height = one.image_size
-        x1, y1, x2, y2 = boxes[argument.region]
+        x1, y1, x2, y2 = boxes[argument.regions[0]]
         assert one.pixel_box(argument) == tuple(map(round, (x1 * width, y1 * height, x2 * width, y2 * height)))
         (written,) = (
             item
             for event in one.to_json()["events"]
             for item in event["arguments"]
-            if item.get("region") == argument.region and item["role"] == argument.role
+            if item.get("region") == argument.regions[0] and item["role"] == argument.role
         )
-        assert written["box"] == list(boxes[argument.region])
+        assert written["box"] == list(boxes[argument.regions[0]])
         assert written["pixels"] == list(one.pixel_box(argument))
     argument = Argument("Agent", (0, 3))
     assert found[0].region(argument) is found[0].pixel_box(argument) is None
@@ -153,14 +153,14 @@ def test_named_regions_have_boxes(extractor, records):
 def test_a_thin_box_is_at_least_one_pixel_wide():
     record = Record("", image="x.png", regions=[Region((0.9999, 0.1, 1.0, 0.10001))])
     found = umie.extraction.Extraction(record, image_size=(10, 10))
-    assert found.pixel_box(Argument("Agent", region=0)) == (9, 1, 10, 2)
+    assert found.pixel_box(Argument("Agent", regions=(0,))) == (9, 1, 10, 2)
 
 
 def test_the_image_size_respects_exif_orientation(extractor, records, tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (40, 20)).save(tmp_path / "turned.jpg", exif=exif)
-    event = Event("meet", None, (Argument("Agent", region=0),))
+    event = Event("meet", None, (Argument("Agent", regions=(0,)),))
     record = Record("", str(tmp_path / "turned.jpg"), [Region((0, 0, 1, 1))], events=[event])
     assert umie.extraction.images.image_size(record) == (20, 40)
 

@@ -18,7 +18,7 @@ def logits(model, processor, records):
 def test_renumbering_regions_is_seen_with_slot_embeddings_only(variant, embedded_records, fusion):
     """Labels keep the old numbers, so that the decoder's input stays the same."""
     records = [record for record in embedded_records if record.events][:4]
-    arguments = [tuple(item for item in record.events[0].arguments if item.region is None) for record in records]
+    arguments = [tuple(item for item in record.events[0].arguments if not item.regions) for record in records]
     records = [
         replace(record, events=(replace(record.events[0], arguments=kept),))
         for record, kept in zip(records, arguments, strict=True)

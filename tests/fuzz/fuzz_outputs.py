@@ -29,7 +29,7 @@ SEED = Record(
     regions=(Region((0.0, 0.0, 1.0, 1.0)),),
     entities=(Entity("person", (0, 3)), Entity("location", (9, 11)), Entity("location", (4, 8))),
     relations=(Relation("part of", (0, 3), (9, 11)),),
-    events=(Event("meet"), Event("attack", (0, 3), (Argument("Place", (9, 11)), Argument("Target", region=0)))),
+    events=(Event("meet"), Event("attack", (0, 3), (Argument("Place", (9, 11)), Argument("Target", regions=(0,))))),
 )
 
 

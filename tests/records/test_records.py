@@ -37,7 +37,7 @@ FULL = Record(
     regions=(BOX, Region((0.0, 0.0, 1.0, 1.0))),
     entities=(Entity("person", ANN, regions=(1, 0)),),
     relations=(Relation("peer", ANN, BOB), Relation(NO_RELATION, BOB, ANN)),
-    events=(Event("meet", MET, (Argument("Entity", ANN), Argument("Entity", region=1))), Event("attack")),
+    events=(Event("meet", MET, (Argument("Entity", ANN), Argument("Entity", regions=(1,)))), Event("attack")),
     id="7",
     tasks=("mner", "mre"),
 )
@@ -88,7 +88,7 @@ def records(draw: st.DrawFn) -> Record:
     shown = st.just(())
     if regions:
         shown |= st.lists(st.integers(0, len(regions) - 1), max_size=2).map(tuple)
-        fillers |= st.builds(Argument, LABELS, st.none(), st.integers(0, len(regions) - 1))
+        fillers |= st.builds(Argument, LABELS, st.none(), st.integers(0, len(regions) - 1).map(lambda index: (index,)))
     events = st.builds(Event, LABELS, st.none() | spans, st.lists(fillers, max_size=3))
     return Record(
         text,
@@ -224,7 +224,7 @@ FIELD_ERRORS = [
         "entity text 'b' differs from the text of its span [0, 1], 'a'",
     ),
     ('"entities": [{"type": "x", "start": 0}]', "Unknown entity key 'start'"),
-    ('"entities": [{"type": "x", "span": [0, 1], "regions": 1}]', "regions of an entity is 1: expected a list"),
+    ('"entities": [{"type": "x", "span": [0, 1], "regions": 1}]', "regions of entity is 1: expected a list"),
     ('"entities": [{"type": "x", "span": [0, 1], "regions": [true]}]', "entity: region True must be an index of 0"),
     (
         '"entities": [{"type": "x", "span": [0, 1], "regions": [0]}]',
@@ -246,11 +246,11 @@ FIELD_ERRORS = [
     ('"events": [{"type": "x", "arguments": [{}]}]', "argument has role None: expected a non-empty string"),
     (
         '"events": [{"type": "x", "arguments": [{"role": "r"}]}]',
-        "argument 'r' needs either a span or a region",
+        "argument 'r' needs a span, or a place that shows it",
     ),
     (
         '"events": [{"type": "x", "arguments": [{"role": "r", "span": [0, 1], "region": 0}]}]',
-        "argument 'r' needs either a span or a region",
+        "argument 'r' has `region` and other fillers: use `regions`, a list",
     ),
     (
         '"events": [{"type": "x", "arguments": [{"role": "r", "region": "O1"}]}]',
@@ -325,7 +325,7 @@ def test_entities_know_their_text() -> None:
         {"relations": (Relation("peer", (8, 12), ANN),)},
         {"events": (Event("meet", (8, 12)),)},
         {"events": (Event("meet", MET, (Argument("Entity", (8, 12)),)),)},
-        {"events": (Event("meet", MET, (Argument("Entity", region=0),)),)},
+        {"events": (Event("meet", MET, (Argument("Entity", regions=(0,)),)),)},
     ],
 )
 def test_a_record_refuses_values_that_do_not_fit_its_text(wrong: dict[str, Any]) -> None:

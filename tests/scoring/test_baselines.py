@@ -74,12 +74,12 @@ def test_events_without_and_with_training_records():
 
 
 def test_arguments_use_the_events_of_gold_and_say_so():
-    event = Event("attack", (0, 1), (Argument("Target", region=0), Argument("Place", (2, 3))))
+    event = Event("attack", (0, 1), (Argument("Target", regions=(0,)), Argument("Place", (2, 3))))
     gold = [Record("a b", image="1.jpg", regions=(HALF, WHOLE), events=(event,))]
     plain = baseline_of("meae", "strict", gold, None)
     assert plain.name == "gold events; every region 'Target', most frequent in gold"
     assert plain.answer(gold[0]).events == (
-        Event("attack", (0, 1), (Argument("Target", region=0), Argument("Target", region=1))),
+        Event("attack", (0, 1), (Argument("Target", regions=(0,)), Argument("Target", regions=(1,)))),
     )
     train = [Record("x b", events=(Event("attack", (0, 1), (Argument("Origin", (2, 3)),)), Event("die", (0, 1))))]
     learned = baseline_of("meae", "strict", gold, train)

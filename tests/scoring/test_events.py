@@ -18,7 +18,7 @@ def events(*items, boxes=(), text=TEXT):
     built = []
     for name, trigger, *arguments in items:
         fillers = [
-            Argument(role, region=filler) if isinstance(filler, int) else Argument(role, filler)
+            Argument(role, regions=(filler,)) if isinstance(filler, int) else Argument(role, filler)
             for role, filler in arguments
         ]
         built.append(Event(name, trigger, tuple(fillers)))

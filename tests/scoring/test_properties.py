@@ -22,7 +22,7 @@ def records(draw):
     boxes = draw(st.lists(BOXES, max_size=4))
     spans = st.builds(Argument, LABELS, SPANS)
     places = st.builds(
-        lambda role, region: Argument(role, region=region), LABELS, st.integers(0, max(0, len(boxes) - 1))
+        lambda role, region: Argument(role, regions=(region,)), LABELS, st.integers(0, max(0, len(boxes) - 1))
     )
     arguments = st.lists(spans | places if boxes else spans, max_size=4)
     return Record(
@@ -92,7 +92,11 @@ def test_the_order_of_records_items_and_regions_changes_nothing(pairs, random):
 
 
 def _moved(argument, order):
-    return argument if argument.region is None else replace(argument, region=order.index(argument.region))
+    return (
+        argument
+        if not argument.regions
+        else replace(argument, regions=tuple(order.index(index) for index in argument.regions))
+    )
 
 
 @some

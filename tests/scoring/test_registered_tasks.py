@@ -18,7 +18,7 @@ from dataclasses import replace
 
 from umie.records import Entity
 from umie.tasks import Query, Task, registry
-from umie.tasks.base import span_item
+from umie.tasks.base import written
 from umie.tasks.grammar import AnswerSchema, locate
 from umie.tasks.mner import MNER
 
@@ -42,7 +42,7 @@ class Years(Task[Entity]):
     templates = {"paper": "Which years are mentioned: {labels}"}
 
     def queries(self, record):
-        items = [span_item(item.type, record.text, item.span) for item in self.items(record)]
+        items = [written(item.type, record, item.span) for item in self.items(record)]
         return [self._query(items)]
 
     def answer_schema(self, record, target=None):

@@ -108,7 +108,7 @@ def test_events_without_a_trigger_are_dropped():
 
 
 def test_arguments_of_one_word_types_and_visual_arguments_are_dropped():
-    place, region = Argument("Place", ROME), Argument("Place", region=0)
+    place, region = Argument("Place", ROME), Argument("Place", regions=(0,))
     gold = events(
         ("attack", JOINS, (place, region)), ("arrest jail", JOINS, (place, region)), ("phone write", None, (place,))
     )

@@ -28,7 +28,7 @@ NAMES = [Record(TEXT, entities=(Entity("per", ANN), Entity("loc", ROME)), tasks=
 PAIRS = [Record(TEXT, relations=(Relation("peer", ANN, BOB), Relation("none", ANN, ROME)), tasks=("mre",))]
 TEXT_ONLY = Record(TEXT, events=(Event("meet", MET, (Argument("Place", ROME),)),), tasks=("med", "meae"))
 REGIONS = (Region((0, 0, 0.5, 1)), Region((0.5, 0, 1, 1)))
-IMAGE_ONLY = Record("", "1.jpg", REGIONS, events=(Event("meet", None, (Argument("Entity", region=0),)),))
+IMAGE_ONLY = Record("", "1.jpg", REGIONS, events=(Event("meet", None, (Argument("Entity", regions=(0,)),)),))
 BOTH = replace(TEXT_ONLY, image="1.jpg", regions=REGIONS, events=(*TEXT_ONLY.events, *IMAGE_ONLY.events))
 EVENTS = [TEXT_ONLY, replace(IMAGE_ONLY, tasks=("med", "meae")), BOTH]
 
@@ -203,7 +203,7 @@ def test_answers_without_offsets_get_only_the_measure_of_strings():
 
 def test_a_task_without_scores_is_listed_with_the_reason():
     """The argument is a region: if the trigger is a string, nothing can be compared."""
-    gold = [Record(TEXT, "1.jpg", REGIONS, events=(Event("meet", MET, (Argument("Entity", region=0),)),))]
+    gold = [Record(TEXT, "1.jpg", REGIONS, events=(Event("meet", MET, (Argument("Entity", regions=(0,)),)),))]
     loose = [Prediction(Record(TEXT, "1.jpg", REGIONS), {"events": (("meet", "met"),), "arguments": ()})]
     report = score_predictions(gold, loose, resamples=100)
     assert {line.task for line in report.lines} == {"med"}

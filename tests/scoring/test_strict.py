@@ -104,7 +104,7 @@ def test_arguments_of_events_with_one_word_names_count() -> None:
         TEXT,
         regions=(FULL_BOX,),
         events=(
-            Event("meet", JOINS, (Argument("Entity", STAR_FOX), Argument("Entity", region=0))),
+            Event("meet", JOINS, (Argument("Entity", STAR_FOX), Argument("Entity", regions=(0,)))),
             Event("arrest jail", ROME, (Argument("Place", ROME),)),
         ),
     )
@@ -117,7 +117,7 @@ def test_arguments_of_events_with_one_word_names_count() -> None:
 
 
 def test_regions_that_do_not_exist_are_dropped_and_counted() -> None:
-    argument = Argument("Entity", region=0)
+    argument = Argument("Entity", regions=(0,))
     record = Record(TEXT, regions=(FULL_BOX,), events=(Event("meet", JOINS, (argument,)),))
     output = "[Entity = O1] [Entity = O2] [Entity = O0] [Entity = Rome] [Entity]"
     assert score_outputs("meae", record, output) == (Counts(1, 1, 1), 4)
@@ -128,7 +128,7 @@ def test_a_region_that_overlaps_the_annotated_one_is_correct() -> None:
     regions = (Region((0.0, 0.0, 0.5, 1.0)), Region((0.0, 0.0, 0.55, 1.0)), Region((0.8, 0.8, 1.0, 1.0)))
 
     def record(region: int) -> Record:
-        return Record(TEXT, regions=regions, events=(Event("meet", JOINS, (Argument("Entity", region=region),)),))
+        return Record(TEXT, regions=regions, events=(Event("meet", JOINS, (Argument("Entity", regions=(region,)),)),))
 
     assert counts_of("meae", record(1), record(0)) == Counts(1, 1, 1)
     assert counts_of("meae", record(2), record(0)) == Counts(0, 1, 1)

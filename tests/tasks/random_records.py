@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from umie.records import Argument, Entity, Event, Record, Region, Relation, Span
+from umie.records import Argument, Entity, Event, Places, Record, Region, Relation, Segment, Span, Track
+from umie.records.model import with_places
 from umie.tasks.base import Query, Task
 from umie.tasks.grammar import ParsedItem, with_occurrences
 from umie.tasks.styles import STYLES
@@ -56,7 +57,7 @@ def random_record(draw: Draw) -> tuple[Record, tuple[str, ...]]:
 
     def argument() -> Argument:
         if regions and not draw(0, 2):
-            return Argument(choice(labels), region=draw(0, len(regions) - 1))
+            return Argument(choice(labels), regions=(draw(0, len(regions) - 1),))
         return Argument(choice(labels), choice(spans))
 
     def entity() -> Entity:
@@ -72,15 +73,63 @@ def random_record(draw: Draw) -> tuple[Record, tuple[str, ...]]:
     ), labels
 
 
+def random_grounded_record(draw: Draw) -> tuple[Record, tuple[str, ...]]:
+    """Return a record of any combination of text and media, whose annotation has places in all of them."""
+    record, labels = random_record(draw)
+    segments = tuple(Segment((index, index + 1)) for index in range(draw(0, 12)))
+    tracks = tuple(Track((index,), ((0, 0, 1, 1),)) for index in range(draw(0, 3)))
+    numbers = (len(record.regions), len(tracks), len(segments))
+    known: dict[object, Places] = {}  # one mention has the same places wherever it occurs
+
+    def places(mention: object, least: int = 0) -> Places:
+        if mention not in known:
+            drawn = [{draw(0, number - 1) for _ in range(draw(0, 2))} if number else set() for number in numbers]
+            if least and not any(drawn):
+                drawn[next(place for place, number in enumerate(numbers) if number)] = {0}
+            known[mention] = Places(*(tuple(sorted(indices)) for indices in drawn))
+        return known[mention]
+
+    has_text = not any(numbers) or draw(0, 2) > 0
+    entities, relations, events = [], [], []
+    for entity in record.entities:
+        span = entity.span if has_text else None
+        shown = places(entity.span, not has_text)
+        entities.append(Entity(entity.type, span, "", *shown))
+    for relation in record.relations:
+        ends = [end if has_text else None for end in (relation.head, relation.tail)]
+        shown_ends = [places(end, not has_text) for end in (relation.head, relation.tail)]
+        relations.append(Relation(relation.type, *ends, *shown_ends))
+    for event in record.events:
+        trigger = event.trigger if has_text else None
+        arguments = []
+        for argument in event.arguments:
+            span = argument.span if has_text else None
+            if span is None and not any(numbers):
+                continue
+            arguments.append(Argument(argument.role, span, *places((argument, "filler"), span is None)))
+        event = Event(event.type, trigger, tuple(arguments))
+        events.append(with_places(event, places((event.type, trigger))))
+    media = {medium: "x" for medium, number in zip(("image", "video", "audio"), numbers, strict=True) if number}
+    return (
+        Record(
+            record.text if has_text else "", regions=record.regions, tracks=tracks, segments=segments,
+            entities=tuple(dict.fromkeys(entities)), relations=tuple(dict.fromkeys(relations)), events=tuple(events),
+            **media,
+        ),
+        labels,
+    )  # fmt: skip
+
+
 def asked_about(task: Task[Any], record: Record, query: Query) -> set[Any]:
     """Return the annotated items that the answer to a query should contain."""
     items = task.items(record)
     if task.name == "mner" and not task.config.grounded:
-        items = [replace(item, regions=()) for item in items]
+        items = [with_places(item, Places()) for item in items]
     if task.name == "med":
         items = [replace(item, arguments=()) for item in items]
     if task.name == "mre":
-        items = [item for item in items if (item.head, item.tail) == query.target]
+        items = [item for item in items if (item.head, item.tail) == query.target[:2]]
+        items = [item for item in items if item.head or (item.head_places, item.tail_places) == query.target[2:]]
     if task.name == "meae":
         items = [item for item in items if (item.type, item.trigger) == (query.target.type, query.target.trigger)]
     return set(items)

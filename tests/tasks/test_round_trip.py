@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from published import FILES, published
-from random_records import asked_about, losses, random_record
+from random_records import asked_about, losses, random_grounded_record, random_record
 
 from umie.records import Record
 from umie.tasks import Task, registry
@@ -24,9 +24,8 @@ def check(name: str, record: Record, labels: tuple[str, ...] | None = None) -> C
     found: Counter[tuple[str, str]] = Counter()
     plain: Task[Any] = registry.build(name, labels=labels)
     structured = plain.queries(record)
-    variants = [(style, {}) for style in STYLES] + ([("structured", {"grounded": True})] if name == "mner" else [])
-    for style, options in variants:
-        task: Task[Any] = registry.build(name, labels=labels, style=style, **options)
+    for style in STYLES:
+        task: Task[Any] = registry.build(name, labels=labels, style=style)
         for query, reference in zip(task.queries(record), structured, strict=True):
             expected = asked_about(task, record, query)
             answer = task.parse(query.answer, record, query.target)
@@ -45,6 +44,30 @@ def check(name: str, record: Record, labels: tuple[str, ...] | None = None) -> C
 def test_no_record_has_an_undocumented_loss(name: str, data: st.DataObject) -> None:
     record, labels = random_record(lambda low, high: data.draw(st.integers(low, high)))
     check(name, record, labels)
+
+
+def check_grounded(name: str, record: Record, labels: tuple[str, ...]) -> int:
+    """Write and parse the grounded answers to all queries, which are lossless; return their number."""
+    task: Task[Any] = registry.build(name, labels=labels, grounded=True)
+    queries = task.queries(record)
+    for query in queries:
+        answer = task.parse(query.answer, record, query.target)
+        assert (set(answer), answer.dropped) == (asked_about(task, record, query), 0), query.answer
+    return len(queries)
+
+
+@pytest.mark.parametrize("name", TASKS)
+@settings(deadline=None, max_examples=200)
+@given(st.data())
+def test_grounded_answers_are_lossless(name: str, data: st.DataObject) -> None:
+    check_grounded(name, *random_grounded_record(lambda low, high: data.draw(st.integers(low, high))))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TASKS)
+def test_grounded_answers_of_many_records_are_lossless(name: str) -> None:
+    drawn = (random_grounded_record(random.Random(f"{name}/{seed}").randint) for seed in range(20_000))
+    assert sum(check_grounded(name, *one) for one in drawn) > 10_000
 
 
 def check_random(name: str, num_records: int) -> Counter[tuple[str, str]]:

@@ -13,7 +13,8 @@ PAPER, RELEASED = STYLES["paper"], STYLES["released"]
 MNER = AnswerSchema(labels=("person", "location", "organization", "miscellaneous"), spans=True)
 MRE = AnswerSchema(labels=("member of", "part of"), bare=True, pair=("Star Fox", "Starlink"), at_least_one=True)
 MED = AnswerSchema(labels=("attack", "arrest jail"), spans=True, bare=True)
-MEAE = AnswerSchema(labels=("Attacker", "Target"), spans=True, places=("O1", "O2"), placed=True)
+ROLES = ("Attacker", "Target")
+MEAE = AnswerSchema(labels=ROLES, spans=True, places=("O1", "O2"), placed_labels=ROLES)
 SCHEMAS = {"mner": MNER, "mre": MRE, "med": MED, "meae": MEAE}
 KIDS, ARMY = ParsedItem("person", "kids"), ParsedItem("organization", "Salvation Army")
 O1 = ParsedItem("Target", places=("O1",))

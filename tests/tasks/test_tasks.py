@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from umie.errors import UmieError
 from umie.records import Argument, Entity, Event, Record, Region, Relation
 from umie.tasks import Query, Task, TaskConfig, registry
+from umie.tasks.base import Pair
 
 MNER = "person, location, miscellaneous, organization"
 MRE = (
@@ -35,8 +36,8 @@ RECORD = Record(
     entities=(Entity("location", NY_AGAIN), Entity("person", ANN), Entity("location", NY)),
     relations=(Relation("peer", ANN, BOB), Relation("none", ANN, NY), Relation("couple", ANN, BOB)),
     events=(
-        Event("meet", MET, (Argument("Entity", region=1), Argument("Entity", BOB), Argument("Entity", ANN))),
-        Event("attack", None, (Argument("Target", region=0),)),
+        Event("meet", MET, (Argument("Entity", regions=(1,)), Argument("Entity", BOB), Argument("Entity", ANN))),
+        Event("attack", None, (Argument("Target", regions=(0,)),)),
         Event("die", BOB),
     ),
 )
@@ -101,8 +102,8 @@ def test_mner_asks_once_and_lists_entities_by_position() -> None:
 
 def test_mre_asks_once_for_each_pair() -> None:
     first, second = build("mre").queries(RECORD)
-    assert (first.answer, first.target) == ("[peer] [couple]", (ANN, BOB))
-    assert (second.answer, second.target) == ("[none]", (ANN, NY))
+    assert (first.answer, first.target) == ("[peer] [couple]", Pair(ANN, BOB))
+    assert (second.answer, second.target) == ("[none]", Pair(ANN, NY))
     assert "between Ann and NY:" in second.instruction
 
 
@@ -253,7 +254,7 @@ def records(draw: st.DrawFn) -> Record:
     regions = draw(st.lists(st.sampled_from(BOXES), max_size=3))
     fillers = st.builds(Argument, LABELS, spans)
     if regions:
-        fillers |= st.builds(Argument, LABELS, st.none(), st.integers(0, len(regions) - 1))
+        fillers |= st.builds(Argument, LABELS, st.none(), st.integers(0, len(regions) - 1).map(lambda index: (index,)))
     return Record(
         text,
         regions=tuple(regions),

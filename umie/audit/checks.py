@@ -12,11 +12,12 @@ from umie import tasks
 from umie.audit.images import Presence, presence
 from umie.data.source import Source
 from umie.errors import UmieError, shown
-from umie.records import NO_RELATION, Record, Span
+from umie.records import MEDIA, NO_RELATION, Record, Span
 from umie.records.labels import LabelForms
 from umie.records.model import annotated_spans
 from umie.records.no_relation import doubt, doubtful_labels
 from umie.records.offsets import seem_utf16
+from umie.records.places import PLACES
 from umie.tasks import Task
 
 
@@ -55,6 +56,9 @@ def check_record(record: Record, *, images: bool = True) -> Iterator[Finding]:
     yield from _check_relations(record)
     if record.regions and record.image is None:
         yield Finding(False, f"{len(record.regions)} regions without an image: set image, or read with --images")
+    for medium in MEDIA[1:]:
+        if places := (record.places(medium) if medium not in record.media else ()):
+            yield Finding(False, f"{len(places)} {PLACES[medium]} without a {medium}: set {medium}")
     for box, count in Counter(region.box for region in record.regions).items():
         if count > 1:
             yield Finding(False, f"duplicate region {list(box)} ({count} times)")
@@ -157,7 +161,8 @@ def _check_repetitions(record: Record) -> Iterator[Finding]:
                 )
     types: dict[Span, set[str]] = {}
     for entity in record.entities:
-        types.setdefault(entity.span, set()).add(entity.type)
+        if entity.span is not None:
+            types.setdefault(entity.span, set()).add(entity.type)
     for span, names in types.items():
         if len(names) > 1:
             yield Finding(False, f"span {list(span)} has several entity types: {_listed(names)}")
@@ -166,6 +171,8 @@ def _check_repetitions(record: Record) -> Iterator[Finding]:
 def _check_relations(record: Record) -> Iterator[Finding]:
     pairs: dict[tuple[Span, Span], set[str]] = {}
     for relation in record.relations:
+        if relation.head is None or relation.tail is None:
+            continue
         pairs.setdefault((relation.head, relation.tail), set()).add(relation.type)
         if relation.head == relation.tail:
             yield Finding(

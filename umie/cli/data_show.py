@@ -32,7 +32,7 @@ from umie.files import check_distinct
 
 if TYPE_CHECKING:
     from umie.audit.statistics import Statistics
-    from umie.records import Argument, Record, Span
+    from umie.records import Places, Record, Span
 
 _COLORS = ("cyan", "green", "magenta", "yellow", "blue", "red")
 
@@ -165,10 +165,10 @@ def sample(
 
 def _marked(record: Record) -> Text:
     """Return the text with its spans marked, except spans that overlap an earlier one."""
-    spans = [(entity.span, entity.type) for entity in record.entities]
+    spans = [(entity.span, entity.type) for entity in record.entities if entity.span is not None]
     spans += [(event.trigger, event.type) for event in record.events if event.trigger is not None]
     for relation in record.relations:
-        spans += [(relation.head, "head"), (relation.tail, "tail")]
+        spans += [(span, end) for span, end in ((relation.head, "head"), (relation.tail, "tail")) if span is not None]
     text, end = Text(), 0
     kinds = sorted({kind for _, kind in spans})
     for span, kind in sorted(dict.fromkeys(spans)):
@@ -186,19 +186,22 @@ def _marked(record: Record) -> Text:
 
 
 def _lines(record: Record) -> Iterator[str]:
-    def named(span: Span | None) -> str:
-        return "(in the image)" if span is None else f"{record.surface(span)!r} {list(span)}"
+    from umie.records import MEDIA
+    from umie.records.places import described, place_name
 
-    def filler(argument: Argument) -> str:
-        if argument.region is None:
-            return named(argument.span)
-        return f"O{argument.region + 1} {[round(edge, 3) for edge in record.regions[argument.region].box]}"
+    def named(span: Span | None, places: Places) -> str:
+        shown = [f"{record.surface(span)!r} {list(span)}"] if span is not None else []
+        for medium in MEDIA:
+            for index in places.of(medium):
+                shown.append(f"{place_name(medium, index)} {described(record.places(medium)[index])}")
+        return ", ".join(shown) or ("(in the image)" if record.media == ("image",) else "(not in the text)")
 
     for entity in record.entities:
-        yield f"{entity.type}: {named(entity.span)}"
+        yield f"{entity.type}: {named(entity.span, entity.places)}"
     for relation in record.relations:
-        yield f"{named(relation.head)} -- {relation.type} --> {named(relation.tail)}"
+        head, tail = named(relation.head, relation.head_places), named(relation.tail, relation.tail_places)
+        yield f"{head} -- {relation.type} --> {tail}"
     for event in record.events:
-        yield f"event {event.type}: {named(event.trigger)}"
+        yield f"event {event.type}: {named(event.trigger, event.places)}"
         for argument in event.arguments:
-            yield f"  {argument.role}: {filler(argument)}"
+            yield f"  {argument.role}: {named(argument.span, argument.places)}"

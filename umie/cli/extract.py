@@ -19,7 +19,7 @@ from umie.errors import UmieError
 
 if TYPE_CHECKING:
     from umie.extraction import Extraction
-    from umie.records import Argument, Region, Span
+    from umie.records import Argument, Places, Record, Region, Span
 
 
 def extract(
@@ -221,22 +221,22 @@ def _region(text: str) -> Region:
 
 def show_extraction(found: Extraction) -> None:
     """Print a table for each kind of item, and the gate of each task."""
-    surface = found.record.surface
     if found.entities:
-        entities = [(item.type, item.text, _offsets(item.span)) for item in found.entities]
-        _show("Entities", ("type", "text", "characters"), entities)
+        entities = [(item.type, *_mention(found.record, item.span, item.places)) for item in found.entities]
+        _show("Entities", ("type", "text or place", "characters"), entities)
     if found.relations:
-        relations = [
-            (surface(item.head), item.type, surface(item.tail), f"{_offsets(item.head)}, {_offsets(item.tail)}")
-            for item in found.relations
-        ]
+        relations = []
+        for item in found.relations:
+            head, head_offsets = _mention(found.record, item.head, item.head_places)
+            tail, tail_offsets = _mention(found.record, item.tail, item.tail_places)
+            relations.append((head, item.type, tail, f"{head_offsets}, {tail_offsets}"))
         _show("Relations", ("head", "type", "tail", "characters"), relations)
     if found.events:
         rows: list[tuple[str, ...]] = []
         for event in found.events:
-            trigger = ("(in the image)", "")
-            if event.trigger is not None:
-                trigger = surface(event.trigger), _offsets(event.trigger)
+            trigger = ("(in the image)" if found.record.media == ("image",) else "(not in the text)", "")
+            if event.trigger is not None or event.places:
+                trigger = _mention(found.record, event.trigger, event.places)
             rows.append((event.type, "", *trigger, ""))
             rows += [("", argument.role, *_filler(found, argument)) for argument in event.arguments]
         columns: tuple[str, ...] = ("event", "role", "text or region", "characters", "pixels")
@@ -252,17 +252,20 @@ def show_extraction(found: Extraction) -> None:
 
 def _filler(found: Extraction, argument: Argument) -> tuple[str, str, str]:
     region = found.region(argument)
-    if region is None:
-        span = argument.span or (0, 0)
-        return found.record.surface(span), _offsets(span), ""
-    name = f"region {argument.region}" + (f" ({region.label})" if region.label else "")
+    if region is None or argument.span is not None:
+        return *_mention(found.record, argument.span, argument.places), ""
+    name = f"region {argument.regions[0]}" + (f" ({region.label})" if region.label else "")
     pixels = found.pixel_box(argument)
     relative = ", ".join(f"{edge:.2f}" for edge in region.box)
     return name, f"box {relative}", "" if pixels is None else ", ".join(map(str, pixels))
 
 
-def _offsets(span: Span) -> str:
-    return f"{span[0]}-{span[1]}"
+def _mention(record: Record, span: Span | None, places: Places) -> tuple[str, str]:
+    """Return the text of a mention with the names of the places that show it, and its offsets."""
+    names = " ".join(places.names)
+    if span is None:
+        return names, ""
+    return f"{record.surface(span)} ({names})" if names else record.surface(span), f"{span[0]}-{span[1]}"
 
 
 def _show(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -46,7 +46,7 @@ class Node:
         if other != says:
             if says.place is not None:
                 raise UmieError(
-                    f"the tokenizer encodes {other.place} and {says.place}, the names of regions, identically: use "
+                    f"the tokenizer encodes {other.place} and {says.place}, the names of places, identically: use "
                     "another tokenizer"
                 )
             raise UmieError(
@@ -79,7 +79,7 @@ def compile_literals(symbols: TokenSymbols, style: Style, schema: AnswerSchema) 
     Raises:
         UmieError: a label contains a marker of the style, or the tokenizer spells two labels alike.
     """
-    for label in schema.labels:
+    for label in schema.names:
         if any(marker in label for marker in style.markers):
             raise UmieError(f"the label {label!r} contains a marker of the style {style.name!r}: rename it")
     key = style.name, schema
@@ -101,12 +101,15 @@ def _compile(symbols: TokenSymbols, style: Style, schema: AnswerSchema) -> Liter
     first, later = Node(), Node()
     names = _place_names(symbols, style, schema)
     for root, context, before in ((first, "", style.prefix), (later, written, style.separator)):
-        for label in schema.labels:
-            if schema.spans:
+        for label in schema.names:
+            is_of_all = label in schema.labels
+            takes_span = schema.spans and is_of_all
+            if takes_span:
                 root.add(spell(context, before + style.opening(label)), SPAN, Opened(label))
-            if schema.places:
+            takes_places = bool(schema.places) and (label in schema.placed_labels or (schema.grounded and takes_span))
+            if takes_places and (is_of_all or root is later or not schema.at_least_one):
                 root.add(spell(context, before + style.place_opening(label)), PLACE, Opened(label, names=names))
-            if schema.bare:
+            if schema.bare and is_of_all:
                 root.add(spell(context, before + style.bare(label, schema.pair)), AFTER, Opened(label))
     for root, context, before in ((first, "", style.prefix), (later, written, "")):
         if root is first and schema.at_least_one:
@@ -127,7 +130,7 @@ def _compile(symbols: TokenSymbols, style: Style, schema: AnswerSchema) -> Liter
 
 def _place_names(symbols: TokenSymbols, style: Style, schema: AnswerSchema) -> Node:
     """Return the names of places that may follow the opening of an item; each leads only to names after it."""
-    opening = style.prefix + style.place_opening(schema.labels[0])
+    opening = style.prefix + style.place_opening(schema.names[0])
 
     def spell(string: str) -> list[tuple[int, str]]:
         tokens = symbols.continuation(opening, string, style.markers)
@@ -136,12 +139,12 @@ def _place_names(symbols: TokenSymbols, style: Style, schema: AnswerSchema) -> N
     nodes = [Node() for _ in schema.places]  # the names from each place on
     for number, name in enumerate(schema.places):
         literals: list[tuple[str, str, Node | None]] = []
-        if schema.placed:
+        if schema.placed_labels:
             literals.append((f" {name}{style.closing}", AFTER, None))
-        if schema.grounded:
+        if schema.grounded and schema.spans:
             literals.append((f" {name}{style.span_opening}", SPAN, None))
-            if number + 1 < len(nodes):
-                literals.append((f" {name}", PLACE, nodes[number + 1]))
+        if schema.grounded and number + 1 < len(nodes):
+            literals.append((f" {name}", PLACE, nodes[number + 1]))
         for string, follows, names in literals:
             spelling = spell(string)
             for node in nodes[: number + 1]:

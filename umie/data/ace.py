@@ -81,9 +81,9 @@ def _record(line: str, path: Path, number: int) -> Record:
     entities = []
     for mention in field(data, "entity_mentions", list, "the line"):
         name = field(mention, "entity_type", str, "the entity")
-        entity = Entity(_named(name, ENTITY_TYPES), tokens.mention(mention, f"the entity {shown(name)}"))
-        spans[field(mention, "id", str, "the entity")] = entity.span
-        entities.append(entity)
+        span = tokens.mention(mention, f"the entity {shown(name)}")
+        entities.append(Entity(_named(name, ENTITY_TYPES), span))
+        spans[field(mention, "id", str, "the entity")] = span
     identifier = data.get("sent_id", data.get("wnd_id"))
     return Record(
         text=tokens.text,

@@ -226,6 +226,6 @@ def _image_arguments(
                     raise UmieError(f"box is {shown(box)}: expected [flag, x1, y1, x2, y2]")
                 if not isinstance(box[0], str) or box[0] not in _FLAGS:
                     raise UmieError(f"flag is {shown(box[0])}: expected '1' (an instance) or '0' (the union)")
-                arguments.append(Argument(role, region=len(regions)))
+                arguments.append(Argument(role, regions=(len(regions),)))
                 regions.append(pixel_region(box[1:], size, _FLAGS[box[0]]))
     return tuple(regions), tuple(arguments)

@@ -83,7 +83,11 @@ def mask_mentions(
     left_out = 0
     for name, own in divided.items():
         for record in own:
-            found = [entity for entity in record.entities if entity.regions and _is_hidden(record, entity, types)]
+            found = [
+                entity
+                for entity in record.entities
+                if entity.span is not None and entity.regions and _is_hidden(record, entity, types)
+            ]
             if found:
                 splits[name].append(_masked(record, rng.choice(found), word, tuple(types)))
             else:
@@ -96,13 +100,13 @@ def mask_mentions(
 def _is_hidden(record: Record, entity: Entity, types: Mapping[str, int]) -> bool:
     """Return whether the head of a mention is a type, and nowhere else in the caption."""
     head = head_of(entity.text)
-    start, end = entity.span
+    start, end = entity.span or (0, 0)
     rest = f"{record.text[:start]} {record.text[end:]}"
     return head in types and head not in map(head_of, _WORD.findall(rest))
 
 
 def _masked(record: Record, entity: Entity, word: str, types: tuple[str, ...]) -> Record:
-    start, end = entity.span
+    start, end = entity.span or (0, 0)
     return replace(
         record,
         text=f"{record.text[:start]}{word}{record.text[end:]}",

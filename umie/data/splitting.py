@@ -54,17 +54,24 @@ def with_shuffled_regions(record: Record, rng: random.Random) -> Record:
     events = tuple(
         replace(
             event,
-            arguments=tuple(
-                argument if argument.region is None else replace(argument, region=moved([argument.region])[0])
-                for argument in event.arguments
-            ),
+            regions=moved(event.regions),
+            arguments=tuple(replace(argument, regions=moved(argument.regions)) for argument in event.arguments),
         )
         for event in record.events
+    )
+    relations = tuple(
+        replace(
+            relation,
+            head_places=relation.head_places._replace(regions=moved(relation.head_places.regions)),
+            tail_places=relation.tail_places._replace(regions=moved(relation.tail_places.regions)),
+        )
+        for relation in record.relations
     )
     return replace(
         record,
         regions=tuple(record.regions[index] for index in order),
         entities=tuple(replace(entity, regions=moved(entity.regions)) for entity in record.entities),
+        relations=relations,
         events=events,
     )
 

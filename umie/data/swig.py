@@ -103,7 +103,7 @@ def _record(name: str, data: object, situations: Mapping[str, _Situation], commo
             if box == _NOT_GROUNDED:
                 continue
             if situation is not None and role in situation.roles:
-                arguments.append(Argument(situation.roles[role], region=len(regions)))
+                arguments.append(Argument(situation.roles[role], regions=(len(regions),)))
             regions.append(pixel_region(box, size, nouns.get(role)))
     events = () if situation is None else (Event(situation.event_type, None, tuple(arguments)),)
     return Record("", image=name, regions=tuple(regions), events=events, id=name, **common)

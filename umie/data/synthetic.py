@@ -210,8 +210,8 @@ def _event_scene(rng: random.Random, names: Sequence[str], image_decides: bool) 
     agent, target = (first, second) if agent_first else (second, first)
     arguments = [Argument("Agent", agent), Argument("Target", target)]
     if image_decides:
-        arguments.append(Argument("Agent", region=order.index("agent")))
-        arguments.append(Argument("Instrument", region=order.index(icon)))
+        arguments.append(Argument("Agent", regions=(order.index("agent"),)))
+        arguments.append(Argument("Instrument", regions=(order.index(icon),)))
     event = Event(label, trigger, tuple(arguments))
     return Scene(Record(text, regions=regions, events=(event,), tasks=("med", "meae")), image, image_decides)
 

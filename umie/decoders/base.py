@@ -21,7 +21,7 @@ class DecoderConfig:
     """Base class for decoder options. There are no common options yet."""
 
 
-MAX_TARGETS = 2  # spans that a query is about: the head and the tail of a pair, or the trigger of an event
+MAX_TARGETS = 2  # mentions that a query is about: the head and the tail of a pair, or the trigger of an event
 
 
 class DecoderOutput(NamedTuple):
@@ -198,9 +198,12 @@ class GeneratingDecoder(Decoder):
 
 
 class ScoringDecoder(Decoder):
-    """A decoder that scores candidate answers: spans of the text, regions of the image, and the whole query."""
+    """A decoder that scores candidate answers: spans of the text, places in media, and the whole query."""
 
-    input_names = ("labels", "label_tokens", "spans", "region_mask", "target_tokens", "pointing_mask")
+    input_names = (
+        "labels", "label_tokens", "spans", "place_slots", "place_mask", "pointing_mask", "target_tokens",
+        "target_slots",
+    )  # fmt: skip
 
     @property
     @abstractmethod
@@ -214,23 +217,27 @@ class ScoringDecoder(Decoder):
         *,
         label_tokens: Tensor,
         spans: Tensor,
-        region_mask: Tensor,
-        target_tokens: Tensor,
+        place_slots: Tensor,
+        place_mask: Tensor,
         pointing_mask: Tensor,
+        target_tokens: Tensor,
+        target_slots: Tensor,
         labels: Tensor | None = None,
     ) -> DecoderOutput:
-        """Score all candidates of a query with all its labels, and spans with the regions that may show them.
+        """Score all candidates of a query with all its labels, and with the places that may show them.
 
         Args:
             fused: the fused states, whose first T are those of the text, and the visual states.
             label_tokens: ``[B, C, 2]``, the first and the last token of each label; -1 in padding.
             spans: ``[B, S, 5]``: the first and the last token of each span, its width in words minus 1, and the start
                 and the end of its characters, which are not scored.
-            region_mask: bool ``[B, R]``, True where a region is real. Region r is the visual slot r + 1.
+            place_slots: ``[B, N]``, the visual slot of each place; N is the larger one of R and P.
+            place_mask: bool ``[B, R]``, True where place r is a candidate; R is 0 if none is.
+            pointing_mask: bool ``[B, P]``, True where place p may show an item; P is 0 unless the task is grounded.
             target_tokens: ``[B, K, 2]``, the first and the last token of spans that the query is about; -1 for none.
-            pointing_mask: bool ``[B, P]``, True where region p may show a span; P is 0 unless the task is grounded.
-            labels: ``[B, S + R + 1, C + P]``: 1 if the label is right for the span, region or query, or if the region
-                shows the span; 0 if not; -100 if that is no candidate. The logits have the same shape.
+            target_slots: ``[B, K]``, the visual slots that the query is about in place of spans; -1 for none.
+            labels: ``[B, S + R + 1, C + P]``: 1 if the label is right for the span, place or query, or if the place
+                shows the item; 0 if not; -100 if that is no candidate. The logits have the same shape.
         """
 
     def loss(self, logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:

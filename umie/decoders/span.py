@@ -1,4 +1,4 @@
-"""`span`: scores candidate answers (spans of the text, slots of the image, the whole query) in place of generation."""
+"""`span`: scores candidate answers (spans of the text, slots of media, the whole query) in place of generation."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from umie.decoders import registry
 from umie.decoders.base import MAX_TARGETS, CandidateOptions, DecoderOutput, ScoringDecoder
@@ -32,7 +31,7 @@ class SpanDecoderConfig(PretrainedConfig):
         reader_layers: layers of self-attention over the fused states, with which text states read the visual states
             that a fusion appended. After a pretrained encoder they start as the identity, so as not to disturb it.
         dropout: dropout of the states that are scored.
-        threshold: the lowest probability of an answer, and of a region that shows it, 0..1.
+        threshold: the lowest probability of an answer, and of a place that shows it, 0..1.
         nested: allow answers with overlapping spans; otherwise only the most probable of them is an answer.
     """
 
@@ -58,10 +57,10 @@ class SpanDecoder(PretrainedDecoder, ScoringDecoder):
     """Scores each candidate against the states of each label: ``sigmoid(c . l / sqrt(D) + b)``.
 
     A span is represented by its first and last state and its width, a visual slot by its state, the whole query by its
-    first state; all of them also by the spans that the query is about. A region that may show a span is scored like one
-    more label. Source: Zaratiana et al., GLiNER (2024), Section 2. Deviations: visual slots and whole queries are
-    candidates too; the layers before the activation are linear in each state, so that they run once per state and not
-    once per span; no LSTM.
+    first state; all of them also by the spans or places that the query is about. A place that may show an item is
+    scored like one more label. Source: Zaratiana et al., GLiNER (2024), Section 2. Deviations: visual slots and whole
+    queries are candidates too; the layers before the activation are linear in each state, so that they run once per
+    state and not once per span; no LSTM.
     """
 
     Config = SpanDecoderConfig
@@ -134,9 +133,11 @@ class SpanDecoder(PretrainedDecoder, ScoringDecoder):
         *,
         label_tokens: Tensor,
         spans: Tensor,
-        region_mask: Tensor,
-        target_tokens: Tensor,
+        place_slots: Tensor,
+        place_mask: Tensor,
         pointing_mask: Tensor,
+        target_tokens: Tensor,
+        target_slots: Tensor,
         labels: Tensor | None = None,
     ) -> DecoderOutput:
         """Score all candidates of a query with all its labels; see ``ScoringDecoder.forward``."""
@@ -144,30 +145,35 @@ class SpanDecoder(PretrainedDecoder, ScoringDecoder):
         for layer in self.reader:
             states = layer(states, fused.mask)
         states = self.dropout(states)
-        about = torch.zeros_like(states[:, :1])  # the spans that the query is about
-        for layer, tokens in zip(self.targets, target_tokens.unbind(1), strict=True):
+        about = torch.zeros_like(states[:, :1])  # the spans and places that the query is about
+        for number, layer in enumerate(self.targets):
+            tokens, slots = target_tokens[:, number], target_slots[:, number : number + 1]
             ends = _at(states, tokens.clamp(min=0)).flatten(1)[:, None]  # [B, 1, 2 D]
             about = about + layer(ends) * (tokens[:, :1, None] >= 0)
+            if fused.visual is not None and (slots >= 0).any():
+                shown = _at(fused.visual, slots.clamp(min=0)).repeat(1, 1, 2)
+                about = about + layer(shown) * (slots[..., None] >= 0)
+        places = self._places(fused, place_slots)
         ends = _at(self.first(states), spans[..., 0]) + _at(self.last(states), spans[..., 1])
         candidates = (
             torch.cat(
-                [ends + self.width(spans[..., 2]), self._regions(fused, region_mask), self.whole(states[:, :1])], dim=1
+                [ends + self.width(spans[..., 2]), places[:, : place_mask.shape[1]], self.whole(states[:, :1])], dim=1
             )
             + about
         )
         label_states = _at(states, label_tokens.clamp(min=0).flatten(1)).view(*label_tokens.shape, -1)  # [B, C, 2, D]
         named = self.label_in(label_states.flatten(2))
-        named = self.label_out(torch.cat([named, self._regions(fused, pointing_mask)], dim=1))
+        named = self.label_out(torch.cat([named, places[:, : pointing_mask.shape[1]]], dim=1))
         logits = self.candidate_out(candidates) @ named.transpose(1, 2) * states.shape[-1] ** -0.5 + self.bias
         return DecoderOutput(None if labels is None else self.loss(logits, labels), logits)
 
-    def _regions(self, fused: FusedStates, region_mask: Tensor) -> Tensor:
-        """Return ``[B, R, D]``, the states of the regions; zeros if the fusion does not use the image."""
-        num_regions = region_mask.shape[1]
-        if fused.visual is None or not num_regions:
-            return fused.states.new_zeros(len(fused.states), num_regions, fused.states.shape[-1])
-        states = self.slot(self.dropout(fused.visual[:, 1 : num_regions + 1]))
-        return F.pad(states, (0, 0, 0, num_regions - states.shape[1]))  # regions beyond the slots are no candidates
+    def _places(self, fused: FusedStates, slots: Tensor) -> Tensor:
+        """Return ``[B, N, D]``, the states of places; zeros if the fusion does not use media."""
+        if fused.visual is None or not slots.shape[1]:
+            return fused.states.new_zeros(*slots.shape, fused.states.shape[-1])
+        # places beyond the slots are no candidates
+        states: Tensor = self.slot(self.dropout(_at(fused.visual, slots.clamp(0, fused.visual.shape[1] - 1))))
+        return states
 
 
 class ReaderLayer(nn.Module):

@@ -43,7 +43,7 @@ class DataSet:
         records = list(read_jsonl(self.files[split], images=self.images[split]))
         if images == "own":
             return records
-        keeps_regions = any(task.names_regions for task in self.built().values())
+        keeps_regions = any(task.names_places for task in self.built().values())
         return with_shuffled_images(records, keeps_regions=keeps_regions)
 
     def built(self, options: Options | None = None) -> dict[str, Task[Any]]:
@@ -160,15 +160,10 @@ def with_shuffled_images(records: Sequence[Record], seed: int = 0, *, keeps_regi
             shuffled[place] = replace(record, image=source.image, image_folder=source.image_folder)
             continue
         shuffled[place] = replace(
-            records[place],
+            record.ungrounded("image"),
             image=source.image,
             image_folder=source.image_folder,
             regions=source.regions,
-            entities=tuple(replace(entity, regions=()) for entity in records[place].entities),
-            events=tuple(
-                replace(event, arguments=tuple(item for item in event.arguments if item.region is None))
-                for event in records[place].events
-            ),
         )
     return shuffled
 

@@ -198,7 +198,7 @@ def unnamed_regions(runs: Sequence[RunConfig], tasks: Iterable[str]) -> str | No
 
     Neither attention over visual slots nor the cross-attention of T5 depends on the number of a slot.
     """
-    named = [name for name in tasks if registries.tasks.build(name, **runs[0].tasks.get(name, {})).names_regions]
+    named = [name for name in tasks if registries.tasks.build(name, **runs[0].tasks.get(name, {})).names_places]
     blind = not any(uses_image(run.fusion) for run in runs)
     if not named or blind or all(run.visual_embedding.get("num_slot_embeddings") for run in runs):
         return None

@@ -374,7 +374,7 @@ class _Draft:
             dropped = sum(answer.dropped for answer in own)
             if dropped:
                 warnings.append(Notice("dropped", f"{task}: dropped {dropped} invalid items of the output"))
-        has_region = any(argument.region is not None for event in record.events for argument in event.arguments)
+        has_region = any(argument.regions for event in record.events for argument in event.arguments)
         size = image_size(record) if has_region else None
         return Extraction(record, tuple(warnings), size, tuple(self.answers))
 

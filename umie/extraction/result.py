@@ -96,11 +96,11 @@ class Extraction:
         return max(found, default=None)
 
     def region(self, argument: Argument) -> Region | None:
-        """Return the region of an argument, its box relative to the image (0..1), or None if the argument is a span."""
-        return None if argument.region is None else self.record.regions[argument.region]
+        """Return the first region of an argument, its box relative to the image (0..1), or None if it has none."""
+        return self.record.regions[argument.regions[0]] if argument.regions else None
 
     def pixel_box(self, argument: Argument) -> PixelBox | None:
-        """Return the box of an argument in pixels, or None if it is a span or the size of the image is unknown."""
+        """Return the box of an argument in pixels, or None if it has no region or the size of the image is unknown."""
         region = self.region(argument)
         return None if region is None else self._pixels(region)
 

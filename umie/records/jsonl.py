@@ -15,22 +15,23 @@ from umie.records.model import (
     Entity,
     Event,
     Record,
-    Region,
     Relation,
     Span,
     annotated_spans,
-    check_region,
+    check_places,
     check_schema,
     check_span,
-    region_references,
+    place_references,
 )
 from umie.records.offsets import advice
+from umie.records.places import MEDIA, NOWHERE, PLACES, Mask, Medium, Places, Region, Segment, Track
 
 T = TypeVar("T")
 
 MAX_TEXT = 100_000  # characters; bounds the cost of one span, so that reading time is linear in the size of the file
 KEYS = (
     "text", "image", "regions", "entities", "relations", "events", "id", "tasks", "source", "license", "labels",
+    "audio", "segments", "video", "tracks",
 )  # fmt: skip
 _OLD_LICENSE = "licence"  # still read in files written before the key was renamed
 # json.dumps would build an encoder for each line
@@ -124,9 +125,10 @@ def errors_of_line(line: str) -> list[UmieError]:
     )
     for _, span in annotated_spans(entities, relations, events):
         tried(record.surface, span)
-    if isinstance(values["regions"], list):
-        for owner, region in region_references(entities, events):
-            tried(check_region, owner, region, len(values["regions"]))
+    numbers = {medium: len(values[kind]) for medium, kind in PLACES.items() if isinstance(values[kind], list)}
+    if len(numbers) == len(PLACES):
+        for owner, places in place_references(entities, relations, events):
+            tried(check_places, owner, places, numbers)
     return errors
 
 
@@ -142,36 +144,51 @@ def record_to_json(record: Record) -> str:
     Raises:
         UmieError: the record holds its image in memory, or is too long for ``read_jsonl``.
     """
-    if record.image is not None and not isinstance(record.image, str):
-        raise UmieError("the record holds its image in memory: save the image and set `image` to its file name")
+    for medium in MEDIA:
+        if not isinstance(getattr(record, medium), str | None):
+            raise UmieError(
+                f"the record holds its {medium} in memory: save the {medium} and set `{medium}` to its file name"
+            )
     _check_text_length(record.text)
 
-    def mention(span: Span) -> dict[str, Any]:
-        return {"span": list(span), "text": record.surface(span)}
+    def mention(span: Span | None, places: Places = NOWHERE) -> dict[str, Any]:
+        covered = {} if span is None else {"span": list(span), "text": record.surface(span)}
+        return covered | {PLACES[medium]: list(places.of(medium)) for medium in MEDIA if places.of(medium)}
 
     def argument(item: Argument) -> dict[str, Any]:
-        filler = {"region": item.region} if item.span is None else mention(item.span)
+        one_region = item.span is None and len(item.regions) == 1 and not item.places.without("image")
+        filler = {"region": item.regions[0]} if one_region else mention(item.span, item.places)
         return {"role": item.role, **filler}
 
     data: dict[str, Any] = {
         "id": record.id,
         "text": record.text,
         "image": record.image,
-        "regions": [
-            {"box": list(region.box), **({"label": region.label} if region.label is not None else {})}
-            for region in record.regions
+        "regions": [{"box": list(region.box), **_labeled(region), **_masked(region)} for region in record.regions],
+        "audio": record.audio,
+        "segments": [{"interval": list(segment.interval), **_labeled(segment)} for segment in record.segments],
+        "video": record.video,
+        "tracks": [
+            {
+                "times": list(track.times),
+                "boxes": [None if box is None else list(box) for box in track.boxes],
+                **_labeled(track),
+            }
+            for track in record.tracks
         ],
-        "entities": [
-            {"type": item.type, **mention(item.span), **({"regions": list(item.regions)} if item.regions else {})}
-            for item in record.entities
-        ],
+        "entities": [{"type": item.type, **mention(item.span, item.places)} for item in record.entities],
         "relations": [
-            {"type": item.type, "head": mention(item.head), "tail": mention(item.tail)} for item in record.relations
+            {
+                "type": item.type,
+                "head": mention(item.head, item.head_places),
+                "tail": mention(item.tail, item.tail_places),
+            }
+            for item in record.relations
         ],
         "events": [
             {
                 "type": event.type,
-                "trigger": None if event.trigger is None else mention(event.trigger),
+                "trigger": (mention(event.trigger, event.places) or None),
                 "arguments": [argument(item) for item in event.arguments],
             }
             for event in record.events
@@ -186,6 +203,15 @@ def record_to_json(record: Record) -> str:
     check_characters(line, "record")
     _check_length(line)
     return line
+
+
+def _labeled(place: Region | Segment | Track) -> dict[str, str]:
+    return {} if place.label is None else {"label": place.label}
+
+
+def _masked(region: Region) -> dict[str, Any]:
+    mask = region.mask
+    return {} if mask is None else {"mask": {"size": list(mask.size), "counts": list(mask.counts)}}
 
 
 def read_string(data: Mapping[str, Any], key: str, kind: str) -> str:
@@ -215,7 +241,7 @@ def _values(line: str, data: Mapping[str, Any], call: Callable[..., Any]) -> dic
     for key in data:
         if key not in KEYS:
             call(check_keys, "record key", [key], KEYS)
-    values: dict[str, Any] = {"text": call(_text, data), "image": call(_image, data)}
+    values: dict[str, Any] = {"text": call(_text, data), **{medium: call(_medium, data, medium) for medium in MEDIA}}
     if _may_hold_surrogates(line):
         written = {key if key in KEYS else shown(key): json.dumps(data[key], ensure_ascii=False) for key in data}
         checked = [call(_without_surrogates, value, name) for name, value in written.items()]
@@ -256,17 +282,17 @@ def _check_text_length(text: str) -> None:
 
 def _text(data: Mapping[str, Any]) -> str:
     text = data.get("text")
-    if not isinstance(text, str) or not (text.strip() or data.get("image")):
-        raise UmieError(f"text is {shown(text)}: every record needs a non-empty text or an image")
+    if not isinstance(text, str) or not (text.strip() or any(map(data.get, MEDIA))):
+        raise UmieError(f"text is {shown(text)}: every record needs a non-empty text, an image, a sound or a video")
     _check_text_length(text)
     return text
 
 
-def _image(data: Mapping[str, Any]) -> str | None:
-    image = data.get("image")
-    if not isinstance(image, str | None):
-        raise UmieError(f"image is {shown(image)}: use a file name, or null if there is no image")
-    return image
+def _medium(data: Mapping[str, Any], medium: Medium) -> str | None:
+    name = data.get(medium)
+    if not isinstance(name, str | None):
+        raise UmieError(f"{medium} is {shown(name)}: use a file name, or null if there is no {medium}")
+    return name
 
 
 def _identifier(value: object) -> str:
@@ -294,11 +320,20 @@ def _object(value: object, kind: str, keys: Sequence[str]) -> Mapping[str, Any]:
     return value
 
 
-def _mention(value: object, text: str, kind: str) -> Span:
-    """Return a span given as ``[start, end]`` or as an object with ``span`` and optional ``text``, which is checked."""
-    if isinstance(value, dict):
-        return _span(_object(value, kind, ("span", "text", "type")), text, kind)
-    return check_span(value, kind)
+def _mention(value: object, text: str, kind: str) -> tuple[Span | None, Places]:
+    """Return a span and places, given as ``[start, end]`` or as an object with ``span`` or indices of places, or both.
+
+    The ``text`` of an object is optional, and checked.
+    """
+    if not isinstance(value, dict):
+        return check_span(value, kind), NOWHERE
+    data = _object(value, kind, ("span", "text", "type", *PLACES.values()))
+    places = _places(data, kind)
+    return (None if places and data.get("span") is None else _span(data, text, kind)), places
+
+
+def _places(data: Mapping[str, Any], kind: str) -> Places:
+    return Places(*(tuple(_list(data.get(PLACES[medium]), f"{PLACES[medium]} of {kind}")) for medium in MEDIA))
 
 
 def _span(data: Mapping[str, Any], text: str, kind: str) -> Span:
@@ -311,41 +346,73 @@ def _span(data: Mapping[str, Any], text: str, kind: str) -> Span:
 
 
 def _region(value: object) -> Region:
-    data = _object(value, "region", ("box", "label"))
+    data = _object(value, "region", ("box", "label", "mask"))
     box = data.get("box")
     if not isinstance(box, list):
         raise UmieError(f"region box is {shown(box)}: expected [x1, y1, x2, y2], relative to the image (0..1)")
+    mask = data.get("mask")
+    if mask is not None:
+        fields = _object(mask, "mask", ("size", "counts"))
+        mask = Mask(*(tuple(_list(fields.get(key), f"mask {key}")) for key in ("size", "counts")))
+    return Region(tuple(box), _label(data, "region"), mask)
+
+
+def _segment(value: object) -> Segment:
+    data = _object(value, "segment", ("interval", "label"))
+    interval = data.get("interval")
+    if not isinstance(interval, list):
+        raise UmieError(f"segment interval is {shown(interval)}: expected [start, end] in seconds")
+    return Segment(tuple(interval), _label(data, "segment"))
+
+
+def _track(value: object) -> Track:
+    data = _object(value, "track", ("times", "boxes", "label"))
+    for key in ("times", "boxes"):
+        if not isinstance(data.get(key), list):
+            raise UmieError(f"track {key} is {shown(data.get(key))}: expected a list, one for each frame")
+    boxes = data["boxes"]
+    for box in boxes:
+        if not isinstance(box, list | None):
+            raise UmieError(f"track box is {shown(box)}: expected [x1, y1, x2, y2], relative (0..1), or null")
+    return Track(tuple(data["times"]), tuple(boxes), _label(data, "track"))
+
+
+def _label(data: Mapping[str, Any], kind: str) -> str | None:
     label = data.get("label")
-    return Region(box=tuple(box), label=None if label is None else _string(label, "region label holds"))
+    return None if label is None else _string(label, f"{kind} label holds")
 
 
 def _entity(value: object, text: str) -> Entity:
-    data = _object(value, "entity", ("type", "span", "text", "regions"))
-    span = _span(data, text, "entity")
-    regions = tuple(_list(data.get("regions"), "regions of an entity"))
-    return Entity(read_string(data, "type", "entity"), span, text[slice(*span)], regions)
+    data = _object(value, "entity", ("type", "span", "text", *PLACES.values()))
+    span, places = _mention(data, text, "entity")
+    return Entity(read_string(data, "type", "entity"), span, "" if span is None else text[slice(*span)], *places)
 
 
 def _relation(value: object, text: str) -> Relation:
     data = _object(value, "relation", ("type", "head", "tail"))
-    ends = (_mention(data.get(end), text, f"relation {end}") for end in ("head", "tail"))
-    return Relation(read_string(data, "type", "relation"), *ends)
+    (head, head_places), (tail, tail_places) = (
+        _mention(data.get(end), text, f"relation {end}") for end in ("head", "tail")
+    )
+    return Relation(read_string(data, "type", "relation"), head, tail, head_places, tail_places)
 
 
 def _event(value: object, text: str) -> Event:
     data = _object(value, "event", ("type", "trigger", "arguments"))
     trigger = data.get("trigger")
+    span, places = (None, NOWHERE) if trigger is None else _mention(trigger, text, "event trigger")
     arguments = []
     for item in _list(data.get("arguments"), "arguments"):
-        filler = _object(item, "argument", ("role", "span", "region", "text"))
+        filler = _object(item, "argument", ("role", "span", "region", "text", *PLACES.values()))
         role = read_string(filler, "role", "argument")
-        span = None if filler.get("span") is None else _span(filler, text, f"argument {shown(role)}")
-        arguments.append(Argument(role, span, filler.get("region")))
-    return Event(
-        read_string(data, "type", "event"),
-        None if trigger is None else _mention(trigger, text, "event trigger"),
-        tuple(arguments),
-    )
+        owner = f"argument {shown(role)}"
+        covered = None if filler.get("span") is None else _span(filler, text, owner)
+        shown_by = _places(filler, owner)
+        if filler.get("region") is not None:
+            if covered is not None or shown_by:
+                raise UmieError(f"{owner} has `region` and other fillers: use `regions`, a list")
+            shown_by = Places(regions=(filler["region"],))
+        arguments.append(Argument(role, covered, *shown_by))
+    return Event(read_string(data, "type", "event"), span, tuple(arguments), *places)
 
 
 _FIELDS: dict[str, Callable[[Any], Any]] = {
@@ -357,6 +424,8 @@ _FIELDS: dict[str, Callable[[Any], Any]] = {
 }
 _ITEMS: dict[str, Callable[[Any, str], Any]] = {
     "regions": lambda value, text: _region(value),
+    "segments": lambda value, text: _segment(value),
+    "tracks": lambda value, text: _track(value),
     "entities": _entity,
     "relations": _relation,
     "events": _event,

@@ -5,112 +5,142 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from umie.errors import UmieError, check_characters, shown
 from umie.files import inside
 from umie.records.offsets import advice
+from umie.records.places import (
+    MEDIA,
+    NOWHERE,
+    PLACES,
+    Medium,
+    Places,
+    Region,
+    Segment,
+    Track,
+)
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-Span: TypeAlias = tuple[int, int]
-Box: TypeAlias = tuple[float, float, float, float]
+    from umie.media import Clip, Sound
 
-_TOO_LARGE = 1e300  # for the edge of a box: an integer that is no float, or infinity; NaN is not below it either
+Span: TypeAlias = tuple[int, int]
+
 NO_RELATION = "none"  # the type of an annotated pair without a relation; never counted as a positive
 
 
 @dataclass(frozen=True)
-class Region:
-    """A region of interest of the image; ``label`` is the name assigned by a detector or an annotator."""
-
-    box: Box
-    label: str | None = None
-
-    def __post_init__(self) -> None:
-        box = tuple(self.box)
-        numbers = [edge for edge in box if isinstance(edge, int | float) and not isinstance(edge, bool)]
-        if not len(box) == len(numbers) == 4 or not all(abs(edge) < _TOO_LARGE for edge in numbers):
-            raise UmieError(f"box {shown(list(box))} must be four finite numbers x1, y1, x2, y2")
-        x1, y1, x2, y2 = (float(edge) for edge in box)
-        if not (0 <= x1 < x2 <= 1 and 0 <= y1 < y2 <= 1):
-            raise UmieError(
-                f"box {list(box)} is not inside the image: expected x1 < x2 and y1 < y2, all relative (0..1)"
-            )
-        object.__setattr__(self, "box", (x1, y1, x2, y2))
-
-
-@dataclass(frozen=True)
 class Entity:
-    """A typed span.
+    """A typed span, the places that show it, or both.
 
-    ``text`` is the covered text (a Record fills it in, or checks it); ``regions`` are the indices of the regions of the
-    image that show the entity.
+    ``text`` is the covered text (a Record fills it in, or checks it). ``regions``, ``tracks`` and ``segments`` are
+    indices of the record's.
     """
 
     type: str
-    span: Span
+    span: Span | None = None
     text: str = ""
     regions: tuple[int, ...] = ()
+    tracks: tuple[int, ...] = ()
+    segments: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "span", check_span(self.span, "entity span"))
-        object.__setattr__(self, "regions", tuple(self.regions))
-        for region in self.regions:
-            _check_index(region, "entity")
+        _check_places(self, "entity")
+        if self.span is not None:
+            object.__setattr__(self, "span", check_span(self.span, "entity span"))
+        elif not self.places:
+            raise UmieError(f"entity {shown(self.type)} needs a span, or a place that shows it")
+
+    @property
+    def places(self) -> Places:
+        """The places that show the entity."""
+        return Places(self.regions, self.tracks, self.segments)
 
 
 @dataclass(frozen=True)
 class Relation:
-    """A directed relation from a head span to a tail span; the type ``none`` marks an unrelated pair."""
+    """A directed relation from a head to a tail, each a span, places, or both.
+
+    The type ``none`` marks an unrelated pair.
+    """
 
     type: str
-    head: Span
-    tail: Span
+    head: Span | None
+    tail: Span | None
+    head_places: Places = NOWHERE
+    tail_places: Places = NOWHERE
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "head", check_span(self.head, "relation head"))
-        object.__setattr__(self, "tail", check_span(self.tail, "relation tail"))
+        for end in ("head", "tail"):
+            span, places = getattr(self, end), Places(*getattr(self, f"{end}_places")).checked(f"relation {end}")
+            object.__setattr__(self, f"{end}_places", places)
+            if span is not None:
+                object.__setattr__(self, end, check_span(span, f"relation {end}"))
+            elif not places:
+                raise UmieError(f"the {end} of relation {shown(self.type)} needs a span, or a place that shows it")
 
 
 @dataclass(frozen=True)
 class Argument:
-    """The filler of an event role: a span of the text, or the index of a region of the image."""
+    """The filler of an event role: a span of the text, the places that show it, or both."""
 
     role: str
     span: Span | None = None
-    region: int | None = None
+    regions: tuple[int, ...] = ()
+    tracks: tuple[int, ...] = ()
+    segments: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        if (self.span is None) == (self.region is None):
-            raise UmieError(f"argument {shown(self.role)} needs either a span or a region")
+        _check_places(self, f"argument {shown(self.role)}")
         if self.span is not None:
             object.__setattr__(self, "span", check_span(self.span, f"argument {shown(self.role)}"))
-        else:
-            _check_index(self.region, f"argument {shown(self.role)}")
+        elif not self.places:
+            raise UmieError(f"argument {shown(self.role)} needs a span, or a place that shows it")
+
+    @property
+    def places(self) -> Places:
+        """The places that show the argument."""
+        return Places(self.regions, self.tracks, self.segments)
 
 
 @dataclass(frozen=True)
 class Event:
-    """An event with its trigger span (None if only the image shows the event) and its arguments."""
+    """An event with its trigger span (None if only media show the event), its arguments and the places of the trigger.
+
+    The trigger is seen in ``regions`` or ``tracks``, or heard in ``segments``.
+    """
 
     type: str
     trigger: Span | None = None
     arguments: tuple[Argument, ...] = ()
+    regions: tuple[int, ...] = ()
+    tracks: tuple[int, ...] = ()
+    segments: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
+        _check_places(self, "event")
         if self.trigger is not None:
             object.__setattr__(self, "trigger", check_span(self.trigger, "event trigger"))
         object.__setattr__(self, "arguments", tuple(self.arguments))
 
+    @property
+    def places(self) -> Places:
+        """The places of the trigger."""
+        return Places(self.regions, self.tracks, self.segments)
+
+
+T = TypeVar("T", Entity, Argument)
+G = TypeVar("G", Entity, Argument, Event)
+
 
 @dataclass(frozen=True)
 class Record:
-    """A text with at most one image, and the annotation of both.
+    """A text with at most one image, one sound and one video, and the annotation of all.
 
     Args:
-        text: the text; it may be empty only if there is an image.
+        text: the text; it may be empty only if there is an image, a sound or a video.
         image: file name or path of the image (stored as a string), a PIL image, or None.
         regions: regions of the image.
         entities: typed spans (MNER).
@@ -121,10 +151,14 @@ class Record:
         source: the data set and file that the record comes from.
         license: a note on permitted uses of the source.
         labels: the label schema of each task; None if unknown.
-        image_folder: the directory that a relative ``image`` is in and may not leave; not part of the JSONL line.
+        image_folder: the directory that relative paths of media are in and may not leave; not part of the JSONL line.
+        audio: file name or path of the sound (stored as a string), an ``umie.media.Sound``, or None.
+        video: file name or path of the video or of a folder of frames, an ``umie.media.Clip``, or None.
+        segments: intervals of the sound.
+        tracks: regions that move through the video.
 
     Raises:
-        UmieError: there is neither text nor image, a span is outside the text, or a region does not exist.
+        UmieError: there is neither text nor a medium, a span is outside the text, or a place does not exist.
     """
 
     text: str
@@ -139,12 +173,16 @@ class Record:
     license: str | None = None
     labels: Mapping[str, tuple[str, ...]] | None = field(default=None, hash=False)
     image_folder: str | None = field(default=None, compare=False)
+    audio: str | Path | Sound | None = None
+    video: str | Path | Clip | None = None
+    segments: tuple[Segment, ...] = ()
+    tracks: tuple[Track, ...] = ()
 
     def __post_init__(self) -> None:
         if not isinstance(self.text, str):
             raise UmieError(f"text is {shown(self.text)}: expected a string")
-        if not self.text.strip() and self.image is None:
-            raise UmieError("text is empty: every record needs a non-empty text or an image")
+        if not self.text.strip() and not self.media:
+            raise UmieError("text is empty: every record needs a non-empty text, an image, a sound or a video")
         check_characters(self.text, "text")
         for name, kind in _ITEMS.items():
             items = getattr(self, name)
@@ -163,13 +201,14 @@ class Record:
             object.__setattr__(self, "tasks", tuple(given))
         if self.labels is not None:
             object.__setattr__(self, "labels", check_schema(self.labels))
-        if isinstance(self.image, Path):
-            object.__setattr__(self, "image", str(self.image))
+        for medium in MEDIA:
+            if isinstance(path := getattr(self, medium), Path):
+                object.__setattr__(self, medium, str(path))
         object.__setattr__(self, "entities", tuple(self._with_text(entity) for entity in self.entities))
         for _, span in annotated_spans((), self.relations, self.events):
             self.surface(span)
-        for owner, region in region_references(self.entities, self.events):
-            check_region(owner, region, len(self.regions))
+        for owner, places in place_references(self.entities, self.relations, self.events):
+            check_places(owner, places, {medium: len(self.places(medium)) for medium in MEDIA})
 
     def surface(self, span: Span) -> str:
         """Return the text that ``span`` covers; raise UmieError if it is empty or not inside the text."""
@@ -183,19 +222,76 @@ class Record:
         """Return whether the record is annotated for ``task``."""
         return self.tasks is None or task in self.tasks
 
+    @property
+    def media(self) -> tuple[Medium, ...]:
+        """The media of the record."""
+        return tuple(medium for medium in MEDIA if getattr(self, medium) is not None)
+
+    @property
+    def combination(self) -> str:
+        """The text and the media of the record, e.g. ``T+I``: T text, I image, V video, A audio."""
+        letters = {"image": "I", "audio": "A", "video": "V"}
+        text = ["T"] if self.text.strip() else []
+        return "+".join([*text, *(letter for medium, letter in letters.items() if medium in self.media)])
+
+    def places(self, medium: Medium) -> tuple[Region, ...] | tuple[Segment, ...] | tuple[Track, ...]:
+        """Return the regions of the image, the tracks of the video, or the segments of the sound."""
+        places: tuple[Region, ...] = getattr(self, PLACES[medium])
+        return places
+
+    def place_names(self) -> tuple[str, ...]:
+        """Return the names of all places in answers: ``O1`` for the first region, ``V1``, ``S1``, in that order."""
+        return Places(*(tuple(range(len(self.places(medium)))) for medium in MEDIA)).names
+
+    def has(self, places: Places) -> bool:
+        """Return whether the record has these places."""
+        return all(max(places.of(medium), default=-1) < len(self.places(medium)) for medium in MEDIA)
+
+    def ungrounded(self, medium: Medium) -> Record:
+        """Return the record without what its annotation says about places in a medium, and without items only there."""
+
+        def kept(items: Iterable[T]) -> tuple[T, ...]:
+            left = ((item, item.places.without(medium)) for item in items)
+            return tuple(with_places(item, places) for item, places in left if item.span is not None or places)
+
+        relations = []
+        for relation in self.relations:
+            ends = [relation.head_places.without(medium), relation.tail_places.without(medium)]
+            if all(span or places for span, places in zip((relation.head, relation.tail), ends, strict=True)):
+                relations.append(replace(relation, head_places=ends[0], tail_places=ends[1]))
+        events = []
+        for event in self.events:
+            event = with_places(event, event.places.without(medium))
+            events.append(replace(event, arguments=kept(event.arguments)))
+        return replace(
+            self,
+            entities=kept(self.entities),
+            relations=tuple(relations),
+            events=tuple(events),
+        )
+
     def image_path(self) -> Path | None:
-        """Return the path of the image, or None if there is no image or it is held in memory.
+        """Return the path of the image; see ``path``."""
+        return self.path("image")
+
+    def path(self, medium: Medium) -> Path | None:
+        """Return the path of the image, sound or video, or None if there is none or it is held in memory.
 
         Raises:
             UmieError: the path is outside the image folder (through ``..``, a symlink, or an absolute path).
         """
-        if not isinstance(self.image, str):
+        name = getattr(self, medium)
+        if not isinstance(name, str):
             return None
         if self.image_folder is None:
-            return Path(self.image)
-        return inside(self.image_folder, self.image).resolve()
+            return Path(name)
+        return inside(self.image_folder, name).resolve()
 
     def _with_text(self, entity: Entity) -> Entity:
+        if entity.span is None:
+            if entity.text:
+                raise UmieError(f"entity text {shown(entity.text)} has no span")
+            return entity
         covered = self.surface(entity.span)
         if entity.text not in ("", covered):
             raise UmieError(
@@ -205,7 +301,15 @@ class Record:
         return entity if entity.text else replace(entity, text=covered)
 
 
-_ITEMS: Mapping[str, type] = {"regions": Region, "entities": Entity, "relations": Relation, "events": Event}
+def with_places(item: G, places: Places) -> G:
+    """Return an entity, an argument or an event with these places as its only ones."""
+    return replace(item, regions=places.regions, tracks=places.tracks, segments=places.segments)
+
+
+_ITEMS: Mapping[str, type] = {
+    "regions": Region, "segments": Segment, "tracks": Track,
+    "entities": Entity, "relations": Relation, "events": Event,
+}  # fmt: skip
 
 
 def annotated_spans(
@@ -213,10 +317,12 @@ def annotated_spans(
 ) -> Iterator[tuple[str, Span]]:
     """Yield every span of an annotation, with the term for it in messages."""
     for entity in entities:
-        yield "entity", entity.span
+        if entity.span is not None:
+            yield "entity", entity.span
     for relation in relations:
-        yield "relation head", relation.head
-        yield "relation tail", relation.tail
+        for end, span in (("head", relation.head), ("tail", relation.tail)):
+            if span is not None:
+                yield f"relation {end}", span
     for event in events:
         if event.trigger is not None:
             yield "event trigger", event.trigger
@@ -225,23 +331,30 @@ def annotated_spans(
                 yield f"argument {shown(argument.role)}", argument.span
 
 
-def region_references(entities: Iterable[Entity], events: Iterable[Event]) -> Iterator[tuple[str, int]]:
-    """Yield every index of a region in an annotation, with the term for its owner in messages."""
+def place_references(
+    entities: Iterable[Entity], relations: Iterable[Relation], events: Iterable[Event]
+) -> Iterator[tuple[str, Places]]:
+    """Yield the places that each part of an annotation refers to, with the term for the part in messages."""
     for entity in entities:
-        for region in entity.regions:
-            yield f"entity {shown(entity.text)}", region
+        yield f"entity {shown(entity.text or entity.type)}", entity.places
+    for relation in relations:
+        yield "relation head", relation.head_places
+        yield "relation tail", relation.tail_places
     for event in events:
+        yield f"event {shown(event.type)}", event.places
         for argument in event.arguments:
-            if argument.region is not None:
-                yield f"argument {shown(argument.role)}", argument.region
+            yield f"argument {shown(argument.role)}", argument.places
 
 
-def check_region(owner: str, region: int, num_regions: int) -> None:
-    """Raise UmieError, which names ``owner``, if a region does not exist."""
-    if region >= num_regions:
-        raise UmieError(
-            f"{owner} refers to region {region}, but the record has {num_regions} regions (indices count from 0)"
-        )
+def check_places(owner: str, places: Places, numbers: Mapping[Medium, int]) -> None:
+    """Raise UmieError, which names ``owner``, if places do not exist; ``numbers`` has how many each medium has."""
+    for medium in MEDIA:
+        kind, number = PLACES[medium], numbers.get(medium, 0)
+        for index in places.of(medium):
+            if index >= number:
+                raise UmieError(
+                    f"{owner} refers to {kind[:-1]} {index}, but the record has {number} {kind} (indices count from 0)"
+                )
 
 
 def check_schema(given: Any) -> dict[str, tuple[str, ...]]:
@@ -264,6 +377,6 @@ def check_span(value: object, kind: str) -> Span:
     return (start, end)
 
 
-def _check_index(region: object, owner: str) -> None:
-    if not isinstance(region, int) or isinstance(region, bool) or region < 0:
-        raise UmieError(f"{owner}: region {shown(region)} must be an index of 0 or more")
+def _check_places(item: Entity | Event | Argument, owner: str) -> None:
+    for kind, indices in zip(PLACES.values(), item.places.checked(owner), strict=True):
+        object.__setattr__(item, kind, indices)

@@ -13,8 +13,8 @@ from defusedxml import ElementTree
 from umie.errors import UmieError, at, shown
 from umie.files import read_data
 from umie.images import SIDEWAYS, stored_size
-from umie.records.model import Box, Region
 from umie.records.notes import BOXES, CLIPPED, take_note
+from umie.records.places import Box, Region
 
 _SLACK = 2  # pixels by which an edge may be outside the image because of rounding
 

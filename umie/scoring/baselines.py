@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from umie.records import NO_RELATION, Argument, Entity, Event, Record, Relation, Span, is_no_relation
+from umie.records import NO_RELATION, Argument, Entity, Event, Record, Span, is_no_relation
 from umie.scoring import groundings
 from umie.scoring.measures import measures_of
 from umie.scoring.strict import strict_sheet
@@ -96,7 +96,7 @@ def find_mentions(text: str, known: _Mentions) -> Iterator[tuple[str, Span]]:
 def _entities(learned: Sequence[Record], source: str, measure: str) -> Baseline:
     if source == "gold":
         return Baseline("nothing", lambda record: replace(record, entities=()))
-    known = memorized((entity.text, entity.type) for record in learned for entity in record.entities)
+    known = memorized((entity.text, entity.type) for record in learned for entity in record.entities if entity.span)
     is_grounded = measure in groundings.NAMES
 
     def answer(record: Record) -> Record:
@@ -127,8 +127,8 @@ def _relations(learned: Sequence[Record], source: str, measure: str) -> Baseline
         return Baseline("nothing", lambda record: replace(record, relations=()))
 
     def answer(record: Record) -> Record:
-        pairs = dict.fromkeys((item.head, item.tail) for item in record.relations)
-        return replace(record, relations=tuple(Relation(name, head, tail) for head, tail in pairs))
+        pairs = dict.fromkeys(replace(item, type=name) for item in record.relations)
+        return replace(record, relations=tuple(pairs))
 
     return Baseline(f"always {name!r}, most frequent in {source}", answer)
 
@@ -159,7 +159,7 @@ def _arguments(learned: Sequence[Record], source: str, measure: str) -> Baseline
         for record in learned
         for event in record.events
         for argument in event.arguments
-        if argument.region is not None
+        if argument.regions
     )
     mentions: dict[str, list[tuple[str, str]]] = {}
     for record in learned if source == "train" else ():
@@ -172,7 +172,9 @@ def _arguments(learned: Sequence[Record], source: str, measure: str) -> Baseline
     known = {name: memorized(found) for name, found in mentions.items()}
 
     def answer(record: Record) -> Record:
-        regions = () if role is None else tuple(Argument(role, region=index) for index in range(len(record.regions)))
+        regions = (
+            () if role is None else tuple(Argument(role, regions=(index,)) for index in range(len(record.regions)))
+        )
         events = []
         for event in record.events:
             spans = (Argument(*found) for found in find_mentions(record.text, known.get(event.type, {})))

@@ -109,8 +109,8 @@ def _boxes(record: Record, by_type: bool, union: bool) -> list[tuple[Key, Box]]:
     roles: dict[Key, dict[bool, dict[Box, None]]] = {}
     for event in record.events:
         for argument in event.arguments:
-            if argument.region is not None:
-                region = record.regions[argument.region]
+            for index in argument.regions:
+                region = record.regions[index]
                 role = (argument.role, event.type, None if by_type else event.trigger)
                 roles.setdefault(role, {}).setdefault(region.label == UNION, {})[region.box] = None
     found = {role: list(kinds.get(union) or kinds[not union]) for role, kinds in roles.items()}

@@ -96,18 +96,25 @@ def _read_back(task: str, record: Record, schema: _Schema) -> Iterator[_Read]:
 
 def _entities(record: Record, schema: _Schema) -> Iterator[_Read]:
     seen: set[object] = set()
-    for entity in sorted(record.entities, key=lambda entity: entity.span):
-        yield _spot(entity.type, entity.span, _words(entity.text), seen, schema)
+    for entity in sorted(record.entities, key=lambda entity: entity.span or (-1, -1)):
+        if entity.span is None:
+            yield (entity.type,), VISUAL
+        else:
+            yield _spot(entity.type, entity.span, _words(entity.text), seen, schema)
 
 
 def _relations(record: Record, schema: _Schema) -> Iterator[_Read]:
     heads: dict[object, list[Relation]] = {}
-    for relation in sorted(record.relations, key=lambda item: (item.head, item.tail, item.type)):
+    written = [relation for relation in record.relations if relation.head and relation.tail]
+    for relation in record.relations:
+        if relation not in written:
+            yield (relation.type,), VISUAL
+    for relation in sorted(written, key=lambda item: (item.head, item.tail, item.type)):
         heads.setdefault(relation.head, []).append(relation)
     for relations in heads.values():
         for place, relation in enumerate(relations):
             name = NO_RELATION if is_no_relation(relation.type) else relation.type
-            head, tail = _words(record.surface(relation.head)), _words(record.surface(relation.tail))
+            head, tail = (_words(record.surface(span or (0, 0))) for span in (relation.head, relation.tail))
             first, _, rest = head.partition(" ")
             if place:
                 yield (name,), SAME_HEAD

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field, replace
 from string import Formatter
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
-from umie.errors import UmieError, UnknownNameError, check_text
-from umie.records import Record, Span
+from umie.errors import UmieError, UnknownNameError, check_flag, check_text
+from umie.records import Places, Record, Span
+from umie.records.places import NOWHERE
 from umie.tasks import grammar
 from umie.tasks.styles import STYLES
 
@@ -20,10 +21,12 @@ VARIANTS = ("paper", "I0", "I1", "I2")
 
 
 class Pair(NamedTuple):
-    """The head and tail spans that an MRE query asks about."""
+    """The head and the tail that an MRE query asks about: spans, or places where the text has no span."""
 
-    head: Span
-    tail: Span
+    head: Span | None
+    tail: Span | None
+    head_places: Places = NOWHERE
+    tail_places: Places = NOWHERE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,16 +39,20 @@ class TaskConfig:
         style: the output style of answers: ``structured`` (lossless), ``paper`` (as in Table 2) or ``released``.
         instruction: a custom instruction instead of the variant: a template with ``{labels}`` and the other fields of
             the task (MRE: ``{head}`` and ``{tail}``; MEAE: ``{type}``); ``{{`` is a literal brace.
+        grounded: also ask for the places that show each item: regions of the image, tracks of the video, segments of
+            the sound.
 
     Raises:
-        UmieError: the variant or style is unknown, or a label is empty, repeated or has surrounding whitespace. When
-            the task is built: the template has an unknown field, or a field is missing.
+        UmieError: the variant or style is unknown, the style cannot write places next to a span, or a label is empty,
+            repeated or has surrounding whitespace. When the task is built: the template has an unknown field, or a
+            field is missing.
     """
 
     labels: tuple[str, ...] | None = None
     variant: str = "paper"
     style: str = "structured"
     instruction: str | None = None
+    grounded: bool = False
 
     def __post_init__(self) -> None:
         if self.variant not in VARIANTS:
@@ -53,6 +60,10 @@ class TaskConfig:
         if self.style not in STYLES:
             raise UnknownNameError("output style", self.style, STYLES)
         check_text("instruction", self.instruction)
+        check_flag("grounded", self.grounded)
+        if self.grounded and STYLES[self.style].span_opening is None:
+            able = [name for name, style in STYLES.items() if style.span_opening is not None]
+            raise UmieError(f"the style {self.style!r} cannot write places next to a span: use {' or '.join(able)}")
         if self.labels is None:
             return
         given: Any = self.labels
@@ -146,14 +157,19 @@ class Task(ABC, Generic[I]):
         return self.default_labels if self.config.labels is None else self.config.labels
 
     @property
-    def names_regions(self) -> bool:
-        """Whether answers refer to regions of the image."""
-        return False
+    def names_places(self) -> bool:
+        """Whether answers refer to places, such as regions of the image."""
+        return self.config.grounded
 
     @property
     def measure(self) -> str | None:
         """The measure of ``umie.scoring`` that this task is judged by; None for the main one of its kind."""
-        return None
+        return "grounded" if self.config.grounded else None
+
+    @property
+    def field_labels(self) -> tuple[str, ...]:
+        """Fields of the instruction that are labels too, of items with only places, such as ``head``."""
+        return ()
 
     @property
     def style(self) -> grammar.Style:
@@ -187,7 +203,11 @@ class Task(ABC, Generic[I]):
 
     @abstractmethod
     def _read(self, raw: grammar.ParsedItem, record: Record, target: Any) -> I | None:
-        """Return the item of a well-formed parsed item, or None if it is not in the text or image."""
+        """Return the item of a well-formed parsed item, or None if it is not in the record."""
+
+    def _read_all(self, raw_items: Sequence[grammar.ParsedItem], record: Record, target: Any) -> list[I | None]:
+        """Return the item of each parsed item of an answer; see ``_read``."""
+        return [self._read(raw, record, target) for raw in raw_items]
 
     def parse(self, output: str, record: Record, target: Any = None, probabilities: Sequence[float] = ()) -> Items[I]:
         """Parse a generated answer; no string is an error.
@@ -204,27 +224,31 @@ class Task(ABC, Generic[I]):
         """
         raw_items, dropped = self.style.parse(output, self.answer_schema(record, target))
         if self.style.is_numbered:
-            read = [self._read(raw, record, target) for raw in raw_items]
+            read = self._read_all(raw_items, record, target)
         else:  # an occurrence beyond the last one in the text counts as the first
-            read = [
-                self._read(raw, record, target) or self._read(replace(raw, occurrence=1), record, target)
-                for raw in grammar.with_occurrences(raw_items)
-            ]
+            numbered = list(grammar.with_occurrences(raw_items))
+            first = [replace(raw, occurrence=1) for raw in numbered]
+            both = self._read_all(numbered, record, target), self._read_all(first, record, target)
+            read = [item or other for item, other in zip(*both, strict=True)]
         values = dict(zip(reversed(read), reversed(probabilities), strict=True)) if probabilities else {}
         items = list(dict.fromkeys(item for item in read if item is not None))
         return Items(items, dropped + read.count(None), [values[item] for item in items] if values else ())
 
     def read(self, scored: Mapping[grammar.ParsedItem, float], record: Record, target: Any = None) -> Items[I]:
         """Return the items of an answer that was not generated, with the probability of each; see ``parse``."""
-        read = {raw: self._read(raw, record, target) for raw in scored}
+        read = dict(zip(scored, self._read_all(list(scored), record, target), strict=True))
         found: dict[I, float] = {}
         for raw, item in read.items():
             if item is not None:
                 found.setdefault(item, scored[raw])
         return Items(found, sum(item is None for item in read.values()), found.values())
 
-    def target_spans(self, target: Any) -> tuple[Span, ...]:
+    def target_spans(self, target: Any) -> tuple[Span | None, ...]:
         """Return the spans of the text that a query with this target is about."""
+        return ()
+
+    def target_places(self, target: Any) -> tuple[Places, ...]:
+        """Return the places that a query with this target is about, where the query names them in place of spans."""
         return ()
 
     def label_of(self, item: I) -> str:
@@ -275,17 +299,20 @@ class Task(ABC, Generic[I]):
         """
         items = tuple(items)
         instruction, starts = "", []
+        places: dict[str, Span] = {}  # the characters of each field
         for literal, name, _, _ in Formatter().parse(self.instruction_template):
             instruction += literal
             if name == "labels":
                 starts.append(len(instruction))
                 instruction += ", ".join(self.labels)
             elif name is not None:
+                places[name] = len(instruction), len(instruction) + len(fields[name])
                 instruction += fields[name]
         label_spans, start = [], starts[0]
         for label in self.labels:
             label_spans.append((start, start + len(label)))
             start += len(label) + len(", ")
+        label_spans += [places[field] for field in self.field_labels]
         answer = self.style.linearize(items, pair)
         return Query(instruction, answer, target, self.style.markers, items, tuple(label_spans))
 
@@ -321,19 +348,20 @@ def _fields(template: str) -> list[str]:
     return list(dict.fromkeys(written))
 
 
-def span_item(label: str, text: str, span: Span, places: Iterable[str] = ()) -> grammar.ParsedItem:
-    """Return the written form of a labeled span and the places that show it."""
-    start, end = span
-    return grammar.ParsedItem(label, text[start:end], tuple(places), grammar.occurrence_of(text, span))
+def written(label: str, record: Record, span: Span | None, places: Places = NOWHERE) -> grammar.ParsedItem:
+    """Return the written form of a label with a span, with places that show it, or with both."""
+    if span is None:
+        return grammar.ParsedItem(label, places=places.names)
+    surface = record.text[slice(*span)]
+    return grammar.ParsedItem(label, surface, places.names, grammar.occurrence_of(record.text, span))
 
 
-def region_names(record: Record) -> tuple[str, ...]:
-    """Return the names of the regions of a record."""
-    return tuple(map(grammar.region_name, range(len(record.regions))))
+def span_of(raw: grammar.ParsedItem, record: Record) -> Span | None:
+    """Return the span of a written item, or None if it has none or the text does not contain it."""
+    return None if raw.filler is None else grammar.locate(record.text, raw.filler, raw.occurrence)
 
 
-def regions_of(places: Iterable[str], record: Record) -> tuple[int, ...] | None:
-    """Return the indices of named regions of a record, ascending; None if one of them does not exist."""
-    indices = {grammar.region_index(name) for name in places}
-    known = sorted(index for index in indices if index is not None and index < len(record.regions))
-    return tuple(known) if len(known) == len(indices) else None
+def places_of(raw: grammar.ParsedItem, record: Record) -> Places | None:
+    """Return the places that a written item names; None if the record does not have one of them."""
+    places = Places.named(raw.places)
+    return places if places is not None and record.has(places) else None

@@ -16,14 +16,12 @@ from typing import ClassVar
 
 from umie.records import Span
 
-_REGION = re.compile(r"O([1-9][0-9]{0,5})")
-
 
 @dataclass(frozen=True)
 class ParsedItem:
     """A written item: a label, the string of its span, the names of places that show it, and an occurrence number.
 
-    It may have a span, places (regions of the image, such as ``O1``), both, or only a label.
+    It may have a span, places (regions ``O1``, tracks ``V1``, segments ``S1``), both, or only a label.
     """
 
     label: str
@@ -40,10 +38,15 @@ class AnswerSchema:
     spans: bool = False  # whether the filler of an item may be a span of the text
     bare: bool = False  # whether an item may be a label without a filler
     places: tuple[str, ...] = ()  # the names of the places that items may name
-    placed: bool = False  # whether an item may be a label with a place and no span
-    grounded: bool = False  # whether an item with a span may name the places that show it
+    placed_labels: tuple[str, ...] = ()  # that an item may have with a place and no span; others only in such items
+    grounded: bool = False  # whether items with a span may name places, and items may name several
     pair: tuple[str, str] | None = None  # the strings of head and tail of the query (MRE)
-    at_least_one: bool = False  # whether an empty answer is invalid
+    at_least_one: bool = False  # whether an empty answer is invalid, and an item without places is the first
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All labels: those of every item, then those only of items with places."""
+        return tuple(dict.fromkeys((*self.labels, *self.placed_labels)))
 
 
 class Style(ABC):
@@ -167,14 +170,3 @@ def _starts(text: str, surface: str) -> Iterator[int]:
     while start >= 0:
         yield start
         start = text.find(surface, start + 1)
-
-
-def region_name(index: int) -> str:
-    """Return the name of region ``index`` (from 0) in answers: ``O1`` for the first."""
-    return f"O{index + 1}"
-
-
-def region_index(name: str) -> int | None:
-    """Return the index (from 0) of a region name such as ``O1``, or None if it is not a region name."""
-    match = _REGION.fullmatch(name.strip())
-    return int(match.group(1)) - 1 if match else None

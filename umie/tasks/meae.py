@@ -6,14 +6,16 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
 
-from umie.records import Argument, Event, Record, Span
+from umie.records import Argument, Event, Places, Record, Span
 from umie.tasks import grammar, registry
-from umie.tasks.base import Query, Task, region_names, regions_of, span_item
+from umie.tasks.base import Query, Task, places_of, span_of, written
 
 
 @registry.register("meae")
 class MEAE(Task[Event]):
     """Arguments of the event in the query: spans of the text, or regions of the image (``O1``).
+
+    If ``grounded``, an argument may have a span, places in all media (``O1``, ``V1``, ``S1``), or both.
 
     An item is an Event with exactly one argument. Source: UMIE, Table 2. Deviation: the paper lists the roles of the
     event type; this task lists all roles of the schema, so that the prompt reveals nothing. The paper prints variants
@@ -38,26 +40,35 @@ class MEAE(Task[Event]):
     }
 
     @property
-    def names_regions(self) -> bool:
-        """Whether answers refer to regions of the image."""
+    def names_places(self) -> bool:
+        """Whether answers refer to places; without ``grounded`` only to regions of the image."""
         return True
 
     def queries(self, record: Record) -> list[Query]:
-        """Return one query per event; its answer lists spans by position, then regions by index."""
+        """Return one query per event; its answer lists spans by position, then those without a span by place."""
         queries = []
         for event in _merge(record.events):
-            spans = sorted((argument.span, argument.role) for argument in event.arguments if argument.span is not None)
-            regions = sorted(
-                (argument.region, argument.role) for argument in event.arguments if argument.region is not None
-            )
-            raw = [span_item(role, record.text, span) for span, role in spans]
-            raw += [grammar.ParsedItem(role, places=(grammar.region_name(index),)) for index, role in regions]
+            arguments = [
+                argument if self.config.grounded else _plain(argument)
+                for argument in event.arguments
+                if self.config.grounded or argument.span is not None or argument.regions
+            ]
+            arguments.sort(key=lambda item: (item.span is None, item.span or (), item.places, item.role))
+            raw = [written(item.role, record, item.span, item.places) for item in arguments]
             queries.append(self._query(raw, replace(event, arguments=()), type=event.type))
         return queries
 
     def answer_schema(self, record: Record, target: Any = None) -> grammar.AnswerSchema:
-        """Return a schema of roles filled by spans or regions."""
-        return grammar.AnswerSchema(labels=self.labels, spans=True, places=region_names(record), placed=True)
+        """Return a schema of roles filled by spans or places."""
+        grounded = self.config.grounded
+        places = record.place_names() if grounded else Places(tuple(range(len(record.regions)))).names
+        return grammar.AnswerSchema(
+            labels=self.labels,
+            spans=True,
+            places=places,
+            placed_labels=self.labels if places else (),
+            grounded=grounded and bool(places),
+        )
 
     def target_spans(self, target: Any) -> tuple[Span, ...]:
         """Return the trigger, unless only the image shows the event."""
@@ -85,30 +96,31 @@ class MEAE(Task[Event]):
     ) -> tuple[Record, int]:
         """Return the record with the events to ask about, without arguments, and their number."""
         events = (found if from_source else given).events
-        return replace(found, events=tuple(Event(event.type, event.trigger) for event in events)), len(events)
+        return replace(found, events=tuple(replace(event, arguments=()) for event in events)), len(events)
 
     def used_labels(self, record: Record) -> Iterator[str]:
         """Yield the roles."""
         return (argument.role for event in record.events for argument in event.arguments)
 
     def _read(self, raw: grammar.ParsedItem, record: Record, target: Any) -> Event | None:
-        if target is None or (raw.filler is None) == (not raw.places):  # a span, or a region, not both
+        span, places = span_of(raw, record), places_of(raw, record)
+        if target is None or places is None or (span is None and (raw.filler is not None or not places)):
             return None
-        span = region = None
-        if raw.filler is None:
-            regions = regions_of(raw.places, record)
-            region = regions[0] if regions is not None and len(regions) == 1 else None
-        else:
-            span = grammar.locate(record.text, raw.filler, raw.occurrence)
-        if span is None and region is None:
+        argument = Argument(raw.label, span, *places)
+        if not self.config.grounded and argument != _plain(argument):
             return None
-        return Event(target.type, target.trigger, (Argument(raw.label, span, region),))
+        return Event(target.type, target.trigger, (argument,), *target.places)
+
+
+def _plain(argument: Argument) -> Argument:
+    """Return an argument as UMIE has it: a span, or else one region."""
+    return Argument(argument.role, argument.span, () if argument.span else argument.regions[:1])
 
 
 def _merge(events: Iterable[Event]) -> tuple[Event, ...]:
     """Merge events with the same type and trigger, which a query cannot distinguish."""
-    merged: dict[tuple[Any, ...], dict[Argument, None]] = {}
+    merged: dict[tuple[Any, ...], tuple[Event, dict[Argument, None]]] = {}
     for event in events:
-        arguments = merged.setdefault((event.type, event.trigger), {})
+        _, arguments = merged.setdefault((event.type, event.trigger), (event, {}))
         arguments.update(dict.fromkeys(event.arguments))
-    return tuple(Event(name, trigger, tuple(arguments)) for (name, trigger), arguments in merged.items())
+    return tuple(replace(event, arguments=tuple(arguments)) for event, arguments in merged.values())

@@ -7,12 +7,12 @@ from typing import Any, ClassVar
 
 from umie.records import Event, Record
 from umie.tasks import grammar, registry
-from umie.tasks.base import FieldTask, Query, span_item
+from umie.tasks.base import FieldTask, Query, places_of, span_of, written
 
 
 @registry.register("med")
 class MED(FieldTask[Event]):
-    """Event types with trigger spans; an event that only the image shows has no trigger.
+    """Event types with trigger spans, if ``grounded`` with places; an event that only media show has no trigger.
 
     Source: UMIE, Table 2. The paper prints variants only for MNER; I0 to I2 are analogous paraphrases.
     """
@@ -33,23 +33,22 @@ class MED(FieldTask[Event]):
 
     def queries(self, record: Record) -> list[Query]:
         """Return one query; its answer lists the events by the position of their triggers."""
-        events = sorted(record.events, key=lambda event: event.trigger or (-1, -1))
-        raw = (
-            grammar.ParsedItem(event.type)
-            if event.trigger is None
-            else span_item(event.type, record.text, event.trigger)
-            for event in events
-        )
-        return [self._query(raw)]
+        events = record.events
+        if not self.config.grounded:
+            events = tuple(Event(event.type, event.trigger) for event in events)
+        events = tuple(sorted(events, key=lambda event: (event.trigger or (-1, -1), event.places)))
+        return [self._query(written(event.type, record, event.trigger, event.places) for event in events)]
 
     def answer_schema(self, record: Record, target: Any = None) -> grammar.AnswerSchema:
         """Return a schema of typed spans, and of types without a span."""
-        return grammar.AnswerSchema(labels=self.labels, spans=True, bare=True)
+        places = record.place_names() if self.config.grounded else ()
+        placed = self.labels if places else ()
+        return grammar.AnswerSchema(
+            labels=self.labels, spans=True, bare=True, places=places, placed_labels=placed, grounded=bool(places)
+        )
 
     def _read(self, raw: grammar.ParsedItem, record: Record, target: Any) -> Event | None:
-        if raw.places:
+        span, places = span_of(raw, record), places_of(raw, record)
+        if places is None or (places and not self.config.grounded) or (span is None and raw.filler is not None):
             return None
-        if raw.filler is None:
-            return Event(raw.label)
-        span = grammar.locate(record.text, raw.filler, raw.occurrence)
-        return Event(raw.label, span) if span else None
+        return Event(raw.label, span, (), *places)

@@ -58,7 +58,7 @@ def test_propose_gives_a_list_for_each_image(image, noise, error):
 
 def test_fill_keeps_own_regions_and_their_indices(record):
     own = (Region((0.5, 0.5, 1.0, 1.0), "dog"), Region((0.0, 0.0, 0.1, 0.1)))
-    events = (Event("attack", arguments=(Argument("target", region=1),)),)
+    events = (Event("attack", arguments=(Argument("target", regions=(1,)),)),)
     given = record(*own, events=events, id="7")
     (filled,) = registry.build("grid", scales=[2], top=4).fill([given])
     quarters = [(0.0, 0.0, 0.5, 0.5), (0.5, 0.0, 1.0, 0.5)]
@@ -69,7 +69,7 @@ def test_fill_keeps_own_regions_and_their_indices(record):
 
 def test_own_regions_beyond_top_are_cut_but_not_those_that_an_argument_names(record):
     own = [Region((0.0, 0.0, (index + 1) / 10, 1.0)) for index in range(6)]
-    events = (Event("attack", arguments=(Argument("target", region=4),)),)
+    events = (Event("attack", arguments=(Argument("target", regions=(4,)),)),)
     grid = registry.build("grid", top=3)
     assert [len(item.regions) for item in grid.fill([record(*own)])] == [3]
     assert [item.regions for item in grid.fill([record(*own, events=events)])] == [tuple(own[:5])]

@@ -140,7 +140,7 @@ class Proposer(ABC):
     def _filled(self, record: Record, recent: dict[object, Candidates]) -> Record:
         if record.image is None:
             return record
-        named = [item.region for event in record.events for item in event.arguments if item.region is not None]
+        named = [index for event in record.events for item in event.arguments for index in item.regions]
         own = record.regions[: max(self.config.top, *(index + 1 for index in named), 0)]
         found: list[Proposal] = []
         if len(own) < self.config.top:

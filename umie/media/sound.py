@@ -105,20 +105,16 @@ def _check_channels(channels: int) -> None:
 
 
 def _wave(file: BufferedReader) -> Sound | None:
-    """Return the sound of a WAV file with PCM samples; None for other files."""
+    """Return the sound of a WAV file with PCM samples; None for what the wave module does not read."""
     head = file.read(12)
     file.seek(0)
     if head[:4] != b"RIFF" or head[8:] != b"WAVE":
         return None
     try:
         wav = wave.Wave_read(file)
-    except wave.Error as error:
+    except (wave.Error, EOFError):  # floats, a compression, a header that a pipe left unfinished, or damage
         file.seek(0)
-        if str(error).startswith("unknown format"):  # floats, a compression
-            return None
-        raise
-    except EOFError as error:
-        raise UmieError("it is truncated: its header is not complete") from error
+        return None
     channels, width, rate, frames = wav.getnchannels(), wav.getsampwidth(), wav.getframerate(), wav.getnframes()
     _check_rate(rate)
     _check_channels(channels)

@@ -1,11 +1,12 @@
 import os
 import sys
+from random import Random
 
 import numpy as np
 import pytest
+from media_files import DATA, gray, grays, needs_av, needs_data, tone, write_media, write_wav
 from PIL import Image
 
-from tests.media.made import DATA, gray, grays, needs_av, needs_data, tone, write_media, write_wav
 from umie.errors import UmieError
 from umie.media import Clip, media_digest, open_clip, open_sound
 from umie.media.clip import _chosen
@@ -319,6 +320,50 @@ def test_digest(tmp_path):
     assert media_digest(tmp_path) == before
     (tmp_path / "2.png").rename(tmp_path / "3.png")
     assert media_digest(tmp_path) != before
+
+
+def check_damage(folder, name, seed):
+    """Damage a file in many ways; it is sound or frames, or an error of one line."""
+    options = {"frames": grays(20, (32, 32)), "video": "mpeg4"} if name in ("a.mp4", "a.avi") else {}
+    audio = {"a.flac": "flac", "float.wav": "pcm_f32le", "a.ogg": "libopus"}.get(name, "mp3")
+    path = folder / name
+    if name == "pcm.wav":
+        write_wav(path, tone(), width=3)
+    elif name.startswith("clip."):
+        animate(path, grays(4), 100)
+    else:
+        write_media(path, samples=tone(440, 48000, 0.2), rate=48000, audio=audio, **options)
+    content, random = path.read_bytes(), Random(seed)
+    for _ in range(30):
+        data = bytearray(content)
+        for _ in range(random.choice([1, 2, 9])):
+            place = random.randrange(min(len(data), random.choice([64, 512, 10**9])))
+            size = random.choice([0, 1, 4, 40])
+            data[place : place + size] = random.choice([b"", b"\0" * size, b"\xff" * size, random.randbytes(size + 1)])
+        path.write_bytes(data[: random.randrange(1, len(data))] if random.random() < 0.2 else data)
+        for call in (lambda: open_sound(path, 16000), lambda: open_clip(path, 3)):
+            try:
+                call()
+            except UmieError as error:
+                assert "\n" not in str(error)
+
+
+DAMAGED = ["pcm.wav", "float.wav", "a.mp3", "a.flac", "a.ogg", "a.mp4", "a.avi", "clip.png", "clip.gif", "clip.webp"]
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_damaged_files(tmp_path, name, capfd):
+    needs_av()
+    check_damage(tmp_path, name, seed=0)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", DAMAGED)
+def test_many_damaged_files(tmp_path, name):
+    needs_av()
+    for seed in range(1, 40):
+        check_damage(tmp_path, name, seed)
 
 
 @needs_data("video_otb_crossing")

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from media_files import DATA, needs_av, needs_data, tone, write_media, write_wav
 
-from tests.media.made import DATA, needs_av, needs_data, tone, write_media, write_wav
 from umie.errors import UmieError
 from umie.media import Sound, media_digest, open_sound, sound
 

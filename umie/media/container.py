@@ -78,7 +78,7 @@ def container(file: BufferedReader, **options: str) -> Iterator[Any]:
         ) from error
     try:
         found = av.open(
-            file,
+            _Quiet(file),
             "r",
             options=options,
             container_options={"format_whitelist": FORMATS, "protocol_whitelist": "none"},
@@ -90,6 +90,20 @@ def container(file: BufferedReader, **options: str) -> Iterator[Any]:
         raise UmieError(f"{error.strerror}: {reason}") from error
     with found:
         yield found
+
+
+class _Quiet:
+    """A file without its name, so that only its content counts, whose errors PyAV does not print."""
+
+    def __init__(self, file: BufferedReader) -> None:
+        self._file = file
+        self.read, self.tell = file.read, file.tell
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        try:
+            return self._file.seek(offset, whence)
+        except (OSError, ValueError):  # damaged files lead before their start
+            return -1
 
 
 def _refused(url: str, *_: Any) -> Any:

@@ -112,7 +112,11 @@ def _wave(file: BufferedReader) -> Sound | None:
         return None
     try:
         wav = wave.Wave_read(file)
-    except (wave.Error, EOFError):  # floats, a compression, a header that a pipe left unfinished, or damage
+    except (
+        wave.Error,
+        EOFError,
+        RuntimeError,
+    ):  # floats, a compression, a header that a pipe left unfinished, or damage
         file.seek(0)
         return None
     channels, width, rate, frames = wav.getnchannels(), wav.getsampwidth(), wav.getframerate(), wav.getnframes()
@@ -143,11 +147,13 @@ def _whole_numbers(data: bytes, width: int) -> npt.NDArray[Any]:
 
 def _mixed(values: npt.NDArray[Any]) -> Samples:
     """Return the mean of the channels of samples [N, channels] of any type, scaled to -1..1."""
-    mixed: npt.NDArray[np.float64] = values.mean(axis=1, dtype=np.float64)
+    with np.errstate(invalid="ignore", over="ignore"):  # NaN and infinite samples are refused later
+        mixed: npt.NDArray[np.float64] = values.mean(axis=1, dtype=np.float64)
     if values.dtype.kind != "f":
         half = 2.0 ** (8 * values.dtype.itemsize - 1)
         mixed = (mixed - (half if values.dtype.kind == "u" else 0.0)) / half
-    return mixed.astype(np.float32)
+    with np.errstate(over="ignore"):
+        return mixed.astype(np.float32)
 
 
 def _decoded(file: BufferedReader) -> Sound:

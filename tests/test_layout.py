@@ -9,7 +9,7 @@ import umie
 PACKAGE = Path(umie.__file__).parent
 
 ORDER = (
-    "errors", "files", "versions", "resumable", "checkpoints", "weights", "images",
+    "errors", "files", "versions", "resumable", "checkpoints", "weights", "images", "media",
     "configs", "yaml_files", "registry", "registries", "hub",
     "records", "types", "framing",
     "data",

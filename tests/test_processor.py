@@ -9,7 +9,6 @@ import torch
 from PIL import Image
 
 from umie.data.synthetic import LABELS
-from umie.encoders.base import NoFeatures
 from umie.errors import UmieError
 from umie.processor import UmieProcessor
 from umie.records import Argument, Event, Record, Region, Relation
@@ -388,6 +387,6 @@ def test_an_unknown_option_in_the_saved_file(processor, tmp_path):
 def test_a_processor_without_images_can_be_sent_to_worker_processes(tokenizer):
     """Where processes do not fork, the workers that prepare batches get the processor as a pickle."""
     processor = UmieProcessor(tokenizer, {"name": "tiny"})
-    processor.features = NoFeatures()
+    processor.hidden = frozenset({"image"})
     again = pickle.loads(pickle.dumps(processor))  # noqa: S301
-    assert again.encode_image(Record("text", image="never-opened.png"))["boxes"].shape == (0, 4)
+    assert again.encode_media(Record("text", image="never-opened.png"))["boxes"].shape == (0, 4)

@@ -12,9 +12,12 @@ __version__ = "0.1.0"
 
 _PACKAGES = (
     "audit", "constrained", "data", "decoders", "encoders", "evaluation", "experiments", "extraction", "fusion",
-    "records", "reports", "scoring", "tasks", "training",
+    "media", "records", "reports", "scoring", "tasks", "training",
 )  # fmt: skip
-_NAMES = dict.fromkeys(("Argument", "Entity", "Event", "Record", "Region", "Relation"), "umie.records") | {
+_RECORDS = ("Argument", "Entity", "Event", "Places", "Record", "Region", "Relation", "Segment", "Track")
+_NAMES = dict.fromkeys(_RECORDS, "umie.records") | {
+    "Clip": "umie.media",
+    "Sound": "umie.media",
     "Extractor": "umie.extraction",
     "Registry": "umie.registry",
     "UmieError": "umie.errors",
@@ -27,13 +30,18 @@ _NAMES = dict.fromkeys(("Argument", "Entity", "Event", "Record", "Region", "Rela
 
 __all__ = [
     "Argument",
+    "Clip",
     "Entity",
     "Event",
     "Extractor",
+    "Places",
     "Record",
     "Region",
     "Registry",
     "Relation",
+    "Segment",
+    "Sound",
+    "Track",
     "UmieConfig",
     "UmieError",
     "UmieModel",
@@ -49,6 +57,7 @@ __all__ = [
     "extraction",
     "fusion",
     "load",
+    "media",
     "records",
     "reports",
     "scoring",
@@ -67,6 +76,7 @@ if TYPE_CHECKING:
         experiments,
         extraction,
         fusion,
+        media,
         records,
         reports,
         scoring,
@@ -77,9 +87,10 @@ if TYPE_CHECKING:
     from umie.errors import UmieError
     from umie.extraction import Extractor
     from umie.loading import load
+    from umie.media import Clip, Sound
     from umie.model import UmieConfig, UmieModel
     from umie.processor import UmieProcessor
-    from umie.records import Argument, Entity, Event, Record, Region, Relation
+    from umie.records import Argument, Entity, Event, Places, Record, Region, Relation, Segment, Track
     from umie.registry import Registry
 
 

@@ -13,7 +13,6 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from umie import decoders, encoders
-from umie import fusion as fusions
 from umie import tasks as all_tasks
 from umie.constrained import encode
 from umie.data.synthetic import LABELS, SyntheticConfig, scenes
@@ -21,7 +20,7 @@ from umie.errors import UmieError, check_keys, check_kind, check_whole, shown
 from umie.framing import framing_of
 from umie.language_models.sources import load_tokenizer
 from umie.model import UmieModel
-from umie.model_parts import REGISTRIES
+from umie.model_parts import ENCODER_SLOTS, REGISTRIES, check_medium
 from umie.processor import UmieProcessor
 from umie.records import Record
 from umie.tasks import Task
@@ -43,19 +42,23 @@ def compose(
     visual_embedding: Mapping[str, Any] | nn.Module | None = None,
     tasks: Mapping[str, Mapping[str, Any]] | None = None,
     tokenizer: PreTrainedTokenizerBase | None = None,
+    video_encoder: Part | None = None,
+    audio_encoder: Part | None = None,
     **processor_options: Any,
 ) -> tuple[UmieModel, UmieProcessor]:
     """Build a variant: a model, with the pretrained weights that its parts name, and its processor.
 
     Args:
-        encoder: a registered name; a mapping with ``name`` and options; a Config object of a registered class; or a
-            module, which keeps its weights.
+        encoder: the encoder of images: a registered name; a mapping with ``name`` and options; a Config object of a
+            registered class; or a module, which keeps its weights.
         fusion: same forms as ``encoder``. Names and mappings take their widths from the decoder.
         decoder: same forms as ``encoder``, or a preset, checkpoint directory or hub name for ``t5``.
         visual_embedding: options of the visual embedding, or a module.
         tasks: the options of each task, e.g. ``{"mner": {"labels": ("person", "place")}}``.
         tokenizer: the decoder's tokenizer. By default, that of the checkpoint; for a preset, a byte-level tokenizer
             trained on the embedded data set.
+        video_encoder: same forms as ``encoder``; None for a variant that does not use video.
+        audio_encoder: same forms as ``encoder``; None for a variant that does not use sound.
         processor_options: ``max_input_tokens``, ``max_target_tokens``, ``missing_images`` (``error``,
             ``text_only`` or ``skip``); see UmieProcessor.
 
@@ -68,10 +71,12 @@ def compose(
     """
     check_keys("argument of compose:", processor_options, PROCESSOR_OPTIONS)
     _check_arguments(tasks, tokenizer, visual_embedding, processor_options)
-    given = {"encoder": encoder, "fusion": fusion, "decoder": decoder}
+    media = {"video_encoder": video_encoder, "audio_encoder": audio_encoder}
+    given: dict[str, Any] = {"encoder": encoder, "fusion": fusion, "decoder": decoder}
+    given |= {slot: part for slot, part in media.items() if part is not None}
     modules = {slot: built for slot, part in given.items() if (built := _module_of(slot, part)) is not None}
     named = {slot: _DEFAULTS[slot] if slot in modules else part for slot, part in given.items()}
-    parts: dict[str, Any] = resolve_parts(named["encoder"], named["fusion"], named["decoder"])
+    parts: dict[str, Any] = resolve_parts(**named)
     source = modules.get("decoder")
     if tokenizer is None:
         tokenizer = default_tokenizer(parts["decoder"] if source is None else _source_of(source))
@@ -92,19 +97,21 @@ def compose(
     processor_options = _fitting(processor_options, model.decoder)
     model.load_part_weights()
     model.eval()
-    module: Any = modules.get("encoder")
-    if module is None:
-        encoder_options: Any = parts["encoder"]
-    elif encoders.registry.name_of(type(module)) is None:
-        encoder_options = module.preprocess
-    else:
-        encoder_options = model.config.encoder
+    encoder_options: dict[str, Any] = {}
+    for slot in ENCODER_SLOTS.values():
+        module: Any = modules.get(slot)
+        if module is None:
+            encoder_options[slot] = parts.get(slot)
+        elif encoders.registry.name_of(type(module)) is None:
+            encoder_options[slot] = module.preprocess
+        else:
+            encoder_options[slot] = getattr(model.config, slot)
     candidates = model.decoder.candidates
     if candidates is not None:
         processor_options["candidates"] = dataclasses.asdict(candidates)
     if model.decoder.prompt is not None:
         processor_options["prompt"] = model.decoder.prompt
-    processor = UmieProcessor(tokenizer, encoder_options, tasks, **processor_options)
+    processor = UmieProcessor(tokenizer, task_options=tasks, **encoder_options, **processor_options)
     if candidates is None:
         _warn_of_labels(processor)
     return model, processor
@@ -135,7 +142,10 @@ def _check_arguments(tasks: Any, tokenizer: Any, visual_embedding: Any, processo
             check_whole(name, processor_options[name], 2)
 
 
-_DEFAULTS = {"encoder": "tiny", "fusion": "text_only", "decoder": "tiny"}
+_DEFAULTS = {
+    "encoder": "tiny", "video_encoder": "tiny_video", "audio_encoder": "tiny_audio",
+    "fusion": "text_only", "decoder": "tiny",
+}  # fmt: skip
 
 
 def _module_of(slot: str, part: Part) -> nn.Module | None:
@@ -169,16 +179,24 @@ def _source_of(decoder: nn.Module) -> dict[str, Any]:
     return {} if name is None or source is None else {"name": name, "source": source}
 
 
-def resolve_parts(encoder: Part, fusion_part: Part, decoder: Part) -> dict[str, dict[str, Any]]:
-    """Return the name and options of the three parts, checked against their registries, without building them."""
+def resolve_parts(
+    encoder: Part,
+    fusion: Part,
+    decoder: Part,
+    *,
+    video_encoder: Part | None = None,
+    audio_encoder: Part | None = None,
+) -> dict[str, dict[str, Any]]:
+    """Return the name and options of the given parts, checked against their registries, without building them."""
     if isinstance(decoder, str) and decoder not in decoders.registry.names():
         decoder = {"name": "t5", "source": decoder}
     parts = {}
-    for slot, registry, part in (
-        ("encoder", encoders.registry, encoder),
-        ("fusion", fusions.registry, fusion_part),
-        ("decoder", decoders.registry, decoder),
-    ):
+    given = {"encoder": encoder, "video_encoder": video_encoder, "audio_encoder": audio_encoder}
+    given |= {"fusion": fusion, "decoder": decoder}
+    for slot, part in given.items():
+        if part is None:
+            continue
+        registry = REGISTRIES[slot]
         options = {"name": part} if isinstance(part, str) else dict(part)
         if slot == "decoder":
             options = {"name": "t5", **options}
@@ -186,6 +204,8 @@ def resolve_parts(encoder: Part, fusion_part: Part, decoder: Part) -> dict[str, 
             if default_source is not None:
                 options = {"source": default_source, **options}
         registry.check(options.get("name", ""), {key: value for key, value in options.items() if key != "name"})
+        if slot in ENCODER_SLOTS.values():
+            check_medium(slot, registry.get(options["name"]))
         parts[slot] = options
     return parts
 

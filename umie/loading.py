@@ -14,7 +14,8 @@ from umie.composition import LIMITS, check_end
 from umie.errors import UmieError, UnknownNameError, at, check_choice, check_kind, shown
 from umie.files import read_json
 from umie.hub import find_file
-from umie.model import UmieConfig, UmieModel
+from umie.model import UmieModel
+from umie.model_parts import ENCODER_SLOTS
 from umie.processor import FILE, UmieProcessor
 from umie.registries import ALL
 from umie.tokenization import check_vocabulary
@@ -65,7 +66,7 @@ def load(
 
 
 def _check_encoders(processor: UmieProcessor, path: Path) -> None:
-    """Raise UmieError if the encoder of the processor differs from that in a model's config.json.
+    """Raise UmieError if an encoder of the processor differs from that in a model's config.json.
 
     Options that do not change the tensors may differ: weights, paths, and what is only about training.
     """
@@ -73,10 +74,19 @@ def _check_encoders(processor: UmieProcessor, path: Path) -> None:
     options = values.get("encoder") if isinstance(values, dict) else None
     if not isinstance(options, dict) or not isinstance(options.get("name", ""), str):
         return  # loading the model says what is wrong
-    given = dict(UmieConfig(encoder=options).encoder or {})
+    for medium, slot in ENCODER_SLOTS.items():
+        options, saved = values.get(slot), processor.encoders.get(slot)
+        with at(str(path.parent)):
+            if (options is None) != (saved is None):
+                _check_equal(slot, {"name": (saved or {}).get("name")}, {"name": (options or {}).get("name")})
+            if isinstance(options, dict) and saved is not None:
+                _check_encoder(slot, saved, processor.preprocessors[medium].config, options)
+
+
+def _check_encoder(slot: str, saved: Mapping[str, Any], own: Any, options: Mapping[str, Any]) -> None:
+    given = {"name": "tiny", **options}
     name = given.pop("name")
-    own: Any = processor.preprocessor.config
-    found = {"name": processor.encoder["name"]}
+    found = {"name": saved["name"]}
     expected = {"name": name}
     if found == expected:
         encoders.registry.check(name, given)
@@ -85,10 +95,9 @@ def _check_encoders(processor: UmieProcessor, path: Path) -> None:
         excluded = {*own.FINGERPRINT_EXCLUDE, own.weights_option} - {"max_regions"}
         for field in (one.name for one in dataclasses.fields(own) if one.name not in excluded):
             # what is unset can be derived, e.g. from the weights, and is saved with the model
-            if field in processor.encoder or getattr(own, field) is not None:
+            if field in saved or getattr(own, field) is not None:
                 found[field], expected[field] = getattr(own, field), getattr(theirs, field)
-    with at(str(path.parent)):
-        _check_equal("encoder", found, expected)
+    _check_equal(slot, found, expected)
 
 
 def _check_decoders(processor: UmieProcessor, model: UmieModel) -> None:

@@ -1,4 +1,4 @@
-"""UmieModel: a visual encoder, a fusion and a decoder as one transformers model."""
+"""UmieModel: encoders of media, a fusion and a decoder as one transformers model."""
 
 from __future__ import annotations
 
@@ -25,12 +25,23 @@ from umie.checkpoints import (
 )
 from umie.constrained import Constraint
 from umie.decoders.base import GeneratingDecoder
+from umie.encoders.base import no_slots
 from umie.errors import UmieError, shown
 from umie.files import read_json
 from umie.hub import HUB_OPTIONS, check_saved, hub_folder
 from umie.language_models.sources import no_warnings
-from umie.model_parts import CONTRACTS, REGISTRIES, Part, build_part, build_visual_embedding, options_of
-from umie.types import FEATURES, FusedStates, VisualFeatures, bool_mask
+from umie.model_parts import (
+    CONTRACTS,
+    ENCODER_SLOTS,
+    REGISTRIES,
+    Part,
+    build_part,
+    build_visual_embedding,
+    check_medium,
+    options_of,
+)
+from umie.records import MEDIA, Medium
+from umie.types import FEATURES, FusedStates, VisualFeatures, bool_mask, key_of
 from umie.weights import check_finite, reason_of
 
 DEFAULT_NEW_TOKENS = 128  # the paper's longest output
@@ -45,10 +56,12 @@ class UmieConfig(PreTrainedConfig):
     """A whole variant: for each slot the registered name and the options of its part.
 
     Args:
-        encoder: e.g. ``{"name": "tiny", "crop_size": 10}``.
+        encoder: that of images, e.g. ``{"name": "tiny", "crop_size": 10}``.
         visual_embedding: options of VisualEmbeddingConfig; widths come from the encoder and the decoder.
         fusion: e.g. ``{"name": "gated", "residual": "paper"}``; widths come from the decoder.
         decoder: e.g. ``{"name": "t5", "source": "tiny"}``; a saved model contains the full shape.
+        video_encoder: e.g. ``{"name": "tiny_video"}``; None for a variant that does not use video.
+        audio_encoder: e.g. ``{"name": "tiny_audio"}``; None for a variant that does not use sound.
     """
 
     model_type = "umie"
@@ -57,6 +70,8 @@ class UmieConfig(PreTrainedConfig):
     visual_embedding: dict[str, Any] | None = None
     fusion: dict[str, Any] | None = None
     decoder: dict[str, Any] | None = None
+    video_encoder: dict[str, Any] | None = None
+    audio_encoder: dict[str, Any] | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         self.encoder = {"name": "tiny", **(self.encoder or {})}
@@ -75,7 +90,8 @@ class UmieOutput(ModelOutput):
         logits: ``[B, L, vocabulary]``, or ``[B, S + R + 1, C]`` of a decoder that scores candidates.
         gate: ``[B]``, 0 for an example without an image; None if the fusion has no gate.
         text_states: ``[B, T, D]`` before the fusion.
-        visual_states: ``[B, V, D]``; None without visual slots, or if the fusion does not use the image.
+        visual_states: ``[B, V, D]``, the slots of images, then of videos and sounds; None without slots, or if the
+            fusion does not use them.
         fused_states: ``[B, T', D]``.
         fused_mask: bool ``[B, T']``, True = real.
         attention: ``[B, H, T, V]``, if requested and if the fusion attends.
@@ -92,10 +108,10 @@ class UmieOutput(ModelOutput):
 
 
 class UmieModel(PreTrainedModel):
-    """A variant: encode the text and the images, fuse both, and decode.
+    """A variant: encode the text and its media, fuse both, and decode.
 
     ``save_pretrained`` writes all weights, including those of a frozen encoder, so the directory is complete.
-    A fusion that does not use the image is built without an encoder (``.encoder`` is None).
+    A fusion that does not use media is built without encoders (``.encoder``, that of images, is None).
 
     Args:
         config: name and options of each part.
@@ -114,16 +130,26 @@ class UmieModel(PreTrainedModel):
         self.decoder = build_part("decoder", config.decoder, modules)
         widths = dict(self.decoder.widths)
         self.fusion = build_part("fusion", config.fusion, modules, widths)
-        given: Any = modules.get("encoder")
-        self._preprocessor: encoders.Preprocessor = (
-            encoders.build_preprocessor(config.encoder or {}) if given is None else given.preprocess
-        )
+        self._preprocessors: dict[Medium, encoders.MediaPreprocessor] = {}
         self.encoder: encoders.VisualEncoder | None = None
+        self.video_encoder: encoders.VisualEncoder | None = None
+        self.audio_encoder: encoders.VisualEncoder | None = None
         self.visual_embedding: nn.Module | None = None
-        visual_widths: dict[str, Any] = {}
+        self.drop_media = 0.0  # the share of rows whose slots of a medium are hidden in training
+        visual_widths: dict[str, Any] = dict(widths)
+        for medium, slot in ENCODER_SLOTS.items():
+            module: Any = modules.get(slot)
+            options = getattr(config, slot)
+            if module is None and options is None:
+                continue
+            if module is not None:
+                check_medium(slot, module)
+            self._preprocessors[medium] = encoders.build_preprocessor(options) if module is None else module.preprocess
+            if self.fusion.uses_image:
+                encoder = build_part(slot, options, modules)
+                setattr(self, slot, encoder)
+                visual_widths["feature_dim" if medium == "image" else f"{medium}_dim"] = encoder.feature_dim
         if self.fusion.uses_image:
-            self.encoder = build_part("encoder", config.encoder, modules)
-            visual_widths = {"feature_dim": self.encoder.feature_dim, **widths}
             self.visual_embedding = build_visual_embedding(config.visual_embedding, modules, visual_widths)
         inherited = {"fusion": widths, "visual_embedding": visual_widths}
         self._given_slots = frozenset(modules)
@@ -133,8 +159,9 @@ class UmieModel(PreTrainedModel):
             if options is None:
                 self._unregistered[slot] = f"{type(module).__module__}.{type(module).__qualname__}"
             setattr(config, slot, {"name": self._unregistered.get(slot)} if options is None else options)
-        if self.encoder is not None:
-            config.encoder = {**(config.encoder or {}), **self.encoder.saved_options()}
+        for medium, encoder in self.media_encoders.items():
+            slot = ENCODER_SLOTS[medium]
+            setattr(config, slot, {**(getattr(config, slot) or {}), **encoder.saved_options()})
         config.decoder = {"name": (config.decoder or {})["name"], **self.decoder.saved_options()}
         folder = _largest.get()
         if folder is not None:
@@ -152,6 +179,9 @@ class UmieModel(PreTrainedModel):
         fusion: Part | None,
         decoder: Part | None,
         visual_embedding: Part | None = None,
+        *,
+        video_encoder: Part | None = None,
+        audio_encoder: Part | None = None,
     ) -> UmieModel:
         """Return a model of built modules, of options, or of both.
 
@@ -162,6 +192,8 @@ class UmieModel(PreTrainedModel):
             fusion: an ``umie.fusion.Fusion``, or as above. Options take their widths from the decoder.
             decoder: an ``umie.decoders.Decoder``, or as above.
             visual_embedding: a module from VisualFeatures to ``[B, V, D]``, or options of VisualEmbeddingConfig.
+            video_encoder: as ``encoder``; None for a variant that does not use video.
+            audio_encoder: as ``encoder``; None for a variant that does not use sound.
 
         Returns:
             The model, with the modules themselves as its parts. Their weights stay as they are, and their options are
@@ -170,7 +202,14 @@ class UmieModel(PreTrainedModel):
         Raises:
             UmieError: a module does not implement the contract of its slot, or the widths of two modules differ.
         """
-        parts = {"encoder": encoder, "visual_embedding": visual_embedding, "fusion": fusion, "decoder": decoder}
+        parts = {
+            "encoder": encoder,
+            "visual_embedding": visual_embedding,
+            "fusion": fusion,
+            "decoder": decoder,
+            "video_encoder": video_encoder,
+            "audio_encoder": audio_encoder,
+        }
         modules = {slot: part for slot, part in parts.items() if isinstance(part, nn.Module)}
         for slot, module in modules.items():
             if not isinstance(module, CONTRACTS[slot]):
@@ -260,28 +299,58 @@ class UmieModel(PreTrainedModel):
 
         Modules passed to ``from_parts`` keep their weights.
         """
-        for slot in ("decoder", "encoder"):
+        for slot in ("decoder", *ENCODER_SLOTS.values()):
             module: Any = getattr(self, slot)
             if module is not None and slot not in self._given_slots:
                 module.load_weights()
 
     @property
     def visual_input_names(self) -> tuple[str, ...]:
-        """Names of the tensors of a batch that the visual encoder takes; FEATURES may replace the encoder's own."""
-        return ("boxes", "visual_mask", *self._preprocessor.no_tensors())
+        """Names of the tensors of a batch that the encoders take; FEATURES may replace an encoder's own."""
+        return tuple(key_of(medium, name) for medium, part in self._preprocessors.items() for name in part.nothing())
+
+    @property
+    def media_encoders(self) -> dict[Medium, encoders.VisualEncoder]:
+        """The encoder of each medium that the variant uses."""
+        built = {medium: getattr(self, slot) for medium, slot in ENCODER_SLOTS.items()}
+        return {medium: encoder for medium, encoder in built.items() if encoder is not None}
 
     def embed_visual(self, visual: VisualFeatures | None, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor] | None:
-        """Return visual states ``[B, V, D]`` and their mask, or None without visual slots or without an encoder."""
-        if self.encoder is None or self.visual_embedding is None:
+        """Return visual states ``[B, V, D]`` and their mask, or None without slots or without encoders."""
+        found: dict[str, VisualFeatures] = {}
+        for medium, encoder in self.media_encoders.items():
+            slots = visual if medium == "image" else None
+            if slots is None:
+                slots = self._slots_of(medium, encoder, inputs)
+            if slots is not None and slots.mask.shape[1]:
+                found[medium] = self._dropped(slots)
+        if not found or self.visual_embedding is None:
             return None
-        if visual is None and "visual_mask" in inputs and inputs["visual_mask"].shape[1]:
-            if FEATURES in inputs:
-                visual = VisualFeatures(inputs[FEATURES], inputs["boxes"], inputs["visual_mask"])
-            else:
-                visual = self.encoder(**{name: inputs[name] for name in self.visual_input_names})
-        if visual is None or not visual.mask.shape[1]:
+        mask = torch.cat([slots.mask for slots in found.values()], dim=1)
+        image = found.pop("image", None)
+        states = self.visual_embedding(image, **found) if found else self.visual_embedding(image)
+        return states, mask
+
+    def _slots_of(
+        self, medium: Medium, encoder: encoders.VisualEncoder, inputs: Mapping[str, Tensor]
+    ) -> VisualFeatures | None:
+        """Return the features of a medium, computed from the tensors of a batch or among them; None without slots."""
+        mask = inputs.get(key_of(medium, "visual_mask"))
+        if mask is None or not mask.shape[1]:
             return None
-        return self.visual_embedding(visual), visual.mask
+        own = {name: inputs.get(key_of(medium, name)) for name in (*no_slots(medium), FEATURES)}
+        if own[FEATURES] is not None:
+            return VisualFeatures(own[FEATURES], own["boxes"], mask, own.get("spans"), own.get("paths"))  # type: ignore[arg-type]
+        names = self._preprocessors[medium].nothing()
+        features: VisualFeatures = encoder(**{name: inputs[key_of(medium, name)] for name in names})
+        return features
+
+    def _dropped(self, slots: VisualFeatures) -> VisualFeatures:
+        """Return the slots of a medium; in training those of some rows are hidden, see ``drop_media``."""
+        if not self.training or not self.drop_media:
+            return slots
+        kept = torch.rand(len(slots.mask), 1, device=slots.mask.device) >= self.drop_media
+        return replace(slots, mask=slots.mask & kept)
 
     def fuse(
         self,
@@ -294,7 +363,7 @@ class UmieModel(PreTrainedModel):
     ) -> tuple[FusedStates, Tensor, Tensor | None]:
         """Return the fused states, the text states ``[B, T, D]`` and the visual states ``[B, V, D]``."""
         for name in inputs:
-            if name not in (*self.visual_input_names, FEATURES):
+            if name not in self.visual_input_names and not name.endswith(FEATURES):
                 names = ", ".join(self.visual_input_names)
                 raise TypeError(f"unexpected input {name!r}: the image inputs of this variant are {names}")
         if attention_mask is None:
@@ -327,8 +396,8 @@ class UmieModel(PreTrainedModel):
             labels: ``[B, L]``, -100 at positions to leave out of the loss.
             decoder_input_ids: ``[B, L]``, used instead of the shifted labels.
             output_attention: return the attention over the visual slots.
-            inputs: the tensors of the encoder's ``preprocess``, none for text only; and the other inputs of the decoder
-                (``decoder.input_names``).
+            inputs: the tensors of the encoders' ``preprocess``, none for text only, those of videos and sounds with a
+                prefix (``audio.boxes``); and the other inputs of the decoder (``decoder.input_names``).
         """
         given = {"labels": labels, "decoder_input_ids": decoder_input_ids, **inputs}
         own = {name: given[name] for name in self.decoder.input_names if given.get(name) is not None}
@@ -374,7 +443,7 @@ class UmieModel(PreTrainedModel):
                 f"the decoder {type(self.decoder).__name__} scores candidates and does not generate: use "
                 "UmieProcessor.answers, or umie.Extractor"
             )
-        names = (*self.visual_input_names, FEATURES)
+        names = (*self.visual_input_names, *(key_of(medium, FEATURES) for medium in MEDIA))
         tensors = {name: value for name, value in inputs_and_options.items() if name in names}
         options = {name: value for name, value in inputs_and_options.items() if name not in names}
         fused, _, _ = self.fuse(input_ids, attention_mask, visual, output_attention=False, **tensors)
@@ -404,6 +473,8 @@ def _check_saved_model(folder: Path) -> None:
     if values.get("model_type") != UmieConfig.model_type:
         raise UmieError(f"{path}: model_type is {shown(values.get('model_type'))}: not a model that umie saved")
     for slot in CONTRACTS:
+        if slot in ("video_encoder", "audio_encoder") and values.get(slot) is None:
+            continue
         if not isinstance(values.get(slot), dict):
             raise UmieError(f"{path}: {slot} is {shown(values.get(slot))}: expected a mapping of options")
     if not any(folder.glob("*.safetensors")):

@@ -13,17 +13,20 @@ from torch import nn
 from umie import decoders, encoders, fusion
 from umie.errors import UmieError
 from umie.fusion import VisualEmbedding, VisualEmbeddingConfig
+from umie.records import Medium
 from umie.registry import Registry
 
 Part: TypeAlias = nn.Module | Mapping[str, Any]
+ENCODER_SLOTS: Mapping[Medium, str] = {"image": "encoder", "video": "video_encoder", "audio": "audio_encoder"}
+"""The slot of the encoder of each medium; those of video and audio may be empty."""
 CONTRACTS: Mapping[str, type[nn.Module]] = {
-    "encoder": encoders.VisualEncoder,
+    **dict.fromkeys(ENCODER_SLOTS.values(), encoders.VisualEncoder),
     "visual_embedding": nn.Module,
     "fusion": fusion.Fusion,
     "decoder": decoders.Decoder,
 }
 REGISTRIES: Mapping[str, Registry[Any]] = {
-    "encoder": encoders.registry,
+    **dict.fromkeys(ENCODER_SLOTS.values(), encoders.registry),
     "fusion": fusion.registry,
     "decoder": decoders.registry,
 }
@@ -50,9 +53,20 @@ def build_part(
             )
         return module
     options = dict(options or {})
+    if slot in ENCODER_SLOTS.values():
+        check_medium(slot, REGISTRIES[slot].get(options.get("name", "")))
     if widths and "d_model" in options:
         raise UmieError(f"{slot}: d_model is the decoder's and cannot be set")
     return REGISTRIES[slot].construct(options.pop("name"), {**(widths or {}), **options})
+
+
+def check_medium(slot: str, part: Any) -> None:
+    """Raise UmieError if an encoder, or its class, does not encode the medium of its slot."""
+    medium = next(medium for medium, name in ENCODER_SLOTS.items() if name == slot)
+    own: Medium = getattr(getattr(part, "Preprocessor", None), "medium", "image")
+    if own != medium:
+        name = getattr(part, "__name__", type(part).__name__)
+        raise UmieError(f"the {slot} {name} encodes {own}, not {medium}: set it as {ENCODER_SLOTS[own]}")
 
 
 def build_visual_embedding(
@@ -70,11 +84,16 @@ def build_visual_embedding(
             raise UmieError(f"visual_embedding: {error}") from error
     module = modules["visual_embedding"]
     own = getattr(module, "config", None)
-    for name in ("feature_dim", "d_model"):
-        if getattr(own, name, widths[name]) != widths[name]:
-            source = "encoder" if name == "feature_dim" else "decoder"
+    for name, expected in widths.items():
+        if name.endswith("_dim") and name != "head_dim":
+            source = {"feature_dim": "encoder"}.get(name, name.replace("_dim", "_encoder"))
+        elif name == "d_model":
+            source = "decoder"
+        else:
+            continue
+        if getattr(own, name, expected if name in ("feature_dim", "d_model") else None) != expected:
             raise UmieError(
-                f"the visual_embedding has {name}={getattr(own, name)}, but the {source} has {name}={widths[name]}"
+                f"the visual_embedding has {name}={getattr(own, name, None)}, but the {source} has {name}={expected}"
             )
     return module
 

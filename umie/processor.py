@@ -22,13 +22,13 @@ from umie.errors import UmieError, at, check_keys, check_whole, shown
 from umie.files import atomic_write, json_text, read_json
 from umie.framing import Framing
 from umie.hub import HUB_OPTIONS, find_file
-from umie.images import ImageSource
 from umie.language_models.sources import load_tokenizer
 from umie.model import UmieConfig
-from umie.records import Box, Medium, Record, Region
+from umie.model_parts import ENCODER_SLOTS
+from umie.records import MEDIA, Medium, Record
 from umie.sequences import SequenceEncoder
 from umie.tasks import Items, Query, Task
-from umie.types import FusedStates, check_image_policy
+from umie.types import FusedStates, check_image_policy, key_of
 
 _ADVICE = {
     "error": "fix the image, or set missing_images to 'text_only' or 'skip'",
@@ -39,14 +39,14 @@ FILE = "umie_processor.json"
 
 
 class FeatureSource(Protocol):
-    """A source of the visual tensors of one image."""
+    """A source of the tensors of one image, video or sound."""
 
-    def one(self, image: ImageSource | None, regions: Sequence[Region | Box] = ()) -> dict[str, Tensor]:
+    def one(self, source: Any, places: Sequence[Any] = ()) -> dict[str, Tensor]:
         """Return ``boxes [V, 4]``, ``visual_mask [V]`` and either the encoder's inputs or the features."""
 
 
 class UmieProcessor(PushToHubMixin):
-    """The processor of a variant: tokenizer, image preprocessing, tasks and their label schemas.
+    """The processor of a variant: tokenizer, preprocessing of media, tasks and their label schemas.
 
     ``transformers.AutoProcessor.from_pretrained`` loads it once ``umie.processor`` is imported.
 
@@ -58,21 +58,24 @@ class UmieProcessor(PushToHubMixin):
             paper's options.
         max_input_tokens: longer inputs are truncated at the end of the text, and counted in ``counts`` (paper: 256).
         max_target_tokens: the same for targets (paper: 128).
-        missing_images: how to treat an image that is missing or cannot be read: ``error`` raises; ``text_only``
-            encodes the record without its image; ``skip`` leaves the record out of data sets and evaluations.
+        missing_images: how to treat an image, video or sound that is missing or cannot be read: ``error`` raises;
+            ``text_only`` encodes the record without it; ``skip`` leaves the record out of data sets and evaluations.
         candidates: the decoder's CandidateOptions, if it scores candidates; None if it generates answers.
         prompt: the text that a causal decoder continues, see ``umie.framing``; None for other decoders.
+        video_encoder: as ``encoder``, for videos; None if the variant does not use them.
+        audio_encoder: as ``encoder``, for sounds; None if the variant does not use them.
 
     Attributes:
         counts: the number of truncated inputs, truncated targets, missing images and dropped items.
         unreadable: for each image that could not be read, the reason, by its name.
         features: if set, a source of image features to use in place of pixels; see ``CachedEncoder``.
+        hidden: media that are not read, as if records did not have them; their places keep their names.
     """
 
     def __init__(
         self,
         tokenizer: PreTrainedTokenizerBase,
-        encoder: Mapping[str, Any] | encoders.Preprocessor,
+        encoder: Mapping[str, Any] | encoders.MediaPreprocessor,
         task_options: Mapping[str, Mapping[str, Any]] | None = None,
         *,
         max_input_tokens: int = 256,
@@ -80,6 +83,8 @@ class UmieProcessor(PushToHubMixin):
         missing_images: str = "error",
         candidates: Mapping[str, Any] | None = None,
         prompt: str | None = None,
+        video_encoder: Mapping[str, Any] | encoders.MediaPreprocessor | None = None,
+        audio_encoder: Mapping[str, Any] | encoders.MediaPreprocessor | None = None,
     ) -> None:
         check_image_policy(missing_images)
         check_whole("max_input_tokens", max_input_tokens, 1)
@@ -93,25 +98,37 @@ class UmieProcessor(PushToHubMixin):
         if candidates is not None:
             check_keys("option of candidates:", candidates, [item.name for item in fields(CandidateOptions)])
         self.tokenizer = tokenizer
-        self.encoder = dict(encoder) if isinstance(encoder, Mapping) else {}
+        parts = {"image": encoder, "video": video_encoder, "audio": audio_encoder}
+        given: dict[Medium, Any] = {medium: parts[medium] for medium in MEDIA if parts[medium] is not None}
+        self.encoders = {
+            ENCODER_SLOTS[medium]: dict(part) if isinstance(part, Mapping) else {} for medium, part in given.items()
+        }
         self.task_options = {name: dict(options) for name, options in (task_options or {}).items()}
         self.max_input_tokens = max_input_tokens
         self.max_target_tokens = max_target_tokens
         self.missing_images = missing_images
         self.candidates = None if candidates is None else dict(candidates)
         self.prompt = prompt
-        self.preprocessor = encoders.build_preprocessor(encoder) if isinstance(encoder, Mapping) else encoder
+        self.preprocessors: dict[Medium, encoders.MediaPreprocessor] = {
+            medium: encoders.build_preprocessor(part) if isinstance(part, Mapping) else part
+            for medium, part in given.items()
+        }
         self._sequences = SequenceEncoder(tokenizer, max_input_tokens, max_target_tokens, prompt)
         self._queries: SequenceEncoder | CandidateEncoder = self._sequences
         if candidates is not None:
             options = CandidateOptions(**candidates)
-            max_regions = getattr(getattr(self.preprocessor, "config", None), "max_regions", None)
-            limits: dict[Medium, int] = {} if max_regions is None else {"image": max_regions}
+            limits: dict[Medium, int] = {
+                medium: part.config.max_regions
+                for medium, part in self.preprocessors.items()
+                if hasattr(getattr(part, "config", None), "max_regions")
+            }
+            limits |= {medium: 0 for medium in MEDIA if medium not in self.preprocessors}
             self._queries = CandidateEncoder(tokenizer, options, max_input_tokens, limits)
         self.counts: Counter[str] = Counter()
         self.unreadable: dict[str, str] = {}
         self.features: FeatureSource | None = None
-        self._checked: dict[tuple[str, tuple[Region, ...]], str] = {}
+        self.hidden: frozenset[Medium] = frozenset()
+        self._checked: dict[tuple[Any, ...], str] = {}
         self._in_memory: dict[int, tuple[Any, str]] = {}  # keeps each image so that its id is not reused
         self._cached: dict[tuple[Any, ...], tuple[dict[str, Tensor], Any]] = {}
         self._cached_from: object = None
@@ -119,6 +136,16 @@ class UmieProcessor(PushToHubMixin):
         self._tasks: dict[str, Task[Any]] = {}
         for name in self.task_options:
             self.task(name)
+
+    @property
+    def encoder(self) -> dict[str, Any]:
+        """Name and options of the encoder of images; empty if its class is not registered."""
+        return self.encoders["encoder"]
+
+    @property
+    def preprocessor(self) -> Any:
+        """The preprocessor of images."""
+        return self.preprocessors["image"]
 
     @property
     def framing(self) -> Framing:
@@ -152,7 +179,8 @@ class UmieProcessor(PushToHubMixin):
 
         Returns:
             ``input_ids`` and ``attention_mask [Q, T]``, ``labels [Q, L]`` (-100 in padding), ``boxes
-            [Q, V, 4]``, ``visual_mask [Q, V]`` and the encoder's own tensors; Q counts queries. For a decoder that
+            [Q, V, 4]``, ``visual_mask [Q, V]`` and the encoder's own tensors; those of videos and sounds with a prefix
+            (``audio.visual_mask``). Q counts queries. For a decoder that
             scores candidates, ``labels [Q, S + R + 1, C]`` and the other inputs of ``ScoringDecoder.forward``, where Q
             counts inputs: a query with more labels than fit into one has several.
 
@@ -164,8 +192,8 @@ class UmieProcessor(PushToHubMixin):
         items = []
         for record in _as_list(records):
             queries = task.queries(record)
-            with_image = self.encode_image(record) if queries else {}
-            items += [{**self.encode_query(record, query, task), **with_image} for query in queries]
+            with_media = self.encode_media(record) if queries else {}
+            items += [{**self.encode_query(record, query, task), **with_media} for query in queries]
         if not items:
             raise UmieError(
                 f"no queries for {task.name}: its queries are about the pairs in a record's `relations` (use type "
@@ -189,43 +217,55 @@ class UmieProcessor(PushToHubMixin):
         """Return the tensors of one query and its answer, such as ``input_ids [T]``: the instruction, then the text."""
         return self._queries.encode(task, record, query, self.counts)
 
-    def encode_image(self, record: Record, *, cached: bool = False) -> dict[str, Tensor]:
-        """Return the visual tensors of one record; without slots if it has no image.
+    def encode_media(self, record: Record, *, cached: bool = False) -> dict[str, Tensor]:
+        """Return the tensors of the media of one record; those of media that it does not have are without slots.
 
-        If ``cached``, as in data sets, the tensors are kept in memory, up to MAX_CACHED_BYTES for all images together.
+        If ``cached``, as in data sets, the tensors are kept in memory, up to MAX_CACHED_BYTES for all media together.
 
         Raises:
-            UmieError: the image cannot be read and ``missing_images`` is not ``text_only``.
+            UmieError: a medium cannot be read and ``missing_images`` is not ``text_only``.
         """
-        source = self.preprocessor if self.features is None else self.features
-        if record.image is None:
+        return {
+            key_of(medium, name): tensor
+            for medium in self.preprocessors
+            for name, tensor in self.encode_medium(medium, record, cached=cached).items()
+        }
+
+    def encode_medium(self, medium: Medium, record: Record, *, cached: bool = False) -> dict[str, Tensor]:
+        """Return the tensors of one medium of a record, without its prefix; see ``encode_media``."""
+        preprocessor = self.preprocessors[medium]
+        source = self.features if medium == "image" and self.features is not None else preprocessor
+        if medium in self.hidden:
+            return preprocessor.nothing()
+        if getattr(record, medium) is None:
             return source.one(None)
-        if self._cached_from is not source:  # what is kept was made by another source
+        if medium == "image" and self._cached_from is not source:  # what is kept was made by another source
             self._cached, self._cached_from, self._cached_bytes = {}, source, 0
-        image = record.image if isinstance(record.image, str) else id(record.image)
-        key = (image, record.image_folder, record.regions)
+        given = getattr(record, medium)
+        places = record.places(medium)
+        key = (medium, given if isinstance(given, str) else id(given), record.image_folder, places)
         if cached and key in self._cached:
             return self._cached[key][0]
         try:
-            tensors = source.one(_image(record), record.regions)
+            tensors = source.one(_source(record, medium), places)
             if cached:
-                self._keep(key, tensors, record)
+                self._keep(key, tensors, given)
             return tensors
         except UmieError as error:
             if self.missing_images != "text_only":
                 raise UmieError(
                     f"record {record.id or record.text[:40]!r}: {error}; {_ADVICE[self.missing_images]}"
                 ) from error
-            self._count_unreadable(record, str(error))
+            self._count_unreadable(record, medium, str(error))
             return source.one(None)
 
-    def _keep(self, key: tuple[Any, ...], tensors: dict[str, Tensor], record: Record) -> None:
+    def _keep(self, key: tuple[Any, ...], tensors: dict[str, Tensor], given: Any) -> None:
         if self.features is not None:  # memory-mapped: a process can open only so many files
             tensors = {name: tensor.clone() for name, tensor in tensors.items()}
         num_bytes = sum(tensor.nbytes for tensor in tensors.values())
         if self._cached_bytes + num_bytes <= MAX_CACHED_BYTES:
             self._cached_bytes += num_bytes
-            self._cached[key] = tensors, record.image  # which is held, so that the id of one in memory stays its own
+            self._cached[key] = tensors, given  # which is held, so that the id of one in memory stays its own
 
     def usable(self, records: Iterable[Record]) -> list[Record]:
         """Return the records to use: if ``missing_images`` is ``skip``, those whose images can be read, else all.
@@ -244,22 +284,24 @@ class UmieProcessor(PushToHubMixin):
             characters.clear()
 
     def _is_readable(self, record: Record) -> bool:
-        if record.image is None:
-            return True
-        place = (self._name(record), record.regions)
+        found = [self._can_read(record, medium) for medium in self.preprocessors if medium in record.media]
+        return all(found)  # each one is counted
+
+    def _can_read(self, record: Record, medium: Medium) -> bool:
+        place = (self._name(record, medium), record.places(medium))
         if place not in self._checked:
             try:
-                self.preprocessor.check(_image(record), record.regions)
+                self.preprocessors[medium].check(_source(record, medium), record.places(medium))
                 self._checked[place] = ""
             except UmieError as error:
                 self._checked[place] = str(error)
         if self._checked[place]:
-            self._count_unreadable(record, self._checked[place])
+            self._count_unreadable(record, medium, self._checked[place])
         return not self._checked[place]
 
-    def _count_unreadable(self, record: Record, reason: str) -> None:
-        """Count an image once, however many records and epochs use it."""
-        name = self._name(record)
+    def _count_unreadable(self, record: Record, medium: Medium, reason: str) -> None:
+        """Count an image, video or sound once, however many records and epochs use it."""
+        name = self._name(record, medium)
         if name not in self.unreadable:
             self.unreadable[name] = reason
             self.counts["missing_images"] += 1
@@ -384,11 +426,12 @@ class UmieProcessor(PushToHubMixin):
 
     def save_pretrained(self, folder: str | Path, *, max_shard_size: Any = None) -> None:
         """Write the tokenizer and the options to a directory, next to the model (``max_shard_size`` is not used)."""
-        if not self.encoder:
-            raise UmieError("the class of the encoder is not registered: register it to save model and processor")
+        for slot, part in self.encoders.items():
+            if not part:
+                raise UmieError(f"the class of the {slot} is not registered: register it to save model and processor")
         written = self.tokenizer.save_pretrained(str(folder))
         options = {
-            "encoder": self.encoder,
+            **self.encoders,
             "task_options": self.task_options,
             "max_input_tokens": self.max_input_tokens,
             "max_target_tokens": self.max_target_tokens,
@@ -423,22 +466,26 @@ class UmieProcessor(PushToHubMixin):
             raise UmieError(f"{path}: contains {shown(options)}: expected options with an encoder: save it again")
         names = [name for name in inspect.signature(cls).parameters if name != "tokenizer"]
         check_keys(f"option in {path}:", options, names)
+        for slot in ENCODER_SLOTS.values():
+            if not isinstance(options.get(slot), dict | None):
+                raise UmieError(f"{path}: {slot} is {shown(options[slot])}: expected options: save it again")
         tokenizer = load_tokenizer("the processor", str(name), **hub_options)
         with at(str(path)):
             return cls(tokenizer, **options)
 
-    def _name(self, record: Record) -> str:
-        """Return a name for the image of a record: its file, or a number and the record for an image in memory."""
-        if isinstance(record.image, str):
-            return str(Path(record.image_folder or "") / record.image)
+    def _name(self, record: Record, medium: Medium) -> str:
+        """Return a name for a medium of a record: its file, or a number and the record for one in memory."""
+        given = getattr(record, medium)
+        if isinstance(given, str):
+            return str(Path(record.image_folder or "") / given)
         number = len(self._in_memory) + 1
-        named = record.image, f"image {number} in memory, of record {record.id or record.text[:40]!r}"
-        return self._in_memory.setdefault(id(record.image), named)[1]
+        named = given, f"{medium} {number} in memory, of record {record.id or record.text[:40]!r}"
+        return self._in_memory.setdefault(id(given), named)[1]
 
 
-def _image(record: Record) -> Any:
-    path = record.image_path()
-    return record.image if path is None else path
+def _source(record: Record, medium: Medium) -> Any:
+    path = record.path(medium)
+    return getattr(record, medium) if path is None else path
 
 
 def _as_list(records: Record | Iterable[Record]) -> list[Record]:

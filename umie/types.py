@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 IMAGE_POLICIES = ("error", "text_only", "skip")  # for images that are missing or unreadable
 SPLITS = ("train", "dev", "test")
+NUM_STEPS = 8  # times at which the path of a track through a video is known
 IGNORED = -100  # label of positions left out of the loss
 FEATURES = "visual_features"  # batch key: features [B, V, Dv] that were computed earlier, in place of images
 
@@ -52,12 +53,14 @@ def bool_mask(name: str, mask: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class VisualFeatures:
-    """Features of the visual slots of a batch: the whole image first, then its regions.
+    """Features of the slots of a batch in one medium: the whole image, video or sound first, then its places.
 
     Args:
         features: ``[B, V, Dv]``.
-        boxes: ``[B, V, 4]`` as x1, y1, x2, y2, relative to the image (0..1).
+        boxes: ``[B, V, 4]`` as x1, y1, x2, y2, relative to the image (0..1); of a track, the box in the middle.
         mask: bool ``[B, V]``, True where the slot is real; one of 0 and 1 is converted.
+        spans: ``[B, V, 2]``, start and end relative to the length of the video or sound (0..1); None for an image.
+        paths: ``[B, V, P, 4]``, the boxes of a track at P equidistant times minus the first one; None without tracks.
 
     Raises:
         UmieError: the shapes do not match, or the mask has other values.
@@ -66,6 +69,8 @@ class VisualFeatures:
     features: torch.Tensor
     boxes: torch.Tensor
     mask: torch.Tensor
+    spans: torch.Tensor | None = None
+    paths: torch.Tensor | None = None
 
     def __post_init__(self) -> None:
         slots = tuple(self.features.shape[:2])
@@ -74,16 +79,22 @@ class VisualFeatures:
                 "VisualFeatures expects features [B, V, Dv], boxes [B, V, 4], mask [B, V]; got "
                 f"{list(self.features.shape)}, {list(self.boxes.shape)}, {list(self.mask.shape)}."
             )
+        if self.spans is not None and tuple(self.spans.shape) != (*slots, 2):
+            raise UmieError(f"VisualFeatures expects spans [B, V, 2]; got {list(self.spans.shape)}")
+        if self.paths is not None and (self.paths.ndim, *self.paths.shape[:2], self.paths.shape[-1]) != (4, *slots, 4):
+            raise UmieError(f"VisualFeatures expects paths [B, V, P, 4]; got {list(self.paths.shape)}")
         object.__setattr__(self, "mask", bool_mask("the mask of VisualFeatures", self.mask))
 
     def to(self, *args: Any, **kwargs: Any) -> VisualFeatures:
-        """Return a copy moved by ``Tensor.to``; a change of dtype touches the features and boxes only."""
+        """Return a copy moved by ``Tensor.to``; a change of dtype does not touch the mask."""
         moved = self.features.to(*args, **kwargs)
         return dataclasses.replace(
             self,
             features=moved,
             boxes=self.boxes.to(*args, **kwargs),
             mask=self.mask.to(moved.device),
+            spans=None if self.spans is None else self.spans.to(*args, **kwargs),
+            paths=None if self.paths is None else self.paths.to(*args, **kwargs),
         )
 
 

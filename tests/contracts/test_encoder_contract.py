@@ -1,9 +1,11 @@
-"""The contract of every registered encoder: shapes, no image, batches, data workers, gradients, saving."""
+"""The contract of every registered encoder of every medium: shapes, nothing to see, batches, gradients, saving."""
 
 import dataclasses
 import json
 import pickle
+import wave
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -11,7 +13,10 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from umie.encoders import registry
+from umie.encoders.base import no_slots
 from umie.errors import UmieError
+from umie.media import Clip, Sound
+from umie.records import Segment, Track
 
 OPTIONS = {
     "captions": [{}],
@@ -36,7 +41,16 @@ ENCODERS = [
 ]
 
 LEFT, RIGHT, CORNER = (0.0, 0.0, 0.5, 1.0), (0.5, 0.0, 1.0, 1.0), (0.6, 0.7, 1.0, 1.0)
-REGIONS = [[LEFT, CORNER], [RIGHT], []]
+PLACES = {
+    "image": (LEFT, RIGHT, CORNER),
+    "audio": (Segment((0.0, 0.5)), Segment((0.5, 1.0)), Segment((0.6, 0.9))),
+    "video": (
+        Track((0, 0.5, 1), (LEFT, (0.2, 0, 0.7, 1), CORNER)),
+        Track((0.5, 1), (RIGHT, RIGHT)),
+        Track((0.25, 0.5), (CORNER, None)),
+    ),
+}
+"""Three places of each medium: left, right, corner."""
 EXACT = (0.5019, 0.5019, 0.5621, 0.5621)
 ROUNDED = tuple(torch.tensor(EXACT).to(torch.bfloat16).tolist())
 
@@ -106,17 +120,37 @@ def encoder(case):
 
 
 @pytest.fixture(scope="module")
+def places(encoder):
+    """A place on the left (at the beginning), on the right (at the end) and in a corner."""
+    return PLACES[encoder.medium]
+
+
+@pytest.fixture(scope="module")
+def regions(places):
+    left, right, corner = places
+    return [[left, corner], [right], []]
+
+
+@pytest.fixture(scope="module")
 def images(encoder, noise, features):
+    """Two images, sounds or videos, and none."""
+    if encoder.medium == "audio":
+        samples = np.random.default_rng(0).uniform(-0.5, 0.5, 24_000).astype(np.float32)
+        samples[:8_000] *= np.sin(np.arange(8_000, dtype=np.float32) / 9)
+        return [Sound(samples, 16_000), Sound(samples[::-1][:18_000].copy(), 16_000), None]
+    if encoder.medium == "video":
+        frames = tuple(noise(60, 40, seed) for seed in range(6))
+        return [Clip(frames, (0, 0.25, 0.5, 0.75, 1, 1.25), 1.5), Clip(frames[3:], (0, 0.4, 0.8), 1.2), None]
     if encoder.reads_features:
         return [features / "one.png", features / "two.png", None]
     return [noise(120, 80), noise(50, 90, 1), None]
 
 
 @pytest.fixture(scope="module")
-def encoded(encoder, images):
+def encoded(encoder, images, regions):
     """What the encoder makes of the images with their regions."""
     with torch.no_grad():
-        return encoder.encode(images, REGIONS)
+        return encoder.encode(images, regions)
 
 
 @pytest.fixture(scope="module")
@@ -150,8 +184,16 @@ def test_shapes_boxes_and_mask(encoder, encoded, num_more):
     expected = torch.zeros(3, max(num_real), 4)
     for row, own in enumerate(([LEFT, CORNER], [RIGHT])):
         expected[row, : num_real[row]] = torch.tensor([0.0, 0.0, 1.0, 1.0])
-        expected[row, 1 : 1 + len(own)] = torch.tensor(own)
-    assert torch.equal(encoded.boxes, expected)
+        if encoder.medium == "image":
+            expected[row, 1 : 1 + len(own)] = torch.tensor(own)
+    if encoder.medium != "video":  # the box of a track is the one in the middle
+        assert torch.equal(encoded.boxes, expected)
+    if encoder.medium == "audio":
+        assert encoded.spans[0].flatten().tolist() == pytest.approx([0, 1, 0, 0.5 / 1.5, 0.6 / 1.5, 0.9 / 1.5])
+    if encoder.medium == "video":
+        assert encoded.spans[0].flatten().tolist() == pytest.approx([0, 1, 0, 1 / 1.5, 0.25 / 1.5, 0.25 / 1.5])
+        assert encoded.paths.shape == (3, 3, 8, 4)
+        assert encoded.paths[0, 1, -1].tolist() == pytest.approx([0.6, 0.7, 0.5, 0])
 
 
 def test_no_image_and_padding_are_zero(encoded):
@@ -176,9 +218,9 @@ def test_without_any_image(encoder):
     assert found.mask.shape == (2, 0)
 
 
-def test_batch_invariance(encoder, encoded, images):
+def test_batch_invariance(encoder, encoded, images, regions):
     with torch.no_grad():
-        for row, (image, boxes) in enumerate(zip(images[:2], REGIONS, strict=False)):
+        for row, (image, boxes) in enumerate(zip(images[:2], regions, strict=False)):
             single = encoder.encode([image], [boxes])
             num_slots = single.mask.shape[1]
             relative(encoded.features[row, :num_slots], single.features[0])
@@ -186,8 +228,8 @@ def test_batch_invariance(encoder, encoded, images):
             assert num_slots == encoded.mask[row].sum()
 
 
-def test_what_stands_in_padding_slots_never_matters(encoder, encoded, images):
-    inputs = encoder.preprocess(images, REGIONS)
+def test_what_stands_in_padding_slots_never_matters(encoder, encoded, images, regions):
+    inputs = encoder.preprocess(images, regions)
     spoilt = {key: value.clone() for key, value in inputs.items()}
     mask = inputs["visual_mask"]
     for key, nothing in encoder.preprocess.no_tensors().items():
@@ -201,49 +243,63 @@ def test_what_stands_in_padding_slots_never_matters(encoder, encoded, images):
     assert not found.features[~mask].any()
 
 
-def test_encode_is_forward_of_preprocess(encoder, encoded, images):
-    inputs = encoder.preprocess(images, REGIONS)
+def test_encode_is_forward_of_preprocess(encoder, encoded, images, regions):
+    inputs = encoder.preprocess(images, regions)
     assert inputs["boxes"].shape == encoded.boxes.shape
     assert inputs["visual_mask"].dtype == torch.bool
-    assert {"boxes", "visual_mask", *encoder.preprocess.no_tensors()} == set(inputs)
+    assert {*no_slots(encoder.medium), *encoder.preprocess.no_tensors()} == set(inputs)
     with torch.no_grad():
         found = encoder(**inputs)
-    for field in ("features", "boxes", "mask"):
-        assert torch.equal(getattr(found, field), getattr(encoded, field))
+    for field in ("features", "boxes", "mask", "spans", "paths"):
+        if getattr(found, field) is not None:
+            assert torch.equal(getattr(found, field), getattr(encoded, field))
 
 
-def test_a_file_and_an_image_in_memory_are_the_same(encoder, images, tmp_path, noise):
+def test_a_file_and_an_image_in_memory_are_the_same(encoder, images, places, tmp_path, noise):
     if encoder.reads_features:
         with pytest.raises(UmieError, match="an image in memory does not have"):
             encoder.encode([noise(120, 80)])
         return
-    images[0].save(tmp_path / "image.png")
-    in_memory = encoder.preprocess(images[:1], [[LEFT]])
-    from_file = encoder.preprocess([tmp_path / "image.png"], [[LEFT]])
+    path = tmp_path / "file"
+    if encoder.medium == "audio":
+        with wave.open(str(path), "wb") as file:
+            file.setparams((1, 2, images[0].rate, 0, "NONE", ""))
+            file.writeframes((images[0].samples * 32_767).round().astype("<i2").tobytes())
+    elif encoder.medium == "video":
+        first, *others = images[0].frames
+        first.save(path, format="PNG", save_all=True, append_images=others, duration=250)
+    else:
+        images[0].save(path, format="PNG")
+    in_memory = encoder.preprocess(images[:1], [[places[0]]])
+    from_file = encoder.preprocess([path], [[places[0]]])
+    if encoder.medium == "audio":  # 16 bits are not exact
+        assert all(torch.allclose(in_memory[key], from_file[key], atol=1e-2) for key in in_memory)
+        return
     assert all(torch.equal(in_memory[key], from_file[key]) for key in in_memory)
 
 
-def test_data_workers_can_preprocess(encoder, images):
+def test_data_workers_can_preprocess(encoder, images, regions):
     copy = pickle.loads(pickle.dumps(encoder.preprocess))  # noqa: S301 # what a data worker does
-    expected = encoder.preprocess(images, REGIONS)
-    found = copy(images, REGIONS)
+    expected = encoder.preprocess(images, regions)
+    found = copy(images, regions)
     assert set(found) == set(expected)
     assert all(torch.equal(found[key], expected[key]) for key in expected)
 
 
-def test_regions_beyond_the_most_are_left_out(case, encoder, images, num_more):
-    assert encoder.preprocess(images[:1], [[LEFT] * 40])["visual_mask"].shape == (1, 37 + num_more[0])
+def test_regions_beyond_the_most_are_left_out(case, encoder, images, places, num_more):
+    left, _, corner = places
+    assert encoder.preprocess(images[:1], [[left] * 40])["visual_mask"].shape == (1, 37 + num_more[0])
     config = dataclasses.replace(encoder.config, max_regions=1)
-    cut = type(encoder).Preprocessor(config)(images[:1], [[LEFT, CORNER]])
-    kept = encoder.preprocess(images[:1], [[LEFT]])
+    cut = type(encoder).Preprocessor(config)(images[:1], [[left, corner]])
+    kept = encoder.preprocess(images[:1], [[left]])
     assert all(torch.equal(cut[key], kept[key]) for key in kept)
     with pytest.raises(UmieError, match="max_regions is -1"):
         registry.construct(case[0], {**case[1], "max_regions": -1})
 
 
-def test_gradients_reach_trainable_parameters(case, images):
+def test_gradients_reach_trainable_parameters(case, images, places):
     encoder = build(case[0], {**case[1], "trainable": True})
-    found = encoder.encode(images, [[LEFT], [RIGHT], []])
+    found = encoder.encode(images, [[places[0]], [places[1]], []])
     if not list(encoder.parameters()):  # there is nothing to learn
         assert encoder.reads_features
         assert not found.features.requires_grad
@@ -265,7 +321,7 @@ def test_frozen_encoders_take_no_gradient(case, encoder, images):
     assert not frozen.encode(images[:1]).features.requires_grad
 
 
-def test_config_build_save_load(case, encoder, encoded, images, tmp_path):
+def test_config_build_save_load(case, encoder, encoded, images, regions, tmp_path):
     save_file(encoder.state_dict(), tmp_path / "encoder.safetensors")
     config = json.loads(json.dumps(dataclasses.asdict(encoder.config)))
     torch.manual_seed(9)
@@ -275,25 +331,44 @@ def test_config_build_save_load(case, encoder, encoded, images, tmp_path):
     again.load_state_dict(load_file(tmp_path / "encoder.safetensors"))
     (tmp_path / "encoder.safetensors").unlink()
     with torch.no_grad():
-        assert torch.equal(again.encode(images, REGIONS).features, encoded.features)
+        assert torch.equal(again.encode(images, regions).features, encoded.features)
+
+
+OUTSIDE = {
+    "image": ((0.5, 0.0, 0.4, 1.0), "not inside the image"),
+    "audio": ((9.0, 9.5), "after the end of the sound"),
+    "video": (Track((9,), (LEFT,)), "after the end of the video"),
+}
 
 
 def test_bad_input_is_named(encoder, images, tmp_path):
-    with pytest.raises(UmieError, match=r"nowhere\.png: (no such image|.* has no caption)"):
+    nouns = {"image": ("images", "regions"), "audio": ("sounds", "segments"), "video": ("videos", "tracks")}
+    noun, kind = nouns[encoder.medium]
+    with pytest.raises(UmieError, match=r"nowhere\.png: (no such|.* has no caption)"):
         encoder.encode([tmp_path / "nowhere.png"])
-    with pytest.raises(UmieError, match="not inside the image"):
-        encoder.encode(images[:1], [[(0.5, 0.0, 0.4, 1.0)]])
-    with pytest.raises(UmieError, match="1 lists of regions for 3 images"):
+    place, problem = OUTSIDE[encoder.medium]
+    with pytest.raises(UmieError, match=problem):
+        encoder.encode(images[:1], [[place]])
+    with pytest.raises(UmieError, match=f"1 lists of {kind} for 3 {noun}"):
         encoder.encode(images, [[]])
 
 
 def test_half_precision_weights(case, images, num_more):
     """A model loaded in bfloat16 is given images and boxes in float32 all the same; the boxes stay exact."""
     encoder = build(*case).to(torch.bfloat16)
+    exact, rounded = EXACT, ROUNDED
+    if encoder.medium == "audio":
+        exact, rounded = EXACT[::2], ROUNDED[::2]
+    if encoder.medium == "video":
+        exact, rounded = (Track((0.1,), (box,)) for box in (EXACT, ROUNDED))
     with torch.no_grad():
-        found = encoder.encode(images[:1], [[EXACT, ROUNDED]])
+        found = encoder.encode(images[:1], [[exact, rounded]])
     assert found.features.dtype == torch.bfloat16
     assert found.features.isfinite().all()
     assert found.features[0].any(dim=-1).all()
+    if encoder.medium == "audio":
+        assert found.spans[0, 1].tolist() == (torch.tensor(exact) / 1.5).tolist()
+        return  # a frame of the spectrogram is longer than the difference
     assert found.boxes[0, 1].tolist() == torch.tensor(EXACT).tolist()
-    assert torch.equal(found.features[0, 1], found.features[0, 2]) == (num_more[0] > 0)  # words describe no region
+    if encoder.medium == "image":
+        assert torch.equal(found.features[0, 1], found.features[0, 2]) == (num_more[0] > 0)  # words describe no region

@@ -1,11 +1,18 @@
-"""Visual encoders: from an image and its regions of interest to VisualFeatures."""
+"""Encoders of media: from an image, a clip or a sound and its places to VisualFeatures."""
 
 import importlib
 from collections.abc import Mapping
 from typing import Any
 
 from umie import registries
-from umie.encoders.base import EncoderConfig, Preprocessor, VisualEncoder
+from umie.encoders.base import (
+    AudioPreprocessor,
+    EncoderConfig,
+    MediaPreprocessor,
+    Preprocessor,
+    VideoPreprocessor,
+    VisualEncoder,
+)
 from umie.encoders.cache.cached_encoder import CachedEncoder
 from umie.encoders.cache.store import FeatureCache
 from umie.registry import Registry
@@ -14,13 +21,13 @@ from umie.types import VisualFeatures
 registry: Registry[VisualEncoder] = registries.encoders
 
 
-def build_preprocessor(encoder: Mapping[str, Any]) -> Preprocessor:
+def build_preprocessor(encoder: Mapping[str, Any]) -> MediaPreprocessor:
     """Return the preprocessor of an encoder, specified by ``name`` and options, without building the encoder."""
     options = dict(encoder)
     name = options.pop("name", None)
     registry.check(name, options)
     part: Any = registry.get(name)
-    preprocessor: Preprocessor = part.Preprocessor(part.Config(**options))
+    preprocessor: MediaPreprocessor = part.Preprocessor(part.Config(**options))
     return preprocessor
 
 
@@ -31,10 +38,13 @@ def __getattr__(name: str) -> Any:
 
 
 __all__ = [
+    "AudioPreprocessor",
     "CachedEncoder",
     "EncoderConfig",
     "FeatureCache",
+    "MediaPreprocessor",
     "Preprocessor",
+    "VideoPreprocessor",
     "VisualEncoder",
     "VisualFeatures",
     "build_preprocessor",

@@ -1,4 +1,4 @@
-"""The encoder contract: a Preprocessor (images to tensors) and a VisualEncoder (tensors to features)."""
+"""The encoder contract: a VisualEncoder turns the tensors of its preprocessor into features."""
 
 from __future__ import annotations
 
@@ -9,19 +9,42 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
-from umie.errors import UmieError, check_flag, check_whole, shown
-from umie.images import ImageSource, open_image
-from umie.records import Box, Region
-from umie.types import VisualFeatures, bool_mask
+from umie.encoders.preprocessing import (
+    GEOMETRY,
+    WHOLE_IMAGE,
+    AudioPreprocessor,
+    MediaPreprocessor,
+    Preprocessor,
+    VideoPreprocessor,
+    collate,
+    no_slots,
+    pad_stack,
+    steps_of,
+)
+from umie.errors import check_flag, check_whole
+from umie.records import Medium
+from umie.types import NUM_STEPS, VisualFeatures, bool_mask
 
-WHOLE_IMAGE: Box = (0.0, 0.0, 1.0, 1.0)
+__all__ = [
+    "NUM_STEPS",
+    "WHOLE_IMAGE",
+    "AudioPreprocessor",
+    "EncoderConfig",
+    "MediaPreprocessor",
+    "Preprocessor",
+    "VideoPreprocessor",
+    "VisualEncoder",
+    "WeightsOption",
+    "collate",
+    "no_slots",
+    "pad_stack",
+    "steps_of",
+]
 
 
 class WeightsOption:
@@ -40,7 +63,7 @@ class EncoderConfig(WeightsOption):
     """Options that every encoder has.
 
     Args:
-        max_regions: regions beyond this number are ignored (the paper uses 36).
+        max_regions: regions, tracks or segments beyond this number are ignored (the paper uses 36).
         trainable: whether training updates the encoder's weights.
     """
 
@@ -59,80 +82,26 @@ class EncoderConfig(WeightsOption):
         check_flag("trainable", self.trainable)
 
 
-class Preprocessor(ABC):
-    """Turns images and regions into the inputs of the encoder's forward; holds no weights and can be pickled."""
-
-    def __init__(self, config: Any) -> None:
-        self.config = config
-
-    def fingerprint(self) -> str:
-        """Return a hash of the options and files that features are read from, for encoders with ``reads_features``."""
-        raise NotImplementedError(f"{type(self).__name__} reads no features")
-
-    @abstractmethod
-    def tensors(self, image: Image.Image, boxes: Sequence[Box]) -> dict[str, Tensor]:
-        """Return the encoder-specific inputs for an image and its slots (slot 0 is the whole image)."""
-
-    @abstractmethod
-    def no_tensors(self) -> dict[str, Tensor]:
-        """Return the same inputs for a record without an image: size 0 along every padded dimension."""
-
-    def one(self, image: ImageSource | None, regions: Sequence[Region | Box] = ()) -> dict[str, Tensor]:
-        """Return the tensors of one image: ``boxes [V, 4]``, ``visual_mask [V]`` and those of ``tensors``.
-
-        An image of None gives no slots (V = 0). Regions are relative boxes, x1, y1, x2, y2 in 0..1; those beyond
-        ``max_regions`` are ignored.
-
-        Raises:
-            UmieError: the image cannot be read, or a box is invalid.
-        """
-        if image is None:
-            return {**no_slots(), **self.no_tensors()}
-        boxes = self.slots(regions)
-        return {
-            "boxes": torch.tensor(boxes),
-            "visual_mask": torch.ones(len(boxes), dtype=torch.bool),
-            **self.tensors(open_image(image), boxes),
-        }
-
-    def slots(self, regions: Sequence[Region | Box]) -> list[Box]:
-        """Return the boxes of an image's slots: the whole image, then its regions, at most ``max_regions``."""
-        try:
-            used = list(regions)[: self.config.max_regions]
-            return [WHOLE_IMAGE, *((item if isinstance(item, Region) else Region(item)).box for item in used)]
-        except TypeError as error:
-            raise UmieError(
-                f"regions is {shown(regions)}: pass a list of boxes [x1, y1, x2, y2] for each image, [] for none"
-            ) from error
-
-    def check(self, image: ImageSource, regions: Sequence[Region | Box] = ()) -> None:
-        """Raise UmieError where ``one`` would, without computing its result."""
-        self.slots(regions)
-        open_image(image)
-
-    def __call__(
-        self, images: Sequence[ImageSource | None], regions: Sequence[Sequence[Region | Box]] | None = None
-    ) -> dict[str, Tensor]:
-        """Return the batched, padded tensors of several images; see ``one``."""
-        if isinstance(images, str | Path | Image.Image):
-            raise UmieError("images is a single image: pass a list of images and a list of regions for each")
-        regions = [()] * len(images) if regions is None else regions
-        if len(regions) != len(images):
-            raise UmieError(f"{len(regions)} lists of regions for {len(images)} images: pass one for each image")
-        return collate([self.one(image, boxes) for image, boxes in zip(images, regions, strict=True)])
-
-
 class VisualEncoder(nn.Module, ABC):
-    """Turns images and their regions into features; ``encode`` combines ``preprocess`` and ``forward``."""
+    """Turns images and their regions into features; ``encode`` combines ``preprocess`` and ``forward``.
+
+    With an AudioPreprocessor it encodes sounds and their segments, with a VideoPreprocessor clips and their tracks.
+    """
 
     Config: ClassVar[type[EncoderConfig]]
-    Preprocessor: ClassVar[type[Preprocessor]]
+    Preprocessor: ClassVar[type[MediaPreprocessor]]
     reads_features: ClassVar[bool] = False  # True: features are read from files, not computed, and need no cache
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.config = config
-        self.preprocess = self.Preprocessor(config)
+        self.preprocess: Any = self.Preprocessor(config)
+
+    @property
+    def medium(self) -> Medium:
+        """The medium that the encoder sees or hears."""
+        preprocessor: MediaPreprocessor = self.preprocess
+        return preprocessor.medium
 
     @property
     def feature_dim(self) -> int:
@@ -168,7 +137,7 @@ class VisualEncoder(nn.Module, ABC):
         releases of torch. Computing it reads all weights once, or for an encoder with ``reads_features`` no weights.
         """
         if self.reads_features:
-            return self.preprocess.fingerprint()
+            return str(self.preprocess.fingerprint())
         parts = [_code_of(type(self)), _code_of(self.Preprocessor), self.config.identity()]
         digest = hashlib.sha256(json.dumps(parts, sort_keys=True, default=list).encode())
         for name, tensor in sorted(self.state_dict().items()):
@@ -179,26 +148,26 @@ class VisualEncoder(nn.Module, ABC):
     def forward(self, **inputs: Tensor) -> VisualFeatures:
         """Turn the tensors of ``preprocess`` into features, zero where ``visual_mask [B, V]`` is False (padding).
 
-        Among them are ``boxes [B, V, 4]``, which are returned with the features.
+        Among them are ``boxes [B, V, 4]``, and ``spans`` and ``paths`` of sounds and clips, which are returned with the
+        features.
         """
         mask, boxes = bool_mask("visual_mask", inputs["visual_mask"]), inputs["boxes"]
         inputs["visual_mask"] = mask
         parameter = next(self.parameters(), None)
         if parameter is not None:  # images are float32, whatever the precision of the weights
             inputs = {
-                name: value.to(parameter.dtype) if value.is_floating_point() and name != "boxes" else value
+                name: value.to(parameter.dtype) if value.is_floating_point() and name not in GEOMETRY else value
                 for name, value in inputs.items()
             }
         features = self.features(inputs) if mask.numel() else boxes.new_zeros(*mask.shape, self.feature_dim)
-        return VisualFeatures(features.masked_fill(~mask[..., None], 0), boxes, mask)
+        features = features.masked_fill(~mask[..., None], 0)
+        return VisualFeatures(features, boxes, mask, inputs.get("spans"), inputs.get("paths"))
 
-    def encode(
-        self, images: Sequence[ImageSource | None], regions: Sequence[Sequence[Region | Box]] | None = None
-    ) -> VisualFeatures:
-        """Return the features of images, each with its regions; see ``Preprocessor.one``."""
+    def encode(self, sources: Sequence[Any], places: Sequence[Sequence[Any]] | None = None) -> VisualFeatures:
+        """Return the features of images, clips or sounds, each with its places; see ``MediaPreprocessor.one``."""
         parameter = next(self.parameters(), None)
         device = torch.device("cpu") if parameter is None else parameter.device
-        inputs = self.preprocess(images, regions)
+        inputs = self.preprocess(sources, places)
         features: VisualFeatures = self(**{name: value.to(device) for name, value in inputs.items()})
         return features
 
@@ -212,30 +181,3 @@ def _code_of(part: type) -> list[str]:
         return [*name, inspect.getsource(part)]
     except (OSError, TypeError):  # defined in an interactive interpreter
         return name
-
-
-def no_slots() -> dict[str, Tensor]:
-    """Return the boxes and the mask of a record without an image: no slots."""
-    return {"boxes": torch.zeros(0, 4), "visual_mask": torch.zeros(0, dtype=torch.bool)}
-
-
-class NoFeatures:
-    """A source of features for a model that does not use the image: no slots, and no image is opened."""
-
-    def one(self, image: object, regions: Sequence[object] = ()) -> dict[str, Tensor]:
-        """Return the boxes and the mask of a record without an image."""
-        return no_slots()
-
-
-def collate(items: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """Stack the tensors of several records, padded with zeros (False) to the maximum size of each dimension."""
-    return {name: pad_stack([item[name] for item in items]) for name in items[0]}
-
-
-def pad_stack(tensors: Sequence[Tensor], value: float = 0) -> Tensor:
-    """Stack tensors of equal rank, padded with ``value`` at the end of each dimension."""
-    shape = [max(sizes) for sizes in zip(*(tensor.shape for tensor in tensors), strict=True)]
-    stacked = tensors[0].new_full((len(tensors), *shape), value)
-    for row, tensor in zip(stacked, tensors, strict=True):
-        row[tuple(slice(size) for size in tensor.shape)] = tensor
-    return stacked

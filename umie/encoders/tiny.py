@@ -39,18 +39,22 @@ class TinyPreprocessor(Preprocessor):
 
     def tensors(self, image: Image.Image, boxes: Sequence[Box]) -> dict[str, Tensor]:
         """Return the crops of one image."""
-        size = self.config.crop_size
-        crops = torch.empty(len(boxes), 3, size, size)
-        for crop, box in zip(crops, boxes, strict=True):
-            pixels = cut(image, box).resize((size, size), Image.Resampling.BILINEAR)
-            flat = torch.frombuffer(bytearray(pixels.tobytes()), dtype=torch.uint8)
-            crop.copy_(flat.view(size, size, 3).permute(2, 0, 1))
-        return {"crops": crops / 127.5 - 1}
+        return {"crops": crops_of(image, boxes, self.config.crop_size)}
 
     def no_tensors(self) -> dict[str, Tensor]:
         """Return zero crops."""
         size = self.config.crop_size
         return {"crops": torch.zeros(0, 3, size, size)}
+
+
+def crops_of(image: Image.Image, boxes: Sequence[Box], size: int) -> Tensor:
+    """Return square crops of an image, ``[V, 3, size, size]`` in -1..1."""
+    crops = torch.empty(len(boxes), 3, size, size)
+    for crop, box in zip(crops, boxes, strict=True):
+        pixels = cut(image, box).resize((size, size), Image.Resampling.BILINEAR)
+        flat = torch.frombuffer(bytearray(pixels.tobytes()), dtype=torch.uint8)
+        crop.copy_(flat.view(size, size, 3).permute(2, 0, 1))
+    return crops / 127.5 - 1
 
 
 @registry.register("tiny")

@@ -51,4 +51,4 @@ class QueryDataset(Dataset[dict[str, Tensor]]):
         return len(self._texts)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        return {**self._texts[index], **self._processor.encode_image(self.asked[index][0], cached=True)}
+        return {**self._texts[index], **self._processor.encode_media(self.asked[index][0], cached=True)}

@@ -235,7 +235,7 @@ def _preprocessors(encoders: Iterable[Any]) -> list[Preprocessor]:
     found: dict[str, Preprocessor] = {}
     for encoder in encoders:
         options = resolve_parts(encoder, "gated", "tiny")["encoder"]
-        preprocessor = build_preprocessor(options)
+        preprocessor: Any = build_preprocessor(options)
         found["pixels" if _reads_pixels(preprocessor) else hash_of(options)] = preprocessor
     return list(found.values())
 

@@ -21,7 +21,7 @@ from umie.experiments.data_sets import Corpus
 from umie.experiments.scored_tasks import DEV_MEAN, check_metric, dev_mean_keys, score_name, scored_tasks
 from umie.experiments.training_queries import check_queries, tokenizer_of
 from umie.files import atomic_folder, atomic_write, json_text
-from umie.records import Record, Region, write_jsonl
+from umie.records import MEDIA, Record, Region, write_jsonl
 from umie.training.config import Checkpoints
 
 if TYPE_CHECKING:
@@ -150,7 +150,6 @@ class Variant:
     def _store_features(self, folder: Path) -> dict[str, Any]:
         """Make the processor read the features of a frozen encoder from the store, and add missing features to it."""
         from umie.encoders import CachedEncoder, FeatureCache
-        from umie.encoders.base import NoFeatures
 
         distinct: dict[tuple[Path, Sequence[Region]], None] = {}
         for records in (own for by_set in self.records.values() for own in by_set.values()):
@@ -164,7 +163,7 @@ class Variant:
         processor: Any = self.processor
         encoder = self.model.encoder
         if encoder is None:
-            processor.features = NoFeatures()  # so that no image is read
+            processor.hidden = frozenset(MEDIA)  # so that nothing is read
             return report | {"features": "not used"}
         if encoder.reads_features:
             return report | {"features": "looked up"}

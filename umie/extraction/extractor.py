@@ -21,7 +21,7 @@ from umie.extraction.result import Extraction, ExtractionAnswer, Notice
 from umie.loading import load
 from umie.model import UmieModel
 from umie.processor import UmieProcessor
-from umie.records import Box, Record, Region
+from umie.records import MEDIA, Box, Record, Region
 from umie.records.no_relation import doubt, doubtful_labels, is_chosen, renamed
 from umie.tasks import Items, Task
 from umie.types import IMAGE_POLICIES, check_image_policy
@@ -389,5 +389,7 @@ def _as_record(item: object) -> Record:
 
 def _identity(record: Record) -> Any:
     """Return a key that is equal for records with the same answers."""
-    image = record.image if isinstance(record.image, str | None) else id(record.image)
-    return record.text, image, record.image_folder, record.regions, record.entities, record.relations, record.events
+    given = [getattr(record, medium) for medium in MEDIA]
+    media = tuple(one if isinstance(one, str | None) else id(one) for one in given)
+    places = tuple(record.places(medium) for medium in MEDIA)
+    return record.text, media, record.image_folder, places, record.entities, record.relations, record.events

@@ -1,10 +1,10 @@
-"""The images of records, encoded once for the queries of all tasks."""
+"""The media of records, encoded once for the queries of all tasks."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -15,18 +15,19 @@ from umie.extraction.result import Notice
 from umie.images import open_image
 from umie.model import UmieModel
 from umie.processor import UmieProcessor
-from umie.records import Record
-from umie.types import FEATURES
+from umie.records import MEDIA, Medium, Record
+from umie.records.places import PLACES, PLURALS
+from umie.types import FEATURES, key_of
 
 SKIPPED = "; the record was skipped"  # the end of the notice about an image with the policy skip
 
 
 @dataclass
 class EncodedImage:
-    """The visual input shared by all queries about a record, and warnings about its image and regions.
+    """The input from media shared by all queries about a record, and warnings about media and places.
 
-    Its tensors are ``boxes [V, 4]``, ``visual_mask [V]`` and ``visual_features [V, Dv]``; none for a model without an
-    encoder, and None if the record is skipped because its image cannot be read.
+    Its tensors are ``boxes [V, 4]``, ``visual_mask [V]`` and ``visual_features [V, Dv]``, those of videos and sounds
+    with a prefix; none for a model without encoders, and None if the record is skipped because an image cannot be read.
     """
 
     tensors: dict[str, Tensor] | None
@@ -57,8 +58,8 @@ def encode_images(
     for record, place in zip(records, places, strict=True):
         with nullcontext() if place is None else at(place):
             encoded.append(_preprocess(model, processor, record, missing_images))
-    if model.encoder is not None:
-        _compute_features(model, model.encoder.feature_dim, encoded)
+    for medium in model.media_encoders:
+        _compute_features(model, medium, encoded)
     return encoded
 
 
@@ -73,41 +74,57 @@ def image_size(record: Record) -> tuple[int, int] | None:
 
 
 def _preprocess(model: UmieModel, processor: UmieProcessor, record: Record, missing_images: str) -> EncodedImage:
-    record.image_path()  # a path that leaves its folder is an error under every policy
-    if model.encoder is None:
-        return EncodedImage({}, [] if record.image is None else [Notice("image", "this variant does not use images")])
+    for medium in record.media:
+        record.path(medium)  # a path that leaves its folder is an error under every policy
+    tensors: dict[str, Tensor] = {}
     notices = []
-    limit = getattr(processor.preprocessor.config, "max_regions", len(record.regions))
-    if record.regions and record.image is None:
-        notices.append(Notice("regions", f"{len(record.regions)} regions were ignored: the record has no image"))
-    elif len(record.regions) > limit:
-        notices.append(Notice("regions", f"only the first {limit} of {len(record.regions)} regions were used"))
-    try:
-        return EncodedImage(processor.encode_image(record), notices)
-    except UmieError as error:
-        if missing_images == "error":
-            raise
-        reason = error.__cause__ if isinstance(error.__cause__, UmieError) else error
-    if missing_images == "skip":
-        return EncodedImage(None, [Notice("image", f"{reason}{SKIPPED}")])
-    notice = Notice("image", f"{reason}; answered from the text only")
-    return EncodedImage(processor.encode_image(replace(record, image=None)), [*notices, notice])
+    for medium in MEDIA:
+        kind, number = PLACES[medium], len(record.places(medium))
+        if medium not in model.media_encoders:
+            if medium in record.media:
+                notices.append(Notice(medium, f"this variant does not use {PLURALS[medium]}"))
+            continue
+        limit = getattr(processor.preprocessors[medium].config, "max_regions", number)
+        if number and medium not in record.media:
+            notices.append(Notice(kind, f"{number} {kind} were ignored: the record has no {medium}"))
+        elif number > limit:
+            notices.append(Notice(kind, f"only the first {limit} of {number} {kind} were used"))
+        try:
+            own = processor.encode_medium(medium, record)
+        except UmieError as error:
+            if missing_images == "error":
+                raise
+            reason = error.__cause__ if isinstance(error.__cause__, UmieError) else error
+            if missing_images == "skip":
+                return EncodedImage(None, [Notice(medium, f"{reason}{SKIPPED}")])
+            others = [other for other in record.media if other != medium and other in model.media_encoders]
+            rest = " and ".join(["the text", *others]) if others else "the text only"
+            notices.append(Notice(medium, f"{reason}; answered from {rest}"))
+            own = processor.preprocessors[medium].nothing()
+        tensors |= {key_of(medium, name): tensor for name, tensor in own.items()}
+    return EncodedImage(tensors, notices)
 
 
-def _compute_features(model: UmieModel, feature_dim: int, images: Sequence[EncodedImage]) -> None:
-    """Replace preprocessed images with their features, so that the encoder runs once for the queries of all tasks."""
-    used = [(image, image.tensors) for image in images if image.tensors is not None]
+def _compute_features(model: UmieModel, medium: Medium, images: Sequence[EncodedImage]) -> None:
+    """Replace a preprocessed medium with its features, so that the encoder runs once for the queries of all tasks."""
+    encoder = model.media_encoders[medium]
+    names = {name: key_of(medium, name) for name in (*encoder.preprocess.nothing(), FEATURES)}
+    used = [
+        (image, {name: image.tensors[key] for name, key in names.items() if key in image.tensors})
+        for image in images
+        if image.tensors is not None
+    ]
     with_slots = [tensors for _, tensors in used if len(tensors["visual_mask"])]
     features: Sequence[Tensor] = ()
     if with_slots and FEATURES in with_slots[0]:  # features come from a cache
         features = [tensors[FEATURES] for tensors in with_slots]
     elif with_slots:
-        inputs = {name: value.to(model.device) for name, value in collate(with_slots).items()}
-        features = model.encoder(**inputs).features  # type: ignore[misc] # called only for a model with an encoder
+        features = encoder(**{name: value.to(model.device) for name, value in collate(with_slots).items()}).features
     dtype = features[0].dtype if len(features) else next(model.parameters()).dtype
     rows = iter(features)
     for image, tensors in used:
         num_slots = len(tensors["visual_mask"])
-        row = next(rows)[:num_slots] if num_slots else torch.zeros(0, feature_dim, dtype=dtype)
-        kept = {**{name: tensors[name] for name in no_slots()}, FEATURES: row}
-        image.tensors = {name: value.to(model.device) for name, value in kept.items()}
+        row = next(rows)[:num_slots] if num_slots else torch.zeros(0, encoder.feature_dim, dtype=dtype)
+        kept = {**{name: tensors[name] for name in no_slots(medium)}, FEATURES: row}
+        others = {key: value for key, value in (image.tensors or {}).items() if key not in names.values()}
+        image.tensors = others | {key_of(medium, name): value.to(model.device) for name, value in kept.items()}

@@ -7,12 +7,13 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from umie.errors import UmieError, check_choice, check_flag, check_whole
 from umie.fusion.attention import MultiHeadAttention, head_width
 from umie.fusion.base import WidthConfig
 from umie.fusion.layers import GatedFeedForward, RMSNorm
-from umie.types import VisualFeatures
+from umie.types import NUM_STEPS, VisualFeatures
 
 MAX_NUMBER = 1000  # of layers and of slot embeddings
 
@@ -29,8 +30,10 @@ class VisualEmbeddingConfig(WidthConfig):
         num_position_buckets: number of relative positions that ``t5`` layers distinguish.
         max_position_distance: distance from which ``t5`` layers treat all slots alike.
         normalize: RMS-normalize the two projections before adding them (as the released code does).
-        num_slot_embeddings: learn an embedding for each of the first slots, so that states identify the regions O1,
-            O2, ... (only in the released code, not in the paper's equation); 0 for none.
+        num_slot_embeddings: learn an embedding for each of the first slots of each medium, so that states identify the
+            regions O1, O2, ... (only in the released code, not in the paper's equation); 0 for none.
+        video_dim: width of the features of the video encoder; None without one.
+        audio_dim: width of the features of the audio encoder; None without one.
     """
 
     feature_dim: int
@@ -40,10 +43,15 @@ class VisualEmbeddingConfig(WidthConfig):
     max_position_distance: int = 128
     normalize: bool = False
     num_slot_embeddings: int = 0
+    video_dim: int | None = None
+    audio_dim: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_whole("feature_dim", self.feature_dim, 1)
+        for name in ("video_dim", "audio_dim"):
+            if getattr(self, name) is not None:
+                check_whole(name, getattr(self, name), 1)
         for name in ("num_layers", "num_slot_embeddings"):
             check_whole(name, getattr(self, name), 0)
             if getattr(self, name) > MAX_NUMBER:
@@ -56,10 +64,10 @@ class VisualEmbeddingConfig(WidthConfig):
 
 
 class VisualEmbedding(nn.Module):
-    """``FC(features) + FC([x1, y1, x2, y2, area])``, then Transformer layers over the real slots.
+    """``FC(features) + FC([x1, y1, x2, y2, area])``, then Transformer layers over the real slots of all media.
 
-    Source: UMIE, eq. 4 and 5. Deviation: the layers are pre-norm T5 blocks without position bias, with a final
-    RMSNorm. For the released code's form use ``layers="t5", normalize=True`` with slot embeddings.
+    Source: UMIE, eq. 4 and 5, which has images only. Deviation: the layers are pre-norm T5 blocks without position
+    bias, with a final RMSNorm. For the released code's form use ``layers="t5", normalize=True`` with slot embeddings.
     """
 
     def __init__(self, config: VisualEmbeddingConfig) -> None:
@@ -72,12 +80,32 @@ class VisualEmbedding(nn.Module):
         self.feature_norm = norm(d_model)
         self.box_norm = norm(d_model)
         self.slots = nn.Embedding(config.num_slot_embeddings, d_model) if config.num_slot_embeddings else None
+        dims = {"video": config.video_dim, "audio": config.audio_dim}
+        self.media = nn.ModuleDict(
+            {medium: _MediumProjection(config, dim, medium) for medium, dim in dims.items() if dim is not None}
+        )
         plain = config.layers == "plain"
         self.layers = _Layers(_Layer(config) for _ in range(config.num_layers)) if plain else _T5Layers(config)
         self.norm = RMSNorm(d_model)
 
-    def forward(self, visual: VisualFeatures) -> Tensor:
-        """Return visual states ``[B, V, D]``; padding slots are zero and change nothing."""
+    def forward(self, visual: VisualFeatures | None, **media: VisualFeatures) -> Tensor:
+        """Return visual states ``[B, V, D]``; padding slots are zero and change nothing.
+
+        Args:
+            visual: the features of images; None if no record of the batch has one.
+            media: the features of ``video`` and ``audio``, as far as records have them. Their slots follow those of
+                the images, in this order.
+        """
+        found = [] if visual is None else [(self._embedded(visual), visual.mask)]
+        for medium, projection in self.media.items():
+            if medium in media:
+                found.append((projection(media[medium]), media[medium].mask))
+        states, mask = (torch.cat(parts, dim=1) for parts in zip(*found, strict=True))
+        embedded: Tensor = self.norm(self.layers(states, mask)).masked_fill(~mask[..., None], 0)
+        return embedded
+
+    def _embedded(self, visual: VisualFeatures) -> Tensor:
+        """Return the states of the slots of images before the layers."""
         mask = visual.mask
         dtype = self.feature_projection.weight.dtype
         features = visual.features.to(dtype).masked_fill(~mask[..., None], 0)
@@ -86,14 +114,48 @@ class VisualEmbedding(nn.Module):
         boxes = boxes.masked_fill(~mask[..., None], 0)
         x1, y1, x2, y2 = boxes.unbind(-1)
         area = (x2 - x1) * (y2 - y1)
-        states = self.feature_norm(self.feature_projection(features))
+        states: Tensor = self.feature_norm(self.feature_projection(features))
         places = torch.cat([boxes, area[..., None]], dim=-1).to(dtype)
         states = states + self.box_norm(self.box_projection(places))
         if self.slots is not None:
             num_named = min(mask.shape[1], self.slots.num_embeddings)
             states[:, :num_named] = states[:, :num_named] + self.slots.weight[:num_named]
-        embedded: Tensor = self.norm(self.layers(states, mask)).masked_fill(~mask[..., None], 0)
-        return embedded
+        return states
+
+
+class _MediumProjection(nn.Module):
+    """``FC(features) + FC([x1, y1, x2, y2, area, start, end, length]) + FC(path) + e``, with e learned per medium."""
+
+    def __init__(self, config: VisualEmbeddingConfig, feature_dim: int, medium: str) -> None:
+        super().__init__()
+        d_model = config.d_model
+        norm = RMSNorm if config.normalize else nn.Identity
+        self.feature_projection, self.feature_norm = nn.Linear(feature_dim, d_model), norm(d_model)
+        self.place_projection, self.place_norm = nn.Linear(8, d_model), norm(d_model)
+        self.path_projection = nn.Linear(4 * NUM_STEPS, d_model, bias=False) if medium == "video" else None
+        self.medium = nn.Parameter(torch.zeros(d_model))
+        self.slots = nn.Embedding(config.num_slot_embeddings, d_model) if config.num_slot_embeddings else None
+
+    def forward(self, slots: VisualFeatures) -> Tensor:
+        """Return ``[B, V, D]``, the states of the slots of one medium before the layers."""
+        mask = slots.mask
+        dtype = self.feature_projection.weight.dtype
+        features = slots.features.to(dtype).masked_fill(~mask[..., None], 0)
+        boxes = slots.boxes.float().masked_fill(~mask[..., None], 0)
+        spans = boxes[..., :2] if slots.spans is None else slots.spans.float().masked_fill(~mask[..., None], 0)
+        x1, y1, x2, y2 = boxes.unbind(-1)
+        start, end = spans.unbind(-1)
+        places = torch.stack([x1, y1, x2, y2, (x2 - x1) * (y2 - y1), start, end, end - start], dim=-1).to(dtype)
+        placed = self.place_projection(places)
+        if self.path_projection is not None and slots.paths is not None:
+            paths = slots.paths.flatten(2).masked_fill(~mask[..., None], 0)
+            placed = placed + self.path_projection(paths.to(dtype))
+        states: Tensor = self.feature_norm(self.feature_projection(features)) + self.place_norm(placed) + self.medium
+        if self.slots is not None:
+            num_named = min(mask.shape[1], self.slots.num_embeddings)
+            named = F.pad(self.slots.weight[:num_named], (0, 0, 0, mask.shape[1] - num_named))
+            states = states + named
+        return states
 
 
 class _Layers(nn.ModuleList):

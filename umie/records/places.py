@@ -22,6 +22,8 @@ MEDIA: tuple[Medium, ...] = get_args(Medium)
 """The media that a text may come with, in the order in which answers name their places."""
 PLACES: dict[Medium, str] = {"image": "regions", "video": "tracks", "audio": "segments"}
 """The fields of a record, and of its annotation, that hold the places of each medium."""
+PLURALS: dict[Medium, str] = {"image": "images", "video": "videos", "audio": "sounds"}
+"""The media in messages."""
 PREFIXES: dict[Medium, str] = {"image": "O", "video": "V", "audio": "S"}
 """The letters that begin the names of places in answers: ``O1`` is the first region."""
 _NAME = re.compile(f"([{''.join(PREFIXES.values())}])([1-9][0-9]{{0,5}})")

@@ -61,6 +61,10 @@ def evaluate(
     missing_images: Annotated[
         str | None, _option(CHECKPOINT, metavar="<str>", help="For unreadable images: error, text_only or skip.")
     ] = None,
+    blind: Annotated[
+        list[str] | None,
+        _option(CHECKPOINT, metavar="<str>", help="A medium to hide from the model: image, video, audio; repeatable."),
+    ] = None,
     batch_size: Annotated[
         int, _option(CHECKPOINT, metavar="<int>", min=1, help="Queries per batch; does not change scores.")
     ] = 64,

@@ -24,7 +24,8 @@ from umie.experiments.data_sets import Corpus, DataSet, Options, hash_of
 from umie.experiments.data_splits import check_content, check_files
 from umie.files import atomic_write
 from umie.images import decode_image, read_image_bytes
-from umie.records import Record, read_jsonl, record_to_json
+from umie.media import media_digest, open_clip, open_sound
+from umie.records import Medium, Record, read_jsonl, record_to_json
 from umie.tasks import Task
 from umie.tasks.labels import used_labels
 from umie.types import SPLITS
@@ -194,19 +195,44 @@ class _ImageChecks:
         kept = []
         unreadable: dict[str, str] = {}
         for record in records:
-            if record.image is not None:
+            is_kept = True
+            for medium in record.media:
                 try:
-                    self._check(record, digest)
+                    if medium == "image":
+                        self._check(record, digest)
+                    else:
+                        self._check_medium(medium, record, digest)
                 except UmieError as error:
                     if self.policy == "error":
                         raise UmieError(
                             f"record {record.id!r}: {error}; fix it, or set `missing_images` to `text_only` or `skip`"
                         ) from error
-                    unreadable[str(record.image)] = str(error)
-                    if self.policy == "skip":
-                        continue
-            kept.append(record)
+                    unreadable[str(getattr(record, medium))] = str(error)
+                    is_kept = is_kept and self.policy != "skip"
+            if is_kept:
+                kept.append(record)
         return kept, unreadable
+
+    def _check_medium(self, medium: Medium, record: Record, digest: Any) -> None:
+        """Check a video or a sound; its places are checked when it is encoded."""
+        path = record.path(medium)
+        source = getattr(record, medium) if path is None else path
+        if path is None or path not in self.digests:
+            try:
+                if medium == "audio":
+                    open_sound(source)
+                else:
+                    open_clip(source, 1)
+                found: bytes | UmieError = media_digest(source).encode()
+            except UmieError as error:
+                found = error
+            if path is not None:
+                self.digests[path] = found
+        else:
+            found = self.digests[path]
+        if isinstance(found, UmieError):
+            raise found
+        digest.update(found)
 
     def _check(self, record: Record, digest: Any) -> None:
         needs_pixels = any(map(_reads_pixels, self.preprocessors))
@@ -313,7 +339,7 @@ def _checked_set(
 
 def _image_folder(split: str, records: Iterable[Record]) -> str | None:
     """Return the image folder of the records of a split, or None if they have no images."""
-    folders = {record.image_folder for record in records if record.image is not None}
+    folders = {record.image_folder for record in records if record.media}
     if None in folders or len(folders) > 1:
         shown = ", ".join(sorted(str(folder) for folder in folders))
         raise UmieError(f"the records of {split!r} need one image_folder, but their reader set {shown}")

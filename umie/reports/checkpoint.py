@@ -19,7 +19,7 @@ from umie.files import atomic_folder, atomic_write, json_text
 from umie.hub import check_saved
 from umie.loading import load
 from umie.model import UmieModel
-from umie.records import Record, read_jsonl, write_jsonl
+from umie.records import MEDIA, Record, read_jsonl, write_jsonl
 from umie.records.no_relation import doubt, doubtful_labels
 from umie.reports.checkpoint_page import notes_of, page
 from umie.reports.gates import draw_gates
@@ -56,6 +56,7 @@ class EvaluationOptions:
         schema: ask for the labels of the ``checkpoint`` or the ``data``.
         num_beams: the number of beams; 1 is greedy decoding.
         missing_images: ``error``, ``text_only`` or ``skip``; None keeps the processor's setting.
+        blind: media that are hidden from the model, to see how much they matter.
         batch_size: queries per batch.
         device: e.g. ``cpu`` or ``cuda:1``; None uses a GPU if there is one.
         dtype: ``float32``, ``bfloat16`` or ``float16``.
@@ -81,6 +82,7 @@ class EvaluationOptions:
     schema: str = "checkpoint"
     num_beams: int = 1
     missing_images: str | None = None
+    blind: Sequence[str] | None = None
     batch_size: int = 64
     device: str | None = None
     dtype: str = "float32"
@@ -118,15 +120,18 @@ def evaluate_to_folder(
     check_choice("modality", options.modality, ("all", *MODALITIES))
     if options.missing_images is not None:
         check_image_policy(options.missing_images)
+    for medium in options.blind or ():
+        check_choice("blind", medium, MEDIA)
     with atomic_folder(options.output) as folder:
         records, train, source, notes = _read(options, folder / DATA)
         model, processor = load(options.model, options.device, options.dtype)
         processor.missing_images = options.missing_images or processor.missing_images
+        processor.blind = frozenset(medium for medium in MEDIA if medium in (options.blind or ()))
         usable = processor.usable(records)
         if skipped := len(records) - len(usable):
             reason = next(iter(processor.unreadable.values()))
             notes.append(f"records skipped because of unreadable images: {skipped:,}; first: {reason}")
-        if model.fusion.uses_image and not any(record.image is not None for record in usable):
+        if model.fusion.uses_image and not any(record.media for record in usable):
             notes.append(
                 "no record has an image, so the model used only the text; set the folder of images with --images"
             )
@@ -162,6 +167,7 @@ def evaluate_to_folder(
                 "longest input": processor.max_input_tokens,
                 "longest answer": processor.max_target_tokens,
                 "missing images": processor.missing_images,
+                **({"hidden from the model": ", ".join(options.blind)} if options.blind else {}),
                 "device": str(model.device),
                 "precision": str(model.dtype).removeprefix("torch."),
                 "seed": options.seed,

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from umie.errors import UmieError, UnknownNameError
-from umie.records import Argument, Entity, Event, Record, Region, Relation
+from umie.records import Argument, Entity, Event, Places, Record, Region, Relation
 from umie.scoring import MEASURES, MODALITIES, Prediction, modality_of, score_predictions, to_json
 from umie.tasks import task_class
 
@@ -121,7 +121,13 @@ def test_measures_without_items_are_omitted_except_for_the_first():
 
 
 def test_perfect_predictions_are_perfect_in_every_measure():
-    shown = Record("Ann", "a", REGIONS, entities=(Entity("person", (0, 3), regions=(1,)),))
+    argument = Argument("Entity", ANN, regions=(0, 1))
+    shown = Record(
+        "Ann", "a", REGIONS,
+        entities=(Entity("person", ANN, regions=(1,)),),
+        relations=(Relation("self", ANN, ANN, head_places=Places((1,))),),
+        events=(Event("meet", None, (argument,), regions=(0,)),),
+    )  # fmt: skip
     report = evaluate([*NAMES, shown, *PAIRS, *EVENTS])
     assert {(line.score.precision, line.score.recall, line.score.f1) for line in report.lines} == {(1, 1, 1)}
     assert {line.interval for line in report.lines} == {(1, 1)}

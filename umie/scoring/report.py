@@ -31,7 +31,7 @@ class Line:
     task: str
     measure: str
     average: str  # ``micro``, or ``macro`` over labels
-    modality: str  # ``all``, or the modality of M2E2
+    modality: str  # ``all``, the modality of M2E2, or the combination of text and media, e.g. ``T+A``
     definition: str  # when an item is correct
     records: int
     score: Score

@@ -8,8 +8,17 @@ from dataclasses import replace
 import pytest
 
 from umie.errors import UmieError, UnknownNameError
-from umie.records import Argument, Entity, Event, Places, Record, Region, Relation
-from umie.scoring import MEASURES, MODALITIES, Prediction, modality_of, score_predictions, to_json
+from umie.records import Argument, Entity, Event, Places, Record, Region, Relation, Segment
+from umie.scoring import (
+    MEASURES,
+    MODALITIES,
+    Prediction,
+    f1_by_combination,
+    modality_of,
+    score_predictions,
+    strict_sheet,
+    to_json,
+)
 from umie.tasks import task_class
 
 TEXT = "Ann met Bob in Rome"
@@ -111,6 +120,40 @@ def test_one_modality_can_be_chosen_and_a_single_one_is_named():
         assert {line.modality for line in report.lines} == {"image-only"}
         assert report.line("med", "strict").records == 1
     assert chosen.lines == single.lines
+
+
+SOUND = Record("", audio="1.wav", segments=(Segment((0, 1)),), entities=(Entity("dog", segments=(0,)),))
+MIXED = [Record(TEXT, entities=(Entity("per", ANN),)), replace(SOUND, text=TEXT), SOUND, SOUND]
+
+
+def test_every_combination_of_media_has_its_own_lines():
+    gold = [*MIXED, Record("", audio="2.wav", video="2.mp4")]  # the last has no items, and no lines
+    report = evaluate(gold, [*MIXED[:2], replace(SOUND, entities=()), SOUND, gold[-1]], tasks=["mner"])
+    found = {line.modality: (line.records, line.score.gold) for line in report.lines if line.name == "grounded"}
+    assert found == {"all": (5, 4), "T": (1, 1), "T+A": (1, 1), "A": (2, 2)}
+    assert [modality for _, modality, _ in report.parts()] == ["all", "T", "A", "T+A"]
+    assert report.line("mner", "grounded", modality="A").score[:2] == (1, 0.5)
+    assert {line["modality"] for line in to_json(report)["measures"]} == {"all", "T", "A", "T+A"}
+    chosen = evaluate(gold, modality="T+A")
+    assert {(line.modality, line.records) for line in chosen.lines} == {("T+A", 1)}
+
+
+def test_events_have_one_split():
+    """That of M2E2 where there are only texts and images, and that by combination where there is a sound."""
+    heard = replace(SOUND, entities=(), events=(Event("meet", segments=(0,)),), tasks=("med",))
+    names = {line.modality for line in evaluate([*EVENTS, heard]).lines if line.task == "med"}
+    assert names == {"all", "T", "I", "T+I", "A"}
+    assert {line.modality for line in evaluate([heard]).lines} == {"all"}
+    assert "text or image" not in {line.measure for line in evaluate([*EVENTS, heard]).lines}
+    assert modality_of(heard) == "A"
+    assert {line.records for line in evaluate([*EVENTS, heard], modality="text-only").lines} == {1}
+
+
+def test_the_f1_of_each_combination():
+    gold = [replace(one, tasks=("mner",)) for one in MIXED]
+    sheet = strict_sheet("mner", [*gold[:2], replace(SOUND, entities=()), SOUND], gold, "grounded")
+    assert f1_by_combination(sheet, gold) == {"T": 1, "A": pytest.approx(2 / 3), "T+A": 1}
+    assert f1_by_combination(sheet, gold[:1]) == {}
 
 
 def test_measures_without_items_are_omitted_except_for_the_first():

@@ -7,7 +7,10 @@ import torch
 
 from umie.errors import UmieError
 from umie.evaluation import SourcePredictions, evaluate
+from umie.evaluation.checkpoint import evaluate_checkpoint
 from umie.evaluation.queries import QueryDataset
+from umie.evaluation.schema import choose_tasks
+from umie.reports.checkpoint_page import page
 from umie.scoring import strict_score
 
 TASKS = ("mner", "mre", "med", "meae")
@@ -44,6 +47,13 @@ def test_scores_have_the_f1_of_each_combination_of_media(learned, records, task)
         assert f1 == strict_score(task, *map(list, zip(*own, strict=True)))["f1"]
     with_image = [record for record in asked if record.image is not None]
     assert "by_combination" not in evaluate(*learned, with_image, task).scores
+
+
+def test_a_grounded_checkpoint_is_judged_by_places(variant, records):
+    model, processor = variant(tasks={name: {"grounded": True} for name in ("mner", "mre")}, max_target_tokens=8)
+    (result,) = evaluate_checkpoint(model, processor, records, choose_tasks(processor, records), resamples=10)
+    assert {line.measure for line in result.report.main_lines()} == {"grounded"}
+    assert "MNER, MRE: an item is correct only if the places" in page("x", [result], {}, {"gates": "gates.png"})
 
 
 def test_some_answers_of_the_model_are_correct(learned, records):

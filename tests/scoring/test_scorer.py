@@ -149,6 +149,14 @@ def test_events_have_one_split():
     assert {line.records for line in evaluate([*EVENTS, heard], modality="text-only").lines} == {1}
 
 
+def test_the_main_measure_of_a_grounded_task_comes_first():
+    for gold in (NAMES, [replace(one, tasks=("mner",)) for one in MIXED]):
+        report = evaluate(gold, main={"mner": "grounded"})
+        assert {line.measure for line in report.main_lines()} == {"grounded"}
+        assert {lines[0].measure for _, _, lines in report.parts()} == {"grounded"}
+        assert report.line("mner", "strict").score.f1 == 1
+
+
 def test_the_f1_of_each_combination():
     gold = [replace(one, tasks=("mner",)) for one in MIXED]
     sheet = strict_sheet("mner", [*gold[:2], replace(SOUND, entities=()), SOUND], gold, "grounded")

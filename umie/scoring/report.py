@@ -65,7 +65,7 @@ class Report:
             yield task, modality, [line for line in lines if line.average == "micro" or line.measure in main]
 
     def main_lines(self) -> list[Line]:
-        """Return the first line of each task: its strict micro score over all records."""
+        """Return the first line of each task: the micro score of its main measure over all records."""
         first: dict[str, Line] = {}
         for line in self.lines:
             first.setdefault(line.task, line)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -36,6 +36,7 @@ def score_predictions(
     *,
     tasks: Sequence[str] | None = None,
     modality: str = ALL,
+    main: Mapping[str, str | None] | None = None,
     other: Sequence[Prediction] | None = None,
     train: Sequence[Record] | None = None,
     resamples: int = 1000,
@@ -50,6 +51,8 @@ def score_predictions(
         modality: ``all`` scores all records together, and also each combination of text and media by itself if there
             are several (of events with no other media than images: each modality of M2E2); the name of a modality of
             M2E2 or of a combination, such as ``T+A``, scores only its records.
+        main: the measure of ``Task.measure`` that each task is judged by, reported first; by default, and for tasks
+            without one, the strict measure.
         other: the predictions of another system to compare with.
         train: training records, from which the baselines learn.
         resamples: the number of resamples for intervals and tests.
@@ -82,7 +85,7 @@ def score_predictions(
             raise UmieError(f"no record{among} of gold is annotated for {task!r}: choose another task or modality")
         wanted = [gold[row] for row in rows]
         found = [[side[row] for row in rows] for side in sides]
-        new = list(_lines(task, modality, wanted, found, train, resamples, seed))
+        new = list(_lines(task, modality, (main or {}).get(task), wanted, found, train, resamples, seed))
         lines += new
         if not new:  # a region, or an event without a trigger, has no string
             left_out[task] = "some mentions have no offsets, and no item of this task can be compared as a string"
@@ -125,6 +128,7 @@ def unknown_labels(task: str, predictions: Sequence[Record], gold: Sequence[Reco
 def _lines(
     task: str,
     modality: str,
+    main: str | None,
     gold: Sequence[Record],
     sides: Sequence[Sequence[Prediction]],
     train: Sequence[Record] | None,
@@ -132,14 +136,15 @@ def _lines(
     seed: int,
 ) -> Iterator[Line]:
     """Yield a line for each measure, group of records and average of a task; ``sides`` are one or two systems."""
-    measures = measures_of(task)
+    measures = sorted(measures_of(task), key=lambda measure: measure.name != main)  # the main one first
     groups = list(_groups(task, modality, gold, sides))
     guesses: dict[str, list[Record]] = {}
     for measure in measures:
         if not measure.strings and _has_strings(task, sides[0]):
             continue  # without offsets, only strings can be compared
         found = (one.record for side in sides for one in side)
-        if measure.only_if is not None and not all(any(map(measure.only_if, some)) for some in (gold, found)):
+        condition = None if measure.name == main else measure.only_if
+        if condition is not None and not all(any(map(condition, some)) for some in (gold, found)):
             continue
         comparable = [side for side in sides if measure.strings or not _has_strings(task, side)]
         tallies = [[_tally(measure, *pair) for pair in zip(side, gold, strict=True)] for side in comparable]

@@ -275,7 +275,7 @@ def test_only_an_earlier_report_is_replaced_and_only_on_request(umie, data, chec
         (["--model", "CKPT", "--data", "test.jsonl", "--task", "ner", "--output", "r"], "Unknown task 'ner'"),
         (["--model", "CKPT", "--data", "test.jsonl", "--schema", "mine", "--output", "r"], "schema is 'mine'"),
         (["--model", "CKPT", "--data", "test.jsonl", "--events", "all", "--output", "r"], "events is 'all'"),
-        (["--model", "CKPT", "--data", "test.jsonl", "--modality", "text", "--output", "r"], "modality is 'text'"),
+        (["--model", "CKPT", "--data", "test.jsonl", "--modality", "text", "--output", "r"], "Unknown modality 'text'"),
         (
             ["--model", "CKPT", "--data", "test.jsonl", "--format", "cnoll", "--output", "r"],
             "Unknown data format 'cnoll'",

@@ -88,7 +88,7 @@ def evaluate(
         list[str] | None, _option(BOTH, help="Task to score; repeatable. (default: all tasks of the annotation)")
     ] = None,
     modality: Annotated[
-        str, _option(BOTH, metavar="<str>", help="Only text-only, image-only or multimedia records (as in M2E2).")
+        str, _option(BOTH, metavar="<str>", help="Only text-only, image-only or multimedia records, or e.g. T+A.")
     ] = "all",
     labels: Annotated[bool, _option(BOTH, "--labels", help="Also print the score of each label.")] = False,
     seed: Annotated[int, _option(BOTH, metavar="<int>", min=0, help="Seed of the resamples.")] = 0,

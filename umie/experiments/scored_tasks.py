@@ -10,7 +10,7 @@ from umie.errors import UmieError, check_keys
 from umie.experiments.choices import Wording, instruction_label, read_instruction
 from umie.experiments.config import RunConfig
 from umie.experiments.data_sets import Corpus
-from umie.tasks import task_class
+from umie.tasks import registry, task_class
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,11 @@ def scored_tasks(config: RunConfig, corpus: Corpus, split: str | None = None) ->
             title += f"{task.upper()} (oracle events)" if part.is_staged and events == "gold" else task.upper()
             found.append(ScoredTask(key + suffix, title + suffix, data_set, task, events, constrained, wording))
     return found
+
+
+def measure_of(config: RunConfig, task: str) -> str | None:
+    """Return the measure that a task of a run is judged by; None for the main one of its kind."""
+    return registry.build(task, **config.tasks.get(task, {})).measure
 
 
 DEV_MEAN = "mean_f1"  # the dev score that is the mean over tasks

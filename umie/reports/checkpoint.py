@@ -24,7 +24,7 @@ from umie.records.no_relation import doubt, doubtful_labels
 from umie.reports.checkpoint_page import notes_of, page
 from umie.reports.gates import draw_gates
 from umie.reports.score_figure import draw_labels, draw_scores
-from umie.scoring import MODALITIES, modality_of, to_json
+from umie.scoring import check_modality, has_modality, to_json
 from umie.types import SPLITS, check_image_policy
 from umie.versions import file_digest, versions
 
@@ -48,7 +48,7 @@ class EvaluationOptions:
         format_options: further options of the format; see ``umie.data.format_options``.
         train: training records for the baselines, in the same format.
         tasks: the tasks to score; None scores those that both the data and the checkpoint support.
-        modality: score only the records of one modality of M2E2, or ``all``.
+        modality: score only the records of one modality of M2E2 or of one combination, such as ``T+A``, or ``all``.
         title: a name of the data in the report.
         limit: evaluate only the first records.
         decodings: ``constrained``, ``free``, or both to compare them.
@@ -117,7 +117,7 @@ def evaluate_to_folder(
     """
     check_saved(options.model)
     _check_folder(options.output, options.overwrite)
-    check_choice("modality", options.modality, ("all", *MODALITIES))
+    check_modality(options.modality)
     if options.missing_images is not None:
         check_image_policy(options.missing_images)
     for medium in options.blind or ():
@@ -231,8 +231,8 @@ def _read(
     if not records:
         raise UmieError(f"{options.data}: has no records: use a file of annotated records")
     notes += map(doubt, doubtful_labels(item.type for record in records for item in record.relations))
-    if options.modality in MODALITIES:
-        records = [record for record in records if modality_of(record) == options.modality]
+    if options.modality != "all":
+        records = [record for record in records if has_modality(record, options.modality)]
         if not records:
             raise UmieError(f"{options.data}: no record has the modality {options.modality!r}: use another --modality")
         facts["modality"] = options.modality

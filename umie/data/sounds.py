@@ -43,7 +43,7 @@ def draw_sound(rng: random.Random, timbres: Sequence[str]) -> tuple[Sound, list[
         ramp = np.minimum(1, np.minimum(times, times[::-1]) / _RAMP)
         mixed[first : first + len(times)] = rng.uniform(0.5, 0.9) * ramp * samples / np.abs(samples).max()
         intervals.append((first / RATE, (first + len(times)) / RATE))
-    whole = np.round(mixed * _SCALE)  # as in the file, so that what is read equals what was drawn
+    whole = np.round(mixed * _SCALE) + 0.0  # as in the file, which has no negative zero
     return Sound((whole / _SCALE).astype(np.float32), RATE), intervals
 
 

@@ -326,7 +326,13 @@ def _embedded(one: SetConfig, output: Path, used: Sequence[str], on_item: OnItem
         config = kind.config(**one.options)
     if min(getattr(config, split) for split in used) < kind.smallest:
         raise UmieError(f"data: each split that is used needs at least {kind.smallest} {kind.unit}, one of each kind")
-    tasks = {name: {"labels": list(kind.labels[name]), **given} for name, given in one.tasks.items()}
+    annotated = kind.ceilings(config, ())
+    missing = [name for name in one.tasks if name not in annotated]
+    if missing and (one.names_tasks or len(missing) == len(one.tasks)):
+        raise UmieError(f"data: none of its records is annotated for the task {missing[0]!r}: remove it from `tasks`")
+    tasks = {
+        name: {"labels": list(kind.labels[name]), **given} for name, given in one.tasks.items() if name in annotated
+    }
     fingerprint = hash_of({one.format: asdict(config), "umie": umie.__version__})
     folder = output / f"data-{fingerprint}"
     files = {split: str(folder / f"{split}.jsonl") for split in SPLITS}
@@ -345,7 +351,7 @@ def _embedded(one: SetConfig, output: Path, used: Sequence[str], on_item: OnItem
         files=files,
         images=dict.fromkeys(SPLITS, str(folder)),
         tasks=tasks,
-        ceilings={name: known[name] for name in tasks if name in known},
+        ceilings={name: known[name] for name in tasks},
         num_records={split: len(own) for split, own in records.items()},
         num_queries={split: _count_queries(built, own) for split, own in records.items()},
         num_images={split: sum(record.image is not None for record in own) for split, own in records.items()},

@@ -225,7 +225,7 @@ def synthetic_media(
     Also prints the best F1 that a model without some of the media can reach, of types / with places.
 
     Example:
-        umie data synthetic-media media --train 40 --dev 4 --test 10 --combination T+I --combination A
+        umie data synthetic-media media --combination T+I --combination A
     """
     from umie.data.synthetic_media import COMBINATIONS, SyntheticMediaConfig, ceilings, write_synthetic_media
 

@@ -42,7 +42,7 @@ MEDIUM_OF: Mapping[str, Medium] = {"I": "image", "A": "audio", "V": "video"}
 def combination_name(name: object) -> str:
     """Return a combination as records name it, ``A+V`` for ``V+A``; raise UmieError if there is no such one."""
     ordered = "+".join(sorted(name.split("+"), key="TIAV".find)) if isinstance(name, str) else name
-    check_choice("a combination", ordered, COMBINATIONS)
+    check_choice("a combination", ordered if ordered in COMBINATIONS else name, COMBINATIONS)
     return str(ordered)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, TypeAlias
 
@@ -23,7 +23,7 @@ from umie.data.synthetic import (
     PAIR_CUES,
     PAIR_ICONS,
     fill,
-)  # fmt: skip
+)
 from umie.media import Clip, Sound
 from umie.records import NO_RELATION, Argument, Entity, Event, Places, Region, Relation, Segment, Track
 from umie.records.places import NOWHERE, PLACES, Medium
@@ -57,7 +57,6 @@ EVENT_FRAMES = ("{0} on the left , {1} on the right , and the {2}", "the {2} wit
 
 _FIRST, _SECOND = "first", "second"  # the two people of an image or a sound, from the left or by time
 
-
 Place: TypeAlias = Region | Segment | Track
 
 
@@ -78,9 +77,6 @@ class Content(NamedTuple):
     decides: tuple[str, ...]
     media: Media
     fields: dict[str, Any]
-
-
-Maker: TypeAlias = Callable[[random.Random, Sequence[str], Sequence[Medium], bool, bool], Content]
 
 
 def name_content(
@@ -110,13 +106,13 @@ def pair_content(
     """Return the content of a record with a relation; ``is_open`` is whether media decide, not the text."""
     label = rng.choice(LABELS["mre"])
     decides = rng.choice(media) if is_open else None
-    alone = None if has_text or len(media) == 1 else next(medium for medium in media if medium != decides)
+    with_people = media if has_text or len(media) == 1 else [medium for medium in media if medium != decides]
     found: Media = {}
     for medium in media:
         signs = PAIR_SIGNS[medium]
         other = signs[rng.choice(LABELS["mre"])] if has_text else None
-        people = alone in (None, medium)
-        found[medium] = _show(rng, medium, signs[label] if medium == decides else other, people=people)
+        sign = signs[label] if medium == decides else other
+        found[medium] = _show(rng, medium, sign, people=medium in with_people)
     fields: dict[str, Any] = {"tasks": ("mre",)}
     head = tail = None
     ends = [_FIRST, _SECOND]
@@ -126,7 +122,7 @@ def pair_content(
             frames = PAIR_FRAMES[decides][order := rng.randrange(2)]
             ends = ends[::-1] if order else ends
         fields["text"], (head, tail) = fill(_said(rng.choice(frames), decides), *rng.sample(names, 2))
-    where = alone or decides
+    where = decides if has_text else with_people[0]
     head_places, tail_places = (NOWHERE if where is None else _place(found, where, end) for end in ends)
     fields["relations"] = (Relation(label, head, tail, head_places, tail_places),)
     return Content((decides or "text",), found, fields)

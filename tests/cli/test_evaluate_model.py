@@ -179,6 +179,16 @@ def test_the_embedded_data_set(umie, data, checkpoint):
     assert "--data is 'tset': use one of train, dev, test" in err
 
 
+def test_the_embedded_media_set(umie, data, checkpoint):
+    of_media = ("--format", "synthetic_media", "--data", "test", "--limit", "12", "--task", "mner")
+    code, _, err = umie("evaluate", "--model", checkpoint, *of_media, "--output", "report")
+    assert code == 0
+    assert "upper bounds of F1 for a system without media: mner 0.451" in err
+    content, _ = scores(data)
+    assert content["data"]["combinations"] == ["T+I", "T+A", "T+I+A", "I", "A", "I+A", "V", "T+V", "A+V"]
+    assert len(list(read_jsonl("report/gold.jsonl"))) == content["data"]["records"]
+
+
 def entities(*labels):
     text = " ".join(labels)
     return Record(

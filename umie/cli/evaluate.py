@@ -28,12 +28,18 @@ def evaluate(
         str | None, _option(CHECKPOINT, "--model", "-m", metavar="<path>", help="Directory or hub name of a variant.")
     ] = None,
     data: Annotated[
-        str | None, _option(CHECKPOINT, metavar="<path>", help="Annotated records; for synthetic: dev or test.")
+        str | None, _option(CHECKPOINT, metavar="<path>", help="Annotated records; for an embedded set: dev or test.")
     ] = None,
     output: Annotated[Path | None, _option(CHECKPOINT, "--output", "-o", help="Directory of the report.")] = None,
     overwrite: Annotated[bool, _option(CHECKPOINT, "--overwrite", help="Replace an earlier report.")] = False,
     format_name: Annotated[
-        str, _option(CHECKPOINT, "--format", "-f", help="Format of the data: jsonl, twitter, mnre, ..., or synthetic.")
+        str,
+        _option(
+            CHECKPOINT,
+            "--format",
+            "-f",
+            help="Format of the data: jsonl, twitter, mnre, ..., synthetic, synthetic_media.",
+        ),
     ] = "jsonl",
     images: Annotated[Path | None, _option(CHECKPOINT, help="Directory of the images.")] = None,
     regions: Annotated[

@@ -185,7 +185,7 @@ def missing_files(runs: Sequence[RunConfig], root: Path) -> list[str]:
     found = []
     for run in _distinct(runs, "data"):
         for name, one in run.data.sets.items():
-            if one.format == "synthetic":
+            if one.is_drawn:
                 continue
             for key in (*SPLITS, "images", "regions"):
                 path = root / str(one.options.get(key, "."))

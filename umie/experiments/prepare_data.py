@@ -16,7 +16,7 @@ from umie import tasks as all_tasks
 from umie.audit.texts import normalize
 from umie.checkpoints import is_intact, write_manifest
 from umie.composition import resolve_parts
-from umie.data.synthetic import LABELS, SyntheticConfig, ceilings, write_synthetic
+from umie.data.embedded import EMBEDDED
 from umie.encoders import Preprocessor, build_preprocessor
 from umie.errors import UmieError, at, check_keys
 from umie.experiments.data_config import DataConfig, SetConfig
@@ -70,7 +70,7 @@ def prepare_corpus(
     check_files(config, root)
     read: dict[str, _Files] = {}
     for name, one in config.sets.items():
-        if one.format != "synthetic":
+        if not one.is_drawn:
             with place(name):
                 read[name] = _read_files(one, root, splits, config.is_single)
     check_content(config, {name: one.splits for name, one in read.items()})
@@ -86,8 +86,8 @@ def prepare_corpus(
             on_item(prefix + what)
 
         with place(name):
-            if one.format == "synthetic":
-                sets[name] = _synthetic(one, output, splits, say)
+            if one.is_drawn:
+                sets[name] = _embedded(one, output, splits, say)
             else:
                 sets[name] = _checked_set(read[name], training_texts, images, output, splits, say)
     unused = [task for task in config.tasks if not any(task in one.tasks for one in sets.values())]
@@ -346,35 +346,41 @@ def _image_folder(split: str, records: Iterable[Record]) -> str | None:
     return next(iter(folders), None)
 
 
-def _synthetic(one: SetConfig, output: Path, used: Sequence[str], on_item: OnItem) -> DataSet:
+def _embedded(one: SetConfig, output: Path, used: Sequence[str], on_item: OnItem) -> DataSet:
+    kind = EMBEDDED[one.format]
     with at("data"):
-        config = SyntheticConfig(**one.options)
-    sizes = {split: getattr(config, split) for split in SPLITS}
-    if min(sizes[split] for split in used) < 3:
-        raise UmieError("data: each split that is used needs at least 3 records, one of each kind")
-    tasks = {name: {"labels": list(LABELS[name]), **given} for name, given in one.tasks.items()}
-    fingerprint = hash_of({"synthetic": asdict(config), "umie": umie.__version__})
+        config = kind.config(**one.options)
+    if min(getattr(config, split) for split in used) < kind.smallest:
+        raise UmieError(f"data: each split that is used needs at least {kind.smallest} {kind.unit}, one of each kind")
+    annotated = kind.ceilings(config, ())
+    missing = [name for name in one.tasks if name not in annotated]
+    if missing and (one.names_tasks or len(missing) == len(one.tasks)):
+        raise UmieError(f"data: none of its records is annotated for the task {missing[0]!r}: remove it from `tasks`")
+    tasks = {
+        name: {"labels": list(kind.labels[name]), **given} for name, given in one.tasks.items() if name in annotated
+    }
+    fingerprint = hash_of({one.format: asdict(config), "umie": umie.__version__})
     folder = output / f"data-{fingerprint}"
     files = {split: str(folder / f"{split}.jsonl") for split in SPLITS}
     if not is_intact(folder):
         on_item("drawing the embedded data set")
-        write_synthetic(folder, config)
+        kind.write(folder, config)
         write_manifest(folder, [f"{split}.jsonl" for split in SPLITS])
     built = _built(tasks)
-    known = ceilings(config)
+    known = kind.ceilings(config, [name for name, task in built.items() if task.config.grounded])
+    records = {
+        split: list(read_jsonl(path, images=folder)) if getattr(config, split) else [] for split, path in files.items()
+    }
     return DataSet(
         name=one.name,
-        format="synthetic",
+        format=one.format,
         files=files,
         images=dict.fromkeys(SPLITS, str(folder)),
         tasks=tasks,
         ceilings={name: known[name] for name in tasks},
-        num_records=sizes,
-        num_queries={
-            split: _count_queries(built, read_jsonl(path, images=folder) if sizes[split] else ())
-            for split, path in files.items()
-        },
-        num_images=sizes,
+        num_records={split: len(own) for split, own in records.items()},
+        num_queries={split: _count_queries(built, own) for split, own in records.items()},
+        num_images={split: sum(record.image is not None for record in own) for split, own in records.items()},
         fingerprint=fingerprint,
     )
 

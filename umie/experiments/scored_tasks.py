@@ -82,7 +82,7 @@ def check_metric(config: RunConfig, corpus: Corpus | None = None) -> None:
         return
     if corpus is None:
         sets = config.data.sets.values()
-        has_dev = any(one.format == "synthetic" or one.options.get("dev") is not None for one in sets)
+        has_dev = any(one.is_drawn or one.options.get("dev") is not None for one in sets)
         keys = [task if config.data.is_single else f"{one.name} {task}" for one in sets for task in one.tasks]
         keys = [key + suffix for key in keys for suffix in _suffixes(config)]
     else:

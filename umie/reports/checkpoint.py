@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from fnmatch import fnmatch
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from umie.data.embedded import EMBEDDED
 from umie.data.source import Source
-from umie.data.synthetic import SyntheticConfig, ceilings, scenes, write_synthetic
 from umie.errors import UmieError, check_choice
 from umie.evaluation.checkpoint import DecodingResult, OnBatch, evaluate_checkpoint
 from umie.evaluation.gates import gate_summary
@@ -28,7 +28,6 @@ from umie.scoring import check_modality, has_modality, to_json
 from umie.types import SPLITS, check_image_policy
 from umie.versions import file_digest, versions
 
-SYNTHETIC = "synthetic"
 PAGE, SCORES, GOLD, GATES, DATA = "report.md", "scores.json", "gold.jsonl", "gates.png", "data"
 _CONTENT = (PAGE, SCORES, GOLD, GATES, DATA, "scores-*.png", "labels-*.png", "predictions-*")
 
@@ -39,10 +38,10 @@ class EvaluationOptions:
 
     Args:
         model: the directory of a saved variant, or the name of a repository.
-        data: a file of annotated records; a split (``train``, ``dev``, ``test``) if the format is ``synthetic``.
+        data: a file of annotated records; a split (``train``, ``dev``, ``test``) of an embedded set.
         output: the directory to write.
         overwrite: replace an earlier report in ``output``.
-        format: a format of ``umie.data``, or ``synthetic``, the embedded data set.
+        format: a format of ``umie.data``, or an embedded set: ``synthetic``, ``synthetic_media``.
         images: the folder of the images.
         regions: the annotation of regions, for formats with a separate one.
         format_options: further options of the format; see ``umie.data.format_options``.
@@ -207,19 +206,20 @@ def _read(
     The files of the embedded data set are written to a folder.
     """
     train: list[Record] | None = None
-    if options.format == SYNTHETIC:
+    if options.format in EMBEDDED:
         check_choice("--data", options.data, SPLITS)
-        default = SyntheticConfig()
-        sizes = dict.fromkeys(SPLITS, 0) | {options.data: options.limit or getattr(default, options.data)}
-        config = SyntheticConfig(**sizes)
-        records = list(read_jsonl(write_synthetic(folder, config)[options.data]))
+        kind = EMBEDDED[options.format]
+        default = kind.config()
+        size = options.limit or getattr(default, options.data)
+        config = replace(default, **(dict.fromkeys(SPLITS, 0) | {options.data: size}))
+        records = list(islice(read_jsonl(kind.write(folder, config)[options.data]), options.limit))
         if options.train is not None:
             check_choice("--train", str(options.train), SPLITS)
-            train = [scene.record for scene in scenes(default, str(options.train))]
+            train = list(kind.records(default, str(options.train)))
         facts: dict[str, Any] = {"embedded data set": options.data}
-        facts |= {"seed": config.seed, "image share": config.image_share}
-        known = ", ".join(f"{task} {value:.3f}" for task, value in ceilings(config).items())
-        notes = [f"expected upper bounds of F1 for a system without images: {known} (meae: with gold events)"]
+        facts |= {name.replace("_", " "): value for name, value in asdict(config).items() if name not in SPLITS}
+        known = ", ".join(f"{task} {value:.3f}" for task, value in kind.ceilings(config, ()).items())
+        notes = [f"expected upper bounds of F1 for a system without {kind.unseen}: {known} (meae: with gold events)"]
     else:
         source = Source(Path(options.data), options.format, options.images, options.regions, options.format_options)
         records = list(islice(source.records(), options.limit))

@@ -15,6 +15,7 @@ from umie.experiments.scheduler import GridRun
 from umie.experiments.scored_tasks import measure_of
 from umie.experiments.summary import MEAN, Row, complete_mean, health_mean, rows, score, title
 from umie.files import atomic_write
+from umie.reports.combinations import combinations_section
 from umie.reports.gate_study import HISTOGRAM, SWEEP, write_gate_study
 from umie.reports.grid_facts import data_facts
 from umie.reports.grid_figure import draw_grid
@@ -152,6 +153,8 @@ def _page(run: GridRun, output: Path, summary: str, gate: str) -> str:
     ]
     if compared := comparisons(run, output):
         parts += ["## What the intervals support", compared]
+    if by_combination := combinations_section(run, rows(run)):
+        parts += ["## By combination of media", by_combination]
     parts += ["## Cells", _cells(run), "## Data", data_facts(run)]
     if gate:
         parts += ["## Gate", gate]

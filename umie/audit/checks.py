@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from umie import tasks
-from umie.audit.images import Presence, presence
+from umie.audit.images import Presence, presences
 from umie.data.source import Source
 from umie.errors import UmieError, shown
 from umie.records import MEDIA, NO_RELATION, Record, Span
@@ -40,10 +40,10 @@ def check_record(record: Record, *, images: bool = True) -> Iterator[Finding]:
     A ``Record`` cannot be built with a span outside its text, a box outside its image, or a missing region, so these
     are not checked again. ``images`` is whether to check that the image file exists.
     """
-    state = presence(record) if images else Presence.NONE
-    if state not in (Presence.NONE, Presence.FOUND):
-        folder = "" if record.image_folder is None else f" (in {record.image_folder})"
-        yield Finding(True, f"image {shown(record.image)} {state.value}{folder}: add it, or use another image folder")
+    for image, state in zip(record.images, presences(record) if images else (), strict=images):
+        if state is not Presence.FOUND:
+            folder = "" if record.image_folder is None else f" (in {record.image_folder})"
+            yield Finding(True, f"image {shown(image)} {state.value}{folder}: add it, or use another image folder")
     yield from _check_labels(record)
     for kind, span in annotated_spans(record.entities, record.relations, record.events):
         covered = record.surface(span)
@@ -59,9 +59,10 @@ def check_record(record: Record, *, images: bool = True) -> Iterator[Finding]:
     for medium in MEDIA[1:]:
         if places := (record.places(medium) if medium not in record.media else ()):
             yield Finding(False, f"{len(places)} {PLACES[medium]} without a {medium}: set {medium}")
-    for box, count in Counter(region.box for region in record.regions).items():
+    for (image, box), count in Counter((region.image, region.box) for region in record.regions).items():
         if count > 1:
-            yield Finding(False, f"duplicate region {list(box)} ({count} times)")
+            place = f" of image {image}" if image else ""
+            yield Finding(False, f"duplicate region {list(box)}{place} ({count} times)")
 
 
 @dataclass

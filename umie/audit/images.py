@@ -35,19 +35,29 @@ class Presence(Enum):
 
 
 def presence(record: Record) -> Presence:
-    """Return whether the image file of a record exists and is readable; only small files, perhaps pointers, are opened.
+    """Return whether the image files of a record exist and are readable, or the first other state of one of them."""
+    states = presences(record)
+    return next((state for state in states if state is not Presence.FOUND), Presence.FOUND if states else Presence.NONE)
+
+
+def presences(record: Record) -> list[Presence]:
+    """Return whether each image file exists and is readable; only small files, perhaps pointers, are opened.
 
     A plain file name costs one system call, so that a million records can be checked.
     """
-    if not isinstance(record.image, str):
-        return Presence.NONE if record.image is None else Presence.FOUND  # an image in memory
-    name = record.image
+    return [_presence(record, number) for number in range(len(record.images))]
+
+
+def _presence(record: Record, number: int) -> Presence:
+    name = record.images[number]
+    if not isinstance(name, str):
+        return Presence.FOUND  # an image in memory
     try:
         path = f"{record.image_folder}/{name}"
         is_plain = record.image_folder is not None and "/" not in name and name not in ("", ".", "..")
         status = os.lstat(path) if is_plain else None
         if status is None or stat.S_ISLNK(status.st_mode):
-            path = str(record.image_path())
+            path = str(record.path("image", number))
             status = Path(path).stat()
     except FileNotFoundError:
         return Presence.MISSING

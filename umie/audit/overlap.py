@@ -90,11 +90,11 @@ def read_split(name: str, source: Source, progress: Callable[[], None] = lambda:
             exact_texts.add(exact_text)
         else:
             split.texts.append(-1)
-        if isinstance(record.image, str):
-            image = PurePath(record.image).name
+        names = {PurePath(image).name: number for number, image in enumerate(record.images) if isinstance(image, str)}
+        for image, number in names.items():
             if image not in split.images:
                 with suppress(UmieError, OSError):
-                    path = record.image_path()
+                    path = record.path("image", number)
                     if path is not None and path.is_file():
                         split.hashes[image] = hashes(path)
             split.images[image].append(position)

@@ -37,6 +37,7 @@ class Statistics:
             for name in ("characters", "words", "entities", "relations", "events", "regions", "words of a span")
         }
         self.images: Counter[str] = Counter()
+        self.several_images = 0
         self.spans = 0
         self.multi_word = 0
 
@@ -66,6 +67,7 @@ class Statistics:
                     counter = self.labels[name]
                     counter[label if label in counter or len(counter) < MAX_LABELS else OTHER] += 1
         # with checks_images off, whether an image exists is not checked
+        self.several_images += bool(record.more_images)
         is_checked = record.image is None or self.checks_images
         self.images[(presence(record) if is_checked else Presence.MISSING).name] += 1
 
@@ -87,6 +89,7 @@ class Statistics:
             "images": {
                 "named": with_image,
                 "named_share": _share(with_image, self.records),
+                **({"several": self.several_images} if self.several_images else {}),
                 "checked": self.checks_images,
                 "found": found if self.checks_images else None,
                 "missing": with_image - found if self.checks_images else None,

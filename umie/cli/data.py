@@ -59,7 +59,7 @@ def convert(
         umie data convert --format mnre --input train.txt --output train.jsonl
         umie data convert -f twitter -i train.txt -o train.jsonl --images images
     """
-    from umie.audit.images import Presence, presence
+    from umie.audit.images import Presence, presences
     from umie.data.consistency import consistent
     from umie.records import no_relation_names, write_jsonl
     from umie.records.labels import LabelForms
@@ -96,10 +96,9 @@ def convert(
                 take_note("records whose offsets seem to count UTF-16 units; see --format-option offsets")
             forms.add(record)
             doubtful.update(doubtful_labels(item.type for item in record.relations))
-            if record.image is not None:
-                counts["images"] += 1
-                if images is not None:
-                    counts["found" if presence(record) is Presence.FOUND else "missing"] += 1
+            counts["images"] += len(record.images)
+            if images is not None:
+                counts.update("found" if state is Presence.FOUND else "missing" for state in presences(record))
             count()
             yield record
 

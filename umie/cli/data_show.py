@@ -109,6 +109,8 @@ def _table(summaries: Mapping[str, Mapping[str, Any]]) -> Table:
     table.add_row("[bold]images")
     table.add_row("  named", *(_with_share(one["images"]["named"], one["records"]) for one in files))
     images = [one["images"] for one in files]
+    if any("several" in one for one in images):
+        table.add_row("  several in a record", *(f"{one.get('several', 0):,}" for one in images))
     if any(one["checked"] and one["named"] for one in images):
         table.add_row("  missing", *(_with_share(one["missing"], one["named"]) for one in images))
     return table
@@ -157,7 +159,7 @@ def sample(
         if as_json:
             print_json(json.loads(record_to_json(record)))
         else:
-            image = "no image" if record.image is None else f"image {record.image}"
+            image = f"image {', '.join(map(str, record.images))}" if record.images else "no image"
             head = f"{source.place(place)}  id {record.id}, {image}, {len(record.regions)} regions\n"
             shown = Text.assemble((head, "dim"), _marked(record), "\n", *(f"  {line}\n" for line in _lines(record)))
             out.print(shown, soft_wrap=True, highlight=False)

@@ -66,7 +66,11 @@ def read(
         regions = data.get("regions")
         for region in regions if boxes != "relative" and isinstance(regions, list) else ():
             if isinstance(region, dict):
-                region["box"] = _relative_box(region.get("box"), boxes, data.get("image"), folder)
+                number = region.get("image", 0)
+                image = data.get("image") if number == 0 else None
+                if isinstance(data.get("images"), list):
+                    image = next(iter(data["images"][number:]), None) if type(number) is int else None
+                region["box"] = _relative_box(region.get("box"), boxes, image, folder)
         if isinstance(data.get("text"), str):
             for key in ("entities", "relations", "events"):
                 _convert_spans(data.get(key), data["text"], offsets)

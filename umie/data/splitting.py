@@ -19,13 +19,27 @@ def split_by_image(
     """Divide records between splits, so that no split has an image of another.
 
     Args:
-        records: the records; one without an image is divided by its id, or by itself.
+        records: the records; one without an image is divided by its id, or by itself. Images of one record stay
+            together.
         shares: the share of the images in each split.
         rng: the source of randomness.
     """
-    by_image: dict[str, list[Record]] = defaultdict(list)
+    others: dict[str, str] = {}  # an image and another one that a record connects with it
+
+    def first_of(name: str) -> str:
+        while others.setdefault(name, name) != name:
+            name = others[name]
+        return name
+
+    named = []
     for number, record in enumerate(records):
-        by_image[str(record.image if record.image is not None else record.id or number)].append(record)
+        first, *more = map(str, record.images or [record.id or number])
+        named.append((first, record))
+        for name in more:
+            others[first_of(name)] = first_of(first)
+    by_image: dict[str, list[Record]] = defaultdict(list)
+    for name, record in named:
+        by_image[first_of(name)].append(record)
     images = sorted(by_image)
     rng.shuffle(images)
     divided: dict[str, list[Record]] = {}
@@ -42,8 +56,8 @@ def with_shuffled_regions(record: Record, rng: random.Random) -> Record:
 
     In many data sets regions are in the order of their mentions, from which a model could guess instead of looking.
     """
-    boxes: dict[tuple[float, ...], int] = {}
-    first = [boxes.setdefault(region.box, index) for index, region in enumerate(record.regions)]
+    boxes: dict[tuple[object, ...], int] = {}
+    first = [boxes.setdefault((region.image, region.box), index) for index, region in enumerate(record.regions)]
     order = sorted(set(first))
     rng.shuffle(order)
     place = {old: new for new, old in enumerate(order)}

@@ -53,8 +53,8 @@ def check_content(config: DataConfig, records: Mapping[str, Mapping[str, Sequenc
         config: the data sets.
         records: the records by data set and split.
     """
-    found: dict[Place, Counter[tuple[str, str]]] = {
-        (name, split): Counter((normalize(record.text), os.path.normpath(str(record.image))) for record in own)
+    found: dict[Place, Counter[tuple[str, tuple[str, ...]]]] = {
+        (name, split): Counter((normalize(record.text), _names_of(record)) for record in own)
         for name, splits in records.items()
         for split, own in splits.items()
         if own
@@ -67,6 +67,10 @@ def check_content(config: DataConfig, records: Mapping[str, Mapping[str, Sequenc
             raise _error(
                 config, first, second, f"overlap: one contains all {found[fewer].total():,} records of the other"
             )
+
+
+def _names_of(record: Record) -> tuple[str, ...]:
+    return tuple(os.path.normpath(str(image)) for image in record.images)
 
 
 def _rivals(config: DataConfig, places: Sequence[Place]) -> Iterator[tuple[Place, Place]]:

@@ -19,6 +19,7 @@ from umie.records.model import (
     Span,
     annotated_spans,
     check_places,
+    check_region_images,
     check_schema,
     check_span,
     place_references,
@@ -31,7 +32,7 @@ T = TypeVar("T")
 MAX_TEXT = 100_000  # characters; bounds the cost of one span, so that reading time is linear in the size of the file
 KEYS = (
     "text", "image", "regions", "entities", "relations", "events", "id", "tasks", "source", "license", "labels",
-    "audio", "segments", "video", "tracks",
+    "audio", "segments", "video", "tracks", "images",
 )  # fmt: skip
 _OLD_LICENSE = "licence"  # still read in files written before the key was renamed
 # json.dumps would build an encoder for each line
@@ -125,6 +126,8 @@ def errors_of_line(line: str) -> list[UmieError]:
     )
     for _, span in annotated_spans(entities, relations, events):
         tried(record.surface, span)
+    if None not in values["regions"]:
+        tried(check_region_images, values["regions"], 1 + len(values["more_images"]))
     numbers = {medium: len(values[kind]) for medium, kind in PLACES.items() if isinstance(values[kind], list)}
     if len(numbers) == len(PLACES):
         for owner, places in place_references(entities, relations, events):
@@ -145,7 +148,7 @@ def record_to_json(record: Record) -> str:
         UmieError: the record holds its image in memory, or is too long for ``read_jsonl``.
     """
     for medium in MEDIA:
-        if not isinstance(getattr(record, medium), str | None):
+        if not all(isinstance(source, str) for source in record.of(medium)):
             raise UmieError(
                 f"the record holds its {medium} in memory: save the {medium} and set `{medium}` to its file name"
             )
@@ -163,8 +166,12 @@ def record_to_json(record: Record) -> str:
     data: dict[str, Any] = {
         "id": record.id,
         "text": record.text,
-        "image": record.image,
-        "regions": [{"box": list(region.box), **_labeled(region), **_masked(region)} for region in record.regions],
+        "image": None if record.more_images else record.image,
+        "images": list(record.images) if record.more_images else None,
+        "regions": [
+            {"box": list(region.box), **_labeled(region), **_masked(region), **_placed(region)}
+            for region in record.regions
+        ],
         "audio": record.audio,
         "segments": [{"interval": list(segment.interval), **_labeled(segment)} for segment in record.segments],
         "video": record.video,
@@ -214,6 +221,10 @@ def _masked(region: Region) -> dict[str, Any]:
     return {} if mask is None else {"mask": {"size": list(mask.size), "counts": list(mask.counts)}}
 
 
+def _placed(region: Region) -> dict[str, int]:
+    return {"image": region.image} if region.image else {}
+
+
 def read_string(data: Mapping[str, Any], key: str, kind: str) -> str:
     """Return the non-empty string ``data[key]`` of an item; ``kind`` names the item in the error."""
     value = data.get(key)
@@ -242,6 +253,8 @@ def _values(line: str, data: Mapping[str, Any], call: Callable[..., Any]) -> dic
         if key not in KEYS:
             call(check_keys, "record key", [key], KEYS)
     values: dict[str, Any] = {"text": call(_text, data), **{medium: call(_medium, data, medium) for medium in MEDIA}}
+    first, *values["more_images"] = call(_images, data) or [None]
+    values["image"] = values["image"] if first is None else first
     if _may_hold_surrogates(line):
         written = {key if key in KEYS else shown(key): json.dumps(data[key], ensure_ascii=False) for key in data}
         checked = [call(_without_surrogates, value, name) for name, value in written.items()]
@@ -282,7 +295,7 @@ def _check_text_length(text: str) -> None:
 
 def _text(data: Mapping[str, Any]) -> str:
     text = data.get("text")
-    if not isinstance(text, str) or not (text.strip() or any(map(data.get, MEDIA))):
+    if not isinstance(text, str) or not (text.strip() or any(map(data.get, (*MEDIA, "images")))):
         raise UmieError(f"text is {shown(text)}: every record needs a non-empty text, an image, a sound or a video")
     _check_text_length(text)
     return text
@@ -293,6 +306,15 @@ def _medium(data: Mapping[str, Any], medium: Medium) -> str | None:
     if not isinstance(name, str | None):
         raise UmieError(f"{medium} is {shown(name)}: use a file name, or null if there is no {medium}")
     return name
+
+
+def _images(data: Mapping[str, Any]) -> list[str]:
+    names = _list(data.get("images"), "images")
+    for name in names:
+        _string(name, "images holds")
+    if names and data.get("image") is not None:
+        raise UmieError("the record has both keys 'image' and 'images': use one")
+    return names
 
 
 def _identifier(value: object) -> str:
@@ -346,7 +368,7 @@ def _span(data: Mapping[str, Any], text: str, kind: str) -> Span:
 
 
 def _region(value: object) -> Region:
-    data = _object(value, "region", ("box", "label", "mask"))
+    data = _object(value, "region", ("box", "label", "mask", "image"))
     box = data.get("box")
     if not isinstance(box, list):
         raise UmieError(f"region box is {shown(box)}: expected [x1, y1, x2, y2], relative to the image (0..1)")
@@ -354,7 +376,7 @@ def _region(value: object) -> Region:
     if mask is not None:
         fields = _object(mask, "mask", ("size", "counts"))
         mask = Mask(*(tuple(_list(fields.get(key), f"mask {key}")) for key in ("size", "counts")))
-    return Region(tuple(box), _label(data, "region"), mask)
+    return Region(tuple(box), _label(data, "region"), mask, data.get("image", 0))
 
 
 def _segment(value: object) -> Segment:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
@@ -137,12 +137,12 @@ G = TypeVar("G", Entity, Argument, Event)
 
 @dataclass(frozen=True)
 class Record:
-    """A text with at most one image, one sound and one video, and the annotation of all.
+    """A text with its images, at most one sound and one video, and the annotation of all.
 
     Args:
         text: the text; it may be empty only if there is an image, a sound or a video.
-        image: file name or path of the image (stored as a string), a PIL image, or None.
-        regions: regions of the image.
+        image: file name or path of the first image (stored as a string), a PIL image, or None.
+        regions: regions of the images.
         entities: typed spans (MNER).
         relations: typed pairs of spans, including unrelated ones (MRE).
         events: events with trigger and arguments (MED, MEAE).
@@ -156,9 +156,11 @@ class Record:
         video: file name or path of the video or of a folder of frames, an ``umie.media.Clip``, or None.
         segments: intervals of the sound.
         tracks: regions that move through the video.
+        more_images: the images after the first one.
 
     Raises:
-        UmieError: there is neither text nor a medium, a span is outside the text, or a place does not exist.
+        UmieError: there is neither text nor a medium, a span is outside the text, or a place or its image does not
+            exist.
     """
 
     text: str
@@ -177,6 +179,7 @@ class Record:
     video: str | Path | Clip | None = None
     segments: tuple[Segment, ...] = ()
     tracks: tuple[Track, ...] = ()
+    more_images: tuple[str | Path | Image, ...] = ()
 
     def __post_init__(self) -> None:
         if not isinstance(self.text, str):
@@ -204,6 +207,8 @@ class Record:
         for medium in MEDIA:
             if isinstance(path := getattr(self, medium), Path):
                 object.__setattr__(self, medium, str(path))
+        object.__setattr__(self, "more_images", _further_images(self.image, self.more_images))
+        check_region_images(self.regions, 1 + len(self.more_images))
         object.__setattr__(self, "entities", tuple(self._with_text(entity) for entity in self.entities))
         for _, span in annotated_spans((), self.relations, self.events):
             self.surface(span)
@@ -234,10 +239,28 @@ class Record:
         text = ["T"] if self.text.strip() else []
         return "+".join([*text, *(letter for medium, letter in letters.items() if medium in self.media)])
 
+    @property
+    def images(self) -> tuple[str | Image, ...]:
+        """All images, the first one included: file names, or images in memory."""
+        return self.of("image")
+
+    def of(self, medium: Medium) -> tuple[Any, ...]:
+        """Return the images, the video or the sound: file names, or objects in memory."""
+        first = getattr(self, medium)
+        return () if first is None else (first, *(self.more_images if medium == "image" else ()))
+
     def places(self, medium: Medium) -> tuple[Region, ...] | tuple[Segment, ...] | tuple[Track, ...]:
-        """Return the regions of the image, the tracks of the video, or the segments of the sound."""
+        """Return the regions of the images, the tracks of the video, or the segments of the sound."""
         places: tuple[Region, ...] = getattr(self, PLACES[medium])
         return places
+
+    def places_in(self, medium: Medium, number: int, limit: int | None = None) -> tuple[Any, ...]:
+        """Return the places in the image with a number, from 0, or in the video or sound.
+
+        Only the first ``limit`` places of all images count.
+        """
+        places: tuple[Any, ...] = self.places(medium)[:limit]
+        return tuple(place for place in places if getattr(place, "image", 0) == number)
 
     def place_names(self) -> tuple[str, ...]:
         """Return the names of all places in answers: ``O1`` for the first region, ``V1``, ``S1``, in that order."""
@@ -271,21 +294,29 @@ class Record:
         )
 
     def image_path(self) -> Path | None:
-        """Return the path of the image; see ``path``."""
+        """Return the path of the first image; see ``path``."""
         return self.path("image")
 
-    def path(self, medium: Medium) -> Path | None:
-        """Return the path of the image, sound or video, or None if there is none or it is held in memory.
+    def path(self, medium: Medium, number: int = 0) -> Path | None:
+        """Return the path of an image, by its number, sound or video, or None if there is none or it is in memory.
 
         Raises:
             UmieError: the path is outside the image folder (through ``..``, a symlink, or an absolute path).
         """
-        name = getattr(self, medium)
-        if not isinstance(name, str):
-            return None
-        if self.image_folder is None:
-            return Path(name)
-        return inside(self.image_folder, name).resolve()
+        found = self.resolved(medium, number)
+        return found if isinstance(found, Path) else None
+
+    def resolved(self, medium: Medium, number: int = 0) -> Any:
+        """Return what to open: a path, or the image, sound or video in memory; None if there is none.
+
+        Raises:
+            UmieError: as for ``path``.
+        """
+        given = self.of(medium)
+        found = given[number] if number < len(given) else None
+        if not isinstance(found, str):
+            return found
+        return Path(found) if self.image_folder is None else inside(self.image_folder, found).resolve()
 
     def _with_text(self, entity: Entity) -> Entity:
         if entity.span is None:
@@ -355,6 +386,28 @@ def check_places(owner: str, places: Places, numbers: Mapping[Medium, int]) -> N
                 raise UmieError(
                     f"{owner} refers to {kind[:-1]} {index}, but the record has {number} {kind} (indices count from 0)"
                 )
+
+
+def check_region_images(regions: Sequence[Region], num_images: int) -> None:
+    """Raise UmieError if a region is in an image that does not exist."""
+    for index, region in enumerate(regions):
+        if region.image >= num_images:
+            raise UmieError(
+                f"region {index} is in image {region.image}, but the last image of the record is {num_images - 1} "
+                "(numbers count from 0)"
+            )
+
+
+def _further_images(first: object, given: Any) -> tuple[Any, ...]:
+    """Return the images after the first one, with paths as strings."""
+    if not isinstance(given, Iterable) or isinstance(given, str | bytes | Mapping):
+        raise UmieError(f"more_images is {shown(given)}: use a list of images")
+    images = tuple(str(image) if isinstance(image, Path) else image for image in given)
+    if images and first is None:
+        raise UmieError("more_images needs a first image: set image")
+    if any(image is None for image in images):
+        raise UmieError("more_images holds None: leave it out")
+    return images
 
 
 def check_schema(given: Any) -> dict[str, tuple[str, ...]]:

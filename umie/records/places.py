@@ -148,14 +148,24 @@ class Mask:
 
 @dataclass(frozen=True)
 class Region:
-    """A region of interest of the image; ``label`` is the name assigned by a detector or an annotator."""
+    """A region of interest of an image.
+
+    Args:
+        box: x1, y1, x2, y2, relative to the image (0..1).
+        label: the name assigned by a detector or an annotator.
+        mask: the pixels.
+        image: the number of the image, from 0, in a record that has several.
+    """
 
     box: Box
     label: str | None = None
     mask: Mask | None = None
+    image: int = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "box", check_box(self.box))
+        if not isinstance(self.image, int) or isinstance(self.image, bool) or self.image < 0:
+            raise UmieError(f"region image is {shown(self.image)}: use the number of an image, 0 for the first")
 
 
 @dataclass(frozen=True)
@@ -236,8 +246,9 @@ def _is_number(value: Any) -> bool:
 
 
 def described(place: Region | Segment | Track) -> str:
-    """Return where a place is: its box, relative to the image, or its seconds."""
+    """Return where a place is: its box, relative to the image, with the number of a further image; or its seconds."""
     if isinstance(place, Region):
-        return str([round(edge, 3) for edge in place.box])
+        number = f" of image {place.image}" if place.image else ""
+        return f"{[round(edge, 3) for edge in place.box]}{number}"
     start, end = place.interval
     return f"{start:.2f}-{end:.2f} s"

@@ -97,7 +97,7 @@ def arguments_instance_by_type(predicted: Record, gold: Record) -> Tally:
 def arguments_union(predicted: Record, gold: Record) -> Tally:
     """The box around all boxes of a role has IoU >= 0.5 with that of gold; each role of an event counts once.
 
-    Under the same type and trigger. If a role has regions labeled ``union``, only these are enclosed.
+    Under the same type and trigger, in each image by itself. If a role has regions labeled ``union``, only these are enclosed.
     """
     return _tally_boxes(predicted, gold, by_type=False, union=True)
 
@@ -141,11 +141,11 @@ def _tracks_and_segments(record: Record, by_type: bool) -> Iterator[tuple[Key, P
 
 
 def _boxes(record: Record, by_type: bool, union: bool, only_unwritten: bool) -> list[tuple[Key, Box]]:
-    """Return the distinct boxes of each role of each event, or the box around them."""
+    """Return the distinct boxes of each role of each event in each image, or the box around them."""
     roles: dict[Key, dict[bool, dict[Box, None]]] = {}
     for role, argument in _arguments(record, by_type):
         for index in () if only_unwritten and argument.span is not None else argument.regions:
             region = record.regions[index]
-            roles.setdefault(role, {}).setdefault(region.label == UNION, {})[region.box] = None
+            roles.setdefault((*role, region.image), {}).setdefault(region.label == UNION, {})[region.box] = None
     found = {role: list(kinds.get(union) or kinds[not union]) for role, kinds in roles.items()}
     return [(role, box) for role, boxes in found.items() for box in ([enclosing(boxes)] if union else boxes)]

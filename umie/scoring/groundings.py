@@ -14,7 +14,7 @@ from umie.scoring.counts import Key, Tally, tally_groups
 from umie.scoring.places import Place, extent, same_place
 
 Shown = tuple[tuple[Place, ...], ...]  # the places of each part of an item: of a relation, those of head and of tail
-Boxes = tuple[Box, ...]
+Boxes = tuple[tuple[int, Box], ...]  # with the number of the image of each
 NAMES = ("grounded", "GMNER", "EEG")  # of the measures, in umie.scoring.measures
 
 
@@ -141,13 +141,16 @@ def _all_match(predicted: Shown, gold: Shown) -> bool:
 
 
 def _boxed(record: Record, *, typed: bool) -> Iterator[tuple[Key, Boxes]]:
-    found: dict[tuple[Key, frozenset[Box]], Boxes] = {}
+    found: dict[tuple[Key, frozenset[tuple[int, Box]]], Boxes] = {}
     for entity in record.entities:
-        boxes = tuple(dict.fromkeys(record.regions[region].box for region in entity.regions))
+        regions = (record.regions[index] for index in entity.regions)
+        boxes = tuple(dict.fromkeys((region.image, region.box) for region in regions))
         key = (entity.type if typed else "", entity.span)
         found.setdefault((key, frozenset(boxes)), boxes)
     return ((key, boxes) for (key, _), boxes in found.items())
 
 
 def _any_matches(predicted: Boxes, gold: Boxes) -> bool:
-    return bool(predicted) == bool(gold) and all(any(same_box(box, one) for one in gold) for box in predicted)
+    return bool(predicted) == bool(gold) and all(
+        any(image == other and same_box(box, one) for other, one in gold) for image, box in predicted
+    )

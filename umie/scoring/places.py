@@ -12,13 +12,15 @@ Place: TypeAlias = Region | Segment | Track
 
 
 def place_iou(first: Place, second: Place) -> float:
-    """Return the intersection over union (0..1) of two places; 0 if they are in different media.
+    """Return the intersection over union (0..1) of two places; 0 if they are in different media or images.
 
     Regions are compared by their masks if both have one of the same size, otherwise by their boxes. Tracks have the
     mean over the annotated times of both: at each, the IoU of the boxes, interpolated where only the other track is
     annotated, and 0 where only one track is visible. Times at which neither is visible do not count.
     """
     if isinstance(first, Region) and isinstance(second, Region):
+        if first.image != second.image:
+            return 0.0
         by_mask = _mask_iou(first.mask, second.mask)
         return iou(first.box, second.box) if by_mask is None else by_mask
     if isinstance(first, Segment) and isinstance(second, Segment):
@@ -36,7 +38,7 @@ def same_place(first: Place, second: Place) -> bool:
 def extent(place: Place) -> tuple[Any, ...]:
     """Return what identifies a place, whatever its label."""
     if isinstance(place, Region):
-        return place.box, place.mask
+        return place.image, place.box, place.mask
     return place.interval if isinstance(place, Segment) else (place.times, place.boxes)
 
 

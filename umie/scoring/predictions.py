@@ -18,6 +18,9 @@ from umie.scoring.counts import Key
 from umie.scoring.mentions import strings_of
 
 
+_IMAGES = {"image", "images"}  # a line has one of these keys
+
+
 class GoldLine(NamedTuple):
     """An annotated record and its line number."""
 
@@ -88,7 +91,8 @@ def read_predictions(
                     "offsets would not match; use the same texts, either in the same order or with ids"
                 )
             for key, value in _media(record).items():
-                data.setdefault(key, value)
+                if key not in _IMAGES or not _IMAGES & data.keys():
+                    data.setdefault(key, value)
             strings = _pop_strings(data, text)
             check_characters(json.dumps(strings, ensure_ascii=False), "a mention without a span")
             parsed.append((_record(data), strings))
@@ -111,7 +115,7 @@ def _media(record: Record) -> dict[str, Any]:
     """Return the media of a record and their places, as in its line."""
     bare = replace(record, entities=(), relations=(), events=(), source=None, license=None, labels=None)
     data = json.loads(record_to_json(bare))
-    return {key: data[key] for key in (*MEDIA, *PLACES.values()) if key in data}
+    return {key: data[key] for key in (*MEDIA, "images", *PLACES.values()) if key in data}
 
 
 def _objects(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -26,6 +26,7 @@ from umie.checkpoints import (
 from umie.constrained import Constraint
 from umie.decoders.base import GeneratingDecoder
 from umie.encoders.base import no_slots
+from umie.encoders.several_images import SOURCES, image_key, in_order, without_image
 from umie.errors import UmieError, shown
 from umie.files import read_json
 from umie.hub import HUB_OPTIONS, check_saved, hub_folder
@@ -40,7 +41,7 @@ from umie.model_parts import (
     check_medium,
     options_of,
 )
-from umie.records import MEDIA, Medium
+from umie.records import Medium
 from umie.types import FEATURES, FusedStates, VisualFeatures, bool_mask, key_of
 from umie.weights import check_finite, reason_of
 
@@ -306,7 +307,10 @@ class UmieModel(PreTrainedModel):
 
     @property
     def visual_input_names(self) -> tuple[str, ...]:
-        """Names of the tensors of a batch that the encoders take; FEATURES may replace an encoder's own."""
+        """Names of the tensors of a batch that the encoders take; FEATURES may replace an encoder's own.
+
+        Batches with records of several images have them for each image, see ``umie.encoders.several_images``.
+        """
         return tuple(key_of(medium, name) for medium, part in self._preprocessors.items() for name in part.nothing())
 
     @property
@@ -318,10 +322,10 @@ class UmieModel(PreTrainedModel):
     def embed_visual(self, visual: VisualFeatures | None, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor] | None:
         """Return visual states ``[B, V, D]`` and their mask, or None without slots or without encoders."""
         found: dict[str, VisualFeatures] = {}
-        for medium, encoder in self.media_encoders.items():
+        for medium in self.media_encoders:
             slots = visual if medium == "image" else None
             if slots is None:
-                slots = self._slots_of(medium, encoder, inputs)
+                slots = self.encode_medium(medium, inputs)
             if slots is not None and slots.mask.shape[1]:
                 found[medium] = self._dropped(slots)
         if not found or self.visual_embedding is None:
@@ -331,19 +335,33 @@ class UmieModel(PreTrainedModel):
         states = self.visual_embedding(image, **found) if found else self.visual_embedding(image)
         return states, mask
 
-    def _slots_of(
-        self, medium: Medium, encoder: encoders.VisualEncoder, inputs: Mapping[str, Tensor]
-    ) -> VisualFeatures | None:
-        """Return the features of a medium, computed from the tensors of a batch or among them; None without slots."""
+    def encode_medium(self, medium: Medium, inputs: Mapping[str, Tensor]) -> VisualFeatures | None:
+        """Return the features of a medium, computed from the tensors of a batch or among them; None without slots.
+
+        The encoder runs once for the first images of all records, once for the second ones, and so on.
+        """
         mask = inputs.get(key_of(medium, "visual_mask"))
         if mask is None or not mask.shape[1]:
             return None
-        own = {name: inputs.get(key_of(medium, name)) for name in (*no_slots(medium), FEATURES)}
-        if own[FEATURES] is not None:
-            return VisualFeatures(own[FEATURES], own["boxes"], mask, own.get("spans"), own.get("paths"))  # type: ignore[arg-type]
-        names = self._preprocessors[medium].nothing()
-        features: VisualFeatures = encoder(**{name: inputs[key_of(medium, name)] for name in names})
-        return features
+        own: dict[str, Any] = {name: inputs.get(key_of(medium, name)) for name in (*no_slots(medium), FEATURES)}
+        sources = inputs.get(SOURCES) if medium == "image" else None
+        features = own[FEATURES]
+        if features is None:
+            encoder, names = self.media_encoders[medium], self._preprocessors[medium].nothing()
+            if sources is None:
+                encoded: VisualFeatures = encoder(**{name: inputs[key_of(medium, name)] for name in names})
+                return encoded
+            parts: list[Tensor] = []
+            while image_key(number := len(parts) + 1, "visual_mask") in inputs:
+                encoded = encoder(**{name: inputs[image_key(number, name)] for name in names})
+                parts.append(encoded.features)
+            features = in_order(parts, sources)
+        images = None if sources is None else sources[..., 0]
+        return VisualFeatures(features, own["boxes"], mask, own.get("spans"), own.get("paths"), images)
+
+    def _takes(self, name: str) -> bool:
+        """Return whether a tensor of a batch is one of media."""
+        return name == SOURCES or without_image(name) in self.visual_input_names or name.endswith(FEATURES)
 
     def _dropped(self, slots: VisualFeatures) -> VisualFeatures:
         """Return the slots of a medium; in training those of some rows are hidden, see ``drop_media``."""
@@ -363,7 +381,7 @@ class UmieModel(PreTrainedModel):
     ) -> tuple[FusedStates, Tensor, Tensor | None]:
         """Return the fused states, the text states ``[B, T, D]`` and the visual states ``[B, V, D]``."""
         for name in inputs:
-            if name not in self.visual_input_names and not name.endswith(FEATURES):
+            if not self._takes(name):
                 names = ", ".join(self.visual_input_names)
                 raise TypeError(f"unexpected input {name!r}: the image inputs of this variant are {names}")
         if attention_mask is None:
@@ -443,9 +461,8 @@ class UmieModel(PreTrainedModel):
                 f"the decoder {type(self.decoder).__name__} scores candidates and does not generate: use "
                 "UmieProcessor.answers, or umie.Extractor"
             )
-        names = (*self.visual_input_names, *(key_of(medium, FEATURES) for medium in MEDIA))
-        tensors = {name: value for name, value in inputs_and_options.items() if name in names}
-        options = {name: value for name, value in inputs_and_options.items() if name not in names}
+        tensors = {name: value for name, value in inputs_and_options.items() if self._takes(name)}
+        options = {name: value for name, value in inputs_and_options.items() if name not in tensors}
         fused, _, _ = self.fuse(input_ids, attention_mask, visual, output_attention=False, **tensors)
         if not {"max_new_tokens", "max_length", "generation_config"} & options.keys():
             options["max_new_tokens"] = DEFAULT_NEW_TOKENS

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -18,6 +18,7 @@ from umie.candidates import CandidateEncoder
 from umie.checkpoints import check_file, is_model_file, write_manifest
 from umie.constrained import Constraint
 from umie.decoders.base import CandidateOptions
+from umie.encoders.several_images import joined
 from umie.errors import UmieError, at, check_keys, check_whole, shown
 from umie.files import atomic_write, json_text, read_json
 from umie.framing import Framing
@@ -117,13 +118,9 @@ class UmieProcessor(PushToHubMixin):
         self._queries: SequenceEncoder | CandidateEncoder = self._sequences
         if candidates is not None:
             options = CandidateOptions(**candidates)
-            limits: dict[Medium, int] = {
-                medium: part.config.max_regions
-                for medium, part in self.preprocessors.items()
-                if hasattr(getattr(part, "config", None), "max_regions")
-            }
-            limits |= {medium: 0 for medium in MEDIA if medium not in self.preprocessors}
-            self._queries = CandidateEncoder(tokenizer, options, max_input_tokens, limits)
+            absent = {medium: 0 for medium in MEDIA if medium not in self.preprocessors}
+            limits = {medium: limit for medium in self.preprocessors if (limit := self.max_places(medium)) is not None}
+            self._queries = CandidateEncoder(tokenizer, options, max_input_tokens, limits | absent)
         self.counts: Counter[str] = Counter()
         self.unreadable: dict[str, str] = {}
         self.features: FeatureSource | None = None
@@ -180,9 +177,9 @@ class UmieProcessor(PushToHubMixin):
         Returns:
             ``input_ids`` and ``attention_mask [Q, T]``, ``labels [Q, L]`` (-100 in padding), ``boxes
             [Q, V, 4]``, ``visual_mask [Q, V]`` and the encoder's own tensors; those of videos and sounds with a prefix
-            (``audio.visual_mask``). Q counts queries. For a decoder that
-            scores candidates, ``labels [Q, S + R + 1, C]`` and the other inputs of ``ScoringDecoder.forward``, where Q
-            counts inputs: a query with more labels than fit into one has several.
+            (``audio.visual_mask``), and those of several images as in ``umie.encoders.several_images``. Q counts
+            queries. For a decoder that scores candidates, ``labels [Q, S + R + 1, C]`` and the other inputs of
+            ``ScoringDecoder.forward``, where Q counts inputs: a query with more labels than fit into one has several.
 
         Raises:
             UmieError: no record has a query, or an image cannot be read and ``missing_images`` is not
@@ -231,33 +228,64 @@ class UmieProcessor(PushToHubMixin):
             for name, tensor in self.encode_medium(medium, record, cached=cached).items()
         }
 
-    def encode_medium(self, medium: Medium, record: Record, *, cached: bool = False) -> dict[str, Tensor]:
-        """Return the tensors of one medium of a record, without its prefix; see ``encode_media``."""
-        preprocessor = self.preprocessors[medium]
-        source = self.features if medium == "image" and self.features is not None else preprocessor
+    def max_places(self, medium: Medium) -> int | None:
+        """Return the most places of a record that have slots; None without a limit."""
+        limit: int | None = getattr(getattr(self.preprocessors[medium], "config", None), "max_regions", None)
+        return limit
+
+    def encode_medium(
+        self,
+        medium: Medium,
+        record: Record,
+        *,
+        cached: bool = False,
+        on_unreadable: Callable[[UmieError], None] | None = None,
+    ) -> dict[str, Tensor]:
+        """Return the tensors of one medium of a record, without its prefix; see ``encode_media``.
+
+        Args:
+            medium: the medium.
+            record: the record; of several images, each is read by itself, see ``umie.encoders.several_images``.
+            cached: as in ``encode_media``.
+            on_unreadable: called with the error of each image that cannot be read, which then has no slots; without
+                it, ``missing_images`` applies.
+        """
         if medium in self.blind:
-            return preprocessor.nothing()
-        if getattr(record, medium) is None:
-            return source.one(None)
+            return self.preprocessors[medium].nothing()
+        source = self.features if medium == "image" and self.features is not None else self.preprocessors[medium]
+        parts = []
+        for number in range(len(record.of(medium))):
+            try:
+                parts.append(self._encode_one(medium, record, number, source, cached))
+            except UmieError as error:
+                if on_unreadable is not None:
+                    on_unreadable(error)
+                elif self.missing_images == "text_only":
+                    self._count_unreadable(record, medium, number, str(error))
+                else:
+                    raise UmieError(
+                        f"record {record.id or record.text[:40]!r}: {error}; {_ADVICE[self.missing_images]}"
+                    ) from error
+                parts.append(source.one(None))
+        if len(parts) > 1:
+            return joined(parts, [region.image for region in record.regions[: self.max_places(medium)]])
+        return parts[0] if parts else source.one(None)
+
+    def _encode_one(
+        self, medium: Medium, record: Record, number: int, source: FeatureSource, cached: bool
+    ) -> dict[str, Tensor]:
+        """Return the tensors of one image, by its number, with its regions, of the video or of the sound."""
         if medium == "image" and self._cached_from is not source:  # what is kept was made by another source
             self._cached, self._cached_from, self._cached_bytes = {}, source, 0
-        given = getattr(record, medium)
-        places = record.places(medium)
+        given = record.of(medium)[number]
+        places = record.places_in(medium, number, self.max_places(medium))
         key = (medium, given if isinstance(given, str) else id(given), record.image_folder, places)
         if cached and key in self._cached:
             return self._cached[key][0]
-        try:
-            tensors = source.one(_source(record, medium), places)
-            if cached:
-                self._keep(key, tensors, given)
-            return tensors
-        except UmieError as error:
-            if self.missing_images != "text_only":
-                raise UmieError(
-                    f"record {record.id or record.text[:40]!r}: {error}; {_ADVICE[self.missing_images]}"
-                ) from error
-            self._count_unreadable(record, medium, str(error))
-            return source.one(None)
+        tensors = source.one(record.resolved(medium, number), places)
+        if cached:
+            self._keep(key, tensors, given)
+        return tensors
 
     def _keep(self, key: tuple[Any, ...], tensors: dict[str, Tensor], given: Any) -> None:
         if self.features is not None:  # memory-mapped: a process can open only so many files
@@ -284,24 +312,29 @@ class UmieProcessor(PushToHubMixin):
             characters.clear()
 
     def _is_readable(self, record: Record) -> bool:
-        found = [self._can_read(record, medium) for medium in self.preprocessors if medium in record.media]
+        found = [
+            self._can_read(record, medium, number)
+            for medium, number in record.numbered_media
+            if medium in self.preprocessors
+        ]
         return all(found)  # each one is counted
 
-    def _can_read(self, record: Record, medium: Medium) -> bool:
-        place = (self._name(record, medium), record.places(medium))
+    def _can_read(self, record: Record, medium: Medium, number: int) -> bool:
+        places = record.places_in(medium, number, self.max_places(medium))
+        place = (self._name(record, medium, number), places)
         if place not in self._checked:
             try:
-                self.preprocessors[medium].check(_source(record, medium), record.places(medium))
+                self.preprocessors[medium].check(record.resolved(medium, number), places)
                 self._checked[place] = ""
             except UmieError as error:
                 self._checked[place] = str(error)
         if self._checked[place]:
-            self._count_unreadable(record, medium, self._checked[place])
+            self._count_unreadable(record, medium, number, self._checked[place])
         return not self._checked[place]
 
-    def _count_unreadable(self, record: Record, medium: Medium, reason: str) -> None:
+    def _count_unreadable(self, record: Record, medium: Medium, number: int, reason: str) -> None:
         """Count an image, video or sound once, however many records and epochs use it."""
-        name = self._name(record, medium)
+        name = self._name(record, medium, number)
         if name not in self.unreadable:
             self.unreadable[name] = reason
             self.counts["missing_images"] += 1
@@ -473,19 +506,14 @@ class UmieProcessor(PushToHubMixin):
         with at(str(path)):
             return cls(tokenizer, **options)
 
-    def _name(self, record: Record, medium: Medium) -> str:
-        """Return a name for a medium of a record: its file, or a number and the record for one in memory."""
-        given = getattr(record, medium)
+    def _name(self, record: Record, medium: Medium, number: int) -> str:
+        """Return a name for an image, video or sound of a record: its file, or a number and the record without one."""
+        given = record.of(medium)[number]
         if isinstance(given, str):
             return str(Path(record.image_folder or "") / given)
-        number = len(self._in_memory) + 1
-        named = given, f"{medium} {number} in memory, of record {record.id or record.text[:40]!r}"
+        count = len(self._in_memory) + 1
+        named = given, f"{medium} {count} in memory, of record {record.id or record.text[:40]!r}"
         return self._in_memory.setdefault(id(given), named)[1]
-
-
-def _source(record: Record, medium: Medium) -> Any:
-    path = record.path(medium)
-    return getattr(record, medium) if path is None else path
 
 
 def _as_list(records: Record | Iterable[Record]) -> list[Record]:

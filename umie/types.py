@@ -26,6 +26,12 @@ def key_of(medium: str, name: str) -> str:
     return name if medium == "image" else f"{medium}.{name}"
 
 
+def medium_of(key: str) -> str:
+    """Return the medium of a batch key."""
+    prefix = key.partition(".")[0]
+    return prefix if prefix in ("video", "audio") else "image"
+
+
 def check_image_policy(policy: object) -> None:
     """Raise UnknownNameError unless ``policy`` is one of IMAGE_POLICIES."""
     if policy not in IMAGE_POLICIES:
@@ -61,6 +67,7 @@ class VisualFeatures:
         mask: bool ``[B, V]``, True where the slot is real; one of 0 and 1 is converted.
         spans: ``[B, V, 2]``, start and end relative to the length of the video or sound (0..1); None for an image.
         paths: ``[B, V, P, 4]``, the boxes of a track at P equidistant times minus the first one; None without tracks.
+        images: ``[B, V]``, the number of the image of each slot, from 1, 0 for no slot; None without several images.
 
     Raises:
         UmieError: the shapes do not match, or the mask has other values.
@@ -71,6 +78,7 @@ class VisualFeatures:
     mask: torch.Tensor
     spans: torch.Tensor | None = None
     paths: torch.Tensor | None = None
+    images: torch.Tensor | None = None
 
     def __post_init__(self) -> None:
         slots = tuple(self.features.shape[:2])
@@ -83,6 +91,8 @@ class VisualFeatures:
             raise UmieError(f"VisualFeatures expects spans [B, V, 2]; got {list(self.spans.shape)}")
         if self.paths is not None and (self.paths.ndim, *self.paths.shape[:2], self.paths.shape[-1]) != (4, *slots, 4):
             raise UmieError(f"VisualFeatures expects paths [B, V, P, 4]; got {list(self.paths.shape)}")
+        if self.images is not None and tuple(self.images.shape) != slots:
+            raise UmieError(f"VisualFeatures expects images [B, V]; got {list(self.images.shape)}")
         object.__setattr__(self, "mask", bool_mask("the mask of VisualFeatures", self.mask))
 
     def to(self, *args: Any, **kwargs: Any) -> VisualFeatures:
@@ -95,6 +105,7 @@ class VisualFeatures:
             mask=self.mask.to(moved.device),
             spans=None if self.spans is None else self.spans.to(*args, **kwargs),
             paths=None if self.paths is None else self.paths.to(*args, **kwargs),
+            images=None if self.images is None else self.images.to(moved.device),
         )
 
 

@@ -162,7 +162,7 @@ def test_the_image_size_respects_exif_orientation(extractor, records, tmp_path):
     Image.new("RGB", (40, 20)).save(tmp_path / "turned.jpg", exif=exif)
     event = Event("meet", None, (Argument("Agent", regions=(0,)),))
     record = Record("", str(tmp_path / "turned.jpg"), [Region((0, 0, 1, 1))], events=[event])
-    assert umie.extraction.images.image_size(record) == (20, 40)
+    assert umie.extraction.images.image_sizes(record) == ((20, 40),)
 
 
 def test_the_json_form_is_a_record_with_extra_keys(extractor, records):

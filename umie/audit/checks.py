@@ -59,9 +59,9 @@ def check_record(record: Record, *, images: bool = True) -> Iterator[Finding]:
     for medium in MEDIA[1:]:
         if places := (record.places(medium) if medium not in record.media else ()):
             yield Finding(False, f"{len(places)} {PLACES[medium]} without a {medium}: set {medium}")
-    for (image, box), count in Counter((region.image, region.box) for region in record.regions).items():
+    for (number, box), count in Counter((region.image, region.box) for region in record.regions).items():
         if count > 1:
-            place = f" of image {image}" if image else ""
+            place = f" of image {number}" if number else ""
             yield Finding(False, f"duplicate region {list(box)}{place} ({count} times)")
 
 

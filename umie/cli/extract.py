@@ -27,10 +27,13 @@ def extract(
     model: Annotated[
         str | None, typer.Option("--model", "-m", help="Directory of a saved variant, or a hub name.")
     ] = None,
-    image: Annotated[Path | None, typer.Option(help="The image of the text.")] = None,
+    image: Annotated[list[Path] | None, typer.Option(help="An image of the text. Repeatable.")] = None,
     region: Annotated[
         list[str] | None,
-        typer.Option(help="A region of the image: x1,y1,x2,y2 relative to its size (0 to 1). Repeatable."),
+        typer.Option(
+            help="A region of the image: x1,y1,x2,y2 relative to its size (0 to 1); of the second image x1,y1,x2,y2,1, "
+            "and so on. Repeatable."
+        ),
     ] = None,
     task: Annotated[
         list[str] | None,
@@ -75,8 +78,9 @@ def extract(
         umie extract --model best "HMS Belfast" --task mner --label ship
         umie extract --model best -i in.jsonl -o out.jsonl --images photos
 
-    Each line of --input is a record, at least {"text": "..."}. Its "image" is a path relative to --images, and its
-    "regions" are boxes relative to the image size, such as {"box": [0.1, 0.2, 0.5, 0.9]}. MRE asks about the pairs in
+    Each line of --input is a record, at least {"text": "..."}. Its "image" is a path relative to --images ("images" is
+    a list of several), and its "regions" are boxes relative to the image size, such as {"box": [0.1, 0.2, 0.5, 0.9]}
+    (with "image": 1 in the second image). MRE asks about the pairs in
     "relations", or else about all pairs of the entities found. MEAE asks about "events" only if med is not among the
     tasks. The output has one record per line in the same order, which `umie evaluate --predictions` can score.
 
@@ -112,7 +116,7 @@ def extract(
     if input_file is not None:
         if output is None:
             raise UmieError("--output is missing: use the name of the JSONL file to write")
-        if image is not None or region or json_flag:
+        if image or region or json_flag:
             raise UmieError(
                 "--image, --region and --json cannot be used with --input: its records have images and regions"
             )
@@ -131,7 +135,7 @@ def extract(
     regions = [_region(given) for given in region or ()] or None
     extractor = Extractor.from_pretrained(model, **options)
     with no_relation_names(no_relation or ()):
-        found = extractor.extract(text_of(str(text)), image, tasks=task, labels=labels, regions=regions)
+        found = extractor.extract(text_of(str(text)), image or None, tasks=task, labels=labels, regions=regions)
     for notice in found.warnings:
         print_note(f"warning: {notice.message}", "yellow")
     if json_flag:
@@ -213,10 +217,15 @@ def _region(text: str) -> Region:
     from umie.records import Region
 
     try:
-        x1, y1, x2, y2 = map(float, text.split(","))
+        x1, y1, x2, y2, *number = text.split(",")
+        box = float(x1), float(y1), float(x2), float(y2)
+        (image,) = map(int, number or ["0"])
     except ValueError as error:
-        raise UmieError(f"--region {text!r}: use four numbers x1,y1,x2,y2 relative to the image size") from error
-    return Region((x1, y1, x2, y2))
+        raise UmieError(
+            f"--region {text!r}: use four numbers x1,y1,x2,y2 relative to the image size, and the number of the image "
+            "if it is not the first, 0"
+        ) from error
+    return Region(box, image=image)
 
 
 def show_extraction(found: Extraction) -> None:

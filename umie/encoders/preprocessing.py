@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from umie.encoders.several_images import alike
 from umie.errors import UmieError, shown
 from umie.images import ImageSource, open_image
 from umie.media import Clip, ClipSource, Sound, SoundSource, open_clip, open_sound
@@ -241,6 +242,7 @@ def no_slots(medium: Medium = "image") -> dict[str, Tensor]:
 
 def collate(items: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     """Stack the tensors of several records, padded with zeros (False) to the maximum size of each dimension."""
+    items = alike(items)
     return {name: pad_stack([item[name] for item in items]) for name in items[0]}
 
 

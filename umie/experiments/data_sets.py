@@ -132,7 +132,7 @@ class Corpus:
 def with_shuffled_images(records: Sequence[Record], seed: int = 0, *, keeps_regions: bool = False) -> list[Record]:
     """Return records that have another image, always the same for a seed.
 
-    Each image is replaced by another one wherever it occurs.
+    Each image is replaced by another one wherever it occurs; a record has as many as before.
 
     Args:
         records: the records.
@@ -142,12 +142,12 @@ def with_shuffled_images(records: Sequence[Record], seed: int = 0, *, keeps_regi
             to none.
 
     Raises:
-        UmieError: all records have the same image.
+        UmieError: all records have the same image, or those that a record would get are in several folders.
     """
-    first: dict[str, Record] = {}
+    first: dict[str, tuple[Record, int]] = {}  # a record with the image, and its number there
     for record in records:
-        if record.image is not None:
-            first.setdefault(_image_of(record), record)
+        for number in range(len(record.images)):
+            first.setdefault(_image_of(record, number), (record, number))
     names = list(first)
     random.Random(seed).shuffle(names)
     if len(names) == 1:
@@ -157,22 +157,29 @@ def with_shuffled_images(records: Sequence[Record], seed: int = 0, *, keeps_regi
     for place, record in enumerate(records):
         if record.image is None:
             continue
-        source = first[others[_image_of(record)]]
-        if keeps_regions:
-            shuffled[place] = replace(record, image=source.image, image_folder=source.image_folder)
-            continue
+        found = [first[others[_image_of(record, number)]] for number in range(len(record.images))]
+        if len({source.image_folder for source, _ in found}) > 1:
+            raise UmieError("images is 'shuffled', but they are in several folders: put them into one")
+        regions = tuple(
+            replace(region, image=own)
+            for own, (source, number) in enumerate(found)
+            for region in source.places_in("image", number)
+        )
+        image, *more_images = (source.images[number] for source, number in found)
         shuffled[place] = replace(
-            record.ungrounded("image"),
-            image=source.image,
-            image_folder=source.image_folder,
-            regions=source.regions,
+            record if keeps_regions else record.ungrounded("image"),
+            image=image,
+            more_images=tuple(more_images),
+            image_folder=found[0][0].image_folder,
+            regions=record.regions if keeps_regions else regions,
         )
     return shuffled
 
 
-def _image_of(record: Record) -> str:
-    """Return a name for the image of a record; one in memory has only its identity."""
-    return f"{record.image_folder}/{record.image}" if isinstance(record.image, str) else str(id(record.image))
+def _image_of(record: Record, number: int) -> str:
+    """Return a name for an image of a record; one in memory has only its identity."""
+    image = record.images[number]
+    return f"{record.image_folder}/{image}" if isinstance(image, str) else str(id(image))
 
 
 def hash_of(value: Any) -> str:

@@ -196,10 +196,10 @@ class _ImageChecks:
         unreadable: dict[str, str] = {}
         for record in records:
             is_kept = True
-            for medium in record.media:
+            for medium, number in record.numbered_media:
                 try:
                     if medium == "image":
-                        self._check(record, digest)
+                        self._check(record, number, digest)
                     else:
                         self._check_medium(medium, record, digest)
                 except UmieError as error:
@@ -207,7 +207,7 @@ class _ImageChecks:
                         raise UmieError(
                             f"record {record.id!r}: {error}; fix it, or set `missing_images` to `text_only` or `skip`"
                         ) from error
-                    unreadable[str(getattr(record, medium))] = str(error)
+                    unreadable[str(record.of(medium)[number])] = str(error)
                     is_kept = is_kept and self.policy != "skip"
             if is_kept:
                 kept.append(record)
@@ -215,8 +215,7 @@ class _ImageChecks:
 
     def _check_medium(self, medium: Medium, record: Record, digest: Any) -> None:
         """Check a video or a sound; its places are checked when it is encoded."""
-        path = record.path(medium)
-        source = getattr(record, medium) if path is None else path
+        path, source = record.path(medium), record.resolved(medium)
         if path is None or path not in self.digests:
             try:
                 if medium == "audio":
@@ -234,9 +233,9 @@ class _ImageChecks:
             raise found
         digest.update(found)
 
-    def _check(self, record: Record, digest: Any) -> None:
+    def _check(self, record: Record, number: int, digest: Any) -> None:
         needs_pixels = any(map(_reads_pixels, self.preprocessors))
-        path = record.image_path()
+        path = record.path("image", number)
         if path is not None and path not in self.digests and (needs_pixels or path.is_file()):
             try:
                 data = read_image_bytes(path)
@@ -250,10 +249,11 @@ class _ImageChecks:
             raise found
         digest.update(found)
         for preprocessor in self.preprocessors:
+            regions = record.places_in("image", number, preprocessor.config.max_regions)
             if path is not None and _reads_pixels(preprocessor):
-                preprocessor.slots(record.regions)
+                preprocessor.slots(regions)
             else:
-                preprocessor.check(record.image if path is None else path, record.regions)  # type: ignore[arg-type] # not None
+                preprocessor.check(record.resolved("image", number), regions)
 
 
 def _preprocessors(encoders: Iterable[Any]) -> list[Preprocessor]:
@@ -323,7 +323,7 @@ def _checked_set(
         num_records={split: len(records) for split, records in splits.items()},
         num_queries=num_queries,
         num_images={
-            split: sum(record.image is not None and str(record.image) not in unreadable[split] for record in records)
+            split: sum(any(str(image) not in unreadable[split] for image in record.images) for record in records)
             for split, records in splits.items()
         },
         num_seen={

@@ -155,10 +155,12 @@ class Variant:
         distinct: dict[tuple[Path, Sequence[Region]], None] = {}
         for records in (own for by_set in self.records.values() for own in by_set.values()):
             for record in records:
-                with contextlib.suppress(UmieError):  # a path that leaves its folder
-                    path = record.image_path()
-                    if path is not None:
-                        distinct[path, record.regions] = None
+                for number in range(len(record.images)):
+                    with contextlib.suppress(UmieError):  # a path that leaves its folder
+                        path = record.path("image", number)
+                        if path is not None:
+                            limit = self.processor.max_places("image")
+                            distinct[path, record.places_in("image", number, limit)] = None
         images = list(distinct)
         report: dict[str, Any] = {"images": len(images), "seconds": 0.0}
         processor: Any = self.processor

@@ -10,13 +10,13 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, overload
+from typing import TYPE_CHECKING, Any, Self, TypeAlias, overload
 
 from umie import tasks as all_tasks
 from umie.decoders.options import check_generation_options
 from umie.errors import UmieError, UnknownNameError, check_flag, check_kind, check_local, check_whole, shown
 from umie.evaluation.answers import answer_queries
-from umie.extraction.images import EncodedImage, encode_images, image_size
+from umie.extraction.images import EncodedImage, encode_images, image_sizes
 from umie.extraction.result import Extraction, ExtractionAnswer, Notice
 from umie.loading import load
 from umie.model import UmieModel
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 Labels = Mapping[str, Sequence[str]]  # by task
+ImageArgument: TypeAlias = "str | Path | Image | Sequence[str | Path | Image] | None"
 _OPTIONS = "options of Extractor"
 # iterables whose items are no texts: a set has no order, and a mapping is a record as JSON
 _NO_LISTS = (str, bytes, bytearray, Mapping, set, frozenset, Record)
@@ -119,7 +120,7 @@ class Extractor:
     def extract(  # type: ignore[overload-overlap] # a string is an iterable of strings, too
         self,
         text: str | Record,
-        image: str | Path | Image | None = None,
+        image: ImageArgument = None,
         *,
         tasks: Sequence[str] | None = None,
         labels: Labels | None = None,
@@ -140,7 +141,7 @@ class Extractor:
     def extract(
         self,
         text: str | Record | Iterable[str | Record],
-        image: str | Path | Image | None = None,
+        image: ImageArgument = None,
         *,
         tasks: Sequence[str] | None = None,
         labels: Labels | None = None,
@@ -155,11 +156,12 @@ class Extractor:
         Args:
             text: a text or a record, or several of them, for a list of results. A record's annotation is not used,
                 except for the pairs, entities and events described above.
-            image: path or PIL image for a single text; a record has its own.
+            image: path or PIL image for a single text, or a list of them; a record has its own.
             tasks: names of the tasks; by default the tasks of the checkpoint.
             labels: for a task, labels to use in place of the checkpoint's, including labels not used in training.
             regions: regions of the image that arguments of events can refer to: boxes x1, y1, x2, y2 relative to its
-                size (0..1), or ``umie.Region`` objects. None uses the record's regions.
+                size (0..1), or ``umie.Region`` objects, of which each has the number of its image. None uses the
+                record's regions.
 
         Raises:
             UmieError: invalid input, or an image cannot be read and ``missing_images`` is ``error``.
@@ -172,10 +174,13 @@ class Extractor:
             return list(self.extract_many(text, tasks=tasks, labels=labels))
         record = _as_record(text)
         if image is not None:
-            check_local("image", image)
-            if isinstance(image, str) and not image:
-                raise UmieError("image is '': pass the path of an image, or None")
-            record = replace(record, image=image, image_folder=None)
+            images: Sequence[Any] = image if isinstance(image, list | tuple) else [image]
+            for one in images:
+                check_local("image", one)
+                if one is None or one == "":
+                    raise UmieError(f"image is {one!r}: pass the path of an image, or None")
+            first = images[0] if images else None
+            record = replace(record, image=first, more_images=tuple(images[1:]), image_folder=None)
         if regions is not None:
             is_list = isinstance(regions, Sequence) and not isinstance(regions, str | bytes)
             if not is_list or not all(isinstance(box, Region | Sequence) for box in regions):
@@ -375,21 +380,21 @@ class _Draft:
             if dropped:
                 warnings.append(Notice("dropped", f"{task}: dropped {dropped} invalid items of the output"))
         has_region = any(argument.regions for event in record.events for argument in event.arguments)
-        size = image_size(record) if has_region else None
-        return Extraction(record, tuple(warnings), size, tuple(self.answers))
+        sizes = image_sizes(record) if has_region else ()
+        return Extraction(record, tuple(warnings), sizes[0] if sizes else None, tuple(self.answers), sizes[1:])
 
 
 def _as_record(item: object) -> Record:
     if not isinstance(item, str | Record):
         use = "umie.Record(text, image)" if isinstance(item, Mapping) else "a string, a umie.Record, or a list of them"
         raise UmieError(f"{shown(item)} is not a text: pass {use}")
-    check_local("image", item.image if isinstance(item, Record) else None)
+    for image in item.images if isinstance(item, Record) else ():
+        check_local("image", image)
     return Record(item) if isinstance(item, str) else item
 
 
 def _identity(record: Record) -> Any:
     """Return a key that is equal for records with the same answers."""
-    given = [getattr(record, medium) for medium in MEDIA]
-    media = tuple(one if isinstance(one, str | None) else id(one) for one in given)
+    media = tuple(tuple(one if isinstance(one, str) else id(one) for one in record.of(medium)) for medium in MEDIA)
     places = tuple(record.places(medium) for medium in MEDIA)
     return record.text, media, record.image_folder, places, record.entities, record.relations, record.events

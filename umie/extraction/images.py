@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from umie.encoders.base import collate, no_slots
+from umie.encoders.several_images import SOURCES
 from umie.errors import UmieError, at
 from umie.extraction.result import Notice
 from umie.images import open_image
@@ -17,7 +18,7 @@ from umie.model import UmieModel
 from umie.processor import UmieProcessor
 from umie.records import MEDIA, Medium, Record
 from umie.records.places import PLACES, PLURALS
-from umie.types import FEATURES, key_of
+from umie.types import FEATURES, key_of, medium_of
 
 SKIPPED = "; the record was skipped"  # the end of the notice about an image with the policy skip
 
@@ -26,8 +27,9 @@ SKIPPED = "; the record was skipped"  # the end of the notice about an image wit
 class EncodedImage:
     """The input from media shared by all queries about a record, and warnings about media and places.
 
-    Its tensors are ``boxes [V, 4]``, ``visual_mask [V]`` and ``visual_features [V, Dv]``, those of videos and sounds
-    with a prefix; none for a model without encoders, and None if the record is skipped because an image cannot be read.
+    Its tensors are ``boxes [V, 4]``, ``visual_mask [V]`` and ``visual_features [V, Dv]``, with several images also
+    ``slot_sources [V, 2]``, those of videos and sounds with a prefix; none for a model without encoders, and None if
+    the record is skipped because an image cannot be read.
     """
 
     tensors: dict[str, Tensor] | None
@@ -63,19 +65,21 @@ def encode_images(
     return encoded
 
 
-def image_size(record: Record) -> tuple[int, int] | None:
-    """Return the width and height of a record's image in pixels as displayed, or None if it cannot be read."""
+def image_sizes(record: Record) -> tuple[tuple[int, int] | None, ...]:
+    """Return width and height of each of a record's images in pixels as displayed; None if it cannot be read."""
+    return tuple(_image_size(record, number) for number in range(len(record.images)))
+
+
+def _image_size(record: Record, number: int) -> tuple[int, int] | None:
     try:
-        path = record.image_path()
-        image = record.image if path is None else path
-        return None if image is None else open_image(image).size
+        return open_image(record.resolved("image", number)).size
     except UmieError:
         return None
 
 
 def _preprocess(model: UmieModel, processor: UmieProcessor, record: Record, missing_images: str) -> EncodedImage:
-    for medium in record.media:
-        record.path(medium)  # a path that leaves its folder is an error under every policy
+    for medium, number in record.numbered_media:
+        record.path(medium, number)  # a path that leaves its folder is an error under every policy
     tensors: dict[str, Tensor] = {}
     notices = []
     for medium in MEDIA:
@@ -89,42 +93,43 @@ def _preprocess(model: UmieModel, processor: UmieProcessor, record: Record, miss
             notices.append(Notice(kind, f"{number} {kind} were ignored: the record has no {medium}"))
         elif number > limit:
             notices.append(Notice(kind, f"only the first {limit} of {number} {kind} were used"))
-        try:
-            own = processor.encode_medium(medium, record)
-        except UmieError as error:
-            if missing_images == "error":
-                raise
-            reason = error.__cause__ if isinstance(error.__cause__, UmieError) else error
-            if missing_images == "skip":
-                return EncodedImage(None, [Notice(medium, f"{reason}{SKIPPED}")])
-            others = [other for other in record.media if other != medium and other in model.media_encoders]
+        unreadable: list[UmieError] = []
+        report = None if missing_images == "error" else unreadable.append
+        own = processor.encode_medium(medium, record, on_unreadable=report)
+        if unreadable and missing_images == "skip":
+            return EncodedImage(None, [Notice(medium, f"{unreadable[0]}{SKIPPED}")])
+        if unreadable:
+            others = ["other images"] if len(unreadable) < len(record.of(medium)) else []
+            others += [other for other in record.media if other != medium and other in model.media_encoders]
             rest = " and ".join(["the text", *others]) if others else "the text only"
-            notices.append(Notice(medium, f"{reason}; answered from {rest}"))
-            own = processor.preprocessors[medium].nothing()
+            notices += [Notice(medium, f"{reason}; answered from {rest}") for reason in unreadable]
         tensors |= {key_of(medium, name): tensor for name, tensor in own.items()}
     return EncodedImage(tensors, notices)
 
 
 def _compute_features(model: UmieModel, medium: Medium, images: Sequence[EncodedImage]) -> None:
     """Replace a preprocessed medium with its features, so that the encoder runs once for the queries of all tasks."""
-    encoder = model.media_encoders[medium]
-    names = {name: key_of(medium, name) for name in (*encoder.preprocess.nothing(), FEATURES)}
-    used = [
-        (image, {name: image.tensors[key] for name, key in names.items() if key in image.tensors})
+    own = [
+        (image, {key: tensor for key, tensor in image.tensors.items() if medium_of(key) == medium})
         for image in images
         if image.tensors is not None
     ]
-    with_slots = [tensors for _, tensors in used if len(tensors["visual_mask"])]
+    mask_key, features_key = key_of(medium, "visual_mask"), key_of(medium, FEATURES)
+    with_slots = [tensors for _, tensors in own if len(tensors[mask_key])]
     features: Sequence[Tensor] = ()
-    if with_slots and FEATURES in with_slots[0]:  # features come from a cache
-        features = [tensors[FEATURES] for tensors in with_slots]
+    if with_slots and features_key in with_slots[0]:  # features come from a cache
+        features = [tensors[features_key] for tensors in with_slots]
     elif with_slots:
-        features = encoder(**{name: value.to(model.device) for name, value in collate(with_slots).items()}).features
+        batch = {key: value.to(model.device) for key, value in collate(with_slots).items()}
+        encoded = model.encode_medium(medium, batch)
+        features = [] if encoded is None else list(encoded.features)
     dtype = features[0].dtype if len(features) else next(model.parameters()).dtype
+    width = model.media_encoders[medium].feature_dim
     rows = iter(features)
-    for image, tensors in used:
-        num_slots = len(tensors["visual_mask"])
-        row = next(rows)[:num_slots] if num_slots else torch.zeros(0, encoder.feature_dim, dtype=dtype)
-        kept = {**{name: tensors[name] for name in no_slots(medium)}, FEATURES: row}
-        others = {key: value for key, value in (image.tensors or {}).items() if key not in names.values()}
-        image.tensors = others | {key_of(medium, name): value.to(model.device) for name, value in kept.items()}
+    kept = (*(key_of(medium, name) for name in no_slots(medium)), SOURCES)
+    for image, tensors in own:
+        num_slots = len(tensors[mask_key])
+        row = next(rows)[:num_slots] if num_slots else torch.zeros(0, width, dtype=dtype)
+        others = {key: value for key, value in (image.tensors or {}).items() if key not in tensors}
+        found = {**{key: tensors[key] for key in kept if key in tensors}, features_key: row}
+        image.tensors = others | {key: value.to(model.device) for key, value in found.items()}

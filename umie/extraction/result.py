@@ -50,15 +50,17 @@ class Extraction:
         record: the items as a record: text, image, regions, the tasks asked, entities, relations (type ``none`` for a
             pair that was asked about and is not related), events.
         warnings: warnings about this extraction.
-        image_size: width and height of the image in pixels, as displayed; None unless an argument is a region and
+        image_size: width and height of the first image in pixels, as displayed; None unless an argument is a region and
             the image can be read.
         answers: the answers to all queries, in the order of asking; ignored by ``==``, because gates are rounded.
+        more_image_sizes: the same of ``record.more_images``.
     """
 
     record: Record
     warnings: tuple[Notice, ...] = ()
     image_size: tuple[int, int] | None = None
     answers: tuple[ExtractionAnswer, ...] = field(default=(), compare=False)
+    more_image_sizes: tuple[tuple[int, int] | None, ...] = ()
 
     @property
     def text(self) -> str:
@@ -109,18 +111,20 @@ class Extraction:
         return tuple(self.record.regions[index] for index in entity.regions)
 
     def _pixels(self, region: Region) -> PixelBox | None:
-        if self.image_size is None:
+        sizes = (self.image_size, *self.more_image_sizes)
+        size = sizes[region.image] if region.image < len(sizes) else None
+        if size is None:
             return None
-        width, height = self.image_size
+        width, height = size
         x1, y1, x2, y2 = (round(edge * side) for edge, side in zip(region.box, (width, height) * 2, strict=True))
         x1, y1 = min(x1, width - 1), min(y1, height - 1)
         return x1, y1, max(x2, x1 + 1), max(y2, y1 + 1)  # at least one pixel wide and high
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values: the JSONL form of the record, with boxes, gates and warnings."""
-        record = self.record
-        if not isinstance(record.image, str | None):  # an image in memory has no name
-            record = replace(record, image="in memory")
+        # an image in memory has no name
+        names = [image if isinstance(image, str) else "in memory" for image in self.record.images]
+        record = replace(self.record, image=names[0] if names else None, more_images=tuple(names[1:]))
         data: dict[str, Any] = json.loads(record_to_json(record))
         for kind in ("entities", "relations", "events"):
             for written, one in zip(data.get(kind, ()), getattr(record, kind), strict=True):

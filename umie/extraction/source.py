@@ -10,7 +10,7 @@ from typing import Any
 
 from umie.errors import UmieError
 from umie.files import bounded_lines, json_text
-from umie.records import Record
+from umie.records import MEDIA, Record
 from umie.records.jsonl import KEYS, parse_line, record_from_json
 
 _KNOWN = {*KEYS, "licence"}  # the old name of the key license is still read
@@ -25,7 +25,7 @@ class SourceLine:
     error: UmieError | None = None
     further: Mapping[str, Any] = field(default_factory=dict)  # the keys that are not those of a record
     content: str | None = None  # None for a line that is not text
-    is_empty: bool = False  # whether there is neither a text nor an image
+    is_empty: bool = False  # whether there is neither a text nor a medium
 
 
 def read_items(source: Path, images: Path | None) -> Iterator[SourceLine]:
@@ -60,13 +60,14 @@ def _item(number: int, line: str, folder: str) -> SourceLine:
         data = parse_line(line)
         if isinstance(data, dict):
             further = {key: value for key, value in data.items() if key not in _KNOWN}
-            text, image = data.get("text"), data.get("image")
-            if isinstance(text, str) and not text.strip() and not image:
+            text, has_medium = data.get("text"), any(map(data.get, (*MEDIA, "images")))
+            if isinstance(text, str) and not text.strip() and not has_medium:
                 return SourceLine(number, error=UmieError("the text is empty"), content=line, is_empty=True)
             if further:
                 line_of_record = json.dumps({key: value for key, value in data.items() if key in _KNOWN})
         record = record_from_json(line_of_record if further else line, folder)
-        record.image_path()  # raises for a path outside of the directory
+        for medium, number in record.numbered_media:
+            record.path(medium, number)  # raises for a path outside of the directory
     except UmieError as error:
         return SourceLine(number, error=error, content=line)
     return SourceLine(number, record, further=further, content=line)

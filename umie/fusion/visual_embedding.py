@@ -15,7 +15,7 @@ from umie.fusion.base import WidthConfig
 from umie.fusion.layers import GatedFeedForward, RMSNorm
 from umie.types import NUM_STEPS, VisualFeatures
 
-MAX_NUMBER = 1000  # of layers and of slot embeddings
+MAX_NUMBER = 1000  # of layers and of embeddings of slots and images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +32,8 @@ class VisualEmbeddingConfig(WidthConfig):
         normalize: RMS-normalize the two projections before adding them (as the released code does).
         num_slot_embeddings: learn an embedding for each of the first slots of each medium, so that states identify the
             regions O1, O2, ... (only in the released code, not in the paper's equation); 0 for none.
+        num_image_embeddings: learn an embedding for each of the first images of a record, so that states tell the
+            slots of one from those of another; 0 for none.
         video_dim: width of the features of the video encoder; None without one.
         audio_dim: width of the features of the audio encoder; None without one.
     """
@@ -43,6 +45,7 @@ class VisualEmbeddingConfig(WidthConfig):
     max_position_distance: int = 128
     normalize: bool = False
     num_slot_embeddings: int = 0
+    num_image_embeddings: int = 0
     video_dim: int | None = None
     audio_dim: int | None = None
 
@@ -52,7 +55,7 @@ class VisualEmbeddingConfig(WidthConfig):
         for name in ("video_dim", "audio_dim"):
             if getattr(self, name) is not None:
                 check_whole(name, getattr(self, name), 1)
-        for name in ("num_layers", "num_slot_embeddings"):
+        for name in ("num_layers", "num_slot_embeddings", "num_image_embeddings"):
             check_whole(name, getattr(self, name), 0)
             if getattr(self, name) > MAX_NUMBER:
                 raise UmieError(f"{name} is {getattr(self, name)}: use at most {MAX_NUMBER:,}")
@@ -80,6 +83,9 @@ class VisualEmbedding(nn.Module):
         self.feature_norm = norm(d_model)
         self.box_norm = norm(d_model)
         self.slots = nn.Embedding(config.num_slot_embeddings, d_model) if config.num_slot_embeddings else None
+        self.images = nn.Embedding(config.num_image_embeddings, d_model) if config.num_image_embeddings else None
+        if self.images is not None:
+            nn.init.zeros_(self.images.weight)
         dims = {"video": config.video_dim, "audio": config.audio_dim}
         self.media = nn.ModuleDict(
             {medium: _MediumProjection(config, dim, medium) for medium, dim in dims.items() if dim is not None}
@@ -120,6 +126,10 @@ class VisualEmbedding(nn.Module):
         if self.slots is not None:
             num_named = min(mask.shape[1], self.slots.num_embeddings)
             states[:, :num_named] = states[:, :num_named] + self.slots.weight[:num_named]
+        if self.images is not None:
+            numbers = mask.long() if visual.images is None else visual.images
+            known = F.pad(self.images.weight, (0, 0, 1, 1))  # of no image, of the first ones, and of all others
+            states = states + F.embedding(numbers.clamp(max=len(known) - 1), known)
         return states
 
 

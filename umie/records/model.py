@@ -233,6 +233,11 @@ class Record:
         return tuple(medium for medium in MEDIA if getattr(self, medium) is not None)
 
     @property
+    def numbered_media(self) -> tuple[tuple[Medium, int], ...]:
+        """Each medium with the number of each image, from 0; those of the video and of the sound are 0."""
+        return tuple((medium, number) for medium in self.media for number in range(len(self.of(medium))))
+
+    @property
     def combination(self) -> str:
         """The text and the media of the record, e.g. ``T+I``: T text, I image, V video, A audio."""
         letters = {"image": "I", "audio": "A", "video": "V"}

@@ -97,7 +97,8 @@ def arguments_instance_by_type(predicted: Record, gold: Record) -> Tally:
 def arguments_union(predicted: Record, gold: Record) -> Tally:
     """The box around all boxes of a role has IoU >= 0.5 with that of gold; each role of an event counts once.
 
-    Under the same type and trigger, in each image by itself. If a role has regions labeled ``union``, only these are enclosed.
+    Under the same type and trigger, in each image by itself. If a role has regions labeled ``union``, only these are
+    enclosed.
     """
     return _tally_boxes(predicted, gold, by_type=False, union=True)
 

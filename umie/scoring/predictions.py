@@ -17,7 +17,6 @@ from umie.records.places import PLACES
 from umie.scoring.counts import Key
 from umie.scoring.mentions import strings_of
 
-
 _IMAGES = {"image", "images"}  # a line has one of these keys
 
 

@@ -13,7 +13,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from umie.encoders import registry
-from umie.encoders.base import no_slots
+from umie.encoders.base import collate, no_slots
+from umie.encoders.several_images import image_key, in_order, joined
 from umie.errors import UmieError
 from umie.media import Clip, Sound
 from umie.records import Segment, Track
@@ -194,6 +195,24 @@ def test_shapes_boxes_and_mask(encoder, encoded, num_more):
         assert encoded.spans[0].flatten().tolist() == pytest.approx([0, 1, 0, 1 / 1.5, 0.25 / 1.5, 0.25 / 1.5])
         assert encoded.paths.shape == (3, 3, 8, 4)
         assert encoded.paths[0, 1, -1].tolist() == pytest.approx([0.6, 0.7, 0.5, 0])
+
+
+def test_several_images_of_a_record_have_their_own_slots(encoder, encoded, images, num_more):
+    """Slot k of a record is region Ok, whatever its image; the images come before and after, then words of captions."""
+    if encoder.medium != "image":
+        return
+    parts = [encoder.preprocess.one(images[0], [LEFT, CORNER]), encoder.preprocess.one(images[1], [RIGHT])]
+    inputs = collate([joined(parts, [0, 1, 0])])
+    with torch.no_grad():
+        alone = [
+            encoder(**{name: inputs[image_key(number, name)] for name in encoder.preprocess.nothing()})
+            for number in (1, 2)
+        ]
+    found = in_order([one.features for one in alone], inputs["slot_sources"])
+    order = [(0, 0), (0, 1), (1, 1), (0, 2), (1, 0)]
+    order += [(row, own + slot) for row, own in ((0, 3), (1, 2)) for slot in range(num_more[row])]
+    relative(found[0], torch.stack([encoded.features[row, slot] for row, slot in order]))
+    assert torch.equal(inputs["boxes"][0], torch.stack([encoded.boxes[row, slot] for row, slot in order]))
 
 
 def test_no_image_and_padding_are_zero(encoded):

@@ -177,7 +177,7 @@ class Extractor:
             images: Sequence[Any] = image if isinstance(image, list | tuple) else [image]
             for one in images:
                 check_local("image", one)
-                if one is None or one == "":
+                if one is None or (isinstance(one, str) and not one):
                     raise UmieError(f"image is {one!r}: pass the path of an image, or None")
             first = images[0] if images else None
             record = replace(record, image=first, more_images=tuple(images[1:]), image_folder=None)

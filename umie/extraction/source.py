@@ -66,8 +66,8 @@ def _item(number: int, line: str, folder: str) -> SourceLine:
             if further:
                 line_of_record = json.dumps({key: value for key, value in data.items() if key in _KNOWN})
         record = record_from_json(line_of_record if further else line, folder)
-        for medium, number in record.numbered_media:
-            record.path(medium, number)  # raises for a path outside of the directory
+        for medium, index in record.numbered_media:
+            record.path(medium, index)  # raises for a path outside of the directory
     except UmieError as error:
         return SourceLine(number, error=error, content=line)
     return SourceLine(number, record, further=further, content=line)

@@ -9,6 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from umie.audit.checks import Validation, check_record, validate
+from umie.audit.statistics import gather
 from umie.data.source import Source
 from umie.errors import UmieError
 from umie.records import Argument, Entity, Event, Record, Region, Relation, record_from_json
@@ -93,6 +94,13 @@ def test_images(tmp_path):
     assert finding.message.startswith(f"image 'a.jpg' does not exist (in {tmp_path})")
     (tmp_path / "a.jpg").write_bytes(b"x")
     assert list(check_record(record)) == []
+    regions = (Region((0, 0, 1, 1)), *[Region((0, 0, 1, 1), image=1)] * 2)
+    several = Record(TEXT, "a.jpg", regions, image_folder=str(tmp_path), more_images=("b.jpg", "a.jpg"))
+    missing, twice = check_record(several)
+    assert missing.message.startswith("image 'b.jpg' does not exist")
+    assert twice.message == "duplicate region [0.0, 0.0, 1.0, 1.0] of image 1 (2 times)"
+    counted = gather([record, several]).summary()["images"]
+    assert {name: counted[name] for name in ("named", "several", "missing")} == {"named": 2, "several": 1, "missing": 1}
 
 
 BAD_LINE = {

@@ -68,6 +68,18 @@ def test_images_between_splits(found):
     assert shared["image_looks"] == {"b3": ["a1"]}
 
 
+def test_every_image_of_a_record_counts(tmp_path, noise):
+    for folder, name in (("train", "1.png"), ("test", "renamed.png")):
+        (tmp_path / folder).mkdir()
+        noise(64, 48, seed=1).save(tmp_path / folder / name)
+    train = make(tmp_path / "train", "train", Record("Ann", id="a", image="0.png", more_images=("2.png", "1.png")))
+    more = ("renamed.png", "2.png", "2.png")
+    test = make(tmp_path / "test", "test", Record("Bob", id="b", image="3.png", more_images=more))
+    shared = matches(overlaps([train, test]), "test", "train")
+    assert shared["image_name"] == shared["image_bytes"] == {"b": ["a"]}
+    assert test.summary()["distinct_image_names"] == 3
+
+
 def test_within_a_split(found):
     within = matches(found[2], "train", "train")
     assert within["text"] == {"a1": ["a2"], "a2": ["a1"]}

@@ -56,6 +56,12 @@ def test_a_table_with_offsets_and_boxes(umie, files, checkpoint, embedded_record
     printed, wanted = json.loads(out), expected.to_json()
     assert printed.pop("gate") == pytest.approx(wanted.pop("gate"), abs=1e-5)
     assert printed == wanted
+    other = f"photos/{embedded_records[3].id}.png"
+    arguments = ("--image", image, "--image", other, "--region", "0,0,1,1,1", "--json")
+    code, out, _ = umie("extract", "--model", checkpoint, record.text, *arguments)
+    printed = json.loads(out)
+    assert (code, printed["images"]) == (0, [image, other])
+    assert printed["regions"] == [{"box": [0, 0, 1, 1], "image": 1}]
 
 
 def test_regions_and_events_in_the_table(capsys):

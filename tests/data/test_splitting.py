@@ -1,6 +1,7 @@
 """umie data split: splits share no image, and the order of regions says nothing about the mentions."""
 
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -70,3 +71,21 @@ def test_shares_leave_images_for_training():
 
     with pytest.raises(UmieError, match="leave no images for training"):
         check_shares(0.5, 0.5)
+
+
+def test_images_of_one_record_are_in_one_split():
+    records = [
+        replace(record(number), more_images=(f"{number + 1}.png",) if number % 3 else ()) for number in range(60)
+    ]
+    splits = split_by_image(records, rng=random.Random(0))
+    names = [{name for one in own for name in one.images} for own in splits.values()]
+    assert sum(map(len, splits.values())) == 60
+    assert sum(map(len, names)) == len(set.union(*names)) == 61
+
+
+def test_equal_boxes_of_different_images_stay_apart():
+    first, second = Region(BOXES[0]), Region(BOXES[0], image=1)
+    found = with_shuffled_regions(
+        Record("a", "a.png", (first, second, first), more_images=("b.png",)), random.Random(0)
+    )
+    assert sorted(region.image for region in found.regions) == [0, 1]

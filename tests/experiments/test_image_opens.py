@@ -24,8 +24,10 @@ class Quiet:
 
 @pytest.mark.parametrize("encoder", ["tiny", {"name": "tiny", "trainable": False}], ids=["trained", "frozen"])
 def test_a_run_opens_each_image_twice_at_most(noise, tmp_path, monkeypatch, encoder):
-    noise(20, 16).save(tmp_path / "photo.png")
-    line = {"text": "Ann meets Bo", "image": "photo.png", "events": [{"type": "meet", "trigger": {"span": [4, 9]}}]}
+    names = ["photo.png", "second.png"]
+    for seed, name in enumerate(names):
+        noise(20, 16, seed).save(tmp_path / name)
+    line = {"text": "Ann meets Bo", "images": names, "events": [{"type": "meet", "trigger": {"span": [4, 9]}}]}
     for split in ("train", "dev", "test"):
         record = {**line, "id": split, "text": f"{line['text']} in {split}"}
         (tmp_path / f"{split}.jsonl").write_text(json.dumps(record) + "\n")
@@ -43,9 +45,9 @@ def test_a_run_opens_each_image_twice_at_most(noise, tmp_path, monkeypatch, enco
         real = module.open
 
         def counted(file, *arguments, real=real, **options):
-            opened[str(file)] += str(file).endswith("photo.png")
+            opened[str(file)] += str(file).endswith(tuple(names))
             return real(file, *arguments, **options)
 
         monkeypatch.setattr(module, "open", counted)
     run_training(read_run(tmp_path / "config.yaml"), root=tmp_path, output=tmp_path / "run", progress=Quiet())
-    assert 1 <= opened[str(tmp_path / "photo.png")] <= 2
+    assert all(1 <= opened[str(tmp_path / name)] <= 2 for name in names)

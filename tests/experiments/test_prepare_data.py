@@ -303,3 +303,28 @@ def test_the_images_of_a_split_need_one_folder(folders):
         _image_folder("dev", [Record("Bob"), *records])
     assert _image_folder("dev", [Record("Bob")]) is None
     assert _image_folder("dev", [Record("Ann", image="1.png", image_folder="a")]) == "a"
+
+
+def test_each_of_several_images_is_checked(tmp_path, noise):
+    noise(8, 8).save(tmp_path / "a.png")
+    noise(8, 8, 1).save(tmp_path / "b.png")
+    base = {"text": "Ann", "entities": [{"type": "person", "span": [0, 3]}]}
+    pairs = [["a.png", "b.png"], ["a.png", "none.png"], ["none.png", "no.png"]]
+    for split in ("train", "test"):
+        lines = [json.dumps({**base, "text": f"Ann {split} {n}", "images": own}) for n, own in enumerate(pairs)]
+        (tmp_path / f"{split}.jsonl").write_text("\n".join(lines))
+    data = {"format": "jsonl", "train": "train.jsonl", "test": "test.jsonl"}
+
+    def prepared(policy):
+        config = read_data_config(data, {"mner": {}})
+        corpus = prepare_corpus(config, root=tmp_path, output=tmp_path / policy, missing_images=policy)
+        (one,) = corpus.sets.values()
+        return one
+
+    with pytest.raises(UmieError, match="none.png"):
+        prepared("error")
+    kept = prepared("text_only")
+    assert (kept.num_records["train"], kept.num_images["train"]) == (3, 2)
+    assert sorted(kept.unreadable["train"]) == ["no.png", "none.png"]
+    assert [record.images for record in kept.read("train")] == [tuple(own) for own in pairs]
+    assert prepared("skip").num_records["train"] == 1

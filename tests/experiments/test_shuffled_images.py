@@ -109,3 +109,30 @@ def test_a_variant_is_trained_with_shuffled_images(grid_file, umie, tmp_path):
     own, shuffled = lines_of(tmp_path / "run")
     assert own["train_loss"] != shuffled["train_loss"]
     assert "| gated, shuffled images " in out
+
+
+def test_each_of_several_images_is_replaced_by_another():
+    second = Region((0.5, 0.0, 1.0, 1.0), image=1)
+    entity = Entity("person", (0, 3), regions=(1,))
+    several = Record("Ann", "1.jpg", (BOX, second), (entity,), more_images=("2.jpg",))
+    records = [several, Record("x", "3.jpg"), Record("y", "2.jpg", (BOX, BOX))]
+    for seed in range(5):
+        shuffled = with_shuffled_images(records, seed)
+        pairs = [
+            (own, other)
+            for one, two in zip(records, shuffled, strict=True)
+            for own, other in zip(one.images, two.images, strict=True)
+        ]
+        assert all(own != other for own, other in pairs)
+        assert len(set(pairs)) == 3
+        assert shuffled[0].entities == (Entity("person", (0, 3), "Ann"),)
+        of_image = {"1.jpg": [BOX.box], "2.jpg": [second.box], "3.jpg": []}
+        for number, image in enumerate(shuffled[0].images):
+            assert [region.box for region in shuffled[0].places_in("image", number)] == of_image[image]
+        kept = with_shuffled_images(records, seed, keeps_regions=True)
+        assert [(one.images, one.regions) for one in kept] == [
+            (two.images, one.regions) for one, two in zip(records, shuffled, strict=True)
+        ]
+    elsewhere = replace(records[1], image_folder="elsewhere")
+    with pytest.raises(UmieError, match="several folders"):
+        with_shuffled_images([several, elsewhere])

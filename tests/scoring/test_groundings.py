@@ -2,7 +2,7 @@
 
 import pytest
 
-from umie.records import Entity, Record, Region
+from umie.records import Argument, Entity, Event, Mask, Record, Region
 from umie.scoring import groundings, score_predictions
 from umie.scoring.baselines import baseline_of
 from umie.scoring.measures import measures_of
@@ -92,3 +92,24 @@ def test_they_are_reported_if_gold_and_predictions_are_grounded():
     named = {"grounded", "GMNER", "EEG", "pointing"}
     assert named <= measures(GOLD, GOLD)
     assert not named & (measures(plain, GOLD) | measures(GOLD, plain))
+
+
+def test_equal_boxes_in_different_images_do_not_match():
+    def found(*images, mask=None):
+        regions = tuple(Region(LEFT, None, mask, number) for number in images)
+        entity = Entity("person", ANN, regions=tuple(range(len(images))))
+        event = Event("meet", arguments=(Argument("Agent", regions=entity.regions),))
+        return Record("Ann left Rome", "x", regions, (entity,), events=(event,), more_images=("y",))
+
+    def right(measure, predicted, gold):
+        counts = {one.name: one.count for task in ("mner", "meae") for one in measures_of(task)}
+        return sum(one.true_positives for one in counts[measure](predicted, gold).values())
+
+    of_entities = ("grounded", "GMNER", "EEG", "pointing")
+    for mask in (None, Mask((1, 2), (0, 1, 1))):
+        for name in (*of_entities, "visual instance", "visual union", "strict"):
+            assert right(name, found(1, mask=mask), found(1, mask=mask)) > 0, name
+        for name in (*of_entities, "visual instance", "visual union"):
+            assert right(name, found(1, mask=mask), found(0, mask=mask)) == 0, name
+    assert [right(name, found(0, 1), found(1, 0)) for name in ("grounded", "visual instance")] == [1, 2]
+    assert right("visual union", found(0, 1), found(1, 0)) == 2  # one box around all in each image

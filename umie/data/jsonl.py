@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -66,10 +66,7 @@ def read(
         regions = data.get("regions")
         for region in regions if boxes != "relative" and isinstance(regions, list) else ():
             if isinstance(region, dict):
-                number = region.get("image", 0)
-                image = data.get("image") if number == 0 else None
-                if isinstance(data.get("images"), list):
-                    image = next(iter(data["images"][number:]), None) if type(number) is int else None
+                image = _image_of(data, region.get("image", 0))
                 region["box"] = _relative_box(region.get("box"), boxes, image, folder)
         if isinstance(data.get("text"), str):
             for key in ("entities", "relations", "events"):
@@ -78,6 +75,13 @@ def read(
         return record if record.id else replace(record, id=f"{path.name}:{number}")
 
     yield from parsed_lines(path, converted, on_error, 4 * MAX_LINE)
+
+
+def _image_of(data: Mapping[str, Any], number: Any) -> Any:
+    """Return the file name of the image with a number; None if there is none."""
+    images = data.get("images") or [data.get("image")]
+    is_known = isinstance(images, list) and type(number) is int and 0 <= number < len(images)
+    return images[number] if is_known else None
 
 
 def _relative_box(box: Any, form: Boxes, image: Any, folder: str) -> list[float]:

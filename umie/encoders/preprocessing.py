@@ -19,7 +19,8 @@ from umie.records.places import PLACES, PLURALS, Interval
 from umie.types import NUM_STEPS
 
 WHOLE_IMAGE: Box = (0.0, 0.0, 1.0, 1.0)
-GEOMETRY = ("boxes", "spans", "paths")  # inputs that say where slots are, in float32 whatever the weights are
+# inputs that say where slots are, in float32 whatever the weights are
+GEOMETRY = ("boxes", "spans", "paths", "frame_boxes")
 
 
 class MediaPreprocessor(ABC):
@@ -226,6 +227,18 @@ def steps_of(track: Track) -> list[Box]:
     for step in range(NUM_STEPS):
         box = track.box_at(start + (end - start) * step / (NUM_STEPS - 1))
         boxes.append(box or boxes[-1])
+    return boxes
+
+
+def boxes_at(track: Track, times: Sequence[float]) -> list[Box | None]:
+    """Return the box of a track at each time, None where it is not visible; there is one at least.
+
+    A track that is visible at none of the times is at the one that is nearest to its middle.
+    """
+    boxes = [track.box_at(time) for time in times]
+    if not any(boxes):
+        middle = sum(track.interval) / 2
+        boxes[min(range(len(times)), key=lambda step: abs(times[step] - middle))] = steps_of(track)[NUM_STEPS // 2]
     return boxes
 
 

@@ -1,0 +1,172 @@
+"""`transformers_audio`: sounds and segments through CLAP, Whisper, wav2vec 2.0, WavLM, HuBERT, AST or PE-Audio."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from umie.encoders import registry
+from umie.encoders.audio_families import FAMILIES, WHOLES, AudioFamily
+from umie.encoders.base import AudioPreprocessor
+from umie.encoders.transformers_base import TransformersConfig, TransformersEncoder, Whole, rows_by_size
+from umie.errors import UmieError, check_positive
+from umie.media import Sound
+from umie.media.sound import Samples
+from umie.records.places import Interval
+from umie.weights import reason_of
+
+SHORTEST = 0.1  # seconds; shorter sounds, and the rests of longer ones, are padded with silence
+MAX_WINDOW = 600  # seconds
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformersAudioConfig(TransformersConfig):
+    """Options of the encoder of sounds from transformers.
+
+    Args:
+        max_seconds: sound after this time is not heard. Models of windows (Whisper: 30 s, CLAP and AST: 10 s) hear a
+            longer sound in several windows; the others hear it at once, at a cost that grows with its square.
+    """
+
+    FAMILIES: ClassVar[Mapping[str, AudioFamily]] = FAMILIES
+    WHOLES: ClassVar[Mapping[str, Whole]] = WHOLES
+    PREPARED_BY: ClassVar[tuple[tuple[str, str | None], ...]] = (
+        ("processor_config.json", "feature_extractor"),
+        ("preprocessor_config.json", None),
+    )
+
+    max_seconds: float = 30.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive("max_seconds", self.max_seconds)
+
+    @property
+    def rate(self) -> int:
+        """Samples per second that the model takes."""
+        return int(self.extractor.sampling_rate)
+
+    @cached_property
+    def extractor(self) -> Any:
+        """The feature extractor of transformers."""
+        try:
+            extractor = self.family.extractor(self.prepared)
+            window = self.family.window(extractor)
+        except UmieError:
+            raise
+        except Exception as error:  # a value of a wrong kind makes the extractors raise nearly anything
+            raise UmieError(f"{self._name}: its preparation cannot be used: {reason_of(error)}") from error
+        if window is not None and not 0 < window <= MAX_WINDOW * extractor.sampling_rate:
+            raise UmieError(f"{self._name}: its windows have {window:,} samples: use at most {MAX_WINDOW} seconds")
+        return extractor
+
+
+class TransformersAudioPreprocessor(AudioPreprocessor):
+    """Prepares sounds as the model's feature extractor does.
+
+    ``sound [M, N]`` are samples (M = 1), or log-mel features with the windows one after the other; ``sound_size [1]``
+    is N without the padding of a batch, and ``frames [V, 2]`` the first and the last + 1 frame of each slot.
+    """
+
+    config: TransformersAudioConfig
+
+    def tensors(self, sound: Sound, intervals: Sequence[Interval]) -> dict[str, Tensor]:
+        """Return the tensors of one sound."""
+        config = self.config
+        samples = sound.samples[: max(1, round(config.max_seconds * config.rate))]
+        window = config.family.window(config.extractor) or len(samples)
+        windows = [samples[start : start + window] for start in range(0, len(samples), window)]
+        shortest = math.ceil(SHORTEST * config.rate)
+        prepared = [config.family.prepare(config.extractor, _padded(one, shortest)) for one in windows]
+        centers = self._centers([len(one) for one in windows])
+        frames = [_under(interval, centers) for interval in intervals]
+        columns = torch.cat(prepared, dim=1)
+        return {"sound": columns, "sound_size": torch.tensor([columns.shape[1]]), "frames": torch.tensor(frames)}
+
+    def no_tensors(self) -> dict[str, Tensor]:
+        """Return no sound."""
+        return {
+            "sound": torch.zeros(self.config.family.rows(self.config.extractor), 0),
+            "sound_size": torch.zeros(1, dtype=torch.long),
+            "frames": torch.zeros(0, 2, dtype=torch.long),
+        }
+
+    def _centers(self, lengths: Sequence[int]) -> list[tuple[int, float]]:
+        """Return number and center, in seconds, of each frame under the sound; windows have ``lengths`` samples."""
+        config = self.config
+        hop = config.family.hop(config.shape, config.extractor)
+        in_window = config.family.num_frames(config.shape)
+        centers, start = [], 0
+        for window, length in enumerate(lengths):
+            heard = max(1, math.ceil(length / hop - 0.5))  # frames whose center is heard
+            heard = heard if in_window is None else min(heard, in_window)
+            first = window * (in_window or 0)
+            centers += [(first + frame, (start + (frame + 0.5) * hop) / config.rate) for frame in range(heard)]
+            start += length
+        return centers
+
+
+def _padded(samples: Samples, length: int) -> Samples:
+    return np.pad(samples, (0, max(0, length - len(samples))))
+
+
+def _under(interval: Interval, centers: Sequence[tuple[int, float]]) -> tuple[int, int]:
+    """Return the first and the last + 1 of the frames whose center is inside an interval, or the nearest one."""
+    start, end = interval
+    inside = [number for number, center in centers if start <= center < end]
+    if inside:
+        return inside[0], inside[-1] + 1
+    nearest = min(centers, key=lambda one: abs(one[1] - (start + end) / 2))[0]
+    return nearest, nearest + 1
+
+
+@registry.register("transformers_audio")
+class TransformersAudioEncoder(TransformersEncoder):
+    """Sounds through an audio model of transformers: the mean of the frames under each segment.
+
+    The whole sound is the model's pooled output where it has one (CLAP, AST, PE-Audio), else the mean of its frames.
+    """
+
+    Config = TransformersAudioConfig
+    Preprocessor = TransformersAudioPreprocessor
+    config: TransformersAudioConfig
+
+    def __init__(self, config: TransformersAudioConfig) -> None:
+        config.family.check(config.shape, config.extractor)
+        super().__init__(config)
+
+    def features(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Return ``[B, V, Dv]``; sounds are batched by their size, and never padded."""
+        sound, frames, mask = inputs["sound"].to(self._dtype), inputs["frames"], inputs["visual_mask"]
+        slots = sound.new_zeros(*mask.shape, self.feature_dim)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.config.trainable):
+            for size, rows in rows_by_size(inputs["sound_size"], mask).items():
+                slots = slots.index_copy(0, rows, self._slots(sound[rows, :, :size], frames[rows]))
+        return slots
+
+    def _slots(self, sound: Tensor, frames: Tensor) -> Tensor:
+        """Return ``[N, V, Dv]`` from sounds ``[N, M, S]`` of equal size and their ``frames [N, V, 2]``."""
+        family = self.config.family
+        count, rows, size = sound.shape
+        columns = family.columns(self.config.extractor) or size
+        windows = sound.view(count, rows, -1, columns).transpose(1, 2).flatten(0, 1)
+        states, pooled = family.run(self.tower, self.config.shape, windows)
+        states = states.reshape(count, -1, self.feature_dim).float()
+        number = torch.arange(states.shape[1], device=states.device)
+        first = frames[..., :1].clamp(max=states.shape[1] - 1)
+        under = ((number >= first) & (number < torch.maximum(frames[..., 1:], first + 1))).float()
+        slots = (under @ states) / under.sum(2, keepdim=True)
+        if pooled is not None:  # windows count by what is heard in them
+            heard = under[:, 0].view(count, size // columns, -1).sum(2)
+            shares = (heard / heard.sum(1, keepdim=True))[..., None]
+            whole = (shares * pooled.view(count, -1, self.feature_dim).float()).sum(1, keepdim=True)
+            slots = torch.cat([whole, slots[:, 1:]], dim=1)
+        found: Tensor = slots.to(self._dtype)
+        return found

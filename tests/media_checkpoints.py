@@ -1,5 +1,7 @@
 """Small checkpoints of transformers' audio and video models, with random weights, saved as their authors save them."""
 
+import json
+
 import torch
 import transformers
 
@@ -9,8 +11,11 @@ WAVES = {
     **LAYERS, "conv_dim": [8, 8], "conv_kernel": [10, 8], "conv_stride": [10, 8], "num_feat_extract_layers": 2,
     "num_conv_pos_embeddings": 4, "num_conv_pos_embedding_groups": 2,
 }  # fmt: skip
-DAC = {"encoder_hidden_size": 4, "downsampling_ratios": [2, 8, 10, 12], "codebook_dim": 8}
+DAC = {"encoder_hidden_size": 4, "downsampling_ratios": [8, 8, 10], "codebook_dim": 8}
+PE_SOUND = {"sampling_rate": 16_000, "hop_length": 640}
 PE_AUDIO = {**LAYERS, "head_dim": 8, "dac_config": DAC}
+VISION = {"architecture": "test_vit", "num_classes": 12, "global_pool": "map", "model_args": {"img_size": 32}}
+PE_VIDEO = {**LAYERS, "head_dim": 8, "vision_config": VISION}
 MODERN_BERT = {**TEXT, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "cls_token_id": 1, "sep_token_id": 2}
 CLAP = {
     "patch_embeds_hidden_size": 8, "hidden_size": 16, "depths": [1, 1], "num_attention_heads": [2, 2],
@@ -46,7 +51,21 @@ MODELS = {
         {"feature_size": 16, "max_length_s": 1, "truncation": "rand_trunc", "sampling_rate": 16_000, "hop_length": 160,
          "frequency_max": 8_000},
     ),
-    "pe_audio": ("PeAudioModel", {"audio_config": PE_AUDIO, "text_config": MODERN_BERT}, "PeAudioFeatureExtractor", {}),
+    "pe_audio": (
+        "PeAudioFrameLevelModel",
+        {"audio_config": PE_AUDIO, "text_config": MODERN_BERT},
+        "PeAudioFeatureExtractor",
+        PE_SOUND,
+    ),
+    "pe_audio_video": (
+        "PeAudioVideoModel",
+        {
+            "audio_video_config": {**LAYERS, "head_dim": 8, "audio_config": PE_AUDIO, "video_config": PE_VIDEO},
+            "text_config": MODERN_BERT,
+        },
+        "PeAudioFeatureExtractor",
+        PE_SOUND,
+    ),
     "videomae": (
         "VideoMAEForVideoClassification",
         {**LAYERS, "image_size": 32, "patch_size": 8, "num_frames": 4},
@@ -63,7 +82,7 @@ MODELS = {
         {**FRAMES, "crop_size": 32},
     ),
 }  # fmt: skip
-"""By ``model_type``: a class with a head or another part that is not used, its configuration, how inputs are prepared."""
+"""By ``model_type``: a class with a part that is not used, its configuration, how inputs are prepared."""
 
 
 def save(kind, folder):
@@ -72,4 +91,7 @@ def save(kind, folder):
     torch.manual_seed(0)
     getattr(transformers, model)(transformers.AutoConfig.for_model(kind, **values)).save_pretrained(folder)
     getattr(transformers, preparation)(**options).save_pretrained(folder)
+    if kind == "pe_audio_video":
+        options = {**FRAMES, "num_frames": 4, "size": {"height": 32, "width": 32}}
+        (folder / "video_preprocessor_config.json").write_text(json.dumps(options))
     return str(folder)

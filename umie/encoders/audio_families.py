@@ -16,7 +16,7 @@ from umie.errors import UmieError
 from umie.media.sound import Samples
 
 _NO_MASKING = {"mask_time_prob": 0.0, "mask_feature_prob": 0.0}  # would hide parts of the sound in training
-_AST_HOP = 160  # samples; its feature extractor has no option for it
+_AST_HOP, _AST_WINDOW = 160, 400  # samples; its feature extractor has no options for them
 
 
 @dataclass(frozen=True)
@@ -35,22 +35,18 @@ class AudioFamily(Family):
         """Return the samples of a window; None if a sound is heard at once, whatever its length."""
         return None
 
-    def columns(self, extractor: Any) -> int | None:
-        """Return the columns of a prepared window; None if a sound is heard at once."""
-        return None
-
-    def rows(self, extractor: Any) -> int:
-        """Return the rows of what ``prepare`` returns."""
-        return 1
-
-    def hop(self, shape: Mapping[str, Any], extractor: Any) -> float:
-        """Return the samples from one frame to the next."""
-        adapted = shape["adapter_stride"] ** shape["num_adapter_layers"] if shape.get("add_adapter") else 1
-        return float(math.prod(shape["conv_stride"]) * adapted)
-
     def num_frames(self, shape: Mapping[str, Any]) -> int | None:
         """Return the frames of a window; None if a sound is heard at once."""
         return None
+
+    def steps(self, shape: Mapping[str, Any], extractor: Any) -> tuple[float, float]:
+        """Return the center of the first frame and the distance of two frames, in samples."""
+        hop, reach = 1, 1
+        for kernel, stride in zip(shape["conv_kernel"], shape["conv_stride"], strict=True):
+            reach += (kernel - 1) * hop
+            hop *= stride
+        adapted = shape["adapter_stride"] ** shape["num_adapter_layers"] if shape.get("add_adapter") else 1
+        return (reach - 1) / 2, hop * adapted
 
     def width(self, shape: Mapping[str, Any]) -> int:
         """Return the width of the frames."""
@@ -69,22 +65,27 @@ class AudioFamily(Family):
 
 
 class PeAudio(AudioFamily):
-    """PE-Audio: samples at 48 kHz, a frame every 40 ms; its codec is never trained."""
+    """PE-Audio: a frame every 40 ms of samples at 48 kHz, in the space that it shares with video and text."""
 
     EXTRACTOR = "PeAudioFeatureExtractor"
 
-    def hop(self, shape: Mapping[str, Any], extractor: Any) -> float:
-        """Return the samples from one frame to the next."""
-        return float(extractor.hop_length)
+    def steps(self, shape: Mapping[str, Any], extractor: Any) -> tuple[float, float]:
+        """Return the center of the first frame and the distance of two frames, in samples."""
+        return extractor.hop_length / 2, extractor.hop_length
+
+    def width(self, shape: Mapping[str, Any]) -> int:
+        """Return the width of the shared space."""
+        return int(shape["text_config"]["hidden_size"])
 
     def check(self, shape: Mapping[str, Any], extractor: Any) -> None:
         """Raise UmieError if the model does not take what the feature extractor prepares."""
-        _check_equal("hop_length", extractor.hop_length, math.prod(shape["dac_config"]["downsampling_ratios"]))
+        hop = math.prod(shape["audio_config"]["dac_config"]["downsampling_ratios"])
+        _check_equal("hop_length", extractor.hop_length, hop)
 
     def run(self, tower: Any, shape: Mapping[str, Any], windows: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return the frames and the class token."""
-        found = tower(input_values=windows)
-        return found.last_hidden_state, found.pooler_output
+        """Return the frames and the class token, projected."""
+        found = tower["encoder"](input_values=windows)
+        return tower["head"](found.last_hidden_state), tower["head"](found.pooler_output)
 
 
 class Whisper(AudioFamily):
@@ -96,21 +97,13 @@ class Whisper(AudioFamily):
         """Return the samples of a window."""
         return int(extractor.n_samples)
 
-    def columns(self, extractor: Any) -> int | None:
-        """Return the columns of a prepared window."""
-        return int(extractor.nb_max_frames)
-
-    def rows(self, extractor: Any) -> int:
-        """Return the number of mel bins."""
-        return int(extractor.feature_size)
-
-    def hop(self, shape: Mapping[str, Any], extractor: Any) -> float:
-        """Return the samples from one frame to the next."""
-        return float(2 * extractor.hop_length)  # the second convolution has a stride of 2
-
     def num_frames(self, shape: Mapping[str, Any]) -> int | None:
         """Return the frames of a window."""
         return int(shape["max_source_positions"])
+
+    def steps(self, shape: Mapping[str, Any], extractor: Any) -> tuple[float, float]:
+        """Return the center of the first frame and the distance of two frames, in samples."""
+        return 0, 2 * extractor.hop_length  # the second convolution has a stride of 2
 
     def width(self, shape: Mapping[str, Any]) -> int:
         """Return the width of the frames."""
@@ -139,21 +132,14 @@ class Ast(AudioFamily):
         """Return the samples of a window."""
         return int(extractor.max_length) * _AST_HOP
 
-    def columns(self, extractor: Any) -> int | None:
-        """Return the columns of a prepared window."""
-        return int(extractor.max_length)
-
-    def rows(self, extractor: Any) -> int:
-        """Return the number of mel bins."""
-        return int(extractor.num_mel_bins)
-
-    def hop(self, shape: Mapping[str, Any], extractor: Any) -> float:
-        """Return the samples from one frame to the next."""
-        return float(shape["time_stride"] * _AST_HOP)
-
     def num_frames(self, shape: Mapping[str, Any]) -> int | None:
         """Return the frames of a window."""
         return int((shape["max_length"] - shape["patch_size"]) // shape["time_stride"] + 1)
+
+    def steps(self, shape: Mapping[str, Any], extractor: Any) -> tuple[float, float]:
+        """Return the center of the first frame and the distance of two frames, in samples."""
+        patch = (shape["patch_size"] - 1) * _AST_HOP + _AST_WINDOW
+        return patch / 2, shape["time_stride"] * _AST_HOP
 
     def check(self, shape: Mapping[str, Any], extractor: Any) -> None:
         """Raise UmieError if the model does not take what the feature extractor prepares."""
@@ -168,7 +154,8 @@ class Ast(AudioFamily):
         """Return the frames and the mean of the class and the distillation token."""
         found = tower(input_values=windows.transpose(1, 2))
         patches = found.last_hidden_state[:, 2:]  # after the two tokens: frequency by frequency
-        return patches.unflatten(1, (-1, self.num_frames(shape) or 1)).mean(1), found.pooler_output
+        by_frequency = patches.reshape(len(windows), -1, self.num_frames(shape) or 1, patches.shape[2])
+        return by_frequency.mean(1), found.pooler_output
 
 
 class Clap(AudioFamily):
@@ -180,24 +167,17 @@ class Clap(AudioFamily):
         """Return the samples of a window."""
         return int(extractor.nb_max_samples)
 
-    def columns(self, extractor: Any) -> int | None:
-        """Return the columns of a prepared window."""
-        return int(extractor.nb_max_samples) // int(extractor.hop_length) + 1
-
-    def rows(self, extractor: Any) -> int:
-        """Return the number of mel bins of all channels; models with "fusion" take a window four times."""
-        return int(extractor.feature_size) * (4 if extractor.truncation == "fusion" else 1)
-
-    def hop(self, shape: Mapping[str, Any], extractor: Any) -> float:
-        """Return the samples from one frame to the next."""
-        return float(extractor.nb_max_samples / (self.num_frames(shape) or 1))
-
     def num_frames(self, shape: Mapping[str, Any]) -> int | None:
         """Return the frames of a window; the spectrogram is folded into a square, and every stage halves it."""
         stride = shape["patch_stride"]
         stride = stride if isinstance(stride, int) else stride[1]
         steps = shape["spec_size"] // 2 ** (len(shape["depths"]) - 1) // stride
         return int(steps * (shape["spec_size"] // shape["num_mel_bins"]))
+
+    def steps(self, shape: Mapping[str, Any], extractor: Any) -> tuple[float, float]:
+        """Return the center of the first frame and the distance of two frames, in samples."""
+        hop = extractor.nb_max_samples / (self.num_frames(shape) or 1)
+        return hop / 2, hop
 
     def width(self, shape: Mapping[str, Any]) -> int:
         """Return the width of the frames; every stage doubles it."""
@@ -208,13 +188,12 @@ class Clap(AudioFamily):
         _check_equal("feature_size", extractor.feature_size, shape["num_mel_bins"])
 
     def prepare(self, extractor: Any, samples: Samples) -> Tensor:
-        """Return the log-mel features of a window, that of each channel below the last."""
+        """Return the log-mel features of a window, that of each channel below the last; with "fusion" there are 4."""
         return _prepared(extractor, samples, "input_features")[0].transpose(1, 2).flatten(0, 1)
 
     def run(self, tower: Any, shape: Mapping[str, Any], windows: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return the frames and their mean."""
-        num_bins = shape["num_mel_bins"]
-        images = windows.view(len(windows), -1, num_bins, windows.shape[2]).transpose(2, 3)
+        images = windows.view(len(windows), -1, shape["num_mel_bins"], windows.shape[2]).transpose(2, 3)
         longer = torch.zeros(len(windows), 1, dtype=torch.bool, device=windows.device)
         found = tower(input_features=images, is_longer=longer)
         return found.last_hidden_state.mean(2).transpose(1, 2), found.pooler_output
@@ -230,18 +209,30 @@ def _check_equal(name: str, prepared: int, taken: int) -> None:
         raise UmieError(f"{name} is {prepared} in the preparation of sounds, but the model takes {taken}: correct one")
 
 
+NO_TEXT = {
+    "text_config": {
+        "num_hidden_layers": 1, "layer_types": None, "vocab_size": 1, "pad_token_id": 0, "bos_token_id": 0,
+        "eos_token_id": 0, "cls_token_id": 0, "sep_token_id": 0,
+    }
+}  # fmt: skip
+"""Options that make the text model of PE-AV small, which encoders of other media do not use."""
+
 FAMILIES: Mapping[str, AudioFamily] = {
     "wav2vec2": AudioFamily(unused=_NO_MASKING),
     "wavlm": AudioFamily(unused=_NO_MASKING),
     "hubert": AudioFamily(unused=_NO_MASKING),
-    "whisper": Whisper(module="encoder", unused={"decoder_layers": 1}),
+    "whisper": Whisper(module="encoder", frozen=("embed_positions",), unused={"decoder_layers": 1}),
     "audio-spectrogram-transformer": Ast(),
     "clap_audio_model": Clap(model="ClapAudioModel"),
-    "pe_audio_encoder": PeAudio(),
+    "pe_audio": PeAudio(
+        module="audio_encoder",
+        head="audio_head",
+        frozen=("encoder.embedder.dac_encoder", "encoder.embedder.bottleneck"),
+        unused=NO_TEXT,
+    ),
 }
 """The encoders that are known, by the ``model_type`` of their configurations."""
 WHOLES = {
     "clap": Whole("audio_config", "audio_model"),
-    "pe_audio": Whole("audio_config", "audio_encoder"),
-    "pe_audio_video": Whole("audio_video_config.audio_config", "audio_video_encoder.embedder.audio_encoder"),
+    "pe_audio_video": Whole("audio_config", "audio_model"),
 }

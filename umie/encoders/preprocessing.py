@@ -169,10 +169,15 @@ class AudioPreprocessor(MediaPreprocessor):
 class VideoPreprocessor(MediaPreprocessor):
     """Turns clips and tracks into the inputs of the encoder's forward; holds no weights and can be pickled.
 
-    The config has ``num_frames``, the most frames of a clip that the encoder sees.
+    The config has ``num_frames``, unless the property is overridden.
     """
 
     medium = "video"
+
+    @property
+    def num_frames(self) -> int:
+        """The most frames of a clip that the encoder sees."""
+        return int(self.config.num_frames)
 
     @abstractmethod
     def tensors(self, clip: Clip, tracks: Sequence[Track | None]) -> dict[str, Tensor]:
@@ -211,7 +216,7 @@ class VideoPreprocessor(MediaPreprocessor):
         for track in tracks:
             if not isinstance(track, Track):
                 raise UmieError(f"tracks holds {shown(track)}: pass umie.Track objects, [] for none")
-        clip = open_clip(source, self.config.num_frames)
+        clip = open_clip(source, self.num_frames)
         for track in tracks:
             if track.interval[0] >= clip.seconds:
                 raise UmieError(

@@ -138,6 +138,11 @@ class BackboneEncoder(VisualEncoder):
         """Load the tower's weights; see ``load_state``. Constants, which weight files do not contain, are kept."""
         load_state(self.tower, state, source, optional=self._constants)
 
+    def num_at_once(self, height: int, width: int) -> int:
+        """Return the number of images of this size, in pixels, per pass of the tower; at least 1."""
+        on_cpu = next(self.tower.parameters()).device.type == "cpu"
+        return max(1, (CPU_PIXELS if on_cpu else GPU_PIXELS) // (height * width))
+
     @property
     def _dtype(self) -> torch.dtype:
         return next(self.tower.parameters()).dtype
@@ -158,11 +163,6 @@ class TowerEncoder(BackboneEncoder):
         """Return images ``[N, 3, H, W]`` in the tower's precision and memory format."""
         layout = torch.channels_last if self.config.channels_last else torch.contiguous_format
         return images.to(self._dtype, memory_format=layout)
-
-    def num_at_once(self, height: int, width: int) -> int:
-        """Return the number of images of this size, in pixels, per pass of the tower; at least 1."""
-        on_cpu = next(self.tower.parameters()).device.type == "cpu"
-        return max(1, (CPU_PIXELS if on_cpu else GPU_PIXELS) // (height * width))
 
     def features(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Return ``[B, V, Dv]`` from ``crops``, or from ``pixels`` and ``image_size [B, 2]`` (height, width)."""

@@ -15,7 +15,7 @@ from torch import Tensor
 from umie.encoders import registry
 from umie.encoders.audio_families import FAMILIES, WHOLES, AudioFamily
 from umie.encoders.base import AudioPreprocessor
-from umie.encoders.transformers_base import TransformersConfig, TransformersEncoder, Whole, rows_by_size
+from umie.encoders.transformers_base import TransformersConfig, TransformersEncoder, Whole
 from umie.errors import UmieError, check_positive
 from umie.media import Sound
 from umie.media.sound import Samples
@@ -71,8 +71,9 @@ class TransformersAudioConfig(TransformersConfig):
 class TransformersAudioPreprocessor(AudioPreprocessor):
     """Prepares sounds as the model's feature extractor does.
 
-    ``sound [M, N]`` are samples (M = 1), or log-mel features with the windows one after the other; ``sound_size [1]``
-    is N without the padding of a batch, and ``frames [V, 2]`` the first and the last + 1 frame of each slot.
+    ``sound [W, M, N]`` are the windows of a sound, of samples (M = 1) or of log-mel features; models that hear a sound
+    at once take one window of any N. ``sound_size [2]`` is W and N without the padding of a batch, and ``frames
+    [V, 2]`` the first and the last + 1 frame of each slot, numbered through all windows.
     """
 
     config: TransformersAudioConfig
@@ -84,31 +85,33 @@ class TransformersAudioPreprocessor(AudioPreprocessor):
         window = config.family.window(config.extractor) or len(samples)
         windows = [samples[start : start + window] for start in range(0, len(samples), window)]
         shortest = math.ceil(SHORTEST * config.rate)
-        prepared = [config.family.prepare(config.extractor, _padded(one, shortest)) for one in windows]
+        prepared = torch.stack([config.family.prepare(config.extractor, _padded(one, shortest)) for one in windows])
         centers = self._centers([len(one) for one in windows])
-        frames = [_under(interval, centers) for interval in intervals]
-        columns = torch.cat(prepared, dim=1)
-        return {"sound": columns, "sound_size": torch.tensor([columns.shape[1]]), "frames": torch.tensor(frames)}
+        return {
+            "sound": prepared,
+            "sound_size": torch.tensor([prepared.shape[0], prepared.shape[2]]),
+            "frames": torch.tensor([_under(interval, centers) for interval in intervals]),
+        }
 
     def no_tensors(self) -> dict[str, Tensor]:
         """Return no sound."""
         return {
-            "sound": torch.zeros(self.config.family.rows(self.config.extractor), 0),
-            "sound_size": torch.zeros(1, dtype=torch.long),
+            "sound": torch.zeros(0, 0, 0),
+            "sound_size": torch.zeros(2, dtype=torch.long),
             "frames": torch.zeros(0, 2, dtype=torch.long),
         }
 
     def _centers(self, lengths: Sequence[int]) -> list[tuple[int, float]]:
         """Return number and center, in seconds, of each frame under the sound; windows have ``lengths`` samples."""
         config = self.config
-        hop = config.family.hop(config.shape, config.extractor)
+        offset, hop = config.family.steps(config.shape, config.extractor)
         in_window = config.family.num_frames(config.shape)
         centers, start = [], 0
         for window, length in enumerate(lengths):
-            heard = max(1, math.ceil(length / hop - 0.5))  # frames whose center is heard
+            heard = max(1, math.ceil((length - offset) / hop))  # frames whose center is heard
             heard = heard if in_window is None else min(heard, in_window)
             first = window * (in_window or 0)
-            centers += [(first + frame, (start + (frame + 0.5) * hop) / config.rate) for frame in range(heard)]
+            centers += [(first + frame, (start + offset + frame * hop) / config.rate) for frame in range(heard)]
             start += length
         return centers
 
@@ -145,28 +148,29 @@ class TransformersAudioEncoder(TransformersEncoder):
     def features(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Return ``[B, V, Dv]``; sounds are batched by their size, and never padded."""
         sound, frames, mask = inputs["sound"].to(self._dtype), inputs["frames"], inputs["visual_mask"]
+        by_size: dict[tuple[int, int], list[int]] = {}
+        sizes = inputs["sound_size"].tolist()
+        for row in mask.any(1).nonzero().flatten().tolist():
+            by_size.setdefault(tuple(sizes[row]), []).append(row)
         slots = sound.new_zeros(*mask.shape, self.feature_dim)
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.config.trainable):
-            for size, rows in rows_by_size(inputs["sound_size"], mask).items():
-                slots = slots.index_copy(0, rows, self._slots(sound[rows, :, :size], frames[rows]))
+            for (count, size), same in by_size.items():
+                rows = torch.tensor(same, device=mask.device)
+                slots = slots.index_copy(0, rows, self._slots(sound[rows, :count, :, :size], frames[rows]))
         return slots
 
     def _slots(self, sound: Tensor, frames: Tensor) -> Tensor:
-        """Return ``[N, V, Dv]`` from sounds ``[N, M, S]`` of equal size and their ``frames [N, V, 2]``."""
-        family = self.config.family
-        count, rows, size = sound.shape
-        columns = family.columns(self.config.extractor) or size
-        windows = sound.view(count, rows, -1, columns).transpose(1, 2).flatten(0, 1)
-        states, pooled = family.run(self.tower, self.config.shape, windows)
-        states = states.reshape(count, -1, self.feature_dim).float()
+        """Return ``[n, V, Dv]`` from sounds ``[n, W, M, N]`` of equal size and their ``frames [n, V, 2]``."""
+        states, pooled = self.config.family.run(self.tower, self.config.shape, sound.flatten(0, 1))
+        states = states.reshape(len(sound), -1, self.feature_dim).float()
         number = torch.arange(states.shape[1], device=states.device)
         first = frames[..., :1].clamp(max=states.shape[1] - 1)
         under = ((number >= first) & (number < torch.maximum(frames[..., 1:], first + 1))).float()
         slots = (under @ states) / under.sum(2, keepdim=True)
-        if pooled is not None:  # windows count by what is heard in them
-            heard = under[:, 0].view(count, size // columns, -1).sum(2)
-            shares = (heard / heard.sum(1, keepdim=True))[..., None]
-            whole = (shares * pooled.view(count, -1, self.feature_dim).float()).sum(1, keepdim=True)
-            slots = torch.cat([whole, slots[:, 1:]], dim=1)
+        if pooled is not None:  # windows count by the frames that are heard in them
+            heard = under[:, 0].view(*sound.shape[:2], -1).sum(2)
+            pooled = pooled.view(*sound.shape[:2], -1).float()
+            whole = torch.einsum("nw,nwd->nd", heard / heard.sum(1, keepdim=True), pooled)
+            slots = torch.cat([whole[:, None], slots[:, 1:]], dim=1)
         found: Tensor = slots.to(self._dtype)
         return found

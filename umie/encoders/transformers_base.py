@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from contextlib import redirect_stdout
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
-import torch
-from torch import Tensor
+from torch import nn
 from transformers import AutoConfig, AutoModel
 
 from umie.checkpoints import check_config
@@ -34,17 +34,26 @@ KIND = "encoder"
 
 @dataclass(frozen=True)
 class Family:
-    """A kind of model: how it is built, and where its encoder is.
+    """A kind of model: how it is built, and which part of it is used.
 
     Args:
         model: the class in transformers, if it is not what AutoModel builds.
         module: the path of the encoder in that model; "" for the model itself.
+        head: the path of the projection to the space of several media, if there is one.
+        frozen: the paths of parts, in the tower, that the model runs without gradients.
         unused: values of the configuration that make the rest of the model small, or switch it off.
     """
 
     model: str | None = None
     module: str = ""
-    unused: Mapping[str, Any] | None = None
+    head: str = ""
+    frozen: tuple[str, ...] = ()
+    unused: Mapping[str, Any] = field(default_factory=dict)
+
+    def tower(self, model: nn.Module) -> nn.Module:
+        """Return the part of a model that is used: the encoder, or ``encoder`` and ``head``."""
+        encoder = model.get_submodule(self.module)
+        return nn.ModuleDict({"encoder": encoder, "head": model.get_submodule(self.head)}) if self.head else encoder
 
     def width(self, shape: Mapping[str, Any]) -> int:
         """Return the width of the features of a model of this configuration."""
@@ -53,7 +62,7 @@ class Family:
 
 @dataclass(frozen=True)
 class Whole:
-    """A kind of checkpoint that contains a model of a family: the paths of its configuration and of its encoder."""
+    """A kind of checkpoint that contains a model of a family: the paths of its configuration and of the model."""
 
     config: str
     module: str
@@ -112,7 +121,8 @@ class TransformersConfig(BackboneConfig):
         if values.get("model_type") not in self.FAMILIES:
             known = ", ".join(sorted({*self.FAMILIES, *self.WHOLES}))
             raise UmieError(f"{self._name} is of the kind {shown(values.get('model_type'))}: use one of {known}")
-        values |= self.FAMILIES[values["model_type"]].unused or {}
+        for name, unused in self.FAMILIES[values["model_type"]].unused.items():
+            values[name] = {**(values.get(name) or {}), **unused} if isinstance(unused, Mapping) else unused
         try:
             return config_values(AutoConfig.for_model(**values))  # with the defaults
         except Exception as error:  # a value of a wrong kind makes transformers raise nearly anything
@@ -176,23 +186,31 @@ class TransformersEncoder(BackboneEncoder):
         config = read_config(source, folder, KIND)
         whole = self.config.WHOLES.get(config.model_type)
         kind = AutoModel if whole or family.model is None else _class(family.model)
-        loaded, missing = pretrained(kind, source, folder, config, KIND)
-        module = whole.module if whole else family.module
-        prefix = f"{module}." if module else ""
+        with redirect_stdout(None):  # building PE-AV prints what its docstrings lack
+            loaded, missing = pretrained(kind, source, folder, config, KIND)
+        tower = family.tower(loaded.get_submodule(whole.module) if whole else loaded)
+        used = {id(value) for value in tower.state_dict(keep_vars=True).values()}
+        names = {name for name, value in loaded.state_dict(keep_vars=True).items() if id(value) in used}
+        check_complete(source, names & missing, KIND)
         own = self.tower.state_dict()
-        own_missing = {name.removeprefix(prefix) for name in missing if name.startswith(prefix)}
-        check_complete(source, own_missing & own.keys(), KIND)
-        state: Mapping[str, Tensor] = loaded.get_submodule(module).state_dict()
-        self.load_tower({name: value for name, value in state.items() if name in own}, f"{KIND} {source!r}")
+        state = {name: value for name, value in tower.state_dict().items() if name in own}
+        self.load_tower(state, f"{KIND} {source!r}")
         self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode; what the model runs without gradients is never trained."""
+        super().train(mode)
+        for name in self.config.family.frozen:
+            self.tower.get_submodule(name).requires_grad_(False)
+        return self
 
     def saved_options(self) -> dict[str, Any]:
         """Return what the source determines, so that a saved model does not need it."""
         return {"config": dict(self.config.shape), "preparation": dict(self.config.prepared)}
 
 
-def built(values: Mapping[str, Any], family: Family) -> Any:
-    """Return the encoder of this configuration with random weights.
+def built(values: Mapping[str, Any], family: Family) -> nn.Module:
+    """Return the tower of this configuration with random weights.
 
     Raises:
         UmieError: a value cannot be meant.
@@ -200,20 +218,10 @@ def built(values: Mapping[str, Any], family: Family) -> Any:
     """
     check_config(values)
     config = AutoConfig.for_model(**values)
-    if family.model is None:
-        model = AutoModel.from_config(config, trust_remote_code=False)
-    else:
-        model = _class(family.model)(config)
-    return model.get_submodule(family.module)
-
-
-def rows_by_size(sizes: Tensor, mask: Tensor) -> dict[int, Tensor]:
-    """Return the rows of a batch that have slots, by their size ``[B, 1]``, so that none needs padding."""
-    rows: dict[int, list[int]] = {}
-    numbers = sizes.squeeze(1).tolist()
-    for row in mask.any(1).nonzero().flatten().tolist():
-        rows.setdefault(numbers[row], []).append(row)
-    return {size: torch.tensor(same, device=mask.device) for size, same in rows.items()}
+    with redirect_stdout(None):  # building PE-AV prints what its docstrings lack
+        if family.model is None:
+            return family.tower(AutoModel.from_config(config, trust_remote_code=False))
+        return family.tower(_class(family.model)(config))
 
 
 def _class(name: str) -> Any:

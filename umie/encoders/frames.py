@@ -69,6 +69,12 @@ class FramesEncoderConfig(EncoderConfig):
         return self.encoder if isinstance(self.encoder, Mapping) else {"name": self.encoder}
 
     @property
+    def weights_source(self) -> str | None:
+        """The pretrained weights of the encoder of images, if any."""
+        source: str | None = self.inner.weights_source
+        return source
+
+    @property
     def has_random_weights(self) -> bool:
         """Whether pretrained weights can be loaded and none are specified."""
         return bool(self.inner.has_random_weights)

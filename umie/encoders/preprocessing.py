@@ -53,6 +53,10 @@ class MediaPreprocessor(ABC):
     def check(self, source: Any, places: Sequence[Any] = ()) -> None:
         """Raise UmieError where ``one`` would, without computing its result."""
 
+    @abstractmethod
+    def identity(self, places: Sequence[Any]) -> list[Any]:
+        """Return what features depend on in the places that have slots, as nested lists of numbers."""
+
     def nothing(self) -> dict[str, Tensor]:
         """Return the tensors of a record without the medium."""
         return {**no_slots(self.medium), **self.no_tensors()}
@@ -102,6 +106,10 @@ class Preprocessor(MediaPreprocessor):
             "visual_mask": torch.ones(len(boxes), dtype=torch.bool),
             **self.tensors(open_image(image), boxes),
         }
+
+    def identity(self, regions: Sequence[Region | Box]) -> list[Any]:
+        """Return the boxes of an image's slots."""
+        return self.slots(regions)
 
     def slots(self, regions: Sequence[Region | Box]) -> list[Box]:
         """Return the boxes of an image's slots: the whole image, then its regions, at most ``max_regions``."""
@@ -155,9 +163,13 @@ class AudioPreprocessor(MediaPreprocessor):
         """Raise UmieError where ``one`` would, without computing its result."""
         self._opened(source, places)
 
+    def identity(self, places: Sequence[Segment | Interval]) -> list[Any]:
+        """Return the intervals of the segments that have slots, in seconds."""
+        return [segment.interval for segment in self._used(places, Segment)]
+
     def _opened(self, source: SoundSource, places: Sequence[Segment | Interval]) -> tuple[Sound, list[Interval]]:
         """Return the sound that is heard, and the intervals of its slots."""
-        intervals = [segment.interval for segment in self._used(places, Segment)]
+        intervals: list[Interval] = self.identity(places)
         sound = open_sound(source, self.config.rate)
         for interval in intervals:
             if interval[0] >= sound.seconds:
@@ -211,11 +223,19 @@ class VideoPreprocessor(MediaPreprocessor):
         """Raise UmieError where ``one`` would, without computing its result."""
         self._opened(source, places)
 
-    def _opened(self, source: ClipSource, places: Sequence[Track]) -> tuple[Clip, list[Track]]:
+    def identity(self, places: Sequence[Track]) -> list[Any]:
+        """Return the times, in seconds, and the boxes of the tracks that have slots."""
+        return [(track.times, track.boxes) for track in self._tracks(places)]
+
+    def _tracks(self, places: Sequence[Track]) -> list[Track]:
         tracks = list(places)[: self.config.max_regions]
         for track in tracks:
             if not isinstance(track, Track):
                 raise UmieError(f"tracks holds {shown(track)}: pass umie.Track objects, [] for none")
+        return tracks
+
+    def _opened(self, source: ClipSource, places: Sequence[Track]) -> tuple[Clip, list[Track]]:
+        tracks = self._tracks(places)
         clip = open_clip(source, self.num_frames)
         for track in tracks:
             if track.interval[0] >= clip.seconds:

@@ -133,8 +133,9 @@ def _run_cell(job: Mapping[str, Any], config: RunConfig, corpus: Corpus) -> dict
         "shares": dict(zip(mixture.names, mixture.probabilities, strict=True)),
         "images": {
             **variant.images,
-            "encoder_calls": sum(map(int, variant.encoded)),
+            "encoder_calls": sum(map(int, variant.encoded.get("image", []))),
             "boxes": dict(getattr(processor.preprocessor, "counts", {})),  # of precomputed features
+            **variant.media,
         },
         "uses_image": model.fusion.uses_image,
         "device": str(model.device),

@@ -89,7 +89,13 @@ def save(kind, folder):
     """Save a small checkpoint to a folder; return the folder as a string."""
     model, values, preparation, options = MODELS[kind]
     torch.manual_seed(0)
-    getattr(transformers, model)(transformers.AutoConfig.for_model(kind, **values)).save_pretrained(folder)
+    built = getattr(transformers, model)(transformers.AutoConfig.for_model(kind, **values))
+    for name, part in built.named_modules():
+        if name.endswith("block2.project"):  # of PE-AV: random weights would mix five frames alike
+            torch.nn.init.zeros_(part.weight)
+        elif isinstance(part, torch.nn.Conv1d) and "dac_encoder" in name and "res_unit" not in name:
+            torch.nn.init.kaiming_normal_(part.weight)  # its own are so small that every sound would be the same
+    built.save_pretrained(folder)
     getattr(transformers, preparation)(**options).save_pretrained(folder)
     if kind == "pe_audio_video":
         options = {**FRAMES, "num_frames": 4, "size": {"height": 32, "width": 32}}

@@ -16,9 +16,9 @@ from umie.encoders import registry
 from umie.encoders.audio_families import FAMILIES, WHOLES, AudioFamily
 from umie.encoders.base import AudioPreprocessor
 from umie.encoders.transformers_base import TransformersConfig, TransformersEncoder, Whole
-from umie.errors import UmieError, check_positive
+from umie.errors import UmieError, check_positive, check_whole
 from umie.media import Sound
-from umie.media.sound import Samples
+from umie.media.sound import MIN_RATE, Samples
 from umie.records.places import Interval
 from umie.weights import reason_of
 
@@ -51,13 +51,15 @@ class TransformersAudioConfig(TransformersConfig):
     @property
     def rate(self) -> int:
         """Samples per second that the model takes."""
-        return int(self.extractor.sampling_rate)
+        rate: int = self.extractor.sampling_rate
+        return rate
 
     @cached_property
     def extractor(self) -> Any:
         """The feature extractor of transformers."""
         try:
             extractor = self.family.extractor(self.prepared)
+            check_whole("sampling_rate", extractor.sampling_rate, MIN_RATE)
             window = self.family.window(extractor)
         except UmieError:
             raise

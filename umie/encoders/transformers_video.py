@@ -208,8 +208,9 @@ class TransformersVideoPreprocessor(VideoPreprocessor):
                 visible = [cut(frame, box) for frame, box in zip(clip.frames, boxes, strict=True) if box is not None]
                 found.append(self._clip(visible))
             return {"clips": torch.stack(found)}
-        steps = torch.tensor([clip.times[index] for index in self._spread(len(clip.times))])
-        times = steps[: len(steps) // grid[0] * grid[0]].view(grid[0], -1).mean(1).tolist()
+        shown_at = [clip.times[index] for index in self._spread(len(clip.times))]
+        depth = int(self.config.shape["tubelet_size"])
+        times = [sum(shown_at[depth * step : depth * (step + 1)]) / depth for step in range(grid[0])]
         tubelets = []
         for track in tracks:
             boxes = [WHOLE_IMAGE] * len(times) if track is None else boxes_at(track, times)

@@ -226,7 +226,11 @@ def test_an_extractor_inside_a_processor_file_is_found(folders, tmp_path):
 
 @pytest.mark.parametrize(
     ("kind", "weight"),
-    [("whisper", "encoder.conv1.weight"), ("pe_audio", "audio_encoder.norm.weight"), ("clap", "audio_encoder.norm.weight")],
+    [
+        ("whisper", "encoder.conv1.weight"),
+        ("pe_audio", "audio_encoder.norm.weight"),
+        ("clap", "audio_encoder.norm.weight"),
+    ],
 )
 def test_a_checkpoint_without_a_weight_is_an_error(folders, tmp_path, kind, weight):
     shutil.copytree(folders[kind], tmp_path / "own")
@@ -262,7 +266,10 @@ SHAPE = {"model_type": "wav2vec2", **MODELS["wav2vec2"][1]}
         ({"config": {**SHAPE, "hidden_size": float("nan")}}, "config: hidden_size is NaN: correct it"),
         ({"config": {**SHAPE, "num_hidden_layers": 10**6}}, "num_hidden_layers is 1000000: use a number of at most"),
         ({"config": {**SHAPE, "conv_dim": [8]}}, "its configuration cannot be used"),
-        ({"config": SHAPE, "preparation": {"sampling_rate": 5}}, "sampling_rate is 5: use a whole number of at least 1000"),
+        (
+            {"config": SHAPE, "preparation": {"sampling_rate": 5}},
+            "sampling_rate is 5: use a whole number of at least 1000",
+        ),
         ({"config": SHAPE, "preparation": {"sampling_rate": "fast"}}, "sampling_rate is 'fast'"),
         ({"config": SHAPE, "max_seconds": 0}, "max_seconds is 0"),
         (

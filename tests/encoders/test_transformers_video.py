@@ -133,7 +133,12 @@ def test_a_track_is_the_clip_of_what_is_under_it(encoders, folders, clip):
         own = []
         for frame, box in zip(frames, [(0, 0, 1, 1)] * 4 if track is None else boxes_at(track, times), strict=True):
             if box is not None:
-                left, top, right, bottom = round(box[0] * 50), round(box[1] * 40), round(box[2] * 50), round(box[3] * 40)
+                left, top, right, bottom = (
+                    round(box[0] * 50),
+                    round(box[1] * 40),
+                    round(box[2] * 50),
+                    round(box[3] * 40),
+                )
                 own.append(frame.crop((left, top, max(right, left + 1), max(bottom, top + 1))))
         repeated = [own[step * len(own) // 4] for step in range(4)]
         with torch.no_grad():

@@ -24,6 +24,7 @@ from umie.language_models.sources import (
     check_num_of,
     check_source,
     located,
+    no_warnings,
     read_config,
     with_weights,
 )
@@ -186,7 +187,7 @@ class TransformersEncoder(BackboneEncoder):
         config = read_config(source, folder, KIND)
         whole = self.config.WHOLES.get(config.model_type)
         kind = AutoModel if whole or family.model is None else _class(family.model)
-        with redirect_stdout(None):  # building PE-AV prints what its docstrings lack
+        with redirect_stdout(None), no_warnings():  # of weights that are not used; PE-AV prints what its docs lack
             loaded, missing = pretrained(kind, source, folder, config, KIND)
         tower = family.tower(loaded.get_submodule(whole.module) if whole else loaded)
         used = {id(value) for value in tower.state_dict(keep_vars=True).values()}
@@ -218,7 +219,7 @@ def built(values: Mapping[str, Any], family: Family) -> nn.Module:
     """
     check_config(values)
     config = AutoConfig.for_model(**values)
-    with redirect_stdout(None):  # building PE-AV prints what its docstrings lack
+    with redirect_stdout(None):  # building PE-AV prints what its docs lack
         if family.model is None:
             return family.tower(AutoModel.from_config(config, trust_remote_code=False))
         return family.tower(_class(family.model)(config))

@@ -198,6 +198,10 @@ class Variant:
             "seconds": time.perf_counter() - started,
         }
 
+    def encoder_calls(self, medium: Medium) -> int:
+        """Return the number of images, videos or sounds that were encoded; 0 if features are not computed."""
+        return sum(map(int, self.encoded.get(medium, [])))
+
     def train(self, output: Path | None) -> dict[str, Any]:
         """Train, and return the result of ``train``.
 

@@ -10,6 +10,7 @@ from umie.decoders.base import ScoringDecoder
 from umie.experiments.parts import ENCODERS, unnamed_regions
 from umie.experiments.reference import paper
 from umie.experiments.scheduler import GridRun
+from umie.records.places import PLURALS
 
 COUNTED = (
     "truncated_inputs", "truncated_targets", "unwritable_inputs", "unwritable_targets", "unreachable_spans",
@@ -94,15 +95,15 @@ def _parts(run: GridRun) -> Iterator[str]:
     yield from facts
     yield from warnings
     lines = [(line["status"], line.get("images", {})) for line in run.results.values()]
-    stored = [images for status, images in lines if status == "ok" and images.get("features") == "stored"]
-    if stored:
-        different = len({images["encoder"] for images in stored})
-        calls = sum(images["encoder_calls"] for images in stored)
-        yield (
-            f"frozen encoders: {different} (by options and weights); cells: {len(stored)}; images: "
-            f"{max(images['readable'] for images in stored):,}; encoder calls: {calls:,}, all other features came from "
-            "the feature store"
-        )
+    for medium, plural in PLURALS.items():
+        seen = [images if medium == "image" else images.get(medium, {}) for status, images in lines if status == "ok"]
+        stored = [one for one in seen if one.get("features") == "stored"]
+        if stored:
+            yield (
+                f"frozen encoders: {len({one['encoder'] for one in stored})} (by options and weights); cells: "
+                f"{len(stored)}; {plural}: {max(one['readable'] for one in stored):,}; encoder calls: "
+                f"{sum(one['encoder_calls'] for one in stored):,}, all other features came from the feature store"
+            )
     boxes = [images["boxes"] for _, images in lines if images.get("boxes")]
     reasons = sorted({reason for counts in boxes for reason in counts if reason != "boxes"})
     dropped = [f"{max(counts.get(each, 0) for counts in boxes):,} {each.replace('_', ' ')}" for each in reasons]

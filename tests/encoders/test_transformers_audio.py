@@ -253,6 +253,21 @@ def test_weights_of_what_is_not_used_may_be_missing(folders, tmp_path):
     assert torch.equal(encode(own, [noise(5_000)]), encode(expected, [noise(5_000)]))
 
 
+def test_clap_that_fuses_windows_hears_one(tmp_path, monkeypatch):
+    model, values, extractor, options = MODELS["clap"]
+    values = {**values, "audio_config": {**values["audio_config"], "enable_fusion": True}}
+    monkeypatch.setitem(MODELS, "clap", (model, values, extractor, {**options, "truncation": "fusion"}))
+    encoder = registry.build("transformers_audio", source=save("clap", tmp_path)).eval()
+    samples = noise(9_600)
+    inputs = transformers.AutoFeatureExtractor.from_pretrained(tmp_path)(
+        samples, sampling_rate=RATE, return_tensors="pt"
+    )
+    with torch.no_grad():
+        tower = transformers.AutoModel.from_pretrained(tmp_path).eval().audio_model
+        expected = tower(inputs["input_features"], is_longer=torch.tensor([[False]])).pooler_output
+    torch.testing.assert_close(encode(encoder, [samples])[0], expected, atol=1e-5, rtol=1e-5)
+
+
 SHAPE = {"model_type": "wav2vec2", **MODELS["wav2vec2"][1]}
 
 

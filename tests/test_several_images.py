@@ -168,12 +168,12 @@ def test_features_from_a_cache_are_those_computed(encoder, records, tmp_path):
     model, processor = built(encoder, trainable=False)
     model.eval()
     expected = model(**processor(records, "mner")).logits
-    processor.features = CachedEncoder(model.encoder, FeatureCache(tmp_path))
+    processor.features["image"] = cached = CachedEncoder(model.encoder, FeatureCache(tmp_path))
     for _ in range(2):
         batch = processor(records, "mner")
         assert FEATURES in batch and "image1.boxes" not in batch
         close(model(**batch).logits, expected)
-    assert processor.features.calls == 8  # distinct images with their regions
+    assert cached.calls == 8  # distinct images with their regions
 
 
 def test_regions_beyond_the_most_are_left_out_whatever_their_image(records):

@@ -12,8 +12,9 @@ import typer
 
 from umie.cli.console import print_line, print_note, print_notes
 from umie.cli.data_audit import audit, clean, fingerprint
-from umie.cli.data_images import features, regions
+from umie.cli.data_images import features
 from umie.cli.data_mask import mask
+from umie.cli.data_places import regions, segments, tracks
 from umie.cli.data_show import sample, stats
 from umie.cli.data_split import split
 from umie.cli.options import (
@@ -210,5 +211,8 @@ def synthetic(
 
 
 app = typer.Typer(help="Work with data sets: convert, check, count, inspect, compare.", no_args_is_help=True)
-for command in (convert, regions, validate, stats, sample, audit, clean, fingerprint, split, mask, features, synthetic):
+for command in (
+    *(convert, regions, segments, tracks, validate, stats, sample, audit, clean, fingerprint, split, mask, features),
+    synthetic,
+):
     app.command()(command)

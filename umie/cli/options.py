@@ -13,7 +13,7 @@ from umie.errors import UmieError
 
 if TYPE_CHECKING:
     from umie.data.source import Source
-    from umie.records import Record
+    from umie.records import Medium, Record
 
 Format = Annotated[
     str, typer.Option("--format", "-f", help="Format of the file: jsonl, twitter, mnre, m2e2, ...; see docs/data.md.")
@@ -54,6 +54,8 @@ DataRoot = Annotated[
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 JsonlOutput = Annotated[Path, typer.Option("--output", "-o", help="The JSONL file to write.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:1; by default a GPU if there is one.")]
+
+A_MEDIUM: dict[Medium, str] = {"image": "an image", "audio": "a sound", "video": "a video"}
 
 
 def data_root_of(given: Path | None, config_file: Path) -> Path:
@@ -111,11 +113,13 @@ def part_options(given: Iterable[str], flag: str = "--option") -> dict[str, Any]
     return options
 
 
-def num_with_image(source: Source) -> int:
-    """Return the number of records with an image; raise UmieError if there are none."""
-    total = sum(record.image is not None for record in source.records())
-    if not total:
+def num_with(source: Source, medium: Medium) -> int:
+    """Return the number of records with an image, a sound or a video; raise UmieError if there are none."""
+    total = sum(getattr(record, medium) is not None for record in source.records())
+    if not total and medium == "image":
         raise UmieError(f"{source.path}: no record has an image; formats other than JSONL require --images")
+    if not total:
+        raise UmieError(f"{source.path}: no record has {A_MEDIUM[medium]} (field {medium})")
     return total
 
 

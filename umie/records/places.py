@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -204,8 +205,8 @@ class Track:
 
     def box_at(self, time: float) -> Box | None:
         """Return the box at a time in seconds, interpolated between visible boxes; None where it is not visible."""
-        before = max((index for index, known in enumerate(self.times) if known <= time), default=None)
-        if before is None:
+        before = bisect_right(self.times, time) - 1
+        if before < 0:
             return None
         first, start = self.boxes[before], self.times[before]
         if start == time or first is None or before + 1 == len(self.times):

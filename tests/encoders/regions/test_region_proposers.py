@@ -128,7 +128,7 @@ def test_a_image_of_several_records_is_looked_at_once(record, monkeypatch, reads
 
 def test_only_the_last_images_are_remembered(record, monkeypatch):
     grid = registry.build("grid", scales=[1])
-    monkeypatch.setattr("umie.encoders.regions.base.RECENT", 2)
+    monkeypatch.setattr("umie.encoders.proposing.RECENT", 2)
     looked = []
     monkeypatch.setattr(grid, "candidates", lambda image, text, name: looked.append(name) or grid._cells)
     list(grid.fill(record(name=name) for name in ["1.jpg", "2.jpg", "1.jpg", "3.jpg", "1.jpg", "2.jpg"]))

@@ -1,0 +1,77 @@
+"""Add proposed places to the records of a data set, with a policy for unreadable media."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from umie.encoders.proposing import AnnotationError, MediumProposer
+from umie.errors import UmieError
+from umie.records import Record
+from umie.types import check_image_policy
+
+
+@dataclass
+class AnnotateStats:
+    """Counts of what ``annotate`` and ``draw`` did."""
+
+    records: int = 0  # yielded
+    media: int = 0  # records with the medium
+    proposals: int = 0  # places added
+    cut: int = 0  # places removed from records that have more than the proposer's ``top``, or replaced
+    drawn: int = 0  # images written
+    unreadable: Counter[str] = field(default_factory=Counter)  # distinct media by "image" etc. or "annotation"
+    left_out: Counter[str] = field(default_factory=Counter)  # records left out for that reason
+
+
+def annotate(
+    records: Iterable[Record],
+    proposer: MediumProposer[Any],
+    stats: AnnotateStats,
+    *,
+    missing_images: str = "error",
+    replaces: bool = False,
+    on_unreadable: Callable[[str, UmieError], None] | None = None,
+    on_medium: Callable[[], None] | None = None,
+) -> Iterator[Record]:
+    """Yield records, read lazily, with proposed places after their own, and update ``stats``; see ``fill``.
+
+    For a record whose medium or annotation cannot be read, ``missing_images="error"`` raises UmieError, "text_only"
+    yields it unchanged, and "skip" leaves it out; ``on_unreadable`` is called once per such medium with its name
+    (``"image"``) or ``"annotation"``, and the error. ``on_medium`` is called after each record that has the medium.
+    """
+    check_image_policy(missing_images)
+    medium = proposer.medium
+    unreadable: set[object] = set()
+    errors: list[UmieError] = []
+    originals, copies = itertools.tee(records)
+    results = proposer.fill(copies, None if missing_images == "error" else errors.append, replaces=replaces)
+    for record, filled in zip(originals, results, strict=True):
+        source = getattr(record, medium)
+        kind = ""
+        if errors:
+            error = errors.pop()
+            kind = "annotation" if isinstance(error, AnnotationError) else medium
+            place = source if isinstance(source, str) else id(source)
+            if place not in unreadable:
+                unreadable.add(place)
+                stats.unreadable[kind] += 1
+                if on_unreadable is not None:
+                    on_unreadable(kind, error)
+        if on_medium is not None and source is not None:
+            on_medium()
+        if kind and missing_images == "skip":
+            stats.left_out[kind] += 1
+            continue
+        given, places = record.places(medium), filled.places(medium)
+        kept = next((number for number, (one, two) in enumerate(zip(given, places, strict=False)) if one != two), None)
+        kept = min(len(given), len(places)) if kept is None else kept
+        stats.records += 1
+        stats.media += source is not None
+        stats.proposals += len(places) - kept
+        stats.cut += len(given) - kept
+        yield filled
+    proposer.check()

@@ -125,6 +125,24 @@ def test_data_synthetic_writes_records_that_can_be_read(umie, tmp_path):
         assert f"{task.upper()} {ceiling:.3f}" in shown
 
 
+def test_data_synthetic_media_writes_records_and_says_what_partial_sight_can_reach(umie, tmp_path):
+    folder = tmp_path / "drawn"
+    sizes = ["--train", "4", "--dev", "2", "--test", "2"]
+    code, out, err = umie("data", "synthetic-media", folder, *sizes, "--combination", "T+I", "--combination", "V+A")
+    assert (code, err) == (0, "")
+    shown = " ".join(out.split())
+    for split, size in (("train", 8), ("dev", 4), ("test", 4)):
+        records = list(read_jsonl(folder / f"{split}.jsonl"))
+        assert [record.combination for record in records] == ["T+I", "A+V"] * (size // 2)
+        assert all(record.path(medium).is_file() for record in records for medium in record.media)
+        assert f"{split}: {size} records in" in shown
+    assert "best F1 of MNER in T+I by what is seen: T 0.551 / 0.551" in shown
+    assert "best F1 of MED in A+V by what is seen: nothing 0.400 / 0.118, A 1.000 / 1.000, V 0.400 / 0.118" in shown
+    code, _, err = umie("data", "synthetic-media", folder, "--combination", "T+X")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "a combination is 'T+X'" in err
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [

@@ -7,7 +7,10 @@ import torch
 
 from umie.errors import UmieError
 from umie.evaluation import SourcePredictions, evaluate
+from umie.evaluation.checkpoint import evaluate_checkpoint
 from umie.evaluation.queries import QueryDataset
+from umie.evaluation.schema import choose_tasks
+from umie.reports.checkpoint_page import page
 from umie.scoring import strict_score
 
 TASKS = ("mner", "mre", "med", "meae")
@@ -32,6 +35,25 @@ def test_scores_equal_those_of_separate_decoding_and_scoring(learned, records, t
     assert {name: result.scores[name] for name in expected} == expected
     positives = [{item for item in built.items(r) if built.label_of(item) != "none"} for r in asked]
     assert result.scores["gold"] == sum(map(len, positives))
+
+
+@pytest.mark.parametrize("task", ["mner", "med"])
+def test_scores_have_the_f1_of_each_combination_of_media(learned, records, task):
+    asked = [record for record in records if record.annotated_for(task)]
+    result = evaluate(*learned, asked, task)
+    assert {record.combination for record in asked} == {"T", "T+I"} == set(result.scores["by_combination"])
+    for name, f1 in result.scores["by_combination"].items():
+        own = [one for one in zip(result.predictions, asked, strict=True) if one[1].combination == name]
+        assert f1 == strict_score(task, *map(list, zip(*own, strict=True)))["f1"]
+    with_image = [record for record in asked if record.image is not None]
+    assert "by_combination" not in evaluate(*learned, with_image, task).scores
+
+
+def test_a_grounded_checkpoint_is_judged_by_places(variant, records):
+    model, processor = variant(tasks={name: {"grounded": True} for name in ("mner", "mre")}, max_target_tokens=8)
+    (result,) = evaluate_checkpoint(model, processor, records, choose_tasks(processor, records), resamples=10)
+    assert {line.measure for line in result.report.main_lines()} == {"grounded"}
+    assert "MNER, MRE: an item is correct only if the places" in page("x", [result], {}, {"gates": "gates.png"})
 
 
 def test_some_answers_of_the_model_are_correct(learned, records):

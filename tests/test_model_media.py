@@ -119,7 +119,7 @@ def test_what_stands_in_padding_slots_never_matters(records):
 
 def test_hidden_media_are_as_if_absent_but_their_places_keep_their_names(records):
     _, processor = built("t5")
-    processor.hidden = frozenset({"audio"})
+    processor.blind = frozenset({"audio"})
     batch = processor(records, "mner")
     assert not batch["audio.visual_mask"].any()
     assert batch["visual_mask"].any()

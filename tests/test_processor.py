@@ -387,6 +387,6 @@ def test_an_unknown_option_in_the_saved_file(processor, tmp_path):
 def test_a_processor_without_images_can_be_sent_to_worker_processes(tokenizer):
     """Where processes do not fork, the workers that prepare batches get the processor as a pickle."""
     processor = UmieProcessor(tokenizer, {"name": "tiny"})
-    processor.hidden = frozenset({"image"})
+    processor.blind = frozenset({"image"})
     again = pickle.loads(pickle.dumps(processor))  # noqa: S301
     assert again.encode_media(Record("text", image="never-opened.png"))["boxes"].shape == (0, 4)

@@ -69,7 +69,7 @@ class UmieProcessor(PushToHubMixin):
         counts: the number of truncated inputs, truncated targets, missing images and dropped items.
         unreadable: for each image that could not be read, the reason, by its name.
         features: if set, a source of image features to use in place of pixels; see ``CachedEncoder``.
-        hidden: media that are not read, as if records did not have them; their places keep their names.
+        blind: media that are not read, as if records did not have them; their places keep their names.
     """
 
     def __init__(
@@ -127,7 +127,7 @@ class UmieProcessor(PushToHubMixin):
         self.counts: Counter[str] = Counter()
         self.unreadable: dict[str, str] = {}
         self.features: FeatureSource | None = None
-        self.hidden: frozenset[Medium] = frozenset()
+        self.blind: frozenset[Medium] = frozenset()
         self._checked: dict[tuple[Any, ...], str] = {}
         self._in_memory: dict[int, tuple[Any, str]] = {}  # keeps each image so that its id is not reused
         self._cached: dict[tuple[Any, ...], tuple[dict[str, Tensor], Any]] = {}
@@ -235,7 +235,7 @@ class UmieProcessor(PushToHubMixin):
         """Return the tensors of one medium of a record, without its prefix; see ``encode_media``."""
         preprocessor = self.preprocessors[medium]
         source = self.features if medium == "image" and self.features is not None else preprocessor
-        if medium in self.hidden:
+        if medium in self.blind:
             return preprocessor.nothing()
         if getattr(record, medium) is None:
             return source.one(None)

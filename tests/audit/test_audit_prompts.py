@@ -7,7 +7,7 @@ import pytest
 from umie import tasks
 from umie.audit import checks
 from umie.audit.prompts import examine_prompts, schema_of
-from umie.records import Argument, Entity, Event, Record, Relation
+from umie.records import Argument, Entity, Event, Places, Record, Relation, Segment
 from umie.tasks import Query
 from umie.tasks.mner import MNER
 
@@ -134,3 +134,18 @@ def test_the_embedded_data_set(embedded_records):
     records = [replace(record, image=None) if record.text else record for record in embedded_records]
     reports = {item.task: item for item in examine_prompts(records, schema_of(records))}
     assert {name for name, report in reports.items() if has_leak(report)} == {"meae"}
+
+
+def test_items_without_a_span_are_examined():
+    heard = Places(segments=(0,))
+    record = Record(
+        "",
+        audio="a.wav",
+        segments=(Segment((0, 1)),),
+        entities=(Entity("person", None, "", *heard),),
+        relations=(Relation("peer", None, None, heard, heard),),
+        events=(Event("meet", None, (Argument("Entity", None, *heard),), *heard),),
+    )
+    reports = {item.task: item for item in examine_prompts([*RECORDS, record], schema_of([*RECORDS, record]))}
+    assert {name: item.queries for name, item in reports.items()} == {"mner": 3, "mre": 3, "med": 3, "meae": 3}
+    assert not reports["mner"].label_dependent

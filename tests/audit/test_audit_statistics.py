@@ -10,7 +10,7 @@ from PIL import Image
 
 from umie.audit import statistics
 from umie.audit.statistics import PERCENTILES, Statistics, gather
-from umie.records import Argument, Entity, Event, Record, Region, Relation
+from umie.records import Argument, Entity, Event, Record, Region, Relation, Segment
 from umie.reports.data_figure import write_figure
 
 RECORDS = [
@@ -118,3 +118,13 @@ def test_the_figure(tmp_path, suffix):
 def test_the_figure_of_nothing(tmp_path):
     write_figure(tmp_path / "figure.png", {"empty": Statistics()})
     assert (tmp_path / "figure.png").exists()
+
+
+def test_arguments_are_counted_by_medium():
+    fillers = (Argument("a", (0, 1), segments=(0,)), Argument("a", segments=(0,)), Argument("a", None, (0,), (), (0,)))
+    media = {"image": "i", "regions": (Region((0, 0, 1, 1)),), "audio": "a", "segments": (Segment((0, 1)),)}
+    record = Record("x", **media, events=(Event("meet", None, fillers),))
+    items = gather([record], images=False).summary()["items"]
+    assert {name: count for name, count in items.items() if name.startswith("arguments")} == {
+        "arguments in the text": 1, "arguments in the sound": 1, "arguments in the image and sound": 1,
+    }  # fmt: skip

@@ -37,6 +37,7 @@ COMMANDS = [
     "clean",
     "fingerprint",
     "synthetic",
+    "synthetic-media",
     "regions",
     "features",
 ]

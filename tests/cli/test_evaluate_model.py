@@ -179,6 +179,16 @@ def test_the_embedded_data_set(umie, data, checkpoint):
     assert "--data is 'tset': use one of train, dev, test" in err
 
 
+def test_the_embedded_media_set(umie, data, checkpoint):
+    of_media = ("--format", "synthetic_media", "--data", "test", "--limit", "12", "--task", "mner")
+    code, _, err = umie("evaluate", "--model", checkpoint, *of_media, "--output", "report")
+    assert code == 0
+    assert "upper bounds of F1 for a system without media: mner 0.451" in err
+    content, _ = scores(data)
+    assert content["data"]["combinations"] == ["T+I", "T+A", "T+I+A", "I", "A", "I+A", "V", "T+V", "A+V"]
+    assert len(list(read_jsonl("report/gold.jsonl"))) == content["data"]["records"]
+
+
 def entities(*labels):
     text = " ".join(labels)
     return Record(
@@ -275,7 +285,7 @@ def test_only_an_earlier_report_is_replaced_and_only_on_request(umie, data, chec
         (["--model", "CKPT", "--data", "test.jsonl", "--task", "ner", "--output", "r"], "Unknown task 'ner'"),
         (["--model", "CKPT", "--data", "test.jsonl", "--schema", "mine", "--output", "r"], "schema is 'mine'"),
         (["--model", "CKPT", "--data", "test.jsonl", "--events", "all", "--output", "r"], "events is 'all'"),
-        (["--model", "CKPT", "--data", "test.jsonl", "--modality", "text", "--output", "r"], "modality is 'text'"),
+        (["--model", "CKPT", "--data", "test.jsonl", "--modality", "text", "--output", "r"], "Unknown modality 'text'"),
         (
             ["--model", "CKPT", "--data", "test.jsonl", "--format", "cnoll", "--output", "r"],
             "Unknown data format 'cnoll'",

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from umie.configs import errors_of
+from umie.data.synthetic_media import SyntheticMediaConfig, text_only_ceilings
 from umie.errors import UmieError
 from umie.experiments.data_config import read_data_config
 from umie.experiments.data_sets import Corpus
@@ -195,6 +196,41 @@ def test_there_can_be_several_embedded_sets(tmp_path):
     assert all(one.ceilings.keys() == one.tasks.keys() for one in corpus.sets.values())
 
 
+def test_the_embedded_media_set(tmp_path):
+    data = {"format": "synthetic_media", "train": 2, "dev": 0, "test": 2, "combinations": ["T+I+A", "I", "V+A"]}
+    grounded = {"grounded": True}
+    corpus = prepare_corpus(
+        read_data_config(data, {"mner": grounded, "mre": {}, "med": grounded, "meae": grounded}),
+        root=tmp_path,
+        output=tmp_path,
+    )
+    (one,) = corpus.sets.values()
+    assert one.format == "synthetic_media"
+    assert one.num_records == {"train": 6, "dev": 0, "test": 6}
+    assert one.num_images == {"train": 4, "dev": 0, "test": 4}
+    assert one.num_queries["test"] == {"mner": 2, "mre": 2, "med": 2, "meae": 2}
+    assert list(one.tasks["meae"]["labels"]) == ["Agent", "Target"]
+    known = text_only_ceilings(SyntheticMediaConfig(combinations=("T+I+A", "I", "A+V")))
+    assert one.ceilings["mner"] == known["mner"].grounded < known["mner"].typed
+    assert one.ceilings["mre"] == known["mre"].typed
+    for record in one.read("test"):
+        assert all(record.path(medium).exists() for medium in record.media)
+    assert not read_data_config(data, {"mner": {}}).is_embedded  # a warm start has no more texts like these
+
+
+def test_the_embedded_media_set_has_the_tasks_of_its_combinations(tmp_path):
+    data = {"format": "synthetic_media", "train": 2, "test": 2, "combinations": ["V"]}
+    with pytest.raises(UmieError, match="annotated for the task 'mner'"):
+        prepare_corpus(read_data_config(data, {"mner": {}, "med": {}}), root=tmp_path, output=tmp_path)
+    names = {**data, "combinations": ["T+I"]}
+    sets = read_data_config({"sets": {"names": names, "events": data}}, {"mner": {}, "med": {}})
+    corpus = prepare_corpus(sets, root=tmp_path, output=tmp_path)
+    assert [key for key, _, _ in corpus.scored("test")] == ["names mner", "events med"]
+    one = read_data_config({**data, "train": 1}, {"med": {}})
+    with pytest.raises(UmieError, match="at least 2 records of each combination"):
+        prepare_corpus(one, root=tmp_path, output=tmp_path)
+
+
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.text(),
@@ -202,7 +238,7 @@ def test_there_can_be_several_embedded_sets(tmp_path):
             st.sampled_from(
                 ["sets", "format", "train", "sampling", "exclude_overlap", "weight", "tasks", "a", "synthetic"]
             ),
-            inner | st.lists(inner, max_size=2) | st.sampled_from(["jsonl", "synthetic", "mner"]),
+            inner | st.lists(inner, max_size=2) | st.sampled_from(["jsonl", "synthetic", "synthetic_media", "mner"]),
             max_size=4,
         ),
     )

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from grid_helpers import cells_in_process, lines_of
+from grid_helpers import TASKS, cells_in_process, lines_of
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -69,7 +69,7 @@ def test_regions_and_annotation_are_kept_where_answers_refer_to_them(grid_file):
     assert found == replace(shown, image="2.jpg")
 
 
-@pytest.mark.parametrize("tasks", [["med", "meae"], {"mner": {"grounded": True}}])
+@pytest.mark.parametrize("tasks", [["med", "meae"], {task: {"grounded": True} for task in TASKS}])
 def test_a_control_is_scored_on_the_same_items(grid_file, umie, tmp_path, tasks):
     gold = {}
     for images in ("own", "shuffled"):

@@ -173,6 +173,15 @@ def test_the_page_contains_every_number(grid_run, tmp_path):
     assert "nan" not in markdown.casefold()
 
 
+@pytest.mark.parametrize("grounded", ["mner", "mre"])
+def test_the_page_names_grounded_tasks(grid_run, tmp_path, grounded):
+    tasks = {task: {"grounded": task == grounded} for task in ("mner", "mre")}
+    write_report(grid_run({("gated", 0): {"mner": 0.5, "mre": 0.7}}, tasks=tasks), tmp_path)
+    page = (tmp_path / "table.md").read_text(encoding="utf-8")
+    assert page.count("(`grounded`)") == 1
+    assert f"{grounded.upper()}: an item is correct only if the places" in page
+
+
 def test_without_ceilings_no_row_and_no_findings(grid_run, tmp_path):
     run = grid_run(SCORES, ceilings={})
     markdown = write_report(run, tmp_path)

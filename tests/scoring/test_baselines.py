@@ -1,8 +1,10 @@
 """Baselines without a model."""
 
+from dataclasses import replace
+
 import pytest
 
-from umie.records import Argument, Entity, Event, Record, Region, Relation
+from umie.records import Argument, Entity, Event, Places, Record, Region, Relation, Segment
 from umie.scoring.baselines import baseline_of, find_mentions, memorized, most_frequent
 
 HALF, WHOLE = Region((0, 0, 0.5, 1)), Region((0, 0, 1, 1))
@@ -85,6 +87,41 @@ def test_arguments_use_the_events_of_gold_and_say_so():
     learned = baseline_of("meae", "strict", gold, train)
     assert learned.name == "gold events; arguments of train"
     assert learned.answer(gold[0]).events == (Event("attack", (0, 1), (Argument("Origin", (2, 3)),)),)
+
+
+SHORT, LONG = Segment((0, 1)), Segment((1, 4))
+MEDIA = {"image": "i", "audio": "a", "regions": (HALF, WHOLE), "segments": (SHORT, LONG)}
+LARGEST = ((1,), (), (1,))  # regions, tracks, segments
+
+
+def test_grounded_baselines_use_the_largest_places():
+    """Of a relation's end without a span, the query names the places, and they must not be those of the answer."""
+    gold = Record(
+        "a b",
+        **MEDIA,
+        relations=(Relation("peer", (0, 1), None, Places((0,)), Places((0,))),),
+        events=(Event("die", (0, 1), (Argument("Agent", (2, 3), (0,)),), segments=(0,)),),
+    )
+    train = [
+        replace(
+            gold,
+            entities=(Entity("x", (0, 1), regions=(0,)),),
+            events=(*gold.events, Event("die", None, (Argument("Place", segments=(0,)),))),
+        ),
+        Record("", audio="a", segments=(SHORT,), entities=(Entity("dog", segments=(0,)),)),
+    ]
+    entities = baseline_of("mner", "grounded", [gold], train)
+    assert entities.answer(gold).entities == (Entity("x", (0, 1), "a", *LARGEST),)
+    assert entities.answer(Record("", **MEDIA)).entities == (Entity("dog", None, "", *LARGEST),)
+    assert entities.name == "mentions of train; without a text 'dog', in the largest region and longest segment"
+    assert baseline_of("mner", "strict", [gold], train).answer(gold).entities == (Entity("x", (0, 1), "a"),)
+    relations = baseline_of("mre", "grounded", [gold], None)
+    assert relations.answer(gold).relations == (Relation("peer", (0, 1), None, Places(*LARGEST), Places((0,))),)
+    (event,) = baseline_of("med", "grounded", [gold], train).answer(gold).events
+    assert event == Event("die", (0, 1), (), *LARGEST)
+    (event,) = baseline_of("meae", "grounded", [gold], train).answer(gold).events
+    heard = tuple(Argument("Place", segments=(index,)) for index in (0, 1))
+    assert event.arguments == (Argument("Agent", (2, 3), *LARGEST), *heard)
 
 
 @pytest.mark.parametrize(("task", "kind"), [("mner", "entities"), ("med", "events")])

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from umie.scoring.boxes import count_pairs, enclosing, iou, overlap, same_place
+from umie.scoring.boxes import count_pairs, enclosing, iou, overlap, same_box
 
 
 @pytest.mark.parametrize(
@@ -25,11 +25,11 @@ def test_iou(first, second, expected):
 
 
 def test_an_iou_of_exactly_one_half_matches():
-    assert same_place((0, 0, 0.5, 1), (0, 0, 1, 1))
-    assert not same_place((0, 0, 0.499, 1), (0, 0, 1, 1))
+    assert same_box((0, 0, 0.5, 1), (0, 0, 1, 1))
+    assert not same_box((0, 0, 0.499, 1), (0, 0, 1, 1))
     # two thirds overlap of two equal boxes is one half, whatever the rounding of the coordinates
     for shift in (0.1, 0.2, 0.3, 0.01, 0.07):
-        assert same_place((shift, 0.1, shift + 0.3, 0.7), (shift + 0.1, 0.1, shift + 0.4, 0.7))
+        assert same_box((shift, 0.1, shift + 0.3, 0.7), (shift + 0.1, 0.1, shift + 0.4, 0.7))
 
 
 def test_the_enclosing_box():

@@ -55,6 +55,43 @@ def test_missing_text_image_and_regions_come_from_gold(files):
     assert own.record.regions == (Region((0, 0, 1, 1)),)
 
 
+def test_all_media_and_their_places_come_from_gold(files):
+    mask = {"size": [1, 2], "counts": [1, 1]}
+    gold = {
+        "id": "a", "text": "in Rome", "image": "1.jpg", "regions": [{"box": [0, 0, 1, 1], "mask": mask}],
+        "audio": "1.wav", "segments": [{"interval": [0, 1], "label": "dog"}],
+        "video": "1.mp4", "tracks": [{"times": [0, 1], "boxes": [[0, 0, 1, 1], None]}],
+    }  # fmt: skip
+    entity = {**ROME, "regions": [0], "segments": [0], "tracks": [0]}
+    (answer,) = files([gold], [{"id": "a", "entities": [entity, {"type": "dog", "segments": [0]}]}])
+    (line,) = read_gold("g.jsonl")
+    for name in ("image", "audio", "video", "regions", "segments", "tracks"):
+        assert getattr(answer.record, name) == getattr(line.record, name), name
+    assert answer.record.entities[0].places == ((0,), (0,), (0,))
+
+
+def test_items_without_a_span_next_to_strings(files):
+    """They have no string: the others are compared."""
+    gold = {"id": "a", "text": "in Rome", "audio": "1.wav", "segments": [{"interval": [0, 1]}]}
+    heard, written = {"segments": [0]}, {"text": "Rome"}
+    line = {
+        "id": "a",
+        "entities": [{"type": "dog", **heard}, {"type": "location", **written}],
+        "relations": [{"type": "x", "head": heard, "tail": written}, {"type": "y", "head": written, "tail": [0, 2]}],
+        "events": [
+            {"type": "e", "trigger": written, "arguments": [{"role": "r", **heard}, {"role": "s", "span": [0, 2]}]},
+            {"type": "f", "trigger": heard, "arguments": [{"role": "t", **written}]},
+        ],
+    }
+    (answer,) = files([gold], [line])
+    assert answer.strings == {
+        "entities": (("location", "Rome"),),
+        "relations": (("y", "Rome", "in"),),
+        "events": (("f", None), ("e", "Rome")),
+        "arguments": (("s", "in", "e", "Rome"), ("t", "Rome", "f", None)),
+    }
+
+
 def test_gold_without_its_regions_is_a_perfect_answer(files):
     """The label `union` decides which measure uses a box, so it must be copied from gold with the box."""
     boxes = [[0, 0, 0.2, 1], [0.8, 0, 1, 1], [0, 0, 1, 1]]

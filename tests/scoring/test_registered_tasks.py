@@ -10,7 +10,7 @@ from umie.evaluation.schema import choose_tasks
 from umie.loading import load
 from umie.records import Entity, Record, read_jsonl, write_jsonl
 from umie.registry import load_plugins
-from umie.scoring import Prediction, score_predictions, strict_score
+from umie.scoring import Prediction, score_predictions, strict_score, strict_sheet
 from umie.tasks import registry
 
 PLUGIN = '''
@@ -95,6 +95,7 @@ def test_predictions_of_registered_tasks_are_scored(plugin):
     assert report.line("years", "strict").baseline == "nothing"
     assert [one.task for one in report.released] == ["ner2"]
     assert strict_score("years", GOLD[1:], GOLD[1:])["f1"] == 1
+    assert strict_sheet("years", GOLD[1:], GOLD[1:], "grounded").score().f1 == 1  # its only measure compares all
     assert strict_score("ner2", half[:1], GOLD[:1])["f1"] == pytest.approx(2 / 3)
 
 

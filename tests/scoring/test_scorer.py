@@ -8,8 +8,17 @@ from dataclasses import replace
 import pytest
 
 from umie.errors import UmieError, UnknownNameError
-from umie.records import Argument, Entity, Event, Record, Region, Relation
-from umie.scoring import MEASURES, MODALITIES, Prediction, modality_of, score_predictions, to_json
+from umie.records import Argument, Entity, Event, Places, Record, Region, Relation, Segment
+from umie.scoring import (
+    MEASURES,
+    MODALITIES,
+    Prediction,
+    f1_by_combination,
+    modality_of,
+    score_predictions,
+    strict_sheet,
+    to_json,
+)
 from umie.tasks import task_class
 
 TEXT = "Ann met Bob in Rome"
@@ -113,6 +122,48 @@ def test_one_modality_can_be_chosen_and_a_single_one_is_named():
     assert chosen.lines == single.lines
 
 
+SOUND = Record("", audio="1.wav", segments=(Segment((0, 1)),), entities=(Entity("dog", segments=(0,)),))
+MIXED = [Record(TEXT, entities=(Entity("per", ANN),)), replace(SOUND, text=TEXT), SOUND, SOUND]
+
+
+def test_every_combination_of_media_has_its_own_lines():
+    gold = [*MIXED, Record("", audio="2.wav", video="2.mp4")]  # the last has no items, and no lines
+    report = evaluate(gold, [*MIXED[:2], replace(SOUND, entities=()), SOUND, gold[-1]], tasks=["mner"])
+    found = {line.modality: (line.records, line.score.gold) for line in report.lines if line.name == "grounded"}
+    assert found == {"all": (5, 4), "T": (1, 1), "T+A": (1, 1), "A": (2, 2)}
+    assert [modality for _, modality, _ in report.parts()] == ["all", "T", "A", "T+A"]
+    assert report.line("mner", "grounded", modality="A").score[:2] == (1, 0.5)
+    assert {line["modality"] for line in to_json(report)["measures"]} == {"all", "T", "A", "T+A"}
+    chosen = evaluate(gold, modality="T+A")
+    assert {(line.modality, line.records) for line in chosen.lines} == {("T+A", 1)}
+
+
+def test_events_have_one_split():
+    """That of M2E2 where there are only texts and images, and that by combination where there is a sound."""
+    heard = replace(SOUND, entities=(), events=(Event("meet", segments=(0,)),), tasks=("med",))
+    names = {line.modality for line in evaluate([*EVENTS, heard]).lines if line.task == "med"}
+    assert names == {"all", "T", "I", "T+I", "A"}
+    assert {line.modality for line in evaluate([heard]).lines} == {"all"}
+    assert "text or image" not in {line.measure for line in evaluate([*EVENTS, heard]).lines}
+    assert modality_of(heard) == "A"
+    assert {line.records for line in evaluate([*EVENTS, heard], modality="text-only").lines} == {1}
+
+
+def test_the_main_measure_of_a_grounded_task_comes_first():
+    for gold in (NAMES, [replace(one, tasks=("mner",)) for one in MIXED]):
+        report = evaluate(gold, main={"mner": "grounded"})
+        assert {line.measure for line in report.main_lines()} == {"grounded"}
+        assert {lines[0].measure for _, _, lines in report.parts()} == {"grounded"}
+        assert report.line("mner", "strict").score.f1 == 1
+
+
+def test_the_f1_of_each_combination():
+    gold = [replace(one, tasks=("mner",)) for one in MIXED]
+    sheet = strict_sheet("mner", [*gold[:2], replace(SOUND, entities=()), SOUND], gold, "grounded")
+    assert f1_by_combination(sheet, gold) == {"T": 1, "A": pytest.approx(2 / 3), "T+A": 1}
+    assert f1_by_combination(sheet, gold[:1]) == {}
+
+
 def test_measures_without_items_are_omitted_except_for_the_first():
     names = [line.measure for line in evaluate([TEXT_ONLY]).lines if line.task == "meae" and line.average == "micro"]
     assert names == ["strict", "textual", "by type", "textual by type", "string"]
@@ -121,7 +172,13 @@ def test_measures_without_items_are_omitted_except_for_the_first():
 
 
 def test_perfect_predictions_are_perfect_in_every_measure():
-    shown = Record("Ann", "a", REGIONS, entities=(Entity("person", (0, 3), regions=(1,)),))
+    argument = Argument("Entity", ANN, regions=(0, 1))
+    shown = Record(
+        "Ann", "a", REGIONS,
+        entities=(Entity("person", ANN, regions=(1,)),),
+        relations=(Relation("self", ANN, ANN, head_places=Places((1,))),),
+        events=(Event("meet", None, (argument,), regions=(0,)),),
+    )  # fmt: skip
     report = evaluate([*NAMES, shown, *PAIRS, *EVENTS])
     assert {(line.score.precision, line.score.recall, line.score.f1) for line in report.lines} == {(1, 1, 1)}
     assert {line.interval for line in report.lines} == {(1, 1)}

@@ -133,7 +133,10 @@ def to_json(fingerprints: Iterable[Fingerprint]) -> str:
 
 
 def _annotation(record: Record) -> list[Any]:
-    """Return the annotation of the text in a canonical order, with spans counted in non-whitespace characters."""
+    """Return the annotation of the text in a canonical order, with spans counted in non-whitespace characters.
+
+    Entities and relations without spans are left out, as arguments in media are.
+    """
     places = [0]
     for character in record.text:
         places.append(places[-1] + (not character.isspace()))
@@ -146,8 +149,8 @@ def _annotation(record: Record) -> list[Any]:
         arguments = sorted([item.role, span(item.span)] for item in event.arguments if item.span is not None)
         events.append(json.dumps([event.type, span(event.trigger), arguments], ensure_ascii=False))
     return [
-        sorted([entity.type, span(entity.span)] for entity in record.entities),
-        sorted([relation.type, span(relation.head), span(relation.tail)] for relation in record.relations),
+        sorted([item.type, span(item.span)] for item in record.entities if item.span is not None),
+        sorted([item.type, span(item.head), span(item.tail)] for item in record.relations if item.head and item.tail),
         sorted(events),
     ]
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from umie import tasks
 from umie.audit.checks import all_tasks
-from umie.records import Entity, Event, Record, Relation, Span
+from umie.records import Record, Span
 from umie.tasks import Task
 
 _WORD = re.compile(r"[^\W_]+")
@@ -149,18 +149,24 @@ def _changed(
     record: Record, label: Callable[[str, str], str] = lambda kind, label: label, span: Span | None = None
 ) -> Record:
     """Return the record with other labels, or with ``span`` for every span of its annotation."""
-    entities = [Entity(label("entities", item.type), span or item.span) for item in record.entities]
+
+    def moved(old: Span | None) -> Span | None:
+        return old and (span or old)
+
+    entities = [
+        replace(item, type=label("entities", item.type), span=moved(item.span), text="") for item in record.entities
+    ]
     relations = [
-        Relation(label("relations", item.type), span or item.head, span or item.tail) for item in record.relations
+        replace(item, type=label("relations", item.type), head=moved(item.head), tail=moved(item.tail))
+        for item in record.relations
     ]
     events = []
     for event in record.events:
         arguments = [
-            replace(item, role=label("arguments", item.role), span=item.span and (span or item.span))
-            for item in event.arguments
+            replace(item, role=label("arguments", item.role), span=moved(item.span)) for item in event.arguments
         ]
-        trigger = event.trigger and (span or event.trigger)
-        events.append(Event(label("events", event.type), trigger, tuple(arguments)))
+        name = label("events", event.type)
+        events.append(replace(event, type=name, trigger=moved(event.trigger), arguments=tuple(arguments)))
     return replace(
         record,
         entities=tuple(entities),

@@ -10,12 +10,13 @@ from typing import Any
 
 from umie.audit.checks import all_tasks
 from umie.audit.images import Presence, presence
-from umie.records import Record
+from umie.records import MEDIA, Medium, Record
 from umie.records.model import annotated_spans
 
 PERCENTILES = (5, 25, 50, 75, 95, 99)
 MAX_LABELS = 10_000  # distinct labels per task that are counted separately; bounds memory for malformed files
 OTHER = "(other labels)"
+_NAMES: dict[Medium, str] = {"image": "image", "video": "video", "audio": "sound"}
 
 
 class Statistics:
@@ -51,7 +52,8 @@ class Statistics:
             self.items[name] += number
         for event in record.events:
             for argument in event.arguments:
-                self.items[f"arguments in the {'image' if argument.span is None else 'text'}"] += 1
+                media = [_NAMES[medium] for medium in MEDIA if argument.places.of(medium)]
+                self.items[f"arguments in the {'text' if argument.span is not None else ' and '.join(media)}"] += 1
         for _, span in annotated_spans(record.entities, record.relations, record.events):
             words = len(record.text[slice(*span)].split())
             self.spans += 1

@@ -1,4 +1,4 @@
-"""`umie data`: work with data sets. This module has `convert`, `validate` and `synthetic`."""
+"""`umie data`: work with data sets. This module has `convert`, `validate`, `synthetic` and `synthetic-media`."""
 
 from __future__ import annotations
 
@@ -210,9 +210,50 @@ def synthetic(
     print_line(f"best F1 of text only: {shown}")
 
 
+def synthetic_media(
+    folder: Annotated[Path, typer.Argument(help="Directory for train.jsonl, dev.jsonl, test.jsonl and media.")],
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
+    train: Annotated[int, typer.Option(help="Number of training records of each combination.")] = 400,
+    dev: Annotated[int, typer.Option(help="Number of dev records of each combination.")] = 40,
+    test: Annotated[int, typer.Option(help="Number of test records of each combination.")] = 100,
+    media_share: Annotated[float, typer.Option(help="Share of records with a text that require a medium.")] = 0.62,
+    combination: Annotated[
+        list[str] | None, typer.Option(help="T text, I image, A sound, V video, e.g. T+I; by default, all nine.")
+    ] = None,
+) -> None:
+    """Generate the embedded media set: records with images, sounds and clips, and places in them.
+
+    Also prints the best F1 that a model without some of the media can reach, of types / with places.
+
+    Example:
+        umie data synthetic-media media --combination T+I --combination A
+    """
+    from umie.data.synthetic_media import COMBINATIONS, SyntheticMediaConfig, ceilings, write_synthetic_media
+
+    config = SyntheticMediaConfig(
+        seed=seed,
+        train=train,
+        dev=dev,
+        test=test,
+        media_share=media_share,
+        combinations=tuple(combination or COMBINATIONS),
+    )
+    for name, path in write_synthetic_media(folder, config).items():
+        print_line(f"{name}: {getattr(config, name) * len(config.combinations)} records in {path}")
+    for name, tasks in ceilings(config).items():
+        for task, known in tasks.items():
+            blind = (
+                f"{seen or 'nothing'} {best.typed:.3f} / {best.grounded:.3f}"
+                for seen, best in known.items()
+                if seen != name
+            )
+            print_line(f"best F1 of {task.upper()} in {name} by what is seen: {', '.join(blind)}")
+
+
 app = typer.Typer(help="Work with data sets: convert, check, count, inspect, compare.", no_args_is_help=True)
-for command in (
-    *(convert, regions, segments, tracks, validate, stats, sample, audit, clean, fingerprint, split, mask, features),
-    synthetic,
-):
+_COMMANDS = (
+    convert, regions, segments, tracks, validate, stats, sample, audit, clean, fingerprint, split, mask, features,
+    synthetic, synthetic_media,
+)  # fmt: skip
+for command in _COMMANDS:
     app.command()(command)

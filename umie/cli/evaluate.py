@@ -28,12 +28,18 @@ def evaluate(
         str | None, _option(CHECKPOINT, "--model", "-m", metavar="<path>", help="Directory or hub name of a variant.")
     ] = None,
     data: Annotated[
-        str | None, _option(CHECKPOINT, metavar="<path>", help="Annotated records; for synthetic: dev or test.")
+        str | None, _option(CHECKPOINT, metavar="<path>", help="Annotated records; for an embedded set: dev or test.")
     ] = None,
     output: Annotated[Path | None, _option(CHECKPOINT, "--output", "-o", help="Directory of the report.")] = None,
     overwrite: Annotated[bool, _option(CHECKPOINT, "--overwrite", help="Replace an earlier report.")] = False,
     format_name: Annotated[
-        str, _option(CHECKPOINT, "--format", "-f", help="Format of the data: jsonl, twitter, mnre, ..., or synthetic.")
+        str,
+        _option(
+            CHECKPOINT,
+            "--format",
+            "-f",
+            help="Format of the data: jsonl, twitter, mnre, ..., synthetic, synthetic_media.",
+        ),
     ] = "jsonl",
     images: Annotated[Path | None, _option(CHECKPOINT, help="Directory of the images.")] = None,
     regions: Annotated[
@@ -61,6 +67,10 @@ def evaluate(
     missing_images: Annotated[
         str | None, _option(CHECKPOINT, metavar="<str>", help="For unreadable images: error, text_only or skip.")
     ] = None,
+    blind: Annotated[
+        list[str] | None,
+        _option(CHECKPOINT, metavar="<str>", help="A medium to hide from the model: image, video, audio; repeatable."),
+    ] = None,
     batch_size: Annotated[
         int, _option(CHECKPOINT, metavar="<int>", min=1, help="Queries per batch; does not change scores.")
     ] = 64,
@@ -84,7 +94,7 @@ def evaluate(
         list[str] | None, _option(BOTH, help="Task to score; repeatable. (default: all tasks of the annotation)")
     ] = None,
     modality: Annotated[
-        str, _option(BOTH, metavar="<str>", help="Only text-only, image-only or multimedia records (as in M2E2).")
+        str, _option(BOTH, metavar="<str>", help="Only text-only, image-only or multimedia records, or e.g. T+A.")
     ] = "all",
     labels: Annotated[bool, _option(BOTH, "--labels", help="Also print the score of each label.")] = False,
     seed: Annotated[int, _option(BOTH, metavar="<int>", min=0, help="Seed of the resamples.")] = 0,

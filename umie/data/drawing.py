@@ -6,29 +6,33 @@ import random
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
-from PIL import Image, ImageDraw
+from PIL import Image, ImageChops, ImageDraw
 
 from umie.records import Box
 
 SIZE = (96, 72)  # width and height of an image, in pixels
 CELLS: tuple[Box, ...] = ((0, 0, 0.5, 0.5), (0.5, 0, 1, 0.5), (0, 0.5, 0.5, 1), (0.5, 0.5, 1, 1))
+_APART: tuple[Box, ...] = tuple((x1 + 0.02, y1 + 0.03, x2 - 0.02, y2 - 0.03) for x1, y1, x2, y2 in CELLS)
 LEFT, RIGHT = (0, 2), (1, 3)  # indices of the cells on each side
 
+Color: TypeAlias = tuple[int, int, int]
 Edges: TypeAlias = tuple[float, float, float, float]
 Icon: TypeAlias = Callable[[ImageDraw.ImageDraw, Edges], None]
 
 
-def draw_image(rng: random.Random, icons: Sequence[str]) -> tuple[Image.Image, list[Box]]:
-    """Draw an icon into each of the four ``CELLS``, with random size and position, on a random pale background.
+def draw_image(
+    rng: random.Random, icons: Sequence[str], cells: Sequence[Box] = CELLS, ground: Color | None = None
+) -> tuple[Image.Image, list[Box]]:
+    """Draw an icon into each of the ``cells``, with random size and position, on a background, by default a random one.
 
     Return the image and the relative box of each icon.
     """
     width, height = SIZE
-    ground = tuple(rng.randint(190, 240) for _ in range(3))
+    ground = draw_ground(rng) if ground is None else ground
     image = Image.new("RGB", SIZE, ground)
     draw = ImageDraw.Draw(image)
     boxes: list[Box] = []
-    for name, (left, top, right, bottom) in zip(icons, CELLS, strict=True):
+    for name, (left, top, right, bottom) in zip(icons, cells, strict=True):
         share = rng.uniform(0.65, 0.9)
         box_width, box_height = (right - left) * share, (bottom - top) * share
         x1 = left + rng.random() * (right - left - box_width)
@@ -37,6 +41,37 @@ def draw_image(rng: random.Random, icons: Sequence[str]) -> tuple[Image.Image, l
         ICONS[name](draw, (box[0] * width, box[1] * height, box[2] * width - 1, box[3] * height - 1))
         boxes.append(box)
     return image, boxes
+
+
+def draw_apart(rng: random.Random, icons: Sequence[str]) -> tuple[Image.Image, list[Box]]:
+    """Draw icons as ``draw_image`` does, with background between them; the boxes hold exactly what is visible."""
+    ground = draw_ground(rng)
+    image, _ = draw_image(rng, icons, _APART, ground)
+    boxes = []
+    for cell in CELLS:
+        left, top, right, bottom = (round(edge * SIZE[index % 2]) for index, edge in enumerate(cell))
+        x1, y1, x2, y2 = visible_box(image.crop((left, top, right, bottom)), ground)
+        boxes.append(relative((left + x1, top + y1, left + x2, top + y2)))
+    return image, boxes
+
+
+def draw_ground(rng: random.Random) -> Color:
+    """Draw the pale color of a background."""
+    return rng.randint(190, 240), rng.randint(190, 240), rng.randint(190, 240)
+
+
+def visible_box(image: Image.Image, ground: Color) -> tuple[int, int, int, int]:
+    """Return the edges of what is not background, in pixels."""
+    box = ImageChops.difference(image, Image.new("RGB", image.size, ground)).getbbox()
+    if box is None:
+        raise ValueError("there is nothing on the background")
+    return box
+
+
+def relative(edges: Edges) -> Box:
+    """Return a box of an image of SIZE, relative to it, from its edges in pixels."""
+    x1, y1, x2, y2 = edges
+    return round(x1 / SIZE[0], 4), round(y1 / SIZE[1], 4), round(x2 / SIZE[0], 4), round(y2 / SIZE[1], 4)
 
 
 def _polygon(fill: str, *points: tuple[float, float]) -> Icon:

@@ -103,7 +103,7 @@ class Scene:
 
 def scenes(config: SyntheticConfig, split: str) -> Iterator[Scene]:
     """Yield the scenes of a split: entities, relations and events in turn."""
-    names = _name_pool(split)
+    names = name_pool(split)
     makers: Sequence[Callable[[random.Random, Sequence[str], bool], Scene]] = (_name_scene, _pair_scene, _event_scene)
     for index in range(getattr(config, split)):
         rng = random.Random(f"{config.seed}/{split}/{index}")
@@ -178,7 +178,7 @@ def write_synthetic(folder: str | Path, config: SyntheticConfig) -> dict[str, Pa
 def _name_scene(rng: random.Random, names: Sequence[str], image_decides: bool) -> Scene:
     label, shown = _truth_and_shown(rng, tuple(NAME_ICONS), image_decides)
     cue = "{0}" if image_decides else rng.choice(NAME_CUES[label])
-    text, (name,) = _fill(rng.choice(NAME_FRAMES).replace("{0}", cue), rng.choice(names))
+    text, (name,) = fill(rng.choice(NAME_FRAMES).replace("{0}", cue), rng.choice(names))
     cells = [NAME_ICONS[shown], *rng.choices(FILLERS, k=3)]
     rng.shuffle(cells)
     image, regions, order = _image(rng, cells)
@@ -190,7 +190,7 @@ def _name_scene(rng: random.Random, names: Sequence[str], image_decides: bool) -
 def _pair_scene(rng: random.Random, names: Sequence[str], image_decides: bool) -> Scene:
     label, shown = _truth_and_shown(rng, tuple(PAIR_ICONS), image_decides)
     frame = rng.choice(PAIR_FRAMES if image_decides else PAIR_CUES[label])
-    text, (head, tail) = _fill(frame, *rng.sample(names, 2))
+    text, (head, tail) = fill(frame, *rng.sample(names, 2))
     cells = _two_people(rng, ("person", "person"), (PAIR_ICONS[shown] or rng.choice(FILLERS), rng.choice(FILLERS)))
     image, regions, _ = _image(rng, cells)
     record = Record(text, regions=regions, relations=(Relation(label, head, tail),), tasks=("mre",))
@@ -203,7 +203,7 @@ def _event_scene(rng: random.Random, names: Sequence[str], image_decides: bool) 
     trigger_word = rng.choice(OPEN_TRIGGERS if image_decides else EVENT_TRIGGERS[label])
     stated_frames = AGENT_FIRST_FRAMES if agent_first else AGENT_LAST_FRAMES
     frames = EVENT_FRAMES if image_decides else stated_frames
-    text, (first, second, trigger) = _fill(rng.choice(frames), *rng.sample(names, 2), trigger_word)
+    text, (first, second, trigger) = fill(rng.choice(frames), *rng.sample(names, 2), trigger_word)
     people = ("agent", "person") if left_marked else ("person", "agent")
     icon = EVENT_ICONS[shown]
     image, regions, order = _image(rng, _two_people(rng, people, (icon, rng.choice(FILLERS))))
@@ -240,7 +240,7 @@ def _image(rng: random.Random, cells: Sequence[str]) -> tuple[Image, tuple[Regio
     return image, regions, [cells[cell] for cell in order]
 
 
-def _fill(frame: str, *words: str) -> tuple[str, list[Span]]:
+def fill(frame: str, *words: str) -> tuple[str, list[Span]]:
     """Fill the numbered fields of a frame with words; return the text and the span of each word."""
     text = ""
     spans: dict[int, Span] = {}
@@ -257,7 +257,7 @@ _VOWELS = ("a", "e", "i", "o", "u")
 _NUM_WORDS = 100  # number of first and of second words of the names
 
 
-def _name_pool(split: str) -> list[str]:
+def name_pool(split: str) -> list[str]:
     """Return the invented names of a split, two words each; splits share words but no names."""
     syllables = [onset + vowel for onset in _ONSETS for vowel in _VOWELS]
     words = [first + second for first in syllables for second in syllables]

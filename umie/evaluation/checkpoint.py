@@ -105,7 +105,14 @@ def evaluate_checkpoint(
             )
             reports.append(
                 score_predictions(
-                    own, predictions or [], tasks=[name], other=others, train=train, resamples=resamples, seed=seed
+                    own,
+                    predictions or [],
+                    tasks=[name],
+                    main={name: selection.tasks[name].measure},
+                    other=others,
+                    train=train,
+                    resamples=resamples,
+                    seed=seed,
                 )
             )
         result.report = Report(

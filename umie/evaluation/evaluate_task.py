@@ -15,7 +15,7 @@ from umie.evaluation.queries import QueryDataset
 from umie.model import UmieModel
 from umie.processor import UmieProcessor
 from umie.records import Record
-from umie.scoring import Sheet, score_of_sheet, strict_sheet
+from umie.scoring import Sheet, f1_by_combination, score_of_sheet, strict_sheet
 from umie.tasks import Task
 
 SUBJECTS = ("predicted", "gold")
@@ -27,7 +27,8 @@ class TaskResult:
 
     The scores are strict micro ``precision``, ``recall``, ``f1`` (0..1), the ``interval`` of the F1, counts, and the
     number of ``dropped`` items; see ``umie.scoring.strict_score``. Of a grounded task, they are those of the measure
-    ``grounded``: regions must be right, too.
+    ``grounded``: places must be right, too. ``by_combination`` has the F1 of each combination of text and media, if
+    there are several.
     """
 
     scores: dict[str, Any]
@@ -123,6 +124,8 @@ def evaluate(
     sources.add(built.name, records, predictions)
     sheet = strict_sheet(built.name, predictions, records, built.measure)
     scores = {**score_of_sheet(sheet), "dropped": dropped}
+    if parts := f1_by_combination(sheet, records):
+        scores["by_combination"] = parts
     return TaskResult(scores, sheet, predictions, gates, is_oracle=built.is_staged and events == "gold")
 
 

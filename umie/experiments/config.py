@@ -13,11 +13,18 @@ from umie.configs import Config, Flag, Natural, Options, Positive, as_list, one_
 from umie.errors import UmieError, check_keys, shown
 from umie.experiments.choices import Wording, instruction_label, read_instruction, read_train_on
 from umie.experiments.data_config import DataConfig, read_data_config, read_tasks
+from umie.records import MEDIA
 from umie.training.config import Checkpoints, TrainingConfig
 from umie.types import IMAGE_POLICIES
 
 IMAGES = ("own", "shuffled")  # shuffled: each record has another's image, to see what the image itself contributes
-PARTS = {"encoder": registries.encoders, "fusion": registries.fusions, "decoder": registries.decoders}
+PARTS = {
+    "encoder": registries.encoders,
+    "video_encoder": registries.encoders,
+    "audio_encoder": registries.encoders,
+    "fusion": registries.fusions,
+    "decoder": registries.decoders,
+}
 
 
 class WarmStart(Config):
@@ -81,7 +88,9 @@ class FeatureStore(Config):
 def _part(kind: str) -> Any:
     """Return a validator that turns a part into a mapping with ``name``; options are checked later, by the part."""
 
-    def read(value: Any) -> dict[str, Any]:
+    def read(value: Any) -> dict[str, Any] | None:
+        if value is None and kind in ("video_encoder", "audio_encoder"):
+            return None
         if isinstance(value, str):
             is_source = kind == "decoder" and value not in PARTS[kind]
             value = {"name": "t5", "source": value} if is_source else {"name": value}
@@ -115,6 +124,8 @@ class RunConfig(Config):
     train_on: Any = None
     instruction: Any = None
     encoder: Annotated[dict[str, Any], _part("encoder")] = Field(default="tiny", validate_default=True)
+    video_encoder: Annotated[dict[str, Any] | None, _part("video_encoder")] = None
+    audio_encoder: Annotated[dict[str, Any] | None, _part("audio_encoder")] = None
     visual_embedding: Options = Field(default_factory=dict)
     fusion: Annotated[dict[str, Any], _part("fusion")] = Field(default="gated", validate_default=True)
     decoder: Annotated[dict[str, Any], _part("decoder")] = Field(default="tiny", validate_default=True)
@@ -123,6 +134,7 @@ class RunConfig(Config):
     warm_start: WarmStart | None = None
     evaluation: Evaluation = Field(default_factory=Evaluation)
     images: one_of("choice of images", IMAGES) = "own"  # type: ignore[valid-type] # an annotation
+    blind: tuple[one_of("medium", MEDIA), ...] = ()  # type: ignore[valid-type] # an annotation
     missing_images: one_of("policy for missing images", IMAGE_POLICIES) = "error"  # type: ignore[valid-type] # an annotation
     max_input_tokens: Annotated[int, Field(ge=2, strict=True)] | None = None
     max_target_tokens: Annotated[int, Field(ge=2, strict=True)] | None = None
@@ -188,7 +200,8 @@ class RunConfig(Config):
 
     @cached_property
     def parts(self) -> dict[str, dict[str, Any]]:
-        """Name and options of encoder, fusion and decoder, from ``resolve_parts``, and the options of the embedding."""
+        """Name and options of each part, from ``resolve_parts``, and the options of the visual embedding."""
         from umie.composition import resolve_parts
 
-        return {**resolve_parts(self.encoder, self.fusion, self.decoder), "visual_embedding": self.visual_embedding}
+        parts = {slot: getattr(self, slot) for slot in PARTS}
+        return {**resolve_parts(**parts), "visual_embedding": self.visual_embedding}

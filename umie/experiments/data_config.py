@@ -11,7 +11,7 @@ from pydantic import Field
 from umie import data as formats
 from umie import tasks as all_tasks
 from umie.configs import Config, ConfigError, PositiveNumber, as_mapping, errors_in, errors_of
-from umie.data.synthetic import SyntheticConfig
+from umie.data.embedded import EMBEDDED
 from umie.errors import UmieError, UnknownNameError, at, check_flag, check_keys, shown
 from umie.training.config import Sampling
 from umie.types import SPLITS
@@ -25,11 +25,16 @@ class SetConfig(Config):
     """One data set of a config."""
 
     name: str
-    format: str  # synthetic, or a name from umie.data.registry
+    format: str  # a name from EMBEDDED or from umie.data.registry
     options: dict[str, Any]  # the file of each split, the directories and other options of the format
     tasks: dict[str, dict[str, Any]]
     names_tasks: bool  # whether the set lists its own tasks, so that each of them must be annotated in it
     weight: PositiveNumber = 1.0  # factor on its share in training
+
+    @property
+    def is_drawn(self) -> bool:
+        """Whether its records are drawn, so that it has all splits and no files."""
+        return self.format in EMBEDDED
 
 
 class DataConfig(Config):
@@ -50,7 +55,7 @@ class DataConfig(Config):
 
     @property
     def is_embedded(self) -> bool:
-        """Whether all sets are synthetic, so that more records can be drawn."""
+        """Whether all sets are ``synthetic``, so that more texts like theirs can be drawn."""
         return all(one.format == "synthetic" for one in self.sets.values())
 
 
@@ -121,12 +126,12 @@ def _set(name: str, given: Mapping[str, Any], tasks: TaskOptions, *, is_single: 
     if not name or set(name) & set(" \t\r\n/\\\0") or name.startswith("."):
         raise UmieError(f"its name is {shown(name)}: remove spaces and slashes, because it is used in file names")
     kind = given.get("format")
-    choices = ["synthetic", *formats.registry.names()]
+    choices = [*EMBEDDED, *formats.registry.names()]
     if kind not in choices:
         raise UnknownNameError("data format", kind, choices)
     known = ["format", "name"] if is_single else ["format", "tasks", "weight"]
-    if kind == "synthetic":
-        known += [item.name for item in dataclasses.fields(SyntheticConfig)]
+    if kind in EMBEDDED:
+        known += [item.name for item in dataclasses.fields(EMBEDDED[kind].config)]
     else:
         known += [*SPLITS, "images", "regions", "max_records", *formats.format_options(kind)]
     errors = [line for key in given for line in errors_in(check_keys, "data key", [key], known)]

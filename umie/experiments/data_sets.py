@@ -24,7 +24,7 @@ class DataSet:
     """A checked data set: runs read the checked copies of its records, never the original files."""
 
     name: str
-    format: str  # the original format, or synthetic
+    format: str  # the original format, or a name from EMBEDDED
     files: Mapping[str, str]  # the checked copy of each split (JSONL)
     images: Mapping[str, str | None]  # the image directory of each split; None if the split has no images
     tasks: Options  # with the label schema of this set

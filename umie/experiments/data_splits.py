@@ -33,7 +33,7 @@ def check_files(config: DataConfig, root: Path) -> None:
     """
     found: dict[tuple[int, int], list[Place]] = {}
     for name, one in config.sets.items():
-        for split in SPLITS if one.format != "synthetic" else ():
+        for split in SPLITS if not one.is_drawn else ():
             path = root / str(one.options.get(split))
             if one.options.get(split) is not None and path.exists():  # a missing file is reported by its reader
                 status = path.stat()

@@ -22,12 +22,15 @@ from umie.files import read_json
 from umie.registry import load_plugins
 from umie.yaml_files import parse_yaml, read_yaml
 
-SLOTS = ("train_on", "instruction", "encoder", "visual_embedding", "fusion", "decoder", "training")
+SLOTS = (
+    "train_on", "instruction", "encoder", "video_encoder", "audio_encoder", "visual_embedding", "fusion", "decoder",
+    "training",
+)  # fmt: skip
 """The keys that a grid can vary, in the order of the table."""
 
-_SEEING = ("encoder", "visual_embedding")  # slots that do not matter to a fusion that does not use the image
+_SEEING = ("encoder", "video_encoder", "audio_encoder", "visual_embedding")  # which a blind fusion does not use
 
-_NO_OPTIONS = ("label", "training", "images")  # keys of a choice that are not options of the part
+_NO_OPTIONS = ("label", "training", "images", "blind")  # keys of a choice that are not options of the part
 
 
 def _paper(size: str, batch_size: int, learning_rate: float) -> dict[str, Any]:
@@ -238,7 +241,9 @@ def _cells(values: dict[str, Any], path: Path) -> list[Cell]:
                 named = [slot for slot in varied if slot not in _SEEING] or ["fusion"]
                 for slot in _SEEING:  # training and images of such a choice belong to variants that use it
                     if isinstance(chosen[slot], dict):
-                        chosen[slot] = {k: v for k, v in chosen[slot].items() if k not in ("training", "images")}
+                        chosen[slot] = {
+                            k: v for k, v in chosen[slot].items() if k not in ("training", "images", "blind")
+                        }
             labels = {slot: _label(slot, chosen[slot], values.get("data")) for slot in named}
             run = {**values, **_plain(chosen)}
             cells += [Cell(labels, RunConfig(**{**run, "seed": seed})) for seed in seeds]
@@ -298,8 +303,9 @@ def _plain(chosen: Mapping[str, Any]) -> dict[str, Any]:
             plain[slot] = value
             continue
         plain[slot] = {key: item for key, item in value.items() if key not in _NO_OPTIONS}
-        if "images" in value:
-            plain["images"] = value["images"]
+        for key in ("images", "blind"):
+            if key in value:
+                plain[key] = value[key]
         if slot != "training":
             training |= as_mapping(f"training of a {slot}", value.get("training") or {})
     if training or isinstance(plain["training"], dict):
@@ -314,6 +320,8 @@ def _label(slot: str, value: Any, data: Any) -> str:
         return train_on_label(value, names)
     if slot == "instruction":
         return instruction_label(value)
+    if value is None and slot in ("video_encoder", "audio_encoder"):
+        return "none"
     if value is None:
         value = RunConfig.model_fields[slot].default if slot in PARTS else {}
     options = {"name": value} if isinstance(value, str) else dict(as_mapping(slot, value))
@@ -322,12 +330,15 @@ def _label(slot: str, value: Any, data: Any) -> str:
     if "label" in options:
         return str(options["label"])
     images = options.pop("images", "own")
+    blind = as_list(options.pop("blind", None))
     name = str(options.pop("name", "t5" if slot == "decoder" else slot))
     if slot == "decoder" and "source" in options and name == "t5":
         name = str(options.pop("source"))
     short = {key: Path(item).name or item if isinstance(item, str) else item for key, item in options.items()}
     inner = ", ".join(f"{key}={item}" for key, item in short.items())
-    return (f"{name}({inner})" if inner else name) + ("" if images == "own" else f", {images} images")
+    controls = "" if images == "own" else f", {images} images"
+    controls += f", without {' and '.join(map(str, blind))}" if blind else ""
+    return (f"{name}({inner})" if inner else name) + controls
 
 
 def _started_from(values: dict[str, Any], path: Path) -> dict[str, Any]:
@@ -342,6 +353,7 @@ def _started_from(values: dict[str, Any], path: Path) -> dict[str, Any]:
     try:
         config = read_json(folder / "config.json", "the configuration of a variant")
         parts = {slot: config[slot] for slot in ("encoder", "visual_embedding", "fusion")}
+        parts |= {slot: config.get(slot) for slot in ("video_encoder", "audio_encoder")}
     except (UmieError, KeyError, TypeError) as error:
         raise UmieError(f"start_from is {folder}: not a trained variant (config.json: {error})") from error
     return {**values, "start_from": str(folder.resolve()), **parts}

@@ -39,6 +39,7 @@ def identity(config: RunConfig, fingerprint: str, *, read_files: bool = True) ->
         "evaluation": config.evaluation.model_dump(mode="json"),
         "missing_images": config.missing_images,
         **({} if config.images == "own" else {"images": config.images}),
+        **({"blind": sorted(config.blind)} if config.blind else {}),
         "lengths": [config.max_input_tokens, config.max_target_tokens, config.allow_truncated_targets],
         "start_from": config.start_from,
         "files": _files(config, config.parts) if read_files else [],
@@ -85,14 +86,16 @@ def _files(config: RunConfig, parts: Mapping[str, Mapping[str, Any]]) -> list[An
 
     files: list[Any] = [file_digest(Path(plugin)) for plugin in config.plugins]
     named = [checkpoint_of(parts["decoder"])]
-    if "encoder" in parts:
-        options = dict(parts["encoder"])
+    for slot in ("encoder", "video_encoder", "audio_encoder"):
+        if slot not in parts:
+            continue
+        options = dict(parts[slot])
         name = options.pop("name")
         part: Any = registries.encoders.get(name)
         if part.Config.weights_option:
             named.append(options.get(part.Config.weights_option))
         if getattr(part, "reads_features", False):
-            files.append(build_preprocessor(parts["encoder"]).fingerprint())
+            files.append(build_preprocessor(parts[slot]).fingerprint())
     for path in (Path(str(name)) for name in named if name):
         if path.exists():
             below = sorted(path.rglob("*")) if path.is_dir() else [path]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from umie.experiments.scored_tasks import check_metric
 from umie.registry import Registry
 from umie.types import SPLITS
 
-_SHAPES = ("encoder", "fusion", "decoder", "visual_embedding", "start_from")
+ENCODERS = ("encoder", "video_encoder", "audio_encoder")
+_SHAPES = (*ENCODERS[1:], "encoder", "fusion", "decoder", "visual_embedding", "start_from")
 
 
 def check_parts(runs: Sequence[RunConfig], *, read_files: bool = True) -> None:
@@ -58,7 +60,7 @@ def _guarded(check: Callable[..., None], run: RunConfig, *arguments: Any) -> Non
     except UmieError:
         raise
     except Exception as error:
-        named = [(registry, run.parts[slot]["name"]) for slot, registry in PARTS.items()]
+        named = [(registry, run.parts[slot]["name"]) for slot, registry in PARTS.items() if slot in run.parts]
         origins = {name: registry.get(name).__module__ for registry, name in named}
         own = [name for name, origin in origins.items() if not origin.startswith("umie.")]
         if not own:
@@ -96,11 +98,13 @@ def _check_checkpoints(run: RunConfig, read_files: bool) -> None:
 
 
 def _check_encoder(run: RunConfig, read_files: bool) -> None:
-    options = run.parts["encoder"]
-    if read_files:
-        registries.encoders.build(**options)
-    else:
-        _check_config(registries.encoders, **options)
+    for slot in ENCODERS:
+        if slot in run.parts:
+            with nullcontext() if slot == "encoder" else at(slot):
+                if read_files:
+                    registries.encoders.build(**run.parts[slot])
+                else:
+                    _check_config(registries.encoders, **run.parts[slot])
 
 
 def _check_decoder(run: RunConfig, read_files: bool) -> None:
@@ -139,6 +143,7 @@ def _check_variant(run: RunConfig, read_files: bool, parameters: set[str]) -> No
 
     parts = dict(run.parts)
     if not read_files:
+        parts = {slot: part for slot, part in parts.items() if slot not in ENCODERS}
         parts |= {"encoder": {"name": "tiny"}, "decoder": {"name": "t5", "source": "tiny"}}
     is_whole = read_files or run.start_from is not None
     with torch.device("meta"):
@@ -180,7 +185,7 @@ def missing_files(runs: Sequence[RunConfig], root: Path) -> list[str]:
     found = []
     for run in _distinct(runs, "data"):
         for name, one in run.data.sets.items():
-            if one.format == "synthetic":
+            if one.is_drawn:
                 continue
             for key in (*SPLITS, "images", "regions"):
                 path = root / str(one.options.get(key, "."))

@@ -16,7 +16,7 @@ from umie import tasks as all_tasks
 from umie.audit.texts import normalize
 from umie.checkpoints import is_intact, write_manifest
 from umie.composition import resolve_parts
-from umie.data.synthetic import LABELS, SyntheticConfig, ceilings, write_synthetic
+from umie.data.embedded import EMBEDDED
 from umie.encoders import Preprocessor, build_preprocessor
 from umie.errors import UmieError, at, check_keys
 from umie.experiments.data_config import DataConfig, SetConfig
@@ -24,7 +24,8 @@ from umie.experiments.data_sets import Corpus, DataSet, Options, hash_of
 from umie.experiments.data_splits import check_content, check_files
 from umie.files import atomic_write
 from umie.images import decode_image, read_image_bytes
-from umie.records import Record, read_jsonl, record_to_json
+from umie.media import media_digest, open_clip, open_sound
+from umie.records import Medium, Record, read_jsonl, record_to_json
 from umie.tasks import Task
 from umie.tasks.labels import used_labels
 from umie.types import SPLITS
@@ -69,7 +70,7 @@ def prepare_corpus(
     check_files(config, root)
     read: dict[str, _Files] = {}
     for name, one in config.sets.items():
-        if one.format != "synthetic":
+        if not one.is_drawn:
             with place(name):
                 read[name] = _read_files(one, root, splits, config.is_single)
     check_content(config, {name: one.splits for name, one in read.items()})
@@ -85,8 +86,8 @@ def prepare_corpus(
             on_item(prefix + what)
 
         with place(name):
-            if one.format == "synthetic":
-                sets[name] = _synthetic(one, output, splits, say)
+            if one.is_drawn:
+                sets[name] = _embedded(one, output, splits, say)
             else:
                 sets[name] = _checked_set(read[name], training_texts, images, output, splits, say)
     unused = [task for task in config.tasks if not any(task in one.tasks for one in sets.values())]
@@ -194,19 +195,44 @@ class _ImageChecks:
         kept = []
         unreadable: dict[str, str] = {}
         for record in records:
-            if record.image is not None:
+            is_kept = True
+            for medium in record.media:
                 try:
-                    self._check(record, digest)
+                    if medium == "image":
+                        self._check(record, digest)
+                    else:
+                        self._check_medium(medium, record, digest)
                 except UmieError as error:
                     if self.policy == "error":
                         raise UmieError(
                             f"record {record.id!r}: {error}; fix it, or set `missing_images` to `text_only` or `skip`"
                         ) from error
-                    unreadable[str(record.image)] = str(error)
-                    if self.policy == "skip":
-                        continue
-            kept.append(record)
+                    unreadable[str(getattr(record, medium))] = str(error)
+                    is_kept = is_kept and self.policy != "skip"
+            if is_kept:
+                kept.append(record)
         return kept, unreadable
+
+    def _check_medium(self, medium: Medium, record: Record, digest: Any) -> None:
+        """Check a video or a sound; its places are checked when it is encoded."""
+        path = record.path(medium)
+        source = getattr(record, medium) if path is None else path
+        if path is None or path not in self.digests:
+            try:
+                if medium == "audio":
+                    open_sound(source)
+                else:
+                    open_clip(source, 1)
+                found: bytes | UmieError = media_digest(source).encode()
+            except UmieError as error:
+                found = error
+            if path is not None:
+                self.digests[path] = found
+        else:
+            found = self.digests[path]
+        if isinstance(found, UmieError):
+            raise found
+        digest.update(found)
 
     def _check(self, record: Record, digest: Any) -> None:
         needs_pixels = any(map(_reads_pixels, self.preprocessors))
@@ -313,42 +339,48 @@ def _checked_set(
 
 def _image_folder(split: str, records: Iterable[Record]) -> str | None:
     """Return the image folder of the records of a split, or None if they have no images."""
-    folders = {record.image_folder for record in records if record.image is not None}
+    folders = {record.image_folder for record in records if record.media}
     if None in folders or len(folders) > 1:
         shown = ", ".join(sorted(str(folder) for folder in folders))
         raise UmieError(f"the records of {split!r} need one image_folder, but their reader set {shown}")
     return next(iter(folders), None)
 
 
-def _synthetic(one: SetConfig, output: Path, used: Sequence[str], on_item: OnItem) -> DataSet:
+def _embedded(one: SetConfig, output: Path, used: Sequence[str], on_item: OnItem) -> DataSet:
+    kind = EMBEDDED[one.format]
     with at("data"):
-        config = SyntheticConfig(**one.options)
-    sizes = {split: getattr(config, split) for split in SPLITS}
-    if min(sizes[split] for split in used) < 3:
-        raise UmieError("data: each split that is used needs at least 3 records, one of each kind")
-    tasks = {name: {"labels": list(LABELS[name]), **given} for name, given in one.tasks.items()}
-    fingerprint = hash_of({"synthetic": asdict(config), "umie": umie.__version__})
+        config = kind.config(**one.options)
+    if min(getattr(config, split) for split in used) < kind.smallest:
+        raise UmieError(f"data: each split that is used needs at least {kind.smallest} {kind.unit}, one of each kind")
+    annotated = kind.ceilings(config, ())
+    missing = [name for name in one.tasks if name not in annotated]
+    if missing and (one.names_tasks or len(missing) == len(one.tasks)):
+        raise UmieError(f"data: none of its records is annotated for the task {missing[0]!r}: remove it from `tasks`")
+    tasks = {
+        name: {"labels": list(kind.labels[name]), **given} for name, given in one.tasks.items() if name in annotated
+    }
+    fingerprint = hash_of({one.format: asdict(config), "umie": umie.__version__})
     folder = output / f"data-{fingerprint}"
     files = {split: str(folder / f"{split}.jsonl") for split in SPLITS}
     if not is_intact(folder):
         on_item("drawing the embedded data set")
-        write_synthetic(folder, config)
+        kind.write(folder, config)
         write_manifest(folder, [f"{split}.jsonl" for split in SPLITS])
     built = _built(tasks)
-    known = ceilings(config)
+    known = kind.ceilings(config, [name for name, task in built.items() if task.config.grounded])
+    records = {
+        split: list(read_jsonl(path, images=folder)) if getattr(config, split) else [] for split, path in files.items()
+    }
     return DataSet(
         name=one.name,
-        format="synthetic",
+        format=one.format,
         files=files,
         images=dict.fromkeys(SPLITS, str(folder)),
         tasks=tasks,
         ceilings={name: known[name] for name in tasks},
-        num_records=sizes,
-        num_queries={
-            split: _count_queries(built, read_jsonl(path, images=folder) if sizes[split] else ())
-            for split, path in files.items()
-        },
-        num_images=sizes,
+        num_records={split: len(own) for split, own in records.items()},
+        num_queries={split: _count_queries(built, own) for split, own in records.items()},
+        num_images={split: sum(record.image is not None for record in own) for split, own in records.items()},
         fingerprint=fingerprint,
     )
 

@@ -125,7 +125,7 @@ def prepare_data(config: RunConfig, root: Path, output: Path, progress: Progress
     used = [
         split
         for split in dict.fromkeys(("train", "dev", config.evaluation.split))
-        if split == "train" or any(one.format == "synthetic" or one.options.get(split) is not None for one in sets)
+        if split == "train" or any(one.is_drawn or one.options.get(split) is not None for one in sets)
     ]
     progress.phase("reading data")
     corpus = prepare_corpus(

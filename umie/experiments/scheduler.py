@@ -24,7 +24,7 @@ from umie.experiments.identity import locked, warm_start_hash
 from umie.experiments.prepare_data import prepare_corpus
 from umie.experiments.results import RESULT, RESULTS, cell_folder, read_result, read_results, sealed
 from umie.experiments.run_job import run_job
-from umie.experiments.scored_tasks import ScoredTask, averaged, check_metric, scored_tasks
+from umie.experiments.scored_tasks import ScoredTask, averaged, check_metric, measure_of, scored_tasks
 from umie.files import atomic_write, check_writable, json_text
 
 
@@ -76,7 +76,6 @@ class GridRun:
     def baselines(self) -> dict[str, tuple[str, float]]:
         """The baseline without a model of each scored task, by key: what it answers, and its F1."""
         from umie.scoring import baseline_score
-        from umie.tasks import registry
 
         split, read = self.grid.first.evaluation.split, cache(lambda one, split: self.data.sets[one].read(split))
         found = {}
@@ -84,7 +83,7 @@ class GridRun:
             files = self.data.sets[one.data_set].files
             if split in files:
                 train = read(one.data_set, "train") if "train" in files else None
-                measure = registry.build(one.task, **self.grid.first.tasks.get(one.task, {})).measure
+                measure = measure_of(self.grid.first, one.task)
                 found[one.key] = baseline_score(one.task, read(one.data_set, split), train, measure)
         return found
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from umie import registries
+from umie.data.embedded import EMBEDDED
 from umie.experiments.config import PARTS, RunConfig
 from umie.experiments.expand import PRESETS, SLOTS
 from umie.files import atomic_write, json_text
@@ -24,7 +25,7 @@ def run_schema() -> dict[str, Any]:
     for slot, registry in PARTS.items():
         known = {"enum": registry.names()}
         properties[slot] = {"anyOf": [known, _TEXT, {**_OBJECT, "properties": {"name": known}}]}
-    formats = {"enum": ["synthetic", *registries.data_formats.names()]}
+    formats = {"enum": [*EMBEDDED, *registries.data_formats.names()]}
     properties["data"] = {"anyOf": [_TEXT, {**_OBJECT, "properties": {"format": formats, "sets": _OBJECT}}]}
     properties["tasks"] = {"anyOf": [_TEXT, texts, _OBJECT]}
     properties["train_on"] = {"anyOf": [_TEXT, texts, _OBJECT, {"type": "null"}]}

@@ -10,7 +10,7 @@ from umie.errors import UmieError, check_keys
 from umie.experiments.choices import Wording, instruction_label, read_instruction
 from umie.experiments.config import RunConfig
 from umie.experiments.data_sets import Corpus
-from umie.tasks import task_class
+from umie.tasks import registry, task_class
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,11 @@ def scored_tasks(config: RunConfig, corpus: Corpus, split: str | None = None) ->
     return found
 
 
+def measure_of(config: RunConfig, task: str) -> str | None:
+    """Return the measure that a task of a run is judged by; None for the main one of its kind."""
+    return registry.build(task, **config.tasks.get(task, {})).measure
+
+
 DEV_MEAN = "mean_f1"  # the dev score that is the mean over tasks
 
 
@@ -77,7 +82,7 @@ def check_metric(config: RunConfig, corpus: Corpus | None = None) -> None:
         return
     if corpus is None:
         sets = config.data.sets.values()
-        has_dev = any(one.format == "synthetic" or one.options.get("dev") is not None for one in sets)
+        has_dev = any(one.is_drawn or one.options.get("dev") is not None for one in sets)
         keys = [task if config.data.is_single else f"{one.name} {task}" for one in sets for task in one.tasks]
         keys = [key + suffix for key in keys for suffix in _suffixes(config)]
     else:

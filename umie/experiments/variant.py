@@ -138,6 +138,7 @@ class Variant:
         progress.phase("building the variant")
         torch.manual_seed(config.seed)
         self.model, self.processor = _build(config, corpus, warm_start)
+        self.processor.blind = frozenset(config.blind)
         self.model.to(state.device)
         self.encoded: list[torch.Tensor] = []
         with state.main_process_first():
@@ -163,12 +164,14 @@ class Variant:
         processor: Any = self.processor
         encoder = self.model.encoder
         if encoder is None:
-            processor.hidden = frozenset(MEDIA)  # so that nothing is read
+            processor.blind = frozenset(MEDIA)  # so that nothing is read
             return report | {"features": "not used"}
         if encoder.reads_features:
             return report | {"features": "looked up"}
         encoded = self.encoded  # a hook with a reference to this object would keep the model alive
         encoder.register_forward_hook(lambda part, inputs, found: encoded.append(found.mask.any(1).sum()))
+        if "image" in processor.blind:
+            return report | {"features": "not used"}
         if encoder.config.trainable or not self.config.features.enabled:
             return report | {"features": "computed each time"}
         started = time.perf_counter()
@@ -354,7 +357,8 @@ def _build(config: RunConfig, corpus: Corpus, warm_start: str | None) -> tuple[U
         options = {"max_input_tokens": before.max_input_tokens, "max_target_tokens": before.max_target_tokens} | options
         model: UmieModel = UmieModel.from_pretrained(config.start_from)
         options["candidates"] = before.candidates
-        return model, UmieProcessor(before.tokenizer, before.encoder, corpus.task_options, **options)
+        options |= before.encoders
+        return model, UmieProcessor(before.tokenizer, task_options=corpus.task_options, **options)
     parts = dict(config.parts)
     if warm_start is not None:
         parts["decoder"] = {"name": parts["decoder"]["name"], "source": warm_start}

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from fnmatch import fnmatch
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from umie.data.embedded import EMBEDDED
 from umie.data.source import Source
-from umie.data.synthetic import SyntheticConfig, ceilings, scenes, write_synthetic
 from umie.errors import UmieError, check_choice
 from umie.evaluation.checkpoint import DecodingResult, OnBatch, evaluate_checkpoint
 from umie.evaluation.gates import gate_summary
@@ -19,16 +19,15 @@ from umie.files import atomic_folder, atomic_write, json_text
 from umie.hub import check_saved
 from umie.loading import load
 from umie.model import UmieModel
-from umie.records import Record, read_jsonl, write_jsonl
+from umie.records import MEDIA, Record, read_jsonl, write_jsonl
 from umie.records.no_relation import doubt, doubtful_labels
 from umie.reports.checkpoint_page import notes_of, page
 from umie.reports.gates import draw_gates
 from umie.reports.score_figure import draw_labels, draw_scores
-from umie.scoring import MODALITIES, modality_of, to_json
+from umie.scoring import check_modality, has_modality, to_json
 from umie.types import SPLITS, check_image_policy
 from umie.versions import file_digest, versions
 
-SYNTHETIC = "synthetic"
 PAGE, SCORES, GOLD, GATES, DATA = "report.md", "scores.json", "gold.jsonl", "gates.png", "data"
 _CONTENT = (PAGE, SCORES, GOLD, GATES, DATA, "scores-*.png", "labels-*.png", "predictions-*")
 
@@ -39,16 +38,16 @@ class EvaluationOptions:
 
     Args:
         model: the directory of a saved variant, or the name of a repository.
-        data: a file of annotated records; a split (``train``, ``dev``, ``test``) if the format is ``synthetic``.
+        data: a file of annotated records; a split (``train``, ``dev``, ``test``) of an embedded set.
         output: the directory to write.
         overwrite: replace an earlier report in ``output``.
-        format: a format of ``umie.data``, or ``synthetic``, the embedded data set.
+        format: a format of ``umie.data``, or an embedded set: ``synthetic``, ``synthetic_media``.
         images: the folder of the images.
         regions: the annotation of regions, for formats with a separate one.
         format_options: further options of the format; see ``umie.data.format_options``.
         train: training records for the baselines, in the same format.
         tasks: the tasks to score; None scores those that both the data and the checkpoint support.
-        modality: score only the records of one modality of M2E2, or ``all``.
+        modality: score only the records of one modality of M2E2 or of one combination, such as ``T+A``, or ``all``.
         title: a name of the data in the report.
         limit: evaluate only the first records.
         decodings: ``constrained``, ``free``, or both to compare them.
@@ -56,6 +55,7 @@ class EvaluationOptions:
         schema: ask for the labels of the ``checkpoint`` or the ``data``.
         num_beams: the number of beams; 1 is greedy decoding.
         missing_images: ``error``, ``text_only`` or ``skip``; None keeps the processor's setting.
+        blind: media that are hidden from the model, to see how much they matter.
         batch_size: queries per batch.
         device: e.g. ``cpu`` or ``cuda:1``; None uses a GPU if there is one.
         dtype: ``float32``, ``bfloat16`` or ``float16``.
@@ -81,6 +81,7 @@ class EvaluationOptions:
     schema: str = "checkpoint"
     num_beams: int = 1
     missing_images: str | None = None
+    blind: Sequence[str] | None = None
     batch_size: int = 64
     device: str | None = None
     dtype: str = "float32"
@@ -115,18 +116,21 @@ def evaluate_to_folder(
     """
     check_saved(options.model)
     _check_folder(options.output, options.overwrite)
-    check_choice("modality", options.modality, ("all", *MODALITIES))
+    check_modality(options.modality)
     if options.missing_images is not None:
         check_image_policy(options.missing_images)
+    for medium in options.blind or ():
+        check_choice("blind", medium, MEDIA)
     with atomic_folder(options.output) as folder:
         records, train, source, notes = _read(options, folder / DATA)
         model, processor = load(options.model, options.device, options.dtype)
         processor.missing_images = options.missing_images or processor.missing_images
+        processor.blind = frozenset(medium for medium in MEDIA if medium in (options.blind or ()))
         usable = processor.usable(records)
         if skipped := len(records) - len(usable):
             reason = next(iter(processor.unreadable.values()))
             notes.append(f"records skipped because of unreadable images: {skipped:,}; first: {reason}")
-        if model.fusion.uses_image and not any(record.image is not None for record in usable):
+        if model.fusion.uses_image and not any(record.media for record in usable):
             notes.append(
                 "no record has an image, so the model used only the text; set the folder of images with --images"
             )
@@ -162,6 +166,7 @@ def evaluate_to_folder(
                 "longest input": processor.max_input_tokens,
                 "longest answer": processor.max_target_tokens,
                 "missing images": processor.missing_images,
+                **({"hidden from the model": ", ".join(options.blind)} if options.blind else {}),
                 "device": str(model.device),
                 "precision": str(model.dtype).removeprefix("torch."),
                 "seed": options.seed,
@@ -201,19 +206,20 @@ def _read(
     The files of the embedded data set are written to a folder.
     """
     train: list[Record] | None = None
-    if options.format == SYNTHETIC:
+    if options.format in EMBEDDED:
         check_choice("--data", options.data, SPLITS)
-        default = SyntheticConfig()
-        sizes = dict.fromkeys(SPLITS, 0) | {options.data: options.limit or getattr(default, options.data)}
-        config = SyntheticConfig(**sizes)
-        records = list(read_jsonl(write_synthetic(folder, config)[options.data]))
+        kind = EMBEDDED[options.format]
+        default = kind.config()
+        size = options.limit or getattr(default, options.data)
+        config = replace(default, **(dict.fromkeys(SPLITS, 0) | {options.data: size}))
+        records = list(islice(read_jsonl(kind.write(folder, config)[options.data]), options.limit))
         if options.train is not None:
             check_choice("--train", str(options.train), SPLITS)
-            train = [scene.record for scene in scenes(default, str(options.train))]
+            train = list(kind.records(default, str(options.train)))
         facts: dict[str, Any] = {"embedded data set": options.data}
-        facts |= {"seed": config.seed, "image share": config.image_share}
-        known = ", ".join(f"{task} {value:.3f}" for task, value in ceilings(config).items())
-        notes = [f"expected upper bounds of F1 for a system without images: {known} (meae: with gold events)"]
+        facts |= {name.replace("_", " "): value for name, value in asdict(config).items() if name not in SPLITS}
+        known = ", ".join(f"{task} {value:.3f}" for task, value in kind.ceilings(config, ()).items())
+        notes = [f"expected upper bounds of F1 for a system without {kind.unseen}: {known} (meae: with gold events)"]
     else:
         source = Source(Path(options.data), options.format, options.images, options.regions, options.format_options)
         records = list(islice(source.records(), options.limit))
@@ -225,8 +231,8 @@ def _read(
     if not records:
         raise UmieError(f"{options.data}: has no records: use a file of annotated records")
     notes += map(doubt, doubtful_labels(item.type for record in records for item in record.relations))
-    if options.modality in MODALITIES:
-        records = [record for record in records if modality_of(record) == options.modality]
+    if options.modality != "all":
+        records = [record for record in records if has_modality(record, options.modality)]
         if not records:
             raise UmieError(f"{options.data}: no record has the modality {options.modality!r}: use another --modality")
         facts["modality"] = options.modality

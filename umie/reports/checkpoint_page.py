@@ -7,7 +7,7 @@ from typing import Any
 
 from umie.evaluation.checkpoint import DecodingResult
 from umie.evaluation.gates import gate_summary
-from umie.reports.tables import markdown_table
+from umie.reports.tables import grounded_note, markdown_table
 from umie.scoring import Score
 from umie.scoring.report import decimal, decimal_interval
 
@@ -84,6 +84,8 @@ def _main_scores(results: Sequence[DecodingResult]) -> Iterator[str]:
     yield markdown_table(columns, rows)
     report = results[0].report
     explained = f"Strict micro-F1, with 95% intervals over {report.resamples:,} resamples of the records."
+    grounded = [line.task.upper() for line in report.main_lines() if line.measure == "grounded"]
+    explained += f"\n{grounded_note(grounded)}" if grounded else ""
     yield f"{explained}\n{ORACLE}" if any(result.oracles for result in results) else explained
     rows = []
     for line in report.main_lines():

@@ -12,12 +12,13 @@ from umie.errors import printable
 from umie.experiments.comparison import ALPHA, Comparison, compare
 from umie.experiments.reference import published
 from umie.experiments.scheduler import GridRun
+from umie.experiments.scored_tasks import measure_of
 from umie.experiments.summary import MEAN, Row, complete_mean, health_mean, rows, score, title
 from umie.files import atomic_write
 from umie.reports.gate_study import HISTOGRAM, SWEEP, write_gate_study
 from umie.reports.grid_facts import data_facts
 from umie.reports.grid_figure import draw_grid
-from umie.reports.tables import csv_table, latex_table, markdown_table, shown_interval
+from umie.reports.tables import csv_table, grounded_note, latex_table, markdown_table, shown_interval
 from umie.tasks import task_class
 
 PAGE, CSV, LATEX, FIGURE = "table.md", "table.csv", "table.tex", "figure.png"
@@ -181,6 +182,8 @@ def _glossary(run: GridRun) -> str:
         )
     if any(task_class(one.task).is_staged and not one.is_oracle for one in run.scored):
         lines.append("*MEAE*: arguments are extracted for the events that MED predicted.")
+    if grounded := [title(run, one.key) for one in run.scored if measure_of(run.grid.first, one.task)]:
+        lines.append(grounded_note(grounded))
     if run.baselines:
         named = "; ".join(f"{title(run, key)}: {name}" for key, (name, _) in run.baselines.items())
         lines.append(f"*Baseline without a model*: {named}.")

@@ -8,7 +8,7 @@ from typing import Any
 
 from umie.experiments.config import RunConfig
 from umie.experiments.run import RunResult
-from umie.experiments.scored_tasks import DEV_MEAN, dev_mean_keys
+from umie.experiments.scored_tasks import DEV_MEAN, dev_mean_keys, measure_of
 from umie.files import atomic_write, json_text
 from umie.reports.gates import draw_gates
 from umie.reports.style import (
@@ -24,7 +24,7 @@ from umie.reports.style import (
     save_figure,
     series_style,
 )
-from umie.reports.tables import markdown_table, shown_interval
+from umie.reports.tables import grounded_note, markdown_table, shown_interval
 from umie.versions import versions
 
 CURVES, GATES, PAGE, NUMBERS = "curves.png", "gates.png", "report.md", "scores.json"
@@ -108,6 +108,8 @@ def _page(run: RunResult, *, has_gates: bool) -> Iterator[str]:
             rows.append([run.titles.get(key, key), *shares, *counts, *gate])
         yield f"Best model on **{split}**: strict micro-F1 with its 95% bootstrap interval over records.\n"
         yield f"{markdown_table(columns, rows)}\n"
+    if grounded := [task.upper() for task in run.corpus.tasks if measure_of(config, task)]:
+        yield f"{grounded_note(grounded)}\n"
     yield f"![training loss and dev scores]({CURVES})\n"
     if has_gates:
         yield f"![gates by task]({GATES})\n"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tabulate import tabulate
@@ -64,3 +64,8 @@ def _csv(cell: object) -> object:
     except ValueError:
         return f"'{text}"
     return text
+
+
+def grounded_note(tasks: Iterable[str]) -> str:
+    """Return what the score of grounded tasks means; ``tasks`` are their names in tables."""
+    return f"{', '.join(tasks)}: an item is correct only if the places that show it are, too (`grounded`)."

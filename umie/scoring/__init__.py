@@ -6,8 +6,8 @@ from umie.scoring.predictions import GoldLine, Prediction, read_gold, read_predi
 from umie.scoring.released import Released, released_score
 from umie.scoring.report import Line, Report, Versus, to_json
 from umie.scoring.score_sheet import Score, Sheet
-from umie.scoring.scorer import annotated_tasks, score_predictions, unknown_labels
-from umie.scoring.strict import score_of_sheet, strict_score, strict_sheet
+from umie.scoring.scorer import annotated_tasks, check_modality, has_modality, score_predictions, unknown_labels
+from umie.scoring.strict import f1_by_combination, score_of_sheet, strict_score, strict_sheet
 
 __all__ = [
     "MEASURES",
@@ -23,6 +23,9 @@ __all__ = [
     "Versus",
     "annotated_tasks",
     "baseline_score",
+    "check_modality",
+    "f1_by_combination",
+    "has_modality",
     "modality_of",
     "read_gold",
     "read_predictions",

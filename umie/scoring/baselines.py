@@ -7,7 +7,22 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from umie.records import NO_RELATION, Argument, Entity, Event, Record, Span, is_no_relation
+from umie.records import (
+    MEDIA,
+    NO_RELATION,
+    Argument,
+    Entity,
+    Event,
+    Places,
+    Record,
+    Region,
+    Relation,
+    Segment,
+    Span,
+    Track,
+    is_no_relation,
+)
+from umie.records.places import NOWHERE, PLACES
 from umie.scoring import groundings
 from umie.scoring.measures import measures_of
 from umie.scoring.strict import strict_sheet
@@ -30,15 +45,19 @@ def baseline_of(task: str, measure: str, gold: Sequence[Record], train: Sequence
 
     It depends on the kind of the task:
 
-    - entities: the mentions of the training records wherever their words occur, each with its most frequent type;
-      nothing without training records. In measures of grounding, the largest region shows each.
+    - entities: the mentions of the training records wherever their words occur, each with its most frequent type; a
+      record without a text gets the most frequent type of an entity without a span. Nothing without training records.
     - relations: the most frequent relation for every pair of gold; ``none`` only in the measure that includes it.
     - events: the triggers of the training records wherever their words occur, each with its most frequent type; a
       record without a text gets the most frequent type. Without training records, every record gets the most frequent
       type without a trigger.
     - arguments: for the events of gold (an advantage over real systems), the argument words of the training records for
-      the event's type, each with its most frequent role; every region of gold gets the most frequent role of a region.
+      the event's type, each with its most frequent role; every region, track and segment of gold gets the most frequent
+      role of its medium.
     - other kinds: nothing.
+
+    In measures of grounding, and where there is no span, the largest region, the longest track and the longest segment
+    show each item; an end of a relation without a span has the places that the query names.
 
     The most frequent label is taken from ``gold`` if there are no training records.
     """
@@ -96,25 +115,45 @@ def find_mentions(text: str, known: _Mentions) -> Iterator[tuple[str, Span]]:
 def _entities(learned: Sequence[Record], source: str, measure: str) -> Baseline:
     if source == "gold":
         return Baseline("nothing", lambda record: replace(record, entities=()))
-    known = memorized((entity.text, entity.type) for record in learned for entity in record.entities if entity.span)
-    is_grounded = measure in groundings.NAMES
+    entities = [entity for record in learned for entity in record.entities]
+    known = memorized((entity.text, entity.type) for entity in entities if entity.span)
+    unwritten = most_frequent(entity.type for entity in entities if entity.span is None)
 
     def answer(record: Record) -> Record:
-        shown = _largest(record) if is_grounded else ()
-        found = find_mentions(record.text, known)
-        return replace(record, entities=tuple(Entity(kind, span, regions=shown) for kind, span in found))
+        largest = _largest(record)
+        shown = largest if measure in groundings.NAMES else NOWHERE
+        found = [Entity(kind, span, "", *shown) for kind, span in find_mentions(record.text, known)]
+        if unwritten is not None and largest and not record.text.strip():
+            found.append(Entity(unwritten, None, "", *largest))
+        return replace(record, entities=tuple(found))
 
-    return Baseline(f"mentions of train{', in the largest region' if is_grounded else ''}", answer)
+    without = "" if unwritten is None else f"; without a text {unwritten!r}"
+    return Baseline(f"mentions of train{without}{_where(learned, measure)}", answer)
 
 
-def _largest(record: Record) -> tuple[int, ...]:
-    """Return the index of the largest region, if there is one."""
+def _largest(record: Record) -> Places:
+    """Return the largest region, the longest track and the longest segment."""
 
-    def area(index: int) -> float:
-        x1, y1, x2, y2 = record.regions[index].box
-        return (x2 - x1) * (y2 - y1)
+    def size(place: Region | Segment | Track) -> float:
+        if isinstance(place, Region):
+            x1, y1, x2, y2 = place.box
+            return (x2 - x1) * (y2 - y1)
+        return place.interval[1] - place.interval[0]
 
-    return (max(range(len(record.regions)), key=area),) if record.regions else ()
+    largest = []
+    for medium in MEDIA:
+        places = record.places(medium)
+        largest.append((max(range(len(places)), key=lambda index: size(places[index])),) if places else ())
+    return Places(*largest)
+
+
+def _where(learned: Sequence[Record], measure: str) -> str:
+    """Return, for the names of baselines, where items are in a measure of grounding."""
+    if measure not in groundings.NAMES:
+        return ""
+    sizes = {"image": "largest region", "video": "longest track", "audio": "longest segment"}
+    named = [sizes[medium] for medium in MEDIA if any(record.places(medium) for record in learned)]
+    return f", in the {' and '.join(named or [sizes['image']])}"
 
 
 def _relations(learned: Sequence[Record], source: str, measure: str) -> Baseline:
@@ -127,10 +166,20 @@ def _relations(learned: Sequence[Record], source: str, measure: str) -> Baseline
         return Baseline("nothing", lambda record: replace(record, relations=()))
 
     def answer(record: Record) -> Record:
-        pairs = dict.fromkeys(replace(item, type=name) for item in record.relations)
+        shown = _largest(record) if measure in groundings.NAMES else NOWHERE
+        pairs = dict.fromkeys(
+            Relation(
+                name,
+                item.head,
+                item.tail,
+                item.head_places if item.head is None else shown,
+                item.tail_places if item.tail is None else shown,
+            )
+            for item in record.relations
+        )
         return replace(record, relations=tuple(pairs))
 
-    return Baseline(f"always {name!r}, most frequent in {source}", answer)
+    return Baseline(f"always {name!r}, most frequent in {source}{_where(learned, measure)}", answer)
 
 
 def _events(learned: Sequence[Record], source: str, measure: str) -> Baseline:
@@ -145,22 +194,22 @@ def _events(learned: Sequence[Record], source: str, measure: str) -> Baseline:
     )
 
     def answer(record: Record) -> Record:
-        if source == "gold" or not record.text.strip():
-            return replace(record, events=(Event(name),))
-        return replace(record, events=tuple(Event(*found) for found in find_mentions(record.text, known)))
+        shown = _largest(record) if measure in groundings.NAMES else NOWHERE
+        bare = source == "gold" or not record.text.strip()
+        found = [(name, None)] if bare else find_mentions(record.text, known)
+        return replace(record, events=tuple(Event(kind, span, (), *shown) for kind, span in found))
 
     always = f"always {name!r} without trigger, most frequent in {source}"
-    return Baseline(always if source == "gold" else f"triggers of train; images {name!r}", answer)
+    title = always if source == "gold" else f"triggers of train; images {name!r}"
+    return Baseline(f"{title}{_where(learned, measure)}", answer)
 
 
 def _arguments(learned: Sequence[Record], source: str, measure: str) -> Baseline:
-    role = most_frequent(
-        argument.role
-        for record in learned
-        for event in record.events
-        for argument in event.arguments
-        if argument.regions
-    )
+    arguments = [argument for record in learned for event in record.events for argument in event.arguments]
+    unwritten = [argument for argument in arguments if argument.span is None]
+    roles = {
+        medium: most_frequent(argument.role for argument in unwritten if argument.places.of(medium)) for medium in MEDIA
+    }
     mentions: dict[str, list[tuple[str, str]]] = {}
     for record in learned if source == "train" else ():
         for event in record.events:
@@ -172,15 +221,23 @@ def _arguments(learned: Sequence[Record], source: str, measure: str) -> Baseline
     known = {name: memorized(found) for name, found in mentions.items()}
 
     def answer(record: Record) -> Record:
-        regions = (
-            () if role is None else tuple(Argument(role, regions=(index,)) for index in range(len(record.regions)))
-        )
+        shown = _largest(record) if measure in groundings.NAMES else NOWHERE
+        placed = [
+            Argument(role, None, *NOWHERE._replace(**{PLACES[medium]: (index,)}))
+            for medium, role in roles.items()
+            if role is not None
+            for index in range(len(record.places(medium)))
+        ]
         events = []
         for event in record.events:
-            spans = (Argument(*found) for found in find_mentions(record.text, known.get(event.type, {})))
-            events.append(replace(event, arguments=(*spans, *regions)))
+            found = find_mentions(record.text, known.get(event.type, {}))
+            spans = (Argument(role, span, *shown) for role, span in found)
+            events.append(replace(event, arguments=(*spans, *placed)))
         return replace(record, events=tuple(events))
 
     parts = ["arguments of train"] if source == "train" else []
-    parts += [f"every region {role!r}, most frequent in {source}"] if role else []
-    return Baseline("gold events; " + "; ".join(parts or ["nothing"]), answer)
+    parts += [
+        f"every {PLACES[medium][:-1]} {role!r}, most frequent in {source}" for medium, role in roles.items() if role
+    ]
+    where = _where(learned, measure) if source == "train" else ""
+    return Baseline(f"gold events; {'; '.join(parts or ['nothing'])}{where}", answer)

@@ -10,7 +10,7 @@ from umie.records import Box, Span
 T = TypeVar("T")
 
 IOU_THRESHOLD = 0.5
-_ROUNDING = 1e-9  # an IoU of exactly 0.5 must count even if relative coordinates are rounded
+ROUNDING = 1e-9  # an IoU of exactly 0.5 must count even if relative coordinates are rounded
 
 
 def iou(first: Box, second: Box) -> float:
@@ -21,12 +21,13 @@ def iou(first: Box, second: Box) -> float:
         return 0.0
     shared = width * height
     first_area, second_area = ((box[2] - box[0]) * (box[3] - box[1]) for box in (first, second))
-    return shared / (first_area + second_area - shared)
+    union = first_area + second_area - shared
+    return shared / union if union else float(first == second)  # the areas of tiny boxes underflow to 0
 
 
-def same_place(first: Box, second: Box) -> bool:
+def same_box(first: Box, second: Box) -> bool:
     """Return whether the IoU of two boxes is at least 0.5."""
-    return iou(first, second) >= IOU_THRESHOLD - _ROUNDING
+    return iou(first, second) >= IOU_THRESHOLD - ROUNDING
 
 
 def enclosing(boxes: Sequence[Box]) -> Box:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 from umie.records import Record
@@ -11,8 +12,9 @@ from umie.scoring import events, groundings, mentions
 from umie.scoring.counts import Tally, tally_sets
 from umie.tasks import registry
 
-EVENT_KINDS = ("events", "arguments")
 MODALITIES = ("text-only", "image-only", "multimedia")
+COMBINATIONS = tuple("+".join(some) for size in range(1, 5) for some in combinations("TIAV", size))
+"""The combinations of text and media that a record can have; see ``Record.combination``."""
 
 
 @dataclass(frozen=True)
@@ -46,12 +48,13 @@ MEASURES = (
     _measure("entities", "strict", mentions.entities_strict),
     _measure("entities", "boundary", mentions.entities_boundary),
     _measure("entities", "type", mentions.entities_type),
-    _measure("entities", "grounded", groundings.entities_grounded, only_if=groundings.has_groundings),
-    _measure("entities", "GMNER", groundings.entities_gmner, only_if=groundings.has_groundings),
-    _measure("entities", "EEG", groundings.entities_eeg, only_if=groundings.has_groundings),
+    _measure("entities", "grounded", groundings.entities_grounded, only_if=groundings.has_places("entities")),
+    _measure("entities", "GMNER", groundings.entities_gmner, only_if=groundings.has_regions),
+    _measure("entities", "EEG", groundings.entities_eeg, only_if=groundings.has_regions),
     _strings("entities"),
     _measure("relations", "strict", mentions.relations_strict),
     _measure("relations", "with none", mentions.relations_with_none),
+    _measure("relations", "grounded", groundings.relations_grounded, only_if=groundings.has_places("relations")),
     _strings("relations"),
     _measure("events", "strict", events.events_strict),
     _measure("events", "type", events.events_type),
@@ -59,6 +62,7 @@ MEASURES = (
     _measure("events", "textual", events.events_textual),
     _measure("events", "visual", events.events_visual),
     _measure("events", "text or image", events.events_multimedia, modality="multimedia"),
+    _measure("events", "grounded", groundings.events_grounded, only_if=groundings.has_places("events")),
     _strings("events"),
     _measure("arguments", "strict", events.arguments_strict),
     _measure("arguments", "textual", events.arguments_textual),
@@ -68,6 +72,7 @@ MEASURES = (
     _measure("arguments", "textual by type", events.arguments_textual_by_type),
     _measure("arguments", "visual instance by type", events.arguments_instance_by_type),
     _measure("arguments", "visual union by type", events.arguments_union_by_type),
+    _measure("arguments", "grounded", groundings.arguments_grounded, only_if=groundings.has_grounded_arguments),
     _strings("arguments"),
 )
 """All measures; the first of each kind is its main measure."""
@@ -91,8 +96,8 @@ def modality_of(record: Record) -> str:
     """Return the modality of M2E2 that a record belongs to, by whether it has a text, an image, or both.
 
     It does not depend on the system, so that all systems are scored on the same items. Source: M2E2 is scored on
-    sentences, on images, and on pairs of both that show one event.
+    sentences, on images, and on pairs of both that show one event. A record with a sound or a video belongs to none of
+    them, and to its combination, such as ``T+A``.
     """
-    if record.image is None:
-        return "text-only"
-    return "multimedia" if record.text.strip() else "image-only"
+    combination = record.combination
+    return dict(zip(("T", "I", "T+I"), MODALITIES, strict=True)).get(combination, combination)

@@ -8,15 +8,21 @@ from umie.records import NO_RELATION, Record, is_no_relation
 from umie.scoring.boxes import overlap
 from umie.scoring.counts import Key, Tally, tally_groups, tally_repeated, tally_sets
 
+EVENT_KINDS = ("events", "arguments")
+
 
 def entities_strict(predicted: Record, gold: Record) -> Tally:
-    """Type and both offsets are equal. Each gold mention must be predicted; a repeated prediction counts once."""
+    """Type and both offsets are equal. Each gold mention must be predicted; a repeated prediction counts once.
+
+    Entities without a span, which only media show, have equal offsets: those of one type count once in a record, and
+    ``grounded`` tells them apart.
+    """
     return tally_sets(entity_keys(predicted), entity_keys(gold))
 
 
 def entities_boundary(predicted: Record, gold: Record) -> Tally:
     """Both offsets are equal, the type is ignored; a span counts once on either side."""
-    return tally_sets(*((("", span) for _, span in entity_keys(side)) for side in (predicted, gold)))
+    return tally_sets(*((("", span) for _, span in entity_keys(side) if span) for side in (predicted, gold)))
 
 
 def entities_type(predicted: Record, gold: Record) -> Tally:
@@ -24,12 +30,15 @@ def entities_type(predicted: Record, gold: Record) -> Tally:
 
     Source: the `type` measure of SemEval-2013 task 9, restricted to one-to-one matches.
     """
-    sides = ([((name,), span) for name, span in dict.fromkeys(entity_keys(side))] for side in (predicted, gold))
+    sides = ([((name,), span) for name, span in dict.fromkeys(entity_keys(side)) if span] for side in (predicted, gold))
     return tally_groups(sides, overlap)
 
 
 def relations_strict(predicted: Record, gold: Record) -> Tally:
-    """Type and the offsets of head and tail are equal, in this direction; ``none`` is not counted."""
+    """Type and the offsets of head and tail are equal, in this direction; ``none`` is not counted.
+
+    Ends without a span have equal offsets, as entities without a span have.
+    """
     return tally_sets(positive_keys(predicted), positive_keys(gold))
 
 
@@ -71,10 +80,10 @@ def argument_keys(record: Record) -> Iterator[Key]:
 def strings_of(kind: str, record: Record) -> list[Key]:
     """Return the items of a kind without their offsets: label first, then strings.
 
-    Items with equal offsets count once; the same string at other offsets is repeated. Unrelated pairs and visual
-    arguments are omitted, as strings cannot express them.
+    Items with equal offsets count once; the same string at other offsets is repeated. Unrelated pairs, and entities,
+    relations and arguments without a span, are omitted, as strings cannot express them.
     """
-    keys = dict.fromkeys(_KEYS[kind](record))
+    keys = [key for key in dict.fromkeys(_KEYS[kind](record)) if kind in EVENT_KINDS or None not in key]
     return [tuple(record.surface(part) if isinstance(part, tuple) else part for part in key) for key in keys]
 
 

@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 
 from umie.errors import UmieError, at, check_characters, shown
 from umie.files import read_lines
-from umie.records import Record, is_no_relation, read_numbered_jsonl, record_from_json
+from umie.records import MEDIA, Record, is_no_relation, read_numbered_jsonl, record_from_json, record_to_json
 from umie.records.jsonl import parse_line, read_string
+from umie.records.places import PLACES
 from umie.scoring.counts import Key
 from umie.scoring.mentions import strings_of
 
@@ -54,9 +55,9 @@ def read_predictions(
     """Read predictions, in the order of ``gold``.
 
     The lines are records that hold predictions instead of annotation, with three exceptions: a line with an ``id`` may
-    omit ``text``; without ``image`` or ``regions``, those of gold are used; and an entity, head, tail, trigger or
-    argument may have a ``text`` instead of a ``span``. A task with such mentions is scored only by strings, throughout
-    the file.
+    omit ``text``; without ``image``, ``regions`` or other media and places, those of gold are used; and an entity,
+    head, tail, trigger or argument may have a ``text`` instead of a ``span``. A task with such mentions is scored only
+    by strings, throughout the file.
 
     Lines are joined to gold by ``id`` if every record of both files has a unique one, otherwise by order.
 
@@ -86,11 +87,8 @@ def read_predictions(
                     f"text is {shown(text)}, but {gold_path}:{gold_number} says {shown(record.text)}: "
                     "offsets would not match; use the same texts, either in the same order or with ids"
                 )
-            if isinstance(record.image, str):
-                data.setdefault("image", record.image)
-            if record.regions:
-                regions = [{"box": list(region.box), "label": region.label} for region in record.regions]
-                data.setdefault("regions", regions)
+            for key, value in _media(record).items():
+                data.setdefault(key, value)
             strings = _pop_strings(data, text)
             check_characters(json.dumps(strings, ensure_ascii=False), "a mention without a span")
             parsed.append((_record(data), strings))
@@ -107,6 +105,13 @@ def _record(data: Mapping[str, Any]) -> Record:
     except RecursionError as error:
         raise UmieError("the line is nested too deeply: expected a record") from error
     return record_from_json(line)
+
+
+def _media(record: Record) -> dict[str, Any]:
+    """Return the media of a record and their places, as in its line."""
+    bare = replace(record, entities=(), relations=(), events=(), source=None, license=None, labels=None)
+    data = json.loads(record_to_json(bare))
+    return {key: data[key] for key in (*MEDIA, *PLACES.values()) if key in data}
 
 
 def _objects(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -165,18 +170,20 @@ def _pop_strings(data: dict[str, Any], text: str) -> dict[str, list[Key]]:
     for item in _pop(data, "entities"):
         strings["entities"].append((read_string(item, "type", "entity"), item["text"]))
     for item in _pop(data, "relations", "head", "tail"):
-        key = (read_string(item, "type", "relation"), *(_string(item.get(end), text) for end in ("head", "tail")))
+        name = read_string(item, "type", "relation")
+        ends = [item.get(end) for end in ("head", "tail")]
         relations = strings["relations"]  # even if it stays empty: the kind is then scored only as strings
-        if not is_no_relation(key[0]):
-            relations.append(key)
+        if not any(map(_is_unwritten, ends)) and not is_no_relation(name):
+            relations.append((name, *(_string(end, text) for end in ends)))
     for item in _pop(data, "events", "trigger"):
         name, trigger = read_string(item, "type", "event"), item["trigger"]["text"]
         strings["events"].append((name, trigger))
-        arguments = [argument for argument in _dicts(item, "arguments") if argument.get("region") is None]
+        arguments = [argument for argument in _dicts(item, "arguments") if not _is_unwritten(argument)]
         strings["arguments"] += [_argument(argument, name, trigger, text) for argument in arguments]
     for item in _dicts(data, "events"):
         for argument in _pop(item, "arguments"):
-            trigger = None if item.get("trigger") is None else _string(item["trigger"], text)
+            found = item.get("trigger")
+            trigger = None if found is None or _is_unwritten(found) else _string(found, text)
             strings["arguments"].append(_argument(argument, read_string(item, "type", "event"), trigger, text))
     return dict(strings)
 
@@ -202,6 +209,13 @@ def _is_bare_text(mention: Any) -> bool:
     if not isinstance(mention, dict) or mention.get("span") is not None or mention.get("region") is not None:
         return False
     return isinstance(mention.get("text"), str) and bool(mention["text"])
+
+
+def _is_unwritten(mention: Any) -> bool:
+    """Return whether a mention has only places, so that no string can express it."""
+    if not isinstance(mention, dict) or mention.get("span") is not None or _is_bare_text(mention):
+        return False
+    return mention.get("region") is not None or any(map(mention.get, PLACES.values()))
 
 
 def _argument(argument: Mapping[str, Any], name: str, trigger: str | None, text: str) -> Key:

@@ -34,6 +34,8 @@ ONE_WORD = "event type of one word"
 SAME_WORD = "type is the mention's own words"
 NO_TRIGGER = "event without a trigger"
 VISUAL = "visual argument"
+NO_SPAN = "end without a span"
+NO_TEXT = "entity without a span"
 NO_LABEL = "label that gold does not have"
 REPEATED = "repeated at the same offsets"
 
@@ -98,7 +100,7 @@ def _entities(record: Record, schema: _Schema) -> Iterator[_Read]:
     seen: set[object] = set()
     for entity in sorted(record.entities, key=lambda entity: entity.span or (-1, -1)):
         if entity.span is None:
-            yield (entity.type,), VISUAL
+            yield (entity.type,), NO_TEXT
         else:
             yield _spot(entity.type, entity.span, _words(entity.text), seen, schema)
 
@@ -108,7 +110,7 @@ def _relations(record: Record, schema: _Schema) -> Iterator[_Read]:
     written = [relation for relation in record.relations if relation.head and relation.tail]
     for relation in record.relations:
         if relation not in written:
-            yield (relation.type,), VISUAL
+            yield (relation.type,), NO_SPAN
     for relation in sorted(written, key=lambda item: (item.head, item.tail, item.type)):
         heads.setdefault(relation.head, []).append(relation)
     for relations in heads.values():

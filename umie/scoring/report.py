@@ -31,7 +31,7 @@ class Line:
     task: str
     measure: str
     average: str  # ``micro``, or ``macro`` over labels
-    modality: str  # ``all``, or the modality of M2E2
+    modality: str  # ``all``, the modality of M2E2, or the combination of text and media, e.g. ``T+A``
     definition: str  # when an item is correct
     records: int
     score: Score
@@ -65,7 +65,7 @@ class Report:
             yield task, modality, [line for line in lines if line.average == "micro" or line.measure in main]
 
     def main_lines(self) -> list[Line]:
-        """Return the first line of each task: its strict micro score over all records."""
+        """Return the first line of each task: the micro score of its main measure over all records."""
         first: dict[str, Line] = {}
         for line in self.lines:
             first.setdefault(line.task, line)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +13,8 @@ from umie.records import Record
 from umie.scoring import mentions
 from umie.scoring.baselines import baseline_of
 from umie.scoring.counts import Tally
-from umie.scoring.measures import EVENT_KINDS, MODALITIES, Measure, measures_of, modality_of
+from umie.scoring.measures import COMBINATIONS, MODALITIES, Measure, measures_of, modality_of
+from umie.scoring.mentions import EVENT_KINDS
 from umie.scoring.predictions import Prediction
 from umie.scoring.released import Released, has_released_scorer, released_score
 from umie.scoring.report import Line, Report, Versus
@@ -35,6 +36,7 @@ def score_predictions(
     *,
     tasks: Sequence[str] | None = None,
     modality: str = ALL,
+    main: Mapping[str, str | None] | None = None,
     other: Sequence[Prediction] | None = None,
     train: Sequence[Record] | None = None,
     resamples: int = 1000,
@@ -46,8 +48,11 @@ def score_predictions(
         gold: the annotated records.
         predictions: one for each record, in the same order.
         tasks: the registered tasks to score; None scores those that gold is annotated for.
-        modality: ``all`` scores all records together, and also each modality of M2E2 by itself if there are several;
-            the name of a modality scores only its records.
+        modality: ``all`` scores all records together, and also each combination of text and media by itself if there
+            are several (of events with no other media than images: each modality of M2E2); the name of a modality of
+            M2E2 or of a combination, such as ``T+A``, scores only its records.
+        main: the measure of ``Task.measure`` that each task is judged by, reported first; by default, and for tasks
+            without one, the strict measure.
         other: the predictions of another system to compare with.
         train: training records, from which the baselines learn.
         resamples: the number of resamples for intervals and tests.
@@ -63,8 +68,7 @@ def score_predictions(
     for side in sides:
         if len(side) != len(gold):
             raise UmieError(f"{len(side)} predictions for {len(gold)} records: pass one for each, in the same order")
-    if modality not in (ALL, *MODALITIES):
-        raise UnknownNameError("modality", modality, (ALL, *MODALITIES))
+    check_modality(modality)
     for task in tasks or ():
         task_class(task)  # raises if it is unknown
     annotated = annotated_tasks(gold)
@@ -75,17 +79,13 @@ def score_predictions(
     released: list[Released] = []
     left_out: dict[str, str] = {}
     for task in dict.fromkeys(chosen):
-        rows = [
-            row
-            for row, record in enumerate(gold)
-            if record.annotated_for(task) and (modality == ALL or modality_of(record) == modality)
-        ]
+        rows = [row for row, record in enumerate(gold) if record.annotated_for(task) and has_modality(record, modality)]
         if not rows or task not in annotated:
             among = "" if modality == ALL else f" of the modality {modality!r}"
             raise UmieError(f"no record{among} of gold is annotated for {task!r}: choose another task or modality")
         wanted = [gold[row] for row in rows]
         found = [[side[row] for row in rows] for side in sides]
-        new = list(_lines(task, modality, wanted, found, train, resamples, seed))
+        new = list(_lines(task, modality, (main or {}).get(task), wanted, found, train, resamples, seed))
         lines += new
         if not new:  # a region, or an event without a trigger, has no string
             left_out[task] = "some mentions have no offsets, and no item of this task can be compared as a string"
@@ -94,6 +94,17 @@ def score_predictions(
         elif has_released_scorer(task):
             released.append(released_score(task, [one.record for one in found[0]], wanted))
     return Report(lines, released, resamples, seed, left_out)
+
+
+def check_modality(name: str) -> None:
+    """Raise UmieError unless a name is ``all``, a modality of M2E2, or a combination of text and media."""
+    if name not in (known := (ALL, *MODALITIES, *COMBINATIONS)):
+        raise UnknownNameError("modality", name, known)
+
+
+def has_modality(record: Record, name: str) -> bool:
+    """Return whether a record belongs to a modality of M2E2 or to a combination of text and media, or if it is all."""
+    return name in (ALL, modality_of(record), record.combination)
 
 
 def annotated_tasks(gold: Sequence[Record]) -> tuple[str, ...]:
@@ -117,6 +128,7 @@ def unknown_labels(task: str, predictions: Sequence[Record], gold: Sequence[Reco
 def _lines(
     task: str,
     modality: str,
+    main: str | None,
     gold: Sequence[Record],
     sides: Sequence[Sequence[Prediction]],
     train: Sequence[Record] | None,
@@ -124,14 +136,15 @@ def _lines(
     seed: int,
 ) -> Iterator[Line]:
     """Yield a line for each measure, group of records and average of a task; ``sides`` are one or two systems."""
-    measures = measures_of(task)
-    groups = list(_groups(task, modality, gold))
+    measures = sorted(measures_of(task), key=lambda measure: measure.name != main)  # the main one first
+    groups = list(_groups(task, modality, gold, sides))
     guesses: dict[str, list[Record]] = {}
     for measure in measures:
         if not measure.strings and _has_strings(task, sides[0]):
             continue  # without offsets, only strings can be compared
         found = (one.record for side in sides for one in side)
-        if measure.only_if is not None and not all(any(map(measure.only_if, some)) for some in (gold, found)):
+        condition = None if measure.name == main else measure.only_if
+        if condition is not None and not all(any(map(condition, some)) for some in (gold, found)):
             continue
         comparable = [side for side in sides if measure.strings or not _has_strings(task, side)]
         tallies = [[_tally(measure, *pair) for pair in zip(side, gold, strict=True)] for side in comparable]
@@ -165,13 +178,31 @@ def _lines(
                 )
 
 
-def _groups(task: str, modality: str, gold: Sequence[Record]) -> Iterator[tuple[str, list[int]]]:
-    """Yield names and rows of records to score together: all, and each modality of M2E2 if there are several."""
-    kinds = [modality_of(record) for record in gold] if task_class(task).kind in EVENT_KINDS else []
-    present = [name for name in MODALITIES if name in kinds]
-    yield (present[0] if len(present) == 1 else modality), list(range(len(gold)))
+def _groups(
+    task: str, modality: str, gold: Sequence[Record], sides: Sequence[Sequence[Prediction]]
+) -> Iterator[tuple[str, list[int]]]:
+    """Yield names and rows of records to score together: all, and each combination of media if there are several.
+
+    Those without items are left out. If all records of events belong to modalities of M2E2, these are the groups.
+    """
+    kinds, names = [record.combination for record in gold], COMBINATIONS
+    is_of_m2e2 = task_class(task).kind in EVENT_KINDS and set(map(modality_of, gold)) <= {*MODALITIES}
+    if is_of_m2e2:
+        kinds, names = list(map(modality_of, gold)), MODALITIES
+    present = [name for name in names if name in kinds]
+    yield (present[0] if len(present) == 1 and is_of_m2e2 else modality), list(range(len(gold)))
     for name in present if len(present) > 1 else ():
-        yield name, [row for row, kind in enumerate(kinds) if kind == name]
+        rows = [row for row, kind in enumerate(kinds) if kind == name]
+        if any(_has_items(task, gold[row], [side[row] for side in sides]) for row in rows):
+            yield name, rows
+
+
+def _has_items(task: str, gold: Record, predictions: Sequence[Prediction]) -> bool:
+    """Return whether gold or a prediction has an item of a task."""
+    built = registry.build(task)
+    return any(map(built.items, (gold, *(one.record for one in predictions)))) or any(
+        one.strings.get(built.kind) for one in predictions
+    )
 
 
 def _versus(

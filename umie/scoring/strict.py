@@ -7,7 +7,7 @@ from typing import Any
 
 from umie.errors import UmieError
 from umie.records import Record
-from umie.scoring.measures import measures_of
+from umie.scoring.measures import COMBINATIONS, measures_of
 from umie.scoring.resampling import bootstrap_sums, interval
 from umie.scoring.score_sheet import Sheet, f1_of_sums
 
@@ -17,8 +17,8 @@ def strict_score(
 ) -> dict[str, Any]:
     """Return strict micro precision, recall and F1 (0..1), the interval of the F1, and the totals.
 
-    This is the main measure of the task, ``measures_of(task)[0]``: visual arguments match at IoU >= 0.5, and ``none``
-    is not counted as a relation in any spelling.
+    This is the main measure of the task, ``measures_of(task)[0]``: arguments without a span match at IoU >= 0.5, and
+    ``none`` is not counted as a relation in any spelling.
 
     Args:
         task: a registered task.
@@ -38,11 +38,25 @@ def strict_score(
 
 
 def strict_sheet(task: str, predictions: Sequence[Record], gold: Sequence[Record], measure: str | None = None) -> Sheet:
-    """Return the counts of each record; ``measure`` is not the main one. See ``strict_score`` for the rest."""
+    """Return the counts of each record; ``measure`` is not the main one. See ``strict_score`` for the rest.
+
+    A task of its own kind has one measure: its items are equal, with their places.
+    """
     if len(predictions) != len(gold):
         raise UmieError(f"{len(predictions)} predictions for {len(gold)} records: pass one for each")
-    chosen = next(one for one in measures_of(task) if measure in (None, one.name))
+    measures = {one.name: one for one in measures_of(task)}
+    main = next(iter(measures))
+    chosen = measures[main if measure is None or len(measures) == 1 else measure]
     return Sheet.of(list(map(chosen.count, predictions, gold)))
+
+
+def f1_by_combination(sheet: Sheet, gold: Sequence[Record]) -> dict[str, float]:
+    """Return the F1 of the records of each combination of text and media, e.g. ``T+I``; empty if there is only one."""
+    rows: dict[str, list[int]] = {}
+    for row, record in enumerate(gold):
+        rows.setdefault(record.combination, []).append(row)
+    found = {name: Sheet(sheet.labels, sheet.counts[rows[name]]).score().f1 for name in COMBINATIONS if name in rows}
+    return found if len(found) > 1 else {}
 
 
 def score_of_sheet(sheet: Sheet, *, resamples: int = 1000, seed: int = 0) -> dict[str, Any]:

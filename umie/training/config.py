@@ -31,6 +31,8 @@ class TrainingConfig(Config):
         weight_decay: weight decay of AdamW, applied to matrices only.
         max_grad_norm: maximum gradient norm, for clipping.
         label_smoothing_factor: label smoothing of the cross-entropy.
+        drop_media: the share of queries for which a medium is hidden in each step, so that one model also serves
+            records without it.
         initialize_fusion: call ``Fusion.initialize`` on the first batch, before the first step.
         bf16: use bfloat16 autocast; weights and optimizer stay in float32.
         gradient_checkpointing: keep only the states between the blocks of the language model and recompute the rest.
@@ -54,6 +56,7 @@ class TrainingConfig(Config):
     weight_decay: NotNegative = 0.01
     max_grad_norm: PositiveNumber = 1.0
     label_smoothing_factor: Share = 0.0
+    drop_media: Share = 0.0
     initialize_fusion: Flag = False
     bf16: Flag = False
     gradient_checkpointing: Flag = False

@@ -116,7 +116,11 @@ def train(
         with warnings.catch_warnings():
             # transformers warns about the order of scheduler and optimizer steps
             warnings.filterwarnings("ignore", category=UserWarning, module="torch.optim.lr_scheduler")
-            result = trainer.train(resume_from_checkpoint=None if resumed is None else str(resumed))
+            model.drop_media = config.drop_media
+            try:
+                result = trainer.train(resume_from_checkpoint=None if resumed is None else str(resumed))
+            finally:
+                model.drop_media = 0.0
     summary = _summary(dataclasses.asdict(trainer.state))
     if resumed is None:
         summary["train_loss"] = result.training_loss  # includes the steps after the last log
@@ -249,11 +253,11 @@ def _arguments(
 
 
 def visual_gradient(model: UmieModel, batch: Mapping[str, Tensor]) -> float:
-    """Return the gradient norm of the visual path, i.e. of the encoder and the visual embedding.
+    """Return the gradient norm of the visual path, i.e. of the encoders and the visual embedding.
 
     A gate at or below 0 starves this path; the norm shows this earlier than the scores.
     """
-    parts = [part for part in (model.encoder, model.visual_embedding) if part is not None]
+    parts = [part for part in (*model.media_encoders.values(), model.visual_embedding) if part is not None]
     parameters = [value for part in parts for value in part.parameters() if value.requires_grad]
     loss = model(**{name: value.to(model.device) for name, value in batch.items()}).loss
     if not parameters or loss is None:

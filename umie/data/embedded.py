@@ -1,0 +1,75 @@
+"""The embedded data sets by the name of their format: their records are drawn, not read from files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from umie.data import media_contents, synthetic, synthetic_media
+from umie.records import Record
+
+
+@dataclass(frozen=True)
+class EmbeddedSet:
+    """How an embedded data set is drawn.
+
+    Args:
+        config: the class of its options; ``train``, ``dev`` and ``test`` are numbers of records, or of records of each
+            combination.
+        labels: the label schema of each task.
+        scenes: yields scenes, each with a ``record``, for a config and the name of a split.
+        write: writes the splits to a folder.
+        ceilings: returns the best F1 by task of a model that sees only the text, for a config and the tasks in which
+            places count.
+        smallest: the least number of records with one of each kind.
+        unit: what the numbers of the config count.
+        unseen: what a model that sees only the text is without.
+    """
+
+    config: type[Any]
+    labels: Mapping[str, tuple[str, ...]]
+    scenes: Callable[[Any, str], Iterator[Any]]
+    write: Callable[[str | Path, Any], dict[str, Path]]
+    ceilings: Callable[[Any, Collection[str]], Mapping[str, float]]
+    smallest: int
+    unit: str
+    unseen: str
+
+    def records(self, config: Any, split: str) -> Iterator[Record]:
+        """Yield the records of a split, without their media."""
+        return (scene.record for scene in self.scenes(config, split))
+
+
+def _image_ceilings(config: Any, grounded: Collection[str]) -> Mapping[str, float]:
+    return synthetic.ceilings(config)  # where the text decides, no place counts; where it does not, guesses do not pay
+
+
+def _media_ceilings(config: Any, grounded: Collection[str]) -> Mapping[str, float]:
+    known = synthetic_media.text_only_ceilings(config)
+    return {task: one.grounded if task in grounded else one.typed for task, one in known.items()}
+
+
+EMBEDDED: Mapping[str, EmbeddedSet] = {
+    "synthetic": EmbeddedSet(
+        config=synthetic.SyntheticConfig,
+        labels=synthetic.LABELS,
+        scenes=synthetic.scenes,
+        write=synthetic.write_synthetic,
+        ceilings=_image_ceilings,
+        smallest=3,
+        unit="records",
+        unseen="images",
+    ),
+    "synthetic_media": EmbeddedSet(
+        config=synthetic_media.SyntheticMediaConfig,
+        labels=media_contents.LABELS,
+        scenes=synthetic_media.scenes,
+        write=synthetic_media.write_synthetic_media,
+        ceilings=_media_ceilings,
+        smallest=2,
+        unit="records of each combination",
+        unseen="media",
+    ),
+}

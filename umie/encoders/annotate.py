@@ -11,6 +11,7 @@ from typing import Any
 from umie.encoders.proposing import AnnotationError, MediumProposer
 from umie.errors import UmieError
 from umie.records import Record
+from umie.records.overlap import nearest_places
 from umie.types import check_image_policy
 
 
@@ -21,7 +22,9 @@ class AnnotateStats:
     records: int = 0  # yielded
     media: int = 0  # records with the medium
     proposals: int = 0  # places added
-    cut: int = 0  # places removed from records that have more than the proposer's ``top``, or replaced
+    cut: int = 0  # places removed from records that have more than the proposer's ``top``
+    replaced: int = 0  # places replaced by proposals
+    found: int = 0  # of these, those that a proposal overlaps by IoU >= 0.5
     drawn: int = 0  # images written
     unreadable: Counter[str] = field(default_factory=Counter)  # distinct media by "image" etc. or "annotation"
     left_out: Counter[str] = field(default_factory=Counter)  # records left out for that reason
@@ -37,11 +40,12 @@ def annotate(
     on_unreadable: Callable[[str, UmieError], None] | None = None,
     on_medium: Callable[[], None] | None = None,
 ) -> Iterator[Record]:
-    """Yield records, read lazily, with proposed places after their own, and update ``stats``; see ``fill``.
+    """Yield records, read lazily, with proposed places, and update ``stats``; see ``MediumProposer.fill``.
 
     For a record whose medium or annotation cannot be read, ``missing_images="error"`` raises UmieError, "text_only"
-    yields it unchanged, and "skip" leaves it out; ``on_unreadable`` is called once per such medium with its name
-    (``"image"``) or ``"annotation"``, and the error. ``on_medium`` is called after each record that has the medium.
+    yields it without proposals, and "skip" leaves it out; ``on_unreadable`` is called once per such medium with its
+    name (``"image"``) or ``"annotation"``, and the error. ``on_medium`` is called after each record that has the
+    medium.
     """
     check_image_policy(missing_images)
     medium = proposer.medium
@@ -67,11 +71,14 @@ def annotate(
             stats.left_out[kind] += 1
             continue
         given, places = record.places(medium), filled.places(medium)
-        kept = next((number for number, (one, two) in enumerate(zip(given, places, strict=False)) if one != two), None)
-        kept = min(len(given), len(places)) if kept is None else kept
+        kept = 0 if replaces else min(len(given), len(places))
+        if not replaces:
+            stats.cut += len(given) - kept
+        elif source is not None:
+            stats.replaced += len(given)
+            stats.found += len(nearest_places(given, places))
         stats.records += 1
         stats.media += source is not None
-        stats.proposals += len(places) - kept
-        stats.cut += len(given) - kept
+        stats.proposals += len(places) - kept if source is not None else 0
         yield filled
     proposer.check()

@@ -138,8 +138,12 @@ class PlaceFileProposer(PlaceProposer[P]):
         name = value.get(self.medium) if isinstance(value, Mapping) else None
         if not isinstance(name, str):
             raise UmieError(f"is {shown(value)}: expected an object with {self.medium}, a file name")
+        return name, self._of_object(value)
+
+    def _of_object(self, value: Mapping[str, Any]) -> list[Any]:
+        """Return the places in an object that names its medium."""
         kind = PLACES[self.medium]
-        return name, self._list_of(value[kind]) if kind in value else [self._of_json(value)]
+        return self._list_of(value[kind]) if kind in value else [self._of_json(value)]
 
     def _list_of(self, value: object) -> list[Any]:
         kind = PLACES[self.medium]

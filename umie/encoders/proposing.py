@@ -13,7 +13,7 @@ from umie.encoders.base import WeightsOption
 from umie.errors import UmieError, check_share, check_whole
 from umie.records import Medium, Record, Segment, Track
 from umie.records.model import place_references
-from umie.records.overlap import extent, place_iou
+from umie.records.overlap import extent, nearest_places, place_iou
 from umie.records.places import PLACES
 
 RECENT = 256  # media whose candidates are kept during fill, since some data sets use one in several records
@@ -82,40 +82,51 @@ class MediumProposer(ABC, Generic[Found]):
     def fill(
         self, records: Iterable[Record], on_error: Callable[[UmieError], None] | None = None, *, replaces: bool = False
     ) -> Iterator[Record]:
-        """Yield the records with proposals added after their own places.
+        """Yield the records with proposals added after their own places, or in place of them.
 
         A record's own places keep their indices, since its annotation refers to them. Proposals that overlap own
-        places, or exceed ``top`` places in total, are removed. Own places beyond ``top`` are cut, or all of them with
-        ``replaces``, except up to the last one that the annotation refers to. Records are read lazily; one without the
-        medium is yielded unchanged.
+        places, or exceed ``top`` places in total, are removed. Own places beyond ``top`` are cut, except up to the last
+        one that the annotation refers to. With ``replaces``, the proposals are the only places, the annotation refers
+        to those that overlap the annotated ones by IoU >= 0.5, and the record as it was is kept as ``gold``.
 
-        If a record's medium or annotation (AnnotationError) cannot be read or is outside its directory, ``on_error`` is
-        called with the UmieError and the record is yielded unchanged. Without ``on_error`` the error is raised.
+        Records are read lazily; one without the medium is yielded unchanged. If a record's medium or annotation
+        (AnnotationError) cannot be read or is outside its directory, ``on_error`` is called with the UmieError, and
+        there are no proposals. Without ``on_error`` the error is raised.
+
+        Raises:
+            UmieError: places of a record were replaced before.
         """
         recent: dict[object, Found] = {}  # of the last media
         for number, record in enumerate(records, start=1):
+            if getattr(record, self.medium) is None:
+                yield record
+                continue
+            own = () if replaces else self._own(record)
+            found: Sequence[Any] = ()
             try:
-                filled = self._filled(record, recent, replaces=replaces)
+                if len(own) < self.config.top:
+                    found = self._chosen(self._recalled(record, recent), own)
             except UmieError as error:
                 kind = AnnotationError if isinstance(error, AnnotationError) else UmieError
                 placed = kind(f"record {record.id or number}: {error}")
                 if on_error is None:
                     raise placed from error
                 on_error(placed)
-                filled = record
-            yield filled
+            places: dict[str, Any] = {PLACES[self.medium]: (*own, *found)}
+            yield self._replaced(record, found) if replaces else replace(record, **places)
 
-    def _filled(self, record: Record, recent: dict[object, Found], *, replaces: bool) -> Record:
-        if getattr(record, self.medium) is None:
-            return record
+    def _own(self, record: Record) -> Sequence[Any]:
+        """Return the places of a record that stay: at most ``top``, or up to the last one that is referred to."""
         references = place_references(record.entities, record.relations, record.events)
         named = [index + 1 for _, places in references for index in places.of(self.medium)]
-        own = record.places(self.medium)[: max(0 if replaces else self.config.top, *named, 0)]
-        found: Sequence[Any] = ()
-        if len(own) < self.config.top:
-            found = self._chosen(self._recalled(record, recent), own)
-        places: dict[str, Any] = {PLACES[self.medium]: (*own, *found)}
-        return replace(record, **places)
+        return record.places(self.medium)[: max(self.config.top, *named, 0)]
+
+    def _replaced(self, record: Record, found: Sequence[Any]) -> Record:
+        own, gold = record.places(self.medium), record.annotated
+        if own != gold.places(self.medium):
+            kind = PLACES[self.medium]
+            raise UmieError(f"record {record.id}: its {kind} were proposed before: use the file with annotated {kind}")
+        return replace(record.regrounded(self.medium, found, nearest_places(own, found)), gold=gold)
 
     def _recalled(self, record: Record, recent: dict[object, Found]) -> Found:
         source = getattr(record, self.medium)

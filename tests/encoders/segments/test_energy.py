@@ -12,7 +12,7 @@ from umie.encoders.segments import registry
 from umie.errors import UmieError
 from umie.media import Sound
 from umie.records import Segment
-from umie.records.overlap import place_iou, recall_of
+from umie.records.overlap import nearest_places, place_iou
 
 DATA = Path(__file__).resolve().parents[3].parent / "shared" / "data"
 SOUNDSCAPES = ("soundscape_20200501_22050", "reverb_soundscape_20200501_22050")
@@ -58,6 +58,10 @@ def drawn(seed, *, rate=4_000, seconds=3.0, level=0.7, background=0.0, timbres=T
         samples[first : first + len(times)] += level * wave / np.abs(wave).max()
         found.append(Segment((first / rate, (first + len(times)) / rate)))
     return Sound(np.clip(samples, -1, 1).astype(np.float32), rate), found
+
+
+def recall_of(segments, annotated):
+    return len(nearest_places(annotated, segments)) / len(annotated)
 
 
 def proposed(sound, **options):

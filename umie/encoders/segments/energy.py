@@ -7,15 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from umie.encoders.proposing import Candidates, PlaceProposer, ProposerConfig
 from umie.encoders.segments import registry
+from umie.encoders.segments.intervals import Levels, high_intervals
 from umie.errors import UmieError, check_flag, check_positive, check_share, shown
 from umie.media import Sound, open_sound
 from umie.records import Segment
-
-Levels = npt.NDArray[np.float64]
 
 LOWEST = -100.0  # dB relative to full scale
 _OCTAVES = 8
@@ -78,32 +76,39 @@ class EnergyProposer(PlaceProposer[Segment]):
     def candidates(self, source: Any, text: str | None, name: str | None) -> Candidates[Segment]:
         """Return the segments of a sound; see ``MediumProposer.candidates``."""
         config, sound = self.config, open_sound(source)
-        powers = _powers(sound, config.step)
+        hop = max(1, round(config.step * sound.rate))  # samples
+        powers = _powers(sound, hop)
         lowest = 10 ** ((config.silence - config.onset) / 10) / powers.shape[1]
         levels = self._levels(powers, lowest)
         if levels.max() < config.onset:
             levels = _levels(powers, np.full(powers.shape[1], lowest))
-        step = max(1, round(config.step * sound.rate)) / sound.rate
-        found = _intervals(levels, config, step)
+        step = hop / sound.rate
+        found = self._intervals(levels, step)
         if config.nested:
             for first, last in tuple(found):
-                inner = _intervals(self._levels(powers[first:last], lowest), config, step)
+                inner = self._intervals(self._levels(powers[first:last], lowest), step)
                 found += [(first + start, first + end) for start, end in inner]
         highest = levels.max()
-        return Candidates(
-            [
-                (Segment((first * step, min(last * step, sound.seconds))), float(levels[first:last].max() / highest))
-                for first, last in found
-            ]
+        segments = (
+            Segment((first * hop / sound.rate, min(last * hop / sound.rate, sound.seconds))) for first, last in found
         )
+        scores = (float(levels[first:last].max() / highest) for first, last in found)
+        return Candidates(list(zip(segments, scores, strict=True)))
+
+    def _intervals(self, levels: Levels, step: float) -> list[tuple[int, int]]:
+        config = self.config
+        names = ("onset", "release", "fall", "min_length", "min_gap")
+        return high_intervals(levels, step, **{name: getattr(config, name) for name in names})
 
     def _levels(self, powers: Levels, lowest: float) -> Levels:
         return _levels(powers, np.maximum(np.quantile(powers, self.config.noise_share, axis=0), lowest))
 
 
-def _powers(sound: Sound, step: float) -> Levels:
-    """Return the power of each frame in each octave ``[frames, octaves]``; 1 is that of a full-scale square wave."""
-    hop = max(1, round(step * sound.rate))
+def _powers(sound: Sound, hop: int) -> Levels:
+    """Return the power of each frame, of ``hop`` samples, in each octave ``[frames, octaves]``.
+
+    1 is the power of a full-scale square wave.
+    """
     window = np.hanning(3 * hop + 2)[1:-1].astype(np.float32)  # of three frames, most of it in the middle one
     octaves = [2**power for power in range(_OCTAVES) if 2**power < len(window) // 2]
     edges = sorted({max(1, len(window) // 2 // octave) for octave in (*octaves[1:], len(window))})
@@ -121,25 +126,3 @@ def _levels(powers: Levels, floors: Levels) -> Levels:
     """Return the level of each frame in dB above the noise floor, 0 for what is below it."""
     levels: Levels = 10 * np.log10(np.maximum((powers / floors).mean(axis=1), 1.0))
     return levels
-
-
-def _intervals(levels: Levels, config: EnergyProposerConfig, step: float) -> list[tuple[int, int]]:
-    """Return the first frame of each segment, and the one after its last."""
-    found: list[tuple[int, int]] = []
-    for first, last in _runs(levels > config.release):
-        peak = levels[first:last].max()
-        for start, end in _runs(levels[first:last] > peak - config.fall):
-            if levels[first + start : first + end].max() > config.onset:
-                found.append((first + start, first + end))
-    merged: list[tuple[int, int]] = []
-    for start, end in found:
-        if merged and (start - merged[-1][1]) * step < config.min_gap:
-            start = merged.pop()[0]
-        merged.append((start, end))
-    return [(start, end) for start, end in merged if (end - start) * step >= config.min_length]
-
-
-def _runs(inside: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
-    """Return the start and the end of each run of True."""
-    edges = np.flatnonzero(np.diff(inside, prepend=False, append=False))
-    return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))

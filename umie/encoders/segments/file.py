@@ -21,7 +21,9 @@ OUTSIDE = "segments outside the sound"
 _ROUNDING = 0.05  # seconds by which a segment may end after its sound without being counted as clipped
 
 
-class _Row(NamedTuple):
+class SegmentRow(NamedTuple):
+    """A segment as it is in a file; its times may be anything."""
+
     start: float
     end: float
     label: str | None
@@ -44,23 +46,23 @@ class SegmentFileProposer(PlaceFileProposer[Segment]):
 
     Config = PlaceFileConfig
     medium = "audio"
-    suffixes = (".txt", ".tsv")
+    suffixes: tuple[str, ...] = (".txt", ".tsv")
 
-    def _of_json(self, value: Mapping[str, Any]) -> _Row:
+    def _of_json(self, value: Mapping[str, Any]) -> SegmentRow:
         times = value["interval"] if "interval" in value else [value.get("start"), value.get("end")]
         if not isinstance(times, list) or len(times) != 2:
             raise UmieError(f"interval is {shown(times)}: expected [start, end] in seconds")
         start, end = (number_of(time, name) for time, name in zip(times, ("start", "end"), strict=True))
-        return _Row(start, end, label_of(value), score_of(value))
+        return SegmentRow(start, end, label_of(value), score_of(value))
 
-    def _of_text(self, path: Path) -> list[_Row]:
+    def _of_text(self, path: Path) -> list[SegmentRow]:
         return [_row(columns) for columns in _columns(path, 2)]
 
-    def _table_of_text(self, path: Path) -> Iterator[tuple[str, list[_Row]]]:
+    def _table_of_text(self, path: Path) -> Iterator[tuple[str, list[SegmentRow]]]:
         for columns in _columns(path, 3):
             yield columns[0], [_row(columns[1:])]
 
-    def _candidates(self, places: list[_Row], source: Any) -> Candidates[Segment]:
+    def _candidates(self, places: list[SegmentRow], source: Any) -> Candidates[Segment]:
         seconds = open_sound(source).seconds
         found = Candidates[Segment]()
         for start, end, label, score in places:
@@ -95,7 +97,7 @@ def _columns(path: Path, least: int) -> Iterator[Sequence[str]]:
         yield columns
 
 
-def _row(columns: Sequence[str]) -> _Row:
+def _row(columns: Sequence[str]) -> SegmentRow:
     label = columns[2].strip() if len(columns) > 2 else ""
     score = score_of({"score": columns[3] if len(columns) > 3 else None})
-    return _Row(float(columns[0]), float(columns[1]), label or None, score)
+    return SegmentRow(float(columns[0]), float(columns[1]), label or None, score)

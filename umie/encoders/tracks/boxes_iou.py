@@ -7,13 +7,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
+from torchvision.ops import box_iou
 
 from umie import registries
+from umie.encoders.blobs import Boxes
 from umie.encoders.proposing import Candidates, PlaceProposer, ProposerConfig
 from umie.encoders.regions.base import Proposal
 from umie.encoders.regions.base import Proposer as RegionProposer
 from umie.encoders.tracks import registry
-from umie.encoders.tracks.linking import Boxes, box_ious, link, track_of
+from umie.encoders.tracks.linking import link, track_of
 from umie.errors import UmieError, check_share, check_whole, shown
 from umie.media import open_clip
 from umie.records import Track
@@ -88,7 +91,7 @@ class LinkedBoxesProposer(PlaceProposer[Track]):
         return found
 
     def _closeness(self, last: Boxes, boxes: Boxes) -> Boxes:
-        ious = box_ious(last, boxes)
+        ious: Boxes = box_iou(torch.from_numpy(last), torch.from_numpy(boxes)).numpy()
         return np.where(ious >= self.config.min_iou, ious, 0.0)
 
 

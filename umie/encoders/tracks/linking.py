@@ -6,12 +6,10 @@ from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
-from umie.records import Box, Track
-from umie.records.places import check_box
+from umie.encoders.blobs import Boxes
+from umie.records import Track
 
-Boxes: TypeAlias = npt.NDArray[np.float64]
 Closeness: TypeAlias = Callable[[Boxes, Boxes], Boxes]
 Chain: TypeAlias = list[tuple[int, int]]
 """The frame and the number of each box of a track."""
@@ -46,18 +44,8 @@ def link(frames: Sequence[Boxes], closeness: Closeness, max_gap: int) -> list[Ch
 
 def track_of(chain: Chain, frames: Sequence[Boxes], times: Sequence[float], label: str | None = None) -> Track:
     """Return a chain as a track with a box at each of its frames; between them, boxes are interpolated."""
-    boxes = tuple(_box(frames[frame][index]) for frame, index in chain)
+    boxes = tuple(tuple(frames[frame][index].tolist()) for frame, index in chain)
     return Track(tuple(times[frame] for frame, _ in chain), boxes, label)
-
-
-def box_ious(first: Boxes, second: Boxes) -> Boxes:
-    """Return the intersection over union ``[N, M]`` of boxes ``[N, 4]`` and ``[M, 4]``."""
-    low = np.maximum(first[:, None, :2], second[None, :, :2])
-    high = np.minimum(first[:, None, 2:], second[None, :, 2:])
-    shared = np.maximum(high - low, 0).prod(axis=2)
-    areas = [(boxes[:, 2:] - boxes[:, :2]).prod(axis=1) for boxes in (first, second)]
-    ious: Boxes = shared / (areas[0][:, None] + areas[1][None] - shared)
-    return ious
 
 
 def center_closeness(first: Boxes, second: Boxes, reach: float) -> Boxes:
@@ -69,7 +57,3 @@ def center_closeness(first: Boxes, second: Boxes, reach: float) -> Boxes:
     growth = np.abs(np.log(sizes[0][:, None] / sizes[1][None])).sum(axis=2)  # 0.7 for twice the height
     closeness: Boxes = 1 - distances / (reach * (diagonals[0][:, None] + diagonals[1][None]) / 2) - growth / 4
     return closeness
-
-
-def _box(edges: npt.NDArray[np.float64]) -> Box:
-    return check_box(edges.tolist())

@@ -93,6 +93,10 @@ def test_images(tmp_path):
     assert finding.message.startswith(f"image 'a.jpg' does not exist (in {tmp_path})")
     (tmp_path / "a.jpg").write_bytes(b"x")
     assert list(check_record(record)) == []
+    other = Record(TEXT, audio="a.wav", video="a.jpg", image_folder=str(tmp_path))
+    (finding,) = check_record(other)
+    assert finding.message.startswith(f"sound 'a.wav' does not exist (in {tmp_path})")
+    assert list(check_record(other, images=False)) == []
 
 
 BAD_LINE = {

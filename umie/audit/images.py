@@ -1,4 +1,4 @@
-"""Existence of image files, and exact and near duplicates of images."""
+"""Existence of media, and exact and near duplicates of images."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import NamedTuple
 from umie.errors import UmieError
 from umie.files import MAX_HEAD, check_pointer, open_regular
 from umie.images import decode_image, read_image_bytes
-from umie.records import Record
+from umie.records import Medium, Record
 
 DISTANCE = 3  # bits of 64 by which the hashes of near duplicates may differ; so at least one of 4 bands agrees
 _BANDS = 4
@@ -22,9 +22,9 @@ _POINTER_BYTES = 1024  # the largest size of a Git LFS pointer
 
 
 class Presence(Enum):
-    """Whether the image of a record exists."""
+    """Whether the image, sound or video of a record exists."""
 
-    NONE = "the record has no image"
+    NONE = "the record has none"
     FOUND = "found"
     MISSING = "does not exist"
     EMPTY = "is an empty file"
@@ -34,20 +34,21 @@ class Presence(Enum):
     OUTSIDE = "is not a file name inside the image folder"
 
 
-def presence(record: Record) -> Presence:
-    """Return whether the image file of a record exists and is readable; only small files, perhaps pointers, are opened.
+def presence(record: Record, medium: Medium = "image") -> Presence:
+    """Return whether a medium of a record exists and is readable; only small files, perhaps pointers, are opened.
 
-    A plain file name costs one system call, so that a million records can be checked.
+    A video may be a folder of frames. A plain file name costs one system call, so that a million records can be
+    checked.
     """
-    if not isinstance(record.image, str):
-        return Presence.NONE if record.image is None else Presence.FOUND  # an image in memory
-    name = record.image
+    name = getattr(record, medium)
+    if not isinstance(name, str):
+        return Presence.NONE if name is None else Presence.FOUND  # in memory
     try:
         path = f"{record.image_folder}/{name}"
         is_plain = record.image_folder is not None and "/" not in name and name not in ("", ".", "..")
         status = os.lstat(path) if is_plain else None
         if status is None or stat.S_ISLNK(status.st_mode):
-            path = str(record.image_path())
+            path = str(record.path(medium))
             status = Path(path).stat()
     except FileNotFoundError:
         return Presence.MISSING
@@ -55,6 +56,8 @@ def presence(record: Record) -> Presence:
         return Presence.OUTSIDE
     except OSError:  # the name is too long, or a directory may not be entered
         return Presence.UNREADABLE
+    if medium == "video" and stat.S_ISDIR(status.st_mode):
+        return Presence.FOUND
     if not stat.S_ISREG(status.st_mode):
         return Presence.NO_FILE
     if not status.st_size:

@@ -21,13 +21,13 @@ from umie.cli.options import (
     source_of,
 )
 from umie.cli.progress import counting
-from umie.errors import UmieError
+from umie.errors import UmieError, one_line
 from umie.types import check_image_policy
 
 if TYPE_CHECKING:
     from umie.data.source import Source
     from umie.encoders.annotate import AnnotateStats
-    from umie.records import Record
+    from umie.records import Medium, Record
     from umie.registry import Registry
 
 Input = Annotated[
@@ -52,7 +52,6 @@ Replace = Annotated[
     bool,
     typer.Option("--replace", help="Replace annotated places by proposals; scores still compare with the annotation."),
 ]
-NOUNS: dict[str, str] = {medium: noun.split()[-1] for medium, noun in A_MEDIUM.items()}
 MANY = 0.05  # share of boxes without area that suggests another form of boxes
 Drawn = Callable[["Iterator[Record]", "AnnotateStats"], "Iterator[Record]"]
 
@@ -137,7 +136,7 @@ def segments(
     Example:
         umie data segments -i train.jsonl -o new.jsonl
         umie data segments -i media -o proposed --replace --option onset=9
-        umie data segments -i train.jsonl -o new.jsonl -p words --option path=aligned --option max_gap=0.3
+        umie data segments -i a.jsonl -o b.jsonl -p words --option path=aligned
     """
     from umie.encoders.segments import registry
 
@@ -168,8 +167,8 @@ def tracks(
 
     Example:
         umie data tracks -i train.jsonl -o new.jsonl
-        umie data tracks -i train.jsonl -o new.jsonl -p boxes_iou --option 'proposer={name: grid, scales: [4]}'
-        umie data tracks -i train.jsonl -o new.jsonl -p file --option path=mot --option frame_rate=30
+        umie data tracks -i media -o proposed --replace --option max_gap=3
+        umie data tracks -i a.jsonl -o b.jsonl -p file --option path=mot
     """
     from umie.encoders.tracks import registry
 
@@ -207,13 +206,13 @@ def _propose(
     from umie.encoders.annotate import AnnotateStats, annotate
     from umie.records import write_jsonl
     from umie.records.notes import collected_notes
-    from umie.records.places import PLACES
+    from umie.records.places import PLACES, PLURALS
 
     for source in sources:
         source.check()
     part = build_part(registry, proposer, option)
     medium = part.medium
-    kind, plural = PLACES[medium], f"{NOUNS[medium]}s"
+    kind, plural, noun = PLACES[medium], PLURALS[medium], PLURALS[medium][:-1]
     stats = AnnotateStats()
     with collected_notes() as notes:
         for source in sources:
@@ -225,7 +224,7 @@ def _propose(
                     missing_images=policy,
                     replaces=replace,
                     on_unreadable=lambda what, error: print_note(
-                        f"{NOUNS.get(what, what)} cannot be read: {' '.join(str(error).split())}"
+                        f"{noun if what == medium else what} cannot be read: {one_line(error)}"
                     ),
                     on_medium=advance,
                 )
@@ -239,7 +238,7 @@ def _propose(
         share = stats.found / stats.replaced
         found.append(f"annotated {kind} found (IoU >= 0.5): {stats.found:,} of {stats.replaced:,} ({share:.1%})")
     places = "boxes" if medium == "image" else kind
-    clipped = {f"{places} clipped to the {NOUNS[medium]}": part.num_clipped} if part.num_clipped else {}
+    clipped = {f"{places} clipped to the {noun}": part.num_clipped} if part.num_clipped else {}
     for name, number in sorted({**part.counts, **clipped}.items()):
         percent = f" of {part.num_found:,} ({number / part.num_found:.1%})" if name.startswith(f"{places} ") else ""
         found.append(f"{name}: {number:,}{percent}")
@@ -248,11 +247,13 @@ def _propose(
     return part, stats
 
 
-def _print_written(medium: str, stats: AnnotateStats, output: Path, more: Sequence[str] = ()) -> None:
-    for kind in (medium, "annotation"):
+def _print_written(medium: Medium, stats: AnnotateStats, output: Path, more: Sequence[str] = ()) -> None:
+    from umie.records.places import PLURALS
+
+    for kind, plural in ((medium, PLURALS[medium]), ("annotation", "annotations")):
         unreadable, left_out = stats.unreadable[kind], stats.left_out[kind]
         if unreadable or kind == medium:
             lost = f", their records left out: {left_out:,}" if left_out else ""
-            print_line(f"{NOUNS.get(kind, kind)}s that cannot be read: {unreadable:,}{lost}")
+            print_line(f"{plural} that cannot be read: {unreadable:,}{lost}")
     for line in (*more, f"Written: {output}"):
         print_line(line)

@@ -154,7 +154,7 @@ def _lines(
             continue
         comparable = [side for side in sides if measure.strings or not _has_strings(task, side)]
         tallies = [[_tally(measure, *pair) for pair in zip(side, gold, strict=True)] for side in comparable]
-        baseline = baseline_of(task, measure.name, gold, train)
+        baseline = baseline_of(task, measure.name, asked, train)
         if baseline.name not in guesses:
             guesses[baseline.name] = [baseline.answer(record) for record in asked]
         guessed = list(map(measure.count, guesses[baseline.name], gold))

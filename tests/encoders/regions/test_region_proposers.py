@@ -11,7 +11,7 @@ WHOLE = (0.0, 0.0, 1.0, 1.0)
 
 
 def test_registry(error):
-    assert registry.names() == ["faster_rcnn", "file", "grid", "grounding"]
+    assert registry.names() == ["blobs", "faster_rcnn", "file", "grid", "grounding"]
     assert error(registry.build, "grit").startswith("Unknown region proposer 'grit'. Did you mean 'grid'?")
     message = error(registry.build, "grid", tops=3)
     assert message.startswith("Unknown option of region proposer 'grid': 'tops'. Did you mean 'top'?")

@@ -11,6 +11,8 @@ from umie.registry import Registry
 
 encoders: Registry[Any] = Registry("encoder", "umie.encoders")
 region_proposers: Registry[Any] = Registry("region proposer", "umie.encoders.regions")
+segment_proposers: Registry[Any] = Registry("segment proposer", "umie.encoders.segments")
+track_proposers: Registry[Any] = Registry("track proposer", "umie.encoders.tracks")
 fusions: Registry[Any] = Registry("fusion", "umie.fusion")
 attention_backends: Registry[Any] = Registry("attention backend", "umie.fusion.kernels")
 decoders: Registry[Any] = Registry("decoder", "umie.decoders")
@@ -20,6 +22,8 @@ data_formats: Registry[Any] = Registry("data format", "umie.data")
 ALL: dict[str, Registry[Any]] = {
     "encoders": encoders,
     "region proposers": region_proposers,
+    "segment proposers": segment_proposers,
+    "track proposers": track_proposers,
     "fusions": fusions,
     "attention backends": attention_backends,
     "decoders": decoders,

@@ -101,6 +101,10 @@ def test_images(tmp_path):
     assert twice.message == "duplicate region [0.0, 0.0, 1.0, 1.0] of image 1 (2 times)"
     counted = gather([record, several]).summary()["images"]
     assert {name: counted[name] for name in ("named", "several", "missing")} == {"named": 2, "several": 1, "missing": 1}
+    other = Record(TEXT, audio="a.wav", video="a.jpg", image_folder=str(tmp_path))
+    (finding,) = check_record(other)
+    assert finding.message.startswith(f"sound 'a.wav' does not exist (in {tmp_path})")
+    assert list(check_record(other, images=False)) == []
 
 
 BAD_LINE = {

@@ -60,6 +60,16 @@ def test_presence(folder, name, state):
     assert presence(Record("a text", image=name, image_folder=str(folder))) is state
 
 
+def test_sounds_and_videos(folder):
+    """A video may be a folder of frames."""
+    states = dict.fromkeys(("a.jpg", "own.jpg"), (Presence.FOUND, Presence.FOUND))
+    states |= {"absent.jpg": (Presence.MISSING,) * 2, "sub": (Presence.NO_FILE, Presence.FOUND)}
+    states |= {"../outside.jpg": (Presence.OUTSIDE,) * 2, "pipe.jpg": (Presence.NO_FILE,) * 2}
+    for name, expected in states.items():
+        record = Record("a text", audio=name, video=name, image_folder=str(folder))
+        assert (presence(record, "audio"), presence(record, "video")) == expected
+
+
 def test_a_loop_of_links_is_no_crash(folder):
     found = presence(Record("a text", image="loop.jpg", image_folder=str(folder)))
     assert found not in (Presence.FOUND, Presence.NONE)

@@ -39,6 +39,8 @@ COMMANDS = [
     "synthetic",
     "synthetic-media",
     "regions",
+    "segments",
+    "tracks",
     "features",
 ]
 

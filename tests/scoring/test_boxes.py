@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from umie.scoring.boxes import count_pairs, enclosing, iou, overlap, same_box
+from umie.records.overlap import iou
+from umie.scoring.boxes import count_pairs, enclosing, overlap, same_box
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from umie import tasks
-from umie.audit.images import Presence, presences
+from umie.audit.images import Presence, presence
 from umie.data.source import Source
 from umie.errors import UmieError, shown
 from umie.records import MEDIA, NO_RELATION, Record, Span
@@ -17,7 +17,7 @@ from umie.records.labels import LabelForms
 from umie.records.model import annotated_spans
 from umie.records.no_relation import doubt, doubtful_labels
 from umie.records.offsets import seem_utf16
-from umie.records.places import PLACES
+from umie.records.places import PLACES, PLURALS
 from umie.tasks import Task
 
 
@@ -38,12 +38,14 @@ def check_record(record: Record, *, images: bool = True) -> Iterator[Finding]:
     """Yield the errors and warnings of a record.
 
     A ``Record`` cannot be built with a span outside its text, a box outside its image, or a missing region, so these
-    are not checked again. ``images`` is whether to check that the image file exists.
+    are not checked again. ``images`` is whether to check that the files of images, sounds and videos exist.
     """
-    for image, state in zip(record.images, presences(record) if images else (), strict=images):
+    for medium, number in record.numbered_media if images else ():
+        state = presence(record, medium, number)
         if state is not Presence.FOUND:
             folder = "" if record.image_folder is None else f" (in {record.image_folder})"
-            yield Finding(True, f"image {shown(image)} {state.value}{folder}: add it, or use another image folder")
+            name = f"{PLURALS[medium][:-1]} {shown(record.of(medium)[number])}"
+            yield Finding(True, f"{name} {state.value}{folder}: add it, or use another image folder")
     yield from _check_labels(record)
     for kind, span in annotated_spans(record.entities, record.relations, record.events):
         covered = record.surface(span)

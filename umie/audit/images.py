@@ -1,4 +1,4 @@
-"""Existence of image files, and exact and near duplicates of images."""
+"""Existence of media, and exact and near duplicates of images."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import NamedTuple
 from umie.errors import UmieError
 from umie.files import MAX_HEAD, check_pointer, open_regular
 from umie.images import decode_image, read_image_bytes
-from umie.records import Record
+from umie.records import Medium, Record
 
 DISTANCE = 3  # bits of 64 by which the hashes of near duplicates may differ; so at least one of 4 bands agrees
 _BANDS = 4
@@ -22,9 +22,9 @@ _POINTER_BYTES = 1024  # the largest size of a Git LFS pointer
 
 
 class Presence(Enum):
-    """Whether the image of a record exists."""
+    """Whether the image, sound or video of a record exists."""
 
-    NONE = "the record has no image"
+    NONE = "the record has none"
     FOUND = "found"
     MISSING = "does not exist"
     EMPTY = "is an empty file"
@@ -34,30 +34,22 @@ class Presence(Enum):
     OUTSIDE = "is not a file name inside the image folder"
 
 
-def presence(record: Record) -> Presence:
-    """Return whether the image files of a record exist and are readable, or the first other state of one of them."""
-    states = presences(record)
-    return next((state for state in states if state is not Presence.FOUND), Presence.FOUND if states else Presence.NONE)
+def presence(record: Record, medium: Medium = "image", number: int = 0) -> Presence:
+    """Return whether a medium of a record exists and is readable; only small files, perhaps pointers, are opened.
 
-
-def presences(record: Record) -> list[Presence]:
-    """Return whether each image file exists and is readable; only small files, perhaps pointers, are opened.
-
-    A plain file name costs one system call, so that a million records can be checked.
+    A video may be a folder of frames. A plain file name costs one system call, so that a million records can be
+    checked.
     """
-    return [_presence(record, number) for number in range(len(record.images))]
-
-
-def _presence(record: Record, number: int) -> Presence:
-    name = record.images[number]
+    given = record.of(medium)
+    name = given[number] if given else None
     if not isinstance(name, str):
-        return Presence.FOUND  # an image in memory
+        return Presence.NONE if name is None else Presence.FOUND  # in memory
     try:
         path = f"{record.image_folder}/{name}"
         is_plain = record.image_folder is not None and "/" not in name and name not in ("", ".", "..")
         status = os.lstat(path) if is_plain else None
         if status is None or stat.S_ISLNK(status.st_mode):
-            path = str(record.path("image", number))
+            path = str(record.path(medium, number))
             status = Path(path).stat()
     except FileNotFoundError:
         return Presence.MISSING
@@ -65,6 +57,8 @@ def _presence(record: Record, number: int) -> Presence:
         return Presence.OUTSIDE
     except OSError:  # the name is too long, or a directory may not be entered
         return Presence.UNREADABLE
+    if medium == "video" and stat.S_ISDIR(status.st_mode):
+        return Presence.FOUND
     if not stat.S_ISREG(status.st_mode):
         return Presence.NO_FILE
     if not status.st_size:

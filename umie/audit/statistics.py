@@ -37,7 +37,6 @@ class Statistics:
             for name in ("characters", "words", "entities", "relations", "events", "regions", "words of a span")
         }
         self.images: Counter[str] = Counter()
-        self.several_images = 0
         self.spans = 0
         self.multi_word = 0
 
@@ -66,15 +65,15 @@ class Statistics:
                 for label in task.used_labels(record):
                     counter = self.labels[name]
                     counter[label if label in counter or len(counter) < MAX_LABELS else OTHER] += 1
-        # with checks_images off, whether an image exists is not checked
-        self.several_images += bool(record.more_images)
-        is_checked = record.image is None or self.checks_images
-        self.images[(presence(record) if is_checked else Presence.MISSING).name] += 1
+        numbers = range(len(record.images))
+        self.images["named"] += bool(numbers)
+        self.images["several"] += len(numbers) > 1
+        if numbers and self.checks_images:
+            self.images["found"] += all(presence(record, "image", number) is Presence.FOUND for number in numbers)
 
     def summary(self) -> dict[str, Any]:
         """Return all statistics in JSON form."""
-        with_image = self.records - self.images[Presence.NONE.name]
-        found = self.images[Presence.FOUND.name]
+        with_image, several, found = (self.images[name] for name in ("named", "several", "found"))
         return {
             "records": self.records,
             "annotated_for": dict(sorted(self.annotated.items())),
@@ -89,7 +88,7 @@ class Statistics:
             "images": {
                 "named": with_image,
                 "named_share": _share(with_image, self.records),
-                **({"several": self.several_images} if self.several_images else {}),
+                **({"several": several} if several else {}),
                 "checked": self.checks_images,
                 "found": found if self.checks_images else None,
                 "missing": with_image - found if self.checks_images else None,

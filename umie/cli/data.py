@@ -12,8 +12,9 @@ import typer
 
 from umie.cli.console import print_line, print_note, print_notes
 from umie.cli.data_audit import audit, clean, fingerprint
-from umie.cli.data_images import features, regions
+from umie.cli.data_images import features
 from umie.cli.data_mask import mask
+from umie.cli.data_places import regions, segments, tracks
 from umie.cli.data_show import sample, stats
 from umie.cli.data_split import split
 from umie.cli.options import (
@@ -59,7 +60,7 @@ def convert(
         umie data convert --format mnre --input train.txt --output train.jsonl
         umie data convert -f twitter -i train.txt -o train.jsonl --images images
     """
-    from umie.audit.images import Presence, presences
+    from umie.audit.images import Presence, presence
     from umie.data.consistency import consistent
     from umie.records import no_relation_names, write_jsonl
     from umie.records.labels import LabelForms
@@ -98,7 +99,8 @@ def convert(
             doubtful.update(doubtful_labels(item.type for item in record.relations))
             counts["images"] += len(record.images)
             if images is not None:
-                counts.update("found" if state is Presence.FOUND else "missing" for state in presences(record))
+                states = [presence(record, "image", number) for number in range(len(record.images))]
+                counts.update("found" if state is Presence.FOUND else "missing" for state in states)
             count()
             yield record
 
@@ -250,8 +252,8 @@ def synthetic_media(
 
 app = typer.Typer(help="Work with data sets: convert, check, count, inspect, compare.", no_args_is_help=True)
 _COMMANDS = (
-    convert, regions, validate, stats, sample, audit, clean, fingerprint, split, mask, features, synthetic,
-    synthetic_media,
+    convert, regions, segments, tracks, validate, stats, sample, audit, clean, fingerprint, split, mask, features,
+    synthetic, synthetic_media,
 )  # fmt: skip
 for command in _COMMANDS:
     app.command()(command)

@@ -115,4 +115,5 @@ def _masked(record: Record, entity: Entity, word: str, types: tuple[str, ...]) -
         events=(),
         tasks=("mner",),
         labels={"mner": types},
+        gold=None,
     )

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
 
 from umie.errors import UmieError
 from umie.records import Record
@@ -61,33 +60,8 @@ def with_shuffled_regions(record: Record, rng: random.Random) -> Record:
     order = sorted(set(first))
     rng.shuffle(order)
     place = {old: new for new, old in enumerate(order)}
-
-    def moved(indices: Sequence[int]) -> tuple[int, ...]:
-        return tuple(sorted({place[first[index]] for index in indices}))
-
-    events = tuple(
-        replace(
-            event,
-            regions=moved(event.regions),
-            arguments=tuple(replace(argument, regions=moved(argument.regions)) for argument in event.arguments),
-        )
-        for event in record.events
-    )
-    relations = tuple(
-        replace(
-            relation,
-            head_places=relation.head_places._replace(regions=moved(relation.head_places.regions)),
-            tail_places=relation.tail_places._replace(regions=moved(relation.tail_places.regions)),
-        )
-        for relation in record.relations
-    )
-    return replace(
-        record,
-        regions=tuple(record.regions[index] for index in order),
-        entities=tuple(replace(entity, regions=moved(entity.regions)) for entity in record.entities),
-        relations=relations,
-        events=events,
-    )
+    moved = {index: place[other] for index, other in enumerate(first)}
+    return record.regrounded("image", (record.regions[index] for index in order), moved)
 
 
 def check_shares(dev: float, test: float) -> dict[str, float]:

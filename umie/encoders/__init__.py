@@ -32,8 +32,8 @@ def build_preprocessor(encoder: Mapping[str, Any]) -> MediaPreprocessor:
 
 
 def __getattr__(name: str) -> Any:
-    if name == "regions":  # imported on first use, because it needs torchvision
-        return importlib.import_module(f"{__name__}.regions")
+    if name in ("regions", "segments", "tracks"):  # imported on first use, because regions need torchvision
+        return importlib.import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -299,7 +299,7 @@ def _checked_set(
         splits[split], unreadable[split] = images.usable(records, digest)
         if records and not splits[split]:
             raise UmieError(
-                f"no record of {split!r} has an image that can be read: {next(iter(unreadable[split].values()))}"
+                f"no record of {split!r} has media that can be read: {next(iter(unreadable[split].values()))}"
             )
         num_queries[split] = _count_queries(built, splits[split])
     folders = {split: _image_folder(split, records) for split, records in splits.items()}

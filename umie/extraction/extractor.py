@@ -347,7 +347,8 @@ class _Draft:
     unwritable: set[str] = field(default_factory=set)  # tasks in which the tokenizer cannot write all characters
 
     def __post_init__(self) -> None:
-        self.found = replace(self.given, entities=(), relations=(), events=(), tasks=self.names, labels=None)
+        bare = replace(self.given, entities=(), relations=(), events=(), gold=None)
+        self.found = replace(bare, tasks=self.names, labels=None)
 
     def prepare(self, task: Task[Any], max_pairs: int) -> None:
         """Add what a task asks about, such as pairs of entities, to the record."""

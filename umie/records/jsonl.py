@@ -32,7 +32,7 @@ T = TypeVar("T")
 MAX_TEXT = 100_000  # characters; bounds the cost of one span, so that reading time is linear in the size of the file
 KEYS = (
     "text", "image", "regions", "entities", "relations", "events", "id", "tasks", "source", "license", "labels",
-    "audio", "segments", "video", "tracks", "images",
+    "audio", "segments", "video", "tracks", "gold", "images",
 )  # fmt: skip
 _OLD_LICENSE = "licence"  # still read in files written before the key was renamed
 # json.dumps would build an encoder for each line
@@ -153,6 +153,30 @@ def record_to_json(record: Record) -> str:
                 f"the record holds its {medium} in memory: save the {medium} and set `{medium}` to its file name"
             )
     _check_text_length(record.text)
+    gold = None if record.gold is None else {key: value for key, value in _annotation(record.gold).items() if value}
+    data: dict[str, Any] = {
+        "id": record.id,
+        "text": record.text,
+        "image": None if record.more_images else record.image,
+        "images": list(record.images) if record.more_images else None,
+        "audio": record.audio,
+        "video": record.video,
+        **_annotation(record),
+        "tasks": None if record.tasks is None else list(record.tasks),
+        "source": record.source,
+        "license": record.license,
+        "labels": None if record.labels is None else {task: list(labels) for task, labels in record.labels.items()},
+        "gold": gold,
+    }
+    kept = {key: value for key, value in data.items() if value not in (None, []) or (key == "tasks" and value == [])}
+    line = _encode(kept)
+    check_characters(line, "record")
+    _check_length(line)
+    return line
+
+
+def _annotation(record: Record) -> dict[str, list[dict[str, Any]]]:
+    """Return the places and items of a record."""
 
     def mention(span: Span | None, places: Places = NOWHERE) -> dict[str, Any]:
         covered = {} if span is None else {"span": list(span), "text": record.surface(span)}
@@ -163,18 +187,12 @@ def record_to_json(record: Record) -> str:
         filler = {"region": item.regions[0]} if one_region else mention(item.span, item.places)
         return {"role": item.role, **filler}
 
-    data: dict[str, Any] = {
-        "id": record.id,
-        "text": record.text,
-        "image": None if record.more_images else record.image,
-        "images": list(record.images) if record.more_images else None,
+    return {
         "regions": [
             {"box": list(region.box), **_labeled(region), **_masked(region), **_placed(region)}
             for region in record.regions
         ],
-        "audio": record.audio,
         "segments": [{"interval": list(segment.interval), **_labeled(segment)} for segment in record.segments],
-        "video": record.video,
         "tracks": [
             {
                 "times": list(track.times),
@@ -200,16 +218,7 @@ def record_to_json(record: Record) -> str:
             }
             for event in record.events
         ],
-        "tasks": None if record.tasks is None else list(record.tasks),
-        "source": record.source,
-        "license": record.license,
-        "labels": None if record.labels is None else {task: list(labels) for task, labels in record.labels.items()},
     }
-    kept = {key: value for key, value in data.items() if value not in (None, []) or (key == "tasks" and value == [])}
-    line = _encode(kept)
-    check_characters(line, "record")
-    _check_length(line)
-    return line
 
 
 def _labeled(place: Region | Segment | Track) -> dict[str, str]:
@@ -267,7 +276,20 @@ def _values(line: str, data: Mapping[str, Any], call: Callable[..., Any]) -> dic
         for key, read_item in _ITEMS.items():
             items = call(_list, data.get(key), key)
             values[key] = () if items is None else [call(read_item, item, values["text"]) for item in items]
+        if data.get("gold") is not None:
+            values["gold"] = call(_gold, data["gold"], values)
     return values
+
+
+def _gold(value: object, values: Mapping[str, Any]) -> Record:
+    """Return the record as annotated: the line with these places and items."""
+    with at("gold"):
+        data = _object(value, "gold", tuple(_ITEMS))
+        found = {
+            key: [read_item(item, values["text"]) for item in _list(data.get(key), key)]
+            for key, read_item in _ITEMS.items()
+        }
+        return Record(**{**values, **found})
 
 
 def _may_hold_surrogates(line: str) -> bool:

@@ -156,6 +156,7 @@ class Record:
         video: file name or path of the video or of a folder of frames, an ``umie.media.Clip``, or None.
         segments: intervals of the sound.
         tracks: regions that move through the video.
+        gold: the record as annotated, if the places of this one are proposed: what scores compare with.
         more_images: the images after the first one.
 
     Raises:
@@ -179,6 +180,7 @@ class Record:
     video: str | Path | Clip | None = None
     segments: tuple[Segment, ...] = ()
     tracks: tuple[Track, ...] = ()
+    gold: Record | None = None
     more_images: tuple[str | Path | Image, ...] = ()
 
     def __post_init__(self) -> None:
@@ -214,6 +216,8 @@ class Record:
             self.surface(span)
         for owner, places in place_references(self.entities, self.relations, self.events):
             check_places(owner, places, {medium: len(self.places(medium)) for medium in MEDIA})
+        if self.gold is not None and (self.gold.text != self.text or self.gold.gold is not None):
+            raise UmieError("gold has another text, or a gold of its own: use the record as annotated")
 
     def surface(self, span: Span) -> str:
         """Return the text that ``span`` covers; raise UmieError if it is empty or not inside the text."""
@@ -226,6 +230,11 @@ class Record:
     def annotated_for(self, task: str) -> bool:
         """Return whether the record is annotated for ``task``."""
         return self.tasks is None or task in self.tasks
+
+    @property
+    def annotated(self) -> Record:
+        """The record as annotated: ``gold``, or the record itself."""
+        return self if self.gold is None else self.gold
 
     @property
     def media(self) -> tuple[Medium, ...]:
@@ -275,28 +284,41 @@ class Record:
         """Return whether the record has these places."""
         return all(max(places.of(medium), default=-1) < len(self.places(medium)) for medium in MEDIA)
 
-    def ungrounded(self, medium: Medium) -> Record:
-        """Return the record without what its annotation says about places in a medium, and without items only there."""
+    def regrounded(self, medium: Medium, places: Iterable[Any], moved: Mapping[int, int]) -> Record:
+        """Return the record with other places in a medium, and with an annotation that refers to them.
+
+        Args:
+            medium: the medium.
+            places: its regions, tracks or segments.
+            moved: the indices of ``places`` by those of the record's own places. What the annotation says about the
+                rest is left out, and so are items that only the rest shows.
+        """
 
         def kept(items: Iterable[T]) -> tuple[T, ...]:
-            left = ((item, item.places.without(medium)) for item in items)
-            return tuple(with_places(item, places) for item, places in left if item.span is not None or places)
+            left = ((item, item.places.moved(medium, moved)) for item in items)
+            return tuple(with_places(item, found) for item, found in left if item.span is not None or found)
 
         relations = []
         for relation in self.relations:
-            ends = [relation.head_places.without(medium), relation.tail_places.without(medium)]
-            if all(span or places for span, places in zip((relation.head, relation.tail), ends, strict=True)):
+            ends = [relation.head_places.moved(medium, moved), relation.tail_places.moved(medium, moved)]
+            if all(span or found for span, found in zip((relation.head, relation.tail), ends, strict=True)):
                 relations.append(replace(relation, head_places=ends[0], tail_places=ends[1]))
         events = []
         for event in self.events:
-            event = with_places(event, event.places.without(medium))
+            event = with_places(event, event.places.moved(medium, moved))
             events.append(replace(event, arguments=kept(event.arguments)))
-        return replace(
-            self,
-            entities=kept(self.entities),
-            relations=tuple(relations),
-            events=tuple(events),
-        )
+        changed: dict[str, Any] = {
+            PLACES[medium]: tuple(places),
+            "entities": kept(self.entities),
+            "relations": tuple(relations),
+            "events": tuple(events),
+        }
+        return replace(self, **changed)
+
+    def ungrounded(self, medium: Medium) -> Record:
+        """Return the record without what its annotation says about places in a medium, and without items only there."""
+        gold = None if self.gold is None else self.gold.ungrounded(medium)
+        return replace(self.regrounded(medium, self.places(medium), {}), gold=gold)
 
     def image_path(self) -> Path | None:
         """Return the path of the first image; see ``path``."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, get_args
@@ -70,9 +70,14 @@ class Places(NamedTuple):
         indices: tuple[int, ...] = getattr(self, PLACES[medium])
         return indices
 
+    def moved(self, medium: Medium, indices: Mapping[int, int]) -> Places:
+        """Return the places with the new ``indices`` of those in a medium, by the old ones; the rest is left out."""
+        found = {indices[index] for index in self.of(medium) if index in indices}
+        return self._replace(**{PLACES[medium]: tuple(sorted(found))})
+
     def without(self, medium: Medium) -> Places:
         """Return the places in the other media."""
-        return self._replace(**{PLACES[medium]: ()})
+        return self.moved(medium, {})
 
     def with_those_of(self, other: Places) -> Places:
         """Return the places of both, ascending."""

@@ -6,23 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from umie.records import Box, Span
+from umie.records.overlap import IOU_THRESHOLD, ROUNDING, iou
 
 T = TypeVar("T")
-
-IOU_THRESHOLD = 0.5
-ROUNDING = 1e-9  # an IoU of exactly 0.5 must count even if relative coordinates are rounded
-
-
-def iou(first: Box, second: Box) -> float:
-    """Return the intersection over union (0..1) of two boxes ``(x1, y1, x2, y2)``."""
-    width = min(first[2], second[2]) - max(first[0], second[0])
-    height = min(first[3], second[3]) - max(first[1], second[1])
-    if width <= 0 or height <= 0:
-        return 0.0
-    shared = width * height
-    first_area, second_area = ((box[2] - box[0]) * (box[3] - box[1]) for box in (first, second))
-    union = first_area + second_area - shared
-    return shared / union if union else float(first == second)  # the areas of tiny boxes underflow to 0
 
 
 def same_box(first: Box, second: Box) -> bool:

@@ -13,10 +13,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from umie.records import Argument, Box, Record
+from umie.records.overlap import Place, extent, same_place
 from umie.scoring.boxes import enclosing, same_box
 from umie.scoring.counts import Key, Tally, merged, tally_groups, tally_repeated, tally_sets
 from umie.scoring.mentions import argument_keys, event_keys
-from umie.scoring.places import Place, extent, same_place
 
 UNION = "union"  # the label that the M2E2 reader gives to a region around all participants of a role
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 
 from umie.records import MEDIA, Box, Places, Record, is_no_relation
+from umie.records.overlap import Place, extent, same_place
 from umie.scoring.boxes import count_pairs, same_box
 from umie.scoring.counts import Key, Tally, tally_groups
-from umie.scoring.places import Place, extent, same_place
 
 Shown = tuple[tuple[Place, ...], ...]  # the places of each part of an item: of a relation, those of head and of tail
 Boxes = tuple[tuple[int, Box], ...]  # with the number of the image of each

@@ -45,7 +45,7 @@ def score_predictions(
     """Score predictions against annotated records.
 
     Args:
-        gold: the annotated records.
+        gold: the annotated records; those with proposed places are compared by their ``gold``.
         predictions: one for each record, in the same order.
         tasks: the registered tasks to score; None scores those that gold is annotated for.
         modality: ``all`` scores all records together, and also each combination of text and media by itself if there
@@ -71,6 +71,7 @@ def score_predictions(
     check_modality(modality)
     for task in tasks or ():
         task_class(task)  # raises if it is unknown
+    asked, gold = gold, [record.annotated for record in gold]
     annotated = annotated_tasks(gold)
     chosen = tuple(tasks) if tasks else annotated
     if not chosen:
@@ -85,7 +86,8 @@ def score_predictions(
             raise UmieError(f"no record{among} of gold is annotated for {task!r}: choose another task or modality")
         wanted = [gold[row] for row in rows]
         found = [[side[row] for row in rows] for side in sides]
-        new = list(_lines(task, modality, (main or {}).get(task), wanted, found, train, resamples, seed))
+        own = [asked[row] for row in rows]
+        new = list(_lines(task, modality, (main or {}).get(task), wanted, own, found, train, resamples, seed))
         lines += new
         if not new:  # a region, or an event without a trigger, has no string
             left_out[task] = "some mentions have no offsets, and no item of this task can be compared as a string"
@@ -130,12 +132,16 @@ def _lines(
     modality: str,
     main: str | None,
     gold: Sequence[Record],
+    asked: Sequence[Record],
     sides: Sequence[Sequence[Prediction]],
     train: Sequence[Record] | None,
     resamples: int,
     seed: int,
 ) -> Iterator[Line]:
-    """Yield a line for each measure, group of records and average of a task; ``sides`` are one or two systems."""
+    """Yield a line for each measure, group of records and average of a task.
+
+    ``asked`` are the records of ``gold`` with the places that systems can name; ``sides`` are one or two systems.
+    """
     measures = sorted(measures_of(task), key=lambda measure: measure.name != main)  # the main one first
     groups = list(_groups(task, modality, gold, sides))
     guesses: dict[str, list[Record]] = {}
@@ -148,9 +154,9 @@ def _lines(
             continue
         comparable = [side for side in sides if measure.strings or not _has_strings(task, side)]
         tallies = [[_tally(measure, *pair) for pair in zip(side, gold, strict=True)] for side in comparable]
-        baseline = baseline_of(task, measure.name, gold, train)
+        baseline = baseline_of(task, measure.name, asked, train)
         if baseline.name not in guesses:
-            guesses[baseline.name] = [baseline.answer(record) for record in gold]
+            guesses[baseline.name] = [baseline.answer(record) for record in asked]
         guessed = list(map(measure.count, guesses[baseline.name], gold))
         for name, rows in groups:
             if measure.modality not in (None, name):

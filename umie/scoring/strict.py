@@ -23,7 +23,7 @@ def strict_score(
     Args:
         task: a registered task.
         predictions: the records with predicted items instead of their annotation, in the order of ``gold``.
-        gold: the annotated records.
+        gold: the annotated records; those with proposed places are compared by their ``gold``.
         resamples: the number of resamples for the interval.
         seed: their seed.
 
@@ -47,7 +47,7 @@ def strict_sheet(task: str, predictions: Sequence[Record], gold: Sequence[Record
     measures = {one.name: one for one in measures_of(task)}
     main = next(iter(measures))
     chosen = measures[main if measure is None or len(measures) == 1 else measure]
-    return Sheet.of(list(map(chosen.count, predictions, gold)))
+    return Sheet.of([chosen.count(found, record.annotated) for found, record in zip(predictions, gold, strict=True)])
 
 
 def scores_by_combination(sheet: Sheet, gold: Sequence[Record]) -> dict[str, dict[str, Any]]:

@@ -195,7 +195,7 @@ class Task(ABC, Generic[I]):
 
     @abstractmethod
     def with_items(self, record: Record, items: Iterable[I]) -> Record:
-        """Return the record with these items as its only annotation of this task."""
+        """Return the record with these items as its only annotation of this task, and without gold."""
 
     @abstractmethod
     def used_labels(self, record: Record) -> Iterator[str]:
@@ -326,7 +326,7 @@ class FieldTask(Task[I]):
 
     def with_items(self, record: Record, items: Iterable[I]) -> Record:
         """Return the record with these items."""
-        return replace(record, **{self.kind: tuple(items)})  # type: ignore[arg-type] # a field of annotation
+        return replace(record, gold=None, **{self.kind: tuple(items)})  # type: ignore[arg-type] # a field of annotation
 
     def used_labels(self, record: Record) -> Iterator[str]:
         """Yield the types of the items."""

@@ -81,7 +81,7 @@ class MEAE(Task[Event]):
     def with_items(self, record: Record, items: Iterable[Event]) -> Record:
         """Return the record with its events, whose arguments are replaced by those of the items."""
         asked = [replace(event, arguments=()) for event in record.events]
-        return replace(record, events=_merge([*asked, *items]))
+        return replace(record, events=_merge([*asked, *items]), gold=None)
 
     def label_of(self, item: Event) -> str:
         """Return the role of the argument of an item."""

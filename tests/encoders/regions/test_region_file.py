@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from umie import data
+from umie.encoders.annotate import AnnotateStats, annotate
 from umie.encoders.regions import AnnotationError, Proposal, registry
-from umie.encoders.regions.annotate import AnnotateStats, annotate
 from umie.errors import UmieError
 from umie.images import UPRIGHT
 from umie.records import Record, Region

@@ -11,7 +11,7 @@ WHOLE = (0.0, 0.0, 1.0, 1.0)
 
 
 def test_registry(error):
-    assert registry.names() == ["faster_rcnn", "file", "grid", "grounding"]
+    assert registry.names() == ["blobs", "faster_rcnn", "file", "grid", "grounding"]
     assert error(registry.build, "grit").startswith("Unknown region proposer 'grit'. Did you mean 'grid'?")
     message = error(registry.build, "grid", tops=3)
     assert message.startswith("Unknown option of region proposer 'grid': 'tops'. Did you mean 'top'?")
@@ -128,7 +128,7 @@ def test_a_image_of_several_records_is_looked_at_once(record, monkeypatch, reads
 
 def test_only_the_last_images_are_remembered(record, monkeypatch):
     grid = registry.build("grid", scales=[1])
-    monkeypatch.setattr("umie.encoders.regions.base.RECENT", 2)
+    monkeypatch.setattr("umie.encoders.proposing.RECENT", 2)
     looked = []
     monkeypatch.setattr(grid, "candidates", lambda image, text, name: looked.append(name) or grid._cells)
     list(grid.fill(record(name=name) for name in ["1.jpg", "2.jpg", "1.jpg", "3.jpg", "1.jpg", "2.jpg"]))

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from PIL import Image
 from torch import Tensor
 from torchvision.ops import box_iou, nms
 
-from umie.encoders.base import WeightsOption
-from umie.errors import UmieError, check_share, check_whole, shown
+from umie.encoders.proposing import AnnotationError, MediumProposer, ProposerConfig, file_name
+from umie.errors import UmieError, shown
 from umie.images import ImageSource, open_image
-from umie.records import Box, Record, Region
+from umie.records import Box, Region
 from umie.weights import first_line
+
+__all__ = ["AnnotationError", "PixelProposer", "Proposal", "Proposer", "ProposerConfig", "select"]
 
 NOT_FINITE = "boxes not finite"
 NO_AREA = "boxes without area"
 OUTSIDE = "boxes outside the image"
-RECENT = 256  # images whose candidates are kept during fill, since some data sets use an image in several records
 MAX_ASPECT = 8  # detectors would scale a longer image to a side of 0 pixels
 MIN_SIDE = 32  # pixels; image processors mistake a side of 1 or 3 pixels for the channels
 MAX_SIDE = 2048  # pixels of the long side of a resized image
@@ -51,49 +50,14 @@ class Candidates:
     dropped: Mapping[str, int] = field(default_factory=dict)  # number of boxes already dropped, by reason
 
 
-class AnnotationError(UmieError):
-    """An annotation cannot be read; the image itself may be fine."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ProposerConfig(WeightsOption):
-    """Options that every proposer has.
-
-    Args:
-        top: maximum number of regions per image (the paper uses 36).
-        nms: intersection over union above which the lower-scoring box of two is removed; 1 removes only duplicates.
-        min_score: boxes with lower scores are removed.
-    """
-
-    top: int = 36
-    nms: float = 0.5
-    min_score: float = 0.0
-
-    def __post_init__(self) -> None:
-        check_whole("top", self.top, 1)
-        check_share("nms", self.nms)
-        check_share("min_score", self.min_score)
-
-
-class Proposer(ABC):
+class Proposer(MediumProposer[Candidates]):
     """Finds boxes in images; subclasses implement ``candidates``, and the selection is common to all.
 
     Images are processed one by one: in a batch they would be padded to a common size, and a detector's boxes would
     depend on the other images.
-
-    Attributes:
-        counts: number of boxes dropped so far, by reason.
-        num_boxes: number of boxes so far, dropped ones included.
-        num_clipped: number of boxes so far that extend beyond the image.
     """
 
-    Config: ClassVar[type[ProposerConfig]] = ProposerConfig
-    reads_text: ClassVar[bool] = False  # whether the candidates depend on the text
-
-    def __init__(self, config: ProposerConfig) -> None:
-        self.config = config
-        self.counts: Counter[str] = Counter()
-        self.num_boxes = self.num_clipped = 0
+    medium = "image"
 
     @abstractmethod
     def candidates(self, image: ImageSource, text: str | None, name: str | None) -> Candidates:
@@ -103,66 +67,20 @@ class Proposer(ABC):
             UmieError: the image, or its annotation (AnnotationError), cannot be read.
         """
 
-    def check(self) -> None:  # noqa: B027 # most proposers have nothing to check
-        """Raise UmieError if the proposals so far cannot be those of the images; called after the last image."""
-
     def propose(self, images: Sequence[ImageSource], texts: Sequence[str | None] | None = None) -> list[list[Proposal]]:
         """Return the proposals of each image, best first, at most ``top``; most proposers do not need the texts."""
         texts = [None] * len(images) if texts is None else texts
         if len(texts) != len(images):
             raise UmieError(f"{len(texts)} texts for {len(images)} images: pass one for each")
         pairs = zip(images, texts, strict=True)
-        return [self._selected(self.candidates(image, text, _file_name(image))) for image, text in pairs]
+        return [self._selected(self.candidates(image, text, file_name(image))) for image, text in pairs]
 
-    def fill(self, records: Iterable[Record], on_error: Callable[[UmieError], None] | None = None) -> Iterator[Record]:
-        """Yield the records with proposals added after their own regions.
-
-        A record's own regions keep their indices, since arguments refer to them. Proposals that overlap own regions,
-        or exceed ``top`` regions in total, are removed. Own regions beyond ``top`` are cut, except up to the last one
-        that an argument refers to. Records are read lazily; one without an image is yielded unchanged.
-
-        If a record's image or annotation (AnnotationError) cannot be read or is outside its directory, ``on_error`` is
-        called with the UmieError and the record is yielded unchanged. Without ``on_error`` the error is raised.
-        """
-        recent: dict[object, Candidates] = {}  # of the last images
-        for number, record in enumerate(records, start=1):
-            try:
-                filled = self._filled(record, recent)
-            except UmieError as error:
-                kind = AnnotationError if isinstance(error, AnnotationError) else UmieError
-                placed = kind(f"record {record.id or number}: {error}")
-                if on_error is None:
-                    raise placed from error
-                on_error(placed)
-                filled = record
-            yield filled
-
-    def _filled(self, record: Record, recent: dict[object, Candidates]) -> Record:
-        if record.image is None:
-            return record
-        named = [index for event in record.events for item in event.arguments for index in item.regions]
-        own = record.regions[: max(self.config.top, *(index + 1 for index in named), 0)]
-        found: list[Proposal] = []
-        if len(own) < self.config.top:
-            found = self._selected(self._recalled(record, recent), [region.box for region in own])
-        return replace(record, regions=(*own, *(Region(item.box, item.label) for item in found)))
-
-    def _recalled(self, record: Record, recent: dict[object, Candidates]) -> Candidates:
-        if not isinstance(record.image, str):
-            assert record.image is not None  # checked by the caller
-            return self.candidates(record.image, record.text, _file_name(record.image))
-        key = (record.image_folder, record.image, record.text if self.reads_text else None)
-        found = recent.pop(key, None)
-        if found is None:
-            found = self.candidates(record.image_path() or record.image, record.text, Path(record.image).name)
-        recent[key] = found  # most recently used
-        if len(recent) > RECENT:
-            del recent[next(iter(recent))]
-        return found
+    def _chosen(self, found: Candidates, own: Sequence[Region]) -> list[Region]:
+        return [Region(item.box, item.label) for item in self._selected(found, [region.box for region in own])]
 
     def _selected(self, candidates: Candidates, taken: Sequence[Box] = ()) -> list[Proposal]:
         boxes = candidates.boxes
-        self.num_boxes += len(boxes) + sum(candidates.dropped.values())
+        self.num_found += len(boxes) + sum(candidates.dropped.values())
         is_beyond = (boxes[:, :2] < 0).any(1) | (boxes[:, 2:] > 1).any(1)
         self.num_clipped += int((is_beyond & (boxes[:, :2] < 1).all(1) & (boxes[:, 2:] > 0).all(1)).sum())
         top, overlap, min_score = self.config.top - len(taken), self.config.nms, self.config.min_score
@@ -263,8 +181,3 @@ def check_device(device: object) -> None:
         torch.zeros(1).to(device)  # type: ignore[call-overload] # whatever it is
     except Exception as error:
         raise UmieError(f"device is {shown(device)}: cannot be used ({first_line(error)}); use e.g. cpu") from error
-
-
-def _file_name(image: ImageSource) -> str | None:
-    path = getattr(image, "filename", None) if isinstance(image, Image.Image) else image
-    return Path(path).name if isinstance(path, str | Path) and str(path) else None

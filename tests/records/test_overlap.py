@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from umie.records import Mask, Region, Segment, Track
-from umie.scoring.places import extent, place_iou, same_place
+from umie.records.overlap import extent, place_iou, same_place
 
 EDGES = st.integers(0, 7).flatmap(lambda low: st.tuples(st.just(low), st.integers(low + 1, 8)))
 BOXES = st.builds(lambda x, y: (x[0] / 8, y[0] / 8, x[1] / 8, y[1] / 8), EDGES, EDGES)

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
-from umie.records import Mask, Region, Segment, Track
-from umie.records.places import Interval
-from umie.scoring.boxes import IOU_THRESHOLD, ROUNDING, iou
+from umie.records.places import Box, Interval, Mask, Region, Segment, Track
 
 Place: TypeAlias = Region | Segment | Track
+
+IOU_THRESHOLD = 0.5
+ROUNDING = 1e-9  # an IoU of exactly 0.5 must count even if relative coordinates are rounded
+
+
+def iou(first: Box, second: Box) -> float:
+    """Return the intersection over union (0..1) of two boxes ``(x1, y1, x2, y2)``."""
+    width = min(first[2], second[2]) - max(first[0], second[0])
+    height = min(first[3], second[3]) - max(first[1], second[1])
+    if width <= 0 or height <= 0:
+        return 0.0
+    shared = width * height
+    first_area, second_area = ((box[2] - box[0]) * (box[3] - box[1]) for box in (first, second))
+    union = first_area + second_area - shared
+    return shared / union if union else float(first == second)  # the areas of tiny boxes underflow to 0
 
 
 def place_iou(first: Place, second: Place) -> float:
@@ -33,6 +47,16 @@ def place_iou(first: Place, second: Place) -> float:
 def same_place(first: Place, second: Place) -> bool:
     """Return whether the IoU of two places is at least 0.5."""
     return place_iou(first, second) >= IOU_THRESHOLD - ROUNDING
+
+
+def nearest_places(places: Sequence[Place], others: Sequence[Place]) -> dict[int, int]:
+    """Return the index of the other place with the largest IoU, of at least 0.5, by the index of the place."""
+    nearest = {}
+    for index, place in enumerate(places):
+        values = [place_iou(place, other) for other in others]
+        if values and max(values) >= IOU_THRESHOLD - ROUNDING:
+            nearest[index] = values.index(max(values))
+    return nearest
 
 
 def extent(place: Place) -> tuple[Any, ...]:

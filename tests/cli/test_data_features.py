@@ -44,7 +44,7 @@ def test_images_are_encoded_once_and_the_features_are_the_encoder_s(umie, data):
     code, out, err = umie(*arguments)
     assert (code, err) == (0, "")
     found = numbers(out)
-    assert (found["records with an image"], found["hits"], found["misses"], found["images encoded"]) == (
+    assert (found["images of records"], found["hits"], found["misses"], found["images encoded"]) == (
         4,
         0,
         4,
@@ -73,7 +73,7 @@ def test_unreadable_images_are_listed_and_the_others_encoded(umie, data):
     code, out, err = umie("data", "features", "-i", data / "records.jsonl", "-o", data / "cache", *TINY)
     assert code == 0
     assert "the cache holds 2 entries" in out
-    assert f"3 records have an image that cannot be read; see {data / 'cache' / 'unreadable-records.jsonl'}" in err
+    assert f"images that cannot be read: 3; see {data / 'cache' / 'unreadable-records.jsonl'}" in err
     listing = data / "cache" / "unreadable-records.jsonl"
     lines = [json.loads(line) for line in listing.read_text().splitlines()]
     listed = {line["id"]: line["reason"] for line in lines}
@@ -107,7 +107,7 @@ def test_a_bad_image_before_many_hits_is_listed_when_the_run_is_started_again(um
     for _ in range(2):
         code, _, err = umie("data", "features", "-i", data / "long.jsonl", "-o", data / "cache", *TINY)
         assert code == 0
-        assert "1 records have an image that cannot be read" in err
+        assert "images that cannot be read: 1; see" in err
 
 
 def test_on_request_an_unreadable_image_ends_it_and_what_was_done_is_kept(umie, data):
@@ -181,3 +181,19 @@ def test_an_interrupted_run_resumes(umie, data, noise):
     found = numbers(out)
     left = num_images - done
     assert (code, found["hits"], found["misses"], found["images encoded"]) == (0, done, left, left)
+
+
+def test_each_image_of_a_record_is_encoded(umie, data):
+    regions = (Region((0.0, 0.0, 0.5, 1.0), image=1), Region((0.5, 0.0, 1.0, 1.0)))
+    write_jsonl(data / "records.jsonl", [Record("text", "0.png", regions, id="r", more_images=("1.png", "no.png"))])
+    code, out, _ = umie("data", "features", "-i", data / "records.jsonl", "-o", data / "cache", *TINY)
+    found = numbers(out)
+    assert code == 0
+    assert [found[name] for name in ("images of records", "misses", "images encoded")] == [3, 3, 2]
+    listed = json.loads((data / "cache" / "unreadable-records.jsonl").read_text())
+    assert (listed["id"], listed["name"]) == ("r", "no.png")
+    torch.manual_seed(0)
+    cached = CachedEncoder(registry.build("tiny", trainable=False, crop_size=6), FeatureCache(data / "cache"))
+    for number, region in ((0, regions[1]), (1, regions[0])):
+        assert len(cached.one(data / f"{number}.png", [region.box])["boxes"]) == 2
+    assert cached.calls == 0

@@ -204,8 +204,8 @@ def test_the_command_encodes_the_sounds_of_records(umie, tmp_path):
     arguments = ("data", "features", "-i", tmp_path / "records.jsonl", "-o", tmp_path / "cache", *options)
     code, out, err = umie(*arguments)
     assert code == 0
-    assert "records with a sound: 2; hits: 0, misses: 2; sounds encoded: 1" in out
-    assert "1 records have a sound that cannot be read" in err
+    assert "sounds of records: 2; hits: 0, misses: 2; sounds encoded: 1" in out
+    assert "sounds that cannot be read: 1; see" in err
     assert "hits: 1, misses: 1; sounds encoded: 0" in umie(*arguments)[1]
     video = ("--encoder", "frames", "--option", "encoder=timm", "--option", "num_frames=2")
     code, _, err = umie(*arguments[:6], *video)

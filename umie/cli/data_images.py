@@ -11,7 +11,6 @@ from rich.filesize import decimal
 
 from umie.cli.console import print_line, print_note
 from umie.cli.options import (
-    A_MEDIUM,
     Device,
     Format,
     FormatOptions,
@@ -78,7 +77,7 @@ def features(
     source = source_of(input_file, format_name, images, regions, format_option)
     part = build_part(registry, encoder, option)
     medium: Medium = part.medium
-    plural, one = PLURALS[medium], A_MEDIUM[medium]
+    plural = PLURALS[medium]
     total = num_with(source, medium)
     try:
         part = part.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -90,7 +89,7 @@ def features(
     try:
         with counting("encoding", total, unit=plural) as advance:
             unreadable = fill_from_records(
-                cached, source.named(), missing_images=missing_images, batch_size=batch_size, on_record=advance
+                cached, source.named(), missing_images=missing_images, batch_size=batch_size, on_item=advance
             )
     except KeyboardInterrupt as error:
         done = f"the {cached.calls:,} {plural} encoded so far are kept"
@@ -99,8 +98,8 @@ def features(
     seconds, stats, (num_entries, num_bytes) = time.perf_counter() - started, cache.stats, cache.size()
     rate = f", {cached.calls / seconds:,.1f} per second" if cached.calls else ""
     print_line(
-        f"records with {one}: {total:,}; hits: {stats.hits:,}, misses: {total - stats.hits:,}; {plural} encoded: "
-        f"{cached.calls:,}{rate}; records whose {plural[:-1]} cannot be read: {len(unreadable):,}"
+        f"{plural} of records: {total:,}; hits: {stats.hits:,}, misses: {total - stats.hits:,}; {plural} encoded: "
+        f"{cached.calls:,}{rate}; {plural} that cannot be read: {len(unreadable):,}"
     )
     print_line(
         f"read: {decimal(stats.read_bytes)}, written: {decimal(stats.written_bytes)}; damaged and encoded again: "
@@ -111,7 +110,7 @@ def features(
     write_unreadable(file, unreadable)
     if unreadable:
         reasons = list(dict.fromkeys(item.reason for item in unreadable))
-        print_note(f"{len(unreadable):,} records have {one} that cannot be read; see {file}:", "yellow")
+        print_note(f"{plural} that cannot be read: {len(unreadable):,}; see {file}:", "yellow")
         for reason in reasons[:SHOWN]:
             print_note(f"  {reason}")
         if len(reasons) > SHOWN:

@@ -114,8 +114,8 @@ def part_options(given: Iterable[str], flag: str = "--option") -> dict[str, Any]
 
 
 def num_with(source: Source, medium: Medium) -> int:
-    """Return the number of records with an image, a sound or a video; raise UmieError if there are none."""
-    total = sum(getattr(record, medium) is not None for record in source.records())
+    """Return the number of images, sounds or videos of the records; raise UmieError if there are none."""
+    total = sum(len(record.of(medium)) for record in source.records())
     if not total and medium == "image":
         raise UmieError(f"{source.path}: no record has an image; formats other than JSONL require --images")
     if not total:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -20,7 +19,7 @@ class AnnotateStats:
     """Counts of what ``annotate`` and ``draw`` did."""
 
     records: int = 0  # yielded
-    media: int = 0  # records with the medium
+    media: int = 0  # images, videos or sounds of these records
     proposals: int = 0  # places added
     cut: int = 0  # places removed from records that have more than the proposer's ``top``
     replaced: int = 0  # places replaced by proposals
@@ -44,29 +43,29 @@ def annotate(
 
     For a record whose medium or annotation cannot be read, ``missing_images="error"`` raises UmieError, "text_only"
     yields it without proposals, and "skip" leaves it out; ``on_unreadable`` is called once per such medium with its
-    name (``"image"``) or ``"annotation"``, and the error. ``on_medium`` is called after each record that has the
-    medium.
+    name (``"image"``) or ``"annotation"``, and the error. ``on_medium`` is called after each image, video or sound.
     """
     check_image_policy(missing_images)
     medium = proposer.medium
     unreadable: set[object] = set()
-    errors: list[UmieError] = []
-    originals, copies = itertools.tee(records)
-    results = proposer.fill(copies, None if missing_images == "error" else errors.append, replaces=replaces)
-    for record, filled in zip(originals, results, strict=True):
-        source = getattr(record, medium)
+    recent: dict[object, Any] = {}
+    for number, record in enumerate(records, start=1):
+        sources = record.of(medium)
+        filled, errors = proposer.filled(record, recent, number, replaces=replaces)
         kind = ""
-        if errors:
-            error = errors.pop()
+        for image, error in errors.items():
+            if missing_images == "error":
+                raise error
             kind = "annotation" if isinstance(error, AnnotationError) else medium
-            place = source if isinstance(source, str) else id(source)
+            place = sources[image] if isinstance(sources[image], str) else id(sources[image])
             if place not in unreadable:
                 unreadable.add(place)
                 stats.unreadable[kind] += 1
                 if on_unreadable is not None:
                     on_unreadable(kind, error)
-        if on_medium is not None and source is not None:
-            on_medium()
+        for _ in sources:
+            if on_medium is not None:
+                on_medium()
         if kind and missing_images == "skip":
             stats.left_out[kind] += 1
             continue
@@ -74,11 +73,11 @@ def annotate(
         kept = 0 if replaces else min(len(given), len(places))
         if not replaces:
             stats.cut += len(given) - kept
-        elif source is not None:
+        elif sources:
             stats.replaced += len(given)
             stats.found += len(nearest_places(given, places))
         stats.records += 1
-        stats.media += source is not None
-        stats.proposals += len(places) - kept if source is not None else 0
+        stats.media += len(sources)
+        stats.proposals += len(places) - kept if sources else 0
         yield filled
     proposer.check()

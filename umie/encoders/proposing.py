@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -86,8 +87,10 @@ class MediumProposer(ABC, Generic[Found]):
 
         A record's own places keep their indices, since its annotation refers to them. Proposals that overlap own
         places, or exceed ``top`` places in total, are removed. Own places beyond ``top`` are cut, except up to the last
-        one that the annotation refers to. With ``replaces``, the proposals are the only places, the annotation refers
-        to those that overlap the annotated ones by IoU >= 0.5, and the record as it was is kept as ``gold``.
+        one that the annotation refers to. Of several images, ``top`` is for each; the best region of each image comes
+        first, then the second best of each, so that an encoder's ``max_regions`` keeps the best. With ``replaces``, the
+        proposals are the only places, the annotation refers to those that overlap the annotated ones by IoU >= 0.5,
+        and the record as it was is kept as ``gold``.
 
         Records are read lazily; one without the medium is yielded unchanged. If a record's medium or annotation
         (AnnotationError) cannot be read or is outside its directory, ``on_error`` is called with the UmieError, and
@@ -98,28 +101,48 @@ class MediumProposer(ABC, Generic[Found]):
         """
         recent: dict[object, Found] = {}  # of the last media
         for number, record in enumerate(records, start=1):
-            if getattr(record, self.medium) is None:
-                yield record
-                continue
-            own = () if replaces else self._own(record)
-            found: Sequence[Any] = ()
+            filled, errors = self.filled(record, recent, number, replaces=replaces)
+            for error in errors.values():
+                if on_error is None:
+                    raise error
+                on_error(error)
+            yield filled
+
+    def filled(
+        self, record: Record, recent: dict[object, Found], place: int, *, replaces: bool = False
+    ) -> tuple[Record, dict[int, UmieError]]:
+        """Return a record with proposals, see ``fill``, and the errors by the number of the image, from 0.
+
+        Args:
+            record: the record.
+            recent: what was found in the last media, which is updated.
+            place: the number of the record, for messages about one without an id.
+            replaces: as in ``fill``.
+        """
+        own = () if replaces else self._own(record)
+        errors: dict[int, UmieError] = {}
+        found: list[Sequence[Any]] = []
+        for number in range(len(record.of(self.medium))):
+            others = [one for one in own if getattr(one, "image", 0) == number]
             try:
-                if len(own) < self.config.top:
-                    found = self._chosen(self._recalled(record, recent), own)
+                if len(others) < self.config.top:
+                    chosen = self._chosen(self._recalled(record, number, recent), others)
+                    found.append([replace(one, image=number) for one in chosen] if number else chosen)
             except UmieError as error:
                 kind = AnnotationError if isinstance(error, AnnotationError) else UmieError
-                placed = kind(f"record {record.id or number}: {error}")
-                if on_error is None:
-                    raise placed from error
-                on_error(placed)
-            places: dict[str, Any] = {PLACES[self.medium]: (*own, *found)}
-            yield self._replaced(record, found) if replaces else replace(record, **places)
+                errors[number] = kind(f"record {record.id or place}: {error}")
+                errors[number].__cause__ = error
+        best_first = [one for ranked in zip_longest(*found) for one in ranked if one is not None]
+        if record.of(self.medium) and replaces:
+            return self._replaced(record, best_first), errors
+        places: dict[str, Any] = {PLACES[self.medium]: (*own, *best_first)}
+        return (replace(record, **places) if record.of(self.medium) else record), errors
 
     def _own(self, record: Record) -> Sequence[Any]:
         """Return the places of a record that stay: at most ``top``, or up to the last one that is referred to."""
         references = place_references(record.entities, record.relations, record.events)
         named = [index + 1 for _, places in references for index in places.of(self.medium)]
-        return record.places(self.medium)[: max(self.config.top, *named, 0)]
+        return record.places(self.medium)[: max(self.config.top * len(record.of(self.medium)), *named, 0)]
 
     def _replaced(self, record: Record, found: Sequence[Any]) -> Record:
         own, gold = record.places(self.medium), record.annotated
@@ -128,14 +151,14 @@ class MediumProposer(ABC, Generic[Found]):
             raise UmieError(f"record {record.id}: its {kind} were proposed before: use the file with annotated {kind}")
         return replace(record.regrounded(self.medium, found, nearest_places(own, found)), gold=gold)
 
-    def _recalled(self, record: Record, recent: dict[object, Found]) -> Found:
-        source = getattr(record, self.medium)
+    def _recalled(self, record: Record, number: int, recent: dict[object, Found]) -> Found:
+        source = record.of(self.medium)[number]
         if not isinstance(source, str):
             return self.candidates(source, record.text, file_name(source))
         key = (record.image_folder, source, record.text if self.reads_text else None)
         found = recent.pop(key, None)
         if found is None:
-            found = self.candidates(record.path(self.medium) or source, record.text, Path(source).name)
+            found = self.candidates(record.path(self.medium, number) or source, record.text, Path(source).name)
         recent[key] = found  # most recently used
         if len(recent) > RECENT:
             del recent[next(iter(recent))]

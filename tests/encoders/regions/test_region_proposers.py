@@ -3,8 +3,11 @@
 import dataclasses
 
 import pytest
+from PIL import Image
 
+from umie.encoders.annotate import AnnotateStats, annotate
 from umie.encoders.regions import Proposal, registry
+from umie.encoders.regions.draw import draw
 from umie.records import Argument, Event, Record, Region
 
 WHOLE = (0.0, 0.0, 1.0, 1.0)
@@ -145,3 +148,27 @@ def test_a_image_that_the_detector_fails_on_is_one_error(record, noise, monkeypa
     assert [len(item.regions) for item in filled] == [0, 2]
     assert str(errors[0]).startswith("record thin: image (1 x 2000): the detector failed (")
     assert "the detector failed" in error(detector.propose, [noise(1, 2000)])
+
+
+def test_each_image_of_a_record_gets_its_regions_in_turn(record, image, noise, tmp_path):
+    noise(40, 60, 1).save(image.parent / "2.jpg")
+    own = (Region((0.5, 0.0, 1.0, 0.5), image=1),)
+    given = record(*own, more_images=("2.jpg", "absent.jpg"), id="7")
+    errors = []
+    (filled,) = registry.build("grid", scales=[2], top=3).fill([given], errors.append)
+    assert [str(error).split(":")[0] for error in errors] == ["record 7"]
+    quarters = [(0.0, 0.0, 0.5, 0.5), (0.5, 0.0, 1.0, 0.5), (0.0, 0.5, 0.5, 1.0)]
+    first, second = [(box, 0) for box in quarters], [(quarters[0], 1), (quarters[2], 1)]  # its own is not proposed
+    expected = [first[0], second[0], first[1], second[1], first[2]]
+    assert filled.regions == (*own, *(Region(box, image=number) for box, number in expected))
+    stats = AnnotateStats()
+    (again,) = annotate([given], registry.build("grid", scales=[2], top=3), stats, missing_images="text_only")
+    assert again == filled
+    assert (stats.media, stats.proposals, dict(stats.unreadable)) == (3, 5, {"image": 1})
+    assert list(annotate([given], registry.build("grid"), stats, missing_images="skip")) == []
+    assert list(draw([filled], tmp_path / "drawn", 5, stats)) == [filled]
+    assert sorted(path.name for path in (tmp_path / "drawn").iterdir()) == ["0001_1.png", "0002_2.png"]
+    black = [dataclasses.replace(filled, image=Image.new("RGB", (80, 80)), regions=filled.regions[:2])]
+    (tmp_path / "drawn" / "0001_1.png").unlink()
+    list(draw(black, tmp_path / "drawn", 1, AnnotateStats()))  # the other region is in the second image
+    assert not Image.open(tmp_path / "drawn" / "0001_image.png").crop((45, 0, 80, 80)).getbbox()

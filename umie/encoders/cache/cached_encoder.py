@@ -268,7 +268,7 @@ def _state_of(tensors: Sequence[Tensor]) -> list[tuple[int, int]]:
 
 
 class Unreadable(NamedTuple):
-    """A record whose image, video or sound cannot be read, its name, and why."""
+    """A record with an image, video or sound that cannot be read, its name, and why."""
 
     id: str | None
     name: str
@@ -281,39 +281,40 @@ def fill_from_records(
     *,
     missing_images: str = "skip",
     batch_size: int = 8,
-    on_record: Callable[[], None] | None = None,
+    on_item: Callable[[], None] | None = None,
 ) -> list[Unreadable]:
     """Encode the images, videos or sounds of records that the cache does not have yet; return what cannot be read.
 
-    Records are read lazily; those without the medium are ignored. ``on_record`` is called after each of the others.
-    With ``missing_images="error"`` the first one that cannot be read raises UmieError.
+    Records are read lazily; those without the medium are ignored. ``on_item`` is called after each image, video or
+    sound. With ``missing_images="error"`` the first one that cannot be read raises UmieError.
     """
     check_image_policy(missing_images)
     medium = cached.encoder.medium
     unreadable: list[Unreadable] = []
-    pending: dict[int, Record] = {}
+    pending: dict[int, tuple[Record, int]] = {}
 
     def refuse(index: int, error: UmieError) -> None:
-        record = pending[index]
+        record, number = pending[index]
         if missing_images == "error":
             raise UmieError(f"record {record.id!r}: {error}; fix it, or set missing_images to 'skip'") from error
-        unreadable.append(Unreadable(record.id, str(getattr(record, medium)), str(error)))
+        unreadable.append(Unreadable(record.id, str(record.of(medium)[number]), str(error)))
 
     def items() -> Iterator[tuple[Any, Places]]:
-        for index, record in enumerate(record for record in records if medium in record.media):
-            pending[index] = record
+        each = ((record, number) for record in records for number in range(len(record.of(medium))))
+        for index, (record, number) in enumerate(each):
+            pending[index] = record, number
             try:
-                path = record.path(medium)
+                source = record.resolved(medium, number)
             except UmieError as error:  # the path leaves the image folder
                 refuse(index, error)
                 yield None, ()
             else:
-                yield getattr(record, medium) if path is None else path, record.places(medium)
+                yield source, record.places_in(medium, number, cached.encoder.config.max_regions)
 
     def finish(index: int) -> None:
         del pending[index]
-        if on_record is not None:
-            on_record()
+        if on_item is not None:
+            on_item()
 
     cached.fill(items(), batch_size=batch_size, on_item=finish, on_error=refuse)
     return unreadable

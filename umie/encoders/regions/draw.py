@@ -21,28 +21,34 @@ _LETTER = 45  # pixels of the long side per pixel of font size
 def draw(records: Iterable[Record], folder: Path, limit: int, stats: AnnotateStats) -> Iterator[Record]:
     """Yield the records and write the first ``limit`` readable images, with their regions drawn, as PNG files."""
     for record in records:
-        if record.image is not None and stats.drawn < limit:
+        for number in range(len(record.images)):
+            if stats.drawn == limit:
+                break
             try:
-                path = record.image_path()
-                image = _with_regions(open_image(record.image if path is None else path), record.regions)
+                path = record.path("image", number)
+                image = _with_regions(open_image(record.resolved("image", number)), record.regions, number)
             except UmieError:
-                pass  # already reported, or the proposer does not open images
-            else:
-                stats.drawn += 1
-                name = "image" if path is None else path.stem[:100]
-                with atomic_write(folder / f"{stats.drawn:04d}_{name}.png", "wb") as file:
-                    image.save(file, "PNG")
+                continue  # already reported, or the proposer does not open images
+            stats.drawn += 1
+            name = "image" if path is None else path.stem[:100]
+            with atomic_write(folder / f"{stats.drawn:04d}_{name}.png", "wb") as file:
+                image.save(file, "PNG")
         yield record
 
 
-def _with_regions(image: Image.Image, regions: Sequence[Region]) -> Image.Image:
-    """Return the image with a frame, a name and a label for each region; ``regions[0]`` is O1, as in targets."""
+def _with_regions(image: Image.Image, regions: Sequence[Region], number: int) -> Image.Image:
+    """Return the image with a frame, a name and a label for each of its regions; ``regions[0]`` is O1, as in targets.
+
+    ``number`` is that of the image, whose regions are drawn.
+    """
     canvas = ImageDraw.Draw(image)
     long = max(image.size)
     width = max(1, long // _LINE)
     font = ImageFont.load_default(size=max(9, long // _LETTER))
     labels: list[tuple[tuple[float, float, float, float], str, str]] = []
     for index, region in enumerate(regions):
+        if region.image != number:
+            continue
         color = COLORS[index % len(COLORS)]
         x1, y1, x2, y2 = (round(edge * side) for edge, side in zip(region.box, image.size * 2, strict=True))
         canvas.rectangle((x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)), outline=color, width=width)

@@ -37,6 +37,7 @@ def test_images_have_numbers_regions_and_paths(tmp_path, noise):
     [
         (lambda: Record("a", more_images=("b.jpg",)), "more_images needs a first image"),
         (lambda: Record("a", "a.jpg", more_images="b.jpg"), "more_images is 'b.jpg': use a list"),
+        (lambda: Record("a", "a.jpg", more_images=["b.jpg"] * 100), "the record has 101 images; the limit is 100"),
         (lambda: Record("a", "a.jpg", more_images=(None,)), "more_images holds None"),
         (lambda: Record("a", "a.jpg", [Region(BOX, image=1)]), "region 0 is in image 1, but the last image"),
         (lambda: Region(BOX, image=-1), "region image is -1"),
@@ -72,6 +73,7 @@ def test_lines_keep_all_images(names, numbers):
         ({"image": "a.jpg", "images": ["b.jpg"]}, "both keys 'image' and 'images'"),
         ({"images": "a.jpg"}, "images is 'a.jpg': expected a list"),
         ({"images": ["a.jpg", 3]}, "images holds 3: expected a string"),
+        ({"images": ["a.jpg"] * 101}, "the record has 101 images; the limit is 100"),
         ({"images": ["a.jpg"], "regions": [{"box": BOX, "image": 1}]}, "region 0 is in image 1"),
         ({"images": ["a.jpg"], "regions": [{"box": BOX, "image": "a.jpg"}]}, "region image is 'a.jpg'"),
     ],

@@ -18,6 +18,7 @@ from umie.records.model import (
     Relation,
     Span,
     annotated_spans,
+    check_num_images,
     check_places,
     check_region_images,
     check_schema,
@@ -332,6 +333,7 @@ def _medium(data: Mapping[str, Any], medium: Medium) -> str | None:
 
 def _images(data: Mapping[str, Any]) -> list[str]:
     names = _list(data.get("images"), "images")
+    check_num_images(len(names))
     for name in names:
         _string(name, "images holds")
     if names and data.get("image") is not None:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 Span: TypeAlias = tuple[int, int]
 
+MAX_IMAGES = 100  # of a record; each is encoded by itself
 NO_RELATION = "none"  # the type of an annotated pair without a relation; never counted as a positive
 
 
@@ -425,6 +426,12 @@ def check_region_images(regions: Sequence[Region], num_images: int) -> None:
             )
 
 
+def check_num_images(number: int) -> None:
+    """Raise UmieError if a record has too many images."""
+    if number > MAX_IMAGES:
+        raise UmieError(f"the record has {number:,} images; the limit is {MAX_IMAGES}: split the record")
+
+
 def _further_images(first: object, given: Any) -> tuple[Any, ...]:
     """Return the images after the first one, with paths as strings."""
     if not isinstance(given, Iterable) or isinstance(given, str | bytes | Mapping):
@@ -434,6 +441,7 @@ def _further_images(first: object, given: Any) -> tuple[Any, ...]:
         raise UmieError("more_images needs a first image: set image")
     if any(image is None for image in images):
         raise UmieError("more_images holds None: leave it out")
+    check_num_images(1 + len(images))
     return images
 
 

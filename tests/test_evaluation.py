@@ -46,8 +46,6 @@ def test_scores_have_the_f1_of_each_combination_of_media(learned, records, task)
         own = [one for one in zip(result.predictions, asked, strict=True) if one[1].combination == name]
         expected = strict_score(task, *map(list, zip(*own, strict=True)))
         assert scores == {key: expected[key] for key in ("f1", "interval")}
-    with_image = [record for record in asked if record.image is not None]
-    assert "by_combination" not in evaluate(*learned, with_image, task).scores
 
 
 def test_a_grounded_checkpoint_is_judged_by_places(variant, records):

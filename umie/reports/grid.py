@@ -153,7 +153,7 @@ def _page(run: GridRun, output: Path, summary: str, gate: str) -> str:
     ]
     if compared := comparisons(run, output):
         parts += ["## What the intervals support", compared]
-    if by_combination := combinations_section(run, rows(run)):
+    if by_combination := combinations_section(run):
         parts += ["## By combination of media", by_combination]
     parts += ["## Cells", _cells(run), "## Data", data_facts(run)]
     if gate:

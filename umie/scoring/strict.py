@@ -51,15 +51,10 @@ def strict_sheet(task: str, predictions: Sequence[Record], gold: Sequence[Record
 
 
 def scores_by_combination(sheet: Sheet, gold: Sequence[Record]) -> dict[str, dict[str, Any]]:
-    """Return ``f1`` and ``interval`` of the records of each combination of text and media, e.g. ``T+I``.
-
-    It is empty if all records have the same one.
-    """
+    """Return ``f1`` and ``interval`` of the records of each combination of text and media, e.g. ``T+I``."""
     rows: dict[str, list[int]] = {}
     for row, record in enumerate(gold):
         rows.setdefault(record.combination, []).append(row)
-    if len(rows) < 2:
-        return {}
     parts = {
         name: score_of_sheet(Sheet(sheet.labels, sheet.counts[rows[name]])) for name in COMBINATIONS if name in rows
     }

@@ -11,7 +11,7 @@ from pathlib import Path
 from umie.audit.texts import normalize
 from umie.errors import UmieError
 from umie.experiments.data_config import DataConfig
-from umie.records import Record
+from umie.records import MEDIA, Record
 from umie.types import SPLITS
 
 _REASONS = {
@@ -45,7 +45,7 @@ def check_files(config: DataConfig, root: Path) -> None:
 
 
 def check_content(config: DataConfig, records: Mapping[str, Mapping[str, Sequence[Record]]]) -> None:
-    """Raise UmieError if two splits have the same texts and images, in any order and with any annotation.
+    """Raise UmieError if two splits have the same texts and media, in any order and with any annotation.
 
     So have splits one of which contains all records of the other, unless these are few.
 
@@ -53,8 +53,8 @@ def check_content(config: DataConfig, records: Mapping[str, Mapping[str, Sequenc
         config: the data sets.
         records: the records by data set and split.
     """
-    found: dict[Place, Counter[tuple[str, tuple[str, ...]]]] = {
-        (name, split): Counter((normalize(record.text), _names_of(record)) for record in own)
+    found: dict[Place, Counter[tuple[str, ...]]] = {
+        (name, split): Counter(_identity(record) for record in own)
         for name, splits in records.items()
         for split, own in splits.items()
         if own
@@ -69,8 +69,9 @@ def check_content(config: DataConfig, records: Mapping[str, Mapping[str, Sequenc
             )
 
 
-def _names_of(record: Record) -> tuple[str, ...]:
-    return tuple(os.path.normpath(str(image)) for image in record.images)
+def _identity(record: Record) -> tuple[str, ...]:
+    media = (record.of(medium) or (None,) for medium in MEDIA)
+    return normalize(record.text), *(os.path.normpath(str(one)) for own in media for one in own)
 
 
 def _rivals(config: DataConfig, places: Sequence[Place]) -> Iterator[tuple[Place, Place]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
@@ -294,27 +294,8 @@ class Record:
             moved: the indices of ``places`` by those of the record's own places. What the annotation says about the
                 rest is left out, and so are items that only the rest shows.
         """
-
-        def kept(items: Iterable[T]) -> tuple[T, ...]:
-            left = ((item, item.places.moved(medium, moved)) for item in items)
-            return tuple(with_places(item, found) for item, found in left if item.span is not None or found)
-
-        relations = []
-        for relation in self.relations:
-            ends = [relation.head_places.moved(medium, moved), relation.tail_places.moved(medium, moved)]
-            if all(span or found for span, found in zip((relation.head, relation.tail), ends, strict=True)):
-                relations.append(replace(relation, head_places=ends[0], tail_places=ends[1]))
-        events = []
-        for event in self.events:
-            event = with_places(event, event.places.moved(medium, moved))
-            events.append(replace(event, arguments=kept(event.arguments)))
-        changed: dict[str, Any] = {
-            PLACES[medium]: tuple(places),
-            "entities": kept(self.entities),
-            "relations": tuple(relations),
-            "events": tuple(events),
-        }
-        return replace(self, **changed)
+        changed: dict[str, Any] = {PLACES[medium]: tuple(places)}
+        return replace(self, **changed, **moved_places(self, lambda _, found: found.moved(medium, moved)))
 
     def ungrounded(self, medium: Medium) -> Record:
         """Return the record without what its annotation says about places in a medium, and without items only there."""
@@ -363,6 +344,32 @@ class Record:
 def with_places(item: G, places: Places) -> G:
     """Return an entity, an argument or an event with these places as its only ones."""
     return replace(item, regions=places.regions, tracks=places.tracks, segments=places.segments)
+
+
+def moved_places(record: Record, move: Callable[[Span | None, Places], Places]) -> dict[str, Any]:
+    """Return the annotation of a record with other places, as fields for ``replace``.
+
+    ``move`` is called with the span and the places of each entity, end of a relation, trigger and argument. Items that
+    then have neither a span nor places are left out.
+    """
+
+    def kept(items: Iterable[T]) -> tuple[T, ...]:
+        found = ((item, move(item.span, item.places)) for item in items)
+        return tuple(with_places(item, places) for item, places in found if item.span is not None or places)
+
+    ends = ((item, move(item.head, item.head_places), move(item.tail, item.tail_places)) for item in record.relations)
+    return {
+        "entities": kept(record.entities),
+        "relations": tuple(
+            replace(item, head_places=head, tail_places=tail)
+            for item, head, tail in ends
+            if (item.head or head) and (item.tail or tail)
+        ),
+        "events": tuple(
+            replace(with_places(event, move(event.trigger, event.places)), arguments=kept(event.arguments))
+            for event in record.events
+        ),
+    }
 
 
 _ITEMS: Mapping[str, type] = {

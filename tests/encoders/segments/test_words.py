@@ -244,3 +244,22 @@ def test_joined_words_are_apart_and_nothing_is_lost(words, max_gap):
         assert after.start - before.end > max_gap
     for word in words:
         assert any(row.start <= word.start and word.end <= row.end for row in found)
+
+
+CONTENTS = st.one_of(
+    st.binary(max_size=60),
+    st.text('"<>.eE+-0123456789\n\t, wordstaendlbigp{}[]:', max_size=60).map(str.encode),
+    st.builds(lambda cut, content: content.encode()[:cut], st.integers(0, 900), st.sampled_from([LONG, SHORT, CSV])),
+)
+
+
+@given(CONTENTS, st.sampled_from([".TextGrid", ".csv", ".txt", ".json"]), st.sampled_from([None, 0.5]))
+def test_any_file_is_read_or_refused_in_one_line(tmp_path_factory, sound, content, suffix, max_gap):
+    folder = tmp_path_factory.mktemp("any")
+    (folder / f"1{suffix}").write_bytes(content)
+    try:
+        found = registry.build("words", path=str(folder), max_gap=max_gap).propose(sound)
+    except AnnotationError as error:
+        assert "\n" not in str(error)
+    else:
+        assert all(0 <= segment.interval[0] < segment.interval[1] <= 3 for segment in found)

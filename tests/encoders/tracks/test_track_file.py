@@ -3,6 +3,8 @@
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from umie.data.clips import save_clip
@@ -118,3 +120,24 @@ def test_bad_options(tmp_path):
         build(tmp_path, "all.json", "{}", boxes="xywh")
     with pytest.raises(UmieError, match="frame_rate is 0"):
         build(tmp_path, "all.json", "{}", frame_rate=0)
+
+
+CONTENTS = st.one_of(
+    st.binary(max_size=60),
+    st.text('.eE-0123456789\n, {}[]:"nulxboestim', max_size=60).map(str.encode),
+    st.lists(st.lists(st.integers(-2, 50).map(str), min_size=6, max_size=7).map(",".join), max_size=4).map(
+        lambda lines: "\n".join(lines).encode()
+    ),
+)
+
+
+@given(CONTENTS, st.sampled_from([".txt", ".json"]))
+def test_any_file_is_read_or_refused_in_one_line(tmp_path_factory, video, content, suffix):
+    folder = tmp_path_factory.mktemp("any")
+    (folder / f"1{suffix}").write_bytes(content)
+    try:
+        found = registry.build("file", path=str(folder)).propose(video)
+    except AnnotationError as error:
+        assert "\n" not in str(error)
+    else:
+        assert all(0 <= track.interval[0] <= track.interval[1] < 1 for track in found)

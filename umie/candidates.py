@@ -308,7 +308,10 @@ class CandidateEncoder:
             media, indices = batch[name].unbind(-1)
             slots = torch.tensor(starts)[media.clamp(min=0)] + 1 + indices
             batch[name] = slots.masked_fill(indices < 0, -1)
-        is_real = F.pad(real, (0, 1)).gather(1, batch["place_slots"].clamp(max=real.shape[1]))  # one more is not real
+        padded = F.pad(real, (0, 1))  # one more, which is not real
+        about = batch["target_slots"]
+        batch["target_slots"] = about.masked_fill(~padded.gather(1, about.clamp(0, real.shape[1])), -1)
+        is_real = padded.gather(1, batch["place_slots"].clamp(max=real.shape[1]))
         answers[1].masked_fill_(~is_real[:, : answers[1].shape[1], None], IGNORED)
         batch["pointing_mask"] &= is_real[:, : batch["pointing_mask"].shape[1]]
         pointed = torch.cat(pointing, dim=1)

@@ -60,7 +60,8 @@ class VisualFeatures:
         boxes: ``[B, V, 4]`` as x1, y1, x2, y2, relative to the image (0..1); of a track, the box in the middle.
         mask: bool ``[B, V]``, True where the slot is real; one of 0 and 1 is converted.
         spans: ``[B, V, 2]``, start and end relative to the length of the video or sound (0..1); None for an image.
-        paths: ``[B, V, P, 4]``, the boxes of a track at P equidistant times minus the first one; None without tracks.
+        paths: ``[B, V, P, 4]``, how far a track has moved at P equidistant times: its edges, in widths and heights of
+            its first box; None without tracks.
 
     Raises:
         UmieError: the shapes do not match, or the mask has other values.

@@ -6,6 +6,8 @@ from PIL import Image
 
 from umie.encoders import registry
 from umie.errors import UmieError
+from umie.media import Clip
+from umie.records import Track
 
 LEFT, RIGHT = (0.0, 0.0, 0.5, 1.0), (0.5, 0.0, 1.0, 1.0)
 
@@ -88,3 +90,15 @@ def test_bad_boxes_and_counts(encoder, images):
         encoder.encode(images[:1], [[(0.5, 0, 0.5, 1)]])
     with pytest.raises(UmieError, match="2 lists of regions for 3 images"):
         encoder.encode(images, [[], []])
+
+
+def test_a_track_moves_in_units_of_its_first_box(noise):
+    """The same motion, in its own widths and heights, of a large and of a small body."""
+    clip = Clip(tuple(noise(60, 40, seed) for seed in range(3)), (0, 0.5, 1), 1.5)
+    large = Track((0, 1), ((0.1, 0.1, 0.5, 0.3), (0.3, 0.1, 0.7, 0.3)))
+    small = Track((0, 1), ((0.1, 0.1, 0.2, 0.15), (0.15, 0.1, 0.25, 0.15)))
+    paths = registry.build("tiny_video").preprocess.one(clip, [large, small])["paths"]
+    assert paths[0].count_nonzero() == 0  # the whole clip
+    torch.testing.assert_close(paths[1], paths[2])
+    torch.testing.assert_close(paths[1, :, 0], torch.linspace(0, 0.5, 8))
+    assert paths[1, :, 1].count_nonzero() == 0

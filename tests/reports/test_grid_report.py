@@ -1,6 +1,7 @@
 """The report of a grid: means and intervals, ceilings, crashed cells, tables and figures."""
 
 import csv
+import dataclasses
 import io
 import json
 import math
@@ -180,6 +181,31 @@ def test_the_page_names_grounded_tasks(grid_run, tmp_path, grounded):
     page = (tmp_path / "table.md").read_text(encoding="utf-8")
     assert page.count("(`grounded`)") == 1
     assert f"{grounded.upper()}: an item is correct only if the places" in page
+
+
+def test_scores_by_combination_of_media_and_what_is_possible_without_some(grid_run, tmp_path):
+    run = grid_run(SCORES)
+    known = {"T": {"mner": {"T": 1}}, "T+I": {"mner": {"T": 0.5, "T+I": 1}, "mre": {"T": 0.3, "T+I": 1}}}
+    data = dataclasses.replace(run.data.sets["data"], ceilings_by_combination=known)
+    run = dataclasses.replace(run, data=dataclasses.replace(run.data, sets={"data": data}))
+    for cell in run.cells:
+        seen = cell.variant == "gated"
+        for task, f1 in {"mner": 0.9 + cell.seed / 20, "mre": 0.8}.items():
+            with_image = f1 if seen else 0.31
+            run.results[cell.hash]["metrics"][task]["by_combination"] = {
+                "T": {"f1": 0.7, "interval": [0.6, 0.8]},
+                "T+I": {"f1": with_image, "interval": [with_image - 0.005, with_image + 0.005]},
+            }
+    page = write_report(run, tmp_path)
+    section = page.split("## By combination of media")[1].split("##")[0]
+    assert table_of(section) == [
+        {"variant": "gated", "T": "0.700 (0.700)", "T+I": "0.863 (0.850)"},
+        {"variant": "text_only", "T": "0.700 (0.700)", "T+I": "0.310 (0.310)"},
+        {"variant": "*ceiling without I, A, V*", "T": "", "T+I": "0.400"},
+    ]
+    assert "2 of 4 are above" in section  # MRE's 0.31 and 0.3, with two seeds; without an image, nothing is hidden
+    assert "text_only, seed 1, mre, T+I: 0.310 > 0.300" in section
+    assert "## By combination" not in write_report(grid_run(SCORES), tmp_path)
 
 
 def test_without_ceilings_no_row_and_no_findings(grid_run, tmp_path):

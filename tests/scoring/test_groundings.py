@@ -3,7 +3,8 @@
 import pytest
 
 from umie.records import Entity, Record, Region
-from umie.scoring import score_predictions
+from umie.scoring import groundings, score_predictions
+from umie.scoring.baselines import baseline_of
 from umie.scoring.measures import measures_of
 from umie.scoring.predictions import Prediction
 
@@ -53,12 +54,41 @@ def test_groundings(predicted, grounded, gmner, eeg):
         assert tuple(map(sum, zip(*tally.values(), strict=True))) == expected, name
 
 
+@pytest.mark.parametrize(
+    ("predicted", "expected"),
+    [
+        ([("person", ANN, [RIGHT, NEAR_LEFT]), ("location", ROME, [])], (1, 1, 1)),  # Rome has no places
+        ([("person", ANN, [LEFT]), ("location", ROME, [LEFT])], (0, 1, 1)),
+        ([("location", ANN, [LEFT, RIGHT])], (0, 0, 0)),  # not found
+        ([("person", ANN, []), ("person", ROME, [LEFT])], (0, 1, 1)),  # an invented mention
+        ([], (0, 0, 0)),
+    ],
+)
+def test_pointing_is_about_mentions_that_are_found(predicted, expected):
+    tally = groundings.entities_pointing(record(*predicted), GOLD)
+    assert tuple(map(sum, zip(*tally.values(), strict=True))) == (expected if any(expected) else ())
+
+
+def test_the_baseline_of_pointing_knows_the_mentions_and_what_a_detector_saw():
+    gold = [
+        Record("a red car stops", image="x", regions=(Region(WIDE), Region(LEFT, label)), entities=[car])
+        for label in ("race car", "cart", None)
+        for car in [Entity("thing", (0, 9), regions=(1,))]
+    ]
+    baseline = baseline_of("mner", "pointing", gold, None)
+    assert [baseline.answer(one).entities[0].regions for one in gold] == [(1,), (0,), (0,)]
+    assert (
+        baseline.name
+        == "gold mentions, in the largest region, or in the one labeled like its last word; at random 0.500"
+    )
+
+
 def test_they_are_reported_if_gold_and_predictions_are_grounded():
     def measures(predicted, gold):
         found = score_predictions([gold], [Prediction(predicted)], tasks=["mner"], resamples=10)
         return {line.measure for line in found.lines}
 
     plain = record(("person", ANN, []))
-    named = {"grounded", "GMNER", "EEG"}
+    named = {"grounded", "GMNER", "EEG", "pointing"}
     assert named <= measures(GOLD, GOLD)
     assert not named & (measures(plain, GOLD) | measures(GOLD, plain))

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from umie.data import media_contents, synthetic, synthetic_media
 from umie.records import Record
+
+ByCombination: TypeAlias = Mapping[str, Mapping[str, Mapping[str, float]]]
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,8 @@ class EmbeddedSet:
         write: writes the splits to a folder.
         ceilings: returns the best F1 by task of a model that sees only the text, for a config and the tasks in which
             places count.
+        ceilings_by_combination: returns, for the same, the best F1 by combination, task, and what of it is seen; empty
+            if it is not known.
         smallest: the least number of records with one of each kind.
         unit: what the numbers of the config count.
         unseen: what a model that sees only the text is without.
@@ -36,6 +40,7 @@ class EmbeddedSet:
     smallest: int
     unit: str
     unseen: str
+    ceilings_by_combination: Callable[[Any, Collection[str]], ByCombination] = lambda config, grounded: {}
 
     def records(self, config: Any, split: str) -> Iterator[Record]:
         """Yield the records of a split, without their media."""
@@ -49,6 +54,16 @@ def _image_ceilings(config: Any, grounded: Collection[str]) -> Mapping[str, floa
 def _media_ceilings(config: Any, grounded: Collection[str]) -> Mapping[str, float]:
     known = synthetic_media.text_only_ceilings(config)
     return {task: one.grounded if task in grounded else one.typed for task, one in known.items()}
+
+
+def _media_ceilings_by_combination(config: Any, grounded: Collection[str]) -> ByCombination:
+    return {
+        combination: {
+            task: {seen: one.grounded if task in grounded else one.typed for seen, one in known.items()}
+            for task, known in tasks.items()
+        }
+        for combination, tasks in synthetic_media.ceilings(config).items()
+    }
 
 
 EMBEDDED: Mapping[str, EmbeddedSet] = {
@@ -71,5 +86,6 @@ EMBEDDED: Mapping[str, EmbeddedSet] = {
         smallest=2,
         unit="records of each combination",
         unseen="media",
+        ceilings_by_combination=_media_ceilings_by_combination,
     ),
 }

@@ -19,6 +19,7 @@ from umie.records.places import PLACES, PLURALS, Interval
 from umie.types import NUM_STEPS
 
 WHOLE_IMAGE: Box = (0.0, 0.0, 1.0, 1.0)
+MAX_MOVE = 10.0  # widths or heights of a body; more is the same as this
 # inputs that say where slots are, in float32 whatever the weights are
 GEOMETRY = ("boxes", "spans", "paths", "frame_boxes")
 
@@ -210,7 +211,7 @@ class VideoPreprocessor(MediaPreprocessor):
             boxes.append(steps[NUM_STEPS // 2])
             start, end = track.interval
             spans.append((min(start / clip.seconds, 1.0), min(end / clip.seconds, 1.0)))
-            paths.append(torch.tensor(steps) - torch.tensor(steps[0]))
+            paths.append(_path_of(steps))
         return {
             "boxes": torch.tensor(boxes),
             "visual_mask": torch.ones(len(boxes), dtype=torch.bool),
@@ -265,6 +266,16 @@ def boxes_at(track: Track, times: Sequence[float]) -> list[Box | None]:
         middle = sum(track.interval) / 2
         boxes[min(range(len(times)), key=lambda step: abs(times[step] - middle))] = steps_of(track)[NUM_STEPS // 2]
     return boxes
+
+
+def _path_of(steps: Sequence[Box]) -> Tensor:
+    """Return how far the edges of a box have moved, in widths and heights of the first box, ``[P, 4]``.
+
+    In these units a step is as large as its body, not as the frame: small bodies that move little are seen to move.
+    """
+    boxes = torch.tensor(steps)
+    size = (boxes[0, 2:] - boxes[0, :2]).clamp(min=1e-3).repeat(2)
+    return ((boxes - boxes[0]) / size).clamp(-MAX_MOVE, MAX_MOVE)
 
 
 def no_slots(medium: Medium = "image") -> dict[str, Tensor]:

@@ -57,7 +57,8 @@ class TinyAudioPreprocessor(AudioPreprocessor):
         samples = torch.from_numpy(sound.samples[: int(self.config.max_seconds * rate) + 1])
         samples = F.pad(samples, (hop, window))  # a window is centered at the start, and there is one at least
         frames = samples.unfold(0, window, hop) * torch.hann_window(window)
-        power = torch.fft.rfft(frames).abs().square() / window  # [frames, window / 2 + 1]
+        spectrum = torch.view_as_real(torch.fft.rfft(frames))
+        power = spectrum.square().sum(dim=-1) / window  # [frames, window / 2 + 1]
         bands = power @ _filters(window, rate, self.config.num_bands)
         levels = (bands + _QUIET).log() - math.log(_QUIET)  # 0 in silence
         levels = levels.T / 6 - 1

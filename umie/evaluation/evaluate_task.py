@@ -15,7 +15,7 @@ from umie.evaluation.queries import QueryDataset
 from umie.model import UmieModel
 from umie.processor import UmieProcessor
 from umie.records import Record
-from umie.scoring import Sheet, f1_by_combination, score_of_sheet, strict_sheet
+from umie.scoring import Sheet, score_of_sheet, scores_by_combination, strict_sheet
 from umie.tasks import Task
 
 SUBJECTS = ("predicted", "gold")
@@ -124,8 +124,7 @@ def evaluate(
     sources.add(built.name, records, predictions)
     sheet = strict_sheet(built.name, predictions, records, built.measure)
     scores = {**score_of_sheet(sheet), "dropped": dropped}
-    if parts := f1_by_combination(sheet, records):
-        scores["by_combination"] = parts
+    scores["by_combination"] = scores_by_combination(sheet, records)
     return TaskResult(scores, sheet, predictions, gates, is_oracle=built.is_staged and events == "gold")
 
 

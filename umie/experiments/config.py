@@ -53,6 +53,7 @@ class Evaluation(Config):
             as in the paper, or ``gold``, an oracle. If the source is not among the tasks, ``gold`` is used.
         generation: options for ``generate`` of transformers, e.g. ``{"num_beams": 4}``.
         instructions: the wordings to evaluate with, each scored separately; if empty, the wording of training.
+        blind: media that are hidden in further evaluations, one at a time: how much the trained variant needs each.
     """
 
     split: one_of("evaluation split", ("dev", "test")) = "test"  # type: ignore[valid-type] # an annotation
@@ -61,6 +62,7 @@ class Evaluation(Config):
     events: one_of("choice of events", ("predicted", "gold")) = "predicted"  # type: ignore[valid-type] # an annotation
     generation: Options = Field(default_factory=dict)
     instructions: Annotated[tuple[Any, ...], BeforeValidator(as_list)] = ()
+    blind: tuple[one_of("medium", MEDIA), ...] = ()  # type: ignore[valid-type] # an annotation
 
     @field_validator("instructions")
     @classmethod

@@ -33,6 +33,8 @@ class DataSet:
     num_images: Mapping[str, int]  # number of records in each split with a readable image
     fingerprint: str  # hash of all texts, annotations and images
     ceilings: Mapping[str, float] = field(default_factory=dict)  # by task, best F1 without images, if it is known
+    # by combination of text and media, task, and what of it is seen, best F1 if it is known
+    ceilings_by_combination: Mapping[str, Mapping[str, Mapping[str, float]]] = field(default_factory=dict)
     num_seen: Mapping[str, int] = field(default_factory=dict)  # by split, records whose text occurs in a training split
     num_excluded: int = 0  # number of training records excluded because their text occurs in an evaluation split
     # by split and image, why; such records are used without the image or skipped, as missing_images says

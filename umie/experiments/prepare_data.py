@@ -367,7 +367,8 @@ def _embedded(one: SetConfig, output: Path, used: Sequence[str], on_item: OnItem
         kind.write(folder, config)
         write_manifest(folder, [f"{split}.jsonl" for split in SPLITS])
     built = _built(tasks)
-    known = kind.ceilings(config, [name for name, task in built.items() if task.config.grounded])
+    grounded = [name for name, task in built.items() if task.config.grounded]
+    known = kind.ceilings(config, grounded)
     records = {
         split: list(read_jsonl(path, images=folder)) if getattr(config, split) else [] for split, path in files.items()
     }
@@ -378,6 +379,7 @@ def _embedded(one: SetConfig, output: Path, used: Sequence[str], on_item: OnItem
         images=dict.fromkeys(SPLITS, str(folder)),
         tasks=tasks,
         ceilings={name: known[name] for name in tasks},
+        ceilings_by_combination=kind.ceilings_by_combination(config, grounded),
         num_records={split: len(own) for split, own in records.items()},
         num_queries={split: _count_queries(built, own) for split, own in records.items()},
         num_images={split: sum(record.image is not None for record in own) for split, own in records.items()},

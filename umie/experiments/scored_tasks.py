@@ -66,6 +66,11 @@ def measure_of(config: RunConfig, task: str) -> str | None:
     return registry.build(task, **config.tasks.get(task, {})).measure
 
 
+def f1_name(config: RunConfig) -> str:
+    """Return what the scores of a run are: ``strict micro-F1``, without ``strict`` if places count in some tasks."""
+    return "micro-F1" if any(measure_of(config, task) for task in config.tasks) else "strict micro-F1"
+
+
 DEV_MEAN = "mean_f1"  # the dev score that is the mean over tasks
 
 

@@ -18,7 +18,7 @@ from umie.evaluation.gates import gate_summary
 from umie.experiments.choices import Wording
 from umie.experiments.config import RunConfig
 from umie.experiments.data_sets import Corpus
-from umie.experiments.scored_tasks import DEV_MEAN, check_metric, dev_mean_keys, score_name, scored_tasks
+from umie.experiments.scored_tasks import DEV_MEAN, ScoredTask, check_metric, dev_mean_keys, score_name, scored_tasks
 from umie.experiments.training_queries import check_queries, tokenizer_of
 from umie.files import atomic_folder, atomic_write, json_text
 from umie.records import MEDIA, Medium, Record, write_jsonl
@@ -28,6 +28,7 @@ from umie.training.config import Checkpoints
 if TYPE_CHECKING:
     from umie.model import UmieModel
     from umie.processor import UmieProcessor
+    from umie.tasks import Task
     from umie.training import Mixture
 
 COUNTS = "counts.json"  # by scored task and record: correct, predicted and annotated items
@@ -315,6 +316,8 @@ class Variant:
                 **evaluation.generation,
             )
             metrics[one.key] = result.scores
+            if hidden := self._scores_without_media(model, split, one, tasks):
+                metrics[one.key]["blind"] = hidden
             if result.is_oracle:
                 metrics[one.key]["oracle"] = "gold events"
             if result.gates:
@@ -327,6 +330,36 @@ class Variant:
             with atomic_write(folder / COUNTS) as file:
                 file.write(json_text(counts))
         return metrics, gates
+
+    def _scores_without_media(
+        self, model: UmieModel | None, split: str, one: ScoredTask, tasks: Mapping[str, Task[Any]]
+    ) -> dict[str, Any]:
+        """Return the scores on the records with each medium of ``evaluation.blind``, when it is hidden."""
+        from umie.evaluation import SourcePredictions, evaluate
+
+        evaluation, seen = self.config.evaluation, self.processor.blind
+        found = {}
+        for medium in evaluation.blind if model is None else ():
+            records = self.records[split][one.data_set]
+            having = [record for record in records if medium in record.media and record.annotated_for(one.task)]
+            if medium in seen or not any(tasks[one.task].queries(record) for record in having):
+                continue
+            self.processor.blind = seen | {medium}
+            try:
+                found[medium] = evaluate(
+                    self.model,
+                    self.processor,
+                    having,
+                    tasks[one.task],
+                    batch_size=evaluation.batch_size,
+                    constrained=one.constrained,
+                    events=one.events,
+                    sources=SourcePredictions(tasks),
+                    **evaluation.generation,
+                ).scores
+            finally:
+                self.processor.blind = seen
+        return found
 
     def _dev_scores(self, model: UmieModel) -> dict[str, float]:
         """Return the F1 and the mean gate of each scored task on the dev split, and the mean F1, during training."""

@@ -12,9 +12,10 @@ from umie.errors import printable
 from umie.experiments.comparison import ALPHA, Comparison, compare
 from umie.experiments.reference import published
 from umie.experiments.scheduler import GridRun
-from umie.experiments.scored_tasks import measure_of
+from umie.experiments.scored_tasks import f1_name, measure_of
 from umie.experiments.summary import MEAN, Row, complete_mean, health_mean, rows, score, title
 from umie.files import atomic_write
+from umie.reports.combinations import combinations_section
 from umie.reports.gate_study import HISTOGRAM, SWEEP, write_gate_study
 from umie.reports.grid_facts import data_facts
 from umie.reports.grid_figure import draw_grid
@@ -144,14 +145,16 @@ def _page(run: GridRun, output: Path, summary: str, gate: str) -> str:
     num_records = sum(run.data.sets[name].num_records[split] for name in {one.data_set for one in run.scored})
     parts = [
         f"# {run.grid.name}",
-        f"Strict micro-F1 on the {split} split ({num_records} records): mean over seeds ± half width of the 95% "
-        f"interval (Student's t over seeds{TWO_SEEDS if len(run.grid.seeds) == 2 else ''}). "
+        f"F1 on the {split} split ({num_records} records), {f1_name(run.grid.first)}: mean over seeds ± half width of "
+        f"the 95% interval (Student's t over seeds{TWO_SEEDS if len(run.grid.seeds) == 2 else ''}). "
         f"`{MEAN}` averages {', '.join(title(run, task) for task in run.mean_over)}.",
         summary,
         _glossary(run),
     ]
     if compared := comparisons(run, output):
         parts += ["## What the intervals support", compared]
+    if by_combination := combinations_section(run):
+        parts += ["## By combination of media", by_combination]
     parts += ["## Cells", _cells(run), "## Data", data_facts(run)]
     if gate:
         parts += ["## Gate", gate]

@@ -10,6 +10,7 @@ from typing import Any
 
 from umie.experiments.reference import published
 from umie.experiments.scheduler import GridRun
+from umie.experiments.scored_tasks import f1_name
 from umie.experiments.summary import MEAN, Row, complete_mean, drawable_interval, score, title
 from umie.reports.style import GRAY, LIGHT_BLUE, ORANGE, add_legend, clean_axes, new_figure, panels, save_figure
 
@@ -58,7 +59,7 @@ def draw_grid(run: GridRun, table: Sequence[Row], path: Path) -> None:
         clean_axes(axes, grid="x", title=title(run, name))
         axes.tick_params(axis="y", length=0)
     split, seeds = run.grid.first.evaluation.split, _plural(len(run.grid.seeds), "seed")
-    figure.suptitle(f"{run.grid.name}: strict micro-F1 on the {split} split ({seeds})", fontsize=10)
+    figure.suptitle(f"{run.grid.name}: {f1_name(run.grid.first)} on the {split} split ({seeds})", fontsize=10)
     add_legend(figure, columns=5 if columns > 2 else 2)
     save_figure(figure, path, pdf=True)
 

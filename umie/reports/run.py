@@ -8,7 +8,7 @@ from typing import Any
 
 from umie.experiments.config import RunConfig
 from umie.experiments.run import RunResult
-from umie.experiments.scored_tasks import DEV_MEAN, dev_mean_keys, measure_of
+from umie.experiments.scored_tasks import DEV_MEAN, dev_mean_keys, f1_name, measure_of
 from umie.files import atomic_write, json_text
 from umie.reports.gates import draw_gates
 from umie.reports.style import (
@@ -92,7 +92,7 @@ def _draw_scores(axes: Any, run: RunResult, scored: Sequence[Mapping[str, Any]])
     if best := run.measured.get("best_step"):
         axes.axvline(best, label=f"best: step {best}", **{**DOTTED, "color": GRAY})
     axes.set_ylim(-0.02, 1.02)
-    clean_axes(axes, title="Scores on the dev split", x=_STEPS, y="strict micro-F1 (0 to 1)")
+    clean_axes(axes, title="Scores on the dev split", x=_STEPS, y="micro-F1 (0 to 1)")
 
 
 def _page(run: RunResult, *, has_gates: bool) -> Iterator[str]:
@@ -106,7 +106,7 @@ def _page(run: RunResult, *, has_gates: bool) -> Iterator[str]:
             shares = [shown_interval(values), f"{values['precision']:.3f}", f"{values['recall']:.3f}"]
             counts = [values[name] for name in ("predicted", "gold", "dropped")]
             rows.append([run.titles.get(key, key), *shares, *counts, *gate])
-        yield f"Best model on **{split}**: strict micro-F1 with its 95% bootstrap interval over records.\n"
+        yield f"Best model on **{split}**: {f1_name(config)} with its 95% bootstrap interval over records.\n"
         yield f"{markdown_table(columns, rows)}\n"
     if grounded := [task.upper() for task in run.corpus.tasks if measure_of(config, task)]:
         yield f"{grounded_note(grounded)}\n"

@@ -7,7 +7,7 @@ from umie.scoring.released import Released, released_score
 from umie.scoring.report import Line, Report, Versus, to_json
 from umie.scoring.score_sheet import Score, Sheet
 from umie.scoring.scorer import annotated_tasks, check_modality, has_modality, score_predictions, unknown_labels
-from umie.scoring.strict import f1_by_combination, score_of_sheet, strict_score, strict_sheet
+from umie.scoring.strict import score_of_sheet, scores_by_combination, strict_score, strict_sheet
 
 __all__ = [
     "MEASURES",
@@ -24,7 +24,6 @@ __all__ = [
     "annotated_tasks",
     "baseline_score",
     "check_modality",
-    "f1_by_combination",
     "has_modality",
     "modality_of",
     "read_gold",
@@ -32,6 +31,7 @@ __all__ = [
     "released_score",
     "score_of_sheet",
     "score_predictions",
+    "scores_by_combination",
     "strict_score",
     "strict_sheet",
     "to_json",

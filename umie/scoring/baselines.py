@@ -22,6 +22,7 @@ from umie.records import (
     Track,
     is_no_relation,
 )
+from umie.records.model import with_places
 from umie.records.places import NOWHERE, PLACES
 from umie.scoring import groundings
 from umie.scoring.measures import measures_of
@@ -56,6 +57,9 @@ def baseline_of(task: str, measure: str, gold: Sequence[Record], train: Sequence
       role of its medium.
     - other kinds: nothing.
 
+    In ``pointing``, which is about mentions that are found, the mentions are those of gold; if regions have labels, as
+    those of a detector do, the one whose label ends with the last word of the mention shows it, if there is one.
+
     In measures of grounding, and where there is no span, the largest region, the longest track and the longest segment
     show each item; an end of a relation without a span has the places that the query names.
 
@@ -64,6 +68,8 @@ def baseline_of(task: str, measure: str, gold: Sequence[Record], train: Sequence
     source = "gold" if train is None else "train"
     learned = gold if train is None else [record for record in train if record.annotated_for(task)]
     builders = {"entities": _entities, "relations": _relations, "events": _events, "arguments": _arguments}
+    if measure == "pointing":
+        return _pointing(gold)
     built = registry.build(task)
     if built.kind not in builders:
         return Baseline("nothing", lambda record: built.with_items(record, ()))
@@ -129,6 +135,34 @@ def _entities(learned: Sequence[Record], source: str, measure: str) -> Baseline:
 
     without = "" if unwritten is None else f"; without a text {unwritten!r}"
     return Baseline(f"mentions of train{without}{_where(learned, measure)}", answer)
+
+
+def _pointing(gold: Sequence[Record]) -> Baseline:
+    def answer(record: Record) -> Record:
+        found = []
+        for entity in record.entities:
+            words = entity.text.lower().split()
+            named = [index for index, region in enumerate(record.regions) if words and _noun(region) == words[-1]]
+            shown = Places(regions=(named[0],)) if named else _largest(record)
+            found.append(with_places(entity, shown))
+        return replace(record, entities=tuple(found))
+
+    labeled = any(_noun(region) for record in gold for region in record.regions)
+    named = ", or in the one labeled like its last word" if labeled else ""
+    chances = [
+        1 / len(record.places(medium))
+        for record in gold
+        for entity in record.entities
+        for medium in MEDIA
+        if len(entity.places.of(medium)) == 1 and not entity.places.without(medium)
+    ]
+    chance = f"; at random {sum(chances) / len(chances):.3f}" if chances else ""
+    return Baseline(f"gold mentions{_where(gold, 'pointing')}{named}{chance}", answer)
+
+
+def _noun(region: Region) -> str:
+    """Return the last word of a region's label."""
+    return (region.label or "").lower().rpartition(" ")[2]
 
 
 def _largest(record: Record) -> Places:

@@ -15,7 +15,7 @@ from umie.scoring.places import Place, extent, same_place
 
 Shown = tuple[tuple[Place, ...], ...]  # the places of each part of an item: of a relation, those of head and of tail
 Boxes = tuple[Box, ...]
-NAMES = ("grounded", "GMNER", "EEG")  # of the measures, in umie.scoring.measures
+NAMES = ("grounded", "GMNER", "EEG", "pointing")  # of the measures, in umie.scoring.measures
 
 
 def entities_grounded(predicted: Record, gold: Record) -> Tally:
@@ -63,6 +63,15 @@ def entities_eeg(predicted: Record, gold: Record) -> Tally:
     Source: as for GMNER.
     """
     return tally_groups((_boxed(side, typed=False) for side in (predicted, gold)), _any_matches)
+
+
+def entities_pointing(predicted: Record, gold: Record) -> Tally:
+    """Of the mentions of gold that have places and are found with their type, those whose places are right.
+
+    This is an accuracy: mentions that are missed or invented do not count.
+    """
+    wanted = {key for key, (places,) in _entities(gold) if any(places)} & {key for key, _ in _entities(predicted)}
+    return _tally(lambda side: (item for item in _entities(side) if item[0] in wanted), predicted, gold)
 
 
 def has_regions(record: Record) -> bool:

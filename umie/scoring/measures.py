@@ -51,6 +51,7 @@ MEASURES = (
     _measure("entities", "grounded", groundings.entities_grounded, only_if=groundings.has_places("entities")),
     _measure("entities", "GMNER", groundings.entities_gmner, only_if=groundings.has_regions),
     _measure("entities", "EEG", groundings.entities_eeg, only_if=groundings.has_regions),
+    _measure("entities", "pointing", groundings.entities_pointing, only_if=groundings.has_places("entities")),
     _strings("entities"),
     _measure("relations", "strict", mentions.relations_strict),
     _measure("relations", "with none", mentions.relations_with_none),

@@ -50,13 +50,15 @@ def strict_sheet(task: str, predictions: Sequence[Record], gold: Sequence[Record
     return Sheet.of(list(map(chosen.count, predictions, gold)))
 
 
-def f1_by_combination(sheet: Sheet, gold: Sequence[Record]) -> dict[str, float]:
-    """Return the F1 of the records of each combination of text and media, e.g. ``T+I``; empty if there is only one."""
+def scores_by_combination(sheet: Sheet, gold: Sequence[Record]) -> dict[str, dict[str, Any]]:
+    """Return ``f1`` and ``interval`` of the records of each combination of text and media, e.g. ``T+I``."""
     rows: dict[str, list[int]] = {}
     for row, record in enumerate(gold):
         rows.setdefault(record.combination, []).append(row)
-    found = {name: Sheet(sheet.labels, sheet.counts[rows[name]]).score().f1 for name in COMBINATIONS if name in rows}
-    return found if len(found) > 1 else {}
+    parts = {
+        name: score_of_sheet(Sheet(sheet.labels, sheet.counts[rows[name]])) for name in COMBINATIONS if name in rows
+    }
+    return {name: {key: scores[key] for key in ("f1", "interval")} for name, scores in parts.items()}
 
 
 def score_of_sheet(sheet: Sheet, *, resamples: int = 1000, seed: int = 0) -> dict[str, Any]:

@@ -292,7 +292,7 @@ def test_only_an_earlier_report_is_replaced_and_only_on_request(umie, data, chec
         ),
         (["--model", "CKPT", "--gold", "g.jsonl"], "--gold requires --predictions"),
         (["--predictions", "p", "--gold", "g", "--num-beams", "2"], "--num-beams requires --model"),
-        (["--predictions", "p", "--gold", "g", "--format", "mnre"], "--format requires --model"),
+        (["--predictions", "p", "--gold", "g", "--format", "mrne"], "Unknown data format 'mrne'"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(umie, data, checkpoint, arguments, message):

@@ -6,6 +6,11 @@ import shutil
 
 import pytest
 
+from umie.errors import UmieError
+from umie.experiments.data_config import read_data_config
+from umie.experiments.data_splits import check_content
+from umie.records import Record
+
 TEXTS = {"train": "Anna met {}", "dev": "Bo saw {}", "test": "{} called Cy"}
 
 
@@ -113,3 +118,13 @@ def test_a_split_that_contains_another(folder, umie):
         2,
         True,
     )
+
+
+@pytest.mark.parametrize("medium", ["audio", "video"])
+def test_records_without_texts_are_told_apart_by_their_media(medium):
+    config = read_data_config({"format": "jsonl", "train": "a.jsonl", "test": "b.jsonl"}, {"mner": {}})
+    train, test = ([Record("", **{medium: f"{split}/{number}"}) for number in range(30)] for split in ("train", "test"))
+    (name,) = config.sets
+    check_content(config, {name: {"train": train, "test": test}})
+    with pytest.raises(UmieError, match="train and test have the same records"):
+        check_content(config, {name: {"train": train, "test": train[::-1]}})

@@ -14,6 +14,7 @@ from umie.cli.console import print_line, print_note, print_notes
 from umie.cli.data_audit import audit, clean, fingerprint
 from umie.cli.data_images import features, regions
 from umie.cli.data_mask import mask
+from umie.cli.data_media import pan, speak
 from umie.cli.data_show import sample, stats
 from umie.cli.data_split import split
 from umie.cli.options import (
@@ -251,8 +252,8 @@ def synthetic_media(
 
 app = typer.Typer(help="Work with data sets: convert, check, count, inspect, compare.", no_args_is_help=True)
 _COMMANDS = (
-    convert, regions, validate, stats, sample, audit, clean, fingerprint, split, mask, features, synthetic,
-    synthetic_media,
+    convert, regions, validate, stats, sample, audit, clean, fingerprint, split, mask, speak, pan, features,
+    synthetic, synthetic_media,
 )  # fmt: skip
 for command in _COMMANDS:
     app.command()(command)

@@ -35,19 +35,19 @@ def evaluate(
     format_name: Annotated[
         str,
         _option(
-            CHECKPOINT,
+            BOTH,
             "--format",
             "-f",
-            help="Format of the data: jsonl, twitter, mnre, ..., synthetic, synthetic_media.",
+            help="Format of --data, --gold and --train: jsonl, twitter, gmner, ..., synthetic, synthetic_media.",
         ),
     ] = "jsonl",
-    images: Annotated[Path | None, _option(CHECKPOINT, help="Directory of the images.")] = None,
+    images: Annotated[Path | None, _option(BOTH, help="Directory of the images.")] = None,
     regions: Annotated[
-        Path | None, _option(CHECKPOINT, help="Annotation of regions: VOC files for twitter and gmner.")
+        Path | None, _option(BOTH, help="Annotation of regions: VOC files for twitter and gmner.")
     ] = None,
     format_option: Annotated[
         list[str] | None,
-        _option(CHECKPOINT, metavar="NAME=VALUE", help="Option of the format, e.g. mapping=FILE for swig; repeatable."),
+        _option(BOTH, metavar="NAME=VALUE", help="Option of the format, e.g. mapping=FILE for swig; repeatable."),
     ] = None,
     title: Annotated[str | None, _option(CHECKPOINT, help="Name of the data in the report, e.g. dev.")] = None,
     limit: Annotated[
@@ -79,7 +79,7 @@ def evaluate(
     ] = None,
     dtype: Annotated[str, _option(CHECKPOINT, metavar="<str>", help="float32, bfloat16 or float16.")] = "float32",
     predictions: Annotated[Path | None, _option(FILES, help="Predictions of a system, JSONL.")] = None,
-    gold: Annotated[Path | None, _option(FILES, help="The annotated records, JSONL.")] = None,
+    gold: Annotated[Path | None, _option(FILES, help="The annotated records.")] = None,
     other: Annotated[
         Path | None, _option(FILES, help="Predictions of another system to compare with, by two paired tests.")
     ] = None,
@@ -122,13 +122,14 @@ def evaluate(
         umie evaluate -m best --data test.txt --format mnre --decoding both -o out
         umie evaluate --model best --data test --format synthetic -o report
 
-    Predictions of any system are scored from two JSONL files with one record per line. The predictions have predicted
-    items in place of the annotation; on one line, for example:
+    Predictions of any system are scored from a JSONL file with one record per line, which has predicted items in place
+    of the annotation; on one line, for example:
 
         {"id": "7", "text": "In Rome",
          "entities": [{"type": "location", "span": [3, 7]}]}
 
         umie evaluate --predictions p.jsonl --gold g.jsonl --labels
+        umie evaluate --predictions p.jsonl --gold txt/test.txt --format gmner --regions xml
 
     Lines are joined by id if each has a unique one, otherwise by order. A mention without offsets, {"type": "location",
     "text": "Rome"}, is scored only by its string. docs/scores.md defines all measures.
@@ -161,7 +162,8 @@ def evaluate(
             if path is not None and is_changed(path):
                 differs = f"its digest in {digest_file(path)} differs"
                 print_note(f"warning: {path} is not as it was written: {differs}", "yellow")
-        files = PredictionFiles(predictions, gold, other, train)
+        of_format = part_options(format_option or (), "--format-option")
+        files = PredictionFiles(predictions, gold, other, train, format_name, images, regions, of_format)
         with no_relation_names(no_relation or ()):
             scores = score_files(files, tasks=task, modality=modality, resamples=resamples, seed=seed)
         print_notes(Counter(), scores.doubtful)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from umie.errors import UmieError
-from umie.records import Record
+from umie.records import Places, Record, Span
+from umie.records.model import moved_places
 
 SHARES: Mapping[str, float] = {"train": 0.7, "dev": 0.1, "test": 0.2}
 
@@ -48,32 +49,10 @@ def with_shuffled_regions(record: Record, rng: random.Random) -> Record:
     rng.shuffle(order)
     place = {old: new for new, old in enumerate(order)}
 
-    def moved(indices: Sequence[int]) -> tuple[int, ...]:
-        return tuple(sorted({place[first[index]] for index in indices}))
+    def moved(_: Span | None, places: Places) -> Places:
+        return places._replace(regions=tuple(sorted({place[first[index]] for index in places.regions})))
 
-    events = tuple(
-        replace(
-            event,
-            regions=moved(event.regions),
-            arguments=tuple(replace(argument, regions=moved(argument.regions)) for argument in event.arguments),
-        )
-        for event in record.events
-    )
-    relations = tuple(
-        replace(
-            relation,
-            head_places=relation.head_places._replace(regions=moved(relation.head_places.regions)),
-            tail_places=relation.tail_places._replace(regions=moved(relation.tail_places.regions)),
-        )
-        for relation in record.relations
-    )
-    return replace(
-        record,
-        regions=tuple(record.regions[index] for index in order),
-        entities=tuple(replace(entity, regions=moved(entity.regions)) for entity in record.entities),
-        relations=relations,
-        events=events,
-    )
+    return replace(record, regions=tuple(record.regions[index] for index in order), **moved_places(record, moved))
 
 
 def check_shares(dev: float, test: float) -> dict[str, float]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from umie.audit.texts import normalize
 from umie.errors import UmieError
 from umie.experiments.data_config import DataConfig
-from umie.records import Record
+from umie.records import MEDIA, Record
 from umie.types import SPLITS
 
 _REASONS = {
@@ -45,7 +45,7 @@ def check_files(config: DataConfig, root: Path) -> None:
 
 
 def check_content(config: DataConfig, records: Mapping[str, Mapping[str, Sequence[Record]]]) -> None:
-    """Raise UmieError if two splits have the same texts and images, in any order and with any annotation.
+    """Raise UmieError if two splits have the same texts and media, in any order and with any annotation.
 
     So have splits one of which contains all records of the other, unless these are few.
 
@@ -53,8 +53,8 @@ def check_content(config: DataConfig, records: Mapping[str, Mapping[str, Sequenc
         config: the data sets.
         records: the records by data set and split.
     """
-    found: dict[Place, Counter[tuple[str, str]]] = {
-        (name, split): Counter((normalize(record.text), os.path.normpath(str(record.image))) for record in own)
+    found: dict[Place, Counter[tuple[str, ...]]] = {
+        (name, split): Counter(_identity(record) for record in own)
         for name, splits in records.items()
         for split, own in splits.items()
         if own
@@ -67,6 +67,10 @@ def check_content(config: DataConfig, records: Mapping[str, Mapping[str, Sequenc
             raise _error(
                 config, first, second, f"overlap: one contains all {found[fewer].total():,} records of the other"
             )
+
+
+def _identity(record: Record) -> tuple[str, ...]:
+    return normalize(record.text), *(os.path.normpath(str(getattr(record, medium))) for medium in MEDIA)
 
 
 def _rivals(config: DataConfig, places: Sequence[Place]) -> Iterator[tuple[Place, Place]]:

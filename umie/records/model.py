@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
@@ -304,6 +304,27 @@ class Record:
 def with_places(item: G, places: Places) -> G:
     """Return an entity, an argument or an event with these places as its only ones."""
     return replace(item, regions=places.regions, tracks=places.tracks, segments=places.segments)
+
+
+def moved_places(record: Record, move: Callable[[Span | None, Places], Places]) -> dict[str, Any]:
+    """Return the annotation of a record with other places, as fields for ``replace``.
+
+    ``move`` is called with the span and the places of each entity, end of a relation, trigger and argument.
+    """
+    return {
+        "entities": tuple(with_places(item, move(item.span, item.places)) for item in record.entities),
+        "relations": tuple(
+            replace(item, head_places=move(item.head, item.head_places), tail_places=move(item.tail, item.tail_places))
+            for item in record.relations
+        ),
+        "events": tuple(
+            replace(
+                with_places(event, move(event.trigger, event.places)),
+                arguments=tuple(with_places(item, move(item.span, item.places)) for item in event.arguments),
+            )
+            for event in record.events
+        ),
+    }
 
 
 _ITEMS: Mapping[str, type] = {

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from umie.data.source import JSONL, Source
 from umie.files import atomic_write, json_text
-from umie.records import read_jsonl
 from umie.records.no_relation import doubtful_labels
 from umie.reports.score_figure import draw_labels, draw_scores
 from umie.scoring import Report, read_gold, read_predictions, score_predictions, to_json, unknown_labels
@@ -17,19 +18,31 @@ from umie.versions import file_digest, versions
 
 @dataclass(frozen=True)
 class PredictionFiles:
-    """The JSONL files of a comparison with gold.
+    """The files of a comparison with gold.
 
     Args:
-        predictions: the predictions of a system.
+        predictions: the predictions of a system, JSONL.
         gold: the annotated records.
-        other: the predictions of another system to compare with.
+        other: the predictions of another system to compare with, JSONL.
         train: training records for the baselines.
+        format: the format of the annotated and of the training records.
+        images: the directory of their images; needed only by formats whose boxes depend on them.
+        regions: the annotation of their regions.
+        format_options: options of the format.
     """
 
     predictions: Path
     gold: Path
     other: Path | None = None
     train: Path | None = None
+    format: str = JSONL
+    images: Path | None = None
+    regions: Path | None = None
+    format_options: Mapping[str, Any] = field(default_factory=dict)
+
+    def source(self, path: Path) -> Source:
+        """Return a file of annotated records in the format."""
+        return Source(path, self.format, self.images, self.regions, self.format_options)
 
 
 @dataclass(frozen=True)
@@ -50,7 +63,8 @@ class FileScores:
 
     def write_json(self, path: str | Path) -> None:
         """Write the scores, the digests of the files, and the versions of the libraries."""
-        files = {name: file for name, file in vars(self.files).items() if file is not None}
+        named = {name: getattr(self.files, name) for name in ("predictions", "gold", "other", "train")}
+        files = {name: file for name, file in named.items() if file is not None}
         content = {
             "files": {name: {"path": str(file), "sha256": file_digest(file)} for name, file in files.items()},
             "versions": versions("numpy", "scipy"),
@@ -83,11 +97,11 @@ def score_files(
     Raises:
         UmieError: a file cannot be read, the files do not belong together, or a task cannot be scored.
     """
-    gold = read_gold(files.gold)
+    gold = read_gold(files.source(files.gold))
     records = [line.record for line in gold]
     predictions = read_predictions(files.predictions, gold, files.gold, tasks)
     other = None if files.other is None else read_predictions(files.other, gold, files.gold, tasks)
-    train = None if files.train is None else list(read_jsonl(files.train))
+    train = None if files.train is None else list(files.source(files.train).records())
     report = score_predictions(
         records, predictions, tasks=tasks, modality=modality, other=other, train=train, resamples=resamples, seed=seed
     )

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from umie.data.source import Source
 from umie.errors import UmieError, at, check_characters, shown
 from umie.files import read_lines
-from umie.records import MEDIA, Record, is_no_relation, read_numbered_jsonl, record_from_json, record_to_json
+from umie.records import MEDIA, Record, is_no_relation, record_from_json, record_to_json
 from umie.records.jsonl import parse_line, read_string
 from umie.records.places import PLACES
 from umie.scoring.counts import Key
@@ -19,10 +20,11 @@ from umie.scoring.mentions import strings_of
 
 
 class GoldLine(NamedTuple):
-    """An annotated record and its line number."""
+    """An annotated record, its number in the file, and its place for messages, e.g. ``g.jsonl:3``."""
 
     number: int
     record: Record
+    place: str
 
 
 @dataclass(frozen=True)
@@ -37,15 +39,16 @@ class Prediction:
     strings: Mapping[str, tuple[Key, ...]] = field(default_factory=dict)
 
 
-def read_gold(path: str | Path) -> list[GoldLine]:
-    """Read the annotated records of a JSONL file.
+def read_gold(path: str | Path | Source) -> list[GoldLine]:
+    """Read the annotated records of a JSONL file, or of a file in another format.
 
     Raises:
-        UmieError: a line is not a valid record, or the file has no records.
+        UmieError: a record is not valid, or the file has no records.
     """
-    lines = [GoldLine(number, record) for number, record in read_numbered_jsonl(path)]
+    source = path if isinstance(path, Source) else Source(Path(path))
+    lines = [GoldLine(number, record, source.place(number)) for number, record in source.numbered()]
     if not lines:
-        raise UmieError(f"{path}: has no records: use a file of annotated records")
+        raise UmieError(f"{source.path}: has no records: use a file of annotated records")
     return lines
 
 
@@ -75,7 +78,7 @@ def read_predictions(
     needed = [line for line in gold if tasks is None or any(map(line.record.annotated_for, tasks))]
     pairs, by_id = _join(path, lines, gold, gold_path, needed)
     parsed: list[tuple[Record, dict[str, list[Key]]]] = []
-    for found, (gold_number, record) in pairs:
+    for found, (_, record, place) in pairs:
         if found is None:
             parsed.append((replace(record, entities=(), relations=(), events=()), {}))
             continue
@@ -84,7 +87,7 @@ def read_predictions(
             text = data.setdefault("text", record.text if by_id else "")
             if text != record.text:
                 raise UmieError(
-                    f"text is {shown(text)}, but {gold_path}:{gold_number} says {shown(record.text)}: "
+                    f"text is {shown(text)}, but {place} says {shown(record.text)}: "
                     "offsets would not match; use the same texts, either in the same order or with ids"
                 )
             for key, value in _media(record).items():
@@ -147,7 +150,7 @@ def _join(
         if len(lines) < len(gold):
             raise UmieError(
                 f"{path}: has {len(lines)} records, but {gold_path} has {len(gold)}; the first without a prediction "
-                f"is {gold_path}:{gold[len(lines)].number}: add a line for it, without items if nothing was found"
+                f"is {gold[len(lines)].place}: add a line for it, without items if nothing was found"
             )
         return list(zip(lines, gold, strict=True)), False
     answers = dict(zip(given, lines, strict=True))
@@ -158,7 +161,7 @@ def _join(
     for line in needed:
         if line.record.id not in answers:
             raise UmieError(
-                f"{path}: has no record with the id {shown(line.record.id)} of {gold_path}:{line.number}: add a line "
+                f"{path}: has no record with the id {shown(line.record.id)} of {line.place}: add a line "
                 "for it, without items if nothing was found; for predictions of only some tasks, use --task"
             )
     return [(answers.get(line.record.id), line) for line in gold], True

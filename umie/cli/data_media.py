@@ -1,0 +1,135 @@
+"""`umie data speak` and `pan`: annotated texts as speech, annotated images as clips."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from umie.cli.console import print_line, print_note, print_notes
+from umie.cli.options import Format, FormatOptions, Images, Regions, not_none, num_with, source_of
+from umie.cli.progress import counting
+from umie.errors import UmieError
+
+if TYPE_CHECKING:
+    from umie.records import Medium, Record
+
+MediaFolder = Annotated[
+    Path, typer.Option("--output", "-o", help="Directory for INPUT.jsonl and, in INPUT/, its new media.")
+]
+Seed = Annotated[int, typer.Option(help="Random seed.")]
+
+
+def speak(
+    input_file: Annotated[Path, typer.Argument(help="The annotated texts.")],
+    output: MediaFolder,
+    format_name: Format = "jsonl",
+    images: Images = None,
+    regions: Regions = None,
+    format_option: FormatOptions = None,
+    voice: Annotated[str, typer.Option(help="Language or voice of espeak-ng, e.g. en-us, en-gb, de, cmn.")] = "en-us",
+    rate: Annotated[int, typer.Option(help="Words per minute, 80 to 450.")] = 175,
+    group: Annotated[int, typer.Option(min=1, help="Words of a segment that is no mention.")] = 2,
+    drop_text: Annotated[bool, typer.Option("--drop-text", help="Leave the text out: only the sound has it.")] = False,
+    shuffle_segments: Annotated[
+        bool, typer.Option("--shuffle-segments", help="Put the segments of each record into random order.")
+    ] = False,
+    seed: Seed = 0,
+) -> None:
+    """Turn annotated texts into speech, with a segment for each mention.
+
+    Each annotated mention is a segment of the sound, from its first to its last word, without the silence around it;
+    the other words are segments of up to --group words in a row. Images and videos of the records are copied to the
+    output, because the media of a record are in one directory. With --drop-text, records have no text, and the answer
+    is the place. Records of whose text nothing is said (such as only punctuation) are left out and listed.
+
+    Requires espeak-ng, which is not installed with umie: pip install espeakng-loader.
+
+    Example:
+        umie data speak twitter2017/train.txt --format twitter --output spoken
+        umie data speak train.jsonl --output spoken --voice en-gb --drop-text --shuffle-segments
+    """
+    from umie.data.speaking import speak_records
+    from umie.media.speech import Speaker
+    from umie.records.notes import collected_notes
+
+    file = _file(input_file, output)
+    source = source_of(input_file, format_name, images, regions, format_option)
+    with collected_notes() as notes, Speaker(voice, rate) as speaker:
+        records = speak_records(
+            source.named(),
+            speaker,
+            output,
+            file.stem,
+            group=group,
+            keep_text=not drop_text,
+            shuffle=random.Random(seed) if shuffle_segments else None,
+            on_left_out=lambda message: print_note(f"left out: {' '.join(message.split())}"),
+        )
+        _write(file, records, "audio", f"{input_file}: espeak-ng says nothing of its texts: use another --voice")
+    print_notes(notes)
+
+
+def pan(
+    input_file: Annotated[Path, typer.Argument(help="Records with images.")],
+    output: MediaFolder,
+    format_name: Format = "jsonl",
+    images: Images = None,
+    regions: Regions = None,
+    format_option: FormatOptions = None,
+    size: Annotated[int, typer.Option(min=1, help="Pixels of the longer side of a frame, at most.")] = 224,
+    frames: Annotated[int, typer.Option(min=2, help="Frames of a clip, at 8 per second.")] = 8,
+    shuffle_regions: Annotated[
+        bool, typer.Option("--shuffle-regions", help="Put the regions of each record into random order before.")
+    ] = False,
+    seed: Seed = 0,
+) -> None:
+    """Turn images with regions into clips of a moving camera, in which the regions are tracks.
+
+    The camera moves from the whole image to a random part of it, or from a part to the whole. The boxes of the tracks
+    follow from its path; a region that is out of view has none in that frame. What refers to a region refers to its
+    track. Clips are animated PNG. Records without an image stay as they are; sounds are copied to the output.
+
+    Example:
+        umie data pan train.jsonl --output panned --frames 12
+        umie data pan gmner/txt/dev.txt --format gmner --images images --regions gmner/xml --output panned
+    """
+    from umie.data.panning import pan_records
+
+    file = _file(input_file, output)
+    source = source_of(input_file, format_name, images, regions, format_option)
+    num_with(source, "image")
+    records = pan_records(
+        source.named(), output, file.stem, size=size, num_frames=frames, shuffle=shuffle_regions, seed=seed
+    )
+    _write(file, records, "video", f"{input_file}: has no records")
+
+
+def _file(input_file: Path, output: Path) -> Path:
+    """Return the JSONL file of the new records; raise UmieError if it is the input."""
+    file = output / f"{input_file.stem}.jsonl"
+    if file.exists() and input_file.exists() and file.samefile(input_file):
+        raise UmieError(f"{file}: is the input; choose another --output")
+    return file
+
+
+def _write(file: Path, records: Iterable[Record], medium: Medium, none: str) -> None:
+    """Write records with a new medium, and print how many; raise UmieError with the message if there are ``none``."""
+    from umie.records import write_jsonl
+    from umie.records.places import PLACES
+
+    places = num_records = 0
+
+    def counted() -> Iterator[Record]:
+        nonlocal places, num_records
+        for record in records:
+            num_records, places = num_records + 1, places + len(record.places(medium))
+            count()
+            yield record
+
+    with counting(f"writing {file.name}") as count:
+        write_jsonl(file, not_none(counted(), none))
+    print_line(f"{num_records:,} records, {places:,} {PLACES[medium]} in {file}")

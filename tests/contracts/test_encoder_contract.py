@@ -212,7 +212,7 @@ def test_shapes_boxes_and_mask(encoder, encoded, num_more):
     if encoder.medium == "video":
         assert encoded.spans[0].flatten().tolist() == pytest.approx([0, 1, 0, 1 / 1.5, 0.25 / 1.5, 0.25 / 1.5])
         assert encoded.paths.shape == (3, 3, 8, 4)
-        assert encoded.paths[0, 1, -1].tolist() == pytest.approx([0.6, 0.7, 0.5, 0])
+        assert encoded.paths[0, 1, -1].tolist() == pytest.approx([1.2, 0.7, 1, 0])  # in widths and heights of LEFT
 
 
 def test_several_images_of_a_record_have_their_own_slots(encoder, encoded, images, num_more):

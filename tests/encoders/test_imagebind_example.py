@@ -162,11 +162,11 @@ def test_only_the_part_of_the_medium_is_kept_and_it_is_frozen(encoders):
         assert not any(module.training for module in encoder.tower.modules())
 
 
-def test_a_variant_hears_and_sees_with_it_and_features_are_stored(encoders, sounds, clips, tmp_path):
+def test_a_variant_hears_and_sees_with_it_and_features_are_stored(encoders, sounds, clips, tokenizer, tmp_path):
     torch.manual_seed(0)
     tasks = {"mner": {"labels": ("person",)}}
     media = {f"{medium}_encoder": encoder for medium, encoder in encoders.items()}
-    model, processor = compose("tiny", "gated", "t5", tasks=tasks, **media)
+    model, processor = compose("tiny", "gated", "t5", tasks=tasks, tokenizer=tokenizer, **media)
     records = [Record("Ann", audio=sounds[0], video=clips[0], segments=((Segment((0, 1))),)), Record("Bob")]
     batch = processor(records, "mner")
     logits = model(**batch).logits

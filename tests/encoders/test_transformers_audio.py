@@ -78,7 +78,7 @@ def own_frames(kind, folder, samples):
 
 def test_slots_are_means_of_the_models_own_frames(kind, encoder, folders):
     samples = noise(9_600)
-    spans = [(0.0, 0.301), (0.105, 0.205), (0.255, 0.595), (0.31, 0.311)]
+    spans = [(0.0, 0.301), (0.105, 0.205), (0.255, 0.595), (0.31, 0.311), (0.445, 2.0), (0.599, 2.0)]
     found = encode(encoder, [samples], [list(map(Segment, spans))])[0]
     frames, pooled = own_frames(kind, folders[kind], samples)
     first, second = (center / 1000 for center in CENTERS[kind])

@@ -17,7 +17,7 @@ from umie.records import Track
 
 SIDE = 32
 KINDS = ("videomae", "vjepa2")
-BOX, OTHER, SMALL = (0.0, 0.0, 0.6, 0.5), (0.4, 0.5, 1.0, 1.0), (0.71, 0.71, 0.73, 0.73)
+BOX, OTHER, SMALL = (0.0, 0.0, 0.8, 0.4), (0.4, 0.2, 1.0, 1.0), (0.71, 0.31, 0.73, 0.33)
 TRACKS = [
     Track((0.0, 0.5, 0.7), (BOX, OTHER, OTHER)),
     Track((0.3, 0.4, 0.6), (OTHER, None, BOX)),

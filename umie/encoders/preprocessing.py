@@ -257,16 +257,6 @@ def steps_of(track: Track) -> list[Box]:
     return boxes
 
 
-def _path_of(steps: Sequence[Box]) -> Tensor:
-    """Return how far the edges of a box have moved, in widths and heights of the first box, ``[P, 4]``.
-
-    In these units a step is as large as its body, not as the frame: small bodies that move little are seen to move.
-    """
-    boxes = torch.tensor(steps)
-    size = (boxes[0, 2:] - boxes[0, :2]).clamp(min=1e-3).repeat(2)
-    return ((boxes - boxes[0]) / size).clamp(-MAX_MOVE, MAX_MOVE)
-
-
 def boxes_at(track: Track, times: Sequence[float]) -> list[Box | None]:
     """Return the box of a track at each time, None where it is not visible; there is one at least.
 
@@ -277,6 +267,16 @@ def boxes_at(track: Track, times: Sequence[float]) -> list[Box | None]:
         middle = sum(track.interval) / 2
         boxes[min(range(len(times)), key=lambda step: abs(times[step] - middle))] = steps_of(track)[NUM_STEPS // 2]
     return boxes
+
+
+def _path_of(steps: Sequence[Box]) -> Tensor:
+    """Return how far the edges of a box have moved, in widths and heights of the first box, ``[P, 4]``.
+
+    In these units a step is as large as its body, not as the frame: small bodies that move little are seen to move.
+    """
+    boxes = torch.tensor(steps)
+    size = (boxes[0, 2:] - boxes[0, :2]).clamp(min=1e-3).repeat(2)
+    return ((boxes - boxes[0]) / size).clamp(-MAX_MOVE, MAX_MOVE)
 
 
 def no_slots(medium: Medium = "image") -> dict[str, Tensor]:

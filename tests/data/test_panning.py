@@ -8,7 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
+from umie.data.media_folder import copy_media
 from umie.data.panning import draw_views, film, pan_records, tracks_of
+from umie.errors import UmieError
 from umie.media import open_clip
 from umie.records import Argument, Entity, Event, Places, Record, Region, Relation, read_jsonl, write_jsonl
 
@@ -177,3 +179,19 @@ def test_bad_input_is_one_line(umie, stills, line, arguments, message):
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert message in err
     assert not (stills / "o" / "d.jsonl").exists()
+
+
+def test_a_clip_shows_one_image(tmp_path, noise):
+    noise(8, 8).save(tmp_path / "a.png")
+    several = Record("Ann", "a.png", more_images=("a.png",), image_folder=str(tmp_path), id="r")
+    with pytest.raises(UmieError, match="record r: has 2 images"):
+        list(pan_records([several], tmp_path / "out", "train"))
+
+
+def test_all_images_of_a_record_are_copied(tmp_path, noise):
+    for seed, name in enumerate(("a.png", "b.png")):
+        noise(8, 8, seed).save(tmp_path / name)
+    (tmp_path / "out").mkdir()
+    record = Record("Ann", "a.png", more_images=("b.png",), image_folder=str(tmp_path))
+    copy_media(record, record.media, tmp_path / "out", set())
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.png", "b.png"]

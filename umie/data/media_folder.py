@@ -24,11 +24,12 @@ def copy_media(record: Record, media: Iterable[Medium], folder: Path, copied: se
     Raises:
         UmieError: a file cannot be read or written, or its name leads out of one of the folders.
     """
-    for medium in media:
-        path = record.path(medium)
+    wanted = set(media)
+    for medium, number in (each for each in record.numbered_media if each[0] in wanted):
+        path = record.path(medium, number)
         if path is None:
             continue
-        target = inside(folder, getattr(record, medium))
+        target = inside(folder, record.of(medium)[number])
         frames = frame_paths(path) if is_folder(path) else ()  # a video may be a folder of frames
         for source, new in [(frame, target / frame.name) for frame in frames] or [(path, target)]:
             if new not in copied and not (new.exists() and new.samefile(source)):

@@ -47,7 +47,7 @@ def pan_records(
         seed: seed of the camera and of the order.
 
     Raises:
-        UmieError: an image cannot be read, or a record has a video already.
+        UmieError: an image cannot be read, or a record has a video already, or several images.
     """
     check_whole("size", size, 1)
     check_whole("num_frames", num_frames, 2)
@@ -58,6 +58,8 @@ def pan_records(
         owner = f"record {record.id or number}"
         if record.video is not None:
             raise UmieError(f"{owner}: has a video, {record.video}: use records without")
+        if record.more_images:
+            raise UmieError(f"{owner}: has {len(record.images)} images, and a clip shows one: use records with one")
         views = draw_views(rng, num_frames)  # also for a record without an image, which so changes no other
         if shuffle:
             record = with_shuffled_regions(record, rng)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from media_checkpoints import MODELS
 from PIL import Image
 
 import umie
@@ -32,6 +33,10 @@ SMALL = {
     "timm": {"name": "timm", "model": "test_resnet"},  # parts that are quick to build
     "clip": {"name": "clip", "model": "RN50"},
     "precomputed": {"name": "precomputed", "path": ".", "format": "npz", "boxes": "absolute", "feature_dim": 8},
+    **{
+        name: {"name": name, "config": {"model_type": kind, **MODELS[kind][1]}}
+        for name, kind in {"transformers_audio": "wav2vec2", "transformers_video": "videomae"}.items()
+    },
 }
 
 

@@ -266,7 +266,7 @@ def test_features_replace_images(tokenizer, record):
             return {"boxes": torch.zeros(slots, 4), "visual_mask": mask, FEATURES: torch.ones(slots, 5)}
 
     processor = UmieProcessor(tokenizer, {"name": "tiny"}, missing_images="text_only")
-    processor.features = Source()
+    processor.features["image"] = Source()
     bare = dataclasses.replace(record, regions=(), events=())
     batch = processor([record, dataclasses.replace(record, image=None), bare], "mner")
     assert batch[FEATURES].sum((1, 2)).tolist() == [5.0 * (1 + len(record.regions)), 0, 0]

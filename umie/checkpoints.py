@@ -88,6 +88,8 @@ def check_config(values: Any, key: str = "", *, fewest_layers: int = 1) -> None:
                 continue
             if name in ("attn_implementation", "_attn_implementation") and "/" in str(value):
                 raise UmieError(f"{name} is {shown(value)}: code from the hub is not run: remove it")
+            if name == "checkpoint_path" or (name == "architecture" and ":" in str(value)):  # of timm, in transformers
+                raise UmieError(f"{name} is {shown(value)}: weights are read from the checkpoint itself: remove it")
             check_config(value, name, fewest_layers=0 if name == "visual_embedding" else fewest_layers)
     elif isinstance(values, list):
         for value in values:

@@ -100,12 +100,8 @@ def compose(
     encoder_options: dict[str, Any] = {}
     for slot in ENCODER_SLOTS.values():
         module: Any = modules.get(slot)
-        if module is None:
-            encoder_options[slot] = parts.get(slot)
-        elif encoders.registry.name_of(type(module)) is None:
-            encoder_options[slot] = module.preprocess
-        else:
-            encoder_options[slot] = getattr(model.config, slot)
+        is_known = module is None or encoders.registry.name_of(type(module)) is not None
+        encoder_options[slot] = getattr(model.config, slot) if is_known else module.preprocess
     candidates = model.decoder.candidates
     if candidates is not None:
         processor_options["candidates"] = dataclasses.asdict(candidates)

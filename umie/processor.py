@@ -68,7 +68,7 @@ class UmieProcessor(PushToHubMixin):
     Attributes:
         counts: the number of truncated inputs, truncated targets, missing images and dropped items.
         unreadable: for each image that could not be read, the reason, by its name.
-        features: if set, a source of image features to use in place of pixels; see ``CachedEncoder``.
+        features: by medium, a source of features to use in place of the medium itself; see ``CachedEncoder``.
         blind: media that are not read, as if records did not have them; their places keep their names.
     """
 
@@ -126,12 +126,12 @@ class UmieProcessor(PushToHubMixin):
             self._queries = CandidateEncoder(tokenizer, options, max_input_tokens, limits)
         self.counts: Counter[str] = Counter()
         self.unreadable: dict[str, str] = {}
-        self.features: FeatureSource | None = None
+        self.features: dict[Medium, FeatureSource] = {}
         self.blind: frozenset[Medium] = frozenset()
         self._checked: dict[tuple[Any, ...], str] = {}
         self._in_memory: dict[int, tuple[Any, str]] = {}  # keeps each image so that its id is not reused
         self._cached: dict[tuple[Any, ...], tuple[dict[str, Tensor], Any]] = {}
-        self._cached_from: object = None
+        self._cached_from: dict[Medium, object] = {}
         self._cached_bytes = 0
         self._tasks: dict[str, Task[Any]] = {}
         for name in self.task_options:
@@ -234,13 +234,13 @@ class UmieProcessor(PushToHubMixin):
     def encode_medium(self, medium: Medium, record: Record, *, cached: bool = False) -> dict[str, Tensor]:
         """Return the tensors of one medium of a record, without its prefix; see ``encode_media``."""
         preprocessor = self.preprocessors[medium]
-        source = self.features if medium == "image" and self.features is not None else preprocessor
+        source = self.features.get(medium, preprocessor)
         if medium in self.blind:
             return preprocessor.nothing()
         if getattr(record, medium) is None:
             return source.one(None)
-        if medium == "image" and self._cached_from is not source:  # what is kept was made by another source
-            self._cached, self._cached_from, self._cached_bytes = {}, source, 0
+        if self._cached_from.setdefault(medium, source) is not source:  # what is kept was made by another source
+            self._cached, self._cached_from, self._cached_bytes = {}, {medium: source}, 0
         given = getattr(record, medium)
         places = record.places(medium)
         key = (medium, given if isinstance(given, str) else id(given), record.image_folder, places)
@@ -260,7 +260,7 @@ class UmieProcessor(PushToHubMixin):
             return source.one(None)
 
     def _keep(self, key: tuple[Any, ...], tensors: dict[str, Tensor], given: Any) -> None:
-        if self.features is not None:  # memory-mapped: a process can open only so many files
+        if self.features:  # memory-mapped: a process can open only so many files
             tensors = {name: tensor.clone() for name, tensor in tensors.items()}
         num_bytes = sum(tensor.nbytes for tensor in tensors.values())
         if self._cached_bytes + num_bytes <= MAX_CACHED_BYTES:

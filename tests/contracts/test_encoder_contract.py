@@ -8,6 +8,7 @@ import wave
 import numpy as np
 import pytest
 import torch
+from media_checkpoints import save
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
@@ -25,6 +26,10 @@ OPTIONS = {
         {"model": "umie-contract-resnet", "mode": "pool"},
         {"model": "ViT-S-32-alt", "mode": "pool", "short_side": 160},
     ],
+    "frames": [
+        {"encoder": "tiny", "num_frames": 5},
+        {"encoder": {"name": "timm", "model": "test_resnet", "mode": "align", "short_side": 96}, "num_frames": 5},
+    ],
     "precomputed": [{"boxes": "relative", "whole": "mean"}, {"boxes": "relative", "whole": "file"}],
     "resnet101_roi": [{"mode": "crop"}, {"mode": "align", "short_side": 96}],
     "timm": [
@@ -33,6 +38,10 @@ OPTIONS = {
         {"model": "test_resnet", "mode": "align", "short_side": 96},
     ],
     "tiny": [{}, {"crop_size": 3, "feature_dim": 8}],
+    "transformers_audio": [
+        {"source": kind} for kind in ("wav2vec2", "audio-spectrogram-transformer", "whisper", "clap", "pe_audio_video")
+    ],
+    "transformers_video": [{"source": "videomae"}, {"source": "vjepa2"}, {"source": "pe_audio_video"}],
 }
 ENCODERS = [
     pytest.param((name, options), id="-".join([name, *map(str, options.values())]))
@@ -105,12 +114,21 @@ def small_crops():
         yield
 
 
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory):
+    """Folder of a small model of transformers, by its kind."""
+    kinds = {options["source"] for name in OPTIONS for options in OPTIONS[name] if name.startswith("transformers")}
+    return {kind: save(kind, tmp_path_factory.mktemp(kind)) for kind in kinds}
+
+
 @pytest.fixture(scope="module", params=ENCODERS)
-def case(request, features, text_encoder, small_clip):
+def case(request, features, text_encoder, checkpoints, small_clip):
     """Name and options of an encoder; module-scoped, so that one encoder at a time is held."""
     name, options = request.param
     if name == "captions":
         return name, {"path": str(text_encoder / "captions.txt"), "source": str(text_encoder)}
+    if name.startswith("transformers"):
+        return name, {**options, "source": checkpoints[options["source"]]}
     return name, {**options, "path": str(features)} if registry.get(name).reads_features else options
 
 
@@ -193,7 +211,7 @@ def test_shapes_boxes_and_mask(encoder, encoded, num_more):
     if encoder.medium == "video":
         assert encoded.spans[0].flatten().tolist() == pytest.approx([0, 1, 0, 1 / 1.5, 0.25 / 1.5, 0.25 / 1.5])
         assert encoded.paths.shape == (3, 3, 8, 4)
-        assert encoded.paths[0, 1, -1].tolist() == pytest.approx([0.6, 0.7, 0.5, 0])
+        assert encoded.paths[0, 1, -1].tolist() == pytest.approx([1.2, 0.7, 1, 0])  # in widths and heights of LEFT
 
 
 def test_no_image_and_padding_are_zero(encoded):
@@ -235,7 +253,7 @@ def test_what_stands_in_padding_slots_never_matters(encoder, encoded, images, re
     for key, nothing in encoder.preprocess.no_tensors().items():
         if key.startswith("caption"):
             spoilt["caption_ids"][~inputs["caption_mask"]] = 1
-        elif not len(nothing):  # one entry for each slot
+        elif not len(nothing) and spoilt[key].shape[:2] == mask.shape:  # one entry for each slot
             spoilt[key][~mask] = 1
     with torch.no_grad():
         found = encoder(**spoilt)
@@ -306,7 +324,11 @@ def test_gradients_reach_trainable_parameters(case, images, places):
         return
     weights = torch.randn(found.features.shape, generator=torch.Generator().manual_seed(1))
     (found.features * weights).sum().backward()
+    constant = tuple(f"tower.{name}" for name in getattr(getattr(encoder.config, "family", None), "frozen", ()))
     for label, parameter in encoder.named_parameters():
+        if label.startswith(constant):
+            assert not parameter.requires_grad, label
+            continue
         assert parameter.requires_grad, label
         assert parameter.grad is not None, label
         assert parameter.grad.isfinite().all(), label

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torchvision.transforms.functional import normalize, to_tensor
 
+from umie import Record, compose, load
 from umie.encoders import registry
 from umie.errors import UmieError
 
@@ -100,6 +101,17 @@ def test_a_folder_of_others_is_not_trusted(weights, tmp_path, prepared):
     os.mkfifo(folder / "config.json")
     with pytest.raises(UmieError, match="a pipe"):
         registry.build("timm", weights=str(folder))
+
+
+def test_a_saved_processor_does_not_need_the_folder_of_the_weights(weights, noise, tmp_path):
+    folder = shutil.copytree(weights[0], tmp_path / "timm")
+    record = Record("Ann", image=noise(120, 80))
+    model, processor = compose({"name": "timm", "weights": str(folder)}, "concat", "tiny", tasks={"mner": {}})
+    model.save_pretrained(tmp_path / "saved")
+    processor.save_pretrained(tmp_path / "saved")
+    shutil.rmtree(folder)
+    _, again = load(tmp_path / "saved", device="cpu")
+    assert torch.equal(again([record], "mner")["crops"], processor([record], "mner")["crops"])
 
 
 def test_a_saved_encoder_does_not_need_the_folder_of_its_weights(weights, noise, tmp_path):

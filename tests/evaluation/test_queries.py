@@ -81,9 +81,9 @@ def test_changing_the_source_of_features_clears_the_cached_images(variant, embed
     _, processor = variant()
     dataset = QueryDataset(embedded_records[:9], ["mner"], processor)
     assert "crops" in dataset[0]
-    processor.features = Source()
+    processor.features["image"] = Source()
     assert FEATURES in processor.collate([dataset[0], dataset[1]])
-    processor.features = None
+    processor.features.clear()
     assert "crops" in processor.collate([dataset[0], dataset[1]])
 
 

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from media_checkpoints import save
 from safetensors.torch import save_file
 
 from umie.encoders import registry
@@ -66,6 +67,30 @@ def test_each_image_is_encoded_once_for_all_cells(grid_file, ablate, frozen, wit
     assert [images["encoder_calls"] for images in found["not used"]] == [0]
     # three steps of four queries, two queries to measure the gradient, and three test records
     assert [images["encoder_calls"] for images in found["computed each time"]] == [3 * 4 + 2 + 3]
+
+
+def test_sounds_are_encoded_once_for_all_cells(grid_file, ablate, tmp_path):
+    source = save("wav2vec2", tmp_path / "wav2vec2")
+    path = grid_file(
+        data={"format": "synthetic_media", "train": 3, "dev": 0, "test": 2, "combinations": ["T+A", "T+V"]},
+        tasks=["mner", "med"],
+        warm_start=...,
+        features={"folder": "kept"},
+        encoder={"name": "tiny"},
+        audio_encoder={"name": "transformers_audio", "source": source},
+        video_encoder={"name": "tiny_video"},
+        fusion=["gated", "concat"],
+    )
+    out = ablate(path, tmp_path / "run")
+    found = [json.loads(line)["images"] for line in (tmp_path / "run" / RESULTS).read_text().splitlines()]
+    sounds = [images["audio"] for images in found]
+    assert [one["features"] for one in sounds] == ["stored", "stored"]
+    assert sorted(one["encoder_calls"] for one in sounds) == [0, sounds[0]["sounds"]]
+    assert sounds[0]["sounds"] == sounds[0]["readable"] == len(list((tmp_path / "kept").glob("??/*.safetensors"))) > 2
+    assert [images["video"]["features"] for images in found] == ["computed each time"] * 2
+    assert all(images["video"]["encoder_calls"] > 0 for images in found)
+    assert "- encoder transformers_audio: weights wav2vec2, frozen" in out
+    assert f"cells: 2; sounds: {sounds[0]['sounds']}; encoder calls: {sounds[0]['sounds']}, all other" in out
 
 
 def images_of(output):

@@ -257,7 +257,7 @@ def test_features_from_a_cache(variant, records, tmp_path):
 
     model, processor = variant(encoder={"name": "tiny", "trainable": False})
     expected = Extractor(model, processor, max_new_tokens=16).extract(records[:6], tasks=["mner", "med"])
-    processor.features = CachedEncoder(model.encoder, FeatureCache(tmp_path))
+    processor.features["image"] = CachedEncoder(model.encoder, FeatureCache(tmp_path))
     files = []
     for record in records[:6]:
         files.append(record)

@@ -21,6 +21,7 @@ from umie.encoders.preprocessing import (
     MediaPreprocessor,
     Preprocessor,
     VideoPreprocessor,
+    boxes_at,
     collate,
     no_slots,
     pad_stack,
@@ -40,6 +41,7 @@ __all__ = [
     "VideoPreprocessor",
     "VisualEncoder",
     "WeightsOption",
+    "boxes_at",
     "collate",
     "no_slots",
     "pad_stack",
@@ -53,9 +55,14 @@ class WeightsOption:
     weights_option: ClassVar[str | None] = None
 
     @property
+    def weights_source(self) -> str | None:
+        """The pretrained weights that are specified, if any."""
+        return None if self.weights_option is None else getattr(self, self.weights_option)
+
+    @property
     def has_random_weights(self) -> bool:
         """Whether pretrained weights can be loaded and none are specified."""
-        return self.weights_option is not None and getattr(self, self.weights_option) is None
+        return self.weights_option is not None and self.weights_source is None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,8 @@ from umie.types import NUM_STEPS
 
 WHOLE_IMAGE: Box = (0.0, 0.0, 1.0, 1.0)
 MAX_MOVE = 10.0  # widths or heights of a body; more is the same as this
-GEOMETRY = ("boxes", "spans", "paths")  # inputs that say where slots are, in float32 whatever the weights are
+# inputs that say where slots are, in float32 whatever the weights are
+GEOMETRY = ("boxes", "spans", "paths", "frame_boxes")
 
 
 class MediaPreprocessor(ABC):
@@ -52,6 +53,10 @@ class MediaPreprocessor(ABC):
     @abstractmethod
     def check(self, source: Any, places: Sequence[Any] = ()) -> None:
         """Raise UmieError where ``one`` would, without computing its result."""
+
+    @abstractmethod
+    def identity(self, places: Sequence[Any]) -> list[Any]:
+        """Return what features depend on in the places that have slots, as nested lists of numbers."""
 
     def nothing(self) -> dict[str, Tensor]:
         """Return the tensors of a record without the medium."""
@@ -102,6 +107,10 @@ class Preprocessor(MediaPreprocessor):
             "visual_mask": torch.ones(len(boxes), dtype=torch.bool),
             **self.tensors(open_image(image), boxes),
         }
+
+    def identity(self, regions: Sequence[Region | Box]) -> list[Any]:
+        """Return the boxes of an image's slots."""
+        return self.slots(regions)
 
     def slots(self, regions: Sequence[Region | Box]) -> list[Box]:
         """Return the boxes of an image's slots: the whole image, then its regions, at most ``max_regions``."""
@@ -155,9 +164,13 @@ class AudioPreprocessor(MediaPreprocessor):
         """Raise UmieError where ``one`` would, without computing its result."""
         self._opened(source, places)
 
+    def identity(self, places: Sequence[Segment | Interval]) -> list[Any]:
+        """Return the intervals of the segments that have slots, in seconds."""
+        return [segment.interval for segment in self._used(places, Segment)]
+
     def _opened(self, source: SoundSource, places: Sequence[Segment | Interval]) -> tuple[Sound, list[Interval]]:
         """Return the sound that is heard, and the intervals of its slots."""
-        intervals = [segment.interval for segment in self._used(places, Segment)]
+        intervals: list[Interval] = self.identity(places)
         sound = open_sound(source, self.config.rate)
         for interval in intervals:
             if interval[0] >= sound.seconds:
@@ -169,10 +182,15 @@ class AudioPreprocessor(MediaPreprocessor):
 class VideoPreprocessor(MediaPreprocessor):
     """Turns clips and tracks into the inputs of the encoder's forward; holds no weights and can be pickled.
 
-    The config has ``num_frames``, the most frames of a clip that the encoder sees.
+    The config has ``num_frames``, unless the property is overridden.
     """
 
     medium = "video"
+
+    @property
+    def num_frames(self) -> int:
+        """The most frames of a clip that the encoder sees."""
+        return int(self.config.num_frames)
 
     @abstractmethod
     def tensors(self, clip: Clip, tracks: Sequence[Track | None]) -> dict[str, Tensor]:
@@ -206,12 +224,20 @@ class VideoPreprocessor(MediaPreprocessor):
         """Raise UmieError where ``one`` would, without computing its result."""
         self._opened(source, places)
 
-    def _opened(self, source: ClipSource, places: Sequence[Track]) -> tuple[Clip, list[Track]]:
+    def identity(self, places: Sequence[Track]) -> list[Any]:
+        """Return the times, in seconds, and the boxes of the tracks that have slots."""
+        return [(track.times, track.boxes) for track in self._tracks(places)]
+
+    def _tracks(self, places: Sequence[Track]) -> list[Track]:
         tracks = list(places)[: self.config.max_regions]
         for track in tracks:
             if not isinstance(track, Track):
                 raise UmieError(f"tracks holds {shown(track)}: pass umie.Track objects, [] for none")
-        clip = open_clip(source, self.config.num_frames)
+        return tracks
+
+    def _opened(self, source: ClipSource, places: Sequence[Track]) -> tuple[Clip, list[Track]]:
+        tracks = self._tracks(places)
+        clip = open_clip(source, self.num_frames)
         for track in tracks:
             if track.interval[0] >= clip.seconds:
                 raise UmieError(
@@ -227,6 +253,18 @@ def steps_of(track: Track) -> list[Box]:
     for step in range(NUM_STEPS):
         box = track.box_at(start + (end - start) * step / (NUM_STEPS - 1))
         boxes.append(box or boxes[-1])
+    return boxes
+
+
+def boxes_at(track: Track, times: Sequence[float]) -> list[Box | None]:
+    """Return the box of a track at each time, None where it is not visible; there is one at least.
+
+    A track that is visible at none of the times is at the one that is nearest to its middle.
+    """
+    boxes = [track.box_at(time) for time in times]
+    if not any(boxes):
+        middle = sum(track.interval) / 2
+        boxes[min(range(len(times)), key=lambda step: abs(times[step] - middle))] = steps_of(track)[NUM_STEPS // 2]
     return boxes
 
 

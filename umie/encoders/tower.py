@@ -1,4 +1,4 @@
-"""Base class of the encoders around a pretrained tower: cropping, freezing, skipping padding slots."""
+"""Base classes of the encoders around a pretrained tower: freezing, cropping, skipping padding slots."""
 
 from __future__ import annotations
 
@@ -26,25 +26,37 @@ PRECISIONS = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": t
 
 
 @dataclass(frozen=True, kw_only=True)
-class TowerConfig(EncoderConfig):
-    """Options of every encoder around a pretrained tower.
+class BackboneConfig(EncoderConfig):
+    """Options of every encoder around a pretrained tower, of any medium.
 
     Args:
         trainable: whether training updates the tower's weights; its batch statistics never change.
         precision: of the tower's weights and features: "bfloat16", "float16", "float32"; None follows the model.
-        channels_last: use the channels-last memory format, which is faster for convolutions.
     """
-
-    FINGERPRINT_EXCLUDE: ClassVar[frozenset[str]] = EncoderConfig.FINGERPRINT_EXCLUDE | {"channels_last"}
 
     trainable: bool = False
     precision: str | None = None
-    channels_last: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.precision is not None:
             check_choice("precision", self.precision, PRECISIONS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TowerConfig(BackboneConfig):
+    """Options of every encoder around a pretrained tower of images.
+
+    Args:
+        channels_last: use the channels-last memory format, which is faster for convolutions.
+    """
+
+    FINGERPRINT_EXCLUDE: ClassVar[frozenset[str]] = BackboneConfig.FINGERPRINT_EXCLUDE | {"channels_last"}
+
+    channels_last: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         check_flag("channels_last", self.channels_last)
 
 
@@ -87,17 +99,16 @@ class TowerPreprocessor(Preprocessor):
         return {"pixels": torch.zeros(3, 0, 0), "image_size": torch.zeros(2, dtype=torch.long)}
 
 
-class TowerEncoder(VisualEncoder):
+class BackboneEncoder(VisualEncoder):
     """An encoder around one pretrained tower, frozen unless the configuration says ``trainable``.
 
-    The tower turns images ``[N, 3, H, W]`` into features ``[N, Dv]`` or a map ``[N, Dv, h, w]``. A frozen one stays in
-    eval mode and builds no graph. Batch normalization never updates its statistics, even in a trainable tower: the
-    crops of a batch come from few images, and an image's features would depend on the others.
+    A frozen tower stays in eval mode and builds no graph. Batch normalization never updates its statistics, even in a
+    trainable tower: the crops of a batch come from few images, and an image's features would depend on the others.
     """
 
-    config: TowerConfig
+    config: BackboneConfig
 
-    def __init__(self, config: TowerConfig, tower: nn.Module) -> None:
+    def __init__(self, config: BackboneConfig, tower: nn.Module) -> None:
         super().__init__(config)
         self.tower = tower
         weights = set(tower.state_dict())
@@ -127,6 +138,21 @@ class TowerEncoder(VisualEncoder):
         """Load the tower's weights; see ``load_state``. Constants, which weight files do not contain, are kept."""
         load_state(self.tower, state, source, optional=self._constants)
 
+    def num_at_once(self, height: int, width: int) -> int:
+        """Return the number of images of this size, in pixels, per pass of the tower; at least 1."""
+        on_cpu = next(self.tower.parameters()).device.type == "cpu"
+        return max(1, (CPU_PIXELS if on_cpu else GPU_PIXELS) // (height * width))
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return next(self.tower.parameters()).dtype
+
+
+class TowerEncoder(BackboneEncoder):
+    """An encoder whose tower turns images ``[N, 3, H, W]`` into features ``[N, Dv]`` or a map ``[N, Dv, h, w]``."""
+
+    config: TowerConfig
+
     def run(self, images: Tensor) -> Tensor:
         """Return the tower's output for ``[N, 3, H, W]``; a frozen tower builds no graph."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.config.trainable):
@@ -137,11 +163,6 @@ class TowerEncoder(VisualEncoder):
         """Return images ``[N, 3, H, W]`` in the tower's precision and memory format."""
         layout = torch.channels_last if self.config.channels_last else torch.contiguous_format
         return images.to(self._dtype, memory_format=layout)
-
-    def num_at_once(self, height: int, width: int) -> int:
-        """Return the number of images of this size, in pixels, per pass of the tower; at least 1."""
-        on_cpu = next(self.tower.parameters()).device.type == "cpu"
-        return max(1, (CPU_PIXELS if on_cpu else GPU_PIXELS) // (height * width))
 
     def features(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Return ``[B, V, Dv]`` from ``crops``, or from ``pixels`` and ``image_size [B, 2]`` (height, width)."""
@@ -180,7 +201,3 @@ class TowerEncoder(VisualEncoder):
                     for row, features in zip(chunk.tolist(), found, strict=True):
                         slots[row] = features
         return torch.stack(slots)
-
-    @property
-    def _dtype(self) -> torch.dtype:
-        return next(self.tower.parameters()).dtype

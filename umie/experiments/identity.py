@@ -92,8 +92,7 @@ def _files(config: RunConfig, parts: Mapping[str, Mapping[str, Any]]) -> list[An
         options = dict(parts[slot])
         name = options.pop("name")
         part: Any = registries.encoders.get(name)
-        if part.Config.weights_option:
-            named.append(options.get(part.Config.weights_option))
+        named.append(part.Config(**options).weights_source)
         if getattr(part, "reads_features", False):
             files.append(build_preprocessor(parts[slot]).fingerprint())
     for path in (Path(str(name)) for name in named if name):

@@ -191,7 +191,7 @@ def missing_files(runs: Sequence[RunConfig], root: Path) -> list[str]:
                 path = root / str(one.options.get(key, "."))
                 if not path.exists():
                     found.append(f"data.{key} of {name}: {path}: no such {'file' if key in SPLITS else 'directory'}")
-    for run in _distinct(runs, "encoder"):
+    for run in _distinct(runs, *ENCODERS):
         found += [f"encoder {run.encoder['name']}: {line}" for line in errors_in(_check_encoder, run, True)]
     for run in _distinct(runs, "decoder"):
         found += errors_in(_check_decoder, run, True)

@@ -21,6 +21,7 @@ from umie.experiments.prepare_data import prepare_corpus
 from umie.experiments.scored_tasks import averaged, check_metric, scored_tasks
 from umie.experiments.variant import Progress, Variant, train_warm_start
 from umie.files import atomic_write, json_text, read_json
+from umie.records.places import PLURALS
 
 BEST, LAST = "best", "last"
 
@@ -176,7 +177,8 @@ def _about_data(variant: Variant) -> Iterator[str]:
         for split, lost in one.unreadable.items():
             if lost:
                 yield f"{name}: unreadable images of {split}: {len(lost)}, e.g. {next(iter(lost.values()))}"
-    yield f"images: {variant.images['images']}, their features are {variant.images['features']}"
+    for medium, facts in {"image": variant.images, **variant.media}.items():
+        yield f"{PLURALS[medium]}: {facts[PLURALS[medium]]}, their features are {facts['features']}"
     counts = dict(getattr(variant.processor.preprocessor, "counts", {}))  # of precomputed features
     if number := counts.pop("boxes", 0):
         reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(counts.items())) or "none"

@@ -133,8 +133,12 @@ def _run_cell(job: Mapping[str, Any], config: RunConfig, corpus: Corpus) -> dict
         "shares": dict(zip(mixture.names, mixture.probabilities, strict=True)),
         "images": {
             **variant.images,
-            "encoder_calls": sum(map(int, variant.encoded)),
+            "encoder_calls": variant.encoder_calls("image"),
             "boxes": dict(getattr(processor.preprocessor, "counts", {})),  # of precomputed features
+            **{
+                medium: {**facts, "encoder_calls": variant.encoder_calls(medium)}
+                for medium, facts in variant.media.items()
+            },
         },
         "uses_image": model.fusion.uses_image,
         "device": str(model.device),

@@ -21,7 +21,8 @@ from umie.experiments.data_sets import Corpus
 from umie.experiments.scored_tasks import DEV_MEAN, ScoredTask, check_metric, dev_mean_keys, score_name, scored_tasks
 from umie.experiments.training_queries import check_queries, tokenizer_of
 from umie.files import atomic_folder, atomic_write, json_text
-from umie.records import MEDIA, Record, Region, write_jsonl
+from umie.records import MEDIA, Medium, Record, write_jsonl
+from umie.records.places import PLURALS
 from umie.training.config import Checkpoints
 
 if TYPE_CHECKING:
@@ -110,7 +111,8 @@ class Variant:
         images: how ``features`` are obtained (``stored``, ``looked up``, ``computed each time``, ``not used``), the
             numbers of ``images`` and of ``readable`` images, the fingerprint of a frozen ``encoder``, the counts of the
             ``cache``, and ``seconds``.
-        encoded: the number of images in each pass of the encoder, if it computes features.
+        media: the same of ``videos`` and ``sounds``, by medium.
+        encoded: by medium, the number of images in each pass of an encoder that computes features.
         mixture: the training queries.
         truncated: sentences about truncated inputs and answers.
 
@@ -141,57 +143,65 @@ class Variant:
         self.model, self.processor = _build(config, corpus, warm_start)
         self.processor.blind = frozenset(config.blind)
         self.model.to(state.device)
-        self.encoded: list[torch.Tensor] = []
+        self.encoded: dict[Medium, list[torch.Tensor]] = {}
         with state.main_process_first():
-            progress.phase("encoding images", 1)
-            self.images = self._store_features(Path(config.features.folder or store))
+            folder = Path(config.features.folder or store)
+            stored = {medium: self._store_features(medium, folder) for medium in self.processor.preprocessors}
+        self.images = stored.pop("image")
+        self.media = stored
         progress.phase("encoding texts")
         self.mixture = _mixture(corpus, self.records["train"], config.wording, self.processor)
         self.truncated = check_queries(config, self.processor, len(self.mixture))
 
-    def _store_features(self, folder: Path) -> dict[str, Any]:
+    def _store_features(self, medium: Medium, folder: Path) -> dict[str, Any]:
         """Make the processor read the features of a frozen encoder from the store, and add missing features to it."""
         from umie.encoders import CachedEncoder, FeatureCache
 
-        distinct: dict[tuple[Path, Sequence[Region]], None] = {}
+        plural = PLURALS[medium]
+        distinct: dict[tuple[Path, Sequence[Any]], None] = {}
         for records in (own for by_set in self.records.values() for own in by_set.values()):
             for record in records:
                 with contextlib.suppress(UmieError):  # a path that leaves its folder
-                    path = record.image_path()
+                    path = record.path(medium)
                     if path is not None:
-                        distinct[path, record.regions] = None
-        images = list(distinct)
-        report: dict[str, Any] = {"images": len(images), "seconds": 0.0}
+                        distinct[path, record.places(medium)] = None
+        sources = list(distinct)
+        report: dict[str, Any] = {plural: len(sources), "seconds": 0.0}
         processor: Any = self.processor
-        encoder = self.model.encoder
+        encoder = self.model.media_encoders.get(medium)
         if encoder is None:
             processor.blind = frozenset(MEDIA)  # so that nothing is read
             return report | {"features": "not used"}
         if encoder.reads_features:
             return report | {"features": "looked up"}
-        encoded = self.encoded  # a hook with a reference to this object would keep the model alive
+        encoded = self.encoded[medium] = []  # a hook with a reference to this object would keep the model alive
         encoder.register_forward_hook(lambda part, inputs, found: encoded.append(found.mask.any(1).sum()))
-        if "image" in processor.blind:
+        if medium in processor.blind:
             return report | {"features": "not used"}
         if encoder.config.trainable or not self.config.features.enabled:
             return report | {"features": "computed each time"}
+        self.progress.phase(f"encoding {plural}", 1)
         started = time.perf_counter()
         cache = FeatureCache(folder, on_event=self.progress.note)
-        processor.features = CachedEncoder(encoder, cache)
+        processor.features[medium] = cached = CachedEncoder(encoder, cache)
         done = itertools.count(1)
         unreadable: list[int] = []  # the policy for missing images applies when an image is used
-        processor.features.fill(
-            images,
-            on_item=lambda number: self.progress.advance(next(done) / len(images)),
+        cached.fill(
+            sources,
+            on_item=lambda number: self.progress.advance(next(done) / len(sources)),
             on_error=lambda index, error: unreadable.append(index),
         )
         return report | {
             "features": "stored",
-            "encoder": processor.features.fingerprint,
-            "readable": len(images) - len(unreadable),
+            "encoder": cached.fingerprint,
+            "readable": len(sources) - len(unreadable),
             "cache": asdict(cache.stats),
             "seconds": time.perf_counter() - started,
         }
+
+    def encoder_calls(self, medium: Medium) -> int:
+        """Return the number of images, videos or sounds that were encoded; 0 if features are not computed."""
+        return sum(map(int, self.encoded.get(medium, [])))
 
     def train(self, output: Path | None) -> dict[str, Any]:
         """Train, and return the result of ``train``.

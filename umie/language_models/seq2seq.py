@@ -223,8 +223,13 @@ def _start_halves(model: Any, source: str, checkpoint: str) -> None:
     model.decoder.load_state_dict(known, strict=False)
 
 
-def pretrained(kind: Any, source: str, checkpoint: str, config: PreTrainedConfig) -> tuple[Any, set[str]]:
-    """Return a model with a checkpoint's weights, and the names of the weights missing from the checkpoint."""
+def pretrained(
+    kind: Any, source: str, checkpoint: str, config: PreTrainedConfig, part: str = "language model"
+) -> tuple[Any, set[str]]:
+    """Return a model with a checkpoint's weights, and the names of the weights missing from the checkpoint.
+
+    ``part`` is what it is for messages.
+    """
     try:
         with local_only(checkpoint):
             model, info = kind.from_pretrained(
@@ -237,9 +242,9 @@ def pretrained(kind: Any, source: str, checkpoint: str, config: PreTrainedConfig
             )
     except Exception as error:  # a damaged checkpoint makes transformers raise nearly anything
         reason = reason_of(error)
-        raise UmieError(f"language model {source!r}: cannot load its weights (safetensors): {reason}") from error
-    check_layers(source, checkpoint, info["unexpected_keys"], model)
-    check_finite(model, f"language model {source!r}")
+        raise UmieError(f"{part} {source!r}: cannot load its weights (safetensors): {reason}") from error
+    check_layers(source, checkpoint, info["unexpected_keys"], model, part)
+    check_finite(model, f"{part} {source!r}")
     return model, set(info["missing_keys"])
 
 

@@ -98,10 +98,14 @@ def check_num_of(build: Callable[[], Any], checkpoint: str) -> None:
         check_num_parameters(number, Path(checkpoint))
 
 
-def read_config(source: str, checkpoint: str) -> PreTrainedConfig:
-    """Return the configuration of a checkpoint; raise UmieError, which names ``source``, if it cannot be read."""
+def read_config(source: str, checkpoint: str, kind: str = "language model") -> PreTrainedConfig:
+    """Return the configuration of a checkpoint.
+
+    Raises:
+        UmieError: it cannot be read; the message names ``kind``, the part, and ``source``.
+    """
     is_local = Path(checkpoint).is_dir()
-    with at(f"language model {source!r}"):
+    with at(f"{kind} {source!r}"):
         folder = Path(checkpoint) if is_local else hub_folder(checkpoint)
     # the weights of a repository are downloaded later
     check_source_files(source, folder, lambda name: is_model_file(name) if is_local else name == "config.json")
@@ -110,7 +114,7 @@ def read_config(source: str, checkpoint: str) -> PreTrainedConfig:
             config: PreTrainedConfig = AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
             return config
     except Exception as error:  # a damaged file makes the reader raise nearly anything
-        raise UmieError(f"language model {source!r} is not a readable checkpoint: {reason_of(error)}") from error
+        raise UmieError(f"{kind} {source!r} is not a readable checkpoint: {reason_of(error)}") from error
 
 
 def with_weights(source: str, checkpoint: str, build: Callable[[], Any]) -> str:
@@ -137,11 +141,11 @@ def with_weights(source: str, checkpoint: str, build: Callable[[], Any]) -> str:
     return str(folder)
 
 
-def check_complete(source: str, missing: Iterable[str]) -> None:
+def check_complete(source: str, missing: Iterable[str], kind: str = "language model") -> None:
     """Raise UmieError if a checkpoint is missing weights."""
     names = sorted(missing)
     if names:
-        raise UmieError(f"language model {source!r}: the checkpoint is missing {len(names)} weights, e.g. {names[0]}")
+        raise UmieError(f"{kind} {source!r}: the checkpoint is missing {len(names)} weights, e.g. {names[0]}")
 
 
 @contextmanager
@@ -155,7 +159,9 @@ def no_warnings() -> Iterator[None]:
         logging.set_verbosity(verbosity)
 
 
-def check_layers(source: str, checkpoint: str, unexpected: Iterable[str], model: Any) -> None:
+def check_layers(
+    source: str, checkpoint: str, unexpected: Iterable[str], model: Any, kind: str = "language model"
+) -> None:
     """Raise UmieError if a folder's weights have more layers than its own configuration, which an override may change.
 
     Args:
@@ -163,6 +169,7 @@ def check_layers(source: str, checkpoint: str, unexpected: Iterable[str], model:
         checkpoint: the folder; nothing is checked for a hub name.
         unexpected: the names of weights that the model does not have.
         model: the loaded model.
+        kind: the part, for the message.
     """
     path = Path(checkpoint) / "config.json"
     if not path.is_file():
@@ -177,7 +184,7 @@ def check_layers(source: str, checkpoint: str, unexpected: Iterable[str], model:
             first, own = (".".join([*parts[:place], number, ""]) for number in ("0", parts[place]))
             if any(known.startswith(first) for known in names) and not any(known.startswith(own) for known in names):
                 raise UmieError(
-                    f"language model {source!r}: {name} is of a layer that the configuration does not have: correct "
+                    f"{kind} {source!r}: {name} is of a layer that the configuration does not have: correct "
                     f"the number of layers in {path}"
                 )
 

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from umie import registries
 from umie.decoders.base import ScoringDecoder
-from umie.experiments.parts import unnamed_regions
+from umie.experiments.parts import ENCODERS, unnamed_regions
 from umie.experiments.reference import paper
 from umie.experiments.scheduler import GridRun
+from umie.records.places import PLURALS
 
 COUNTED = (
     "truncated_inputs", "truncated_targets", "unwritable_inputs", "unwritable_targets", "unreachable_spans",
@@ -72,36 +73,37 @@ def _parts(run: GridRun) -> Iterator[str]:
     facts: dict[str, None] = {}
     warnings: dict[str, None] = {}
     for cell in run.cells:
-        decoder, encoder = cell.parts["decoder"], dict(cell.parts["encoder"])
+        decoder = cell.parts["decoder"]
         checkpoint = checkpoint_of(decoder)
         origin = f"the checkpoint {checkpoint}" if checkpoint else "random weights"
         warm = ", then a text-only warm start" if cell.config.warm_start is not None else ""
         facts[f"decoder {decoder.get('source', decoder['name'])}: {origin}{warm}"] = None
-        name = encoder.pop("name")
-        part = registries.encoders.get(name)
-        config = part.Config(**encoder)  # type: ignore[attr-defined] # every encoder has one
-        if getattr(part, "reads_features", False):
-            origin = f"reads {Path(str(encoder.get('path', ''))).name}"
-        else:
-            named = getattr(config, config.weights_option) if config.weights_option else None
-            origin = "random weights" if named is None else f"weights {Path(str(named)).name}"
-            origin += ", trained" if config.trainable else ", frozen"
-        facts[f"encoder {name}: {origin}"] = None
-        if config.has_random_weights and not config.trainable:
-            problem = "has random weights, different in each cell; its features carry no information"
-            warnings[f"**warning**: the frozen encoder {name} {problem}"] = None
+        for encoder in [dict(cell.parts[slot]) for slot in ENCODERS if slot in cell.parts]:
+            name = encoder.pop("name")
+            part = registries.encoders.get(name)
+            config = part.Config(**encoder)  # type: ignore[attr-defined] # every encoder has one
+            if getattr(part, "reads_features", False):
+                origin = f"reads {Path(str(encoder.get('path', ''))).name}"
+            else:
+                named = config.weights_source
+                origin = "random weights" if named is None else f"weights {Path(str(named)).name}"
+                origin += ", trained" if config.trainable else ", frozen"
+            facts[f"encoder {name}: {origin}"] = None
+            if config.has_random_weights and not config.trainable:
+                problem = "has random weights, different in each cell; its features carry no information"
+                warnings[f"**warning**: the frozen encoder {name} {problem}"] = None
     yield from facts
     yield from warnings
     lines = [(line["status"], line.get("images", {})) for line in run.results.values()]
-    stored = [images for status, images in lines if status == "ok" and images.get("features") == "stored"]
-    if stored:
-        different = len({images["encoder"] for images in stored})
-        calls = sum(images["encoder_calls"] for images in stored)
-        yield (
-            f"frozen encoders: {different} (by options and weights); cells: {len(stored)}; images: "
-            f"{max(images['readable'] for images in stored):,}; encoder calls: {calls:,}, all other features came from "
-            "the feature store"
-        )
+    for medium, plural in PLURALS.items():
+        seen = [images if medium == "image" else images.get(medium, {}) for status, images in lines if status == "ok"]
+        stored = [one for one in seen if one.get("features") == "stored"]
+        if stored:
+            yield (
+                f"frozen encoders: {len({one['encoder'] for one in stored})} (by options and weights); cells: "
+                f"{len(stored)}; {plural}: {max(one['readable'] for one in stored):,}; encoder calls: "
+                f"{sum(one['encoder_calls'] for one in stored):,}, all other features came from the feature store"
+            )
     boxes = [images["boxes"] for _, images in lines if images.get("boxes")]
     reasons = sorted({reason for counts in boxes for reason in counts if reason != "boxes"})
     dropped = [f"{max(counts.get(each, 0) for counts in boxes):,} {each.replace('_', ' ')}" for each in reasons]

@@ -1,4 +1,4 @@
-"""CachedEncoder: a frozen encoder that encodes each image and its regions once; filling a cache from records."""
+"""CachedEncoder: a frozen encoder that encodes each image, video or sound once; filling a cache from records."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from stat import S_ISDIR
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from filelock import FileLock
@@ -19,41 +20,49 @@ from umie.encoders.base import VisualEncoder, collate, no_slots
 from umie.encoders.cache.store import FeatureCache
 from umie.errors import UmieError, check_whole
 from umie.files import atomic_write, json_text
-from umie.images import ImageSource, decode_image, image_digest, read_image_bytes
-from umie.records import Box, Record, Region
+from umie.images import decode_image, image_digest, read_image_bytes
+from umie.media import media_digest
+from umie.records import Record
 from umie.types import FEATURES, check_image_policy
 
-Regions: TypeAlias = Sequence[Region | Box]
-Outcome: TypeAlias = dict[str, Tensor] | UmieError  # features and boxes of an image, or why there are none
+Places: TypeAlias = Sequence[Any]  # regions, tracks or segments
+Outcome: TypeAlias = dict[str, Tensor] | UmieError  # features and places of the slots, or why there are none
 
 FORMAT = 3  # increment it when the same image, boxes and encoder give other features or are stored in another way
 POLL_S = 0.02  # between two attempts to take a lock
 
 
-def feature_key(fingerprint: str, digest: str, boxes: Sequence[Box]) -> str:
+def feature_key(fingerprint: str, digest: str, places: Sequence[Any]) -> str:
     """Return the cache key of features, 64 hexadecimal digits.
 
-    ``fingerprint`` is the encoder's, ``digest`` the image's (``umie.images.image_digest``), and ``boxes`` are those of
-    all slots, that of the whole image included, relative to the image (0..1).
+    ``fingerprint`` is the encoder's, ``digest`` that of the image (``umie.images.image_digest``), video or sound
+    (``umie.media.media_digest``), and ``places`` is what ``MediaPreprocessor.identity`` returns: of an image the boxes
+    of all slots, that of the whole image included.
     """
-    # adding 0.0 maps -0.0 and integers to the floats they equal
-    parts = [FORMAT, fingerprint, digest, [[float(edge) + 0.0 for edge in box] for box in boxes]]
+    parts = [FORMAT, fingerprint, digest, _plain(places)]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    """Return nested numbers as lists of floats; adding 0.0 maps -0.0 and integers to the floats they equal."""
+    if value is None or isinstance(value, int | float):
+        return None if value is None else float(value) + 0.0
+    return list(map(_plain, value))
 
 
 class _Job(NamedTuple):
     key: str  # of the features
-    image: Callable[[], Image.Image]  # decodes the bytes that the key was computed from
-    regions: Regions
+    source: Callable[[], Any]  # what to encode; an image is decoded from the bytes that the key was computed from
+    places: Places
 
 
 class CachedEncoder:
-    """A frozen encoder in front of a FeatureCache; assign it to ``UmieProcessor.features``.
+    """A frozen encoder in front of a FeatureCache; set it in ``UmieProcessor.features``.
 
-    Features equal those of ``encoder.encode`` bit for bit, in the encoder's dtype, for the batch in which the image
-    was encoded: by itself in ``one``, together with others in ``fill``. Other batches differ by rounding (1e-5). The
-    encoder may be moved to another device, but its weights must not change. ``calls`` is the number of images that were
-    really encoded.
+    Features equal those of ``encoder.encode`` bit for bit, in the encoder's dtype, for the batch in which the image,
+    video or sound was encoded: by itself in ``one``, together with others in ``fill``. Other batches differ by rounding
+    (1e-5). The encoder may be moved to another device, but its weights must not change. ``calls`` is the number of
+    images, videos or sounds that were really encoded.
 
     Raises:
         UmieError: the encoder is trainable or reads its features from files; later, if its weights have changed.
@@ -76,15 +85,16 @@ class CachedEncoder:
         self._state = _state_of(self._tensors)
         self._digests: dict[tuple[str, int, int], str] = {}
 
-    def one(self, image: ImageSource | None, regions: Regions = ()) -> dict[str, Tensor]:
-        """Return ``boxes [V, 4]``, ``visual_mask [V]`` and ``visual_features [V, Dv]`` of an image, on the CPU.
+    def one(self, source: Any, places: Places = ()) -> dict[str, Tensor]:
+        """Return ``visual_features [V, Dv]`` of an image, video or sound, and the tensors of ``no_slots``, on the CPU.
 
-        The arguments and errors are those of ``Preprocessor.one``; nothing is cached after an error.
+        The arguments and errors are those of the encoder's ``Preprocessor.one``; nothing is cached after an error.
         """
-        if image is None:
+        if source is None:
             dtype = next((parameter.dtype for parameter in self.encoder.parameters()), torch.float32)
-            return {**no_slots(), FEATURES: torch.zeros(0, self.encoder.feature_dim, dtype=dtype)}
-        job = self._job(image, regions)
+            features = torch.zeros(0, self.encoder.feature_dim, dtype=dtype)
+            return {**no_slots(self.encoder.medium), FEATURES: features}
+        job = self._job(source, places)
         found: Outcome | None = self.cache.get(job.key)
         if found is None:
             outcomes, _ = self._encode_missing([job])
@@ -92,25 +102,26 @@ class CachedEncoder:
         if isinstance(found, UmieError):
             raise found
         mask = torch.ones(len(found["boxes"]), dtype=torch.bool)
-        return {"boxes": found["boxes"], "visual_mask": mask, FEATURES: found["features"]}
+        where = {name: tensor for name, tensor in found.items() if name != "features"}
+        return {**where, "visual_mask": mask, FEATURES: found["features"]}
 
     def fill(
         self,
-        items: Iterable[tuple[ImageSource | None, Regions]],
+        items: Iterable[tuple[Any, Places]],
         *,
         batch_size: int = 8,
         on_item: Callable[[int], None] | None = None,
         on_error: Callable[[int, UmieError], None] | None = None,
     ) -> None:
-        """Encode the images that the cache does not have yet, in batches.
+        """Encode the images, videos or sounds that the cache does not have yet, in batches.
 
-        Each batch is stored before the next one starts, so an interruption loses at most one batch. If no image of a
-        batch can be stored (a full disk), the remaining images are only checked, not encoded. Processes with the same
+        Each batch is stored before the next one starts, so an interruption loses at most one batch. If nothing of a
+        batch can be stored (a full disk), the remaining ones are only checked, not encoded. Processes with the same
         encoder take turns, and each image is encoded by one of them.
 
-        Items are images with their regions, or None for a record without an image. ``on_item`` is called with an item's
-        index, from 0, when it is done, whether or not it succeeded; before it, ``on_error`` with the index and the
-        error of an image that cannot be encoded. Without ``on_error`` the error is raised.
+        Items are images, videos or sounds with their places, or None for a record without one. ``on_item`` is called
+        with an item's index, from 0, when it is done, whether or not it succeeded; before it, ``on_error`` with the
+        index and the error of one that cannot be encoded. Without ``on_error`` the error is raised.
         """
         check_whole("batch_size", batch_size, 1)
         for index, outcome in self._outcomes(items, batch_size):
@@ -121,15 +132,13 @@ class CachedEncoder:
             if on_item is not None:
                 on_item(index)
 
-    def _outcomes(
-        self, items: Iterable[tuple[ImageSource | None, Regions]], batch_size: int
-    ) -> Iterator[tuple[int, object]]:
+    def _outcomes(self, items: Iterable[tuple[Any, Places]], batch_size: int) -> Iterator[tuple[int, object]]:
         """Yield the number of each item that is done, with its error if it has one."""
         batch: dict[int, _Job] = {}
         can_store = True
-        for index, (image, regions) in enumerate(items):
+        for index, (source, places) in enumerate(items):
             try:
-                job = None if image is None else self._job(image, regions)
+                job = None if source is None else self._job(source, places)
             except UmieError as error:
                 yield index, error
                 continue
@@ -145,35 +154,36 @@ class CachedEncoder:
             outcomes, _ = self._encode_missing(list(batch.values()), can_store)
             yield from ((number, outcomes.get(job.key)) for number, job in batch.items())
 
-    def _job(self, image: ImageSource, regions: Regions) -> _Job:
-        self._check_weights(self._tensors)  # listing the tensors again would take longer than a cache hit
-        boxes = self.encoder.preprocess.slots(regions)
-        if isinstance(image, Image.Image):
-            return _Job(feature_key(self.fingerprint, image_digest(image), boxes), lambda: image, regions)
+    def _job(self, source: Any, places: Places) -> _Job:
+        is_image = self.encoder.medium == "image"
+        key = partial(feature_key, self.fingerprint, places=self.encoder.preprocess.identity(places))
+        if not isinstance(source, str | Path):
+            return _Job(key(image_digest(source) if is_image else media_digest(source)), lambda: source, places)
         version = None  # changes when the file is written again
-        with suppress(OSError, ValueError, TypeError):
-            status = Path(image).stat()
-            version = (str(image), status.st_mtime_ns, status.st_size)
+        with suppress(OSError, ValueError):
+            status = Path(source).stat()
+            if not S_ISDIR(status.st_mode):  # whose files can change
+                version = (str(source), status.st_mtime_ns, status.st_size)
         if version in self._digests:
-            key = feature_key(self.fingerprint, self._digests[version], boxes)
-            if key in self.cache:  # a hit needs no bytes; they are read only if the entry turns out to be damaged
-                return _Job(key, lambda: decode_image(read_image_bytes(image), str(image)), regions)
-        data = read_image_bytes(image)
-        digest = image_digest(data)
+            known = key(self._digests[version])
+            if known in self.cache:  # a hit needs no bytes; they are read only if the entry turns out to be damaged
+                return _Job(known, partial(_read_image, source) if is_image else lambda: source, places)
+        data = read_image_bytes(source) if is_image else b""
+        digest = image_digest(data) if is_image else media_digest(source)
         if version is not None:
             self._digests[version] = digest
-        return _Job(feature_key(self.fingerprint, digest, boxes), partial(decode_image, data, str(image)), regions)
+        return _Job(key(digest), partial(decode_image, data, str(source)) if is_image else lambda: source, places)
 
     def _encode_missing(self, jobs: Sequence[_Job], can_store: bool = True) -> tuple[dict[str, Outcome], bool]:
         """Return features or an error for each key, and False if features were computed and none could be stored.
 
-        Without ``can_store`` the images are only checked, not encoded.
+        Without ``can_store`` the sources are only checked, not encoded.
         """
         outcomes: dict[str, Outcome] = {}
         if not can_store:
             for job in jobs:
                 try:
-                    self.encoder.preprocess.check(job.image(), job.regions)
+                    self.encoder.preprocess.check(job.source(), job.places)
                 except UmieError as error:
                     outcomes[job.key] = error
             return outcomes, False
@@ -189,7 +199,7 @@ class CachedEncoder:
                     outcomes[job.key] = found
                     continue
                 try:
-                    inputs[job.key] = self.encoder.preprocess.one(job.image(), job.regions)
+                    inputs[job.key] = self.encoder.preprocess.one(job.source(), job.places)
                 except UmieError as error:
                     outcomes[job.key] = error
             encoded = dict(zip(inputs, self._encode(list(inputs.values())), strict=True)) if inputs else {}
@@ -224,8 +234,9 @@ class CachedEncoder:
                 module.training = mode
         self.calls += len(inputs)
         features = found.features.cpu()
+        names = [name for name in no_slots(self.encoder.medium) if name != "visual_mask"]
         return [
-            {"features": row[: len(item["boxes"])].clone(), "boxes": item["boxes"]}
+            {"features": row[: len(item["boxes"])].clone(), **{name: item[name] for name in names}}
             for row, item in zip(features, inputs, strict=True)
         ]
 
@@ -243,6 +254,10 @@ class CachedEncoder:
             lock.release()
 
 
+def _read_image(path: str | Path) -> Image.Image:
+    return decode_image(read_image_bytes(path), str(path))
+
+
 def _tensors_of(encoder: VisualEncoder) -> Sequence[Tensor]:
     return [*encoder.parameters(), *encoder.buffers()]
 
@@ -252,11 +267,11 @@ def _state_of(tensors: Sequence[Tensor]) -> list[tuple[int, int]]:
     return [(tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version) for tensor in tensors]
 
 
-class UnreadableImage(NamedTuple):
-    """A record whose image cannot be read, and why."""
+class Unreadable(NamedTuple):
+    """A record whose image, video or sound cannot be read, its name, and why."""
 
     id: str | None
-    image: str
+    name: str
     reason: str
 
 
@@ -267,32 +282,33 @@ def fill_from_records(
     missing_images: str = "skip",
     batch_size: int = 8,
     on_record: Callable[[], None] | None = None,
-) -> list[UnreadableImage]:
-    """Encode the images of records that the cache does not have yet; return the images that cannot be read.
+) -> list[Unreadable]:
+    """Encode the images, videos or sounds of records that the cache does not have yet; return what cannot be read.
 
-    Records are read lazily; those without an image are ignored. ``on_record`` is called after each of the others. With
-    ``missing_images="error"`` the first image that cannot be read raises UmieError.
+    Records are read lazily; those without the medium are ignored. ``on_record`` is called after each of the others.
+    With ``missing_images="error"`` the first one that cannot be read raises UmieError.
     """
     check_image_policy(missing_images)
-    unreadable: list[UnreadableImage] = []
+    medium = cached.encoder.medium
+    unreadable: list[Unreadable] = []
     pending: dict[int, Record] = {}
 
     def refuse(index: int, error: UmieError) -> None:
         record = pending[index]
         if missing_images == "error":
             raise UmieError(f"record {record.id!r}: {error}; fix it, or set missing_images to 'skip'") from error
-        unreadable.append(UnreadableImage(record.id, str(record.image), str(error)))
+        unreadable.append(Unreadable(record.id, str(getattr(record, medium)), str(error)))
 
-    def items() -> Iterator[tuple[ImageSource | None, Regions]]:
-        for index, record in enumerate(record for record in records if record.image is not None):
+    def items() -> Iterator[tuple[Any, Places]]:
+        for index, record in enumerate(record for record in records if medium in record.media):
             pending[index] = record
             try:
-                path = record.image_path()
+                path = record.path(medium)
             except UmieError as error:  # the path leaves the image folder
                 refuse(index, error)
                 yield None, ()
             else:
-                yield record.image if path is None else path, record.regions
+                yield getattr(record, medium) if path is None else path, record.places(medium)
 
     def finish(index: int) -> None:
         del pending[index]
@@ -303,8 +319,8 @@ def fill_from_records(
     return unreadable
 
 
-def write_unreadable(path: str | Path, unreadable: Sequence[UnreadableImage]) -> None:
-    """Write a JSONL file with one line per unreadable image; an existing list is replaced even if there are none."""
+def write_unreadable(path: str | Path, unreadable: Sequence[Unreadable]) -> None:
+    """Write a JSONL file with one line per unreadable medium; an existing list is replaced even if there are none."""
     path = Path(path)
     if unreadable or path.exists():
         with atomic_write(path) as file:

@@ -1,20 +1,24 @@
 """Bad sounds and videos all the way: refused with a reason in one line, or treated as the policy says, and counted."""
 
 import os
+import re
 import struct
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from media_checkpoints import save
 from PIL import Image
 from safetensors.torch import save_file
 
-from umie import registries
+from umie import encoders, registries
 from umie.composition import compose
 from umie.data.clips import save_clip
 from umie.data.sounds import save_sound
+from umie.encoders import CachedEncoder, FeatureCache
 from umie.encoders.annotate import AnnotateStats, annotate
+from umie.encoders.cache.cached_encoder import fill_from_records
 from umie.encoders.proposing import AnnotationError
 from umie.encoders.segments.silero import SileroNetwork
 from umie.errors import UmieError
@@ -32,18 +36,18 @@ SOUNDS = {
     "NaN.wav": "",  # read by PyAV, if it is there
     "image.wav": "",
     "pipe.wav": "is a pipe or a device",
-    "folder.wav": "Is a directory",
+    "folder.wav": "(Is a directory|it has no frames)",
     "absent.wav": "no such sound",
     "../outside.wav": "is outside the directory",
     "link.wav": "is outside the directory",
 }
 VIDEOS = {
-    "truncated.png": "not a readable clip",
+    "truncated.png": "not a readable .*clip",
     "no frames": "it has no frames",
-    "text.png": "not a readable clip",
-    "sound.mp4": "not a readable clip",
+    "text.png": "not a readable .*clip",
+    "sound.mp4": "not a readable .*clip",
     "pipe.mp4": "is a pipe or a device",
-    "absent.mp4": "no such clip",
+    "absent.mp4": "no such .*clip",
     "../outside.png": "is outside the directory",
     "link.png": "is outside the directory",
 }
@@ -170,12 +174,36 @@ def test_a_variant_answers_without_what_it_cannot_read(variant, policy, folder):
 
 def test_nothing_is_kept_of_what_could_not_be_read(policy, tmp_path, sound, clip):
     processor = policy("text_only")
-    for medium, name, save, medium_of in [("audio", "a.wav", save_sound, sound), ("video", "a.png", save_clip, clip)]:
+    for medium, name, write, good in [("audio", "a.wav", save_sound, sound), ("video", "a.png", save_clip, clip)]:
         (tmp_path / name).write_bytes(b"RIFF")
         record = of(tmp_path, medium, name, image=None, regions=())
         assert not processor.encode_media(record, cached=True)[f"{medium}.visual_mask"].any()
-        save(medium_of, tmp_path / name)
+        write(good, tmp_path / name)
         assert processor.encode_media(record, cached=True)[f"{medium}.visual_mask"].tolist() == [True, True]
+
+
+FROZEN = {
+    "audio": lambda folder: {"name": "transformers_audio", "source": save("wav2vec2", folder)},
+    "video": lambda folder: {"name": "frames", "encoder": {"name": "timm", "model": "test_resnet"}},
+}
+
+
+@pytest.mark.parametrize(("medium", "good"), [("audio", "good.wav"), ("video", "good.png")])
+def test_no_features_are_kept_of_what_cannot_be_read(folder, tmp_path, medium, good):
+    torch.manual_seed(0)
+    encoder = encoders.registry.build(**FROZEN[medium](tmp_path)).eval()
+    cached = CachedEncoder(encoder, FeatureCache(tmp_path / "cache", on_event=pytest.fail))
+    bad = {name: reason for kind, name, reason in BAD if kind == medium}
+    found = fill_from_records(cached, [of(folder, medium, name) for name in (good, *bad, good)])
+    assert sorted(item.id for item in found) == sorted(bad)
+    for item in found:
+        assert re.search(bad[item.id], item.reason)
+        assert "\n" not in item.reason
+    assert (cached.calls, cached.cache.size()[0]) == (1, 1)
+    for name in bad:
+        with pytest.raises(UmieError, match=f"record '{name}': .*{bad[name]}.*; fix it, or set missing_images"):
+            fill_from_records(cached, [of(folder, medium, name)], missing_images="error")
+    assert cached.cache.size()[0] == 1
 
 
 def corpus_of(folder, records, output, policy):

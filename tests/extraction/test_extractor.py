@@ -265,7 +265,6 @@ def test_features_from_a_cache(variant, records, tmp_path):
             record.image.save(tmp_path / f"{record.id}.png")
             files[-1] = dataclasses.replace(record, image=str(tmp_path / f"{record.id}.png"))
     found = Extractor(model, processor, max_new_tokens=16).extract(files, tasks=["mner", "med"])
-    assert found == expected
     for one, other in zip(found, expected, strict=True):
         assert [answer.output for answer in one.answers] == [answer.output for answer in other.answers]
         gates = [[answer.gate for answer in side.answers if answer.gate is not None] for side in (one, other)]

@@ -1,5 +1,7 @@
 """Variants that see images, sounds and videos: batches, absent media, hidden media, saving, and every decoder."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -173,3 +175,31 @@ def test_extraction_uses_all_media(records):
     blind, processor = compose("tiny", "gated", "span", tasks=TASKS)
     notices = umie.Extractor(blind, processor).extract(records[6], tasks=["mner"]).warnings
     assert {"this variant does not use sounds", "this variant does not use videos"} <= {one.message for one in notices}
+
+
+@pytest.mark.parametrize("hidden", ["blind", "unreadable"])
+def test_places_of_a_medium_that_is_not_seen_do_not_have_the_slots_of_another(records, hidden):
+    """Of `span`: without the image, its regions are no candidates, although the sound has slots there."""
+    _, processor = built("span")
+    seen = records[2]  # an image with two regions, a sound with three segments
+    if hidden == "blind":
+        processor.blind = frozenset({"image"})
+    else:
+        processor.missing_images = "text_only"
+        seen = dataclasses.replace(seen, image="no such file.png")
+    batch = processor([seen], "mner")
+    assert batch["pointing_mask"].tolist() == [[False, False, True, True, True]]
+    alone = processor([dataclasses.replace(seen, text="", entities=(), relations=(), events=())], "mner")
+    assert (alone["labels"][0, :5, 0] == -100).tolist() == [True, True, False, False, False]
+    pair = Relation("peer", None, None, umie.records.Places(regions=(1,)), umie.records.Places(segments=(0,)))
+    asked = processor([dataclasses.replace(seen, entities=(), events=(), relations=(pair,))], "mre")
+    assert asked["target_slots"][0, 0] == -1
+    assert asked["target_slots"][0, 1] == 1  # the whole sound is slot 0
+
+
+def test_an_entity_without_a_span_in_a_text_is_not_asked_about(records):
+    for decoder in ("span", "t5"):
+        _, processor = built(decoder)
+        both = dataclasses.replace(records[0], entities=(*records[0].entities, Entity("place", None, regions=(0,))))
+        batch, plain = processor([both], "mner"), processor([records[0]], "mner")
+        assert torch.equal(batch["labels"], plain["labels"])

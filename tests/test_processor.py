@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+import umie
 from umie.data.synthetic import LABELS
 from umie.errors import UmieError
 from umie.processor import UmieProcessor
@@ -390,3 +391,12 @@ def test_a_processor_without_images_can_be_sent_to_worker_processes(tokenizer):
     processor.blind = frozenset({"image"})
     again = pickle.loads(pickle.dumps(processor))  # noqa: S301
     assert again.encode_media(Record("text", image="never-opened.png"))["boxes"].shape == (0, 4)
+
+
+def test_a_file_is_checked_as_each_medium_that_it_is(tmp_path, noise):
+    """A video without a sound track cannot be read as a sound, whatever was checked before."""
+    path = tmp_path / "both.png"
+    noise(20, 20).save(path)
+    _, processor = umie.compose("tiny", video_encoder="tiny_video", audio_encoder="tiny_audio", missing_images="skip")
+    assert processor.usable([Record("a dog", video=str(path))])
+    assert not processor.usable([Record("a dog", video=str(path), audio=str(path))])

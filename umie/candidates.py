@@ -303,15 +303,9 @@ class CandidateEncoder:
         answers = [batch.pop(f"{kind}_labels") for kind in KINDS]
         pointing = [batch.pop(f"{kind}_pointing_labels") for kind in KINDS[:2]]
         visual = collate([{name: value for name, value in item.items() if name not in own} for item, _ in rows])
-        real, starts = slots_of(visual, len(rows))
-        for name in ("place_slots", "target_slots"):
-            media, indices = batch[name].unbind(-1)
-            slots = torch.tensor(starts)[media.clamp(min=0)] + 1 + indices
-            batch[name] = slots.masked_fill(indices < 0, -1)
-        padded = F.pad(real, (0, 1))  # one more, which is not real
-        about = batch["target_slots"]
-        batch["target_slots"] = about.masked_fill(~padded.gather(1, about.clamp(0, real.shape[1])), -1)
-        is_real = padded.gather(1, batch["place_slots"].clamp(max=real.shape[1]))
+        batch["place_slots"], is_real = _slots_in(visual, batch["place_slots"])
+        about, is_known = _slots_in(visual, batch["target_slots"])
+        batch["target_slots"] = about.masked_fill(~is_known, -1)
         answers[1].masked_fill_(~is_real[:, : answers[1].shape[1], None], IGNORED)
         batch["pointing_mask"] &= is_real[:, : batch["pointing_mask"].shape[1]]
         pointed = torch.cat(pointing, dim=1)
@@ -426,11 +420,21 @@ class CandidateEncoder:
         return _Tokens(token_ids, [*characters[: self.max_tokens - 1], (0, 0)], is_truncated=True)
 
 
-def slots_of(batch: Mapping[str, Tensor], num_rows: int) -> tuple[Tensor, list[int]]:
-    """Return whether each slot of a batch is real, ``[B, V]`` over all media, and where the slots of each begin."""
-    masks = [batch.get(key_of(medium, "visual_mask"), torch.zeros(num_rows, 0, dtype=torch.bool)) for medium in MEDIA]
-    starts = list(itertools.accumulate((mask.shape[1] for mask in masks), initial=0))
-    return torch.cat(masks, dim=1), starts[: len(MEDIA)]
+def _slots_in(batch: Mapping[str, Tensor], places: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the slots of places among those of all media of a batch, and whether they are real, ``[B, N]`` each.
+
+    ``places [B, N, 2]`` has the number of the medium and the index of the place in it. A medium may have fewer slots
+    than places: if it is hidden or cannot be read, and beyond ``max_regions``.
+    """
+    media, indices = places.unbind(-1)
+    none = torch.zeros(len(places), 0, dtype=torch.bool)
+    masks = [batch.get(key_of(medium, "visual_mask"), none) for medium in MEDIA]
+    width = max(mask.shape[1] for mask in masks) + 1
+    real = torch.stack([F.pad(mask, (0, width - mask.shape[1])) for mask in masks], dim=1)  # [B, media, slots]
+    own = real.gather(1, media.clamp(min=0)[..., None].expand(-1, -1, width))
+    is_real = own.gather(2, (1 + indices).clamp(0, width - 1)[..., None])[..., 0] & (indices >= 0)
+    starts = torch.tensor([0, *itertools.accumulate(mask.shape[1] for mask in masks)])
+    return (starts[media.clamp(min=0)] + 1 + indices).masked_fill(indices < 0, -1), is_real
 
 
 def _first_slot(places: Places) -> tuple[int, int]:

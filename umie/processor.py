@@ -321,7 +321,7 @@ class UmieProcessor(PushToHubMixin):
 
     def _can_read(self, record: Record, medium: Medium, number: int) -> bool:
         places = record.places_in(medium, number, self.max_places(medium))
-        place = (self._name(record, medium, number), places)
+        place = (medium, self._name(record, medium, number), places)
         if place not in self._checked:
             try:
                 self.preprocessors[medium].check(record.resolved(medium, number), places)

@@ -188,7 +188,8 @@ class _ImageChecks:
 
     preprocessors: Sequence[Preprocessor]  # their checks together tell whether all encoders can use an image
     policy: str  # for images that cannot be read
-    digests: dict[Path, bytes | UmieError] = field(default_factory=dict)  # hashes of files, or why they are unreadable
+    # of each medium and file: its hash, or why it is unreadable
+    digests: dict[tuple[Medium, Path], bytes | UmieError] = field(default_factory=dict)
 
     def usable(self, records: Iterable[Record], digest: Any) -> tuple[list[Record], dict[str, str]]:
         """Return the records that the policy keeps, and the error of each unreadable image; update ``digest``."""
@@ -216,7 +217,7 @@ class _ImageChecks:
     def _check_medium(self, medium: Medium, record: Record, digest: Any) -> None:
         """Check a video or a sound; its places are checked when it is encoded."""
         path, source = record.path(medium), record.resolved(medium)
-        if path is None or path not in self.digests:
+        if path is None or (medium, path) not in self.digests:
             try:
                 if medium == "audio":
                     open_sound(source)
@@ -226,9 +227,9 @@ class _ImageChecks:
             except UmieError as error:
                 found = error
             if path is not None:
-                self.digests[path] = found
+                self.digests[medium, path] = found
         else:
-            found = self.digests[path]
+            found = self.digests[medium, path]
         if isinstance(found, UmieError):
             raise found
         digest.update(found)
@@ -236,15 +237,15 @@ class _ImageChecks:
     def _check(self, record: Record, number: int, digest: Any) -> None:
         needs_pixels = any(map(_reads_pixels, self.preprocessors))
         path = record.path("image", number)
-        if path is not None and path not in self.digests and (needs_pixels or path.is_file()):
+        if path is not None and ("image", path) not in self.digests and (needs_pixels or path.is_file()):
             try:
                 data = read_image_bytes(path)
                 if needs_pixels:
                     decode_image(data, str(path))
-                self.digests[path] = hashlib.sha256(data).digest()
+                self.digests["image", path] = hashlib.sha256(data).digest()
             except UmieError as error:
-                self.digests[path] = error
-        found = b"" if path is None else self.digests.get(path, b"")
+                self.digests["image", path] = error
+        found = b"" if path is None else self.digests.get(("image", path), b"")
         if isinstance(found, UmieError):
             raise found
         digest.update(found)

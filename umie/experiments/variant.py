@@ -8,7 +8,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -60,9 +60,6 @@ def train_warm_start(config: RunConfig, corpus: Corpus, folder: Path | None, pro
     from umie.evaluation import QueryDataset
     from umie.training import Mixture, train
 
-    def text_only(records: Sequence[Record]) -> list[Record]:
-        return [replace(record, image=None) for record in records]
-
     start = config.warm_start
     if start is None:
         raise ValueError("the config has no warm_start")
@@ -70,13 +67,14 @@ def train_warm_start(config: RunConfig, corpus: Corpus, folder: Path | None, pro
     decoder = config.parts["decoder"]
     tokenizer = tokenizer_of(decoder, sets, config.wording)
     model, processor = compose(fusion="text_only", decoder=decoder, tasks=corpus.task_options, tokenizer=tokenizer)
+    processor.blind = frozenset(MEDIA)
     if start.records is None:
-        mixture = _mixture(corpus, {one.name: text_only(one.read("train")) for one in sets}, config.wording, processor)
+        mixture = _mixture(corpus, {one.name: one.read("train") for one in sets}, config.wording, processor)
     else:
         drawn = scenes(SyntheticConfig(seed=WARM_START_SEED, train=start.records), "train")
         tasks = {name: task for one in reversed(sets) for name, task in one.built(config.wording).items()}
         ordered = [tasks[name] for name in corpus.tasks if name in tasks]
-        queries = QueryDataset(text_only([scene.record for scene in drawn]), ordered, processor)
+        queries = QueryDataset([scene.record for scene in drawn], ordered, processor)
         mixture = Mixture([(sets[0].name, queries, 1.0)])
     progress.phase("warm start", start.training.num_steps(len(mixture)))
     measured = train(
@@ -340,6 +338,7 @@ class Variant:
         from umie.evaluation import SourcePredictions, evaluate
 
         evaluation, seen = self.config.evaluation, self.processor.blind
+        counts = Counter(self.processor.counts)  # of the evaluation as it is
         found = {}
         for medium in evaluation.blind if model is None else ():
             records = self.records[split][one.data_set]
@@ -361,6 +360,8 @@ class Variant:
                 ).scores
             finally:
                 self.processor.blind = seen
+                self.processor.counts.clear()
+                self.processor.counts.update(counts)
         return found
 
     def _dev_scores(self, model: UmieModel) -> dict[str, float]:

@@ -66,11 +66,12 @@ def entities_eeg(predicted: Record, gold: Record) -> Tally:
 
 
 def entities_pointing(predicted: Record, gold: Record) -> Tally:
-    """Of the mentions of gold that have places and are found with their type, those whose places are right.
+    """Of the mentions in the text that have places and are found with their type, those whose places are right.
 
     This is an accuracy: mentions that are missed or invented do not count.
     """
-    wanted = {key for key, (places,) in _entities(gold) if any(places)} & {key for key, _ in _entities(predicted)}
+    wanted = {key for key, (places,) in _entities(gold) if any(places) and key[1] is not None}
+    wanted &= {key for key, _ in _entities(predicted)}
     return _tally(lambda side: (item for item in _entities(side) if item[0] in wanted), predicted, gold)
 
 

@@ -33,9 +33,13 @@ class MNER(FieldTask[Entity]):
     }
 
     def queries(self, record: Record) -> list[Query]:
-        """Return one query; its answer lists the entities by position, those without a span by their places."""
+        """Return one query; its answer lists the entities by position.
+
+        A query about a text is about its mentions; entities without a span are asked about where there is no text.
+        """
         grounded = self.config.grounded
-        entities = [entity for entity in record.entities if entity.span is not None or grounded]
+        by_place = grounded and not record.text.strip()
+        entities = [entity for entity in record.entities if entity.span is not None or by_place]
         entities.sort(key=lambda entity: (entity.span is None, entity.span or (), entity.places if grounded else ()))
         return [
             self._query(

@@ -167,6 +167,11 @@ def test_sounds_are_copied(stills):
     ("line", "arguments", "message"),
     [
         ('{"text": "Ann", "image": "1.png", "video": "1.gif", "id": "7"}', [], "record 7: has a video, 1.gif"),
+        (
+            '{"text": "Ann", "image": "1.png", "gold": {}, "id": "7"}',
+            [],
+            "record 7: its places are proposed (it has gold): use pan before proposing places",
+        ),
         ('{"text": "Ann", "image": "no.png", "id": "7"}', [], "no.png: no such image"),
         ('{"text": "Ann", "image": "../1.png", "id": "7"}', [], "record 7: "),
         ('{"text": "Ann"}', [], "no record has an image"),

@@ -47,7 +47,7 @@ def pan_records(
         seed: seed of the camera and of the order.
 
     Raises:
-        UmieError: an image cannot be read, or a record has a video already, or several images.
+        UmieError: an image cannot be read, or a record has a video already, or several images, or proposed places.
     """
     check_whole("size", size, 1)
     check_whole("num_frames", num_frames, 2)
@@ -60,6 +60,8 @@ def pan_records(
             raise UmieError(f"{owner}: has a video, {record.video}: use records without")
         if record.more_images:
             raise UmieError(f"{owner}: has {len(record.images)} images, and a clip shows one: use records with one")
+        if record.gold is not None:  # scores compare with it, and it has no tracks of this clip
+            raise UmieError(f"{owner}: its places are proposed (it has gold): use pan before proposing places")
         views = draw_views(rng, num_frames)  # also for a record without an image, which so changes no other
         if shuffle:
             record = with_shuffled_regions(record, rng)

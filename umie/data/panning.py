@@ -53,7 +53,7 @@ def pan_records(
     check_whole("num_frames", num_frames, 2)
     rng = random.Random(seed)
     (folder / name).mkdir(parents=True, exist_ok=True)
-    copied: set[Path] = set()
+    copied: set[tuple[Path, Path]] = set()
     for number, record in enumerate(records, start=1):
         owner = f"record {record.id or number}"
         if record.video is not None:

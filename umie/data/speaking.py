@@ -50,7 +50,7 @@ def speak_records(
     """
     check_whole("group", group, 1)
     (folder / name).mkdir(parents=True, exist_ok=True)
-    copied: set[Path] = set()
+    copied: set[tuple[Path, Path]] = set()
     for number, record in enumerate(records, start=1):
         owner = f"record {record.id or number}"
         if record.audio is not None:

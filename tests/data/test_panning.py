@@ -167,6 +167,11 @@ def test_sounds_are_copied(stills):
     ("line", "arguments", "message"),
     [
         ('{"text": "Ann", "image": "1.png", "video": "1.gif", "id": "7"}', [], "record 7: has a video, 1.gif"),
+        (
+            '{"text": "Ann", "image": "1.png", "gold": {}, "id": "7"}',
+            [],
+            "record 7: its places are proposed (it has gold): use pan before proposing places",
+        ),
         ('{"text": "Ann", "image": "no.png", "id": "7"}', [], "no.png: no such image"),
         ('{"text": "Ann", "image": "../1.png", "id": "7"}', [], "record 7: "),
         ('{"text": "Ann"}', [], "no record has an image"),
@@ -195,3 +200,29 @@ def test_all_images_of_a_record_are_copied(tmp_path, noise):
     record = Record("Ann", "a.png", more_images=("b.png",), image_folder=str(tmp_path))
     copy_media(record, record.media, tmp_path / "out", set())
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.png", "b.png"]
+
+
+def test_media_of_another_input_are_not_overwritten(tmp_path, noise):
+    for seed, name in enumerate(("one", "same", "other")):
+        (tmp_path / name / "video").mkdir(parents=True)
+        noise(8, 8, seed if name == "other" else 0).save(tmp_path / name / "a.png")
+        noise(8, 8).save(tmp_path / name / "video" / f"{seed // 2}.png")
+    one, same, other = (
+        Record("Ann", "a.png", video="video", image_folder=str(tmp_path / name)) for name in ("one", "same", "other")
+    )
+    copied = set()
+    for record in (one, same):
+        copy_media(record, record.media, tmp_path / "out", copied)
+        copy_media(record, record.media, tmp_path / "out", set())
+    before = (tmp_path / "out" / "a.png").read_bytes()
+    for seen in (copied, set()):
+        with pytest.raises(
+            UmieError, match=r"out/a\.png: exists, and is not the same as .*other/a\.png: use another out"
+        ):
+            copy_media(other, ["image"], tmp_path / "out", seen)
+    with pytest.raises(
+        UmieError, match=r"out/video/0\.png: exists, and .*other/video has no such file: use another out"
+    ):
+        copy_media(other, ["video"], tmp_path / "out", set())  # its only frame is 1.png
+    assert (tmp_path / "out" / "a.png").read_bytes() == before
+    assert [path.name for path in (tmp_path / "out" / "video").iterdir()] == ["0.png"]

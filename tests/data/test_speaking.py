@@ -161,6 +161,12 @@ def test_records_are_spoken_into_a_folder_with_their_images(umie, tmp_path, monk
     ("line", "arguments", "message"),
     [
         ('{"text": "Ann", "audio": "1.wav", "id": "7"}', [], "record 7: has a sound, 1.wav"),
+        (
+            '{"text": "Ann", "gold": {}, "id": "7"}',
+            [],
+            "record 7: its places are proposed (it has gold): use speak before",
+        ),
+        ('{"text": "Ann", "gold": {}, "id": "7"}', ["--drop-text"], "record 7: its places are proposed"),
         ('{"text": "Ann", "image": "no.png", "id": "7"}', [], "no.png: no such image"),
         ('{"text": "Ann", "image": "../no.png", "id": "7"}', [], "../no.png: is outside the directory"),
         ('{"text": "..."}', [], "d.jsonl: espeak-ng says nothing of its texts"),

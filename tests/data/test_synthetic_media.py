@@ -2,6 +2,7 @@
 
 import itertools
 import re
+import resource
 from collections import Counter
 
 import numpy as np
@@ -317,6 +318,25 @@ def test_written_files(tmp_path):
     before = {path: path.read_bytes() for path in tmp_path.rglob("*.*")}
     write_synthetic_media(tmp_path, config)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*.*")} == before
+
+
+@pytest.mark.parametrize("combination", ["I", "A", "V"])
+def test_a_medium_that_cannot_be_written_leaves_the_file_as_it_was(tmp_path, combination):
+    (scene,) = scenes(SyntheticMediaConfig(dev=1, combinations=[combination]), "dev")
+    path = tmp_path / scene.record.of(*scene.record.media)[0]
+    path.parent.mkdir()
+    path.write_bytes(b"as it was")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))  # as on a full disk
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            scene.save(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert path.read_bytes() == b"as it was"
+    assert list(path.parent.iterdir()) == [path]
+    scene.save(tmp_path)
+    assert path.stat().st_size > 100
 
 
 def test_names_of_combinations_in_any_order():

@@ -11,6 +11,7 @@ from typing import TypeAlias
 from PIL import Image, ImageDraw
 
 from umie.data.drawing import ICONS, SIZE, Color, draw_ground, relative, visible_box
+from umie.files import atomic_write
 from umie.media import Clip
 from umie.records import Track
 
@@ -64,7 +65,8 @@ def draw_clip(rng: random.Random, motion: str, *, left_acts: bool) -> tuple[Clip
 def save_clip(clip: Clip, path: Path) -> None:
     """Write a clip as an animated PNG."""
     first, *others = clip.frames
-    first.save(path, "PNG", save_all=True, append_images=others, duration=1000 // FRAME_RATE, loop=0)
+    with atomic_write(path, "wb") as file:
+        first.save(file, "PNG", save_all=True, append_images=others, duration=1000 // FRAME_RATE, loop=0)
 
 
 def _sprite(name: str, width: int, height: int, ground: Color) -> Image.Image:

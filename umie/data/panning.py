@@ -47,19 +47,21 @@ def pan_records(
         seed: seed of the camera and of the order.
 
     Raises:
-        UmieError: an image cannot be read, or a record has a video already, or several images.
+        UmieError: an image cannot be read, or a record has a video already, or several images, or proposed places.
     """
     check_whole("size", size, 1)
     check_whole("num_frames", num_frames, 2)
     rng = random.Random(seed)
     (folder / name).mkdir(parents=True, exist_ok=True)
-    copied: set[Path] = set()
+    copied: set[tuple[Path, Path]] = set()
     for number, record in enumerate(records, start=1):
         owner = f"record {record.id or number}"
         if record.video is not None:
             raise UmieError(f"{owner}: has a video, {record.video}: use records without")
         if record.more_images:
             raise UmieError(f"{owner}: has {len(record.images)} images, and a clip shows one: use records with one")
+        if record.gold is not None:  # scores compare with it, and it has no tracks of this clip
+            raise UmieError(f"{owner}: its places are proposed (it has gold): use pan before proposing places")
         views = draw_views(rng, num_frames)  # also for a record without an image, which so changes no other
         if shuffle:
             record = with_shuffled_regions(record, rng)

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from umie.files import atomic_write
 from umie.media import Sound
 from umie.records.places import Interval
 
@@ -49,7 +50,7 @@ def draw_sound(rng: random.Random, timbres: Sequence[str]) -> tuple[Sound, list[
 
 def save_sound(sound: Sound, path: Path) -> None:
     """Write a sound as a WAV file of 16 bits."""
-    with wave.open(str(path), "wb") as file:
+    with atomic_write(path, "wb") as target, wave.open(target, "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)
         file.setframerate(sound.rate)

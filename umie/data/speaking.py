@@ -46,15 +46,17 @@ def speak_records(
         on_left_out: called with a message for each record that is left out.
 
     Raises:
-        UmieError: a record has a sound already, or a medium that cannot be copied.
+        UmieError: a record has a sound already, or proposed places, or a medium that cannot be copied.
     """
     check_whole("group", group, 1)
     (folder / name).mkdir(parents=True, exist_ok=True)
-    copied: set[Path] = set()
+    copied: set[tuple[Path, Path]] = set()
     for number, record in enumerate(records, start=1):
         owner = f"record {record.id or number}"
         if record.audio is not None:
             raise UmieError(f"{owner}: has a sound, {record.audio}: use records without")
+        if record.gold is not None:  # scores compare with it, and it has no segments of this sound
+            raise UmieError(f"{owner}: its places are proposed (it has gold): use speak before proposing places")
         try:
             speech = speaker.speak(record.text)
         except UmieError as error:

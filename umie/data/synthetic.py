@@ -19,6 +19,7 @@ from PIL.Image import Image
 
 from umie.data.drawing import FILLERS, LEFT, RIGHT, draw_image
 from umie.errors import check_share, check_whole
+from umie.files import atomic_write
 from umie.records import NO_RELATION, Argument, Entity, Event, Record, Region, Relation, Span, write_jsonl
 from umie.types import SPLITS
 
@@ -168,7 +169,8 @@ def write_synthetic(folder: str | Path, config: SyntheticConfig) -> dict[str, Pa
         records = []
         (Path(folder) / split).mkdir(parents=True, exist_ok=True)
         for scene in scenes(config, split):
-            scene.image.save(Path(folder) / str(scene.record.image))
+            with atomic_write(Path(folder) / str(scene.record.image), "wb") as file:
+                scene.image.save(file, "PNG")
             records.append(scene.record)
         files[split] = Path(folder) / f"{split}.jsonl"
         write_jsonl(files[split], records)

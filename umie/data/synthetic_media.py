@@ -30,6 +30,7 @@ from umie.data.media_contents import LABELS, Content, event_content, name_conten
 from umie.data.sounds import save_sound
 from umie.data.synthetic import name_pool
 from umie.errors import UmieError, check_choice, check_share, check_whole, shown
+from umie.files import atomic_write
 from umie.media import Clip, Sound
 from umie.records import Record, write_jsonl
 from umie.records.places import PLACES, Medium
@@ -100,7 +101,8 @@ class MediaScene:
     def save(self, folder: Path) -> None:
         """Write the media to the files that the record names, relative to a folder."""
         if self.image is not None:
-            self.image.save(folder / str(self.record.image))
+            with atomic_write(folder / str(self.record.image), "wb") as file:
+                self.image.save(file, "PNG")
         if self.sound is not None:
             save_sound(self.sound, folder / str(self.record.audio))
         if self.clip is not None:

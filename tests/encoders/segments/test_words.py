@@ -1,6 +1,8 @@
 """`words`: alignments as tools write them, joining, and TextGrids of any content."""
 
 import json
+import re
+import time
 from itertools import pairwise
 
 import numpy as np
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 
 from umie.encoders.segments import AnnotationError, registry
 from umie.encoders.segments.file import SegmentRow
-from umie.encoders.segments.textgrid import read_textgrid
+from umie.encoders.segments.textgrid import _tokens, read_textgrid
 from umie.encoders.segments.words import joined
 from umie.errors import UmieError
 from umie.media import Sound
@@ -244,6 +246,23 @@ def test_joined_words_are_apart_and_nothing_is_lost(words, max_gap):
         assert after.start - before.end > max_gap
     for word in words:
         assert any(row.start <= word.start and word.end <= row.end for row in found)
+
+
+def test_times_in_linear_time():
+    """With a million characters or 50,000 words of one segment, quadratic time is minutes."""
+    started = time.process_time()
+    for text in ("1" * 10**6, "." + "1" * 10**6, "1." + "1" * 10**6, "1e" + "1" * 10**6):
+        assert not list(_tokens(f"{text}x".encode()))
+    words = [SegmentRow(float(number), number + 1.0, "a", 1.0) for number in range(50_000)]
+    (row,) = joined(words, 0.5)
+    assert (row.start, row.end) == (0, 50_000)
+    assert time.process_time() - started < 5
+
+
+@given(st.text("1.eE+-x \n", max_size=12))
+def test_numbers_are_those_that_stand_free(text):
+    number = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
+    assert list(_tokens(text.encode())) == [float(part) for part in text.split() if number.fullmatch(part)]
 
 
 CONTENTS = st.one_of(

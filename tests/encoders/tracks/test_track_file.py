@@ -10,7 +10,7 @@ from PIL import Image
 from umie.data.clips import save_clip
 from umie.encoders.tracks import AnnotationError, registry
 from umie.errors import UmieError
-from umie.media import Clip
+from umie.media import Clip, open_clip
 from umie.records import Track
 
 LEFT, RIGHT = (0.0, 0.0, 0.5, 1.0), (0.5, 0.0, 1.0, 1.0)
@@ -62,6 +62,20 @@ def test_files_of_the_mot_challenge(tmp_path, video, name):
     """Pixels and frames count from 1, and lines of confidence 0 are not to be used."""
     found = build(tmp_path, name, MOT, frame_rate=4).propose(video)
     assert found == [Track((0, 0.5), (LEFT, RIGHT)), Track((0.25,), ((0.125, 0.25, 0.375, 0.75),))]
+
+
+def test_frames_in_a_folder_have_the_times_at_which_encoders_read_them(tmp_path):
+    frames = tmp_path / "1"
+    frames.mkdir()
+    for number in range(3):
+        Image.new("RGB", (80, 40), (90 * number,) * 3).save(frames / f"{number}.png")
+    found = build(tmp_path, "folder/1.txt", MOT).propose(frames)
+    assert [track.times for track in found] == [(0, 0.08), (0.04,)]
+    assert {time for track in found for time in track.times} == set(open_clip(frames, 3).times)
+    with pytest.raises(
+        AnnotationError, match="1: frame_rate is 30, but a folder of frames is read at 25 frames per sec"
+    ):
+        build(tmp_path, "folder/1.txt", MOT, frame_rate=30).propose(frames)
 
 
 def test_what_cannot_be_a_track_is_dropped_or_clipped_and_counted(tmp_path, video):

@@ -11,7 +11,8 @@ from umie.files import decode_utf8, read_data
 
 Interval = tuple[float, float, str]  # start and end in seconds, text
 
-_TOKEN = re.compile(r'"((?:[^"]|"")*+)"|(?<!\S)([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)(?!\S)')
+# what is read is not given back, so that the time is linear in any text
+_TOKEN = re.compile(r'"((?:[^"]|"")*+)"|(?<!\S)([-+]?(?:\d++(?:\.\d*+)?+|\.\d++)(?:[eE][-+]?\d++)?+)(?!\S)')
 
 
 def read_textgrid(path: Path) -> dict[str, list[Interval]]:

@@ -122,19 +122,22 @@ def joined(words: Sequence[SegmentRow], max_gap: float) -> list[SegmentRow]:
     """Return words joined to segments where at most ``max_gap`` seconds are between them; the score is their mean."""
     timed = sorted((word for word in words if math.isfinite(word.start + word.end)), key=lambda word: word[:2])
     groups: list[list[SegmentRow]] = []
+    ends: list[float] = []  # of the groups
     for word in timed:
-        if groups and word.start - max(one.end for one in groups[-1]) <= max_gap:
+        if groups and word.start - ends[-1] <= max_gap:
             groups[-1].append(word)
+            ends[-1] = max(ends[-1], word.end)
         else:
             groups.append([word])
+            ends.append(word.end)
     segments = [
         SegmentRow(
             group[0].start,
-            max(word.end for word in group),
+            end,
             " ".join(word.label for word in group if word.label),
             sum(word.score for word in group) / len(group),
         )
-        for group in groups
+        for group, end in zip(groups, ends, strict=True)
     ]
     return [*segments, *(word for word in words if not math.isfinite(word.start + word.end))]
 

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 from umie.encoders.place_files import PlaceFileConfig, PlaceFileProposer, label_of, number_of, score_of
-from umie.encoders.proposing import Candidates
+from umie.encoders.proposing import AnnotationError, Candidates
 from umie.encoders.tracks import registry
 from umie.errors import UmieError, at, check_choice, check_positive, shown
 from umie.files import read_lines
 from umie.media import open_clip
 from umie.media.clip import FRAME_RATE
+from umie.media.container import is_folder
 from umie.records import Box, Track
 
 Unit = Literal["relative", "absolute"]
@@ -33,7 +34,8 @@ class TrackFileConfig(PlaceFileConfig):
         path: a JSON or JSONL file for all videos, or a directory with ``<video>.json``, ``<video>.txt`` (MOT) or
             ``<video>/gt/gt.txt`` for each video.
         boxes: the unit of x1, y1, x2, y2 in JSON, "relative" (0..1) or "absolute" (pixels); MOT files have pixels.
-        frame_rate: frames per second of MOT files, which count frames from 1.
+        frame_rate: frames per second of MOT files, which count frames from 1; of a folder of frames, only 25, at which
+            encoders read it.
         nms: see ProposerConfig; by default no annotated track is suppressed.
     """
 
@@ -115,6 +117,11 @@ class TrackFileProposer(PlaceFileProposer[Track]):
         raise UmieError(f"path is {str(path)!r}: MOT files name no video; use the directory of <video>.txt, or JSON")
 
     def _candidates(self, places: list[_Row], source: Any) -> Candidates[Track]:
+        if self.config.frame_rate != FRAME_RATE and is_folder(source):
+            raise AnnotationError(
+                f"{source}: frame_rate is {self.config.frame_rate:g}, but a folder of frames is read at {FRAME_RATE:g} "
+                "frames per second: leave frame_rate out"
+            )
         clip = open_clip(source, 1)
         size = clip.frames[0].size
         found = Candidates[Track]()

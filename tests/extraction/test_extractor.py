@@ -1,7 +1,9 @@
 """Extractor: its questions, results and warnings."""
 
+import ast
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -9,7 +11,9 @@ from PIL import Image
 import umie
 from umie.evaluation import evaluate
 from umie.extraction import Extractor
-from umie.records import Argument, Entity, Event, Record, Region, Relation, no_relation_names, record_from_json
+from umie.extraction.result import NOTICES
+from umie.records import MEDIA, Argument, Entity, Event, Record, Region, Relation, no_relation_names, record_from_json
+from umie.records.places import PLACES
 
 TASKS = ("mner", "mre", "med", "meae")
 ANN, BOB, ROME = (0, 3), (8, 11), (15, 19)
@@ -233,6 +237,15 @@ def test_unused_images_and_regions_give_warnings(variant, learned, records, nois
     found = Extractor(*variant(fusion="text_only")).extract(TEXT, noise(20, 20), tasks=["mner"])
     assert found.warnings == (("image", "this variant does not use images"),)
     assert found.gate == {"mner": None}
+
+
+def test_every_kind_of_notice_has_its_sentence_for_counts():
+    trees = [ast.parse(path.read_text()) for path in Path(umie.extraction.__file__).parent.glob("*.py")]
+    calls = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    made = [call.args[0] for call in calls if isinstance(call.func, ast.Name) and call.func.id == "Notice"]
+    literal = {kind.value for kind in made if isinstance(kind, ast.Constant)}
+    assert {kind.id for kind in made if not isinstance(kind, ast.Constant)} == {"medium", "kind"}
+    assert literal | {*MEDIA, *PLACES.values()} == set(NOTICES)
 
 
 @pytest.mark.parametrize("fusion", ["concat", "cross_attention"])

@@ -12,8 +12,19 @@ import umie
 from umie.evaluation import evaluate
 from umie.extraction import Extractor
 from umie.extraction.result import NOTICES
-from umie.records import MEDIA, Argument, Entity, Event, Record, Region, Relation, no_relation_names, record_from_json
-from umie.records.places import PLACES
+from umie.records import (
+    MEDIA,
+    Argument,
+    Entity,
+    Event,
+    Places,
+    Record,
+    Region,
+    Relation,
+    no_relation_names,
+    record_from_json,
+)
+from umie.records.places import NOWHERE, PLACES
 
 TASKS = ("mner", "mre", "med", "meae")
 ANN, BOB, ROME = (0, 3), (8, 11), (15, 19)
@@ -152,6 +163,24 @@ def test_named_regions_have_boxes(extractor, records):
         assert written["pixels"] == list(one.pixel_box(argument))
     argument = Argument("Agent", (0, 3))
     assert found[0].region(argument) is found[0].pixel_box(argument) is None
+
+
+@pytest.mark.parametrize("boxes", [[(0, 0, 1, 1)], [(0, 0, 1, 1), (0, 0, 0.5, 1)]])
+def test_new_regions_leave_nothing_that_refers_to_the_old_ones(extractor, noise, boxes):
+    old = Places(regions=(1,))
+    record = Record(
+        TEXT,
+        noise(20, 20),
+        [Region((0, 0, 0.5, 0.5)), Region((0.5, 0.5, 1, 1))],
+        entities=[Entity("person", ANN, regions=(1,)), Entity("person", regions=(0,)), Entity("person", regions=(1,))],
+        relations=[Relation("peer", ANN, BOB, old), Relation("peer", ANN, None, tail_places=old)],
+        events=[Event("meet", (4, 7), (Argument("Agent", regions=(1,)),), regions=(1,))],
+    )
+    found = extractor.extract(record, tasks=["mre", "meae"], regions=boxes)
+    assert [answer.target for answer in found.answers if answer.task == "mre"] == [(ANN, BOB, NOWHERE, NOWHERE)]
+    assert [event.places for event in found.events] == [NOWHERE]
+    pairs = dataclasses.replace(record, relations=(), events=())
+    assert extractor.extract(pairs, tasks=["mre"], regions=boxes).answers == ()  # one written entity is no pair
 
 
 def test_a_thin_box_is_at_least_one_pixel_wide():

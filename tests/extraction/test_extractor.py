@@ -5,6 +5,7 @@ import dataclasses
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -12,6 +13,7 @@ import umie
 from umie.evaluation import evaluate
 from umie.extraction import Extractor
 from umie.extraction.result import NOTICES
+from umie.media import Clip, Sound
 from umie.records import (
     MEDIA,
     Argument,
@@ -212,6 +214,14 @@ def test_the_json_form_is_a_record_with_extra_keys(extractor, records):
                 argument.pop(extra, None)
     record = record_from_json(json.dumps(data))
     assert (record.text, record.entities, record.events) == (found.text, found.entities, found.events)
+
+
+def test_media_in_memory_have_no_name_in_the_json_form(extractor, noise):
+    clip = Clip((noise(8, 8), noise(8, 8)), (0.0, 0.5), 1.0)
+    record = Record(TEXT, noise(8, 8), audio=Sound(np.zeros(1000, np.float32), 1000), video=clip)
+    data = extractor.extract(dataclasses.replace(record, more_images=(noise(8, 8),)), tasks=["med"]).to_json()
+    assert (data["images"], data["audio"], data["video"]) == (["in memory"] * 2, "in memory", "in memory")
+    assert {"image", "audio", "video"}.isdisjoint(extractor.extract(TEXT, tasks=["med"]).to_json())
 
 
 @pytest.mark.parametrize(

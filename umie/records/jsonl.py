@@ -103,7 +103,7 @@ def record_from_json(line: str, image_folder: str | None = None) -> Record:
     def call(read: Callable[..., T], *arguments: Any) -> T:
         return read(*arguments)
 
-    return Record(**_values(line, _load_object(line), call), image_folder=image_folder)
+    return Record(**_values(line, _load_object(line), call, image_folder))
 
 
 def errors_of_line(line: str) -> list[UmieError]:
@@ -254,7 +254,9 @@ def _load_object(line: str) -> dict[str, Any]:
     return data
 
 
-def _values(line: str, data: Mapping[str, Any], call: Callable[..., Any]) -> dict[str, Any]:
+def _values(
+    line: str, data: Mapping[str, Any], call: Callable[..., Any], image_folder: str | None = None
+) -> dict[str, Any]:
     """Return the arguments of a Record; ``call`` calls a function, and may collect its error and return None.
 
     Without a valid text, the annotation is not read, because its offsets mean nothing.
@@ -262,7 +264,8 @@ def _values(line: str, data: Mapping[str, Any], call: Callable[..., Any]) -> dic
     for key in data:
         if key not in KEYS:
             call(check_keys, "record key", [key], KEYS)
-    values: dict[str, Any] = {"text": call(_text, data), **{medium: call(_medium, data, medium) for medium in MEDIA}}
+    values: dict[str, Any] = {"text": call(_text, data), "image_folder": image_folder}
+    values |= {medium: call(_medium, data, medium) for medium in MEDIA}
     first, *values["more_images"] = call(_images, data) or [None]
     values["image"] = values["image"] if first is None else first
     if _may_hold_surrogates(line):

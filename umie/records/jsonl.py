@@ -372,21 +372,25 @@ def _object(value: object, kind: str, keys: Sequence[str]) -> Mapping[str, Any]:
 def _mention(value: object, text: str, kind: str) -> tuple[Span | None, Places]:
     """Return a span and places, given as ``[start, end]`` or as an object with ``span`` or indices of places, or both.
 
-    The ``text`` of an object is optional, and checked.
+    The ``text`` of an object is optional, and checked; it needs a span.
     """
     if not isinstance(value, dict):
         return check_span(value, kind), NOWHERE
     data = _object(value, kind, ("span", "text", "type", *PLACES.values()))
-    places = _places(data, kind)
-    return (None if places and data.get("span") is None else _span(data, text, kind)), places
+    places, span = _places(data, kind), _span(data, text, kind)
+    return (span if places else check_span(span, kind)), places
 
 
 def _places(data: Mapping[str, Any], kind: str) -> Places:
     return Places(*(tuple(_list(data.get(PLACES[medium]), f"{PLACES[medium]} of {kind}")) for medium in MEDIA))
 
 
-def _span(data: Mapping[str, Any], text: str, kind: str) -> Span:
-    """Return ``data["span"]``; ``data["text"]``, if present, must equal the text that the span covers."""
+def _span(data: Mapping[str, Any], text: str, kind: str) -> Span | None:
+    """Return ``data["span"]``, if present; ``data["text"]``, if present, must equal the text that the span covers."""
+    if data.get("span") is None:
+        if data.get("text") in (None, ""):
+            return None
+        raise UmieError(f"{kind} text {shown(data['text'])} has no span: add `span`, its offsets, or remove `text`")
     span = check_span(data.get("span"), kind)
     if data.get("text") not in (None, text[slice(*span)]):
         problem = f"differs from the text of its span {list(span)}, {shown(text[slice(*span)])}"
@@ -454,11 +458,12 @@ def _event(value: object, text: str) -> Event:
         filler = _object(item, "argument", ("role", "span", "region", "text", *PLACES.values()))
         role = read_string(filler, "role", "argument")
         owner = f"argument {shown(role)}"
-        covered = None if filler.get("span") is None else _span(filler, text, owner)
-        shown_by = _places(filler, owner)
-        if filler.get("region") is not None:
-            if covered is not None or shown_by:
-                raise UmieError(f"{owner} has `region` and other fillers: use `regions`, a list")
+        covered, shown_by = None, _places(filler, owner)
+        if filler.get("region") is None:
+            covered = _span(filler, text, owner)
+        elif filler.get("span") is not None or shown_by:
+            raise UmieError(f"{owner} has `region` and other fillers: use `regions`, a list")
+        else:  # predictions may describe the region in `text`
             shown_by = Places(regions=(filler["region"],))
         arguments.append(Argument(role, covered, *shown_by))
     return Event(read_string(data, "type", "event"), span, tuple(arguments), *places)

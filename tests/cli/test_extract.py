@@ -248,6 +248,16 @@ def test_warnings_are_counted(umie, files, checkpoint):
     assert len((files / "out.jsonl.part").read_text().splitlines()) == 8  # two windows of four; the third has it
 
 
+def test_unused_sounds_and_videos_are_counted(umie, files, checkpoint):
+    heard = {"text": "a dog", "audio": "s.wav", "segments": [{"interval": [0, 1]}]}
+    lines = [json.dumps(heard), json.dumps({"text": "a", "video": "v.gif"})]
+    (files / "in.jsonl").write_text("\n".join(lines) + "\n")
+    code, _, err = umie(*of_file(checkpoint, "--task", "mner", "--details", "details.jsonl"))
+    assert code == 0
+    assert "warning: the sound was not used: 1 of 2 records" in err
+    assert "warning: the video was not used: 1 of 2 records" in err
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [

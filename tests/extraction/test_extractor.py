@@ -1,15 +1,32 @@
 """Extractor: its questions, results and warnings."""
 
+import ast
 import dataclasses
 import json
+from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 import umie
 from umie.evaluation import evaluate
 from umie.extraction import Extractor
-from umie.records import Argument, Entity, Event, Record, Region, Relation, no_relation_names, record_from_json
+from umie.extraction.result import NOTICES
+from umie.media import Clip, Sound
+from umie.records import (
+    MEDIA,
+    Argument,
+    Entity,
+    Event,
+    Places,
+    Record,
+    Region,
+    Relation,
+    no_relation_names,
+    record_from_json,
+)
+from umie.records.places import NOWHERE, PLACES
 
 TASKS = ("mner", "mre", "med", "meae")
 ANN, BOB, ROME = (0, 3), (8, 11), (15, 19)
@@ -150,6 +167,24 @@ def test_named_regions_have_boxes(extractor, records):
     assert found[0].region(argument) is found[0].pixel_box(argument) is None
 
 
+@pytest.mark.parametrize("boxes", [[(0, 0, 1, 1)], [(0, 0, 1, 1), (0, 0, 0.5, 1)]])
+def test_new_regions_leave_nothing_that_refers_to_the_old_ones(extractor, noise, boxes):
+    old = Places(regions=(1,))
+    record = Record(
+        TEXT,
+        noise(20, 20),
+        [Region((0, 0, 0.5, 0.5)), Region((0.5, 0.5, 1, 1))],
+        entities=[Entity("person", ANN, regions=(1,)), Entity("person", regions=(0,)), Entity("person", regions=(1,))],
+        relations=[Relation("peer", ANN, BOB, old), Relation("peer", ANN, None, tail_places=old)],
+        events=[Event("meet", (4, 7), (Argument("Agent", regions=(1,)),), regions=(1,))],
+    )
+    found = extractor.extract(record, tasks=["mre", "meae"], regions=boxes)
+    assert [answer.target for answer in found.answers if answer.task == "mre"] == [(ANN, BOB, NOWHERE, NOWHERE)]
+    assert [event.places for event in found.events] == [NOWHERE]
+    pairs = dataclasses.replace(record, relations=(), events=())
+    assert extractor.extract(pairs, tasks=["mre"], regions=boxes).answers == ()  # one written entity is no pair
+
+
 def test_a_thin_box_is_at_least_one_pixel_wide():
     record = Record("", image="x.png", regions=[Region((0.9999, 0.1, 1.0, 0.10001))])
     found = umie.extraction.Extraction(record, image_size=(10, 10))
@@ -179,6 +214,14 @@ def test_the_json_form_is_a_record_with_extra_keys(extractor, records):
                 argument.pop(extra, None)
     record = record_from_json(json.dumps(data))
     assert (record.text, record.entities, record.events) == (found.text, found.entities, found.events)
+
+
+def test_media_in_memory_have_no_name_in_the_json_form(extractor, noise):
+    clip = Clip((noise(8, 8), noise(8, 8)), (0.0, 0.5), 1.0)
+    record = Record(TEXT, noise(8, 8), audio=Sound(np.zeros(1000, np.float32), 1000), video=clip)
+    data = extractor.extract(dataclasses.replace(record, more_images=(noise(8, 8),)), tasks=["med"]).to_json()
+    assert (data["images"], data["audio"], data["video"]) == (["in memory"] * 2, "in memory", "in memory")
+    assert {"image", "audio", "video"}.isdisjoint(extractor.extract(TEXT, tasks=["med"]).to_json())
 
 
 @pytest.mark.parametrize(
@@ -233,6 +276,15 @@ def test_unused_images_and_regions_give_warnings(variant, learned, records, nois
     found = Extractor(*variant(fusion="text_only")).extract(TEXT, noise(20, 20), tasks=["mner"])
     assert found.warnings == (("image", "this variant does not use images"),)
     assert found.gate == {"mner": None}
+
+
+def test_every_kind_of_notice_has_its_sentence_for_counts():
+    trees = [ast.parse(path.read_text()) for path in Path(umie.extraction.__file__).parent.glob("*.py")]
+    calls = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    made = [call.args[0] for call in calls if isinstance(call.func, ast.Name) and call.func.id == "Notice"]
+    literal = {kind.value for kind in made if isinstance(kind, ast.Constant)}
+    assert {kind.id for kind in made if not isinstance(kind, ast.Constant)} == {"medium", "kind"}
+    assert literal | {*MEDIA, *PLACES.values()} == set(NOTICES)
 
 
 @pytest.mark.parametrize("fusion", ["concat", "cross_attention"])

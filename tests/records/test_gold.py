@@ -74,6 +74,11 @@ def test_gold_survives_the_line_with_what_the_record_says():
     assert record_from_json(record_to_json(bare)) == bare
 
 
+def test_gold_has_the_image_folder_of_its_record():
+    record = record_from_json('{"text": "a", "image": "b.png", "gold": {}}', "photos")
+    assert (record.image_folder, record.gold.image_folder) == ("photos", "photos")
+
+
 def test_a_hidden_medium_is_hidden_in_gold():
     record = replace(ANNOTATED.regrounded("audio", PROPOSED, {0: 1, 2: 0}), gold=ANNOTATED)
     assert record.ungrounded("audio").gold == ANNOTATED.ungrounded("audio")

@@ -223,6 +223,22 @@ FIELD_ERRORS = [
         '"entities": [{"type": "x", "span": [0, 1], "text": "b"}]',
         "entity text 'b' differs from the text of its span [0, 1], 'a'",
     ),
+    (
+        '"image": "1.jpg", "regions": [{"box": [0, 0, 1, 1]}], '
+        '"entities": [{"type": "x", "text": "a", "regions": [0]}]',
+        "entity text 'a' has no span: add `span`, its offsets, or remove `text`",
+    ),
+    ('"entities": [{"type": "x", "text": "a"}]', "entity text 'a' has no span: add `span`"),
+    (
+        '"audio": "1.wav", "segments": [{"interval": [0, 1]}], '
+        '"relations": [{"type": "x", "head": [0, 1], "tail": {"text": "a", "segments": [0]}}]',
+        "relation tail text 'a' has no span",
+    ),
+    ('"events": [{"type": "x", "trigger": {"text": 5, "regions": [0]}}]', "event trigger text 5 has no span"),
+    (
+        '"events": [{"type": "x", "arguments": [{"role": "r", "text": "a", "regions": [0]}]}]',
+        "argument 'r' text 'a' has no span",
+    ),
     ('"entities": [{"type": "x", "start": 0}]', "Unknown entity key 'start'"),
     ('"entities": [{"type": "x", "span": [0, 1], "regions": 1}]', "regions of entity is 1: expected a list"),
     ('"entities": [{"type": "x", "span": [0, 1], "regions": [true]}]', "entity: region True must be an index of 0"),

@@ -188,6 +188,25 @@ def test_events_without_offsets(files):
     assert answer.record.events == (Event("die", (0, 2), (Argument("By", (0, 2)),)), Event("rest"))
 
 
+@pytest.mark.parametrize("places", [{}, {"regions": [0]}, {"span": None}])
+def test_a_text_next_to_places_needs_no_span(files, places):
+    gold = {**A, "image": "1.jpg", "regions": [{"box": [0, 0, 1, 1]}]}
+    loose = {"text": "Rome", **places}
+    events = [{"type": "meet", "trigger": loose, "arguments": [{"role": "Place", **loose}]}]
+    relations = [{"type": "near", "head": [0, 2], "tail": loose}]
+    line = {**A, "entities": [{"type": "location", **loose}], "relations": relations, "events": events}
+    (answer,) = files([gold], [line])
+    assert answer.strings == {
+        "entities": (("location", "Rome"),),
+        "relations": (("near", "in", "Rome"),),
+        "events": (("meet", "Rome"),),
+        "arguments": (("Place", "Rome", "meet", "Rome"),),
+    }
+    described = {"role": "Place", "text": "a man", "region": 0}
+    (answer,) = files([gold], [{**A, "events": [{"type": "meet", "arguments": [described]}]}])
+    assert answer.record.events == (Event("meet", None, (Argument("Place", regions=(0,)),)),)
+
+
 SPANS = st.lists(st.integers(-1, 9), min_size=2, max_size=2)
 MENTIONS = SPANS | st.fixed_dictionaries(
     {}, optional={"span": SPANS | st.none(), "text": st.sampled_from(["", "in", 3])}

@@ -160,8 +160,8 @@ class Extractor:
             tasks: names of the tasks; by default the tasks of the checkpoint.
             labels: for a task, labels to use in place of the checkpoint's, including labels not used in training.
             regions: regions of the image that arguments of events can refer to: boxes x1, y1, x2, y2 relative to its
-                size (0..1), or ``umie.Region`` objects, of which each has the number of its image. None uses the
-                record's regions.
+                size (0..1), or ``umie.Region`` objects, of which each has the number of its image. What only the
+                record's own regions show is then not asked about. None uses the record's regions.
 
         Raises:
             UmieError: invalid input, or an image cannot be read and ``missing_images`` is ``error``.
@@ -187,11 +187,8 @@ class Extractor:
                 raise UmieError(
                     f"regions is {shown(regions)}: pass a list of boxes x1, y1, x2, y2, or umie.Region objects"
                 )
-            record = replace(
-                record,
-                regions=tuple(box if isinstance(box, Region) else Region(box) for box in regions),
-                events=tuple(replace(event, arguments=()) for event in record.events),  # they refer to other regions
-            )
+            given = [box if isinstance(box, Region) else Region(box) for box in regions]
+            record = record.regrounded("image", given, {})  # the annotation refers to other regions
         return next(self.extract_many([record], tasks=tasks, labels=labels))
 
     def extract_many(

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, TypeAlias
 
-from umie.records import Argument, Entity, Event, Record, Region, Relation, is_no_relation, record_to_json
+from umie.records import MEDIA, Argument, Entity, Event, Record, Region, Relation, is_no_relation, record_to_json
 
 PixelBox: TypeAlias = tuple[int, int, int, int]
 
@@ -14,7 +14,11 @@ NOTICES = {
     "truncated": "the text was truncated to the model's input length",
     "unwritable": "the tokenizer cannot write all characters, so some spans cannot be told apart",
     "image": "the image was not used",
+    "audio": "the sound was not used",
+    "video": "the video was not used",
     "regions": "some regions were not used",
+    "segments": "some segments were not used",
+    "tracks": "some tracks were not used",
     "labels": "the checkpoint was not trained on some of the labels",
     "no relation": "some relation labels look like 'none' under another name; see --no-relation",
     "pairs": "some pairs of entities were not asked about",
@@ -122,9 +126,12 @@ class Extraction:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values: the JSONL form of the record, with boxes, gates and warnings."""
-        # an image in memory has no name
-        names = [image if isinstance(image, str) else "in memory" for image in self.record.images]
-        record = replace(self.record, image=names[0] if names else None, more_images=tuple(names[1:]))
+        # what is in memory has no name
+        names = {
+            medium: [one if isinstance(one, str) else "in memory" for one in self.record.of(medium)] for medium in MEDIA
+        }
+        first: dict[str, Any] = {medium: names[medium][0] for medium in self.record.media}
+        record = replace(self.record, **first, more_images=tuple(names["image"][1:]))
         data: dict[str, Any] = json.loads(record_to_json(record))
         for kind in ("entities", "relations", "events"):
             for written, one in zip(data.get(kind, ()), getattr(record, kind), strict=True):

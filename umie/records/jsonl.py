@@ -103,7 +103,7 @@ def record_from_json(line: str, image_folder: str | None = None) -> Record:
     def call(read: Callable[..., T], *arguments: Any) -> T:
         return read(*arguments)
 
-    return Record(**_values(line, _load_object(line), call), image_folder=image_folder)
+    return Record(**_values(line, _load_object(line), call, image_folder))
 
 
 def errors_of_line(line: str) -> list[UmieError]:
@@ -254,7 +254,9 @@ def _load_object(line: str) -> dict[str, Any]:
     return data
 
 
-def _values(line: str, data: Mapping[str, Any], call: Callable[..., Any]) -> dict[str, Any]:
+def _values(
+    line: str, data: Mapping[str, Any], call: Callable[..., Any], image_folder: str | None = None
+) -> dict[str, Any]:
     """Return the arguments of a Record; ``call`` calls a function, and may collect its error and return None.
 
     Without a valid text, the annotation is not read, because its offsets mean nothing.
@@ -262,7 +264,8 @@ def _values(line: str, data: Mapping[str, Any], call: Callable[..., Any]) -> dic
     for key in data:
         if key not in KEYS:
             call(check_keys, "record key", [key], KEYS)
-    values: dict[str, Any] = {"text": call(_text, data), **{medium: call(_medium, data, medium) for medium in MEDIA}}
+    values: dict[str, Any] = {"text": call(_text, data), "image_folder": image_folder}
+    values |= {medium: call(_medium, data, medium) for medium in MEDIA}
     first, *values["more_images"] = call(_images, data) or [None]
     values["image"] = values["image"] if first is None else first
     if _may_hold_surrogates(line):
@@ -369,21 +372,25 @@ def _object(value: object, kind: str, keys: Sequence[str]) -> Mapping[str, Any]:
 def _mention(value: object, text: str, kind: str) -> tuple[Span | None, Places]:
     """Return a span and places, given as ``[start, end]`` or as an object with ``span`` or indices of places, or both.
 
-    The ``text`` of an object is optional, and checked.
+    The ``text`` of an object is optional, and checked; it needs a span.
     """
     if not isinstance(value, dict):
         return check_span(value, kind), NOWHERE
     data = _object(value, kind, ("span", "text", "type", *PLACES.values()))
-    places = _places(data, kind)
-    return (None if places and data.get("span") is None else _span(data, text, kind)), places
+    places, span = _places(data, kind), _span(data, text, kind)
+    return (span if places else check_span(span, kind)), places
 
 
 def _places(data: Mapping[str, Any], kind: str) -> Places:
     return Places(*(tuple(_list(data.get(PLACES[medium]), f"{PLACES[medium]} of {kind}")) for medium in MEDIA))
 
 
-def _span(data: Mapping[str, Any], text: str, kind: str) -> Span:
-    """Return ``data["span"]``; ``data["text"]``, if present, must equal the text that the span covers."""
+def _span(data: Mapping[str, Any], text: str, kind: str) -> Span | None:
+    """Return ``data["span"]``, if present; ``data["text"]``, if present, must equal the text that the span covers."""
+    if data.get("span") is None:
+        if data.get("text") in (None, ""):
+            return None
+        raise UmieError(f"{kind} text {shown(data['text'])} has no span: add `span`, its offsets, or remove `text`")
     span = check_span(data.get("span"), kind)
     if data.get("text") not in (None, text[slice(*span)]):
         problem = f"differs from the text of its span {list(span)}, {shown(text[slice(*span)])}"
@@ -451,11 +458,12 @@ def _event(value: object, text: str) -> Event:
         filler = _object(item, "argument", ("role", "span", "region", "text", *PLACES.values()))
         role = read_string(filler, "role", "argument")
         owner = f"argument {shown(role)}"
-        covered = None if filler.get("span") is None else _span(filler, text, owner)
-        shown_by = _places(filler, owner)
-        if filler.get("region") is not None:
-            if covered is not None or shown_by:
-                raise UmieError(f"{owner} has `region` and other fillers: use `regions`, a list")
+        covered, shown_by = None, _places(filler, owner)
+        if filler.get("region") is None:
+            covered = _span(filler, text, owner)
+        elif filler.get("span") is not None or shown_by:
+            raise UmieError(f"{owner} has `region` and other fillers: use `regions`, a list")
+        else:  # predictions may describe the region in `text`
             shown_by = Places(regions=(filler["region"],))
         arguments.append(Argument(role, covered, *shown_by))
     return Event(read_string(data, "type", "event"), span, tuple(arguments), *places)

@@ -77,7 +77,7 @@ def proposed(sound, **options):
         {"background": 0.003, "timbres": (bell, hiss, horn, clicks)},
         {"rate": 22_050, "background": 0.01, "timbres": (bell, hiss, horn)},
     ],
-    ids=str,
+    ids=["4 kHz", "16 kHz", "quiet", "noise", "noise at 22 kHz"],
 )
 def test_drawn_sounds_are_found(options):
     recalls, numbers = [], []

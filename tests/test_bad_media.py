@@ -140,7 +140,7 @@ def policy(variant):
 
 @pytest.mark.parametrize(("medium", "name", "reason"), BAD)
 def test_the_policy_error_names_record_and_reason(policy, folder, medium, name, reason):
-    with pytest.raises(UmieError, match=f"record '{name}': .*{reason}.*; fix the image, or set") as caught:
+    with pytest.raises(UmieError, match=f"record '{name}': .*{reason}.*; fix the file, or set") as caught:
         policy("error")([of(folder, medium, name)], "mner")
     assert "\n" not in str(caught.value)
 

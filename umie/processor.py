@@ -32,7 +32,7 @@ from umie.tasks import Items, Query, Task
 from umie.types import FusedStates, check_image_policy, key_of
 
 _ADVICE = {
-    "error": "fix the image, or set missing_images to 'text_only' or 'skip'",
+    "error": "fix the file, or set missing_images to 'text_only' or 'skip'",
     "skip": "pass processor.usable(records), which leaves out such records",
 }
 MAX_CACHED_BYTES = 1 << 30  # of preprocessed images; others are preprocessed again on each access

@@ -246,7 +246,7 @@ def test_a_missing_image(learned, policy, message):
 
 
 def test_a_missing_image_is_an_error_by_default(learned):
-    with pytest.raises(umie.UmieError, match=r"no/such.png: no such image; fix the image, or set missing_images"):
+    with pytest.raises(umie.UmieError, match=r"no/such.png: no such image; fix the file, or set missing_images"):
         Extractor(*learned).extract(TEXT, "no/such.png")
     placed = Extractor(*learned).extract_many(
         ["Ann", Record("Bob", "no/such.png")], place=lambda n: f"in.jsonl:{n + 7}"

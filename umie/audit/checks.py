@@ -60,7 +60,7 @@ def check_record(record: Record, *, images: bool = True) -> Iterator[Finding]:
         yield Finding(False, f"{len(record.regions)} regions without an image: set image, or read with --images")
     for medium in MEDIA[1:]:
         if places := (record.places(medium) if medium not in record.media else ()):
-            yield Finding(False, f"{len(places)} {PLACES[medium]} without a {medium}: set {medium}")
+            yield Finding(False, f"{len(places)} {PLACES[medium]} without {medium}: set `{medium}`")
     for (number, box), count in Counter((region.image, region.box) for region in record.regions).items():
         if count > 1:
             place = f" of image {number}" if number else ""

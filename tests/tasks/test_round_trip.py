@@ -96,7 +96,10 @@ def test_round_trip_of_20_000_random_records(name: str) -> None:
     assert found["structured", "queries"] >= 10_000
 
 
-@pytest.mark.parametrize(("format_name", "file"), FILES)
+LARGE = [pytest.param(*one, marks=pytest.mark.slow) for one in FILES if "train" in one[1]]
+
+
+@pytest.mark.parametrize(("format_name", "file"), [*(one for one in FILES if "train" not in one[1]), *LARGE])
 def test_round_trip_of_published_records(format_name: str, file: str) -> None:
     for record in published(format_name, file):
         for name in record.tasks or ():

@@ -335,6 +335,11 @@ _decode = json.JSONDecoder(object_pairs_hook=_unique_keys, parse_float=_number, 
 _decode_any = json.JSONDecoder(object_pairs_hook=_unique_keys).decode
 
 
+def is_same_file(first: Path, second: Path) -> bool:
+    """Return whether two paths lead to one existing file."""
+    return first.exists() and second.exists() and first.samefile(second)
+
+
 def check_distinct(files: Iterable[Path]) -> None:
     """Raise UmieError if two paths lead to the same file."""
     seen: dict[object, Path] = {}

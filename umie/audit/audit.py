@@ -13,7 +13,7 @@ from umie.audit.prompts import PromptReport, examine_prompts, schema_of
 from umie.audit.texts import THRESHOLD
 from umie.data.source import Source
 from umie.errors import UmieError, check_choice
-from umie.files import check_distinct
+from umie.files import check_distinct, is_same_file
 from umie.records import write_jsonl
 
 MATCHES = {"text": ("text",), "near": ("text", "near_text"), "image": ("image_name", "image_bytes")}
@@ -108,7 +108,7 @@ def clean_file(
     sources = [source, *against]
     paths = [item.path for item in sources]
     check_distinct(paths)
-    if output.exists() and any(path.exists() and output.samefile(path) for path in paths):
+    if any(is_same_file(output, path) for path in paths):
         raise UmieError(f"{output}: is an input; choose another output")
     splits = [read_split(name, item, progress) for name, item in zip(short_names(paths), sources, strict=True)]
     reasons: dict[int, str] = {}

@@ -32,6 +32,7 @@ from umie.cli.options import (
 )
 from umie.cli.progress import counting
 from umie.errors import UmieError
+from umie.files import is_same_file
 
 if TYPE_CHECKING:
     from umie.audit.checks import Finding
@@ -70,7 +71,7 @@ def convert(
     from umie.records.notes import collected_notes, take_note
     from umie.records.offsets import seem_utf16
 
-    if output.exists() and input_file.exists() and output.samefile(input_file):
+    if is_same_file(output, input_file):
         raise UmieError(f"{output}: is the input; choose another --output")
     line = re.compile(re.escape(str(input_file)) + r":\d+: ")
     skipped = 0

@@ -13,6 +13,7 @@ from umie.cli.console import print_line, print_note, print_notes
 from umie.cli.options import Format, FormatOptions, Images, Regions, not_none, num_with, source_of
 from umie.cli.progress import counting
 from umie.errors import UmieError
+from umie.files import is_same_file
 
 if TYPE_CHECKING:
     from umie.records import Medium, Record
@@ -111,7 +112,7 @@ def pan(
 def _file(input_file: Path, output: Path) -> Path:
     """Return the JSONL file of the new records; raise UmieError if it is the input."""
     file = output / f"{input_file.stem}.jsonl"
-    if file.exists() and input_file.exists() and file.samefile(input_file):
+    if is_same_file(file, input_file):
         raise UmieError(f"{file}: is the input; choose another --output")
     return file
 

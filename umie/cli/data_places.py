@@ -22,6 +22,7 @@ from umie.cli.options import (
 )
 from umie.cli.progress import counting
 from umie.errors import UmieError, one_line
+from umie.files import is_same_file
 from umie.types import check_image_policy
 
 if TYPE_CHECKING:
@@ -186,7 +187,7 @@ def _files(given: Path, output: Path) -> dict[Path, Path]:
         if not files:
             raise UmieError(f"{given}: has no JSONL files: use the file of a split, or a directory with some")
     for path, target in files.items():
-        if target.exists() and path.exists() and target.samefile(path):
+        if is_same_file(target, path):
             raise UmieError(f"{target}: is the input file: choose another --output")
     return files
 

@@ -12,6 +12,7 @@ from umie.cli.console import print_line
 from umie.cli.options import Format, FormatOptions, Images, Regions, source_of
 from umie.cli.progress import counting
 from umie.errors import UmieError
+from umie.files import is_same_file
 from umie.types import SPLITS
 
 if TYPE_CHECKING:
@@ -74,5 +75,5 @@ def read_all(source: Source, name: str) -> list[Record]:
 def check_outputs(output: Path, input_file: Path) -> None:
     """Raise UmieError if a split would replace the input."""
     for path in (output / f"{split}.jsonl" for split in SPLITS):
-        if path.exists() and input_file.exists() and path.samefile(input_file):
+        if is_same_file(path, input_file):
             raise UmieError(f"{path}: is the input; choose another --output")

@@ -33,11 +33,11 @@ from umie.errors import UmieError, check_choice, check_share, check_whole, shown
 from umie.files import atomic_write
 from umie.media import Clip, Sound
 from umie.records import Record, write_jsonl
-from umie.records.places import PLACES, Medium
+from umie.records.places import LETTERS, PLACES, Medium
 from umie.types import SPLITS
 
 COMBINATIONS = ("T+I", "T+A", "T+I+A", "I", "A", "I+A", "V", "T+V", "A+V")
-MEDIUM_OF: Mapping[str, Medium] = {"I": "image", "A": "audio", "V": "video"}
+MEDIUM_OF: Mapping[str, Medium] = {letter: medium for medium, letter in LETTERS.items()}
 
 
 def combination_name(name: object) -> str:

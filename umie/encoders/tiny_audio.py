@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -74,6 +75,7 @@ class TinyAudioPreprocessor(AudioPreprocessor):
         return {"bands": torch.zeros(0, self.config.num_bands, self.config.num_steps)}
 
 
+@cache  # of every sound
 def _filters(window: int, rate: int, num_bands: int) -> Tensor:
     """Return ``[window / 2 + 1, num_bands]``, which averages the frequencies of each band, or takes the nearest one."""
     edges = torch.logspace(math.log10(LOWEST), math.log10(rate / 2), num_bands + 1)

@@ -7,7 +7,7 @@ import itertools
 import json
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -26,6 +26,7 @@ from umie.records.places import PLURALS
 from umie.training.config import Checkpoints
 
 if TYPE_CHECKING:
+    from umie.evaluation import SourcePredictions, TaskResult
     from umie.model import UmieModel
     from umie.processor import UmieProcessor
     from umie.tasks import Task
@@ -287,10 +288,9 @@ class Variant:
         ``model`` is the model while it is trained; without it, the trained model is scored and the progress shown.
         Return, by key, the metrics, including those of the gate, and the gates of the queries about images.
         """
-        from umie.evaluation import SourcePredictions, evaluate
+        from umie.evaluation import SourcePredictions
 
         scored = scored_tasks(self.config, self.corpus, split)
-        evaluation = self.config.evaluation
         metrics: dict[str, Any] = {}
         gates: dict[str, list[float]] = {}
         counts: dict[str, list[list[int]]] = {}
@@ -303,20 +303,11 @@ class Variant:
                 if model is None:
                     self.progress.advance((index + done / total) / len(scored))
 
-            result = evaluate(
-                model or self.model,
-                self.processor,
-                self.records[split][one.data_set],
-                tasks[one.task],
-                batch_size=evaluation.batch_size,
-                constrained=one.constrained,
-                events=one.events,
-                sources=sources.setdefault(stage, SourcePredictions(tasks)),
-                on_batch=on_batch,
-                **evaluation.generation,
-            )
+            records = self.records[split][one.data_set]
+            known = sources.setdefault(stage, SourcePredictions(tasks))
+            result = self._evaluate(model or self.model, one, tasks, records, known, on_batch)
             metrics[one.key] = result.scores
-            if hidden := self._scores_without_media(model, split, one, tasks):
+            if model is None and (hidden := self._scores_without_media(one, tasks, records)):
                 metrics[one.key]["blind"] = hidden
             if result.is_oracle:
                 metrics[one.key]["oracle"] = "gold events"
@@ -331,33 +322,48 @@ class Variant:
                 file.write(json_text(counts))
         return metrics, gates
 
+    def _evaluate(
+        self,
+        model: UmieModel,
+        one: ScoredTask,
+        tasks: Mapping[str, Task[Any]],
+        records: Sequence[Record],
+        sources: SourcePredictions,
+        on_batch: Callable[[int, int], None] | None = None,
+    ) -> TaskResult:
+        """Evaluate a scored task as the config says."""
+        from umie.evaluation import evaluate
+
+        evaluation = self.config.evaluation
+        return evaluate(
+            model,
+            self.processor,
+            records,
+            tasks[one.task],
+            batch_size=evaluation.batch_size,
+            constrained=one.constrained,
+            events=one.events,
+            sources=sources,
+            on_batch=on_batch,
+            **evaluation.generation,
+        )
+
     def _scores_without_media(
-        self, model: UmieModel | None, split: str, one: ScoredTask, tasks: Mapping[str, Task[Any]]
+        self, one: ScoredTask, tasks: Mapping[str, Task[Any]], records: Sequence[Record]
     ) -> dict[str, Any]:
         """Return the scores on the records with each medium of ``evaluation.blind``, when it is hidden."""
-        from umie.evaluation import SourcePredictions, evaluate
+        from umie.evaluation import SourcePredictions
 
-        evaluation, seen = self.config.evaluation, self.processor.blind
+        seen = self.processor.blind
         counts = Counter(self.processor.counts)  # of the evaluation as it is
         found = {}
-        for medium in evaluation.blind if model is None else ():
-            records = self.records[split][one.data_set]
+        for medium in self.config.evaluation.blind:
             having = [record for record in records if medium in record.media and record.annotated_for(one.task)]
             if medium in seen or not any(tasks[one.task].queries(record) for record in having):
                 continue
             self.processor.blind = seen | {medium}
             try:
-                found[medium] = evaluate(
-                    self.model,
-                    self.processor,
-                    having,
-                    tasks[one.task],
-                    batch_size=evaluation.batch_size,
-                    constrained=one.constrained,
-                    events=one.events,
-                    sources=SourcePredictions(tasks),
-                    **evaluation.generation,
-                ).scores
+                found[medium] = self._evaluate(self.model, one, tasks, having, SourcePredictions(tasks)).scores
             finally:
                 self.processor.blind = seen
                 self.processor.counts.clear()

@@ -11,6 +11,7 @@ from umie.errors import UmieError, check_characters, shown
 from umie.files import inside
 from umie.records.offsets import advice
 from umie.records.places import (
+    LETTERS,
     MEDIA,
     NOWHERE,
     PLACES,
@@ -250,9 +251,8 @@ class Record:
     @property
     def combination(self) -> str:
         """The text and the media of the record, e.g. ``T+I``: T text, I image, V video, A audio."""
-        letters = {"image": "I", "audio": "A", "video": "V"}
         text = ["T"] if self.text.strip() else []
-        return "+".join([*text, *(letter for medium, letter in letters.items() if medium in self.media)])
+        return "+".join([*text, *(letter for medium, letter in LETTERS.items() if medium in self.media)])
 
     @property
     def images(self) -> tuple[str | Image, ...]:

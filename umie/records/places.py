@@ -27,6 +27,8 @@ PLURALS: dict[Medium, str] = {"image": "images", "video": "videos", "audio": "so
 """The media in messages."""
 PREFIXES: dict[Medium, str] = {"image": "O", "video": "V", "audio": "S"}
 """The letters that begin the names of places in answers: ``O1`` is the first region."""
+LETTERS: dict[Medium, str] = {"image": "I", "audio": "A", "video": "V"}
+"""The letters of media in combinations such as ``T+I+A``, in their order there."""
 _NAME = re.compile(f"([{''.join(PREFIXES.values())}])([1-9][0-9]{{0,5}})")
 _TOO_LARGE = 1e300  # for the edge of a box: an integer that is no float, or infinity; NaN is not below it either
 MAX_MASK_PIXELS = 100_000_000

@@ -8,11 +8,9 @@ from typing import Any, NamedTuple
 
 from umie.experiments.expand import Cell, uses_image
 from umie.experiments.scheduler import GridRun
-from umie.records import Medium
+from umie.records.places import LETTERS
 from umie.reports.tables import markdown_table
 from umie.scoring.measures import COMBINATIONS
-
-LETTERS: Mapping[Medium, str] = {"image": "I", "audio": "A", "video": "V"}
 
 
 class _Scores(NamedTuple):

@@ -1,7 +1,6 @@
 """The embedded media set: seeds, combinations, what decides, places and files."""
 
 import itertools
-import random
 import re
 import resource
 from collections import Counter
@@ -13,15 +12,12 @@ from scipy.stats import chi2_contingency, chisquare
 from umie import tasks
 from umie.data.media_contents import (
     EVENT_MOTIONS,
-    FIRST_SHARE,
     LABELS,
     NAME_SIGNS,
+    PAIR_FRAMES,
     PAIR_SIGNS,
     VERBS,
-    event_content,
-    pair_content,
 )
-from umie.data.synthetic import name_pool
 from umie.data.synthetic_media import (
     COMBINATIONS,
     SyntheticMediaConfig,
@@ -363,19 +359,27 @@ def test_numbers_of_training_records_by_combination():
     assert [scene.record for scene in scenes(config, "dev")] == [scene.record for scene in scenes(usual, "dev")]
 
 
-@pytest.mark.parametrize("media", [("image",), ("audio",), ("video",)])
-def test_mostly_the_first_of_two_people_is_the_head_or_the_agent(media):
-    found = []
-    for seed in range(400):
-        make = event_content if media == ("video",) else pair_content
-        content = make(random.Random(seed), name_pool("train")[:9], media, has_text=True, is_open=True)
-        if make is event_content:
-            agent = content.fields["events"][0].arguments[0]
-            found.append(agent.span == NAME.search(content.fields["text"]).span())
-        else:
-            (head,) = content.fields["relations"][0].head_places.of(media[0])
-            found.append(content.media[media[0]].shows[head] == "first")
-    assert abs(np.mean(found) - FIRST_SHARE) < 0.1
+@pytest.mark.parametrize("share", [0, 0.75, 1])
+def test_the_first_of_two_people_is_the_head_or_the_agent_in_a_share_of_the_texts(share):
+    config = SyntheticMediaConfig(first_share=share, train=400, combinations=["T+I", "T+A", "T+V"])
+    heads, agents = [], []
+    for scene in scenes(config, "train"):
+        record = scene.record
+        if record.relations and scene.decides != ("text",):
+            (relation,) = record.relations
+            (medium,) = record.media
+            (head,), (tail,) = relation.head_places.of(medium), relation.tail_places.of(medium)
+            heads.append(scene.shows[medium][head] == "first")
+            assert {scene.shows[medium][place] for place in (head, tail)} == {"first", "second"}
+            said = record.text.removeprefix(f"{VERBS[medium]} : ")
+            for number, span in enumerate((relation.head, relation.tail)):
+                said = said.replace(record.surface(span), f"{{{number if heads[-1] else 1 - number}}}")
+            assert said in PAIR_FRAMES[medium]
+        if record.events and scene.decides == ("text",):
+            agent, target = record.events[0].arguments
+            agents.append(agent.span < target.span)
+    for found in (heads, agents):
+        assert abs(np.mean(found) - share) < (0.1 if 0 < share < 1 else 1e-9)
 
 
 def test_names_of_combinations_in_any_order():
@@ -387,6 +391,7 @@ def test_names_of_combinations_in_any_order():
     [
         ({"train": -1}, "train is -1"),
         ({"media_share": 1.5}, r"media_share is 1\.5"),
+        ({"first_share": -0.5}, r"first_share is -0\.5"),
         ({"combinations": ["T"]}, "a combination is 'T': use one of T"),
         ({"combinations": ["I+V"]}, r"a combination is 'I\+V'"),
         ({"combinations": [3]}, "a combination is 3"),

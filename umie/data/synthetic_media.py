@@ -59,6 +59,9 @@ class SyntheticMediaConfig:
         media_share: share of the records with a text (0..1) whose annotation only a medium determines.
         combinations: names of combinations, by default all nine.
         train_by_combination: number of training records of single combinations, instead of ``train``.
+        first_share: share of the records with a text (0..1) in which the first of two people is the head or the agent:
+            the one on the left, the first to speak or, if the text decides, the first in the text. If it is less than
+            1, the text tells which one is; this takes several times as many training steps.
     """
 
     seed: int = 0
@@ -68,11 +71,13 @@ class SyntheticMediaConfig:
     media_share: float = 0.62
     combinations: tuple[str, ...] = COMBINATIONS
     train_by_combination: Mapping[str, int] = field(default_factory=dict)
+    first_share: float = 0.75
 
     def __post_init__(self) -> None:
         for split in SPLITS:
             check_whole(split, getattr(self, split), 0)
         check_share("media_share", self.media_share)
+        check_share("first_share", self.first_share)
         given: Any = self.combinations
         if not isinstance(given, list | tuple) or not given:
             raise UmieError(f"combinations is {shown(given)}: use a list of {', '.join(COMBINATIONS)}")
@@ -136,9 +141,14 @@ def scenes(config: SyntheticMediaConfig, split: str) -> Iterator[MediaScene]:
             letters = combination.split("+")
             media = tuple(MEDIUM_OF[letter] for letter in letters if letter != "T")
             is_open = "T" not in letters or rng.random() < config.media_share
-            make = event_content if "V" in letters else (name_content, pair_content)[number % 2]
+            given = rng, names, media, "T" in letters, is_open
+            if "V" not in letters and number % 2 == 0:
+                content = name_content(*given)
+            else:
+                make = event_content if "V" in letters else pair_content
+                content = make(*given, rng.random() < config.first_share)
             identifier = f"{split}-{''.join(letters)}-{number:04d}"
-            yield _scene(make(rng, names, media, "T" in letters, is_open), media, f"{split}/{identifier}", identifier)
+            yield _scene(content, media, f"{split}/{identifier}", identifier)
 
 
 def tasks_of(combination: str) -> tuple[str, ...]:

@@ -30,7 +30,7 @@ class DataSet:
     tasks: Options  # with the label schema of this set
     num_records: Mapping[str, int]  # by split
     num_queries: Mapping[str, Mapping[str, int]]  # by split and task
-    num_images: Mapping[str, int]  # number of records in each split with a readable image
+    num_media: Mapping[str, Mapping[str, int]]  # by split and medium, number of records with a readable one
     fingerprint: str  # hash of all texts, annotations and images
     ceilings: Mapping[str, float] = field(default_factory=dict)  # by task, best F1 without images, if it is known
     # by combination of text and media, task, and what of it is seen, best F1 if it is known
@@ -39,6 +39,11 @@ class DataSet:
     num_excluded: int = 0  # number of training records excluded because their text occurs in an evaluation split
     # by split and image, why; such records are used without the image or skipped, as missing_images says
     unreadable: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+    @property
+    def num_images(self) -> dict[str, int]:
+        """The number of records in each split with a readable image."""
+        return {split: counts["image"] for split, counts in self.num_media.items()}
 
     def read(self, split: str, images: str = "own") -> list[Record]:
         """Return the records of a split, with their own images or "shuffled" (see ``with_shuffled_images``)."""

@@ -12,12 +12,14 @@ from umie import registries
 from umie.configs import ConfigError, errors_in
 from umie.errors import UmieError, at, check_keys, one_line
 from umie.experiments.config import PARTS, RunConfig
+from umie.experiments.data_sets import Corpus
 from umie.experiments.expand import uses_image
 from umie.experiments.scored_tasks import check_metric
+from umie.records.places import MEDIA, PLURALS
 from umie.registry import Registry
 from umie.types import SPLITS
 
-ENCODERS = ("encoder", "video_encoder", "audio_encoder")
+ENCODERS = ("encoder", "video_encoder", "audio_encoder")  # of each of MEDIA
 _SHAPES = (*ENCODERS[1:], "encoder", "fusion", "decoder", "visual_embedding", "start_from")
 
 
@@ -196,6 +198,30 @@ def missing_files(runs: Sequence[RunConfig], root: Path) -> list[str]:
     for run in _distinct(runs, "decoder"):
         found += errors_in(_check_decoder, run, True)
     return list(dict.fromkeys(found))
+
+
+def ignored_media(variants: Mapping[str, RunConfig], corpus: Corpus) -> list[str]:
+    """Return a warning for each medium of records for which some of the variants, by name, have no encoder.
+
+    A variant that is blind to a medium, or whose fusion uses none, hides it on purpose.
+    """
+    sets = corpus.sets.values()
+    records = sum(number for one in sets for number in one.num_records.values())
+    found = []
+    for medium, slot in zip(MEDIA, ENCODERS, strict=True):
+        having = sum(counts.get(medium, 0) for one in sets for counts in one.num_media.values())
+        without = [
+            name
+            for name, run in variants.items()
+            if getattr(run, slot) is None and uses_image(run.fusion) and medium not in run.blind
+        ]
+        if having and without:
+            by = f" by {', '.join(without)}" if len(without) < len(variants) else ""
+            found.append(
+                f"{having:,} of {records:,} records have {PLURALS[medium]}, which are ignored{by}: set {slot}, or "
+                f"blind: [{medium}] to hide them on purpose"
+            )
+    return found
 
 
 def unnamed_regions(runs: Sequence[RunConfig], tasks: Iterable[str]) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -25,7 +25,7 @@ from umie.experiments.data_splits import check_content, check_files
 from umie.files import atomic_write
 from umie.images import decode_image, read_image_bytes
 from umie.media import media_digest, open_clip, open_sound
-from umie.records import Medium, Record, read_jsonl, record_to_json
+from umie.records import MEDIA, Medium, Record, read_jsonl, record_to_json
 from umie.tasks import Task
 from umie.tasks.labels import used_labels
 from umie.types import SPLITS
@@ -323,10 +323,7 @@ def _checked_set(
         tasks=read.tasks,
         num_records={split: len(records) for split, records in splits.items()},
         num_queries=num_queries,
-        num_images={
-            split: sum(any(str(image) not in unreadable[split] for image in record.images) for record in records)
-            for split, records in splits.items()
-        },
+        num_media={split: _count_media(records, unreadable[split]) for split, records in splits.items()},
         num_seen={
             split: sum(normalize(record.text) in training_texts for record in records)
             for split, records in splits.items()
@@ -383,7 +380,7 @@ def _embedded(one: SetConfig, output: Path, used: Sequence[str], on_item: OnItem
         ceilings_by_combination=kind.ceilings_by_combination(config, grounded),
         num_records={split: len(own) for split, own in records.items()},
         num_queries={split: _count_queries(built, own) for split, own in records.items()},
-        num_images={split: sum(record.image is not None for record in own) for split, own in records.items()},
+        num_media={split: _count_media(own) for split, own in records.items()},
         fingerprint=fingerprint,
     )
 
@@ -399,6 +396,14 @@ def _count_queries(tasks: Mapping[str, Task[Any]], records: Iterable[Record]) ->
             if record.annotated_for(name):
                 counts[name] += len(task.queries(record))
     return counts
+
+
+def _count_media(records: Sequence[Record], unreadable: Collection[str] = ()) -> dict[str, int]:
+    """Return the number of records with each medium, without those whose files are all unreadable."""
+    return {
+        medium: sum(any(str(one) not in unreadable for one in record.of(medium)) for record in records)
+        for medium in MEDIA
+    }
 
 
 def _texts(records: Iterable[Record]) -> set[str]:

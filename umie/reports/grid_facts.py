@@ -7,7 +7,7 @@ from pathlib import Path
 
 from umie import registries
 from umie.decoders.base import ScoringDecoder
-from umie.experiments.parts import ENCODERS, unnamed_regions
+from umie.experiments.parts import ENCODERS, ignored_media, unnamed_regions
 from umie.experiments.reference import paper
 from umie.experiments.scheduler import GridRun
 from umie.records.places import PLURALS
@@ -116,6 +116,8 @@ def _settings(run: GridRun) -> Iterator[str]:
     evaluation = run.grid.first.evaluation
     if warning := unnamed_regions([cell.config for cell in run.cells], run.data.tasks):
         yield f"**warning**: {warning}"
+    for line in ignored_media({cell.variant: cell.config for cell in run.cells}, run.data):
+        yield f"**warning**: {line}"
     decoders = [registries.decoders.get(cell.parts["decoder"]["name"]) for cell in run.cells]
     if not all(isinstance(decoder, type) and issubclass(decoder, ScoringDecoder) for decoder in decoders):
         options = ", ".join(f"{name} {value}" for name, value in evaluation.generation.items()) or "greedy"

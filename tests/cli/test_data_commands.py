@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from PIL import Image
 
 from umie.data.source import Source, draw_records
 from umie.records import Entity, Event, Record, Relation, read_jsonl, write_jsonl
@@ -233,7 +234,7 @@ def test_bad_input_is_one_line(umie, tmp_path, monkeypatch, arguments, message):
 
 
 def test_validate_a_sound_file(umie, tmp_path, records):
-    (tmp_path / "absent.jpg").write_bytes(b"x")
+    Image.new("RGB", (4, 4)).save(tmp_path / "absent.jpg")
     code, out, _ = umie("data", "validate", records)
     assert (code, out) == (0, f"{records}: 3 records read, 0 errors, 0 warnings\n")
 

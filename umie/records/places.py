@@ -247,6 +247,15 @@ def check_box(value: Any) -> Box:
     return x1, y1, x2, y2
 
 
+def check_within(medium: Medium, places: Iterable[Any], seconds: float) -> None:
+    """Raise UmieError if a segment or a track begins after the end of its sound or video; regions cannot."""
+    for place in places if medium != "image" else ():
+        start, end = place.interval
+        if start >= seconds:
+            named = f"segment [{start}, {end}]" if medium == "audio" else f"a track from second {start:.2f}"
+            raise UmieError(f"{named} is after the end of the {PLURALS[medium][:-1]}, {seconds:.2f} seconds")
+
+
 def _is_number(value: Any) -> bool:
     """Return whether a value is a finite number."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _TOO_LARGE

@@ -237,7 +237,7 @@ def test_data_are_not_prepared_with_the_policy_error(tmp_path, folder, medium, n
 
 
 AFTER = {
-    "audio": ("good.wav", {"segments": (Segment((0.5, 0.6)), Segment((9, 10)))}, r"segment \[9.0, 10.0\] is after .* 1.00"),
+    "audio": ("good.wav", {"segments": (Segment((0.5, 0.6)), Segment((9, 10)))}, r"segment \[9.0, 10.0\] is .* 1.00"),
     "video": ("good.png", {"tracks": (Track((9,), ((0, 0, 1, 1),)),)}, "a track from second 9.00 is after .* 1.00"),
 }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, NamedTuple
@@ -19,7 +19,6 @@ from umie.records.no_relation import doubt, doubtful_labels
 from umie.records.offsets import seem_utf16
 from umie.records.places import PLACES, PLURALS, check_within
 from umie.tasks import Task
-
 
 _ROUNDING = 0.1  # seconds by which annotated places may end after their sound or video
 
@@ -135,7 +134,8 @@ def _check_media(record: Record, known: Durations) -> Iterator[Finding]:
         except UmieError as error:
             yield Finding(True, str(error))
             continue
-        for index, place in enumerate(record.places(medium) if medium != "image" else ()):
+        places: Sequence[Any] = record.places(medium) if medium != "image" else ()
+        for index, place in enumerate(places):
             try:
                 check_within(medium, [place], seconds)
             except UmieError as error:

@@ -11,7 +11,7 @@ from typing import Any
 
 from umie import tasks as all_tasks
 from umie.errors import UmieError
-from umie.records import Record, read_jsonl
+from umie.records import Medium, Record, read_jsonl
 from umie.tasks import Task
 from umie.training.config import Sampling
 
@@ -30,7 +30,7 @@ class DataSet:
     tasks: Options  # with the label schema of this set
     num_records: Mapping[str, int]  # by split
     num_queries: Mapping[str, Mapping[str, int]]  # by split and task
-    num_media: Mapping[str, Mapping[str, int]]  # by split and medium, number of records with a readable one
+    num_media: Mapping[str, Mapping[Medium, int]]  # by split and medium, number of records with a readable one
     fingerprint: str  # hash of all texts, annotations and images
     ceilings: Mapping[str, float] = field(default_factory=dict)  # by task, best F1 without images, if it is known
     # by combination of text and media, task, and what of it is seen, best F1 if it is known

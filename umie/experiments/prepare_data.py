@@ -309,8 +309,8 @@ def _checked_set(
                         raise UmieError(
                             f"record {record.id!r}: {error} Fix the record, or list the label under `tasks`."
                         ) from error
-        file = root / str(read.config.options[split])
-        splits[split], unreadable[split], num_media[split] = media.usable(records, digest, file)
+        source = root / str(read.config.options[split])
+        splits[split], unreadable[split], num_media[split] = media.usable(records, digest, source)
         if records and not splits[split]:
             raise UmieError(
                 f"no record of {split!r} has media that can be read: {next(iter(unreadable[split].values()))}"

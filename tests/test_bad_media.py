@@ -251,7 +251,7 @@ def test_places_after_the_end_of_their_file_are_found_when_data_are_prepared(tmp
     for policy, kept in {"text_only": ["out", name], "skip": [name]}.items():
         (one,) = corpus_of(folder, records, tmp_path, policy).sets.values()
         assert [record.id for record in one.read("train")] == kept
-        assert one.num_media["train"] == {"image": len(kept), "video": 0, "audio": 0} | {medium: 1}
+        assert (one.num_with("train"), one.num_with("train", [medium])) == (len(kept), 1)
         assert re.search(reason, one.unreadable["train"][name])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
@@ -25,7 +26,8 @@ from umie.experiments.data_splits import check_content, check_files
 from umie.files import atomic_write
 from umie.images import decode_image, read_image_bytes
 from umie.media import media_digest, open_clip, open_sound
-from umie.records import MEDIA, Medium, Record, read_jsonl, record_to_json
+from umie.records import Medium, Record, read_jsonl, record_to_json
+from umie.records.model import combination_of
 from umie.records.places import check_within
 from umie.tasks import Task
 from umie.tasks.labels import used_labels
@@ -194,16 +196,16 @@ class _MediaChecks:
 
     def usable(
         self, records: Iterable[Record], digest: Any, file: Path
-    ) -> tuple[list[Record], dict[str, str], dict[Medium, int]]:
-        """Return the records of a file that the policy keeps, the error of each unreadable medium, and readable media.
+    ) -> tuple[list[Record], dict[str, str], dict[str, int]]:
+        """Return the records of a file that the policy keeps, the error of each unreadable medium, and combinations.
 
-        The last are the numbers of records with each medium. ``digest`` is updated.
+        The last are the numbers of records with each combination of text and readable media. ``digest`` is updated.
         """
         kept = []
         unreadable: dict[str, str] = {}
-        counts = dict.fromkeys(MEDIA, 0)
+        combinations: Counter[str] = Counter()
         for record in records:
-            readable: dict[Medium, None] = {}
+            readable: set[Medium] = set()
             is_kept = True
             for medium, number in record.numbered_media:
                 try:
@@ -211,7 +213,7 @@ class _MediaChecks:
                         self._check(record, number, digest)
                     else:
                         self._check_medium(medium, record, digest)
-                    readable[medium] = None
+                    readable.add(medium)
                 except UmieError as error:
                     if self.policy == "error":
                         advice = "fix it, or set `missing_images` to `text_only` or `skip`"
@@ -221,9 +223,8 @@ class _MediaChecks:
                     is_kept = is_kept and self.policy != "skip"
             if is_kept:
                 kept.append(record)
-                for medium in readable:
-                    counts[medium] += 1
-        return kept, unreadable, counts
+                combinations[combination_of(record.text, readable)] += 1
+        return kept, unreadable, dict(combinations)
 
     def _check_medium(self, medium: Medium, record: Record, digest: Any) -> None:
         """Check a video or a sound, and that its places are in it."""
@@ -296,7 +297,7 @@ def _checked_set(
     built = _built(read.tasks)
     unreadable: dict[str, dict[str, str]] = {}
     num_queries: dict[str, dict[str, int]] = {}
-    num_media: dict[str, dict[Medium, int]] = {}
+    num_combinations: dict[str, dict[str, int]] = {}
     digest = hashlib.sha256()
     for split, records in splits.items():
         on_item(f"checking {split}")
@@ -310,7 +311,7 @@ def _checked_set(
                             f"record {record.id!r}: {error} Fix the record, or list the label under `tasks`."
                         ) from error
         source = root / str(read.config.options[split])
-        splits[split], unreadable[split], num_media[split] = media.usable(records, digest, source)
+        splits[split], unreadable[split], num_combinations[split] = media.usable(records, digest, source)
         if records and not splits[split]:
             raise UmieError(
                 f"no record of {split!r} has media that can be read: {next(iter(unreadable[split].values()))}"
@@ -336,7 +337,7 @@ def _checked_set(
         tasks=read.tasks,
         num_records={split: len(records) for split, records in splits.items()},
         num_queries=num_queries,
-        num_media=num_media,
+        num_combinations=num_combinations,
         num_seen={
             split: sum(normalize(record.text) in training_texts for record in records)
             for split, records in splits.items()
@@ -393,10 +394,7 @@ def _embedded(one: SetConfig, output: Path, used: Sequence[str], on_item: OnItem
         ceilings_by_combination=kind.ceilings_by_combination(config, grounded),
         num_records={split: len(own) for split, own in records.items()},
         num_queries={split: _count_queries(built, own) for split, own in records.items()},
-        num_media={
-            split: {medium: sum(medium in record.media for record in own) for medium in MEDIA}
-            for split, own in records.items()
-        },
+        num_combinations={split: dict(Counter(record.combination for record in own)) for split, own in records.items()},
         fingerprint=fingerprint,
     )
 

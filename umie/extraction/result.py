@@ -40,7 +40,7 @@ class ExtractionAnswer:
     task: str
     target: Any  # the pair or the event that the query is about; None for a query about the whole record
     output: str  # the generated string
-    gate: float | None = None  # the mean gate of the fusion; None without an image, or if the fusion has no gate
+    gate: float | None = None  # the mean gate of the fusion; None without media, or if the fusion has no gate
     is_truncated: bool = False  # whether the text was truncated
     dropped: int = 0  # the number of items in the output that are malformed, or not in the text or image
     probabilities: tuple[tuple[Any, float], ...] = ()  # each item of the answer and its probability
@@ -88,7 +88,7 @@ class Extraction:
 
     @property
     def gate(self) -> dict[str, float | None]:
-        """The mean gate over the queries of each task; None if it has no gate."""
+        """The mean gate over the queries of each task; None without a gate, or without media that the model uses."""
         gates: dict[str, list[float]] = {}
         for answer in self.answers:
             gates.setdefault(answer.task, []).extend([] if answer.gate is None else [answer.gate])

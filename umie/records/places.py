@@ -25,6 +25,8 @@ PLACES: dict[Medium, str] = {"image": "regions", "video": "tracks", "audio": "se
 """The fields of a record, and of its annotation, that hold the places of each medium."""
 PLURALS: dict[Medium, str] = {"image": "images", "video": "videos", "audio": "sounds"}
 """The media in messages."""
+A_MEDIUM: dict[Medium, str] = {"image": "an image", "video": "a video", "audio": "a sound"}
+"""The media in messages, one of each."""
 PREFIXES: dict[Medium, str] = {"image": "O", "video": "V", "audio": "S"}
 """The letters that begin the names of places in answers: ``O1`` is the first region."""
 LETTERS: dict[Medium, str] = {"image": "I", "audio": "A", "video": "V"}

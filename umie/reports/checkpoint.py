@@ -23,7 +23,7 @@ from umie.model_parts import ENCODER_SLOTS
 from umie.processor import UmieProcessor
 from umie.records import MEDIA, Record, read_jsonl, write_jsonl
 from umie.records.no_relation import doubt, doubtful_labels
-from umie.records.places import PLURALS
+from umie.records.places import A_MEDIUM, PLURALS
 from umie.reports.checkpoint_page import notes_of, page
 from umie.reports.gates import draw_gates
 from umie.reports.score_figure import draw_labels, draw_scores
@@ -156,11 +156,11 @@ def evaluate_to_folder(
             on_batch=on_batch,
             num_beams=options.num_beams,
         )
-        num_images = sum(record.image is not None for record in records)
+        having = {f"with {name}": sum(medium in one.media for one in records) for medium, name in A_MEDIUM.items()}
         facts = {
             "notes": notes,
             "weights": _weights(model, options.model),
-            "data": {**source, "records": len(records), "with an image": num_images},
+            "data": {**source, "records": len(records), **having},
             "settings": {
                 "tasks": list(selection.scored),
                 "schema": options.schema,

@@ -124,7 +124,7 @@ def evaluate(
     sources.add(built.name, records, predictions)
     sheet = strict_sheet(built.name, predictions, records, built.measure)
     scores = {**score_of_sheet(sheet), "dropped": dropped}
-    scores["by_combination"] = scores_by_combination(sheet, records)
+    scores["by_combination"] = scores_by_combination(sheet, records, scores)
     return TaskResult(scores, sheet, predictions, gates, is_oracle=built.is_staged and events == "gold")
 
 

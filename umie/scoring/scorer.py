@@ -47,7 +47,7 @@ def score_predictions(
     Args:
         gold: the annotated records; those with proposed places are compared by their ``gold``.
         predictions: one for each record, in the same order.
-        tasks: the registered tasks to score; None scores those that gold is annotated for.
+        tasks: the registered tasks to score; None scores those that records of the modality are annotated for.
         modality: ``all`` scores all records together, and also each combination of text and media by itself if there
             are several (of events with no other media than images: each modality of M2E2); the name of a modality of
             M2E2 or of a combination, such as ``T+A``, scores only its records.
@@ -73,8 +73,8 @@ def score_predictions(
     for task in tasks or ():
         task_class(task)  # raises if it is unknown
     asked, gold = gold, [record.annotated for record in gold]
-    annotated = annotated_tasks(gold)
-    chosen = tuple(tasks) if tasks else annotated
+    annotated = annotated_tasks([record for record in gold if has_modality(record, modality)])
+    chosen = tuple(tasks or annotated or annotated_tasks(gold))
     if not chosen:
         raise UmieError("gold is not annotated for any task: use records with entities, relations, events or 'tasks'")
     lines: list[Line] = []

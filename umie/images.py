@@ -136,7 +136,7 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
 def open_format(file: IO[bytes]) -> Image.Image:
     """Open an image file of one of FORMATS; raise UnidentifiedImageError for others."""
     Image.init()  # so that all formats are known; done once
-    return Image.open(file, formats=[name for name in FORMATS if name in Image.OPEN])
+    return Image.open(file, "r", [name for name in FORMATS if name in Image.OPEN])
 
 
 @contextmanager
@@ -162,7 +162,8 @@ def _readable(name: str) -> Iterator[None]:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise UmieError(f"{name}: refused, {error}") from error
     except UnidentifiedImageError as error:
-        raise UmieError(f"{name}: not a readable image (unknown format): use {', '.join(FORMATS)}") from error
+        advice = "(use PNG, JPEG, WebP, GIF, BMP or TIFF)"
+        raise UmieError(f"{name}: not a readable image (unknown format) {advice}") from error
     except Exception as error:  # PIL's decoders raise nearly anything: NotImplementedError, struct.error, ...
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise UmieError(f"{name}: not a readable image ({reason})") from error

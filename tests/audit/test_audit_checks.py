@@ -113,7 +113,7 @@ def test_images(tmp_path):
     (tmp_path / "c.jpg").write_bytes(b"x")
     (finding,) = check_record(replace(record, image="c.jpg"))
     assert finding.is_error
-    assert finding.message.startswith(f"{tmp_path / 'c.jpg'}: not a readable image (unknown format): use JPEG, ")
+    assert finding.message.startswith(f"{tmp_path / 'c.jpg'}: not a readable image (unknown format) (use PNG, ")
 
 
 def test_files_that_are_no_sound_and_places_outside_of_their_file(tmp_path):

@@ -1,6 +1,7 @@
 """The embedded media set: seeds, combinations, what decides, places and files."""
 
 import itertools
+import random
 import re
 import resource
 from collections import Counter
@@ -10,7 +11,17 @@ import pytest
 from scipy.stats import chi2_contingency, chisquare
 
 from umie import tasks
-from umie.data.media_contents import EVENT_MOTIONS, LABELS, NAME_SIGNS, PAIR_SIGNS, VERBS
+from umie.data.media_contents import (
+    EVENT_MOTIONS,
+    FIRST_SHARE,
+    LABELS,
+    NAME_SIGNS,
+    PAIR_SIGNS,
+    VERBS,
+    event_content,
+    pair_content,
+)
+from umie.data.synthetic import name_pool
 from umie.data.synthetic_media import (
     COMBINATIONS,
     SyntheticMediaConfig,
@@ -339,6 +350,34 @@ def test_a_medium_that_cannot_be_written_leaves_the_file_as_it_was(tmp_path, com
     assert path.stat().st_size > 100
 
 
+def test_numbers_of_training_records_by_combination():
+    config = SyntheticMediaConfig(
+        train=2, dev=3, train_by_combination={"I+T": 5, "A": 0}, combinations=["T+I", "A", "V"]
+    )
+    usual = SyntheticMediaConfig(train=5, dev=3, combinations=["T+I", "A", "V"])
+    records = [scene.record for scene in scenes(config, "train")]
+    assert Counter(record.combination for record in records) == {"T+I": 5, "V": 2}
+    assert {record.id: record for record in records}.items() <= {
+        scene.record.id: scene.record for scene in scenes(usual, "train")
+    }.items()
+    assert [scene.record for scene in scenes(config, "dev")] == [scene.record for scene in scenes(usual, "dev")]
+
+
+@pytest.mark.parametrize("media", [("image",), ("audio",), ("video",)])
+def test_mostly_the_first_of_two_people_is_the_head_or_the_agent(media):
+    found = []
+    for seed in range(400):
+        make = event_content if media == ("video",) else pair_content
+        content = make(random.Random(seed), name_pool("train")[:9], media, has_text=True, is_open=True)
+        if make is event_content:
+            agent = content.fields["events"][0].arguments[0]
+            found.append(agent.span == NAME.search(content.fields["text"]).span())
+        else:
+            (head,) = content.fields["relations"][0].head_places.of(media[0])
+            found.append(content.media[media[0]].shows[head] == "first")
+    assert abs(np.mean(found) - FIRST_SHARE) < 0.1
+
+
 def test_names_of_combinations_in_any_order():
     assert SyntheticMediaConfig(combinations=["V+A", "A+I+T", "A+V"]).combinations == ("A+V", "T+I+A")
 
@@ -353,6 +392,10 @@ def test_names_of_combinations_in_any_order():
         ({"combinations": [3]}, "a combination is 3"),
         ({"combinations": []}, r"combinations is \[\]: use a list"),
         ({"combinations": "T+I"}, "combinations is 'T\\+I': use a list"),
+        ({"train_by_combination": 5}, "train_by_combination is 5"),
+        ({"train_by_combination": {"T+I": -5}}, r"train_by_combination: T\+I is -5"),
+        ({"train_by_combination": {"T": 5}}, "a combination is 'T'"),
+        ({"train_by_combination": {"A": 5}, "combinations": ["I"]}, "has A, but combinations does not"),
     ],
 )
 def test_bad_options(options, message):

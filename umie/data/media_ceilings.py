@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 from umie.data.clips import NUM_TRACKS
-from umie.data.media_contents import LABELS
+from umie.data.media_contents import FIRST_SHARE, LABELS
 from umie.data.sounds import NUM_SOUNDS
 from umie.data.synthetic import NUM_REGIONS, Candidate, text_only_ceiling
 from umie.records import NO_RELATION
@@ -80,10 +80,10 @@ def _arguments(has_text: bool, unstated: float, sees_video: bool, grounded: bool
     """Return the arguments that a rule may predict: an agent and a target of each event."""
     if sees_video:
         return [Candidate(2.0, 1.0)]
-    names = 2 if has_text else 1  # of which one is the agent
+    names = (FIRST_SHARE, 1 - FIRST_SHARE) if has_text else (1.0,)  # how often each is the agent
     tracks = NUM_TRACKS if grounded or not has_text else 1
     return [
         Candidate((1 - unstated) * 2, 1.0),
-        Candidate(unstated * names * tracks, 1 / (names * tracks)),
+        *(Candidate(unstated * tracks, share / tracks) for share in names),
         Candidate(unstated * NUM_TRACKS, 1 / NUM_TRACKS),  # the target is the object, which has no name
     ]

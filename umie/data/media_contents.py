@@ -12,7 +12,7 @@ from PIL.Image import Image
 from umie.data import synthetic
 from umie.data.clips import draw_clip
 from umie.data.drawing import FILLERS, LEFT, RIGHT, draw_apart
-from umie.data.sounds import NUM_SOUNDS, SOUND_FILLERS, VOICES, draw_sound
+from umie.data.sounds import EARLY, LATE, NUM_SOUNDS, SOUND_FILLERS, VOICES, draw_sound
 from umie.data.synthetic import (
     AGENT_FIRST_FRAMES,
     AGENT_LAST_FRAMES,
@@ -48,13 +48,16 @@ NAME_FRAMES = ("{0} at last", "{0} again , what a day !", "so much of {0} this m
 # with the name of the first person (on the left, or the first to speak) as head, or that of the second
 PAIR_FRAMES: Mapping[Medium, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "image": (
-        ("{0} on the left , {1} on the right", "{0} , left , and {1} , right , again"),
-        ("{0} on the right , {1} on the left", "{0} , right , and {1} , left , again"),
+        ("{0} left of {1}", "{0} , on the left of {1} , again"),
+        ("{0} right of {1}", "{0} , on the right of {1} , again"),
     ),
-    "audio": (("{0} speaks first , then {1}", "{0} and then {1} !"), ("{0} speaks after {1}", "{0} , but first {1} !")),
+    "audio": (("{0} speaks before {1}", "{0} , before {1} !"), ("{0} speaks after {1}", "{0} , after {1} !")),
 }
 EVENT_FRAMES = ("{0} on the left , {1} on the right , and the {2}", "the {2} with {0} ( left ) and {1} ( right )")
 
+# The head of a pair, or the agent, is mostly the first of two people. If both orders were equally frequent, neither
+# text nor positions alone would tell anything, as in an exclusive or, and training would take several times as long.
+FIRST_SHARE = 0.75
 _FIRST, _SECOND = "first", "second"  # the two people of an image or a sound, from the left or by time
 
 Place: TypeAlias = Region | Segment | Track
@@ -119,8 +122,9 @@ def pair_content(
     if has_text:
         frames: Sequence[str] = PAIR_CUES[label]
         if decides is not None:
-            frames = PAIR_FRAMES[decides][order := rng.randrange(2)]
-            ends = ends[::-1] if order else ends
+            is_first = rng.random() < FIRST_SHARE
+            frames = PAIR_FRAMES[decides][not is_first]
+            ends = ends if is_first else ends[::-1]
         fields["text"], (head, tail) = fill(_said(rng.choice(frames), decides), *rng.sample(names, 2))
     where = decides if has_text else with_people[0]
     head_places, tail_places = (NOWHERE if where is None else _place(found, where, end) for end in ends)
@@ -133,7 +137,7 @@ def event_content(
 ) -> Content:
     """Return the content of a record with an event in a video; ``is_open`` is whether media decide, not the text."""
     label, other = rng.choice(LABELS["med"]), rng.choice(LABELS["med"])
-    left_acts = rng.random() < 0.5
+    left_acts = rng.random() < FIRST_SHARE
     decides = media if is_open else ("text",)
     found: Media = {}
     motion = EVENT_MOTIONS[label if decides == ("video",) else other]
@@ -149,7 +153,7 @@ def event_content(
     trigger = None
     arguments = [Argument("Agent", None, *agent), Argument("Target", None, *target)]
     if has_text:
-        agent_first = left_acts if is_open else rng.random() < 0.5
+        agent_first = left_acts if is_open else rng.random() < FIRST_SHARE
         stated = AGENT_FIRST_FRAMES if agent_first else AGENT_LAST_FRAMES
         frame = _said(rng.choice(EVENT_FRAMES if is_open else stated), "video" if is_open else None)
         word = rng.choice(OPEN_TRIGGERS if is_open else EVENT_TRIGGERS[label])
@@ -179,7 +183,7 @@ def _show(rng: random.Random, medium: Medium, sign: str | None, *, people: bool 
         if medium == "image":
             first, second = rng.choice(LEFT), rng.choice(RIGHT)
         else:
-            first, second = sorted(rng.sample(range(NUM_SOUNDS), 2))
+            first, second = rng.choice(EARLY), rng.choice(LATE)
             looks = dict(zip(looks, rng.sample(VOICES, 2), strict=True))
         cells[first], cells[second] = _FIRST, _SECOND
     cells = [cell or others.pop() for cell in cells]

@@ -95,7 +95,7 @@ _TOKENIZING = ("decoder", "trained_on", "wording", "max_input_tokens", "max_targ
 
 
 def _plan(grid: Grid, root: Path, output: Path) -> None:
-    from umie.experiments.parts import unnamed_regions
+    from umie.experiments.parts import unnamed_places
     from umie.experiments.scheduler import prepare, results_of
     from umie.experiments.training_queries import plan_queries
 
@@ -115,7 +115,7 @@ def _plan(grid: Grid, root: Path, output: Path) -> None:
     print_line(f"{len(cells)} cells; {what}; output: {output}")
     for line in dict.fromkeys(notes):
         print_note(f"umie: warning: {line}")
-    if warning := unnamed_regions([cell.config for cell in cells], corpus.tasks):
+    if warning := unnamed_places([cell.config for cell in cells], corpus.tasks):
         print_note(f"umie: warning: {warning}")
 
 

@@ -22,7 +22,7 @@ from umie.files import atomic_write, json_text, read_json
 from umie.registry import load_plugins
 from umie.versions import file_digest, versions
 
-GATES = "gates.json"  # in the directory of a cell: the gates of queries about images, by scored task
+GATES = "gates.json"  # in the directory of a cell: the gates of queries about records with media, by scored task
 
 
 class JobProgress:

@@ -51,6 +51,7 @@ test-oldest:  ## the tests with the oldest versions that pyproject.toml admits
 
 test-slow: $(STAMP)  ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest --hypothesis-profile=thorough $$(grep -rl "import hypothesis\|from hypothesis" tests)
 
 lint: $(STAMP)  ## check style and formatting
 	$(BIN)/ruff check .

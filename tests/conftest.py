@@ -22,7 +22,9 @@ from umie.loading import load
 from umie.registry import _loaded
 
 torch.set_num_threads(1)
-hypothesis.settings.register_profile("umie", deadline=None)  # the cores are shared, so examples may be slow
+# No deadlines: the cores are shared, so examples may be slow. `make test-slow` draws more of them.
+hypothesis.settings.register_profile("umie", deadline=None, max_examples=30)
+hypothesis.settings.register_profile("thorough", deadline=None, max_examples=200)
 hypothesis.settings.load_profile("umie")
 
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from umie.experiments.expand import Cell, uses_image
+from umie.experiments.combine import uses_image
+from umie.experiments.expand import Cell
 from umie.experiments.results import cell_folder, read_numbers
 from umie.experiments.scheduler import GridRun
 from umie.experiments.variant import COUNTS

@@ -11,13 +11,12 @@ from typing import Any
 from umie import registries
 from umie.configs import ConfigError, errors_in
 from umie.errors import UmieError, at, check_keys, one_line
+from umie.experiments.combine import ENCODERS, uses_image
 from umie.experiments.config import PARTS, RunConfig
-from umie.experiments.expand import uses_image
 from umie.experiments.scored_tasks import check_metric
 from umie.registry import Registry
 from umie.types import SPLITS
 
-ENCODERS = ("encoder", "video_encoder", "audio_encoder")
 _SHAPES = (*ENCODERS[1:], "encoder", "fusion", "decoder", "visual_embedding", "start_from")
 
 

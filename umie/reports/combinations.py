@@ -6,7 +6,8 @@ import statistics
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from umie.experiments.expand import Cell, uses_image
+from umie.experiments.combine import uses_image
+from umie.experiments.expand import Cell
 from umie.experiments.scheduler import GridRun
 from umie.records.places import LETTERS
 from umie.reports.tables import markdown_table

@@ -60,6 +60,8 @@ class _Finished(_Any):
     device: str
     threads: Count
     versions: dict[str, str | None]
+    memory: dict[str, Number] = Field(default_factory=dict)
+    disk: dict[str, Number] = Field(default_factory=dict)
     images: dict[str, Any] = Field(default_factory=dict)
     shares: dict[str, Number] = Field(default_factory=dict)
     files: dict[str, str] = Field(default_factory=dict)
@@ -68,6 +70,16 @@ class _Finished(_Any):
 def sealed(line: Mapping[str, Any]) -> dict[str, Any]:
     """Return a result with its checksum."""
     return {**line, CHECKSUM: _checksum(line)}
+
+
+def parse_sealed(text: str) -> dict[str, Any]:
+    """Return what ``sealed`` returned from its JSON text; raise UmieError if it has no checksum or another one."""
+    line = parse_json(text)
+    if not isinstance(line, dict) or CHECKSUM not in line:
+        raise UmieError(f"not an object with a {CHECKSUM}, but {shown(line)}")
+    if line[CHECKSUM] != _checksum(line):
+        raise UmieError("damaged: its checksum does not fit its values")
+    return line
 
 
 def parse_result(text: str, scored: Sequence[str] | None = None) -> dict[str, Any]:

@@ -204,8 +204,8 @@ class Variant:
         """Return the number of images, videos or sounds that were encoded; 0 if features are not computed."""
         return sum(map(int, self.encoded.get(medium, [])))
 
-    def train(self, output: Path | None) -> dict[str, Any]:
-        """Train, and return the result of ``train``.
+    def train(self, output: Path | None, **tracking: Any) -> dict[str, Any]:
+        """Train, and return the result of ``train``; ``tracking`` are its options for integrations.
 
         If the directory ``output`` contains checkpoints of this run, training resumes exactly from the newest.
 
@@ -252,6 +252,7 @@ class Variant:
             output=output,
             checkpoints=checkpoints,
             dev=self._dev_scores if has_dev and output is not None else None,
+            **tracking,
         )
 
     def load_best(self, measured: Mapping[str, Any], output: Path) -> None:

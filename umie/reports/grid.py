@@ -24,6 +24,7 @@ from umie.tasks import task_class
 
 PAGE, CSV, LATEX, FIGURE = "table.md", "table.csv", "table.tex", "figure.png"
 FILES = (PAGE, CSV, LATEX, *(name for png in (FIGURE, SWEEP, HISTOGRAM) for name in (png, f"{png[:-4]}.pdf")))
+MAX_MISSING = 20  # cells that are listed
 TWO_SEEDS = "; with two seeds, t is 12.7 and the interval too wide to compare variants"
 
 
@@ -162,11 +163,16 @@ def _page(run: GridRun, output: Path, summary: str, gate: str) -> str:
         parts += ["## Compared with the text-only ceiling", "\n".join(f"- {finding}" for finding in found)]
     if run.grid.first.notes:
         parts += ["## Notes", "\n".join(f"- {note}" for note in run.grid.first.notes)]
+    if run.missing:
+        parts.append(f"## Not run yet ({len(run.missing)}; run the grid again to go on)")
+        listed = [f"- {cell.variant}, seed {cell.seed}: not run" for cell in run.missing[:MAX_MISSING]]
+        more = len(run.missing) - len(listed)
+        parts.append("\n".join([*listed, *([f"- and {more} more"] if more else [])]))
     if run.crashed:
         parts.append(f"## Crashed ({len(run.crashed)}; run the grid again to retry)")
         for cell in run.crashed:
             line = run.results.get(cell.hash, {})
-            parts.append(f"{cell.variant}, seed {cell.seed}: {printable(line.get('error', 'not run'))}")
+            parts.append(f"{cell.variant}, seed {cell.seed}: {printable(line['error'])}")
             parts.append(f"```\n{printable(line.get('traceback', '')).replace('```', '` ` `')}\n```")
     return "\n\n".join(parts) + "\n"
 

@@ -19,8 +19,9 @@ from small_run import SMALL as RUN
 
 from umie import cli
 from umie.experiments.expand import read_grid
+from umie.experiments.grid_run import GridRun
 from umie.experiments.parts import check_parts
-from umie.experiments.scheduler import RESULTS, GridRun, run_grid
+from umie.experiments.scheduler import RESULTS, run_grid
 from umie.experiments.tally import Tally
 from umie.reports.grid import write_report
 

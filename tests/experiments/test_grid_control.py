@@ -15,8 +15,8 @@ from grid_helpers import cells_in_process, lines_of, write_plugin
 from umie.experiments.estimate import CALIBRATION, Cost, estimate, known_costs, shape_of, write_calibration
 from umie.experiments.expand import plan, read_grid
 from umie.experiments.grid_file import GRID_FILE, read_grid_file
+from umie.experiments.grid_run import Selection
 from umie.experiments.prepare_data import prepare_corpus
-from umie.experiments.scheduler import Selection
 
 TINY = {
     "data": {"format": "synthetic", "train": 12, "dev": 6, "test": 6},

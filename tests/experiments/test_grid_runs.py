@@ -16,8 +16,7 @@ from grid_helpers import TASKS, cells_in_process, lines_of, write_plugin
 from PIL import Image
 
 from umie.experiments.expand import plan, read_grid
-from umie.experiments.results import RESULTS, read_results
-from umie.experiments.scheduler import _append
+from umie.experiments.results import RESULTS, append_result, read_results
 from umie.records import read_jsonl
 
 VARYING = ("seconds", "memory", "disk", "checksum")  # keys that may differ between two runs of a cell
@@ -155,7 +154,7 @@ def test_a_line_without_line_end_is_not_joined_with_the_next(finished, run, tmp_
     shutil.rmtree(output / "cells")  # only the file has the results
     (output / RESULTS).write_text(text.removesuffix("\n"))
     assert run(finished.grid_file, output)[1].started == []
-    _append(output / RESULTS, {"hash": "of another grid", "status": "ok"})
+    append_result(output / RESULTS, {"hash": "of another grid", "status": "ok"})
     assert run(finished.grid_file, output)[1].started == []
 
 

@@ -14,7 +14,7 @@ from umie.cli.progress import GridDisplay
 from umie.errors import UmieError
 
 if TYPE_CHECKING:
-    from umie.experiments.scheduler import GridRun, Selection
+    from umie.experiments.grid_run import GridRun, Selection
 
 
 def ablate(
@@ -96,7 +96,8 @@ def ablate(
                 print_note(f"umie: missing: {line}")
             raise typer.Exit(2)
     check_parts(runs, grid.report_to)
-    from umie.experiments.scheduler import Selection, run_grid
+    from umie.experiments.grid_run import Selection
+    from umie.experiments.scheduler import run_grid
 
     selection = Selection(rule, only_failed, limit)
     display = GridDisplay()

@@ -11,8 +11,9 @@ from typing import Any
 from umie.experiments.config import RunConfig
 from umie.experiments.data_sets import Corpus, DataSet
 from umie.experiments.estimate import SAVES, Cost, num_queries, peak_memory, size_of
-from umie.experiments.run_job import JobProgress
-from umie.experiments.variant import COUNTS, Variant, train_warm_start
+from umie.experiments.job_progress import JobProgress
+from umie.experiments.results import COUNTS
+from umie.experiments.variant import Variant, train_warm_start
 from umie.files import atomic_write
 from umie.training.config import TrainingConfig
 

@@ -17,7 +17,7 @@ from umie.files import atomic_write, decode_utf8, json_text, read_data
 from umie.versions import file_digest
 
 if TYPE_CHECKING:
-    from umie.experiments.scheduler import GridRun
+    from umie.experiments.grid_run import GridRun
 
 GRID_FILE = "grid.json"
 FORMAT = 1

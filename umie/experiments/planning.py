@@ -25,9 +25,10 @@ from umie.experiments.estimate import (
     write_calibration,
 )
 from umie.experiments.expand import Cell, Grid
+from umie.experiments.grid_run import Selection
 from umie.experiments.identity import locked, warm_start_hash
 from umie.experiments.parts import unnamed_regions
-from umie.experiments.scheduler import Runner, Selection, num_workers, prepare, results_of
+from umie.experiments.scheduler import Runner, num_workers, prepare, results_of
 from umie.experiments.tally import GridProgress
 from umie.experiments.training_queries import plan_queries
 from umie.files import json_text

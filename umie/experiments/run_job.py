@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 import time
 import traceback
 from collections.abc import Iterator, Mapping
@@ -19,39 +18,12 @@ from umie.errors import UmieError
 from umie.experiments.config import RunConfig
 from umie.experiments.data_sets import Corpus
 from umie.experiments.estimate import peak_memory, size_of
-from umie.experiments.results import sealed
-from umie.experiments.variant import COUNTS, Variant, gate_health, train_warm_start
+from umie.experiments.job_progress import JobProgress
+from umie.experiments.results import COUNTS, GATES, sealed
+from umie.experiments.variant import Variant, gate_health, train_warm_start
 from umie.files import atomic_write, json_text, read_json
 from umie.registry import load_plugins
 from umie.versions import file_digest, versions
-
-GATES = "gates.json"  # in the directory of a cell: the gates of queries about images, by scored task
-
-
-class JobProgress:
-    """Write progress and notes as JSON lines, at most a hundred lines of progress per phase."""
-
-    def __init__(self) -> None:
-        self._phase, self._total, self._shown = "", 1.0, 0
-
-    def phase(self, name: str, total: float | None = None) -> None:
-        """Start a phase."""
-        self._phase, self._total, self._shown = name, total or 1.0, 0
-
-    def advance(self, done: float, loss: float | None = None) -> None:
-        """Report the progress of the phase."""
-        percent = int(100 * done / self._total)
-        if percent > self._shown:
-            self._shown = percent
-            self._emit(event="progress", phase=self._phase, done=done, total=self._total)
-
-    def note(self, what: str) -> None:
-        """Write a line to the log."""
-        self._emit(event="note", text=what)
-
-    def _emit(self, **event: Any) -> None:
-        sys.stdout.write(json_text(event, ensure_ascii=True) + "\n")
-        sys.stdout.flush()
 
 
 def run_job(job_file: str) -> None:

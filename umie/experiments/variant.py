@@ -18,6 +18,7 @@ from umie.evaluation.gates import gate_summary
 from umie.experiments.choices import Wording
 from umie.experiments.config import RunConfig
 from umie.experiments.data_sets import Corpus
+from umie.experiments.results import COUNTS
 from umie.experiments.scored_tasks import DEV_MEAN, ScoredTask, check_metric, dev_mean_keys, score_name, scored_tasks
 from umie.experiments.training_queries import check_queries, tokenizer_of
 from umie.files import atomic_folder, atomic_write, json_text
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from umie.tasks import Task
     from umie.training import Mixture
 
-COUNTS = "counts.json"  # by scored task and record: correct, predicted and annotated items
 WARM_START_SEED = 1_000_003  # unlikely as a user's seed, so that the records differ from those of the data set
 
 Records = Mapping[str, Sequence[Record]]  # records by data set

@@ -8,9 +8,9 @@ from pathlib import Path
 from umie import registries
 from umie.decoders.base import ScoringDecoder
 from umie.experiments.combine import ENCODERS
+from umie.experiments.grid_run import GridRun
 from umie.experiments.parts import unnamed_regions
 from umie.experiments.reference import paper
-from umie.experiments.scheduler import GridRun
 from umie.records.places import PLURALS
 
 COUNTED = (

@@ -5,6 +5,7 @@ import json
 import shutil
 from pathlib import Path
 
+import jsonschema
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,6 +13,8 @@ from hypothesis import strategies as st
 from umie.errors import UmieError
 from umie.experiments.combine import Options, fits, read_seeds
 from umie.experiments.expand import plan, read_grid, read_run
+from umie.experiments.schema import grid_schema
+from umie.yaml_files import read_yaml
 
 SPAN, T5 = {"name": "span", "label": "span"}, {"source": "tiny", "label": "t5"}
 SHORT, LONG = {"label": "short", "max_steps": 3}, {"label": "long", "max_steps": 4}
@@ -334,3 +337,16 @@ def test_the_id_of_a_cell_does_not_depend_on_the_other_cells(grid):
     )
     (cell,) = plan(linked, "")
     assert cell.hash == hashes["gated + span"]
+
+
+def test_the_example_of_the_docs_is_valid(tmp_path):
+    docs = Path(__file__).parents[2] / "docs" / "grids.md"
+    section = docs.read_text(encoding="utf-8").split("## Linked, conditional and excluded options")[1]
+    text = section.split("```yaml\n")[1].split("```")[0]
+    path = tmp_path / "grid.yaml"
+    path.write_text(f"data: {{format: synthetic}}\ntasks: [mner]\nseeds: [0, 1, 2, 3, 4]\n{text}")
+    cells = read_grid(path).cells
+    assert len(cells) == 25
+    assert not any("concat" in cell.variant and "small" in cell.variant for cell in cells)
+    assert {cell.config.training.learning_rate for cell in cells if "base" in cell.variant} == {1e-4}
+    jsonschema.validate(read_yaml(path, "the example"), grid_schema())

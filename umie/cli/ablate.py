@@ -54,7 +54,6 @@ def ablate(
         umie ablate examples/embedded.yaml --plan
         umie ablate examples/embedded.yaml
         umie ablate grid.yaml --set training.max_steps=500 --split dev
-
         umie ablate grid.yaml --seeds 0-4 --only fusion=gated,concat --limit 10
         umie ablate grid.yaml --only-failed
         umie ablate grid.yaml --plan --calibrate

@@ -169,23 +169,17 @@ def test_an_interrupt_of_the_terminal_reaches_no_cell(grid_file, tmp_path):
 
 def test_a_plan_says_what_is_not_known_then_what_was_measured_then_what_it_was(ablate, tmp_path):
     output = tmp_path / "run"
-    changes = {
-        "fusion": ["gated", "text_only"],
-        "seeds": [0, 1],
-        "decoder": {"source": "tiny"},
-        "evaluation": {"generation": {"max_new_tokens": 2}},
-    }
-    changes |= {"warm_start": {"training": {"max_steps": 2, "batch_size": 4}}}
+    changes = {"fusion": ["gated", "text_only"], "seeds": [0, 1]}
     code, out, _ = ablate("--plan", **changes)
     assert code == 0
-    assert "time, memory and disk of 4 cells and 1 warm start are not known yet; --plan --calibrate measures" in out
-    assert "shared by 4 cells: warm start of tiny (to do)" in out
+    assert "to run: 4 of 4 cells, 1 at a time\n" in out
+    assert "time, memory and disk of 4 cells are not known yet; --plan --calibrate measures a few steps" in out
     assert not output.exists()  # a plan writes nothing
 
     code, out, _ = ablate("--plan", "--calibrate", **changes)
     assert code == 0
     assert re.search(r"time: about 0:\d\d:\d\d \(0:\d\d:\d\d of work\), measured on a few steps of 2 cells\n", out)
-    assert re.search(r"memory: [\d.]+ [MG]B at the same time; disk: [\d.]+ MB\n", out)
+    assert re.search(r"memory: [\d.]+ [MG]B at the same time; disk: [\d.]+ kB\n", out)
     assert "not known" not in out
     assert {path.name for path in output.iterdir()} == {CALIBRATION, ".lock"}
     assert "measured on a few steps of 2 cells" in ablate("--plan", **changes)[1]  # it is kept
@@ -193,11 +187,23 @@ def test_a_plan_says_what_is_not_known_then_what_was_measured_then_what_it_was(a
     assert ablate("--only", "seed=0", **changes)[0] == 0
     code, out, _ = ablate("--plan", **changes)
     assert "measured on 2 finished cells\n" in out
-    assert "shared by 4 cells: warm start of tiny (done)" in out
     for line in lines_of(output):
         assert line["memory"]["host"] > 1e8
         assert line["disk"]["kept"] > 1000
         assert line["seconds"]["start"] >= 0
+
+
+def test_a_warm_start_is_shared_and_measured(ablate, tmp_path):
+    start = {"training": {"max_steps": 2, "batch_size": 4}}
+    changes = {"fusion": "text_only", "seeds": [0, 1], "decoder": {"source": "tiny"}, "warm_start": start}
+    changes |= {"evaluation": {"generation": {"max_new_tokens": 2}}}
+    code, out, _ = ablate("--plan", "--limit", 1, **changes)
+    assert code == 0
+    assert "shared by 2 cells: warm start of tiny (to do)\n" in out
+    assert "time, memory and disk of 1 cell and 1 warm start are not known yet" in out
+    code, out, _ = ablate("--plan", "--calibrate", **changes)
+    assert "measured on a few steps of 1 cell\n" in out and "not known" not in out
+    assert sorted(key[:10] for key in known_costs(tmp_path / "run"))[-1] == "warm start"
 
 
 def test_a_calibration_that_crashes_is_reported(ablate, tmp_path):

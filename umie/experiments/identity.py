@@ -123,7 +123,7 @@ def _described(
             continue
         if slot == "visual_embedding" and not sees:
             continue
-        source = checkpoint_of(options) if slot == "decoder" else None
+        source = checkpoint_of(options) if slot == "decoder" and read_files else None
         if slot in ENCODERS:
             source = config_class(**inner).weights_source
             if read_files and getattr(part, "reads_features", False):

@@ -10,7 +10,14 @@ import pytest
 from scipy.stats import chi2_contingency, chisquare
 
 from umie import tasks
-from umie.data.media_contents import EVENT_MOTIONS, LABELS, NAME_SIGNS, PAIR_SIGNS, VERBS
+from umie.data.media_contents import (
+    EVENT_MOTIONS,
+    LABELS,
+    NAME_SIGNS,
+    PAIR_FRAMES,
+    PAIR_SIGNS,
+    VERBS,
+)
 from umie.data.synthetic_media import (
     COMBINATIONS,
     SyntheticMediaConfig,
@@ -339,6 +346,42 @@ def test_a_medium_that_cannot_be_written_leaves_the_file_as_it_was(tmp_path, com
     assert path.stat().st_size > 100
 
 
+def test_numbers_of_training_records_by_combination():
+    config = SyntheticMediaConfig(
+        train=2, dev=3, train_by_combination={"I+T": 5, "A": 0}, combinations=["T+I", "A", "V"]
+    )
+    usual = SyntheticMediaConfig(train=5, dev=3, combinations=["T+I", "A", "V"])
+    records = [scene.record for scene in scenes(config, "train")]
+    assert Counter(record.combination for record in records) == {"T+I": 5, "V": 2}
+    assert {record.id: record for record in records}.items() <= {
+        scene.record.id: scene.record for scene in scenes(usual, "train")
+    }.items()
+    assert [scene.record for scene in scenes(config, "dev")] == [scene.record for scene in scenes(usual, "dev")]
+
+
+@pytest.mark.parametrize("share", [0, 0.75, 1])
+def test_the_first_of_two_people_is_the_head_or_the_agent_in_a_share_of_the_texts(share):
+    config = SyntheticMediaConfig(first_share=share, train=400, combinations=["T+I", "T+A", "T+V"])
+    heads, agents = [], []
+    for scene in scenes(config, "train"):
+        record = scene.record
+        if record.relations and scene.decides != ("text",):
+            (relation,) = record.relations
+            (medium,) = record.media
+            (head,), (tail,) = relation.head_places.of(medium), relation.tail_places.of(medium)
+            heads.append(scene.shows[medium][head] == "first")
+            assert {scene.shows[medium][place] for place in (head, tail)} == {"first", "second"}
+            said = record.text.removeprefix(f"{VERBS[medium]} : ")
+            for number, span in enumerate((relation.head, relation.tail)):
+                said = said.replace(record.surface(span), f"{{{number if heads[-1] else 1 - number}}}")
+            assert said in PAIR_FRAMES[medium]
+        if record.events and scene.decides == ("text",):
+            agent, target = record.events[0].arguments
+            agents.append(agent.span < target.span)
+    for found in (heads, agents):
+        assert abs(np.mean(found) - share) < (0.1 if 0 < share < 1 else 1e-9)
+
+
 def test_names_of_combinations_in_any_order():
     assert SyntheticMediaConfig(combinations=["V+A", "A+I+T", "A+V"]).combinations == ("A+V", "T+I+A")
 
@@ -348,11 +391,16 @@ def test_names_of_combinations_in_any_order():
     [
         ({"train": -1}, "train is -1"),
         ({"media_share": 1.5}, r"media_share is 1\.5"),
+        ({"first_share": -0.5}, r"first_share is -0\.5"),
         ({"combinations": ["T"]}, "a combination is 'T': use one of T"),
         ({"combinations": ["I+V"]}, r"a combination is 'I\+V'"),
         ({"combinations": [3]}, "a combination is 3"),
         ({"combinations": []}, r"combinations is \[\]: use a list"),
         ({"combinations": "T+I"}, "combinations is 'T\\+I': use a list"),
+        ({"train_by_combination": 5}, "train_by_combination is 5"),
+        ({"train_by_combination": {"T+I": -5}}, r"train_by_combination: T\+I is -5"),
+        ({"train_by_combination": {"T": 5}}, "a combination is 'T'"),
+        ({"train_by_combination": {"A": 5}, "combinations": ["I"]}, "has A, but combinations does not"),
     ],
 )
 def test_bad_options(options, message):

@@ -219,6 +219,9 @@ def synthetic_media(
     dev: Annotated[int, typer.Option(help="Number of dev records of each combination.")] = 40,
     test: Annotated[int, typer.Option(help="Number of test records of each combination.")] = 100,
     media_share: Annotated[float, typer.Option(help="Share of records with a text that require a medium.")] = 0.62,
+    first_share: Annotated[
+        float, typer.Option(help="Share of records with a text in which the first of two people is the head or agent.")
+    ] = 0.75,
     combination: Annotated[
         list[str] | None, typer.Option(help="T text, I image, A sound, V video, e.g. T+I; by default, all nine.")
     ] = None,
@@ -238,6 +241,7 @@ def synthetic_media(
         dev=dev,
         test=test,
         media_share=media_share,
+        first_share=first_share,
         combinations=tuple(combination or COMBINATIONS),
     )
     for name, path in write_synthetic_media(folder, config).items():

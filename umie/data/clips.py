@@ -26,28 +26,26 @@ Steps: TypeAlias = list[tuple[float, float]]  # pixels to the right and down fro
 
 
 def draw_clip(rng: random.Random, motion: str, *, left_acts: bool) -> tuple[Clip, list[Track]]:
-    """Draw a clip in which one person moves as ``motion`` says, and the other one and the object drift a little.
+    """Draw a clip in which one of two people moves as ``motion`` says; the other one and the object between them drift.
 
     Return the clip, and the tracks of the left person, the right person and the object.
 
     Args:
-        rng: the source of columns, objects, sizes, places and ground.
+        rng: the source of objects, sizes, places and ground.
         motion: a key of MOTIONS.
         left_acts: whether the person on the left acts, not the one on the right.
     """
     ground = draw_ground(rng)
     person = _sprite("person", rng.randint(18, 22), rng.randint(16, 22), ground)
     thing = _sprite(rng.choice(OBJECTS), rng.randint(13, 18), rng.randint(13, 18), ground)
-    columns = list(range(NUM_TRACKS))
-    there = columns.pop(rng.randrange(NUM_TRACKS))
-    actor = columns[0] if left_acts else columns[1]
-    towards = 1 if there > actor else -1
+    left, middle, right = range(NUM_TRACKS)
+    actor, towards = (left, 1) if left_acts else (right, -1)
     bodies = []  # an image, and its left and top edge in each frame
-    for column, sprite in ((columns[0], person), (columns[1], person), (there, thing)):
+    for column, sprite in ((left, person), (right, person), (middle, thing)):
         steps = MOTIONS[motion](rng, towards) if column == actor else _drift(rng)
-        left = _start([x for x, _ in steps], _COLUMN, sprite.width, rng) + column * _COLUMN
-        top = _start([y for _, y in steps], SIZE[1], sprite.height, rng)
-        bodies.append((sprite, [(left + round(x), top + round(y)) for x, y in steps]))
+        x0 = _start([x for x, _ in steps], _COLUMN, sprite.width, rng) + column * _COLUMN
+        y0 = _start([y for _, y in steps], SIZE[1], sprite.height, rng)
+        bodies.append((sprite, [(x0 + round(x), y0 + round(y)) for x, y in steps]))
     frames = []
     for number in range(NUM_FRAMES):
         frame = Image.new("RGB", SIZE, ground)

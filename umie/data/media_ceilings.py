@@ -80,10 +80,9 @@ def _arguments(has_text: bool, unstated: float, sees_video: bool, grounded: bool
     """Return the arguments that a rule may predict: an agent and a target of each event."""
     if sees_video:
         return [Candidate(2.0, 1.0)]
-    names = 2 if has_text else 1  # of which one is the agent
-    tracks = NUM_TRACKS if grounded or not has_text else 1
+    tracks = NUM_TRACKS if grounded or not has_text else 1  # of which one is the agent, whom a text names
     return [
         Candidate((1 - unstated) * 2, 1.0),
-        Candidate(unstated * names * tracks, 1 / (names * tracks)),
+        Candidate(unstated * tracks, 1 / tracks),
         Candidate(unstated * NUM_TRACKS, 1 / NUM_TRACKS),  # the target is the object, which has no name
     ]

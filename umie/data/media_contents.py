@@ -12,7 +12,7 @@ from PIL.Image import Image
 from umie.data import synthetic
 from umie.data.clips import draw_clip
 from umie.data.drawing import FILLERS, LEFT, RIGHT, draw_apart
-from umie.data.sounds import NUM_SOUNDS, SOUND_FILLERS, VOICES, draw_sound
+from umie.data.sounds import EARLY, LATE, NUM_SOUNDS, SOUND_FILLERS, VOICES, draw_sound
 from umie.data.synthetic import (
     AGENT_FIRST_FRAMES,
     AGENT_LAST_FRAMES,
@@ -45,15 +45,12 @@ EVENT_MOTIONS = {"attack": "approach", "meet": "circle", "transport": "leave", "
 # Frames of texts. A verb names the medium that decides; a cue decides without one.
 VERBS: Mapping[Medium, str] = {"image": "Look", "audio": "Listen", "video": "Watch"}
 NAME_FRAMES = ("{0} at last", "{0} again , what a day !", "so much of {0} this morning .")
-# with the name of the first person (on the left, or the first to speak) as head, or that of the second
-PAIR_FRAMES: Mapping[Medium, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "image": (
-        ("{0} on the left , {1} on the right", "{0} , left , and {1} , right , again"),
-        ("{0} on the right , {1} on the left", "{0} , right , and {1} , left , again"),
-    ),
-    "audio": (("{0} speaks first , then {1}", "{0} and then {1} !"), ("{0} speaks after {1}", "{0} , but first {1} !")),
+# with the name of the first person (on the left, or the first to speak), then that of the second
+PAIR_FRAMES: Mapping[Medium, tuple[str, ...]] = {
+    "image": ("{0} left of {1}", "{1} , on the right of {0} , again"),
+    "audio": ("{0} speaks before {1}", "{1} , after {0} !"),
 }
-EVENT_FRAMES = ("{0} on the left , {1} on the right , and the {2}", "the {2} with {0} ( left ) and {1} ( right )")
+EVENT_FRAMES = ("{0} and the {1}", "the {1} with {0} !")  # with the name of the agent and the trigger
 
 _FIRST, _SECOND = "first", "second"  # the two people of an image or a sound, from the left or by time
 
@@ -101,9 +98,12 @@ def name_content(
 
 
 def pair_content(
-    rng: random.Random, names: Sequence[str], media: Sequence[Medium], has_text: bool, is_open: bool
+    rng: random.Random, names: Sequence[str], media: Sequence[Medium], has_text: bool, is_open: bool, is_first: bool
 ) -> Content:
-    """Return the content of a record with a relation; ``is_open`` is whether media decide, not the text."""
+    """Return the content of a record with a relation; ``is_open`` is whether media decide, not the text.
+
+    If a text describes people that are seen or heard, ``is_first`` is whether the first of them is the head.
+    """
     label = rng.choice(LABELS["mre"])
     decides = rng.choice(media) if is_open else None
     with_people = media if has_text or len(media) == 1 else [medium for medium in media if medium != decides]
@@ -117,11 +117,11 @@ def pair_content(
     head = tail = None
     ends = [_FIRST, _SECOND]
     if has_text:
-        frames: Sequence[str] = PAIR_CUES[label]
-        if decides is not None:
-            frames = PAIR_FRAMES[decides][order := rng.randrange(2)]
-            ends = ends[::-1] if order else ends
-        fields["text"], (head, tail) = fill(_said(rng.choice(frames), decides), *rng.sample(names, 2))
+        frames = PAIR_CUES[label] if decides is None else PAIR_FRAMES[decides]
+        fields["text"], spans = fill(_said(rng.choice(frames), decides), *rng.sample(names, 2))
+        if decides is not None and not is_first:
+            spans, ends = spans[::-1], ends[::-1]
+        head, tail = spans
     where = decides if has_text else with_people[0]
     head_places, tail_places = (NOWHERE if where is None else _place(found, where, end) for end in ends)
     fields["relations"] = (Relation(label, head, tail, head_places, tail_places),)
@@ -129,9 +129,12 @@ def pair_content(
 
 
 def event_content(
-    rng: random.Random, names: Sequence[str], media: Sequence[Medium], has_text: bool, is_open: bool
+    rng: random.Random, names: Sequence[str], media: Sequence[Medium], has_text: bool, is_open: bool, is_first: bool
 ) -> Content:
-    """Return the content of a record with an event in a video; ``is_open`` is whether media decide, not the text."""
+    """Return the content of a record with an event in a video; ``is_open`` is whether media decide, not the text.
+
+    If the text decides, ``is_first`` is whether it names the agent before the target.
+    """
     label, other = rng.choice(LABELS["med"]), rng.choice(LABELS["med"])
     left_acts = rng.random() < 0.5
     decides = media if is_open else ("text",)
@@ -149,15 +152,15 @@ def event_content(
     trigger = None
     arguments = [Argument("Agent", None, *agent), Argument("Target", None, *target)]
     if has_text:
-        agent_first = left_acts if is_open else rng.random() < 0.5
-        stated = AGENT_FIRST_FRAMES if agent_first else AGENT_LAST_FRAMES
-        frame = _said(rng.choice(EVENT_FRAMES if is_open else stated), "video" if is_open else None)
-        word = rng.choice(OPEN_TRIGGERS if is_open else EVENT_TRIGGERS[label])
-        fields["text"], (first, second, trigger) = fill(frame, *rng.sample(names, 2), word)
-        acting, suffering = (first, second) if agent_first else (second, first)
         if is_open:
+            frame, word = _said(rng.choice(EVENT_FRAMES), "video"), rng.choice(OPEN_TRIGGERS)
+            fields["text"], (acting, trigger) = fill(frame, rng.choice(names), word)
             arguments[0] = replace(arguments[0], span=acting)
         else:
+            frame = rng.choice(AGENT_FIRST_FRAMES if is_first else AGENT_LAST_FRAMES)
+            word = rng.choice(EVENT_TRIGGERS[label])
+            fields["text"], (*people, trigger) = fill(frame, *rng.sample(names, 2), word)
+            acting, suffering = people if is_first else people[::-1]
             arguments = [Argument("Agent", acting), Argument("Target", suffering)]
     fields["events"] = (Event(label, trigger, tuple(arguments), *heard),)
     return Content(tuple(decides), found, fields)
@@ -179,7 +182,7 @@ def _show(rng: random.Random, medium: Medium, sign: str | None, *, people: bool 
         if medium == "image":
             first, second = rng.choice(LEFT), rng.choice(RIGHT)
         else:
-            first, second = sorted(rng.sample(range(NUM_SOUNDS), 2))
+            first, second = rng.choice(EARLY), rng.choice(LATE)
             looks = dict(zip(looks, rng.sample(VOICES, 2), strict=True))
         cells[first], cells[second] = _FIRST, _SECOND
     cells = [cell or others.pop() for cell in cells]

@@ -18,6 +18,7 @@ from umie.records.places import Interval
 RATE = 4000  # in Hz
 SECONDS = 3.0
 NUM_SOUNDS = 4
+EARLY, LATE = (0, 1), (2, 3)  # indices of the sounds in each half
 _LENGTHS = (0.35, 0.6)  # seconds
 _GAP = 0.05  # seconds before and after each sound, at least
 _RAMP = 0.01  # seconds in which a sound begins and ends

@@ -29,7 +29,7 @@ from umie.data.media_ceilings import Ceiling, ceiling
 from umie.data.media_contents import LABELS, Content, event_content, name_content, pair_content
 from umie.data.sounds import save_sound
 from umie.data.synthetic import name_pool
-from umie.errors import UmieError, check_choice, check_share, check_whole, shown
+from umie.errors import UmieError, check_choice, check_kind, check_share, check_whole, shown
 from umie.files import atomic_write
 from umie.media import Clip, Sound
 from umie.records import Record, write_jsonl
@@ -58,6 +58,10 @@ class SyntheticMediaConfig:
         test: number of test records of each combination.
         media_share: share of the records with a text (0..1) whose annotation only a medium determines.
         combinations: names of combinations, by default all nine.
+        train_by_combination: number of training records of single combinations, instead of ``train``.
+        first_share: share of the records with a text (0..1) in which the first of two people is the head or the agent:
+            the one on the left, the first to speak or, if the text decides, the first in the text. If it is less than
+            1, the text tells which one is; this takes several times as many training steps.
     """
 
     seed: int = 0
@@ -66,15 +70,33 @@ class SyntheticMediaConfig:
     test: int = 100
     media_share: float = 0.62
     combinations: tuple[str, ...] = COMBINATIONS
+    train_by_combination: Mapping[str, int] = field(default_factory=dict)
+    first_share: float = 0.75
 
     def __post_init__(self) -> None:
         for split in SPLITS:
             check_whole(split, getattr(self, split), 0)
         check_share("media_share", self.media_share)
+        check_share("first_share", self.first_share)
         given: Any = self.combinations
         if not isinstance(given, list | tuple) or not given:
             raise UmieError(f"combinations is {shown(given)}: use a list of {', '.join(COMBINATIONS)}")
         object.__setattr__(self, "combinations", tuple(dict.fromkeys(map(combination_name, given))))
+        numbers: Any = self.train_by_combination
+        check_kind("train_by_combination", numbers, Mapping, "use {'T+I': 800}")
+        for name, number in numbers.items():
+            check_whole(f"train_by_combination: {name}", number, 0)
+        named = {combination_name(name): number for name, number in numbers.items()}
+        if unused := [name for name in named if name not in self.combinations]:
+            raise UmieError(
+                f"train_by_combination has {unused[0]}, but combinations does not: add it there, or omit it"
+            )
+        object.__setattr__(self, "train_by_combination", named)
+
+    def sizes(self, split: str) -> dict[str, int]:
+        """Return the number of records of each combination in a split."""
+        sizes = dict.fromkeys(self.combinations, int(getattr(self, split)))
+        return sizes | dict(self.train_by_combination) if split == "train" else sizes
 
 
 @dataclass(frozen=True)
@@ -112,15 +134,21 @@ class MediaScene:
 def scenes(config: SyntheticMediaConfig, split: str) -> Iterator[MediaScene]:
     """Yield the scenes of a split: the combinations in turn, and names and pairs of a combination in turn."""
     names = name_pool(split)
-    for number in range(getattr(config, split)):
-        for combination in config.combinations:
+    sizes = config.sizes(split)
+    for number in range(max(sizes.values())):
+        for combination in (name for name, size in sizes.items() if number < size):
             rng = random.Random(f"{config.seed}/{split}/{combination}/{number}")
             letters = combination.split("+")
             media = tuple(MEDIUM_OF[letter] for letter in letters if letter != "T")
             is_open = "T" not in letters or rng.random() < config.media_share
-            make = event_content if "V" in letters else (name_content, pair_content)[number % 2]
+            given = rng, names, media, "T" in letters, is_open
+            if "V" not in letters and number % 2 == 0:
+                content = name_content(*given)
+            else:
+                make = event_content if "V" in letters else pair_content
+                content = make(*given, rng.random() < config.first_share)
             identifier = f"{split}-{''.join(letters)}-{number:04d}"
-            yield _scene(make(rng, names, media, "T" in letters, is_open), media, f"{split}/{identifier}", identifier)
+            yield _scene(content, media, f"{split}/{identifier}", identifier)
 
 
 def tasks_of(combination: str) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from umie.errors import UmieError
@@ -25,7 +25,9 @@ def tokenizer_of(decoder: Mapping[str, Any], sets: Sequence[DataSet], wording: W
 
     if checkpoint_of(decoder) is not None or all(one.format == "synthetic" for one in sets):
         return default_tokenizer(decoder)
-    texts = [tokenizer_texts(one.read("train"), one.built(wording).values()) for one in sets]
+    texts: list[Iterable[str]] = [tokenizer_texts(one.read("train"), one.built(wording).values()) for one in sets]
+    # In an input, the text follows the instruction and a space, which is part of the token of its first word.
+    texts += [(f" {record.text}" for record in one.read("train")) for one in sets]
     return train_tokenizer(itertools.chain.from_iterable(texts), DATA_VOCAB_SIZE)
 
 

@@ -236,6 +236,25 @@ def test_data_are_not_prepared_with_the_policy_error(tmp_path, folder, medium, n
         corpus_of(folder, records, tmp_path, "skip")
 
 
+AFTER = {
+    "audio": ("good.wav", {"segments": (Segment((0.5, 0.6)), Segment((9, 10)))}, r"segment \[9.0, 10.0\] is .* 1.00"),
+    "video": ("good.png", {"tracks": (Track((9,), ((0, 0, 1, 1),)),)}, "a track from second 9.00 is after .* 1.00"),
+}
+
+
+@pytest.mark.parametrize("medium", AFTER)
+def test_places_after_the_end_of_their_file_are_found_when_data_are_prepared(tmp_path, folder, medium):
+    name, places, reason = AFTER[medium]
+    records = [of(folder, medium, name, id="out", **places), of(folder, medium, name)]
+    with pytest.raises(UmieError, match=f"{tmp_path}/train.jsonl: record 'out': {name}: {reason} seconds; fix it, or"):
+        corpus_of(folder, records, tmp_path, "error")
+    for policy, kept in {"text_only": ["out", name], "skip": [name]}.items():
+        (one,) = corpus_of(folder, records, tmp_path, policy).sets.values()
+        assert [record.id for record in one.read("train")] == kept
+        assert (one.num_with("train"), one.num_with("train", [medium])) == (len(kept), 1)
+        assert re.search(reason, one.unreadable["train"][name])
+
+
 @pytest.fixture(scope="module")
 def proposers(tmp_path_factory):
     """Every proposer of segments and tracks by medium and name; files annotate every medium."""

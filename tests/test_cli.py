@@ -34,7 +34,7 @@ def grid(tmp_path, monkeypatch):
     return path
 
 
-@pytest.mark.parametrize("name", ["resnet101_roi", "grid", "gated", "t5", "mner"])
+@pytest.mark.parametrize("name", ["resnet101_roi", "grid", "gated", "t5", "mner", "synthetic", "synthetic_media"])
 def test_list_shows_every_option_of_a_part(umie, name):
     code, out, _ = umie("list", name, "--json")
     assert code == 0
@@ -66,6 +66,11 @@ def test_list_as_json_prints_only_json():
     assert "t5" in parts["decoders"]
     assert list(parts["tasks"]) == ["meae", "med", "mner", "mre"]
     assert all(description for names in parts.values() for description in names.values())
+    assert parts["decoders"]["span"].endswith("of each label: sigmoid(c . l / sqrt(D) + b)")
+    assert {"twitter", "synthetic", "synthetic_media"} <= set(parts["data formats"])
+    listed = {kind: getattr(library, f"list_{kind.replace(' ', '_')}")() for kind in parts}
+    listed["data formats"] += library.list_embedded_sets()
+    assert {kind: sorted(names) for kind, names in listed.items()} == {kind: sorted(own) for kind, own in parts.items()}
     assert command.stderr == ""
 
 

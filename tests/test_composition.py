@@ -410,3 +410,14 @@ def test_plugins_with_tasks_do_not_change_the_default_tokenizer(tokenizer, tmp_p
 def test_an_unknown_override_is_named_with_its_place(name):
     with pytest.raises(UmieError, match=r"Unknown option in decoder.overrides: 'hidden_layers'. .*Choices: "):
         compose(decoder={"name": name, "overrides": {"hidden_layers": 0}})
+
+
+def test_grounded_tasks_need_the_names_of_places_in_the_input(tokenizer):
+    tasks = {"mner": {"grounded": True}, "mre": {"grounded": True}, "meae": {}}
+    common = {"tokenizer": tokenizer, "tasks": tasks}
+    expected = "mner and mre name regions and segments by number, and visual_embedding.num_slot_embeddings is 0"
+    with pytest.warns(UserWarning, match=expected):
+        compose(fusion="concat", audio_encoder="tiny_audio", **common)
+    for parts in ({"decoder": "span"}, {"fusion": "text_only"}, {"visual_embedding": {"num_slot_embeddings": 5}}):
+        compose(**parts, **common)  # warnings are errors
+    compose(tokenizer=tokenizer, tasks={"mner": {}, "meae": {}})

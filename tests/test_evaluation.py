@@ -49,7 +49,9 @@ def test_scores_have_the_f1_of_each_combination_of_media(learned, records, task)
 
 
 def test_a_grounded_checkpoint_is_judged_by_places(variant, records):
-    model, processor = variant(tasks={name: {"grounded": True} for name in ("mner", "mre")}, max_target_tokens=8)
+    tasks = {name: {"grounded": True} for name in ("mner", "mre")}
+    names = {"num_slot_embeddings": 5}
+    model, processor = variant(tasks=tasks, visual_embedding=names, max_target_tokens=8)
     (result,) = evaluate_checkpoint(model, processor, records, choose_tasks(processor, records), resamples=10)
     assert {line.measure for line in result.report.main_lines()} == {"grounded"}
     assert "MNER, MRE: an item is correct only if the places" in page("x", [result], {}, {"gates": "gates.png"})

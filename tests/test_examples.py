@@ -17,7 +17,7 @@ from umie import fusion, registries
 from umie.data.twitter import read as read_twitter
 from umie.experiments.choices import instruction_label
 from umie.experiments.expand import plan, read_grid, read_run
-from umie.experiments.parts import check_parts, unnamed_regions
+from umie.experiments.parts import check_parts, unnamed_places
 from umie.experiments.scheduler import run_grid
 from umie.fusion import FusionConfig
 from umie.registry import _loaded, load_plugins
@@ -82,7 +82,7 @@ def test_every_run_file_is_valid(path):
     run = read_run(path)
     assert run.checkpoints.metric_for_best_model == "mean_f1"
     assert f"umie train examples/{path.name}" in path.read_text().splitlines()[0]
-    assert unnamed_regions([run], run.tasks) is None
+    assert unnamed_places([run], run.tasks) is None
 
 
 @pytest.mark.parametrize("path", GRIDS, ids=lambda path: path.stem)

@@ -5,6 +5,7 @@ from PIL import Image
 
 from umie.errors import UmieError
 from umie.images import decode_image, displayed_size, image_digest, open_image, read_image_bytes
+from umie.media import open_clip
 
 RED, WHITE = (255, 0, 0), (255, 255, 255)
 
@@ -163,6 +164,24 @@ def test_files_that_are_no_images(tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(UmieError, match=r"text\.jpg: not a readable image"):
         open_image(path)
+
+
+@pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "MPO", "AVIF"])
+def test_formats_are_read_whatever_the_name_says(tmp_path, name):
+    if name not in (Image.init() or Image.SAVE):
+        pytest.skip(f"Pillow was built without {name}")
+    Image.new("RGB", (8, 4), "red").save(tmp_path / "a.eps", format=name)
+    assert open_image(tmp_path / "a.eps").size == decode_image((tmp_path / "a.eps").read_bytes(), "a").size == (8, 4)
+    assert displayed_size(tmp_path / "a.eps") == (8, 4)
+    assert open_clip(tmp_path / "a.eps", 1).frames[0].size == (8, 4)
+
+
+@pytest.mark.parametrize("name", ["EPS", "TGA", "PCX", "SGI", "ICO", "JPEG2000", "QOI"])
+def test_other_formats_of_pillow_are_refused(tmp_path, name):
+    Image.new("RGB", (16, 16), "red").save(tmp_path / "a.png", format=name)
+    for read in (open_image, lambda path: decode_image(path.read_bytes(), "a.png"), displayed_size):
+        with pytest.raises(UmieError, match=r"a\.png: not a readable image \(unknown format\) \(use PNG, JPEG, "):
+            read(tmp_path / "a.png")
 
 
 def test_a_folder(tmp_path):

@@ -177,6 +177,13 @@ def test_extraction_uses_all_media(records):
     assert {"this variant does not use sounds", "this variant does not use videos"} <= {one.message for one in notices}
 
 
+def test_the_gate_is_that_of_records_with_any_medium(records):
+    extractor = umie.Extractor(*built("span", "gated"))
+    found = {record.combination: extractor.extract(record, tasks=["mner"]).gate["mner"] for record in records}
+    assert {name for name, gate in found.items() if gate is None} == {"T"}
+    assert {"T+A", "A", "A+V"} < {name for name, gate in found.items() if gate}
+
+
 @pytest.mark.parametrize("hidden", ["blind", "unreadable"])
 def test_places_of_a_medium_that_is_not_seen_do_not_have_the_slots_of_another(records, hidden):
     """Of `span`: without the image, its regions are no candidates, although the sound has slots there."""

@@ -95,13 +95,18 @@ if TYPE_CHECKING:
 
 
 # umie.list_fusions(), umie.create_fusion(...) and the like
-_KINDS = ("encoder", "region_proposer", "fusion", "attention_backend", "decoder", "task", "data_format")
+_KINDS = (
+    "encoder", "region_proposer", "segment_proposer", "track_proposer", "fusion", "attention_backend", "decoder",
+    "task", "data_format",
+)  # fmt: skip
 _FUNCTIONS = {f"list_{kind}s": (f"{kind}s", "names") for kind in _KINDS} | {
     f"create_{kind}": (f"{kind}s", "build") for kind in _KINDS
 }
 
 
 def __getattr__(name: str) -> Any:
+    if name == "list_embedded_sets":
+        return importlib.import_module("umie.data.embedded").names
     if name in _FUNCTIONS:
         registry, method = _FUNCTIONS[name]
         return getattr(getattr(importlib.import_module("umie.registries"), registry), method)
@@ -115,4 +120,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__, *_FUNCTIONS})
+    return sorted({*globals(), *__all__, *_FUNCTIONS, "list_embedded_sets"})

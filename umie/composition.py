@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import inspect
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, TypeAlias
 
 from torch import nn
@@ -23,7 +23,8 @@ from umie.language_models.sources import load_tokenizer
 from umie.model import UmieModel
 from umie.model_parts import ENCODER_SLOTS, REGISTRIES, check_medium
 from umie.processor import UmieProcessor
-from umie.records import Record
+from umie.records import MEDIA, Medium, Record
+from umie.records.places import PLACES
 from umie.tasks import Task
 from umie.tokenization import check_vocabulary, train_tokenizer
 
@@ -111,6 +112,10 @@ def compose(
     processor = UmieProcessor(tokenizer, task_options=tasks, **encoder_options, **processor_options)
     if candidates is None:
         _warn_of_labels(processor)
+        slots = getattr(getattr(model.visual_embedding, "config", None), "num_slot_embeddings", None)
+        grounded = [task for task in map(processor.task, processor.task_options) if task.config.grounded]
+        if slots == 0 and (warning := unnamed_places(grounded, list(model.media_encoders))):
+            warnings.warn(warning, stacklevel=2)
     return model, processor
 
 
@@ -124,6 +129,29 @@ def _warn_of_labels(processor: UmieProcessor) -> None:
                     "or use a tokenizer that writes any text (ByT5, mT5), or the decoder span",
                     stacklevel=3,
                 )
+
+
+def unnamed_places(tasks: Iterable[Task[Any]], media: Collection[Medium]) -> str | None:
+    """Return a warning if tasks name places in media by number, for a variant whose inputs do not contain the numbers.
+
+    Neither attention over visual slots nor the cross-attention of T5 depends on the number of a slot. A decoder that
+    scores candidates needs no numbers.
+    """
+    named = {
+        task.name: [medium for medium in media if task.config.grounded or medium == "image"]
+        for task in tasks
+        if task.names_places
+    }
+    names = [name for name, own in named.items() if own]
+    if not names:
+        return None
+    kinds = [PLACES[medium] for medium in MEDIA if any(medium in own for own in named.values())]
+    tasks_named, kinds_named = (" and ".join(filter(None, [", ".join(some[:-1]), some[-1]])) for some in (names, kinds))
+    return (
+        f"{tasks_named} name{'s' if len(names) == 1 else ''} {kinds_named} by number, and "
+        "visual_embedding.num_slot_embeddings is 0: the numbers are not in the input; set it to 1 + the largest number "
+        "of places in a medium"
+    )
 
 
 def _check_arguments(tasks: Any, tokenizer: Any, visual_embedding: Any, processor_options: Mapping[str, Any]) -> None:

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeAlias
+from typing import IO, TypeAlias
 
 from PIL import ExifTags, Image, UnidentifiedImageError
 
@@ -31,6 +31,9 @@ UPRIGHT = {
 }
 _WHITE = (1, 255, 65535)  # the value of white in floats, and in wide integers, by the largest value of an image
 _OVERSHOOT = 0.1  # by which floats may be beyond black and white, as after resampling
+# By their names in Pillow, which reads the last two only with a plugin. It would also try formats that nobody stores
+# photographs in: some run other programs (EPS), others are rarely tested.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "HEIF", "JXL")
 _OTHER_ENDINGS = (".heic", ".heif", ".avif", ".jxl")  # which Pillow knows only with a plugin or in some builds
 SIDEWAYS = (5, 6, 7, 8)  # orientations that swap width and height
 
@@ -59,7 +62,7 @@ def decode_image(data: bytes, name: str) -> Image.Image:
     """
     with _readable(name):
         check_content(data[:MAX_HEAD])
-        with Image.open(io.BytesIO(data)) as opened:
+        with open_format(io.BytesIO(data)) as opened:
             return displayed(opened)
 
 
@@ -126,8 +129,14 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
     with open_regular(path) as file:
         check_content(file.read(MAX_HEAD))
         file.seek(0)
-        with Image.open(file) as image:
+        with open_format(file) as image:
             yield image
+
+
+def open_format(file: IO[bytes]) -> Image.Image:
+    """Open an image file of one of FORMATS; raise UnidentifiedImageError for others."""
+    Image.init()  # so that all formats are known; done once
+    return Image.open(file, "r", [name for name in FORMATS if name in Image.OPEN])
 
 
 @contextmanager
@@ -153,7 +162,8 @@ def _readable(name: str) -> Iterator[None]:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise UmieError(f"{name}: refused, {error}") from error
     except UnidentifiedImageError as error:
-        raise UmieError(f"{name}: not a readable image (unknown format)") from error
+        advice = "(use PNG, JPEG, WebP, GIF, BMP or TIFF)"
+        raise UmieError(f"{name}: not a readable image (unknown format) {advice}") from error
     except Exception as error:  # PIL's decoders raise nearly anything: NotImplementedError, struct.error, ...
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise UmieError(f"{name}: not a readable image ({reason})") from error

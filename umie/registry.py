@@ -104,7 +104,7 @@ class Registry(Generic[T]):
     def summary(self, name: str) -> str:
         """Return a one-line description of a part: the first sentence of its docstring, without importing it."""
         if name in self._parts:
-            return _first_line(inspect.getdoc(self._parts[name]) or "")
+            return first_sentence(inspect.getdoc(self._parts[name]) or "")
         module = self._modules().get(name)
         return "" if module is None else _summaries(module).get(name, "")
 
@@ -190,7 +190,7 @@ def _built_in(package: str) -> dict[str, str]:
 def _summaries(module: str) -> dict[str, str]:
     """Return the first sentence of the docstring of each part that a module registers, from its source."""
     tree = ast.parse(Path(__file__).parent.joinpath(*module.split(".")[1:]).with_suffix(".py").read_text("utf-8"))
-    about = _first_line(ast.get_docstring(tree) or "")
+    about = first_sentence(ast.get_docstring(tree) or "")
     found: dict[str, str] = {}
     for node in ast.walk(tree):
         names = [
@@ -201,12 +201,14 @@ def _summaries(module: str) -> dict[str, str]:
         ]
         if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.Assign):
             text = "" if isinstance(node, ast.Assign) else ast.get_docstring(node) or ""
-            found |= {name: _first_line(text) or about for name in names if name not in found}
+            found |= {name: first_sentence(text) or about for name in names if name not in found}
     return found
 
 
-def _first_line(text: str) -> str:
-    return " ".join(text.partition("\n\n")[0].split()).partition(". ")[0].rstrip(".").replace("``", "")
+def first_sentence(docstring: str) -> str:
+    """Return the first sentence of a docstring without its full stop; a dot after a space, as in ``c . l``, is none."""
+    paragraph = " ".join(docstring.partition("\n\n")[0].split())
+    return re.split(r"(?<=\S)\. ", paragraph, maxsplit=1)[0].rstrip(".").replace("``", "")
 
 
 _REGISTERED = re.compile(r"^(?:@|\w+ = )registry\.register\(\"([^\"]+)\"\)", re.MULTILINE)

@@ -2,16 +2,21 @@
 
 import json
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from PIL import Image
 
 from umie.audit.checks import Validation, check_record, validate
 from umie.audit.statistics import gather
+from umie.data.sounds import save_sound
 from umie.data.source import Source
 from umie.errors import UmieError
+from umie.media import Sound
 from umie.records import Argument, Entity, Event, Record, Region, Relation, record_from_json
 from umie.records.jsonl import errors_of_line
 
@@ -92,7 +97,7 @@ def test_images(tmp_path):
     (finding,) = check_record(record)
     assert finding.is_error
     assert finding.message.startswith(f"image 'a.jpg' does not exist (in {tmp_path})")
-    (tmp_path / "a.jpg").write_bytes(b"x")
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.jpg")
     assert list(check_record(record)) == []
     regions = (Region((0, 0, 1, 1)), *[Region((0, 0, 1, 1), image=1)] * 2)
     several = Record(TEXT, "a.jpg", regions, image_folder=str(tmp_path), more_images=("b.jpg", "a.jpg"))
@@ -105,6 +110,38 @@ def test_images(tmp_path):
     (finding,) = check_record(other)
     assert finding.message.startswith(f"sound 'a.wav' does not exist (in {tmp_path})")
     assert list(check_record(other, images=False)) == []
+    (tmp_path / "c.jpg").write_bytes(b"x")
+    (finding,) = check_record(replace(record, image="c.jpg"))
+    assert finding.is_error
+    assert finding.message.startswith(f"{tmp_path / 'c.jpg'}: not a readable image (unknown format) (use PNG, ")
+
+
+def test_files_that_are_no_sound_and_places_outside_of_their_file(tmp_path):
+    save_sound(Sound(np.zeros(3_000, np.float32), 1_000), tmp_path / "a.wav")
+    Image.new("RGB", (4, 4)).save(tmp_path / "b.wav", format="PNG")
+    frames = [Image.new("RGB", (4, 4), color) for color in ("red", "blue")]
+    frames[0].save(tmp_path / "a.png", save_all=True, append_images=frames[1:], duration=500)
+    box = (0, 0, 1, 1)
+    tracks = [{"times": [0.5, 0.9], "boxes": [box, box]}, {"times": [0, 1], "boxes": [None, box]}]
+    lines = [
+        {"text": TEXT, "audio": "a.wav", "segments": [{"interval": [0, 3.05]}]},
+        {"text": TEXT, "audio": "a.wav", "segments": [{"interval": [2, 4]}, {"interval": [3, 4]}]},
+        {"text": TEXT, "audio": "b.wav", "segments": [{"interval": [9, 10]}]},
+        {"text": TEXT, "video": "a.png", "tracks": tracks},
+        {"text": TEXT, "audio": "b.wav"},
+    ]
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    found = []
+    validate(Source(path), lambda place, finding: found.append((place.removeprefix(f"{path}:"), *finding)))
+    no_sound = f"{tmp_path / 'b.wav'}: not a readable sound"
+    assert [(line, is_error, message.split(" (")[0]) for line, is_error, message in found] == [
+        ("2", False, "sound 'a.wav': segments[0] ends at 4.00 seconds, after its end, 3.00 seconds"),
+        ("2", True, "sound 'a.wav': segment [3.0, 4.0] is after the end of the sound, 3.00 seconds"),
+        ("3", True, no_sound),
+        ("4", True, "video 'a.png': a track from second 1.00 is after the end of the video, 1.00 seconds"),
+        ("5", True, no_sound),
+    ]
 
 
 BAD_LINE = {

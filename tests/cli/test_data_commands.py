@@ -6,8 +6,10 @@ import subprocess
 import sys
 
 import pytest
+from PIL import Image
 
 from umie.data.source import Source, draw_records
+from umie.data.synthetic_media import SyntheticMediaConfig, write_synthetic_media
 from umie.records import Entity, Event, Record, Relation, read_jsonl, write_jsonl
 
 TWEETS = """\
@@ -233,7 +235,7 @@ def test_bad_input_is_one_line(umie, tmp_path, monkeypatch, arguments, message):
 
 
 def test_validate_a_sound_file(umie, tmp_path, records):
-    (tmp_path / "absent.jpg").write_bytes(b"x")
+    Image.new("RGB", (4, 4)).save(tmp_path / "absent.jpg")
     code, out, _ = umie("data", "validate", records)
     assert (code, out) == (0, f"{records}: 3 records read, 0 errors, 0 warnings\n")
 
@@ -319,6 +321,24 @@ def test_stats_as_json(umie, records, tweets):
     assert summary["images"]["missing"] == 1
     _, out, _ = umie("data", "stats", tweets, "-f", "twitter", "--json", "--no-images")
     assert json.loads(out)["tweets"]["records"] == 2
+
+
+def test_stats_of_all_media(umie, tmp_path):
+    path = write_synthetic_media(tmp_path / "set", SyntheticMediaConfig(train=2, dev=0, test=0))["train"]
+    drawn = list(read_jsonl(path))
+    next(one for one in drawn if one.audio).path("audio").unlink()
+    _, out, _ = umie("data", "stats", path)
+    rows = [tuple(line.split()) for line in out.splitlines()]
+    places = {name: sum(len(getattr(one, name)) for one in drawn) for name in ("segments", "tracks", "regions")}
+    assert {(name, str(number)) for name, number in places.items()} <= set(rows)
+    assert {("T+I", "2", "(11.1%)"), ("A+V", "2", "(11.1%)"), ("V", "2", "(11.1%)")} <= set(rows)
+    assert rows.index(("sounds",)) < rows.index(("videos",))
+    assert {("named", "10", "(55.6%)"), ("named", "6", "(33.3%)"), ("named", "8", "(44.4%)")} <= set(rows)
+    summary = json.loads(umie("data", "stats", path, "--json")[1])["train"]
+    assert sum(summary["combinations"].values()) == summary["records"] == 18
+    assert (summary["sounds"]["missing"], summary["videos"]["missing"]) == (1, 0)
+    assert ("missing", "1", "(10.0%)") in rows
+    assert summary["lengths"]["segments"]["max"] == 4
 
 
 def test_stats_of_files_with_one_name(umie, tmp_path):

@@ -139,6 +139,7 @@ def test_an_unreadable_sound(umie, media, tmp_path):
         (("tracks", "-i", "{text}", "-o", "{out}"), "text.jsonl: no record has a video (field video)"),
         (("segments", "-i", "{text}", "-o", "{out}"), "text.jsonl: no record has a sound (field audio)"),
         (("segments", "-i", "{media}", "-o", "{out}", "-p", "energi"), "Did you mean 'energy'?"),
+        (("segments", "-i", "{media}", "-o", "{out}", "-p", "words"), "path is not set: use a file or directory of"),
         (("segments", "-i", "{media}", "-o", "{out}", "--missing-media", "no"), "no"),
         (("segments", "-i", "{media}", "-o", "{out}", "--media", "{out}"), "no such directory"),
         (("segments", "-i", "{text}.gz", "-o", "{out}"), "cannot read"),

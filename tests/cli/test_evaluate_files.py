@@ -1,10 +1,13 @@
 """`umie evaluate --predictions`: tables, files and errors."""
 
+import dataclasses
 import json
+import re
 
 import pytest
 from PIL import Image
 
+from umie.data.synthetic_media import SyntheticMediaConfig, scenes
 from umie.records import Entity, Record, Relation, write_jsonl
 
 TEXT = "Ann [sic] met Bob in Rome"
@@ -47,6 +50,30 @@ def test_scores_in_tables_that_fit_the_terminal(umie, files):
     tables = [line for line in out.splitlines() if not line.startswith(("baseline", "released"))]
     assert max(map(len, tables)) <= 80
     assert "intervals: 1000 resamples of the records, seed 0" in out
+
+
+def test_combinations_of_media_are_one_table_below(umie, files):
+    gold = [scene.record for scene in scenes(SyntheticMediaConfig(train=0, dev=0, test=4), "test")]
+    write_jsonl("g.jsonl", gold)
+    write_jsonl("p.jsonl", [dataclasses.replace(one, entities=one.entities[:1]) for one in gold])
+    command = ("evaluate", "--predictions", "p.jsonl", "--gold", "g.jsonl", "--other", "g.jsonl", "--labels")
+    code, out, _ = umie(*command)
+    assert code == 0
+    titles = [line.split(",")[:2] for line in out.splitlines() if re.match(r"m\w+, .* records", line)]
+    assert titles == [["mner", " all"], ["mre", " all"], ["med", " all"], ["meae", " all"]] * 3  # scores, labels, tests
+    scores, tests = out.split("by combination of media; for all measures of one: --modality")[1:]
+    for table in (scores, tests):
+        lines = table.partition("\nbaseline")[0].partition("\nreleased")[0].splitlines()
+        groups = [line.split()[:3] for line in lines if re.match(r" m\w+ ", line)]
+        names = {"mner": ["I", "A", "T+I", "T+A", "I+A", "T+I+A"], "med": ["V", "T+V", "A+V"]}
+        names |= {"mre": names["mner"], "meae": names["med"]}
+        assert groups == [[task, name, "strict"] for task in ("mner", "mre", "med", "meae") for name in names[task]]
+        assert max(map(len, lines)) <= 80
+    assert row(scores, "mner")[:5] == ["mner", "I", "strict", "1.000", "1.000"]
+    _, out, _ = umie(*command[:5], "--modality", "T+I")
+    assert "mner, T+I, 2 records" in out
+    assert "boundary" in out
+    assert "by combination" not in out
 
 
 def test_labels_with_brackets_are_printed_as_they_are(umie, files):

@@ -3,9 +3,13 @@
 import dataclasses
 import json
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import umie as library
+from umie.data.sounds import save_sound
+from umie.media import Sound
 from umie.records import Event, Record, Region, read_jsonl, write_jsonl
 from umie.resumable import ResumableLines
 from umie.tasks import registry
@@ -87,6 +91,89 @@ def test_regions_and_events_in_the_table(capsys):
     assert "Entity Bob 9-12" in out
     show_extraction(Extraction(Record("Ann")))
     assert capsys.readouterr().out == "Nothing was found.\n"
+
+
+def shown_by_all(folder):
+    """Return what is found in a sound and a video of 40 x 20 pixels, whose places show everything."""
+    from umie.extraction import Extraction
+    from umie.records import Argument, Entity, Places, Relation, Segment, Track
+
+    track = Track((0, 0.5, 0.75), ((0, 0, 0.5, 0.5), None, (0.5, 0.5, 1, 1)))
+    media = {"image": "a.png", "regions": (Region((0, 0, 0.5, 0.5)),), "audio": "a.wav", "video": "b.png"}
+    places = Places((0,), (0,), (1,))
+    record = Record(
+        "Ann spoke",
+        **media,
+        segments=(Segment((0.2, 0.7)), Segment((0.9, 1.4))),
+        tracks=(track,),
+        entities=(Entity("person", (0, 3), "", *places),),
+        relations=(Relation("peer", (0, 3), None, tail_places=Places(segments=(0,))),),
+        events=(Event("speak", None, (Argument("Agent", (0, 3), tracks=(0,)),), segments=(1,)),),
+        image_folder=str(folder),
+    )
+    return Extraction(record, image_size=(100, 50), video_size=(40, 20))
+
+
+def test_places_are_shown_in_seconds_and_pixels(files, capsys):
+    from umie.cli.extract import show_extraction
+
+    found = shown_by_all(files)
+    data = json.loads(json.dumps(found.to_json()))
+    path = {"times": [0, 0.5, 0.75], "pixels": [[0, 0, 20, 10], None, [20, 10, 40, 20]]}
+    (entity,), (relation,), (event,) = data["entities"], data["relations"], data["events"]
+    assert {key: entity[key] for key in ("boxes", "pixels", "seconds", "paths")} == {
+        "boxes": [[0, 0, 0.5, 0.5]], "pixels": [[0, 0, 50, 25]], "seconds": [[0.9, 1.4]], "paths": [path]
+    }  # fmt: skip
+    assert relation["tail"] == {"segments": [0], "seconds": [[0.2, 0.7]]}
+    assert event["trigger"] == {"segments": [1], "seconds": [[0.9, 1.4]]}
+    assert event["arguments"][0]["paths"] == [path]
+    assert found.segments(found.entities[0]) == found.record.segments[1:]
+    assert found.tracks(found.entities[0]) == found.record.tracks
+    show_extraction(found)
+    words = " ".join(capsys.readouterr().out.split())
+    seen = "0.00-0.75 s: 0, 0, 20, 10 to 20, 10, 40, 20"
+    assert f"person Ann (O1 V1 S2) 0-3 0, 0, 50, 25; {seen}; 0.90-1.40 s" in words
+    assert "Ann peer S1 0-3 0.20-0.70 s" in words
+    assert f"speak S2 0.90-1.40 s Agent Ann (V1) 0-3 {seen}" in words
+
+
+def test_a_sound_and_a_video_from_the_command_line(umie, files, tmp_path):
+    decoder = {"name": "span", "threshold": 0.01}  # random weights: everything is found, everywhere
+    model, processor = library.compose(
+        "tiny", "concat", decoder, audio_encoder={"name": "tiny_audio", "rate": 4_000}, video_encoder="tiny_video",
+        tasks={"mner": {"labels": ["person", "place"], "grounded": True}},
+    )  # fmt: skip
+    for part in (model, processor):
+        part.save_pretrained(tmp_path / "heard")
+    save_sound(Sound(np.zeros(6_000, np.float32), 4_000), tmp_path / "a.wav")
+    frames = [Image.new("RGB", (40, 20), color) for color in ("red", "blue")]
+    frames[0].save(tmp_path / "b.png", save_all=True, append_images=frames[1:], duration=500)
+    extractor = library.Extractor.from_pretrained(tmp_path / "heard", device="cpu")
+    segments = [(0.2, 0.7), (0.9, 1.4)]
+    track = library.Track((0, 0.5, 0.75), ((0, 0, 0.5, 0.5), None, (0.5, 0.5, 1, 1)))
+    for text in (["Ann spoke"], []):
+        places = ("--segment", "0.2,0.7", "--segment", "0.9,1.4", "--track", "0,0,0,.5,.5 0.5 0.75,.5,.5,1,1")
+        arguments = (*text, "--audio", "a.wav", "--video", "b.png", *places, "--json", "--device", "cpu")
+        code, out, err = umie("extract", "--model", "heard", *arguments)
+        printed = json.loads(out)
+        assert (code, err) == (0, "")
+        found = extractor.extract("".join(text), audio="a.wav", video="b.png", segments=segments, tracks=[track])
+        assert printed["segments"] == [{"interval": [0.2, 0.7]}, {"interval": [0.9, 1.4]}]
+        assert printed["entities"][0]["seconds"] == [list(one) for one in segments]
+        assert printed["entities"][0]["paths"][0]["pixels"] == [[0, 0, 20, 10], None, [20, 10, 40, 20]]
+        assert printed["tracks"][0]["boxes"] == [[0, 0, 0.5, 0.5], None, [0.5, 0.5, 1, 1]]
+        printed.pop("gate"), (wanted := found.to_json()).pop("gate")
+        assert printed == wanted
+        own = {"segments": [library.Segment(one) for one in segments], "tracks": [track]}
+        record = library.Record("".join(text), audio="a.wav", video="b.png", **own)
+        assert extractor.extract(record) == found
+    record = library.Record("Ann", audio="a.wav", image_folder=str(tmp_path))  # its own media stay where they are
+    assert extractor.extract(record, video="b.png").record.audio == str(tmp_path / "a.wav")
+    assert library.Extractor(model, processor, missing_images="skip").extract("Ann", audio="no.wav").entities == ()
+    for wrong in (["--segment", "1"], ["--segment", "2,1"], ["--track", "0,1"], ["--track", ""], ["--audio", "no.wav"]):
+        code, out, err = umie("extract", "--model", "heard", "Ann", *wrong)
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert wrong[1] in err
 
 
 def test_labels_and_tasks(umie, files, checkpoint):
@@ -206,7 +293,7 @@ def test_an_interrupt_says_what_is_done_and_the_same_command_goes_on(umie, files
     summary = "records: 5 (3 written, 1 rejected, 1 without text)\n"
     assert (code, out) == (0, f"{summary}Written: out.jsonl\nWritten: {rejected}\n")
     warnings = [f"warning: 1 of 5 lines {what}; see {rejected}" for what in (
-        "are invalid or have no readable image", "have no text")]  # fmt: skip
+        "are invalid or have a medium that cannot be read", "have neither a text nor media")]  # fmt: skip
     assert all(line in err.splitlines() for line in warnings)
     code, out, err = umie(*command)
     assert (code, out) == (0, f"{summary}Complete: out.jsonl\nComplete: {rejected}\n")

@@ -1,6 +1,8 @@
 """umie data pan: the boxes of tracks are those of the regions' pixels in every frame."""
 
+import json
 import random
+import shutil
 
 import numpy as np
 import pytest
@@ -183,7 +185,31 @@ def test_bad_input_is_one_line(umie, stills, line, arguments, message):
     code, out, err = umie("data", "pan", "d.jsonl", *(arguments or ["--output", "o"]))
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert message in err
-    assert not (stills / "o" / "d.jsonl").exists()
+    assert not (stills / "o").exists()
+
+
+def test_a_failed_command_leaves_what_was_there(umie, stills):
+    """The second record cannot be read: the clip of the first, and the copy of its sound, are removed."""
+    (stills / "a.wav").write_bytes(b"a sound")
+    good, bad = {"text": "Ann", "image": "1.png", "audio": "a.wav"}, {"text": "Bob", "image": "no.png"}
+    (stills / "d.jsonl").write_text(f"{json.dumps(good)}\n{json.dumps(bad)}\n")
+    assert umie("data", "pan", "d.jsonl", "-o", "deep/o")[0] == 2
+    assert not (stills / "deep").exists()
+    assert umie("data", "pan", "train.jsonl", "-o", "o")[0] == 0
+    shutil.copy("train.jsonl", "kept.jsonl")
+    before = {path: path.read_bytes() for path in (stills / "o").rglob("*") if path.is_file()}
+    assert umie("data", "pan", "d.jsonl", "-o", "o")[0] == 2
+    (stills / "train.jsonl").write_text(f"{json.dumps(good)}\n{json.dumps(bad)}\n")
+    code, out, err = umie("data", "pan", "train.jsonl", "-o", "o")
+    assert (code, out) == (2, "")
+    assert err == "umie: o/train.jsonl: exists: use another --output, or --overwrite to replace it\n"
+    assert umie("data", "pan", "train.jsonl", "-o", "o", "--overwrite")[0] == 2
+    assert {path: path.read_bytes() for path in (stills / "o").rglob("*") if path.is_file()} == before
+    shutil.copy("kept.jsonl", "train.jsonl")
+    assert umie("data", "pan", "train.jsonl", "-o", "o", "--overwrite", "--seed", "3")[0] == 0
+    changed = {path: path.read_bytes() for path in (stills / "o").rglob("*") if path.is_file()}
+    assert changed.keys() == before.keys()
+    assert changed != before
 
 
 def test_a_clip_shows_one_image(tmp_path, noise):

@@ -152,7 +152,10 @@ def test_records_are_spoken_into_a_folder_with_their_images(umie, tmp_path, monk
         assert np.abs(sound.samples[~loud]).sum() < 1e-3 * np.abs(sound.samples).sum()
     assert umie("data", "validate", "spoken/train.jsonl")[0] == 0
     again = (tmp_path / "spoken" / "train.jsonl").read_bytes()
-    assert umie("data", "speak", "train.jsonl", "--images", "images", "--output", "spoken", *options)[0] == 0
+    command = ("data", "speak", "train.jsonl", "--images", "images", "--output", "spoken", *options)
+    code, _, err = umie(*command)
+    assert (code, err) == (2, "umie: spoken/train.jsonl: exists: use another --output, or --overwrite to replace it\n")
+    assert umie(*command, "--overwrite")[0] == 0
     assert (tmp_path / "spoken" / "train.jsonl").read_bytes() == again
 
 
@@ -183,4 +186,4 @@ def test_bad_input_is_one_line(umie, tmp_path, monkeypatch, line, arguments, mes
     )
     assert (code, out) == (2, "")
     assert message in err.splitlines()[-1]
-    assert not (tmp_path / "o" / "d.jsonl").exists()
+    assert not (tmp_path / "o").exists()

@@ -62,7 +62,8 @@ def built(folder, audio, video, tokenizer):
         seen = {"name": "transformers_video", "source": sources[video]}
     heard = {"name": "transformers_audio", "source": sources[audio]}
     torch.manual_seed(0)
-    return compose("tiny", "gated", "t5", tasks=TASKS, tokenizer=tokenizer, audio_encoder=heard, video_encoder=seen)
+    parts = {"audio_encoder": heard, "video_encoder": seen, "visual_embedding": {"num_slot_embeddings": 3}}
+    return compose("tiny", "gated", "t5", tasks=TASKS, tokenizer=tokenizer, **parts)
 
 
 @pytest.mark.parametrize(("audio", "video"), PAIRS)

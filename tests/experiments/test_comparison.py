@@ -27,7 +27,7 @@ def compared(tmp_path):
         grid = read_grid(path)
         cells = plan(grid, "")
         values = {"format": "synthetic", "files": {}, "images": {}, "tasks": {"mner": {}}, "fingerprint": ""}
-        values |= {"num_queries": {"test": {"mner": 1}}, "num_records": {"test": 1}, "num_images": {"test": 1}}
+        values |= {"num_queries": {"test": {"mner": 1}}, "num_records": {"test": 1}, "num_combinations": {}}
         corpus = Corpus(
             {name: DataSet(name, **values) for name in sets}, dict.fromkeys(sets, 1.0), is_single=len(sets) == 1
         )

@@ -66,7 +66,9 @@ OPTIONS = (
     {"labels": ["person"]}, {"labels": "person"}, {"labels": {"mner": "person"}}, {"labels": {"mner": None}},
     {"labels": {1: ["person"]}}, {"labels": {"mner": {"person": 1}}}, {"tasks": "mner"}, {"tasks": 3},
     {"tasks": [["mner"]]}, {"tasks": {"mner": {}}}, {"tasks": [None]}, {"regions": (0, 0, 1, 1)}, {"regions": "0,0"},
-    {"regions": 3}, {"regions": [(0, 0, 1)]}, {"regions": [{"box": [0, 0, 1, 1]}]},
+    {"regions": 3}, {"regions": [(0, 0, 1)]}, {"regions": [{"box": [0, 0, 1, 1]}]}, {"segments": (0, 1)},
+    {"segments": [(1, 0)]}, {"segments": [{"interval": [0, 1]}]}, {"tracks": [(0, 1)]}, {"tracks": 3}, {"audio": ""},
+    {"audio": "https://example.org/a.wav"}, {"video": ""},
 )  # fmt: skip
 
 

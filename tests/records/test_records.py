@@ -269,6 +269,10 @@ FIELD_ERRORS = [
         "argument 'r' has `region` and other fillers: use `regions`, a list",
     ),
     (
+        '"events": [{"type": "x", "arguments": [{"role": "r", "region": 0, "text": "a man"}]}]',
+        "argument 'r' text 'a man' has no span: add `span`, its offsets, or remove `text`",
+    ),
+    (
         '"events": [{"type": "x", "arguments": [{"role": "r", "region": "O1"}]}]',
         "argument 'r': region 'O1' must be an index",
     ),

@@ -43,7 +43,7 @@ def swept(make_grid, no_data):
         grid = make_grid(name="swept", tasks=list(tasks), fusion=FUSIONS, seeds=seeds, mean_over=list(tasks))
         cells = plan(grid, "f")
         sizes = {"train": 9, "test": 9}
-        data = no_data(tasks=tasks, num_records=sizes, num_images=sizes)
+        data = no_data(tasks=tasks, num_records=sizes, num_combinations={"train": {"T+I": 9}, "test": {"T+I": 9}})
         results = {}
         for cell in cells:
             values = f1.get(cell.parts["fusion"].get("gate", "dynamic"), (0.5, 0.6, 0.4))

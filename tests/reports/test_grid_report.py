@@ -40,7 +40,7 @@ def grid_run(make_grid, no_data):
             tasks={"mner": {}, "mre": {}},
             ceilings=ceilings,
             num_records={"train": 30, "dev": 6, "test": 12},
-            num_images={"train": 29, "dev": 6, "test": 10},
+            num_combinations={"train": {"T+I": 29, "T": 1}, "dev": {"T+I": 6}, "test": {"T+I": 10, "T": 2}},
         )
         results = {}
         for cell in cells:

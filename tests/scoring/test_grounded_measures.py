@@ -158,14 +158,17 @@ def test_arguments_without_a_span(counts):
         ),
     ],
 )
-def test_it_is_reported_if_gold_and_predictions_have_places(task, item, plain):
-    def measures(predicted, gold):
-        found = score_predictions([gold], [Prediction(predicted)], tasks=[task], resamples=10)
-        return {line.measure for line in found.lines}
+def test_it_is_reported_if_gold_has_places(task, item, plain):
+    def measures(predicted, gold, **options):
+        found = score_predictions([gold], [Prediction(predicted)], tasks=[task], resamples=10, **options)
+        return {line.measure: line.score.f1 for line in found.lines if line.modality == "all"}
 
     grounded, bare = record(**item), record(**plain)
-    assert "grounded" in measures(grounded, grounded)
-    assert "grounded" not in measures(bare, grounded) | measures(grounded, bare)
+    assert measures(grounded, grounded)["grounded"] == 1
+    assert measures(bare, grounded)["grounded"] == 0
+    assert "grounded" not in measures(grounded, bare)
+    assert "grounded" not in measures(bare, grounded, main={task: None})  # it was not asked for places
+    assert "grounded" in measures(grounded, grounded, main={task: None})
     assert strict_score(task, [grounded], [grounded])["f1"] == 1
     assert {"GMNER", "EEG"}.isdisjoint(measures(grounded, grounded))  # there are no regions of entities
 

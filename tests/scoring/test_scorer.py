@@ -162,6 +162,11 @@ def test_the_f1_of_each_combination():
     sheet = strict_sheet("mner", [*gold[:2], replace(SOUND, entities=()), SOUND], gold, "grounded")
     found = scores_by_combination(sheet, gold)
     assert {name: scores["f1"] for name, scores in found.items()} == {"T": 1, "A": pytest.approx(2 / 3), "T+A": 1}
+    known = {"f1": 0.25, "interval": [0, 1]}  # of a single combination, the scores of all records
+    assert scores_by_combination(sheet, gold, known) == found
+    single = strict_sheet("mner", gold[:1], gold[:1], "grounded")
+    assert scores_by_combination(single, gold[:1], known | {"gold": 1}) == {"T": known}
+    assert scores_by_combination(single, gold[:1])["T"]["f1"] == 1
 
 
 def test_measures_without_items_are_omitted_except_for_the_first():

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, NamedTuple
 
 from umie import tasks
-from umie.audit.images import Presence, presence
+from umie.audit.images import Durations, Presence, presence, seconds_of
 from umie.data.source import Source
 from umie.errors import UmieError, shown
 from umie.records import MEDIA, NO_RELATION, Record, Span
@@ -17,8 +17,10 @@ from umie.records.labels import LabelForms
 from umie.records.model import annotated_spans
 from umie.records.no_relation import doubt, doubtful_labels
 from umie.records.offsets import seem_utf16
-from umie.records.places import PLACES, PLURALS
+from umie.records.places import PLACES, PLURALS, check_within
 from umie.tasks import Task
+
+_ROUNDING = 0.1  # seconds by which annotated places may end after their sound or video
 
 
 class Finding(NamedTuple):
@@ -34,18 +36,15 @@ def all_tasks() -> Mapping[str, Task[Any]]:
     return {name: tasks.registry.build(name) for name in tasks.registry.names()}
 
 
-def check_record(record: Record, *, images: bool = True) -> Iterator[Finding]:
+def check_record(record: Record, *, images: bool = True, known: Durations | None = None) -> Iterator[Finding]:
     """Yield the errors and warnings of a record.
 
     A ``Record`` cannot be built with a span outside its text, a box outside its image, or a missing region, so these
-    are not checked again. ``images`` is whether to check that the files of images, sounds and videos exist.
+    are not checked again. ``images`` is whether to open the files of images, sounds and videos; ``known`` keeps what
+    was found in them, for other records with the same files.
     """
-    for medium, number in record.numbered_media if images else ():
-        state = presence(record, medium, number)
-        if state is not Presence.FOUND:
-            folder = "" if record.image_folder is None else f" (in {record.image_folder})"
-            name = f"{PLURALS[medium][:-1]} {shown(record.of(medium)[number])}"
-            yield Finding(True, f"{name} {state.value}{folder}: add it, or use another image folder")
+    if images:
+        yield from _check_media(record, {} if known is None else known)
     yield from _check_labels(record)
     for kind, span in annotated_spans(record.entities, record.relations, record.events):
         covered = record.surface(span)
@@ -86,7 +85,8 @@ def validate(
     """Check all records of a file; only a file that cannot be read as a whole is an exception.
 
     ``report`` is called with the location and the finding; the location is empty for a malformed record, whose message
-    begins with it. ``images`` is whether to check that the image files exist. ``progress`` is called once per record.
+    begins with it. ``images`` is whether to open the files of images, sounds and videos. ``progress`` is called once
+    per record.
     """
     result = Validation()
 
@@ -101,12 +101,13 @@ def validate(
     doubtful: Counter[str] = Counter()
     forms = LabelForms()
     first_uses: dict[str, int] = {}
+    known: Durations = {}
     for number, record in source.numbered(note_malformed):
         result.records += 1
         progress()
         forms.add(record)
         doubtful.update(doubtful_labels(item.type for item in record.relations))
-        for finding in check_record(record, images=images):
+        for finding in check_record(record, images=images, known=known):
             note(source.place(number), finding)
         if record.id is not None and (first := first_uses.setdefault(record.id, number)) != number:
             message = f"id {shown(record.id)} is already used at {source.place(first)}: ids must be unique"
@@ -118,6 +119,31 @@ def validate(
     if not result.records and not result.errors:
         note_malformed(UmieError(f"{source.path}: contains no records"))
     return result
+
+
+def _check_media(record: Record, known: Durations) -> Iterator[Finding]:
+    for medium, number in record.numbered_media:
+        name = f"{PLURALS[medium][:-1]} {shown(record.of(medium)[number])}"
+        state = presence(record, medium, number)
+        if state is not Presence.FOUND:
+            folder = "" if record.image_folder is None else f" (in {record.image_folder})"
+            yield Finding(True, f"{name} {state.value}{folder}: add it, or use another image folder")
+            continue
+        try:
+            seconds = seconds_of(record, medium, number, known)
+        except UmieError as error:
+            yield Finding(True, str(error))
+            continue
+        places: Sequence[Any] = record.places(medium) if medium != "image" else ()
+        for index, place in enumerate(places):
+            try:
+                check_within(medium, [place], seconds)
+            except UmieError as error:
+                yield Finding(True, f"{name}: {error}")
+            else:
+                if place.interval[1] > seconds + _ROUNDING:
+                    where = f"{PLACES[medium]}[{index}] ends at {place.interval[1]:.2f} seconds"
+                    yield Finding(False, f"{name}: {where}, after its end, {seconds:.2f} seconds")
 
 
 def _check_labels(record: Record) -> Iterator[Finding]:

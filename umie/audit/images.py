@@ -9,16 +9,21 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from enum import Enum
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from umie.errors import UmieError
 from umie.files import MAX_HEAD, check_pointer, open_regular
-from umie.images import decode_image, read_image_bytes
+from umie.images import decode_image, read_image_bytes, stored_size
+from umie.media import open_clip, open_sound
 from umie.records import Medium, Record
 
 DISTANCE = 3  # bits of 64 by which the hashes of near duplicates may differ; so at least one of 4 bands agrees
 _BANDS = 4
 _POINTER_BYTES = 1024  # the largest size of a Git LFS pointer
+
+
+# of each medium and file that was opened: its seconds, or why it cannot be read
+Durations: TypeAlias = dict[tuple[Medium, Path], float | UmieError]
 
 
 class Presence(Enum):
@@ -66,6 +71,38 @@ def presence(record: Record, medium: Medium = "image", number: int = 0) -> Prese
     if not os.access(path, os.R_OK):
         return Presence.UNREADABLE
     return Presence.POINTER if status.st_size < _POINTER_BYTES and _is_pointer(path) else Presence.FOUND
+
+
+def seconds_of(record: Record, medium: Medium, number: int, known: Durations) -> float:
+    """Return the duration of a sound or a video, or 0 of an image, whose header is read.
+
+    ``known`` has the results for other files, and gets that for this one.
+
+    Raises:
+        UmieError: the file cannot be read, or contains something else.
+    """
+    path = record.path(medium, number)
+    found = None if path is None else known.get((medium, path))
+    if found is None:
+        try:
+            found = _seconds(medium, record.resolved(medium, number))
+        except UmieError as error:
+            found = error
+        if path is not None:
+            known[medium, path] = found
+    if isinstance(found, UmieError):
+        raise found
+    return found
+
+
+def _seconds(medium: Medium, source: Any) -> float:
+    if medium == "audio":
+        return open_sound(source).seconds
+    if medium == "video":
+        return open_clip(source, 1).seconds
+    if isinstance(source, Path):
+        stored_size(source)
+    return 0.0
 
 
 def _is_pointer(path: str) -> bool:

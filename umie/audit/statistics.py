@@ -12,18 +12,20 @@ from umie.audit.checks import all_tasks
 from umie.audit.images import Presence, presence
 from umie.records import MEDIA, Medium, Record
 from umie.records.model import annotated_spans
+from umie.records.places import PLACES, PLURALS
+from umie.scoring.measures import COMBINATIONS
 
 PERCENTILES = (5, 25, 50, 75, 95, 99)
 MAX_LABELS = 10_000  # distinct labels per task that are counted separately; bounds memory for malformed files
 OTHER = "(other labels)"
-_NAMES: dict[Medium, str] = {"image": "image", "video": "video", "audio": "sound"}
+_COUNTED = ("entities", "relations", "events", *PLACES.values())
 
 
 class Statistics:
     """Counts over records: ``add`` each record, then get the ``summary``.
 
     Lengths are stored as histograms, so percentiles are exact, and memory depends only on the number of distinct
-    lengths and labels. ``images`` is whether to check that the image files exist.
+    lengths and labels. ``images`` is whether to check that the files of images, sounds and videos exist.
     """
 
     def __init__(self, *, images: bool = True) -> None:
@@ -33,10 +35,10 @@ class Statistics:
         self.annotated: Counter[str] = Counter()
         self.items: Counter[str] = Counter()
         self.lengths: dict[str, Counter[int]] = {
-            name: Counter()
-            for name in ("characters", "words", "entities", "relations", "events", "regions", "words of a span")
+            name: Counter() for name in ("characters", "words", *_COUNTED, "words of a span")
         }
-        self.images: Counter[str] = Counter()
+        self.media: dict[Medium, Counter[str]] = {medium: Counter() for medium in MEDIA}
+        self.combinations: Counter[str] = Counter()
         self.spans = 0
         self.multi_word = 0
 
@@ -46,13 +48,14 @@ class Statistics:
         lengths = self.lengths
         lengths["characters"][len(record.text)] += 1
         lengths["words"][len(record.text.split())] += 1
-        for name in ("entities", "relations", "events", "regions"):
+        self.combinations[record.combination] += 1
+        for name in _COUNTED:
             number = len(getattr(record, name))
             lengths[name][number] += 1
             self.items[name] += number
         for event in record.events:
             for argument in event.arguments:
-                media = [_NAMES[medium] for medium in MEDIA if argument.places.of(medium)]
+                media = [PLURALS[medium][:-1] for medium in MEDIA if argument.places.of(medium)]
                 self.items[f"arguments in the {'text' if argument.span is not None else ' and '.join(media)}"] += 1
         for _, span in annotated_spans(record.entities, record.relations, record.events):
             words = len(record.text[slice(*span)].split())
@@ -65,15 +68,15 @@ class Statistics:
                 for label in task.used_labels(record):
                     counter = self.labels[name]
                     counter[label if label in counter or len(counter) < MAX_LABELS else OTHER] += 1
-        numbers = range(len(record.images))
-        self.images["named"] += bool(numbers)
-        self.images["several"] += len(numbers) > 1
-        if numbers and self.checks_images:
-            self.images["found"] += all(presence(record, "image", number) is Presence.FOUND for number in numbers)
+        for medium, counts in self.media.items():
+            numbers = range(len(record.of(medium)))
+            counts["named"] += bool(numbers)
+            counts["several"] += len(numbers) > 1
+            if numbers and self.checks_images:
+                counts["found"] += all(presence(record, medium, number) is Presence.FOUND for number in numbers)
 
     def summary(self) -> dict[str, Any]:
         """Return all statistics in JSON form."""
-        with_image, several, found = (self.images[name] for name in ("named", "several", "found"))
         return {
             "records": self.records,
             "annotated_for": dict(sorted(self.annotated.items())),
@@ -85,15 +88,20 @@ class Statistics:
                 "multi_word": self.multi_word,
                 "multi_word_share": _share(self.multi_word, self.spans),
             },
-            "images": {
-                "named": with_image,
-                "named_share": _share(with_image, self.records),
-                **({"several": several} if several else {}),
-                "checked": self.checks_images,
-                "found": found if self.checks_images else None,
-                "missing": with_image - found if self.checks_images else None,
-                "missing_share": _share(with_image - found, with_image) if self.checks_images else None,
-            },
+            "combinations": {name: self.combinations[name] for name in COMBINATIONS if self.combinations[name]},
+            **{PLURALS[medium]: self._of_medium(counts) for medium, counts in self.media.items()},
+        }
+
+    def _of_medium(self, counts: Counter[str]) -> dict[str, Any]:
+        named, several, found = (counts[name] for name in ("named", "several", "found"))
+        return {
+            "named": named,
+            "named_share": _share(named, self.records),
+            **({"several": several} if several else {}),
+            "checked": self.checks_images,
+            "found": found if self.checks_images else None,
+            "missing": named - found if self.checks_images else None,
+            "missing_share": _share(named - found, named) if self.checks_images else None,
         }
 
 

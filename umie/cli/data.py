@@ -142,10 +142,11 @@ def validate(
     """List all errors and warnings of a file.
 
     Errors are: a line that cannot be read, a span outside the text, a box outside the image, a missing region, a label
-    outside the record's schema, a repeated id, an image that is missing or outside its directory, and a file without
-    records. Warnings are: whitespace around a span, repeated annotation, a relation of a span to itself, annotation for
-    a task that the record does not list, offsets that seem to count UTF-16 units, relation labels that look like none,
-    and labels that look alike. All findings are counted, even if they are not listed.
+    outside the record's schema, a repeated id, an image, sound or video that is missing, outside its directory or
+    something else, a segment or track after its end, and a file without records. Warnings are: whitespace around a
+    span, repeated annotation, a relation of a span to itself, annotation for a task that the record does not list,
+    offsets that seem to count UTF-16 units, relation labels that look like none, and labels that look alike. All
+    findings are counted, even if they are not listed.
 
     Exit code: 0 no errors, 2 errors.
 

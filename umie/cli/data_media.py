@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import random
+import shutil
+import tempfile
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
 MediaFolder = Annotated[
     Path, typer.Option("--output", "-o", help="Directory for INPUT.jsonl and, in INPUT/, its new media.")
 ]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an earlier INPUT.jsonl and INPUT/.")]
 Seed = Annotated[int, typer.Option(help="Random seed.")]
 
 
@@ -39,13 +43,15 @@ def speak(
         bool, typer.Option("--shuffle-segments", help="Put the segments of each record into random order.")
     ] = False,
     seed: Seed = 0,
+    overwrite: Overwrite = False,
 ) -> None:
     """Turn annotated texts into speech, with a segment for each mention.
 
     Each annotated mention is a segment of the sound, from its first to its last word, without the silence around it;
     the other words are segments of up to --group words in a row. Images and videos of the records are copied to the
     output, because the media of a record are in one directory. With --drop-text, records have no text, and the answer
-    is the place. Records of whose text nothing is said (such as only punctuation) are left out and listed.
+    is the place. Records of whose text nothing is said (such as only punctuation) are left out and listed. After an
+    error, nothing is written.
 
     Requires espeak-ng, which is not installed with umie: pip install espeakng-loader.
 
@@ -57,9 +63,9 @@ def speak(
     from umie.media.speech import Speaker
     from umie.records.notes import collected_notes
 
-    file = _file(input_file, output)
+    file = _file(input_file, output, overwrite)
     source = source_of(input_file, format_name, images, regions, format_option)
-    with collected_notes() as notes, Speaker(voice, rate) as speaker:
+    with collected_notes() as notes, Speaker(voice, rate) as speaker, _all_or_nothing(file) as written:
         records = speak_records(
             source.named(),
             speaker,
@@ -69,6 +75,7 @@ def speak(
             keep_text=not drop_text,
             shuffle=random.Random(seed) if shuffle_segments else None,
             on_left_out=lambda message: print_note(f"left out: {' '.join(message.split())}"),
+            written=written,
         )
         _write(file, records, "audio", f"{input_file}: espeak-ng says nothing of its texts: use another --voice")
     print_notes(notes)
@@ -87,12 +94,14 @@ def pan(
         bool, typer.Option("--shuffle-regions", help="Put the regions of each record into random order before.")
     ] = False,
     seed: Seed = 0,
+    overwrite: Overwrite = False,
 ) -> None:
     """Turn images with regions into clips of a moving camera, in which the regions are tracks.
 
     The camera moves from the whole image to a random part of it, or from a part to the whole. The boxes of the tracks
     follow from its path; a region that is out of view has none in that frame. What refers to a region refers to its
-    track. Clips are animated PNG. Records without an image stay as they are; sounds are copied to the output.
+    track. Clips are animated PNG. Records without an image stay as they are; sounds are copied to the output. After an
+    error, nothing is written.
 
     Example:
         umie data pan train.jsonl --output panned --frames 12
@@ -100,21 +109,62 @@ def pan(
     """
     from umie.data.panning import pan_records
 
-    file = _file(input_file, output)
+    file = _file(input_file, output, overwrite)
     source = source_of(input_file, format_name, images, regions, format_option)
     num_with(source, "image")
-    records = pan_records(
-        source.named(), output, file.stem, size=size, num_frames=frames, shuffle=shuffle_regions, seed=seed
-    )
-    _write(file, records, "video", f"{input_file}: has no records")
+    with _all_or_nothing(file) as written:
+        records = pan_records(
+            source.named(),
+            output,
+            file.stem,
+            size=size,
+            num_frames=frames,
+            shuffle=shuffle_regions,
+            seed=seed,
+            written=written,
+        )
+        _write(file, records, "video", f"{input_file}: has no records")
 
 
-def _file(input_file: Path, output: Path) -> Path:
-    """Return the JSONL file of the new records; raise UmieError if it is the input."""
+def _file(input_file: Path, output: Path, overwrite: bool) -> Path:
+    """Return the JSONL file of the new records; raise UmieError if it is the input, or must not be replaced."""
     file = output / f"{input_file.stem}.jsonl"
     if is_same_file(file, input_file):
         raise UmieError(f"{file}: is the input; choose another --output")
+    for path in (file, file.with_suffix("")):
+        if path.exists() and not overwrite:
+            raise UmieError(f"{path}: exists: use another --output, or --overwrite to replace it")
     return file
+
+
+@contextmanager
+def _all_or_nothing(file: Path) -> Iterator[list[Path]]:
+    """Yield a list for the media that are written; after an error they are removed, and earlier ones are there again.
+
+    The media of a JSONL file are in the folder of the same name. Others next to it may be copies that it shares.
+    """
+    output, folder = file.parent, file.with_suffix("")
+    parents = {path for path in (output, *output.parents) if not path.exists()}
+    written: list[Path] = []
+    earlier = None
+    if folder.exists():
+        earlier = Path(tempfile.mkdtemp(dir=output, prefix=".", suffix=".old")) / folder.name
+        folder.rename(earlier)
+    try:
+        yield written
+    except BaseException:
+        for path in written:
+            path.unlink(missing_ok=True)
+        emptied = {folder, *parents, *(one for path in written for one in path.parents if output in one.parents)}
+        for path in sorted(emptied, key=lambda one: len(one.parts), reverse=True):
+            with suppress(OSError):  # it is not empty, or there is none
+                path.rmdir()
+        if earlier is not None:
+            earlier.rename(folder)
+        raise
+    finally:
+        if earlier is not None:
+            shutil.rmtree(earlier.parent, ignore_errors=True)
 
 
 def _write(file: Path, records: Iterable[Record], medium: Medium, none: str) -> None:

@@ -11,7 +11,6 @@ import typer
 from umie.cli.console import print_line, print_note, print_notes
 from umie.cli.data_images import PartOptions, build_part
 from umie.cli.options import (
-    A_MEDIUM,
     Format,
     FormatOptions,
     Images,
@@ -207,7 +206,7 @@ def _propose(
     from umie.encoders.annotate import AnnotateStats, annotate
     from umie.records import write_jsonl
     from umie.records.notes import collected_notes
-    from umie.records.places import PLACES, PLURALS
+    from umie.records.places import A_MEDIUM, PLACES, PLURALS
 
     for source in sources:
         source.check()

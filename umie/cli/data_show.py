@@ -48,7 +48,7 @@ def stats(
     figure: Annotated[Path | None, typer.Option(help="Draw a figure: PNG, PDF or SVG.")] = None,
     plugins: Plugins = None,
 ) -> None:
-    """Count records, labels, lengths and images.
+    """Count records, labels, lengths, media and their places, and records by combination of text and media.
 
     Each file is read once, in constant memory.
 
@@ -83,7 +83,9 @@ def stats(
 
 
 def _table(summaries: Mapping[str, Mapping[str, Any]]) -> Table:
+    combinations = _keys(one["combinations"] for one in summaries.values())
     caption = "* mean (median, 95th percentile, maximum)"
+    caption += "\nT text, I image, A sound, V video" if len(combinations) > 1 else ""
     look: dict[str, Any] = {"box": None, "header_style": "bold", "caption": caption, "caption_justify": "left"}
     table = number_table("", *map(escape, summaries), **look)
     table.columns[0].no_wrap = True
@@ -106,13 +108,21 @@ def _table(summaries: Mapping[str, Mapping[str, Any]]) -> Table:
     table.add_row("[bold]spans")
     table.add_row("  spans", *(f"{one['spans']['total']:,}" for one in files))
     table.add_row("  multi-word", *(_percent(one["spans"]["multi_word_share"]) for one in files))
-    table.add_row("[bold]images")
-    table.add_row("  named", *(_with_share(one["images"]["named"], one["records"]) for one in files))
-    images = [one["images"] for one in files]
-    if any("several" in one for one in images):
-        table.add_row("  several in a record", *(f"{one.get('several', 0):,}" for one in images))
-    if any(one["checked"] and one["named"] for one in images):
-        table.add_row("  missing", *(_with_share(one["missing"], one["named"]) for one in images))
+    if len(combinations) > 1:
+        table.add_row("[bold]text and media")
+        for name in combinations:
+            numbers = ((one["combinations"].get(name, 0), one["records"]) for one in files)
+            table.add_row(f"  {name}", *(_with_share(*number) for number in numbers))
+    for plural in ("images", "sounds", "videos"):
+        found = [one[plural] for one in files]
+        if plural != "images" and not any(one["named"] for one in found):
+            continue
+        table.add_row(f"[bold]{plural}")
+        table.add_row("  named", *(_with_share(one[plural]["named"], one["records"]) for one in files))
+        if any("several" in one for one in found):
+            table.add_row("  several in a record", *(f"{one.get('several', 0):,}" for one in found))
+        if any(one["checked"] and one["named"] for one in found):
+            table.add_row("  missing", *(_with_share(one["missing"], one["named"]) for one in found))
     return table
 
 

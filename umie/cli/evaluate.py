@@ -41,7 +41,7 @@ def evaluate(
             help="Format of --data, --gold and --train: jsonl, twitter, gmner, ..., synthetic, synthetic_media.",
         ),
     ] = "jsonl",
-    images: Annotated[Path | None, _option(BOTH, help="Directory of the images.")] = None,
+    images: Annotated[Path | None, _option(BOTH, help="Directory of the images, sounds and videos.")] = None,
     regions: Annotated[
         Path | None, _option(BOTH, help="Annotation of regions: VOC files for twitter and gmner.")
     ] = None,
@@ -65,7 +65,7 @@ def evaluate(
     ] = "checkpoint",
     num_beams: Annotated[int, _option(CHECKPOINT, metavar="<int>", min=1, help="Beams; 1 is greedy decoding.")] = 1,
     missing_images: Annotated[
-        str | None, _option(CHECKPOINT, metavar="<str>", help="For unreadable images: error, text_only or skip.")
+        str | None, _option(CHECKPOINT, metavar="<str>", help="For unreadable media: error, text_only or skip.")
     ] = None,
     blind: Annotated[
         list[str] | None,

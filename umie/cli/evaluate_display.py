@@ -15,7 +15,7 @@ from umie.scoring.report import decimal, decimal_interval
 if TYPE_CHECKING:
     from umie.evaluation.checkpoint import DecodingResult
     from umie.reports.predictions import FileScores
-    from umie.scoring import Line, Report, Score
+    from umie.scoring import Line, Report, Score, Versus
 
 
 def _numbers(score: Score) -> list[str]:
@@ -29,26 +29,48 @@ def _table(task: str, modality: str, lines: Sequence[Line], columns: Sequence[st
     return number_table(*columns, no_wrap=True, title=title, **look)
 
 
+def _combinations(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print the main measures of each combination of media in one table, if there are several."""
+    if rows:
+        look: dict[str, Any] = {"title_justify": "left", "box": box.SIMPLE_HEAD, "padding": (0, 1, 0, 0)}
+        title = "by combination of media; for all measures of one: --modality"
+        table = number_table("task", "media", "measure", *columns, no_wrap=True, title=title, **look)
+        for column in table.columns[1:3]:
+            column.justify = "left"
+        for row in rows:
+            table.add_row(*row)
+        out.print(table)
+
+
+def _group(line: Line) -> tuple[str, str, str]:
+    return escape(line.task), line.modality, line.name
+
+
 def print_scores(report: Report) -> None:
-    """Print all measures, in a table for each task and modality."""
+    """Print all measures in a table for each task, and the main ones of all combinations of media in one table."""
     baselines = list(dict.fromkeys((line.task, line.baseline) for line in report.lines))
     columns = ("measure", "F1", "95% interval", "P", "R", "pred", "gold", "baseline")
-    for task, modality, lines in report.parts():
+    for task, modality, lines in report.overall():
         table = _table(task, modality, lines, columns)
         for line in lines:
             number = baselines.index((line.task, line.baseline)) + 1
             row = [line.name, decimal(line.score.f1), decimal_interval(line.interval), *_numbers(line.score)]
             table.add_row(*row, f"{decimal(line.baseline_f1)} ({number})")
         out.print(table)
+    groups = []
+    for line in report.by_combination():
+        score, edges = decimal(line.score.f1), decimal_interval(line.interval)
+        groups.append((*_group(line), score, edges, *_numbers(line.score)))
+    _combinations(("F1", "95% interval", "P", "R", "pred", "gold"), groups)
     for number, (task, name) in enumerate(baselines, start=1):
         print_line(f"baseline ({number}) {task}: {name}")
     print_line(f"intervals: {report.resamples} resamples of the records, seed {report.seed}")
 
 
 def print_labels(report: Report) -> None:
-    """Print the score of each label."""
+    """Print the score of each label, over all records."""
     columns = ("label", "F1", "95% interval", "P", "R", "pred", "gold")
-    for task, modality, lines in report.parts():
+    for task, modality, lines in report.overall():
         table = _table(task, modality, lines, columns, f", {lines[0].measure}")
         for label, (score, edges) in lines[0].labels.items():
             table.add_row(escape(label), decimal(score.f1), decimal_interval(edges), *_numbers(score))
@@ -58,16 +80,24 @@ def print_labels(report: Report) -> None:
 def print_comparison(report: Report, predictions: object, other: object) -> None:
     """Print two tests between two systems with these names."""
     print_line(f"A is {predictions}, B is {other}; two-sided p: paired bootstrap, approximate randomization")
-    columns = ("measure", "A", "B", "A - B", "95% interval", "p boot", "p rand")
-    for task, modality, lines in report.parts():
-        table = _table(task, modality, lines, columns)
+    columns = ("A", "B", "A - B", "95% interval", "p boot", "p rand")
+    for task, modality, lines in report.overall():
+        table = _table(task, modality, lines, ("measure", *columns))
         for line in lines:
             if line.versus is not None:
-                versus = line.versus
-                row = [line.name, decimal(line.score.f1), decimal(versus.other), f"{versus.difference:+.3f}"]
-                row += [decimal_interval(versus.interval), f"{versus.p_bootstrap:.4f}", f"{versus.p_randomization:.4f}"]
-                table.add_row(*row)
+                table.add_row(line.name, *_compared(line.score, line.versus))
         out.print(table)
+    groups = [
+        (*_group(line), *_compared(line.score, line.versus))
+        for line in report.by_combination()
+        if line.versus is not None
+    ]
+    _combinations(columns, groups)
+
+
+def _compared(score: Score, versus: Versus) -> list[str]:
+    row = [decimal(score.f1), decimal(versus.other), f"{versus.difference:+.3f}", decimal_interval(versus.interval)]
+    return [*row, f"{versus.p_bootstrap:.4f}", f"{versus.p_randomization:.4f}"]
 
 
 def print_checkpoint(results: Sequence[DecodingResult], *, with_labels: bool) -> None:

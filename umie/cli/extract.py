@@ -1,4 +1,4 @@
-"""`umie extract`: extracts from a text and its image, or from a file of records, with a saved variant."""
+"""`umie extract`: extracts from a text and its media, or from a file of records, with a saved variant."""
 
 from __future__ import annotations
 
@@ -15,15 +15,18 @@ from rich.table import Table
 from umie.cli.console import print_json, print_line, print_note, show
 from umie.cli.options import Device, NoRelation, Plugins, text_of
 from umie.cli.progress import counting, disable_progress_bars
-from umie.errors import UmieError
+from umie.errors import UmieError, at
 
 if TYPE_CHECKING:
     from umie.extraction import Extraction
-    from umie.records import Argument, Places, Record, Region, Span
+    from umie.extraction.result import PixelBox
+    from umie.records import Argument, Places, Record, Region, Segment, Span, Track
+
+PLACE = "pixels, seconds"  # the column of places
 
 
 def extract(
-    text: Annotated[str | None, typer.Argument(help="The text, unless --input is used.")] = None,
+    text: Annotated[str | None, typer.Argument(help="The text, unless there are only media, or --input.")] = None,
     model: Annotated[
         str | None, typer.Option("--model", "-m", help="Directory of a saved variant, or a hub name.")
     ] = None,
@@ -33,6 +36,18 @@ def extract(
         typer.Option(
             help="A region of the image: x1,y1,x2,y2 relative to its size (0 to 1); of the second image x1,y1,x2,y2,1, "
             "and so on. Repeatable."
+        ),
+    ] = None,
+    audio: Annotated[Path | None, typer.Option(help="The sound of the text: WAV, or any with PyAV.")] = None,
+    segment: Annotated[
+        list[str] | None, typer.Option(help="A segment of the sound: start,end in seconds. Repeatable.")
+    ] = None,
+    video: Annotated[Path | None, typer.Option(help="The video of the text, or a folder of its frames.")] = None,
+    track: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A track through the video: 'second,x1,y1,x2,y2 second,x1,y1,x2,y2 ...', boxes as in --region; a "
+            "second without a box is one at which it is not visible. Repeatable."
         ),
     ] = None,
     task: Annotated[
@@ -46,17 +61,17 @@ def extract(
     input_file: Annotated[Path | None, typer.Option("--input", "-i", help="A JSONL file of records.")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="The JSONL file to write.")] = None,
     details: Annotated[
-        Path | None, typer.Option(help="Also write boxes in pixels, gates and warnings to this JSONL file.")
+        Path | None, typer.Option(help="Also write places in pixels and seconds, gates and warnings to this file.")
     ] = None,
     images: Annotated[
-        Path | None, typer.Option(help="Directory of the images of --input; by default its own directory.")
+        Path | None, typer.Option(help="Directory of the media of --input; by default its own directory.")
     ] = None,
     missing_images: Annotated[
-        str | None, typer.Option(help="How to treat an image that cannot be read: error, text_only or skip.")
+        str | None, typer.Option(help="How to treat media that cannot be read: error, text_only or skip.")
     ] = None,
     skip_bad: Annotated[
         bool,
-        typer.Option("--skip-bad", help="Continue after a bad line or image of --input; see OUTPUT.rejected.jsonl."),
+        typer.Option("--skip-bad", help="Continue after a bad line or medium of --input; see OUTPUT.rejected.jsonl."),
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a complete --output.")] = False,
     constrained: Annotated[
@@ -70,22 +85,27 @@ def extract(
     json_flag: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     no_relation: NoRelation = None,
 ) -> None:
-    """Extract entities, relations, events and their arguments from a text and its image, or from a file.
+    """Extract entities, relations, events and their arguments from a text and its media, or from a file.
 
     The model is the directory of a saved variant, or a hub name (owner/model). For example:
 
         umie extract --model best "Kids at the Salvation Army" --image kids.jpg
         umie extract --model best "HMS Belfast" --task mner --label ship
+        umie extract --model best --audio call.wav --segment 0.2,0.9
         umie extract --model best -i in.jsonl -o out.jsonl --images photos
 
-    Each line of --input is a record, at least {"text": "..."}. Its "image" is a path relative to --images ("images" is
-    a list of several), and its "regions" are boxes relative to the image size, such as {"box": [0.1, 0.2, 0.5, 0.9]}
-    (with "image": 1 in the second image). MRE asks about the pairs in
-    "relations", or else about all pairs of the entities found. MEAE asks about "events" only if med is not among the
-    tasks. The output has one record per line in the same order, which `umie evaluate --predictions` can score.
+    Answers refer to the places that are given: regions of images, segments of the sound, tracks through the video.
+    Without any, a medium is seen or heard as a whole; `umie data regions`, `segments` and `tracks` find places.
 
-    Further keys of a line are copied. With --skip-bad, lines that are invalid or whose image cannot be read are written
-    to out.jsonl.rejected.jsonl with the reason; lines without text and image always are.
+    Each line of --input is a record, at least {"text": "..."}. Its "image", "audio" and "video" are paths relative to
+    --images ("images" is a list of several), and its "regions" are boxes relative to the image size, such as {"box":
+    [0.1, 0.2, 0.5, 0.9]} (with "image": 1 in the second image); docs/data.md has "segments" and "tracks". MRE asks
+    about the pairs in "relations", or else about all pairs of the entities found. MEAE asks about "events" only if med
+    is not among the tasks. The output has one record per line in the same order, which `umie evaluate --predictions`
+    can score.
+
+    Further keys of a line are copied. With --skip-bad, lines that are invalid or have a medium that cannot be read are
+    written to out.jsonl.rejected.jsonl with the reason; lines without text and media always are.
 
     To resume an interrupted run, run the same command again; --missing-images and --skip-bad may change. Finished lines
     are kept in out.jsonl.part, and out.jsonl appears when it is complete, with its digest in out.jsonl.sha256. A
@@ -99,8 +119,11 @@ def extract(
 
     if model is None:
         raise UmieError("--model is missing: use the directory of a saved variant or a hub name")
-    if (text is None) == (input_file is None):
-        raise UmieError("pass either a text or a file with --input")
+    has_media = bool(image or audio or video)
+    if (text is None and not has_media) == (input_file is None):
+        raise UmieError(
+            "pass either a text or a file with --input; with --image, --audio or --video, the text may be left out"
+        )
     check_saved(model)
     load_plugins(plugin or ())
     labels = _labels([text_of(one) for one in label or ()], task)
@@ -116,10 +139,8 @@ def extract(
     if input_file is not None:
         if output is None:
             raise UmieError("--output is missing: use the name of the JSONL file to write")
-        if image or region or json_flag:
-            raise UmieError(
-                "--image, --region and --json cannot be used with --input: its records have images and regions"
-            )
+        if has_media or region or segment or track or json_flag:
+            raise UmieError("media, their places and --json cannot be used with --input: its records have their own")
         options |= {"details": details, "images": images, "tasks": task, "labels": labels, "skip_bad": skip_bad}
         options["overwrite"] = overwrite
         with no_relation_names(no_relation or ()):
@@ -132,10 +153,16 @@ def extract(
     from umie.extraction import Extractor
 
     disable_progress_bars()
-    regions = [_region(given) for given in region or ()] or None
+    given: dict[str, Any] = {
+        "audio": audio,
+        "video": video,
+        "regions": [_region(one) for one in region or ()] or None,
+        "segments": [_segment(one) for one in segment or ()] or None,
+        "tracks": [_track(one) for one in track or ()] or None,
+    }
     extractor = Extractor.from_pretrained(model, **options)
     with no_relation_names(no_relation or ()):
-        found = extractor.extract(text_of(str(text)), image or None, tasks=task, labels=labels, regions=regions)
+        found = extractor.extract(text_of(text or ""), image or None, tasks=task, labels=labels, **given)
     for notice in found.warnings:
         print_note(f"warning: {notice.message}", "yellow")
     if json_flag:
@@ -184,7 +211,8 @@ def _extract_file(model: str, source: Path, output: Path, options: Mapping[str, 
     if summary.further:
         print_note(f"note: keys that are not those of a record were copied: {', '.join(list(summary.further)[:8])}")
     rejected = output.with_name(f"{output.name}.rejected.jsonl")
-    for number, what in ((summary.rejected, "are invalid or have no readable image"), (summary.empty, "have no text")):
+    bad = "are invalid or have a medium that cannot be read"
+    for number, what in ((summary.rejected, bad), (summary.empty, "have neither a text nor media")):
         if number:
             print_note(f"warning: {number:,} of {summary.total:,} lines {what}; see {rejected}", "yellow")
     counts = ((summary.written, "written"), (summary.rejected, "rejected"), (summary.empty, "without text"))
@@ -228,30 +256,61 @@ def _region(text: str) -> Region:
     return Region(box, image=image)
 
 
+def _segment(text: str) -> Segment:
+    from umie.records import Segment
+
+    try:
+        start, end = map(float, text.split(","))
+    except ValueError as error:
+        raise UmieError(f"--segment {text!r}: use two numbers start,end in seconds") from error
+    with at(f"--segment {text!r}"):
+        return Segment((start, end))
+
+
+def _track(text: str) -> Track:
+    from umie.records import Track
+
+    times: list[float] = []
+    boxes: list[Any] = []
+    try:
+        for step in text.split():
+            time, *box = map(float, step.split(","))
+            times.append(time)
+            boxes.append(tuple(box) or None)
+    except ValueError as error:
+        example = "'0,0.1,0.2,0.5,0.9 0.5,0.2,0.2,0.6,0.9'"
+        raise UmieError(f"--track {text!r}: use second,x1,y1,x2,y2 with spaces between them, e.g. {example}") from error
+    with at(f"--track {text!r}"):
+        return Track(tuple(times), tuple(boxes))
+
+
 def show_extraction(found: Extraction) -> None:
     """Print a table for each kind of item, and the gate of each task."""
+    record = found.record
     if found.entities:
-        entities = [(item.type, *_mention(found.record, item.span, item.places)) for item in found.entities]
-        _show("Entities", ("type", "text or place", "characters"), entities)
+        entities = [
+            (item.type, *_mention(record, item.span, item.places), _where(found, item.places))
+            for item in found.entities
+        ]
+        _show("Entities", ("type", "text or place", "characters", PLACE), entities)
     if found.relations:
         relations = []
         for item in found.relations:
-            head, head_offsets = _mention(found.record, item.head, item.head_places)
-            tail, tail_offsets = _mention(found.record, item.tail, item.tail_places)
-            relations.append((head, item.type, tail, f"{head_offsets}, {tail_offsets}"))
-        _show("Relations", ("head", "type", "tail", "characters"), relations)
+            head, head_offsets = _mention(record, item.head, item.head_places)
+            tail, tail_offsets = _mention(record, item.tail, item.tail_places)
+            where = filter(None, (_where(found, places) for places in (item.head_places, item.tail_places)))
+            offsets = filter(None, (head_offsets, tail_offsets))
+            relations.append((head, item.type, tail, ", ".join(offsets), "; ".join(where)))
+        _show("Relations", ("head", "type", "tail", "characters", PLACE), relations)
     if found.events:
         rows: list[tuple[str, ...]] = []
         for event in found.events:
-            trigger = ("(in the image)" if found.record.media == ("image",) else "(not in the text)", "")
+            trigger = ("(in the image)" if record.media == ("image",) else "(not in the text)", "")
             if event.trigger is not None or event.places:
-                trigger = _mention(found.record, event.trigger, event.places)
-            rows.append((event.type, "", *trigger, ""))
+                trigger = _mention(record, event.trigger, event.places)
+            rows.append((event.type, "", *trigger, _where(found, event.places)))
             rows += [("", argument.role, *_filler(found, argument)) for argument in event.arguments]
-        columns: tuple[str, ...] = ("event", "role", "text or region", "characters", "pixels")
-        if not any(row[-1] for row in rows):  # the image sizes are unknown
-            columns, rows = columns[:-1], [row[:-1] for row in rows]
-        _show("Events", columns, rows)
+        _show("Events", ("event", "role", "text or place", "characters", PLACE), rows)
     if not (found.entities or found.relations or found.events):
         print_line("Nothing was found.")
     gates = [f"{task} {gate:+.3f}" for task, gate in found.gate.items() if gate is not None]
@@ -261,12 +320,30 @@ def show_extraction(found: Extraction) -> None:
 
 def _filler(found: Extraction, argument: Argument) -> tuple[str, str, str]:
     region = found.region(argument)
-    if region is None or argument.span is not None:
-        return *_mention(found.record, argument.span, argument.places), ""
+    if region is None or argument.span is not None or argument.places.without("image"):
+        return *_mention(found.record, argument.span, argument.places), _where(found, argument.places)
     name = f"region {argument.regions[0]}" + (f" ({region.label})" if region.label else "")
-    pixels = found.pixel_box(argument)
     relative = ", ".join(f"{edge:.2f}" for edge in region.box)
-    return name, f"box {relative}", "" if pixels is None else ", ".join(map(str, pixels))
+    return name, f"box {relative}", _edges(found.pixel_box(argument))
+
+
+def _where(found: Extraction, places: Places) -> str:
+    """Return where places are: in pixels, or relative without the size of the image or video; in seconds."""
+    from umie.records.places import described
+
+    record, parts = found.record, []
+    for region in (record.regions[index] for index in places.regions):
+        parts.append(_edges(found.region_pixels(region)) or described(region))
+    for track in (record.tracks[index] for index in places.tracks):
+        seen = [box for box in found.track_pixels(track) if box is not None]
+        path = f": {_edges(seen[0])} to {_edges(seen[-1])}" if seen else ""
+        parts.append(f"{described(track)}{path}")
+    parts += [described(record.segments[index]) for index in places.segments]
+    return "; ".join(parts)
+
+
+def _edges(box: PixelBox | None) -> str:
+    return "" if box is None else ", ".join(map(str, box))
 
 
 def _mention(record: Record, span: Span | None, places: Places) -> tuple[str, str]:
@@ -278,6 +355,9 @@ def _mention(record: Record, span: Span | None, places: Places) -> tuple[str, st
 
 
 def _show(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table, without columns that are empty."""
+    kept = [place for place, name in enumerate(columns) if any(row[place] for row in rows)]
+    columns, rows = [columns[place] for place in kept], [[row[place] for place in kept] for row in rows]
     table = Table(*columns, title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for row in rows:
         table.add_row(*map(escape, row))

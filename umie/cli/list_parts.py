@@ -10,13 +10,12 @@ from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from umie.cli.console import out
 from umie.cli.options import Plugins
 from umie.errors import UnknownNameError
 from umie.files import json_text
-from umie.registry import Registry
 
 
 def list_parts(
@@ -26,6 +25,8 @@ def list_parts(
 ) -> None:
     """List the registered parts, including those of plugins, or the options of one part.
 
+    Among the data formats are the embedded data sets, which are drawn: synthetic and synthetic_media.
+
     For example:
 
         umie list
@@ -33,30 +34,32 @@ def list_parts(
         umie list --plugin my_fusion.py
     """
     from umie import registries
+    from umie.data import embedded
     from umie.registry import load_plugins
 
     load_plugins(plugins or ())
     parts = {kind: {part: registry.summary(part) for part in registry} for kind, registry in registries.ALL.items()}
+    parts["data formats"] |= {part: embedded.summary(part) for part in embedded.names()}
     if name is not None:
-        found = [registry for kind, registry in registries.ALL.items() if name in parts[kind]]
+        found: list[tuple[str, Any]] = [(each.kind, each.get(name)) for each in registries.ALL.values() if name in each]
+        found += [("embedded data set", embedded.EMBEDDED[name].config)] if name in embedded.EMBEDDED else []
         if not found:
             raise UnknownNameError("part", name, {part for names in parts.values() for part in names})
-        for registry in found:
-            _show_options(registry, name, as_json)
+        for kind, one in found:
+            _show_options(kind, name, one, as_json)
         return
     if as_json:
         sys.stdout.write(json_text(parts, indent=2, ensure_ascii=True) + "\n")
         return
-    table = Table("kind", "name", "description")
+    table = Table("kind", "name", Column("description", overflow="fold"))
     for kind, names in parts.items():
         for number, (part, summary) in enumerate(names.items()):
             table.add_row("" if number else kind, part, escape(summary), end_section=number == len(names) - 1)
     out.print(table)
 
 
-def _show_options(registry: Registry[Any], name: str, as_json: bool) -> None:
+def _show_options(kind: str, name: str, part: Any, as_json: bool) -> None:
     """Print the description of a part, and its options: the fields of its Config, or its arguments."""
-    part: Any = registry.get(name)
     described = getattr(part, "Config", part)
     if dataclasses.is_dataclass(described):
         defaults = {
@@ -70,7 +73,7 @@ def _show_options(registry: Registry[Any], name: str, as_json: bool) -> None:
         sys.stdout.write(json_text(meanings, indent=2, ensure_ascii=True) + "\n")
         return
     first_sentence = inspect.cleandoc(part.__doc__ or "").partition("\n\n")[0].replace("\n", " ")
-    out.print(f"{registry.kind} {name}: {first_sentence}", highlight=False, markup=False)
+    out.print(f"{kind} {name}: {first_sentence}", highlight=False, markup=False)
     if presets := getattr(part, "PRESETS", {}):
         out.print(f"presets: {', '.join(presets)}", highlight=False, markup=False)
     table = Table("option", "default", "meaning")

@@ -19,7 +19,7 @@ Format = Annotated[
     str, typer.Option("--format", "-f", help="Format of the file: jsonl, twitter, mnre, m2e2, ...; see docs/data.md.")
 ]
 Images = Annotated[
-    Path | None, typer.Option(help="Directory of the images; for JSONL, defaults to the directory of the file.")
+    Path | None, typer.Option(help="Directory of the media; for JSONL, defaults to the directory of the file.")
 ]
 Regions = Annotated[
     Path | None, typer.Option(help="Annotation of regions: a directory of VOC files for twitter and gmner.")
@@ -28,7 +28,7 @@ FormatOptions = Annotated[
     list[str] | None,
     typer.Option(metavar="NAME=VALUE", help="Option of the format, e.g. mapping=FILE for swig; repeatable."),
 ]
-NoImages = Annotated[bool, typer.Option("--no-images", help="Do not check that image files exist.")]
+NoImages = Annotated[bool, typer.Option("--no-images", help="Do not open or look for media.")]
 NO_RELATION_HELP = (
     "Treat pairs with this relation label as pairs without a relation, as those with none, NA and the like; without "
     "this option, Other is treated so too. Repeatable."
@@ -54,8 +54,6 @@ DataRoot = Annotated[
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 JsonlOutput = Annotated[Path, typer.Option("--output", "-o", help="The JSONL file to write.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:1; by default a GPU if there is one.")]
-
-A_MEDIUM: dict[Medium, str] = {"image": "an image", "audio": "a sound", "video": "a video"}
 
 
 def data_root_of(given: Path | None, config_file: Path) -> Path:
@@ -115,6 +113,8 @@ def part_options(given: Iterable[str], flag: str = "--option") -> dict[str, Any]
 
 def num_with(source: Source, medium: Medium) -> int:
     """Return the number of images, sounds or videos of the records; raise UmieError if there are none."""
+    from umie.records.places import A_MEDIUM
+
     total = sum(len(record.of(medium)) for record in source.records())
     if not total and medium == "image":
         raise UmieError(f"{source.path}: no record has an image; formats other than JSONL require --images")

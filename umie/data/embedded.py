@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any, TypeAlias
 
 from umie.data import media_contents, synthetic, synthetic_media
 from umie.records import Record
+from umie.registry import first_sentence
 
 ByCombination: TypeAlias = Mapping[str, Mapping[str, Mapping[str, float]]]
 
@@ -89,3 +91,13 @@ EMBEDDED: Mapping[str, EmbeddedSet] = {
         ceilings_by_combination=_media_ceilings_by_combination,
     ),
 }
+
+
+def names() -> list[str]:
+    """Return the names of the embedded data sets, which are formats in run and grid files and in ``umie evaluate``."""
+    return list(EMBEDDED)
+
+
+def summary(name: str) -> str:
+    """Return a one-line description of an embedded data set."""
+    return first_sentence(sys.modules[EMBEDDED[name].config.__module__].__doc__ or "")

@@ -14,7 +14,13 @@ from umie.media.container import is_folder, opened
 from umie.records import Medium, Record
 
 
-def copy_media(record: Record, media: Iterable[Medium], folder: Path, copied: set[tuple[Path, Path]]) -> None:
+def copy_media(
+    record: Record,
+    media: Iterable[Medium],
+    folder: Path,
+    copied: set[tuple[Path, Path]],
+    written: list[Path] | None = None,
+) -> None:
     """Copy media of a record to the same names in another folder.
 
     Args:
@@ -22,6 +28,7 @@ def copy_media(record: Record, media: Iterable[Medium], folder: Path, copied: se
         media: which of its media; those that it does not have are skipped.
         folder: the folder.
         copied: the files that are copied already, with their copies; those that this call copies are added.
+        written: gets the paths of new files.
 
     Raises:
         UmieError: a file cannot be read or written, or its name leads out of one of the folders, or is that of another
@@ -39,6 +46,8 @@ def copy_media(record: Record, media: Iterable[Medium], folder: Path, copied: se
                 raise UmieError(f"{other}: exists, and {path} has no such file: use another output directory")
         for source, new in [(frame, target / frame.name) for frame in frames] or [(path, target)]:
             if (source, new) not in copied:
+                if written is not None and not new.exists():
+                    written.append(new)
                 _copy(source, new, medium)
                 copied.add((source, new))
 

@@ -32,6 +32,7 @@ def pan_records(
     num_frames: int = NUM_FRAMES,
     shuffle: bool = False,
     seed: int = 0,
+    written: list[Path] | None = None,
 ) -> Iterator[Record]:
     """Yield records with a clip in place of their image, ``NAME/1.apng`` and so on; a sound is copied to the folder.
 
@@ -45,6 +46,7 @@ def pan_records(
         num_frames: frames of a clip, at least 2.
         shuffle: whether to put the regions of each record into random order before; see ``with_shuffled_regions``.
         seed: seed of the camera and of the order.
+        written: gets the path of each new file, so that a caller can remove them after an error.
 
     Raises:
         UmieError: an image cannot be read, or a record has a video already, or several images, or proposed places.
@@ -54,6 +56,7 @@ def pan_records(
     rng = random.Random(seed)
     (folder / name).mkdir(parents=True, exist_ok=True)
     copied: set[tuple[Path, Path]] = set()
+    written = [] if written is None else written
     for number, record in enumerate(records, start=1):
         owner = f"record {record.id or number}"
         if record.video is not None:
@@ -66,11 +69,12 @@ def pan_records(
         if shuffle:
             record = with_shuffled_regions(record, rng)
         with at(owner):
-            copy_media(record, ("audio",), folder, copied)
+            copy_media(record, ("audio",), folder, copied, written)
             path = record.path("image")
             clip = None if path is None else film(open_image(path), views, size)
         if clip is not None:
-            save_clip(clip, folder / f"{name}/{number}.apng")
+            written.append(folder / f"{name}/{number}.apng")
+            save_clip(clip, written[-1])
             record = filmed(record, f"{name}/{number}.apng", tracks_of(record.regions, views))
         yield replace(record, image_folder=str(folder))
 

@@ -30,6 +30,7 @@ def speak_records(
     keep_text: bool = True,
     shuffle: random.Random | None = None,
     on_left_out: Callable[[str], None] = lambda message: None,
+    written: list[Path] | None = None,
 ) -> Iterator[Record]:
     """Yield records with their text as speech, ``NAME/1.wav`` and so on; their other media are copied to the folder.
 
@@ -44,6 +45,7 @@ def speak_records(
         keep_text: whether the text stays; without it, places are the whole answer.
         shuffle: puts the segments of a record into random order; by default, they are in temporal order.
         on_left_out: called with a message for each record that is left out.
+        written: gets the path of each new file, so that a caller can remove them after an error.
 
     Raises:
         UmieError: a record has a sound already, or proposed places, or a medium that cannot be copied.
@@ -51,6 +53,7 @@ def speak_records(
     check_whole("group", group, 1)
     (folder / name).mkdir(parents=True, exist_ok=True)
     copied: set[tuple[Path, Path]] = set()
+    written = [] if written is None else written
     for number, record in enumerate(records, start=1):
         owner = f"record {record.id or number}"
         if record.audio is not None:
@@ -66,9 +69,10 @@ def speak_records(
             on_left_out(f"{owner}: nothing of its text is said")
             continue
         with at(owner):
-            copy_media(record, record.media, folder, copied)
+            copy_media(record, record.media, folder, copied, written)
         path = f"{name}/{number}.wav"
-        save_sound(speech.sound, folder / path)
+        written.append(folder / path)
+        save_sound(speech.sound, written[-1])
         spoken = spoken_record(record, path, speech.words, group=group, shuffle=shuffle)
         yield replace(spoken if keep_text else without_text(spoken), image_folder=str(folder))
 

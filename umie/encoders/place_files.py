@@ -33,7 +33,9 @@ class PlaceFileConfig(ProposerConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_text("path", self.path)
-        if self.path is None or not Path(self.path).exists():
+        if self.path is None:
+            raise UmieError("path is not set: use a file or directory of annotations, e.g. --option path=FILE")
+        if not Path(self.path).exists():
             raise UmieError(f"path is {self.path!r}: use an existing file or directory of annotations")
 
 

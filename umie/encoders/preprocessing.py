@@ -16,7 +16,7 @@ from umie.errors import UmieError, shown
 from umie.images import ImageSource, open_image
 from umie.media import Clip, ClipSource, Sound, SoundSource, open_clip, open_sound
 from umie.records import Box, Medium, Region, Segment, Track
-from umie.records.places import PLACES, PLURALS, Interval
+from umie.records.places import PLACES, PLURALS, Interval, check_within
 from umie.types import NUM_STEPS
 
 WHOLE_IMAGE: Box = (0.0, 0.0, 1.0, 1.0)
@@ -173,9 +173,7 @@ class AudioPreprocessor(MediaPreprocessor):
         """Return the sound that is heard, and the intervals of its slots."""
         intervals: list[Interval] = self.identity(places)
         sound = open_sound(source, self.config.rate)
-        for interval in intervals:
-            if interval[0] >= sound.seconds:
-                raise UmieError(f"segment {list(interval)} is after the end of the sound, {sound.seconds:.2f} seconds")
+        check_within("audio", self._used(places, Segment), sound.seconds)
         heard = min(sound.seconds, self.config.max_seconds)
         return sound, [(0.0, heard), *intervals]
 
@@ -239,11 +237,7 @@ class VideoPreprocessor(MediaPreprocessor):
     def _opened(self, source: ClipSource, places: Sequence[Track]) -> tuple[Clip, list[Track]]:
         tracks = self._tracks(places)
         clip = open_clip(source, self.num_frames)
-        for track in tracks:
-            if track.interval[0] >= clip.seconds:
-                raise UmieError(
-                    f"a track from second {track.interval[0]:.2f} is after the end of the video, {clip.seconds:.2f}"
-                )
+        check_within("video", tracks, clip.seconds)
         return clip, tracks
 
 

@@ -12,14 +12,15 @@ from torch import Tensor
 from umie.evaluation.queries import QueryDataset
 from umie.model import UmieModel
 from umie.processor import UmieProcessor
-from umie.records import Record
+from umie.records import MEDIA, Record
 from umie.tasks import Items, Query, Task
+from umie.types import key_of
 
 OnBatch = Callable[[int, int], None]  # finished batches, all batches
 
 
 class Answer(NamedTuple):
-    """The items of an answer, its written form, and the gate if the fusion has one and the record an image.
+    """The items of an answer, its written form, and the gate if the fusion has one and the record media.
 
     A gate finer than one number per example is averaged.
     """
@@ -74,11 +75,12 @@ def answer_queries(
         options |= {"constrained": constrained, "probabilities": probabilities}
         answers = processor.answers(model.decoder, fused, batch, task, rows, **options)
         gates: list[float | None] = [None] * len(chunk)
-        if fused.gate is not None and "visual_mask" in inputs:
+        masks = [inputs[key] for medium in MEDIA if (key := key_of(medium, "visual_mask")) in inputs]
+        if fused.gate is not None and masks:
             means = fused.gate.float().reshape(len(fused.gate), -1).mean(dim=1).tolist()
-            with_image = inputs["visual_mask"].any(dim=1).tolist()
+            has_media = torch.cat(masks, dim=1).any(dim=1).tolist()
             gates = [
-                statistics.mean(means[row] for row in own) if with_image[own[0]] else None
+                statistics.mean(means[row] for row in own) if has_media[own[0]] else None
                 for own in processor.rows_of(batch, rows)
             ]
         for index, answer, gate in zip(chunk, answers, gates, strict=True):

@@ -27,7 +27,7 @@ class DecodingResult:
     decoding: str
     report: Report = field(default_factory=lambda: Report([], [], 0, 0))  # scores, intervals, labels, baselines
     predictions: dict[str, list[Record]] = field(default_factory=dict)  # the records annotated for each task
-    gates: dict[str, list[float]] = field(default_factory=dict)  # of queries about an image, by task
+    gates: dict[str, list[float]] = field(default_factory=dict)  # of queries about records with media, by task
     counts: dict[str, Counter[str]] = field(default_factory=dict)  # truncated inputs, dropped items, ... by task
     unreadable: dict[str, str] = field(default_factory=dict)  # why images cannot be read, by name
     seconds: dict[str, float] = field(default_factory=dict)  # the time of generation, by task

@@ -34,7 +34,7 @@ class TaskResult:
     scores: dict[str, Any]
     sheet: Sheet = field(compare=False)  # the counts of each record
     predictions: list[Record]  # the records with the predictions in place of their annotation
-    gates: list[float]  # the mean gate of each query about a record with an image, if the fusion has a gate
+    gates: list[float]  # the mean gate of each query about a record with media, if the fusion has a gate
     is_oracle: bool = False  # whether the model got gold events: the score is not that of a complete system
 
 
@@ -124,7 +124,7 @@ def evaluate(
     sources.add(built.name, records, predictions)
     sheet = strict_sheet(built.name, predictions, records, built.measure)
     scores = {**score_of_sheet(sheet), "dropped": dropped}
-    scores["by_combination"] = scores_by_combination(sheet, records)
+    scores["by_combination"] = scores_by_combination(sheet, records, scores)
     return TaskResult(scores, sheet, predictions, gates, is_oracle=built.is_staged and events == "gold")
 
 
@@ -136,7 +136,7 @@ def _answer(
     on_batch: OnBatch | None,
     **options: Any,
 ) -> tuple[int, list[Record], list[float]]:
-    """Ask a task about records; return the number of dropped items, the predictions, and gates about images."""
+    """Ask a task about records; return the number of dropped items, the predictions, and gates about media."""
     # for a staged task: its source task is asked about every record, annotated for it or not
     asked = [replace(record, tasks=None) for record in records]
     answers: list[Answer] = []

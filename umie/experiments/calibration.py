@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -64,7 +65,7 @@ def _sample(one: DataSet, folder: Path) -> DataSet:
     return replace(
         small,
         num_records={split: len(records) for split, records in read.items()},
-        num_images={split: sum(record.image is not None for record in records) for split, records in read.items()},
+        num_combinations={split: dict(Counter(one.combination for one in own)) for split, own in read.items()},
         num_queries={
             split: {
                 name: sum(len(task.queries(record)) for record in records if record.annotated_for(name))

@@ -21,7 +21,7 @@ SLOTS = (
 )  # fmt: skip
 """The keys that a grid can vary, in the order of the table."""
 
-ENCODERS = ("encoder", "video_encoder", "audio_encoder")
+ENCODERS = ("encoder", "video_encoder", "audio_encoder")  # of each of MEDIA
 SEEING = (*ENCODERS, "visual_embedding")  # which a fusion without image does not use
 SEED, WHEN = "seed", "when"
 ZIP, EXCLUDE = "zip", "exclude"

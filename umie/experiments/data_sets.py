@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from umie import tasks as all_tasks
 from umie.errors import UmieError
-from umie.records import Record, read_jsonl
+from umie.records import MEDIA, Medium, Record, read_jsonl
+from umie.records.places import LETTERS
 from umie.tasks import Task
 from umie.training.config import Sampling
 
@@ -30,7 +31,8 @@ class DataSet:
     tasks: Options  # with the label schema of this set
     num_records: Mapping[str, int]  # by split
     num_queries: Mapping[str, Mapping[str, int]]  # by split and task
-    num_images: Mapping[str, int]  # number of records in each split with a readable image
+    # by split and combination of text and readable media (T+I, ...), number of records; "" for neither
+    num_combinations: Mapping[str, Mapping[str, int]]
     fingerprint: str  # hash of all texts, annotations and images
     ceilings: Mapping[str, float] = field(default_factory=dict)  # by task, best F1 without images, if it is known
     # by combination of text and media, task, and what of it is seen, best F1 if it is known
@@ -39,6 +41,17 @@ class DataSet:
     num_excluded: int = 0  # number of training records excluded because their text occurs in an evaluation split
     # by split and image, why; such records are used without the image or skipped, as missing_images says
     unreadable: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+    @property
+    def num_images(self) -> dict[str, int]:
+        """The number of records in each split with a readable image."""
+        return {split: self.num_with(split, ["image"]) for split in self.num_combinations}
+
+    def num_with(self, split: str, media: Collection[Medium] = MEDIA) -> int:
+        """Return the number of records of a split with at least one readable medium of these."""
+        letters = {LETTERS[medium] for medium in media}
+        counts = self.num_combinations.get(split, {})
+        return sum(number for name, number in counts.items() if not letters.isdisjoint(name.split("+")))
 
     def read(self, split: str, images: str = "own") -> list[Record]:
         """Return the records of a split, with their own images or "shuffled" (see ``with_shuffled_images``)."""
@@ -99,6 +112,12 @@ class Corpus:
             return one.fingerprint
         sets = [[name, one.fingerprint, list(one.tasks.items()), self.weights[name]] for name, one in self.sets.items()]
         return hash_of([sets, self.sampling.model_dump(), self.is_single])
+
+    @property
+    def has_only_images(self) -> bool:
+        """Whether no record has a readable sound or video, so that reports speak of images only."""
+        sets = self.sets.values()
+        return not any(one.num_with(split, ["audio", "video"]) for one in sets for split in one.num_records)
 
     @property
     def tasks(self) -> list[str]:

@@ -20,6 +20,7 @@ from umie.experiments.data_sets import Corpus, hash_of
 from umie.experiments.expand import Cell
 from umie.experiments.results import RESULTS, parse_result, parse_sealed, sealed
 from umie.files import atomic_write, bounded_lines, decode_utf8, json_text, read_data
+from umie.records.places import MEDIA
 
 CALIBRATION = "calibration.json"  # in the directory of a grid: costs by shape, from a few steps each
 SAVES = 10  # of a run that does not say how often it saves; see Checkpoints.interval
@@ -80,8 +81,7 @@ def stored_encoders(config: RunConfig) -> dict[str, dict[str, Any]]:
     if not config.features.enabled or not uses_image(config.fusion):
         return {}
     found = {}
-    for slot in ENCODERS:
-        medium = {"encoder": "image"}.get(slot, slot.removesuffix("_encoder"))
+    for medium, slot in zip(MEDIA, ENCODERS, strict=True):
         if slot not in config.parts or medium in config.blind:
             continue
         options = dict(config.parts[slot])

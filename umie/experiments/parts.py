@@ -13,7 +13,9 @@ from umie.configs import ConfigError, errors_in
 from umie.errors import UmieError, at, check_keys, one_line
 from umie.experiments.combine import ENCODERS, uses_image
 from umie.experiments.config import PARTS, RunConfig
+from umie.experiments.data_sets import Corpus
 from umie.experiments.scored_tasks import check_metric
+from umie.records.places import MEDIA, PLURALS
 from umie.registry import Registry
 from umie.types import SPLITS
 
@@ -205,16 +207,42 @@ def missing_files(runs: Sequence[RunConfig], root: Path) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def unnamed_regions(runs: Sequence[RunConfig], tasks: Iterable[str]) -> str | None:
-    """Return a warning if a task names regions by number, but no input contains the numbers; otherwise None.
+def ignored_media(variants: Mapping[str, RunConfig], corpus: Corpus) -> list[str]:
+    """Return a warning for each medium of records for which some of the variants, by name, have no encoder.
 
-    Neither attention over visual slots nor the cross-attention of T5 depends on the number of a slot.
+    A variant that is blind to a medium, or whose fusion uses none, hides it on purpose.
     """
-    named = [name for name in tasks if registries.tasks.build(name, **runs[0].tasks.get(name, {})).names_places]
-    blind = not any(uses_image(run.fusion) for run in runs)
-    if not named or blind or all(run.visual_embedding.get("num_slot_embeddings") for run in runs):
-        return None
-    return (
-        f"{named[0]} names regions by number, and visual_embedding.num_slot_embeddings is 0: the numbers are not in "
-        "the input; set it to 1 + the largest number of regions in an image"
-    )
+    sets = corpus.sets.values()
+    records = sum(number for one in sets for number in one.num_records.values())
+    found = []
+    for medium, slot in zip(MEDIA, ENCODERS, strict=True):
+        having = sum(one.num_with(split, [medium]) for one in sets for split in one.num_records)
+        without = [
+            name
+            for name, run in variants.items()
+            if getattr(run, slot) is None and uses_image(run.fusion) and medium not in run.blind
+        ]
+        if having and without:
+            by = f" by {', '.join(without)}" if len(without) < len(variants) else ""
+            found.append(
+                f"{having:,} of {records:,} records have {PLURALS[medium]}, which are ignored{by}: set {slot}, or "
+                f"blind: [{medium}] to hide them on purpose"
+            )
+    return found
+
+
+def unnamed_places(runs: Sequence[RunConfig], tasks: Iterable[str]) -> str | None:
+    """Return the warning of ``umie.composition.unnamed_places`` about runs that answer the tasks, or None."""
+    from umie import composition
+    from umie.decoders.base import ScoringDecoder
+
+    def is_unnamed(run: RunConfig) -> bool:
+        decoder = registries.decoders.get(run.decoder["name"])
+        is_scoring = isinstance(decoder, type) and issubclass(decoder, ScoringDecoder)
+        return uses_image(run.fusion) and not run.visual_embedding.get("num_slot_embeddings") and not is_scoring
+
+    unnamed = list(filter(is_unnamed, runs))
+    built = [registries.tasks.build(name, **runs[0].tasks.get(name, {})) for name in tasks]
+    slots = zip(MEDIA, ENCODERS, strict=True)
+    media = [medium for medium, slot in slots if any(getattr(run, slot) is not None for run in unnamed)]
+    return composition.unnamed_places(built, media)

@@ -27,7 +27,7 @@ from umie.experiments.estimate import (
 from umie.experiments.expand import Cell, Grid
 from umie.experiments.grid_run import Selection
 from umie.experiments.identity import locked, warm_start_hash
-from umie.experiments.parts import unnamed_regions
+from umie.experiments.parts import unnamed_places
 from umie.experiments.scheduler import Runner, num_workers, prepare, results_of
 from umie.experiments.tally import GridProgress
 from umie.experiments.training_queries import plan_queries
@@ -120,7 +120,7 @@ def plan_grid(
         extra_s=sum(cost.seconds(steps[hash_]) for hash_, cost in known.items()),
     )
     found = replace(found, kept_bytes=found.kept_bytes + sum(cost.kept_bytes for cost in known.values()))
-    if warning := unnamed_regions([cell.config for cell in cells], corpus.tasks):
+    if warning := unnamed_places([cell.config for cell in cells], corpus.tasks):
         warnings.append(warning)
     return Plan(
         corpus,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
@@ -26,6 +27,8 @@ from umie.files import atomic_write
 from umie.images import decode_image, read_image_bytes
 from umie.media import media_digest, open_clip, open_sound
 from umie.records import Medium, Record, read_jsonl, record_to_json
+from umie.records.model import combination_of
+from umie.records.places import check_within
 from umie.tasks import Task
 from umie.tasks.labels import used_labels
 from umie.types import SPLITS
@@ -77,7 +80,7 @@ def prepare_corpus(
     if config.exclude_overlap:
         read = _without_overlap(read, config.exclude_overlap)
     training_texts = _texts(record for one in read.values() for record in one.splits.get("train", ()))
-    images = _ImageChecks(_preprocessors(encoders), missing_images)
+    media = _MediaChecks(_preprocessors(encoders), missing_images)
     sets: dict[str, DataSet] = {}
     for name, one in config.sets.items():
         prefix = "" if config.is_single else f"{name}: "
@@ -89,7 +92,7 @@ def prepare_corpus(
             if one.is_drawn:
                 sets[name] = _embedded(one, output, splits, say)
             else:
-                sets[name] = _checked_set(read[name], training_texts, images, output, splits, say)
+                sets[name] = _checked_set(read[name], training_texts, media, root, output, splits, say)
     unused = [task for task in config.tasks if not any(task in one.tasks for one in sets.values())]
     if unused:
         raise UmieError(f"no data set is annotated for the task {unused[0]!r}: remove it from `tasks`")
@@ -183,19 +186,26 @@ def _without_overlap(read: Mapping[str, _Files], splits: Sequence[str]) -> dict[
 
 
 @dataclass
-class _ImageChecks:
-    """Checks of the images of all sets; each file is opened once."""
+class _MediaChecks:
+    """Checks of the media of all sets; each file is opened once."""
 
     preprocessors: Sequence[Preprocessor]  # their checks together tell whether all encoders can use an image
-    policy: str  # for images that cannot be read
-    # of each medium and file: its hash, or why it is unreadable
-    digests: dict[tuple[Medium, Path], bytes | UmieError] = field(default_factory=dict)
+    policy: str  # for media that cannot be read
+    # of each medium and file: its hash and duration (0 of an image), or why it is unreadable
+    digests: dict[tuple[Medium, Path], tuple[bytes, float] | UmieError] = field(default_factory=dict)
 
-    def usable(self, records: Iterable[Record], digest: Any) -> tuple[list[Record], dict[str, str]]:
-        """Return the records that the policy keeps, and the error of each unreadable image; update ``digest``."""
+    def usable(
+        self, records: Iterable[Record], digest: Any, file: Path
+    ) -> tuple[list[Record], dict[str, str], dict[str, int]]:
+        """Return the records of a file that the policy keeps, the error of each unreadable medium, and combinations.
+
+        The last are the numbers of records with each combination of text and readable media. ``digest`` is updated.
+        """
         kept = []
         unreadable: dict[str, str] = {}
+        combinations: Counter[str] = Counter()
         for record in records:
+            readable: set[Medium] = set()
             is_kept = True
             for medium, number in record.numbered_media:
                 try:
@@ -203,27 +213,26 @@ class _ImageChecks:
                         self._check(record, number, digest)
                     else:
                         self._check_medium(medium, record, digest)
+                    readable.add(medium)
                 except UmieError as error:
                     if self.policy == "error":
-                        raise UmieError(
-                            f"record {record.id!r}: {error}; fix it, or set `missing_images` to `text_only` or `skip`"
-                        ) from error
-                    unreadable[str(record.of(medium)[number])] = str(error)
+                        advice = "fix it, or set `missing_images` to `text_only` or `skip`"
+                        place = "" if str(record.id).startswith(f"{file.name}, ") else f"{file}: "
+                        raise UmieError(f"{place}record {record.id!r}: {error}; {advice}") from error
+                    unreadable.setdefault(str(record.of(medium)[number]), str(error))
                     is_kept = is_kept and self.policy != "skip"
             if is_kept:
                 kept.append(record)
-        return kept, unreadable
+                combinations[combination_of(record.text, readable)] += 1
+        return kept, unreadable, dict(combinations)
 
     def _check_medium(self, medium: Medium, record: Record, digest: Any) -> None:
-        """Check a video or a sound; its places are checked when it is encoded."""
+        """Check a video or a sound, and that its places are in it."""
         path, source = record.path(medium), record.resolved(medium)
         if path is None or (medium, path) not in self.digests:
             try:
-                if medium == "audio":
-                    open_sound(source)
-                else:
-                    open_clip(source, 1)
-                found: bytes | UmieError = media_digest(source).encode()
+                seconds = (open_sound(source) if medium == "audio" else open_clip(source, 1)).seconds
+                found: tuple[bytes, float] | UmieError = media_digest(source).encode(), seconds
             except UmieError as error:
                 found = error
             if path is not None:
@@ -232,7 +241,9 @@ class _ImageChecks:
             found = self.digests[medium, path]
         if isinstance(found, UmieError):
             raise found
-        digest.update(found)
+        digest.update(found[0])
+        with at(str(record.of(medium)[0])):
+            check_within(medium, record.places(medium), found[1])
 
     def _check(self, record: Record, number: int, digest: Any) -> None:
         needs_pixels = any(map(_reads_pixels, self.preprocessors))
@@ -242,13 +253,13 @@ class _ImageChecks:
                 data = read_image_bytes(path)
                 if needs_pixels:
                     decode_image(data, str(path))
-                self.digests["image", path] = hashlib.sha256(data).digest()
+                self.digests["image", path] = hashlib.sha256(data).digest(), 0.0
             except UmieError as error:
                 self.digests["image", path] = error
-        found = b"" if path is None else self.digests.get(("image", path), b"")
+        found = self.digests.get(("image", path)) if path is not None else None
         if isinstance(found, UmieError):
             raise found
-        digest.update(found)
+        digest.update(b"" if found is None else found[0])
         for preprocessor in self.preprocessors:
             regions = record.places_in("image", number, preprocessor.config.max_regions)
             if path is not None and _reads_pixels(preprocessor):
@@ -275,7 +286,8 @@ def _reads_pixels(preprocessor: Preprocessor) -> bool:
 def _checked_set(
     read: _Files,
     training_texts: set[str],
-    images: _ImageChecks,
+    media: _MediaChecks,
+    root: Path,
     output: Path,
     used: Sequence[str],
     on_item: OnItem,
@@ -285,6 +297,7 @@ def _checked_set(
     built = _built(read.tasks)
     unreadable: dict[str, dict[str, str]] = {}
     num_queries: dict[str, dict[str, int]] = {}
+    num_combinations: dict[str, dict[str, int]] = {}
     digest = hashlib.sha256()
     for split, records in splits.items():
         on_item(f"checking {split}")
@@ -297,7 +310,8 @@ def _checked_set(
                         raise UmieError(
                             f"record {record.id!r}: {error} Fix the record, or list the label under `tasks`."
                         ) from error
-        splits[split], unreadable[split] = images.usable(records, digest)
+        source = root / str(read.config.options[split])
+        splits[split], unreadable[split], num_combinations[split] = media.usable(records, digest, source)
         if records and not splits[split]:
             raise UmieError(
                 f"no record of {split!r} has media that can be read: {next(iter(unreadable[split].values()))}"
@@ -323,10 +337,7 @@ def _checked_set(
         tasks=read.tasks,
         num_records={split: len(records) for split, records in splits.items()},
         num_queries=num_queries,
-        num_images={
-            split: sum(any(str(image) not in unreadable[split] for image in record.images) for record in records)
-            for split, records in splits.items()
-        },
+        num_combinations=num_combinations,
         num_seen={
             split: sum(normalize(record.text) in training_texts for record in records)
             for split, records in splits.items()
@@ -383,7 +394,7 @@ def _embedded(one: SetConfig, output: Path, used: Sequence[str], on_item: OnItem
         ceilings_by_combination=kind.ceilings_by_combination(config, grounded),
         num_records={split: len(own) for split, own in records.items()},
         num_queries={split: _count_queries(built, own) for split, own in records.items()},
-        num_images={split: sum(record.image is not None for record in own) for split, own in records.items()},
+        num_combinations={split: dict(Counter(record.combination for record in own)) for split, own in records.items()},
         fingerprint=fingerprint,
     )
 

@@ -18,7 +18,7 @@ from umie.versions import file_digest
 RESULTS = "results.jsonl"  # in the directory of a grid: the newest result of each cell, one per line
 RESULT = "result.json"  # in the directory of a cell
 COUNTS = "counts.json"  # in the directory of a cell: by task and record, correct, predicted and annotated items
-GATES = "gates.json"  # in the directory of a cell: the gates of queries about images, by scored task
+GATES = "gates.json"  # in the directory of a cell: the gates of queries about records with media, by scored task
 CHECKSUM = "checksum"
 
 Number = Annotated[float, Field(strict=True)]

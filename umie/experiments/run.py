@@ -16,7 +16,7 @@ from umie.errors import UmieError
 from umie.experiments.config import RunConfig
 from umie.experiments.data_sets import Corpus
 from umie.experiments.identity import identity, locked
-from umie.experiments.parts import unnamed_regions
+from umie.experiments.parts import ignored_media, unnamed_places
 from umie.experiments.prepare_data import prepare_corpus
 from umie.experiments.scored_tasks import averaged, check_metric, scored_tasks
 from umie.experiments.variant import Progress, Variant, train_warm_start
@@ -75,7 +75,7 @@ def run_training(config: RunConfig, *, root: Path, output: Path, progress: Progr
             if not exists:
                 train_warm_start(config, corpus, warm_start if state.is_main_process else None, progress)
             state.wait_for_everyone()
-        warning = unnamed_regions([config], corpus.tasks)
+        warning = unnamed_places([config], corpus.tasks)
         if warning:
             progress.note(f"warning: {warning}")
         if "dev" not in used:
@@ -112,7 +112,12 @@ def run_training(config: RunConfig, *, root: Path, output: Path, progress: Progr
         metrics=metrics,
         gates=gates,
         titles={one.key: one.title for split in used[1:] for one in scored_tasks(config, corpus, split)},
-        facts=[*_about_data(variant), *variant.truncated, *([warning] if warning else [])],
+        facts=[
+            *_about_data(variant),
+            *ignored_media({config.name: config}, corpus),
+            *variant.truncated,
+            *([warning] if warning else []),
+        ],
     )
 
 
@@ -138,6 +143,8 @@ def prepare_data(config: RunConfig, root: Path, output: Path, progress: Progress
         encoders=[config.encoder],
         on_item=progress.phase,
     )
+    for line in ignored_media({config.name: config}, corpus):
+        progress.note(f"warning: {line}")
     check_metric(config, corpus)
     averaged(config, scored_tasks(config, corpus, used[-1]))
     return corpus, used

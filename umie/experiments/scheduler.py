@@ -25,6 +25,7 @@ from umie.experiments.expand import Cell, Grid, plan
 from umie.experiments.grid_file import write_grid_file
 from umie.experiments.grid_run import GridRun, Selection
 from umie.experiments.identity import locked, warm_start_hash
+from umie.experiments.parts import ignored_media
 from umie.experiments.prepare_data import prepare_corpus
 from umie.experiments.results import RESULT, RESULTS, append_result, cell_folder, read_result, read_results, sealed
 from umie.experiments.run_job import run_job as execute
@@ -53,6 +54,8 @@ def prepare(grid: Grid, root: Path, output: Path, progress: GridProgress) -> tup
     for cell in grid.cells:
         if not data.training_sets(cell.config.trained_on):
             raise UmieError(f"{cell.variant}: none of the data sets of train_on has training records")
+    for line in ignored_media({cell.variant: cell.config for cell in grid.cells}, data):
+        progress.note(f"umie: warning: {line}")
     return data, plan(grid, data.fingerprint)
 
 

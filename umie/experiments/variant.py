@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import json
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -287,7 +288,8 @@ class Variant:
         """Score the variant on a split; write predictions to ``folder``, one JSONL file per scored task, and COUNTS.
 
         ``model`` is the model while it is trained; without it, the trained model is scored and the progress shown.
-        Return, by key, the metrics, including those of the gate, and the gates of the queries about images.
+        Return, by key, the metrics, including those of the gate, and the gates of the queries about records with
+        media.
         """
         from umie.evaluation import SourcePredictions
 
@@ -416,7 +418,9 @@ def _build(config: RunConfig, corpus: Corpus, warm_start: str | None) -> tuple[U
     if warm_start is not None:
         parts["decoder"] = {"name": parts["decoder"]["name"], "source": warm_start}
     tokenizer = tokenizer_of(parts["decoder"], corpus.training_sets(config.trained_on), config.wording)
-    return compose(**parts, tasks=corpus.task_options, tokenizer=tokenizer, **options)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*num_slot_embeddings")  # plans and reports say it
+        return compose(**parts, tasks=corpus.task_options, tokenizer=tokenizer, **options)
 
 
 def _mixture(corpus: Corpus, records: Records, wording: Wording, processor: UmieProcessor) -> Mixture:

@@ -1,4 +1,4 @@
-"""Extractor: finds entities, relations, events and arguments in texts and images with a trained variant."""
+"""Extractor: finds entities, relations, events and arguments in texts and media with a trained variant."""
 
 from __future__ import annotations
 
@@ -16,13 +16,16 @@ from umie import tasks as all_tasks
 from umie.decoders.options import check_generation_options
 from umie.errors import UmieError, UnknownNameError, check_flag, check_kind, check_local, check_whole, shown
 from umie.evaluation.answers import answer_queries
-from umie.extraction.images import EncodedImage, encode_images, image_sizes
+from umie.extraction.images import EncodedImage, encode_images, image_sizes, video_size
 from umie.extraction.result import Extraction, ExtractionAnswer, Notice
 from umie.loading import load
+from umie.media import ClipSource, SoundSource
 from umie.model import UmieModel
 from umie.processor import UmieProcessor
-from umie.records import MEDIA, Box, Record, Region
+from umie.records import MEDIA, Box, Medium, Record, Region, Segment, Track
+from umie.records.model import place_references
 from umie.records.no_relation import doubt, doubtful_labels, is_chosen, renamed
+from umie.records.places import A_MEDIUM, PLACES, Interval
 from umie.tasks import Items, Task
 from umie.types import IMAGE_POLICIES, check_image_policy
 
@@ -38,7 +41,7 @@ WINDOW_BATCHES = 4  # a stream is read in windows of this many batches, whose qu
 
 
 class Extractor:
-    """A trained variant that extracts items from texts and images.
+    """A trained variant that extracts items from texts, images, sounds and videos.
 
     The result for a text does not depend on the other texts or on the batch size: in float32, answers are identical.
     In half precision, two tokens of nearly equal probability may swap.
@@ -47,11 +50,12 @@ class Extractor:
         model: the variant; it is put into evaluation mode.
         processor: its processor; the extractor uses a copy.
         batch_size: queries per batch. At most four batches of records are held in memory.
-        constrained: allow only well-formed answers, with labels of the schema, spans of the text and regions of the
-            image; see ``umie.constrained``.
+        constrained: allow only well-formed answers, with labels of the schema, spans of the text and places in the
+            media; see ``umie.constrained``.
         max_pairs: the maximum number of entity pairs that MRE asks about in a text without given pairs.
-        missing_images: how to treat an image that cannot be read: ``error`` raises; ``text_only`` answers from the
-            text; ``skip`` returns an empty extraction. None uses the processor's setting.
+        missing_images: how to treat an image, sound or video that cannot be read: ``error`` raises; ``text_only``
+            answers from the text and the other media; ``skip`` returns an empty extraction. None uses the processor's
+            setting.
         probabilities: report the probability of each item, for generated answers by another pass of the decoder.
         generation_options: options for transformers' ``generate``, e.g. ``num_beams=4``.
     """
@@ -122,9 +126,13 @@ class Extractor:
         text: str | Record,
         image: ImageArgument = None,
         *,
+        audio: SoundSource | None = None,
+        video: ClipSource | None = None,
         tasks: Sequence[str] | None = None,
         labels: Labels | None = None,
         regions: Sequence[Region | Box] | None = None,
+        segments: Sequence[Segment | Interval] | None = None,
+        tracks: Sequence[Track] | None = None,
     ) -> Extraction: ...
 
     @overload
@@ -133,9 +141,13 @@ class Extractor:
         text: Iterable[str | Record],
         image: None = None,
         *,
+        audio: None = None,
+        video: None = None,
         tasks: Sequence[str] | None = None,
         labels: Labels | None = None,
         regions: None = None,
+        segments: None = None,
+        tracks: None = None,
     ) -> list[Extraction]: ...
 
     def extract(
@@ -143,11 +155,15 @@ class Extractor:
         text: str | Record | Iterable[str | Record],
         image: ImageArgument = None,
         *,
+        audio: SoundSource | None = None,
+        video: ClipSource | None = None,
         tasks: Sequence[str] | None = None,
         labels: Labels | None = None,
         regions: Sequence[Region | Box] | None = None,
+        segments: Sequence[Segment | Interval] | None = None,
+        tracks: Sequence[Track] | None = None,
     ) -> Extraction | list[Extraction]:
-        """Extract the items of a text and its image, or of several.
+        """Extract the items of a text and its media, or of several.
 
         MRE asks about the pairs in a record's ``relations``; if there are none, about every ordered pair of the
         entities that MNER finds (or of the record's own entities, if MNER is not among the tasks). MEAE asks about
@@ -157,38 +173,33 @@ class Extractor:
             text: a text or a record, or several of them, for a list of results. A record's annotation is not used,
                 except for the pairs, entities and events described above.
             image: path or PIL image for a single text, or a list of them; a record has its own.
+            audio: path of a sound or ``umie.media.Sound`` for a single text, which may be empty.
+            video: path of a video or of a folder of frames, or ``umie.media.Clip``, as ``audio``.
             tasks: names of the tasks; by default the tasks of the checkpoint.
             labels: for a task, labels to use in place of the checkpoint's, including labels not used in training.
-            regions: regions of the image that arguments of events can refer to: boxes x1, y1, x2, y2 relative to its
-                size (0..1), or ``umie.Region`` objects, of which each has the number of its image. What only the
-                record's own regions show is then not asked about. None uses the record's regions.
+            regions: regions of the image that answers can refer to: boxes x1, y1, x2, y2 relative to its size (0..1),
+                or ``umie.Region`` objects, of which each has the number of its image. What only the record's own
+                regions show is then not asked about. None uses the record's regions; without any, answers refer to
+                none, and the model sees the image as a whole.
+            segments: the same of segments of the sound: start and end in seconds, or ``umie.Segment`` objects.
+            tracks: the same of tracks through the video: ``umie.Track`` objects.
 
         Raises:
-            UmieError: invalid input, or an image cannot be read and ``missing_images`` is ``error``.
+            UmieError: invalid input, or a medium cannot be read and ``missing_images`` is ``error``.
         """
+        given: dict[Medium, Any] = {"image": image, "video": video, "audio": audio}
+        places: dict[Medium, Any] = {"image": regions, "video": tracks, "audio": segments}
         if isinstance(text, Iterable) and not isinstance(text, _NO_LISTS):
-            if image is not None or regions is not None:
+            if any(one is not None for one in (*given.values(), *places.values())):
                 raise UmieError(
-                    "image and regions need a single text: for several, put them into records, umie.Record(text, image)"
+                    "media and their places need a single text: for several, put them into records, "
+                    "umie.Record(text, image)"
                 )
             return list(self.extract_many(text, tasks=tasks, labels=labels))
-        record = _as_record(text)
-        if image is not None:
-            images: Sequence[Any] = image if isinstance(image, list | tuple) else [image]
-            for one in images:
-                check_local("image", one)
-                if one is None or (isinstance(one, str) and not one):
-                    raise UmieError(f"image is {one!r}: pass the path of an image, or None")
-            first = images[0] if images else None
-            record = replace(record, image=first, more_images=tuple(images[1:]), image_folder=None)
-        if regions is not None:
-            is_list = isinstance(regions, Sequence) and not isinstance(regions, str | bytes)
-            if not is_list or not all(isinstance(box, Region | Sequence) for box in regions):
-                raise UmieError(
-                    f"regions is {shown(regions)}: pass a list of boxes x1, y1, x2, y2, or umie.Region objects"
-                )
-            given = [box if isinstance(box, Region) else Region(box) for box in regions]
-            record = record.regrounded("image", given, {})  # the annotation refers to other regions
+        record = _as_record(text, {medium: one for medium, one in given.items() if one is not None})
+        for medium, own in places.items():
+            if own is not None:  # the annotation refers to other places
+                record = record.regrounded(medium, _as_places(medium, own), {})
         return next(self.extract_many([record], tasks=tasks, labels=labels))
 
     def extract_many(
@@ -377,18 +388,54 @@ class _Draft:
             dropped = sum(answer.dropped for answer in own)
             if dropped:
                 warnings.append(Notice("dropped", f"{task}: dropped {dropped} invalid items of the output"))
-        has_region = any(argument.regions for event in record.events for argument in event.arguments)
-        sizes = image_sizes(record) if has_region else ()
-        return Extraction(record, tuple(warnings), sizes[0] if sizes else None, tuple(self.answers), sizes[1:])
+        named = [places for _, places in place_references(record.entities, record.relations, record.events)]
+        sizes = image_sizes(record) if any(places.regions for places in named) else ()
+        frame = video_size(record) if any(places.tracks for places in named) else None
+        return Extraction(record, tuple(warnings), sizes[0] if sizes else None, tuple(self.answers), sizes[1:], frame)
 
 
-def _as_record(item: object) -> Record:
+def _as_record(item: object, media: Mapping[Medium, Any] | None = None) -> Record:
+    """Return a text or a record as a record, with these media in place of its own."""
     if not isinstance(item, str | Record):
         use = "umie.Record(text, image)" if isinstance(item, Mapping) else "a string, a umie.Record, or a list of them"
         raise UmieError(f"{shown(item)} is not a text: pass {use}")
-    for image in item.images if isinstance(item, Record) else ():
-        check_local("image", image)
-    return Record(item) if isinstance(item, str) else item
+    if isinstance(item, Record):
+        for medium, number in item.numbered_media:
+            check_local(medium, item.of(medium)[number])
+    if not media:
+        return Record(item) if isinstance(item, str) else item
+    fields: dict[str, Any] = {}
+    for medium, given in media.items():
+        several: Sequence[Any] = given if medium == "image" and isinstance(given, list | tuple) else [given]
+        for own in several:
+            check_local(medium, own)
+            if own is None or (isinstance(own, str) and not own):
+                raise UmieError(f"{medium} is {own!r}: pass the path of {A_MEDIUM[medium]}, or None")
+        fields[medium] = several[0] if several else None
+        if medium == "image":
+            fields["more_images"] = tuple(several[1:])
+    if isinstance(item, str):
+        return Record(item, **fields)
+    for medium in item.media:
+        if medium not in media:  # its paths are relative to the folder of the record
+            first, *others = (item.resolved(medium, number) for number in range(len(item.of(medium))))
+            fields |= {medium: first} | ({"more_images": tuple(others)} if medium == "image" else {})
+    return replace(item, **fields, image_folder=None)
+
+
+_PLACES: dict[Medium, tuple[Any, type[Any], str]] = {  # the class, what else is converted to it, and both in messages
+    "image": (Region, Sequence, "boxes x1, y1, x2, y2, or umie.Region objects"),
+    "video": (Track, Track, "umie.Track objects"),
+    "audio": (Segment, Sequence, "start and end in seconds, or umie.Segment objects"),
+}
+
+
+def _as_places(medium: Medium, given: Any) -> list[Any]:
+    kind, other, example = _PLACES[medium]
+    is_list = isinstance(given, Sequence) and not isinstance(given, str | bytes)
+    if not is_list or not all(isinstance(place, kind | other) for place in given):
+        raise UmieError(f"{PLACES[medium]} is {shown(given)}: pass a list of {example}")
+    return [place if isinstance(place, kind) else kind(place) for place in given]
 
 
 def _identity(record: Record) -> Any:

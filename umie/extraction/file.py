@@ -37,8 +37,8 @@ class FileSummary:
     """The result of ``extract_file``: the numbers of lines of the file, and of those that earlier calls had finished.
 
     ``total`` is the sum of ``written``, ``rejected`` and ``empty``, also of earlier calls. The lines without a result
-    are in ``<output>.rejected.jsonl``: ``rejected`` ones are invalid or their image cannot be read, ``empty`` ones have
-    neither text nor image. ``was_complete`` says that the same call had finished earlier, so that nothing was done.
+    are in ``<output>.rejected.jsonl``: ``rejected`` ones are invalid or a medium cannot be read, ``empty`` ones have
+    neither text nor media. ``was_complete`` says that the same call had finished earlier, so that nothing was done.
     ``warnings`` has for each kind of warning (see ``umie.extraction.result.NOTICES``) the number of records of this
     call that have one, ``further`` for each key that is not one of a record the number of lines of this call that have
     it, and ``damage`` a sentence about a damaged unfinished output.
@@ -83,14 +83,14 @@ def extract_file(
         model: the directory of a saved variant and its processor, or a hub name, ``owner/model``.
         source: the JSONL file of records. Keys that are not those of a record are copied to the output.
         output: the JSONL file to write, one record per line in the order of ``source``.
-        details: a second JSONL file to write, with boxes in pixels, gates and warnings.
-        images: the directory of the images; by default that of ``source``.
+        details: a second JSONL file to write, with places in pixels and seconds, gates and warnings.
+        images: the directory of the media; by default that of ``source``.
         tasks: as in ``Extractor.extract``.
         labels: as in ``Extractor.extract``.
         device: as in ``Extractor.from_pretrained``.
         batch_size: queries per batch; it does not change the output.
         missing_images: as in ``Extractor``; it may differ when a run is resumed.
-        skip_bad: reject a line that is invalid or whose image cannot be read, and continue; it may differ, too.
+        skip_bad: reject a line that is invalid or has an unreadable medium, and continue; it may differ, too.
         overwrite: replace complete files, also those of the same call.
         on_progress: called with the number of finished records and the total: once before the model is loaded, then
             after each record.
@@ -98,7 +98,7 @@ def extract_file(
         options: further options of ``Extractor.from_pretrained`` and of the constructor.
 
     Raises:
-        UmieError: without ``skip_bad``, a line is invalid (detected before the model is loaded) or an image cannot be
+        UmieError: without ``skip_bad``, a line is invalid (detected before the model is loaded) or a medium cannot be
             read and ``missing_images`` is ``error``; or the output, unfinished or complete, belongs to a call with
             other arguments.
     """

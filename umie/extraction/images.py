@@ -14,6 +14,7 @@ from umie.encoders.several_images import SOURCES
 from umie.errors import UmieError, at
 from umie.extraction.result import Notice
 from umie.images import open_image
+from umie.media import open_clip
 from umie.model import UmieModel
 from umie.processor import UmieProcessor
 from umie.records import MEDIA, Medium, Record
@@ -73,6 +74,14 @@ def image_sizes(record: Record) -> tuple[tuple[int, int] | None, ...]:
 def _image_size(record: Record, number: int) -> tuple[int, int] | None:
     try:
         return open_image(record.resolved("image", number)).size
+    except UmieError:
+        return None
+
+
+def video_size(record: Record) -> tuple[int, int] | None:
+    """Return width and height of a record's video in pixels as displayed; None if it cannot be read."""
+    try:
+        return open_clip(record.resolved("video"), 1).frames[0].size
     except UmieError:
         return None
 

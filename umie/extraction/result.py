@@ -1,4 +1,4 @@
-"""Extraction: the items found in a text and its image, with warnings, gates and the raw answers."""
+"""Extraction: the items found in a text and its media, with warnings, gates and the raw answers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,21 @@ import json
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, TypeAlias
 
-from umie.records import MEDIA, Argument, Entity, Event, Record, Region, Relation, is_no_relation, record_to_json
+from umie.records import (
+    MEDIA,
+    Argument,
+    Box,
+    Entity,
+    Event,
+    Places,
+    Record,
+    Region,
+    Relation,
+    Segment,
+    Track,
+    is_no_relation,
+    record_to_json,
+)
 
 PixelBox: TypeAlias = tuple[int, int, int, int]
 
@@ -40,7 +54,7 @@ class ExtractionAnswer:
     task: str
     target: Any  # the pair or the event that the query is about; None for a query about the whole record
     output: str  # the generated string
-    gate: float | None = None  # the mean gate of the fusion; None without an image, or if the fusion has no gate
+    gate: float | None = None  # the mean gate of the fusion; None without media, or if the fusion has no gate
     is_truncated: bool = False  # whether the text was truncated
     dropped: int = 0  # the number of items in the output that are malformed, or not in the text or image
     probabilities: tuple[tuple[Any, float], ...] = ()  # each item of the answer and its probability
@@ -48,16 +62,17 @@ class ExtractionAnswer:
 
 @dataclass(frozen=True)
 class Extraction:
-    """The items found in one text and its image.
+    """The items found in one text and its media.
 
     Args:
-        record: the items as a record: text, image, regions, the tasks asked, entities, relations (type ``none`` for a
-            pair that was asked about and is not related), events.
+        record: the items as a record: text, media and their places, the tasks asked, entities, relations (type ``none``
+            for a pair that was asked about and is not related), events.
         warnings: warnings about this extraction.
-        image_size: width and height of the first image in pixels, as displayed; None unless an argument is a region and
+        image_size: width and height of the first image in pixels, as displayed; None unless a region shows an item and
             the image can be read.
         answers: the answers to all queries, in the order of asking; ignored by ``==``, because gates are rounded.
         more_image_sizes: the same of ``record.more_images``.
+        video_size: the same of the video; None unless a track shows an item.
     """
 
     record: Record
@@ -65,6 +80,7 @@ class Extraction:
     image_size: tuple[int, int] | None = None
     answers: tuple[ExtractionAnswer, ...] = field(default=(), compare=False)
     more_image_sizes: tuple[tuple[int, int] | None, ...] = ()
+    video_size: tuple[int, int] | None = None
 
     @property
     def text(self) -> str:
@@ -88,7 +104,7 @@ class Extraction:
 
     @property
     def gate(self) -> dict[str, float | None]:
-        """The mean gate over the queries of each task; None if it has no gate."""
+        """The mean gate over the queries of each task; None without a gate, or without media that the model uses."""
         gates: dict[str, list[float]] = {}
         for answer in self.answers:
             gates.setdefault(answer.task, []).extend([] if answer.gate is None else [answer.gate])
@@ -108,24 +124,35 @@ class Extraction:
     def pixel_box(self, argument: Argument) -> PixelBox | None:
         """Return the box of an argument in pixels, or None if it has no region or the size of the image is unknown."""
         region = self.region(argument)
-        return None if region is None else self._pixels(region)
+        return None if region is None else self.region_pixels(region)
 
-    def regions(self, entity: Entity) -> tuple[Region, ...]:
-        """Return the regions that show an entity; none if the task is not ``grounded``."""
-        return tuple(self.record.regions[index] for index in entity.regions)
+    def regions(self, item: Entity | Event | Argument) -> tuple[Region, ...]:
+        """Return the regions that show an entity, a trigger or an argument; none if the task is not ``grounded``."""
+        return tuple(self.record.regions[index] for index in item.regions)
 
-    def _pixels(self, region: Region) -> PixelBox | None:
+    def segments(self, item: Entity | Event | Argument) -> tuple[Segment, ...]:
+        """Return the segments in which an entity, a trigger or an argument is heard, with their seconds."""
+        return tuple(self.record.segments[index] for index in item.segments)
+
+    def tracks(self, item: Entity | Event | Argument) -> tuple[Track, ...]:
+        """Return the tracks that show an entity, a trigger or an argument; see also ``track_pixels``."""
+        return tuple(self.record.tracks[index] for index in item.tracks)
+
+    def region_pixels(self, region: Region) -> PixelBox | None:
+        """Return the box of a region in pixels, or None if the size of its image is unknown."""
         sizes = (self.image_size, *self.more_image_sizes)
-        size = sizes[region.image] if region.image < len(sizes) else None
-        if size is None:
-            return None
-        width, height = size
-        x1, y1, x2, y2 = (round(edge * side) for edge, side in zip(region.box, (width, height) * 2, strict=True))
-        x1, y1 = min(x1, width - 1), min(y1, height - 1)
-        return x1, y1, max(x2, x1 + 1), max(y2, y1 + 1)  # at least one pixel wide and high
+        return _pixels(region.box, sizes[region.image] if region.image < len(sizes) else None)
+
+    def track_pixels(self, track: Track) -> tuple[PixelBox | None, ...]:
+        """Return the boxes of a track in pixels at its times; None where it is not visible, or without a video size."""
+        return tuple(None if box is None else _pixels(box, self.video_size) for box in track.boxes)
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain values: the JSONL form of the record, with boxes, gates and warnings."""
+        """Return plain values: the JSONL form of the record, with places, gates and warnings.
+
+        Of the places that show an item, there are ``boxes`` of regions, relative and in ``pixels`` (of the only region
+        of an argument ``box``), ``seconds`` of segments, and ``paths`` of tracks with their ``times`` and ``pixels``.
+        """
         # what is in memory has no name
         names = {
             medium: [one if isinstance(one, str) else "in memory" for one in self.record.of(medium)] for medium in MEDIA
@@ -133,24 +160,51 @@ class Extraction:
         first: dict[str, Any] = {medium: names[medium][0] for medium in self.record.media}
         record = replace(self.record, **first, more_images=tuple(names["image"][1:]))
         data: dict[str, Any] = json.loads(record_to_json(record))
-        for kind in ("entities", "relations", "events"):
-            for written, one in zip(data.get(kind, ()), getattr(record, kind), strict=True):
-                self._add_probability(written, one)
-        for written, entity in zip(data.get("entities", ()), self.entities, strict=True):
-            if shown := self.regions(entity):
-                boxes = [self._pixels(region) for region in shown]
-                written["boxes"] = [list(region.box) for region in shown]
-                written["pixels"] = [None if box is None else list(box) for box in boxes]
-        for event, found in zip(data.get("events", ()), self.events, strict=True):
-            for argument, item in zip(event["arguments"], found.arguments, strict=True):
-                self._add_probability(argument, found, item)
-                region = self.region(item)
-                if region is not None:
-                    pixels = self.pixel_box(item)
-                    argument |= {"box": list(region.box), "pixels": None if pixels is None else list(pixels)}
+        for written, entity in zip(data.get("entities", ()), record.entities, strict=True):
+            written |= self._probability(entity) | self._shown(entity.places)
+        for written, relation in zip(data.get("relations", ()), record.relations, strict=True):
+            written |= self._probability(relation)
+            written["head"] |= self._shown(relation.head_places)
+            written["tail"] |= self._shown(relation.tail_places)
+        for written, event in zip(data.get("events", ()), record.events, strict=True):
+            written |= self._probability(event)
+            if event.places:
+                written["trigger"] |= self._shown(event.places)
+            for argument, item in zip(written["arguments"], event.arguments, strict=True):
+                argument |= self._probability(event, item) | self._shown(item.places)
+                if "region" in argument:
+                    argument["box"], argument["pixels"] = argument.pop("boxes")[0], argument["pixels"][0]
         return {**data, "gate": self.gate, "warnings": [notice._asdict() for notice in self.warnings]}
 
-    def _add_probability(self, written: dict[str, Any], *item: Any) -> None:
+    def _shown(self, places: Places) -> dict[str, Any]:
+        """Return where places are, as plain values."""
+        record, found = self.record, dict[str, Any]()
+        if places.regions:
+            regions = [record.regions[index] for index in places.regions]
+            found["boxes"] = [list(region.box) for region in regions]
+            found["pixels"] = [_listed(self.region_pixels(region)) for region in regions]
+        if places.segments:
+            found["seconds"] = [list(record.segments[index].interval) for index in places.segments]
+        if places.tracks:
+            found["paths"] = [
+                {"times": list(track.times), "pixels": list(map(_listed, self.track_pixels(track)))}
+                for track in (record.tracks[index] for index in places.tracks)
+            ]
+        return found
+
+    def _probability(self, *item: Any) -> dict[str, float]:
         probability = self.probability(*item)
-        if probability is not None:
-            written["probability"] = round(probability, 4)
+        return {} if probability is None else {"probability": round(probability, 4)}
+
+
+def _pixels(box: Box, size: tuple[int, int] | None) -> PixelBox | None:
+    if size is None:
+        return None
+    width, height = size
+    x1, y1, x2, y2 = (round(edge * side) for edge, side in zip(box, (width, height) * 2, strict=True))
+    x1, y1 = min(x1, width - 1), min(y1, height - 1)
+    return x1, y1, max(x2, x1 + 1), max(y2, y1 + 1)  # at least one pixel wide and high
+
+
+def _listed(box: PixelBox | None) -> list[int] | None:
+    return None if box is None else list(box)

@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 from PIL import Image, UnidentifiedImageError
 
 from umie.errors import UmieError, check_positive, check_whole
-from umie.images import displayed, image_ending, limited_pixels, open_image
+from umie.images import displayed, image_ending, limited_pixels, open_format, open_image
 from umie.media.container import container, first, is_folder, opened, packets_of, readable, start_of
 
 MAX_FRAMES = 1_000_000  # of a file or a folder: 9 hours of 30 frames per second
@@ -90,7 +90,7 @@ def open_clip(source: ClipSource, max_frames: int, *, frame_rate: float = FRAME_
         return Clip(frames, tuple(times[i] for i in chosen), len(paths) / frame_rate)
     with opened(source, "clip") as file:
         try:
-            with limited_pixels(), Image.open(file) as image:
+            with limited_pixels(), open_format(file) as image:
                 return _animation(image, max_frames, 1 / frame_rate)
         except UnidentifiedImageError:
             file.seek(0)

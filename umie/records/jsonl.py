@@ -458,13 +458,12 @@ def _event(value: object, text: str) -> Event:
         filler = _object(item, "argument", ("role", "span", "region", "text", *PLACES.values()))
         role = read_string(filler, "role", "argument")
         owner = f"argument {shown(role)}"
-        covered, shown_by = None, _places(filler, owner)
-        if filler.get("region") is None:
-            covered = _span(filler, text, owner)
-        elif filler.get("span") is not None or shown_by:
-            raise UmieError(f"{owner} has `region` and other fillers: use `regions`, a list")
-        else:  # predictions may describe the region in `text`
+        shown_by = _places(filler, owner)
+        if filler.get("region") is not None:
+            if filler.get("span") is not None or shown_by:
+                raise UmieError(f"{owner} has `region` and other fillers: use `regions`, a list")
             shown_by = Places(regions=(filler["region"],))
+        covered = _span(filler, text, owner)
         arguments.append(Argument(role, covered, *shown_by))
     return Event(read_string(data, "type", "event"), span, tuple(arguments), *places)
 

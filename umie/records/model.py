@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
@@ -133,6 +133,12 @@ class Event:
         return Places(self.regions, self.tracks, self.segments)
 
 
+def combination_of(text: str, media: Collection[Medium]) -> str:
+    """Return the letters of a text, unless it is empty, and of media, e.g. ``T+I``; see ``Record.combination``."""
+    letters = (letter for medium, letter in LETTERS.items() if medium in media)
+    return "+".join([*(["T"] if text.strip() else []), *letters])
+
+
 T = TypeVar("T", Entity, Argument)
 G = TypeVar("G", Entity, Argument, Event)
 
@@ -251,8 +257,7 @@ class Record:
     @property
     def combination(self) -> str:
         """The text and the media of the record, e.g. ``T+I``: T text, I image, V video, A audio."""
-        text = ["T"] if self.text.strip() else []
-        return "+".join([*text, *(letter for medium, letter in LETTERS.items() if medium in self.media)])
+        return combination_of(self.text, self.media)
 
     @property
     def images(self) -> tuple[str | Image, ...]:

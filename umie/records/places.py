@@ -25,6 +25,8 @@ PLACES: dict[Medium, str] = {"image": "regions", "video": "tracks", "audio": "se
 """The fields of a record, and of its annotation, that hold the places of each medium."""
 PLURALS: dict[Medium, str] = {"image": "images", "video": "videos", "audio": "sounds"}
 """The media in messages."""
+A_MEDIUM: dict[Medium, str] = {"image": "an image", "video": "a video", "audio": "a sound"}
+"""The media in messages, one of each."""
 PREFIXES: dict[Medium, str] = {"image": "O", "video": "V", "audio": "S"}
 """The letters that begin the names of places in answers: ``O1`` is the first region."""
 LETTERS: dict[Medium, str] = {"image": "I", "audio": "A", "video": "V"}
@@ -245,6 +247,15 @@ def check_box(value: Any) -> Box:
     if not (0 <= x1 < x2 <= 1 and 0 <= y1 < y2 <= 1):
         raise UmieError(f"box {list(box)} is not inside the image: expected x1 < x2 and y1 < y2, all relative (0..1)")
     return x1, y1, x2, y2
+
+
+def check_within(medium: Medium, places: Iterable[Any], seconds: float) -> None:
+    """Raise UmieError if a segment or a track begins after the end of its sound or video; regions cannot."""
+    for place in places if medium != "image" else ():
+        start, end = place.interval
+        if start >= seconds:
+            named = f"segment [{start}, {end}]" if medium == "audio" else f"a track from second {start:.2f}"
+            raise UmieError(f"{named} is after the end of the {PLURALS[medium][:-1]}, {seconds:.2f} seconds")
 
 
 def _is_number(value: Any) -> bool:

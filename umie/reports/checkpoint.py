@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from fnmatch import fnmatch
 from itertools import islice
@@ -19,8 +19,11 @@ from umie.files import atomic_folder, atomic_write, json_text
 from umie.hub import check_saved
 from umie.loading import load
 from umie.model import UmieModel
+from umie.model_parts import ENCODER_SLOTS
+from umie.processor import UmieProcessor
 from umie.records import MEDIA, Record, read_jsonl, write_jsonl
 from umie.records.no_relation import doubt, doubtful_labels
+from umie.records.places import A_MEDIUM, PLURALS
 from umie.reports.checkpoint_page import notes_of, page
 from umie.reports.gates import draw_gates
 from umie.reports.score_figure import draw_labels, draw_scores
@@ -134,6 +137,7 @@ def evaluate_to_folder(
             notes.append(
                 "no record has an image, so the model used only the text; set the folder of images with --images"
             )
+        notes += _ignored_media(model, processor, usable)
         selection = choose_tasks(processor, usable, options.tasks, schema=options.schema, source=options.data)
         notes += selection.notes
         if on_notes is not None:
@@ -152,11 +156,11 @@ def evaluate_to_folder(
             on_batch=on_batch,
             num_beams=options.num_beams,
         )
-        num_images = sum(record.image is not None for record in records)
+        having = {f"with {name}": sum(medium in one.media for one in records) for medium, name in A_MEDIUM.items()}
         facts = {
             "notes": notes,
             "weights": _weights(model, options.model),
-            "data": {**source, "records": len(records), "with an image": num_images},
+            "data": {**source, "records": len(records), **having},
             "settings": {
                 "tasks": list(selection.scored),
                 "schema": options.schema,
@@ -239,9 +243,21 @@ def _read(
     return records, train, facts, notes
 
 
+def _ignored_media(model: UmieModel, processor: UmieProcessor, records: Sequence[Record]) -> Iterator[str]:
+    """Yield a note about each medium that records have and the model has no encoder for, unless it is hidden."""
+    for medium, slot in ENCODER_SLOTS.items() if model.fusion.uses_image else ():
+        having = sum(medium in record.media for record in records)
+        if having and medium not in model.media_encoders and medium not in processor.blind:
+            yield (
+                f"{having:,} of {len(records):,} records have {PLURALS[medium]}, which are ignored: the model was "
+                f"trained without {slot}"
+            )
+
+
 def _weights(model: UmieModel, name: str | Path) -> dict[str, Any]:
     """Return the name of a checkpoint, its parts and size, and the digests of its local weight files."""
-    parts = {slot: dict(getattr(model.config, slot) or {}) for slot in ("encoder", "fusion", "decoder")}
+    slots = (*ENCODER_SLOTS.values(), "fusion", "decoder")
+    parts = {slot: dict(part) for slot in slots if (part := getattr(model.config, slot)) is not None}
     return {
         "folder": str(name),
         "sha256": {path.name: file_digest(path) for path in sorted(Path(name).glob("*.safetensors"))},

@@ -45,9 +45,9 @@ def page(title: str, results: Sequence[DecodingResult], facts: Mapping[str, Any]
             for task, own in gates.items()
         ]
         parts.append(f"![histogram of the gate for each task]({figures['gates']})")
-        parts.append(markdown_table(("task", "queries about an image", *gate_summary([0.0])), rows))
+        parts.append(markdown_table(("task", "queries about media", *gate_summary([0.0])), rows))
     else:
-        parts.append("None: the fusion has no gate, or no query is about an image.")
+        parts.append("None: the fusion has no gate, or no query is about media that the model sees.")
     for heading, values in facts.items():
         if heading != "notes":
             rows = [(name, _shown(value)) for name, value in values.items()]

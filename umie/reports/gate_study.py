@@ -212,8 +212,8 @@ def write_gate_study(run: GridRun, output: Path) -> str:
             for one in gates
         ]
         parts += [
-            "Dynamic gates of the queries about an image over all seeds, next to the "
-            f"{paper()['gate']['medians']['source']}:",
+            f"Dynamic gates of the queries about {'an image' if run.data.has_only_images else 'media'} over all seeds, "
+            f"next to the {paper()['gate']['medians']['source']}:",
             markdown_table(["variants", "task", "queries", "median", "the authors' median"], rows),
         ]
     drawn = [sweep for sweep in found if any(sweep.fixed.values())]

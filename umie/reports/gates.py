@@ -27,7 +27,8 @@ def draw_gates(
     most of a panel empty, they are omitted, and the title reports their number. Titles without values are skipped.
 
     Args:
-        gates: the gate of each query about an image, by title, e.g. the name of a task; at least one has values.
+        gates: the gate of each query about a record with media, by title, e.g. the name of a task; at least one has
+            values.
         path: the PNG, PDF or SVG file to write.
         reference: published medians to draw for comparison, by title.
         pdf: also write a PDF next to it.

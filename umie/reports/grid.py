@@ -12,6 +12,7 @@ from umie.experiments.grid_run import GridRun
 from umie.experiments.scored_tasks import f1_name, measure_of
 from umie.experiments.summary import MEAN, Row, complete_mean, rows, score, title
 from umie.files import atomic_write
+from umie.records import MEDIA
 from umie.reports.combinations import combinations_section
 from umie.reports.gate_study import HISTOGRAM, SWEEP, write_gate_study
 from umie.reports.grid_facts import data_facts
@@ -105,10 +106,11 @@ def _page(run: GridRun, output: Path, summary: str, gate: str) -> str:
 
 def _glossary(run: GridRun) -> str:
     lines = []
+    of_images = run.data.has_only_images
     if run.ceilings:
         lines.append(
-            "*Text-only ceiling*: the highest F1 that is possible without the images, computed from the distribution "
-            "that generated the data."
+            f"*Text-only ceiling*: the highest F1 that is possible without {'the images' if of_images else 'media'}, "
+            "computed from the distribution that generated the data."
         )
     if any(one.is_oracle for one in run.scored):
         lines.append(
@@ -123,10 +125,10 @@ def _glossary(run: GridRun) -> str:
         named = "; ".join(f"{title(run, key)}: {name}" for key, (name, _) in run.baselines.items())
         lines.append(f"*Baseline without a model*: {named}.")
     lines += [f"*{one.title}*: published in {one.source}, not measured here." for one in run.references]
+    about, path = ("an image", "the visual path") if of_images else ("media", "the encoders and the embedding of media")
     lines.append(
-        "*Gate*: mean over the queries about an image. *Gate closed*: share of them with g <= 0, which blocks the "
-        "visual path. *Visual gradient*: norm of the gradient of the loss with respect to the visual path after "
-        "training."
+        f"*Gate*: mean over the queries about {about}. *Gate closed*: share of them with g <= 0, which blocks {path}. "
+        f"*Visual gradient*: norm of the gradient of the loss with respect to {path} after training."
     )
     return "\n\n".join(lines)
 
@@ -145,11 +147,16 @@ def _cells(run: GridRun) -> str:
         metrics, closed = line["metrics"], line["health"].get("gate_closed")
         scores = [*(shown_interval(metrics[task]) for task in tasks), f"{score(line, MEAN, run.mean_over):.3f}"]
         facts = ["-" if closed is None else f"{closed:.0%}", sum(metrics[task]["dropped"] for task in tasks)]
-        body.append([cell.variant, cell.seed, *scores, *facts, line.get("images", {}).get("encoder_calls", "-")])
+        images = line.get("images", {})
+        encoded = [images, *(images[medium] for medium in MEDIA if medium in images)]
+        calls = sum(one["encoder_calls"] for one in encoded) if images else "-"
+        body.append([cell.variant, cell.seed, *scores, *facts, calls])
+    place, encoded_by = "a region of the image", "images that were passed through the visual encoder"
+    if not run.data.has_only_images:
+        place, encoded_by = "a place in a medium", "images, sounds and videos that were passed through their encoders"
     return markdown_table(header, body) + (
         "\n\nThese intervals are bootstrap intervals over the records of the split, for one trained model. *Dropped*: "
-        "generated items that were malformed, not in the text, or not a region of the image. *Encoder calls*: images "
-        "that were passed through the visual encoder."
+        f"generated items that were malformed, not in the text, or not {place}. *Encoder calls*: {encoded_by}."
     )
 
 

@@ -9,15 +9,16 @@ from umie import registries
 from umie.decoders.base import ScoringDecoder
 from umie.experiments.combine import ENCODERS
 from umie.experiments.grid_run import GridRun
-from umie.experiments.parts import unnamed_regions
+from umie.experiments.parts import ignored_media, unnamed_places
 from umie.experiments.reference import paper
-from umie.records.places import PLURALS
+from umie.records import MEDIA
+from umie.records.places import A_MEDIUM, PLURALS
 
 COUNTED = (
     "truncated_inputs", "truncated_targets", "unwritable_inputs", "unwritable_targets", "unreachable_spans",
     "unreachable_regions",
 )  # fmt: skip
-MIN_IMAGE_SHARE = 0.5  # with fewer images, the report warns that the data is not evidence about fusion
+MIN_MEDIA_SHARE = 0.5  # with fewer media, the report warns that the data is not evidence about fusion
 
 
 def data_facts(run: GridRun) -> str:
@@ -32,11 +33,14 @@ def _place(run: GridRun, name: str, split: str) -> str:
 def _data(run: GridRun) -> Iterator[str]:
     """Yield the size of each data set compared with the paper's, its overlap with the training data, and its images."""
     sets, split, missing = run.data.sets, run.grid.first.evaluation.split, run.grid.first.missing_images
+    of_images = run.data.has_only_images
+    media = MEDIA[:1] if of_images else MEDIA
     for name, one in sets.items():
         for each, count in one.num_records.items():
             size = paper()["sizes"].get(name, {}).get(each) if run.grid.reference else None
             compared = "" if size is None else f" (the paper: {size:,})"
-            yield f"{_place(run, name, each)}: {count} records, {one.num_images[each]} with an image{compared}"
+            having = ", ".join(f"{one.num_with(each, [medium])} with {A_MEDIUM[medium]}" for medium in media)
+            yield f"{_place(run, name, each)}: {count} records, {having}{compared}"
         if one.num_excluded:
             of = "" if run.data.is_single else f" of {name}"
             yield f"{one.num_excluded} training records{of} were excluded: their texts occur in an evaluation split"
@@ -58,13 +62,15 @@ def _data(run: GridRun) -> Iterator[str]:
             if shares := run.results.get(cell.hash, {}).get("shares"):
                 listed = ", ".join(f"{name} {share:.1%}" for name, share in shares.items())
                 yield f"training shares of {cell.variant}: {listed}"
-    yield f"images that are missing or cannot be read: `{missing}`"
+    what = "images" if of_images else "media"
+    yield f"{what} that are missing or cannot be read: `{missing}`"
     for name, one in sets.items():
         for each, reasons in one.unreadable.items():
             if reasons:
-                kept = "their records are excluded" if missing == "skip" else "their records are used as text only"
+                without = "as text only" if of_images else "without them"
+                kept = f"their records are {'excluded' if missing == 'skip' else f'used {without}'}"
                 facts = f"{len(reasons)}; {kept}; e.g. {next(iter(reasons.values()))}"
-                yield f"images of {_place(run, name, each)} that cannot be read: {facts}"
+                yield f"{what} of {_place(run, name, each)} that cannot be read: {facts}"
 
 
 def _parts(run: GridRun) -> Iterator[str]:
@@ -115,8 +121,10 @@ def _parts(run: GridRun) -> Iterator[str]:
 def _settings(run: GridRun) -> Iterator[str]:
     """Yield decoding, training, what was truncated, too few images, and versions."""
     evaluation = run.grid.first.evaluation
-    if warning := unnamed_regions([cell.config for cell in run.cells], run.data.tasks):
+    if warning := unnamed_places([cell.config for cell in run.cells], run.data.tasks):
         yield f"**warning**: {warning}"
+    for line in ignored_media({cell.variant: cell.config for cell in run.cells}, run.data):
+        yield f"**warning**: {line}"
     decoders = [registries.decoders.get(cell.parts["decoder"]["name"]) for cell in run.cells]
     if not all(isinstance(decoder, type) and issubclass(decoder, ScoringDecoder) for decoder in decoders):
         options = ", ".join(f"{name} {value}" for name, value in evaluation.generation.items()) or "greedy"
@@ -136,10 +144,11 @@ def _settings(run: GridRun) -> Iterator[str]:
                 yield f"{name.replace('_', ' ')} ({split}): {count}"
     for name in dict.fromkeys(one.data_set for one in run.scored):
         one = run.data.sets[name]
-        images, records = one.num_images[evaluation.split], one.num_records[evaluation.split]
-        if images < MIN_IMAGE_SHARE * records:
+        having, records = one.num_with(evaluation.split), one.num_records[evaluation.split]
+        if having < MIN_MEDIA_SHARE * records:
             where = f"{records} records of {_place(run, name, evaluation.split)}"
-            yield f"only {images} of {where} have an image: too few to be evidence about fusion"
+            what = "an image" if run.data.has_only_images else "media"
+            yield f"only {having} of {where} have {what}: too few to be evidence about fusion"
     environments = {
         f"device {line['device']}, {line['threads']} threads per cell; "
         + ", ".join(f"{name} {version}" for name, version in line["versions"].items())

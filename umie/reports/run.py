@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from umie.experiments.config import RunConfig
+from umie.experiments.config import PARTS, RunConfig
 from umie.experiments.run import RunResult
 from umie.experiments.scored_tasks import DEV_MEAN, dev_mean_keys, f1_name, measure_of
 from umie.files import atomic_write, json_text
@@ -134,7 +134,7 @@ def _weights(config: RunConfig) -> Iterator[str]:
     if config.start_from is not None:
         yield f"weights: {config.start_from}"
         return
-    parts = {slot: getattr(config, slot) for slot in ("encoder", "fusion", "decoder")}
+    parts = {slot: part for slot in PARTS if (part := getattr(config, slot)) is not None}
     shown = "; ".join(f"{slot}: {json_text(part)}" for slot, part in parts.items())
     start = "; text-only warm start" if config.warm_start is not None else ""
     yield f"{shown}{start}" + (f" (preset {config.preset})" if config.preset else "")

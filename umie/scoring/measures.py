@@ -27,9 +27,7 @@ class Measure:
     definition: str  # one sentence for tables and files
     strings: bool = False  # whether it compares strings, and so can score predictions without offsets
     modality: str | None = None  # the only modality of M2E2 that it is defined for
-    only_if: Callable[[Record], bool] | None = (
-        None  # it is used if this holds of a record of gold and of a predicted one
-    )
+    only_if: Callable[[Record], bool] | None = None  # it is used if this holds of a record of gold; see ``scorer``
 
 
 def _measure(kind: str, name: str, count: Callable[[Record, Record], Tally], **options: Any) -> Measure:

@@ -187,6 +187,9 @@ def _pop_strings(data: dict[str, Any], text: str) -> dict[str, list[Key]]:
         arguments = [argument for argument in _dicts(item, "arguments") if not _is_unwritten(argument)]
         strings["arguments"] += [_argument(argument, name, trigger, text) for argument in arguments]
     for item in _dicts(data, "events"):
+        for argument in _dicts(item, "arguments"):
+            if argument.get("region") is not None and argument.get("span") is None:
+                argument.pop("text", None)  # a description of the region
         for argument in _pop(item, "arguments"):
             found = item.get("trigger")
             trigger = None if found is None or _is_unwritten(found) else _string(found, text)

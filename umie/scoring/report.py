@@ -64,6 +64,21 @@ class Report:
             main = (lines[0].measure, *_WITH_MACRO)
             yield task, modality, [line for line in lines if line.average == "micro" or line.measure in main]
 
+    def overall(self) -> Iterator[tuple[str, str, list[Line]]]:
+        """Yield those of ``parts`` that are about all records of a task."""
+        seen: set[str] = set()
+        for task, modality, lines in self.parts():
+            if task not in seen:
+                yield task, modality, lines
+            seen.add(task)
+
+    def by_combination(self) -> Iterator[Line]:
+        """Yield the micro score of the main measure of each task for each combination of media, or modality of M2E2."""
+        whole = {task: modality for task, modality, _ in self.overall()}
+        for task, modality, lines in self.parts():
+            if modality != whole[task]:
+                yield lines[0]
+
     def main_lines(self) -> list[Line]:
         """Return the first line of each task: the micro score of its main measure over all records."""
         first: dict[str, Line] = {}

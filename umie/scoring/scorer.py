@@ -47,12 +47,13 @@ def score_predictions(
     Args:
         gold: the annotated records; those with proposed places are compared by their ``gold``.
         predictions: one for each record, in the same order.
-        tasks: the registered tasks to score; None scores those that gold is annotated for.
+        tasks: the registered tasks to score; None scores those that records of the modality are annotated for.
         modality: ``all`` scores all records together, and also each combination of text and media by itself if there
             are several (of events with no other media than images: each modality of M2E2); the name of a modality of
             M2E2 or of a combination, such as ``T+A``, scores only its records.
         main: the measure of ``Task.measure`` that each task is judged by, reported first; by default, and for tasks
-            without one, the strict measure.
+            without one, the strict measure. A system that a task is not judged by ``grounded`` for was not asked for
+            places: if it names none, the measures of places are left out. By default, it was asked.
         other: the predictions of another system to compare with.
         train: training records, from which the baselines learn.
         resamples: the number of resamples for intervals and tests.
@@ -72,8 +73,8 @@ def score_predictions(
     for task in tasks or ():
         task_class(task)  # raises if it is unknown
     asked, gold = gold, [record.annotated for record in gold]
-    annotated = annotated_tasks(gold)
-    chosen = tuple(tasks) if tasks else annotated
+    annotated = annotated_tasks([record for record in gold if has_modality(record, modality)])
+    chosen = tuple(tasks or annotated or annotated_tasks(gold))
     if not chosen:
         raise UmieError("gold is not annotated for any task: use records with entities, relations, events or 'tasks'")
     lines: list[Line] = []
@@ -87,7 +88,9 @@ def score_predictions(
         wanted = [gold[row] for row in rows]
         found = [[side[row] for row in rows] for side in sides]
         own = [asked[row] for row in rows]
-        new = list(_lines(task, modality, (main or {}).get(task), wanted, own, found, train, resamples, seed))
+        judged_by = None if main is None else main.get(task)
+        points = main is None or judged_by is not None
+        new = list(_lines(task, modality, judged_by, points, wanted, own, found, train, resamples, seed))
         lines += new
         if not new:  # a region, or an event without a trigger, has no string
             left_out[task] = "some mentions have no offsets, and no item of this task can be compared as a string"
@@ -131,6 +134,7 @@ def _lines(
     task: str,
     modality: str,
     main: str | None,
+    points: bool,
     gold: Sequence[Record],
     asked: Sequence[Record],
     sides: Sequence[Sequence[Prediction]],
@@ -140,7 +144,8 @@ def _lines(
 ) -> Iterator[Line]:
     """Yield a line for each measure, group of records and average of a task.
 
-    ``asked`` are the records of ``gold`` with the places that systems can name; ``sides`` are one or two systems.
+    ``asked`` are the records of ``gold`` with the places that systems can name; ``sides`` are one or two systems, and
+    ``points`` whether they were asked for places.
     """
     measures = sorted(measures_of(task), key=lambda measure: measure.name != main)  # the main one first
     groups = list(_groups(task, modality, gold, sides))
@@ -148,9 +153,9 @@ def _lines(
     for measure in measures:
         if not measure.strings and _has_strings(task, sides[0]):
             continue  # without offsets, only strings can be compared
-        found = (one.record for side in sides for one in side)
         condition = None if measure.name == main else measure.only_if
-        if condition is not None and not all(any(map(condition, some)) for some in (gold, found)):
+        needed = [gold] if points else [gold, [one.record for side in sides for one in side]]
+        if condition is not None and not all(any(map(condition, some)) for some in needed):
             continue
         comparable = [side for side in sides if measure.strings or not _has_strings(task, side)]
         tallies = [[_tally(measure, *pair) for pair in zip(side, gold, strict=True)] for side in comparable]

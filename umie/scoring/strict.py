@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from umie.errors import UmieError
@@ -50,13 +50,22 @@ def strict_sheet(task: str, predictions: Sequence[Record], gold: Sequence[Record
     return Sheet.of([chosen.count(found, record.annotated) for found, record in zip(predictions, gold, strict=True)])
 
 
-def scores_by_combination(sheet: Sheet, gold: Sequence[Record]) -> dict[str, dict[str, Any]]:
-    """Return ``f1`` and ``interval`` of the records of each combination of text and media, e.g. ``T+I``."""
+def scores_by_combination(
+    sheet: Sheet, gold: Sequence[Record], whole: Mapping[str, Any] | None = None
+) -> dict[str, dict[str, Any]]:
+    """Return ``f1`` and ``interval`` of the records of each combination of text and media, e.g. ``T+I``.
+
+    ``whole`` has those of all records, if they are known: a single combination is not resampled again.
+    """
     rows: dict[str, list[int]] = {}
     for row, record in enumerate(gold):
         rows.setdefault(record.combination, []).append(row)
     parts = {
-        name: score_of_sheet(Sheet(sheet.labels, sheet.counts[rows[name]])) for name in COMBINATIONS if name in rows
+        name: whole
+        if whole is not None and len(rows) == 1
+        else score_of_sheet(Sheet(sheet.labels, sheet.counts[rows[name]]))
+        for name in COMBINATIONS
+        if name in rows
     }
     return {name: {key: scores[key] for key in ("f1", "interval")} for name, scores in parts.items()}
 

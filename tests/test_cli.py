@@ -94,11 +94,11 @@ def test_help_lists_the_commands(umie):
 def test_the_help_of_ablate_describes_options_and_exit_codes(umie):
     code, out, _ = umie("ablate", "--help")
     assert code == 0
-    for option in ("--plan", "--data-root", "--output", "--workers", "--split"):
+    for option in ("--plan", "--calibrate", "--seeds", "--only", "--only-failed", "--limit", "--data-root", "--output"):
         assert option in out
     words = " ".join(out.split())
     assert "Run an ablation grid and write its table and figure" in words
-    assert "Exit code: 0 all cells have results, 1 a cell crashed" in words
+    assert "Exit code: 0 all chosen cells have results, 1 a cell crashed" in words
 
 
 def test_the_version_is_that_of_the_library(umie):

@@ -141,7 +141,7 @@ def write_manifest(
         except UmieError:  # damaged: what it covered is unknown
             kept = {}
     for name in names:
-        kept[name] = {"bytes": (folder / name).stat().st_size, "sha256": _digest(folder / name)}
+        kept[name] = {"bytes": (folder / name).stat().st_size, "sha256": known_digest(folder / name)}
     with atomic_write(path) as file:
         file.write(json_text({"files": dict(sorted(kept.items()))}, indent=1))
 
@@ -170,7 +170,7 @@ def check_manifest(folder: Path, covers: Callable[[str], bool] = lambda name: Tr
         path = folder / name
         if not path.is_file():
             raise UmieError(f"{path}: is missing, but {MANIFEST} lists it: copy or download the checkpoint again")
-        if path.stat().st_size != entry["bytes"] or _digest(path) != entry["sha256"]:
+        if path.stat().st_size != entry["bytes"] or known_digest(path) != entry["sha256"]:
             raise UmieError(
                 f"{path}: is not the file that was saved ({MANIFEST} has another checksum): copy or download the "
                 f"checkpoint again{advice}"
@@ -234,7 +234,8 @@ def _is_entry(name: str, entry: Any) -> bool:
     return is_local and isinstance(entry, dict) and {"bytes", "sha256"} <= entry.keys()
 
 
-def _digest(path: Path) -> str:
+def known_digest(path: Path) -> str:
+    """Return the SHA-256 digest of a file, which is read once as long as its size and date stay the same."""
     status = path.stat()
     key = (str(path.resolve()), status.st_size, status.st_mtime_ns, status.st_ino)
     if key not in _digests:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import inspect
 import warnings
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -252,6 +253,11 @@ def default_tokenizer(decoder: Mapping[str, Any]) -> PreTrainedTokenizerBase:
     """Return the tokenizer of a decoder's checkpoint, or for a preset one trained on the embedded data set."""
     if checkpoint_of(decoder) is not None:
         return load_tokenizer("decoder", decoder["source"])
+    return copy.deepcopy(_embedded_tokenizer())  # a caller may add tokens
+
+
+@functools.cache
+def _embedded_tokenizer() -> PreTrainedTokenizerBase:
     return train_tokenizer(_embedded_texts(), EMBEDDED_VOCAB_SIZE)
 
 

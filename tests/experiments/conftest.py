@@ -19,8 +19,10 @@ from small_run import SMALL as RUN
 
 from umie import cli
 from umie.experiments.expand import read_grid
+from umie.experiments.grid_run import GridRun
 from umie.experiments.parts import check_parts
-from umie.experiments.scheduler import RESULTS, GridRun, run_grid
+from umie.experiments.scheduler import RESULTS, run_grid
+from umie.experiments.tally import Tally
 from umie.reports.grid import write_report
 
 UMIE = Path(sys.executable).with_name("umie")
@@ -71,9 +73,13 @@ class Recorder:
         self.started: list[str] = []
         self.advanced: dict[str, list[tuple[str, float]]] = {}
         self.finished: dict[str, dict] = {}
+        self.tallies: list[Tally] = []
 
     def preparing(self, what):
         self.steps.append(what)
+
+    def cells(self, tally):
+        self.tallies.append(tally)
 
     def start(self, job):
         self.started.append(job)

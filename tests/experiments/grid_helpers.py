@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from umie.experiments import scheduler
+from umie.experiments import planning, scheduler
 
 TASKS = ("mner", "mre", "med", "meae")
 
@@ -40,4 +40,5 @@ def cells_in_process():
     """Let ``umie ablate`` run its cells in this process, which saves the seconds that a process needs for imports."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(scheduler, "run_grid", partial(scheduler.run_grid, in_process=True))
+        patch.setattr(planning, "plan_grid", partial(planning.plan_grid, in_process=True))
         yield

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from umie.experiments import comparison
-from umie.experiments.comparison import compare
+from umie.experiments.comparison import compare, counts_in
 from umie.experiments.data_sets import Corpus, DataSet
 from umie.experiments.expand import plan, read_grid
-from umie.experiments.scheduler import GridRun
-from umie.experiments.variant import COUNTS
+from umie.experiments.grid_run import GridRun
+from umie.experiments.results import COUNTS
 
 RECORDS = 200
 
@@ -37,7 +37,7 @@ def compared(tmp_path):
             folder.mkdir(parents=True)
             if (counts := counts_of(cell)) is not None:
                 (folder / COUNTS).write_text(json.dumps({one.key: np.asarray(counts).tolist() for one in run.scored}))
-        return compare(run, tmp_path)
+        return compare(run, counts_in(run, tmp_path))
 
     return make
 
@@ -162,7 +162,7 @@ def test_p_is_corrected_by_the_method_of_holm():
         return comparison.Comparison("a", "b", "MNER", 3, 0.1, 0.1, 0.1, p)
 
     # by hand: 4 * 0.01, 3 * 0.02, then 2 * 0.03 and 1 * 0.5, each at least as large as the one before
-    corrected = comparison._corrected([one(0.5), one(0.01), one(0.03), one(0.02)])
+    corrected = comparison.corrected([one(0.5), one(0.01), one(0.03), one(0.02)])
     assert [item.adjusted for item in corrected] == pytest.approx([0.5, 0.04, 0.06, 0.06])
 
 

@@ -27,7 +27,7 @@ GRID = {
 class Silent:
     """A progress display that shows nothing."""
 
-    preparing = start = advance_job = finish = note = staticmethod(lambda *_: None)
+    preparing = cells = start = advance_job = finish = note = staticmethod(lambda *_: None)
 
 
 @pytest.fixture(scope="module")

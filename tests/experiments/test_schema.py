@@ -6,7 +6,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from umie.experiments.expand import SLOTS
+from umie.experiments.combine import SLOTS
 from umie.experiments.schema import FOLDER, grid_schema, run_schema
 from umie.yaml_files import read_yaml
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from umie.experiments.config import RunConfig
-from umie.experiments.run_job import GATES
+from umie.experiments.results import GATES
 
 SIZES = {"format": "synthetic", "train": 30, "dev": 3, "test": 6}
 GRID = {

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from umie.experiments.expand import plan
-from umie.experiments.run_job import GATES
-from umie.experiments.scheduler import GridRun
+from umie.experiments.grid_run import GridRun
+from umie.experiments.results import GATES
 from umie.reports.gate_study import (
     AGREES,
     DISAGREES,

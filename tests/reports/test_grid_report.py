@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from umie.experiments.expand import plan
-from umie.experiments.scheduler import GridRun
+from umie.experiments.grid_run import GridRun
+from umie.experiments.results import COUNTS
 from umie.experiments.summary import MEAN, Interval, rows, score
-from umie.experiments.variant import COUNTS
 from umie.reports import grid_figure
 from umie.reports.grid import FILES, ceiling_findings, write_report
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from umie.cli import ablate, bench, convert, data, evaluate, example, extract, list_parts, train
+from umie.cli import ablate, bench, convert, data, evaluate, example, extract, grid, list_parts, train
 from umie.cli.console import out, print_note, print_notes, tolerate_encodings
 from umie.errors import UmieError
 
@@ -25,6 +25,7 @@ for command in (train.train, ablate.ablate, evaluate.evaluate, extract.extract, 
     app.command()(command)
 app.add_typer(data.app, name="data")
 app.add_typer(bench.app, name="bench")
+app.add_typer(grid.app, name="grid")
 
 
 _UsageError: Any = typer.BadParameter.__mro__[1]  # from click, or from the copy in newer versions of typer

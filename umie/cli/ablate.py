@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
-from rich.table import Table
 
-from umie.cli.console import out, print_line, print_note, show_page
+from umie.cli.console import print_line, print_note, show_page
 from umie.cli.options import DataRoot, Plugins, Settings, data_root_of
+from umie.cli.plan_display import print_cells, print_plan
 from umie.cli.progress import GridDisplay
+from umie.errors import UmieError
 
 if TYPE_CHECKING:
-    from umie.experiments.expand import Cell, Grid
+    from umie.experiments.grid_run import GridRun, Selection
 
 
 def ablate(
     grid_file: Annotated[Path, typer.Argument(help="The grid (YAML); see examples/.")],
-    plan: Annotated[bool, typer.Option("--plan", help="Check and list the cells without running them.")] = False,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Check and list the cells and what they will cost, without running them.")
+    ] = False,
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", help="With --plan: measure a few steps of each kind of cell for the costs.")
+    ] = False,
+    seeds: Annotated[
+        str | None, typer.Option(metavar="SEEDS", help="Seeds instead of those of the grid, e.g. 0-4 or 0,2.")
+    ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(metavar="SLOT=OPTION,...", help="Run only cells with these options, or seeds. Repeatable."),
+    ] = None,
+    only_failed: Annotated[bool, typer.Option("--only-failed", help="Run only cells that crashed.")] = False,
+    limit: Annotated[int | None, typer.Option(min=1, help="Run at most this number of cells.")] = None,
     data_root: DataRoot = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Output directory; by default runs/NAME.")
@@ -42,17 +54,31 @@ def ablate(
         umie ablate examples/embedded.yaml --plan
         umie ablate examples/embedded.yaml
         umie ablate grid.yaml --set training.max_steps=500 --split dev
+        umie ablate grid.yaml --seeds 0-4 --only fusion=gated,concat --limit 10
+        umie ablate grid.yaml --only-failed
+        umie ablate grid.yaml --plan --calibrate
 
-    With --plan, nothing runs: the cells and any missing files are listed (exit code 2 if files are missing).
+    Cells that have a result do not run again. --only names options as the table does, or parts (fusion=gated fits all
+    options of the part gated that have a label of their own); what it leaves out, and what is beyond --limit, is for
+    a later run, and the table shows what there is.
 
-    Exit code: 0 all cells have results, 1 a cell crashed (the other results are kept), 2 bad input, found before any
-    cell runs.
+    With --plan, nothing runs: the cells are listed with what is done, the work that they share, and an estimate of
+    time, memory and disk from finished cells of the directory; missing files are listed, too (exit code 2). With
+    --calibrate, kinds of cells without a finished one are measured for a few steps.
+
+    Exit code: 0 all chosen cells have results, 1 a cell crashed (the other results are kept), 2 bad input, found before
+    any cell runs, 130 interrupted (run the same command again to go on).
     """
+    from umie.experiments.combine import read_seeds
     from umie.experiments.expand import read_grid
     from umie.registry import load_plugins
 
+    if calibrate and not plan:
+        raise UmieError("--calibrate measures for --plan: use both")
     load_plugins(plugins or ())
-    grid = read_grid(grid_file, settings or ()).with_changes(workers=workers, split=split, plugins=plugins or ())
+    settings = [*(settings or ()), *([f"seeds={read_seeds(seeds)}"] if seeds is not None else ())]
+    grid = read_grid(grid_file, settings).with_changes(workers=workers, split=split, plugins=plugins or ())
+    rule = grid.options.rules_of(only or ())
     root = data_root_of(data_root, grid_file)
     if output is None:
         output = Path("runs") / (grid.name if split is None else f"{grid.name}-{split}")
@@ -62,65 +88,54 @@ def ablate(
     check_output(output)
     runs = [cell.config for cell in grid.cells]
     if plan:
-        check_parts(runs, read_files=False)
+        check_parts(runs, grid.report_to, read_files=False)
         if missing := missing_files(runs, root):
-            _print_cells([(cell, "blocked: missing files") for cell in grid.cells])
+            print_cells([(cell, "blocked: missing files") for cell in grid.cells])
             for line in missing:
                 print_note(f"umie: missing: {line}")
             raise typer.Exit(2)
-    check_parts(runs)
-    if plan:
-        _plan(grid, root, output)
-        return
+    check_parts(runs, grid.report_to)
+    from umie.experiments.grid_run import Selection
     from umie.experiments.scheduler import run_grid
+
+    selection = Selection(rule, only_failed, limit)
+    display = GridDisplay()
+    try:
+        if plan:
+            from umie.experiments.planning import plan_grid
+
+            with display:
+                found = plan_grid(grid, root, output, display, selection=selection, calibrate=calibrate)
+            print_plan(found, output)
+            return
+        with display:
+            run = run_grid(grid, root, output, display, selection=selection)
+    except KeyboardInterrupt as error:
+        print_note(f"umie: interrupted: {_state(display)}; run the same command again to go on")
+        raise typer.Exit(130) from error
+    _finish(run, output, display, selection)
+
+
+def _finish(run: GridRun, output: Path, display: GridDisplay, selection: Selection) -> None:
+    """Write and print the report of a grid, and what is left to do; exit with code 1 if a chosen cell crashed."""
+    from umie.experiments.combine import fits
     from umie.reports.grid import FILES, write_report
 
-    try:
-        with GridDisplay() as display:
-            run = run_grid(grid, root, output, display)
-        if not display.num_started:
-            print_note(f"umie: all {len(run.cells)} cells already had results; none was run")
-    except KeyboardInterrupt as error:
-        print_note("umie: interrupted; finished cells are kept; run the same command again to continue")
-        raise typer.Exit(130) from error
+    if not display.num_started:
+        why = "no chosen cell crashed" if selection.only_failed else "all chosen cells already had results"
+        why = f"all {len(run.cells)} cells already had results" if not (run.crashed or run.missing) else why
+        print_note(f"umie: {why}; none was run")
     show_page(write_report(run, output))
     print_line(f"\nWritten: {', '.join(str(path) for name in FILES if (path := output / name).exists())}")
+    if run.missing:
+        print_note(f"umie: {len(run.missing)} of {len(run.cells)} cells did not run yet; run the grid again to go on")
     if run.crashed:
         print_note(f"umie: {len(run.crashed)} of {len(run.cells)} cells crashed; see {output / 'table.md'}", "red")
+    if any(fits(selection.rule, cell.options, cell.seed) for cell in run.crashed):
         raise typer.Exit(1)
 
 
-# what the tokens of training queries depend on
-_TOKENIZING = ("decoder", "trained_on", "wording", "max_input_tokens", "max_target_tokens", "start_from")
-
-
-def _plan(grid: Grid, root: Path, output: Path) -> None:
-    from umie.experiments.parts import unnamed_places
-    from umie.experiments.scheduler import prepare, results_of
-    from umie.experiments.training_queries import plan_queries
-
-    with GridDisplay() as display, tempfile.TemporaryDirectory() as scratch:
-        corpus, cells = prepare(grid, root, Path(scratch), display)
-        distinct = {repr([getattr(cell.config, slot) for slot in _TOKENIZING]): cell.config for cell in cells}
-        notes = [line for config in distinct.values() for line in plan_queries(config, corpus)]
-    results = results_of(grid, corpus, cells, output, lambda what: print_note(f"umie: {what}"), repair=False)
-    _print_cells([(cell, results.get(cell.hash, {}).get("status", "to run")) for cell in cells])
-    for name, one in corpus.sets.items():
-        sizes = ", ".join(f"{split} {count}" for split, count in one.num_records.items())
-        if not corpus.is_single:
-            print_line(f"{name}: {sizes}")
-        for line in one.overlap():
-            print_note(f"umie: warning: {name}: {line}")
-    what = f"records: {sizes}" if corpus.is_single else f"{len(corpus.sets)} data sets"
-    print_line(f"{len(cells)} cells; {what}; output: {output}")
-    for line in dict.fromkeys(notes):
-        print_note(f"umie: warning: {line}")
-    if warning := unnamed_places([cell.config for cell in cells], corpus.tasks):
-        print_note(f"umie: warning: {warning}")
-
-
-def _print_cells(states: Sequence[tuple[Cell, str]]) -> None:
-    table = Table("cell", "variant", "seed", "state")
-    for cell, state in states:
-        table.add_row(cell.hash or "-", escape(cell.variant), str(cell.seed), state)
-    out.print(table)
+def _state(display: GridDisplay) -> str:
+    if display.tally is None:
+        return "before the first cell"
+    return f"{display.tally.finished} of {display.tally.total} cells are finished"

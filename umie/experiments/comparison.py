@@ -9,16 +9,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from umie.experiments.expand import Cell, uses_image
-from umie.experiments.results import cell_folder, read_numbers
-from umie.experiments.scheduler import GridRun
-from umie.experiments.variant import COUNTS
+from umie.experiments.results import COUNTS, cell_folder, read_numbers
+from umie.experiments.scored_tasks import ScoredTask
+from umie.experiments.summary import CellLike, GridLike
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     Draws = NDArray[np.float64]
+
+BySeed = Mapping[int, Mapping[str, Any]]
+"""Counts of correct, predicted and annotated items, by seed and scored task, for each record."""
+
+Side = tuple[str, BySeed]
+"""The name of a variant, and its counts."""
 
 ALPHA = 0.05
 POWER = 0.8
@@ -59,37 +64,53 @@ class Comparison:
         return f"not distinguishable; differences below {100 * self.smallest:.1f} points would often be missed"
 
 
-def compare(run: GridRun, output: Path) -> list[Comparison]:
+def counts_in(run: GridLike, output: Path) -> Mapping[str, BySeed]:
+    """Return the counts of the cells in the directory of a grid that were scored, by variant."""
+    found: dict[str, dict[int, Mapping[str, Any]]] = {}
+    for cell in run.cells:
+        own = found.setdefault(cell.variant, {})
+        line = run.results.get(cell.hash, {})
+        if line.get("status") == "ok":
+            counts = read_numbers(line, cell_folder(output, cell.hash) / COUNTS, depth=2)
+            own |= {cell.seed: counts} if counts else {}
+    return found
+
+
+def compare(run: GridLike, counts: Mapping[str, BySeed]) -> list[Comparison]:
     """Compare every variant with its reference: the one without image input, and its own with shuffled images.
 
     Without a variant that ignores the image, the reference is the first variant. Sets that one of the two variants was
     not trained on are left out, and so are cells that have no counts (from an earlier version) or crashed.
     """
-    counts: dict[str, dict[int, Mapping[str, Any]]] = {}  # by variant and seed
-    first: dict[str, Cell] = {}
+    first: dict[str, CellLike] = {}
     for cell in run.cells:
         first.setdefault(cell.variant, cell)
-        own = counts.setdefault(cell.variant, {})
-        line = run.results.get(cell.hash, {})
-        if line.get("status") == "ok":
-            found = read_numbers(line, cell_folder(output, cell.hash) / COUNTS, depth=2)
-            own |= {cell.seed: found} if found else {}
-    compared = []
+    compared: list[Comparison] = []
     for mine, theirs in _pairs(list(first.values())):
-        for task in run.scored:
-            if task.data_set in mine.config.trained_on and task.data_set in theirs.config.trained_on:
-                sides = [counts[one.variant] for one in (mine, theirs)]
-                seeds = [seed for seed in sides[0] if seed in sides[1]]
-                sheets = [[side[seed].get(task.key, ()) for seed in seeds] for side in sides]
-                rows = {tuple(map(len, sheet)) for side in sheets for sheet in side}
-                if seeds and len(rows) == 1 and set(*rows) == {3}:  # the same records
-                    compared.append(_compared(mine.variant, theirs.variant, task.title, *sheets))
-    return _corrected(compared)
+        both = set(mine.trained_on) & set(theirs.trained_on)
+        tasks = [task for task in run.scored if task.data_set in both]
+        compared += compare_sides((mine.variant, counts[mine.variant]), (theirs.variant, counts[theirs.variant]), tasks)
+    return corrected(compared)
 
 
-def _pairs(cells: Sequence[Cell]) -> Iterator[tuple[Cell, Cell]]:
+def compare_sides(mine: Side, theirs: Side, tasks: Sequence[ScoredTask]) -> list[Comparison]:
+    """Compare two sides, each with its name and the counts of its seeds, on tasks for which they have the same records.
+
+    The p of the comparisons is not corrected for their number.
+    """
+    found = []
+    for task in tasks:
+        seeds = [seed for seed in mine[1] if seed in theirs[1]]
+        sheets = [[side[1][seed].get(task.key, ()) for seed in seeds] for side in (mine, theirs)]
+        rows = {tuple(map(len, sheet)) for side in sheets for sheet in side}
+        if seeds and len(rows) == 1 and set(*rows) == {3}:  # the same records
+            found.append(_compared(mine[0], theirs[0], task.title, *sheets))
+    return found
+
+
+def _pairs(cells: Sequence[CellLike]) -> Iterator[tuple[CellLike, CellLike]]:
     """Yield the variants to compare with their references, given one cell of each variant."""
-    blind = [cell.variant for cell in cells if not uses_image(cell.config.fusion)]
+    blind = [cell.variant for cell in cells if not cell.uses_image]
     references = [cell for cell in cells if cell.variant in blind]
     for cell in cells:
         if 0 < len(blind) < len(cells):
@@ -105,18 +126,17 @@ def _pairs(cells: Sequence[Cell]) -> Iterator[tuple[Cell, Cell]]:
             yield from ((cell, other) for other in cells if _is_control(cell, other))
 
 
-def _is_control(cell: Cell, other: Cell) -> bool:
+def _is_control(cell: CellLike, other: CellLike) -> bool:
     """Return whether the other cell differs only in that its images are shuffled."""
     return _setup(cell, "shuffled") == _setup(other) != _setup(cell)
 
 
-def _setup(cell: Cell, images: str | None = None) -> dict[str, Any]:
+def _setup(cell: CellLike, images: str | None = None) -> dict[str, Any]:
     """Return all values of a cell but its seed, with other ``images`` if given."""
-    values = cell.config.model_dump(mode="json", exclude={"seed"})
-    return values if images is None else {**values, "images": images}
+    return {**cell.setup, **({} if images is None else {"images": images})}
 
 
-def _agree(reference: Cell, cell: Cell) -> bool:
+def _agree(reference: CellLike, cell: CellLike) -> bool:
     """Return whether a cell has the options of a reference that vary, except for the fusion."""
     return all(cell.labels.get(slot) == label for slot, label in reference.labels.items() if slot != "fusion")
 
@@ -157,7 +177,7 @@ def _f1(counts: Any) -> tuple[float, Draws]:
     return float(np.nan_to_num(total)[0]), np.nan_to_num(f1_of_sums(bootstrap_sums(sheet, RESAMPLES, 0)))
 
 
-def _corrected(found: Sequence[Comparison]) -> list[Comparison]:
+def corrected(found: Sequence[Comparison]) -> list[Comparison]:
     """Return the comparisons with p adjusted by Holm's method, which controls the chance of any false finding."""
     adjusted = dict.fromkeys(range(len(found)), 1.0)
     largest = 0.0

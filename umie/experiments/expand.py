@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import itertools
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from umie import registries
 from umie.configs import ConfigError, as_list, as_mapping, errors_in, errors_of
 from umie.errors import UmieError, UnknownNameError, at, check_keys, check_whole, shown
-from umie.experiments.choices import instruction_label, train_on_label
+from umie.experiments.combine import EXCLUDE, SEEING, SLOTS, WHEN, ZIP, Options, options_of_slot, uses_image
 from umie.experiments.config import PARTS, Evaluation, RunConfig
 from umie.experiments.data_sets import hash_of
 from umie.experiments.identity import identity
@@ -21,14 +21,6 @@ from umie.experiments.reference import Reference, read_reference
 from umie.files import read_json
 from umie.registry import load_plugins
 from umie.yaml_files import parse_yaml, read_yaml
-
-SLOTS = (
-    "train_on", "instruction", "encoder", "video_encoder", "audio_encoder", "visual_embedding", "fusion", "decoder",
-    "training",
-)  # fmt: skip
-"""The keys that a grid can vary, in the order of the table."""
-
-_SEEING = ("encoder", "video_encoder", "audio_encoder", "visual_embedding")  # which a blind fusion does not use
 
 _NO_OPTIONS = ("label", "training", "images", "blind")  # keys of a choice that are not options of the part
 
@@ -61,6 +53,9 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 }
 
 
+GRID_KEYS = ("workers", "reference", "report_to")  # which no cell depends on
+
+
 @dataclass(frozen=True)
 class Cell:
     """One run of a grid."""
@@ -68,6 +63,7 @@ class Cell:
     labels: Mapping[str, str]  # labels of the options that vary, by slot
     config: RunConfig
     hash: str = ""  # of everything that the result depends on, set by plan
+    options: Mapping[str, str] = field(default_factory=dict)  # labels of all options, by slot
 
     @property
     def variant(self) -> str:
@@ -89,6 +85,21 @@ class Cell:
         """The seed of the run."""
         return self.config.seed
 
+    @property
+    def uses_image(self) -> bool:
+        """Whether the fusion of the variant uses the image."""
+        return uses_image(self.config.fusion)
+
+    @property
+    def trained_on(self) -> tuple[str, ...]:
+        """The names of the data sets that the variant is trained on."""
+        return self.config.trained_on
+
+    @cached_property
+    def setup(self) -> dict[str, Any]:
+        """All values of the run but its seed, as plain data."""
+        return self.config.model_dump(mode="json", exclude={"seed"})
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -98,6 +109,8 @@ class Grid:
     cells: Sequence[Cell]
     workers: int | None = None  # None uses one per GPU, or one for every two processors
     reference: Sequence[Reference] = ()  # published F1 scores to show next to the measured ones
+    report_to: Sequence[str] = ()  # integrations that log the training of each cell
+    options: Options = field(default_factory=lambda: Options({}))
 
     @property
     def first(self) -> RunConfig:
@@ -142,28 +155,33 @@ def read_grid(path: str | Path, settings: Sequence[str] = ()) -> Grid:
     errors: list[str] = []
     if "seed" in values:
         errors.append("seed: a grid has a list of seeds: rename the key to seeds")
+    of_cells = (*RunConfig.model_fields, "seeds", ZIP, EXCLUDE)
     for key in values:
-        errors += errors_in(check_keys, "key", [key], [*RunConfig.model_fields, "seeds", "workers", "reference"])
+        errors += errors_in(check_keys, "key", [key], [*of_cells, *GRID_KEYS])
     if values.get("workers") is not None:
         errors += errors_in(check_whole, "workers", values["workers"], 1)
+    if not all(isinstance(name, str) for name in as_list(values.get("report_to"))):
+        errors.append(f"report_to is {shown(values['report_to'])}: use names, such as [tensorboard]")
     cells: list[Cell] = []
+    options = Options({})
     reference: list[Reference] = []
     try:
         reference = read_reference(values.get("reference"))
     except UmieError as error:
         errors += errors_of(error)
+    if isinstance(values.get("checkpoints"), dict):  # trackers of a grid are off by default
+        values = {**values, "checkpoints": {"report_to": [], **values["checkpoints"]}}
     try:
-        cells = _cells({key: value for key, value in values.items() if key in (*RunConfig.model_fields, "seeds")}, path)
+        options, cells = _expanded({key: value for key, value in values.items() if key in of_cells}, path)
     except UmieError as error:
         errors += errors_of(error)
-    names = [(cell.variant, cell.seed) for cell in cells]
-    twice = [name for name in names if names.count(name) > 1]
+    twice = [name for name, count in Counter((cell.variant, cell.seed) for cell in cells).items() if count > 1]
     if twice:
         variant, seed = twice[0]
         errors.append(f"two variants are called {variant!r} (seed {seed}): remove one, or give them labels")
     if errors:
         raise ConfigError(errors, str(path))
-    return Grid(path, cells, values.get("workers"), reference)
+    return Grid(path, cells, values.get("workers"), reference, as_list(values.get("report_to")), options)
 
 
 def read_run(path: str | Path, settings: Sequence[str] = ()) -> RunConfig:
@@ -176,13 +194,17 @@ def read_run(path: str | Path, settings: Sequence[str] = ()) -> RunConfig:
     values = _read(path, settings, "config", "data, tasks, fusion, training, checkpoints")
     try:
         check_keys("key", values, RunConfig.model_fields)
-        varied = [slot for slot in SLOTS if len(_choices(slot, values.get(slot))) > 1]
+        given = {slot: options_of_slot(slot, values.get(slot)) for slot in SLOTS}
+        varied = [slot for slot, options in given.items() if len(options) > 1]
         if varied:
             raise UmieError(f"a run trains one variant: choose one {' and one '.join(varied)}, or use umie ablate")
+        for slot, options in given.items():
+            if any(isinstance(option, dict) and WHEN in option for option in options):
+                raise UmieError(f"{slot}.{WHEN}: a run trains one variant: remove {WHEN!r}, or use umie ablate")
         if type(values.get("seed", 0)) is not int:
             raise UmieError(f"seed is {shown(values['seed'])}: use one whole number; umie ablate runs several seeds")
         checkpoints = {} if values.get("checkpoints") is None else values["checkpoints"]
-        (cell,) = _cells({**values, "checkpoints": checkpoints, "seeds": values.get("seed", 0)}, path)
+        _, (cell,) = _expanded({**values, "checkpoints": checkpoints, "seeds": values.get("seed", 0)}, path)
     except UmieError as error:
         raise ConfigError(errors_of(error), str(path)) from error
     return cell.config
@@ -190,13 +212,14 @@ def read_run(path: str | Path, settings: Sequence[str] = ()) -> RunConfig:
 
 def plan(grid: Grid, fingerprint: str, *, read_files: bool = True) -> list[Cell]:
     """Return the cells with their hashes, for which see ``identity``; raise UmieError if two cells are identical."""
+    known: dict[str, Any] = {}  # so that files are read once
     cells = [
-        dataclasses.replace(cell, hash=hash_of(identity(cell.config, fingerprint, read_files=read_files)))
+        dataclasses.replace(cell, hash=hash_of(identity(cell.config, fingerprint, read_files=read_files, known=known)))
         for cell in grid.cells
     ]
-    hashes = [cell.hash for cell in cells]
+    counts = Counter(cell.hash for cell in cells)
     for cell in cells:
-        if hashes.count(cell.hash) > 1:
+        if counts[cell.hash] > 1:
             raise UmieError(f"{grid.path}: the variant {cell.variant!r} with seed {cell.seed} is in the grid twice")
     return cells
 
@@ -209,8 +232,8 @@ def _read(path: Path, settings: Sequence[str], kind: str, keys: str) -> dict[str
         return _with_settings(values, settings)
 
 
-def _cells(values: dict[str, Any], path: Path) -> list[Cell]:
-    """Return all combinations of the options of the slots and the seeds as runs."""
+def _expanded(values: dict[str, Any], path: Path) -> tuple[Options, list[Cell]]:
+    """Return the options of the slots, and all their combinations with the seeds as runs."""
     values = dict(values)
     values["name"] = str(values.get("name", path.stem))
     values["plugins"] = [str(path.parent / str(plugin)) for plugin in as_list(values.get("plugins"))]
@@ -224,42 +247,39 @@ def _cells(values: dict[str, Any], path: Path) -> list[Cell]:
     seeds = as_list(values.pop("seeds", 0))
     if not seeds or not all(type(seed) is int and 0 <= seed < 2**32 for seed in seeds):
         raise UmieError(f"seeds is {shown(seeds)}: use whole numbers, 0 or more, below 2**32")
-    choices = {slot: _choices(slot, values.get(slot)) for slot in SLOTS}
-    for slot, options in choices.items():
-        if not options:
-            raise UmieError(f"{slot} is empty: choose one, or a list to vary")
-    varied = [slot for slot in SLOTS if len(choices[slot]) > 1] or ["fusion"]
+    options = Options.read(values)
+    defaults = PRESETS.get(str(values.get("preset")), {})
+    shared = {key: value for key, value in values.items() if key not in (ZIP, EXCLUDE, *SLOTS)}
     cells: list[Cell] = []
     errors: list[str] = []
-    for combination in itertools.product(*choices.values()):
-        chosen = dict(zip(SLOTS, combination, strict=True))
+    blind: set[str] = set()  # the combinations of a fusion without image: one variant, not one for each encoder
+    for combination in options.combinations():
+        chosen = {slot: defaults.get(slot) if one is None else one.value for slot, one in combination.items()}
+        labels = {slot: one.label for slot, one in combination.items() if one is not None}
+        used = [seed for seed in seeds if not options.is_excluded(labels, seed)]
+        if not used:
+            continue
+        if not uses_image(chosen["fusion"]):
+            labels = {slot: label for slot, label in labels.items() if slot not in SEEING}
+            key = repr([value for slot, value in chosen.items() if slot not in SEEING])
+            if key in blind:
+                continue
+            blind.add(key)
+            for slot in SEEING:  # training and images of such a choice belong to variants that use it
+                if isinstance(value := chosen[slot], dict):
+                    chosen[slot] = {k: v for k, v in value.items() if k not in ("training", "images", "blind")}
         try:
-            named = varied
-            if not uses_image(chosen["fusion"]):  # one variant, not one for each encoder
-                if any(chosen[slot] is not choices[slot][0] for slot in _SEEING):
-                    continue
-                named = [slot for slot in varied if slot not in _SEEING] or ["fusion"]
-                for slot in _SEEING:  # training and images of such a choice belong to variants that use it
-                    if isinstance(chosen[slot], dict):
-                        chosen[slot] = {
-                            k: v for k, v in chosen[slot].items() if k not in ("training", "images", "blind")
-                        }
-            labels = {slot: _label(slot, chosen[slot], values.get("data")) for slot in named}
-            run = {**values, **_plain(chosen)}
-            cells += [Cell(labels, RunConfig(**{**run, "seed": seed})) for seed in seeds]
+            config = RunConfig(**{**shared, **_plain(chosen), "seed": used[0]})
         except UmieError as error:
             errors += errors_of(error)
+            continue
+        named = options.naming(labels)
+        cells += [Cell(named, config.model_copy(update={"seed": seed}), options=labels) for seed in used]
+    if not cells and not errors:
+        errors.append(f"no combination of options is left: see {EXCLUDE!r} and {WHEN!r}")
     if errors:
         raise ConfigError(errors)
-    return cells
-
-
-def uses_image(fusion: Any) -> bool:
-    """Return whether a choice of ``fusion`` uses the image; one that is no known fusion is reported elsewhere."""
-    name = fusion.get("name") if isinstance(fusion, dict) else fusion
-    if not isinstance(name, str) or name not in registries.fusions:
-        return True
-    return bool(getattr(registries.fusions.get(name), "uses_image", True))
+    return options, cells
 
 
 def _with_preset(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -286,14 +306,6 @@ def _with_preset(values: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _choices(slot: str, value: Any) -> list[Any]:
-    """Return the options of a slot, which is a list or a single option; None is the default."""
-    is_list = isinstance(value, list | tuple)
-    if slot == "train_on" and is_list and value and all(isinstance(name, str) and name != "all" for name in value):
-        return [value]  # the names of the data sets of one choice
-    return list(value) if is_list else [value]
-
-
 def _plain(chosen: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values of one combination for a run: without labels, and with images and training from the parts."""
     plain: dict[str, Any] = {}
@@ -311,34 +323,6 @@ def _plain(chosen: Mapping[str, Any]) -> dict[str, Any]:
     if training or isinstance(plain["training"], dict):
         plain["training"] = {**as_mapping("training", plain["training"] or {}), **training}
     return {slot: value for slot, value in plain.items() if value is not None}
-
-
-def _label(slot: str, value: Any, data: Any) -> str:
-    """Return the name of an option in tables: its ``label``, or name and options, e.g. ``gated(gate=0.05)``."""
-    if slot == "train_on":
-        names = list(data["sets"]) if isinstance(data, dict) and isinstance(data.get("sets"), dict) else ["data"]
-        return train_on_label(value, names)
-    if slot == "instruction":
-        return instruction_label(value)
-    if value is None and slot in ("video_encoder", "audio_encoder"):
-        return "none"
-    if value is None:
-        value = RunConfig.model_fields[slot].default if slot in PARTS else {}
-    options = {"name": value} if isinstance(value, str) else dict(as_mapping(slot, value))
-    if slot != "training":
-        options.pop("training", None)
-    if "label" in options:
-        return str(options["label"])
-    images = options.pop("images", "own")
-    blind = as_list(options.pop("blind", None))
-    name = str(options.pop("name", "t5" if slot == "decoder" else slot))
-    if slot == "decoder" and "source" in options and name == "t5":
-        name = str(options.pop("source"))
-    short = {key: Path(item).name or item if isinstance(item, str) else item for key, item in options.items()}
-    inner = ", ".join(f"{key}={item}" for key, item in short.items())
-    controls = "" if images == "own" else f", {images} images"
-    controls += f", without {' and '.join(map(str, blind))}" if blind else ""
-    return (f"{name}({inner})" if inner else name) + controls
 
 
 def _started_from(values: dict[str, Any], path: Path) -> dict[str, Any]:

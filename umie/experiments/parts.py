@@ -11,23 +11,23 @@ from typing import Any
 from umie import registries
 from umie.configs import ConfigError, errors_in
 from umie.errors import UmieError, at, check_keys, one_line
+from umie.experiments.combine import ENCODERS, uses_image
 from umie.experiments.config import PARTS, RunConfig
 from umie.experiments.data_sets import Corpus
-from umie.experiments.expand import uses_image
 from umie.experiments.scored_tasks import check_metric
 from umie.records.places import MEDIA, PLURALS
 from umie.registry import Registry
 from umie.types import SPLITS
 
-ENCODERS = ("encoder", "video_encoder", "audio_encoder")  # of each of MEDIA
 _SHAPES = (*ENCODERS[1:], "encoder", "fusion", "decoder", "visual_embedding", "start_from")
 
 
-def check_parts(runs: Sequence[RunConfig], *, read_files: bool = True) -> None:
+def check_parts(runs: Sequence[RunConfig], report_to: Sequence[str] = (), *, read_files: bool = True) -> None:
     """Build every encoder with its weights and every variant without weights, so that no run fails because of options.
 
-    Fusions registered by plugins are also checked against their contract on small inputs. Without ``read_files``, only
-    the options of encoders and decoders are checked, and every fusion is built with a tiny decoder.
+    The integrations of ``report_to`` must be installed. Fusions registered by plugins are also checked against their
+    contract on small inputs. Without ``read_files``, only the options of encoders and decoders are checked, and every
+    fusion is built with a tiny decoder.
 
     Raises:
         UmieError: a part rejects a value, weights cannot be read, no variant has the parameters of a learning rate
@@ -35,7 +35,7 @@ def check_parts(runs: Sequence[RunConfig], *, read_files: bool = True) -> None:
             option or an integration is not supported, or a plugin violates its contract. All errors are reported at
             once.
     """
-    errors: list[str] = []
+    errors: list[str] = errors_in(_check_reporters, report_to)
     for slot, check in (
         ("visual_embedding", _check_embedding),
         ("evaluation", _check_generation),
@@ -97,6 +97,13 @@ def _check_checkpoints(run: RunConfig, read_files: bool) -> None:
         check_metric(run)
         with at("checkpoints.report_to"):
             check_reporters(run.checkpoints.report_to)
+
+
+def _check_reporters(names: Sequence[str]) -> None:
+    from umie.training import check_reporters
+
+    with at("report_to"):
+        check_reporters(names)
 
 
 def _check_encoder(run: RunConfig, read_files: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,11 +12,13 @@ from pydantic import BaseModel as Model
 from pydantic import Field, ValidationError
 
 from umie.errors import UmieError, at, check_keys, shown
-from umie.files import atomic_write, decode_utf8, json_text, parse_json, read_data, read_json
+from umie.files import atomic_write, check_writable, decode_utf8, json_text, parse_json, read_data, read_json
 from umie.versions import file_digest
 
 RESULTS = "results.jsonl"  # in the directory of a grid: the newest result of each cell, one per line
 RESULT = "result.json"  # in the directory of a cell
+COUNTS = "counts.json"  # in the directory of a cell: by task and record, correct, predicted and annotated items
+GATES = "gates.json"  # in the directory of a cell: the gates of queries about records with media, by scored task
 CHECKSUM = "checksum"
 
 Number = Annotated[float, Field(strict=True)]
@@ -60,6 +63,8 @@ class _Finished(_Any):
     device: str
     threads: Count
     versions: dict[str, str | None]
+    memory: dict[str, Number] = Field(default_factory=dict)
+    disk: dict[str, Number] = Field(default_factory=dict)
     images: dict[str, Any] = Field(default_factory=dict)
     shares: dict[str, Number] = Field(default_factory=dict)
     files: dict[str, str] = Field(default_factory=dict)
@@ -68,6 +73,21 @@ class _Finished(_Any):
 def sealed(line: Mapping[str, Any]) -> dict[str, Any]:
     """Return a result with its checksum."""
     return {**line, CHECKSUM: _checksum(line)}
+
+
+def parse_sealed(text: str) -> dict[str, Any]:
+    """Return what ``sealed`` returned from its JSON text; raise UmieError if it has no checksum or another one."""
+    line = parse_json(text)
+    if not isinstance(line, dict) or CHECKSUM not in line:
+        raise UmieError(f"not an object with a {CHECKSUM}, but {shown(line)}")
+    check_seal(line)
+    return line
+
+
+def check_seal(line: Mapping[str, Any]) -> None:
+    """Raise UmieError unless a value has the checksum that ``sealed`` computed."""
+    if line.get(CHECKSUM) != _checksum(line):
+        raise UmieError("damaged: its checksum does not fit its values")
 
 
 def parse_result(text: str, scored: Sequence[str] | None = None) -> dict[str, Any]:
@@ -83,15 +103,15 @@ def parse_result(text: str, scored: Sequence[str] | None = None) -> dict[str, An
     line = parse_json(text)
     if not isinstance(line, dict):
         raise UmieError(f"not a result, but {shown(line)}")
-    if CHECKSUM in line and line[CHECKSUM] != _checksum(line):
-        raise UmieError("damaged: its checksum does not fit its values")
+    if CHECKSUM in line:
+        check_seal(line)
     _check(_Any, line)
     if scored is not None:
-        _check_cell(line, scored)
+        check_cell(line, scored)
     return line
 
 
-def _check_cell(line: Mapping[str, Any], scored: Sequence[str]) -> None:
+def check_cell(line: Mapping[str, Any], scored: Sequence[str]) -> None:
     """Raise UmieError if a result is not one of a cell with these scored tasks."""
     _check(_Crashed if line["status"] == "crashed" else _Finished, line)
     if line["status"] == "ok":
@@ -144,7 +164,7 @@ def read_results(
         try:
             line = parse_result(decode_utf8(text))
             if line["hash"] in cells:
-                _check_cell(line, scored)
+                check_cell(line, scored)
             lines.append(line)
         except UmieError as error:
             is_damaged = True
@@ -172,6 +192,18 @@ def read_results(
     return {line["hash"]: line for line in lines if line["hash"] in cells}
 
 
+def append_result(path: Path, line: Mapping[str, Any]) -> None:
+    """Append a result to a results file and sync it to disk; a line that a killed run left incomplete is ended."""
+    with check_writable(path).open("a+b") as file:
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                file.write(b"\n")
+        file.write(json_text(line).encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
 def cell_folder(output: Path, hash_: str) -> Path:
     """Return the directory of a cell."""
     return output / "cells" / hash_
@@ -192,13 +224,14 @@ def read_numbers(line: Mapping[str, Any], path: Path, depth: int) -> dict[str, A
         found = read_json(path)
     except (OSError, UmieError):
         return {}
-    return found if isinstance(found, dict) and all(_is_numbers(one, depth) for one in found.values()) else {}
+    return found if isinstance(found, dict) and all(is_numbers(one, depth) for one in found.values()) else {}
 
 
-def _is_numbers(value: object, depth: int) -> bool:
+def is_numbers(value: object, depth: int) -> bool:
+    """Return whether a value is a number, or lists of numbers that are nested this deep."""
     if not depth:
         return isinstance(value, int | float) and not isinstance(value, bool)
-    return isinstance(value, list) and all(_is_numbers(one, depth - 1) for one in value)
+    return isinstance(value, list) and all(is_numbers(one, depth - 1) for one in value)
 
 
 def _checksum(line: Mapping[str, Any]) -> str:

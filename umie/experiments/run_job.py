@@ -5,56 +5,32 @@ The job is a JSON file, and so is its result. Progress is written to standard ou
 
 from __future__ import annotations
 
+import os
 import shutil
-import sys
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from umie.errors import UmieError
 from umie.experiments.config import RunConfig
 from umie.experiments.data_sets import Corpus
-from umie.experiments.results import sealed
-from umie.experiments.variant import COUNTS, Variant, gate_health, train_warm_start
+from umie.experiments.estimate import peak_memory, size_of
+from umie.experiments.job_progress import JobProgress
+from umie.experiments.results import COUNTS, GATES, sealed
+from umie.experiments.variant import Variant, gate_health, train_warm_start
 from umie.files import atomic_write, json_text, read_json
 from umie.registry import load_plugins
 from umie.versions import file_digest, versions
-
-GATES = "gates.json"  # in the directory of a cell: the gates of queries about records with media, by scored task
-
-
-class JobProgress:
-    """Write progress and notes as JSON lines, at most a hundred lines of progress per phase."""
-
-    def __init__(self) -> None:
-        self._phase, self._total, self._shown = "", 1.0, 0
-
-    def phase(self, name: str, total: float | None = None) -> None:
-        """Start a phase."""
-        self._phase, self._total, self._shown = name, total or 1.0, 0
-
-    def advance(self, done: float, loss: float | None = None) -> None:
-        """Report the progress of the phase."""
-        percent = int(100 * done / self._total)
-        if percent > self._shown:
-            self._shown = percent
-            self._emit(event="progress", phase=self._phase, done=done, total=self._total)
-
-    def note(self, what: str) -> None:
-        """Write a line to the log."""
-        self._emit(event="note", text=what)
-
-    def _emit(self, **event: Any) -> None:
-        sys.stdout.write(json_text(event, ensure_ascii=True) + "\n")
-        sys.stdout.flush()
 
 
 def run_job(job_file: str) -> None:
     """Run the job of a file. If the cell crashes, its result says so."""
     job = _read_job(job_file)
     start = time.perf_counter()
+    waited = max(0.0, time.time() - job["began"])  # e.g. for the start of the process
     try:
         result = {"status": "ok", **_run(job)}
     except Exception as error:
@@ -63,7 +39,8 @@ def run_job(job_file: str) -> None:
             "error": f"{type(error).__name__}: {error}",
             "traceback": traceback.format_exc(),
         }
-    result["seconds"] = {**result.get("seconds", {}), "total": time.perf_counter() - start}
+    seconds = {"start": waited, "total": time.perf_counter() - start}
+    result["seconds"] = {**result.get("seconds", {}), **seconds}
     line = {**job["identity"], **result, "versions": versions("torch", "transformers")}
     with atomic_write(job["result"]) as file:
         file.write(json_text(sealed(line)))
@@ -71,7 +48,7 @@ def run_job(job_file: str) -> None:
 
 def _read_job(path: str) -> dict[str, Any]:
     job = read_json(path, "a job of umie ablate")
-    keys = ("identity", "result", "kind", "config", "data", "num_threads", "folder")
+    keys = ("identity", "result", "kind", "config", "data", "num_threads", "folder", "began")
     if not isinstance(job, dict) or any(key not in job for key in keys) or not isinstance(job["identity"], dict):
         raise UmieError(f"{path}: not a job of umie ablate: run the grid again")
     return job
@@ -87,10 +64,37 @@ def _run(job: Mapping[str, Any]) -> dict[str, Any]:
     load_plugins(job["config"]["plugins"])  # before names of parts are checked
     config = RunConfig.from_json(job["config"])
     corpus = Corpus.from_json(job["data"])
+    if job["kind"].startswith("calibration"):
+        from umie.experiments.calibration import calibrate, calibrate_warm_start
+
+        return (calibrate if job["kind"] == "calibration" else calibrate_warm_start)(job, config, corpus)
     if job["kind"] == "warm_start":
         torch.manual_seed(job["identity"]["seed"])
         return {"metrics": {}, **train_warm_start(config, corpus, Path(job["folder"]), JobProgress())}
     return _run_cell(job, config, corpus)
+
+
+@contextmanager
+def _tracking(trackers: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Set the variables by which integrations name a run and its group; yield the options of ``train``.
+
+    Variables that are already set are kept, but for the directory of TensorBoard, which differs for each cell.
+    """
+    if not trackers:
+        yield {}
+        return
+    named = {"TENSORBOARD_LOGGING_DIR": trackers["folder"]}
+    for variable in ("WANDB_RUN_GROUP", "MLFLOW_EXPERIMENT_NAME"):
+        named[variable] = os.environ.get(variable, trackers["group"])
+    before = {name: os.environ.get(name) for name in named}
+    os.environ.update(named)
+    try:
+        yield {"report_to": trackers["report_to"], "run_name": trackers["name"], "project": trackers["group"]}
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value
 
 
 def _run_cell(job: Mapping[str, Any], config: RunConfig, corpus: Corpus) -> dict[str, Any]:
@@ -105,7 +109,8 @@ def _run_cell(job: Mapping[str, Any], config: RunConfig, corpus: Corpus) -> dict
     checkpoints = None if config.checkpoints is None else folder / "checkpoints"
     variant = Variant(config, corpus, splits, warm_start=job["warm_start"], store=store, progress=progress)
     started = time.perf_counter()
-    measured = variant.train(checkpoints)
+    with _tracking(job.get("trackers", {})) as options:
+        measured = variant.train(checkpoints, **options)
     seconds = {"encode": variant.images["seconds"], "train": time.perf_counter() - started}
     if checkpoints is not None:
         variant.load_best(measured, checkpoints)
@@ -122,6 +127,7 @@ def _run_cell(job: Mapping[str, Any], config: RunConfig, corpus: Corpus) -> dict
     every_gate = [gate for values in gates.values() for gate in values]
     with atomic_write(folder / GATES) as file:
         file.write(json_text({key: [round(gate, 6) for gate in values] for key, values in gates.items()}))
+    scratch = 0 if checkpoints is None else size_of(checkpoints)
     if checkpoints is not None:
         shutil.rmtree(checkpoints, ignore_errors=True)
     return {
@@ -144,6 +150,8 @@ def _run_cell(job: Mapping[str, Any], config: RunConfig, corpus: Corpus) -> dict
         "device": str(model.device),
         "threads": torch.get_num_threads(),
         "seconds": seconds,
+        "memory": peak_memory(),
+        "disk": {"kept": size_of(folder), "scratch": scratch},
         "files": {name: file_digest(folder / name) for name in (COUNTS, GATES)},
         **measured,
     }

@@ -5,93 +5,35 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import redirect_stdout
-from dataclasses import dataclass
-from functools import cache, cached_property
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from contextlib import closing, contextmanager, redirect_stdout
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
-from typing import IO, Any, Protocol
+from typing import IO, Any
 
 from umie.checkpoints import is_intact
 from umie.errors import UmieError
 from umie.experiments.data_sets import Corpus
+from umie.experiments.estimate import shape_of
 from umie.experiments.expand import Cell, Grid, plan
+from umie.experiments.grid_file import write_grid_file
+from umie.experiments.grid_run import GridRun, Selection
 from umie.experiments.identity import locked, warm_start_hash
 from umie.experiments.parts import ignored_media
 from umie.experiments.prepare_data import prepare_corpus
-from umie.experiments.results import RESULT, RESULTS, cell_folder, read_result, read_results, sealed
-from umie.experiments.run_job import run_job
-from umie.experiments.scored_tasks import ScoredTask, averaged, check_metric, measure_of, scored_tasks
+from umie.experiments.results import RESULT, RESULTS, append_result, cell_folder, read_result, read_results, sealed
+from umie.experiments.run_job import run_job as execute
+from umie.experiments.scored_tasks import averaged, check_metric, scored_tasks
+from umie.experiments.tally import Clock, GridProgress, Tally, unfinished
 from umie.files import atomic_write, check_writable, json_text
 
-
-class GridProgress(Protocol):
-    """Display of the progress of a grid."""
-
-    def preparing(self, what: str) -> None:
-        """Show a step before the first job."""
-
-    def start(self, job: str) -> None:
-        """Show that a job started."""
-
-    def advance_job(self, job: str, phase: str, share: float) -> None:
-        """Show the phase of a job, and the finished share (0..1) of the phase."""
-
-    def finish(self, job: str, line: Mapping[str, Any]) -> None:
-        """Show the result of a job."""
-
-    def note(self, what: str) -> None:
-        """Print a line."""
-
-
-@dataclass(frozen=True)
-class GridRun:
-    """A finished grid: its data, all planned cells, and the latest result of each cell, by hash."""
-
-    grid: Grid
-    data: Corpus
-    cells: Sequence[Cell]
-    results: Mapping[str, Mapping[str, Any]]
-
-    @cached_property
-    def scored(self) -> list[ScoredTask]:
-        """The scored tasks, which are the same for all cells."""
-        return scored_tasks(self.grid.first, self.data)
-
-    @cached_property
-    def mean_over(self) -> list[str]:
-        """The keys that the table averages."""
-        return averaged(self.grid.first, self.scored)
-
-    @cached_property
-    def ceilings(self) -> dict[str, float]:
-        """The best F1 without images, by key, if the distribution is known."""
-        known = {one.key: self.data.sets[one.data_set].ceilings.get(one.task) for one in self.scored}
-        return {key: ceiling for key, ceiling in known.items() if ceiling is not None}
-
-    @cached_property
-    def baselines(self) -> dict[str, tuple[str, float]]:
-        """The baseline without a model of each scored task, by key: what it answers, and its F1."""
-        from umie.scoring import baseline_score
-
-        split, read = self.grid.first.evaluation.split, cache(lambda one, split: self.data.sets[one].read(split))
-        found = {}
-        for one in self.scored:
-            files = self.data.sets[one.data_set].files
-            if split in files:
-                train = read(one.data_set, "train") if "train" in files else None
-                measure = measure_of(self.grid.first, one.task)
-                found[one.key] = baseline_score(one.task, read(one.data_set, split), train, measure)
-        return found
-
-    @property
-    def crashed(self) -> list[Cell]:
-        """The cells without a successful result."""
-        return _unfinished(self.cells, self.results)
+_Line = dict[str, Any]  # the result of a cell or another job
 
 
 def prepare(grid: Grid, root: Path, output: Path, progress: GridProgress) -> tuple[Corpus, list[Cell]]:
@@ -117,21 +59,36 @@ def prepare(grid: Grid, root: Path, output: Path, progress: GridProgress) -> tup
     return data, plan(grid, data.fingerprint)
 
 
-def run_grid(grid: Grid, root: Path, output: Path, progress: GridProgress, *, in_process: bool = False) -> GridRun:
+def run_grid(
+    grid: Grid,
+    root: Path,
+    output: Path,
+    progress: GridProgress,
+    *,
+    selection: Selection | None = None,
+    in_process: bool = False,
+) -> GridRun:
     """Run the cells of a grid, whose parts were checked, that have no successful result in ``output`` yet.
 
-    Paths under ``data`` are relative to ``root``. ``in_process`` runs the cells sequentially in this process instead of
-    each in its own. Return the results of all cells, including those of earlier runs; a crashed cell has a traceback.
+    Paths under ``data`` are relative to ``root``. ``selection`` leaves some of the cells for later. ``in_process`` runs
+    the cells sequentially in this process instead of each in its own. Return the results of all cells, including those
+    of earlier runs; a crashed cell has a traceback.
 
     Raises:
         UmieError: the data are invalid, or another run uses the directory.
     """
     with locked(output):
         data, cells = prepare(grid, root, output, progress)
-        missing = _unfinished(cells, results_of(grid, data, cells, output, progress.note))
-        if missing:
-            _Runner(grid, data, output, progress, in_process).run(missing)
-        return GridRun(grid, data, cells, results_of(grid, data, cells, output, progress.note))
+        results = results_of(grid, data, cells, output, progress.note)
+        chosen = (selection or Selection()).of(cells, results)
+        write_grid_file(GridRun(grid, data, cells, results), output)
+        progress.cells(Tally(len(cells), len(cells) - len(unfinished(cells, results)), 0, len(chosen)))
+        if chosen:
+            Runner(grid, data, output, progress, in_process, results).run(cells, chosen)
+            results = results_of(grid, data, cells, output, progress.note)
+        run = GridRun(grid, data, cells, results)
+        write_grid_file(run, output, with_baselines=True)
+        return run
 
 
 def results_of(
@@ -149,38 +106,64 @@ def results_of(
     return read_results(output, names, scored, repair=repair, on_damage=on_damage)
 
 
-class _Runner:
+class Runner:
     """Runner of the warm starts and the cells of a grid."""
 
-    def __init__(self, grid: Grid, data: Corpus, output: Path, progress: GridProgress, in_process: bool) -> None:
+    def __init__(
+        self,
+        grid: Grid,
+        data: Corpus,
+        output: Path,
+        progress: GridProgress,
+        in_process: bool,
+        results: Mapping[str, Mapping[str, Any]],
+    ) -> None:
         self.data, self.output, self.progress, self.in_process = data, output, progress, in_process
-        self.workers = 1 if in_process else grid.workers or len(_gpus()) or max(1, _num_processors() // 2)
+        self.grid, self.results = grid, dict(results)
+        self.workers = num_workers(grid, in_process=in_process)
+        self.is_stopped = False
         self.processes: set[subprocess.Popen[str]] = set()
         self.slots: SimpleQueue[int] = SimpleQueue()
         for slot in range(self.workers):
             self.slots.put(slot)
 
-    def run(self, cells: Sequence[Cell]) -> None:
-        """Run cells, appending each result as soon as it is available."""
+    def run(self, every: Sequence[Cell], cells: Sequence[Cell]) -> None:
+        """Run some of all cells, appending each result as soon as it is available."""
+        clock = Clock(every, cells, self.data, self.output, self.workers)
         starts = self._warm_starts(cells)
+        self.progress.cells(clock.tally(self.results))
+        jobs = [partial(self._run_cell, cell, starts.get(cell.hash), clock) for cell in cells]
+        with closing(self.each(jobs)) as lines:  # ends the jobs if this loop is interrupted
+            for line in lines:
+                append_result(self.output / RESULTS, line)
+                self.results[line["hash"]] = line
+                clock.end(line)
+                self.progress.cells(clock.tally(self.results))
+
+    def each(self, jobs: Sequence[Callable[[], _Line]]) -> Generator[_Line]:
+        """Run jobs with the workers, and yield their results in the order in which they end."""
+        if self.in_process:  # an interrupt reaches only the main thread
+            yield from (job() for job in jobs)
+            return
         with ThreadPoolExecutor(self.workers) as pool:
             try:
-                futures = [pool.submit(self._run_cell, cell, starts.get(cell.hash)) for cell in cells]
+                futures: list[Future[_Line]] = [pool.submit(job) for job in jobs]
                 for future in as_completed(futures):
-                    _append(self.output / RESULTS, future.result())
+                    yield future.result()
             except BaseException:
+                self.is_stopped = True
                 pool.shutdown(wait=False, cancel_futures=True)
-                for process in list(self.processes):  # only this thread receives an interrupt
+                for process in list(self.processes):
                     process.kill()
                 raise
 
-    def _warm_starts(self, cells: Sequence[Cell]) -> dict[str, str | dict[str, Any]]:
+    def _warm_starts(self, cells: Sequence[Cell]) -> dict[str, str | _Line]:
         """Train the warm starts that cells need; return their folders, or results if they crashed, by cell's hash."""
         warm_start = cells[0].config.warm_start  # only its data and its decoder can vary
         if warm_start is None:
             return {}
         names = {cell.hash: warm_start_hash(cell.config, self.data.fingerprint) for cell in cells}
-        starts: dict[str, str | dict[str, Any]] = {}
+        starts: dict[str, str | _Line] = {}
         for cell in cells:
             name = names[cell.hash]
             folder = self.output / "warm_start" / name
@@ -190,37 +173,57 @@ class _Runner:
                 identity = {"hash": name, "variant": "warm start", "seed": warm_start.seed}
                 job = {"kind": "warm_start", "identity": identity, "folder": str(folder)}
                 title = "warm start" if len(set(names.values())) == 1 else f"warm start of {cell.variant}"
-                line = self._run_job(cell, job, self.output / "warm_start" / f"{name}.log.d", title, 0)
+                line = self.run_job(cell, job, self.output / "warm_start" / f"{name}.log.d", title, 0)
                 if line["status"] != "ok":
                     starts[name] = line
             starts.setdefault(name, str(folder))
         return {own: starts[name] for own, name in names.items()}
 
-    def _run_cell(self, cell: Cell, start: str | dict[str, Any] | None) -> dict[str, Any]:
+    def _run_cell(self, cell: Cell, start: str | _Line | None, clock: Clock) -> _Line:
         identity = {"hash": cell.hash, "variant": cell.variant, "seed": cell.seed, "parts": cell.parts}
+        identity["shape"] = shape_of(cell.config, self.data.fingerprint)
         if isinstance(start, dict):
             error = f"the warm start that this cell needs crashed: {start['error']}"
             return sealed({**identity, "status": "crashed", "error": error, "traceback": start["traceback"]})
         folder = cell_folder(self.output, cell.hash)
         store = str(self.output / "features")
         job = {"kind": "cell", "identity": identity, "warm_start": start, "store": store, "folder": str(folder)}
+        if trackers := self._trackers(cell):
+            job["trackers"] = trackers
+        with self.slot() as slot:
+            clock.begin(cell)
+            return self.run_job(cell, job, folder, f"{cell.variant}, seed {cell.seed}", slot)
+
+    @contextmanager
+    def slot(self) -> Iterator[int]:
+        """Hold the number of a worker."""
         slot = self.slots.get()
         try:
-            return self._run_job(cell, job, folder, f"{cell.variant}, seed {cell.seed}", slot)
+            yield slot
         finally:
             self.slots.put(slot)
 
-    def _run_job(self, cell: Cell, job: Mapping[str, Any], folder: Path, name: str, slot: int) -> dict[str, Any]:
+    def _trackers(self, cell: Cell) -> dict[str, Any]:
+        """Return where and under which name the training of a cell is logged; empty if it is not."""
+        saving = cell.config.checkpoints
+        names = list(dict.fromkeys([*self.grid.report_to, *(saving.report_to if saving is not None else ())]))
+        safe = re.sub(r"[^\w.+-]+", "-", cell.variant).strip("-.")[:80]
+        folder = self.output / "tensorboard" / f"{safe}-seed{cell.seed}-{cell.hash}"
+        named = {"name": f"{cell.variant}, seed {cell.seed}", "group": self.grid.name, "folder": str(folder)}
+        return {"report_to": names, **named} if names else {}
+
+    def run_job(self, cell: Cell, job: Mapping[str, Any], folder: Path, name: str, slot: int) -> _Line:
         """Run one job and return its result, even if its process crashed."""
         folder.mkdir(parents=True, exist_ok=True)
         result = folder / RESULT
         result.unlink(missing_ok=True)
         written = {
-            **job,
             "config": cell.config.to_json(),
             "data": self.data.to_json(),
+            **job,
             "num_threads": None if self.in_process else max(1, _num_processors() // self.workers),
             "result": str(result),
+            "began": time.time(),
         }
         with atomic_write(folder / "job.json") as file:
             file.write(json_text(written, indent=1, default=list))
@@ -229,9 +232,11 @@ class _Runner:
             crash = "the job wrote no result"
             (folder / "log.txt").touch()
             with redirect_stdout(io.StringIO()):
-                run_job(str(folder / "job.json"))
+                execute(str(folder / "job.json"))
         else:
             crash = self._in_a_process(folder, name, slot)
+        if self.is_stopped:
+            raise _StoppedError(name)
         try:
             line = read_result(result)
         except UmieError as error:
@@ -253,9 +258,12 @@ class _Runner:
                 stderr=log,
                 encoding="utf-8",
                 errors="replace",
+                start_new_session=True,  # an interrupt on the terminal is for the grid, which ends its cells
                 env={**os.environ, "TOKENIZERS_PARALLELISM": "false", "PYTHONUTF8": "1", **gpu},
             )
             self.processes.add(process)
+            if self.is_stopped:  # it was started while the others were ended
+                process.kill()
             with process:  # closes the pipes
                 try:
                     assert process.stdout is not None  # a pipe
@@ -282,16 +290,13 @@ class _Runner:
             log.write(text)
 
 
-def _append(path: Path, line: Mapping[str, Any]) -> None:
-    """Append one JSON line and sync it to disk."""
-    with check_writable(path).open("a", encoding="utf-8") as file:
-        file.write(json_text(line) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+class _StoppedError(Exception):
+    """A job was ended because the grid was interrupted; it neither finished nor crashed."""
 
 
-def _unfinished(cells: Sequence[Cell], results: Mapping[str, Mapping[str, Any]]) -> list[Cell]:
-    return [cell for cell in cells if results.get(cell.hash, {}).get("status") != "ok"]
+def num_workers(grid: Grid, *, in_process: bool = False) -> int:
+    """Return the number of cells that run at the same time."""
+    return 1 if in_process else grid.workers or len(_gpus()) or max(1, _num_processors() // 2)
 
 
 def _num_processors() -> int:

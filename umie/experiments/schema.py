@@ -7,8 +7,9 @@ from typing import Any
 
 from umie import registries
 from umie.data.embedded import EMBEDDED
+from umie.experiments.combine import EXCLUDE, SEED, SLOTS, ZIP
 from umie.experiments.config import PARTS, RunConfig
-from umie.experiments.expand import PRESETS, SLOTS
+from umie.experiments.expand import PRESETS
 from umie.files import atomic_write, json_text
 
 FOLDER = Path(__file__).with_name("schemas")
@@ -50,6 +51,8 @@ def grid_schema() -> dict[str, Any]:
     schema = run_schema()
     properties = schema["properties"]
     seed = properties.pop("seed")
+    linked = {"type": "array", "items": {"enum": list(SLOTS)}, "minItems": 2}
+    rule = {**_OBJECT, "properties": {key: {} for key in (*SLOTS, SEED)}, "additionalProperties": False}
     for slot in SLOTS:
         one = {"anyOf": [properties[slot], _OBJECT]}
         properties[slot] = {"anyOf": [properties[slot], {"type": "array", "items": one}]}
@@ -57,6 +60,9 @@ def grid_schema() -> dict[str, Any]:
         "seeds": {"anyOf": [seed, {"type": "array", "items": seed, "minItems": 1}]},
         "workers": {"anyOf": [{"type": "integer", "minimum": 1}, {"type": "null"}]},
         "reference": {"anyOf": [_TEXT, {"type": "array"}, _OBJECT, {"type": "null"}]},
+        "report_to": {"anyOf": [_TEXT, {"type": "array", "items": _TEXT}, {"type": "null"}]},
+        ZIP: {"anyOf": [linked, {"type": "array", "items": linked}, {"type": "null"}]},
+        EXCLUDE: {"anyOf": [rule, {"type": "array", "items": rule}, {"type": "null"}]},
     }
     return {**schema, "title": "umie grid", "description": "The grid file of `umie ablate`; see docs/grids.md."}
 

@@ -6,12 +6,88 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
-from umie.experiments.scheduler import GridRun
+from umie.experiments.scored_tasks import ScoredTask
 
 MEAN = "mean"
 MIN_SEEDS = 3  # with fewer, an interval over seeds is too wide to draw
+
+
+class CellLike(Protocol):
+    """A cell, of a grid that ran or of a directory."""
+
+    @property
+    def hash(self) -> str:
+        """Its id."""
+
+    @property
+    def variant(self) -> str:
+        """The name of its variant."""
+
+    @property
+    def seed(self) -> int:
+        """Its seed."""
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """The labels that name the variant, by slot."""
+
+    @property
+    def uses_image(self) -> bool:
+        """Whether its fusion uses the image."""
+
+    @property
+    def trained_on(self) -> Sequence[str]:
+        """The data sets that it is trained on."""
+
+    @property
+    def setup(self) -> Mapping[str, Any]:
+        """Its config without the seed, as plain data."""
+
+
+class ReferenceLike(Protocol):
+    """Published scores of everything that a grid scores, None where nothing was published."""
+
+    @property
+    def label(self) -> str:
+        """Its name in tables."""
+
+    @property
+    def values(self) -> Sequence[float | None]:
+        """F1 (0..1) by scored task."""
+
+
+class GridLike(Protocol):
+    """The results of a grid that ran, or of a directory."""
+
+    @property
+    def cells(self) -> Sequence[CellLike]:
+        """The planned cells."""
+
+    @property
+    def results(self) -> Mapping[str, Mapping[str, Any]]:
+        """The newest result of each cell that has one, by hash."""
+
+    @property
+    def scored(self) -> Sequence[ScoredTask]:
+        """The scored tasks."""
+
+    @property
+    def mean_over(self) -> Sequence[str]:
+        """The keys of the scored tasks that the mean averages."""
+
+    @property
+    def ceilings(self) -> Mapping[str, float]:
+        """The best F1 without images, by key, if it is known."""
+
+    @property
+    def baselines(self) -> Mapping[str, tuple[str, float]]:
+        """The baseline without a model, by key: what it answers, and its F1."""
+
+    @property
+    def references(self) -> Sequence[ReferenceLike]:
+        """Published scores."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +127,7 @@ class Row:
     scores: Mapping[str, Interval]
 
 
-def rows(run: GridRun) -> list[Row]:
+def rows(run: GridLike) -> list[Row]:
     """Return one row per variant in the order of the grid; crashed cells are excluded from the means."""
     by_variant: dict[str, list[Mapping[str, Any]]] = {}
     for cell in run.cells:
@@ -78,7 +154,7 @@ def drawable_interval(values: Sequence[float]) -> tuple[float, float] | None:
     return (max(0.0, low), min(1.0, high)) if len(values) >= MIN_SEEDS else None
 
 
-def title(run: GridRun, name: str) -> str:
+def title(run: GridLike, name: str) -> str:
     """Return the title of a scored task by its key, or ``mean``."""
     return next((one.title for one in run.scored if one.key == name), name)
 

@@ -19,6 +19,7 @@ from umie.evaluation.gates import gate_summary
 from umie.experiments.choices import Wording
 from umie.experiments.config import RunConfig
 from umie.experiments.data_sets import Corpus
+from umie.experiments.results import COUNTS
 from umie.experiments.scored_tasks import DEV_MEAN, ScoredTask, check_metric, dev_mean_keys, score_name, scored_tasks
 from umie.experiments.training_queries import check_queries, tokenizer_of
 from umie.files import atomic_folder, atomic_write, json_text
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from umie.tasks import Task
     from umie.training import Mixture
 
-COUNTS = "counts.json"  # by scored task and record: correct, predicted and annotated items
 WARM_START_SEED = 1_000_003  # unlikely as a user's seed, so that the records differ from those of the data set
 
 Records = Mapping[str, Sequence[Record]]  # records by data set
@@ -205,8 +205,8 @@ class Variant:
         """Return the number of images, videos or sounds that were encoded; 0 if features are not computed."""
         return sum(map(int, self.encoded.get(medium, [])))
 
-    def train(self, output: Path | None) -> dict[str, Any]:
-        """Train, and return the result of ``train``.
+    def train(self, output: Path | None, **tracking: Any) -> dict[str, Any]:
+        """Train, and return the result of ``train``; ``tracking`` are its options for integrations.
 
         If the directory ``output`` contains checkpoints of this run, training resumes exactly from the newest.
 
@@ -253,6 +253,7 @@ class Variant:
             output=output,
             checkpoints=checkpoints,
             dev=self._dev_scores if has_dev and output is not None else None,
+            **tracking,
         )
 
     def load_best(self, measured: Mapping[str, Any], output: Path) -> None:

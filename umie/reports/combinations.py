@@ -6,8 +6,9 @@ import statistics
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from umie.experiments.expand import Cell, uses_image
-from umie.experiments.scheduler import GridRun
+from umie.experiments.combine import uses_image
+from umie.experiments.expand import Cell
+from umie.experiments.grid_run import GridRun
 from umie.records.places import LETTERS
 from umie.reports.tables import markdown_table
 from umie.scoring.measures import COMBINATIONS

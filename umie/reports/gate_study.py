@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 from umie.evaluation.gates import gate_summary
 from umie.experiments.data_sets import hash_of
 from umie.experiments.expand import Cell
+from umie.experiments.grid_run import GridRun
 from umie.experiments.reference import paper
-from umie.experiments.results import cell_folder, read_numbers
-from umie.experiments.scheduler import GridRun
+from umie.experiments.results import GATES, cell_folder, read_numbers
 from umie.experiments.scored_tasks import ScoredTask
 from umie.experiments.summary import MIN_SEEDS, Interval, drawable_interval
 from umie.reports.gates import draw_gates
@@ -98,8 +98,6 @@ def sweeps(run: GridRun) -> list[Sweep]:
 
 def dynamic_gates(run: GridRun, output: Path) -> list[DynamicGates]:
     """Return the dynamic gates that the cells in a grid's folder recorded."""
-    from umie.experiments.run_job import GATES
-
     found: dict[str, dict[str, list[float]]] = {}
     for cell in run.cells:
         line = run.results.get(cell.hash, {})

@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import math
-import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from umie.errors import printable
-from umie.experiments.comparison import ALPHA, Comparison, compare
-from umie.experiments.reference import published
-from umie.experiments.scheduler import GridRun
+from umie.experiments.comparison import counts_in
+from umie.experiments.grid_run import GridRun
 from umie.experiments.scored_tasks import f1_name, measure_of
-from umie.experiments.summary import MEAN, Row, complete_mean, health_mean, rows, score, title
+from umie.experiments.summary import MEAN, Row, complete_mean, rows, score, title
 from umie.files import atomic_write
 from umie.records import MEDIA
 from umie.reports.combinations import combinations_section
 from umie.reports.gate_study import HISTOGRAM, SWEEP, write_gate_study
 from umie.reports.grid_facts import data_facts
 from umie.reports.grid_figure import draw_grid
+from umie.reports.grid_table import comparisons, summary
 from umie.reports.tables import csv_table, grounded_note, latex_table, markdown_table, shown_interval
 from umie.tasks import task_class
 
 PAGE, CSV, LATEX, FIGURE = "table.md", "table.csv", "table.tex", "figure.png"
 FILES = (PAGE, CSV, LATEX, *(name for png in (FIGURE, SWEEP, HISTOGRAM) for name in (png, f"{png[:-4]}.pdf")))
+MAX_MISSING = 20  # cells that are listed
 TWO_SEEDS = "; with two seeds, t is 12.7 and the interval too wide to compare variants"
 
 
@@ -35,9 +34,9 @@ def write_report(run: GridRun, output: Path) -> str:
     PDF.
     """
     table = rows(run)
-    header, given, measured = _summary(run, table)
-    summary = markdown_table(header, [[f"*{name}*", *cells] for name, *cells in given] + measured)
-    page = _page(run, output, summary, write_gate_study(run, output))
+    header, given, measured = summary(run, table)
+    main = markdown_table(header, [[f"*{name}*", *cells] for name, *cells in given] + measured)
+    page = _page(run, output, main, write_gate_study(run, output))
     for name, text in ((PAGE, page), (LATEX, latex_table(header, given + measured) + "\n"), (CSV, _csv(run, table))):
         with atomic_write(output / name) as file:
             file.write(text)
@@ -69,78 +68,6 @@ def ceiling_findings(run: GridRun) -> list[str]:
     return found
 
 
-def _summary(run: GridRun, table: Sequence[Row]) -> tuple[list[str], list[list[str]], list[list[str]]]:
-    """Return the header of the main table, its rows of ceilings and published scores, and its rows of variants."""
-    keys = [one.key for one in run.scored]
-    diagnostics = ["gate", "gate closed", "visual gradient", "parameters", "train s"]
-    header = ["variant", "seeds", *(one.title for one in run.scored), MEAN, *diagnostics]
-
-    def given_row(name: str, values: Sequence[float | None]) -> list[str]:
-        mean = complete_mean(dict(zip(keys, values, strict=True)), run.mean_over)
-        shown = ("" if value is None else f"{value:.3f}" for value in [*values, mean])
-        return [name, "", *shown, *[""] * len(diagnostics)]
-
-    given = [given_row("text-only ceiling", [run.ceilings.get(key) for key in keys])] if run.ceilings else []
-    if run.baselines:
-        given.append(given_row("baseline without a model", [run.baselines.get(key, ("", None))[1] for key in keys]))
-    given += [given_row(one.label, one.values) for one in published(run.grid.reference, run.scored)]
-    measured = []
-    for row in table:
-        lines = row.lines
-        gate, closed, gradient = (health_mean(lines, key) for key in ("gate_mean", "gate_closed", "visual_gradient"))
-        cells = [row.variant, str(len(lines)), *(str(row.scores[name]) for name in [*keys, MEAN])]
-        cells += ["-" if gate is None else f"{gate:.2f}", "-" if closed is None else f"{closed:.0%}"]
-        cells += ["-" if gradient is None else f"{gradient:.2g}", f"{lines[0]['parameters']:,}" if lines else "-"]
-        cells += [f"{statistics.mean(line['seconds']['train'] for line in lines):.0f}" if lines else "-"]
-        measured.append(cells)
-    return header, given, measured
-
-
-def comparisons(run: GridRun, output: Path) -> str:
-    """Return the paired comparisons of the variants, and which of them are above the baseline, as Markdown."""
-    parts = []
-    if found := compare(run, output):
-        parts.append(
-            "The difference in F1, in points, over the seeds and records that both variants have. Interval and p "
-            "account for both sources of chance, seeds (Student's t) and records (paired bootstrap); p is corrected "
-            f"for the number of comparisons (Holm; {len(found)}). *Better* and *worse*: p < {ALPHA}."
-        )
-        if any(one.num_seeds == 1 for one in found):
-            parts.append("Comparisons of a single seed do not include the variation between seeds.")
-        body = [
-            [one.variant, one.against, one.task, one.num_seeds, _points(one), _p(one.adjusted), one.verdict]
-            for one in found
-        ]
-        header = ["variant", "against", "task", "seeds", "difference [95%]", "p", "the variant is"]
-        parts.append(markdown_table(header, body))
-    measured = [row for row in rows(run) if row.lines] if run.baselines else []
-    if measured:
-        parts.append("A variant is above the baseline if the whole interval of every seed is above it.")
-        parts.append("\n".join(f"- {row.variant}: {_above_baselines(run, row.lines)}" for row in measured))
-    return "\n\n".join(parts)
-
-
-def _points(one: Comparison) -> str:
-    if math.isnan(one.half_width):
-        return f"{100 * one.difference:+.1f}"
-    low, high = one.difference - one.half_width, one.difference + one.half_width
-    return f"{100 * one.difference:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
-
-
-def _p(value: float) -> str:
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def _above_baselines(run: GridRun, lines: Sequence[Mapping[str, Any]]) -> str:
-    above: dict[str, int] = {
-        title(run, key): sum(line["metrics"][key]["interval"][0] > f1 for line in lines)
-        for key, (_, f1) in run.baselines.items()
-    }
-    yes = ", ".join(task for task, count in above.items() if count == len(lines))
-    no = ", ".join(f"{task} ({count} of {len(lines)} seeds)" for task, count in above.items() if count < len(lines))
-    return "; ".join(part for part in (yes and f"above the baseline on {yes}", no and f"not shown on {no}") if part)
-
-
 def _page(run: GridRun, output: Path, summary: str, gate: str) -> str:
     split = run.grid.first.evaluation.split
     num_records = sum(run.data.sets[name].num_records[split] for name in {one.data_set for one in run.scored})
@@ -152,7 +79,7 @@ def _page(run: GridRun, output: Path, summary: str, gate: str) -> str:
         summary,
         _glossary(run),
     ]
-    if compared := comparisons(run, output):
+    if compared := comparisons(run, counts_in(run, output)):
         parts += ["## What the intervals support", compared]
     if by_combination := combinations_section(run):
         parts += ["## By combination of media", by_combination]
@@ -163,11 +90,16 @@ def _page(run: GridRun, output: Path, summary: str, gate: str) -> str:
         parts += ["## Compared with the text-only ceiling", "\n".join(f"- {finding}" for finding in found)]
     if run.grid.first.notes:
         parts += ["## Notes", "\n".join(f"- {note}" for note in run.grid.first.notes)]
+    if run.missing:
+        parts.append(f"## Not run yet ({len(run.missing)}; run the grid again to go on)")
+        listed = [f"- {cell.variant}, seed {cell.seed}: not run" for cell in run.missing[:MAX_MISSING]]
+        more = len(run.missing) - len(listed)
+        parts.append("\n".join([*listed, *([f"- and {more} more"] if more else [])]))
     if run.crashed:
         parts.append(f"## Crashed ({len(run.crashed)}; run the grid again to retry)")
         for cell in run.crashed:
             line = run.results.get(cell.hash, {})
-            parts.append(f"{cell.variant}, seed {cell.seed}: {printable(line.get('error', 'not run'))}")
+            parts.append(f"{cell.variant}, seed {cell.seed}: {printable(line['error'])}")
             parts.append(f"```\n{printable(line.get('traceback', '')).replace('```', '` ` `')}\n```")
     return "\n\n".join(parts) + "\n"
 
@@ -192,10 +124,7 @@ def _glossary(run: GridRun) -> str:
     if run.baselines:
         named = "; ".join(f"{title(run, key)}: {name}" for key, (name, _) in run.baselines.items())
         lines.append(f"*Baseline without a model*: {named}.")
-    lines += [
-        f"*{one.title}*: published in {one.source}, not measured here."
-        for one in published(run.grid.reference, run.scored)
-    ]
+    lines += [f"*{one.title}*: published in {one.source}, not measured here." for one in run.references]
     about, path = ("an image", "the visual path") if of_images else ("media", "the encoders and the embedding of media")
     lines.append(
         f"*Gate*: mean over the queries about {about}. *Gate closed*: share of them with g <= 0, which blocks {path}. "
@@ -233,7 +162,7 @@ def _cells(run: GridRun) -> str:
 
 def _csv(run: GridRun, table: Sequence[Row]) -> str:
     """Return one line per variant and task, with the F1 of each seed."""
-    references = published(run.grid.reference, run.scored)
+    references = run.references
     keys = [one.key for one in run.scored]
     oracles = [one.key for one in run.scored if one.is_oracle]
     ceilings = {**run.ceilings, MEAN: complete_mean(run.ceilings, run.mean_over)}

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from umie import registries
 from umie.decoders.base import ScoringDecoder
-from umie.experiments.parts import ENCODERS, ignored_media, unnamed_places
+from umie.experiments.combine import ENCODERS
+from umie.experiments.grid_run import GridRun
+from umie.experiments.parts import ignored_media, unnamed_places
 from umie.experiments.reference import paper
-from umie.experiments.scheduler import GridRun
 from umie.records import MEDIA
 from umie.records.places import A_MEDIUM, PLURALS
 

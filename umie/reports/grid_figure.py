@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from umie.experiments.grid_run import GridRun
 from umie.experiments.reference import published
-from umie.experiments.scheduler import GridRun
 from umie.experiments.scored_tasks import f1_name
 from umie.experiments.summary import MEAN, Row, complete_mean, drawable_interval, score, title
 from umie.reports.style import GRAY, LIGHT_BLUE, ORANGE, add_legend, clean_axes, new_figure, panels, save_figure

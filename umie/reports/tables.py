@@ -21,8 +21,8 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> s
     Cells may contain any text: line breaks become spaces, and pipes, backslashes, HTML, links and control characters
     are escaped.
     """
-    cells = [[_markdown(cell) for cell in row] for row in rows]
-    return tabulate(cells, list(map(_markdown, header)), tablefmt="pipe", disable_numparse=True, stralign="left")
+    cells = [[markdown_text(cell) for cell in row] for row in rows]
+    return tabulate(cells, list(map(markdown_text, header)), tablefmt="pipe", disable_numparse=True, stralign="left")
 
 
 def latex_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
@@ -50,7 +50,8 @@ def shown_interval(scores: Mapping[str, Any]) -> str:
     return f"{scores['f1']:.3f} [{low:.3f}, {high:.3f}]"
 
 
-def _markdown(cell: object) -> str:
+def markdown_text(cell: object) -> str:
+    """Return a text from data in one line of Markdown, in which pipes, backslashes, HTML and links are escaped."""
     text = printable(" ".join(str(cell).split())).replace("\\", "\\\\").replace("|", "\\|").replace("](", "]\\(")
     return _HTML.sub(lambda found: "&lt;" if found[0] == "<" else "&amp;", text)
 

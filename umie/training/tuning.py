@@ -47,6 +47,9 @@ def train(
     checkpoints: Checkpoints | None = None,
     dev: OnDev | None = None,
     on_log: Callable[[int, Mapping[str, float]], None] | None = None,
+    report_to: Sequence[str] = (),
+    run_name: str | None = None,
+    project: str | None = None,
     note: Callable[[str], None] = warnings.warn,
 ) -> dict[str, Any]:
     """Train the model in place.
@@ -63,6 +66,9 @@ def train(
         dev: scores a model on the dev set: returns values by name, including ``Checkpoints.metric_for_best_model``.
             Not supported with FSDP, under which no process has the whole model.
         on_log: called with the step and the logged values: losses, learning rates, dev scores.
+        report_to: integrations that get the logged values, in addition to those of ``checkpoints``.
+        run_name: the name of the run in integrations.
+        project: the project of the run in integrations that have some.
         note: called with a line about each damaged checkpoint that is passed over for an older one.
 
     Returns:
@@ -101,6 +107,10 @@ def train(
     with ExitStack() as stack:
         folder = output or stack.enter_context(tempfile.TemporaryDirectory())
         arguments = _arguments(config, saving if output else None, steps, str(folder), seed, dev is not None)
+        arguments.report_to = list(dict.fromkeys([*(arguments.report_to or ()), *report_to]))
+        arguments.run_name = run_name or arguments.run_name
+        if project is not None and hasattr(arguments, "project"):  # not in earlier versions of transformers 5
+            arguments.project = project
         callbacks: list[Any] = [Progress(on_step, on_log)]
         if dev is not None and saving.early_stopping_patience is not None:
             callbacks.append(EarlyStoppingCallback(saving.early_stopping_patience, saving.early_stopping_threshold))

@@ -1,0 +1,154 @@
+"""The file that describes a grid in its directory: the cells that were planned, and what is scored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+import umie
+from umie.errors import UmieError, at
+from umie.experiments.results import parse_sealed, sealed
+from umie.experiments.scored_tasks import ScoredTask, f1_name
+from umie.files import atomic_write, decode_utf8, json_text, read_data
+from umie.versions import file_digest
+
+if TYPE_CHECKING:
+    from umie.experiments.grid_run import GridRun
+
+GRID_FILE = "grid.json"
+FORMAT = 1
+MAX_CELLS = 100_000
+
+Text = Annotated[str, Field(strict=True, max_length=10_000)]
+Labels = dict[Text, Text]
+Finite = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class GridCell(_Model):
+    """A planned cell of a grid."""
+
+    hash: Annotated[str, Field(pattern=r"^[0-9a-f]{8,64}$")]
+    seed: Annotated[int, Field(strict=True, ge=0)]
+    labels: Labels  # of the options that name the variant, by slot
+    options: Labels  # of all options, by slot
+    uses_image: Annotated[bool, Field(strict=True)]
+    trained_on: tuple[Text, ...]
+    setup: dict[str, Any]  # its config without the seed
+
+    @property
+    def variant(self) -> str:
+        """The name of the variant in tables."""
+        return " + ".join(self.labels.values())
+
+
+class Reference(_Model):
+    """Published scores (0..1) of everything that a grid scores; None where nothing was published."""
+
+    title: Text
+    source: Text
+    values: list[Finite | None]
+
+    @property
+    def label(self) -> str:
+        """The title and the short source."""
+        return f"{self.title} ({self.source.split(':')[0]})"
+
+
+class GridFile(_Model):
+    """A grid as it was planned when it last ran."""
+
+    format: Annotated[int, Field(strict=True)]
+    name: Text
+    umie: Text  # the version
+    split: Text
+    f1_name: Text  # what the scores are
+    scored: list[ScoredTask]
+    mean_over: list[Text]
+    records: Labels  # the digest of the records of the split, by scored data set
+    num_records: dict[Text, int]
+    ceilings: dict[Text, Finite]  # by scored task, of a text-only system
+    baselines: dict[Text, tuple[Text, Finite]]  # by scored task, of a system without a model: what it does, and its F1
+    references: list[Reference]
+    cells: Annotated[list[GridCell], Field(min_length=1, max_length=MAX_CELLS)]
+
+
+def write_grid_file(run: GridRun, output: Path, *, with_baselines: bool = False) -> None:
+    """Describe a grid in its directory; baselines, which take seconds, are computed only on demand."""
+    split = run.grid.first.evaluation.split
+    scored = list(dict.fromkeys(one.data_set for one in run.scored))
+    line = {
+        "format": FORMAT,
+        "name": run.grid.name,
+        "umie": umie.__version__,
+        "split": split,
+        "f1_name": f1_name(run.grid.first),
+        "scored": [asdict(one) for one in run.scored],
+        "mean_over": run.mean_over,
+        "records": {name: file_digest(run.data.sets[name].files[split]) for name in scored},
+        "num_records": {name: run.data.sets[name].num_records[split] for name in scored},
+        "ceilings": run.ceilings,
+        "baselines": run.baselines if with_baselines else {},
+        "references": [one._asdict() for one in run.references],
+        "cells": [
+            {
+                "hash": cell.hash,
+                "seed": cell.seed,
+                "labels": dict(cell.labels),
+                "options": dict(cell.options),
+                "uses_image": cell.uses_image,
+                "trained_on": list(cell.trained_on),
+                "setup": cell.setup,
+            }
+            for cell in run.cells
+        ],
+    }
+    write_sealed(output / GRID_FILE, line)
+
+
+def write_sealed(path: Path, value: Mapping[str, Any]) -> None:
+    """Write an object with its checksum."""
+    with atomic_write(path) as file:
+        file.write(json_text(sealed(value)) + "\n")
+
+
+def read_grid_file(folder: Path) -> GridFile:
+    """Return the description in the directory of a grid; raise UmieError if there is none, or it is damaged."""
+    path = folder / GRID_FILE
+    if not folder.is_dir():
+        raise UmieError(f"{folder}: no such directory: use the output directory of a grid, such as runs/NAME")
+    if not path.exists():
+        raise UmieError(
+            f"{folder}: has no {GRID_FILE}: use the output directory of a grid; for one of an earlier version, run "
+            "`umie ablate` in it again, which runs only what is missing"
+        )
+    with at(str(path)):
+        try:
+            return parse_grid_file(parse_sealed(decode_utf8(read_data(path))))
+        except OSError as error:
+            raise UmieError(f"cannot read: {error.strerror}") from error
+
+
+def parse_grid_file(line: Mapping[str, Any]) -> GridFile:
+    """Return a description of a grid from plain data; raise UmieError if a value is missing or of another type."""
+    if line.get("format") != FORMAT:
+        raise UmieError(f"its format is {line.get('format')!r}, and this version of umie reads {FORMAT}: use another")
+    try:
+        found = GridFile.model_validate(dict(line))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UmieError(f"not a grid: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    keys = [one.key for one in found.scored]
+    hashes = [cell.hash for cell in found.cells]
+    if not keys or not set(found.mean_over) <= set(keys) or not found.mean_over or len(set(hashes)) < len(hashes):
+        raise UmieError("not a grid: its cells or scored tasks do not fit together")
+    if any(len(one.values) != len(keys) for one in found.references):
+        raise UmieError("not a grid: its references do not fit its scored tasks")
+    return found

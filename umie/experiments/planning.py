@@ -1,0 +1,207 @@
+"""The plan of a grid: its cells and their states, the work that they share, and what they will cost."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from umie.checkpoints import is_intact
+from umie.experiments.calibration import calibration_job, sample_of
+from umie.experiments.data_sets import Corpus
+from umie.experiments.estimate import (
+    Cost,
+    Estimate,
+    estimate,
+    known_costs,
+    num_queries,
+    shape_of,
+    stored_encoders,
+    write_calibration,
+)
+from umie.experiments.expand import Cell, Grid
+from umie.experiments.grid_run import Selection
+from umie.experiments.identity import locked, warm_start_hash
+from umie.experiments.parts import unnamed_places
+from umie.experiments.scheduler import Runner, num_workers, prepare, results_of
+from umie.experiments.tally import GridProgress
+from umie.experiments.training_queries import plan_queries
+from umie.files import json_text
+
+# what the tokens of training queries depend on
+_TOKENIZING = ("decoder", "trained_on", "wording", "max_input_tokens", "max_target_tokens", "start_from")
+
+
+@dataclass(frozen=True)
+class Shared:
+    """Work that is done once for several cells."""
+
+    what: str
+    num_cells: int
+    is_done: bool
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What running a grid means."""
+
+    corpus: Corpus
+    cells: Sequence[Cell]
+    results: Mapping[str, Mapping[str, Any]]  # those that exist, by hash
+    chosen: Sequence[Cell]  # the cells that would run
+    shared: Sequence[Shared]
+    estimate: Estimate
+    workers: int
+    unknown_starts: int  # warm starts that nothing is known about
+    warnings: Sequence[str]
+    failed: Sequence[str]  # why a calibration gave no result
+
+
+def plan_grid(
+    grid: Grid,
+    root: Path,
+    output: Path,
+    progress: GridProgress,
+    *,
+    selection: Selection | None = None,
+    calibrate: bool = False,
+    in_process: bool = False,
+) -> Plan:
+    """Check the data of a grid and plan its cells; nothing is written.
+
+    ``calibrate`` runs a few steps of one cell of each shape whose cost is not known, and of each warm start, and keeps
+    what was measured in ``output``. The other arguments are those of ``run_grid``.
+
+    Raises:
+        UmieError: the data or the selection are invalid; or, to calibrate, another run uses the directory.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        scratch = Path(folder)
+        corpus, cells = prepare(grid, root, scratch, progress)
+        distinct = {repr([getattr(cell.config, slot) for slot in _TOKENIZING]): cell.config for cell in cells}
+        warnings = list(dict.fromkeys(line for config in distinct.values() for line in plan_queries(config, corpus)))
+        results = results_of(grid, corpus, cells, output, progress.note, repair=False)
+        chosen = (selection or Selection()).of(cells, results)
+        workers = num_workers(grid, in_process=in_process)
+        starts = _starts(chosen, corpus, output)
+        costs = known_costs(output)
+        failed: list[str] = []
+        if calibrate:
+            unknown = estimate(chosen, corpus, costs, workers).unknown
+            new = {hash_: cell for hash_, cell in starts.items() if _start_key(hash_) not in costs}
+            runner = Runner(grid, corpus, output, progress, in_process, results)
+            with locked(output):
+                measured, failed = _measured(runner, unknown, new, scratch)
+                write_calibration(output, measured)
+            costs |= measured
+    done = {
+        json_text(encoder)
+        for cell in cells
+        if results.get(cell.hash, {}).get("status") == "ok"
+        for encoder in stored_encoders(cell.config).values()
+    }
+    known = {hash_: costs[key] for hash_ in starts if (key := _start_key(hash_)) in costs}
+    steps = {
+        hash_: start.training.num_steps(start.records or num_queries(cell.config, corpus))
+        for hash_, cell in starts.items()
+        if (start := cell.config.warm_start) is not None
+    }
+    found = estimate(
+        chosen,
+        corpus,
+        costs,
+        workers,
+        is_stored=lambda encoder: json_text(encoder) in done,
+        extra_s=sum(cost.seconds(steps[hash_]) for hash_, cost in known.items()),
+    )
+    found = replace(found, kept_bytes=found.kept_bytes + sum(cost.kept_bytes for cost in known.values()))
+    if warning := unnamed_places([cell.config for cell in cells], corpus.tasks):
+        warnings.append(warning)
+    return Plan(
+        corpus,
+        cells,
+        results,
+        chosen,
+        _shared(cells, corpus, output, done),
+        found,
+        workers,
+        len(starts) - len(known),
+        warnings,
+        failed,
+    )
+
+
+def _start_key(hash_: str) -> str:
+    return f"warm start {hash_}"
+
+
+def _starts(cells: Sequence[Cell], corpus: Corpus, output: Path) -> dict[str, Cell]:
+    """Return a cell of each warm start that is still to be trained, by its hash."""
+    found: dict[str, Cell] = {}
+    for cell in cells:
+        if cell.config.warm_start is not None:
+            found.setdefault(warm_start_hash(cell.config, corpus.fingerprint), cell)
+    return {hash_: cell for hash_, cell in found.items() if not is_intact(output / "warm_start" / hash_)}
+
+
+def _shared(cells: Sequence[Cell], corpus: Corpus, output: Path, done: set[str]) -> list[Shared]:
+    """Return the warm starts, and the frozen encoders whose features are stored."""
+    starts: Counter[str] = Counter()
+    named: dict[str, str] = {}
+    encoders: Counter[str] = Counter()
+    for cell in cells:
+        if cell.config.warm_start is not None:
+            hash_ = warm_start_hash(cell.config, corpus.fingerprint)
+            starts[hash_] += 1
+            decoder = cell.config.parts["decoder"]
+            named.setdefault(hash_, str(cell.options.get("decoder", decoder.get("source", decoder["name"]))))
+        for slot, options in stored_encoders(cell.config).items():
+            key = json_text(options)
+            encoders[key] += 1
+            named.setdefault(key, str(cell.options.get(slot, options["name"])))
+    found = [
+        Shared(f"warm start of {named[hash_]}", count, is_intact(output / "warm_start" / hash_))
+        for hash_, count in starts.items()
+    ]
+    return found + [Shared(f"features of {named[key]}", count, key in done) for key, count in encoders.items()]
+
+
+def _measured(
+    runner: Runner, cells: Sequence[Cell], starts: Mapping[str, Cell], scratch: Path
+) -> tuple[dict[str, Cost], list[str]]:
+    """Run a few steps of cells and warm starts; return the costs by key, and why others have none."""
+    corpus = runner.data
+    sample = sample_of(corpus, scratch / "sample")
+    jobs = []
+    for number, (key, cell, kind) in enumerate(
+        [
+            *((shape_of(cell.config, corpus.fingerprint), cell, "calibration") for cell in cells),
+            *((_start_key(hash_), cell, "calibration of a warm start") for hash_, cell in starts.items()),
+        ]
+    ):
+        folder = scratch / "measured" / str(number)
+        title = f"a few steps of {'the warm start of ' if kind != 'calibration' else ''}{cell.variant}"
+        job = {**calibration_job(cell.config, corpus, sample), "kind": kind, "identity": {"hash": key}}
+        jobs.append(partial(_measure, runner, cell, {**job, "folder": str(folder)}, folder, title))
+    costs: dict[str, Cost] = {}
+    failed = []
+    for line in runner.each(jobs):
+        if line["status"] == "ok":
+            costs[line["hash"]] = Cost(**line["cost"])
+        else:
+            failed.append(f"{line['title']}: {line['error']}")
+    return costs, failed
+
+
+def _measure(runner: Runner, cell: Cell, job: Mapping[str, Any], folder: Path, title: str) -> dict[str, Any]:
+    with runner.slot() as slot:
+        line = runner.run_job(cell, job, folder, title, slot)
+    shutil.rmtree(folder, ignore_errors=True)
+    if line["status"] == "ok":
+        line["cost"]["fixed_s"] += line["seconds"]["start"]
+    return {**line, "title": title}

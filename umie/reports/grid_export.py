@@ -1,0 +1,87 @@
+"""Results of a grid as files: tidy rows as CSV and JSON, the table of its variants as Markdown and LaTeX."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+from umie.errors import UmieError
+from umie.experiments.grid_results import GridResults
+from umie.experiments.summary import MEAN, rows, title
+from umie.files import atomic_write, json_text
+from umie.reports.grid_table import comparisons, summary
+from umie.reports.tables import csv_table, latex_table, markdown_table, markdown_text
+
+FORMATS = (".csv", ".json", ".md", ".tex")
+
+
+def check_export(path: Path) -> None:
+    """Raise UmieError unless the name of a file ends in one of the formats."""
+    if path.suffix.lower() not in FORMATS:
+        raise UmieError(f"{path}: use a name that ends in {', '.join(FORMATS)}")
+
+
+def export(results: GridResults, path: Path) -> None:
+    """Write results in the format that the name of the file ends in.
+
+    ``.csv`` and ``.json`` are tidy: one row for each finished cell, scored task and metric (``GridResults.rows``).
+    ``.md`` is the table with comparisons, ``.tex`` the table in the style of the booktabs package.
+
+    Raises:
+        UmieError: the name has another ending, or the file cannot be written.
+    """
+    check_export(path)
+    kind = path.suffix.lower()
+    if kind == ".csv":
+        text = csv_table(results.columns, [list(row.values()) for row in results.rows()])
+    elif kind == ".json":
+        finished = [line["versions"] for line in results.results.values() if line["status"] == "ok"]
+        about = results.grid.model_dump(mode="json", include={"name", "split", "f1_name", "mean_over", "cells"})
+        about["versions"] = list({json_text(one): one for one in finished}.values())
+        text = json_text({"grid": about, "rows": list(results.rows())}, indent=1) + "\n"
+    elif kind == ".md":
+        text = page(results)
+    else:
+        header, given, measured = summary(results, rows(results))
+        text = latex_table(header, given + measured) + "\n"
+    with atomic_write(path) as file:
+        file.write(text)
+
+
+def page(results: GridResults) -> str:
+    """Return the table of a grid with its comparisons as Markdown."""
+    grid = results.grid
+    header, given, measured = summary(results, rows(results))
+    states = Counter(map(results.status, results.cells))
+    count = ", ".join(f"{states[name]} {words}" for name, words in _STATES.items() if states[name])
+    parts = [
+        f"# {markdown_text(grid.name)}",
+        markdown_text(
+            f"{grid.f1_name} on the {grid.split} split ({sum(grid.num_records.values())} records): mean over seeds ± "
+            f"half width of the 95% interval (Student's t over seeds). `{MEAN}` averages "
+            f"{', '.join(title(results, key) for key in grid.mean_over)}. Cells: {count}."
+        ),
+        markdown_table(header, [[f"*{name}*", *cells] for name, *cells in given] + measured),
+    ]
+    if compared := comparisons(results, results.counts):
+        parts += ["## What the intervals support", compared]
+    return "\n\n".join(parts) + "\n"
+
+
+def cells_table(results: GridResults) -> str:
+    """Return the cells of a grid with their states and scores as Markdown."""
+    header = ["cell", "variant", "seed", "state", *(one.title for one in results.scored), "train s", "parameters"]
+    body = []
+    for cell in results.cells:
+        line = results.results.get(cell.hash, {})
+        state = results.status(cell)
+        if state == "ok":
+            scores = [f"{line['metrics'][key]['f1']:.3f}" for key in results.tasks]
+            facts = [f"{line['seconds'].get('train', 0):.0f}", f"{line['parameters']:,}"]
+        else:
+            scores, facts = [""] * len(results.tasks), ["", ""]
+        body.append([cell.hash, cell.variant, cell.seed, state, *scores, *facts])
+    return markdown_table(header, body)
+
+
+_STATES = {"ok": "finished", "crashed": "crashed", "not run": "not run"}

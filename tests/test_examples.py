@@ -379,7 +379,7 @@ def test_the_grid_on_real_tweets_can_be_planned(umie, tmp_path, sizes):
     path = EXAMPLES / "real" / "twitter17_span.yaml"
     code, out, err = umie("ablate", path, "--data-root", REAL_DATA, "--output", tmp_path / "run", "--plan")
     assert (code, err) == (0, "")
-    assert out.count("to run") == 3
+    assert out.count("│ to run") == 3
     counted = ", ".join(f"{split} {count}" for split, (count, _) in sizes.items())
     assert f"3 cells; records: {counted}" in out
     assert sizes["train"] == (3373, sizes["train"][1])

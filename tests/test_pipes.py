@@ -10,7 +10,7 @@ import torch
 from umie.encoders.cache.store import FeatureCache
 from umie.encoders.precomputed.tsv import INDEX_SUFFIX, TsvFile
 from umie.errors import UmieError
-from umie.experiments.scheduler import _append
+from umie.experiments.results import append_result
 from umie.resumable import ResumableLines, is_changed
 from umie.weights import read_state_dict
 
@@ -93,4 +93,4 @@ def test_unfinished_outputs(tmp_path: Path, suffix: str) -> None:
 
 def test_results(tmp_path: Path) -> None:
     pipe = as_pipe(tmp_path / "results.jsonl")
-    assert refusal(_append, pipe, {}) == f"{pipe}: is a device or a pipe; use the name of a regular file"
+    assert refusal(append_result, pipe, {}) == f"{pipe}: is a device or a pipe; use the name of a regular file"

@@ -16,9 +16,9 @@ from grid_helpers import TASKS, cells_in_process, lines_of
 from umie.errors import UmieError
 from umie.experiments import archive, load
 from umie.experiments.archive import read_archive, write_archive
-from umie.experiments.grid_file import GRID_FILE, read_grid_file, write_sealed
+from umie.experiments.grid_file import GRID_FILE, read_grid_file
 from umie.experiments.merge import merge
-from umie.experiments.results import COUNTS, RESULT, RESULTS, parse_sealed, sealed
+from umie.experiments.results import COUNTS, RESULT, RESULTS, parse_sealed, sealed, write_sealed
 from umie.records import read_jsonl
 from umie.reports.grid_export import export
 

@@ -246,7 +246,7 @@ def synthetic_media(
         combinations=tuple(combination or COMBINATIONS),
     )
     for name, path in write_synthetic_media(folder, config).items():
-        print_line(f"{name}: {getattr(config, name) * len(config.combinations)} records in {path}")
+        print_line(f"{name}: {sum(config.sizes(name).values())} records in {path}")
     for name, tasks in ceilings(config).items():
         for task, known in tasks.items():
             blind = (

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from umie.experiments.config import RunConfig
-from umie.experiments.data_sets import Corpus, DataSet
+from umie.experiments.data_sets import Corpus, DataSet, count_combinations, count_queries
 from umie.experiments.estimate import SAVES, Cost, num_queries, peak_memory, size_of
 from umie.experiments.job_progress import JobProgress
 from umie.experiments.results import COUNTS
@@ -65,14 +64,8 @@ def _sample(one: DataSet, folder: Path) -> DataSet:
     return replace(
         small,
         num_records={split: len(records) for split, records in read.items()},
-        num_combinations={split: dict(Counter(one.combination for one in own)) for split, own in read.items()},
-        num_queries={
-            split: {
-                name: sum(len(task.queries(record)) for record in records if record.annotated_for(name))
-                for name, task in tasks.items()
-            }
-            for split, records in read.items()
-        },
+        num_combinations={split: count_combinations(records) for split, records in read.items()},
+        num_queries={split: count_queries(tasks, records) for split, records in read.items()},
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -199,6 +200,21 @@ def _image_of(record: Record, number: int) -> str:
     """Return a name for an image of a record; one in memory has only its identity."""
     image = record.images[number]
     return f"{record.image_folder}/{image}" if isinstance(image, str) else str(id(image))
+
+
+def count_queries(tasks: Mapping[str, Task[Any]], records: Iterable[Record]) -> dict[str, int]:
+    """Return the number of queries of each task about the records that are annotated for it."""
+    counts = dict.fromkeys(tasks, 0)
+    for record in records:
+        for name, task in tasks.items():
+            if record.annotated_for(name):
+                counts[name] += len(task.queries(record))
+    return counts
+
+
+def count_combinations(records: Iterable[Record]) -> dict[str, int]:
+    """Return the number of records with each combination of text and media."""
+    return dict(Counter(record.combination for record in records))
 
 
 def hash_of(value: Any) -> str:

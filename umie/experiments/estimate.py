@@ -18,8 +18,8 @@ from umie.experiments.combine import ENCODERS, uses_image
 from umie.experiments.config import RunConfig
 from umie.experiments.data_sets import Corpus, hash_of
 from umie.experiments.expand import Cell
-from umie.experiments.results import RESULTS, parse_result, parse_sealed, sealed
-from umie.files import atomic_write, bounded_lines, decode_utf8, json_text, read_data
+from umie.experiments.results import RESULTS, parse_result, read_sealed, write_sealed
+from umie.files import bounded_lines, json_text
 from umie.records.places import MEDIA
 
 CALIBRATION = "calibration.json"  # in the directory of a grid: costs by shape, from a few steps each
@@ -145,7 +145,7 @@ def read_calibration(output: Path) -> dict[str, Cost]:
     """Return the costs by shape that were measured for a few steps; a damaged file is as none."""
     path = output / CALIBRATION
     try:
-        found = parse_sealed(decode_utf8(read_data(path))) if path.is_file() else {}
+        found = read_sealed(path) if path.is_file() else {}
         return TypeAdapter(dict[str, Cost]).validate_python(found.get("costs", {}))
     except (UmieError, OSError, ValidationError):
         return {}
@@ -155,8 +155,7 @@ def write_calibration(output: Path, costs: Mapping[str, Cost]) -> None:
     """Add costs by shape to those in the directory of a grid."""
     merged = {**read_calibration(output), **costs}
     line = {"costs": {shape: asdict(cost) for shape, cost in merged.items()}}
-    with atomic_write(output / CALIBRATION) as file:
-        file.write(json_text(sealed(line), indent=1) + "\n")
+    write_sealed(output / CALIBRATION, line, indent=1)
 
 
 @dataclass(frozen=True)

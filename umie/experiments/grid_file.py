@@ -11,9 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 import umie
 from umie.errors import UmieError, at
-from umie.experiments.results import parse_sealed, sealed
+from umie.experiments.results import read_sealed, write_sealed
 from umie.experiments.scored_tasks import ScoredTask, f1_name
-from umie.files import atomic_write, decode_utf8, json_text, read_data
 from umie.versions import file_digest
 
 if TYPE_CHECKING:
@@ -113,12 +112,6 @@ def write_grid_file(run: GridRun, output: Path, *, with_baselines: bool = False)
     write_sealed(output / GRID_FILE, line)
 
 
-def write_sealed(path: Path, value: Mapping[str, Any]) -> None:
-    """Write an object with its checksum."""
-    with atomic_write(path) as file:
-        file.write(json_text(sealed(value)) + "\n")
-
-
 def read_grid_file(folder: Path) -> GridFile:
     """Return the description in the directory of a grid; raise UmieError if there is none, or it is damaged."""
     path = folder / GRID_FILE
@@ -131,7 +124,7 @@ def read_grid_file(folder: Path) -> GridFile:
         )
     with at(str(path)):
         try:
-            return parse_grid_file(parse_sealed(decode_utf8(read_data(path))))
+            return parse_grid_file(read_sealed(path))
         except OSError as error:
             raise UmieError(f"cannot read: {error.strerror}") from error
 

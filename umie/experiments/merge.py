@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from umie.errors import UmieError
-from umie.experiments.grid_file import GRID_FILE, GridCell, GridFile, write_sealed
+from umie.experiments.grid_file import GRID_FILE, GridCell, GridFile
 from umie.experiments.grid_results import GridResults, load
 from umie.experiments.identity import locked
-from umie.experiments.results import COUNTS, GATES, RESULT, RESULTS, append_result, cell_folder
+from umie.experiments.results import COUNTS, GATES, RESULT, RESULTS, append_result, cell_folder, write_sealed
 from umie.files import atomic_write, json_text
 from umie.versions import file_digest
 

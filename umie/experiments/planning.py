@@ -88,7 +88,9 @@ def plan_grid(
         results = results_of(grid, corpus, cells, output, progress.note, repair=False)
         chosen = (selection or Selection()).of(cells, results)
         workers = num_workers(grid, in_process=in_process)
-        starts = _starts(chosen, corpus, output)
+        every_start = _starts(cells, corpus)
+        trained = {hash_ for hash_ in every_start if is_intact(output / "warm_start" / hash_)}
+        starts = {hash_: own[0] for hash_, own in _starts(chosen, corpus).items() if hash_ not in trained}
         costs = known_costs(output)
         failed: list[str] = []
         if calibrate:
@@ -127,7 +129,7 @@ def plan_grid(
         cells,
         results,
         chosen,
-        _shared(cells, corpus, output, done),
+        _shared(cells, every_start, trained, done),
         found,
         workers,
         len(starts) - len(known),
@@ -140,34 +142,31 @@ def _start_key(hash_: str) -> str:
     return f"warm start {hash_}"
 
 
-def _starts(cells: Sequence[Cell], corpus: Corpus, output: Path) -> dict[str, Cell]:
-    """Return a cell of each warm start that is still to be trained, by its hash."""
-    found: dict[str, Cell] = {}
+def _starts(cells: Sequence[Cell], corpus: Corpus) -> dict[str, list[Cell]]:
+    """Return the cells of each warm start, by its hash."""
+    found: dict[str, list[Cell]] = {}
     for cell in cells:
         if cell.config.warm_start is not None:
-            found.setdefault(warm_start_hash(cell.config, corpus.fingerprint), cell)
-    return {hash_: cell for hash_, cell in found.items() if not is_intact(output / "warm_start" / hash_)}
+            found.setdefault(warm_start_hash(cell.config, corpus.fingerprint), []).append(cell)
+    return found
 
 
-def _shared(cells: Sequence[Cell], corpus: Corpus, output: Path, done: set[str]) -> list[Shared]:
+def _shared(
+    cells: Sequence[Cell], starts: Mapping[str, Sequence[Cell]], trained: set[str], done: set[str]
+) -> list[Shared]:
     """Return the warm starts, and the frozen encoders whose features are stored."""
-    starts: Counter[str] = Counter()
+    found = []
+    for hash_, own in starts.items():
+        decoder = own[0].config.parts["decoder"]
+        name = own[0].options.get("decoder", decoder.get("source", decoder["name"]))
+        found.append(Shared(f"warm start of {name}", len(own), hash_ in trained))
     named: dict[str, str] = {}
     encoders: Counter[str] = Counter()
     for cell in cells:
-        if cell.config.warm_start is not None:
-            hash_ = warm_start_hash(cell.config, corpus.fingerprint)
-            starts[hash_] += 1
-            decoder = cell.config.parts["decoder"]
-            named.setdefault(hash_, str(cell.options.get("decoder", decoder.get("source", decoder["name"]))))
         for slot, options in stored_encoders(cell.config).items():
             key = json_text(options)
             encoders[key] += 1
             named.setdefault(key, str(cell.options.get(slot, options["name"])))
-    found = [
-        Shared(f"warm start of {named[hash_]}", count, is_intact(output / "warm_start" / hash_))
-        for hash_, count in starts.items()
-    ]
     return found + [Shared(f"features of {named[key]}", count, key in done) for key, count in encoders.items()]
 
 

@@ -21,7 +21,7 @@ from umie.data.embedded import EMBEDDED
 from umie.encoders import Preprocessor, build_preprocessor
 from umie.errors import UmieError, at, check_keys
 from umie.experiments.data_config import DataConfig, SetConfig
-from umie.experiments.data_sets import Corpus, DataSet, Options, hash_of
+from umie.experiments.data_sets import Corpus, DataSet, Options, count_combinations, count_queries, hash_of
 from umie.experiments.data_splits import check_content, check_files
 from umie.files import atomic_write
 from umie.images import decode_image, read_image_bytes
@@ -118,7 +118,7 @@ def _read_files(config: SetConfig, root: Path, used: Sequence[str], is_single: b
     everything = [record for records in splits.values() for record in records]
     tasks = config.tasks
     if not config.names_tasks:
-        counts = _count_queries(_built(tasks), everything)
+        counts = count_queries(_built(tasks), everything)
         tasks = {name: options for name, options in tasks.items() if counts[name]}
         if not tasks:
             raise UmieError(f"none of its records is annotated for any of the tasks {', '.join(config.tasks)}")
@@ -316,7 +316,7 @@ def _checked_set(
             raise UmieError(
                 f"no record of {split!r} has media that can be read: {next(iter(unreadable[split].values()))}"
             )
-        num_queries[split] = _count_queries(built, splits[split])
+        num_queries[split] = count_queries(built, splits[split])
     folders = {split: _image_folder(split, records) for split, records in splits.items()}
     for name, split in itertools.product(built if read.config.names_tasks else (), used):
         if split in splits and not num_queries[split][name]:
@@ -393,23 +393,14 @@ def _embedded(one: SetConfig, output: Path, used: Sequence[str], on_item: OnItem
         ceilings={name: known[name] for name in tasks},
         ceilings_by_combination=kind.ceilings_by_combination(config, grounded),
         num_records={split: len(own) for split, own in records.items()},
-        num_queries={split: _count_queries(built, own) for split, own in records.items()},
-        num_combinations={split: dict(Counter(record.combination for record in own)) for split, own in records.items()},
+        num_queries={split: count_queries(built, own) for split, own in records.items()},
+        num_combinations={split: count_combinations(own) for split, own in records.items()},
         fingerprint=fingerprint,
     )
 
 
 def _built(tasks: Options) -> dict[str, Task[Any]]:
     return {name: all_tasks.registry.build(name, **options) for name, options in tasks.items()}
-
-
-def _count_queries(tasks: Mapping[str, Task[Any]], records: Iterable[Record]) -> dict[str, int]:
-    counts = dict.fromkeys(tasks, 0)
-    for record in records:
-        for name, task in tasks.items():
-            if record.annotated_for(name):
-                counts[name] += len(task.queries(record))
-    return counts
 
 
 def _texts(records: Iterable[Record]) -> set[str]:

@@ -84,6 +84,17 @@ def parse_sealed(text: str) -> dict[str, Any]:
     return line
 
 
+def write_sealed(path: Path, value: Mapping[str, Any], *, indent: int | None = None) -> None:
+    """Write an object with its checksum."""
+    with atomic_write(path) as file:
+        file.write(json_text(sealed(value), indent=indent) + "\n")
+
+
+def read_sealed(path: Path) -> dict[str, Any]:
+    """Return what ``write_sealed`` wrote; raise UmieError if it is damaged, OSError if it cannot be read."""
+    return parse_sealed(decode_utf8(read_data(path)))
+
+
 def check_seal(line: Mapping[str, Any]) -> None:
     """Raise UmieError unless a value has the checksum that ``sealed`` computed."""
     if line.get(CHECKSUM) != _checksum(line):

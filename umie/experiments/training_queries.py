@@ -25,9 +25,12 @@ def tokenizer_of(decoder: Mapping[str, Any], sets: Sequence[DataSet], wording: W
 
     if checkpoint_of(decoder) is not None or all(one.format == "synthetic" for one in sets):
         return default_tokenizer(decoder)
-    texts: list[Iterable[str]] = [tokenizer_texts(one.read("train"), one.built(wording).values()) for one in sets]
+    read = [one.read("train") for one in sets]
+    texts: list[Iterable[str]] = [
+        tokenizer_texts(records, one.built(wording).values()) for one, records in zip(sets, read, strict=True)
+    ]
     # In an input, the text follows the instruction and a space, which is part of the token of its first word.
-    texts += [(f" {record.text}" for record in one.read("train")) for one in sets]
+    texts += [(f" {record.text}" for record in records) for records in read]
     return train_tokenizer(itertools.chain.from_iterable(texts), DATA_VOCAB_SIZE)
 
 

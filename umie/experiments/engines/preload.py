@@ -12,11 +12,13 @@ for _module in (
     "accelerate",
     "umie.composition",
     "umie.evaluation",
+    "umie.experiments.engines.processes",
     "umie.experiments.run_job",
     "umie.model",
     "umie.processor",
     "umie.training",
 ):
     importlib.import_module(_module)
+importlib.import_module("umie.versions").versions("torch", "transformers")  # which lists the installed packages once
 gc.collect()
 gc.freeze()  # the cells share what is here: collecting garbage does not touch, and thereby copy, it

@@ -108,7 +108,7 @@ def _jump(rng: random.Random, towards: int) -> Steps:
 
 
 def _circle(rng: random.Random, towards: int) -> Steps:
-    # From about the top, in one direction: in all phases and directions, the mean of a circle's paths is no motion at all.
+    # From about the top, in one direction: over all phases and directions, the mean path would be no motion at all.
     radius, first = rng.uniform(5.5, 7.5), -math.pi / 2 + rng.uniform(-math.pi / 6, math.pi / 6)
     angles = [first + 2 * math.pi * number / (NUM_FRAMES - 1) for number in range(NUM_FRAMES)]
     return [(radius * math.cos(angle), radius * math.sin(angle)) for angle in angles]

@@ -79,6 +79,7 @@ def plan_grid(
     Raises:
         UmieError: the data or the selection are invalid; or, to calibrate, another run uses the directory.
     """
+    engine = engine or engine_of(grid, output)
     if calibrate:
         check_output(output)
         output.mkdir(parents=True, exist_ok=True)
@@ -90,7 +91,6 @@ def plan_grid(
         warnings = list(dict.fromkeys(line for config in distinct.values() for line in plan_queries(config, corpus)))
         results = results_of(grid, corpus, cells, output, progress.note, repair=False)
         chosen = (selection or Selection()).of(cells, results)
-        engine = engine or engine_of(grid, output)
         every_start = _starts(cells, corpus)
         trained = {hash_ for hash_ in every_start if is_intact(output / "warm_start" / hash_)}
         starts = {hash_: own[0] for hash_, own in _starts(chosen, corpus).items() if hash_ not in trained}

@@ -7,7 +7,8 @@ import hashlib
 import itertools
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -173,19 +174,24 @@ def read_results(
     path = output / RESULTS
     lines: list[dict[str, Any]] = []
     is_damaged = False
-    for number, text, found in _lines_of(path):
-        try:
-            line = parse_result(decode_utf8(text)) if found is None else found
-            if isinstance(line.get("hash"), str) and line["hash"] in cells and line.get("status") in ("ok", "crashed"):
-                check_cell(line, scored)
-            else:
-                _check(_Any, line)
-            lines.append(line)
-        except UmieError as error:
-            is_damaged = True
-            if text.endswith(b"\n"):  # the last line without an end is no damage: a run was killed
-                on_damage(f"{path}:{number}: {error}; the line is not used")
-        is_damaged = is_damaged or not text.endswith(b"\n")  # the next line would be appended to it
+    with _without_collection():
+        for number, text, found in _lines_of(path):
+            try:
+                line = parse_result(decode_utf8(text)) if found is None else found
+                if (
+                    isinstance(line.get("hash"), str)
+                    and line["hash"] in cells
+                    and line.get("status") in ("ok", "crashed")
+                ):
+                    check_cell(line, scored)
+                else:
+                    _check(_Any, line)
+                lines.append(line)
+            except UmieError as error:
+                is_damaged = True
+                if text.endswith(b"\n"):  # the last line without an end is no damage: a run was killed
+                    on_damage(f"{path}:{number}: {error}; the line is not used")
+            is_damaged = is_damaged or not text.endswith(b"\n")  # the next line would be appended to it
     known = {(line["hash"], line["status"]) for line in lines}
     for hash_, name in cells.items():
         if (hash_, "ok") in known or not (left := cell_folder(output, hash_) / RESULT).exists():
@@ -213,7 +219,7 @@ def _lines_of(path: Path) -> Iterator[tuple[int, bytes, dict[str, Any] | None]]:
     with path.open("rb") as file:
         start = 1
         while texts := list(itertools.islice(file, _BATCH)):
-            values = _intact(texts) or [None] * len(texts)
+            values: Iterable[dict[str, Any] | None] = _intact(texts) or itertools.repeat(None)
             yield from zip(itertools.count(start), texts, values, strict=False)
             start += len(texts)
 
@@ -223,19 +229,26 @@ def _intact(texts: Sequence[bytes]) -> list[dict[str, Any]] | None:
 
     They are decoded as one list, whose objects share their keys: half the memory and time of one after the other.
     """
-    was_enabled = gc.isenabled()
-    gc.disable()  # it would go through all lines again and again, and find nothing
     try:
         values = _decode("[" + ",".join(text.decode() for text in texts) + "]")
     except (ValueError, RecursionError):
         return None
-    finally:
-        if was_enabled:
-            gc.enable()
     if len(values) != len(texts):
         return None
     is_intact = all(isinstance(value, dict) and value.get(CHECKSUM) == _checksum(value) for value in values)
     return values if is_intact else None
+
+
+@contextmanager
+def _without_collection() -> Iterator[None]:
+    """Do not collect garbage: it would go through everything that was read, again and again, and find nothing."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _no_number(text: str) -> float:

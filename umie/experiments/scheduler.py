@@ -68,6 +68,7 @@ def run_grid(
     Raises:
         UmieError: the data are invalid, or another run uses the directory.
     """
+    engine = engine or engine_of(grid, output)
     with locked(output):
         data, cells = prepare(grid, root, output, progress)
         results = results_of(grid, data, cells, output, progress.note)
@@ -75,7 +76,7 @@ def run_grid(
         write_grid_file(GridRun(grid, data, cells, results), output)
         progress.cells(Tally(len(cells), len(cells) - len(unfinished(cells, results)), 0, len(chosen)))
         if chosen:
-            Runner(grid, data, output, progress, engine or engine_of(grid, output), results).run(cells, chosen)
+            Runner(grid, data, output, progress, engine, results).run(cells, chosen)
             results = results_of(grid, data, cells, output, progress.note)
         run = GridRun(grid, data, cells, results)
         write_grid_file(run, output, with_baselines=True)

@@ -41,7 +41,7 @@ class SlurmEngine:
 
     def __init__(self, options: Slurm, folder: Path, workers: int | None, limits: Limits) -> None:
         try:
-            import submitit
+            import submitit  # noqa: F401
         except ImportError as error:
             raise UmieError("engine slurm needs submitit: pip install 'umie[slurm]'") from error
         self.is_local = options.cluster == "local"
@@ -50,22 +50,11 @@ class SlurmEngine:
         self.workers = workers or (max(1, num_processors() // 2) if self.is_local else 32)
         self.limits = limits
         self.num_threads = options.cpus_per_task or (max(1, num_processors() // self.workers) if self.is_local else 1)
-        minutes = 7 * 24 * 60 if limits.time_s is None else math.ceil(limits.time_s / 60) + EXTRA_MIN
-        self.executor = submitit.AutoExecutor(folder=str(folder / "%j"), cluster=options.cluster)
-        own = {} if self.is_local else {"slurm_array_parallelism": self.workers, **options.slurm_options}
-        self.executor.update_parameters(
-            name="umie",
-            timeout_min=minutes,
-            mem_gb=None if limits.memory_bytes is None else limits.memory_bytes / 1e9 + EXTRA_GB,
-            cpus_per_task=self.num_threads,
-            gpus_per_node=options.gpus_per_node,
-            tasks_per_node=1,
-            nodes=1,
-            **own,
-        )
+        self.options, self.folder = options, folder
 
     def run(self, jobs: Sequence[Job], watcher: Watcher) -> Generator[tuple[Job, str]]:
         """Run jobs as an array; submitit's local executor, which starts all at once, gets them one by one."""
+        executor = self._executor()
         waiting = deque(jobs)
         submitted: list[tuple[Job, Any]] = []
         started: set[Path] = set()
@@ -73,7 +62,7 @@ class SlurmEngine:
             while waiting or submitted:
                 count = min(len(waiting), self.workers - len(submitted)) if self.is_local else len(waiting)
                 if count:
-                    submitted += self._submit([waiting.popleft() for _ in range(count)])
+                    submitted += self._submit(executor, [waiting.popleft() for _ in range(count)])
                 for job, handle in list(submitted):
                     is_over = handle.done()
                     if job.folder not in started and (is_over or handle.state == "RUNNING"):
@@ -88,14 +77,34 @@ class SlurmEngine:
             for _, handle in submitted:
                 handle.cancel(check=False)
 
-    def _submit(self, jobs: Sequence[Job]) -> list[tuple[Job, Any]]:
+    def _executor(self) -> Any:
+        """Return submitit's executor, which makes its folder."""
+        import submitit
+
+        limits, options = self.limits, self.options
+        minutes = 7 * 24 * 60 if limits.time_s is None else math.ceil(limits.time_s / 60) + EXTRA_MIN
+        executor = submitit.AutoExecutor(folder=str(self.folder / "%j"), cluster=options.cluster)
+        own = {} if self.is_local else {"slurm_array_parallelism": self.workers, **options.slurm_options}
+        executor.update_parameters(
+            name="umie",
+            timeout_min=minutes,
+            mem_gb=None if limits.memory_bytes is None else limits.memory_bytes / 1e9 + EXTRA_GB,
+            cpus_per_task=self.num_threads,
+            gpus_per_node=options.gpus_per_node,
+            tasks_per_node=1,
+            nodes=1,
+            **own,
+        )
+        return executor
+
+    def _submit(self, executor: Any, jobs: Sequence[Job]) -> list[tuple[Job, Any]]:
         for job in jobs:
             job.folder.mkdir(parents=True, exist_ok=True)
             (job.folder / RESULT).unlink(missing_ok=True)
         absolute = [Job(job.name, job.folder.absolute(), job.values) for job in jobs]
         with variables({"PYTHONPATH": python_path(), "PYTHONSAFEPATH": "1"}):
             count = len(jobs)
-            handles = self.executor.map_array(run_here, absolute, [self.limits] * count, [self.num_threads] * count)
+            handles = executor.map_array(run_here, absolute, [self.limits] * count, [self.num_threads] * count)
         return list(zip(jobs, handles, strict=True))
 
     def _wait(self, job: Job, handle: Any) -> str:

@@ -46,7 +46,7 @@ def simulated(rng, *, seeds, spread, taste, grids=GRIDS):
         yield differences[:, 0], differences[:, 1:]
 
 
-def tested(seed, **options):
+def measured(seed, **options):
     """Return the mean over seeds, its standard error, and the share of the seeds in its variance, of each grid."""
     parts = [
         (values.mean(axis=0), *standard_error(values, draws))
@@ -69,7 +69,7 @@ def highest(level, number):
 
 @pytest.mark.parametrize(("spread", "taste"), CASES)
 def test_the_level_holds_and_a_difference_as_large_as_stated_is_found_in_four_of_five_grids(spread, taste):
-    means, error, share = tested(0, seeds=3, spread=spread, taste=taste)
+    means, error, share = measured(0, seeds=3, spread=spread, taste=taste)
     bound = critical_value(ALPHA, share, 3) * error
     assert np.mean(abs(means) > bound) <= highest(ALPHA, GRIDS)
     of_seeds, whole = np.mean(share * error**2), np.mean(error**2)  # a single grid only estimates them
@@ -82,7 +82,7 @@ def test_the_level_holds_and_a_difference_as_large_as_stated_is_found_in_four_of
 @pytest.mark.parametrize("seeds", [1, 2, 5])
 def test_other_numbers_of_seeds_keep_the_level_too(seeds):
     spread = 0.0 if seeds == 1 else 0.5  # a single seed says nothing about others
-    means, error, share = tested(1, seeds=seeds, spread=spread, taste=0.5)
+    means, error, share = measured(1, seeds=seeds, spread=spread, taste=0.5)
     assert np.mean(abs(means) > critical_value(ALPHA, share, seeds) * error) <= highest(ALPHA, GRIDS)
 
 

@@ -83,7 +83,7 @@ def compare(
         found = corrected(compare_pairs(counts, pairs, tasks))
     if not found:
         raise UmieError(f"{path}: nothing to compare: no two cells have the same seed and results by record")
-    print_line(compared_table(found))
+    show_page(compared_table(found) + "\n")
     if any(one.num_seeds == 1 for one in found):
         print_note("umie: comparisons of a single seed do not include the variation between seeds")
 

@@ -62,8 +62,8 @@ class Comparison:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """The 95% interval, not corrected for the number of comparisons; None if it is not known, or of two seeds."""
-        if math.isnan(self.error) or 1 < self.num_seeds < MIN_SEEDS:
+        """The 95% interval, not corrected for the number of comparisons; None for fewer than three seeds."""
+        if math.isnan(self.error) or self.num_seeds < MIN_SEEDS:
             return None
         half_width = float(critical_value(ALPHA, self.share, self.num_seeds)) * self.error
         return self.difference - half_width, self.difference + half_width

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 WIDTH = 4.6  # inches, so that the texts are readable on a phone
 LABEL_WIDTH = 26  # characters
+MIN_POINTS = 3  # of a curve that is drawn without markers
 MAX_NAMED = 12  # variants that a figure names
 
 Curve = Sequence[tuple[float, float]]
@@ -116,7 +117,8 @@ def curve_figure(curves: Mapping[str, Sequence[Curve]], title: str, y: str) -> F
         means = sorted((step, statistics.mean(each)) for step, each in values.items() if len(each) == len(own))
         if means:
             label = textwrap.shorten(name, 50, placeholder="…") if number < MAX_NAMED else None
-            axes.plot(*zip(*means, strict=True), color=color, linewidth=1.5, label=label)
+            marker = "o" if len(means) < MIN_POINTS else ""
+            axes.plot(*zip(*means, strict=True), color=color, linewidth=1.5, marker=marker, markersize=4, label=label)
     clean_axes(axes, title=title, x="training step (updates of the weights)", y=y)
     axes.locator_params(axis="x", nbins=6, integer=True)
     add_legend(figure, columns=1 if any(len(name) > 25 for name in curves) else 2)

@@ -62,9 +62,9 @@ def tests(run: GridLike, counts: Mapping[str, BySeed]) -> dict[str, list[Compari
         f"{ALPHA}. Intervals are shown for three seeds or more."
         + (single if any(one.num_seeds == 1 for one in compared) else ""): compared,
         "The effect of each option: the mean difference over all options of the other slots, between cells that differ "
-        f"only in this option (p corrected for {len(effects)} effects).": effects,
+        f"only in this option (p corrected for their number, {len(effects)}).": effects,
         "Whether effects depend on each other: how much larger the effect of an option is together with an option of "
-        f"another slot (p corrected for {len(joint)} interactions).": joint,
+        f"another slot (p corrected for their number, {len(joint)}).": joint,
     }
     return {about: own for about, own in found.items() if own}
 

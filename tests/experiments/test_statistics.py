@@ -137,7 +137,7 @@ def test_what_a_grid_could_have_seen_depends_on_the_number_of_comparisons():
     assert alone.smallest < first.smallest
     assert corrected([compared(error=0.0, difference=0.0)])[0].verdict == "equal"
     (blind,) = corrected([compared(error=0.4, difference=0.3)])
-    assert blind.verdict == "not distinguishable (3 seeds, smallest difference this grid could have seen: none)"
+    assert blind.verdict == "not distinguishable (3 seeds, too few for this grid to see any difference)"
 
 
 def test_two_seeds_count_as_if_all_variance_was_theirs():

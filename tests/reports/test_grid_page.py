@@ -22,7 +22,7 @@ from umie.reports.grid import write_report
 from umie.reports.grid_export import export, page
 from umie.reports.grid_html import html_page
 from umie.reports.grid_plots import pareto_front
-from umie.reports.tables import csv_table, latex_table
+from umie.reports.tables import csv_table, latex_table, markdown_table, narrow_tables
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -250,6 +250,28 @@ def test_a_page_without_results_and_from_an_archive(grid_run, tmp_path):
     results = GridResults(tmp_path, describe(run), run.results, archived={})
     assert "Training loss" not in html_page(results)
     assert "<h1>" not in page(results)
+
+
+WIDE = ["variant", "seeds", "MNER", "MRE", "train s"]
+
+
+def test_wide_tables_are_split_by_columns_and_nothing_is_lost():
+    rows = [[name, "3", "0.443 ± 0.215", "0.1 ± 0.2", "10"] for name in ("a|b", "c\\\\d")]
+    page_ = f"# x\n\n{markdown_table(WIDE, rows)}\n\ntext | no table"
+    assert narrow_tables(page_, 100) == page_
+    narrow = narrow_tables(page_, 40)
+    assert (
+        max(map(len, narrow.splitlines())) <= 44
+    )  # the lines of Markdown have borders, which a terminal does not show
+    tables = [part.splitlines() for part in narrow.split("\n\n") if part.startswith("|")]
+    assert [line[0].count("|") - 1 for line in tables] == [3, 3]
+    assert [cell.strip() for table in tables for cell in table[0].split("|")[1:-1]] == [
+        "variant", "seeds", "MNER", "variant", "MRE", "train s",
+    ]  # fmt: skip
+    assert narrow.count("a\\|b") == 2 and narrow.count("c\\\\\\\\d") == 2
+    assert narrow.endswith("text | no table")
+    code = "```\n| a | b\n```"
+    assert narrow_tables(code, 5) == code
 
 
 # --- in a browser ----------------------------------------------------------------------------------------------------

@@ -88,7 +88,9 @@ class Comparison:
         if math.isnan(self.error):
             return "not distinguishable: too few records"
         seeds = f"{self.num_seeds} seed{'s' if self.num_seeds > 1 else ''}"
-        seen = f"{100 * self.smallest:.1f} points" if self.smallest < 1 else "none"
+        if self.smallest >= 1:
+            return f"not distinguishable ({seeds}, too few for this grid to see any difference)"
+        seen = f"{100 * self.smallest:.1f} points"
         return f"not distinguishable ({seeds}, smallest difference this grid could have seen: {seen})"
 
 

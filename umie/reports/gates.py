@@ -33,9 +33,7 @@ def draw_gates(
     save_figure(gate_figure(gates, reference=reference), path, vector=vector)
 
 
-def gate_figure(
-    gates: Mapping[str, Sequence[float]], *, reference: Mapping[str, float] | None = None, columns: int = 2
-) -> Figure:
+def gate_figure(gates: Mapping[str, Sequence[float]], *, reference: Mapping[str, float] | None = None) -> Figure:
     """Return a histogram of the gates for each title, with the median.
 
     Each panel has its own scale, because the gates of different tasks can differ widely. If a few outliers would leave
@@ -45,10 +43,9 @@ def gate_figure(
         gates: the gate of each query about a record with media, by title, e.g. the name of a task; at least one has
             values.
         reference: published medians to draw for comparison, by title.
-        columns: the number of columns of panels, at most.
     """
     shown = {title: sorted(values) for title, values in gates.items() if values}
-    columns = min(columns, len(shown))
+    columns = 2 if len(shown) > 1 else 1
     figure = new_figure(4.2 * columns + 0.6, 2.4 * math.ceil(len(shown) / columns) + 0.4)
     for axes, (title, values) in zip(panels(figure, len(shown), columns), shown.items(), strict=True):
         summary = gate_summary(values)
@@ -72,7 +69,7 @@ def gate_figure(
         axes.locator_params(axis="x", nbins=6, steps=None)
         outside = f", {omitted:,} outside" if omitted else ""
         clean_axes(axes, title=f"{title}\n{facts}{outside}", x="gate: weight of the image (no unit)", y="queries")
-    add_legend(figure, loc="outside lower center", columns=4)
+    add_legend(figure, columns=2 * columns)
     return figure
 
 

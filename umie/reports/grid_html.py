@@ -79,7 +79,7 @@ def html_page(results: GridResults, facts: Sequence[str] = ()) -> str:
         style=Markup((_HERE / "grid.css").read_text(encoding="utf-8")),
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        versions=list({repr(line["versions"]): line["versions"] for line in finished}.values()),
+        versions=[] if facts else list({repr(line["versions"]): line["versions"] for line in finished}.values()),
         variants=Table(header, measured, given),
         bars=[_svg(grid_figure(results, bars, [name])) for name in panel_names(results)] if finished else [],
         compared=[_compared(about, found) for about, found in tests(results, results.counts).items()],
@@ -134,14 +134,13 @@ def _curves(results: GridResults) -> Iterator[Any]:
             yield _svg(curve_figure(own, *titles[name]))
 
 
-def _gates(results: GridResults) -> Iterator[tuple[str, Any]]:
+def _gates(results: GridResults) -> Iterator[tuple[str, list[Any]]]:
     by_variant: dict[str, dict[str, list[float]]] = {}
     for variant, found in _numbers(results, GATES, 1):
         for key, gates in found.items():
             by_variant.setdefault(variant, {}).setdefault(title(results, key), []).extend(gates)
     for variant, gates in by_variant.items():
-        if any(gates.values()):
-            yield variant, _svg(gate_figure(gates, columns=1))
+        yield variant, [_svg(gate_figure({task: values})) for task, values in gates.items() if values]
 
 
 def _cells(results: GridResults) -> Table:

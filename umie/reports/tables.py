@@ -19,7 +19,8 @@ _LATEX = {*range(0x20, 0x7F), *range(0xA1, 0x180), *map(ord, "–—‘’“”
     map(ord, "\xad«»ÐÞðþĄąĐđĘęĦħĮįĸĿŀŉŊŋŦŧŲųſ")
 )
 _GREEK = (
-    "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi  pi rho  sigma tau upsilon phi chi psi"
+    "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi  pi rho  sigma tau upsilon phi chi psi "
+    "omega"
 )
 _LATEX_ESCAPES = {
     **{one: f"\\{one}" for one in "&%$#_{}"},
@@ -29,9 +30,9 @@ _LATEX_ESCAPES = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
-    "−": "$-$",
-    "≤": r"$\leq$",
-    "≥": r"$\geq$",
+    "−": r"\ensuremath{-}",
+    "≤": r"\ensuremath{\leq}",
+    "≥": r"\ensuremath{\geq}",
     **{chr(place): rf"\ensuremath{{\{name}}}" for place, name in enumerate(_GREEK.split(" "), ord("α")) if name},
 }
 _SPACE = 3  # characters between columns

@@ -106,9 +106,9 @@ def _effects(run: GridLike, counts: Mapping[str, BySeed], order: int) -> Iterato
         return
     trained = {cell.variant: set(cell.trained_on) for cell in cells}
     sets = {one.key: one.data_set for one in run.scored}
-    tasks = {one.key: ((one.key,), one.title) for one in run.scored} if order == 1 or len(run.mean_over) < 2 else {}
-    if len(run.mean_over) > 1:
-        tasks[MEAN] = (tuple(run.mean_over), MEAN)
+    tasks: list[tuple[str, tuple[str, ...]]] = [(MEAN, tuple(run.mean_over))] if len(run.mean_over) > 1 else []
+    if order == 1 or not tasks:
+        tasks = [*((one.title, (one.key,)) for one in run.scored), *tasks]
     scores = cache(lambda keys: scores_of(counts, keys))
     base = _base(cells, run.compare_with).options
     bases = {slot: base.get(slot, own[0]) for slot, own in options.items()}
@@ -124,7 +124,7 @@ def _effects(run: GridLike, counts: Mapping[str, BySeed], order: int) -> Iterato
                 with_, without = (f"with {slots[1]}: {label}" for label in (labels[1], bases[slots[1]]))
                 names = f"{labels[0]} (over {against}), {with_}", without
             words = ("better", "worse") if order == 1 else ("larger", "smaller")
-            for keys, title in tasks.values():
+            for title, keys in tasks:
                 if all(sets[key] in trained[variant] for key in keys for variant in weights):
                     yield from contrast(scores(keys), weights, (*names, title), words)
 

@@ -174,7 +174,7 @@ def as_sets(task, record):
 def test_targets_are_lossless(encoder, name):
     rng = random.Random(0)
     task = built(name)
-    records = [random_record(name, task.labels, rng, encoder) for _ in range(300)]
+    records = [random_record(name, task.labels, rng, encoder) for _ in range(100)]
     for start in range(0, len(records), 50):
         chunk = records[start : start + 50]
         for record, found in zip(chunk, read_back(encoder, task, chunk), strict=True):
@@ -199,13 +199,13 @@ def test_random_scores_give_well_formed_answers(tokenizer, encoder, name, nested
     narrow = CandidateEncoder(tokenizer, options, 4096)
     rng = random.Random(2)
     task = built(name)
-    records = [random_record(name, task.labels, rng, encoder) for _ in range(125)]
+    records = [random_record(name, task.labels, rng, encoder) for _ in range(50)]
     asked = [(record, query) for record in records for query in task.queries(record)]
     visual = dict.fromkeys(MASKS, torch.ones(4, dtype=torch.bool))
     batch = narrow.collate([{**narrow.encode(task, *one, Counter()), **visual} for one in asked])
     logits = torch.randn(batch["labels"].shape, generator=torch.Generator().manual_seed(0))
     answers = narrow.choose(logits, batch, task, asked)
-    assert sum(len(items) for items, _ in answers) > 50
+    assert sum(len(items) for items, _ in answers) > 20
     for (record, query), (items, output) in zip(asked, answers, strict=True):
         assert items.dropped == 0
         assert all(0 < value < 1 for value in items.probabilities)

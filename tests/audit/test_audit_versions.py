@@ -201,6 +201,7 @@ def test_the_table_of_the_library():
     assert sum(item.records for item in table) > BUCKETS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REAL)
 def test_the_real_files_are_the_known_versions(name):
     if not DATA.exists():

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from umie.data.synthetic_media import SyntheticMediaConfig, scenes
-from umie.records import Entity, Record, Relation, write_jsonl
+from umie.records import Entity, Record, Region, Relation, write_jsonl
 
 TEXT = "Ann [sic] met Bob in Rome"
 ANN, BOB, ROME = (0, 3), (14, 17), (21, 25)
@@ -74,6 +74,25 @@ def test_combinations_of_media_are_one_table_below(umie, files):
     assert "mner, T+I, 2 records" in out
     assert "boundary" in out
     assert "by combination" not in out
+
+
+def test_the_verdict_on_each_grounding_is_counted_and_written(umie, files):
+    regions = (Region((0, 0, 0.4, 1)), Region((0.6, 0, 1, 1)))
+    gold = Record(TEXT, id="7", image="1.jpg", regions=regions, entities=(Entity("person", ANN, regions=(0,)),))
+    swapped = dataclasses.replace(gold, entities=(Entity("person", ANN, regions=(1,)),))
+    write_jsonl("g.jsonl", [gold])
+    write_jsonl("p.jsonl", [swapped])
+    code, out, err = umie("evaluate", "--predictions", "p.jsonl", "--gold", "g.jsonl", "--groundings", "v.jsonl")
+    assert (code, err) == (0, "")
+    assert row(out, "wrong place", "mner, groundings")[2:] == ["1.000", "1.000", "to", "1.000", "1", "1"]
+    assert row(out, "I-Seg", "mner, groundings")[1:] == ["0.000", "0.000", "to", "0.000", "0", "1"]
+    assert "Written: v.jsonl (2 groundings)" in out
+    lines = [json.loads(line) for line in (files / "v.jsonl").read_text(encoding="utf-8").splitlines()]
+    shared = {"record": 1, "id": "7", "task": "mner", "medium": "image", "type": "person", "offsets": [list(ANN)]}
+    assert lines == [
+        {**shared, "side": "predicted", "verdict": "wrong place", "place": "O2"},
+        {**shared, "side": "annotated", "verdict": "miss-grounding", "place": "O1"},
+    ]
 
 
 def test_labels_with_brackets_are_printed_as_they_are(umie, files):

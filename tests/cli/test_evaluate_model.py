@@ -30,11 +30,11 @@ def checkpoint(learned_checkpoint, tmp_path_factory):
 
 @pytest.fixture
 def data(tmp_path, monkeypatch, embedded_records):
-    """18 records with images in a file."""
+    """9 records with images in a file."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "photos").mkdir()
     records = []
-    for record in embedded_records[:18]:
+    for record in embedded_records[:9]:
         record.image.save(tmp_path / "photos" / f"{record.id}.png")
         records.append(dataclasses.replace(record, image=f"{record.id}.png"))
     write_jsonl("test.jsonl", records)
@@ -100,7 +100,7 @@ def test_the_report_describes_the_setup(umie, data, checkpoint):
         "![F1 of each label](labels-constrained.png)",
         "![histogram of the gate for each task](gates.png)",
         "| fusion | gated |",
-        "| records | 18 |",
+        "| records | 9 |",
         "| events of MEAE | predicted |",
     ):
         assert part in page
@@ -261,7 +261,7 @@ def test_only_an_earlier_report_is_replaced_and_only_on_request(umie, data, chec
     code, _, err = umie("evaluate", "--model", checkpoint, "--data", "test.jsonl", "-o", "photos", "--overwrite")
     assert code == 2
     assert "photos: contains files that do not belong to an evaluation" in err
-    assert len(list((data / "photos").iterdir())) == 18
+    assert len(list((data / "photos").iterdir())) == 9
     (data / "report" / "checkpoints").mkdir()  # a training run has a report.md and scores.json too
     code, _, err = umie(*of(checkpoint, "--task", "mre"))
     assert code == 2

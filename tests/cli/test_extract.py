@@ -221,6 +221,9 @@ def test_the_output_file_can_be_scored(umie, files, checkpoint):
     assert all(line["gate"]["mner"] is not None for line in details)
     for task in ("mner", "med"):
         assert umie("evaluate", "--predictions", "out.jsonl", "--gold", "in.jsonl", "--task", task)[0] == 0
+    for file in ("out.jsonl", "details.jsonl"):
+        assert umie("view", file, "--images", "photos", "-o", "../page.html")[0] == 0
+    assert "p = " in (files.parent / "page.html").read_text(encoding="utf-8")
     names = ["details.jsonl", "details.jsonl.sha256", "in.jsonl", "out.jsonl", "out.jsonl.sha256", "photos"]
     assert sorted(path.name for path in files.iterdir()) == names
     (files / "out.jsonl").write_text((files / "out.jsonl").read_text() + "\n")

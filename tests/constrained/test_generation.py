@@ -103,6 +103,7 @@ def test_1000_answers_to_real_texts_can_be_read(name, style, variant, tokenizer)
     assert num_items > 50
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TASKS)
 def test_50_answers_to_real_texts_can_be_read(name, variant):
     model, processor = variant(fusion="text_only", tasks={name: {}})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from umie.constrained.suffix_automaton import SuffixAutomaton
@@ -21,7 +21,6 @@ def occurrences(text: str, string: str) -> int:
     return sum(text.startswith(string, start) for start in range(len(text)))
 
 
-@settings(deadline=None, max_examples=300)
 @given(
     st.text("ab", max_size=24) | st.text("abc\u0100", max_size=24) | st.text(max_size=12), st.text("abc", max_size=6)
 )
@@ -41,7 +40,6 @@ def test_it_accepts_the_substrings_and_counts_them(text: str, other: str) -> Non
         assert state_of(automaton, string + "\u0101") is None
 
 
-@settings(deadline=None, max_examples=100)
 @given(st.text("ab", min_size=1, max_size=60))
 def test_its_size_is_linear(text: str) -> None:
     automaton = SuffixAutomaton(text)

@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 import torch
 from families import FAMILIES, LOWER_CASE
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from umie import tasks
@@ -78,7 +78,6 @@ def is_single(tokenizer, text, span):
     return len({text[run[0][1] : run[-1][2]].strip() for run in alike}) == 1
 
 
-@settings(max_examples=60, deadline=None)
 @given(texts, st.data())
 @pytest.mark.parametrize("family", ["unigram", "wordpiece", "end_of_word", "byte_level"])
 def test_a_target_is_read_as_its_own_spans_or_not_at_all(family, words, data):
@@ -94,7 +93,6 @@ def test_a_target_is_read_as_its_own_spans_or_not_at_all(family, words, data):
         assert free == gold
 
 
-@settings(max_examples=40, deadline=None)
 @given(texts, st.integers(0, 10**6))
 @pytest.mark.parametrize("family", ["unigram", "wordpiece"])
 def test_under_the_grammar_an_unknown_token_stands_only_for_one_string(family, words, seed):

@@ -73,7 +73,7 @@ def problems(draw):
 
 
 @every_kernel("attend", FORMS[2])
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(problem=problems())
 def test_any_shape_and_mask(name, device, form, problem):
     runnable(name, form, device, SHAPES["small"])

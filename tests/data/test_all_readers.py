@@ -215,7 +215,7 @@ def place(error: UmieError) -> str:
 
 
 @samples
-@settings(deadline=None, max_examples=20, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(drawn=st.data())
 def test_what_is_converted_is_valid(sample: Sample, drawn: st.DataObject) -> None:
     """Whatever a reader reads, also from a damaged file, the converted file has no error."""
@@ -234,7 +234,7 @@ def test_what_is_converted_is_valid(sample: Sample, drawn: st.DataObject) -> Non
 
 
 @samples
-@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(drawn=st.data())
 def test_no_file_raises_anything_but_umie_error(sample: Sample, drawn: st.DataObject) -> None:
     name = drawn.draw(st.sampled_from(list(sample.files)), label="file")

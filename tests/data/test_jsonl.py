@@ -4,7 +4,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from umie.data import registry
@@ -75,7 +75,6 @@ def test_missing_file_is_named(tmp_path: Path) -> None:
     assert str(caught.value) == f"{path}: cannot read: No such file or directory"
 
 
-@settings(deadline=None, max_examples=150)
 @given(st.binary(max_size=60) | st.lists(st.sampled_from(FRAGMENTS), max_size=8).map(b"".join))
 def test_no_bytes_raise_anything_but_umie_error(data: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:

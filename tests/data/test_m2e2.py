@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -383,7 +383,6 @@ PLACES = [
 ]  # fmt: skip
 
 
-@settings(deadline=None, max_examples=150)
 @given(
     st.binary(max_size=40)
     | (VALUES | VALUES.map(with_boxes)).map(json.dumps).map(str.encode)

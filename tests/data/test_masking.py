@@ -97,6 +97,7 @@ def test_a_type_that_the_caption_names_elsewhere_is_not_hidden():
     assert {record.entities[0].type for own in masked.splits.values() for record in own} == {"man"}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not CAPTIONS.exists(), reason="the annotated captions are not there")
 def test_the_command_on_real_captions(umie, tmp_path):
     code, out, err = umie("data", "mask", CAPTIONS, "--format", "flickr_entities", "--output", tmp_path, "--types", "8")

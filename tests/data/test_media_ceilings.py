@@ -110,8 +110,8 @@ def observed_arguments(scene, verb, media, grounded):
     names = [match.span() for match in NAME.finditer(record.text)]
     tracks = [Places(tracks=(index,)) for index in range(3)]
     if record.text and verb is None:
-        starts = re.compile(r"was drawn into|faced")
-        agent, target = reversed(names) if starts.search(record.text) else names
+        text = record.text.lower()
+        agent, target = names if text.index("by ") < text.index("against ") else reversed(names)
         return {"known": {("Agent", agent, NOWHERE), ("Target", target, NOWHERE)}}
     thing = scene.shows["video"].index("object")
     if "video" not in media:

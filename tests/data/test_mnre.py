@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from umie.data import registry
@@ -234,7 +234,6 @@ LINES = st.fixed_dictionaries(
 ).map(lambda line: repr(line).encode(errors="surrogatepass"))
 
 
-@settings(deadline=None, max_examples=200)
 @given(st.binary(max_size=60) | LINES)
 def test_no_bytes_raise_anything_but_umie_error(data: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:

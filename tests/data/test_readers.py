@@ -90,6 +90,7 @@ def test_every_published_line_is_read(format_name: str, file: str) -> None:
     assert len(published(format_name, file)) == COUNTS[format_name, file]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("format_name", "file"), FILES)
 def test_answers_of_published_records_are_preserved(format_name: str, file: str) -> None:
     for record in published(format_name, file):
@@ -103,6 +104,7 @@ def test_answers_of_published_records_are_preserved(format_name: str, file: str)
             assert found == keys(task, task.items(record)), record.id
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("format_name", "file"), FILES)
 def test_published_records_survive_jsonl(format_name: str, file: str, tmp_path: Path) -> None:
     records = published(format_name, file)
@@ -110,6 +112,7 @@ def test_published_records_survive_jsonl(format_name: str, file: str, tmp_path: 
     assert list(read_jsonl(tmp_path / "a.jsonl")) == records
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("format_name", "file"), FILES)
 def test_published_records_have_unique_ids(format_name: str, file: str) -> None:
     identifiers = [record.id for record in published(format_name, file)]
@@ -151,6 +154,7 @@ def test_all_gmner_files_of_boxes() -> None:
     assert all(region.label for found in regions for region in found)
 
 
+@pytest.mark.slow
 def test_mnre_relations_have_distinct_labels() -> None:
     """No two relations have the same label, except the two spellings of none."""
     relations: dict[str, set[str]] = {}
@@ -277,6 +281,7 @@ def overlap(one: Sequence[float], other: Sequence[float]) -> float:
     return shared / (sum(areas) - shared)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("format_name", "files"), [("twitter", 6), ("gmner", 1), ("mnre", 12), ("m2e2", 6)])
 def test_images_at_hand_are_found(format_name: str, files: int) -> None:
     named = [record.image_path() for name, file in COUNTS if name == format_name for record in published(name, file)]

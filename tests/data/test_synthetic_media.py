@@ -213,9 +213,9 @@ def seen_motion(steps, towards):
         return "drift"
     if min(widths, heights) > 5:
         return "circle"
-    if heights > widths:
-        return "jump"
-    return "approach" if np.sign(steps[-1, 0]) == np.sign(towards[0]) else "leave"
+    if widths > heights:
+        return "approach" if np.sign(steps[-1, 0]) == np.sign(towards[0]) else "away"
+    return "leave" if np.all(np.diff(steps[:, 1]) > 0) else "jump"
 
 
 def test_sounds_are_heard_all_through_their_segments_and_silence_is_between(sample):

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from umie.data import registry
@@ -240,7 +240,6 @@ def test_errors_in_a_voc_file_name_that_file(tmp_path: Path) -> None:
     )
 
 
-@settings(deadline=None, max_examples=200)
 @given(st.binary(max_size=60) | st.lists(st.sampled_from(FRAGMENTS), max_size=15).map(b"\n".join))
 def test_no_bytes_raise_anything_but_umie_error(data: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:

@@ -181,6 +181,7 @@ def damaged(content, seed):
     return bytes(spoilt)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not IMAGES, reason="no real images next to this checkout (../shared/data)")
 def test_200_damaged_real_images_end_no_run(variant, tmp_path):
     small = sorted(IMAGES, key=lambda path: path.stat().st_size)[:20]  # the others cost seconds to decode

@@ -477,7 +477,7 @@ def test_exports_are_tidy_or_the_table(finished, umie, tmp_path):
     ("arguments", "expected"),
     [
         ([], "nothing to write: use --output FILE, or --archive FILE"),
-        (["-o", "x.xlsx"], "x.xlsx: use a name that ends in .csv, .json, .md, .tex"),
+        (["-o", "x.xlsx"], "x.xlsx: use a name that ends in .csv, .json, .html, .md, .tex, .png, .pdf, .svg"),
     ],
 )
 def test_an_export_without_a_known_format_is_an_error(finished, umie, arguments, expected):

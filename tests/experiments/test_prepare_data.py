@@ -271,6 +271,7 @@ def test_options_of_a_format_reach_its_reader(tmp_path):
         read_data_config({**data, "mappin": "x"}, {"med": {}})
 
 
+@pytest.mark.slow
 def test_the_published_tweets_as_one_corpus(tmp_path):
     if not REAL.is_dir():
         pytest.skip("the published data is not available")

@@ -61,7 +61,7 @@ def assert_equal_results(found, expected, tolerance):
 
 @pytest.mark.parametrize("residual", [True, False])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)], ids=str)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(sizes=st.tuples(*(st.integers(1, most) for most in (4, 5, 6, 3, 5, 12))), seed=st.integers(0, 99))
 def test_equals_the_whole_batch(dtype, tolerance, residual, sizes, seed):
     arguments = draw(*sizes, dtype=dtype, seed=seed, residual=residual)

@@ -38,7 +38,7 @@ def assert_equal_results(found, expected, tolerance):
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)], ids=str)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     sizes=st.lists(st.integers(1, 5), min_size=1, max_size=3),
     width=st.integers(1, 40),

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from packed_layers import KEYS, QUERIES, REFERENCE, Plain, compare, draw, mask_of, run
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -65,7 +65,6 @@ def test_round_trip(pair):
 
 
 @every_kernel
-@settings(max_examples=80)
 @given(masks, st.tuples(st.integers(1, 3), st.integers(1, 5), st.integers(1, 9)), st.booleans(), st.booleans())
 def test_the_layer_equals_the_padded_reference(kernel, pair, widths, gate, residual):
     query_mask, key_mask = pair

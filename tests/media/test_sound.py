@@ -4,7 +4,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from media_files import DATA, needs_av, needs_data, tone, write_media, write_wav
 
@@ -19,7 +19,6 @@ def loudest(opened):
 
 
 @given(st.sampled_from([1, 2, 3, 4]), st.integers(1, 4), st.integers(1_000, 400_000), st.integers(1, 300), st.data())
-@settings(max_examples=40, deadline=None)
 def test_a_wav_file_is_read_back_within_its_quantization(tmp_path_factory, width, channels, rate, length, data):
     seed = data.draw(st.integers(0, 99))
     samples = np.random.default_rng(seed).uniform(-1, 1, (length, channels))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -144,7 +144,6 @@ def test_short_forms_of_the_line() -> None:
     )
 
 
-@settings(deadline=None, max_examples=300)
 @given(record=records())
 def test_any_record_survives_its_line(record: Record) -> None:
     line = record_to_json(record)
@@ -152,7 +151,6 @@ def test_any_record_survives_its_line(record: Record) -> None:
     assert record_from_json(line) == record
 
 
-@settings(deadline=None, max_examples=60)
 @given(written=st.lists(records(), max_size=4))
 def test_any_records_survive_a_file(written: list[Record]) -> None:
     with tempfile.TemporaryDirectory() as folder:

@@ -5,7 +5,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import ExifTags, Image
 
@@ -141,7 +141,6 @@ def test_a_directory_instead_of_a_file(tmp_path: Path) -> None:
     assert message(tmp_path) == f"{tmp_path}: cannot read: Is a directory, not a regular file"
 
 
-@settings(deadline=None, max_examples=200)
 @given(st.binary(max_size=60) | st.lists(st.sampled_from(FRAGMENTS), max_size=10).map(b"".join))
 def test_no_bytes_raise_anything_but_umie_error(data: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:

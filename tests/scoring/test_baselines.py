@@ -72,7 +72,7 @@ def test_events_without_and_with_training_records():
     learned = baseline_of("med", "strict", gold, train)
     assert learned.answer(gold[0]).events == (Event("contact", (5, 8)),)
     assert learned.answer(Record("", image="3.jpg")).events == (Event("die"),)
-    assert "images 'die'" in learned.name
+    assert "without a text 'die'" in learned.name
 
 
 def test_arguments_use_the_events_of_gold_and_say_so():

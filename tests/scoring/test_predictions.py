@@ -235,7 +235,7 @@ ITEMS = st.lists(
 LINES = st.fixed_dictionaries({}, optional=dict.fromkeys(("entities", "relations", "events", "text"), ITEMS | VALUES))
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(LINES)
 def test_any_line_is_read_or_refused_with_its_place(files, line):
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, SupportsIndex
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from umie.tasks import grammar
@@ -59,13 +59,11 @@ def test_the_written_form(items: list[ParsedItem], expected: str) -> None:
     assert STRUCTURED.parse(expected, SCHEMA) == (items, 0)
 
 
-@settings(deadline=None, max_examples=400)
 @given(st.lists(ITEMS, max_size=6))
 def test_any_items_survive_writing_and_reading(items: list[ParsedItem]) -> None:
     assert STRUCTURED.parse(STRUCTURED.linearize(items), SCHEMA) == (items, 0)
 
 
-@settings(deadline=None, max_examples=400)
 @given(st.text(SIGNS, max_size=60) | st.text(max_size=60))
 def test_any_string_is_read(output: str) -> None:
     items, dropped = STRUCTURED.parse(output, SCHEMA)
@@ -74,7 +72,6 @@ def test_any_string_is_read(output: str) -> None:
     assert 0 <= dropped <= 2 * output.count("[") + 1
 
 
-@settings(deadline=None, max_examples=200)
 @given(st.text(SIGNS, max_size=60))
 def test_parsed_items_survive_writing_and_parsing(output: str) -> None:
     items, _ = STRUCTURED.parse(output, SCHEMA)
@@ -162,7 +159,6 @@ def test_reading_looks_at_each_character_a_bounded_number_of_times(head: str, pi
     assert long <= 10.5 * short
 
 
-@settings(deadline=None, max_examples=400)
 @given(st.data())
 def test_any_span_is_found_again(data: st.DataObject) -> None:
     text = data.draw(st.text("ab ", min_size=1, max_size=20) | STRINGS.filter(bool))
@@ -194,7 +190,6 @@ def test_only_whitespace_may_differ(surface: str, occurrence: int, span: tuple[i
     assert grammar.locate("in New York or New York", surface, occurrence) == span
 
 
-@settings(max_examples=300)
 @given(st.text("ab ", min_size=1, max_size=200), st.data())
 def test_occurrences_are_those_of_trying_every_position(text: str, data: st.DataObject) -> None:
     start = data.draw(st.integers(0, len(text) - 1))

@@ -7,7 +7,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from published import FILES, published
 from random_records import asked_about, losses, random_grounded_record, random_record
@@ -39,7 +39,6 @@ def check(name: str, record: Record, labels: tuple[str, ...] | None = None) -> C
 
 
 @pytest.mark.parametrize("name", TASKS)
-@settings(deadline=None, max_examples=300)
 @given(st.data())
 def test_no_record_has_an_undocumented_loss(name: str, data: st.DataObject) -> None:
     record, labels = random_record(lambda low, high: data.draw(st.integers(low, high)))
@@ -57,7 +56,6 @@ def check_grounded(name: str, record: Record, labels: tuple[str, ...]) -> int:
 
 
 @pytest.mark.parametrize("name", TASKS)
-@settings(deadline=None, max_examples=200)
 @given(st.data())
 def test_grounded_answers_are_lossless(name: str, data: st.DataObject) -> None:
     check_grounded(name, *random_grounded_record(lambda low, high: data.draw(st.integers(low, high))))

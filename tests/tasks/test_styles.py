@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from umie.tasks.grammar import AnswerSchema, ParsedItem
@@ -167,7 +167,6 @@ OUTPUTS = st.lists(PIECES | st.text(max_size=4), max_size=20).map("".join) | st.
 
 @pytest.mark.parametrize("schema", SCHEMAS.values(), ids=SCHEMAS)
 @pytest.mark.parametrize("name", STYLES)
-@settings(deadline=None, max_examples=150)
 @given(OUTPUTS)
 def test_any_string_is_read(name: str, schema: AnswerSchema, output: str) -> None:
     items, dropped = STYLES[name].parse(output, schema)

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from umie.errors import UmieError
@@ -277,7 +277,6 @@ def keys(task: Task[Any], record: Record) -> set[Any]:
 
 
 @pytest.mark.parametrize("name", ["mner", "mre", "med", "meae"])
-@settings(deadline=None, max_examples=150)
 @given(record=records())
 def test_the_target_of_any_record_is_read_back(name: str, record: Record) -> None:
     task = build(name)
@@ -287,7 +286,6 @@ def test_the_target_of_any_record_is_read_back(name: str, record: Record) -> Non
 
 
 @pytest.mark.parametrize("name", ["mner", "mre", "med", "meae"])
-@settings(deadline=None, max_examples=100)
 @given(record=records(), output=st.text(st.sampled_from(list("ab |[]:=12O\n\xa0é")), max_size=40) | st.text())
 def test_any_answer_is_read_and_fits_the_record(name: str, record: Record, output: str) -> None:
     task = build(name)

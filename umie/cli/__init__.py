@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from umie.cli import ablate, bench, convert, data, evaluate, example, extract, grid, list_parts, train
+from umie.cli import ablate, bench, convert, data, evaluate, example, extract, grid, list_parts, train, view
 from umie.cli.console import out, print_note, print_notes, tolerate_encodings
 from umie.errors import UmieError
 
@@ -21,7 +21,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("list")(list_parts.list_parts)
-for command in (train.train, ablate.ablate, evaluate.evaluate, extract.extract, convert.convert, example.example):
+for command in (
+    train.train, ablate.ablate, evaluate.evaluate, extract.extract, view.view, convert.convert, example.example,
+):  # fmt: skip
     app.command()(command)
 app.add_typer(data.app, name="data")
 app.add_typer(bench.app, name="bench")

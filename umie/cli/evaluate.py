@@ -84,6 +84,9 @@ def evaluate(
         Path | None, _option(FILES, help="Predictions of another system to compare with, by two paired tests.")
     ] = None,
     json_file: Annotated[Path | None, _option(FILES, "--json", help="Write all scores to this JSON file.")] = None,
+    groundings: Annotated[
+        Path | None, _option(FILES, help="Write the verdict on each place that shows an item to this JSONL file.")
+    ] = None,
     figure: Annotated[
         Path | None, _option(FILES, help="Draw the scores (with --labels also of labels): PNG, PDF or SVG.")
     ] = None,
@@ -171,6 +174,9 @@ def evaluate(
         if json_file is not None:
             scores.write_json(json_file)
             print_line(f"Written: {json_file}")
+        if groundings is not None:
+            num_lines = scores.write_groundings(groundings)
+            print_line(f"Written: {groundings} ({num_lines:,} groundings)")
         for path in scores.draw(figure, with_labels=labels) if figure is not None else ():
             print_line(f"Written: {path}")
         return

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from umie.reports.predictions import FileScores
     from umie.scoring import Line, Report, Score, Versus
 
+_LOOK: dict[str, Any] = {"title_justify": "left", "box": box.SIMPLE_HEAD, "padding": (0, 1, 0, 0)}
+
 
 def _numbers(score: Score) -> list[str]:
     return [decimal(score.precision), decimal(score.recall), str(score.predicted), str(score.gold)]
@@ -25,16 +27,14 @@ def _numbers(score: Score) -> list[str]:
 def _table(task: str, modality: str, lines: Sequence[Line], columns: Sequence[str], about: str = "") -> Table:
     """Return a table that fits 80 columns: long names wrap, numbers do not."""
     title = escape(f"{task}, {modality}, {lines[0].records} records{about}")
-    look: dict[str, Any] = {"title_justify": "left", "box": box.SIMPLE_HEAD, "padding": (0, 1, 0, 0)}
-    return number_table(*columns, no_wrap=True, title=title, **look)
+    return number_table(*columns, no_wrap=True, title=title, **_LOOK)
 
 
 def _combinations(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print the main measures of each combination of media in one table, if there are several."""
     if rows:
-        look: dict[str, Any] = {"title_justify": "left", "box": box.SIMPLE_HEAD, "padding": (0, 1, 0, 0)}
         title = "by combination of media; for all measures of one: --modality"
-        table = number_table("task", "media", "measure", *columns, no_wrap=True, title=title, **look)
+        table = number_table("task", "media", "measure", *columns, no_wrap=True, title=title, **_LOOK)
         for column in table.columns[1:3]:
             column.justify = "left"
         for row in rows:
@@ -62,6 +62,12 @@ def print_scores(report: Report) -> None:
         score, edges = decimal(line.score.f1), decimal_interval(line.interval)
         groups.append((*_group(line), score, edges, *_numbers(line.score)))
     _combinations(("F1", "95% interval", "P", "R", "pred", "gold"), groups)
+    for task, found in report.groundings.items():
+        title = escape(f"{task}, groundings: the places that show items; docs/scores.md defines the lines")
+        table = number_table("", "value", "95% interval", "number", "of", no_wrap=True, title=title, **_LOOK)
+        for one in found:
+            table.add_row(one.name, decimal(one.value), decimal_interval(one.interval), one.number, str(one.out_of))
+        out.print(table)
     for number, (task, name) in enumerate(baselines, start=1):
         print_line(f"baseline ({number}) {task}: {name}")
     print_line(f"intervals: {report.resamples} resamples of the records, seed {report.seed}")

@@ -95,7 +95,9 @@ def _approach(rng: random.Random, towards: int) -> Steps:
 
 
 def _leave(rng: random.Random, towards: int) -> Steps:
-    return _approach(rng, -towards)
+    # Down, not away from the object: then a motion is known by its path alone, on both sides of the object.
+    distance = rng.uniform(14, 20)
+    return [(0, distance * number / (NUM_FRAMES - 1)) for number in range(NUM_FRAMES)]
 
 
 def _jump(rng: random.Random, towards: int) -> Steps:
@@ -106,8 +108,9 @@ def _jump(rng: random.Random, towards: int) -> Steps:
 
 
 def _circle(rng: random.Random, towards: int) -> Steps:
-    radius, first, turn = rng.uniform(5.5, 7.5), rng.uniform(0, 2 * math.pi), rng.choice((-1, 1))
-    angles = [first + turn * 2 * math.pi * number / (NUM_FRAMES - 1) for number in range(NUM_FRAMES)]
+    # From about the top, in one direction: over all phases and directions, the mean path would be no motion at all.
+    radius, first = rng.uniform(5.5, 7.5), -math.pi / 2 + rng.uniform(-math.pi / 6, math.pi / 6)
+    angles = [first + 2 * math.pi * number / (NUM_FRAMES - 1) for number in range(NUM_FRAMES)]
     return [(radius * math.cos(angle), radius * math.sin(angle)) for angle in angles]
 
 

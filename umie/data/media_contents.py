@@ -14,8 +14,6 @@ from umie.data.clips import draw_clip
 from umie.data.drawing import FILLERS, LEFT, RIGHT, draw_apart
 from umie.data.sounds import EARLY, LATE, NUM_SOUNDS, SOUND_FILLERS, VOICES, draw_sound
 from umie.data.synthetic import (
-    AGENT_FIRST_FRAMES,
-    AGENT_LAST_FRAMES,
     EVENT_TRIGGERS,
     NAME_CUES,
     NAME_ICONS,
@@ -51,6 +49,9 @@ PAIR_FRAMES: Mapping[Medium, tuple[str, ...]] = {
     "audio": ("{0} speaks before {1}", "{1} , after {0} !"),
 }
 EVENT_FRAMES = ("{0} and the {1}", "the {1} with {0} !")  # with the name of the agent and the trigger
+# With the names of agent and target and the trigger. The word before a name tells the role, in either order.
+AGENT_FIRST_FRAMES = ("The {2} by {0} against {1} .", "By {0} , against {1} : the {2} !")
+AGENT_LAST_FRAMES = ("The {2} against {1} by {0} .", "Against {1} , by {0} : the {2} !")
 
 _FIRST, _SECOND = "first", "second"  # the two people of an image or a sound, from the left or by time
 
@@ -159,8 +160,7 @@ def event_content(
         else:
             frame = rng.choice(AGENT_FIRST_FRAMES if is_first else AGENT_LAST_FRAMES)
             word = rng.choice(EVENT_TRIGGERS[label])
-            fields["text"], (*people, trigger) = fill(frame, *rng.sample(names, 2), word)
-            acting, suffering = people if is_first else people[::-1]
+            fields["text"], (acting, suffering, trigger) = fill(frame, *rng.sample(names, 2), word)
             arguments = [Argument("Agent", acting), Argument("Target", suffering)]
     fields["events"] = (Event(label, trigger, tuple(arguments), *heard),)
     return Content(tuple(decides), found, fields)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from umie import data
 from umie.errors import UmieError
@@ -15,6 +15,7 @@ from umie.records.jsonl import read_numbered_jsonl
 from umie.records.no_relation import is_chosen, renamed
 
 JSONL = "jsonl"
+T = TypeVar("T", bound=tuple[Any, ...])
 
 
 @dataclass(frozen=True)
@@ -73,9 +74,14 @@ def draw_records(
     Source: reservoir sampling, algorithm R (Vitter 1985): one pass, and memory for the sample only. ``progress`` is
     called once per record.
     """
+    return draw_some(source.numbered(), number, seed, progress=progress)
+
+
+def draw_some(items: Iterable[T], number: int, seed: int, *, progress: Callable[[], None] = lambda: None) -> list[T]:
+    """Return ``number`` random items that begin with their number, or all of fewer, in ascending order."""
     generator = random.Random(seed)
-    drawn: list[tuple[int, Record]] = []
-    for position, item in enumerate(source.numbered()):
+    drawn: list[T] = []
+    for position, item in enumerate(items):
         progress()
         slot = position if position < number else generator.randint(0, position)
         if slot < number:

@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from umie.errors import UmieError
+from umie.errors import UmieError, at
 from umie.files import bounded_lines, json_text
 from umie.records import MEDIA, Record
 from umie.records.jsonl import KEYS, parse_line, record_from_json
 
+DETAILS = {"probability", "box", "boxes", "pixels", "seconds", "paths"}
+"""The keys of items that ``Extraction.to_json`` adds to those of a record."""
 _KNOWN = {*KEYS, "licence"}  # the old name of the key license is still read
 
 
@@ -40,6 +42,36 @@ def read_items(source: Path, images: Path | None) -> Iterator[SourceLine]:
             yield SourceLine(number, error=line)
         elif line.strip():
             yield _item(number, line, folder)
+
+
+def read_details(source: Path, images: Path | None) -> Iterator[tuple[int, Record, Mapping[str, Any]]]:
+    """Yield number, record and plain values of the lines of a file of records, extractions or their details.
+
+    Raises:
+        UmieError: the file cannot be read, or a line is invalid.
+    """
+    folder = str(source.parent if images is None else images)
+    for number, line in bounded_lines(source):
+        with at(f"{source}:{number}"):
+            if isinstance(line, UmieError):
+                raise line
+            if line.strip():
+                data = parse_line(line)
+                if not isinstance(data, dict):
+                    raise UmieError("expected an object")
+                known = {key: value for key, value in data.items() if key in _KNOWN}
+                known |= {
+                    key: _without_details(known[key]) for key in ("entities", "relations", "events") if key in known
+                }
+                yield number, record_from_json(json.dumps(known), folder), data
+
+
+def _without_details(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_without_details(one) for one in value]
+    if isinstance(value, dict):
+        return {key: _without_details(one) for key, one in value.items() if key not in DETAILS}
+    return value
 
 
 def with_further_keys(line: str, further: Mapping[str, Any]) -> str:

@@ -24,7 +24,7 @@ from umie.reports.tables import shown_interval
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_HERE = Path(__file__).parent
+_TEMPLATES = Path(__file__).parent / "templates"
 _MAX_BARS = 60  # variants in a figure
 
 
@@ -56,7 +56,7 @@ def html_page(results: GridResults, facts: Sequence[str] = ()) -> str:
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 
-    script = (_HERE / "grid.js").read_text(encoding="utf-8")
+    script = (_TEMPLATES / "grid.js").read_text(encoding="utf-8")
     environment = Environment(
         autoescape=True,
         undefined=StrictUndefined,
@@ -64,7 +64,7 @@ def html_page(results: GridResults, facts: Sequence[str] = ()) -> str:
         lstrip_blocks=True,
         finalize=lambda value: value if isinstance(value, Markup) else printable(str(value)),
     )
-    template = environment.from_string((_HERE / "grid.html").read_text(encoding="utf-8"))
+    template = environment.from_string((_TEMPLATES / "grid.html").read_text(encoding="utf-8"))
     table = rows(results)
     header, given, measured = summary(results, table)
     bars = table[:_MAX_BARS]
@@ -76,7 +76,7 @@ def html_page(results: GridResults, facts: Sequence[str] = ()) -> str:
         averaged=", ".join(title(results, key) for key in results.mean_over),
         num_records=sum(results.grid.num_records.values()),
         states={name: states[name] for name in ("ok", "crashed", "not run") if states[name]},
-        style=Markup((_HERE / "grid.css").read_text(encoding="utf-8")),
+        style=Markup((_TEMPLATES / "grid.css").read_text(encoding="utf-8")),
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         versions=[] if facts else list({repr(line["versions"]): line["versions"] for line in finished}.values()),

@@ -10,9 +10,13 @@ from typing import Any
 
 from umie.data.source import JSONL, Source
 from umie.files import atomic_write, json_text
+from umie.records import Record
 from umie.records.no_relation import doubtful_labels
+from umie.records.places import place_name
 from umie.reports.score_figure import draw_labels, draw_scores
 from umie.scoring import Report, read_gold, read_predictions, score_predictions, to_json, unknown_labels
+from umie.scoring.grounding_errors import diagnose
+from umie.tasks import task_class
 from umie.versions import file_digest, versions
 
 
@@ -54,12 +58,16 @@ class FileScores:
         report: the scores.
         unknown: by task, the number of predictions with each label that does not occur in gold.
         doubtful: relation labels that look like ``none`` under another name.
+        gold: the annotated records.
+        predicted: the predictions, in the same order.
     """
 
     files: PredictionFiles
     report: Report
     unknown: dict[str, Counter[str]] = field(default_factory=dict)
     doubtful: tuple[str, ...] = ()
+    gold: Sequence[Record] = ()
+    predicted: Sequence[Record] = ()
 
     def write_json(self, path: str | Path) -> None:
         """Write the scores, the digests of the files, and the versions of the libraries."""
@@ -72,6 +80,28 @@ class FileScores:
         }
         with atomic_write(path) as file:
             file.write(json_text(content, indent=1) + "\n")
+
+    def write_groundings(self, path: str | Path) -> int:
+        """Write the verdict on each predicted and annotated grounding, one a line; return their number.
+
+        A line has the number of the record, from 1, and its id, the task, side, verdict and medium, the name of the
+        place on its side, the item's type and offsets, and for relations which end the place shows.
+        """
+        num_lines = 0
+        with atomic_write(path) as file:
+            for task in self.report.groundings:
+                kind = task_class(task).kind
+                for number, (predicted, gold) in enumerate(zip(self.predicted, self.gold, strict=True), start=1):
+                    found = diagnose(kind, predicted, gold) if gold.annotated_for(task) else None
+                    for side in ("predicted", "annotated") if found is not None else ():
+                        for one in getattr(found, side):
+                            place, (label, *offsets) = place_name(one.medium, one.place), one.item
+                            line = {"record": number, "id": gold.id, "task": task, "side": side, "verdict": one.verdict}
+                            line |= {"medium": one.medium, "place": place, "type": label, "offsets": offsets}
+                            line |= {"end": ("head", "tail")[one.part]} if kind == "relations" else {}
+                            file.write(json_text(line) + "\n")
+                            num_lines += 1
+        return num_lines
 
     def draw(self, path: Path, *, with_labels: bool = False) -> list[Path]:
         """Draw the scores and, if requested, those of the labels next to them, with ``-labels`` added to the name.
@@ -109,5 +139,10 @@ def score_files(
     unknown = {line.task: unknown_labels(line.task, predicted, records) for line in report.main_lines()}
     relations = (item.type for record in (*records, *predicted) for item in record.relations)
     return FileScores(
-        files, report, {task: labels for task, labels in unknown.items() if labels}, tuple(doubtful_labels(relations))
+        files,
+        report,
+        {task: labels for task, labels in unknown.items() if labels},
+        tuple(doubtful_labels(relations)),
+        [record.annotated for record in records],
+        predicted,
     )

@@ -234,7 +234,7 @@ def _events(learned: Sequence[Record], source: str, measure: str) -> Baseline:
         return replace(record, events=tuple(Event(kind, span, (), *shown) for kind, span in found))
 
     always = f"always {name!r} without trigger, most frequent in {source}"
-    title = always if source == "gold" else f"triggers of train; images {name!r}"
+    title = always if source == "gold" else f"triggers of train; without a text {name!r}"
     return Baseline(f"{title}{_where(learned, measure)}", answer)
 
 

@@ -82,7 +82,7 @@ def has_regions(record: Record) -> bool:
 
 def has_places(kind: str) -> Callable[[Record], bool]:
     """Return the function that says whether a record has places that show an item of a kind of task."""
-    return lambda record: any(any(places) for _, places in _ITEMS[kind](record))
+    return lambda record: any(any(places) for _, places in items_of(kind)(record))
 
 
 def has_grounded_arguments(record: Record) -> bool:
@@ -123,6 +123,17 @@ _ITEMS: dict[str, Callable[[Record], _Items]] = {
     "events": _events,
     "arguments": _arguments,
 }
+KINDS = tuple(_ITEMS)
+"""The kinds of tasks whose items places can show."""
+
+
+def items_of(kind: str) -> Callable[[Record], _Items]:
+    """Return the function that yields the items of a kind of task: what tells them apart, and the places of each part.
+
+    What tells items apart begins with the label; offsets, where an item has them, follow. Pairs labeled ``none`` are no
+    items.
+    """
+    return _ITEMS[kind]
 
 
 def _tally(items: Callable[[Record], _Items], predicted: Record, gold: Record) -> Tally:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from umie.errors import UmieError
+from umie.scoring.grounding_errors import GroundingLine
 from umie.scoring.released import Released
 from umie.scoring.resampling import LEVEL
 from umie.scoring.score_sheet import Score
@@ -56,6 +57,7 @@ class Report:
     resamples: int
     seed: int
     left_out: dict[str, str] = field(default_factory=dict)  # why a task, or ``released`` of a task, is missing
+    groundings: dict[str, list[GroundingLine]] = field(default_factory=dict)  # of tasks whose items places show
 
     def parts(self) -> Iterator[tuple[str, str, list[Line]]]:
         """Yield the task, modality and lines of each table; macro averages only of the main measures."""
@@ -130,6 +132,10 @@ def to_json(report: Report) -> dict[str, Any]:
         "seed": report.seed,
         "level": LEVEL,
         "measures": [line(item) for item in report.lines],
+        "groundings": {
+            task: [{**item._asdict(), "interval": list(item.interval)} for item in lines]
+            for task, lines in report.groundings.items()
+        },
         "released": [{**vars(item), "dropped_share": item.dropped_share} for item in report.released],
         "left_out": report.left_out,
     }

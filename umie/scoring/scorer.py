@@ -13,6 +13,8 @@ from umie.records import Record
 from umie.scoring import mentions
 from umie.scoring.baselines import baseline_of
 from umie.scoring.counts import Tally
+from umie.scoring.grounding_errors import GroundingLine, grounding_lines
+from umie.scoring.groundings import KINDS, has_places
 from umie.scoring.measures import COMBINATIONS, MODALITIES, Measure, measures_of, modality_of
 from umie.scoring.mentions import EVENT_KINDS
 from umie.scoring.predictions import Prediction
@@ -80,6 +82,7 @@ def score_predictions(
     lines: list[Line] = []
     released: list[Released] = []
     left_out: dict[str, str] = {}
+    groundings: dict[str, list[GroundingLine]] = {}
     for task in dict.fromkeys(chosen):
         rows = [row for row, record in enumerate(gold) if record.annotated_for(task) and has_modality(record, modality)]
         if not rows or task not in annotated:
@@ -92,13 +95,18 @@ def score_predictions(
         points = main is None or judged_by is not None
         new = list(_lines(task, modality, judged_by, points, wanted, own, found, train, resamples, seed))
         lines += new
+        kind, answers = task_class(task).kind, [one.record for one in found[0]]
+        if kind in KINDS and not _has_strings(task, found[0]):
+            shows = [any(map(has_places(kind), side)) for side in (wanted, answers)]
+            if shows[0] and (points or shows[1]):
+                groundings[task] = grounding_lines(kind, answers, wanted, resamples, seed)
         if not new:  # a region, or an event without a trigger, has no string
             left_out[task] = "some mentions have no offsets, and no item of this task can be compared as a string"
         if _has_strings(task, found[0]):
             left_out[f"released {task}"] = "it needs the offsets of all mentions"
         elif has_released_scorer(task):
-            released.append(released_score(task, [one.record for one in found[0]], wanted))
-    return Report(lines, released, resamples, seed, left_out)
+            released.append(released_score(task, answers, wanted))
+    return Report(lines, released, resamples, seed, left_out, groundings)
 
 
 def check_modality(name: str) -> None:

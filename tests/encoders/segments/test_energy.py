@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from umie.encoders.segments import registry
@@ -135,7 +135,6 @@ def test_the_loudest_are_kept():
     assert [round(one.interval[0]) for one in proposed(sound, min_score=0.7)] == [0, 1, 3]
 
 
-@settings(max_examples=40)
 @given(
     st.integers(1, 20_000),
     st.sampled_from([1_000, 4_000, 44_100]),

@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
@@ -115,7 +115,6 @@ def test_labels_are_linked_apart(monkeypatch):
 BOXES = st.lists(st.tuples(st.floats(0, 0.5), st.floats(0, 0.5)), max_size=4)
 
 
-@settings(max_examples=50)
 @given(st.lists(BOXES, min_size=1, max_size=6), st.integers(0, 2), st.floats(0, 1))
 def test_every_box_is_in_one_chain(frames, max_gap, reach):
     tables = [np.array([[x, y, x + 0.5, y + 0.5] for x, y in boxes]).reshape(-1, 4) for boxes in frames]

@@ -1,0 +1,153 @@
+"""`umie view`: what the page of records shows, and that nothing in the data becomes part of its code."""
+
+import base64
+import io
+import json
+import re
+import shutil
+import subprocess
+import wave
+from html.parser import HTMLParser
+
+import pytest
+from PIL import Image
+
+from umie.data.synthetic_media import SyntheticMediaConfig, write_synthetic_media
+from umie.records import read_jsonl
+
+HOSTILE = "</script><img src=x onerror=alert(1)>\"'<b>&amp;\u202e\x07{{ 7 * 7 }} $x$"
+
+
+class Page(HTMLParser):
+    """The tags, and the text and data of each record, of a page."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.tags, self.records, self.open, self.attributes = [], [], [], []
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag, attributes):
+        found = dict(attributes)
+        self.tags.append(tag)
+        self.attributes.append((tag, found))
+        if tag == "article":
+            self.records.append({"text": "", "items": [], "data": [], "rects": 0})
+        if self.records:
+            own = self.records[-1]
+            own["data"] += [value for value in found.values() if value and value.startswith("data:")]
+            own["rects"] += tag == "rect"
+            if tag == "li":
+                own["items"].append("")
+        if tag not in ("meta", "image", "rect", "path", "br"):
+            self.open.append((tag, found.get("class", "")))
+
+    def handle_startendtag(self, tag, attributes):
+        self.handle_starttag(tag, attributes)
+
+    def handle_endtag(self, tag):
+        while self.open and self.open.pop()[0] != tag:
+            pass
+
+    def handle_data(self, data):
+        classes = [name for _, name in self.open]
+        if "text" in classes and "role" not in classes:
+            self.records[-1]["text"] += data
+        elif any(tag == "li" for tag, _ in self.open):
+            self.records[-1]["items"][-1] += data
+
+
+@pytest.fixture
+def media(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_synthetic_media(tmp_path / "media", SyntheticMediaConfig(train=0, dev=0, test=2))
+    return tmp_path / "media"
+
+
+def test_a_page_has_texts_items_and_media_of_all_combinations(umie, media, tmp_path):
+    code, out, err = umie("view", "media/test.jsonl", "-n", 18, "-o", "page.html")
+    assert (code, out, err) == (0, "Written: page.html\n", "")
+    page = Page(tmp_path / "page.html")
+    records = list(read_jsonl(media / "test.jsonl"))
+    assert len(page.records) == len(records) == 18
+    for shown, record in zip(page.records, records, strict=True):
+        assert shown["text"].strip() == record.text
+        uris = [uri.partition(",") for uri in shown["data"]]
+        sounds = [base64.b64decode(content) for kind, _, content in uris if "audio" in kind]
+        images = [Image.open(io.BytesIO(base64.b64decode(content))) for kind, _, content in uris if "image" in kind]
+        assert len(sounds) == ("audio" in record.media)
+        assert len(images) == ("image" in record.media) + 8 * ("video" in record.media)
+        assert all(image.size == (96, 72) for image in images)
+        for sound in sounds:
+            with wave.open(io.BytesIO(sound)) as file:
+                assert file.getnframes() / file.getframerate() == 3
+        assert shown["rects"] == len(record.regions) + len(record.segments) + 8 * len(record.tracks)
+        listed = " ".join(shown["items"])
+        for event in record.events:
+            assert event.type in listed
+            names = [name for argument in event.arguments for name in argument.places.names]
+            assert all(name in listed for name in names)
+
+
+def test_nothing_in_the_data_becomes_part_of_the_page(umie, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    entity = {"type": HOSTILE, "span": [2, 9], "probability": 0.5}
+    region = {"box": [0, 0, 0.5, 0.5], "label": HOSTILE}
+    line = {"id": HOSTILE, "text": HOSTILE, "image": "a.png", "regions": [region], "entities": [entity]}
+    Image.new("RGB", (40, 30)).save("a.png")
+    (tmp_path / "a.jsonl").write_text(json.dumps(line) + "\n", encoding="utf-8")
+    assert umie("view", "a.jsonl")[0] == 0
+    page = Page(tmp_path / "a.html")
+    assert {"img", "em"}.isdisjoint(page.tags)
+    assert page.tags.count("script") == 1
+    assert not any(name.startswith("on") for _, attributes in page.attributes for name in attributes)
+    (shown,) = page.records
+    assert shown["text"] == HOSTILE.replace("\u202e", "\\u202e").replace("\x07", "\\x07")
+    assert "p = 0.50" in shown["items"][0]
+
+
+def test_masks_and_media_that_cannot_be_read(umie, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    mask = {"size": [30, 40], "counts": [0, 600, 600]}
+    lines = [
+        {"text": "a", "image": "a.png", "regions": [{"box": [0, 0, 0.5, 1], "mask": mask}]},
+        {"text": "b", "image": "gone.png"},
+        {"text": "c", "audio": "gone.wav", "segments": [{"interval": [0, 1]}]},
+    ]
+    Image.new("RGB", (40, 30)).save("a.png")
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    code, _, err = umie("view", "a.jsonl")
+    assert (code, err) == (0, "note: 2 media cannot be read; the page says why\n")
+    page = Page(tmp_path / "a.html")
+    layer = Image.open(io.BytesIO(base64.b64decode(page.records[0]["data"][1].partition(",")[2])))
+    assert layer.getpixel((0, 0))[3] > 0
+    assert layer.getpixel((39, 0))[3] == 0
+    text = (tmp_path / "a.html").read_text(encoding="utf-8")
+    assert "gone.png" in text
+    assert "gone.wav" in text
+
+
+def test_records_with_some_ids(umie, media, tmp_path):
+    records = list(read_jsonl(media / "test.jsonl"))
+    assert umie("view", "media/test.jsonl", "--id", records[3].id, "--id", records[5].id, "-o", "page.html")[0] == 0
+    assert [one["text"].strip() for one in Page(tmp_path / "page.html").records] == [records[3].text, records[5].text]
+    code, _, err = umie("view", "media/test.jsonl", "--id", "x", "-o", "page.html")
+    assert (code, err) == (2, "umie: media/test.jsonl: no record has the id 'x'\n")
+    code, _, err = umie("view", "media/test.jsonl", "-o", "media/test.jsonl")
+    assert code == 2
+    assert "media/test.jsonl" in err
+
+
+def test_pointing_at_an_item_fades_the_others(umie, media, tmp_path):
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("there is no Chromium to open the page with")
+    records = [record for record in read_jsonl(media / "test.jsonl") if record.entities and record.text]
+    assert umie("view", "media/test.jsonl", "--id", records[0].id, "-o", "page.html")[0] == 0
+    point = "document.querySelector('mark').dispatchEvent(new MouseEvent('mouseover', {bubbles: true}))"
+    page = tmp_path / "page.html"
+    page.write_text(page.read_text(encoding="utf-8") + f"<script>{point}</script>", encoding="utf-8")
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
+    command = [chromium, *options, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", page.as_uri()]
+    found = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    assert re.search(r'<article class="dim">', found)
+    assert re.search(r'<mark data-items="0 " style="[^"]*" class="on">', found)

@@ -1,0 +1,81 @@
+"""`umie view`: records or extractions with their media, as an HTML page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from umie.cli.console import print_line, print_note
+from umie.cli.options import Format, FormatOptions, Images, Regions, source_of
+from umie.cli.progress import counting
+from umie.errors import UmieError, shown
+from umie.files import check_distinct
+
+if TYPE_CHECKING:
+    from umie.data.source import Source
+    from umie.records import Record
+
+
+def view(
+    file: Annotated[Path, typer.Argument(help="Annotated records, predictions, or the output of umie extract.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The page. (default: FILE with the ending .html)")
+    ] = None,
+    number: Annotated[int, typer.Option("--number", "-n", min=1, help="Number of records.")] = 20,
+    seed: Annotated[int, typer.Option(help="Random seed of the sample.")] = 0,
+    ids: Annotated[list[str] | None, typer.Option("--id", help="Show the record with this id; repeatable.")] = None,
+    format_name: Format = "jsonl",
+    images: Images = None,
+    regions: Regions = None,
+    format_option: FormatOptions = None,
+) -> None:
+    """Write an HTML page that shows records with their media: a random sample, or those with some ids.
+
+    Each item has a color: its words in the text, its boxes on images and on the frames of videos, its segments in the
+    waveform of a sound, which play on a click. Point at one of them to see what belongs to it. The page contains the
+    media, scaled down, and needs no other file.
+
+    Example:
+        umie view extracted.jsonl --images photos -o page.html
+        umie view test.txt --format mnre --images images -n 50
+    """
+    from umie.data.source import draw_some
+    from umie.reports.record_page import write_page
+
+    output = file.with_suffix(".html") if output is None else output
+    check_distinct([file, output])
+    source = source_of(file, format_name, images, regions, format_option)
+    with counting(f"reading {file.name}") as count:
+        if ids:
+            drawn = [one for one in _numbered(source) if one[1].id in ids]
+            if missing := set(ids) - {str(record.id) for _, record, _ in drawn}:
+                raise UmieError(f"{file}: no record has the id {shown(min(missing))}")
+        else:
+            drawn = draw_some(_numbered(source), number, seed, progress=count)
+    if not drawn:
+        raise UmieError(f"{file}: contains no records")
+
+    def named() -> Iterator[tuple[str, Record, Mapping[str, Any]]]:
+        with counting("drawing") as count:
+            for place, record, line in drawn:
+                count()
+                yield source.place(place), record, line
+
+    unreadable = write_page(named(), output, f"{file.name}: {len(drawn):,} records")
+    if unreadable:
+        print_note(f"note: {unreadable:,} media cannot be read; the page says why", "yellow")
+    print_line(f"Written: {output}")
+
+
+def _numbered(source: Source) -> Iterator[tuple[int, Record, Mapping[str, Any]]]:
+    """Yield the records with their numbers and, of JSONL, their lines, which may have probabilities."""
+    from umie.extraction.source import read_details
+
+    if source.format == "jsonl" and source.regions is None and not source.options:
+        yield from read_details(source.path, source.images)
+    else:
+        for number, record in source.numbered():
+            yield number, record, {}

@@ -1,0 +1,272 @@
+"""A self-contained HTML page of records: spans in the text, boxes on images and frames, segments that play."""
+
+from __future__ import annotations
+
+import base64
+import io
+import wave
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from umie.errors import UmieError, printable
+from umie.files import atomic_write
+from umie.records import Places, Record, Span, is_no_relation
+from umie.records.places import Medium, Region, described, place_name
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from umie.media import Sound
+
+COLORS = ("#c2255c", "#1971c2", "#2b8a3e", "#d9480f", "#7048e8", "#0b7285", "#846358", "#5c940d", "#a61e4d", "#364fc7")
+IMAGE_SIDES, FRAME_SIDES = (320, 720), (250, 250)  # pixels of the longer side of an image and of a frame: from, to
+NUM_FRAMES = 8
+MAX_RATE = 16_000  # samples per second of the sound in the page
+MAX_SECONDS = 120.0  # of a longer sound, the page has only the waveform
+NUM_BINS = 400  # of a waveform
+
+
+@dataclass
+class Item:
+    """An item of a record as the page lists it: a title, and one line for each of its parts."""
+
+    number: int
+    title: str
+    parts: list[Part] = field(default_factory=list)
+
+    @property
+    def color(self) -> str:
+        """The color of the item, in the text and in all media; they repeat after ten."""
+        return COLORS[self.number % len(COLORS)]
+
+
+@dataclass(frozen=True)
+class Part:
+    """The trigger, an argument, the head or the tail of an item, or the whole entity."""
+
+    role: str
+    span: Span | None
+    words: str
+    places: Places
+    note: str = ""  # e.g. the probability
+
+    @property
+    def names(self) -> str:
+        """The names of the places."""
+        return " ".join(self.places.names)
+
+
+def write_page(records: Iterable[tuple[str, Record, Mapping[str, Any]]], path: Path, title: str) -> int:
+    """Write a page of records; return the number of media that cannot be read, which the page names.
+
+    Args:
+        records: what each is called, e.g. the line of a file; the record; and its line, as plain values, which may have
+            the ``probability`` of items, or {}.
+        path: the HTML file. It contains all media, scaled down, and needs no other file.
+        title: the title of the page.
+
+    Raises:
+        UmieError: the file cannot be written.
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("umie.reports"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    environment.filters["safe_text"] = lambda text: printable(str(text).replace("\n", "\u23ce").replace("\t", " "))
+    cards = [_card(name, record, line) for name, record, line in records]
+    page = environment.get_template("records.html").render(title=title, cards=cards)
+    with atomic_write(path) as file:
+        file.write(page)
+    return sum(one["problem"] is not None for card in cards for one in card["media"])
+
+
+def _card(name: str, record: Record, line: Mapping[str, Any]) -> dict[str, Any]:
+    items = list(_items(record, line))
+    shown: dict[str, list[Item]] = {}  # by the name of a place
+    for item in items:
+        for part in item.parts:
+            for place in part.places.names:
+                if item not in shown.setdefault(place, []):
+                    shown[place].append(item)
+    return {
+        "name": name,
+        "id": record.id,
+        "combination": record.combination,
+        "text": list(_pieces(record.text, items)),
+        "items": items,
+        "media": [_medium(record, medium, number, shown) for medium, number in record.numbered_media],
+    }
+
+
+def _items(record: Record, line: Mapping[str, Any]) -> Iterator[Item]:
+    def part(role: str, span: Span | None, places: Places, written: Mapping[str, Any] | None = None) -> Part:
+        probability = (written or {}).get("probability")
+        note = f"p = {probability:.2f}" if isinstance(probability, int | float) else ""
+        return Part(role, span, record.surface(span) if span is not None else "", places, note)
+
+    def lines(key: str, count: int, source: Mapping[str, Any] = line) -> Sequence[Mapping[str, Any]]:
+        found = source.get(key)
+        return found if isinstance(found, list) and len(found) == count else [{}] * count
+
+    number = 0
+    for entity, written in zip(record.entities, lines("entities", len(record.entities)), strict=True):
+        yield Item(number, entity.type, [part("", entity.span, entity.places, written)])
+        number += 1
+    for relation, written in zip(record.relations, lines("relations", len(record.relations)), strict=True):
+        if not is_no_relation(relation.type):
+            head = part("head", relation.head, relation.head_places, written)
+            yield Item(number, relation.type, [head, part("tail", relation.tail, relation.tail_places)])
+            number += 1
+    for event, written in zip(record.events, lines("events", len(record.events)), strict=True):
+        trigger = [part("trigger", event.trigger, event.places, written)] if event.trigger or event.places else []
+        own = lines("arguments", len(event.arguments), written)
+        parts = [part(one.role, one.span, one.places, its) for one, its in zip(event.arguments, own, strict=True)]
+        yield Item(number, event.type, [*trigger, *parts])
+        number += 1
+
+
+def _pieces(text: str, items: Sequence[Item]) -> Iterator[dict[str, Any]]:
+    """Yield the text in pieces, each with the items that have a span over it, the shortest span first."""
+    spans = [(part.span, item, part.role or item.title) for item in items for part in item.parts if part.span]
+    edges = sorted({0, len(text), *(edge for span, _, _ in spans for edge in span)})
+    for start, end in pairwise(edges):
+        over = sorted(
+            (one for one in spans if one[0][0] <= start and end <= one[0][1]), key=lambda one: one[0][1] - one[0][0]
+        )
+        owners = list({item.number: item for _, item, _ in over}.values())
+        ends = [(item, role) for span, item, role in over if span[1] == end]
+        yield {"text": text[start:end], "items": owners, "ends": ends}
+
+
+def _medium(record: Record, medium: Medium, number: int, shown: Mapping[str, list[Item]]) -> dict[str, Any]:
+    """Return what the page shows of an image, a video or a sound: pixels or samples, and its places."""
+    own = record.of(medium)[number]
+    found: dict[str, Any] = {"medium": medium, "name": own if isinstance(own, str) else "in memory"}
+    found |= {"problem": None, "frames": [], "wave": None}
+    try:
+        source = record.resolved(medium, number)
+        every = [(place_name(medium, index), place) for index, place in enumerate(record.places(medium))]
+        places = [(name, place) for name, place in every if getattr(place, "image", 0) == number]
+        draw = {"image": _image, "video": _video, "audio": _sound}[medium]
+        found |= draw(source, places, shown)
+    except UmieError as error:
+        found["problem"] = str(error)
+    return found
+
+
+_Named = Sequence[tuple[str, Any]]  # places with their names
+
+
+def _place(name: str, place: Any, shown: Mapping[str, list[Item]]) -> dict[str, Any]:
+    owners = shown.get(name, [])
+    label = f"{name} {place.label}" if place.label else name
+    about = "; ".join([described(place), *(item.title for item in owners)])
+    return {"name": label, "about": about, "items": owners, "color": owners[0].color if owners else "#868e96"}
+
+
+def _image(source: Any, places: _Named, shown: Mapping[str, list[Item]]) -> dict[str, Any]:
+    from umie.images import open_image
+
+    boxes = [(name, place, place.box) for name, place in places]
+    return {"frames": [_frame(open_image(source), IMAGE_SIDES, boxes, shown)]}
+
+
+def _video(source: Any, places: _Named, shown: Mapping[str, list[Item]]) -> dict[str, Any]:
+    from umie.media.clip import open_clip
+
+    clip = open_clip(source, NUM_FRAMES)
+    frames = []
+    for frame, time in zip(clip.frames, clip.times, strict=True):
+        boxes = [(name, track, box) for name, track in places if (box := track.box_at(time)) is not None]
+        frames.append({**_frame(frame, FRAME_SIDES, boxes, shown), "time": f"{time:.2f} s"})
+    return {"frames": frames}
+
+
+def _frame(
+    image: Image.Image,
+    sides: tuple[int, int],
+    boxes: Sequence[tuple[str, Any, Sequence[float]]],
+    shown: Mapping[str, list[Item]],
+) -> dict[str, Any]:
+    """Return an image, its size on the page, and places with their boxes in it."""
+    least, most = sides
+    scale = min(max(1, least / max(image.size)), most / max(image.size))
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    smaller = image.resize(size) if scale < 1 else image
+    drawn = [_box(name, place, box, size, shown) for name, place, box in boxes]
+    return {"pixels": _encoded(smaller, "JPEG", quality=85), "size": size, "boxes": drawn, "time": None}
+
+
+def _box(name: str, place: Any, box: Sequence[float], size: tuple[int, int], shown: Mapping[str, list[Item]]) -> Any:
+    x1, y1, x2, y2 = (edge * side for edge, side in zip(box, size * 2, strict=True))
+    mask = _mask(place, shown.get(name, [])) if isinstance(place, Region) and place.mask is not None else None
+    drawn = {"x": round(x1, 1), "y": round(y1, 1), "width": round(x2 - x1, 1), "height": round(y2 - y1, 1)}
+    is_right = x1 > 0.7 * size[0]  # then the name ends at the right edge of the box
+    drawn |= {"name_x": round(min(x2, size[0] - 3) if is_right else x1, 1), "name_y": round(max(y1 - 4, 12), 1)}
+    return {**_place(name, place, shown), **drawn, "anchor": "end" if is_right else "start", "mask": mask}
+
+
+def _mask(region: Region, owners: Sequence[Item]) -> str | None:
+    """Return the mask of a region as a PNG in its color, half transparent."""
+    from PIL import Image
+
+    assert region.mask is not None
+    color = owners[0].color if owners else "#868e96"
+    layer = Image.new("RGBA", region.mask.size[::-1], color)
+    layer.putalpha(Image.fromarray(region.mask.pixels()).convert("L").point(lambda value: 110 if value else 0))
+    layer.thumbnail((IMAGE_SIDES[1], IMAGE_SIDES[1]))
+    return _encoded(layer, "PNG")
+
+
+def _sound(source: Any, places: _Named, shown: Mapping[str, list[Item]]) -> dict[str, Any]:
+    import numpy as np
+
+    from umie.media.sound import open_sound
+
+    sound = open_sound(source)
+    if sound.rate > MAX_RATE:
+        sound = open_sound(sound, MAX_RATE)
+    bins = np.array_split(sound.samples, min(NUM_BINS, len(sound.samples)))
+    loudest = max(float(np.abs(sound.samples).max()), 1e-9)
+    heights = [(float(part.min()) / loudest, float(part.max()) / loudest) for part in bins]
+    return {
+        "seconds": round(sound.seconds, 3),
+        "wave": " ".join(
+            f"M{number} {50 - 46 * high:.1f}V{50 - 46 * low:.1f}" for number, (low, high) in enumerate(heights)
+        ),
+        "num_bins": len(bins),
+        "wav": _wav(sound) if sound.seconds <= MAX_SECONDS else None,
+        "segments": [
+            {
+                **_place(name, place, shown),
+                "start": place.interval[0],
+                "end": place.interval[1],
+                "x": round(len(bins) * place.interval[0] / sound.seconds, 2),
+                "width": round(
+                    len(bins) * (min(place.interval[1], sound.seconds) - place.interval[0]) / sound.seconds, 2
+                ),
+            }
+            for name, place in sorted(places, key=lambda one: one[1].interval)
+            if place.interval[0] < sound.seconds
+        ],
+    }
+
+
+def _wav(sound: Sound) -> str:
+    buffer = io.BytesIO()
+    with wave.open(buffer, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(sound.rate)
+        file.writeframes((sound.samples * 32767).astype("<i2").tobytes())
+    return f"data:audio/wav;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _encoded(image: Image.Image, kind: str, **options: Any) -> str:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"

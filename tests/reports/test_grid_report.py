@@ -367,7 +367,8 @@ def test_training_options_of_single_parts_are_reported_with_their_variants(grid_
 
 
 def test_the_page_says_what_the_intervals_support(grid_run, tmp_path):
-    run = grid_run(SCORES)
+    third = {("gated", 2): {"mner": 0.85, "mre": 0.65}, ("text_only", 2): {"mner": 0.5, "mre": 0.5}}
+    run = grid_run(SCORES | third)
     good, poor = [[3, 3, 3], [2, 2, 2]] * 20, [[1, 2, 3], [1, 2, 2], [0, 1, 3], [1, 3, 2]] * 10
     for cell in run.cells:
         folder = tmp_path / "cells" / cell.hash
@@ -378,12 +379,12 @@ def test_the_page_says_what_the_intervals_support(grid_run, tmp_path):
     run.__dict__["baselines"] = {"mner": ("mentions of train", 0.7), "mre": ("always 'peer'", 0.4)}
     page = write_report(run, tmp_path)
     mner, mre = table_of(page, "## What the intervals support")
-    assert (mner["variant"], mner["against"], mner["task"], mner["seeds"]) == ("gated", "text_only", "MNER", "2")
+    assert (mner["variant"], mner["against"], mner["task"], mner["seeds"]) == ("gated", "text_only", "MNER", "3")
     # by hand: 100 of 100 items right; 2 * 30 / (80 + 100)
-    assert mner["difference [95%]"] == f"{100 - 100 * 60 / 180:+.1f}"  # no interval of two seeds
+    assert mner["difference [95%]"].startswith(f"{100 - 100 * 60 / 180:+.1f} [")
     assert (mner["p"], mner["the variant is"]) == ("< 0.001", "better")
-    assert (mre["difference [95%]"], mre["the variant is"]) == ("+0.0", "equal")
+    assert (mre["difference [95%]"], mre["the variant is"]) == ("+0.0 [+0.0, +0.0]", "equal")
     assert "- gated: above the baseline on MNER, MRE\n" in page
-    assert "- text_only: above the baseline on MRE; not shown on MNER (0 of 2 seeds)\n" in page
+    assert "- text_only: above the baseline on MRE; not shown on MNER (0 of 3 seeds)\n" in page
     assert "*Baseline without a model*: MNER: mentions of train; MRE: always 'peer'." in page
     assert {row["variant"] for row in table_of(page)} >= {"*baseline without a model*"}

@@ -1,6 +1,7 @@
 """The uncertainty of differences, by simulation: how often equal systems are found different, and unequal ones not."""
 
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -114,7 +115,12 @@ def test_the_detectable_difference_has_the_power_of_the_t_test():
     # paired t test of three differences, level 0.05, power 0.8: noncentrality 5.65 (G*Power: dz = 3.26)
     assert detectable(0.05, 1.0, 3) == pytest.approx(3.26 * math.sqrt(3), rel=2e-3)
     assert detectable(0.05, 0.0, 3) == pytest.approx(1.95996 + 0.84162, rel=1e-5)
-    assert detectable(0.05 / 40, 1.0, 3) > 5 * detectable(0.05, 0.0, 3)
+    for level, seeds in ((0.05, 2), (0.005, 5), (0.001, 10)):
+        bound, size = critical_value(level, 1.0, seeds), detectable(level, 1.0, seeds)
+        assert stats.nct.sf(bound, seeds - 1, size) == pytest.approx(POWER, abs=1e-3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # of numbers that do not converge
+        assert detectable(0.05 / 100_000, 1.0, 2) > 1e6
 
 
 def compared(**changes):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import itertools
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _MAX_BARS = 60  # variants in a figure
+_MAX_GATES = 20  # variants whose gates are drawn
 
 
 class Table(NamedTuple):
@@ -87,6 +89,7 @@ def html_page(results: GridResults, facts: Sequence[str] = ()) -> str:
         front=pareto_front(points_of),
         curves=list(_curves(results)),
         gates=list(_gates(results)),
+        max_gates=_MAX_GATES,
         failures=[
             (f"{cell.variant}, seed {cell.seed}", line["error"], line.get("traceback", ""))
             for cell in results.cells
@@ -139,7 +142,7 @@ def _gates(results: GridResults) -> Iterator[tuple[str, list[Any]]]:
     for variant, found in _numbers(results, GATES, 1):
         for key, gates in found.items():
             by_variant.setdefault(variant, {}).setdefault(title(results, key), []).extend(gates)
-    for variant, gates in by_variant.items():
+    for variant, gates in itertools.islice(by_variant.items(), _MAX_GATES):
         yield variant, [_svg(gate_figure({task: values})) for task, values in gates.items() if values]
 
 

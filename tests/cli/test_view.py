@@ -65,7 +65,8 @@ def media(tmp_path, monkeypatch):
 
 def test_a_page_has_texts_items_and_media_of_all_combinations(umie, media, tmp_path):
     code, out, err = umie("view", "media/test.jsonl", "-n", 18, "-o", "page.html")
-    assert (code, out, err) == (0, "Written: page.html\n", "")
+    assert (code, err) == (0, "")
+    assert re.fullmatch(r"Written: page\.html \(0\.\d MB\)\n", out)
     page = Page(tmp_path / "page.html")
     records = list(read_jsonl(media / "test.jsonl"))
     assert len(page.records) == len(records) == 18
@@ -116,7 +117,7 @@ def test_masks_and_media_that_cannot_be_read(umie, tmp_path, monkeypatch):
     Image.new("RGB", (40, 30)).save("a.png")
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     code, _, err = umie("view", "a.jsonl")
-    assert (code, err) == (0, "note: 2 media cannot be read; the page says why\n")
+    assert (code, err) == (0, "note: 2 files cannot be read; the page says why\n")
     page = Page(tmp_path / "a.html")
     layer = Image.open(io.BytesIO(base64.b64decode(page.records[0]["data"][1].partition(",")[2])))
     assert layer.getpixel((0, 0))[3] > 0
@@ -135,6 +136,29 @@ def test_records_with_some_ids(umie, media, tmp_path):
     code, _, err = umie("view", "media/test.jsonl", "-o", "media/test.jsonl")
     assert code == 2
     assert "media/test.jsonl" in err
+    code, _, err = umie("view", "media/test.jsonl", "--images", "gone", "-o", "page.html")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "gone: no such directory" in err
+
+
+def test_places_that_are_hard_to_show(umie, tmp_path, monkeypatch):
+    """A track between the frames of an even choice gets its own frame; a segment after the end of the sound, a note."""
+    monkeypatch.chdir(tmp_path)
+    frames = [Image.new("RGB", (40, 30), (number, 0, 0)) for number in range(32)]
+    frames[0].save("a.png", save_all=True, append_images=frames[1:], duration=100)
+    with wave.open("a.wav", "wb") as file:
+        file.setparams((1, 2, 8000, 8000, "NONE", ""))
+        file.writeframes(b"\0\1" * 8000)
+    box = [0, 0, 0.5, 0.5]
+    tracks = [{"times": [0.0, 3.1], "boxes": [box, box]}, {"times": [0.8, 0.9], "boxes": [box, box]}]
+    segments = [{"interval": [0, 0.5]}, {"interval": [5, 6]}]
+    line = {"text": "a", "video": "a.png", "tracks": tracks, "audio": "a.wav", "segments": segments}
+    (tmp_path / "a.jsonl").write_text(json.dumps(line) + "\n", encoding="utf-8")
+    assert umie("view", "a.jsonl")[0] == 0
+    (shown,) = Page(tmp_path / "a.html").records
+    assert sum("image/" in uri for uri in shown["data"]) == 9
+    assert shown["rects"] == 9 + 1 + 1
+    assert "after the end of the sound (1.00 s): S2" in (tmp_path / "a.html").read_text(encoding="utf-8")
 
 
 def test_pointing_at_an_item_fades_the_others(umie, media, tmp_path):
@@ -150,4 +174,4 @@ def test_pointing_at_an_item_fades_the_others(umie, media, tmp_path):
     command = [chromium, *options, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", page.as_uri()]
     found = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
     assert re.search(r'<article class="dim">', found)
-    assert re.search(r'<mark data-items="0 " style="[^"]*" class="on">', found)
+    assert re.search(r'<mark tabindex="0" data-items="0 " style="[^"]*" class="on">', found)

@@ -66,14 +66,16 @@ def view(
 
     unreadable = write_page(named(), output, f"{file.name}: {len(drawn):,} records")
     if unreadable:
-        print_note(f"note: {unreadable:,} media cannot be read; the page says why", "yellow")
-    print_line(f"Written: {output}")
+        files = "1 file cannot" if unreadable == 1 else f"{unreadable:,} files cannot"
+        print_note(f"note: {files} be read; the page says why", "yellow")
+    print_line(f"Written: {output} ({output.stat().st_size / 1e6:.1f} MB)")
 
 
 def _numbered(source: Source) -> Iterator[tuple[int, Record, Mapping[str, Any]]]:
     """Yield the records with their numbers and, of JSONL, their lines, which may have probabilities."""
     from umie.extraction.source import read_details
 
+    source.check()
     if source.format == "jsonl" and source.regions is None and not source.options:
         yield from read_details(source.path, source.images)
     else:

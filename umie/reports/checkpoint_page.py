@@ -111,15 +111,16 @@ def _of_decoding(result: DecodingResult, figures: Mapping[str, str], suffix: str
             for line in lines
         ]
         yield markdown_table(columns, rows)
-    if result.report.groundings:
+    groundings = dict(result.report.grounding_lines())
+    if groundings:
         yield f"## Groundings{suffix}"
-    for task, found in result.report.groundings.items():
+    for task, found in groundings.items():
         shown = [
             (one.name, decimal(one.value), decimal_interval(one.interval), one.number, one.out_of, one.definition)
             for one in found
         ]
         yield f"### {task.upper()}"
-        yield markdown_table(("", "value", "interval", "number", "of", ""), shown)
+        yield markdown_table(("", "value", "interval", "count", "out of", ""), shown)
     labeled = [line for line in result.report.main_lines() if line.labels]
     if labeled:
         yield f"## Labels{suffix}"

@@ -10,12 +10,10 @@ from typing import Any
 
 from umie.data.source import JSONL, Source
 from umie.files import atomic_write, json_text
-from umie.records import Record
 from umie.records.no_relation import doubtful_labels
 from umie.records.places import place_name
 from umie.reports.score_figure import draw_labels, draw_scores
 from umie.scoring import Report, read_gold, read_predictions, score_predictions, to_json, unknown_labels
-from umie.scoring.grounding_errors import diagnose
 from umie.tasks import task_class
 from umie.versions import file_digest, versions
 
@@ -58,16 +56,14 @@ class FileScores:
         report: the scores.
         unknown: by task, the number of predictions with each label that does not occur in gold.
         doubtful: relation labels that look like ``none`` under another name.
-        gold: the annotated records.
-        predicted: the predictions, in the same order.
+        ids: the ids of the annotated records.
     """
 
     files: PredictionFiles
     report: Report
     unknown: dict[str, Counter[str]] = field(default_factory=dict)
     doubtful: tuple[str, ...] = ()
-    gold: Sequence[Record] = ()
-    predicted: Sequence[Record] = ()
+    ids: Sequence[str | None] = ()
 
     def write_json(self, path: str | Path) -> None:
         """Write the scores, the digests of the files, and the versions of the libraries."""
@@ -89,18 +85,18 @@ class FileScores:
         """
         num_lines = 0
         with atomic_write(path) as file:
-            for task in self.report.groundings:
+            for task, groundings in self.report.groundings.items():
                 kind = task_class(task).kind
-                for number, (predicted, gold) in enumerate(zip(self.predicted, self.gold, strict=True), start=1):
-                    found = diagnose(kind, predicted, gold) if gold.annotated_for(task) else None
-                    for side in ("predicted", "annotated") if found is not None else ():
-                        for one in getattr(found, side):
-                            place, (label, *offsets) = place_name(one.medium, one.place), one.item
-                            line = {"record": number, "id": gold.id, "task": task, "side": side, "verdict": one.verdict}
-                            line |= {"medium": one.medium, "place": place, "type": label, "offsets": offsets}
-                            line |= {"end": ("head", "tail")[one.part]} if kind == "relations" else {}
-                            file.write(json_text(line) + "\n")
-                            num_lines += 1
+                for row, found in zip(groundings.rows, groundings.found, strict=True):
+                    sides = [("predicted", one) for one in found.predicted]
+                    for side, one in (*sides, *(("annotated", one) for one in found.annotated)):
+                        label, *offsets = one.item
+                        line: dict[str, Any] = {"record": row + 1, "id": self.ids[row], "task": task, "side": side}
+                        line |= {"verdict": one.verdict, "medium": one.medium}
+                        line |= {"place": place_name(one.medium, one.place), "type": label, "offsets": offsets}
+                        line |= {"end": ("head", "tail")[one.part]} if kind == "relations" else {}
+                        file.write(json_text(line) + "\n")
+                        num_lines += 1
         return num_lines
 
     def draw(self, path: Path, *, with_labels: bool = False) -> list[Path]:
@@ -143,6 +139,5 @@ def score_files(
         report,
         {task: labels for task, labels in unknown.items() if labels},
         tuple(doubtful_labels(relations)),
-        [record.annotated for record in records],
-        predicted,
+        [record.id for record in records],
     )

@@ -21,11 +21,14 @@ if TYPE_CHECKING:
 
     from umie.media import Sound
 
-COLORS = ("#c2255c", "#1971c2", "#2b8a3e", "#d9480f", "#7048e8", "#0b7285", "#846358", "#5c940d", "#a61e4d", "#364fc7")
+# white text on them has a contrast of at least 4.5
+COLORS = ("#c2255c", "#1971c2", "#237032", "#b93c0c", "#7048e8", "#0b7285", "#846358", "#4a7509", "#a61e4d", "#364fc7")
 IMAGE_SIDES, FRAME_SIDES = (320, 720), (250, 250)  # pixels of the longer side of an image and of a frame: from, to
 NUM_FRAMES = 8
+MAX_READ = 32  # frames of a video from which those are chosen, so that each track is on one of them
 MAX_RATE = 16_000  # samples per second of the sound in the page
 MAX_SECONDS = 120.0  # of a longer sound, the page has only the waveform
+MAX_SOUND = 24_000_000  # bytes of all sounds of a page; of further ones, it has only the waveform
 NUM_BINS = 400  # of a waveform
 
 
@@ -77,14 +80,15 @@ def write_page(records: Iterable[tuple[str, Record, Mapping[str, Any]]], path: P
         loader=PackageLoader("umie.reports"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     environment.filters["safe_text"] = lambda text: printable(str(text).replace("\n", "\u23ce").replace("\t", " "))
-    cards = [_card(name, record, line) for name, record, line in records]
+    budget = [MAX_SOUND]
+    cards = [_card(name, record, line, budget) for name, record, line in records]
     page = environment.get_template("records.html").render(title=title, cards=cards)
     with atomic_write(path) as file:
         file.write(page)
     return sum(one["problem"] is not None for card in cards for one in card["media"])
 
 
-def _card(name: str, record: Record, line: Mapping[str, Any]) -> dict[str, Any]:
+def _card(name: str, record: Record, line: Mapping[str, Any], budget: list[int]) -> dict[str, Any]:
     items = list(_items(record, line))
     shown: dict[str, list[Item]] = {}  # by the name of a place
     for item in items:
@@ -98,7 +102,7 @@ def _card(name: str, record: Record, line: Mapping[str, Any]) -> dict[str, Any]:
         "combination": record.combination,
         "text": list(_pieces(record.text, items)),
         "items": items,
-        "media": [_medium(record, medium, number, shown) for medium, number in record.numbered_media],
+        "media": [_medium(record, medium, number, shown, budget) for medium, number in record.numbered_media],
     }
 
 
@@ -132,27 +136,35 @@ def _items(record: Record, line: Mapping[str, Any]) -> Iterator[Item]:
 def _pieces(text: str, items: Sequence[Item]) -> Iterator[dict[str, Any]]:
     """Yield the text in pieces, each with the items that have a span over it, the shortest span first."""
     spans = [(part.span, item, part.role or item.title) for item in items for part in item.parts if part.span]
+    spans.sort(key=lambda one: one[0])
     edges = sorted({0, len(text), *(edge for span, _, _ in spans for edge in span)})
+    over: list[tuple[Span, Item, str]] = []
+    num_begun = 0
     for start, end in pairwise(edges):
-        over = sorted(
-            (one for one in spans if one[0][0] <= start and end <= one[0][1]), key=lambda one: one[0][1] - one[0][0]
-        )
+        while num_begun < len(spans) and spans[num_begun][0][0] <= start:
+            over.append(spans[num_begun])
+            num_begun += 1
+        over = sorted((one for one in over if one[0][1] > start), key=lambda one: one[0][1] - one[0][0])
         owners = list({item.number: item for _, item, _ in over}.values())
         ends = [(item, role) for span, item, role in over if span[1] == end]
         yield {"text": text[start:end], "items": owners, "ends": ends}
 
 
-def _medium(record: Record, medium: Medium, number: int, shown: Mapping[str, list[Item]]) -> dict[str, Any]:
+def _medium(
+    record: Record, medium: Medium, number: int, shown: Mapping[str, list[Item]], budget: list[int]
+) -> dict[str, Any]:
     """Return what the page shows of an image, a video or a sound: pixels or samples, and its places."""
     own = record.of(medium)[number]
     found: dict[str, Any] = {"medium": medium, "name": own if isinstance(own, str) else "in memory"}
-    found |= {"problem": None, "frames": [], "wave": None}
+    found |= {"problem": None, "note": None, "frames": [], "wave": None}
     try:
         source = record.resolved(medium, number)
         every = [(place_name(medium, index), place) for index, place in enumerate(record.places(medium))]
         places = [(name, place) for name, place in every if getattr(place, "image", 0) == number]
-        draw = {"image": _image, "video": _video, "audio": _sound}[medium]
-        found |= draw(source, places, shown)
+        if medium == "audio":
+            found |= _sound(source, places, shown, budget)
+        else:
+            found |= {"image": _image, "video": _video}[medium](source, places, shown)
     except UmieError as error:
         found["problem"] = str(error)
     return found
@@ -178,12 +190,25 @@ def _image(source: Any, places: _Named, shown: Mapping[str, list[Item]]) -> dict
 def _video(source: Any, places: _Named, shown: Mapping[str, list[Item]]) -> dict[str, Any]:
     from umie.media.clip import open_clip
 
-    clip = open_clip(source, NUM_FRAMES)
+    clip = open_clip(source, MAX_READ)
+    total = len(clip.times)
+    chosen = (
+        set(range(total))
+        if total <= NUM_FRAMES
+        else {(2 * n + 1) * total // (2 * NUM_FRAMES) for n in range(NUM_FRAMES)}
+    )
+    hidden = []
+    for name, track in places:
+        visible = [number for number, time in enumerate(clip.times) if track.box_at(time) is not None]
+        if not chosen.intersection(visible):
+            chosen.update(visible[:1])
+            hidden += [] if visible else [name]
     frames = []
-    for frame, time in zip(clip.frames, clip.times, strict=True):
+    for number in sorted(chosen):
+        frame, time = clip.frames[number], clip.times[number]
         boxes = [(name, track, box) for name, track in places if (box := track.box_at(time)) is not None]
         frames.append({**_frame(frame, FRAME_SIDES, boxes, shown), "time": f"{time:.2f} s"})
-    return {"frames": frames}
+    return {"frames": frames, "note": f"in none of these frames: {', '.join(hidden)}" if hidden else None}
 
 
 def _frame(
@@ -215,14 +240,14 @@ def _mask(region: Region, owners: Sequence[Item]) -> str | None:
     from PIL import Image
 
     assert region.mask is not None
-    color = owners[0].color if owners else "#868e96"
-    layer = Image.new("RGBA", region.mask.size[::-1], color)
-    layer.putalpha(Image.fromarray(region.mask.pixels()).convert("L").point(lambda value: 110 if value else 0))
-    layer.thumbnail((IMAGE_SIDES[1], IMAGE_SIDES[1]))
+    step = -(-max(region.mask.size) // IMAGE_SIDES[1])  # it can have 100 megapixels
+    inside = Image.fromarray(region.mask.pixels()[::step, ::step])
+    layer = Image.new("RGBA", inside.size, owners[0].color if owners else "#868e96")
+    layer.putalpha(inside.convert("L").point(lambda value: 110 if value else 0))
     return _encoded(layer, "PNG")
 
 
-def _sound(source: Any, places: _Named, shown: Mapping[str, list[Item]]) -> dict[str, Any]:
+def _sound(source: Any, places: _Named, shown: Mapping[str, list[Item]], budget: list[int]) -> dict[str, Any]:
     import numpy as np
 
     from umie.media.sound import open_sound
@@ -232,6 +257,9 @@ def _sound(source: Any, places: _Named, shown: Mapping[str, list[Item]]) -> dict
         sound = open_sound(sound, MAX_RATE)
     bins = np.array_split(sound.samples, min(NUM_BINS, len(sound.samples)))
     loudest = max(float(np.abs(sound.samples).max()), 1e-9)
+    after = [name for name, place in places if place.interval[0] >= sound.seconds]
+    wav = _wav(sound) if sound.seconds <= MAX_SECONDS and 2 * len(sound.samples) <= budget[0] else None
+    budget[0] -= 0 if wav is None else 2 * len(sound.samples)
     heights = [(float(part.min()) / loudest, float(part.max()) / loudest) for part in bins]
     return {
         "seconds": round(sound.seconds, 3),
@@ -239,7 +267,8 @@ def _sound(source: Any, places: _Named, shown: Mapping[str, list[Item]]) -> dict
             f"M{number} {50 - 46 * high:.1f}V{50 - 46 * low:.1f}" for number, (low, high) in enumerate(heights)
         ),
         "num_bins": len(bins),
-        "wav": _wav(sound) if sound.seconds <= MAX_SECONDS else None,
+        "wav": wav,
+        "note": f"after the end of the sound ({sound.seconds:.2f} s): {', '.join(after)}" if after else None,
         "segments": [
             {
                 **_place(name, place, shown),

@@ -9,12 +9,12 @@ Universal Information Extraction (2024), which names them and does not define th
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from umie.records import MEDIA, Places, Record
-from umie.records.overlap import Place, extent, place_iou, same_place
+from umie.records.overlap import IOU_THRESHOLD, ROUNDING, Place, extent, place_iou
 from umie.records.places import Medium
 from umie.scoring.boxes import overlap
 from umie.scoring.counts import Key
@@ -22,17 +22,17 @@ from umie.scoring.groundings import items_of
 
 RIGHT, FOUND = "right", "found"
 PREDICTED: Mapping[str, str] = {
-    RIGHT: "the item is right, and the place matches one of the item's at IoU >= 0.5",
-    "absent medium": "the record does not have this medium",
-    "repetition": "the item repeats one that is right, or the place is named twice",
-    "propagation": "the item is wrong for another reason",
-    "over-grounding": "the item is right, but has no place in this medium",
-    "wrong match": "the item is right, but the place is that of another annotated item",
+    RIGHT: "the item is right, and the place matches one of the item's at IoU >= 0.5, one to one",
+    "repetition": "the item is wrong and repeats a right one, or another of its places matches the same place better",
+    "wrong match": "the item is right, but the place is that of another annotated item, or of the other end",
     "wrong place": "the item is right, but the place is that of no annotated item",
+    "over-grounding": "the item is right, but has no place in this medium",
+    "absent medium": "the record does not have this medium",
+    "propagation": "the item is wrong, and repeats no right one",
 }
-"""The verdicts on predicted groundings; each grounding has exactly one, the first that holds."""
+"""The verdicts on predicted groundings; each grounding has exactly one."""
 ANNOTATED: Mapping[str, str] = {
-    FOUND: "the item is found, and one of its predicted places matches this one at IoU >= 0.5",
+    FOUND: "the item is found, and one of its predicted places matches this one at IoU >= 0.5, one to one",
     "miss-grounding": "the item is found, without this place",
     "incomplete": "the item is not found",
 }
@@ -66,10 +66,10 @@ class Overlap(NamedTuple):
 class Diagnosis:
     """The verdicts on all groundings of a record, and the overlap of its places by medium."""
 
-    predicted: Sequence[Verdict]
-    annotated: Sequence[Verdict]
-    as_sets: Mapping[Medium, Overlap]  # of the places of all items, whatever item they belong to, as in the paper
-    tied: Mapping[Medium, Overlap]  # of the places of each item by itself
+    predicted: Sequence[Verdict] = ()
+    annotated: Sequence[Verdict] = ()
+    by_set: Mapping[Medium, Overlap] = field(default_factory=dict)  # of all places, whatever item they belong to
+    by_item: Mapping[Medium, Overlap] = field(default_factory=dict)  # of the places of the same item
 
     @property
     def counts(self) -> Counter[str]:
@@ -81,8 +81,12 @@ def diagnose(kind: str, predicted: Record, gold: Record) -> Diagnosis:
     """Judge the groundings of one record.
 
     Predicted and annotated items with equal types and offsets are paired one to one; where several are equal, so that
-    most of their places match. An overlap is the sum of the IoUs of places of the two sides, paired one to one so that
-    it is largest, over the number of pairs if the smaller side is filled up with empty places.
+    most of their places match. Equal places of an item count once. An overlap is the sum of the IoUs of places of the
+    two sides, paired one to one so that it is largest, over the number of pairs if the smaller side is filled up with
+    empty places.
+
+    A wrong item repeats a right one if types (and events, of arguments) are equal, and so are the words or the places
+    of each part, by overlap.
 
     Args:
         kind: of the task: ``entities``, ``relations``, ``events`` or ``arguments``.
@@ -90,48 +94,54 @@ def diagnose(kind: str, predicted: Record, gold: Record) -> Diagnosis:
         gold: the annotation.
     """
     mine, theirs = _items(kind, predicted), _distinct(_items(kind, gold))
-    pairs = _paired(mine, theirs)
-    paired = set(pairs.values())
-    wrong: list[Verdict] = []
-    missed: list[Verdict] = []
-    tied: dict[Medium, Overlap] = {medium: Overlap() for medium in MEDIA}
+    if not any(item.has_places for item in (*mine, *theirs)):
+        return Diagnosis()
+    overlaps = _Overlaps()
+    pairs = _paired(mine, theirs, overlaps)
+    named = {medium: _set(own.all_places(medium) for own in mine) for medium in MEDIA}
+    wanted_by_any = {medium: _set(own.all_places(medium) for own in theirs) for medium in MEDIA}
+    absent = {medium for medium in MEDIA if medium not in gold.media and not gold.places(medium)}
+    by_item: dict[Medium, Overlap] = {medium: Overlap() for medium in MEDIA}
+    judged: list[Verdict] = []
     for number, item in enumerate(mine):
+        if not item.has_places:
+            continue
         own = theirs[pairs[number]] if number in pairs else None
-        is_repeated = own is None and any(_repeats(item, mine[right]) for right in pairs)
+        is_repeated = own is None and any(_repeats(item, mine[right], overlaps) for right in pairs)
         for part, medium, places in item.groups():
             wanted = [] if own is None else own.places(part, medium)
-            tied[medium] = tied[medium].with_that_of(_overlap([place for _, place in places], wanted))
-            matched = _matched([place for _, place in places], wanted)
+            shown = [place for _, place in places]
+            by_item[medium] = by_item[medium].with_that_of(overlaps.of(shown, wanted))
+            matched = overlaps.matched(shown, wanted)
             for row, (index, place) in enumerate(places):
                 if row in matched:
                     verdict = RIGHT
-                elif medium not in gold.media:
+                elif medium in absent:
                     verdict = "absent medium"
                 elif own is None:
                     verdict = "repetition" if is_repeated else "propagation"
                 elif not wanted:
                     verdict = "over-grounding"
-                elif any(same_place(place, one) for one in wanted):
+                elif any(overlaps.same(place, one) for one in wanted):
                     verdict = "repetition"
-                elif any(same_place(place, one) for other in theirs for one in other.all_places(medium)):
+                elif any(overlaps.same(place, one) for one in wanted_by_any[medium]):
                     verdict = "wrong match"
                 else:
                     verdict = "wrong place"
-                wrong.append(Verdict(verdict, medium, index, item.key, part))
+                judged.append(Verdict(verdict, medium, index, item.key, part))
     found = {own: number for number, own in pairs.items()}
+    missed: list[Verdict] = []
     for number, item in enumerate(theirs):
         for part, medium, places in item.groups():
-            named = mine[found[number]].places(part, medium) if number in found else []
-            if number not in paired or not named:
-                tied[medium] = tied[medium].with_that_of(Overlap(0.0, len(places)))
-            matched = _matched([place for _, place in places], named)
+            answered = mine[found[number]].places(part, medium) if number in found else []
+            if not answered:
+                by_item[medium] = by_item[medium].with_that_of(Overlap(0.0, len(places)))
+            matched = overlaps.matched([place for _, place in places], answered)
+            missing = "miss-grounding" if number in found else "incomplete"
             for row, (index, _) in enumerate(places):
-                missing = "miss-grounding" if number in found else "incomplete"
                 missed.append(Verdict(FOUND if row in matched else missing, medium, index, item.key, part))
-    as_sets = {
-        medium: _overlap(*(_set(own.all_places(medium) for own in side) for side in (mine, theirs))) for medium in MEDIA
-    }
-    return Diagnosis(wrong, missed, as_sets, tied)
+    by_set = {medium: overlaps.of(named[medium], wanted_by_any[medium]) for medium in MEDIA}
+    return Diagnosis(judged, missed, by_set, by_item)
 
 
 class GroundingLine(NamedTuple):
@@ -150,38 +160,91 @@ class GroundingLine(NamedTuple):
         return f"{self.total:.1f}".removesuffix(".0")
 
 
-def grounding_lines(
-    kind: str, predicted: Sequence[Record], gold: Sequence[Record], resamples: int, seed: int
-) -> list[GroundingLine]:
-    """Return the mIoU of each medium and the share of each verdict, over all records; empty without groundings.
+@dataclass(frozen=True)
+class Groundings:
+    """The groundings of a task, in all records that are scored."""
 
-    Of the mIoU of media without places there is no line.
-    """
+    rows: Sequence[int]  # the records, by their indices among all
+    found: Sequence[Diagnosis]  # one for each of them
+
+    def lines(self, resamples: int, seed: int) -> list[GroundingLine]:
+        """Return the mIoU of each medium with places, and the share of each verdict; empty without groundings."""
+        import numpy as np
+
+        from umie.scoring.resampling import bootstrap_sums, interval
+
+        rows: list[tuple[str, str, list[tuple[float, int]]]] = []
+        for medium, name in MIOU.items():
+            said = "the mean IoU of pairs of places of a record"
+            by_set = [one.by_set.get(medium, Overlap()) for one in self.found]
+            rows.append((name, f"{said}, whatever item they belong to", [(one.total, one.size) for one in by_set]))
+            by_item = [one.by_item.get(medium, Overlap()) for one in self.found]
+            rows.append((f"{name}, by item", f"{said}, of the same item", [(one.total, one.size) for one in by_item]))
+        for verdicts, side in ((PREDICTED, "predicted"), (ANNOTATED, "annotated")):
+            counts = [Counter(own.verdict for own in getattr(one, side)) for one in self.found]
+            for name, said in verdicts.items():
+                rows.append((name, f"{side} groundings: {said}", [(own[name], own.total()) for own in counts]))
+        lines = []
+        for name, said, pairs in rows:
+            table = np.array(pairs, dtype=np.float64).reshape(-1, 2)
+            total, out_of = table.sum(axis=0).tolist()
+            if out_of:
+                sums = bootstrap_sums(table, resamples, seed)
+                with np.errstate(invalid="ignore"):
+                    edges = interval(sums[:, 0] / sums[:, 1])  # NaN in a resample without groundings
+                lines.append(GroundingLine(name, said, total / out_of, edges, total, int(out_of)))
+        return lines
+
+
+class _Overlaps:
+    """The IoUs of the places of one record, each computed once."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[int, int], float] = {}  # by the identity of places, which the records keep
+
+    def iou(self, place: Place, other: Place) -> float:
+        key = (id(place), id(other))
+        if key not in self._known:
+            self._known[key] = place_iou(place, other)
+        return self._known[key]
+
+    def same(self, place: Place, other: Place) -> bool:
+        return self.iou(place, other) >= IOU_THRESHOLD - ROUNDING
+
+    def of(self, places: Sequence[Place], others: Sequence[Place]) -> Overlap:
+        """Return the overlap of two sides."""
+        pairs = self._assigned(places, others, self.iou)
+        total = sum(self.iou(places[row], others[column]) for row, column in pairs.items())
+        return Overlap(total, max(len(places), len(others)))
+
+    def matched(self, places: Sequence[Place], others: Sequence[Place]) -> dict[int, int]:
+        """Return the largest one-to-one matching of places with IoU >= 0.5; of several, the one that overlaps most."""
+
+        def value(place: Place, other: Place) -> float:
+            return 1 + self.iou(place, other) / 1000 if self.same(place, other) else 0.0
+
+        pairs = self._assigned(places, others, value)
+        return {row: column for row, column in pairs.items() if self.same(places[row], others[column])}
+
+    @staticmethod
+    def _assigned(
+        places: Sequence[Place], others: Sequence[Place], value: Callable[[Place, Place], float]
+    ) -> dict[int, int]:
+        if len(places) == len(others) == 1:
+            return {0: 0}
+        return _best(len(places), len(others), lambda row, column: value(places[row], others[column]))
+
+
+def _best(num_rows: int, num_columns: int, value: Callable[[int, int], float]) -> dict[int, int]:
+    """Assign rows to columns, one to one, so that the sum of values is largest."""
+    if not num_rows or not num_columns:
+        return {}
     import numpy as np
+    from scipy.optimize import linear_sum_assignment
 
-    from umie.scoring.resampling import bootstrap_sums, interval
-
-    found = [diagnose(kind, *pair) for pair in zip(predicted, gold, strict=True)]
-    rows: list[tuple[str, str, list[tuple[float, int]]]] = []
-    for medium, name in MIOU.items():
-        said = "the mean IoU of pairs of places of a record"
-        rows.append((name, f"{said}, whatever item they belong to", [one.as_sets[medium] for one in found]))
-        rows.append((f"{name}, by item", f"{said}, of the same item", [one.tied[medium] for one in found]))
-    for verdicts, side in ((PREDICTED, "predicted"), (ANNOTATED, "annotated")):
-        sizes = [len(getattr(one, side)) for one in found]
-        for name, said in verdicts.items():
-            counts = [sum(own.verdict == name for own in getattr(one, side)) for one in found]
-            rows.append((name, f"{side} groundings: {said}", list(zip(counts, sizes, strict=True))))
-    lines = []
-    for name, said, pairs in rows:
-        table = np.array(pairs, dtype=np.float64).reshape(-1, 2)
-        total, out_of = table.sum(axis=0).tolist()
-        if out_of:
-            sums = bootstrap_sums(table, resamples, seed)
-            with np.errstate(invalid="ignore"):
-                edges = interval(sums[:, 0] / sums[:, 1])  # NaN in a resample without groundings
-            lines.append(GroundingLine(name, said, total / out_of, edges, total, int(out_of)))
-    return lines
+    values = np.array([[value(row, column) for column in range(num_columns)] for row in range(num_rows)])
+    rows, columns = linear_sum_assignment(values, maximize=True)
+    return dict(zip(rows.tolist(), columns.tolist(), strict=True))
 
 
 @dataclass(frozen=True)
@@ -189,7 +252,11 @@ class _Item:
     key: Key
     parts: Sequence[Mapping[Medium, Sequence[tuple[int, Place]]]]  # the distinct places, with their indices
 
-    def groups(self) -> Iterable[tuple[int, Medium, Sequence[tuple[int, Place]]]]:
+    @property
+    def has_places(self) -> bool:
+        return any(places for part in self.parts for places in part.values())
+
+    def groups(self) -> Iterator[tuple[int, Medium, Sequence[tuple[int, Place]]]]:
         """Yield the places of each part in each medium, if there are any."""
         for number, part in enumerate(self.parts):
             for medium, places in part.items():
@@ -210,7 +277,7 @@ class _Item:
 
 def _items(kind: str, record: Record) -> list[_Item]:
     return [
-        _Item(key, [{medium: _places(record, part, medium) for medium in MEDIA} for part in parts])
+        _Item(key, [{medium: _places(record, part, medium) for medium in MEDIA if part.of(medium)} for part in parts])
         for key, parts in items_of(kind)(record)
     ]
 
@@ -229,7 +296,7 @@ def _set(places: Iterable[Sequence[Place]]) -> list[Place]:
     return list({extent(place): place for own in places for place in own}.values())
 
 
-def _paired(mine: Sequence[_Item], theirs: Sequence[_Item]) -> dict[int, int]:
+def _paired(mine: Sequence[_Item], theirs: Sequence[_Item], overlaps: _Overlaps) -> dict[int, int]:
     """Pair items with equal keys, so that most of their places match; return the second indices by the first."""
     groups: dict[Key, tuple[list[int], list[int]]] = defaultdict(lambda: ([], []))
     for side, items in enumerate((mine, theirs)):
@@ -237,61 +304,39 @@ def _paired(mine: Sequence[_Item], theirs: Sequence[_Item]) -> dict[int, int]:
             groups[item.key][side].append(number)
     pairs: dict[int, int] = {}
     for rows, columns in groups.values():
-        if rows and columns:
 
-            def agreement(row: int, column: int) -> float:
-                one, other = mine[row], theirs[column]
-                names = [(part, medium) for part in range(len(one.parts)) for medium in MEDIA]
-                return float(sum(len(_matched(one.places(*name), other.places(*name))) for name in names))
+        def agreement(row: int, column: int, rows: Sequence[int] = rows, columns: Sequence[int] = columns) -> float:
+            other = theirs[columns[column]]
+            return sum(
+                any(overlaps.same(place, one) for one in other.places(part, medium))
+                for part, medium, places in mine[rows[row]].groups()
+                for _, place in places
+            )
 
-            pairs |= _assigned(rows, columns, agreement)
+        single = len(rows) == len(columns) == 1
+        found = {0: 0} if single else _best(len(rows), len(columns), agreement)
+        pairs |= {rows[row]: columns[column] for row, column in found.items()}
     return pairs
 
 
-def _matched(places: Sequence[Place], others: Sequence[Place]) -> dict[int, int]:
-    """Return the largest one-to-one matching of places with IoU >= 0.5, by the index of the first."""
-    fits = _assigned(
-        range(len(places)), range(len(others)), lambda row, column: same_place(places[row], others[column])
-    )
-    return {row: column for row, column in fits.items() if same_place(places[row], others[column])}
-
-
-def _overlap(places: Sequence[Place], others: Sequence[Place]) -> Overlap:
-    def value(row: int, column: int) -> float:
-        return place_iou(places[row], others[column])
-
-    pairs = _assigned(range(len(places)), range(len(others)), value)
-    return Overlap(sum(value(*pair) for pair in pairs.items()), max(len(places), len(others)))
-
-
-def _assigned(rows: Sequence[int], columns: Sequence[int], value: Callable[[int, int], Any]) -> dict[int, int]:
-    """Assign rows to columns, one to one, so that the sum of values is largest."""
-    if not rows or not columns:
-        return {}
-    if len(rows) == len(columns) == 1:
-        return {rows[0]: columns[0]}
-    import numpy as np
-    from scipy.optimize import linear_sum_assignment
-
-    values = np.array([[float(value(row, column)) for column in columns] for row in rows])
-    return {
-        rows[row]: columns[column] for row, column in zip(*linear_sum_assignment(values, maximize=True), strict=True)
-    }
-
-
-def _repeats(item: _Item, right: _Item) -> bool:
-    """Return whether an item repeats one that is right: an equal one, or one of its type with its words or place."""
-    if item.key == right.key:
-        return True
-    if item.key[0] != right.key[0]:
+def _repeats(item: _Item, right: _Item, overlaps: _Overlaps) -> bool:
+    """Return whether an item repeats one that is right; see ``diagnose``."""
+    num_parts = len(item.parts)
+    fields = zip(item.key[num_parts + 1 :], right.key[num_parts + 1 :], strict=True)  # of arguments, the event
+    if item.key[0] != right.key[0] or not all(one == other or _share(one, other) for one, other in fields):
         return False
-    values = list(zip(item.key[1:], right.key[1:], strict=True))
-    spans = [pair for pair in values if None not in pair and isinstance(pair[0], tuple)]
-    if spans and all(overlap(*pair) if pair in spans else pair[0] == pair[1] for pair in values):
-        return True
-    return any(
-        same_place(place, other)
-        for medium in MEDIA
-        for place in item.all_places(medium)
-        for other in right.all_places(medium)
+    return all(
+        _share(item.key[part + 1], right.key[part + 1])
+        or any(
+            overlaps.same(place, other)
+            for medium in MEDIA
+            for place in item.places(part, medium)
+            for other in right.places(part, medium)
+        )
+        for part in range(num_parts)
     )
+
+
+def _share(one: object, other: object) -> bool:
+    """Return whether two values are spans that share a character."""
+    return isinstance(one, tuple) and isinstance(other, tuple) and overlap(one, other)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from umie.errors import UmieError
-from umie.scoring.grounding_errors import GroundingLine
+from umie.scoring.grounding_errors import GroundingLine, Groundings
 from umie.scoring.released import Released
 from umie.scoring.resampling import LEVEL
 from umie.scoring.score_sheet import Score
@@ -57,7 +57,13 @@ class Report:
     resamples: int
     seed: int
     left_out: dict[str, str] = field(default_factory=dict)  # why a task, or ``released`` of a task, is missing
-    groundings: dict[str, list[GroundingLine]] = field(default_factory=dict)  # of tasks whose items places show
+    groundings: dict[str, Groundings] = field(default_factory=dict)  # of tasks whose items places show
+
+    def grounding_lines(self) -> Iterator[tuple[str, list[GroundingLine]]]:
+        """Yield each task whose items places show, and the lines of its table."""
+        for task, found in self.groundings.items():
+            if lines := found.lines(self.resamples, self.seed):
+                yield task, lines
 
     def parts(self) -> Iterator[tuple[str, str, list[Line]]]:
         """Yield the task, modality and lines of each table; macro averages only of the main measures."""
@@ -134,7 +140,7 @@ def to_json(report: Report) -> dict[str, Any]:
         "measures": [line(item) for item in report.lines],
         "groundings": {
             task: [{**item._asdict(), "interval": list(item.interval)} for item in lines]
-            for task, lines in report.groundings.items()
+            for task, lines in report.grounding_lines()
         },
         "released": [{**vars(item), "dropped_share": item.dropped_share} for item in report.released],
         "left_out": report.left_out,

@@ -13,7 +13,7 @@ from umie.records import Record
 from umie.scoring import mentions
 from umie.scoring.baselines import baseline_of
 from umie.scoring.counts import Tally
-from umie.scoring.grounding_errors import GroundingLine, grounding_lines
+from umie.scoring.grounding_errors import Groundings, diagnose
 from umie.scoring.groundings import KINDS, has_places
 from umie.scoring.measures import COMBINATIONS, MODALITIES, Measure, measures_of, modality_of
 from umie.scoring.mentions import EVENT_KINDS
@@ -82,7 +82,7 @@ def score_predictions(
     lines: list[Line] = []
     released: list[Released] = []
     left_out: dict[str, str] = {}
-    groundings: dict[str, list[GroundingLine]] = {}
+    groundings: dict[str, Groundings] = {}
     for task in dict.fromkeys(chosen):
         rows = [row for row, record in enumerate(gold) if record.annotated_for(task) and has_modality(record, modality)]
         if not rows or task not in annotated:
@@ -99,7 +99,8 @@ def score_predictions(
         if kind in KINDS and not _has_strings(task, found[0]):
             shows = [any(map(has_places(kind), side)) for side in (wanted, answers)]
             if shows[0] and (points or shows[1]):
-                groundings[task] = grounding_lines(kind, answers, wanted, resamples, seed)
+                pairs = zip(answers, wanted, strict=True)
+                groundings[task] = Groundings(rows, [diagnose(kind, *pair) for pair in pairs])
         if not new:  # a region, or an event without a trigger, has no string
             left_out[task] = "some mentions have no offsets, and no item of this task can be compared as a string"
         if _has_strings(task, found[0]):

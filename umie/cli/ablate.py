@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -47,7 +49,7 @@ def ablate(
     settings: Settings = None,
     plugins: Plugins = None,
 ) -> None:
-    """Run an ablation grid and write its table and figure. Run it again to continue with the missing cells.
+    """Run an ablation grid and write its report, table and figure. Run it again to continue with the missing cells.
 
     The grid is a YAML file; docs/grids.md describes its keys.
 
@@ -77,7 +79,9 @@ def ablate(
         raise UmieError("--calibrate measures for --plan: use both")
     load_plugins(plugins or ())
     settings = [*(settings or ()), *([f"seeds={read_seeds(seeds)}"] if seeds is not None else ())]
-    grid = read_grid(grid_file, settings).with_changes(workers=workers, split=split, plugins=plugins or ())
+    command = shlex.join(["umie", *sys.argv[1:]])
+    grid = read_grid(grid_file, settings)
+    grid = grid.with_changes(workers=workers, split=split, plugins=plugins or (), command=command)
     rule = grid.options.rules_of(only or ())
     root = data_root_of(data_root, grid_file)
     if output is None:
@@ -130,7 +134,7 @@ def _finish(run: GridRun, output: Path, display: GridDisplay, selection: Selecti
     if run.missing:
         print_note(f"umie: {len(run.missing)} of {len(run.cells)} cells did not run yet; run the grid again to go on")
     if run.crashed:
-        print_note(f"umie: {len(run.crashed)} of {len(run.cells)} cells crashed; see {output / 'table.md'}", "red")
+        print_note(f"umie: {len(run.crashed)} of {len(run.cells)} cells crashed; see {output / 'report.html'}", "red")
     if any(fits(selection.rule, cell.options, cell.seed) for cell in run.crashed):
         raise typer.Exit(1)
 

@@ -53,7 +53,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-GRID_KEYS = ("workers", "reference", "report_to")  # which no cell depends on
+GRID_KEYS = ("workers", "reference", "report_to", "compare_with", "question")  # which no cell depends on
 
 
 @dataclass(frozen=True)
@@ -111,6 +111,9 @@ class Grid:
     reference: Sequence[Reference] = ()  # published F1 scores to show next to the measured ones
     report_to: Sequence[str] = ()  # integrations that log the training of each cell
     options: Options = field(default_factory=lambda: Options({}))
+    compare_with: str | None = None  # the variant that the others are compared with; None chooses one
+    question: str = ""  # what the grid is to answer, for the report
+    command: str = ""  # that runs it, for the report
 
     @property
     def first(self) -> RunConfig:
@@ -128,7 +131,12 @@ class Grid:
         return list(dict.fromkeys(cell.seed for cell in self.cells))
 
     def with_changes(
-        self, *, workers: int | None = None, split: str | None = None, plugins: Iterable[str | Path] = ()
+        self,
+        *,
+        workers: int | None = None,
+        split: str | None = None,
+        plugins: Iterable[str | Path] = (),
+        command: str = "",
     ) -> Grid:
         """Return a copy of the grid with other settings and additional plugins."""
         added = [str(plugin) for plugin in plugins]
@@ -139,7 +147,8 @@ class Grid:
             if split is not None:
                 changes["evaluation"] = Evaluation(**{**dict(config.evaluation), "split": split})
             cells.append(dataclasses.replace(cell, config=config.model_copy(update=changes)))
-        return dataclasses.replace(self, cells=cells, workers=self.workers if workers is None else workers)
+        workers = self.workers if workers is None else workers
+        return dataclasses.replace(self, cells=cells, workers=workers, command=command or self.command)
 
 
 def read_grid(path: str | Path, settings: Sequence[str] = ()) -> Grid:
@@ -175,13 +184,28 @@ def read_grid(path: str | Path, settings: Sequence[str] = ()) -> Grid:
         options, cells = _expanded({key: value for key, value in values.items() if key in of_cells}, path)
     except UmieError as error:
         errors += errors_of(error)
+    for key in ("compare_with", "question"):
+        if not isinstance(values.get(key), str | None):
+            errors.append(f"{key} is {shown(values[key])}: use a text")
+    if cells and isinstance(values.get("compare_with"), str):
+        variants = dict.fromkeys(cell.variant for cell in cells)
+        errors += errors_in(check_keys, "variant in compare_with", [values["compare_with"]], variants)
     twice = [name for name, count in Counter((cell.variant, cell.seed) for cell in cells).items() if count > 1]
     if twice:
         variant, seed = twice[0]
         errors.append(f"two variants are called {variant!r} (seed {seed}): remove one, or give them labels")
     if errors:
         raise ConfigError(errors, str(path))
-    return Grid(path, cells, values.get("workers"), reference, as_list(values.get("report_to")), options)
+    return Grid(
+        path,
+        cells,
+        values.get("workers"),
+        reference,
+        as_list(values.get("report_to")),
+        options,
+        values.get("compare_with"),
+        values.get("question") or "",
+    )
 
 
 def read_run(path: str | Path, settings: Sequence[str] = ()) -> RunConfig:

@@ -276,7 +276,7 @@ def _expanded(values: dict[str, Any], path: Path) -> tuple[Options, list[Cell]]:
     shared = {key: value for key, value in values.items() if key not in (ZIP, EXCLUDE, *SLOTS)}
     cells: list[Cell] = []
     errors: list[str] = []
-    blind: set[str] = set()  # the combinations of a fusion without image: one variant, not one for each encoder
+    blind: dict[str, set[int]] = {}  # seeds of a combination without image: one variant, not one for each encoder
     for combination in options.combinations():
         chosen = {slot: defaults.get(slot) if one is None else one.value for slot, one in combination.items()}
         labels = {slot: one.label for slot, one in combination.items() if one is not None}
@@ -286,9 +286,11 @@ def _expanded(values: dict[str, Any], path: Path) -> tuple[Options, list[Cell]]:
         if not uses_image(chosen["fusion"]):
             labels = {slot: label for slot, label in labels.items() if slot not in SEEING}
             key = repr([value for slot, value in chosen.items() if slot not in SEEING])
-            if key in blind:
+            done = blind.setdefault(key, set())
+            used = [seed for seed in used if seed not in done]
+            if not used:
                 continue
-            blind.add(key)
+            done.update(used)
             for slot in SEEING:  # training and images of such a choice belong to variants that use it
                 if isinstance(value := chosen[slot], dict):
                     chosen[slot] = {k: v for k, v in value.items() if k not in ("training", "images", "blind")}

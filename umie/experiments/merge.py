@@ -43,6 +43,8 @@ def merge(paths: Sequence[str | Path], output: str | Path) -> Merged:
             name and seed, but other options; or the directory is in use, or holds something else.
     """
     output = Path(output)
+    if not paths:
+        raise UmieError("there is nothing to merge: pass directories of grids, or archives")
     sources = [load(path) for path in paths]
     if (output / GRID_FILE).exists():
         sources = [one for one in sources if one.path.resolve() != output.resolve()]

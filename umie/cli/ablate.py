@@ -61,8 +61,9 @@ def ablate(
         umie ablate grid.yaml --plan --calibrate
 
     Cells that have a result do not run again. --only names options as the table does, or parts (fusion=gated fits all
-    options of the part gated that have a label of their own); what it leaves out, and what is beyond --limit, is for
-    a later run, and the table shows what there is.
+    options of the part gated that have a label of their own). A variant without a slot, such as text_only, which has no
+    encoder, is left out if --only names the slot. What it leaves out, and what is beyond --limit, is for a later run,
+    and the table shows what there is.
 
     With --plan, nothing runs: the cells are listed with what is done, the work that they share, and an estimate of
     time, memory and disk from finished cells of the directory; missing files are listed, too (exit code 2). With

@@ -24,7 +24,7 @@ def print_plan(plan: Plan, output: Path) -> None:
         (cell, "to run" if cell.hash in chosen and cell.hash not in plan.results else plan.results.get(cell.hash, {}))
         for cell in plan.cells
     ]
-    print_cells([(cell, state if isinstance(state, str) else state.get("status", "later")) for cell, state in states])
+    print_cells([(cell, state if isinstance(state, str) else state.get("status", "not chosen")) for cell, state in states])
     sizes = ""
     for name, one in plan.corpus.sets.items():
         sizes = ", ".join(f"{split} {count}" for split, count in one.num_records.items())
@@ -60,7 +60,7 @@ def _costs(plan: Plan) -> Iterator[str]:
     """Yield the cost of the cells to run, and what is not known about it."""
     found = plan.estimate
     if not plan.chosen:
-        yield "nothing is to run"
+        yield "nothing to run"
         return
     known = found.num_cells - found.num_unknown
     yield f"to run: {found.num_cells} of {len(plan.cells)} cells, {min(plan.workers, found.num_cells)} at a time"

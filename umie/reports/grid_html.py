@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import itertools
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from umie.errors import printable
 from umie.experiments.grid_results import GridResults
 from umie.experiments.results import CURVES, GATES, cell_folder, read_numbers
 from umie.experiments.statistics import Comparison
@@ -19,13 +15,13 @@ from umie.reports.gates import gate_figure
 from umie.reports.grid_figure import grid_figure, panel_names
 from umie.reports.grid_plots import Curve, cost_figure, costs, curve_figure, difference_figure, pareto_front
 from umie.reports.grid_table import comparison_rows, summary, tests
+from umie.reports.pages import render
 from umie.reports.style import inline_svg
 from umie.reports.tables import shown_interval
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_TEMPLATES = Path(__file__).parent / "templates"
 _MAX_BARS = 60  # variants in a figure
 _MAX_GATES = 20  # variants whose gates are drawn
 
@@ -55,32 +51,18 @@ def html_page(results: GridResults, facts: Sequence[str] = ()) -> str:
         results: the results; learning curves and gates are in directories, not in archives.
         facts: sentences about data, parts and training.
     """
-    from jinja2 import Environment, StrictUndefined
-    from markupsafe import Markup
-
-    script = (_TEMPLATES / "grid.js").read_text(encoding="utf-8")
-    environment = Environment(
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=lambda value: value if isinstance(value, Markup) else printable(str(value)),
-    )
-    template = environment.from_string((_TEMPLATES / "grid.html").read_text(encoding="utf-8"))
     table = rows(results)
     header, given, measured = summary(results, table)
     bars = table[:_MAX_BARS]
     points_of = costs(table)
     states = Counter(map(results.status, results.cells))
     finished = [line for line in results.results.values() if line["status"] == "ok"]
-    return template.render(
+    return render(
+        "grid",
         grid=results.grid,
         averaged=", ".join(title(results, key) for key in results.mean_over),
         num_records=sum(results.grid.num_records.values()),
         states={name: states[name] for name in ("ok", "crashed", "not run") if states[name]},
-        style=Markup((_TEMPLATES / "grid.css").read_text(encoding="utf-8")),
-        script=Markup(script),
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         versions=[] if facts else list({repr(line["versions"]): line["versions"] for line in finished}.values()),
         variants=Table(header, measured, given),
         bars=[_svg(grid_figure(results, bars, [name])) for name in panel_names(results)] if finished else [],

@@ -94,6 +94,13 @@ def test_an_excluded_encoder_leaves_the_variant_without_image(grid):
     assert names(found) == ["tiny + gated", "crop + gated", "text_only"]
 
 
+def test_an_excluded_encoder_and_seed_leaves_all_seeds_of_the_variant_without_image(grid):
+    found = grid(
+        fusion=["text_only", "gated"], encoder=["tiny", CROP], seeds=[0, 1], exclude={"encoder": "tiny", "seed": 1}
+    )
+    assert sorted(names(found)) == ["crop + gated", "crop + gated 1", "text_only", "text_only 1", "tiny + gated"]
+
+
 def test_a_conditional_option_applies_only_to_other_options(grid):
     deep = {"label": "deep", "num_layers": 2, "when": {"fusion": ["concat"], "decoder": "t5"}}
     found = grid(fusion=["gated", "concat"], decoder=[SPAN, T5], visual_embedding=[{"label": "flat"}, deep])

@@ -5,13 +5,15 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
-from umie.experiments import comparison
-from umie.experiments.comparison import compare, counts_in
+from umie.errors import UmieError
+from umie.experiments.comparison import compare, counts_in, interactions, marginal_effects
 from umie.experiments.data_sets import Corpus, DataSet
 from umie.experiments.expand import plan, read_grid
 from umie.experiments.grid_run import GridRun
 from umie.experiments.results import COUNTS
+from umie.experiments.statistics import Comparison, corrected
 
 RECORDS = 200
 
@@ -20,7 +22,7 @@ RECORDS = 200
 def compared(tmp_path):
     """Return the comparisons of a grid: ``compared(grid_keys, lambda cell: counts [records, 3])``."""
 
-    def make(keys, counts_of, sets=("data",)):
+    def make(keys, counts_of, sets=("data",), of=compare):
         path = tmp_path / "grid.yaml"
         data = {"sets": {name: {"format": "synthetic"} for name in sets}} if len(sets) > 1 else {"format": "synthetic"}
         path.write_text(json.dumps({"data": data, "tasks": ["mner"], **keys}))
@@ -34,10 +36,10 @@ def compared(tmp_path):
         run = GridRun(grid, corpus, cells, {cell.hash: {"status": "ok"} for cell in cells})
         for cell in cells:
             folder = tmp_path / "cells" / cell.hash
-            folder.mkdir(parents=True)
+            folder.mkdir(parents=True, exist_ok=True)
             if (counts := counts_of(cell)) is not None:
                 (folder / COUNTS).write_text(json.dumps({one.key: np.asarray(counts).tolist() for one in run.scored}))
-        return compare(run, counts_in(run, tmp_path))
+        return of(run, counts_in(run, tmp_path))
 
     return make
 
@@ -122,9 +124,11 @@ def test_the_difference_is_the_mean_over_seeds_and_the_interval_contains_both_so
     for _ in range(2000):
         rows = rng.integers(0, RECORDS, RECORDS)
         means.append(np.mean([f1("gated", seed, rows) - f1("text_only", seed, rows) for seed in range(3)]))
-    error = math.hypot(of_seeds, np.std(means))
-    assert 1.9 * error < one.half_width < 4.4 * error  # between the quantiles of many and of two degrees of freedom
-    assert one.smallest > one.half_width
+    assert one.error == pytest.approx(math.hypot(of_seeds, np.std(means)), rel=0.05)
+    assert one.share == pytest.approx(of_seeds**2 / one.error**2)
+    low, high = one.interval
+    assert 1.9 * one.error < (high - low) / 2 < 4.4 * one.error  # between the quantiles of many and of three seeds
+    assert one.smallest > (high - low) / 2
     assert one.is_significant
     assert one.verdict == "better"
 
@@ -154,25 +158,66 @@ def test_equal_answers_are_equal_and_tiny_differences_not_distinguishable(compar
     found = compared({"fusion": list(sheets)}, lambda cell: sheets[cell.variant])
     assert [(one.variant, one.p, one.verdict) for one in found[:1]] == [("gated", 1.0, "equal")]
     assert not found[1].is_significant
-    assert found[1].verdict.startswith("not distinguishable; differences below 0.")
+    assert found[1].verdict.startswith("not distinguishable (1 seed, smallest difference this grid could have seen: 0.")
 
 
 def test_p_is_corrected_by_the_method_of_holm():
     def one(p):
-        return comparison.Comparison("a", "b", "MNER", 3, 0.1, 0.1, 0.1, p)
+        return Comparison("a", "b", "MNER", 1, float(stats.norm.isf(p / 2)), 1.0, 0.0)
 
     # by hand: 4 * 0.01, 3 * 0.02, then 2 * 0.03 and 1 * 0.5, each at least as large as the one before
-    corrected = comparison.corrected([one(0.5), one(0.01), one(0.03), one(0.02)])
-    assert [item.adjusted for item in corrected] == pytest.approx([0.5, 0.04, 0.06, 0.06])
+    found = corrected([one(0.5), one(0.01), one(0.03), one(0.02)])
+    assert [item.adjusted for item in found] == pytest.approx([0.5, 0.04, 0.06, 0.06])
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("spread", [0.0, 0.15, 0.4])
-def test_equal_systems_are_found_different_as_often_as_the_level_says(spread):
-    rng = np.random.default_rng(0)
-    rejected, repetitions = 0, 400
-    for _ in range(repetitions):
-        difficulty = rng.normal(1, 1.5, RECORDS)
-        sides = [[answers(rng, rng.normal(0, spread), difficulty) for _ in range(3)] for _ in range(2)]
-        rejected += comparison._compared("a", "b", "MNER", *sides).p < 0.05
-    assert rejected / repetitions < 0.05 + 3 * math.sqrt(0.05 * 0.95 / repetitions)
+# --- effects of options ----------------------------------------------------------------------------------------------
+
+FUSIONS, DECODERS = ["text_only", "gated", "concat"], ["tiny", {"name": "span"}]
+
+
+def shares(**by_variant):
+    """Return counts by which the F1 of each variant is a share, in eighths, of 8 items on each of many records."""
+    return lambda cell: [[by_variant[cell.variant.replace(" + ", "_")], 8, 8]] * 4
+
+
+def test_the_effect_of_an_option_is_the_mean_difference_over_the_others(compared):
+    f1 = {"text_only_tiny": 1, "gated_tiny": 3, "concat_tiny": 2}
+    f1 |= {"text_only_span": 4, "gated_span": 8, "concat_span": 3}
+    keys = {"fusion": FUSIONS, "decoder": DECODERS, "seeds": [0, 1, 2]}
+    found = {one.variant: one for one in compared(keys, shares(**f1), of=marginal_effects)}
+    # by hand, in eighths: gated over text_only 2 and 4; concat over text_only 1 and -1; span over tiny 3, 5 and 1
+    assert {name: 8 * one.difference for name, one in found.items()} == pytest.approx(
+        {"fusion: gated": 3, "fusion: concat": 0, "decoder: span": 3}
+    )
+    assert {one.against for one in found.values()} == {"fusion: text_only", "decoder: tiny"}
+    joint = {(one.variant, one.against): one for one in compared(keys, shares(**f1), of=interactions)}
+    assert {names: 8 * one.difference for names, one in joint.items()} == pytest.approx(
+        {
+            ("gated (over text_only), with decoder: span", "with decoder: tiny"): 2,
+            ("concat (over text_only), with decoder: span", "with decoder: tiny"): -2,
+        }
+    )
+    assert {one.words for one in joint.values()} == {("larger", "smaller")}
+
+
+def test_effects_are_measured_where_the_combinations_exist(compared):
+    """A fusion without image has no encoder, and its variants count with each one of the others."""
+    keys = {"encoder": ["tiny", {"name": "tiny", "crop_size": 8, "label": "small"}], "fusion": FUSIONS}
+    f1 = {"text_only": 1, "tiny_gated": 2, "small_gated": 4, "tiny_concat": 3, "small_concat": 7}
+    found = {one.variant: 8 * one.difference for one in compared(keys, shares(**f1), of=marginal_effects)}
+    assert found == pytest.approx({"fusion: gated": 2, "fusion: concat": 4, "encoder: small": 3})
+    assert compared(keys, shares(**f1), of=interactions) == []  # text_only has no encoder to interact with
+
+
+def test_effects_need_several_slots_and_a_crossing(compared):
+    one_slot = {"fusion": FUSIONS}
+    assert compared(one_slot, lambda cell: [[1, 2, 2]] * 4, of=marginal_effects) == []
+    linked = {"fusion": ["gated", "text_only"], "decoder": DECODERS, "zip": ["fusion", "decoder"]}
+    assert compared(linked, lambda cell: [[1, 2, 2]] * 4, of=marginal_effects) == []
+
+
+def test_a_grid_can_name_the_variant_to_compare_with(compared):
+    keys = {"fusion": FUSIONS, "compare_with": "gated"}
+    assert pairs(compared(keys, lambda cell: np.ones((5, 3)))) == [("text_only", "gated"), ("concat", "gated")]
+    with pytest.raises(UmieError, match="Unknown variant in compare_with 'gatd'. Did you mean 'gated'"):
+        compared({**keys, "compare_with": "gatd"}, lambda cell: np.ones((5, 3)))

@@ -64,7 +64,7 @@ def test_chosen_cells_run_and_the_others_later(ablate, tmp_path):
     code, out, err = ablate("--plan", "--seeds", "0-1", "--only", "seed=1", fusion=fusion)
     assert code == 0
     assert states(out) == [
-        ("gated", 0, "later"), ("gated", 1, "to run"), ("text_only", 0, "ok"), ("text_only", 1, "to run"),
+        ("gated", 0, "not chosen"), ("gated", 1, "to run"), ("text_only", 0, "ok"), ("text_only", 1, "to run"),
     ]  # fmt: skip
     code, _, err = ablate("--seeds", "0,1", "--only", "fusion=text_only", "--only", "seed=0", fusion=fusion)
     assert (code, len(lines_of(output))) == (0, 1)
@@ -80,7 +80,7 @@ def test_only_failed_runs_what_crashed(ablate, tmp_path):
     assert "umie: 1 of 2 cells crashed" in err
     fixed.touch()
     code, out, _ = ablate("--plan", "--only-failed", **changes)
-    assert states(out) == [("raises", 0, "crashed"), ("text_only", 0, "later")]
+    assert states(out) == [("raises", 0, "crashed"), ("text_only", 0, "not chosen")]
     assert "to run: 1 of 2 cells, 1 at a time" in out
     assert ablate("--only-failed", **changes)[0] == 0
     assert ran(output) == [("raises", 0)] * 2

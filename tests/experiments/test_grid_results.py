@@ -13,6 +13,7 @@ import pytest
 import yaml
 from grid_helpers import TASKS, cells_in_process, lines_of
 
+from umie.cli.console import SafeConsole
 from umie.errors import UmieError
 from umie.experiments import archive, load
 from umie.experiments.archive import read_archive, write_archive
@@ -157,8 +158,11 @@ def test_a_grid_goes_on_from_an_archive(finished, packed, umie, tmp_path):
     assert sorted(path.name for path in output.glob("cells/*/*")) == [COUNTS, COUNTS, RESULT, RESULT]
     code, _, err = umie("ablate", finished.grid_file, "--output", output)
     assert (code, "all 2 cells already had results; none was run" in err) == (0, True)
-    for name in ("table.csv", "table.tex", GRID_FILE):
+    for name in ("table.csv", "table.tex"):
         assert (output / name).read_bytes() == (finished.output / name).read_bytes()
+    first, again = (load(folder).grid for folder in (finished.output, output))
+    assert again.command == f"umie ablate {finished.grid_file} --output {output}"
+    assert again.model_copy(update={"command": first.command}) == first
 
     more = tmp_path / "more.yaml"  # a further variant runs, the others do not
     values = yaml.safe_load(Path(finished.grid_file).read_text())
@@ -201,6 +205,10 @@ def with_cell(lines, **changes):
         lambda lines: with_result(lines, hash="aaaaaaaaaaaa"),
         lambda lines: with_result(lines, status="crashed", error="x", traceback="y"),
         lambda lines: with_result(lines, metrics={}),
+        lambda lines: with_result(lines, seed=77),
+        lambda lines: with_result(lines, metrics={key: {"f1": 17.0} for key in lines[1]["result"]["metrics"]}),
+        lambda lines: [lines[0], {**lines[1], "counts": {}}, *lines[2:]],
+        lambda lines: [lines[0], {**lines[1], "counts": {"mner": [[1, -1, 1]]}}, *lines[2:]],
         lambda lines: [lines[0], {**lines[1], "counts": {"../x": [[1, 1, 1]]}}, *lines[2:]],
         lambda lines: [lines[0], {**lines[1], "counts": {"mner": [[1, 1]]}}, *lines[2:]],
         lambda lines: [lines[0], {**lines[1], "counts": {"mner": "many"}}, *lines[2:]],
@@ -421,6 +429,20 @@ def test_show_prints_the_table_of_ablate_and_the_cells(finished, packed, umie):
     assert [row[1:4] for row in rows] == [["gated", "0", "ok"], ["text_only", "0", "ok"]]
 
 
+def test_on_a_terminal_the_tables_fit_its_width(finished, umie, monkeypatch):
+    shown = io.StringIO()
+    console = SafeConsole(file=shown, width=80, force_terminal=True, color_system=None)
+    monkeypatch.setattr("umie.cli.console.out", console)
+    assert umie("grid", "show", finished.output)[0] == 0
+    lines = shown.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    text = shown.getvalue()
+    for name in ("MEAE", "parameters", "gate closed", "train s"):  # no column is lost, no number is cut
+        assert name in text
+    assert f"{finished.lines[0]['parameters']:,}" in text
+    assert sum(line.split()[:1] == ["gated"] for line in lines) > 2  # each part says whose numbers they are
+
+
 def test_show_and_export_escape_texts_of_others(packed, tmp_path, umie):
     name = "\x1b[31m<b>x</b>|=1+1 $x$ \u202e"
     path = evil(packed, tmp_path, lambda lines: with_cell(with_grid(lines, name=name), labels={"fusion": name}))
@@ -459,7 +481,7 @@ def test_exports_are_tidy_or_the_table(finished, umie, tmp_path):
     ("arguments", "expected"),
     [
         ([], "nothing to write: use --output FILE, or --archive FILE"),
-        (["-o", "x.xlsx"], "x.xlsx: use a name that ends in .csv, .json, .md, .tex"),
+        (["-o", "x.xlsx"], "x.xlsx: use a name that ends in .csv, .json, .html, .md, .tex, .png, .pdf, .svg"),
     ],
 )
 def test_an_export_without_a_known_format_is_an_error(finished, umie, arguments, expected):
@@ -477,6 +499,8 @@ def test_compare_tests_variants_and_directories(finished, packed, umie):
     assert err == "umie: comparisons of a single seed do not include the variation between seeds\n"
     assert compared(umie("grid", "compare", one)[1]) == [["gated", "text_only", task.upper()] for task in TASKS]
     assert umie("grid", "compare", one, "--variant", "gated")[1] == umie("grid", "compare", one)[1]
+    out = umie("grid", "compare", one, "--baseline", "gated")[1]
+    assert compared(out) == [["text_only", "gated", task.upper()] for task in TASKS]
     out = umie("grid", "compare", one, packed)[1]
     assert [row[:2] for row in compared(out)[::4]] == [
         [f"gated ({one})", f"gated ({packed})"],
@@ -493,7 +517,7 @@ def test_a_comparison_of_other_records_or_unknown_variants_is_an_error(finished,
     for arguments, expected in (
         ([finished.output, other], "has other records than"),
         ([finished.output, "--variant", "gatd"], "Unknown variant 'gatd'. Did you mean 'gated'?"),
-        ([finished.output, "--against", "gated"], "--against needs --variant, or a second directory"),
+        ([finished.output, "--baseline", "gatd"], "Unknown variant 'gatd'. Did you mean 'gated'?"),
     ):
         code, out, err = umie("grid", "compare", *arguments)
         assert (code, out, expected in err, err.count("\n")) == (2, "", True, 1)

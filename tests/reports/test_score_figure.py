@@ -1,5 +1,6 @@
 """Figures of scores, labels and gates."""
 
+import html
 import re
 
 import pytest
@@ -62,4 +63,5 @@ def test_the_summary_of_gates():
 
 
 def _texts(path):
-    return "\n".join(re.findall(r"<!-- (.*?) -->", path.read_text(encoding="utf-8"), re.DOTALL))
+    found = re.findall(r"<text[^>]*>(.*?)</text>", path.read_text(encoding="utf-8"), re.DOTALL)
+    return html.unescape("\n".join(found))

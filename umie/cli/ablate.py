@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -56,7 +58,7 @@ def ablate(
     settings: Settings = None,
     plugins: Plugins = None,
 ) -> None:
-    """Run an ablation grid and write its table and figure. Run it again to continue with the missing cells.
+    """Run an ablation grid and write its report, table and figure. Run it again to continue with the missing cells.
 
     The grid is a YAML file; docs/grids.md describes its keys.
 
@@ -70,8 +72,9 @@ def ablate(
         umie ablate grid.yaml --engine slurm --set engine.partition=gpu --time-limit 2h
 
     Cells that have a result do not run again. --only names options as the table does, or parts (fusion=gated fits all
-    options of the part gated that have a label of their own); what it leaves out, and what is beyond --limit, is for
-    a later run, and the table shows what there is.
+    options of the part gated that have a label of their own). A variant without a slot, such as text_only, which has no
+    encoder, is left out if --only names the slot. What it leaves out, and what is beyond --limit, is for a later run,
+    and the table shows what there is.
 
     --engine says what runs the cells: processes on this machine (by default), inline (this process, e.g. for a
     debugger), slurm (an array of jobs) or ray (a cluster that shares no file system); --set engine.KEY=VALUE sets its
@@ -94,9 +97,9 @@ def ablate(
     settings = [*(settings or ()), *([f"seeds={read_seeds(seeds)}"] if seeds is not None else ())]
     limits = {"time_limit": time_limit, "memory_limit": memory_limit}
     settings += [f"{key}={value}" for key, value in limits.items() if value is not None]
-    grid = read_grid(grid_file, settings).with_changes(
-        workers=workers, split=split, plugins=plugins or (), engine=engine
-    )
+    command = shlex.join(["umie", *sys.argv[1:]])
+    grid = read_grid(grid_file, settings)
+    grid = grid.with_changes(workers=workers, split=split, plugins=plugins or (), command=command, engine=engine)
     rule = grid.options.rules_of(only or ())
     root = data_root_of(data_root, grid_file)
     if output is None:
@@ -149,7 +152,7 @@ def _finish(run: GridRun, output: Path, display: GridDisplay, selection: Selecti
     if run.missing:
         print_note(f"umie: {len(run.missing)} of {len(run.cells)} cells did not run yet; run the grid again to go on")
     if run.crashed:
-        print_note(f"umie: {len(run.crashed)} of {len(run.cells)} cells crashed; see {output / 'table.md'}", "red")
+        print_note(f"umie: {len(run.crashed)} of {len(run.cells)} cells crashed; see {output / 'report.html'}", "red")
     if any(fits(selection.rule, cell.options, cell.seed) for cell in run.crashed):
         raise typer.Exit(1)
 

@@ -86,8 +86,10 @@ def show(table: Table) -> None:
 
 
 def show_page(markdown: str) -> None:
-    """Print a Markdown page: with its formatting on a terminal, else as it is."""
+    """Print a Markdown page: on a terminal with its formatting and tables that fit its width, else as it is."""
+    from umie.reports.tables import narrow_tables
+
     if out.is_terminal:
-        out.print(Markdown(printable(markdown)))
+        out.print(Markdown(narrow_tables(printable(markdown), out.width)))
     else:
         sys.stdout.write(printable(markdown))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,8 +11,8 @@ from umie.cli.console import print_line, print_note, show_page
 from umie.errors import UmieError, check_keys
 
 if TYPE_CHECKING:
-    from umie.experiments.comparison import Side
     from umie.experiments.grid_results import GridResults
+    from umie.experiments.statistics import BySeed
 
 Results = Annotated[Path, typer.Argument(help="The output directory of a grid, or an archive.")]
 
@@ -41,7 +41,13 @@ def compare(
     other: Annotated[Path | None, typer.Argument(help="A second directory or archive to compare with.")] = None,
     variant: Annotated[str | None, typer.Option(help="A variant of the first one, as the table names it.")] = None,
     against: Annotated[
-        str | None, typer.Option(help="The variant to compare it with; in a second directory, by default the same.")
+        str | None,
+        typer.Option(
+            "--against",
+            "--baseline",
+            help="The variant to compare it with, or all others without --variant; in a second directory, by default "
+            "the same.",
+        ),
     ] = None,
 ) -> None:
     """Test the difference between two variants, or between two directories.
@@ -49,9 +55,11 @@ def compare(
     Runs with the same seed and record are compared. The interval and p account for both sources of chance, seeds
     (Student's t) and records (paired bootstrap); p is corrected for the number of comparisons (Holm).
 
-    Without a second directory and --against, a variant is compared with all others; without --variant, variants are
-    compared as in the table of umie ablate. With a second directory, every variant that both have is compared.
+    With --baseline, every other variant is compared with it, with --variant, that variant with all others, and without
+    both, variants are compared as in the table of umie ablate. With a second directory, every variant that both have is
+    compared.
 
+        umie grid compare runs/x --baseline text_only
         umie grid compare runs/x --variant gated --against text_only
         umie grid compare runs/x runs/y
         umie grid compare runs/x runs/y --variant gated --against concat
@@ -59,24 +67,23 @@ def compare(
     Exit code: 0 success, 2 bad input, or nothing that can be compared.
     """
     from umie.experiments.comparison import compare as compare_all
-    from umie.experiments.comparison import compare_sides, corrected
+    from umie.experiments.comparison import compare_pairs
+    from umie.experiments.statistics import corrected
     from umie.reports.grid_table import compared_table
 
     results = _load(path)
-    if other is None and variant is None:
-        if against is not None:
-            raise UmieError("--against needs --variant, or a second directory")
+    if other is None and variant is None and against is None:
         found = compare_all(results, results.counts)
     else:
         theirs = results if other is None else _load(other)
         _check_records(results, theirs)
-        pairs = _pairs(results, theirs, variant, against)
+        counts, pairs = _pairs(results, theirs, variant, against)
         same = {name for name, digest in results.grid.records.items() if theirs.grid.records.get(name) == digest}
         tasks = [one for one in results.scored if one.key in theirs.tasks and one.data_set in same]
-        found = corrected([one for mine, yours in pairs for one in compare_sides(mine, yours, tasks)])
+        found = corrected(compare_pairs(counts, pairs, tasks))
     if not found:
         raise UmieError(f"{path}: nothing to compare: no two cells have the same seed and results by record")
-    print_line(compared_table(found))
+    show_page(compared_table(found) + "\n")
     if any(one.num_seeds == 1 for one in found):
         print_note("umie: comparisons of a single seed do not include the variation between seeds")
 
@@ -111,7 +118,11 @@ def export(
     path: Results,
     output: Annotated[
         list[Path] | None,
-        typer.Option("--output", "-o", help="A file whose name ends in .csv, .json, .md or .tex. Repeatable."),
+        typer.Option(
+            "--output",
+            "-o",
+            help="A file whose name ends in .csv, .json, .html, .md, .tex, .pdf, .svg or .png. Repeatable.",
+        ),
     ] = None,
     archive: Annotated[
         Path | None, typer.Option(help="Write everything that tables and tests need to one small file.")
@@ -119,11 +130,12 @@ def export(
 ) -> None:
     """Write the results of a grid to files.
 
-    CSV and JSON are tidy: one row for each cell, task and metric. Markdown is the table with comparisons, LaTeX the
-    table (booktabs). An archive has metrics, counts by record, configs and versions of all finished cells, compressed,
-    but no weights, no predictions and no texts of the data; umie grid merge restores the cells from it.
+    CSV and JSON are tidy: one row for each cell, task and metric. HTML is the page with tables and figures, Markdown
+    the table with comparisons, LaTeX the table (booktabs); PDF, SVG and PNG have the figure of the table. An archive
+    has metrics, counts by record, configs and versions of all finished cells, compressed, but no weights, no
+    predictions and no texts of the data; umie grid merge restores the cells from it.
 
-        umie grid export runs/x -o results.csv -o table.tex
+        umie grid export runs/x -o results.csv -o table.tex -o report.html
         umie grid export runs/x --archive x.umie.gz
 
     Exit code: 0 written, 2 bad input.
@@ -166,8 +178,10 @@ def _check_records(one: GridResults, other: GridResults) -> None:
         raise UmieError(f"{other.path}: has other records than {one.path}: only the same records can be compared")
 
 
-def _pairs(one: GridResults, other: GridResults, variant: str | None, against: str | None) -> list[tuple[Side, Side]]:
-    """Return the sides to compare, each with its counts."""
+def _pairs(
+    one: GridResults, other: GridResults, variant: str | None, against: str | None
+) -> tuple[dict[str, BySeed], list[tuple[str, str]]]:
+    """Return the counts of both sides by name, and the names to compare."""
     is_same = one is other
     names, others = list(one.counts), list(other.counts)
     for name, known in ((variant, names), (against, others)):
@@ -176,7 +190,7 @@ def _pairs(one: GridResults, other: GridResults, variant: str | None, against: s
     if variant is not None:
         wanted = [against] if against is not None else others if is_same else [variant]
         check_keys("variant", wanted, others)
-        chosen = [(variant, name) for name in wanted if not (is_same and name == variant)]
+        chosen = [(variant, name) for name in wanted]
     elif against is not None:
         chosen = [(name, against) for name in names]
     elif len(names) == len(others) == 1:
@@ -184,7 +198,9 @@ def _pairs(one: GridResults, other: GridResults, variant: str | None, against: s
     else:
         chosen = [(name, name) for name in names if name in others]
 
-    def side(results: GridResults, name: str) -> Any:
-        return name if is_same else f"{name} ({results.path})", results.counts[name]
+    def named(results: GridResults, name: str) -> str:
+        return name if is_same else f"{name} ({results.path})"
 
-    return [(side(one, name), side(other, theirs)) for name, theirs in chosen]
+    counts = {named(results, name): own for results in (one, other) for name, own in results.counts.items()}
+    pairs = [(named(one, name), named(other, theirs)) for name, theirs in chosen]
+    return counts, [(mine, yours) for mine, yours in pairs if mine != yours]

@@ -20,11 +20,12 @@ if TYPE_CHECKING:
 def print_plan(plan: Plan, output: Path) -> None:
     """Print the cells of a grid, the work that they share, and what they will cost."""
     chosen = {cell.hash for cell in plan.chosen}
-    states = [
-        (cell, "to run" if cell.hash in chosen and cell.hash not in plan.results else plan.results.get(cell.hash, {}))
-        for cell in plan.cells
-    ]
-    print_cells([(cell, state if isinstance(state, str) else state.get("status", "later")) for cell, state in states])
+
+    def state(cell: Cell) -> str:
+        known = plan.results.get(cell.hash)
+        return "to run" if known is None and cell.hash in chosen else (known or {}).get("status", "not chosen")
+
+    print_cells([(cell, state(cell)) for cell in plan.cells])
     sizes = ""
     for name, one in plan.corpus.sets.items():
         sizes = ", ".join(f"{split} {count}" for split, count in one.num_records.items())
@@ -60,7 +61,7 @@ def _costs(plan: Plan) -> Iterator[str]:
     """Yield the cost of the cells to run, and what is not known about it."""
     found = plan.estimate
     if not plan.chosen:
-        yield "nothing is to run"
+        yield "nothing to run"
         return
     known = found.num_cells - found.num_unknown
     yield f"to run: {found.num_cells} of {len(plan.cells)} cells, {min(plan.workers, found.num_cells)} at a time"

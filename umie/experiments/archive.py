@@ -27,7 +27,7 @@ from umie.experiments.results import (
 )
 from umie.files import atomic_write, decode_utf8, json_text, open_regular
 
-MAX_BYTES = 1 << 30  # of an archive when it is unpacked
+MAX_BYTES = 1 << 27  # of an archive when it is unpacked; its counts take several times as much memory
 MAX_LINE_BYTES = 1 << 26
 _FORMAT = "umie grid archive 1"
 _GZIP = b"\x1f\x8b"
@@ -65,7 +65,10 @@ def write_archive(path: Path, folder: Path, results: Mapping[str, Mapping[str, A
 
         write({"format": _FORMAT, "grid": grid.model_dump(mode="json")})
         for line in finished:
-            write({"result": line, "counts": read_numbers(line, cell_folder(folder, line["hash"]) / COUNTS, depth=2)})
+            counts = read_numbers(line, path := cell_folder(folder, line["hash"]) / COUNTS, depth=2)
+            if COUNTS in line.get("files", {}) and not counts:
+                raise UmieError(f"{path}: is missing or damaged: remove {path.parent} and run the grid again")
+            write({"result": line, "counts": counts})
         write({"format": _FORMAT, "cells": len(finished)})
     return len(finished)
 
@@ -97,7 +100,7 @@ def read_archive(path: Path) -> tuple[GridFile, Iterator[ArchivedCell]]:
 
 
 def _cells(path: Path, grid: GridFile, lines: Iterator[dict[str, Any]]) -> Iterator[ArchivedCell]:
-    left = {cell.hash for cell in grid.cells}
+    left = {cell.hash: cell for cell in grid.cells}
     keys = [one.key for one in grid.scored]
     count = 0
     for line in lines:
@@ -111,16 +114,26 @@ def _cells(path: Path, grid: GridFile, lines: Iterator[dict[str, Any]]) -> Itera
                 raise UmieError("damaged: a line is no result: copy it again")
             check_seal(result)
             check_cell(result, keys)
-            if result["status"] != "ok" or result["hash"] not in left:
-                raise UmieError(f"damaged: {result['hash']} is no finished cell of its grid: copy it again")
-            left.remove(result["hash"])
-            if not all(
-                key in keys and is_numbers(own, 2) and all(len(row) == 3 for row in own) for key, own in counts.items()
-            ):
-                raise UmieError(f"damaged: the counts of {result['hash']} are no counts: copy it again")
+            cell = left.pop(result["hash"], None)
+            if result["status"] != "ok" or cell is None or result["seed"] != cell.seed:
+                raise UmieError(f"{result['hash']} is no finished cell of its grid, or is there twice: write it again")
+            if not all(0 <= own["f1"] <= 1 for own in result["metrics"].values()):
+                raise UmieError(f"an F1 of {result['hash']} is not between 0 and 1: write it again")
+            if not all(key in keys and _are_counts(own) for key, own in counts.items()):
+                raise UmieError(f"the counts of {result['hash']} are no counts: write it again")
+            if COUNTS in result.get("files", {}) and not counts:
+                raise UmieError(f"the counts of {result['hash']} are missing: write it again")
             count += 1
         yield ArchivedCell(result, counts)
     raise UmieError(f"{path}: cut off: its last line is missing: copy it again")
+
+
+def _are_counts(value: object) -> bool:
+    """Return whether a value is a list of three counts for each record."""
+    return is_numbers(value, 2) and all(
+        len(row) == 3 and all(isinstance(one, int) and one >= 0 for one in row)
+        for row in value  # type: ignore[attr-defined] # it is a list
+    )
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:

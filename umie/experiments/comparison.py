@@ -1,67 +1,21 @@
-"""Paired comparisons of a grid's variants: with the one that has no image, and with the control of shuffled images."""
+"""Paired comparisons of a grid's variants with one of them, and with the control of shuffled images.
+
+In a grid that varies several slots, also the effect of each option over the others, and whether effects depend on each
+other.
+"""
 
 from __future__ import annotations
 
-import math
-import statistics
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from umie.experiments.results import COUNTS, cell_folder, read_numbers
 from umie.experiments.scored_tasks import ScoredTask
-from umie.experiments.summary import CellLike, GridLike
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    Draws = NDArray[np.float64]
-
-BySeed = Mapping[int, Mapping[str, Any]]
-"""Counts of correct, predicted and annotated items, by seed and scored task, for each record."""
-
-Side = tuple[str, BySeed]
-"""The name of a variant, and its counts."""
-
-ALPHA = 0.05
-POWER = 0.8
-RESAMPLES = 1000
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """The difference in F1 between two variants on one scored task, over the seeds and records that both have.
-
-    The interval and p account for both sources of chance: seeds by Student's t, records by the paired bootstrap.
-    """
-
-    variant: str
-    against: str
-    task: str  # the title of the scored task
-    num_seeds: int
-    difference: float  # the mean over seeds, 0..1
-    half_width: float  # of the 95% interval
-    smallest: float  # the difference that a grid like this one would find in 80% of repetitions
-    p: float  # two-sided
-    adjusted: float = math.nan  # p, corrected for the number of comparisons (Holm)
-
-    @property
-    def is_significant(self) -> bool:
-        """Whether the two variants differ, after correction for the number of comparisons."""
-        return self.adjusted < ALPHA
-
-    @property
-    def verdict(self) -> str:
-        """What the result supports, in words."""
-        if self.is_significant:
-            return "better" if self.difference > 0 else "worse"
-        if self.smallest == 0:
-            return "equal"
-        if math.isnan(self.smallest):
-            return "not distinguishable: too few records"
-        return f"not distinguishable; differences below {100 * self.smallest:.1f} points would often be missed"
+from umie.experiments.statistics import BySeed, Comparison, contrast, corrected, scores_of
+from umie.experiments.summary import MEAN, CellLike, GridLike
 
 
 def counts_in(run: GridLike, output: Path) -> Mapping[str, BySeed]:
@@ -79,50 +33,151 @@ def counts_in(run: GridLike, output: Path) -> Mapping[str, BySeed]:
 def compare(run: GridLike, counts: Mapping[str, BySeed]) -> list[Comparison]:
     """Compare every variant with its reference: the one without image input, and its own with shuffled images.
 
-    Without a variant that ignores the image, the reference is the first variant. Sets that one of the two variants was
-    not trained on are left out, and so are cells that have no counts (from an earlier version) or crashed.
+    The reference is the variant that the grid names as ``compare_with``; if it names none and no variant ignores the
+    image, the first variant. Sets that one of the two variants was not trained on are left out, and so are cells that
+    have no counts (from an earlier version) or crashed.
     """
+    cells = one_per_variant(run)
+    pairs = dict.fromkeys((mine.variant, theirs.variant) for mine, theirs in _pairs(cells, run.compare_with))
+    trained = {cell.variant: set(cell.trained_on) for cell in cells}
+    found = compare_pairs(
+        counts, pairs, run.scored, lambda pair, task: all(task.data_set in trained[one] for one in pair)
+    )
+    return corrected(found)
+
+
+def compare_pairs(
+    counts: Mapping[str, BySeed],
+    pairs: Iterable[tuple[str, str]],
+    tasks: Sequence[ScoredTask],
+    is_fair: Callable[[tuple[str, str], ScoredTask], bool] = lambda pair, task: True,
+) -> list[Comparison]:
+    """Compare pairs of variants, given by name, on tasks; p is not corrected for the number of comparisons."""
+    scores = {task.key: scores_of(counts, [task.key]) for task in tasks}
+    return [
+        found
+        for mine, theirs in pairs
+        for task in tasks
+        if is_fair((mine, theirs), task)
+        for found in contrast(scores[task.key], {mine: 1.0, theirs: -1.0}, (mine, theirs, task.title))
+    ]
+
+
+def one_per_variant(run: GridLike) -> list[CellLike]:
+    """Return the first cell of each variant."""
     first: dict[str, CellLike] = {}
     for cell in run.cells:
         first.setdefault(cell.variant, cell)
-    compared: list[Comparison] = []
-    for mine, theirs in _pairs(list(first.values())):
-        both = set(mine.trained_on) & set(theirs.trained_on)
-        tasks = [task for task in run.scored if task.data_set in both]
-        compared += compare_sides((mine.variant, counts[mine.variant]), (theirs.variant, counts[theirs.variant]), tasks)
-    return corrected(compared)
+    return list(first.values())
 
 
-def compare_sides(mine: Side, theirs: Side, tasks: Sequence[ScoredTask]) -> list[Comparison]:
-    """Compare two sides, each with its name and the counts of its seeds, on tasks for which they have the same records.
-
-    The p of the comparisons is not corrected for their number.
-    """
-    found = []
-    for task in tasks:
-        seeds = [seed for seed in mine[1] if seed in theirs[1]]
-        sheets = [[side[1][seed].get(task.key, ()) for seed in seeds] for side in (mine, theirs)]
-        rows = {tuple(map(len, sheet)) for side in sheets for sheet in side}
-        if seeds and len(rows) == 1 and set(*rows) == {3}:  # the same records
-            found.append(_compared(mine[0], theirs[0], task.title, *sheets))
-    return found
-
-
-def _pairs(cells: Sequence[CellLike]) -> Iterator[tuple[CellLike, CellLike]]:
-    """Yield the variants to compare with their references, given one cell of each variant."""
-    blind = [cell.variant for cell in cells if not cell.uses_image]
-    references = [cell for cell in cells if cell.variant in blind]
+def options_by_slot(cells: Iterable[CellLike]) -> dict[str, list[str]]:
+    """Return the options of the slots with several options."""
+    found: dict[str, dict[str, None]] = {}
     for cell in cells:
-        if 0 < len(blind) < len(cells):
-            if cell.variant in blind:
+        for slot, label in cell.options.items():
+            found.setdefault(slot, {})[label] = None
+    return {slot: list(own) for slot, own in found.items() if len(own) > 1}
+
+
+def marginal_effects(run: GridLike, counts: Mapping[str, BySeed]) -> list[Comparison]:
+    """Return the effect of each option of each slot: the mean difference to the reference's option over all others.
+
+    The difference is between variants that have the same options in all other slots, and the same seed. Options that
+    occur with fewer than two combinations of the others are left out: their effect is the comparison of two variants.
+    """
+    return corrected(list(_effects(run, counts, 1)))
+
+
+def interactions(run: GridLike, counts: Mapping[str, BySeed]) -> list[Comparison]:
+    """Return how much the effect of an option depends on another slot, for each two options of two slots.
+
+    It is the effect of the first option together with the second one, minus its effect together with the reference's
+    option of that slot, as the mean over all other options. The task is the mean over tasks, if there are several.
+    """
+    return corrected(list(_effects(run, counts, 2)))
+
+
+def _effects(run: GridLike, counts: Mapping[str, BySeed], order: int) -> Iterator[Comparison]:
+    """Yield the effects of options (order 1) or of pairs of options (order 2) on each task, without correction."""
+    cells = [cell for cell in one_per_variant(run) if counts.get(cell.variant)]
+    options = options_by_slot(cells)
+    if len(options) < 2:
+        return
+    trained = {cell.variant: set(cell.trained_on) for cell in cells}
+    sets = {one.key: one.data_set for one in run.scored}
+    tasks: list[tuple[str, tuple[str, ...]]] = [(MEAN, tuple(run.mean_over))] if len(run.mean_over) > 1 else []
+    if order == 1 or not tasks:
+        tasks = [*((one.title, (one.key,)) for one in run.scored), *tasks]
+    scores = cache(lambda keys: scores_of(counts, keys))
+    base = _base(cells, run.compare_with).options
+    bases = {slot: base.get(slot, own[0]) for slot, own in options.items()}
+    others = {slot: [label for label in own if label != bases[slot]] for slot, own in options.items()}
+    for slots in itertools.combinations(options, order):
+        for labels in itertools.product(*(others[slot] for slot in slots)):
+            weights = _weights(cells, dict(zip(slots, labels, strict=True)), bases)
+            if weights is None:
                 continue
-            reference = next((one for one in references if _agree(one, cell)), references[0])
-        else:
-            reference = cells[0]
+            against = bases[slots[0]]
+            names = f"{slots[0]}: {labels[0]}", f"{slots[0]}: {against}"
+            if order == 2:
+                with_, without = (f"with {slots[1]}: {label}" for label in (labels[1], bases[slots[1]]))
+                names = f"{labels[0]} (over {against}), {with_}", without
+            words = ("better", "worse") if order == 1 else ("larger", "smaller")
+            for title, keys in tasks:
+                if all(sets[key] in trained[variant] for key in keys for variant in weights):
+                    yield from contrast(scores(keys), weights, (*names, title), words)
+
+
+def _weights(cells: Sequence[CellLike], chosen: Mapping[str, str], bases: Mapping[str, str]) -> dict[str, float] | None:
+    """Return the weight of each variant in the effect of the chosen options, or None if there is none to measure.
+
+    An effect is the mean over groups of cells that differ only in the slots of the chosen options, and together have
+    all combinations of the chosen and the base option of each.
+    """
+    corners = list(itertools.product(*((label, bases[slot]) for slot, label in chosen.items())))
+    groups: list[tuple[CellLike, ...]] = [()]
+    for corner in corners:
+        fitting = [cell for cell in cells if tuple(map(cell.options.get, chosen)) == corner]
+        extended = ((*group, cell) for group in groups for cell in fitting)
+        groups = [group for group in extended if _agree_but(group, chosen)]
+    if len(groups) < (2 if len(chosen) == 1 else 1):
+        return None
+    weights: dict[str, float] = {}
+    for group in groups:
+        for corner, cell in zip(corners, group, strict=True):
+            sign = (-1) ** sum(label == bases[slot] for slot, label in zip(chosen, corner, strict=True))
+            weights[cell.variant] = weights.get(cell.variant, 0.0) + sign / len(groups)
+    return weights
+
+
+def _agree_but(cells: Sequence[CellLike], slots: Iterable[str]) -> bool:
+    """Return whether cells have the same option in all slots but some; one that does not use a slot agrees with all."""
+    rest = {slot for cell in cells for slot in cell.options} - set(slots)
+    return all(len({cell.options[slot] for cell in cells if slot in cell.options}) == 1 for slot in rest)
+
+
+def _base(cells: Sequence[CellLike], compare_with: str | None) -> CellLike:
+    """Return the cell that others are compared with: the named one, the first without image, or the first one."""
+    blind = [cell for cell in cells if not cell.uses_image]
+    return next((cell for cell in cells if cell.variant == compare_with), (blind or cells)[0])
+
+
+def _pairs(cells: Sequence[CellLike], compare_with: str | None) -> Iterator[tuple[CellLike, CellLike]]:
+    """Yield the variants to compare with their references, given one cell of each variant."""
+    base = _base(cells, compare_with)
+    is_chosen = base.variant == compare_with
+    blind = [cell for cell in cells if not cell.uses_image]
+    for cell in cells:
+        reference = base
+        if blind and len(blind) < len(cells) and not is_chosen:
+            if cell in blind:
+                continue
+            reference = next((one for one in blind if _agree(one, cell)), base)
         if cell is not reference and not _is_control(reference, cell):
             yield cell, reference
     for cell in cells:
-        if cell.variant not in blind:
+        if cell.uses_image:
             yield from ((cell, other) for other in cells if _is_control(cell, other))
 
 
@@ -139,49 +194,3 @@ def _setup(cell: CellLike, images: str | None = None) -> dict[str, Any]:
 def _agree(reference: CellLike, cell: CellLike) -> bool:
     """Return whether a cell has the options of a reference that vary, except for the fusion."""
     return all(cell.labels.get(slot) == label for slot, label in reference.labels.items() if slot != "fusion")
-
-
-def _compared(variant: str, against: str, task: str, mine: Sequence[Any], theirs: Sequence[Any]) -> Comparison:
-    """Compare counts ``[records, 3]`` of both sides, one for each seed."""
-    import numpy as np
-    from scipy import stats
-
-    values, resampled = [], []
-    for one, other in zip(mine, theirs, strict=True):
-        (f1, draws), (other_f1, other_draws) = _f1(one), _f1(other)
-        values.append(f1 - other_f1)
-        resampled.append(draws - other_draws)
-    mean, num_seeds = statistics.mean(values), len(values)
-    of_records = float(np.std(np.mean(resampled, axis=0)))
-    of_seeds = statistics.stdev(values) / math.sqrt(num_seeds) if num_seeds > 1 else 0.0
-    error = math.hypot(of_seeds, of_records)
-    # Welch and Satterthwaite: the seeds' part has as few degrees of freedom as there are seeds, the records' part many
-    freedom = (num_seeds - 1) * (error / of_seeds) ** 4 if of_seeds else math.inf
-    if not of_records and mean:  # e.g. one record: nothing is known about chance
-        return Comparison(variant, against, task, num_seeds, mean, math.nan, math.nan, p=1.0)
-    p = float(2 * stats.t.sf(abs(mean) / error, freedom)) if error else 1.0
-    quantiles = stats.t.ppf([1 - ALPHA / 2, POWER], freedom)
-    half_width, smallest = float(quantiles[0] * error), float(quantiles.sum() * error)
-    return Comparison(variant, against, task, num_seeds, mean, half_width, smallest, p)
-
-
-def _f1(counts: Any) -> tuple[float, Draws]:
-    """Return the F1 of counts ``[records, 3]``, and that of resamples of the records."""
-    import numpy as np
-
-    from umie.scoring.resampling import bootstrap_sums
-    from umie.scoring.score_sheet import f1_of_sums
-
-    sheet = np.asarray(counts, dtype=np.float64)[:, None]
-    total = f1_of_sums(sheet.sum(axis=0)[None])
-    return float(np.nan_to_num(total)[0]), np.nan_to_num(f1_of_sums(bootstrap_sums(sheet, RESAMPLES, 0)))
-
-
-def corrected(found: Sequence[Comparison]) -> list[Comparison]:
-    """Return the comparisons with p adjusted by Holm's method, which controls the chance of any false finding."""
-    adjusted = dict.fromkeys(range(len(found)), 1.0)
-    largest = 0.0
-    for rank, place in enumerate(sorted(adjusted, key=lambda place: found[place].p)):
-        largest = max(largest, min(1.0, (len(found) - rank) * found[place].p))
-        adjusted[place] = largest
-    return [replace(one, adjusted=adjusted[place]) for place, one in enumerate(found)]

@@ -55,7 +55,9 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-GRID_KEYS = ("engine", "workers", "time_limit", "memory_limit", "reference", "report_to")  # which no cell depends on
+GRID_KEYS = (  # which no cell depends on
+    "engine", "workers", "time_limit", "memory_limit", "reference", "report_to", "compare_with", "question",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,9 @@ class Grid:
     options: Options = field(default_factory=lambda: Options({}))
     engine: EngineOptions = field(default_factory=Processes)
     limits: Limits = field(default_factory=Limits)
+    compare_with: str | None = None  # the variant that the others are compared with; None chooses one
+    question: str = ""  # what the grid is to answer, for the report
+    command: str = ""  # that runs it, for the report
 
     @property
     def first(self) -> RunConfig:
@@ -138,6 +143,7 @@ class Grid:
         split: str | None = None,
         plugins: Iterable[str | Path] = (),
         engine: str | None = None,
+        command: str = "",
     ) -> Grid:
         """Return a copy of the grid with other settings and additional plugins; the same engine keeps its options."""
         added = [str(plugin) for plugin in plugins]
@@ -149,9 +155,8 @@ class Grid:
                 changes["evaluation"] = Evaluation(**{**dict(config.evaluation), "split": split})
             cells.append(dataclasses.replace(cell, config=config.model_copy(update=changes)))
         chosen = self.engine if engine in (None, self.engine.name) else read_engine(engine)
-        return dataclasses.replace(
-            self, cells=cells, workers=self.workers if workers is None else workers, engine=chosen
-        )
+        workers = self.workers if workers is None else workers
+        return dataclasses.replace(self, cells=cells, workers=workers, command=command or self.command, engine=chosen)
 
 
 def read_grid(path: str | Path, settings: Sequence[str] = ()) -> Grid:
@@ -194,14 +199,30 @@ def read_grid(path: str | Path, settings: Sequence[str] = ()) -> Grid:
         options, cells = _expanded({key: value for key, value in values.items() if key in of_cells}, path)
     except UmieError as error:
         errors += errors_of(error)
+    for key in ("compare_with", "question"):
+        if not isinstance(values.get(key), str | None):
+            errors.append(f"{key} is {shown(values[key])}: use a text")
+    if cells and isinstance(values.get("compare_with"), str):
+        variants = dict.fromkeys(cell.variant for cell in cells)
+        errors += errors_in(check_keys, "variant in compare_with", [values["compare_with"]], variants)
     twice = [name for name, count in Counter((cell.variant, cell.seed) for cell in cells).items() if count > 1]
     if twice:
         variant, seed = twice[0]
         errors.append(f"two variants are called {variant!r} (seed {seed}): remove one, or give them labels")
     if errors:
         raise ConfigError(errors, str(path))
-    reporters = as_list(values.get("report_to"))
-    return Grid(path, cells, values.get("workers"), reference, reporters, options, engine, limits)
+    return Grid(
+        path,
+        cells,
+        values.get("workers"),
+        reference,
+        as_list(values.get("report_to")),
+        options,
+        engine,
+        limits,
+        values.get("compare_with"),
+        values.get("question") or "",
+    )
 
 
 def read_run(path: str | Path, settings: Sequence[str] = ()) -> RunConfig:
@@ -272,7 +293,7 @@ def _expanded(values: dict[str, Any], path: Path) -> tuple[Options, list[Cell]]:
     shared = {key: value for key, value in values.items() if key not in (ZIP, EXCLUDE, *SLOTS)}
     cells: list[Cell] = []
     errors: list[str] = []
-    blind: set[str] = set()  # the combinations of a fusion without image: one variant, not one for each encoder
+    blind: dict[str, set[int]] = {}  # seeds of a combination without image: one variant, not one for each encoder
     for combination in options.combinations():
         chosen = {slot: defaults.get(slot) if one is None else one.value for slot, one in combination.items()}
         labels = {slot: one.label for slot, one in combination.items() if one is not None}
@@ -282,9 +303,11 @@ def _expanded(values: dict[str, Any], path: Path) -> tuple[Options, list[Cell]]:
         if not uses_image(chosen["fusion"]):
             labels = {slot: label for slot, label in labels.items() if slot not in SEEING}
             key = repr([value for slot, value in chosen.items() if slot not in SEEING])
-            if key in blind:
+            done = blind.setdefault(key, set())
+            used = [seed for seed in used if seed not in done]
+            if not used:
                 continue
-            blind.add(key)
+            done.update(used)
             for slot in SEEING:  # training and images of such a choice belong to variants that use it
                 if isinstance(value := chosen[slot], dict):
                     chosen[slot] = {k: v for k, v in value.items() if k not in ("training", "images", "blind")}

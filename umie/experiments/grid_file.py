@@ -76,13 +76,23 @@ class GridFile(_Model):
     ceilings: dict[Text, Finite]  # by scored task, of a text-only system
     baselines: dict[Text, tuple[Text, Finite]]  # by scored task, of a system without a model: what it does, and its F1
     references: list[Reference]
+    compare_with: Text | None = None  # the variant that the others are compared with
+    question: Text = ""  # that the grid is to answer
+    command: Text = ""  # that ran it
+    notes: list[Text] = Field(default_factory=list)
     cells: Annotated[list[GridCell], Field(min_length=1, max_length=MAX_CELLS)]
 
 
 def write_grid_file(run: GridRun, output: Path, *, with_baselines: bool = False) -> None:
     """Describe a grid in its directory; baselines, which take seconds, are computed only on demand."""
+    write_sealed(output / GRID_FILE, describe(run, with_baselines=with_baselines).model_dump(mode="json"))
+
+
+def describe(run: GridRun, *, with_baselines: bool = False) -> GridFile:
+    """Return the description of a grid; see ``write_grid_file``."""
     split = run.grid.first.evaluation.split
     scored = list(dict.fromkeys(one.data_set for one in run.scored))
+    files = {name: run.data.sets[name].files.get(split) for name in scored}
     line = {
         "format": FORMAT,
         "name": run.grid.name,
@@ -91,11 +101,15 @@ def write_grid_file(run: GridRun, output: Path, *, with_baselines: bool = False)
         "f1_name": f1_name(run.grid.first),
         "scored": [asdict(one) for one in run.scored],
         "mean_over": run.mean_over,
-        "records": {name: file_digest(run.data.sets[name].files[split]) for name in scored},
+        "records": {name: file_digest(file) for name, file in files.items() if file is not None},
         "num_records": {name: run.data.sets[name].num_records[split] for name in scored},
         "ceilings": run.ceilings,
         "baselines": run.baselines if with_baselines else {},
         "references": [one._asdict() for one in run.references],
+        "compare_with": run.grid.compare_with,
+        "question": run.grid.question,
+        "command": run.grid.command,
+        "notes": run.grid.first.notes,
         "cells": [
             {
                 "hash": cell.hash,
@@ -109,7 +123,7 @@ def write_grid_file(run: GridRun, output: Path, *, with_baselines: bool = False)
             for cell in run.cells
         ],
     }
-    write_sealed(output / GRID_FILE, line)
+    return parse_grid_file(line)
 
 
 def read_grid_file(folder: Path) -> GridFile:

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from umie.errors import UmieError, check_keys
 from umie.experiments.archive import is_archive, read_archive
-from umie.experiments.comparison import BySeed, counts_in
+from umie.experiments.comparison import counts_in, options_by_slot
 from umie.experiments.grid_file import GridCell, GridFile, Reference, read_grid_file
 from umie.experiments.results import cell_folder, read_results
 from umie.experiments.scored_tasks import ScoredTask
+from umie.experiments.statistics import BySeed
 
 if TYPE_CHECKING:
     import pandas
@@ -76,6 +77,11 @@ class GridResults:
     def baselines(self) -> Mapping[str, tuple[str, float]]:
         """The baseline without a model, by key: what it answers, and its F1."""
         return self.grid.baselines
+
+    @property
+    def compare_with(self) -> str | None:
+        """The variant that the others are compared with, if the grid names one."""
+        return self.grid.compare_with
 
     @property
     def references(self) -> Sequence[Reference]:
@@ -147,11 +153,7 @@ class GridResults:
     @cached_property
     def slots(self) -> list[str]:
         """The slots with several options."""
-        labels: dict[str, set[str]] = {}
-        for cell in self.cells:
-            for slot, label in cell.options.items():
-                labels.setdefault(slot, set()).add(label)
-        return [slot for slot, own in labels.items() if len(own) > 1]
+        return list(options_by_slot(self.cells))
 
     @property
     def columns(self) -> list[str]:

@@ -62,6 +62,11 @@ class GridRun:
         return published(self.grid.reference, self.scored)
 
     @property
+    def compare_with(self) -> str | None:
+        """The variant that the others are compared with, if the grid names one."""
+        return self.grid.compare_with
+
+    @property
     def crashed(self) -> list[Cell]:
         """The cells that crashed."""
         return [cell for cell in self.cells if self.results.get(cell.hash, {}).get("status") == "crashed"]

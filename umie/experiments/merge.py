@@ -12,7 +12,7 @@ from umie.errors import UmieError
 from umie.experiments.grid_file import GRID_FILE, GridCell, GridFile
 from umie.experiments.grid_results import GridResults, load
 from umie.experiments.identity import locked
-from umie.experiments.results import COUNTS, GATES, RESULT, RESULTS, append_result, cell_folder, write_sealed
+from umie.experiments.results import COUNTS, CURVES, GATES, RESULT, RESULTS, append_result, cell_folder, write_sealed
 from umie.files import atomic_write, json_text
 from umie.versions import file_digest
 
@@ -43,6 +43,8 @@ def merge(paths: Sequence[str | Path], output: str | Path) -> Merged:
             name and seed, but other options; or the directory is in use, or holds something else.
     """
     output = Path(output)
+    if not paths:
+        raise UmieError("there is nothing to merge: pass directories of grids, or archives")
     sources = [load(path) for path in paths]
     if (output / GRID_FILE).exists():
         sources = [one for one in sources if one.path.resolve() != output.resolve()]
@@ -124,7 +126,7 @@ def _restore(source: GridResults, cell: GridCell, output: Path) -> None:
                 raise UmieError(f"{source.path}: the counts of {cell.hash} do not fit its result: copy it again")
     else:
         own = cell_folder(source.path, cell.hash)
-        for name in (COUNTS, GATES, "log.txt", *(f"{one.file_name}.jsonl" for one in source.scored)):
+        for name in (COUNTS, CURVES, GATES, "log.txt", *(f"{one.file_name}.jsonl" for one in source.scored)):
             path = own / name
             if path.is_file() and not path.is_symlink():
                 with path.open("rb") as copied, atomic_write(folder / name, "wb") as file:

@@ -23,6 +23,7 @@ RESULTS = "results.jsonl"  # in the directory of a grid: the newest result of ea
 RESULT = "result.json"  # in the directory of a cell
 COUNTS = "counts.json"  # in the directory of a cell: by task and record, correct, predicted and annotated items
 GATES = "gates.json"  # in the directory of a cell: the gates of queries about records with media, by scored task
+CURVES = "curves.json"  # in the directory of a cell: training loss and mean dev score by step
 CHECKSUM = "checksum"
 _BATCH = 1000  # lines that are read together
 

@@ -65,6 +65,8 @@ def grid_schema() -> dict[str, Any]:
         "memory_limit": {"anyOf": [_TEXT, {"type": "null"}]},
         "reference": {"anyOf": [_TEXT, {"type": "array"}, _OBJECT, {"type": "null"}]},
         "report_to": {"anyOf": [_TEXT, {"type": "array", "items": _TEXT}, {"type": "null"}]},
+        "compare_with": {"anyOf": [_TEXT, {"type": "null"}]},
+        "question": {"anyOf": [_TEXT, {"type": "null"}]},
         ZIP: {"anyOf": [linked, {"type": "array", "items": linked}, {"type": "null"}]},
         EXCLUDE: {"anyOf": [rule, {"type": "array", "items": rule}, {"type": "null"}]},
     }

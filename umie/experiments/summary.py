@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from umie.experiments.scored_tasks import ScoredTask
+from umie.experiments.statistics import ALPHA, MIN_SEEDS
 
 MEAN = "mean"
-MIN_SEEDS = 3  # with fewer, an interval over seeds is too wide to draw
 
 
 class CellLike(Protocol):
@@ -32,6 +32,10 @@ class CellLike(Protocol):
     @property
     def labels(self) -> Mapping[str, str]:
         """The labels that name the variant, by slot."""
+
+    @property
+    def options(self) -> Mapping[str, str]:
+        """The labels of all options, by slot."""
 
     @property
     def uses_image(self) -> bool:
@@ -86,13 +90,17 @@ class GridLike(Protocol):
         """The baseline without a model, by key: what it answers, and its F1."""
 
     @property
+    def compare_with(self) -> str | None:
+        """The variant that the others are compared with, if the grid names one."""
+
+    @property
     def references(self) -> Sequence[ReferenceLike]:
         """Published scores."""
 
 
 @dataclass(frozen=True)
 class Interval:
-    """The mean over seeds and the half width of its 95% interval (Student's t), which is NaN for a single seed."""
+    """The mean over seeds and the half width of its 95% interval (Student's t), which is NaN for fewer than three."""
 
     mean: float
     half_width: float
@@ -100,11 +108,11 @@ class Interval:
     @classmethod
     def of(cls, values: Sequence[float]) -> Interval:
         """Return the mean and interval of values, one per seed."""
-        if len(values) < 2:
-            return cls(values[0] if values else math.nan, math.nan)
+        if len(values) < MIN_SEEDS:
+            return cls(statistics.mean(values) if values else math.nan, math.nan)
         from scipy import stats
 
-        quantile = float(stats.t.ppf(0.975, len(values) - 1))
+        quantile = float(stats.t.ppf(1 - ALPHA / 2, len(values) - 1))
         return cls(statistics.mean(values), quantile * statistics.stdev(values) / math.sqrt(len(values)))
 
     @property
@@ -151,7 +159,7 @@ def score(line: Mapping[str, Any], name: str, mean_over: Sequence[str]) -> float
 def drawable_interval(values: Sequence[float]) -> tuple[float, float] | None:
     """Return the 95% interval of F1 values, clipped to 0..1, or None if there are fewer than three."""
     low, high = Interval.of(values).ends
-    return (max(0.0, low), min(1.0, high)) if len(values) >= MIN_SEEDS else None
+    return None if math.isnan(low) else (max(0.0, low), min(1.0, high))
 
 
 def title(run: GridLike, name: str) -> str:

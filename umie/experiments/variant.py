@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import math
 import time
 import warnings
 from collections import Counter
@@ -19,7 +20,7 @@ from umie.evaluation.gates import gate_summary
 from umie.experiments.choices import Wording
 from umie.experiments.config import RunConfig
 from umie.experiments.data_sets import Corpus
-from umie.experiments.results import COUNTS
+from umie.experiments.results import COUNTS, CURVES
 from umie.experiments.scored_tasks import DEV_MEAN, ScoredTask, check_metric, dev_mean_keys, score_name, scored_tasks
 from umie.experiments.training_queries import check_queries, tokenizer_of
 from umie.files import atomic_folder, atomic_write, json_text
@@ -115,6 +116,7 @@ class Variant:
         encoded: by medium, the number of images in each pass of an encoder that computes features.
         mixture: the training queries.
         truncated: sentences about truncated inputs and answers.
+        curves: the training ``loss`` and, with checkpoints, the mean ``dev`` score, each with its step.
 
     Raises:
         UmieError: an answer would be truncated, or ``compose`` fails.
@@ -144,6 +146,7 @@ class Variant:
         self.processor.blind = frozenset(config.blind)
         self.model.to(state.device)
         self.encoded: dict[Medium, list[torch.Tensor]] = {}
+        self.curves: dict[str, list[tuple[int, float]]] = {}
         with state.main_process_first():
             folder = Path(config.features.folder or store)
             stored = {medium: self._store_features(medium, folder) for medium in self.processor.preprocessors}
@@ -232,6 +235,9 @@ class Variant:
         over = [score_name(key) for key in dev_mean_keys(self.config, self.corpus)] if has_dev else []
 
         def note_scores(step: int, logs: Mapping[str, float]) -> None:
+            for name, key in (("loss", "loss"), ("dev", f"eval_{DEV_MEAN}")):
+                if math.isfinite(logs.get(key, math.nan)):
+                    self.curves.setdefault(name, []).append((step, round(float(logs[key]), 6)))
             scores = {name: value for name, value in logs.items() if name.startswith("eval_") and "_f1" in name}
             names = {name: name.removeprefix("eval_").removesuffix("_f1") for name in scores}
             if f"eval_{DEV_MEAN}" in names and len(over) < len(scores) - 1:
@@ -285,7 +291,9 @@ class Variant:
     def score(
         self, split: str, *, model: UmieModel | None = None, folder: Path | None = None
     ) -> tuple[dict[str, Any], dict[str, list[float]]]:
-        """Score the variant on a split; write predictions to ``folder``, one JSONL file per scored task, and COUNTS.
+        """Score the variant on a split; write predictions to ``folder``, one JSONL file per scored task.
+
+        COUNTS and, if it was trained by this object, CURVES are also written there.
 
         ``model`` is the model while it is trained; without it, the trained model is scored and the progress shown.
         Return, by key, the metrics, including those of the gate, and the gates of the queries about records with
@@ -321,8 +329,10 @@ class Variant:
             if folder is not None:
                 write_jsonl(folder / f"{one.file_name}.jsonl", result.predictions)
         if folder is not None:
-            with atomic_write(folder / COUNTS) as file:
-                file.write(json_text(counts))
+            for name, values in ((COUNTS, counts), (CURVES, self.curves)):
+                if values:
+                    with atomic_write(folder / name) as file:
+                        file.write(json_text(values))
         return metrics, gates
 
     def _evaluate(

@@ -10,7 +10,7 @@ from umie.experiments.combine import uses_image
 from umie.experiments.expand import Cell
 from umie.experiments.grid_run import GridRun
 from umie.records.places import LETTERS
-from umie.reports.tables import markdown_table
+from umie.reports.tables import markdown_table, markdown_text
 from umie.scoring.measures import COMBINATIONS
 
 
@@ -52,7 +52,7 @@ def combinations_section(run: GridRun) -> str:
         markdown_table(["variant", *names], body),
     ]
     if compared := list(_above_ceilings(run, found)):
-        above = "; ".join(shown for shown, is_above in compared if is_above)
+        above = "; ".join(markdown_text(shown) for shown, is_above in compared if is_above)
         count = sum(is_above for _, is_above in compared)
         parts.append(
             f"Scores without some of the media, by seed, task and combination: {count} of {len(compared)} are above "

@@ -15,7 +15,8 @@ from umie.experiments.grid_run import GridRun
 from umie.experiments.reference import paper
 from umie.experiments.results import GATES, cell_folder, read_numbers
 from umie.experiments.scored_tasks import ScoredTask
-from umie.experiments.summary import MIN_SEEDS, Interval, drawable_interval
+from umie.experiments.statistics import MIN_SEEDS
+from umie.experiments.summary import Interval, drawable_interval
 from umie.reports.gates import draw_gates
 from umie.reports.style import DASHED, add_legend, clean_axes, line_key, new_figure, panels, save_figure, series_style
 from umie.reports.tables import markdown_table
@@ -128,8 +129,8 @@ def _findings(sweep: Sweep, one: ScoredTask) -> Iterator[Finding]:
         printed = facts["gain"].get(one.task) if gate == 0 else None
         claim = f"dynamic is better than g = {gate:g}" + ("" if printed is None else f" (by {printed} in the paper)")
         for finding in _finding(sweep, one.title, claim, differences):
-            if printed is not None and len(differences) > 1:
-                difference = Interval.of(differences)
+            difference = Interval.of(differences)
+            if printed is not None and not math.isnan(difference.half_width):
                 where = "inside" if abs(printed / 100 - difference.mean) <= difference.half_width else "outside"
                 finding = finding._replace(measured=f"{finding.measured}, the paper's value is {where}")
             yield finding
@@ -158,7 +159,9 @@ def _finding(sweep: Sweep, task: str, claim: str, differences: Sequence[float]) 
     if differences:
         difference = Interval.of(differences)
         low, high = difference.ends
-        verdict = AGREES if low > 0 else DISAGREES if high < 0 else UNDECIDED  # a single seed has NaN: undecided
+        verdict = (
+            AGREES if low > 0 else DISAGREES if high < 0 else UNDECIDED
+        )  # with fewer than three seeds NaN: undecided
         interval = "" if math.isnan(difference.half_width) else f" [{100 * low:+.1f}, {100 * high:+.1f}]"
         yield Finding(sweep.title, task, claim, f"{100 * difference.mean:+.1f}{interval}", verdict)
 
@@ -225,7 +228,7 @@ def write_gate_study(run: GridRun, output: Path) -> str:
         titled = {f"{one.task}, {one.sweep}" if has_several_sweeps else one.task: one for one in gates}
         medians = {title: one.published for title, one in titled.items() if one.published is not None}
         values = {title: one.values for title, one in titled.items()}
-        draw_gates(values, output / HISTOGRAM, reference=medians, pdf=True)
+        draw_gates(values, output / HISTOGRAM, reference=medians, vector=True)
         parts.append(f"![{HISTOGRAM}]({HISTOGRAM})")
     return "\n\n".join(parts)
 
@@ -263,4 +266,4 @@ def _draw_sweeps(run: GridRun, found: Sequence[Sweep], path: Path) -> None:
     shown = "each seed" if len(run.grid.seeds) < MIN_SEEDS else "95% interval"
     shown = f"mean over seeds, {shown}" if len(run.grid.seeds) > 1 else "one seed"
     figure.suptitle(f"{run.grid.name}: F1 against the fixed gate ({shown})", fontsize=10)
-    save_figure(figure, path, pdf=True)
+    save_figure(figure, path, vector=True)

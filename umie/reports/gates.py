@@ -5,9 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from umie.evaluation.gates import gate_summary
 from umie.reports.style import BLUE, DOTTED, GRAY, ORANGE, add_legend, clean_axes, new_figure, panels, save_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _BINS = 30
 _NARROWEST_BIN = 1e-4
@@ -19,9 +23,18 @@ def draw_gates(
     path: str | Path,
     *,
     reference: Mapping[str, float] | None = None,
-    pdf: bool = False,
+    vector: bool = False,
 ) -> None:
-    """Draw a histogram of the gates for each title, with the median.
+    """Draw ``gate_figure`` to a PNG, PDF or SVG file; with ``vector``, also to a PDF and an SVG next to it.
+
+    Raises:
+        UmieError: the file cannot be written, or its suffix is not supported.
+    """
+    save_figure(gate_figure(gates, reference=reference), path, vector=vector)
+
+
+def gate_figure(gates: Mapping[str, Sequence[float]], *, reference: Mapping[str, float] | None = None) -> Figure:
+    """Return a histogram of the gates for each title, with the median.
 
     Each panel has its own scale, because the gates of different tasks can differ widely. If a few outliers would leave
     most of a panel empty, they are omitted, and the title reports their number. Titles without values are skipped.
@@ -29,12 +42,7 @@ def draw_gates(
     Args:
         gates: the gate of each query about a record with media, by title, e.g. the name of a task; at least one has
             values.
-        path: the PNG, PDF or SVG file to write.
         reference: published medians to draw for comparison, by title.
-        pdf: also write a PDF next to it.
-
-    Raises:
-        UmieError: the file cannot be written, or its suffix is not supported.
     """
     shown = {title: sorted(values) for title, values in gates.items() if values}
     columns = 2 if len(shown) > 1 else 1
@@ -61,8 +69,8 @@ def draw_gates(
         axes.locator_params(axis="x", nbins=6, steps=None)
         outside = f", {omitted:,} outside" if omitted else ""
         clean_axes(axes, title=f"{title}\n{facts}{outside}", x="gate: weight of the image (no unit)", y="queries")
-    add_legend(figure, loc="outside lower center", columns=4)
-    save_figure(figure, path, pdf=pdf)
+    add_legend(figure, columns=2 * columns)
+    return figure
 
 
 def _range(values: Sequence[float]) -> tuple[float, float]:

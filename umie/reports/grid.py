@@ -1,4 +1,4 @@
-"""The report of a grid: a Markdown page, tables as CSV and LaTeX, and figures."""
+"""The report of a grid: a page as HTML and Markdown, tables as CSV and LaTeX, and figures."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from umie.errors import printable
-from umie.experiments.comparison import counts_in
+from umie.experiments.grid_file import describe
+from umie.experiments.grid_results import GridResults
 from umie.experiments.grid_run import GridRun
 from umie.experiments.scored_tasks import f1_name, measure_of
 from umie.experiments.summary import MEAN, Row, complete_mean, rows, score, title
@@ -17,30 +18,47 @@ from umie.reports.combinations import combinations_section
 from umie.reports.gate_study import HISTOGRAM, SWEEP, write_gate_study
 from umie.reports.grid_facts import data_facts
 from umie.reports.grid_figure import draw_grid
+from umie.reports.grid_html import html_page
 from umie.reports.grid_table import comparisons, summary
-from umie.reports.tables import csv_table, grounded_note, latex_table, markdown_table, shown_interval
+from umie.reports.tables import (
+    csv_table,
+    grounded_note,
+    latex_table,
+    markdown_list,
+    markdown_table,
+    markdown_text,
+    shown_interval,
+)
 from umie.tasks import task_class
 
-PAGE, CSV, LATEX, FIGURE = "table.md", "table.csv", "table.tex", "figure.png"
-FILES = (PAGE, CSV, LATEX, *(name for png in (FIGURE, SWEEP, HISTOGRAM) for name in (png, f"{png[:-4]}.pdf")))
+HTML, PAGE, CSV, LATEX, FIGURE = "report.html", "table.md", "table.csv", "table.tex", "figure.png"
+_FIGURES = (name for png in (FIGURE, SWEEP, HISTOGRAM) for name in (png, f"{png[:-4]}.pdf", f"{png[:-4]}.svg"))
+FILES = (HTML, PAGE, CSV, LATEX, *_FIGURES)
 MAX_MISSING = 20  # cells that are listed
-TWO_SEEDS = "; with two seeds, t is 12.7 and the interval too wide to compare variants"
 
 
 def write_report(run: GridRun, output: Path) -> str:
-    """Write the page, the tables and the figures of a grid into its folder; return the page.
+    """Write the pages, the tables and the figures of a grid into its folder; return the page in Markdown.
 
     A grid that varies the gate also gets ``gate_sweep.png`` and ``gate_histogram.png``. Each figure is also written as
-    PDF.
+    PDF and SVG.
     """
     table = rows(run)
+    results = GridResults(output, describe(run, with_baselines=True), run.results)
     header, given, measured = summary(run, table)
     main = markdown_table(header, [[f"*{name}*", *cells] for name, *cells in given] + measured)
-    page = _page(run, output, main, write_gate_study(run, output))
-    for name, text in ((PAGE, page), (LATEX, latex_table(header, given + measured) + "\n"), (CSV, _csv(run, table))):
+    facts = list(data_facts(run))
+    page = _page(run, results, main, write_gate_study(run, output), facts)
+    texts = {
+        HTML: html_page(results, facts),
+        PAGE: page,
+        LATEX: latex_table(header, given + measured) + "\n",
+        CSV: _csv(run, table),
+    }
+    for name, text in texts.items():
         with atomic_write(output / name) as file:
             file.write(text)
-    draw_grid(run, table, output / FIGURE)
+    draw_grid(results, table, output / FIGURE, vector=True)
     return page
 
 
@@ -68,38 +86,39 @@ def ceiling_findings(run: GridRun) -> list[str]:
     return found
 
 
-def _page(run: GridRun, output: Path, summary: str, gate: str) -> str:
+def _page(run: GridRun, results: GridResults, summary: str, gate: str, facts: Sequence[str]) -> str:
     split = run.grid.first.evaluation.split
     num_records = sum(run.data.sets[name].num_records[split] for name in {one.data_set for one in run.scored})
     parts = [
-        f"# {run.grid.name}",
+        f"# {markdown_text(run.grid.name)}",
+        *([markdown_text(run.grid.question)] if run.grid.question else []),
         f"F1 on the {split} split ({num_records} records), {f1_name(run.grid.first)}: mean over seeds ± half width of "
-        f"the 95% interval (Student's t over seeds{TWO_SEEDS if len(run.grid.seeds) == 2 else ''}). "
-        f"`{MEAN}` averages {', '.join(title(run, task) for task in run.mean_over)}.",
+        "the 95% interval (Student's t over seeds, for three seeds or more). "
+        f"`{MEAN}` averages {markdown_text(', '.join(title(run, task) for task in run.mean_over))}.",
         summary,
         _glossary(run),
     ]
-    if compared := comparisons(run, counts_in(run, output)):
+    if compared := comparisons(run, results.counts):
         parts += ["## What the intervals support", compared]
     if by_combination := combinations_section(run):
         parts += ["## By combination of media", by_combination]
-    parts += ["## Cells", _cells(run), "## Data", data_facts(run)]
+    parts += ["## Cells", _cells(run), "## Data", markdown_list(facts)]
     if gate:
         parts += ["## Gate", gate]
     if found := ceiling_findings(run):
-        parts += ["## Compared with the text-only ceiling", "\n".join(f"- {finding}" for finding in found)]
+        parts += ["## Compared with the text-only ceiling", markdown_list(found)]
     if run.grid.first.notes:
-        parts += ["## Notes", "\n".join(f"- {note}" for note in run.grid.first.notes)]
+        parts += ["## Notes", markdown_list(run.grid.first.notes)]
     if run.missing:
         parts.append(f"## Not run yet ({len(run.missing)}; run the grid again to go on)")
-        listed = [f"- {cell.variant}, seed {cell.seed}: not run" for cell in run.missing[:MAX_MISSING]]
+        listed = [f"{cell.variant}, seed {cell.seed}: not run" for cell in run.missing[:MAX_MISSING]]
         more = len(run.missing) - len(listed)
-        parts.append("\n".join([*listed, *([f"- and {more} more"] if more else [])]))
+        parts.append(markdown_list([*listed, *([f"and {more} more"] if more else [])]))
     if run.crashed:
         parts.append(f"## Crashed ({len(run.crashed)}; run the grid again to retry)")
         for cell in run.crashed:
             line = run.results.get(cell.hash, {})
-            parts.append(f"{cell.variant}, seed {cell.seed}: {printable(line['error'])}")
+            parts.append(markdown_text(f"{cell.variant}, seed {cell.seed}: {line['error']}"))
             parts.append(f"```\n{printable(line.get('traceback', '')).replace('```', '` ` `')}\n```")
     return "\n\n".join(parts) + "\n"
 
@@ -130,7 +149,7 @@ def _glossary(run: GridRun) -> str:
         f"*Gate*: mean over the queries about {about}. *Gate closed*: share of them with g <= 0, which blocks {path}. "
         f"*Visual gradient*: norm of the gradient of the loss with respect to {path} after training."
     )
-    return "\n\n".join(lines)
+    return "\n\n".join(map(markdown_text, lines))
 
 
 def _cells(run: GridRun) -> str:

@@ -1,4 +1,4 @@
-"""Results of a grid as files: tidy rows as CSV and JSON, the table of its variants as Markdown and LaTeX."""
+"""Results of a grid as files: tidy rows as CSV and JSON, its page and tables as HTML, Markdown and LaTeX, figures."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ from umie.errors import UmieError
 from umie.experiments.grid_results import GridResults
 from umie.experiments.summary import MEAN, rows, title
 from umie.files import atomic_write, json_text
+from umie.reports import style
+from umie.reports.grid_figure import draw_grid
+from umie.reports.grid_html import html_page
 from umie.reports.grid_table import comparisons, summary
 from umie.reports.tables import csv_table, latex_table, markdown_table, markdown_text
 
-FORMATS = (".csv", ".json", ".md", ".tex")
+FORMATS = (".csv", ".json", ".html", ".md", ".tex", *style.FORMATS)
 
 
 def check_export(path: Path) -> None:
@@ -25,7 +28,8 @@ def export(results: GridResults, path: Path) -> None:
     """Write results in the format that the name of the file ends in.
 
     ``.csv`` and ``.json`` are tidy: one row for each finished cell, scored task and metric (``GridResults.rows``).
-    ``.md`` is the table with comparisons, ``.tex`` the table in the style of the booktabs package.
+    ``.html`` is the page of the grid, ``.md`` the table with comparisons, ``.tex`` the table in the style of the
+    booktabs package, ``.pdf``, ``.svg`` and ``.png`` its figure.
 
     Raises:
         UmieError: the name has another ending, or the file cannot be written.
@@ -39,8 +43,13 @@ def export(results: GridResults, path: Path) -> None:
         about = results.grid.model_dump(mode="json", include={"name", "split", "f1_name", "mean_over", "cells"})
         about["versions"] = list({json_text(one): one for one in finished}.values())
         text = json_text({"grid": about, "rows": list(results.rows())}, indent=1) + "\n"
+    elif kind == ".html":
+        text = html_page(results)
     elif kind == ".md":
         text = page(results)
+    elif kind in style.FORMATS:
+        draw_grid(results, rows(results), path)
+        return
     else:
         header, given, measured = summary(results, rows(results))
         text = latex_table(header, given + measured) + "\n"
@@ -58,7 +67,7 @@ def page(results: GridResults) -> str:
         f"# {markdown_text(grid.name)}",
         markdown_text(
             f"{grid.f1_name} on the {grid.split} split ({sum(grid.num_records.values())} records): mean over seeds ± "
-            f"half width of the 95% interval (Student's t over seeds). `{MEAN}` averages "
+            f"half width of the 95% interval (Student's t over seeds, for three seeds or more). `{MEAN}` averages "
             f"{', '.join(title(results, key) for key in grid.mean_over)}. Cells: {count}."
         ),
         markdown_table(header, [[f"*{name}*", *cells] for name, *cells in given] + measured),

@@ -21,9 +21,10 @@ COUNTED = (
 MIN_MEDIA_SHARE = 0.5  # with fewer media, the report warns that the data is not evidence about fusion
 
 
-def data_facts(run: GridRun) -> str:
-    """Return the setup as a Markdown list."""
-    return "\n".join(f"- {fact}" for facts in (_data, _parts, _settings) for fact in facts(run))
+def data_facts(run: GridRun) -> Iterator[str]:
+    """Yield the setup in sentences, which may have Markdown's emphasis."""
+    for facts in (_data, _parts, _settings):
+        yield from facts(run)
 
 
 def _place(run: GridRun, name: str, split: str) -> str:

@@ -6,33 +6,47 @@ import math
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from umie.experiments.grid_run import GridRun
-from umie.experiments.reference import published
-from umie.experiments.scored_tasks import f1_name
-from umie.experiments.summary import MEAN, Row, complete_mean, drawable_interval, score, title
+from umie.experiments.grid_results import GridResults
+from umie.experiments.summary import MEAN, GridLike, Row, complete_mean, drawable_interval, score, title
 from umie.reports.style import GRAY, LIGHT_BLUE, ORANGE, add_legend, clean_axes, new_figure, panels, save_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 MAX_COLUMNS = 5
 LABEL_WIDTH = 34  # characters
 CHARACTER, LINE, PANEL = 0.066, 0.15, 2.0  # inches: width of a character, height of a line, width of a panel
+MIN_WIDTH = 4.6  # inches, for the legend
 
 
-def draw_grid(run: GridRun, table: Sequence[Row], path: Path) -> None:
-    """Draw the mean of each variant as a bar, with its seeds and interval, and the ceilings and published scores.
+def draw_grid(run: GridResults, table: Sequence[Row], path: Path, *, vector: bool = False) -> None:
+    """Draw ``grid_figure`` with all scored tasks and their mean to a file; see ``save_figure``."""
+    figure = grid_figure(run, table, panel_names(run))
+    seeds = _plural(len({cell.seed for cell in run.cells}), "seed")
+    figure.suptitle(f"{run.name}: {run.grid.f1_name} on the {run.grid.split} split ({seeds})", fontsize=10)
+    save_figure(figure, path, vector=vector)
+
+
+def panel_names(run: GridLike) -> list[str]:
+    """Return the keys of the scored tasks, and the mean if it averages several."""
+    return [*(one.key for one in run.scored), *([MEAN] if len(run.mean_over) > 1 else [])]
+
+
+def grid_figure(run: GridLike, table: Sequence[Row], names: Sequence[str]) -> Figure:
+    """Return a figure with a panel for each name: the variants as bars, with seeds, interval, ceiling and references.
 
     Intervals are drawn from three seeds on. Variants without results are marked as crashed or not run.
     """
-    names = [*(one.key for one in run.scored), *([MEAN] if len(run.mean_over) > 1 else [])]
-    references = published(run.grid.reference, run.scored)
+    references = run.references
     labels = [*(_label(run, row) for row in table), *(one.label for one in references)]
     labels = [textwrap.fill(label, LABEL_WIDTH) for label in labels]
     num_rows = math.ceil(len(names) / MAX_COLUMNS)
     columns = math.ceil(len(names) / num_rows)
     lines = [line for label in labels for line in label.splitlines()]
     row_height = LINE * (0.8 + max(label.count("\n") + 1 for label in labels))
-    width = PANEL * columns + CHARACTER * max(map(len, lines), default=1) + 0.4
+    width = max(MIN_WIDTH, PANEL * columns + CHARACTER * max(map(len, lines), default=1) + 0.4)
     figure = new_figure(width, num_rows * (row_height * len(labels) + 0.6) + 0.9)
     ceilings = {**run.ceilings, MEAN: complete_mean(run.ceilings, run.mean_over)}
     crashed = {cell.variant for cell in run.cells if cell.hash in run.results}
@@ -58,10 +72,8 @@ def draw_grid(run: GridRun, table: Sequence[Row], path: Path) -> None:
         axes.set_yticks(range(len(labels)), labels)
         clean_axes(axes, grid="x", title=title(run, name))
         axes.tick_params(axis="y", length=0)
-    split, seeds = run.grid.first.evaluation.split, _plural(len(run.grid.seeds), "seed")
-    figure.suptitle(f"{run.grid.name}: {f1_name(run.grid.first)} on the {split} split ({seeds})", fontsize=10)
     add_legend(figure, columns=5 if columns > 2 else 2)
-    save_figure(figure, path, pdf=True)
+    return figure
 
 
 def _draw_variant(axes: Any, place: int, values: Sequence[float], state: str) -> None:
@@ -79,7 +91,7 @@ def _draw_variant(axes: Any, place: int, values: Sequence[float], state: str) ->
     axes.text(1.03, place, f"{mean:.3f}", va="center", fontsize=8)
 
 
-def _label(run: GridRun, row: Row) -> str:
+def _label(run: GridLike, row: Row) -> str:
     planned = sum(cell.variant == row.variant for cell in run.cells)
     is_partial = 0 < len(row.lines) < planned
     return f"{row.variant} ({len(row.lines)} of {_plural(planned, 'seed')})" if is_partial else row.variant

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from umie.experiments.comparison import ALPHA, BySeed, Comparison, compare
+from umie.experiments.comparison import compare, interactions, marginal_effects
+from umie.experiments.statistics import ALPHA, BySeed, Comparison
 from umie.experiments.summary import MEAN, GridLike, Row, complete_mean, health_mean, rows, title
-from umie.reports.tables import markdown_table, markdown_text
+from umie.reports.tables import markdown_list, markdown_table
 
 
 def summary(run: GridLike, table: Sequence[Row]) -> tuple[list[str], list[list[str]], list[list[str]]]:
@@ -42,39 +42,50 @@ def summary(run: GridLike, table: Sequence[Row]) -> tuple[list[str], list[list[s
 def comparisons(run: GridLike, counts: Mapping[str, BySeed]) -> str:
     """Return the paired comparisons of the variants, and which of them are above the baseline, as Markdown."""
     parts = []
-    if found := compare(run, counts):
-        parts.append(
-            "The difference in F1, in points, over the seeds and records that both variants have. Interval and p "
-            "account for both sources of chance, seeds (Student's t) and records (paired bootstrap); p is corrected "
-            f"for the number of comparisons (Holm; {len(found)}). *Better* and *worse*: p < {ALPHA}."
-        )
-        if any(one.num_seeds == 1 for one in found):
-            parts.append("Comparisons of a single seed do not include the variation between seeds.")
-        parts.append(compared_table(found))
+    for about, found in tests(run, counts).items():
+        parts += [about, compared_table(found)]
     measured = [row for row in rows(run) if row.lines] if run.baselines else []
     if measured:
         parts.append("A variant is above the baseline if the whole interval of every seed is above it.")
-        parts.append(
-            "\n".join(f"- {markdown_text(row.variant)}: {_above_baselines(run, row.lines)}" for row in measured)
-        )
+        parts.append(markdown_list(f"{row.variant}: {_above_baselines(run, row.lines)}" for row in measured))
     return "\n\n".join(parts)
+
+
+def tests(run: GridLike, counts: Mapping[str, BySeed]) -> dict[str, list[Comparison]]:
+    """Return the comparisons of a grid, by what they are about: of variants, and of the options of several slots."""
+    compared, effects, joint = compare(run, counts), marginal_effects(run, counts), interactions(run, counts)
+    single = " Comparisons of a single seed do not include the variation between seeds: they are about two models."
+    found = {
+        "The difference in F1, in points, over the seeds and records that both variants have. Interval and p "
+        "account for both sources of chance, seeds (Student's t) and records (paired bootstrap); p is corrected "
+        f"for the number of comparisons (Holm; {len(compared)}), the interval is not. *Better* and *worse*: p < "
+        f"{ALPHA}. Intervals are shown for three seeds or more."
+        + (single if any(one.num_seeds == 1 for one in compared) else ""): compared,
+        "The effect of each option: the mean difference over all options of the other slots, between cells that differ "
+        f"only in this option (p corrected for their number, {len(effects)}).": effects,
+        "Whether effects depend on each other: how much larger the effect of an option is together with an option of "
+        f"another slot (p corrected for their number, {len(joint)}).": joint,
+    }
+    return {about: own for about, own in found.items() if own}
 
 
 def compared_table(found: Sequence[Comparison]) -> str:
     """Return comparisons as a Markdown table."""
+    return markdown_table(*comparison_rows(found))
+
+
+def comparison_rows(found: Sequence[Comparison]) -> tuple[list[str], list[list[object]]]:
+    """Return the header and the rows of a table of comparisons."""
     header = ["variant", "against", "task", "seeds", "difference [95%]", "p", "the variant is"]
-    body = [
+    return header, [
         [one.variant, one.against, one.task, one.num_seeds, _points(one), _p(one.adjusted), one.verdict]
         for one in found
     ]
-    return markdown_table(header, body)
 
 
 def _points(one: Comparison) -> str:
-    if math.isnan(one.half_width):
-        return f"{100 * one.difference:+.1f}"
-    low, high = one.difference - one.half_width, one.difference + one.half_width
-    return f"{100 * one.difference:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
+    ends = "" if one.interval is None else " [{:+.1f}, {:+.1f}]".format(*(100 * end for end in one.interval))
+    return f"{100 * one.difference:+.1f}{ends}"
 
 
 def _p(value: float) -> str:

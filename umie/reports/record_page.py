@@ -11,10 +11,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from umie.errors import UmieError, printable
+from umie.errors import UmieError
 from umie.files import atomic_write
 from umie.records import Places, Record, Span, is_no_relation
 from umie.records.places import Medium, Region, described, place_name
+from umie.reports.pages import render
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -74,15 +75,9 @@ def write_page(records: Iterable[tuple[str, Record, Mapping[str, Any]]], path: P
     Raises:
         UmieError: the file cannot be written.
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("umie.reports"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    environment.filters["safe_text"] = lambda text: printable(str(text).replace("\n", "\u23ce").replace("\t", " "))
     budget = [MAX_SOUND]
     cards = [_card(name, record, line, budget) for name, record, line in records]
-    page = environment.get_template("records.html").render(title=title, cards=cards)
+    page = render("records", title=title, cards=cards)
     with atomic_write(path) as file:
         file.write(page)
     return sum(one["problem"] is not None for card in cards for one in card["media"])

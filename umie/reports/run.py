@@ -35,13 +35,13 @@ LIBRARIES = ("torch", "transformers")
 def write_run_report(run: RunResult) -> str:
     """Write the page, the scores and the figures of a run into its folder; return the page.
 
-    The figures are the curves and, if the fusion has a gate, its distribution, each as PNG and PDF.
+    The figures are the curves and, if the fusion has a gate, its distribution, each as PNG, PDF and SVG.
     """
     draw_curves(run, run.folder / CURVES)
     last = list(run.gates.values())[-1] if run.gates else {}
     gates = {run.titles.get(key, key): values for key, values in last.items() if values}
     if gates:
-        draw_gates(gates, run.folder / GATES, pdf=True)
+        draw_gates(gates, run.folder / GATES, vector=True)
     page = "\n".join(_page(run, has_gates=bool(gates)))
     with atomic_write(run.folder / PAGE) as file:
         file.write(page)
@@ -75,7 +75,7 @@ def draw_curves(run: RunResult, path: Path) -> None:
         add_legend(figure, loc="outside right upper", columns=1)
     for axes in (loss_axes, *score_axes):
         axes.locator_params(axis="x", nbins=6, integer=True)
-    save_figure(figure, path, pdf=True)
+    save_figure(figure, path, vector=True)
 
 
 def _draw_scores(axes: Any, run: RunResult, scored: Sequence[Mapping[str, Any]]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +18,9 @@ if TYPE_CHECKING:
 
 BLUE, ORANGE, GRAY, LIGHT_BLUE = "#1b6ca8", "#b5651d", "#888888", "#7aa6c2"
 GRID = "#e3e3e3"
-FORMATS = (".png", ".pdf", ".svg")
+VECTOR = (".pdf", ".svg")
+FORMATS = (".png", *VECTOR)
+_SVG_IDS = re.compile(r' id="[A-Za-z][\w.]*_\d+"')  # names of parts of a figure, which repeat in each figure of a page
 DASHED: dict[str, Any] = {"color": "black", "linewidth": 1.1, "linestyle": "--"}
 DOTTED: dict[str, Any] = {"color": "black", "linewidth": 1.6, "linestyle": ":"}
 MARKERS = "os^Dv<>P*X"
@@ -110,20 +114,38 @@ def add_legend(
         figure.legend(handles.values(), handles.keys(), loc=loc, ncols=columns, **look)
 
 
-def save_figure(figure: Figure, path: str | Path, *, pdf: bool = False) -> None:
-    """Write a figure as PNG, PDF or SVG, depending on the suffix; with ``pdf``, also write a PDF next to it.
+def save_figure(figure: Figure, path: str | Path, *, vector: bool = False) -> None:
+    """Write a figure as PNG, PDF or SVG, depending on the suffix; with ``vector``, also a PDF and an SVG next to it.
 
     Raises:
         UmieError: the suffix is not supported, or the file cannot be written.
     """
-    import matplotlib
-
     path = Path(path)
     suffix = path.suffix.lower()
     if suffix not in FORMATS:
         raise UmieError(f"{path}: unknown figure format {suffix!r}: use {', '.join(FORMATS)}")
     prepare_texts(figure)
-    paths = [path, path.with_suffix(".pdf")] if pdf and suffix != ".pdf" else [path]
-    for each in paths:
-        with matplotlib.rc_context({"pdf.fonttype": 42}), atomic_write(each, "wb") as file:  # TrueType: editable text
-            figure.savefig(file, format=each.suffix.lower()[1:], dpi=150)
+    for each in [path, *(path.with_suffix(one) for one in VECTOR if vector and one != suffix)]:
+        with atomic_write(each, "wb") as file:
+            _write(figure, file, each.suffix.lower()[1:])
+        figure.set_layout_engine("none")  # it is laid out now; each further time costs as much
+
+
+def inline_svg(figure: Figure) -> str:
+    """Return a figure as an SVG element for a page."""
+    prepare_texts(figure)
+    buffer = io.BytesIO()
+    _write(figure, buffer, "svg")
+    text = buffer.getvalue().decode()
+    return _SVG_IDS.sub("", text[text.index("<svg") :])
+
+
+def _write(figure: Figure, file: Any, kind: str) -> None:
+    """Write a figure; the same figure gives the same bytes."""
+    import matplotlib
+
+    # TrueType, and texts in SVG: they can be edited, and searched in a page
+    look: Any = {"pdf.fonttype": 42, "svg.fonttype": "none", "svg.hashsalt": "umie"}
+    dates: Any = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}
+    with matplotlib.rc_context(look):
+        figure.savefig(file, format=kind, dpi=150, metadata=dates.get(kind))

@@ -1,0 +1,83 @@
+"""Headless Chromium, driven by ChromeDriver over HTTP (W3C WebDriver), without further packages."""
+
+import base64
+import json
+import shutil
+import subprocess
+import tempfile
+import urllib.request
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+ARGUMENTS = (
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-dev-shm-usage",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync", "--hide-scrollbars",
+)  # fmt: skip
+
+
+class Driver:
+    """A page in the browser."""
+
+    def __init__(self, address, options):
+        self.address = address
+        self.session = self._call("POST", "/session", {"capabilities": {"alwaysMatch": options}})["sessionId"]
+
+    def _call(self, method, path, value=None):
+        data = None if value is None else json.dumps(value).encode()
+        request = urllib.request.Request(self.address + path, data, {"Content-Type": "application/json"}, method=method)
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return json.load(answer)["value"]
+
+    def _in_session(self, path, value):
+        return self._call("POST", f"/session/{self.session}{path}", value)
+
+    def open(self, path):
+        self._in_session("/url", {"url": Path(path).as_uri()})
+
+    def run(self, script):
+        """Run a script in the page and return its value."""
+        return self._in_session("/execute/sync", {"script": script, "args": []})
+
+    def resize(self, width, height=900):
+        """Show the page at a width, as a device of that width does."""
+        metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
+        command = {"cmd": "Emulation.setDeviceMetricsOverride", "params": metrics}
+        self._in_session("/goog/cdp/execute", command)
+
+    def save_picture(self, path):
+        """Save a picture of the whole page."""
+        command = {"cmd": "Page.captureScreenshot", "params": {"captureBeyondViewport": True}}
+        Path(path).write_bytes(base64.b64decode(self._in_session("/goog/cdp/execute", command)["data"]))
+
+    def problems(self):
+        """Return the errors of the page: of scripts, of its security policy, and of what it failed to load."""
+        return [one["message"] for one in self._in_session("/se/log", {"type": "browser"}) if one["level"] == "SEVERE"]
+
+    def close(self):
+        self._call("DELETE", f"/session/{self.session}")
+
+
+@contextmanager
+def open_page():
+    """Start the browser; skip the test if it is not installed."""
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if chromium is None or driver is None:
+        pytest.skip("chromium and chromedriver are not installed (Debian: chromium, chromium-driver)")
+    with tempfile.TemporaryDirectory() as profile:
+        process = subprocess.Popen([driver, "--port=0"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        try:
+            port = next(
+                line.split("port ")[1].strip(" .\n") for line in process.stdout if "successfully on port" in line
+            )
+            chrome = {"binary": chromium, "args": [*ARGUMENTS, f"--user-data-dir={profile}"]}
+            options = {"goog:chromeOptions": chrome, "goog:loggingPrefs": {"browser": "ALL"}}
+            page = Driver(f"http://127.0.0.1:{port}", options)
+            try:
+                yield page
+            finally:
+                page.close()
+        finally:
+            process.kill()
+            process.communicate()

@@ -16,6 +16,7 @@ import yaml
 from umie import fusion, registries
 from umie.data.twitter import read as read_twitter
 from umie.experiments.choices import instruction_label
+from umie.experiments.engines.inline import InlineEngine
 from umie.experiments.expand import plan, read_grid, read_run
 from umie.experiments.parts import check_parts, unnamed_places
 from umie.experiments.scheduler import run_grid
@@ -254,7 +255,7 @@ DATA = {"format": "synthetic", "train": 30, "dev": 3, "test": 6}
 def test_it_runs_in_a_grid_next_to_a_built_in_one(folder):
     shutil.copy(EXAMPLES / "own_fusion.py", folder)
     path = shrunken("own_fusion.yaml", folder, data=DATA, warm_start=...)
-    run = run_grid(read_grid(path), folder, folder / "run", Quiet(), in_process=True)
+    run = run_grid(read_grid(path), folder, folder / "run", Quiet(), engine=InlineEngine())
     out = write_report(run, folder / "run")
     lines = {line["variant"]: line for line in lines_of(folder / "run")}
     assert {variant: line["status"] for variant, line in lines.items()} == {"mean_add": "ok", "gated": "ok"}
@@ -280,7 +281,7 @@ def test_an_installed_distribution_can_provide_it_as_an_entry_point(folder, tmp_
     monkeypatch.syspath_prepend(tmp_path)
     assert '"mean_add"' in umie("list", "--json")[1]
     assert "mean_add_module" not in sys.modules  # listed without being imported
-    run = run_grid(read_grid(path), tmp_path, tmp_path / "run", Quiet(), in_process=True)
+    run = run_grid(read_grid(path), tmp_path, tmp_path / "run", Quiet(), engine=InlineEngine())
     (line,) = run.results.values()
     assert (line["status"], line["parts"]["fusion"]) == ("ok", {"name": "mean_add"})
     monkeypatch.delitem(sys.modules, "mean_add_module")
@@ -310,7 +311,7 @@ def test_custom_parts_are_short(name):
 
 def test_custom_parts_run_in_a_grid_and_are_scored(custom):
     path = shrunken("own_parts.yaml", custom, warm_start=...)
-    run = run_grid(read_grid(path), custom, custom / "run", Quiet(), in_process=True)
+    run = run_grid(read_grid(path), custom, custom / "run", Quiet(), engine=InlineEngine())
     assert not run.crashed
     assert {line["parts"]["encoder"]["name"] for line in run.results.values()} == {"tiny", "mean_color"}
     for line in run.results.values():

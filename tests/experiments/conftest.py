@@ -18,6 +18,7 @@ from grid_helpers import cells_in_process, lines_of
 from small_run import SMALL as RUN
 
 from umie import cli
+from umie.experiments.engines.inline import InlineEngine
 from umie.experiments.expand import read_grid
 from umie.experiments.grid_run import GridRun
 from umie.experiments.parts import check_parts
@@ -187,7 +188,7 @@ def ablate():
     def start(path: Path, output: Path, *, data_root: Path | None = None) -> str:
         grid = read_grid(path)
         check_parts([cell.config for cell in grid.cells])
-        result = run_grid(grid, data_root or path.parent, output, Recorder(), in_process=True)
+        result = run_grid(grid, data_root or path.parent, output, Recorder(), engine=InlineEngine())
         assert not result.crashed, [result.results.get(cell.hash, {}).get("error") for cell in result.crashed]
         return write_report(result, output)
 

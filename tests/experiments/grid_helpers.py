@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from umie.experiments import planning, scheduler
+from umie.experiments.engines.inline import InlineEngine
 
 TASKS = ("mner", "mre", "med", "meae")
 
@@ -39,6 +40,6 @@ def lines_of(output: Path) -> list[dict]:
 def cells_in_process():
     """Let ``umie ablate`` run its cells in this process, which saves the seconds that a process needs for imports."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scheduler, "run_grid", partial(scheduler.run_grid, in_process=True))
-        patch.setattr(planning, "plan_grid", partial(planning.plan_grid, in_process=True))
+        patch.setattr(scheduler, "run_grid", partial(scheduler.run_grid, engine=InlineEngine()))
+        patch.setattr(planning, "plan_grid", partial(planning.plan_grid, engine=InlineEngine()))
         yield

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from grid_helpers import cells_in_process, lines_of, write_plugin
 
+from umie.experiments.engines.inline import InlineEngine
 from umie.experiments.estimate import CALIBRATION, Cost, estimate, known_costs, shape_of, write_calibration
 from umie.experiments.expand import plan, read_grid
 from umie.experiments.grid_file import GRID_FILE, read_grid_file
@@ -288,7 +289,7 @@ def test_a_selection_keeps_the_order_and_the_limit(grid_file):
 
 def test_the_time_left_comes_from_finished_cells(ablate, run, grid_file, tmp_path):
     path = grid_file(**TINY | {"seeds": [0, 1, 2], "fusion": "text_only"})
-    _, recorder = run(path, tmp_path / "run", in_process=True)
+    _, recorder = run(path, tmp_path / "run", engine=InlineEngine())
     assert [(tally.finished, tally.total, tally.ran, tally.planned) for tally in recorder.tallies] == [
         (0, 3, 0, 3), (0, 3, 0, 3), (1, 3, 1, 3), (2, 3, 2, 3), (3, 3, 3, 3),
     ]  # fmt: skip

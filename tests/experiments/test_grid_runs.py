@@ -211,6 +211,13 @@ def children_of(pid: int) -> list[int]:
     return found
 
 
+def cells_of_grid(pid: int) -> list[int]:
+    """Return the processes that the fork server of a grid started, and the server."""
+    found = children_of(pid)
+    below = [cell for child in found for cell in children_of(child)]
+    return [*found, *below] if below else []
+
+
 def is_running(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
@@ -242,7 +249,7 @@ def test_a_killed_grid_ends_its_cell_which_has_the_same_result_later(finished, s
     (output / RESULTS).write_text(json.dumps(kept) + "\n" + json.dumps(gone)[:200])
     shutil.rmtree(output / "cells" / gone["hash"])
     grid = start_umie("ablate", finished.grid_file, "--output", output)
-    (worker,) = wait_until(lambda: children_of(grid.pid), 60, "the process of the cell")
+    workers = wait_until(lambda: cells_of_grid(grid.pid), 240, "the process of the cell")
 
     code, _, err = umie("ablate", finished.grid_file, "--output", output)
     assert code == 2
@@ -250,7 +257,7 @@ def test_a_killed_grid_ends_its_cell_which_has_the_same_result_later(finished, s
 
     os.kill(grid.pid, signal.SIGKILL)
     grid.wait()
-    wait_until(lambda: not is_running(worker), 20, "the end of the cell's process")
+    wait_until(lambda: not any(map(is_running, workers)), 20, "the end of the cell's process")
     assert lines_of(output) == [kept]
     assert not (output / "cells" / gone["hash"] / "result.json").exists()  # it was not finished
 
@@ -282,11 +289,11 @@ def test_a_grid_killed_in_its_second_cell_keeps_the_result_of_the_first(grid_fil
 
     wait_until(lambda: results.exists() and results.read_text().endswith("\n"), 90, "the first result")
     wait_until(lambda: len(list(output.glob("cells/*/job.json"))) == 2, 30, "the second cell")
-    (worker,) = wait_until(lambda: children_of(grid.pid), 30, "the process of the second cell")
+    workers = wait_until(lambda: cells_of_grid(grid.pid), 120, "the process of the second cell")
     os.kill(grid.pid, signal.SIGKILL)
     grid.wait()
     assert len(lines_of(output)) == 1
-    wait_until(lambda: not is_running(worker), 20, "the end of the second cell's process")
+    wait_until(lambda: not any(map(is_running, workers)), 20, "the end of the second cell's process")
 
     before = results.read_bytes()
     (first,) = lines_of(output)
@@ -310,7 +317,7 @@ def test_an_interrupted_grid_ends_soon_and_says_how_to_continue(finished, grid_f
     started = tmp_path / "started"
     grid = start_umie("ablate", path, "--output", output, STARTED=str(started))
     wait_until(started.exists, 60, "the cell's first step")
-    (worker,) = children_of(grid.pid)
+    workers = cells_of_grid(grid.pid)
     os.kill(grid.pid, signal.SIGINT)
     _, err = grid.communicate(timeout=20)
     assert grid.returncode == 130
@@ -318,7 +325,7 @@ def test_an_interrupted_grid_ends_soon_and_says_how_to_continue(finished, grid_f
         "running 1 of 1 cells",
         "umie: interrupted: 0 of 1 cells are finished; run the same command again to go on",
     ]
-    wait_until(lambda: not is_running(worker), 20, "the end of the cell's process")
+    wait_until(lambda: not any(map(is_running, workers)), 20, "the end of the cell's process")
 
 
 # --- custom data -----------------------------------------------------------------------------------------------------

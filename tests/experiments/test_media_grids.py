@@ -5,6 +5,7 @@ import json
 import pytest
 from grid_helpers import lines_of
 
+from umie.experiments.engines.inline import InlineEngine
 from umie.experiments.expand import read_grid, read_run
 from umie.experiments.run import run_training
 from umie.experiments.scheduler import run_grid
@@ -34,7 +35,7 @@ class Silent:
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("media")
     (folder / "grid.yaml").write_text(json.dumps(GRID))
-    run = run_grid(read_grid(folder / "grid.yaml"), folder, folder / "out", Silent(), in_process=True)
+    run = run_grid(read_grid(folder / "grid.yaml"), folder, folder / "out", Silent(), engine=InlineEngine())
     write_report(run, folder / "out")
     return folder / "out"
 

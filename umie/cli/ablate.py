@@ -43,6 +43,15 @@ def ablate(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Concurrent cells; by default one per GPU or per two processors.")
     ] = None,
+    engine: Annotated[
+        str | None, typer.Option(metavar="NAME", help="What runs the cells: processes, inline, slurm or ray.")
+    ] = None,
+    time_limit: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Limit of a cell, e.g. 2h; one that is over it has failed.")
+    ] = None,
+    memory_limit: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="Limit of a cell, e.g. 8GB; one that is over it has failed.")
+    ] = None,
     split: Annotated[
         str | None, typer.Option(help="Split to score on, instead of that of the grid; use dev while choosing options.")
     ] = None,
@@ -59,11 +68,17 @@ def ablate(
         umie ablate grid.yaml --seeds 0-4 --only fusion=gated,concat --limit 10
         umie ablate grid.yaml --only-failed
         umie ablate grid.yaml --plan --calibrate
+        umie ablate grid.yaml --workers 4 --time-limit 2h --memory-limit 8GB
+        umie ablate grid.yaml --engine slurm --set engine.partition=gpu --time-limit 2h
 
     Cells that have a result do not run again. --only names options as the table does, or parts (fusion=gated fits all
     options of the part gated that have a label of their own). A variant without a slot, such as text_only, which has no
     encoder, is left out if --only names the slot. What it leaves out, and what is beyond --limit, is for a later run,
     and the table shows what there is.
+
+    --engine says what runs the cells: processes on this machine (by default), inline (this process, e.g. for a
+    debugger), slurm (an array of jobs) or ray (a cluster that shares no file system); --set engine.KEY=VALUE sets its
+    options. A cell over --time-limit or --memory-limit has failed, and the others go on.
 
     With --plan, nothing runs: the cells are listed with what is done, the work that they share, and an estimate of
     time, memory and disk from finished cells of the directory; missing files are listed, too (exit code 2). With
@@ -80,9 +95,11 @@ def ablate(
         raise UmieError("--calibrate measures for --plan: use both")
     load_plugins(plugins or ())
     settings = [*(settings or ()), *([f"seeds={read_seeds(seeds)}"] if seeds is not None else ())]
+    limits = {"time_limit": time_limit, "memory_limit": memory_limit}
+    settings += [f"{key}={value}" for key, value in limits.items() if value is not None]
     command = shlex.join(["umie", *sys.argv[1:]])
     grid = read_grid(grid_file, settings)
-    grid = grid.with_changes(workers=workers, split=split, plugins=plugins or (), command=command)
+    grid = grid.with_changes(workers=workers, split=split, plugins=plugins or (), command=command, engine=engine)
     rule = grid.options.rules_of(only or ())
     root = data_root_of(data_root, grid_file)
     if output is None:

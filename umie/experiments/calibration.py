@@ -11,7 +11,7 @@ from typing import Any
 from umie.experiments.config import RunConfig
 from umie.experiments.data_sets import Corpus, DataSet, count_combinations, count_queries
 from umie.experiments.estimate import SAVES, Cost, num_queries, peak_memory, size_of
-from umie.experiments.job_progress import JobProgress
+from umie.experiments.job_progress import JobProgress, Report
 from umie.experiments.results import COUNTS
 from umie.experiments.variant import Variant, train_warm_start
 from umie.files import atomic_write
@@ -24,8 +24,8 @@ RECORDS = 32  # of each split and data set, evenly spread
 class Stopwatch(JobProgress):
     """Progress of a job that also keeps the time of each phase and step."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, report: Report) -> None:
+        super().__init__(report)
         self.phases: dict[str, float] = {}  # when each began
         self.steps: dict[str, list[float]] = {}  # when each step of a phase ended
 
@@ -84,9 +84,9 @@ def calibration_job(config: RunConfig, corpus: Corpus, sample: Corpus) -> dict[s
     }
 
 
-def calibrate(job: Mapping[str, Any], config: RunConfig, sample: Corpus) -> dict[str, Any]:
+def calibrate(job: Mapping[str, Any], config: RunConfig, sample: Corpus, report: Report) -> dict[str, Any]:
     """Measure a few steps of a cell; return its cost on the whole data, see ``calibration_job``."""
-    folder, watch = Path(job["folder"]), Stopwatch()
+    folder, watch = Path(job["folder"]), Stopwatch(report)
     whole: Mapping[str, int] = job["whole"]
     short, split, splits = _short(config), config.evaluation.split, _splits(config)
     started = time.perf_counter()
@@ -128,9 +128,9 @@ def calibrate(job: Mapping[str, Any], config: RunConfig, sample: Corpus) -> dict
     return {"metrics": {}, "cost": asdict(cost)}
 
 
-def calibrate_warm_start(job: Mapping[str, Any], config: RunConfig, sample: Corpus) -> dict[str, Any]:
+def calibrate_warm_start(job: Mapping[str, Any], config: RunConfig, sample: Corpus, report: Report) -> dict[str, Any]:
     """Measure a few steps of a warm start."""
-    folder, watch = Path(job["folder"]), Stopwatch()
+    folder, watch = Path(job["folder"]), Stopwatch(report)
     started = time.perf_counter()
     train_warm_start(_short(config), sample, folder / "saved", watch)
     step_s = watch.step_s("warm start")

@@ -16,7 +16,9 @@ from umie.errors import UmieError, UnknownNameError, at, check_keys, check_whole
 from umie.experiments.combine import EXCLUDE, SEEING, SLOTS, WHEN, ZIP, Options, options_of_slot, uses_image
 from umie.experiments.config import PARTS, Evaluation, RunConfig
 from umie.experiments.data_sets import hash_of
+from umie.experiments.engines import EngineOptions, Processes, read_engine
 from umie.experiments.identity import identity
+from umie.experiments.limits import Limits, read_limits
 from umie.experiments.reference import Reference, read_reference
 from umie.files import read_json
 from umie.registry import load_plugins
@@ -53,7 +55,9 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-GRID_KEYS = ("workers", "reference", "report_to", "compare_with", "question")  # which no cell depends on
+GRID_KEYS = (  # which no cell depends on
+    "engine", "workers", "time_limit", "memory_limit", "reference", "report_to", "compare_with", "question",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -111,6 +115,8 @@ class Grid:
     reference: Sequence[Reference] = ()  # published F1 scores to show next to the measured ones
     report_to: Sequence[str] = ()  # integrations that log the training of each cell
     options: Options = field(default_factory=lambda: Options({}))
+    engine: EngineOptions = field(default_factory=Processes)
+    limits: Limits = field(default_factory=Limits)
     compare_with: str | None = None  # the variant that the others are compared with; None chooses one
     question: str = ""  # what the grid is to answer, for the report
     command: str = ""  # that runs it, for the report
@@ -136,9 +142,10 @@ class Grid:
         workers: int | None = None,
         split: str | None = None,
         plugins: Iterable[str | Path] = (),
+        engine: str | None = None,
         command: str = "",
     ) -> Grid:
-        """Return a copy of the grid with other settings and additional plugins."""
+        """Return a copy of the grid with other settings and additional plugins; the same engine keeps its options."""
         added = [str(plugin) for plugin in plugins]
         cells = []
         for cell in self.cells:
@@ -147,8 +154,9 @@ class Grid:
             if split is not None:
                 changes["evaluation"] = Evaluation(**{**dict(config.evaluation), "split": split})
             cells.append(dataclasses.replace(cell, config=config.model_copy(update=changes)))
+        chosen = self.engine if engine in (None, self.engine.name) else read_engine(engine)
         workers = self.workers if workers is None else workers
-        return dataclasses.replace(self, cells=cells, workers=workers, command=command or self.command)
+        return dataclasses.replace(self, cells=cells, workers=workers, command=command or self.command, engine=chosen)
 
 
 def read_grid(path: str | Path, settings: Sequence[str] = ()) -> Grid:
@@ -169,6 +177,13 @@ def read_grid(path: str | Path, settings: Sequence[str] = ()) -> Grid:
         errors += errors_in(check_keys, "key", [key], [*of_cells, *GRID_KEYS])
     if values.get("workers") is not None:
         errors += errors_in(check_whole, "workers", values["workers"], 1)
+    engine: EngineOptions = Processes()
+    limits = Limits()
+    try:
+        engine = read_engine(values.get("engine"))
+        limits = read_limits(values)
+    except UmieError as error:
+        errors += errors_of(error)
     if not all(isinstance(name, str) for name in as_list(values.get("report_to"))):
         errors.append(f"report_to is {shown(values['report_to'])}: use names, such as [tensorboard]")
     cells: list[Cell] = []
@@ -203,6 +218,8 @@ def read_grid(path: str | Path, settings: Sequence[str] = ()) -> Grid:
         reference,
         as_list(values.get("report_to")),
         options,
+        engine,
+        limits,
         values.get("compare_with"),
         values.get("question") or "",
     )
@@ -384,7 +401,7 @@ def _with_settings(values: Mapping[str, Any], settings: Iterable[str]) -> dict[s
         inner = changed
         for key in keys[:-1]:
             inside = inner.get(key) or {}
-            if inner is changed and key in PARTS and isinstance(inside, str):
+            if inner is changed and key in (*PARTS, "engine") and isinstance(inside, str):
                 inside = {"name": inside} if key != "decoder" else {"source": inside}
             if not isinstance(inside, dict):
                 raise UmieError(f"--set {setting}: {key} is {shown(inside)}, which has no keys")

@@ -1,17 +1,17 @@
-"""The progress of a job in its own process, as JSON lines on standard output."""
+"""The progress of a job: reported where the grid runs, and notes in the log of the job."""
 
 from __future__ import annotations
 
-import sys
-from typing import Any
+from collections.abc import Callable
 
-from umie.files import json_text
+Report = Callable[[str, float], None]  # called with the phase of a job, and the finished share (0..1) of the phase
 
 
 class JobProgress:
-    """Write progress and notes as JSON lines, at most a hundred lines of progress per phase."""
+    """Report progress, at most a hundred times per phase; notes are printed, which the log of a job keeps."""
 
-    def __init__(self) -> None:
+    def __init__(self, report: Report) -> None:
+        self._report = report
         self._phase, self._total, self._shown = "", 1.0, 0
 
     def phase(self, name: str, total: float | None = None) -> None:
@@ -23,12 +23,8 @@ class JobProgress:
         percent = int(100 * done / self._total)
         if percent > self._shown:
             self._shown = percent
-            self._emit(event="progress", phase=self._phase, done=done, total=self._total)
+            self._report(self._phase, done / self._total)
 
     def note(self, what: str) -> None:
         """Write a line to the log."""
-        self._emit(event="note", text=what)
-
-    def _emit(self, **event: Any) -> None:
-        sys.stdout.write(json_text(event, ensure_ascii=True) + "\n")
-        sys.stdout.flush()
+        print(what, flush=True)  # noqa: T201 # the output of a job is its log

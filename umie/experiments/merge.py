@@ -131,6 +131,5 @@ def _restore(source: GridResults, cell: GridCell, output: Path) -> None:
             if path.is_file() and not path.is_symlink():
                 with path.open("rb") as copied, atomic_write(folder / name, "wb") as file:
                     shutil.copyfileobj(copied, file)
-    with atomic_write(folder / RESULT) as file:
-        file.write(json_text(line))
+    write_sealed(folder / RESULT, line)
     append_result(output / RESULTS, line)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from umie.checkpoints import is_intact
 from umie.experiments.calibration import calibration_job, sample_of
 from umie.experiments.data_sets import Corpus
+from umie.experiments.engines.base import Engine, Job
 from umie.experiments.estimate import (
     Cost,
     Estimate,
@@ -26,9 +25,9 @@ from umie.experiments.estimate import (
 )
 from umie.experiments.expand import Cell, Grid
 from umie.experiments.grid_run import Selection
-from umie.experiments.identity import locked, warm_start_hash
+from umie.experiments.identity import check_output, locked, warm_start_hash
 from umie.experiments.parts import unnamed_places
-from umie.experiments.scheduler import Runner, num_workers, prepare, results_of
+from umie.experiments.scheduler import Runner, engine_of, prepare, results_of
 from umie.experiments.tally import GridProgress
 from umie.experiments.training_queries import plan_queries
 from umie.files import json_text
@@ -70,7 +69,7 @@ def plan_grid(
     *,
     selection: Selection | None = None,
     calibrate: bool = False,
-    in_process: bool = False,
+    engine: Engine | None = None,
 ) -> Plan:
     """Check the data of a grid and plan its cells; nothing is written.
 
@@ -80,23 +79,27 @@ def plan_grid(
     Raises:
         UmieError: the data or the selection are invalid; or, to calibrate, another run uses the directory.
     """
-    with tempfile.TemporaryDirectory() as folder:
+    engine = engine or engine_of(grid, output)
+    if calibrate:
+        check_output(output)
+        output.mkdir(parents=True, exist_ok=True)
+    # in the directory of the grid, which other machines that run jobs have, too
+    with tempfile.TemporaryDirectory(prefix=".plan-", dir=output if calibrate else None) as folder:
         scratch = Path(folder)
         corpus, cells = prepare(grid, root, scratch, progress)
         distinct = {repr([getattr(cell.config, slot) for slot in _TOKENIZING]): cell.config for cell in cells}
         warnings = list(dict.fromkeys(line for config in distinct.values() for line in plan_queries(config, corpus)))
         results = results_of(grid, corpus, cells, output, progress.note, repair=False)
         chosen = (selection or Selection()).of(cells, results)
-        workers = num_workers(grid, in_process=in_process)
         every_start = _starts(cells, corpus)
         trained = {hash_ for hash_ in every_start if is_intact(output / "warm_start" / hash_)}
         starts = {hash_: own[0] for hash_, own in _starts(chosen, corpus).items() if hash_ not in trained}
         costs = known_costs(output)
         failed: list[str] = []
         if calibrate:
-            unknown = estimate(chosen, corpus, costs, workers).unknown
+            unknown = estimate(chosen, corpus, costs, engine.workers).unknown
             new = {hash_: cell for hash_, cell in starts.items() if _start_key(hash_) not in costs}
-            runner = Runner(grid, corpus, output, progress, in_process, results)
+            runner = Runner(grid, corpus, output, progress, engine, results)
             with locked(output):
                 measured, failed = _measured(runner, unknown, new, scratch)
                 write_calibration(output, measured)
@@ -117,7 +120,7 @@ def plan_grid(
         chosen,
         corpus,
         costs,
-        workers,
+        engine.workers,
         is_stored=lambda encoder: json_text(encoder) in done,
         extra_s=sum(cost.seconds(steps[hash_]) for hash_, cost in known.items()),
     )
@@ -131,7 +134,7 @@ def plan_grid(
         chosen,
         _shared(cells, every_start, trained, done),
         found,
-        workers,
+        engine.workers,
         len(starts) - len(known),
         warnings,
         failed,
@@ -185,22 +188,15 @@ def _measured(
     ):
         folder = scratch / "measured" / str(number)
         title = f"a few steps of {'the warm start of ' if kind != 'calibration' else ''}{cell.variant}"
-        job = {**calibration_job(cell.config, corpus, sample), "kind": kind, "identity": {"hash": key}}
-        jobs.append(partial(_measure, runner, cell, {**job, "folder": str(folder)}, folder, title))
+        values = {**calibration_job(cell.config, corpus, sample), "kind": kind, "identity": {"hash": key}}
+        jobs.append(Job(title, folder, {**values, "folder": str(folder)}))
+    titles = {job.values["identity"]["hash"]: job.name for job in jobs}
     costs: dict[str, Cost] = {}
     failed = []
     for line in runner.each(jobs):
         if line["status"] == "ok":
+            line["cost"]["fixed_s"] += line["seconds"]["start"]
             costs[line["hash"]] = Cost(**line["cost"])
         else:
-            failed.append(f"{line['title']}: {line['error']}")
+            failed.append(f"{titles[line['hash']]}: {line['error']}")
     return costs, failed
-
-
-def _measure(runner: Runner, cell: Cell, job: Mapping[str, Any], folder: Path, title: str) -> dict[str, Any]:
-    with runner.slot() as slot:
-        line = runner.run_job(cell, job, folder, title, slot)
-    shutil.rmtree(folder, ignore_errors=True)
-    if line["status"] == "ok":
-        line["cost"]["fixed_s"] += line["seconds"]["start"]
-    return {**line, "title": title}

@@ -1,7 +1,4 @@
-"""``run_job``: run one job of a grid, which is a warm start or a cell.
-
-The job is a JSON file, and so is its result. Progress is written to standard output as JSON lines.
-"""
+"""``run_job``: run one job of a grid, which is a warm start or a cell, and write its result."""
 
 from __future__ import annotations
 
@@ -14,25 +11,31 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from umie.errors import UmieError
 from umie.experiments.config import RunConfig
 from umie.experiments.data_sets import Corpus
 from umie.experiments.estimate import peak_memory, size_of
-from umie.experiments.job_progress import JobProgress
-from umie.experiments.results import COUNTS, GATES, sealed
+from umie.experiments.job_progress import JobProgress, Report
+from umie.experiments.results import COUNTS, GATES, write_sealed
 from umie.experiments.variant import Variant, gate_health, train_warm_start
-from umie.files import atomic_write, json_text, read_json
+from umie.files import atomic_write, json_text
 from umie.registry import load_plugins
 from umie.versions import file_digest, versions
 
+TRIVIAL = "trivial"  # a kind of job that does nothing, to measure and test everything around a job
 
-def run_job(job_file: str) -> None:
-    """Run the job of a file. If the cell crashes, its result says so."""
-    job = _read_job(job_file)
+
+def run_job(job: Mapping[str, Any], report: Report = lambda phase, share: None) -> None:
+    """Run a job, and write its result to ``job["result"]``. If the cell crashes, its result says so.
+
+    Args:
+        job: plain data: the ``kind`` of the job, the ``config`` and the ``data`` of its run, the ``identity`` of its
+            result, its ``folder``, when it ``began`` (seconds since the epoch), and ``num_threads`` (None keeps them).
+        report: called with the phase of the job and the finished share of the phase.
+    """
     start = time.perf_counter()
     waited = max(0.0, time.time() - job["began"])  # e.g. for the start of the process
     try:
-        result = {"status": "ok", **_run(job)}
+        result = {"status": "ok", **(job["answer"] if job["kind"] == TRIVIAL else _run(job, report))}
     except Exception as error:
         result = {
             "status": "crashed",
@@ -42,19 +45,10 @@ def run_job(job_file: str) -> None:
     seconds = {"start": waited, "total": time.perf_counter() - start}
     result["seconds"] = {**result.get("seconds", {}), **seconds}
     line = {**job["identity"], **result, "versions": versions("torch", "transformers")}
-    with atomic_write(job["result"]) as file:
-        file.write(json_text(sealed(line)))
+    write_sealed(Path(job["result"]), line)
 
 
-def _read_job(path: str) -> dict[str, Any]:
-    job = read_json(path, "a job of umie ablate")
-    keys = ("identity", "result", "kind", "config", "data", "num_threads", "folder", "began")
-    if not isinstance(job, dict) or any(key not in job for key in keys) or not isinstance(job["identity"], dict):
-        raise UmieError(f"{path}: not a job of umie ablate: run the grid again")
-    return job
-
-
-def _run(job: Mapping[str, Any]) -> dict[str, Any]:
+def _run(job: Mapping[str, Any], report: Report) -> dict[str, Any]:
     import torch
     from transformers.utils import logging
 
@@ -67,11 +61,11 @@ def _run(job: Mapping[str, Any]) -> dict[str, Any]:
     if job["kind"].startswith("calibration"):
         from umie.experiments.calibration import calibrate, calibrate_warm_start
 
-        return (calibrate if job["kind"] == "calibration" else calibrate_warm_start)(job, config, corpus)
+        return (calibrate if job["kind"] == "calibration" else calibrate_warm_start)(job, config, corpus, report)
     if job["kind"] == "warm_start":
         torch.manual_seed(job["identity"]["seed"])
-        return {"metrics": {}, **train_warm_start(config, corpus, Path(job["folder"]), JobProgress())}
-    return _run_cell(job, config, corpus)
+        return {"metrics": {}, **train_warm_start(config, corpus, Path(job["folder"]), JobProgress(report))}
+    return _run_cell(job, config, corpus, report)
 
 
 @contextmanager
@@ -97,13 +91,13 @@ def _tracking(trackers: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
                 os.environ[name] = value
 
 
-def _run_cell(job: Mapping[str, Any], config: RunConfig, corpus: Corpus) -> dict[str, Any]:
+def _run_cell(job: Mapping[str, Any], config: RunConfig, corpus: Corpus, report: Report) -> dict[str, Any]:
     """Train and score a variant; keep its predictions and gates, but not its weights."""
     import torch
 
     from umie.training import visual_gradient
 
-    folder, store, progress = Path(job["folder"]), Path(job["store"]), JobProgress()
+    folder, store, progress = Path(job["folder"]), Path(job["store"]), JobProgress(report)
     split = config.evaluation.split
     splits = list(dict.fromkeys(["train", split] if config.checkpoints is None else ["train", "dev", split]))
     checkpoints = None if config.checkpoints is None else folder / "checkpoints"

@@ -1,25 +1,18 @@
-"""Run a grid: first the warm starts, then the missing cells in parallel, each in its own process."""
+"""Run a grid: first the warm starts, then the missing cells, with an engine."""
 
 from __future__ import annotations
 
-import io
-import json
-import os
 import re
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from contextlib import closing, contextmanager, redirect_stdout
-from functools import partial
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
-from queue import SimpleQueue
-from typing import IO, Any
+from typing import Any
 
 from umie.checkpoints import is_intact
 from umie.errors import UmieError
 from umie.experiments.data_sets import Corpus
+from umie.experiments.engines import build_engine
+from umie.experiments.engines.base import Engine, Job, result_of
 from umie.experiments.estimate import shape_of
 from umie.experiments.expand import Cell, Grid, plan
 from umie.experiments.grid_file import write_grid_file
@@ -27,11 +20,9 @@ from umie.experiments.grid_run import GridRun, Selection
 from umie.experiments.identity import locked, warm_start_hash
 from umie.experiments.parts import ignored_media
 from umie.experiments.prepare_data import prepare_corpus
-from umie.experiments.results import RESULT, RESULTS, append_result, cell_folder, read_result, read_results, sealed
-from umie.experiments.run_job import run_job as execute
+from umie.experiments.results import RESULTS, append_result, cell_folder, read_results, sealed
 from umie.experiments.scored_tasks import averaged, check_metric, scored_tasks
 from umie.experiments.tally import Clock, GridProgress, Tally, unfinished
-from umie.files import atomic_write, check_writable, json_text
 
 _Line = dict[str, Any]  # the result of a cell or another job
 
@@ -66,17 +57,18 @@ def run_grid(
     progress: GridProgress,
     *,
     selection: Selection | None = None,
-    in_process: bool = False,
+    engine: Engine | None = None,
 ) -> GridRun:
     """Run the cells of a grid, whose parts were checked, that have no successful result in ``output`` yet.
 
-    Paths under ``data`` are relative to ``root``. ``selection`` leaves some of the cells for later. ``in_process`` runs
-    the cells sequentially in this process instead of each in its own. Return the results of all cells, including those
-    of earlier runs; a crashed cell has a traceback.
+    Paths under ``data`` are relative to ``root``. ``selection`` leaves some of the cells for later. ``engine`` runs the
+    cells; by default it is that of the grid. Return the results of all cells, including those of earlier runs; a
+    crashed cell has a traceback.
 
     Raises:
         UmieError: the data are invalid, or another run uses the directory.
     """
+    engine = engine or engine_of(grid, output)
     with locked(output):
         data, cells = prepare(grid, root, output, progress)
         results = results_of(grid, data, cells, output, progress.note)
@@ -84,7 +76,7 @@ def run_grid(
         write_grid_file(GridRun(grid, data, cells, results), output)
         progress.cells(Tally(len(cells), len(cells) - len(unfinished(cells, results)), 0, len(chosen)))
         if chosen:
-            Runner(grid, data, output, progress, in_process, results).run(cells, chosen)
+            Runner(grid, data, output, progress, engine, results).run(cells, chosen)
             results = results_of(grid, data, cells, output, progress.note)
         run = GridRun(grid, data, cells, results)
         write_grid_file(run, output, with_baselines=True)
@@ -106,8 +98,22 @@ def results_of(
     return read_results(output, names, scored, repair=repair, on_damage=on_damage)
 
 
+def engine_of(grid: Grid, output: Path) -> Engine:
+    """Return the engine that the file of a grid names."""
+    return build_engine(grid.engine, grid.workers, grid.limits, output)
+
+
 class Runner:
-    """Runner of the warm starts and the cells of a grid."""
+    """Runner of the warm starts and the cells of a grid.
+
+    Args:
+        grid: the grid.
+        data: its data.
+        output: its directory.
+        progress: the display.
+        engine: what runs the jobs.
+        results: the results that exist, by hash of the cell.
+    """
 
     def __init__(
         self,
@@ -115,47 +121,54 @@ class Runner:
         data: Corpus,
         output: Path,
         progress: GridProgress,
-        in_process: bool,
+        engine: Engine,
         results: Mapping[str, Mapping[str, Any]],
     ) -> None:
-        self.data, self.output, self.progress, self.in_process = data, output, progress, in_process
-        self.grid, self.results = grid, dict(results)
-        self.workers = num_workers(grid, in_process=in_process)
-        self.is_stopped = False
-        self.processes: set[subprocess.Popen[str]] = set()
-        self.slots: SimpleQueue[int] = SimpleQueue()
-        for slot in range(self.workers):
-            self.slots.put(slot)
+        self.grid, self.data, self.output, self.progress, self.engine = grid, data, output, progress, engine
+        self.results = results
+        self.clock: Clock | None = None
+        self.described_data = data.to_json()  # once, for all jobs
 
     def run(self, every: Sequence[Cell], cells: Sequence[Cell]) -> None:
         """Run some of all cells, appending each result as soon as it is available."""
-        clock = Clock(every, cells, self.data, self.output, self.workers)
+        self.clock = Clock(every, cells, self.data, self.output, self.engine.workers, self.results)
         starts = self._warm_starts(cells)
-        self.progress.cells(clock.tally(self.results))
-        jobs = [partial(self._run_cell, cell, starts.get(cell.hash), clock) for cell in cells]
+        self.progress.cells(self.clock.tally())
+        jobs = []
+        for cell in cells:
+            start = starts.get(cell.hash)
+            if isinstance(start, dict):
+                error = f"the warm start that this cell needs crashed: {start['error']}"
+                line = {**self._identity(cell), "status": "crashed", "error": error, "traceback": start["traceback"]}
+                self._end(sealed(line))
+            else:
+                jobs.append(self.job_of(cell, start))
         with closing(self.each(jobs)) as lines:  # ends the jobs if this loop is interrupted
             for line in lines:
-                append_result(self.output / RESULTS, line)
-                self.results[line["hash"]] = line
-                clock.end(line)
-                self.progress.cells(clock.tally(self.results))
+                self._end(line)
 
-    def each(self, jobs: Sequence[Callable[[], _Line]]) -> Generator[_Line]:
-        """Run jobs with the workers, and yield their results in the order in which they end."""
-        if self.in_process:  # an interrupt reaches only the main thread
-            yield from (job() for job in jobs)
-            return
-        with ThreadPoolExecutor(self.workers) as pool:
-            try:
-                futures: list[Future[_Line]] = [pool.submit(job) for job in jobs]
-                for future in as_completed(futures):
-                    yield future.result()
-            except BaseException:
-                self.is_stopped = True
-                pool.shutdown(wait=False, cancel_futures=True)
-                for process in list(self.processes):
-                    process.kill()
-                raise
+    def _end(self, line: _Line) -> None:
+        assert self.clock is not None
+        append_result(self.output / RESULTS, line)
+        self.progress.cells(self.clock.end(line))
+
+    def each(self, jobs: Sequence[Job]) -> Generator[_Line]:
+        """Run jobs, and yield their results in the order in which they end."""
+        with closing(self.engine.run(jobs, self)) as ended:
+            for job, how in ended:
+                line = result_of(job, how)
+                self.progress.finish(job.name, line)
+                yield line
+
+    def started(self, job: Job) -> None:
+        """Show that a job started."""
+        self.progress.start(job.name)
+        if self.clock is not None:
+            self.clock.begin(job.values["identity"]["hash"])
+
+    def advanced(self, job: Job, phase: str, share: float) -> None:
+        """Show the progress of a job."""
+        self.progress.advance_job(job.name, phase, share)
 
     def _warm_starts(self, cells: Sequence[Cell]) -> dict[str, str | _Line]:
         """Train the warm starts that cells need; return their folders, or results if they crashed, by cell's hash."""
@@ -164,6 +177,7 @@ class Runner:
             return {}
         names = {cell.hash: warm_start_hash(cell.config, self.data.fingerprint) for cell in cells}
         starts: dict[str, str | _Line] = {}
+        jobs = []
         for cell in cells:
             name = names[cell.hash]
             folder = self.output / "warm_start" / name
@@ -171,37 +185,37 @@ class Runner:
                 if folder.exists():
                     self.progress.note(f"{folder}: is damaged or incomplete: it is trained again")
                 identity = {"hash": name, "variant": "warm start", "seed": warm_start.seed}
-                job = {"kind": "warm_start", "identity": identity, "folder": str(folder)}
                 title = "warm start" if len(set(names.values())) == 1 else f"warm start of {cell.variant}"
-                line = self.run_job(cell, job, self.output / "warm_start" / f"{name}.log.d", title, 0)
-                if line["status"] != "ok":
-                    starts[name] = line
+                values = {"kind": "warm_start", "identity": identity, "folder": str(folder), **self.described(cell)}
+                jobs.append(Job(title, self.output / "warm_start" / f"{name}.log.d", values))
             starts.setdefault(name, str(folder))
+        for line in self.each(jobs) if jobs else ():
+            if line["status"] != "ok":
+                starts[line["hash"]] = line
         return {own: starts[name] for own, name in names.items()}
 
-    def _run_cell(self, cell: Cell, start: str | _Line | None, clock: Clock) -> _Line:
-        identity = {"hash": cell.hash, "variant": cell.variant, "seed": cell.seed, "parts": cell.parts}
-        identity["shape"] = shape_of(cell.config, self.data.fingerprint)
-        if isinstance(start, dict):
-            error = f"the warm start that this cell needs crashed: {start['error']}"
-            return sealed({**identity, "status": "crashed", "error": error, "traceback": start["traceback"]})
+    def job_of(self, cell: Cell, start: str | None) -> Job:
+        """Return the job of a cell; ``start`` is the folder of its warm start."""
         folder = cell_folder(self.output, cell.hash)
-        store = str(self.output / "features")
-        job = {"kind": "cell", "identity": identity, "warm_start": start, "store": store, "folder": str(folder)}
+        values = {
+            "kind": "cell",
+            "identity": self._identity(cell),
+            "warm_start": start,
+            "store": str(self.output / "features"),
+            "folder": str(folder),
+            **self.described(cell),
+        }
         if trackers := self._trackers(cell):
-            job["trackers"] = trackers
-        with self.slot() as slot:
-            clock.begin(cell)
-            return self.run_job(cell, job, folder, f"{cell.variant}, seed {cell.seed}", slot)
+            values["trackers"] = trackers
+        return Job(f"{cell.variant}, seed {cell.seed}", folder, values)
 
-    @contextmanager
-    def slot(self) -> Iterator[int]:
-        """Hold the number of a worker."""
-        slot = self.slots.get()
-        try:
-            yield slot
-        finally:
-            self.slots.put(slot)
+    def described(self, cell: Cell) -> dict[str, Any]:
+        """Return the config and the data of a cell for its job."""
+        return {"config": cell.config.to_json(), "data": self.described_data}
+
+    def _identity(self, cell: Cell) -> dict[str, Any]:
+        identity = {"hash": cell.hash, "variant": cell.variant, "seed": cell.seed, "parts": cell.parts}
+        return {**identity, "shape": shape_of(cell.config, self.data.fingerprint)}
 
     def _trackers(self, cell: Cell) -> dict[str, Any]:
         """Return where and under which name the training of a cell is logged; empty if it is not."""
@@ -211,102 +225,3 @@ class Runner:
         folder = self.output / "tensorboard" / f"{safe}-seed{cell.seed}-{cell.hash}"
         named = {"name": f"{cell.variant}, seed {cell.seed}", "group": self.grid.name, "folder": str(folder)}
         return {"report_to": names, **named} if names else {}
-
-    def run_job(self, cell: Cell, job: Mapping[str, Any], folder: Path, name: str, slot: int) -> _Line:
-        """Run one job and return its result, even if its process crashed."""
-        folder.mkdir(parents=True, exist_ok=True)
-        result = folder / RESULT
-        result.unlink(missing_ok=True)
-        written = {
-            "config": cell.config.to_json(),
-            "data": self.data.to_json(),
-            **job,
-            "num_threads": None if self.in_process else max(1, _num_processors() // self.workers),
-            "result": str(result),
-            "began": time.time(),
-        }
-        with atomic_write(folder / "job.json") as file:
-            file.write(json_text(written, indent=1, default=list))
-        self.progress.start(name)
-        if self.in_process:
-            crash = "the job wrote no result"
-            (folder / "log.txt").touch()
-            with redirect_stdout(io.StringIO()):
-                execute(str(folder / "job.json"))
-        else:
-            crash = self._in_a_process(folder, name, slot)
-        if self.is_stopped:
-            raise _StoppedError(name)
-        try:
-            line = read_result(result)
-        except UmieError as error:
-            tail = (folder / "log.txt").read_text(encoding="utf-8", errors="replace")[-4000:]
-            crash = str(error) if result.exists() else crash
-            line = sealed({**job["identity"], "status": "crashed", "error": crash, "traceback": tail})
-        self.progress.finish(name, line)
-        return line
-
-    def _in_a_process(self, folder: Path, name: str, slot: int) -> str:
-        """Run the job of a directory in its own process; return how it ended, in case there is no result."""
-        gpus = _gpus()
-        gpu = {"CUDA_VISIBLE_DEVICES": gpus[slot % len(gpus)]} if gpus else {}
-        with check_writable(folder / "log.txt").open("w", encoding="utf-8") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "umie.experiments.job_process", str(folder / "job.json")],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                encoding="utf-8",
-                errors="replace",
-                start_new_session=True,  # an interrupt on the terminal is for the grid, which ends its cells
-                env={**os.environ, "TOKENIZERS_PARALLELISM": "false", "PYTHONUTF8": "1", **gpu},
-            )
-            self.processes.add(process)
-            if self.is_stopped:  # it was started while the others were ended
-                process.kill()
-            with process:  # closes the pipes
-                try:
-                    assert process.stdout is not None  # a pipe
-                    for text in process.stdout:
-                        self._show(text, name, log)
-                    code = process.wait()
-                except BaseException:
-                    process.kill()
-                    raise
-                finally:
-                    self.processes.discard(process)
-        how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
-        return f"the process {how}"
-
-    def _show(self, text: str, name: str, log: IO[str]) -> None:
-        """Show the progress in a JSON line of a job; write notes and any other output to the log."""
-        try:
-            event = json.loads(text)
-            if event["event"] == "progress":
-                self.progress.advance_job(name, event["phase"], event["done"] / event["total"])
-            elif event["event"] == "note":
-                log.write(event["text"] + "\n")
-        except (json.JSONDecodeError, KeyError, TypeError):
-            log.write(text)
-
-
-class _StoppedError(Exception):
-    """A job was ended because the grid was interrupted; it neither finished nor crashed."""
-
-
-def num_workers(grid: Grid, *, in_process: bool = False) -> int:
-    """Return the number of cells that run at the same time."""
-    return 1 if in_process else grid.workers or len(_gpus()) or max(1, _num_processors() // 2)
-
-
-def _num_processors() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _gpus() -> list[str]:
-    """Return the names of the available GPUs for CUDA_VISIBLE_DEVICES."""
-    import torch
-
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    names = [str(index) for index in range(torch.cuda.device_count())]
-    return visible.split(",")[: len(names)] if visible and names else names

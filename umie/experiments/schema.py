@@ -9,6 +9,7 @@ from umie import registries
 from umie.data.embedded import EMBEDDED
 from umie.experiments.combine import EXCLUDE, SEED, SLOTS, ZIP
 from umie.experiments.config import PARTS, RunConfig
+from umie.experiments.engines import ENGINES
 from umie.experiments.expand import PRESETS
 from umie.files import atomic_write, json_text
 
@@ -59,6 +60,9 @@ def grid_schema() -> dict[str, Any]:
     properties |= {
         "seeds": {"anyOf": [seed, {"type": "array", "items": seed, "minItems": 1}]},
         "workers": {"anyOf": [{"type": "integer", "minimum": 1}, {"type": "null"}]},
+        "engine": {"anyOf": [{"enum": [*ENGINES, None]}, *(one.model_json_schema() for one in ENGINES.values())]},
+        "time_limit": {"anyOf": [_TEXT, {"type": "null"}]},
+        "memory_limit": {"anyOf": [_TEXT, {"type": "null"}]},
         "reference": {"anyOf": [_TEXT, {"type": "array"}, _OBJECT, {"type": "null"}]},
         "report_to": {"anyOf": [_TEXT, {"type": "array", "items": _TEXT}, {"type": "null"}]},
         "compare_with": {"anyOf": [_TEXT, {"type": "null"}]},

@@ -140,11 +140,10 @@ def ablate(
 
 def _finish(run: GridRun, output: Path, display: GridDisplay, selection: Selection) -> None:
     """Write and print the report of a grid, and what is left to do; exit with code 1 if a chosen cell crashed."""
-    from umie.experiments.combine import fits
     from umie.reports.grid import FILES, write_report
 
     if not display.num_started:
-        why = "no chosen cell crashed" if selection.only_failed else "all chosen cells already had results"
+        why = "no chosen cell has crashed" if selection.only_failed else "all chosen cells already had results"
         why = f"all {len(run.cells)} cells already had results" if not (run.crashed or run.missing) else why
         print_note(f"umie: {why}; none was run")
     show_page(write_report(run, output))
@@ -153,7 +152,7 @@ def _finish(run: GridRun, output: Path, display: GridDisplay, selection: Selecti
         print_note(f"umie: {len(run.missing)} of {len(run.cells)} cells did not run yet; run the grid again to go on")
     if run.crashed:
         print_note(f"umie: {len(run.crashed)} of {len(run.cells)} cells crashed; see {output / 'report.html'}", "red")
-    if any(fits(selection.rule, cell.options, cell.seed) for cell in run.crashed):
+    if any(cell.hash in run.chosen for cell in run.crashed):
         raise typer.Exit(1)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from typing import Any
@@ -18,12 +18,16 @@ from umie.experiments.tally import unfinished
 
 @dataclass(frozen=True)
 class GridRun:
-    """A finished grid: its data, all planned cells, and the latest result of each cell, by hash."""
+    """A finished grid: its data, all planned cells, and the latest result of each cell, by hash.
+
+    ``chosen`` are the hashes of the cells that this call had to run.
+    """
 
     grid: Grid
     data: Corpus
     cells: Sequence[Cell]
     results: Mapping[str, Mapping[str, Any]]
+    chosen: Collection[str] = ()
 
     @cached_property
     def scored(self) -> list[ScoredTask]:

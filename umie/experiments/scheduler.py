@@ -78,7 +78,7 @@ def run_grid(
         if chosen:
             Runner(grid, data, output, progress, engine, results).run(cells, chosen)
             results = results_of(grid, data, cells, output, progress.note)
-        run = GridRun(grid, data, cells, results)
+        run = GridRun(grid, data, cells, results, {cell.hash for cell in chosen})
         write_grid_file(run, output, with_baselines=True)
         return run
 
